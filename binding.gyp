@@ -1,0 +1,37 @@
+{
+  "variables": { "asan%": 0 },
+  "targets": [
+    {
+      "target_name": "fd_broker",
+      "sources": [
+        "native/addon.c",
+        "native/arguments.c",
+        "native/errors.c",
+        "native/registry.c",
+        "native/sockets.c",
+        "native/messages.c",
+        "native/descriptors.c",
+        "native/inspect.c",
+        "native/peers.c",
+        "native/memory.c",
+        "native/locks.c",
+        "native/poll.c"
+      ],
+      "defines": ["NAPI_VERSION=9", "_GNU_SOURCE"],
+      "cflags": ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
+      "xcode_settings": {
+        "GCC_C_LANGUAGE_STANDARD": "c11",
+        "GCC_SYMBOLS_PRIVATE_EXTERN": "YES",
+        "GCC_TREAT_WARNINGS_AS_ERRORS": "YES",
+        "MACOSX_DEPLOYMENT_TARGET": "11.0",
+        "WARNING_CFLAGS": ["-Wall", "-Wextra"]
+      },
+      "conditions": [
+        ["asan == 1", {
+          "cflags": ["-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"],
+          "ldflags": ["-fsanitize=undefined"]
+        }]
+      ]
+    }
+  ]
+}

@@ -1,0 +1,130 @@
+/* The life of an environment's instance: made when the addon is loaded, ended by an async cleanup hook. */
+#include "fdb.h"
+
+#include <stdlib.h>
+
+/* V8 builds an object from a literal several times faster than from one Node-API call a property. */
+static const char *const maker_sources[MAKER_COUNT] = {
+  [MAKE_RECEIVED] = "(bytes, fds, truncated) => ({ bytes, fds, truncated })",
+  [MAKE_PLAIN] = "(type, dev, ino, error) => error ? { error, type, dev, ino } : { type, dev, ino }",
+  [MAKE_INET] = "(type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address, port) =>"
+                " ({ type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address, port })",
+  [MAKE_INET6] = "(type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address, port,"
+                 " ipv6Only) => ({ type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort,"
+                 " address, port, ipv6Only })",
+  [MAKE_UNIX] = "(type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address, abstract)"
+                " => ({ type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address,"
+                " abstract })",
+  [MAKE_OTHER] = "(type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort) =>"
+                 " ({ type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort })",
+};
+
+napi_value fdb_make(fdb_instance *self, enum fdb_maker maker, size_t argc, const napi_value *argv) {
+  napi_value function, receiver, result;
+  if (napi_get_reference_value(self->env, self->makers[maker], &function) != napi_ok) return NULL;
+  if (napi_get_undefined(self->env, &receiver) != napi_ok) return NULL;
+  if (napi_call_function(self->env, receiver, function, argc, argv, &result) != napi_ok) return NULL;
+  return result;
+}
+
+void fdb_drop_instance(fdb_instance *self) {
+  if (--self->holders > 0) return;
+  free(self->bits);
+  free(self);
+}
+
+static void finalize_instance(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)hint;
+  fdb_drop_instance(data);
+}
+
+/* Also runs when a worker is terminated. Polls first: a handle must leave epoll before its descriptor closes. */
+static void end_of_environment(napi_async_cleanup_hook_handle handle, void *data) {
+  fdb_instance *self = data;
+  self->hook = handle;
+  self->ending = true;
+  self->closing++; /* keeps the hook until this function is through */
+  fdb_close_polls(self);
+  fdb_close_owned(self);
+  if (--self->closing == 0) {
+    napi_remove_async_cleanup_hook(handle);
+    fdb_drop_instance(self);
+  }
+}
+
+static bool compile_makers(fdb_instance *self) {
+  for (int i = 0; i < MAKER_COUNT; i++) {
+    napi_value source, function;
+    if (napi_create_string_utf8(self->env, maker_sources[i], NAPI_AUTO_LENGTH, &source) != napi_ok ||
+        napi_run_script(self->env, source, &function) != napi_ok ||
+        napi_create_reference(self->env, function, 1, &self->makers[i]) != napi_ok)
+      return false;
+  }
+  return true;
+}
+
+napi_value fdb_open_count(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  if (!fdb_enter(env, info, 0, &call)) return NULL;
+  return fdb_int_value(env, call.self->open);
+}
+
+NAPI_MODULE_INIT() {
+  fdb_instance *self = calloc(1, sizeof(*self));
+  if (self == NULL) {
+    napi_throw_error(env, "ENOMEM", "no memory for the addon's instance");
+    return NULL;
+  }
+  self->env = env;
+  self->holders = 1;
+  if (napi_set_instance_data(env, self, finalize_instance, NULL) != napi_ok) {
+    free(self);
+    return NULL;
+  }
+  if (!compile_makers(self)) return NULL;
+  self->holders = 2;
+  if (napi_add_async_cleanup_hook(env, end_of_environment, self, &self->hook) != napi_ok) {
+    self->holders = 1;
+    napi_throw_error(env, "ERR_FDB_NATIVE", "the environment is ending");
+    return NULL;
+  }
+
+#define METHOD(label, call) { label, NULL, call, NULL, NULL, NULL, napi_default_method, self }
+  const napi_property_descriptor calls[] = {
+    METHOD("bindSocket", fdb_bind_socket),
+    METHOD("listen", fdb_listen),
+    METHOD("connectUnix", fdb_connect_unix),
+    METHOD("accept", fdb_accept),
+    METHOD("socketPair", fdb_socket_pair),
+    METHOD("setOption", fdb_set_option),
+    METHOD("sendMessage", fdb_send_message),
+    METHOD("receiveMessage", fdb_receive_message),
+    METHOD("dup", fdb_dup),
+    METHOD("close", fdb_close),
+    METHOD("closeMany", fdb_close_many),
+    METHOD("release", fdb_release),
+    METHOD("adopt", fdb_adopt),
+    METHOD("setCloexec", fdb_set_cloexec),
+    METHOD("inspect", fdb_inspect),
+    METHOD("peerCredentials", fdb_peer_credentials),
+    METHOD("peerPidfd", fdb_peer_pidfd),
+    METHOD("pidfdOpen", fdb_pidfd_open),
+    METHOD("pidfdSignal", fdb_pidfd_signal),
+    METHOD("pidfdPid", fdb_pidfd_pid),
+    METHOD("pidfdDead", fdb_pidfd_dead),
+    METHOD("memfd", fdb_memfd),
+    METHOD("addSeals", fdb_add_seals),
+    METHOD("getSeals", fdb_get_seals),
+    METHOD("reopenReadOnly", fdb_reopen_read_only),
+    METHOD("pread", fdb_pread),
+    METHOD("pwrite", fdb_pwrite),
+    METHOD("fileSize", fdb_file_size),
+    METHOD("tryLock", fdb_try_lock),
+    METHOD("openLockFile", fdb_open_lock_file),
+    METHOD("createPoll", fdb_create_poll),
+    METHOD("openCount", fdb_open_count),
+  };
+  if (napi_define_properties(env, exports, sizeof(calls) / sizeof(calls[0]), calls) != napi_ok) return NULL;
+  return exports;
+}

@@ -1,0 +1,121 @@
+/* Reading and checking arguments; small values back. Nothing here trusts a type or a range. */
+#include "fdb.h"
+
+#include <limits.h>
+#include <math.h>
+
+bool fdb_enter(napi_env env, napi_callback_info info, size_t wanted, fdb_call *call) {
+  void *data = NULL;
+  call->env = env;
+  call->argc = FDB_MAX_ARGS;
+  if (napi_get_cb_info(env, info, &call->argc, call->argv, NULL, &data) != napi_ok) return false;
+  call->self = data;
+  if (call->argc < wanted) {
+    fdb_throw_type(env, "%zu arguments are needed, got %zu", wanted, call->argc);
+    return false;
+  }
+  return true;
+}
+
+bool fdb_integer(napi_env env, napi_value value, const char *name, double min, double max, double *into) {
+  double number;
+  if (napi_get_value_double(env, value, &number) != napi_ok) {
+    fdb_throw_type(env, "%s must be a number", name);
+    return false;
+  }
+  if (!(number >= min && number <= max) || floor(number) != number) {
+    fdb_throw_range(env, "%s must be an integer from %.0f to %.0f, got %g", name, min, max, number);
+    return false;
+  }
+  *into = number;
+  return true;
+}
+
+bool fdb_int(napi_env env, napi_value value, const char *name, int min, int max, int *into) {
+  double number;
+  if (!fdb_integer(env, value, name, min, max, &number)) return false;
+  *into = (int)number;
+  return true;
+}
+
+bool fdb_fd(napi_env env, napi_value value, const char *name, int *into) {
+  return fdb_int(env, value, name, 0, INT_MAX, into);
+}
+
+bool fdb_bool(napi_env env, napi_value value, const char *name, bool *into) {
+  if (napi_get_value_bool(env, value, into) == napi_ok) return true;
+  fdb_throw_type(env, "%s must be a boolean", name);
+  return false;
+}
+
+bool fdb_is_nullish(napi_env env, napi_value value) {
+  napi_valuetype type;
+  return napi_typeof(env, value, &type) == napi_ok && (type == napi_undefined || type == napi_null);
+}
+
+bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size_t size, size_t *length) {
+  size_t real, copied;
+  if (napi_get_value_string_utf8(env, value, NULL, 0, &real) != napi_ok) {
+    fdb_throw_type(env, "%s must be a string", name);
+    return false;
+  }
+  if (napi_get_value_string_utf8(env, value, into, size, &copied) != napi_ok) return false;
+  *length = real;
+  return true;
+}
+
+bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t *length) {
+  if (napi_get_array_length(env, value, length) == napi_ok) return true;
+  fdb_throw_type(env, "%s must be an array", name);
+  return false;
+}
+
+bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into) {
+  napi_env env = call->env;
+  double offset, length;
+  napi_typedarray_type type;
+  size_t count;
+  void *data;
+  if (!fdb_integer(env, call->argv[index + 1], "offset", 0, 9007199254740991.0, &offset)) return false;
+  if (!fdb_integer(env, call->argv[index + 2], "length", 0, 9007199254740991.0, &length)) return false;
+  if (napi_get_typedarray_info(env, call->argv[index], &type, &count, &data, NULL, NULL) != napi_ok ||
+      type != napi_uint8_array) {
+    fdb_throw_type(env, "the buffer must be a Uint8Array");
+    return false;
+  }
+  if (offset > (double)count || length > (double)count - offset) {
+    fdb_throw_range(env, "offset %.0f and length %.0f exceed the buffer of %zu bytes", offset, length, count);
+    return false;
+  }
+  into->data = data == NULL ? NULL : (uint8_t *)data + (size_t)offset;
+  into->length = (size_t)length;
+  return true;
+}
+
+napi_value fdb_undefined(napi_env env) {
+  napi_value value = NULL;
+  napi_get_undefined(env, &value);
+  return value;
+}
+
+napi_value fdb_null(napi_env env) {
+  napi_value value = NULL;
+  napi_get_null(env, &value);
+  return value;
+}
+
+napi_value fdb_int_value(napi_env env, int64_t number) {
+  napi_value value = NULL;
+  napi_create_int64(env, number, &value);
+  return value;
+}
+
+napi_value fdb_bool_value(napi_env env, bool flag) {
+  napi_value value = NULL;
+  napi_get_boolean(env, flag, &value);
+  return value;
+}
+
+napi_value fdb_owned_value(fdb_instance *self, int fd) {
+  return fdb_own(self, fd) ? fdb_int_value(self->env, fd) : NULL;
+}

@@ -1,0 +1,72 @@
+/* Plain operations on descriptor numbers, and whose they are. */
+#include "fdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+napi_value fdb_dup(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* never takes the place of a closed stdin, stdout or stderr */
+  return copy < 0 ? fdb_throw(env, errno, "dup") : fdb_owned_value(call.self, copy);
+}
+
+napi_value fdb_close(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  fdb_disown(call.self, fd);
+  int error = fdb_close_fd(fd);
+  return error != 0 ? fdb_throw(env, error, "close") : fdb_undefined(env);
+}
+
+/* Closes all, then throws the first error there was. */
+napi_value fdb_close_many(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  uint32_t count;
+  int first = 0;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &count)) return NULL;
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value element;
+    int fd;
+    if (napi_get_element(env, call.argv[0], i, &element) != napi_ok || !fdb_fd(env, element, "a descriptor", &fd))
+      return NULL;
+    fdb_disown(call.self, fd);
+    int error = fdb_close_fd(fd);
+    if (first == 0) first = error;
+  }
+  return first != 0 ? fdb_throw(env, first, "close") : fdb_undefined(env);
+}
+
+napi_value fdb_release(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  fdb_disown(call.self, fd);
+  return fdb_undefined(env);
+}
+
+napi_value fdb_adopt(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  if (fcntl(fd, F_GETFD) < 0) return fdb_throw(env, errno, "fcntl");
+  if (!fdb_reserve(call.self, fd)) return fdb_throw(env, ENOMEM, "realloc"); /* stays the caller's, open */
+  fdb_own(call.self, fd);
+  return fdb_undefined(env);
+}
+
+napi_value fdb_set_cloexec(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  bool on;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !fdb_bool(env, call.argv[1], "on", &on))
+    return NULL;
+  int flags = fcntl(fd, F_GETFD);
+  if (flags < 0 || fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC) < 0)
+    return fdb_throw(env, errno, "fcntl");
+  return fdb_undefined(env);
+}

@@ -1,0 +1,121 @@
+/* Shared by every file of the addon: the per-environment instance, arguments, errors, the registry. */
+#ifndef FDB_H
+#define FDB_H
+
+#include <node_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FDB_MAX_FDS 253 /* SCM_MAX_FD of the kernel */
+
+/* Functions that build the plain objects which native calls return (see addon.c). */
+enum fdb_maker { MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAKE_UNIX, MAKE_OTHER, MAKER_COUNT };
+
+struct fdb_poll;
+
+/* One per environment (main thread or worker); there are no globals. */
+typedef struct fdb_instance {
+  napi_env env;
+  napi_ref makers[MAKER_COUNT];
+  uint64_t *bits; /* registry: bit n is set while this environment owns descriptor n */
+  size_t words;
+  uint32_t open;
+  struct fdb_poll *polls; /* handles that are not closing yet */
+  uint32_t closing;       /* uv handles whose close callback is still to come */
+  napi_async_cleanup_hook_handle hook;
+  bool ending;
+  int holders; /* instance data and the cleanup hook: the last one frees */
+} fdb_instance;
+
+/* addon.c */
+napi_value fdb_make(fdb_instance *self, enum fdb_maker maker, size_t argc, const napi_value *argv);
+void fdb_drop_instance(fdb_instance *self);
+
+/* registry.c */
+bool fdb_reserve(fdb_instance *self, int fd); /* room for this number; false: out of memory */
+bool fdb_own(fdb_instance *self, int fd);     /* on failure the descriptor is closed and an error thrown */
+bool fdb_owns(const fdb_instance *self, int fd);
+void fdb_disown(fdb_instance *self, int fd);
+void fdb_close_owned(fdb_instance *self);
+int fdb_close_fd(int fd); /* close() that does not retry on EINTR; 0 or an errno */
+
+/* errors.c */
+napi_value fdb_error(napi_env env, int error, const char *syscall);
+napi_value fdb_throw(napi_env env, int error, const char *syscall); /* always NULL */
+napi_value fdb_throw_type(napi_env env, const char *format, ...) __attribute__((format(printf, 2, 3)));
+napi_value fdb_throw_range(napi_env env, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void fdb_error_name(int error, char *into, size_t size);
+
+/* arguments.c: each returns false with an exception pending. */
+#define FDB_MAX_ARGS 5
+typedef struct fdb_call {
+  napi_env env;
+  fdb_instance *self;
+  size_t argc;
+  napi_value argv[FDB_MAX_ARGS];
+} fdb_call;
+
+typedef struct fdb_bytes {
+  uint8_t *data;
+  size_t length;
+} fdb_bytes;
+
+bool fdb_enter(napi_env env, napi_callback_info info, size_t wanted, fdb_call *call);
+bool fdb_integer(napi_env env, napi_value value, const char *name, double min, double max, double *into);
+bool fdb_int(napi_env env, napi_value value, const char *name, int min, int max, int *into);
+bool fdb_fd(napi_env env, napi_value value, const char *name, int *into);
+bool fdb_bool(napi_env env, napi_value value, const char *name, bool *into);
+bool fdb_is_nullish(napi_env env, napi_value value);
+/* Copies the text and a final NUL; `*length` does not count it. Longer than size - 1: `*length` tells the
+   real length and the text is cut, so that the caller can answer ENAMETOOLONG. */
+bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size_t size, size_t *length);
+bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t *length);
+/* `length` bytes from `offset` of a Uint8Array. Call it after every other argument was read. */
+bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into);
+
+napi_value fdb_undefined(napi_env env);
+napi_value fdb_null(napi_env env);
+napi_value fdb_int_value(napi_env env, int64_t value);
+napi_value fdb_bool_value(napi_env env, bool value);
+napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes charge of a new descriptor, answers it */
+
+/* The calls, by file. */
+#define FDB_CALL(name) napi_value name(napi_env env, napi_callback_info info)
+FDB_CALL(fdb_bind_socket);
+FDB_CALL(fdb_listen);
+FDB_CALL(fdb_connect_unix);
+FDB_CALL(fdb_accept);
+FDB_CALL(fdb_socket_pair);
+FDB_CALL(fdb_set_option);
+FDB_CALL(fdb_send_message);
+FDB_CALL(fdb_receive_message);
+FDB_CALL(fdb_dup);
+FDB_CALL(fdb_close);
+FDB_CALL(fdb_close_many);
+FDB_CALL(fdb_release);
+FDB_CALL(fdb_adopt);
+FDB_CALL(fdb_set_cloexec);
+FDB_CALL(fdb_inspect);
+FDB_CALL(fdb_peer_credentials);
+FDB_CALL(fdb_peer_pidfd);
+FDB_CALL(fdb_pidfd_open);
+FDB_CALL(fdb_pidfd_signal);
+FDB_CALL(fdb_pidfd_pid);
+FDB_CALL(fdb_pidfd_dead);
+FDB_CALL(fdb_memfd);
+FDB_CALL(fdb_add_seals);
+FDB_CALL(fdb_get_seals);
+FDB_CALL(fdb_reopen_read_only);
+FDB_CALL(fdb_pread);
+FDB_CALL(fdb_pwrite);
+FDB_CALL(fdb_file_size);
+FDB_CALL(fdb_try_lock);
+FDB_CALL(fdb_open_lock_file);
+FDB_CALL(fdb_create_poll);
+FDB_CALL(fdb_open_count);
+
+/* poll.c: closes every handle at the end of the environment. */
+void fdb_close_polls(fdb_instance *self);
+
+#endif

@@ -1,0 +1,149 @@
+/* Memory files: create, seal, reopen, read and write at a position. */
+#include "fdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#if defined(__linux__) && !defined(F_ADD_SEALS)
+#define F_ADD_SEALS 1033
+#define F_GET_SEALS 1034
+#endif
+
+#define MAX_SAFE 9007199254740991.0
+
+/* Where there is no memfd: a file without a name. It knows no seals. */
+static int unnamed_file(void) {
+  const char *folder = getenv("TMPDIR");
+  char path[4096];
+  int length = snprintf(path, sizeof(path), "%s/fd-broker-XXXXXX", folder == NULL || *folder == 0 ? "/tmp" : folder);
+  if (length < 0 || (size_t)length >= sizeof(path)) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  int fd = mkostemp(path, O_CLOEXEC);
+  if (fd >= 0) unlink(path);
+  return fd;
+}
+
+napi_value fdb_memfd(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  char name[256];
+  size_t length;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_text(env, call.argv[0], "name", name, sizeof(name), &length))
+    return NULL;
+  if (length > 249 || strlen(name) != length)
+    return fdb_throw_range(env, "name must have at most 249 bytes and no NUL, got %zu bytes", length);
+#ifdef MFD_ALLOW_SEALING
+  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd >= 0) return fdb_owned_value(call.self, fd);
+  if (errno != ENOSYS) return fdb_throw(env, errno, "memfd_create");
+#endif
+  int file = unnamed_file();
+  return file < 0 ? fdb_throw(env, errno, "mkostemp") : fdb_owned_value(call.self, file);
+}
+
+napi_value fdb_add_seals(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd, seals;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !fdb_int(env, call.argv[1], "seals", 0, 31, &seals))
+    return NULL;
+#ifdef F_ADD_SEALS
+  int result;
+  do result = fcntl(fd, F_ADD_SEALS, seals);
+  while (result < 0 && errno == EINTR);
+  return result < 0 ? fdb_throw(env, errno, "fcntl") : fdb_undefined(env);
+#else
+  return fdb_throw(env, EINVAL, "fcntl");
+#endif
+}
+
+napi_value fdb_get_seals(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+#ifdef F_GET_SEALS
+  int seals = fcntl(fd, F_GET_SEALS);
+  if (seals >= 0) return fdb_int_value(env, seals);
+  return errno == EINVAL ? fdb_null(env) : fdb_throw(env, errno, "fcntl");
+#else
+  return fcntl(fd, F_GETFD) < 0 ? fdb_throw(env, errno, "fcntl") : fdb_null(env);
+#endif
+}
+
+napi_value fdb_reopen_read_only(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd, copy;
+  char path[40];
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+#ifdef __linux__
+  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+#else
+  snprintf(path, sizeof(path), "/dev/fd/%d", fd);
+#endif
+  /* O_NONBLOCK: a FIFO must not stop the event loop; files do not mind. */
+  do copy = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  while (copy < 0 && errno == EINTR);
+  if (copy >= 0) return fdb_owned_value(call.self, copy);
+  int error = errno;
+  if (fcntl(fd, F_GETFD) < 0) error = EBADF; /* not open at all: ENOENT would mislead */
+  return fdb_throw(env, error, "open");
+}
+
+/* fd, bytes and position of pread and pwrite. */
+static bool transfer_arguments(napi_env env, napi_callback_info info, int *fd, fdb_bytes *bytes, off_t *position) {
+  fdb_call call;
+  double at;
+  if (!fdb_enter(env, info, 5, &call) || !fdb_fd(env, call.argv[0], "fd", fd) ||
+      !fdb_integer(env, call.argv[4], "position", 0, MAX_SAFE, &at) || !fdb_span(&call, 1, bytes))
+    return false;
+  *position = (off_t)at;
+  return true;
+}
+
+napi_value fdb_pread(napi_env env, napi_callback_info info) {
+  fdb_bytes bytes;
+  off_t position;
+  int fd;
+  size_t done = 0;
+  if (!transfer_arguments(env, info, &fd, &bytes, &position)) return NULL;
+  while (done < bytes.length) {
+    ssize_t count = pread(fd, bytes.data + done, bytes.length - done, position + (off_t)done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && done == 0) return fdb_throw(env, errno, "pread");
+    if (count <= 0) break;
+    done += (size_t)count;
+  }
+  return fdb_int_value(env, (int64_t)done);
+}
+
+/* An error after some bytes went answers those bytes: the next call meets the error again. */
+napi_value fdb_pwrite(napi_env env, napi_callback_info info) {
+  fdb_bytes bytes;
+  off_t position;
+  int fd;
+  size_t done = 0;
+  if (!transfer_arguments(env, info, &fd, &bytes, &position)) return NULL;
+  while (done < bytes.length) {
+    ssize_t count = pwrite(fd, bytes.data + done, bytes.length - done, position + (off_t)done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && done == 0) return fdb_throw(env, errno, "pwrite");
+    if (count <= 0) break;
+    done += (size_t)count;
+  }
+  return fdb_int_value(env, (int64_t)done);
+}
+
+napi_value fdb_file_size(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  struct stat found;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  return fstat(fd, &found) < 0 ? fdb_throw(env, errno, "fstat") : fdb_int_value(env, found.st_size);
+}

@@ -1,0 +1,163 @@
+/* Bytes with descriptors over a Unix stream: sendmsg and recvmsg with SCM_RIGHTS. */
+#include "fdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE, set in sockets.c */
+#endif
+#ifdef MSG_CMSG_CLOEXEC
+#define RECEIVE_FLAGS (MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+#else
+#define RECEIVE_FLAGS MSG_DONTWAIT
+#endif
+
+#define SEND_CONTROL CMSG_SPACE(FDB_MAX_FDS * sizeof(int))
+/* Room for credentials and a pidfd too, should somebody have asked for them on this socket: they must not
+   take the place of descriptors. */
+#define RECEIVE_CONTROL (SEND_CONTROL + 256)
+#define RECEIVE_CAPACITY (RECEIVE_CONTROL / sizeof(int))
+#define SCM_PIDFD_TYPE 4
+
+/* Descriptors of an array or null. `*count` is at most FDB_MAX_FDS. */
+static bool read_fds(napi_env env, napi_value value, int *fds, uint32_t *count) {
+  *count = 0;
+  if (fdb_is_nullish(env, value)) return true;
+  if (!fdb_array_length(env, value, "fds", count)) return false;
+  if (*count > FDB_MAX_FDS) {
+    fdb_throw(env, EINVAL, "sendmsg"); /* what the kernel says to more than SCM_MAX_FD */
+    return false;
+  }
+  for (uint32_t i = 0; i < *count; i++) {
+    napi_value element;
+    if (napi_get_element(env, value, i, &element) != napi_ok || !fdb_fd(env, element, "a descriptor", &fds[i]))
+      return false;
+  }
+  return true;
+}
+
+napi_value fdb_send_message(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  fdb_bytes bytes;
+  int fd, fds[FDB_MAX_FDS];
+  uint32_t count;
+  if (!fdb_enter(env, info, 5, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !read_fds(env, call.argv[4], fds, &count) || !fdb_span(&call, 1, &bytes))
+    return NULL;
+  if (count > 0 && bytes.length == 0)
+    return fdb_throw_range(env, "descriptors need at least one byte to travel with");
+
+  union {
+    struct cmsghdr align;
+    char space[SEND_CONTROL];
+  } control;
+  struct iovec part = { .iov_base = bytes.data, .iov_len = bytes.length };
+  struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+  if (count > 0) {
+    size_t size = count * sizeof(int);
+    memset(control.space, 0, CMSG_SPACE(size));
+    message.msg_control = control.space;
+    message.msg_controllen = CMSG_SPACE(size);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(header), fds, size);
+  }
+  ssize_t sent;
+  do sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  while (sent < 0 && errno == EINTR);
+  if (sent < 0)
+    return errno == EAGAIN || errno == EWOULDBLOCK ? fdb_int_value(env, -1) : fdb_throw(env, errno, "sendmsg");
+  return fdb_int_value(env, sent);
+}
+
+/* All descriptors of all control messages, in order. A pidfd that nobody asked us for is closed. */
+static uint32_t collect(struct msghdr *message, int *fds) {
+  uint32_t count = 0;
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL; header = CMSG_NXTHDR(message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_len < CMSG_LEN(0)) continue;
+    size_t size = header->cmsg_len - CMSG_LEN(0);
+    if (header->cmsg_type == SCM_RIGHTS) {
+      uint32_t here = (uint32_t)(size / sizeof(int));
+      if (here > RECEIVE_CAPACITY - count) here = (uint32_t)(RECEIVE_CAPACITY - count); /* cannot be: same buffer */
+      memcpy(fds + count, CMSG_DATA(header), here * sizeof(int));
+      count += here;
+    }
+#ifdef __linux__
+    if (header->cmsg_type == SCM_PIDFD_TYPE && size >= sizeof(int)) {
+      int pidfd;
+      memcpy(&pidfd, CMSG_DATA(header), sizeof(pidfd));
+      if (pidfd >= 0) close(pidfd);
+    }
+#endif
+  }
+  return count;
+}
+
+/* All or none become ours. */
+static bool own_all(fdb_instance *self, const int *fds, uint32_t count) {
+  int highest = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (fds[i] > highest) highest = fds[i];
+#ifndef MSG_CMSG_CLOEXEC
+    fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+#endif
+  }
+  if (!fdb_reserve(self, highest)) {
+    for (uint32_t i = 0; i < count; i++) close(fds[i]);
+    fdb_throw(self->env, ENOMEM, "realloc");
+    return false;
+  }
+  for (uint32_t i = 0; i < count; i++) fdb_own(self, fds[i]);
+  return true;
+}
+
+napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  fdb_bytes bytes;
+  int fd, fds[RECEIVE_CAPACITY];
+  if (!fdb_enter(env, info, 4, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) || !fdb_span(&call, 1, &bytes))
+    return NULL;
+  if (bytes.length == 0) return fdb_throw_range(env, "length must be at least 1");
+
+  union {
+    struct cmsghdr align;
+    char space[RECEIVE_CONTROL];
+  } control;
+  struct iovec part = { .iov_base = bytes.data, .iov_len = bytes.length };
+  struct msghdr message = {
+    .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)
+  };
+  ssize_t received;
+  do received = recvmsg(fd, &message, RECEIVE_FLAGS);
+  while (received < 0 && errno == EINTR);
+  uint32_t count = 0;
+  if (received < 0) {
+    if (errno != EAGAIN && errno != EWOULDBLOCK) return fdb_throw(env, errno, "recvmsg");
+    received = -1;
+    message.msg_flags = 0;
+  } else if (message.msg_controllen > 0) {
+    count = collect(&message, fds);
+    if (count > 0 && !own_all(call.self, fds, count)) return NULL;
+  }
+
+  napi_value result[3];
+  if (napi_create_int64(env, received, &result[0]) != napi_ok) return NULL;
+  if (count == 0) {
+    result[1] = fdb_null(env);
+  } else {
+    if (napi_create_array_with_length(env, count, &result[1]) != napi_ok) return NULL;
+    for (uint32_t i = 0; i < count; i++) {
+      napi_value value;
+      if (napi_create_int32(env, fds[i], &value) != napi_ok || napi_set_element(env, result[1], i, value) != napi_ok)
+        return NULL;
+    }
+  }
+  result[2] = fdb_bool_value(env, (message.msg_flags & MSG_CTRUNC) != 0);
+  return fdb_make(call.self, MAKE_RECEIVED, 3, result);
+}

@@ -1,0 +1,224 @@
+/*
+ * Watching a descriptor on the event loop. uv_poll with napi_make_callback: an exception of the callback is an
+ * uncaught exception and the async context is kept, on every version of Node (a threadsafe function fails at both).
+ *
+ * The struct is freed when both are through with it: libuv (close callback) and the JavaScript object (finalizer).
+ * Until it is closed the object is held, so that a started poll is not collected.
+ */
+#include "fdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <uv.h>
+
+#define ALL_EVENTS (UV_READABLE | UV_WRITABLE | UV_DISCONNECT)
+
+typedef struct fdb_poll {
+  uv_poll_t handle; /* first: handle->data is not needed */
+  fdb_instance *self;
+  struct fdb_poll *next, **link; /* in self->polls */
+  napi_async_context context;
+  napi_ref object, callback;
+  int fd, watched;
+  bool closing, closed, collected;
+} fdb_poll;
+
+static const napi_type_tag poll_tag = { 0x6664627270306c6cULL, 0x9d2f4c1be8a75310ULL };
+
+static void free_if_done(fdb_poll *poll) {
+  if (poll->closed && poll->collected) free(poll);
+}
+
+static void on_closed(uv_handle_t *handle) {
+  fdb_poll *poll = (fdb_poll *)handle;
+  fdb_instance *self = poll->self;
+  poll->closed = true;
+  poll->self = NULL;
+  free_if_done(poll);
+  if (--self->closing == 0 && self->ending) {
+    napi_remove_async_cleanup_hook(self->hook);
+    fdb_drop_instance(self);
+  }
+}
+
+static void close_poll(fdb_poll *poll) {
+  if (poll->closing) return;
+  fdb_instance *self = poll->self;
+  poll->closing = true;
+  *poll->link = poll->next;
+  if (poll->next != NULL) poll->next->link = poll->link;
+  self->closing++;
+  uv_close((uv_handle_t *)&poll->handle, on_closed);
+  napi_async_destroy(self->env, poll->context);
+  napi_delete_reference(self->env, poll->callback);
+  /* The reference of napi_wrap becomes weak: the object may be collected now. */
+  uint32_t count;
+  napi_reference_unref(self->env, poll->object, &count);
+}
+
+void fdb_close_polls(fdb_instance *self) {
+  while (self->polls != NULL) close_poll(self->polls);
+}
+
+static void finalize_poll(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)hint;
+  fdb_poll *poll = data;
+  poll->collected = true;
+  free_if_done(poll);
+}
+
+static void on_events(uv_poll_t *handle, int status, int events);
+
+/* libuv reports any socket error as EBADF and stops. The reader shall see the data that still waits and then the
+   real error from its own call: say "ready" and go on watching, unless the descriptor is really gone. */
+static int error_as_readiness(fdb_poll *poll, int *status) {
+  if (*status != UV_EBADF || fcntl(poll->fd, F_GETFD) < 0) return 0;
+  int result = uv_poll_start(&poll->handle, poll->watched, on_events);
+  *status = result;
+  return result < 0 ? 0 : poll->watched;
+}
+
+static void on_events(uv_poll_t *handle, int status, int events) {
+  fdb_poll *poll = (fdb_poll *)handle;
+  napi_env env = poll->self->env;
+  napi_async_context context = poll->context;
+  napi_handle_scope scope;
+  napi_value object, callback, argv[2];
+  if (poll->closing) return;
+  if (status < 0) events = error_as_readiness(poll, &status);
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  argv[0] = fdb_int_value(env, events);
+  argv[1] = status < 0 ? fdb_error(env, -status, "poll") : fdb_null(env);
+  if (argv[1] != NULL && napi_get_reference_value(env, poll->object, &object) == napi_ok &&
+      napi_get_reference_value(env, poll->callback, &callback) == napi_ok) {
+    /* The callback may close this poll; nothing of it is touched afterwards. */
+    if (napi_make_callback(env, context, object, callback, 2, argv, NULL) == napi_pending_exception) {
+      napi_value error;
+      if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+    }
+  }
+  napi_close_handle_scope(env, scope);
+}
+
+/* The poll behind `this`, or NULL with a TypeError pending. */
+static fdb_poll *this_poll(napi_env env, napi_callback_info info, size_t *argc, napi_value *argv) {
+  napi_value object;
+  void *data;
+  bool ours = false;
+  if (napi_get_cb_info(env, info, argc, argv, &object, NULL) != napi_ok) return NULL;
+  if (napi_check_object_type_tag(env, object, &poll_tag, &ours) != napi_ok || !ours ||
+      napi_unwrap(env, object, &data) != napi_ok) {
+    fdb_throw_type(env, "this is not a poll");
+    return NULL;
+  }
+  return data;
+}
+
+static napi_value poll_start(napi_env env, napi_callback_info info) {
+  size_t argc = 1;
+  napi_value argv[1];
+  int events;
+  fdb_poll *poll = this_poll(env, info, &argc, argv);
+  if (poll == NULL) return NULL;
+  if (argc < 1) return fdb_throw_type(env, "events must be a number");
+  if (!fdb_int(env, argv[0], "events", 0, ALL_EVENTS, &events)) return NULL;
+  if (poll->closing) return fdb_throw(env, EBADF, "poll");
+  poll->watched = events;
+  int result = uv_poll_start(&poll->handle, events, on_events);
+  return result < 0 ? fdb_throw(env, -result, "poll") : fdb_undefined(env);
+}
+
+static napi_value poll_stop(napi_env env, napi_callback_info info) {
+  size_t argc = 0;
+  fdb_poll *poll = this_poll(env, info, &argc, NULL);
+  if (poll == NULL) return NULL;
+  if (!poll->closing) uv_poll_stop(&poll->handle);
+  return fdb_undefined(env);
+}
+
+static napi_value poll_close(napi_env env, napi_callback_info info) {
+  size_t argc = 0;
+  fdb_poll *poll = this_poll(env, info, &argc, NULL);
+  if (poll == NULL) return NULL;
+  close_poll(poll);
+  return fdb_undefined(env);
+}
+
+static napi_value poll_ref(napi_env env, napi_callback_info info) {
+  size_t argc = 0;
+  fdb_poll *poll = this_poll(env, info, &argc, NULL);
+  if (poll == NULL) return NULL;
+  if (!poll->closing) uv_ref((uv_handle_t *)&poll->handle);
+  return fdb_undefined(env);
+}
+
+static napi_value poll_unref(napi_env env, napi_callback_info info) {
+  size_t argc = 0;
+  fdb_poll *poll = this_poll(env, info, &argc, NULL);
+  if (poll == NULL) return NULL;
+  if (!poll->closing) uv_unref((uv_handle_t *)&poll->handle);
+  return fdb_undefined(env);
+}
+
+/* The JavaScript side of a poll that libuv has taken; on failure the caller closes the handle. */
+static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_value *object) {
+  static const napi_property_descriptor methods[] = {
+    { "start", NULL, poll_start, NULL, NULL, NULL, napi_default_method, NULL },
+    { "stop", NULL, poll_stop, NULL, NULL, NULL, napi_default_method, NULL },
+    { "close", NULL, poll_close, NULL, NULL, NULL, napi_default_method, NULL },
+    { "ref", NULL, poll_ref, NULL, NULL, NULL, napi_default_method, NULL },
+    { "unref", NULL, poll_unref, NULL, NULL, NULL, napi_default_method, NULL },
+  };
+  napi_value name;
+  uint32_t count;
+  if (napi_create_object(env, object) != napi_ok ||
+      napi_define_properties(env, *object, sizeof(methods) / sizeof(methods[0]), methods) != napi_ok ||
+      napi_type_tag_object(env, *object, &poll_tag) != napi_ok ||
+      napi_create_string_latin1(env, "fd-broker:poll", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_reference(env, callback, 1, &poll->callback) != napi_ok ||
+      napi_async_init(env, *object, name, &poll->context) != napi_ok ||
+      napi_wrap(env, *object, poll, finalize_poll, NULL, &poll->object) != napi_ok)
+    return false;
+  return napi_reference_ref(env, poll->object, &count) == napi_ok;
+}
+
+static void on_abandoned(uv_handle_t *handle) {
+  fdb_poll *poll = (fdb_poll *)handle;
+  poll->collected = true;
+  on_closed(handle);
+}
+
+napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  napi_valuetype type;
+  napi_value object;
+  uv_loop_t *loop;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  if (napi_typeof(env, call.argv[1], &type) != napi_ok || type != napi_function)
+    return fdb_throw_type(env, "callback must be a function");
+  if (call.self->ending || napi_get_uv_event_loop(env, &loop) != napi_ok) return fdb_throw(env, ECANCELED, "poll");
+  fdb_poll *poll = calloc(1, sizeof(*poll));
+  if (poll == NULL) return fdb_throw(env, ENOMEM, "calloc");
+  int result = uv_poll_init(loop, &poll->handle, fd);
+  if (result < 0) {
+    free(poll);
+    return fdb_throw(env, -result, "poll");
+  }
+  poll->self = call.self;
+  poll->fd = fd;
+  if (!make_object(env, poll, call.argv[1], &object)) {
+    /* Only when the environment is ending: nothing in JavaScript refers to it. */
+    if (poll->object != NULL) napi_remove_wrap(env, object, NULL);
+    call.self->closing++;
+    uv_close((uv_handle_t *)&poll->handle, on_abandoned);
+    return NULL;
+  }
+  poll->next = call.self->polls;
+  poll->link = &call.self->polls;
+  if (poll->next != NULL) poll->next->link = &poll->next;
+  call.self->polls = poll;
+  return object;
+}
