@@ -1,5 +1,5 @@
 {
-  "variables": { "asan%": 0 },
+  "variables": { "fdb_sanitize%": 0 },
   "targets": [
     {
       "target_name": "fd_broker",
@@ -27,9 +27,9 @@
         "WARNING_CFLAGS": ["-Wall", "-Wextra"]
       },
       "conditions": [
-        ["asan == 1", {
-          "cflags": ["-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"],
-          "ldflags": ["-fsanitize=undefined"]
+        ["fdb_sanitize == 1", {
+          "cflags": ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1"],
+          "ldflags": ["-fsanitize=address,undefined"]
         }]
       ]
     }

@@ -140,7 +140,7 @@ if (!force && isFresh()) {
   const nodedir = findNodedir()
   if (asan) copySources()
   if (force) rmSync(join(folder, 'build', 'Release'), { recursive: true, force: true })
-  nodeGyp(gyp, nodedir, 'configure', ...(asan ? ['--', '-Dasan=1'] : []))
+  nodeGyp(gyp, nodedir, 'configure', ...(asan ? ['--', '-Dfdb_sanitize=1'] : []))
   nodeGyp(gyp, nodedir, 'build')
   const now = new Date()
   utimesSync(addon, now, now) // make leaves it alone when only a time has changed
