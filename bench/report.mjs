@@ -1,0 +1,126 @@
+// @ts-check
+// What every long-running check shares: progress, a table, and the figures with their bars.
+import { writeFileSync } from 'node:fs'
+import { cpus, release, totalmem } from 'node:os'
+
+/**
+ * @typedef {{ name: string, value: number, unit: string, limit: string | null, ok: boolean }} Figure
+ * `limit` is for example `>= 0.9`; null: for information, always ok.
+ */
+
+/** The machine, as far as it explains a figure. */
+export function machine() {
+  const processors = cpus()
+  const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`
+  return `${processors.length} x ${processors[0]?.model.trim() || process.arch}, ${memory}, ${process.platform} ${release()}, Node ${process.version}`
+}
+
+/**
+ * Lines with aligned columns; the first row is the heading. Numbers and what begins with a digit stand on the right.
+ * @param {(string | number)[][]} rows
+ */
+export function table(rows) {
+  const text = rows.map(row => row.map(cell => String(cell)))
+  const widths = (text[0] ?? []).map((_, column) => Math.max(...text.map(row => row[column]?.length ?? 0)))
+  const right = widths.map((_, column) => text.slice(1).every(row => /^([-\d<]|$)/.test(row[column] ?? '')))
+  return text.map(row =>
+    row
+      .map((cell, at) => (right[at] ? cell.padStart(widths[at] ?? 0) : cell.padEnd(widths[at] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+/** Progress: redrawn in place on a terminal; otherwise a plain line now and then. */
+export class Progress {
+  #drawn = 0
+  #lastPlain = 0
+  #out
+
+  /** @param {NodeJS.WriteStream} [out] */
+  constructor(out = process.stderr) {
+    this.#out = out
+  }
+
+  /**
+   * @param {string[]} lines for a terminal
+   * @param {string} plain for a log; shown at most every 2 s
+   */
+  show(lines, plain) {
+    if (this.#out.isTTY) {
+      this.clear()
+      const width = this.#out.columns || 120
+      this.#out.write(lines.map(line => `${line.slice(0, width - 1)}\n`).join(''))
+      this.#drawn = lines.length
+    } else if (performance.now() - this.#lastPlain >= 2000) {
+      this.#lastPlain = performance.now()
+      this.#out.write(`${plain}\n`)
+    }
+  }
+
+  /** Something that stays. @param {string} line */
+  say(line) {
+    this.clear()
+    this.#out.write(`${line}\n`)
+  }
+
+  clear() {
+    if (this.#drawn > 0) this.#out.write(`\x1b[${this.#drawn}A\x1b[0J`)
+    this.#drawn = 0
+  }
+}
+
+const COMPARE = {
+  '>=': (/** @type {number} */ value, /** @type {number} */ bar) => value >= bar,
+  '<=': (/** @type {number} */ value, /** @type {number} */ bar) => value <= bar,
+  '<': (/** @type {number} */ value, /** @type {number} */ bar) => value < bar,
+  '>': (/** @type {number} */ value, /** @type {number} */ bar) => value > bar,
+  '=': (/** @type {number} */ value, /** @type {number} */ bar) => value === bar,
+}
+
+/** The figures of one check. */
+export class Figures {
+  /** @type {Figure[]} */
+  #figures = []
+
+  /** @param {string} name of the check */
+  constructor(name) {
+    this.name = name
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} value
+   * @param {string} unit
+   * @param {keyof typeof COMPARE} [compare]
+   * @param {number} [bar]
+   */
+  add(name, value, unit, compare, bar) {
+    const limit = compare === undefined || bar === undefined ? null : `${compare} ${bar}`
+    const ok = compare === undefined || bar === undefined || COMPARE[compare](value, bar)
+    this.#figures.push({ name, value: Math.round(value * 1000) / 1000, unit, limit, ok })
+  }
+
+  /**
+   * Prints the figures, writes them to `file` when one is given, and sets exit code 1 when one is not ok.
+   * @param {string | undefined} file
+   */
+  finish(file) {
+    const rows = this.#figures.map(({ name, value, unit, limit, ok }) => [
+      ok ? 'ok' : 'NOT OK',
+      name,
+      `${value}${unit === '' ? '' : ` ${unit}`}`,
+      limit ?? '',
+    ])
+    console.log(['', ...table([['', 'figure', 'value', 'limit'], ...rows])].join('\n'))
+    const bad = this.#figures.filter(figure => !figure.ok).length
+    console.log(
+      `\n${this.name}: ${bad === 0 ? 'ok' : `${bad} of ${this.#figures.length} figures not ok`} (${machine()})`,
+    )
+    if (file !== undefined) {
+      const content = { name: this.name, machine: machine(), figures: this.#figures }
+      writeFileSync(file, `${JSON.stringify(content, null, 2)}\n`)
+    }
+    if (bad > 0) process.exitCode = 1
+  }
+}

@@ -1,0 +1,36 @@
+// @ts-check
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+/**
+ * `fd-broker status --json` as an operator would run it.
+ * @param {string} control
+ * @returns {Promise<Record<string, any> | null>} null when there is no answer
+ */
+export async function status(control) {
+  const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const command = typeof bin === 'string' ? bin : bin?.['fd-broker']
+  if (!command) return null
+  try {
+    const args = [join(root, command), 'status', '--control', control, '--json']
+    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 5000 })
+    return JSON.parse(stdout)
+  } catch {
+    return null
+  }
+}
+
+/**
+ * The phases of the last handoff with their times, for a table: `offer 2, verify 8, commit 3 ms`.
+ * @param {Record<string, any> | null} answer of status()
+ */
+export function phasesOf(answer) {
+  /** @type {{ name: string, ms: number }[]} */
+  const phases = answer?.lastHandoff?.phases ?? []
+  return phases.map(({ name, ms }) => `${name} ${ms.toFixed(0)}`).join(' ')
+}

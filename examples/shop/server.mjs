@@ -1,0 +1,87 @@
+#!/usr/bin/env node
+// A shop whose routes are state. Start it, and start it again whenever you like: the second process takes over the listener
+// and the routes from the first, and no client notices.
+//
+//   node examples/shop/server.mjs --control /run/shop/upgrade.sock --listen tcp://127.0.0.1:8080
+//
+// GET /r/<n> answers by the route's value, PUT /r/<n> changes it, /slow and /stream take their time, /whoami says who
+// answers. `--control none` runs it alone, without upgrades.
+import http from 'node:http'
+import { parseArgs } from 'node:util'
+import { codec, defineSection, join } from 'fd-broker'
+
+const { values: flags } = parseArgs({
+  options: {
+    control: { type: 'string', default: process.env.SHOP_CONTROL ?? 'none' },
+    listen: { type: 'string', default: process.env.SHOP_LISTEN ?? 'tcp://127.0.0.1:8080' },
+    routes: { type: 'string', default: process.env.SHOP_ROUTES ?? '10000' },
+  },
+})
+
+const member = await join({ service: 'shop', control: flags.control === 'none' ? false : flags.control })
+const routes = member.section(defineSection({ name: 'routes', version: 1, codec: codec.json() }))
+
+if (member.first) {
+  for (let n = 0; n < Number(flags.routes); n++) await routes.put(String(n), { item: `item-${n}` })
+}
+
+const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
+  response.setHeader('x-generation', String(member.generation))
+  response.setHeader('x-pid', String(process.pid))
+  handle(request, response).catch(error => fail(response, error))
+})
+
+const web = await member.listen('web', flags.listen)
+web.serve(server)
+
+for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => member.close({ timeout: 10_000 }))
+
+await member.ready()
+console.log(`generation ${member.generation} (pid ${process.pid}) serves ${flags.listen}`)
+
+const why = await member.retired
+console.log(`generation ${member.generation} (pid ${process.pid}) is done: ${why}`)
+
+/** @param {http.IncomingMessage} request @param {http.ServerResponse} response */
+async function handle(request, response) {
+  const url = new URL(request.url ?? '/', 'http://shop')
+  const [, page = '', key = ''] = url.pathname.split('/')
+  if (page === 'r' && request.method === 'PUT') {
+    await routes.put(key, { item: await textOf(request) })
+    response.end('written\n')
+  } else if (page === 'r' && routes.get(key)) {
+    response.end(`${key} ${routes.get(key).item}\n`)
+  } else if (page === 'slow') {
+    await pause(1500)
+    response.end('slow but sure\n')
+  } else if (page === 'stream') {
+    for (let line = 0; line < Number(url.searchParams.get('lines') ?? 30); line++) {
+      response.write(`line ${line}\n`)
+      await pause(100)
+    }
+    response.end()
+  } else if (page === 'whoami') {
+    response.end(`${member.generation},${process.pid}\n`)
+  } else {
+    response.writeHead(404).end('no such page\n')
+  }
+}
+
+/** A change that this process may no longer make was not made: the client may repeat it, and reaches the next version. */
+function fail(/** @type {http.ServerResponse} */ response, /** @type {any} */ error) {
+  if (response.headersSent) return response.destroy()
+  response.writeHead(error.retryable ? 503 : 500, error.retryable ? { 'retry-after': '0' } : {})
+  response.end(`${error.code ?? 'error'}: ${error.message}\n`)
+}
+
+/** @param {http.IncomingMessage} request */
+async function textOf(request) {
+  let text = ''
+  for await (const chunk of request.setEncoding('utf8')) text += chunk
+  return text
+}
+
+/** @param {number} ms */
+function pause(ms) {
+  return new Promise(resolve => setTimeout(resolve, ms))
+}

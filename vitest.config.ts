@@ -1,0 +1,23 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+/**
+ * Tests import the sources by relative path; the processes that end-to-end tests start import the package by
+ * its own name, `fd-broker`, which Node resolves to dist/. So: build first (npm install does).
+ */
+export default defineConfig({
+  resolve: { alias: { 'fd-broker': fileURLToPath(new URL('dist/index.js', import.meta.url)) } },
+  test: {
+    include: ['test/{unit,property,e2e,exploration}/**/*.test.ts'],
+    pool: 'forks',
+    // Files run one after the other: end-to-end tests measure times and count descriptors on small machines.
+    maxWorkers: 1,
+    fileParallelism: false,
+    testTimeout: 30_000,
+    hookTimeout: 30_000,
+    teardownTimeout: 5_000,
+    retry: 0,
+    execArgv: ['--expose-gc'],
+    reporters: ['default'],
+  },
+})
