@@ -1,0 +1,156 @@
+import { linkSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs'
+import { FdbError } from '../errors.js'
+import { type BindOptions, type NativeError, native } from '../native.js'
+import { commandOf, findOccupant, type Occupant } from './occupant.js'
+import { OwnedFd } from './owned.js'
+import { formatListenerSpec, type ListenerSpec } from './spec.js'
+
+/**
+ * Binds what the specification says, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a
+ * Unix path has its mode and owner before anybody can connect. The path belongs to whoever holds the socket: it
+ * is not removed when the descriptor is closed.
+ *
+ * A Unix path that nobody listens on any more is replaced. Throws ERR_FDB_ADDRESS_IN_USE (with the process that
+ * holds the address, where it can be found), ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is no socket) or ERR_FDB_BIND.
+ */
+export function bindListener(spec: ListenerSpec): OwnedFd {
+  const options = bindOptions(spec)
+  const label = formatListenerSpec(spec)
+  try {
+    return OwnedFd.own(native.bindSocket(options), label)
+  } catch (error) {
+    if (!isErrno(error, 'EADDRINUSE')) throw explain(spec, error)
+    if (spec.kind !== 'unix' || spec.abstract) throw inUse(spec, findOccupant(spec), error)
+    removeStale(spec, error)
+  }
+  try {
+    return OwnedFd.own(native.bindSocket(options), label)
+  } catch (error) {
+    throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
+  }
+}
+
+function bindOptions(spec: ListenerSpec): BindOptions {
+  const backlog = spec.kind === 'udp' ? {} : { backlog: spec.backlog }
+  if (spec.kind !== 'unix') {
+    const { kind, host, port, reuseAddr, reusePort, ipv6Only } = spec
+    return { kind, host, port, reuseAddr, reusePort, ipv6Only, ...backlog }
+  }
+  return {
+    kind: 'unix',
+    host: spec.path,
+    abstract: spec.abstract,
+    ...backlog,
+    ...(spec.mode === undefined ? {} : { mode: spec.mode }),
+    ...(spec.uid === undefined ? {} : { uid: spec.uid }),
+    ...(spec.gid === undefined ? {} : { gid: spec.gid }),
+  }
+}
+
+/**
+ * Clears the path if it is a socket that refuses connections. It is renamed aside and looked at again before it is
+ * deleted: a live socket that another process bound there meanwhile is put back. (Binding a temporary name and
+ * renaming it over the stale one would leave the temporary name in getsockname() for good.)
+ */
+function removeStale(spec: ListenerSpec, cause: unknown): void {
+  const { path } = spec
+  const before = lookAt(path)
+  if (before === null) return
+  if (!before.isSocket()) {
+    throw new FdbError(
+      'ERR_FDB_SPEC',
+      `The path ${path} exists and is no socket. Move it away or choose another path.`,
+      { cause, details: { part: 'path', path } },
+    )
+  }
+  const owner = probe(path)
+  if (owner !== 'stale') throw inUse(spec, owner ?? findOccupant(spec), cause)
+  const aside = `${path}.stale-${process.pid}`
+  try {
+    renameSync(path, aside)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return
+    throw explain(spec, error)
+  }
+  const moved = lookAt(aside)
+  if (moved === null) return
+  if (moved.ino === before.ino && moved.dev === before.dev) {
+    unlinkSync(aside)
+    return
+  }
+  linkSync(aside, path)
+  unlinkSync(aside)
+  throw inUse(spec, findOccupant(spec), cause)
+}
+
+function lookAt(path: string): Stats | null {
+  return lstatSync(path, { throwIfNoEntry: false }) ?? null
+}
+
+/** Who listens on this path: its pid from the kernel, null when somebody does but cannot be named. */
+function probe(path: string): Occupant | null | 'stale' {
+  try {
+    using connection = OwnedFd.own(native.connectUnix(path, false), 'probe')
+    const { pid } = native.peerCredentials(connection.raw)
+    return pid > 0 ? { pid, command: commandOf(pid) } : null
+  } catch (error) {
+    if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
+    return null // backlog full, no right to connect, a datagram socket: somebody is there
+  }
+}
+
+function isErrno(error: unknown, code: string): boolean {
+  return (error as Partial<NativeError> | null)?.code === code
+}
+
+function inUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): FdbError {
+  const address = formatListenerSpec(spec)
+  const who =
+    occupant === null
+      ? 'a process that could not be determined (of another user, or in another namespace)'
+      : `process ${occupant.pid} (${occupant.command || 'command unknown'})`
+  return new FdbError(
+    'ERR_FDB_ADDRESS_IN_USE',
+    `${address} is held by ${who}. End it, take the socket over from it, or choose another address.`,
+    {
+      cause,
+      retryable: true,
+      details: { pid: occupant?.pid ?? null, command: occupant?.command ?? null, address },
+    },
+  )
+}
+
+function explain(spec: ListenerSpec, cause: unknown): FdbError {
+  const address = formatListenerSpec(spec)
+  const { code = 'unknown', message = String(cause) } = cause as Partial<NativeError>
+  const details = { address, errno: code }
+  if (code === 'EACCES' || code === 'EPERM') {
+    const remedy =
+      spec.kind === 'unix'
+        ? 'The folder must be writable for this user, and changing the owner needs CAP_CHOWN.'
+        : `Ports below net.ipv4.ip_unprivileged_port_start (usually 1024; got ${spec.port}) need CAP_NET_BIND_SERVICE: ` +
+          'AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit, setcap cap_net_bind_service=+ep on the node ' +
+          'binary, or root.'
+    return new FdbError('ERR_FDB_BIND_DENIED', `This user may not bind ${address} (${message}). ${remedy}`, {
+      cause,
+      details,
+    })
+  }
+  const hints: Record<string, string> = {
+    EADDRNOTAVAIL:
+      'The address belongs to no interface of this machine: use one that does, or 0.0.0.0 or [::].',
+    EAFNOSUPPORT: 'This kernel has no such address family (IPv6 may be switched off): use an IPv4 address.',
+    ENOENT: 'Make its folder first.',
+    ENOTDIR: 'A part of the path is no folder.',
+    EROFS: 'The file system is read-only.',
+    EMFILE: 'This process has no free descriptor: raise its limit (ulimit -n, LimitNOFILE).',
+  }
+  return new FdbError(
+    'ERR_FDB_BIND',
+    `${address} cannot be bound (${message}). ${hints[code] ?? 'See the cause.'}`,
+    {
+      cause,
+      details,
+    },
+  )
+}

@@ -1,0 +1,15 @@
+/** Owned descriptors, listener specifications and binding, inspection. */
+export { formatAddress } from './address.js'
+export { bindListener } from './bind.js'
+export { type FdIdentity, type Inspected, inspect, inspectOne, verifyIdentity } from './inspect.js'
+export { commandOf, findOccupant, type Occupant } from './occupant.js'
+export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
+export {
+  DEFAULT_BACKLOG,
+  formatListenerSpec,
+  type ListenerKind,
+  type ListenerOptions,
+  type ListenerSpec,
+  MAX_UNIX_NAME,
+  parseListenerSpec,
+} from './spec.js'

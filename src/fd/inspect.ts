@@ -1,0 +1,58 @@
+import { type Inspected, native } from '../native.js'
+import { formatAddress } from './address.js'
+import type { OwnedFd } from './owned.js'
+
+export type { Inspected } from '../native.js'
+
+/** What tells one kernel object from another, and a description of it. An {@link Inspected} is one. */
+export type FdIdentity = Pick<
+  Inspected,
+  | 'type'
+  | 'dev'
+  | 'ino'
+  | 'family'
+  | 'socketType'
+  | 'protocol'
+  | 'accepting'
+  | 'cookie'
+  | 'address'
+  | 'port'
+  | 'abstract'
+>
+
+/** What the kernel says about these descriptors, in their order, in one native call. */
+export function inspect(fds: readonly OwnedFd[]): Inspected[] {
+  const raws = new Array<number>(fds.length)
+  for (let i = 0; i < fds.length; i++) raws[i] = fds[i]!.raw
+  return native.inspect(raws)
+}
+
+/** {@link inspect} for one. */
+export function inspectOne(fd: OwnedFd): Inspected {
+  return native.inspect([fd.raw])[0]!
+}
+
+const SOCKET_FACTS = ['family', 'socketType', 'protocol', 'accepting'] as const
+
+/**
+ * Compares what arrived with what was announced. Null: it is the same kernel object (socket cookie, where both have
+ * one, else device and inode) of the same kind and accepting state. Otherwise a sentence that names the difference.
+ */
+export function verifyIdentity(expected: FdIdentity, got: FdIdentity | Inspected): string | null {
+  if ('error' in got && got.error !== undefined) return `the descriptor is not usable (${got.error})`
+  if (expected.type !== got.type) return `expected a ${expected.type}, got a ${got.type}`
+  if (expected.type === 'socket') {
+    for (const fact of SOCKET_FACTS) {
+      if (expected[fact] !== got[fact]) {
+        const where = formatAddress(expected)
+        return `${fact} of ${where} should be ${String(expected[fact])}, got ${String(got[fact])}`
+      }
+    }
+    if (expected.cookie !== undefined && got.cookie !== undefined) {
+      if (expected.cookie === got.cookie) return null
+      return `expected the socket ${formatAddress(expected)} with cookie ${expected.cookie}, got ${formatAddress(got)} with cookie ${got.cookie}`
+    }
+  }
+  if (expected.dev === got.dev && expected.ino === got.ino) return null
+  return `expected ${formatAddress(expected)} with inode ${expected.ino} on device ${expected.dev}, got ${formatAddress(got)} with inode ${got.ino} on device ${got.dev}`
+}

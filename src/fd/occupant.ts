@@ -1,0 +1,129 @@
+/**
+ * Finds the process that holds an address, for the error that says so. Best effort and bounded: it may find none
+ * (another user's process, another PID namespace, a socket that is on its way between two processes).
+ */
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs'
+import { isIPv6 } from 'node:net'
+import type { ListenerSpec } from './spec.js'
+
+export interface Occupant {
+  pid: number
+  /** Command line, cut to 120 characters. */
+  command: string
+}
+
+/** Listening sockets come first in /proc/net/tcp, so that the head is enough on a machine with many connections. */
+const TABLE_BYTES = 4 << 20
+const SCAN_MS = 200
+
+/** The command line of a process, or its short name; '' when it cannot be read. */
+export function commandOf(pid: number): string {
+  try {
+    const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ')
+    return (line || readFileSync(`/proc/${pid}/comm`, 'utf8').trim()).slice(0, 120)
+  } catch {
+    return ''
+  }
+}
+
+export function findOccupant(spec: ListenerSpec): Occupant | null {
+  const inodes = spec.kind === 'unix' ? unixInodes(spec) : inetInodes(spec)
+  const pid = inodes.size === 0 ? null : findHolder(inodes)
+  return pid === null ? null : { pid, command: commandOf(pid) }
+}
+
+function readTable(name: string): string[] {
+  let fd: number
+  try {
+    fd = openSync(`/proc/self/net/${name}`, 'r')
+  } catch {
+    return []
+  }
+  try {
+    const chunk = Buffer.allocUnsafe(64 << 10)
+    let text = ''
+    for (let got = 1; got > 0 && text.length < TABLE_BYTES; ) {
+      got = readSync(fd, chunk)
+      text += chunk.toString('utf8', 0, got)
+    }
+    return text.split('\n').slice(1)
+  } catch {
+    return []
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** The kernel's notation: 32-bit words in host byte order (little endian wherever Node runs on Linux today). */
+function kernelHex(host: string): string {
+  if (!isIPv6(host)) return hexWords(Buffer.from(host.split('.').map(Number)))
+  const canonical = new URL(`http://[${host.replace(/%.*/, '')}]`).hostname.slice(1, -1)
+  const [head = '', tail] = canonical.split('::')
+  const left = head === '' ? [] : head.split(':')
+  const right = tail === undefined || tail === '' ? [] : tail.split(':')
+  const groups = [...left, ...new Array<string>(8 - left.length - right.length).fill('0'), ...right]
+  const bytes = Buffer.alloc(16)
+  groups.forEach((group, i) => {
+    bytes.writeUInt16BE(Number.parseInt(group, 16), i * 2)
+  })
+  return hexWords(bytes)
+}
+
+function hexWords(bytes: Buffer): string {
+  return Buffer.from(bytes).swap32().toString('hex').toUpperCase()
+}
+
+const LISTENING = '0A'
+
+/** Sockets on this port whose address is the same or overlaps (a wildcard on either side); the same address wins. */
+function inetInodes(spec: ListenerSpec): Set<string> {
+  const port = spec.port.toString(16).toUpperCase().padStart(4, '0')
+  const wanted = kernelHex(spec.host)
+  const same = new Set<string>()
+  const overlapping = new Set<string>()
+  for (const table of [spec.kind, `${spec.kind}6`]) {
+    for (const line of readTable(table)) {
+      const [, local = '', , state, , , , , , inode = ''] = line.trim().split(/\s+/)
+      const [address = '', localPort] = local.split(':')
+      if (localPort !== port || (spec.kind === 'tcp' && state !== LISTENING) || inode === '0') continue
+      if (address === wanted) same.add(inode)
+      else if (/^0+$/.test(address) || /^0+$/.test(wanted)) overlapping.add(inode)
+    }
+  }
+  return same.size > 0 ? same : overlapping
+}
+
+function unixInodes(spec: ListenerSpec): Set<string> {
+  const wanted = spec.abstract ? `@${spec.path}` : spec.path
+  const inodes = new Set<string>()
+  for (const line of readTable('unix')) {
+    const found = /^\S+ \S+ \S+ \S+ \S+ \S+ +(\d+) (.*)$/.exec(line)
+    if (found?.[2] === wanted) inodes.add(found[1]!)
+  }
+  return inodes
+}
+
+function findHolder(inodes: Set<string>): number | null {
+  const wanted = new Set([...inodes].map(inode => `socket:[${inode}]`))
+  const deadline = performance.now() + SCAN_MS
+  for (const entry of list('/proc')) {
+    if (!/^\d+$/.test(entry)) continue
+    for (const fd of list(`/proc/${entry}/fd`)) {
+      if (performance.now() > deadline) return null
+      try {
+        if (wanted.has(readlinkSync(`/proc/${entry}/fd/${fd}`))) return Number(entry)
+      } catch {
+        // Closed meanwhile.
+      }
+    }
+  }
+  return null
+}
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,127 @@
+import { FdbError } from '../errors.js'
+import { native } from '../native.js'
+
+/** What a leak listener is told: the descriptor has been closed already. */
+export interface Leak {
+  fd: number
+  label: string
+}
+
+/** Outlives its {@link OwnedFd}, so that the collector can tell whether it was closed: `raw` is -1 then. */
+interface Slot {
+  raw: number
+  readonly label: string
+}
+
+const listeners = new Set<(leak: Leak) => void>()
+
+/* No unregister token: a closed slot makes the callback a no-op, and registering costs half as much. */
+const collected = new FinalizationRegistry((slot: Slot) => {
+  if (slot.raw < 0) return
+  const leak: Leak = { fd: slot.raw, label: slot.label }
+  slot.raw = -1
+  try {
+    native.close(leak.fd)
+  } catch {
+    // Somebody closed the number behind our back: the leak is reported all the same.
+  }
+  for (const listener of listeners) listener(leak)
+})
+
+/**
+ * Calls `listener` for every descriptor whose owner was garbage collected without close() or release(). It has been
+ * closed by then. When that happens is up to the collector; that it is reported is for finding bugs, not for cleaning up.
+ * Returns a function that removes the listener.
+ */
+export function onLeak(listener: (leak: Leak) => void): () => void {
+  listeners.add(listener)
+  return () => {
+    listeners.delete(listener)
+  }
+}
+
+/**
+ * The one owner of a descriptor. Closing it is final and idempotent: the number is never closed twice, so that a
+ * stranger's descriptor with the same number is safe. Belongs to the thread that made it.
+ */
+export class OwnedFd implements Disposable {
+  readonly #slot: Slot
+
+  private constructor(raw: number, label: string) {
+    this.#slot = { raw, label }
+    collected.register(this, this.#slot)
+  }
+
+  /**
+   * Takes charge of a descriptor that the addon opened (`native.dup`, `native.receiveMessage`, ...). One opened
+   * elsewhere is first given to `native.adopt`. The caller must not use or close `raw` afterwards.
+   */
+  static own(raw: number, label: string): OwnedFd {
+    return new OwnedFd(raw, label)
+  }
+
+  /** What this descriptor is for, in messages. */
+  get label(): string {
+    return this.#slot.label
+  }
+
+  /** True after close() or release(). */
+  get closed(): boolean {
+    return this.#slot.raw < 0
+  }
+
+  /** The number, for native calls only: borrow it, do not keep it. Throws ERR_FDB_FD_CLOSED once closed or released. */
+  get raw(): number {
+    const raw = this.#slot.raw
+    if (raw < 0) throw closedError(this.#slot.label)
+    return raw
+  }
+
+  /** A second descriptor of the same open file description, CLOEXEC, with an owner of its own. */
+  dup(label: string = this.#slot.label): OwnedFd {
+    return new OwnedFd(native.dup(this.raw), label)
+  }
+
+  /** Gives the descriptor away (to Node: `listen({ fd })`, `new Socket({ fd })`): whoever gets the number closes it. */
+  release(): number {
+    const raw = this.raw
+    this.#slot.raw = -1
+    native.release(raw)
+    return raw
+  }
+
+  close(): void {
+    const raw = this.#slot.raw
+    if (raw < 0) return
+    this.#slot.raw = -1
+    native.close(raw)
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** Closes all, also after one of them failed to, in one native call. @internal */
+  static closeAll(fds: Iterable<OwnedFd>): void {
+    const raws: number[] = []
+    for (const fd of fds) {
+      if (fd.#slot.raw < 0) continue
+      raws.push(fd.#slot.raw)
+      fd.#slot.raw = -1
+    }
+    if (raws.length > 0) native.closeMany(raws)
+  }
+}
+
+/** Closes every one that is still open, in one native call; closed ones are skipped. */
+export function closeAll(fds: Iterable<OwnedFd>): void {
+  OwnedFd.closeAll(fds)
+}
+
+function closedError(label: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_FD_CLOSED',
+    `The descriptor "${label}" was closed or given away before this use. Take a dup() for a second user.`,
+    { details: { label } },
+  )
+}

@@ -1,0 +1,208 @@
+/**
+ * The whole surface of the addon, typed in one place. Nothing outside `src/fd`, `src/channel`, `src/host`
+ * and `src/state` imports this: raw descriptor numbers stop there.
+ *
+ * Every call is non-blocking and returns at once. A failed system call throws {@link NativeError}, except
+ * where a result says otherwise (`EAGAIN` is a result, not an error). EINTR is retried inside.
+ * A descriptor that the addon opened belongs to the environment (main thread or worker) that opened it and
+ * is closed when that environment ends, unless it was closed or {@link Native.release}d before.
+ */
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+
+/** What a failed system call throws. */
+export interface NativeError extends Error {
+  /** Symbolic errno, for example `EADDRINUSE`. */
+  code: string
+  /** Positive errno number. */
+  errno: number
+  /** The system call that failed, for example `bind`. */
+  syscall: string
+}
+
+export type SocketKind = 'tcp' | 'udp' | 'unix'
+
+export interface BindOptions {
+  kind: SocketKind
+  /** IP literal for tcp/udp; file system path, or abstract name without its leading NUL, for unix. */
+  host: string
+  /** tcp/udp only; 0 lets the kernel choose. */
+  port?: number
+  /** unix only: `host` is an abstract name. */
+  abstract?: boolean
+  /** unix only: stream (default) or datagram. */
+  datagram?: boolean
+  reuseAddr?: boolean
+  reusePort?: boolean
+  /** tcp/udp on an IPv6 address; default true, so that the two families never meet in one socket unasked. */
+  ipv6Only?: boolean
+  /** Stream sockets: call listen() with this backlog; absent: bind only. */
+  backlog?: number
+  /** unix path only: permission bits, set before the socket can be connected to. */
+  mode?: number
+  /** unix path only. */
+  uid?: number
+  gid?: number
+}
+
+/** One inspected descriptor; `error` is set (and the rest is meaningless) when the descriptor is not open. */
+export interface Inspected {
+  error?: string
+  /** fstat's file type. */
+  type: 'socket' | 'file' | 'dir' | 'fifo' | 'char' | 'block' | 'anon' | 'other'
+  /** Decimal text: device and inode do not fit a double. */
+  dev: string
+  ino: string
+  /** Sockets only, from SO_DOMAIN, SO_TYPE, SO_PROTOCOL. */
+  family?: 'inet' | 'inet6' | 'unix' | 'other'
+  socketType?: 'stream' | 'dgram' | 'seqpacket' | 'other'
+  protocol?: number
+  /** SO_ACCEPTCONN. */
+  accepting?: boolean
+  /** SO_COOKIE in decimal; absent where the kernel has none. */
+  cookie?: string
+  /** getsockname(): IP literal, path, or abstract name. */
+  address?: string
+  port?: number
+  abstract?: boolean
+  /** SO_REUSEPORT, SO_REUSEADDR, IPV6_V6ONLY as they stand. */
+  reusePort?: boolean
+  reuseAddr?: boolean
+  ipv6Only?: boolean
+}
+
+export interface Received {
+  /** Bytes written to the buffer; 0 is end of stream; -1 nothing there now (EAGAIN). */
+  bytes: number
+  /** Descriptors that arrived with these bytes, CLOEXEC from birth, in order; null when none. */
+  fds: number[] | null
+  /** MSG_CTRUNC: the kernel closed descriptors that did not fit (limit of this process, or buffer). */
+  truncated: boolean
+}
+
+export interface PeerCredentials {
+  /** 0 when the peer lives in another PID namespace. */
+  pid: number
+  uid: number
+  gid: number
+}
+
+/** Watches one descriptor on the event loop (uv_poll). Does not own the descriptor. */
+export interface Poll {
+  /** Bits: 1 readable, 2 writable, 4 disconnect. Replaces the bits watched before. */
+  start(events: number): void
+  /** Stops watching; must come before the descriptor is closed. May be started again. */
+  stop(): void
+  /** Stops for good and frees the handle. Idempotent. */
+  close(): void
+  ref(): void
+  unref(): void
+}
+
+export const READABLE = 1
+export const WRITABLE = 2
+export const DISCONNECT = 4
+
+export const SEAL_SEAL = 1
+export const SEAL_SHRINK = 2
+export const SEAL_GROW = 4
+export const SEAL_WRITE = 8
+export const SEAL_FUTURE_WRITE = 16
+
+/** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
+export const MAX_FDS_PER_MESSAGE = 253
+
+export interface Native {
+  // sockets.c
+  bindSocket(options: BindOptions): number
+  /** listen() again on a bound or listening socket: changes the backlog. */
+  listen(fd: number, backlog: number): void
+  /** Non-blocking connect to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (backlog full) throw. */
+  connectUnix(path: string, abstract: boolean): number
+  /** -1 when nothing waits. Accepted sockets are non-blocking and CLOEXEC. */
+  accept(fd: number): number
+  /** A connected pair of Unix stream sockets, non-blocking. */
+  socketPair(): [number, number]
+  /** setsockopt of one named boolean option. */
+  setOption(fd: number, option: 'reuseAddr' | 'reusePort' | 'ipv6Only', value: boolean): void
+
+  // messages.c
+  /**
+   * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the bytes taken, or -1 (EAGAIN).
+   * When it returns > 0 all descriptors have gone with the first of them (never send them again).
+   */
+  sendMessage(fd: number, data: Uint8Array, offset: number, length: number, fds: readonly number[] | null): number
+  /** Receives into `into`, with room for 253 descriptors. */
+  receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
+
+  // descriptors.c
+  dup(fd: number): number
+  close(fd: number): void
+  closeMany(fds: readonly number[]): void
+  /** The environment no longer closes it at its end: somebody else owns it from now on. */
+  release(fd: number): void
+  /** The environment takes charge of a descriptor opened elsewhere (inherited, borrowed from Node). */
+  adopt(fd: number): void
+  setCloexec(fd: number, on: boolean): void
+  inspect(fds: readonly number[]): Inspected[]
+
+  // peers.c
+  peerCredentials(fd: number): PeerCredentials
+  /** SO_PEERPIDFD, or null where the kernel has none. */
+  peerPidfd(fd: number): number | null
+  /** pidfd_open, or null where the kernel has none. ESRCH throws. */
+  pidfdOpen(pid: number): number | null
+  /** pidfd_send_signal; ESRCH throws. */
+  pidfdSignal(pidfd: number, signal: number): void
+  /** From fdinfo: -1 dead, 0 in another PID namespace. */
+  pidfdPid(pidfd: number): number
+  /** poll() with no wait: true when the process of this pidfd has ended. */
+  pidfdDead(pidfd: number): boolean
+
+  // memory.c
+  /** memfd_create with MFD_ALLOW_SEALING; where there is none: an unlinked temporary file (seals are then null). */
+  memfd(name: string): number
+  addSeals(fd: number, seals: number): void
+  /** F_GET_SEALS; null where the file knows no seals. */
+  getSeals(fd: number): number | null
+  /** A read-only descriptor of the same memory, of its own description (through /proc/self/fd). */
+  reopenReadOnly(fd: number): number
+  /** pread/pwrite. pwrite loops over short writes; EPERM (sealed) throws. Return the bytes moved. */
+  pread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number
+  pwrite(fd: number, from: Uint8Array, offset: number, length: number, position: number): number
+  fileSize(fd: number): number
+
+  // locks.c
+  /** flock(LOCK_EX | LOCK_NB): false when another open file description holds it. Opens nothing. */
+  tryLock(fd: number): boolean
+  /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */
+  openLockFile(path: string, mode: number): number
+
+  // poll.c
+  createPoll(fd: number, callback: (events: number, error: NativeError | null) => void): Poll
+
+  /** Descriptors of this environment that the addon has opened or adopted and not closed or released. */
+  openCount(): number
+}
+
+/**
+ * FD_BROKER_ADDON names another build of the addon (the sanitizer variant in tests); otherwise a prebuilt one for this
+ * platform, or the one that a clone has built.
+ */
+function load(): Native {
+  if (process.platform === 'win32') {
+    throw Object.assign(
+      new Error(
+        'fd-broker moves file descriptors between processes; Windows has no such thing. Run it on Linux (or macOS, untested).',
+      ),
+      { code: 'ERR_FDB_PLATFORM' },
+    )
+  }
+  const require = createRequire(import.meta.url)
+  const other = process.env.FD_BROKER_ADDON
+  if (other) return require(other) as Native
+  const root = fileURLToPath(new URL('..', import.meta.url))
+  return require('node-gyp-build')(root) as Native
+}
+
+export const native: Native = load()
