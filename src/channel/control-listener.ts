@@ -1,0 +1,98 @@
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { type NativeError, native, type PeerCredentials, type Poll, READABLE } from '../native.js'
+
+/** Connections accepted in one turn of the event loop. */
+const TURN_ACCEPTS = 16
+/** Without a free descriptor accept fails at once, again and again: wait instead. */
+const PAUSE_MS = 100
+
+export interface ControlListenerEvents {
+  /** A peer has connected. The callback owns the socket; who the peer is was told by the kernel. */
+  channel(fd: OwnedFd, peer: PeerCredentials): void
+  /** Accepting failed for good and has stopped; or, with `retryable`, is tried again in 100 ms. */
+  error?(error: FdbError): void
+}
+
+/**
+ * Accepts on a listening Unix socket. Borrows the descriptor: it is the owner's to pass on or to close, after
+ * {@link stop}. What connects while it is stopped waits in the kernel's queue.
+ */
+export class ControlListener {
+  readonly fd: OwnedFd
+  #poll: Poll | null = null
+  #events: ControlListenerEvents | null = null
+  #pause: NodeJS.Timeout | undefined
+  #referenced = true
+
+  constructor(fd: OwnedFd) {
+    this.fd = fd
+  }
+
+  get accepting(): boolean {
+    return this.#poll !== null
+  }
+
+  start(events: ControlListenerEvents | ControlListenerEvents['channel']): void {
+    this.stop()
+    this.#events = typeof events === 'function' ? { channel: events } : events
+    this.#poll = native.createPoll(this.fd.raw, () => this.#accept())
+    if (!this.#referenced) this.#poll.unref()
+    this.#poll.start(READABLE)
+  }
+
+  /** Accepts no more; keeps the descriptor, which still queues. May be started again. Idempotent. */
+  stop(): void {
+    clearTimeout(this.#pause)
+    this.#pause = undefined
+    this.#poll?.close()
+    this.#poll = null
+    this.#events = null
+  }
+
+  /** Whether a waiting listener keeps the process alive (it does at first). */
+  ref(): void {
+    this.#referenced = true
+    this.#poll?.ref()
+  }
+
+  unref(): void {
+    this.#referenced = false
+    this.#poll?.unref()
+  }
+
+  #accept(): void {
+    for (let i = 0; i < TURN_ACCEPTS && this.#poll !== null; i++) {
+      let raw: number
+      try {
+        raw = native.accept(this.fd.raw)
+      } catch (error) {
+        if ((error as NativeError).code === 'ECONNABORTED') continue
+        this.#failed(error as NativeError)
+        return
+      }
+      if (raw === -1) return
+      const fd = OwnedFd.own(raw, 'control connection')
+      this.#events!.channel(fd, native.peerCredentials(raw))
+    }
+  }
+
+  #failed(error: NativeError): void {
+    const events = this.#events
+    const passing = ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(error.code)
+    if (passing) {
+      this.#poll?.stop()
+      this.#pause = setTimeout(() => this.#poll?.start(READABLE), PAUSE_MS)
+      if (!this.#referenced) this.#pause.unref()
+    } else this.stop()
+    const remedy = passing
+      ? `tried again in ${PAUSE_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
+      : 'it has stopped; see the cause'
+    events?.error?.(
+      new FdbError('ERR_FDB_ACCEPT', `accepting on the control socket failed (${error.code}): ${remedy}`, {
+        cause: error,
+        retryable: passing,
+      }),
+    )
+  }
+}

@@ -1,0 +1,136 @@
+import { accessSync, constants, readFileSync, statSync } from 'node:fs'
+import { isAbsolute } from 'node:path'
+import { FdbError } from '../errors.js'
+
+/** How this process was started. */
+export interface CommandLine {
+  /** As given: a `node` found by PATH is still `node`, a script's symlink still a symlink. */
+  argv0: string
+  /** Node's own options, as given. */
+  execArgv: readonly string[]
+  /** The script as given; absent for `node -e`. */
+  script: string | undefined
+  /** What came after the script. */
+  args: readonly string[]
+  /** The working folder as given: $PWD when it names it, so that a `current/` link is resolved anew later. */
+  cwd: string
+  env: Readonly<NodeJS.ProcessEnv>
+}
+
+/** What {@link successorCommand} found: ready for spawn. */
+export interface SuccessorCommand {
+  /** Absolute path of the binary, its symlinks unresolved. */
+  file: string
+  argv0: string
+  /** Without argv0. */
+  args: readonly string[]
+  cwd: string
+  env: NodeJS.ProcessEnv
+}
+
+export interface SuccessorOptions {
+  /** The whole command line including argv0. Default: as this process was started. */
+  argv?: readonly string[] | undefined
+  /** Default: the working folder at start, by the name it had. */
+  cwd?: string | undefined
+  /** Laid over the environment at start; undefined removes a variable. */
+  env?: NodeJS.ProcessEnv | undefined
+}
+
+/** Captured when this module is first imported: before anybody calls chdir() or sets process.title. */
+export const startedAs: CommandLine = capture()
+
+/**
+ * The command that starts the next version of this program: the same words, looked up again now. The binary is
+ * found as a shell would find it (absolute; relative to the start folder; by PATH), never by its real path, so
+ * that a replaced symlink or package leads to the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
+ */
+export function successorCommand(options: SuccessorOptions = {}): SuccessorCommand {
+  const { argv0, execArgv, script, args } = startedAs
+  const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
+  const cwd = options.cwd ?? startedAs.cwd
+  if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new FdbError(
+      'ERR_FDB_NO_CWD',
+      `the start folder ${cwd} does not exist any more: give the successor another cwd`,
+      { details: { cwd } },
+    )
+  }
+  const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, ...options.env }
+  for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name]
+  const name = argv[0] ?? ''
+  return { file: resolveBinary(name, cwd, env.PATH), argv0: name, args: argv.slice(1), cwd, env }
+}
+
+function resolveBinary(name: string, cwd: string, path: string | undefined): string {
+  if (name.includes('/')) {
+    // Joined, not normalised: `..` after a symlink means what the kernel says.
+    const file = isAbsolute(name) ? name : `${cwd}/${name}`
+    if (runnable(file)) return file
+    throw noBinary(name, `${file} is missing or not executable`)
+  }
+  if (name !== '') {
+    for (const folder of (path ?? '/usr/local/bin:/usr/bin:/bin').split(':')) {
+      const base = folder === '' ? cwd : isAbsolute(folder) ? folder : `${cwd}/${folder}`
+      const file = `${base}/${name}`
+      if (runnable(file)) return file
+    }
+  }
+  throw noBinary(name, `no executable of that name in PATH=${path ?? ''}`)
+}
+
+function noBinary(name: string, why: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_NO_BINARY',
+    `cannot resolve own binary "${name}": ${why}. Give the successor's argv with an absolute path`,
+    { details: { name } },
+  )
+}
+
+function runnable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK)
+    return statSync(file).isFile()
+  } catch {
+    return false
+  }
+}
+
+function capture(): CommandLine {
+  const argv = kernelArgv() ?? [process.argv0, ...process.execArgv, ...process.argv.slice(1)]
+  const rest = process.argv.length - 1
+  const at = rest === 0 ? argv.length : argv.length - rest
+  return {
+    argv0: argv[0]!,
+    execArgv: argv.slice(1, at),
+    script: rest === 0 ? undefined : argv[at],
+    args: argv.slice(at + 1),
+    cwd: givenCwd(),
+    env: { ...process.env },
+  }
+}
+
+/** From /proc; null where there is none, or where process.title has overwritten it. */
+function kernelArgv(): string[] | null {
+  let text: string
+  try {
+    text = readFileSync('/proc/self/cmdline', 'utf8')
+  } catch {
+    return null
+  }
+  const argv = text.split('\0')
+  argv.pop()
+  const args = process.argv.slice(2)
+  const tail = args.length === 0 ? [] : argv.slice(-args.length)
+  const whole = argv[0] === process.argv0 && argv.length >= process.argv.length
+  return whole && args.every((arg, i) => arg === tail[i]) ? argv : null
+}
+
+function givenCwd(): string {
+  const real = process.cwd()
+  const named = process.env.PWD
+  if (named === undefined || !isAbsolute(named)) return real
+  const a = statSync(named, { bigint: true, throwIfNoEntry: false })
+  const b = statSync(real, { bigint: true })
+  return a !== undefined && a.ino === b.ino && a.dev === b.dev ? named : real
+}

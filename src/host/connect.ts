@@ -1,0 +1,100 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { type NativeError, native } from '../native.js'
+
+/** Bytes of sun_path without its final NUL. */
+export const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
+
+const RETRY_FIRST_MS = 2
+const RETRY_MOST_MS = 50
+
+export interface ConnectOptions {
+  signal?: AbortSignal | undefined
+  /** How long a full backlog is waited for, milliseconds. Default 5000. */
+  timeoutMs?: number | undefined
+}
+
+/** Throws unless `path` fits a Unix socket address; `spare` bytes are kept for a suffix. */
+export function checkSocketPath(path: string, spare = 0): void {
+  const length = Buffer.byteLength(path)
+  const limit = MAX_SOCKET_PATH_BYTES - spare
+  if (length > limit) {
+    throw new FdbError(
+      'ERR_FDB_PATH_TOO_LONG',
+      `control socket path of ${length} bytes exceeds the kernel's limit of ${limit}: choose a shorter folder, for example under /run. Path: ${path}`,
+      { details: { limit, got: length, path } },
+    )
+  }
+  if (length === 0 || path.includes('\0')) {
+    throw new FdbError(
+      'ERR_FDB_CONTROL_PATH',
+      'the control socket path is empty or contains a NUL byte: give a file system path',
+    )
+  }
+}
+
+/**
+ * One attempt. 'absent': nothing has that name; 'refused': nothing listens there; 'full': something listens and
+ * its queue is full just now. Anything else throws ERR_FDB_CONTROL_PATH with the cause.
+ */
+export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
+  try {
+    return OwnedFd.own(native.connectUnix(path, false), 'control channel')
+  } catch (error) {
+    const { code } = error as NativeError
+    if (code === 'ENOENT') return 'absent'
+    if (code === 'ECONNREFUSED') return 'refused'
+    if (code === 'EAGAIN') return 'full'
+    throw new FdbError(
+      'ERR_FDB_CONTROL_PATH',
+      `cannot connect to the control socket ${path} (${code}): ${remedy(code)}`,
+      { cause: error, details: { path } },
+    )
+  }
+}
+
+/** A connected, non-blocking Unix stream socket, the caller's own. Waits only while the listener's queue is full. */
+export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
+  const { signal, timeoutMs = 5000 } = options
+  checkSocketPath(path)
+  const until = performance.now() + timeoutMs
+  for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_MOST_MS)) {
+    signal?.throwIfAborted()
+    const result = tryConnect(path)
+    if (result instanceof OwnedFd) return result
+    if (result !== 'full') {
+      const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
+      throw new FdbError('ERR_FDB_NO_HOLDER', `no holder at ${path}: ${why}. Start one, or check the path`, {
+        retryable: true,
+        details: { path, errno: result === 'absent' ? 'ENOENT' : 'ECONNREFUSED' },
+      })
+    }
+    if (performance.now() + wait > until) {
+      throw new FdbError(
+        'ERR_FDB_DEADLINE',
+        `the queue of the control socket ${path} stayed full for ${timeoutMs} ms: its holder is stuck, stopped or overloaded`,
+        { retryable: true, details: { path, ms: timeoutMs } },
+      )
+    }
+    await pause(wait, signal)
+  }
+}
+
+/** Rejects with the signal's own reason. */
+export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  try {
+    await delay(ms, undefined, signal === undefined ? {} : { signal })
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw error
+  }
+}
+
+function remedy(code: string): string {
+  if (code === 'EACCES' || code === 'EPERM')
+    return 'run as the user who owns it, or have its owner grant access'
+  if (code === 'EPROTOTYPE') return 'another kind of socket has this name; choose another path'
+  if (code === 'ENOTDIR' || code === 'ELOOP') return 'a part of the path is not a folder; correct the path'
+  return 'see the cause'
+}

@@ -1,0 +1,231 @@
+import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { type NativeError, native } from '../native.js'
+import { checkSocketPath, pause, tryConnect } from './connect.js'
+
+const RETRY_FIRST_MS = 2
+const RETRY_MOST_MS = 50
+/** A dying process closes its lock before its listener: what still answers after this long is alive. */
+const FOREIGN_GRACE_MS = 250
+const BACKLOG = 128
+
+export interface AcquireOptions {
+  signal?: AbortSignal | undefined
+  /** For the whole start-up race, milliseconds. Default 10 000. */
+  timeoutMs?: number | undefined
+  /** Permission bits of the control socket. Default 0o600. */
+  mode?: number | undefined
+}
+
+/** Identity of a directory entry. */
+export interface PathEntry {
+  dev: bigint
+  ino: bigint
+}
+
+/** We hold the path: nobody else did. The caller owns both descriptors. */
+export interface FirstControl {
+  role: 'first'
+  path: string
+  /** Listens at `path`, non-blocking. */
+  listener: OwnedFd
+  /** Holds the lock as long as this description is open anywhere: a dup passed to another process keeps it. */
+  lock: OwnedFd
+  /** What `path` names; for {@link removeControl}. */
+  entry: PathEntry
+}
+
+/** Another process holds the path; this is a connection to it. The caller owns it. */
+export interface NextControl {
+  role: 'next'
+  path: string
+  channel: OwnedFd
+}
+
+/**
+ * Decides the start-up race for a control path: exactly one process becomes the first, all others get a
+ * connection to whoever holds it.
+ *
+ * The judge is flock() on `<path>.lock`. It belongs to the open file description, so it crosses by SCM_RIGHTS
+ * with the listener, and ends by itself when the last process that has it is gone, however that happened. The
+ * socket's path is bound under a temporary name and renamed, so it never stops naming a listener.
+ */
+export async function acquireControl(
+  path: string,
+  options: AcquireOptions = {},
+): Promise<FirstControl | NextControl> {
+  const { signal, timeoutMs = 10_000, mode = 0o600 } = options
+  path = resolve(path)
+  checkSocketPath(path, TEMPORARY_SUFFIX.length)
+  ensureFolder(dirname(path))
+  const until = performance.now() + timeoutMs
+  for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_MOST_MS)) {
+    signal?.throwIfAborted()
+    const lock = takeLock(`${path}.lock`)
+    if (lock !== null) {
+      try {
+        await refuseForeign(path, until, signal)
+        return { role: 'first', path, lock, ...bindControl(path, mode) }
+      } catch (error) {
+        lock.close()
+        throw error
+      }
+    }
+    const result = tryConnect(path)
+    if (result instanceof OwnedFd) return { role: 'next', path, channel: result }
+    if (performance.now() + wait > until) {
+      const state = { absent: 'does not exist', refused: 'refuses connections', full: 'has a full queue' }[
+        result
+      ]
+      throw new FdbError(
+        'ERR_FDB_DEADLINE',
+        `after ${timeoutMs} ms the control socket ${path} ${state}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
+        { retryable: true, details: { path, lock: `${path}.lock`, ms: timeoutMs, state: result } },
+      )
+    }
+    await pause(wait, signal)
+  }
+}
+
+/** What `path` names now, or null. A successor remembers it when it takes the listener and the lock over. */
+export function controlEntry(path: string): PathEntry | null {
+  const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+  return stat === undefined ? null : { dev: stat.dev, ino: stat.ino }
+}
+
+/**
+ * Removes the socket's path when the last holder leaves for good; call it before the listener and the lock are
+ * closed. Does nothing (false) when the path is not the one that was bound, or the lock not ours: another process
+ * has taken it over.
+ *
+ * The lock file stays. Removing it would race: a process that opened it just before would lock a file that has
+ * no name, while a third creates and locks a new one; two firsts.
+ */
+export function removeControl(control: Pick<FirstControl, 'path' | 'entry' | 'lock'>): boolean {
+  const { path, entry, lock } = control
+  if (!native.tryLock(lock.raw)) return false
+  const now = controlEntry(path)
+  if (now === null || now.ino !== entry.ino || now.dev !== entry.dev) return false
+  unlinkSync(path)
+  return true
+}
+
+const TEMPORARY_SUFFIX = '~'
+
+/** The lock, or null when another has it. Never a lock on a file that lost its name meanwhile. */
+function takeLock(path: string): OwnedFd | null {
+  for (;;) {
+    let lock: OwnedFd
+    try {
+      lock = OwnedFd.own(native.openLockFile(path, 0o600), 'control lock')
+    } catch (error) {
+      throw pathError(`cannot open the lock file ${path}`, error as NativeError)
+    }
+    try {
+      if (!native.tryLock(lock.raw)) {
+        lock.close()
+        return null
+      }
+    } catch (error) {
+      lock.close()
+      throw pathError(`cannot lock ${path}`, error as NativeError)
+    }
+    const mine = native.inspect([lock.raw])[0]!
+    const named = statSync(path, { bigint: true, throwIfNoEntry: false })
+    if (named !== undefined && String(named.ino) === mine.ino && String(named.dev) === mine.dev) return lock
+    lock.close()
+  }
+}
+
+/** Throws when something lives at the path although its lock was free. */
+async function refuseForeign(path: string, until: number, signal: AbortSignal | undefined): Promise<void> {
+  const kind = lstatSync(path, { throwIfNoEntry: false })
+  if (kind === undefined) return
+  if (!kind.isSocket()) {
+    throw new FdbError(
+      'ERR_FDB_CONTROL_PATH',
+      `${path} exists and is not a socket: it is left as it is; choose another control path or remove it`,
+      { details: { path } },
+    )
+  }
+  const grace = Math.min(until, performance.now() + FOREIGN_GRACE_MS)
+  for (;;) {
+    const result = tryConnect(path)
+    if (result === 'absent' || result === 'refused') return
+    let pid = 0
+    if (result instanceof OwnedFd) {
+      pid = native.peerCredentials(result.raw).pid
+      result.close()
+    }
+    if (performance.now() >= grace) {
+      const who = pid === 0 ? 'a live process' : `a live process (pid ${pid})`
+      throw new FdbError(
+        'ERR_FDB_FOREIGN',
+        `${who} listens on ${path} and does not hold its lock ${path}.lock: it is not fd-broker, or its lock file was removed. Stop it, or choose another control path`,
+        { details: { path, pid } },
+      )
+    }
+    await pause(10, signal)
+  }
+}
+
+/** Under the lock only. */
+function bindControl(path: string, mode: number): { listener: OwnedFd; entry: PathEntry } {
+  const temporary = path + TEMPORARY_SUFFIX
+  let listener: OwnedFd | undefined
+  try {
+    removeIfThere(temporary)
+    const raw = native.bindSocket({ kind: 'unix', host: temporary, backlog: BACKLOG, mode })
+    listener = OwnedFd.own(raw, 'control listener')
+    const entry = controlEntry(temporary)!
+    renameSync(temporary, path)
+    return { listener, entry }
+  } catch (error) {
+    if (listener !== undefined) {
+      listener.close()
+      removeIfThere(temporary)
+    }
+    throw pathError(`cannot bind the control socket ${path}`, error as NativeError)
+  }
+}
+
+function removeIfThere(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}
+
+function ensureFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return
+    throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
+  }
+}
+
+function pathError(what: string, error: NativeError): FdbError {
+  if (FdbError.is(error)) return error
+  const remedy: Record<string, string> = {
+    ENOENT: 'create its parent folder first (one level is created, no more), or choose another path',
+    ENOTDIR: 'a part of the path is not a folder; correct it',
+    EACCES: 'give this user write access to the folder, or choose another path',
+    EPERM: 'give this user write access to the folder, or choose another path',
+    EROFS: 'the file system is read-only; choose a path under /run',
+    ELOOP: 'it is a symbolic link, which is not followed; remove it',
+    ENOSPC: 'the file system is full',
+  }
+  return new FdbError(
+    'ERR_FDB_CONTROL_PATH',
+    `${what} (${error.code}): ${remedy[error.code] ?? 'see the cause'}`,
+    {
+      cause: error,
+    },
+  )
+}

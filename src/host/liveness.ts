@@ -1,0 +1,52 @@
+import { OwnedFd } from '../fd/owned.js'
+import { native, READABLE } from '../native.js'
+
+export interface DeathWatch {
+  /** The process has ended. True at once for one that was dead before. */
+  readonly dead: boolean
+  /** Whether the watch keeps this process alive (it does at first). */
+  ref(): void
+  unref(): void
+  /** `onDead` is not called any more. Idempotent. */
+  close(): void
+}
+
+/**
+ * Calls `onDead` once when the process of `pidfd` has ended, never before this function has returned. Works for a
+ * process in any PID namespace and cannot be fooled by a reused pid. Borrows `pidfd` for this call only.
+ */
+export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
+  const own = pidfd.dup()
+  let dead = native.pidfdDead(own.raw)
+  let open = true
+  const died = () => {
+    if (!open) return
+    dead = true
+    close()
+    onDead()
+  }
+  const poll = native.createPoll(own.raw, died)
+  const soon = dead ? setImmediate(died) : undefined
+  if (!dead) poll.start(READABLE)
+  function close(): void {
+    if (!open) return
+    open = false
+    clearImmediate(soon)
+    poll.close()
+    own.close()
+  }
+  return {
+    get dead() {
+      return dead
+    },
+    ref: () => (soon === undefined ? poll.ref() : soon.ref()),
+    unref: () => (soon === undefined ? poll.unref() : soon.unref()),
+    close,
+  }
+}
+
+/** A pidfd of this process, to hand to a peer that cannot see our pid; null where the kernel has none. */
+export function ownPidfd(): OwnedFd | null {
+  const raw = native.pidfdOpen(process.pid)
+  return raw === null ? null : OwnedFd.own(raw, 'own pidfd')
+}

@@ -1,0 +1,65 @@
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { FdbError } from '../errors.js'
+import type { SuccessorCommand } from './command-line.js'
+
+export interface SpawnOptions {
+  /** Laid over the command's environment. */
+  env?: NodeJS.ProcessEnv | undefined
+  /** Default: no input, our own output and error stream. */
+  stdio?: StdioOptions | undefined
+  /** pino-compatible. */
+  logger?: { info(facts: object, message: string): void } | undefined
+}
+
+export interface Exit {
+  code: number | null
+  signal: NodeJS.Signals | null
+}
+
+export interface Successor {
+  pid: number
+  /** Never rejects. */
+  exited: Promise<Exit>
+  /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
+  unref(): void
+}
+
+/** Starts the next version, in its own session. Rejects with ERR_FDB_SPAWN when it could not be executed. */
+export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions = {}): Promise<Successor> {
+  const { env, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
+  return new Promise((resolve, reject) => {
+    const failed = (cause: unknown) => {
+      const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
+      const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
+      reject(
+        new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } }),
+      )
+    }
+    let child: ChildProcess
+    try {
+      child = spawn(command.file, command.args, {
+        argv0: command.argv0,
+        cwd: command.cwd,
+        env: { ...command.env, ...env },
+        stdio,
+        detached: true,
+      })
+    } catch (error) {
+      failed(error)
+      return
+    }
+    const exited = new Promise<Exit>(done => {
+      child.once('exit', (code, signal) => {
+        logger?.info({ pid: child.pid, code, signal }, 'successor exited')
+        done({ code, signal })
+      })
+    })
+    child.once('error', failed)
+    child.once('spawn', () => {
+      logger?.info({ pid: child.pid, file: command.file }, 'successor started')
+      child.off('error', failed)
+      child.on('error', () => {})
+      resolve({ pid: child.pid!, exited, unref: () => child.unref() })
+    })
+  })
+}

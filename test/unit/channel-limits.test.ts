@@ -1,0 +1,131 @@
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
+
+const silent = { message: () => {}, end: () => {} }
+
+describe('what a channel refuses', () => {
+  it('a frame over its limits, without sending a byte', async () => {
+    const [a, b] = Channel.pair({ limits: { payloadBytes: 10, fds: 1 } })
+    await expect(a.send(Buffer.alloc(11))).rejects.toMatchObject({
+      code: 'ERR_FDB_FRAME_TOO_LARGE',
+      details: { limit: 10, got: 11 },
+    })
+    const fd = OwnedFd.own(native.memfd('x'), 'x')
+    await expect(a.send(Buffer.alloc(1), [fd, fd])).rejects.toMatchObject({
+      code: 'ERR_FDB_FRAME_TOO_MANY_FDS',
+    })
+    fd.close()
+    const received = new Promise<Buffer>(resolve => b.start({ ...silent, message: resolve }))
+    await a.send(Buffer.from('fits'))
+    expect((await received).toString()).toBe('fits')
+    await Promise.all([a.close(), b.close()])
+  })
+
+  it('more than the queue may hold', async () => {
+    const [a, b] = Channel.pair({ maxQueuedBytes: 1_000_000 })
+    const first = a.send(Buffer.alloc(900_000))
+    const over = a.send(Buffer.alloc(900_000))
+    await expect(over).rejects.toMatchObject({
+      code: 'ERR_FDB_CHANNEL_FULL',
+      retryable: true,
+      details: { limit: 1_000_000 },
+    })
+    b.start(silent)
+    await first
+    await Promise.all([a.close(), b.close()])
+  })
+
+  it('a descriptor that is closed already, alone: later messages go', async () => {
+    const [a, b] = Channel.pair()
+    const fd = OwnedFd.own(native.memfd('x'), 'x')
+    fd.close()
+    await expect(a.send(Buffer.from('bad'), [fd])).rejects.toBeInstanceOf(Error)
+    const received = new Promise<Buffer>(resolve => b.start({ ...silent, message: resolve }))
+    await a.send(Buffer.from('good'))
+    expect((await received).toString()).toBe('good')
+    await Promise.all([a.close(), b.close()])
+  })
+})
+
+describe('a send that has to wait', () => {
+  it('is withdrawn by its signal when nothing of it has gone', async () => {
+    const [a, b] = Channel.pair()
+    const abort = new AbortController()
+    const first = a.send(Buffer.alloc(900_000))
+    const second = a.send(Buffer.from('withdrawn'), [], { signal: abort.signal })
+    const third = a.send(Buffer.from('third'))
+    abort.abort(new Error('no longer wanted'))
+    await expect(second).rejects.toThrow('no longer wanted')
+    const heard: number[] = []
+    const both = new Promise<void>(resolve => {
+      b.start({ message: payload => heard.push(payload.length) === 2 && resolve(), end: () => {} })
+    })
+    await Promise.all([first, third, both])
+    expect(heard).toEqual([900_000, 5])
+    await Promise.all([a.close(), b.close()])
+  })
+
+  it('fails at its deadline; the channel ends because a frame was cut', async () => {
+    const [a, b] = Channel.pair({ sendTimeoutMs: 30 })
+    const ended = new Promise(resolve => a.start({ message: () => {}, end: resolve }))
+    const sends = [a.send(Buffer.alloc(900_000)), a.send(Buffer.from('x'))]
+    expect((await Promise.allSettled(sends)).map(r => r.status)).toEqual(['rejected', 'rejected'])
+    expect(await ended).toMatchObject({ code: 'ERR_FDB_DEADLINE', retryable: true, details: { ms: 30 } })
+    await b.close()
+  })
+
+  it('fails when the peer goes away, and so do all later ones', async () => {
+    const [a, b] = Channel.pair()
+    const waiting = a.send(Buffer.alloc(900_000))
+    await b.close()
+    await expect(waiting).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })
+    await expect(a.send(Buffer.from('x'))).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })
+    await a.close()
+  })
+
+  it('fails when its own side is closed', async () => {
+    const [a, b] = Channel.pair()
+    const waiting = a.send(Buffer.alloc(900_000))
+    await a.close()
+    await expect(waiting).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })
+    await b.close()
+  })
+
+  it('still lets what the dying peer had sent be read', async () => {
+    const [a, b] = Channel.pair()
+    await b.send(Buffer.from('last words'))
+    await b.close()
+    await expect(a.send(Buffer.from('x'))).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })
+    const heard: string[] = []
+    const end = await new Promise(resolve => {
+      a.start({ message: payload => heard.push(payload.toString()), end: resolve })
+    })
+    expect(heard).toEqual(['last words'])
+    expect(end).toBeNull()
+  })
+})
+
+/** Runs a fixture with this RLIMIT_NOFILE, soft and hard (Node raises the soft one), and parses what it prints. */
+function withDescriptors(limit: number, fixture: string): Record<string, unknown> {
+  const script = `ulimit -n ${limit}; exec "$0" --import tsx "$1"`
+  const file = join(import.meta.dirname, '../fixtures', fixture)
+  return JSON.parse(execFileSync('sh', ['-c', script, process.execPath, file], { encoding: 'utf8' }))
+}
+
+describe('too few descriptors', () => {
+  it('at the receiver end the channel with the limit named, and nothing leaks', () => {
+    expect(withDescriptors(80, 'host-few-descriptors.ts')).toEqual({
+      code: 'ERR_FDB_FDS_TRUNCATED',
+      message: expect.stringContaining('RLIMIT_NOFILE, hard limit 80'),
+      leaked: 0,
+    })
+  })
+
+  it('in flight for this user (ETOOMANYREFS): what is over waits, and all arrive in order', () => {
+    expect(withDescriptors(100, 'host-many-in-flight.ts')).toEqual({ waited: true, inOrder: true })
+  })
+})

@@ -1,0 +1,116 @@
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { startedAs, successorCommand } from '../../src/host/command-line.js'
+import { fdLimits } from '../../src/host/limits.js'
+import { spawnSuccessor } from '../../src/host/spawn-successor.js'
+
+const project = resolve(import.meta.dirname, '../..')
+const fixture = join(project, 'test/fixtures/host-command-line.ts')
+const tsx = join(project, 'node_modules/tsx/dist/loader.mjs')
+
+let folder: string
+beforeEach(() => {
+  folder = realpathSync(mkdtempSync(join(tmpdir(), 'fdb-command-')))
+  mkdirSync(join(folder, 'v1'))
+  symlinkSync('v1', join(folder, 'current'))
+  symlinkSync(process.execPath, join(folder, 'v1', 'node'))
+  symlinkSync(fixture, join(folder, 'v1', 'main.ts'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+function start(argv0: string, cwd: string, env: NodeJS.ProcessEnv = {}) {
+  const args = ['--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b']
+  const result = spawnSync('sh', ['-c', 'cd "$0" && exec "$@"', cwd, argv0, ...args], {
+    env: { ...process.env, GONE: '1', ...env },
+    encoding: 'utf8',
+  })
+  if (result.status !== 0) throw new Error(result.stderr)
+  return JSON.parse(result.stdout)
+}
+
+describe('the command line of the successor', () => {
+  it('is the one this process was given, word for word, whatever it did since', () => {
+    const cwd = join(folder, 'current')
+    const seen = start('./node', cwd)
+    expect(seen).toMatchObject({
+      argv0: './node',
+      execArgv: ['--import', tsx],
+      script: 'main.ts',
+      args: ['serve', '', '--flag', 'a b'],
+      cwd,
+    })
+    expect(seen.command).toMatchObject({
+      file: `${cwd}/./node`,
+      argv0: './node',
+      args: ['--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b'],
+      cwd,
+      env: { EXTRA: '1', PWD: cwd, gone: false, had: true },
+    })
+  })
+
+  it('finds a bare name by PATH again, and an absolute one as it stands', () => {
+    const cwd = join(folder, 'v1')
+    const path = `/nowhere:${folder}/current:${process.env.PATH}`
+    expect(start('node', cwd, { PATH: path }).command.file).toBe(`${folder}/current/node`)
+    expect(start(`${folder}/current/node`, cwd).command.file).toBe(`${folder}/current/node`)
+  })
+
+  it('says what is missing', () => {
+    expect(() => successorCommand({ argv: ['./no-such'] })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_BINARY',
+        message: expect.stringContaining('cannot resolve own binary "./no-such"'),
+      }),
+    )
+    expect(() => successorCommand({ argv: ['no-such'], env: { PATH: folder } })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_BINARY',
+        message: expect.stringContaining(`PATH=${folder}`),
+      }),
+    )
+    expect(() => successorCommand({ cwd: join(folder, 'gone') })).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_NO_CWD' }),
+    )
+    expect(startedAs.argv0).not.toBe('')
+  })
+})
+
+describe('spawnSuccessor', () => {
+  it('runs it in a session of its own and tells how it exited', async () => {
+    const script =
+      'require("fs").writeFileSync("out", process.env.WORD + " " + process.argv0); process.exit(7)'
+    const command = successorCommand({ argv: [process.execPath, '-e', script], cwd: folder })
+    const logged: string[] = []
+    const successor = await spawnSuccessor(command, {
+      env: { WORD: 'hello' },
+      stdio: 'ignore',
+      logger: { info: (_, message) => logged.push(message) },
+    })
+    expect(successor.pid).toBeGreaterThan(0)
+    expect(await successor.exited).toEqual({ code: 7, signal: null })
+    expect(logged).toEqual(['successor started', 'successor exited'])
+    const { readFileSync } = await import('node:fs')
+    expect(readFileSync(join(folder, 'out'), 'utf8')).toBe(`hello ${process.execPath}`)
+  })
+
+  it('rejects what cannot be executed', async () => {
+    const file = join(folder, 'text')
+    writeFileSync(file, '#!/no/such/interpreter\n')
+    chmodSync(file, 0o755)
+    const command = successorCommand({ argv: [file], cwd: folder })
+    await expect(spawnSuccessor(command)).rejects.toMatchObject({ code: 'ERR_FDB_SPAWN', details: { file } })
+  })
+})
+
+describe('the limits of this process', () => {
+  it('are what the kernel says', () => {
+    const { soft, hard, open } = fdLimits()
+    expect(soft).toBeGreaterThan(0)
+    expect(hard).toBeGreaterThanOrEqual(soft!)
+    expect(open).toBeGreaterThan(2)
+    expect(open).toBeLessThan(soft!)
+  })
+})
