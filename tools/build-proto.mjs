@@ -1,3 +1,4 @@
+// @ts-check
 // Turns every proto/NAME.proto into src/proto/NAME.js and NAME.d.ts, and copies them to dist/proto once dist is there
 // (tsc emits neither). Does nothing for files that are up to date. Run it before and after tsc.
 //

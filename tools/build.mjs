@@ -1,3 +1,4 @@
+// @ts-check
 // `npm run build`: the addon, the protobuf code, the TypeScript; each part is skipped by its own tool when it is
 // up to date. Parts can be named: `node tools/build.mjs proto types`.
 import { spawnSync } from 'node:child_process'

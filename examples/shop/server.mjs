@@ -19,11 +19,10 @@ const { values: flags } = parseArgs({
 })
 
 const member = await join({ service: 'shop', control: flags.control === 'none' ? false : flags.control })
-const routes = member.section(defineSection({ name: 'routes', version: 1, codec: codec.json() }))
+const routes = member.section('routes', defineSection({ version: 1, codec: codec.json() }))
 
-if (member.first) {
-  for (let n = 0; n < Number(flags.routes); n++) await routes.put(String(n), { item: `item-${n}` })
-}
+// Only the very first process finds no routes: every other one has those of the one before it.
+if (routes.size === 0) await routes.bulk(firstRoutes(Number(flags.routes)))
 
 const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
   response.setHeader('x-generation', String(member.generation))
@@ -42,7 +41,10 @@ console.log(`generation ${member.generation} (pid ${process.pid}) serves ${flags
 const why = await member.retired
 console.log(`generation ${member.generation} (pid ${process.pid}) is done: ${why}`)
 
-/** @param {http.IncomingMessage} request @param {http.ServerResponse} response */
+function* firstRoutes(count) {
+  for (let n = 0; n < count; n++) yield { key: String(n), value: { item: `item-${n}` } }
+}
+
 async function handle(request, response) {
   const url = new URL(request.url ?? '/', 'http://shop')
   const [, page = '', key = ''] = url.pathname.split('/')
@@ -67,21 +69,19 @@ async function handle(request, response) {
   }
 }
 
-/** A change that this process may no longer make was not made: the client may repeat it, and reaches the next version. */
-function fail(/** @type {http.ServerResponse} */ response, /** @type {any} */ error) {
+// A change that this process may no longer make was not made: the client may repeat it, and reaches the next version.
+function fail(response, error) {
   if (response.headersSent) return response.destroy()
   response.writeHead(error.retryable ? 503 : 500, error.retryable ? { 'retry-after': '0' } : {})
   response.end(`${error.code ?? 'error'}: ${error.message}\n`)
 }
 
-/** @param {http.IncomingMessage} request */
 async function textOf(request) {
   let text = ''
   for await (const chunk of request.setEncoding('utf8')) text += chunk
   return text
 }
 
-/** @param {number} ms */
 function pause(ms) {
   return new Promise(resolve => setTimeout(resolve, ms))
 }
