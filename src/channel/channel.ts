@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
 import { type ConnectOptions, connectUnix } from '../host/connect.js'
 import { fdLimits } from '../host/limits.js'
-import { type NativeError, native, type PeerCredentials, READABLE, WRITABLE } from '../native.js'
+import { type NativeError, native, type PeerCredentials, type Poll, READABLE, WRITABLE } from '../native.js'
 import { type FrameLimits, frameLimits } from './frame.js'
 import { FrameDecoder } from './frame-decoder.js'
 import { Outbound } from './outbound.js'
@@ -43,7 +43,7 @@ export class Channel implements AsyncDisposable {
   /** Resolves when the socket is closed, for whatever reason. Never rejects. */
   readonly closed: Promise<void>
   readonly #fd: OwnedFd
-  readonly #poll
+  readonly #poll: Poll
   readonly #decoder: FrameDecoder<OwnedFd>
   readonly #outbound: Outbound
   #handler: ChannelHandler | null = null
@@ -69,11 +69,18 @@ export class Channel implements AsyncDisposable {
     return [new Channel(OwnedFd.own(a, 'channel'), options), new Channel(OwnedFd.own(b, 'channel'), options)]
   }
 
-  /** Takes ownership of `fd`: a connected, non-blocking Unix stream socket. */
+  /** Takes ownership of `fd`, also when it throws: a connected, non-blocking Unix stream socket. */
   constructor(fd: OwnedFd, options: ChannelOptions = {}) {
-    const limits = frameLimits(options.limits)
+    let limits: FrameLimits
+    try {
+      limits = frameLimits(options.limits)
+      this.peer = native.peerCredentials(fd.raw)
+      this.#poll = native.createPoll(fd.raw, (events, error) => this.#onPoll(events, error))
+    } catch (error) {
+      fd.close()
+      throw error
+    }
     this.#fd = fd
-    this.peer = native.peerCredentials(fd.raw)
     this.closed = new Promise(resolve => {
       this.#resolveClosed = resolve
     })
@@ -90,7 +97,6 @@ export class Channel implements AsyncDisposable {
         broken: error => this.#finish(error),
       },
     )
-    this.#poll = native.createPoll(fd.raw, (events, error) => this.#onPoll(events, error))
   }
 
   /** Begins to read. Until then everything waits in the kernel. */

@@ -147,7 +147,6 @@ export class Outbound {
         continue
       }
       budget -= entry.sent - before
-      this.#queuedBytes -= entry.sent - before
       if (state === 'done') {
         this.#backoff = BACKOFF_FIRST_MS
         this.#shift()
@@ -197,6 +196,7 @@ export class Outbound {
       if (sent < 0) return 'blocked'
       entry.sent += sent
       entry.fdsSent += batch
+      this.#queuedBytes -= sent
     }
     return 'done'
   }

@@ -8,7 +8,7 @@ export interface CommandLine {
   argv0: string
   /** Node's own options, as given. */
   execArgv: readonly string[]
-  /** The script as given; absent for `node -e`. */
+  /** The script as given (with `node -e` the first argument, if any). */
   script: string | undefined
   /** What came after the script. */
   args: readonly string[]
@@ -59,7 +59,7 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
   const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, ...options.env }
   for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name]
   const name = argv[0] ?? ''
-  return { file: resolveBinary(name, cwd, env.PATH), argv0: name, args: argv.slice(1), cwd, env }
+  return { file: resolveBinary(name, startedAs.cwd, env.PATH), argv0: name, args: argv.slice(1), cwd, env }
 }
 
 function resolveBinary(name: string, cwd: string, path: string | undefined): string {

@@ -10,6 +10,7 @@ const RETRY_MOST_MS = 50
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
 const FOREIGN_GRACE_MS = 250
 const BACKLOG = 128
+const LOCK_ATTEMPTS = 50
 
 export interface AcquireOptions {
   signal?: AbortSignal | undefined
@@ -116,7 +117,7 @@ const TEMPORARY_SUFFIX = '~'
 
 /** The lock, or null when another has it. Never a lock on a file that lost its name meanwhile. */
 function takeLock(path: string): OwnedFd | null {
-  for (;;) {
+  for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
     let lock: OwnedFd
     try {
       lock = OwnedFd.own(native.openLockFile(path, 0o600), 'control lock')
@@ -137,6 +138,11 @@ function takeLock(path: string): OwnedFd | null {
     if (named !== undefined && String(named.ino) === mine.ino && String(named.dev) === mine.dev) return lock
     lock.close()
   }
+  throw new FdbError(
+    'ERR_FDB_CONTROL_PATH',
+    `the lock file ${path} was replaced ${LOCK_ATTEMPTS} times while it was being locked: stop what removes it, or choose a folder on a local file system`,
+    { details: { path } },
+  )
 }
 
 /** Throws when something lives at the path although its lock was free. */

@@ -1,8 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
 import { encodeFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES } from '../../src/channel/frame.js'
 import { FrameDecoder } from '../../src/channel/frame-decoder.js'
 import { FdbError } from '../../src/errors.js'
+import { closeAll, OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
 
 /** What one sendmsg put into the socket. */
 interface Sent {
@@ -91,6 +94,46 @@ describe('frames', () => {
       ),
       { seed: 20, numRuns: 400 },
     )
+  })
+
+  it('the kernel itself agrees: channels deliver any mixture of sizes and descriptors, and leak none', async () => {
+    const before = native.openCount()
+    const some = OwnedFd.own(native.memfd('some'), 'some')
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(
+          fc.record({
+            size: fc.oneof(fc.nat(50), fc.nat(300_000)),
+            fds: fc.oneof(fc.nat(2), fc.nat(600)),
+          }),
+          { minLength: 1, maxLength: 8 },
+        ),
+        async messages => {
+          const [a, b] = Channel.pair()
+          const got: { size: number; fds: number; intact: boolean }[] = []
+          const ended = new Promise<unknown>(resolve => {
+            b.start({
+              message: (payload, fds) => {
+                const intact =
+                  payload.length === 0 || payload.equals(Buffer.alloc(payload.length, payload[0]))
+                got.push({ size: payload.length, fds: fds.length, intact })
+                closeAll(fds)
+              },
+              end: resolve,
+            })
+          })
+          await Promise.all(
+            messages.map(({ size, fds }, i) => a.send(Buffer.alloc(size, i), Array<OwnedFd>(fds).fill(some))),
+          )
+          await a.close()
+          expect(await ended).toBeNull()
+          expect(got).toEqual(messages.map(message => ({ ...message, intact: true })))
+        },
+      ),
+      { seed: 22, numRuns: 60 },
+    )
+    some.close()
+    expect(native.openCount()).toBe(before)
   })
 
   it('no descriptor is lost or doubled, whatever a hostile peer sends', () => {

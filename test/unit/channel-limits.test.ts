@@ -39,6 +39,12 @@ describe('what a channel refuses', () => {
     await Promise.all([a.close(), b.close()])
   })
 
+  it('a descriptor that is no socket, which it closes', () => {
+    const before = native.openCount()
+    expect(() => new Channel(OwnedFd.own(native.memfd('x'), 'x'))).toThrow('ENOTSOCK')
+    expect(native.openCount()).toBe(before)
+  })
+
   it('a descriptor that is closed already, alone: later messages go', async () => {
     const [a, b] = Channel.pair()
     const fd = OwnedFd.own(native.memfd('x'), 'x')
@@ -122,6 +128,15 @@ describe('too few descriptors', () => {
       code: 'ERR_FDB_FDS_TRUNCATED',
       message: expect.stringContaining('RLIMIT_NOFILE, hard limit 80'),
       leaked: 0,
+    })
+  })
+
+  it('to accept with make a control listener pause, not spin; it accepts when there is room again', () => {
+    expect(withDescriptors(80, 'host-accept-without-room.ts')).toEqual({
+      code: 'ERR_FDB_ACCEPT',
+      retryable: true,
+      tries: 2,
+      patient: true,
     })
   })
 

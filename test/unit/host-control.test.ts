@@ -166,6 +166,18 @@ describe('the control path', () => {
     release(await asFirst(path))
   })
 
+  it('is refused when somebody has removed the lock file of a live holder', async () => {
+    const path = join(folder, 's')
+    const control = await asFirst(path)
+    unlinkSync(`${path}.lock`)
+    await expect(acquireControl(path)).rejects.toMatchObject({
+      code: 'ERR_FDB_FOREIGN',
+      details: { pid: process.pid },
+    })
+    expect((await Channel.connect(path)).close()).toBeInstanceOf(Promise)
+    release(control)
+  })
+
   it('is not taken from a file that is no socket, and no link is followed for the lock', async () => {
     const path = join(folder, 'file')
     writeFileSync(path, 'precious')
