@@ -3,9 +3,26 @@
 
 #include <stdlib.h>
 
-/* V8 builds an object from a literal several times faster than from one Node-API call a property. */
+/*
+ * A literal builds an object several times faster than one Node-API call a property, and a loop copies descriptors
+ * ten times faster than one Node-API call an element. `scratch` is the instance's Int32Array.
+ */
 static const char *const maker_sources[MAKER_COUNT] = {
-  [MAKE_RECEIVED] = "(bytes, fds, truncated) => ({ bytes, fds, truncated })",
+  [COPY_FDS] = "(scratch, fds, from) => {"
+               "  const count = Math.min(fds.length - from, scratch.length);"
+               "  for (let i = 0; i < count; i++) {"
+               "    const fd = fds[from + i];"
+               "    if (fd !== (fd | 0) || fd < 0) return -1 - i;"
+               "    scratch[i] = fd;"
+               "  }"
+               "  return count;"
+               "}",
+  [MAKE_RECEIVED] = "(scratch, bytes, count, truncated) => {"
+                    "  if (count === 0) return { bytes, fds: null, truncated };"
+                    "  const fds = new Array(count);"
+                    "  for (let i = 0; i < count; i++) fds[i] = scratch[i];"
+                    "  return { bytes, fds, truncated };"
+                    "}",
   [MAKE_PLAIN] = "(type, dev, ino, error) => error ? { error, type, dev, ino } : { type, dev, ino }",
   [MAKE_INET] = "(type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address, port) =>"
                 " ({ type, dev, ino, family, socketType, protocol, accepting, cookie, reuseAddr, reusePort, address, port })",
@@ -70,6 +87,17 @@ napi_value fdb_open_count(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, call.self->open);
 }
 
+static bool make_scratch(fdb_instance *self) {
+  napi_value buffer, array;
+  void *data;
+  if (napi_create_arraybuffer(self->env, FDB_SCRATCH * sizeof(int32_t), &data, &buffer) != napi_ok ||
+      napi_create_typedarray(self->env, napi_int32_array, FDB_SCRATCH, buffer, 0, &array) != napi_ok ||
+      napi_create_reference(self->env, array, 1, &self->scratch) != napi_ok)
+    return false;
+  self->scratch_fds = data;
+  return true;
+}
+
 NAPI_MODULE_INIT() {
   fdb_instance *self = calloc(1, sizeof(*self));
   if (self == NULL) {
@@ -82,7 +110,7 @@ NAPI_MODULE_INIT() {
     free(self);
     return NULL;
   }
-  if (!compile_makers(self)) return NULL;
+  if (!compile_makers(self) || !make_scratch(self)) return NULL;
   self->holders = 2;
   if (napi_add_async_cleanup_hook(env, end_of_environment, self, &self->hook) != napi_ok) {
     self->holders = 1;

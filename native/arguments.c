@@ -1,8 +1,10 @@
 /* Reading and checking arguments; small values back. Nothing here trusts a type or a range. */
 #include "fdb.h"
 
+#include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 bool fdb_enter(napi_env env, napi_callback_info info, size_t wanted, fdb_call *call) {
   void *data = NULL;
@@ -61,6 +63,25 @@ bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size
   }
   if (napi_get_value_string_utf8(env, value, into, size, &copied) != napi_ok) return false;
   *length = real;
+  return true;
+}
+
+bool fdb_copy_fds(fdb_instance *self, napi_value array, uint32_t from, int *into, uint32_t *count) {
+  napi_env env = self->env;
+  napi_value argv[3], result;
+  int32_t copied;
+  argv[1] = array;
+  if (napi_get_reference_value(env, self->scratch, &argv[0]) != napi_ok ||
+      napi_create_uint32(env, from, &argv[2]) != napi_ok || (result = fdb_make(self, COPY_FDS, 3, argv)) == NULL ||
+      napi_get_value_int32(env, result, &copied) != napi_ok)
+    return false;
+  if (copied < 0) {
+    fdb_throw_range(env, "element %" PRIu32 " of fds is no descriptor: integers from 0 to %d are",
+                    from + (uint32_t)(-1 - copied), INT_MAX);
+    return false;
+  }
+  *count = (uint32_t)copied;
+  memcpy(into, self->scratch_fds, *count * sizeof(int));
   return true;
 }
 

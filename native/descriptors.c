@@ -25,17 +25,16 @@ napi_value fdb_close(napi_env env, napi_callback_info info) {
 /* Closes all, then throws the first error there was. */
 napi_value fdb_close_many(napi_env env, napi_callback_info info) {
   fdb_call call;
-  uint32_t count;
-  int first = 0;
-  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &count)) return NULL;
-  for (uint32_t i = 0; i < count; i++) {
-    napi_value element;
-    int fd;
-    if (napi_get_element(env, call.argv[0], i, &element) != napi_ok || !fdb_fd(env, element, "a descriptor", &fd))
-      return NULL;
-    fdb_disown(call.self, fd);
-    int error = fdb_close_fd(fd);
-    if (first == 0) first = error;
+  uint32_t length, count;
+  int first = 0, fds[FDB_SCRATCH];
+  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &length)) return NULL;
+  for (uint32_t from = 0; from < length; from += FDB_SCRATCH) {
+    if (!fdb_copy_fds(call.self, call.argv[0], from, fds, &count)) return NULL;
+    for (uint32_t i = 0; i < count; i++) {
+      fdb_disown(call.self, fds[i]);
+      int error = fdb_close_fd(fds[i]);
+      if (first == 0) first = error;
+    }
   }
   return first != 0 ? fdb_throw(env, first, "close") : fdb_undefined(env);
 }

@@ -8,9 +8,10 @@
 #include <stdint.h>
 
 #define FDB_MAX_FDS 253 /* SCM_MAX_FD of the kernel */
+#define FDB_SCRATCH 512
 
-/* Functions that build the plain objects which native calls return (see addon.c). */
-enum fdb_maker { MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAKE_UNIX, MAKE_OTHER, MAKER_COUNT };
+/* Functions that build the plain objects which native calls return, and copy descriptors (see addon.c). */
+enum fdb_maker { COPY_FDS, MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAKE_UNIX, MAKE_OTHER, MAKER_COUNT };
 
 struct fdb_poll;
 
@@ -18,6 +19,8 @@ struct fdb_poll;
 typedef struct fdb_instance {
   napi_env env;
   napi_ref makers[MAKER_COUNT];
+  napi_ref scratch; /* an Int32Array that only the makers see, through which descriptors come and go */
+  int32_t *scratch_fds;
   uint64_t *bits; /* registry: bit n is set while this environment owns descriptor n */
   size_t words;
   uint32_t open;
@@ -70,6 +73,8 @@ bool fdb_is_nullish(napi_env env, napi_value value);
 /* Copies the text and a final NUL; `*length` does not count it. Longer than size - 1: `*length` tells the
    real length and the text is cut, so that the caller can answer ENAMETOOLONG. */
 bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size_t size, size_t *length);
+/* Copies up to FDB_SCRATCH descriptors from element `from` on into `into`; checks each. */
+bool fdb_copy_fds(fdb_instance *self, napi_value array, uint32_t from, int *into, uint32_t *count);
 bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t *length);
 /* `length` bytes from `offset` of a Uint8Array. Call it after every other argument was read. */
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into);

@@ -86,13 +86,12 @@ static int option(int fd, int level, int name) {
 }
 
 static int family_of(int fd, const socket_name *name, socklen_t size) {
-  int domain = -1;
+  int domain = size >= sizeof(name->any.sa_family) ? name->any.sa_family : -1; /* saves a call: SO_DOMAIN is the same */
 #ifdef SO_DOMAIN
-  domain = option(fd, SOL_SOCKET, SO_DOMAIN);
+  if (domain < 0) domain = option(fd, SOL_SOCKET, SO_DOMAIN);
 #else
   (void)fd;
 #endif
-  if (domain < 0 && size > 0) domain = name->any.sa_family;
   return domain == AF_INET ? INET : domain == AF_INET6 ? INET6 : domain == AF_UNIX ? UNIX : OTHER;
 }
 
@@ -218,20 +217,20 @@ static napi_value inspect_one(fdb_instance *self, batch *shared, int fd) {
 
 napi_value fdb_inspect(napi_env env, napi_callback_info info) {
   fdb_call call;
-  uint32_t count;
+  uint32_t length, count;
+  int fds[FDB_SCRATCH];
   napi_value result;
   batch shared;
-  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &count) ||
-      napi_create_array_with_length(env, count, &result) != napi_ok)
+  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &length) ||
+      napi_create_array_with_length(env, length, &result) != napi_ok)
     return NULL;
   start_batch(env, &shared);
-  for (uint32_t i = 0; i < count; i++) {
-    napi_value element;
-    int fd;
-    if (napi_get_element(env, call.argv[0], i, &element) != napi_ok || !fdb_fd(env, element, "a descriptor", &fd))
-      return NULL;
-    napi_value one = inspect_one(call.self, &shared, fd);
-    if (one == NULL || napi_set_element(env, result, i, one) != napi_ok) return NULL;
+  for (uint32_t from = 0; from < length; from += FDB_SCRATCH) {
+    if (!fdb_copy_fds(call.self, call.argv[0], from, fds, &count)) return NULL;
+    for (uint32_t i = 0; i < count; i++) {
+      napi_value one = inspect_one(call.self, &shared, fds[i]);
+      if (one == NULL || napi_set_element(env, result, from + i, one) != napi_ok) return NULL;
+    }
   }
   return result;
 }

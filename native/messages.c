@@ -21,32 +21,28 @@
    take the place of descriptors. */
 #define RECEIVE_CONTROL (SEND_CONTROL + 256)
 #define RECEIVE_CAPACITY (RECEIVE_CONTROL / sizeof(int))
+_Static_assert(RECEIVE_CAPACITY <= FDB_SCRATCH, "all that one message can carry must fit");
 #define SCM_PIDFD_TYPE 4
 
-/* Descriptors of an array or null. `*count` is at most FDB_MAX_FDS. */
-static bool read_fds(napi_env env, napi_value value, int *fds, uint32_t *count) {
+/* Descriptors of an array or null, into room for FDB_SCRATCH. `*count` is at most FDB_MAX_FDS. */
+static bool read_fds(fdb_instance *self, napi_value value, int *fds, uint32_t *count) {
+  napi_env env = self->env;
   *count = 0;
   if (fdb_is_nullish(env, value)) return true;
   if (!fdb_array_length(env, value, "fds", count)) return false;
-  if (*count > FDB_MAX_FDS) {
-    fdb_throw(env, EINVAL, "sendmsg"); /* what the kernel says to more than SCM_MAX_FD */
-    return false;
-  }
-  for (uint32_t i = 0; i < *count; i++) {
-    napi_value element;
-    if (napi_get_element(env, value, i, &element) != napi_ok || !fdb_fd(env, element, "a descriptor", &fds[i]))
-      return false;
-  }
-  return true;
+  if (*count > 0 && !fdb_copy_fds(self, value, 0, fds, count)) return false;
+  if (*count <= FDB_MAX_FDS) return true;
+  fdb_throw(env, EINVAL, "sendmsg"); /* what the kernel says to more than SCM_MAX_FD */
+  return false;
 }
 
 napi_value fdb_send_message(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_bytes bytes;
-  int fd, fds[FDB_MAX_FDS];
+  int fd, fds[FDB_SCRATCH];
   uint32_t count;
   if (!fdb_enter(env, info, 5, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
-      !read_fds(env, call.argv[4], fds, &count) || !fdb_span(&call, 1, &bytes))
+      !read_fds(call.self, call.argv[4], fds, &count) || !fdb_span(&call, 1, &bytes))
     return NULL;
   if (count > 0 && bytes.length == 0)
     return fdb_throw_range(env, "descriptors need at least one byte to travel with");
@@ -146,18 +142,11 @@ napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
     if (count > 0 && !own_all(call.self, fds, count)) return NULL;
   }
 
-  napi_value result[3];
-  if (napi_create_int64(env, received, &result[0]) != napi_ok) return NULL;
-  if (count == 0) {
-    result[1] = fdb_null(env);
-  } else {
-    if (napi_create_array_with_length(env, count, &result[1]) != napi_ok) return NULL;
-    for (uint32_t i = 0; i < count; i++) {
-      napi_value value;
-      if (napi_create_int32(env, fds[i], &value) != napi_ok || napi_set_element(env, result[1], i, value) != napi_ok)
-        return NULL;
-    }
-  }
-  result[2] = fdb_bool_value(env, (message.msg_flags & MSG_CTRUNC) != 0);
-  return fdb_make(call.self, MAKE_RECEIVED, 3, result);
+  napi_value result[4];
+  memcpy(call.self->scratch_fds, fds, count * sizeof(int));
+  if (napi_get_reference_value(env, call.self->scratch, &result[0]) != napi_ok ||
+      napi_create_int64(env, received, &result[1]) != napi_ok || napi_create_uint32(env, count, &result[2]) != napi_ok)
+    return NULL;
+  result[3] = fdb_bool_value(env, (message.msg_flags & MSG_CTRUNC) != 0);
+  return fdb_make(call.self, MAKE_RECEIVED, 4, result);
 }
