@@ -2,17 +2,12 @@
 // npm run demo: the main job, seen. The example app serves 10,000 routes under an open-loop load and is replaced five times
 // by a process that somebody else started. `-- --naive` stops and starts it instead: that must show losses, or the
 // referee is blind. Exit code 1 when a request was lost.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { App } from './app.mjs'
 import { LOSSES } from './load/kinds.mjs'
 import { spawnLoad } from './load/remote.mjs'
 import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
-import { hasEnded, signal, startUnrelated, untilEnded } from './unrelated.mjs'
 
 /** @typedef {import('./load/tally.mjs').TallyReport} TallyReport */
 /** @typedef {{ name: string, pid: number, ms: number | null, phases: string }} Upgrade */
@@ -24,28 +19,23 @@ const { values: flags } = parseArgs({
     rate: { type: 'string', default: '1200' },
     routes: { type: 'string', default: '10000' },
     every: { type: 'string', default: '5' },
-    app: { type: 'string', default: fileURLToPath(new URL('../examples/shop/server.mjs', import.meta.url)) },
+    app: { type: 'string' },
     json: { type: 'string' },
   },
 })
-const START_MS = 10_000
 const upgradeCount = Number(flags.upgrades)
+const routes = Number(flags.routes)
 const everyMs = Number(flags.every) * 1000
 
-const folder = mkdtempSync(join(tmpdir(), 'fd-broker-demo-'))
-const control = join(folder, 'upgrade.sock')
-const log = join(folder, 'app.log')
-const port = await freePort()
-const target = `http://127.0.0.1:${port}`
 const progress = new Progress()
-/** @type {number[]} */
-const started = []
 /** @type {Upgrade[]} */
 const upgrades = []
 /** @type {TallyReport[]} */
 const finished = []
 
-const load = await prepare()
+const app = await App.start({ file: flags.app, routes, naive: flags.naive })
+upgrades.push({ name: 'start', pid: app.pid, ms: null, phases: '' })
+const load = spawnLoad({ target: app.target, rate: Number(flags.rate), routes, every: 50 })
 try {
   for (let number = 1; number <= upgradeCount; number++) {
     await watch(number === 1 ? 2000 : everyMs)
@@ -58,51 +48,18 @@ try {
   print(report)
 } finally {
   load.kill()
-  await end()
-}
-
-/** The first generation, and the load on it. */
-async function prepare() {
-  try {
-    upgrades.push({ name: 'start', pid: await start(), ms: null, phases: '' })
-    if (!(await waitFor(answers, START_MS))) throw new Error('the app does not answer')
-  } catch (error) {
-    await end()
-    console.error(
-      `${readFileSync(log, 'utf8')}\nThe app did not start within ${START_MS} ms; its output is above.`,
-    )
-    throw error
-  }
-  return spawnLoad({ target, rate: Number(flags.rate), routes: Number(flags.routes), every: 50 })
-}
-
-async function start() {
-  const args = [flags.app, '--listen', `tcp://127.0.0.1:${port}`, '--routes', flags.routes]
-  const pid = await startUnrelated(log, process.execPath, [
-    ...args,
-    '--control',
-    flags.naive ? 'none' : control,
-  ])
-  started.push(pid)
-  return pid
+  await app.end()
 }
 
 /** One upgrade: done when the new process has answered a client. @param {string} name */
 async function replace(name) {
-  const begun = performance.now()
-  const old = started.at(-1) ?? 0
-  if (flags.naive) {
-    signal(old, 'SIGTERM')
-    if (!(await untilEnded(old, 3000))) signal(old, 'SIGKILL')
-  }
-  const pid = await start()
-  const served = await waitFor(() => generations().some(id => id.endsWith(`/${pid}`)), START_MS)
-  const ms = served ? performance.now() - begun : null
-  const phases = flags.naive ? 'stop, start' : phasesOf(await status(control))
-  upgrades.push({ name, pid, ms, phases })
-  progress.say(
-    `${name}: pid ${old} -> ${pid}, ${ms === null ? 'NOT DONE' : `first answer after ${ms.toFixed(0)} ms`}`,
-  )
+  const old = app.pid
+  const ms = await app.replace(pid => generations().some(id => id.endsWith(`/${pid}`)))
+  const phases = flags.naive ? 'stop, start' : phasesOf(await status(app.control))
+  upgrades.push({ name, pid: app.pid, ms, phases })
+  const outcome =
+    ms === null ? `NOT DONE; the app says:\n${app.output}` : `first answer after ${ms.toFixed(0)} ms`
+  progress.say(`${name}: pid ${old} -> ${app.pid}, ${outcome}`)
 }
 
 function generations() {
@@ -155,9 +112,7 @@ function rows(phases) {
 
 /** @param {import('./load/load.mjs').LoadReport} report */
 function print({ total, phases, incidents, ownLagMs }) {
-  console.log(
-    `\n${flags.naive ? 'stop and start' : 'upgrade by an unrelated process'}, ${flags.routes} routes\n`,
-  )
+  console.log(`\n${flags.naive ? 'stop and start' : 'upgrade by an unrelated process'}, ${routes} routes\n`)
   console.log(rows(phases).join('\n'))
   if (!flags.naive) {
     console.log('\nphases (ms):')
@@ -182,47 +137,4 @@ function print({ total, phases, incidents, ownLagMs }) {
   figures.add('latency max', total.latencyMs.max, 'ms')
   figures.add("the referee's own lag, at most", ownLagMs, 'ms')
   figures.finish(flags.json)
-}
-
-/** Nothing of this run stays: every process that it started ends, by its pid. */
-async function end() {
-  const left = started.filter(pid => !hasEnded(pid))
-  for (const pid of left) signal(pid, 'SIGTERM')
-  for (const pid of left) if (!(await untilEnded(pid, 5000))) signal(pid, 'SIGKILL')
-  rmSync(folder, { recursive: true, force: true })
-}
-
-async function answers() {
-  try {
-    const response = await fetch(`${target}/whoami`, { signal: AbortSignal.timeout(1000) })
-    await response.text()
-    return response.ok
-  } catch {
-    return false
-  }
-}
-
-/**
- * @param {() => boolean | Promise<boolean>} condition
- * @param {number} timeoutMs
- */
-async function waitFor(condition, timeoutMs) {
-  const give = performance.now() + timeoutMs
-  while (performance.now() < give) {
-    if (await condition()) return true
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-  return false
-}
-
-/** @returns {Promise<number>} */
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.on('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 }

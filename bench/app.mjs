@@ -1,0 +1,128 @@
+// @ts-check
+// The server under test: the example app, started and replaced by processes that share no ancestor but init.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { hasEnded, signal, startUnrelated, untilEnded } from './unrelated.mjs'
+
+const EXAMPLE = fileURLToPath(new URL('../examples/shop/server.mjs', import.meta.url))
+const START_MS = 10_000
+/** How long a naive stop waits for a drain before it kills. */
+const STOP_MS = 3000
+
+export class App {
+  #log
+  #file
+  #routes
+  #naive
+  /** Of every process that was started, in order. @type {number[]} */
+  pids = []
+
+  /**
+   * @param {{ folder: string, port: number, file: string, routes: number, naive: boolean }} options
+   */
+  constructor({ folder, port, file, routes, naive }) {
+    this.folder = folder
+    this.control = join(folder, 'upgrade.sock')
+    this.target = `http://127.0.0.1:${port}`
+    this.#log = `${folder}.log`
+    this.#file = file
+    this.#routes = routes
+    this.#naive = naive
+  }
+
+  /**
+   * The first generation, answering. Rejects with the app's output when it does not come to that.
+   * @param {{ file?: string | undefined, routes: number, naive: boolean }} options naive: no upgrades, stop and start
+   */
+  static async start({ file = EXAMPLE, routes, naive }) {
+    const folder = mkdtempSync(join(tmpdir(), 'fd-broker-'))
+    const app = new App({ folder, port: await freePort(), file, routes, naive })
+    await app.#launch()
+    if (await until(() => app.answers(), START_MS)) return app
+    const output = readFileSync(app.#log, 'utf8')
+    await app.end()
+    throw new Error(`the app did not answer within ${START_MS} ms; it said:\n${output}`)
+  }
+
+  /** The process that was started last. */
+  get pid() {
+    return this.pids.at(-1) ?? 0
+  }
+
+  /**
+   * The next generation. Naive: after the end of the one before.
+   * @param {(pid: number) => boolean} served tells whether the new process has answered a client
+   * @returns {Promise<number | null>} ms from the start of the launch to that answer; null: it did not come
+   */
+  async replace(served) {
+    const begun = performance.now()
+    if (this.#naive) {
+      const old = this.pid
+      signal(old, 'SIGTERM')
+      if (!(await untilEnded(old, STOP_MS))) signal(old, 'SIGKILL')
+    }
+    const pid = await this.#launch()
+    return (await until(() => served(pid), START_MS)) ? performance.now() - begun : null
+  }
+
+  async answers() {
+    try {
+      const response = await fetch(`${this.target}/whoami`, { signal: AbortSignal.timeout(1000) })
+      await response.text()
+      return response.ok
+    } catch {
+      return false
+    }
+  }
+
+  /** What the processes printed. */
+  get output() {
+    return readFileSync(this.#log, 'utf8')
+  }
+
+  /** Nothing of this run stays: every process that it started ends, by its pid. */
+  async end() {
+    const left = this.pids.filter(pid => !hasEnded(pid))
+    for (const pid of left) signal(pid, 'SIGTERM')
+    for (const pid of left) if (!(await untilEnded(pid, 5000))) signal(pid, 'SIGKILL')
+    rmSync(this.folder, { recursive: true, force: true })
+    rmSync(this.#log, { force: true })
+  }
+
+  async #launch() {
+    const listen = this.target.replace('http:', 'tcp:')
+    const args = [this.#file, '--listen', listen, '--routes', String(this.#routes)]
+    args.push('--control', this.#naive ? 'none' : this.control)
+    const pid = await startUnrelated(this.#log, process.execPath, args)
+    this.pids.push(pid)
+    return pid
+  }
+}
+
+/**
+ * @param {() => boolean | Promise<boolean>} condition
+ * @param {number} timeoutMs
+ */
+export async function until(condition, timeoutMs) {
+  const give = performance.now() + timeoutMs
+  while (performance.now() < give) {
+    if (await condition()) return true
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+  return false
+}
+
+/** @returns {Promise<number>} */
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.on('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
