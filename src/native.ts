@@ -131,7 +131,13 @@ export interface Native {
    * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the bytes taken, or -1 (EAGAIN).
    * When it returns > 0 all descriptors have gone with the first of them (never send them again).
    */
-  sendMessage(fd: number, data: Uint8Array, offset: number, length: number, fds: readonly number[] | null): number
+  sendMessage(
+    fd: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    fds: readonly number[] | null,
+  ): number
   /** Receives into `into`, with room for 253 descriptors. */
   receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
 

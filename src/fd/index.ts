@@ -1,5 +1,7 @@
 /** Owned descriptors, listener specifications and binding, inspection. */
+
 export { formatAddress } from './address.js'
+export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
 export { bindListener } from './bind.js'
 export { type FdIdentity, type Inspected, inspect, inspectOne, verifyIdentity } from './inspect.js'
 export { commandOf, findOccupant, type Occupant } from './occupant.js'

@@ -1,0 +1,161 @@
+import { Channel } from '../channel/channel.js'
+import { FdbError } from '../errors.js'
+import { closeAll, OwnedFd } from '../fd/owned.js'
+import { ownPidfd } from '../host/liveness.js'
+import { native, type PeerCredentials } from '../native.js'
+import { fdbroker } from '../proto/wire.js'
+import { Link, type WireBody } from '../protocol/link.js'
+import { negotiate, type VersionRange } from '../protocol/versions.js'
+import type { Logger } from './options.js'
+
+export type Hello = fdbroker.wire.Hello.$Properties
+export type Intent = 'join' | 'back' | 'operate' | 'draining'
+
+const INTENTS: ReadonlyMap<number, Intent> = new Map([
+  [fdbroker.wire.Intent.JOIN, 'join'],
+  [fdbroker.wire.Intent.BACK, 'back'],
+  [fdbroker.wire.Intent.OPERATE, 'operate'],
+  [fdbroker.wire.Intent.DRAINING, 'draining'],
+])
+
+/** Somebody who has said Hello and may be here. */
+export interface Guest {
+  readonly hello: Hello
+  readonly intent: Intent
+  readonly version: number
+  /** Not yet started for anybody: start() it with a handler. */
+  readonly link: Link
+  readonly pid: number
+  readonly uid: number
+  readonly pidfd: OwnedFd | null
+}
+
+export interface AdmissionOptions {
+  readonly versions: VersionRange
+  /** The service that is here; null: any (daemon). */
+  readonly service: string | null
+  /** How long a peer may take to say Hello. */
+  readonly timeoutMs: number
+  readonly logger: Logger
+}
+
+/**
+ * Reads the Hello of whoever connected. Who may: the user of this process and root, by the kernel's word at
+ * connect; everybody else is told and closed before anything of theirs is read. Calls `admit` at most once, in the
+ * turn in which the Hello arrived.
+ */
+export function receiveHello(
+  fd: OwnedFd,
+  who: PeerCredentials,
+  options: AdmissionOptions,
+  admit: (guest: Guest) => void,
+): void {
+  const own = process.geteuid?.() ?? who.uid
+  const kernelPidfd = native.peerPidfd(fd.raw)
+  const link = new Link(new Channel(fd))
+  const pidfd = kernelPidfd === null ? null : OwnedFd.own(kernelPidfd, `pidfd of ${who.pid}`)
+  const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {
+    clearTimeout(timer)
+    pidfd?.close()
+    options.logger.warn({ err: error, pid: who.pid, uid: who.uid }, 'refused a process on the control socket')
+    reject(link, error, facts)
+  }
+  const timer = setTimeout(() => {
+    refuse(
+      new FdbError('ERR_FDB_DEADLINE', `process ${who.pid} said no Hello within ${options.timeoutMs} ms`),
+    )
+  }, options.timeoutMs)
+  timer.unref()
+  if (who.uid !== own && who.uid !== 0) {
+    refuse(
+      new FdbError(
+        'ERR_FDB_DENIED',
+        `uid ${who.uid} may not use this control socket: it belongs to uid ${own}; run as that user or as root`,
+      ),
+    )
+    return
+  }
+  link.start({
+    message: (envelope, fds) => {
+      const { hello } = envelope
+      if (!hello) {
+        closeAll(fds)
+        refuse(
+          new FdbError(
+            'ERR_FDB_MESSAGE',
+            `the first message must be Hello, got ${envelope.body ?? 'nothing known'}`,
+          ),
+        )
+        return
+      }
+      clearTimeout(timer)
+      const given = fds.shift() ?? null
+      closeAll(fds)
+      // The kernel's word about who connected is worth more than the peer's own.
+      const proof = pidfd ?? given
+      if (pidfd !== null) given?.close()
+      const checked = check(hello, options)
+      if (checked instanceof FdbError) {
+        if (proof !== pidfd) proof?.close()
+        const { min: versionMin, max: versionMax } = options.versions
+        refuse(checked, { versionMin, versionMax })
+        return
+      }
+      admit({ hello, ...checked, link, pid: who.pid || hello.pid || 0, uid: who.uid, pidfd: proof })
+    },
+    bundle: items => closeAll(items.map(item => item.fd)),
+    broken: error => refuse(error),
+    end: () => {
+      clearTimeout(timer)
+      pidfd?.close()
+    },
+  })
+}
+
+function check(hello: Hello, options: AdmissionOptions): { intent: Intent; version: number } | FdbError {
+  const theirs = { min: hello.versionMin ?? 0, max: hello.versionMax ?? 0 }
+  const version = negotiate(options.versions, theirs)
+  if (version === null) {
+    return new FdbError(
+      'ERR_FDB_VERSION',
+      `no common protocol version: this process speaks ${range(options.versions)}, process ${hello.pid} speaks ${range(theirs)}; upgrade by way of a release that speaks both`,
+    )
+  }
+  const intent = INTENTS.get(hello.intent ?? 0)
+  if (intent === undefined)
+    return new FdbError('ERR_FDB_MESSAGE', `Hello with an unknown intent (${hello.intent})`)
+  if (intent !== 'operate' && options.service !== null && hello.service !== options.service) {
+    return new FdbError(
+      'ERR_FDB_SERVICE',
+      `this control socket serves "${options.service}", not "${hello.service}": give each service a control path of its own`,
+    )
+  }
+  return { intent, version }
+}
+
+export function range({ min, max }: VersionRange): string {
+  return min === max ? `${min}` : `${min} to ${max}`
+}
+
+/** Says why, then closes. */
+export function reject(
+  link: Link,
+  error: FdbError,
+  facts: Partial<fdbroker.wire.Reject.$Properties> = {},
+): void {
+  const { code, message, retryable } = error
+  link
+    .send({ reject: { code, message, retryable, ...facts } })
+    .catch(() => {})
+    .finally(() => link.close())
+}
+
+/** Sends the Welcome, with this process's own pidfd. */
+export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): void {
+  const own = ownPidfd()
+  const envelope: WireBody = { welcome: body }
+  link
+    .send(envelope, own === null ? [] : [own])
+    .catch(() => {})
+    .finally(() => own?.close())
+}

@@ -1,0 +1,502 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { watchDeath } from '../host/liveness.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
+import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
+import type { HolderEffect, HolderEvent, HolderPhase, HolderState } from '../protocol/holder-machine.js'
+import type { Link, WireEnvelope } from '../protocol/link.js'
+import type { HandoffTimes, Logger } from './options.js'
+import type { Peer } from './peer.js'
+import type { Registry } from './registry.js'
+import type { SegmentShelf } from './segment-shelf.js'
+import { Timeline } from './timeline.js'
+
+/** What a holder needs from the process that it lives in. */
+export interface Hosting {
+  /** The machine's state now. */
+  state(): HolderState
+  /** Steps the machine and has its effects carried out. */
+  dispatch(event: HolderEvent): void
+  /** Further descriptors of an offer (embedded: control listener and lock). Borrowed. */
+  extraItems(): BundleItem[]
+  /** What the own member last said of the state (embedded), else null. */
+  position(): StatePosition | null
+  /** A joiner said what it has adopted (daemon: names that it does not want may go after commit). */
+  settled?(peer: Peer): void
+  /** Something that `status` shows has changed. */
+  changed?(): void
+  /** Further messages of a member. Owns the descriptors. Returns whether it knew the message. */
+  other?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
+  bundle?(peer: Peer, items: BundleItem[]): void
+  /** Forgotten for good. */
+  forgotten?(peer: Peer): void
+}
+
+export interface Candidate {
+  readonly link: Link
+  readonly pid: number
+  readonly generation: number
+  readonly pidfd: OwnedFd | null
+}
+
+/** The driver of the holder's machine: owns links, timers and what is offered. */
+export class Holder {
+  readonly timeline = new Timeline()
+  readonly registry: Registry
+  readonly shelf: SegmentShelf
+  readonly #hosting: Hosting
+  readonly #times: HandoffTimes
+  readonly #logger: Logger
+  readonly #peers = new Map<Id, Peer>()
+  #nextId: Id
+  #phase: HolderPhase
+  #deadline: NodeJS.Timeout | undefined
+  #ticker: NodeJS.Timeout | undefined
+  #tickedAt = 0
+  #probationSince = 0
+  #hurry = false
+
+  constructor(parts: {
+    hosting: Hosting
+    registry: Registry
+    shelf: SegmentShelf
+    times: HandoffTimes
+    logger: Logger
+    firstId: Id
+  }) {
+    this.#hosting = parts.hosting
+    this.registry = parts.registry
+    this.shelf = parts.shelf
+    this.#times = parts.times
+    this.#logger = parts.logger
+    this.#nextId = parts.firstId
+    this.#phase = parts.hosting.state().phase
+  }
+
+  get peers(): Peer[] {
+    return [...this.#peers.values()]
+  }
+
+  peer(id: Id): Peer | undefined {
+    return this.#peers.get(id)
+  }
+
+  /** A process wants to take over: it gets an Offer, or a Reject. Takes the link and the pidfd. */
+  admit(candidate: Candidate): Peer {
+    const peer = this.#add(candidate)
+    this.timeline.begin(peer.pid)
+    this.#hosting.dispatch({ type: 'join', id: peer.id })
+    return peer
+  }
+
+  /** A member that lost its channel is back. */
+  readmit(candidate: Candidate): Peer {
+    const known = this.peers.find(
+      p => p.pid === candidate.pid && p.generation === candidate.generation && !p.over,
+    )
+    if (known === undefined) {
+      const peer = this.#add(candidate)
+      peer.holds = true
+      return peer
+    }
+    known.link.close()
+    known.link = candidate.link
+    candidate.pidfd?.close()
+    this.#listen(known)
+    return known
+  }
+
+  /** Release the elder as soon as there is fresh evidence that the successor is well: somebody waits to join. */
+  endProbation(): void {
+    this.#hurry = true
+    this.#judgeProbation()
+  }
+
+  /** Called by the hosting after each step of the machine. */
+  stepped(): void {
+    const { phase } = this.#hosting.state()
+    if (phase === this.#phase) return
+    this.#phase = phase
+    this.timeline.enter(phase)
+    this.#logger.debug({ phase }, 'handoff phase')
+    this.#setDeadline(phase)
+    if (phase === 'probation') {
+      this.#probationSince = performance.now()
+      this.#tick()
+    } else {
+      clearInterval(this.#ticker)
+      this.#ticker = undefined
+      this.#hurry = false
+    }
+    if (phase === 'idle') this.shelf.prune(this.#hosting.state().epoch)
+    this.#hosting.changed?.()
+  }
+
+  perform(effect: HolderEffect): void {
+    switch (effect.type) {
+      case 'tell':
+        this.#tell(effect.to, effect.message)
+        return
+      case 'seal':
+        this.shelf.seal(effect.from, effect.below)
+        return
+      case 'make':
+        this.#make(effect.epochs)
+        return
+      case 'mark':
+        this.shelf.mark(effect.epoch)
+        return
+      case 'refuse':
+        this.#refuse(effect.id, effect.because)
+        return
+      case 'failed':
+        this.#failed(effect.id, effect.phase)
+        return
+    }
+  }
+
+  /** Ends all links and timers. What is held by others is not touched. */
+  close(): void {
+    clearTimeout(this.#deadline)
+    clearInterval(this.#ticker)
+    for (const peer of this.peers) this.#forget(peer)
+  }
+
+  // ---- peers
+
+  #add(candidate: Candidate): Peer {
+    const id = this.#nextId++
+    const peer: Peer = {
+      id,
+      pid: candidate.pid,
+      generation: candidate.generation,
+      link: candidate.link,
+      pidfd: candidate.pidfd,
+      watch: null,
+      holds: false,
+      beatAt: performance.now(),
+      healthy: true,
+      report: null,
+      position: null,
+      reason: null,
+      adopted: [],
+      over: false,
+    }
+    this.#peers.set(id, peer)
+    if (candidate.pidfd !== null) {
+      peer.watch = watchDeath(candidate.pidfd, () => this.#died(peer))
+      peer.watch.unref()
+    }
+    this.#listen(peer)
+    return peer
+  }
+
+  #listen(peer: Peer): void {
+    const { link } = peer
+    link.start({
+      message: (envelope, fds) => this.#onMessage(peer, envelope, fds),
+      bundle: items => {
+        if (this.#hosting.bundle) this.#hosting.bundle(peer, items)
+        else closeAll(items.map(item => item.fd))
+      },
+      broken: error => {
+        peer.reason = error
+        this.#logger.warn({ err: error, pid: peer.pid }, 'a peer does not keep to the protocol')
+        link.close()
+        this.#lost(peer)
+      },
+      end: error => {
+        if (peer.link !== link) return
+        if (error !== null) peer.reason ??= error
+        this.#lost(peer)
+      },
+    })
+  }
+
+  #lost(peer: Peer): void {
+    this.#hosting.dispatch({ type: 'lost', id: peer.id })
+    this.#forgetIfIdle(peer)
+    this.#hosting.changed?.()
+  }
+
+  #died(peer: Peer): void {
+    peer.watch = null
+    if (peer.over) return
+    peer.reason ??= new FdbError('ERR_FDB_SUCCESSOR_DIED', `process ${peer.pid} has died`)
+    this.#hosting.dispatch({ type: 'dead', id: peer.id })
+    this.#forget(peer)
+    this.#hosting.changed?.()
+  }
+
+  /** Without a pidfd death cannot be told: a peer that the machine does not wait for is forgotten with its link. */
+  #forgetIfIdle(peer: Peer): void {
+    const { owner, joiner, elder, bound } = this.#hosting.state()
+    if (peer.pidfd !== null) return
+    if ([owner, joiner, elder, ...bound].includes(peer.id)) return
+    this.#forget(peer)
+  }
+
+  #forget(peer: Peer): void {
+    if (peer.over) return
+    peer.over = true
+    peer.watch?.close()
+    peer.link.close()
+    peer.pidfd?.close()
+    this.#peers.delete(peer.id)
+    this.#hosting.forgotten?.(peer)
+  }
+
+  #onMessage(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void {
+    if (envelope.heartbeat) {
+      closeAll(fds)
+      peer.beatAt = performance.now()
+      peer.healthy = envelope.heartbeat.healthy ?? false
+      peer.report = parseReport(envelope.heartbeat.report ?? '')
+      return
+    }
+    if (envelope.endProbation) {
+      closeAll(fds)
+      this.endProbation()
+      return
+    }
+    if (envelope.abort) {
+      const { code, message } = envelope.abort
+      peer.reason = new FdbError(
+        (code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`,
+        message || 'the successor gave up',
+      )
+    }
+    if (envelope.ready) {
+      peer.adopted = envelope.ready.adopted ?? []
+    }
+    const said = envelope.ready?.position ?? envelope.frozen?.position ?? envelope.prepared?.position
+    if (said)
+      peer.position = { epoch: said.epoch ?? 0, sequence: said.sequence ?? 0, digest: said.digest ?? '' }
+    const message = unpackToHolder(envelope)
+    if (message !== null) {
+      closeAll(fds)
+      this.#hear(peer, message)
+    } else if (!(this.#hosting.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
+  }
+
+  #hear(peer: Peer, message: ToHolder): void {
+    if (message.kind === 'prepared' && this.#differs(peer)) {
+      this.#hosting.dispatch({ type: 'message', from: peer.id, message: { kind: 'abort' } })
+      return
+    }
+    if (message.kind === 'serving') peer.beatAt = performance.now()
+    this.#hosting.dispatch({ type: 'message', from: peer.id, message })
+    if (message.kind === 'serving') this.#hosting.settled?.(peer)
+    if (message.kind === 'gone' && !this.#isBound(peer)) this.#hosting.changed?.()
+  }
+
+  #isBound(peer: Peer): boolean {
+    return this.#hosting.state().bound.includes(peer.id)
+  }
+
+  /** Both sides must have come to the same state at the commit's sequence. */
+  #differs(peer: Peer): boolean {
+    const { owner } = this.#hosting.state()
+    const ours = this.#hosting.position() ?? this.#peers.get(owner)?.position ?? null
+    const theirs = peer.position
+    if (ours === null || theirs === null || owner === NOBODY) return false
+    if (ours.digest === theirs.digest && ours.sequence === theirs.sequence) return false
+    peer.reason = new FdbError(
+      'ERR_FDB_DIGEST',
+      `the successor read another state: sequence ${theirs.sequence}, digest ${theirs.digest}; ours is sequence ${ours.sequence}, digest ${ours.digest}: the handoff is refused`,
+    )
+    return true
+  }
+
+  // ---- effects
+
+  #tell(to: Id, message: ToMember): void {
+    const peer = this.#peers.get(to)
+    if (peer === undefined || !peer.link.open) return
+    if (message.kind === 'offer') {
+      this.#offer(peer, message.epoch, message.wayBack, message.source)
+      return
+    }
+    if (message.kind === 'abort') {
+      const reason = peer.reason ?? this.#deadlineReason(peer)
+      peer.link.tell({ abort: { code: reason.code, message: reason.message, phase: this.#phase } })
+      return
+    }
+    const owner = this.#peers.get(this.#hosting.state().owner)
+    const position =
+      message.kind === 'sealed' ? (this.#hosting.position() ?? owner?.position ?? undefined) : undefined
+    peer.link.tell(packToMember(message, position))
+  }
+
+  #offer(peer: Peer, epoch: number, wayBack: number, source: number): void {
+    peer.holds = true
+    const segments = this.shelf.offer(source, [epoch, wayBack])
+    const items = [
+      ...this.registry.items(),
+      ...this.#hosting.extraItems(),
+      ...segments.items,
+      ...this.#pidfds(peer),
+    ]
+    // Dups for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over.
+    const sent = items.map(item => ({ ...item, fd: item.fd.dup() }))
+    segments.release()
+    peer.link.tell({
+      offer: {
+        epoch,
+        wayBack,
+        source: Math.max(0, source),
+        items: items.length,
+        timeoutMs: this.#times.ready,
+      },
+    })
+    peer.link
+      .sendBundle(sent, this.#times.ready)
+      .catch(error => {
+        peer.reason ??= error as FdbError
+        this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
+        const { joiner, phase } = this.#hosting.state()
+        if (joiner === peer.id && phase === 'offering') this.#hosting.dispatch({ type: 'deadline' })
+      })
+      .finally(() => closeAll(sent.map(item => item.fd)))
+  }
+
+  /** Members know each other's pidfd, so that a restarted daemon can be told who may still be alive. */
+  #pidfds(except: Peer): BundleItem[] {
+    return this.peers
+      .filter(p => p.holds && p.id !== except.id && p.pidfd !== null)
+      .map(p => ({ role: 'pidfd', name: String(p.pid), fd: p.pidfd! }))
+  }
+
+  #make(epochs: readonly number[]): void {
+    const made = this.shelf.make(epochs)
+    // Everybody who may have to read or write there has it before anybody does (one small frame, in order).
+    for (const peer of this.peers) {
+      if (!peer.holds || !peer.link.open) continue
+      const items = made.map(
+        segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.dup() }) as const,
+      )
+      peer.link
+        .sendBundle(items, this.#times.commit)
+        .catch(() => {})
+        .finally(() => closeAll(items.map(item => item.fd)))
+    }
+  }
+
+  #refuse(id: Id, because: 'busy' | 'bound'): void {
+    const peer = this.#peers.get(id)
+    if (peer === undefined) return
+    const { joiner, bound, phase } = this.#hosting.state()
+    const others = because === 'busy' ? [joiner] : bound
+    const pids = others.map(other => this.#peers.get(other)?.pid).filter(pid => pid !== undefined)
+    const message =
+      because === 'busy'
+        ? `a handoff is under way (phase ${phase}${pids.length > 0 ? `, process ${pids.join(', ')}` : ''}): try again when it is over`
+        : `process ${pids.join(', ')} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
+    this.timeline.records.pop()
+    const { link } = peer
+    link
+      .send({ reject: { code: 'ERR_FDB_BUSY', message, retryable: true } })
+      .catch(() => {})
+      .finally(() => link.close())
+    peer.link = link
+    peer.over = true
+    peer.watch?.close()
+    peer.pidfd?.close()
+    this.#peers.delete(id)
+  }
+
+  #failed(id: Id, phase: HolderPhase): void {
+    const peer = this.#peers.get(id)
+    const reason = peer?.reason ?? this.#deadlineReason(peer)
+    this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message })
+    this.#logger.warn(
+      { code: reason.code, phase, pid: peer?.pid, err: reason },
+      'the handoff failed; the incumbent serves on',
+    )
+    this.#hosting.changed?.()
+  }
+
+  #deadlineReason(peer: Peer | undefined): FdbError {
+    if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
+    if (!peer.link.open) {
+      return new FdbError(
+        'ERR_FDB_SUCCESSOR_LOST',
+        `process ${peer.pid} closed its channel or died before it served`,
+      )
+    }
+    const silent = Math.round(performance.now() - peer.beatAt)
+    if (this.#phase === 'probation') {
+      return new FdbError(
+        'ERR_FDB_UNHEALTHY',
+        `process ${peer.pid} has shown no health for ${silent} ms (limit ${this.#times.silence})`,
+      )
+    }
+    const limit = this.#limit(this.#phase)
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `process ${peer.pid} did not get past phase ${this.#phase} within ${limit ?? silent} ms: it is stuck, stopped or slow; raise the limit if it is only slow`,
+    )
+  }
+
+  // ---- time
+
+  #limit(phase: HolderPhase): number | undefined {
+    const { ready, freeze, prepare, commit } = this.#times
+    switch (phase) {
+      case 'offering':
+        return ready
+      case 'freezing':
+        return freeze
+      case 'preparing':
+        return prepare
+      case 'committing':
+        return commit
+      default:
+        return undefined
+    }
+  }
+
+  #setDeadline(phase: HolderPhase): void {
+    clearTimeout(this.#deadline)
+    this.#deadline = undefined
+    const limit = this.#limit(phase)
+    if (limit !== undefined)
+      this.#deadline = setTimeout(() => this.#hosting.dispatch({ type: 'deadline' }), limit)
+  }
+
+  #tick(): void {
+    clearInterval(this.#ticker)
+    this.#tickedAt = performance.now()
+    this.#ticker = setInterval(() => this.#judgeProbation(), this.#times.heartbeat)
+    this.#judgeProbation()
+  }
+
+  /**
+   * Probation ends by evidence: a Heartbeat that says healthy and is younger than the probation's end. It fails by
+   * silence; but when this process itself was stopped or stalled, its own lateness is no evidence against the other.
+   */
+  #judgeProbation(): void {
+    const { phase, owner } = this.#hosting.state()
+    if (phase !== 'probation') return
+    const peer = this.#peers.get(owner)
+    if (peer === undefined) return
+    const now = performance.now()
+    const late = now - this.#tickedAt > this.#times.heartbeat * 2 + 250
+    this.#tickedAt = now
+    if (late) return
+    const over = this.#hurry || now - this.#probationSince >= this.#times.probation
+    const fresh = now - peer.beatAt <= this.#times.heartbeat * 2
+    if (over && fresh && peer.healthy && peer.link.open) this.#hosting.dispatch({ type: 'healthy' })
+    else if (now - peer.beatAt > this.#times.silence) this.#hosting.dispatch({ type: 'unhealthy' })
+  }
+}
+
+function parseReport(text: string): unknown {
+  if (text === '') return null
+  try {
+    return JSON.parse(text)
+  } catch {
+    return null
+  }
+}

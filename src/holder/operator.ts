@@ -1,0 +1,60 @@
+import { FdbError } from '../errors.js'
+import { closeAll } from '../fd/owned.js'
+import type { Link } from '../protocol/link.js'
+
+export interface UpgradeOrder {
+  /** Empty: as the running one was started. */
+  readonly argv: readonly string[]
+  readonly timeoutMs: number
+}
+
+export interface UpgradeProgress {
+  readonly phase: string
+  readonly at: number
+  readonly pid: number
+}
+
+export interface Upgraded {
+  readonly pid: number
+  readonly generation: number
+}
+
+/** What an operator may ask for. */
+export interface Operations {
+  status(): object
+  upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    signal: AbortSignal,
+  ): Promise<Upgraded>
+}
+
+/** Serves an operator's tool until it leaves. Its leaving does not undo what it asked for. */
+export function serveOperator(link: Link, operations: Operations): void {
+  const gone = new AbortController()
+  link.start({
+    message: (envelope, fds) => {
+      closeAll(fds)
+      if (envelope.statusRequest) link.tell({ status: { json: JSON.stringify(operations.status()) } })
+      else if (envelope.upgradeRequest) {
+        const { argv, timeoutMs } = envelope.upgradeRequest
+        operations
+          .upgrade(
+            { argv: argv ?? [], timeoutMs: timeoutMs ?? 0 },
+            step => link.tell({ progress: step }),
+            gone.signal,
+          )
+          .then(({ pid, generation }) => link.tell({ result: { ok: true, pid, generation } }))
+          .catch((error: unknown) => {
+            const { code, message } = FdbError.is(error)
+              ? error
+              : new FdbError('ERR_FDB_INTERNAL', String(error))
+            link.tell({ result: { ok: false, code, message } })
+          })
+      }
+    },
+    bundle: items => closeAll(items.map(item => item.fd)),
+    broken: () => link.close(),
+    end: () => gone.abort(),
+  })
+}

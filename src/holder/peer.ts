@@ -1,0 +1,31 @@
+import type { FdbError } from '../errors.js'
+import type { OwnedFd } from '../fd/owned.js'
+import type { DeathWatch } from '../host/liveness.js'
+import type { Id } from '../protocol/conversation.js'
+import type { StatePosition } from '../protocol/envelope.js'
+import type { Link } from '../protocol/link.js'
+
+/** A process that a holder talks to, or has talked to and may not forget yet. */
+export interface Peer {
+  readonly id: Id
+  /** As the kernel says; where that is 0 (another PID namespace), as the process says. */
+  readonly pid: number
+  readonly generation: number
+  link: Link
+  readonly pidfd: OwnedFd | null
+  watch: DeathWatch | null
+  /** It has descriptors of ours (or we have sent some). */
+  holds: boolean
+  /** Last Heartbeat, performance.now(); and what it said. */
+  beatAt: number
+  healthy: boolean
+  report: unknown
+  /** What it said of the state, last. */
+  position: StatePosition | null
+  /** Why it failed, when it said so. */
+  reason: FdbError | null
+  /** What it said it has adopted, at Ready. */
+  adopted: readonly string[]
+  /** Proved dead, or gone and forgotten. */
+  over: boolean
+}

@@ -1,0 +1,62 @@
+import { FdbError } from '../errors.js'
+import type { OwnedFd } from '../fd/owned.js'
+import type { BundleItem } from '../protocol/bundle.js'
+
+/** A named descriptor and what it was asked for with. */
+export interface Entry {
+  readonly name: string
+  readonly role: 'listener' | 'named'
+  /** Listeners: the spec, as text. */
+  readonly spec: string
+  /** The master; servers borrow dups. */
+  readonly fd: OwnedFd
+}
+
+/** More than this many names is a fault of the program, not a need. */
+export const MAX_ENTRIES = 10_000
+
+/** The named listeners and other descriptors of a service. Owns the masters. */
+export class Registry {
+  readonly #entries = new Map<string, Entry>()
+
+  get(name: string): Entry | undefined {
+    return this.#entries.get(name)
+  }
+
+  get names(): string[] {
+    return [...this.#entries.keys()]
+  }
+
+  get entries(): Entry[] {
+    return [...this.#entries.values()]
+  }
+
+  /** Takes ownership of the descriptor; an earlier one of that name is closed. */
+  put(entry: Entry): void {
+    const present = this.#entries.get(entry.name)
+    if (present === undefined && this.#entries.size >= MAX_ENTRIES) {
+      entry.fd.close()
+      throw new FdbError(
+        'ERR_FDB_TOO_MANY_NAMES',
+        `a service may name ${MAX_ENTRIES} descriptors; "${entry.name}" would be one more`,
+      )
+    }
+    if (present !== undefined && present.fd !== entry.fd) present.fd.close()
+    this.#entries.set(entry.name, entry)
+  }
+
+  drop(name: string): boolean {
+    const entry = this.#entries.get(name)
+    entry?.fd.close()
+    return this.#entries.delete(name)
+  }
+
+  /** Borrowed by the bundle. */
+  items(): BundleItem[] {
+    return this.entries.map(({ role, name, spec, fd }) => ({ role, name, spec, fd }))
+  }
+
+  close(): void {
+    for (const name of this.names) this.drop(name)
+  }
+}

@@ -1,0 +1,107 @@
+import type { BundleItem } from '../protocol/bundle.js'
+import type { Epoch } from '../protocol/conversation.js'
+import { Segment } from '../state/segment.js'
+
+/**
+ * The segments that this process holds, by epoch: those that hold the state, the one that is written, and those
+ * that were made in advance (a successor's, a way back). Owns each of them; the state log works on dups.
+ */
+export class SegmentShelf {
+  readonly #segments = new Map<Epoch, Segment>()
+
+  /** In order of epoch; a snapshot before what came after it. */
+  get all(): Segment[] {
+    return [...this.#segments.values()].sort((a, b) => a.epoch - b.epoch)
+  }
+
+  get(epoch: Epoch): Segment | undefined {
+    return this.#segments.get(epoch)
+  }
+
+  /** Takes a segment; of two of the same epoch the writable one stays. */
+  put(segment: Segment, writable: boolean): void {
+    const present = this.#segments.get(segment.epoch)
+    if (present === undefined || (writable && present.kind === segment.kind)) {
+      present?.close()
+      this.#segments.set(segment.epoch, segment)
+    } else segment.close()
+  }
+
+  make(epochs: readonly Epoch[]): Segment[] {
+    return epochs.map(epoch => {
+      const segment = Segment.create(epoch)
+      this.put(segment, true)
+      return segment
+    })
+  }
+
+  isSealed(epoch: Epoch): boolean {
+    return this.#segments.get(epoch)?.sealed ?? false
+  }
+
+  isReleased(epoch: Epoch): boolean {
+    return this.#segments.get(epoch)?.released ?? false
+  }
+
+  seal(from: Epoch, below: Epoch): void {
+    for (const segment of this.#segments.values()) {
+      if (segment.epoch >= from && segment.epoch < below && !segment.sealed) segment.seal()
+    }
+  }
+
+  mark(epoch: Epoch): void {
+    this.#segments.get(epoch)?.markReleased()
+  }
+
+  /** A compacted segment has taken the place of all up to its epoch. */
+  replaceUpTo(snapshot: Segment): void {
+    for (const segment of this.all) {
+      if (segment.epoch <= snapshot.epoch) this.#drop(segment)
+    }
+    this.#segments.set(snapshot.epoch, snapshot)
+  }
+
+  /** Drops what nobody can need any more: segments other than `current` that are sealed and hold nothing. */
+  prune(current: Epoch): void {
+    for (const segment of this.all) {
+      if (
+        segment.epoch !== current &&
+        segment.kind === 'epoch' &&
+        segment.sealed &&
+        segment.size() <= segment.start
+      ) {
+        this.#drop(segment)
+      }
+    }
+  }
+
+  /** What a joiner gets: the state read-only (a writable dup could seal it), the two new ones to share. */
+  offer(current: Epoch, shared: readonly Epoch[]): { items: BundleItem[]; release(): void } {
+    const own: Segment[] = []
+    const items: BundleItem[] = []
+    for (const segment of this.all) {
+      if (shared.includes(segment.epoch))
+        items.push({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd })
+      else if (segment.epoch <= current) {
+        const readOnly = segment.readOnly()
+        own.push(readOnly)
+        items.push({ role: 'segment', epoch: segment.epoch, writable: false, fd: readOnly.fd })
+      }
+    }
+    return {
+      items,
+      release: () => {
+        for (const segment of own) segment.close()
+      },
+    }
+  }
+
+  close(): void {
+    for (const segment of this.all) this.#drop(segment)
+  }
+
+  #drop(segment: Segment): void {
+    this.#segments.delete(segment.epoch)
+    segment.close()
+  }
+}

@@ -1,0 +1,61 @@
+import type { HolderPhase } from '../protocol/holder-machine.js'
+
+/** One phase that was entered. */
+export interface PhaseEntry {
+  readonly phase: HolderPhase
+  /** Milliseconds since 1970. */
+  readonly at: number
+}
+
+export interface Failure {
+  /** Stable code of the reason. */
+  readonly code: string
+  /** In which phase of the handoff. */
+  readonly phase: string
+  /** Milliseconds since 1970. */
+  readonly at: number
+  readonly message: string
+}
+
+/** One handoff as it went. */
+export interface HandoffRecord {
+  readonly successor: number
+  readonly phases: PhaseEntry[]
+  outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
+  failure: Failure | null
+}
+
+const KEPT = 16
+
+/** The last handoffs of this holder, newest last, and the last failure. */
+export class Timeline {
+  readonly records: HandoffRecord[] = []
+  lastFailure: Failure | null = null
+
+  begin(successor: number): void {
+    this.records.push({ successor, phases: [], outcome: 'under way', failure: null })
+    if (this.records.length > KEPT) this.records.shift()
+  }
+
+  get current(): HandoffRecord | undefined {
+    return this.records[this.records.length - 1]
+  }
+
+  enter(phase: HolderPhase): void {
+    const { current } = this
+    if (current === undefined) return
+    current.phases.push({ phase, at: Date.now() })
+    if (phase === 'probation') current.outcome = 'serving'
+    else if (phase === 'released') current.outcome = 'released'
+    else if (phase === 'idle' && current.outcome === 'serving') current.outcome = 'released'
+    else if (phase === 'idle' && current.outcome === 'under way') current.outcome = 'serving'
+  }
+
+  fail(failure: Failure): void {
+    this.lastFailure = failure
+    const { current } = this
+    if (current === undefined) return
+    current.failure = failure
+    current.outcome = failure.phase === 'probation' || failure.phase === 'committing' ? 'reverted' : 'failed'
+  }
+}

@@ -1,0 +1,22 @@
+/** fd-broker: replace a running server by its next version without losing a connection. */
+export { FdbError } from './errors.js'
+export {
+  type ListenerOptions,
+  type ListenerSpec,
+  type OptionChange,
+  OwnedFd,
+  onLeak,
+  parseListenerSpec,
+} from './fd/index.js'
+export type { Upgraded, UpgradeProgress } from './holder/operator.js'
+export type { HandoffTimes, Logger } from './holder/options.js'
+export type { Failure, HandoffRecord } from './holder/timeline.js'
+export { join } from './member/join.js'
+export type { Listener, ListenerAddress } from './member/listener.js'
+export type { Member, MemberEvents, ReadyOptions, RetiredReason } from './member/member.js'
+export type { JoinOptions } from './member/options.js'
+export type { ServableServer } from './member/served.js'
+export type { StatusReport } from './member/status.js'
+export * as codec from './state/codec.js'
+export { defineSection, type SectionOptions, type SectionSchema } from './state/schema.js'
+export type { Section } from './state/section.js'

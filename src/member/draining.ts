@@ -1,0 +1,103 @@
+import { Channel } from '../channel/channel.js'
+import { closeAll } from '../fd/owned.js'
+import { fdbroker } from '../proto/wire.js'
+import { Link } from '../protocol/link.js'
+import type { VersionRange } from '../protocol/versions.js'
+
+/** What a generation that does not serve any more tells of itself. */
+export interface DrainReport {
+  readonly pid: number
+  readonly generation: number
+  readonly phase: string
+  readonly connections: number
+}
+
+export interface DrainReporterOptions {
+  readonly control: string
+  readonly service: string
+  readonly generation: number
+  readonly versions: VersionRange
+  readonly everyMs: number
+  readonly report: () => DrainReport
+}
+
+const RETRY_MS = 250
+
+/**
+ * Keeps whoever serves now informed about a generation that stands by or drains, so that `status` shows all of
+ * them: over a connection of its own to the control path, made again when that process is replaced in turn.
+ */
+export class DrainReporter {
+  readonly #options: DrainReporterOptions
+  #link: Link | null = null
+  #timer: NodeJS.Timeout | undefined
+  #running = false
+
+  constructor(options: DrainReporterOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    if (this.#running) return
+    this.#running = true
+    void this.#connect()
+  }
+
+  stop(): void {
+    this.#running = false
+    clearTimeout(this.#timer)
+    this.#link?.close()
+    this.#link = null
+  }
+
+  async #connect(): Promise<void> {
+    const { control, service, generation, versions } = this.#options
+    try {
+      const link = new Link(await Channel.connect(control, { timeoutMs: 1_000 }))
+      if (!this.#running) {
+        link.close()
+        return
+      }
+      link.channel.unref()
+      this.#link = link
+      link.start({
+        message: (_envelope, fds) => closeAll(fds),
+        bundle: items => closeAll(items.map(item => item.fd)),
+        broken: () => this.#again(link),
+        end: () => this.#again(link),
+      })
+      link.tell({
+        hello: {
+          versionMin: versions.min,
+          versionMax: versions.max,
+          service,
+          intent: fdbroker.wire.Intent.DRAINING,
+          pid: process.pid,
+          generation,
+        },
+      })
+      this.#beat(link)
+    } catch {
+      this.#later(() => void this.#connect(), RETRY_MS)
+    }
+  }
+
+  #beat(link: Link): void {
+    if (!this.#running || this.#link !== link) return
+    link.tell({ heartbeat: { healthy: true, report: JSON.stringify(this.#options.report()) } })
+    this.#later(() => this.#beat(link), this.#options.everyMs)
+  }
+
+  #again(link: Link): void {
+    link.close()
+    if (this.#link === link) this.#link = null
+    this.#later(() => void this.#connect(), RETRY_MS)
+  }
+
+  #later(act: () => void, ms: number): void {
+    clearTimeout(this.#timer)
+    if (!this.#running) return
+    this.#timer = setTimeout(act, ms)
+    this.#timer.unref()
+  }
+}

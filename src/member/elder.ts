@@ -1,0 +1,170 @@
+import { Channel } from '../channel/channel.js'
+import { withDeadline } from '../channel/deadline.js'
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { type DeathWatch, ownPidfd, watchDeath } from '../host/liveness.js'
+import { fateOf } from '../host/peer-fate.js'
+import { fdbroker } from '../proto/wire.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
+import type { VersionRange } from '../protocol/versions.js'
+
+const { Intent } = fdbroker.wire
+
+/** What a holder says of itself. */
+export interface HolderFacts {
+  readonly pid: number
+  /** It is a daemon: it decides, and goes on deciding after the handoff. */
+  readonly daemon: boolean
+  readonly incarnation: string
+  /** This process's generation. */
+  readonly generation: number
+  readonly serviceStartedAt: number
+}
+
+/** The holder that this process has joined, or is joining. Owns the link and its pidfd. */
+export class Elder {
+  readonly facts: HolderFacts
+  readonly link: Link
+  readonly #pidfd: OwnedFd | null
+  #watch: DeathWatch | null = null
+  #closed = false
+
+  private constructor(link: Link, pidfd: OwnedFd | null, facts: HolderFacts) {
+    this.link = link
+    this.#pidfd = pidfd
+    this.facts = facts
+  }
+
+  /**
+   * Says Hello on a fresh connection and waits for the Welcome. Throws what the holder rejects with
+   * (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE,
+   * ERR_FDB_CHANNEL_CLOSED when it went away. What arrives behind the Welcome waits for {@link listen}.
+   */
+  static async greet(
+    fd: OwnedFd,
+    hello: {
+      service: string
+      intent: 'join' | 'back'
+      versions: VersionRange
+      generation?: number
+      incarnation?: string
+    },
+    options: { timeoutMs: number; signal: AbortSignal | undefined },
+  ): Promise<Elder> {
+    const link = new Link(new Channel(fd))
+    const own = ownPidfd()
+    try {
+      const welcomed = new Promise<Elder>((resolve, reject) => {
+        link.start({
+          message: (envelope, fds) => {
+            const { welcome, reject: rejected } = envelope
+            if (rejected) {
+              closeAll(fds)
+              reject(rejection(rejected))
+            } else if (welcome) {
+              const pidfd = fds.shift() ?? null
+              closeAll(fds)
+              // Whatever follows waits in the kernel until listen(): nothing is lost between two handlers.
+              link.channel.pause()
+              resolve(
+                new Elder(link, pidfd, {
+                  pid: welcome.pid ?? 0,
+                  daemon: welcome.daemon ?? false,
+                  incarnation: welcome.incarnation ?? '',
+                  generation: welcome.generation ?? 1,
+                  serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
+                }),
+              )
+            } else closeAll(fds)
+          },
+          bundle: items => closeAll(items.map(item => item.fd)),
+          broken: reject,
+          end: error =>
+            reject(
+              error ??
+                new FdbError(
+                  'ERR_FDB_CHANNEL_CLOSED',
+                  'the holder closed the connection before its Welcome',
+                  { retryable: true },
+                ),
+            ),
+        })
+      })
+      const { min: versionMin, max: versionMax } = hello.versions
+      await link.send(
+        {
+          hello: {
+            versionMin,
+            versionMax,
+            service: hello.service,
+            intent: hello.intent === 'join' ? Intent.JOIN : Intent.BACK,
+            pid: process.pid,
+            generation: hello.generation ?? 0,
+            incarnation: hello.incarnation ?? '',
+          },
+        },
+        own === null ? [] : [own],
+      )
+      return await withDeadline(welcomed, options.timeoutMs, {
+        what: 'the Welcome of the process on the control socket',
+        signal: options.signal,
+      })
+    } catch (error) {
+      link.close()
+      throw error
+    } finally {
+      own?.close()
+    }
+  }
+
+  /** From now on everything is told here; `died`: proved dead. */
+  listen(handler: {
+    message(envelope: WireEnvelope): void
+    bundle(items: BundleItem[]): void
+    broken(error: FdbError): void
+    lost(): void
+    died(): void
+  }): void {
+    const linkHandler: LinkHandler = {
+      message: (envelope, fds) => {
+        closeAll(fds)
+        handler.message(envelope)
+      },
+      bundle: items => handler.bundle(items),
+      broken: error => handler.broken(error),
+      end: () => handler.lost(),
+    }
+    this.link.start(linkHandler)
+    this.link.channel.resume()
+    if (this.#pidfd !== null) {
+      this.#watch = watchDeath(this.#pidfd, () => {
+        if (!this.#closed) handler.died()
+      })
+      this.#watch.unref()
+    }
+  }
+
+  /** Rule 7: death is judged only after a grace. */
+  fate(): Promise<'dead' | 'alive'> {
+    return fateOf(this.#pidfd ?? this.facts.pid)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#watch?.close()
+    this.link.close()
+    this.#pidfd?.close()
+  }
+}
+
+export function rejection(reject: fdbroker.wire.Reject.$Properties): FdbError {
+  return new FdbError(
+    (reject.code || 'ERR_FDB_REJECTED') as `ERR_FDB_${string}`,
+    reject.message || 'the holder refused',
+    {
+      retryable: reject.retryable ?? false,
+    },
+  )
+}

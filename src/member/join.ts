@@ -1,0 +1,81 @@
+import cluster from 'node:cluster'
+import { FdbError } from '../errors.js'
+import { connectUnix } from '../host/connect.js'
+import { acquireControl } from '../host/control-path.js'
+import { Elder } from './elder.js'
+import { Member } from './member.js'
+import { type JoinOptions, type Settings, settle } from './options.js'
+import { Party } from './party.js'
+
+/** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
+const RETRY_MS = 20
+
+/**
+ * Takes this process's place in a service: the first, or the next version of the one that serves.
+ *
+ * When it resolves for a next version, the incumbent's listeners and state are here and it still serves. Then ask for
+ * sections and listeners, attach servers, and call {@link Member.ready}: that is the commit.
+ *
+ * Rejects, and nothing has changed for anybody: ERR_FDB_OPTION, ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another is
+ * joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (somebody else's socket),
+ * ERR_FDB_FDS_TRUNCATED (RLIMIT_NOFILE), ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
+ */
+export async function join(options: JoinOptions): Promise<Member> {
+  const settings = settle(options)
+  settings.signal?.throwIfAborted()
+  if (cluster.isWorker) {
+    throw new FdbError(
+      'ERR_FDB_CLUSTER_WORKER',
+      'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
+    )
+  }
+  const party = await findPlace(settings)
+  const member = new Member(party)
+  party.bind({
+    listeners: () => member.listeners_,
+    serving: () => member.emit('serving'),
+    retiring: () => member.emit('retiring'),
+    reinstated: () => member.emit('reinstated'),
+    retired: why => member.emit('retired', why),
+  })
+  return member
+}
+
+async function findPlace(settings: Settings): Promise<Party> {
+  const { control, hosting, signal, timeout, service, versions } = settings
+  if (control === null) return Party.first(settings, null)
+  const until = performance.now() + timeout
+  for (;;) {
+    const left = Math.max(1, until - performance.now())
+    let elder: Elder
+    try {
+      const place =
+        hosting === 'daemon'
+          ? ({ role: 'next', channel: await connectUnix(control, { timeoutMs: left, signal }) } as const)
+          : await acquireControl(control, { timeoutMs: left, signal })
+      if (place.role === 'first') return Party.first(settings, place)
+      elder = await Elder.greet(
+        place.channel,
+        { service, intent: 'join', versions },
+        { timeoutMs: left, signal },
+      )
+    } catch (error) {
+      if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
+      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+      continue
+    }
+    return await Party.next(settings, elder)
+  }
+}
+
+/** The one we met has just gone; or the daemon is not there yet. */
+function mayPass(error: unknown, hosting: 'embedded' | 'daemon'): boolean {
+  if (!FdbError.is(error)) return false
+  if (
+    error.code === 'ERR_FDB_CHANNEL_CLOSED' ||
+    error.code === 'ERR_FDB_CHANNEL_RESET' ||
+    error.code === 'ERR_FDB_CHANNEL_TRUNCATED'
+  )
+    return true
+  return hosting === 'daemon' && error.code === 'ERR_FDB_NO_HOLDER'
+}

@@ -1,0 +1,122 @@
+import { type ListenerSpec, setBacklog } from '../fd/index.js'
+import type { OwnedFd } from '../fd/owned.js'
+import { type DrainCounts, type ServableServer, Served } from './served.js'
+
+/** Where a listener listens. */
+export interface ListenerAddress {
+  /** As a spec: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
+  readonly url: string
+  /** IP literal; absent for Unix sockets. */
+  readonly host?: string
+  readonly port?: number
+  /** Unix sockets: path, or abstract name with its `@`. */
+  readonly path?: string
+}
+
+/**
+ * A named listening socket (or UDP socket). It belongs to the service, not to this process: it was adopted from
+ * the version before, or bound when it was new, and goes on to the next version as the same kernel object.
+ */
+export class Listener {
+  readonly name: string
+  readonly spec: ListenerSpec
+  /** Always there, also on Unix sockets and before anything is served (Node's own `server.address()` is not). */
+  readonly address: ListenerAddress
+  /** Whether it came from the version before. */
+  readonly adopted: boolean
+  readonly #fd: OwnedFd
+  readonly #served: Served[] = []
+  readonly #failed: (error: unknown) => void
+  #accepting = false
+
+  /** @internal Borrows `fd`: the registry owns it. */
+  constructor(parts: {
+    name: string
+    spec: ListenerSpec
+    address: ListenerAddress
+    adopted: boolean
+    fd: OwnedFd
+    failed: (error: unknown) => void
+  }) {
+    this.name = parts.name
+    this.spec = parts.spec
+    this.address = parts.address
+    this.adopted = parts.adopted
+    this.#fd = parts.fd
+    this.#failed = parts.failed
+  }
+
+  /**
+   * Has `server` (net, http, https, http2, tls) accept here, from the commit on and never before, as long as this
+   * process serves; several servers may share a listener. The server's own `listen()` must not be called.
+   */
+  serve(server: ServableServer): this {
+    const served = new Served(server)
+    this.#served.push(served)
+    if (this.#accepting) this.#attach(served)
+    return this
+  }
+
+  /**
+   * For what insists on a descriptor number of its own (`app.listen({ fd })`): a dup, owned by the caller from now
+   * on. Use it after `ready()`; stopping when the member retires is then the caller's task (event `retiring`).
+   */
+  borrow(): number {
+    return this.#fd.dup().release()
+  }
+
+  /** Connections of the servers attached here. */
+  get connections(): number {
+    return this.#served.reduce((sum, served) => sum + served.connections, 0)
+  }
+
+  get accepting(): boolean {
+    return this.#accepting
+  }
+
+  /** @internal */
+  start(): void {
+    this.#accepting = true
+    for (const served of this.#served) this.#attach(served)
+  }
+
+  /** @internal Accept no more; close nothing. */
+  stop(): void {
+    this.#accepting = false
+    for (const served of this.#served) served.detach()
+  }
+
+  /** @internal */
+  announce(): void {
+    for (const served of this.#served) served.announce()
+  }
+
+  /** @internal */
+  async emptied(): Promise<void> {
+    await Promise.all(this.#served.map(served => served.emptied()))
+  }
+
+  /** @internal */
+  cut(): DrainCounts {
+    const counts = this.#served.map(served => served.cut())
+    return {
+      idle: counts.reduce((sum, { idle }) => sum + idle, 0),
+      busy: counts.reduce((sum, { busy }) => sum + busy, 0),
+    }
+  }
+
+  /** @internal */
+  release(): void {
+    for (const served of this.#served) served.release()
+  }
+
+  #attach(served: Served): void {
+    if (served.server.listening) return
+    const { backlog } = this.spec
+    served
+      .attach(this.#fd, () => {
+        if (!this.#fd.closed) setBacklog(this.#fd, backlog)
+      })
+      .catch(this.#failed)
+  }
+}

@@ -1,0 +1,263 @@
+import { EventEmitter } from 'node:events'
+import { FdbError } from '../errors.js'
+import {
+  adjustListener,
+  bindListener,
+  formatAddress,
+  formatListenerSpec,
+  inspectOne,
+  type ListenerOptions,
+  type ListenerSpec,
+  type OptionChange,
+  type OwnedFd,
+  parseListenerSpec,
+} from '../fd/index.js'
+import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import type { Registry } from '../holder/registry.js'
+import type { HandoffRecord } from '../holder/timeline.js'
+import type { MemberPhase } from '../protocol/member-machine.js'
+import type { SectionSchema } from '../state/schema.js'
+import type { Section } from '../state/section.js'
+import { Listener, type ListenerAddress } from './listener.js'
+import type { Party } from './party.js'
+import type { StatusReport } from './status.js'
+
+/** Why a member does not serve any more. */
+export type RetiredReason =
+  /** Another version serves. */
+  | 'replaced'
+  /** {@link Member.close} was called. */
+  | 'closed'
+  /** The right to serve was taken back: in probation, or by an operator. */
+  | 'lost'
+
+export interface MemberEvents {
+  /** It is us: the first time this process has the right to serve and to write. Start cron jobs, queue consumers. */
+  serving: []
+  /** Another serves now; this process stands by. Stop cron jobs, queue consumers. Connections go on. */
+  retiring: []
+  /** The successor failed, and we serve again. */
+  reinstated: []
+  /** The last connection has ended (or was cut). */
+  retired: [RetiredReason]
+  /** An adopted listener's options differ from what this version asks for. */
+  listenerChanged: [name: string, changes: readonly OptionChange[]]
+  /** A server could not be attached to its listener. */
+  listenerError: [error: unknown]
+}
+
+export interface ReadyOptions {
+  /** Each must pass before this process takes over; the first that throws or answers false ends the handoff, and the incumbent serves on. */
+  checks?: readonly (() => unknown)[]
+  /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
+  timeout?: number
+}
+
+/** A process's place in a service. Made by {@link join}. */
+export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
+  readonly #party: Party
+  readonly #listeners = new Map<string, Listener>()
+
+  /** @internal */
+  constructor(party: Party) {
+    super()
+    this.#party = party
+  }
+
+  get service(): string {
+    return this.#party.settings.service
+  }
+
+  /** Counts the versions of this service that came to serve: 1 for the first. */
+  get generation(): number {
+    return this.#party.generation
+  }
+
+  /** There was nobody to take over from: the state is empty. */
+  get first(): boolean {
+    return this.#party.first
+  }
+
+  get phase(): MemberPhase {
+    return this.#party.phase
+  }
+
+  /** When the service was first started; outlives upgrades. */
+  get serviceStartedAt(): Date {
+    return new Date(this.#party.serviceStartedAt)
+  }
+
+  /** Milliseconds since {@link serviceStartedAt}. */
+  get uptime(): number {
+    return Math.max(0, Date.now() - this.#party.serviceStartedAt)
+  }
+
+  /**
+   * A section of the state, filled from the incumbent. Values of `schema`'s codec; without a schema bytes. Changes
+   * made before {@link ready} by a process that is not the first wait until the commit: do not await them before.
+   * Throws ERR_FDB_SCHEMA, and ends the handoff, when this version may not read what is there.
+   */
+  section(name: string): Section<Uint8Array>
+  section<T>(name: string, schema: SectionSchema<T>): Section<T>
+  section<T>(name: string, schema?: SectionSchema<T>): Section<T> | Section<Uint8Array> {
+    try {
+      return schema === undefined ? this.#party.state.section(name) : this.#party.state.section(name, schema)
+    } catch (error) {
+      if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#party.refuse(error)
+      throw error
+    }
+  }
+
+  /**
+   * The listener of this name: adopted from the version before when it listens at the same address, else bound now
+   * (so that a port in use is known before the handoff). What adopted listeners are not asked for until
+   * {@link ready} is closed after the commit.
+   *
+   * Throws ERR_FDB_SPEC, and ERR_FDB_ADDRESS_IN_USE which names the process that has it.
+   */
+  async listen(name: string, where: string | ListenerOptions): Promise<Listener> {
+    if (this.#listeners.has(name)) {
+      throw new FdbError(
+        'ERR_FDB_LISTENER_TWICE',
+        `listener "${name}" was asked for before: share what listen() returned`,
+      )
+    }
+    const spec = parseListenerSpec(where)
+    const { registry } = this.#party
+    const entry = registry.get(name)
+    const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
+    const adopted = entry !== undefined && (before === null || sameAddress(before, spec))
+    const fd = adopted ? entry.fd : await this.#bind(name, spec, registry)
+    const listener = new Listener({
+      name,
+      spec,
+      address: addressOf(fd),
+      adopted,
+      fd,
+      failed: error => {
+        this.#party.settings.logger.error(
+          { err: error, listener: name },
+          'a server could not be attached to its listener',
+        )
+        if (this.listenerCount('listenerError') > 0) this.emit('listenerError', error)
+      },
+    })
+    if (adopted) {
+      const changes = adjustListener(fd, inspectOne(fd), before, spec)
+      if (formatListenerSpec(spec) !== entry.spec) registry.put({ ...entry, spec: formatListenerSpec(spec) })
+      if (changes.length > 0) {
+        this.#party.settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
+        this.emit('listenerChanged', name, changes)
+      }
+    }
+    this.#listeners.set(name, listener)
+    if (this.#party.accepting) listener.start()
+    return listener
+  }
+
+  async #bind(name: string, spec: ListenerSpec, registry: Registry): Promise<OwnedFd> {
+    const fd = bindListener(spec)
+    // The old one of that name, elsewhere, stays the elder's until the commit: this process only lets go of its dup.
+    registry.put({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
+    await this.#party.register(name)
+    return fd
+  }
+
+  /**
+   * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name: it
+   * crosses upgrades like a listener. Takes ownership.
+   */
+  async hold(name: string, fd: OwnedFd): Promise<void> {
+    this.#party.registry.put({ name, role: 'named', spec: '', fd })
+    this.#party.wanted.add(name)
+    await this.#party.register(name)
+  }
+
+  /** A dup of the named descriptor, which the caller owns; undefined when the service holds none of that name. */
+  held(name: string): OwnedFd | undefined {
+    const entry = this.#party.registry.get(name)
+    if (entry === undefined) return undefined
+    this.#party.wanted.add(name)
+    return entry.fd.dup()
+  }
+
+  /**
+   * Takes over: resolves when this process serves. Until then the incumbent does; when this rejects it still does,
+   * and this process holds nothing any more and should end.
+   *
+   * Rejects with what a check threw (ERR_FDB_CHECK), ERR_FDB_DEADLINE, ERR_FDB_ABORTED and its kind from the
+   * incumbent, ERR_FDB_SCHEMA.
+   */
+  async ready(options: ReadyOptions = {}): Promise<void> {
+    for (const name of this.#listeners.keys()) this.#party.wanted.add(name)
+    await this.#party.ready(options)
+  }
+
+  /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
+  get retired(): Promise<RetiredReason> {
+    return this.#party.retired
+  }
+
+  /**
+   * Starts this process's own successor (same command, path as given, start folder, unless `argv` says otherwise) and
+   * resolves when it serves. Rejects, and this process serves on, with ERR_FDB_NO_BINARY, ERR_FDB_SPAWN,
+   * ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY, or why the handoff failed.
+   */
+  upgrade(
+    options: {
+      argv?: readonly string[]
+      env?: NodeJS.ProcessEnv
+      signal?: AbortSignal
+      /** Milliseconds for all of it. Default: the handoff's own limits. */
+      timeout?: number
+      progress?: (step: UpgradeProgress) => void
+    } = {},
+  ): Promise<Upgraded> {
+    return this.#party.upgrade(options)
+  }
+
+  /**
+   * Leaves. With nobody to take over the service ends: the listeners are closed. Resolves when the last connection has
+   * ended, or was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
+   */
+  async close(options: { timeout?: number } = {}): Promise<void> {
+    await this.#party.close(options.timeout)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  /** What `fd-broker status` shows. */
+  status(): StatusReport {
+    return this.#party.status()
+  }
+
+  /** The last handoffs in which this process was the incumbent. */
+  get handoffs(): readonly HandoffRecord[] {
+    return this.#party.handoffs
+  }
+
+  /** @internal */
+  get listeners_(): Iterable<Listener> {
+    return this.#listeners.values()
+  }
+}
+
+function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
+  return (
+    a.kind === b.kind &&
+    a.host === b.host &&
+    a.port === b.port &&
+    a.path === b.path &&
+    a.abstract === b.abstract
+  )
+}
+
+function addressOf(fd: OwnedFd): ListenerAddress {
+  const identity = inspectOne(fd)
+  const url = formatAddress(identity)
+  if (identity.family === 'unix')
+    return { url, path: `${identity.abstract ? '@' : ''}${identity.address ?? ''}` }
+  return { url, host: identity.address ?? '', port: identity.port ?? 0 }
+}

@@ -1,0 +1,100 @@
+import { resolve } from 'node:path'
+import { FdbError } from '../errors.js'
+import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from '../holder/options.js'
+import { VERSIONS, type VersionRange } from '../protocol/versions.js'
+
+export interface JoinOptions {
+  /** Names what is served. A control socket of another service refuses. */
+  service: string
+  /**
+   * Path of the control socket, at most 106 bytes; its folder is made (0700) when missing. `false`: no holder at all: no
+   * upgrade, the same code otherwise (tests, `tsx watch`).
+   */
+  control: string | false
+  /**
+   * `embedded` (default): whoever is first on the path holds sockets and state itself. `daemon`: only ever join a
+   * running `fd-broker serve`, and wait for it when it is not there.
+   */
+  hosting?: 'embedded' | 'daemon'
+  /** Aborts the wait for a place. A member that has joined is closed by {@link Member.close}. */
+  signal?: AbortSignal
+  /** pino-compatible. Without one the library is silent. */
+  logger?: Logger
+  /** For the start-up race and for the incumbent's answer, milliseconds. Default 10 000. */
+  timeout?: number
+  /** Limits of a handoff in which this process is the incumbent, and of its probation as a successor. */
+  upgrade?: Partial<HandoffTimes>
+  drain?: {
+    /** Connections that have not ended after so many milliseconds are closed. Default 30 000. */
+    timeout?: number
+  }
+  /** Told in heartbeats: false in probation brings the old version back. Default: always healthy. */
+  health?: () => boolean
+  /** Versions of the protocol to speak; for tests and staged roll-outs. */
+  versions?: VersionRange
+}
+
+export interface Settings {
+  readonly service: string
+  readonly control: string | null
+  readonly hosting: 'embedded' | 'daemon'
+  readonly signal: AbortSignal | undefined
+  readonly logger: Logger
+  readonly timeout: number
+  readonly times: HandoffTimes
+  readonly drainTimeout: number
+  readonly health: () => boolean
+  readonly versions: VersionRange
+}
+
+export function settle(options: JoinOptions): Settings {
+  const { service, control, hosting = 'embedded' } = options
+  if (typeof service !== 'string' || service === '' || service.length > 128) {
+    throw wrong('service', service, 'a name of 1 to 128 characters')
+  }
+  if (control !== false && (typeof control !== 'string' || control === ''))
+    throw wrong('control', control, 'a path, or false')
+  if (hosting !== 'embedded' && hosting !== 'daemon')
+    throw wrong('hosting', hosting, '"embedded" or "daemon"')
+  if (control === false && hosting === 'daemon')
+    throw wrong('control', control, 'the path of the daemon’s control socket')
+  const times = { ...HANDOFF_TIMES, ...defined(options.upgrade ?? {}) }
+  for (const [name, value] of Object.entries(times))
+    checkMs(`upgrade.${name}`, value, name === 'probation' ? 0 : 1)
+  const timeout = options.timeout ?? 10_000
+  checkMs('timeout', timeout, 1)
+  const drainTimeout = options.drain?.timeout ?? 30_000
+  checkMs('drain.timeout', drainTimeout, 0)
+  return {
+    service,
+    control: control === false ? null : resolve(control),
+    hosting,
+    signal: options.signal,
+    logger: options.logger ?? SILENT,
+    timeout,
+    times,
+    drainTimeout,
+    health: options.health ?? (() => true),
+    versions: options.versions ?? VERSIONS,
+  }
+}
+
+function defined<T extends object>(values: T): T {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
+}
+
+function checkMs(name: string, value: unknown, least: number): void {
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > 2 ** 31 - 1) {
+    throw wrong(name, value, `milliseconds, ${least} to ${2 ** 31 - 1}`)
+  }
+}
+
+function wrong(name: string, value: unknown, wanted: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_OPTION',
+    `option "${name}" is ${JSON.stringify(value) ?? String(value)}; give ${wanted}`,
+    {
+      details: { option: name },
+    },
+  )
+}

@@ -1,0 +1,1090 @@
+import { ControlListener } from '../channel/control-listener.js'
+import { FdbError } from '../errors.js'
+import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
+import { type Guest, receiveHello, reject, welcome } from '../holder/admission.js'
+import { Holder } from '../holder/holder.js'
+import { serveOperator, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
+import { Registry } from '../holder/registry.js'
+import { SegmentShelf } from '../holder/segment-shelf.js'
+import type { HandoffRecord } from '../holder/timeline.js'
+import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
+import { fdLimits } from '../host/limits.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { Scope, ToHolder } from '../protocol/conversation.js'
+import { EffectQueue } from '../protocol/effect-queue.js'
+import { type Embedded, type EmbeddedEffect, type EmbeddedEvent, stepEmbedded } from '../protocol/embedded.js'
+import { packToHolder, type StatePosition, unpackToMember } from '../protocol/envelope.js'
+import type { HolderState } from '../protocol/holder-machine.js'
+import type { WireEnvelope } from '../protocol/link.js'
+import {
+  initialMember,
+  type MemberEffect,
+  type MemberEvent,
+  type MemberPhase,
+  type MemberState,
+} from '../protocol/member-machine.js'
+import { Segment } from '../state/segment.js'
+import { StateLog } from '../state/state-log.js'
+import { Drainers } from './drainers.js'
+import { DrainReporter } from './draining.js'
+import type { Elder } from './elder.js'
+import type { Listener } from './listener.js'
+import type { ReadyOptions, RetiredReason } from './member.js'
+import type { Settings } from './options.js'
+import { returnToHolder } from './return.js'
+import type { StatusReport } from './status.js'
+import { upgradeSelf } from './upgrade.js'
+
+/** This process's id for its own holder. */
+const SELF = 0
+/** Epoch of the first segment of a service. */
+const FIRST_EPOCH = 1
+/** Below this the whole state is compacted after each handoff; above, when enough has come together. */
+const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
+const COMPACT_SEGMENTS = 8
+/** A connection that says nothing is not kept. */
+const HELLO_MS = 5_000
+/** How often a successor without a channel looks at the seals. */
+const SEAL_LOOK_MS = 100
+
+/** The control socket and the lock, once they are this process's. */
+export interface Control {
+  readonly path: string
+  readonly listener: ControlListener
+  readonly lock: OwnedFd
+  readonly entry: PathEntry
+}
+
+/** What the public {@link Member} lends to the driver. */
+export interface Front {
+  listeners(): Iterable<Listener>
+  serving(): void
+  retiring(): void
+  reinstated(): void
+  retired(why: RetiredReason): void
+}
+
+/**
+ * The driver of one process's part: runs the machines (its own member, and its holder once it decides for itself),
+ * turns what happens into their events and carries out their effects. Owns the registry, the segments, the state
+ * log, the control socket and the link to the elder.
+ */
+export class Party {
+  readonly settings: Settings
+  readonly first: boolean
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly state: StateLog
+  readonly registry = new Registry()
+  readonly shelf = new SegmentShelf()
+  /** Names that this version has asked for. */
+  readonly wanted = new Set<string>()
+  readonly retired: Promise<RetiredReason>
+
+  readonly #queue: EffectQueue<EmbeddedEffect>
+  readonly #drainers = new Drainers()
+  readonly #processStartedAt = new Date(Date.now() - process.uptime() * 1000)
+  #machine: Embedded
+  #front: Front | null = null
+  #holder: Holder | null = null
+  #control: Control | null = null
+  #elder: Elder | null = null
+  #pidfds: OwnedFd[] = []
+  #offered: (() => void) | null = null
+  #reason: FdbError | null = null
+  #served = false
+  #position: StatePosition | null = null
+  #takenOver: StatePosition | null = null
+  #waiting: Guest[] = []
+  #readyWaiters: { resolve(): void; reject(error: Error): void }[] = []
+  #readyTimer: NodeJS.Timeout | undefined
+  #heartbeat: NodeJS.Timeout | undefined
+  #sealLook: NodeJS.Timeout | undefined
+  #freezeTimer: NodeJS.Timeout | undefined
+  #reporter: DrainReporter | null = null
+  #retiredWhy: RetiredReason = 'lost'
+  #resolveRetired!: (why: RetiredReason) => void
+  #drainTimeout: number
+  #closing = false
+  #over = false
+  #returning: AbortController | null = null
+  #registrations = new Map<number, { resolve(): void; reject(error: Error): void }>()
+  #nextRegistration = 1
+  #changes = new Set<() => void>()
+
+  private constructor(
+    settings: Settings,
+    facts: { first: boolean; generation: number; serviceStartedAt: number; scope: Scope },
+  ) {
+    this.settings = settings
+    this.first = facts.first
+    this.generation = facts.generation
+    this.serviceStartedAt = facts.serviceStartedAt
+    this.#drainTimeout = settings.drainTimeout
+    this.state = new StateLog({ logger: settings.logger })
+    this.state.onFenced = () => this.#look()
+    this.retired = new Promise(resolve => {
+      this.#resolveRetired = resolve
+    })
+    this.#machine = { self: SELF, member: initialMember(facts.scope), holder: null }
+    this.#queue = new EffectQueue(
+      effect => this.#perform(effect),
+      (effect, error) => this.#effectFailed(effect, error),
+    )
+  }
+
+  /** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
+  static first(
+    settings: Settings,
+    control: { path: string; listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
+  ): Party {
+    const party = new Party(settings, {
+      first: true,
+      generation: 1,
+      serviceStartedAt: Date.now(),
+      scope: 'holder',
+    })
+    party.#machine = {
+      ...party.#machine,
+      member: {
+        ...party.#machine.member,
+        holds: true,
+        link: 'none',
+        epoch: FIRST_EPOCH,
+        source: 0,
+        wayBack: FIRST_EPOCH,
+      },
+    }
+    const [segment] = party.shelf.make([FIRST_EPOCH])
+    // Nobody else can write: the application may fill its state before it is ready.
+    party.state.startWriting(segment!.dup())
+    if (control !== null) {
+      const { path, listener, lock, entry } = control
+      party.#control = { path, listener: new ControlListener(listener), lock, entry }
+      party.#openControl()
+    }
+    return party
+  }
+
+  /** A process that takes over from `elder`, or joins a daemon. Resolves when descriptors and state are here. */
+  static async next(settings: Settings, elder: Elder): Promise<Party> {
+    const { generation, serviceStartedAt, daemon } = elder.facts
+    const party = new Party(settings, {
+      first: false,
+      generation,
+      serviceStartedAt,
+      scope: daemon ? 'member' : 'holder',
+    })
+    const offered = new Promise<void>((resolve, reject) => {
+      party.#offered = resolve
+      party.#readyWaiters.push({ resolve() {}, reject })
+    })
+    party.#attach(elder)
+    party.#readyTimer = setTimeout(() => party.#deadline(), settings.times.ready + settings.timeout)
+    try {
+      await offered
+      await party.#readState()
+      if (party.#machine.member.phase === 'gone') throw party.#whyNot()
+    } catch (error) {
+      // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
+      party.refuse(
+        FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }),
+      )
+      await party.#queue.settled()
+      throw error
+    }
+    return party
+  }
+
+  get phase(): MemberPhase {
+    return this.#machine.member.phase
+  }
+
+  get accepting(): boolean {
+    return this.#machine.member.accepting
+  }
+
+  get handoffs(): readonly HandoffRecord[] {
+    return this.#holder?.timeline.records ?? []
+  }
+
+  /** This process's own holder: null before it decides for itself. */
+  get holder(): Holder | null {
+    return this.#holder
+  }
+
+  get holderState(): HolderState | null {
+    return this.#machine.holder
+  }
+
+  /** Called whenever something that `status` shows has changed. Returns how to stop that. */
+  watch(listener: () => void): () => void {
+    this.#changes.add(listener)
+    return () => this.#changes.delete(listener)
+  }
+
+  bind(front: Front): void {
+    this.#front = front
+  }
+
+  // ---- what the application asks for
+
+  async ready(options: ReadyOptions): Promise<void> {
+    if (this.#over) throw this.#whyNot()
+    if (this.phase !== 'joining') {
+      throw new FdbError('ERR_FDB_READY_TWICE', `ready() was called before: this process is ${this.phase}`)
+    }
+    const serving = new Promise<void>((resolve, reject) => this.#readyWaiters.push({ resolve, reject }))
+    serving.catch(() => {})
+    try {
+      for (const check of options.checks ?? []) {
+        if ((await check()) === false)
+          throw new FdbError('ERR_FDB_CHECK', `check "${check.name || 'anonymous'}" answered false`)
+      }
+    } catch (cause) {
+      const error = FdbError.is(cause)
+        ? cause
+        : new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, { cause })
+      this.refuse(error)
+      throw error
+    }
+    if (options.timeout !== undefined) {
+      clearTimeout(this.#readyTimer)
+      this.#readyTimer = setTimeout(() => this.#deadline(), options.timeout)
+    }
+    this.#step({ type: 'adopted' })
+    await serving
+  }
+
+  /** This version cannot take over; the incumbent serves on and learns why. */
+  refuse(error: FdbError): void {
+    if (this.phase !== 'joining' && this.phase !== 'ready') return
+    this.#reason ??= error
+    if (this.#machine.member.link === 'none' || this.first) this.#end(error)
+    else this.#step({ type: 'refused' })
+  }
+
+  async close(timeout: number | undefined): Promise<void> {
+    if (timeout !== undefined) this.#drainTimeout = timeout
+    if (this.#over) return
+    if (!this.#closing) {
+      this.#closing = true
+      // A handoff under way is brought to its end first: its successor would be the one to serve.
+      await this.#handoffOver(timeout ?? this.settings.drainTimeout)
+      if (this.#over) return
+      if (this.phase !== 'leaving') this.#retiredWhy = this.phase === 'standby' ? 'replaced' : 'closed'
+      if (this.phase === 'joining' || this.phase === 'ready') {
+        this.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
+        if (this.first) this.#removeControl()
+      } else {
+        if (this.phase === 'serving' && this.#machine.member.link === 'local') this.#removeControl()
+        this.#step({ type: 'leave' })
+      }
+    }
+    if (!this.#over) await this.retired
+  }
+
+  upgrade(options: {
+    argv?: readonly string[]
+    env?: NodeJS.ProcessEnv
+    signal?: AbortSignal
+    timeout?: number
+    progress?: (step: UpgradeProgress) => void
+  }): Promise<Upgraded> {
+    return upgradeSelf(this, options)
+  }
+
+  /** Daemon hosting: the daemon keeps what it is given, so that it outlives this process. */
+  async register(name: string): Promise<void> {
+    this.wanted.add(name)
+    const entry = this.registry.get(name)
+    if (this.#machine.member.scope !== 'member' || entry === undefined || this.#elder === null) return
+    const request = this.#nextRegistration++
+    const registered = new Promise<void>((resolve, reject) =>
+      this.#registrations.set(request, { resolve, reject }),
+    )
+    const item: BundleItem = { role: entry.role, name, spec: entry.spec, fd: entry.fd }
+    await this.#elder.link.sendBundle([item], this.settings.timeout)
+    await this.#elder.link.send({ register: { request } })
+    await registered
+  }
+
+  status(): StatusReport {
+    const { member, holder } = this.#machine
+    const entries = this.registry.entries
+    const identities = inspect(entries.map(entry => entry.fd))
+    const listeners = new Map(
+      [...(this.#front?.listeners() ?? [])].map(listener => [listener.name, listener]),
+    )
+    const stats = this.state.stats()
+    const blocked = (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0)
+    return {
+      service: this.settings.service,
+      control: this.settings.control,
+      hosting: this.settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
+      pid: process.pid,
+      generation: this.generation,
+      epoch: member.epoch,
+      role: member.phase,
+      phase: holder?.phase ?? (this.#elder === null ? 'idle' : 'probation'),
+      serviceStartedAt: new Date(this.serviceStartedAt).toISOString(),
+      uptimeSeconds: Math.max(0, (Date.now() - this.serviceStartedAt) / 1000),
+      processStartedAt: this.#processStartedAt.toISOString(),
+      listeners: entries.flatMap((entry, i) =>
+        entry.role === 'listener'
+          ? [
+              {
+                name: entry.name,
+                address: formatAddress(identities[i]!),
+                inode: identities[i]!.ino,
+                cookie: identities[i]!.cookie ?? null,
+                accepting: listeners.get(entry.name)?.accepting ?? false,
+                connections: listeners.get(entry.name)?.connections ?? 0,
+              },
+            ]
+          : [],
+      ),
+      held: entries.filter(entry => entry.role === 'named').map(entry => entry.name),
+      connections: this.connections,
+      draining: this.#drainers.reports,
+      sections: this.state.digests(),
+      state: {
+        sequence: stats.sequence,
+        digest: this.state.position.digest,
+        entries: stats.entries,
+        bytes: stats.bytes,
+        segments: stats.segments,
+        takenOver: this.#takenOver,
+      },
+      openFds: fdLimits().open,
+      rssBytes: process.memoryUsage.rss(),
+      lastFailure: this.#holder?.timeline.lastFailure ?? null,
+      blockedBy: blocked,
+      handoffs: this.handoffs,
+    }
+  }
+
+  get connections(): number {
+    let sum = 0
+    for (const listener of this.#front?.listeners() ?? []) sum += listener.connections
+    return sum
+  }
+
+  // ---- the machine
+
+  #step(event: MemberEvent): void {
+    this.dispatch({ to: 'member', event })
+  }
+
+  dispatch(event: EmbeddedEvent): void {
+    const before = this.#machine.member
+    const { state, effects } = stepEmbedded(this.#machine, event, epoch => this.shelf.isSealed(epoch))
+    this.#machine = state
+    this.#queue.push(effects)
+    if (before.phase !== state.member.phase) this.#phaseChanged(before.phase, state.member)
+    this.#holder?.stepped()
+    for (const tell of [...this.#changes]) tell()
+  }
+
+  #phaseChanged(before: MemberPhase, member: MemberState): void {
+    this.settings.logger.info(
+      { phase: member.phase, before, epoch: member.epoch, generation: this.generation },
+      'member phase',
+    )
+    clearTimeout(this.#freezeTimer)
+    if (member.phase === 'frozen' && member.link !== 'local') {
+      // The holder's deadline decides; this one only keeps the service from waiting for a holder that is stuck.
+      this.#freezeTimer = setTimeout(() => this.#step({ type: 'deadline' }), this.settings.times.freeze * 3)
+    }
+  }
+
+  #deadline(): void {
+    this.#reason ??= new FdbError(
+      'ERR_FDB_DEADLINE',
+      `the holder did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`,
+      {
+        retryable: true,
+      },
+    )
+    this.#step({ type: 'deadline' })
+  }
+
+  #effectFailed(effect: EmbeddedEffect, error: unknown): void {
+    this.settings.logger.error({ err: error, effect: effect.effect.type }, 'a step of the handoff failed')
+    const { phase } = this.#machine.member
+    if (phase === 'ready' || phase === 'joining') {
+      this.refuse(
+        FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }),
+      )
+    }
+  }
+
+  #perform(effect: EmbeddedEffect): void | Promise<void> {
+    if (effect.by === 'holder') {
+      this.#holder?.perform(effect.effect)
+      return
+    }
+    return this.#performOwn(effect.effect)
+  }
+
+  #performOwn(effect: MemberEffect): void | Promise<void> {
+    switch (effect.type) {
+      case 'send':
+        return this.#send(effect.message)
+      case 'accept':
+        for (const listener of this.#front?.listeners() ?? []) listener.start()
+        this.#openControl()
+        return
+      case 'stopAccepting':
+        return this.#stopAccepting()
+      case 'closeListeners':
+        return this.#closeListeners()
+      case 'freeze':
+        this.#position = this.state.pauseWriting()
+        return
+      case 'thaw':
+        this.state.resumeWriting()
+        return
+      case 'carry':
+        return this.#carry(effect.below)
+      case 'seal':
+        this.shelf.seal(effect.from, effect.below)
+        return
+      case 'make':
+        this.shelf.make(effect.epochs)
+        return
+      case 'write':
+        return this.#write(effect.epoch)
+      case 'endWriting':
+        this.state.endWriting(
+          new FdbError(
+            'ERR_FDB_FENCED',
+            `another process has the right to write now (this was epoch ${this.#machine.member.epoch}): repeat the change there`,
+            {
+              retryable: true,
+            },
+          ),
+        )
+        return
+      case 'becomeHolder':
+        return this.#becomeHolder()
+      case 'judge':
+        this.#judge()
+        return
+      case 'reconnect':
+        this.#reconnect()
+        return
+      case 'drain':
+        this.#drain()
+        return
+      case 'exit':
+        this.#end(this.#reason)
+        return
+    }
+  }
+
+  // ---- effects of the member
+
+  #send(message: ToHolder): void | Promise<void> {
+    const link = this.#elder?.link
+    if (link === undefined) return
+    if (message.kind === 'abort') {
+      const { code, message: text } = this.#reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
+      // The reason must be out before the link is closed.
+      return link.send({ abort: { code, message: text, phase: this.phase } }).catch(() => {})
+    }
+    if (message.kind === 'back') {
+      const items = [
+        ...this.registry.items(),
+        ...this.#ownSegments(),
+        ...this.#pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
+      ]
+      link.tell({
+        back: { role: message.role, epoch: message.epoch, sealed: message.sealed, top: this.#topEpoch() },
+      })
+      link
+        .sendBundle(items, this.settings.timeout)
+        .catch(error =>
+          this.settings.logger.warn({ err: error }, 'the holder did not take back what is held'),
+        )
+      return
+    }
+    if (message.kind === 'ready') {
+      const adopted = [...this.wanted]
+      link.tell({
+        ready: {
+          adopted,
+          refused: this.registry.names.filter(name => !this.wanted.has(name)),
+          position: this.state.position,
+        },
+      })
+      return
+    }
+    const position = this.#position ?? this.state.position
+    link.tell(packToHolder(message, message.kind === 'prepared' ? this.state.position : position))
+    if (message.kind === 'prepared') this.#takenOver = { ...this.state.position }
+    if (message.kind === 'serving') this.#startHeartbeat()
+  }
+
+  #ownSegments(): BundleItem[] {
+    return this.shelf.all.map(segment => ({
+      role: 'segment',
+      epoch: segment.epoch,
+      writable: true,
+      fd: segment.fd,
+    }))
+  }
+
+  #topEpoch(): number {
+    return Math.max(0, ...this.shelf.all.map(segment => segment.epoch))
+  }
+
+  #stopAccepting(): void {
+    for (const listener of this.#front?.listeners() ?? []) listener.stop()
+    this.#closeControl()
+    if (this.#closing) return
+    this.#front?.retiring()
+    for (const listener of this.#front?.listeners() ?? []) listener.announce()
+    this.#report()
+  }
+
+  /** Tell whoever serves now how many connections are left here. */
+  #report(): void {
+    const { control, service, versions, times } = this.settings
+    if (control === null || this.#machine.member.scope === 'member') return
+    this.#reporter ??= new DrainReporter({
+      control,
+      service,
+      versions,
+      generation: this.generation,
+      everyMs: times.heartbeat,
+      report: () => ({
+        pid: process.pid,
+        generation: this.generation,
+        phase: this.phase,
+        connections: this.connections,
+      }),
+    })
+    this.#reporter.start()
+  }
+
+  #closeListeners(): void {
+    this.#closeControl()
+    this.#control?.listener.fd.close()
+    this.#control?.lock.close()
+    this.#control = null
+    this.registry.close()
+  }
+
+  /** Everything that was acknowledged in the segments below this epoch. */
+  async #carry(below: number): Promise<void> {
+    const held = new Set(this.state.segments.map(segment => segment.epoch))
+    const newest = Math.max(-1, ...held)
+    for (const segment of this.shelf.all) {
+      const { epoch } = segment
+      if (epoch >= below || epoch <= newest || held.has(epoch)) continue
+      if (segment.sealed && segment.size() <= segment.start) continue
+      await this.state.adopt(segment.dup())
+    }
+    await this.state.catchUp()
+  }
+
+  #write(epoch: number): void {
+    const writing = this.state.segments.at(-1)
+    if (writing?.epoch !== epoch) {
+      const segment = this.shelf.get(epoch)
+      if (segment === undefined)
+        throw new FdbError('ERR_FDB_INTERNAL', `no segment of epoch ${epoch} to write in`)
+      this.state.startWriting(segment.dup())
+    } else this.state.startWriting(writing)
+    clearTimeout(this.#readyTimer)
+    this.#reporter?.stop()
+    const again = this.#served
+    this.#served = true
+    this.#reason = null
+    for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve()
+    if (again) this.#front?.reinstated()
+    else this.#front?.serving()
+  }
+
+  #becomeHolder(): void {
+    this.#elder?.close()
+    this.#elder = null
+    clearInterval(this.#heartbeat)
+    clearInterval(this.#sealLook)
+    closeAll(this.#pidfds.splice(0))
+    this.shelf.prune(this.#machine.member.epoch)
+    // What this version did not ask for ends here: nobody else needs it any more.
+    for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
+    this.#holder = new Holder({
+      hosting: {
+        state: () => this.#machine.holder!,
+        dispatch: event => this.dispatch({ to: 'holder', event }),
+        extraItems: () => this.#controlItems(),
+        position: () => this.#position,
+        changed: () => {
+          for (const tell of [...this.#changes]) tell()
+        },
+      },
+      registry: this.registry,
+      shelf: this.shelf,
+      times: this.settings.times,
+      logger: this.settings.logger,
+      firstId: SELF + 1,
+    })
+    const guests = this.#waiting.splice(0)
+    for (const guest of guests) setImmediate(() => this.#admitJoiner(guest))
+    void this.#compact()
+  }
+
+  #controlItems(): BundleItem[] {
+    if (this.#control === null) return []
+    return [
+      { role: 'control', fd: this.#control.listener.fd },
+      { role: 'lock', fd: this.#control.lock },
+    ]
+  }
+
+  /** Merges what earlier generations wrote into one segment, and moves its memory to this process's account. */
+  async #compact(): Promise<void> {
+    const sealed = this.shelf.all.filter(segment => segment.sealed)
+    const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
+    if (sealed.length < 2 || (bytes > COMPACT_ALWAYS_BYTES && sealed.length < COMPACT_SEGMENTS)) return
+    try {
+      const segments = await this.state.compact()
+      const snapshot = segments[0]
+      if (snapshot?.kind === 'snapshot' && this.#machine.holder?.phase === 'idle')
+        this.shelf.replaceUpTo(snapshot.dup())
+    } catch (error) {
+      if (!this.#over)
+        this.settings.logger.warn(
+          { err: error },
+          'the state could not be compacted; it is tried again after the next handoff',
+        )
+    }
+  }
+
+  #judge(): void {
+    const elder = this.#elder
+    if (elder === null) return
+    void elder.fate().then(fate => {
+      if (this.#elder !== elder || this.#over) return
+      if (fate === 'alive' && this.shelf.isReleased(this.#machine.member.epoch)) {
+        // Its message was lost with the channel; the mark in the segment was not.
+        this.#step({ type: 'message', message: { kind: 'released' }, sealed: false })
+        return
+      }
+      if (fate === 'alive' && !this.#served) {
+        this.#reason ??= new FdbError(
+          'ERR_FDB_CHANNEL_CLOSED',
+          'the incumbent closed the channel before the commit; it serves on',
+        )
+      }
+      this.#step({ type: 'fate', fate, sealed: this.#ownSealed() })
+    })
+  }
+
+  #ownSealed(): boolean {
+    return this.shelf.isSealed(this.#machine.member.epoch)
+  }
+
+  /** Is our segment sealed? Then the machine wants to know. */
+  #look(): void {
+    if (!this.#over && this.#ownSealed()) this.#step({ type: 'sealed' })
+  }
+
+  #drain(): void {
+    if (!this.#closing)
+      this.#retiredWhy =
+        this.#retiredWhy === 'replaced' || this.#machine.member.phase === 'leaving' ? this.#whyLeft() : 'lost'
+    const listeners = [...(this.#front?.listeners() ?? [])]
+    for (const listener of listeners) listener.announce()
+    if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
+    const emptied = Promise.all(listeners.map(listener => listener.emptied())).then(() => true)
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<boolean>(resolve => {
+      timer = setTimeout(() => resolve(false), this.#drainTimeout)
+    })
+    void Promise.race([emptied, late]).then(async inTime => {
+      clearTimeout(timer)
+      if (!inTime) {
+        const cut = listeners.map(listener => listener.cut())
+        const [idle, busy] = [
+          cut.reduce((sum, one) => sum + one.idle, 0),
+          cut.reduce((sum, one) => sum + one.busy, 0),
+        ]
+        this.settings.logger.warn(
+          { idle, busy, afterMs: this.#drainTimeout },
+          'connections did not end in time and were closed',
+        )
+        await emptied
+      }
+      this.#step({ type: 'drained' })
+    })
+  }
+
+  #whyLeft(): RetiredReason {
+    return this.#sawRelease ? 'replaced' : 'lost'
+  }
+
+  get #sawRelease(): boolean {
+    return this.#machine.holder?.phase === 'released' || this.#releasedByDaemon
+  }
+
+  #releasedByDaemon = false
+
+  /** Lets go of everything. */
+  #end(error: FdbError | null): void {
+    if (this.#over) return
+    this.#over = true
+    for (const timer of [this.#readyTimer, this.#freezeTimer]) clearTimeout(timer)
+    clearInterval(this.#heartbeat)
+    clearInterval(this.#sealLook)
+    this.#returning?.abort()
+    this.#reporter?.stop()
+    this.#drainers.close()
+    for (const guest of this.#waiting.splice(0)) {
+      guest.pidfd?.close()
+      reject(
+        guest.link,
+        new FdbError('ERR_FDB_BUSY', 'the process that was to hand over has ended: try again', {
+          retryable: true,
+        }),
+      )
+    }
+    this.#closeListeners()
+    this.#holder?.close()
+    this.#elder?.close()
+    this.#elder = null
+    closeAll(this.#pidfds.splice(0))
+    this.state.endWriting(
+      new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
+    )
+    this.state.close()
+    this.shelf.close()
+    for (const listener of this.#front?.listeners() ?? []) listener.release()
+    const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
+    this.#reason ??= why
+    for (const waiter of this.#readyWaiters.splice(0)) waiter.reject(why)
+    for (const { reject: fail } of this.#registrations.values()) fail(why)
+    this.#registrations.clear()
+    this.#resolveRetired(this.#retiredWhy)
+    this.#front?.retired(this.#retiredWhy)
+  }
+
+  #whyNot(): FdbError {
+    return this.#reason ?? new FdbError('ERR_FDB_CLOSED', 'this member has left')
+  }
+
+  // ---- the elder
+
+  #attach(elder: Elder): void {
+    this.#elder = elder
+    elder.listen({
+      message: envelope => this.#onElder(envelope),
+      bundle: items => this.#onBundle(items),
+      broken: error => {
+        this.#reason ??= error
+        this.refuse(error)
+      },
+      lost: () => {
+        this.#step({ type: 'lost' })
+        this.#watchSeal()
+      },
+      died: () => this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() }),
+    })
+  }
+
+  #onElder(envelope: WireEnvelope): void {
+    const { offer, abort, reject: rejected, registered, upgradeRequest } = envelope
+    if (offer) {
+      this.#offer = { epoch: offer.epoch ?? 0, wayBack: offer.wayBack ?? 0, source: offer.source ?? 0 }
+      return
+    }
+    if (registered) {
+      const waiter = this.#registrations.get(registered.request ?? 0)
+      this.#registrations.delete(registered.request ?? 0)
+      if (registered.code)
+        waiter?.reject(new FdbError(registered.code as `ERR_FDB_${string}`, registered.message ?? ''))
+      else waiter?.resolve()
+      return
+    }
+    if (upgradeRequest) {
+      this.upgrade({ argv: upgradeRequest.argv ?? [] }).catch(error =>
+        this.#elder?.link.tell({
+          result: { ok: false, code: error.code ?? 'ERR_FDB_INTERNAL', message: String(error.message) },
+        }),
+      )
+      return
+    }
+    if (rejected) {
+      this.#reason ??= new FdbError(
+        (rejected.code || 'ERR_FDB_REJECTED') as `ERR_FDB_${string}`,
+        rejected.message || 'the holder refused',
+        {
+          retryable: rejected.retryable ?? false,
+        },
+      )
+      this.#step({ type: 'refused' })
+      return
+    }
+    if (abort) {
+      this.#reason ??= new FdbError(
+        (abort.code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`,
+        abort.message || 'the incumbent ended the handoff',
+        {
+          phase: abort.phase ?? '',
+        },
+      )
+    }
+    const message = unpackToMember(envelope)
+    if (message === null) return
+    if (message.kind === 'released') this.#releasedByDaemon = true
+    const epoch = 'epoch' in message ? message.epoch : this.#machine.member.epoch
+    this.#step({ type: 'message', message, sealed: this.shelf.isSealed(epoch) })
+  }
+
+  #offer: { epoch: number; wayBack: number; source: number } | null = null
+
+  #onBundle(items: BundleItem[]): void {
+    for (const item of items) this.#take(item)
+    const offer = this.#offer
+    if (offer === null) return
+    this.#offer = null
+    this.#step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
+    this.#offered?.()
+    this.#offered = null
+  }
+
+  #take(item: BundleItem): void {
+    const { role, name = '', spec = '', fd } = item
+    switch (role) {
+      case 'listener':
+      case 'named':
+        this.registry.put({ name, role, spec, fd })
+        return
+      case 'segment':
+        this.shelf.put(Segment.open(fd), item.writable ?? false)
+        return
+      case 'pidfd':
+        this.#pidfds.push(fd)
+        return
+      case 'control':
+        this.#control = {
+          path: this.settings.control!,
+          listener: new ControlListener(fd),
+          lock: this.#lock ?? fd,
+          entry: controlEntry(this.settings.control!) ?? { dev: 0n, ino: 0n },
+        }
+        return
+      case 'lock':
+        this.#lock = fd
+        if (this.#control !== null) this.#control = { ...this.#control, lock: fd }
+        return
+      default:
+        fd.close()
+    }
+  }
+
+  #lock: OwnedFd | null = null
+
+  /** The state as of the offer. */
+  async #readState(): Promise<void> {
+    const { source } = this.#machine.member
+    for (const segment of this.shelf.all) {
+      if (segment.epoch > source) continue
+      await this.state.adopt(segment.dup())
+    }
+  }
+
+  /** Without a channel the seals are looked at regularly. */
+  #watchSeal(): void {
+    clearInterval(this.#sealLook)
+    if (this.#over || this.#machine.member.scope !== 'holder' || this.#machine.member.link !== 'down') return
+    this.#sealLook = setInterval(() => {
+      if (this.#machine.member.link !== 'down') clearInterval(this.#sealLook)
+      else if (this.shelf.isReleased(this.#machine.member.epoch))
+        this.#step({ type: 'message', message: { kind: 'released' }, sealed: false })
+      else this.#look()
+    }, SEAL_LOOK_MS)
+  }
+
+  #startHeartbeat(): void {
+    clearInterval(this.#heartbeat)
+    const beat = () => {
+      const report = {
+        pid: process.pid,
+        generation: this.generation,
+        phase: this.phase,
+        connections: this.connections,
+        status: this.#machine.member.scope === 'member' ? this.status() : undefined,
+      }
+      this.#elder?.link.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(report) } })
+    }
+    beat()
+    this.#heartbeat = setInterval(beat, this.settings.times.heartbeat)
+    this.#heartbeat.unref()
+  }
+
+  #healthy(): boolean {
+    try {
+      return this.settings.health()
+    } catch {
+      return false
+    }
+  }
+
+  /** Daemon hosting: the channel is lost, the daemon may live or have been restarted. */
+  #reconnect(): void {
+    this.#returning?.abort()
+    const returning = new AbortController()
+    this.#returning = returning
+    const old = this.#elder
+    if (old === null) return
+    void returnToHolder(this.settings, old, this.generation, returning.signal).then(elder => {
+      if (elder === null || this.#over) {
+        elder?.close()
+        return
+      }
+      const restarted = elder.facts.incarnation !== old.facts.incarnation
+      old.close()
+      this.#attach(elder)
+      this.#step({ type: 'reconnected', restarted, sealed: this.#ownSealed() })
+      this.#startHeartbeat()
+    })
+    void old.fate().then(fate => {
+      if (fate === 'dead' && this.#elder === old)
+        this.#step({ type: 'fate', fate, sealed: this.#ownSealed() })
+    })
+  }
+
+  // ---- who connects
+
+  #openControl(): void {
+    if (this.#control === null || this.#control.listener.accepting) return
+    const { service, versions, logger } = this.settings
+    this.#control.listener.start({
+      channel: (fd, who) =>
+        receiveHello(fd, who, { service, versions, logger, timeoutMs: HELLO_MS }, guest =>
+          this.#onGuest(guest),
+        ),
+      error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
+    })
+  }
+
+  #closeControl(): void {
+    this.#control?.listener.stop()
+    this.#drainers.close()
+  }
+
+  #removeControl(): void {
+    if (this.#control !== null) removeControl(this.#control)
+  }
+
+  #onGuest(guest: Guest): void {
+    switch (guest.intent) {
+      case 'operate':
+        guest.pidfd?.close()
+        serveOperator(guest.link, {
+          status: () => this.status(),
+          upgrade: (order, progress, signal) =>
+            this.upgrade({
+              argv: order.argv,
+              progress,
+              signal,
+              ...(order.timeoutMs > 0 ? { timeout: order.timeoutMs } : {}),
+            }),
+        })
+        return
+      case 'draining':
+        this.#drainers.add(guest)
+        return
+      case 'back':
+        guest.pidfd?.close()
+        reject(
+          guest.link,
+          new FdbError(
+            'ERR_FDB_NOT_A_DAEMON',
+            `process ${process.pid} holds its sockets itself; there is no daemon here to come back to`,
+          ),
+        )
+        return
+      case 'join':
+        this.#onJoiner(guest)
+        return
+    }
+  }
+
+  #onJoiner(guest: Guest): void {
+    if (this.#closing || (this.#holder === null && this.#waiting.length > 0)) {
+      const why = this.#closing
+        ? `process ${process.pid} is closing`
+        : `process ${this.#waiting[0]!.pid} is joining already`
+      guest.pidfd?.close()
+      reject(guest.link, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
+      return
+    }
+    welcome(guest.link, {
+      version: guest.version,
+      pid: process.pid,
+      daemon: false,
+      generation: this.generation + 1,
+      serviceStartedAt: this.serviceStartedAt,
+    })
+    if (this.#holder !== null) {
+      this.#admitJoiner(guest)
+      return
+    }
+    // Not yet our own master: ask the elder to release as soon as that is safe, or wait until we serve.
+    this.#waiting.push(guest)
+    guest.link.start({
+      message: (_envelope, fds) => closeAll(fds),
+      bundle: items => closeAll(items.map(item => item.fd)),
+      broken: () => this.#dropWaiting(guest),
+      end: () => this.#dropWaiting(guest),
+    })
+    this.#elder?.link.tell({ endProbation: {} })
+  }
+
+  #dropWaiting(guest: Guest): void {
+    this.#waiting = this.#waiting.filter(other => other !== guest)
+    guest.link.close()
+    guest.pidfd?.close()
+  }
+
+  #admitJoiner(guest: Guest): void {
+    if (!guest.link.open || this.#holder === null) {
+      guest.pidfd?.close()
+      guest.link.close()
+      return
+    }
+    const { link, pid, pidfd } = guest
+    this.#holder.admit({ link, pid, pidfd, generation: this.generation + 1 })
+  }
+
+  /** Resolves when no handoff is under way, or after `timeoutMs`. */
+  async #handoffOver(timeoutMs: number): Promise<void> {
+    const under = () => {
+      const phase = this.#machine.holder?.phase
+      return (
+        phase === 'offering' ||
+        phase === 'freezing' ||
+        phase === 'preparing' ||
+        phase === 'committing' ||
+        phase === 'returning'
+      )
+    }
+    if (!under() || this.#over) return
+    await new Promise<void>(resolve => {
+      const done = () => {
+        clearTimeout(timer)
+        stop()
+        resolve()
+      }
+      const timer = setTimeout(done, timeoutMs)
+      const stop = this.watch(() => {
+        if (!under() || this.#over) done()
+      })
+    })
+  }
+}

@@ -1,0 +1,33 @@
+import { connectUnix } from '../host/connect.js'
+import { Elder } from './elder.js'
+import type { Settings } from './options.js'
+
+const RETRY_MS = 100
+
+/**
+ * Daemon hosting: connects again to the daemon (or to the one that was started in its place) and says Hello as one
+ * that comes back. Tries until it has an answer; null when `signal` ends it.
+ */
+export async function returnToHolder(
+  settings: Settings,
+  old: Elder,
+  generation: number,
+  signal: AbortSignal,
+): Promise<Elder | null> {
+  const { control, service, versions, timeout, logger } = settings
+  while (!signal.aborted && control !== null) {
+    try {
+      const fd = await connectUnix(control, { timeoutMs: timeout, signal })
+      return await Elder.greet(
+        fd,
+        { service, intent: 'back', versions, generation, incarnation: old.facts.incarnation },
+        { timeoutMs: timeout, signal },
+      )
+    } catch (error) {
+      if (signal.aborted) return null
+      logger.debug({ err: error }, 'the holder cannot be reached yet')
+      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+    }
+  }
+  return null
+}

@@ -1,0 +1,138 @@
+import { FdbError } from '../errors.js'
+import { type FdIdentity, inspect, verifyIdentity } from '../fd/index.js'
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { MAX_FDS_PER_MESSAGE } from '../native.js'
+import { fdbroker } from '../proto/wire.js'
+
+const Role = fdbroker.wire.Item.Role
+
+export type ItemRole = 'listener' | 'named' | 'segment' | 'control' | 'lock' | 'pidfd' | 'moveLog'
+
+const ROLES: Readonly<Record<ItemRole, number>> = {
+  listener: Role.LISTENER,
+  named: Role.NAMED,
+  segment: Role.SEGMENT,
+  control: Role.CONTROL,
+  lock: Role.LOCK,
+  pidfd: Role.PIDFD,
+  moveLog: Role.MOVE_LOG,
+}
+const ROLE_NAMES = new Map(Object.entries(ROLES).map(([name, number]) => [number, name as ItemRole]))
+
+/** A descriptor that crosses, with what it is for. */
+export interface BundleItem {
+  readonly role: ItemRole
+  /** Listeners and named descriptors. */
+  readonly name?: string
+  /** Listeners: the spec it was asked for with. */
+  readonly spec?: string
+  /** Segments. */
+  readonly epoch?: number
+  readonly writable?: boolean
+  /** Sender: borrowed until the bundle is sent. Receiver: owned by whoever takes the bundle. */
+  readonly fd: OwnedFd
+}
+
+type WireItem = fdbroker.wire.Item.$Properties
+export type WireFds = fdbroker.wire.Fds.$Properties
+
+/** Cuts a bundle into messages of at most 253 descriptors, each with the identity of every descriptor in it. */
+export function packBundle(items: readonly BundleItem[]): { fds: OwnedFd[]; message: WireFds }[] {
+  const messages: { fds: OwnedFd[]; message: WireFds }[] = []
+  for (let at = 0; at < items.length || at === 0; at += MAX_FDS_PER_MESSAGE) {
+    const slice = items.slice(at, at + MAX_FDS_PER_MESSAGE)
+    const fds = slice.map(item => item.fd)
+    const identities = inspect(fds)
+    messages.push({
+      fds,
+      message: {
+        index: messages.length,
+        last: at + MAX_FDS_PER_MESSAGE >= items.length,
+        items: slice.map((item, i) => packItem(item, identities[i]!)),
+      },
+    })
+  }
+  return messages
+}
+
+function packItem(item: BundleItem, identity: FdIdentity): WireItem {
+  return {
+    role: ROLES[item.role],
+    name: item.name ?? '',
+    spec: item.spec ?? '',
+    epoch: item.epoch ?? 0,
+    writable: item.writable ?? false,
+    identity: {
+      type: identity.type,
+      dev: identity.dev,
+      ino: identity.ino,
+      family: identity.family ?? '',
+      socketType: identity.socketType ?? '',
+      protocol: identity.protocol ?? 0,
+      accepting: identity.accepting ?? false,
+      cookie: identity.cookie ?? '',
+      address: identity.address ?? '',
+      port: identity.port ?? 0,
+      abstract: identity.abstract ?? false,
+    },
+  }
+}
+
+function unpackIdentity(wire: fdbroker.wire.Identity.$Properties): FdIdentity {
+  const identity: FdIdentity = {
+    type: (wire.type || 'other') as FdIdentity['type'],
+    dev: wire.dev ?? '',
+    ino: wire.ino ?? '',
+  }
+  if (!wire.family) return identity
+  return {
+    ...identity,
+    family: wire.family as NonNullable<FdIdentity['family']>,
+    socketType: (wire.socketType || 'other') as NonNullable<FdIdentity['socketType']>,
+    protocol: wire.protocol ?? 0,
+    accepting: wire.accepting ?? false,
+    address: wire.address ?? '',
+    port: wire.port ?? 0,
+    abstract: wire.abstract ?? false,
+    ...(wire.cookie ? { cookie: wire.cookie } : {}),
+  }
+}
+
+/**
+ * Takes one Fds message: as many descriptors as it names, each of them the very socket or file that the sender
+ * described. Owns `fds` from now on; when it throws, all of them are closed.
+ */
+export function unpackFds(message: WireFds, fds: OwnedFd[]): BundleItem[] {
+  try {
+    const items = message.items ?? []
+    if (items.length !== fds.length) {
+      throw new FdbError(
+        'ERR_FDB_FDS_MISSING',
+        `batch ${message.index ?? 0} names ${items.length} descriptors and brought ${fds.length}: the peer is faulty; the handoff is refused`,
+      )
+    }
+    const got = inspect(fds)
+    return items.map((item, i) => {
+      const name = item.name || ROLE_NAMES.get(item.role ?? 0) || 'unknown'
+      const difference = verifyIdentity(unpackIdentity(item.identity ?? {}), got[i]!)
+      if (difference !== null) {
+        throw new FdbError(
+          'ERR_FDB_FD_MISMATCH',
+          `descriptor ${i} of batch ${message.index ?? 0} ("${name}") is not what was announced: ${difference}; the handoff is refused`,
+        )
+      }
+      const role = ROLE_NAMES.get(item.role ?? 0)
+      return {
+        role: role ?? 'named',
+        name: item.name ?? '',
+        spec: item.spec ?? '',
+        epoch: item.epoch ?? 0,
+        writable: item.writable ?? false,
+        fd: fds[i]!,
+      }
+    })
+  } catch (error) {
+    closeAll(fds)
+    throw error
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * What holder and member say to each other, reduced to what decides. The wire (`proto/wire.proto`) carries more
+ * beside it: manifests, descriptors, digests, reasons.
+ */
+
+/** A process in the eyes of a holder. The holder's own member (embedded hosting) has an id like any other. */
+export type Id = number
+export const NOBODY: Id = -1
+
+/** The number of a segment, and of the right to write in it. Strictly increasing; never given twice. */
+export type Epoch = number
+export const NO_EPOCH: Epoch = -1
+
+/**
+ * What a handoff brings: `holder`: listeners, state **and** the registry, the epoch and the control listener
+ * (embedded hosting, where the elder decides until it has released); `member`: listeners and state (daemon).
+ */
+export type Scope = 'holder' | 'member'
+
+export type ToMember =
+  /** Everything is with you: your segment, the elder's way back, and the segment that is written now. */
+  | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
+  /** Stop appending and say where you stopped. */
+  | { readonly kind: 'freeze' }
+  /** The source is sealed: read its tail. */
+  | { readonly kind: 'sealed' }
+  /** Check the seals, accept, and write in this segment. */
+  | { readonly kind: 'commit'; readonly epoch: Epoch }
+  /** Stop accepting, keep the listeners: stand by. */
+  | { readonly kind: 'retire' }
+  /** Accept again; the right to write follows (way back: accept first). */
+  | { readonly kind: 'resume' }
+  /** Accept, and write in this segment. */
+  | { readonly kind: 'reinstate'; readonly epoch: Epoch }
+  /** To the elder: you may not come back any more. To the successor: the elder may not. */
+  | { readonly kind: 'released' }
+  /** You have lost your right. */
+  | { readonly kind: 'fenced' }
+  /** The handoff is off (before Commit). */
+  | { readonly kind: 'abort' }
+
+export type Role = 'ready' | 'serving' | 'frozen' | 'standby' | 'orphan'
+
+export type ToHolder =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'frozen' }
+  | { readonly kind: 'prepared' }
+  | { readonly kind: 'serving'; readonly epoch: Epoch }
+  | { readonly kind: 'abort' }
+  /** I have closed my listeners. */
+  | { readonly kind: 'gone' }
+  /** I lost my channel; where do I stand? `sealed`: my segment is. */
+  | { readonly kind: 'back'; readonly role: Role; readonly epoch: Epoch; readonly sealed: boolean }

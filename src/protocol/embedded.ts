@@ -1,0 +1,91 @@
+/**
+ * Embedded hosting: the holder and its own member in one process, joined by a function call in place of a
+ * channel. What one tells the other happens in place, in order, between the other effects.
+ */
+import type { Epoch, Id } from './conversation.js'
+import {
+  type HolderEffect,
+  type HolderEvent,
+  type HolderState,
+  initialHolder,
+  stepHolder,
+} from './holder-machine.js'
+import { type MemberEffect, type MemberEvent, type MemberState, stepMember } from './member-machine.js'
+import { RULES, type Rules } from './rules.js'
+
+export interface Embedded {
+  /** This process's own id. */
+  readonly self: Id
+  readonly member: MemberState
+  /** Set once this process decides for itself: from the start for the first, from the release on for a successor. */
+  readonly holder: HolderState | null
+}
+
+export type EmbeddedEvent =
+  | { readonly to: 'member'; readonly event: MemberEvent }
+  | { readonly to: 'holder'; readonly event: HolderEvent }
+
+/** `by`: a `send` of the member goes to its elder; a `tell` of the holder goes to a younger process. */
+export type EmbeddedEffect =
+  | { readonly by: 'member'; readonly effect: MemberEffect }
+  | { readonly by: 'holder'; readonly effect: HolderEffect }
+
+export interface EmbeddedStep {
+  readonly state: Embedded
+  readonly effects: readonly EmbeddedEffect[]
+}
+
+export function stepEmbedded(
+  state: Embedded,
+  event: EmbeddedEvent,
+  /** F_GET_SEALS of a segment, now; asked when the holder tells its own member something. */
+  isSealed: (epoch: Epoch) => boolean,
+  rules: Rules = RULES,
+): EmbeddedStep {
+  let current = state
+  const effects: EmbeddedEffect[] = []
+  /** What this very step seals before is sealed by then. */
+  const willBeSealed = (epoch: Epoch): boolean =>
+    isSealed(epoch) ||
+    effects.some(({ effect }) => effect.type === 'seal' && epoch >= effect.from && epoch < effect.below)
+
+  const toMember = (event: MemberEvent): void => {
+    const step = stepMember(current.member, event, rules)
+    current = { ...current, member: step.state }
+    for (const effect of step.effects) {
+      if (effect.type === 'send' && current.member.link === 'local') {
+        // Left by a member that is its own holder: heard at once.
+        if (current.holder !== null)
+          toHolder({ type: 'message', from: current.self, message: effect.message })
+        continue
+      }
+      if (effect.type === 'becomeHolder') {
+        const { epoch, wayBack } = current.member
+        current = {
+          ...current,
+          holder: initialHolder('holder', current.self, epoch, Math.max(epoch, wayBack)),
+        }
+      }
+      effects.push({ by: 'member', effect })
+    }
+  }
+
+  const toHolder = (event: HolderEvent): void => {
+    if (current.holder === null) return
+    const step = stepHolder(current.holder, event, rules)
+    current = { ...current, holder: step.state }
+    for (const effect of step.effects) {
+      if (effect.type === 'tell' && effect.to === current.self) {
+        const epoch = 'epoch' in effect.message ? effect.message.epoch : current.member.epoch
+        toMember({ type: 'message', message: effect.message, sealed: willBeSealed(epoch) })
+      } else {
+        effects.push({ by: 'holder', effect })
+      }
+    }
+  }
+
+  if (event.to === 'holder') toHolder(event.event)
+  // A word of a former elder, on its way when it released or died: it decides nothing here any more.
+  else if (event.event.type !== 'message' || current.member.link !== 'local') toMember(event.event)
+  return { state: current, effects }
+}

@@ -1,0 +1,96 @@
+import type { Role, ToHolder, ToMember } from './conversation.js'
+import type { WireBody, WireEnvelope } from './link.js'
+
+/** Where a state log stands: what both sides compare. */
+export interface StatePosition {
+  readonly epoch: number
+  readonly sequence: number
+  readonly digest: string
+}
+
+export function packToMember(
+  message: Exclude<ToMember, { kind: 'offer' }>,
+  position?: StatePosition,
+): WireBody {
+  switch (message.kind) {
+    case 'freeze':
+      return { freeze: {} }
+    case 'sealed':
+      return { sealed: position === undefined ? {} : { position } }
+    case 'commit':
+      return { commit: { epoch: message.epoch } }
+    case 'retire':
+      return { retire: {} }
+    case 'resume':
+      return { resume: {} }
+    case 'reinstate':
+      return { reinstate: { epoch: message.epoch } }
+    case 'released':
+      return { released: {} }
+    case 'fenced':
+      return { fenced: {} }
+    case 'abort':
+      return { abort: {} }
+  }
+}
+
+export function packToHolder(
+  message: Exclude<ToHolder, { kind: 'abort' | 'back' }>,
+  position: StatePosition,
+): WireBody {
+  switch (message.kind) {
+    case 'ready':
+      return { ready: { position } }
+    case 'frozen':
+      return { frozen: { position } }
+    case 'prepared':
+      return { prepared: { position } }
+    case 'serving':
+      return { serving: { epoch: message.epoch } }
+    case 'gone':
+      return { gone: {} }
+  }
+}
+
+/** What decides, of a message to a member; null for everything else. The Offer is told when its descriptors are there. */
+export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind: 'offer' }> | null {
+  switch (envelope.body) {
+    case 'freeze':
+    case 'sealed':
+    case 'retire':
+    case 'resume':
+    case 'released':
+    case 'fenced':
+    case 'abort':
+      return { kind: envelope.body }
+    case 'commit':
+      return { kind: 'commit', epoch: envelope.commit!.epoch ?? 0 }
+    case 'reinstate':
+      return { kind: 'reinstate', epoch: envelope.reinstate!.epoch ?? 0 }
+    default:
+      return null
+  }
+}
+
+const ROLES: readonly string[] = ['ready', 'serving', 'frozen', 'standby', 'orphan'] satisfies Role[]
+
+/** What decides, of a message to a holder; null for everything else. */
+export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
+  switch (envelope.body) {
+    case 'ready':
+    case 'frozen':
+    case 'prepared':
+    case 'abort':
+    case 'gone':
+      return { kind: envelope.body }
+    case 'serving':
+      return { kind: 'serving', epoch: envelope.serving!.epoch ?? 0 }
+    case 'back': {
+      const back = envelope.back!
+      if (!ROLES.includes(back.role ?? '')) return null
+      return { kind: 'back', role: back.role as Role, epoch: back.epoch ?? 0, sealed: back.sealed ?? false }
+    }
+    default:
+      return null
+  }
+}

@@ -1,0 +1,538 @@
+/**
+ * The holder's side of a handoff, as a pure function. The holder decides who may serve, by sealing segments:
+ * to grant epoch n is to seal every segment below n. It lives in the serving process (embedded) or alone
+ * (daemon); both run this machine. Effects are carried out **in the order given**.
+ */
+import {
+  type Epoch,
+  type Id,
+  NO_EPOCH,
+  NOBODY,
+  type Role,
+  type Scope,
+  type ToHolder,
+  type ToMember,
+} from './conversation.js'
+import { RULES, type Rules } from './rules.js'
+
+export type HolderPhase =
+  | 'idle'
+  /** The joiner has, or is being sent, everything; it is to say Ready. */
+  | 'offering'
+  /** The owner is to say Frozen. */
+  | 'freezing'
+  /** The owner's segment is sealed; the joiner reads its tail and is to say Prepared. */
+  | 'preparing'
+  /** Commit has left; the joiner is to say Serving for the current grant. */
+  | 'committing'
+  /** The owner serves; the elder stands by until the owner has shown health. */
+  | 'probation'
+  /** The owner has been given the right again and is to say Serving; `joiner` is who was turned away from. */
+  | 'returning'
+  /** A restarted daemon: waits until every rights-holder is back or proved dead. */
+  | 'rebuilding'
+  /** Embedded only: the right to decide has gone to the successor. Final. */
+  | 'released'
+
+export interface HolderState {
+  readonly scope: Scope
+  readonly phase: HolderPhase
+  /** Who has the right to write, or had it last. */
+  readonly owner: Id
+  /** Being brought to serve; in `returning`: turned away from. */
+  readonly joiner: Id
+  /** Stands by (probation). */
+  readonly elder: Id
+  /** The owner's segment. */
+  readonly epoch: Epoch
+  /** The segment that is to be confirmed by Serving (or was, in probation). */
+  readonly grant: Epoch
+  /** The owner's (in probation: the elder's) way back. */
+  readonly wayBack: Epoch
+  /** The highest epoch ever made. */
+  readonly top: Epoch
+  /** Given descriptors once, no right any more, and not yet gone or proved dead: no new Offer meanwhile (rule `gone`). */
+  readonly bound: readonly Id[]
+  /** Without a channel at present. */
+  readonly down: readonly Id[]
+  /** Rebuilding: who has come back, with role and epoch. */
+  readonly backs: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
+}
+
+export type HolderEvent =
+  | { readonly type: 'join'; readonly id: Id }
+  | { readonly type: 'message'; readonly from: Id; readonly message: ToHolder }
+  /** The channel ended. */
+  | { readonly type: 'lost'; readonly id: Id }
+  /** Proved dead (never by end of file alone). */
+  | { readonly type: 'dead'; readonly id: Id }
+  /** The deadline of the present phase. */
+  | { readonly type: 'deadline' }
+  /** Probation: heartbeats missing, or an operator wants the elder back. */
+  | { readonly type: 'unhealthy' }
+  /** Probation: its time is over and there is fresh evidence of health. */
+  | { readonly type: 'healthy' }
+  /** Rebuilding: every rights-holder is back or proved dead. */
+  | { readonly type: 'rebuilt' }
+
+export type HolderEffect =
+  | { readonly type: 'tell'; readonly to: Id; readonly message: ToMember }
+  /** Seal every segment with from <= epoch < below. */
+  | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
+  /** Make these segments and share them with every process that may need them, before anybody writes there. */
+  | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
+  /** F_SEAL_SHRINK: the elder may not come back, visible to a successor without a channel. */
+  | { readonly type: 'mark'; readonly epoch: Epoch }
+  /** Answer to a join that cannot be now. */
+  | { readonly type: 'refuse'; readonly id: Id; readonly because: 'busy' | 'bound' }
+  /** A handoff has failed in this phase; somebody else serves on. */
+  | { readonly type: 'failed'; readonly id: Id; readonly phase: HolderPhase }
+
+export interface HolderStep {
+  readonly state: HolderState
+  readonly effects: readonly HolderEffect[]
+}
+
+/** A holder whose owner serves (embedded: itself), or that has none yet (daemon). */
+export function initialHolder(scope: Scope, owner: Id, epoch: Epoch, top: Epoch = epoch): HolderState {
+  return {
+    scope,
+    phase: 'idle',
+    owner,
+    joiner: NOBODY,
+    elder: NOBODY,
+    epoch,
+    grant: NO_EPOCH,
+    wayBack: NO_EPOCH,
+    top,
+    bound: [],
+    down: [],
+    backs: [],
+  }
+}
+
+/** A daemon that was started again and knows nothing. `top`: at or above every epoch that may exist. */
+export function restartedHolder(): HolderState {
+  return { ...initialHolder('member', NOBODY, NO_EPOCH), phase: 'rebuilding' }
+}
+
+const NOTHING: readonly HolderEffect[] = []
+
+export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules = RULES): HolderStep {
+  if (state.phase === 'released') {
+    return event.type === 'join'
+      ? { state, effects: [{ type: 'refuse', id: event.id, because: 'busy' }] }
+      : same(state)
+  }
+  switch (event.type) {
+    case 'join':
+      return onJoin(state, event.id, rules)
+    case 'message':
+      return onMessage(state, event.from, event.message, rules)
+    case 'lost':
+      return onLost(state, event.id, rules)
+    case 'dead':
+      return onDead(state, event.id, rules)
+    case 'deadline':
+      return onDeadline(state, rules)
+    case 'unhealthy':
+      return state.phase === 'probation' ? turnAway(state, rules) : same(state)
+    case 'healthy':
+      return onHealthy(state)
+    case 'rebuilt':
+      return onRebuilt(state, rules)
+  }
+}
+
+function same(state: HolderState): HolderStep {
+  return { state, effects: NOTHING }
+}
+
+function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
+  if (state.phase !== 'idle') return { state, effects: [{ type: 'refuse', id, because: 'busy' }] }
+  if (state.bound.length > 0 && rules.gone)
+    return { state, effects: [{ type: 'refuse', id, because: 'bound' }] }
+  const grant = state.top + 1
+  const wayBack = state.top + 2
+  return {
+    state: { ...state, phase: 'offering', joiner: id, grant, wayBack, top: wayBack },
+    effects: [
+      { type: 'make', epochs: [grant, wayBack] },
+      { type: 'tell', to: id, message: { kind: 'offer', epoch: grant, wayBack, source: state.epoch } },
+    ],
+  }
+}
+
+function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules): HolderStep {
+  switch (message.kind) {
+    case 'ready':
+      if (state.phase !== 'offering' || from !== state.joiner) return same(state)
+      if (state.owner === NOBODY) return prepare(state, rules)
+      return {
+        state: { ...state, phase: 'freezing' },
+        effects: [{ type: 'tell', to: state.owner, message: { kind: 'freeze' } }],
+      }
+    case 'frozen':
+      return state.phase === 'freezing' && from === state.owner ? prepare(state, rules) : same(state)
+    case 'prepared':
+      if (state.phase !== 'preparing' || from !== state.joiner) return same(state)
+      return {
+        state: { ...state, phase: 'committing' },
+        effects: [{ type: 'tell', to: from, message: { kind: 'commit', epoch: state.grant } }],
+      }
+    case 'serving':
+      return onServing(state, from, message.epoch, rules)
+    case 'abort':
+      if (from !== state.joiner) return unbind(state, from)
+      if (beforeCommit(state)) return giveUp(state, rules)
+      return state.phase === 'committing' ? turnAway(state, rules) : same(state)
+    case 'gone':
+      // Of the present owner or joiner it says nothing that their death or silence does not say better.
+      return unbind(state, from)
+    case 'back':
+      return onBack(state, from, message.role, message.epoch, message.sealed, rules)
+  }
+}
+
+function beforeCommit(state: HolderState): boolean {
+  return state.phase === 'offering' || state.phase === 'freezing' || state.phase === 'preparing'
+}
+
+/** The owner's right ends here, before Commit leaves: the seal is the commit and the fence. */
+function prepare(state: HolderState, rules: Rules): HolderStep {
+  return {
+    state: { ...state, phase: 'preparing' },
+    effects: [
+      ...(rules.sealFirst ? [{ type: 'seal', from: 0, below: state.grant } as const] : []),
+      { type: 'tell', to: state.joiner, message: { kind: 'sealed' } },
+    ],
+  }
+}
+
+function onServing(state: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
+  if (epoch !== state.grant) return same(state)
+  if (state.phase === 'committing' && from === state.joiner) {
+    const late: HolderEffect[] = rules.sealFirst ? [] : [{ type: 'seal', from: 0, below: state.grant }]
+    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch }
+    if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
+    return {
+      state: { ...next, phase: 'probation', elder: state.owner },
+      effects: [...late, { type: 'tell', to: state.owner, message: { kind: 'retire' } }],
+    }
+  }
+  if (state.phase === 'returning' && from === state.owner) {
+    const others = [...(state.joiner === NOBODY ? [] : [state.joiner]), ...state.bound]
+    return {
+      state: { ...state, phase: 'idle', joiner: NOBODY, epoch, bound: others },
+      effects: rules.ackBack ? fence(state, others) : NOTHING,
+    }
+  }
+  return same(state)
+}
+
+function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
+  return ids
+    .filter(id => !state.down.includes(id))
+    .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))
+}
+
+/** Any failure before Commit: the joiner's segment is sealed, the owner goes on (rule 2). */
+function giveUp(state: HolderState, rules: Rules): HolderStep {
+  const { joiner, owner, grant, wayBack } = state
+  const effects: HolderEffect[] = [{ type: 'failed', id: joiner, phase: state.phase }]
+  const idle: HolderState = { ...state, phase: 'idle', joiner: NOBODY, bound: [...state.bound, joiner] }
+  const abort: HolderEffect[] = state.down.includes(joiner)
+    ? []
+    : [{ type: 'tell', to: joiner, message: { kind: 'abort' } }]
+  const spoil: HolderEffect[] = rules.thawSeal ? [{ type: 'seal', from: grant, below: grant + 1 }] : []
+  if (owner === NOBODY || state.phase === 'offering') {
+    return {
+      state: idle,
+      effects: [...effects, ...spoil, { type: 'seal', from: wayBack, below: wayBack + 1 }, ...abort],
+    }
+  }
+  // The owner was told to freeze, and its segment may be sealed: it goes on in its way back.
+  return {
+    state: { ...idle, phase: 'returning', grant: wayBack },
+    effects: [
+      ...effects,
+      { type: 'seal', from: 0, below: rules.thawSeal ? wayBack : grant },
+      { type: 'tell', to: owner, message: { kind: 'reinstate', epoch: wayBack } },
+      ...abort,
+    ],
+  }
+}
+
+/** The successor fails after Commit: back to who served before (rules 3 and 4), if that one can. */
+function turnAway(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
+  const committing = state.phase === 'committing'
+  const old = committing ? state.owner : state.elder
+  const newcomer = committing ? state.joiner : state.owner
+  const failed: HolderEffect = { type: 'failed', id: newcomer, phase: state.phase }
+  if (old !== NOBODY && (!state.down.includes(old) || !rules.needOther)) {
+    const returning: HolderState = {
+      ...state,
+      phase: 'returning',
+      owner: old,
+      joiner: newcomerDead ? NOBODY : newcomer,
+      elder: NOBODY,
+      epoch: state.wayBack,
+      grant: state.wayBack,
+    }
+    const effects: HolderEffect[] = [failed]
+    if (rules.acceptFirst) effects.push({ type: 'tell', to: old, message: { kind: 'resume' } })
+    if (rules.deed) effects.push({ type: 'seal', from: 0, below: state.wayBack })
+    effects.push({ type: 'tell', to: old, message: { kind: 'reinstate', epoch: state.wayBack } })
+    if (!rules.ackBack && !newcomerDead)
+      effects.push({ type: 'tell', to: newcomer, message: { kind: 'fenced' } })
+    return { state: returning, effects }
+  }
+  if (newcomerDead) {
+    const effects: HolderEffect[] = [failed, { type: 'seal', from: 0, below: state.wayBack }]
+    const none: HolderState = {
+      ...state,
+      joiner: NOBODY,
+      elder: NOBODY,
+      owner: old,
+      epoch: state.wayBack,
+      grant: state.wayBack,
+    }
+    // The old one lives but has no channel: when it is back it is given the right again.
+    return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
+  }
+  if (committing) return same(state)
+  // Nobody else could serve: keep the one that there is.
+  return {
+    state: {
+      ...state,
+      phase: 'idle',
+      elder: NOBODY,
+      bound: old === NOBODY ? state.bound : [...state.bound, old],
+    },
+    effects: [failed],
+  }
+}
+
+/** The one that was to come back does not: give the right to who was turned away from, in a new segment. */
+function regrant(state: HolderState): HolderStep {
+  const grant = state.top + 1
+  const wayBack = state.top + 2
+  return {
+    state: { ...state, phase: 'committing', grant, wayBack, top: wayBack },
+    effects: [
+      { type: 'make', epochs: [grant, wayBack] },
+      { type: 'seal', from: 0, below: grant },
+      { type: 'tell', to: state.joiner, message: { kind: 'reinstate', epoch: grant } },
+    ],
+  }
+}
+
+function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
+  if (before.down.includes(id) || !knows(before, id)) return same(before)
+  const state: HolderState = { ...before, down: [...before.down, id].sort((a, b) => a - b) }
+  if (id === state.joiner) {
+    if (beforeCommit(state)) return giveUp(state, rules)
+    if (state.phase === 'committing') return turnAway(state, rules)
+    return same(state)
+  }
+  if (id === state.owner) {
+    if (state.phase === 'probation') return turnAway(state, rules)
+    if (state.phase === 'returning' && state.joiner !== NOBODY) return regrant(state)
+  }
+  return same(state)
+}
+
+function knows(state: HolderState, id: Id): boolean {
+  return (
+    id === state.owner ||
+    id === state.joiner ||
+    id === state.elder ||
+    state.bound.includes(id) ||
+    state.backs.some(b => b.id === id)
+  )
+}
+
+function unbind(state: HolderState, id: Id): HolderStep {
+  if (!state.bound.includes(id)) return same(state)
+  return { state: { ...state, bound: state.bound.filter(b => b !== id) }, effects: NOTHING }
+}
+
+function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
+  if (!knows(before, id)) return same(before)
+  const state: HolderState = {
+    ...before,
+    bound: before.bound.filter(b => b !== id),
+    down: before.down.filter(d => d !== id),
+    backs: before.backs.filter(b => b.id !== id),
+  }
+  if (id === state.joiner) {
+    if (beforeCommit(state)) {
+      const step = giveUp({ ...state, down: [...state.down, id] }, rules)
+      return { state: forget(step.state, id), effects: step.effects }
+    }
+    if (state.phase === 'committing') return turnAway(state, rules, true)
+    return { state: { ...state, joiner: NOBODY }, effects: NOTHING }
+  }
+  if (id === state.elder) return { state: { ...state, phase: 'idle', elder: NOBODY }, effects: NOTHING }
+  if (id === state.owner) return onOwnerDead(state, rules)
+  return { state, effects: NOTHING }
+}
+
+function forget(state: HolderState, id: Id): HolderState {
+  return { ...state, bound: state.bound.filter(b => b !== id), down: state.down.filter(d => d !== id) }
+}
+
+function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
+  const orphaned: HolderState = { ...state, owner: NOBODY }
+  switch (state.phase) {
+    case 'probation':
+      return turnAway(state, rules, true)
+    case 'returning':
+      return state.joiner === NOBODY
+        ? { state: { ...orphaned, phase: 'idle' }, effects: NOTHING }
+        : regrant(orphaned)
+    case 'freezing':
+      return prepare(orphaned, rules)
+    case 'idle':
+    case 'offering':
+      return { state: orphaned, effects: [{ type: 'seal', from: 0, below: state.epoch + 1 }] }
+    default:
+      return { state: orphaned, effects: NOTHING }
+  }
+}
+
+function onDeadline(state: HolderState, rules: Rules): HolderStep {
+  switch (state.phase) {
+    case 'freezing':
+      // Freeze has a deadline of its own, and it is the holder's: seal whether Frozen came or not.
+      return rules.forceSeal ? prepare(state, rules) : giveUp(state, rules)
+    case 'offering':
+    case 'preparing':
+      return giveUp(state, rules)
+    case 'committing':
+      return turnAway(state, rules)
+    default:
+      return same(state)
+  }
+}
+
+function onHealthy(state: HolderState): HolderStep {
+  if (state.phase !== 'probation') return same(state)
+  if (state.scope === 'holder') {
+    return {
+      state: { ...state, phase: 'released' },
+      effects: [
+        { type: 'mark', epoch: state.epoch },
+        { type: 'tell', to: state.owner, message: { kind: 'released' } },
+        { type: 'tell', to: state.elder, message: { kind: 'released' } },
+      ],
+    }
+  }
+  return {
+    state: { ...state, phase: 'idle', elder: NOBODY, bound: [...state.bound, state.elder] },
+    effects: [{ type: 'tell', to: state.elder, message: { kind: 'released' } }],
+  }
+}
+
+function onBack(
+  before: HolderState,
+  id: Id,
+  role: Role,
+  epoch: Epoch,
+  sealed: boolean,
+  rules: Rules,
+): HolderStep {
+  const state: HolderState = { ...before, down: before.down.filter(d => d !== id) }
+  switch (state.phase) {
+    case 'rebuilding': {
+      const backs = [...state.backs.filter(b => b.id !== id), { id, role, epoch }].sort((a, b) => a.id - b.id)
+      const known: HolderState = { ...state, backs }
+      return rules.rebuildWaits ? { state: known, effects: NOTHING } : onRebuilt(known, rules)
+    }
+    case 'idle':
+    case 'offering':
+      if (id === state.owner)
+        return sealed && state.phase === 'idle'
+          ? reinstate(state)
+          : sealed
+            ? giveUpThen(state, rules)
+            : same(state)
+      break
+    case 'freezing':
+    case 'preparing':
+      if (id === state.owner) return same(state)
+      break
+    case 'committing':
+      if (id === state.owner) return same(state)
+      if (id === state.joiner) {
+        if (role === 'ready') {
+          return {
+            state,
+            effects: [{ type: 'tell', to: id, message: { kind: 'commit', epoch: state.grant } }],
+          }
+        }
+        if (epoch === state.grant) return onServing(state, id, epoch, rules)
+        return {
+          state,
+          effects: [{ type: 'tell', to: id, message: { kind: 'reinstate', epoch: state.grant } }],
+        }
+      }
+      break
+    case 'probation':
+      if (id === state.elder)
+        return { state, effects: [{ type: 'tell', to: id, message: { kind: 'retire' } }] }
+      if (id === state.owner) return same(state)
+      break
+    case 'returning':
+      if (id === state.owner) {
+        return {
+          state,
+          effects: [{ type: 'tell', to: id, message: { kind: 'reinstate', epoch: state.grant } }],
+        }
+      }
+      if (id === state.joiner) return same(state)
+      break
+    case 'released':
+      return same(state)
+  }
+  return { state: bind(state, id), effects: [{ type: 'tell', to: id, message: { kind: 'fenced' } }] }
+}
+
+function bind(state: HolderState, id: Id): HolderState {
+  return state.bound.includes(id) ? state : { ...state, bound: [...state.bound, id] }
+}
+
+/** Give the owner, whose segment is sealed, a new one. */
+function reinstate(state: HolderState): HolderStep {
+  const grant = state.top + 1
+  return {
+    state: { ...state, phase: 'returning', joiner: NOBODY, grant, wayBack: grant, epoch: grant, top: grant },
+    effects: [
+      { type: 'make', epochs: [grant] },
+      { type: 'seal', from: 0, below: grant },
+      { type: 'tell', to: state.owner, message: { kind: 'reinstate', epoch: grant } },
+    ],
+  }
+}
+
+function giveUpThen(state: HolderState, rules: Rules): HolderStep {
+  const first = giveUp(state, rules)
+  const second = reinstate(first.state)
+  return { state: second.state, effects: [...first.effects, ...second.effects] }
+}
+
+function onRebuilt(state: HolderState, rules: Rules): HolderStep {
+  if (state.phase !== 'rebuilding') return same(state)
+  const serves = (role: Role): number => (role === 'serving' || role === 'frozen' ? 1 : 0)
+  const best = [...state.backs].sort((a, b) => serves(b.role) - serves(a.role) || b.epoch - a.epoch)[0]
+  if (best === undefined) return { state: { ...state, phase: 'idle', backs: [] }, effects: NOTHING }
+  const others = state.backs.filter(b => b.id !== best.id).map(b => b.id)
+  // Above everything that anybody could have been given: the way back of the highest epoch that came back.
+  const top = Math.max(state.top, ...state.backs.map(b => b.epoch + 2))
+  const step = reinstate({ ...state, owner: best.id, top, backs: [] })
+  const effects = rules.sealRest ? step.effects : step.effects.filter(e => e.type !== 'seal')
+  return {
+    state: { ...step.state, joiner: others[0] ?? NOBODY, bound: others.slice(1) },
+    effects,
+  }
+}

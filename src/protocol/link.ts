@@ -1,0 +1,184 @@
+import type { Channel } from '../channel/channel.js'
+import { deadlineError } from '../channel/deadline.js'
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { fdbroker } from '../proto/wire.js'
+import { type BundleItem, packBundle, unpackFds } from './bundle.js'
+
+const { Envelope } = fdbroker.wire
+export type WireEnvelope = fdbroker.wire.Envelope
+export type WireBody = fdbroker.wire.Envelope.$Properties
+
+/** Descriptors that one bundle may bring before its end: a peer cannot make us hold more. */
+const MAX_BUNDLE_FDS = 100_000
+/** Batches on the way before the first must have been acknowledged. */
+const BATCH_WINDOW = 2
+
+export interface LinkHandler {
+  /** One message. Descriptors come by {@link bundle}; any that come otherwise are closed, except the Hello's and Welcome's pidfd. */
+  message(envelope: WireEnvelope, fds: OwnedFd[]): void
+  /** A whole bundle, every descriptor of it verified. The handler owns them. */
+  bundle(items: BundleItem[]): void
+  /** What arrived is not what was announced, or cannot be understood. The link stays; the handler decides. */
+  broken(error: FdbError): void
+  /** The channel has ended (not by our own close). */
+  end(error: FdbError | null): void
+}
+
+/** A channel on which Envelopes travel, and bundles of descriptors that are acknowledged batch by batch. */
+export class Link {
+  readonly channel: Channel
+  #handler: LinkHandler | null = null
+  #incoming: BundleItem[] = []
+  #acks = new Map<number, () => void>()
+  #ended: FdbError | null | undefined
+  #onEnd = new Set<() => void>()
+
+  constructor(channel: Channel) {
+    this.channel = channel
+  }
+
+  /** Begins to read; called again, it changes who is told. */
+  start(handler: LinkHandler): void {
+    const first = this.#handler === null
+    this.#handler = handler
+    if (!first) return
+    this.channel.start({
+      message: (payload, fds) => this.#onFrame(payload, fds),
+      end: error => this.#onChannelEnd(error),
+    })
+  }
+
+  get open(): boolean {
+    return this.#ended === undefined
+  }
+
+  /** Milliseconds since anything arrived. */
+  get idleMs(): number {
+    return this.channel.idleMs
+  }
+
+  /** Resolves when the kernel has it. `fds` are borrowed until then. */
+  send(body: WireBody, fds?: readonly OwnedFd[]): Promise<void> {
+    return this.channel.send(Envelope.encode(body).finish(), fds)
+  }
+
+  /** As {@link send}, for what needs no answer: a channel that cannot take it has ended, and its end is told. */
+  tell(body: WireBody): void {
+    this.send(body).catch(() => {})
+  }
+
+  /**
+   * Sends descriptors, borrowed until it resolves: when the peer has acknowledged every batch as verified.
+   * Rejects with ERR_FDB_DEADLINE after `timeoutMs`, ERR_FDB_CHANNEL_CLOSED when the link ends before.
+   */
+  async sendBundle(items: readonly BundleItem[], timeoutMs: number): Promise<void> {
+    const until = performance.now() + timeoutMs
+    const waiting: Promise<void>[] = []
+    for (const { message, fds } of packBundle(items)) {
+      const acknowledged = new Promise<void>(resolve => this.#acks.set(message.index ?? 0, resolve))
+      waiting.push(acknowledged)
+      await this.send({ fds: message }, fds)
+      if (waiting.length >= BATCH_WINDOW) await this.#within(waiting.shift()!, until, timeoutMs)
+    }
+    for (const ack of waiting) await this.#within(ack, until, timeoutMs)
+  }
+
+  #within(promise: Promise<void>, until: number, timeoutMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        clearTimeout(timer)
+        this.#onEnd.delete(ended)
+      }
+      const ended = () => {
+        done()
+        reject(
+          new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the peer left before it acknowledged the descriptors', {
+            cause: this.#ended,
+          }),
+        )
+      }
+      const timer = setTimeout(
+        () => {
+          done()
+          reject(deadlineError('the acknowledgement of the descriptors', timeoutMs))
+        },
+        Math.max(0, until - performance.now()),
+      )
+      if (!this.open) return ended()
+      this.#onEnd.add(ended)
+      promise.then(() => {
+        done()
+        resolve()
+      })
+    })
+  }
+
+  /** Closes at once; no callback follows. Idempotent. */
+  close(): void {
+    this.#finish(null)
+    void this.channel.close()
+  }
+
+  #onChannelEnd(error: FdbError | null): void {
+    if (!this.open) return
+    this.#finish(error)
+    this.#handler?.end(error)
+  }
+
+  #finish(error: FdbError | null): void {
+    if (!this.open) return
+    this.#ended = error
+    closeAll(this.#incoming.map(item => item.fd))
+    this.#incoming = []
+    for (const tell of [...this.#onEnd]) tell()
+  }
+
+  #onFrame(payload: Buffer, fds: OwnedFd[]): void {
+    let envelope: WireEnvelope
+    try {
+      envelope = Envelope.decode(payload)
+    } catch (cause) {
+      closeAll(fds)
+      this.#handler?.broken(
+        new FdbError(
+          'ERR_FDB_MESSAGE',
+          `the peer sent ${payload.length} bytes that are no message of this protocol`,
+          { cause },
+        ),
+      )
+      return
+    }
+    if (envelope.fds) this.#onFds(envelope.fds, fds)
+    else if (envelope.fdsAck) {
+      closeAll(fds)
+      const index = envelope.fdsAck.index ?? 0
+      this.#acks.get(index)?.()
+      this.#acks.delete(index)
+    } else this.#handler?.message(envelope, fds)
+  }
+
+  #onFds(message: NonNullable<WireEnvelope['fds']>, fds: OwnedFd[]): void {
+    try {
+      if (this.#incoming.length + fds.length > MAX_BUNDLE_FDS) {
+        closeAll(fds)
+        throw new FdbError(
+          'ERR_FDB_FDS_MANY',
+          `the peer sent more than ${MAX_BUNDLE_FDS} descriptors in one bundle`,
+        )
+      }
+      const items = unpackFds(message, fds)
+      this.#incoming.push(...items)
+    } catch (error) {
+      closeAll(this.#incoming.map(item => item.fd))
+      this.#incoming = []
+      this.#handler?.broken(error as FdbError)
+      return
+    }
+    this.tell({ fdsAck: { index: message.index ?? 0, verified: fds.length } })
+    if (!message.last) return
+    const items = this.#incoming
+    this.#incoming = []
+    this.#handler?.bundle(items)
+  }
+}

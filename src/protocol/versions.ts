@@ -1,0 +1,13 @@
+/** Versions of the conversation that this build speaks. The highest common one is used. */
+export interface VersionRange {
+  readonly min: number
+  readonly max: number
+}
+
+export const VERSIONS: VersionRange = { min: 1, max: 1 }
+
+/** The highest version in both ranges, or null when they do not meet. */
+export function negotiate(ours: VersionRange, theirs: VersionRange): number | null {
+  const highest = Math.min(ours.max, theirs.max)
+  return highest >= Math.max(ours.min, theirs.min) ? highest : null
+}

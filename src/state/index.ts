@@ -1,0 +1,22 @@
+export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
+export { Digest } from './digest.js'
+export { DEFAULT_LIMITS, type StateLimits } from './limits.js'
+export {
+  type DecodedChange,
+  type DecodedRecord,
+  type ReadEnd,
+  type ReadOptions,
+  readSegment,
+} from './reader.js'
+export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
+export type { BulkChange, Section, WriteOptions } from './section.js'
+export type { ChangeListener, SectionChange } from './section-store.js'
+export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
+export {
+  type Position,
+  type SectionDigest,
+  StateLog,
+  type StateLogger,
+  type StateLogOptions,
+  type StateStats,
+} from './state-log.js'

@@ -1,0 +1,71 @@
+import { FdbError } from '../errors.js'
+
+/** Every bound of the state log. All are checked before memory is spent. */
+export interface StateLimits {
+  /** The most bytes of one record (a bulk is one record). */
+  recordBytes: number
+  /** The most changes of one record. */
+  changesPerRecord: number
+  /** The most bytes of one segment; offsets are kept in 32 bits, so never above 4 GiB - 1. */
+  segmentBytes: number
+  /** The most bytes of a key, in UTF-8. */
+  keyBytes: number
+  /** The most bytes of a section's name, in UTF-8. */
+  sectionNameBytes: number
+  sections: number
+  /** Changes that wait to be appended (while paused, fenced, or before this log writes at all). */
+  waitingBytes: number
+  waitingWrites: number
+  /**
+   * Request ids remembered: a retry is recognised until this many later requests were made, however long
+   * that takes, and across upgrades and compactions.
+   */
+  requests: number
+  requestBytes: number
+}
+
+export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
+  recordBytes: 16 * 1024 * 1024,
+  changesPerRecord: 500_000,
+  segmentBytes: 0xffff_ffff,
+  keyBytes: 65_535,
+  sectionNameBytes: 255,
+  sections: 1024,
+  waitingBytes: 32 * 1024 * 1024,
+  waitingWrites: 65_536,
+  requests: 65_536,
+  requestBytes: 255,
+})
+
+export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<StateLimits> {
+  const limits = { ...DEFAULT_LIMITS, ...given }
+  for (const [name, value] of Object.entries(limits)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new FdbError(
+        'ERR_FDB_OPTION',
+        `state limit "${name}" is ${String(value)}; give a whole number of at least 1`,
+      )
+    }
+  }
+  if (mostBodyBytes(limits) < 1) {
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      `state limit "recordBytes" is ${limits.recordBytes}, less than the frame of a record; give at least 4096`,
+    )
+  }
+  limits.segmentBytes = Math.min(limits.segmentBytes, DEFAULT_LIMITS.segmentBytes)
+  return limits
+}
+
+/** What is left of a record for changes: epoch, sequence, request id and a schema may stand before them. */
+export function mostBodyBytes(limits: StateLimits): number {
+  return limits.recordBytes - 512 - limits.requestBytes - limits.sectionNameBytes
+}
+
+export function overLimit(what: string, got: number, limit: keyof StateLimits, most: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_LIMIT',
+    `${what} is ${got}, the limit "${limit}" is ${most}; raise the limit in every process that reads this log, or make it smaller`,
+    { details: { limit, most, got } },
+  )
+}

@@ -1,0 +1,240 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { crc32 } from 'node:zlib'
+import { FdbError } from '../errors.js'
+import { native } from '../native.js'
+import { FRAME_HEADER } from './frame.js'
+import { limitsFrom, overLimit, type StateLimits } from './limits.js'
+import {
+  emptyChange,
+  MalformedRecord,
+  type ScannedRecord,
+  type StoredSchema,
+  scanChange,
+  scanRecord,
+} from './records.js'
+import type { Segment } from './segment.js'
+import { aborted } from './slices.js'
+
+/** The most bytes of one pread. */
+const CHUNK = 256 * 1024
+
+/** A record in the reader's buffer: valid until the reader is asked for the next. */
+export interface FoundRecord {
+  record: ScannedRecord
+  buffer: Buffer
+  /** File offset of the buffer's first byte. */
+  base: number
+  /** File offset of the record's frame, and of what follows it. */
+  offset: number
+  next: number
+}
+
+/** Where reading stopped. */
+export interface ReadEnd {
+  /** File offset behind the last whole record. */
+  position: number
+  /** Bytes follow that are no whole record: the tail of a writer that is writing, or was killed. */
+  torn: boolean
+}
+
+export interface FrameOptions {
+  /** File offset to start from; default the first record. */
+  from?: number
+  /** The sequence of the record before; unknown when absent. */
+  after?: number | undefined
+  /** Somebody may be writing to it now; default: it is not sealed. */
+  live?: boolean
+  limits: StateLimits
+}
+
+export function damaged(segment: Segment, offset: number, after: number | undefined, why: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_DAMAGED',
+    `the segment of epoch ${segment.epoch} is damaged at offset ${offset}, after sequence ${after ?? 'unknown'}: ${why}; ` +
+      'use the records before it, or another copy',
+    { details: { epoch: segment.epoch, offset, sequence: after } },
+  )
+}
+
+/**
+ * Reads the records of a segment up to the size that it has now, by pread, checksum first. Yields a record, or
+ * `undefined` where the work may be interrupted. Nothing is allocated that a length in the file merely claims.
+ *
+ * What ends the log without an error (`torn`): fewer bytes than the frame says, a length of zero, a wrong
+ * checksum in the very last frame; and in a segment that is not sealed any wrong checksum, as its writer may be in the
+ * middle of it. Everything else is ERR_FDB_STATE_DAMAGED: a wrong checksum with more behind it in a sealed
+ * segment, what is no record under a right checksum, a record of another epoch, a sequence that is not one more
+ * than the last.
+ */
+export function* recordsOf(
+  segment: Segment,
+  options: FrameOptions,
+): Generator<FoundRecord | undefined, ReadEnd> {
+  const { limits } = options
+  const live = options.live ?? !segment.sealed
+  const size = segment.size()
+  let after = options.after
+  let position = options.from ?? segment.start
+  if (size > limits.segmentBytes) {
+    throw overLimit(`the segment of epoch ${segment.epoch}`, size, 'segmentBytes', limits.segmentBytes)
+  }
+  if (position >= size) return { position, torn: false }
+
+  const window = Buffer.allocUnsafe(Math.min(CHUNK, size - position))
+  let base = position
+  let filled = 0
+  const fill = (from: number) => {
+    base = from
+    filled = native.pread(segment.fd.raw, window, 0, Math.min(window.length, size - from), from)
+  }
+  while (position < size) {
+    if (size - position < FRAME_HEADER) return { position, torn: true }
+    if (position - base + FRAME_HEADER > filled) {
+      fill(position)
+      if (filled < FRAME_HEADER) return { position, torn: true }
+      yield
+    }
+    let start = position - base
+    const length = window.readUInt32LE(start)
+    const checksum = window.readUInt32LE(start + 4)
+    if (length === 0) return { position, torn: true }
+    const next = position + FRAME_HEADER + length
+    if (length > limits.recordBytes) {
+      if (next <= size)
+        throw overLimit(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
+      throw damaged(segment, position, after, `a record of ${length} bytes where ${size - position} are left`)
+    }
+    if (next > size) return { position, torn: true }
+
+    let buffer = window
+    let bufferBase = base
+    let sum: number
+    if (next - base <= filled || FRAME_HEADER + length <= window.length) {
+      if (next - base > filled) {
+        fill(position)
+        start = 0
+        bufferBase = base
+        if (filled < FRAME_HEADER + length) return { position, torn: true }
+        yield
+      }
+      start += FRAME_HEADER
+      sum = crc32(window.subarray(start, start + length))
+    } else {
+      buffer = Buffer.allocUnsafe(length)
+      bufferBase = position + FRAME_HEADER
+      start = 0
+      sum = 0
+      for (let got = 0; got < length; ) {
+        const n = native.pread(segment.fd.raw, buffer, got, Math.min(CHUNK, length - got), bufferBase + got)
+        if (n === 0) return { position, torn: true }
+        sum = crc32(buffer.subarray(got, got + n), sum)
+        got += n
+        yield
+      }
+    }
+    if (sum !== checksum) {
+      if (live || next === size) return { position, torn: true }
+      throw damaged(segment, position, after, `wrong checksum, and ${size - next} bytes behind it`)
+    }
+    let record: ScannedRecord
+    try {
+      record = scanRecord(buffer, start, start + length, limits)
+    } catch (error) {
+      if (error instanceof MalformedRecord) throw damaged(segment, position, after, error.message)
+      throw error
+    }
+    checkPlace(segment, position, after, record)
+    yield { record, buffer, base: bufferBase, offset: position, next }
+    after = record.sequence
+    position = next
+  }
+  return { position, torn: false }
+}
+
+function checkPlace(
+  segment: Segment,
+  position: number,
+  after: number | undefined,
+  record: ScannedRecord,
+): void {
+  const { epoch, sequence } = record
+  if (epoch !== segment.epoch) {
+    throw damaged(segment, position, after, `a record of epoch ${epoch}`)
+  }
+  if (after === undefined) return
+  if (segment.kind === 'snapshot') {
+    if (sequence !== after)
+      throw damaged(segment, position, after, `sequence ${sequence} in the same snapshot`)
+  } else if (sequence !== after + 1) {
+    const why =
+      sequence > after ? `${sequence - after - 1} records are missing` : 'a record that was there before'
+    throw damaged(segment, position, after, `sequence ${sequence}: ${why}`)
+  }
+}
+
+export interface DecodedChange {
+  section: string
+  op: number
+  key: string
+  value: Uint8Array
+  version: number
+}
+
+export interface DecodedRecord {
+  offset: number
+  epoch: number
+  sequence: number
+  request: string
+  changes: DecodedChange[]
+  schemas: StoredSchema[]
+}
+
+export interface ReadOptions {
+  from?: number
+  after?: number
+  sliceMs?: number
+  signal?: AbortSignal
+  limits?: Partial<StateLimits>
+}
+
+/** The records of a segment as objects, for tools and tests; turns of the event loop are bounded by `sliceMs`. */
+export async function* readSegment(
+  segment: Segment,
+  options: ReadOptions = {},
+): AsyncGenerator<DecodedRecord, ReadEnd> {
+  const { sliceMs = 3, signal } = options
+  const frames = recordsOf(segment, { ...options, limits: limitsFrom(options.limits) })
+  let started = performance.now()
+  for (;;) {
+    if (signal?.aborted) throw aborted(signal)
+    const step = frames.next()
+    if (step.done) return step.value
+    if (step.value) yield decodeRecord(segment, step.value)
+    if (performance.now() - started >= sliceMs) {
+      await nextTurn()
+      started = performance.now()
+    }
+  }
+}
+
+function decodeRecord(segment: Segment, found: FoundRecord): DecodedRecord {
+  const { record, buffer, offset } = found
+  const { epoch, sequence, request, schemas } = record
+  const changes: DecodedChange[] = []
+  const change = emptyChange()
+  for (let i = 0; i < record.changes.length; i += 2) {
+    try {
+      scanChange(buffer, record.changes[i]!, record.changes[i + 1]!, change)
+    } catch (error) {
+      throw damaged(segment, offset, sequence - 1, (error as Error).message)
+    }
+    changes.push({
+      section: buffer.toString('utf8', change.sectionStart, change.sectionEnd),
+      op: change.op,
+      key: buffer.toString('utf8', change.keyStart, change.keyEnd),
+      value: Uint8Array.prototype.slice.call(buffer, change.valueStart, change.valueEnd),
+      version: change.version,
+    })
+  }
+  return { offset, epoch, sequence, request, changes, schemas }
+}

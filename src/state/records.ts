@@ -1,0 +1,244 @@
+import { fdbroker } from '../proto/state.js'
+import type { StateLimits } from './limits.js'
+
+const { Record: RecordMessage, SectionSchema } = fdbroker.state
+
+export const PUT = fdbroker.state.Change.Op.PUT
+export const DELETE = fdbroker.state.Change.Op.DELETE
+export const CLEAR = fdbroker.state.Change.Op.CLEAR
+
+/** What the payload of a frame says is not a record; the caller knows where and makes the error. */
+export class MalformedRecord extends Error {}
+
+export interface StoredSchema {
+  name: string
+  version: number
+  minReader: number
+  codec: string
+  secret: boolean
+}
+
+/** A record whose changes stay where they are: offsets into the buffer it was scanned from. */
+export interface ScannedRecord {
+  epoch: number
+  sequence: number
+  request: string
+  /** Start and end of each encoded Change, alternating. */
+  changes: number[]
+  schemas: StoredSchema[]
+  requests: string[]
+  end: { entries: number; digest: string } | null
+}
+
+/** One Change in place: offsets into the buffer. */
+export interface ScannedChange {
+  op: number
+  version: number
+  sectionStart: number
+  sectionEnd: number
+  keyStart: number
+  keyEnd: number
+  valueStart: number
+  valueEnd: number
+}
+
+export function emptyChange(): ScannedChange {
+  return {
+    op: PUT,
+    version: 0,
+    sectionStart: 0,
+    sectionEnd: 0,
+    keyStart: 0,
+    keyEnd: 0,
+    valueStart: 0,
+    valueEnd: 0,
+  }
+}
+
+export interface NewChange {
+  section: string
+  op: number
+  key: string
+  value?: Uint8Array | undefined
+  version: number
+}
+
+/*
+ * Encoding. Protobuf messages concatenate: an envelope (epoch, sequence, request) and a body (changes, schemas)
+ * that were encoded apart are one Record side by side. So a body is encoded when a change is made, and its
+ * place in the log (epoch and sequence) is added when it is appended.
+ */
+
+export function encodeBody(changes: NewChange[]): Uint8Array {
+  return RecordMessage.encode({ changes: changes as fdbroker.state.Change.$Properties[] }).finish()
+}
+
+export function encodeSchema(schema: StoredSchema): Uint8Array {
+  return RecordMessage.encode({ schemas: [schema] }).finish()
+}
+
+export function encodeEnvelope(envelope: fdbroker.state.Record.$Properties): Uint8Array {
+  return RecordMessage.encode(envelope).finish()
+}
+
+/** The tag and length that stand before an encoded Change in a Record (to copy changes without decoding them). */
+export function changePrefix(length: number): Uint8Array {
+  const bytes = [(4 << 3) | LEN]
+  let rest = length
+  for (; rest > 127; rest >>>= 7) bytes.push((rest & 127) | 128)
+  bytes.push(rest)
+  return Uint8Array.from(bytes)
+}
+
+/*
+ * Decoding. The generated decoder makes an object of every change; a million of them cost a second and a gigabyte
+ * where a few bytes each can make them. So records are scanned in place: fields that are not known are
+ * skipped and stay in the log, and nothing is allocated that the number of bytes does not justify.
+ */
+
+const VARINT = 0
+const FIXED64 = 1
+const LEN = 2
+const FIXED32 = 5
+const MAX_SCHEMAS = 4096
+const MAX_REQUESTS = 1_000_000
+
+/** A position in a buffer; a module-wide one, as nothing here calls back. */
+let at = 0
+
+function varint(buffer: Buffer, end: number): number {
+  let value = 0
+  let factor = 1
+  for (let i = 0; i < 10; i++) {
+    if (at >= end) throw new MalformedRecord('a number runs over its end')
+    const byte = buffer[at++]!
+    value += (byte & 127) * factor
+    if (byte < 128) {
+      if (value > Number.MAX_SAFE_INTEGER) throw new MalformedRecord('a number above 2^53 - 1')
+      return value
+    }
+    factor *= 128
+  }
+  throw new MalformedRecord('a number of more than 10 bytes')
+}
+
+function lengthOf(buffer: Buffer, end: number): number {
+  const length = varint(buffer, end)
+  if (length > end - at) throw new MalformedRecord(`a field of ${length} bytes where ${end - at} are left`)
+  return length
+}
+
+/** Skips a field whose number is not known. Groups (wire types 3 and 4) are refused: nothing writes them. */
+function skip(buffer: Buffer, wire: number, end: number): void {
+  if (wire === VARINT) varintSkip(buffer, end)
+  else if (wire === LEN) at += lengthOf(buffer, end)
+  else if (wire === FIXED64) at += 8
+  else if (wire === FIXED32) at += 4
+  else throw new MalformedRecord(`wire type ${wire}`)
+  if (at > end) throw new MalformedRecord('a field runs over its end')
+}
+
+function varintSkip(buffer: Buffer, end: number): void {
+  for (let i = 0; i < 10; i++) {
+    if (at >= end) break
+    if (buffer[at++]! < 128) return
+  }
+  throw new MalformedRecord('a number runs over its end')
+}
+
+function text(buffer: Buffer, end: number): string {
+  const length = lengthOf(buffer, end)
+  at += length
+  return buffer.toString('utf8', at - length, at)
+}
+
+/** Scans a Record in `buffer` from `start` to `end`. Its changes are not looked into: {@link scanChange} does. */
+export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
+  const record: ScannedRecord = {
+    epoch: 0,
+    sequence: 0,
+    request: '',
+    changes: [],
+    schemas: [],
+    requests: [],
+    end: null,
+  }
+  at = start
+  while (at < end) {
+    const tag = varint(buffer, end)
+    if (tag === ((4 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      if (record.changes.length >= 2 * limits.changesPerRecord) {
+        throw new MalformedRecord(
+          `more than ${limits.changesPerRecord} changes, the limit "changesPerRecord"; raise it if they are real`,
+        )
+      }
+      record.changes.push(at, at + length)
+      at += length
+    } else if (tag === ((1 << 3) | VARINT)) record.epoch = varint(buffer, end)
+    else if (tag === ((2 << 3) | VARINT)) record.sequence = varint(buffer, end)
+    else if (tag === ((3 << 3) | LEN)) record.request = text(buffer, end)
+    else if (tag === ((5 << 3) | LEN)) {
+      if (record.schemas.length >= MAX_SCHEMAS) throw new MalformedRecord(`more than ${MAX_SCHEMAS} schemas`)
+      const length = lengthOf(buffer, end)
+      record.schemas.push(decodeSchema(buffer.subarray(at, at + length)))
+      at += length
+    } else if (tag === ((6 << 3) | LEN)) {
+      if (record.requests.length >= MAX_REQUESTS)
+        throw new MalformedRecord(`more than ${MAX_REQUESTS} requests`)
+      record.requests.push(text(buffer, end))
+    } else if (tag === ((7 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      record.end = decodeEnd(buffer.subarray(at, at + length))
+      at += length
+    } else if (tag >= 1 << 3) skip(buffer, tag & 7, end)
+    else throw new MalformedRecord('field number 0')
+  }
+  return record
+}
+
+/** Scans a Change in place, into an object of the caller. */
+export function scanChange(buffer: Buffer, start: number, end: number, into: ScannedChange): ScannedChange {
+  into.op = PUT
+  into.version = 0
+  into.sectionStart = into.sectionEnd = into.keyStart = into.keyEnd = into.valueStart = into.valueEnd = start
+  at = start
+  while (at < end) {
+    const tag = varint(buffer, end)
+    if (tag === ((1 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      into.sectionStart = at
+      into.sectionEnd = at += length
+    } else if (tag === ((3 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      into.keyStart = at
+      into.keyEnd = at += length
+    } else if (tag === ((4 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      into.valueStart = at
+      into.valueEnd = at += length
+    } else if (tag === ((2 << 3) | VARINT)) into.op = varint(buffer, end)
+    else if (tag === ((5 << 3) | VARINT)) into.version = varint(buffer, end)
+    else if (tag >= 1 << 3) skip(buffer, tag & 7, end)
+    else throw new MalformedRecord('field number 0')
+  }
+  return into
+}
+
+function decodeSchema(bytes: Uint8Array): StoredSchema {
+  const { name, version, minReader, codec, secret } = guarded(() => SectionSchema.decode(bytes))
+  return { name, version, minReader, codec, secret }
+}
+
+function decodeEnd(bytes: Uint8Array): { entries: number; digest: string } {
+  const { entries, digest } = guarded(() => fdbroker.state.End.decode(bytes))
+  return { entries, digest }
+}
+
+function guarded<T>(decode: () => T): T {
+  try {
+    return decode()
+  } catch (error) {
+    throw new MalformedRecord((error as Error).message)
+  }
+}

@@ -1,0 +1,79 @@
+import { FdbError } from '../errors.js'
+import type { Codec } from './codec.js'
+import type { StoredSchema } from './records.js'
+
+export interface SectionOptions<T> {
+  /** Version of the values' schema, from 1. Raise it when an older reader would misread or need to know. */
+  version: number
+  /** The lowest version whose reader may read what this version writes; default 1: all. */
+  minReader?: number
+  codec: Codec<T>
+  /** Called with what was decoded and with what is to be put; throws when it is not acceptable. */
+  validate?: (value: T) => void
+  /** Values are never logged and not shown by the tools unless asked. */
+  secret?: boolean
+  /** Decoded values kept in memory; default 1024, 0 for none. */
+  cache?: number
+}
+
+export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
+  readonly minReader: number
+  readonly secret: boolean
+  readonly cache: number
+}
+
+/** Checks and fixes the schema of a section. One schema may be used for several sections. */
+export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
+  const { version, minReader = 1 } = options
+  if (!Number.isInteger(version) || version < 1 || version > 0xffff_ffff) {
+    throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${version}; give a whole number from 1`)
+  }
+  if (!Number.isInteger(minReader) || minReader < 1 || minReader > version) {
+    throw new FdbError(
+      'ERR_FDB_SCHEMA',
+      `minReader is ${minReader}; give a whole number from 1 to the version, ${version}`,
+    )
+  }
+  const name = options.codec.name
+  if (name.length < 1 || Buffer.byteLength(name) > 64) {
+    throw new FdbError('ERR_FDB_SCHEMA', `codec name "${name}" has ${name.length} letters; give 1 to 64`)
+  }
+  return Object.freeze({
+    ...options,
+    minReader,
+    secret: options.secret ?? false,
+    cache: options.cache ?? 1024,
+  })
+}
+
+/** Why a section as it is in the log may not be read with this schema; null when it may. */
+export function schemaRefusal(
+  stored: StoredSchema,
+  schema: SectionSchema<never> | SectionSchema<unknown>,
+): FdbError | null {
+  const details = { section: stored.name, stored, version: schema.version }
+  if (stored.minReader > schema.version) {
+    return new FdbError(
+      'ERR_FDB_SCHEMA',
+      `section "${stored.name}" was written with schema version ${stored.version}, which needs a reader of version ` +
+        `${stored.minReader} or newer; this process has version ${schema.version}. Run a release with version ` +
+        `${stored.minReader} or newer, or bring the section down with the newer release first`,
+      { details },
+    )
+  }
+  if (stored.codec !== '' && stored.codec !== schema.codec.name) {
+    return new FdbError(
+      'ERR_FDB_SCHEMA',
+      `section "${stored.name}" was written with codec "${stored.codec}" (schema version ${stored.version}); this process ` +
+        `has "${schema.codec.name}" (version ${schema.version}). Use the same codec, or a section of another name`,
+      { details },
+    )
+  }
+  return null
+}
+
+export function storedForm(name: string, schema: SectionSchema<never> | null): StoredSchema {
+  if (!schema) return { name, version: 0, minReader: 0, codec: '', secret: false }
+  const { version, minReader, codec, secret } = schema
+  return { name, version, minReader, codec: codec.name, secret }
+}

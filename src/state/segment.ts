@@ -1,0 +1,270 @@
+import { ftruncateSync } from 'node:fs'
+import { crc32 } from 'node:zlib'
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { type NativeError, native, SEAL_GROW, SEAL_SHRINK, SEAL_WRITE } from '../native.js'
+import { fdbroker } from '../proto/state.js'
+import { FRAME_HEADER, frame } from './frame.js'
+
+const { Header } = fdbroker.state
+const MAGIC = 'fdb-state'
+const FORMAT = 1
+const MAX_HEADER = 4096
+const ZEROS = Buffer.alloc(4096)
+
+export type SegmentKind = 'epoch' | 'snapshot'
+
+export interface SegmentOptions {
+  kind?: SegmentKind
+  /** Shown in /proc/PID/fd; default `fdb-state-EPOCH`. */
+  name?: string
+}
+
+/** How an append ended. Nothing is thrown: a seal is an expected answer on a hot path. */
+export interface Appended {
+  /**
+   * Bytes that are in the segment. All of them when `refused` is null. Less than all is possible only when the
+   * memory or disk ran out, or when the kernel split a huge write and the seal came between.
+   */
+  written: number
+  /** 'sealed': the right to write here has ended. An error: it could not be written (retry is allowed). */
+  refused: 'sealed' | FdbError | null
+}
+
+/**
+ * One memory file of the state log: a header, then frames (see proto/state.proto). Owns its descriptor.
+ *
+ * Sealing (F_SEAL_WRITE) ends everybody's right to write, at once and visibly to all who hold it; a seal and a
+ * write exclude each other. Releasing (F_SEAL_SHRINK alone) is a mark that leaves appends working. As a seal also
+ * forbids to cut the file, GROW tells the two apart: it is set by a seal of what was not released.
+ */
+export class Segment {
+  readonly epoch: number
+  readonly kind: SegmentKind
+  /** Where the first record begins. */
+  readonly start: number
+  readonly fd: OwnedFd
+  #end: number
+  /** Where the kernel has no seals (no memfd) there is no arbiter: only this object remembers. */
+  #sealedHere = false
+
+  private constructor(fd: OwnedFd, epoch: number, kind: SegmentKind, start: number, end: number) {
+    this.fd = fd
+    this.epoch = epoch
+    this.kind = kind
+    this.start = start
+    this.#end = end
+  }
+
+  /** A new, empty segment. */
+  static create(epoch: number, options: SegmentOptions = {}): Segment {
+    const { kind = 'epoch', name = `fdb-state-${epoch}` } = options
+    if (!Number.isSafeInteger(epoch) || epoch < 0) {
+      throw new FdbError('ERR_FDB_OPTION', `epoch is ${epoch}; give a whole number of at least 0`)
+    }
+    const fd = OwnedFd.own(native.memfd(name), `state segment ${epoch}`)
+    try {
+      const kindNumber = kind === 'snapshot' ? Header.Kind.SNAPSHOT : Header.Kind.EPOCH
+      const bytes = frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: kindNumber }).finish())
+      native.pwrite(fd.raw, bytes, 0, bytes.length, 0)
+      return new Segment(fd, epoch, kind, bytes.length, bytes.length)
+    } catch (error) {
+      fd.close()
+      throw error
+    }
+  }
+
+  /**
+   * Takes a segment that somebody else made. Owns `fd` from the call on, and closes it when it is refused:
+   * ERR_FDB_STATE_FORMAT when it is no segment or of a newer format.
+   */
+  static open(fd: OwnedFd): Segment {
+    try {
+      const { epoch, kind, start } = readHeader(fd)
+      return new Segment(fd, epoch, kind, start, start)
+    } catch (error) {
+      fd.close()
+      throw error
+    }
+  }
+
+  /** The same memory by a read-only descriptor of its own description: its holder can neither write nor seal. */
+  readOnly(): Segment {
+    const fd = OwnedFd.own(native.reopenReadOnly(this.fd.raw), `state segment ${this.epoch} (read only)`)
+    return new Segment(fd, this.epoch, this.kind, this.start, this.#end)
+  }
+
+  /** The same memory by a dup: whoever holds it has the same rights. */
+  dup(): Segment {
+    return new Segment(this.fd.dup(), this.epoch, this.kind, this.start, this.#end)
+  }
+
+  /** Bytes in the file. */
+  size(): number {
+    return native.fileSize(this.fd.raw)
+  }
+
+  /** Where the next append goes. */
+  get end(): number {
+    return this.#end
+  }
+
+  /** Nobody can write any more. Asks the kernel each time: the other side may have sealed it. */
+  get sealed(): boolean {
+    const seals = native.getSeals(this.fd.raw)
+    return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
+  }
+
+  /** The kernel seals files of this kind: without (no memfd) nobody can tell who may write. */
+  get sealable(): boolean {
+    return native.getSeals(this.fd.raw) !== null
+  }
+
+  /** Ends the right to write here, for everybody and for good. Idempotent. Needs a writable descriptor. */
+  seal(): void {
+    const seals = native.getSeals(this.fd.raw)
+    if (seals === null) {
+      this.#sealedHere = true
+      return
+    }
+    if ((seals & SEAL_WRITE) !== 0) return
+    const wanted = (seals & SEAL_SHRINK) !== 0 ? SEAL_WRITE : SEAL_WRITE | SEAL_GROW | SEAL_SHRINK
+    this.#addSeals(wanted, SEAL_WRITE)
+  }
+
+  /**
+   * The mark that the elder may not come back any more (F_SEAL_SHRINK); appends go on. Idempotent. Returns false,
+   * and marks nothing, when the segment was sealed before it was released.
+   */
+  markReleased(): boolean {
+    if (this.released) return true
+    if (this.sealed) return false
+    this.#addSeals(SEAL_SHRINK, SEAL_SHRINK)
+    return this.released
+  }
+
+  /** {@link markReleased} was called on this memory, by anybody, before it was sealed. */
+  get released(): boolean {
+    const seals = native.getSeals(this.fd.raw)
+    return seals !== null && (seals & SEAL_SHRINK) !== 0 && (seals & SEAL_GROW) === 0
+  }
+
+  #addSeals(wanted: number, needed: number): void {
+    try {
+      native.addSeals(this.fd.raw, wanted)
+    } catch (error) {
+      const seals = native.getSeals(this.fd.raw) ?? 0
+      if ((seals & needed) === needed) return
+      const { code } = error as NativeError
+      const why =
+        code === 'EPERM'
+          ? 'this descriptor is read-only, or the seals are sealed; seal through a writable descriptor'
+          : code === 'EBUSY'
+            ? 'somebody maps it writable; use pwrite only'
+            : 'see the cause'
+      throw new FdbError(
+        'ERR_FDB_STATE_SEAL',
+        `segment of epoch ${this.epoch} cannot take seals ${wanted} (has ${seals}, ${code}): ${why}`,
+        { cause: error },
+      )
+    }
+  }
+
+  /** Appends at the end, in one write. */
+  append(bytes: Uint8Array): Appended {
+    if (this.#sealedHere) return { written: 0, refused: 'sealed' }
+    const start = this.#end
+    try {
+      native.pwrite(this.fd.raw, bytes, 0, bytes.length, start)
+      this.#end = start + bytes.length
+      return { written: bytes.length, refused: null }
+    } catch (error) {
+      const written = this.#alreadyThere(bytes, start)
+      const { code } = error as NativeError
+      if (code === 'EPERM') return { written, refused: 'sealed' }
+      return { written, refused: appendFailed(this, bytes.length, error as NativeError) }
+    }
+  }
+
+  /** How many of `bytes` a failed write has left in the file. */
+  #alreadyThere(bytes: Uint8Array, start: number): number {
+    const most = Math.min(bytes.length, this.size() - start)
+    if (most <= 0) return 0
+    const found = Buffer.alloc(most)
+    const got = native.pread(this.fd.raw, found, 0, most, start)
+    let same = 0
+    while (same < got && found[same] === bytes[same]) same++
+    return same
+  }
+
+  /**
+   * From now on appends continue at `offset`, the end of the last whole record. What lies behind it (half a record
+   * of a writer that was killed or had no memory) is cut off, or blanked where a release forbids to cut. On a
+   * sealed segment nothing is cut.
+   */
+  continueAt(offset: number): void {
+    this.#end = offset
+    const behind = this.size() - offset
+    if (behind <= 0 || this.sealed) return
+    try {
+      ftruncateSync(this.fd.raw, offset)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EPERM' || this.sealed) return
+      for (let at = offset; at < offset + behind; at += ZEROS.length) {
+        native.pwrite(this.fd.raw, ZEROS, 0, Math.min(ZEROS.length, offset + behind - at), at)
+      }
+    }
+  }
+
+  close(): void {
+    this.fd.close()
+  }
+}
+
+function appendFailed(segment: Segment, length: number, error: NativeError): FdbError {
+  const full = error.code === 'ENOSPC' || error.code === 'ENOMEM' || error.code === 'EFBIG'
+  return new FdbError(
+    full ? 'ERR_FDB_STATE_FULL' : 'ERR_FDB_STATE_IO',
+    `cannot append ${length} bytes to the segment of epoch ${segment.epoch} at ${segment.end} (${error.code}); ` +
+      (full ? 'free memory, or compact the log' : 'see the cause'),
+    { cause: error, retryable: full },
+  )
+}
+
+function readHeader(fd: OwnedFd): { epoch: number; kind: SegmentKind; start: number } {
+  const size = native.fileSize(fd.raw)
+  const head = Buffer.alloc(FRAME_HEADER)
+  const got = native.pread(fd.raw, head, 0, FRAME_HEADER, 0)
+  const length = head.readUInt32LE(0)
+  if (got < FRAME_HEADER || length === 0 || length > MAX_HEADER || FRAME_HEADER + length > size) {
+    throw noSegment(`its ${size} bytes begin with no header`)
+  }
+  const payload = Buffer.alloc(length)
+  if (native.pread(fd.raw, payload, 0, length, FRAME_HEADER) < length) throw noSegment('its header is cut')
+  if (crc32(payload) !== head.readUInt32LE(4)) throw noSegment('the checksum of its header is wrong')
+  let header: fdbroker.state.Header
+  try {
+    header = Header.decode(payload)
+  } catch (error) {
+    throw noSegment((error as Error).message)
+  }
+  if (header.magic !== MAGIC) throw noSegment('its header says something else')
+  if (header.format > FORMAT || header.format < 1) {
+    throw new FdbError(
+      'ERR_FDB_STATE_FORMAT',
+      `the segment has format ${header.format}, this version reads 1 to ${FORMAT}; use a newer fd-broker`,
+    )
+  }
+  if (header.kind !== Header.Kind.EPOCH && header.kind !== Header.Kind.SNAPSHOT) {
+    throw new FdbError(
+      'ERR_FDB_STATE_FORMAT',
+      `the segment is of unknown kind ${header.kind}; use a newer fd-broker`,
+    )
+  }
+  const kind = header.kind === Header.Kind.SNAPSHOT ? 'snapshot' : 'epoch'
+  return { epoch: header.epoch, kind, start: FRAME_HEADER + length }
+}
+
+function noSegment(why: string): FdbError {
+  return new FdbError('ERR_FDB_STATE_FORMAT', `not a state segment: ${why}; give a file that fd-broker wrote`)
+}

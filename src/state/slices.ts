@@ -1,0 +1,50 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { FdbError } from '../errors.js'
+
+export interface SliceOptions {
+  /** The most milliseconds of work in one turn of the event loop. */
+  sliceMs: number
+  signal?: AbortSignal | undefined
+}
+
+/** Yielded by work that must not be left before its next yield of something else, or its end. */
+export const MUST_END = Symbol('must end')
+
+/**
+ * Work in steps: a generator yields wherever it may be interrupted, as often as it likes (a step should take well
+ * under a millisecond). Runs it to its end, at most `sliceMs` in one turn. Aborting stops it
+ * between two steps, unless the last one yielded {@link MUST_END}.
+ */
+export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions): Promise<T> {
+  const { sliceMs, signal } = options
+  let started = performance.now()
+  let mustEnd = false
+  try {
+    for (;;) {
+      if (signal?.aborted && !mustEnd) throw aborted(signal)
+      const step = work.next()
+      mustEnd = step.value === MUST_END
+      if (step.done) return step.value
+      if (performance.now() - started >= sliceMs) {
+        await nextTurn()
+        started = performance.now()
+      }
+    }
+  } finally {
+    work.return(undefined as T)
+  }
+}
+
+/** The same work in one go. */
+export function runAtOnce<T>(work: Generator<unknown, T>): T {
+  for (;;) {
+    const step = work.next()
+    if (step.done) return step.value
+  }
+}
+
+export function aborted(signal: AbortSignal): FdbError {
+  return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; what was done before it stays valid', {
+    cause: signal.reason,
+  })
+}

@@ -1,0 +1,675 @@
+import { FdbError } from '../errors.js'
+import { type Merged, writeSnapshot } from './compaction.js'
+import { frame } from './frame.js'
+import { limitsFrom, overLimit, type StateLimits } from './limits.js'
+import { Locations } from './locations.js'
+import { damaged, type FoundRecord, recordsOf } from './reader.js'
+import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
+import { type SectionSchema, schemaRefusal, storedForm } from './schema.js'
+import { Section, type SectionHost } from './section.js'
+import type { SectionStore } from './section-store.js'
+import type { Segment } from './segment.js'
+import { runAtOnce, runInSlices } from './slices.js'
+import { Store } from './store.js'
+import { type PendingWrite, WriteQueue } from './write-queue.js'
+
+/** Appended without waiting for the end of the turn, and the most of one append of several changes. */
+const BATCH_BYTES = 64 * 1024
+
+export interface StateLogger {
+  warn(facts: object, message: string): void
+}
+
+export interface StateLogOptions {
+  logger?: StateLogger | undefined
+  /** The most milliseconds of reading or compacting in one turn of the event loop; default 3. */
+  sliceMs?: number
+  limits?: Partial<StateLimits>
+}
+
+export interface Position {
+  /** The epoch of the last record; 0 when there is none. */
+  epoch: number
+  /** The number of the last record; 0 when there is none. */
+  sequence: number
+  /** Over all entries, independent of order and of how they came about. 64 hexadecimal digits. */
+  digest: string
+}
+
+export interface SectionDigest {
+  name: string
+  version: number
+  entries: number
+  digest: string
+}
+
+export interface StateStats {
+  segments: number
+  /** Bytes of all segments. */
+  bytes: number
+  /** Bytes of changes that are still in force: what a compaction would leave. */
+  liveBytes: number
+  entries: number
+  sequence: number
+  /** Changes that wait to be appended. */
+  waiting: number
+}
+
+/** A segment in its place in the log. */
+interface Held {
+  segment: Segment
+  ordinal: number
+  /** File offset behind the last record that was applied. */
+  position: number
+  /** Sealed, and read to its end. */
+  final: boolean
+  /** Where the log stood at this segment's end, once a newer one has begun. */
+  end: Position | null
+}
+
+type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'ended'
+
+/**
+ * The state of a service: the segments of its log in order, and the sections that they add up to.
+ *
+ * A log reads (adopt, catchUp), and writes while the right to write is its own (startWriting until a seal). Changes that
+ * are made while it does not write wait, in order and bounded; none is dropped without its promise being
+ * rejected, none is visible before it is in the segment.
+ */
+export class StateLog {
+  /**
+   * An append met a seal: somebody ended this process' right to write. Changes wait from then on, until startWriting
+   * (with another segment) or endWriting. Called once for each seal that is met, in a microtask.
+   */
+  onFenced: (() => void) | null = null
+
+  readonly #logger: StateLogger | undefined
+  readonly #sliceMs: number
+  readonly #limits: Readonly<StateLimits>
+  readonly #store: Store
+  readonly #queue: WriteQueue
+  readonly #host: SectionHost
+  readonly #sections = new Map<string, Section<never>>()
+  readonly #closing = new AbortController()
+  #held: Held[] = []
+  #ordinals = 0
+  #sequence = 0
+  #epoch = 0
+  #mode: Mode = 'reading'
+  #writing: Held | null = null
+  #ended: unknown = null
+  #flushScheduled = false
+  /** A record is being applied: sections may be read, nothing may be appended. */
+  #applying = false
+  /** What `position` says while a record is applied over several turns. */
+  #before: Position | null = null
+  /** Reading and compacting come one after the other. */
+  #reading: Promise<unknown> = Promise.resolve()
+  #readers = 0
+  #compacting: Promise<unknown> | null = null
+
+  constructor(options: StateLogOptions = {}) {
+    this.#logger = options.logger
+    this.#sliceMs = options.sliceMs ?? 3
+    this.#limits = limitsFrom(options.limits)
+    this.#store = new Store(this.#limits, (error, section) =>
+      this.#logger?.warn({ err: error, section }, 'a change listener of a state section threw'),
+    )
+    this.#queue = new WriteQueue(this.#limits)
+    this.#host = {
+      store: this.#store,
+      limits: this.#limits,
+      sliceMs: this.#sliceMs,
+      flush: () => this.#flush(),
+      write: (section, parts, request) => this.#write(section, parts, request),
+    }
+  }
+
+  /** In replay order. The log owns them, and a compaction closes them: take `dup()` or `readOnly()` in the same turn. */
+  get segments(): readonly Segment[] {
+    return this.#held.map(held => held.segment)
+  }
+
+  /** Where the log stands: with every change of this process that could be appended. */
+  get position(): Position {
+    this.#flush()
+    return this.#before ?? this.#positionNow()
+  }
+
+  #positionNow(): Position {
+    return { epoch: this.#epoch, sequence: this.#sequence, digest: this.#store.digest().toString() }
+  }
+
+  /**
+   * Takes a segment as the next of the log (a snapshot is the first, epochs rise) and reads it to its present end.
+   * Owns it from the call on, and closes it when its place is wrong (ERR_FDB_STATE_ORDER). Rejects with
+   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT at a record that it cannot believe: all before it is
+   * applied. Rejects with ERR_FDB_SCHEMA when the segment was read whole but a registered section may not read it.
+   * A bulk is visible piecewise while it is read, and counted in `position` when it is whole.
+   */
+  async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
+    await this.#readNext(() => {
+      const refusal = this.#placeRefusal(segment)
+      if (refusal) {
+        segment.close()
+        throw refusal
+      }
+      this.#hold(segment)
+      return this.#readOn()
+    }, options.signal)
+  }
+
+  /** Reads what was appended to adopted segments since. A segment is read only when all before it are sealed. */
+  async catchUp(options: { signal?: AbortSignal } = {}): Promise<Position> {
+    await this.#readNext(() => this.#readOn(), options.signal)
+    return this.position
+  }
+
+  async #readNext(begin: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
+    const closing = this.#closing.signal
+    const task = this.#reading.then(async () => {
+      this.#checkOpen()
+      const work = begin()
+      this.#readers++
+      try {
+        const either = signal ? AbortSignal.any([signal, closing]) : closing
+        await runInSlices(work, { sliceMs: this.#sliceMs, signal: either })
+        this.#checkSchemas()
+      } finally {
+        this.#readers--
+        this.#flush()
+      }
+    })
+    this.#reading = task.catch(() => {})
+    return task
+  }
+
+  #placeRefusal(segment: Segment): FdbError | null {
+    const last = this.#held.at(-1)
+    const order = (why: string) =>
+      new FdbError(
+        'ERR_FDB_STATE_ORDER',
+        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${why}. Adopt the snapshot first, then ` +
+          'segments with rising epochs, each after the ones before it were sealed',
+      )
+    if (segment.kind === 'snapshot') return last ? order(`${this.#held.length} segments are there`) : null
+    if (last && segment.epoch <= last.segment.epoch) return order(`epoch ${last.segment.epoch} is there`)
+    const writing = this.#writing?.segment
+    if (writing?.sealable && !writing.sealed)
+      return order(`this log writes to epoch ${writing.epoch}, which is not sealed`)
+    return null
+  }
+
+  #hold(segment: Segment): Held {
+    const held = { segment, ordinal: ++this.#ordinals, position: segment.start, final: false, end: null }
+    this.#held.push(held)
+    this.#store.segments.set(held.ordinal, segment)
+    return held
+  }
+
+  *#readOn(): Generator<unknown, void> {
+    for (const held of this.#held) {
+      if (held.final) continue
+      const { segment } = held
+      const sealed = segment.sealed
+      if (held === this.#writing) {
+        held.position = segment.end
+      } else {
+        yield* this.#read(held)
+      }
+      if (sealed) held.final = true
+      else if (segment.sealable) return
+    }
+  }
+
+  *#read(held: Held): Generator<unknown, void> {
+    const { segment } = held
+    const fresh = held.position === segment.start
+    const snapshot = segment.kind === 'snapshot'
+    let whole = !snapshot || !fresh
+    const from = held.position
+    const after = snapshot && fresh ? undefined : this.#sequence
+    const records = recordsOf(segment, { from, after, limits: this.#limits })
+    let begun = !fresh
+    for (;;) {
+      const step = records.next()
+      if (step.done) break
+      const found = step.value
+      yield
+      if (!found) continue
+      if (snapshot && whole)
+        throw damaged(segment, found.offset, this.#sequence, 'records behind the end of a snapshot')
+      if (!begun) {
+        begun = true
+        this.#begin(held)
+      }
+      if (found.record.changes.length > 64) this.#before = this.#positionNow()
+      try {
+        yield* this.#apply(found, held, 'replay')
+      } finally {
+        this.#before = null
+      }
+      held.position = found.next
+      if (found.record.end) {
+        this.#checkEnd(segment, found)
+        whole = true
+      }
+    }
+    if (!whole) throw damaged(segment, held.position, this.#sequence, 'the end of the snapshot is missing')
+  }
+
+  /** The first record of a segment: what it displaces is noted from here on. */
+  #begin(held: Held): void {
+    const end = this.#positionNow()
+    for (const before of this.#held) {
+      if (before === held) break
+      before.end ??= end
+    }
+    this.#store.displaced = new Locations()
+  }
+
+  *#apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
+    this.#applying = true
+    try {
+      yield* this.#store.apply(found, held.ordinal, held.segment, origin)
+      this.#sequence = found.record.sequence
+      this.#epoch = found.record.epoch
+    } finally {
+      this.#applying = false
+    }
+  }
+
+  #checkEnd(segment: Segment, found: FoundRecord): void {
+    const { entries, digest } = found.record.end!
+    const { sequence } = found.record
+    if (entries !== this.#store.entries) {
+      throw damaged(
+        segment,
+        found.offset,
+        sequence,
+        `${this.#store.entries} entries where its end says ${entries}`,
+      )
+    }
+    const got = this.#store.digest().toString()
+    if (digest !== got)
+      throw damaged(segment, found.offset, sequence, `digest ${got} where its end says ${digest}`)
+  }
+
+  #checkSchemas(): void {
+    for (const section of this.#store.sections.values()) {
+      const refusal = section.stored && section.schema ? schemaRefusal(section.stored, section.schema) : null
+      if (refusal) throw refusal
+    }
+  }
+
+  /**
+   * Appends go to this segment from now on; those that waited are appended first, in order. The segment is a new, empty
+   * one, or one that was adopted and read to its end (half a record at its end is cut off); the log owns it. All
+   * segments before it must be sealed and read: ERR_FDB_STATE_ORDER, ERR_FDB_STATE_BEHIND, and nothing has changed.
+   */
+  startWriting(segment: Segment): void {
+    this.#checkOpen()
+    let held = this.#held.find(one => one.segment === segment)
+    if (!held) {
+      const refusal =
+        segment.kind === 'snapshot' ? notWritable(segment, 'it is a snapshot') : this.#placeRefusal(segment)
+      if (refusal) throw refusal
+      if (segment.size() > segment.start) throw behind(segment, segment.start)
+    } else if (held !== this.#held.at(-1)) throw notWritable(segment, 'newer segments follow it')
+    for (const before of this.#held) {
+      if (before === held) break
+      this.#checkFinal(before)
+    }
+    if (this.#readers > 0) throw behind(segment, held?.position ?? 0)
+    if (held && held !== this.#writing) this.#checkRead(held)
+    held ??= this.#hold(segment)
+    if (held !== this.#writing) segment.continueAt(held.position)
+    this.#writing = held
+    this.#mode = 'writing'
+    this.#ended = null
+    this.#flush()
+  }
+
+  #checkFinal(held: Held): void {
+    if (held.final) return
+    const { segment } = held
+    if (segment.sealable && !segment.sealed) {
+      throw new FdbError(
+        'ERR_FDB_STATE_ORDER',
+        `the segment of epoch ${segment.epoch} is not sealed: there would be two that may be written; seal it first`,
+      )
+    }
+    if (held === this.#writing) held.position = segment.end
+    else this.#checkRead(held)
+    held.final = true
+  }
+
+  /** Nothing but half a record lies behind what was applied. */
+  #checkRead(held: Held): void {
+    const { segment, position } = held
+    const records = recordsOf(segment, {
+      from: position,
+      after: this.#sequence,
+      limits: this.#limits,
+      live: false,
+    })
+    for (;;) {
+      const step = records.next()
+      if (step.done) return
+      if (step.value) throw behind(segment, position)
+    }
+  }
+
+  /** Freeze: changes made before are appended, later ones wait. Returns where the log stands. */
+  pauseWriting(): Position {
+    this.#flush()
+    if (this.#mode === 'writing') this.#mode = 'paused'
+    return this.position
+  }
+
+  /** Thaw: goes on in the same segment, with what waited first. Does nothing unless it is paused. */
+  resumeWriting(): void {
+    if (this.#mode !== 'paused') return
+    this.#mode = 'writing'
+    this.#flush()
+  }
+
+  /** Changes that wait, and all later ones, are rejected with `error`; until startWriting. */
+  endWriting(error: FdbError): void {
+    this.#mode = 'ended'
+    this.#ended = error
+    this.#queue.rejectAll(error)
+  }
+
+  /**
+   * The section of a name; the same object each time. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA when
+   * the log's section may not be read with this schema, or another one is registered.
+   */
+  section(name: string): Section<Uint8Array>
+  section<T>(name: string, schema: SectionSchema<T>): Section<T>
+  section<T>(name: string, schema: SectionSchema<T> | null = null): Section<T> {
+    this.#checkOpen()
+    const there = this.#sections.get(name)
+    const store = this.#store.sectionNamed(name)
+    if (there && (schema === null || store.schema === (schema as unknown)))
+      return there as unknown as Section<T>
+    if (store.schema) {
+      throw new FdbError(
+        'ERR_FDB_SCHEMA',
+        `section "${name}" is registered with another schema object (version ${store.schema.version}); register it once, ` +
+          'and share what section() returned',
+      )
+    }
+    if (schema) {
+      const refusal = store.stored ? schemaRefusal(store.stored, schema as SectionSchema<unknown>) : null
+      if (refusal) throw refusal
+      store.schema = schema as unknown as SectionSchema<never>
+    }
+    const section = new Section<T>(this.#host, store, schema)
+    this.#sections.set(name, section as unknown as Section<never>)
+    return section
+  }
+
+  /** Of each section in the log, by name. */
+  digests(): SectionDigest[] {
+    this.#flush()
+    const all: SectionDigest[] = []
+    for (const section of this.#store.sections.values()) {
+      const entries = section.slots.size
+      if (entries === 0 && !section.stored) continue
+      all.push({
+        name: section.name,
+        version: section.stored?.version ?? 0,
+        entries,
+        digest: section.digest.toString(),
+      })
+    }
+    return all.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  stats(): StateStats {
+    this.#flush()
+    let bytes = 0
+    for (const { segment } of this.#held) bytes += segment.size()
+    const { liveBytes, entries } = this.#store
+    const [segments, sequence, waiting] = [this.#held.length, this.#sequence, this.#queue.length]
+    return { segments, bytes, liveBytes, entries, sequence, waiting }
+  }
+
+  #write(section: SectionStore, parts: Uint8Array[], request: string): Promise<void> {
+    if (this.#mode === 'ended') throw this.#ended
+    this.#checkOpen()
+    if (request !== '') {
+      if (this.#store.requests.has(request)) return Promise.resolve()
+      const waiting = this.#queue.waitingFor(request)
+      if (waiting) return waiting
+    }
+    let bytes = 0
+    for (const part of parts) bytes += part.length
+    const promise = this.#queue.add(section, parts, bytes, request)
+    if (this.#mode === 'writing') {
+      if (this.#queue.bytes >= BATCH_BYTES) this.#flush()
+      else this.#scheduleFlush()
+    }
+    return promise
+  }
+
+  #scheduleFlush(): void {
+    if (this.#flushScheduled) return
+    this.#flushScheduled = true
+    queueMicrotask(() => {
+      this.#flushScheduled = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    while (this.#mode === 'writing' && this.#queue.length > 0 && !this.#applying) {
+      this.#appendBatch(this.#writing!)
+    }
+  }
+
+  /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
+  #appendBatch(held: Held): void {
+    const { segment } = held
+    const writes = this.#dropRetries(this.#queue.first(BATCH_BYTES))
+    if (writes.length === 0) return
+    const frames: Buffer[] = []
+    const told = new Set<SectionStore>()
+    let sequence = this.#sequence
+    for (const { section, parts, request } of writes) {
+      const body = [encodeEnvelope({ epoch: segment.epoch, sequence: ++sequence, request }), ...parts]
+      if (section.needsSchema && !told.has(section)) {
+        told.add(section)
+        body.push(encodeSchema(storedForm(section.name, section.schema)))
+      }
+      frames.push(frame(...body))
+    }
+    const bytes = frames.length === 1 ? frames[0]! : Buffer.concat(frames)
+    const start = segment.end
+    if (start + bytes.length > this.#limits.segmentBytes) {
+      this.#reject(
+        writes,
+        overLimit(
+          `the segment of epoch ${segment.epoch}`,
+          start + bytes.length,
+          'segmentBytes',
+          this.#limits.segmentBytes,
+        ),
+      )
+      return
+    }
+    const { written, refused } = segment.append(bytes)
+
+    let offset = 0
+    let done = 0
+    for (const one of frames) {
+      const next = offset + one.length
+      if (next > written) break
+      if (held.position === segment.start) this.#begin(held)
+      const record = scanRecord(bytes, offset + 8, next, this.#limits)
+      const found = { record, buffer: bytes, base: start, offset: start + offset, next: start + next }
+      runAtOnce(this.#apply(found, held, 'local'))
+      held.position = start + next
+      offset = next
+      done++
+    }
+    this.#queue.remove(done)
+    for (let i = 0; i < done; i++) writes[i]!.resolve()
+    if (refused === null) return
+    segment.continueAt(held.position)
+    if (refused === 'sealed') this.#fence()
+    else this.#reject(writes.slice(done), refused)
+  }
+
+  /** A request that waited may have been applied by another writer meanwhile: it is done, not made again. */
+  #dropRetries(writes: PendingWrite[]): PendingWrite[] {
+    let fresh = 0
+    while (fresh < writes.length && !this.#isApplied(writes[fresh]!)) fresh++
+    if (fresh > 0 || writes.length === 0) return writes.slice(0, fresh)
+    this.#queue.remove(1)
+    writes[0]!.resolve()
+    return []
+  }
+
+  #isApplied({ request }: PendingWrite): boolean {
+    return request !== '' && this.#store.requests.has(request)
+  }
+
+  #reject(writes: PendingWrite[], error: FdbError): void {
+    this.#queue.remove(writes.length)
+    for (const write of writes) write.reject(error)
+  }
+
+  #fence(): void {
+    this.#mode = 'fenced'
+    queueMicrotask(() => {
+      if (this.#mode === 'fenced') this.onFenced?.()
+    })
+  }
+
+  /**
+   * Merges all segments that are sealed and read (at the front of the log; not the one that this log writes to, until
+   * startWriting with the next or endWriting) into one sealed snapshot, in slices. Changes
+   * made meanwhile go to the segment that is written and are not touched. In one turn at the end the snapshot takes the
+   * place of what it merged, which is closed. Returns the new list, the same one when there was nothing to merge.
+   */
+  async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
+    while (this.#compacting) await this.#compacting
+    this.#checkOpen()
+    const work = this.#compact(options.signal)
+    this.#compacting = work.catch(() => {})
+    try {
+      return await work
+    } finally {
+      this.#compacting = null
+    }
+  }
+
+  async #compact(signal: AbortSignal | undefined): Promise<readonly Segment[]> {
+    const either = signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal
+    for (;;) {
+      await this.#readingEnds()
+      this.#checkOpen()
+      const merge = this.#mergeable()
+      if (!merge) return this.segments
+      const { last, newest } = merge
+      const end = last.end ?? this.#positionNow()
+      const followed = last !== newest
+      const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
+      const work = writeSnapshot(this.#store, { ...end, epoch, last: ordinal, followed })
+      const merged = await runInSlices(work, { sliceMs: this.#sliceMs, signal: either })
+      await this.#readingEnds()
+      // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
+      if (newest === this.#newest() && !this.#closing.signal.aborted) {
+        this.#replace(last, merged)
+        return this.segments
+      }
+      merged.segment.close()
+    }
+  }
+
+  async #readingEnds(): Promise<void> {
+    do await this.#reading
+    while (this.#readers > 0)
+  }
+
+  /** The newest segment that has records. */
+  #newest(): Held | undefined {
+    return this.#held.findLast(held => held.position > held.segment.start)
+  }
+
+  /** The last segment of those that can be merged, and the newest that has records. */
+  #mergeable(): { last: Held; newest: Held } | null {
+    const newest = this.#newest()
+    if (!newest) return null
+    const at = this.#held.indexOf(newest)
+    const all = this.#held.slice(0, at + 1)
+    this.#markFinal(newest)
+    const last = newest.final ? newest : all[at - 1]
+    if (!last || all.slice(0, all.indexOf(last) + 1).some(held => !held.final)) return null
+    return all[0] === last && last.segment.kind === 'snapshot' ? null : { last, newest }
+  }
+
+  /** As reading on would, when nothing is left to read. The segment that this log may still try to write is not. */
+  #markFinal(held: Held): void {
+    const { segment, position } = held
+    const mayWrite = this.#mode === 'writing' || this.#mode === 'paused'
+    if (!segment.sealed || (held === this.#writing && mayWrite)) return
+    if (position === segment.size()) held.final = true
+  }
+
+  #replace(last: Held, merged: Merged): void {
+    const { segment, before, after } = merged
+    const ordinal = ++this.#ordinals
+    const held: Held = { segment, ordinal, position: segment.end, final: true, end: last.end }
+    this.#store.segments.set(ordinal, segment)
+    this.#store.locations.move(before, after, ordinal)
+    this.#store.displaced = new Locations()
+    const gone = this.#held.splice(0, this.#held.indexOf(last) + 1, held)
+    for (const old of gone) {
+      if (old === this.#writing) this.#writing = null
+      this.#store.segments.delete(old.ordinal)
+      old.segment.close()
+    }
+  }
+
+  /**
+   * Closes the segments. Changes that wait are rejected (ERR_FDB_STATE_CLOSED); reading and compacting that is under
+   * way stops, and the segments are closed when it has. Idempotent.
+   */
+  close(): void {
+    if (this.#closing.signal.aborted) return
+    this.#flush()
+    this.#closing.abort()
+    this.endWriting(closed())
+    const closeAll = () => {
+      for (const { segment } of this.#held) segment.close()
+      this.#held = []
+    }
+    if (this.#readers === 0 && !this.#compacting) closeAll()
+    else void Promise.allSettled([this.#reading, this.#compacting]).then(closeAll)
+  }
+
+  #checkOpen(): void {
+    if (this.#closing.signal.aborted) throw closed()
+  }
+}
+
+function closed(): FdbError {
+  return new FdbError('ERR_FDB_STATE_CLOSED', 'the state log is closed; make a new one')
+}
+
+function behind(segment: Segment, position: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_BEHIND',
+    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, ${position} were read; adopt it or catch up first`,
+  )
+}
+
+function notWritable(segment: Segment, why: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_ORDER',
+    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${why}; give a new segment of a higher epoch`,
+  )
+}

@@ -1,0 +1,271 @@
+import { FdbError } from '../errors.js'
+import { native } from '../native.js'
+import { Digest } from './digest.js'
+import { overLimit, type StateLimits } from './limits.js'
+import { type Location, Locations } from './locations.js'
+import { damaged, type FoundRecord } from './reader.js'
+import { CLEAR, DELETE, emptyChange, PUT, type ScannedChange, scanChange } from './records.js'
+import { RequestMemory } from './requests.js'
+import { type SectionChange, SectionStore } from './section-store.js'
+import type { Segment } from './segment.js'
+import { ShardedMap } from './sharded-map.js'
+import { MUST_END } from './slices.js'
+
+/** Changes between two yields. */
+const STEP = 32
+const SMALL_CHANGE = 64 * 1024
+
+/** The map that a log adds up to: which keys each section has and where in which segment their values lie. */
+export class Store {
+  readonly sections = new Map<string, SectionStore>()
+  readonly requests: RequestMemory
+  readonly locations = new Locations()
+  /**
+   * Where entries lay that changes of the newest segment replaced or deleted: with them the state at the end of
+   * the segments before it is known exactly, which compaction needs.
+   */
+  displaced = new Locations()
+  /** Readable segments by ordinal. */
+  readonly segments = new Map<number, Segment>()
+  entries = 0
+  /** Bytes of the encoded changes that are still in force. */
+  liveBytes = 0
+  readonly #limits: StateLimits
+  readonly #reportListener: (error: unknown, section: string) => void
+  #last: SectionStore | null = null
+  readonly #change = emptyChange()
+  readonly #old = emptyChange()
+  readonly #at: Location = { segment: 0, offset: 0, length: 0 }
+  readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
+
+  constructor(limits: StateLimits, reportListener: (error: unknown, section: string) => void) {
+    this.#limits = limits
+    this.#reportListener = reportListener
+    this.requests = new RequestMemory(limits.requests)
+  }
+
+  digest(): Digest {
+    const total = new Digest()
+    for (const section of this.sections.values()) total.merge(section.digest)
+    return total
+  }
+
+  /** The section of a name, made when it is new. */
+  sectionNamed(name: string): SectionStore {
+    let section = this.sections.get(name)
+    if (!section) {
+      const { sections, sectionNameBytes } = this.#limits
+      const length = Buffer.byteLength(name)
+      if (length < 1 || length > sectionNameBytes) {
+        throw overLimit('the length of a section name', length, 'sectionNameBytes', sectionNameBytes)
+      }
+      if (this.sections.size >= sections) {
+        throw overLimit(`the number of sections with "${name}"`, this.sections.size + 1, 'sections', sections)
+      }
+      section = new SectionStore(name)
+      this.sections.set(name, section)
+    }
+    return section
+  }
+
+  /**
+   * Applies a record: everything in it is looked at before anything is changed. Yields {@link MUST_END} once it has
+   * begun to change.
+   */
+  *apply(
+    found: FoundRecord,
+    ordinal: number,
+    segment: Segment,
+    origin: SectionChange['origin'],
+  ): Generator<unknown, void> {
+    const { record, buffer } = found
+    const { changes } = record
+    // A single change is checked by itself; a snapshot counts for nothing before its end.
+    const checkFirst = changes.length > 2 && segment.kind === 'epoch'
+    if (checkFirst) {
+      for (let i = 0; i < changes.length; i += 2) {
+        if (i % (4 * STEP) === 0) yield
+        this.#look(found, segment, i)
+        this.#keyOf(found, segment)
+      }
+    }
+    for (const schema of record.schemas) {
+      const section = this.sectionNamed(schema.name)
+      if (section.stored === null || schema.version >= section.stored.version) section.stored = schema
+    }
+    for (let i = 0; i < changes.length; i += 2) {
+      if (i % (2 * STEP) === 0 && i > 0) yield MUST_END
+      const section = this.#look(found, segment, i)
+      const change = this.#change
+      if (change.op === CLEAR) {
+        yield* this.#clear(section, ordinal)
+        this.#tell(section, 'clear', '', origin)
+        continue
+      }
+      const key = this.#keyOf(found, segment)
+      if (change.op === DELETE) {
+        if (this.#remove(section, key, ordinal)) this.#tell(section, 'delete', key, origin)
+        continue
+      }
+      const start = changes[i]!
+      const length = changes[i + 1]! - start
+      this.#put(section, key, ordinal, found.base + start, length)
+      section.digest.add(
+        section.nameBytes,
+        buffer.subarray(change.keyStart, change.keyEnd),
+        buffer.subarray(change.valueStart, change.valueEnd),
+      )
+      this.#tell(section, 'put', key, origin)
+    }
+    if (record.request !== '') this.requests.add(record.request, record.sequence)
+    for (const id of record.requests) this.requests.add(id, record.sequence)
+  }
+
+  /** Scans the i-th change of a record into `#change`, and says whose it is. */
+  #look(found: FoundRecord, segment: Segment, i: number): SectionStore {
+    const { record, buffer, offset } = found
+    const change = this.#change
+    try {
+      scanChange(buffer, record.changes[i]!, record.changes[i + 1]!, change)
+    } catch (error) {
+      throw damaged(segment, offset, record.sequence - 1, (error as Error).message)
+    }
+    const { op, sectionStart, sectionEnd, keyStart, keyEnd } = change
+    if (op !== PUT && op !== DELETE && op !== CLEAR) {
+      throw new FdbError(
+        'ERR_FDB_STATE_FORMAT',
+        `the record at offset ${offset} (sequence ${record.sequence}) holds a change of kind ${op}, which this version does ` +
+          'not know; use a newer fd-broker',
+        { details: { offset, sequence: record.sequence, op } },
+      )
+    }
+    if (keyEnd - keyStart > this.#limits.keyBytes) {
+      throw overLimit(`the key at offset ${offset}`, keyEnd - keyStart, 'keyBytes', this.#limits.keyBytes)
+    }
+    if (this.#last?.isNamed(buffer, sectionStart, sectionEnd)) return this.#last
+    const most = this.#limits.sectionNameBytes
+    if (sectionEnd - sectionStart > most || sectionEnd === sectionStart) {
+      throw damaged(
+        segment,
+        offset,
+        record.sequence - 1,
+        `a section name of ${sectionEnd - sectionStart} bytes`,
+      )
+    }
+    const name = utf8(buffer, sectionStart, sectionEnd)
+    if (name === null) throw damaged(segment, offset, record.sequence - 1, 'a section name that is not UTF-8')
+    return (this.#last = this.sectionNamed(name))
+  }
+
+  #keyOf(found: FoundRecord, segment: Segment): string {
+    const { keyStart, keyEnd } = this.#change
+    const key = utf8(found.buffer, keyStart, keyEnd)
+    if (key === null) {
+      throw damaged(segment, found.offset, found.record.sequence - 1, 'a key that is not UTF-8')
+    }
+    return key
+  }
+
+  #put(section: SectionStore, key: string, ordinal: number, offset: number, length: number): void {
+    const slot = section.slots.get(key)
+    if (slot === undefined) {
+      section.slots.set(key, this.locations.add(ordinal, offset, length))
+      this.entries++
+    } else {
+      this.#forget(section, slot, ordinal)
+      this.locations.set(slot, ordinal, offset, length)
+    }
+    this.liveBytes += length
+  }
+
+  #remove(section: SectionStore, key: string, ordinal: number): boolean {
+    const slot = section.slots.get(key)
+    if (slot === undefined) return false
+    this.#forget(section, slot, ordinal)
+    this.locations.remove(slot)
+    section.slots.delete(key)
+    this.entries--
+    return true
+  }
+
+  /** Takes the old value of a slot out of the digest and the sums. */
+  #forget(section: SectionStore, slot: number, ordinal: number): void {
+    const at = this.locations.get(slot, this.#at)
+    const small = at.length <= SMALL_CHANGE
+    const buffer = small ? this.#scratch : Buffer.allocUnsafeSlow(at.length)
+    this.load(at, buffer)
+    const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(buffer, 0, at.length, this.#old)
+    section.digest.remove(
+      section.nameBytes,
+      buffer.subarray(keyStart, keyEnd),
+      buffer.subarray(valueStart, valueEnd),
+    )
+    this.liveBytes -= at.length
+    if (at.segment !== ordinal) this.displaced.add(at.segment, at.offset, at.length)
+  }
+
+  *#clear(section: SectionStore, ordinal: number): Generator<unknown, void> {
+    const cleared = section.slots
+    section.slots = new ShardedMap()
+    section.digest.clear()
+    this.entries -= cleared.size
+    let done = 0
+    for (const [, slot] of cleared.entries()) {
+      const at = this.locations.get(slot, this.#at)
+      if (at.segment !== ordinal) this.displaced.add(at.segment, at.offset, at.length)
+      this.liveBytes -= at.length
+      this.locations.remove(slot)
+      if (++done % 1024 === 0) yield MUST_END
+    }
+  }
+
+  #tell(section: SectionStore, op: SectionChange['op'], key: string, origin: SectionChange['origin']): void {
+    if (section.listeners.size === 0) return
+    for (const listener of section.listeners) {
+      try {
+        listener({ op, key, origin })
+      } catch (error) {
+        this.#reportListener(error, section.name)
+      }
+    }
+  }
+
+  /** The encoded Change of a slot, read from its segment, in a buffer of its own. */
+  read(section: SectionStore, key: string, slot: number): { value: Buffer; version: number } {
+    const at = this.locations.get(slot, this.#at)
+    const buffer = Buffer.allocUnsafe(at.length)
+    this.load(at, buffer)
+    const change: ScannedChange = scanChange(buffer, 0, at.length, this.#old)
+    const { valueStart, valueEnd, keyStart, keyEnd, version } = change
+    if (
+      !section.isNamed(buffer, change.sectionStart, change.sectionEnd) ||
+      buffer.toString('utf8', keyStart, keyEnd) !== key
+    ) {
+      const segment = this.segments.get(at.segment)!
+      throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
+    }
+    return { value: buffer.subarray(valueStart, valueEnd), version }
+  }
+
+  /** Reads an encoded Change to the start of `into`. */
+  load(at: Location, into: Buffer): void {
+    const segment = this.segments.get(at.segment)!
+    const got = native.pread(segment.fd.raw, into, 0, at.length, at.offset)
+    if (got !== at.length) {
+      throw damaged(
+        segment,
+        at.offset,
+        undefined,
+        `${got} bytes of an entry of ${at.length}; the file was cut`,
+      )
+    }
+  }
+}
+
+/** Null when the bytes are not UTF-8 (decoding would fold different keys into one). */
+function utf8(buffer: Buffer, start: number, end: number): string | null {
+  const text = buffer.toString('utf8', start, end)
+  if (text.includes('\ufffd') && Buffer.compare(Buffer.from(text), buffer.subarray(start, end)) !== 0)
+    return null
+  return text
+}

@@ -1,0 +1,36 @@
+/** How much of the world is explored. Faults are budgets: any of them may strike at any moment. */
+export interface Bounds {
+  /** Processes that ever live (three parties: members; the daemon is one more). */
+  readonly processes: number
+  /** Different changes that clients ask for. */
+  readonly writes: number
+  /** Two parties: one live connection moves too. */
+  readonly connection: boolean
+  /** SIGKILL of anybody. */
+  readonly crash: number
+  /** SIGSTOP of any server (a SIGCONT may follow at any time, or never). */
+  readonly stop: number
+  /** Channels cut: losing nothing, what travels in one direction, or in both. */
+  readonly cut: number
+  /** Three parties: how often an operator, or a health check that is mistaken, ends a probation. */
+  readonly back: number
+  /** Three parties: how often the daemon is started again. */
+  readonly restarts: number
+  /** Segments that are ever made. */
+  readonly segments: number
+  /** The effects of one step happen all at once; else anything may happen between two of them. */
+  readonly atomic: boolean
+}
+
+export const BOUNDS: Bounds = {
+  processes: 2,
+  writes: 1,
+  connection: false,
+  crash: 1,
+  stop: 1,
+  cut: 1,
+  back: 1,
+  restarts: 1,
+  segments: 9,
+  atomic: false,
+}

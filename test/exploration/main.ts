@@ -1,0 +1,63 @@
+/**
+ * The exploration by hand:
+ *
+ *     tsx test/exploration/main.ts 2p|3p [-n 3] [-w 2] [-c] [--crash 1] [--stop 1] [--cut 1] [--back 1] [--restarts 1]
+ *       [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all]
+ *
+ * `-c`: a live connection moves too. `--atomic`: the effects of one step happen all at once. `--each`: switch each
+ * rule off alone, stop at the first violation. `--all`: go on after a violation.
+ */
+import { parseArgs } from 'node:util'
+import { RULES, type Rules } from '../../src/protocol/rules.js'
+import { BOUNDS, type Bounds } from './bounds.js'
+import { line } from './line.js'
+import { explore } from './search.js'
+import { ThreeParties } from './three-parties.js'
+import { TwoParties } from './two-parties.js'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    n: { type: 'string', short: 'n' },
+    w: { type: 'string', short: 'w' },
+    c: { type: 'boolean', short: 'c' },
+    crash: { type: 'string' },
+    stop: { type: 'string' },
+    cut: { type: 'string' },
+    back: { type: 'string' },
+    restarts: { type: 'string' },
+    segments: { type: 'string' },
+    atomic: { type: 'boolean' },
+    off: { type: 'string' },
+    each: { type: 'boolean' },
+    all: { type: 'boolean' },
+    max: { type: 'string' },
+  },
+})
+const number = (text: string | undefined, otherwise: number): number => (text === undefined ? otherwise : Number(text))
+const bounds: Bounds = {
+  processes: number(values.n, BOUNDS.processes),
+  writes: number(values.w, BOUNDS.writes),
+  connection: values.c ?? BOUNDS.connection,
+  crash: number(values.crash, BOUNDS.crash),
+  stop: number(values.stop, BOUNDS.stop),
+  cut: number(values.cut, BOUNDS.cut),
+  back: number(values.back, BOUNDS.back),
+  restarts: number(values.restarts, BOUNDS.restarts),
+  segments: number(values.segments, BOUNDS.segments),
+  atomic: values.atomic ?? BOUNDS.atomic,
+}
+const World = positionals[0] === '3p' ? ThreeParties : TwoParties
+const run = (off: readonly string[], title: string): void => {
+  const rules: Rules = { ...RULES, ...Object.fromEntries(off.map(rule => [rule, false])) }
+  const report = explore(new World(bounds, rules), {
+    states: number(values.max, 3_000_000),
+    violations: values.all ? 12 : 1,
+  })
+  console.log(line(title, report))
+}
+if (values.each) for (const rule of Object.keys(RULES)) run([rule], `without ${rule}`)
+else {
+  const off = (values.off ?? '').split(',').filter(rule => rule !== '')
+  run(off, off.length === 0 ? `${positionals[0]} all rules` : `without ${off.join(', ')}`)
+}

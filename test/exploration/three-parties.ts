@@ -1,0 +1,1 @@
+export { TwoParties as ThreeParties } from './two-parties.js'

@@ -1,0 +1,444 @@
+/**
+ * Two parties, in a chain: the holder lives in the serving process, and each next process takes over from the
+ * one before. Every process runs the real `stepEmbedded`; the connection that moves runs the real `stepMoveOut`
+ * and `stepMoveIn`.
+ *
+ * Channel k joins process k (its lower end) with the process that it joined.
+ */
+import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
+import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
+import type { HolderEvent } from '../../src/protocol/holder-machine.js'
+import { firstMember, initialMember, type MemberEvent, stepMember } from '../../src/protocol/member-machine.js'
+import { initialHolder } from '../../src/protocol/holder-machine.js'
+import type { Rules } from '../../src/protocol/rules.js'
+import type { Bounds } from './bounds.js'
+import { Connection } from './connection.js'
+import { Machine } from './machine.js'
+import {
+  ACCEPTS,
+  CHOICE,
+  DATA,
+  DEAD,
+  DOWN,
+  DRAINING,
+  type Effect,
+  ENDS,
+  EXITED,
+  HELD,
+  JUDGING,
+  KILLED,
+  LISTENERS,
+  LOWER,
+  MUST,
+  NONE,
+  type Parcel,
+  RUNNING,
+  SEVERED,
+  STATE,
+  STATUS,
+  TODO,
+  UP,
+  UPPER,
+  World,
+} from './world.js'
+
+/** In the word of a channel's ends: who is at the upper one. */
+const PARENT_SHIFT = 8
+
+export class TwoParties extends World {
+  private readonly machine: Machine<Embedded, EmbeddedEvent, Effect>
+  private readonly fresh: number[]
+  private readonly first: number
+  private readonly connection: Connection | null
+  private readonly eventIds = new Map<number, number>()
+  private readonly plain = new Map<string, number>()
+
+  constructor(bounds: Bounds, rules: Rules) {
+    super(bounds, rules, bounds.processes, bounds.processes, bounds.connection ? Connection.words(bounds.processes) : 0)
+    this.machine = new Machine(this.lists, this.effects, (state, event, sealed) =>
+      stepEmbedded(state, event, epoch => ((sealed >> epoch) & 1) === 1, rules),
+    )
+    this.first = this.machine.states.id({
+      self: 0,
+      member: firstMember(0),
+      holder: initialHolder('holder', 0, 0),
+    })
+    this.fresh = Array.from({ length: bounds.processes }, (_, self) =>
+      this.machine.states.id({ self, member: initialMember('holder'), holder: null }),
+    )
+    this.connection = bounds.connection
+      ? new Connection(rules, this.t, this.moreAt, {
+          post: (k, up, message) => this.pass(k, up, message),
+          bad: what => this.bad(what),
+          alive: p => this.alive(p),
+          anyKilled: () => this.anyKilled(),
+          name: p => this.name(p),
+        })
+      : null
+  }
+
+  protected start(): void {
+    this.put(0, STATUS, RUNNING)
+    this.put(0, STATE, this.first)
+    this.set(0, ACCEPTS | LISTENERS)
+    this.put(0, HELD, 1 << this.newSegment(0))
+    this.put(0, 3, 1)
+    this.connection?.start()
+  }
+
+  protected name(p: number): string {
+    return `P${p}`
+  }
+
+  private process(p: number): Embedded {
+    return this.machine.states.value(this.get(p, STATE))
+  }
+  private parent(k: number): number {
+    return k === 0 ? -1 : this.link(k, ENDS) >> PARENT_SHIFT
+  }
+
+  // ---- effects
+
+  protected send(p: number, message: ToHolder): void {
+    this.pass(p, true, message)
+  }
+  protected tell(p: number, to: number, message: ToMember): void {
+    let segments = 0
+    if (message.kind === 'offer') {
+      segments = this.get(p, HELD)
+      if (!this.rules.sharedWayBack) segments &= ~(1 << this.find(p, message.wayBack))
+    }
+    this.pass(to, false, message, segments)
+  }
+  private pass(k: number, up: boolean, message: Parcel['message'], segments = 0): void {
+    if (this.connected(k)) this.post(k, up ? UP : DOWN, message, segments)
+  }
+  protected make(p: number, epochs: readonly number[], by: 'member' | 'holder'): void {
+    epochs.forEach((epoch, i) => {
+      // Without the rule the successor makes its own when it begins.
+      if (by === 'holder' && i === 0 && !this.rules.sharedSegment) return
+      this.unique(epoch)
+      this.put(p, HELD, this.get(p, HELD) | (1 << this.newSegment(epoch)))
+    })
+  }
+  private unique(epoch: number): void {
+    for (let q = 0; q < this.all; q++) {
+      if (this.alive(q) && this.find(q, epoch) >= 0 && this.allRules) this.bad(`epoch ${epoch} is given twice`)
+    }
+  }
+  private get allRules(): boolean {
+    return Object.values(this.rules).every(Boolean)
+  }
+  protected listened(except: number): boolean {
+    for (let q = 0; q < this.all; q++) if (q !== except && this.alive(q) && this.has(q, LISTENERS)) return true
+    return false
+  }
+  private anyKilled(): boolean {
+    for (let q = 0; q < this.all; q++) if (this.get(q, STATUS) === KILLED || this.get(q, STATUS) === DEAD) return true
+    return false
+  }
+  protected closeEnds(p: number): void {
+    for (let k = 1; k < this.all; k++) {
+      if (k === p) this.closeLower(k)
+      else if (this.parent(k) === p) this.closeUpper(k)
+    }
+  }
+  private closeUpper(k: number): void {
+    this.setLink(k, ENDS, this.link(k, ENDS) & ~UPPER)
+    this.setLink(k, UP, 0)
+  }
+  private closeLower(k: number): void {
+    this.setLink(k, ENDS, this.link(k, ENDS) & ~LOWER)
+    this.setLink(k, DOWN, 0)
+  }
+  protected onExit(p: number): void {
+    this.connection?.leave(p, false, k => this.parent(k))
+  }
+  protected override onKill(p: number): void {
+    this.connection?.leave(p, true, k => this.parent(k))
+  }
+
+  // ---- transitions
+
+  private id(event: EmbeddedEvent): number {
+    return this.machine.events.id(event)
+  }
+  /** Names of events that carry no message, looked up by a short key. */
+  private toHolder(type: Exclude<HolderEvent['type'], 'message'>, id: number): number {
+    const key = `${type}${id}`
+    let event = this.plain.get(key)
+    if (event === undefined) {
+      event = this.id({ to: 'holder', event: (id < 0 ? { type } : { type, id }) as HolderEvent })
+      this.plain.set(key, event)
+    }
+    return event
+  }
+  private toMember(key: string, make: () => MemberEvent): number {
+    let event = this.plain.get(key)
+    if (event === undefined) {
+      event = this.id({ to: 'member', event: make() })
+      this.plain.set(key, event)
+    }
+    return event
+  }
+
+  /** One step of p and, at least, its first effect. False: nothing came of it, or no room. */
+  private deliver(p: number, event: number): boolean {
+    const before = this.get(p, STATE)
+    const step = this.machine.step(before, event, this.sealedFor(p))
+    if (!this.fits(step.effects)) {
+      this.open()
+      return false
+    }
+    this.put(p, STATE, step.state)
+    this.run(p, step.effects)
+    return step.state !== before || step.effects !== 0
+  }
+  private deliverNamed(p: number, event: number, kind: 0 | 1 | 2 | 3, label: string): void {
+    if (this.deliver(p, event)) this.done(kind, this.labelled ? `${this.name(p)}: ${label}` : '')
+    else this.open()
+  }
+
+  protected expand(): void {
+    for (let p = 0; p < this.all; p++) {
+      if (this.get(p, STATUS) === NONE || !this.common(p)) continue
+      const { holder, member } = this.process(p)
+      if (holder !== null) this.asHolder(p, holder.phase)
+      for (let k = p + 1; k < this.all; k++) if (this.parent(k) === p && this.get(k, STATUS) !== NONE) this.asElder(p, k)
+      if (p > 0) this.asYounger(p)
+      if (member.phase === 'frozen') this.deliverNamed(p, this.toMember('deadline', () => ({ type: 'deadline' })), MUST, 'deadline')
+      if (this.has(p, DRAINING)) this.drain(p)
+    }
+    for (let k = 1; k < this.all; k++) if (this.get(k, STATUS) !== NONE) this.cuts(k, this.name(k))
+  }
+
+  private asHolder(p: number, phase: string): void {
+    switch (phase) {
+      case 'idle':
+        this.join(p)
+        break
+      case 'offering':
+      case 'freezing':
+      case 'preparing':
+      case 'committing':
+      case 'returning':
+        this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
+        break
+      case 'probation': {
+        this.deliverNamed(p, this.toHolder('unhealthy', -1), MUST, 'the probation fails')
+        const owner = this.process(p).holder!.owner
+        if ((this.get(owner, STATUS) === RUNNING && this.has(owner, ACCEPTS)) || !this.rules.releaseByHealth) {
+          this.deliverNamed(p, this.toHolder('healthy', -1), MUST, 'the probation ends')
+          break
+        }
+        break
+      }
+    }
+  }
+
+  private join(p: number): void {
+    let k = 1
+    while (k < this.all && this.get(k, STATUS) !== NONE) k++
+    if (k === this.all) return
+    const step = this.machine.step(this.get(p, STATE), this.toHolder('join', k), this.sealedFor(p))
+    if (step.state === this.get(p, STATE) || !this.fits(step.effects)) return
+    this.put(k, STATUS, RUNNING)
+    this.put(k, STATE, this.fresh[k]!)
+    this.setLink(k, ENDS, UPPER | LOWER | (p << PARENT_SHIFT))
+    this.put(p, STATE, step.state)
+    this.run(p, step.effects)
+    this.done(CHOICE, this.labelled ? `P${k} joins P${p}` : '')
+  }
+
+  /** What p hears of k, which joined it. */
+  private asElder(p: number, k: number): void {
+    const ends = this.link(k, ENDS)
+    const queue = this.link(k, UP)
+    if ((ends & UPPER) !== 0) {
+      if (queue !== 0) {
+        const id = this.lists.head(queue)
+        const { message } = this.parcels.value(id)
+        this.setLink(k, UP, this.lists.tail(queue))
+        if ('slice' in message) this.connection!.hear(k, p, message)
+        else {
+          const key = (id * 16 + k) * 2
+          let event = this.eventIds.get(key)
+          if (event === undefined) {
+            event = this.id({ to: 'holder', event: { type: 'message', from: k, message: message as ToHolder } })
+            this.eventIds.set(key, event)
+          }
+          if (!this.deliver(p, event)) this.setLink(k, UP, this.lists.tail(queue))
+        }
+        this.done(MUST, this.labelled ? `P${p} gets ${message.kind} from P${k}` : '')
+      } else if ((ends & SEVERED) !== 0 || (ends & LOWER) === 0) {
+        this.closeUpper(k)
+        this.connection?.lose(k, p)
+        this.deliver(p, this.toHolder('lost', k))
+        this.done(MUST, this.labelled ? `P${p} loses the channel of P${k}` : '')
+      }
+    }
+    const status = this.get(k, STATUS)
+    if (status === DEAD || status === EXITED) {
+      this.deliverNamed(p, this.toHolder('dead', k), MUST, `P${k} is dead`)
+    }
+    if (this.connection !== null) {
+      const holder = this.process(p).holder
+      if (holder !== null && (holder.phase === 'probation' || holder.phase === 'released') && holder.owner === k) {
+        if (this.connection.prepare(k, p)) this.done(MUST, this.labelled ? `P${p} moves the connection to P${k}` : '')
+        else this.open()
+      }
+      if (this.connection.deadline(k, p)) this.done(MUST, this.labelled ? `P${p}: deadline of the slice` : '')
+      else this.open()
+    }
+  }
+
+  /** What p hears of the process that it joined. */
+  private asYounger(p: number): void {
+    const parent = this.parent(p)
+    const { member } = this.process(p)
+    const ends = this.link(p, ENDS)
+    const queue = this.link(p, DOWN)
+    const fate = this.fateOf(parent)
+    if ((ends & LOWER) !== 0) {
+      if (queue !== 0) {
+        const id = this.lists.head(queue)
+        const { message, segments } = this.parcels.value(id)
+        this.setLink(p, DOWN, this.lists.tail(queue))
+        if ('slice' in message) this.connection!.hear(p, p, message)
+        else {
+          this.put(p, HELD, this.get(p, HELD) | segments)
+          const named = 'epoch' in message ? message.epoch : member.epoch
+          this.deliver(p, this.messageEvent(id, message as ToMember, this.isSealedFor(p, named)))
+          if (this.get(p, STATUS) === RUNNING && this.process(p).member.holds && message.kind === 'offer') this.set(p, LISTENERS)
+        }
+        this.done(MUST, this.labelled ? `P${p} gets ${message.kind}` : '')
+      } else if ((ends & SEVERED) !== 0 || (ends & UPPER) === 0) {
+        this.closeLower(p)
+        this.deliver(p, this.toMember('lost', () => ({ type: 'lost' })))
+        this.done(MUST, this.labelled ? `P${p} loses its channel` : '')
+      }
+    }
+    if (this.connection?.doubt(p, fate)) this.done(MUST, this.labelled ? `P${p} is in doubt about the slice` : '')
+    else this.open()
+
+    const own = this.isSealedFor(p, member.epoch)
+    switch (member.phase) {
+      case 'joining':
+        if (member.holds) this.deliverNamed(p, this.toMember('adopted', () => ({ type: 'adopted' })), MUST, 'the application is ready')
+        if (this.alive(parent)) this.refuse(p)
+        this.deadline(p)
+        break
+      case 'ready':
+        if (this.alive(parent)) this.refuse(p)
+        this.deadline(p)
+        break
+      case 'serving':
+        if (own && !this.has(p, JUDGING)) this.deliverNamed(p, this.toMember('sealed', () => ({ type: 'sealed' })), MUST, 'sees its segment sealed')
+        if (member.link !== 'local') {
+          const segment = this.find(p, member.epoch)
+          if (segment >= 0 && this.isMarked(segment)) {
+            this.deliverNamed(
+              p,
+              this.toMember('mark', () => ({ type: 'message', message: { kind: 'released' }, sealed: false })),
+              MUST,
+              'sees the mark of the release',
+            )
+          }
+        }
+        break
+      default:
+        break
+    }
+    if (fate === 'alive' && this.has(p, JUDGING)) {
+      this.clear(p, JUDGING)
+      const event = this.toMember(`alive${own}`, () => ({ type: 'fate', fate: 'alive', sealed: own }))
+      this.deliver(p, event)
+      this.done(MUST, this.labelled ? `P${p} finds P${parent} alive` : '')
+    }
+    if (fate === 'dead') {
+      this.clear(p, JUDGING)
+      const event = this.toMember(`dead${own}`, () => ({ type: 'fate', fate: 'dead', sealed: own }))
+      this.deliver(p, event)
+      this.done(MUST, this.labelled ? `P${p} finds P${parent} dead` : '')
+    }
+  }
+
+  private messageEvent(id: number, message: ToMember, sealed: boolean): number {
+    const key = (id * 16 + (sealed ? 9 : 8)) * 2 + 1
+    let event = this.eventIds.get(key)
+    if (event === undefined) {
+      event = this.id({ to: 'member', event: { type: 'message', message, sealed } })
+      this.eventIds.set(key, event)
+    }
+    return event
+  }
+
+  private refuse(p: number): void {
+    this.deliverNamed(p, this.toMember('refused', () => ({ type: 'refused' })), CHOICE, 'the application refuses')
+  }
+  private deadline(p: number): void {
+    this.deliverNamed(p, this.toMember('deadline', () => ({ type: 'deadline' })), MUST, 'deadline')
+  }
+
+  /** What p could find out about q. */
+  private fateOf(q: number): 'alive' | 'dead' | 'unknown' {
+    const status = this.get(q, STATUS)
+    if (status === DEAD || status === EXITED) return 'dead'
+    if (status === KILLED) return this.rules.grace ? 'unknown' : 'alive'
+    return 'alive'
+  }
+
+  private drain(p: number): void {
+    if (this.connection?.end(p)) this.done(MUST, this.labelled ? `the client of P${p} leaves` : '')
+    else this.open()
+    if (this.get(p, DATA) >> 4 !== 0 || this.connection?.busy(p, k => this.parent(k))) return
+    this.deliverNamed(p, this.toMember('drained', () => ({ type: 'drained' })), MUST, 'drained')
+  }
+
+  // ---- what must hold
+
+  protected check(): string | null {
+    const writers = this.writers()
+    if (writers !== null) return writers
+    for (let p = 0; p < this.all; p++) {
+      if (!this.alive(p)) continue
+      const { holder, member } = this.process(p)
+      if (this.get(p, TODO) === 0 && (member.accepting !== this.has(p, ACCEPTS) || member.holds !== this.has(p, LISTENERS))) {
+        return `P${p} is not what it believes to be`
+      }
+      if (holder === null || holder.owner !== p) continue
+      switch (holder.phase) {
+        case 'offering':
+        case 'freezing':
+        case 'preparing':
+        case 'committing':
+          if (!this.has(p, ACCEPTS) || !this.has(p, LISTENERS)) return `P${p} is touched before Commit`
+      }
+    }
+    return this.connection?.check() ?? null
+  }
+
+  protected rest(onlyResumes: boolean): string | null {
+    const hole = this.blackHole()
+    if (hole !== null || onlyResumes) return hole
+    let live = 0
+    let listeners = false
+    let owners = 0
+    for (let p = 0; p < this.all; p++) {
+      if (this.get(p, STATUS) !== RUNNING) continue
+      live++
+      listeners ||= this.has(p, LISTENERS)
+      const { holder, member } = this.process(p)
+      const pen = this.get(p, 3)
+      const writes = pen !== 0 && !this.isSealed(pen - 1)
+      if (member.phase === 'serving' && holder?.phase === 'idle' && writes && this.has(p, ACCEPTS)) owners++
+      else if (member.phase !== 'serving') return `stuck generation: P${p} in ${member.phase}`
+      else if (holder !== null && holder.phase !== 'idle') return `stuck handoff: P${p} in ${holder.phase}`
+    }
+    if (listeners && owners !== 1) return `not exactly one owner at rest: ${owners}`
+    if (live > 1) return 'two generations at rest'
+    return this.connection?.rest() ?? null
+  }
+}
+
+void stepMember

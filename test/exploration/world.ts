@@ -1,0 +1,557 @@
+/**
+ * What the machines run in: processes, channels, segments and clients, as one short row of numbers that the
+ * search can copy and compare. Here is what two parties and three have in common: the kernel's side of it, and the
+ * carrying out of effects. Nothing here decides anything about a handoff; that is for the real `step` functions.
+ */
+import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
+import type { HolderEffect } from '../../src/protocol/holder-machine.js'
+import type { MemberEffect } from '../../src/protocol/member-machine.js'
+import type { Rules } from '../../src/protocol/rules.js'
+import type { Bounds } from './bounds.js'
+import { Interner, Lists } from './interning.js'
+
+/** What a transition is. Only a state that is left by nothing but choices and faults is at rest. */
+export const MUST = 0
+/** SIGCONT: may never come. */
+export const RESUME = 1
+/** A client, an operator, a new process: may come or not. */
+export const CHOICE = 2
+export const FAULT = 3
+export type Kind = 0 | 1 | 2 | 3
+
+export const NONE = 0
+export const RUNNING = 1
+export const STOPPED = 2
+/** Killed: its descriptors are closed, its pidfd does not tell yet. */
+export const KILLED = 3
+/** Killed, and the pidfd tells. */
+export const DEAD = 4
+export const EXITED = 5
+
+// Words at the beginning of a state.
+export const ACKED = 0
+export const CRASH = 1
+export const STOP = 2
+export const CUT = 3
+export const BACK = 4
+export const RESTARTS = 5
+const SEGMENTS = 6
+
+// Words of a process.
+export const STATUS = 0
+export const STATE = 1
+/** Segments that it has descriptors of: a bit each. */
+export const HELD = 2
+/** The segment that it appends to, plus one; 0: none. */
+export const PEN = 3
+/** Effects of its last step that are still to be carried out. */
+export const TODO = 4
+export const BITS = 5
+/** Changes that it has read from segments of others, and (shifted by 4) that it will acknowledge. */
+export const DATA = 6
+const PROCESS = 7
+
+// Bits of a process.
+export const ACCEPTS = 1
+export const LISTENERS = 2
+export const DRAINING = 4
+export const FROZEN = 8
+/** Has asked whether its holder is alive. */
+export const JUDGING = 16
+/** Tries to connect again. */
+export const RETRYING = 32
+/** Its last channel was to an earlier incarnation of the daemon. */
+export const STALE = 64
+
+// Words of a channel; its lower end is the one towards the joiner (member).
+export const ENDS = 0
+export const UP = 1
+export const DOWN = 2
+const LINK = 3
+
+// Bits of a channel.
+export const UPPER = 1
+export const LOWER = 2
+export const SEVERED = 4
+/** Connected again, but the other side has not read the Back that says who it is. */
+export const UNSEEN = 8
+/** And before that it has to notice that the old channel is lost. */
+export const RELOST = 16
+
+// A segment: exists, sealed, marked (released), three changes, then its epoch.
+const EXISTS = 1
+const SEALED = 2
+const MARKED = 4
+
+export type Move = { readonly kind: 'prepare' | 'ack' | 'moved'; readonly slice: number }
+export interface Parcel {
+  readonly message: ToHolder | ToMember | Move
+  /** The descriptors of segments that travel with it. */
+  readonly segments: number
+}
+
+export type Effect =
+  | { readonly by: 'member'; readonly effect: MemberEffect }
+  | { readonly by: 'holder'; readonly effect: HolderEffect }
+
+export abstract class World {
+  /** The state that is being built. */
+  readonly words: Uint32Array
+  protected readonly t: Uint16Array
+  /** The state that is being left. */
+  protected from: Uint16Array
+  /** What the last transition did that must never happen. */
+  violation: string | null = null
+  /** Descriptions of transitions are wanted. */
+  labelled = false
+
+  protected readonly lists = new Lists()
+  protected readonly effects = new Interner<Effect>()
+  protected readonly parcels = new Interner<Parcel>()
+  protected readonly all: number
+  protected readonly segments: number
+  private readonly processesAt: number
+  private readonly linksAt: number
+  protected readonly moreAt: number
+  private emit: (kind: Kind, name: string) => void = () => {}
+  /** A transition was left out because no segment was left: the state is not at rest. */
+  protected cramped = false
+  /** The listeners are closed by order of somebody who knew that another serves. */
+  protected ordered = false
+
+  constructor(
+    protected readonly bounds: Bounds,
+    protected readonly rules: Rules,
+    processes: number,
+    protected readonly links: number,
+    more: number,
+  ) {
+    this.all = processes
+    this.segments = bounds.segments
+    this.processesAt = SEGMENTS + this.segments
+    this.linksAt = this.processesAt + processes * PROCESS
+    this.moreAt = this.linksAt + links * LINK
+    const length = this.moreAt + more
+    this.words = new Uint32Array((length + 1) >> 1)
+    this.t = new Uint16Array(this.words.buffer)
+    this.from = this.t
+  }
+
+  protected abstract start(): void
+  protected abstract expand(): void
+  /** What must hold in every state. */
+  protected abstract check(): string | null
+  /** What must hold where nothing happens any more unless somebody wants something or a fault strikes. */
+  protected abstract rest(onlyResumes: boolean): string | null
+  protected abstract send(p: number, message: ToHolder): void
+  protected abstract tell(p: number, to: number, message: ToMember): void
+  protected abstract make(p: number, epochs: readonly number[], by: 'member' | 'holder'): void
+  protected abstract name(p: number): string
+  /** Another one has the listeners. */
+  protected abstract listened(except: number): boolean
+  protected abstract onExit(p: number): void
+
+  begin(): void {
+    this.t.fill(0)
+    this.t[CRASH] = this.bounds.crash
+    this.t[STOP] = this.bounds.stop
+    this.t[CUT] = this.bounds.cut
+    this.t[BACK] = this.bounds.back
+    this.t[RESTARTS] = this.bounds.restarts
+    this.start()
+  }
+
+  successors(words: Uint32Array, emit: (kind: Kind, name: string) => void): void {
+    this.from = new Uint16Array(words.buffer, words.byteOffset, words.length * 2)
+    this.emit = emit
+    this.cramped = false
+    this.open()
+    this.expand()
+  }
+
+  look(words: Uint32Array): void {
+    this.words.set(words)
+  }
+
+  /** Right after `successors` of the same state. */
+  atRest(onlyResumes: boolean): string | null {
+    return this.cramped ? null : this.rest(onlyResumes)
+  }
+
+  /** The next transition begins in the state that is being left. */
+  protected open(): void {
+    this.t.set(this.from)
+    this.violation = null
+  }
+
+  /** The transition is complete. */
+  protected done(kind: Kind, name: string): void {
+    if (this.violation === null) this.violation = this.check()
+    if (this.violation !== null || this.changed()) this.emit(kind, name)
+    this.open()
+  }
+
+  private changed(): boolean {
+    const { t, from } = this
+    for (let i = 0; i < t.length; i++) if (t[i] !== from[i]) return true
+    return false
+  }
+
+  protected bad(what: string): void {
+    if (this.violation === null) this.violation = what
+  }
+
+  // ---- words
+
+  protected at(p: number, field: number): number {
+    return this.processesAt + p * PROCESS + field
+  }
+  protected get(p: number, field: number): number {
+    return this.t[this.processesAt + p * PROCESS + field]!
+  }
+  protected put(p: number, field: number, value: number): void {
+    this.t[this.processesAt + p * PROCESS + field] = value
+  }
+  protected has(p: number, bit: number): boolean {
+    return (this.t[this.processesAt + p * PROCESS + BITS]! & bit) !== 0
+  }
+  protected set(p: number, bit: number): void {
+    this.t[this.processesAt + p * PROCESS + BITS]! |= bit
+  }
+  protected clear(p: number, bit: number): void {
+    this.t[this.processesAt + p * PROCESS + BITS]! &= ~bit
+  }
+  /** Runs, or could run again. */
+  protected alive(p: number): boolean {
+    const status = this.get(p, STATUS)
+    return status === RUNNING || status === STOPPED
+  }
+  protected link(k: number, field: number): number {
+    return this.t[this.linksAt + k * LINK + field]!
+  }
+  protected setLink(k: number, field: number, value: number): void {
+    this.t[this.linksAt + k * LINK + field] = value
+  }
+  /** Both ends open, and what is sent arrives. */
+  protected connected(k: number): boolean {
+    return (this.link(k, ENDS) & (UPPER | LOWER | SEVERED)) === (UPPER | LOWER)
+  }
+  protected post(k: number, queue: number, message: Parcel['message'], segments = 0): void {
+    this.setLink(k, queue, this.lists.push(this.link(k, queue), this.parcels.id({ message, segments })))
+  }
+
+  // ---- segments
+
+  protected epochOf(segment: number): number {
+    return this.t[SEGMENTS + segment]! >> 6
+  }
+  protected isSealed(segment: number): boolean {
+    return (this.t[SEGMENTS + segment]! & SEALED) !== 0
+  }
+  protected isMarked(segment: number): boolean {
+    return (this.t[SEGMENTS + segment]! & MARKED) !== 0
+  }
+  protected changesIn(segment: number): number {
+    return (this.t[SEGMENTS + segment]! >> 3) & 7
+  }
+  protected free(): number {
+    let n = this.segments
+    while (n > 0 && (this.t[SEGMENTS + n - 1]! & EXISTS) === 0) n--
+    return this.segments - n
+  }
+  protected newSegment(epoch: number): number {
+    const segment = this.segments - this.free()
+    if (segment === this.segments) throw new Error('no room for another segment')
+    this.t[SEGMENTS + segment] = EXISTS | (epoch << 6)
+    return segment
+  }
+  /** The segment of this epoch that p holds, or -1. */
+  protected find(p: number, epoch: number): number {
+    if (epoch < 0) return -1
+    const held = this.get(p, HELD)
+    for (let s = this.segments - 1; s >= 0; s--) if ((held >> s) & 1 && this.epochOf(s) === epoch) return s
+    return -1
+  }
+  protected isSealedFor(p: number, epoch: number): boolean {
+    const segment = this.find(p, epoch)
+    return segment >= 0 && this.isSealed(segment)
+  }
+  /** Bit e: segment e is sealed, as far as p can see. */
+  protected sealedFor(p: number): number {
+    const held = this.get(p, HELD)
+    let mask = 0
+    for (let s = 0; s < this.segments; s++) if ((held >> s) & 1 && this.isSealed(s)) mask |= 1 << this.epochOf(s)
+    return mask & 0x1_ffff
+  }
+
+  // ---- effects
+
+  /** `effects` of a step of p: carried out at once, or one by one with anything between them. */
+  protected run(p: number, effects: number, atOnce = false): void {
+    let list = effects
+    if (atOnce || this.bounds.atomic || this.closes(effects)) {
+      for (; list !== 0; list = this.lists.tail(list)) this.perform(p, this.effects.value(this.lists.head(list)))
+      return
+    }
+    for (let visible = 0; list !== 0; list = this.lists.tail(list)) {
+      const effect = this.effects.value(this.lists.head(list))
+      if (!isSilent(effect) && ++visible > 1) break
+      this.perform(p, effect)
+    }
+    if (this.get(p, STATUS) === RUNNING) this.put(p, TODO, list)
+  }
+
+  /** Leaving is judged at the moment of the decision: nobody can know who dies a moment later. */
+  private closes(effects: number): boolean {
+    return this.lists.items(effects).some(id => this.effects.value(id).effect.type === 'closeListeners')
+  }
+
+  /** Whether there is room for the segments that these effects make. */
+  protected fits(effects: number): boolean {
+    if (effects === 0) return true
+    let wanted = 0
+    for (const id of this.lists.items(effects)) {
+      const { effect } = this.effects.value(id)
+      if (effect.type === 'make') wanted += effect.epochs.length
+    }
+    if (wanted === 0 || wanted <= this.free()) return true
+    this.cramped = true
+    return false
+  }
+
+  protected perform(p: number, { by, effect }: Effect): void {
+    switch (effect.type) {
+      case 'send':
+        return this.send(p, effect.message)
+      case 'tell':
+        return this.tell(p, effect.to, effect.message)
+      case 'accept':
+        return this.set(p, ACCEPTS)
+      case 'stopAccepting':
+        return this.stopAccepting(p)
+      case 'closeListeners':
+        return this.closeListeners(p)
+      case 'freeze':
+        return this.set(p, FROZEN)
+      case 'thaw':
+        return this.clear(p, FROZEN)
+      case 'carry':
+        return this.carry(p, effect.below)
+      case 'seal': {
+        const held = this.get(p, HELD)
+        for (let s = 0; s < this.segments; s++) {
+          const epoch = this.epochOf(s)
+          if ((held >> s) & 1 && epoch >= effect.from && epoch < effect.below) this.t[SEGMENTS + s]! |= SEALED
+        }
+        return
+      }
+      case 'mark': {
+        const segment = this.find(p, effect.epoch)
+        if (segment >= 0) this.t[SEGMENTS + segment]! |= MARKED
+        return
+      }
+      case 'make':
+        return this.make(p, effect.epochs, by)
+      case 'write': {
+        let segment = this.find(p, effect.epoch)
+        if (segment < 0) {
+          if (this.rules.sharedSegment) return this.bad(`${this.name(p)} is to write in a segment that it does not hold`)
+          segment = this.newSegment(effect.epoch)
+          this.put(p, HELD, this.get(p, HELD) | (1 << segment))
+        }
+        this.put(p, PEN, segment + 1)
+        return this.clear(p, FROZEN)
+      }
+      case 'endWriting':
+        this.put(p, PEN, 0)
+        return this.clear(p, FROZEN)
+      case 'judge':
+        return this.set(p, JUDGING)
+      case 'reconnect':
+        return this.set(p, RETRYING)
+      case 'drain':
+        return this.set(p, DRAINING)
+      case 'exit':
+        return this.exit(p)
+      case 'failed':
+      case 'refuse':
+      case 'becomeHolder':
+        return
+    }
+  }
+
+  private stopAccepting(p: number): void {
+    if (!this.has(p, ACCEPTS)) return
+    this.clear(p, ACCEPTS)
+    if (this.t[CRASH] !== this.bounds.crash) return
+    for (let q = 0; q < this.all; q++) if (this.alive(q) && this.has(q, ACCEPTS)) return
+    this.bad(`nobody accepts: ${this.name(p)} stopped first`)
+  }
+
+  private closeListeners(p: number): void {
+    if (!this.has(p, LISTENERS)) return
+    this.stopAccepting(p)
+    this.clear(p, LISTENERS)
+    if (!this.ordered && !this.listened(p)) this.bad(`refused: ${this.name(p)}, healthy, closes the last listener`)
+  }
+
+  private carry(p: number, below: number): void {
+    const held = this.get(p, HELD)
+    let seen = 0
+    for (let s = 0; s < this.segments; s++) {
+      if (((held >> s) & 1) === 0 || this.epochOf(s) >= below) continue
+      const changes = this.changesIn(s)
+      if (!this.rules.requestId && (seen & changes) !== 0) {
+        this.bad(`a change is applied twice: in two segments that ${this.name(p)} reads`)
+      }
+      seen |= changes
+    }
+    this.put(p, DATA, this.get(p, DATA) | seen)
+  }
+
+  protected exit(p: number): void {
+    this.put(p, STATUS, EXITED)
+    for (let field = STATE; field < PROCESS; field++) this.put(p, field, 0)
+    this.closeEnds(p)
+    this.onExit(p)
+  }
+
+  /** Its ends of all channels; what was sent to it is lost, what it had sent is not. */
+  protected abstract closeEnds(p: number): void
+
+  // ---- what may happen anywhere
+
+  /** Signals, and clients of p. True when p is to be asked for more. */
+  protected common(p: number): boolean {
+    const { t } = this
+    const status = this.get(p, STATUS)
+    const name = this.labelled ? this.name(p) : ''
+    if (status === KILLED) {
+      this.put(p, STATUS, DEAD)
+      this.done(MUST, `the pidfd of ${name} tells`)
+      return false
+    }
+    if (status === STOPPED) {
+      this.put(p, STATUS, RUNNING)
+      this.done(RESUME, `${name} SIGCONT`)
+    }
+    if ((status === RUNNING || status === STOPPED) && t[CRASH]! > 0) {
+      t[CRASH]!--
+      for (let field = STATE; field < PROCESS; field++) this.put(p, field, 0)
+      this.put(p, STATUS, KILLED)
+      this.closeEnds(p)
+      this.onKill(p)
+      this.done(FAULT, `${name} SIGKILL`)
+    }
+    if (status !== RUNNING) return false
+    if (t[STOP]! > 0 && this.stoppable(p)) {
+      t[STOP]!--
+      this.put(p, STATUS, STOPPED)
+      this.done(FAULT, `${name} SIGSTOP`)
+    }
+    this.clients(p, name)
+    const todo = this.get(p, TODO)
+    if (todo === 0) return true
+    this.put(p, TODO, 0)
+    this.run(p, todo)
+    this.done(MUST, this.labelled ? `${name} goes on: ${this.describe(todo)}` : '')
+    return false
+  }
+
+  protected onKill(_p: number): void {}
+  protected stoppable(_p: number): boolean {
+    return true
+  }
+
+  private clients(p: number, name: string): void {
+    const pen = this.get(p, PEN)
+    const data = this.get(p, DATA)
+    const pending = data >> 4
+    const taken = this.t[ACKED]! | pending
+    for (let w = 0; w < this.bounds.writes; w++) {
+      const bit = 1 << w
+      if ((pending & bit) !== 0) {
+        this.put(p, DATA, data & ~(bit << 4))
+        this.t[ACKED]! |= bit
+        this.done(MUST, `${name} acknowledges change ${w + 1}`)
+      }
+      if (pen === 0 || (taken & bit) !== 0 || !this.has(p, ACCEPTS) || this.has(p, FROZEN)) continue
+      const segment = pen - 1
+      if (((data | this.changesIn(segment)) & bit) !== 0) {
+        if (this.rules.requestId) this.put(p, DATA, data | (bit << 4))
+        else this.bad(`a change is applied twice: asked for again at ${this.name(p)}`)
+        this.done(CHOICE, `a client asks ${name} again for change ${w + 1}`)
+      } else if (!this.isSealed(segment)) {
+        this.t[SEGMENTS + segment]! |= bit << 3
+        this.put(p, DATA, data | (bit << 4))
+        this.done(CHOICE, `${name} appends change ${w + 1}`)
+      }
+    }
+  }
+
+  /** Cuts of channel k. */
+  protected cuts(k: number, name: string): void {
+    if (this.t[CUT] === 0 || !this.connected(k)) return
+    const up = this.link(k, UP)
+    const down = this.link(k, DOWN)
+    for (let lost = 0; lost < 4; lost++) {
+      if (((lost & 1) !== 0 && up === 0) || ((lost & 2) !== 0 && down === 0)) continue
+      this.t[CUT]!--
+      this.setLink(k, ENDS, this.link(k, ENDS) | SEVERED)
+      if ((lost & 1) !== 0) this.setLink(k, UP, 0)
+      if ((lost & 2) !== 0) this.setLink(k, DOWN, 0)
+      const what = this.labelled
+        ? [...((lost & 1) !== 0 ? this.lists.items(up) : []), ...((lost & 2) !== 0 ? this.lists.items(down) : [])]
+            .map(id => this.parcels.value(id).message.kind)
+            .join(', ')
+        : ''
+      this.done(FAULT, `the channel of ${name} is cut, losing ${what === '' ? 'nothing' : what}`)
+    }
+  }
+
+  /** At most one may write in a segment that is not sealed, and it knows every change that was acknowledged. */
+  protected writers(): string | null {
+    let writer = -1
+    for (let p = 0; p < this.all; p++) {
+      const pen = this.get(p, PEN)
+      if (pen === 0 || !this.alive(p) || this.isSealed(pen - 1)) continue
+      if (writer >= 0) return `two writers that are not fenced: ${this.name(writer)} and ${this.name(p)}`
+      writer = p
+      if ((this.t[ACKED]! & ~(this.get(p, DATA) | this.changesIn(pen - 1))) !== 0) {
+        return `an acknowledged change is lost: ${this.name(p)} serves without it`
+      }
+    }
+    return null
+  }
+
+  /** Held open by processes none of which accepts. */
+  protected blackHole(): string | null {
+    let held = false
+    for (let p = 0; p < this.all; p++) {
+      if (this.get(p, STATUS) !== RUNNING) continue
+      if (this.has(p, ACCEPTS)) return null
+      held ||= this.has(p, LISTENERS)
+    }
+    return held ? 'black hole: listeners are open, nobody accepts' : null
+  }
+
+  protected describe(list: number): string {
+    const { effect } = this.effects.value(this.lists.head(list))
+    if (effect.type === 'send' || effect.type === 'tell') return `${effect.type} ${effect.message.kind}`
+    return effect.type
+  }
+}
+
+function isSilent({ effect }: Effect): boolean {
+  switch (effect.type) {
+    case 'judge':
+    case 'reconnect':
+    case 'becomeHolder':
+    case 'failed':
+    case 'refuse':
+    case 'drain':
+      return true
+    default:
+      return false
+  }
+}

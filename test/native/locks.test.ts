@@ -1,0 +1,58 @@
+import { lstatSync, mkdirSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { native } from '../../src/native.js'
+import { descriptors, folders, thrown } from './support.js'
+
+const keep = descriptors()
+const folder = folders()
+
+describe('locks', () => {
+  it('belong to the open file description: a dup has it, another opening has not', async () => {
+    const path = join(await folder(), 'lock')
+    const first = keep(native.openLockFile(path, 0o600))
+    const dup = keep(native.dup(first))
+    const second = keep(native.openLockFile(path, 0o600))
+    expect(lstatSync(path).mode & 0o777).toBe(0o600)
+    expect(native.tryLock(first)).toBe(true)
+    expect(native.tryLock(dup)).toBe(true)
+    expect(native.tryLock(second)).toBe(false)
+    native.close(first)
+    expect(native.tryLock(second)).toBe(false)
+    native.close(dup)
+    expect(native.tryLock(second)).toBe(true)
+  })
+
+  it('travel with a passed descriptor', async () => {
+    const path = join(await folder(), 'lock')
+    const [a, b] = keep(native.socketPair())
+    const lock = keep(native.openLockFile(path, 0o600))
+    native.tryLock(lock)
+    const byte = Buffer.alloc(1)
+    native.sendMessage(a!, byte, 0, 1, [lock])
+    native.close(lock)
+    const other = keep(native.openLockFile(path, 0o600))
+    expect(native.tryLock(other)).toBe(false)
+    const [received] = keep(native.receiveMessage(b!, byte, 0, 1).fds!)
+    expect(native.tryLock(other)).toBe(false)
+    native.close(received!)
+    expect(native.tryLock(other)).toBe(true)
+  })
+
+  it('are not opened through a symbolic link or on a folder', async () => {
+    const dir = await folder()
+    symlinkSync('/dev/null', join(dir, 'link'))
+    mkdirSync(join(dir, 'sub'))
+    expect(thrown(() => native.openLockFile(join(dir, 'link'), 0o600))).toMatchObject({
+      code: 'ELOOP',
+      syscall: 'open',
+    })
+    expect(thrown(() => native.openLockFile(join(dir, 'sub'), 0o600))).toMatchObject({ code: 'EISDIR' })
+    expect(thrown(() => native.openLockFile(join(dir, 'no', 'x'), 0o600))).toMatchObject({ code: 'ENOENT' })
+    expect(thrown(() => native.openLockFile('/'.padEnd(5000, 'x'), 0o600))).toMatchObject({
+      code: 'ENAMETOOLONG',
+    })
+    expect(thrown(() => native.openLockFile('/tmp/a\0b', 0o600))).toBeInstanceOf(RangeError)
+    expect(thrown(() => native.tryLock(99_999))).toMatchObject({ code: 'EBADF', syscall: 'flock' })
+  })
+})

@@ -1,0 +1,94 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { afterEach, describe, expect, it } from 'vitest'
+import { native } from '../../src/native.js'
+import { descriptors, thrown } from './support.js'
+
+const keep = descriptors()
+const children: ChildProcess[] = []
+
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill('SIGKILL')
+})
+
+function sleeper(): ChildProcess {
+  const child = spawn('sleep', ['60'], { stdio: 'ignore' })
+  children.push(child)
+  return child
+}
+
+function pidfdOf(pid: number): number {
+  const fd = native.pidfdOpen(pid)
+  if (fd === null) throw new Error('this kernel has no pidfd')
+  return keep(fd)
+}
+
+describe('peerCredentials', () => {
+  it('names the process at the other end', () => {
+    const [a] = keep(native.socketPair())
+    expect(native.peerCredentials(a!)).toEqual({
+      pid: process.pid,
+      uid: process.getuid!(),
+      gid: process.getgid!(),
+    })
+    expect(thrown(() => native.peerCredentials(99_999))).toMatchObject({ code: 'EBADF' })
+    expect(thrown(() => native.peerCredentials(keep(native.memfd('m'))))).toMatchObject({ code: 'ENOTSOCK' })
+  })
+})
+
+describe('pidfds', () => {
+  it('follow a process from life to death', async () => {
+    const child = sleeper()
+    await once(child, 'spawn')
+    const fd = pidfdOf(child.pid!)
+    expect(native.pidfdPid(fd)).toBe(child.pid)
+    expect(native.pidfdDead(fd)).toBe(false)
+    native.pidfdSignal(fd, 0)
+    const exit = once(child, 'exit')
+    native.pidfdSignal(fd, 9)
+    expect((await exit)[1]).toBe('SIGKILL')
+    expect(native.pidfdDead(fd)).toBe(true)
+    expect(native.pidfdPid(fd)).toBe(-1)
+    expect(thrown(() => native.pidfdSignal(fd, 0))).toMatchObject({
+      code: 'ESRCH',
+      syscall: 'pidfd_send_signal',
+    })
+  })
+
+  it('become readable when the process ends', async () => {
+    const child = sleeper()
+    await once(child, 'spawn')
+    const fd = pidfdOf(child.pid!)
+    const events = await new Promise<number>((resolve, reject) => {
+      const poll = native.createPoll(fd, (seen, error) => {
+        poll.close()
+        if (error === null) resolve(seen)
+        else reject(error)
+      })
+      poll.start(1)
+      child.kill('SIGKILL')
+    })
+    expect(events & 1).toBe(1)
+    expect(native.pidfdDead(fd)).toBe(true)
+  })
+
+  it('of the peer come from the socket', () => {
+    const [a] = keep(native.socketPair())
+    const fd = native.peerPidfd(a!)
+    if (fd !== null) expect(native.pidfdPid(keep(fd))).toBe(process.pid)
+    const udp = keep(native.bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }))
+    if (fd !== null) expect(thrown(() => native.peerPidfd(udp))).toMatchObject({ syscall: 'getsockopt' })
+  })
+
+  it('cannot be had for nobody, and are not mistaken for other files', () => {
+    expect(thrown(() => native.pidfdOpen(2 ** 22 + 1))).toMatchObject({ syscall: 'pidfd_open' })
+    expect(thrown(() => native.pidfdOpen(0))).toBeInstanceOf(RangeError)
+    const file = openSync('/dev/null', 'r')
+    expect(thrown(() => native.pidfdPid(file))).toMatchObject({ code: 'EINVAL', syscall: 'fdinfo' })
+    closeSync(file)
+    expect(thrown(() => native.pidfdPid(99_999))).toMatchObject({ code: 'EBADF' })
+    expect(thrown(() => native.pidfdDead(99_999))).toMatchObject({ code: 'EBADF', syscall: 'poll' })
+    expect(thrown(() => native.pidfdSignal(99_999, 0))).toMatchObject({ code: 'EBADF' })
+  })
+})

@@ -1,0 +1,142 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { execFileSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { DISCONNECT, native, type Poll, READABLE, WRITABLE } from '../../src/native.js'
+import { descriptors, thrown } from './support.js'
+
+const keep = descriptors()
+const byte = Buffer.from('x')
+
+/** The first event that a poll with these bits reports. */
+function first(fd: number, events: number, act: (poll: Poll) => void = () => {}): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const poll = native.createPoll(fd, (seen, error) => {
+      poll.close()
+      if (error === null) resolve(seen)
+      else reject(error)
+    })
+    poll.start(events)
+    act(poll)
+  })
+}
+
+const turn = () => new Promise<void>(resolve => setImmediate(resolve))
+
+describe('createPoll', () => {
+  it('reports readable, writable and disconnect', async () => {
+    const [a, b] = keep(native.socketPair())
+    expect(await first(b!, WRITABLE)).toBe(WRITABLE)
+    expect(await first(b!, READABLE, () => native.sendMessage(a!, byte, 0, 1, null))).toBe(READABLE)
+    native.receiveMessage(b!, Buffer.alloc(8), 0, 8)
+    expect(await first(b!, DISCONNECT, () => native.close(a!))).toBe(DISCONNECT)
+  })
+
+  it('is level-triggered, and quiet while stopped', async () => {
+    const [a, b] = keep(native.socketPair())
+    let seen = 0
+    const poll = native.createPoll(b!, () => {
+      if (++seen === 3) poll.stop()
+    })
+    poll.start(READABLE)
+    native.sendMessage(a!, byte, 0, 1, null)
+    while (seen < 3) await turn()
+    await turn()
+    await turn()
+    expect(seen).toBe(3)
+    poll.start(READABLE)
+    while (seen < 4) await turn()
+    poll.start(0)
+    const now = seen
+    await turn()
+    await turn()
+    expect(seen).toBe(now)
+    poll.close()
+  })
+
+  it('may be closed within its callback, twice, and refuses to start again', async () => {
+    const [, b] = keep(native.socketPair())
+    const poll = await new Promise<Poll>(resolve => {
+      const watching = native.createPoll(b!, () => {
+        watching.close()
+        watching.close()
+        resolve(watching)
+      })
+      watching.start(WRITABLE)
+    })
+    poll.stop()
+    poll.ref()
+    poll.unref()
+    poll.close()
+    expect(thrown(() => poll.start(READABLE))).toMatchObject({ code: 'EBADF', syscall: 'poll' })
+  })
+
+  it('lets waiting data be read after the other end died with unread data', async () => {
+    const [a, b] = keep(native.socketPair())
+    native.sendMessage(a!, Buffer.from('last words'), 0, 10, null)
+    native.sendMessage(b!, byte, 0, 1, null)
+    native.close(a!) // with unread data: the socket at our end now has the error ECONNRESET
+    const results: Array<number | string> = []
+    await new Promise<void>(resolve => {
+      const poll = native.createPoll(b!, (events, error) => {
+        expect(error).toBeNull()
+        expect(events & READABLE).toBe(READABLE)
+        try {
+          const { bytes } = native.receiveMessage(b!, Buffer.alloc(64), 0, 64)
+          results.push(bytes)
+          if (bytes !== 0) return
+        } catch (failure) {
+          results.push((failure as { code: string }).code)
+          return
+        }
+        poll.close()
+        resolve()
+      })
+      poll.start(READABLE)
+    })
+    expect(results).toContain(10)
+    expect(results.at(-1)).toBe(0)
+  })
+
+  it('keeps the async context of its maker', async () => {
+    const storage = new AsyncLocalStorage<string>()
+    const [, b] = keep(native.socketPair())
+    const seen = await storage.run(
+      'mine',
+      () =>
+        new Promise<string | undefined>(resolve => {
+          const poll = native.createPoll(b!, () => {
+            poll.close()
+            resolve(storage.getStore())
+          })
+          poll.start(WRITABLE)
+        }),
+    )
+    expect(seen).toBe('mine')
+  })
+
+  it('refuses a closed descriptor, a file, the same descriptor twice, and bad arguments', () => {
+    const [, b] = keep(native.socketPair())
+    expect(thrown(() => native.createPoll(99_999, () => {}))).toMatchObject({
+      code: 'EBADF',
+      syscall: 'poll',
+    })
+    expect(thrown(() => native.createPoll(keep(native.memfd('m')), () => {}))).toMatchObject({
+      code: 'EPERM',
+    })
+    expect(thrown(() => native.createPoll(b!, 'x' as never))).toBeInstanceOf(TypeError)
+    const poll = native.createPoll(b!, () => {})
+    expect(thrown(() => poll.start(8))).toBeInstanceOf(RangeError)
+    poll.start(READABLE)
+    expect(thrown(() => native.createPoll(b!, () => {}))).toMatchObject({ code: 'EEXIST' })
+    expect(thrown(() => poll.start.call({} as Poll, 1))).toBeInstanceOf(TypeError)
+    expect(thrown(() => poll.start.call(1 as never, 1))).toBeInstanceOf(TypeError)
+    poll.close()
+  })
+
+  it('makes an exception of the callback an uncaught one, and unref lets the process end', () => {
+    const script = fileURLToPath(new URL('children/poll.mjs', import.meta.url))
+    const printed = execFileSync(process.execPath, [script], { encoding: 'utf8' })
+    expect(printed).toBe('uncaught: from the callback\nstill watching: 2\n')
+  })
+})

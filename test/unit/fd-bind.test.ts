@@ -1,0 +1,165 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, lstatSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createConnection } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, describe, expect, it } from 'vitest'
+import { FdbError } from '../../src/errors.js'
+import {
+  bindListener,
+  formatAddress,
+  inspectOne,
+  type OwnedFd,
+  parseListenerSpec,
+} from '../../src/fd/index.js'
+import { native } from '../../src/native.js'
+
+const fds: OwnedFd[] = []
+const folders: string[] = []
+
+afterEach(async () => {
+  for (const fd of fds.splice(0)) fd.close()
+  for (const folder of folders.splice(0)) await rm(folder, { recursive: true, force: true })
+})
+
+async function makeFolder(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'fdb-'))
+  folders.push(folder)
+  return folder
+}
+
+function bind(text: string): OwnedFd {
+  const fd = bindListener(parseListenerSpec(text))
+  fds.push(fd)
+  return fd
+}
+
+function refusal(text: string): FdbError {
+  try {
+    bind(text)
+  } catch (error) {
+    if (FdbError.is(error)) return error as FdbError
+    throw error
+  }
+  throw new Error('it bound')
+}
+
+describe('bindListener', () => {
+  it.each(['tcp://127.0.0.1:0', 'tcp://[::1]:0', 'tcp://*:0'])('listens on %s', async text => {
+    const fd = bind(text)
+    const seen = inspectOne(fd)
+    expect(seen).toMatchObject({ accepting: true, socketType: 'stream', reuseAddr: true })
+    const client = createConnection({ host: text.includes('[::1]') ? '::1' : '127.0.0.1', port: seen.port! })
+    await once(client, 'connect')
+    client.destroy()
+    expect(fd.label).toContain('tcp://')
+  })
+
+  it('binds udp', () => {
+    expect(inspectOne(bind('udp://127.0.0.1:0'))).toMatchObject({ socketType: 'dgram', accepting: false })
+  })
+
+  it.each(['tcp', 'udp'])('names the process that holds a %s port', kind => {
+    const address = formatAddress(inspectOne(bind(`${kind}://127.0.0.1:0`)))
+    for (const wanted of [address, address.replace('127.0.0.1', '0.0.0.0')]) {
+      const error = refusal(wanted)
+      expect(error.code).toBe('ERR_FDB_ADDRESS_IN_USE')
+      expect(error.details).toMatchObject({ pid: process.pid, address: wanted })
+      expect(error.message).toContain(`process ${process.pid} (`)
+      expect(error.retryable).toBe(true)
+    }
+    expect(refusal(formatAddress(inspectOne(bind(`${kind}://[::1]:0`)))).details.pid).toBe(process.pid)
+  })
+
+  it('names another process that listens, by pid and command', async () => {
+    const path = join(await makeFolder(), 's')
+    const child = spawn(
+      process.execPath,
+      ['-e', `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    )
+    try {
+      await once(child.stdout!, 'data')
+      const error = refusal(`unix:${path}`)
+      expect(error.code).toBe('ERR_FDB_ADDRESS_IN_USE')
+      expect(error.details).toMatchObject({ pid: child.pid })
+      expect(error.details.command).toContain('createServer')
+    } finally {
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+    }
+    // Killed, it left its path behind: the next one takes it.
+    expect(lstatSync(path).isSocket()).toBe(true)
+    expect(inspectOne(bind(`unix:${path}`))).toMatchObject({ address: path, accepting: true })
+  })
+
+  it('names the holder of an abstract name', () => {
+    const text = `unix:@fdb-bind-${process.pid}`
+    bind(text)
+    expect(refusal(text).details).toMatchObject({ pid: process.pid, address: text })
+  })
+})
+
+describe('Unix paths', () => {
+  it('get their mode', async () => {
+    const path = join(await makeFolder(), 's')
+    bind(`unix:${path}?mode=0606`)
+    expect(lstatSync(path).mode & 0o777).toBe(0o606)
+  })
+
+  it('that are stale are replaced, and the kernel knows the new socket by its path', async () => {
+    const folder = await makeFolder()
+    const path = join(folder, 's')
+    bind(`unix:${path}`).close()
+    const fd = bind(`unix:${path}?mode=0600`)
+    expect(formatAddress(inspectOne(fd))).toBe(`unix:${path}`)
+    expect(readdirSync(folder)).toEqual(['s'])
+    native.close(native.connectUnix(path, false))
+  })
+
+  it('that are alive are never replaced, also with a full backlog', async () => {
+    const path = join(await makeFolder(), 's')
+    const text = `unix:${path}?backlog=1`
+    bind(text)
+    const before = lstatSync(path).ino
+    for (let i = 0; i < 4; i++) expect(refusal(text).code).toBe('ERR_FDB_ADDRESS_IN_USE')
+    expect(lstatSync(path).ino).toBe(before)
+  })
+
+  it('that are no sockets are left alone', async () => {
+    const path = join(await makeFolder(), 'file')
+    writeFileSync(path, 'precious')
+    const error = refusal(`unix:${path}`)
+    expect(error).toMatchObject({ code: 'ERR_FDB_SPEC', details: { part: 'path' } })
+    expect(lstatSync(path).isFile()).toBe(true)
+  })
+
+  it('in a missing folder are explained', () => {
+    const error = refusal('unix:/no/such/folder/s')
+    expect(error).toMatchObject({ code: 'ERR_FDB_BIND', details: { errno: 'ENOENT' } })
+    expect(error.message).toContain('folder')
+  })
+})
+
+describe('failures', () => {
+  it('of a foreign address says what to use', () => {
+    const error = refusal('tcp://192.0.2.1:0')
+    expect(error).toMatchObject({ code: 'ERR_FDB_BIND', details: { errno: 'EADDRNOTAVAIL' } })
+  })
+
+  it('of a low port or a folder without the right to write names the remedy', async () => {
+    const folder = await makeFolder()
+    const script = fileURLToPath(new URL('../native/children/denied.ts', import.meta.url))
+    const child = spawnSync(process.execPath, ['--import', 'tsx', script, join(folder, 's')], {
+      encoding: 'utf8',
+    })
+    expect(child.stderr).toBe('')
+    const [low, path] = JSON.parse(child.stdout)
+    if (low !== null) expect(low).toMatch(/^ERR_FDB_BIND_DENIED .*CAP_NET_BIND_SERVICE/)
+    expect(path).toMatch(/^ERR_FDB_BIND_DENIED .*folder must be writable/)
+    expect(existsSync(join(folder, 's'))).toBe(false)
+  })
+})

@@ -1,0 +1,136 @@
+import { describe, expect, it } from 'vitest'
+import { FdbError } from '../../src/errors.js'
+import { native } from '../../src/native.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog } from '../../src/state/state-log.js'
+import { bytesOf, longestTurn, readBy, routeSchema, segmentOf, writingLog } from '../fixtures/state-logs.js'
+
+const over = new FdbError('ERR_FDB_FENCED', 'over')
+
+async function filled(entries: number) {
+  const { log, segment } = writingLog()
+  const routes = log.section('routes', routeSchema)
+  for (let round = 0; round < 3; round++) {
+    await routes.bulk(
+      Array.from({ length: entries }, (_, i) => ({ key: `k${i}`, value: { to: `u${round}` } })),
+    )
+  }
+  return { log, segment, routes }
+}
+
+describe('compaction', () => {
+  it('leaves one sealed snapshot of what is in force, closes the rest, and reads the same', async () => {
+    const { log, segment, routes } = await filled(1000)
+    await routes.delete('k0')
+    const before = { position: log.position, stats: log.stats() }
+    segment.seal()
+    log.endWriting(over)
+    const open = native.openCount()
+    const segments = await log.compact()
+    expect(segments.map(one => [one.kind, one.sealed, one.epoch])).toEqual([['snapshot', true, 1]])
+    expect([segment.fd.closed, native.openCount()]).toEqual([true, open])
+    expect(log.position).toEqual(before.position)
+    expect(log.stats().bytes).toBeLessThan(before.stats.bytes / 2)
+    expect(log.stats().liveBytes).toBe(before.stats.liveBytes)
+    const reader = await readBy(log)
+    expect(reader.position).toEqual(before.position)
+    expect(routes.get('k999')).toEqual({ to: 'u2' })
+    expect(await log.compact()).toEqual(segments)
+    reader.close()
+    log.close()
+  })
+
+  it('merges nothing that is not sealed', async () => {
+    const { log, segment } = await filled(10)
+    expect(await log.compact()).toEqual([segment])
+    log.close()
+  })
+
+  it('loses no change that is made meanwhile, and stays exact at the end of what it merged', async () => {
+    const { log, segment, routes } = await filled(5000)
+    const merged = log.position
+    segment.seal()
+    log.startWriting(Segment.create(2))
+    await routes.put('k1', { to: 'before' })
+    await routes.delete('k2')
+    const compaction = log.compact()
+    let i = 0
+    let busy = true
+    const changes = (async () => {
+      while (busy || i < 200) {
+        await routes.put(`k${(i * 7) % 5000}`, { to: `during ${i}` })
+        if (i % 5 === 0) await routes.delete(`k${(i * 11) % 5000}`)
+        if (i % 50 === 0) await new Promise(resolve => setImmediate(resolve))
+        i++
+      }
+    })()
+    const [snapshot] = await compaction
+    busy = false
+    await changes
+    const reader = await readBy(log)
+    expect(reader.position).toEqual(log.position)
+    const without = new StateLog()
+    await without.adopt(snapshot!.readOnly())
+    expect(without.position).toEqual(merged)
+    for (const one of [log, reader, without]) one.close()
+  })
+
+  it('begins again when a segment begins meanwhile', async () => {
+    const { log, segment, routes } = await filled(20_000)
+    segment.seal()
+    const second = Segment.create(2)
+    log.startWriting(second)
+    await routes.put('k1', { to: 'second' })
+    const compaction = log.compact()
+    await new Promise(resolve => setImmediate(resolve))
+    second.seal()
+    log.startWriting(Segment.create(3))
+    await routes.put('k1', { to: 'third' })
+    const segments = await compaction
+    expect(segments.map(one => [one.kind, one.epoch])).toEqual([
+      ['snapshot', 2],
+      ['epoch', 3],
+    ])
+    const reader = await readBy(log)
+    expect(reader.position).toEqual(log.position)
+    reader.close()
+    log.close()
+  })
+
+  it('can be stopped: the log is as it was', async () => {
+    const { log, segment } = await filled(20_000)
+    segment.seal()
+    log.endWriting(over)
+    const open = native.openCount()
+    const stop = new AbortController()
+    const compaction = log.compact({ signal: stop.signal })
+    setImmediate(() => stop.abort())
+    await expect(compaction).rejects.toThrow(expect.objectContaining({ code: 'ERR_FDB_ABORTED' }))
+    expect([log.segments, native.openCount()]).toEqual([[segment], open])
+    log.close()
+  })
+
+  it('works in short turns', async () => {
+    const { log, segment } = await filled(30_000)
+    segment.seal()
+    log.endWriting(over)
+    expect(await longestTurn(() => log.compact())).toBeLessThan(100)
+    log.close()
+  })
+
+  it('gives a snapshot that counts only when it is whole', async () => {
+    const { log, segment } = await filled(500)
+    segment.seal()
+    log.endWriting(over)
+    const [snapshot] = await log.compact()
+    const bytes = bytesOf(snapshot!)
+    for (const cut of [bytes.length - 1, bytes.length - 90, Math.floor(bytes.length / 2), snapshot!.start]) {
+      const reader = new StateLog()
+      await expect(reader.adopt(segmentOf(bytes.subarray(0, cut), { sealed: true }))).rejects.toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_STATE_DAMAGED' }),
+      )
+      reader.close()
+    }
+    log.close()
+  })
+})

@@ -1,0 +1,183 @@
+import { describe, expect, it } from 'vitest'
+import { fdbroker } from '../../src/proto/state.js'
+import { bytes, type Codec, json, msgpack, protobuf } from '../../src/state/codec.js'
+import { defineSection } from '../../src/state/schema.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog } from '../../src/state/state-log.js'
+import { readBy, writingLog } from '../fixtures/state-logs.js'
+
+const code = (expected: string) => expect.objectContaining({ code: expected })
+
+/** The log as the next process gets it: sealed, read, and writing to its own segment. */
+async function nextProcess(log: StateLog, epoch: number): Promise<StateLog> {
+  for (const segment of log.segments) if (!segment.sealed) segment.seal()
+  const next = await readBy(log)
+  next.startWriting(Segment.create(epoch))
+  return next
+}
+
+describe('codecs', () => {
+  it('bring values through the log', async () => {
+    const { log } = writingLog()
+    const value = { text: 'ä€😀', list: [1, 2.5, -3], nested: { yes: true, none: null } }
+    const codecs: Codec<unknown>[] = [json(), msgpack()]
+    for (const codec of codecs) {
+      const section = log.section(codec.name, defineSection({ version: 1, codec, cache: 0 }))
+      await section.put('k', value)
+      expect(section.get('k')).toEqual(value)
+    }
+    const raw = log.section('raw', defineSection({ version: 1, codec: bytes() }))
+    await raw.put('', Buffer.from([0, 255, 7]))
+    expect([...raw.get('')!]).toEqual([0, 255, 7])
+    log.close()
+  })
+
+  it('protobuf keeps fields that this version does not know when an entry is changed and put back', async () => {
+    const { log } = writingLog()
+    // The newer version's message: Record has fields that Header does not know, with other numbers from 5 on.
+    const newer = fdbroker.state.Change.encode({ section: 'old', version: 77 }).finish()
+    await log
+      .section('routes', defineSection({ version: 1, codec: { ...bytes(), name: 'protobuf' } }))
+      .put('k', newer)
+    const older = await nextProcess(log, 2)
+    const codec = protobuf<fdbroker.state.Header, fdbroker.state.Header.$Properties>(fdbroker.state.Header)
+    const section = older.section('routes', defineSection({ version: 1, codec }))
+    const entry = section.get('k')!
+    expect(entry.magic).toBe('old')
+    entry.magic = 'new'
+    await section.put('k', entry)
+    const again = fdbroker.state.Change.decode(await raw(older, 'k'))
+    expect([again.section, again.version]).toEqual(['new', 77])
+    older.close()
+    log.close()
+  })
+})
+
+async function raw(log: StateLog, key: string): Promise<Uint8Array> {
+  const reader = await readBy(log)
+  const value = Uint8Array.from(reader.section('routes').get(key)!)
+  reader.close()
+  return value
+}
+
+describe('schemas', () => {
+  const v = (version: number, minReader = 1) => defineSection({ version, minReader, codec: json() })
+
+  it('are in the log, so that it describes itself', async () => {
+    const { log } = writingLog()
+    await log
+      .section('keys', defineSection({ version: 3, minReader: 2, codec: json(), secret: true }))
+      .put('k', 1)
+    const reader = await readBy(log)
+    const keys = reader.section('keys')
+    expect([keys.version, keys.secret, keys.size]).toEqual([3, true, 1])
+    expect(reader.digests()).toMatchObject([{ name: 'keys', version: 3, entries: 1 }])
+    reader.close()
+    log.close()
+  })
+
+  it('refuse a reader that is too old, naming section, versions and remedy', async () => {
+    const { log } = writingLog()
+    await log.section('routes', v(5, 4)).put('k', 1)
+    const reader = await readBy(log)
+    expect(() => reader.section('routes', v(3))).toThrow(code('ERR_FDB_SCHEMA'))
+    expect(() => reader.section('routes', v(3))).toThrow(
+      /"routes".*version 5.*version 4.*has version 3.*Run a release/,
+    )
+    expect(reader.section('routes', v(4)).get('k')).toBe(1)
+    const early = new StateLog()
+    early.section('routes', v(3))
+    await expect(early.adopt(log.segments[0]!.readOnly())).rejects.toThrow(code('ERR_FDB_SCHEMA'))
+    expect(early.position).toEqual(log.position)
+    for (const one of [log, reader, early]) one.close()
+  })
+
+  it('refuse another codec, and a second schema for one section', async () => {
+    const { log } = writingLog()
+    const routes = log.section('routes', v(1))
+    await routes.put('k', 1)
+    expect(() => log.section('routes', v(1))).toThrow(code('ERR_FDB_SCHEMA'))
+    expect(log.section('routes')).toBe(routes)
+    const reader = await readBy(log)
+    expect(() => reader.section('routes', defineSection({ version: 1, codec: msgpack() }))).toThrow(
+      /codec "json"/,
+    )
+    reader.close()
+    log.close()
+  })
+
+  it('are checked when they are defined', () => {
+    expect(() => v(0)).toThrow(code('ERR_FDB_SCHEMA'))
+    expect(() => v(2, 3)).toThrow(code('ERR_FDB_SCHEMA'))
+  })
+
+  it('up, down and up again keep the digest, unknown sections and the newest schema', async () => {
+    const { log } = writingLog()
+    await log.section('routes', v(1)).put('a', { old: 1 })
+    const newer = await nextProcess(log, 2)
+    await newer.section('routes', v(2)).put('b', { newField: 1 })
+    await newer.section('only-new', v(1)).put('x', 'kept')
+    const older = await nextProcess(newer, 3)
+    const routes = older.section('routes', v(1))
+    expect([routes.get('b'), routes.version]).toEqual([{ newField: 1 }, 2])
+    await older.compact()
+    expect(older.position.digest).toBe(newer.position.digest)
+    await routes.put('c', { old: 2 })
+    const again = await nextProcess(older, 4)
+    expect([again.section('only-new', v(1)).get('x'), again.section('routes', v(2)).version]).toEqual([
+      'kept',
+      2,
+    ])
+    expect(again.position.digest).toBe(older.position.digest)
+    for (const one of [log, newer, older, again]) one.close()
+  })
+
+  it('validate what is put and what is read', async () => {
+    const { log } = writingLog()
+    const validate = (value: unknown) => {
+      if (typeof value !== 'number') throw new TypeError(`no number: ${String(value)}`)
+    }
+    const numbers = log.section('n', defineSection<unknown>({ version: 1, codec: json(), validate }))
+    await expect(numbers.put('k', 'text')).rejects.toThrow('no number')
+    await numbers.put('k', 7)
+    await log.section('m', defineSection<unknown>({ version: 1, codec: json() })).put('k', 'text')
+    const reader = await readBy(log)
+    const strict = reader.section('m', defineSection<unknown>({ version: 1, codec: json(), validate }))
+    expect(() => strict.get('k')).toThrow(code('ERR_FDB_STATE_VALUE'))
+    expect(numbers.get('k')).toBe(7)
+    reader.close()
+    log.close()
+  })
+
+  it('keep a secret value out of the error that says it is not valid', async () => {
+    const { log } = writingLog()
+    await log.section('s').put('k', Buffer.from('hunter2'))
+    const reader = await readBy(log)
+    const secret = reader.section('s', defineSection({ version: 1, codec: json(), secret: true }))
+    try {
+      secret.get('k')
+      expect.unreachable()
+    } catch (error) {
+      expect([String(error).includes('hunter2'), (error as Error).cause]).toEqual([false, undefined])
+    }
+    reader.close()
+    log.close()
+  })
+})
+
+describe('iteration', () => {
+  it('sees every entry, in one go or in slices, while others change', async () => {
+    const { log } = writingLog()
+    const section = log.section('n', defineSection<number>({ version: 1, codec: json() }))
+    await section.bulk(Array.from({ length: 5000 }, (_, i) => ({ key: `k${i}`, value: i })))
+    expect([...section].length).toBe(5000)
+    const seen = new Set<string>()
+    for await (const [key, value] of section) {
+      seen.add(key)
+      if (value % 100 === 0) await section.put(key, value + 1)
+    }
+    expect(seen.size).toBe(5000)
+    expect(new Set(section.keys())).toEqual(seen)
+    log.close()
+  })
+})
