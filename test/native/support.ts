@@ -50,7 +50,7 @@ export function descriptors(): <T extends number | number[] | readonly number[]>
     }
   })
   return fds => {
-    kept.push(...(typeof fds === 'number' ? [fds] : fds))
+    for (const fd of [fds].flat()) kept.push(fd as number)
     return fds
   }
 }

@@ -1,0 +1,159 @@
+// Makes every call of the addon, the failing ways too, in one process without a test runner: for valgrind.
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { native } from './children/addon.mjs'
+
+const folder = mkdtempSync(join(tmpdir(), 'fdb-'))
+const bytes = Buffer.alloc(4096)
+const never = 5_000_000
+
+function refused(action, code) {
+  assert.throws(action, { code })
+}
+
+function sockets() {
+  const path = join(folder, 's')
+  const own = { mode: 0o660, uid: process.getuid(), gid: process.getgid() }
+  const listeners = [
+    native.bindSocket({
+      kind: 'tcp',
+      host: '127.0.0.1',
+      port: 0,
+      backlog: 9,
+      reuseAddr: true,
+      reusePort: true,
+    }),
+    native.bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }),
+    native.bindSocket({ kind: 'unix', host: path, backlog: 9, ...own }),
+    native.bindSocket({ kind: 'unix', host: `fdb-exercise-${process.pid}`, abstract: true, backlog: 9 }),
+    native.bindSocket({ kind: 'unix', host: join(folder, 'd'), datagram: true }),
+  ]
+  native.listen(listeners[0], 20)
+  native.setOption(listeners[1], 'reuseAddr', true)
+  const client = native.connectUnix(path, false)
+  const accepted = native.accept(listeners[2])
+  assert.equal(native.accept(listeners[2]), -1)
+  native.peerCredentials(accepted)
+  const pidfd = native.peerPidfd(accepted)
+  const connected = native.connectUnix(`fdb-exercise-${process.pid}`, true)
+  refused(() => native.bindSocket({ kind: 'unix', host: path }), 'EADDRINUSE')
+  refused(() => native.bindSocket({ kind: 'unix', host: '/'.padEnd(300, 'x') }), 'ENAMETOOLONG')
+  refused(() => native.bindSocket({ kind: 'tcp', host: 'no-address', port: 0 }), 'ERR_OUT_OF_RANGE')
+  refused(() => native.bindSocket({ kind: 'tcp', host: '::1%none', port: 0 }), 'ERR_OUT_OF_RANGE')
+  refused(() => native.bindSocket(null), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.connectUnix(join(folder, 'none'), false), 'ENOENT')
+  refused(() => native.listen(never, 1), 'EBADF')
+  const all = [...listeners, client, accepted, connected, ...(pidfd === null ? [] : [pidfd])]
+  assert.ok(native.inspect([...all, never, 0]).length === all.length + 2)
+  native.closeMany(all)
+  refused(() => native.closeMany([never]), 'EBADF')
+  refused(() => native.close(never), 'EBADF')
+}
+
+function messages() {
+  const [a, b] = native.socketPair()
+  const memory = native.memfd('message')
+  for (const count of [0, 1, 64, 253]) {
+    native.sendMessage(a, bytes, 10, 100, count === 0 ? null : new Array(count).fill(memory))
+    const got = native.receiveMessage(b, bytes, 0, bytes.length)
+    assert.equal(got.fds?.length ?? 0, count)
+    if (got.fds !== null) native.closeMany(got.fds)
+  }
+  assert.equal(native.receiveMessage(b, bytes, 0, 1).bytes, -1)
+  refused(() => native.sendMessage(a, bytes, 0, 1, new Array(254).fill(memory)), 'EINVAL')
+  refused(() => native.sendMessage(a, bytes, 0, 1, [never]), 'EBADF')
+  refused(() => native.sendMessage(a, bytes, 0, 1, ['x']), 'ERR_OUT_OF_RANGE')
+  refused(() => native.sendMessage(a, bytes, 4096, 1, null), 'ERR_OUT_OF_RANGE')
+  refused(() => native.receiveMessage(a, 'x', 0, 1), 'ERR_INVALID_ARG_TYPE')
+  while (native.sendMessage(a, bytes, 0, bytes.length, null) > 0);
+  native.close(b)
+  refused(() => native.sendMessage(a, bytes, 0, 1, null), 'EPIPE')
+  native.closeMany([a, memory])
+}
+
+function files() {
+  const memory = native.memfd('files')
+  native.pwrite(memory, bytes, 0, bytes.length, 5)
+  native.pread(memory, bytes, 0, bytes.length, 0)
+  assert.equal(native.fileSize(memory), bytes.length + 5)
+  const reader = native.reopenReadOnly(memory)
+  refused(() => native.addSeals(reader, 8), 'EPERM')
+  native.addSeals(memory, 8)
+  assert.equal(native.getSeals(reader), 8)
+  refused(() => native.pwrite(memory, bytes, 0, 1, 0), 'EPERM')
+  refused(() => native.memfd('x'.repeat(1000)), 'ERR_OUT_OF_RANGE')
+  writeFileSync(join(folder, 'lock'), '')
+  const lock = native.openLockFile(join(folder, 'lock'), 0o600)
+  const other = native.openLockFile(join(folder, 'lock'), 0o600)
+  assert.deepEqual([native.tryLock(lock), native.tryLock(other)], [true, false])
+  refused(() => native.openLockFile('/'.padEnd(9000, 'x'), 0o600), 'ENAMETOOLONG')
+  native.getSeals(lock)
+  const dup = native.dup(lock)
+  native.setCloexec(dup, false)
+  native.setCloexec(dup, true)
+  native.release(dup)
+  native.adopt(dup)
+  const pidfd = native.pidfdOpen(process.pid)
+  if (pidfd !== null) {
+    native.pidfdSignal(pidfd, 0)
+    assert.equal(native.pidfdPid(pidfd), process.pid)
+    assert.equal(native.pidfdDead(pidfd), false)
+    native.close(pidfd)
+  }
+  native.closeMany([memory, reader, lock, other, dup])
+}
+
+async function polls() {
+  const [a, b] = native.socketPair()
+  for (let i = 0; i < 20; i++) {
+    await new Promise(resolve => {
+      const poll = native.createPoll(b, () => {
+        native.receiveMessage(b, bytes, 0, bytes.length)
+        poll.stop()
+        poll.close()
+        resolve()
+      })
+      poll.unref()
+      poll.ref()
+      poll.start(1)
+      native.sendMessage(a, bytes, 0, 1, null)
+    })
+  }
+  refused(() => native.createPoll(never, () => {}), 'EBADF')
+  native.closeMany([a, b])
+}
+
+async function workers() {
+  for (const how of ['terminate', 'exit']) {
+    const worker = new Worker(new URL('children/worker.mjs', import.meta.url))
+    const given = await new Promise(resolve => worker.once('message', message => resolve(message.given)))
+    const exit = new Promise(resolve => worker.once('exit', resolve))
+    if (how === 'exit') worker.postMessage('exit')
+    else worker.terminate()
+    await exit
+    native.close(given)
+  }
+}
+
+try {
+  const start = native.openCount()
+  for (let round = 0; round < 3; round++) {
+    sockets()
+    rmSync(join(folder, 's'))
+    rmSync(join(folder, 'd'))
+    messages()
+    files()
+    await polls()
+  }
+  await workers()
+  assert.equal(native.openCount(), start)
+  globalThis.gc?.()
+  // Left open on purpose: the end of the main environment closes them.
+  native.createPoll(native.socketPair()[0], () => {}).unref()
+  process.stdout.write('exercised\n')
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
