@@ -64,6 +64,8 @@ static void end_of_environment(napi_async_cleanup_hook_handle handle, void *data
   self->closing++; /* keeps the hook until this function is through */
   fdb_close_polls(self);
   fdb_close_owned(self);
+  for (int i = 0; i < MAKER_COUNT; i++) napi_delete_reference(self->env, self->makers[i]);
+  napi_delete_reference(self->env, self->scratch);
   if (--self->closing == 0) {
     napi_remove_async_cleanup_hook(handle);
     fdb_drop_instance(self);

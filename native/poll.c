@@ -3,7 +3,7 @@
  * uncaught exception and the async context is kept, on every version of Node (a threadsafe function fails at both).
  *
  * The struct is freed when both are through with it: libuv (close callback) and the JavaScript object (finalizer).
- * Until it is closed the object is held, so that a started poll is not collected.
+ * Until it is closed the object is held, so that a started poll is not collected: whoever makes one closes it.
  */
 #include "fdb.h"
 
@@ -21,7 +21,7 @@ typedef struct fdb_poll {
   napi_async_context context;
   napi_ref object, callback;
   int fd, watched;
-  bool closing, closed, collected;
+  bool calling, closing, closed, collected;
 } fdb_poll;
 
 static const napi_type_tag poll_tag = { 0x6664627270306c6cULL, 0x9d2f4c1be8a75310ULL };
@@ -42,6 +42,15 @@ static void on_closed(uv_handle_t *handle) {
   }
 }
 
+/* What keeps the JavaScript side; not while the callback runs, whose frame still uses the context. */
+static void let_go(napi_env env, fdb_poll *poll) {
+  if (poll->context != NULL) napi_async_destroy(env, poll->context);
+  if (poll->callback != NULL) napi_delete_reference(env, poll->callback);
+  if (poll->object != NULL) napi_delete_reference(env, poll->object);
+  poll->context = NULL;
+  poll->callback = poll->object = NULL;
+}
+
 static void close_poll(fdb_poll *poll) {
   if (poll->closing) return;
   fdb_instance *self = poll->self;
@@ -50,11 +59,7 @@ static void close_poll(fdb_poll *poll) {
   if (poll->next != NULL) poll->next->link = poll->link;
   self->closing++;
   uv_close((uv_handle_t *)&poll->handle, on_closed);
-  napi_async_destroy(self->env, poll->context);
-  napi_delete_reference(self->env, poll->callback);
-  /* The reference of napi_wrap becomes weak: the object may be collected now. */
-  uint32_t count;
-  napi_reference_unref(self->env, poll->object, &count);
+  if (!poll->calling) let_go(self->env, poll);
 }
 
 void fdb_close_polls(fdb_instance *self) {
@@ -83,7 +88,6 @@ static int error_as_readiness(fdb_poll *poll, int *status) {
 static void on_events(uv_poll_t *handle, int status, int events) {
   fdb_poll *poll = (fdb_poll *)handle;
   napi_env env = poll->self->env;
-  napi_async_context context = poll->context;
   napi_handle_scope scope;
   napi_value object, callback, argv[2];
   if (poll->closing) return;
@@ -93,8 +97,12 @@ static void on_events(uv_poll_t *handle, int status, int events) {
   argv[1] = status < 0 ? fdb_error(env, -status, "poll") : fdb_null(env);
   if (argv[1] != NULL && napi_get_reference_value(env, poll->object, &object) == napi_ok &&
       napi_get_reference_value(env, poll->callback, &callback) == napi_ok) {
-    /* The callback may close this poll; nothing of it is touched afterwards. */
-    if (napi_make_callback(env, context, object, callback, 2, argv, NULL) == napi_pending_exception) {
+    /* The callback may close this poll: it is freed in a later phase of the loop. */
+    poll->calling = true;
+    napi_status called = napi_make_callback(env, poll->context, object, callback, 2, argv, NULL);
+    poll->calling = false;
+    if (poll->closing) let_go(env, poll);
+    if (called == napi_pending_exception) {
       napi_value error;
       if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
     }
@@ -172,16 +180,15 @@ static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_
     { "unref", NULL, poll_unref, NULL, NULL, NULL, napi_default_method, NULL },
   };
   napi_value name;
-  uint32_t count;
-  if (napi_create_object(env, object) != napi_ok ||
-      napi_define_properties(env, *object, sizeof(methods) / sizeof(methods[0]), methods) != napi_ok ||
-      napi_type_tag_object(env, *object, &poll_tag) != napi_ok ||
-      napi_create_string_latin1(env, "fd-broker:poll", NAPI_AUTO_LENGTH, &name) != napi_ok ||
-      napi_create_reference(env, callback, 1, &poll->callback) != napi_ok ||
-      napi_async_init(env, *object, name, &poll->context) != napi_ok ||
-      napi_wrap(env, *object, poll, finalize_poll, NULL, &poll->object) != napi_ok)
-    return false;
-  return napi_reference_ref(env, poll->object, &count) == napi_ok;
+  /* napi_wrap comes last: before it, nothing in JavaScript leads to the struct. */
+  return !(napi_create_object(env, object) != napi_ok ||
+           napi_define_properties(env, *object, sizeof(methods) / sizeof(methods[0]), methods) != napi_ok ||
+           napi_type_tag_object(env, *object, &poll_tag) != napi_ok ||
+           napi_create_string_latin1(env, "fd-broker:poll", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+           napi_create_reference(env, callback, 1, &poll->callback) != napi_ok ||
+           napi_create_reference(env, *object, 1, &poll->object) != napi_ok ||
+           napi_async_init(env, *object, name, &poll->context) != napi_ok ||
+           napi_wrap(env, *object, poll, finalize_poll, NULL, NULL) != napi_ok);
 }
 
 static void on_abandoned(uv_handle_t *handle) {
@@ -210,8 +217,7 @@ napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   poll->self = call.self;
   poll->fd = fd;
   if (!make_object(env, poll, call.argv[1], &object)) {
-    /* Only when the environment is ending: nothing in JavaScript refers to it. */
-    if (poll->object != NULL) napi_remove_wrap(env, object, NULL);
+    let_go(env, poll); /* only when the environment is ending */
     call.self->closing++;
     uv_close((uv_handle_t *)&poll->handle, on_abandoned);
     return NULL;
