@@ -1,5 +1,6 @@
 export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
 export { Digest } from './digest.js'
+export type { Position } from './history.js'
 export { DEFAULT_LIMITS, type StateLimits } from './limits.js'
 export {
   type DecodedChange,
@@ -13,7 +14,6 @@ export type { BulkChange, Section, WriteOptions } from './section.js'
 export type { ChangeListener, SectionChange } from './section-store.js'
 export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
 export {
-  type Position,
   type SectionDigest,
   StateLog,
   type StateLogger,

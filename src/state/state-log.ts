@@ -1,9 +1,8 @@
 import { FdbError } from '../errors.js'
-import { type Merged, writeSnapshot } from './compaction.js'
+import { writeSnapshot } from './compaction.js'
 import { frame } from './frame.js'
+import { behind, type Held, History, type Position } from './history.js'
 import { limitsFrom, overLimit, type StateLimits } from './limits.js'
-import { Locations } from './locations.js'
-import { damaged, type FoundRecord, recordsOf } from './reader.js'
 import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
 import { type SectionSchema, schemaRefusal, storedForm } from './schema.js'
 import { Section, type SectionHost } from './section.js'
@@ -27,15 +26,6 @@ export interface StateLogOptions {
   limits?: Partial<StateLimits>
 }
 
-export interface Position {
-  /** The epoch of the last record; 0 when there is none. */
-  epoch: number
-  /** The number of the last record; 0 when there is none. */
-  sequence: number
-  /** Over all entries, independent of order and of how they came about. 64 hexadecimal digits. */
-  digest: string
-}
-
 export interface SectionDigest {
   name: string
   version: number
@@ -53,18 +43,6 @@ export interface StateStats {
   sequence: number
   /** Changes that wait to be appended. */
   waiting: number
-}
-
-/** A segment in its place in the log. */
-interface Held {
-  segment: Segment
-  ordinal: number
-  /** File offset behind the last record that was applied. */
-  position: number
-  /** Sealed, and read to its end. */
-  final: boolean
-  /** Where the log stood at this segment's end, once a newer one has begun. */
-  end: Position | null
 }
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'ended'
@@ -91,18 +69,10 @@ export class StateLog {
   readonly #host: SectionHost
   readonly #sections = new Map<string, Section<never>>()
   readonly #closing = new AbortController()
-  #held: Held[] = []
-  #ordinals = 0
-  #sequence = 0
-  #epoch = 0
+  readonly #history: History
   #mode: Mode = 'reading'
-  #writing: Held | null = null
   #ended: unknown = null
   #flushScheduled = false
-  /** A record is being applied: sections may be read, nothing may be appended. */
-  #applying = false
-  /** What `position` says while a record is applied over several turns. */
-  #before: Position | null = null
   /** Reading and compacting come one after the other. */
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
@@ -115,6 +85,7 @@ export class StateLog {
     this.#store = new Store(this.#limits, (error, section) =>
       this.#logger?.warn({ err: error, section }, 'a change listener of a state section threw'),
     )
+    this.#history = new History(this.#store, this.#limits)
     this.#queue = new WriteQueue(this.#limits)
     this.#host = {
       store: this.#store,
@@ -127,17 +98,13 @@ export class StateLog {
 
   /** In replay order. The log owns them, and a compaction closes them: take `dup()` or `readOnly()` in the same turn. */
   get segments(): readonly Segment[] {
-    return this.#held.map(held => held.segment)
+    return this.#history.held.map(held => held.segment)
   }
 
   /** Where the log stands: with every change of this process that could be appended. */
   get position(): Position {
     this.#flush()
-    return this.#before ?? this.#positionNow()
-  }
-
-  #positionNow(): Position {
-    return { epoch: this.#epoch, sequence: this.#sequence, digest: this.#store.digest().toString() }
+    return this.#history.position
   }
 
   /**
@@ -148,27 +115,30 @@ export class StateLog {
    * A bulk is visible piecewise while it is read, and counted in `position` when it is whole.
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const closing = this.#closing.signal
     await this.#readNext(() => {
-      const refusal = this.#placeRefusal(segment)
+      const refusal = closing.aborted ? closed() : this.#history.refusal(segment)
       if (refusal) {
         segment.close()
         throw refusal
       }
-      this.#hold(segment)
-      return this.#readOn()
+      this.#history.hold(segment)
+      return this.#history.readOn()
     }, options.signal)
   }
 
   /** Reads what was appended to adopted segments since. A segment is read only when all before it are sealed. */
   async catchUp(options: { signal?: AbortSignal } = {}): Promise<Position> {
-    await this.#readNext(() => this.#readOn(), options.signal)
+    await this.#readNext(() => {
+      this.#checkOpen()
+      return this.#history.readOn()
+    }, options.signal)
     return this.position
   }
 
   async #readNext(begin: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
     const closing = this.#closing.signal
     const task = this.#reading.then(async () => {
-      this.#checkOpen()
       const work = begin()
       this.#readers++
       try {
@@ -182,117 +152,6 @@ export class StateLog {
     })
     this.#reading = task.catch(() => {})
     return task
-  }
-
-  #placeRefusal(segment: Segment): FdbError | null {
-    const last = this.#held.at(-1)
-    const order = (why: string) =>
-      new FdbError(
-        'ERR_FDB_STATE_ORDER',
-        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${why}. Adopt the snapshot first, then ` +
-          'segments with rising epochs, each after the ones before it were sealed',
-      )
-    if (segment.kind === 'snapshot') return last ? order(`${this.#held.length} segments are there`) : null
-    if (last && segment.epoch <= last.segment.epoch) return order(`epoch ${last.segment.epoch} is there`)
-    const writing = this.#writing?.segment
-    if (writing?.sealable && !writing.sealed)
-      return order(`this log writes to epoch ${writing.epoch}, which is not sealed`)
-    return null
-  }
-
-  #hold(segment: Segment): Held {
-    const held = { segment, ordinal: ++this.#ordinals, position: segment.start, final: false, end: null }
-    this.#held.push(held)
-    this.#store.segments.set(held.ordinal, segment)
-    return held
-  }
-
-  *#readOn(): Generator<unknown, void> {
-    for (const held of this.#held) {
-      if (held.final) continue
-      const { segment } = held
-      const sealed = segment.sealed
-      if (held === this.#writing) {
-        held.position = segment.end
-      } else {
-        yield* this.#read(held)
-      }
-      if (sealed) held.final = true
-      else if (segment.sealable) return
-    }
-  }
-
-  *#read(held: Held): Generator<unknown, void> {
-    const { segment } = held
-    const fresh = held.position === segment.start
-    const snapshot = segment.kind === 'snapshot'
-    let whole = !snapshot || !fresh
-    const from = held.position
-    const after = snapshot && fresh ? undefined : this.#sequence
-    const records = recordsOf(segment, { from, after, limits: this.#limits })
-    let begun = !fresh
-    for (;;) {
-      const step = records.next()
-      if (step.done) break
-      const found = step.value
-      yield
-      if (!found) continue
-      if (snapshot && whole)
-        throw damaged(segment, found.offset, this.#sequence, 'records behind the end of a snapshot')
-      if (!begun) {
-        begun = true
-        this.#begin(held)
-      }
-      if (found.record.changes.length > 64) this.#before = this.#positionNow()
-      try {
-        yield* this.#apply(found, held, 'replay')
-      } finally {
-        this.#before = null
-      }
-      held.position = found.next
-      if (found.record.end) {
-        this.#checkEnd(segment, found)
-        whole = true
-      }
-    }
-    if (!whole) throw damaged(segment, held.position, this.#sequence, 'the end of the snapshot is missing')
-  }
-
-  /** The first record of a segment: what it displaces is noted from here on. */
-  #begin(held: Held): void {
-    const end = this.#positionNow()
-    for (const before of this.#held) {
-      if (before === held) break
-      before.end ??= end
-    }
-    this.#store.displaced = new Locations()
-  }
-
-  *#apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
-    this.#applying = true
-    try {
-      yield* this.#store.apply(found, held.ordinal, held.segment, origin)
-      this.#sequence = found.record.sequence
-      this.#epoch = found.record.epoch
-    } finally {
-      this.#applying = false
-    }
-  }
-
-  #checkEnd(segment: Segment, found: FoundRecord): void {
-    const { entries, digest } = found.record.end!
-    const { sequence } = found.record
-    if (entries !== this.#store.entries) {
-      throw damaged(
-        segment,
-        found.offset,
-        sequence,
-        `${this.#store.entries} entries where its end says ${entries}`,
-      )
-    }
-    const got = this.#store.digest().toString()
-    if (digest !== got)
-      throw damaged(segment, found.offset, sequence, `digest ${got} where its end says ${digest}`)
   }
 
   #checkSchemas(): void {
@@ -309,55 +168,11 @@ export class StateLog {
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
-    let held = this.#held.find(one => one.segment === segment)
-    if (!held) {
-      const refusal =
-        segment.kind === 'snapshot' ? notWritable(segment, 'it is a snapshot') : this.#placeRefusal(segment)
-      if (refusal) throw refusal
-      if (segment.size() > segment.start) throw behind(segment, segment.start)
-    } else if (held !== this.#held.at(-1)) throw notWritable(segment, 'newer segments follow it')
-    for (const before of this.#held) {
-      if (before === held) break
-      this.#checkFinal(before)
-    }
-    if (this.#readers > 0) throw behind(segment, held?.position ?? 0)
-    if (held && held !== this.#writing) this.#checkRead(held)
-    held ??= this.#hold(segment)
-    if (held !== this.#writing) segment.continueAt(held.position)
-    this.#writing = held
+    if (this.#readers > 0) throw behind(segment, segment.start)
+    this.#history.claim(segment)
     this.#mode = 'writing'
     this.#ended = null
     this.#flush()
-  }
-
-  #checkFinal(held: Held): void {
-    if (held.final) return
-    const { segment } = held
-    if (segment.sealable && !segment.sealed) {
-      throw new FdbError(
-        'ERR_FDB_STATE_ORDER',
-        `the segment of epoch ${segment.epoch} is not sealed: there would be two that may be written; seal it first`,
-      )
-    }
-    if (held === this.#writing) held.position = segment.end
-    else this.#checkRead(held)
-    held.final = true
-  }
-
-  /** Nothing but half a record lies behind what was applied. */
-  #checkRead(held: Held): void {
-    const { segment, position } = held
-    const records = recordsOf(segment, {
-      from: position,
-      after: this.#sequence,
-      limits: this.#limits,
-      live: false,
-    })
-    for (;;) {
-      const step = records.next()
-      if (step.done) return
-      if (step.value) throw behind(segment, position)
-    }
   }
 
   /** Freeze: changes made before are appended, later ones wait. Returns where the log stands. */
@@ -430,9 +245,13 @@ export class StateLog {
   stats(): StateStats {
     this.#flush()
     let bytes = 0
-    for (const { segment } of this.#held) bytes += segment.size()
+    for (const { segment } of this.#history.held) bytes += segment.size()
     const { liveBytes, entries } = this.#store
-    const [segments, sequence, waiting] = [this.#held.length, this.#sequence, this.#queue.length]
+    const [segments, sequence, waiting] = [
+      this.#history.held.length,
+      this.#history.sequence,
+      this.#queue.length,
+    ]
     return { segments, bytes, liveBytes, entries, sequence, waiting }
   }
 
@@ -464,8 +283,8 @@ export class StateLog {
   }
 
   #flush(): void {
-    while (this.#mode === 'writing' && this.#queue.length > 0 && !this.#applying) {
-      this.#appendBatch(this.#writing!)
+    while (this.#mode === 'writing' && this.#queue.length > 0 && !this.#history.applying) {
+      this.#appendBatch(this.#history.writing!)
     }
   }
 
@@ -476,7 +295,7 @@ export class StateLog {
     if (writes.length === 0) return
     const frames: Buffer[] = []
     const told = new Set<SectionStore>()
-    let sequence = this.#sequence
+    let sequence = this.#history.sequence
     for (const { section, parts, request } of writes) {
       const body = [encodeEnvelope({ epoch: segment.epoch, sequence: ++sequence, request }), ...parts]
       if (section.needsSchema && !told.has(section)) {
@@ -506,10 +325,10 @@ export class StateLog {
     for (const one of frames) {
       const next = offset + one.length
       if (next > written) break
-      if (held.position === segment.start) this.#begin(held)
+      if (held.position === segment.start) this.#history.begin(held)
       const record = scanRecord(bytes, offset + 8, next, this.#limits)
       const found = { record, buffer: bytes, base: start, offset: start + offset, next: start + next }
-      runAtOnce(this.#apply(found, held, 'local'))
+      runAtOnce(this.#history.apply(found, held, 'local'))
       held.position = start + next
       offset = next
       done++
@@ -571,18 +390,18 @@ export class StateLog {
     for (;;) {
       await this.#readingEnds()
       this.#checkOpen()
-      const merge = this.#mergeable()
+      const merge = this.#history.mergeable(this.#mode === 'writing' || this.#mode === 'paused')
       if (!merge) return this.segments
       const { last, newest } = merge
-      const end = last.end ?? this.#positionNow()
+      const end = last.end ?? this.#history.position
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
       const work = writeSnapshot(this.#store, { ...end, epoch, last: ordinal, followed })
       const merged = await runInSlices(work, { sliceMs: this.#sliceMs, signal: either })
       await this.#readingEnds()
       // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
-      if (newest === this.#newest() && !this.#closing.signal.aborted) {
-        this.#replace(last, merged)
+      if (newest === this.#history.newest() && !this.#closing.signal.aborted) {
+        this.#history.replace(last, merged)
         return this.segments
       }
       merged.segment.close()
@@ -592,46 +411,6 @@ export class StateLog {
   async #readingEnds(): Promise<void> {
     do await this.#reading
     while (this.#readers > 0)
-  }
-
-  /** The newest segment that has records. */
-  #newest(): Held | undefined {
-    return this.#held.findLast(held => held.position > held.segment.start)
-  }
-
-  /** The last segment of those that can be merged, and the newest that has records. */
-  #mergeable(): { last: Held; newest: Held } | null {
-    const newest = this.#newest()
-    if (!newest) return null
-    const at = this.#held.indexOf(newest)
-    const all = this.#held.slice(0, at + 1)
-    this.#markFinal(newest)
-    const last = newest.final ? newest : all[at - 1]
-    if (!last || all.slice(0, all.indexOf(last) + 1).some(held => !held.final)) return null
-    return all[0] === last && last.segment.kind === 'snapshot' ? null : { last, newest }
-  }
-
-  /** As reading on would, when nothing is left to read. The segment that this log may still try to write is not. */
-  #markFinal(held: Held): void {
-    const { segment, position } = held
-    const mayWrite = this.#mode === 'writing' || this.#mode === 'paused'
-    if (!segment.sealed || (held === this.#writing && mayWrite)) return
-    if (position === segment.size()) held.final = true
-  }
-
-  #replace(last: Held, merged: Merged): void {
-    const { segment, before, after } = merged
-    const ordinal = ++this.#ordinals
-    const held: Held = { segment, ordinal, position: segment.end, final: true, end: last.end }
-    this.#store.segments.set(ordinal, segment)
-    this.#store.locations.move(before, after, ordinal)
-    this.#store.displaced = new Locations()
-    const gone = this.#held.splice(0, this.#held.indexOf(last) + 1, held)
-    for (const old of gone) {
-      if (old === this.#writing) this.#writing = null
-      this.#store.segments.delete(old.ordinal)
-      old.segment.close()
-    }
   }
 
   /**
@@ -644,8 +423,7 @@ export class StateLog {
     this.#closing.abort()
     this.endWriting(closed())
     const closeAll = () => {
-      for (const { segment } of this.#held) segment.close()
-      this.#held = []
+      this.#history.close()
     }
     if (this.#readers === 0 && !this.#compacting) closeAll()
     else void Promise.allSettled([this.#reading, this.#compacting]).then(closeAll)
@@ -658,18 +436,4 @@ export class StateLog {
 
 function closed(): FdbError {
   return new FdbError('ERR_FDB_STATE_CLOSED', 'the state log is closed; make a new one')
-}
-
-function behind(segment: Segment, position: number): FdbError {
-  return new FdbError(
-    'ERR_FDB_STATE_BEHIND',
-    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, ${position} were read; adopt it or catch up first`,
-  )
-}
-
-function notWritable(segment: Segment, why: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_STATE_ORDER',
-    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${why}; give a new segment of a higher epoch`,
-  )
 }

@@ -5,9 +5,10 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/fd/owned.js'
 import { native } from '../../src/native.js'
+import type { Position } from '../../src/state/history.js'
 import { readSegment } from '../../src/state/reader.js'
 import { Segment } from '../../src/state/segment.js'
-import { type Position, StateLog } from '../../src/state/state-log.js'
+import { StateLog } from '../../src/state/state-log.js'
 import { BATCH, RaceBoard, SIZES } from '../fixtures/seal-race-board.js'
 
 /** The acceptance run: FDB_RACES=10000. */

@@ -1,0 +1,295 @@
+import { FdbError } from '../errors.js'
+import type { Merged } from './compaction.js'
+import type { StateLimits } from './limits.js'
+import { Locations } from './locations.js'
+import { damaged, type FoundRecord, recordsOf } from './reader.js'
+import type { Segment } from './segment.js'
+import type { Store } from './store.js'
+
+export interface Position {
+  /** The epoch of the last record; 0 when there is none. */
+  epoch: number
+  /** The number of the last record; 0 when there is none. */
+  sequence: number
+  /** Over all entries, independent of order and of how they came about. 64 hexadecimal digits. */
+  digest: string
+}
+
+/** A segment in its place in the log. */
+export interface Held {
+  segment: Segment
+  ordinal: number
+  /** File offset behind the last record that was applied. */
+  position: number
+  /** Sealed, and read to its end. */
+  final: boolean
+  /** A snapshot counts only with its end. */
+  whole: boolean
+  /** Where the log stood at this segment's end, once a newer one has begun. */
+  end: Position | null
+}
+
+/**
+ * The segments of a log in order, and how far each has been applied to the store. Decides what may come next, reads
+ * it, and says what may be merged. Knows nothing of turns of the event loop, nor of changes that wait.
+ */
+export class History {
+  held: Held[] = []
+  /** The segment that this log appends to. */
+  writing: Held | null = null
+  /** A record is being applied: sections may be read, nothing may be appended. */
+  applying = false
+  sequence = 0
+  #epoch = 0
+  #ordinals = 0
+  /** What `position` says while a record is applied over several turns. */
+  #before: Position | null = null
+  readonly #store: Store
+  readonly #limits: StateLimits
+
+  constructor(store: Store, limits: StateLimits) {
+    this.#store = store
+    this.#limits = limits
+  }
+
+  get position(): Position {
+    return this.#before ?? this.#now()
+  }
+
+  #now(): Position {
+    return { epoch: this.#epoch, sequence: this.sequence, digest: this.#store.digest().toString() }
+  }
+
+  /** Why a segment cannot be the next; null when it can. */
+  refusal(segment: Segment): FdbError | null {
+    const last = this.held.at(-1)
+    const order = (why: string) =>
+      new FdbError(
+        'ERR_FDB_STATE_ORDER',
+        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${why}. Adopt the snapshot first, then ` +
+          'segments with rising epochs, each after the ones before it were sealed',
+      )
+    if (segment.kind === 'snapshot') return last ? order(`${this.held.length} segments are there`) : null
+    if (last && segment.epoch <= last.segment.epoch) return order(`epoch ${last.segment.epoch} is there`)
+    const writing = this.writing?.segment
+    if (writing?.sealable && !writing.sealed)
+      return order(`this log writes to epoch ${writing.epoch}, which is not sealed`)
+    return null
+  }
+
+  hold(segment: Segment): Held {
+    const whole = segment.kind === 'epoch'
+    const held: Held = {
+      segment,
+      ordinal: ++this.#ordinals,
+      position: segment.start,
+      final: false,
+      whole,
+      end: null,
+    }
+    this.held.push(held)
+    this.#store.segments.set(held.ordinal, segment)
+    return held
+  }
+
+  /** Applies what is new in the segments that are adopted, each when all before it are sealed. */
+  *readOn(): Generator<unknown, void> {
+    for (const held of this.held) {
+      if (held.final) continue
+      const { segment } = held
+      const sealed = segment.sealed
+      if (held === this.writing) {
+        held.position = segment.end
+      } else {
+        yield* this.#read(held)
+      }
+      if (sealed) held.final = true
+      else if (segment.sealable) return
+    }
+  }
+
+  *#read(held: Held): Generator<unknown, void> {
+    const { segment } = held
+    const fresh = held.position === segment.start
+    const snapshot = segment.kind === 'snapshot'
+    const from = held.position
+    const after = snapshot && fresh ? undefined : this.sequence
+    const records = recordsOf(segment, { from, after, limits: this.#limits })
+    let begun = !fresh
+    for (;;) {
+      const step = records.next()
+      if (step.done) break
+      const found = step.value
+      yield
+      if (!found) continue
+      if (snapshot && held.whole)
+        throw damaged(segment, found.offset, this.sequence, 'records behind the end of a snapshot')
+      if (!begun) {
+        begun = true
+        this.begin(held)
+      }
+      if (found.record.changes.length > 64) this.#before = this.#now()
+      try {
+        yield* this.apply(found, held, 'replay')
+      } finally {
+        this.#before = null
+      }
+      held.position = found.next
+      if (found.record.end) {
+        this.#checkEnd(segment, found)
+        held.whole = true
+      }
+    }
+    this.#checkWhole(held)
+  }
+
+  #checkWhole({ whole, segment, position }: Held): void {
+    if (!whole) throw damaged(segment, position, this.sequence, 'the end of the snapshot is missing')
+  }
+
+  /** The first record of a segment: what it displaces is noted from here on. */
+  begin(held: Held): void {
+    const end = this.#now()
+    for (const before of this.held) {
+      if (before === held) break
+      before.end ??= end
+    }
+    this.#store.displaced = new Locations()
+  }
+
+  *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
+    this.applying = true
+    try {
+      yield* this.#store.apply(found, held.ordinal, held.segment, origin)
+      this.sequence = found.record.sequence
+      this.#epoch = found.record.epoch
+    } finally {
+      this.applying = false
+    }
+  }
+
+  #checkEnd(segment: Segment, found: FoundRecord): void {
+    const { entries, digest } = found.record.end!
+    const { sequence } = found.record
+    if (entries !== this.#store.entries) {
+      throw damaged(
+        segment,
+        found.offset,
+        sequence,
+        `${this.#store.entries} entries where its end says ${entries}`,
+      )
+    }
+    const got = this.#store.digest().toString()
+    if (digest !== got)
+      throw damaged(segment, found.offset, sequence, `digest ${got} where its end says ${digest}`)
+  }
+
+  /** Makes `segment` the one to append to. Throws, and changes nothing, when it must not be. */
+  claim(segment: Segment): void {
+    let held = this.held.find(one => one.segment === segment)
+    if (!held) {
+      const refusal =
+        segment.kind === 'snapshot' ? notWritable(segment, 'it is a snapshot') : this.refusal(segment)
+      if (refusal) throw refusal
+      if (segment.size() > segment.start) throw behind(segment, segment.start)
+    } else if (held !== this.held.at(-1)) throw notWritable(segment, 'newer segments follow it')
+    for (const before of this.held) {
+      if (before === held) break
+      this.#checkFinal(before)
+    }
+    if (held && held !== this.writing) this.#checkRead(held)
+    held ??= this.hold(segment)
+    if (held !== this.writing) segment.continueAt(held.position)
+    this.writing = held
+  }
+
+  #checkFinal(held: Held): void {
+    if (held.final) return
+    const { segment } = held
+    if (segment.sealable && !segment.sealed) {
+      throw new FdbError(
+        'ERR_FDB_STATE_ORDER',
+        `the segment of epoch ${segment.epoch} is not sealed: there would be two that may be written; seal it first`,
+      )
+    }
+    if (held === this.writing) held.position = segment.end
+    else this.#checkRead(held)
+    this.#checkWhole(held)
+    held.final = true
+  }
+
+  /** Nothing but half a record lies behind what was applied. */
+  #checkRead(held: Held): void {
+    const { segment, position } = held
+    const records = recordsOf(segment, {
+      from: position,
+      after: this.sequence,
+      limits: this.#limits,
+      live: false,
+    })
+    for (;;) {
+      const step = records.next()
+      if (step.done) return
+      if (step.value) throw behind(segment, position)
+    }
+  }
+
+  /** The newest segment that has records. */
+  newest(): Held | undefined {
+    return this.held.findLast(held => held.position > held.segment.start)
+  }
+
+  /** The last segment of those that can be merged, and the newest that has records. */
+  mergeable(mayWrite: boolean): { last: Held; newest: Held } | null {
+    const newest = this.newest()
+    if (!newest) return null
+    const at = this.held.indexOf(newest)
+    const all = this.held.slice(0, at + 1)
+    this.#markFinal(newest, mayWrite)
+    const last = newest.final ? newest : all[at - 1]
+    if (!last || all.slice(0, all.indexOf(last) + 1).some(held => !held.final)) return null
+    return all[0] === last && last.segment.kind === 'snapshot' ? null : { last, newest }
+  }
+
+  /** As reading on would, when nothing is left to read. The segment that this log may still try to write is not. */
+  #markFinal(held: Held, mayWrite: boolean): void {
+    const { segment, position, whole } = held
+    if (!whole || !segment.sealed || (held === this.writing && mayWrite)) return
+    if (position === segment.size()) held.final = true
+  }
+
+  /** Puts a snapshot in the place of everything up to `last`, and closes that. */
+  replace(last: Held, merged: Merged): void {
+    const { segment, before, after } = merged
+    const ordinal = ++this.#ordinals
+    const held: Held = { segment, ordinal, position: segment.end, final: true, whole: true, end: last.end }
+    this.#store.segments.set(ordinal, segment)
+    this.#store.locations.move(before, after, ordinal)
+    this.#store.displaced = new Locations()
+    const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)
+    for (const old of gone) {
+      if (old === this.writing) this.writing = null
+      this.#store.segments.delete(old.ordinal)
+      old.segment.close()
+    }
+  }
+
+  close(): void {
+    for (const { segment } of this.held) segment.close()
+    this.held = []
+  }
+}
+
+export function behind(segment: Segment, position: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_BEHIND',
+    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, ${position} were read; adopt it or catch up first`,
+  )
+}
+
+function notWritable(segment: Segment, why: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_ORDER',
+    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${why}; give a new segment of a higher epoch`,
+  )
+}
