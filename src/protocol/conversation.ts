@@ -49,5 +49,11 @@ export type ToHolder =
   | { readonly kind: 'abort' }
   /** I have closed my listeners. */
   | { readonly kind: 'gone' }
-  /** I lost my channel; where do I stand? `sealed`: my segment is. */
-  | { readonly kind: 'back'; readonly role: Role; readonly epoch: Epoch; readonly sealed: boolean }
+  /** I lost my channel; where do I stand? `top`: the highest epoch I know of. `sealed`: my segment is. */
+  | {
+      readonly kind: 'back'
+      readonly role: Role
+      readonly epoch: Epoch
+      readonly sealed: boolean
+      readonly top?: Epoch
+    }

@@ -49,21 +49,22 @@ export function stepEmbedded(
     isSealed(epoch) ||
     effects.some(({ effect }) => effect.type === 'seal' && epoch >= effect.from && epoch < effect.below)
 
-  const toMember = (event: MemberEvent): void => {
+  /** `own`: its own holder says so, and hears the answer. */
+  const toMember = (event: MemberEvent, own = false): void => {
     const step = stepMember(current.member, event, rules)
     current = { ...current, member: step.state }
     for (const effect of step.effects) {
-      if (effect.type === 'send' && current.member.link === 'local') {
+      if (effect.type === 'send' && (own || current.member.link === 'local')) {
         // Left by a member that is its own holder: heard at once.
         if (current.holder !== null)
           toHolder({ type: 'message', from: current.self, message: effect.message })
         continue
       }
-      if (effect.type === 'becomeHolder') {
-        const { epoch, wayBack } = current.member
+      if (effect.type === 'becomeHolder' && current.holder === null) {
+        const { epoch, top } = current.member
         current = {
           ...current,
-          holder: initialHolder('holder', current.self, epoch, Math.max(epoch, wayBack)),
+          holder: initialHolder('holder', current.self, epoch, top),
         }
       }
       effects.push({ by: 'member', effect })
@@ -77,7 +78,7 @@ export function stepEmbedded(
     for (const effect of step.effects) {
       if (effect.type === 'tell' && effect.to === current.self) {
         const epoch = 'epoch' in effect.message ? effect.message.epoch : current.member.epoch
-        toMember({ type: 'message', message: effect.message, sealed: willBeSealed(epoch) })
+        toMember({ type: 'message', message: effect.message, sealed: willBeSealed(epoch) }, true)
       } else {
         effects.push({ by: 'holder', effect })
       }

@@ -190,7 +190,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       // Of the present owner or joiner it says nothing that their death or silence does not say better.
       return unbind(state, from)
     case 'back':
-      return onBack(state, from, message.role, message.epoch, message.sealed, rules)
+      return onBack(state, from, message, rules)
   }
 }
 
@@ -434,15 +434,16 @@ function onHealthy(state: HolderState): HolderStep {
   }
 }
 
-function onBack(
-  before: HolderState,
-  id: Id,
-  role: Role,
-  epoch: Epoch,
-  sealed: boolean,
-  rules: Rules,
-): HolderStep {
-  const state: HolderState = { ...before, down: before.down.filter(d => d !== id) }
+type Back = Extract<ToHolder, { kind: 'back' }>
+
+function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderStep {
+  const { role, epoch, sealed } = back
+  const state: HolderState = {
+    ...before,
+    down: before.down.filter(d => d !== id),
+    // A restarted daemon learns which numbers were given; who does not say knows of a successor and a way back.
+    top: before.phase === 'rebuilding' ? Math.max(before.top, back.top ?? epoch + 2) : before.top,
+  }
   switch (state.phase) {
     case 'rebuilding': {
       const backs = [...state.backs.filter(b => b.id !== id), { id, role, epoch }].sort((a, b) => a.id - b.id)
@@ -527,9 +528,7 @@ function onRebuilt(state: HolderState, rules: Rules): HolderStep {
   const best = [...state.backs].sort((a, b) => serves(b.role) - serves(a.role) || b.epoch - a.epoch)[0]
   if (best === undefined) return { state: { ...state, phase: 'idle', backs: [] }, effects: NOTHING }
   const others = state.backs.filter(b => b.id !== best.id).map(b => b.id)
-  // Above everything that anybody could have been given: the way back of the highest epoch that came back.
-  const top = Math.max(state.top, ...state.backs.map(b => b.epoch + 2))
-  const step = reinstate({ ...state, owner: best.id, top, backs: [] })
+  const step = reinstate({ ...state, owner: best.id, backs: [] })
   const effects = rules.sealRest ? step.effects : step.effects.filter(e => e.type !== 'seal')
   return {
     state: { ...step.state, joiner: others[0] ?? NOBODY, bound: others.slice(1) },

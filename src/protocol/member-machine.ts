@@ -37,6 +37,8 @@ export interface MemberState {
   /** Named by the Offer: the elder's segment, and its way back. */
   readonly source: Epoch
   readonly wayBack: Epoch
+  /** The highest epoch it knows to be made. */
+  readonly top: Epoch
   /** To its holder. `local`: it is its own holder. `none`: never again (holder dead before the application was ready). */
   readonly link: 'up' | 'down' | 'local' | 'none'
 }
@@ -56,6 +58,8 @@ export type MemberEvent =
   | { readonly type: 'sealed' }
   /** `restarted`: the holder is a new process that knows nothing. `sealed`: own segment. */
   | { readonly type: 'reconnected'; readonly restarted: boolean; readonly sealed: boolean }
+  /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
+  | { readonly type: 'shared'; readonly top: Epoch }
   | { readonly type: 'drained' }
   /** The application wants to go, whether or not anybody takes over. */
   | { readonly type: 'leave' }
@@ -101,13 +105,22 @@ export function initialMember(scope: Scope): MemberState {
     epoch: NO_EPOCH,
     source: NO_EPOCH,
     wayBack: NO_EPOCH,
+    top: NO_EPOCH,
     link: 'up',
   }
 }
 
 /** The first process of a service: nobody to take over from. */
 export function firstMember(epoch: Epoch): MemberState {
-  return { ...initialMember('holder'), phase: 'serving', holds: true, accepting: true, epoch, link: 'local' }
+  return {
+    ...initialMember('holder'),
+    phase: 'serving',
+    holds: true,
+    accepting: true,
+    epoch,
+    top: epoch,
+    link: 'local',
+  }
 }
 
 const NOTHING: readonly MemberEffect[] = []
@@ -137,6 +150,8 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
     case 'leave':
       if (state.phase === 'leaving' || state.phase === 'gone') return same(state)
       return state.phase === 'joining' || state.phase === 'ready' ? giveUp(state) : leave(state)
+    case 'shared':
+      return event.top > state.top ? { state: { ...state, top: event.top }, effects: NOTHING } : same(state)
     case 'drained':
       return state.phase === 'leaving'
         ? { state: { ...state, phase: 'gone' }, effects: [{ type: 'exit' }] }
@@ -160,6 +175,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
           epoch: message.epoch,
           wayBack: message.wayBack,
           source: message.source,
+          top: Math.max(state.top, message.wayBack),
         },
         effects: NOTHING,
       }
@@ -184,7 +200,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         // Turned away before it began. Whether to leave or to inherit depends on whether the elder lives.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
-      return begin({ ...state, epoch: message.epoch })
+      return begin({ ...state, epoch: message.epoch }, rules)
     case 'retire':
       if (phase !== 'serving' && phase !== 'frozen' && phase !== 'orphan') return same(state)
       return {
@@ -197,7 +213,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'reinstate':
       if (sealed || !state.holds || phase === 'joining' || phase === 'leaving' || phase === 'gone')
         return same(state)
-      return begin({ ...state, epoch: message.epoch })
+      return begin({ ...state, epoch: message.epoch }, rules)
     case 'released':
       if (phase === 'standby' || phase === 'orphan') return leave(state)
       if (phase === 'serving' && scope === 'holder' && state.link !== 'local') {
@@ -222,13 +238,17 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
 }
 
 /** Accept first, then take over what others acknowledged, then write, then say so. */
-function begin(state: MemberState): MemberStep {
+function begin(state: MemberState, rules: Rules): MemberStep {
   return {
-    state: { ...state, phase: 'serving', accepting: true },
+    state: { ...state, phase: 'serving', accepting: true, top: Math.max(state.top, state.epoch) },
     effects: [
       ...(state.accepting ? [] : [{ type: 'accept' } as const]),
       { type: 'carry', below: state.epoch },
       { type: 'write', epoch: state.epoch },
+      // Without the rule a successor decides at once, though its elder may still come back.
+      ...(rules.release || state.phase !== 'ready' || state.scope !== 'holder'
+        ? []
+        : [{ type: 'becomeHolder' } as const]),
       { type: 'send', message: { kind: 'serving', epoch: state.epoch } },
     ],
   }
@@ -330,7 +350,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
 
 /** The elder is dead: serve with everything that was acknowledged anywhere. */
 function settle(state: MemberState, sealed: boolean): MemberStep {
-  const fresh = state.wayBack + 1
+  const fresh = state.top + 1
   const epoch = sealed ? fresh : state.epoch
   const wasServing = state.phase === 'serving'
   const heir: MemberState = {
@@ -339,6 +359,7 @@ function settle(state: MemberState, sealed: boolean): MemberStep {
     accepting: true,
     epoch,
     wayBack: Math.max(state.wayBack, epoch),
+    top: Math.max(state.top, epoch),
     link: state.scope === 'holder' ? 'local' : state.link,
   }
   const effects: MemberEffect[] = []
@@ -353,7 +374,10 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
   const { phase } = state
   if (phase === 'joining' || phase === 'leaving' || phase === 'gone') return same(state)
   const effects: MemberEffect[] = [
-    { type: 'send', message: { kind: 'back', role: phase as Role, epoch: state.epoch, sealed } },
+    {
+      type: 'send',
+      message: { kind: 'back', role: phase as Role, epoch: state.epoch, top: state.top, sealed },
+    },
   ]
   let next: MemberState = { ...state, link: 'up' }
   const accepts = (phase === 'ready' && rules.joinerAccepts) || (phase === 'standby' && rules.orphanAccepts)

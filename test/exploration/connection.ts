@@ -85,7 +85,8 @@ export class Connection {
       }
     }
     this.t[this.pair(p) + 1] = 0
-    for (let k = p + 1; k < 4 && this.pair(k) < this.t.length; k++) if (parent(k) === p) this.t[this.pair(k)] = 0
+    for (let k = p + 1; k < 4 && this.pair(k) < this.t.length; k++)
+      if (parent(k) === p) this.t[this.pair(k)] = 0
   }
 
   // ---- the giver p of pair k
@@ -96,7 +97,9 @@ export class Connection {
     return this.give(k, p, { type: 'start' })
   }
   deadline(k: number, p: number): boolean {
-    return this.outs.value(this.t[this.pair(k)]!).pending !== NO_SLICE && this.give(k, p, { type: 'deadline' })
+    return (
+      this.outs.value(this.t[this.pair(k)]!).pending !== NO_SLICE && this.give(k, p, { type: 'deadline' })
+    )
   }
   lose(k: number, p: number): void {
     this.give(k, p, { type: 'lost' })
@@ -116,7 +119,8 @@ export class Connection {
     switch (effect.type) {
       case 'prepare':
         this.t[this.base]! &= ~(1 << p)
-        return this.around.post(k, false, { kind: 'prepare', slice: effect.slice })
+        this.around.post(k, false, { kind: 'prepare', slice: effect.slice })
+        return
       case 'log': {
         const written = (this.t[log]! & LOG_SEALED) === 0
         if (written) {
@@ -129,9 +133,12 @@ export class Connection {
       case 'drop':
         this.drop(p)
         if (this.unheld() && this.around.alive(k)) {
-          this.around.bad(`connection closed: ${this.around.name(p)} drops what ${this.around.name(k)} has let go`)
+          this.around.bad(
+            `connection closed: ${this.around.name(p)} drops what ${this.around.name(k)} has let go`,
+          )
         }
-        return this.around.post(k, false, { kind: 'moved', slice: effect.slice })
+        this.around.post(k, false, { kind: 'moved', slice: effect.slice })
+        return
       case 'takeBack':
         this.t[this.base]! |= 1 << p
         return
@@ -158,7 +165,8 @@ export class Connection {
     switch (effect.type) {
       case 'acknowledge':
         if ((this.t[this.base]! & ENDED) === 0) this.t[this.base]! |= 1 << (HOLDERS_SHIFT + k)
-        return this.around.post(k, true, { kind: 'ack', slice: effect.slice })
+        this.around.post(k, true, { kind: 'ack', slice: effect.slice })
+        return
       case 'adopt':
         if ((this.t[this.base]! & ENDED) === 0) this.t[this.base]! |= 1 << k
         return
@@ -217,6 +225,8 @@ export class Connection {
     const readers = this.t[this.base]! & READERS
     const holders = (this.t[this.base]! >> HOLDERS_SHIFT) & 0xf
     if (holders !== 0 && readers === 0) return 'stuck connection: held, read by nobody'
-    return holders === readers ? null : 'stale descriptor: a connection has two holders at rest, its FIN never goes'
+    return holders === readers
+      ? null
+      : 'stale descriptor: a connection has two holders at rest, its FIN never goes'
   }
 }

@@ -12,7 +12,8 @@ export class Interner<T> {
     let id = this.#ids.get(key)
     if (id === undefined) {
       id = this.#values.length
-      if (id > 0xffff) throw new Error('more than 65,536 distinct values: the words of a state are too narrow')
+      if (id > 0xffff)
+        throw new Error('more than 65,536 distinct values: the words of a state are too narrow')
       this.#ids.set(key, id)
       this.#values.push(value)
     }

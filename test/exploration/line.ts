@@ -7,5 +7,8 @@ export function line(title: string, report: Report): string {
     `${title}: ${n(report.states)} states, ${n(report.transitions)} transitions, depth ${report.depth}, ` +
     `${report.exhausted ? 'exhausted' : 'stopped'}, ${report.seconds.toFixed(1)} s` +
     (report.violations.length === 0 ? ', no violation' : '')
-  return [head, ...report.violations.map(v => `  ${v.what} [${v.trace.length} steps]: ${v.trace.join(' > ')}`)].join('\n')
+  return [
+    head,
+    ...report.violations.map(v => `  ${v.what} [${v.trace.length} steps]: ${v.trace.join(' > ')}`),
+  ].join('\n')
 }

@@ -17,7 +17,11 @@ export class Machine<State, Event, Effect> {
     private readonly lists: Lists,
     private readonly effects: Interner<Effect>,
     /** `sealed`: bit e is set when segment e is sealed, as far as the process can see. */
-    private readonly run: (state: State, event: Event, sealed: number) => { state: State; effects: readonly Effect[] },
+    private readonly run: (
+      state: State,
+      event: Event,
+      sealed: number,
+    ) => { state: State; effects: readonly Effect[] },
   ) {}
 
   step(state: number, event: number, sealed = 0): Step {

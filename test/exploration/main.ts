@@ -34,7 +34,8 @@ const { values, positionals } = parseArgs({
     max: { type: 'string' },
   },
 })
-const number = (text: string | undefined, otherwise: number): number => (text === undefined ? otherwise : Number(text))
+const number = (text: string | undefined, otherwise: number): number =>
+  text === undefined ? otherwise : Number(text)
 const bounds: Bounds = {
   processes: number(values.n, BOUNDS.processes),
   writes: number(values.w, BOUNDS.writes),

@@ -158,4 +158,3 @@ export function explore(world: World, limits: Limits): Report {
     violations: [...violations.values()],
   }
 }
-

@@ -1,1 +1,550 @@
-export { TwoParties as ThreeParties } from './two-parties.js'
+/**
+ * Three parties: a daemon D that holds, and members that serve. D runs the real `stepHolder`, every member the
+ * real `stepMember`. Channel m joins member m (its lower end) with D.
+ *
+ * Abstracted: what D makes is with every connected rights-holder in the same moment (rules `shareAll` and `spare`);
+ * a driver waits for their receipts before it goes on. A member that connects again is known to D only when its
+ * Back is read, and the loss of its old channel is told before.
+ */
+import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/conversation.js'
+import {
+  type HolderEvent,
+  type HolderState,
+  initialHolder,
+  restartedHolder,
+  stepHolder,
+} from '../../src/protocol/holder-machine.js'
+import {
+  initialMember,
+  type MemberEvent,
+  type MemberState,
+  stepMember,
+} from '../../src/protocol/member-machine.js'
+import type { Rules } from '../../src/protocol/rules.js'
+import type { Bounds } from './bounds.js'
+import { Machine } from './machine.js'
+import {
+  ACCEPTS,
+  ACKED,
+  BACK,
+  CHOICE,
+  CRASH,
+  DATA,
+  DEAD,
+  DOWN,
+  DRAINING,
+  type Effect,
+  ENDS,
+  EXITED,
+  FAULT,
+  HELD,
+  JUDGING,
+  KILLED,
+  LISTENERS,
+  LOWER,
+  MUST,
+  NONE,
+  PEN,
+  RELOST,
+  RESTARTS,
+  RETRYING,
+  RUNNING,
+  SEVERED,
+  STALE,
+  STATE,
+  STATUS,
+  STOPPED,
+  TODO,
+  UNSEEN,
+  UP,
+  UPPER,
+  World,
+} from './world.js'
+
+export class ThreeParties extends World {
+  private readonly members: Machine<MemberState, MemberEvent, Effect>
+  private readonly daemon: Machine<HolderState, HolderEvent, Effect>
+  private readonly d: number
+  private readonly first: number
+  private readonly fresh: number
+  private readonly firstHolder: number
+  private readonly restarted: number
+  private readonly named = new Map<string, number>()
+  private readonly heard = new Map<number, number>()
+  /** The joiner is well, and only a deadline ends the handoff. */
+  private blocked = false
+
+  constructor(bounds: Bounds, rules: Rules) {
+    super(bounds, rules, bounds.processes + 1, bounds.processes, 0)
+    this.d = bounds.processes
+    this.members = new Machine(this.lists, this.effects, (state, event) => {
+      const step = stepMember(state, event, rules)
+      return { state: step.state, effects: step.effects.map(effect => ({ by: 'member', effect })) }
+    })
+    this.daemon = new Machine(this.lists, this.effects, (state, event) => {
+      const step = stepHolder(state, event, rules)
+      return { state: step.state, effects: step.effects.map(effect => ({ by: 'holder', effect })) }
+    })
+    const fresh = initialMember('member')
+    this.fresh = this.members.states.id(fresh)
+    this.first = this.members.states.id({
+      ...fresh,
+      phase: 'serving',
+      holds: true,
+      accepting: true,
+      epoch: 0,
+      top: 0,
+    })
+    this.firstHolder = this.daemon.states.id(initialHolder('member', 0, 0))
+    this.restarted = this.daemon.states.id(restartedHolder())
+  }
+
+  protected start(): void {
+    const segment = 1 << this.newSegment(0)
+    this.put(0, STATUS, RUNNING)
+    this.put(0, STATE, this.first)
+    this.put(0, HELD, segment)
+    this.put(0, PEN, 1)
+    this.set(0, ACCEPTS | LISTENERS)
+    this.setLink(0, ENDS, UPPER | LOWER)
+    this.put(this.d, STATUS, RUNNING)
+    this.put(this.d, STATE, this.firstHolder)
+    this.put(this.d, HELD, segment)
+    this.set(this.d, LISTENERS)
+  }
+
+  protected name(p: number): string {
+    return p === this.d ? 'D' : `M${p}`
+  }
+  private member(m: number): MemberState {
+    return this.members.states.value(this.get(m, STATE))
+  }
+  private holder(): HolderState {
+    return this.daemon.states.value(this.get(this.d, STATE))
+  }
+  /** What D sends to m now arrives at m. */
+  private reached(m: number): boolean {
+    return this.connected(m) && (this.link(m, ENDS) & UNSEEN) === 0
+  }
+
+  // ---- effects
+
+  protected send(m: number, message: ToHolder): void {
+    if (this.connected(m)) this.post(m, UP, message, message.kind === 'back' ? this.get(m, HELD) : 0)
+  }
+  protected tell(d: number, to: number, message: ToMember): void {
+    if (to === NOBODY || !this.reached(to)) return
+    let segments = 0
+    if (message.kind === 'offer' || message.kind === 'commit' || message.kind === 'reinstate') {
+      segments = this.get(d, HELD)
+      if (!this.rules.spare)
+        for (let s = 0; s < this.segments; s++) if (this.epochOf(s) > message.epoch) segments &= ~(1 << s)
+    }
+    this.post(to, DOWN, message, segments)
+  }
+  protected make(p: number, epochs: readonly number[]): void {
+    epochs.forEach((epoch, i) => {
+      for (let q = 0; q < this.all; q++) {
+        if (this.alive(q) && this.find(q, epoch) >= 0 && Object.values(this.rules).every(Boolean)) {
+          this.bad(`epoch ${epoch} is given twice`)
+        }
+      }
+      const segment = 1 << this.newSegment(epoch)
+      this.put(p, HELD, this.get(p, HELD) | segment)
+      if (p !== this.d) return
+      // Of two, the first is the successor's; else it is a way back.
+      const shared = i === 0 && epochs.length === 2 ? this.rules.shareAll : this.rules.spare
+      if (!shared) return
+      for (let m = 0; m < this.d; m++) {
+        if (!this.alive(m) || !this.has(m, LISTENERS) || !this.reached(m)) continue
+        this.put(m, HELD, this.get(m, HELD) | segment)
+        const event = this.id(`shared${epoch}`, () => ({ type: 'shared', top: epoch }))
+        this.put(m, STATE, this.members.step(this.get(m, STATE), event).state)
+      }
+    })
+  }
+  protected listened(except: number): boolean {
+    for (let q = 0; q < this.all; q++)
+      if (q !== except && this.alive(q) && this.has(q, LISTENERS)) return true
+    return false
+  }
+  protected closeEnds(p: number): void {
+    for (let m = 0; m < this.d; m++) {
+      if (p === this.d) {
+        this.setLink(m, ENDS, this.link(m, ENDS) & ~(UPPER | UNSEEN | RELOST))
+        this.setLink(m, UP, 0)
+      } else if (p === m) {
+        this.setLink(m, ENDS, this.link(m, ENDS) & ~LOWER)
+        this.setLink(m, DOWN, 0)
+      }
+    }
+  }
+  protected onExit(): void {}
+  protected override stoppable(p: number): boolean {
+    return p !== this.d
+  }
+  protected override perform(p: number, effect: Effect): void {
+    if (effect.effect.type === 'failed' && effect.effect.phase === 'freezing' && this.blocked) {
+      this.bad('a stopped incumbent blocks the upgrade: the deadline of Freeze ends the handoff')
+    }
+    super.perform(p, effect)
+  }
+
+  // ---- transitions
+
+  private id(key: string, event: () => MemberEvent): number {
+    let id = this.named.get(key)
+    if (id === undefined) {
+      id = this.members.events.id(event())
+      this.named.set(key, id)
+    }
+    return id
+  }
+  private holderId(type: Exclude<HolderEvent['type'], 'message'>, m = NOBODY): number {
+    const key = `D ${type}${m}`
+    let id = this.named.get(key)
+    if (id === undefined) {
+      id = this.daemon.events.id((m === NOBODY ? { type } : { type, id: m }) as HolderEvent)
+      this.named.set(key, id)
+    }
+    return id
+  }
+
+  /** One step of p and, at least, its first effect. False: nothing came of it, or no room. */
+  private deliver(p: number, event: number, atOnce = false): boolean {
+    const before = this.get(p, STATE)
+    const step = p === this.d ? this.daemon.step(before, event) : this.members.step(before, event)
+    if (!this.fits(step.effects)) {
+      this.open()
+      return false
+    }
+    this.put(p, STATE, step.state)
+    this.run(p, step.effects, atOnce)
+    return step.state !== before || step.effects !== 0
+  }
+  private offer(p: number, event: number, kind: 0 | 1 | 2 | 3, label: string): void {
+    if (this.deliver(p, event)) this.done(kind, this.labelled ? `${this.name(p)}: ${label}` : '')
+    else this.open()
+  }
+
+  protected expand(): void {
+    for (let m = 0; m < this.d; m++) if (this.get(m, STATUS) !== NONE && this.common(m)) this.asMember(m)
+    const status = this.get(this.d, STATUS)
+    if (status === DEAD) this.restart()
+    else if (this.common(this.d)) this.asDaemon()
+    for (let m = 0; m < this.d; m++) if (this.get(m, STATUS) !== NONE) this.cuts(m, this.name(m))
+  }
+
+  private asMember(m: number): void {
+    const { d } = this
+    const before = this.member(m)
+    const ends = this.link(m, ENDS)
+    const queue = this.link(m, DOWN)
+    if ((ends & LOWER) !== 0) {
+      if (queue !== 0) {
+        const id = this.lists.head(queue)
+        const { message, segments } = this.parcels.value(id)
+        this.setLink(m, DOWN, this.lists.tail(queue))
+        this.put(m, HELD, this.get(m, HELD) | segments)
+        const epoch = 'epoch' in message ? message.epoch : before.epoch
+        const sealed = this.isSealedFor(m, epoch)
+        const key = id * 2 + (sealed ? 1 : 0)
+        let event = this.heard.get(key)
+        if (event === undefined) {
+          event = this.members.events.id({ type: 'message', message: message as ToMember, sealed })
+          this.heard.set(key, event)
+        }
+        // Whoever orders it to leave knew, then, of another that was well.
+        this.ordered = message.kind === 'fenced' || message.kind === 'abort' || message.kind === 'released'
+        this.deliver(m, event)
+        this.ordered = false
+        if (message.kind === 'offer' && this.get(m, STATUS) === RUNNING && this.member(m).holds)
+          this.set(m, LISTENERS)
+        this.done(MUST, this.labelled ? `M${m} gets ${message.kind}` : '')
+      } else if ((ends & SEVERED) !== 0 || (ends & UPPER) === 0) {
+        this.setLink(m, ENDS, ends & ~LOWER)
+        this.deliver(
+          m,
+          this.id('lost', () => ({ type: 'lost' })),
+        )
+        this.done(MUST, this.labelled ? `M${m} loses its channel` : '')
+      }
+    }
+    switch (before.phase) {
+      case 'joining':
+        if (before.holds)
+          this.offer(
+            m,
+            this.id('adopted', () => ({ type: 'adopted' })),
+            MUST,
+            'the application is ready',
+          )
+        this.refused(m)
+        this.deadline(m)
+        break
+      case 'ready':
+        this.refused(m)
+        this.deadline(m)
+        break
+      case 'frozen':
+        this.deadline(m)
+        break
+      case 'leaving':
+        if (this.has(m, DRAINING) && this.get(m, DATA) >> 4 === 0) {
+          this.offer(
+            m,
+            this.id('drained', () => ({ type: 'drained' })),
+            MUST,
+            'drained',
+          )
+        }
+        break
+      default:
+        break
+    }
+    const status = this.get(d, STATUS)
+    const sealed = this.isSealedFor(m, before.epoch)
+    if (this.has(m, JUDGING) && status === RUNNING && !this.has(m, STALE)) {
+      this.clear(m, JUDGING)
+      this.deliver(
+        m,
+        this.id(`alive${sealed}`, () => ({ type: 'fate', fate: 'alive', sealed })),
+      )
+      this.done(MUST, this.labelled ? `M${m} finds D alive` : '')
+    }
+    // The channel is read to its end before a death counts.
+    if ((ends & LOWER) === 0 && (status === DEAD || this.has(m, STALE))) {
+      this.clear(m, JUDGING)
+      this.deliver(
+        m,
+        this.id(`dead${sealed}`, () => ({ type: 'fate', fate: 'dead', sealed })),
+      )
+      this.done(MUST, this.labelled ? `M${m} finds D dead` : '')
+    }
+    if ((ends & LOWER) === 0 && this.has(m, RETRYING) && status === RUNNING) {
+      const restarted = this.has(m, STALE)
+      // What it had sent before is still read; then the old channel is found lost.
+      const left = (ends & UPPER) !== 0 ? RELOST : 0
+      if (left === 0) this.setLink(m, UP, 0)
+      this.setLink(m, DOWN, 0)
+      this.setLink(m, ENDS, UPPER | LOWER | UNSEEN | left)
+      this.clear(m, RETRYING | JUDGING | STALE)
+      const event = this.id(`reconnected${restarted}${sealed}`, () => ({
+        type: 'reconnected',
+        restarted,
+        sealed,
+      }))
+      this.deliver(m, event)
+      this.done(MUST, this.labelled ? `M${m} connects again` : '')
+    }
+  }
+
+  private refused(m: number): void {
+    if (!this.listened(m)) return
+    this.offer(
+      m,
+      this.id('refused', () => ({ type: 'refused' })),
+      CHOICE,
+      'the application refuses',
+    )
+  }
+  private deadline(m: number): void {
+    this.offer(
+      m,
+      this.id('deadline', () => ({ type: 'deadline' })),
+      MUST,
+      'deadline',
+    )
+  }
+
+  private restart(): void {
+    if (this.t[RESTARTS] === 0) return
+    const { d } = this
+    this.t[RESTARTS]!--
+    this.put(d, STATUS, RUNNING)
+    this.put(d, STATE, this.restarted)
+    for (let m = 0; m < d; m++)
+      if (this.get(m, STATUS) === RUNNING || this.get(m, STATUS) === STOPPED) this.set(m, STALE)
+    this.done(CHOICE, 'D is started again and knows nothing')
+  }
+
+  private asDaemon(): void {
+    const { d } = this
+    const holder = this.holder()
+    for (let m = 0; m < d; m++) {
+      if (this.get(m, STATUS) === NONE) continue
+      const ends = this.link(m, ENDS)
+      const queue = this.link(m, UP)
+      if ((ends & UPPER) !== 0) {
+        if (queue !== 0) this.hear(m, ends, queue)
+        else if ((ends & SEVERED) !== 0 || (ends & LOWER) === 0) {
+          this.setLink(m, ENDS, ends & ~(UPPER | UNSEEN | RELOST))
+          this.deliver(d, this.holderId('lost', m))
+          this.done(MUST, this.labelled ? `D loses the channel of M${m}` : '')
+        }
+      }
+      const status = this.get(m, STATUS)
+      if (status === DEAD || status === EXITED) this.offer(d, this.holderId('dead', m), MUST, `M${m} is dead`)
+    }
+    switch (holder.phase) {
+      case 'idle':
+        this.join()
+        break
+      case 'freezing':
+        this.blocked = this.get(holder.joiner, STATUS) === RUNNING && this.reached(holder.joiner)
+        this.offer(d, this.holderId('deadline'), MUST, 'deadline (freezing)')
+        this.blocked = false
+        break
+      case 'offering':
+      case 'preparing':
+      case 'committing':
+        this.offer(d, this.holderId('deadline'), MUST, `deadline (${holder.phase})`)
+        break
+      case 'returning':
+        if (!this.well(holder.owner)) this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
+        break
+      case 'probation':
+        this.probation(holder)
+        break
+      case 'rebuilding':
+        if (this.everybodyIsBack(holder)) this.offer(d, this.holderId('rebuilt'), MUST, 'everybody is back')
+        break
+      default:
+        break
+    }
+  }
+
+  private well(m: number): boolean {
+    return m !== NOBODY && this.get(m, STATUS) === RUNNING && this.reached(m)
+  }
+
+  private hear(m: number, ends: number, queue: number): void {
+    const { d } = this
+    const id = this.lists.head(queue)
+    const { message, segments } = this.parcels.value(id)
+    this.setLink(m, UP, this.lists.tail(queue))
+    if ('slice' in message) return
+    if (message.kind === 'back') {
+      this.setLink(m, ENDS, ends & ~(UNSEEN | RELOST))
+      this.put(d, HELD, this.get(d, HELD) | segments)
+      this.set(d, LISTENERS)
+      if ((ends & RELOST) !== 0) {
+        const step = this.daemon.step(this.get(d, STATE), this.holderId('lost', m))
+        if (!this.fits(step.effects)) {
+          this.open()
+          return
+        }
+        // Nothing that is told now reaches it: it is not known yet who has connected.
+        this.setLink(m, ENDS, ends)
+        this.put(d, STATE, step.state)
+        this.run(d, step.effects, true)
+        this.setLink(m, ENDS, ends & ~(UNSEEN | RELOST))
+      }
+    }
+    const key = -1 - (id * 8 + m)
+    let event = this.heard.get(key)
+    if (event === undefined) {
+      event = this.daemon.events.id({ type: 'message', from: m, message: message as ToHolder })
+      this.heard.set(key, event)
+    }
+    const before = this.cramped
+    this.deliver(d, event)
+    if (this.cramped && !before) return
+    this.done(MUST, this.labelled ? `D gets ${message.kind} from M${m}` : '')
+  }
+
+  private join(): void {
+    const { d } = this
+    let m = 0
+    while (m < d && this.get(m, STATUS) !== NONE) m++
+    if (m === d) return
+    const before = this.get(d, STATE)
+    const step = this.daemon.step(before, this.holderId('join', m))
+    if (step.state === before || !this.fits(step.effects)) return
+    this.put(m, STATUS, RUNNING)
+    this.put(m, STATE, this.fresh)
+    this.setLink(m, ENDS, UPPER | LOWER)
+    this.put(d, STATE, step.state)
+    this.run(d, step.effects)
+    this.done(CHOICE, this.labelled ? `M${m} joins` : '')
+  }
+
+  private probation(holder: HolderState): void {
+    const { d } = this
+    const { owner } = holder
+    const well = this.well(owner) && this.has(owner, ACCEPTS)
+    if (!well || this.t[BACK]! > 0) {
+      if (well) this.t[BACK]!--
+      if (this.deliver(d, this.holderId('unhealthy')))
+        this.done(MUST, this.labelled ? 'D: the probation fails' : '')
+      else this.open()
+    }
+    if (well || !this.rules.releaseByHealth)
+      this.offer(d, this.holderId('healthy'), MUST, 'the probation ends')
+  }
+
+  /** Every rights-holder is back, or proved dead. */
+  private everybodyIsBack(holder: HolderState): boolean {
+    for (let m = 0; m < this.d; m++) {
+      const status = this.get(m, STATUS)
+      if (status === KILLED) return false
+      if (this.alive(m) && this.has(m, LISTENERS) && !holder.backs.some(back => back.id === m)) return false
+    }
+    return true
+  }
+
+  // ---- what must hold
+
+  protected check(): string | null {
+    this.forget()
+    const writers = this.writers()
+    if (writers !== null) return writers
+    for (let m = 0; m < this.d; m++) {
+      if (!this.alive(m) || this.get(m, TODO) !== 0) continue
+      const { accepting, holds } = this.member(m)
+      if (accepting !== this.has(m, ACCEPTS) || holds !== this.has(m, LISTENERS)) {
+        return `M${m} is not what it believes to be`
+      }
+    }
+    if (this.get(this.d, STATUS) !== RUNNING) return null
+    const { phase, owner } = this.holder()
+    if (phase !== 'offering' && phase !== 'freezing' && phase !== 'preparing') return null
+    if (owner !== NOBODY && this.alive(owner) && !this.has(owner, ACCEPTS))
+      return `M${owner} is touched before Commit`
+    return null
+  }
+
+  /** Everything that held the segments is gone: no change can be demanded any more. */
+  private forget(): void {
+    for (let m = 0; m < this.d; m++) if (this.alive(m) && this.has(m, LISTENERS)) return
+    if (this.get(this.d, STATUS) !== RUNNING || this.get(this.d, HELD) === 0) this.t[ACKED] = 0
+  }
+
+  protected rest(onlyResumes: boolean): string | null {
+    const hole = this.blackHole()
+    if (hole !== null || onlyResumes) return hole
+    if (this.get(this.d, STATUS) !== RUNNING) return null
+    let live = 0
+    let writers = 0
+    let listeners = false
+    let stuck = ''
+    for (let m = 0; m < this.d; m++) {
+      if (this.get(m, STATUS) !== RUNNING) continue
+      live++
+      listeners ||= this.has(m, LISTENERS)
+      const pen = this.get(m, PEN)
+      if (pen !== 0 && !this.isSealed(pen - 1)) writers++
+      const { phase } = this.member(m)
+      if (phase !== 'serving') stuck = `stuck generation: M${m} in ${phase}`
+    }
+    if (!listeners) return null
+    const { phase } = this.holder()
+    if (phase !== 'idle') return `stuck handoff: ${phase}`
+    if (writers !== 1) return `not exactly one writer at rest: ${writers}`
+    if (stuck !== '') return stuck
+    return live > 1 ? 'two members serve at rest' : null
+  }
+}
+
+void CRASH
+void FAULT

@@ -8,8 +8,13 @@
 import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
 import type { HolderEvent } from '../../src/protocol/holder-machine.js'
-import { firstMember, initialMember, type MemberEvent, stepMember } from '../../src/protocol/member-machine.js'
 import { initialHolder } from '../../src/protocol/holder-machine.js'
+import {
+  firstMember,
+  initialMember,
+  type MemberEvent,
+  stepMember,
+} from '../../src/protocol/member-machine.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
@@ -54,7 +59,13 @@ export class TwoParties extends World {
   private readonly plain = new Map<string, number>()
 
   constructor(bounds: Bounds, rules: Rules) {
-    super(bounds, rules, bounds.processes, bounds.processes, bounds.connection ? Connection.words(bounds.processes) : 0)
+    super(
+      bounds,
+      rules,
+      bounds.processes,
+      bounds.processes,
+      bounds.connection ? Connection.words(bounds.processes) : 0,
+    )
     this.machine = new Machine(this.lists, this.effects, (state, event, sealed) =>
       stepEmbedded(state, event, epoch => ((sealed >> epoch) & 1) === 1, rules),
     )
@@ -123,18 +134,21 @@ export class TwoParties extends World {
   }
   private unique(epoch: number): void {
     for (let q = 0; q < this.all; q++) {
-      if (this.alive(q) && this.find(q, epoch) >= 0 && this.allRules) this.bad(`epoch ${epoch} is given twice`)
+      if (this.alive(q) && this.find(q, epoch) >= 0 && this.allRules)
+        this.bad(`epoch ${epoch} is given twice`)
     }
   }
   private get allRules(): boolean {
     return Object.values(this.rules).every(Boolean)
   }
   protected listened(except: number): boolean {
-    for (let q = 0; q < this.all; q++) if (q !== except && this.alive(q) && this.has(q, LISTENERS)) return true
+    for (let q = 0; q < this.all; q++)
+      if (q !== except && this.alive(q) && this.has(q, LISTENERS)) return true
     return false
   }
   private anyKilled(): boolean {
-    for (let q = 0; q < this.all; q++) if (this.get(q, STATUS) === KILLED || this.get(q, STATUS) === DEAD) return true
+    for (let q = 0; q < this.all; q++)
+      if (this.get(q, STATUS) === KILLED || this.get(q, STATUS) === DEAD) return true
     return false
   }
   protected closeEnds(p: number): void {
@@ -204,9 +218,16 @@ export class TwoParties extends World {
       if (this.get(p, STATUS) === NONE || !this.common(p)) continue
       const { holder, member } = this.process(p)
       if (holder !== null) this.asHolder(p, holder.phase)
-      for (let k = p + 1; k < this.all; k++) if (this.parent(k) === p && this.get(k, STATUS) !== NONE) this.asElder(p, k)
+      for (let k = p + 1; k < this.all; k++)
+        if (this.parent(k) === p && this.get(k, STATUS) !== NONE) this.asElder(p, k)
       if (p > 0) this.asYounger(p)
-      if (member.phase === 'frozen') this.deliverNamed(p, this.toMember('deadline', () => ({ type: 'deadline' })), MUST, 'deadline')
+      if (member.phase === 'frozen')
+        this.deliverNamed(
+          p,
+          this.toMember('deadline', () => ({ type: 'deadline' })),
+          MUST,
+          'deadline',
+        )
       if (this.has(p, DRAINING)) this.drain(p)
     }
     for (let k = 1; k < this.all; k++) if (this.get(k, STATUS) !== NONE) this.cuts(k, this.name(k))
@@ -227,7 +248,10 @@ export class TwoParties extends World {
       case 'probation': {
         this.deliverNamed(p, this.toHolder('unhealthy', -1), MUST, 'the probation fails')
         const owner = this.process(p).holder!.owner
-        if ((this.get(owner, STATUS) === RUNNING && this.has(owner, ACCEPTS)) || !this.rules.releaseByHealth) {
+        if (
+          (this.get(owner, STATUS) === RUNNING && this.has(owner, ACCEPTS)) ||
+          !this.rules.releaseByHealth
+        ) {
           this.deliverNamed(p, this.toHolder('healthy', -1), MUST, 'the probation ends')
           break
         }
@@ -264,7 +288,10 @@ export class TwoParties extends World {
           const key = (id * 16 + k) * 2
           let event = this.eventIds.get(key)
           if (event === undefined) {
-            event = this.id({ to: 'holder', event: { type: 'message', from: k, message: message as ToHolder } })
+            event = this.id({
+              to: 'holder',
+              event: { type: 'message', from: k, message: message as ToHolder },
+            })
             this.eventIds.set(key, event)
           }
           if (!this.deliver(p, event)) this.setLink(k, UP, this.lists.tail(queue))
@@ -283,8 +310,13 @@ export class TwoParties extends World {
     }
     if (this.connection !== null) {
       const holder = this.process(p).holder
-      if (holder !== null && (holder.phase === 'probation' || holder.phase === 'released') && holder.owner === k) {
-        if (this.connection.prepare(k, p)) this.done(MUST, this.labelled ? `P${p} moves the connection to P${k}` : '')
+      if (
+        holder !== null &&
+        (holder.phase === 'probation' || holder.phase === 'released') &&
+        holder.owner === k
+      ) {
+        if (this.connection.prepare(k, p))
+          this.done(MUST, this.labelled ? `P${p} moves the connection to P${k}` : '')
         else this.open()
       }
       if (this.connection.deadline(k, p)) this.done(MUST, this.labelled ? `P${p}: deadline of the slice` : '')
@@ -309,22 +341,33 @@ export class TwoParties extends World {
           this.put(p, HELD, this.get(p, HELD) | segments)
           const named = 'epoch' in message ? message.epoch : member.epoch
           this.deliver(p, this.messageEvent(id, message as ToMember, this.isSealedFor(p, named)))
-          if (this.get(p, STATUS) === RUNNING && this.process(p).member.holds && message.kind === 'offer') this.set(p, LISTENERS)
+          if (this.get(p, STATUS) === RUNNING && this.process(p).member.holds && message.kind === 'offer')
+            this.set(p, LISTENERS)
         }
         this.done(MUST, this.labelled ? `P${p} gets ${message.kind}` : '')
       } else if ((ends & SEVERED) !== 0 || (ends & UPPER) === 0) {
         this.closeLower(p)
-        this.deliver(p, this.toMember('lost', () => ({ type: 'lost' })))
+        this.deliver(
+          p,
+          this.toMember('lost', () => ({ type: 'lost' })),
+        )
         this.done(MUST, this.labelled ? `P${p} loses its channel` : '')
       }
     }
-    if (this.connection?.doubt(p, fate)) this.done(MUST, this.labelled ? `P${p} is in doubt about the slice` : '')
+    if (this.connection?.doubt(p, fate))
+      this.done(MUST, this.labelled ? `P${p} is in doubt about the slice` : '')
     else this.open()
 
     const own = this.isSealedFor(p, member.epoch)
     switch (member.phase) {
       case 'joining':
-        if (member.holds) this.deliverNamed(p, this.toMember('adopted', () => ({ type: 'adopted' })), MUST, 'the application is ready')
+        if (member.holds)
+          this.deliverNamed(
+            p,
+            this.toMember('adopted', () => ({ type: 'adopted' })),
+            MUST,
+            'the application is ready',
+          )
         if (this.alive(parent)) this.refuse(p)
         this.deadline(p)
         break
@@ -333,13 +376,23 @@ export class TwoParties extends World {
         this.deadline(p)
         break
       case 'serving':
-        if (own && !this.has(p, JUDGING)) this.deliverNamed(p, this.toMember('sealed', () => ({ type: 'sealed' })), MUST, 'sees its segment sealed')
+        if (own && !this.has(p, JUDGING))
+          this.deliverNamed(
+            p,
+            this.toMember('sealed', () => ({ type: 'sealed' })),
+            MUST,
+            'sees its segment sealed',
+          )
         if (member.link !== 'local') {
           const segment = this.find(p, member.epoch)
           if (segment >= 0 && this.isMarked(segment)) {
             this.deliverNamed(
               p,
-              this.toMember('mark', () => ({ type: 'message', message: { kind: 'released' }, sealed: false })),
+              this.toMember('mark', () => ({
+                type: 'message',
+                message: { kind: 'released' },
+                sealed: false,
+              })),
               MUST,
               'sees the mark of the release',
             )
@@ -374,10 +427,20 @@ export class TwoParties extends World {
   }
 
   private refuse(p: number): void {
-    this.deliverNamed(p, this.toMember('refused', () => ({ type: 'refused' })), CHOICE, 'the application refuses')
+    this.deliverNamed(
+      p,
+      this.toMember('refused', () => ({ type: 'refused' })),
+      CHOICE,
+      'the application refuses',
+    )
   }
   private deadline(p: number): void {
-    this.deliverNamed(p, this.toMember('deadline', () => ({ type: 'deadline' })), MUST, 'deadline')
+    this.deliverNamed(
+      p,
+      this.toMember('deadline', () => ({ type: 'deadline' })),
+      MUST,
+      'deadline',
+    )
   }
 
   /** What p could find out about q. */
@@ -392,7 +455,12 @@ export class TwoParties extends World {
     if (this.connection?.end(p)) this.done(MUST, this.labelled ? `the client of P${p} leaves` : '')
     else this.open()
     if (this.get(p, DATA) >> 4 !== 0 || this.connection?.busy(p, k => this.parent(k))) return
-    this.deliverNamed(p, this.toMember('drained', () => ({ type: 'drained' })), MUST, 'drained')
+    this.deliverNamed(
+      p,
+      this.toMember('drained', () => ({ type: 'drained' })),
+      MUST,
+      'drained',
+    )
   }
 
   // ---- what must hold
@@ -403,7 +471,10 @@ export class TwoParties extends World {
     for (let p = 0; p < this.all; p++) {
       if (!this.alive(p)) continue
       const { holder, member } = this.process(p)
-      if (this.get(p, TODO) === 0 && (member.accepting !== this.has(p, ACCEPTS) || member.holds !== this.has(p, LISTENERS))) {
+      if (
+        this.get(p, TODO) === 0 &&
+        (member.accepting !== this.has(p, ACCEPTS) || member.holds !== this.has(p, LISTENERS))
+      ) {
         return `P${p} is not what it believes to be`
       }
       if (holder === null || holder.owner !== p) continue

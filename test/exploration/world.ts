@@ -280,7 +280,8 @@ export abstract class World {
   protected sealedFor(p: number): number {
     const held = this.get(p, HELD)
     let mask = 0
-    for (let s = 0; s < this.segments; s++) if ((held >> s) & 1 && this.isSealed(s)) mask |= 1 << this.epochOf(s)
+    for (let s = 0; s < this.segments; s++)
+      if ((held >> s) & 1 && this.isSealed(s)) mask |= 1 << this.epochOf(s)
     return mask & 0x1_ffff
   }
 
@@ -290,7 +291,8 @@ export abstract class World {
   protected run(p: number, effects: number, atOnce = false): void {
     let list = effects
     if (atOnce || this.bounds.atomic || this.closes(effects)) {
-      for (; list !== 0; list = this.lists.tail(list)) this.perform(p, this.effects.value(this.lists.head(list)))
+      for (; list !== 0; list = this.lists.tail(list))
+        this.perform(p, this.effects.value(this.lists.head(list)))
       return
     }
     for (let visible = 0; list !== 0; list = this.lists.tail(list)) {
@@ -322,21 +324,29 @@ export abstract class World {
   protected perform(p: number, { by, effect }: Effect): void {
     switch (effect.type) {
       case 'send':
-        return this.send(p, effect.message)
+        this.send(p, effect.message)
+        return
       case 'tell':
-        return this.tell(p, effect.to, effect.message)
+        this.tell(p, effect.to, effect.message)
+        return
       case 'accept':
-        return this.set(p, ACCEPTS)
+        this.set(p, ACCEPTS)
+        return
       case 'stopAccepting':
-        return this.stopAccepting(p)
+        this.stopAccepting(p)
+        return
       case 'closeListeners':
-        return this.closeListeners(p)
+        this.closeListeners(p)
+        return
       case 'freeze':
-        return this.set(p, FROZEN)
+        this.set(p, FROZEN)
+        return
       case 'thaw':
-        return this.clear(p, FROZEN)
+        this.clear(p, FROZEN)
+        return
       case 'carry':
-        return this.carry(p, effect.below)
+        this.carry(p, effect.below)
+        return
       case 'seal': {
         const held = this.get(p, HELD)
         for (let s = 0; s < this.segments; s++) {
@@ -351,28 +361,36 @@ export abstract class World {
         return
       }
       case 'make':
-        return this.make(p, effect.epochs, by)
+        this.make(p, effect.epochs, by)
+        return
       case 'write': {
         let segment = this.find(p, effect.epoch)
         if (segment < 0) {
-          if (this.rules.sharedSegment) return this.bad(`${this.name(p)} is to write in a segment that it does not hold`)
+          if (this.rules.sharedSegment)
+            this.bad(`${this.name(p)} is to write in a segment that it does not hold`)
           segment = this.newSegment(effect.epoch)
           this.put(p, HELD, this.get(p, HELD) | (1 << segment))
         }
         this.put(p, PEN, segment + 1)
-        return this.clear(p, FROZEN)
+        this.clear(p, FROZEN)
+        return
       }
       case 'endWriting':
         this.put(p, PEN, 0)
-        return this.clear(p, FROZEN)
+        this.clear(p, FROZEN)
+        return
       case 'judge':
-        return this.set(p, JUDGING)
+        this.set(p, JUDGING)
+        return
       case 'reconnect':
-        return this.set(p, RETRYING)
+        this.set(p, RETRYING)
+        return
       case 'drain':
-        return this.set(p, DRAINING)
+        this.set(p, DRAINING)
+        return
       case 'exit':
-        return this.exit(p)
+        this.exit(p)
+        return
       case 'failed':
       case 'refuse':
       case 'becomeHolder':
@@ -392,7 +410,8 @@ export abstract class World {
     if (!this.has(p, LISTENERS)) return
     this.stopAccepting(p)
     this.clear(p, LISTENERS)
-    if (!this.ordered && !this.listened(p)) this.bad(`refused: ${this.name(p)}, healthy, closes the last listener`)
+    if (!this.ordered && !this.listened(p))
+      this.bad(`refused: ${this.name(p)}, healthy, closes the last listener`)
   }
 
   private carry(p: number, below: number): void {
@@ -501,7 +520,10 @@ export abstract class World {
       if ((lost & 1) !== 0) this.setLink(k, UP, 0)
       if ((lost & 2) !== 0) this.setLink(k, DOWN, 0)
       const what = this.labelled
-        ? [...((lost & 1) !== 0 ? this.lists.items(up) : []), ...((lost & 2) !== 0 ? this.lists.items(down) : [])]
+        ? [
+            ...((lost & 1) !== 0 ? this.lists.items(up) : []),
+            ...((lost & 2) !== 0 ? this.lists.items(down) : []),
+          ]
             .map(id => this.parcels.value(id).message.kind)
             .join(', ')
         : ''
@@ -527,7 +549,7 @@ export abstract class World {
   /** Held open by processes none of which accepts. */
   protected blackHole(): string | null {
     let held = false
-    for (let p = 0; p < this.all; p++) {
+    for (let p = 0; p < this.links; p++) {
       if (this.get(p, STATUS) !== RUNNING) continue
       if (this.has(p, ACCEPTS)) return null
       held ||= this.has(p, LISTENERS)
