@@ -8,6 +8,7 @@ export {
   onLeak,
   parseListenerSpec,
 } from './fd/index.js'
+export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
 export type { Upgraded, UpgradeProgress } from './holder/operator.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
 export type { Failure, HandoffRecord } from './holder/timeline.js'

@@ -21,8 +21,9 @@ const { values: flags } = parseArgs({
 const member = await join({ service: 'shop', control: flags.control === 'none' ? false : flags.control })
 const routes = member.section('routes', defineSection({ version: 1, codec: codec.json() }))
 
-// Only the very first process finds no routes: every other one has those of the one before it.
-if (routes.size === 0) await routes.bulk(firstRoutes(Number(flags.routes)))
+// Only the very first process finds no routes: every other one has those of the one before it. (A change is made when this
+// process may write: the first one at once, any other when it serves.)
+const filled = routes.size === 0 ? routes.bulk(firstRoutes(Number(flags.routes))) : undefined
 
 const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
   response.setHeader('x-generation', String(member.generation))
@@ -36,6 +37,7 @@ web.serve(server)
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => member.close({ timeout: 10_000 }))
 
 await member.ready()
+await filled
 console.log(`generation ${member.generation} (pid ${process.pid}) serves ${flags.listen}`)
 
 const why = await member.retired

@@ -29,6 +29,8 @@ export interface Hosting {
   /** Further messages of a member. Owns the descriptors. Returns whether it knew the message. */
   other?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
   bundle?(peer: Peer, items: BundleItem[]): void
+  /** A member that came back has sent all it holds; the machine hears of it next. */
+  takeBack?(peer: Peer): void
   /** Forgotten for good. */
   forgotten?(peer: Peer): void
 }
@@ -286,6 +288,7 @@ export class Holder {
       return
     }
     if (message.kind === 'serving') peer.beatAt = performance.now()
+    if (message.kind === 'back') this.#hosting.takeBack?.(peer)
     this.#hosting.dispatch({ type: 'message', from: peer.id, message })
     if (message.kind === 'serving') this.#hosting.settled?.(peer)
     if (message.kind === 'gone' && !this.#isBound(peer)) this.#hosting.changed?.()
@@ -323,6 +326,8 @@ export class Holder {
       peer.link.tell({ abort: { code: reason.code, message: reason.message, phase: this.#phase } })
       return
     }
+    // What it said before it was frozen is of no use for comparing.
+    if (message.kind === 'freeze') peer.position = null
     const owner = this.#peers.get(this.#hosting.state().owner)
     const position =
       message.kind === 'sealed' ? (this.#hosting.position() ?? owner?.position ?? undefined) : undefined

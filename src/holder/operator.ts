@@ -6,6 +6,8 @@ export interface UpgradeOrder {
   /** Empty: as the running one was started. */
   readonly argv: readonly string[]
   readonly timeoutMs: number
+  /** Daemon: which service; empty: the only one. */
+  readonly service: string
 }
 
 export interface UpgradeProgress {
@@ -21,7 +23,7 @@ export interface Upgraded {
 
 /** What an operator may ask for. */
 export interface Operations {
-  status(): object
+  status(): object | Promise<object>
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
@@ -35,15 +37,15 @@ export function serveOperator(link: Link, operations: Operations): void {
   link.start({
     message: (envelope, fds) => {
       closeAll(fds)
-      if (envelope.statusRequest) link.tell({ status: { json: JSON.stringify(operations.status()) } })
-      else if (envelope.upgradeRequest) {
-        const { argv, timeoutMs } = envelope.upgradeRequest
-        operations
-          .upgrade(
-            { argv: argv ?? [], timeoutMs: timeoutMs ?? 0 },
-            step => link.tell({ progress: step }),
-            gone.signal,
-          )
+      if (envelope.statusRequest) {
+        void Promise.resolve(operations.status()).then(status =>
+          link.tell({ status: { json: JSON.stringify(status) } }),
+        )
+      } else if (envelope.upgradeRequest) {
+        const { argv, timeoutMs, service } = envelope.upgradeRequest
+        const order = { argv: argv ?? [], timeoutMs: timeoutMs ?? 0, service: service ?? '' }
+        Promise.resolve()
+          .then(() => operations.upgrade(order, step => link.tell({ progress: step }), gone.signal))
           .then(({ pid, generation }) => link.tell({ result: { ok: true, pid, generation } }))
           .catch((error: unknown) => {
             const { code, message } = FdbError.is(error)

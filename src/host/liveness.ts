@@ -45,6 +45,16 @@ export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   }
 }
 
+/** A pidfd of a process of this PID namespace; 'dead' when there is none, null where the kernel has no pidfds. */
+export function openPidfd(pid: number): OwnedFd | 'dead' | null {
+  try {
+    const raw = native.pidfdOpen(pid)
+    return raw === null ? null : OwnedFd.own(raw, `pidfd of ${pid}`)
+  } catch {
+    return 'dead'
+  }
+}
+
 /** A pidfd of this process, to hand to a peer that cannot see our pid; null where the kernel has none. */
 export function ownPidfd(): OwnedFd | null {
   const raw = native.pidfdOpen(process.pid)

@@ -9,12 +9,13 @@ import {
   type ListenerOptions,
   type ListenerSpec,
   type OptionChange,
-  type OwnedFd,
+  OwnedFd,
   parseListenerSpec,
 } from '../fd/index.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { Registry } from '../holder/registry.js'
 import type { HandoffRecord } from '../holder/timeline.js'
+import { native } from '../native.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
@@ -165,10 +166,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name: it
-   * crosses upgrades like a listener. Takes ownership.
+   * crosses upgrades like a listener. Takes ownership, of a number too (from `fs.openSync`, not of one that a stream or
+   * a server of Node still uses): do not close it afterwards. An earlier one of that name is closed.
    */
-  async hold(name: string, fd: OwnedFd): Promise<void> {
-    this.#party.registry.put({ name, role: 'named', spec: '', fd })
+  async hold(name: string, fd: OwnedFd | number): Promise<void> {
+    const owned = typeof fd === 'number' ? adopt(fd, name) : fd
+    this.#party.registry.put({ name, role: 'named', spec: '', fd: owned })
     this.#party.wanted.add(name)
     await this.#party.register(name)
   }
@@ -242,6 +245,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   get listeners_(): Iterable<Listener> {
     return this.#listeners.values()
   }
+}
+
+function adopt(fd: number, label: string): OwnedFd {
+  native.adopt(fd)
+  native.setCloexec(fd, true)
+  return OwnedFd.own(fd, label)
 }
 
 function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {

@@ -1,4 +1,5 @@
 import { ControlListener } from '../channel/control-listener.js'
+import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
 import { type Guest, receiveHello, reject, welcome } from '../holder/admission.js'
@@ -100,6 +101,7 @@ export class Party {
   #readyTimer: NodeJS.Timeout | undefined
   #heartbeat: NodeJS.Timeout | undefined
   #sealLook: NodeJS.Timeout | undefined
+  #compactTimer: NodeJS.Timeout | undefined
   #freezeTimer: NodeJS.Timeout | undefined
   #reporter: DrainReporter | null = null
   #retiredWhy: RetiredReason = 'lost'
@@ -170,7 +172,7 @@ export class Party {
   static async next(settings: Settings, elder: Elder): Promise<Party> {
     const { generation, serviceStartedAt, daemon } = elder.facts
     const party = new Party(settings, {
-      first: false,
+      first: daemon && generation === 1,
       generation,
       serviceStartedAt,
       scope: daemon ? 'member' : 'holder',
@@ -260,7 +262,7 @@ export class Party {
   refuse(error: FdbError): void {
     if (this.phase !== 'joining' && this.phase !== 'ready') return
     this.#reason ??= error
-    if (this.#machine.member.link === 'none' || this.first) this.#end(error)
+    if (this.#machine.member.link === 'none') this.#end(error)
     else this.#step({ type: 'refused' })
   }
 
@@ -274,8 +276,8 @@ export class Party {
       if (this.#over) return
       if (this.phase !== 'leaving') this.#retiredWhy = this.phase === 'standby' ? 'replaced' : 'closed'
       if (this.phase === 'joining' || this.phase === 'ready') {
+        if (this.#machine.member.link === 'none') this.#removeControl()
         this.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
-        if (this.first) this.#removeControl()
       } else {
         if (this.phase === 'serving' && this.#machine.member.link === 'local') this.#removeControl()
         this.#step({ type: 'leave' })
@@ -299,14 +301,24 @@ export class Party {
     this.wanted.add(name)
     const entry = this.registry.get(name)
     if (this.#machine.member.scope !== 'member' || entry === undefined || this.#elder === null) return
+    await this.#sendRegister([{ role: entry.role, name, spec: entry.spec, fd: entry.fd }])
+  }
+
+  /** The daemon takes dups of these, and says so. */
+  async #sendRegister(items: BundleItem[]): Promise<void> {
+    const link = this.#elder?.link
+    if (link === undefined) return
     const request = this.#nextRegistration++
     const registered = new Promise<void>((resolve, reject) =>
       this.#registrations.set(request, { resolve, reject }),
     )
-    const item: BundleItem = { role: entry.role, name, spec: entry.spec, fd: entry.fd }
-    await this.#elder.link.sendBundle([item], this.settings.timeout)
-    await this.#elder.link.send({ register: { request } })
-    await registered
+    registered.catch(() => {})
+    await link.sendBundle(items, this.settings.timeout)
+    await link.send({ register: { request } })
+    await withDeadline(registered, this.settings.timeout, {
+      what: 'the daemon’s answer to Register',
+      signal: undefined,
+    })
   }
 
   status(): StatusReport {
@@ -499,11 +511,11 @@ export class Party {
         ...this.#ownSegments(),
         ...this.#pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
       ]
-      link.tell({
-        back: { role: message.role, epoch: message.epoch, sealed: message.sealed, top: this.#topEpoch() },
-      })
+      // What is held goes first: the holder decides when it hears Back.
+      const { role, epoch, sealed } = message
       link
         .sendBundle(items, this.settings.timeout)
+        .then(() => link.send({ back: { role, epoch, sealed, top: this.#topEpoch() } }))
         .catch(error =>
           this.settings.logger.warn({ err: error }, 'the holder did not take back what is held'),
         )
@@ -605,6 +617,15 @@ export class Party {
     for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve()
     if (again) this.#front?.reinstated()
     else this.#front?.serving()
+    if (this.#machine.member.scope === 'member') this.#compactLater()
+  }
+
+  /** Daemon hosting: once the handoff cannot be undone any more. The daemon refuses what comes too early. */
+  #compactLater(): void {
+    clearTimeout(this.#compactTimer)
+    const { probation, commit } = this.settings.times
+    this.#compactTimer = setTimeout(() => void this.#compact(), probation + commit)
+    this.#compactTimer.unref()
   }
 
   #becomeHolder(): void {
@@ -651,10 +672,10 @@ export class Party {
     const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
     if (sealed.length < 2 || (bytes > COMPACT_ALWAYS_BYTES && sealed.length < COMPACT_SEGMENTS)) return
     try {
-      const segments = await this.state.compact()
-      const snapshot = segments[0]
-      if (snapshot?.kind === 'snapshot' && this.#machine.holder?.phase === 'idle')
-        this.shelf.replaceUpTo(snapshot.dup())
+      const [snapshot] = await this.state.compact()
+      if (this.#over || snapshot?.kind !== 'snapshot') return
+      if (this.#machine.member.scope === 'member') await this.#giveCompacted(snapshot)
+      else if (this.#machine.holder?.phase === 'idle') this.shelf.replaceUpTo(snapshot.dup())
     } catch (error) {
       if (!this.#over)
         this.settings.logger.warn(
@@ -662,6 +683,12 @@ export class Party {
           'the state could not be compacted; it is tried again after the next handoff',
         )
     }
+  }
+
+  async #giveCompacted(snapshot: Segment): Promise<void> {
+    if (this.phase !== 'serving') return
+    await this.#sendRegister([{ role: 'segment', epoch: snapshot.epoch, writable: false, fd: snapshot.fd }])
+    this.shelf.replaceUpTo(snapshot.dup())
   }
 
   #judge(): void {
@@ -740,6 +767,7 @@ export class Party {
     for (const timer of [this.#readyTimer, this.#freezeTimer]) clearTimeout(timer)
     clearInterval(this.#heartbeat)
     clearInterval(this.#sealLook)
+    clearTimeout(this.#compactTimer)
     this.#returning?.abort()
     this.#reporter?.stop()
     this.#drainers.close()
@@ -796,7 +824,7 @@ export class Party {
   }
 
   #onElder(envelope: WireEnvelope): void {
-    const { offer, abort, reject: rejected, registered, upgradeRequest } = envelope
+    const { offer, abort, reject: rejected, registered, statusRequest, upgradeRequest } = envelope
     if (offer) {
       this.#offer = { epoch: offer.epoch ?? 0, wayBack: offer.wayBack ?? 0, source: offer.source ?? 0 }
       return
@@ -809,12 +837,12 @@ export class Party {
       else waiter?.resolve()
       return
     }
+    if (statusRequest) {
+      this.#elder?.link.tell({ status: { json: JSON.stringify(this.status()) } })
+      return
+    }
     if (upgradeRequest) {
-      this.upgrade({ argv: upgradeRequest.argv ?? [] }).catch(error =>
-        this.#elder?.link.tell({
-          result: { ok: false, code: error.code ?? 'ERR_FDB_INTERNAL', message: String(error.message) },
-        }),
-      )
+      this.#upgradeFor(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
       return
     }
     if (rejected) {
@@ -844,12 +872,26 @@ export class Party {
     this.#step({ type: 'message', message, sealed: this.shelf.isSealed(epoch) })
   }
 
+  /** Daemon hosting: an operator asked the daemon, which asks us. */
+  #upgradeFor(argv: readonly string[], timeoutMs: number): void {
+    const link = this.#elder?.link
+    const limit = timeoutMs > 0 ? { timeout: timeoutMs } : {}
+    this.upgrade({ argv, progress: step => link?.tell({ progress: step }), ...limit })
+      .then(({ pid, generation }) => link?.tell({ result: { ok: true, pid, generation } }))
+      .catch(({ code, message }) =>
+        link?.tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
+      )
+  }
+
   #offer: { epoch: number; wayBack: number; source: number } | null = null
 
   #onBundle(items: BundleItem[]): void {
     for (const item of items) this.#take(item)
     const offer = this.#offer
-    if (offer === null) return
+    if (offer === null) {
+      this.shelf.prune(this.#machine.member.epoch)
+      return
+    }
     this.#offer = null
     this.#step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
     this.#offered?.()

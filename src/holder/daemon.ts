@@ -1,0 +1,204 @@
+import { randomUUID } from 'node:crypto'
+import { ControlListener } from '../channel/control-listener.js'
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
+import { openPidfd, watchDeath } from '../host/liveness.js'
+import { VERSIONS } from '../protocol/versions.js'
+import { type Guest, receiveHello, reject } from './admission.js'
+import { serveOperator } from './operator.js'
+import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from './options.js'
+import { RightsHolders, type ServiceRecord } from './rights-holders.js'
+import { Service } from './service.js'
+
+const HELLO_MS = 5_000
+/** More services than this are a fault of somebody, not a need. */
+const MAX_SERVICES = 1_000
+
+export interface DaemonOptions {
+  /** Path of the control socket, at most 106 bytes. */
+  control: string
+  logger?: Logger
+  /** Limits of the handoffs that it decides. */
+  upgrade?: Partial<HandoffTimes>
+  /** Closes the daemon. */
+  signal?: AbortSignal
+}
+
+/**
+ * `fd-broker serve`: holds sockets and state for members of any number of services, named by the members. A member that
+ * was killed is replaced by the next one that joins, which gets its listeners (connections queue meanwhile) and every
+ * acknowledged change. Members outlive the daemon: they serve on, and come back to the one that is started next.
+ */
+export class Daemon implements AsyncDisposable {
+  readonly control: string
+  /** Resolves when it is closed. */
+  readonly closed: Promise<void>
+  readonly #place: FirstControl
+  readonly #listener: ControlListener
+  readonly #logger: Logger
+  readonly #times: HandoffTimes
+  readonly #services = new Map<string, Service>()
+  readonly #rightsHolders: RightsHolders
+  readonly #incarnation = randomUUID()
+  readonly #startedAt = Date.now()
+  #resolveClosed!: () => void
+  #isClosed = false
+
+  /** @internal */
+  constructor(place: FirstControl, options: DaemonOptions) {
+    this.control = place.path
+    this.#place = place
+    this.#logger = options.logger ?? SILENT
+    this.#times = { ...HANDOFF_TIMES, ...options.upgrade }
+    this.closed = new Promise(resolve => {
+      this.#resolveClosed = resolve
+    })
+    this.#rightsHolders = new RightsHolders(place.path)
+    for (const record of this.#rightsHolders.read()) this.#expect(record)
+    this.#listener = new ControlListener(place.listener)
+    const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger: this.#logger }
+    this.#listener.start({
+      channel: (fd, who) => receiveHello(fd, who, admission, guest => this.#onGuest(guest)),
+      error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
+    })
+  }
+
+  async status(): Promise<object> {
+    const services = await Promise.all([...this.#services.values()].map(service => service.status()))
+    return {
+      hosting: 'daemon',
+      control: this.control,
+      pid: process.pid,
+      startedAt: new Date(this.#startedAt).toISOString(),
+      rssBytes: process.memoryUsage.rss(),
+      services,
+    }
+  }
+
+  /** Members serve on; what they hold stays theirs. Idempotent. */
+  async close(): Promise<void> {
+    if (!this.#isClosed) {
+      this.#isClosed = true
+      this.#listener.stop()
+      for (const service of this.#services.values()) service.close()
+      removeControl(this.#place)
+      this.#place.listener.close()
+      this.#place.lock.close()
+      this.#resolveClosed()
+    }
+    await this.closed
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #onGuest(guest: Guest): void {
+    switch (guest.intent) {
+      case 'operate':
+        guest.pidfd?.close()
+        serveOperator(guest.link, {
+          status: () => this.status(),
+          upgrade: (order, progress) => this.#only(order.service).upgrade(order, progress),
+        })
+        return
+      case 'draining':
+        guest.pidfd?.close()
+        guest.link.close()
+        return
+      case 'join':
+      case 'back': {
+        const service = this.#service(guest)
+        if (service === null) return
+        if (guest.intent === 'join') service.join(guest)
+        else service.back(guest)
+      }
+    }
+  }
+
+  #service(guest: Guest): Service | null {
+    const name = guest.hello.service ?? ''
+    const known = this.#services.get(name)
+    if (known !== undefined) return known
+    if (name === '' || name.length > 128 || this.#services.size >= MAX_SERVICES) {
+      guest.pidfd?.close()
+      const why =
+        this.#services.size >= MAX_SERVICES
+          ? `this daemon holds ${MAX_SERVICES} services already`
+          : 'a service needs a name of 1 to 128 characters'
+      reject(guest.link, new FdbError('ERR_FDB_SERVICE', why))
+      return null
+    }
+    // A member of a service that this daemon does not know comes back: it is to be waited for like the others.
+    const members = guest.intent === 'back' ? [{ pid: guest.pid }] : []
+    return this.#add({ service: name, generation: 0, startedAt: Date.now(), members })
+  }
+
+  #add(record: ServiceRecord): Service {
+    const service = new Service(
+      {
+        times: this.#times,
+        logger: this.#logger,
+        incarnation: this.#incarnation,
+        changed: () => this.#noteChange(),
+      },
+      record,
+    )
+    this.#services.set(record.service, service)
+    return service
+  }
+
+  #expect(record: ServiceRecord): void {
+    const service = this.#add(record)
+    for (const { pid } of record.members) {
+      const pidfd = openPidfd(pid)
+      if (pidfd === 'dead') service.provedDead(pid)
+      else if (pidfd !== null) {
+        watchDeath(pidfd, () => service.provedDead(pid)).unref()
+        pidfd.close()
+      }
+    }
+  }
+
+  #only(name: string): Service {
+    const service =
+      name === '' && this.#services.size === 1 ? [...this.#services.values()][0] : this.#services.get(name)
+    if (service !== undefined) return service
+    const names = [...this.#services.keys()].join(', ') || 'none'
+    throw new FdbError(
+      'ERR_FDB_SERVICE',
+      `which service? ${name === '' ? 'Give one' : `There is no "${name}"`} (this daemon holds: ${names})`,
+    )
+  }
+
+  #noteChange(): void {
+    if (this.#isClosed) return
+    try {
+      this.#rightsHolders.write([...this.#services.values()].map(service => service.record))
+    } catch (error) {
+      this.#logger.warn(
+        { err: error },
+        'the list of rights-holders could not be written: a restart would not know whom to wait for',
+      )
+    }
+  }
+}
+
+/** Starts a daemon. Rejects with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
+export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
+  const place = await acquireControl(
+    options.control,
+    options.signal === undefined ? {} : { signal: options.signal },
+  )
+  if (place.role === 'next') {
+    place.channel.close()
+    throw new FdbError(
+      'ERR_FDB_CONTROL_TAKEN',
+      `another process holds ${place.path}: end it, or give this daemon another control path`,
+    )
+  }
+  const daemon = new Daemon(place, options)
+  options.signal?.addEventListener('abort', () => void daemon.close(), { once: true })
+  return daemon
+}
