@@ -1,7 +1,7 @@
-import { linkSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs'
+import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { type BindOptions, type NativeError, native } from '../native.js'
-import { commandOf, findOccupant, type Occupant } from './occupant.js'
+import { commandOf, findOccupant, isBound, type Occupant } from './occupant.js'
 import { OwnedFd } from './owned.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
 
@@ -65,6 +65,8 @@ function removeStale(spec: ListenerSpec, cause: unknown): void {
   }
   const owner = probe(path)
   if (owner !== 'stale') throw inUse(spec, owner ?? findOccupant(spec), cause)
+  // Refused, but bound: another process is between its bind and its listen.
+  if (isBound(path)) throw inUse(spec, findOccupant(spec), cause)
   const aside = `${path}.stale-${process.pid}`
   try {
     renameSync(path, aside)
@@ -74,17 +76,22 @@ function removeStale(spec: ListenerSpec, cause: unknown): void {
   }
   const moved = lookAt(aside)
   if (moved === null) return
-  if (moved.ino === before.ino && moved.dev === before.dev) {
+  // The time too: a file system may give the inode number of a deleted file to the next one.
+  if (moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs) {
     unlinkSync(aside)
     return
   }
-  linkSync(aside, path)
+  try {
+    linkSync(aside, path)
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw explain(spec, error)
+  }
   unlinkSync(aside)
   throw inUse(spec, findOccupant(spec), cause)
 }
 
-function lookAt(path: string): Stats | null {
-  return lstatSync(path, { throwIfNoEntry: false }) ?? null
+function lookAt(path: string): BigIntStats | null {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
 }
 
 /** Who listens on this path: its pid from the kernel, null when somebody does but cannot be named. */

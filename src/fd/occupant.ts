@@ -93,11 +93,17 @@ function inetInodes(spec: ListenerSpec): Set<string> {
   return same.size > 0 ? same : overlapping
 }
 
-function unixInodes(spec: ListenerSpec): Set<string> {
-  const wanted = spec.abstract ? `@${spec.path}` : spec.path
+/** True when a socket of this network namespace is bound to the path, also one that does not listen (yet). */
+export function isBound(path: string): boolean {
+  return unixInodes({ path, abstract: false }).size > 0
+}
+
+/** Accepted connections carry the name of their listener too: only what is not connected (state 01) counts. */
+function unixInodes({ path, abstract }: Pick<ListenerSpec, 'path' | 'abstract'>): Set<string> {
+  const wanted = abstract ? `@${path}` : path
   const inodes = new Set<string>()
   for (const line of readTable('unix')) {
-    const found = /^\S+ \S+ \S+ \S+ \S+ \S+ +(\d+) (.*)$/.exec(line)
+    const found = /^\S+ \S+ \S+ \S+ \S+ 01 +(\d+) (.*)$/.exec(line)
     if (found?.[2] === wanted) inodes.add(found[1]!)
   }
   return inodes

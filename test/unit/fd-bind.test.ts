@@ -120,6 +120,37 @@ describe('Unix paths', () => {
     native.close(native.connectUnix(path, false))
   })
 
+  it('are won by exactly one of several processes that find them stale', async () => {
+    const folder = await makeFolder()
+    const path = join(folder, 's')
+    const script = fileURLToPath(new URL('../native/children/contend.ts', import.meta.url))
+    for (let round = 0; round < 3; round++) {
+      bind(`unix:${path}`).close()
+      const children = Array.from({ length: 3 }, () =>
+        spawn(process.execPath, ['--import', 'tsx', script, path], { stdio: ['pipe', 'pipe', 'inherit'] }),
+      )
+      const says = (child: (typeof children)[number]) =>
+        once(child.stdout!, 'data').then(([data]) => String(data).trim())
+      await Promise.all(children.map(says))
+      const answers = Promise.all(children.map(says))
+      for (const child of children) child.stdin!.write('go\n')
+      expect((await answers).toSorted()).toEqual([
+        'ERR_FDB_ADDRESS_IN_USE',
+        'ERR_FDB_ADDRESS_IN_USE',
+        'bound',
+      ])
+      expect(readdirSync(folder)).toEqual(['s'])
+      native.close(native.connectUnix(path, false))
+      await Promise.all(
+        children.map(child => {
+          const exit = once(child, 'exit')
+          child.stdin!.end()
+          return exit
+        }),
+      )
+    }
+  })
+
   it('that are alive are never replaced, also with a full backlog', async () => {
     const path = join(await makeFolder(), 's')
     const text = `unix:${path}?backlog=1`
@@ -127,6 +158,26 @@ describe('Unix paths', () => {
     const before = lstatSync(path).ino
     for (let i = 0; i < 4; i++) expect(refusal(text).code).toBe('ERR_FDB_ADDRESS_IN_USE')
     expect(lstatSync(path).ino).toBe(before)
+  })
+
+  it('that are bound but do not listen yet are not taken for stale', async () => {
+    const path = join(await makeFolder(), 's')
+    const raw = native.bindSocket({ kind: 'unix', host: path })
+    const error = refusal(`unix:${path}`)
+    expect(error).toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE', details: { pid: process.pid } })
+    native.listen(raw, 1)
+    native.close(native.connectUnix(path, false))
+    native.close(raw)
+  })
+
+  it('are stale when only accepted connections of their old listener live on', async () => {
+    const path = join(await makeFolder(), 's')
+    const old = bind(`unix:${path}`)
+    const client = native.connectUnix(path, false)
+    const accepted = native.accept(old.raw)
+    old.close()
+    bind(`unix:${path}`)
+    native.closeMany([client, accepted])
   })
 
   it('that are no sockets are left alone', async () => {
