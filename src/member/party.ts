@@ -693,7 +693,11 @@ export class Party {
 
   #judge(): void {
     const elder = this.#elder
-    if (elder === null) return
+    if (elder === null) {
+      // Nobody came before: as if it were dead.
+      queueMicrotask(() => this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() }))
+      return
+    }
     void elder.fate().then(fate => {
       if (this.#elder !== elder || this.#over) return
       if (fate === 'alive' && this.shelf.isReleased(this.#machine.member.epoch)) {
