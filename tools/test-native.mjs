@@ -1,0 +1,122 @@
+// Looks for memory errors in the addon: `node tools/test-native.mjs [--asan | --valgrind]` (both without an option).
+//
+//   asan: the tests of test/native and test/native/exercise.mjs on the sanitizer build (gcc's ASan and UBSan)
+//   valgrind: test/native/exercise.mjs on the normal build, with a search for leaks
+//
+// Only findings with a frame of the addon in their stack count: what Node and V8 do by themselves is not ours.
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const wanted = ['asan', 'valgrind'].filter(name => process.argv.includes(`--${name}`))
+const logs = mkdtempSync(join(tmpdir(), 'fdb-native-'))
+const exercise = join(root, 'test', 'native', 'exercise.mjs')
+const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
+let failures = 0
+
+function say(text) {
+  process.stdout.write(`test-native: ${text}\n`)
+}
+
+function fail(text, more = '') {
+  failures++
+  process.stderr.write(`test-native: ${text}\n${more}`)
+}
+
+function run(command, args, env = {}) {
+  const started = Date.now()
+  const result = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    maxBuffer: 64 << 20,
+    timeout: 240_000,
+    killSignal: 'SIGKILL',
+    env: { ...process.env, ...env },
+  })
+  const seconds = Math.round((Date.now() - started) / 1000)
+  const how = result.error?.message ?? result.signal ?? result.status
+  return { ok: result.status === 0, how, seconds, text: `${result.stdout ?? ''}${result.stderr ?? ''}` }
+}
+
+function build(...options) {
+  const built = run(process.execPath, [join(root, 'tools', 'build-native.mjs'), ...options])
+  if (built.ok) return true
+  fail('the build failed', built.text)
+  return false
+}
+
+/** A folder of reports, one for each process that had something to say. */
+function reports(folder) {
+  return readdirSync(folder).map(name => readFileSync(join(folder, name), 'utf8'))
+}
+
+function underSanitizers() {
+  if (!build('--asan')) return
+  const found = run('gcc', ['-print-file-name=libasan.so']).text.trim()
+  if (!found.startsWith('/')) return fail('gcc has no libasan.so: install it (libasan8, libgcc-*-dev)')
+  const folder = join(logs, 'asan')
+  mkdirSync(folder)
+  const env = {
+    FD_BROKER_ADDON: join(root, 'build', 'asan', 'build', 'Release', 'fd_broker.node'),
+    LD_PRELOAD: found,
+    // Node never frees much of what it has at exit: leaks are valgrind's part, where frames tell whose they are.
+    ASAN_OPTIONS: `detect_leaks=0:abort_on_error=1:log_path=${join(folder, 'report')}`,
+    UBSAN_OPTIONS: `halt_on_error=1:print_stacktrace=1:log_path=${join(folder, 'report')}`,
+  }
+  const runs = [
+    ['exercise', run(process.execPath, ['--expose-gc', exercise], env)],
+    ['tests', run(process.execPath, [vitest, 'run', '--config', 'test/native/vitest.config.ts'], env)],
+  ]
+  const texts = reports(folder)
+  for (const [name, result] of runs) {
+    if (result.ok) say(`sanitizers: ${name} clean (${result.seconds} s)`)
+    else fail(`sanitizers: ${name} ended with ${result.how}`, result.text)
+  }
+  for (const text of texts) {
+    if (text.includes('fd_broker')) fail('sanitizers: a finding in the addon', text)
+  }
+}
+
+/** The `<error>` blocks of valgrind's XML in whose stack the addon stands. */
+function ours(xml) {
+  return xml
+    .split('<error>')
+    .slice(1)
+    .map(block => block.split('</error>')[0])
+    .filter(block => block.includes('fd_broker'))
+}
+
+function underValgrind() {
+  if (!build()) return
+  if (!run('valgrind', ['--version']).ok) return fail('valgrind is not installed')
+  const folder = join(logs, 'valgrind')
+  mkdirSync(folder)
+  const result = run('valgrind', [
+    '--leak-check=full',
+    '--show-leak-kinds=definite,indirect',
+    '--num-callers=30',
+    '--xml=yes',
+    `--xml-file=${join(folder, 'report.%p')}`,
+    process.execPath,
+    '--expose-gc',
+    exercise,
+  ])
+  if (!result.ok) return fail(`valgrind: exercise ended with ${result.how}`, result.text)
+  const texts = reports(folder)
+  const loaded = texts.some(text => text.includes('</valgrindoutput>'))
+  if (!loaded) return fail('valgrind: no complete report', result.text)
+  const findings = texts.flatMap(ours)
+  for (const finding of findings) fail('valgrind: a finding in the addon', `${finding}\n`)
+  if (findings.length === 0) say(`valgrind: exercise clean (${result.seconds} s)`)
+}
+
+try {
+  if (wanted.length === 0 || wanted.includes('asan')) underSanitizers()
+  if (wanted.length === 0 || wanted.includes('valgrind')) underValgrind()
+} finally {
+  rmSync(logs, { recursive: true, force: true })
+}
+process.exitCode = failures === 0 ? 0 : 1
