@@ -261,9 +261,9 @@ export class History {
   /** Puts a snapshot in the place of everything up to `last`, and closes that. */
   replace(last: Held, merged: Merged): void {
     const { segment, before, after } = merged
-    const ordinal = ++this.#ordinals
+    // Ordinals rise along the log: the snapshot takes that of the last segment in it, of which no slot is left.
+    const { ordinal } = last
     const held: Held = { segment, ordinal, position: segment.end, final: true, whole: true, end: last.end }
-    this.#store.segments.set(ordinal, segment)
     this.#store.locations.move(before, after, ordinal)
     this.#store.displaced = new Locations()
     const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)
@@ -272,6 +272,7 @@ export class History {
       this.#store.segments.delete(old.ordinal)
       old.segment.close()
     }
+    this.#store.segments.set(ordinal, segment)
   }
 
   close(): void {

@@ -66,7 +66,12 @@ export class Segment {
     try {
       const kindNumber = kind === 'snapshot' ? Header.Kind.SNAPSHOT : Header.Kind.EPOCH
       const bytes = frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: kindNumber }).finish())
-      native.pwrite(fd.raw, bytes, 0, bytes.length, 0)
+      if (native.pwrite(fd.raw, bytes, 0, bytes.length, 0) < bytes.length) {
+        throw new FdbError(
+          'ERR_FDB_STATE_FULL',
+          `no memory for the ${bytes.length} bytes of a segment's header; free some`,
+        )
+      }
       return new Segment(fd, epoch, kind, bytes.length, bytes.length)
     } catch (error) {
       fd.close()
@@ -173,28 +178,20 @@ export class Segment {
   /** Appends at the end, in one write. */
   append(bytes: Uint8Array): Appended {
     if (this.#sealedHere) return { written: 0, refused: 'sealed' }
-    const start = this.#end
+    let written = 0
     try {
-      native.pwrite(this.fd.raw, bytes, 0, bytes.length, start)
-      this.#end = start + bytes.length
-      return { written: bytes.length, refused: null }
+      // A write that was cut short says so by its count; why is said by the next one.
+      while (written < bytes.length) {
+        const left = bytes.length - written
+        written += native.pwrite(this.fd.raw, bytes, written, left, this.#end + written)
+      }
+      this.#end += written
+      return { written, refused: null }
     } catch (error) {
-      const written = this.#alreadyThere(bytes, start)
       const { code } = error as NativeError
       if (code === 'EPERM') return { written, refused: 'sealed' }
       return { written, refused: appendFailed(this, bytes.length, error as NativeError) }
     }
-  }
-
-  /** How many of `bytes` a failed write has left in the file. */
-  #alreadyThere(bytes: Uint8Array, start: number): number {
-    const most = Math.min(bytes.length, this.size() - start)
-    if (most <= 0) return 0
-    const found = Buffer.alloc(most)
-    const got = native.pread(this.fd.raw, found, 0, most, start)
-    let same = 0
-    while (same < got && found[same] === bytes[same]) same++
-    return same
   }
 
   /**

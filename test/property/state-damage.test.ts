@@ -81,6 +81,17 @@ describe('a damaged log', () => {
     }
   })
 
+  it('that was compacted and is cut behind its snapshot gives a correct prefix', async () => {
+    for (let cut = 23; cut <= second.length; cut += 3) {
+      const log = new StateLog()
+      await log.adopt(segmentOf(snapshot, { sealed: true }))
+      await log.adopt(segmentOf(second.subarray(0, cut), { sealed: true }))
+      const { sequence, digest } = log.position
+      expect(digest).toBe(digests.get(sequence))
+      log.close()
+    }
+  })
+
   it('cut in a segment that is not the last gives an error: no record goes missing unnoticed', async () => {
     for (let cut = 23; cut < first.length; cut += 7) {
       expect(await read([first.subarray(0, cut), second], true)).toBe('ERR_FDB_STATE_DAMAGED')

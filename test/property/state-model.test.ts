@@ -162,7 +162,7 @@ class World {
 describe('any sequence of changes, seals, new segments, compactions and handoffs', () => {
   it('gives the same map and digest as a plain model, here and for the next reader', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(operation, { maxLength: 60 }), async operations => {
+      fc.asyncProperty(fc.array(operation, { maxLength: 60, size: 'max' }), async operations => {
         const world = new World()
         try {
           for (const one of operations) await world.run(one)
@@ -172,7 +172,7 @@ describe('any sequence of changes, seals, new segments, compactions and handoffs
           await Promise.allSettled(world.pending)
         }
       }),
-      { numRuns: Number(process.env.FDB_RUNS ?? 300), seed: 4, interruptAfterTimeLimit: 60_000 },
+      { numRuns: Number(process.env.FDB_RUNS ?? 1000), seed: 4, interruptAfterTimeLimit: 60_000 },
     )
   })
 })

@@ -97,6 +97,25 @@ describe('compaction', () => {
     log.close()
   })
 
+  it('of a snapshot and what came after it merges both', async () => {
+    const { log, segment, routes } = await filled(100)
+    segment.seal()
+    const second = Segment.create(2)
+    log.startWriting(second)
+    await routes.put('k1', { to: 'second' })
+    const [first] = await log.compact()
+    second.seal()
+    log.startWriting(Segment.create(3))
+    await routes.delete('k2')
+    const segments = await log.compact()
+    expect([first!.fd.closed, segments.map(one => one.epoch)]).toEqual([true, [2, 3]])
+    expect([routes.get('k1'), routes.get('k3'), routes.size]).toEqual([{ to: 'second' }, { to: 'u2' }, 99])
+    const reader = await readBy(log)
+    expect(reader.position).toEqual(log.position)
+    reader.close()
+    log.close()
+  })
+
   it('can be stopped: the log is as it was', async () => {
     const { log, segment } = await filled(20_000)
     segment.seal()
