@@ -8,7 +8,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   resolve: { alias: { 'fd-broker': fileURLToPath(new URL('dist/index.js', import.meta.url)) } },
   test: {
-    include: ['test/{unit,property,e2e,exploration}/**/*.test.ts'],
+    include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts'],
     pool: 'forks',
     // Files run one after the other: end-to-end tests measure times and count descriptors on small machines.
     maxWorkers: 1,

@@ -26,11 +26,11 @@ export async function status(control) {
 }
 
 /**
- * The phases of the last handoff with their times, for a table: `offer 2, verify 8, commit 3 ms`.
+ * How the process that serves took over, for a table: `offered 2, read 8, serving 13` (ms after its Hello).
  * @param {Record<string, any> | null} answer of status()
  */
 export function phasesOf(answer) {
-  /** @type {{ name: string, ms: number }[]} */
-  const phases = answer?.lastHandoff?.phases ?? []
-  return phases.map(({ name, ms }) => `${name} ${ms.toFixed(0)}`).join(' ')
+  /** @type {{ step: string, ms: number }[]} */
+  const steps = answer?.takeover ?? []
+  return steps.map(({ step, ms }) => `${step} ${ms.toFixed(0)}`).join(', ')
 }

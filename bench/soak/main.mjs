@@ -79,8 +79,8 @@ async function look(generation) {
     // A connection that is accepted while we look would be counted: the least of three looks is right.
     descriptors: Math.min(...[1, 2, 3].map(() => ownDescriptors(app.pid))),
     rssKiB: Number(rss?.[1] ?? 0),
-    logBytes: answer?.log?.bytes ?? Number.NaN,
-    segments: answer?.log?.segments ?? Number.NaN,
+    logBytes: answer?.state?.bytes ?? Number.NaN,
+    segments: answer?.state?.segments ?? Number.NaN,
     files: readdirSync(app.folder).sort(),
   }
 }

@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
+import { lstatSync, mkdirSync, renameSync, type Stats, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
@@ -209,11 +209,32 @@ function ensureFolder(folder: string): void {
   try {
     mkdirSync(folder, { mode: 0o700 })
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'EEXIST') return
-    if (statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return
-    throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
+    const there = statSync(folder, { throwIfNoEntry: false })
+    if (!there?.isDirectory()) {
+      throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
+    }
+    refuseOpenFolder(folder, there)
   }
+}
+
+const WRITABLE_BY_OTHERS = 0o022
+const STICKY = 0o1000
+
+/** Who may write to the folder may put another socket in the place of ours. In a sticky one (/tmp) only its owner may. */
+function refuseOpenFolder(folder: string, { mode, uid }: Stats): void {
+  const own = process.geteuid?.() ?? uid
+  const why =
+    uid !== own && uid !== 0
+      ? `belongs to uid ${uid}, not to this user (${own}) or root`
+      : (mode & WRITABLE_BY_OTHERS) !== 0 && (mode & STICKY) === 0
+        ? `may be written to by others (mode 0${(mode & 0o7777).toString(8)})`
+        : null
+  if (why === null) return
+  throw new FdbError(
+    'ERR_FDB_CONTROL_PATH',
+    `the folder ${folder} of the control socket ${why}, who could replace the socket: use a folder of your own, mode 0700`,
+    { details: { folder, mode, uid } },
+  )
 }
 
 function pathError(what: string, error: NativeError): FdbError {

@@ -34,6 +34,7 @@ import type { ReadyOptions, RetiredReason } from './member.js'
 import type { Settings } from './options.js'
 import { returnToHolder } from './return.js'
 import type { StatusReport } from './status.js'
+import { Takeover } from './takeover.js'
 import { upgradeSelf } from './upgrade.js'
 
 /** This process's id for its own holder. */
@@ -84,6 +85,7 @@ export class Party {
 
   readonly #queue: EffectQueue<EmbeddedEffect>
   readonly #drainers = new Drainers()
+  readonly #takeover = new Takeover()
   readonly #processStartedAt = new Date(Date.now() - process.uptime() * 1000)
   #machine: Embedded
   #front: Front | null = null
@@ -186,6 +188,7 @@ export class Party {
     try {
       await offered
       await party.#readState()
+      party.#takeover.note('read')
       if (party.#machine.member.phase === 'gone') throw party.#whyNot()
     } catch (error) {
       // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
@@ -372,6 +375,7 @@ export class Party {
       rssBytes: process.memoryUsage.rss(),
       lastFailure: this.#holder?.timeline.lastFailure ?? null,
       blockedBy: blocked,
+      takeover: this.#takeover.steps,
       handoffs: this.handoffs,
     }
   }
@@ -522,6 +526,7 @@ export class Party {
       return
     }
     if (message.kind === 'ready') {
+      this.#takeover.note('ready')
       const adopted = [...this.wanted]
       link.tell({
         ready: {
@@ -534,6 +539,7 @@ export class Party {
     }
     const position = this.#position ?? this.state.position
     link.tell(packToHolder(message, message.kind === 'prepared' ? this.state.position : position))
+    if (message.kind === 'prepared') this.#takeover.note('prepared')
     if (message.kind === 'prepared') this.#takenOver = { ...this.state.position }
     if (message.kind === 'serving') this.#startHeartbeat()
   }
@@ -611,6 +617,7 @@ export class Party {
     } else this.state.startWriting(writing)
     clearTimeout(this.#readyTimer)
     this.#reporter?.stop()
+    this.#takeover.note('serving')
     const again = this.#served
     this.#served = true
     this.#reason = null
@@ -629,6 +636,7 @@ export class Party {
   }
 
   #becomeHolder(): void {
+    this.#takeover.note('released')
     this.#elder?.close()
     this.#elder = null
     clearInterval(this.#heartbeat)
@@ -898,6 +906,7 @@ export class Party {
     }
     this.#offer = null
     this.#step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
+    this.#takeover.note('offered')
     this.#offered?.()
     this.#offered = null
   }

@@ -1,6 +1,7 @@
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import type { SectionDigest } from '../state/state-log.js'
 import type { DrainReport } from './draining.js'
+import type { TakeoverStep } from './takeover.js'
 
 /** What `fd-broker status --json` prints. */
 export interface StatusReport {
@@ -45,5 +46,8 @@ export interface StatusReport {
   readonly lastFailure: Failure | null
   /** Given the listeners once and neither gone nor proved dead: it blocks the next upgrade. */
   readonly blockedBy: readonly number[]
+  /** How this process took over, in milliseconds after its Hello. */
+  readonly takeover: readonly TakeoverStep[]
+  /** The last handoffs in which this process was the incumbent. */
   readonly handoffs: readonly HandoffRecord[]
 }

@@ -1,0 +1,21 @@
+/** A step of this process's own takeover, in milliseconds after its Hello. */
+export interface TakeoverStep {
+  readonly step: 'offered' | 'read' | 'ready' | 'prepared' | 'serving' | 'released'
+  readonly ms: number
+}
+
+/** When this process came to what, as it took over. */
+export class Takeover {
+  readonly #begun = performance.now()
+  readonly #steps: TakeoverStep[] = []
+
+  /** The first time counts. */
+  note(step: TakeoverStep['step']): void {
+    if (this.#steps.some(one => one.step === step)) return
+    this.#steps.push({ step, ms: Math.round((performance.now() - this.#begun) * 10) / 10 })
+  }
+
+  get steps(): readonly TakeoverStep[] {
+    return this.#steps
+  }
+}
