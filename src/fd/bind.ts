@@ -118,11 +118,18 @@ function inUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): F
       : `process ${occupant.pid} (${occupant.command || 'command unknown'})`
   return new FdbError(
     'ERR_FDB_ADDRESS_IN_USE',
-    `${address} is held by ${who}. End it, take the socket over from it, or choose another address.`,
+    occupant?.control
+      ? `${address} is held by ${who}, whose control socket is ${occupant.control}. Join it there to take the address over, or choose another.`
+      : `${address} is held by ${who}. End it, take the socket over from it, or choose another address.`,
     {
       cause,
       retryable: true,
-      details: { pid: occupant?.pid ?? null, command: occupant?.command ?? null, address },
+      details: {
+        pid: occupant?.pid ?? null,
+        command: occupant?.command ?? null,
+        control: occupant?.control ?? null,
+        address,
+      },
     },
   )
 }

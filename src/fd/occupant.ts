@@ -2,7 +2,7 @@
  * Finds the process that holds an address, for the error that says so. Best effort and bounded: it may find none
  * (another user's process, another PID namespace, a socket that is on its way between two processes).
  */
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs'
+import { closeSync, lstatSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs'
 import { isIPv6 } from 'node:net'
 import type { ListenerSpec } from './spec.js'
 
@@ -10,11 +10,14 @@ export interface Occupant {
   pid: number
   /** Command line, cut to 120 characters. */
   command: string
+  /** Its fd-broker control socket, when it has one: it can be asked to hand over. */
+  control: string | null
 }
 
 /** Listening sockets come first in /proc/net/tcp, so that the head is enough on a machine with many connections. */
 const TABLE_BYTES = 4 << 20
 const SCAN_MS = 200
+const LOCK_SUFFIX = '.lock'
 
 /** The command line of a process, or its short name; '' when it cannot be read. */
 export function commandOf(pid: number): string {
@@ -29,7 +32,7 @@ export function commandOf(pid: number): string {
 export function findOccupant(spec: ListenerSpec): Occupant | null {
   const inodes = spec.kind === 'unix' ? unixInodes(spec) : inetInodes(spec)
   const pid = inodes.size === 0 ? null : findHolder(inodes)
-  return pid === null ? null : { pid, command: commandOf(pid) }
+  return pid === null ? null : { pid, command: commandOf(pid), control: controlOf(pid) }
 }
 
 function readTable(name: string): string[] {
@@ -121,6 +124,21 @@ function findHolder(inodes: Set<string>): number | null {
       } catch {
         // Closed meanwhile.
       }
+    }
+  }
+  return null
+}
+
+/** Whoever holds a control socket holds its lock file open: `PATH.lock` beside the socket PATH. */
+function controlOf(pid: number): string | null {
+  for (const fd of list(`/proc/${pid}/fd`)) {
+    try {
+      const file = readlinkSync(`/proc/${pid}/fd/${fd}`)
+      if (!file.endsWith(LOCK_SUFFIX)) continue
+      const path = file.slice(0, -LOCK_SUFFIX.length)
+      if (lstatSync(path).isSocket()) return path
+    } catch {
+      // Closed meanwhile, or no socket there.
     }
   }
   return null

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { ControlListener } from '../channel/control-listener.js'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
 import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
 import { openPidfd, watchDeath } from '../host/liveness.js'
 import { VERSIONS } from '../protocol/versions.js'
