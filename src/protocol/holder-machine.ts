@@ -149,7 +149,9 @@ function same(state: HolderState): HolderStep {
 }
 
 function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
-  if (state.phase !== 'idle') return { state, effects: [{ type: 'refuse', id, because: 'busy' }] }
+  // Without its channel the owner would miss the segments that others are to write in.
+  if (state.phase !== 'idle' || state.down.includes(state.owner))
+    return { state, effects: [{ type: 'refuse', id, because: 'busy' }] }
   if (state.bound.length > 0 && rules.gone)
     return { state, effects: [{ type: 'refuse', id, because: 'bound' }] }
   const grant = state.top + 1
@@ -300,17 +302,8 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
     // The old one lives but has no channel: when it is back it is given the right again.
     return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
   }
-  if (committing) return same(state)
-  // Nobody else could serve: keep the one that there is.
-  return {
-    state: {
-      ...state,
-      phase: 'idle',
-      elder: NOBODY,
-      bound: old === NOBODY ? state.bound : [...state.bound, old],
-    },
-    effects: [failed],
-  }
+  // Nobody else could serve at present: keep the one that there is until another is back, or one is proved dead.
+  return same(state)
 }
 
 /** The one that was to come back does not: give the right to who was turned away from, in a new segment. */
@@ -335,11 +328,9 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
     if (state.phase === 'committing') return turnAway(state, rules)
     return same(state)
   }
-  if (id === state.owner) {
-    if (state.phase === 'probation') return turnAway(state, rules)
-    if (state.phase === 'returning' && state.joiner !== NOBODY) return regrant(state)
-  }
-  return same(state)
+  // An owner that is to come back and lost its channel connects again, or is proved dead: until then nobody is
+  // given a segment that it would not have.
+  return id === state.owner && state.phase === 'probation' ? turnAway(state, rules) : same(state)
 }
 
 function knows(state: HolderState, id: Id): boolean {
@@ -411,6 +402,9 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
       return giveUp(state, rules)
     case 'committing':
       return turnAway(state, rules)
+    case 'returning':
+      // It has the channel but does not answer (stopped): what is made for the other waits there for it.
+      return state.joiner === NOBODY || state.down.includes(state.owner) ? same(state) : regrant(state)
     default:
       return same(state)
   }
@@ -442,7 +436,7 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
     ...before,
     down: before.down.filter(d => d !== id),
     // A restarted daemon learns which numbers were given; who does not say knows of a successor and a way back.
-    top: before.phase === 'rebuilding' ? Math.max(before.top, back.top ?? epoch + 2) : before.top,
+    top: Math.max(before.top, back.top ?? (before.phase === 'rebuilding' ? epoch + 2 : NO_EPOCH)),
   }
   switch (state.phase) {
     case 'rebuilding': {
@@ -480,8 +474,10 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
       }
       break
     case 'probation':
-      if (id === state.elder)
+      if (id === state.elder) {
+        if (state.down.includes(state.owner)) return turnAway(state, rules)
         return { state, effects: [{ type: 'tell', to: id, message: { kind: 'retire' } }] }
+      }
       if (id === state.owner) return same(state)
       break
     case 'returning':

@@ -289,7 +289,7 @@ function onLost(state: MemberState, rules: Rules): MemberStep {
 function onDeadline(state: MemberState): MemberStep {
   switch (state.phase) {
     case 'joining':
-      return state.holds && state.scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : giveUp(state)
+      return state.holds ? { state, effects: [{ type: 'judge' }] } : giveUp(state)
     case 'ready':
       return { state, effects: [{ type: 'judge' }] }
     case 'frozen':

@@ -284,7 +284,7 @@ export class ThreeParties extends World {
         break
       case 'ready':
         this.refused(m)
-        this.deadline(m)
+        if (before.link === 'up') this.deadline(m)
         break
       case 'frozen':
         this.deadline(m)
@@ -401,7 +401,8 @@ export class ThreeParties extends World {
         this.offer(d, this.holderId('deadline'), MUST, `deadline (${holder.phase})`)
         break
       case 'returning':
-        if (!this.well(holder.owner)) this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
+        if (!this.well(holder.owner) && !this.missing())
+          this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
         break
       case 'probation':
         this.probation(holder)
@@ -412,6 +413,13 @@ export class ThreeParties extends World {
       default:
         break
     }
+  }
+
+  /** A rights-holder that would not get what is made now. Its receipt is waited for: the loss is noticed first. */
+  private missing(): boolean {
+    for (let m = 0; m < this.d; m++)
+      if (this.alive(m) && this.has(m, LISTENERS) && !this.reached(m)) return true
+    return false
   }
 
   private well(m: number): boolean {
@@ -457,10 +465,12 @@ export class ThreeParties extends World {
     const { d } = this
     let m = 0
     while (m < d && this.get(m, STATUS) !== NONE) m++
-    if (m === d) return
+    if (m === d || this.missing()) return
     const before = this.get(d, STATE)
     const step = this.daemon.step(before, this.holderId('join', m))
     if (step.state === before || !this.fits(step.effects)) return
+    // A daemon that knows nothing, and to which nobody came back, binds.
+    this.set(d, LISTENERS)
     this.put(m, STATUS, RUNNING)
     this.put(m, STATE, this.fresh)
     this.setLink(m, ENDS, UPPER | LOWER)
