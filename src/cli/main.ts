@@ -1,0 +1,10 @@
+#!/usr/bin/env node
+import { run } from './program.js'
+
+// Whoever read the output has seen enough: `fd-broker status | head -1`.
+process.stdout.on('error', error => {
+  if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
+  process.exit()
+})
+
+process.exitCode = await run(process.argv.slice(2))

@@ -1,0 +1,21 @@
+import { InvalidArgumentError, Option } from 'commander'
+import { parseDuration } from './duration.js'
+
+export function controlOption(): Option {
+  return new Option('--control <path>', 'control socket of the service')
+    .makeOptionMandatory()
+    .argParser(text => {
+      if (text === '') throw new InvalidArgumentError('Give the path of a Unix socket.')
+      return text
+    })
+}
+
+export function durationOption(flags: string, description: string, byDefault: string): Option {
+  return new Option(flags, description).default(toMs(byDefault), byDefault).argParser(toMs)
+}
+
+function toMs(text: string): number {
+  const ms = parseDuration(text)
+  if (ms === null) throw new InvalidArgumentError('Give a duration with its unit: 500ms, 30s, 2m, 1h.')
+  return ms
+}

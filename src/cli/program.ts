@@ -1,0 +1,56 @@
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { FdbError } from '../errors.js'
+import { addServe } from './serve.js'
+import { addStatus } from './status.js'
+import { plain } from './table.js'
+import { addUpgrade } from './upgrade.js'
+
+/** It did what was asked; it failed; it was asked wrongly. */
+export type ExitCode = 0 | 1 | 2
+
+/** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
+export async function run(args: readonly string[]): Promise<ExitCode> {
+  try {
+    await program().parseAsync(args, { from: 'user' })
+    return 0
+  } catch (error) {
+    // Commander has told what was wrong already.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    process.stderr.write(`${explain(error)}\n`)
+    return 1
+  }
+}
+
+function program(): Command {
+  const root = new Command('fd-broker')
+    .description('Replace a running server by its next version without losing a connection.')
+    .version(version())
+    .exitOverride()
+    .showHelpAfterError('(--help shows the options and examples)')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ fd-broker status --control /run/shop/upgrade.sock
+  $ fd-broker upgrade --control /run/shop/upgrade.sock
+  $ fd-broker serve --control /run/shop/broker.sock
+
+Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
+    )
+  addStatus(root)
+  addUpgrade(root)
+  addServe(root)
+  return root
+}
+
+function explain(error: unknown): string {
+  if (FdbError.is(error)) return `${plain(error.code)}: ${plain(error.message)}`
+  if (error instanceof Error) return `ERR_FDB_INTERNAL: ${error.stack ?? error.message}`
+  return `ERR_FDB_INTERNAL: ${plain(error)}`
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}

@@ -1,0 +1,129 @@
+import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import { formatDuration } from './duration.js'
+import { facts, plain, table } from './table.js'
+
+const DIGEST_SHOWN = 12
+
+/** The status for people. Shows what is there: a field that the other side did not send is left out. */
+export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
+  if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
+  const { control, pid, startedAt, rssBytes, services } = answer
+  const head: [string, string | null][] = [
+    ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
+    ['control', of(control)],
+    ['pid', of(pid)],
+    ['uptime', since(startedAt, now)],
+    ['memory', of(rssBytes, size)],
+  ]
+  const blocks = [known(head), ...services.map(service => serviceLines(service, now))]
+  return `${blocks.map(lines => lines.join('\n')).join('\n\n')}\n`
+}
+
+function serviceLines(report: ServiceStatus, now: number): string[] {
+  return [
+    ...known(headline(report, now)),
+    ...block('listeners', ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS'], report.listeners, listener => [
+      listener.name,
+      listener.address,
+      listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
+      listener.connections,
+    ]),
+    ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS'], report.draining, older => [
+      older.generation,
+      older.pid,
+      older.phase,
+      older.connections,
+    ]),
+    ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
+      section.name,
+      section.version,
+      section.entries,
+      short(section.digest),
+    ]),
+  ]
+}
+
+function headline(report: ServiceStatus, now: number): [string, string | null][] {
+  return [
+    ['service', plain(report.service)],
+    ['generation', of(report.generation)],
+    ['pid', report.pid === null ? 'none: nobody serves' : of(report.pid)],
+    ['epoch', of(report.epoch)],
+    ['role', of(report.role)],
+    ['handoff', of(report.phase)],
+    ['control', of(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`)],
+    ['uptime', uptime(report, now)],
+    ['connections', of(report.connections)],
+    ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
+    ['state', stateLine(report)],
+    ['memory', of(report.rssBytes, size)],
+    ['open fds', of(report.openFds)],
+    ['last failure', failureLine(report)],
+    ['blocked by', blockedLine(report)],
+  ]
+}
+
+function known(lines: readonly [string, string | null][]): string[] {
+  return facts(lines.filter((line): line is [string, string] => line[1] !== null))
+}
+
+function uptime({ uptimeSeconds, processStartedAt }: ServiceStatus, now: number): string | null {
+  const parts: string[] = []
+  if (uptimeSeconds !== undefined) parts.push(`service ${formatDuration(uptimeSeconds)}`)
+  const started = since(processStartedAt, now)
+  if (started !== null) parts.push(`process ${started}`)
+  return parts.length === 0 ? null : parts.join(', ')
+}
+
+function since(startedAt: string | undefined, now: number): string | null {
+  const started = Date.parse(startedAt ?? '')
+  return Number.isNaN(started) ? null : formatDuration(Math.max(0, now - started) / 1000)
+}
+
+function stateLine({ state, segments, logBytes }: ServiceStatus): string | null {
+  const memory = (bytes: number, count: number) =>
+    `${size(bytes)} in ${count} ${count === 1 ? 'segment' : 'segments'}`
+  if (state) {
+    const { entries, sequence, digest } = state
+    return `${entries === 1 ? '1 entry' : `${plain(entries)} entries`}, ${memory(state.bytes, state.segments)}, sequence ${plain(sequence)}, digest ${short(digest)}`
+  }
+  return segments === undefined ? null : memory(logBytes ?? Number.NaN, segments)
+}
+
+function failureLine({ lastFailure }: ServiceStatus): string | null {
+  if (lastFailure === undefined || lastFailure === null) return null
+  const { code, phase, at, message } = lastFailure
+  const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
+  return `${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
+}
+
+function blockedLine({ blockedBy }: ServiceStatus): string | null {
+  if (!blockedBy?.length) return null
+  return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (neither gone nor proved dead: the next upgrade waits for it)`
+}
+
+function block<T>(
+  title: string,
+  head: readonly string[],
+  items: readonly T[] | undefined,
+  cells: (item: T) => readonly unknown[],
+): string[] {
+  if (!items?.length) return []
+  return ['', title, ...table(head, items.map(cells)).map(line => `  ${line}`)]
+}
+
+function of<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
+  return value === undefined || value === null ? null : plain(show(value))
+}
+
+function short(digest: unknown): string {
+  return plain(digest).slice(0, DIGEST_SHOWN)
+}
+
+function size(bytes: number | undefined): string {
+  if (bytes === undefined || !Number.isFinite(bytes)) return '-'
+  if (bytes < 1024) return `${bytes} B`
+  if (bytes < 1024 ** 2) return `${(bytes / 1024).toFixed(1)} KiB`
+  if (bytes < 1024 ** 3) return `${(bytes / 1024 ** 2).toFixed(1)} MiB`
+  return `${(bytes / 1024 ** 3).toFixed(1)} GiB`
+}

@@ -1,0 +1,35 @@
+import type { Command } from 'commander'
+import { OperatorClient } from '../operator/client.js'
+import { controlOption, durationOption } from './options.js'
+import { statusText } from './status-text.js'
+
+interface StatusFlags {
+  control: string
+  json?: true
+  timeout: number
+}
+
+export function addStatus(program: Command): void {
+  program
+    .command('status')
+    .description(
+      'show who serves: generation, listeners, connections, state, draining generations, last failure',
+    )
+    .addOption(controlOption())
+    .option('--json', 'print the report as JSON')
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '5s'))
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ fd-broker status --control /run/shop/upgrade.sock
+  $ fd-broker status --control /run/shop/upgrade.sock --json | jq '.listeners[].connections'`,
+    )
+    .action(status)
+}
+
+async function status({ control, json, timeout }: StatusFlags): Promise<void> {
+  using client = await OperatorClient.connect(control, { timeoutMs: timeout })
+  const answer = await client.status({ timeoutMs: timeout })
+  process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : statusText(answer))
+}

@@ -1,0 +1,95 @@
+import type { Command } from 'commander'
+import { FdbError } from '../errors.js'
+import type { UpgradeProgress } from '../holder/operator.js'
+import { type DaemonStatus, isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import { OperatorClient } from '../operator/client.js'
+import { controlOption, durationOption } from './options.js'
+import { plain } from './table.js'
+
+/** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
+const FIRST_ANSWER_MS = 5_000
+
+interface UpgradeFlags {
+  control: string
+  json?: true
+  timeout: number
+  service?: string
+}
+
+/** One phase as `--json` prints it. */
+interface Phase {
+  readonly phase: string
+  /** Since the request. */
+  readonly ms: number
+  readonly pid: number
+}
+
+export function addUpgrade(program: Command): void {
+  program
+    .command('upgrade')
+    .description(
+      'have the running server start its next version, and wait until that one serves; exit code 0 only then',
+    )
+    .argument('[command...]', 'of the next version, after --; default: as the running one was started')
+    .addOption(controlOption())
+    .addOption(durationOption('--timeout <duration>', 'until the next version must serve', '60s'))
+    .option('--service <name>', 'which one, of a daemon that holds several')
+    .option('--json', 'print one JSON object at the end instead of lines as it goes')
+    .addHelpText(
+      'after',
+      `
+The command runs as the server's user, in its working folder and with its environment. Interrupting this tool
+does not undo an upgrade that has begun: status shows how it went.
+
+Examples:
+  $ fd-broker upgrade --control /run/shop/upgrade.sock
+  $ fd-broker upgrade --control /run/shop/upgrade.sock --timeout 2m
+  $ fd-broker upgrade --control /run/shop/upgrade.sock -- node /srv/shop-2/server.mjs --verbose`,
+    )
+    .action(upgrade)
+}
+
+async function upgrade(
+  argv: string[],
+  { control, json, timeout, service = '' }: UpgradeFlags,
+): Promise<void> {
+  const say = (line: string) => {
+    if (!json) process.stdout.write(`${line}\n`)
+  }
+  const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
+  using client = await OperatorClient.connect(control, { timeoutMs: answerMs })
+  say(headline(await client.status({ timeoutMs: answerMs }), service))
+  const phases: Phase[] = []
+  const begun = Date.now()
+  const since = () => Math.max(0, Date.now() - begun)
+  const progress = ({ phase, at, pid }: UpgradeProgress) => {
+    const ms = at > 0 ? Math.max(0, Math.round(at - begun)) : since()
+    phases.push({ phase, ms, pid })
+    say(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
+  }
+  try {
+    const { pid, generation } = await client.upgrade({ argv, service, timeoutMs: timeout, progress })
+    say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
+    if (json) print({ ok: true, pid, generation, ms: since(), phases })
+  } catch (error) {
+    if (json && FdbError.is(error)) {
+      print({ ok: false, code: error.code, message: error.message, ms: since(), phases })
+    }
+    throw error
+  }
+}
+
+function headline(answer: StatusAnswer, name: string): string {
+  const now = isDaemon(answer) ? serviceOf(answer, name) : answer
+  // The daemon itself refuses a name that it does not hold.
+  if (now === undefined) return 'upgrading'
+  return `upgrading ${plain(now.service)} from generation ${plain(now.generation)} (pid ${plain(now.pid)})`
+}
+
+function serviceOf({ services }: DaemonStatus, name: string): ServiceStatus | undefined {
+  return name === '' && services.length === 1 ? services[0] : services.find(({ service }) => service === name)
+}
+
+function print(outcome: object): void {
+  process.stdout.write(`${JSON.stringify(outcome, null, 2)}\n`)
+}

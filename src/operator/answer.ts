@@ -1,0 +1,29 @@
+import type { StatusReport } from '../member/status.js'
+
+/** One service, perhaps as another release tells it: any field may be missing. */
+export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'listeners'> & {
+  /** null: nobody serves (daemon). */
+  readonly pid?: number | null
+  /** Only the member that serves knows who accepts, a daemon knows the sockets. */
+  readonly listeners?: readonly Partial<StatusReport['listeners'][number]>[]
+  /** Daemon: of the state log. */
+  readonly segments?: number
+  readonly logBytes?: number
+}
+
+/** A daemon tells of all its services, and of itself. */
+export interface DaemonStatus {
+  readonly hosting?: 'daemon'
+  readonly control?: string
+  readonly pid?: number
+  readonly startedAt?: string
+  readonly rssBytes?: number
+  readonly services: readonly ServiceStatus[]
+}
+
+/** What a control socket answers to a StatusRequest. */
+export type StatusAnswer = ServiceStatus | DaemonStatus
+
+export function isDaemon(answer: StatusAnswer): answer is DaemonStatus {
+  return 'services' in answer && Array.isArray(answer.services)
+}

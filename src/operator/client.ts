@@ -1,0 +1,213 @@
+import { Channel } from '../channel/channel.js'
+import { withDeadline } from '../channel/deadline.js'
+import { FdbError } from '../errors.js'
+import { closeAll } from '../fd/owned.js'
+import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import { fdbroker } from '../proto/wire.js'
+import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
+import { VERSIONS } from '../protocol/versions.js'
+import type { StatusAnswer } from './answer.js'
+
+/** How long an answer may take that needs no work of the other side. */
+const ANSWER_MS = 5_000
+/** A server ends an upgrade at the limit it was given; this much later its word must be here. */
+const RESULT_GRACE_MS = 5_000
+
+export interface AskOptions {
+  /** For the connection's queue, then again for each answer, milliseconds. Default 5000. */
+  timeoutMs?: number
+  /** Rejects with its reason. What was asked for goes on. */
+  signal?: AbortSignal
+}
+
+export interface UpgradeAsk {
+  /** Of the successor, with argv0. Empty or absent: as the running process was started. */
+  argv?: readonly string[]
+  /** Of a daemon that holds several. */
+  service?: string
+  /** Until the new version serves, milliseconds. */
+  timeoutMs: number
+  /** Each phase when it is entered. */
+  progress?: (step: UpgradeProgress) => void
+  signal?: AbortSignal
+}
+
+interface Waiting {
+  /** Whether the message was the answer, or a part of it. */
+  take(envelope: WireEnvelope): boolean
+  reject(error: FdbError): void
+}
+
+/** An operator's connection to the process that holds a control socket. Owns its link; leaving undoes nothing. */
+export class OperatorClient implements Disposable {
+  readonly #control: string
+  readonly #link: Link
+  readonly #waiting = new Set<Waiting>()
+  #failure: FdbError | null = null
+  #end: FdbError | null | undefined
+
+  /**
+   * Connects and says Hello; a refusal is told by the first question.
+   * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DEADLINE.
+   */
+  static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
+    const { timeoutMs = ANSWER_MS, signal } = options
+    return new OperatorClient(control, await Channel.connect(control, { timeoutMs, signal }))
+  }
+
+  private constructor(control: string, channel: Channel) {
+    this.#control = control
+    this.#link = new Link(channel)
+    this.#link.start({
+      message: (envelope, fds) => {
+        closeAll(fds)
+        if (envelope.reject) this.#fail(rejection(envelope.reject))
+        else for (const waiting of this.#waiting) if (waiting.take(envelope)) break
+      },
+      bundle: items => closeAll(items.map(item => item.fd)),
+      broken: error => this.#fail(error),
+      end: error => {
+        this.#end = error
+        for (const waiting of [...this.#waiting]) waiting.reject(this.#left())
+      },
+    })
+    this.#link.tell({
+      hello: {
+        versionMin: VERSIONS.min,
+        versionMax: VERSIONS.max,
+        intent: fdbroker.wire.Intent.OPERATE,
+        pid: process.pid,
+      },
+    })
+  }
+
+  /** Of the process at the other end, as the kernel saw it; 0: it lives in another PID namespace. */
+  get peerPid(): number {
+    return this.#link.channel.peer.pid
+  }
+
+  /**
+   * Rejects with what the holder refuses with (ERR_FDB_DENIED, ERR_FDB_VERSION …), ERR_FDB_NOT_FD_BROKER,
+   * ERR_FDB_DEADLINE (it says nothing), ERR_FDB_CHANNEL_CLOSED (it left).
+   */
+  async status(options: AskOptions = {}): Promise<StatusAnswer> {
+    const { timeoutMs = ANSWER_MS, signal } = options
+    const what = `the status of ${this.#peer}`
+    const json = await this.#ask<string>({ statusRequest: {} }, { what, timeoutMs, signal }, resolve => {
+      return ({ status }) => {
+        if (status) resolve(status.json ?? '')
+        return Boolean(status)
+      }
+    })
+    return parseStatus(json)
+  }
+
+  /**
+   * Has the server start its successor, and waits until that one serves. Rejects as {@link status} does, and with
+   * what the server says: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
+   * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open what became of it: ask for the status.
+   */
+  upgrade(ask: UpgradeAsk): Promise<Upgraded> {
+    const { argv = [], service = '', timeoutMs, progress, signal } = ask
+    const what = `the result of the upgrade of ${this.#peer}`
+    const limits = { what, timeoutMs: timeoutMs + RESULT_GRACE_MS, signal }
+    const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service } }
+    return this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
+      if (envelope.progress) {
+        const { phase, at, pid } = envelope.progress
+        progress?.({ phase: phase ?? '', at: at ?? 0, pid: pid ?? 0 })
+        return true
+      }
+      const { result } = envelope
+      if (!result) return false
+      if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
+      else reject(coded(result.code, result.message, 'the upgrade failed'))
+      return true
+    })
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#link.close()
+    this.#end ??= null
+    for (const waiting of [...this.#waiting]) waiting.reject(this.#left())
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  get #peer(): string {
+    return this.peerPid === 0
+      ? `the process at ${this.#control}`
+      : `process ${this.peerPid} at ${this.#control}`
+  }
+
+  async #ask<T>(
+    body: WireBody,
+    limits: { what: string; timeoutMs: number; signal: AbortSignal | undefined },
+    answer: (resolve: (value: T) => void, reject: (error: FdbError) => void) => Waiting['take'],
+  ): Promise<T> {
+    const { what, timeoutMs, signal } = limits
+    let waiting: Waiting | undefined
+    const answered = new Promise<T>((resolve, reject) => {
+      waiting = { take: answer(resolve, reject), reject }
+      this.#waiting.add(waiting)
+      if (this.#failure !== null || this.#end !== undefined) reject(this.#left())
+      // A failed send is no news: what the peer said before it left is still read, then its end is told.
+      else this.#link.tell(body)
+    })
+    try {
+      return await withDeadline(answered, timeoutMs, { what, signal })
+    } finally {
+      if (waiting !== undefined) this.#waiting.delete(waiting)
+    }
+  }
+
+  #fail(error: FdbError): void {
+    this.#failure ??= error
+    for (const waiting of [...this.#waiting]) waiting.reject(this.#failure)
+    this.#link.close()
+  }
+
+  #left(): FdbError {
+    if (this.#failure !== null) return this.#failure
+    const end = this.#end ?? null
+    if (end !== null && !LEFT.has(end.code)) return end
+    return new FdbError(
+      'ERR_FDB_CHANNEL_CLOSED',
+      `${this.#peer} closed the connection, or died, before it had answered: ask for the status to see who serves`,
+      { cause: end ?? undefined, retryable: true },
+    )
+  }
+}
+
+/** Ends that say no more than that the peer is gone. */
+const LEFT: ReadonlySet<string> = new Set([
+  'ERR_FDB_CHANNEL_CLOSED',
+  'ERR_FDB_CHANNEL_RESET',
+  'ERR_FDB_CHANNEL_TRUNCATED',
+])
+
+function rejection({ code, message, retryable }: fdbroker.wire.Reject.$Properties): FdbError {
+  return coded(code, message, 'the process at the control socket refused', retryable ?? false)
+}
+
+function coded(code: unknown, message: unknown, otherwise: string, retryable = false): FdbError {
+  const stable = typeof code === 'string' && code.startsWith('ERR_FDB_') ? code : 'ERR_FDB_REJECTED'
+  const text = typeof message === 'string' && message !== '' ? message : otherwise
+  return new FdbError(stable as `ERR_FDB_${string}`, text, { retryable })
+}
+
+function parseStatus(json: string): StatusAnswer {
+  try {
+    const answer: unknown = JSON.parse(json)
+    if (typeof answer === 'object' && answer !== null) return answer
+  } catch {
+    // Said below.
+  }
+  throw new FdbError(
+    'ERR_FDB_MESSAGE',
+    `the status is no JSON object (${json.length} characters): the other side is not a release of fd-broker that this one understands`,
+  )
+}

@@ -1,0 +1,147 @@
+import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import type { StatusReport } from '../../src/member/status.js'
+import { hasEnded, launchUnrelated, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+export const SHOP = fileURLToPath(new URL('../../examples/shop/server.mjs', import.meta.url))
+
+export interface Ran {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/**
+ * A folder, the example shop and `fd-broker` command lines of one test. Whatever carries its mark in its environment,
+ * successors started by a server too, has ended when the test has.
+ */
+export class Desk {
+  readonly folder = mkdtempSync(join(tmpdir(), 'fdb-cli-'))
+  readonly control = join(this.folder, 'upgrade.sock')
+  readonly log = join(this.folder, 'shop.log')
+  readonly #mark = randomUUID()
+
+  static open(): Desk {
+    const desk = new Desk()
+    onTestFinished(() => desk.close())
+    return desk
+  }
+
+  get env(): NodeJS.ProcessEnv {
+    return { ...process.env, NODE_OPTIONS: '', FDB_TEST_DESK: this.#mark }
+  }
+
+  /** Starts a command as nobody's child; its output goes to {@link log}. */
+  launch(command: readonly string[]): Promise<number> {
+    return launchUnrelated(command, { log: this.log, env: this.env })
+  }
+
+  /** The example shop, serving. */
+  async shop(routes = 50): Promise<number> {
+    const args = ['--control', this.control, '--listen', 'tcp://127.0.0.1:0', '--routes', String(routes)]
+    const pid = await this.launch([process.execPath, SHOP, ...args])
+    await this.statusWhere('the shop serves', ({ pid: now, role }) => now === pid && role === 'serving')
+    return pid
+  }
+
+  /** `fd-broker …` until it ends. */
+  run(...args: string[]): Promise<Ran> {
+    return new Promise((resolve, reject) => {
+      const child = spawn(process.execPath, [CLI, ...args], { env: this.env, timeout: 25_000 })
+      let stdout = ''
+      let stderr = ''
+      child.stdout.setEncoding('utf8').on('data', text => (stdout += text))
+      child.stderr.setEncoding('utf8').on('data', text => (stderr += text))
+      child.once('error', reject)
+      child.once('close', code => resolve({ code, stdout, stderr }))
+    })
+  }
+
+  /** `fd-broker serve` in the background. */
+  serve(...args: string[]): Promise<number> {
+    return this.launch([process.execPath, CLI, 'serve', ...args])
+  }
+
+  async status(): Promise<StatusReport> {
+    const { code, stdout, stderr } = await this.run('status', '--control', this.control, '--json')
+    if (code !== 0) throw new Error(`status: exit code ${code}: ${stderr}`)
+    return JSON.parse(stdout) as StatusReport
+  }
+
+  async statusWhere(what: string, holds: (status: StatusReport) => boolean): Promise<StatusReport> {
+    let last: unknown
+    return await until(
+      what,
+      async () => {
+        try {
+          const status = await this.status()
+          last = status
+          return holds(status) ? status : null
+        } catch (error) {
+          last = error
+          return null
+        }
+      },
+      15_000,
+      () => `${last instanceof Error ? last.message : JSON.stringify(last)}\n${this.output}`,
+    )
+  }
+
+  get output(): string {
+    return existsSync(this.log) ? readFileSync(this.log, 'utf8') : ''
+  }
+
+  /** Command lines of the test's processes that run now. */
+  processes(): string[] {
+    return this.#marked().map(pid => textOf(pid, 'cmdline').replaceAll('\0', ' '))
+  }
+
+  async close(): Promise<void> {
+    for (let round = 0; round < 3; round++) {
+      const left = this.#marked()
+      if (left.length === 0) break
+      for (const pid of left) signalPid(pid, 'SIGKILL')
+      await until(
+        'every process of the test ends',
+        () => left.every(hasEnded),
+        5_000,
+        () => left,
+      )
+    }
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  #marked(): number[] {
+    return readdirSync('/proc')
+      .filter(entry => /^\d+$/.test(entry))
+      .map(Number)
+      .filter(pid => pid !== process.pid && !hasEnded(pid) && textOf(pid, 'environ').includes(this.#mark))
+  }
+}
+
+/** `http://…` of a shop's first listener. */
+export function urlOf(status: StatusReport): string {
+  return status.listeners[0]!.address.replace('tcp:', 'http:')
+}
+
+/** Who answers a client now. */
+export async function whoami(url: string): Promise<{ generation: number; pid: number }> {
+  const response = await fetch(`${url}/whoami`, { headers: { connection: 'close' } })
+  const [generation, pid] = (await response.text()).split(',').map(Number)
+  return { generation: generation!, pid: pid! }
+}
+
+function textOf(pid: number, name: 'environ' | 'cmdline'): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
+  } catch {
+    return ''
+  }
+}

@@ -1,0 +1,117 @@
+import { describe, expect, it } from 'vitest'
+import { formatDuration, parseDuration } from '../../src/cli/duration.js'
+import { statusText } from '../../src/cli/status-text.js'
+
+describe('durations', () => {
+  it.each([
+    ['500ms', 500],
+    ['30s', 30_000],
+    ['1.5m', 90_000],
+    ['2h', 7_200_000],
+  ])('%s is %d ms', (text, ms) => expect(parseDuration(text)).toBe(ms))
+
+  it.each(['', '5', 's', '-1s', '0ms', '0.1ms', '1 s', '1e3s', '30S', '600h', 'Infinitys'])(
+    '"%s" is none',
+    text => expect(parseDuration(text)).toBeNull(),
+  )
+
+  it.each([
+    [0, '0.0s'],
+    [59.99, '59.9s'],
+    [60, '1m 0s'],
+    [3725, '1h 2m'],
+    [266_400, '3d 2h'],
+    [Number.NaN, '-'],
+  ])('%d seconds read %s', (seconds, text) => expect(formatDuration(seconds)).toBe(text))
+})
+
+describe('the status for people', () => {
+  it('shows every part of a busy service, aligned', () => {
+    const now = Date.parse('2026-03-04T12:00:00Z')
+    const text = statusText(
+      {
+        service: 'shop',
+        control: '/run/shop/upgrade.sock',
+        hosting: 'embedded',
+        pid: 4711,
+        generation: 3,
+        epoch: 5,
+        role: 'serving',
+        phase: 'probation',
+        uptimeSeconds: 7265,
+        processStartedAt: '2026-03-04T11:59:30Z',
+        listeners: [
+          { name: 'web', address: 'tcp://0.0.0.0:80', accepting: true, connections: 1200 },
+          { name: 'admin', address: 'unix:/run/admin.sock', accepting: false, connections: 0 },
+        ],
+        draining: [{ pid: 4000, generation: 2, phase: 'leaving', connections: 7 }],
+        sections: [{ name: 'routes', version: 1, entries: 10_000, digest: 'abcdef0123456789' }],
+        state: {
+          sequence: 10_001,
+          digest: '0123456789abcdef',
+          entries: 10_000,
+          bytes: 1_572_864,
+          segments: 2,
+          takenOver: null,
+        },
+        lastFailure: { code: 'ERR_FDB_CHECK', phase: 'offering', at: now, message: 'no\ndatabase' },
+        blockedBy: [3999],
+      },
+      now,
+    )
+    expect(text).toBe(`service       shop
+generation    3
+pid           4711
+epoch         5
+role          serving
+handoff       probation
+control       /run/shop/upgrade.sock (embedded)
+uptime        service 2h 1m, process 30.0s
+state         10000 entries, 1.5 MiB in 2 segments, sequence 10001, digest 0123456789ab
+last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no database
+blocked by    pid 3999 (neither gone nor proved dead: the next upgrade waits for it)
+
+listeners
+  NAME   ADDRESS               ACCEPTING  CONNECTIONS
+  web    tcp://0.0.0.0:80      yes               1200
+  admin  unix:/run/admin.sock  no                   0
+
+draining
+  GENERATION   PID  PHASE    CONNECTIONS
+           2  4000  leaving            7
+
+sections
+  NAME    VERSION  ENTRIES  DIGEST
+  routes        1    10000  abcdef012345
+`)
+  })
+
+  it('shows each service of a daemon, with what is known of it', () => {
+    const text = statusText({
+      hosting: 'daemon',
+      pid: 10,
+      services: [
+        { service: 'a', pid: null, generation: 4, segments: 2, logBytes: 2048, listeners: [{ name: 'web' }] },
+        {},
+      ],
+    })
+    expect(text).toBe(`daemon  2 services
+pid     10
+
+service     a
+generation  4
+pid         none: nobody serves
+state       2.0 KiB in 2 segments
+
+listeners
+  NAME  ADDRESS  ACCEPTING  CONNECTIONS
+  web   -        -          -
+
+service  -
+`)
+  })
+
+  it('lets nothing through that moves the cursor', () => {
+    expect(statusText({ service: 'a\u001b[2Jb\u0007\r\nc' })).toBe('service  a [2Jb c\n')
+  })
+})

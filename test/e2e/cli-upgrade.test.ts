@@ -1,0 +1,113 @@
+import { describe, expect, it } from 'vitest'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { Desk, SHOP, urlOf, whoami } from './cli-processes.js'
+
+describe('fd-broker upgrade', () => {
+  it('has the running server start its successor and exits 0 when that one serves', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const before = await desk.status()
+    const url = urlOf(before)
+    expect(await whoami(url)).toEqual({ generation: 1, pid })
+
+    const { code, stdout, stderr } = await desk.run('upgrade', '--control', desk.control)
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    const lines = stdout.trimEnd().split('\n')
+    expect(lines[0]).toBe(`upgrading shop from generation 1 (pid ${pid})`)
+    for (const line of lines.slice(1, -1)) expect(line).toMatch(/^ *\d+ ms {2}[a-z]+ +pid \d+$/)
+    expect(lines[1]).toMatch(/ms {2}started +pid/)
+    const [, successor] = /^generation 2 \(pid (\d+)\) serves, after \d+ ms$/.exec(lines.at(-1)!) ?? []
+    expect(Number(successor)).toBeGreaterThan(0)
+
+    expect(await whoami(url)).toEqual({ generation: 2, pid: Number(successor) })
+    const after = await desk.status()
+    expect(after).toMatchObject({ generation: 2, pid: Number(successor), role: 'serving' })
+    expect(after.listeners[0]!.cookie).toBe(before.listeners[0]!.cookie)
+    expect(after.sections).toEqual(before.sections)
+  })
+
+  it('starts another command and prints one JSON object with --json', async () => {
+    const desk = Desk.open()
+    await desk.shop()
+    const url = urlOf(await desk.status())
+    const command = [process.execPath, SHOP, '--control', desk.control, '--listen', 'tcp://127.0.0.1:0']
+    const { code, stdout } = await desk.run('upgrade', '--control', desk.control, '--json', '--', ...command)
+    expect(code).toBe(0)
+    const outcome = JSON.parse(stdout)
+    expect(outcome).toMatchObject({ ok: true, generation: 2 })
+    expect(outcome.phases[0]).toMatchObject({ phase: 'started', pid: outcome.pid })
+    expect(outcome.phases.at(-1).ms).toBeLessThanOrEqual(outcome.ms + 1)
+    expect(await whoami(url)).toEqual({ generation: 2, pid: outcome.pid })
+  })
+
+  it('exits 1 with the reason when the successor ends at once, and the incumbent serves on', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const url = urlOf(await desk.status())
+    const failing = [process.execPath, '-e', 'process.exit(3)']
+    const { code, stderr } = await desk.run('upgrade', '--control', desk.control, '--', ...failing)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_SUCCESSOR_EXITED: .*code 3/)
+    expect(await whoami(url)).toEqual({ generation: 1, pid })
+
+    const again = await desk.run('upgrade', '--control', desk.control)
+    expect({ code: again.code, stderr: again.stderr }).toEqual({ code: 0, stderr: '' })
+    expect((await whoami(url)).generation).toBe(2)
+  })
+
+  it('exits 1 with a code when the command does not exist', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const url = urlOf(await desk.status())
+    const missing = ['upgrade', '--control', desk.control, '--', '/nowhere/shop-2']
+    const { code, stdout, stderr } = await desk.run(...missing)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_NO_BINARY: .*\/nowhere\/shop-2/)
+    expect(stdout).not.toContain('serves')
+    const { stdout: json } = await desk.run(
+      'upgrade',
+      '--control',
+      desk.control,
+      '--json',
+      '--',
+      'no-such-shop',
+    )
+    expect(JSON.parse(json)).toMatchObject({ ok: false, code: 'ERR_FDB_NO_BINARY' })
+    expect(await whoami(url)).toEqual({ generation: 1, pid })
+  })
+
+  it('exits 1 at its deadline when the successor never joins', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const url = urlOf(await desk.status())
+    const hanging = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
+    const limits = ['--timeout', '700ms']
+    const { code, stderr } = await desk.run('upgrade', '--control', desk.control, ...limits, '--', ...hanging)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_DEADLINE: .*700 ms/)
+    expect(await whoami(url)).toEqual({ generation: 1, pid })
+  })
+
+  it('says so when the server dies before the result', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const hanging = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
+    const running = desk.run('upgrade', '--control', desk.control, '--json', '--', ...hanging)
+    // The successor's own process shows that the request has arrived.
+    const successor = `${process.execPath} -e`
+    await until('the upgrade has begun', () => desk.processes().some(line => line.startsWith(successor)))
+    signalPid(pid, 'SIGKILL')
+    const { code, stderr } = await running
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it had answered/)
+    expect(hasEnded(pid)).toBe(true)
+  })
+
+  it('says that nothing listens', async () => {
+    const desk = Desk.open()
+    const { code, stderr } = await desk.run('upgrade', '--control', desk.control)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_NO_HOLDER: /)
+  })
+})

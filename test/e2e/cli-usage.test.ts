@@ -1,0 +1,46 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { Desk } from './cli-processes.js'
+
+describe('fd-broker on the command line', () => {
+  it('has help with examples for every command, exit code 0', async () => {
+    const desk = Desk.open()
+    for (const command of [[], ['status'], ['upgrade'], ['serve']]) {
+      const { code, stdout, stderr } = await desk.run(...command, '--help')
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+      expect(stdout).toContain(['Usage: fd-broker', ...command].join(' '))
+      expect(stdout).toContain('Examples:')
+      expect(stdout).toContain(`$ fd-broker ${command[0] ?? 'upgrade'} --control `)
+    }
+  })
+
+  it('tells the version of the package', async () => {
+    const desk = Desk.open()
+    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+    expect(await desk.run('--version')).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' })
+  })
+
+  it.each([
+    [['frobnicate'], /unknown command 'frobnicate'/],
+    [['status'], /required option '--control <path>' not specified/],
+    [['status', '--control', ''], /--control <path>.*Give the path of a Unix socket/],
+    [['status', '--control', 'x', '--jsno'], /unknown option '--jsno'/],
+    [['status', '--control', 'x', '--timeout', '5'], /argument '5' is invalid.*500ms, 30s, 2m, 1h/],
+    [['upgrade', '--control', 'x', '--timeout', '0s'], /argument '0s' is invalid/],
+    [['upgrade', '--control', 'x', '--timeout', '1000h'], /argument '1000h' is invalid/],
+    [['serve', '--control', 'x', '--log-level', 'loud'], /argument 'loud' is invalid.*trace, debug, info/],
+  ])('exits 2 with a plain sentence for %j', async (args, message) => {
+    const desk = Desk.open()
+    const { code, stdout, stderr } = await desk.run(...args)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+    expect(stderr).toMatch(message)
+    expect(stderr).toContain('--help')
+  })
+
+  it('shows the help and exits 2 without a command', async () => {
+    const desk = Desk.open()
+    const { code, stderr } = await desk.run()
+    expect(code).toBe(2)
+    expect(stderr).toContain('Usage: fd-broker')
+  })
+})
