@@ -96,6 +96,8 @@ export class Party {
   #offered: (() => void) | null = null
   #reason: FdbError | null = null
   #served = false
+  /** The application was told to retire, and not yet that it serves again. */
+  #retiring = false
   #position: StatePosition | null = null
   #takenOver: StatePosition | null = null
   #waiting: Guest[] = []
@@ -561,6 +563,7 @@ export class Party {
     for (const listener of this.#front?.listeners() ?? []) listener.stop()
     this.#closeControl()
     if (this.#closing) return
+    this.#retiring = true
     this.#front?.retiring()
     for (const listener of this.#front?.listeners() ?? []) listener.announce()
     this.#report()
@@ -622,8 +625,10 @@ export class Party {
     this.#served = true
     this.#reason = null
     for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve()
-    if (again) this.#front?.reinstated()
-    else this.#front?.serving()
+    // A handoff that failed before the old one was told to retire has changed nothing for the application.
+    if (!again) this.#front?.serving()
+    else if (this.#retiring) this.#front?.reinstated()
+    this.#retiring = false
     if (this.#machine.member.scope === 'member') this.#compactLater()
   }
 
