@@ -178,6 +178,7 @@ export class Holder {
       watch: null,
       holds: false,
       beatAt: performance.now(),
+      wellAt: performance.now(),
       healthy: true,
       report: null,
       position: null,
@@ -254,6 +255,7 @@ export class Holder {
       closeAll(fds)
       peer.beatAt = performance.now()
       peer.healthy = envelope.heartbeat.healthy ?? false
+      if (peer.healthy) peer.wellAt = peer.beatAt
       peer.report = parseReport(envelope.heartbeat.report ?? '')
       return
     }
@@ -287,7 +289,7 @@ export class Holder {
       this.#hosting.dispatch({ type: 'message', from: peer.id, message: { kind: 'abort' } })
       return
     }
-    if (message.kind === 'serving') peer.beatAt = performance.now()
+    if (message.kind === 'serving') peer.beatAt = peer.wellAt = performance.now()
     if (message.kind === 'back') this.#hosting.takeBack?.(peer)
     this.#hosting.dispatch({ type: 'message', from: peer.id, message })
     if (message.kind === 'serving') this.#hosting.settled?.(peer)
@@ -431,10 +433,11 @@ export class Holder {
       )
     }
     const silent = Math.round(performance.now() - peer.beatAt)
+    const sick = Math.round(performance.now() - peer.wellAt)
     if (this.#phase === 'probation') {
       return new FdbError(
         'ERR_FDB_UNHEALTHY',
-        `process ${peer.pid} has shown no health for ${silent} ms (limit ${this.#times.silence})`,
+        `process ${peer.pid} ${peer.healthy ? 'was silent' : 'said that it is not healthy'} for ${sick} ms (limit ${this.#times.silence})`,
       )
     }
     const limit = this.#limit(this.#phase)
@@ -493,7 +496,7 @@ export class Holder {
     const over = this.#hurry || now - this.#probationSince >= this.#times.probation
     const fresh = now - peer.beatAt <= this.#times.heartbeat * 2
     if (over && fresh && peer.healthy && peer.link.open) this.#hosting.dispatch({ type: 'healthy' })
-    else if (now - peer.beatAt > this.#times.silence) this.#hosting.dispatch({ type: 'unhealthy' })
+    else if (now - peer.wellAt > this.#times.silence) this.#hosting.dispatch({ type: 'unhealthy' })
   }
 }
 

@@ -19,6 +19,8 @@ export interface Peer {
   /** Last Heartbeat, performance.now(); and what it said. */
   beatAt: number
   healthy: boolean
+  /** When it last said that it is healthy, performance.now(). */
+  wellAt: number
   report: unknown
   /** What it said of the state, last. */
   position: StatePosition | null
