@@ -483,7 +483,7 @@ export class Party {
             },
           ),
         )
-        return
+        return this.#follow()
       case 'becomeHolder':
         return this.#becomeHolder()
       case 'judge':
@@ -608,6 +608,20 @@ export class Party {
       await this.state.adopt(segment.dup())
     }
     await this.state.catchUp()
+  }
+
+  /**
+   * Connections that stay here until they end are still answered by this process: let them see what the one that
+   * serves now writes in the segments that both hold. (What is written after a further handoff is in segments that
+   * this process was never given.)
+   */
+  async #follow(): Promise<void> {
+    if (this.#closing) return
+    const newest = this.state.segments.at(-1)?.epoch ?? 0
+    for (const segment of this.shelf.all) {
+      if (segment.kind === 'epoch' && segment.epoch > newest) await this.state.adopt(segment.dup())
+    }
+    this.state.follow()
   }
 
   #write(epoch: number): void {

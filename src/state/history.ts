@@ -108,6 +108,15 @@ export class History {
     }
   }
 
+  /** Bytes that {@link readOn} would look at. */
+  unread(): number {
+    let bytes = 0
+    for (const held of this.held) {
+      if (!held.final && held !== this.writing) bytes += Math.max(0, held.segment.size() - held.position)
+    }
+    return bytes
+  }
+
   *#read(held: Held): Generator<unknown, void> {
     const { segment } = held
     const fresh = held.position === segment.start

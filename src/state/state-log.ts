@@ -14,6 +14,8 @@ import { type PendingWrite, WriteQueue } from './write-queue.js'
 
 /** Appended without waiting for the end of the turn, and the most of one append of several changes. */
 const BATCH_BYTES = 64 * 1024
+/** The most that a read of a followed log reads in place; what is more is read in slices meanwhile. */
+const FOLLOW_BYTES = 64 * 1024
 
 export interface StateLogger {
   warn(facts: object, message: string): void
@@ -73,6 +75,7 @@ export class StateLog {
   #mode: Mode = 'reading'
   #ended: unknown = null
   #flushScheduled = false
+  #following = false
   /** Reading and compacting come one after the other. */
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
@@ -172,6 +175,7 @@ export class StateLog {
     this.#history.claim(segment)
     this.#mode = 'writing'
     this.#ended = null
+    this.#following = false
     this.#flush()
   }
 
@@ -194,6 +198,14 @@ export class StateLog {
     this.#mode = 'ended'
     this.#ended = error
     this.#queue.rejectAll(error)
+  }
+
+  /**
+   * After endWriting: from now on reads see what others append to the segments that are held, as soon as it is
+   * appended (what is more than 64 KiB at once a little later); until startWriting, or until a segment is damaged.
+   */
+  follow(): void {
+    this.#following = this.#mode === 'ended' && !this.#closing.signal.aborted
   }
 
   /**
@@ -283,9 +295,31 @@ export class StateLog {
   }
 
   #flush(): void {
+    if (this.#following) this.#followOn()
     while (this.#mode === 'writing' && this.#queue.length > 0 && !this.#history.applying) {
       this.#appendBatch(this.#history.writing!)
     }
+  }
+
+  #followOn(): void {
+    if (this.#readers > 0 || this.#history.applying) return
+    const fresh = this.#history.unread()
+    if (fresh === 0) return
+    if (fresh > FOLLOW_BYTES) {
+      this.catchUp().catch(error => this.#unfollow(error))
+      return
+    }
+    try {
+      runAtOnce(this.#history.readOn())
+    } catch (error) {
+      this.#unfollow(error)
+    }
+  }
+
+  #unfollow(error: unknown): void {
+    this.#following = false
+    if (!this.#closing.signal.aborted)
+      this.#logger?.warn({ err: error }, 'the state of the process that serves now cannot be read any more')
   }
 
   /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
@@ -419,6 +453,7 @@ export class StateLog {
    */
   close(): void {
     if (this.#closing.signal.aborted) return
+    this.#following = false
     this.#flush()
     this.#closing.abort()
     this.endWriting(closed())
