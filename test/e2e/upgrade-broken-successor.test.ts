@@ -1,0 +1,182 @@
+import { describe, expect, it } from 'vitest'
+import type { App, AppConfig } from '../processes/app.js'
+import { ask, whoServes } from '../processes/client.js'
+import { loadOn } from '../processes/load.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const QUICK = {
+  probation: 400,
+  heartbeat: 50,
+  silence: 500,
+  ready: 800,
+  prepare: 800,
+  commit: 800,
+  freeze: 300,
+}
+
+async function stage(config: AppConfig = {}): Promise<{ scene: Scene; url: string; first: App }> {
+  const port = await freePort()
+  const scene = Scene.open({ upgrade: QUICK, listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }] })
+  return { scene, url: `http://127.0.0.1:${port}`, first: await scene.serve(config) }
+}
+
+/** A good version takes over what is left, with everything that was written. */
+async function expectUpgradeWorks(scene: Scene, url: string, old: App): Promise<App> {
+  await scene.statusWhere(
+    'nobody blocks',
+    ({ blockedBy, phase }) => blockedBy.length === 0 && phase === 'idle',
+  )
+  const before = await old.status()
+  const next = await scene.serve()
+  await old.says('retiring')
+  expect(await whoServes(url)).toBe(next.pid)
+  expect((await next.status()).state).toMatchObject({
+    digest: before.state.digest,
+    entries: before.state.entries,
+  })
+  return next
+}
+
+describe('a successor that is killed', () => {
+  it('before it is ready, 20 in a row under load: no request fails, no descriptor leaks', {
+    timeout: 50_000,
+  }, async () => {
+    const { scene, url, first } = await stage()
+    const before = await first.status()
+    const load = await loadOn(url, { rate: 300, streams: 0 })
+    for (let round = 1; round <= 20; round++) {
+      const doomed = await scene.start({ hang: 'sleep' })
+      await doomed.says('listener')
+      await doomed.kill()
+      const { lastFailure } = await scene.statusWhere(
+        'the handoff has failed',
+        status =>
+          status.handoffs.at(-1)?.successor === doomed.pid &&
+          status.phase === 'idle' &&
+          status.blockedBy.length === 0,
+      )
+      expect(lastFailure).toMatchObject({ phase: 'offering' })
+      expect(lastFailure!.code).toMatch(/^ERR_FDB_SUCCESSOR_(LOST|DIED)$/)
+    }
+    await load.stop()
+    await until('no connection is left', async () => (await first.status()).connections === 0)
+    const after = await first.status()
+    expect(after).toMatchObject({ generation: 1, role: 'serving', openFds: before.openFds })
+    expect(after.state.segments).toBe(before.state.segments)
+    expect(first.story).not.toContain('retiring')
+    await expectUpgradeWorks(scene, url, first)
+  })
+
+  for (const phase of ['offering', 'preparing', 'committing', 'probation'] as const) {
+    it(`in phase ${phase}: the old one serves on with everything that was written`, async () => {
+      const { scene, url, first } = await stage({ traps: { [`holder ${phase}`]: 'SIGKILL successor' } })
+      const load = await loadOn(url, { rate: 200, streams: 0 })
+      await first.order('put', { key: 'before', value: { item: 'kept' } })
+      const doomed = await scene.start()
+      await doomed.end()
+      const status = await scene.statusWhere(
+        'the old one serves',
+        ({ pid, role, phase }) => pid === first.pid && role === 'serving' && phase === 'idle',
+      )
+      expect(status.lastFailure).toMatchObject({ phase, code: expect.stringMatching(/^ERR_FDB_SUCCESSOR_/) })
+      expect(await first.order('get', { key: 'before' })).toEqual({ item: 'kept' })
+      await first.order('put', { key: 'after', value: { item: 'written' } })
+      expect(await whoServes(url)).toBe(first.pid)
+      // Only who was told to retire is told that it serves again.
+      const events = first.story.filter(word => ['retiring', 'reinstated', 'retired'].includes(word))
+      expect(events).toEqual(phase === 'probation' ? ['retiring', 'reinstated'] : [])
+      await load.stop()
+    })
+  }
+
+  it('by itself, having acknowledged a change in probation: the old one serves on with that change', async () => {
+    const { scene, url, first } = await stage()
+    const doomed = await scene.serve({ upgrade: { ...QUICK, probation: 60_000 } })
+    await first.says('retiring')
+    expect(
+      (await ask(`${url}/r/new`, { method: 'PUT', body: 'by the new one' }).answer).headers['x-pid'],
+    ).toBe(String(doomed.pid))
+    await doomed.kill()
+    await first.says('reinstated')
+    expect((await ask(`${url}/r/new`).answer).body).toBe('new by the new one\n')
+    expect((await scene.status()).lastFailure).toMatchObject({ phase: 'probation' })
+    await expectUpgradeWorks(scene, url, first)
+  })
+})
+
+describe('a successor that hangs', () => {
+  for (const how of ['stopped', 'busy'] as const) {
+    it(`${how} before it is ready: aborted at the deadline, named as long as it lives, and no obstacle afterwards`, async () => {
+      const { scene, url, first } = await stage()
+      const stuck = await scene.start(how === 'busy' ? { hang: 'busy' } : { readyDelay: 1_500 })
+      await stuck.says('listener')
+      if (how === 'stopped') stuck.signal('SIGSTOP')
+      const begun = performance.now()
+      const status = await scene.statusWhere(
+        'the handoff was given up',
+        ({ lastFailure }) => lastFailure !== null,
+      )
+      expect(performance.now() - begun).toBeLessThan(QUICK.ready + 1_000)
+      expect(status).toMatchObject({
+        pid: first.pid,
+        role: 'serving',
+        lastFailure: {
+          phase: 'offering',
+          code: 'ERR_FDB_DEADLINE',
+          message: expect.stringContaining(`${stuck.pid}`),
+        },
+        blockedBy: [stuck.pid],
+      })
+      const refused = await scene.start()
+      expect(await refused.failure()).toMatchObject({
+        code: 'ERR_FDB_BUSY',
+        retryable: true,
+        message: expect.stringContaining(`${stuck.pid}`),
+      })
+      if (how === 'busy') await stuck.kill()
+      else {
+        stuck.signal('SIGCONT')
+        expect(await stuck.failure()).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+      }
+      await expectUpgradeWorks(scene, url, first)
+    })
+  }
+
+  it('stopped in probation: the old one takes back; continued, it finds that it has lost and leaves', async () => {
+    const { scene, url, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
+    const load = await loadOn(url, { rate: 200, streams: 0, deadlineMs: 10_000 })
+    const stopped = await scene.serve()
+    await first.says('retiring')
+    stopped.signal('SIGSTOP')
+    await first.says('reinstated')
+    const { lastFailure, blockedBy } = await scene.statusWhere(
+      'it is given up',
+      ({ phase }) => phase === 'idle',
+    )
+    expect(lastFailure).toMatchObject({ phase: 'probation', code: 'ERR_FDB_UNHEALTHY' })
+    expect(blockedBy).toEqual([stopped.pid])
+    await first.order('put', { key: 'meanwhile', value: { item: 'by the old one' } })
+    stopped.signal('SIGCONT')
+    expect(await stopped.says('retired')).toMatchObject({ why: 'lost' })
+    await stopped.end()
+    await load.stop()
+    const next = await expectUpgradeWorks(scene, url, first)
+    expect(await next.order('get', { key: 'meanwhile' })).toEqual({ item: 'by the old one' })
+  })
+
+  it('that is sick in probation: the old one takes back, and the sick one leaves as lost', async () => {
+    const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
+    const sickFile = scene.file('sick')
+    const sick = await scene.serve({ sickFile })
+    await first.says('retiring')
+    scene.write('sick', '')
+    await first.says('reinstated')
+    expect(await sick.says('retired')).toMatchObject({ why: 'lost' })
+    await sick.end()
+    expect((await scene.status()).lastFailure).toMatchObject({
+      phase: 'probation',
+      code: 'ERR_FDB_UNHEALTHY',
+    })
+  })
+})

@@ -1,0 +1,97 @@
+import { Agent } from 'node:http'
+import { describe, expect, it } from 'vitest'
+import { ask, whoServes } from '../processes/client.js'
+import { ancestorsOf } from '../processes/launch.js'
+import { loadOn } from '../processes/load.js'
+import { freePort, Scene } from '../processes/scene.js'
+
+const EVENTS = ['serving', 'retiring', 'reinstated', 'retired']
+
+describe('an unrelated process takes over', () => {
+  it('under load, three times: no request is lost, and the old one leaves as replaced', {
+    timeout: 45_000,
+  }, async () => {
+    const port = await freePort()
+    const scene = Scene.open({
+      routes: 1_000,
+      upgrade: { probation: 300, heartbeat: 50 },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const first = await scene.serve()
+    const { startedAt } = first.find('joined')!
+    const load = await loadOn(`http://127.0.0.1:${port}`, { rate: 600, routes: 64, writes: 60 })
+    let old = first
+    for (let upgrade = 1; upgrade <= 3; upgrade++) {
+      await load.mark(`upgrade ${upgrade}`)
+      const next = await scene.serve()
+      await load.answeredBy(next.pid)
+      const ancestors = ancestorsOf(old.pid)
+      expect(ancestorsOf(next.pid).filter(pid => ancestors.includes(pid))).toEqual([1])
+      await old.end(20_000)
+      expect(old.find('ended')).toMatchObject({ why: 'replaced' })
+      expect(old.story.filter(word => EVENTS.includes(word))).toEqual(['serving', 'retiring', 'retired'])
+      expect(next.find('serving')!.at).toBeLessThan(old.find('retiring')!.at)
+      expect(next.find('joined')).toMatchObject({ generation: upgrade + 1, startedAt })
+      old = next
+    }
+    const { uptimeSeconds, serviceStartedAt, generation } = await scene.status()
+    expect(generation).toBe(4)
+    expect(Date.parse(serviceStartedAt)).toBe(startedAt)
+    expect(uptimeSeconds).toBeGreaterThan((Date.now() - startedAt) / 1000 - 1)
+    const { total } = await load.stop()
+    expect(total.answered).toBeGreaterThan(1_000)
+  })
+
+  it('while a slow request and a stream are under way: both are answered whole by the old one, which leaves then', async () => {
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const scene = Scene.open({
+      upgrade: { probation: 100, heartbeat: 50 },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const first = await scene.serve()
+    const slow = ask(`${url}/slow?ms=2000`)
+    const stream = ask(`${url}/stream?lines=25`)
+    expect(await stream.head).toBe(200)
+    const second = await scene.serve()
+    await first.says('retiring')
+    const status = await scene.statusWhere(
+      'the old one drains',
+      ({ draining }) => draining[0]?.connections === 2,
+    )
+    expect(status).toMatchObject({ pid: second.pid, draining: [{ pid: first.pid, generation: 1 }] })
+    expect(first.find('retired')).toBeUndefined()
+    expect(await slow.answer).toMatchObject({ body: 'slow but sure\n', headers: { connection: 'close' } })
+    const { body } = await stream.answer
+    expect(body).toBe(Array.from({ length: 25 }, (_, line) => `line ${line}\n`).join(''))
+    const answered = Date.now()
+    await first.end()
+    expect(first.story.filter(word => EVENTS.includes(word))).toEqual(['serving', 'retiring', 'retired'])
+    expect(first.find('retired')).toMatchObject({ why: 'replaced' })
+    expect(first.find('retired')!.at).toBeGreaterThan(answered - 100)
+    await scene.statusWhere('nobody drains', ({ draining }) => draining.length === 0)
+  })
+
+  it('and a connection that stayed with the old one reads what was written at the new one since', async () => {
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const scene = Scene.open({
+      upgrade: { probation: 100, heartbeat: 50 },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const first = await scene.serve()
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    await ask(`${url}/whoami`, { agent }).answer
+    const second = await scene.serve()
+    await first.says('retiring')
+    const written = await ask(`${url}/r/new`, { method: 'PUT', body: 'by the new one' }).answer
+    expect(written.headers['x-pid']).toBe(`${second.pid}`)
+    const read = await ask(`${url}/r/new`, { agent }).answer
+    expect(read).toMatchObject({
+      body: 'new by the new one\n',
+      headers: { 'x-pid': `${first.pid}`, connection: 'close' },
+    })
+    await first.end()
+    expect(await whoServes(url)).toBe(second.pid)
+  })
+})

@@ -1,0 +1,49 @@
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { promisify } from 'node:util'
+
+/** `setsid` needs no fork here: a background job of a non-interactive shell leads no group, so `$!` is the command. */
+const LAUNCH = 'setsid "$@" </dev/null >>"$FDB_TEST_LOG" 2>&1 & echo $!'
+
+/**
+ * Starts a command as nobody's child: in a session of its own, its launcher exits at once, so that init adopts it. Its
+ * output is appended to `log`. Resolves with its pid.
+ */
+export async function launchUnrelated(
+  command: readonly string[],
+  { log, env }: { log: string; env: NodeJS.ProcessEnv },
+): Promise<number> {
+  const { stdout } = await promisify(execFile)('/bin/sh', ['-c', LAUNCH, 'sh', ...command], {
+    env: { ...env, FDB_TEST_LOG: log },
+  })
+  return Number(stdout)
+}
+
+/** One that waits to be reaped has ended too. */
+export function hasEnded(pid: number): boolean {
+  try {
+    return / [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\)/s, ''))
+  } catch {
+    return true
+  }
+}
+
+/** A signal, unless it has ended. */
+export function signalPid(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+/** Its ancestors, nearest first, down to init (which is included). */
+export function ancestorsOf(pid: number): number[] {
+  const chain: number[] = []
+  for (let at = parentOf(pid); at > 0; at = parentOf(at)) chain.push(at)
+  return chain
+}
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0)
+}

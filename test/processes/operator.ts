@@ -1,0 +1,65 @@
+import { Channel } from '../../src/channel/channel.js'
+import { closeAll } from '../../src/fd/owned.js'
+import type { StatusReport } from '../../src/member/status.js'
+import { fdbroker } from '../../src/proto/wire.js'
+import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
+import { VERSIONS } from '../../src/protocol/versions.js'
+import { pause } from './until.js'
+
+/** Connects as an operator's tool does, asks, and waits for the first answer that `pick` takes. */
+export async function ask<T>(
+  control: string,
+  question: WireBody,
+  pick: (envelope: WireEnvelope) => T | undefined,
+  timeoutMs = 10_000,
+): Promise<T> {
+  const link = new Link(await Channel.connect(control, { timeoutMs }))
+  try {
+    return await new Promise<T>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
+      const end = (error: Error | null) => {
+        clearTimeout(timer)
+        reject(error ?? new Error('the channel ended without an answer'))
+      }
+      link.start({
+        message: (envelope, fds) => {
+          closeAll(fds)
+          if (envelope.reject)
+            return end(Object.assign(new Error(envelope.reject.message ?? ''), envelope.reject))
+          const answer = pick(envelope)
+          if (answer === undefined) return
+          clearTimeout(timer)
+          resolve(answer)
+        },
+        bundle: items => closeAll(items.map(item => item.fd)),
+        broken: end,
+        end,
+      })
+      const { min: versionMin, max: versionMax } = VERSIONS
+      link.tell({
+        hello: { versionMin, versionMax, intent: fdbroker.wire.Intent.OPERATE, pid: process.pid },
+      })
+      link.tell(question)
+    })
+  } finally {
+    link.close()
+  }
+}
+
+/** `status` of whoever serves. Whoever is just being replaced may close the connection: asked again then. */
+export async function status(control: string, timeoutMs = 5_000): Promise<StatusReport> {
+  const give = performance.now() + timeoutMs
+  for (;;) {
+    try {
+      return await ask(
+        control,
+        { statusRequest: {} },
+        ({ status: answer }) => (answer ? (JSON.parse(answer.json ?? '') as StatusReport) : undefined),
+        Math.min(1_000, timeoutMs),
+      )
+    } catch (error) {
+      if (performance.now() >= give) throw error
+      await pause(10)
+    }
+  }
+}

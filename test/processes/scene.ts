@@ -1,0 +1,148 @@
+import { randomUUID } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import type { StatusReport } from '../../src/member/status.js'
+import { App, type AppConfig } from './app.js'
+import { hasEnded, launchUnrelated, signalPid } from './launch.js'
+import * as operator from './operator.js'
+import { until } from './until.js'
+
+const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
+
+/** How a process is started. */
+export interface StartOptions {
+  /** Before the command line: `prlimit --nofile=64:64`, `unshare …`. */
+  wrap?: readonly string[]
+  env?: NodeJS.ProcessEnv
+}
+
+/**
+ * A folder and the processes of one test. Everything that carries its mark in its environment, also what the
+ * processes started themselves, has ended when the test has.
+ */
+export class Scene {
+  readonly folder: string
+  /** Of the control socket, alone in its folder. */
+  readonly control: string
+  readonly apps: App[] = []
+  /** Laid under every app's configuration. */
+  readonly defaults: AppConfig
+  readonly #mark = randomUUID()
+  #count = 0
+
+  private constructor(defaults: AppConfig, base: string) {
+    this.folder = mkdtempSync(join(base, 'fdb-e2e-'))
+    mkdirSync(join(this.folder, 'run'), { mode: 0o700 })
+    this.control = join(this.folder, 'run', 'upgrade.sock')
+    this.defaults = defaults
+  }
+
+  static open(defaults: AppConfig = {}, base: string = tmpdir()): Scene {
+    const scene = new Scene(defaults, base)
+    onTestFinished(() => scene.close())
+    return scene
+  }
+
+  /** Starts test/fixtures/app.mjs as an unrelated process. Resolves when it has been launched, no more. */
+  async start(config: AppConfig = {}, options: StartOptions = {}): Promise<App> {
+    const name = `app${++this.#count}`
+    const whole: AppConfig = { control: this.control, ...this.defaults, ...config }
+    const log = join(this.folder, `${name}.log`)
+    const commands = join(this.folder, `${name}.sock`)
+    const env = {
+      ...process.env,
+      NODE_OPTIONS: '',
+      FDB_TEST_SCENE: this.#mark,
+      FDB_APP: JSON.stringify({ ...whole, name, commands, folder: this.folder }),
+      ...options.env,
+    }
+    const pid = await launchUnrelated([...(options.wrap ?? []), process.execPath, APP], { log, env })
+    const app = new App({ name, pid, config: whole, log, commands })
+    this.apps.push(app)
+    return app
+  }
+
+  /** As {@link start}, and waits until it serves. */
+  async serve(config?: AppConfig, options?: StartOptions): Promise<App> {
+    return await (await this.start(config, options)).serving()
+  }
+
+  status(): Promise<StatusReport> {
+    return operator.status(this.control)
+  }
+
+  /** Waits for a status of whoever serves. */
+  async statusWhere(
+    what: string,
+    holds: (status: StatusReport) => boolean,
+    ms?: number,
+  ): Promise<StatusReport> {
+    let last: StatusReport | undefined
+    return await until(
+      what,
+      async () => {
+        last = await this.status()
+        return holds(last) ? last : null
+      },
+      ms,
+      () => last,
+    )
+  }
+
+  /** Of this name in the scene's folder. */
+  file(name: string): string {
+    return join(this.folder, name)
+  }
+
+  write(name: string, text: string): string {
+    writeFileSync(this.file(name), text)
+    return this.file(name)
+  }
+
+  /** Kills what is left, by pid, and removes the folder. */
+  async close(): Promise<void> {
+    for (let round = 0; round < 3; round++) {
+      const left = this.#marked()
+      if (left.length === 0) break
+      for (const pid of left) signalPid(pid, 'SIGKILL')
+      await until(
+        'every process of the test ends',
+        () => left.every(hasEnded),
+        5_000,
+        () => left,
+      )
+    }
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  #marked(): number[] {
+    return readdirSync('/proc')
+      .filter(entry => /^\d+$/.test(entry))
+      .map(Number)
+      .filter(pid => pid !== process.pid && !hasEnded(pid) && environmentOf(pid).includes(this.#mark))
+  }
+}
+
+function environmentOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1')
+  } catch {
+    return ''
+  }
+}
+
+/** A TCP port that was free a moment ago. */
+export function freePort(host = '127.0.0.1'): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.on('error', reject)
+    probe.listen(0, host, () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+}
