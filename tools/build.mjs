@@ -11,7 +11,11 @@ const parts = {
   native: [['tools/build-native.mjs']],
   proto: [['tools/build-proto.mjs']],
   // proto once more, to copy what tsc does not emit.
-  types: [['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'], ['tools/build-proto.mjs']],
+  types: [
+    ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'],
+    ['tools/build-proto.mjs'],
+    ['tools/make-executable.mjs'],
+  ],
 }
 
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(parts)

@@ -1,7 +1,7 @@
 import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { type BindOptions, type NativeError, native } from '../native.js'
-import { commandOf, findOccupant, isBound, type Occupant } from './occupant.js'
+import { commandOf, controlOf, findOccupant, isBound, type Occupant } from './occupant.js'
 import { OwnedFd } from './owned.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
 
@@ -99,7 +99,7 @@ function probe(path: string): Occupant | null | 'stale' {
   try {
     using connection = OwnedFd.own(native.connectUnix(path, false), 'probe')
     const { pid } = native.peerCredentials(connection.raw)
-    return pid > 0 ? { pid, command: commandOf(pid) } : null
+    return pid > 0 ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
     return null // backlog full, no right to connect, a datagram socket: somebody is there

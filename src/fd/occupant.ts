@@ -130,7 +130,7 @@ function findHolder(inodes: Set<string>): number | null {
 }
 
 /** Whoever holds a control socket holds its lock file open: `PATH.lock` beside the socket PATH. */
-function controlOf(pid: number): string | null {
+export function controlOf(pid: number): string | null {
   for (const fd of list(`/proc/${pid}/fd`)) {
     try {
       const file = readlinkSync(`/proc/${pid}/fd/${fd}`)

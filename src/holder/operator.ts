@@ -34,25 +34,27 @@ export interface Operations {
 /** Serves an operator's tool until it leaves. Its leaving does not undo what it asked for. */
 export function serveOperator(link: Link, operations: Operations): void {
   const gone = new AbortController()
+  const failed = (error: unknown) => {
+    const { code, message, retryable } = FdbError.is(error)
+      ? error
+      : new FdbError('ERR_FDB_INTERNAL', String(error))
+    link.tell({ result: { ok: false, code, message, retryable } })
+  }
   link.start({
     message: (envelope, fds) => {
       closeAll(fds)
       if (envelope.statusRequest) {
-        void Promise.resolve(operations.status()).then(status =>
-          link.tell({ status: { json: JSON.stringify(status) } }),
-        )
+        Promise.resolve()
+          .then(() => operations.status())
+          .then(status => link.tell({ status: { json: JSON.stringify(status) } }))
+          .catch(failed)
       } else if (envelope.upgradeRequest) {
         const { argv, timeoutMs, service } = envelope.upgradeRequest
         const order = { argv: argv ?? [], timeoutMs: timeoutMs ?? 0, service: service ?? '' }
         Promise.resolve()
           .then(() => operations.upgrade(order, step => link.tell({ progress: step }), gone.signal))
           .then(({ pid, generation }) => link.tell({ result: { ok: true, pid, generation } }))
-          .catch((error: unknown) => {
-            const { code, message } = FdbError.is(error)
-              ? error
-              : new FdbError('ERR_FDB_INTERNAL', String(error))
-            link.tell({ result: { ok: false, code, message } })
-          })
+          .catch(failed)
       }
     },
     bundle: items => closeAll(items.map(item => item.fd)),

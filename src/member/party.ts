@@ -7,7 +7,7 @@ import { Holder } from '../holder/holder.js'
 import { serveOperator, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
-import type { HandoffRecord } from '../holder/timeline.js'
+import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
 import { fdLimits } from '../host/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -73,7 +73,6 @@ export interface Front {
  */
 export class Party {
   readonly settings: Settings
-  readonly first: boolean
   readonly generation: number
   readonly serviceStartedAt: number
   readonly state: StateLog
@@ -100,12 +99,12 @@ export class Party {
   #retiring = false
   #position: StatePosition | null = null
   #takenOver: StatePosition | null = null
+  #startFailure: Failure | null = null
   #waiting: Guest[] = []
   #readyWaiters: { resolve(): void; reject(error: Error): void }[] = []
   #readyTimer: NodeJS.Timeout | undefined
   #heartbeat: NodeJS.Timeout | undefined
   #sealLook: NodeJS.Timeout | undefined
-  #compactTimer: NodeJS.Timeout | undefined
   #freezeTimer: NodeJS.Timeout | undefined
   #reporter: DrainReporter | null = null
   #retiredWhy: RetiredReason = 'lost'
@@ -120,10 +119,9 @@ export class Party {
 
   private constructor(
     settings: Settings,
-    facts: { first: boolean; generation: number; serviceStartedAt: number; scope: Scope },
+    facts: { generation: number; serviceStartedAt: number; scope: Scope },
   ) {
     this.settings = settings
-    this.first = facts.first
     this.generation = facts.generation
     this.serviceStartedAt = facts.serviceStartedAt
     this.#drainTimeout = settings.drainTimeout
@@ -145,7 +143,6 @@ export class Party {
     control: { path: string; listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
   ): Party {
     const party = new Party(settings, {
-      first: true,
       generation: 1,
       serviceStartedAt: Date.now(),
       scope: 'holder',
@@ -176,7 +173,6 @@ export class Party {
   static async next(settings: Settings, elder: Elder): Promise<Party> {
     const { generation, serviceStartedAt, daemon } = elder.facts
     const party = new Party(settings, {
-      first: daemon && generation === 1,
       generation,
       serviceStartedAt,
       scope: daemon ? 'member' : 'holder',
@@ -190,6 +186,8 @@ export class Party {
     try {
       await offered
       await party.#readState()
+      // Nobody else can write: the application may fill its state before it is ready.
+      if (party.first) party.state.startWriting(party.shelf.get(party.#machine.member.epoch)!.dup())
       party.#takeover.note('read')
       if (party.#machine.member.phase === 'gone') throw party.#whyNot()
     } catch (error) {
@@ -201,6 +199,11 @@ export class Party {
       throw error
     }
     return party
+  }
+
+  /** There was nobody to take over from, and no state. */
+  get first(): boolean {
+    return this.#machine.member.source === 0
   }
 
   get phase(): MemberPhase {
@@ -222,6 +225,25 @@ export class Party {
 
   get holderState(): HolderState | null {
     return this.#machine.holder
+  }
+
+  get lastFailure(): Failure | null {
+    const own = this.#startFailure
+    const handoff = this.#holder?.timeline.lastFailure ?? null
+    return own !== null && (handoff === null || own.at >= handoff.at) ? own : handoff
+  }
+
+  /** A successor that this process started never came as far as a handoff. */
+  noteFailure(failure: Failure): void {
+    this.#startFailure = failure
+    for (const tell of [...this.#changes]) tell()
+  }
+
+  /** Who serves in our place, as our own holder knows it; null when we do, or a daemon decides. */
+  get successor(): Upgraded | null {
+    const owner = this.#machine.holder?.owner ?? SELF
+    const peer = owner === SELF ? undefined : this.#holder?.peer(owner)
+    return peer === undefined ? null : { pid: peer.pid, generation: peer.generation }
   }
 
   /** Called whenever something that `status` shows has changed. Returns how to stop that. */
@@ -375,7 +397,7 @@ export class Party {
       },
       openFds: fdLimits().open,
       rssBytes: process.memoryUsage.rss(),
-      lastFailure: this.#holder?.timeline.lastFailure ?? null,
+      lastFailure: this.lastFailure,
       blockedBy: blocked,
       takeover: this.#takeover.steps,
       handoffs: this.handoffs,
@@ -513,7 +535,7 @@ export class Party {
     }
     if (message.kind === 'back') {
       const items = [
-        ...this.registry.items(),
+        ...this.registry.items().filter(({ name }) => this.wanted.has(name ?? '')),
         ...this.#ownSegments(),
         ...this.#pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
       ]
@@ -599,6 +621,11 @@ export class Party {
 
   /** Everything that was acknowledged in the segments below this epoch. */
   async #carry(below: number): Promise<void> {
+    // Once it decides for itself whoever wrote there has lost the right, by the seal or by its death: after a death the
+    // seal is still to be set, or the segments that follow could not be read.
+    if (this.#machine.member.link === 'local') {
+      for (const segment of this.shelf.all) if (segment.epoch < below) segment.sealForTheDead()
+    }
     const held = new Set(this.state.segments.map(segment => segment.epoch))
     const newest = Math.max(-1, ...held)
     for (const segment of this.shelf.all) {
@@ -643,15 +670,13 @@ export class Party {
     if (!again) this.#front?.serving()
     else if (this.#retiring) this.#front?.reinstated()
     this.#retiring = false
-    if (this.#machine.member.scope === 'member') this.#compactLater()
   }
 
-  /** Daemon hosting: once the handoff cannot be undone any more. The daemon refuses what comes too early. */
-  #compactLater(): void {
-    clearTimeout(this.#compactTimer)
-    const { probation, commit } = this.settings.times
-    this.#compactTimer = setTimeout(() => void this.#compact(), probation + commit)
-    this.#compactTimer.unref()
+  /** The handoff cannot be undone any more. */
+  #settled(): void {
+    // What this version did not ask for ends here: nobody else needs it any more.
+    for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
+    void this.#compact()
   }
 
   #becomeHolder(): void {
@@ -662,8 +687,6 @@ export class Party {
     clearInterval(this.#sealLook)
     closeAll(this.#pidfds.splice(0))
     this.shelf.prune(this.#machine.member.epoch)
-    // What this version did not ask for ends here: nobody else needs it any more.
-    for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
     this.#holder = new Holder({
       hosting: {
         state: () => this.#machine.holder!,
@@ -682,7 +705,7 @@ export class Party {
     })
     const guests = this.#waiting.splice(0)
     for (const guest of guests) setImmediate(() => this.#admitJoiner(guest))
-    void this.#compact()
+    this.#settled()
   }
 
   #controlItems(): BundleItem[] {
@@ -798,7 +821,6 @@ export class Party {
     for (const timer of [this.#readyTimer, this.#freezeTimer]) clearTimeout(timer)
     clearInterval(this.#heartbeat)
     clearInterval(this.#sealLook)
-    clearTimeout(this.#compactTimer)
     this.#returning?.abort()
     this.#reporter?.stop()
     this.#drainers.close()
@@ -898,7 +920,10 @@ export class Party {
     }
     const message = unpackToMember(envelope)
     if (message === null) return
-    if (message.kind === 'released') this.#releasedByDaemon = true
+    if (message.kind === 'released' && this.#machine.member.scope === 'member') {
+      if (this.phase === 'serving') this.#settled()
+      else this.#releasedByDaemon = true
+    }
     const epoch = 'epoch' in message ? message.epoch : this.#machine.member.epoch
     this.#step({ type: 'message', message, sealed: this.shelf.isSealed(epoch) })
   }
@@ -991,7 +1016,6 @@ export class Party {
         generation: this.generation,
         phase: this.phase,
         connections: this.connections,
-        status: this.#machine.member.scope === 'member' ? this.status() : undefined,
       }
       this.#elder?.link.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(report) } })
     }

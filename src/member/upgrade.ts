@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
-import { startedAs, successorCommand } from '../host/command-line.js'
-import { spawnSuccessor } from '../host/spawn-successor.js'
+import { type SuccessorCommand, successorCommand } from '../host/command-line.js'
+import { type Successor, spawnSuccessor } from '../host/spawn-successor.js'
 import type { Party } from './party.js'
 
 export interface UpgradeOptions {
@@ -12,112 +12,140 @@ export interface UpgradeOptions {
   progress?: (step: UpgradeProgress) => void
 }
 
+/** After the end of a successor: what its handoff says about the reason arrives within this time. */
+const AFTERMATH_MS = 250
+/** Between asking a successor that is late to end, and ending it. */
+const KILL_MS = 2_000
+
 /** One process starts one successor at a time. */
 const underWay = new WeakSet<Party>()
 
 /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
 export async function upgradeSelf(party: Party, options: UpgradeOptions): Promise<Upgraded> {
-  const { settings } = party
-  if (settings.control === null) {
-    throw new FdbError(
-      'ERR_FDB_NO_CONTROL',
-      'this process runs with control: false and cannot be upgraded: give join() a control path',
-    )
-  }
-  if (party.phase !== 'serving' || underWay.has(party)) {
-    throw new FdbError(
-      'ERR_FDB_BUSY',
-      `an upgrade is under way, or this process does not serve (it is ${party.phase}): try again later`,
-      { retryable: true },
-    )
-  }
+  refuseNow(party)
   underWay.add(party)
   const progress = options.progress ?? (() => {})
   try {
-    const argv = options.argv !== undefined && options.argv.length > 0 ? options.argv : undefined
     const command = successorCommand({
-      ...(argv === undefined ? {} : { argv }),
-      ...(options.env === undefined ? {} : { env: options.env }),
+      argv: options.argv !== undefined && options.argv.length > 0 ? options.argv : undefined,
+      env: options.env,
     })
-    const child = await spawnSuccessor(command, { logger: settings.logger })
+    const child = await spawnSuccessor(command, { logger: party.settings.logger })
     child.unref()
     progress({ phase: 'started', at: Date.now(), pid: child.pid })
-    return await outcome(party, child, options, progress)
+    return await new Attempt(party, child, command, options).outcome
+  } catch (error) {
+    if (FdbError.is(error) && error.phase === undefined) {
+      const { code, message } = error
+      party.noteFailure({ code, message, phase: 'starting', at: Date.now() })
+    }
+    throw error
   } finally {
     underWay.delete(party)
   }
 }
 
-function outcome(
-  party: Party,
-  child: Awaited<ReturnType<typeof spawnSuccessor>>,
-  options: UpgradeOptions,
-  progress: (step: UpgradeProgress) => void,
-): Promise<Upgraded> {
-  const { times, timeout } = party.settings
-  const limit = options.timeout ?? times.ready + times.freeze + times.prepare + times.commit + timeout
-  const failureBefore = party.holder?.timeline.lastFailure ?? null
-  return new Promise((resolve, reject) => {
-    let phase = 'idle'
-    const done = () => {
-      clearTimeout(timer)
-      options.signal?.removeEventListener('abort', aborted)
-      stop()
-    }
-    const fail = (error: unknown) => {
-      done()
-      reject(error)
-    }
-    const look = () => {
-      if (party.phase === 'standby' || party.phase === 'leaving') {
-        done()
-        progress({ phase: 'serving', at: Date.now(), pid: child.pid })
-        resolve({ pid: child.pid, generation: party.generation + 1 })
-        return
-      }
-      const failure = party.holder?.timeline.lastFailure ?? null
-      if (failure !== null && failure !== failureBefore) {
-        fail(
-          new FdbError(
-            failure.code as `ERR_FDB_${string}`,
-            `${failure.message} (phase ${failure.phase}; this process serves on)`,
-            { phase: failure.phase },
-          ),
-        )
-        return
-      }
-      const now = party.holderState?.phase ?? phase
-      if (now === phase) return
-      phase = now
-      progress({ phase, at: Date.now(), pid: child.pid })
-    }
-    const stop = party.watch(look)
-    const timer = setTimeout(
-      () =>
-        fail(
-          new FdbError(
-            'ERR_FDB_DEADLINE',
-            `the successor ${child.pid} did not serve within ${limit} ms (phase ${phase}); this process serves on`,
-          ),
-        ),
-      limit,
+function refuseNow(party: Party): void {
+  if (party.settings.control === null) {
+    throw new FdbError(
+      'ERR_FDB_NO_CONTROL',
+      'this process runs with control: false and cannot be upgraded: give join() a control path',
     )
-    const aborted = () => fail(options.signal?.reason)
-    if (options.signal?.aborted) aborted()
-    else options.signal?.addEventListener('abort', aborted, { once: true })
-    void child.exited.then(({ code, signal }) => {
-      // Once it has joined, the handoff itself tells what became of it.
-      setTimeout(() => {
-        const how = signal === null ? `with code ${code}` : `by ${signal}`
-        fail(
-          new FdbError(
-            'ERR_FDB_SUCCESSOR_EXITED',
-            `the successor ${child.pid} (${startedAs.argv0} …) ended ${how} before it served: see its own output; this process serves on`,
-            { details: { code, signal } },
-          ),
+  }
+  if (party.phase === 'serving' && !underWay.has(party)) return
+  const why = underWay.has(party)
+    ? 'an upgrade is under way'
+    : `this process does not serve (it is ${party.phase})`
+  throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase: party.phase })
+}
+
+/** One successor that was started, until it serves or has failed. */
+class Attempt {
+  readonly outcome: Promise<Upgraded>
+  readonly #party: Party
+  readonly #child: Successor
+  readonly #progress: (step: UpgradeProgress) => void
+  readonly #failureBefore
+  #phase = 'idle'
+
+  constructor(party: Party, child: Successor, command: SuccessorCommand, options: UpgradeOptions) {
+    this.#party = party
+    this.#child = child
+    this.#progress = options.progress ?? (() => {})
+    this.#failureBefore = party.lastFailure
+    const { times, timeout } = party.settings
+    const limit = options.timeout ?? times.ready + times.freeze + times.prepare + times.commit + timeout
+    const { signal } = options
+    let undo = () => {}
+    this.outcome = new Promise<Upgraded>((resolve, reject) => {
+      const stop = party.watch(() => this.#look(resolve, reject))
+      const timer = setTimeout(() => reject(this.#late(limit)), limit)
+      const aborted = () => reject(signal?.reason)
+      signal?.addEventListener('abort', aborted, { once: true })
+      undo = () => {
+        stop()
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', aborted)
+      }
+      if (signal?.aborted) aborted()
+      void child.exited.then(({ code, signal: by }) => {
+        const how = by === null ? `with code ${code}` : `by ${by}`
+        const error = new FdbError(
+          'ERR_FDB_SUCCESSOR_EXITED',
+          `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: see its own output; this process serves on`,
+          { details: { code, signal: by } },
         )
-      }, 200).unref()
+        setTimeout(() => reject(error), AFTERMATH_MS).unref()
+      })
+      this.#look(resolve, reject)
+    }).finally(() => undo())
+  }
+
+  #look(resolve: (upgraded: Upgraded) => void, reject: (error: Error) => void): void {
+    const party = this.#party
+    if (party.phase === 'standby' || party.phase === 'leaving') {
+      // Who serves now need not be the process that was started: a wrapper may have forked it.
+      const successor = party.successor ?? { pid: this.#child.pid, generation: party.generation + 1 }
+      this.#progress({ phase: 'serving', at: Date.now(), pid: successor.pid })
+      resolve(successor)
+      return
+    }
+    const failure = party.lastFailure
+    if (failure !== null && failure !== this.#failureBefore) {
+      const { code, message, phase } = failure
+      reject(
+        new FdbError(code as `ERR_FDB_${string}`, `${message} (phase ${phase}; this process serves on)`, {
+          phase,
+        }),
+      )
+      return
+    }
+    const now = party.holderState?.phase ?? this.#phase
+    if (now === this.#phase) return
+    this.#phase = now
+    this.#progress({ phase: now, at: Date.now(), pid: this.#child.pid })
+  }
+
+  /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
+  #late(limit: number): FdbError {
+    this.#end()
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `the successor ${this.#child.pid} did not serve within ${limit} ms (phase ${this.#phase}) and was ended; this process serves on`,
+    )
+  }
+
+  #end(): void {
+    const { pid, exited } = this.#child
+    let over = false
+    void exited.then(() => {
+      over = true
     })
-    look()
-  })
+    const send = (signal: NodeJS.Signals) => {
+      // Not yet reaped: the pid is still this child's.
+      if (!over) process.kill(pid, signal)
+    }
+    send('SIGTERM')
+    setTimeout(() => send('SIGKILL'), KILL_MS)
+  }
 }

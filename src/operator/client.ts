@@ -93,12 +93,17 @@ export class OperatorClient implements Disposable {
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
     const { timeoutMs = ANSWER_MS, signal } = options
     const what = `the status of ${this.#peer}`
-    const json = await this.#ask<string>({ statusRequest: {} }, { what, timeoutMs, signal }, resolve => {
-      return ({ status }) => {
-        if (status) resolve(status.json ?? '')
-        return Boolean(status)
-      }
-    })
+    const json = await this.#ask<string>(
+      { statusRequest: {} },
+      { what, timeoutMs, signal },
+      (resolve, reject) => {
+        return ({ status, result }) => {
+          if (status) resolve(status.json ?? '')
+          else if (result) reject(refusal(result))
+          return Boolean(status ?? result)
+        }
+      },
+    )
     return parseStatus(json)
   }
 
@@ -121,7 +126,7 @@ export class OperatorClient implements Disposable {
       const { result } = envelope
       if (!result) return false
       if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
-      else reject(coded(result.code, result.message, 'the upgrade failed'))
+      else reject(refusal(result))
       return true
     })
   }
@@ -191,6 +196,10 @@ const LEFT: ReadonlySet<string> = new Set([
 
 function rejection({ code, message, retryable }: fdbroker.wire.Reject.$Properties): FdbError {
   return coded(code, message, 'the process at the control socket refused', retryable ?? false)
+}
+
+function refusal({ code, message, retryable }: fdbroker.wire.Result.$Properties): FdbError {
+  return coded(code, message, 'it could not be done', retryable ?? false)
 }
 
 function coded(code: unknown, message: unknown, otherwise: string, retryable = false): FdbError {
