@@ -87,6 +87,14 @@ describe('fd-broker upgrade', () => {
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_DEADLINE: .*700 ms/)
     expect(await whoami(url)).toEqual({ generation: 1, pid })
+    // Reported as failed, it may not take over later: it is ended.
+    await until(
+      'the late successor has ended',
+      () => !desk.processes().some(line => line.includes('setInterval')),
+    )
+    expect(await desk.status()).toMatchObject({
+      lastFailure: { code: 'ERR_FDB_DEADLINE', phase: 'starting', at: expect.any(Number) },
+    })
   })
 
   it('says so when the server dies before the result', async () => {
