@@ -328,8 +328,8 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
     if (state.phase === 'committing') return turnAway(state, rules)
     return same(state)
   }
-  // An owner that is to come back and lost its channel connects again, or is proved dead: until then nobody is
-  // given a segment that it would not have.
+  // An owner that is to come back and has lost its channel connects again at once, or is proved dead; else the
+  // deadline gives the right to the other.
   return id === state.owner && state.phase === 'probation' ? turnAway(state, rules) : same(state)
 }
 
@@ -403,8 +403,8 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
     case 'committing':
       return turnAway(state, rules)
     case 'returning':
-      // It has the channel but does not answer (stopped): what is made for the other waits there for it.
-      return state.joiner === NOBODY || state.down.includes(state.owner) ? same(state) : regrant(state)
+      // It does not come back (stopped): the one that was turned away from is there.
+      return state.joiner === NOBODY || state.down.includes(state.joiner) ? same(state) : regrant(state)
     default:
       return same(state)
   }

@@ -75,7 +75,7 @@ export class ThreeParties extends World {
   private blocked = false
 
   constructor(bounds: Bounds, rules: Rules) {
-    super(bounds, rules, bounds.processes + 1, bounds.processes, 0)
+    super(bounds, rules, bounds.processes + 1, bounds.processes, 1)
     this.d = bounds.processes
     this.members = new Machine(this.lists, this.effects, (state, event) => {
       const step = stepMember(state, event, rules)
@@ -143,6 +143,7 @@ export class ThreeParties extends World {
     this.post(to, DOWN, message, segments)
   }
   protected make(p: number, epochs: readonly number[]): void {
+    if (p === this.d && this.missing()) this.t[this.moreAt] = 1
     epochs.forEach((epoch, i) => {
       for (let q = 0; q < this.all; q++) {
         if (this.alive(q) && this.find(q, epoch) >= 0 && Object.values(this.rules).every(Boolean)) {
@@ -401,8 +402,7 @@ export class ThreeParties extends World {
         this.offer(d, this.holderId('deadline'), MUST, `deadline (${holder.phase})`)
         break
       case 'returning':
-        if (!this.well(holder.owner) && !this.missing())
-          this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
+        if (!this.well(holder.owner)) this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
         break
       case 'probation':
         this.probation(holder)
@@ -415,7 +415,7 @@ export class ThreeParties extends World {
     }
   }
 
-  /** A rights-holder that would not get what is made now. Its receipt is waited for: the loss is noticed first. */
+  /** A rights-holder that would not get what is made now. */
   private missing(): boolean {
     for (let m = 0; m < this.d; m++)
       if (this.alive(m) && this.has(m, LISTENERS) && !this.reached(m)) return true
@@ -465,6 +465,7 @@ export class ThreeParties extends World {
     const { d } = this
     let m = 0
     while (m < d && this.get(m, STATUS) !== NONE) m++
+    // Their receipts are waited for before the Offer leaves: the loss of a channel is noticed first.
     if (m === d || this.missing()) return
     const before = this.get(d, STATE)
     const step = this.daemon.step(before, this.holderId('join', m))
@@ -526,14 +527,34 @@ export class ThreeParties extends World {
 
   /** Everything that held the segments is gone: no change can be demanded any more. */
   private forget(): void {
+    // Made while a rights-holder had no channel (it was given the time to connect again): that one serves without
+    // it if everybody who has it is dead.
+    if (this.t[this.moreAt] === 1) {
+      let known = 0
+      for (let p = 0; p < this.all; p++) if (this.alive(p)) known |= this.get(p, DATA) | this.changesHeld(p)
+      this.t[ACKED]! &= known
+    }
     for (let m = 0; m < this.d; m++) if (this.alive(m) && this.has(m, LISTENERS)) return
     if (this.get(this.d, STATUS) !== RUNNING || this.get(this.d, HELD) === 0) this.t[ACKED] = 0
   }
 
+  /** All wait for a stopped process, and nobody may write though one that is well could. */
+  private blockedWrites(): string | null {
+    if (this.holder().phase === 'rebuilding') return null
+    let well = false
+    for (let m = 0; m < this.d; m++) {
+      const pen = this.get(m, PEN)
+      if (this.alive(m) && pen !== 0 && !this.isSealed(pen - 1)) return null
+      well ||= this.well(m) && this.has(m, ACCEPTS)
+    }
+    return well ? 'a stopped process blocks all writes' : null
+  }
+
   protected rest(onlyResumes: boolean): string | null {
     const hole = this.blackHole()
-    if (hole !== null || onlyResumes) return hole
+    if (hole !== null) return hole
     if (this.get(this.d, STATUS) !== RUNNING) return null
+    if (onlyResumes) return this.blockedWrites()
     let live = 0
     let writers = 0
     let listeners = false

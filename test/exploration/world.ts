@@ -254,6 +254,13 @@ export abstract class World {
   protected changesIn(segment: number): number {
     return (this.t[SEGMENTS + segment]! >> 3) & 7
   }
+  /** All changes in the segments that p holds. */
+  protected changesHeld(p: number): number {
+    const held = this.get(p, HELD)
+    let changes = 0
+    for (let s = 0; s < this.segments; s++) if ((held >> s) & 1) changes |= this.changesIn(s)
+    return changes
+  }
   protected free(): number {
     let n = this.segments
     while (n > 0 && (this.t[SEGMENTS + n - 1]! & EXISTS) === 0) n--
