@@ -626,6 +626,11 @@ export class Party {
     if (this.#machine.member.link === 'local') {
       for (const segment of this.shelf.all) if (segment.epoch < below) segment.sealForTheDead()
     }
+    // Once it decides for itself whoever wrote there has lost the right, by the seal or by its death: after a death the
+    // seal is still to be set, or the segments that follow could not be read.
+    if (this.#machine.member.link === 'local') {
+      for (const segment of this.shelf.all) if (segment.epoch < below) segment.sealForTheDead()
+    }
     const held = new Set(this.state.segments.map(segment => segment.epoch))
     const newest = Math.max(-1, ...held)
     for (const segment of this.shelf.all) {

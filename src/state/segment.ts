@@ -1,4 +1,4 @@
-import { ftruncateSync } from 'node:fs'
+import { ftruncateSync, openSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
@@ -135,6 +135,19 @@ export class Segment {
     if ((seals & SEAL_WRITE) !== 0) return
     const wanted = (seals & SEAL_SHRINK) !== 0 ? SEAL_WRITE : SEAL_WRITE | SEAL_GROW | SEAL_SHRINK
     this.#addSeals(wanted, SEAL_WRITE)
+  }
+
+  /** Seals what a process wrote that is proved dead: also by a read-only descriptor, which is opened for writing again. */
+  sealForTheDead(): void {
+    if (this.sealed) return
+    if (!this.sealable) {
+      this.#sealedHere = true
+      return
+    }
+    const raw = openSync(`/proc/self/fd/${this.fd.raw}`, 'r+')
+    native.adopt(raw)
+    using fd = OwnedFd.own(raw, `state segment ${this.epoch} of a dead process`)
+    new Segment(fd, this.epoch, this.kind, this.start, this.#end).seal()
   }
 
   /**
