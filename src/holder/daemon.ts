@@ -2,12 +2,11 @@ import { randomUUID } from 'node:crypto'
 import { ControlListener } from '../channel/control-listener.js'
 import { FdbError } from '../errors.js'
 import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
-import { openPidfd, watchDeath } from '../host/liveness.js'
 import { VERSIONS } from '../protocol/versions.js'
 import { type Guest, receiveHello, reject } from './admission.js'
 import { serveOperator } from './operator.js'
 import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from './options.js'
-import { RightsHolders, type ServiceRecord } from './rights-holders.js'
+import { RightsHolders, rightsHolder, type ServiceRecord } from './rights-holders.js'
 import { Service } from './service.js'
 
 const HELLO_MS = 5_000
@@ -43,6 +42,7 @@ export class Daemon implements AsyncDisposable {
   readonly #startedAt = Date.now()
   #resolveClosed!: () => void
   #isClosed = false
+  #sweep: NodeJS.Immediate | undefined
 
   /** @internal */
   constructor(place: FirstControl, options: DaemonOptions) {
@@ -54,7 +54,7 @@ export class Daemon implements AsyncDisposable {
       this.#resolveClosed = resolve
     })
     this.#rightsHolders = new RightsHolders(place.path)
-    for (const record of this.#rightsHolders.read()) this.#expect(record)
+    for (const record of this.#rightsHolders.read()) this.#add(record)
     this.#listener = new ControlListener(place.listener)
     const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger: this.#logger }
     this.#listener.start({
@@ -79,6 +79,7 @@ export class Daemon implements AsyncDisposable {
   async close(): Promise<void> {
     if (!this.#isClosed) {
       this.#isClosed = true
+      clearImmediate(this.#sweep)
       this.#listener.stop()
       for (const service of this.#services.values()) service.close()
       removeControl(this.#place)
@@ -130,7 +131,7 @@ export class Daemon implements AsyncDisposable {
       return null
     }
     // A member of a service that this daemon does not know comes back: it is to be waited for like the others.
-    const members = guest.intent === 'back' ? [{ pid: guest.pid }] : []
+    const members = guest.intent === 'back' ? [rightsHolder(guest.pid, guest.pidfd)] : []
     return this.#add({ service: name, generation: 0, startedAt: Date.now(), members })
   }
 
@@ -148,18 +149,6 @@ export class Daemon implements AsyncDisposable {
     return service
   }
 
-  #expect(record: ServiceRecord): void {
-    const service = this.#add(record)
-    for (const { pid } of record.members) {
-      const pidfd = openPidfd(pid)
-      if (pidfd === 'dead') service.provedDead(pid)
-      else if (pidfd !== null) {
-        watchDeath(pidfd, () => service.provedDead(pid)).unref()
-        pidfd.close()
-      }
-    }
-  }
-
   #only(name: string): Service {
     const service =
       name === '' && this.#services.size === 1 ? [...this.#services.values()][0] : this.#services.get(name)
@@ -172,6 +161,24 @@ export class Daemon implements AsyncDisposable {
   }
 
   #noteChange(): void {
+    this.#sweep ??= setImmediate(() => {
+      this.#sweep = undefined
+      this.#dropEmpty()
+    })
+    this.#writeRightsHolders()
+  }
+
+  /** A name that nobody came to serve under is not kept. */
+  #dropEmpty(): void {
+    for (const [name, service] of this.#services) {
+      if (!service.empty) continue
+      this.#services.delete(name)
+      service.close()
+    }
+    this.#writeRightsHolders()
+  }
+
+  #writeRightsHolders(): void {
     if (this.#isClosed) return
     try {
       this.#rightsHolders.write([...this.#services.values()].map(service => service.record))

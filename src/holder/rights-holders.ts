@@ -1,4 +1,6 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import type { OwnedFd } from '../fd/owned.js'
+import { native } from '../native.js'
 
 /** A process that was given descriptors. */
 export interface RightsHolder {
@@ -30,20 +32,22 @@ export class RightsHolders {
 
   /** Those of an earlier daemon that still live; services with none are left out. An unreadable file counts as none. */
   read(): ServiceRecord[] {
-    let records: ServiceRecord[]
+    let records: unknown
     try {
-      records = JSON.parse(readFileSync(this.#path, 'utf8')) as ServiceRecord[]
+      records = JSON.parse(readFileSync(this.#path, 'utf8'))
     } catch {
       return []
     }
     if (!Array.isArray(records)) return []
     return records
-      .filter(record => typeof record?.service === 'string' && Array.isArray(record.members))
+      .filter(isRecord)
       .map(record => ({ ...record, members: record.members.filter(isAlive) }))
+      .filter(record => record.members.length > 0)
   }
 
+  /** Throws when it cannot be written. */
   write(records: readonly ServiceRecord[]): void {
-    const text = `${JSON.stringify(records.map(withStartTimes), null, 1)}\n`
+    const text = `${JSON.stringify(records, null, 1)}\n`
     if (text === this.#written) return
     const temporary = `${this.#path}~`
     writeFileSync(temporary, text, { mode: 0o600 })
@@ -52,19 +56,33 @@ export class RightsHolders {
   }
 }
 
-function withStartTimes(record: ServiceRecord): ServiceRecord {
-  return {
-    ...record,
-    members: record.members.map(({ pid }) => {
-      const startTime = startTimeOf(pid)
-      return startTime === null ? { pid } : { pid, startTime }
-    }),
-  }
+/** A process that lives now. `pidfd`: its own, if there is one; borrowed for the call. */
+export function rightsHolder(pid: number, pidfd: OwnedFd | null): RightsHolder {
+  // In another PID namespace its number is another process's here.
+  const seen = pidfd === null || native.pidfdPid(pidfd.raw) === pid
+  const startTime = seen ? startTimeOf(pid) : null
+  return startTime === null ? { pid } : { pid, startTime }
 }
 
-function isAlive({ pid, startTime }: RightsHolder): boolean {
-  // One that could not be seen when it was written down cannot be proved dead either.
+/** One that could not be seen when it was written down cannot be proved dead either. */
+export function isAlive({ pid, startTime }: RightsHolder): boolean {
   return startTime === undefined || startTimeOf(pid) === startTime
+}
+
+function isRecord(value: unknown): value is ServiceRecord {
+  const { service, generation, startedAt, members } = (value ?? {}) as Partial<ServiceRecord>
+  return (
+    typeof service === 'string' &&
+    Number.isSafeInteger(generation) &&
+    Number.isFinite(startedAt) &&
+    Array.isArray(members) &&
+    members.every(
+      member =>
+        Number.isSafeInteger(member?.pid) &&
+        member.pid >= 0 &&
+        (member.startTime === undefined || typeof member.startTime === 'string'),
+    )
+  )
 }
 
 /** Field 22 of /proc/PID/stat; the command in field 2 may hold spaces and parentheses. */

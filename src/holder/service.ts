@@ -6,6 +6,7 @@ import { EffectQueue } from '../protocol/effect-queue.js'
 import {
   type HolderEffect,
   type HolderEvent,
+  type HolderPhase,
   type HolderState,
   initialHolder,
   restartedHolder,
@@ -14,17 +15,30 @@ import {
 import type { WireEnvelope } from '../protocol/link.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
+import { Awaited } from './awaited.js'
 import { Holder } from './holder.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import { type Entry, Registry } from './registry.js'
-import type { ServiceRecord } from './rights-holders.js'
+import { type RightsHolder, rightsHolder, type ServiceRecord } from './rights-holders.js'
 import { SegmentShelf } from './segment-shelf.js'
+import { Staging } from './staging.js'
 
 const STATUS_MS = 1_000
-/** How long a restarted daemon waits for rights-holders that it cannot watch (another PID namespace). */
-const REBUILD_MS = 5_000
+
+/** What a member said that it holds, when it came back to a restarted daemon. */
+type Brought = BundleItem & { readonly role: 'listener' | 'named'; readonly name: string }
+
+/** A handoff, or a way back, has come to its end when `idle` follows these. */
+const SERVES_NOW: ReadonlySet<HolderPhase> = new Set(['committing', 'probation', 'returning'])
+
+/** Nobody serves, and nothing is kept. */
+const EMPTY = initialHolder('member', NOBODY, 0, 0)
+
+function isEmpty({ phase, owner, epoch }: HolderState): boolean {
+  return phase === 'idle' && owner === NOBODY && epoch === EMPTY.epoch
+}
 
 /** One service that a daemon holds: its registry, its segments and its holder's machine. */
 export class Service {
@@ -39,9 +53,11 @@ export class Service {
   readonly #holder: Holder
   /** Descriptors that a member has sent and not yet named by Register or Back. */
   readonly #arrived = new Map<Peer, BundleItem[]>()
-  /** What a joiner has registered; the service's own from its commit on. */
-  readonly #staged = new Map<Peer, Map<string, Entry>>()
-  readonly #asked = new Map<Peer, (json: string) => void>()
+  readonly #staging = new Staging()
+  /** Restarted: what each has brought, until it is settled who serves. */
+  readonly #brought = new Map<Peer, Brought[]>()
+  readonly #identities = new WeakMap<Peer, RightsHolder>()
+  readonly #asked = new Map<Peer, { json: Promise<string>; answer(json: string): void }>()
   readonly #upgrades = new Map<
     Peer,
     { progress(step: UpgradeProgress): void; done(result: Upgraded | FdbError): void }
@@ -49,9 +65,7 @@ export class Service {
   #machine: HolderState
   #generation: number
   #startedAt: number
-  /** Restarted: who may still be alive, by pid. */
-  #expected: Set<number>
-  #rebuildTimer: NodeJS.Timeout | undefined
+  readonly #awaited: Awaited
 
   constructor(
     parts: { times: HandoffTimes; logger: Logger; incarnation: string; changed: () => void },
@@ -64,8 +78,9 @@ export class Service {
     this.#changed = parts.changed
     this.#generation = record.generation
     this.#startedAt = record.startedAt
-    this.#expected = new Set(record.members.map(member => member.pid))
-    this.#machine = this.#expected.size > 0 ? restartedHolder() : initialHolder('member', NOBODY, 0, 0)
+    this.#awaited = new Awaited(record.members, () => this.#tryRebuilt())
+    this.#machine = this.#awaited.pids.length > 0 ? restartedHolder() : EMPTY
+    if (this.#machine === EMPTY) this.#startAnew()
     this.#queue = new EffectQueue(
       effect => this.#holder.perform(effect),
       (effect, error) =>
@@ -93,17 +108,27 @@ export class Service {
       logger: parts.logger,
       firstId: 1,
     })
-    if (this.#expected.size > 0) this.#rebuildTimer = setTimeout(() => this.#rebuilt(), REBUILD_MS)
   }
 
   /** What a restarted daemon would have to know. */
   get record(): ServiceRecord {
-    const { owner, joiner, elder, bound } = this.#machine
-    const members = [owner, joiner, elder, ...bound].flatMap(id => {
+    const { owner, joiner, elder, bound, backs } = this.#machine
+    const members = new Map(this.#awaited.members.map(member => [member.pid, member]))
+    for (const id of [owner, joiner, elder, ...bound, ...backs.map(back => back.id)]) {
       const peer = this.#holder.peer(id)
-      return peer?.holds ? [{ pid: peer.pid }] : []
-    })
-    return { service: this.name, generation: this.#generation, startedAt: this.#startedAt, members }
+      if (peer?.holds) members.set(peer.pid, this.#identities.get(peer) ?? { pid: peer.pid })
+    }
+    return {
+      service: this.name,
+      generation: this.#generation,
+      startedAt: this.#startedAt,
+      members: [...members.values()],
+    }
+  }
+
+  /** Nobody has come to serve, and nobody tries. */
+  get empty(): boolean {
+    return isEmpty(this.#machine) && this.#holder.peers.length === 0
   }
 
   join(guest: Guest): void {
@@ -113,7 +138,7 @@ export class Service {
         guest.link,
         new FdbError(
           'ERR_FDB_BUSY',
-          `the daemon was restarted and waits for processes ${[...this.#expected].join(', ')}: try again`,
+          `the daemon was restarted and waits for ${this.#missing.map(pid => `process ${pid}`).join(', ')}: try again`,
           { retryable: true },
         ),
       )
@@ -122,15 +147,17 @@ export class Service {
     const generation = this.#generation + 1
     this.#welcome(guest, generation)
     const { link, pid, pidfd } = guest
-    this.#holder.admit({ link, pid, pidfd, generation })
+    const identity = rightsHolder(pid, pidfd)
+    this.#identities.set(this.#holder.admit({ link, pid, pidfd, generation }), identity)
+    this.#noteChange()
   }
 
   back(guest: Guest): void {
     const generation = guest.hello.generation ?? 0
-    this.#generation = Math.max(this.#generation, generation)
     this.#welcome(guest, generation)
     const { link, pid, pidfd } = guest
-    this.#holder.readmit({ link, pid, pidfd, generation })
+    const identity = rightsHolder(pid, pidfd)
+    this.#identities.set(this.#holder.readmit({ link, pid, pidfd, generation }), identity)
   }
 
   #welcome(guest: Guest, generation: number): void {
@@ -145,9 +172,14 @@ export class Service {
   }
 
   async status(): Promise<object> {
-    const entries = this.#registry.entries
-    const identities = inspect(entries.map(entry => entry.fd))
     const owner = this.#holder.peer(this.#machine.owner)
+    // In probation who serves has its own listener of a name, and the registry the elder's, for the way back.
+    const staged = this.#staging.of(owner)
+    const entries = [
+      ...this.#registry.entries.filter(entry => !staged.some(({ name }) => name === entry.name)),
+      ...staged,
+    ]
+    const identities = inspect(entries.map(entry => entry.fd))
     const answer = owner === undefined ? null : await this.#askStatus(owner)
     const facts = {
       service: this.name,
@@ -176,7 +208,7 @@ export class Service {
       segments: this.#shelf.all.length,
       logBytes: this.#shelf.all.reduce((sum, segment) => sum + segment.size(), 0),
       lastFailure: this.#holder.timeline.lastFailure,
-      blockedBy: this.#machine.bound.map(id => this.#holder.peer(id)?.pid ?? 0),
+      blockedBy: [...this.#machine.bound.map(id => this.#holder.peer(id)?.pid ?? 0), ...this.#missing],
       handoffs: this.#holder.timeline.records,
     }
     return answer === null
@@ -206,21 +238,24 @@ export class Service {
   }
 
   close(): void {
-    clearTimeout(this.#rebuildTimer)
+    this.#awaited.close()
     this.#holder.close()
-    for (const items of this.#arrived.values()) closeAll(items.map(item => item.fd))
+    this.#staging.close()
     this.#registry.close()
     this.#shelf.close()
   }
 
   #dispatch(event: HolderEvent): void {
-    const { phase } = this.#machine
-    const { state, effects } = stepHolder(this.#machine, event)
+    const before = this.#machine
+    const { state, effects } = stepHolder(before, event)
     this.#machine = state
     this.#queue.push(effects)
     this.#holder.stepped()
-    if (phase === 'probation' && state.phase === 'idle') this.#dropUnwanted()
+    this.#staging.keepOnly([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
+    if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
     if (state.phase === 'rebuilding') this.#tryRebuilt()
+    // What a first member wrote that did not come to serve is nobody's state.
+    if (isEmpty(state)) this.#shelf.close()
     this.#failUpgrades(effects)
     this.#noteChange()
   }
@@ -240,7 +275,7 @@ export class Service {
     closeAll(fds)
     const { register, status, progress, result } = envelope
     if (register) this.#register(peer, register.request ?? 0)
-    else if (status) this.#asked.get(peer)?.(status.json ?? '')
+    else if (status) this.#asked.get(peer)?.answer(status.json ?? '')
     else if (progress) {
       this.#upgrades
         .get(peer)
@@ -254,7 +289,7 @@ export class Service {
     return true
   }
 
-  /** Takes what the member has just sent: at once from who serves, at its commit from a joiner. */
+  /** Takes what the member has just sent: at once from who serves for good, else when it does. */
   #register(peer: Peer, request: number): void {
     const items = this.#arrived.get(peer) ?? []
     this.#arrived.delete(peer)
@@ -263,8 +298,8 @@ export class Service {
       try {
         if (role === 'segment') this.#takeCompacted(epoch, fd)
         else if (role !== 'listener' && role !== 'named') fd.close()
-        else if (peer.id === this.#machine.owner) this.#own(peer, { name, role, spec, fd })
-        else this.#stage(peer, { name, role, spec, fd })
+        else if (this.#servesForGood(peer)) this.#own(peer, { name, role, spec, fd })
+        else this.#staging.put(peer, { name, role, spec, fd })
       } catch (error) {
         failure = FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error))
       }
@@ -277,11 +312,9 @@ export class Service {
     peer.adopted = [...peer.adopted, entry.name]
   }
 
-  #stage(peer: Peer, entry: Entry): void {
-    const staged = this.#staged.get(peer) ?? new Map<string, Entry>()
-    this.#staged.set(peer, staged)
-    staged.get(entry.name)?.fd.close()
-    staged.set(entry.name, entry)
+  /** In probation the elder may come back, to what it had. */
+  #servesForGood(peer: Peer): boolean {
+    return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
   }
 
   /** The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. */
@@ -293,38 +326,42 @@ export class Service {
   }
 
   #settled(peer: Peer): void {
-    if (peer.id !== this.#machine.owner) return
-    this.#generation = Math.max(this.#generation, peer.generation)
-    const staged = this.#staged.get(peer)
-    this.#staged.delete(peer)
-    for (const entry of staged?.values() ?? []) this.#own(peer, entry)
-    if (this.#machine.phase === 'idle') this.#dropUnwanted()
+    if (peer.id === this.#machine.owner) this.#generation = Math.max(this.#generation, peer.generation)
   }
 
-  /** Nobody can come back any more: what the version that serves did not ask for is closed. */
-  #dropUnwanted(): void {
+  /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
+  #settle(): void {
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined) return
+    const brought = this.#brought.get(owner)
+    if (brought !== undefined) this.#adoptBrought(owner, brought)
+    this.#dropBrought()
+    for (const entry of this.#staging.take(owner)) this.#own(owner, entry)
     for (const name of this.#registry.names) if (!owner.adopted.includes(name)) this.#registry.drop(name)
+    owner.link.tell({ released: {} })
   }
 
   #forgotten(peer: Peer): void {
     closeAll((this.#arrived.get(peer) ?? []).map(item => item.fd))
     this.#arrived.delete(peer)
-    closeAll([...(this.#staged.get(peer)?.values() ?? [])].map(entry => entry.fd))
-    this.#staged.delete(peer)
+    this.#staging.drop(peer)
+    closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
+    this.#brought.delete(peer)
+    this.#asked.get(peer)?.answer('')
     this.#upgrades
       .get(peer)
       ?.done(new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${peer.pid} ended before it answered`))
-    this.#expected.delete(peer.pid)
-    if (this.#machine.phase === 'rebuilding') this.#tryRebuilt()
+    if (peer.pidfd !== null) this.#awaited.provedDead(peer.pid)
   }
 
   #failUpgrades(effects: readonly HolderEffect[]): void {
     if (!effects.some(effect => effect.type === 'failed')) return
     const failure = this.#holder.timeline.lastFailure
     if (failure === null) return
-    for (const upgrade of [...this.#upgrades.values()]) {
+    const { code, message } = failure
+    for (const [peer, upgrade] of [...this.#upgrades]) {
+      // Who started the successor does not see the handoff: it is told that it is over.
+      peer.link.tell({ result: { ok: false, code, message } })
       upgrade.done(
         new FdbError(
           failure.code as `ERR_FDB_${string}`,
@@ -340,53 +377,111 @@ export class Service {
   #takeBack(peer: Peer): void {
     const items = this.#arrived.get(peer) ?? []
     this.#arrived.delete(peer)
-    for (const { role, name = '', spec = '', writable = false, fd } of items) {
-      if (role === 'segment') this.#shelf.put(Segment.open(fd), writable)
-      else if ((role === 'listener' || role === 'named') && this.#registry.get(name) === undefined)
-        this.#registry.put({ name, role, spec, fd })
+    const brought: Brought[] = []
+    for (const item of items) {
+      const { role, name = '', writable = false, fd } = item
+      if (role === 'listener' || role === 'named') brought.push({ ...item, role, name })
+      else if (role === 'segment') this.#takeSegment(peer, fd, writable)
+      else fd.close()
+    }
+    if (this.#machine.phase === 'rebuilding') {
+      closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
+      this.#brought.set(peer, brought)
+      peer.adopted = brought.map(item => item.name)
+      return
+    }
+    for (const { role, name, spec = '', fd } of brought) {
+      if (this.#servesForGood(peer) && this.#registry.get(name) === undefined)
+        this.#own(peer, { name, role, spec, fd })
       else fd.close()
     }
   }
 
-  /** A process that was expected has been proved dead. */
-  provedDead(pid: number): void {
-    this.#expected.delete(pid)
-    if (this.#machine.phase === 'rebuilding') this.#tryRebuilt()
+  #takeSegment(peer: Peer, fd: OwnedFd, writable: boolean): void {
+    try {
+      const segment = Segment.open(fd)
+      const top = Math.max(this.#machine.top, segment.epoch)
+      this.#shelf.put(segment, writable)
+      // No number is given twice.
+      if (this.#machine.phase === 'rebuilding') this.#machine = { ...this.#machine, top }
+    } catch (error) {
+      this.#logger.warn({ err: error, pid: peer.pid }, 'a member brought back a segment that is none')
+    }
+  }
+
+  /** Rights-holders that are neither back nor dead. */
+  get #missing(): number[] {
+    const back = new Set(this.#machine.backs.map(({ id }) => this.#holder.peer(id)?.pid))
+    return this.#awaited.pids.filter(pid => !back.has(pid))
   }
 
   #tryRebuilt(): void {
-    const back = new Set(this.#machine.backs.map(({ id }) => this.#holder.peer(id)?.pid))
-    if ([...this.#expected].every(pid => back.has(pid))) this.#rebuilt()
+    if (this.#machine.phase === 'rebuilding' && this.#missing.length === 0) this.#rebuilt()
+    else this.#noteChange()
   }
 
   #rebuilt(): void {
-    clearTimeout(this.#rebuildTimer)
-    this.#expected = new Set()
-    for (const { id } of this.#machine.backs) {
-      const peer = this.#holder.peer(id)
-      if (peer !== undefined) peer.adopted = this.#registry.names
+    this.#awaited.close()
+    if (this.#machine.backs.length === 0) {
+      this.#startAnew()
+      this.#holder.stepped()
+      this.#noteChange()
+      return
     }
+    const snapshot = this.#shelf.all.findLast(segment => segment.kind === 'snapshot')
+    if (snapshot !== undefined) this.#shelf.replaceUpTo(snapshot.dup())
     this.#dispatch({ type: 'rebuilt' })
+    const owner = this.#holder.peer(this.#machine.owner)
+    if (owner !== undefined) this.#adoptBrought(owner, this.#brought.get(owner) ?? [])
+  }
+
+  /** All who had anything are dead: sockets and state are gone with them. */
+  #startAnew(): void {
+    this.#machine = EMPTY
+    this.#generation = 0
+    this.#startedAt = Date.now()
+    this.#shelf.close()
+    this.#registry.close()
+  }
+
+  /** What this member holds is what the service has. */
+  #adoptBrought(peer: Peer, items: readonly Brought[]): void {
+    this.#brought.delete(peer)
+    this.#registry.close()
+    for (const { role, name, spec = '', fd } of items) this.#registry.put({ name, role, spec, fd })
+  }
+
+  #dropBrought(): void {
+    for (const items of this.#brought.values()) closeAll(items.map(item => item.fd))
+    this.#brought.clear()
   }
 
   // ---- status
 
-  #askStatus(owner: Peer): Promise<Record<string, unknown> | null> {
-    if (!owner.link.open) return Promise.resolve(null)
-    return new Promise(resolve => {
+  async #askStatus(owner: Peer): Promise<Record<string, unknown> | null> {
+    if (!owner.link.open) return null
+    const json = await (this.#asked.get(owner)?.json ?? this.#ask(owner))
+    try {
+      return json === '' ? null : JSON.parse(json)
+    } catch {
+      return null
+    }
+  }
+
+  /** One question at a time, for all who want to know. Resolves with '' when it does not answer. */
+  #ask(owner: Peer): Promise<string> {
+    let answer!: (json: string) => void
+    const json = new Promise<string>(resolve => {
       const timer = setTimeout(() => answer(''), STATUS_MS)
-      const answer = (json: string) => {
+      answer = text => {
         clearTimeout(timer)
         this.#asked.delete(owner)
-        try {
-          resolve(json === '' ? null : JSON.parse(json))
-        } catch {
-          resolve(null)
-        }
+        resolve(text)
       }
-      this.#asked.set(owner, answer)
-      owner.link.tell({ statusRequest: {} })
     })
+    this.#asked.set(owner, { json, answer })
+    owner.link.tell({ statusRequest: {} })
+    return json
   }
 }
 

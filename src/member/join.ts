@@ -59,6 +59,13 @@ async function findPlace(settings: Settings): Promise<Party> {
         { service, intent: 'join', versions },
         { timeoutMs: left, signal },
       )
+      if (hosting === 'daemon' && !elder.facts.daemon) {
+        elder.close()
+        throw new FdbError(
+          'ERR_FDB_NOT_A_DAEMON',
+          `process ${elder.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
+        )
+      }
     } catch (error) {
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))

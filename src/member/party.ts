@@ -16,7 +16,7 @@ import { EffectQueue } from '../protocol/effect-queue.js'
 import { type Embedded, type EmbeddedEffect, type EmbeddedEvent, stepEmbedded } from '../protocol/embedded.js'
 import { packToHolder, type StatePosition, unpackToMember } from '../protocol/envelope.js'
 import type { HolderState } from '../protocol/holder-machine.js'
-import type { WireEnvelope } from '../protocol/link.js'
+import type { WireBody, WireEnvelope } from '../protocol/link.js'
 import {
   initialMember,
   type MemberEffect,
@@ -626,11 +626,6 @@ export class Party {
     if (this.#machine.member.link === 'local') {
       for (const segment of this.shelf.all) if (segment.epoch < below) segment.sealForTheDead()
     }
-    // Once it decides for itself whoever wrote there has lost the right, by the seal or by its death: after a death the
-    // seal is still to be set, or the segments that follow could not be read.
-    if (this.#machine.member.link === 'local') {
-      for (const segment of this.shelf.all) if (segment.epoch < below) segment.sealForTheDead()
-    }
     const held = new Set(this.state.segments.map(segment => segment.epoch))
     const newest = Math.max(-1, ...held)
     for (const segment of this.shelf.all) {
@@ -818,6 +813,8 @@ export class Party {
   }
 
   #releasedByDaemon = false
+  /** Daemon hosting: aborted when the handoff of an upgrade that was asked for has failed. */
+  #upgradeOver = new AbortController()
 
   /** Lets go of everything. */
   #end(error: FdbError | null): void {
@@ -882,7 +879,7 @@ export class Party {
   }
 
   #onElder(envelope: WireEnvelope): void {
-    const { offer, abort, reject: rejected, registered, statusRequest, upgradeRequest } = envelope
+    const { offer, abort, reject: rejected, registered, statusRequest, upgradeRequest, result } = envelope
     if (offer) {
       this.#offer = { epoch: offer.epoch ?? 0, wayBack: offer.wayBack ?? 0, source: offer.source ?? 0 }
       return
@@ -897,6 +894,13 @@ export class Party {
     }
     if (statusRequest) {
       this.#elder?.link.tell({ status: { json: JSON.stringify(this.status()) } })
+      return
+    }
+    if (result) {
+      // The handoff that the upgrade was for has failed; the daemon has told the operator.
+      const { code, message } = result
+      this.#upgradeOver.abort(new FdbError((code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`, message ?? ''))
+      this.#upgradeOver = new AbortController()
       return
     }
     if (upgradeRequest) {
@@ -935,12 +939,14 @@ export class Party {
 
   /** Daemon hosting: an operator asked the daemon, which asks us. */
   #upgradeFor(argv: readonly string[], timeoutMs: number): void {
-    const link = this.#elder?.link
+    // Not the link that it came by: the answer may be due when the daemon has been come back to.
+    const tell = (body: WireBody) => this.#elder?.link.tell(body)
     const limit = timeoutMs > 0 ? { timeout: timeoutMs } : {}
-    this.upgrade({ argv, progress: step => link?.tell({ progress: step }), ...limit })
-      .then(({ pid, generation }) => link?.tell({ result: { ok: true, pid, generation } }))
+    const { signal } = this.#upgradeOver
+    this.upgrade({ argv, signal, progress: step => tell({ progress: step }), ...limit })
+      .then(({ pid, generation }) => tell({ result: { ok: true, pid, generation } }))
       .catch(({ code, message }) =>
-        link?.tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
+        tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
       )
   }
 
