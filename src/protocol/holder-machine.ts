@@ -466,7 +466,8 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
             effects: [{ type: 'tell', to: id, message: { kind: 'commit', epoch: state.grant } }],
           }
         }
-        if (epoch === state.grant) return onServing(state, id, epoch, rules)
+        if (epoch === state.grant && (role === 'serving' || role === 'frozen'))
+          return onServing(state, id, epoch, rules)
         return {
           state,
           effects: [{ type: 'tell', to: id, message: { kind: 'reinstate', epoch: state.grant } }],

@@ -20,7 +20,7 @@ export type MemberPhase =
   | 'frozen'
   /** Another serves; the listeners are kept, so that this one can be reinstated without binding anything. */
   | 'standby'
-  /** The holder is dead: accepts so that nobody is refused, reads only. */
+  /** The holder is dead, or silent: accepts so that nobody is refused, reads only. */
   | 'orphan'
   /** Listeners closed; the last connections drain. */
   | 'leaving'
@@ -58,6 +58,8 @@ export type MemberEvent =
   | { readonly type: 'sealed' }
   /** `restarted`: the holder is a new process that knows nothing. `sealed`: own segment. */
   | { readonly type: 'reconnected'; readonly restarted: boolean; readonly sealed: boolean }
+  /** Nothing, not even a heartbeat, came from a daemon for longer than it may be silent: it is stopped, or stuck. */
+  | { readonly type: 'silent' }
   /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
   | { readonly type: 'shared'; readonly top: Epoch }
   | { readonly type: 'drained' }
@@ -150,6 +152,8 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
     case 'leave':
       if (state.phase === 'leaving' || state.phase === 'gone') return same(state)
       return state.phase === 'joining' || state.phase === 'ready' ? giveUp(state) : leave(state)
+    case 'silent':
+      return onSilent(state, rules)
     case 'shared':
       return event.top > state.top ? { state: { ...state, top: event.top }, effects: NOTHING } : same(state)
     case 'drained':
@@ -186,7 +190,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: [{ type: 'freeze' }, { type: 'send', message: { kind: 'frozen' } }],
       }
     case 'sealed':
-      if (phase !== 'ready') return same(state)
+      if (phase !== 'ready' && phase !== 'orphan') return same(state)
       return {
         state,
         effects: [
@@ -195,7 +199,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         ],
       }
     case 'commit':
-      if (phase !== 'ready') return same(state)
+      if (phase !== 'ready' && phase !== 'orphan') return same(state)
       if (sealed && (rules.deed || scope === 'member')) {
         // Turned away before it began. Whether to leave or to inherit depends on whether the elder lives.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
@@ -337,15 +341,26 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   }
   if (state.phase === 'ready' || state.phase === 'standby') {
     if (!rules.noSelfPromotion) return settle(down, true)
-    const accepts = state.phase === 'ready' ? rules.joinerAccepts : rules.orphanAccepts
-    if (accepts) {
-      return {
-        state: { ...down, phase: 'orphan', accepting: true },
-        effects: [...(state.accepting ? [] : [{ type: 'accept' } as const])],
-      }
-    }
+    if (mayAccept(state, rules)) return orphan(down)
   }
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
+}
+
+/** A holder that is stopped is as good as dead to those who connect: somebody has to accept. */
+function onSilent(state: MemberState, rules: Rules): MemberStep {
+  return state.scope === 'member' && mayAccept(state, rules) ? orphan(state) : same(state)
+}
+
+function mayAccept({ phase }: MemberState, rules: Rules): boolean {
+  return (phase === 'ready' && rules.joinerAccepts) || (phase === 'standby' && rules.orphanAccepts)
+}
+
+/** Accepts, reads only. */
+function orphan(state: MemberState): MemberStep {
+  return {
+    state: { ...state, phase: 'orphan', accepting: true },
+    effects: state.accepting ? NOTHING : [{ type: 'accept' }],
+  }
 }
 
 /** The elder is dead: serve with everything that was acknowledged anywhere. */
@@ -380,8 +395,7 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
     },
   ]
   let next: MemberState = { ...state, link: 'up' }
-  const accepts = (phase === 'ready' && rules.joinerAccepts) || (phase === 'standby' && rules.orphanAccepts)
-  if (restarted && accepts) {
+  if (restarted && mayAccept(state, rules)) {
     // The new holder does not know yet who serves: until it does, everybody who can, accepts.
     next = { ...next, phase: 'orphan', accepting: true }
     if (!state.accepting) effects.unshift({ type: 'accept' })

@@ -2,10 +2,11 @@
  * The exploration by hand:
  *
  *     tsx test/exploration/main.ts 2p|3p [-n 3] [-w 2] [-c] [--crash 1] [--stop 1] [--cut 1] [--back 1] [--restarts 1]
- *       [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all]
+ *       [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
  *
  * `-c`: a live connection moves too. `--atomic`: the effects of one step happen all at once. `--each`: switch each
- * rule off alone, stop at the first violation. `--all`: go on after a violation.
+ * rule off alone, stop at the first violation. `--all`: go on after a violation. `--ends`: check that from every
+ * state one can be reached where nothing more has to happen.
  */
 import { parseArgs } from 'node:util'
 import { RULES, type Rules } from '../../src/protocol/rules.js'
@@ -31,6 +32,7 @@ const { values, positionals } = parseArgs({
     off: { type: 'string' },
     each: { type: 'boolean' },
     all: { type: 'boolean' },
+    ends: { type: 'boolean' },
     max: { type: 'string' },
   },
 })
@@ -54,6 +56,7 @@ const run = (off: readonly string[], title: string): void => {
   const report = explore(new World(bounds, rules), {
     states: number(values.max, 3_000_000),
     violations: values.all ? 12 : 1,
+    ends: values.ends ?? false,
   })
   console.log(line(title, report))
 }

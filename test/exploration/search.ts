@@ -1,3 +1,4 @@
+import { firstWithoutEnd, Pairs } from './ends.js'
 import { MUST, RESUME, type World } from './world.js'
 
 export interface Violation {
@@ -20,6 +21,8 @@ export interface Limits {
   readonly states: number
   /** Stop when this many kinds of violation were found. */
   readonly violations: number
+  /** Check too that from everywhere a state can be reached where nothing more has to happen (costs memory). */
+  readonly ends?: boolean
 }
 
 const PAGE = 1 << 14
@@ -64,14 +67,14 @@ export function explore(world: World, limits: Limits): Report {
     }
     table = larger
   }
-  const add = (words: Uint32Array, parent: number): void => {
+  const add = (words: Uint32Array, parent: number): number => {
     if (count * 2 > table.length) grow()
     const mask = table.length - 1
     let slot = hash(words, 0) & mask
     for (;;) {
       const index = table[slot]!
       if (index < 0) break
-      if (equal(index, words)) return
+      if (equal(index, words)) return index
       slot = (slot + 1) & mask
     }
     if (count === parents.length) {
@@ -82,7 +85,8 @@ export function explore(world: World, limits: Limits): Report {
     if (count >> 14 === pages.length) pages.push(new Uint32Array(PAGE * width))
     pages[count >> 14]!.set(words, (count & (PAGE - 1)) * width)
     parents[count] = parent
-    table[slot] = count++
+    table[slot] = count
+    return count++
   }
   const row = (index: number): Uint32Array => {
     const at = (index & (PAGE - 1)) * width
@@ -116,12 +120,18 @@ export function explore(world: World, limits: Limits): Report {
   let musts = 0
   let resumes = 0
   const faulty: string[] = []
+  const edges = new Pairs()
+  const ends: number[] = []
   const onSuccessor = (kind: number): void => {
     transitions++
     if (kind === MUST) musts++
     else if (kind === RESUME) resumes++
-    if (world.violation !== null) faulty.push(world.violation)
-    else add(world.words, index)
+    if (world.violation !== null) {
+      faulty.push(world.violation)
+      return
+    }
+    const next = add(world.words, index)
+    if (kind === MUST && limits.ends) edges.push(index, next)
   }
   for (; index < count; index++) {
     if (index === levelEnd) {
@@ -142,6 +152,7 @@ export function explore(world: World, limits: Limits): Report {
       }
       faulty.length = 0
     }
+    if (limits.ends && (musts === 0 || world.cramped)) ends.push(index)
     if (musts === 0) {
       world.look(row(index))
       const what = world.atRest(resumes > 0)
@@ -149,11 +160,16 @@ export function explore(world: World, limits: Limits): Report {
     }
     if (violations.size >= limits.violations || count >= limits.states) break
   }
+  const exhausted = index >= count
+  if (limits.ends && exhausted) {
+    const lost = firstWithoutEnd(count, edges, ends)
+    if (lost >= 0) record('never comes to rest: whatever happens, something more has to', lost)
+  }
   return {
     states: count,
     transitions,
     depth,
-    exhausted: index >= count,
+    exhausted,
     seconds: (performance.now() - started) / 1000,
     violations: [...violations.values()],
   }

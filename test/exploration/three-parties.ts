@@ -181,9 +181,6 @@ export class ThreeParties extends World {
     }
   }
   protected onExit(): void {}
-  protected override stoppable(p: number): boolean {
-    return p !== this.d
-  }
   protected override perform(p: number, effect: Effect): void {
     if (effect.effect.type === 'failed' && effect.effect.phase === 'freezing' && this.blocked) {
       this.bad('a stopped incumbent blocks the upgrade: the deadline of Freeze ends the handoff')
@@ -305,7 +302,14 @@ export class ThreeParties extends World {
     }
     const status = this.get(d, STATUS)
     const sealed = this.isSealedFor(m, before.epoch)
-    if (this.has(m, JUDGING) && status === RUNNING && !this.has(m, STALE)) {
+    if (status === STOPPED)
+      this.offer(
+        m,
+        this.id('silent', () => ({ type: 'silent' })),
+        MUST,
+        'D is silent',
+      )
+    if (this.has(m, JUDGING) && (status === RUNNING || status === STOPPED) && !this.has(m, STALE)) {
       this.clear(m, JUDGING)
       this.deliver(
         m,

@@ -115,7 +115,7 @@ export abstract class World {
   protected readonly moreAt: number
   private emit: (kind: Kind, name: string) => void = () => {}
   /** A transition was left out because no segment was left: the state is not at rest. */
-  protected cramped = false
+  cramped = false
   /** The listeners are closed by order of somebody who knew that another serves. */
   protected ordered = false
 
@@ -470,7 +470,7 @@ export abstract class World {
       this.done(FAULT, `${name} SIGKILL`)
     }
     if (status !== RUNNING) return false
-    if (t[STOP]! > 0 && this.stoppable(p)) {
+    if (t[STOP]! > 0) {
       t[STOP]!--
       this.put(p, STATUS, STOPPED)
       this.done(FAULT, `${name} SIGSTOP`)
@@ -485,10 +485,6 @@ export abstract class World {
   }
 
   protected onKill(_p: number): void {}
-  protected stoppable(_p: number): boolean {
-    return true
-  }
-
   private clients(p: number, name: string): void {
     const pen = this.get(p, PEN)
     const data = this.get(p, DATA)
