@@ -1,0 +1,101 @@
+import { describe, expect, it } from 'vitest'
+import type { App } from '../processes/app.js'
+import { openFds, type ServiceStatus, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const ROUNDS = 20
+/** After so many it must have come to its size. */
+const A_FEW = 4
+
+interface Size {
+  readonly segments: number
+  readonly logBytes: number
+  readonly fds: string[]
+  readonly memberFds: string[]
+}
+
+async function open(): Promise<{ scene: Scene; daemon: App }> {
+  const upgrade = { probation: 0, heartbeat: 20 }
+  const scene = Scene.open({
+    hosting: 'daemon',
+    routes: 500,
+    upgrade,
+    hold: ['memfd'],
+    listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${await freePort()}` }],
+  })
+  return { scene, daemon: await startDaemon(scene, { upgrade }) }
+}
+
+/** Once the member has merged what was sealed, and nobody else is there. */
+async function sizeOf(scene: Scene, daemon: App, member: App): Promise<Size> {
+  const settled = ({ pid, phase, segments, draining, blockedBy, state }: ServiceStatus) =>
+    pid === member.pid &&
+    phase === 'idle' &&
+    segments <= 3 &&
+    draining.length === 0 &&
+    blockedBy.length === 0 &&
+    state.segments <= 2
+  const { segments, logBytes } = await serviceWhere(scene, 'the state is compacted', settled)
+  // The connection of this very question may still be closing.
+  let [fds, before] = [openFds(daemon.pid), ['']]
+  await until('the descriptors rest', () => {
+    before = fds
+    fds = openFds(daemon.pid)
+    return fds.join() === before.join()
+  })
+  return { segments, logBytes, fds, memberFds: openFds(member.pid) }
+}
+
+/** The same keys each time, so that the state does not grow. */
+async function write(member: App): Promise<void> {
+  for (let i = 0; i < 20; i++)
+    await member.order('put', { key: `written-${i}`, value: { item: `by ${member.pid % 10}` } })
+}
+
+describe('what the daemon holds', () => {
+  it(`is the same after ${ROUNDS} upgrades as after ${A_FEW}`, { timeout: 60_000 }, async () => {
+    const { scene, daemon } = await open()
+    let member = await scene.serve()
+    const sizes: Size[] = []
+    for (let round = 1; round <= ROUNDS; round++) {
+      await write(member)
+      const old = member
+      member = await scene.serve()
+      await old.end()
+      if (round >= A_FEW) sizes.push(await sizeOf(scene, daemon, member))
+    }
+    expectSame(sizes)
+    expect((await serviceStatus(scene)).state.entries).toBe(520)
+  })
+
+  it(`is the same after ${ROUNDS} kills as after ${A_FEW}`, { timeout: 60_000 }, async () => {
+    const { scene, daemon } = await open()
+    let member = await scene.serve()
+    const sizes: Size[] = []
+    for (let round = 1; round <= ROUNDS; round++) {
+      await write(member)
+      await member.kill()
+      member = await scene.serve()
+      if (round >= A_FEW) sizes.push(await sizeOf(scene, daemon, member))
+    }
+    expectSame(sizes)
+    expect((await serviceStatus(scene)).state.entries).toBe(520)
+  })
+})
+
+function expectSame(sizes: readonly Size[]): void {
+  const [early, last] = [sizes[0]!, sizes.at(-1)!]
+  expect(names(last.fds)).toEqual(names(early.fds))
+  expect(names(last.memberFds)).toEqual(names(early.memberFds))
+  expect(last.segments).toBe(early.segments)
+  // Epochs and sequence numbers take a byte more when they grow.
+  expect(last.logBytes).toBeLessThan(early.logBytes * 1.02 + 64)
+}
+
+/** Without what differs from one generation to the next. */
+function names(fds: readonly string[]): string[] {
+  return fds
+    .map(fd => fd.replace(/^memfd:fdb-state-\d+/, 'memfd:fdb-state').replace(/\/app\d+\./, '/app.'))
+    .sort()
+}

@@ -1,0 +1,123 @@
+import { describe, expect, it } from 'vitest'
+import { spawnLoad } from '../../bench/load/remote.mjs'
+import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { ask } from '../processes/operator.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const NO_LOSS = { refused: 0, reset: 0, dropped: 0, raced: 0, truncated: 0, wrong: 0 }
+const UPGRADE = { probation: 300, heartbeat: 50 }
+
+async function open(config: object = {}): Promise<{ scene: Scene; port: number }> {
+  const port = await freePort()
+  const scene = Scene.open({
+    hosting: 'daemon',
+    upgrade: UPGRADE,
+    listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    ...config,
+  })
+  return { scene, port }
+}
+
+/** As `fd-broker upgrade` does. */
+function requestUpgrade(control: string, order: { argv?: string[]; service?: string } = {}) {
+  const steps: string[] = []
+  return ask(
+    control,
+    { upgradeRequest: { argv: [], timeoutMs: 20_000, ...order } },
+    ({ progress, result }) => {
+      if (progress) steps.push(progress.phase ?? '')
+      return result ? { ...result, ok: result.ok ?? false, steps } : undefined
+    },
+    25_000,
+  )
+}
+
+describe('upgrades of a member through the daemon', () => {
+  it('lose no request under load, and list the old one while it drains', { timeout: 60_000 }, async () => {
+    const { scene, port } = await open({ routes: 1_000 })
+    await startDaemon(scene, { upgrade: UPGRADE })
+    let old = await scene.serve()
+    const { serviceStartedAt } = await serviceStatus(scene)
+    const load = spawnLoad({ target: `http://127.0.0.1:${port}`, rate: 600, routes: 1_000, every: 50 })
+    try {
+      await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 200)
+      for (let upgrade = 1; upgrade <= 2; upgrade++) {
+        await load.mark(`upgrade ${upgrade}`)
+        const next = await scene.serve()
+        await until('clients are answered by the new one', () =>
+          Object.keys(load.snapshot()?.phase.generations ?? {}).includes(`${upgrade + 1}/${next.pid}`),
+        )
+        const during = await serviceWhere(scene, 'the old one drains', ({ draining }) => draining.length > 0)
+        expect(during).toMatchObject({
+          pid: next.pid,
+          generation: upgrade + 1,
+          draining: [{ pid: old.pid, generation: upgrade }],
+        })
+        await old.end(20_000)
+        expect(old.find('ended')).toMatchObject({ why: 'replaced' })
+        expect(next.find('serving')!.at).toBeLessThan(old.find('retiring')!.at)
+        old = next
+      }
+      const { total, incidents } = await load.stop()
+      expect({ counts: total.counts, incidents }).toMatchObject({ counts: NO_LOSS })
+      expect(total.answered).toBeGreaterThan(1_000)
+    } finally {
+      load.kill()
+    }
+    const after = await serviceWhere(
+      scene,
+      'nobody drains',
+      ({ draining, phase }) => draining.length === 0 && phase === 'idle',
+    )
+    expect(after).toMatchObject({
+      generation: 3,
+      pid: old.pid,
+      serviceStartedAt,
+      lastFailure: null,
+      blockedBy: [],
+    })
+  })
+
+  it('are done by the member itself when an operator asks the daemon', async () => {
+    const { scene } = await open()
+    await startDaemon(scene, { upgrade: UPGRADE })
+    const first = await scene.serve()
+    const answer = await requestUpgrade(scene.control)
+    expect(answer).toMatchObject({ ok: true, generation: 2 })
+    expect(answer.steps).toContain('started')
+    expect(await serviceStatus(scene)).toMatchObject({ pid: answer.pid, generation: 2 })
+    await first.end()
+    expect(await requestUpgrade(scene.control, { service: 'shop' })).toMatchObject({
+      ok: true,
+      generation: 3,
+    })
+  })
+
+  it('say why they failed, at once, and can be tried again', async () => {
+    const { scene } = await open()
+    await startDaemon(scene, { upgrade: { ...UPGRADE, ready: 1_000 } })
+    const first = await scene.serve()
+    const stuck = [process.execPath, '-e', STUCK.replace('CONTROL', scene.control)]
+    const answer = await requestUpgrade(scene.control, { argv: stuck })
+    expect(answer).toMatchObject({ ok: false, code: 'ERR_FDB_DEADLINE' })
+    const status = await serviceStatus(scene)
+    expect(status).toMatchObject({
+      pid: first.pid,
+      lastFailure: { code: 'ERR_FDB_DEADLINE', phase: 'offering' },
+    })
+    for (const pid of status.blockedBy) process.kill(pid, 'SIGKILL')
+    await serviceWhere(scene, 'the stuck one is gone', ({ blockedBy }) => blockedBy.length === 0)
+    expect(await requestUpgrade(scene.control)).toMatchObject({ ok: true, generation: 2 })
+    expect(await requestUpgrade(scene.control, { service: 'shoe' })).toMatchObject({
+      ok: false,
+      code: 'ERR_FDB_SERVICE',
+    })
+  })
+})
+
+/** Joins, then stops for good. */
+const STUCK = `import('fd-broker').then(async ({ join }) => {
+  await join({ service: 'shop', control: 'CONTROL', hosting: 'daemon' })
+  process.kill(process.pid, 'SIGSTOP')
+})`
