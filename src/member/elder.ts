@@ -123,7 +123,8 @@ export class Elder {
     message(envelope: WireEnvelope): void
     bundle(items: BundleItem[]): void
     broken(error: FdbError): void
-    lost(): void
+    /** `error`: why, when it was not just closed. */
+    lost(error: FdbError | null): void
     died(): void
   }): void {
     const linkHandler: LinkHandler = {
@@ -133,7 +134,7 @@ export class Elder {
       },
       bundle: items => handler.bundle(items),
       broken: error => handler.broken(error),
-      end: () => handler.lost(),
+      end: error => handler.lost(error),
     }
     this.link.start(linkHandler)
     this.link.channel.resume()

@@ -870,7 +870,8 @@ export class Party {
         this.#reason ??= error
         this.refuse(error)
       },
-      lost: () => {
+      lost: error => {
+        if (error !== null) this.#reason ??= error
         this.#step({ type: 'lost' })
         this.#watchSeal()
       },
