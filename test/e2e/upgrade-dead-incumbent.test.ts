@@ -77,15 +77,14 @@ describe('an incumbent that is killed', () => {
     })
   }
 
-  it('after its successor has said that it is ready: that one serves', async () => {
+  it('with the word of its successor unread that it is ready: that one serves', async () => {
     const { scene, url, first } = await stage()
+    const heir = await scene.start({ readyDelay: 300 })
+    await heir.says('listener')
     first.signal('SIGSTOP')
-    const early = await scene.start()
-    first.signal('SIGCONT')
-    await early.says('joined')
-    await early.serving()
+    await until('it is ready', async () => (await heir.order('phase')) === 'ready')
     await first.kill()
-    await expectHeir(scene, url, early, ['early'])
+    await expectHeir(scene, url, heir, ['early'])
   })
 
   it('in probation, after its successor has acknowledged changes: nothing of them is lost', async () => {
