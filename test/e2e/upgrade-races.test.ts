@@ -1,0 +1,145 @@
+import { describe, expect, it } from 'vitest'
+import type { App } from '../processes/app.js'
+import { ask, whoServes } from '../processes/client.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
+
+describe('several processes at once', () => {
+  it('two started together, 20 times: one is the first, the other its successor', {
+    timeout: 40_000,
+  }, async () => {
+    for (let round = 1; round <= 20; round++) {
+      const scene = Scene.open({ upgrade: TIMES })
+      const both = await Promise.all([scene.start(), scene.start()])
+      const joined = await Promise.all(both.map(app => app.says('joined')))
+      expect(joined.map(({ generation }) => generation).sort()).toEqual([1, 2])
+      expect(joined.map(({ first }) => first).sort()).toEqual([false, true])
+      const [older, newer] = joined[0]!.first ? both : [both[1]!, both[0]!]
+      await newer!.serving()
+      await older!.end()
+      expect(older!.find('ended')).toMatchObject({ why: 'replaced' })
+      expect(await scene.status()).toMatchObject({ pid: newer!.pid, generation: 2 })
+      await scene.close()
+    }
+  })
+
+  it('a third while one is joining: busy, retryable, and named', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const first = await scene.serve()
+    const second = await scene.start({ readyDelay: 1_000 })
+    await second.says('joined')
+    const third = await scene.start()
+    expect(await third.failure()).toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      retryable: true,
+      message: expect.stringContaining(`${second.pid}`),
+    })
+    await third.end()
+    await second.serving()
+    await first.end()
+    expect(await scene.status()).toMatchObject({ pid: second.pid, generation: 2, lastFailure: null })
+  })
+
+  it('one that arrives in probation makes it end early: both handoffs succeed', async () => {
+    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000 } })
+    const first = await scene.serve()
+    const second = await scene.serve()
+    await first.says('retiring')
+    const begun = performance.now()
+    const third = await scene.serve()
+    expect(performance.now() - begun).toBeLessThan(5_000)
+    await first.end()
+    expect(first.find('ended')).toMatchObject({ why: 'replaced' })
+    await second.says('retiring')
+    expect(await scene.status()).toMatchObject({ pid: third.pid, generation: 3 })
+  })
+
+  it('five that arrive at once: all but one are refused as busy, and the service goes on', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const first = await scene.serve({ routes: 10 })
+    const five = await Promise.all(Array.from({ length: 5 }, () => scene.start({ readyDelay: 700 })))
+    const outcome = (app: App) => app.find('serving') ?? app.find('failed')
+    const outcomes = await Promise.all(
+      five.map(app =>
+        until(
+          'it has an outcome',
+          () => outcome(app),
+          10_000,
+          () => app.output,
+        ),
+      ),
+    )
+    const failed = outcomes.filter(({ say }) => say === 'failed')
+    expect(failed.every(({ code, retryable }) => code === 'ERR_FDB_BUSY' && retryable)).toBe(true)
+    expect(failed.length).toBeLessThan(5)
+    await first.end()
+    const { generation, pid } = await scene.statusWhere('all is quiet', ({ phase }) => phase === 'idle')
+    expect(generation).toBe(6 - failed.length)
+    expect(five.map(app => app.pid)).toContain(pid)
+  })
+})
+
+describe('older generations that still drain', () => {
+  it('three of them, each with a stream: a further upgrade works, and status lists them with their connections', async () => {
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const scene = Scene.open({
+      upgrade: TIMES,
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const old: App[] = []
+    const streams = []
+    let current = await scene.serve()
+    for (let generation = 1; generation <= 3; generation++) {
+      const some = Array.from({ length: generation }, () => ask(`${url}/stream?lines=60`))
+      expect(await Promise.all(some.map(stream => stream.head))).toEqual(some.map(() => 200))
+      streams.push(...some)
+      old.push(current)
+      current = await scene.serve()
+      expect(await whoServes(url)).toBe(current.pid)
+    }
+    const { draining } = await scene.statusWhere(
+      'all three are listed',
+      status => status.draining.length === 3 && status.draining.every(({ connections }) => connections > 0),
+    )
+    expect(draining.map(({ pid, generation, connections }) => ({ pid, generation, connections }))).toEqual(
+      old.map(({ pid }, i) => ({ pid, generation: i + 1, connections: i + 1 })),
+    )
+    const next = await scene.serve()
+    await current.end()
+    expect(await whoServes(url)).toBe(next.pid)
+    const again = await scene.statusWhere(
+      'they report to the new one',
+      status => status.draining.length === 3,
+    )
+    expect(again).toMatchObject({ pid: next.pid, generation: 5 })
+    for (const { body } of await Promise.all(streams.map(stream => stream.answer))) {
+      expect(body.trimEnd().split('\n')).toHaveLength(60)
+    }
+    for (const app of old) await app.end()
+    await scene.statusWhere('none is left', status => status.draining.length === 0)
+  })
+
+  it('that never ends is cut at its limit, and the process leaves', async () => {
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const scene = Scene.open({
+      upgrade: TIMES,
+      drain: { timeout: 500 },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const first = await scene.serve()
+    const endless = ask(`${url}/stream?lines=100000`)
+    expect(await endless.head).toBe(200)
+    await scene.serve()
+    await first.end(5_000)
+    expect(first.find('ended')).toMatchObject({ why: 'replaced' })
+    await expect(endless.answer).rejects.toThrow()
+    expect(first.said.find(({ message }) => /did not end in time/.test(message))).toMatchObject({
+      busy: 1,
+      idle: 0,
+    })
+  })
+})
