@@ -193,6 +193,9 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       return unbind(state, from)
     case 'back':
       return onBack(state, from, message, rules)
+    default:
+      // Of a later version.
+      return same(state)
   }
 }
 

@@ -238,6 +238,9 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       if (phase === 'joining' || phase === 'ready') return giveUp(state)
       if (scope === 'member' && phase !== 'leaving' && phase !== 'gone') return leave(state)
       return same(state)
+    default:
+      // Of a later version.
+      return same(state)
   }
 }
 

@@ -6,7 +6,8 @@
  * whose absence nothing detects would be a superstition.
  *
  * Rules marked *resource* say what the drivers share with whom; the exploration's model of the kernel honours
- * them. Rules marked *policy* choose between outcomes that are both sound.
+ * them. Rules marked *policy* choose between outcomes that are both sound. `test/exploration/needed.ts` says for
+ * each in which world its absence is caught: two parties (`sealFirst` to `promote`), or three (`forceSeal` on).
  */
 export interface Rules {
   /** S(e) is sealed before Commit leaves; else two processes write for a moment. */
@@ -45,7 +46,7 @@ export interface Rules {
   readonly spare: boolean
   /** Nobody is told to stop before the other has said Serving for the current grant. */
   readonly ackBack: boolean
-  /** Turn away from one member only if the other is connected; else nobody is left. */
+  /** *policy* Turn away from one member only if the other is connected; else writes wait for the deadline of the way back. */
   readonly needOther: boolean
   /** A member that lost its channel to a living holder connects again and asks where it stands. */
   readonly retryReturn: boolean

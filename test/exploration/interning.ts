@@ -24,8 +24,8 @@ export class Interner<T> {
     return this.#values[id]!
   }
 
-  get size(): number {
-    return this.#values.length
+  values(): readonly T[] {
+    return this.#values
   }
 }
 

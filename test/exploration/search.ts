@@ -21,6 +21,8 @@ export interface Limits {
   readonly states: number
   /** Stop when this many kinds of violation were found. */
   readonly violations: number
+  /** Go on until one of this kind was found. */
+  readonly wanted?: RegExp
   /** Check too that from everywhere a state can be reached where nothing more has to happen (costs memory). */
   readonly ends?: boolean
 }
@@ -107,10 +109,16 @@ export function explore(world: World, limits: Limits): Report {
   }
   const record = (what: string, index: number, last?: string): void => {
     const kind = what.replace(/:.*/, '').replace(/\d/g, '')
-    if (violations.has(kind)) return
+    if (violations.has(kind) || enough()) return
     const trace = traceTo(index)
     if (last !== undefined) trace.push(last)
     violations.set(kind, { what, trace })
+  }
+
+  const enough = (): boolean => {
+    const { wanted } = limits
+    if (wanted === undefined) return violations.size >= limits.violations
+    return [...violations.values()].some(({ what }) => wanted.test(what))
   }
 
   world.begin()
@@ -158,7 +166,7 @@ export function explore(world: World, limits: Limits): Report {
       const what = world.atRest(resumes > 0)
       if (what !== null) record(what, index)
     }
-    if (violations.size >= limits.violations || count >= limits.states) break
+    if (enough() || count >= limits.states) break
   }
   const exhausted = index >= count
   if (limits.ends && exhausted) {

@@ -28,7 +28,6 @@ import {
   ACKED,
   BACK,
   CHOICE,
-  CRASH,
   DATA,
   DEAD,
   DOWN,
@@ -36,7 +35,6 @@ import {
   type Effect,
   ENDS,
   EXITED,
-  FAULT,
   HELD,
   JUDGING,
   KILLED,
@@ -113,6 +111,12 @@ export class ThreeParties extends World {
     this.set(this.d, LISTENERS)
   }
 
+  protected phases(): string[] {
+    return [
+      ...this.members.states.values().map(({ phase }) => `member ${phase}`),
+      ...this.daemon.states.values().map(({ phase }) => `holder ${phase}`),
+    ]
+  }
   protected name(p: number): string {
     return p === this.d ? 'D' : `M${p}`
   }
@@ -580,6 +584,3 @@ export class ThreeParties extends World {
     return live > 1 ? 'two members serve at rest' : null
   }
 }
-
-void CRASH
-void FAULT

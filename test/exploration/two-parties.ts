@@ -9,12 +9,7 @@ import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
 import type { HolderEvent } from '../../src/protocol/holder-machine.js'
 import { initialHolder } from '../../src/protocol/holder-machine.js'
-import {
-  firstMember,
-  initialMember,
-  type MemberEvent,
-  stepMember,
-} from '../../src/protocol/member-machine.js'
+import { firstMember, initialMember, type MemberEvent } from '../../src/protocol/member-machine.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
@@ -97,6 +92,14 @@ export class TwoParties extends World {
     this.connection?.start()
   }
 
+  protected phases(): string[] {
+    return this.machine.states
+      .values()
+      .flatMap(({ member, holder }) => [
+        `member ${member.phase}`,
+        ...(holder === null ? [] : [`holder ${holder.phase}`]),
+      ])
+  }
   protected name(p: number): string {
     return `P${p}`
   }
@@ -511,5 +514,3 @@ export class TwoParties extends World {
     return this.connection?.rest() ?? null
   }
 }
-
-void stepMember

@@ -137,6 +137,15 @@ export abstract class World {
     this.from = this.t
   }
 
+  /** Phases that a process was in, messages sent, effects carried out. */
+  visited(): Set<string> {
+    const names = new Set(this.phases())
+    for (const parcel of this.parcels.values()) names.add(`message ${parcel.message.kind}`)
+    for (const { effect } of this.effects.values()) names.add(`effect ${effect.type}`)
+    return names
+  }
+  protected abstract phases(): string[]
+
   protected abstract start(): void
   protected abstract expand(): void
   /** What must hold in every state. */

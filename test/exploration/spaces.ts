@@ -1,0 +1,54 @@
+import type { Rules } from '../../src/protocol/rules.js'
+import { BOUNDS, type Bounds } from './bounds.js'
+import { ThreeParties } from './three-parties.js'
+import { TwoParties } from './two-parties.js'
+import type { World } from './world.js'
+
+/** What is explored, each to its end. */
+export interface Space {
+  readonly name: string
+  readonly parties: 2 | 3
+  readonly bounds: Bounds
+}
+
+export function worldOf(space: Pick<Space, 'parties' | 'bounds'>, rules: Rules): World {
+  return space.parties === 2 ? new TwoParties(space.bounds, rules) : new ThreeParties(space.bounds, rules)
+}
+
+function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {
+  return { name, parties, bounds: { ...BOUNDS, ...bounds } }
+}
+
+/** On every change: a minute on two slow cores. */
+export const ALWAYS: readonly Space[] = [
+  space('two parties, chain of 3, steps whole', 2, { processes: 3, atomic: true }),
+  space('two parties, a connection moves, effect by effect', 2, { connection: true }),
+  space('two parties, each fault twice, effect by effect', 2, { crash: 2, stop: 2, cut: 2 }),
+  space('three parties, kill and stop, effect by effect', 3, { segments: 5, cut: 0 }),
+  space('three parties, two kills and a stop, effect by effect', 3, { segments: 5, crash: 2, cut: 0 }),
+  space('three parties, kill, stop and cut, steps whole', 3, { segments: 5, atomic: true }),
+  space('three parties, two upgrades and a kill, steps whole', 3, {
+    processes: 3,
+    segments: 5,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+]
+
+/** By hand (FDB_EXPLORE=long): some minutes, some gigabytes. */
+export const LONG: readonly Space[] = [
+  space('two parties, chain of 3, effect by effect', 2, { processes: 3 }),
+  space('two parties, two changes, a connection moves, effect by effect', 2, { writes: 2, connection: true }),
+  space('two parties, chain of 3, two cuts, steps whole', 2, { processes: 3, cut: 2, atomic: true }),
+  space('three parties, cut and kill, effect by effect', 3, { segments: 5, stop: 0 }),
+  space('three parties, kill, stop and cut, 7 segments, steps whole', 3, { segments: 7, atomic: true }),
+  space('three parties, two kills, stop and cut, steps whole', 3, { segments: 5, crash: 2, atomic: true }),
+  space('three parties, two upgrades and a cut, steps whole', 3, {
+    processes: 3,
+    segments: 5,
+    stop: 0,
+    crash: 0,
+    atomic: true,
+  }),
+]

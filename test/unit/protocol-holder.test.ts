@@ -1,0 +1,218 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { NOBODY, type ToHolder } from '../../src/protocol/conversation.js'
+import {
+  type HolderEvent,
+  type HolderState,
+  initialHolder,
+  restartedHolder,
+  stepHolder,
+} from '../../src/protocol/holder-machine.js'
+
+const OWNER = 0
+const JOINER = 1
+
+const says = (from: number, message: ToHolder): HolderEvent => ({ type: 'message', from, message })
+
+function after(
+  events: readonly HolderEvent[],
+  state: HolderState = initialHolder('member', OWNER, 0),
+): HolderState {
+  return events.reduce((before, event) => stepHolder(before, event).state, state)
+}
+
+/** Effects in a form that reads like the conversation. */
+function effects(state: HolderState, event: HolderEvent): string[] {
+  return stepHolder(state, event).effects.map(effect => {
+    switch (effect.type) {
+      case 'tell':
+        return `tell ${effect.to} ${effect.message.kind}${'epoch' in effect.message ? ` ${effect.message.epoch}` : ''}`
+      case 'seal':
+        return `seal ${effect.from}..${effect.below - 1}`
+      case 'make':
+        return `make ${effect.epochs.join(' ')}`
+      case 'mark':
+        return `mark ${effect.epoch}`
+      case 'refuse':
+        return `refuse ${effect.id}: ${effect.because}`
+      default:
+        return `failed ${effect.id} in ${effect.phase}`
+    }
+  })
+}
+
+const join: HolderEvent = { type: 'join', id: JOINER }
+const upTo = {
+  freezing: [join, says(JOINER, { kind: 'ready' })],
+  committing: [
+    join,
+    says(JOINER, { kind: 'ready' }),
+    says(OWNER, { kind: 'frozen' }),
+    says(JOINER, { kind: 'prepared' }),
+  ],
+  probation: [
+    join,
+    says(JOINER, { kind: 'ready' }),
+    says(OWNER, { kind: 'frozen' }),
+    says(JOINER, { kind: 'prepared' }),
+    says(JOINER, { kind: 'serving', epoch: 1 }),
+  ],
+} satisfies Record<string, HolderEvent[]>
+
+describe('the holder, when all goes well', () => {
+  it('makes both segments before the Offer that names them', () => {
+    expect(effects(after([]), join)).toEqual(['make 1 2', 'tell 1 offer 1'])
+  })
+
+  it('seals the owner before the joiner is told to read its tail, and long before Commit', () => {
+    expect(effects(after(upTo.freezing), says(OWNER, { kind: 'frozen' }))).toEqual([
+      'seal 0..0',
+      'tell 1 sealed',
+    ])
+    expect(after(upTo.committing).phase).toBe('committing')
+  })
+
+  it('retires the owner only when the other says that it serves', () => {
+    expect(effects(after(upTo.committing), says(JOINER, { kind: 'serving', epoch: 1 }))).toEqual([
+      'tell 0 retire',
+    ])
+  })
+
+  it('releases the elder and is ready for the next when the elder is gone', () => {
+    const released = after([...upTo.probation, { type: 'healthy' }])
+    expect(effects(released, { type: 'join', id: 2 })).toEqual(['refuse 2: bound'])
+    expect(effects(after([says(OWNER, { kind: 'gone' })], released), { type: 'join', id: 2 })).toEqual([
+      'make 3 4',
+      'tell 2 offer 3',
+    ])
+  })
+})
+
+describe('the holder, when something fails', () => {
+  it('seals the segment of a joiner that gives up before Commit and leaves the owner alone', () => {
+    expect(effects(after([join]), says(JOINER, { kind: 'abort' }))).toEqual([
+      'failed 1 in offering',
+      'seal 1..1',
+      'seal 2..2',
+      'tell 1 abort',
+    ])
+  })
+
+  it('gives a frozen owner its way back before it turns to the joiner', () => {
+    expect(effects(after(upTo.freezing), { type: 'lost', id: JOINER })).toEqual([
+      'failed 1 in freezing',
+      'seal 0..1',
+      'tell 0 reinstate 2',
+    ])
+  })
+
+  it('seals an owner that does not say Frozen', () => {
+    expect(effects(after(upTo.freezing), { type: 'deadline' })).toEqual(['seal 0..0', 'tell 1 sealed'])
+  })
+
+  it('on the way back lets the elder accept first, seals then, and fences only after the other has said Serving', () => {
+    const probation = after(upTo.probation)
+    expect(effects(probation, { type: 'unhealthy' })).toEqual([
+      'failed 1 in probation',
+      'tell 0 resume',
+      'seal 0..1',
+      'tell 0 reinstate 2',
+    ])
+    const returning = after([{ type: 'unhealthy' }], probation)
+    expect(effects(returning, says(OWNER, { kind: 'serving', epoch: 2 }))).toEqual(['tell 1 fenced'])
+  })
+
+  it('gives the right to the other when the one that was to come back stays silent', () => {
+    const returning = after([...upTo.probation, { type: 'unhealthy' }])
+    expect(effects(returning, { type: 'deadline' })).toEqual(['make 3 4', 'seal 0..2', 'tell 1 reinstate 3'])
+  })
+
+  it('ignores Serving for a grant that is not current', () => {
+    const committing = after(upTo.committing)
+    for (const epoch of [0, 2, 7]) {
+      expect(stepHolder(committing, says(JOINER, { kind: 'serving', epoch })).state).toBe(committing)
+    }
+    expect(stepHolder(committing, says(OWNER, { kind: 'serving', epoch: 1 })).state).toBe(committing)
+  })
+
+  it('refuses a second joiner as busy, and any while the owner has no channel', () => {
+    expect(effects(after([join]), { type: 'join', id: 2 })).toEqual(['refuse 2: busy'])
+    expect(effects(after([{ type: 'lost', id: OWNER }]), join)).toEqual(['refuse 1: busy'])
+  })
+
+  it('names a writer after a restart when all are back, in a segment above all that exist', () => {
+    const rebuilding = after(
+      [
+        says(0, { kind: 'back', role: 'standby', epoch: 0, sealed: true, top: 4 }),
+        says(1, { kind: 'back', role: 'serving', epoch: 1, sealed: false, top: 2 }),
+      ],
+      restartedHolder(),
+    )
+    expect(effects(rebuilding, { type: 'rebuilt' })).toEqual(['make 5', 'seal 0..4', 'tell 1 reinstate 5'])
+  })
+})
+
+describe('the holder, whatever it hears', () => {
+  const id = fc.integer({ min: NOBODY, max: 3 })
+  const epoch = fc.integer({ min: -1, max: 9 })
+  const message: fc.Arbitrary<ToHolder> = fc.oneof(
+    fc
+      .constantFrom<ToHolder['kind']>('ready', 'frozen', 'prepared', 'abort', 'gone')
+      .map(kind => ({ kind }) as ToHolder),
+    epoch.map(e => ({ kind: 'serving', epoch: e }) as const),
+    fc.record({
+      kind: fc.constant('back' as const),
+      role: fc.constantFrom(
+        'ready' as const,
+        'serving' as const,
+        'frozen' as const,
+        'standby' as const,
+        'orphan' as const,
+      ),
+      epoch,
+      sealed: fc.boolean(),
+    }),
+    // Of a later version.
+    fc.string().map(kind => ({ kind: `x-${kind}` }) as unknown as ToHolder),
+  )
+  const event: fc.Arbitrary<HolderEvent> = fc.oneof(
+    id.map(i => ({ type: 'join', id: i }) as const),
+    fc.record({ type: fc.constant('message' as const), from: id, message }),
+    id.map(i => ({ type: 'lost', id: i }) as const),
+    id.map(i => ({ type: 'dead', id: i }) as const),
+    fc
+      .constantFrom('deadline' as const, 'unhealthy' as const, 'healthy' as const, 'rebuilt' as const)
+      .map(type => ({ type })),
+  )
+
+  it('never makes an epoch twice, never throws, never changes a state in place', () => {
+    fc.assert(
+      fc.property(fc.array(event, { maxLength: 60 }), fc.boolean(), (events, restarted) => {
+        let state = restarted ? restartedHolder() : initialHolder('member', OWNER, 0)
+        for (const next of events) {
+          const before = state
+          deepFreeze(before)
+          const step = stepHolder(before, next)
+          for (const effect of step.effects) {
+            if (effect.type === 'make') expect(Math.min(...effect.epochs)).toBeGreaterThan(before.top)
+          }
+          expect(step.state.top).toBeGreaterThanOrEqual(before.top)
+          state = step.state
+        }
+      }),
+      { seed: 20240501, numRuns: 2000 },
+    )
+  })
+
+  it('leaves its state alone at a message that it does not know', () => {
+    const unknown = { kind: 'x-later', epoch: 3 } as unknown as ToHolder
+    for (const state of [after([]), after(upTo.freezing), after(upTo.committing), restartedHolder()]) {
+      expect(stepHolder(state, says(JOINER, unknown))).toEqual({ state, effects: [] })
+    }
+  })
+})
+
+function deepFreeze(value: object): void {
+  Object.freeze(value)
+  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
+}
