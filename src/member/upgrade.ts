@@ -121,7 +121,8 @@ class Attempt {
       return
     }
     const now = party.holderState?.phase ?? this.#phase
-    if (now === this.#phase) return
+    // From probation on it is told as what it is: serving.
+    if (now === this.#phase || now === 'probation' || now === 'released') return
     this.#phase = now
     this.#progress({ phase: now, at: Date.now(), pid: this.#child.pid })
   }
