@@ -42,6 +42,13 @@ export interface Candidate {
   readonly pidfd: OwnedFd | null
 }
 
+/** How the end of a channel shows depends on what was on its way: told as ERR_FDB_SUCCESSOR_LOST, always. */
+const LEFT: ReadonlySet<string> = new Set([
+  'ERR_FDB_CHANNEL_CLOSED',
+  'ERR_FDB_CHANNEL_RESET',
+  'ERR_FDB_CHANNEL_TRUNCATED',
+])
+
 /** The driver of the holder's machine: owns links, timers and what is offered. */
 export class Holder {
   readonly timeline = new Timeline()
@@ -211,7 +218,7 @@ export class Holder {
       },
       end: error => {
         if (peer.link !== link) return
-        if (error !== null) peer.reason ??= error
+        if (error !== null && !LEFT.has(error.code)) peer.reason ??= error
         this.#lost(peer)
       },
     })
@@ -360,7 +367,7 @@ export class Holder {
     peer.link
       .sendBundle(sent, this.#times.ready)
       .catch(error => {
-        peer.reason ??= error as FdbError
+        if (!LEFT.has((error as FdbError).code)) peer.reason ??= error as FdbError
         this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
         const { joiner, phase } = this.#hosting.state()
         if (joiner === peer.id && phase === 'offering') this.#hosting.dispatch({ type: 'deadline' })
@@ -459,6 +466,7 @@ export class Holder {
       case 'preparing':
         return prepare
       case 'committing':
+      case 'returning':
         return commit
       default:
         return undefined

@@ -8,6 +8,7 @@ import { Segment } from '../state/segment.js'
  */
 export class SegmentShelf {
   readonly #segments = new Map<Epoch, Segment>()
+  readonly #readOnly = new Set<Epoch>()
 
   /** In order of epoch; a snapshot before what came after it. */
   get all(): Segment[] {
@@ -24,7 +25,14 @@ export class SegmentShelf {
     if (present === undefined || (writable && present.kind === segment.kind)) {
       present?.close()
       this.#segments.set(segment.epoch, segment)
+      if (writable) this.#readOnly.delete(segment.epoch)
+      else this.#readOnly.add(segment.epoch)
     } else segment.close()
+  }
+
+  /** It came with the right to write (and to seal). */
+  isWritable(epoch: Epoch): boolean {
+    return this.#segments.has(epoch) && !this.#readOnly.has(epoch)
   }
 
   make(epochs: readonly Epoch[]): Segment[] {
@@ -102,6 +110,7 @@ export class SegmentShelf {
 
   #drop(segment: Segment): void {
     this.#segments.delete(segment.epoch)
+    this.#readOnly.delete(segment.epoch)
     segment.close()
   }
 }

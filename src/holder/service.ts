@@ -56,7 +56,8 @@ export class Service {
   readonly #staging = new Staging()
   /** Restarted: what each has brought, until it is settled who serves. */
   readonly #brought = new Map<Peer, Brought[]>()
-  readonly #identities = new WeakMap<Peer, RightsHolder>()
+  /** Of each peer, by pid: taken when it said Hello, when it surely lived. */
+  readonly #identities = new Map<number, RightsHolder>()
   readonly #asked = new Map<Peer, { json: Promise<string>; answer(json: string): void }>()
   readonly #upgrades = new Map<
     Peer,
@@ -116,7 +117,7 @@ export class Service {
     const members = new Map(this.#awaited.members.map(member => [member.pid, member]))
     for (const id of [owner, joiner, elder, ...bound, ...backs.map(back => back.id)]) {
       const peer = this.#holder.peer(id)
-      if (peer?.holds) members.set(peer.pid, this.#identities.get(peer) ?? { pid: peer.pid })
+      if (peer !== undefined) members.set(peer.pid, this.#identities.get(peer.pid) ?? { pid: peer.pid })
     }
     return {
       service: this.name,
@@ -147,17 +148,16 @@ export class Service {
     const generation = this.#generation + 1
     this.#welcome(guest, generation)
     const { link, pid, pidfd } = guest
-    const identity = rightsHolder(pid, pidfd)
-    this.#identities.set(this.#holder.admit({ link, pid, pidfd, generation }), identity)
-    this.#noteChange()
+    this.#identities.set(pid, rightsHolder(pid, pidfd))
+    this.#holder.admit({ link, pid, pidfd, generation })
   }
 
   back(guest: Guest): void {
     const generation = guest.hello.generation ?? 0
     this.#welcome(guest, generation)
     const { link, pid, pidfd } = guest
-    const identity = rightsHolder(pid, pidfd)
-    this.#identities.set(this.#holder.readmit({ link, pid, pidfd, generation }), identity)
+    this.#identities.set(pid, rightsHolder(pid, pidfd))
+    this.#holder.readmit({ link, pid, pidfd, generation })
   }
 
   #welcome(guest: Guest, generation: number): void {
@@ -249,6 +249,8 @@ export class Service {
     const before = this.#machine
     const { state, effects } = stepHolder(before, event)
     this.#machine = state
+    // Whoever is given something is written down before.
+    this.#noteChange()
     this.#queue.push(effects)
     this.#holder.stepped()
     this.#staging.keepOnly([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
@@ -257,7 +259,6 @@ export class Service {
     // What a first member wrote that did not come to serve is nobody's state.
     if (isEmpty(state)) this.#shelf.close()
     this.#failUpgrades(effects)
-    this.#noteChange()
   }
 
   #noteChange(): void {
@@ -326,7 +327,9 @@ export class Service {
   }
 
   #settled(peer: Peer): void {
-    if (peer.id === this.#machine.owner) this.#generation = Math.max(this.#generation, peer.generation)
+    if (peer.id !== this.#machine.owner) return
+    this.#generation = Math.max(this.#generation, peer.generation)
+    this.#noteChange()
   }
 
   /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
@@ -345,6 +348,7 @@ export class Service {
     closeAll((this.#arrived.get(peer) ?? []).map(item => item.fd))
     this.#arrived.delete(peer)
     this.#staging.drop(peer)
+    if (!this.#holder.peers.some(({ pid }) => pid === peer.pid)) this.#identities.delete(peer.pid)
     closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
     this.#brought.delete(peer)
     this.#asked.get(peer)?.answer('')
@@ -381,7 +385,7 @@ export class Service {
     for (const item of items) {
       const { role, name = '', writable = false, fd } = item
       if (role === 'listener' || role === 'named') brought.push({ ...item, role, name })
-      else if (role === 'segment') this.#takeSegment(peer, fd, writable)
+      else if (role === 'segment') this.#takeSegment(fd, writable, peer)
       else fd.close()
     }
     if (this.#machine.phase === 'rebuilding') {
@@ -397,15 +401,21 @@ export class Service {
     }
   }
 
-  #takeSegment(peer: Peer, fd: OwnedFd, writable: boolean): void {
+  #takeSegment(fd: OwnedFd, writable: boolean, { id, pid }: Peer): void {
+    const { phase, owner, joiner, elder } = this.#machine
     try {
       const segment = Segment.open(fd)
-      const top = Math.max(this.#machine.top, segment.epoch)
-      this.#shelf.put(segment, writable)
-      // No number is given twice.
-      if (this.#machine.phase === 'rebuilding') this.#machine = { ...this.#machine, top }
+      if (phase === 'rebuilding') {
+        // No number is given twice.
+        this.#machine = { ...this.#machine, top: Math.max(this.#machine.top, segment.epoch) }
+        this.#shelf.put(segment, writable)
+        return
+      }
+      // All that counts is held. Somebody who was not known, and may still write somewhere, loses that right now.
+      if (writable && ![owner, joiner, elder].includes(id)) segment.seal()
+      segment.close()
     } catch (error) {
-      this.#logger.warn({ err: error, pid: peer.pid }, 'a member brought back a segment that is none')
+      this.#logger.warn({ err: error, pid }, 'a member brought back a segment that cannot be taken')
     }
   }
 
@@ -430,6 +440,8 @@ export class Service {
     }
     const snapshot = this.#shelf.all.findLast(segment => segment.kind === 'snapshot')
     if (snapshot !== undefined) this.#shelf.replaceUpTo(snapshot.dup())
+    // Everybody who may write is here or dead: of the dead there may be read-only descriptors alone.
+    for (const segment of this.#shelf.all) segment.sealForTheDead()
     this.#dispatch({ type: 'rebuilt' })
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner !== undefined) this.#adoptBrought(owner, this.#brought.get(owner) ?? [])

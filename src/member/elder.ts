@@ -138,6 +138,7 @@ export class Elder {
     }
     this.link.start(linkHandler)
     this.link.channel.resume()
+    if (!this.link.open) queueMicrotask(() => this.#closed || handler.lost(null))
     if (this.#pidfd !== null) {
       this.#watch = watchDeath(this.#pidfd, () => {
         if (!this.#closed) handler.died()

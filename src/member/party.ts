@@ -496,15 +496,7 @@ export class Party {
       case 'write':
         return this.#write(effect.epoch)
       case 'endWriting':
-        this.state.endWriting(
-          new FdbError(
-            'ERR_FDB_FENCED',
-            `another process has the right to write now (this was epoch ${this.#machine.member.epoch}): repeat the change there`,
-            {
-              retryable: true,
-            },
-          ),
-        )
+        this.state.endWriting(this.#fenced())
         return this.#follow()
       case 'becomeHolder':
         return this.#becomeHolder()
@@ -572,7 +564,7 @@ export class Party {
     return this.shelf.all.map(segment => ({
       role: 'segment',
       epoch: segment.epoch,
-      writable: true,
+      writable: this.shelf.isWritable(segment.epoch),
       fd: segment.fd,
     }))
   }
@@ -774,7 +766,17 @@ export class Party {
     if (!this.#over && this.#ownSealed()) this.#step({ type: 'sealed' })
   }
 
+  #fenced(): FdbError {
+    return new FdbError(
+      'ERR_FDB_FENCED',
+      `another process has the right to write now (this was epoch ${this.#machine.member.epoch}): repeat the change there`,
+      { retryable: true },
+    )
+  }
+
   #drain(): void {
+    // One that accepted without the right to write has changes that wait for it: connections wait for them.
+    this.state.endWriting(this.#fenced())
     if (!this.#closing)
       this.#retiredWhy =
         this.#retiredWhy === 'replaced' || this.#machine.member.phase === 'leaving' ? this.#whyLeft() : 'lost'
@@ -805,7 +807,7 @@ export class Party {
   }
 
   #whyLeft(): RetiredReason {
-    return this.#sawRelease ? 'replaced' : 'lost'
+    return this.#sawRelease || this.#toldToRetire ? 'replaced' : 'lost'
   }
 
   get #sawRelease(): boolean {
@@ -813,6 +815,8 @@ export class Party {
   }
 
   #releasedByDaemon = false
+  /** Daemon hosting: another serves, by the daemon's own word. Who is fenced while it serves was not told. */
+  #toldToRetire = false
   /** Daemon hosting: aborted when the handoff of an upgrade that was asked for has failed. */
   #upgradeOver = new AbortController()
 
@@ -875,7 +879,11 @@ export class Party {
         this.#step({ type: 'lost' })
         this.#watchSeal()
       },
-      died: () => this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() }),
+      died: () => {
+        // Usually the channel's end has been told before. A member of a daemon connects again at that.
+        if (this.#machine.member.scope === 'member') this.#step({ type: 'lost' })
+        this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() })
+      },
     })
   }
 
@@ -930,6 +938,9 @@ export class Party {
     }
     const message = unpackToMember(envelope)
     if (message === null) return
+    if (message.kind === 'fenced') this.#reason = this.#fenced()
+    if (message.kind === 'retire') this.#toldToRetire = true
+    else if (message.kind === 'resume' || message.kind === 'reinstate') this.#toldToRetire = false
     if (message.kind === 'released' && this.#machine.member.scope === 'member') {
       if (this.phase === 'serving') this.#settled()
       else this.#releasedByDaemon = true
