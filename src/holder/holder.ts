@@ -49,13 +49,6 @@ const LEFT: ReadonlySet<string> = new Set([
   'ERR_FDB_CHANNEL_TRUNCATED',
 ])
 
-/** How the end of a channel shows depends on what was on its way: told as ERR_FDB_SUCCESSOR_LOST, always. */
-const LEFT: ReadonlySet<string> = new Set([
-  'ERR_FDB_CHANNEL_CLOSED',
-  'ERR_FDB_CHANNEL_RESET',
-  'ERR_FDB_CHANNEL_TRUNCATED',
-])
-
 /** The driver of the holder's machine: owns links, timers and what is offered. */
 export class Holder {
   readonly timeline = new Timeline()
