@@ -47,14 +47,13 @@ async function findPlace(settings: Settings): Promise<Party> {
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, until - performance.now())
-    let elder: Elder
     try {
       const place =
         hosting === 'daemon'
           ? ({ role: 'next', channel: await connectUnix(control, { timeoutMs: left, signal }) } as const)
           : await acquireControl(control, { timeoutMs: left, signal })
       if (place.role === 'first') return Party.first(settings, place)
-      elder = await Elder.greet(
+      const elder = await Elder.greet(
         place.channel,
         { service, intent: 'join', versions },
         { timeoutMs: left, signal },
@@ -66,12 +65,11 @@ async function findPlace(settings: Settings): Promise<Party> {
           `process ${elder.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
       }
+      return await Party.next(settings, elder)
     } catch (error) {
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
-      continue
     }
-    return await Party.next(settings, elder)
   }
 }
 

@@ -876,6 +876,7 @@ export class Party {
       },
       lost: error => {
         if (error !== null) this.#reason ??= error
+        else if (!this.#machine.member.holds) this.#reason ??= leftEarly(elder.facts.pid)
         this.#step({ type: 'lost' })
         this.#watchSeal()
       },
@@ -1208,4 +1209,12 @@ export class Party {
       })
     })
   }
+}
+
+function leftEarly(pid: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_CHANNEL_CLOSED',
+    `process ${pid} left before it had handed anything over: try again`,
+    { retryable: true },
+  )
 }

@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { socketsAt } from '../processes/sockets.js'
 import { until } from '../processes/until.js'
 
 const PHASES = [
@@ -21,11 +21,6 @@ async function stage(config: AppConfig = {}): Promise<{ scene: Scene; url: strin
   const first = await scene.serve(config)
   await first.order('put', { key: 'early', value: { item: 'acknowledged' } })
   return { scene, url: `http://127.0.0.1:${port}`, first }
-}
-
-/** Sockets of this path in the kernel's table, the listener among them. */
-function connectedTo(path: string, count: number): boolean {
-  return readFileSync('/proc/net/unix', 'utf8').split(path).length - 1 >= count
 }
 
 /** It serves, has everything, can write, and can be replaced in turn. */
@@ -61,7 +56,7 @@ describe('an incumbent that is killed', () => {
     const { scene, url, first } = await stage()
     first.signal('SIGSTOP')
     const heir = await scene.start()
-    await until('it waits for the Welcome', () => connectedTo(scene.control, 2))
+    await until('it waits for the Welcome', () => socketsAt(scene.control) === 2)
     await first.kill()
     await heir.serving()
     expect(heir.find('joined')).toMatchObject({ first: true, generation: 1 })

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { App } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { socketsAt } from '../processes/sockets.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
@@ -54,6 +55,23 @@ describe('several processes at once', () => {
     expect(first.find('ended')).toMatchObject({ why: 'replaced' })
     await second.says('retiring')
     expect(await scene.status()).toMatchObject({ pid: third.pid, generation: 3 })
+  })
+
+  it('one that waits for a probation to end, when the process it waits for is killed: it is the successor of who serves then', async () => {
+    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, silence: 1_000 } })
+    const first = await scene.serve()
+    // Never well, so that its probation cannot end: who comes has to wait.
+    const sickFile = scene.write('sick', '')
+    const second = await scene.serve({ sickFile, upgrade: { ...TIMES, silence: 60_000 } })
+    await first.says('retiring')
+    await scene.statusWhere('the first reports', ({ draining }) => draining.length === 1)
+    await until('the operator has left', () => socketsAt(scene.control) === 3)
+    const third = await scene.start({ upgrade: TIMES })
+    await until('it waits', () => socketsAt(scene.control) === 4)
+    expect(third.story).toEqual([])
+    await second.kill()
+    await third.serving()
+    expect(await scene.status()).toMatchObject({ pid: third.pid })
   })
 
   it('five that arrive at once: all but one are refused as busy, and the service goes on', async () => {
