@@ -182,6 +182,11 @@ export class Party {
       party.#readyWaiters.push({ resolve() {}, reject })
     })
     party.#attach(elder)
+    const { signal } = settings
+    const aborted = () =>
+      party.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
+    signal?.addEventListener('abort', aborted, { once: true })
+    if (signal?.aborted) aborted()
     party.#readyTimer = setTimeout(() => party.#deadline(), settings.times.ready + settings.timeout)
     try {
       await offered
@@ -196,7 +201,9 @@ export class Party {
         FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }),
       )
       await party.#queue.settled()
-      throw error
+      throw signal?.aborted ? signal.reason : error
+    } finally {
+      signal?.removeEventListener('abort', aborted)
     }
     return party
   }

@@ -74,6 +74,19 @@ describe('several processes at once', () => {
     expect(await scene.status()).toMatchObject({ pid: third.pid })
   })
 
+  it('one that waits can be told to stop waiting, and nobody is the worse for it', async () => {
+    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, silence: 60_000 } })
+    const first = await scene.serve()
+    const second = await scene.serve({ sickFile: scene.write('sick', '') })
+    await first.says('retiring')
+    const third = await scene.start({ abortAfter: 300 })
+    expect(await third.failure()).toMatchObject({
+      message: expect.stringContaining('aborted due to timeout'),
+    })
+    await third.end()
+    expect(await scene.status()).toMatchObject({ pid: second.pid, role: 'serving', blockedBy: [] })
+  })
+
   it('five that arrive at once: all but one are refused as busy, and the service goes on', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const first = await scene.serve({ routes: 10 })

@@ -10,6 +10,8 @@ export interface AppConfig {
   control?: string | false
   hosting?: 'embedded' | 'daemon'
   timeout?: number
+  /** Gives join() a signal that aborts then, milliseconds. */
+  abortAfter?: number
   versions?: { min: number; max: number }
   upgrade?: Record<string, number>
   drain?: { timeout?: number }
