@@ -1,0 +1,79 @@
+import type { HandoffTimes, ListenerSpec } from '../../index.js'
+import type { RouteRule } from '../routes/rule.js'
+import type { UpstreamAddress } from '../upstreams/address.js'
+
+/**
+ * The configuration as it was checked, with every default filled in: plain data, which may be sent to a worker.
+ * All times in milliseconds, all sizes in bytes; null is `off`.
+ */
+export interface ProxyConfig {
+  service: string
+  /** Absolute path of the control socket. */
+  control: string
+  /** Response header that carries the pid. */
+  instanceHeader: string | null
+  listeners: ListenerConfig[]
+  upstreams: UpstreamConfig[]
+  /** Hosts and paths are canonical, each pair is there once, each upstream exists. */
+  routes: RouteRule[]
+  drain: { timeout: number }
+  upgrade: UpgradeConfig
+  timeouts: TimeoutConfig
+  limits: LimitConfig
+  accessLog: boolean
+  forwarded: ForwardedConfig
+}
+
+export interface ListenerConfig {
+  name: string
+  spec: ListenerSpec
+}
+
+export interface UpstreamConfig {
+  name: string
+  /** No address twice. */
+  servers: UpstreamAddress[]
+  health: {
+    /** Failures in a row after which a server counts as down; null: never. */
+    failures: number | null
+    coolDown: number
+  }
+  /** Idle connections kept for each server. */
+  keepAlive: { connections: number; idle: number }
+  /** Other servers that are tried where nothing was sent yet. */
+  retry: number
+  timeouts: { connect: number; response: number }
+}
+
+/** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. */
+export interface UpgradeConfig extends HandoffTimes {
+  timeout: number
+}
+
+export interface TimeoutConfig {
+  head: number
+  idle: number
+  connect: number
+  response: number
+  request: number | null
+}
+
+export interface LimitConfig {
+  headBytes: number
+  fields: number
+  body: number | null
+  connections: number | null
+}
+
+export interface ForwardedConfig {
+  headers: 'off' | 'x-forwarded' | 'forwarded' | 'both'
+  /** Clients whose own forwarding headers are kept and appended to; those of all others are replaced. */
+  trust: AddressRange[]
+}
+
+/** For `net.BlockList`. */
+export interface AddressRange {
+  address: string
+  prefix: number
+  family: 'ipv4' | 'ipv6'
+}

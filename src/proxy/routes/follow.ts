@@ -1,0 +1,125 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Section } from '../../index.js'
+import { parseRouteKey } from './key.js'
+import { type RouteMessage, targetOf } from './section.js'
+import type { RouteTable } from './table.js'
+import type { RouteTarget } from './target.js'
+
+export interface FollowOptions<T> {
+  /** Turns a target into what the table gives for it. Equal upstream targets are compiled once. */
+  compile: (target: RouteTarget) => T
+  /** The most milliseconds of work in one turn of the event loop; default 3. */
+  sliceMs?: number
+  /** A stored value that cannot be read or compiled: its route is not served. */
+  onUnreadable?: (key: string, error: unknown) => void
+}
+
+/**
+ * Keeps a table equal to the section of the state: first what is there, then each change, all in slices, so that
+ * 100,000 changes at once stall nothing. The table is behind the section until {@link caughtUp} resolves.
+ */
+export class RouteFollower<T extends NonNullable<unknown>> {
+  readonly #section: Section<RouteMessage>
+  readonly #table: RouteTable<T>
+  readonly #options: FollowOptions<T>
+  readonly #compiled = new Map<string, T>()
+  readonly #unsubscribe: () => void
+  /** All keys, to be looked at from the beginning. */
+  #scan: Iterable<string> | null = null
+  /** Keys that were changed; null: everything was cleared. */
+  #queue: (string | null)[] = []
+  #working: Promise<void> | null = null
+  #stopped = false
+
+  constructor(section: Section<RouteMessage>, table: RouteTable<T>, options: FollowOptions<T>) {
+    this.#section = section
+    this.#table = table
+    this.#options = options
+    this.#unsubscribe = section.onChange(({ op, key }) => {
+      this.#queue.push(op === 'clear' ? null : key)
+      this.#working ??= this.#work()
+    })
+    table.clear()
+    this.refresh()
+  }
+
+  /** Resolves when every change made before this call is in the table, or following has stopped. */
+  async caughtUp(): Promise<void> {
+    // What was changed in this turn is appended, and told to the listeners, by this read.
+    void this.#section.size
+    while (this.#working) await this.#working
+  }
+
+  /** The table stays as it is. */
+  stop(): void {
+    this.#stopped = true
+    this.#unsubscribe()
+  }
+
+  /** Forgets compiled targets, and compiles all routes again: when what they are compiled to has changed. */
+  refresh(): void {
+    if (this.#stopped) return
+    this.#compiled.clear()
+    this.#scan = this.#section.keys()
+    this.#working ??= this.#work()
+  }
+
+  async #work(): Promise<void> {
+    const { sliceMs = 3 } = this.#options
+    await nextTurn()
+    let started = performance.now()
+    for (const key of this.#pending()) {
+      if (this.#stopped) break
+      if (key === null) this.#table.clear()
+      else this.#apply(key)
+      if (performance.now() - started < sliceMs) continue
+      await nextTurn()
+      started = performance.now()
+    }
+    this.#working = null
+  }
+
+  /** Until nothing is left; what comes meanwhile is seen too. */
+  *#pending(): Generator<string | null> {
+    for (;;) {
+      const scan = this.#scan
+      this.#scan = null
+      if (scan) {
+        for (const key of scan) {
+          if (this.#scan) break
+          yield key
+        }
+        continue
+      }
+      if (this.#queue.length === 0) return
+      const queue = this.#queue
+      this.#queue = []
+      yield* queue
+    }
+  }
+
+  /** By what the section says now: changes may be seen twice, or out of order. */
+  #apply(key: string): void {
+    const id = parseRouteKey(key)
+    if (id === null) return
+    try {
+      const stored = this.#section.get(key)
+      const target = stored && targetOf(stored)
+      if (target) {
+        this.#table.put(id, this.#compile(target))
+        return
+      }
+    } catch (error) {
+      this.#options.onUnreadable?.(key, error)
+    }
+    this.#table.delete(id)
+  }
+
+  #compile(target: RouteTarget): T {
+    if (target.kind !== 'upstream') return this.#options.compile(target)
+    const name = `${target.connect ? '+' : '-'}${target.upstream}`
+    let compiled = this.#compiled.get(name)
+    if (compiled === undefined) this.#compiled.set(name, (compiled = this.#options.compile(target)))
+    return compiled
+  }
+}

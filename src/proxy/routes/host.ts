@@ -1,0 +1,61 @@
+/**
+ * Hosts: patterns as routes name them, and what the Host header of a request is compared as.
+ *
+ *     example.com      this host, on any port
+ *     *.example.com    every host below it, however deep, but not example.com itself
+ *     *                every host
+ */
+
+import { isIPv4, isIPv6 } from 'node:net'
+import { domainToASCII } from 'node:url'
+import { shown, Wrong } from '../check/wrong.js'
+
+const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
+
+/** The one spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
+export function canonicalHost(pattern: string): string | Wrong {
+  if (pattern === '*') return pattern
+  if (pattern === '') return new Wrong('"" is no host; write "*" for every host')
+  const refuse = (why: string) => new Wrong(`${shown(pattern)} is no host: ${why}`)
+  if (/[/?#@\s\\%]/.test(pattern)) return refuse('write only the name, for example app.example.com')
+  if (isIPv6(pattern)) return refuse(`an IPv6 address stands in brackets, [${pattern}]`)
+  if (pattern.startsWith('[')) {
+    const inside = /^\[([^\]]*)\]$/.exec(pattern)?.[1]
+    if (inside === undefined || !isIPv6(inside)) return refuse('write [ADDRESS], without a port')
+    return compressed(pattern)
+  }
+  if (pattern.includes(':')) return refuse('leave the port out, a route is for all ports')
+  const wildcard = pattern.startsWith('*.')
+  const rest = wildcard ? pattern.slice(2) : pattern
+  if (rest.includes('*')) return refuse('a * stands alone or as the whole first label, *.example.com')
+  const given = rest.endsWith('.') ? rest.slice(0, -1) : rest
+  const ascii = /^[\x21-\x7e]*$/.test(given) ? given.toLowerCase() : domainToASCII(given)
+  if (isIPv4(ascii)) return wildcard ? refuse('an address has no hosts below it') : ascii
+  if (ascii.length === 0 || ascii.length > 253 - (wildcard ? 2 : 0))
+    return refuse('a name has 1 to 253 letters')
+  const labels = ascii.split('.')
+  const bad = labels.find(label => !LABEL.test(label))
+  if (bad !== undefined) return refuse(`${shown(bad)} is no label (1 to 63 letters, digits and -)`)
+  if (/^\d+$/.test(labels.at(-1)!)) return refuse('it ends like an IPv4 address, and is none')
+  return wildcard ? `*.${ascii}` : ascii
+}
+
+/**
+ * A request's host (Host header, or the authority of an absolute target) as it is looked up: without port and trailing
+ * dot, lower case. Whether it is a host at all is the head parser's to decide; what is none is found nowhere.
+ */
+export function requestHost(host: string): string {
+  if (host.startsWith('[')) {
+    const end = host.indexOf(']')
+    return end < 0 ? host : compressed(host.slice(0, end + 1))
+  }
+  const colon = host.indexOf(':')
+  let end = colon < 0 ? host.length : colon
+  if (end > 1 && host.charCodeAt(end - 1) === 0x2e) end--
+  return (end === host.length ? host : host.slice(0, end)).toLowerCase()
+}
+
+function compressed(bracketed: string): string {
+  const url = `http://${bracketed}/`
+  return URL.canParse(url) ? new URL(url).hostname : bracketed
+}

@@ -1,0 +1,29 @@
+import { type Origin, parseRouteKey, routeKey } from './key.js'
+import { type RouteState, targetOf } from './section.js'
+import type { RouteTarget } from './target.js'
+
+export interface ListedRoute {
+  host: string
+  path: string
+  origin: Origin
+  /** Of the file, and kept out of force by one made at run time. */
+  shadowed: boolean
+  /** null: made by a newer version, not served by this one. */
+  target: RouteTarget | null
+  /** Milliseconds since 1970. */
+  created: number
+  generation: number
+}
+
+/** Every route of the state, in no particular order. */
+export function* listRoutes(state: RouteState): Generator<ListedRoute> {
+  for (const key of state.keys()) {
+    const id = parseRouteKey(key)
+    const stored = id && state.get(key)
+    if (!id || !stored) continue
+    const { host, path, origin } = id
+    const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host, path }))
+    const { created, generation } = stored
+    yield { host, path, origin, shadowed, target: targetOf(stored), created, generation }
+  }
+}

@@ -1,0 +1,110 @@
+import { GrowingMap } from './growing-map.js'
+import type { Origin } from './key.js'
+
+/**
+ * The routes of one host, by path segment. Most nodes have one child or none, and then no map: the child itself hangs
+ * there, and knows its segment.
+ */
+export class PathNode<T> {
+  readonly segment: string
+  /** The value in force for the path that ends here. */
+  value: T | undefined = undefined
+  origin: Origin | null = null
+  children: PathNode<T> | GrowingMap<PathNode<T>> | null = null
+
+  constructor(segment: string) {
+    this.segment = segment
+  }
+
+  get empty(): boolean {
+    return this.origin === null && this.children === null
+  }
+
+  child(segment: string): PathNode<T> | undefined {
+    const { children } = this
+    if (children === null) return undefined
+    if (children instanceof PathNode) return children.segment === segment ? children : undefined
+    return children.get(segment)
+  }
+
+  addChild(segment: string): PathNode<T> {
+    const child = new PathNode<T>(segment)
+    const { children } = this
+    if (children === null) this.children = child
+    else if (children instanceof PathNode) {
+      const map = new GrowingMap<PathNode<T>>()
+      map.set(children.segment, children)
+      map.set(segment, child)
+      this.children = map
+    } else children.set(segment, child)
+    return child
+  }
+
+  removeChild(segment: string): void {
+    const { children } = this
+    if (children instanceof PathNode) {
+      if (children.segment === segment) this.children = null
+    } else if (children !== null) {
+      children.delete(segment)
+      if (children.size === 1) for (const last of children.values()) this.children = last
+    }
+  }
+}
+
+/** The value of the longest prefix of `path` up to `end`. The path is normalised, but may end with a slash. */
+export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): T | undefined {
+  let node = root
+  let best = root.value
+  for (let from = 1; from < end; ) {
+    const { children } = node
+    if (children === null) break
+    let to = path.indexOf('/', from)
+    if (to < 0 || to > end) to = end
+    let next: PathNode<T> | undefined
+    if (children instanceof PathNode) {
+      const { segment } = children
+      if (segment.length === to - from && path.startsWith(segment, from)) next = children
+    } else next = children.get(path.slice(from, to))
+    if (next === undefined) break
+    node = next
+    if (node.value !== undefined) best = node.value
+    from = to + 1
+  }
+  return best
+}
+
+/** The node of a canonical path, made when it is not there. */
+export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
+  let node = root
+  for (let from = 1; from < path.length; ) {
+    let to = path.indexOf('/', from)
+    if (to < 0) to = path.length
+    const segment = path.slice(from, to)
+    node = node.child(segment) ?? node.addChild(segment)
+    from = to + 1
+  }
+  return node
+}
+
+/** The nodes along a canonical path, root first; null when one is missing. */
+export function trail<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
+  const nodes = [root]
+  let node: PathNode<T> | undefined = root
+  for (let from = 1; from < path.length; ) {
+    let to = path.indexOf('/', from)
+    if (to < 0) to = path.length
+    node = node.child(path.slice(from, to))
+    if (node === undefined) return null
+    nodes.push(node)
+    from = to + 1
+  }
+  return nodes
+}
+
+/** Takes away the nodes at the end of a trail that hold nothing any more. */
+export function prune<T>(nodes: PathNode<T>[]): void {
+  for (let i = nodes.length - 1; i > 0; i--) {
+    if (!nodes[i]!.empty) return
+    nodes[i - 1]!.removeChild(nodes[i]!.segment)
+  }
+}

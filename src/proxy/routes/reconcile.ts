@@ -1,0 +1,78 @@
+/**
+ * What a new configuration file changes. Its routes replace those of the file before; routes made at run time survive,
+ * whatever the file says. Where both have the same host and path, **the one made at run time stays in force until it
+ * is removed**, and then the file's is: an operator who changed a route by hand does not lose the change to a
+ * deployment that knows nothing of it, and the answer does not depend on which of the two came first. Each
+ * such conflict is reported by name, at every reload and upgrade, until it is gone.
+ */
+import { originOf, parseRouteKey, routeKey, routeName } from './key.js'
+import type { RouteRule } from './rule.js'
+import {
+  type RouteChange,
+  type RouteMessage,
+  type RouteStamp,
+  type RouteState,
+  routeMessage,
+  targetOf,
+} from './section.js'
+import { sameTarget } from './target.js'
+
+export interface Reconciled {
+  puts: { key: string; value: RouteMessage }[]
+  deletes: string[]
+  /** Routes of the file that stay as they are. */
+  unchanged: number
+  /** `HOST/PATH` that the file has too but for which the route made at run time stays in force. */
+  conflicts: string[]
+  /** `HOST/PATH` of routes made at run time whose upstream the new file does not know. They stay, and answer 503. */
+  dangling: string[]
+}
+
+export interface NewFile {
+  routes: readonly RouteRule[]
+  upstreams: ReadonlySet<string>
+}
+
+const STEP = 32
+
+/**
+ * Yields where it may be interrupted. Routes that are made or removed at run time meanwhile cannot make its changes
+ * wrong, only `conflicts` and `dangling` incomplete. Applying only a part of the changes does no harm: the next call
+ * finds the rest.
+ */
+export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp): Generator<void, Reconciled> {
+  const result: Reconciled = { puts: [], deletes: [], unchanged: 0, conflicts: [], dangling: [] }
+  const wanted = new Set<string>()
+  let steps = 0
+  for (const { host, path, target } of file.routes) {
+    if (++steps % STEP === 0) yield
+    const key = routeKey({ origin: 'file', host, path })
+    wanted.add(key)
+    const stored = state.get(key)
+    const before = stored && targetOf(stored)
+    if (before && sameTarget(before, target)) result.unchanged++
+    else result.puts.push({ key, value: routeMessage(target, stamp) })
+    if (state.has(routeKey({ origin: 'runtime', host, path })))
+      result.conflicts.push(routeName({ host, path }))
+  }
+  for (const key of state.keys()) {
+    if (++steps % STEP === 0) yield
+    const origin = originOf(key)
+    if (origin === 'file' && !wanted.has(key)) result.deletes.push(key)
+    else if (origin === 'runtime') {
+      const stored = state.get(key)
+      const target = stored && targetOf(stored)
+      const id = parseRouteKey(key)
+      if (id && target?.kind === 'upstream' && !file.upstreams.has(target.upstream)) {
+        result.dangling.push(routeName(id))
+      }
+    }
+  }
+  return result
+}
+
+/** For the section's `bulk`. */
+export function* changesOf({ puts, deletes }: Reconciled): Generator<RouteChange> {
+  yield* puts
+  for (const key of deletes) yield { key, delete: true }
+}

@@ -1,0 +1,155 @@
+import {
+  absent,
+  boolean,
+  type Check,
+  integer,
+  list,
+  map,
+  named,
+  optional,
+  refine,
+  required,
+  text,
+} from '../check/check.js'
+import { headerName, headerValue } from '../check/http.js'
+import type { Place } from '../check/place.js'
+import { didYouMean } from '../check/suggest.js'
+import { Wrong } from '../check/wrong.js'
+import { canonicalHost } from './host.js'
+import { routeName } from './key.js'
+import { canonicalPath } from './path.js'
+import type { RespondTarget, RouteTarget } from './target.js'
+
+/** A checked route as it is written in a file, or given to `routes add`. Host and path are canonical. */
+export interface RouteRule {
+  host: string
+  path: string
+  target: RouteTarget
+}
+
+const MOST_BODY = 64 * 1024
+
+const body = text('a text', given => {
+  if (/\p{Surrogate}/u.test(given))
+    return new Wrong('the text has half a surrogate pair, which UTF-8 cannot carry')
+  const bytes = Buffer.byteLength(given)
+  return bytes <= MOST_BODY
+    ? given
+    : new Wrong(`the text has ${bytes} bytes, at most ${MOST_BODY} are allowed`)
+})
+
+export const respondShape = {
+  status: optional(integer(200, 599), 200, 'status of the answer'),
+  body: optional(body, '', 'its body: text, at most 64 KiB'),
+  headers: optional(
+    refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
+    {},
+    'further headers; the proxy itself sets those of the connection and of the length',
+  ),
+}
+
+const respond = refine(map(respondShape), (given, place): RespondTarget | undefined => {
+  const { status, body, headers } = given
+  if (body !== '' && (status === 204 || status === 205 || status === 304)) {
+    return place.at('body').wrong(`an answer with status ${status} has no body; leave it out`)
+  }
+  return { kind: 'respond', status, body, headers }
+})
+
+const placeShape = {
+  host: required(text('a host', canonicalHost), '`example.com`, `*.example.com` (all below it), `*`'),
+  path: optional(
+    text('a path', canonicalPath),
+    '/',
+    'prefix, matched at whole segments: `/api` is not `/apis`',
+  ),
+}
+
+/** The keys of a route. */
+export const routeShape = {
+  ...placeShape,
+  upstream: absent(
+    text('the name of an upstream', name => name),
+    undefined,
+    'the upstream that serves it',
+  ),
+  respond: absent(
+    respond,
+    undefined,
+    'instead of an upstream: what the proxy answers by itself',
+    respondShape,
+  ),
+  connect: optional(boolean, false, 'whether CONNECT requests are passed to the upstream'),
+}
+
+/** Checks one route at a time, as they come in a list. */
+export class RouteChecker {
+  readonly #upstreams: ReadonlySet<string>
+  readonly #seen = new Map<string, string | number>()
+
+  constructor(upstreams: ReadonlySet<string>) {
+    this.#upstreams = upstreams
+  }
+
+  readonly check: Check<RouteRule> = (value, place) => {
+    const given = readRoute(value, place)
+    if (given === undefined) return undefined
+    const { host, path, upstream, respond, connect } = given
+    if (!isFirst(this.#seen, given, place)) return undefined
+    if (respond) {
+      if (upstream !== undefined)
+        return place.at('respond').wrongKey('give "upstream" or "respond", not both')
+      if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
+      return { host, path, target: respond }
+    }
+    if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
+    if (this.#upstreams.has(upstream)) {
+      return { host, path, target: { kind: 'upstream', upstream, connect } }
+    }
+    const hint = place.problems.full ? '' : didYouMean(upstream, this.#upstreams)
+    return place.at('upstream').wrong(`there is no upstream ${JSON.stringify(upstream)}${hint}`)
+  }
+}
+
+/** Checks what names a route: `{ host, path }`. */
+export class RouteNameChecker {
+  readonly #seen = new Map<string, string | number>()
+
+  readonly check: Check<{ host: string; path: string }> = (value, place) => {
+    const given = readPlace(value, place)
+    return given !== undefined && isFirst(this.#seen, given, place) ? given : undefined
+  }
+}
+
+export function routeList(upstreams: ReadonlySet<string>): Check<RouteRule[]> {
+  return (value, place) => list(new RouteChecker(upstreams).check)(value, place)
+}
+
+const readRoute = map(routeShape)
+const readPlace = map(placeShape)
+
+function isFirst(
+  seen: Map<string, string | number>,
+  route: { host: string; path: string },
+  place: Place,
+): boolean {
+  const name = routeName(route)
+  const before = seen.get(name)
+  if (before === undefined) {
+    seen.set(name, place.path.at(-1) ?? '')
+    return true
+  }
+  const where = typeof before === 'number' ? `routes[${before}]` : 'an earlier one'
+  place.wrong(`${name} is given twice, first by ${where}`)
+  return false
+}
+
+function uniqueHeaders(headers: [string, string][], place: Place): [string, string][] | undefined {
+  const seen = new Set<string>()
+  for (const [name] of headers) {
+    const lower = name.toLowerCase()
+    if (seen.has(lower)) return place.at(name).wrongKey('this header is given twice')
+    seen.add(lower)
+  }
+  return headers
+}

@@ -1,0 +1,121 @@
+/** Changes at run time, any number at once: all of them, or none and an error that names what is wrong. */
+import { FdbError } from '../../index.js'
+import type { Check } from '../check/check.js'
+import { formatPath, Place, Problems } from '../check/place.js'
+import { shown } from '../check/wrong.js'
+import { routeKey, routeName } from './key.js'
+import { RouteChecker, RouteNameChecker } from './rule.js'
+import { type RouteChange, type RouteStamp, type RouteState, routeMessage, targetOf } from './section.js'
+import { sameTarget } from './target.js'
+
+/** At most so many problems are named. */
+const MOST = 20
+const STEP = 16
+
+export interface AddOptions extends RouteStamp {
+  /** Names that routes may refer to. */
+  upstreams: ReadonlySet<string>
+  /** Routes made at run time with another target are replaced; otherwise they are an error. */
+  replace?: boolean
+}
+
+export interface RouteAddition {
+  changes: RouteChange[]
+  added: number
+  replaced: number
+  /** They were there already, the same: not among the changes. */
+  unchanged: number
+  /** `HOST/PATH` of routes of the file that are out of force from now on. */
+  shadows: string[]
+}
+
+/**
+ * @param given untrusted: a list of routes as in the configuration file
+ * @throws ERR_FDB_ROUTES with a line for each problem, `routes[INDEX].KEY: what is wrong`, at most 20
+ */
+export function* addRoutes(
+  state: RouteState,
+  given: unknown,
+  options: AddOptions,
+): Generator<void, RouteAddition> {
+  const { upstreams, replace = false } = options
+  const result: RouteAddition = { changes: [], added: 0, replaced: 0, unchanged: 0, shadows: [] }
+  yield* eachOf(given, new RouteChecker(upstreams).check, ({ host, path, target }, place) => {
+    const key = routeKey({ origin: 'runtime', host, path })
+    const stored = state.get(key)
+    const before = stored && targetOf(stored)
+    if (before && sameTarget(before, target)) {
+      result.unchanged++
+      return
+    }
+    const name = routeName({ host, path })
+    if (stored && !replace) {
+      place.wrong(`${name} was made at run time before, with another target; replace it, or remove it first`)
+      return
+    }
+    result.changes.push({ key, value: routeMessage(target, options) })
+    if (stored) result.replaced++
+    else result.added++
+    if (state.has(routeKey({ origin: 'file', host, path }))) result.shadows.push(name)
+  })
+  return result
+}
+
+export interface RouteRemoval {
+  changes: RouteChange[]
+  removed: number
+  /** `HOST/PATH` of routes of the file that are in force again. */
+  uncovers: string[]
+}
+
+/**
+ * Removes routes that were made at run time; one that is not there is an error.
+ *
+ * @param given untrusted: a list of `{ host, path }`
+ * @throws ERR_FDB_ROUTES as {@link addRoutes}
+ */
+export function* removeRoutes(state: RouteState, given: unknown): Generator<void, RouteRemoval> {
+  const result: RouteRemoval = { changes: [], removed: 0, uncovers: [] }
+  yield* eachOf(given, new RouteNameChecker().check, ({ host, path }, place) => {
+    const key = routeKey({ origin: 'runtime', host, path })
+    const inFile = state.has(routeKey({ origin: 'file', host, path }))
+    const name = routeName({ host, path })
+    if (!state.has(key)) {
+      const why = inFile
+        ? 'comes from the configuration file: change the file and reload it'
+        : 'is not there: see `fd-broker routes list`'
+      place.wrong(`${name} ${why}`)
+      return
+    }
+    result.changes.push({ key, delete: true })
+    result.removed++
+    if (inFile) result.uncovers.push(name)
+  })
+  return result
+}
+
+function* eachOf<T>(
+  given: unknown,
+  check: Check<T>,
+  then: (route: T, place: Place) => void,
+): Generator<void> {
+  const problems = new Problems(MOST)
+  const root = new Place(problems, ['routes'])
+  if (!Array.isArray(given)) root.wrong(`${shown(given)} is no list of routes`)
+  else if (given.length === 0) root.wrong('the list is empty')
+  else {
+    for (const [index, each] of given.entries()) {
+      if (index % STEP === 0) yield
+      const place = root.at(index)
+      const checked = check(each, place)
+      if (checked !== undefined) then(checked, place)
+    }
+  }
+  if (problems.count === 0) return
+  const named = problems.list.map(({ path, message }) => ({ key: formatPath(path), message }))
+  const lines = named.map(({ key, message }) => `${key}: ${message}`)
+  if (problems.count > named.length) lines.push(`and ${problems.count - named.length} more`)
+  throw new FdbError('ERR_FDB_ROUTES', `no route was changed:\n${lines.join('\n')}`, {
+    details: { problems: named, count: problems.count },
+  })
+}

@@ -1,0 +1,56 @@
+import { codec, defineSection } from '../../index.js'
+import { fdbroker } from '../../proto/proxy.js'
+import type { RouteTarget } from './target.js'
+
+/** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
+export type RouteMessage = fdbroker.proxy.Route
+
+/** The state's section with all routes, of both origins. */
+export const ROUTES = 'routes'
+
+/** Nothing is cached: the table holds what lookups need. */
+export const routesSection = defineSection<RouteMessage>({
+  version: 1,
+  codec: codec.protobuf<RouteMessage, fdbroker.proxy.Route.$Properties>(fdbroker.proxy.Route),
+  cache: 0,
+})
+
+/** What planning and listing need of the section. A `Map` of messages is one too. */
+export interface RouteState {
+  get(key: string): RouteMessage | undefined
+  has(key: string): boolean
+  keys(): Iterable<string>
+}
+
+/** A change for the section's `bulk`. */
+export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
+
+/** Who changes routes, and when (milliseconds since 1970). */
+export interface RouteStamp {
+  generation: number
+  now: number
+}
+
+export function routeMessage(target: RouteTarget, { generation, now }: RouteStamp): RouteMessage {
+  const stamp = { created: now, generation }
+  if (target.kind === 'upstream') {
+    const { upstream: name, connect } = target
+    return fdbroker.proxy.Route.create({ upstream: { name, connect }, ...stamp })
+  }
+  const headers = target.headers.map(([name, value]) => ({ name, value }))
+  const { status, body } = target
+  return fdbroker.proxy.Route.create({ respond: { status, body, headers }, ...stamp })
+}
+
+/** null: a target of a newer version. It is kept, and not served. */
+export function targetOf(message: RouteMessage): RouteTarget | null {
+  const { upstream, respond } = message
+  if (upstream) return { kind: 'upstream', upstream: upstream.name ?? '', connect: upstream.connect ?? false }
+  if (!respond) return null
+  return {
+    kind: 'respond',
+    status: respond.status ?? 200,
+    body: respond.body ?? '',
+    headers: (respond.headers ?? []).map(({ name, value }) => [name ?? '', value ?? '']),
+  }
+}

@@ -1,0 +1,145 @@
+import { GrowingMap } from './growing-map.js'
+import { requestHost } from './host.js'
+import { type Origin, type RouteId, routeName } from './key.js'
+import { normalised, plainEnd } from './path.js'
+import { growTo, longestPrefix, PathNode, prune, trail } from './path-tree.js'
+
+/** No route for this host and path. */
+export const NO_ROUTE = Symbol('no route')
+/** The path is one that servers disagree about (see path.ts): to be answered with 400, whatever the routes say. */
+export const AMBIGUOUS_PATH = Symbol('ambiguous path')
+
+export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
+
+/**
+ * All routes. Of those that match host and path the one with the most specific host wins (the exact name, then the
+ * longest `*.suffix`, then `*`), and of its paths the longest. Where a route of the file and one made at run time have
+ * the same host and path, the latter is in force until it is removed.
+ *
+ * A lookup costs a hash of the host (one more for each label when there are wildcards) and one for each segment of the
+ * path that routes know: it does not depend on the number of routes. Changes are visible to the next lookup.
+ */
+export class RouteTable<T extends NonNullable<unknown>> {
+  #hosts = new GrowingMap<PathNode<T>>()
+  /** By what stands behind the `*.`. */
+  #wildcards = new GrowingMap<PathNode<T>>()
+  #any = new PathNode<T>('')
+  /** Values of the file under ones made at run time, by name. */
+  #shadowed = new GrowingMap<T>()
+  #size = 0
+
+  /** Pairs of host and path. */
+  get size(): number {
+    return this.#size
+  }
+
+  /** Pairs of host and path for which the file has a route that one made at run time keeps out of force. */
+  get shadowed(): number {
+    return this.#shadowed.size
+  }
+
+  /**
+   * @param host as in the Host header, with or without port
+   * @param target as in the request line, in origin form (`/path?query`) or `*`; for CONNECT `/`
+   */
+  lookup(host: string, target: string): Found<T> {
+    let path = target
+    let end = plainEnd(target)
+    if (end < 0) {
+      const known = normalised(target)
+      if (known === null) return AMBIGUOUS_PATH
+      path = known
+      end = known.length
+    }
+    const name = requestHost(host)
+    const exact = this.#hosts.get(name)
+    if (exact !== undefined) {
+      const found = longestPrefix(exact, path, end)
+      if (found !== undefined) return found
+    }
+    if (this.#wildcards.size > 0 && name.length <= LONGEST_NAME) {
+      for (let dot = name.indexOf('.', 1); dot > 0; dot = name.indexOf('.', dot + 1)) {
+        const below = this.#wildcards.get(name.slice(dot + 1))
+        if (below === undefined) continue
+        const found = longestPrefix(below, path, end)
+        if (found !== undefined) return found
+      }
+    }
+    return longestPrefix(this.#any, path, end) ?? NO_ROUTE
+  }
+
+  /** Sets the route of this origin. Host and path are canonical (`canonicalHost`, `canonicalPath`). */
+  put(id: RouteId, value: T): void {
+    const { origin, host, path } = id
+    const node = growTo(this.#root(host), path)
+    if (node.origin === null) this.#size++
+    else if (node.origin !== origin) {
+      if (origin === 'file') {
+        this.#shadowed.set(routeName(id), value)
+        return
+      }
+      this.#shadowed.set(routeName(id), node.value!)
+    }
+    node.value = value
+    node.origin = origin
+  }
+
+  /** Removes the route of this origin; one that it kept out of force is in force again. False: there was none. */
+  delete(id: RouteId): boolean {
+    const { origin, host, path } = id
+    const root = this.#find(host)
+    const nodes = root && trail(root, path)
+    const node = nodes?.at(-1)
+    if (!root || !nodes || !node || node.origin === null) return false
+    const name = routeName(id)
+    if (node.origin !== origin) return origin === 'file' && this.#shadowed.delete(name)
+    const below = origin === 'runtime' ? this.#shadowed.get(name) : undefined
+    if (below !== undefined) {
+      this.#shadowed.delete(name)
+      node.value = below
+      node.origin = 'file'
+      return true
+    }
+    node.value = undefined
+    node.origin = null
+    this.#size--
+    prune(nodes)
+    if (root.empty) this.#drop(host)
+    return true
+  }
+
+  clear(): void {
+    this.#hosts = new GrowingMap()
+    this.#wildcards = new GrowingMap()
+    this.#any = new PathNode('')
+    this.#shadowed = new GrowingMap()
+    this.#size = 0
+  }
+
+  /** Where the value in force for exactly this host and path comes from. */
+  originAt(host: string, path: string): Origin | null {
+    const root = this.#find(host)
+    return (root && trail(root, path)?.at(-1)?.origin) ?? null
+  }
+
+  #find(host: string): PathNode<T> | undefined {
+    if (host === '*') return this.#any
+    return host.startsWith('*.') ? this.#wildcards.get(host.slice(2)) : this.#hosts.get(host)
+  }
+
+  #root(host: string): PathNode<T> {
+    const found = this.#find(host)
+    if (found) return found
+    const root = new PathNode<T>('')
+    if (host.startsWith('*.')) this.#wildcards.set(host.slice(2), root)
+    else this.#hosts.set(host, root)
+    return root
+  }
+
+  #drop(host: string): void {
+    if (host.startsWith('*.')) this.#wildcards.delete(host.slice(2))
+    else if (host !== '*') this.#hosts.delete(host)
+  }
+}
+
+const LONGEST_NAME = 253

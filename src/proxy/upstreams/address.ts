@@ -1,0 +1,45 @@
+import { isIPv4, isIPv6 } from 'node:net'
+import { shown, Wrong } from '../check/wrong.js'
+
+/** Where an upstream server listens. `text` is the canonical spelling: equal texts are the same address. */
+export type UpstreamAddress =
+  | { kind: 'tcp'; host: string; port: number; text: string }
+  | { kind: 'unix'; path: string; text: string }
+
+/** Bytes of a Unix socket's path (sun_path without its NUL). */
+const MOST_PATH = 107
+
+/** `http://HOST:PORT` (a name is resolved at each connect), `http://[::1]:PORT` or `unix:/path`. */
+export function upstreamAddress(text: string): UpstreamAddress | Wrong {
+  const refuse = (why: string) =>
+    new Wrong(
+      `${shown(text)} is no upstream address (http://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
+    )
+  if (text.startsWith('unix:')) {
+    const path = text.slice(5)
+    if (!path.startsWith('/')) return refuse('the path must be absolute')
+    if (path.includes('\0')) return refuse('the path contains a NUL')
+    const bytes = Buffer.byteLength(path)
+    return bytes <= MOST_PATH
+      ? { kind: 'unix', path, text: `unix:${path}` }
+      : refuse(`the path has ${bytes} bytes, at most ${MOST_PATH} are possible`)
+  }
+  if (text.startsWith('https://')) return refuse('TLS to upstreams is not supported')
+  const [, authority, rest = ''] = /^http:\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
+  if (authority === undefined) return refuse('')
+  if (authority.includes('@')) return refuse('leave user and password out')
+  if (rest !== '' && rest !== '/') return refuse(`leave ${shown(rest)} out, requests keep their own path`)
+  const [, v6, name = '', port] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(authority) ?? []
+  if (port === undefined) return refuse(/:\d+$/.test(authority) ? '' : 'the port is missing')
+  if (Number(port) < 1 || Number(port) > 65_535) return refuse(`${port} is no port from 1 to 65535`)
+  if (v6 !== undefined && !isIPv6(v6)) return refuse(`${shown(v6)} is no IPv6 address`)
+  const host = v6 ?? name.toLowerCase()
+  if (v6 === undefined && !isIPv4(host) && !isName(host)) return refuse(`${shown(name)} is no host`)
+  const written = v6 === undefined ? host : new URL(`http://[${v6}]/`).hostname
+  return { kind: 'tcp', host, port: Number(port), text: `http://${written}:${Number(port)}` }
+}
+
+function isName(host: string): boolean {
+  if (host.length > 253 || /(^|\.)\d+$/.test(host)) return false
+  return host.split('.').every(label => /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label))
+}

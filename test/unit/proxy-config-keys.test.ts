@@ -1,0 +1,167 @@
+import { describe, expect, it } from 'vitest'
+import type { Shape } from '../../src/proxy/check/check.js'
+import { configShape } from '../../src/proxy/config/schema.js'
+import { LEAST, problems } from '../fixtures/proxy-config.js'
+
+/** Every key of the file, a wrong value for it (as it is written), and what the message must say. */
+const WRONG: [key: string, value: string, message: RegExp][] = [
+  ['service', '""', /no service name/],
+  ['service', 'two words', /no service name/],
+  ['service', '8080', /8080 is a number, not a name; put it in quotes, "8080"/],
+  ['control', 'upgrade.sock', /no absolute path/],
+  ['control', `/${'x'.repeat(106)}`, /107 bytes, a control socket's at most 106/],
+  ['instanceHeader', '"X Gen"', /no header name/],
+  ['instanceHeader', 'Content-Length', /set by the proxy itself/],
+  ['listeners', '[]', /the list is empty; give at least 1/],
+  ['listeners', '{ http: "tcp://*:80" }', /is a map, not a list/],
+  ['listeners[0].name', '""', /no name/],
+  ['listeners[0].name', '"a b"', /no name \(1 to 64/],
+  ['listeners[0].address', '"tcp://localhost:80"', /no listener address: wrong host: .*127\.0\.0\.1/],
+  ['listeners[0].address', '"tcp://127.0.0.1:99999"', /no listener address: wrong port/],
+  ['listeners[0].address', '"udp://127.0.0.1:80"', /UDP/],
+  ['upstreams', '[]', /is a list, not a map of names to values/],
+  ['upstreams["a b"]', '{ servers: ["http://a:1"] }', /"a b" is no name/],
+  ['upstreams.a', '"http://a:1"', /not a map; its keys are: servers/],
+  ['upstreams.a.servers', '[]', /give at least 1/],
+  ['upstreams.a.servers[0]', '"htp://x"', /no upstream address \(http:\/\/HOST:PORT or unix:\/path\)$/],
+  ['upstreams.a.servers[0]', '"http://x"', /the port is missing/],
+  ['upstreams.a.servers[0]', '"http://x:70000"', /70000 is no port/],
+  ['upstreams.a.servers[0]', '"http://x:0"', /0 is no port/],
+  ['upstreams.a.servers[0]', '"http://x:80/api"', /leave "\/api" out/],
+  ['upstreams.a.servers[0]', '"http://me@x:80"', /leave user and password out/],
+  ['upstreams.a.servers[0]', '"http://x_!:80"', /"x_!" is no host/],
+  ['upstreams.a.servers[0]', '"http://1.2.3:80"', /"1\.2\.3" is no host/],
+  ['upstreams.a.servers[0]', '"http://[::zz]:80"', /no IPv6 address/],
+  ['upstreams.a.servers[0]', '"https://x:443"', /TLS to upstreams is not supported/],
+  ['upstreams.a.servers[0]', '"unix:app.sock"', /must be absolute/],
+  ['upstreams.a.servers[0]', `"unix:/${'x'.repeat(107)}"`, /108 bytes/],
+  ['upstreams.a.health', 'on', /not a map/],
+  ['upstreams.a.health.failures', '0', /no whole number from 1 to 1000/],
+  ['upstreams.a.health.coolDown', '10', /10 has no unit; write 10s or 10ms/],
+  ['upstreams.a.keepAlive', '4s', /not a map/],
+  ['upstreams.a.keepAlive.connections', '-1', /no whole number/],
+  ['upstreams.a.keepAlive.idle', 'forever', /no duration \(500ms, 30s, 2m, 1h\)/],
+  ['upstreams.a.retry', '1.5', /no whole number from 0 to 10/],
+  ['upstreams.a.timeouts', '[1s]', /not a map/],
+  ['upstreams.a.timeouts.connect', '0s', /outside of 1 ms/],
+  ['upstreams.a.timeouts.response', '1d', /no duration/],
+  ['routes', '{}', /is a map, not a list/],
+  ['routes[0]', 'null', /not a map \(nothing stands behind the colon\)/],
+  ['routes[0].host', '"a.com:80"', /leave the port out/],
+  ['routes[0].host', '"a..com"', /is no label/],
+  ['routes[0].host', '"*.*.com"', /a \* stands alone or as the whole first label/],
+  ['routes[0].host', '"http://a.com/"', /write only the name/],
+  ['routes[0].path', 'api', /must begin with \//],
+  ['routes[0].path', '/a?b=1', /only the path is compared/],
+  ['routes[0].path', '"/a/*"', /a prefix by itself/],
+  ['routes[0].path', '/a/../b', /are no segments/],
+  ['routes[0].upstream', 'nowhere', /there is no upstream "nowhere"/],
+  ['routes[0].respond', '204', /not a map; its keys are: status/],
+  ['routes[0].respond.status', '99', /no whole number from 200 to 599/],
+  ['routes[0].respond.status', '"200"', /no whole number/],
+  ['routes[0].respond.body', '12', /12 is a number, not a text; put it in quotes/],
+  ['routes[0].respond.body', `"${'x'.repeat(65_537)}"`, /65537 bytes, at most 65536/],
+  ['routes[0].respond.body', '"\\ud800"', /half a surrogate pair/],
+  ['routes[0].respond.headers', '[a]', /not a map of names/],
+  ['routes[0].respond.headers["a b"]', 'x', /no header name/],
+  ['routes[0].respond.headers.Connection', 'close', /set by the proxy itself/],
+  ['routes[0].respond.headers.X-A', '"a\\r\\nSet-Cookie: b"', /no header value/],
+  ['routes[0].connect', 'yes', /"yes" is neither true nor false/],
+  ['drain', '30s', /not a map/],
+  ['drain.timeout', '30', /has no unit/],
+  ['drain.timeout', '-1s', /no duration/],
+  ['upgrade', '30s', /not a map/],
+  ['upgrade.timeout', '0s', /outside of 1 ms/],
+  ['upgrade.probation', '10 s', /no duration/],
+  ['upgrade.ready', '30', /has no unit/],
+  ['upgrade.freeze', 'off', /no duration/],
+  ['upgrade.prepare', '[]', /is a list, not a duration/],
+  ['upgrade.commit', '900h', /outside of 1 ms to 2147483647 ms \(24 days\)/],
+  ['upgrade.heartbeat', '0ms', /outside/],
+  ['upgrade.silence', '250ms', /not longer than the heartbeat/],
+  ['timeouts', 'null', /not a map/],
+  ['timeouts.head', '10S', /no duration/],
+  ['timeouts.idle', 'off', /no duration/],
+  ['timeouts.connect', '.5s', /no duration|is a number/],
+  ['timeouts.response', 'true', /true is a boolean, not a duration/],
+  ['timeouts.request', 'never', /no duration/],
+  ['limits', '16k', /not a map/],
+  ['limits.headBytes', '16kb', /no size \(512, 16k, 1m, 2g\)/],
+  ['limits.headBytes', '2m', /2097152 bytes, outside of 1024 to 1048576/],
+  ['limits.fields', '0', /no whole number/],
+  ['limits.body', '1.5m', /no size/],
+  ['limits.body', '-1', /a number, not a size|no size/],
+  ['limits.connections', '10k', /no whole number/],
+  ['accessLog', 'on', /"on" is neither true nor false/],
+  ['forwarded', 'yes', /"yes" is none of "off", "x-forwarded", "forwarded", "both"/],
+  ['forwarded.headers', 'all', /none of/],
+  ['forwarded.trust', '10.0.0.1', /not a list/],
+  ['forwarded.trust[0]', '10.0.0.0/33', /no address or network/],
+  ['forwarded.trust[0]', 'localhost', /no address or network/],
+]
+
+/** A file in which everything is right but the value at `key`. */
+function fileWith(key: string, value: string): string {
+  const steps = [...key.matchAll(/\["([^"]*)"\]|\[(\d+)\]|([\w-]+)/g)].map(
+    step => step[1] ?? step[2] ?? step[3]!,
+  )
+  const [top = '', ...below] = steps
+  const listed = /\[0\]/.test(key)
+  const around = (within: string) => {
+    if (key.startsWith('listeners[0].')) return within === 'name' ? 'address: "unix:/a"' : 'name: http'
+    if (key.startsWith('upstreams.a.') && !below[1]?.startsWith('servers')) return 'servers: ["http://a:1"]'
+    if (key.startsWith('routes[0].')) {
+      const host = below[1] === 'host' ? '' : 'host: h'
+      const target = below[1] === 'respond' || below[1] === 'upstream' ? '' : 'respond: {}'
+      return [host, target].filter(part => part !== '').join(', ')
+    }
+    return ''
+  }
+  let text = value
+  for (const [depth, step] of [...below.entries()].reverse()) {
+    if (/^\d+$/.test(step)) text = `[${text}]`
+    else {
+      const first =
+        depth === (listed && top !== 'upstreams' && top !== 'forwarded' ? 1 : top === 'upstreams' ? 1 : 0)
+      const more = first ? around(step) : ''
+      text = `{ ${JSON.stringify(step)}: ${text}${more === '' ? '' : `, ${more}`} }`
+    }
+  }
+  const kept = LEAST.split('\n').filter(line => !line.startsWith(`${top}:`))
+  return `${kept.join('\n')}\n${top}: ${text}\n`
+}
+
+/** Paths of all keys of the schema, as they are written in the table above. */
+function keysOf(shape: Shape, before = ''): string[] {
+  return Object.entries(shape).flatMap(([key, { fields }]) => {
+    const path = before === '' ? key : `${before}.${key}`
+    const within = { listeners: '[0]', routes: '[0]', upstreams: '.a' }[path] ?? ''
+    return [path, ...(fields ? keysOf(fields, `${path}${within}`) : [])]
+  })
+}
+
+describe('a wrong value', () => {
+  it.each(WRONG)('of %s: %s', (key, value, message) => {
+    const text = fileWith(key, value)
+    const found = problems(text)
+    expect(found).toEqual([expect.objectContaining({ key, message: expect.stringMatching(message) })])
+    // The last line is the one with the key, and the column lies at the value, or at the key when that is wrong.
+    const { line, column } = found[0]!
+    const lines = text.split('\n')
+    expect(line).toBe(lines.length - 1)
+    const there = lines[line - 1]!.slice(column - 1)
+    expect([value, '"a b"', '"Connection"'].some(start => there.startsWith(start))).toBe(true)
+  })
+
+  it('is tested for every key that there is', () => {
+    const tested = new Set(WRONG.map(([key]) => key.replace(/\["a b"\]|\.Connection|\.X-A/, '')))
+    expect(keysOf(configShape(new Set())).filter(key => !tested.has(key))).toEqual([])
+  })
+
+  it('of no kind is taken for another: every key refuses a map of something else', () => {
+    for (const key of keysOf(configShape(new Set()))) {
+      const found = problems(fileWith(key, '{ nonsense: 1 }'))
+      expect(found[0]?.key, key).toMatch(new RegExp(`^${key.replace(/[[\]]/g, '\\$&')}`))
+    }
+  })
+})

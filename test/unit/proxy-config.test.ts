@@ -1,0 +1,265 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { readConfig } from '../../src/proxy/config/load.js'
+import { config, EXAMPLE, LEAST, problems, refusal } from '../fixtures/proxy-config.js'
+
+describe('a configuration', () => {
+  it('is read with everything filled in', () => {
+    const { listeners, upstreams, routes, ...rest } = config(EXAMPLE)
+    expect(listeners).toMatchObject([{ name: 'http', spec: { kind: 'tcp', host: '127.0.0.1', port: 8080 } }])
+    expect(upstreams).toEqual([
+      {
+        name: 'app',
+        servers: [
+          { kind: 'tcp', host: '127.0.0.1', port: 9001, text: 'http://127.0.0.1:9001' },
+          { kind: 'tcp', host: '127.0.0.1', port: 9002, text: 'http://127.0.0.1:9002' },
+        ],
+        health: { failures: 3, coolDown: 10_000 },
+        keepAlive: { connections: 128, idle: 4000 },
+        retry: 2,
+        timeouts: { connect: 3000, response: 60_000 },
+      },
+    ])
+    expect(routes).toEqual([
+      { host: '*', path: '/', target: { kind: 'upstream', upstream: 'app', connect: false } },
+      { host: '*', path: '/health', target: { kind: 'respond', status: 200, body: 'ok\n', headers: [] } },
+    ])
+    expect(rest).toEqual({
+      service: 'edge',
+      control: '/run/edge/upgrade.sock',
+      instanceHeader: 'X-Gen',
+      drain: { timeout: 30_000 },
+      upgrade: {
+        timeout: 30_000,
+        probation: 10_000,
+        ready: 30_000,
+        freeze: 1000,
+        prepare: 10_000,
+        commit: 10_000,
+        heartbeat: 250,
+        silence: 3000,
+      },
+      timeouts: { head: 10_000, idle: 60_000, connect: 3000, response: 60_000, request: null },
+      limits: { headBytes: 16_384, fields: 100, body: null, connections: null },
+      accessLog: false,
+      forwarded: { headers: 'x-forwarded', trust: [] },
+    })
+  })
+
+  it('needs a service, a control socket and a listener, and nothing else', () => {
+    const { instanceHeader, upstreams, routes } = config(LEAST)
+    expect([instanceHeader, upstreams, routes]).toEqual([null, [], []])
+    expect(refusal('{}')).toEqual([
+      'edge.yaml:1:1: the key "service" is missing',
+      'edge.yaml:1:1: the key "control" is missing',
+      'edge.yaml:1:1: the key "listeners" is missing',
+    ])
+  })
+
+  it('may be JSON', () => {
+    const json = JSON.stringify({
+      service: 'edge',
+      control: '/run/c.sock',
+      listeners: [{ name: 'a', address: 'unix:/run/a.sock?mode=0660' }],
+      routes: [{ host: 'Example.COM', path: '/a/', respond: { status: 204 } }],
+      limits: { headBytes: '8k', body: 1_000_000, connections: 10_000 },
+      timeouts: { request: '2m', head: '500ms', idle: '1.5m' },
+      forwarded: 'both',
+    })
+    expect(config(json)).toMatchObject({
+      listeners: [{ spec: { kind: 'unix', path: '/run/a.sock', mode: 0o660 } }],
+      routes: [{ host: 'example.com', path: '/a' }],
+      limits: { headBytes: 8192, body: 1_000_000, connections: 10_000 },
+      timeouts: { request: 120_000, head: 500, idle: 90_000 },
+      forwarded: { headers: 'both', trust: [] },
+    })
+  })
+
+  it('is plain data, so that a worker may read it', () => {
+    const read = config(EXAMPLE)
+    expect(structuredClone(read)).toEqual(read)
+  })
+
+  it('lets an upstream have timeouts of its own', () => {
+    const text = `${LEAST}timeouts: { connect: 1s, response: 5s }
+upstreams:
+  fast: { servers: ["http://a:1"] }
+  slow: { servers: ["http://a:2"], timeouts: { response: 5m } }
+`
+    expect(config(text).upstreams.map(({ name, timeouts }) => [name, timeouts])).toEqual([
+      ['fast', { connect: 1000, response: 5000 }],
+      ['slow', { connect: 1000, response: 300_000 }],
+    ])
+  })
+
+  it('may use anchors, and wrong values in them are found where they are written', () => {
+    const text = `${LEAST}upstreams:
+  a: { servers: &both ["http://a:1", "http://b:0"] }
+  b: { servers: *both }
+`
+    expect(problems(text).map(({ line, column, key }) => [line, column, key])).toEqual([
+      [5, 38, 'upstreams.a.servers[1]'],
+      [5, 38, 'upstreams.b.servers[1]'],
+    ])
+  })
+})
+
+describe('a wrong configuration', () => {
+  it('is refused with file, line, column, key and remedy', () => {
+    const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '"htp://x"')
+    expect(refusal(text)).toEqual([
+      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is no upstream address (http://HOST:PORT or unix:/path)',
+    ])
+  })
+
+  it('names several errors at once, in the order of the lines', () => {
+    const text = EXAMPLE.replace('timeout: 30s }\nupgrade', 'timeout: 30 }\nupgrade')
+      .replace('path: /,', 'path: api,')
+      .replace('service: edge', 'service: ""')
+    expect(refusal(text)).toEqual([
+      'edge.yaml:1:10: service: "" is no service name (1 to 128 visible characters)',
+      'edge.yaml:9:24: routes[0].path: "api" is no path: it must begin with /',
+      'edge.yaml:11:19: drain.timeout: 30 has no unit; write 30s or 30ms',
+    ])
+  })
+
+  it('names 20 errors at most, and says how many there are', () => {
+    const routes = Array.from({ length: 33 }, (_, i) => `  - { host: h${i}, upstream: nowhere }\n`).join('')
+    const lines = refusal(`${LEAST}routes:\n${routes}`)
+    expect(lines).toHaveLength(21)
+    expect(lines[0]).toBe('edge.yaml:5:27: routes[0].upstream: there is no upstream "nowhere"')
+    expect(lines[20]).toBe('edge.yaml: and 13 more; correct these first')
+  })
+
+  it('points at an unknown key and guesses what was meant', () => {
+    expect(refusal(`${LEAST}timeouts: { haed: 3s }\n`)).toEqual([
+      'edge.yaml:4:13: timeouts.haed: unknown key (did you mean "head"?); the keys here are: head, idle, connect, response, request',
+    ])
+    expect(refusal(`${LEAST}Upstream: {}\n`)[0]).toContain('unknown key (did you mean "upstreams"?)')
+    expect(refusal(`${LEAST}entirely: {}\n`)[0]).toMatch(/entirely: unknown key; the keys here are/)
+  })
+
+  it('guesses an upstream, a mode and a word', () => {
+    const text = EXAMPLE.replace('upstream: app', 'upstream: ap')
+    expect(refusal(text)).toEqual([
+      'edge.yaml:9:37: routes[0].upstream: there is no upstream "ap" (did you mean "app"?)',
+    ])
+    expect(refusal(`${LEAST}forwarded: x-forward\n`)[0]).toMatch(/\(did you mean "x-forwarded"\?\)$/)
+  })
+
+  it('does not add that an upstream is unknown when only its definition is wrong', () => {
+    const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '""')
+    expect(problems(text).map(({ key }) => key)).toEqual(['upstreams.app.servers[1]'])
+  })
+
+  it('is refused for what is there twice', () => {
+    const text = `${LEAST.replace(
+      ']',
+      ', { name: http, address: "tcp://127.0.0.1:8081" }, { name: b, address: "tcp://127.0.0.1:8080" }]',
+    )}upstreams: { app: { servers: ["http://A:80", "http://a:080"] } }
+routes:
+  - { host: example.com, path: /a, upstream: app }
+  - { host: EXAMPLE.com., path: /%61/, upstream: app }
+`
+    expect(refusal(text).map(line => line.replace(/^.*?: /, ''))).toEqual([
+      'listeners[1].name: the name "http" is given twice, first in item [0]',
+      'listeners[2].address: the address "tcp://127.0.0.1:8080" is given twice, first in item [0]',
+      'upstreams.app.servers[1]: the server "http://a:80" is given twice, first in item [0]',
+      'routes[1]: example.com/a is given twice, first by routes[0]',
+    ])
+  })
+
+  it('lets two listeners have a port of the kernel’s choice', () => {
+    const text = LEAST.replace(/8080" }/, '0" }, { name: b, address: "tcp://127.0.0.1:0" }')
+    expect(config(text).listeners).toHaveLength(2)
+  })
+
+  it('is refused for a route with no target, with two, and with a body that no answer may have', () => {
+    const text = `${EXAMPLE.slice(0, EXAMPLE.indexOf('drain'))}  - { host: a }
+  - { host: b, upstream: app, respond: {} }
+  - { host: c, respond: { status: 204, body: x } }
+  - { host: d, respond: {}, connect: true }
+`
+    expect(refusal(text)).toEqual([
+      'edge.yaml:11:5: routes[2]: the route has no target: give "upstream" or "respond"',
+      'edge.yaml:12:31: routes[3].respond: give "upstream" or "respond", not both',
+      'edge.yaml:13:46: routes[4].respond.body: an answer with status 204 has no body; leave it out',
+      'edge.yaml:14:38: routes[5].connect: CONNECT needs an upstream; this route answers by itself',
+    ])
+  })
+})
+
+describe('what is no YAML', () => {
+  it.each([
+    [
+      'a star without quotes',
+      'routes:\n  - { host: *, path: / }',
+      '2:13: a text that begins with * stands in quotes, "*"',
+    ],
+    [
+      'a wildcard without quotes',
+      'routes:\n  - { host: *.example.com }',
+      '2:13: *.example.com refers to nothing; a text that begins with * stands in quotes, "*.example.com"',
+    ],
+    ['a key given twice', 'service: a\nservice: b', '2:1: this key is given twice in the same map'],
+    [
+      'a second document',
+      'service: a\n---\nb: 1',
+      '2:1: a second document begins here; the configuration is one document',
+    ],
+    ['a tab', 'drain:\n\ttimeout: 3s', '2:1: tabs are not allowed as indentation; use spaces'],
+    ['an open quote', 'service: "edge', '1:15: missing closing "quote'],
+    ['a tag', 'service: !name edge', '1:10: unresolved tag: !name'],
+    [
+      'a JSON key given twice',
+      '{"service": "a", "service": "b"}',
+      '1:18: this key is given twice in the same map',
+    ],
+    [
+      'an alias bomb',
+      `a: &a [${'x,'.repeat(9)}x]\nb: &b [${'*a,'.repeat(199)}*a]`,
+      '1:1: Excessive alias count indicates a resource exhaustion attack',
+    ],
+  ])('%s: is refused where it stands', (_, text, expected) => {
+    expect(refusal(text)[0]).toBe(`edge.yaml:${expected}`)
+  })
+
+  it.each([
+    ['nothing', ''],
+    ['a comment', '# later\n'],
+    ['a list', '- service: edge'],
+    ['a text', 'edge'],
+  ])('%s is no map', (_, text) => {
+    expect(refusal(text)[0]).toMatch(/^edge\.yaml:1:1: .* not a map.*; its keys are: service, control, /)
+  })
+
+  it('takes no merge keys and no __proto__', () => {
+    const text = `${LEAST}__proto__: { accessLog: true }\ndrain: { <<: { timeout: 3s } }\n`
+    expect(refusal(text).map(line => line.split('; ')[0])).toEqual([
+      'edge.yaml:4:1: __proto__: unknown key',
+      'edge.yaml:5:10: drain["<<"]: unknown key (YAML merge keys are not supported)',
+    ])
+  })
+})
+
+describe('a file', () => {
+  it('that cannot be read, or is not UTF-8, is named', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fd-broker-config-'))
+    const file = join(folder, 'edge.yaml')
+    const refused = { code: 'ERR_FDB_CONFIG', details: expect.objectContaining({ file }) }
+    await expect(readConfig(file)).rejects.toMatchObject({
+      ...refused,
+      message: expect.stringContaining(`${file} cannot be read (ENOENT`),
+    })
+    writeFileSync(file, Buffer.from([0x61, 0xff]))
+    await expect(readConfig(file)).rejects.toMatchObject({
+      ...refused,
+      message: `${file} is not UTF-8; save it as UTF-8`,
+    })
+    writeFileSync(file, `\ufeff${EXAMPLE}`)
+    await expect(readConfig(file)).resolves.toMatchObject({ service: 'edge' })
+    rmSync(folder, { recursive: true })
+  })
+})

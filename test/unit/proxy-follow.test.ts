@@ -1,0 +1,122 @@
+import { describe, expect, it } from 'vitest'
+import { fdbroker } from '../../src/proto/proxy.js'
+import { RouteFollower } from '../../src/proxy/routes/follow.js'
+import { changesOf, reconcile } from '../../src/proxy/routes/reconcile.js'
+import { addRoutes } from '../../src/proxy/routes/runtime.js'
+import { ROUTES, type RouteChange, routeMessage, routesSection } from '../../src/proxy/routes/section.js'
+import { NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
+import type { RouteTarget } from '../../src/proxy/routes/target.js'
+import { inTurns } from '../../src/proxy/turns.js'
+import { longestTurn, readBy, writingLog } from '../fixtures/state-logs.js'
+
+const STAMP = { generation: 1, now: 0 }
+const to = (upstream: string): RouteTarget => ({ kind: 'upstream', upstream, connect: false })
+
+function follow() {
+  const { log } = writingLog()
+  const section = log.section(ROUTES, routesSection)
+  const table = new RouteTable<{ name: string }>()
+  const unreadable: string[] = []
+  const compiled: string[] = []
+  const follower = new RouteFollower(section, table, {
+    compile: target => {
+      const name = target.kind === 'upstream' ? target.upstream : `${target.status}`
+      compiled.push(name)
+      if (name === 'impossible') throw new Error('no such upstream')
+      return { name }
+    },
+    onUnreadable: key => unreadable.push(key),
+  })
+  const found = (host: string) => {
+    const result = table.lookup(host, '/')
+    return typeof result === 'symbol' ? result : result.name
+  }
+  return { log, section, table, follower, found, unreadable, compiled }
+}
+
+describe('a table that follows the state', () => {
+  it('has what is there, then every change', async () => {
+    const { log, section, follower, found } = follow()
+    await section.put('file:a/', routeMessage(to('one'), STAMP))
+    await section.put('other:key', routeMessage(to('one'), STAMP))
+    await follower.caughtUp()
+    expect(found('a')).toBe('one')
+    void section.put('runtime:a/', routeMessage(to('two'), STAMP))
+    await follower.caughtUp()
+    expect(found('a')).toBe('two')
+    await section.bulk([
+      { key: 'runtime:a/', delete: true },
+      { key: 'runtime:b/', value: routeMessage(to('three'), STAMP) },
+    ])
+    await follower.caughtUp()
+    expect([found('a'), found('b')]).toEqual(['one', 'three'])
+    await section.clear()
+    await section.put('file:c/', routeMessage(to('four'), STAMP))
+    await follower.caughtUp()
+    expect([found('a'), found('b'), found('c')]).toEqual([NO_ROUTE, NO_ROUTE, 'four'])
+    follower.stop()
+    await section.delete('file:c/')
+    await follower.caughtUp()
+    expect(found('c')).toBe('four')
+    log.close()
+  })
+
+  it('compiles an upstream once, and again when that is asked for', async () => {
+    const { log, section, follower, compiled } = follow()
+    await section.bulk(
+      Array.from({ length: 50 }, (_, i) => ({ key: `file:h${i}/`, value: routeMessage(to('app'), STAMP) })),
+    )
+    await follower.caughtUp()
+    expect(compiled).toEqual(['app'])
+    follower.refresh()
+    await follower.caughtUp()
+    expect(compiled).toEqual(['app', 'app'])
+    follower.stop()
+    log.close()
+  })
+
+  it('serves no route that it cannot read or compile, and says which', async () => {
+    const { log, section, follower, found, unreadable } = follow()
+    const newer = fdbroker.proxy.Route.create({})
+    await section.bulk([
+      { key: 'file:a/', value: routeMessage(to('impossible'), STAMP) },
+      { key: 'file:b/', value: newer },
+      { key: 'file:c/', value: routeMessage(to('fine'), STAMP) },
+    ])
+    await follower.caughtUp()
+    expect([found('a'), found('b'), found('c')]).toEqual([NO_ROUTE, NO_ROUTE, 'fine'])
+    expect(new Set(unreadable)).toEqual(new Set(['file:a/']))
+    follower.stop()
+    log.close()
+  })
+
+  it('takes 100,000 routes at run time without stalling, and so does the successor', async () => {
+    const { log, section, follower, found, table } = follow()
+    const upstreams = new Set(['app'])
+    const given = Array.from({ length: 100_000 }, (_, i) => ({ host: `h${i}.example.com`, upstream: 'app' }))
+    const planning = { ...STAMP, upstreams }
+    let changes: RouteChange[] = []
+    const longest = await longestTurn(async () => {
+      changes = (await inTurns(addRoutes(section, given, planning))).changes
+    })
+    await section.bulk(changes)
+    const following = await longestTurn(() => follower.caughtUp())
+    expect([table.size, found('h99999.example.com')]).toEqual([100_000, 'app'])
+    // Slices of 3 ms; the rest is for garbage collection, and for a machine that has other work.
+    expect(longest).toBeLessThan(100)
+    expect(following).toBeLessThan(100)
+    follower.stop()
+
+    const reader = await readBy(log)
+    const successor = reader.section(ROUTES, routesSection)
+    const next = new RouteTable<string>()
+    const taken = new RouteFollower(successor, next, { compile: () => 'app' })
+    const result = await inTurns(reconcile(successor, { routes: [], upstreams }, STAMP))
+    expect([...changesOf(result)]).toEqual([])
+    await taken.caughtUp()
+    expect([next.size, next.lookup('h5.example.com', '/x')]).toEqual([100_000, 'app'])
+    taken.stop()
+    reader.close()
+    log.close()
+  })
+})

@@ -1,0 +1,102 @@
+import { describe, expect, it } from 'vitest'
+import { Wrong } from '../../src/proxy/check/wrong.js'
+import { canonicalPath, normalised, plainEnd } from '../../src/proxy/routes/path.js'
+
+describe('a path prefix', () => {
+  it.each([
+    ['/', '/'],
+    ['/api', '/api'],
+    ['/api/', '/api'],
+    ['/%61pi', '/api'],
+    ['/a%2fb', '/a%2Fb'],
+    ['/.well-known', '/.well-known'],
+    ['/...', '/...'],
+    ["/-._~!$&'()+,=:@", "/-._~!$&'()+,=:@"],
+  ])('%s is %s', (given, expected) => {
+    expect(canonicalPath(given)).toBe(expected)
+  })
+
+  it.each([
+    ['', /must begin with \//],
+    ['api', /must begin with \//],
+    ['/a?b', /only the path is compared/],
+    ['/a#b', /only the path is compared/],
+    ['/a/*', /a prefix by itself/],
+    ['/a;v=1', /parameters \(;\) are not compared/],
+    ['/a//b', /one slash/],
+    ['/a/../b', /are no segments/],
+    ['/a/%2e%2E/b', /are no segments/],
+    ['/.', /are no segments/],
+    ['/..%2Fb', /are no segments/],
+    ['/%', /%25 for the sign/],
+    ['/%zz', /%25 for the sign/],
+    ['/a b', /" " must be percent-encoded; write %20/],
+    ['/café', /"é" must be percent-encoded; write %C3%A9/],
+    ['/😀', /write %F0%9F%98%80/],
+    ['/\ud800', /must be percent-encoded$/],
+    ['/a\\b', /must be percent-encoded; write %5C/],
+    ['/"', /must be percent-encoded; write %22/],
+    [`/${'a'.repeat(4096)}`, /4097 characters, at most 4096/],
+  ])('%s is refused', (given, why) => {
+    const result = canonicalPath(given)
+    expect(result instanceof Wrong ? result.why : result).toMatch(why)
+  })
+})
+
+describe('a request’s path', () => {
+  it.each([
+    ['/a/b?c=/../d', '/a/b'],
+    ['/a#/../b', '/a'],
+    ['/a/b/', '/a/b'],
+    ['*', '/'],
+    ['/%61dmin', '/admin'],
+    ['/%2561dmin', '/%2561dmin'],
+    ['/a%2fb', '/a%2Fb'],
+    ['/%7e%5F%2d', '/~_-'],
+    ['//admin', '/admin'],
+    ['/a///b//', '/a/b'],
+    ['//', '/'],
+    ['/admin;v=1/x;y', '/admin/x'],
+    ['/;x/admin', '/admin'],
+    ['/%3Badmin', '/%3Badmin'],
+    ['/.well-known/x', '/.well-known/x'],
+    ['/...', '/...'],
+    ['/..a', '/..a'],
+    ['/a..', '/a..'],
+    ['/%', '/%'],
+    ['/%2%65', '/%2e'],
+    ['/\xe9', '/\xe9'],
+  ])('%s is compared as %s', (given, expected) => {
+    expect(normalised(given)).toBe(expected)
+    const end = plainEnd(given)
+    if (end >= 0) expect([expected, `${expected}/`]).toContain(given.slice(0, end))
+  })
+
+  it.each([
+    '/..',
+    '/../a',
+    '/a/..',
+    '/a/./b',
+    '/.',
+    '/%2e',
+    '/%2E%2e/a',
+    '/.%2e/a',
+    '/a/..;x=1/b',
+    '/..;/b',
+    '/a;/../b',
+    '/a/..%2fb',
+    '/a%2f..%2Fb',
+    '/a/..%5cb',
+    '/a%5c..',
+    '/..%3b/b',
+    '/a\\b',
+    '/a/..\\b',
+    '',
+    'admin',
+    'http://a/b',
+    '?a',
+  ])('%s is refused', given => {
+    expect(normalised(given)).toBeNull()
+    expect(plainEnd(given)).toBe(-1)
+  })
+})
