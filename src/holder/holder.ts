@@ -6,6 +6,7 @@ import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conve
 import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
 import type { HolderEffect, HolderEvent, HolderPhase, HolderState } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
+import type { Segment } from '../state/segment.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
@@ -62,6 +63,7 @@ export class Holder {
   #phase: HolderPhase
   #deadline: NodeJS.Timeout | undefined
   #ticker: NodeJS.Timeout | undefined
+  #beats: NodeJS.Timeout | undefined
   #tickedAt = 0
   #probationSince = 0
   #hurry = false
@@ -81,6 +83,7 @@ export class Holder {
     this.#logger = parts.logger
     this.#nextId = parts.firstId
     this.#phase = parts.hosting.state().phase
+    if (parts.hosting.state().scope === 'member') this.#beat()
   }
 
   get peers(): Peer[] {
@@ -107,10 +110,15 @@ export class Holder {
     if (known === undefined) {
       const peer = this.#add(candidate)
       peer.holds = true
+      peer.returning = true
       return peer
     }
-    known.link.close()
+    if (known.link.open) {
+      known.link.close()
+      this.#hosting.dispatch({ type: 'lost', id: known.id })
+    }
     known.link = candidate.link
+    known.returning = true
     candidate.pidfd?.close()
     this.#listen(known)
     return known
@@ -142,7 +150,8 @@ export class Holder {
     this.#hosting.changed?.()
   }
 
-  perform(effect: HolderEffect): void {
+  /** What it returns is awaited before the next effect. */
+  perform(effect: HolderEffect): void | Promise<void> {
     switch (effect.type) {
       case 'tell':
         this.#tell(effect.to, effect.message)
@@ -151,8 +160,7 @@ export class Holder {
         this.shelf.seal(effect.from, effect.below)
         return
       case 'make':
-        this.#make(effect.epochs)
-        return
+        return this.#make(effect.epochs)
       case 'mark':
         this.shelf.mark(effect.epoch)
         return
@@ -165,10 +173,21 @@ export class Holder {
     }
   }
 
+  /** Members of a daemon take its silence for its end: they accept, so that nobody is refused. */
+  #beat(): void {
+    this.#beats = setInterval(() => {
+      for (const peer of this.#peers.values()) {
+        if (peer.holds && !peer.returning && peer.link.open) peer.link.tell({ heartbeat: { healthy: true } })
+      }
+    }, this.#times.heartbeat)
+    this.#beats.unref()
+  }
+
   /** Ends all links and timers. What is held by others is not touched. */
   close(): void {
     clearTimeout(this.#deadline)
     clearInterval(this.#ticker)
+    clearInterval(this.#beats)
     for (const peer of this.peers) this.#forget(peer)
   }
 
@@ -184,6 +203,7 @@ export class Holder {
       pidfd: candidate.pidfd,
       watch: null,
       holds: false,
+      returning: false,
       beatAt: performance.now(),
       wellAt: performance.now(),
       healthy: true,
@@ -297,7 +317,11 @@ export class Holder {
       return
     }
     if (message.kind === 'serving') peer.beatAt = peer.wellAt = performance.now()
-    if (message.kind === 'back') this.#hosting.takeBack?.(peer)
+    if (message.kind === 'back') {
+      peer.returning = false
+      this.#hosting.takeBack?.(peer)
+      this.#catchUp(peer)
+    }
     this.#hosting.dispatch({ type: 'message', from: peer.id, message })
     if (message.kind === 'serving') this.#hosting.settled?.(peer)
     if (message.kind === 'gone' && !this.#isBound(peer)) this.#hosting.changed?.()
@@ -325,7 +349,7 @@ export class Holder {
 
   #tell(to: Id, message: ToMember): void {
     const peer = this.#peers.get(to)
-    if (peer === undefined || !peer.link.open) return
+    if (peer === undefined || !peer.link.open || peer.returning) return
     if (message.kind === 'offer') {
       this.#offer(peer, message.epoch, message.wayBack, message.source)
       return
@@ -382,19 +406,29 @@ export class Holder {
       .map(p => ({ role: 'pidfd', name: String(p.pid), fd: p.pidfd! }))
   }
 
-  #make(epochs: readonly number[]): void {
+  /**
+   * Everybody who may have to read or write there has it before anybody does. One that does not take it in time is
+   * stopped or stuck: it finds it in its channel, before anything that is said later.
+   */
+  #make(epochs: readonly number[]): void | Promise<void> {
     const made = this.shelf.make(epochs)
-    // Everybody who may have to read or write there has it before anybody does (one small frame, in order).
-    for (const peer of this.peers) {
-      if (!peer.holds || !peer.link.open) continue
-      const items = made.map(
-        segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.dup() }) as const,
-      )
-      peer.link
-        .sendBundle(items, this.#times.commit)
-        .catch(() => {})
-        .finally(() => closeAll(items.map(item => item.fd)))
-    }
+    const sharers = this.peers.filter(peer => peer.holds && !peer.returning && peer.link.open)
+    if (sharers.length === 0) return
+    return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
+  }
+
+  /** One small frame each, in order with what is told. */
+  #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
+    const items = segments.map(
+      segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.dup() }) as const,
+    )
+    return peer.link.sendBundle(items, this.#times.freeze).finally(() => closeAll(items.map(item => item.fd)))
+  }
+
+  /** One that was away has missed the segments made meanwhile. */
+  #catchUp(peer: Peer): void {
+    const missed = this.shelf.all.filter(segment => segment.kind === 'epoch' && !segment.sealed)
+    if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
   #refuse(id: Id, because: 'busy' | 'bound'): void {

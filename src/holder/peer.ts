@@ -14,6 +14,8 @@ export interface Peer {
   link: Link
   readonly pidfd: OwnedFd | null
   watch: DeathWatch | null
+  /** Has a channel again but has not said Back yet: nothing is told to it before it has. */
+  returning: boolean
   /** It has descriptors of ours (or we have sent some). */
   holds: boolean
   /** Last Heartbeat, performance.now(); and what it said. */

@@ -468,8 +468,7 @@ export class Party {
 
   #perform(effect: EmbeddedEffect): void | Promise<void> {
     if (effect.by === 'holder') {
-      this.#holder?.perform(effect.effect)
-      return
+      return this.#holder?.perform(effect.effect)
     }
     return this.#performOwn(effect.effect)
   }
@@ -550,6 +549,7 @@ export class Party {
     }
     if (message.kind === 'ready') {
       this.#takeover.note('ready')
+      if (this.#machine.member.scope === 'member') this.#startHeartbeat()
       const adopted = [...this.wanted]
       link.tell({
         ready: {
@@ -874,6 +874,8 @@ export class Party {
 
   #attach(elder: Elder): void {
     this.#elder = elder
+    let died = false
+    const inherit = () => this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() })
     elder.listen({
       message: envelope => this.#onElder(envelope),
       bundle: items => this.#onBundle(items),
@@ -885,12 +887,13 @@ export class Party {
         if (error !== null) this.#reason ??= error
         else if (!this.#machine.member.holds) this.#reason ??= leftEarly(elder.facts.pid)
         this.#step({ type: 'lost' })
+        if (died) inherit()
         this.#watchSeal()
       },
       died: () => {
-        // Usually the channel's end has been told before. A member of a daemon connects again at that.
-        if (this.#machine.member.scope === 'member') this.#step({ type: 'lost' })
-        this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() })
+        died = true
+        // What it said last is in the channel and counts: its end comes when that has been read.
+        if (!elder.link.open) inherit()
       },
     })
   }
@@ -994,7 +997,7 @@ export class Party {
         this.registry.put({ name, role, spec, fd })
         return
       case 'segment':
-        this.shelf.put(Segment.open(fd), item.writable ?? false)
+        this.#takeSegment(Segment.open(fd), item.writable ?? false)
         return
       case 'pidfd':
         this.#pidfds.push(fd)
@@ -1014,6 +1017,13 @@ export class Party {
       default:
         fd.close()
     }
+  }
+
+  /** No number is given twice: the machine knows the highest that was ever made. */
+  #takeSegment(segment: Segment, writable: boolean): void {
+    const { epoch } = segment
+    this.shelf.put(segment, writable)
+    this.#step({ type: 'shared', top: epoch })
   }
 
   #lock: OwnedFd | null = null
@@ -1048,7 +1058,16 @@ export class Party {
         phase: this.phase,
         connections: this.connections,
       }
-      this.#elder?.link.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(report) } })
+      const link = this.#elder?.link
+      link?.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(report) } })
+      // A daemon that is stopped keeps its channels: its silence is all there is to see.
+      if (
+        this.#machine.member.scope === 'member' &&
+        link?.open &&
+        link.idleMs > this.settings.times.silence
+      ) {
+        this.#step({ type: 'silent' })
+      }
     }
     beat()
     this.#heartbeat = setInterval(beat, this.settings.times.heartbeat)

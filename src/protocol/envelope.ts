@@ -72,6 +72,12 @@ export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind
   }
 }
 
+const MAX_EPOCH = 2 ** 31
+
+function epochIsSane(epoch: number | null): boolean {
+  return (epoch ?? 0) < MAX_EPOCH
+}
+
 const ROLES: readonly string[] = ['ready', 'serving', 'frozen', 'standby', 'orphan'] satisfies Role[]
 
 /** What decides, of a message to a holder; null for everything else. */
@@ -88,7 +94,16 @@ export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
     case 'back': {
       const back = envelope.back!
       if (!ROLES.includes(back.role ?? '')) return null
-      return { kind: 'back', role: back.role as Role, epoch: back.epoch ?? 0, sealed: back.sealed ?? false }
+      const { epoch = 0, sealed = false, top = 0 } = back
+      // No service lives through so many epochs: a larger number would only use them up.
+      if (!epochIsSane(epoch) || !epochIsSane(top)) return null
+      return {
+        kind: 'back',
+        role: back.role as Role,
+        epoch: epoch ?? 0,
+        sealed: sealed ?? false,
+        top: top ?? 0,
+      }
     }
     default:
       return null

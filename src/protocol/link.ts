@@ -29,8 +29,11 @@ export interface LinkHandler {
 export class Link {
   readonly channel: Channel
   #handler: LinkHandler | null = null
-  #incoming: BundleItem[] = []
-  #acks = new Map<number, () => void>()
+  /** Of bundles that are not whole yet, by their number. */
+  readonly #incoming = new Map<number, BundleItem[]>()
+  #incomingFds = 0
+  readonly #acks = new Map<string, () => void>()
+  #nextBundle = 0
   #ended: FdbError | null | undefined
   #onEnd = new Set<() => void>()
 
@@ -75,10 +78,13 @@ export class Link {
   async sendBundle(items: readonly BundleItem[], timeoutMs: number): Promise<void> {
     const until = performance.now() + timeoutMs
     const waiting: Promise<void>[] = []
+    const bundle = this.#nextBundle++
     for (const { message, fds } of packBundle(items)) {
-      const acknowledged = new Promise<void>(resolve => this.#acks.set(message.index ?? 0, resolve))
+      const acknowledged = new Promise<void>(resolve =>
+        this.#acks.set(batchKey(bundle, message.index), resolve),
+      )
       waiting.push(acknowledged)
-      await this.send({ fds: message }, fds)
+      await this.send({ fds: { ...message, bundle } }, fds)
       if (waiting.length >= BATCH_WINDOW) await this.#within(waiting.shift()!, until, timeoutMs)
     }
     for (const ack of waiting) await this.#within(ack, until, timeoutMs)
@@ -129,8 +135,7 @@ export class Link {
   #finish(error: FdbError | null): void {
     if (!this.open) return
     this.#ended = error
-    closeAll(this.#incoming.map(item => item.fd))
-    this.#incoming = []
+    this.#dropIncoming()
     for (const tell of [...this.#onEnd]) tell()
   }
 
@@ -152,33 +157,45 @@ export class Link {
     if (envelope.fds) this.#onFds(envelope.fds, fds)
     else if (envelope.fdsAck) {
       closeAll(fds)
-      const index = envelope.fdsAck.index ?? 0
-      this.#acks.get(index)?.()
-      this.#acks.delete(index)
+      const key = batchKey(envelope.fdsAck.bundle, envelope.fdsAck.index)
+      this.#acks.get(key)?.()
+      this.#acks.delete(key)
     } else this.#handler?.message(envelope, fds)
   }
 
   #onFds(message: NonNullable<WireEnvelope['fds']>, fds: OwnedFd[]): void {
+    const bundle = message.bundle ?? 0
+    const before = this.#incoming.get(bundle) ?? []
     try {
-      if (this.#incoming.length + fds.length > MAX_BUNDLE_FDS) {
+      if (this.#incomingFds + fds.length > MAX_BUNDLE_FDS) {
         closeAll(fds)
         throw new FdbError(
           'ERR_FDB_FDS_MANY',
-          `the peer sent more than ${MAX_BUNDLE_FDS} descriptors in one bundle`,
+          `the peer sent more than ${MAX_BUNDLE_FDS} descriptors without completing a bundle`,
         )
       }
-      const items = unpackFds(message, fds)
-      this.#incoming.push(...items)
+      this.#incoming.set(bundle, [...before, ...unpackFds(message, fds)])
+      this.#incomingFds += fds.length
     } catch (error) {
-      closeAll(this.#incoming.map(item => item.fd))
-      this.#incoming = []
+      this.#dropIncoming()
       this.#handler?.broken(error as FdbError)
       return
     }
-    this.tell({ fdsAck: { index: message.index ?? 0, verified: fds.length } })
+    this.tell({ fdsAck: { bundle, index: message.index ?? 0, verified: fds.length } })
     if (!message.last) return
-    const items = this.#incoming
-    this.#incoming = []
+    const items = this.#incoming.get(bundle)!
+    this.#incoming.delete(bundle)
+    this.#incomingFds -= items.length
     this.#handler?.bundle(items)
   }
+
+  #dropIncoming(): void {
+    for (const items of this.#incoming.values()) closeAll(items.map(item => item.fd))
+    this.#incoming.clear()
+    this.#incomingFds = 0
+  }
+}
+
+function batchKey(bundle: number | null | undefined, index: number | null | undefined): string {
+  return `${bundle ?? 0}.${index ?? 0}`
 }
