@@ -30,7 +30,7 @@ describe('fd-broker serve, and a member that is killed', () => {
     })
     try {
       await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 50)
-      const acknowledged: Record<string, unknown> = {}
+      const acknowledged: Record<string, { item: string }> = {}
       for (let kill = 1; kill <= KILLS; kill++) {
         for (let i = 0; i < 5; i++) {
           const [key, value] = [`kept-${kill}-${i}`, { item: `${kill}/${i}` }]
@@ -40,7 +40,7 @@ describe('fd-broker serve, and a member that is killed', () => {
         await app.kill()
         app = await scene.serve()
         expect(app.find('joined')).toMatchObject({ generation: kill + 1, first: false })
-        const all = await app.order('all')
+        const all: Record<string, { item: string }> = await app.order('all')
         expect(all).toMatchObject(acknowledged)
         expect(Object.keys(all)).toHaveLength(1_000 + 5 * kill)
         await until('clients are answered by the new one', () =>

@@ -225,6 +225,6 @@ describe('a daemon', () => {
       app = await scene.serve()
       expect(identities()).toEqual(held)
     }
-    expect((await serviceStatus(scene)).held.sort()).toEqual(['file', 'memfd', 'pipe'])
+    expect([...(await serviceStatus(scene)).held].sort()).toEqual(['file', 'memfd', 'pipe'])
   })
 })

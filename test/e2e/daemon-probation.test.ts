@@ -1,0 +1,163 @@
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
+import { Agent } from 'node:http'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import type { App, AppConfig } from '../processes/app.js'
+import { ask } from '../processes/client.js'
+import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+import { Writes } from '../processes/writes.js'
+
+/** Long enough to fail in it. */
+const LONG = { probation: 60_000, heartbeat: 50, silence: 500, freeze: 300 }
+
+async function open(daemon: AppConfig['upgrade'] = LONG): Promise<{ scene: Scene; target: string }> {
+  const port = await freePort()
+  const scene = Scene.open({
+    hosting: 'daemon',
+    routes: 50,
+    upgrade: LONG,
+    listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+  })
+  await startDaemon(scene, { upgrade: daemon })
+  return { scene, target: `http://127.0.0.1:${port}` }
+}
+
+async function more(writes: Writes, count = 10): Promise<void> {
+  const goal = writes.acknowledged.size + count
+  await until(`${count} more changes are acknowledged`, () => writes.acknowledged.size >= goal)
+}
+
+async function expectAll(writes: Writes, serving: App): Promise<void> {
+  await writes.stop()
+  expect(writes.refused).toBe(0)
+  const all: Record<string, { item: string }> = await serving.order('all')
+  expect([...writes.acknowledged].filter(([key, value]) => all[key]?.item !== value)).toEqual([])
+}
+
+describe('a successor that fails in probation under the daemon', () => {
+  for (const how of ['is killed', 'is stopped', 'says that it is not healthy'] as const) {
+    it(`${how}: the elder serves again, with what both of them have acknowledged`, {
+      timeout: 30_000,
+    }, async () => {
+      const { scene, target } = await open()
+      const elder = await scene.serve()
+      const writes = new Writes(target)
+      await more(writes)
+      const sickFile = join(scene.folder, 'sick')
+      const second = await scene.serve({ sickFile })
+      await elder.says('retiring')
+      await more(writes)
+      if (how === 'is killed') await second.kill()
+      else if (how === 'is stopped') second.signal('SIGSTOP')
+      else writeFileSync(sickFile, '')
+      await elder.says('reinstated')
+      await more(writes)
+      const status = await serviceWhere(
+        scene,
+        'the elder serves',
+        ({ phase, pid }) => phase === 'idle' && pid === elder.pid,
+      )
+      expect(status.lastFailure).toMatchObject({
+        phase: 'probation',
+        code: how === 'is killed' ? expect.stringMatching(/^ERR_FDB_SUCCESSOR_/) : 'ERR_FDB_UNHEALTHY',
+      })
+      if (how === 'is stopped') {
+        // It may not have let go of anything: it is named, and the next one waits for it.
+        expect(status.blockedBy).toEqual([second.pid])
+        expect(await (await scene.start()).failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
+        second.signal('SIGCONT')
+      }
+      if (how !== 'is killed') expect(await second.says('ended')).toMatchObject({ why: 'lost' })
+      await second.end()
+      await expectAll(writes, elder)
+      if (existsSync(sickFile)) rmSync(sickFile)
+      await serviceWhere(scene, 'nobody blocks', ({ blockedBy }) => blockedBy.length === 0)
+      const third = await scene.serve()
+      expect(await third.order('all')).toEqual(await elder.order('all'))
+    })
+  }
+
+  it('in its first moment, after the commit and before it serves: the elder never stopped accepting', async () => {
+    const { scene, target } = await open({ ...LONG, commit: 500 })
+    const elder = await scene.serve()
+    const writes = new Writes(target)
+    await more(writes)
+    const second = await scene.start({ traps: { 'member serving': 'SIGSTOP' } })
+    const status = await serviceWhere(
+      scene,
+      'the handoff failed',
+      ({ lastFailure, phase }) => lastFailure !== null && phase === 'idle',
+    )
+    expect(status).toMatchObject({
+      pid: elder.pid,
+      lastFailure: { phase: 'committing', code: 'ERR_FDB_DEADLINE' },
+    })
+    await more(writes)
+    expect(elder.story).not.toContain('retiring')
+    second.signal('SIGCONT')
+    await second.end()
+    await expectAll(writes, elder)
+  })
+})
+
+describe('an owner that is stopped', () => {
+  it('is replaced by the seal; continued, it finds its writes fenced and leaves', {
+    timeout: 30_000,
+  }, async () => {
+    const { scene, target } = await open({ ...LONG, probation: 100 })
+    const first = await scene.serve()
+    const writes = new Writes(target)
+    await more(writes)
+    await writes.stop()
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    await ask(`${target}/whoami`, { agent }).answer
+    first.signal('SIGSTOP')
+    // On its way, on a connection of the stopped one.
+    const late = ask(`${target}/r/late`, { method: 'PUT', body: 'of the stopped one', agent }).answer
+    const second = await scene.serve()
+    expect(await serviceWhere(scene, 'released', ({ phase }) => phase === 'idle')).toMatchObject({
+      pid: second.pid,
+      blockedBy: [first.pid],
+    })
+    await until('the new one answers', async () => {
+      const { headers } = await ask(`${target}/whoami`, { headers: { connection: 'close' } }).answer
+      return headers['x-pid'] === String(second.pid)
+    })
+    first.signal('SIGCONT')
+    expect(await late).toMatchObject({ status: 503, body: expect.stringContaining('ERR_FDB_FENCED') })
+    // Its drain is patient with a connection that might bring another request.
+    agent.destroy()
+    expect(await first.says('ended')).toMatchObject({ why: 'replaced' })
+    await first.end()
+    await expectAll(writes, second)
+    expect(await second.order('get', { key: 'late' })).toBeNull()
+    expect((await serviceWhere(scene, 'nobody blocks', ({ blockedBy }) => blockedBy.length === 0)).pid).toBe(
+      second.pid,
+    )
+  })
+
+  it('stands by when it is continued in probation, and serves again when the new one dies', {
+    timeout: 30_000,
+  }, async () => {
+    const { scene, target } = await open()
+    const first = await scene.serve()
+    const writes = new Writes(target)
+    await more(writes)
+    await writes.stop()
+    first.signal('SIGSTOP')
+    const second = await scene.serve()
+    await second.order('put', { key: 'second', value: { item: 'of the second' } })
+    first.signal('SIGCONT')
+    await first.says('retiring')
+    await expect(first.order('put', { key: 'x', value: { item: '' } })).rejects.toMatchObject({
+      code: 'ERR_FDB_FENCED',
+    })
+    await second.kill()
+    await first.says('reinstated')
+    await expectAll(writes, first)
+    expect(await first.order('get', { key: 'second' })).toEqual({ item: 'of the second' })
+    expect((await serviceStatus(scene)).pid).toBe(first.pid)
+  })
+})
