@@ -3,12 +3,15 @@ import { whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 
-/** PID and mount namespaces of its own, with a /tmp that nobody else sees. */
+/** Hidden from the others; not where this project lies. */
+const HIDDEN = import.meta.dirname.startsWith('/tmp/') ? '/mnt' : '/tmp'
+
+/** PID and mount namespaces of its own, with a folder of the system that nobody else sees. */
 const APART = [
   'unshare',
   ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
   ...['--pid', '--fork', '--kill-child', '--mount', '--mount-proc'],
-  ...['sh', '-c', 'mount -t tmpfs none /tmp && exec "$@"', 'sh'],
+  ...['sh', '-c', `mount -t tmpfs none ${HIDDEN} && exec "$@"`, 'sh'],
 ]
 
 describe('processes in different PID and mount namespaces that share only the folder of the control socket', () => {
