@@ -1,0 +1,171 @@
+import { COLON, CR, EQUALS, HEX, IN_VALUE, LF, SEMICOLON, TOKEN_LOWER } from './bytes.js'
+import type { FramingRecord } from './framing.js'
+import { Http1Refusal } from './refusal.js'
+import { hashName, isForbiddenTrailer, NO_NAME } from './trailer-names.js'
+
+/** Most digits of a chunk size; leading zeros count. */
+const MOST_DIGITS = 16
+/** Most bytes of the extensions of one chunk. They are passed on, only `;token` and `;token=token`, unquoted. */
+export const MOST_EXTENSION_BYTES = 256
+/** Most bytes of all trailer lines together. */
+export const MOST_TRAILER_BYTES = 8 * 1024
+
+/** Where inside the chunk syntax (RFC 9112, 7.1) the next byte is. The numbers are part of exported records. */
+const ChunkPhase = {
+  size: 0,
+  extensionNameFirst: 1,
+  extensionName: 2,
+  extensionValueFirst: 3,
+  extensionValue: 4,
+  sizeLf: 5,
+  data: 6,
+  dataCr: 7,
+  dataLf: 8,
+  trailerFirst: 9,
+  trailerName: 10,
+  trailerValue: 11,
+  trailerLf: 12,
+  lastLf: 13,
+  done: 14,
+} as const
+
+export const CHUNKED_DONE = ChunkPhase.done
+
+/** Follows a chunked body through `bytes[at, to)`; returns where it stopped. See `Framing.advance`. */
+export function advanceChunked(
+  state: FramingRecord,
+  bytes: Uint8Array,
+  at: number,
+  to: number,
+  data: number[] | undefined,
+): number {
+  while (at < to) {
+    const byte = bytes[at]!
+    switch (state.phase) {
+      case ChunkPhase.size:
+        takeSize(state, byte, at)
+        break
+      case ChunkPhase.extensionNameFirst:
+      case ChunkPhase.extensionName:
+      case ChunkPhase.extensionValueFirst:
+      case ChunkPhase.extensionValue:
+        takeExtension(state, byte, at)
+        break
+      case ChunkPhase.sizeLf:
+        if (byte !== LF) throw new Http1Refusal('chunk-size', at)
+        state.count = 0
+        state.phase = state.left === 0 ? ChunkPhase.trailerFirst : ChunkPhase.data
+        break
+      case ChunkPhase.data: {
+        const taken = Math.min(state.left, to - at)
+        state.left -= taken
+        data?.push(at, at + taken)
+        at += taken
+        if (state.left === 0) state.phase = ChunkPhase.dataCr
+        continue
+      }
+      case ChunkPhase.dataCr:
+        if (byte !== CR) throw new Http1Refusal('chunk-ending', at)
+        state.phase = ChunkPhase.dataLf
+        break
+      case ChunkPhase.dataLf:
+        if (byte !== LF) throw new Http1Refusal('chunk-ending', at)
+        state.phase = ChunkPhase.size
+        break
+      case ChunkPhase.done:
+        return at
+      default:
+        takeTrailer(state, byte, at)
+    }
+    at++
+  }
+  return at
+}
+
+function takeSize(state: FramingRecord, byte: number, at: number): void {
+  const digit = HEX[byte]!
+  if (digit < 16) {
+    const size = state.left * 16 + digit
+    if (++state.count > MOST_DIGITS || size > Number.MAX_SAFE_INTEGER)
+      throw new Http1Refusal('chunk-size', at)
+    state.left = size
+    return
+  }
+  if (state.count === 0) throw new Http1Refusal('chunk-size', at)
+  if (byte === CR) state.phase = ChunkPhase.sizeLf
+  else if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
+  else throw new Http1Refusal('chunk-size', at)
+  state.count = 0
+}
+
+function takeExtension(state: FramingRecord, byte: number, at: number): void {
+  if (++state.count > MOST_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at)
+  const { phase } = state
+  if (TOKEN_LOWER[byte] !== 0) {
+    if (phase === ChunkPhase.extensionNameFirst) state.phase = ChunkPhase.extensionName
+    else if (phase === ChunkPhase.extensionValueFirst) state.phase = ChunkPhase.extensionValue
+    return
+  }
+  if (phase === ChunkPhase.extensionName && byte === EQUALS) {
+    state.phase = ChunkPhase.extensionValueFirst
+    return
+  }
+  if (phase !== ChunkPhase.extensionName && phase !== ChunkPhase.extensionValue) {
+    throw new Http1Refusal('chunk-extension', at)
+  }
+  if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
+  else if (byte === CR) {
+    state.phase = ChunkPhase.sizeLf
+    state.count = 0
+  } else throw new Http1Refusal('chunk-extension', at)
+}
+
+function takeTrailer(state: FramingRecord, byte: number, at: number): void {
+  if (state.phase === ChunkPhase.lastLf) {
+    if (byte !== LF) throw new Http1Refusal('chunk-ending', at)
+    state.phase = ChunkPhase.done
+    state.count = 0
+    return
+  }
+  if (state.phase === ChunkPhase.trailerFirst && byte === CR) {
+    state.phase = ChunkPhase.lastLf
+    return
+  }
+  if (++state.count > MOST_TRAILER_BYTES) throw new Http1Refusal('trailers-too-large', at)
+  if (state.phase === ChunkPhase.trailerLf) {
+    if (byte !== LF) throw new Http1Refusal('trailer-invalid', at)
+    state.phase = ChunkPhase.trailerFirst
+  } else if (state.phase === ChunkPhase.trailerValue) {
+    if (byte === CR) state.phase = ChunkPhase.trailerLf
+    else if (IN_VALUE[byte] === 0) throw new Http1Refusal('trailer-invalid', at)
+  } else if (TOKEN_LOWER[byte] !== 0) {
+    const hash = state.phase === ChunkPhase.trailerFirst ? NO_NAME : state.hash
+    state.hash = hashName(hash, TOKEN_LOWER[byte]!)
+    state.phase = ChunkPhase.trailerName
+  } else if (state.phase === ChunkPhase.trailerName && byte === COLON) {
+    if (isForbiddenTrailer(state.hash)) throw new Http1Refusal('trailer-forbidden', at)
+    state.hash = 0
+    state.phase = ChunkPhase.trailerValue
+  } else throw new Http1Refusal('trailer-invalid', at)
+}
+
+/** Whether a chunked body can ever be where the record says. */
+export function isChunkPosition(state: FramingRecord): boolean {
+  const { phase, count, left, hash } = state
+  const least = phase === ChunkPhase.trailerName || phase === ChunkPhase.trailerValue ? 1 : 0
+  const most = mostCount(phase)
+  if (!Number.isInteger(count) || count < least || count > most) return false
+  if (!Number.isInteger(hash) || hash < 0 || hash > 0xffffffff) return false
+  if (hash !== 0 && phase !== ChunkPhase.trailerName) return false
+  if (phase === ChunkPhase.data) return left > 0
+  if (phase === ChunkPhase.size) return count > 0 || left === 0
+  return phase < ChunkPhase.data || left === 0
+}
+
+function mostCount(phase: number): number {
+  if (phase === ChunkPhase.size) return MOST_DIGITS
+  if (phase >= ChunkPhase.extensionNameFirst && phase <= ChunkPhase.extensionValue)
+    return MOST_EXTENSION_BYTES
+  if (phase >= ChunkPhase.trailerFirst && phase <= ChunkPhase.lastLf) return MOST_TRAILER_BYTES
+  return Number.isInteger(phase) && phase >= 0 && phase <= ChunkPhase.done ? 0 : -1
+}

@@ -1,0 +1,80 @@
+/**
+ * The fields that a relay must understand or may not pass on, by small numbers, so that the parser recognises them
+ * without making a string. 0 is every other field.
+ */
+export const FieldId = {
+  other: 0,
+  host: 1,
+  connection: 2,
+  contentLength: 3,
+  transferEncoding: 4,
+  upgrade: 5,
+  expect: 6,
+  te: 7,
+  trailer: 8,
+  keepAlive: 9,
+  proxyConnection: 10,
+  proxyAuthenticate: 11,
+  proxyAuthorization: 12,
+  http2Settings: 13,
+  lookalike: 14,
+} as const
+
+export type FieldId = (typeof FieldId)[keyof typeof FieldId]
+
+/** A name with `_` for `-` becomes the same variable in CGI, WSGI and their kin. */
+const IDS: readonly (readonly [string, FieldId])[] = [
+  ['host', FieldId.host],
+  ['connection', FieldId.connection],
+  ['content-length', FieldId.contentLength],
+  ['transfer-encoding', FieldId.transferEncoding],
+  ['upgrade', FieldId.upgrade],
+  ['expect', FieldId.expect],
+  ['te', FieldId.te],
+  ['trailer', FieldId.trailer],
+  ['keep-alive', FieldId.keepAlive],
+  ['proxy-connection', FieldId.proxyConnection],
+  ['proxy-authenticate', FieldId.proxyAuthenticate],
+  ['proxy-authorization', FieldId.proxyAuthorization],
+  ['http2-settings', FieldId.http2Settings],
+  ['content_length', FieldId.lookalike],
+  ['transfer_encoding', FieldId.lookalike],
+]
+
+interface Candidate {
+  bytes: Uint8Array
+  id: FieldId
+}
+
+const BY_LENGTH: Candidate[][] = Array.from({ length: 32 }, () => [])
+for (const [name, id] of IDS) BY_LENGTH[name.length]!.push({ bytes: Buffer.from(name, 'latin1'), id })
+
+/** The number of the field whose name, already known to be a token, is `bytes[start, end)`. */
+export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId {
+  const length = end - start
+  if (length >= BY_LENGTH.length) return FieldId.other
+  const candidates = BY_LENGTH[length]!
+  for (let c = 0; c < candidates.length; c++) {
+    const { bytes: name, id } = candidates[c]!
+    let i = 0
+    // Setting bit 5 turns capitals into small letters, and no other token character into a letter or a hyphen.
+    while (i < length && (bytes[start + i]! | (name[i]! & 0x20)) === name[i]) i++
+    if (i === length) return id
+  }
+  return FieldId.other
+}
+
+/** 1 for the fields of one connection only (RFC 9110, 7.6.1), without those that frame the body. */
+export const HOP_BY_HOP = new Uint8Array(16)
+for (const id of [
+  FieldId.connection,
+  FieldId.upgrade,
+  FieldId.te,
+  FieldId.keepAlive,
+  FieldId.proxyConnection,
+  FieldId.proxyAuthenticate,
+  FieldId.proxyAuthorization,
+  FieldId.http2Settings,
+]) {
+  HOP_BY_HOP[id] = 1
+}

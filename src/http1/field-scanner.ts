@@ -1,0 +1,112 @@
+import { COLON, CR, IN_VALUE, LF, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
+import { fieldId } from './field-names.js'
+import { MARKS } from './fields.js'
+import { Http1Refusal } from './refusal.js'
+
+const LINE = 0
+const NAME = 1
+const PADDING = 2
+const VALUE = 3
+const LINE_LF = 4
+const LAST_LF = 5
+const DONE = 6
+
+/**
+ * Scans the field section of a head (RFC 9112, 5) once, from the byte behind the start line to its last CRLF. Stops
+ * and goes on at any byte; refuses at the first byte that no valid section could have there.
+ */
+export class FieldScanner {
+  readonly #limit: number
+  readonly #side: 'request' | 'response'
+  #phase = LINE
+  #nameStart = 0
+  #nameEnd = 0
+  #valueStart = 0
+  #marks: number[] = []
+
+  constructor(limit: number, side: 'request' | 'response') {
+    this.#limit = limit
+    this.#side = side
+  }
+
+  get done(): boolean {
+    return this.#phase === DONE
+  }
+
+  /** Scans `bytes[at, to)` of a head that begins at `base`; returns where it stopped, `to` unless it is done. */
+  scan(bytes: Uint8Array, at: number, to: number, base: number): number {
+    let phase = this.#phase
+    while (at < to) {
+      const byte = bytes[at]!
+      if (phase === LINE) {
+        if (byte === CR) {
+          phase = LAST_LF
+          at++
+          continue
+        }
+        if (byte === SPACE || byte === TAB) throw this.#refuse('field-folded', at - base)
+        if (this.#marks.length >= this.#limit * MARKS) {
+          throw new Http1Refusal(
+            'fields-too-many',
+            at - base,
+            this.#side,
+            `; the limit is ${this.#limit} lines`,
+          )
+        }
+        this.#nameStart = at - base
+        phase = NAME
+      }
+      if (phase === NAME) {
+        while (at < to && TOKEN_LOWER[bytes[at]!] !== 0) at++
+        if (at === to) break
+        if (bytes[at] !== COLON || at - base === this.#nameStart) {
+          throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-name', at - base)
+        }
+        this.#nameEnd = at - base
+        at++
+        phase = PADDING
+      } else if (phase === PADDING) {
+        while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
+        this.#valueStart = at - base
+        if (at < to) phase = VALUE
+      } else if (phase === VALUE) {
+        while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
+        if (at === to) break
+        if (bytes[at] !== CR) throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-value', at - base)
+        this.#note(bytes, at, base)
+        at++
+        phase = LINE_LF
+      } else if (byte !== LF) {
+        throw this.#refuse('line-ending', at - base)
+      } else {
+        at++
+        phase = phase === LAST_LF ? DONE : LINE
+        if (phase === DONE) break
+      }
+    }
+    this.#phase = phase
+    return at
+  }
+
+  /** The marks of the finished section, see `MARKS`; the scanner is ready for the next one. */
+  take(): number[] {
+    const marks = this.#marks
+    this.#marks = []
+    this.#phase = LINE
+    return marks
+  }
+
+  #note(bytes: Uint8Array, at: number, base: number): void {
+    const start = base + this.#valueStart
+    while (at > start && (bytes[at - 1] === SPACE || bytes[at - 1] === TAB)) at--
+    const id = fieldId(bytes, base + this.#nameStart, base + this.#nameEnd)
+    this.#marks.push(this.#nameStart, this.#nameEnd, this.#valueStart, at - base, id)
+  }
+
+  #refuse(
+    reason: 'field-folded' | 'field-name' | 'field-value' | 'line-ending',
+    offset: number,
+  ): Http1Refusal {
+    return new Http1Refusal(reason, offset, this.#side)
+  }
+}

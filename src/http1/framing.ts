@@ -1,0 +1,122 @@
+import { FdbError } from '../errors.js'
+import { advanceChunked, CHUNKED_DONE, isChunkPosition } from './chunked.js'
+
+/** How the end of a message is found; `none` is a message without body, `tunnel` is no message at all. */
+export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
+
+/** The whole state of a tracker: a handful of numbers, the same wherever the bytes before were split. */
+export interface FramingRecord {
+  kind: FramingKind
+  /** Bytes that are left: of the body (`length`), of this chunk's data (`chunked`). */
+  left: number
+  /** Position inside the chunk syntax, see `ChunkPhase`; 0 for other kinds. */
+  phase: number
+  /** Digits of the size, bytes of the extensions or bytes of the trailers seen so far; 0 for other kinds. */
+  count: number
+  /** Hash of the trailer name so far; 0 elsewhere. */
+  hash: number
+}
+
+const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close', 'tunnel']
+
+/**
+ * Follows the body of one message through a stream of bytes and knows after every byte where it stands. It never
+ * copies and never keeps a byte: it only tells how many belong to the message.
+ */
+export class Framing implements FramingRecord {
+  readonly kind: FramingKind
+  left: number
+  phase = 0
+  count = 0
+  hash = 0
+
+  private constructor(kind: FramingKind, left = 0) {
+    this.kind = kind
+    this.left = left
+  }
+
+  static none(): Framing {
+    return new Framing('none')
+  }
+
+  static length(bytes: number): Framing {
+    return new Framing('length', bytes)
+  }
+
+  static chunked(): Framing {
+    return new Framing('chunked')
+  }
+
+  static untilClose(): Framing {
+    return new Framing('until-close')
+  }
+
+  static tunnel(): Framing {
+    return new Framing('tunnel')
+  }
+
+  /** Goes on where another tracker, maybe of another process, was. Refuses what none can have said. */
+  static fromRecord(record: FramingRecord): Framing {
+    const framing = new Framing(record.kind, record.left)
+    framing.phase = record.phase
+    framing.count = record.count
+    framing.hash = record.hash
+    if (!KINDS.includes(record.kind) || !isPosition(framing)) {
+      throw new FdbError(
+        'ERR_FDB_HTTP1_RECORD',
+        `no body can be at kind ${record.kind}, left ${record.left}, phase ${record.phase}, count ${record.count}, hash ${record.hash}: the record is damaged or from an incompatible version, close the connection`,
+        { details: { ...record } },
+      )
+    }
+    return framing
+  }
+
+  toRecord(): FramingRecord {
+    return { kind: this.kind, left: this.left, phase: this.phase, count: this.count, hash: this.hash }
+  }
+
+  /** The last byte of the message has been seen. Never true for `until-close` and `tunnel`. */
+  get done(): boolean {
+    switch (this.kind) {
+      case 'none':
+        return true
+      case 'length':
+        return this.left === 0
+      case 'chunked':
+        return this.phase === CHUNKED_DONE
+      default:
+        return false
+    }
+  }
+
+  /** The stream may end here without cutting the message short. */
+  get mayEnd(): boolean {
+    return this.done || this.kind === 'until-close' || this.kind === 'tunnel'
+  }
+
+  /**
+   * Follows the body through `bytes[from, to)`; returns how many of them belong to it, all of them unless it is
+   * {@link done}. Throws {@link Http1Refusal} at the first byte that breaks the chunk syntax; the bytes before it were
+   * right, and the tracker is of no more use.
+   *
+   * `data` collects the parts of `bytes` that are content rather than chunk syntax: start, end, start, end, …
+   */
+  advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
+    if (this.kind === 'chunked') return advanceChunked(this, bytes, from, to, data) - from
+    let taken = to - from
+    if (this.kind === 'none') taken = 0
+    else if (this.kind === 'length') {
+      taken = Math.min(this.left, taken)
+      this.left -= taken
+    }
+    if (data !== undefined && taken > 0) data.push(from, from + taken)
+    return taken
+  }
+}
+
+function isPosition(framing: Framing): boolean {
+  const { kind, left, phase, count, hash } = framing
+  if (!Number.isSafeInteger(left) || left < 0) return false
+  if (kind === 'chunked') return isChunkPosition(framing)
+  return phase === 0 && count === 0 && hash === 0 && (kind === 'length' || left === 0)
+}

@@ -1,0 +1,111 @@
+import { FieldScanner } from './field-scanner.js'
+import { type HeadLimits, headLimits } from './limits.js'
+import { Http1Refusal } from './refusal.js'
+
+const NOTHING = Buffer.alloc(0)
+
+/**
+ * Reads heads out of a stream of bytes that arrives in any split: what it returns or refuses, and at which byte,
+ * depends on the bytes alone. Every byte is scanned once. A head that arrives in one piece is read in place; only an
+ * unfinished one is copied, so an idle reader holds no memory.
+ *
+ * After a refusal the reader repeats it for ever.
+ */
+export abstract class HeadReader<Head> {
+  protected readonly limits: Readonly<HeadLimits>
+  protected readonly fields: FieldScanner
+  readonly #side: 'request' | 'response'
+  #held = NOTHING
+  #heldBytes = 0
+  #consumed = 0
+  #refusal: unknown
+
+  constructor(side: 'request' | 'response', limits: Partial<HeadLimits> = {}) {
+    this.limits = headLimits(limits)
+    this.fields = new FieldScanner(this.limits.fields, side)
+    this.#side = side
+  }
+
+  /** How many bytes of the range given to the last {@link read} belong to the head. */
+  get consumed(): number {
+    return this.#consumed
+  }
+
+  /** A copy of the bytes of the unfinished head. Given to a fresh reader they bring it where this one is. */
+  get pending(): Buffer {
+    return Buffer.from(this.#held.subarray(0, this.#heldBytes))
+  }
+
+  /** True when part of a head has arrived. */
+  get started(): boolean {
+    return this.#heldBytes > 0
+  }
+
+  /**
+   * Takes in `chunk[from, to)`: the head if it ends there (see {@link consumed} for where), null if more is needed.
+   * Throws {@link Http1Refusal}. The chunk may be reused afterwards.
+   */
+  read(chunk: Buffer, from = 0, to = chunk.length): Head | null {
+    if (this.#refusal !== undefined) throw this.#refusal
+    try {
+      return this.#heldBytes === 0 ? this.#readInPlace(chunk, from, to) : this.#readHeld(chunk, from, to)
+    } catch (error) {
+      this.#refusal = error
+      throw error
+    }
+  }
+
+  #readInPlace(chunk: Buffer, from: number, to: number): Head | null {
+    const stop = Math.min(to, from + this.limits.headBytes)
+    const at = this.scan(chunk, from, stop, from)
+    if (this.fields.done) {
+      this.#consumed = at - from
+      return this.finish(chunk.toString('latin1', from, at), this.fields.take())
+    }
+    this.#checkSize(stop - from)
+    this.#hold(chunk, from, stop)
+    this.#consumed = to - from
+    return null
+  }
+
+  #readHeld(chunk: Buffer, from: number, to: number): Head | null {
+    const before = this.#heldBytes
+    this.#hold(chunk, from, Math.min(to, from + this.limits.headBytes - before))
+    const at = this.scan(this.#held, before, this.#heldBytes, 0)
+    if (!this.fields.done) {
+      this.#checkSize(this.#heldBytes)
+      this.#consumed = to - from
+      return null
+    }
+    this.#consumed = at - before
+    const text = this.#held.toString('latin1', 0, at)
+    this.#held = NOTHING
+    this.#heldBytes = 0
+    return this.finish(text, this.fields.take())
+  }
+
+  #checkSize(bytes: number): void {
+    const limit = this.limits.headBytes
+    if (bytes >= limit) throw new Http1Refusal('head-too-large', limit, this.#side, ` of ${limit} bytes`)
+  }
+
+  #hold(chunk: Buffer, from: number, to: number): void {
+    const bytes = this.#heldBytes + to - from
+    if (bytes > this.#held.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.min(this.limits.headBytes, Math.max(256, bytes * 2)))
+      grown.set(this.#held.subarray(0, this.#heldBytes))
+      this.#held = grown
+    }
+    this.#held.set(chunk.subarray(from, to), this.#heldBytes)
+    this.#heldBytes = bytes
+  }
+
+  /**
+   * Scans `bytes[at, to)` of a head that begins at `base`, start line first, then {@link fields}; returns where it
+   * stopped, which is `to` unless the head is finished.
+   */
+  protected abstract scan(bytes: Uint8Array, at: number, to: number, base: number): number
+
+  /** Makes the head and gets ready for the next one. */
+  protected abstract finish(text: string, marks: number[]): Head
+}

@@ -1,0 +1,25 @@
+/**
+ * HTTP/1.0 and 1.1 as a relay needs it (RFC 9110, RFC 9112): heads read strictly, bodies followed byte by byte, heads
+ * rewritten. Pure: no I/O, no clock. Whatever two servers could read differently is refused.
+ */
+
+export type { Authority } from './authority.js'
+export { MOST_EXTENSION_BYTES, MOST_TRAILER_BYTES } from './chunked.js'
+export { encodeChunk, LAST_CHUNK, takeContent } from './chunks.js'
+export { type FieldEditOptions, FieldEdits, fieldLine } from './field-edits.js'
+export { FieldId } from './field-names.js'
+export type { Fields } from './fields.js'
+export { Framing, type FramingKind, type FramingRecord } from './framing.js'
+export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './limits.js'
+export { Http1Refusal, REFUSAL_REASONS, type RefusalReason, type RefusalStatus } from './refusal.js'
+export type { RequestHead, TargetForm } from './request-head.js'
+export { RequestReader } from './request-reader.js'
+export type { AskedFor, ResponseHead } from './response-head.js'
+export { ResponseReader } from './response-reader.js'
+export {
+  type RequestRewriteOptions,
+  type ResponseRewriteOptions,
+  type RewriteOptions,
+  rewriteRequest,
+  rewriteResponse,
+} from './rewrite.js'

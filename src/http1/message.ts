@@ -1,0 +1,127 @@
+import { FieldId } from './field-names.js'
+import { Fields } from './fields.js'
+import { Http1Refusal, type RefusalReason } from './refusal.js'
+
+type Side = 'request' | 'response'
+
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$/
+const CODINGS = /^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*,[ \t]*)+chunked$/i
+const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
+const NO_OPTIONS: readonly string[] = []
+/** What a peer could only name in Connection to have it taken away behind our back. */
+const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
+
+/** Value of the header: the elements of a comma-separated list, empty ones left out (RFC 9110, 5.6.1). */
+export function listElements(value: string): string[] {
+  return value
+    .split(',')
+    .map(element => element.replace(/^[ \t]+|[ \t]+$/g, ''))
+    .filter(element => element !== '')
+}
+
+/** What requests and responses have in common: the fields, and what those say about body and connection. */
+export abstract class MessageHead {
+  /** The minor version: 1 for HTTP/1.1. */
+  readonly minor: 0 | 1
+  readonly fields: Fields
+  /** The body's length as announced by Content-Length. */
+  readonly contentLength: number | undefined
+  /** Transfer-Encoding: chunked. */
+  readonly chunked: boolean
+  /** The options of Connection, in small letters. */
+  readonly connection: readonly string[]
+  /** The sender allows another message on this connection. */
+  readonly keepAlive: boolean
+  /** The value of Upgrade where Connection names it too. Never `h2c`: that would be HTTP/2 behind our back. */
+  readonly upgrade: string | undefined
+
+  constructor(side: Side, text: string, marks: number[], minor: 0 | 1) {
+    this.minor = minor
+    this.fields = new Fields(text, marks)
+    const read = new KnownFields(this.fields, side, minor)
+    this.contentLength = read.length
+    this.chunked = read.chunked
+    this.connection = read.connection
+    this.keepAlive =
+      minor === 1
+        ? read.connection.length === 0 || !read.connection.includes('close')
+        : read.connection.includes('keep-alive') && !read.connection.includes('close')
+    this.upgrade =
+      read.upgrade !== undefined && minor === 1 && read.connection.includes('upgrade')
+        ? read.upgrade
+        : undefined
+  }
+
+  /** Bytes of the head, from its first to its last one. */
+  get bytes(): number {
+    return this.fields.text.length
+  }
+}
+
+/** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). */
+class KnownFields {
+  length: number | undefined
+  chunked = false
+  connection = NO_OPTIONS
+  upgrade: string | undefined
+  readonly #fields: Fields
+  readonly #side: Side
+
+  constructor(fields: Fields, side: Side, minor: 0 | 1) {
+    this.#fields = fields
+    this.#side = side
+    for (let i = 0; i < fields.count; i++) {
+      const id = fields.id(i)
+      if (id === FieldId.other) continue
+      if (id === FieldId.contentLength) this.#readLength(i)
+      else if (id === FieldId.transferEncoding) this.#readCoding(i, minor)
+      else if (id === FieldId.connection) this.#readConnection(i)
+      else if (id === FieldId.upgrade) this.#readUpgrade(i)
+      else if (id === FieldId.lookalike) throw this.#refuse('field-lookalike', i)
+    }
+  }
+
+  #readLength(line: number): void {
+    if (this.length !== undefined) throw this.#refuse('length-repeated', line)
+    if (this.chunked) throw this.#refuse('coding-with-length', line)
+    const value = this.#fields.value(line)
+    const length = LENGTH.test(value) && !this.#fields.hasTab(line) ? Number(value) : Number.NaN
+    if (!Number.isSafeInteger(length)) throw this.#refuse('length-invalid', line)
+    this.length = length
+  }
+
+  #readCoding(line: number, minor: 0 | 1): void {
+    if (this.chunked) throw this.#refuse('coding-repeated', line)
+    if (this.length !== undefined) throw this.#refuse('coding-with-length', line)
+    if (minor === 0) throw this.#refuse('coding-in-http10', line)
+    const value = this.#fields.value(line)
+    const known = value === 'chunked' || value.toLowerCase() === 'chunked'
+    if (!known || this.#fields.hasTab(line)) {
+      throw this.#refuse(CODINGS.test(value) ? 'coding-unsupported' : 'coding-invalid', line)
+    }
+    this.chunked = true
+  }
+
+  #readConnection(line: number): void {
+    const value = this.#fields.value(line)
+    const options = (TOKEN.test(value) ? [value] : listElements(value)).map(option => option.toLowerCase())
+    for (const option of options) {
+      if (!TOKEN.test(option) || NOT_FOR_CONNECTION.has(option))
+        throw this.#refuse('connection-invalid', line)
+    }
+    this.connection = this.connection.length === 0 ? options : [...this.connection, ...options]
+  }
+
+  #readUpgrade(line: number): void {
+    const protocols = listElements(this.#fields.value(line))
+    if (!protocols.every(protocol => PROTOCOL.test(protocol))) throw this.#refuse('upgrade-invalid', line)
+    const wanted = protocols.filter(protocol => protocol.toLowerCase() !== 'h2c')
+    if (wanted.length === 0) return
+    this.upgrade = this.upgrade === undefined ? wanted.join(', ') : `${this.upgrade}, ${wanted.join(', ')}`
+  }
+
+  #refuse(reason: RefusalReason, line: number): Http1Refusal {
+    return new Http1Refusal(reason, this.#fields.lineStart(line), this.#side)
+  }
+}

@@ -1,0 +1,146 @@
+import { type Authority, parseAuthority } from './authority.js'
+import { FieldId } from './field-names.js'
+import { Framing } from './framing.js'
+import { MessageHead } from './message.js'
+import { Http1Refusal } from './refusal.js'
+
+/** The four forms of a target (RFC 9112, 3.2). */
+export type TargetForm = 'origin' | 'absolute' | 'authority' | 'asterisk'
+
+/** Where the parts of a request line are, counted from the first byte of the head. */
+export interface RequestLine {
+  start: number
+  methodEnd: number
+  targetEnd: number
+  /** Of the target's question mark, -1 without one. */
+  query: number
+  minor: 0 | 1
+}
+
+const SLASH = 0x2f
+const SCHEME = /^https?:\/\//i
+
+/** A request head that keeps every rule. Making one throws {@link Http1Refusal} for those that need the whole head. */
+export class RequestHead extends MessageHead {
+  readonly method: string
+  /** As it was sent. */
+  readonly target: string
+  readonly form: TargetForm
+  /** Path and query for the next server: the target, without scheme and authority; `*`; '' for CONNECT. */
+  readonly resource: string
+  /** `resource` up to the question mark. Neither decoded nor normalised. */
+  readonly path: string
+  /** The host that is asked for, from the target if it names one, else from Host. Only HTTP/1.0 may leave it out. */
+  readonly authority: Readonly<Authority> | undefined
+  /** The client waits for a 100 before it sends the body. */
+  readonly expectsContinue: boolean
+
+  constructor(text: string, marks: number[], line: RequestLine) {
+    super('request', text, marks, line.minor)
+    this.method = text.slice(line.start, line.methodEnd)
+    this.target = text.slice(line.methodEnd + 1, line.targetEnd)
+    const offset = line.methodEnd + 1
+    const host = this.#host()
+    const query = line.query < 0 ? -1 : line.query - offset
+    if (this.method !== 'CONNECT' && text.charCodeAt(offset) === SLASH) {
+      this.form = 'origin'
+      this.resource = this.target
+      this.path = query < 0 ? this.target : this.target.slice(0, query)
+      this.authority = host
+    } else {
+      const named = this.#namedTarget(offset, query)
+      this.form = named.form
+      this.resource = named.resource
+      this.path = named.path
+      this.authority = named.authority ?? host
+      if (named.authority && host && !sameAuthority(named.authority, host, named.port)) {
+        throw new Http1Refusal('host-mismatch', offset)
+      }
+    }
+    if (this.method === 'CONNECT' && (this.chunked || this.contentLength !== undefined)) {
+      throw new Http1Refusal(
+        'connect-with-body',
+        this.#lineOf(FieldId.contentLength, FieldId.transferEncoding),
+      )
+    }
+    this.expectsContinue = this.#expectation() && line.minor === 1
+  }
+
+  /** A fresh tracker of the body. What follows a CONNECT or an Upgrade that was granted is the caller's to say. */
+  framing(): Framing {
+    if (this.chunked) return Framing.chunked()
+    return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
+  }
+
+  #host(): Authority | undefined {
+    const line = this.fields.indexOf(FieldId.host)
+    if (line < 0) {
+      if (this.minor === 1) throw new Http1Refusal('host-missing', this.fields.end)
+      return undefined
+    }
+    const again = this.fields.indexOf(FieldId.host, line + 1)
+    if (again >= 0) throw new Http1Refusal('host-repeated', this.fields.lineStart(again))
+    const authority = parseAuthority(this.fields.value(line))
+    if (authority === undefined) throw new Http1Refusal('host-invalid', this.fields.lineStart(line))
+    return authority
+  }
+
+  #namedTarget(offset: number, query: number): NamedTarget {
+    const { target, method } = this
+    if (method === 'CONNECT') {
+      const authority = parseAuthority(target)
+      if (authority?.port === undefined || authority.port === 0)
+        throw new Http1Refusal('target-invalid', offset)
+      return { form: 'authority', resource: '', path: '', authority, port: authority.port }
+    }
+    if (target === '*' && method === 'OPTIONS') {
+      return { form: 'asterisk', resource: '*', path: '*', authority: undefined, port: 0 }
+    }
+    const scheme = SCHEME.exec(target)?.[0]
+    if (scheme === undefined) throw new Http1Refusal('target-invalid', offset)
+    const slash = target.indexOf('/', scheme.length)
+    const pathEnd = query < 0 ? target.length : query
+    const authorityEnd = slash < 0 || slash > pathEnd ? pathEnd : slash
+    const authority = parseAuthority(target.slice(scheme.length, authorityEnd))
+    if (authority === undefined) throw new Http1Refusal('target-invalid', offset)
+    const rest = target.slice(authorityEnd)
+    // An empty path asks for the root, in OPTIONS for the server itself (RFC 9112, 3.2.4).
+    const resource = rest.startsWith('/') ? rest : rest === '' && method === 'OPTIONS' ? '*' : `/${rest}`
+    const path = target.slice(authorityEnd, pathEnd) || (resource === '*' ? '*' : '/')
+    return { form: 'absolute', resource, path, authority, port: scheme.length === 7 ? 80 : 443 }
+  }
+
+  #expectation(): boolean {
+    let expects = false
+    for (
+      let line = this.fields.indexOf(FieldId.expect);
+      line >= 0;
+      line = this.fields.indexOf(FieldId.expect, line + 1)
+    ) {
+      if (this.fields.value(line).toLowerCase() !== '100-continue') {
+        throw new Http1Refusal('expectation-unknown', this.fields.lineStart(line))
+      }
+      expects = true
+    }
+    return expects
+  }
+
+  #lineOf(...ids: FieldId[]): number {
+    return Math.max(
+      ...ids.map(id => this.fields.indexOf(id)).map(line => (line < 0 ? 0 : this.fields.lineStart(line))),
+    )
+  }
+}
+
+interface NamedTarget {
+  form: TargetForm
+  resource: string
+  path: string
+  authority: Authority | undefined
+  /** What a missing port stands for. */
+  port: number
+}
+
+function sameAuthority(a: Authority, b: Authority, port: number): boolean {
+  return a.host === b.host && (a.port ?? port) === (b.port ?? port)
+}

@@ -1,0 +1,130 @@
+import { CR, IN_METHOD, IN_PATH, IN_QUERY, IN_TARGET, LF, QUESTION, SPACE, TOKEN_LOWER } from './bytes.js'
+import { HeadReader } from './head-reader.js'
+import type { HeadLimits } from './limits.js'
+import { Http1Refusal } from './refusal.js'
+import { RequestHead } from './request-head.js'
+import { VERSION_BYTES, versionRefusal } from './version.js'
+
+const START = 0
+const EMPTY_LINE_LF = 1
+const METHOD = 2
+const PATH = 3
+const QUERY = 4
+const VERSION = 5
+const LINE_LF = 6
+const FIELDS = 7
+
+const MOST_METHOD_BYTES = 32
+
+/** Reads request heads (RFC 9112, 2.1, 3 and 5). One empty line in front of a request is passed over, no more. */
+export class RequestReader extends HeadReader<RequestHead> {
+  #phase = START
+  #lineStart = 0
+  #methodEnd = 0
+  #query = -1
+  #targetEnd = 0
+  #minor: 0 | 1 = 1
+
+  constructor(limits?: Partial<HeadLimits>) {
+    super('request', limits)
+  }
+
+  protected scan(bytes: Uint8Array, at: number, to: number, base: number): number {
+    let phase = this.#phase
+    while (at < to) {
+      if (phase === FIELDS) {
+        this.#phase = FIELDS
+        return this.fields.scan(bytes, at, to, base)
+      }
+      if (phase === START) {
+        phase = METHOD
+        if (bytes[at] === CR) {
+          phase = EMPTY_LINE_LF
+          at++
+        }
+      } else if (phase === EMPTY_LINE_LF) {
+        if (bytes[at] !== LF) throw new Http1Refusal('line-ending', at - base)
+        at++
+        this.#lineStart = at - base
+        phase = METHOD
+      } else if (phase === METHOD) {
+        const start = base + this.#lineStart
+        const stop = Math.min(to, start + MOST_METHOD_BYTES + 1)
+        while (at < stop && IN_METHOD[bytes[at]!] !== 0) at++
+        if (at - start > MOST_METHOD_BYTES) throw new Http1Refusal('method-unsupported', at - 1 - base)
+        if (at === to) break
+        if (bytes[at] !== SPACE || at === start) throw methodRefusal(bytes[at]!, at - base)
+        this.#methodEnd = at - base
+        at++
+        phase = PATH
+      } else if (phase === PATH || phase === QUERY) {
+        const start = base + this.#methodEnd + 1
+        const stop = Math.min(to, start + this.limits.targetBytes)
+        if (phase === PATH) {
+          while (at < stop && (IN_TARGET[bytes[at]!]! & IN_PATH) !== 0) at++
+          if (at < stop && bytes[at] === QUESTION) {
+            this.#query = at - base
+            phase = QUERY
+          }
+        }
+        if (phase === QUERY) while (at < stop && (IN_TARGET[bytes[at]!]! & IN_QUERY) !== 0) at++
+        if (at === to) break
+        if (bytes[at] !== SPACE || at === start) {
+          if (at - start === this.limits.targetBytes) throw targetTooLong(at - base, this.limits.targetBytes)
+          throw new Http1Refusal(targetReason(bytes[at]!), at - base)
+        }
+        this.#targetEnd = at - base
+        at++
+        phase = VERSION
+      } else if (phase === VERSION) {
+        const index = at - base - this.#targetEnd - 1
+        const byte = bytes[at]!
+        if (index < VERSION_BYTES.length) {
+          if (byte !== VERSION_BYTES[index]) throw versionRefusal(index, byte, at - base, 'request')
+        } else if (index === VERSION_BYTES.length) {
+          if (byte !== 0x30 && byte !== 0x31) throw versionRefusal(index, byte, at - base, 'request')
+          this.#minor = byte === 0x31 ? 1 : 0
+        } else {
+          if (byte !== CR) throw new Http1Refusal(byte === LF ? 'line-ending' : 'request-line', at - base)
+          phase = LINE_LF
+        }
+        at++
+      } else {
+        if (bytes[at] !== LF) throw new Http1Refusal('line-ending', at - base)
+        at++
+        phase = FIELDS
+      }
+    }
+    this.#phase = phase
+    return at
+  }
+
+  protected finish(text: string, marks: number[]): RequestHead {
+    const line = {
+      start: this.#lineStart,
+      methodEnd: this.#methodEnd,
+      targetEnd: this.#targetEnd,
+      query: this.#query,
+      minor: this.#minor,
+    }
+    this.#phase = START
+    this.#lineStart = 0
+    this.#query = -1
+    return new RequestHead(text, marks, line)
+  }
+}
+
+function methodRefusal(byte: number, offset: number): Http1Refusal {
+  if (byte === LF) return new Http1Refusal('line-ending', offset)
+  return new Http1Refusal(TOKEN_LOWER[byte] === 0 ? 'request-line' : 'method-unsupported', offset)
+}
+
+function targetTooLong(offset: number, limit: number): Http1Refusal {
+  return new Http1Refusal('target-too-long', offset, 'request', ` of ${limit} bytes`)
+}
+
+/** A second space, or a line that ends behind the target (HTTP/0.9), breaks the line, not the target. */
+function targetReason(byte: number): 'request-line' | 'line-ending' | 'target-invalid' {
+  if (byte === LF) return 'line-ending'
+  return byte === SPACE || byte === CR ? 'request-line' : 'target-invalid'
+}

@@ -1,0 +1,70 @@
+import { FieldId } from './field-names.js'
+import { Framing } from './framing.js'
+import { MessageHead } from './message.js'
+import { Http1Refusal } from './refusal.js'
+
+/** Where the parts of a status line are, counted from the first byte of the head. */
+export interface StatusLine {
+  minor: 0 | 1
+  status: number
+  reasonStart: number
+  /** Of its CRLF. */
+  end: number
+}
+
+/** What must be known of the request to find the end of its response. */
+export interface AskedFor {
+  method: string
+  /** The request that was sent on named a protocol to switch to. */
+  upgrade: boolean
+}
+
+/** A response head that keeps every rule. Making one throws {@link Http1Refusal} for those that need the whole head. */
+export class ResponseHead extends MessageHead {
+  /** 100 to 599. */
+  readonly status: number
+  /** The reason phrase as it was sent, mostly ignored, possibly ''. */
+  readonly reason: string
+
+  constructor(text: string, marks: number[], line: StatusLine) {
+    super('response', text, marks, line.minor)
+    this.status = line.status
+    this.reason = text.slice(line.reasonStart, Math.max(line.reasonStart, line.end))
+    if (line.status < 200 || line.status === 204) {
+      // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.
+      const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
+      const id = this.chunked ? FieldId.transferEncoding : length
+      if (id >= 0) {
+        const line = this.fields.indexOf(id as FieldId)
+        throw new Http1Refusal('body-forbidden', this.fields.lineStart(line), 'response')
+      }
+    }
+  }
+
+  /** A 1xx that another head follows; not 101, which ends HTTP on the connection. */
+  get interim(): boolean {
+    return this.status < 200 && this.status !== 101
+  }
+
+  /**
+   * A fresh tracker of what follows this head when it answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal}
+   * for a 101 that nobody asked for.
+   */
+  framing(asked: AskedFor): Framing {
+    const { status } = this
+    if (status === 101) {
+      if (!asked.upgrade || this.upgrade === undefined)
+        throw new Http1Refusal('switch-unasked', 0, 'response')
+      return Framing.tunnel()
+    }
+    if (this.opensTunnel(asked.method)) return Framing.tunnel()
+    if (status < 200 || status === 204 || status === 304 || asked.method === 'HEAD') return Framing.none()
+    if (this.chunked) return Framing.chunked()
+    return this.contentLength === undefined ? Framing.untilClose() : Framing.length(this.contentLength)
+  }
+
+  /** A 2xx to CONNECT: what it says about a body is to be ignored (RFC 9110, 9.3.6). */
+  opensTunnel(method: string): boolean {
+    return method === 'CONNECT' && this.status >= 200 && this.status < 300
+  }
+}

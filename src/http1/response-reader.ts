@@ -1,0 +1,91 @@
+import { CR, IN_VALUE, LF, SPACE } from './bytes.js'
+import { HeadReader } from './head-reader.js'
+import type { HeadLimits } from './limits.js'
+import { Http1Refusal } from './refusal.js'
+import { ResponseHead } from './response-head.js'
+import { VERSION_BYTES, versionRefusal } from './version.js'
+
+const VERSION = 0
+const STATUS = 1
+const BEFORE_REASON = 2
+const REASON = 3
+const LINE_LF = 4
+const FIELDS = 5
+
+/** `HTTP/1.x`, then a space. */
+const STATUS_AT = VERSION_BYTES.length + 2
+
+/** Reads response heads (RFC 9112, 4 and 5). Nothing may come before the status line. */
+export class ResponseReader extends HeadReader<ResponseHead> {
+  #phase = VERSION
+  #minor: 0 | 1 = 1
+  #status = 0
+  #lineEnd = 0
+
+  constructor(limits?: Partial<HeadLimits>) {
+    super('response', limits)
+  }
+
+  protected scan(bytes: Uint8Array, at: number, to: number, base: number): number {
+    let phase = this.#phase
+    while (at < to) {
+      if (phase === FIELDS) {
+        this.#phase = FIELDS
+        return this.fields.scan(bytes, at, to, base)
+      }
+      const byte = bytes[at]!
+      if (phase === VERSION) {
+        const index = at - base
+        if (index < VERSION_BYTES.length) {
+          if (byte !== VERSION_BYTES[index]) throw versionRefusal(index, byte, index, 'response')
+        } else if (index === VERSION_BYTES.length) {
+          if (byte !== 0x30 && byte !== 0x31) throw versionRefusal(index, byte, index, 'response')
+          this.#minor = byte === 0x31 ? 1 : 0
+        } else {
+          if (byte !== SPACE) throw refusal('status-line', index)
+          phase = STATUS
+        }
+      } else if (phase === STATUS) {
+        const index = at - base - STATUS_AT
+        if (byte < (index === 0 ? 0x31 : 0x30) || byte > (index === 0 ? 0x35 : 0x39)) {
+          throw refusal('status-line', at - base)
+        }
+        this.#status = this.#status * 10 + byte - 0x30
+        if (index === 2) phase = BEFORE_REASON
+      } else if (phase === BEFORE_REASON) {
+        // Servers that leave the reason out often leave the space out too.
+        if (byte !== SPACE && byte !== CR)
+          throw refusal(byte === LF ? 'line-ending' : 'status-line', at - base)
+        phase = byte === CR ? LINE_LF : REASON
+      } else if (phase === REASON) {
+        while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
+        if (at === to) break
+        if (bytes[at] !== CR) throw refusal(bytes[at] === LF ? 'line-ending' : 'status-line', at - base)
+        phase = LINE_LF
+      } else {
+        if (byte !== LF) throw refusal('line-ending', at - base)
+        this.#lineEnd = at - 1 - base
+        phase = FIELDS
+      }
+      at++
+    }
+    this.#phase = phase
+    return at
+  }
+
+  protected finish(text: string, marks: number[]): ResponseHead {
+    const status = this.#status
+    this.#phase = VERSION
+    this.#status = 0
+    return new ResponseHead(text, marks, {
+      minor: this.#minor,
+      status,
+      reasonStart: STATUS_AT + 4,
+      end: this.#lineEnd,
+    })
+  }
+}
+
+function refusal(reason: 'status-line' | 'line-ending', offset: number): Http1Refusal {
+  return new Http1Refusal(reason, offset, 'response')
+}

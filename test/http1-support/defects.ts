@@ -1,0 +1,167 @@
+import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { tsImport } from 'tsx/esm/api'
+import type { Implementation } from './our-parser.js'
+
+/** One rule of the parser switched off, by changing one place of one source file. */
+export interface Defect {
+  name: string
+  file: string
+  /** Occurs exactly once in the file. */
+  find: string
+  replace: string
+}
+
+/** Changes nothing: the fuzzing must find nothing in a copy. */
+export const NO_DEFECT: Defect = {
+  name: 'nothing is wrong',
+  file: 'message.ts',
+  find: 'export abstract class MessageHead {',
+  replace: 'export abstract class MessageHead {',
+}
+
+/** Mistakes that were made before, here or in other parsers. The fuzzing must find every one of them. */
+export const DEFECTS: readonly Defect[] = [
+  {
+    name: 'Content-Length beside Transfer-Encoding is believed (CL.TE)',
+    file: 'message.ts',
+    find: "if (this.length !== undefined) throw this.#refuse('coding-with-length', line)",
+    replace: '',
+  },
+  {
+    name: 'Transfer-Encoding need only contain the word chunked (TE.TE)',
+    file: 'message.ts',
+    find: "const known = value === 'chunked' || value.toLowerCase() === 'chunked'",
+    replace: "const known = value.toLowerCase().includes('chunked')",
+  },
+  {
+    name: 'the last of several Content-Lengths wins (CL.CL)',
+    file: 'message.ts',
+    find: "if (this.length !== undefined) throw this.#refuse('length-repeated', line)",
+    replace: '',
+  },
+  {
+    name: 'Content-Length is read up to the first byte that is no digit',
+    file: 'message.ts',
+    find: 'LENGTH.test(value) && !this.#fields.hasTab(line) ? Number(value)',
+    replace: '/^[0-9]/.test(value) && !this.#fields.hasTab(line) ? Number.parseInt(value, 10)',
+  },
+  {
+    name: 'chunk sizes may have spaces in them',
+    file: 'chunked.ts',
+    find: 'const digit = HEX[byte]!',
+    replace: 'if (byte === 0x20) return\n  const digit = HEX[byte]!',
+  },
+  {
+    name: 'the CRLF behind chunk data is skipped, not checked',
+    file: 'chunked.ts',
+    find: "case ChunkPhase.dataCr:\n        if (byte !== CR) throw new Http1Refusal('chunk-ending', at)",
+    replace: 'case ChunkPhase.dataCr:',
+  },
+  {
+    name: 'a bare LF ends a chunk extension',
+    file: 'chunked.ts',
+    find: 'if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst\n  else if (byte === CR) {',
+    replace:
+      'if (byte === LF) {\n    state.phase = state.left === 0 ? ChunkPhase.trailerFirst : ChunkPhase.data\n    state.count = 0\n  } else if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst\n  else if (byte === CR) {',
+  },
+  {
+    name: 'the trailers are left for the next message',
+    file: 'chunked.ts',
+    find: 'state.phase = state.left === 0 ? ChunkPhase.trailerFirst : ChunkPhase.data',
+    replace: 'state.phase = state.left === 0 ? ChunkPhase.lastLf : ChunkPhase.data',
+  },
+  {
+    name: 'a field name may hold a space',
+    file: 'bytes.ts',
+    find: 'of `!#',
+    replace: 'of ` !#',
+  },
+  {
+    name: 'a field value may hold NUL',
+    file: 'bytes.ts',
+    find: 'IN_VALUE[TAB] = 1',
+    replace: 'IN_VALUE[TAB] = 1\nIN_VALUE[0] = 1',
+  },
+  {
+    name: 'a bare LF ends a field line',
+    file: 'field-scanner.ts',
+    find: "if (bytes[at] !== CR) throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-value', at - base)",
+    replace:
+      "if (bytes[at] === LF) {\n          this.#note(bytes, at, base)\n          at++\n          phase = LINE\n          continue\n        }\n        if (bytes[at] !== CR) throw this.#refuse('field-value', at - base)",
+  },
+  {
+    name: 'white space behind a value belongs to it',
+    file: 'field-scanner.ts',
+    find: 'while (at > start && (bytes[at - 1] === SPACE || bytes[at - 1] === TAB)) at--',
+    replace: 'if (start > at) return',
+  },
+  {
+    name: 'a 304 has a body',
+    file: 'response-head.ts',
+    find: 'status === 204 || status === 304 || asked.method',
+    replace: 'status === 204 || asked.method',
+  },
+  {
+    name: 'HTTP/1.0 keeps the connection without being asked',
+    file: 'message.ts',
+    find: ": read.connection.includes('keep-alive') && !read.connection.includes('close')",
+    replace: ": !read.connection.includes('close')",
+  },
+  {
+    name: 'a field name of one letter is taken for none',
+    file: 'field-scanner.ts',
+    find: 'at - base === this.#nameStart)',
+    replace: 'at - base <= this.#nameStart + 1)',
+  },
+  {
+    name: 'what came of a head before is counted twice',
+    file: 'head-reader.ts',
+    find: 'this.#consumed = at - before',
+    replace: 'this.#consumed = at',
+  },
+  {
+    name: 'the digits of a chunk size are forgotten between two reads',
+    file: 'framing.ts',
+    find: "if (this.kind === 'chunked') return",
+    replace: "if (this.phase === 0) this.left = 0\n    if (this.kind === 'chunked') return",
+  },
+]
+
+const SOURCES = fileURLToPath(new URL('../../src/', import.meta.url))
+
+/** Copies of the sources with one defect each, which go away with {@link close}. */
+export class DefectiveCopies {
+  readonly #folder = join(tmpdir(), `fd-broker-defects-${process.pid}`)
+  #count = 0
+
+  constructor() {
+    mkdirSync(this.#folder, { recursive: true })
+    writeFileSync(join(this.#folder, 'package.json'), '{"type":"module"}')
+  }
+
+  /** Loads the module with the defect; throws if there is not exactly one place for it. */
+  async load(defect: Defect): Promise<Implementation> {
+    const copy = join(this.#folder, String(this.#count++))
+    cpSync(join(SOURCES, 'http1'), join(copy, 'http1'), { recursive: true })
+    symlinkSync(join(SOURCES, 'errors.ts'), join(copy, 'errors.ts'))
+    const file = join(copy, 'http1', defect.file)
+    const parts = readFileSync(file, 'utf8').split(defect.find)
+    if (parts.length !== 2) {
+      throw new Error(
+        `${parts.length - 1} places for the defect "${defect.name}" in ${defect.file}, must be 1`,
+      )
+    }
+    writeFileSync(file, parts.join(defect.replace))
+    return tsImport(
+      pathToFileURL(join(copy, 'http1', 'index.ts')).href,
+      import.meta.url,
+    ) as Promise<Implementation>
+  }
+
+  close(): void {
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
