@@ -322,7 +322,9 @@ export class Holder {
       this.#hosting.takeBack?.(peer)
       this.#catchUp(peer)
     }
-    this.#hosting.dispatch({ type: 'message', from: peer.id, message })
+    // A member of a daemon that serves, or could again, and leaves has given up its right: as if it had died.
+    const left = message.kind === 'gone' && this.#hosting.state().scope === 'member' && !this.#isBound(peer)
+    this.#hosting.dispatch(left ? { type: 'dead', id: peer.id } : { type: 'message', from: peer.id, message })
     if (message.kind === 'serving') this.#hosting.settled?.(peer)
     if (message.kind === 'gone' && !this.#isBound(peer)) this.#hosting.changed?.()
   }
@@ -427,7 +429,9 @@ export class Holder {
 
   /** One that was away has missed the segments made meanwhile. */
   #catchUp(peer: Peer): void {
-    const missed = this.shelf.all.filter(segment => segment.kind === 'epoch' && !segment.sealed)
+    const missed = this.shelf.all.filter(
+      segment => segment.kind === 'epoch' && this.shelf.isWritable(segment.epoch) && !segment.sealed,
+    )
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 

@@ -61,6 +61,11 @@ export class SegmentShelf {
     this.#segments.get(epoch)?.markReleased()
   }
 
+  /** These are nobody's state. */
+  dropBelow(epoch: Epoch): void {
+    for (const segment of this.all) if (segment.epoch < epoch) this.#drop(segment)
+  }
+
   /** A compacted segment has taken the place of all up to its epoch. */
   replaceUpTo(snapshot: Segment): void {
     for (const segment of this.all) {

@@ -256,8 +256,8 @@ export class Service {
     this.#staging.keepOnly([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
     if (state.phase === 'rebuilding') this.#tryRebuilt()
-    // What a first member wrote that did not come to serve is nobody's state.
-    if (isEmpty(state)) this.#shelf.close()
+    // What a first member wrote before, and did not come to serve, is nobody's state.
+    if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#shelf.dropBelow(before.grant)
     this.#failUpgrades(effects)
   }
 
