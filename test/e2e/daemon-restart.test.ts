@@ -30,7 +30,7 @@ async function more(writes: Writes, count = 20): Promise<void> {
   )
 }
 
-/** One of `apps` serves and writes, none of the others does; it has everything that was acknowledged. */
+/** One of `apps` serves and writes, the others leave; it has everything that was acknowledged. */
 async function settled(scene: Scene, apps: readonly App[], writes: Writes): Promise<App> {
   const { pid } = await serviceWhere(
     scene,
@@ -41,12 +41,8 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
   await writes.stop()
   expect(writes.refused).toBe(0)
   const serving = apps.find(app => app.pid === pid)!
-  for (const app of apps) {
-    if (app === serving || app.ended) continue
-    await expect(app.order('put', { key: 'second writer', value: { item: '' } })).rejects.toMatchObject({
-      code: expect.stringMatching(/^(ERR_FDB_|ECONN|ENOENT)/),
-    })
-  }
+  // What it may have acknowledged besides would be missed here, and nobody else stays.
+  for (const app of apps) if (app !== serving) await app.end()
   const all: Record<string, { item: string }> = await serving.order('all')
   const lost = [...writes.acknowledged].filter(([key, value]) => all[key]?.item !== value)
   expect(lost).toEqual([])
@@ -107,7 +103,6 @@ describe('a daemon that is killed and started again', () => {
     await more(writes)
     expect((await joiner.failure()).code).toBe('ERR_FDB_FENCED')
     expect(await settled(scene, [app, joiner], writes)).toBe(app)
-    await joiner.end()
     await scene.serve()
     await app.end()
   })
@@ -136,8 +131,6 @@ describe('a daemon that is killed and started again', () => {
       expect(await reads.text()).toBe('7 item-7\n')
       await startDaemon(scene, { upgrade: UPGRADE })
       const serving = await settled(scene, joiner === null ? [app] : [app, joiner], writes)
-      const other = [app, joiner].find(one => one !== null && one !== serving)
-      await other?.end()
       const next = await scene.serve()
       await serving.end()
       expect((await serviceStatus(scene)).pid).toBe(next.pid)

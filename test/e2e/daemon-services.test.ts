@@ -212,6 +212,30 @@ describe('a daemon', () => {
     expect(await connects(port)).toBe(false)
   })
 
+  it('keeps listeners and state for the next one when a member closes, though its process lives on', async () => {
+    const port = await freePort()
+    const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE, listeners: [web(port)] })
+    await startDaemon(scene, { upgrade: UPGRADE })
+    const resident = await scene.serve({ staysAlive: true })
+    await resident.says('ready')
+    expect(await resident.order('phase')).toBe('serving')
+    resident.signal('SIGTERM')
+    expect(await resident.says('ended')).toMatchObject({ why: 'closed' })
+    // Nobody accepts: who connects waits for the next one.
+    const answered = whoami(port)
+    answered.catch(() => {})
+    const app = await scene.serve()
+    expect(app.find('joined')).toMatchObject({ generation: 2, first: false })
+    expect(await answered).toBe(app.pid)
+    await serviceWhere(
+      scene,
+      'it blocks nobody',
+      ({ phase, blockedBy }) => phase === 'idle' && blockedBy.length === 0,
+    )
+    expect(resident.ended).toBe(false)
+    await scene.serve()
+  })
+
   it('keeps named descriptors and what is in them when the member is killed', async () => {
     const scene = Scene.open({ hosting: 'daemon', hold: ['file', 'pipe', 'memfd'] })
     await startDaemon(scene)

@@ -28,6 +28,8 @@ export interface AppConfig {
   hang?: 'sleep' | 'busy'
   check?: 'throw' | 'false'
   exitBeforeReady?: boolean
+  /** The process does not end with its member. */
+  staysAlive?: boolean
   readyTimeout?: number
   /** Unhealthy as long as this file exists. */
   sickFile?: string
