@@ -36,6 +36,27 @@ async function write(url: string, key: string, running: () => boolean): Promise<
   return false
 }
 
+/** Four that write one key after the other. */
+class Writers {
+  readonly acknowledged: string[] = []
+  readonly #all: Promise<void>[]
+  #running = true
+
+  constructor(url: string) {
+    this.#all = Array.from({ length: 4 }, async (_, writer) => {
+      for (let n = 1; this.#running; n++) {
+        const key = `${writer}-${n}`
+        if (await write(url, key, () => this.#running)) this.acknowledged.push(key)
+      }
+    })
+  }
+
+  async stop(): Promise<void> {
+    this.#running = false
+    await Promise.all(this.#all)
+  }
+}
+
 describe('kills at any time', () => {
   it(`of either side, ${ROUNDS} times (seed ${SEED}): one serves on, and no acknowledged change is lost`, {
     timeout: 20_000 + ROUNDS * 2_500,
@@ -49,14 +70,8 @@ describe('kills at any time', () => {
       listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
     })
     let current = await scene.serve()
-    const acknowledged: string[] = []
-    let running = true
-    const writers = Array.from({ length: 4 }, async (_, writer) => {
-      for (let n = 1; running; n++) {
-        const key = `${writer}-${n}`
-        if (await write(url, key, () => running)) acknowledged.push(key)
-      }
-    })
+    const writers = new Writers(url)
+    const { acknowledged } = writers
     const history: string[] = []
     for (let round = 1; round <= ROUNDS; round++) {
       const next = await scene.start({ readyDelay: random(40) })
@@ -88,10 +103,53 @@ describe('kills at any time', () => {
       expect({ lost, history: lost.length > 0 ? history : [] }).toEqual({ lost: [], history: [] })
       current = survivor
     }
-    running = false
-    await Promise.all(writers)
+    await writers.stop()
     const { state } = await current.status()
     expect(state.entries).toBeGreaterThanOrEqual(acknowledged.length)
     expect(acknowledged.length).toBeGreaterThan(20)
+  })
+})
+
+describe('stops at any time', () => {
+  it(`of either side, ${ROUNDS / 2} times (seed ${SEED}): when it goes on, one serves, and no acknowledged change is lost`, {
+    timeout: 20_000 + ROUNDS * 2_500,
+  }, async () => {
+    const random = randomFrom(SEED + 1_000)
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const limits = { ready: 1_500, freeze: 200, prepare: 300, commit: 300 }
+    const scene = Scene.open({
+      routes: 0,
+      timeout: 3_000,
+      upgrade: { probation: 200, heartbeat: 25, silence: 300, ...limits },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    let current = await scene.serve()
+    const writers = new Writers(url)
+    for (let round = 1; round <= ROUNDS / 2; round++) {
+      const next = await scene.start({ readyDelay: random(40) })
+      await next.says('joined')
+      const [delay, length] = [random(160), random(900)]
+      await pause(delay)
+      const victim = random(2) === 0 ? current : next
+      victim.signal('SIGSTOP')
+      await pause(length)
+      victim.signal('SIGCONT')
+      const what = `${round}: ${victim === next ? 'successor' : 'incumbent'} stopped after ${delay} ms for ${length} ms`
+      const { pid } = await scene.statusWhere(
+        `${what}: one serves, the other is gone`,
+        ({ role, phase }) => role === 'serving' && phase === 'idle' && current.ended !== next.ended,
+      )
+      const owner = current.ended ? next : current
+      expect({ what, pid }).toEqual({ what, pid: owner.pid })
+      const sofar = [...writers.acknowledged]
+      const all = await owner.order<Record<string, unknown>>('all')
+      expect({ what, lost: sofar.filter(key => all[key] === undefined) }).toEqual({ what, lost: [] })
+      current = owner
+    }
+    await writers.stop()
+    const { state } = await current.status()
+    // Nothing was applied twice: there is one record for each entry.
+    expect(state.sequence).toBe(state.entries)
   })
 })
