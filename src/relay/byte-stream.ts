@@ -1,0 +1,63 @@
+/** What is written: bytes, or text of which every character is one byte (latin1). The stream owns it from then on. */
+export type Bytes = Buffer | string
+
+/**
+ * Who is told what happens on a stream. The owner may change while the stream is open (an upstream connection goes from
+ * a pool to an exchange and back); after {@link ByteStream.destroy} or {@link ByteStream.detach} nobody is told anything.
+ */
+export interface StreamOwner {
+  /** The peer's connection stands. Only for streams that began as `connecting`. */
+  onOpen(stream: ByteStream): void
+  /** The chunk is valid during the call only: the next read overwrites it. */
+  onData(stream: ByteStream, chunk: Buffer): void
+  /** What was congested has all been taken by the kernel. */
+  onDrain(stream: ByteStream): void
+  /** The peer sends nothing more (FIN); it may still read. */
+  onEnd(stream: ByteStream): void
+  /** The stream is gone. Comes once, as the last call; with the error if one ended it. */
+  onClose(stream: ByteStream, error: Error | null): void
+}
+
+/** A stream taken out of this process's hands: what travels with it, see {@link ByteStream.detach}. */
+export interface DetachedStream {
+  /** What carries the bytes, for example a `net.Socket` that is neither read nor written any more. */
+  transport: unknown
+  /** Read from the peer, told to nobody. */
+  unread: Buffer
+  /** Written by the owner, not yet taken by the kernel. */
+  unsent: Buffer
+  /** {@link ByteStream.end} was called. */
+  ended: boolean
+}
+
+/** Both directions of one connection, plain or encrypted. No call blocks or throws for what the peer did. */
+export interface ByteStream {
+  owner: StreamOwner | null
+  /** Not connected, yet or (once it is gone) ever; what is written waits. */
+  readonly connecting: boolean
+  /** Something written is not in the kernel yet: whoever writes should stop reading its source until `onDrain`. */
+  readonly congested: boolean
+  /** Nothing is under way in either direction and neither side has ended: another exchange may begin. */
+  readonly reusable: boolean
+  /** The peer's IP address without zone or port; '' where it has none (Unix). */
+  readonly remoteAddress: string
+
+  write(bytes: Bytes): void
+  /** Whether bytes of the peer are wanted. Streams begin reading. */
+  setReading(on: boolean): void
+  /** Sends FIN behind everything written so far. */
+  end(): void
+  /** Closes both directions at once, without telling the owner. */
+  destroy(): void
+  /** The same, and the peer sees an error (RST) rather than an end, where the transport can do that. */
+  reset(): void
+  /** Takes back all that was written but never reached the kernel: only of one that is `connecting`. */
+  takeUnsent(): Bytes[]
+  /** Lets go of the transport in the middle of everything; see {@link DetachedStream}. Not while `connecting`. */
+  detach(): DetachedStream
+}
+
+/** How many streams of some kind are open; kept by the streams themselves. */
+export interface Tally {
+  open: number
+}

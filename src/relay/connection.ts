@@ -1,0 +1,225 @@
+import type { RequestHead, RequestReader } from '../http1/index.js'
+import type { ByteStream, StreamOwner } from './byte-stream.js'
+import { kept } from './bytes.js'
+import type { ConnectionKind } from './counts.js'
+import type { Origin } from './decision.js'
+import { Exchange } from './exchange.js'
+import type { ExchangeSide } from './exchange-side.js'
+import { refusalOf } from './refusal.js'
+import type { RelayContext } from './relay-context.js'
+import type { Timed } from './timer-wheel.js'
+
+/**
+ * One client's connection: reads the head of each request and lets an {@link Exchange} answer it, one after the other.
+ * What comes early is held back, and the client no longer read. All its state is in its fields and its exchange's; see
+ * `ConnectionRecord`.
+ */
+export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
+  readonly client: ByteStream
+  readonly origin: Origin
+  exchange: Exchange | null = null
+  /** The last answer is given; what still comes is thrown away until the client ends too. */
+  closing = false
+  ended = false
+  /** Read ahead of the exchange, or while the client does not read its answers. */
+  held: Buffer | null = null
+  requestReader: RequestReader | null = null
+  deadline = 0
+  tick = -1
+  #gone = false
+  readonly #relay: RelayContext
+
+  constructor(relay: RelayContext, client: ByteStream, origin: Origin) {
+    this.#relay = relay
+    this.client = client
+    this.origin = origin
+    client.owner = this
+  }
+
+  get kind(): ConnectionKind {
+    if (this.exchange !== null) return this.exchange.kind
+    if (this.closing) return 'closing'
+    return this.requestReader === null && this.held === null ? 'idle' : 'head'
+  }
+
+  get hasHeld(): boolean {
+    return this.held !== null
+  }
+
+  get isLast(): boolean {
+    return this.ended && this.held === null
+  }
+
+  /** Ends the connection if it is idle. A request that is on its way is lost then. */
+  closeIdle(): void {
+    if (this.kind === 'idle') this.#close()
+  }
+
+  abort(reason: string): void {
+    if (this.#gone) return
+    if (this.exchange === null) this.client.destroy()
+    else this.client.reset()
+    this.#leave(reason)
+  }
+
+  // ---- what happens on the client's stream
+
+  onOpen(): void {}
+
+  onData(_client: ByteStream, chunk: Buffer): void {
+    if (this.closing) return
+    if (this.exchange !== null) {
+      const taken = this.exchange.fromClient(chunk)
+      if (taken > 0) this.arm()
+      if (taken < chunk.length) this.#hold(chunk, taken)
+    } else if (this.held === null) this.#requests(chunk)
+    else this.#hold(chunk, 0)
+    this.settle()
+  }
+
+  onDrain(): void {
+    this.arm()
+    this.settle()
+  }
+
+  onEnd(): void {
+    if (this.ended) return
+    this.ended = true
+    this.exchange?.clientEnded()
+    this.settle()
+  }
+
+  onClose(): void {
+    this.#leave('client-gone')
+  }
+
+  expired(): void {
+    if (this.exchange !== null) this.exchange.expired()
+    else if (this.closing || this.client.congested) this.abort('client-stalled')
+    else if (this.requestReader === null) this.#close()
+    else this.#refuse(408, 'head-timeout')
+    this.settle()
+  }
+
+  // ---- requests
+
+  /** Takes requests out of the chunk until one must wait for its answer, or the client for reading its answers. */
+  #requests(chunk: Buffer): void {
+    let at = 0
+    while (at < chunk.length && this.exchange === null && !this.closing && !this.client.congested) {
+      at = this.#request(chunk, at)
+    }
+    if (at < chunk.length) this.#hold(chunk, at)
+  }
+
+  #request(chunk: Buffer, at: number): number {
+    const relay = this.#relay
+    const reader = this.requestReader ?? relay.readers.takeRequest()
+    let head: RequestHead | null
+    try {
+      head = reader.read(chunk, at)
+    } catch (error) {
+      const { status, reason } = refusalOf(error, relay)
+      this.#refuse(status, reason)
+      return chunk.length
+    }
+    if (head === null) {
+      if (this.requestReader === null) {
+        this.requestReader = reader
+        this.arm()
+      }
+      return chunk.length
+    }
+    this.requestReader = null
+    relay.readers.giveRequest(reader)
+    const exchange = new Exchange(
+      relay,
+      this,
+      head.method,
+      head.upgrade !== undefined,
+      head.minor === 0,
+      !head.keepAlive,
+    )
+    this.exchange = exchange
+    return exchange.begin(head, chunk, at + reader.consumed)
+  }
+
+  #hold(chunk: Buffer, from: number): void {
+    if (this.closing) return
+    this.held = this.held === null ? kept(chunk, from) : Buffer.concat([this.held, chunk.subarray(from)])
+  }
+
+  takeHeld(): Buffer | null {
+    const { held } = this
+    this.held = null
+    return held
+  }
+
+  /** Answers a request whose head could not be read. */
+  #refuse(status: number, reason: string): void {
+    this.requestReader = null
+    const exchange = new Exchange(this.#relay, this, '', false, false, true)
+    this.exchange = exchange
+    exchange.fail(status, reason)
+  }
+
+  // ---- between exchanges
+
+  finished(close: boolean): void {
+    this.exchange = null
+    if (close) this.#close()
+    else this.arm()
+  }
+
+  settle(): void {
+    if (this.#gone) return
+    if (this.exchange === null && !this.closing) this.#next()
+    const { client, exchange } = this
+    client.setReading(this.closing || (exchange?.wantsBytes ?? this.#mayReadAhead()))
+    exchange?.upstream?.setReading(!client.congested)
+  }
+
+  #next(): void {
+    if (this.held !== null && !this.client.congested) this.#requests(this.takeHeld()!)
+    if (this.exchange === null && !this.closing && this.isLast) this.#close()
+  }
+
+  #mayReadAhead(): boolean {
+    if (this.exchange === null && this.client.congested) return false
+    return this.held === null || this.held.length < this.#relay.limits.pipelinedBytes
+  }
+
+  arm(): void {
+    if (this.#gone) return
+    this.#relay.wheel.arm(this, this.#patience())
+  }
+
+  #patience(): number {
+    const { timeouts } = this.#relay
+    if (this.exchange !== null) return this.exchange.patience
+    if (this.client.congested) return timeouts.stall
+    if (this.closing) return timeouts.linger
+    return this.requestReader === null ? timeouts.idle : timeouts.head
+  }
+
+  // ---- ends
+
+  /** FIN behind the last answer. The client may go on sending for a moment: closing at once would reset its answer. */
+  #close(): void {
+    this.closing = true
+    this.held = null
+    this.requestReader = null
+    this.client.end()
+    this.arm()
+  }
+
+  #leave(reason: string): void {
+    if (this.#gone) return
+    this.#gone = true
+    this.#relay.wheel.disarm(this)
+    this.#relay.forget(this)
+    this.exchange?.cancel(reason)
+    this.exchange = null
+    this.held = null
+  }
+}

@@ -1,0 +1,52 @@
+import type { FieldEdits, RequestHead } from '../http1/index.js'
+import type { Destination } from './destination.js'
+
+/** What holds for all exchanges of one route; prepared once. */
+export interface ExchangeOptions {
+  /** For the request; see `requestEdits` for those that also keep clients from forging the forwarded fields. */
+  requestEdits?: FieldEdits
+  /** For the response. Takes the place of the relay's own: put the instance header in here too. */
+  responseEdits?: FieldEdits
+  /** Takes the place of the client's Host. */
+  host?: string
+  /** Milliseconds; left out: the relay's. */
+  connectTimeout?: number
+  responseTimeout?: number
+}
+
+/** Send it on. */
+export interface SendOn {
+  kind: 'upstream'
+  /** Names the route in a connection's record, so that another process finds it again. */
+  name: string
+  /** The server to try next, null when there is none left. `tried` could not be reached for this request. */
+  pick(tried: readonly Destination[]): Destination | null
+  options?: ExchangeOptions
+}
+
+/** Answer here. Content-Length, Date and Connection are added. */
+export interface Respond {
+  kind: 'respond'
+  status: number
+  headers?: readonly (readonly [name: string, value: string])[]
+  body?: string | Buffer
+}
+
+/** Answer here with an error: the reason is the body, and what the access log says. */
+export interface Refuse {
+  kind: 'refuse'
+  status: number
+  reason: string
+}
+
+export type Decision = SendOn | Respond | Refuse
+
+/** Facts about a listener, shared by all connections that it accepted. */
+export interface Origin {
+  /** The listener's name. */
+  listener: string
+  scheme: 'http' | 'https'
+}
+
+/** Called once for each request. Should not throw; if it does the client gets a 500. */
+export type Router = (head: RequestHead, origin: Origin) => Decision

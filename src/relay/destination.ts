@@ -1,0 +1,18 @@
+/** Where a server listens. */
+export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
+
+/** Why a server could not be used. */
+export type DialFailure = 'connect-failed' | 'connect-timeout'
+
+/** One server that requests can be sent to, as whoever balances sees it. One object may stand for it all its life. */
+export interface Destination {
+  /** Names its pool of connections: equal keys share them, also after a change of the configuration. */
+  readonly key: string
+  readonly address: DialAddress
+  /** `Host` for requests of HTTP/1.0 clients that came without one. */
+  readonly authority: string
+  /** A new connection to it stands. */
+  opened?(): void
+  /** A new connection to it did not come about. */
+  failed?(failure: DialFailure): void
+}

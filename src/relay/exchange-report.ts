@@ -1,0 +1,22 @@
+/** What an access log wants to know about one request. */
+export interface ExchangeReport {
+  listener: string
+  client: string
+  method: string
+  /** As it was sent; '' for a request whose head could not be read or came from another process. */
+  target: string
+  /** Of Host or the target. */
+  host: string
+  /** What the client was answered; 0 for none. */
+  status: number
+  /** Why it was answered here rather than by a server, or cut short. */
+  reason: string | undefined
+  /** The server's key. */
+  destination: string | undefined
+  /** Servers tried. */
+  attempts: number
+  /** Bytes of the answer, head included, that were given to the client's stream. */
+  bytesSent: number
+  /** From the request's last head byte to the answer's last byte. */
+  milliseconds: number
+}

@@ -1,0 +1,529 @@
+import {
+  type Framing,
+  type RequestHead,
+  type RequestRewriteOptions,
+  type ResponseHead,
+  type ResponseReader,
+  rewriteRequest,
+  rewriteResponse,
+} from '../http1/index.js'
+import { answerText, errorAnswer } from './answer.js'
+import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
+import { concat, copied, joined } from './bytes.js'
+import type { ConnectionKind } from './counts.js'
+import type { Decision, Respond, SendOn } from './decision.js'
+import type { Destination, DialFailure } from './destination.js'
+import type { ExchangeReport } from './exchange-report.js'
+import type { ExchangeSide } from './exchange-side.js'
+import { refusalOf } from './refusal.js'
+import type { RelayContext } from './relay-context.js'
+import { type BodyCoding, bodyEnd, passBody, planResponse, type ResponsePlan } from './response-plan.js'
+
+/** Methods that may be repeated without asking (RFC 9110, 9.2.2). */
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
+
+/**
+ * Where an exchange is. `waiting`: the head of the answer has not come. `answering`: the answer's body is under way.
+ * `tunnel`: bytes go both ways unread, for good.
+ */
+export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
+
+/**
+ * One request and its answer: from the routed head to the last byte of both, or of the tunnel that came of it. Owns the
+ * server's connection meanwhile. It only follows the bytes; what a stream could not send yet waits in that stream.
+ */
+export class Exchange implements StreamOwner {
+  phase: ExchangePhase = 'waiting'
+  upstream: ByteStream | null = null
+  method: string
+  upgrade: boolean
+  http10: boolean
+  /** The client's connection ends with this answer. */
+  close: boolean
+  /** The server's connection may be used again behind this answer. */
+  reusable = false
+  /** The server's connection had served another request before. */
+  reused = false
+  /** Bytes of an answer have come. */
+  heard = false
+  coding: BodyCoding = 'as-is'
+  /** What is still to come of the bodies. */
+  requestBody: Framing | null = null
+  responseBody: Framing | null = null
+  bodySeen = 0
+  /** The request, while it may be sent again should the reused connection turn out to be dead. */
+  resend = ''
+  route: SendOn | null = null
+  destination: Destination | null = null
+  tried: Destination[] | null = null
+  responseReader: ResponseReader | null = null
+  /** For the report only: */
+  target = ''
+  host = ''
+  attempts = 0
+  status = 0
+  reason: string | undefined
+  bytesSent = 0
+  startedAt = 0
+  readonly #relay: RelayContext
+  readonly #side: ExchangeSide
+
+  constructor(
+    relay: RelayContext,
+    side: ExchangeSide,
+    method: string,
+    upgrade: boolean,
+    http10: boolean,
+    close: boolean,
+  ) {
+    this.#relay = relay
+    this.#side = side
+    this.method = method
+    this.upgrade = upgrade
+    this.http10 = http10
+    this.close = close
+  }
+
+  get kind(): ConnectionKind {
+    if (this.phase === 'answering') return 'response'
+    if (this.phase === 'tunnel') return 'tunnel'
+    return this.requestBody === null ? 'waiting' : 'request'
+  }
+
+  /** How long nothing may happen, in milliseconds. */
+  get patience(): number {
+    const { timeouts } = this.#relay
+    if (this.phase === 'tunnel') return timeouts.tunnel
+    if (this.phase === 'answering') return timeouts.stall
+    const options = this.route?.options
+    if (this.upstream?.connecting) return options?.connectTimeout ?? timeouts.connect
+    return this.requestBody === null ? (options?.responseTimeout ?? timeouts.response) : timeouts.stall
+  }
+
+  /** Whether more bytes of the client have a place to go; null if none are expected. */
+  get wantsBytes(): boolean | null {
+    if (this.phase !== 'tunnel' && this.requestBody === null) return null
+    return this.upstream !== null && !this.upstream.congested
+  }
+
+  /** Nothing happened for {@link patience}. */
+  expired(): void {
+    if (this.phase === 'waiting') {
+      if (this.upstream?.connecting) this.#unreachable('connect-timeout')
+      else if (this.requestBody === null) this.fail(504, 'response-timeout')
+      else if (this.upstream?.congested) this.fail(504, 'request-stalled')
+      else this.fail(408, 'body-timeout')
+    } else this.#cutShort(this.phase === 'tunnel' ? 'tunnel-timeout' : 'stalled')
+  }
+
+  // ---- the request
+
+  /** Begins with a head and what of its body is in `chunk[at, …)`; returns where that ends. */
+  begin(head: RequestHead, chunk: Buffer, at: number): number {
+    const relay = this.#relay
+    if (relay.onExchange !== undefined) {
+      this.target = head.target
+      this.host = head.authority?.host ?? ''
+      this.startedAt = performance.now()
+    }
+    let end = at
+    if (head.chunked || head.contentLength !== undefined) {
+      const body = head.framing()
+      this.requestBody = body
+      try {
+        end += body.advance(chunk, at, chunk.length)
+      } catch (error) {
+        this.#failFor(error)
+        return chunk.length
+      }
+      this.bodySeen = end - at
+      if ((head.contentLength ?? this.bodySeen) > relay.limits.bodyBytes) {
+        this.fail(413, 'body-too-large')
+        return chunk.length
+      }
+      if (body.done) this.requestBody = null
+    }
+    const decision = this.#decide(head)
+    if (decision.kind === 'upstream') this.#sendOn(decision, head, chunk, at, end)
+    else if (decision.kind === 'respond') this.#respond(decision)
+    else this.fail(decision.status, decision.reason)
+    return end
+  }
+
+  /** Takes what belongs to this request, or to the tunnel; returns how many bytes that are. */
+  fromClient(chunk: Buffer): number {
+    if (this.phase === 'tunnel') {
+      this.upstream!.write(copied(chunk, 0, chunk.length))
+      return chunk.length
+    }
+    const body = this.requestBody
+    if (body === null) return 0
+    let end: number
+    try {
+      end = body.advance(chunk, 0, chunk.length)
+    } catch (error) {
+      this.#failFor(error)
+      return chunk.length
+    }
+    this.bodySeen += end
+    if (this.bodySeen > this.#relay.limits.bodyBytes) {
+      this.fail(413, 'body-too-large')
+      return chunk.length
+    }
+    if (body.done) this.requestBody = null
+    this.upstream?.write(copied(chunk, 0, end))
+    return end
+  }
+
+  /** The client sends nothing more. */
+  clientEnded(): void {
+    if (this.phase === 'tunnel') this.upstream?.end()
+    else if (this.requestBody !== null || this.#relay.abortHalfClosed) this.#side.abort('client-gone')
+  }
+
+  #decide(head: RequestHead): Decision {
+    try {
+      return this.#relay.route(head, this.#side.origin)
+    } catch (error) {
+      this.#relay.onFault?.(error)
+      return { kind: 'refuse', status: 500, reason: 'route-failed' }
+    }
+  }
+
+  #sendOn(route: SendOn, head: RequestHead, chunk: Buffer, at: number, end: number): void {
+    this.route = route
+    this.destination = this.#pick()
+    if (this.destination === null) {
+      this.fail(503, 'no-server')
+      return
+    }
+    const { options } = route
+    const rewrite: RequestRewriteOptions = {
+      edits: options?.requestEdits ?? this.#relay.requestEdits,
+      extra: this.#relay.forwarder.lines(head, this.#side.client.remoteAddress, this.#side.origin),
+    }
+    if (this.upgrade) rewrite.connection = 'upgrade'
+    if (options?.host !== undefined) rewrite.host = options.host
+    else if (head.authority === undefined) rewrite.host = this.destination.authority
+    const text = rewriteRequest(head, rewrite)
+    if (at === end && this.requestBody === null && !this.upgrade && IDEMPOTENT.has(head.method))
+      this.resend = text
+    this.#dispatch(joined(text, chunk, at, end), false)
+  }
+
+  // ---- finding a server
+
+  #pick(): Destination | null {
+    try {
+      return this.route?.pick(this.tried ?? []) ?? null
+    } catch (error) {
+      this.#relay.onFault?.(error)
+      return null
+    }
+  }
+
+  /** Sends all that there is of the request to the destination. */
+  #dispatch(bytes: Bytes, fresh: boolean): void {
+    let stream: ByteStream | null
+    try {
+      stream = this.#relay.pools.take(this.destination!, this, fresh)
+    } catch {
+      this.#elsewhere(bytes, 502, 'connect-failed')
+      return
+    }
+    if (stream === null) {
+      this.#elsewhere(bytes, 503, 'servers-full')
+      return
+    }
+    this.attempts++
+    this.upstream = stream
+    this.reused = !stream.connecting
+    stream.write(bytes)
+    this.#side.arm()
+  }
+
+  /** Tries another server with a request of which no byte was sent, or fails as the last one did. */
+  #elsewhere(bytes: Bytes, status: number, reason: string): void {
+    const tried = (this.tried ??= [])
+    tried.push(this.destination!)
+    const next = tried.length < this.#relay.limits.attempts ? this.#pick() : null
+    if (next === null || tried.includes(next)) {
+      this.fail(status, reason)
+      return
+    }
+    this.destination = next
+    this.#dispatch(bytes, false)
+  }
+
+  #unreachable(failure: DialFailure): void {
+    const bytes = concat(this.upstream!.takeUnsent())
+    this.#drop()
+    this.#tell(() => this.destination!.failed?.(failure))
+    this.#elsewhere(bytes, failure === 'connect-timeout' ? 504 : 502, failure)
+  }
+
+  // ---- the answer
+
+  onOpen(): void {
+    this.#tell(() => this.destination?.opened?.())
+    this.#side.arm()
+    this.#side.settle()
+  }
+
+  onDrain(): void {
+    this.#side.arm()
+    this.#side.settle()
+  }
+
+  onData(_stream: ByteStream, chunk: Buffer): void {
+    if (this.phase === 'waiting') this.#answerBytes(chunk)
+    else if (this.phase === 'tunnel') this.#send(copied(chunk, 0, chunk.length))
+    else this.#bodyBytes(chunk, 0)
+    this.#side.arm()
+    this.#side.settle()
+  }
+
+  onEnd(): void {
+    if (this.phase === 'tunnel') this.#side.client.end()
+    else if (this.phase === 'waiting') this.#lost()
+    else if (this.responseBody!.mayEnd) {
+      const rest = bodyEnd(this.coding)
+      if (rest !== null) this.#send(rest)
+      this.reusable = false
+      this.#finish()
+    } else this.#cutShort('upstream-closed')
+    this.#side.settle()
+  }
+
+  onClose(_stream: ByteStream, error: Error | null): void {
+    if (this.phase === 'waiting') this.#lost()
+    else if (this.phase === 'tunnel' && error === null) {
+      // Both sides have ended; the rest for the client is on its way.
+      this.close = true
+      this.#finish()
+    } else this.#cutShort('upstream-closed')
+    this.#side.settle()
+  }
+
+  /** The server's connection ended before the answer's head. */
+  #lost(): void {
+    const { resend } = this
+    if (this.upstream!.connecting) {
+      this.#unreachable('connect-failed')
+      return
+    }
+    this.#drop()
+    if (!this.reused || this.heard || resend === '') {
+      this.fail(502, 'upstream-closed')
+      return
+    }
+    // It was closed while it was unused, or the server did so at the sight of a request that may be repeated.
+    this.#dispatch(resend, true)
+  }
+
+  #answerBytes(chunk: Buffer): void {
+    const { readers } = this.#relay
+    this.heard = true
+    this.resend = ''
+    for (let at = 0; at < chunk.length; ) {
+      const reader = this.responseReader ?? readers.takeResponse()
+      let head: ResponseHead | null
+      try {
+        head = reader.read(chunk, at)
+      } catch (error) {
+        this.#failFor(error)
+        return
+      }
+      if (head === null) {
+        this.responseReader = reader
+        return
+      }
+      at += reader.consumed
+      this.responseReader = null
+      readers.giveResponse(reader)
+      if (!head.interim) {
+        this.#answer(head, chunk, at)
+        return
+      }
+      if (!this.http10) this.#send(rewriteResponse(head))
+    }
+  }
+
+  #answer(head: ResponseHead, chunk: Buffer, at: number): void {
+    let plan: ResponsePlan
+    let end = at
+    this.close = this.#mustClose()
+    try {
+      plan = planResponse(head, this, this.route?.options?.responseEdits ?? this.#relay.responseEdits)
+      if (plan.body?.kind === 'tunnel' && this.requestBody !== null) {
+        this.fail(502, 'switched-too-early')
+        return
+      }
+      if (plan.body !== null && plan.coding === 'as-is') end += plan.body.advance(chunk, at, chunk.length)
+    } catch (error) {
+      this.#failFor(error)
+      return
+    }
+    this.status = head.status
+    this.close = plan.close
+    this.reusable = plan.reusable
+    this.coding = plan.coding
+    this.#send(joined(plan.text, chunk, at, end))
+    if (plan.body?.kind === 'tunnel') {
+      this.#openTunnel()
+      return
+    }
+    this.phase = 'answering'
+    this.responseBody = plan.body
+    if (plan.body !== null && !plan.body.done) {
+      this.#bodyBytes(chunk, end)
+      return
+    }
+    if (end < chunk.length) this.reusable = false
+    this.#finish()
+  }
+
+  /** Passes on what of the answer's body is in `chunk[at, …)`. */
+  #bodyBytes(chunk: Buffer, at: number): void {
+    const body = this.responseBody!
+    let end = at
+    try {
+      end = passBody(this.#side.client, this.coding, body, chunk, at)
+    } catch {
+      this.#cutShort('response-invalid')
+      return
+    }
+    this.bytesSent += end - at
+    if (!body.done) return
+    // Bytes behind the answer: nobody asked for them, so nothing that comes on this connection can be trusted.
+    if (end < chunk.length) this.reusable = false
+    this.#finish()
+  }
+
+  #openTunnel(): void {
+    this.phase = 'tunnel'
+    const { upstream } = this
+    const early = this.#side.takeHeld()
+    if (early !== null) upstream!.write(early)
+    if (this.#side.ended) upstream!.end()
+  }
+
+  #send(bytes: Bytes): void {
+    this.bytesSent += bytes.length
+    this.#side.client.write(bytes)
+  }
+
+  /** Whether the client's connection cannot serve another request behind this answer. */
+  #mustClose(): boolean {
+    // Behind a CONNECT that was not granted the client may already have sent what was meant for the tunnel.
+    if (this.close || this.requestBody !== null || this.method === 'CONNECT') return true
+    return this.#side.isLast || (this.#relay.draining && !this.#side.hasHeld)
+  }
+
+  // ---- answers made here, and ends
+
+  #respond(answer: Respond): void {
+    this.close = this.#mustClose()
+    const connection = this.close ? 'close' : this.http10 ? 'keep-alive' : undefined
+    const options = { head: this.method === 'HEAD', connection, edits: this.#relay.responseEdits } as const
+    let text: string
+    try {
+      text = answerText(answer, options)
+    } catch (error) {
+      this.#relay.onFault?.(error)
+      answer = errorAnswer(500, 'answer-invalid')
+      this.reason = 'answer-invalid'
+      text = answerText(answer, options)
+    }
+    this.#drop()
+    this.status = answer.status
+    this.#send(text)
+    this.#finish()
+  }
+
+  /** Answers with an error if no answer has begun, else ends what has. */
+  fail(status: number, reason: string): void {
+    if (this.phase !== 'waiting') {
+      this.#cutShort(reason)
+      return
+    }
+    this.reason = reason
+    this.#respond(errorAnswer(status, reason))
+  }
+
+  /** The same for what the parser refused, in either message. */
+  #failFor(error: unknown): void {
+    const { status, reason } = refusalOf(error, this.#relay)
+    this.close = true
+    this.fail(status, reason)
+  }
+
+  /** The answer cannot be completed, and the client must see that. */
+  #cutShort(reason: string): void {
+    this.reason = reason
+    // Framing tells where the answer should have ended; where only FIN does, it must not look like that.
+    if (this.coding === 'content' || this.phase === 'tunnel') {
+      this.#side.abort(reason)
+    } else {
+      this.close = true
+      this.reusable = false
+      this.#finish()
+    }
+  }
+
+  /** The connection is gone: gives up everything. */
+  cancel(reason: string): void {
+    this.reason ??= reason
+    this.#drop()
+    this.#report()
+  }
+
+  #drop(): void {
+    this.upstream?.destroy()
+    this.upstream = null
+    this.responseReader = null
+  }
+
+  #finish(): void {
+    const { upstream } = this
+    this.upstream = null
+    if (upstream !== null) {
+      const reusable = this.reusable && this.requestBody === null && upstream.reusable
+      if (reusable) this.#relay.pools.give(this.destination!.key, upstream)
+      else upstream.destroy()
+    }
+    this.#report()
+    this.#side.finished(this.close || this.requestBody !== null)
+  }
+
+  #report(): void {
+    const { onExchange } = this.#relay
+    if (onExchange === undefined) return
+    this.#tell(() => onExchange(this.#facts()))
+  }
+
+  /** A callback must not break the exchange, or the process. */
+  #tell(call: () => void): void {
+    try {
+      call()
+    } catch (error) {
+      this.#relay.onFault?.(error)
+    }
+  }
+
+  #facts(): ExchangeReport {
+    return {
+      listener: this.#side.origin.listener,
+      client: this.#side.client.remoteAddress,
+      method: this.method,
+      target: this.target,
+      host: this.host,
+      status: this.status,
+      reason: this.reason,
+      destination: this.destination?.key,
+      attempts: this.attempts,
+      bytesSent: this.bytesSent,
+      milliseconds: performance.now() - this.startedAt,
+    }
+  }
+}

@@ -1,0 +1,76 @@
+import { type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
+import type { Origin } from './decision.js'
+
+/** What servers are told about the client. */
+export interface ForwardedOptions {
+  /**
+   * What becomes of such fields that the client sent. `replace` (default): nobody can forge them. `append`: for a relay
+   * behind another one: the client's address is added behind theirs, and their protocol and host are kept.
+   */
+  client?: 'replace' | 'append'
+  /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
+  xForwarded?: boolean
+  /** Forwarded (RFC 7239); default false. */
+  forwarded?: boolean
+}
+
+/** Some servers take `_` for `-`, so each name is removed in every spelling. */
+const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
+
+function spellings(name: string): string[] {
+  const at = name.indexOf('-')
+  if (at < 0) return [name]
+  const front = name.slice(0, at)
+  return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
+}
+
+/** The edits of a route's requests, with the removal of what {@link Forwarder} writes anew. */
+export function requestEdits(options: FieldEditOptions = {}): FieldEdits {
+  const own = new Set(
+    [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
+  )
+  const remove = [...(options.remove ?? []), ...NAMES.filter(name => !own.has(name.toLowerCase()))]
+  return new FieldEdits({ ...options, remove })
+}
+
+/** Writes the field lines that tell a server about the client. Values come from the parser or the kernel. */
+export class Forwarder {
+  readonly #append: boolean
+  readonly #x: boolean
+  readonly #rfc: boolean
+
+  constructor(options: ForwardedOptions = {}) {
+    this.#append = options.client === 'append'
+    this.#x = options.xForwarded ?? true
+    this.#rfc = options.forwarded ?? false
+  }
+
+  /** `client` is an IP address, or '' where there is none. */
+  lines(head: RequestHead, client: string, origin: Origin): string {
+    const by = client === '' ? 'unknown' : client
+    const host = head.authority === undefined ? '' : hostText(head.authority)
+    let lines = ''
+    if (this.#x) {
+      const before = this.#before(head, 'x-forwarded-for')
+      const proto = this.#before(head, 'x-forwarded-proto') ?? origin.scheme
+      const forHost = this.#before(head, 'x-forwarded-host') ?? host
+      lines = `X-Forwarded-For: ${before === undefined ? by : `${before}, ${by}`}\r\nX-Forwarded-Proto: ${proto}\r\n`
+      if (forHost !== '') lines += `X-Forwarded-Host: ${forHost}\r\n`
+    }
+    if (this.#rfc) {
+      const before = this.#before(head, 'forwarded')
+      const node = by.includes(':') ? `"[${by}]"` : by
+      const element = `for=${node};proto=${origin.scheme}${host === '' ? '' : `;host="${host}"`}`
+      lines += `Forwarded: ${before === undefined ? element : `${before}, ${element}`}\r\n`
+    }
+    return lines
+  }
+
+  #before(head: RequestHead, name: string): string | undefined {
+    return this.#append ? head.fields.get(name) || undefined : undefined
+  }
+}
+
+function hostText({ host, port }: { host: string; port: number | undefined }): string {
+  return port === undefined ? host : `${host}:${port}`
+}

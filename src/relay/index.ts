@@ -1,0 +1,22 @@
+/**
+ * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades and CONNECT, between clients and the servers that a
+ * router names. Knows neither listeners nor configuration.
+ */
+export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
+export type { ConnectionKind, RelayCounts } from './counts.js'
+export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn } from './decision.js'
+export type { Destination, DialAddress, DialFailure } from './destination.js'
+export type { ExchangeReport } from './exchange-report.js'
+export { type ForwardedOptions, requestEdits } from './forwarded.js'
+export { dialSocket } from './open-stream.js'
+export {
+  DEFAULT_LIMITS,
+  DEFAULT_TIMEOUTS,
+  type Dial,
+  type RelayLimits,
+  type RelayOptions,
+  type RelayTimeouts,
+} from './options.js'
+export type { ConnectionRecord, ExportedConnection } from './record.js'
+export { Relay } from './relay.js'
+export { SocketStream } from './socket-stream.js'

@@ -1,0 +1,38 @@
+import net from 'node:net'
+import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { Dial } from './options.js'
+import { remade } from './socket-handle.js'
+import { SocketStream } from './socket-stream.js'
+
+/**
+ * All sockets read into this memory, one after the other: each chunk is passed on before the next read. That saves an
+ * allocation for each read, and a socket that is paused holds no bytes that nobody knows of.
+ */
+const READ_INTO = Buffer.allocUnsafeSlow(64 * 1024)
+
+/** Over a socket accepted by a `net.Server` (`pauseOnConnect` saves it work) or a TLS server, not yet read from. */
+export function acceptedStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {
+  const feed = new Feed()
+  const made = remade(socket, { allowHalfOpen: true, readable: true, writable: true, onread: feed })
+  if (made === null) return new SocketStream(socket, owner, tally)
+  return (feed.stream = new SocketStream(made, owner, tally, true))
+}
+
+/** Connects to a TCP or Unix address in the clear. */
+export const dialSocket: Dial = ({ address }, owner, tally) => {
+  const onread = new Feed()
+  const socket =
+    address.kind === 'unix'
+      ? net.connect({ path: address.path, allowHalfOpen: true, onread })
+      : net.connect({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true, onread })
+  return (onread.stream = new SocketStream(socket, owner, tally, true))
+}
+
+class Feed implements net.OnReadOpts {
+  readonly buffer = READ_INTO
+  stream: SocketStream | null = null
+  readonly callback = (bytes: number): boolean => {
+    this.stream?.received(READ_INTO.subarray(0, bytes))
+    return true
+  }
+}

@@ -1,0 +1,115 @@
+import { FdbError } from '../errors.js'
+import type { FieldEdits, HeadLimits } from '../http1/index.js'
+import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { Router, SendOn } from './decision.js'
+import type { Destination } from './destination.js'
+import type { ExchangeReport } from './exchange-report.js'
+import type { ForwardedOptions } from './forwarded.js'
+
+/** Milliseconds, each from 1 to 2^31-1. They are kept to within two ticks of the relay's timer. */
+export interface RelayTimeouts {
+  /** A client connection between two requests, or before the first. */
+  idle: number
+  /** From the first byte of a request head to its last one. */
+  head: number
+  /** For a connection to a server; then the next one is tried. */
+  connect: number
+  /** From the last byte of the request, or an interim answer, to the head of the answer. */
+  response: number
+  /** Nothing moves in either direction while a body is under way. */
+  stall: number
+  /** Nothing moves in either direction of a tunnel. */
+  tunnel: number
+  /** How long a client that was answered before it had sent everything may go on sending. */
+  linger: number
+  /** An unused connection to a server. */
+  upstreamIdle: number
+}
+
+export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
+  idle: 60_000,
+  head: 30_000,
+  connect: 5_000,
+  response: 60_000,
+  stall: 300_000,
+  tunnel: 3_600_000,
+  linger: 2_000,
+  upstreamIdle: 30_000,
+}
+
+/** Whole numbers of at least 1; `Infinity` is no limit. */
+export interface RelayLimits {
+  /** Client connections; more are closed at once. */
+  connections: number
+  /** Bytes read ahead of a client that sends requests before it has the answers; one read may go beyond it. */
+  pipelinedBytes: number
+  /** Bytes of a request's body, as announced or (chunked) as they come. */
+  bodyBytes: number
+  /** Connections to one server, used and unused. */
+  upstreamConnections: number
+  /** Unused connections kept to one server. */
+  upstreamIdle: number
+  /** Servers tried for one request. */
+  attempts: number
+}
+
+export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
+  connections: Number.POSITIVE_INFINITY,
+  pipelinedBytes: 16 * 1024,
+  bodyBytes: Number.POSITIVE_INFINITY,
+  upstreamConnections: Number.POSITIVE_INFINITY,
+  upstreamIdle: 64,
+  attempts: 3,
+}
+
+/** Makes a stream to a server that is still connecting. May throw. */
+export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
+
+export interface RelayOptions {
+  route: Router
+  /** For connections that came from another process: the route of that name, undefined if it is gone. */
+  routeByName?(name: string): SendOn | undefined
+  timeouts?: Partial<RelayTimeouts>
+  limits?: Partial<RelayLimits>
+  headLimits?: Partial<HeadLimits>
+  forwarded?: ForwardedOptions
+  /** For answers of servers whose route has none of its own, and for answers made here, for example an instance header. */
+  responseEdits?: FieldEdits
+  /** A client that has half-closed its connection still gets its answers (default), or counts as gone. */
+  halfClosedClients?: 'serve' | 'abort'
+  /** Called at the end of each exchange; costs nothing when absent. Must not throw. */
+  onExchange?(report: ExchangeReport): void
+  /** A callback of these options threw: the request got a 500. */
+  onFault?(error: unknown): void
+  /** Called whenever the last client connection is gone. */
+  onEmpty?(): void
+  dial?: Dial
+  /** How often the one timer looks, in milliseconds. */
+  tickMs?: number
+}
+
+export function relayTimeouts(given: Partial<RelayTimeouts> = {}): Readonly<RelayTimeouts> {
+  const all = { ...DEFAULT_TIMEOUTS, ...given }
+  for (const [name, value] of Object.entries(all)) {
+    if (!(value >= 1 && value <= 0x7fffffff))
+      throw wrong('timeout', name, value, 'a number of ms from 1 to 2147483647')
+  }
+  return all
+}
+
+export function relayLimits(given: Partial<RelayLimits> = {}): Readonly<RelayLimits> {
+  const all = { ...DEFAULT_LIMITS, ...given }
+  for (const [name, value] of Object.entries(all)) {
+    const whole = Number.isSafeInteger(value) || value === Number.POSITIVE_INFINITY
+    if (!whole || value < 1) throw wrong('limit', name, value, 'a whole number of at least 1 or Infinity')
+  }
+  return all
+}
+
+function wrong(what: string, name: string, value: unknown, wanted: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_RELAY_OPTION',
+    `the ${what} ${name} is ${value}: it must be ${wanted}, leave it out for the default`,
+    { details: { name, got: value } },
+  )
+}

@@ -1,0 +1,121 @@
+import type net from 'node:net'
+import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import { RelayConnection } from './connection.js'
+import { countKinds, type RelayCounts } from './counts.js'
+import type { Origin } from './decision.js'
+import { Forwarder, requestEdits } from './forwarded.js'
+import { acceptedStream, dialSocket } from './open-stream.js'
+import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
+import { Readers } from './readers.js'
+import type { RelayContext } from './relay-context.js'
+import { TimerWheel } from './timer-wheel.js'
+import { UpstreamPools } from './upstream-pools.js'
+
+const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
+
+/** Relays HTTP/1 between clients and the servers that a router names. Knows no listeners: connections are given to it. */
+export class Relay {
+  readonly #context: RelayContext & { draining: boolean }
+  readonly #connections = new Set<RelayConnection>()
+  readonly #tally: Tally = { open: 0 }
+  readonly #onEmpty: (() => void) | undefined
+  #turnedAway = 0
+
+  constructor(options: RelayOptions) {
+    const timeouts = relayTimeouts(options.timeouts)
+    const limits = relayLimits(options.limits)
+    const wheel = new TimerWheel(options.tickMs)
+    const pools = new UpstreamPools(
+      wheel,
+      { connections: limits.upstreamConnections, idle: limits.upstreamIdle, idleMs: timeouts.upstreamIdle },
+      options.dial ?? dialSocket,
+    )
+    this.#onEmpty = options.onEmpty
+    this.#context = {
+      route: options.route,
+      timeouts,
+      limits,
+      wheel,
+      readers: new Readers(options.headLimits),
+      pools,
+      forwarder: new Forwarder(options.forwarded),
+      requestEdits: requestEdits(),
+      responseEdits: options.responseEdits,
+      draining: false,
+      abortHalfClosed: options.halfClosedClients === 'abort',
+      onExchange: options.onExchange,
+      onFault: options.onFault,
+      forget: connection => this.#forget(connection as RelayConnection),
+    }
+  }
+
+  /** Takes over an accepted socket from which nothing has been read. At the limit of connections it is closed. */
+  accept(socket: net.Socket, origin: Origin): void {
+    if (this.#connections.size >= this.#context.limits.connections) {
+      this.#turnedAway++
+      socket.on('error', () => {})
+      socket.destroy()
+      return
+    }
+    this.take(acceptedStream(socket, NOBODY, this.#tally), origin)
+  }
+
+  /** The same for any stream that has not yet delivered anything. */
+  take(stream: ByteStream, origin: Origin): void {
+    const connection = new RelayConnection(this.#context, stream, origin)
+    this.#connections.add(connection)
+    connection.arm()
+  }
+
+  /** Client connections. */
+  get size(): number {
+    return this.#connections.size
+  }
+
+  /** Client connections that were closed because of the limit. */
+  get turnedAway(): number {
+    return this.#turnedAway
+  }
+
+  get draining(): boolean {
+    return this.#context.draining
+  }
+
+  /** What the client connections are doing now. */
+  counts(): RelayCounts {
+    return countKinds(this.#connections)
+  }
+
+  /** Connections to servers. */
+  upstreamCounts(): { open: number; idle: number } {
+    return { open: this.#context.pools.open, idle: this.#context.pools.idle }
+  }
+
+  /**
+   * Patient drain: every answer from now on announces that its connection ends, and ends it. None is closed while a
+   * request may be on its way: an idle one stays until its next request, its timeout, {@link closeIdle} or {@link close}.
+   */
+  drain(): void {
+    this.#context.draining = true
+  }
+
+  /** Back to normal: answers that announced the end keep their word. */
+  resume(): void {
+    this.#context.draining = false
+  }
+
+  /** Ends idle connections with FIN; requests on their way to them are lost. */
+  closeIdle(): void {
+    for (const connection of [...this.#connections]) connection.closeIdle()
+  }
+
+  /** Closes everything at once. Connections given later are served. */
+  close(): void {
+    for (const connection of [...this.#connections]) connection.abort('closed-here')
+    this.#context.pools.clear()
+  }
+
+  #forget(connection: RelayConnection): void {
+    if (this.#connections.delete(connection) && this.#connections.size === 0) this.#onEmpty?.()
+  }
+}

@@ -1,0 +1,53 @@
+import net from 'node:net'
+import { concat } from './bytes.js'
+
+/**
+ * The only place that looks inside a `net.Socket`. Same on Node 20 to 26: `_handle` is the libuv stream, of which
+ * `writeQueueSize` counts the bytes that the kernel has not taken.
+ */
+interface SocketHandle {
+  reading: boolean
+  readStop(): number
+  readonly writeQueueSize: number
+}
+
+interface Insides {
+  _handle: SocketHandle | null
+}
+
+function handleOf(socket: net.Socket): SocketHandle | null {
+  return (socket as unknown as Insides)._handle
+}
+
+/**
+ * Takes the connection out of a socket that a `net.Server` has accepted and nobody has read from, and puts it into one
+ * made with `options`. Null where there is no such handle (TLS, or a later Node): then use the socket as it is.
+ */
+export function remade(socket: net.Socket, options: Record<string, unknown>): net.Socket | null {
+  const handle = handleOf(socket)
+  if (handle === null || Object.getPrototypeOf(socket) !== net.Socket.prototype) return null
+  if (typeof handle.readStop !== 'function' || !('useUserBuffer' in handle)) return null
+  handle.reading = false
+  handle.readStop()
+  ;(socket as unknown as Insides)._handle = null
+  socket.destroy()
+  return new net.Socket({ ...options, handle } as net.SocketConstructorOpts)
+}
+
+/** No byte is read from the kernel any more. `pause()` alone goes on filling Node's buffer. */
+export function stopReading(socket: net.Socket): void {
+  socket.pause()
+  handleOf(socket)?.readStop()
+}
+
+/** Everything that Node has read and told nobody. Call it without 'data' listeners: `read()` emits that too. */
+export function readBuffered(socket: net.Socket): Buffer {
+  const chunks: Buffer[] = []
+  for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk as Buffer)
+  return concat(chunks)
+}
+
+/** Bytes of the one write inside the socket that the kernel has not taken. */
+export function unwrittenBytes(socket: net.Socket): number {
+  return handleOf(socket)?.writeQueueSize ?? 0
+}

@@ -1,0 +1,200 @@
+import type net from 'node:net'
+import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
+import { concat, NOTHING } from './bytes.js'
+import { readBuffered, stopReading, unwrittenBytes } from './socket-handle.js'
+
+const STREAM = Symbol('stream')
+
+type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
+
+/**
+ * A {@link ByteStream} over a TCP or Unix socket, which it owns. At most one write is inside `net.Socket`; what follows
+ * waits here. So whatever is not `congested` is in the kernel, and what is unsent is known to the byte.
+ */
+export class SocketStream implements ByteStream {
+  owner: StreamOwner | null
+  readonly #socket: StreamSocket
+  readonly #tally: Tally
+  /** What waits behind #current; null while nothing is unsent. */
+  #queue: Bytes[] | null = null
+  #current: Bytes | null = null
+  #flushed: (() => void) | null = null
+  readonly #fed: boolean
+  #connecting: boolean
+  #reading = true
+  #ended = false
+  #peerEnded = false
+  #closed = false
+  #error: Error | null = null
+  #remoteAddress: string | undefined
+
+  /**
+   * The socket must not have been read from, and not carry other listeners. `tally` is counted up now and down when the
+   * stream is gone. With `fed` the chunks come through {@link received}, else they are listened for.
+   */
+  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, fed = false) {
+    this.#socket = socket
+    this.#tally = tally
+    this.owner = owner
+    tally.open++
+    socket.allowHalfOpen = true
+    this.#connecting = socket.connecting
+    if (socket.connecting) {
+      this.#queue = []
+      socket.once('connect', onConnect)
+    }
+    this.#socket[STREAM] = this
+    socket.on('error', onError)
+    socket.on('close', onClose)
+    socket.on('end', onEnd)
+    if (!fed) socket.on('data', onData)
+    this.#fed = fed
+  }
+
+  get connecting(): boolean {
+    return this.#connecting
+  }
+
+  get congested(): boolean {
+    return this.#queue !== null
+  }
+
+  get reusable(): boolean {
+    return this.#queue === null && !this.#ended && !this.#peerEnded && !this.#closed
+  }
+
+  get remoteAddress(): string {
+    this.#remoteAddress ??= (this.#socket.remoteAddress ?? '')
+      .replace(/^::ffff:(?=\d+\.)/, '')
+      .replace(/%.*/, '')
+    return this.#remoteAddress
+  }
+
+  write(bytes: Bytes): void {
+    if (this.#queue === null) this.#put(bytes)
+    else this.#queue.push(bytes)
+  }
+
+  setReading(on: boolean): void {
+    if (on === this.#reading) return
+    this.#reading = on
+    if (on) this.#socket.resume()
+    else this.#socket.pause()
+  }
+
+  end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    if (this.#queue === null) this.#socket.end()
+  }
+
+  destroy(): void {
+    this.#leave()
+    this.#socket.destroy()
+  }
+
+  reset(): void {
+    this.#leave()
+    if (this.#socket.remotePort === undefined) this.#socket.destroy()
+    else this.#socket.resetAndDestroy()
+  }
+
+  takeUnsent(): Bytes[] {
+    const queue = this.#queue ?? []
+    this.#queue = []
+    return queue
+  }
+
+  detach(): DetachedStream {
+    const socket = this.#socket
+    stopReading(socket)
+    this.#leave()
+    socket.removeListener('data', onData)
+    const unread = this.#fed ? NOTHING : readBuffered(socket)
+    socket.removeListener('close', onClose)
+    socket.removeListener('end', onEnd)
+    return { transport: socket, unread, unsent: this.#unsent(), ended: this.#ended }
+  }
+
+  #unsent(): Buffer {
+    if (this.#queue === null) return NOTHING
+    if (this.#current === null) return concat(this.#queue)
+    const current = concat([this.#current])
+    return concat([current.subarray(current.length - unwrittenBytes(this.#socket)), ...this.#queue])
+  }
+
+  #put(bytes: Bytes): void {
+    const socket = this.#socket
+    socket.write(bytes, 'latin1')
+    if (socket.writableLength === 0) return
+    this.#current = bytes
+    this.#queue = []
+    // The callback of an empty write comes when the kernel has taken all before it.
+    socket.write(NOTHING, (this.#flushed ??= () => this.#onFlushed()))
+  }
+
+  #onFlushed(): void {
+    const queue = this.#queue
+    if (this.#closed || queue === null || this.#socket.destroyed) return
+    this.#current = null
+    this.#queue = null
+    if (queue.length > 0) this.#put(queue.length === 1 ? queue[0]! : concat(queue))
+    if (this.#queue !== null) return
+    if (this.#ended) this.#socket.end()
+    this.owner?.onDrain(this)
+  }
+
+  #leave(): void {
+    this.owner = null
+    if (this.#closed) return
+    this.#closed = true
+    this.#tally.open--
+  }
+
+  connected(): void {
+    if (this.#closed) return
+    this.#connecting = false
+    this.owner?.onOpen(this)
+    this.#onFlushed()
+  }
+
+  received(chunk: Buffer): void {
+    this.owner?.onData(this, chunk)
+  }
+
+  peerEnded(): void {
+    this.#peerEnded = true
+    this.owner?.onEnd(this)
+  }
+
+  failed(error: Error): void {
+    this.#error ??= error
+  }
+
+  gone(): void {
+    const owner = this.owner
+    this.#leave()
+    owner?.onClose(this, this.#error)
+  }
+}
+
+// One set of listeners for all sockets: a stream costs no closure.
+function onConnect(this: StreamSocket): void {
+  this[STREAM]!.connected()
+}
+
+function onData(this: StreamSocket, chunk: Buffer): void {
+  this[STREAM]!.received(chunk)
+}
+
+function onEnd(this: StreamSocket): void {
+  this[STREAM]!.peerEnded()
+}
+
+function onError(this: StreamSocket, error: Error): void {
+  this[STREAM]!.failed(error)
+}
+
+function onClose(this: StreamSocket): void {
+  this[STREAM]!.gone()
+}

@@ -1,0 +1,91 @@
+/** Something with one deadline. The fields belong to the wheel. */
+export interface Timed {
+  /** On the wheel's clock; meaningless while not armed. */
+  deadline: number
+  /** The tick at which the wheel looks at it next; -1 while not armed. */
+  tick: number
+  expired(): void
+}
+
+const SLOTS = 256
+
+/**
+ * The deadlines of any number of connections behind one timer. Putting a deadline off costs two assignments, because an
+ * entry stays where it is and is moved when its old time has come. Deadlines are kept to within two ticks, never early.
+ */
+export class TimerWheel {
+  readonly tickMs: number
+  readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
+  #count = 0
+  #tick = 0
+  #now = performance.now()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(tickMs = 250) {
+    this.tickMs = tickMs
+  }
+
+  /** Milliseconds; stands still between two ticks and while nothing is armed. */
+  get now(): number {
+    return this.#now
+  }
+
+  /** `entry.expired()` will be called once, `ms` from now, unless it is armed anew or disarmed before. */
+  arm(entry: Timed, ms: number): void {
+    if (this.#timer === undefined) this.#start()
+    const deadline = this.#now + ms + this.tickMs
+    entry.deadline = deadline
+    if (entry.tick < 0) this.#insert(entry)
+    else if (this.#tickOf(deadline) < entry.tick) {
+      this.#remove(entry)
+      this.#insert(entry)
+    }
+  }
+
+  disarm(entry: Timed): void {
+    if (entry.tick >= 0) this.#remove(entry)
+  }
+
+  /** Milliseconds until it expires, at least 0; -1 while not armed. */
+  remaining(entry: Timed): number {
+    return entry.tick < 0 ? -1 : Math.max(0, entry.deadline - this.tickMs - this.#now)
+  }
+
+  #tickOf(deadline: number): number {
+    const ticks = Math.ceil((deadline - this.#now) / this.tickMs)
+    return this.#tick + Math.min(Math.max(ticks, 1), SLOTS - 1)
+  }
+
+  #insert(entry: Timed): void {
+    entry.tick = this.#tickOf(entry.deadline)
+    this.#slots[entry.tick % SLOTS]!.add(entry)
+    this.#count++
+  }
+
+  #remove(entry: Timed): void {
+    this.#slots[entry.tick % SLOTS]!.delete(entry)
+    entry.tick = -1
+    this.#count--
+  }
+
+  #start(): void {
+    this.#now = performance.now()
+    this.#timer = setInterval(() => this.#turn(), this.tickMs)
+    this.#timer.unref()
+  }
+
+  #turn(): void {
+    this.#now = performance.now()
+    this.#tick++
+    const due = this.#slots[this.#tick % SLOTS]!
+    for (const entry of [...due]) {
+      if (entry.tick !== this.#tick) continue
+      this.#remove(entry)
+      if (entry.deadline > this.#now) this.#insert(entry)
+      else entry.expired()
+    }
+    if (this.#count > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+}
