@@ -1,15 +1,11 @@
-import { ControlListener } from '../channel/control-listener.js'
-import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
-import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
-import { type Guest, receiveHello, reject, welcome } from '../holder/admission.js'
+import { closeAll, type OwnedFd } from '../fd/index.js'
 import { Holder } from '../holder/holder.js'
-import { serveOperator, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
+import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
-import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
-import { fdLimits } from '../host/limits.js'
+import type { PathEntry } from '../host/control-path.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
@@ -26,14 +22,17 @@ import {
 } from '../protocol/member-machine.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
-import { Drainers } from './drainers.js'
+import { drainListeners } from './drain.js'
 import { DrainReporter } from './draining.js'
 import type { Elder } from './elder.js'
 import type { Listener } from './listener.js'
 import type { ReadyOptions, RetiredReason } from './member.js'
 import type { Settings } from './options.js'
+import { Reception } from './reception.js'
+import { Registrations } from './registrations.js'
 import { returnToHolder } from './return.js'
-import type { StatusReport } from './status.js'
+import { StateKeeper } from './state-keeper.js'
+import { describe, type StatusReport } from './status.js'
 import { Takeover } from './takeover.js'
 import { upgradeSelf } from './upgrade.js'
 
@@ -41,21 +40,8 @@ import { upgradeSelf } from './upgrade.js'
 const SELF = 0
 /** Epoch of the first segment of a service. */
 const FIRST_EPOCH = 1
-/** Below this the whole state is compacted after each handoff; above, when enough has come together. */
-const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
-const COMPACT_SEGMENTS = 8
-/** A connection that says nothing is not kept. */
-const HELLO_MS = 5_000
 /** How often a successor without a channel looks at the seals. */
 const SEAL_LOOK_MS = 100
-
-/** The control socket and the lock, once they are this process's. */
-export interface Control {
-  readonly path: string
-  readonly listener: ControlListener
-  readonly lock: OwnedFd
-  readonly entry: PathEntry
-}
 
 /** What the public {@link Member} lends to the driver. */
 export interface Front {
@@ -83,13 +69,13 @@ export class Party {
   readonly retired: Promise<RetiredReason>
 
   readonly #queue: EffectQueue<EmbeddedEffect>
-  readonly #drainers = new Drainers()
+  readonly #reception: Reception
+  readonly #keeper: StateKeeper
+  readonly #registrations = new Registrations()
   readonly #takeover = new Takeover()
-  readonly #processStartedAt = new Date(Date.now() - process.uptime() * 1000)
   #machine: Embedded
   #front: Front | null = null
   #holder: Holder | null = null
-  #control: Control | null = null
   #elder: Elder | null = null
   #pidfds: OwnedFd[] = []
   #offered: (() => void) | null = null
@@ -100,7 +86,6 @@ export class Party {
   #position: StatePosition | null = null
   #takenOver: StatePosition | null = null
   #startFailure: Failure | null = null
-  #waiting: Guest[] = []
   #readyWaiters: { resolve(): void; reject(error: Error): void }[] = []
   #readyTimer: NodeJS.Timeout | undefined
   #heartbeat: NodeJS.Timeout | undefined
@@ -113,8 +98,6 @@ export class Party {
   #closing = false
   #over = false
   #returning: AbortController | null = null
-  #registrations = new Map<number, { resolve(): void; reject(error: Error): void }>()
-  #nextRegistration = 1
   #changes = new Set<() => void>()
 
   private constructor(
@@ -127,6 +110,20 @@ export class Party {
     this.#drainTimeout = settings.drainTimeout
     this.state = new StateLog({ logger: settings.logger })
     this.state.onFenced = () => this.#look()
+    this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
+    this.#reception = new Reception({
+      settings,
+      generation: this.generation,
+      serviceStartedAt: this.serviceStartedAt,
+      operations: {
+        status: () => this.status(),
+        upgrade: ({ argv, timeoutMs }, progress, signal) =>
+          this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) }),
+      },
+      holder: () => this.#holder,
+      closing: () => this.#closing,
+      hurry: () => this.#elder?.link.tell({ endProbation: {} }),
+    })
     this.retired = new Promise(resolve => {
       this.#resolveRetired = resolve
     })
@@ -140,7 +137,7 @@ export class Party {
   /** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
   static first(
     settings: Settings,
-    control: { path: string; listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
+    control: { listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
   ): Party {
     const party = new Party(settings, {
       generation: 1,
@@ -162,9 +159,9 @@ export class Party {
     // Nobody else can write: the application may fill its state before it is ready.
     party.state.startWriting(segment!.dup())
     if (control !== null) {
-      const { path, listener, lock, entry } = control
-      party.#control = { path, listener: new ControlListener(listener), lock, entry }
-      party.#openControl()
+      const { listener, lock, entry } = control
+      party.#reception.take({ listener, lock, entry })
+      party.#reception.open()
     }
     return party
   }
@@ -190,7 +187,7 @@ export class Party {
     party.#readyTimer = setTimeout(() => party.#deadline(), settings.times.ready + settings.timeout)
     try {
       await offered
-      await party.#readState()
+      await party.#keeper.read(party.#machine.member.source)
       // Nobody else can write: the application may fill its state before it is ready.
       if (party.first) party.state.startWriting(party.shelf.get(party.#machine.member.epoch)!.dup())
       party.#takeover.note('read')
@@ -310,10 +307,10 @@ export class Party {
       if (this.#over) return
       if (this.phase !== 'leaving') this.#retiredWhy = this.phase === 'standby' ? 'replaced' : 'closed'
       if (this.phase === 'joining' || this.phase === 'ready') {
-        if (this.#machine.member.link === 'none') this.#removeControl()
+        if (this.#machine.member.link === 'none') this.#reception.removePath()
         this.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
       } else {
-        if (this.phase === 'serving' && this.#machine.member.link === 'local') this.#removeControl()
+        if (this.phase === 'serving' && this.#machine.member.link === 'local') this.#reception.removePath()
         this.#step({ type: 'leave' })
       }
     }
@@ -335,86 +332,42 @@ export class Party {
     this.wanted.add(name)
     const entry = this.registry.get(name)
     if (this.#machine.member.scope !== 'member' || entry === undefined || this.#elder === null) return
-    await this.#sendRegister([{ role: entry.role, name, spec: entry.spec, fd: entry.fd }])
+    await this.#give([{ role: entry.role, name, spec: entry.spec, fd: entry.fd }])
   }
 
-  /** The daemon takes dups of these, and says so. */
-  async #sendRegister(items: BundleItem[]): Promise<void> {
+  async #give(items: readonly BundleItem[]): Promise<void> {
     const link = this.#elder?.link
-    if (link === undefined) return
-    const request = this.#nextRegistration++
-    const registered = new Promise<void>((resolve, reject) =>
-      this.#registrations.set(request, { resolve, reject }),
-    )
-    registered.catch(() => {})
-    await link.sendBundle(items, this.settings.timeout)
-    await link.send({ register: { request } })
-    await withDeadline(registered, this.settings.timeout, {
-      what: 'the daemon’s answer to Register',
-      signal: undefined,
-    })
+    if (link !== undefined) await this.#registrations.send(link, items, this.settings.timeout)
   }
 
   status(): StatusReport {
     const { member, holder } = this.#machine
-    const entries = this.registry.entries
-    const identities = inspect(entries.map(entry => entry.fd))
-    const listeners = new Map(
-      [...(this.#front?.listeners() ?? [])].map(listener => [listener.name, listener]),
-    )
-    const stats = this.state.stats()
-    const blocked = (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0)
-    return {
-      service: this.settings.service,
-      control: this.settings.control,
-      hosting: this.settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
-      pid: process.pid,
+    return describe({
+      settings: this.settings,
       generation: this.generation,
-      epoch: member.epoch,
-      role: member.phase,
+      serviceStartedAt: this.serviceStartedAt,
+      member,
       phase: holder?.phase ?? (this.#elder === null ? 'idle' : 'probation'),
-      serviceStartedAt: new Date(this.serviceStartedAt).toISOString(),
-      uptimeSeconds: Math.max(0, (Date.now() - this.serviceStartedAt) / 1000),
-      processStartedAt: this.#processStartedAt.toISOString(),
-      listeners: entries.flatMap((entry, i) =>
-        entry.role === 'listener'
-          ? [
-              {
-                name: entry.name,
-                address: formatAddress(identities[i]!),
-                inode: identities[i]!.ino,
-                cookie: identities[i]!.cookie ?? null,
-                accepting: listeners.get(entry.name)?.accepting ?? false,
-                connections: listeners.get(entry.name)?.connections ?? 0,
-              },
-            ]
-          : [],
-      ),
-      held: entries.filter(entry => entry.role === 'named').map(entry => entry.name),
-      connections: this.connections,
-      draining: this.#drainers.reports,
-      sections: this.state.digests(),
-      state: {
-        sequence: stats.sequence,
-        digest: this.state.position.digest,
-        entries: stats.entries,
-        bytes: stats.bytes,
-        segments: stats.segments,
-        takenOver: this.#takenOver,
-      },
-      openFds: fdLimits().open,
-      rssBytes: process.memoryUsage.rss(),
-      lastFailure: this.lastFailure,
-      blockedBy: blocked,
+      entries: this.registry.entries,
+      listeners: this.#listeners,
+      draining: this.#reception.drainers,
+      state: this.state,
+      takenOver: this.#takenOver,
       takeover: this.#takeover.steps,
+      lastFailure: this.lastFailure,
+      blockedBy: (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0),
       handoffs: this.handoffs,
-    }
+    })
   }
 
   get connections(): number {
     let sum = 0
-    for (const listener of this.#front?.listeners() ?? []) sum += listener.connections
+    for (const listener of this.#listeners) sum += listener.connections
     return sum
+  }
+
+  get #listeners(): Listener[] {
+    return [...(this.#front?.listeners() ?? [])]
   }
 
   // ---- the machine
@@ -478,8 +431,8 @@ export class Party {
       case 'send':
         return this.#send(effect.message)
       case 'accept':
-        for (const listener of this.#front?.listeners() ?? []) listener.start()
-        this.#openControl()
+        for (const listener of this.#listeners) listener.start()
+        this.#reception.open()
         return
       case 'stopAccepting':
         return this.#stopAccepting()
@@ -492,7 +445,7 @@ export class Party {
         this.state.resumeWriting()
         return
       case 'carry':
-        return this.#carry(effect.below)
+        return this.#keeper.carry(effect.below, this.#machine.member.link === 'local')
       case 'seal':
         this.shelf.seal(effect.from, effect.below)
         return
@@ -503,7 +456,7 @@ export class Party {
         return this.#write(effect.epoch)
       case 'endWriting':
         this.state.endWriting(this.#fenced())
-        return this.#follow()
+        return this.#closing ? undefined : this.#keeper.follow()
       case 'becomeHolder':
         return this.#becomeHolder()
       case 'judge':
@@ -581,12 +534,12 @@ export class Party {
   }
 
   #stopAccepting(): void {
-    for (const listener of this.#front?.listeners() ?? []) listener.stop()
-    this.#closeControl()
+    for (const listener of this.#listeners) listener.stop()
+    this.#reception.close()
     if (this.#closing) return
     this.#retiring = true
     this.#front?.retiring()
-    for (const listener of this.#front?.listeners() ?? []) listener.announce()
+    for (const listener of this.#listeners) listener.announce()
     this.#report()
   }
 
@@ -611,53 +564,12 @@ export class Party {
   }
 
   #closeListeners(): void {
-    this.#closeControl()
-    this.#control?.listener.fd.close()
-    this.#control?.lock.close()
-    this.#control = null
+    this.#reception.release()
     this.registry.close()
   }
 
-  /** Everything that was acknowledged in the segments below this epoch. */
-  async #carry(below: number): Promise<void> {
-    // Once it decides for itself whoever wrote there has lost the right, by the seal or by its death: after a death the
-    // seal is still to be set, or the segments that follow could not be read.
-    if (this.#machine.member.link === 'local') {
-      for (const segment of this.shelf.all) if (segment.epoch < below) segment.sealForTheDead()
-    }
-    const held = new Set(this.state.segments.map(segment => segment.epoch))
-    const newest = Math.max(-1, ...held)
-    for (const segment of this.shelf.all) {
-      const { epoch } = segment
-      if (epoch >= below || epoch <= newest || held.has(epoch)) continue
-      if (segment.sealed && segment.size() <= segment.start) continue
-      await this.state.adopt(segment.dup())
-    }
-    await this.state.catchUp()
-  }
-
-  /**
-   * Connections that stay here until they end are still answered by this process: let them see what the one that
-   * serves now writes in the segments that both hold. (What is written after a further handoff is in segments that
-   * this process was never given.)
-   */
-  async #follow(): Promise<void> {
-    if (this.#closing) return
-    const newest = this.state.segments.at(-1)?.epoch ?? 0
-    for (const segment of this.shelf.all) {
-      if (segment.kind === 'epoch' && segment.epoch > newest) await this.state.adopt(segment.dup())
-    }
-    this.state.follow()
-  }
-
   #write(epoch: number): void {
-    const writing = this.state.segments.at(-1)
-    if (writing?.epoch !== epoch) {
-      const segment = this.shelf.get(epoch)
-      if (segment === undefined)
-        throw new FdbError('ERR_FDB_INTERNAL', `no segment of epoch ${epoch} to write in`)
-      this.state.startWriting(segment.dup())
-    } else this.state.startWriting(writing)
+    this.#keeper.write(epoch)
     clearTimeout(this.#readyTimer)
     this.#reporter?.stop()
     this.#takeover.note('serving')
@@ -675,7 +587,7 @@ export class Party {
   #settled(): void {
     // What this version did not ask for ends here: nobody else needs it any more.
     for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
-    void this.#compact()
+    void this.#keeper.compact(snapshot => this.#shelve(snapshot))
   }
 
   #becomeHolder(): void {
@@ -690,7 +602,7 @@ export class Party {
       hosting: {
         state: () => this.#machine.holder!,
         dispatch: event => this.dispatch({ to: 'holder', event }),
-        extraItems: () => this.#controlItems(),
+        extraItems: () => this.#reception.items(),
         position: () => this.#position,
         changed: () => {
           for (const tell of [...this.#changes]) tell()
@@ -702,42 +614,19 @@ export class Party {
       logger: this.settings.logger,
       firstId: SELF + 1,
     })
-    const guests = this.#waiting.splice(0)
-    for (const guest of guests) setImmediate(() => this.#admitJoiner(guest))
+    this.#reception.admitWaiting()
     this.#settled()
   }
 
-  #controlItems(): BundleItem[] {
-    if (this.#control === null) return []
-    return [
-      { role: 'control', fd: this.#control.listener.fd },
-      { role: 'lock', fd: this.#control.lock },
-    ]
-  }
-
-  /** Merges what earlier generations wrote into one segment, and moves its memory to this process's account. */
-  async #compact(): Promise<void> {
-    const sealed = this.shelf.all.filter(segment => segment.sealed)
-    const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
-    if (sealed.length < 2 || (bytes > COMPACT_ALWAYS_BYTES && sealed.length < COMPACT_SEGMENTS)) return
-    try {
-      const [snapshot] = await this.state.compact()
-      if (this.#over || snapshot?.kind !== 'snapshot') return
-      if (this.#machine.member.scope === 'member') await this.#giveCompacted(snapshot)
-      else if (this.#machine.holder?.phase === 'idle') this.shelf.replaceUpTo(snapshot.dup())
-    } catch (error) {
-      if (!this.#over)
-        this.settings.logger.warn(
-          { err: error },
-          'the state could not be compacted; it is tried again after the next handoff',
-        )
+  /** A compacted segment takes the place of what it merged, unless a handoff counts on that. */
+  async #shelve(snapshot: Segment): Promise<void> {
+    if (this.#over) return
+    if (this.#machine.member.scope === 'holder') {
+      if (this.#machine.holder?.phase === 'idle') this.shelf.replaceUpTo(snapshot.dup())
+    } else if (this.phase === 'serving') {
+      await this.#give([{ role: 'segment', epoch: snapshot.epoch, writable: false, fd: snapshot.fd }])
+      this.shelf.replaceUpTo(snapshot.dup())
     }
-  }
-
-  async #giveCompacted(snapshot: Segment): Promise<void> {
-    if (this.phase !== 'serving') return
-    await this.#sendRegister([{ role: 'segment', epoch: snapshot.epoch, writable: false, fd: snapshot.fd }])
-    this.shelf.replaceUpTo(snapshot.dup())
   }
 
   #judge(): void {
@@ -787,30 +676,10 @@ export class Party {
     if (!this.#closing)
       this.#retiredWhy =
         this.#retiredWhy === 'replaced' || this.#machine.member.phase === 'leaving' ? this.#whyLeft() : 'lost'
-    const listeners = [...(this.#front?.listeners() ?? [])]
-    for (const listener of listeners) listener.announce()
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
-    const emptied = Promise.all(listeners.map(listener => listener.emptied())).then(() => true)
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<boolean>(resolve => {
-      timer = setTimeout(() => resolve(false), this.#drainTimeout)
-    })
-    void Promise.race([emptied, late]).then(async inTime => {
-      clearTimeout(timer)
-      if (!inTime) {
-        const cut = listeners.map(listener => listener.cut())
-        const [idle, busy] = [
-          cut.reduce((sum, one) => sum + one.idle, 0),
-          cut.reduce((sum, one) => sum + one.busy, 0),
-        ]
-        this.settings.logger.warn(
-          { idle, busy, afterMs: this.#drainTimeout },
-          'connections did not end in time and were closed',
-        )
-        await emptied
-      }
-      this.#step({ type: 'drained' })
-    })
+    void drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger).then(() =>
+      this.#step({ type: 'drained' }),
+    )
   }
 
   #whyLeft(): RetiredReason {
@@ -836,16 +705,7 @@ export class Party {
     clearInterval(this.#sealLook)
     this.#returning?.abort()
     this.#reporter?.stop()
-    this.#drainers.close()
-    for (const guest of this.#waiting.splice(0)) {
-      guest.pidfd?.close()
-      reject(
-        guest.link,
-        new FdbError('ERR_FDB_BUSY', 'the process that was to hand over has ended: try again', {
-          retryable: true,
-        }),
-      )
-    }
+    this.#reception.refuseWaiting()
     this.#closeListeners()
     this.#holder?.close()
     this.#elder?.close()
@@ -856,12 +716,11 @@ export class Party {
     )
     this.state.close()
     this.shelf.close()
-    for (const listener of this.#front?.listeners() ?? []) listener.release()
+    for (const listener of this.#listeners) listener.release()
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
     this.#reason ??= why
     for (const waiter of this.#readyWaiters.splice(0)) waiter.reject(why)
-    for (const { reject: fail } of this.#registrations.values()) fail(why)
-    this.#registrations.clear()
+    this.#registrations.fail(why)
     this.#resolveRetired(this.#retiredWhy)
     this.#front?.retired(this.#retiredWhy)
   }
@@ -905,11 +764,7 @@ export class Party {
       return
     }
     if (registered) {
-      const waiter = this.#registrations.get(registered.request ?? 0)
-      this.#registrations.delete(registered.request ?? 0)
-      if (registered.code)
-        waiter?.reject(new FdbError(registered.code as `ERR_FDB_${string}`, registered.message ?? ''))
-      else waiter?.resolve()
+      this.#registrations.answered(registered)
       return
     }
     if (statusRequest) {
@@ -1003,16 +858,10 @@ export class Party {
         this.#pidfds.push(fd)
         return
       case 'control':
-        this.#control = {
-          path: this.settings.control!,
-          listener: new ControlListener(fd),
-          lock: this.#lock ?? fd,
-          entry: controlEntry(this.settings.control!) ?? { dev: 0n, ino: 0n },
-        }
+        this.#reception.take({ listener: fd })
         return
       case 'lock':
-        this.#lock = fd
-        if (this.#control !== null) this.#control = { ...this.#control, lock: fd }
+        this.#reception.take({ lock: fd })
         return
       default:
         fd.close()
@@ -1024,17 +873,6 @@ export class Party {
     const { epoch } = segment
     this.shelf.put(segment, writable)
     this.#step({ type: 'shared', top: epoch })
-  }
-
-  #lock: OwnedFd | null = null
-
-  /** The state as of the offer. */
-  async #readState(): Promise<void> {
-    const { source } = this.#machine.member
-    for (const segment of this.shelf.all) {
-      if (segment.epoch > source) continue
-      await this.state.adopt(segment.dup())
-    }
   }
 
   /** Without a channel the seals are looked at regularly. */
@@ -1104,110 +942,6 @@ export class Party {
       if (fate === 'dead' && this.#elder === old)
         this.#step({ type: 'fate', fate, sealed: this.#ownSealed() })
     })
-  }
-
-  // ---- who connects
-
-  #openControl(): void {
-    if (this.#control === null || this.#control.listener.accepting) return
-    const { service, versions, logger } = this.settings
-    this.#control.listener.start({
-      channel: (fd, who) =>
-        receiveHello(fd, who, { service, versions, logger, timeoutMs: HELLO_MS }, guest =>
-          this.#onGuest(guest),
-        ),
-      error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
-    })
-  }
-
-  #closeControl(): void {
-    this.#control?.listener.stop()
-    this.#drainers.close()
-  }
-
-  #removeControl(): void {
-    if (this.#control !== null) removeControl(this.#control)
-  }
-
-  #onGuest(guest: Guest): void {
-    switch (guest.intent) {
-      case 'operate':
-        guest.pidfd?.close()
-        serveOperator(guest.link, {
-          status: () => this.status(),
-          upgrade: (order, progress, signal) =>
-            this.upgrade({
-              argv: order.argv,
-              progress,
-              signal,
-              ...(order.timeoutMs > 0 ? { timeout: order.timeoutMs } : {}),
-            }),
-        })
-        return
-      case 'draining':
-        this.#drainers.add(guest)
-        return
-      case 'back':
-        guest.pidfd?.close()
-        reject(
-          guest.link,
-          new FdbError(
-            'ERR_FDB_NOT_A_DAEMON',
-            `process ${process.pid} holds its sockets itself; there is no daemon here to come back to`,
-          ),
-        )
-        return
-      case 'join':
-        this.#onJoiner(guest)
-        return
-    }
-  }
-
-  #onJoiner(guest: Guest): void {
-    if (this.#closing || (this.#holder === null && this.#waiting.length > 0)) {
-      const why = this.#closing
-        ? `process ${process.pid} is closing`
-        : `process ${this.#waiting[0]!.pid} is joining already`
-      guest.pidfd?.close()
-      reject(guest.link, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
-      return
-    }
-    welcome(guest.link, {
-      version: guest.version,
-      pid: process.pid,
-      daemon: false,
-      generation: this.generation + 1,
-      serviceStartedAt: this.serviceStartedAt,
-    })
-    if (this.#holder !== null) {
-      this.#admitJoiner(guest)
-      return
-    }
-    // Not yet our own master: ask the elder to release as soon as that is safe, or wait until we serve.
-    this.#waiting.push(guest)
-    guest.link.start({
-      message: (_envelope, fds) => closeAll(fds),
-      bundle: items => closeAll(items.map(item => item.fd)),
-      broken: () => this.#dropWaiting(guest),
-      end: () => this.#dropWaiting(guest),
-    })
-    this.#elder?.link.tell({ endProbation: {} })
-  }
-
-  #dropWaiting(guest: Guest): void {
-    this.#waiting = this.#waiting.filter(other => other !== guest)
-    guest.link.close()
-    guest.pidfd?.close()
-  }
-
-  #admitJoiner(guest: Guest): void {
-    if (!guest.link.open || this.#holder === null) {
-      guest.pidfd?.close()
-      guest.link.close()
-      return
-    }
-    const { link, pid, pidfd } = guest
-    this.#holder.admit({ link, pid, pidfd, generation: this.generation + 1 })
   }
 
   /** Resolves when no handoff is under way, or after `timeoutMs`. */

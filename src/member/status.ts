@@ -1,6 +1,13 @@
+import { formatAddress, inspect } from '../fd/index.js'
+import type { Entry } from '../holder/registry.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
-import type { SectionDigest } from '../state/state-log.js'
+import { fdLimits } from '../host/limits.js'
+import type { StatePosition } from '../protocol/envelope.js'
+import type { MemberState } from '../protocol/member-machine.js'
+import type { SectionDigest, StateLog } from '../state/state-log.js'
 import type { DrainReport } from './draining.js'
+import type { Listener } from './listener.js'
+import type { Settings } from './options.js'
 import type { TakeoverStep } from './takeover.js'
 
 /** What `fd-broker status --json` prints. */
@@ -50,4 +57,70 @@ export interface StatusReport {
   readonly takeover: readonly TakeoverStep[]
   /** The last handoffs in which this process was the incumbent. */
   readonly handoffs: readonly HandoffRecord[]
+}
+
+const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
+
+/** What a process knows of itself, put together. */
+export function describe(known: {
+  settings: Settings
+  generation: number
+  serviceStartedAt: number
+  member: MemberState
+  phase: string
+  entries: readonly Entry[]
+  listeners: readonly Listener[]
+  draining: readonly DrainReport[]
+  state: StateLog
+  takenOver: StatePosition | null
+  takeover: readonly TakeoverStep[]
+  lastFailure: Failure | null
+  blockedBy: readonly number[]
+  handoffs: readonly HandoffRecord[]
+}): StatusReport {
+  const { settings, member, state } = known
+  const { sequence, entries, bytes, segments } = state.stats()
+  return {
+    service: settings.service,
+    control: settings.control,
+    hosting: settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
+    pid: process.pid,
+    generation: known.generation,
+    epoch: member.epoch,
+    role: member.phase,
+    phase: known.phase,
+    serviceStartedAt: new Date(known.serviceStartedAt).toISOString(),
+    uptimeSeconds: Math.max(0, (Date.now() - known.serviceStartedAt) / 1000),
+    processStartedAt,
+    listeners: listenersOf(known.entries, known.listeners),
+    held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
+    connections: known.listeners.reduce((sum, listener) => sum + listener.connections, 0),
+    draining: known.draining,
+    sections: state.digests(),
+    state: { sequence, digest: state.position.digest, entries, bytes, segments, takenOver: known.takenOver },
+    openFds: fdLimits().open,
+    rssBytes: process.memoryUsage.rss(),
+    lastFailure: known.lastFailure,
+    blockedBy: known.blockedBy,
+    takeover: known.takeover,
+    handoffs: known.handoffs,
+  }
+}
+
+/** The registry knows which sockets there are, the listeners who accepts on them. */
+function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]): StatusReport['listeners'] {
+  const sockets = entries.filter(entry => entry.role === 'listener')
+  const identities = inspect(sockets.map(entry => entry.fd))
+  return sockets.map(({ name }, i) => {
+    const identity = identities[i]!
+    const listener = listeners.find(one => one.name === name)
+    return {
+      name,
+      address: formatAddress(identity),
+      inode: identity.ino,
+      cookie: identity.cookie ?? null,
+      accepting: listener?.accepting ?? false,
+      connections: listener?.connections ?? 0,
+    }
+  })
 }

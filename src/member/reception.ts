@@ -1,0 +1,184 @@
+import { ControlListener } from '../channel/control-listener.js'
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../fd/index.js'
+import { type Guest, receiveHello, reject, welcome } from '../holder/admission.js'
+import type { Holder } from '../holder/holder.js'
+import { type Operations, serveOperator } from '../holder/operator.js'
+import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import { Drainers } from './drainers.js'
+import type { DrainReport } from './draining.js'
+import type { Settings } from './options.js'
+
+/** A connection that says nothing is not kept. */
+const HELLO_MS = 5_000
+
+/** What the process that is called on must be able to do. */
+export interface Host {
+  readonly settings: Settings
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly operations: Operations
+  /** Null before this process decides for itself. */
+  holder(): Holder | null
+  closing(): boolean
+  /** Have the elder release as soon as that is safe: somebody waits. */
+  hurry(): void
+}
+
+/** The control socket of an embedded holder: owns it and its lock, and receives who calls. */
+export class Reception {
+  readonly #host: Host
+  readonly #drainers = new Drainers()
+  #listener: ControlListener | null = null
+  #lock: OwnedFd | null = null
+  #entry: PathEntry | null = null
+  /** Joiners that came before this process was its own master. */
+  #waiting: Guest[] = []
+
+  constructor(host: Host) {
+    this.#host = host
+  }
+
+  /** Takes the listener and the lock, from the start-up race or from the elder. */
+  take(control: { listener?: OwnedFd; lock?: OwnedFd; entry?: PathEntry }): void {
+    const { listener, lock, entry } = control
+    if (listener !== undefined) this.#listener = new ControlListener(listener)
+    if (lock !== undefined) this.#lock = lock
+    const path = this.#host.settings.control
+    this.#entry = entry ?? (path === null ? null : controlEntry(path))
+  }
+
+  /** The older generations that report here. */
+  get drainers(): DrainReport[] {
+    return this.#drainers.reports
+  }
+
+  /** For a successor. Borrowed. */
+  items(): BundleItem[] {
+    const items: BundleItem[] = []
+    if (this.#listener !== null) items.push({ role: 'control', fd: this.#listener.fd })
+    if (this.#lock !== null) items.push({ role: 'lock', fd: this.#lock })
+    return items
+  }
+
+  open(): void {
+    if (this.#listener === null || this.#listener.accepting) return
+    const { service, versions, logger } = this.#host.settings
+    const admission = { service, versions, logger, timeoutMs: HELLO_MS }
+    this.#listener.start({
+      channel: (fd, who) => receiveHello(fd, who, admission, guest => this.#receive(guest)),
+      error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
+    })
+  }
+
+  /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
+  close(): void {
+    this.#listener?.stop()
+    this.#drainers.close()
+  }
+
+  /** The service ends: the path goes, if it still is ours. */
+  removePath(): void {
+    const path = this.#host.settings.control
+    if (path !== null && this.#lock !== null && this.#entry !== null) {
+      removeControl({ path, lock: this.#lock, entry: this.#entry })
+    }
+  }
+
+  /** Lets go of socket and lock. */
+  release(): void {
+    this.close()
+    this.#listener?.fd.close()
+    this.#lock?.close()
+    this.#listener = null
+    this.#lock = null
+  }
+
+  /** This process is its own master now. */
+  admitWaiting(): void {
+    for (const guest of this.#waiting.splice(0)) setImmediate(() => this.#admit(guest))
+  }
+
+  refuseWaiting(): void {
+    const why = 'the process that was to hand over has ended: try again'
+    for (const guest of this.#waiting.splice(0))
+      refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+  }
+
+  #receive(guest: Guest): void {
+    switch (guest.intent) {
+      case 'operate':
+        guest.pidfd?.close()
+        serveOperator(guest.link, this.#host.operations)
+        return
+      case 'draining':
+        this.#drainers.add(guest)
+        return
+      case 'back':
+        refuse(
+          guest,
+          new FdbError(
+            'ERR_FDB_NOT_A_DAEMON',
+            `process ${process.pid} holds its sockets itself; there is no daemon here to come back to`,
+          ),
+        )
+        return
+      case 'join':
+        this.#receiveJoiner(guest)
+        return
+    }
+  }
+
+  #receiveJoiner(guest: Guest): void {
+    const host = this.#host
+    const first = this.#waiting[0]
+    if (host.closing() || (host.holder() === null && first !== undefined)) {
+      const why =
+        first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
+      refuse(guest, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
+      return
+    }
+    welcome(guest.link, {
+      version: guest.version,
+      pid: process.pid,
+      daemon: false,
+      generation: host.generation + 1,
+      serviceStartedAt: host.serviceStartedAt,
+    })
+    if (host.holder() !== null) {
+      this.#admit(guest)
+      return
+    }
+    // Not yet our own master: ask the elder to release as soon as that is safe, or wait until we serve.
+    this.#waiting.push(guest)
+    guest.link.start({
+      message: (_envelope, fds) => closeAll(fds),
+      bundle: items => closeAll(items.map(item => item.fd)),
+      broken: () => this.#drop(guest),
+      end: () => this.#drop(guest),
+    })
+    host.hurry()
+  }
+
+  #drop(guest: Guest): void {
+    this.#waiting = this.#waiting.filter(other => other !== guest)
+    guest.link.close()
+    guest.pidfd?.close()
+  }
+
+  #admit(guest: Guest): void {
+    const holder = this.#host.holder()
+    if (!guest.link.open || holder === null) {
+      this.#drop(guest)
+      return
+    }
+    const { link, pid, pidfd } = guest
+    holder.admit({ link, pid, pidfd, generation: this.#host.generation + 1 })
+  }
+}
+
+function refuse(guest: Guest, error: FdbError): void {
+  guest.pidfd?.close()
+  reject(guest.link, error)
+}

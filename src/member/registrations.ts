@@ -1,0 +1,35 @@
+import { withDeadline } from '../channel/deadline.js'
+import { FdbError } from '../errors.js'
+import type { fdbroker } from '../proto/wire.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { Link } from '../protocol/link.js'
+
+/** Daemon hosting: what is given to the daemon to keep, and its answers. */
+export class Registrations {
+  readonly #waiting = new Map<number, { resolve(): void; reject(error: Error): void }>()
+  #next = 1
+
+  /** The daemon takes dups of these, and says so. Rejects with what it answers, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
+  async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
+    const request = this.#next++
+    const registered = new Promise<void>((resolve, reject) => this.#waiting.set(request, { resolve, reject }))
+    registered.catch(() => {})
+    try {
+      await link.sendBundle(items, timeoutMs)
+      await link.send({ register: { request } })
+      await withDeadline(registered, timeoutMs, { what: 'the daemon’s answer to Register' })
+    } finally {
+      this.#waiting.delete(request)
+    }
+  }
+
+  answered({ request, code, message }: fdbroker.wire.Registered.$Properties): void {
+    const waiter = this.#waiting.get(request ?? 0)
+    if (code) waiter?.reject(new FdbError(code as `ERR_FDB_${string}`, message ?? ''))
+    else waiter?.resolve()
+  }
+
+  fail(error: Error): void {
+    for (const waiter of this.#waiting.values()) waiter.reject(error)
+  }
+}

@@ -1,0 +1,91 @@
+import { FdbError } from '../errors.js'
+import type { Logger } from '../holder/options.js'
+import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { Epoch } from '../protocol/conversation.js'
+import type { Segment } from '../state/segment.js'
+import type { StateLog } from '../state/state-log.js'
+
+/** Below this the whole state is compacted after each handoff; above, when enough has come together. */
+const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
+const COMPACT_SEGMENTS = 8
+
+/** Brings the segments on the shelf into the state log, as a handoff goes. Owns neither. */
+export class StateKeeper {
+  readonly #log: StateLog
+  readonly #shelf: SegmentShelf
+  readonly #logger: Logger
+
+  constructor(log: StateLog, shelf: SegmentShelf, logger: Logger) {
+    this.#log = log
+    this.#shelf = shelf
+    this.#logger = logger
+  }
+
+  /** The state as of the offer. */
+  async read(source: Epoch): Promise<void> {
+    for (const segment of this.#shelf.all) if (segment.epoch <= source) await this.#log.adopt(segment.dup())
+  }
+
+  /**
+   * Everything that was acknowledged in the segments below this epoch. `heir`: whoever wrote there has lost the right, by
+   * the seal or by its death; after a death the seal is still to be set, or the segments that follow could not be read.
+   */
+  async carry(below: Epoch, heir: boolean): Promise<void> {
+    if (heir) for (const segment of this.#shelf.all) if (segment.epoch < below) segment.sealForTheDead()
+    const newest = this.#newest
+    for (const segment of this.#shelf.all) {
+      if (segment.epoch >= below || segment.epoch <= newest) continue
+      if (segment.sealed && segment.size() <= segment.start) continue
+      await this.#log.adopt(segment.dup())
+    }
+    await this.#log.catchUp()
+  }
+
+  /**
+   * Connections that stay here until they end are still answered by this process: let them see what the one that
+   * serves now writes in the segments that both hold. (What is written after a further handoff is in segments that
+   * this process was never given.)
+   */
+  async follow(): Promise<void> {
+    const newest = this.#newest
+    for (const segment of this.#shelf.all) {
+      if (segment.kind === 'epoch' && segment.epoch > newest) await this.#log.adopt(segment.dup())
+    }
+    this.#log.follow()
+  }
+
+  write(epoch: Epoch): void {
+    const last = this.#log.segments.at(-1)
+    if (last?.epoch === epoch) {
+      this.#log.startWriting(last)
+      return
+    }
+    const segment = this.#shelf.get(epoch)
+    if (segment === undefined)
+      throw new FdbError('ERR_FDB_INTERNAL', `no segment of epoch ${epoch} to write in`)
+    this.#log.startWriting(segment.dup())
+  }
+
+  /**
+   * Merges what earlier generations wrote into one segment, and moves its memory to this process's account. `give`: what
+   * to do with the merged segment, which is the log's.
+   */
+  async compact(give: (snapshot: Segment) => void | Promise<void>): Promise<void> {
+    const sealed = this.#shelf.all.filter(segment => segment.sealed)
+    const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
+    if (sealed.length < 2 || (bytes > COMPACT_ALWAYS_BYTES && sealed.length < COMPACT_SEGMENTS)) return
+    try {
+      const [snapshot] = await this.#log.compact()
+      if (snapshot?.kind === 'snapshot') await give(snapshot)
+    } catch (error) {
+      this.#logger.warn(
+        { err: error },
+        'the state could not be compacted; it is tried again after the next handoff',
+      )
+    }
+  }
+
+  get #newest(): Epoch {
+    return Math.max(-1, ...this.#log.segments.map(segment => segment.epoch))
+  }
+}
