@@ -8,6 +8,7 @@ export {
   onLeak,
   parseListenerSpec,
 } from './fd/index.js'
+export type { CommandContext, CommandHandler } from './holder/command.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
 export type { Upgraded, UpgradeProgress } from './holder/operator.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
@@ -16,7 +17,7 @@ export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
 export type { Member, MemberEvents, ReadyOptions, RetiredReason } from './member/member.js'
 export type { JoinOptions } from './member/options.js'
-export type { ServableServer } from './member/served.js'
+export type { ConnectionKeeper, DrainCounts, ServableServer } from './member/served.js'
 export type { StatusReport } from './member/status.js'
 export * as codec from './state/codec.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './state/schema.js'

@@ -101,6 +101,7 @@ export class Daemon implements AsyncDisposable {
         serveOperator(guest.link, {
           status: () => this.status(),
           upgrade: (order, progress) => this.#only(order.service).upgrade(order, progress),
+          command: (order, context) => this.#only(order.service).command(order, context),
         })
         return
       case 'draining':

@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import type { Link } from '../protocol/link.js'
+import { type CommandContext, type CommandOrder, failedReply, readCommand, repliedWith } from './command.js'
 
 export interface UpgradeOrder {
   /** Empty: as the running one was started. */
@@ -29,6 +30,7 @@ export interface Operations {
     progress: (step: UpgradeProgress) => void,
     signal: AbortSignal,
   ): Promise<Upgraded>
+  command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
 }
 
 /** Serves an operator's tool until it leaves. Its leaving does not undo what it asked for. */
@@ -55,6 +57,12 @@ export function serveOperator(link: Link, operations: Operations): void {
           .then(() => operations.upgrade(order, step => link.tell({ progress: step }), gone.signal))
           .then(({ pid, generation }) => link.tell({ result: { ok: true, pid, generation } }))
           .catch(failed)
+      } else if (envelope.command) {
+        const { order, request } = readCommand(envelope.command)
+        Promise.resolve()
+          .then(() => operations.command(order, { signal: gone.signal }))
+          .then(reply => link.tell({ commandReply: repliedWith(request, reply) }))
+          .catch(error => link.tell({ commandReply: failedReply(request, error) }))
       }
     },
     bundle: items => closeAll(items.map(item => item.fd)),

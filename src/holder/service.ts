@@ -16,6 +16,8 @@ import type { WireEnvelope } from '../protocol/link.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
 import { Awaited } from './awaited.js'
+import type { CommandContext, CommandOrder } from './command.js'
+import { ForwardedCommands } from './forwarded-commands.js'
 import { Holder } from './holder.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
@@ -63,6 +65,7 @@ export class Service {
     Peer,
     { progress(step: UpgradeProgress): void; done(result: Upgraded | FdbError): void }
   >()
+  readonly #commands = new ForwardedCommands()
   #machine: HolderState
   #generation: number
   #startedAt: number
@@ -172,6 +175,9 @@ export class Service {
   }
 
   async status(): Promise<object> {
+    const asked = this.#holder.peer(this.#machine.owner)
+    const answer = asked === undefined ? null : await this.#askStatus(asked)
+    // All else as it is in one moment.
     const owner = this.#holder.peer(this.#machine.owner)
     // In probation who serves has its own listener of a name, and the registry the elder's, for the way back.
     const staged = this.#staging.of(owner)
@@ -180,7 +186,6 @@ export class Service {
       ...staged,
     ]
     const identities = inspect(entries.map(entry => entry.fd))
-    const answer = owner === undefined ? null : await this.#askStatus(owner)
     const facts = {
       service: this.name,
       hosting: 'daemon',
@@ -211,7 +216,7 @@ export class Service {
       blockedBy: [...this.#machine.bound.map(id => this.#holder.peer(id)?.pid ?? 0), ...this.#missing],
       handoffs: this.#holder.timeline.records,
     }
-    return answer === null
+    return answer === null || owner !== asked
       ? facts
       : { ...answer, ...facts, draining: facts.draining, listeners: merged(facts.listeners, answer) }
   }
@@ -235,6 +240,15 @@ export class Service {
       })
       owner.link.tell({ upgradeRequest: { argv: [...order.argv], timeoutMs: order.timeoutMs } })
     })
+  }
+
+  /** Has the member that serves answer it. */
+  async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
+    const owner = this.#holder.peer(this.#machine.owner)
+    if (owner === undefined) {
+      throw new FdbError('ERR_FDB_BUSY', `${this.name}: no member serves: start one`, { retryable: true })
+    }
+    return this.#commands.ask(owner, order, context)
   }
 
   close(): void {
@@ -274,14 +288,16 @@ export class Service {
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
-    const { register, status, progress, result } = envelope
-    if (register) this.#register(peer, register.request ?? 0)
+    const { register, status, progress, commandReply, result } = envelope
+    if (register?.drop) this.#letGo(peer, register.item?.name ?? '')
+    else if (register) this.#register(peer, register.request ?? 0)
     else if (status) this.#asked.get(peer)?.answer(status.json ?? '')
     else if (progress) {
       this.#upgrades
         .get(peer)
         ?.progress({ phase: progress.phase ?? '', at: progress.at ?? 0, pid: progress.pid ?? 0 })
-    } else if (result) {
+    } else if (commandReply) this.#commands.answered(peer, commandReply)
+    else if (result) {
       const { ok, code, message, pid, generation } = result
       const upgrade = this.#upgrades.get(peer)
       if (ok) upgrade?.done({ pid: pid ?? 0, generation: generation ?? 0 })
@@ -306,6 +322,13 @@ export class Service {
       }
     }
     peer.link.tell({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
+  }
+
+  /** The member does not listen there any more; in probation its elder still may. */
+  #letGo(peer: Peer, name: string): void {
+    peer.adopted = peer.adopted.filter(adopted => adopted !== name)
+    this.#staging.remove(peer, name)
+    if (this.#servesForGood(peer)) this.#registry.drop(name)
   }
 
   #own(peer: Peer, entry: Entry): void {
@@ -352,6 +375,7 @@ export class Service {
     closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
     this.#brought.delete(peer)
     this.#asked.get(peer)?.answer('')
+    this.#commands.forget(peer)
     this.#upgrades
       .get(peer)
       ?.done(new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${peer.pid} ended before it answered`))

@@ -28,6 +28,11 @@ export class Staging {
     return entries
   }
 
+  remove(peer: Peer, name: string): void {
+    this.#staged.get(peer)?.get(name)?.fd.close()
+    this.#staged.get(peer)?.delete(name)
+  }
+
   drop(peer: Peer): void {
     for (const entry of this.take(peer)) entry.fd.close()
   }

@@ -1,6 +1,6 @@
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
-import { type DrainCounts, type ServableServer, Served } from './served.js'
+import { type ConnectionKeeper, type DrainCounts, type ServableServer, Served } from './served.js'
 
 /** Where a listener listens. */
 export interface ListenerAddress {
@@ -28,6 +28,7 @@ export class Listener {
   readonly #served: Served[] = []
   readonly #failed: (error: unknown) => void
   #accepting = false
+  #leaving = false
 
   /** @internal Borrows `fd`: the registry owns it. */
   constructor(parts: {
@@ -49,9 +50,11 @@ export class Listener {
   /**
    * Has `server` (net, http, https, http2, tls) accept here, from the commit on and never before, as long as this
    * process serves; several servers may share a listener. The server's own `listen()` must not be called.
+   *
+   * With a `keeper` the server's sockets are not looked at: the keeper counts, announces, and closes what is left.
    */
-  serve(server: ServableServer): this {
-    const served = new Served(server)
+  serve(server: ServableServer, keeper?: ConnectionKeeper): this {
+    const served = new Served(server, keeper)
     this.#served.push(served)
     if (this.#accepting) this.#attach(served)
     return this
@@ -76,6 +79,7 @@ export class Listener {
 
   /** @internal */
   start(): void {
+    if (this.#leaving) return
     this.#accepting = true
     for (const served of this.#served) this.#attach(served)
   }
@@ -84,6 +88,13 @@ export class Listener {
   stop(): void {
     this.#accepting = false
     for (const served of this.#served) served.detach()
+  }
+
+  /** @internal It is to accept never again; its connections are told. */
+  leave(): void {
+    this.#leaving = true
+    this.stop()
+    this.announce()
   }
 
   /** @internal */

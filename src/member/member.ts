@@ -12,6 +12,7 @@ import {
   OwnedFd,
   parseListenerSpec,
 } from '../fd/index.js'
+import type { CommandHandler } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { Registry } from '../holder/registry.js'
 import type { HandoffRecord } from '../holder/timeline.js'
@@ -58,6 +59,8 @@ export interface ReadyOptions {
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
   readonly #party: Party
   readonly #listeners = new Map<string, Listener>()
+  /** Not asked for any more, with connections that have not ended. */
+  readonly #leaving = new Set<Listener>()
 
   /** @internal */
   constructor(party: Party) {
@@ -123,7 +126,45 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
         `listener "${name}" was asked for before: share what listen() returned`,
       )
     }
+    return this.#open(name, parseListenerSpec(where))
+  }
+
+  /**
+   * The listener of this name is to listen elsewhere, or to be there now if it was not: while this process serves, for
+   * a configuration that was read anew. At the same address it is the listener that there is. Otherwise the new address
+   * is bound first (when that fails nothing has changed), then the old one is closed as by {@link unlisten}.
+   */
+  async relisten(name: string, where: string | ListenerOptions): Promise<Listener> {
     const spec = parseListenerSpec(where)
+    const present = this.#listeners.get(name)
+    if (present !== undefined && sameAddress(present.spec, spec)) return present
+    const listener = await this.#open(name, spec)
+    if (present !== undefined) this.#leave(present)
+    return listener
+  }
+
+  /**
+   * Closes a listener while this process serves: no more is accepted, and its address is free once no older
+   * generation stands by with it. Its connections are told to go, and go on until they end or the process does.
+   */
+  unlisten(name: string): void {
+    const listener = this.#listeners.get(name)
+    if (listener === undefined) return
+    this.#listeners.delete(name)
+    this.#leave(listener)
+    this.#party.unregister(name)
+  }
+
+  #leave(listener: Listener): void {
+    listener.leave()
+    this.#leaving.add(listener)
+    void listener.emptied().then(() => {
+      this.#leaving.delete(listener)
+      listener.release()
+    })
+  }
+
+  async #open(name: string, spec: ListenerSpec): Promise<Listener> {
     const { registry } = this.#party
     const entry = registry.get(name)
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
@@ -185,6 +226,17 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
+   * What operators can ask this service for while it runs (`OperatorClient.command`, `fd-broker routes`): over the
+   * control socket, through a daemon too. Only the process that serves is asked; the user of the process and root may
+   * ask. Body and reply have at most 15 MiB. A handler that changes the state should await it, and may be called again
+   * while it runs. Throws ERR_FDB_OPTION for a name that is no name, or taken.
+   */
+  command(name: string, handler: CommandHandler): this {
+    this.#party.commands.set(name, handler)
+    return this
+  }
+
+  /**
    * Takes over: resolves when this process serves. Until then the incumbent does; when this rejects it still does,
    * and this process holds nothing any more and should end.
    *
@@ -243,7 +295,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** @internal */
   get listeners_(): Iterable<Listener> {
-    return this.#listeners.values()
+    return [...this.#listeners.values(), ...this.#leaving]
   }
 }
 

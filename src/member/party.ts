@@ -1,11 +1,13 @@
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/index.js'
+import { failedReply, readCommand, repliedWith } from '../holder/command.js'
 import { Holder } from '../holder/holder.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import type { PathEntry } from '../host/control-path.js'
+import type { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
@@ -22,6 +24,7 @@ import {
 } from '../protocol/member-machine.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
+import { Commands } from './commands.js'
 import { drainListeners } from './drain.js'
 import { DrainReporter } from './draining.js'
 import type { Elder } from './elder.js'
@@ -73,6 +76,8 @@ export class Party {
   readonly #keeper: StateKeeper
   readonly #registrations = new Registrations()
   readonly #takeover = new Takeover()
+  /** Of the application, for operators. */
+  readonly commands = new Commands()
   #machine: Embedded
   #front: Front | null = null
   #holder: Holder | null = null
@@ -119,6 +124,7 @@ export class Party {
         status: () => this.status(),
         upgrade: ({ argv, timeoutMs }, progress, signal) =>
           this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) }),
+        command: ({ name, body }, context) => this.commands.run(name, body, context, this.phase),
       },
       holder: () => this.#holder,
       closing: () => this.#closing,
@@ -333,6 +339,15 @@ export class Party {
     const entry = this.registry.get(name)
     if (this.#machine.member.scope !== 'member' || entry === undefined || this.#elder === null) return
     await this.#give([{ role: entry.role, name, spec: entry.spec, fd: entry.fd }])
+  }
+
+  /** Asks for it no more; daemon hosting: the daemon lets go of it too. */
+  unregister(name: string): void {
+    this.wanted.delete(name)
+    this.registry.drop(name)
+    if (this.#machine.member.scope === 'member') {
+      this.#elder?.link.tell({ register: { drop: true, item: { name } } })
+    }
   }
 
   async #give(items: readonly BundleItem[]): Promise<void> {
@@ -695,11 +710,14 @@ export class Party {
   #toldToRetire = false
   /** Daemon hosting: aborted when the handoff of an upgrade that was asked for has failed. */
   #upgradeOver = new AbortController()
+  /** Aborted when this member lets go of everything. */
+  readonly #commandsOver = new AbortController()
 
   /** Lets go of everything. */
   #end(error: FdbError | null): void {
     if (this.#over) return
     this.#over = true
+    this.#commandsOver.abort()
     for (const timer of [this.#readyTimer, this.#freezeTimer]) clearTimeout(timer)
     clearInterval(this.#heartbeat)
     clearInterval(this.#sealLook)
@@ -758,7 +776,16 @@ export class Party {
   }
 
   #onElder(envelope: WireEnvelope): void {
-    const { offer, abort, reject: rejected, registered, statusRequest, upgradeRequest, result } = envelope
+    const {
+      offer,
+      abort,
+      reject: rejected,
+      registered,
+      statusRequest,
+      upgradeRequest,
+      command,
+      result,
+    } = envelope
     if (offer) {
       this.#offer = { epoch: offer.epoch ?? 0, wayBack: offer.wayBack ?? 0, source: offer.source ?? 0 }
       return
@@ -780,6 +807,10 @@ export class Party {
     }
     if (upgradeRequest) {
       this.#upgradeFor(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
+      return
+    }
+    if (command) {
+      this.#commandFor(command)
       return
     }
     if (rejected) {
@@ -826,6 +857,16 @@ export class Party {
       .catch(({ code, message }) =>
         tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
       )
+  }
+
+  /** Daemon hosting: the same for a command of the application. */
+  #commandFor(command: fdbroker.wire.Command.$Properties): void {
+    const { order, request } = readCommand(command)
+    const link = this.#elder?.link
+    this.commands
+      .run(order.name, order.body, { signal: this.#commandsOver.signal }, this.phase)
+      .then(reply => link?.tell({ commandReply: repliedWith(request, reply) }))
+      .catch(error => link?.tell({ commandReply: failedReply(request, error) }))
   }
 
   #offer: { epoch: number; wayBack: number; source: number } | null = null

@@ -11,6 +11,23 @@ export interface DrainCounts {
   readonly busy: number
 }
 
+/**
+ * Whoever takes the connections of a server into its own hands: a relay, a server of another protocol. It is asked in
+ * place of what the library knows about Node's own servers. No call may throw.
+ */
+export interface ConnectionKeeper {
+  /** Open now. */
+  readonly connections: number
+  /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
+  announce(): void
+  /** This process serves again: what was announced may be taken back. */
+  resume?(): void
+  /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
+  emptied(): Promise<void>
+  /** `drain.timeout` has passed: close what is left, and say how many were in use and how many not. */
+  cut(): DrainCounts
+}
+
 interface Http2SessionLike {
   close(): void
   destroy(): void
@@ -29,11 +46,14 @@ export class Served {
   readonly #sockets = new Set<net.Socket>()
   readonly #sessions = new Set<Http2SessionLike>()
   readonly #responses = new Set<http.ServerResponse>()
+  readonly #keeper: ConnectionKeeper | null
   #draining = false
   #emptied: (() => void)[] = []
 
-  constructor(server: ServableServer) {
+  constructor(server: ServableServer, keeper: ConnectionKeeper | null = null) {
     this.server = server
+    this.#keeper = keeper
+    if (keeper !== null) return
     server.on('connection', this.#onConnection)
     server.on('session', this.#onSession)
     // Before the application's own listener: it must find the answer marked already.
@@ -41,7 +61,7 @@ export class Served {
   }
 
   get connections(): number {
-    return this.#sockets.size
+    return this.#keeper?.connections ?? this.#sockets.size
   }
 
   /**
@@ -49,6 +69,7 @@ export class Served {
    * choice (511); `relisten` puts ours back.
    */
   attach(fd: OwnedFd, relisten: () => void): Promise<void> {
+    if (this.#draining) this.#keeper?.resume?.()
     this.#draining = false
     const { server } = this
     const own = fd.dup()
@@ -80,17 +101,20 @@ export class Served {
   /** Announces the end on every answer from now on. */
   announce(): void {
     this.#draining = true
+    this.#keeper?.announce()
     for (const response of this.#responses) mark(response)
     for (const session of this.#sessions) session.close()
   }
 
   /** Resolves when the last connection has ended by itself. */
   emptied(): Promise<void> {
+    if (this.#keeper !== null) return this.#keeper.emptied()
     return this.#sockets.size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
   }
 
   /** Closes what is left. */
   cut(): DrainCounts {
+    if (this.#keeper !== null) return this.#keeper.cut()
     let busy = 0
     const inUse = new Set([...this.#responses].map(response => response.socket))
     for (const socket of this.#sockets) if (inUse.has(socket)) busy++

@@ -2,6 +2,7 @@ import { Channel } from '../channel/channel.js'
 import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
+import { COMMAND_MS, checkCommandSize, resultOf } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
@@ -32,6 +33,11 @@ export interface UpgradeAsk {
   signal?: AbortSignal
 }
 
+export interface CommandAsk extends AskOptions {
+  /** Of a daemon that holds several. */
+  service?: string
+}
+
 interface Waiting {
   /** Whether the message was the answer, or a part of it. */
   take(envelope: WireEnvelope): boolean
@@ -43,6 +49,7 @@ export class OperatorClient implements Disposable {
   readonly #control: string
   readonly #link: Link
   readonly #waiting = new Set<Waiting>()
+  #commands = 0
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
 
@@ -127,6 +134,31 @@ export class OperatorClient implements Disposable {
       if (!result) return false
       if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
       else reject(refusal(result))
+      return true
+    })
+  }
+
+  /**
+   * Asks the application that serves, by a name that it gave to `Member.command()`. At most 15 MiB each way. Rejects as
+   * {@link status} does, with what the application says, with ERR_FDB_COMMAND_UNKNOWN, ERR_FDB_COMMAND_SIZE, and with
+   * ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`, nothing was done) where another serves by now: connect again.
+   * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open whether it was done.
+   */
+  async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
+    const { timeoutMs = COMMAND_MS, service = '', signal } = ask
+    const bytes = typeof body === 'string' ? Buffer.from(body) : body
+    checkCommandSize(`the body of the command "${name}"`, bytes.length)
+    const request = ++this.#commands
+    const what = `the reply of ${this.#peer} to the command "${name}"`
+    const command: WireBody = { command: { name, body: bytes, service, request } }
+    return await this.#ask<Buffer>(command, { what, timeoutMs, signal }, (resolve, reject) => envelope => {
+      const reply = envelope.commandReply
+      if (!reply || (reply.request ?? 0) !== request) return false
+      try {
+        resolve(resultOf(reply))
+      } catch (error) {
+        reject(error as FdbError)
+      }
       return true
     })
   }

@@ -1,0 +1,127 @@
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import type { FdbError } from '../../src/errors.js'
+import { COMMAND_BYTES } from '../../src/holder/command.js'
+import { OperatorClient } from '../../src/operator/client.js'
+import { signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const MEMBER = fileURLToPath(new URL('command-member.mjs', import.meta.url))
+const codeOf = (call: Promise<unknown>) =>
+  call.then(
+    () => 'fulfilled',
+    (error: FdbError) => error.code,
+  )
+
+async function launch(desk: Desk, hosting: string, count = 1): Promise<number> {
+  const pid = await desk.launch([process.execPath, MEMBER, desk.control, hosting])
+  await until(
+    'the member serves',
+    () => desk.output.split('serving').length > count,
+    10_000,
+    () => desk.output,
+  )
+  return pid
+}
+
+async function open(hosting: string): Promise<{ desk: Desk; pid: number; client: OperatorClient }> {
+  const desk = Desk.open()
+  if (hosting === 'daemon') {
+    await desk.serve('--control', desk.control, '--log-level', 'silent')
+    await until('the daemon listens', () => desk.output.includes('listens'))
+  }
+  const pid = await launch(desk, hosting)
+  return { desk, pid, client: await OperatorClient.connect(desk.control) }
+}
+
+describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting => {
+  it('reach the process that serves, and bring its reply', async () => {
+    const { pid, client } = await open(hosting)
+    expect((await client.command('echo', 'hello')).toString()).toBe('hello')
+    expect((await client.command('echo', '')).length).toBe(0)
+    expect((await client.command('silent', '')).length).toBe(0)
+    expect((await client.command('who', '')).toString()).toBe(String(pid))
+    expect((await client.command('note', 'x')).toString()).toBe('1')
+    const replies = await Promise.all(['a', 'b', 'c'].map(text => client.command('echo', text)))
+    expect(replies.map(String)).toEqual(['a', 'b', 'c'])
+    client.close()
+  })
+
+  it('tell why they were not done', async () => {
+    const { client } = await open(hosting)
+    await expect(client.command('refuse', '')).rejects.toMatchObject({
+      code: 'ERR_FDB_CHECK',
+      message: 'not today',
+      retryable: true,
+    })
+    await expect(client.command('break', '')).rejects.toMatchObject({
+      code: 'ERR_FDB_INTERNAL',
+      message: 'broken',
+    })
+    await expect(client.command('nothing', '')).rejects.toMatchObject({ code: 'ERR_FDB_COMMAND_UNKNOWN' })
+    client.close()
+  })
+
+  it('are bounded in both directions', async () => {
+    const { client } = await open(hosting)
+    expect(await codeOf(client.command('echo', Buffer.alloc(COMMAND_BYTES + 1)))).toBe('ERR_FDB_COMMAND_SIZE')
+    expect((await client.command('echo', Buffer.alloc(COMMAND_BYTES))).length).toBe(COMMAND_BYTES)
+    expect(await codeOf(client.command('large', String(COMMAND_BYTES + 1)))).toBe('ERR_FDB_COMMAND_SIZE')
+    client.close()
+  })
+
+  it('go to the next version once that one serves', async () => {
+    const { desk, client } = await open(hosting)
+    const next = await launch(desk, hosting, 2)
+    const answer = await client.command('who', '').catch((error: FdbError) => error)
+    // The old connection is the old process's, which has been replaced; a daemon's leads to whoever serves.
+    if (answer instanceof Buffer) expect(answer.toString()).toBe(String(next))
+    else expect(answer).toMatchObject({ code: 'ERR_FDB_FENCED', retryable: true })
+    using other = await OperatorClient.connect(desk.control)
+    expect((await other.command('who', '')).toString()).toBe(String(next))
+    client.close()
+  })
+
+  it('fail when the process ends before it has answered', async () => {
+    const { pid, client } = await open(hosting)
+    const asked = codeOf(client.command('large', String(COMMAND_BYTES)))
+    signalPid(pid, 'SIGKILL')
+    expect(['ERR_FDB_CHANNEL_CLOSED', 'fulfilled']).toContain(await asked)
+    const after = await codeOf(client.command('who', ''))
+    expect(['ERR_FDB_CHANNEL_CLOSED', 'ERR_FDB_BUSY']).toContain(after)
+    client.close()
+  })
+})
+
+describe.each(['embedded', 'daemon'])('listeners that change while the process serves (%s)', hosting => {
+  it('move to another address, or go', async () => {
+    const { desk, client } = await open(hosting)
+    const service = async () => {
+      const answer = await client.status()
+      return 'services' in answer ? answer.services![0]! : answer
+    }
+    const urlNow = async () => (await service()).listeners?.[0]?.address?.replace('tcp:', 'http:')
+    const before = (await urlNow())!
+    const after = (await client.command('move', '')).toString().replace('tcp:', 'http:')
+    expect(after).not.toBe(before)
+    expect(await (await fetch(after)).text()).not.toBe('')
+    await until('the old address is closed', () =>
+      fetch(before).then(
+        () => false,
+        () => true,
+      ),
+    )
+    expect(await urlNow()).toBe(after)
+    await client.command('shut', '')
+    await until('the new address is closed', () =>
+      fetch(after).then(
+        () => false,
+        () => true,
+      ),
+    )
+    expect((await service()).listeners).toEqual([])
+    client.close()
+    expect(desk.output).not.toContain('Error')
+  })
+})
