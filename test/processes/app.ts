@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import type { StatusReport } from '../../src/member/status.js'
 import { hasEnded, signalPid } from './launch.js'
@@ -140,12 +140,7 @@ export class App {
 
   /** A command over its private socket, whatever its role. */
   async order<T = unknown>(command: string, facts: object = {}): Promise<T> {
-    await until(
-      `${this.name} takes orders`,
-      () => existsSync(this.#commands),
-      10_000,
-      () => this.output,
-    )
+    await this.says('takes orders')
     const body = JSON.stringify(facts)
     return await new Promise((resolve, reject) => {
       const asked = request(
