@@ -37,13 +37,17 @@ export interface ByteStream {
   readonly connecting: boolean
   /** Something written is not in the kernel yet: whoever writes should stop reading its source until `onDrain`. */
   readonly congested: boolean
+  /** What was written and is not in the kernel yet. */
+  readonly unsentBytes: number
+  /** False from when it is closed, which is a turn of the event loop before `onClose`. */
+  readonly alive: boolean
   /** Nothing is under way in either direction and neither side has ended: another exchange may begin. */
   readonly reusable: boolean
   /** The peer's IP address without zone or port; '' where it has none (Unix). */
   readonly remoteAddress: string
 
   write(bytes: Bytes): void
-  /** Whether bytes of the peer are wanted. Streams begin reading. */
+  /** Whether bytes of the peer are wanted. Accepted and dialled streams begin by themselves, reopened ones do not. */
   setReading(on: boolean): void
   /** Sends FIN behind everything written so far. */
   end(): void

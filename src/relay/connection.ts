@@ -50,6 +50,12 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     return this.ended && this.held === null
   }
 
+  /** Bytes of either side that are kept here, because they came early or the other side is behind. */
+  get heldBytes(): number {
+    const upstream = this.exchange?.upstream?.unsentBytes ?? 0
+    return (this.held?.length ?? 0) + this.client.unsentBytes + upstream
+  }
+
   /** Ends the connection if it is idle. A request that is on its way is lost then. */
   closeIdle(): void {
     if (this.kind === 'idle') this.#close()
@@ -215,11 +221,16 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
 
   #leave(reason: string): void {
     if (this.#gone) return
-    this.#gone = true
-    this.#relay.wheel.disarm(this)
-    this.#relay.forget(this)
+    this.leave()
     this.exchange?.cancel(reason)
     this.exchange = null
     this.held = null
+  }
+
+  /** The relay knows this connection no more; its streams are somebody else's matter. */
+  leave(): void {
+    this.#gone = true
+    this.#relay.wheel.disarm(this)
+    this.#relay.forget(this)
   }
 }

@@ -213,6 +213,13 @@ export class Exchange implements StreamOwner {
 
   // ---- finding a server
 
+  /** Sends a request whose connection to a server did not come about in the process that it came from. */
+  goOn(bytes: Buffer): void {
+    this.destination = this.#pick()
+    if (this.destination === null) this.fail(503, 'no-server')
+    else this.#dispatch(bytes, false)
+  }
+
   #pick(): Destination | null {
     try {
       return this.route?.pick(this.tried ?? []) ?? null
@@ -313,7 +320,7 @@ export class Exchange implements StreamOwner {
       return
     }
     this.#drop()
-    if (!this.reused || this.heard || resend === '') {
+    if (!this.reused || this.heard || resend === '' || this.destination === null) {
       this.fail(502, 'upstream-closed')
       return
     }
@@ -489,7 +496,7 @@ export class Exchange implements StreamOwner {
     this.upstream = null
     if (upstream !== null) {
       const reusable = this.reusable && this.requestBody === null && upstream.reusable
-      if (reusable) this.#relay.pools.give(this.destination!.key, upstream)
+      if (reusable && this.destination !== null) this.#relay.pools.give(this.destination.key, upstream)
       else upstream.destroy()
     }
     this.#report()

@@ -8,7 +8,7 @@ export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn
 export type { Destination, DialAddress, DialFailure } from './destination.js'
 export type { ExchangeReport } from './exchange-report.js'
 export { type ForwardedOptions, requestEdits } from './forwarded.js'
-export { dialSocket } from './open-stream.js'
+export { acceptedStream, dialSocket, type Reopen, reopened } from './open-stream.js'
 export {
   DEFAULT_LIMITS,
   DEFAULT_TIMEOUTS,

@@ -15,7 +15,7 @@ export function acceptedStream(socket: net.Socket, owner: StreamOwner, tally: Ta
   const feed = new Feed()
   const made = remade(socket, { allowHalfOpen: true, readable: true, writable: true, onread: feed })
   if (made === null) return new SocketStream(socket, owner, tally)
-  return (feed.stream = new SocketStream(made, owner, tally, true))
+  return (feed.stream = new SocketStream(made, owner, tally, { fed: true }))
 }
 
 /** Connects to a TCP or Unix address in the clear. */
@@ -25,14 +25,28 @@ export const dialSocket: Dial = ({ address }, owner, tally) => {
     address.kind === 'unix'
       ? net.connect({ path: address.path, allowHalfOpen: true, onread })
       : net.connect({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true, onread })
-  return (onread.stream = new SocketStream(socket, owner, tally, true))
+  return (onread.stream = new SocketStream(socket, owner, tally, { fed: true }))
+}
+
+/** Makes a stream out of what another process handed over. */
+export type Reopen = (owner: StreamOwner, tally: Tally) => ByteStream
+
+/**
+ * Over the descriptor of a connected TCP or Unix stream socket, which it owns from then on. Reads nothing before it is
+ * asked to: otherwise each move would read a chunk more of a connection that is stopped.
+ */
+export function reopened(fd: number): Reopen {
+  return (owner, tally) => {
+    const onread = new Feed()
+    const options = { fd, allowHalfOpen: true, readable: true, writable: true, manualStart: true, onread }
+    const socket = new net.Socket(options)
+    return (onread.stream = new SocketStream(socket, owner, tally, { fed: true, reading: false }))
+  }
 }
 
 class Feed implements net.OnReadOpts {
   readonly buffer = READ_INTO
   stream: SocketStream | null = null
-  readonly callback = (bytes: number): boolean => {
-    this.stream?.received(READ_INTO.subarray(0, bytes))
-    return true
-  }
+  /** Node may read once more when it was resumed and paused again within one turn: false stops that. */
+  readonly callback = (bytes: number): boolean => this.stream!.received(READ_INTO.subarray(0, bytes))
 }

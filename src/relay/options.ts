@@ -69,6 +69,8 @@ export interface RelayOptions {
   route: Router
   /** For connections that came from another process: the route of that name, undefined if it is gone. */
   routeByName?(name: string): SendOn | undefined
+  /** The same for the server of that key. */
+  destinationByKey?(key: string): Destination | undefined
   timeouts?: Partial<RelayTimeouts>
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>

@@ -61,9 +61,10 @@ export interface ConnectionRecord {
   endedUpstream: boolean
 }
 
-/** A connection that has left this process's hands. */
+/** A connection that has left this relay's hands. */
 export interface ExportedConnection {
   record: ConnectionRecord
+  /** For sockets a `net.Socket`: duplicate its descriptor, then destroy it; never end it. */
   client: DetachedStream['transport']
   /** Null where there is none, and where it was still connecting: then it is dialled again. */
   upstream: DetachedStream['transport'] | null

@@ -1,5 +1,6 @@
 import type { FieldEdits } from '../http1/index.js'
-import type { Router } from './decision.js'
+import type { Router, SendOn } from './decision.js'
+import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
 import type { Forwarder } from './forwarded.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
@@ -21,6 +22,8 @@ export interface RelayContext {
   /** Every answer from now on announces that its connection ends. */
   readonly draining: boolean
   readonly abortHalfClosed: boolean
+  readonly routeByName: ((name: string) => SendOn | undefined) | undefined
+  readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   /** A callback threw. */
   readonly onFault: ((error: unknown) => void) | undefined

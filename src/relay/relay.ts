@@ -1,14 +1,17 @@
 import type net from 'node:net'
+import { Framing } from '../http1/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import { RelayConnection } from './connection.js'
 import { countKinds, type RelayCounts } from './counts.js'
 import type { Origin } from './decision.js'
 import { Forwarder, requestEdits } from './forwarded.js'
-import { acceptedStream, dialSocket } from './open-stream.js'
+import { acceptedStream, dialSocket, type Reopen } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { Readers } from './readers.js'
+import type { ConnectionRecord, ExportedConnection } from './record.js'
 import type { RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
+import { exportConnection, importConnection } from './transfer.js'
 import { UpstreamPools } from './upstream-pools.js'
 
 const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
@@ -43,6 +46,8 @@ export class Relay {
       responseEdits: options.responseEdits,
       draining: false,
       abortHalfClosed: options.halfClosedClients === 'abort',
+      routeByName: options.routeByName,
+      destinationByKey: options.destinationByKey,
       onExchange: options.onExchange,
       onFault: options.onFault,
       forget: connection => this.#forget(connection as RelayConnection),
@@ -86,6 +91,13 @@ export class Relay {
     return countKinds(this.#connections)
   }
 
+  /** Bytes of all connections that are kept here because the side that they are for is behind. */
+  heldBytes(): number {
+    let bytes = 0
+    for (const connection of this.#connections) bytes += connection.heldBytes
+    return bytes
+  }
+
   /** Connections to servers. */
   upstreamCounts(): { open: number; idle: number } {
     return { open: this.#context.pools.open, idle: this.#context.pools.idle }
@@ -113,6 +125,27 @@ export class Relay {
   close(): void {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
     this.#context.pools.clear()
+  }
+
+  /**
+   * Takes all connections out of this relay, one at each step, at whatever byte they are. Unused connections to servers
+   * are closed by {@link close}. One of which a stream has just gone stays, and is mostly gone a turn later: call again.
+   */
+  *exportAll(): Generator<ExportedConnection, void, void> {
+    for (const connection of [...this.#connections]) {
+      const exported = this.#connections.has(connection) ? exportConnection(connection, this.#context) : null
+      if (exported !== null) yield exported
+    }
+  }
+
+  /** Goes on with an exported connection. Throws, before anything is opened, for a record that none can have made. */
+  import(record: ConnectionRecord, client: Reopen, upstream: Reopen | null): void {
+    const { requestBody, responseBody } = record
+    for (const body of [requestBody, responseBody]) if (body !== null) Framing.fromRecord(body)
+    const origin = { listener: record.listener, scheme: record.scheme }
+    const connection = new RelayConnection(this.#context, client(NOBODY, this.#tally), origin)
+    this.#connections.add(connection)
+    importConnection(this.#context, record, connection, upstream)
   }
 
   #forget(connection: RelayConnection): void {

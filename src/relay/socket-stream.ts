@@ -7,6 +7,13 @@ const STREAM = Symbol('stream')
 
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 
+export interface SocketInput {
+  /** Chunks come through {@link SocketStream.received}; otherwise they are listened for. */
+  fed?: boolean
+  /** The socket has begun to read (default). */
+  reading?: boolean
+}
+
 /**
  * A {@link ByteStream} over a TCP or Unix socket, which it owns. At most one write is inside `net.Socket`; what follows
  * waits here. So whatever is not `congested` is in the kernel, and what is unsent is known to the byte.
@@ -21,7 +28,7 @@ export class SocketStream implements ByteStream {
   #flushed: (() => void) | null = null
   readonly #fed: boolean
   #connecting: boolean
-  #reading = true
+  #reading: boolean
   #ended = false
   #peerEnded = false
   #closed = false
@@ -30,9 +37,9 @@ export class SocketStream implements ByteStream {
 
   /**
    * The socket must not have been read from, and not carry other listeners. `tally` is counted up now and down when the
-   * stream is gone. With `fed` the chunks come through {@link received}, else they are listened for.
+   * stream is gone.
    */
-  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, fed = false) {
+  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, input: SocketInput = {}) {
     this.#socket = socket
     this.#tally = tally
     this.owner = owner
@@ -47,8 +54,9 @@ export class SocketStream implements ByteStream {
     socket.on('error', onError)
     socket.on('close', onClose)
     socket.on('end', onEnd)
-    if (!fed) socket.on('data', onData)
-    this.#fed = fed
+    this.#fed = input.fed ?? false
+    this.#reading = input.reading ?? true
+    if (!this.#fed) socket.on('data', onData)
   }
 
   get connecting(): boolean {
@@ -59,8 +67,19 @@ export class SocketStream implements ByteStream {
     return this.#queue !== null
   }
 
+  get unsentBytes(): number {
+    if (this.#queue === null) return 0
+    let bytes = this.#current === null ? 0 : unwrittenBytes(this.#socket)
+    for (const piece of this.#queue) bytes += piece.length
+    return bytes
+  }
+
+  get alive(): boolean {
+    return !this.#socket.destroyed
+  }
+
   get reusable(): boolean {
-    return this.#queue === null && !this.#ended && !this.#peerEnded && !this.#closed
+    return this.#queue === null && !this.#ended && !this.#peerEnded && this.alive
   }
 
   get remoteAddress(): string {
@@ -158,8 +177,10 @@ export class SocketStream implements ByteStream {
     this.#onFlushed()
   }
 
-  received(chunk: Buffer): void {
+  /** Returns whether more is wanted. */
+  received(chunk: Buffer): boolean {
     this.owner?.onData(this, chunk)
+    return this.#reading
   }
 
   peerEnded(): void {

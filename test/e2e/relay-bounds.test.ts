@@ -1,0 +1,316 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import type { RelayOptions, SendOn } from '../../src/relay/index.js'
+import { type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
+
+const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+const GET = 'GET /x HTTP/1.1\r\nHost: a\r\n\r\n'
+const POST_HEAD = 'POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n'
+const UPGRADE = 'GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
+const SWITCH = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
+
+let server: Upstream
+let world: World
+
+async function start(reply: Reply, options: Partial<RelayOptions> = {}): Promise<World> {
+  server = await Upstream.start(reply)
+  world = await startWorld(send(server), options)
+  return world
+}
+
+const answer: Reply = ({ peer }) => void peer.socket.write(OK)
+const silence: Reply = () => {}
+
+afterEach(async () => {
+  expect(world.faults).toEqual([])
+  await world.close()
+  await server.shut()
+})
+
+describe('timeouts', () => {
+  it('an idle connection is ended without an answer', async () => {
+    const { client } = await start(answer, { timeouts: { idle: 40 } })
+    const peer = await client()
+    await peer.write(GET)
+    expect(await peer.all()).toBe(OK)
+    expect(peer.error).toBeUndefined()
+  })
+
+  it('a head that does not end: 408, however often bytes come', async () => {
+    const { client } = await start(answer, { timeouts: { head: 60 } })
+    const peer = await client()
+    await peer.write('GET / HTTP/1.1\r\nX: ')
+    const drip = setInterval(() => peer.socket.write('x'), 5)
+    expect(await peer.all()).toMatch(/^HTTP\/1.1 408 Request Timeout\r\n[\s\S]*\r\n\r\nhead-timeout\n$/)
+    clearInterval(drip)
+  })
+
+  it('a body that does not come: 408, and the server sees the request end short', async () => {
+    const { client } = await start(answer, { timeouts: { stall: 40 } })
+    const peer = await client()
+    await peer.write(`${POST_HEAD}bo`)
+    expect(await peer.all()).toMatch(/^HTTP\/1.1 408 [\s\S]*\r\n\r\nbody-timeout\n$/)
+    expect(server.requests).toHaveLength(0)
+  })
+
+  it('a server that does not answer: 504, and its connection is not used again', async () => {
+    const { client, relay } = await start(silence, { timeouts: { response: 40 } })
+    const peer = await client()
+    await peer.write(GET)
+    expect(await peer.sees('response-timeout')).toMatch(/^HTTP\/1.1 504 Gateway Timeout\r\n/)
+    expect(relay.upstreamCounts().open).toBe(0)
+    expect(relay.counts().idle).toBe(1)
+  })
+
+  it('a route may have its own', async () => {
+    server = await Upstream.start(silence)
+    const route: SendOn = { ...send(server), options: { responseTimeout: 40 } }
+    world = await startWorld(route)
+    const peer = await world.client()
+    await peer.write(GET)
+    expect(await peer.sees('response-timeout')).toContain('504')
+  })
+
+  it('an answer that stalls is cut', async () => {
+    const { client } = await start(({ peer }) => void peer.socket.write(OK.slice(0, -1)), {
+      timeouts: { stall: 40 },
+    })
+    const peer = await client()
+    await peer.write(GET)
+    expect(await peer.all()).toBe(OK.slice(0, -1))
+  })
+
+  it('a tunnel in which nothing moves is cut, one in which something does is not', async () => {
+    const { client, relay } = await start(
+      ({ peer }) => {
+        peer.raw = true
+        peer.socket.write(SWITCH)
+      },
+      { timeouts: { tunnel: 80 } },
+    )
+    const quiet = await client()
+    const busy = await client()
+    await quiet.write(UPGRADE)
+    await busy.write(UPGRADE)
+    const drip = setInterval(() => busy.socket.write('x'), 10)
+    await until(() => quiet.closed, 'the quiet one is cut')
+    expect(relay.counts().tunnel).toBe(1)
+    expect(busy.closed).toBe(false)
+    clearInterval(drip)
+  })
+
+  it('an unused connection to a server is closed', async () => {
+    const { client, relay } = await start(answer, { timeouts: { upstreamIdle: 40 } })
+    const peer = await client()
+    await peer.write(GET)
+    await peer.gets(OK.length)
+    expect(relay.upstreamCounts()).toEqual({ open: 1, idle: 1 })
+    await until(() => relay.upstreamCounts().open === 0, 'it is closed')
+  })
+
+  it('a client that was answered and never ends is let go', async () => {
+    const { client, relay } = await start(answer, { timeouts: { linger: 40 } })
+    const peer = await client()
+    await peer.write('BAD\r\n\r\n')
+    await peer.all()
+    await until(() => relay.size === 0, 'it is let go')
+  })
+})
+
+describe('limits', () => {
+  it.each([
+    [
+      'a head beyond its bytes',
+      `GET / HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(600)}\r\n\r\n`,
+      431,
+      'head-too-large',
+    ],
+    [
+      'more fields than allowed',
+      `GET / HTTP/1.1\r\nHost: a\r\n${'X: 1\r\n'.repeat(20)}\r\n`,
+      431,
+      'fields-too-many',
+    ],
+    [
+      'a target beyond its bytes',
+      `GET /${'x'.repeat(100)} HTTP/1.1\r\nHost: a\r\n\r\n`,
+      414,
+      'target-too-long',
+    ],
+    [
+      'a body announced beyond its bytes',
+      'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n',
+      413,
+      'body-too-large',
+    ],
+    [
+      'a body that grows beyond its bytes',
+      'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nsixsix\r\n0\r\n\r\n',
+      413,
+      'body-too-large',
+    ],
+  ])('%s', async (_name, text, status, reason) => {
+    const { ask } = await start(answer, {
+      headLimits: { headBytes: 500, fields: 10, targetBytes: 50 },
+      limits: { bodyBytes: 10 },
+    })
+    expect(await ask(text)).toMatch(
+      new RegExp(`^HTTP/1.1 ${status} [\\s\\S]*\r\nConnection: close\r\n\r\n${reason}\n$`),
+    )
+    expect(server.requests).toHaveLength(0)
+  })
+
+  it('connections beyond the limit are closed at once and counted', async () => {
+    const { client, relay } = await start(answer, { limits: { connections: 2 } })
+    const [first] = [await client(), await client()]
+    await until(() => relay.size === 2, 'two')
+    const third = await client()
+    await until(() => third.closed || third.ended, 'the third is closed')
+    expect(relay.turnedAway).toBe(1)
+    await first!.write(GET)
+    expect(await first!.gets(OK.length)).toBe(OK)
+  })
+
+  it('a client that pipelines far ahead is not read any further', async () => {
+    const { client, relay } = await start(silence, { limits: { pipelinedBytes: 1_000 } })
+    const peer = await client()
+    for (let i = 0; i < 400; i++) peer.socket.write(GET.repeat(500))
+    await until(() => server.requests.length === 1, 'the first request')
+    await until(() => peer.socket.writableLength > 0, 'the client is stopped')
+    expect(relay.heldBytes()).toBeLessThan(1_000 + 65_536 + 1)
+  })
+
+  it('an unknown limit or timeout is refused with its numbers', async () => {
+    await start(answer)
+    const refusal = async (options: Partial<RelayOptions>): Promise<unknown> =>
+      startWorld(send(), options).then(
+        () => null,
+        error => error.message,
+      )
+    expect(await refusal({ limits: { attempts: 0 } })).toMatch(/^the limit attempts is 0: /)
+    expect(await refusal({ timeouts: { idle: -5 } })).toMatch(/^the timeout idle is -5: /)
+  })
+})
+
+describe('answers made here', () => {
+  it('have a length, a date and the fields asked for; HEAD gets no body', async () => {
+    server = await Upstream.start(answer)
+    world = await startWorld(() => ({
+      kind: 'respond',
+      status: 200,
+      headers: [
+        ['X-A', '1'],
+        ['Content-Length', '999'],
+      ],
+      body: 'grüße\n',
+    }))
+    const body = Buffer.from('grüße\n').toString('latin1')
+    const end = 'HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
+    expect(await world.ask(`GET / ${end}`)).toMatch(
+      new RegExp(
+        `^HTTP/1.1 200 OK\r\nDate: [^\r]+ GMT\r\nX-A: 1\r\nContent-Length: 8\r\nConnection: close\r\n\r\n${body}$`,
+      ),
+    )
+    expect(await world.ask(`HEAD / ${end}`)).toMatch(/Content-Length: 8\r\nConnection: close\r\n\r\n$/)
+  })
+
+  it('answer thousands of pipelined requests in one chunk', async () => {
+    server = await Upstream.start(answer)
+    world = await startWorld(() => ({ kind: 'respond', status: 204 }))
+    const peer = await world.client()
+    await peer.write(GET.repeat(20_000))
+    await until(() => peer.got.split('HTTP/1.1 204').length === 20_001, 'all answers')
+  })
+
+  it('wait for a client that does not read them', async () => {
+    server = await Upstream.start(answer)
+    let routed = 0
+    world = await startWorld(() => {
+      routed++
+      return { kind: 'respond', status: 200, body: 'x'.repeat(100_000) }
+    })
+    const peer = await world.client()
+    peer.socket.pause()
+    await peer.write(GET.repeat(1_000))
+    await until(() => routed > 10, 'it began')
+    const before = await new Promise<number>(resolve => setTimeout(() => resolve(routed), 100))
+    expect(before).toBeLessThan(500)
+    peer.keep = false
+    peer.socket.resume()
+    await until(() => routed === 1_000, 'it goes on')
+    await until(() => peer.bytes > 100_000_000, 'all of them')
+  })
+
+  it('of a route that throws: 500, and the fault is told', async () => {
+    server = await Upstream.start(answer)
+    world = await startWorld(() => {
+      throw new Error('broken')
+    })
+    expect(await world.ask('GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')).toMatch(
+      /^HTTP\/1.1 500 [\s\S]*\r\n\r\nroute-failed\n$/,
+    )
+    expect(world.faults.splice(0)).toEqual([new Error('broken')])
+  })
+
+  it('of a refusal carry its reason and the body is not taken for a request', async () => {
+    server = await Upstream.start(answer)
+    world = await startWorld(() => ({ kind: 'refuse', status: 405, reason: 'no-connect' }))
+    const answers = await world.ask(`${POST_HEAD}GE`)
+    expect(answers).toMatch(
+      /^HTTP\/1.1 405 Method Not Allowed\r\n[\s\S]*Connection: close\r\n\r\nno-connect\n$/,
+    )
+  })
+})
+
+describe('patient drain', () => {
+  it('announces the end with the next answer and closes nothing before', async () => {
+    const empty: number[] = []
+    const { client, relay } = await start(answer, { onEmpty: () => empty.push(1) })
+    const peers = await Promise.all([client(), client(), client()])
+    await peers[0]!.write(GET)
+    await peers[0]!.gets(OK.length)
+    relay.drain()
+    expect(relay.counts()).toMatchObject({ idle: 3 })
+    for (const peer of peers) {
+      await peer.write(GET)
+      expect(await peer.all()).toMatch(/Connection: close\r\n\r\nok$/)
+      peer.socket.end()
+    }
+    await until(() => relay.size === 0, 'all gone')
+    expect(empty).toEqual([1])
+    expect(server.requests).toHaveLength(4)
+  })
+
+  it('answers all pipelined requests that it has before it ends', async () => {
+    const { client, relay } = await start(answer)
+    relay.drain()
+    const peer = await client()
+    await peer.write(GET.repeat(3))
+    expect(await peer.all()).toBe(OK + OK + OK.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'))
+  })
+
+  it('counts connections by what they do', async () => {
+    const { client, relay } = await start(({ peer, head }) => {
+      if (head.path === '/tunnel') {
+        peer.raw = true
+        peer.socket.write(SWITCH)
+      } else if (head.path === '/half') peer.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nha')
+    })
+    const texts = [
+      '',
+      'GET /',
+      POST_HEAD,
+      GET,
+      GET.replace('/x', '/half'),
+      UPGRADE.replace('/', '/tunnel'),
+      'BAD\r\n\r\n',
+    ]
+    for (const text of texts) await (await client()).write(text)
+    const one = { idle: 1, head: 1, request: 1, waiting: 1, response: 1, tunnel: 1, closing: 1 }
+    await until(() => JSON.stringify(relay.counts()) === JSON.stringify(one), 'one of each')
+    relay.closeIdle()
+    expect(relay.counts()).toMatchObject({ idle: 0, closing: 2 })
+    relay.close()
+    expect(relay.size).toBe(0)
+    await until(() => relay.upstreamCounts().open === 0, 'no server connection left')
+  })
+})

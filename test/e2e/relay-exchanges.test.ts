@@ -1,0 +1,88 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { KINDS, type Kind } from './relay-kinds.js'
+import { startMoving } from './relay-moving.js'
+import { ONES, randomSizes } from './relay-splits.js'
+import { send, startWorld, Upstream, until, type World } from './relay-world.js'
+
+let kind: Kind
+let split: (() => Iterable<number>) | undefined
+let upstream: Upstream
+let world: World
+
+beforeAll(async () => {
+  upstream = await Upstream.start(async ({ head, peer }) => {
+    const index = Number(head.path.slice(1) || 0)
+    const reply = kind.replies[index]!
+    const ends = kind.replyEnds && (index === 0 || index === kind.replies.length - 1)
+    peer.raw = reply.startsWith('HTTP/1.1 101') || head.method === 'CONNECT'
+    await peer.write(reply, split?.())
+    if (ends) peer.socket.end()
+    if (peer.raw && peer.ended) peer.socket.end()
+    else if (peer.raw) peer.socket.on('end', () => peer.socket.end())
+  })
+  const route = send(upstream)
+  world = await startWorld(route, { routeByName: () => route, destinationByKey: () => upstream })
+})
+
+afterEach(() => expect(world.faults).toEqual([]))
+
+afterAll(async () => {
+  await world.close()
+  await upstream.shut()
+})
+
+async function run(
+  exchange: Kind,
+  pieces?: () => Iterable<number>,
+): Promise<{ client: string; upstream: string }> {
+  kind = exchange
+  split = pieces
+  const before = upstream.got.length
+  const client = await world.client()
+  await client.write(kind.sends, pieces?.())
+  if (kind.ends) client.socket.end()
+  if (kind.closes) await client.all()
+  else await client.gets(kind.clientGets.length)
+  expect(client.ended).toBe(kind.closes)
+  client.socket.end()
+  await until(() => world.relay.size === 0, 'the relay lets go')
+  return { client: client.got, upstream: upstream.got.slice(before) }
+}
+
+describe.each(KINDS)('$name', exchange => {
+  const wanted = { client: exchange.clientGets, upstream: exchange.gets }
+
+  it('in whole pieces', async () => {
+    expect(await run(exchange)).toEqual(wanted)
+  })
+
+  it('in random pieces on both sides', async () => {
+    for (let seed = 1; seed <= 4; seed++) {
+      expect(await run(exchange, () => randomSizes(seed)), `seed ${seed}`).toEqual(wanted)
+    }
+  })
+
+  it('in random pieces, moved to another relay at every turn', async () => {
+    for (let seed = 1; seed <= 2; seed++) {
+      const moving = startMoving(world.relay)
+      const results = await run(exchange, () => randomSizes(seed)).finally(() => moving.stop())
+      expect(results, `seed ${seed}`).toEqual(wanted)
+      expect(moving.moves).toBeGreaterThan(3)
+    }
+  })
+})
+
+describe.each(KINDS.filter(({ clientGets }) => clientGets.length < 5_000))('$name', exchange => {
+  const wanted = { client: exchange.clientGets, upstream: exchange.gets }
+
+  it('byte by byte on both sides', async () => {
+    expect(await run(exchange, () => ONES)).toEqual(wanted)
+  })
+
+  it('byte by byte, moved behind every byte', async () => {
+    const moving = startMoving(world.relay)
+    const results = await run(exchange, () => ONES).finally(() => moving.stop())
+    expect(results).toEqual(wanted)
+    expect(moving.moves).toBeGreaterThanOrEqual(exchange.sends.length)
+  })
+})
