@@ -267,6 +267,8 @@ export class Service {
     this.#noteChange()
     this.#queue.push(effects)
     this.#holder.stepped()
+    if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
+      this.#inherit(this.#holder.peer(before.joiner))
     this.#staging.keepOnly([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
     if (state.phase === 'rebuilding') this.#tryRebuilt()
@@ -353,6 +355,13 @@ export class Service {
     if (peer.id !== this.#machine.owner) return
     this.#generation = Math.max(this.#generation, peer.generation)
     this.#noteChange()
+  }
+
+  /** It died between its Commit and its Serving, and nobody can come back: it may have accepted on what it brought. */
+  #inherit(peer: Peer | undefined): void {
+    for (const entry of this.#staging.of(peer)) {
+      if (this.#registry.get(entry.name) === undefined) this.#registry.put({ ...entry, fd: entry.fd.dup() })
+    }
   }
 
   /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
