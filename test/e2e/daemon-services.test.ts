@@ -135,6 +135,20 @@ describe('a daemon', () => {
     expect(Object.keys(await second.order('all'))).toHaveLength(20)
   })
 
+  it('keeps what the first member brought when that dies as soon as it accepts', async () => {
+    const port = await freePort()
+    const scene = Scene.open({ hosting: 'daemon', routes: 50, listeners: [web(port)], hold: ['memfd'] })
+    await startDaemon(scene)
+    const first = await scene.start({ traps: { 'member serving': 'SIGKILL' } })
+    await first.end()
+    expect(await connects(port)).toBe(true)
+    const second = await scene.serve()
+    expect(second.find('joined')).toMatchObject({ first: false })
+    expect(second.find('listener')).toMatchObject({ adopted: true })
+    expect(second.find('held')).toMatchObject({ ino: first.find('held')!.ino })
+    expect(Object.keys(await second.order('all'))).toHaveLength(50)
+  })
+
   it('closes what a joiner brought that died before its commit, and shows the same status as before', async () => {
     const [port, extra, moved] = [await freePort(), await freePort(), await freePort()]
     const scene = Scene.open({ hosting: 'daemon', listeners: [web(port)], hold: ['memfd'] })
