@@ -1,6 +1,9 @@
 import { InvalidArgumentError, Option } from 'commander'
 import { parseDuration } from './duration.js'
 
+/** Of pino. */
+export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
+
 export function controlOption(): Option {
   return new Option('--control <path>', 'control socket of the service')
     .makeOptionMandatory()

@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
+import { addProxy } from './proxy.js'
+import { addRoutes } from './routes.js'
 import { addServe } from './serve.js'
 import { addStatus } from './status.js'
 import { plain } from './table.js'
@@ -35,12 +37,16 @@ Examples:
   $ fd-broker status --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker serve --control /run/shop/broker.sock
+  $ fd-broker proxy --config edge.yaml
+  $ fd-broker routes list --control /run/edge/upgrade.sock
 
 Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
     )
   addStatus(root)
   addUpgrade(root)
   addServe(root)
+  addProxy(root)
+  addRoutes(root)
   return root
 }
 

@@ -1,9 +1,7 @@
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
-import { controlOption } from './options.js'
+import { controlOption, LEVELS } from './options.js'
 import { plain } from './table.js'
-
-const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
 
 interface ServeFlags {
   control: string

@@ -1,9 +1,17 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { Section } from '../../index.js'
 import { parseRouteKey } from './key.js'
 import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
+
+/** What is followed: the section of the state, or a view of it. */
+export interface RouteSource {
+  /** Appends, and tells of, what was changed in this turn. */
+  readonly size: number
+  keys(): Iterable<string>
+  get(key: string): RouteMessage | undefined
+  onChange(listener: (change: { op: 'put' | 'delete' | 'clear'; key: string }) => void): () => void
+}
 
 export interface FollowOptions<T> {
   /** Turns a target into what the table gives for it. Equal upstream targets are compiled once. */
@@ -19,7 +27,7 @@ export interface FollowOptions<T> {
  * 100,000 changes at once stall nothing. The table is behind the section until {@link caughtUp} resolves.
  */
 export class RouteFollower<T extends NonNullable<unknown>> {
-  readonly #section: Section<RouteMessage>
+  readonly #section: RouteSource
   readonly #table: RouteTable<T>
   readonly #options: FollowOptions<T>
   readonly #compiled = new Map<string, T>()
@@ -31,7 +39,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   #working: Promise<void> | null = null
   #stopped = false
 
-  constructor(section: Section<RouteMessage>, table: RouteTable<T>, options: FollowOptions<T>) {
+  constructor(section: RouteSource, table: RouteTable<T>, options: FollowOptions<T>) {
     this.#section = section
     this.#table = table
     this.#options = options

@@ -1,0 +1,71 @@
+import type { Command } from 'commander'
+import { Option } from 'commander'
+import { FdbError } from '../errors.js'
+import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
+import { LEVELS } from './options.js'
+import { ProxySignals } from './proxy-signals.js'
+
+interface ProxyFlags {
+  config: string
+  check?: true
+  logLevel: string
+}
+
+export function addProxy(program: Command): void {
+  program
+    .command('proxy')
+    .description(
+      'run the reference reverse proxy; starting a second one with the same control is the upgrade',
+    )
+    .requiredOption('--config <file>', 'configuration, YAML or JSON')
+    .option('--check', 'only check the configuration')
+    .addOption(
+      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+    )
+    .addHelpText(
+      'after',
+      `
+Signals: USR2 upgrade (starts the command it was started with), HUP reads the configuration anew, TERM ends it within
+drain.timeout, QUIT when the last connection has ended, INT or a second TERM at once. The access log, if any, is on stdout.
+
+Examples:
+  $ fd-broker proxy --config edge.yaml --check
+  $ fd-broker proxy --config edge.yaml
+  $ kill -HUP 4711`,
+    )
+    .action(proxy)
+}
+
+async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<void> {
+  const { readConfigAside, startProxy } = await import('../proxy/index.js')
+  if (check) {
+    const { listeners, upstreams, routes } = await readConfigAside(file)
+    const counts = `${listeners.length} listeners, ${upstreams.length} upstreams, ${routes.length} routes`
+    process.stdout.write(`${file} is right: ${counts}\n`)
+    return
+  }
+  const { pino } = await import('pino')
+  const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
+  const accessTo = pino.destination({ dest: 1, sync: false })
+  const base = { pid: process.pid }
+  const options: ProxyOptions = {
+    logger,
+    access: pino({ base, timestamp: pino.stdTimeFunctions.isoTime }, accessTo),
+  }
+  const signals = new ProxySignals(logger, () => readConfigAside(file))
+  try {
+    const running: ReverseProxy = await startProxy(await readConfigAside(file), {
+      ...options,
+      signal: signals.starting,
+    })
+    const { generation } = running.member
+    logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
+    signals.attach(running)
+    const why = await running.retired
+    logger.info({ generation, why }, 'the proxy has ended')
+    if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
+  } finally {
+    signals.close()
+    accessTo.flushSync()
+  }
+}

@@ -1,0 +1,60 @@
+import { readFile } from 'node:fs/promises'
+import { text as readAll } from 'node:stream/consumers'
+import { parseDocument } from 'yaml'
+import { FdbError } from '../errors.js'
+
+/**
+ * The routes of a file, unchecked (the proxy checks them): a YAML or JSON list, a map with the list under `routes`, or JSON
+ * lines. `-` is standard input. Rejects with ERR_FDB_ROUTES.
+ */
+export async function readRoutes(file: string): Promise<unknown[]> {
+  const name = file === '-' ? 'standard input' : file
+  let text: string
+  try {
+    text = file === '-' ? await readAll(process.stdin) : await readFile(file, 'utf8')
+  } catch (cause) {
+    throw new FdbError('ERR_FDB_ROUTES', `${name} cannot be read (${(cause as Error).message})`, { cause })
+  }
+  const given = json(text) ?? jsonLines(text) ?? yaml(text, name)
+  const list = isMap(given) && 'routes' in given ? given.routes : given
+  if (Array.isArray(list)) return list
+  throw new FdbError('ERR_FDB_ROUTES', `${name} is no list of routes: give a list, or JSON lines`)
+}
+
+function json(text: string): unknown {
+  if (!/^\s*[[{]/.test(text)) return undefined
+  try {
+    const value: unknown = JSON.parse(text)
+    // A single JSON line.
+    return isMap(value) && !('routes' in value) ? [value] : value
+  } catch {
+    return undefined
+  }
+}
+
+function jsonLines(text: string): unknown[] | undefined {
+  if (!/^\s*\{.*\}[ \t\r]*(\n|$)/.test(text)) return undefined
+  try {
+    return text
+      .split('\n')
+      .filter(line => line.trim() !== '')
+      .map(line => JSON.parse(line) as unknown)
+  } catch {
+    return undefined
+  }
+}
+
+function yaml(text: string, name: string): unknown {
+  const document = parseDocument(text, { version: '1.2' })
+  const [error] = document.errors
+  if (error !== undefined) {
+    const [at] = error.linePos ?? []
+    const where = at === undefined ? name : `${name}:${at.line}:${at.col}`
+    throw new FdbError('ERR_FDB_ROUTES', `${where}: ${error.message.split('\n')[0]}`)
+  }
+  return document.toJS()
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

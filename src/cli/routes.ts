@@ -1,0 +1,181 @@
+import type { Command } from 'commander'
+import { FdbError } from '../errors.js'
+import { OperatorClient } from '../operator/client.js'
+import {
+  type AddReply,
+  type ListedRoute,
+  type ListReply,
+  type RemoveReply,
+  ROUTE_COMMANDS,
+} from '../proxy/routes/commands.js'
+import { controlOption, durationOption } from './options.js'
+import { readRoutes } from './routes-file.js'
+import { addText, listText, removeText } from './routes-text.js'
+
+/** A list of several pages is asked for again when the routes change meanwhile. */
+const LIST_TRIES = 5
+/** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
+const AGAIN_MS = 50
+const AGAIN: ReadonlySet<string> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
+
+interface Flags {
+  control: string
+  json?: true
+  timeout: number
+}
+
+interface PlaceFlags extends Flags {
+  file?: string
+  host?: string
+  path?: string
+}
+
+interface AddFlags extends PlaceFlags {
+  upstream?: string
+  connect?: true
+  replace?: true
+}
+
+export function addRoutes(program: Command): void {
+  const routes = program
+    .command('routes')
+    .description('show and change the routes of a running proxy; they cross its upgrades')
+  common(routes.command('list'))
+    .description('show all routes, of the file and made at run time')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
+    .action(list)
+  placed(common(routes.command('add')))
+    .description('add routes: one, or all of a file or none of them')
+    .option('--upstream <name>', 'the upstream that serves it')
+    .option('--connect', 'CONNECT requests are passed to the upstream too')
+    .option('--replace', 'routes made at run time before may have another target')
+    .addHelpText(
+      'after',
+      `
+A file is a list as under "routes" of the configuration (YAML or JSON), or JSON lines; - is standard input.
+
+Examples:
+  $ fd-broker routes add --control /run/edge/upgrade.sock --host app.example.com --upstream app
+  $ fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace`,
+    )
+    .action(add)
+  placed(common(routes.command('remove')))
+    .description('remove routes that were made at run time: one, or all of a file or none of them')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old',
+    )
+    .action(remove)
+}
+
+function common(command: Command): Command {
+  return command
+    .addOption(controlOption())
+    .option('--json', 'print the answer as JSON')
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
+}
+
+function placed(command: Command): Command {
+  return command
+    .option('--file <file>', 'routes of this file, instead of a single one')
+    .option('--host <host>', 'host of the route')
+    .option('--path <prefix>', 'path of the route; default: /')
+}
+
+async function list(flags: Flags): Promise<void> {
+  const routes = await asked(flags, listAll)
+  process.stdout.write(flags.json ? `${JSON.stringify(routes, null, 2)}\n` : listText(routes))
+}
+
+async function add({ file, host, path, upstream, connect, replace, ...flags }: AddFlags): Promise<void> {
+  const route = { host, path, upstream, connect }
+  const routes = await given(
+    file,
+    route,
+    host !== undefined && upstream !== undefined,
+    '--host and --upstream',
+  )
+  const body = lines([{ replace: replace ?? false }, ...routes])
+  const reply = await asked(flags, async (client, timeoutMs) => {
+    const answer = await client.command(ROUTE_COMMANDS.add, body, { timeoutMs })
+    return JSON.parse(answer.toString()) as AddReply
+  })
+  process.stdout.write(flags.json ? `${JSON.stringify(reply, null, 2)}\n` : addText(reply))
+}
+
+async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void> {
+  const routes = await given(file, { host, path }, host !== undefined, '--host')
+  const places = routes.map(route => {
+    if (typeof route !== 'object' || route === null || Array.isArray(route)) return route
+    // The file with which they were added will do.
+    const { host, path } = route as PlaceFlags
+    return { host, path }
+  })
+  const body = lines([{}, ...places])
+  const reply = await asked(flags, async (client, timeoutMs) => {
+    const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeoutMs })
+    return JSON.parse(answer.toString()) as RemoveReply
+  })
+  process.stdout.write(flags.json ? `${JSON.stringify(reply, null, 2)}\n` : removeText(reply))
+}
+
+async function given(
+  file: string | undefined,
+  route: { host: string | undefined; path: string | undefined },
+  complete: boolean,
+  needed: string,
+): Promise<unknown[]> {
+  if ((file === undefined) === (route.host === undefined) || (file === undefined && !complete)) {
+    throw new FdbError('ERR_FDB_ROUTES', `which routes? Give ${needed}, or --file`)
+  }
+  return file === undefined ? [route] : await readRoutes(file)
+}
+
+function lines(values: readonly unknown[]): string {
+  return values.map(value => `${JSON.stringify(value ?? null)}\n`).join('')
+}
+
+async function listAll(client: OperatorClient, timeoutMs: number): Promise<ListedRoute[]> {
+  for (let tries = LIST_TRIES; ; tries--) {
+    const routes: ListedRoute[] = []
+    let first: string | undefined
+    let from: number | null = 0
+    while (from !== null) {
+      const reply = await client.command(ROUTE_COMMANDS.list, lines([{ from }]), { timeoutMs })
+      const [head, ...page] = reply
+        .toString()
+        .trimEnd()
+        .split('\n')
+        .map(line => JSON.parse(line) as unknown)
+      const { digest, next } = head as ListReply
+      first ??= digest
+      if (digest !== first) break
+      routes.push(...(page as ListedRoute[]))
+      from = next
+    }
+    if (from === null) return routes
+    if (tries > 1) continue
+    throw new FdbError('ERR_FDB_BUSY', 'the routes changed all the time while they were listed: try again', {
+      retryable: true,
+    })
+  }
+}
+
+/** Asks whoever serves; again where it has just been replaced and nothing was done. */
+async function asked<T>(
+  { control, timeout }: Flags,
+  ask: (client: OperatorClient, timeoutMs: number) => Promise<T>,
+): Promise<T> {
+  const until = performance.now() + timeout
+  for (;;) {
+    const left = Math.max(1, Math.round(until - performance.now()))
+    using client = await OperatorClient.connect(control, { timeoutMs: left })
+    try {
+      return await ask(client, left)
+    } catch (error) {
+      const again = FdbError.is(error) && AGAIN.has(error.code) && error.retryable
+      if (!again || performance.now() + AGAIN_MS >= until) throw error
+    }
+    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+  }
+}

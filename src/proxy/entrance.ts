@@ -1,0 +1,172 @@
+import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net'
+import type { ConnectionKeeper, DrainCounts } from '../index.js'
+import { type Origin, Relay, type RelayOptions } from '../relay/index.js'
+import type { ProxyConfig } from './config/config.js'
+import { relayOptions, relaySettings } from './relay-options.js'
+
+/** How long a client that is one too many may take to read so. */
+const TURNED_AWAY_MS = 2_000
+const TURNED_AWAY_MOST = 256
+const TOO_MANY = [
+  'HTTP/1.1 503 Service Unavailable',
+  'Content-Type: text/plain',
+  'Content-Length: 21',
+  'Retry-After: 1',
+  'Connection: close',
+  '',
+  'too-many-connections\n',
+].join('\r\n')
+
+/** What all entrances of a proxy share. */
+export type RelayWiring = Pick<
+  RelayOptions,
+  'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault'
+>
+
+/** The relays of one configuration: clients that may tell who came before them have one of their own. */
+interface Relays {
+  settings: string
+  plain: Relay
+  trusted: Relay | null
+  trust: BlockList
+}
+
+/**
+ * One listener's connections. A configuration that was read anew is for new ones: those that are open go on as they
+ * began.
+ */
+export class Entrance implements ConnectionKeeper {
+  readonly server: Server
+  readonly #origin: Origin
+  readonly #wiring: RelayWiring
+  /** Whether one connection more is too many. */
+  readonly #full: () => boolean
+  #relays: Relays
+  /** Of configurations before, as long as they have connections. */
+  #former: Relay[] = []
+  #turnedAway = 0
+  #draining = false
+  #ending = false
+  #empty: (() => void)[] = []
+
+  constructor(name: string, config: ProxyConfig, wiring: RelayWiring, full: () => boolean) {
+    this.#origin = { listener: name, scheme: 'http' }
+    this.#wiring = wiring
+    this.#full = full
+    this.#relays = this.#make(config)
+    this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
+      this.#accept(socket),
+    )
+  }
+
+  configure(config: ProxyConfig): void {
+    const before = this.#relays
+    if (before.settings === relaySettings(config)) return
+    this.#relays = this.#make(config)
+    this.#former.push(before.plain)
+    if (before.trusted !== null) this.#former.push(before.trusted)
+    this.#emptied()
+  }
+
+  get connections(): number {
+    let sum = 0
+    for (const relay of this.#all()) sum += relay.size
+    return sum
+  }
+
+  announce(): void {
+    this.#draining = true
+    for (const relay of this.#all()) relay.drain()
+    if (this.#ending) for (const relay of this.#all()) relay.closeIdle()
+  }
+
+  resume(): void {
+    this.#draining = false
+    for (const relay of this.#all()) relay.resume()
+  }
+
+  /** The service ends, and nobody takes over: connections without a request need not wait for one. */
+  end(): void {
+    this.#ending = true
+  }
+
+  emptied(): Promise<void> {
+    return new Promise(resolve => {
+      this.#empty.push(resolve)
+      this.#emptied()
+    })
+  }
+
+  cut(): DrainCounts {
+    const before = this.connections
+    let idle = 0
+    for (const relay of this.#all()) {
+      idle += relay.counts().idle
+      relay.close()
+    }
+    return { idle, busy: before - idle }
+  }
+
+  /** Unused connections to servers are closed too. */
+  close(): void {
+    for (const relay of this.#all()) relay.close()
+  }
+
+  *#all(): Generator<Relay> {
+    yield this.#relays.plain
+    if (this.#relays.trusted !== null) yield this.#relays.trusted
+    yield* this.#former
+  }
+
+  #make(config: ProxyConfig): Relays {
+    const trust = new BlockList()
+    for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
+    const relay = (trusted: boolean) =>
+      new Relay({ ...this.#wiring, ...relayOptions(config, trusted), onEmpty: () => this.#emptied() })
+    const trusted = config.forwarded.trust.length > 0 ? relay(true) : null
+    return { settings: relaySettings(config), plain: relay(false), trusted, trust }
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#full()) {
+      this.#turnAway(socket)
+      return
+    }
+    const { plain, trusted, trust } = this.#relays
+    const relay = trusted !== null && isTrusted(trust, socket) ? trusted : plain
+    relay.accept(socket, this.#origin)
+  }
+
+  #turnAway(socket: Socket): void {
+    socket.on('error', () => {})
+    if (this.#turnedAway >= TURNED_AWAY_MOST) {
+      socket.destroy()
+      return
+    }
+    this.#turnedAway++
+    const timer = setTimeout(() => socket.destroy(), TURNED_AWAY_MS)
+    socket.on('close', () => {
+      clearTimeout(timer)
+      this.#turnedAway--
+    })
+    // What it still sends is read, so that closing does not reset the answer.
+    socket.end(TOO_MANY)
+    socket.resume()
+  }
+
+  /** A relay has lost its last connection, or somebody has come to wait for that. */
+  #emptied(): void {
+    this.#former = this.#former.filter(relay => {
+      if (relay.size > 0) return true
+      relay.close()
+      return false
+    })
+    if (!this.#draining || this.connections > 0) return
+    for (const resolve of this.#empty.splice(0)) resolve()
+  }
+}
+
+function isTrusted(trust: BlockList, { remoteAddress }: Socket): boolean {
+  if (remoteAddress === undefined) return false
+  return trust.check(remoteAddress, isIPv6(remoteAddress) ? 'ipv6' : 'ipv4')
+}

@@ -1,0 +1,134 @@
+/** What `fd-broker routes` asks a running proxy for. Lists travel as JSON lines: read and written in slices. */
+import { FdbError, type Member } from '../../index.js'
+import { inTurns } from '../turns.js'
+import type { ListedRoute } from './list.js'
+import type { LiveRoutes } from './live-routes.js'
+
+export type { ListedRoute } from './list.js'
+
+export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
+
+/** Of what a reply names one by one. */
+const NAMED = 100
+const STEP = 32
+/** A page of a list is full when it has so many bytes. */
+const PAGE_BYTES = 4 * 1024 * 1024
+
+/** First line of `routes.add`; the routes follow, one a line. Of `routes.remove`: nothing. */
+export interface AddRequest {
+  replace?: boolean
+}
+
+export interface AddReply {
+  added: number
+  replaced: number
+  unchanged: number
+  /** The first of the routes of the file that are out of force now. */
+  shadows: string[]
+  shadowed: number
+}
+
+export interface RemoveReply {
+  removed: number
+  /** The first of the routes of the file that are in force again. */
+  uncovers: string[]
+  uncovered: number
+}
+
+export interface ListRequest {
+  /** Entries to pass over: `next` of the page before. */
+  from?: number
+}
+
+/** First line of the reply; the routes follow, one a line. */
+export interface ListReply {
+  total: number
+  /** All pages with the same digest are of the same routes. */
+  digest: string
+  /** Where the next page begins; null: this is the last. */
+  next: number | null
+}
+
+export function serveRouteCommands(
+  member: Member,
+  routes: LiveRoutes,
+  upstreams: () => ReadonlySet<string>,
+): void {
+  member
+    .command(ROUTE_COMMANDS.add, async body => {
+      const [options, ...given] = await inTurns(readLines(body))
+      const { replace = false } = isMap(options) ? (options as AddRequest) : {}
+      const result = await routes.add(given, { upstreams: upstreams(), replace: replace === true })
+      const { added, replaced, unchanged, shadows } = result
+      const reply: AddReply = {
+        added,
+        replaced,
+        unchanged,
+        shadows: shadows.slice(0, NAMED),
+        shadowed: shadows.length,
+      }
+      return JSON.stringify(reply)
+    })
+    .command(ROUTE_COMMANDS.remove, async body => {
+      const [, ...given] = await inTurns(readLines(body))
+      const { removed, uncovers } = await routes.remove(given)
+      const reply: RemoveReply = { removed, uncovers: uncovers.slice(0, NAMED), uncovered: uncovers.length }
+      return JSON.stringify(reply)
+    })
+    .command(ROUTE_COMMANDS.list, async body => {
+      const [request] = await inTurns(readLines(body))
+      const { from = 0 } = isMap(request) ? (request as ListRequest) : {}
+      return await inTurns(page(routes, Number(from)))
+    })
+}
+
+function* readLines(body: Buffer): Generator<void, unknown[]> {
+  const values: unknown[] = []
+  for (let start = 0; start < body.length; ) {
+    const newline = body.indexOf(0x0a, start)
+    const end = newline < 0 ? body.length : newline
+    if (end > start) values.push(parse(body.toString('utf8', start, end), values.length))
+    start = end + 1
+    if (values.length % STEP === 0) yield
+  }
+  return values
+}
+
+function parse(line: string, index: number): unknown {
+  try {
+    return JSON.parse(line)
+  } catch (error) {
+    throw new FdbError(
+      'ERR_FDB_ROUTES',
+      `line ${index + 1} of the request is no JSON: ${line.slice(0, 80)}`,
+      {
+        cause: error,
+      },
+    )
+  }
+}
+
+function* page(routes: LiveRoutes, from: number): Generator<void, Buffer> {
+  const { digest, size: total } = routes
+  const lines: Buffer[] = []
+  let bytes = 0
+  let index = 0
+  let next: number | null = null
+  for (const route of routes.list()) {
+    if (index++ < from) continue
+    if (bytes >= PAGE_BYTES) {
+      next = index - 1
+      break
+    }
+    const line = Buffer.from(`${JSON.stringify(route satisfies ListedRoute)}\n`)
+    lines.push(line)
+    bytes += line.length
+    if (index % STEP === 0) yield
+  }
+  const head: ListReply = { total, digest, next }
+  return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), ...lines])
+}
+
+function isMap(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}

@@ -1,0 +1,156 @@
+import type { Logger, Section } from '../../index.js'
+import { inTurns } from '../turns.js'
+import type { Action } from './action.js'
+import { RouteFollower } from './follow.js'
+import { type ListedRoute, listRoutes } from './list.js'
+import { changesOf, type NewFile, type Reconciled, reconcile } from './reconcile.js'
+import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
+import type { RouteChange, RouteMessage, RouteStamp } from './section.js'
+import { RouteTable } from './table.js'
+import type { RouteTarget } from './target.js'
+import { RouteView } from './view.js'
+
+/** Changes of the file that are written in one record. */
+const BULK = 20_000
+/** Names that one line of the log shows. */
+const NAMED = 20
+
+export interface LiveRoutesOptions {
+  section: Section<RouteMessage>
+  generation: number
+  /** Whether this process is the one whose file is in the state. */
+  serves: () => boolean
+  compile: (target: RouteTarget) => Action
+  logger: Logger
+}
+
+/**
+ * The routes of a running proxy: what the state says, in a table for lookups; and every change of it, one after the other,
+ * so that what one was checked against is still true when it is written.
+ */
+export class LiveRoutes {
+  readonly table = new RouteTable<Action>()
+  readonly #section: Section<RouteMessage>
+  readonly #view: RouteView
+  readonly #follower: RouteFollower<Action>
+  readonly #generation: number
+  readonly #logger: Logger
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(options: LiveRoutesOptions) {
+    const { section, generation, serves, compile, logger } = options
+    this.#section = section
+    this.#generation = generation
+    this.#logger = logger
+    this.#view = new RouteView(section, serves)
+    this.#follower = new RouteFollower(this.#view, this.table, {
+      compile,
+      onUnreadable: (key, error) =>
+        logger.warn({ err: error, key }, 'a route cannot be read and is not served'),
+    })
+  }
+
+  /** Before this process may write: requests will find the routes of the file. */
+  prepare(file: NewFile): Promise<void> {
+    return this.#inOrder(async () => {
+      this.#view.plan(await inTurns(reconcile(this.#section, file, this.#stamp)))
+      this.#follower.refresh()
+      await this.#follower.caughtUp()
+    })
+  }
+
+  /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
+  apply(file: NewFile): Promise<Reconciled> {
+    return this.#inOrder(async () => {
+      const changes = await inTurns(reconcile(this.#section, file, this.#stamp))
+      for (const part of parts(changesOf(changes))) await this.#section.bulk(part)
+      this.#view.plan(null)
+      await this.#follower.caughtUp()
+      this.#report(changes)
+      return changes
+    })
+  }
+
+  /** What routes lead to has changed, or whose they are: everything is compiled again. */
+  async refresh(): Promise<void> {
+    this.#follower.refresh()
+    await this.#follower.caughtUp()
+  }
+
+  /** All or none. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. Requests find them when it resolves. */
+  add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
+    return this.#inOrder(async () => {
+      const addition = await inTurns(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
+      await this.#change(addition.changes)
+      return addition
+    })
+  }
+
+  remove(given: unknown): Promise<RouteRemoval> {
+    return this.#inOrder(async () => {
+      const removal = await inTurns(removeRoutes(this.#section, given))
+      await this.#change(removal.changes)
+      return removal
+    })
+  }
+
+  list(): Generator<ListedRoute> {
+    return listRoutes(this.#section)
+  }
+
+  /** Changes with every change of the routes. */
+  get digest(): string {
+    return this.#section.digest
+  }
+
+  get size(): number {
+    return this.#section.size
+  }
+
+  stop(): void {
+    this.#follower.stop()
+  }
+
+  async #change(changes: readonly RouteChange[]): Promise<void> {
+    await this.#section.bulk(changes)
+    await this.#follower.caughtUp()
+  }
+
+  get #stamp(): RouteStamp {
+    return { generation: this.#generation, now: Date.now() }
+  }
+
+  #report({ puts, deletes, unchanged, conflicts, dangling }: Reconciled): void {
+    const facts = { changed: puts.length, removed: deletes.length, unchanged }
+    this.#logger.info(facts, 'the routes of the file are in force')
+    if (conflicts.length > 0) {
+      this.#logger.warn(
+        { routes: conflicts.slice(0, NAMED), count: conflicts.length },
+        'routes of the file are out of force: there are ones made at run time (fd-broker routes remove)',
+      )
+    }
+    if (dangling.length > 0) {
+      this.#logger.warn(
+        { routes: dangling.slice(0, NAMED), count: dangling.length },
+        'routes made at run time lead to upstreams that the file does not have, and are answered with 503',
+      )
+    }
+  }
+
+  #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work)
+    this.#last = result.catch(() => {})
+    return result
+  }
+}
+
+function* parts(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
+  let part: RouteChange[] = []
+  for (const change of changes) {
+    part.push(change)
+    if (part.length < BULK) continue
+    yield part
+    part = []
+  }
+  if (part.length > 0) yield part
+}

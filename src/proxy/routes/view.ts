@@ -1,0 +1,57 @@
+import type { RouteSource } from './follow.js'
+import { originOf } from './key.js'
+import type { Reconciled } from './reconcile.js'
+import type { RouteMessage } from './section.js'
+
+type Listener = Parameters<RouteSource['onChange']>[0]
+
+/**
+ * The routes as this process serves them, which is not always what the state says.
+ *
+ * Before a successor may write, the routes of its file are planned: they count here already, so that the first request
+ * it accepts finds them. And while another process serves, the state has the routes of *its* file: they do not count for
+ * the connections that are left here, whose upstreams may have other names; routes made at run time do.
+ */
+export class RouteView implements RouteSource {
+  readonly #section: RouteSource
+  readonly #own: () => boolean
+  #planned: Map<string, RouteMessage | null> | null = null
+
+  /** `own`: whether the routes of the file in the state are this process's. */
+  constructor(section: RouteSource, own: () => boolean) {
+    this.#section = section
+    this.#own = own
+  }
+
+  /** These changes count from now on, as if they had been made. Null: what the state says. */
+  plan(changes: Reconciled | null): void {
+    if (changes === null) {
+      this.#planned = null
+      return
+    }
+    this.#planned = new Map(changes.puts.map(({ key, value }) => [key, value]))
+    for (const key of changes.deletes) this.#planned.set(key, null)
+  }
+
+  get size(): number {
+    return this.#section.size
+  }
+
+  *keys(): Generator<string> {
+    const planned = this.#planned
+    for (const key of this.#section.keys()) if (!planned?.has(key)) yield key
+    for (const [key, value] of planned ?? []) if (value !== null) yield key
+  }
+
+  get(key: string): RouteMessage | undefined {
+    const planned = this.#planned?.get(key)
+    if (planned !== undefined) return planned ?? undefined
+    return this.#section.get(key)
+  }
+
+  onChange(listener: Listener): () => void {
+    return this.#section.onChange(change => {
+      if (this.#own() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
+    })
+  }
+}

@@ -1,0 +1,276 @@
+import {
+  FdbError,
+  join,
+  type Listener,
+  type Logger,
+  type Member,
+  type RetiredReason,
+  type Upgraded,
+} from '../index.js'
+import type { ExchangeReport } from '../relay/index.js'
+import { accessLine } from './access-log.js'
+import type { ListenerConfig, ProxyConfig } from './config/config.js'
+import { Entrance, type RelayWiring } from './entrance.js'
+import { compileTarget } from './routes/action.js'
+import { serveRouteCommands } from './routes/commands.js'
+import { LiveRoutes } from './routes/live-routes.js'
+import type { NewFile } from './routes/reconcile.js'
+import { ROUTES, routesSection } from './routes/section.js'
+import { routerOf } from './routing.js'
+import { Upstreams } from './upstreams/upstreams.js'
+
+export interface ProxyOptions {
+  /** pino-compatible. */
+  logger: Logger
+  /** Gets a line for each request where the configuration says `accessLog: true`. */
+  access: Pick<Logger, 'info'>
+  /** Aborts the start. */
+  signal?: AbortSignal
+}
+
+/** The phases in which the routes of the file in the state are those of this process's file. */
+const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'frozen'])
+
+/**
+ * A running reverse proxy. Starting a second one with the same `control` is the upgrade: it serves when
+ * {@link startProxy} resolves, and this one drains patiently.
+ */
+export class ReverseProxy {
+  readonly member: Member
+  readonly #logger: Logger
+  readonly #access: Pick<Logger, 'info'>
+  readonly #entrances = new Map<string, Entrance>()
+  /** Whose listener is closed, with connections that have not ended. */
+  readonly #closed = new Set<Entrance>()
+  readonly #listeners = new Map<string, Listener>()
+  readonly #upstreams: Upstreams
+  readonly #routes: LiveRoutes
+  readonly #wiring: RelayWiring
+  #config: ProxyConfig
+  #reloading: Promise<unknown> = Promise.resolve()
+
+  private constructor(member: Member, config: ProxyConfig, options: ProxyOptions) {
+    const { logger, access } = options
+    this.member = member
+    this.#config = config
+    this.#logger = logger
+    this.#access = access
+    this.#upstreams = new Upstreams((upstream, server) =>
+      logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
+    )
+    this.#upstreams.configure(config.upstreams)
+    this.#routes = new LiveRoutes({
+      section: member.section(ROUTES, routesSection),
+      generation: member.generation,
+      serves: () => OWN_FILE.has(member.phase),
+      compile: target => compileTarget(target, this.#upstreams),
+      logger,
+    })
+    this.#wiring = {
+      route: routerOf(this.#routes.table, () => this.#config),
+      routeByName: name => this.#upstreams.find(name)?.sendOn,
+      destinationByKey: key => this.#upstreams.destination(key),
+      onExchange: report => this.#onExchange(report),
+      onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
+    }
+    serveRouteCommands(member, this.#routes, () => this.#upstreams.names)
+    member.on('reinstated', () => void this.#reinstated())
+    void member.retired.then(() => this.#release())
+  }
+
+  /** See {@link startProxy}. */
+  static async start(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
+    const { timeout, ...times } = config.upgrade
+    const member = await join({
+      service: config.service,
+      control: config.control,
+      upgrade: times,
+      drain: config.drain,
+      logger: options.logger,
+      ...(options.signal && { signal: options.signal }),
+    })
+    try {
+      const proxy = new ReverseProxy(member, config, options)
+      for (const listener of config.listeners) await proxy.#open(listener, config)
+      await proxy.#routes.prepare(fileOf(config))
+      await member.ready({ timeout })
+      await proxy.#writeFile()
+      return proxy
+    } catch (error) {
+      await member.close({ timeout: 0 })
+      throw error
+    }
+  }
+
+  get config(): ProxyConfig {
+    return this.#config
+  }
+
+  /** Where it listens, by name. */
+  get addresses(): Record<string, string> {
+    return Object.fromEntries([...this.#listeners].map(([name, { address }]) => [name, address.url]))
+  }
+
+  /** Open client connections. */
+  get connections(): number {
+    let sum = 0
+    for (const entrance of this.#allEntrances()) sum += entrance.connections
+    return sum
+  }
+
+  /** Resolves when it does not serve any more and its last connection has ended. */
+  get retired(): Promise<RetiredReason> {
+    return this.member.retired
+  }
+
+  /** Starts its own successor; resolves when that one serves. */
+  upgrade(): Promise<Upgraded> {
+    return this.member.upgrade({ timeout: this.#config.upgrade.timeout })
+  }
+
+  /**
+   * Takes another configuration over without closing a connection. Timeouts, limits and headers are for new
+   * connections; `drain` and `upgrade` for the next process. Rejects with ERR_FDB_RELOAD (what cannot change), or
+   * because an address is in use or another process serves by now: then it serves on as before.
+   */
+  reload(config: ProxyConfig): Promise<void> {
+    const reloaded = this.#reloading.then(() => this.#reload(config))
+    this.#reloading = reloaded.catch(() => {})
+    return reloaded
+  }
+
+  /**
+   * Leaves; with nobody to take over the service ends, and connections without a request are closed at once. The others
+   * have `timeout` milliseconds (default: `drain.timeout`) to end.
+   */
+  async close(options: { timeout?: number } = {}): Promise<void> {
+    const { role, phase } = this.member.status()
+    if (role === 'serving' && phase === 'idle') this.#endIdle()
+    await this.member.close({ timeout: options.timeout ?? this.#config.drain.timeout })
+  }
+
+  /** Closes every connection now. */
+  cut(): void {
+    for (const entrance of this.#allEntrances()) entrance.cut()
+  }
+
+  *#allEntrances(): Generator<Entrance> {
+    yield* this.#entrances.values()
+    yield* this.#closed
+  }
+
+  #endIdle(): void {
+    for (const entrance of this.#allEntrances()) entrance.end()
+  }
+
+  async #open({ name, spec }: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
+    const listener = anew ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
+    // The same address with other options.
+    if (listener === this.#listeners.get(name)) return
+    const before = this.#entrances.get(name)
+    if (before !== undefined) this.#letGo(before)
+    const full = () => this.connections >= (this.#config.limits.connections ?? Number.POSITIVE_INFINITY)
+    const entrance = new Entrance(name, config, this.#wiring, full)
+    listener.serve(entrance.server, entrance)
+    this.#entrances.set(name, entrance)
+    this.#listeners.set(name, listener)
+  }
+
+  #shut(name: string): void {
+    const entrance = this.#entrances.get(name)
+    if (entrance === undefined) return
+    this.#entrances.delete(name)
+    this.#listeners.delete(name)
+    this.member.unlisten(name)
+    this.#letGo(entrance)
+  }
+
+  /** Its listener is closed; its connections end in their own time. */
+  #letGo(entrance: Entrance): void {
+    this.#closed.add(entrance)
+    void entrance.emptied().then(() => {
+      this.#closed.delete(entrance)
+      entrance.close()
+    })
+  }
+
+  async #reload(config: ProxyConfig): Promise<void> {
+    const before = this.#config
+    for (const key of ['service', 'control'] as const) {
+      if (config[key] === before[key]) continue
+      throw new FdbError(
+        'ERR_FDB_RELOAD',
+        `"${key}" cannot change from ${before[key]} to ${config[key]} by a reload: stop this proxy, and start one with the new configuration`,
+      )
+    }
+    await this.#relisten(before, config)
+    this.#config = config
+    this.#upstreams.configure(config.upstreams)
+    for (const entrance of this.#entrances.values()) entrance.configure(config)
+    await this.#routes.apply(fileOf(config))
+    this.#upstreams.prune()
+    const later = (['drain', 'upgrade'] as const).filter(
+      key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
+    )
+    if (later.length > 0) this.#logger.info({ keys: later }, 'these keys count from the next process on')
+  }
+
+  /** Opens first: when an address cannot be had everything is as before. */
+  async #relisten(before: ProxyConfig, config: ProxyConfig): Promise<void> {
+    const present = new Map(before.listeners.map(each => [each.name, each]))
+    const opened: ListenerConfig[] = []
+    try {
+      for (const listener of config.listeners) {
+        const old = present.get(listener.name)
+        if (old !== undefined && JSON.stringify(old.spec) === JSON.stringify(listener.spec)) continue
+        await this.#open(listener, config, true)
+        opened.push(listener)
+      }
+    } catch (error) {
+      for (const { name } of opened) {
+        const old = present.get(name)
+        if (old === undefined) this.#shut(name)
+        else await this.#open(old, before, true)
+      }
+      throw error
+    }
+    const wanted = new Set(config.listeners.map(each => each.name))
+    for (const name of present.keys()) if (!wanted.has(name)) this.#shut(name)
+  }
+
+  async #reinstated(): Promise<void> {
+    await this.#routes.refresh()
+    await this.#writeFile()
+  }
+
+  /** What is served does not depend on it: what fails here is repaired by the next reload, or by who serves then. */
+  async #writeFile(): Promise<void> {
+    try {
+      await this.#routes.apply(fileOf(this.#config))
+    } catch (error) {
+      this.#logger.warn({ err: error }, 'the routes of the file could not be written to the state')
+    }
+  }
+
+  #onExchange(report: ExchangeReport): void {
+    this.#upstreams.note(report)
+    if (this.#config.accessLog) accessLine(this.#access, report)
+  }
+
+  #release(): void {
+    this.#routes.stop()
+    for (const entrance of this.#allEntrances()) entrance.close()
+  }
+}
+
+function fileOf(config: ProxyConfig): NewFile {
+  return { routes: config.routes, upstreams: new Set(config.upstreams.map(({ name }) => name)) }
+}
+
+/**
+ * Starts a proxy, or the next version of the one that runs with this `control`: resolves when it serves. Rejects with
+ * what `join()`, `listen()` and `ready()` reject with; whoever served before serves on then.
+ */
+export function startProxy(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
+  return ReverseProxy.start(config, options)
+}

@@ -1,0 +1,89 @@
+import type { Destination, ExchangeOptions, SendOn } from '../../relay/index.js'
+import type { UpstreamConfig } from '../config/config.js'
+import type { UpstreamAddress } from './address.js'
+import { Balancer } from './balance.js'
+
+/** Who is told about servers. */
+export interface ServerWatch {
+  /** It failed once. */
+  failed(server: string): void
+  /** It is passed over from now on. */
+  down(upstream: string, server: string): void
+}
+
+/**
+ * One group of servers, under its name for as long as the process lives: routes refer to it, also while no configuration
+ * has it.
+ */
+export class Upstream {
+  readonly name: string
+  /** What routes to it say. */
+  readonly sendOn: SendOn
+  #destinations = new Map<string, Destination>()
+  #balancer: Balancer | null = null
+  #retry = 0
+  readonly #watch: ServerWatch
+
+  constructor(name: string, watch: ServerWatch) {
+    this.name = name
+    this.#watch = watch
+    this.sendOn = { kind: 'upstream', name, pick: tried => this.#pick(tried) }
+  }
+
+  get configured(): boolean {
+    return this.#balancer !== null
+  }
+
+  /** Servers that stay keep their health. Null: the configuration does not have it any more. */
+  configure(config: UpstreamConfig | null): void {
+    if (config === null) {
+      this.#balancer = null
+      this.#destinations = new Map()
+      return
+    }
+    const { servers, health, retry, timeouts } = config
+    const addresses = servers.map(server => server.text)
+    if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
+    else this.#balancer.configure(addresses, health)
+    this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server)]))
+    this.#retry = retry
+    const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
+    this.sendOn.options = options
+  }
+
+  destination(key: string): Destination | undefined {
+    return this.#destinations.get(key)
+  }
+
+  /** It answered. */
+  succeeded(key: string): void {
+    this.#balancer?.succeeded(key)
+  }
+
+  failed(key: string): void {
+    if (this.#balancer === null) return
+    this.#watch.failed(key)
+    if (this.#balancer.failed(key, performance.now())) this.#watch.down(this.name, key)
+  }
+
+  #pick(tried: readonly Destination[]): Destination | null {
+    const balancer = this.#balancer
+    if (balancer === null || tried.length > this.#retry) return null
+    const before = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
+    const key = balancer.pick(performance.now(), before)
+    return key === undefined ? null : (this.#destinations.get(key) ?? null)
+  }
+
+  #destination(server: UpstreamAddress): Destination {
+    const { text: key } = server
+    const tcp = server.kind === 'tcp'
+    return {
+      key,
+      address: tcp
+        ? { kind: 'tcp', host: server.host, port: server.port }
+        : { kind: 'unix', path: server.path },
+      authority: tcp ? key.slice('http://'.length) : 'localhost',
+      failed: () => this.failed(key),
+    }
+  }
+}

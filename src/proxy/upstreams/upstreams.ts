@@ -1,0 +1,69 @@
+import type { Destination, ExchangeReport } from '../../relay/index.js'
+import type { UpstreamConfig } from '../config/config.js'
+import { type ServerWatch, Upstream } from './upstream.js'
+
+/** A server that took the request and did not answer it, or not to the end. (Connections that fail are told at once.) */
+const BROKEN_OFF: ReadonlySet<string | undefined> = new Set(['upstream-closed', 'response-timeout'])
+
+/** All groups of servers that routes name. */
+export class Upstreams {
+  readonly #upstreams = new Map<string, Upstream>()
+  readonly #watch: ServerWatch
+  #names: ReadonlySet<string> = new Set()
+  /** Servers that failed since they last answered. */
+  readonly #troubled = new Set<string>()
+
+  /** `down` is told which server of which group is passed over from now on. */
+  constructor(down: ServerWatch['down']) {
+    this.#watch = { down, failed: server => this.#troubled.add(server) }
+  }
+
+  /** Names in the configuration. */
+  get names(): ReadonlySet<string> {
+    return this.#names
+  }
+
+  /** Adds and changes. What the configuration has no more stays until {@link prune}: routes may still lead there. */
+  configure(configs: readonly UpstreamConfig[]): void {
+    this.#names = new Set(configs.map(({ name }) => name))
+    for (const config of configs) this.named(config.name).configure(config)
+  }
+
+  prune(): void {
+    for (const [name, upstream] of this.#upstreams) if (!this.#names.has(name)) upstream.configure(null)
+  }
+
+  /** The same object always; one that no configuration has is not `configured`. */
+  named(name: string): Upstream {
+    let upstream = this.#upstreams.get(name)
+    if (upstream === undefined) {
+      upstream = new Upstream(name, this.#watch)
+      this.#upstreams.set(name, upstream)
+    }
+    return upstream
+  }
+
+  find(name: string): Upstream | undefined {
+    const upstream = this.#upstreams.get(name)
+    return upstream?.configured ? upstream : undefined
+  }
+
+  destination(key: string): Destination | undefined {
+    for (const upstream of this.#upstreams.values()) {
+      const found = upstream.destination(key)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  /** What the end of an exchange says about the health of its server. */
+  note({ destination, reason, status }: ExchangeReport): void {
+    if (destination === undefined) return
+    if (BROKEN_OFF.has(reason)) {
+      for (const upstream of this.#upstreams.values()) upstream.failed(destination)
+    } else if (this.#troubled.size > 0 && status !== 0 && reason === undefined) {
+      if (!this.#troubled.delete(destination)) return
+      for (const upstream of this.#upstreams.values()) upstream.succeeded(destination)
+    }
+  }
+}
