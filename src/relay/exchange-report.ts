@@ -1,3 +1,6 @@
+import type { Exchange } from './exchange.js'
+import type { ExchangeSide } from './exchange-side.js'
+
 /** What an access log wants to know about one request. */
 export interface ExchangeReport {
   listener: string
@@ -19,4 +22,20 @@ export interface ExchangeReport {
   bytesSent: number
   /** From the request's last head byte to the answer's last byte. */
   milliseconds: number
+}
+
+export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): ExchangeReport {
+  return {
+    listener: origin.listener,
+    client: client.remoteAddress,
+    method: exchange.method,
+    target: exchange.target,
+    host: exchange.host,
+    status: exchange.status,
+    reason: exchange.reason,
+    destination: exchange.destination?.key,
+    attempts: exchange.attempts,
+    bytesSent: exchange.bytesSent,
+    milliseconds: performance.now() - exchange.startedAt,
+  }
 }

@@ -1,10 +1,8 @@
 import {
   type Framing,
   type RequestHead,
-  type RequestRewriteOptions,
   type ResponseHead,
   type ResponseReader,
-  rewriteRequest,
   rewriteResponse,
 } from '../http1/index.js'
 import { answerText, errorAnswer } from './answer.js'
@@ -13,11 +11,12 @@ import { concat, copied, joined } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, Respond, SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
-import type { ExchangeReport } from './exchange-report.js'
+import { reportOf } from './exchange-report.js'
 import type { ExchangeSide } from './exchange-side.js'
 import { refusalOf } from './refusal.js'
 import type { RelayContext } from './relay-context.js'
 import { type BodyCoding, bodyEnd, passBody, planResponse, type ResponsePlan } from './response-plan.js'
+import { upstreamRequest } from './upstream-request.js'
 
 /** Methods that may be repeated without asking (RFC 9110, 9.2.2). */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
@@ -197,15 +196,7 @@ export class Exchange implements StreamOwner {
       this.fail(503, 'no-server')
       return
     }
-    const { options } = route
-    const rewrite: RequestRewriteOptions = {
-      edits: options?.requestEdits ?? this.#relay.requestEdits,
-      extra: this.#relay.forwarder.lines(head, this.#side.client.remoteAddress, this.#side.origin),
-    }
-    if (this.upgrade) rewrite.connection = 'upgrade'
-    if (options?.host !== undefined) rewrite.host = options.host
-    else if (head.authority === undefined) rewrite.host = this.destination.authority
-    const text = rewriteRequest(head, rewrite)
+    const text = upstreamRequest(head, this.#relay, this.#side, route.options, this.destination)
     if (at === end && this.requestBody === null && !this.upgrade && IDEMPOTENT.has(head.method))
       this.resend = text
     this.#dispatch(joined(text, chunk, at, end), false)
@@ -506,7 +497,7 @@ export class Exchange implements StreamOwner {
   #report(): void {
     const { onExchange } = this.#relay
     if (onExchange === undefined) return
-    this.#tell(() => onExchange(this.#facts()))
+    this.#tell(() => onExchange(reportOf(this, this.#side)))
   }
 
   /** A callback must not break the exchange, or the process. */
@@ -515,22 +506,6 @@ export class Exchange implements StreamOwner {
       call()
     } catch (error) {
       this.#relay.onFault?.(error)
-    }
-  }
-
-  #facts(): ExchangeReport {
-    return {
-      listener: this.#side.origin.listener,
-      client: this.#side.client.remoteAddress,
-      method: this.method,
-      target: this.target,
-      host: this.host,
-      status: this.status,
-      reason: this.reason,
-      destination: this.destination?.key,
-      attempts: this.attempts,
-      bytesSent: this.bytesSent,
-      milliseconds: performance.now() - this.startedAt,
     }
   }
 }

@@ -19,13 +19,23 @@ function handleOf(socket: net.Socket): SocketHandle | null {
   return (socket as unknown as Insides)._handle
 }
 
+function isPlain(socket: net.Socket): boolean {
+  return Object.getPrototypeOf(socket) === net.Socket.prototype
+}
+
+/** Closes so that the peer sees an error, where the transport can do that: TCP in the clear. */
+export function reset(socket: net.Socket): void {
+  if (isPlain(socket) && socket.remotePort !== undefined) socket.resetAndDestroy()
+  else socket.destroy()
+}
+
 /**
  * Takes the connection out of a socket that a `net.Server` has accepted and nobody has read from, and puts it into one
  * made with `options`. Null where there is no such handle (TLS, or a later Node): then use the socket as it is.
  */
 export function remade(socket: net.Socket, options: Record<string, unknown>): net.Socket | null {
   const handle = handleOf(socket)
-  if (handle === null || Object.getPrototypeOf(socket) !== net.Socket.prototype) return null
+  if (handle === null || !isPlain(socket)) return null
   if (typeof handle.readStop !== 'function' || !('useUserBuffer' in handle)) return null
   handle.reading = false
   handle.readStop()

@@ -1,7 +1,7 @@
 import type net from 'node:net'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
-import { readBuffered, stopReading, unwrittenBytes } from './socket-handle.js'
+import { readBuffered, reset, stopReading, unwrittenBytes } from './socket-handle.js'
 
 const STREAM = Symbol('stream')
 
@@ -114,8 +114,7 @@ export class SocketStream implements ByteStream {
 
   reset(): void {
     this.#leave()
-    if (this.#socket.remotePort === undefined) this.#socket.destroy()
-    else this.#socket.resetAndDestroy()
+    reset(this.#socket)
   }
 
   takeUnsent(): Bytes[] {

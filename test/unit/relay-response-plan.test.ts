@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest'
+import { ResponseReader } from '../../src/http1/index.js'
+import { type AskedBy, planResponse, type ResponsePlan } from '../../src/relay/response-plan.js'
+
+const GET: AskedBy = { method: 'GET', upgrade: false, http10: false, close: false }
+
+function plan(text: string, asked: Partial<AskedBy> = {}): ResponsePlan {
+  return planResponse(new ResponseReader().read(Buffer.from(text, 'latin1'))!, { ...GET, ...asked })
+}
+
+const facts = ({ body, coding, close, reusable }: ResponsePlan): unknown[] => [
+  body?.kind ?? null,
+  coding,
+  close,
+  reusable,
+]
+
+const LENGTH = 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n'
+const CHUNKED = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+const UNTIL = 'HTTP/1.1 200 OK\r\n\r\n'
+
+describe('the plan for a response', () => {
+  it.each([
+    ['by length', LENGTH, {}, ['length', 'as-is', false, true]],
+    ['in chunks', CHUNKED, {}, ['chunked', 'as-is', false, true]],
+    ['until close', UNTIL, {}, ['until-close', 'chunks', false, false]],
+    [
+      'of a server that closes',
+      LENGTH.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'),
+      {},
+      ['length', 'as-is', false, false],
+    ],
+    ['of an HTTP/1.0 server', LENGTH.replace('/1.1', '/1.0'), {}, ['length', 'as-is', false, false]],
+    ['to HEAD', LENGTH, { method: 'HEAD' }, [null, 'as-is', false, true]],
+    ['to HEAD, until close', UNTIL, { method: 'HEAD' }, [null, 'as-is', false, true]],
+    ['304', 'HTTP/1.1 304 N\r\nContent-Length: 3\r\n\r\n', {}, [null, 'as-is', false, true]],
+    ['by length to HTTP/1.0', LENGTH, { http10: true }, ['length', 'as-is', false, true]],
+    ['in chunks to HTTP/1.0', CHUNKED, { http10: true }, ['chunked', 'content', true, true]],
+    ['until close to HTTP/1.0', UNTIL, { http10: true }, ['until-close', 'content', true, false]],
+    ['empty', LENGTH.replace('3', '0'), {}, [null, 'as-is', false, true]],
+    ['to a client that closes', LENGTH, { close: true }, ['length', 'as-is', true, true]],
+    ['2xx to CONNECT', LENGTH, { method: 'CONNECT', close: true }, ['tunnel', 'as-is', true, false]],
+  ] as const)('%s', (_name, text, asked, wanted) => {
+    expect(facts(plan(text, asked))).toEqual(wanted)
+  })
+
+  it('never lets an HTTP/1.0 client see a transfer coding', () => {
+    for (const method of ['GET', 'HEAD']) {
+      expect(plan(CHUNKED, { http10: true, method }).text).not.toMatch(/transfer-encoding/i)
+    }
+  })
+
+  it('announces what becomes of the connection', () => {
+    expect(plan(LENGTH).text).toBe(LENGTH)
+    expect(plan(LENGTH, { close: true }).text).toMatch(/\r\nConnection: close\r\n\r\n$/)
+    expect(plan(LENGTH, { http10: true }).text).toMatch(/\r\nConnection: keep-alive\r\n\r\n$/)
+  })
+})
