@@ -1,5 +1,6 @@
 // @ts-check
-// The server under test: the example app, started and replaced by processes that share no ancestor but init.
+// The server under test, started and replaced by processes that share no ancestor but init: the example app, or any other
+// command.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -12,34 +13,52 @@ const START_MS = 10_000
 /** How long a naive stop waits for a drain before it kills. */
 const STOP_MS = 3000
 
+/** @typedef {(app: { folder: string, control: string, target: string }) => string[]} Command */
+
 export class App {
   #log
-  #file
-  #routes
+  #command
+  #probe
   #naive
   /** Of every process that was started, in order. @type {number[]} */
   pids = []
 
   /**
-   * @param {{ folder: string, port: number, file: string, routes: number, naive: boolean }} options
+   * @param {{ folder: string, port: number, command: Command, probe: string, naive: boolean }} options
    */
-  constructor({ folder, port, file, routes, naive }) {
+  constructor({ folder, port, command, probe, naive }) {
     this.folder = folder
     this.control = join(folder, 'upgrade.sock')
     this.target = `http://127.0.0.1:${port}`
     this.#log = `${folder}.log`
-    this.#file = file
-    this.#routes = routes
+    this.#command = command
+    this.#probe = probe
     this.#naive = naive
   }
 
   /**
-   * The first generation, answering. Rejects with the app's output when it does not come to that.
+   * The example app, answering. Rejects with its output when it does not come to that.
    * @param {{ file?: string | undefined, routes: number, naive: boolean }} options naive: no upgrades, stop and start
    */
-  static async start({ file = EXAMPLE, routes, naive }) {
+  static start({ file = EXAMPLE, routes, naive }) {
+    return App.startCommand({
+      command: ({ target, control }) => {
+        const listen = target.replace('http:', 'tcp:')
+        const upgrades = ['--control', naive ? 'none' : control]
+        return [file, '--listen', listen, '--routes', String(routes), ...upgrades]
+      },
+      probe: '/whoami',
+      naive,
+    })
+  }
+
+  /**
+   * The same for the command line of any app, without node. `probe` is what a running one answers with 200.
+   * @param {{ command: Command, probe: string, naive: boolean }} options
+   */
+  static async startCommand({ command, probe, naive }) {
     const folder = mkdtempSync(join(tmpdir(), 'fd-broker-'))
-    const app = new App({ folder, port: await freePort(), file, routes, naive })
+    const app = new App({ folder, port: await freePort(), command, probe, naive })
     await app.#launch()
     if (await until(() => app.answers(), START_MS)) return app
     const output = readFileSync(app.#log, 'utf8')
@@ -70,7 +89,7 @@ export class App {
 
   async answers() {
     try {
-      const response = await fetch(`${this.target}/whoami`, { signal: AbortSignal.timeout(1000) })
+      const response = await fetch(`${this.target}${this.#probe}`, { signal: AbortSignal.timeout(1000) })
       await response.text()
       return response.ok
     } catch {
@@ -93,9 +112,7 @@ export class App {
   }
 
   async #launch() {
-    const listen = this.target.replace('http:', 'tcp:')
-    const args = [this.#file, '--listen', listen, '--routes', String(this.#routes)]
-    args.push('--control', this.#naive ? 'none' : this.control)
+    const args = this.#command(this)
     const pid = await startUnrelated(this.#log, process.execPath, args)
     this.pids.push(pid)
     return pid

@@ -1,11 +1,13 @@
 // @ts-check
-// npm run demo: the main job, seen. The example app serves 10,000 routes under an open-loop load and is replaced five times
-// by a process that somebody else started. `-- --naive` stops and starts it instead: that must show losses, or the
+// npm run demo: the main job, seen. The reference proxy serves 10,000 routes, made at run time, under an open-loop load with
+// WebSockets, and is replaced five times by a process that somebody else started. `-- --app shop` shows the example app
+// instead (`-- --app FILE` any that takes the same flags), `-- --naive` stops and starts: that must show losses, or the
 // referee is blind. Exit code 1 when a request was lost.
 import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
 import { LOSSES } from './load/kinds.mjs'
 import { spawnLoad } from './load/remote.mjs'
+import { startEdge } from './proxy/edge.mjs'
 import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
 
@@ -19,7 +21,8 @@ const { values: flags } = parseArgs({
     rate: { type: 'string', default: '1200' },
     routes: { type: 'string', default: '10000' },
     every: { type: 'string', default: '5' },
-    app: { type: 'string' },
+    app: { type: 'string', default: 'proxy' },
+    webSockets: { type: 'string', default: '20' },
     json: { type: 'string' },
   },
 })
@@ -33,9 +36,19 @@ const upgrades = []
 /** @type {TallyReport[]} */
 const finished = []
 
-const app = await App.start({ file: flags.app, routes, naive: flags.naive })
+const isProxy = flags.app === 'proxy'
+const file = flags.app === 'shop' ? undefined : flags.app
+const { app, end } = isProxy
+  ? await startEdge({ routes, naive: flags.naive })
+  : { app: await App.start({ file, routes, naive: flags.naive }), end: () => {} }
 upgrades.push({ name: 'start', pid: app.pid, ms: null, phases: '' })
-const load = spawnLoad({ target: app.target, rate: Number(flags.rate), routes, every: 50 })
+const load = spawnLoad({
+  target: app.target,
+  rate: Number(flags.rate),
+  routes,
+  every: 50,
+  ...(isProxy ? { workload: 'proxy', webSockets: Number(flags.webSockets) } : {}),
+})
 try {
   for (let number = 1; number <= upgradeCount; number++) {
     await watch(number === 1 ? 2000 : everyMs)
@@ -49,6 +62,7 @@ try {
 } finally {
   load.kill()
   await app.end()
+  end()
 }
 
 /** One upgrade: done when the new process has answered a client. @param {string} name */
@@ -111,8 +125,10 @@ function rows(phases) {
 }
 
 /** @param {import('./load/load.mjs').LoadReport} report */
-function print({ total, phases, incidents, ownLagMs }) {
-  console.log(`\n${flags.naive ? 'stop and start' : 'upgrade by an unrelated process'}, ${routes} routes\n`)
+function print({ total, phases, incidents, webSockets, ownLagMs }) {
+  console.log(
+    `\n${flags.naive ? 'stop and start' : 'upgrade by an unrelated process'}: ${flags.app}, ${routes} routes\n`,
+  )
   console.log(rows(phases).join('\n'))
   if (!flags.naive) {
     console.log('\nphases (ms):')
@@ -129,6 +145,10 @@ function print({ total, phases, incidents, ownLagMs }) {
   figures.add('upgrades', upgrades.filter(({ ms }) => ms !== null).length, '', '=', upgradeCount)
   for (const kind of LOSSES) figures.add(kind, total.counts[kind], 'requests', '=', 0)
   figures.add('rate', total.perSecond, 'requests/s', '>=', 1000)
+  if (isProxy) {
+    figures.add('WebSockets opened', webSockets.opened, '', '>=', Number(flags.webSockets))
+    figures.add('messages echoed', webSockets.messages, '', '>', 0)
+  }
   figures.add('closed while idle', total.counts.closedIdle, 'connections')
   figures.add('late', total.counts.late, 'requests')
   figures.add('writes retried', total.counts.retried, 'requests')

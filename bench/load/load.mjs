@@ -3,6 +3,7 @@ import { Connection } from './connection.mjs'
 import { shopWorkload } from './shop.mjs'
 import { Tally } from './tally.mjs'
 import { parseTarget } from './target.mjs'
+import { startWebSockets } from './websocket.mjs'
 
 /**
  * @typedef {import('./kinds.mjs').Loss | import('./kinds.mjs').Note} Kind
@@ -20,6 +21,7 @@ import { parseTarget } from './target.mjs'
  * @property {number} [deadlineMs] an answer later than this is `dropped`; counted from the intended start (5000)
  * @property {number} [slowExtraMs] how much longer slow answers and streams may take (5000)
  * @property {number} [lateMs] a right answer later than this is `late` (1000)
+ * @property {number} [webSockets] open at a time, at `/ws` of an http target (0)
  * @property {import('./shop.mjs').Workload} [workload] shopWorkload()
  *
  * @typedef {{ atMs: number, kind: Kind, what: string, reason: string, phase: string }} Incident
@@ -27,6 +29,7 @@ import { parseTarget } from './target.mjs'
  * @property {TallyReport} total
  * @property {TallyReport[]} phases one for each mark; the first is named `start`
  * @property {Incident[]} incidents the first 200 things that went wrong
+ * @property {{ open: number, opened: number, messages: number }} webSockets before the last ones were closed
  * @property {number} ownLagMs the most that this process was late itself: the referee's error
  *
  * @typedef {object} Load
@@ -51,6 +54,7 @@ const RETRY_AFTER_MS = 50
 export function startLoad(options) {
   const { rate = 1200, connections = 32, freshShare = 0.1, slow = 2, streams = 1, writes = 20 } = options
   const { idle = 20, idleEveryMs = 4000, deadlineMs = 5000, slowExtraMs = 5000, lateMs = 1000 } = options
+  const { webSockets = 0 } = options
   const target = parseTarget(options.target)
   const workload = options.workload ?? shopWorkload()
   const begun = performance.now()
@@ -226,6 +230,9 @@ export function startLoad(options) {
     }
   }
 
+  const url = `${options.target.replace(/^http:/, 'ws:')}/ws`
+  const talking = startWebSockets({ url, count: webSockets, deadlineMs, lost: count })
+
   const ticking = setInterval(() => {
     const now = performance.now()
     for (const arrive of schedules) arrive(now)
@@ -264,14 +271,17 @@ export function startLoad(options) {
     async stop() {
       const now = performance.now()
       clearInterval(ticking)
+      const talked = talking.report()
       // Gaps are judged now: while the last answers trickle in, nobody sends.
       const gaps = [total.report(now, true).worstGapMs, phase.report(now, true).worstGapMs]
       arriving = false
+      await talking.stop()
       while (active.size > 0) await new Promise(resolve => setTimeout(resolve, 10))
       clearInterval(sweeping)
       for (const each of open) each.close()
       phases.push({ ...phase.report(now, false), worstGapMs: gaps[1] ?? 0 })
-      return { total: { ...total.report(now, false), worstGapMs: gaps[0] ?? 0 }, phases, incidents, ownLagMs }
+      const whole = { ...total.report(now, false), worstGapMs: gaps[0] ?? 0 }
+      return { total: whole, phases, incidents, webSockets: talked, ownLagMs }
     },
   }
 }

@@ -9,6 +9,7 @@
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { startLoad } from './load.mjs'
+import { proxyWorkload } from './proxy.mjs'
 import { shopWorkload } from './shop.mjs'
 
 const NUMBERS = /** @type {const} */ ([
@@ -23,6 +24,7 @@ const NUMBERS = /** @type {const} */ ([
   'deadlineMs',
   'slowExtraMs',
   'lateMs',
+  'webSockets',
 ])
 
 const text = { type: /** @type {const} */ ('string') }
@@ -31,6 +33,7 @@ const { values } = parseArgs({
     target: text,
     routes: text,
     lines: text,
+    workload: { ...text, default: 'shop' },
     duration: text,
     every: { ...text, default: '250' },
     piped: { type: 'boolean', default: false },
@@ -49,7 +52,7 @@ function number(name) {
 if (!values.target) throw new Error('--target is missing: http://HOST:PORT, unix:/path or unix:@name')
 const load = startLoad({
   target: values.target,
-  workload: shopWorkload({
+  workload: (values.workload === 'proxy' ? proxyWorkload : shopWorkload)({
     ...(given.routes ? { routes: number('routes') } : {}),
     ...(given.lines ? { lines: number('lines') } : {}),
   }),

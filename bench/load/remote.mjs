@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url'
 /**
  * The load in a process of its own, so that what the caller does does not make it late. The same calls as startLoad();
  * `snapshot()` is at most `every` ms old and null before the first one.
- * @param {Omit<LoadOptions, 'workload'> & { routes?: number, lines?: number, every?: number }} options
+ * @param {Omit<LoadOptions, 'workload'> & { routes?: number, lines?: number, every?: number, workload?: 'shop' | 'proxy' }} options
  */
 export function spawnLoad(options) {
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
