@@ -108,7 +108,9 @@ export function importConnection(
   if (record.fromClient.length > 0) client.onData(client.client, record.fromClient)
   client.arm()
   client.settle()
-  if (record.remainingMs >= 0) relay.wheel.arm(client, record.remainingMs)
+  // Bytes that came along may have brought it further: then the timeout is that of where it is now.
+  const same = phaseOf(client.closing, client.exchange) === record.phase
+  if (same && record.remainingMs >= 0 && client.client.alive) relay.wheel.arm(client, record.remainingMs)
 }
 
 function importExchange(

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import type { RelayOptions, SendOn } from '../../src/relay/index.js'
+import { startMoving } from './relay-moving.js'
 import { type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -42,6 +43,17 @@ describe('timeouts', () => {
     const drip = setInterval(() => peer.socket.write('x'), 5)
     expect(await peer.all()).toMatch(/^HTTP\/1.1 408 Request Timeout\r\n[\s\S]*\r\n\r\nhead-timeout\n$/)
     clearInterval(drip)
+  })
+
+  it('goes on with what was left while the connection moves', async () => {
+    const { client, relay } = await start(answer, { timeouts: { head: 60 } })
+    const peer = await client()
+    await peer.write('GET / HT')
+    await until(() => relay.counts().head === 1, 'part of a head')
+    const moving = startMoving(relay)
+    expect(await peer.all()).toMatch(/\r\n\r\nhead-timeout\n$/)
+    moving.stop()
+    expect(moving.moves).toBeGreaterThan(3)
   })
 
   it('a body that does not come: 408, and the server sees the request end short', async () => {

@@ -1,0 +1,74 @@
+import { readdirSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { KINDS } from './relay-kinds.js'
+import { startMoving } from './relay-moving.js'
+import { randomSizes } from './relay-splits.js'
+import { type Peer, send, startWorld, turn, Upstream, until } from './relay-world.js'
+
+/** Seeded numbers from 0 to below `n`. */
+function dice(seed: number): (n: number) => number {
+  let state = seed
+  return n => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return Math.floor((state / 2 ** 32) * n)
+  }
+}
+
+const REPLIES = KINDS.flatMap(kind => kind.replies)
+
+/** Ends a connection in one of the ways that there are, or leaves it. */
+function ending(peer: Peer, way: number): void {
+  if (way === 0) peer.socket.resetAndDestroy()
+  else if (way === 1) peer.socket.destroy()
+  else if (way === 2) peer.socket.end()
+}
+
+const descriptors = (): number => readdirSync('/proc/self/fd').length
+
+describe.each([
+  ['resting', false],
+  ['moved all the time', true],
+])('%s', (_name, moved) => {
+  it('whatever clients and servers do: nothing is left over, nothing throws', async () => {
+    const roll = dice(moved ? 7 : 3)
+    const upstream = await Upstream.start(async ({ peer }) => {
+      const reply = REPLIES[roll(REPLIES.length)]!
+      const cut = roll(4) === 0 ? reply.slice(0, roll(reply.length)) : reply
+      await peer.write(cut, roll(2) === 0 ? randomSizes(roll(1e6)) : undefined)
+      ending(peer, cut === reply ? roll(12) : roll(3))
+    })
+    const before = descriptors()
+    const route = send(upstream)
+    const world = await startWorld(route, {
+      routeByName: () => route,
+      destinationByKey: () => upstream,
+      timeouts: {
+        stall: 300,
+        response: 300,
+        idle: 300,
+        head: 300,
+        tunnel: 300,
+        linger: 100,
+        upstreamIdle: 200,
+      },
+    })
+    const moving = moved ? startMoving(world.relay) : undefined
+    const client = async (): Promise<void> => {
+      const peer = await world.client()
+      const text = KINDS[roll(KINDS.length)]!.sends.repeat(1 + roll(3))
+      const cut = roll(3) === 0 ? text.slice(0, roll(text.length)) : text
+      await peer.write(cut, roll(3) > 0 ? randomSizes(roll(1e6)) : undefined)
+      for (let turns = roll(10); turns > 0; turns--) await turn()
+      ending(peer, roll(4))
+    }
+    for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 20 }, client))
+    await until(() => world.relay.size === 0, 'all client connections gone')
+    await until(() => world.relay.upstreamCounts().open === 0, 'all server connections gone')
+    moving?.stop()
+    expect(world.faults).toEqual([])
+    expect(world.relay.heldBytes()).toBe(0)
+    await world.close()
+    await upstream.shut()
+    await until(() => descriptors() < before, 'no descriptor left')
+  })
+})
