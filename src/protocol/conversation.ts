@@ -46,6 +46,7 @@ export type ToHolder =
   | { readonly kind: 'frozen' }
   | { readonly kind: 'prepared' }
   | { readonly kind: 'serving'; readonly epoch: Epoch }
+  /** I do not take over, and have closed what I was given. */
   | { readonly kind: 'abort' }
   /** I have closed my listeners. */
   | { readonly kind: 'gone' }

@@ -186,8 +186,12 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       return onServing(state, from, message.epoch, rules)
     case 'abort':
       if (from !== state.joiner) return unbind(state, from)
-      if (beforeCommit(state)) return giveUp(state, rules)
-      return state.phase === 'committing' ? turnAway(state, rules) : same(state)
+      // Said after it has let go of everything: nobody has to wait for its end.
+      if (beforeCommit(state)) {
+        const step = giveUp(state, rules)
+        return { state: forget(step.state, from), effects: step.effects }
+      }
+      return state.phase === 'committing' ? turnAway(state, rules, true) : same(state)
     case 'gone':
       // Of the present owner or joiner it says nothing that their death or silence does not say better.
       return unbind(state, from)

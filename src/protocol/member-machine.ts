@@ -406,18 +406,15 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
   return { state: next, effects }
 }
 
-/** Before Commit: leave nothing behind, and say so if there is anybody to hear it. */
+/** Before Commit: leave nothing behind, and say that it is so if there is anybody to hear it. */
 function giveUp(state: MemberState): MemberStep {
-  const step = exit(state)
-  return state.link === 'up'
-    ? { state: step.state, effects: [{ type: 'send', message: { kind: 'abort' } }, ...step.effects] }
-    : step
+  return exit(state, state.link === 'up' ? [{ type: 'send', message: { kind: 'abort' } }] : [])
 }
 
-function exit(state: MemberState): MemberStep {
+function exit(state: MemberState, farewell: readonly MemberEffect[] = []): MemberStep {
   const effects: MemberEffect[] = []
   if (state.holds) effects.push({ type: 'closeListeners' })
-  effects.push({ type: 'exit' })
+  effects.push(...farewell, { type: 'exit' })
   return { state: { ...state, phase: 'gone', holds: false, accepting: false }, effects }
 }
 

@@ -98,6 +98,20 @@ describe('the holder, when something fails', () => {
     ])
   })
 
+  it('lets the next one join at once when a joiner said that it gives up, though its process may live on', () => {
+    const gaveUp = after([join, says(JOINER, { kind: 'abort' })])
+    expect(effects(gaveUp, { type: 'join', id: 2 })).toEqual(['make 3 4', 'tell 2 offer 3'])
+  })
+
+  it('lets nobody join after its own deadline until the late joiner is gone', () => {
+    const late = after([join, { type: 'deadline' }])
+    expect(effects(late, { type: 'join', id: 2 })).toEqual(['refuse 2: bound'])
+    expect(effects(after([says(JOINER, { kind: 'abort' })], late), { type: 'join', id: 2 })).toEqual([
+      'make 3 4',
+      'tell 2 offer 3',
+    ])
+  })
+
   it('gives a frozen owner its way back before it turns to the joiner', () => {
     expect(effects(after(upTo.freezing), { type: 'lost', id: JOINER })).toEqual([
       'failed 1 in freezing',

@@ -39,7 +39,7 @@ describe('a joiner', () => {
   it('does not begin in a segment that was sealed to turn it away, but asks whether its elder lives', () => {
     const ready = after('holder', [offer, adopted])
     expect(effects(ready, hears({ kind: 'commit', epoch: 1 }, true))).toEqual(['judge'])
-    expect(effects(ready, fate('alive', true))).toEqual(['send abort', 'closeListeners', 'exit'])
+    expect(effects(ready, fate('alive', true))).toEqual(['closeListeners', 'send abort', 'exit'])
   })
 
   it('serves when its elder is dead, in a segment of its own if the one it was given is sealed', () => {
