@@ -1,0 +1,75 @@
+// @ts-check
+// nginx as the same proxy: one worker, keep-alive to the server, the same fields added, no log.
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export const HOW_TO_INSTALL = 'apt-get install -y nginx-light'
+
+/** @returns {string | null} its version; null: it is not installed */
+export function nginxVersion() {
+  try {
+    return execFileSync('sh', ['-c', 'nginx -v 2>&1'], { encoding: 'utf8' }).trim()
+  } catch {
+    return null
+  }
+}
+
+/**
+ * @param {{ folder: string, port: number, upstreamPort: number }} options
+ * @returns {{ pids: () => number[], end: () => void }}
+ */
+export function startNginx({ folder, port, upstreamPort }) {
+  const home = join(folder, 'nginx')
+  mkdirSync(home, { recursive: true })
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+  const user = process.getuid?.() === 0 ? 'user root;' : ''
+  writeFileSync(
+    join(home, 'nginx.conf'),
+    `${user}
+daemon off;
+worker_processes 1;
+pid ${home}/nginx.pid;
+error_log stderr crit;
+events { worker_connections 20000; }
+http {
+  access_log off;
+  keepalive_requests 100000000;
+  ${temporary.map(name => `${name}_temp_path ${home}/${name};`).join('\n  ')}
+  upstream app { server 127.0.0.1:${upstreamPort}; keepalive 64; keepalive_requests 100000000; }
+  server {
+    listen 127.0.0.1:${port} backlog=16384;
+    location / {
+      proxy_pass http://app;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Host $http_host;
+      add_header X-Gen $pid;
+    }
+  }
+}
+`,
+  )
+  const child = spawn('nginx', ['-p', home, '-c', join(home, 'nginx.conf')], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const master = child.pid ?? 0
+  return { pids: () => [master, ...childrenOf(master)], end: () => void child.kill('SIGTERM') }
+}
+
+/** @param {number} pid @returns {number[]} */
+function childrenOf(pid) {
+  return readdirSync('/proc')
+    .filter(entry => /^\d+$/.test(entry))
+    .map(Number)
+    .filter(other => {
+      try {
+        return Number(readFileSync(`/proc/${other}/stat`, 'utf8').split(') ')[1]?.split(' ')[1]) === pid
+      } catch {
+        return false
+      }
+    })
+}
