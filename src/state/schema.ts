@@ -8,8 +8,16 @@ export interface SectionOptions<T> {
   /** The lowest version whose reader may read what this version writes; default 1: all. */
   minReader?: number
   codec: Codec<T>
-  /** Called with what was decoded and with what is to be put; throws when it is not acceptable. */
+  /** Called with what was decoded (and migrated) and with what is to be put; throws when it is not acceptable. */
   validate?: (value: T) => void
+  /**
+   * Brings a value that was written with an older schema version forward, and returns it: `from` is the entry's version,
+   * `to` this schema's. Called when such an entry is read, each time that it is decoded; the log has the old value until
+   * the entry is put again. May change the decoded value in place, and for protobuf should: so fields of other versions
+   * survive. Must leave alone what is there already: an entry that a newer version wrote and an older one
+   * changed comes as the older one's. Values that are newer than this schema, or of no schema, are not migrated.
+   */
+  migrate?: (value: T, from: number, to: number) => T
   /** Values are never logged and not shown by the tools unless asked. */
   secret?: boolean
   /** Decoded values kept in memory; default 1024, 0 for none. */
@@ -32,6 +40,12 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
     throw new FdbError(
       'ERR_FDB_SCHEMA',
       `minReader is ${minReader}; give a whole number from 1 to the version, ${version}`,
+    )
+  }
+  if (options.migrate !== undefined && typeof options.migrate !== 'function') {
+    throw new FdbError(
+      'ERR_FDB_SCHEMA',
+      `migrate is ${typeof options.migrate}; give a function (value, from, to) => value`,
     )
   }
   const name = options.codec.name

@@ -17,6 +17,9 @@ export interface WriteOptions {
 
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
 
+/** Told as it is: the value was readable. */
+class MigrationError extends FdbError {}
+
 /** What a section needs of its log. */
 export interface SectionHost {
   readonly store: Store
@@ -91,9 +94,10 @@ export class Section<T> {
     if (!schema) return value as T
     let decoded: T
     try {
-      decoded = schema.codec.decode(value)
+      decoded = this.#migrated(schema, schema.codec.decode(value), key, version)
       schema.validate?.(decoded)
     } catch (error) {
+      if (error instanceof MigrationError) throw error
       throw new FdbError(
         'ERR_FDB_STATE_VALUE',
         `section "${this.name}", key "${key}": ${value.length} bytes of schema version ${version} are no valid value for ` +
@@ -106,6 +110,26 @@ export class Section<T> {
       this.#cache.set(key, decoded)
     }
     return decoded
+  }
+
+  #migrated(schema: SectionSchema<T>, value: T, key: string, from: number): T {
+    const { migrate, version: to } = schema
+    if (migrate === undefined || from === 0 || from >= to) return value
+    const failed = (why: string, cause?: unknown) =>
+      new MigrationError(
+        'ERR_FDB_STATE_VALUE',
+        `section "${this.name}", key "${key}": migrate() from schema version ${from} to ${to} ${why}; correct it, put a value ` +
+          `of version ${to}, or delete the key`,
+        { cause: this.secret ? undefined : cause, details: { section: this.name, key, from, to } },
+      )
+    let migrated: T
+    try {
+      migrated = migrate(value, from, to)
+    } catch (error) {
+      throw failed('threw', error)
+    }
+    if (migrated === undefined) throw failed('returned undefined, not the value')
+    return migrated
   }
 
   /** Keys in no particular order. */
