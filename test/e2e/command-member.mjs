@@ -33,6 +33,9 @@ member
     const moved = await member.relisten('web', 'tcp://127.0.0.2:0')
     return moved.serve(http.createServer(answer)).address.url
   })
-  .command('shut', () => member.unlisten('web'))
+  .command('shut', () => {
+    member.unlisten('web')
+    return 'shut'
+  })
 await member.ready()
 console.log('serving')

@@ -1,0 +1,135 @@
+import { createServer } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { WebSocket } from 'ws'
+import { ask } from '../processes/client.js'
+import { Edge, upstream } from '../processes/edge.js'
+import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const answers = (body: string) => [{ host: '*', respond: { body } }]
+const bodyAt = async (port: number) => (await ask(`http://127.0.0.1:${port}/`).answer).body
+const refused = (port: number) =>
+  bodyAt(port).then(
+    () => false,
+    () => true,
+  )
+
+describe('HUP', () => {
+  it('takes routes, upstreams and limits over, and loses no connection', async () => {
+    const [one, two] = [await upstream('one'), await upstream('two')]
+    const edge = await Edge.start({
+      upstreams: { app: { servers: [one.url] }, gone: { servers: [one.url] } },
+      routes: [
+        { host: '*', upstream: 'app' },
+        { host: 'gone.test', upstream: 'gone' },
+      ],
+    })
+    const kept = await edge.raw()
+    const get = async (n: number) => {
+      kept.send(`GET /r/${n} HTTP/1.1\r\nHost: a\r\n\r\n`)
+      return await kept.until(text => text.endsWith(`${n} item-${n}\n`))
+    }
+    expect(await get(1)).toMatch(/x-upstream: one/i)
+    const slow = ask(`${edge.url}/slow`).answer
+    const socket = new WebSocket(`${edge.url.replace('http', 'ws')}/ws`)
+    onTestFinished(() => socket.terminate())
+    await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
+    const pid = await edge.pid
+    const done = await edge.reload({
+      instanceHeader: 'X-Other',
+      upstreams: { app: { servers: [two.url] }, fresh: { servers: [two.url] } },
+      routes: [
+        { host: '*', upstream: 'app' },
+        { host: 'fresh.test', upstream: 'fresh' },
+      ],
+    })
+    expect(done).toMatchObject({ msg: 'the configuration was read anew', pid })
+    expect(await get(2)).toMatch(/x-upstream: two/i)
+    const fresh = await ask(`${edge.url}/r/3`, { headers: { host: 'fresh.test' } }).answer
+    expect(fresh).toMatchObject({ status: 200, body: '3 item-3\n' })
+    expect(fresh.headers).toMatchObject({ 'x-upstream': 'two', 'x-other': String(pid) })
+    expect((await slow).body).toBe('slow but sure\n')
+    const echoed = new Promise(resolve => socket.once('message', data => resolve(String(data))))
+    socket.send('still here')
+    expect(await echoed).toBe('still here')
+    expect(kept.ended).toBe(false)
+    expect((await edge.status()).generation).toBe(1)
+  })
+
+  it('keeps the old configuration when the new one is wrong, and says so', async () => {
+    const edge = await Edge.start({ routes: answers('old\n') })
+    const wrong = await edge.reload({ routes: [{ host: '*', upstrem: 'x' }] })
+    expect(wrong.msg).toBe('the configuration was not taken over; the one before stays in force')
+    expect(wrong.err).toMatchObject({ code: 'ERR_FDB_CONFIG' })
+    expect(wrong.err.message).toMatch(/edge\.json:\d+:\d+: routes\[0\]/)
+    expect(await bodyAt(edge.port)).toBe('old\n')
+    for (const changes of [{ service: 'other' }, { control: `${edge.desk.control}2` }]) {
+      const before = edge.config
+      const refusal = await edge.reload({ ...changes, routes: answers('new\n') })
+      expect(refusal.err).toMatchObject({ code: 'ERR_FDB_RELOAD' })
+      edge.config = before
+    }
+    expect(await bodyAt(edge.port)).toBe('old\n')
+    expect((await edge.reload({ routes: answers('right\n') })).level).toBe(30)
+    expect(await bodyAt(edge.port)).toBe('right\n')
+  })
+
+  it('opens, moves and closes listeners; all stay as they are when an address is taken', async () => {
+    const edge = await Edge.start({ routes: answers('hello\n') })
+    const [second, third, taken] = [await freePort(), await freePort(), await freePort()]
+    const http = { name: 'http', address: `tcp://127.0.0.1:${edge.port}` }
+    const on = (port: number) => ({ name: 'more', address: `tcp://127.0.0.1:${port}` })
+    await edge.reload({ listeners: [http, on(second)] })
+    expect([await bodyAt(edge.port), await bodyAt(second)]).toEqual(['hello\n', 'hello\n'])
+    const kept = (await edge.raw(second)).send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    await kept.until(text => text.endsWith('hello\n'))
+    await edge.reload({ listeners: [http, on(third)] })
+    expect(await bodyAt(third)).toBe('hello\n')
+    await until('the address it moved from is closed', () => refused(second))
+    kept.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    expect(await kept.until(text => text.endsWith('hello\n'))).toMatch(/connection: close/i)
+    const other = createServer().listen(taken, '127.0.0.1')
+    onTestFinished(() => void other.close())
+    const failed = await edge.reload({
+      listeners: [http, on(third), { name: 'taken', address: `tcp://127.0.0.1:${taken}` }],
+      routes: answers('not this\n'),
+    })
+    expect(failed.err).toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE' })
+    expect([await bodyAt(edge.port), await bodyAt(third)]).toEqual(['hello\n', 'hello\n'])
+    await edge.reload({ listeners: [on(third)], routes: answers('hello\n') })
+    await until('the address that is named no more is closed', () => refused(edge.port))
+    expect(await bodyAt(third)).toBe('hello\n')
+    expect((await edge.status()).listeners.map(({ name }) => name)).toEqual(['more'])
+    // What was opened at run time is handed over like the rest.
+    const pid = await edge.next()
+    expect((await ask(`http://127.0.0.1:${third}/`).answer).headers['x-pid']).toBe(String(pid))
+  })
+
+  it('reads a large file without stopping the requests meanwhile', async () => {
+    const edge = await Edge.start({ routes: answers('hello\n') })
+    let stopped = false
+    const gaps: number[] = []
+    const asking = (async () => {
+      const raw = await edge.raw()
+      while (!stopped) {
+        const begun = performance.now()
+        await new Promise<void>(resolve => {
+          raw.socket.once('data', () => resolve())
+          raw.send('GET /x HTTP/1.1\r\nHost: a\r\n\r\n')
+        })
+        gaps.push(performance.now() - begun)
+      }
+    })()
+    const many = Array.from({ length: 20_000 }, (_, n) => ({
+      host: `h${n}.test`,
+      respond: { body: `${n}\n` },
+    }))
+    expect((await edge.reload({ routes: [...many, ...answers('hello\n')] })).level).toBe(30)
+    stopped = true
+    await asking
+    const last = await ask(edge.url, { headers: { host: 'h19999.test' } }).answer
+    expect(last.body).toBe('19999\n')
+    // To read it here would take a second; what is left is the machine's other work.
+    expect(Math.max(...gaps)).toBeLessThan(500)
+  })
+})

@@ -1,0 +1,176 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import type { ListedRoute } from '../../src/proxy/routes/list.js'
+import { ask } from '../processes/client.js'
+import { Edge, upstream } from '../processes/edge.js'
+
+async function start(): Promise<Edge> {
+  const app = await upstream()
+  return Edge.start({
+    upstreams: { app: { servers: [app.url] }, spare: { servers: [app.url] } },
+    routes: [
+      { host: '*', upstream: 'app' },
+      { host: 'own.test', respond: { body: 'of the file\n' } },
+    ],
+  })
+}
+
+async function listed(edge: Edge): Promise<ListedRoute[]> {
+  const { stdout, stderr, code } = await edge.routes('list', '--json')
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  return JSON.parse(stdout) as ListedRoute[]
+}
+
+const bodyOf = async (edge: Edge, host: string, path = '/') =>
+  (await ask(`${edge.url}${path}`, { headers: { host } }).answer).body
+
+function file(edge: Edge, name: string, text: string): string {
+  const path = join(edge.desk.folder, name)
+  writeFileSync(path, text)
+  return path
+}
+
+describe('fd-broker routes', () => {
+  it('adds a route, lists it with its origin, and removes it', async () => {
+    const edge = await start()
+    expect(
+      await edge.routes('add', '--host', 'New.Test', '--path', '/r/', '--upstream', 'spare'),
+    ).toMatchObject({
+      code: 0,
+      stdout: '1 added\n',
+    })
+    const routes = await listed(edge)
+    expect(routes).toHaveLength(3)
+    expect(routes.find(({ origin }) => origin === 'runtime')).toMatchObject({
+      host: 'new.test',
+      path: '/r',
+      shadowed: false,
+      target: { kind: 'upstream', upstream: 'spare', connect: false },
+      generation: 1,
+    })
+    const { stdout } = await edge.routes('list')
+    expect(stdout).toMatch(/^HOST +PATH +ORIGIN +TARGET +GENERATION\n/)
+    expect(stdout).toMatch(/new\.test +\/r +runtime +spare +1\n/)
+    expect((await edge.routes('remove', '--host', 'new.test', '--path', '/r', '--json')).stdout).toBe(
+      `${JSON.stringify({ removed: 1, uncovers: [], uncovered: 0 }, null, 2)}\n`,
+    )
+    expect(await listed(edge)).toHaveLength(2)
+  })
+
+  it('names routes of the file that are out of force, and that are in force again', async () => {
+    const edge = await start()
+    const added = await edge.routes('add', '--host', 'own.test', '--upstream', 'app')
+    expect(added.stdout).toBe('1 added\nin place of routes of the file: own.test/\n')
+    expect(await bodyOf(edge, 'own.test', '/r/1')).toBe('1 item-1\n')
+    expect((await edge.routes('list')).stdout).toContain('file (out of force)')
+    // A new version with the same file, and a reload, leave it in force, and say so.
+    await edge.next()
+    const warning = (generation: string) =>
+      edge.logged(
+        'routes of the file are out of force: there are ones made at run time (fd-broker routes remove)',
+        line => String(line.pid) === generation,
+      )
+    const pid = await edge.pid
+    expect(await warning(String(pid))).toMatchObject({ routes: ['own.test/'], count: 1 })
+    expect(await bodyOf(edge, 'own.test', '/r/1')).toBe('1 item-1\n')
+    const removed = await edge.routes('remove', '--host', 'own.test')
+    expect(removed.stdout).toBe('1 removed\nthe file’s are in force again: own.test/\n')
+    expect(await bodyOf(edge, 'own.test', '/r/1')).toBe('of the file\n')
+  })
+
+  it.each([
+    ['JSON', (routes: object[]) => JSON.stringify(routes)],
+    ['JSON lines', (routes: object[]) => routes.map(route => JSON.stringify(route)).join('\n')],
+    ['YAML', (routes: object[]) => routes.map(route => `- ${JSON.stringify(route)}\n`).join('')],
+    [
+      'a configuration',
+      (routes: object[]) => `routes:\n${routes.map(each => `  - ${JSON.stringify(each)}\n`).join('')}`,
+    ],
+  ])('takes many from a file: %s', async (_kind, write) => {
+    const edge = await start()
+    const routes = Array.from({ length: 50 }, (_, n) => ({ host: `h${n}.test`, respond: { body: `${n}\n` } }))
+    const path = file(edge, 'routes', write(routes))
+    expect(await edge.routes('add', '--file', path)).toMatchObject({ code: 0, stdout: '50 added\n' })
+    expect(await bodyOf(edge, 'h49.test')).toBe('49\n')
+    expect((await edge.routes('add', '--file', path)).stdout).toBe('0 added, 50 there already\n')
+    expect((await edge.routes('remove', '--file', path)).stdout).toBe('50 removed\n')
+    expect(await bodyOf(edge, 'h49.test')).not.toBe('49\n')
+  })
+
+  it('changes all of a file or nothing, and names what is wrong', async () => {
+    const edge = await start()
+    await edge.routes('add', '--host', 'there.test', '--upstream', 'app')
+    const path = file(
+      edge,
+      'wrong.yaml',
+      `- { host: good.test, upstream: app }
+- { host: good.test, path: /x, upstream: nowhere }
+- { host: "b d", upstream: app }
+- { host: there.test, upstream: spare }
+`,
+    )
+    const { code, stderr, stdout } = await edge.routes('add', '--file', path)
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toContain('ERR_FDB_ROUTES: no route was changed')
+    expect(stderr).toMatch(/routes\[1\]\.upstream: there is no upstream "nowhere"/)
+    expect(stderr).toMatch(/routes\[2\]\.host: "b d" is no host/)
+    expect(stderr).toMatch(/routes\[3\]: there\.test\/ was made at run time before, with another target/)
+    expect(await listed(edge)).toHaveLength(3)
+    const replaced = file(edge, 'right.yaml', '- { host: there.test, upstream: spare }\n')
+    expect((await edge.routes('add', '--replace', '--file', replaced)).stdout).toBe('0 added, 1 replaced\n')
+    const twice = await edge.routes('remove', '--host', 'own.test')
+    expect(twice).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('comes from the configuration file'),
+    })
+  })
+
+  it('says what is wrong with the question', async () => {
+    const edge = await start()
+    expect(await edge.routes('add', '--host', 'a.test')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('ERR_FDB_ROUTES: which routes? Give --host and --upstream, or --file'),
+    })
+    const missing = await edge.routes('add', '--file', join(edge.desk.folder, 'none'))
+    expect(missing.stderr).toMatch(/ERR_FDB_ROUTES: .*none cannot be read/)
+    const odd = file(edge, 'odd.yaml', 'a: b\n  - c: [\n')
+    expect((await edge.routes('add', '--file', odd)).stderr).toMatch(/ERR_FDB_ROUTES: .*odd\.yaml:\d+:\d+: /)
+    expect((await edge.routes('add', '--file', file(edge, 'map.yaml', 'a: b\n'))).stderr).toContain(
+      'is no list of routes',
+    )
+  })
+
+  it('lists very many, whole, over several pages', async () => {
+    const edge = await start()
+    const count = 60_000
+    const lines = Array.from({ length: count }, (_, n) =>
+      JSON.stringify({ host: `h${n}.test`, upstream: 'app' }),
+    )
+    expect((await edge.routes('add', '--file', file(edge, 'many.jsonl', lines.join('\n')))).code).toBe(0)
+    const routes = await listed(edge)
+    expect(new Set(routes.map(({ host }) => host)).size).toBe(count + 2)
+  })
+})
+
+describe('fd-broker proxy --check', () => {
+  it('tells whether a configuration is right, and changes nothing', async () => {
+    const edge = await Edge.prepare({ routes: [{ host: '*', respond: { body: 'x' } }] })
+    const check = () => edge.desk.run('proxy', '--check', '--config', edge.file)
+    expect(await check()).toEqual({
+      code: 0,
+      stdout: `${edge.file} is right: 1 listeners, 0 upstreams, 1 routes\n`,
+      stderr: '',
+    })
+    edge.write({ routes: [{ host: '*', upstream: 'nowhere' }], drain: { timeout: 5 } })
+    const wrong = await check()
+    expect(wrong).toMatchObject({ code: 1, stdout: '' })
+    expect(wrong.stderr).toMatch(/ERR_FDB_CONFIG: .*edge\.json:\d+:\d+: routes\[0\]\.upstream: /)
+    expect(wrong.stderr).toMatch(/edge\.json:\d+:\d+: drain\.timeout: /)
+    expect(await edge.desk.run('proxy', '--check', '--config', '/nowhere.yaml')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('ERR_FDB_CONFIG: /nowhere.yaml cannot be read'),
+    })
+    expect(await edge.desk.run('proxy')).toMatchObject({ code: 2 })
+  })
+})

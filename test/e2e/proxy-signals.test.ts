@@ -1,0 +1,122 @@
+import { readFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import { describe, expect, it } from 'vitest'
+import { ask } from '../processes/client.js'
+import { Edge, upstream } from '../processes/edge.js'
+import { hasEnded } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+
+async function start(config: Record<string, unknown> = {}): Promise<{ edge: Edge; pid: number }> {
+  const app = await upstream()
+  const edge = await Edge.start({
+    upstreams: { app: { servers: [app.url] } },
+    routes: [{ host: '*', upstream: 'app' }],
+    upgrade: { probation: '0s' },
+    ...config,
+  })
+  return { edge, pid: await edge.pid }
+}
+
+const refused = (edge: Edge) =>
+  ask(edge.url).answer.then(
+    () => false,
+    () => true,
+  )
+
+describe('signals to the proxy', () => {
+  it('USR2: it starts its successor, which serves; this one ends', async () => {
+    const { edge, pid } = await start()
+    await edge.signal('SIGUSR2', pid)
+    const { successor, generation } = await edge.logged('upgraded')
+    expect(generation).toBe(2)
+    expect((await ask(`${edge.url}/r/1`).answer).headers['x-pid']).toBe(String(successor))
+    await edge.ended(pid)
+  })
+
+  it('USR2 with a configuration that is wrong by now: it serves on', async () => {
+    const { edge, pid } = await start()
+    edge.write({ listeners: [] })
+    await edge.signal('SIGUSR2', pid)
+    const { err } = await edge.logged('the upgrade failed; this process serves on')
+    expect(err.code).toBe('ERR_FDB_SUCCESSOR_EXITED')
+    expect((await ask(`${edge.url}/r/1`).answer).headers['x-pid']).toBe(String(pid))
+  })
+
+  it('TERM: no more is accepted, what is under way is answered, idle connections end, exit code 0', async () => {
+    const { edge, pid } = await start()
+    const idle = (await edge.raw()).send('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await idle.until(text => text.endsWith('1 item-1\n'))
+    const slow = ask(`${edge.url}/slow`)
+    const raw = (await edge.raw()).send('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until('the server has both', async () => (await edge.status()).connections === 3)
+    await edge.signal('SIGTERM', pid)
+    await until('nobody is accepted', () => refused(edge))
+    await until('the idle connection ends', () => idle.ended)
+    expect((await slow.answer).body).toBe('slow but sure\n')
+    expect(await raw.toTheEnd()).toMatch(/connection: close[\s\S]*slow but sure\n$/i)
+    await edge.ended(pid)
+    await edge.logged('the proxy has ended', line => line.why === 'closed')
+  })
+
+  it('TERM: what has not ended within drain.timeout is closed', async () => {
+    const { edge, pid } = await start({ drain: { timeout: '500ms' } })
+    const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await stream.until(text => text.includes('line 3'))
+    await edge.signal('SIGTERM', pid)
+    await edge.ended(pid, 5_000)
+    expect(await edge.logged('connections did not end in time and were closed')).toMatchObject({ busy: 1 })
+  })
+
+  it.each([['SIGTERM', 'SIGTERM'] as const, ['SIGQUIT', 'SIGINT'] as const])(
+    '%s, then %s: at once',
+    async (first, second) => {
+      const { edge, pid } = await start()
+      const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
+      await stream.until(text => text.includes('line 3'))
+      await edge.signal(first, pid)
+      await until('nobody is accepted', () => refused(edge))
+      expect(hasEnded(pid)).toBe(false)
+      await edge.signal(second, pid)
+      await edge.ended(pid, 3_000)
+    },
+  )
+
+  it('QUIT: it ends with its last connection, however long that takes', async () => {
+    const { edge, pid } = await start({ drain: { timeout: '100ms' } })
+    const slow = (await edge.raw()).send('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until('the request is under way', async () => (await edge.status()).connections === 1)
+    await edge.signal('SIGQUIT', pid)
+    expect(await slow.toTheEnd()).toMatch(/slow but sure\n$/)
+    await edge.ended(pid)
+  })
+
+  it('TERM to one that was replaced: its connections go on until they end', async () => {
+    const { edge, pid } = await start()
+    const kept = (await edge.raw()).send('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await kept.until(text => text.endsWith('1 item-1\n'))
+    await edge.next()
+    await edge.signal('SIGTERM', pid)
+    await edge.logged('signal', line => line.pid === pid && line.signal === 'SIGTERM')
+    kept.send('GET /r/2 HTTP/1.1\r\nHost: a\r\n\r\n')
+    const last = await kept.until(text => text.endsWith('2 item-2\n'))
+    expect(last).toMatch(/^HTTP\/1\.1 200 [\s\S]*connection: close/i)
+    kept.socket.end()
+    await edge.ended(pid)
+  })
+
+  it('before it serves: HUP and USR2 do nothing, TERM ends it', async () => {
+    const edge = await Edge.prepare({ routes: [] })
+    const pid = await edge.launch()
+    await until('it handles signals', () => handles(pid, 'SIGUSR2'))
+    await edge.signal('SIGHUP', pid)
+    await edge.signal('SIGUSR2', pid)
+    await edge.signal('SIGTERM', pid)
+    await edge.ended(pid)
+    expect(edge.desk.output).not.toContain('ERR_FDB_INTERNAL')
+  })
+})
+
+function handles(pid: number, signal: 'SIGUSR2'): boolean {
+  const [, caught = '0'] = /SigCgt:\s+([0-9a-f]+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+  return (BigInt(`0x${caught}`) >> BigInt(constants.signals[signal] - 1)) % 2n === 1n
+}

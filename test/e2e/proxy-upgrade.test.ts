@@ -1,0 +1,206 @@
+import { writeFileSync } from 'node:fs'
+import { Agent } from 'node:http'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { WebSocket } from 'ws'
+import { edgeRoutes } from '../../bench/proxy/edge.mjs'
+import { ask } from '../processes/client.js'
+import { Edge, upstream } from '../processes/edge.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { loadOn } from '../processes/load.js'
+import { pause, until } from '../processes/until.js'
+
+/** `FDB_UPGRADES=60` for the whole bar. */
+const UPGRADES = Number(process.env.FDB_UPGRADES ?? 12)
+const EVERY_MS = 1_000
+const QUICK = { upgrade: { probation: '0s' } }
+
+async function behind(config: Record<string, unknown> = {}): Promise<Edge> {
+  const [even, odd] = [await upstream('even'), await upstream('odd')]
+  return Edge.start({
+    upstreams: {
+      even: { servers: [even.url] },
+      odd: { servers: [odd.url] },
+      all: { servers: [even.url, odd.url] },
+    },
+    routes: [{ host: '*', upstream: 'all' }],
+    drain: { timeout: '5m' },
+    ...QUICK,
+    ...config,
+  })
+}
+
+async function addMany(edge: Edge, count: number): Promise<void> {
+  const file = join(edge.desk.folder, 'routes.jsonl')
+  writeFileSync(file, edgeRoutes(count))
+  const { code, stdout, stderr } = await edge.routes('add', '--file', file)
+  expect({ code, stdout, stderr }).toMatchObject({ code: 0, stdout: `${count} added\n` })
+}
+
+async function talking(edge: Edge) {
+  const socket = new WebSocket(`${edge.url.replace('http', 'ws')}/ws`, { perMessageDeflate: false })
+  onTestFinished(() => socket.terminate())
+  const heard: string[] = []
+  socket.on('message', data => heard.push(String(data)))
+  await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
+  return {
+    socket,
+    async says(text: string) {
+      socket.send(text)
+      await until('the echo comes', () => heard.includes(text))
+    },
+  }
+}
+
+describe('an upgrade of the proxy', () => {
+  it('serves 100,000 routes made at run time, which survive a file that does not know them', async () => {
+    const edge = await behind()
+    await addMany(edge, 100_000)
+    const answeredBy = async (n: number) => (await ask(`${edge.url}/r/${n}`).answer).headers['x-upstream']
+    expect(await answeredBy(99_999)).toBe('odd')
+    const before = (await edge.status()).sections.find(({ name }) => name === 'routes')
+    edge.write({ routes: [{ host: 'new.test', respond: { body: 'new\n' } }] })
+    const pid = await edge.next()
+    for (const n of [0, 1, 2, 4_711, 50_000, 99_998, 99_999])
+      expect(await answeredBy(n)).toBe(n % 2 === 0 ? 'even' : 'odd')
+    expect((await ask(edge.url).answer).status).toBe(404)
+    expect((await ask(edge.url, { headers: { host: 'new.test' } }).answer).body).toBe('new\n')
+    const status = await edge.status()
+    expect(status).toMatchObject({ pid, generation: 2 })
+    const after = status.sections.find(({ name }) => name === 'routes')
+    // One route of the file went, one came.
+    expect(after?.entries).toBe(before?.entries)
+    expect(after?.entries).toBe(100_001)
+  })
+
+  it(
+    `loses nothing, ${UPGRADES} times, each second, with WebSockets and slow requests open`,
+    async () => {
+      const edge = await behind()
+      await addMany(edge, 1_000)
+      const first = await talking(edge)
+      await first.says('before')
+      const load = await loadOn(edge.url, {
+        routes: 1_000,
+        workload: 'proxy',
+        webSockets: 6,
+        slow: 4,
+        writes: 10,
+      })
+      const pids = [await edge.pid]
+      let most = 0
+      for (let n = 0; n < UPGRADES; n++) {
+        const due = performance.now() + EVERY_MS
+        const pid = await edge.next()
+        pids.push(pid)
+        await load.answeredBy(pid)
+        most = Math.max(most, pids.filter(each => !hasEnded(each)).length)
+        await pause(Math.max(0, due - performance.now()))
+      }
+      await first.says('after')
+      const report = await load.stop()
+      expect(report.webSockets.messages).toBeGreaterThan(UPGRADES * 5)
+      expect(report.total.answered).toBeGreaterThan(UPGRADES * 200)
+      // Several generations drained at once.
+      expect(most).toBeGreaterThan(1)
+      first.socket.close(1000)
+      const old = pids.slice(0, -1)
+      await until(
+        'all old generations have ended',
+        () => old.every(hasEnded),
+        20_000,
+        () => old.filter(pid => !hasEnded(pid)),
+      )
+      expect((await edge.status()).generation).toBe(UPGRADES + 1)
+    },
+    UPGRADES * 3_000 + 40_000,
+  )
+
+  it('lets connections of the old process find the routes they knew, whatever the new file says', async () => {
+    const [app, other] = [await upstream('app'), await upstream('other')]
+    const edge = await Edge.start({
+      ...QUICK,
+      accessLog: true,
+      upstreams: { app: { servers: [app.url] } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    const kept = await edge.raw()
+    const get = async (n: number) => {
+      kept.send(`GET /r/${n} HTTP/1.1\r\nHost: a\r\n\r\n`)
+      return await kept.until(text => text.endsWith(`${n} item-${n}\n`) || text.includes('HTTP/1.1 5'))
+    }
+    expect(await get(1)).toMatch(/x-upstream: app/i)
+    const old = await edge.pid
+    edge.write({
+      upstreams: { renamed: { servers: [other.url] } },
+      routes: [{ host: '*', upstream: 'renamed' }],
+    })
+    await edge.next()
+    expect((await ask(`${edge.url}/r/2`).answer).headers['x-upstream']).toBe('other')
+    // Long enough for the old process to have read what the new one wrote.
+    expect((await edge.routes('add', '--host', 'more.test', '--upstream', 'renamed')).code).toBe(0)
+    const last = await get(3)
+    expect(last).toMatch(/^HTTP\/1\.1 200 [\s\S]*connection: close/i)
+    expect(last).toMatch(/x-upstream: app/i)
+    expect(last).toContain(`X-Pid: ${old}`)
+    kept.socket.end()
+    await edge.ended(old)
+  })
+
+  it('does not happen when the next version cannot start, and the log says why', async () => {
+    const edge = await behind()
+    const pid = await edge.pid
+    edge.write({
+      listeners: [
+        { name: 'http', address: `tcp://127.0.0.1:${edge.port}` },
+        { name: 'far', address: 'tcp://203.0.113.1:80' },
+      ],
+    })
+    const failed = await edge.launch()
+    await edge.ended(failed)
+    edge.write({ listeners: 'none' })
+    const wrong = await edge.launch()
+    await edge.ended(wrong)
+    expect(edge.desk.output).toMatch(/ERR_FDB_CONFIG: .*edge\.json:\d+:\d+: listeners: /)
+    expect((await ask(edge.url).answer).headers['x-pid']).toBe(String(pid))
+    expect(await edge.status()).toMatchObject({ pid, generation: 1, role: 'serving' })
+  })
+
+  it('is undone when the next version dies in probation: the routes are those of the old file again', async () => {
+    const edge = await behind({ upgrade: { probation: '30s' } })
+    const first = await edge.pid
+    await addMany(edge, 10)
+    edge.write({ routes: [{ host: '*', respond: { body: 'new\n' } }] })
+    const second = await edge.next()
+    expect((await ask(edge.url).answer).body).toBe('new\n')
+    expect((await edge.routes('add', '--host', 'kept.test', '--upstream', 'even')).code).toBe(0)
+    signalPid(second, 'SIGKILL')
+    await edge.logged('the routes of the file are in force', line => line.pid === first && line.removed === 0)
+    await until('the old process serves', async () => (await edge.status().catch(() => null))?.pid === first)
+    const by = async (path: string, host = 'a') =>
+      (await ask(`${edge.url}${path}`, { headers: { host } }).answer).headers['x-upstream']
+    expect(await by('/r/3')).toBe('odd')
+    expect(await by('/r/99')).toMatch(/even|odd/)
+    expect(await by('/r/1', 'kept.test')).toBe('even')
+  })
+
+  it('counts connections of the relay, and closes what is left after drain.timeout', async () => {
+    const edge = await behind({ drain: { timeout: '1s' } })
+    const agent = new Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    const first = await talking(edge)
+    await ask(`${edge.url}/r/1`, { agent }).answer
+    const old = await edge.pid
+    expect((await edge.status()).listeners[0]!.connections).toBe(2)
+    await edge.next()
+    const draining = async () => (await edge.status()).draining.find(({ pid }) => pid === old)
+    await until('the old one tells its connections', async () => ((await draining())?.connections ?? 0) >= 1)
+    const closed = new Promise(resolve => first.socket.once('close', resolve))
+    await closed
+    expect(await edge.logged('connections did not end in time and were closed')).toMatchObject({
+      pid: old,
+      afterMs: 1_000,
+    })
+    await edge.ended(old)
+  })
+})

@@ -1,0 +1,222 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import type { Server } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import { startUpstream } from '../../bench/proxy/upstream.mjs'
+import type { StatusReport } from '../../src/member/status.js'
+import { Desk, type Ran } from '../e2e/cli-processes.js'
+import { hasEnded, signalPid } from './launch.js'
+import * as operator from './operator.js'
+import { freePort } from './scene.js'
+import { until } from './until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
+export interface Upstream {
+  readonly url: string
+  readonly server: Server
+  close(): void
+}
+
+/** A server of bench/proxy/upstream.mjs in this process, closed with the test. */
+export async function upstream(name = 'app'): Promise<Upstream> {
+  const { port, server, close } = await startUpstream(name)
+  onTestFinished(close)
+  return { url: `http://127.0.0.1:${port}`, server, close }
+}
+
+/** One line that a proxy logged, or of its access log. */
+// biome-ignore lint/suspicious/noExplicitAny: whatever was logged
+export type Line = Record<string, any>
+
+export type Config = Record<string, unknown>
+
+/** A proxy in processes of its own, its folder and its configuration file; all ends with the test. */
+export class Edge {
+  readonly desk = Desk.open()
+  readonly port: number
+  readonly file = join(this.desk.folder, 'edge.json')
+  config: Config
+
+  private constructor(port: number, config: Config) {
+    this.port = port
+    this.config = {
+      service: 'edge',
+      control: this.desk.control,
+      instanceHeader: 'X-Pid',
+      listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
+      ...config,
+    }
+    this.write()
+  }
+
+  /** Its first generation serves. */
+  static async start(config: Config): Promise<Edge> {
+    const edge = await Edge.prepare(config)
+    await edge.next()
+    return edge
+  }
+
+  static async prepare(config: Config): Promise<Edge> {
+    return new Edge(await freePort(), config)
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  /** Writes the file, with these keys changed. */
+  write(changes: Config = {}): void {
+    this.config = { ...this.config, ...changes }
+    writeFileSync(this.file, JSON.stringify(this.config, null, 2))
+  }
+
+  launch(): Promise<number> {
+    return this.desk.launch([process.execPath, CLI, 'proxy', '--config', this.file])
+  }
+
+  /** Starts another process, and waits until it serves. */
+  async next(): Promise<number> {
+    const pid = await this.launch()
+    await this.serving(pid)
+    return pid
+  }
+
+  async serving(pid: number): Promise<void> {
+    await this.logged('the proxy serves', line => line.pid === pid)
+  }
+
+  status(): Promise<StatusReport> {
+    return operator.status(this.desk.control)
+  }
+
+  get pid(): Promise<number> {
+    return this.status().then(({ pid }) => pid)
+  }
+
+  /** JSON lines of all generations, of the log and of the access log. */
+  get lines(): Line[] {
+    if (!existsSync(this.desk.log)) return []
+    const text = readFileSync(this.desk.log, 'utf8')
+    return text
+      .slice(0, text.lastIndexOf('\n') + 1)
+      .split('\n')
+      .filter(line => line.startsWith('{'))
+      .map(line => JSON.parse(line) as Line)
+  }
+
+  /** The first line with that message. */
+  logged(message: string, holds: (line: Line) => boolean = () => true, ms = 15_000): Promise<Line> {
+    return until(
+      `the log says "${message}"`,
+      () => this.lines.find(line => line.msg === message && holds(line)),
+      ms,
+      () => this.desk.output,
+    )
+  }
+
+  access(holds: (line: Line) => boolean): Promise<Line> {
+    return this.logged('request', holds)
+  }
+
+  /** A signal to whoever serves, or to `pid`. */
+  async signal(name: NodeJS.Signals, pid?: number): Promise<void> {
+    signalPid(pid ?? (await this.pid), name)
+  }
+
+  /** HUP, and waits for its outcome. */
+  async reload(changes: Config): Promise<Line> {
+    this.write(changes)
+    const done = () =>
+      this.lines.filter(
+        ({ msg }) =>
+          msg === 'the configuration was read anew' || String(msg).startsWith('the configuration was not'),
+      )
+    const before = done().length
+    await this.signal('SIGHUP')
+    return until(
+      'the reload is over',
+      () => done()[before],
+      15_000,
+      () => this.desk.output,
+    )
+  }
+
+  /** `fd-broker routes …`. */
+  routes(command: 'list' | 'add' | 'remove', ...args: string[]): Promise<Ran> {
+    return this.desk.run('routes', command, '--control', this.desk.control, ...args)
+  }
+
+  async ended(pid: number, ms = 10_000): Promise<void> {
+    await until(
+      `process ${pid} ends`,
+      () => hasEnded(pid),
+      ms,
+      () => this.desk.output,
+    )
+  }
+
+  raw(port = this.port): Promise<Raw> {
+    return Raw.open(port)
+  }
+}
+
+/** A client's connection, byte by byte. */
+export class Raw {
+  readonly socket: Socket
+  #text = ''
+  ended = false
+
+  private constructor(socket: Socket) {
+    this.socket = socket
+    socket.setEncoding('latin1').on('data', text => (this.#text += text))
+    const end = () => {
+      this.ended = true
+      socket.end()
+    }
+    socket.on('end', end).on('error', end)
+    onTestFinished(() => void socket.destroy())
+  }
+
+  static open(port: number): Promise<Raw> {
+    return new Promise((resolve, reject) => {
+      const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true }, () => resolve(new Raw(socket)))
+      socket.once('error', reject)
+    })
+  }
+
+  get text(): string {
+    return this.#text
+  }
+
+  send(text: string): this {
+    this.socket.write(text, 'latin1')
+    return this
+  }
+
+  /** Takes what has come, once `holds` for it. */
+  async until(holds: (text: string) => boolean): Promise<string> {
+    await until(
+      'the answer comes',
+      () => holds(this.#text),
+      10_000,
+      () => JSON.stringify(this.#text.slice(0, 2000)),
+    )
+    const text = this.#text
+    this.#text = ''
+    return text
+  }
+
+  /** All that comes until the server ends the connection. */
+  async toTheEnd(): Promise<string> {
+    await until(
+      'the server ends the connection',
+      () => this.ended,
+      10_000,
+      () => JSON.stringify(this.#text.slice(0, 2000)),
+    )
+    return this.#text
+  }
+}
