@@ -1,6 +1,7 @@
 import { Channel } from '../channel/channel.js'
 import { FdbError } from '../errors.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
+import { noDescriptors } from '../host/limits.js'
 import { ownPidfd } from '../host/liveness.js'
 import { native, type PeerCredentials } from '../native.js'
 import { fdbroker } from '../proto/wire.js'
@@ -51,10 +52,20 @@ export function receiveHello(
   admit: (guest: Guest) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
-  const kernelPidfd = native.peerPidfd(fd.raw)
+  let pidfd: OwnedFd | null = null
+  let noPidfd: FdbError | null = null
+  try {
+    const raw = native.peerPidfd(fd.raw)
+    if (raw !== null) pidfd = OwnedFd.own(raw, `pidfd of ${who.pid}`)
+  } catch (cause) {
+    noPidfd = noDescriptors(`process ${who.pid} cannot be watched`, cause)
+  }
   const link = new Link(new Channel(fd))
-  const pidfd = kernelPidfd === null ? null : OwnedFd.own(kernelPidfd, `pidfd of ${who.pid}`)
+  /** Refused or admitted: what else is in the channel already is not for us. */
+  let over = false
   const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {
+    if (over) return
+    over = true
     clearTimeout(timer)
     pidfd?.close()
     options.logger.warn({ err: error, pid: who.pid, uid: who.uid }, 'refused a process on the control socket')
@@ -78,6 +89,10 @@ export function receiveHello(
   link.start({
     message: (envelope, fds) => {
       const { hello } = envelope
+      if (over) {
+        closeAll(fds)
+        return
+      }
       if (!hello) {
         closeAll(fds)
         refuse(
@@ -94,18 +109,22 @@ export function receiveHello(
       // The kernel's word about who connected is worth more than the peer's own.
       const proof = pidfd ?? given
       if (pidfd !== null) given?.close()
-      const checked = check(hello, options)
+      const answer = check(hello, options)
+      // Whoever only asks is answered also when there is no descriptor left to watch it by.
+      const checked = noPidfd !== null && 'intent' in answer && answer.intent !== 'operate' ? noPidfd : answer
       if (checked instanceof FdbError) {
         if (proof !== pidfd) proof?.close()
         const { min: versionMin, max: versionMax } = options.versions
         refuse(checked, { versionMin, versionMax })
         return
       }
+      over = true
       admit({ hello, ...checked, link, pid: who.pid || hello.pid || 0, uid: who.uid, pidfd: proof })
     },
     bundle: items => closeAll(items.map(item => item.fd)),
     broken: error => refuse(error),
     end: () => {
+      over = true
       clearTimeout(timer)
       pidfd?.close()
     },
@@ -152,7 +171,12 @@ export function reject(
 
 /** Sends the Welcome, with this process's own pidfd. */
 export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): void {
-  const own = ownPidfd()
+  let own: OwnedFd | null = null
+  try {
+    own = ownPidfd()
+  } catch {
+    // No descriptor left: it knows us by our pid.
+  }
   const envelope: WireBody = { welcome: body }
   link
     .send(envelope, own === null ? [] : [own])

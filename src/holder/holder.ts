@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { noDescriptors } from '../host/limits.js'
 import { watchDeath } from '../host/liveness.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
@@ -7,6 +8,7 @@ import { packToMember, type StatePosition, unpackToHolder } from '../protocol/en
 import type { HolderEffect, HolderEvent, HolderPhase, HolderState } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import type { Segment } from '../state/segment.js'
+import { reject } from './admission.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
@@ -95,23 +97,22 @@ export class Holder {
   }
 
   /** A process wants to take over: it gets an Offer, or a Reject. Takes the link and the pidfd. */
-  admit(candidate: Candidate): Peer {
+  admit(candidate: Candidate): void {
     const peer = this.#add(candidate)
-    this.timeline.begin(peer.pid)
-    this.#hosting.dispatch({ type: 'join', id: peer.id })
-    return peer
+    if (peer !== null) this.#hosting.dispatch({ type: 'join', id: peer.id })
   }
 
   /** A member that lost its channel is back. */
-  readmit(candidate: Candidate): Peer {
+  readmit(candidate: Candidate): void {
     const known = this.peers.find(
       p => p.pid === candidate.pid && p.generation === candidate.generation && !p.over,
     )
     if (known === undefined) {
       const peer = this.#add(candidate)
+      if (peer === null) return
       peer.holds = true
       peer.returning = true
-      return peer
+      return
     }
     if (known.link.open) {
       known.link.close()
@@ -121,7 +122,6 @@ export class Holder {
     known.returning = true
     candidate.pidfd?.close()
     this.#listen(known)
-    return known
   }
 
   /** Release the elder as soon as there is fresh evidence that the successor is well: somebody waits to join. */
@@ -135,6 +135,7 @@ export class Holder {
     const { phase } = this.#hosting.state()
     if (phase === this.#phase) return
     this.#phase = phase
+    if (phase === 'offering') this.timeline.begin(this.#peers.get(this.#hosting.state().joiner)?.pid ?? 0)
     this.timeline.enter(phase)
     this.#logger.debug({ phase }, 'handoff phase')
     this.#setDeadline(phase)
@@ -193,7 +194,8 @@ export class Holder {
 
   // ---- peers
 
-  #add(candidate: Candidate): Peer {
+  /** Null: there is no descriptor left to watch it by; it is told. */
+  #add(candidate: Candidate): Peer | null {
     const id = this.#nextId++
     const peer: Peer = {
       id,
@@ -213,11 +215,17 @@ export class Holder {
       adopted: [],
       over: false,
     }
-    this.#peers.set(id, peer)
     if (candidate.pidfd !== null) {
-      peer.watch = watchDeath(candidate.pidfd, () => this.#died(peer))
-      peer.watch.unref()
+      try {
+        peer.watch = watchDeath(candidate.pidfd, () => this.#died(peer))
+        peer.watch.unref()
+      } catch (cause) {
+        candidate.pidfd.close()
+        reject(candidate.link, noDescriptors(`process ${candidate.pid} cannot be watched`, cause))
+        return null
+      }
     }
+    this.#peers.set(id, peer)
     this.#listen(peer)
     return peer
   }
@@ -259,11 +267,10 @@ export class Holder {
     this.#hosting.changed?.()
   }
 
-  /** Without a pidfd death cannot be told: a peer that the machine does not wait for is forgotten with its link. */
+  /** A peer that the machine does not wait for is forgotten with its link: the process may live on, and try again and again. */
   #forgetIfIdle(peer: Peer): void {
-    const { owner, joiner, elder, bound } = this.#hosting.state()
-    if (peer.pidfd !== null) return
-    if ([owner, joiner, elder, ...bound].includes(peer.id)) return
+    const { owner, joiner, elder, bound, backs } = this.#hosting.state()
+    if ([owner, joiner, elder, ...bound, ...backs.map(back => back.id)].includes(peer.id)) return
     this.#forget(peer)
   }
 
@@ -370,23 +377,22 @@ export class Holder {
   }
 
   #offer(peer: Peer, epoch: number, wayBack: number, source: number): void {
+    let sent: BundleItem[]
+    try {
+      sent = this.#collect(peer, epoch, wayBack, source)
+    } catch (cause) {
+      peer.reason ??= noDescriptors('what is to be handed over cannot be collected', cause)
+      // After the step that this is part of.
+      queueMicrotask(() => this.#offerFailed(peer))
+      return
+    }
     peer.holds = true
-    const segments = this.shelf.offer(source, [epoch, wayBack])
-    const items = [
-      ...this.registry.items(),
-      ...this.#hosting.extraItems(),
-      ...segments.items,
-      ...this.#pidfds(peer),
-    ]
-    // Dups for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over.
-    const sent = items.map(item => ({ ...item, fd: item.fd.dup() }))
-    segments.release()
     peer.link.tell({
       offer: {
         epoch,
         wayBack,
         source: Math.max(0, source),
-        items: items.length,
+        items: sent.length,
         timeoutMs: this.#times.ready,
       },
     })
@@ -395,10 +401,32 @@ export class Holder {
       .catch(error => {
         if (!LEFT.has((error as FdbError).code)) peer.reason ??= error as FdbError
         this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
-        const { joiner, phase } = this.#hosting.state()
-        if (joiner === peer.id && phase === 'offering') this.#hosting.dispatch({ type: 'deadline' })
+        this.#offerFailed(peer)
       })
       .finally(() => closeAll(sent.map(item => item.fd)))
+  }
+
+  #offerFailed(peer: Peer): void {
+    const { joiner, phase } = this.#hosting.state()
+    if (joiner === peer.id && phase === 'offering') this.#hosting.dispatch({ type: 'deadline' })
+  }
+
+  /** Dups for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
+  #collect(peer: Peer, epoch: number, wayBack: number, source: number): BundleItem[] {
+    if (this.shelf.get(epoch) === undefined || this.shelf.get(wayBack) === undefined)
+      throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
+    const sent: BundleItem[] = []
+    const segments = this.shelf.offer(source, [epoch, wayBack])
+    try {
+      const items = [...this.registry.items(), ...this.#hosting.extraItems(), ...segments.items]
+      for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.dup() })
+      return sent
+    } catch (error) {
+      closeAll(sent.map(item => item.fd))
+      throw error
+    } finally {
+      segments.release()
+    }
   }
 
   /** Members know each other's pidfd, so that a restarted daemon can be told who may still be alive. */
@@ -445,7 +473,6 @@ export class Holder {
       because === 'busy'
         ? `a handoff is under way (phase ${phase}${pids.length > 0 ? `, process ${pids.join(', ')}` : ''}): try again when it is over`
         : `process ${pids.join(', ')} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
-    this.timeline.records.pop()
     const { link } = peer
     link
       .send({ reject: { code: 'ERR_FDB_BUSY', message, retryable: true } })

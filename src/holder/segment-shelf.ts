@@ -92,21 +92,24 @@ export class SegmentShelf {
   offer(current: Epoch, shared: readonly Epoch[]): { items: BundleItem[]; release(): void } {
     const own: Segment[] = []
     const items: BundleItem[] = []
-    for (const segment of this.all) {
-      if (shared.includes(segment.epoch))
-        items.push({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd })
-      else if (segment.epoch <= current) {
-        const readOnly = segment.readOnly()
-        own.push(readOnly)
-        items.push({ role: 'segment', epoch: segment.epoch, writable: false, fd: readOnly.fd })
+    const release = () => {
+      for (const segment of own) segment.close()
+    }
+    try {
+      for (const segment of this.all) {
+        if (shared.includes(segment.epoch))
+          items.push({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd })
+        else if (segment.epoch <= current) {
+          const readOnly = segment.readOnly()
+          own.push(readOnly)
+          items.push({ role: 'segment', epoch: segment.epoch, writable: false, fd: readOnly.fd })
+        }
       }
+    } catch (error) {
+      release()
+      throw error
     }
-    return {
-      items,
-      release: () => {
-        for (const segment of own) segment.close()
-      },
-    }
+    return { items, release }
   }
 
   close(): void {

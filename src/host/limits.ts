@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { FdbError } from '../errors.js'
 
 export interface FdLimits {
   /** RLIMIT_NOFILE; Infinity for "unlimited"; null where there is no /proc. */
@@ -16,6 +17,17 @@ export function fdLimits(): FdLimits {
     hard: row === null ? null : limit(row[2]!),
     open: openFds(),
   }
+}
+
+/** `what` cannot be, as a system call for a descriptor has failed. */
+export function noDescriptors(what: string, cause: unknown): FdbError {
+  const { open, soft } = fdLimits()
+  const { code = String(cause) } = cause as Partial<NodeJS.ErrnoException>
+  return new FdbError(
+    'ERR_FDB_NO_DESCRIPTORS',
+    `${what} (${code}): process ${process.pid} has ${open ?? 'an unknown number of'} descriptors open and may have ${soft ?? 'an unknown number'}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again`,
+    { cause, retryable: true, details: { open, soft } },
+  )
 }
 
 function limit(text: string): number {

@@ -1,5 +1,5 @@
 import { OwnedFd } from '../fd/owned.js'
-import { native, READABLE } from '../native.js'
+import { native, type Poll, READABLE } from '../native.js'
 
 export interface DeathWatch {
   /** The process has ended. True at once for one that was dead before. */
@@ -13,11 +13,20 @@ export interface DeathWatch {
 
 /**
  * Calls `onDead` once when the process of `pidfd` has ended, never before this function has returned. Works for a
- * process in any PID namespace and cannot be fooled by a reused pid. Borrows `pidfd` for this call only.
+ * process in any PID namespace and cannot be fooled by a reused pid. Borrows `pidfd` for this call only. Throws, and
+ * holds nothing, when there is no descriptor left.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   const own = pidfd.dup()
-  let dead = native.pidfdDead(own.raw)
+  let dead: boolean
+  let poll: Poll
+  try {
+    dead = native.pidfdDead(own.raw)
+    poll = native.createPoll(own.raw, () => died())
+  } catch (error) {
+    own.close()
+    throw error
+  }
   let open = true
   const died = () => {
     if (!open) return
@@ -25,7 +34,6 @@ export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
     close()
     onDead()
   }
-  const poll = native.createPoll(own.raw, died)
   const soon = dead ? setImmediate(died) : undefined
   if (!dead) poll.start(READABLE)
   function close(): void {

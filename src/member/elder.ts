@@ -53,8 +53,9 @@ export class Elder {
     options: { timeoutMs: number; signal: AbortSignal | undefined },
   ): Promise<Elder> {
     const link = new Link(new Channel(fd))
-    const own = ownPidfd()
+    let own: OwnedFd | null = null
     try {
+      own = ownPidfd()
       const welcomed = new Promise<Elder>((resolve, reject) => {
         link.start({
           message: (envelope, fds) => {

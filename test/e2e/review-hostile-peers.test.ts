@@ -1,0 +1,104 @@
+import { readdirSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import type { App } from '../processes/app.js'
+import { startDaemon } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+import { hello, Stranger } from '../processes/stranger.js'
+import { until } from '../processes/until.js'
+
+const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
+
+function openFds({ pid }: { pid: number }): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+async function fdsAreBackTo(count: number, app: App): Promise<void> {
+  await until(
+    `process ${app.pid} has ${count} descriptors again`,
+    () => openFds(app) <= count,
+    8_000,
+    () => `${openFds(app)} now`,
+  )
+}
+
+async function leaves(scene: Scene, app: App, attack: (stranger: Stranger) => unknown, times = 20) {
+  await scene.status()
+  const before = openFds(app)
+  for (let i = 0; i < times; i++) {
+    const stranger = await Stranger.connect(scene.control)
+    await attack(stranger)
+    await Promise.race([stranger.ended, scene.status()])
+    stranger.leave()
+  }
+  expect(app.ended, app.output.slice(-2_000)).toBe(false)
+  expect((await scene.status()).pid).toBe(app.pid)
+  await fdsAreBackTo(before, app)
+}
+
+describe('a peer that breaks the protocol leaves the serving process as it was', () => {
+  it('when a Hello follows a message that was refused, in one write', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    await leaves(scene, app, stranger => stranger.say({ gone: {} }, hello('JOIN')))
+    await leaves(scene, app, stranger => stranger.say(Buffer.from([0xff]), hello('JOIN')))
+    await leaves(scene, app, stranger => stranger.say(hello('JOIN', 'other'), hello('JOIN')))
+    await leaves(scene, app, stranger => stranger.say({ gone: {} }, hello('DRAINING')))
+    expect((await scene.status()).lastFailure).toBe(null)
+  })
+
+  it('when it joins and leaves at once, or lives on after it was turned away', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    await leaves(
+      scene,
+      app,
+      stranger => stranger.say(hello('JOIN'), { abort: { code: 'ERR_FDB_CHECK' } }),
+      30,
+    )
+  })
+
+  it('when it joins again and again while another is joining: the record of handoffs is kept', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    await scene.serve()
+    const handoffs = async () => (await scene.status()).handoffs
+    await (await scene.start({ check: 'throw' })).failure()
+    const joining = await Stranger.connect(scene.control)
+    joining.say(hello('JOIN'))
+    await until('it is offered', () => joining.heard.some(({ offer }) => offer))
+    for (let i = 0; i < 20; i++) {
+      const other = await Stranger.connect(scene.control)
+      other.say(hello('JOIN'))
+      await other.ended
+      expect(other.heard.at(-1)?.reject?.code).toBe('ERR_FDB_BUSY')
+    }
+    joining.say({ abort: { code: 'ERR_FDB_CHECK' } })
+    joining.leave()
+    const record = await until('both are recorded', async () => {
+      const records = await handoffs()
+      return records[1]?.outcome === 'failed' && records
+    })
+    expect(record.map(({ successor, outcome }) => [successor === process.pid, outcome])).toEqual([
+      [false, 'failed'],
+      [true, 'failed'],
+    ])
+  })
+
+  it('when it comes back to a daemon that never knew it, and goes', async () => {
+    const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    const member = await scene.serve()
+    const before = openFds(daemon)
+    for (let i = 0; i < 30; i++) {
+      const stranger = await Stranger.connect(scene.control)
+      stranger.say(
+        hello('BACK', 'shop', i + 100),
+        { back: { role: 'standby', epoch: 1, sealed: true } },
+        { gone: {} },
+      )
+      await until('it is fenced', () => stranger.heard.some(({ fenced }) => fenced))
+      stranger.leave()
+    }
+    await fdsAreBackTo(before, daemon)
+    expect(member.ended).toBe(false)
+  })
+})

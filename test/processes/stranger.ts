@@ -1,0 +1,54 @@
+import { Channel } from '../../src/channel/channel.js'
+import { closeAll, type OwnedFd } from '../../src/fd/owned.js'
+import { fdbroker } from '../../src/proto/wire.js'
+import type { WireBody, WireEnvelope } from '../../src/protocol/link.js'
+import { VERSIONS } from '../../src/protocol/versions.js'
+
+const { Envelope, Intent } = fdbroker.wire
+
+export function packed(body: WireBody): Uint8Array {
+  return Envelope.encode(body).finish()
+}
+
+/** A Hello as a process of this release says it. */
+export function hello(intent: keyof typeof Intent, service = 'shop', generation = 0): WireBody {
+  const { min: versionMin, max: versionMax } = VERSIONS
+  return { hello: { versionMin, versionMax, service, intent: Intent[intent], pid: process.pid, generation } }
+}
+
+/** A peer on a control socket that need not keep to the protocol. Collects what it is told. */
+export class Stranger {
+  readonly heard: WireEnvelope[] = []
+  readonly ended: Promise<void>
+  readonly #channel: Channel
+
+  private constructor(channel: Channel) {
+    this.#channel = channel
+    this.ended = new Promise(resolve =>
+      channel.start({
+        message: (payload, fds) => {
+          closeAll(fds)
+          this.heard.push(Envelope.decode(payload))
+        },
+        end: () => resolve(),
+      }),
+    )
+  }
+
+  static async connect(control: string): Promise<Stranger> {
+    return new Stranger(await Channel.connect(control))
+  }
+
+  /** In one go: the other side may well read them in one turn. What it does not take is no matter. */
+  say(...bodies: readonly (WireBody | Uint8Array)[]): void {
+    for (const body of bodies) this.send(body instanceof Uint8Array ? body : packed(body))
+  }
+
+  send(payload: Uint8Array, fds: readonly OwnedFd[] = []): void {
+    this.#channel.send(payload, fds).catch(() => {})
+  }
+
+  leave(): void {
+    void this.#channel.close()
+  }
+}
