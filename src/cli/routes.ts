@@ -17,6 +17,8 @@ const LIST_TRIES = 5
 /** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
 const AGAIN_MS = 50
 const AGAIN: ReadonlySet<string> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
+/** What may be asked twice is asked again too where the process ended before it had answered. */
+const AGAIN_HARMLESS: ReadonlySet<string> = new Set([...AGAIN, 'ERR_FDB_CHANNEL_CLOSED'])
 
 interface Flags {
   control: string
@@ -83,7 +85,7 @@ function placed(command: Command): Command {
 }
 
 async function list(flags: Flags): Promise<void> {
-  const routes = await asked(flags, listAll)
+  const routes = await asked(flags, AGAIN_HARMLESS, listAll)
   process.stdout.write(flags.json ? `${JSON.stringify(routes, null, 2)}\n` : listText(routes))
 }
 
@@ -96,7 +98,7 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
     '--host and --upstream',
   )
   const body = lines([{ replace: replace ?? false }, ...routes])
-  const reply = await asked(flags, async (client, timeoutMs) => {
+  const reply = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) => {
     const answer = await client.command(ROUTE_COMMANDS.add, body, { timeoutMs })
     return JSON.parse(answer.toString()) as AddReply
   })
@@ -112,7 +114,7 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
     return { host, path }
   })
   const body = lines([{}, ...places])
-  const reply = await asked(flags, async (client, timeoutMs) => {
+  const reply = await asked(flags, AGAIN, async (client, timeoutMs) => {
     const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeoutMs })
     return JSON.parse(answer.toString()) as RemoveReply
   })
@@ -164,6 +166,7 @@ async function listAll(client: OperatorClient, timeoutMs: number): Promise<Liste
 /** Asks whoever serves; again where it has just been replaced and nothing was done. */
 async function asked<T>(
   { control, timeout }: Flags,
+  codes: ReadonlySet<string>,
   ask: (client: OperatorClient, timeoutMs: number) => Promise<T>,
 ): Promise<T> {
   const until = performance.now() + timeout
@@ -173,7 +176,7 @@ async function asked<T>(
     try {
       return await ask(client, left)
     } catch (error) {
-      const again = FdbError.is(error) && AGAIN.has(error.code) && error.retryable
+      const again = FdbError.is(error) && codes.has(error.code) && error.retryable
       if (!again || performance.now() + AGAIN_MS >= until) throw error
     }
     await new Promise(resolve => setTimeout(resolve, AGAIN_MS))

@@ -17,6 +17,7 @@ import { LiveRoutes } from './routes/live-routes.js'
 import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
+import { dialServer } from './upstreams/dial.js'
 import { Upstreams } from './upstreams/upstreams.js'
 
 export interface ProxyOptions {
@@ -59,6 +60,7 @@ export class ReverseProxy {
       logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
     )
     this.#upstreams.configure(config.upstreams)
+    this.#notYet(config)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       generation: member.generation,
@@ -69,6 +71,7 @@ export class ReverseProxy {
     this.#wiring = {
       route: routerOf(this.#routes.table, () => this.#config),
       routeByName: name => this.#upstreams.find(name)?.sendOn,
+      dial: dialServer,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
@@ -169,7 +172,10 @@ export class ReverseProxy {
     if (listener === this.#listeners.get(name)) return
     const before = this.#entrances.get(name)
     if (before !== undefined) this.#letGo(before)
-    const full = () => this.connections >= (this.#config.limits.connections ?? Number.POSITIVE_INFINITY)
+    const full = () => {
+      const most = this.#config.limits.connections
+      return most !== null && this.connections >= most
+    }
     const entrance = new Entrance(name, config, this.#wiring, full)
     listener.serve(entrance.server, entrance)
     this.#entrances.set(name, entrance)
@@ -205,6 +211,7 @@ export class ReverseProxy {
     }
     await this.#relisten(before, config)
     this.#config = config
+    this.#notYet(config)
     this.#upstreams.configure(config.upstreams)
     for (const entrance of this.#entrances.values()) entrance.configure(config)
     await this.#routes.apply(fileOf(config))
@@ -236,6 +243,14 @@ export class ReverseProxy {
     }
     const wanted = new Set(config.listeners.map(each => each.name))
     for (const name of present.keys()) if (!wanted.has(name)) this.#shut(name)
+  }
+
+  #notYet({ timeouts }: ProxyConfig): void {
+    if (timeouts.request === null) return
+    this.#logger.warn(
+      { 'timeouts.request': timeouts.request },
+      'this version does not limit the time of a whole request; timeouts.head and timeouts.idle hold',
+    )
   }
 
   async #reinstated(): Promise<void> {

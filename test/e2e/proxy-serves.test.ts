@@ -384,6 +384,30 @@ describe('servers that fail', () => {
   })
 })
 
+describe('connections to servers', () => {
+  it('are kept for the next request, or not at all', async () => {
+    let connections = 0
+    const server = createServer((_request, response) => response.end('ok\n'))
+    server.on('connection', () => connections++)
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => {
+      server.closeAllConnections()
+      server.close()
+    })
+    const servers = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+    const routes = [{ host: '*', upstream: 'app' }]
+    const edge = await Edge.start({ upstreams: { app: { servers } }, routes })
+    const five = async () => {
+      connections = 0
+      for (let n = 0; n < 5; n++) expect((await ask(edge.url).answer).status).toBe(200)
+      return connections
+    }
+    expect(await five()).toBe(1)
+    await edge.reload({ upstreams: { app: { servers, keepAlive: { connections: 0 } } } })
+    expect(await five()).toBe(5)
+  })
+})
+
 describe('the access log', () => {
   it('has a line for each request', async () => {
     const app = await upstream()

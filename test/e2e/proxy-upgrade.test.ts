@@ -116,6 +116,28 @@ describe('an upgrade of the proxy', () => {
     UPGRADES * 3_000 + 40_000,
   )
 
+  it('keeps every route that was added while it went on', async () => {
+    const edge = await behind()
+    let upgrading = true
+    const added: string[] = []
+    const adding = (async () => {
+      while (upgrading) {
+        const host = `n${added.length}.test`
+        const { code, stderr } = await edge.routes('add', '--host', host, '--upstream', 'odd')
+        expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+        added.push(host)
+      }
+    })()
+    for (let n = 0; n < 4; n++) await edge.next()
+    upgrading = false
+    await adding
+    expect(added.length).toBeGreaterThan(3)
+    for (const host of added) {
+      const { headers } = await ask(`${edge.url}/r/1`, { headers: { host } }).answer
+      expect([host, headers['x-upstream']]).toEqual([host, 'odd'])
+    }
+  })
+
   it('lets connections of the old process find the routes they knew, whatever the new file says', async () => {
     const [app, other] = [await upstream('app'), await upstream('other')]
     const edge = await Edge.start({

@@ -3,6 +3,12 @@ import type { UpstreamConfig } from '../config/config.js'
 import type { UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
 
+/** What a destination of a proxy says beside. */
+export interface ServerDestination extends Destination {
+  /** False: each request has a connection of its own. */
+  readonly keep: boolean
+}
+
 /** Who is told about servers. */
 export interface ServerWatch {
   /** It failed once. */
@@ -41,11 +47,12 @@ export class Upstream {
       this.#destinations = new Map()
       return
     }
-    const { servers, health, retry, timeouts } = config
+    const { servers, health, keepAlive, retry, timeouts } = config
+    const keep = keepAlive.connections > 0
     const addresses = servers.map(server => server.text)
     if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
     else this.#balancer.configure(addresses, health)
-    this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server)]))
+    this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server, keep)]))
     this.#retry = retry
     const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
     this.sendOn.options = options
@@ -74,7 +81,7 @@ export class Upstream {
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 
-  #destination(server: UpstreamAddress): Destination {
+  #destination(server: UpstreamAddress, keep: boolean): ServerDestination {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
     return {
@@ -83,6 +90,7 @@ export class Upstream {
         ? { kind: 'tcp', host: server.host, port: server.port }
         : { kind: 'unix', path: server.path },
       authority: tcp ? key.slice('http://'.length) : 'localhost',
+      keep,
       failed: () => this.failed(key),
     }
   }
