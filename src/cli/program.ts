@@ -4,6 +4,7 @@ import { FdbError } from '../errors.js'
 import { addProxy } from './proxy.js'
 import { addRoutes } from './routes.js'
 import { addServe } from './serve.js'
+import { addState } from './state.js'
 import { addStatus } from './status.js'
 import { plain } from './table.js'
 import { addUpgrade } from './upgrade.js'
@@ -39,6 +40,7 @@ Examples:
   $ fd-broker serve --control /run/shop/broker.sock
   $ fd-broker proxy --config edge.yaml
   $ fd-broker routes list --control /run/edge/upgrade.sock
+  $ fd-broker state stats --control /run/shop/upgrade.sock
 
 Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
     )
@@ -47,6 +49,7 @@ Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
   addServe(root)
   addProxy(root)
   addRoutes(root)
+  addState(root)
   return root
 }
 

@@ -22,6 +22,7 @@ import {
   type MemberPhase,
   type MemberState,
 } from '../protocol/member-machine.js'
+import { serveStateCommands } from '../state/commands.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { Commands } from './commands.js'
@@ -116,6 +117,7 @@ export class Party {
     this.state = new StateLog({ logger: settings.logger })
     this.state.onFenced = () => this.#look()
     this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
+    serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)
     this.#reception = new Reception({
       settings,
       generation: this.generation,
@@ -741,6 +743,13 @@ export class Party {
     this.#registrations.fail(why)
     this.#resolveRetired(this.#retiredWhy)
     this.#front?.retired(this.#retiredWhy)
+  }
+
+  /** Throws ERR_FDB_CLOSED once nothing can be taken in any more, as nobody would close it. */
+  refuseLeft(): void {
+    const { phase } = this
+    if (!this.#over && phase !== 'leaving' && phase !== 'gone') return
+    throw new FdbError('ERR_FDB_CLOSED', `this member has left (it is ${phase}): join() again`)
   }
 
   #whyNot(): FdbError {

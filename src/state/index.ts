@@ -1,6 +1,7 @@
 export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
 export { Digest } from './digest.js'
 export type { Position } from './history.js'
+export { encodeImport, type RawEntry, type RawSection } from './import.js'
 export { DEFAULT_LIMITS, type StateLimits } from './limits.js'
 export {
   type DecodedChange,

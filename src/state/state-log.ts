@@ -2,8 +2,9 @@ import { FdbError } from '../errors.js'
 import { writeSnapshot } from './compaction.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type Position } from './history.js'
-import { limitsFrom, overLimit, type StateLimits } from './limits.js'
-import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
+import { checkImport, type RawSection } from './import.js'
+import { limitsFrom, mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import { encodeEnvelope, encodeSchema, type StoredSchema, scanRecord } from './records.js'
 import { type SectionSchema, schemaRefusal, storedForm } from './schema.js'
 import { Section, type SectionHost } from './section.js'
 import type { SectionStore } from './section-store.js'
@@ -252,6 +253,49 @@ export class StateLog {
       })
     }
     return all.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** What the log says of its sections, by name. */
+  schemas(): StoredSchema[] {
+    this.#flush()
+    const stored = [...this.#store.sections.values()].flatMap(section => section.stored ?? [])
+    return stored.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** A section as it lies in the log, for tools: no codec, no cache. Empty when there is none of that name. */
+  rawSection(name: string): RawSection {
+    this.#flush()
+    const section = this.#store.sections.get(name)
+    return {
+      keys: () => section?.slots.keys() ?? [],
+      get: key => {
+        const slot = section?.slots.get(key)
+        return section && slot !== undefined ? { key, ...this.#store.read(section, key, slot) } : undefined
+      },
+    }
+  }
+
+  /**
+   * Appends what {@link encodeImport} encoded, all of it or nothing, for any sections; checked in slices first. Rejects as
+   * a put does, and with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT.
+   */
+  async importRecord(
+    bytes: Buffer,
+    options: { replace?: boolean; request?: string } = {},
+  ): Promise<{ puts: number }> {
+    const { replace = false, request = '' } = options
+    this.#checkOpen()
+    const most = mostBodyBytes(this.#limits)
+    if (bytes.length > most) throw overLimit('an import', bytes.length, 'recordBytes', most)
+    const { requestBytes } = this.#limits
+    const length = Buffer.byteLength(request)
+    if (length > requestBytes)
+      throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)
+    const work = checkImport(this.#store, this.#limits, bytes, replace)
+    const signal = this.#closing.signal
+    const { parts, section, puts } = await runInSlices(work, { sliceMs: this.#sliceMs, signal })
+    if (section && parts.length > 0) await this.#write(section, parts, request)
+    return { puts }
   }
 
   stats(): StateStats {

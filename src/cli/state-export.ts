@@ -1,0 +1,109 @@
+import { once } from 'node:events'
+import { closeSync, createWriteStream, fsyncSync, openSync, rmSync } from 'node:fs'
+import type { Writable } from 'node:stream'
+import { finished } from 'node:stream/promises'
+import { FdbError } from '../errors.js'
+import { native } from '../native.js'
+import type { ExportHead } from './state-file.js'
+import { LineWriter, writeEntries } from './state-output.js'
+import { type OpenState, openState, type SourceFlags } from './state-source.js'
+
+interface ExportFlags extends SourceFlags {
+  format: 'lines' | 'log'
+  section?: string[]
+  out?: string
+  secrets: boolean
+}
+
+const CHUNK = 1024 * 1024
+
+export async function exportState({ format, section, out, secrets, ...flags }: ExportFlags): Promise<void> {
+  using state = await openState(flags)
+  if (state.redacted > 0 && format === 'log') {
+    throw new FdbError(
+      'ERR_FDB_STATE_SECRET',
+      `${state.redacted} secret values are not in ${state.name}; take another source`,
+    )
+  }
+  const names = state.log.schemas()
+  if (format === 'log' && !secrets && names.some(schema => schema.secret)) {
+    const secret = names.filter(schema => schema.secret).map(schema => schema.name)
+    throw new FdbError(
+      'ERR_FDB_STATE_SECRET',
+      `the log holds secret sections (${secret.join(', ')}): give --secrets, or use --format lines, which leaves their values out`,
+    )
+  }
+  const write = (writer: Writable) =>
+    format === 'log' ? writeLog(state, writer) : writeLines(state, section, secrets, writer)
+  if (out === undefined) return await write(process.stdout)
+  const fd = openNew(out)
+  try {
+    const file = createWriteStream(out, { fd, autoClose: false })
+    await write(file)
+    file.end()
+    await finished(file)
+    fsyncSync(fd)
+    closeSync(fd)
+  } catch (error) {
+    closeSync(fd)
+    rmSync(out, { force: true })
+    throw error
+  }
+}
+
+/** Never over another file. */
+function openNew(out: string): number {
+  try {
+    return openSync(out, 'wx', 0o600)
+  } catch (cause) {
+    const exists = (cause as NodeJS.ErrnoException).code === 'EEXIST'
+    throw new FdbError(
+      'ERR_FDB_STATE_FILE',
+      exists
+        ? `${out} exists; give a new name, or remove it`
+        : `${out} cannot be made (${(cause as Error).message})`,
+      { cause },
+    )
+  }
+}
+
+async function writeLines(
+  { log, redacted }: OpenState,
+  wanted: string[] | undefined,
+  secrets: boolean,
+  writer: Writable,
+): Promise<void> {
+  const schemas = log.schemas().filter(({ name }) => wanted === undefined || wanted.includes(name))
+  for (const name of wanted ?? []) {
+    if (!schemas.some(schema => schema.name === name))
+      throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `there is no section ${JSON.stringify(name)}`)
+  }
+  const { epoch, sequence } = log.position
+  const digests = new Map(log.digests().map(one => [one.name, one]))
+  const out = new LineWriter(writer)
+  const sections = schemas.map(schema => {
+    const { entries = 0, digest = '' } = digests.get(schema.name) ?? {}
+    return { ...schema, entries, digest }
+  })
+  await out.write({ fdbState: 1, epoch, sequence, sections } satisfies ExportHead)
+  for (const schema of schemas) await writeEntries(log, schema, { secrets, exact: true }, out)
+  await out.flush()
+  if (redacted > 0) process.stderr.write(`${redacted} secret values were missing in the source\n`)
+}
+
+/** One snapshot segment, compacted. */
+async function writeLog({ log }: OpenState, writer: Writable): Promise<void> {
+  log.endWriting(new FdbError('ERR_FDB_STATE_CLOSED', 'this copy of the log is only read'))
+  for (const segment of log.segments) segment.seal()
+  const segments = await log.compact()
+  const segment = segments.find(({ kind }) => kind === 'snapshot') ?? segments[0]
+  if (segment === undefined) throw new FdbError('ERR_FDB_STATE_FILE', 'the state has no log yet; try again')
+  const size = segment.size()
+  for (let at = 0; at < size; ) {
+    const chunk = Buffer.allocUnsafe(Math.min(CHUNK, size - at))
+    const got = native.pread(segment.fd.raw, chunk, 0, chunk.length, at)
+    if (got === 0) break
+    at += got
+    if (!writer.write(chunk.subarray(0, got))) await once(writer, 'drain')
+  }
+}

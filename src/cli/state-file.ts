@@ -1,0 +1,204 @@
+import { createReadStream } from 'node:fs'
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { native } from '../native.js'
+import { encodeImport } from '../state/import.js'
+import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
+import { Segment } from '../state/segment.js'
+import { type SectionDigest, StateLog } from '../state/state-log.js'
+import { bytesOf } from './state-lines.js'
+import type { ProgressLine } from './state-progress.js'
+
+/** The first line of an export. */
+export interface ExportHead {
+  fdbState: 1
+  epoch: number
+  sequence: number
+  sections: (StoredSchema & { entries: number; digest: string })[]
+}
+
+export interface FileState {
+  log: StateLog
+  format: 'log' | 'lines'
+  /** What the first line of an export says; null: it has none. */
+  head: ExportHead | null
+  /** Entries that were left out as secrets when it was written. */
+  redacted: number
+}
+
+/** Entries of one change while lines are read. */
+const BATCH = 1000
+
+/**
+ * The state in a file: a segment of the log (`export --format log`, or a memory file in /proc/PID/fd), or the lines of an
+ * export. `-` is standard input. Rejects with ERR_FDB_STATE_FILE, and as {@link StateLog.adopt}.
+ */
+export async function readStateFile(file: string, progress: ProgressLine): Promise<FileState> {
+  const name = file === '-' ? 'standard input' : file
+  const stream: AsyncIterable<Buffer> = file === '-' ? process.stdin : createReadStream(file)
+  const chunks = stream[Symbol.asyncIterator]()
+  const counted: AsyncIterable<Buffer> = {
+    async *[Symbol.asyncIterator]() {
+      let done = 0
+      try {
+        for (let next = await chunks.next(); !next.done; next = await chunks.next()) {
+          done += next.value.length
+          progress.bytes(`reading ${name}`, done)
+          yield next.value
+        }
+      } catch (cause) {
+        throw new FdbError('ERR_FDB_STATE_FILE', `${name} cannot be read (${(cause as Error).message})`, {
+          cause,
+        })
+      }
+    },
+  }
+  const source = counted[Symbol.asyncIterator]()
+  const first = await source.next()
+  if (first.done)
+    throw new FdbError('ERR_FDB_STATE_FILE', `${name} is empty; give what \`state export\` wrote`)
+  const rest = async function* () {
+    yield first.value
+    yield* { [Symbol.asyncIterator]: () => source }
+  }
+  const lines = /^\s*\{/.test(first.value.toString('latin1', 0, 64))
+  return lines
+    ? readLines(rest(), name)
+    : { ...(await readLog(rest())), format: 'log', head: null, redacted: 0 }
+}
+
+async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog }> {
+  const fd = OwnedFd.own(native.memfd('fdb-state-file'), 'a copy of a state file')
+  try {
+    let at = 0
+    for await (const chunk of chunks) {
+      native.pwrite(fd.raw, chunk, 0, chunk.length, at)
+      at += chunk.length
+    }
+  } catch (error) {
+    fd.close()
+    throw error
+  }
+  const segment = Segment.open(fd)
+  segment.seal()
+  const log = new StateLog()
+  try {
+    await log.adopt(segment)
+  } catch (error) {
+    log.close()
+    throw error
+  }
+  return { log }
+}
+
+async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<FileState> {
+  const log = new StateLog()
+  log.startWriting(Segment.create(1))
+  let head: ExportHead | null = null
+  let redacted = 0
+  const codecs = new Map<string, string>()
+  let schemas: StoredSchema[] = []
+  let changes: NewChange[] = []
+  let number = 0
+  const wrong = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `${name}, line ${number}: ${why}`)
+  const close = async () => {
+    if (schemas.length + changes.length > 0) await log.importRecord(encodeImport(schemas, changes))
+    schemas = []
+    changes = []
+  }
+  const take = (line: Record<string, unknown>) => {
+    if ('fdbState' in line) {
+      if (number > 1) throw wrong('the head of another export')
+      head = headOf(line, wrong)
+      schemas = head.sections.map(({ name, version, minReader, codec, secret }) => ({
+        name,
+        version,
+        minReader,
+        codec,
+        secret,
+      }))
+      for (const schema of schemas) codecs.set(schema.name, schema.codec)
+      return
+    }
+    const { section, key, version = 0 } = line
+    if (typeof section !== 'string' || typeof key !== 'string') throw wrong('no "section" and "key"')
+    if (!Number.isInteger(version)) throw wrong('its "version" is no whole number')
+    if (!codecs.has(section)) {
+      codecs.set(section, '')
+      schemas.push({ name: section, version: 0, minReader: 0, codec: '', secret: false })
+    }
+    if (line.redacted === true) {
+      redacted++
+      return
+    }
+    const value = bytesOf(line, codecs.get(section) ?? '')
+    if (typeof value === 'string') throw wrong(value)
+    changes.push({ section, op: PUT, key, value, version: version as number })
+  }
+  try {
+    for await (const text of linesOf(chunks)) {
+      number++
+      if (text.trim() === '') continue
+      take(parse(text, wrong))
+      if (changes.length >= BATCH) await close()
+    }
+    await close()
+  } catch (error) {
+    log.close()
+    throw error
+  }
+  return { log, format: 'lines', head, redacted }
+}
+
+function parse(text: string, wrong: (why: string) => FdbError): Record<string, unknown> {
+  let line: unknown
+  try {
+    line = JSON.parse(text)
+  } catch (error) {
+    throw wrong((error as Error).message)
+  }
+  if (typeof line !== 'object' || line === null || Array.isArray(line)) throw wrong('no JSON object')
+  return line as Record<string, unknown>
+}
+
+function headOf(line: Record<string, unknown>, wrong: (why: string) => FdbError): ExportHead {
+  const { fdbState, sections } = line
+  if (fdbState !== 1) throw wrong(`an export of format ${String(fdbState)}; this release reads format 1`)
+  const ok = (section: Partial<ExportHead['sections'][number]>) =>
+    typeof section?.name === 'string' &&
+    typeof section.codec === 'string' &&
+    Number.isInteger(section.version) &&
+    Number.isInteger(section.minReader) &&
+    typeof section.secret === 'boolean'
+  if (!Array.isArray(sections) || !sections.every(ok)) throw wrong('its "sections" are no list of schemas')
+  return line as unknown as ExportHead
+}
+
+async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  let pending: Buffer[] = []
+  for await (const chunk of chunks) {
+    let start = 0
+    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
+      pending.push(chunk.subarray(start, end))
+      yield Buffer.concat(pending).toString()
+      pending = []
+      start = end + 1
+    }
+    pending.push(chunk.subarray(start))
+  }
+  const last = Buffer.concat(pending).toString()
+  if (last !== '') yield last
+}
+
+/** Sections that differ from what the first line of an export says; those without a digest are not compared. */
+export function unlike(head: ExportHead, digests: readonly SectionDigest[]): string[] {
+  const now = new Map(digests.map(one => [one.name, one]))
+  return head.sections.flatMap(({ name, digest, entries }) => {
+    if (digest === undefined) return []
+    const found = now.get(name)
+    if (found?.digest === digest && found.entries === entries) return []
+    return [
+      `section "${name}" has ${found?.entries ?? 0} entries where its first line says ${entries}, or others`,
+    ]
+  })
+}

@@ -1,0 +1,80 @@
+import { fdbroker } from '../proto/proxy.js'
+import { ROUTES } from '../proxy/routes/section.js'
+import { type Codec, json, msgpack } from '../state/codec.js'
+import type { RawEntry } from '../state/import.js'
+import type { StoredSchema } from '../state/records.js'
+
+/** The value of an entry, in the first of these forms that holds it: `value` is what the codec decodes. */
+export type LineValue =
+  | { value: unknown }
+  | { text: string }
+  | { base64: string }
+  | { redacted: true; bytes: number }
+
+export type EntryLine = { section: string; key: string; version: number } & LineValue
+
+export interface LineOptions {
+  /** Show the values of sections that are marked secret. */
+  secrets: boolean
+  /** Only forms that give the same bytes again. */
+  exact: boolean
+}
+
+const CODECS: ReadonlyMap<string, Codec<unknown>> = new Map(
+  [json(), msgpack()].map(codec => [codec.name, codec]),
+)
+
+export function entryLine(schema: StoredSchema, entry: RawEntry, options: LineOptions): EntryLine {
+  const { key, value, version } = entry
+  return { section: schema.name, key, version, ...lineValue(schema, value, options) }
+}
+
+export function lineValue(
+  schema: StoredSchema,
+  bytes: Uint8Array,
+  { secrets, exact }: LineOptions,
+): LineValue {
+  if (schema.secret && !secrets) return { redacted: true, bytes: bytes.length }
+  const value = decoded(schema, bytes, exact)
+  if (value !== undefined) return { value }
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const text = buffer.toString()
+  const plain = schema.codec !== 'protobuf' && !/\p{Cc}|\ufffd/u.test(text)
+  if (plain && buffer.equals(Buffer.from(text))) return { text }
+  return { base64: buffer.toString('base64') }
+}
+
+function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unknown {
+  try {
+    const codec = CODECS.get(schema.codec)
+    if (codec) {
+      const value = codec.decode(bytes)
+      // Once more through JSON, as it is in the line.
+      const again = exact ? codec.encode(JSON.parse(JSON.stringify(value))) : bytes
+      return Buffer.compare(again, bytes) === 0 ? value : undefined
+    }
+    if (!exact && schema.name === ROUTES && schema.codec === 'protobuf') {
+      return { ...fdbroker.proxy.Route.decode(bytes) }
+    }
+  } catch {
+    // Shown as bytes.
+  }
+  return undefined
+}
+
+/** The bytes that a line holds; a text says why it holds none. */
+export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8Array | string {
+  const { value, text, base64, redacted } = line
+  if (redacted === true) return 'its value was left out as a secret: export with --secrets'
+  if (typeof text === 'string') return Buffer.from(text)
+  if (typeof base64 === 'string') {
+    const bytes = Buffer.from(base64, 'base64')
+    return bytes.toString('base64') === base64 ? bytes : 'its "base64" is none'
+  }
+  if (value === undefined) return 'it has no "value", "text" or "base64"'
+  const codec = CODECS.get(codecName)
+  return (
+    codec?.encode(value) ??
+    `a "value" cannot be encoded with codec "${codecName}": give its bytes as "base64"`
+  )
+}

@@ -1,0 +1,84 @@
+import { statSync } from 'node:fs'
+import { FdbError } from '../errors.js'
+import type { StateLog } from '../state/state-log.js'
+import { readControl } from './state-control.js'
+import { readStateFile, unlike } from './state-file.js'
+import { ProgressLine } from './state-progress.js'
+
+export interface SourceFlags {
+  control?: string
+  file?: string
+  service?: string
+  timeout: number
+}
+
+export interface OpenOptions {
+  /** The file was changed by hand: it need not be what its first line says. */
+  edited?: boolean
+}
+
+/** A state that was read: this process's own copy. */
+export interface OpenState extends Disposable {
+  log: StateLog
+  name: string
+  /** What it was compared with. */
+  verified: 'the service' | 'its first line' | 'its checksums'
+  /** Values that were left out of a file as secrets. */
+  redacted: number
+}
+
+/** Reads all of a state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and as its readers. */
+export async function openState(flags: SourceFlags, options: OpenOptions = {}): Promise<OpenState> {
+  const { control, file } = flags
+  if (control !== undefined && file === undefined) return openControl({ ...flags, control })
+  if (file !== undefined && control === undefined) return openFile(file, options)
+  throw new FdbError(
+    'ERR_FDB_STATE_SOURCE',
+    'which state? Give --control or --file (- is standard input), not both',
+  )
+}
+
+/** Of `state diff`: a control socket, a file, or `-`. */
+export async function openPlace(place: string, flags: SourceFlags): Promise<OpenState> {
+  const socket = place !== '-' && statSync(place, { throwIfNoEntry: false })?.isSocket() === true
+  return socket ? openControl({ ...flags, control: place }) : openFile(place, {})
+}
+
+async function openControl({
+  control,
+  service = '',
+  timeout,
+}: SourceFlags & { control: string }): Promise<OpenState> {
+  using progress = new ProgressLine()
+  const { log, position } = await readControl({ control, service, timeout }, progress)
+  const { sequence, digest } = log.position
+  if (sequence !== position.sequence || digest !== position.digest) {
+    log.close()
+    throw new FdbError(
+      'ERR_FDB_STATE_DIGEST',
+      `the log of the service at ${control} adds up to ${digest} at sequence ${sequence}; the service has ` +
+        `${position.digest} at ${position.sequence}. Export what you need, and restart the service`,
+    )
+  }
+  return opened(log, control, 'the service', 0)
+}
+
+async function openFile(file: string, { edited = false }: OpenOptions): Promise<OpenState> {
+  using progress = new ProgressLine()
+  const name = file === '-' ? 'standard input' : file
+  const { log, head, redacted } = await readStateFile(file, progress)
+  const compared = head !== null && redacted === 0 && !edited
+  const differences = compared ? unlike(head, log.digests()) : []
+  if (differences.length > 0) {
+    log.close()
+    throw new FdbError(
+      'ERR_FDB_STATE_DIGEST',
+      `${name} is not as it was written: ${differences.slice(0, 5).join('; ')}. Give --edited when it was changed on purpose`,
+    )
+  }
+  return opened(log, name, compared ? 'its first line' : 'its checksums', redacted)
+}
+
+function opened(log: StateLog, name: string, verified: OpenState['verified'], redacted: number): OpenState {
+  return { log, name, verified, redacted, [Symbol.dispose]: () => log.close() }
+}

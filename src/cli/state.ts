@@ -1,0 +1,215 @@
+import { type Command, Option } from 'commander'
+import { FdbError } from '../errors.js'
+import { readSegment } from '../state/reader.js'
+import type { StateLog } from '../state/state-log.js'
+import { controlOption, durationOption } from './options.js'
+import { diffStates } from './state-diff.js'
+import { exportState } from './state-export.js'
+import { importState } from './state-import.js'
+import { entryLine } from './state-lines.js'
+import { LineWriter, writeEntries } from './state-output.js'
+import { openState, type SourceFlags } from './state-source.js'
+import { facts, table } from './table.js'
+
+interface ShowFlags extends SourceFlags {
+  section?: string
+  prefix?: string
+  secrets?: true
+}
+
+interface JsonFlags extends SourceFlags {
+  json?: true
+}
+
+export function addState(program: Command): void {
+  const state = program
+    .command('state')
+    .description('look into the state of a running service or a file, verify it, and carry it over')
+    .addHelpText(
+      'after',
+      `
+A state is read from the service's control socket (all of its log, as it lies in memory: nothing is encoded for it), or
+from a file that "state export" wrote, or from standard input (--file -). It is verified each time: checksums, sequence,
+digest. Values of sections that are marked secret are left out unless --secrets is given.
+
+Examples:
+  $ fd-broker state stats --control /run/shop/upgrade.sock
+  $ fd-broker state get --control /run/shop/upgrade.sock routes runtime:example.com/
+  $ fd-broker state export --control /run/shop/upgrade.sock --secrets --out state.jsonl
+  $ fd-broker state diff /run/shop/upgrade.sock state.jsonl`,
+    )
+  source(state.command('show'))
+    .description('print the entries, one JSON object a line')
+    .option('--section <name>', 'only of this section')
+    .option('--prefix <prefix>', 'only keys that begin so')
+    .addOption(secretsOption())
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker state show --control /run/shop/upgrade.sock --section prices | head',
+    )
+    .action(show)
+  source(state.command('get'))
+    .description('print one entry as a JSON object; exit code 1 when it is not there')
+    .argument('<section>')
+    .argument('<key>')
+    .addOption(secretsOption())
+    .option('--raw', 'print the bytes of the value, as they are')
+    .action(get)
+  source(state.command('stats'))
+    .description('print what the state has: sections, entries, bytes')
+    .option('--json', 'as JSON')
+    .action(stats)
+  source(state.command('verify'))
+    .description(
+      'read all of the log and compare it with its checksums and digests; exit code 0 when it is right',
+    )
+    .option('--json', 'as JSON')
+    .action(verify)
+  common(state.command('diff'))
+    .description('print the entries that differ, one JSON object a line; exit code 1 when there are any')
+    .argument('<from>', 'control socket, file, or -')
+    .argument('<to>', 'control socket, file, or -')
+    .addOption(secretsOption())
+    .action(diffStates)
+  source(state.command('export'))
+    .description('write all entries with their schemas: "state import" brings them back, byte for byte')
+    .addOption(
+      new Option('--format <format>', 'JSON lines, or the log itself')
+        .choices(['lines', 'log'])
+        .default('lines'),
+    )
+    .option('--section <name...>', 'only these sections (lines)')
+    .option('--out <file>', 'to this new file (mode 0600) instead of standard output')
+    .addOption(secretsOption())
+    .action(exportState)
+  common(state.command('import'))
+    .description(
+      'put the entries of an export into a running service: all of them, or none and an error that says why',
+    )
+    .addOption(controlOption())
+    .requiredOption('--file <file>', 'what "state export" wrote; - is standard input')
+    .option('--section <name...>', 'only these sections')
+    .option('--replace', 'empty the sections first: what is not in the file is deleted')
+    .option('--edited', 'the file was changed by hand: do not compare it with its first line')
+    .option('--json', 'print the answer as JSON')
+    .action(importState)
+}
+
+function common(command: Command): Command {
+  return command
+    .option('--service <name>', 'which one, of a daemon that holds several')
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the service', '60s'))
+}
+
+function source(command: Command): Command {
+  const control = controlOption().makeOptionMandatory(false)
+  return common(
+    command.addOption(control).option('--file <file>', 'instead of a service; - is standard input'),
+  )
+}
+
+function secretsOption(): Option {
+  return new Option('--secrets', 'values of secret sections too').default(false)
+}
+
+async function show({ section, prefix = '', secrets, ...flags }: ShowFlags): Promise<void> {
+  using state = await openState(flags)
+  const schemas = state.log.schemas().filter(schema => section === undefined || schema.name === section)
+  if (section !== undefined && schemas.length === 0) throw noSection(state.log, section)
+  const out = new LineWriter()
+  for (const schema of schemas) {
+    await writeEntries(state.log, schema, { secrets: secrets ?? false, exact: false }, out, prefix)
+  }
+  await out.flush()
+}
+
+interface GetFlags extends SourceFlags {
+  secrets?: true
+  raw?: true
+}
+
+async function get(name: string, key: string, { secrets, raw, ...flags }: GetFlags): Promise<void> {
+  using state = await openState(flags)
+  const schema = state.log.schemas().find(schema => schema.name === name)
+  if (!schema) throw noSection(state.log, name)
+  const entry = state.log.rawSection(name).get(key)
+  if (!entry) {
+    throw new FdbError(
+      'ERR_FDB_STATE_NO_ENTRY',
+      `section "${name}" of ${state.name} has no key ${JSON.stringify(key)}; "state show --section ${name}" shows all`,
+    )
+  }
+  if (raw) {
+    if (schema.secret && !secrets) {
+      throw new FdbError(
+        'ERR_FDB_STATE_SECRET',
+        `section "${name}" is secret; give --secrets to print its values`,
+      )
+    }
+    process.stdout.write(entry.value)
+    return
+  }
+  const line = entryLine(schema, entry, { secrets: secrets ?? false, exact: false })
+  process.stdout.write(`${JSON.stringify(line, null, 2)}\n`)
+}
+
+function noSection(log: StateLog, name: string): FdbError {
+  const names = log.schemas().map(schema => schema.name)
+  return new FdbError(
+    'ERR_FDB_STATE_NO_ENTRY',
+    `there is no section ${JSON.stringify(name)} (there are: ${names.join(', ') || 'none'})`,
+  )
+}
+
+async function stats({ json, ...flags }: JsonFlags): Promise<void> {
+  using state = await openState(flags)
+  const { segments, bytes, liveBytes, entries, sequence } = state.log.stats()
+  const { epoch, digest } = state.log.position
+  const digests = new Map(state.log.digests().map(one => [one.name, one]))
+  const sections = state.log.schemas().map(schema => {
+    const { entries = 0, digest = '' } = digests.get(schema.name) ?? {}
+    return { ...schema, entries, digest }
+  })
+  if (json) {
+    const all = { epoch, sequence, digest, entries, segments, bytes, liveBytes, sections }
+    process.stdout.write(`${JSON.stringify(all, null, 2)}\n`)
+    return
+  }
+  const head = facts([
+    ['entries', `${entries}`],
+    ['sequence', `${sequence} (epoch ${epoch})`],
+    ['digest', digest],
+    ['log', `${bytes} bytes in ${segments} segments, ${liveBytes} of them in force`],
+  ])
+  const rows = sections.map(({ name, version, minReader, codec, secret, entries, digest }) => {
+    return [name, entries, version, minReader, codec, secret ? 'yes' : '', digest.slice(0, 16)]
+  })
+  const heading = ['section', 'entries', 'version', 'min reader', 'codec', 'secret', 'digest']
+  process.stdout.write(`${[...head, '', ...table(heading, rows)].join('\n')}\n`)
+}
+
+async function verify({ json, ...flags }: JsonFlags): Promise<void> {
+  using state = await openState(flags)
+  let records = 0
+  let torn = false
+  for (const segment of state.log.segments) {
+    const reader = readSegment(segment)
+    let step = await reader.next()
+    for (; !step.done; step = await reader.next()) records++
+    torn ||= step.value.torn
+  }
+  const { epoch, sequence, digest } = state.log.position
+  const { entries, segments } = state.log.stats()
+  const { verified, redacted } = state
+  if (json) {
+    const all = { ok: true, verified, records, torn, redacted, epoch, sequence, digest, entries, segments }
+    process.stdout.write(`${JSON.stringify(all, null, 2)}\n`)
+    return
+  }
+  const notes = [
+    ...(torn ? ['half a record at its end is left out: its writer ended in the middle of it'] : []),
+    ...(redacted > 0 ? [`${redacted} secret values are not in it: its digests could not be compared`] : []),
+  ]
+  const line = `${state.name}: ${entries} entries as ${verified} says, sequence ${sequence}, digest ${digest}`
+  process.stdout.write(`${[line, ...notes].join('\n')}\n`)
+}

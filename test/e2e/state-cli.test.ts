@@ -1,0 +1,212 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
+
+async function open(hosting = 'embedded'): Promise<Desk> {
+  const desk = Desk.open()
+  if (hosting === 'daemon') {
+    await desk.serve('--control', desk.control, '--log-level', 'silent')
+    await until('the daemon listens', () => desk.output.includes('listens'))
+  }
+  await launch(desk, hosting)
+  return desk
+}
+
+async function launch(desk: Desk, hosting: string): Promise<void> {
+  const before = desk.output.split('serving').length
+  await desk.launch([process.execPath, MEMBER, desk.control, hosting])
+  await until(
+    'the member serves',
+    () => desk.output.split('serving').length > before,
+    10_000,
+    () => desk.output,
+  )
+}
+
+/** What `fd-broker state …` prints; it must succeed. */
+async function state(desk: Desk, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await desk.run('state', ...args)
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  return stdout
+}
+
+async function refused(desk: Desk, ...args: string[]): Promise<string> {
+  const { code, stderr } = await desk.run('state', ...args)
+  expect(code).toBe(1)
+  return stderr
+}
+
+const parsed = (text: string): Record<string, unknown>[] =>
+  text
+    .trimEnd()
+    .split('\n')
+    .map(line => JSON.parse(line) as Record<string, unknown>)
+
+/** The last line of a file changed. */
+function withLast(file: string, to: string, change: (line: Record<string, unknown>) => object): void {
+  const lines = readFileSync(file, 'utf8').trimEnd().split('\n')
+  const last = JSON.stringify(change(JSON.parse(lines.at(-1)!) as Record<string, unknown>))
+  writeFileSync(to, `${[...lines.slice(0, -1), last].join('\n')}\n`)
+}
+
+describe.each(['embedded', 'daemon'])('fd-broker state on a control socket (%s)', hosting => {
+  it('tells what the state has, shows entries and keeps secrets', async () => {
+    const desk = await open(hosting)
+    const source = ['--control', desk.control]
+    const stats = JSON.parse(await state(desk, 'stats', ...source, '--json'))
+    expect(stats).toMatchObject({ entries: 3002, sequence: 4 })
+    expect(
+      stats.sections.map(({ name, entries, codec, version, secret }: never) => [
+        name,
+        entries,
+        codec,
+        version,
+        secret,
+      ]),
+    ).toEqual([
+      ['carts', 1, 'msgpack', 1, false],
+      ['keys', 1, 'bytes', 1, true],
+      ['prices', 3000, 'json', 2, false],
+    ])
+    expect(await state(desk, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
+    expect(JSON.parse(await state(desk, 'get', ...source, 'carts', 'anna'))).toEqual({
+      section: 'carts',
+      key: 'anna',
+      version: 1,
+      value: { items: [1, 2, 3], paid: true },
+    })
+    const all = parsed(await state(desk, 'show', ...source))
+    expect(all.length).toBe(3002)
+    expect(all[1]).toEqual({ section: 'keys', key: 'ticket', version: 1, redacted: true, bytes: 11 })
+    const some = parsed(await state(desk, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'))
+    expect(some.map(({ key }) => key)).toContain('item 2999')
+    expect(some.length).toBe(11)
+    const [secret] = parsed(await state(desk, 'show', ...source, '--section', 'keys', '--secrets'))
+    expect(secret).toMatchObject({ text: 'do not tell' })
+    expect(await refused(desk, 'get', ...source, '--raw', 'keys', 'ticket')).toMatch(/^ERR_FDB_STATE_SECRET/)
+    expect(await state(desk, 'get', ...source, '--raw', '--secrets', 'keys', 'ticket')).toBe('do not tell')
+    const verified = JSON.parse(await state(desk, 'verify', ...source, '--json'))
+    expect(verified).toMatchObject({
+      ok: true,
+      verified: 'the service',
+      entries: 3002,
+      digest: stats.digest,
+      torn: false,
+    })
+    expect(await refused(desk, 'get', ...source, 'prices', 'none')).toMatch(
+      /^ERR_FDB_STATE_NO_ENTRY: .* no key "none"/,
+    )
+    expect(await refused(desk, 'show', ...source, '--section', 'x')).toMatch(/there are: carts, keys, prices/)
+  })
+
+  it('exports and imports byte for byte, across an upgrade too', async () => {
+    const desk = await open(hosting)
+    const source = ['--control', desk.control]
+    const file = join(desk.folder, 'state.jsonl')
+    await state(desk, 'export', ...source, '--secrets', '--out', file)
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect(await state(desk, 'diff', desk.control, file)).toBe('')
+    const before = JSON.parse(await state(desk, 'stats', ...source, '--json'))
+    expect(JSON.parse(await state(desk, 'verify', '--file', file, '--json'))).toMatchObject({
+      verified: 'its first line',
+      digest: before.digest,
+      entries: 3002,
+    })
+
+    const edited = join(desk.folder, 'edited.jsonl')
+    withLast(file, edited, line => ({ ...line, value: { cents: 7 } }))
+    expect(await refused(desk, 'import', ...source, '--file', edited)).toMatch(
+      /^ERR_FDB_STATE_DIGEST: .*--edited/,
+    )
+    await state(desk, 'import', ...source, '--file', edited, '--edited', '--section', 'prices')
+    const { code, stdout, stderr } = await desk.run('state', 'diff', file, desk.control)
+    expect([code, stderr]).toEqual([
+      1,
+      'ERR_FDB_STATE_DIFFERENT: 1 entries differ: 0 added, 0 removed, 1 changed\n',
+    ])
+    expect(parsed(stdout)).toEqual([
+      {
+        section: 'prices',
+        key: 'item 999',
+        change: 'changed',
+        from: { version: 2, value: { cents: 999, name: 'Apfel ä' } },
+        to: { version: 2, value: { cents: 7 } },
+      },
+    ])
+
+    await launch(desk, hosting)
+    expect(await state(desk, 'import', ...source, '--file', file, '--replace')).toBe(
+      '3002 entries of carts, keys, prices imported\n',
+    )
+    expect(JSON.parse(await state(desk, 'stats', ...source, '--json')).digest).toBe(before.digest)
+    expect(JSON.parse(await state(desk, 'verify', ...source, '--json')).verified).toBe('the service')
+  })
+})
+
+describe('fd-broker state', () => {
+  it('imports all of a file or nothing', async () => {
+    const desk = await open()
+    const source = ['--control', desk.control]
+    const file = join(desk.folder, 'state.jsonl')
+    await state(desk, 'export', ...source, '--section', 'prices', '--out', file)
+    const wrong = join(desk.folder, 'wrong.jsonl')
+    withLast(file, wrong, line => ({ ...line, value: { cents: 'seven' } }))
+    const { sequence } = JSON.parse(await state(desk, 'stats', ...source, '--json'))
+    const why = await refused(desk, 'import', ...source, '--file', wrong, '--edited', '--replace')
+    expect(why).toMatch(/^ERR_FDB_STATE_VALUE: section "prices", key "item 999": .*nothing was imported/)
+    expect(JSON.parse(await state(desk, 'stats', ...source, '--json')).sequence).toBe(sequence)
+
+    writeFileSync(wrong, '{"section":"unheard","key":"k","text":"x"}\n')
+    expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(
+      /^ERR_FDB_STATE_IMPORT: section "unheard"/,
+    )
+    writeFileSync(wrong, '{"section":"prices","key":"k","redacted":true,"bytes":1}\n')
+    expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(/^ERR_FDB_STATE_SECRET/)
+    writeFileSync(wrong, '{"section":"prices"}\n')
+    expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(
+      /line 1: no "section" and "key"/,
+    )
+  })
+
+  it('leaves secrets out of an export unless asked, and says so', async () => {
+    const desk = await open()
+    const file = join(desk.folder, 'state.jsonl')
+    await state(desk, 'export', '--control', desk.control, '--out', file)
+    expect(readFileSync(file, 'utf8')).not.toMatch(/do not tell|ZG8gbm90/)
+    expect(await state(desk, 'verify', '--file', file)).toMatch(/1 secret values are not in it/)
+    expect(await refused(desk, 'import', '--control', desk.control, '--file', file)).toMatch(/--secrets/)
+    const log = ['export', '--control', desk.control, '--format', 'log']
+    expect(await refused(desk, ...log)).toMatch(/^ERR_FDB_STATE_SECRET: .*keys/)
+    expect(await refused(desk, 'export', '--control', desk.control, '--out', file)).toMatch(/exists/)
+  })
+
+  it('exports the log itself, which is verified and read as a service is', async () => {
+    const desk = await open()
+    const file = join(desk.folder, 'state.log')
+    await state(desk, 'export', '--control', desk.control, '--format', 'log', '--secrets', '--out', file)
+    expect(await state(desk, 'diff', desk.control, file)).toBe('')
+    const verified = JSON.parse(await state(desk, 'verify', '--file', file, '--json'))
+    expect(verified).toMatchObject({ entries: 3002, segments: 1, torn: false, verified: 'its checksums' })
+    const bytes = readFileSync(file)
+    bytes[bytes.length >> 1]! ^= 4
+    writeFileSync(file, bytes)
+    expect(await refused(desk, 'verify', '--file', file)).toMatch(
+      /^ERR_FDB_STATE_DAMAGED: .*offset \d+, after sequence \d+/,
+    )
+  })
+
+  it('asks for one source', async () => {
+    const desk = Desk.open()
+    expect(await refused(desk, 'stats')).toMatch(/^ERR_FDB_STATE_SOURCE/)
+    expect(await refused(desk, 'stats', '--control', 'a', '--file', 'b')).toMatch(/^ERR_FDB_STATE_SOURCE/)
+    expect(await refused(desk, 'stats', '--file', join(desk.folder, 'none'))).toMatch(
+      /^ERR_FDB_STATE_FILE: .*ENOENT/,
+    )
+    expect((await desk.run('state', 'diff', 'a')).code).toBe(2)
+  })
+})
