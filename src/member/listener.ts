@@ -1,3 +1,4 @@
+import { FdbError } from '../errors.js'
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
 import { type ConnectionKeeper, type DrainCounts, type ServableServer, Served } from './served.js'
@@ -52,9 +53,16 @@ export class Listener {
    * process serves; several servers may share a listener. The server's own `listen()` must not be called.
    *
    * With a `keeper` the server's sockets are not looked at: the keeper counts, announces, and closes what is left.
+   *
+   * Throws ERR_FDB_SERVER_LISTENS (it listens already) and ERR_FDB_SERVER_TWICE (a listener has it already).
    */
   serve(server: ServableServer, keeper?: ConnectionKeeper): this {
-    const served = new Served(server, keeper)
+    let served: Served
+    try {
+      served = new Served(server, keeper)
+    } catch (error) {
+      throw FdbError.is(error) ? named(error, this.name) : error
+    }
     this.#served.push(served)
     if (this.#accepting) this.#attach(served)
     return this
@@ -73,8 +81,9 @@ export class Listener {
     return this.#served.reduce((sum, served) => sum + served.connections, 0)
   }
 
+  /** Somebody accepts: not so when the application has closed all its servers itself. */
   get accepting(): boolean {
-    return this.#accepting
+    return this.#accepting && (this.#served.length === 0 || this.#served.some(served => served.accepting))
   }
 
   /** @internal */
@@ -122,12 +131,17 @@ export class Listener {
   }
 
   #attach(served: Served): void {
-    if (served.server.listening) return
     const { backlog } = this.spec
     served
       .attach(this.#fd, () => {
         if (!this.#fd.closed) setBacklog(this.#fd, backlog)
       })
-      .catch(this.#failed)
+      .catch(error => this.#failed(FdbError.is(error) ? named(error, this.name) : error))
   }
+}
+
+function named(error: FdbError, listener: string): FdbError {
+  const { code, message, retryable, details } = error
+  const text = `listener "${listener}": ${message}`
+  return new FdbError(code as `ERR_FDB_${string}`, text, { cause: error, retryable, details })
 }

@@ -21,6 +21,7 @@ import type { MemberPhase } from '../protocol/member-machine.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import { Listener, type ListenerAddress } from './listener.js'
+import { checkMs } from './options.js'
 import type { Party } from './party.js'
 import type { StatusReport } from './status.js'
 
@@ -59,6 +60,7 @@ export interface ReadyOptions {
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
   readonly #party: Party
   readonly #listeners = new Map<string, Listener>()
+  readonly #opening = new Set<string>()
   /** Not asked for any more, with connections that have not ended. */
   readonly #leaving = new Set<Listener>()
 
@@ -117,15 +119,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * (so that a port in use is known before the handoff). What adopted listeners are not asked for until
    * {@link ready} is closed after the commit.
    *
-   * Throws ERR_FDB_SPEC, and ERR_FDB_ADDRESS_IN_USE which names the process that has it.
+   * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE which
+   * names the process that has it.
    */
   async listen(name: string, where: string | ListenerOptions): Promise<Listener> {
-    if (this.#listeners.has(name)) {
-      throw new FdbError(
-        'ERR_FDB_LISTENER_TWICE',
-        `listener "${name}" was asked for before: share what listen() returned`,
-      )
-    }
+    if (this.#listeners.has(name)) throw twice(name)
     return this.#open(name, parseListenerSpec(where))
   }
 
@@ -164,7 +162,19 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     })
   }
 
+  /** One at a time of a name: the daemon's answer may take a while. */
   async #open(name: string, spec: ListenerSpec): Promise<Listener> {
+    this.#party.refuseLeft()
+    if (this.#opening.has(name)) throw twice(name)
+    this.#opening.add(name)
+    try {
+      return await this.#openAlone(name, spec)
+    } finally {
+      this.#opening.delete(name)
+    }
+  }
+
+  async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
     const { registry } = this.#party
     const entry = registry.get(name)
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
@@ -208,9 +218,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /**
    * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name: it
    * crosses upgrades like a listener. Takes ownership, of a number too (from `fs.openSync`, not of one that a stream or
-   * a server of Node still uses): do not close it afterwards. An earlier one of that name is closed.
+   * a server of Node still uses): do not close it afterwards. An earlier one of that name is closed. A member that has
+   * left takes nothing (ERR_FDB_CLOSED): it is the caller's still.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
+    this.#party.refuseLeft()
     const owned = typeof fd === 'number' ? adopt(fd, name) : fd
     this.#party.registry.put({ name, role: 'named', spec: '', fd: owned })
     this.#party.wanted.add(name)
@@ -244,6 +256,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * incumbent, ERR_FDB_SCHEMA.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
+    checkTimeout(options.timeout, 1)
     for (const name of this.#listeners.keys()) this.#party.wanted.add(name)
     await this.#party.ready(options)
   }
@@ -258,7 +271,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * resolves when it serves. Rejects, and this process serves on, with ERR_FDB_NO_BINARY, ERR_FDB_SPAWN,
    * ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY, or why the handoff failed.
    */
-  upgrade(
+  async upgrade(
     options: {
       argv?: readonly string[]
       env?: NodeJS.ProcessEnv
@@ -268,7 +281,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       progress?: (step: UpgradeProgress) => void
     } = {},
   ): Promise<Upgraded> {
-    return this.#party.upgrade(options)
+    checkTimeout(options.timeout, 1)
+    return await this.#party.upgrade(options)
   }
 
   /**
@@ -276,6 +290,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * ended, or was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
    */
   async close(options: { timeout?: number } = {}): Promise<void> {
+    checkTimeout(options.timeout, 0)
     await this.#party.close(options.timeout)
   }
 
@@ -297,6 +312,18 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   get listeners_(): Iterable<Listener> {
     return [...this.#listeners.values(), ...this.#leaving]
   }
+}
+
+function twice(name: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_LISTENER_TWICE',
+    `listener "${name}" was asked for before: share what listen() returned`,
+  )
+}
+
+/** Node takes what is too long for its timers as one millisecond. */
+function checkTimeout(timeout: number | undefined, least: number): void {
+  if (timeout !== undefined) checkMs('timeout', timeout, least)
 }
 
 function adopt(fd: number, label: string): OwnedFd {

@@ -83,7 +83,8 @@ function defined<T extends object>(values: T): T {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
 }
 
-function checkMs(name: string, value: unknown, least: number): void {
+/** Throws ERR_FDB_OPTION unless a timer can wait for so long. */
+export function checkMs(name: string, value: unknown, least: number): void {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > 2 ** 31 - 1) {
     throw wrong(name, value, `milliseconds, ${least} to ${2 ** 31 - 1}`)
   }
@@ -92,7 +93,7 @@ function checkMs(name: string, value: unknown, least: number): void {
 function wrong(name: string, value: unknown, wanted: string): FdbError {
   return new FdbError(
     'ERR_FDB_OPTION',
-    `option "${name}" is ${JSON.stringify(value) ?? String(value)}; give ${wanted}`,
+    `option "${name}" is ${typeof value === 'number' ? value : (JSON.stringify(value) ?? String(value))}; give ${wanted}`,
     {
       details: { option: name },
     },

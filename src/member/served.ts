@@ -1,6 +1,8 @@
 import http from 'node:http'
 import net from 'node:net'
+import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
+import { noDescriptors } from '../host/limits.js'
 
 /** A server that this library can attach to a listener. */
 export type ServableServer = net.Server
@@ -28,6 +30,9 @@ export interface ConnectionKeeper {
   cut(): DrainCounts
 }
 
+/** Servers that a listener has. */
+const taken = new WeakSet<ServableServer>()
+
 interface Http2SessionLike {
   close(): void
   destroy(): void
@@ -46,11 +51,25 @@ export class Served {
   readonly #sockets = new Set<net.Socket>()
   readonly #sessions = new Set<Http2SessionLike>()
   readonly #responses = new Set<http.ServerResponse>()
+  /** To the last request that came on a connection. */
+  readonly #newest = new WeakMap<net.Socket, http.ServerResponse>()
+  readonly #marked = new WeakSet<http.ServerResponse>()
   readonly #keeper: ConnectionKeeper | null
+  #attached = false
+  #taken = () => {}
   #draining = false
   #emptied: (() => void)[] = []
 
+  /** Throws ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS. */
   constructor(server: ServableServer, keeper: ConnectionKeeper | null = null) {
+    if (taken.has(server)) {
+      throw new FdbError(
+        'ERR_FDB_SERVER_TWICE',
+        'this server was given to a listener before, and a server accepts on one only: give each listener a server of its own',
+      )
+    }
+    if (server.listening) throw listensAlready()
+    taken.add(server)
     this.server = server
     this.#keeper = keeper
     if (keeper !== null) return
@@ -72,11 +91,24 @@ export class Served {
     if (this.#draining) this.#keeper?.resume?.()
     this.#draining = false
     const { server } = this
-    const own = fd.dup()
+    if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
+    let own: OwnedFd
+    try {
+      own = fd.dup()
+    } catch (cause) {
+      return Promise.reject(noDescriptors(`${fd.label} cannot be given to its server`, cause))
+    }
+    this.#attached = true
     return new Promise((resolve, reject) => {
       const settled = () => {
         server.off('listening', listening)
         server.off('error', failed)
+        this.#taken = () => {}
+      }
+      // Taken off before Node has said that it listens: it will not say so any more.
+      this.#taken = () => {
+        settled()
+        resolve()
       }
       const listening = () => {
         settled()
@@ -95,14 +127,21 @@ export class Served {
 
   /** Stops accepting. No connection is touched: http.Server's own close() would close the idle ones. */
   detach(): void {
-    if (this.server.listening) net.Server.prototype.close.call(this.server)
+    if (this.#attached && this.server.listening) net.Server.prototype.close.call(this.server)
+    this.#attached = false
+    this.#taken()
+  }
+
+  /** The application may have closed it. */
+  get accepting(): boolean {
+    return this.#attached && this.server.listening
   }
 
   /** Announces the end on every answer from now on. */
   announce(): void {
     this.#draining = true
     this.#keeper?.announce()
-    for (const response of this.#responses) mark(response)
+    for (const response of this.#responses) this.#mark(response)
     for (const session of this.#sessions) session.close()
   }
 
@@ -116,7 +155,7 @@ export class Served {
   cut(): DrainCounts {
     if (this.#keeper !== null) return this.#keeper.cut()
     let busy = 0
-    const inUse = new Set([...this.#responses].map(response => response.socket))
+    const inUse = new Set([...this.#responses].map(response => response.req.socket))
     for (const socket of this.#sockets) if (inUse.has(socket)) busy++
     const counts = { busy, idle: this.#sockets.size - busy }
     for (const session of this.#sessions) session.destroy()
@@ -126,6 +165,7 @@ export class Served {
 
   /** Takes its listeners off the embedder's server. */
   release(): void {
+    taken.delete(this.server)
     this.server.off('connection', this.#onConnection)
     this.server.off('session', this.#onSession)
     this.server.off('request', this.#onRequest)
@@ -150,13 +190,35 @@ export class Served {
 
   readonly #onRequest = (_request: unknown, response: unknown): void => {
     if (!(response instanceof http.ServerResponse)) return
+    const { socket } = response.req
+    const earlier = this.#newest.get(socket)
+    this.#newest.set(socket, response)
     this.#responses.add(response)
     response.once('close', () => this.#responses.delete(response))
-    if (this.#draining) mark(response)
+    if (!this.#draining) return
+    if (earlier !== undefined) this.#unmark(earlier)
+    this.#mark(response)
+  }
+
+  /**
+   * The answer will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: Node closes
+   * behind the one that says so, and those that follow would be lost.
+   */
+  #mark(response: http.ServerResponse): void {
+    if (response.headersSent || !response.shouldKeepAlive) return
+    if (this.#newest.get(response.req.socket) !== response) return
+    response.shouldKeepAlive = false
+    this.#marked.add(response)
+  }
+
+  #unmark(response: http.ServerResponse): void {
+    if (this.#marked.delete(response) && !response.headersSent) response.shouldKeepAlive = true
   }
 }
 
-/** The answer will say `Connection: close`, if its head has not gone yet. */
-function mark(response: http.ServerResponse): void {
-  if (!response.headersSent) response.shouldKeepAlive = false
+function listensAlready(): FdbError {
+  return new FdbError(
+    'ERR_FDB_SERVER_LISTENS',
+    'this server listens already, so that nobody would accept on the listener: do not call its listen(), the library does',
+  )
 }

@@ -1,0 +1,166 @@
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { join } from '../../src/member/join.js'
+import type { Listener } from '../../src/member/listener.js'
+import type { Member } from '../../src/member/member.js'
+import { Served } from '../../src/member/served.js'
+import { until } from '../processes/until.js'
+
+async function alone(): Promise<Member> {
+  const member = await join({ service: 'shop', control: false })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  return member
+}
+
+function portOf(listener: Listener): number {
+  return listener.address.port!
+}
+
+async function get(port: number): Promise<string> {
+  return await (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
+}
+
+function answering(): Server {
+  const server = createServer((_request, response) => response.end('ok'))
+  onTestFinished(() => {
+    server.closeAllConnections()
+  })
+  return server
+}
+
+describe('a server given to a listener', () => {
+  it('that listens already is refused: nobody would accept on the listener', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = answering().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    expect(() => web.serve(server)).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_SERVER_LISTENS', message: expect.stringContaining('web') }),
+    )
+    await member.ready()
+    expect(await get((server.address() as AddressInfo).port)).toBe('ok')
+    server.close()
+  })
+
+  it('that another listener has, or the same twice, is refused', async () => {
+    const member = await alone()
+    const a = await member.listen('a', 'tcp://127.0.0.1:0')
+    const b = await member.listen('b', 'tcp://127.0.0.1:0')
+    const server = answering()
+    a.serve(server)
+    for (const listener of [a, b])
+      expect(() => listener.serve(server)).toThrow(expect.objectContaining({ code: 'ERR_FDB_SERVER_TWICE' }))
+    b.serve(answering())
+    await member.ready()
+    expect(await Promise.all([get(portOf(a)), get(portOf(b))])).toEqual(['ok', 'ok'])
+  })
+
+  it('that begins to listen elsewhere before the commit is told as an error of the listener', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = answering()
+    web.serve(server)
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const told = once(member, 'listenerError')
+    await member.ready()
+    expect((await told)[0]).toMatchObject({ code: 'ERR_FDB_SERVER_LISTENS' })
+    expect(member.status().listeners[0]?.accepting).toBe(false)
+    server.close()
+  })
+
+  it('that the application closes itself is not shown as accepting any more', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = answering()
+    web.serve(server)
+    await member.ready()
+    await get(portOf(web))
+    expect(member.status().listeners[0]?.accepting).toBe(true)
+    server.close()
+    expect(member.status().listeners[0]?.accepting).toBe(false)
+  })
+
+  it('taken off and put back at once, many times, keeps no listener of ours and goes on', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = answering()
+    web.serve(server)
+    await member.ready()
+    await get(portOf(web))
+    const before = server.listenerCount('error') + server.listenerCount('listening')
+    for (let i = 0; i < 20; i++) {
+      web.stop()
+      expect(server.listenerCount('error') + server.listenerCount('listening')).toBe(before)
+      web.start()
+    }
+    expect(await get(portOf(web))).toBe('ok')
+    expect(server.listenerCount('error') + server.listenerCount('listening')).toBe(before)
+  })
+
+  it('answers every pipelined request that it has read, when the end is announced between', async () => {
+    const pending: (() => void)[] = []
+    const server = createServer((request, response) => {
+      pending.push(() => response.end(`answer to ${request.url}`))
+    })
+    const served = new Served(server)
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
+    client.write(request('/1') + request('/2'))
+    await until('both are read', () => pending.length === 2)
+    served.announce()
+    client.write(request('/3'))
+    await until('the third is read', () => pending.length === 3)
+    const all = text(client)
+    for (const answer of pending) answer()
+    const answers = await all
+    expect(answers.match(/answer to \/\d/g)).toEqual(['answer to /1', 'answer to /2', 'answer to /3'])
+    expect(answers.match(/^connection: .*$/gim)?.at(-1)).toMatch(/close/i)
+    served.release()
+    server.close()
+  })
+})
+
+describe('a member', () => {
+  it('that has left, or leaves, binds and holds nothing more', async () => {
+    const member = await alone()
+    await member.ready()
+    await member.close()
+    await expect(member.listen('late', 'tcp://127.0.0.1:0')).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    await expect(member.relisten('late', 'tcp://127.0.0.1:0')).rejects.toMatchObject({
+      code: 'ERR_FDB_CLOSED',
+    })
+    await expect(member.hold('late', 1)).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    expect(member.status().listeners).toEqual([])
+  })
+
+  it('asked for one listener twice at the same time gives it once', async () => {
+    const member = await alone()
+    const both = await Promise.allSettled([
+      member.listen('web', 'tcp://127.0.0.1:0'),
+      member.listen('web', 'tcp://127.0.0.1:0'),
+    ])
+    expect(both.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+    expect(both[1]).toMatchObject({ reason: { code: 'ERR_FDB_LISTENER_TWICE' } })
+    await member.ready()
+    member.unlisten('web')
+    await member.listen('web', 'tcp://127.0.0.1:0')
+  })
+
+  it('refuses limits that a timer cannot wait for: Node would take them for one millisecond', async () => {
+    const member = await alone()
+    for (const timeout of [Number.POSITIVE_INFINITY, Number.NaN, -1, 2 ** 31]) {
+      const refused = { code: 'ERR_FDB_OPTION', message: expect.stringContaining('timeout') }
+      await expect(member.ready({ timeout })).rejects.toMatchObject(refused)
+      await expect(member.close({ timeout })).rejects.toMatchObject(refused)
+      await expect(member.upgrade({ timeout })).rejects.toMatchObject(refused)
+    }
+    expect(member.phase).toBe('joining')
+    await member.ready()
+  })
+})
