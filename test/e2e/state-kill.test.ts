@@ -1,0 +1,112 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { afterEach, describe, expect, it } from 'vitest'
+import { OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
+import { Digest } from '../../src/state/digest.js'
+import { readSegment } from '../../src/state/reader.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog } from '../../src/state/state-log.js'
+import { changesOf } from '../fixtures/state-kill-changes.js'
+
+/** The acceptance run: FDB_KILLS=200. */
+const KILLS = Number(process.env.FDB_KILLS ?? 20)
+/** Writers, one after the other, in the same segment. */
+const CHAIN = 5
+const WRITER = fileURLToPath(new URL('../fixtures/state-kill-writer.ts', import.meta.url))
+
+const children: ChildProcess[] = []
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill('SIGKILL')
+})
+
+/** What the first records add up to, kept up to date as there are more. */
+class Model {
+  readonly entries = new Map<string, Uint8Array>()
+  records = 0
+  changes = 0
+
+  advanceTo(records: number): void {
+    for (; this.records < records; this.records++) {
+      const changes = changesOf(this.records)
+      this.changes += changes.length
+      for (const change of changes) {
+        if ('delete' in change) this.entries.delete(change.key)
+        else this.entries.set(change.key, change.value)
+      }
+    }
+  }
+
+  get digest(): string {
+    const digest = new Digest()
+    const name = Buffer.from('killed')
+    for (const [key, value] of this.entries) digest.add(name, Buffer.from(key), value)
+    return digest.toString()
+  }
+}
+
+async function isTorn(segment: Segment): Promise<boolean> {
+  const reader = readSegment(segment)
+  for (;;) {
+    const step = await reader.next()
+    if (step.done) return step.value.torn
+  }
+}
+
+describe('a writer that is killed', () => {
+  it(`leaves every acknowledged change and no half of a bulk, ${KILLS} times`, {
+    timeout: 30_000 + KILLS * 4000,
+  }, async () => {
+    const board = OwnedFd.own(native.memfd('acknowledged'), 'acknowledged')
+    const note = Buffer.alloc(8)
+    const seen = { acknowledged: 0, changes: 0, ms: 0, torn: 0 }
+    let random = 12345
+    for (let left = KILLS; left > 0; left -= CHAIN) {
+      const segment = Segment.create(1)
+      const model = new Model()
+      for (let writer = 0; writer < Math.min(CHAIN, left); writer++) {
+        const before = model.changes
+        const child = spawn(process.execPath, ['--import', 'tsx', WRITER], {
+          stdio: ['ignore', 'pipe', 'inherit', segment.fd.raw, board.raw],
+        })
+        children.push(child)
+        await once(child.stdout!, 'data')
+        const started = performance.now()
+        random = (random * 1103515245 + 12345) % 2 ** 31
+        await new Promise(resolve => setTimeout(resolve, 2 + (random / 2 ** 31) * 150))
+        child.kill('SIGKILL')
+        seen.ms += performance.now() - started
+        await once(child, 'exit')
+
+        native.pread(board.raw, note, 0, 8, 0)
+        const acknowledged = note.readDoubleLE()
+        // The segment is not sealed: as the next writer finds it.
+        const reader = new StateLog()
+        await reader.adopt(segment.readOnly())
+        const { sequence, digest } = reader.position
+        expect(sequence).toBeGreaterThanOrEqual(acknowledged)
+        model.advanceTo(sequence)
+        expect(digest).toBe(model.digest)
+        expect(reader.section('killed').size).toBe(model.entries.size)
+        reader.close()
+        seen.acknowledged += acknowledged
+        seen.changes += model.changes - before
+        if (await isTorn(segment)) seen.torn++
+      }
+      // And sealed, as the next version finds it.
+      segment.seal()
+      const reader = new StateLog()
+      await reader.adopt(segment.readOnly())
+      expect(reader.position).toMatchObject({ sequence: model.records, digest: model.digest })
+      reader.close()
+      segment.close()
+    }
+    board.close()
+    const perSecond = Math.round((1000 * seen.changes) / seen.ms)
+    if (process.env.FDB_KILLS)
+      console.log(`${perSecond} changes a second; half a record at the end: ${seen.torn}`)
+    expect(seen.acknowledged).toBeGreaterThan(KILLS)
+    expect(perSecond).toBeGreaterThan(10_000)
+  })
+})
