@@ -19,6 +19,8 @@ export type { Member, MemberEvents, ReadyOptions, RetiredReason } from './member
 export type { JoinOptions } from './member/options.js'
 export type { ConnectionKeeper, DrainCounts, ServableServer } from './member/served.js'
 export type { StatusReport } from './member/status.js'
+export type { StatusAnswer } from './operator/answer.js'
+export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export * as codec from './state/codec.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './state/schema.js'
 export type { Section } from './state/section.js'

@@ -54,7 +54,10 @@ Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
 }
 
 function explain(error: unknown): string {
-  if (FdbError.is(error)) return `${plain(error.code)}: ${plain(error.message)}`
+  if (FdbError.is(error)) {
+    // Some name one problem a line.
+    return `${plain(error.code)}: ${error.message.split('\n').map(plain).join('\n')}`
+  }
   if (error instanceof Error) return `ERR_FDB_INTERNAL: ${error.stack ?? error.message}`
   return `ERR_FDB_INTERNAL: ${plain(error)}`
 }

@@ -5,12 +5,14 @@ import { Desk } from './cli-processes.js'
 describe('fd-broker on the command line', () => {
   it('has help with examples for every command, exit code 0', async () => {
     const desk = Desk.open()
-    for (const command of [[], ['status'], ['upgrade'], ['serve']]) {
+    const routes = ['list', 'add', 'remove'].map(name => ['routes', name])
+    for (const command of [[], ['status'], ['upgrade'], ['serve'], ['proxy'], ...routes]) {
       const { code, stdout, stderr } = await desk.run(...command, '--help')
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
       expect(stdout).toContain(['Usage: fd-broker', ...command].join(' '))
       expect(stdout).toContain('Examples:')
-      expect(stdout).toContain(`$ fd-broker ${command[0] ?? 'upgrade'} --control `)
+      const option = command[0] === 'proxy' ? '--config' : '--control'
+      expect(stdout).toContain(`$ fd-broker ${command.join(' ') || 'upgrade'} ${option} `)
     }
   })
 
@@ -28,6 +30,9 @@ describe('fd-broker on the command line', () => {
     [['status', '--control', 'x', '--timeout', '5'], /argument '5' is invalid.*500ms, 30s, 2m, 1h/],
     [['upgrade', '--control', 'x', '--timeout', '0s'], /argument '0s' is invalid/],
     [['upgrade', '--control', 'x', '--timeout', '1000h'], /argument '1000h' is invalid/],
+    [['proxy'], /required option '--config <file>' not specified/],
+    [['proxy', '--config', 'x', '--log-level', 'loud'], /argument 'loud' is invalid/],
+    [['routes', 'add', '--host', 'a'], /required option '--control <path>' not specified/],
     [['serve', '--control', 'x', '--log-level', 'loud'], /argument 'loud' is invalid.*trace, debug, info/],
   ])('exits 2 with a plain sentence for %j', async (args, message) => {
     const desk = Desk.open()

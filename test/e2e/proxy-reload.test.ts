@@ -74,6 +74,25 @@ describe('HUP', () => {
     expect(await bodyAt(edge.port)).toBe('right\n')
   })
 
+  it('leaves routes made at run time, also those whose upstream the new file does not have', async () => {
+    const app = await upstream()
+    const upstreams = { app: { servers: [app.url] }, spare: { servers: [app.url] } }
+    const edge = await Edge.start({ upstreams, routes: answers('hello\n') })
+    expect((await edge.routes('add', '--host', 'a.test', '--upstream', 'spare')).code).toBe(0)
+    const get = () => ask(`${edge.url}/r/1`, { headers: { host: 'a.test' } }).answer
+    expect(await get()).toMatchObject({ status: 200, body: '1 item-1\n' })
+    await edge.reload({ upstreams: { app: { servers: [app.url] } }, routes: answers('new\n') })
+    expect(await get()).toMatchObject({ status: 503, body: 'upstream-unknown\n' })
+    expect(await bodyAt(edge.port)).toBe('new\n')
+    expect(
+      await edge.logged(
+        'routes made at run time lead to upstreams that the file does not have, and are answered with 503',
+      ),
+    ).toMatchObject({ routes: ['a.test/'], count: 1 })
+    await edge.reload({ upstreams })
+    expect(await get()).toMatchObject({ status: 200, body: '1 item-1\n' })
+  })
+
   it('opens, moves and closes listeners; all stay as they are when an address is taken', async () => {
     const edge = await Edge.start({ routes: answers('hello\n') })
     const [second, third, taken] = [await freePort(), await freePort(), await freePort()]

@@ -1,0 +1,92 @@
+import { describe, expect, it } from 'vitest'
+import type { UpstreamConfig } from '../../src/proxy/config/config.js'
+import { Upstreams } from '../../src/proxy/upstreams/upstreams.js'
+import type { Destination, ExchangeReport } from '../../src/relay/index.js'
+import { config, LEAST } from '../fixtures/proxy-config.js'
+
+function configs(text: string): UpstreamConfig[] {
+  return config(`${LEAST}upstreams:\n${text}`).upstreams
+}
+
+function upstreams(text: string) {
+  const down: string[] = []
+  const all = new Upstreams((group, server) => down.push(`${group} ${server}`))
+  all.configure(configs(text))
+  return { all, down }
+}
+
+const [A, B, C] = ['http://a:1', 'http://b:2', 'http://c:3'] as const
+const ended = (destination: string, reason?: string, status = 200): ExchangeReport => ({
+  listener: 'http',
+  client: '',
+  method: 'GET',
+  target: '/',
+  host: '',
+  status,
+  reason,
+  destination,
+  attempts: 1,
+  bytesSent: 0,
+  milliseconds: 0,
+})
+
+/** Keys of the servers that a request would be tried on. */
+function tries(all: Upstreams, name: string): string[] {
+  const tried: Destination[] = []
+  for (;;) {
+    const next = all.named(name).sendOn.pick(tried)
+    if (next === null) return tried.map(({ key }) => key)
+    tried.push(next)
+  }
+}
+
+describe('groups of servers', () => {
+  it('give each server its turn, and so many others for a retry', () => {
+    const { all } = upstreams(`  app: { servers: ["${A}", "${B}", "${C}"], retry: 1 }`)
+    expect([tries(all, 'app'), tries(all, 'app'), tries(all, 'app')]).toEqual([
+      [A, B],
+      [C, A],
+      [B, C],
+    ])
+  })
+
+  it('pass over servers that break off, until they answer', () => {
+    const rules = 'retry: 0, health: { failures: 2, coolDown: 10m }'
+    const { all, down } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
+    all.note(ended(A, 'upstream-closed', 502))
+    all.note(ended(A))
+    all.note(ended(A, 'response-timeout', 504))
+    expect(down).toEqual([])
+    all.note(ended(A, 'upstream-closed'))
+    expect(down).toEqual([`app ${A}`])
+    expect([tries(all, 'app'), tries(all, 'app')]).toEqual([[B], [B]])
+    all.note(ended(A))
+    expect([tries(all, 'app'), tries(all, 'app')].flat().toSorted()).toEqual([A, B])
+  })
+
+  it('count connections that fail, and what says nothing about a server not at all', () => {
+    const { all, down } = upstreams(`  app: { servers: ["${A}"], health: { failures: 1 } }`)
+    all.note(ended(A, 'client-gone', 0))
+    all.note(ended(A, 'body-too-large', 413))
+    all.note(ended(A, 'connect-failed', 502))
+    expect(down).toEqual([])
+    all.named('app').sendOn.pick([])?.failed?.('connect-failed')
+    expect(down).toEqual([`app ${A}`])
+    // Refusing for the rest of the time would make a short outage longer.
+    expect(tries(all, 'app')).toEqual([A])
+  })
+
+  it('stay the same objects when the configuration changes, and serve nothing once it lacks them', () => {
+    const { all } = upstreams(`  one: { servers: ["${A}"] }\n  two: { servers: ["${B}"] }`)
+    const [one, two, three] = ['one', 'two', 'three'].map(name => all.named(name))
+    expect([one, two, three].map(each => each!.configured)).toEqual([true, true, false])
+    all.configure(configs(`  one: { servers: ["${C}"] }\n  three: { servers: ["${B}"] }`))
+    expect(two!.configured).toBe(true)
+    all.prune()
+    expect([one, two, three].map(each => each!.configured)).toEqual([true, false, true])
+    expect([...all.names].toSorted()).toEqual(['one', 'three'])
+    expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'three')]).toEqual([[C], [], [B]])
+    expect(all.named('one')).toBe(one)
+    expect([all.find('two'), all.destination(C)?.key, all.destination(A)]).toEqual([undefined, C, undefined])
+  })
+})
