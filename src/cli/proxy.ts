@@ -5,6 +5,9 @@ import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import { LEVELS } from './options.js'
 import { ProxySignals } from './proxy-signals.js'
 
+/** Lines of the access log that nobody has taken: more are dropped. */
+const ACCESS_BYTES = 8 * 1024 * 1024
+
 interface ProxyFlags {
   config: string
   check?: true
@@ -46,7 +49,7 @@ async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<voi
   }
   const { pino } = await import('pino')
   const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
-  const accessTo = pino.destination({ dest: 1, sync: false })
+  const accessTo = pino.destination({ dest: 1, sync: false, maxLength: ACCESS_BYTES })
   const base = { pid: process.pid }
   const options: ProxyOptions = {
     logger,
@@ -66,6 +69,15 @@ async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<voi
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()
-    accessTo.flushSync()
+    flush(accessTo)
+  }
+}
+
+/** A reader that has gone, or takes nothing, does not keep the process. */
+function flush(destination: { flushSync(): void }): void {
+  try {
+    destination.flushSync()
+  } catch {
+    // The lines are lost.
   }
 }

@@ -202,6 +202,14 @@ export class ReverseProxy {
 
   async #reload(config: ProxyConfig): Promise<void> {
     const before = this.#config
+    const { phase } = this.member
+    if (phase !== 'serving') {
+      throw new FdbError(
+        'ERR_FDB_FENCED',
+        `process ${process.pid} does not serve (it is ${phase}): reload the one that does`,
+        { retryable: true, phase },
+      )
+    }
     for (const key of ['service', 'control'] as const) {
       if (config[key] === before[key]) continue
       throw new FdbError(

@@ -95,6 +95,12 @@ describe('signals to the proxy', () => {
     const kept = (await edge.raw()).send('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')
     await kept.until(text => text.endsWith('1 item-1\n'))
     await edge.next()
+    await edge.signal('SIGHUP', pid)
+    const refusal = await edge.logged(
+      'the configuration was not taken over; the one before stays in force',
+      line => line.pid === pid,
+    )
+    expect(refusal.err.code).toBe('ERR_FDB_FENCED')
     await edge.signal('SIGTERM', pid)
     await edge.logged('signal', line => line.pid === pid && line.signal === 'SIGTERM')
     kept.send('GET /r/2 HTTP/1.1\r\nHost: a\r\n\r\n')
