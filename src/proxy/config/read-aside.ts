@@ -17,14 +17,34 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   if (size <= LARGE_BYTES) return await readConfig(file)
   const worker = new Worker(new URL('worker.js', import.meta.url), { workerData: file })
   try {
-    const answer = await new Promise<ReadAside<ProxyConfig>>((resolve, reject) => {
-      worker.once('message', resolve)
-      worker.once('error', reject)
-      worker.once('exit', code => reject(new Error(`the worker ended with code ${code}`)))
-    })
-    if (answer.ok) return answer.value
-    throw new FdbError(answer.code as `ERR_FDB_${string}`, answer.message, { details: answer.details })
+    return await received(worker)
   } finally {
     await worker.terminate()
   }
+}
+
+/** Asks for the routes bit by bit: each message is a turn of the event loop of its own. */
+function received(worker: Worker): Promise<ProxyConfig> {
+  return new Promise((resolve, reject) => {
+    let config: ProxyConfig | undefined
+    let expected = 0
+    worker.on('error', reject)
+    worker.on('exit', code =>
+      reject(new Error(`the thread that read the configuration ended with code ${code}`)),
+    )
+    worker.on('message', (message: ReadAside) => {
+      if (message.type === 'error') {
+        const { code, message: text, details } = message
+        reject(new FdbError(code as `ERR_FDB_${string}`, text, { details }))
+        return
+      }
+      if (message.type === 'config') {
+        config = message.config
+        expected = message.routes
+      } else config?.routes.push(...message.routes)
+      if (config === undefined) return
+      if (config.routes.length >= expected) resolve(config)
+      else worker.postMessage('more')
+    })
+  })
 }

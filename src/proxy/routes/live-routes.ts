@@ -11,7 +11,7 @@ import type { RouteTarget } from './target.js'
 import { RouteView } from './view.js'
 
 /** Changes of the file that are written in one record. */
-const BULK = 20_000
+const BULK = 2_000
 /** Names that one line of the log shows. */
 const NAMED = 20
 
