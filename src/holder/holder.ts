@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
-import { watchDeath } from '../host/liveness.js'
+import { unwatchable, watchDeath } from '../host/liveness.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
 import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
@@ -221,7 +221,7 @@ export class Holder {
         peer.watch.unref()
       } catch (cause) {
         candidate.pidfd.close()
-        reject(candidate.link, noDescriptors(`process ${candidate.pid} cannot be watched`, cause))
+        reject(candidate.link, unwatchable(candidate.pid, cause))
         return null
       }
     }

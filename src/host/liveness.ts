@@ -1,5 +1,7 @@
+import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
-import { native, type Poll, READABLE } from '../native.js'
+import { type NativeError, native, type Poll, READABLE } from '../native.js'
+import { noDescriptors } from './limits.js'
 
 export interface DeathWatch {
   /** The process has ended. True at once for one that was dead before. */
@@ -14,13 +16,14 @@ export interface DeathWatch {
 /**
  * Calls `onDead` once when the process of `pidfd` has ended, never before this function has returned. Works for a
  * process in any PID namespace and cannot be fooled by a reused pid. Borrows `pidfd` for this call only. Throws, and
- * holds nothing, when there is no descriptor left.
+ * holds nothing, when it is no pidfd, or when there is no descriptor left.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   const own = pidfd.dup()
   let dead: boolean
   let poll: Poll
   try {
+    refuseOther(own)
     dead = native.pidfdDead(own.raw)
     poll = native.createPoll(own.raw, () => died())
   } catch (error) {
@@ -50,6 +53,27 @@ export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
     ref: () => (soon === undefined ? poll.ref() : soon.ref()),
     unref: () => (soon === undefined ? poll.unref() : soon.unref()),
     close,
+  }
+}
+
+/** Why {@link watchDeath} has thrown. */
+export function unwatchable(pid: number, cause: unknown): FdbError {
+  if ((cause as NativeError).code !== 'EINVAL')
+    return noDescriptors(`process ${pid} cannot be watched`, cause)
+  return new FdbError(
+    'ERR_FDB_NO_PIDFD',
+    `process ${pid} sent a descriptor as its pidfd that is none: it is faulty, and is refused`,
+    { cause, details: { pid } },
+  )
+}
+
+/** A peer may call anything its pidfd; a socket that is readable would look like a dead process. */
+function refuseOther(pidfd: OwnedFd): void {
+  try {
+    native.pidfdPid(pidfd.raw)
+  } catch (error) {
+    // Anything else: it cannot be looked at (no /proc), and is believed.
+    if ((error as NativeError).code === 'EINVAL') throw error
   }
 }
 

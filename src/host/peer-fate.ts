@@ -1,4 +1,5 @@
 import type { OwnedFd } from '../fd/owned.js'
+import { native } from '../native.js'
 import { watchDeath } from './liveness.js'
 
 const PID_POLL_MS = 5
@@ -7,13 +8,18 @@ const PID_POLL_MS = 5
  * Is the peer whose channel has just ended dead, or has it only closed? A channel's end arrives before the pidfd
  * tells (in 232 of 300 kills), so a live answer is given only after `graceMs`; a dead one at once.
  *
- * Borrows `peer` for the call. A number is a pid, for kernels without pidfds: it is polled with kill(pid, 0), which
+ * Borrows `peer` until it has resolved. A number is a pid, for kernels without pidfds: it is polled with kill(pid, 0), which
  * is weaker: a reused pid and a zombie look alive. Pid 0 (another namespace) can never be proved dead.
  */
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {
   return new Promise(resolve => {
     const watch =
-      typeof peer === 'number' ? pollPid(peer, () => settle('dead')) : watchDeath(peer, () => settle('dead'))
+      typeof peer === 'number'
+        ? polled(
+            () => peer > 0 && !exists(peer),
+            () => settle('dead'),
+          )
+        : watched(peer, () => settle('dead'))
     const timer = setTimeout(() => settle('alive'), graceMs)
     function settle(fate: 'dead' | 'alive'): void {
       clearTimeout(timer)
@@ -23,9 +29,18 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
   })
 }
 
-function pollPid(pid: number, onDead: () => void): { close(): void } {
+/** Where there is no descriptor left for a watch of its own, the pidfd is looked at again and again. */
+function watched(pidfd: OwnedFd, onDead: () => void): { close(): void } {
+  try {
+    return watchDeath(pidfd, onDead)
+  } catch {
+    return polled(() => !pidfd.closed && native.pidfdDead(pidfd.raw), onDead)
+  }
+}
+
+function polled(isDead: () => boolean, onDead: () => void): { close(): void } {
   const timer = setInterval(() => {
-    if (pid > 0 && !exists(pid)) onDead()
+    if (isDead()) onDead()
   }, PID_POLL_MS)
   return { close: () => clearInterval(timer) }
 }

@@ -2,7 +2,7 @@ import { Channel } from '../channel/channel.js'
 import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
-import { type DeathWatch, ownPidfd, watchDeath } from '../host/liveness.js'
+import { type DeathWatch, ownPidfd, unwatchable, watchDeath } from '../host/liveness.js'
 import { fateOf } from '../host/peer-fate.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -119,7 +119,7 @@ export class Elder {
     }
   }
 
-  /** From now on everything is told here; `died`: proved dead. */
+  /** From now on everything is told here; `died`: proved dead. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
   listen(handler: {
     message(envelope: WireEnvelope): void
     bundle(items: BundleItem[]): void
@@ -141,9 +141,13 @@ export class Elder {
     this.link.channel.resume()
     if (!this.link.open) queueMicrotask(() => this.#closed || handler.lost(null))
     if (this.#pidfd !== null) {
-      this.#watch = watchDeath(this.#pidfd, () => {
-        if (!this.#closed) handler.died()
-      })
+      try {
+        this.#watch = watchDeath(this.#pidfd, () => {
+          if (!this.#closed) handler.died()
+        })
+      } catch (cause) {
+        throw unwatchable(this.facts.pid, cause)
+      }
       this.#watch.unref()
     }
   }

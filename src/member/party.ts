@@ -186,14 +186,15 @@ export class Party {
       party.#offered = resolve
       party.#readyWaiters.push({ resolve() {}, reject })
     })
-    party.#attach(elder)
+    offered.catch(() => {})
     const { signal } = settings
     const aborted = () =>
       party.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
     signal?.addEventListener('abort', aborted, { once: true })
-    if (signal?.aborted) aborted()
     party.#readyTimer = setTimeout(() => party.#deadline(), settings.times.ready + settings.timeout)
     try {
+      party.#attach(elder)
+      if (signal?.aborted) aborted()
       await offered
       await party.#keeper.read(party.#machine.member.source)
       // Nobody else can write: the application may fill its state before it is ready.
@@ -319,6 +320,9 @@ export class Party {
         this.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
       } else {
         if (this.phase === 'serving' && this.#machine.member.link === 'local') this.#reception.removePath()
+        // Who leaves in probation does not come back: the successor need not wait for the end of this process.
+        if (this.#machine.holder?.phase === 'probation')
+          this.dispatch({ to: 'holder', event: { type: 'healthy' } })
         this.#step({ type: 'leave' })
       }
     }
@@ -555,9 +559,9 @@ export class Party {
     this.#reception.close()
     if (this.#closing) return
     this.#retiring = true
-    this.#front?.retiring()
     for (const listener of this.#listeners) listener.announce()
     this.#report()
+    this.#front?.retiring()
   }
 
   /** Tell whoever serves now how many connections are left here. */
@@ -595,9 +599,10 @@ export class Party {
     this.#reason = null
     for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve()
     // A handoff that failed before the old one was told to retire has changed nothing for the application.
-    if (!again) this.#front?.serving()
-    else if (this.#retiring) this.#front?.reinstated()
+    const back = this.#retiring
     this.#retiring = false
+    if (!again) this.#front?.serving()
+    else if (back) this.#front?.reinstated()
   }
 
   /** The handoff cannot be undone any more. */
@@ -796,7 +801,8 @@ export class Party {
       result,
     } = envelope
     if (offer) {
-      this.#offer = { epoch: offer.epoch ?? 0, wayBack: offer.wayBack ?? 0, source: offer.source ?? 0 }
+      const { epoch = 0, wayBack = 0, source = 0, items = 0 } = offer
+      this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
       return
     }
     if (registered) {
@@ -878,16 +884,35 @@ export class Party {
       .catch(error => link?.tell({ commandReply: failedReply(request, error) }))
   }
 
-  #offer: { epoch: number; wayBack: number; source: number } | null = null
+  #offer: { epoch: number; wayBack: number; source: number; items: number } | null = null
 
   #onBundle(items: BundleItem[]): void {
-    for (const item of items) this.#take(item)
-    const offer = this.#offer
-    if (offer === null) {
+    const left = [...items]
+    try {
+      for (let item = left.shift(); item !== undefined; item = left.shift()) this.#take(item)
+    } catch (error) {
+      closeAll(left.map(item => item.fd))
+      this.settings.logger.warn({ err: error }, 'the holder sent what cannot be taken')
+      this.refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
+      return
+    }
+    if (this.#offer === null) {
       this.shelf.prune(this.#machine.member.epoch)
       return
     }
+    const { items: announced, ...offer } = this.#offer
     this.#offer = null
+    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.shelf.isWritable(epoch))
+    if (announced !== items.length || missing.length > 0) {
+      const lacks = missing.length > 0 ? `, and not the segments ${missing.join(' and ')} to write in` : ''
+      this.refuse(
+        new FdbError(
+          'ERR_FDB_FDS_MISSING',
+          `the offer names ${announced} descriptors and brought ${items.length}${lacks}: the holder is faulty; the handoff is refused`,
+        ),
+      )
+      return
+    }
     this.#step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
     this.#takeover.note('offered')
     this.#offered?.()

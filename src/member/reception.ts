@@ -40,11 +40,18 @@ export class Reception {
     this.#host = host
   }
 
-  /** Takes the listener and the lock, from the start-up race or from the elder. */
+  /** Takes the listener and the lock, from the start-up race or from the elder; earlier ones are closed. */
   take(control: { listener?: OwnedFd; lock?: OwnedFd; entry?: PathEntry }): void {
     const { listener, lock, entry } = control
-    if (listener !== undefined) this.#listener = new ControlListener(listener)
-    if (lock !== undefined) this.#lock = lock
+    if (listener !== undefined) {
+      this.#listener?.stop()
+      this.#listener?.fd.close()
+      this.#listener = new ControlListener(listener)
+    }
+    if (lock !== undefined) {
+      this.#lock?.close()
+      this.#lock = lock
+    }
     const path = this.#host.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
   }
