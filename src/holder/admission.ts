@@ -61,6 +61,8 @@ export function receiveHello(
     noPidfd = noDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
   const link = new Link(new Channel(fd))
+  // Whoever is connected does not keep a process alive that has nothing else to do.
+  link.channel.unref()
   /** Refused or admitted: what else is in the channel already is not for us. */
   let over = false
   const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
-import type { Link } from '../protocol/link.js'
+import type { Link, WireBody } from '../protocol/link.js'
 import { type CommandContext, type CommandOrder, failedReply, readCommand, repliedWith } from './command.js'
 
 export interface UpgradeOrder {
@@ -33,36 +33,55 @@ export interface Operations {
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
 }
 
-/** Serves an operator's tool until it leaves. Its leaving does not undo what it asked for. */
+/** Questions of one operator that are under way; while there are so many, no further one is read. */
+const MOST_AT_ONCE = 16
+
+/**
+ * Serves an operator's tool until it leaves. Its leaving does not undo what it asked for. One that asks faster than it
+ * reads the answers is read no further.
+ */
 export function serveOperator(link: Link, operations: Operations): void {
   const gone = new AbortController()
-  const failed = (error: unknown) => {
+  let underWay = 0
+  /** Until the kernel has the answer. */
+  const answer = (ask: () => Promise<WireBody>, failed: (error: unknown) => WireBody) => {
+    if (++underWay === MOST_AT_ONCE) link.channel.pause()
+    Promise.resolve()
+      .then(ask)
+      .catch(failed)
+      .then(body => link.send(body))
+      .catch(() => {})
+      .finally(() => {
+        if (underWay-- === MOST_AT_ONCE && link.open) link.channel.resume()
+      })
+  }
+  const failed = (error: unknown): WireBody => {
     const { code, message, retryable } = FdbError.is(error)
       ? error
       : new FdbError('ERR_FDB_INTERNAL', String(error))
-    link.tell({ result: { ok: false, code, message, retryable } })
+    return { result: { ok: false, code, message, retryable } }
   }
   link.start({
     message: (envelope, fds) => {
       closeAll(fds)
       if (envelope.statusRequest) {
-        Promise.resolve()
-          .then(() => operations.status())
-          .then(status => link.tell({ status: { json: JSON.stringify(status) } }))
-          .catch(failed)
+        answer(async () => ({ status: { json: JSON.stringify(await operations.status()) } }), failed)
       } else if (envelope.upgradeRequest) {
         const { argv, timeoutMs, service } = envelope.upgradeRequest
         const order = { argv: argv ?? [], timeoutMs: timeoutMs ?? 0, service: service ?? '' }
-        Promise.resolve()
-          .then(() => operations.upgrade(order, step => link.tell({ progress: step }), gone.signal))
-          .then(({ pid, generation }) => link.tell({ result: { ok: true, pid, generation } }))
-          .catch(failed)
+        answer(async () => {
+          const tell = (step: UpgradeProgress) => link.tell({ progress: step })
+          const { pid, generation } = await operations.upgrade(order, tell, gone.signal)
+          return { result: { ok: true, pid, generation } }
+        }, failed)
       } else if (envelope.command) {
         const { order, request } = readCommand(envelope.command)
-        Promise.resolve()
-          .then(() => operations.command(order, { signal: gone.signal }))
-          .then(reply => link.tell({ commandReply: repliedWith(request, reply) }))
-          .catch(error => link.tell({ commandReply: failedReply(request, error) }))
+        answer(
+          async () => ({
+            commandReply: repliedWith(request, await operations.command(order, { signal: gone.signal })),
+          }),
+          error => ({ commandReply: failedReply(request, error) }),
+        )
       }
     },
     bundle: items => closeAll(items.map(item => item.fd)),

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 
 export interface FdLimits {
@@ -44,6 +44,9 @@ function read(path: string): string {
 
 function openFds(): number | null {
   try {
+    // Linux 6.2 counts them itself; to read the folder takes 1 ms a thousand.
+    const { size } = statSync('/proc/self/fd')
+    if (size > 0) return size
     // One of them is the descriptor that reads the folder.
     return readdirSync('/proc/self/fd').length - 1
   } catch {

@@ -138,13 +138,20 @@ class Attempt {
 
   #end(): void {
     const { pid, exited } = this.#child
+    const { logger } = this.#party.settings
     let over = false
     void exited.then(() => {
       over = true
     })
     const send = (signal: NodeJS.Signals) => {
       // Not yet reaped: the pid is still this child's.
-      if (!over) process.kill(pid, signal)
+      if (over) return
+      try {
+        process.kill(pid, signal)
+      } catch (error) {
+        // It has become another user's (sudo, setuid): its handoff will find nobody who waits.
+        logger.warn({ err: error, pid }, 'a successor that is late could not be ended')
+      }
     }
     send('SIGTERM')
     setTimeout(() => send('SIGKILL'), KILL_MS)

@@ -48,6 +48,11 @@ export class Stranger {
     this.#channel.send(payload, fds).catch(() => {})
   }
 
+  /** Reads no more. */
+  pause(): void {
+    this.#channel.pause()
+  }
+
   leave(): void {
     void this.#channel.close()
   }

@@ -1,0 +1,79 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { startDaemon } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+import { hello, Stranger } from '../processes/stranger.js'
+import { until } from '../processes/until.js'
+
+const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
+
+function rssMiB({ pid }: { pid: number }): number {
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0) / 1024
+}
+
+async function visitors(control: string): Promise<Stranger[]> {
+  const operator = await Stranger.connect(control)
+  operator.say(hello('OPERATE'), { statusRequest: {} })
+  await until('the operator has its answer', () => operator.heard.some(({ status }) => status))
+  const reporter = await Stranger.connect(control)
+  reporter.say(hello('DRAINING'))
+  return [operator, reporter, await Stranger.connect(control)]
+}
+
+describe('every process ends', () => {
+  it('a server that was closed, with operators, reporters and silent ones connected', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    const connected = await visitors(scene.control)
+    await app.order('close').catch(() => {})
+    await app.end(4_000)
+    for (const stranger of connected) stranger.leave()
+  })
+
+  it('a daemon that was closed, with operators and silent ones connected', async () => {
+    const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    await scene.serve()
+    const connected = await visitors(scene.control)
+    daemon.signal('SIGTERM')
+    await daemon.end(4_000)
+    for (const stranger of connected) stranger.leave()
+  })
+})
+
+describe('an elder that is closed in probation and lives on as a process', () => {
+  it('does not keep the next version from taking over', async () => {
+    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, heartbeat: 50 } })
+    const first = await scene.serve({ staysAlive: true })
+    await scene.serve()
+    // Its own socket for orders closes with it, perhaps before the answer.
+    await first.order('close').catch(() => {})
+    await first.says('ended')
+    expect(first.ended).toBe(false)
+    const third = await scene.serve()
+    expect((await scene.status()).pid).toBe(third.pid)
+  })
+})
+
+describe('an operator that asks and does not read', () => {
+  it('costs bounded memory, and nobody else waits', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    await scene.status()
+    const before = rssMiB(app)
+    const flood = await Stranger.connect(scene.control)
+    flood.pause()
+    flood.say(hello('OPERATE'))
+    const body = Buffer.alloc(1024 * 1024)
+    for (let request = 0; request < 48; request++) flood.say({ command: { name: 'none', body, request } })
+    for (let i = 0; i < 20_000; i++) flood.say({ statusRequest: {} })
+    for (let i = 0; i < 20; i++) {
+      const begun = performance.now()
+      await scene.status()
+      expect(performance.now() - begun).toBeLessThan(1_000)
+    }
+    expect(rssMiB(app) - before).toBeLessThan(60)
+    flood.leave()
+    expect((await scene.status()).pid).toBe(app.pid)
+  })
+})
