@@ -3,12 +3,11 @@
 // log bytes, segments, files; and no request is lost.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { App } from '../app.mjs'
+import { App, until } from '../app.mjs'
 import { LOSSES } from '../load/kinds.mjs'
 import { spawnLoad } from '../load/remote.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { status } from '../status.mjs'
-import { untilEnded } from '../unrelated.mjs'
 
 const { values: flags } = parseArgs({
   options: {
@@ -21,13 +20,15 @@ const { values: flags } = parseArgs({
   },
 })
 const upgrades = Number(flags.upgrades)
+/** Probation and the longest patience with idle connections, and some. */
+const DRAINED_MS = 90_000
 /** State of a listening socket in /proc/net/tcp. */
 const LISTEN = '0A'
 /** The generation that the last one is compared with: start-up effects are over. */
 const SETTLED = Math.min(10, Math.ceil(upgrades / 2))
 
 /**
- * What one generation holds, once the one before it has gone.
+ * What one generation holds, once every one before it has gone.
  * @typedef {{ generation: number, descriptors: number, rssKiB: number, logBytes: number, segments: number, files: string[] }} Holding
  */
 
@@ -44,19 +45,18 @@ const holdings = []
 let done = 0
 try {
   for (let number = 1; number <= upgrades; number++) {
-    const old = app.pid
     const name = `generation ${number + 1}`
     await load.mark(name)
     const ms = await app.replace(pid => generations().some(id => id.endsWith(`/${pid}`)))
     if (ms === null) throw new Error(`${name} never answered; the app says:\n${app.output.slice(-4000)}`)
-    if (!(await untilEnded(old, 30_000)))
-      throw new Error(`pid ${old} has not ended 30 s after it was replaced`)
     await new Promise(resolve => setTimeout(resolve, Number(flags.every) * 1000))
     done++
-    const holding = await look(number + 1)
-    holdings.push(holding)
-    const line = `${number} of ${upgrades} upgrades, ${load.snapshot()?.lost ?? 0} requests lost, ${holding.descriptors} descriptors, ${holding.rssKiB} KiB`
+    const line = `${number} of ${upgrades} upgrades, ${load.snapshot()?.lost ?? 0} requests lost`
     progress.show([line], line)
+    if (number === SETTLED || number === upgrades) {
+      await alone()
+      holdings.push(await look(number + 1))
+    }
   }
   const report = await load.stop()
   progress.clear()
@@ -64,6 +64,15 @@ try {
 } finally {
   load.kill()
   await app.end()
+}
+
+/** Several generations drain at once, patiently. What is left when they have gone is what one holds. */
+async function alone() {
+  const gone = await until(async () => {
+    const answer = await status(app.control)
+    return answer?.phase === 'idle' && answer.draining?.length === 0
+  }, DRAINED_MS)
+  if (!gone) throw new Error(`older generations were still there ${DRAINED_MS} ms after the last upgrade`)
 }
 
 function generations() {
@@ -108,12 +117,10 @@ function ownDescriptors(pid) {
 
 /** @param {import('../load/load.mjs').LoadReport} report */
 function print({ total }) {
-  const settled = holdings[SETTLED - 1]
-  const last = holdings.at(-1)
+  const [settled, last] = [holdings[0], holdings.at(-1)]
   if (!settled || !last) throw new Error(`--upgrades ${flags.upgrades}: at least 1 is needed`)
-  const shown = holdings.filter((_, at) => at === 0 || (at + 1) % Math.ceil(upgrades / 10) === 0)
   const heading = ['generation', 'descriptors', 'RSS KiB', 'log bytes', 'segments', 'files']
-  const rows = shown.map(({ generation, descriptors, rssKiB, logBytes, segments, files }) => [
+  const rows = holdings.map(({ generation, descriptors, rssKiB, logBytes, segments, files }) => [
     generation,
     descriptors,
     rssKiB,
