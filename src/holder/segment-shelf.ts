@@ -112,6 +112,23 @@ export class SegmentShelf {
     return { items, release }
   }
 
+  /**
+   * What was made after `top`, read-only, for a generation that drains: it answers from the state until its last
+   * connection ends. Nothing when what it lacks has been merged: it could not tell what is missing.
+   */
+  since(top: Epoch): { items: BundleItem[]; release(): void } {
+    const newer = this.all.filter(segment => segment.epoch > top)
+    const own = newer.some(segment => segment.kind === 'snapshot')
+      ? []
+      : newer.map(segment => segment.readOnly())
+    return {
+      items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })),
+      release: () => {
+        for (const segment of own) segment.close()
+      },
+    }
+  }
+
   close(): void {
     for (const segment of this.all) this.#drop(segment)
   }

@@ -1,10 +1,26 @@
 import { closeAll } from '../fd/owned.js'
 import type { Guest } from '../holder/admission.js'
+import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { Epoch } from '../protocol/conversation.js'
 import type { DrainReport } from './draining.js'
+
+/** More generations than this do not drain at once. */
+const MOST = 256
+/** A report is a line for `status`; what is longer is none. */
+const REPORT_CHARACTERS = 4096
+/** One that takes its segments later than this connects anew. */
+const SUPPLY_MS = 5_000
 
 /** The older generations that report to this process. */
 export class Drainers {
   readonly #guests = new Map<Guest, DrainReport>()
+  /** The highest epoch that each of them has. */
+  readonly #tops = new Map<Guest, Epoch>()
+  readonly #shelf: SegmentShelf
+
+  constructor(shelf: SegmentShelf) {
+    this.#shelf = shelf
+  }
 
   get reports(): DrainReport[] {
     return [...this.#guests.values()].sort((a, b) => a.generation - b.generation)
@@ -13,6 +29,10 @@ export class Drainers {
   add(guest: Guest): void {
     guest.pidfd?.close()
     const { link } = guest
+    if (this.#guests.size >= MOST) {
+      link.close()
+      return
+    }
     this.#guests.set(guest, {
       pid: guest.pid,
       generation: guest.hello.generation ?? 0,
@@ -25,10 +45,27 @@ export class Drainers {
         closeAll(fds)
         if (envelope.heartbeat?.report) this.#note(guest, envelope.heartbeat.report)
       },
-      bundle: items => closeAll(items.map(item => item.fd)),
       broken: () => this.#drop(guest),
       end: () => this.#drop(guest),
     })
+    this.#tops.set(guest, guest.hello.top ?? 0)
+    this.#supply(guest)
+  }
+
+  /** New segments were made: whoever answers from the state must see what is written there. */
+  share(): void {
+    for (const guest of this.#guests.keys()) this.#supply(guest)
+  }
+
+  #supply(guest: Guest): void {
+    const top = this.#tops.get(guest) ?? 0
+    const { items, release } = this.#shelf.since(top)
+    if (items.length === 0) return
+    this.#tops.set(guest, Math.max(top, ...items.map(({ epoch = 0 }) => epoch)))
+    guest.link
+      .sendBundle(items, SUPPLY_MS)
+      .catch(() => this.#drop(guest))
+      .finally(release)
   }
 
   /** They connect again, to whoever serves then. */
@@ -37,6 +74,7 @@ export class Drainers {
   }
 
   #note(guest: Guest, text: string): void {
+    if (text.length > REPORT_CHARACTERS) return
     try {
       const { generation, phase, connections } = JSON.parse(text) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
@@ -49,5 +87,6 @@ export class Drainers {
   #drop(guest: Guest): void {
     guest.link.close()
     this.#guests.delete(guest)
+    this.#tops.delete(guest)
   }
 }

@@ -1,6 +1,7 @@
 import { Channel } from '../channel/channel.js'
 import { closeAll } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
+import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'
 import type { VersionRange } from '../protocol/versions.js'
 
@@ -19,9 +20,15 @@ export interface DrainReporterOptions {
   readonly versions: VersionRange
   readonly everyMs: number
   readonly report: () => DrainReport
+  /** The highest epoch whose segment this process holds. */
+  readonly top: () => number
+  /** Segments that were made since: this process answers from the state until its last connection ends. */
+  readonly take: (items: BundleItem[]) => void
 }
 
 const RETRY_MS = 250
+/** After a replacement the next process accepts already. */
+const AGAIN_MS = 10
 
 /**
  * Keeps whoever serves now informed about a generation that stands by or drains, so that `status` shows all of
@@ -62,7 +69,7 @@ export class DrainReporter {
       this.#link = link
       link.start({
         message: (_envelope, fds) => closeAll(fds),
-        bundle: items => closeAll(items.map(item => item.fd)),
+        bundle: items => this.#options.take(items),
         broken: () => this.#again(link),
         end: () => this.#again(link),
       })
@@ -74,6 +81,7 @@ export class DrainReporter {
           intent: fdbroker.wire.Intent.DRAINING,
           pid: process.pid,
           generation,
+          top: this.#options.top(),
         },
       })
       this.#beat(link)
@@ -91,7 +99,7 @@ export class DrainReporter {
   #again(link: Link): void {
     link.close()
     if (this.#link === link) this.#link = null
-    this.#later(() => void this.#connect(), RETRY_MS)
+    this.#later(() => void this.#connect(), AGAIN_MS)
   }
 
   #later(act: () => void, ms: number): void {

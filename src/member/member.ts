@@ -25,6 +25,8 @@ import { checkMs } from './options.js'
 import type { Party } from './party.js'
 import type { StatusReport } from './status.js'
 
+const MOST_NAME = 256
+
 /** Why a member does not serve any more. */
 export type RetiredReason =
   /** Another version serves. */
@@ -165,6 +167,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** One at a time of a name: the daemon's answer may take a while. */
   async #open(name: string, spec: ListenerSpec): Promise<Listener> {
     this.#party.refuseLeft()
+    checkName(name)
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)
     try {
@@ -223,6 +226,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#party.refuseLeft()
+    checkName(name)
     const owned = typeof fd === 'number' ? adopt(fd, name) : fd
     this.#party.registry.put({ name, role: 'named', spec: '', fd: owned })
     this.#party.wanted.add(name)
@@ -312,6 +316,16 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   get listeners_(): Iterable<Listener> {
     return [...this.#listeners.values(), ...this.#leaving]
   }
+}
+
+/** Every name crosses with its descriptor: 253 of them must fit in one message. */
+function checkName(name: string): void {
+  if (typeof name === 'string' && name !== '' && name.length <= MOST_NAME) return
+  const got = typeof name === 'string' ? `has ${name.length} characters` : `is ${String(name)}`
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `the name of a listener or descriptor ${got}: give a text of 1 to ${MOST_NAME} characters`,
+  )
 }
 
 function twice(name: string): FdbError {

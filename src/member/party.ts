@@ -122,6 +122,7 @@ export class Party {
       settings,
       generation: this.generation,
       serviceStartedAt: this.serviceStartedAt,
+      shelf: this.shelf,
       operations: {
         status: () => this.status(),
         upgrade: ({ argv, timeoutMs }, progress, signal) =>
@@ -442,7 +443,9 @@ export class Party {
 
   #perform(effect: EmbeddedEffect): void | Promise<void> {
     if (effect.by === 'holder') {
-      return this.#holder?.perform(effect.effect)
+      const done = this.#holder?.perform(effect.effect)
+      if (effect.effect.type === 'make') this.#reception.supplyDrainers()
+      return done
     }
     return this.#performOwn(effect.effect)
   }
@@ -580,6 +583,8 @@ export class Party {
         phase: this.phase,
         connections: this.connections,
       }),
+      top: () => this.#topEpoch(),
+      take: items => this.#takeNewer(items),
     })
     this.#reporter.start()
   }
@@ -886,6 +891,26 @@ export class Party {
 
   #offer: { epoch: number; wayBack: number; source: number; items: number } | null = null
 
+  /** Segments for one that drains: what is written there is the state that it answers from. */
+  #takeNewer(items: readonly BundleItem[]): void {
+    for (const { role, epoch = 0, fd } of items) {
+      if (this.#over || role !== 'segment' || epoch <= this.#topEpoch()) fd.close()
+      else this.shelf.put(Segment.open(fd), false)
+    }
+    this.#followOn()
+  }
+
+  #followOn(): void {
+    if (this.#over || this.#closing || (this.phase !== 'standby' && this.phase !== 'leaving')) return
+    this.#keeper.follow().catch(error => {
+      if (!this.#over)
+        this.settings.logger.warn(
+          { err: error },
+          'newer state cannot be read: answers here may be of an older one',
+        )
+    })
+  }
+
   #onBundle(items: BundleItem[]): void {
     const left = [...items]
     try {
@@ -898,6 +923,7 @@ export class Party {
     }
     if (this.#offer === null) {
       this.shelf.prune(this.#machine.member.epoch)
+      this.#followOn()
       return
     }
     const { items: announced, ...offer } = this.#offer

@@ -4,6 +4,7 @@ import { closeAll, type OwnedFd } from '../fd/index.js'
 import { type Guest, receiveHello, reject, welcome } from '../holder/admission.js'
 import type { Holder } from '../holder/holder.js'
 import { type Operations, serveOperator } from '../holder/operator.js'
+import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Drainers } from './drainers.js'
@@ -19,6 +20,7 @@ export interface Host {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly operations: Operations
+  readonly shelf: SegmentShelf
   /** Null before this process decides for itself. */
   holder(): Holder | null
   closing(): boolean
@@ -29,7 +31,7 @@ export interface Host {
 /** The control socket of an embedded holder: owns it and its lock, and receives who calls. */
 export class Reception {
   readonly #host: Host
-  readonly #drainers = new Drainers()
+  readonly #drainers: Drainers
   #listener: ControlListener | null = null
   #lock: OwnedFd | null = null
   #entry: PathEntry | null = null
@@ -38,6 +40,7 @@ export class Reception {
 
   constructor(host: Host) {
     this.#host = host
+    this.#drainers = new Drainers(host.shelf)
   }
 
   /** Takes the listener and the lock, from the start-up race or from the elder; earlier ones are closed. */
@@ -54,6 +57,11 @@ export class Reception {
     }
     const path = this.#host.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
+  }
+
+  /** New segments were made. */
+  supplyDrainers(): void {
+    this.#drainers.share()
   }
 
   /** The older generations that report here. */
@@ -161,7 +169,6 @@ export class Reception {
     this.#waiting.push(guest)
     guest.link.start({
       message: (_envelope, fds) => closeAll(fds),
-      bundle: items => closeAll(items.map(item => item.fd)),
       broken: () => this.#drop(guest),
       end: () => this.#drop(guest),
     })

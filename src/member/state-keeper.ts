@@ -14,6 +14,8 @@ export class StateKeeper {
   readonly #log: StateLog
   readonly #shelf: SegmentShelf
   readonly #logger: Logger
+  /** One segment after the other, also when more arrive meanwhile. */
+  #following: Promise<void> = Promise.resolve()
 
   constructor(log: StateLog, shelf: SegmentShelf, logger: Logger) {
     this.#log = log
@@ -43,13 +45,17 @@ export class StateKeeper {
 
   /**
    * Connections that stay here until they end are still answered by this process: let them see what the one that
-   * serves now writes in the segments that both hold. (What is written after a further handoff is in segments that
-   * this process was never given.)
+   * serves now writes in the segments that both hold. Called again when newer segments have arrived.
    */
-  async follow(): Promise<void> {
-    const newest = this.#newest
+  follow(): Promise<void> {
+    const next = this.#following.then(() => this.#followOn())
+    this.#following = next.catch(() => {})
+    return next
+  }
+
+  async #followOn(): Promise<void> {
     for (const segment of this.#shelf.all) {
-      if (segment.kind === 'epoch' && segment.epoch > newest) await this.#log.adopt(segment.dup())
+      if (segment.kind === 'epoch' && segment.epoch > this.#newest) await this.#log.adopt(segment.dup())
     }
     this.#log.follow()
   }

@@ -111,9 +111,11 @@ export function describe(known: {
 function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]): StatusReport['listeners'] {
   const sockets = entries.filter(entry => entry.role === 'listener')
   const identities = inspect(sockets.map(entry => entry.fd))
+  // One that moved may still have connections at its old address: the newer one counts.
+  const byName = new Map([...listeners].reverse().map(listener => [listener.name, listener]))
   return sockets.map(({ name }, i) => {
     const identity = identities[i]!
-    const listener = listeners.find(one => one.name === name)
+    const listener = byName.get(name)
     return {
       name,
       address: formatAddress(identity),
