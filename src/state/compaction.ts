@@ -91,6 +91,7 @@ class Batch {
   readonly #after: Locations
   #parts: Uint8Array[] = []
   #bytes = 0
+  #count = 0
   #waiting: { slot: number; offset: number; length: number }[] = []
 
   constructor(store: Store, segment: Segment, append: (...parts: Uint8Array[]) => void, after: Locations) {
@@ -109,7 +110,8 @@ class Batch {
     const offset = this.#bytes + prefix.length
     this.#bytes += prefix.length + at.length
     if (slot >= 0) this.#waiting.push({ slot, offset, length: at.length })
-    if (this.#bytes >= RECORD_BYTES) this.close()
+    this.#count++
+    if (this.#bytes >= RECORD_BYTES || this.#count >= this.#store.limits.changesPerRecord) this.close()
   }
 
   close(): void {
@@ -120,6 +122,7 @@ class Batch {
     this.#parts = []
     this.#waiting = []
     this.#bytes = 0
+    this.#count = 0
   }
 }
 

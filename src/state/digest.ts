@@ -27,6 +27,11 @@ export class Digest {
     for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! + other.#lanes[i]!
   }
 
+  /** Takes all entries of another set out. */
+  subtract(other: Digest): void {
+    for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - other.#lanes[i]!
+  }
+
   clear(): void {
     this.#lanes.fill(0)
   }

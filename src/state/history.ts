@@ -164,6 +164,7 @@ export class History {
       before.end ??= end
     }
     this.#store.displaced = new Locations()
+    this.#store.newest = held.ordinal
   }
 
   *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {

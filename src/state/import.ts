@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { StateLimits } from './limits.js'
+import { PART_CHANGES } from './parts.js'
 import {
   CLEAR,
   changePrefix,
@@ -18,8 +19,6 @@ import {
 import { schemaRefusal, storedForm } from './schema.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
-
-const STEP = 64
 
 /** An entry as it lies in the log: bytes of the section's codec, and the schema version that wrote them. */
 export interface RawEntry {
@@ -40,7 +39,7 @@ export function encodeImport(schemas: readonly StoredSchema[], changes: NewChang
 }
 
 export interface CheckedImport {
-  /** The body of the record to append; empty when there is nothing to change. */
+  /** The body of the record to append, at whose bounds it may be divided; empty when there is nothing to change. */
   parts: Uint8Array[]
   section: SectionStore | null
   puts: number
@@ -60,24 +59,29 @@ export function* checkImport(
 ): Generator<unknown, CheckedImport> {
   const record = scan(bytes, limits)
   const parts: Uint8Array[] = []
+  let group: Uint8Array[] = []
+  const close = () => {
+    if (group.length > 0) parts.push(Buffer.concat(group))
+    group = []
+  }
   const given = new Set<string>()
   for (const schema of record.schemas) {
     const section = store.sectionNamed(schema.name)
     checkSchema(section, schema)
     given.add(schema.name)
     if (section.schema) {
-      if (section.needsSchema) parts.push(encodeSchema(storedForm(section.name, section.schema)))
+      if (section.needsSchema) group.push(encodeSchema(storedForm(section.name, section.schema)))
     } else if (section.stored === null || schema.version > section.stored.version) {
-      parts.push(encodeSchema(schema))
+      group.push(encodeSchema(schema))
     }
     if (replace)
-      parts.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
+      group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
   }
   const change = emptyChange()
   let section: SectionStore | null = null
   let puts = 0
   for (let i = 0; i < record.changes.length; i += 2) {
-    if (i % (2 * STEP) === 0) yield
+    if (i % (2 * PART_CHANGES) === 0) yield
     const [start, end] = [record.changes[i]!, record.changes[i + 1]!]
     try {
       scanChange(bytes, start, end, change)
@@ -100,8 +104,10 @@ export function* checkImport(
       checkValue(section, key, bytes.subarray(valueStart, valueEnd), version)
       puts++
     }
-    parts.push(changePrefix(end - start), bytes.subarray(start, end))
+    group.push(changePrefix(end - start), bytes.subarray(start, end))
+    if (group.length >= 2 * PART_CHANGES) close()
   }
+  close()
   return { parts, section: section ?? firstOf(store, given), puts }
 }
 

@@ -28,6 +28,7 @@ export interface ScannedRecord {
   schemas: StoredSchema[]
   requests: string[]
   end: { entries: number; digest: string } | null
+  part: { index: number; last: boolean } | null
 }
 
 /** One Change in place: offsets into the buffer. */
@@ -162,6 +163,7 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
     schemas: [],
     requests: [],
     end: null,
+    part: null,
   }
   at = start
   while (at < end) {
@@ -190,6 +192,10 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
     } else if (tag === ((7 << 3) | LEN)) {
       const length = lengthOf(buffer, end)
       record.end = decodeEnd(buffer.subarray(at, at + length))
+      at += length
+    } else if (tag === ((8 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      record.part = decodePart(buffer.subarray(at, at + length))
       at += length
     } else if (tag >= 1 << 3) skip(buffer, tag & 7, end)
     else throw new MalformedRecord('field number 0')
@@ -233,6 +239,11 @@ function decodeSchema(bytes: Uint8Array): StoredSchema {
 function decodeEnd(bytes: Uint8Array): { entries: number; digest: string } {
   const { entries, digest } = guarded(() => fdbroker.state.End.decode(bytes))
   return { entries, digest }
+}
+
+function decodePart(bytes: Uint8Array): { index: number; last: boolean } {
+  const { index, last } = guarded(() => fdbroker.state.Part.decode(bytes))
+  return { index, last }
 }
 
 function guarded<T>(decode: () => T): T {

@@ -1,7 +1,7 @@
 import { Digest } from './digest.js'
 import type { StoredSchema } from './records.js'
 import type { SectionSchema } from './schema.js'
-import { ShardedMap } from './sharded-map.js'
+import { SlotMap } from './slot-map.js'
 
 export interface SectionChange {
   op: 'put' | 'delete' | 'clear'
@@ -18,9 +18,11 @@ export class SectionStore {
   readonly name: string
   readonly nameBytes: Buffer
   /** Key to slot in the store's locations. */
-  slots = new ShardedMap<number>()
+  slots = new SlotMap()
   readonly digest = new Digest()
   readonly listeners = new Set<ChangeListener>()
+  /** Called when any number of entries has changed at once, before the listeners are told of each. */
+  readonly resets = new Set<() => void>()
   /** What the log says about it; null while it says nothing. */
   stored: StoredSchema | null = null
   /** What this process registered. */

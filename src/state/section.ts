@@ -1,14 +1,16 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import { PART_CHANGES } from './parts.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
 import type { SectionSchema } from './schema.js'
 import type { ChangeListener, SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 
-/** Changes of a bulk that are encoded in one go, and in one step of a sliced one. */
+/** Changes of a bulk that are encoded in one go, whatever time it takes. */
 const AT_ONCE = 256
-const STEP = 64
+/** The most bytes of changes that are encoded as one part, unless it is a single change. */
+const PART_BYTES = 16 * 1024
 
 export interface WriteOptions {
   /** A client's request id: the same change tried again with the same id applies once. */
@@ -53,6 +55,7 @@ export class Section<T> {
       if (change.op === 'clear') this.#cache.clear()
       else this.#cache.delete(change.key)
     })
+    section.resets.add(() => this.#cache.clear())
   }
 
   /** The schema version of the log's section; 0 when the log has none. */
@@ -181,34 +184,40 @@ export class Section<T> {
   }
 
   /**
-   * All of the changes or none, in one record; its size is limited by "recordBytes". More than 256 changes are
-   * encoded in slices: such a bulk takes its place in the order of changes when that is done, so await it before a
-   * change that depends on it.
+   * All of the changes or none, however many; readers see them all at once too. It resolves
+   * when listeners have been told of each. More than 256 changes are encoded in slices: such a bulk takes its place in the order of changes when
+   * that is done, so await it before a change that depends on it. Other changes wait while it is appended. A bulk that meets
+   * a handoff is appended anew by whoever writes then, whole.
    */
   async bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
     const parts: Uint8Array[] = []
     let group: NewChange[] = []
+    let groupBytes = 0
     let count = 0
     let bytes = 0
     const { limits, sliceMs } = this.#host
+    const most = mostBodyBytes(limits)
     const close = () => {
       const part = encodeBody(group)
+      if (part.length > most) throw overLimit('a change of a bulk', part.length, 'recordBytes', most)
       bytes += part.length
-      if (bytes > mostBodyBytes(limits)) {
-        throw overLimit(`a bulk of at least ${count} changes`, bytes, 'recordBytes', mostBodyBytes(limits))
+      if (bytes > limits.segmentBytes) {
+        throw overLimit(`a bulk of at least ${count} changes`, bytes, 'segmentBytes', limits.segmentBytes)
       }
       parts.push(part)
       group = []
+      groupBytes = 0
     }
     let started = performance.now()
     for (const change of changes) {
-      group.push(
-        'delete' in change ? this.#encode(DELETE, change.key) : this.#encodePut(change.key, change.value),
-      )
-      if (++count > limits.changesPerRecord) {
-        throw overLimit('the number of changes of a bulk', count, 'changesPerRecord', limits.changesPerRecord)
-      }
-      if (count % STEP !== 0) continue
+      const encoded =
+        'delete' in change ? this.#encode(DELETE, change.key) : this.#encodePut(change.key, change.value)
+      const size = encoded.key.length + (encoded.value?.length ?? 0)
+      if (group.length > 0 && groupBytes + size > Math.min(PART_BYTES, most / 4)) close()
+      group.push(encoded)
+      groupBytes += size
+      count++
+      if (group.length < Math.min(PART_CHANGES, limits.changesPerRecord)) continue
       close()
       if (count >= AT_ONCE && performance.now() - started >= sliceMs) {
         await nextTurn()

@@ -1,9 +1,11 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { writeSnapshot } from './compaction.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type Position } from './history.js'
 import { checkImport, type RawSection } from './import.js'
 import { limitsFrom, mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import { isLarge, recordsOfParts } from './parts.js'
 import { encodeEnvelope, encodeSchema, type StoredSchema, scanRecord } from './records.js'
 import { type SectionSchema, schemaRefusal, storedForm } from './schema.js'
 import { Section, type SectionHost } from './section.js'
@@ -81,6 +83,10 @@ export class StateLog {
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
   #compacting: Promise<unknown> | null = null
+  /** A large bulk is being appended. */
+  #appending = false
+  /** What large bulks left to do is being done. */
+  #merging: Promise<unknown> | null = null
 
   constructor(options: StateLogOptions = {}) {
     this.#logger = options.logger
@@ -89,6 +95,7 @@ export class StateLog {
     this.#store = new Store(this.#limits, (error, section) =>
       this.#logger?.warn({ err: error, section }, 'a change listener of a state section threw'),
     )
+    this.#store.onWork = () => this.#merge()
     this.#history = new History(this.#store, this.#limits)
     this.#queue = new WriteQueue(this.#limits)
     this.#host = {
@@ -148,6 +155,7 @@ export class StateLog {
       try {
         const either = signal ? AbortSignal.any([signal, closing]) : closing
         await runInSlices(work, { sliceMs: this.#sliceMs, signal: either })
+        await this.#merged()
         this.#checkSchemas()
       } finally {
         this.#readers--
@@ -340,16 +348,36 @@ export class StateLog {
 
   #flush(): void {
     if (this.#following) this.#followOn()
-    while (this.#mode === 'writing' && this.#queue.length > 0 && !this.#history.applying) {
+    while (this.#mode === 'writing' && this.#queue.length > 0 && this.#mayAppend) {
       this.#appendBatch(this.#history.writing!)
     }
   }
 
+  get #mayAppend(): boolean {
+    return !this.#history.applying && !this.#appending && !this.#store.merging
+  }
+
+  /** Does what large bulks left to do, in slices. */
+  #merge(): void {
+    if (this.#merging || this.#closing.signal.aborted) return
+    const work = async () => {
+      await nextTurn()
+      await runInSlices(this.#store.merge(), { sliceMs: this.#sliceMs, signal: this.#closing.signal })
+    }
+    this.#merging = work()
+      .catch(() => {})
+      .finally(() => {
+        this.#merging = null
+        if (this.#store.hasWork) this.#merge()
+        this.#flush()
+      })
+  }
+
   #followOn(): void {
-    if (this.#readers > 0 || this.#history.applying) return
+    if (this.#readers > 0 || this.#history.applying || this.#store.merging) return
     const fresh = this.#history.unread()
     if (fresh === 0) return
-    if (fresh > FOLLOW_BYTES) {
+    if (fresh > FOLLOW_BYTES || this.#store.hasWork) {
       this.catchUp().catch(error => this.#unfollow(error))
       return
     }
@@ -366,11 +394,22 @@ export class StateLog {
       this.#logger?.warn({ err: error }, 'the state of the process that serves now cannot be read any more')
   }
 
+  /** Listeners know of every change that counts. */
+  async #merged(): Promise<void> {
+    while (this.#store.hasWork && this.#merging) await this.#merging
+  }
+
   /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
   #appendBatch(held: Held): void {
     const { segment } = held
-    const writes = this.#dropRetries(this.#queue.first(BATCH_BYTES))
-    if (writes.length === 0) return
+    const ready = this.#dropRetries(this.#queue.first(BATCH_BYTES))
+    if (ready.length === 0) return
+    const large = ready.findIndex(write => isLarge(write, this.#limits))
+    if (large === 0) {
+      void this.#appendLarge(held, ready[0]!)
+      return
+    }
+    const writes = large > 0 ? ready.slice(0, large) : ready
     const frames: Buffer[] = []
     const told = new Set<SectionStore>()
     let sequence = this.#history.sequence
@@ -384,18 +423,7 @@ export class StateLog {
     }
     const bytes = frames.length === 1 ? frames[0]! : Buffer.concat(frames)
     const start = segment.end
-    if (start + bytes.length > this.#limits.segmentBytes) {
-      this.#reject(
-        writes,
-        overLimit(
-          `the segment of epoch ${segment.epoch}`,
-          start + bytes.length,
-          'segmentBytes',
-          this.#limits.segmentBytes,
-        ),
-      )
-      return
-    }
+    if (!this.#hasRoom(segment, bytes.length, writes)) return
     const { written, refused } = segment.append(bytes)
 
     let offset = 0
@@ -419,6 +447,73 @@ export class StateLog {
     else this.#reject(writes.slice(done), refused)
   }
 
+  #hasRoom(segment: Segment, bytes: number, writes: PendingWrite[]): boolean {
+    const { segmentBytes } = this.#limits
+    const end = segment.end + bytes
+    if (end <= segmentBytes) return true
+    this.#reject(
+      writes,
+      overLimit(`the segment of epoch ${segment.epoch}`, end, 'segmentBytes', segmentBytes),
+    )
+    return false
+  }
+
+  /**
+   * Appends a large bulk as several records, in slices; it counts with the last of them. When the right to write ends
+   * meanwhile, or writing is paused and goes on elsewhere, it stays the first of the queue: it is appended anew, whole.
+   */
+  async #appendLarge(held: Held, write: PendingWrite): Promise<void> {
+    const { segment } = held
+    const { section, request } = write
+    this.#appending = true
+    try {
+      this.#store.giveUp()
+      await this.#merged()
+      const mine = () =>
+        this.#mode === 'writing' && this.#history.writing === held && this.#queue.head === write
+      let started = performance.now()
+      for (const { parts, index, last } of recordsOfParts(write.parts, this.#limits)) {
+        if (!mine()) return
+        const sequence = this.#history.sequence + 1
+        const envelope = {
+          epoch: segment.epoch,
+          sequence,
+          part: { index, last },
+          ...(last ? { request } : {}),
+        }
+        const body = [encodeEnvelope(envelope), ...parts]
+        if (last && section.needsSchema) body.push(encodeSchema(storedForm(section.name, section.schema)))
+        const bytes = frame(...body)
+        if (!this.#hasRoom(segment, bytes.length, [write])) return
+        const start = segment.end
+        const { written, refused } = segment.append(bytes)
+        if (written < bytes.length || refused !== null) {
+          segment.continueAt(held.position)
+          if (refused === 'sealed') this.#fence()
+          else if (refused) this.#reject([write], refused)
+          return
+        }
+        if (held.position === segment.start) this.#history.begin(held)
+        const record = scanRecord(bytes, 8, bytes.length, this.#limits)
+        const found = { record, buffer: bytes, base: start, offset: start, next: start + bytes.length }
+        runAtOnce(this.#history.apply(found, held, 'local'))
+        held.position = found.next
+        if (last) {
+          this.#queue.remove(1)
+          void this.#merged().then(write.resolve)
+        } else if (performance.now() - started >= this.#sliceMs) {
+          await nextTurn()
+          started = performance.now()
+        }
+      }
+    } catch (error) {
+      this.#reject([write], error as FdbError)
+    } finally {
+      this.#appending = false
+      this.#flush()
+    }
+  }
+
   /** A request that waited may have been applied by another writer meanwhile: it is done, not made again. */
   #dropRetries(writes: PendingWrite[]): PendingWrite[] {
     let fresh = 0
@@ -433,7 +528,9 @@ export class StateLog {
     return request !== '' && this.#store.requests.has(request)
   }
 
+  /** The first ones of the queue. */
   #reject(writes: PendingWrite[], error: FdbError): void {
+    if (this.#queue.head !== writes[0]) return
     this.#queue.remove(writes.length)
     for (const write of writes) write.reject(error)
   }
@@ -474,6 +571,13 @@ export class StateLog {
       const end = last.end ?? this.#history.position
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
+      // No more of it can come.
+      const { openIn } = this.#store
+      if (openIn !== null && openIn <= ordinal) this.#store.giveUp()
+      if (this.#store.hasWork) {
+        await this.#merging
+        continue
+      }
       const work = writeSnapshot(this.#store, { ...end, epoch, last: ordinal, followed })
       const merged = await runInSlices(work, { sliceMs: this.#sliceMs, signal: either })
       await this.#readingEnds()

@@ -4,12 +4,22 @@ import { Digest } from './digest.js'
 import { overLimit, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
 import { damaged, type FoundRecord } from './reader.js'
-import { CLEAR, DELETE, emptyChange, PUT, type ScannedChange, scanChange } from './records.js'
+import {
+  CLEAR,
+  DELETE,
+  emptyChange,
+  PUT,
+  type ScannedChange,
+  type StoredSchema,
+  scanChange,
+} from './records.js'
 import { RequestMemory } from './requests.js'
 import { type SectionChange, SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
-import { ShardedMap } from './sharded-map.js'
+import type { ShardedMap } from './sharded-map.js'
 import { MUST_END } from './slices.js'
+import { SlotMap } from './slot-map.js'
+import { type StagedSection, Transaction } from './transaction.js'
 
 /** Changes between two yields. */
 const STEP = 32
@@ -27,10 +37,19 @@ export class Store {
   displaced = new Locations()
   /** Readable segments by ordinal. */
   readonly segments = new Map<number, Segment>()
+  /** The ordinal of the newest segment that has records. */
+  newest = 0
   entries = 0
+  /** Work was left behind for {@link merge}. */
+  onWork: (() => void) | null = null
+  /** Inside of a step of {@link merge}: nothing may be applied. */
+  merging = false
+  /** A bulk of several records whose last one has not come. */
+  #open: Transaction | null = null
+  readonly #work: Generator<undefined, void>[] = []
   /** Bytes of the encoded changes that are still in force. */
   liveBytes = 0
-  readonly #limits: StateLimits
+  readonly limits: StateLimits
   readonly #reportListener: (error: unknown, section: string) => void
   #last: SectionStore | null = null
   readonly #change = emptyChange()
@@ -39,7 +58,7 @@ export class Store {
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
   constructor(limits: StateLimits, reportListener: (error: unknown, section: string) => void) {
-    this.#limits = limits
+    this.limits = limits
     this.#reportListener = reportListener
     this.requests = new RequestMemory(limits.requests)
   }
@@ -54,7 +73,7 @@ export class Store {
   sectionNamed(name: string): SectionStore {
     let section = this.sections.get(name)
     if (!section) {
-      const { sections, sectionNameBytes } = this.#limits
+      const { sections, sectionNameBytes } = this.limits
       const length = Buffer.byteLength(name)
       if (length < 1 || length > sectionNameBytes) {
         throw overLimit('the length of a section name', length, 'sectionNameBytes', sectionNameBytes)
@@ -80,6 +99,11 @@ export class Store {
   ): Generator<unknown, void> {
     const { record, buffer } = found
     const { changes } = record
+    if (record.part) {
+      yield* this.#applyPart(found, ordinal, segment, origin)
+      return
+    }
+    this.giveUp()
     // A single change is checked by itself; a snapshot counts for nothing before its end.
     const checkFirst = changes.length > 2 && segment.kind === 'epoch'
     if (checkFirst) {
@@ -89,10 +113,7 @@ export class Store {
         this.#keyOf(found, segment)
       }
     }
-    for (const schema of record.schemas) {
-      const section = this.sectionNamed(schema.name)
-      if (section.stored === null || schema.version >= section.stored.version) section.stored = schema
-    }
+    this.#learn(record.schemas)
     for (let i = 0; i < changes.length; i += 2) {
       if (i % (2 * STEP) === 0 && i > 0) yield MUST_END
       const section = this.#look(found, segment, i)
@@ -121,6 +142,170 @@ export class Store {
     for (const id of record.requests) this.requests.add(id, record.sequence)
   }
 
+  /** A part that is applied again, as its application was interrupted, does no harm. */
+  *#applyPart(
+    found: FoundRecord,
+    ordinal: number,
+    segment: Segment,
+    origin: SectionChange['origin'],
+  ): Generator<unknown, void> {
+    const { record, buffer, offset } = found
+    const { index, last } = record.part!
+    if (index === 0) {
+      this.giveUp()
+      yield* this.merge()
+      this.#open = new Transaction(
+        {
+          stageSlot: (offset, length) => this.locations.add(ordinal, offset, length),
+          freeStaged: slot => this.locations.remove(slot),
+          subtract: (section, slot, digest) => this.#subtract(section, slot, digest).length,
+        },
+        ordinal,
+      )
+    }
+    const open = this.#open
+    if (open === null || open.ordinal !== ordinal || open.next !== index || segment.kind !== 'epoch') {
+      throw damaged(
+        segment,
+        offset,
+        record.sequence - 1,
+        `part ${index} of a bulk without the part before it`,
+      )
+    }
+    for (let i = 0; i < record.changes.length; i += 2) {
+      if (i % (2 * STEP) === 0 && i > 0) yield
+      const section = this.#look(found, segment, i)
+      const { op, keyStart, keyEnd, valueStart, valueEnd } = this.#change
+      if (op === CLEAR) {
+        open.clear(section)
+        continue
+      }
+      const key = this.#keyOf(found, segment)
+      if (op === DELETE) {
+        open.delete(section, key)
+        continue
+      }
+      const start = record.changes[i]!
+      open.put(section, key, {
+        keyBytes: buffer.subarray(keyStart, keyEnd),
+        value: buffer.subarray(valueStart, valueEnd),
+        offset: found.base + start,
+        length: record.changes[i + 1]! - start,
+      })
+    }
+    for (const { name } of record.schemas) this.sectionNamed(name)
+    open.schemas.push(...record.schemas)
+    open.next++
+    if (!last) return
+    this.#open = null
+    this.#learn(open.schemas)
+    for (const staged of open.sections) this.#commit(staged, ordinal, origin)
+    if (record.request !== '') this.requests.add(record.request, record.sequence)
+  }
+
+  #learn(schemas: readonly StoredSchema[]): void {
+    for (const schema of schemas) {
+      const section = this.sectionNamed(schema.name)
+      if (section.stored === null || schema.version >= section.stored.version) section.stored = schema
+    }
+  }
+
+  /** In one step, whatever its size; the rest is left to {@link merge}. */
+  #commit(staged: StagedSection, ordinal: number, origin: SectionChange['origin']): void {
+    const { section, layer, cleared, size, digest, bytes } = staged
+    this.entries += size - section.slots.size
+    this.liveBytes += bytes
+    section.digest.merge(digest)
+    const before = cleared ? section.slots.replace(layer) : null
+    if (!cleared) section.slots.lay(layer, size)
+    for (const reset of section.resets) reset()
+    this.#leave(
+      before ? this.#freeAll(before, staged, ordinal, origin) : this.#mergeLayer(section, ordinal, origin),
+    )
+  }
+
+  #mergeLayer(
+    section: SectionStore,
+    ordinal: number,
+    origin: SectionChange['origin'],
+  ): Generator<undefined, void> {
+    return section.slots.merge(
+      slot => this.#free(slot, ordinal),
+      (key, put) => this.#tell(section, put ? 'put' : 'delete', key, origin),
+    )
+  }
+
+  *#freeAll(
+    before: ShardedMap<number>,
+    { section, layer }: StagedSection,
+    ordinal: number,
+    origin: SectionChange['origin'],
+  ): Generator<undefined, void> {
+    let done = 0
+    this.#tell(section, 'clear', '', origin)
+    for (const [, slot] of before.entries()) {
+      this.#free(slot, ordinal)
+      if (++done % STEP === 0) yield
+    }
+    for (const key of layer.slots.keys()) {
+      this.#tell(section, 'put', key, origin)
+      if (++done % STEP === 0) yield
+    }
+  }
+
+  /** The entry of this slot was displaced by a change in segment `ordinal`. */
+  #free(slot: number, ordinal: number): void {
+    const at = this.locations.get(slot, this.#at)
+    if (at.segment !== ordinal && ordinal === this.newest)
+      this.displaced.add(at.segment, at.offset, at.length)
+    this.liveBytes -= at.length
+    this.locations.remove(slot)
+  }
+
+  /** The segment with the parts of a bulk that is not whole; null: there is none. */
+  get openIn(): number | null {
+    return this.#open?.ordinal ?? null
+  }
+
+  /** A bulk that is not whole will never be. */
+  giveUp(): void {
+    const open = this.#open
+    this.#open = null
+    if (open) this.#leave(this.#freeMade(open))
+  }
+
+  *#freeMade(open: Transaction): Generator<undefined, void> {
+    let done = 0
+    for (const { layer } of open.sections) {
+      for (const slot of layer.made()) {
+        this.locations.remove(slot)
+        if (++done % STEP === 0) yield
+      }
+    }
+  }
+
+  #leave(work: Generator<undefined, void>): void {
+    this.#work.push(work)
+    this.onWork?.()
+  }
+
+  /** What large bulks left to do. Two may do it in turns; nothing depends on when. */
+  *merge(): Generator<undefined, void> {
+    for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
+      this.merging = true
+      try {
+        if (work.next().done) this.#work.shift()
+      } finally {
+        this.merging = false
+      }
+      yield
+    }
+  }
+
+  get hasWork(): boolean {
+    return this.#work.length > 0
+  }
+
   /** Scans the i-th change of a record into `#change`, and says whose it is. */
   #look(found: FoundRecord, segment: Segment, i: number): SectionStore {
     const { record, buffer, offset } = found
@@ -139,11 +324,11 @@ export class Store {
         { details: { offset, sequence: record.sequence, op } },
       )
     }
-    if (keyEnd - keyStart > this.#limits.keyBytes) {
-      throw overLimit(`the key at offset ${offset}`, keyEnd - keyStart, 'keyBytes', this.#limits.keyBytes)
+    if (keyEnd - keyStart > this.limits.keyBytes) {
+      throw overLimit(`the key at offset ${offset}`, keyEnd - keyStart, 'keyBytes', this.limits.keyBytes)
     }
     if (this.#last?.isNamed(buffer, sectionStart, sectionEnd)) return this.#last
-    const most = this.#limits.sectionNameBytes
+    const most = this.limits.sectionNameBytes
     if (sectionEnd - sectionStart > most || sectionEnd === sectionStart) {
       throw damaged(
         segment,
@@ -190,23 +375,25 @@ export class Store {
 
   /** Takes the old value of a slot out of the digest and the sums. */
   #forget(section: SectionStore, slot: number, ordinal: number): void {
+    const at = this.#subtract(section, slot, section.digest)
+    this.liveBytes -= at.length
+    if (at.segment !== ordinal) this.displaced.add(at.segment, at.offset, at.length)
+  }
+
+  #subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)
     const small = at.length <= SMALL_CHANGE
     const buffer = small ? this.#scratch : Buffer.allocUnsafeSlow(at.length)
     this.load(at, buffer)
     const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(buffer, 0, at.length, this.#old)
-    section.digest.remove(
-      section.nameBytes,
-      buffer.subarray(keyStart, keyEnd),
-      buffer.subarray(valueStart, valueEnd),
-    )
-    this.liveBytes -= at.length
-    if (at.segment !== ordinal) this.displaced.add(at.segment, at.offset, at.length)
+    digest.remove(section.nameBytes, buffer.subarray(keyStart, keyEnd), buffer.subarray(valueStart, valueEnd))
+    return at
   }
 
   *#clear(section: SectionStore, ordinal: number): Generator<unknown, void> {
+    for (const _ of this.merge()) yield MUST_END
     const cleared = section.slots
-    section.slots = new ShardedMap()
+    section.slots = new SlotMap()
     section.digest.clear()
     this.entries -= cleared.size
     let done = 0

@@ -41,7 +41,10 @@ export class WriteQueue {
   /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue takes any one write. */
   add(section: SectionStore, parts: Uint8Array[], bytes: number, request: string): Promise<void> {
     const { waitingBytes, waitingWrites } = this.#limits
-    const full = this.#bytes + bytes > waitingBytes || this.#writes.length >= waitingWrites
+    const head = this.#writes[0]?.bytes ?? 0
+    // A bulk that is larger by itself waits for nobody, and others not for it.
+    const waiting = head > waitingBytes ? this.#bytes - head : this.#bytes
+    const full = waiting + bytes > waitingBytes || this.#writes.length >= waitingWrites
     if (full && this.#writes.length > 0) {
       throw new FdbError(
         'ERR_FDB_STATE_BACKPRESSURE',
@@ -59,6 +62,11 @@ export class WriteQueue {
     this.#bytes += bytes
     if (request !== '') this.#requests.set(request, write.promise)
     return write.promise
+  }
+
+  /** The one that is next. */
+  get head(): PendingWrite | undefined {
+    return this.#writes[0]
   }
 
   /** The first ones, up to `bytes` in all (at least one); they stay until {@link remove}. */

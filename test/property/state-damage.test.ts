@@ -19,7 +19,8 @@ let snapshot: Buffer
 const digests = new Map<number, string>([[0, '0'.repeat(64)]])
 
 beforeAll(async () => {
-  const log = new StateLog()
+  // Bulks of more than three changes take several records.
+  const log = new StateLog({ sliceMs: 60_000, limits: { changesPerRecord: 3 } })
   const routes = log.section('routes', routeSchema)
   const raw = log.section('raw')
   const note = () => digests.set(log.position.sequence, log.position.digest)
@@ -34,6 +35,14 @@ beforeAll(async () => {
       { key: 'x', value: { to: 'x' } },
       { key: 'k1', delete: true },
     ])
+    note()
+    // Its first records change nothing.
+    const { sequence, digest } = log.position
+    await routes.bulk(
+      Array.from({ length: 14 }, (_, i) => ({ key: `k${i}`, value: { to: `v${i + round}` } })),
+    )
+    for (let part = sequence + 1; part < log.position.sequence; part++) digests.set(part, digest)
+    expect(log.position.sequence).toBeGreaterThan(sequence + 3)
     note()
     await raw.delete('r3')
     note()
