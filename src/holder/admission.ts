@@ -123,7 +123,6 @@ export function receiveHello(
       over = true
       admit({ hello, ...checked, link, pid: who.pid || hello.pid || 0, uid: who.uid, pidfd: proof })
     },
-    bundle: items => closeAll(items.map(item => item.fd)),
     broken: error => refuse(error),
     end: () => {
       over = true

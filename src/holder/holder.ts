@@ -31,6 +31,7 @@ export interface Hosting {
   changed?(): void
   /** Further messages of a member. Owns the descriptors. Returns whether it knew the message. */
   other?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
+  /** Owns the descriptors. Absent: members send none here. */
   bundle?(peer: Peer, items: BundleItem[]): void
   /** A member that came back has sent all it holds; the machine hears of it next. */
   takeBack?(peer: Peer): void
@@ -212,7 +213,7 @@ export class Holder {
       report: null,
       position: null,
       reason: null,
-      adopted: [],
+      adopted: new Set(),
       over: false,
     }
     if (candidate.pidfd !== null) {
@@ -234,10 +235,7 @@ export class Holder {
     const { link } = peer
     link.start({
       message: (envelope, fds) => this.#onMessage(peer, envelope, fds),
-      bundle: items => {
-        if (this.#hosting.bundle) this.#hosting.bundle(peer, items)
-        else closeAll(items.map(item => item.fd))
-      },
+      ...(this.#hosting.bundle && { bundle: items => this.#hosting.bundle?.(peer, items) }),
       broken: error => {
         peer.reason = error
         this.#logger.warn({ err: error, pid: peer.pid }, 'a peer does not keep to the protocol')
@@ -306,7 +304,7 @@ export class Holder {
       )
     }
     if (envelope.ready) {
-      peer.adopted = envelope.ready.adopted ?? []
+      peer.adopted = new Set(envelope.ready.adopted)
     }
     const said = envelope.ready?.position ?? envelope.frozen?.position ?? envelope.prepared?.position
     if (said)
@@ -345,11 +343,13 @@ export class Holder {
     const { owner } = this.#hosting.state()
     const ours = this.#hosting.position() ?? this.#peers.get(owner)?.position ?? null
     const theirs = peer.position
-    if (ours === null || theirs === null || owner === NOBODY) return false
-    if (ours.digest === theirs.digest && ours.sequence === theirs.sequence) return false
+    if (ours === null || owner === NOBODY) return false
+    if (ours.digest === theirs?.digest && ours.sequence === theirs.sequence) return false
+    const read =
+      theirs === null ? 'it does not say which' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
     peer.reason = new FdbError(
       'ERR_FDB_DIGEST',
-      `the successor read another state: sequence ${theirs.sequence}, digest ${theirs.digest}; ours is sequence ${ours.sequence}, digest ${ours.digest}: the handoff is refused`,
+      `the successor read another state: ${read}; ours is sequence ${ours.sequence}, digest ${ours.digest}: the handoff is refused`,
     )
     return true
   }
@@ -573,8 +573,11 @@ export class Holder {
   }
 }
 
+/** A report is a line for `status`; what is longer is none. */
+const REPORT_CHARACTERS = 4096
+
 function parseReport(text: string): unknown {
-  if (text === '') return null
+  if (text === '' || text.length > REPORT_CHARACTERS) return null
   try {
     return JSON.parse(text)
   } catch {

@@ -84,7 +84,6 @@ export function serveOperator(link: Link, operations: Operations): void {
         )
       }
     },
-    bundle: items => closeAll(items.map(item => item.fd)),
     broken: () => link.close(),
     end: () => gone.abort(),
   })

@@ -29,7 +29,7 @@ export interface Peer {
   /** Why it failed, when it said so. */
   reason: FdbError | null
   /** What it said it has adopted, at Ready. */
-  adopted: readonly string[]
+  adopted: Set<string>
   /** Proved dead, or gone and forgotten. */
   over: boolean
 }

@@ -23,6 +23,10 @@ export class Registry {
     return this.#entries.get(name)
   }
 
+  get size(): number {
+    return this.#entries.size
+  }
+
   get names(): string[] {
     return [...this.#entries.keys()]
   }
@@ -36,10 +40,7 @@ export class Registry {
     const present = this.#entries.get(entry.name)
     if (present === undefined && this.#entries.size >= MAX_ENTRIES) {
       entry.fd.close()
-      throw new FdbError(
-        'ERR_FDB_TOO_MANY_NAMES',
-        `a service may name ${MAX_ENTRIES} descriptors; "${entry.name}" would be one more`,
-      )
+      throw tooMany(entry.name)
     }
     if (present !== undefined && present.fd !== entry.fd) present.fd.close()
     this.#entries.set(entry.name, entry)
@@ -59,4 +60,11 @@ export class Registry {
   close(): void {
     for (const name of this.names) this.drop(name)
   }
+}
+
+export function tooMany(name: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_TOO_MANY_NAMES',
+    `a service may name ${MAX_ENTRIES} descriptors; "${name}" would be one more: use fewer, or several services`,
+  )
 }

@@ -3,6 +3,7 @@ import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { NOBODY } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
+import { epochIsSane } from '../protocol/envelope.js'
 import {
   type HolderEffect,
   type HolderEvent,
@@ -22,12 +23,14 @@ import { Holder } from './holder.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
-import { type Entry, Registry } from './registry.js'
+import { type Entry, MAX_ENTRIES, Registry } from './registry.js'
 import { type RightsHolder, rightsHolder, type ServiceRecord } from './rights-holders.js'
 import { SegmentShelf } from './segment-shelf.js'
 import { Staging } from './staging.js'
 
 const STATUS_MS = 1_000
+/** Descriptors that a member may send beside listeners: segments, pidfds. */
+const OTHERS = 1_000
 
 /** What a member said that it holds, when it came back to a restarted daemon. */
 type Brought = BundleItem & { readonly role: 'listener' | 'named'; readonly name: string }
@@ -284,8 +287,16 @@ export class Service {
   // ---- what members bring
 
   #onBundle(peer: Peer, items: BundleItem[]): void {
-    const waiting = this.#arrived.get(peer) ?? []
-    this.#arrived.set(peer, [...waiting, ...items])
+    const arrived = this.#arrived.get(peer) ?? []
+    this.#arrived.set(peer, arrived)
+    for (const item of items) arrived.push(item)
+    if (arrived.length <= MAX_ENTRIES + OTHERS) return
+    this.#arrived.delete(peer)
+    closeAll(arrived.map(item => item.fd))
+    this.#logger.warn(
+      { pid: peer.pid, got: arrived.length, limit: MAX_ENTRIES + OTHERS },
+      'a member sent descriptors and did not say what for: they are closed',
+    )
   }
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
@@ -328,14 +339,14 @@ export class Service {
 
   /** The member does not listen there any more; in probation its elder still may. */
   #letGo(peer: Peer, name: string): void {
-    peer.adopted = peer.adopted.filter(adopted => adopted !== name)
+    peer.adopted.delete(name)
     this.#staging.remove(peer, name)
     if (this.#servesForGood(peer)) this.#registry.drop(name)
   }
 
   #own(peer: Peer, entry: Entry): void {
     this.#registry.put(entry)
-    peer.adopted = [...peer.adopted, entry.name]
+    peer.adopted.add(entry.name)
   }
 
   /** In probation the elder may come back, to what it had. */
@@ -372,7 +383,7 @@ export class Service {
     if (brought !== undefined) this.#adoptBrought(owner, brought)
     this.#dropBrought()
     for (const entry of this.#staging.take(owner)) this.#own(owner, entry)
-    for (const name of this.#registry.names) if (!owner.adopted.includes(name)) this.#registry.drop(name)
+    for (const name of this.#registry.names) if (!owner.adopted.has(name)) this.#registry.drop(name)
     owner.link.tell({ released: {} })
   }
 
@@ -424,11 +435,12 @@ export class Service {
     if (this.#machine.phase === 'rebuilding') {
       closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
       this.#brought.set(peer, brought)
-      peer.adopted = brought.map(item => item.name)
+      peer.adopted = new Set(brought.map(item => item.name))
       return
     }
+    const owns = this.#servesForGood(peer)
     for (const { role, name, spec = '', fd } of brought) {
-      if (this.#servesForGood(peer) && this.#registry.get(name) === undefined)
+      if (owns && this.#registry.get(name) === undefined && this.#registry.size < MAX_ENTRIES)
         this.#own(peer, { name, role, spec, fd })
       else fd.close()
     }
@@ -438,6 +450,13 @@ export class Service {
     const { phase, owner, joiner, elder } = this.#machine
     try {
       const segment = Segment.open(fd)
+      if (!epochIsSane(segment.epoch)) {
+        segment.close()
+        throw new FdbError(
+          'ERR_FDB_STATE_FORMAT',
+          `a segment of epoch ${segment.epoch} cannot be: it is not taken`,
+        )
+      }
       if (phase === 'rebuilding') {
         // No number is given twice.
         this.#machine = { ...this.#machine, top: Math.max(this.#machine.top, segment.epoch) }
@@ -532,6 +551,7 @@ export class Service {
 
 /** The daemon knows which sockets there are; the member knows who accepts on them. */
 function merged<T extends { name: string }>(own: readonly T[], answer: Record<string, unknown>): object[] {
-  const theirs = Array.isArray(answer.listeners) ? (answer.listeners as T[]) : []
-  return own.map(listener => ({ ...theirs.find(({ name }) => name === listener.name), ...listener }))
+  const listeners = Array.isArray(answer.listeners) ? (answer.listeners as (T | null)[]) : []
+  const theirs = new Map(listeners.map(listener => [listener?.name, listener]))
+  return own.map(listener => ({ ...theirs.get(listener.name), ...listener }))
 }

@@ -1,5 +1,5 @@
 import type { Peer } from './peer.js'
-import type { Entry } from './registry.js'
+import { type Entry, MAX_ENTRIES, tooMany } from './registry.js'
 
 /**
  * What members have registered that do not serve for good yet: a joiner, and who serves in probation. It becomes the
@@ -8,9 +8,13 @@ import type { Entry } from './registry.js'
 export class Staging {
   readonly #staged = new Map<Peer, Map<string, Entry>>()
 
-  /** Takes ownership; an earlier one of that name is closed. */
+  /** Takes ownership, also when it throws; an earlier one of that name is closed. */
   put(peer: Peer, entry: Entry): void {
     const staged = this.#staged.get(peer) ?? new Map<string, Entry>()
+    if (staged.size >= MAX_ENTRIES && !staged.has(entry.name)) {
+      entry.fd.close()
+      throw tooMany(entry.name)
+    }
     this.#staged.set(peer, staged)
     staged.get(entry.name)?.fd.close()
     staged.set(entry.name, entry)

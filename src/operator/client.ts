@@ -71,7 +71,6 @@ export class OperatorClient implements Disposable {
         if (envelope.reject) this.#fail(rejection(envelope.reject))
         else for (const waiting of this.#waiting) if (waiting.take(envelope)) break
       },
-      bundle: items => closeAll(items.map(item => item.fd)),
       broken: error => this.#fail(error),
       end: error => {
         this.#end = error

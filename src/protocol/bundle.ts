@@ -36,23 +36,24 @@ export interface BundleItem {
 type WireItem = fdbroker.wire.Item.$Properties
 export type WireFds = fdbroker.wire.Fds.$Properties
 
-/** Cuts a bundle into messages of at most 253 descriptors, each with the identity of every descriptor in it. */
-export function packBundle(items: readonly BundleItem[]): { fds: OwnedFd[]; message: WireFds }[] {
-  const messages: { fds: OwnedFd[]; message: WireFds }[] = []
-  for (let at = 0; at < items.length || at === 0; at += MAX_FDS_PER_MESSAGE) {
+/**
+ * Cuts a bundle into messages of at most 253 descriptors, each with the identity of every descriptor in it, which is
+ * looked up when that message is asked for: many thousands in one go would stop the event loop.
+ */
+export function* packBundle(items: readonly BundleItem[]): Generator<{ fds: OwnedFd[]; message: WireFds }> {
+  for (let index = 0, at = 0; at < items.length || at === 0; index++, at += MAX_FDS_PER_MESSAGE) {
     const slice = items.slice(at, at + MAX_FDS_PER_MESSAGE)
     const fds = slice.map(item => item.fd)
     const identities = inspect(fds)
-    messages.push({
+    yield {
       fds,
       message: {
-        index: messages.length,
+        index,
         last: at + MAX_FDS_PER_MESSAGE >= items.length,
         items: slice.map((item, i) => packItem(item, identities[i]!)),
       },
-    })
+    }
   }
-  return messages
 }
 
 function packItem(item: BundleItem, identity: FdIdentity): WireItem {

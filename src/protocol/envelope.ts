@@ -74,7 +74,8 @@ export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind
 
 const MAX_EPOCH = 2 ** 31
 
-function epochIsSane(epoch: number | null): boolean {
+/** No service lives through so many. */
+export function epochIsSane(epoch: number | null): boolean {
   return (epoch ?? 0) < MAX_EPOCH
 }
 

@@ -4,21 +4,24 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
 import { type BundleItem, packBundle, unpackFds } from './bundle.js'
+import { checkShape } from './shape.js'
 
 const { Envelope } = fdbroker.wire
 export type WireEnvelope = fdbroker.wire.Envelope
 export type WireBody = fdbroker.wire.Envelope.$Properties
 
-/** Descriptors that one bundle may bring before its end: a peer cannot make us hold more. */
+/** Descriptors that bundles may bring before their end: a peer cannot make us hold more. */
 const MAX_BUNDLE_FDS = 100_000
+/** Bundles that have begun and not ended. */
+const MAX_BUNDLES = 64
 /** Batches on the way before the first must have been acknowledged. */
 const BATCH_WINDOW = 2
 
 export interface LinkHandler {
   /** One message. Descriptors come by {@link bundle}; any that come otherwise are closed, except the Hello's and Welcome's pidfd. */
   message(envelope: WireEnvelope, fds: OwnedFd[]): void
-  /** A whole bundle, every descriptor of it verified. The handler owns them. */
-  bundle(items: BundleItem[]): void
+  /** A whole bundle, every descriptor of it verified. The handler owns them. Absent: none is taken, all are closed. */
+  bundle?(items: BundleItem[]): void
   /** What arrived is not what was announced, or cannot be understood. The link stays; the handler decides. */
   broken(error: FdbError): void
   /** The channel has ended (not by our own close). */
@@ -142,6 +145,7 @@ export class Link {
   #onFrame(payload: Buffer, fds: OwnedFd[]): void {
     let envelope: WireEnvelope
     try {
+      checkShape(payload)
       envelope = Envelope.decode(payload)
     } catch (cause) {
       closeAll(fds)
@@ -164,9 +168,20 @@ export class Link {
   }
 
   #onFds(message: NonNullable<WireEnvelope['fds']>, fds: OwnedFd[]): void {
+    if (this.#handler?.bundle === undefined) {
+      closeAll(fds)
+      return
+    }
     const bundle = message.bundle ?? 0
-    const before = this.#incoming.get(bundle) ?? []
+    const items = this.#incoming.get(bundle) ?? []
     try {
+      if (items.length === 0 && this.#incoming.size >= MAX_BUNDLES) {
+        closeAll(fds)
+        throw new FdbError(
+          'ERR_FDB_FDS_MANY',
+          `the peer has begun ${MAX_BUNDLES} bundles and ended none of them`,
+        )
+      }
       if (this.#incomingFds + fds.length > MAX_BUNDLE_FDS) {
         closeAll(fds)
         throw new FdbError(
@@ -174,7 +189,8 @@ export class Link {
           `the peer sent more than ${MAX_BUNDLE_FDS} descriptors without completing a bundle`,
         )
       }
-      this.#incoming.set(bundle, [...before, ...unpackFds(message, fds)])
+      for (const item of unpackFds(message, fds)) items.push(item)
+      this.#incoming.set(bundle, items)
       this.#incomingFds += fds.length
     } catch (error) {
       this.#dropIncoming()
@@ -183,10 +199,9 @@ export class Link {
     }
     this.tell({ fdsAck: { bundle, index: message.index ?? 0, verified: fds.length } })
     if (!message.last) return
-    const items = this.#incoming.get(bundle)!
     this.#incoming.delete(bundle)
     this.#incomingFds -= items.length
-    this.#handler?.bundle(items)
+    this.#handler.bundle(items)
   }
 
   #dropIncoming(): void {

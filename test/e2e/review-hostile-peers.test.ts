@@ -75,7 +75,7 @@ describe('a peer that breaks the protocol leaves the serving process as it was',
     joining.leave()
     const record = await until('both are recorded', async () => {
       const records = await handoffs()
-      return records[1]?.outcome === 'failed' && records
+      return records[1]?.outcome === 'failed' ? records : null
     })
     expect(record.map(({ successor, outcome }) => [successor === process.pid, outcome])).toEqual([
       [false, 'failed'],

@@ -41,11 +41,12 @@ export class Stranger {
 
   /** In one go: the other side may well read them in one turn. What it does not take is no matter. */
   say(...bodies: readonly (WireBody | Uint8Array)[]): void {
-    for (const body of bodies) this.send(body instanceof Uint8Array ? body : packed(body))
+    for (const body of bodies) void this.send(body instanceof Uint8Array ? body : packed(body))
   }
 
-  send(payload: Uint8Array, fds: readonly OwnedFd[] = []): void {
-    this.#channel.send(payload, fds).catch(() => {})
+  /** `fds` are borrowed until it resolves; it never rejects. */
+  async send(payload: Uint8Array, fds: readonly OwnedFd[] = []): Promise<void> {
+    await this.#channel.send(payload, fds).catch(() => {})
   }
 
   /** Reads no more. */

@@ -139,6 +139,15 @@ describe('a member', () => {
     expect(member.status().listeners).toEqual([])
   })
 
+  it('refuses names that would not fit in the message that carries them', async () => {
+    const member = await alone()
+    for (const name of ['', 'x'.repeat(257)]) {
+      await expect(member.listen(name, 'tcp://127.0.0.1:0')).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
+      await expect(member.hold(name, 1)).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
+    }
+    await member.listen('x'.repeat(256), 'tcp://127.0.0.1:0')
+  })
+
   it('asked for one listener twice at the same time gives it once', async () => {
     const member = await alone()
     const both = await Promise.allSettled([

@@ -1,0 +1,83 @@
+import { FdbError } from '../errors.js'
+
+/** Frames up to here cost less to decode than to look at. */
+const SMALL_BYTES = 4 * 1024
+/** Of an Envelope: one, and what a later version may put beside it. */
+const MOST_BODIES = 16
+/** Of a body: a list of 10 000 names, three times over. */
+const MOST_FIELDS = 32_768
+/** Of a body with further messages in it. */
+const MOST_ITEMS_BYTES = 512 * 1024
+/** Envelope.fds: up to 253 items, each a message with messages of its own. */
+const FDS = 5
+
+const VARINT = 0
+const FIXED64 = 1
+const LENGTH = 2
+const FIXED32 = 5
+
+/**
+ * Throws ERR_FDB_MESSAGE for bytes that are a few to send and many to decode: an Envelope of 16 MiB may hold 8 million
+ * empty fields, each of which becomes an object, and stops the event loop for seconds. Looks at the first two levels.
+ */
+export function checkShape(payload: Uint8Array): void {
+  if (payload.length <= SMALL_BYTES) return
+  walk(payload, 0, payload.length, MOST_BODIES, (field, from, to) => {
+    if (field === FDS && to - from > MOST_ITEMS_BYTES)
+      throw unfit(payload, `descriptions of ${to - from} bytes`)
+    walk(payload, from, to, MOST_FIELDS, null)
+  })
+}
+
+/** `each` is told of what has a length of its own. */
+function walk(
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+  most: number,
+  each: ((field: number, from: number, to: number) => void) | null,
+): void {
+  let at = from
+  const varint = (): number => {
+    let value = 0
+    for (let scale = 1; at < to; scale *= 128) {
+      const byte = bytes[at++]!
+      value += (byte & 127) * scale
+      if (byte < 128) return value
+      if (scale > 2 ** 56) break
+    }
+    throw unfit(bytes, 'a number without an end')
+  }
+  for (let fields = 0; at < to; fields++) {
+    if (fields === most) throw unfit(bytes, `more than ${most} fields`)
+    const tag = varint()
+    switch (tag % 8) {
+      case VARINT:
+        varint()
+        break
+      case FIXED64:
+        at += 8
+        break
+      case FIXED32:
+        at += 4
+        break
+      case LENGTH: {
+        const length = varint()
+        if (length > to - at) throw unfit(bytes, 'a field that is cut')
+        each?.(Math.floor(tag / 8), at, at + length)
+        at += length
+        break
+      }
+      default:
+        throw unfit(bytes, `a field of kind ${tag % 8}`)
+    }
+  }
+}
+
+function unfit(bytes: Uint8Array, what: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_MESSAGE',
+    `the peer sent a message of ${bytes.length} bytes with ${what}: it is faulty, or of a release that this one does not understand`,
+    { details: { bytes: bytes.length } },
+  )
+}

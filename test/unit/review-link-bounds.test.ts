@@ -1,0 +1,119 @@
+import { describe, expect, it } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import type { FdbError } from '../../src/errors.js'
+import { closeAll, OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
+import { fdbroker } from '../../src/proto/wire.js'
+import { packBundle } from '../../src/protocol/bundle.js'
+import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
+import { checkShape } from '../../src/protocol/shape.js'
+import { until } from '../processes/until.js'
+
+const { Envelope } = fdbroker.wire
+const MIB = 1024 * 1024
+
+function encoded(body: WireBody): Uint8Array {
+  return Envelope.encode(body).finish()
+}
+
+/** A body of empty fields: two bytes each, an object each. */
+function hollow(field: number, bytes: number): Buffer {
+  const whole = encoded({ command: { body: Buffer.alloc(bytes) } })
+  const head = whole.subarray(0, whole.length - bytes)
+  // The tag of `command`, two bytes long, and the length of its body; the tag and length of the inner field follow.
+  const length = Buffer.from(head.subarray(2, 2 + 4))
+  const tag = Buffer.from([((field * 8 + 2) & 127) | 128, (field * 8 + 2) >> 7])
+  return Buffer.concat([tag, length, Buffer.alloc(whole.length - 6, Buffer.from([0x1a, 0]))])
+}
+
+function taken(bytes: Uint8Array): boolean {
+  try {
+    checkShape(bytes)
+    return true
+  } catch (error) {
+    expect((error as FdbError).code).toBe('ERR_FDB_MESSAGE')
+    return false
+  }
+}
+
+describe('a message that would be much work to decode', () => {
+  it('is refused before it is decoded, at once, whatever it says that it is', () => {
+    for (const field of [1, 5, 7, 22, 32, 35, 99]) {
+      const bytes = hollow(field, 15 * MIB)
+      const begun = performance.now()
+      expect(taken(bytes), `field ${field}`).toBe(false)
+      expect(performance.now() - begun).toBeLessThan(10)
+    }
+    expect(taken(Buffer.alloc(MIB, encoded({ gone: {} })))).toBe(false)
+    expect(taken(Buffer.alloc(MIB, 0xff))).toBe(false)
+    expect(taken(Buffer.alloc(MIB))).toBe(false)
+  })
+
+  it('is taken when it is only large', () => {
+    const names = Array.from({ length: 10_000 }, (_, i) => `a listener with a rather long name ${i}`)
+    const spec = 'unix:/run/a/folder/with/a/long/name/and/a/socket.sock?mode=0660&backlog=511'
+    const items = names
+      .slice(0, 253)
+      .map(name => ({ name, spec, identity: { address: spec, cookie: '123' } }))
+    for (const body of [
+      { command: { name: 'put', body: Buffer.alloc(15 * MIB) } },
+      { commandReply: { ok: true, body: Buffer.alloc(15 * MIB) } },
+      { status: { json: ' '.repeat(8 * MIB) } },
+      { ready: { adopted: names, refused: names } },
+      { fds: { items, last: true } },
+    ])
+      expect(taken(encoded(body))).toBe(true)
+  })
+})
+
+describe('descriptors that a peer sends', () => {
+  function pair(handler: { bundle?(): void }): {
+    far: Channel
+    link: Link
+    told: (FdbError | WireEnvelope)[]
+  } {
+    const [far, near] = Channel.pair()
+    const link = new Link(near)
+    const told: (FdbError | WireEnvelope)[] = []
+    link.start({
+      message: (envelope, fds) => {
+        closeAll(fds)
+        told.push(envelope)
+      },
+      broken: error => void told.push(error),
+      end: () => {},
+      ...handler,
+    })
+    far.start({ message: (_payload, fds) => closeAll(fds), end: () => {} })
+    return { far, link, told }
+  }
+
+  async function sendOne(far: Channel, bundle: number): Promise<void> {
+    const fd = OwnedFd.own(native.memfd('x'), 'x')
+    for (const { message, fds } of packBundle([{ role: 'named', name: 'x', fd }]))
+      await far.send(encoded({ fds: { ...message, bundle, last: false } }), fds)
+    fd.close()
+  }
+
+  it('where none are taken are closed, bundle by bundle', async () => {
+    const { far, link, told } = pair({})
+    const before = native.openCount()
+    for (let bundle = 0; bundle < 100; bundle++) await sendOne(far, bundle)
+    await far.send(encoded({ gone: {} }))
+    await until('all is read', () => told.length === 1)
+    expect(native.openCount()).toBe(before)
+    link.close()
+    await far.close()
+  })
+
+  it('in bundles that never end are bounded', async () => {
+    const { far, link, told } = pair({ bundle: () => {} })
+    const before = native.openCount()
+    for (let bundle = 0; bundle < 65; bundle++) await sendOne(far, bundle)
+    await until('it is told', () => told.length > 0)
+    expect(told[0]).toMatchObject({ code: 'ERR_FDB_FDS_MANY' })
+    expect(native.openCount()).toBe(before)
+    link.close()
+    await far.close()
+  })
+})
