@@ -106,6 +106,8 @@ for (const count of sizes) {
   figures.add(`${name}: new process, Hello to state read`, next.read, 'ms')
   figures.add(`${name}: new process, Hello to Serving`, next.serving, 'ms')
   figures.add(`${name}: new process, peak memory`, next.peak, 'MiB')
+  figures.add(`${name}: made in one bulk, seconds`, generations.bulk.ms / 1000, 's')
+  figures.add(`${name}: made in one bulk, work in one turn`, generations.bulk.work, 'ms')
   figures.add(`${name}: log`, generations.bytes / MB, 'MiB')
 
   for (const codec of CODECS) {

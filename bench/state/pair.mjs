@@ -41,9 +41,10 @@ async function start(control) {
 /** @param {string} control @param {number} count */
 export async function startGenerations(control, count) {
   let incumbent = await start(control)
-  const { bytes, digest } = await incumbent.ask('load', { count })
+  const { bulk, bytes, digest } = await incumbent.ask('load', { count })
   return {
     bytes,
+    bulk,
     /** One handoff, and the same time without one before it. @param {What} what */
     async handOver(what) {
       const successor = await start(control)

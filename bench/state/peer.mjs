@@ -9,7 +9,6 @@ import { keyOf, routeOf } from './routes.mjs'
 
 /** @typedef {'turns' | 'cpu'} What of a process is measured: a ring of immediates costs CPU time itself. */
 
-const BULK = 2000
 const control = String(process.argv[2])
 /** @type {import('../../dist/index.js').Member | undefined} */
 let member
@@ -41,14 +40,16 @@ const orders = {
     member = await joined()
     const section = member.section(ROUTES, routesSection)
     await member.ready()
-    for (let from = 0; from < count; from += BULK) {
-      const length = Math.min(BULK, count - from)
-      await section.bulk(
-        Array.from({ length }, (_, i) => ({ key: keyOf(from + i), value: routeOf(from + i) })),
-      )
+    const changes = function* () {
+      for (let i = 0; i < count; i++) yield { key: keyOf(i), value: routeOf(i) }
     }
+    const turns = watchTurns()
+    const started = now()
+    await section.bulk(changes())
+    const ms = now() - started
+    const bulk = { ms, ...(await turns()) }
     await quiet()
-    return { bytes: member.status().state.bytes, digest: member.status().state.digest }
+    return { bulk, bytes: member.status().state.bytes, digest: member.status().state.digest }
   },
   /** The same without a handoff. @param {{ what: What, ms: number }} order */
   async idle({ what, ms }) {

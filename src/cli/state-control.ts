@@ -9,8 +9,16 @@ import { StateLog } from '../state/state-log.js'
 import type { ProgressLine } from './state-progress.js'
 
 const AGAIN_MS = 50
-/** Another serves by now, or the log was compacted: nothing was done. */
-const AGAIN: ReadonlySet<string> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY', 'ERR_FDB_STATE_MOVED'])
+/**
+ * Another serves by now, or the log was compacted: nothing was done. Where the connection ended it may have been done:
+ * that is why an import has a request id.
+ */
+const AGAIN: ReadonlySet<string> = new Set([
+  'ERR_FDB_FENCED',
+  'ERR_FDB_BUSY',
+  'ERR_FDB_STATE_MOVED',
+  'ERR_FDB_CHANNEL_CLOSED',
+])
 
 export interface ControlOptions {
   control: string
@@ -20,7 +28,7 @@ export interface ControlOptions {
 
 export type Ask = (command: string, body: Uint8Array | string) => Promise<Buffer>
 
-/** Asks whoever serves; from the beginning where that has changed meanwhile and nothing was done. */
+/** Asks whoever serves; from the beginning where that has changed meanwhile: `work` must bear being done twice. */
 export async function askServing<T>(options: ControlOptions, work: (ask: Ask) => Promise<T>): Promise<T> {
   const { control, service, timeout } = options
   const until = performance.now() + timeout

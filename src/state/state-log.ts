@@ -467,6 +467,8 @@ export class StateLog {
     const { section, request } = write
     this.#appending = true
     try {
+      // What was encoded just before has had its share of this turn.
+      await nextTurn()
       this.#store.giveUp()
       await this.#merged()
       const mine = () =>

@@ -59,7 +59,7 @@ describe.each(['embedded', 'daemon'])('fd-broker state on a control socket (%s)'
     const desk = await open(hosting)
     const source = ['--control', desk.control]
     const stats = JSON.parse(await state(desk, 'stats', ...source, '--json'))
-    expect(stats).toMatchObject({ entries: 3002, sequence: 4 })
+    expect(stats).toMatchObject({ entries: 3002, epoch: 1 })
     expect(
       stats.sections.map(({ name, entries, codec, version, secret }: never) => [
         name,
