@@ -52,7 +52,7 @@ import {
   STATE,
   STATUS,
   STOPPED,
-  TODO,
+  UNDONE,
   UNSEEN,
   UP,
   UPPER,
@@ -519,7 +519,7 @@ export class ThreeParties extends World {
     const writers = this.writers()
     if (writers !== null) return writers
     for (let m = 0; m < this.d; m++) {
-      if (!this.alive(m) || this.get(m, TODO) !== 0) continue
+      if (!this.alive(m) || this.get(m, UNDONE) !== 0) continue
       const { accepting, holds } = this.member(m)
       if (accepting !== this.has(m, ACCEPTS) || holds !== this.has(m, LISTENERS)) {
         return `M${m} is not what it believes to be`

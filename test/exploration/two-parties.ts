@@ -36,7 +36,7 @@ import {
   SEVERED,
   STATE,
   STATUS,
-  TODO,
+  UNDONE,
   UP,
   UPPER,
   World,
@@ -475,7 +475,7 @@ export class TwoParties extends World {
       if (!this.alive(p)) continue
       const { holder, member } = this.process(p)
       if (
-        this.get(p, TODO) === 0 &&
+        this.get(p, UNDONE) === 0 &&
         (member.accepting !== this.has(p, ACCEPTS) || member.holds !== this.has(p, LISTENERS))
       ) {
         return `P${p} is not what it believes to be`

@@ -45,7 +45,7 @@ export const HELD = 2
 /** The segment that it appends to, plus one; 0: none. */
 export const PEN = 3
 /** Effects of its last step that are still to be carried out. */
-export const TODO = 4
+export const UNDONE = 4
 export const BITS = 5
 /** Changes that it has read from segments of others, and (shifted by 4) that it will acknowledge. */
 export const DATA = 6
@@ -316,7 +316,7 @@ export abstract class World {
       if (!isSilent(effect) && ++visible > 1) break
       this.perform(p, effect)
     }
-    if (this.get(p, STATUS) === RUNNING) this.put(p, TODO, list)
+    if (this.get(p, STATUS) === RUNNING) this.put(p, UNDONE, list)
   }
 
   /** Leaving is judged at the moment of the decision: nobody can know who dies a moment later. */
@@ -485,9 +485,9 @@ export abstract class World {
       this.done(FAULT, `${name} SIGSTOP`)
     }
     this.clients(p, name)
-    const todo = this.get(p, TODO)
+    const todo = this.get(p, UNDONE)
     if (todo === 0) return true
-    this.put(p, TODO, 0)
+    this.put(p, UNDONE, 0)
     this.run(p, todo)
     this.done(MUST, this.labelled ? `${name} goes on: ${this.describe(todo)}` : '')
     return false
