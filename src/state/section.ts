@@ -184,10 +184,11 @@ export class Section<T> {
   }
 
   /**
-   * All of the changes or none, however many; readers see them all at once too. It resolves
-   * when listeners have been told of each. More than 256 changes are encoded in slices: such a bulk takes its place in the order of changes when
-   * that is done, so await it before a change that depends on it. Other changes wait while it is appended. A bulk that meets
-   * a handoff is appended anew by whoever writes then, whole.
+   * All of the changes or none, however many; readers see them all at once too. It resolves when listeners have been told
+   * of each. More than 256 changes are encoded in slices: such a bulk takes its place in the order of changes when that is
+   * done, so await it before a change that depends on it. Other changes wait while it is appended. Interrupted by a
+   * handoff it counts for nothing: it is appended anew, whole, when this process goes on writing, else rejected
+   * with ERR_FDB_FENCED.
    */
   async bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
     const parts: Uint8Array[] = []
