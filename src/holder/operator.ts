@@ -68,7 +68,7 @@ export function serveOperator(link: Link, operations: Operations): void {
         answer(async () => ({ status: { json: JSON.stringify(await operations.status()) } }), failed)
       } else if (envelope.upgradeRequest) {
         const { argv, timeoutMs, service } = envelope.upgradeRequest
-        const order = { argv: argv ?? [], timeoutMs: timeoutMs ?? 0, service: service ?? '' }
+        const order = { argv: argv ?? [], timeoutMs: timerMs(timeoutMs ?? 0), service: service ?? '' }
         answer(async () => {
           const tell = (step: UpgradeProgress) => link.tell({ progress: step })
           const { pid, generation } = await operations.upgrade(order, tell, gone.signal)
@@ -87,4 +87,9 @@ export function serveOperator(link: Link, operations: Operations): void {
     broken: () => link.close(),
     end: () => gone.abort(),
   })
+}
+
+/** As long as a timer of Node can wait: it takes anything longer for one millisecond. */
+function timerMs(ms: number): number {
+  return ms > 0 ? Math.min(ms, 2 ** 31 - 1) : 0
 }

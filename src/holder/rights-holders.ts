@@ -61,12 +61,14 @@ export function rightsHolder(pid: number, pidfd: OwnedFd | null): RightsHolder {
   // In another PID namespace its number is another process's here.
   const seen = pidfd === null || native.pidfdPid(pidfd.raw) === pid
   const startTime = seen ? startTimeOf(pid) : null
-  return startTime === null ? { pid } : { pid, startTime }
+  return startTime === null || startTime === undefined ? { pid } : { pid, startTime }
 }
 
-/** One that could not be seen when it was written down cannot be proved dead either. */
+/** One that could not be seen when it was written down cannot be proved dead either, nor one that cannot be seen now. */
 export function isAlive({ pid, startTime }: RightsHolder): boolean {
-  return startTime === undefined || startTimeOf(pid) === startTime
+  if (startTime === undefined) return true
+  const now = startTimeOf(pid)
+  return now === undefined || now === startTime
 }
 
 function isRecord(value: unknown): value is ServiceRecord {
@@ -85,13 +87,17 @@ function isRecord(value: unknown): value is ServiceRecord {
   )
 }
 
-/** Field 22 of /proc/PID/stat; the command in field 2 may hold spaces and parentheses. */
-function startTimeOf(pid: number): string | null {
+/**
+ * Field 22 of /proc/PID/stat; the command in field 2 may hold spaces and parentheses. Null: there is no such process;
+ * undefined: it cannot be told.
+ */
+function startTimeOf(pid: number): string | null | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' || fields[0] === 'X' ? null : (fields[19] ?? null)
-  } catch {
-    return null
+    return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
   }
 }

@@ -118,15 +118,18 @@ export class SegmentShelf {
    */
   since(top: Epoch): { items: BundleItem[]; release(): void } {
     const newer = this.all.filter(segment => segment.epoch > top)
-    const own = newer.some(segment => segment.kind === 'snapshot')
-      ? []
-      : newer.map(segment => segment.readOnly())
-    return {
-      items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })),
-      release: () => {
-        for (const segment of own) segment.close()
-      },
+    const own: Segment[] = []
+    const release = () => {
+      for (const segment of own) segment.close()
     }
+    try {
+      if (!newer.some(segment => segment.kind === 'snapshot'))
+        for (const segment of newer) own.push(segment.readOnly())
+    } catch (error) {
+      release()
+      throw error
+    }
+    return { items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })), release }
   }
 
   close(): void {

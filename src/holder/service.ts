@@ -29,6 +29,9 @@ import { SegmentShelf } from './segment-shelf.js'
 import { Staging } from './staging.js'
 
 const STATUS_MS = 1_000
+/** A member ends an upgrade at the limit itself: its word may take so much longer. */
+const UPGRADE_GRACE_MS = 4_000
+const STARTING_MS = 10_000
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000
 
@@ -233,9 +236,21 @@ export class Service {
       return Promise.reject(new FdbError('ERR_FDB_BUSY', `${this.name}: ${why}`, { retryable: true }))
     }
     return new Promise((resolve, reject) => {
+      const { ready, freeze, prepare, commit } = this.#times
+      // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
+      const limit = order.timeoutMs || ready + freeze + prepare + commit + STARTING_MS
+      const late = new FdbError(
+        'ERR_FDB_DEADLINE',
+        `process ${owner.pid} did not say within ${limit} ms (and ${UPGRADE_GRACE_MS} more) how the upgrade went: it is stuck or stopped; status shows who serves`,
+      )
+      const timer = setTimeout(
+        () => this.#upgrades.get(owner)?.done(late),
+        Math.min(limit + UPGRADE_GRACE_MS, 2 ** 31 - 1),
+      )
       this.#upgrades.set(owner, {
         progress,
         done: result => {
+          clearTimeout(timer)
           this.#upgrades.delete(owner)
           if (result instanceof FdbError) reject(result)
           else resolve(result)

@@ -77,13 +77,13 @@ function refuseOther(pidfd: OwnedFd): void {
   }
 }
 
-/** A pidfd of a process of this PID namespace; 'dead' when there is none, null where the kernel has no pidfds. */
+/** A pidfd of a process of this PID namespace; 'dead' when there is none, null when none can be had (kernel, limits). */
 export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   try {
     const raw = native.pidfdOpen(pid)
     return raw === null ? null : OwnedFd.own(raw, `pidfd of ${pid}`)
-  } catch {
-    return 'dead'
+  } catch (error) {
+    return (error as NativeError).code === 'ESRCH' ? 'dead' : null
   }
 }
 

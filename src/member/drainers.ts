@@ -59,7 +59,15 @@ export class Drainers {
 
   #supply(guest: Guest): void {
     const top = this.#tops.get(guest) ?? 0
-    const { items, release } = this.#shelf.since(top)
+    let newer: ReturnType<SegmentShelf['since']>
+    try {
+      newer = this.#shelf.since(top)
+    } catch {
+      // No descriptor left: it connects anew, and asks again.
+      this.#drop(guest)
+      return
+    }
+    const { items, release } = newer
     if (items.length === 0) return
     this.#tops.set(guest, Math.max(top, ...items.map(({ epoch = 0 }) => epoch)))
     guest.link

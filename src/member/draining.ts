@@ -39,6 +39,9 @@ export class DrainReporter {
   #link: Link | null = null
   #timer: NodeJS.Timeout | undefined
   #running = false
+  #connectedAt = 0
+  /** Counts the starts. */
+  #turn = 0
 
   constructor(options: DrainReporterOptions) {
     this.#options = options
@@ -47,6 +50,7 @@ export class DrainReporter {
   start(): void {
     if (this.#running) return
     this.#running = true
+    this.#turn++
     void this.#connect()
   }
 
@@ -59,14 +63,17 @@ export class DrainReporter {
 
   async #connect(): Promise<void> {
     const { control, service, generation, versions } = this.#options
+    const turn = this.#turn
     try {
       const link = new Link(await Channel.connect(control, { timeoutMs: 1_000 }))
-      if (!this.#running) {
+      // Stopped meanwhile, perhaps started again: then another connection is on its way.
+      if (!this.#running || turn !== this.#turn) {
         link.close()
         return
       }
       link.channel.unref()
       this.#link = link
+      this.#connectedAt = performance.now()
       link.start({
         message: (_envelope, fds) => closeAll(fds),
         bundle: items => this.#options.take(items),
@@ -86,7 +93,7 @@ export class DrainReporter {
       })
       this.#beat(link)
     } catch {
-      this.#later(() => void this.#connect(), RETRY_MS)
+      if (turn === this.#turn) this.#later(() => void this.#connect(), RETRY_MS)
     }
   }
 
@@ -99,7 +106,9 @@ export class DrainReporter {
   #again(link: Link): void {
     link.close()
     if (this.#link === link) this.#link = null
-    this.#later(() => void this.#connect(), AGAIN_MS)
+    // One that sends us away at once does so again.
+    const sentAway = performance.now() - this.#connectedAt < RETRY_MS
+    this.#later(() => void this.#connect(), sentAway ? RETRY_MS : AGAIN_MS)
   }
 
   #later(act: () => void, ms: number): void {

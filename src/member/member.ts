@@ -14,7 +14,6 @@ import {
 } from '../fd/index.js'
 import type { CommandHandler } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
-import type { Registry } from '../holder/registry.js'
 import type { HandoffRecord } from '../holder/timeline.js'
 import { native } from '../native.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
@@ -182,7 +181,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     const entry = registry.get(name)
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
     const adopted = entry !== undefined && (before === null || sameAddress(before, spec))
-    const fd = adopted ? entry.fd : await this.#bind(name, spec, registry)
+    const fd = adopted ? entry.fd : await this.#bind(name, spec)
     const listener = new Listener({
       name,
       spec,
@@ -210,11 +209,10 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return listener
   }
 
-  async #bind(name: string, spec: ListenerSpec, registry: Registry): Promise<OwnedFd> {
+  async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
     const fd = bindListener(spec)
     // The old one of that name, elsewhere, stays the elder's until the commit: this process only lets go of its dup.
-    registry.put({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
-    await this.#party.register(name)
+    await this.#party.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
     return fd
   }
 
@@ -228,9 +226,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#party.refuseLeft()
     checkName(name)
     const owned = typeof fd === 'number' ? adopt(fd, name) : fd
-    this.#party.registry.put({ name, role: 'named', spec: '', fd: owned })
-    this.#party.wanted.add(name)
-    await this.#party.register(name)
+    await this.#party.register({ name, role: 'named', spec: '', fd: owned })
   }
 
   /** A dup of the named descriptor, which the caller owns; undefined when the service holds none of that name. */

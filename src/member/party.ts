@@ -3,7 +3,7 @@ import { closeAll, type OwnedFd } from '../fd/index.js'
 import { failedReply, readCommand, repliedWith } from '../holder/command.js'
 import { Holder } from '../holder/holder.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
-import { Registry } from '../holder/registry.js'
+import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import type { PathEntry } from '../host/control-path.js'
@@ -340,12 +340,30 @@ export class Party {
     return upgradeSelf(this, options)
   }
 
-  /** Daemon hosting: the daemon keeps what it is given, so that it outlives this process. */
-  async register(name: string): Promise<void> {
-    this.wanted.add(name)
-    const entry = this.registry.get(name)
-    if (this.#machine.member.scope !== 'member' || entry === undefined || this.#elder === null) return
-    await this.#give([{ role: entry.role, name, spec: entry.spec, fd: entry.fd }])
+  /**
+   * Takes a listener or descriptor into the registry, in place of the one of that name. Daemon hosting: the daemon keeps
+   * it too, so that it outlives this process; when it does not, nothing has changed here, and the descriptor is closed.
+   */
+  async register(entry: Entry): Promise<void> {
+    if (this.#machine.member.scope === 'member' && this.#elder !== null) {
+      try {
+        await this.#give([entry])
+        this.refuseLeft()
+      } catch (error) {
+        entry.fd.close()
+        this.#takeBackFrom(entry.name)
+        throw error
+      }
+    }
+    this.registry.put(entry)
+    this.wanted.add(entry.name)
+  }
+
+  /** The daemon may have taken it, only too late for us. */
+  #takeBackFrom(name: string): void {
+    const present = this.registry.get(name)
+    if (present !== undefined && this.wanted.has(name)) this.#give([present]).catch(() => {})
+    else this.#elder?.link.tell({ register: { drop: true, item: { name } } })
   }
 
   /** Asks for it no more; daemon hosting: the daemon lets go of it too. */
@@ -894,8 +912,12 @@ export class Party {
   /** Segments for one that drains: what is written there is the state that it answers from. */
   #takeNewer(items: readonly BundleItem[]): void {
     for (const { role, epoch = 0, fd } of items) {
-      if (this.#over || role !== 'segment' || epoch <= this.#topEpoch()) fd.close()
-      else this.shelf.put(Segment.open(fd), false)
+      try {
+        if (this.#over || role !== 'segment' || epoch <= this.#topEpoch()) fd.close()
+        else this.shelf.put(Segment.open(fd), false)
+      } catch (error) {
+        this.settings.logger.warn({ err: error }, 'newer state came in a segment that cannot be taken')
+      }
     }
     this.#followOn()
   }

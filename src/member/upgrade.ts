@@ -23,6 +23,7 @@ const underWay = new WeakSet<Party>()
 /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
 export async function upgradeSelf(party: Party, options: UpgradeOptions): Promise<Upgraded> {
   refuseNow(party)
+  options.signal?.throwIfAborted()
   underWay.add(party)
   const progress = options.progress ?? (() => {})
   try {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { startDaemon } from '../processes/daemon.js'
+import { ask } from '../processes/operator.js'
 import { Scene } from '../processes/scene.js'
 import { hello, Stranger } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
@@ -75,5 +76,40 @@ describe('an operator that asks and does not read', () => {
     expect(rssMiB(app) - before).toBeLessThan(60)
     flood.leave()
     expect((await scene.status()).pid).toBe(app.pid)
+  })
+})
+
+describe('an upgrade that an operator asks for', () => {
+  it('may have a limit longer than a timer can wait', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    const result = await ask(
+      scene.control,
+      { upgradeRequest: { timeoutMs: 2 ** 32 - 1 } },
+      envelope => envelope.result ?? undefined,
+    )
+    expect(result).toMatchObject({ ok: true, generation: 2 })
+    await app.end()
+    expect(app.output).not.toContain('TimeoutOverflowWarning')
+  })
+
+  it('of a member that is stopped ends at its limit, and can be asked for again', async () => {
+    const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
+    await startDaemon(scene, { upgrade: TIMES })
+    const member = await scene.serve()
+    const outcome = () =>
+      ask(
+        scene.control,
+        { upgradeRequest: { timeoutMs: 100 } },
+        envelope => envelope.result ?? undefined,
+        15_000,
+      )
+    member.signal('SIGSTOP')
+    const first = outcome()
+    await expect(first).resolves.toMatchObject({ ok: false, code: 'ERR_FDB_DEADLINE' })
+    const second = outcome()
+    member.signal('SIGCONT')
+    // The daemon asks it again; it may still be at the first one.
+    expect((await second).message).not.toContain('cannot be asked now')
   })
 })

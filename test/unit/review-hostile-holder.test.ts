@@ -131,10 +131,15 @@ describe('a process that joins a holder which does not keep to the protocol', ()
 })
 
 describe('a process that cannot watch another, for want of a descriptor', () => {
-  it('finds out whether it has died all the same', () => {
+  it('finds out whether it has died all the same, and takes nobody who lives for dead', () => {
     const fixture = joinPath(import.meta.dirname, '../fixtures/host-fate-without-room.ts')
     const script = 'ulimit -n 80; exec "$0" --import tsx "$1"'
     const said = execFileSync('sh', ['-c', script, process.execPath, fixture], { encoding: 'utf8' })
-    expect(JSON.parse(said)).toEqual({ alive: 'alive', dead: 'dead', filled: true })
+    expect(JSON.parse(said)).toEqual({
+      own: { known: true, pidfd: null, alive: true },
+      alive: 'alive',
+      dead: 'dead',
+      filled: true,
+    })
   })
 })

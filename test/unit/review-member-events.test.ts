@@ -1,9 +1,12 @@
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
+import { DrainReporter } from '../../src/member/draining.js'
 import { join } from '../../src/member/join.js'
+import { VERSIONS } from '../../src/protocol/versions.js'
 import { until } from '../processes/until.js'
 
 it('a handler of the application that throws keeps nothing of the handoff from being done', async () => {
@@ -47,4 +50,48 @@ it('a handler of the application that throws keeps nothing of the handoff from b
   ])
   await first.close({ timeout: 0 })
   await second.close({ timeout: 0 })
+})
+
+it('an upgrade that is not wanted any more when it is asked for starts nothing', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-review-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const member = await join({ service: 'shop', control: joinPath(folder, 'control.sock') })
+  await member.ready()
+  const reason = new Error('not wanted any more')
+  await expect(
+    member.upgrade({ argv: ['/no/such/program'], signal: AbortSignal.abort(reason) }),
+  ).rejects.toBe(reason)
+  await member.close({ timeout: 0 })
+})
+
+it('a reporter that is stopped and started again has one connection', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-review-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const open = new Set<Socket>()
+  let accepted = 0
+  const server = createServer(socket => {
+    accepted++
+    open.add(socket)
+    socket.on('close', () => open.delete(socket)).resume()
+  }).listen(control)
+  await once(server, 'listening')
+  const report = () => ({ pid: 1, generation: 1, phase: 'standby', connections: 0 })
+  const reporter = new DrainReporter({
+    control,
+    service: 'shop',
+    generation: 1,
+    versions: VERSIONS,
+    everyMs: 20,
+    report,
+    top: () => 0,
+    take: () => {},
+  })
+  reporter.start()
+  reporter.stop()
+  reporter.start()
+  await until('both are accepted, and one is gone', () => accepted === 2 && open.size === 1)
+  reporter.stop()
+  await until('none is left', () => open.size === 0)
+  server.close()
 })

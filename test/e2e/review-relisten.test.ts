@@ -1,0 +1,28 @@
+import { createServer } from 'node:http'
+import { expect, it, onTestFinished } from 'vitest'
+import { join } from '../../src/member/join.js'
+import { startDaemon } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+
+it('a listener that could not be moved, as the daemon did not answer, is there as before', async () => {
+  const scene = Scene.open()
+  const daemon = await startDaemon(scene)
+  const { control } = scene
+  const member = await join({ service: 'shop', control, hosting: 'daemon', timeout: 700 })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  const web = await member.listen('web', 'tcp://127.0.0.1:0')
+  web.serve(createServer((_request, response) => response.end('ok')))
+  await member.ready()
+  daemon.signal('SIGSTOP')
+  const deadline = { code: 'ERR_FDB_DEADLINE' }
+  await expect(member.relisten('web', 'tcp://127.0.0.2:0')).rejects.toMatchObject(deadline)
+  await expect(member.listen('more', 'tcp://127.0.0.1:0')).rejects.toMatchObject(deadline)
+  daemon.signal('SIGCONT')
+  expect(member.status().listeners.map(({ name, address }) => [name, address])).toEqual([
+    ['web', web.address.url],
+  ])
+  web.stop()
+  web.start()
+  const answer = await fetch(`http://127.0.0.1:${web.address.port}/`, { headers: { connection: 'close' } })
+  expect(await answer.text()).toBe('ok')
+})
