@@ -19,6 +19,7 @@ import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
 import { dialServer } from './upstreams/dial.js'
 import { Upstreams } from './upstreams/upstreams.js'
+import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
   /** pino-compatible. */
@@ -295,5 +296,6 @@ function fileOf(config: ProxyConfig): NewFile {
  * what `join()`, `listen()` and `ready()` reject with; whoever served before serves on then.
  */
 export function startProxy(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
+  keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
 }

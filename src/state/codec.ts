@@ -1,5 +1,8 @@
-import { Packr } from 'msgpackr'
+import { createRequire } from 'node:module'
 import protobufjs from 'protobufjs/minimal.js'
+
+/** Loaded when it is asked for: most processes do not, and it costs more than a MiB. */
+const load = createRequire(import.meta.url)
 
 /** Turns a section's values into bytes and back. `name` is kept in the log: readers refuse another codec. */
 export interface Codec<T> {
@@ -24,6 +27,7 @@ export function json<T = unknown>(): Codec<T> {
 
 /** msgpackr without records: any version, and any other msgpack library, reads it. */
 export function msgpack<T = unknown>(): Codec<T> {
+  const { Packr } = load('msgpackr') as typeof import('msgpackr')
   const packr = new Packr({ useRecords: false, moreTypes: false, copyBuffers: true })
   return {
     name: 'msgpack',
