@@ -91,6 +91,8 @@ export class Party {
   #retiring = false
   #position: StatePosition | null = null
   #takenOver: StatePosition | null = null
+  /** Why the state could not be taken over, or not be written, after the right to was given. */
+  #unfit: unknown = null
   #startFailure: Failure | null = null
   #readyWaiters: { resolve(): void; reject(error: Error): void }[] = []
   #readyTimer: NodeJS.Timeout | undefined
@@ -452,6 +454,12 @@ export class Party {
   #effectFailed(effect: EmbeddedEffect, error: unknown): void {
     this.settings.logger.error({ err: error, effect: effect.effect.type }, 'a step of the handoff failed')
     const { phase } = this.#machine.member
+    if (effect.by === 'member' && (effect.effect.type === 'carry' || effect.effect.type === 'write')) {
+      this.#unfit = error
+      this.#reason ??= FdbError.is(error)
+        ? error
+        : new FdbError('ERR_FDB_STATE', String(error), { cause: error })
+    }
     if (phase === 'ready' || phase === 'joining') {
       this.refuse(
         FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }),
@@ -487,6 +495,7 @@ export class Party {
         this.state.resumeWriting()
         return
       case 'carry':
+        this.#unfit = null
         return this.#keeper.carry(effect.below, this.#machine.member.link === 'local')
       case 'seal':
         this.shelf.seal(effect.from, effect.below)
@@ -495,7 +504,8 @@ export class Party {
         this.shelf.make(effect.epochs)
         return
       case 'write':
-        return this.#write(effect.epoch)
+        // One that has not read everything may not write, nor say that it serves: the elder takes back.
+        return this.#unfit === null ? this.#write(effect.epoch) : undefined
       case 'endWriting':
         this.state.endWriting(this.#fenced())
         return this.#closing ? undefined : this.#keeper.follow()
@@ -520,7 +530,7 @@ export class Party {
 
   #send(message: ToHolder): void | Promise<void> {
     const link = this.#elder?.link
-    if (link === undefined) return
+    if (link === undefined || (message.kind === 'serving' && this.#unfit !== null)) return
     if (message.kind === 'abort') {
       const { code, message: text } = this.#reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
       // The reason must be out before the link is closed.
