@@ -20,7 +20,7 @@ const TOO_MANY = [
 /** What all entrances of a proxy share. */
 export type RelayWiring = Pick<
   RelayOptions,
-  'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'dial'
+  'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'pools'
 >
 
 /** The relays of one configuration: clients that may tell who came before them have one of their own. */

@@ -7,7 +7,7 @@ import {
   type RetiredReason,
   type Upgraded,
 } from '../index.js'
-import type { ExchangeReport } from '../relay/index.js'
+import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { accessLine } from './access-log.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
@@ -17,7 +17,6 @@ import { LiveRoutes } from './routes/live-routes.js'
 import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
-import { dialServer } from './upstreams/dial.js'
 import { Upstreams } from './upstreams/upstreams.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
@@ -46,6 +45,8 @@ export class ReverseProxy {
   readonly #closed = new Set<Entrance>()
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
+  /** Of all entrances, whatever configuration they began with. */
+  readonly #pools = new UpstreamPools()
   readonly #routes: LiveRoutes
   readonly #wiring: RelayWiring
   #config: ProxyConfig
@@ -61,7 +62,6 @@ export class ReverseProxy {
       logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
     )
     this.#upstreams.configure(config.upstreams)
-    this.#notYet(config)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       generation: member.generation,
@@ -72,7 +72,7 @@ export class ReverseProxy {
     this.#wiring = {
       route: routerOf(this.#routes.table, () => this.#config),
       routeByName: name => this.#upstreams.find(name)?.sendOn,
-      dial: dialServer,
+      pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
@@ -220,7 +220,6 @@ export class ReverseProxy {
     }
     await this.#relisten(before, config)
     this.#config = config
-    this.#notYet(config)
     this.#upstreams.configure(config.upstreams)
     for (const entrance of this.#entrances.values()) entrance.configure(config)
     await this.#routes.apply(fileOf(config))
@@ -254,14 +253,6 @@ export class ReverseProxy {
     for (const name of present.keys()) if (!wanted.has(name)) this.#shut(name)
   }
 
-  #notYet({ timeouts }: ProxyConfig): void {
-    if (timeouts.request === null) return
-    this.#logger.warn(
-      { 'timeouts.request': timeouts.request },
-      'this version does not limit the time of a whole request; timeouts.head and timeouts.idle hold',
-    )
-  }
-
   async #reinstated(): Promise<void> {
     await this.#routes.refresh()
     await this.#writeFile()
@@ -284,6 +275,7 @@ export class ReverseProxy {
   #release(): void {
     this.#routes.stop()
     for (const entrance of this.#allEntrances()) entrance.close()
+    this.#pools.clear()
   }
 }
 

@@ -4,6 +4,14 @@ export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 
 /** Why a server could not be used. */
 export type DialFailure = 'connect-failed' | 'connect-timeout'
 
+/** Connections to a server that are kept open for the next request. */
+export interface KeepAlive {
+  /** Unused ones at a time; 0: each request has a connection of its own. */
+  readonly connections: number
+  /** Milliseconds that one may stay unused. Choose less than the server's own limit. */
+  readonly idleMs: number
+}
+
 /** One server that requests can be sent to, as whoever balances sees it. One object may stand for it all its life. */
 export interface Destination {
   /** Names its pool of connections: equal keys share them, also after a change of the configuration. */
@@ -11,6 +19,8 @@ export interface Destination {
   readonly address: DialAddress
   /** `Host` for requests of HTTP/1.0 clients that came without one. */
   readonly authority: string
+  /** Left out: that of the pools. */
+  readonly keepAlive?: KeepAlive
   /** A new connection to it stands. */
   opened?(): void
   /** A new connection to it did not come about. */

@@ -50,6 +50,8 @@ export class Exchange implements StreamOwner {
   requestBody: Framing | null = null
   responseBody: Framing | null = null
   bodySeen = 0
+  /** The end of the time for the whole exchange, on the wheel's clock. */
+  until = Number.POSITIVE_INFINITY
   /** The request, while it may be sent again should the reused connection turn out to be dead. */
   resend = ''
   route: SendOn | null = null
@@ -89,8 +91,12 @@ export class Exchange implements StreamOwner {
     return this.requestBody === null ? 'waiting' : 'request'
   }
 
-  /** How long nothing may happen, in milliseconds. */
+  /** How long nothing may happen, in milliseconds; at most what is left for the whole exchange. */
   get patience(): number {
+    return Math.min(this.#quiet, this.until - this.#relay.wheel.now)
+  }
+
+  get #quiet(): number {
     const { timeouts } = this.#relay
     if (this.phase === 'tunnel') return timeouts.tunnel
     if (this.phase === 'answering') return timeouts.stall
@@ -107,7 +113,8 @@ export class Exchange implements StreamOwner {
 
   /** Nothing happened for {@link patience}. */
   expired(): void {
-    if (this.phase === 'waiting') {
+    if (this.#relay.wheel.now >= this.until) this.#overdue()
+    else if (this.phase === 'waiting') {
       if (this.upstream?.connecting) this.#unreachable('connect-timeout')
       else if (this.requestBody === null) this.fail(504, 'response-timeout')
       else if (this.upstream?.congested) this.fail(504, 'request-stalled')
@@ -115,11 +122,18 @@ export class Exchange implements StreamOwner {
     } else this.#cutShort(this.phase === 'tunnel' ? 'tunnel-timeout' : 'stalled')
   }
 
+  /** The time for the whole exchange is over, whatever moves. */
+  #overdue(): void {
+    const clientOwes = this.requestBody !== null && this.upstream?.congested === false
+    this.fail(clientOwes ? 408 : 504, 'request-timeout')
+  }
+
   // ---- the request
 
   /** Begins with a head and what of its body is in `chunk[at, …)`; returns where that ends. */
   begin(head: RequestHead, chunk: Buffer, at: number): number {
     const relay = this.#relay
+    this.until = relay.wheel.now + relay.timeouts.request
     if (relay.onExchange !== undefined) {
       this.target = head.target
       this.host = head.authority?.host ?? ''
@@ -400,6 +414,7 @@ export class Exchange implements StreamOwner {
 
   #openTunnel(): void {
     this.phase = 'tunnel'
+    this.until = Number.POSITIVE_INFINITY
     const { upstream } = this
     const early = this.#side.takeHeld()
     if (early !== null) upstream!.write(early)
@@ -487,7 +502,7 @@ export class Exchange implements StreamOwner {
     this.upstream = null
     if (upstream !== null) {
       const reusable = this.reusable && this.requestBody === null && upstream.reusable
-      if (reusable && this.destination !== null) this.#relay.pools.give(this.destination.key, upstream)
+      if (reusable && this.destination !== null) this.#relay.pools.give(this.destination, upstream)
       else upstream.destroy()
     }
     this.#report()

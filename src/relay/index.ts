@@ -5,7 +5,7 @@
 export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 export type { ConnectionKind, RelayCounts } from './counts.js'
 export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn } from './decision.js'
-export type { Destination, DialAddress, DialFailure } from './destination.js'
+export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
 export type { ExchangeReport } from './exchange-report.js'
 export { type ForwardedOptions, requestEdits } from './forwarded.js'
 export { acceptedStream, dialSocket, type Reopen, reopened } from './open-stream.js'
@@ -20,3 +20,4 @@ export {
 export type { ConnectionRecord, ExportedConnection } from './record.js'
 export { Relay } from './relay.js'
 export { SocketStream } from './socket-stream.js'
+export { DEFAULT_KEEP_ALIVE, type PoolOptions, UpstreamPools } from './upstream-pools.js'

@@ -5,8 +5,9 @@ import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
 import type { ForwardedOptions } from './forwarded.js'
+import type { UpstreamPools } from './upstream-pools.js'
 
-/** Milliseconds, each from 1 to 2^31-1. They are kept to within two ticks of the relay's timer. */
+/** Milliseconds, each from 1 to 2^31-1; `request` may be `Infinity` too. They are kept to within two ticks of the relay's timer. */
 export interface RelayTimeouts {
   /** A client connection between two requests, or before the first. */
   idle: number
@@ -16,13 +17,19 @@ export interface RelayTimeouts {
   connect: number
   /** From the last byte of the request, or an interim answer, to the head of the answer. */
   response: number
+  /**
+   * From the end of a request's head to the end of its answer, however much moves: 408 while the client still owes
+   * something of the request, 504 while the server owes the answer, an answer under way is cut short. Once a tunnel is open it
+   * counts no more. `Infinity` (default): no limit.
+   */
+  request: number
   /** Nothing moves in either direction while a body is under way. */
   stall: number
   /** Nothing moves in either direction of a tunnel. */
   tunnel: number
   /** How long a client that was answered before it had sent everything may go on sending. */
   linger: number
-  /** An unused connection to a server. */
+  /** An unused connection to a server, unless its destination or shared {@link RelayOptions.pools} say otherwise. */
   upstreamIdle: number
 }
 
@@ -31,6 +38,7 @@ export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
   head: 30_000,
   connect: 5_000,
   response: 60_000,
+  request: Number.POSITIVE_INFINITY,
   stall: 300_000,
   tunnel: 3_600_000,
   linger: 2_000,
@@ -45,9 +53,9 @@ export interface RelayLimits {
   pipelinedBytes: number
   /** Bytes of a request's body, as announced or (chunked) as they come. */
   bodyBytes: number
-  /** Connections to one server, used and unused. */
+  /** Connections to one server, used and unused. Not with shared {@link RelayOptions.pools}. */
   upstreamConnections: number
-  /** Unused connections kept to one server. */
+  /** Unused connections kept to one server, unless its destination or shared {@link RelayOptions.pools} say otherwise. */
   upstreamIdle: number
   /** Servers tried for one request. */
   attempts: number
@@ -85,7 +93,10 @@ export interface RelayOptions {
   onFault?(error: unknown): void
   /** Called whenever the last client connection is gone. */
   onEmpty?(): void
+  /** Not with shared `pools`, which dial by themselves. */
   dial?: Dial
+  /** Connections to servers, shared with other relays: whoever made them clears them. Left out: a relay has its own. */
+  pools?: UpstreamPools
   /** How often the one timer looks, in milliseconds. */
   tickMs?: number
 }
@@ -93,6 +104,7 @@ export interface RelayOptions {
 export function relayTimeouts(given: Partial<RelayTimeouts> = {}): Readonly<RelayTimeouts> {
   const all = { ...DEFAULT_TIMEOUTS, ...given }
   for (const [name, value] of Object.entries(all)) {
+    if (name === 'request' && value === Number.POSITIVE_INFINITY) continue
     if (!(value >= 1 && value <= 0x7fffffff))
       throw wrong('timeout', name, value, 'a number of ms from 1 to 2147483647')
   }

@@ -50,6 +50,8 @@ export interface ConnectionRecord {
   resend: string
   /** Milliseconds until the present timeout. */
   remainingMs: number
+  /** Milliseconds that are left for the whole exchange; -1: no limit, or no exchange. */
+  requestMs: number
   /** From the client, not yet taken in: part of a head, pipelined requests, or bytes that nobody has looked at. */
   fromClient: Buffer
   fromUpstream: Buffer

@@ -5,7 +5,7 @@ import { RelayConnection } from './connection.js'
 import { countKinds, type RelayCounts } from './counts.js'
 import type { Origin } from './decision.js'
 import { Forwarder, requestEdits } from './forwarded.js'
-import { acceptedStream, dialSocket, type Reopen } from './open-stream.js'
+import { acceptedStream, type Reopen } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { Readers } from './readers.js'
 import type { ConnectionRecord, ExportedConnection } from './record.js'
@@ -21,6 +21,7 @@ export class Relay {
   readonly #context: RelayContext & { draining: boolean }
   readonly #connections = new Set<RelayConnection>()
   readonly #tally: Tally = { open: 0 }
+  readonly #sharesPools: boolean
   readonly #onEmpty: (() => void) | undefined
   #turnedAway = 0
 
@@ -28,11 +29,11 @@ export class Relay {
     const timeouts = relayTimeouts(options.timeouts)
     const limits = relayLimits(options.limits)
     const wheel = new TimerWheel(options.tickMs)
-    const pools = new UpstreamPools(
-      wheel,
-      { connections: limits.upstreamConnections, idle: limits.upstreamIdle, idleMs: timeouts.upstreamIdle },
-      options.dial ?? dialSocket,
-    )
+    const keepAlive = { connections: limits.upstreamIdle, idleMs: timeouts.upstreamIdle }
+    const { dial } = options
+    const own = { connections: limits.upstreamConnections, keepAlive, ...(dial && { dial }) }
+    const pools = options.pools ?? new UpstreamPools(own, wheel)
+    this.#sharesPools = options.pools !== undefined
     this.#onEmpty = options.onEmpty
     this.#context = {
       route: options.route,
@@ -98,7 +99,7 @@ export class Relay {
     return bytes
   }
 
-  /** Connections to servers. */
+  /** Connections to servers, of all relays that share the pools. */
   upstreamCounts(): { open: number; idle: number } {
     return { open: this.#context.pools.open, idle: this.#context.pools.idle }
   }
@@ -121,10 +122,10 @@ export class Relay {
     for (const connection of [...this.#connections]) connection.closeIdle()
   }
 
-  /** Closes everything at once. Connections given later are served. */
+  /** Closes everything at once, but not unused connections in shared pools. Connections given later are served. */
   close(): void {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
-    this.#context.pools.clear()
+    if (!this.#sharesPools) this.#context.pools.clear()
   }
 
   /**

@@ -22,6 +22,7 @@ const NO_EXCHANGE = {
   requestBody: null,
   responseBody: null,
   bodySeen: 0,
+  requestMs: -1,
   resend: '',
   fromUpstream: NOTHING,
   toUpstream: NOTHING,
@@ -41,7 +42,7 @@ export function exportConnection(
   const remainingMs = relay.wheel.remaining(connection)
   const address = connection.client.remoteAddress
   const client = connection.client.detach()
-  const sides = exchange === null ? { facts: NO_EXCHANGE, upstream: null } : exportExchange(exchange)
+  const sides = exchange === null ? { facts: NO_EXCHANGE, upstream: null } : exportExchange(exchange, relay)
   connection.leave()
   const early = requestReader?.pending ?? held ?? NOTHING
   const record: ConnectionRecord = {
@@ -64,7 +65,7 @@ function phaseOf(closing: boolean, exchange: Exchange | null): Phase {
   return closing ? 'closing' : 'idle'
 }
 
-function exportExchange(exchange: Exchange) {
+function exportExchange(exchange: Exchange, relay: RelayContext) {
   const { upstream, responseReader } = exchange
   // One that is still connecting has sent nothing: whoever goes on dials again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
@@ -85,6 +86,7 @@ function exportExchange(exchange: Exchange) {
     requestBody: exchange.requestBody?.toRecord() ?? null,
     responseBody: exchange.responseBody?.toRecord() ?? null,
     bodySeen: exchange.bodySeen,
+    requestMs: Number.isFinite(exchange.until) ? Math.max(0, exchange.until - relay.wheel.now) : -1,
     resend: exchange.resend,
     fromUpstream: concat([responseReader?.pending ?? NOTHING, detached?.unread ?? NOTHING]),
     toUpstream: dialling ?? detached?.unsent ?? NOTHING,
@@ -128,6 +130,11 @@ function importExchange(
     record.closeClient,
   )
   connection.exchange = exchange
+  if (record.requestMs >= 0) {
+    // The wheel's clock stands still until something is armed.
+    relay.wheel.arm(connection, record.requestMs)
+    exchange.until = relay.wheel.now + record.requestMs
+  }
   exchange.phase = record.phase as Exchange['phase']
   exchange.reusable = record.reusable
   exchange.reused = record.reused

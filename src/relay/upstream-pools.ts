@@ -1,15 +1,25 @@
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { Destination } from './destination.js'
+import type { Destination, KeepAlive } from './destination.js'
+import { dialSocket } from './open-stream.js'
 import type { Dial } from './options.js'
-import type { Timed, TimerWheel } from './timer-wheel.js'
+import { type Timed, TimerWheel } from './timer-wheel.js'
 
-export interface PoolLimits {
-  /** Connections to one server, used and unused. */
-  connections: number
-  /** Unused ones among them. */
-  idle: number
-  /** Milliseconds that one may stay unused. */
-  idleMs: number
+export interface PoolOptions {
+  /** Connections to one server, used and unused. Default: no limit. */
+  connections?: number
+  /** For destinations that say nothing of it. */
+  keepAlive?: KeepAlive
+  dial?: Dial
+  /** How often unused connections are looked at, in milliseconds. */
+  tickMs?: number
+}
+
+export const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 64, idleMs: 30_000 }
+
+interface Unused {
+  readonly stream: ByteStream
+  readonly since: number
+  readonly until: number
 }
 
 /** The unused connections to one server. A peer that ends one, or speaks unasked, takes it out at once. */
@@ -18,47 +28,52 @@ class UpstreamPool implements StreamOwner, Timed {
   deadline = 0
   tick = -1
   readonly #wheel: TimerWheel
-  readonly #limits: PoolLimits
-  /** The one used last is at the end and is used first; with the time since when each is unused. */
-  readonly #idle: { stream: ByteStream; since: number }[] = []
+  /** The one used last is at the end and is used first. */
+  #unused: Unused[] = []
 
-  constructor(wheel: TimerWheel, limits: PoolLimits) {
+  constructor(wheel: TimerWheel) {
     this.#wheel = wheel
-    this.#limits = limits
   }
 
   get idle(): number {
-    return this.#idle.length
+    return this.#unused.length
   }
 
-  take(owner: StreamOwner): ByteStream | undefined {
-    const stream = this.#idle.pop()?.stream
-    if (stream !== undefined) stream.owner = owner
-    return stream
+  /** None that has been unused for longer than `keepAlive` says, whoever gave it. */
+  take(owner: StreamOwner, { connections, idleMs }: KeepAlive): ByteStream | undefined {
+    const last = this.#unused.at(-1)
+    if (last === undefined || connections === 0 || performance.now() - last.since >= idleMs) return undefined
+    this.#unused.pop()
+    last.stream.owner = owner
+    return last.stream
   }
 
-  give(stream: ByteStream): void {
-    if (this.#idle.length >= this.#limits.idle) {
+  give(stream: ByteStream, { connections, idleMs }: KeepAlive): void {
+    if (this.#unused.length >= connections) {
       stream.destroy()
       return
     }
     stream.owner = this
     stream.setReading(true)
-    this.#idle.push({ stream, since: this.#wheel.now })
-    if (this.tick < 0) this.#wheel.arm(this, this.#limits.idleMs)
+    const since = performance.now()
+    this.#unused.push({ stream, since, until: since + idleMs })
+    const left = this.#wheel.remaining(this)
+    if (left < 0 || left > idleMs) this.#wheel.arm(this, idleMs)
   }
 
   expired(): void {
-    const { now } = this.#wheel
-    while (this.#idle.length > 0 && now - this.#idle[0]!.since >= this.#limits.idleMs) {
-      this.#idle.shift()!.stream.destroy()
-    }
-    const oldest = this.#idle[0]
-    if (oldest !== undefined) this.#wheel.arm(this, this.#limits.idleMs - (now - oldest.since))
+    const now = performance.now()
+    let next = Number.POSITIVE_INFINITY
+    this.#unused = this.#unused.filter(({ stream, until }) => {
+      if (until <= now) stream.destroy()
+      else next = Math.min(next, until)
+      return until > now
+    })
+    if (this.#unused.length > 0) this.#wheel.arm(this, next - now)
   }
 
   clear(): void {
-    for (const { stream } of this.#idle.splice(0)) stream.destroy()
+    for (const { stream } of this.#unused.splice(0)) stream.destroy()
     this.#wheel.disarm(this)
   }
 
@@ -79,37 +94,42 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   #discard(stream: ByteStream): void {
-    const at = this.#idle.findIndex(entry => entry.stream === stream)
-    if (at >= 0) this.#idle.splice(at, 1)
+    const at = this.#unused.findIndex(entry => entry.stream === stream)
+    if (at >= 0) this.#unused.splice(at, 1)
     stream.destroy()
   }
 }
 
-/** The connections to all servers, by the key of their destination. */
+/**
+ * The connections to all servers, by the key of their destination. Several relays may share them. Destinations of equal
+ * keys share a pool also where they differ in `keepAlive`: each follows its own.
+ */
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
-  readonly #limits: PoolLimits
+  readonly #most: number
+  readonly #keepAlive: KeepAlive
   readonly #dial: Dial
 
-  constructor(wheel: TimerWheel, limits: PoolLimits, dial: Dial) {
+  constructor(options: PoolOptions = {}, wheel = new TimerWheel(options.tickMs)) {
     this.#wheel = wheel
-    this.#limits = limits
-    this.#dial = dial
+    this.#most = options.connections ?? Number.POSITIVE_INFINITY
+    this.#keepAlive = options.keepAlive ?? DEFAULT_KEEP_ALIVE
+    this.#dial = options.dial ?? dialSocket
   }
 
   /** An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. */
   take(destination: Destination, owner: StreamOwner, fresh: boolean): ByteStream | null {
     const pool = this.#poolOf(destination.key)
-    const stream = fresh ? undefined : pool.take(owner)
+    const stream = fresh ? undefined : pool.take(owner, destination.keepAlive ?? this.#keepAlive)
     if (stream !== undefined) return stream
-    if (pool.tally.open >= this.#limits.connections) return null
+    if (pool.tally.open >= this.#most) return null
     return this.#dial(destination, owner, pool.tally)
   }
 
   /** Takes over a stream after an exchange. */
-  give(key: string, stream: ByteStream): void {
-    this.#poolOf(key).give(stream)
+  give(destination: Destination, stream: ByteStream): void {
+    this.#poolOf(destination.key).give(stream, destination.keepAlive ?? this.#keepAlive)
   }
 
   /** For a stream that came from another process. */
@@ -139,7 +159,7 @@ export class UpstreamPools {
   #poolOf(key: string): UpstreamPool {
     let pool = this.#pools.get(key)
     if (pool === undefined) {
-      pool = new UpstreamPool(this.#wheel, this.#limits)
+      pool = new UpstreamPool(this.#wheel)
       this.#pools.set(key, pool)
     }
     return pool

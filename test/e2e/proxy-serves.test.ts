@@ -264,6 +264,28 @@ describe('requests that are not passed on', () => {
     }
   })
 
+  it('that take longer than timeouts.request are answered so, or cut short; tunnels are not', async () => {
+    const app = await upstream()
+    const edge = await Edge.start({
+      accessLog: true,
+      timeouts: { request: '300ms' },
+      upstreams: { app: { servers: [app.url] } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    const socket = new WebSocket(`${edge.url.replace('http', 'ws')}/ws`)
+    onTestFinished(() => socket.terminate())
+    await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
+    const slow = await (await edge.raw()).send(GET('/slow')).until(text => text.endsWith('request-timeout\n'))
+    expect(slow).toMatch(/^HTTP\/1\.1 504 /)
+    const stream = await (await edge.raw()).send(GET('/stream?lines=1000')).toTheEnd()
+    expect(stream).toMatch(/^HTTP\/1\.1 200 [\s\S]*line 1\n/)
+    expect(stream).not.toContain('\r\n0\r\n')
+    await edge.access(line => line.target.startsWith('/stream') && line.reason === 'request-timeout')
+    const echoed = new Promise(resolve => socket.once('message', data => resolve(String(data))))
+    socket.send('still here')
+    expect(await echoed).toBe('still here')
+  })
+
   it('that smuggle another request reach no server', async () => {
     const seen: string[] = []
     const far = await rawServer(socket =>
@@ -384,27 +406,73 @@ describe('servers that fail', () => {
   })
 })
 
+/** A server that counts its connections. */
+async function counting() {
+  const counted = { connections: 0, closed: 0, url: '' }
+  const server = createServer((_request, response) => response.end('ok\n'))
+  server.on('connection', socket => {
+    counted.connections++
+    socket.on('close', () => counted.closed++)
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  counted.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return counted
+}
+
 describe('connections to servers', () => {
   it('are kept for the next request, or not at all', async () => {
-    let connections = 0
-    const server = createServer((_request, response) => response.end('ok\n'))
-    server.on('connection', () => connections++)
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-    onTestFinished(() => {
-      server.closeAllConnections()
-      server.close()
-    })
-    const servers = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+    const server = await counting()
+    const servers = [server.url]
     const routes = [{ host: '*', upstream: 'app' }]
     const edge = await Edge.start({ upstreams: { app: { servers } }, routes })
     const five = async () => {
-      connections = 0
+      server.connections = 0
       for (let n = 0; n < 5; n++) expect((await ask(edge.url).answer).status).toBe(200)
-      return connections
+      return server.connections
     }
     expect(await five()).toBe(1)
     await edge.reload({ upstreams: { app: { servers, keepAlive: { connections: 0 } } } })
     expect(await five()).toBe(5)
+  })
+
+  it('are kept as each upstream says, whatever the others say', async () => {
+    const [none, brief, long] = [await counting(), await counting(), await counting()]
+    const edge = await Edge.start({
+      upstreams: {
+        none: { servers: [none.url], keepAlive: { connections: 0 } },
+        brief: { servers: [brief.url], keepAlive: { idle: '100ms' } },
+        long: { servers: [long.url], keepAlive: { connections: 4, idle: '10m' } },
+      },
+      routes: ['none', 'brief', 'long'].map(upstream => ({ host: `${upstream}.test`, upstream })),
+    })
+    const twice = async (host: string) => {
+      for (let n = 0; n < 2; n++) await ask(edge.url, { headers: { host } }).answer
+    }
+    await twice('long.test')
+    await twice('none.test')
+    await twice('brief.test')
+    await until('the brief one is closed', () => brief.closed === 1)
+    expect([none.connections, brief.connections, long.connections]).toEqual([2, 1, 1])
+    expect(long.closed).toBe(0)
+  })
+
+  it('are shared by all listeners, and outlive a reload that changes the timeouts', async () => {
+    const server = await counting()
+    const [one, two] = [await freePort(), await freePort()]
+    const edge = await Edge.start({
+      listeners: [one, two].map((port, n) => ({ name: `l${n}`, address: `tcp://127.0.0.1:${port}` })),
+      upstreams: { app: { servers: [server.url], keepAlive: { idle: '1m' } } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    await ask(`http://127.0.0.1:${one}/`).answer
+    await ask(`http://127.0.0.1:${two}/`).answer
+    await edge.reload({ timeouts: { idle: '61s' } })
+    await ask(`http://127.0.0.1:${one}/`).answer
+    expect(server.connections).toBe(1)
   })
 })
 

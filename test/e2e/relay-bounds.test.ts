@@ -110,6 +110,85 @@ describe('timeouts', () => {
     clearInterval(drip)
   })
 
+  it('a whole request whose body comes slowly: 408, however often bytes come', async () => {
+    const { client, reports } = await start(answer, { timeouts: { request: 80 } })
+    const peer = await client()
+    await peer.write(POST_HEAD.replace('4', '100000'))
+    const drip = setInterval(() => peer.socket.write('x'), 5)
+    expect(await peer.all()).toMatch(/^HTTP\/1.1 408 [\s\S]*\r\n\r\nrequest-timeout\n$/)
+    clearInterval(drip)
+    expect(reports[0]).toMatchObject({ status: 408, reason: 'request-timeout' })
+  })
+
+  it('a whole request that the server does not answer: 504, and the connection goes on', async () => {
+    const { client, relay } = await start(silence, { timeouts: { request: 60 } })
+    const peer = await client()
+    const began = performance.now()
+    await peer.write(GET)
+    expect(await peer.sees('request-timeout')).toMatch(/^HTTP\/1.1 504 Gateway Timeout\r\n/)
+    expect(performance.now() - began).toBeGreaterThanOrEqual(50)
+    expect(relay.upstreamCounts().open).toBe(0)
+    expect(relay.counts().idle).toBe(1)
+  })
+
+  it('a whole request counts its time anew on each one of a connection', async () => {
+    const later: Reply = ({ peer }) => void setTimeout(() => peer.socket.write(OK), 60)
+    const { client, reports } = await start(later, { timeouts: { request: 150 } })
+    const peer = await client()
+    for (let n = 1; n <= 4; n++) {
+      await peer.write(GET)
+      await peer.gets(n * OK.length)
+    }
+    expect(reports.map(({ status }) => status)).toEqual([200, 200, 200, 200])
+  })
+
+  it('a whole request whose answer goes on and on is cut short, and the client sees that', async () => {
+    const drips: NodeJS.Timeout[] = []
+    const { client, reports } = await start(
+      ({ peer }) => {
+        peer.socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
+        drips.push(setInterval(() => peer.socket.write('1\r\nx\r\n'), 5))
+      },
+      { timeouts: { request: 80 } },
+    )
+    const peer = await client()
+    await peer.write(GET)
+    const all = await peer.all()
+    for (const drip of drips) clearInterval(drip)
+    expect(all).toMatch(/^HTTP\/1.1 200 /)
+    expect(all).not.toContain('\r\n0\r\n')
+    expect(reports[0]).toMatchObject({ status: 200, reason: 'request-timeout' })
+  })
+
+  it('a whole request does not limit the tunnel that comes of it', async () => {
+    const { client, relay } = await start(
+      ({ peer }) => {
+        peer.raw = true
+        peer.socket.write(SWITCH)
+      },
+      { timeouts: { request: 60, tunnel: 200 } },
+    )
+    const peer = await client()
+    const began = performance.now()
+    await peer.write(UPGRADE)
+    await until(() => relay.counts().tunnel === 1, 'the tunnel')
+    await until(() => peer.closed, 'nothing moved in it')
+    expect(performance.now() - began).toBeGreaterThanOrEqual(190)
+  })
+
+  it('a whole request goes on with what was left while the connection moves', async () => {
+    const { client, relay } = await start(answer, { timeouts: { request: 80 } })
+    const peer = await client()
+    await peer.write(POST_HEAD.replace('4', '100000'))
+    const drip = setInterval(() => peer.socket.write('x'), 5)
+    await until(() => relay.counts().request === 1, 'the body is under way')
+    const moving = startMoving(relay)
+    expect(await peer.all()).toMatch(/\r\n\r\nrequest-timeout\n$/)
+    clearInterval(drip)
+    moving.stop()
+    expect(moving.moves).toBeGreaterThan(3)
+  })
+
   it('an unused connection to a server is closed', async () => {
     const { client, relay } = await start(answer, { timeouts: { upstreamIdle: 40 } })
     const peer = await client()

@@ -201,7 +201,11 @@ const timeoutShape = {
   ),
   connect: optional(duration(1), '3s', 'for a connection to a server (504, or another server)'),
   response: optional(duration(1), '60s', 'from the end of a request until the head of its answer (504)'),
-  request: optional(orOff(duration(1)), 'off', 'for a whole request with its body (408)'),
+  request: optional(
+    orOff(duration(1)),
+    'off',
+    'from a request’s head to the end of its answer (408, 504, or cut short); not for tunnels',
+  ),
 }
 
 const limitShape = {

@@ -1,13 +1,7 @@
-import type { Destination, ExchangeOptions, SendOn } from '../../relay/index.js'
+import type { Destination, ExchangeOptions, KeepAlive, SendOn } from '../../relay/index.js'
 import type { UpstreamConfig } from '../config/config.js'
 import type { UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
-
-/** What a destination of a proxy says beside. */
-export interface ServerDestination extends Destination {
-  /** False: each request has a connection of its own. */
-  readonly keep: boolean
-}
 
 /** Who is told about servers. */
 export interface ServerWatch {
@@ -48,11 +42,11 @@ export class Upstream {
       return
     }
     const { servers, health, keepAlive, retry, timeouts } = config
-    const keep = keepAlive.connections > 0
+    const kept = { connections: keepAlive.connections, idleMs: keepAlive.idle }
     const addresses = servers.map(server => server.text)
     if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
     else this.#balancer.configure(addresses, health)
-    this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server, keep)]))
+    this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server, kept)]))
     this.#retry = retry
     const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
     this.sendOn.options = options
@@ -81,7 +75,7 @@ export class Upstream {
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 
-  #destination(server: UpstreamAddress, keep: boolean): ServerDestination {
+  #destination(server: UpstreamAddress, keepAlive: KeepAlive): Destination {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
     return {
@@ -90,7 +84,7 @@ export class Upstream {
         ? { kind: 'tcp', host: server.host, port: server.port }
         : { kind: 'unix', path: server.path },
       authority: tcp ? key.slice('http://'.length) : 'localhost',
-      keep,
+      keepAlive,
       failed: () => this.failed(key),
     }
   }

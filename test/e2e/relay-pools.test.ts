@@ -1,0 +1,132 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { type Destination, type KeepAlive, UpstreamPools } from '../../src/relay/index.js'
+import { type Peer, send, startWorld, turn, Upstream, until, type World } from './relay-world.js'
+
+const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+const GET = 'GET /x HTTP/1.1\r\nHost: a\r\n\r\n'
+const LONG = 60_000
+
+const open: { worlds: World[]; servers: Upstream[]; pools: UpstreamPools[] } = {
+  worlds: [],
+  servers: [],
+  pools: [],
+}
+
+/** Answers when so many requests have come, the first time; then each. */
+async function answering(together = 1): Promise<Upstream> {
+  const waiting: Peer[] = []
+  const server = await Upstream.start(({ peer }) => {
+    waiting.push(peer)
+    if (server.requests.length < together) return
+    for (const each of waiting.splice(0)) each.socket.write(OK)
+  })
+  open.servers.push(server)
+  return server
+}
+
+function pools(): UpstreamPools {
+  const made = new UpstreamPools({ tickMs: 5 })
+  open.pools.push(made)
+  return made
+}
+
+async function world(destination: Destination, shared?: UpstreamPools): Promise<World> {
+  const made = await startWorld(send(destination), shared && { pools: shared })
+  open.worlds.push(made)
+  return made
+}
+
+const kept = ({ key, authority, address }: Upstream, keepAlive: KeepAlive): Destination => ({
+  key,
+  authority,
+  address,
+  keepAlive,
+})
+
+/** Requests of so many clients at the same time, all answered. */
+async function asks({ client }: World, count = 1): Promise<void> {
+  const peers = await Promise.all(Array.from({ length: count }, client))
+  for (const peer of peers) await peer.write(GET)
+  for (const peer of peers) expect(await peer.gets(OK.length)).toBe(OK)
+}
+
+afterEach(async () => {
+  for (const made of open.worlds.splice(0)) {
+    expect(made.faults).toEqual([])
+    await made.close()
+  }
+  for (const made of open.pools.splice(0)) made.clear()
+  for (const server of open.servers.splice(0)) await server.shut()
+})
+
+describe('connections kept open to a server', () => {
+  it('are as many as its destination says', async () => {
+    const server = await answering(5)
+    const made = await world(kept(server, { connections: 2, idleMs: LONG }))
+    await asks(made, 5)
+    expect(server.peers.length).toBe(5)
+    expect(made.relay.upstreamCounts()).toEqual({ open: 2, idle: 2 })
+  })
+
+  it('are none where it says 0: each request has its own', async () => {
+    const server = await answering()
+    const made = await world(kept(server, { connections: 0, idleMs: LONG }))
+    for (let n = 1; n <= 3; n++) {
+      await asks(made)
+      expect(made.relay.upstreamCounts()).toEqual({ open: 0, idle: 0 })
+    }
+    expect(server.peers.length).toBe(3)
+  })
+
+  it('are closed after its time, each server after its own', async () => {
+    const [brief, long] = [await answering(), await answering()]
+    const shared = pools()
+    await asks(await world(kept(long, { connections: 8, idleMs: LONG }), shared))
+    await asks(await world(kept(brief, { connections: 8, idleMs: 30 }), shared))
+    expect(shared.idle).toBe(2)
+    await until(() => shared.idle === 1, 'one is closed')
+    await until(() => brief.peers[0]!.closed, 'the server sees it')
+    expect(long.peers[0]!.ended).toBe(false)
+  })
+
+  it('are closed in their own time where two destinations of a server differ', async () => {
+    const server = await answering(2)
+    const shared = pools()
+    const [long, brief] = [
+      await world(kept(server, { connections: 8, idleMs: LONG }), shared),
+      await world(kept(server, { connections: 8, idleMs: 30 }), shared),
+    ]
+    await asks(long, 2)
+    await asks(brief)
+    expect(shared.open).toBe(2)
+    await until(() => shared.idle === 1, 'the one used last is closed')
+    await turn()
+    expect(shared.open).toBe(1)
+  })
+
+  it('are not used by a destination for which they have been unused too long', async () => {
+    const server = await answering()
+    const shared = pools()
+    await asks(await world(kept(server, { connections: 8, idleMs: LONG }), shared))
+    const began = performance.now()
+    await until(() => performance.now() - began > 20, 'it gets old')
+    await asks(await world(kept(server, { connections: 8, idleMs: 15 }), shared))
+    expect(server.peers.length).toBe(2)
+    await asks(await world(kept(server, { connections: 8, idleMs: LONG }), shared))
+    expect(server.peers.length).toBe(2)
+  })
+
+  it('serve all relays that share them, and outlive each', async () => {
+    const server = await answering()
+    const shared = pools()
+    const [one, two] = [await world(server, shared), await world(server, shared)]
+    await asks(one)
+    one.relay.close()
+    expect(shared.idle).toBe(1)
+    await asks(two)
+    expect(server.peers.length).toBe(1)
+    shared.clear()
+    await until(() => server.peers[0]!.closed, 'it is closed')
+    expect(shared.open).toBe(0)
+  })
+})
