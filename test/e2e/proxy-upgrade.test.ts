@@ -116,6 +116,26 @@ describe('an upgrade of the proxy', () => {
     UPGRADES * 3_000 + 40_000,
   )
 
+  it('shows every generation that drains, while they are replaced each second', async () => {
+    const edge = await behind()
+    const pids: number[] = []
+    for (let n = 0; n < 5; n++) {
+      await talking(edge)
+      pids.push(await edge.pid)
+      const due = performance.now() + EVERY_MS
+      await edge.next()
+      const shown = async () => (await edge.status()).draining.filter(each => each.connections === 1)
+      await until(
+        'all of them are shown',
+        async () => (await shown()).map(({ pid }) => pid).join() === pids.join(),
+        EVERY_MS,
+        async () => (await edge.status()).draining,
+      )
+      await pause(Math.max(0, due - performance.now()))
+    }
+    expect(pids.every(pid => !hasEnded(pid))).toBe(true)
+  })
+
   it('keeps every route that was added while it went on', async () => {
     const edge = await behind()
     let upgrading = true
