@@ -27,8 +27,9 @@ import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { Commands } from './commands.js'
 import { drainListeners } from './drain.js'
-import { DrainReporter } from './draining.js'
+import { type DrainReport, DrainReporter } from './draining.js'
 import type { Elder } from './elder.js'
+import { Heartbeat } from './heartbeat.js'
 import type { Listener } from './listener.js'
 import type { ReadyOptions, RetiredReason } from './member.js'
 import type { Settings } from './options.js'
@@ -76,6 +77,7 @@ export class Party {
   readonly #reception: Reception
   readonly #keeper: StateKeeper
   readonly #registrations = new Registrations()
+  readonly #heartbeat: Heartbeat
   readonly #takeover = new Takeover()
   /** Of the application, for operators. */
   readonly commands = new Commands()
@@ -96,7 +98,6 @@ export class Party {
   #startFailure: Failure | null = null
   #readyWaiters: { resolve(): void; reject(error: Error): void }[] = []
   #readyTimer: NodeJS.Timeout | undefined
-  #heartbeat: NodeJS.Timeout | undefined
   #sealLook: NodeJS.Timeout | undefined
   #freezeTimer: NodeJS.Timeout | undefined
   #reporter: DrainReporter | null = null
@@ -120,6 +121,17 @@ export class Party {
     this.state.onFenced = () => this.#look()
     this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)
+    this.#heartbeat = new Heartbeat({
+      everyMs: settings.times.heartbeat,
+      silenceMs: settings.times.silence,
+      link: () => this.#elder?.link,
+      healthy: settings.health,
+      report: () => this.#drainReport(),
+      // An embedded elder that is silent is no reason to do anything: it decides.
+      silent: () => {
+        if (this.#machine.member.scope === 'member') this.#step({ type: 'silent' })
+      },
+    })
     this.#reception = new Reception({
       settings,
       generation: this.generation,
@@ -554,7 +566,7 @@ export class Party {
     }
     if (message.kind === 'ready') {
       this.#takeover.note('ready')
-      if (this.#machine.member.scope === 'member') this.#startHeartbeat()
+      if (this.#machine.member.scope === 'member') this.#heartbeat.start()
       const adopted = [...this.wanted]
       link.tell({
         ready: {
@@ -569,7 +581,7 @@ export class Party {
     link.tell(packToHolder(message, message.kind === 'prepared' ? this.state.position : position))
     if (message.kind === 'prepared') this.#takeover.note('prepared')
     if (message.kind === 'prepared') this.#takenOver = { ...this.state.position }
-    if (message.kind === 'serving') this.#startHeartbeat()
+    if (message.kind === 'serving') this.#heartbeat.start()
   }
 
   #ownSegments(): BundleItem[] {
@@ -605,16 +617,16 @@ export class Party {
       versions,
       generation: this.generation,
       everyMs: times.heartbeat,
-      report: () => ({
-        pid: process.pid,
-        generation: this.generation,
-        phase: this.phase,
-        connections: this.connections,
-      }),
+      report: () => this.#drainReport(),
       top: () => this.#topEpoch(),
       take: items => this.#takeNewer(items),
     })
     this.#reporter.start()
+  }
+
+  #drainReport(): DrainReport {
+    const { generation, phase, connections } = this
+    return { pid: process.pid, generation, phase, connections }
   }
 
   #closeListeners(): void {
@@ -649,7 +661,7 @@ export class Party {
     this.#takeover.note('released')
     this.#elder?.close()
     this.#elder = null
-    clearInterval(this.#heartbeat)
+    this.#heartbeat.stop()
     clearInterval(this.#sealLook)
     closeAll(this.#pidfds.splice(0))
     this.shelf.prune(this.#machine.member.epoch)
@@ -759,7 +771,7 @@ export class Party {
     this.#over = true
     this.#commandsOver.abort()
     for (const timer of [this.#readyTimer, this.#freezeTimer]) clearTimeout(timer)
-    clearInterval(this.#heartbeat)
+    this.#heartbeat.stop()
     clearInterval(this.#sealLook)
     this.#returning?.abort()
     this.#reporter?.stop()
@@ -1020,39 +1032,6 @@ export class Party {
     }, SEAL_LOOK_MS)
   }
 
-  #startHeartbeat(): void {
-    clearInterval(this.#heartbeat)
-    const beat = () => {
-      const report = {
-        pid: process.pid,
-        generation: this.generation,
-        phase: this.phase,
-        connections: this.connections,
-      }
-      const link = this.#elder?.link
-      link?.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(report) } })
-      // A daemon that is stopped keeps its channels: its silence is all there is to see.
-      if (
-        this.#machine.member.scope === 'member' &&
-        link?.open &&
-        link.idleMs > this.settings.times.silence
-      ) {
-        this.#step({ type: 'silent' })
-      }
-    }
-    beat()
-    this.#heartbeat = setInterval(beat, this.settings.times.heartbeat)
-    this.#heartbeat.unref()
-  }
-
-  #healthy(): boolean {
-    try {
-      return this.settings.health()
-    } catch {
-      return false
-    }
-  }
-
   /** Daemon hosting: the channel is lost, the daemon may live or have been restarted. */
   #reconnect(): void {
     this.#returning?.abort()
@@ -1069,7 +1048,7 @@ export class Party {
       old.close()
       this.#attach(elder)
       this.#step({ type: 'reconnected', restarted, sealed: this.#ownSealed() })
-      this.#startHeartbeat()
+      this.#heartbeat.start()
     })
     void old.fate().then(fate => {
       if (fate === 'dead' && this.#elder === old)
