@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { KINDS } from './relay-kinds.js'
 import { startMoving } from './relay-moving.js'
@@ -23,7 +23,15 @@ function ending(peer: Peer, way: number): void {
   else if (way === 2) peer.socket.end()
 }
 
-const descriptors = (): number => readdirSync('/proc/self/fd').length
+/** Sockets of this process. (Files come and go with the test runner.) */
+const sockets = (): number =>
+  readdirSync('/proc/self/fd').filter(fd => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:')
+    } catch {
+      return false
+    }
+  }).length
 
 describe.each([
   ['resting', false],
@@ -37,7 +45,7 @@ describe.each([
       await peer.write(cut, roll(2) === 0 ? randomSizes(roll(1e6)) : undefined)
       ending(peer, cut === reply ? roll(12) : roll(3))
     })
-    const before = descriptors()
+    const before = sockets()
     const route = send(upstream)
     const world = await startWorld(route, {
       routeByName: () => route,
@@ -69,6 +77,6 @@ describe.each([
     expect(world.relay.heldBytes()).toBe(0)
     await world.close()
     await upstream.shut()
-    await until(() => descriptors() < before, 'no descriptor left')
+    await until(() => sockets() < before, `no socket left (fewer than ${before})`)
   })
 })
