@@ -51,7 +51,8 @@ describe('fd-broker serve, and a member that is killed', () => {
       // What was open at a kill is cut by the kernel; nothing else may happen, and no acknowledged write be lost.
       const { refused, wrong, dropped } = total.counts
       expect({ refused, wrong, dropped, incidents }).toMatchObject({ refused: 0, wrong: 0, dropped: 0 })
-      expect(total.answered).toBeGreaterThan(1_000)
+      // The faster the machine, the shorter the run: what counts is that there was a load at every kill.
+      expect(total.answered).toBeGreaterThan(KILLS * 10)
     } finally {
       load.kill()
     }
