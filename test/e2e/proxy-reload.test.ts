@@ -139,7 +139,7 @@ describe('HUP', () => {
         gaps.push(performance.now() - begun)
       }
     })()
-    const many = Array.from({ length: 20_000 }, (_, n) => ({
+    const many = Array.from({ length: 50_000 }, (_, n) => ({
       host: `h${n}.test`,
       respond: { body: `${n}\n` },
     }))
@@ -148,7 +148,7 @@ describe('HUP', () => {
     await asking
     const last = await ask(edge.url, { headers: { host: 'h19999.test' } }).answer
     expect(last.body).toBe('19999\n')
-    // To read it here would take a second; what is left is the machine's other work.
-    expect(Math.max(...gaps)).toBeLessThan(500)
+    // To read it here would take seconds; what is left is the machine's other work.
+    expect(Math.max(...gaps)).toBeLessThan(1_500)
   })
 })

@@ -71,7 +71,7 @@ describe('an operator that asks and does not read', () => {
     for (let i = 0; i < 20; i++) {
       const begun = performance.now()
       await scene.status()
-      expect(performance.now() - begun).toBeLessThan(1_000)
+      expect(performance.now() - begun).toBeLessThan(5_000)
     }
     expect(rssMiB(app) - before).toBeLessThan(60)
     flood.leave()

@@ -39,7 +39,7 @@ describe('an unrelated process takes over', () => {
     expect(Date.parse(serviceStartedAt)).toBe(startedAt)
     expect(uptimeSeconds).toBeGreaterThan((Date.now() - startedAt) / 1000 - 1)
     const { total } = await load.stop()
-    expect(total.answered).toBeGreaterThan(1_000)
+    expect(total.answered).toBeGreaterThan(300)
   })
 
   it('while a slow request and a stream are under way: both are answered whole by the old one, which leaves then', async () => {

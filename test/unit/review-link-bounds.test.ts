@@ -42,7 +42,8 @@ describe('a message that would be much work to decode', () => {
       const bytes = hollow(field, 15 * MIB)
       const begun = performance.now()
       expect(taken(bytes), `field ${field}`).toBe(false)
-      expect(performance.now() - begun).toBeLessThan(10)
+      // Decoding it takes 1 to 4.6 s; refusing it, a millisecond or two on a quiet machine.
+      expect(performance.now() - begun).toBeLessThan(500)
     }
     expect(taken(Buffer.alloc(MIB, encoded({ gone: {} })))).toBe(false)
     expect(taken(Buffer.alloc(MIB, 0xff))).toBe(false)
