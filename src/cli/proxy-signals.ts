@@ -33,6 +33,8 @@ export class ProxySignals {
 
   attach(proxy: ReverseProxy): void {
     this.#proxy = proxy
+    // It came when it was too late not to serve: then it ends what has begun.
+    if (this.#starting.signal.aborted) void proxy.close()
   }
 
   close(): void {
