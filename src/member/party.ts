@@ -740,9 +740,7 @@ export class Party {
   #drain(): void {
     // One that accepted without the right to write has changes that wait for it: connections wait for them.
     this.state.endWriting(this.#fenced())
-    if (!this.#closing)
-      this.#retiredWhy =
-        this.#retiredWhy === 'replaced' || this.#machine.member.phase === 'leaving' ? this.#whyLeft() : 'lost'
+    if (!this.#closing) this.#retiredWhy = this.#whyLeft()
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
     void drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger).then(() =>
       this.#step({ type: 'drained' }),
