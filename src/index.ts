@@ -1,4 +1,5 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
+export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
 export { FdbError } from './errors.js'
 export {
   type ListenerOptions,

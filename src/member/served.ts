@@ -1,5 +1,6 @@
 import http from 'node:http'
 import net from 'node:net'
+import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
@@ -28,6 +29,8 @@ export interface ConnectionKeeper {
   emptied(): Promise<void>
   /** `drain.timeout` has passed: close what is left, and say how many were in use and how many not. */
   cut(): DrainCounts
+  /** Those that can go on in another process. Where they go there, {@link announce} waits until it is known that they stay. */
+  readonly moving?: MovableConnections
 }
 
 /** Servers that a listener has. */

@@ -6,7 +6,15 @@ import { fdbroker } from '../proto/wire.js'
 
 const Role = fdbroker.wire.Item.Role
 
-export type ItemRole = 'listener' | 'named' | 'segment' | 'control' | 'lock' | 'pidfd' | 'moveLog'
+export type ItemRole =
+  | 'listener'
+  | 'named'
+  | 'segment'
+  | 'control'
+  | 'lock'
+  | 'pidfd'
+  | 'moveLog'
+  | 'moveChannel'
 
 const ROLES: Readonly<Record<ItemRole, number>> = {
   listener: Role.LISTENER,
@@ -16,6 +24,7 @@ const ROLES: Readonly<Record<ItemRole, number>> = {
   lock: Role.LOCK,
   pidfd: Role.PIDFD,
   moveLog: Role.MOVE_LOG,
+  moveChannel: Role.MOVE_CHANNEL,
 }
 const ROLE_NAMES = new Map(Object.entries(ROLES).map(([name, number]) => [number, name as ItemRole]))
 

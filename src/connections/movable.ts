@@ -1,0 +1,55 @@
+import type { OwnedFd } from '../fd/owned.js'
+
+/** Descriptors that one connection may bring: its own, and that of the server behind it. */
+export const MAX_CONNECTION_FDS = 4
+/** Of one record, in bytes: what is in flight on both sides of a relayed connection fits many times. */
+export const MAX_RECORD_BYTES = 4 * 1024 * 1024
+
+/** A connection that is in nobody's hands: nobody reads from it or writes to it. */
+export interface Departure {
+  /** All that whoever goes on needs to know; what it means is its protocol's matter. */
+  readonly record: Uint8Array
+  /** Of the connection first. Owned by whoever takes the departure. 1 to {@link MAX_CONNECTION_FDS}. */
+  readonly fds: readonly OwnedFd[]
+}
+
+/** Which connections may leave: `auto`, all that can at this moment; `idle`, only those between two exchanges. */
+export type MoveWhich = 'auto' | 'idle'
+
+/**
+ * How a connection came into this process's hands. `moved`: another process served it until now. `returned`: it was
+ * this process's own, and could not go now; it may leave again. `refused`: it was this process's own, and the other will
+ * not have it: it stays until it ends, and its peer is told to go as soon as that loses nothing.
+ */
+export type Arrival = 'moved' | 'returned' | 'refused'
+
+/**
+ * The connections of one server, as far as they can go on in another process. The engine takes them out of the process
+ * that does not serve any more and gives them to the one that does; a connection is in the hands of exactly one of them.
+ */
+export interface MovableConnections {
+  /** Names what records mean, with a version: `http1-relay/1`. Both processes must have one of the same name on the listener. */
+  readonly protocol: string
+  /** Connections that are here and have not been refused: those that may leave now or later. */
+  readonly movable: number
+  /**
+   * Takes one connection out of the server with each step: nothing is read from it any more, and nothing that was read
+   * is unanswered without being in the record. The caller may stop between two steps, and need not come back. Skips
+   * what cannot leave now; then {@link onMovable} is called when that may have changed.
+   */
+  departures(which: MoveWhich): Iterator<Departure, void, undefined>
+  /** Called, at most once a turn of the event loop, when a connection that could not leave may be able to. Set by the engine. */
+  onMovable: (() => void) | null
+  /**
+   * Looks at what another process offers, and opens nothing. Throws an FdbError that says why it cannot be had: that is
+   * what the other process is told, and the connection stays there.
+   */
+  check(record: Uint8Array, fds: readonly OwnedFd[]): void
+  /** Goes on with it. Takes the descriptors, and closes them when it throws. */
+  arrive(departure: Departure, how: Arrival): void
+  /**
+   * Nothing moves (any more): tell the peers of those that are left to go, as a patient drain does. It may come twice, and
+   * is taken back by `resume()` of the keeper.
+   */
+  settleHere?(): void
+}
