@@ -2,7 +2,7 @@ import type { RequestHead, RequestReader } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
-import type { Origin } from './decision.js'
+import type { Origin, SendOn } from './decision.js'
 import { Exchange } from './exchange.js'
 import type { ExchangeSide } from './exchange-side.js'
 import { refusalOf } from './refusal.js'
@@ -73,7 +73,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   onOpen(): void {}
 
   onData(_client: ByteStream, chunk: Buffer): void {
-    if (this.closing) return
+    if (this.closing || this.#gone) return
     if (this.exchange !== null) {
       const taken = this.exchange.fromClient(chunk)
       if (taken > 0) this.arm()
@@ -95,8 +95,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     this.settle()
   }
 
-  onClose(): void {
-    this.#leave('client-gone')
+  onClose(_client: ByteStream, error: Error | null): void {
+    // Both directions have ended as they should; what is still under way to the server comes first.
+    if (error === null && this.ended && this.exchange?.phase === 'tunnel') this.settle()
+    else this.#leave('client-gone')
   }
 
   expired(): void {
@@ -108,6 +110,14 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   }
 
   // ---- requests
+
+  /** Sends the whole connection on, unread, from its first byte. */
+  forward(route: SendOn): void {
+    const exchange = new Exchange(this.#relay, this, '', false, false, true)
+    this.exchange = exchange
+    exchange.forward(route)
+    this.settle()
+  }
 
   /** Takes requests out of the chunk until one must wait for its answer, or the client for reading its answers. */
   #requests(chunk: Buffer): void {
@@ -173,7 +183,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
 
   finished(close: boolean): void {
     this.exchange = null
-    if (close) this.#close()
+    if (!this.client.alive) this.#leave('client-gone')
+    else if (close) this.#close()
     else this.arm()
   }
 

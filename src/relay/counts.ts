@@ -10,7 +10,10 @@ export interface RelayCounts {
   waiting: number
   /** The answer's body is under way. */
   response: number
+  /** Of a request: WebSocket and other upgrades, CONNECT. */
   tunnel: number
+  /** Whole TCP connections. */
+  tcp: number
   /** The last answer is under way, or the client has not closed its side yet. */
   closing: number
 }
@@ -18,7 +21,7 @@ export interface RelayCounts {
 export type ConnectionKind = keyof RelayCounts
 
 export function countKinds(connections: Iterable<{ kind: ConnectionKind }>): RelayCounts {
-  const counts = { idle: 0, head: 0, request: 0, waiting: 0, response: 0, tunnel: 0, closing: 0 }
+  const counts = { idle: 0, head: 0, request: 0, waiting: 0, response: 0, tunnel: 0, tcp: 0, closing: 0 }
   for (const connection of connections) counts[connection.kind]++
   return counts
 }

@@ -21,8 +21,8 @@ export interface Destination {
   readonly authority: string
   /** Left out: that of the pools. */
   readonly keepAlive?: KeepAlive
-  /** A new connection to it stands. */
-  opened?(): void
+  /** A new connection to it stands; `tcp`: for a whole TCP connection, which gives no other sign of health. */
+  opened?(tcp: boolean): void
   /** A new connection to it did not come about. */
   failed?(failure: DialFailure): void
 }

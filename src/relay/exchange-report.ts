@@ -1,8 +1,10 @@
 import type { Exchange } from './exchange.js'
 import type { ExchangeSide } from './exchange-side.js'
 
-/** What an access log wants to know about one request. */
+/** What an access log wants to know about one request, or one TCP connection. */
 export interface ExchangeReport {
+  /** A whole TCP connection: it has no method, target, host and status. */
+  tcp: boolean
   listener: string
   client: string
   method: string
@@ -20,12 +22,15 @@ export interface ExchangeReport {
   attempts: number
   /** Bytes of the answer, head included, that were given to the client's stream. */
   bytesSent: number
-  /** From the request's last head byte to the answer's last byte. */
+  /** Bytes that a tunnel took from the client. */
+  bytesReceived: number
+  /** From the request's last head byte to the answer's last byte; from the beginning of a TCP connection to its end. */
   milliseconds: number
 }
 
 export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): ExchangeReport {
   return {
+    tcp: exchange.tcp,
     listener: origin.listener,
     client: client.remoteAddress,
     method: exchange.method,
@@ -36,6 +41,7 @@ export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): 
     destination: exchange.destination?.key,
     attempts: exchange.attempts,
     bytesSent: exchange.bytesSent,
+    bytesReceived: exchange.bytesReceived,
     milliseconds: performance.now() - exchange.startedAt,
   }
 }

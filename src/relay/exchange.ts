@@ -7,7 +7,7 @@ import {
 } from '../http1/index.js'
 import { answerText, errorAnswer } from './answer.js'
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
-import { concat, copied, joined } from './bytes.js'
+import { concat, copied, joined, NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, Respond, SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
@@ -30,6 +30,8 @@ export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 /**
  * One request and its answer: from the routed head to the last byte of both, or of the tunnel that came of it. Owns the
  * server's connection meanwhile. It only follows the bytes; what a stream could not send yet waits in that stream.
+ *
+ * A whole TCP connection is one too: a tunnel from its first byte, without a method.
  */
 export class Exchange implements StreamOwner {
   phase: ExchangePhase = 'waiting'
@@ -65,6 +67,7 @@ export class Exchange implements StreamOwner {
   status = 0
   reason: string | undefined
   bytesSent = 0
+  bytesReceived = 0
   startedAt = 0
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
@@ -87,8 +90,13 @@ export class Exchange implements StreamOwner {
 
   get kind(): ConnectionKind {
     if (this.phase === 'answering') return 'response'
-    if (this.phase === 'tunnel') return 'tunnel'
+    if (this.phase === 'tunnel') return this.tcp ? 'tcp' : 'tunnel'
     return this.requestBody === null ? 'waiting' : 'request'
+  }
+
+  /** A whole TCP connection, not the tunnel that came of a request. */
+  get tcp(): boolean {
+    return this.phase === 'tunnel' && this.method === ''
   }
 
   /** How long nothing may happen, in milliseconds; at most what is left for the whole exchange. */
@@ -98,10 +106,10 @@ export class Exchange implements StreamOwner {
 
   get #quiet(): number {
     const { timeouts } = this.#relay
-    if (this.phase === 'tunnel') return timeouts.tunnel
-    if (this.phase === 'answering') return timeouts.stall
     const options = this.route?.options
     if (this.upstream?.connecting) return options?.connectTimeout ?? timeouts.connect
+    if (this.phase === 'tunnel') return timeouts.tunnel
+    if (this.phase === 'answering') return timeouts.stall
     return this.requestBody === null ? (options?.responseTimeout ?? timeouts.response) : timeouts.stall
   }
 
@@ -114,9 +122,9 @@ export class Exchange implements StreamOwner {
   /** Nothing happened for {@link patience}. */
   expired(): void {
     if (this.#relay.wheel.now >= this.until) this.#overdue()
+    else if (this.upstream?.connecting) this.#unreachable('connect-timeout')
     else if (this.phase === 'waiting') {
-      if (this.upstream?.connecting) this.#unreachable('connect-timeout')
-      else if (this.requestBody === null) this.fail(504, 'response-timeout')
+      if (this.requestBody === null) this.fail(504, 'response-timeout')
       else if (this.upstream?.congested) this.fail(504, 'request-stalled')
       else this.fail(408, 'body-timeout')
     } else this.#cutShort(this.phase === 'tunnel' ? 'tunnel-timeout' : 'stalled')
@@ -163,9 +171,18 @@ export class Exchange implements StreamOwner {
     return end
   }
 
+  /** Begins with a whole connection, of which nothing is read here: it goes to a server of this route as it comes. */
+  forward(route: SendOn): void {
+    this.phase = 'tunnel'
+    if (this.#relay.onExchange !== undefined) this.startedAt = performance.now()
+    this.route = route
+    this.goOn(NOTHING)
+  }
+
   /** Takes what belongs to this request, or to the tunnel; returns how many bytes that are. */
   fromClient(chunk: Buffer): number {
     if (this.phase === 'tunnel') {
+      this.bytesReceived += chunk.length
       this.upstream!.write(copied(chunk, 0, chunk.length))
       return chunk.length
     }
@@ -218,7 +235,7 @@ export class Exchange implements StreamOwner {
 
   // ---- finding a server
 
-  /** Sends a request whose connection to a server did not come about in the process that it came from. */
+  /** Sends what has no connection to a server, as yet or because that did not come about in the process it came from. */
   goOn(bytes: Buffer): void {
     this.destination = this.#pick()
     if (this.destination === null) this.fail(503, 'no-server')
@@ -234,11 +251,12 @@ export class Exchange implements StreamOwner {
     }
   }
 
-  /** Sends all that there is of the request to the destination. */
+  /** Sends all that there is of the request to the destination. A tunnel has a connection of its own. */
   #dispatch(bytes: Bytes, fresh: boolean): void {
+    const tunnel = this.phase === 'tunnel'
     let stream: ByteStream | null
     try {
-      stream = this.#relay.pools.take(this.destination!, this, fresh)
+      stream = this.#relay.pools.take(this.destination!, this, fresh || tunnel)
     } catch {
       this.#elsewhere(bytes, 502, 'connect-failed')
       return
@@ -250,7 +268,8 @@ export class Exchange implements StreamOwner {
     this.attempts++
     this.upstream = stream
     this.reused = !stream.connecting
-    stream.write(bytes)
+    if (bytes.length > 0) stream.write(bytes)
+    if (tunnel && this.#side.ended) stream.end()
     this.#side.arm()
   }
 
@@ -277,7 +296,7 @@ export class Exchange implements StreamOwner {
   // ---- the answer
 
   onOpen(): void {
-    this.#tell(() => this.destination?.opened?.())
+    this.#tell(() => this.destination?.opened?.(this.tcp))
     this.#side.arm()
     this.#side.settle()
   }
@@ -308,7 +327,8 @@ export class Exchange implements StreamOwner {
   }
 
   onClose(_stream: ByteStream, error: Error | null): void {
-    if (this.phase === 'waiting') this.#lost()
+    if (this.upstream!.connecting) this.#unreachable('connect-failed')
+    else if (this.phase === 'waiting') this.#lost()
     else if (this.phase === 'tunnel' && error === null) {
       // Both sides have ended; the rest for the client is on its way.
       this.close = true
@@ -320,10 +340,6 @@ export class Exchange implements StreamOwner {
   /** The server's connection ended before the answer's head. */
   #lost(): void {
     const { resend } = this
-    if (this.upstream!.connecting) {
-      this.#unreachable('connect-failed')
-      return
-    }
     this.#drop()
     if (!this.reused || this.heard || resend === '' || this.destination === null) {
       this.fail(502, 'upstream-closed')
@@ -417,7 +433,10 @@ export class Exchange implements StreamOwner {
     this.until = Number.POSITIVE_INFINITY
     const { upstream } = this
     const early = this.#side.takeHeld()
-    if (early !== null) upstream!.write(early)
+    if (early !== null) {
+      this.bytesReceived += early.length
+      upstream!.write(early)
+    }
     if (this.#side.ended) upstream!.end()
   }
 
@@ -484,10 +503,12 @@ export class Exchange implements StreamOwner {
     }
   }
 
-  /** The connection is gone: gives up everything. */
+  /** The connection is gone: gives up everything. Of a tunnel the server must see that this was not the end. */
   cancel(reason: string): void {
     this.reason ??= reason
-    this.#drop()
+    if (this.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
+    else this.#drop()
+    this.upstream = null
     this.#report()
   }
 

@@ -25,7 +25,7 @@ export interface RelayTimeouts {
   request: number
   /** Nothing moves in either direction while a body is under way. */
   stall: number
-  /** Nothing moves in either direction of a tunnel. */
+  /** Nothing moves in either direction of a tunnel, also one that is a whole TCP connection. */
   tunnel: number
   /** How long a client that was answered before it had sent everything may go on sending. */
   linger: number

@@ -5,7 +5,7 @@ import type { BodyCoding } from './response-plan.js'
 /**
  * Where a connection is. `idle`: between two requests, or in the middle of a request's head. `waiting`: a request is
  * under way, the head of its answer has not come. `answering`: the answer's body is under way. `tunnel`: bytes go both
- * ways unread. `closing`: the last answer and FIN are under way, what still comes is thrown away.
+ * ways unread; of a whole TCP connection it has no method. `closing`: the last answer and FIN are under way, what still comes is thrown away.
  */
 export type Phase = 'idle' | 'waiting' | 'answering' | 'tunnel' | 'closing'
 

@@ -3,7 +3,7 @@ import { Framing } from '../http1/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import { RelayConnection } from './connection.js'
 import { countKinds, type RelayCounts } from './counts.js'
-import type { Origin } from './decision.js'
+import type { Origin, SendOn } from './decision.js'
 import { Forwarder, requestEdits } from './forwarded.js'
 import { acceptedStream, type Reopen } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
@@ -16,7 +16,7 @@ import { UpstreamPools } from './upstream-pools.js'
 
 const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
-/** Relays HTTP/1 between clients and the servers that a router names. Knows no listeners: connections are given to it. */
+/** Relays HTTP/1, or whole TCP connections, between clients and the servers that a router names. Knows no listeners: connections are given to it. */
 export class Relay {
   readonly #context: RelayContext & { draining: boolean }
   readonly #connections = new Set<RelayConnection>()
@@ -55,21 +55,26 @@ export class Relay {
     }
   }
 
-  /** Takes over an accepted socket from which nothing has been read. At the limit of connections it is closed. */
-  accept(socket: net.Socket, origin: Origin): void {
+  /**
+   * Takes over an accepted socket from which nothing has been read. At the limit of connections it is closed. With
+   * `forward` it is no HTTP: the whole connection goes to a server of that route, both ways unread, and where there is
+   * none it is reset.
+   */
+  accept(socket: net.Socket, origin: Origin, forward?: SendOn): void {
     if (this.#connections.size >= this.#context.limits.connections) {
       this.#turnedAway++
       socket.on('error', () => {})
       socket.destroy()
       return
     }
-    this.take(acceptedStream(socket, NOBODY, this.#tally), origin)
+    this.take(acceptedStream(socket, NOBODY, this.#tally), origin, forward)
   }
 
   /** The same for any stream that has not yet delivered anything. */
-  take(stream: ByteStream, origin: Origin): void {
+  take(stream: ByteStream, origin: Origin, forward?: SendOn): void {
     const connection = new RelayConnection(this.#context, stream, origin)
     this.#connections.add(connection)
+    if (forward !== undefined) connection.forward(forward)
     connection.arm()
   }
 

@@ -396,7 +396,7 @@ describe('patient drain', () => {
       'BAD\r\n\r\n',
     ]
     for (const text of texts) await (await client()).write(text)
-    const one = { idle: 1, head: 1, request: 1, waiting: 1, response: 1, tunnel: 1, closing: 1 }
+    const one = { idle: 1, head: 1, request: 1, waiting: 1, response: 1, tunnel: 1, tcp: 0, closing: 1 }
     await until(() => JSON.stringify(relay.counts()) === JSON.stringify(one), 'one of each')
     relay.closeIdle()
     expect(relay.counts()).toMatchObject({ idle: 0, closing: 2 })

@@ -172,9 +172,11 @@ export const send = (...destinations: Destination[]): SendOn => ({
   pick: tried => destinations.find(destination => !tried.includes(destination)) ?? null,
 })
 
+/** With `forward` its clients' connections are passed on as they are. */
 export async function startWorld(
   route: SendOn | ((head: RequestHead) => Decision),
   options: Partial<RelayOptions> = {},
+  forward?: SendOn,
 ): Promise<World> {
   const reports: ExchangeReport[] = []
   const faults: unknown[] = []
@@ -187,7 +189,7 @@ export async function startWorld(
   })
   const origin = { listener: 'test', scheme: 'http' } as const
   const server = net.createServer({ noDelay: true, allowHalfOpen: true, pauseOnConnect: true }, socket =>
-    relay.accept(socket, origin),
+    relay.accept(socket, origin, forward),
   )
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo

@@ -17,6 +17,7 @@ function upstreams(text: string) {
 
 const [A, B, C] = ['http://a:1', 'http://b:2', 'http://c:3'] as const
 const ended = (destination: string, reason?: string, status = 200): ExchangeReport => ({
+  tcp: false,
   listener: 'http',
   client: '',
   method: 'GET',
@@ -27,6 +28,7 @@ const ended = (destination: string, reason?: string, status = 200): ExchangeRepo
   destination,
   attempts: 1,
   bytesSent: 0,
+  bytesReceived: 0,
   milliseconds: 0,
 })
 
