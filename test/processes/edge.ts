@@ -2,17 +2,15 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import type { Server } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import { startUpstream } from '../../bench/proxy/upstream.mjs'
 import type { StatusReport } from '../../src/member/status.js'
 import { Desk, type Ran } from '../e2e/cli-processes.js'
 import { hasEnded, signalPid } from './launch.js'
 import * as operator from './operator.js'
+import { present, type Version } from './release.js'
 import { freePort } from './scene.js'
 import { until } from './until.js'
-
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 
 export interface Upstream {
   readonly url: string
@@ -53,9 +51,9 @@ export class Edge {
   }
 
   /** Its first generation serves. */
-  static async start(config: Config): Promise<Edge> {
+  static async start(config: Config, version: Version = present): Promise<Edge> {
     const edge = await Edge.prepare(config)
-    await edge.next()
+    await edge.next(version)
     return edge
   }
 
@@ -73,13 +71,13 @@ export class Edge {
     writeFileSync(this.file, JSON.stringify(this.config, null, 2))
   }
 
-  launch(): Promise<number> {
-    return this.desk.launch([process.execPath, CLI, 'proxy', '--config', this.file])
+  launch(version: Version = present): Promise<number> {
+    return this.desk.launch([...version.cli, 'proxy', '--config', this.file])
   }
 
   /** Starts another process, and waits until it serves. */
-  async next(): Promise<number> {
-    const pid = await this.launch()
+  async next(version: Version = present): Promise<number> {
+    const pid = await this.launch(version)
     await this.serving(pid)
     return pid
   }

@@ -87,6 +87,38 @@ describe('a stored route', () => {
   })
 })
 
+describe('a route that an older version changes', () => {
+  const { codec } = routesSection
+  /** Field 9, a target of a newer version; field 40, a text, and field 41, a number, that are none. */
+  const newerTarget = [0x4a, 3, 0x0a, 1, 0x78]
+  const newerFacts = [0xc2, 2, 1, 0x79, 0xc8, 2, 7]
+
+  it('keeps what newer versions said of it, and loses its newer target', () => {
+    const known = codec.encode(routeMessage(app, STAMP))
+    for (const before of [known, Uint8Array.from(newerTarget)]) {
+      const stored = codec.decode(Buffer.concat([before, Uint8Array.from(newerFacts)]))
+      const current = new Map([['runtime:a/', stored]])
+      const given = [{ host: 'a', path: '/', upstream: 'other', connect: true }]
+      const { changes } = atOnce(addRoutes(current, given, { upstreams, replace: true, ...STAMP }))
+      const [change] = changes
+      const value = (change as { value: RouteMessage }).value
+      const bytes = [...codec.encode(value)]
+      expect(bytes).toEqual([...codec.encode(routeMessage(other, STAMP)), ...newerFacts])
+    }
+  })
+
+  it('does so too where the file of the older version replaces it', () => {
+    const stored = codec.decode(
+      Buffer.concat([codec.encode(routeMessage(app, STAMP)), Uint8Array.from(newerFacts)]),
+    )
+    const { puts } = reconciled(new Map([['file:a/', stored]]), [rule('a/', answer)])
+    expect([...codec.encode(puts[0]!.value)]).toEqual([
+      ...codec.encode(routeMessage(answer, STAMP)),
+      ...newerFacts,
+    ])
+  })
+})
+
 describe('a new file', () => {
   it('replaces the routes of the file before and leaves those made at run time', () => {
     const current = state({

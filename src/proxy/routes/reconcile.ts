@@ -51,7 +51,7 @@ export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp):
     const stored = state.get(key)
     const before = stored && targetOf(stored)
     if (before && sameTarget(before, target)) result.unchanged++
-    else result.puts.push({ key, value: routeMessage(target, stamp) })
+    else result.puts.push({ key, value: routeMessage(target, stamp, stored) })
     if (state.has(routeKey({ origin: 'runtime', host, path })))
       result.conflicts.push(routeName({ host, path }))
   }

@@ -53,7 +53,7 @@ export function* addRoutes(
       place.wrong(`${name} was made at run time before, with another target; replace it, or remove it first`)
       return
     }
-    result.changes.push({ key, value: routeMessage(target, options) })
+    result.changes.push({ key, value: routeMessage(target, options, stored) })
     if (stored) result.replaced++
     else result.added++
     if (state.has(routeKey({ origin: 'file', host, path }))) result.shadows.push(name)

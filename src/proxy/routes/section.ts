@@ -1,3 +1,4 @@
+import protobufjs from 'protobufjs/minimal.js'
 import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import type { RouteTarget } from './target.js'
@@ -31,15 +32,31 @@ export interface RouteStamp {
   now: number
 }
 
-export function routeMessage(target: RouteTarget, { generation, now }: RouteStamp): RouteMessage {
-  const stamp = { created: now, generation }
+/** Fields below are targets, of which a route has one; from here on they say what is true of it whatever its target. */
+const FIRST_ATTRIBUTE = 14
+
+/** `before`: the route that this one replaces. What newer versions wrote in it beside the target stays. */
+export function routeMessage(
+  target: RouteTarget,
+  { generation, now }: RouteStamp,
+  before?: RouteMessage,
+): RouteMessage {
+  const message = fdbroker.proxy.Route.create({ ...targetFields(target), created: now, generation })
+  const kept = before?.$unknowns?.filter(
+    field => protobufjs.Reader.create(field).uint32() >>> 3 >= FIRST_ATTRIBUTE,
+  )
+  if (kept !== undefined && kept.length > 0) message.$unknowns = kept
+  return message
+}
+
+function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Shape {
   if (target.kind === 'upstream') {
     const { upstream: name, connect } = target
-    return fdbroker.proxy.Route.create({ upstream: { name, connect }, ...stamp })
+    return { upstream: { name, connect } }
   }
   const headers = target.headers.map(([name, value]) => ({ name, value }))
   const { status, body } = target
-  return fdbroker.proxy.Route.create({ respond: { status, body, headers }, ...stamp })
+  return { respond: { status, body, headers } }
 }
 
 /** null: a target of a newer version. It is kept, and not served. */

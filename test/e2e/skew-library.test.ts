@@ -1,0 +1,228 @@
+import { readFileSync } from 'node:fs'
+import { Agent } from 'node:http'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { StatusReport } from '../../src/member/status.js'
+import { ask } from '../processes/client.js'
+import { hasEnded } from '../processes/launch.js'
+import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const previous = new Release(PREVIOUS)
+const MEMBER = new URL('../fixtures/skew-member.mjs', import.meta.url)
+const ITEMS = 2_000
+
+interface Item {
+  name: string
+  cents: number
+  tags?: string[]
+  origin?: { country: string }
+}
+
+/** The service of test/fixtures/skew-member.mjs, whose generations run what a test says. */
+class Service {
+  readonly desk = Desk.open()
+  readonly #port: number
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 8 })
+
+  private constructor(port: number) {
+    this.#port = port
+    onTestFinished(() => this.#agent.destroy())
+  }
+
+  static async open(): Promise<Service> {
+    return new Service(await freePort())
+  }
+
+  launch(version: Version, schema: number): Promise<number> {
+    return this.desk.launch([...version.program(MEMBER), this.desk.control, `${this.#port}`, `${schema}`])
+  }
+
+  /** Another generation serves. */
+  async next(version: Version, schema: number): Promise<number> {
+    const pid = await this.launch(version, schema)
+    await this.said(pid, 'serving')
+    expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.program(MEMBER).at(-1))
+    return pid
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: whatever the fixture says
+  said(pid: number, msg: string): Promise<any> {
+    return until(
+      `process ${pid} says "${msg}"`,
+      () =>
+        this.desk.output
+          .split('\n')
+          .filter(line => line.endsWith('}'))
+          .map(line => JSON.parse(line))
+          .find(line => line.pid === pid && line.msg === msg),
+      20_000,
+      () => this.desk.output,
+    )
+  }
+
+  /** The body of a 200; a change that came too late for the process that was asked is made again. */
+  async ask(path: string, method = 'GET', body: unknown = undefined, id = ''): Promise<string> {
+    const headers: Record<string, string> = id === '' ? {} : { 'x-request-id': id }
+    for (;;) {
+      const url = `http://127.0.0.1:${this.#port}${path}`
+      const text = body === undefined ? '' : JSON.stringify(body)
+      const answer = await ask(url, { method, body: text, headers, agent: this.#agent }).answer
+      if (answer.status === 200) return answer.body
+      if (answer.status !== 503) throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`)
+    }
+  }
+
+  async all<T>(section: string): Promise<Record<string, T>> {
+    return JSON.parse(await this.ask(`/${section}`)) as Record<string, T>
+  }
+
+  /** Of a connection of its own: kept ones may be those of a generation that drains. */
+  async status(): Promise<StatusReport> {
+    const { body } = await ask(`http://127.0.0.1:${this.#port}/status`).answer
+    return JSON.parse(body) as StatusReport
+  }
+}
+
+/** Clients that put and delete without end, each change under an id of its own. */
+class Clients {
+  readonly there = new Map<string, number>()
+  readonly gone = new Set<string>()
+  changes = 0
+  #running = true
+  readonly #all: Promise<unknown>
+
+  constructor(service: Service, count: number) {
+    const client = async (name: number) => {
+      for (let n = 1; this.#running; n++) {
+        const key = `c${name}-${n}`
+        await service.ask(`/items/${key}`, 'PUT', { name: key, cents: n }, `put ${key}`)
+        this.there.set(key, n)
+        this.changes++
+        if (n % 4 !== 0) continue
+        const old = `c${name}-${n - 2}`
+        await service.ask(`/items/${old}`, 'DELETE', undefined, `delete ${old}`)
+        this.there.delete(old)
+        this.gone.add(old)
+        this.changes++
+      }
+    }
+    this.#all = Promise.all(Array.from({ length: count }, (_, name) => client(name)))
+    this.#all.catch(() => {})
+    onTestFinished(() => void (this.#running = false))
+  }
+
+  async goOn(): Promise<void> {
+    const before = this.changes
+    const failed = this.#all.then(() => {})
+    await Promise.race([failed, until('changes go on', () => this.changes > before + 50)])
+  }
+
+  async stop(): Promise<void> {
+    this.#running = false
+    await this.#all
+  }
+}
+
+describe(`a service on ${PREVIOUS} and on the present version, with an older and a newer schema`, () => {
+  it('goes up, down and up again while clients change its state: nothing is lost, nothing done twice', {
+    timeout: 120_000,
+  }, async () => {
+    const service = await Service.open()
+    const pids = [await service.next(previous, 1)]
+    const seed = Array.from({ length: ITEMS }, (_, n) => ({
+      key: `${n}`,
+      value: { name: `item ${n}`, cents: n },
+    }))
+    await service.ask('/items/bulk', 'PUT', seed)
+    await service.ask('/notes/anna', 'PUT', { list: [1, 'two', null], nested: { deep: true } })
+    const start = (await service.status()).state.sequence
+    const clients = new Clients(service, 6)
+    let others = 0
+
+    /** Both sides had the same at the commit; the old one by its own word as it retires. */
+    const change = async (version: Version, schema: number) => {
+      await clients.goOn()
+      const old = pids.at(-1)!
+      pids.push(await service.next(version, schema))
+      const { sequence, digest } = await service.said(old, 'retiring')
+      const { state, pid } = await service.status()
+      expect(pid).toBe(pids.at(-1))
+      expect(state.takenOver).toMatchObject({ sequence, digest })
+      await clients.goOn()
+    }
+
+    await change(present, 2)
+    for (let n = 0; n < 100; n++) {
+      await service.ask(
+        `/items/${n}`,
+        'PUT',
+        { tags: ['new', `${n}`], origin: { country: 'de' } },
+        `enrich ${n}`,
+      )
+    }
+    await service.ask('/audit/first', 'PUT', { by: 'the newer one' })
+    others += 101
+    const audit = (await service.status()).sections.find(({ name }) => name === 'audit')
+
+    await change(previous, 1)
+    for (let n = 0; n < 50; n++) await service.ask(`/items/${n}`, 'PUT', { cents: 10_000 + n }, `touch ${n}`)
+    await service.ask('/items/1999', 'PUT', { cents: 7 }, 'touch 1999')
+    others += 51
+    expect((await service.status()).sections.find(({ name }) => name === 'audit')).toEqual(audit)
+    expect((await service.all<Item>('items'))['3']).toEqual({ name: 'item 3', cents: 10_003 })
+
+    await change(present, 2)
+    await change(previous, 1)
+    await change(present, 2)
+    await clients.stop()
+
+    const items = await service.all<Item>('items')
+    expect(Object.keys(items)).toHaveLength(ITEMS + clients.there.size)
+    for (const [key, cents] of clients.there) expect(items[key]).toMatchObject({ name: key, cents })
+    for (const key of clients.gone) expect(items[key]).toBeUndefined()
+    for (let n = 0; n < ITEMS; n++) {
+      const cents = n < 50 ? 10_000 + n : n === 1999 ? 7 : n
+      const added = n < 100 ? { tags: ['new', `${n}`], origin: { country: 'de' } } : { tags: ['old'] }
+      expect(items[`${n}`]).toEqual({ name: `item ${n}`, cents, ...added })
+    }
+    expect(await service.all('notes')).toEqual({ anna: { list: [1, 'two', null], nested: { deep: true } } })
+    expect(await service.all('audit')).toEqual({ first: { by: 'the newer one' } })
+    const { state, generation } = await service.status()
+    expect(generation).toBe(6)
+    // Each change is one record, however often it was sent.
+    expect(state.sequence - start).toBe(clients.changes + others)
+  })
+
+  it('is refused before the commit where the newer schema has a lowest reader, and the newer one serves on', {
+    timeout: 60_000,
+  }, async () => {
+    const service = await Service.open()
+    await service.next(previous, 1)
+    await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
+    const newest = await service.next(present, 3)
+    // Nothing was written with it yet: the way back is open.
+    await service.next(previous, 1)
+    const again = await service.next(present, 3)
+    expect(newest).not.toBe(again)
+    await service.ask('/items/b', 'PUT', { name: 'b', cents: 2 })
+    for (const version of [previous, present]) {
+      const refused = await service.launch(version, 1)
+      const { code, message } = await service.said(refused, 'failed')
+      expect(code).toBe('ERR_FDB_SCHEMA')
+      expect(message).toMatch(
+        /^section "items" was written with schema version 3, which needs a reader of version 2 or newer; this process has version 1\. Run a release with version 2 or newer/,
+      )
+      await until('the refused one ends', () => hasEnded(refused))
+    }
+    const { pid, lastFailure } = await service.status()
+    expect(pid).toBe(again)
+    expect(lastFailure).not.toBeNull()
+    await service.next(present, 2)
+    expect(await service.all('items')).toEqual({
+      a: { name: 'a', cents: 1, tags: ['old'] },
+      b: { name: 'b', cents: 2 },
+    })
+  })
+})

@@ -1,0 +1,161 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { edgeRoutes } from '../../bench/proxy/edge.mjs'
+import { askServing, readControl } from '../../src/cli/state-control.js'
+import { ProgressLine } from '../../src/cli/state-progress.js'
+import { STATE_COMMANDS } from '../../src/state/commands.js'
+import { encodeImport } from '../../src/state/import.js'
+import { PUT } from '../../src/state/records.js'
+import { ask } from '../processes/client.js'
+import { Edge, upstream } from '../processes/edge.js'
+import { loadOn } from '../processes/load.js'
+import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { RouteChanges } from '../processes/route-changes.js'
+import { until } from '../processes/until.js'
+
+const previous = new Release(PREVIOUS)
+const ROUTES = 10_000
+
+async function behind(version: Version): Promise<Edge> {
+  const [even, odd] = [await upstream('even'), await upstream('odd')]
+  return Edge.start(
+    {
+      upstreams: {
+        even: { servers: [even.url] },
+        odd: { servers: [odd.url] },
+        all: { servers: [even.url, odd.url] },
+      },
+      routes: [{ host: '*', upstream: 'all' }],
+      drain: { timeout: '5m' },
+      upgrade: { probation: '0s' },
+    },
+    version,
+  )
+}
+
+const options = (edge: Edge) => ({ control: edge.desk.control, service: '', timeout: 20_000 })
+
+/** Keys and values of every section, as the present version reads a copy of the log; its digest must be the server's. */
+async function copied(edge: Edge): Promise<Map<string, Map<string, Stored>>> {
+  const { log, position } = await readControl(options(edge), new ProgressLine())
+  try {
+    expect(log.position).toEqual(position)
+    return new Map(
+      log.schemas().map(({ name }) => {
+        const section = log.rawSection(name)
+        const entries = [...section.keys()].map(key => {
+          const { value, version } = section.get(key)!
+          return [key, { value: Buffer.from(value).toString('hex'), version }] as const
+        })
+        return [name, new Map(entries)] as const
+      }),
+    )
+  } finally {
+    log.close()
+  }
+}
+
+interface Stored {
+  /** Hexadecimal. */
+  value: string
+  version: number
+}
+
+/** Field 40, bytes, and field 41, a number. */
+const UNKNOWN = 'c20204deadbeefc8022a'
+
+/** As a later version would write it: fields and a section that neither of the two versions knows. */
+async function writeNewer(edge: Edge): Promise<Map<string, Stored>> {
+  // Field 1, an upstream of the name "odd".
+  const route = Buffer.from(`0a050a036f6464${UNKNOWN}`, 'hex')
+  const keys = Array.from({ length: 50 }, (_, n) => `runtime:newer${n}.test/`)
+  const changes = keys.map(key => ({ section: 'routes', op: PUT, key, value: route, version: 2 }))
+  const later = { section: 'later', op: PUT, key: 'k', value: Buffer.from([1, 2, 3]), version: 7 }
+  const schemas = [{ name: 'later', version: 7, minReader: 5, codec: 'msgpack', secret: false }]
+  const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, [...changes, later])])
+  await askServing(options(edge), ask => ask(STATE_COMMANDS.import, body))
+  return new Map(keys.map(key => [key, { value: route.toString('hex'), version: 2 }]))
+}
+
+describe(`the proxy of ${PREVIOUS} and the present one`, () => {
+  it(`go up, down and up again under load, with ${ROUTES} routes and changes all the time`, {
+    timeout: 180_000,
+  }, async () => {
+    const edge = await behind(previous)
+    const file = join(edge.desk.folder, 'routes.jsonl')
+    writeFileSync(file, edgeRoutes(ROUTES))
+    expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0, stdout: `${ROUTES} added\n` })
+    const load = await loadOn(edge.url, {
+      routes: ROUTES,
+      workload: 'proxy',
+      webSockets: 6,
+      slow: 4,
+      writes: 10,
+    })
+    const start = (await edge.status()).state.sequence
+    const changes = new RouteChanges(edge.desk.control, 'even')
+    let newer = new Map<string, Stored>()
+    let others = 0
+
+    const look = () =>
+      changes.between(async () => {
+        const all = await copied(edge)
+        const routes = all.get('routes')!
+        for (const key of changes.added) if (!changes.removed.has(key)) expect(routes.has(key)).toBe(true)
+        for (const key of changes.removed) expect(routes.has(key)).toBe(false)
+        expect(routes.size).toBe(1 + ROUTES + newer.size + changes.added.size - changes.removed.size)
+        for (const [key, stored] of newer) expect(routes.get(key)).toEqual(stored)
+        if (newer.size > 0)
+          expect(all.get('later')).toEqual(new Map([['k', { value: '010203', version: 7 }]]))
+        // Each change is one record, however often it was asked for.
+        const { state } = await edge.status()
+        expect(state.sequence - start).toBe(changes.acknowledged + others)
+        return state
+      })
+
+    const goOn = async () => {
+      const before = changes.acknowledged
+      await until('changes go on', () => changes.acknowledged > before + 10)
+    }
+    await goOn()
+    await look()
+    for (const [step, version] of [present, previous, present, previous, present].entries()) {
+      const pid = await edge.next(version)
+      expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.cli.at(-1))
+      await load.answeredBy(pid)
+      await goOn()
+      const state = await look()
+      // What both had at the commit, as the one that took over read it; without equal digests there is none.
+      expect(state.takenOver?.digest).toMatch(/^[0-9a-f]{64}$/)
+      expect(state.takenOver!.sequence).toBeGreaterThan(start)
+      if (step === 0) {
+        newer = await changes.between(() => writeNewer(edge))
+        others++
+      }
+      if (step === 2) {
+        const key = 'runtime:newer9.test/'
+        const replace = ['--host', 'newer9.test', '--upstream', 'even', '--replace']
+        const replaced = await changes.between(async () => {
+          expect(await edge.routes('add', ...replace)).toMatchObject({
+            code: 0,
+            stdout: '0 added, 1 replaced\n',
+          })
+          return (await copied(edge)).get('routes')!.get(key)!
+        })
+        others++
+        expect(replaced.value).toMatch(new RegExp(`^0a060a046576656e.*${UNKNOWN}$`))
+        newer.set(key, replaced)
+      }
+      const answeredBy = async (host: string, path: string) =>
+        (await ask(`${edge.url}${path}`, { headers: { host } }).answer).headers['x-upstream']
+      expect(await answeredBy('newer7.test', '/r/2')).toBe('odd')
+      expect(await answeredBy('n0.test', '/r/1')).toBe('even')
+      expect(await answeredBy('a.test', `/r/${ROUTES - 1}`)).toBe('odd')
+    }
+    await changes.stop()
+    const report = await load.stop()
+    expect(report.total.answered).toBeGreaterThan(1_000)
+    expect((await edge.status()).generation).toBe(6)
+  })
+})

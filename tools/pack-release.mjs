@@ -1,0 +1,62 @@
+// @ts-check
+// node tools/pack-release.mjs [CHECKOUT] [FOLDER]: packs what a checkout has built, its JavaScript and nothing else, as
+// FOLDER/fd-broker-VERSION.tgz. Tests run it beside the present version (test/fixtures/releases). Build the checkout
+// first; the same commit gives the same JavaScript, and the same bytes with the same tar and gzip.
+import { execFileSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const here = fileURLToPath(new URL('..', import.meta.url))
+const [checkout = here, folder = join(here, 'test/fixtures/releases')] = process.argv
+  .slice(2)
+  .map(path => resolve(path))
+
+/** Of package.json: what running it needs. */
+const KEPT = ['name', 'version', 'license', 'type', 'engines', 'exports', 'bin', 'dependencies']
+
+/** @param {string} why @returns {never} */
+function refuse(why) {
+  console.error(`pack-release: ${why}`)
+  process.exit(1)
+}
+
+/** @param {string[]} args */
+const git = (...args) => execFileSync('git', ['-C', checkout, ...args], { encoding: 'utf8' }).trim()
+
+if (!existsSync(join(checkout, 'dist/cli/main.js')))
+  refuse(`${checkout} is not built: run npm run build there`)
+if (git('status', '--porcelain') !== '') refuse(`${checkout} has changes that are in no commit`)
+const whole = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8'))
+const manifest = Object.fromEntries(KEPT.map(key => [key, whole[key]]))
+const archive = join(folder, `fd-broker-${manifest.version}.tgz`)
+if (existsSync(archive)) refuse(`${archive} exists: a release does not change`)
+
+const staged = mkdtempSync(join(tmpdir(), 'fdb-pack-'))
+try {
+  const root = join(staged, 'package')
+  cpSync(join(checkout, 'dist'), join(root, 'dist'), {
+    recursive: true,
+    filter: from => !/\.(d\.ts|map)$/.test(from),
+  })
+  writeFileSync(join(root, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`)
+  const commit = git('rev-parse', 'HEAD')
+  writeFileSync(
+    join(root, 'release.json'),
+    `${JSON.stringify({ version: manifest.version, commit }, null, 2)}\n`,
+  )
+  const sorted = [
+    '--sort=name',
+    '--mtime=@0',
+    '--owner=0',
+    '--group=0',
+    '--numeric-owner',
+    '--mode=a+rX,u+w,go-w',
+  ]
+  mkdirSync(folder, { recursive: true })
+  execFileSync('tar', [...sorted, '-C', staged, '-I', 'gzip -9n', '-cf', archive, 'package'])
+  console.log(`${archive}: version ${manifest.version}, commit ${commit}`)
+} finally {
+  rmSync(staged, { recursive: true, force: true })
+}
