@@ -1,3 +1,4 @@
+import { movePair } from '../connections/pair.js'
 import { FdbError } from '../errors.js'
 import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -13,7 +14,8 @@ import {
   restartedHolder,
   stepHolder,
 } from '../protocol/holder-machine.js'
-import type { WireEnvelope } from '../protocol/link.js'
+import type { Link, WireEnvelope } from '../protocol/link.js'
+import { TAKES_CONNECTIONS } from '../protocol/versions.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
 import { Awaited } from './awaited.js'
@@ -32,6 +34,7 @@ const STATUS_MS = 1_000
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const UPGRADE_GRACE_MS = 4_000
 const STARTING_MS = 10_000
+const WAY_MS = 5_000
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000
 
@@ -72,6 +75,8 @@ export class Service {
     { progress(step: UpgradeProgress): void; done(result: Upgraded | FdbError): void }
   >()
   readonly #commands = new ForwardedCommands()
+  /** Of members that said that they take connections. */
+  readonly #takers = new WeakSet<Link>()
   #machine: HolderState
   #generation: number
   #startedAt: number
@@ -170,6 +175,7 @@ export class Service {
   }
 
   #welcome(guest: Guest, generation: number): void {
+    if (guest.hello.capabilities?.includes(TAKES_CONNECTIONS)) this.#takers.add(guest.link)
     welcome(guest.link, {
       version: guest.version,
       pid: process.pid,
@@ -316,7 +322,7 @@ export class Service {
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
-    const { register, status, progress, commandReply, result } = envelope
+    const { register, status, progress, commandReply, result, moveRequest } = envelope
     if (register?.drop) this.#letGo(peer, register.item?.name ?? '')
     else if (register) this.#register(peer, register.request ?? 0)
     else if (status) this.#asked.get(peer)?.answer(status.json ?? '')
@@ -325,6 +331,7 @@ export class Service {
         .get(peer)
         ?.progress({ phase: progress.phase ?? '', at: progress.at ?? 0, pid: progress.pid ?? 0 })
     } else if (commandReply) this.#commands.answered(peer, commandReply)
+    else if (moveRequest) this.#openWay(peer)
     else if (result) {
       const { ok, code, message, pid, generation } = result
       const upgrade = this.#upgrades.get(peer)
@@ -332,6 +339,26 @@ export class Service {
       else upgrade?.done(new FdbError((code || 'ERR_FDB_INTERNAL') as `ERR_FDB_${string}`, message ?? ''))
     } else return false
     return true
+  }
+
+  /** For the connections of one that does not serve any more, to the one that does. */
+  #openWay(from: Peer): void {
+    const to = this.#holder.peer(this.#machine.owner)
+    if (to === undefined || to === from || !to.link.open || !this.#takers.has(to.link)) return
+    try {
+      const { give, take, log } = movePair()
+      const items = (spec: string, fd: OwnedFd, other: Peer): BundleItem[] => [
+        { role: 'moveChannel', spec, name: String(other.pid), fd },
+        { role: 'moveLog', fd: log.fd },
+        ...(other.pidfd === null ? [] : [{ role: 'pidfd', fd: other.pidfd } as const]),
+      ]
+      void Promise.allSettled([
+        to.link.sendBundle(items('take', take, from), WAY_MS),
+        from.link.sendBundle(items('give', give, to), WAY_MS),
+      ]).then(() => closeAll([give, take, log.fd]))
+    } catch (error) {
+      this.#logger.warn({ err: error }, 'no way for connections can be opened: they drain')
+    }
   }
 
   /** Takes what the member has just sent: at once from who serves for good, else when it does. */

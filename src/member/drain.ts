@@ -1,17 +1,18 @@
 import type { Logger } from '../holder/options.js'
 import type { Listener } from './listener.js'
+import type { Moves } from './moves.js'
 
 /**
- * Waits until the last connection has ended by itself, at most `timeoutMs`; then closes what is left. The end has been
- * announced on every answer since.
+ * Waits until the last connection has gone, to another process or by itself, at most `timeoutMs`; then closes what is
+ * left. {@link Moves.leave} has told those that do not move.
  */
 export async function drainListeners(
   listeners: readonly Listener[],
   timeoutMs: number,
   logger: Logger,
+  moves: Moves,
 ): Promise<void> {
-  for (const listener of listeners) listener.announce()
-  const emptied = Promise.all(listeners.map(listener => listener.emptied())).then(() => true)
+  const emptied = allGone(listeners, moves).then(() => true)
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<boolean>(resolve => {
     timer = setTimeout(() => resolve(false), timeoutMs)
@@ -24,4 +25,12 @@ export async function drainListeners(
   const busy = cut.reduce((sum, one) => sum + one.busy, 0)
   logger.warn({ idle, busy, afterMs: timeoutMs }, 'connections did not end in time and were closed')
   await emptied
+}
+
+/** What is between two processes may come back. */
+async function allGone(listeners: readonly Listener[], moves: Moves): Promise<void> {
+  do {
+    await Promise.all(listeners.map(listener => listener.emptied()))
+    await moves.settled()
+  } while (listeners.some(listener => listener.connections > 0))
 }

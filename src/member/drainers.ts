@@ -1,8 +1,10 @@
+import { movePair } from '../connections/pair.js'
 import { closeAll } from '../fd/owned.js'
 import type { Guest } from '../holder/admission.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Epoch } from '../protocol/conversation.js'
 import type { DrainReport } from './draining.js'
+import { GIVE, type Moves } from './moves.js'
 
 /** More generations than this do not drain at once. */
 const MOST = 256
@@ -17,9 +19,11 @@ export class Drainers {
   /** The highest epoch that each of them has. */
   readonly #tops = new Map<Guest, Epoch>()
   readonly #shelf: SegmentShelf
+  readonly #moves: Moves
 
-  constructor(shelf: SegmentShelf) {
+  constructor(shelf: SegmentShelf, moves: Moves) {
     this.#shelf = shelf
+    this.#moves = moves
   }
 
   get reports(): DrainReport[] {
@@ -27,9 +31,9 @@ export class Drainers {
   }
 
   add(guest: Guest): void {
-    guest.pidfd?.close()
     const { link } = guest
     if (this.#guests.size >= MOST) {
+      guest.pidfd?.close()
       link.close()
       return
     }
@@ -44,6 +48,7 @@ export class Drainers {
       message: (envelope, fds) => {
         closeAll(fds)
         if (envelope.heartbeat?.report) this.#note(guest, envelope.heartbeat.report)
+        if (envelope.moveRequest) this.#openWay(guest)
       },
       broken: () => this.#drop(guest),
       end: () => this.#drop(guest),
@@ -76,6 +81,27 @@ export class Drainers {
       .finally(release)
   }
 
+  /** For its connections, to us. */
+  #openWay(guest: Guest): void {
+    try {
+      const { give, take, log } = movePair()
+      const own = log.fd.dup()
+      this.#moves.take(take, own, guest.pidfd?.dup() ?? guest.pid)
+      guest.link
+        .sendBundle(
+          [
+            { role: 'moveChannel', spec: GIVE, fd: give },
+            { role: 'moveLog', fd: log.fd },
+          ],
+          SUPPLY_MS,
+        )
+        .catch(() => this.#drop(guest))
+        .finally(() => closeAll([give, log.fd]))
+    } catch {
+      // No descriptor left, or no memory files: it asks again, and drains.
+    }
+  }
+
   /** They connect again, to whoever serves then. */
   close(): void {
     for (const guest of [...this.#guests.keys()]) this.#drop(guest)
@@ -84,9 +110,10 @@ export class Drainers {
   #note(guest: Guest, text: string): void {
     if (text.length > REPORT_CHARACTERS) return
     try {
-      const { generation, phase, connections } = JSON.parse(text) as DrainReport
+      const { generation, phase, connections, moves } = JSON.parse(text) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
-      this.#guests.set(guest, { pid: guest.pid, generation: Number(generation), phase, connections })
+      const report = { pid: guest.pid, generation: Number(generation), phase, connections }
+      this.#guests.set(guest, moves === undefined ? report : { ...report, moves })
     } catch {
       // Not a report: the last one stands.
     }
@@ -94,6 +121,7 @@ export class Drainers {
 
   #drop(guest: Guest): void {
     guest.link.close()
+    guest.pidfd?.close()
     this.#guests.delete(guest)
     this.#tops.delete(guest)
   }

@@ -1,4 +1,5 @@
 import { Channel } from '../channel/channel.js'
+import type { MoveReport } from '../connections/counts.js'
 import { closeAll } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -11,6 +12,7 @@ export interface DrainReport {
   readonly generation: number
   readonly phase: string
   readonly connections: number
+  readonly moves?: MoveReport
 }
 
 export interface DrainReporterOptions {
@@ -22,8 +24,13 @@ export interface DrainReporterOptions {
   readonly report: () => DrainReport
   /** The highest epoch whose segment this process holds. */
   readonly top: () => number
-  /** Segments that were made since: this process answers from the state until its last connection ends. */
+  /**
+   * Segments that were made since: this process answers from the state until its last connection ends. Or a way for its
+   * connections to whoever serves.
+   */
   readonly take: (items: BundleItem[]) => void
+  /** Whoever serves now hears us. */
+  readonly connected: () => void
 }
 
 const RETRY_MS = 250
@@ -61,6 +68,11 @@ export class DrainReporter {
     this.#link = null
   }
 
+  /** Asks whoever serves for a way for our connections. */
+  askForMove(): void {
+    this.#link?.tell({ moveRequest: {} })
+  }
+
   async #connect(): Promise<void> {
     const { control, service, generation, versions } = this.#options
     const turn = this.#turn
@@ -92,6 +104,7 @@ export class DrainReporter {
         },
       })
       this.#beat(link)
+      this.#options.connected()
     } catch {
       if (turn === this.#turn) this.#later(() => void this.#connect(), RETRY_MS)
     }

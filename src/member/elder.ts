@@ -8,6 +8,7 @@ import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
 import type { VersionRange } from '../protocol/versions.js'
+import { TAKES_CONNECTIONS } from '../protocol/versions.js'
 
 const { Intent } = fdbroker.wire
 
@@ -102,6 +103,7 @@ export class Elder {
             intent: hello.intent === 'join' ? Intent.JOIN : Intent.BACK,
             pid: process.pid,
             generation: hello.generation ?? 0,
+            capabilities: [TAKES_CONNECTIONS],
             incarnation: hello.incarnation ?? '',
           },
         },

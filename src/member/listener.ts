@@ -1,3 +1,4 @@
+import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
@@ -106,9 +107,19 @@ export class Listener {
     this.announce()
   }
 
-  /** @internal */
+  /** @internal Every connection's peer is told to go. */
   announce(): void {
     for (const served of this.#served) served.announce()
+  }
+
+  /** @internal The same, where none can move. */
+  announceFixed(): void {
+    for (const served of this.#served) if ((served.moving?.movable ?? 0) === 0) served.announce()
+  }
+
+  /** @internal */
+  get moving(): MovableConnections[] {
+    return this.#served.flatMap(({ moving }) => moving ?? [])
   }
 
   /** @internal */

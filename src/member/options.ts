@@ -27,6 +27,13 @@ export interface JoinOptions {
   drain?: {
     /** Connections that have not ended after so many milliseconds are closed. Default 30 000. */
     timeout?: number
+    /**
+     * Connections that can go on in the process that serves: `auto` (default) moves each as soon as it can leave, `idle`
+     * only between two requests, `off` none: all drain.
+     */
+    move?: 'auto' | 'idle' | 'off'
+    /** Connections that move in a second, at most. Default: no bound but time: 3 ms in one turn of the event loop. */
+    movesPerSecond?: number
   }
   /** Told in heartbeats: false in probation brings the old version back. Default: always healthy. */
   health?: () => boolean
@@ -43,6 +50,8 @@ export interface Settings {
   readonly timeout: number
   readonly times: HandoffTimes
   readonly drainTimeout: number
+  readonly move: 'auto' | 'idle' | 'off'
+  readonly movesPerSecond: number
   readonly health: () => boolean
   readonly versions: VersionRange
 }
@@ -65,6 +74,10 @@ export function settle(options: JoinOptions): Settings {
   checkMs('timeout', timeout, 1)
   const drainTimeout = options.drain?.timeout ?? 30_000
   checkMs('drain.timeout', drainTimeout, 0)
+  const { move = 'auto', movesPerSecond = Number.POSITIVE_INFINITY } = options.drain ?? {}
+  if (!['auto', 'idle', 'off'].includes(move)) throw wrong('drain.move', move, '"auto", "idle" or "off"')
+  if (typeof movesPerSecond !== 'number' || !(movesPerSecond >= 1))
+    throw wrong('drain.movesPerSecond', movesPerSecond, 'a number of at least 1')
   return {
     service,
     control: control === false ? null : resolve(control),
@@ -74,6 +87,8 @@ export function settle(options: JoinOptions): Settings {
     timeout,
     times,
     drainTimeout,
+    move,
+    movesPerSecond,
     health: options.health ?? (() => true),
     versions: options.versions ?? VERSIONS,
   }

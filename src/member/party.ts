@@ -32,6 +32,7 @@ import type { Elder } from './elder.js'
 import { Heartbeat } from './heartbeat.js'
 import type { Listener } from './listener.js'
 import type { ReadyOptions, RetiredReason } from './member.js'
+import { Moves } from './moves.js'
 import type { Settings } from './options.js'
 import { Reception } from './reception.js'
 import { Registrations } from './registrations.js'
@@ -77,6 +78,7 @@ export class Party {
   readonly #reception: Reception
   readonly #keeper: StateKeeper
   readonly #registrations = new Registrations()
+  readonly #moves: Moves
   readonly #heartbeat: Heartbeat
   readonly #takeover = new Takeover()
   /** Of the application, for operators. */
@@ -132,8 +134,14 @@ export class Party {
         if (this.#machine.member.scope === 'member') this.#step({ type: 'silent' })
       },
     })
+    this.#moves = new Moves({
+      settings,
+      listeners: () => this.#listeners,
+      ask: () => this.#askForMove(),
+    })
     this.#reception = new Reception({
       settings,
+      moves: this.#moves,
       generation: this.generation,
       serviceStartedAt: this.serviceStartedAt,
       shelf: this.shelf,
@@ -408,6 +416,7 @@ export class Party {
       state: this.state,
       takenOver: this.#takenOver,
       takeover: this.#takeover.steps,
+      moves: this.#moves.counts.report,
       lastFailure: this.lastFailure,
       blockedBy: (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0),
       handoffs: this.handoffs,
@@ -602,7 +611,7 @@ export class Party {
     this.#reception.close()
     if (this.#closing) return
     this.#retiring = true
-    for (const listener of this.#listeners) listener.announce()
+    this.#moves.leave(true)
     this.#report()
     this.#front?.retiring()
   }
@@ -619,14 +628,23 @@ export class Party {
       everyMs: times.heartbeat,
       report: () => this.#drainReport(),
       top: () => this.#topEpoch(),
-      take: items => this.#takeNewer(items),
+      take: items => {
+        if (items.some(({ role }) => role === 'moveChannel')) this.#moves.open(items)
+        else this.#takeNewer(items)
+      },
+      connected: () => this.#moves.retry(),
     })
     this.#reporter.start()
   }
 
   #drainReport(): DrainReport {
     const { generation, phase, connections } = this
-    return { pid: process.pid, generation, phase, connections }
+    return { pid: process.pid, generation, phase, connections, moves: this.#moves.counts.report }
+  }
+
+  #askForMove(): void {
+    if (this.#machine.member.scope === 'member') this.#elder?.link.tell({ moveRequest: {} })
+    else this.#reporter?.askForMove()
   }
 
   #closeListeners(): void {
@@ -636,6 +654,7 @@ export class Party {
 
   #write(epoch: number): void {
     this.#keeper.write(epoch)
+    this.#moves.serve()
     clearTimeout(this.#readyTimer)
     this.#reporter?.stop()
     this.#takeover.note('serving')
@@ -742,7 +761,9 @@ export class Party {
     this.state.endWriting(this.#fenced())
     if (!this.#closing) this.#retiredWhy = this.#whyLeft()
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
-    void drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger).then(() =>
+    // Who closes while it serves has nobody to give its connections to.
+    this.#moves.leave(this.#retiring || !this.#closing)
+    void drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger, this.#moves).then(() =>
       this.#step({ type: 'drained' }),
     )
   }
@@ -773,6 +794,7 @@ export class Party {
     clearInterval(this.#sealLook)
     this.#returning?.abort()
     this.#reporter?.stop()
+    this.#moves.close()
     this.#reception.refuseWaiting()
     this.#closeListeners()
     this.#holder?.close()
@@ -954,6 +976,10 @@ export class Party {
   }
 
   #onBundle(items: BundleItem[]): void {
+    if (items.some(({ role }) => role === 'moveChannel')) {
+      this.#moves.open(items)
+      return
+    }
     const left = [...items]
     try {
       for (let item = left.shift(); item !== undefined; item = left.shift()) this.#take(item)

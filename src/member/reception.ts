@@ -9,6 +9,7 @@ import { controlEntry, type PathEntry, removeControl } from '../host/control-pat
 import type { BundleItem } from '../protocol/bundle.js'
 import { Drainers } from './drainers.js'
 import type { DrainReport } from './draining.js'
+import type { Moves } from './moves.js'
 import type { Settings } from './options.js'
 
 /** A connection that says nothing is not kept. */
@@ -21,6 +22,7 @@ export interface Host {
   readonly serviceStartedAt: number
   readonly operations: Operations
   readonly shelf: SegmentShelf
+  readonly moves: Moves
   /** Null before this process decides for itself. */
   holder(): Holder | null
   closing(): boolean
@@ -40,7 +42,7 @@ export class Reception {
 
   constructor(host: Host) {
     this.#host = host
-    this.#drainers = new Drainers(host.shelf)
+    this.#drainers = new Drainers(host.shelf, host.moves)
   }
 
   /** Takes the listener and the lock, from the start-up race or from the elder; earlier ones are closed. */

@@ -82,6 +82,11 @@ export class Served {
     server.prependListener('request', this.#onRequest)
   }
 
+  /** Those that can go on in another process. */
+  get moving(): MovableConnections | undefined {
+    return this.#keeper?.moving
+  }
+
   get connections(): number {
     return this.#keeper?.connections ?? this.#sockets.size
   }

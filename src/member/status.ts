@@ -1,3 +1,4 @@
+import type { MoveReport } from '../connections/counts.js'
 import { formatAddress, inspect } from '../fd/index.js'
 import type { Entry } from '../holder/registry.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
@@ -36,6 +37,8 @@ export interface StatusReport {
   /** Named descriptors that are no listeners. */
   readonly held: readonly string[]
   readonly connections: number
+  /** Connections that came to this process from others, or went from it to others. */
+  readonly moves: MoveReport
   /** Older generations that still have connections, or stand by. */
   readonly draining: readonly DrainReport[]
   readonly sections: readonly SectionDigest[]
@@ -73,6 +76,7 @@ export function describe(known: {
   draining: readonly DrainReport[]
   state: StateLog
   takenOver: StatePosition | null
+  moves: MoveReport
   takeover: readonly TakeoverStep[]
   lastFailure: Failure | null
   blockedBy: readonly number[]
@@ -95,6 +99,7 @@ export function describe(known: {
     listeners: listenersOf(known.entries, known.listeners),
     held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
     connections: known.listeners.reduce((sum, listener) => sum + listener.connections, 0),
+    moves: known.moves,
     draining: known.draining,
     sections: state.digests(),
     state: { sequence, digest: state.position.digest, entries, bytes, segments, takenOver: known.takenOver },

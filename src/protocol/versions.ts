@@ -11,3 +11,6 @@ export function negotiate(ours: VersionRange, theirs: VersionRange): number | nu
   const highest = Math.min(ours.max, theirs.max)
   return highest >= Math.max(ours.min, theirs.min) ? highest : null
 }
+
+/** Capability of a member: connections may be moved to it. */
+export const TAKES_CONNECTIONS = 'connections'

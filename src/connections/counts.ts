@@ -1,0 +1,28 @@
+/** What became of a process's connections in moves. */
+export interface MoveReport {
+  /** Went on in another process. */
+  readonly moved: number
+  /** Came from another process. */
+  readonly arrived: number
+  /** Stay here until they end, by the code of the other process's refusal. */
+  readonly refused: Readonly<Record<string, number>>
+  /** Given up by one side and not to be had by the other: closed. */
+  readonly lost: number
+}
+
+/** Keeps a {@link MoveReport}. */
+export class MoveCounts {
+  moved = 0
+  arrived = 0
+  lost = 0
+  readonly #refused = new Map<string, number>()
+
+  refuse(code: string): void {
+    this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1)
+  }
+
+  get report(): MoveReport {
+    const { moved, arrived, lost } = this
+    return { moved, arrived, lost, refused: Object.fromEntries(this.#refused) }
+  }
+}

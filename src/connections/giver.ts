@@ -1,0 +1,295 @@
+import { closeAll } from '../fd/owned.js'
+import type { Link } from '../protocol/link.js'
+import {
+  initialMoveOut,
+  type MoveOutEffect,
+  type MoveOutEvent,
+  stepMoveOut,
+} from '../protocol/move-machine.js'
+import type { MoveCounts } from './counts.js'
+import type { Arrival, Departure, MoveWhich } from './movable.js'
+import type { MoveLog } from './move-log.js'
+import { closeItems, type Item, inTurns, SliceFiller, type Source } from './slice.js'
+
+/** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
+const ACK_MS = 2_000
+/** What could not leave is asked again after so long, and sooner when its server says so. */
+const RESCAN_MS = 250
+/** But not more often than this. */
+const REST_MS = 5
+
+export interface GiverOptions {
+  /** To the taker alone. Owned. */
+  readonly link: Link
+  /** Owned. */
+  readonly log: MoveLog
+  readonly sources: () => Iterable<Source>
+  readonly which: MoveWhich
+  /** Connections a second at most. */
+  readonly perSecond: number
+  readonly counts: MoveCounts
+  /** Somebody must know of what an adapter did. */
+  readonly fault: (error: unknown, message: string) => void
+  /** Once, when no more goes this way: the taker has left, or has not answered. What was under way has been decided. */
+  readonly ended: () => void
+}
+
+/**
+ * Gives connections to another process, slice by slice: one that was taken out of its server is frozen until the taker
+ * has acknowledged it, then its descriptors are closed here; or it comes back into its server. Which of the two is
+ * what the move log says.
+ */
+export class Giver {
+  readonly #options: GiverOptions
+  #machine = initialMoveOut()
+  #items: readonly Item[] = []
+  #refused = new Map<number, string>()
+  #pass: Iterator<Source> | null = null
+  #source: Source | null = null
+  #departures: Iterator<Departure, void, undefined> | null = null
+  #turn: NodeJS.Immediate | undefined
+  #timer: NodeJS.Timeout | undefined
+  #deadline: NodeJS.Timeout | undefined
+  #restUntil = 0
+  #over = false
+  #decided: (() => void)[] = []
+  #settling: Promise<void> = Promise.resolve()
+  /** Connections that may go now, by the bound on the rate. */
+  #allowance: number
+  #countedAt = performance.now()
+  #heard = new Set<Source>()
+
+  constructor(options: GiverOptions) {
+    this.#options = options
+    this.#allowance = options.perSecond
+  }
+
+  start(): void {
+    this.#options.link.channel.unref()
+    this.#options.link.start({
+      message: (envelope, fds) => {
+        closeAll(fds)
+        const { prepareAck } = envelope
+        if (!prepareAck || prepareAck.slice !== this.#machine.pending) return
+        const most = this.#items.length
+        for (const { index = 0, code } of prepareAck.refused ?? [])
+          if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
+        this.#step({ type: 'ack', slice: prepareAck.slice })
+      },
+      broken: () => this.#end(),
+      end: () => this.#end(),
+    })
+    this.#soon()
+  }
+
+  /** Resolves when no connection is in nobody's hands: at once when none is. */
+  async settled(): Promise<void> {
+    if (this.#machine.pending !== 0) await new Promise<void>(resolve => this.#decided.push(resolve))
+    await this.#settling
+  }
+
+  /** Gives nothing more; what is under way and not decided comes back. Resolves when it has. */
+  stop(): Promise<void> {
+    this.#end()
+    return this.#settling
+  }
+
+  #end(): void {
+    if (this.#over) return
+    this.#over = true
+    clearImmediate(this.#turn)
+    clearTimeout(this.#timer)
+    for (const source of this.#heard) source.moving.onMovable = null
+    this.#step({ type: 'lost' })
+    const { link, log, ended } = this.#options
+    link.close()
+    log.close()
+    void this.#settling.then(ended)
+  }
+
+  #step(event: MoveOutEvent): void {
+    const { state, effects } = stepMoveOut(this.#machine, event)
+    this.#machine = state
+    for (const effect of effects) this.#perform(effect)
+    if (this.#machine.pending === 0) for (const resolve of this.#decided.splice(0)) resolve()
+  }
+
+  #perform(effect: MoveOutEffect): void {
+    switch (effect.type) {
+      case 'prepare':
+        this.#prepare(effect.slice)
+        return
+      case 'log':
+        this.#step({ ...effect, type: 'logged', written: this.#write(effect.slice, effect.record) })
+        return
+      case 'drop':
+        this.#drop(effect.slice)
+        return
+      case 'takeBack':
+        this.#takeBack()
+        return
+    }
+  }
+
+  #write(slice: number, record: 'moved' | 'back'): boolean {
+    try {
+      return this.#options.log.append(slice, record)
+    } catch (error) {
+      this.#options.fault(error, 'the move log could not be written: connections stay')
+      return false
+    }
+  }
+
+  // ---- a slice
+
+  #soon(): void {
+    if (this.#over || this.#turn !== undefined) return
+    clearTimeout(this.#timer)
+    const rest = Math.max(this.#restUntil, this.#allowedAt()) - performance.now()
+    if (rest > 0) {
+      this.#timer = setTimeout(() => this.#begin(), rest)
+      this.#timer.unref()
+      return
+    }
+    this.#turn = setImmediate(() => {
+      this.#turn = undefined
+      this.#begin()
+    })
+  }
+
+  #begin(): void {
+    if (this.#over || this.#machine.pending !== 0) return
+    const filler = new SliceFiller()
+    this.#fill(filler)
+    if (filler.items.length === 0) {
+      // A turn may end before a source has found anything: then the pass goes on.
+      if (this.#pass !== null) this.#soon()
+      else this.#rest()
+      return
+    }
+    this.#items = filler.items
+    this.#allowance -= filler.items.length
+    this.#step({ type: 'start' })
+  }
+
+  #rest(): void {
+    this.#restUntil = performance.now() + REST_MS
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#begin(), RESCAN_MS)
+    this.#timer.unref()
+  }
+
+  #fill(filler: SliceFiller): void {
+    this.#pass ??= this.#options.sources()[Symbol.iterator]()
+    while (filler.open && filler.items.length < this.#allowance) {
+      const departure = this.#next()
+      if (departure === null) return
+      filler.add(this.#source!, departure)
+    }
+  }
+
+  /** The next connection that can leave in this pass over all sources; null at its end. */
+  #next(): Departure | null {
+    for (;;) {
+      if (this.#departures !== null) {
+        const next = this.#departures.next()
+        if (!next.done) return next.value
+        this.#departures = null
+      }
+      const source = this.#pass!.next()
+      if (source.done) {
+        this.#pass = null
+        return null
+      }
+      this.#source = source.value
+      this.#listen(source.value)
+      this.#departures = source.value.moving.departures(this.#options.which)
+    }
+  }
+
+  #listen(source: Source): void {
+    this.#heard.add(source)
+    source.moving.onMovable = () => {
+      if (this.#machine.pending === 0) this.#soon()
+    }
+  }
+
+  #prepare(slice: number): void {
+    this.#refused.clear()
+    const items = this.#items
+    const connections = items.map(({ source, departure }) => ({
+      listener: source.listener,
+      protocol: source.moving.protocol,
+      record: departure.record,
+      fds: departure.fds.length,
+    }))
+    this.#deadline = setTimeout(() => {
+      this.#step({ type: 'deadline' })
+      // The taker may still hold the slice: it learns from the end of the channel that it has to look.
+      this.#end()
+    }, ACK_MS)
+    this.#options.link
+      .send(
+        { prepare: { slice, connections } },
+        items.flatMap(({ departure }) => departure.fds),
+      )
+      .catch(() => this.#end())
+  }
+
+  #drop(slice: number): void {
+    clearTimeout(this.#deadline)
+    const { counts, link } = this.#options
+    const items = this.#items
+    const refused: Item[] = []
+    const gone: Item[] = []
+    for (const [index, item] of items.entries()) {
+      const code = this.#refused.get(index)
+      if (code === undefined) gone.push(item)
+      else {
+        refused.push(item)
+        counts.refuse(code)
+      }
+    }
+    this.#items = []
+    link.tell({ moved: { slice } })
+    counts.moved += gone.length
+    closeItems(gone)
+    if (refused.length > 0) this.#return(refused, 'refused')
+    this.#soon()
+  }
+
+  #takeBack(): void {
+    clearTimeout(this.#deadline)
+    const items = this.#items
+    this.#items = []
+    this.#return(items, 'returned')
+  }
+
+  #return(items: readonly Item[], how: Arrival): void {
+    this.#settling = Promise.all([
+      this.#settling,
+      inTurns(items, ({ source, departure }) => {
+        try {
+          source.moving.arrive(departure, how)
+        } catch (error) {
+          this.#options.counts.lost++
+          this.#options.fault(
+            error,
+            'a connection that could not go to the next process could not be taken back',
+          )
+        }
+      }),
+    ]).then(() => {})
+  }
+
+  // ---- the bound on the rate
+
+  #allowedAt(): number {
+    const { perSecond } = this.#options
+    const now = performance.now()
+    if (!Number.isFinite(perSecond)) return now
+    this.#allowance = Math.min(perSecond, this.#allowance + ((now - this.#countedAt) / 1000) * perSecond)
+    this.#countedAt = now
+    return this.#allowance >= 1 ? now : now + ((1 - this.#allowance) / perSecond) * 1000
+  }
+}

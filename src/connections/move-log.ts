@@ -1,0 +1,102 @@
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../fd/owned.js'
+import { type NativeError, native, SEAL_SHRINK, SEAL_WRITE } from '../native.js'
+
+/** Slice and what became of it, 32 bits each, little endian. */
+const ENTRY_BYTES = 8
+const MOVED = 0x6d6f7665
+const BACK = 0x6261636b
+/** A log of so many entries was written by nobody of ours. */
+const MOST_ENTRIES = 1_000_000
+const READ_ENTRIES = 512
+
+export type MoveRecord = 'moved' | 'back'
+
+/**
+ * What became of each slice of connections, in a memory file that the giver and the taker both hold (rule 10 of the
+ * design). The giver writes before it acts; the taker seals when it is in doubt, and believes what is written then. A
+ * write and a seal exclude each other, so that both come to the same answer whatever message was lost.
+ */
+export class MoveLog implements Disposable {
+  readonly fd: OwnedFd
+  #end = 0
+  readonly #bytes = Buffer.alloc(ENTRY_BYTES)
+
+  private constructor(fd: OwnedFd) {
+    this.fd = fd
+  }
+
+  static create(): MoveLog {
+    const fd = OwnedFd.own(native.memfd('fdb-moves'), 'move log')
+    if (native.getSeals(fd.raw) === null) {
+      fd.close()
+      throw new FdbError(
+        'ERR_FDB_NO_SEALS',
+        'this kernel has no memory files that can be sealed: connections cannot move here, they drain',
+      )
+    }
+    return new MoveLog(fd)
+  }
+
+  /** Takes a log that somebody else made, and closes `fd` when it is none. */
+  static open(fd: OwnedFd): MoveLog {
+    try {
+      const seals = native.getSeals(fd.raw)
+      if (seals === null || (seals & ~SEAL_SHRINK) !== 0 || native.fileSize(fd.raw) !== 0) {
+        throw new FdbError(
+          'ERR_FDB_MOVE_LOG',
+          'the log of a move that has not begun must be an empty memory file that nobody has sealed: the peer is faulty, no connection moves',
+        )
+      }
+      return new MoveLog(fd)
+    } catch (error) {
+      fd.close()
+      throw error
+    }
+  }
+
+  /** False: the taker has sealed the log, and what was not in it before never will be. */
+  append(slice: number, record: MoveRecord): boolean {
+    this.#bytes.writeUInt32LE(slice, 0)
+    this.#bytes.writeUInt32LE(record === 'moved' ? MOVED : BACK, 4)
+    try {
+      native.pwrite(this.fd.raw, this.#bytes, 0, ENTRY_BYTES, this.#end)
+    } catch (error) {
+      if ((error as NativeError).code === 'EPERM') return false
+      throw error
+    }
+    this.#end += ENTRY_BYTES
+    return true
+  }
+
+  /** Nothing more is written, by anybody. Idempotent. */
+  seal(): void {
+    native.addSeals(this.fd.raw, SEAL_WRITE)
+  }
+
+  /** What the log says of `slice` now. */
+  read(slice: number): MoveRecord | 'nothing' {
+    const entries = Math.floor(native.fileSize(this.fd.raw) / ENTRY_BYTES)
+    const chunk = Buffer.alloc(READ_ENTRIES * ENTRY_BYTES)
+    // The last slices are what anybody is in doubt of.
+    for (let to = Math.min(entries, MOST_ENTRIES); to > 0; to -= READ_ENTRIES) {
+      const from = Math.max(0, to - READ_ENTRIES)
+      const got = native.pread(this.fd.raw, chunk, 0, (to - from) * ENTRY_BYTES, from * ENTRY_BYTES)
+      for (let at = got - ENTRY_BYTES; at >= 0; at -= ENTRY_BYTES) {
+        if (chunk.readUInt32LE(at) !== slice) continue
+        const record = chunk.readUInt32LE(at + 4)
+        if (record === MOVED) return 'moved'
+        if (record === BACK) return 'back'
+      }
+    }
+    return 'nothing'
+  }
+
+  close(): void {
+    this.fd.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}

@@ -1,0 +1,69 @@
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { MAX_FDS_PER_MESSAGE } from '../native.js'
+import type { Departure, MovableConnections } from './movable.js'
+import { MAX_CONNECTION_FDS } from './movable.js'
+
+/** A turn of the event loop spends at most so long on connections, on either side. */
+export const TURN_MS = 3
+/** A slice ends when its records have so many bytes: one with much in flight goes alone. */
+const SLICE_BYTES = 1024 * 1024
+
+/** The connections of one server on one listener. */
+export interface Source {
+  readonly listener: string
+  readonly moving: MovableConnections
+}
+
+/** A connection between two servers. */
+export interface Item {
+  readonly source: Source
+  readonly departure: Departure
+}
+
+/** Fills one slice with departures, for at most {@link TURN_MS}. */
+export class SliceFiller {
+  readonly items: Item[] = []
+  readonly fds: OwnedFd[] = []
+  readonly #until = performance.now() + TURN_MS
+  #bytes = 0
+
+  /** Whether one more may be asked for. */
+  get open(): boolean {
+    return (
+      this.#bytes < SLICE_BYTES &&
+      this.fds.length + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE &&
+      performance.now() < this.#until
+    )
+  }
+
+  add(source: Source, departure: Departure): void {
+    this.items.push({ source, departure })
+    for (const fd of departure.fds) this.fds.push(fd)
+    this.#bytes += departure.record.length
+  }
+}
+
+/** Does something with each item, at most {@link TURN_MS} in one turn of the event loop. Resolves when all are done. */
+export function inTurns<T>(items: readonly T[], each: (item: T) => void): Promise<void> {
+  return new Promise(resolve => {
+    let at = 0
+    const turn = () => {
+      const until = performance.now() + TURN_MS
+      while (at < items.length) {
+        each(items[at++]!)
+        if (performance.now() >= until && at < items.length) {
+          setImmediate(turn)
+          return
+        }
+      }
+      resolve()
+    }
+    turn()
+  })
+}
+
+export function closeItems(items: Iterable<Item>): void {
+  const fds: OwnedFd[] = []
+  for (const { departure } of items) fds.push(...departure.fds)
+  closeAll(fds)
+}

@@ -1,0 +1,213 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { fateOf } from '../host/peer-fate.js'
+import type { fdbroker } from '../proto/wire.js'
+import type { Link } from '../protocol/link.js'
+import { initialMoveIn, type MoveInEffect, type MoveInEvent, stepMoveIn } from '../protocol/move-machine.js'
+import type { MoveCounts } from './counts.js'
+import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections } from './movable.js'
+import type { MoveLog } from './move-log.js'
+import { closeItems, type Item, inTurns } from './slice.js'
+
+/** After an acknowledgement the giver decides at once; when it has not after so long, the log is asked. */
+const DECISION_MS = 5_000
+
+export interface TakerOptions {
+  /** To the giver alone. Owned. */
+  readonly link: Link
+  /** Owned. */
+  readonly log: MoveLog
+  /** Of the giver; a pid where the kernel has no pidfds. Owned. */
+  readonly giver: OwnedFd | number
+  /** The server here that goes on with connections of `protocol` on `listener`. */
+  readonly target: (listener: string, protocol: string) => MovableConnections | undefined
+  readonly counts: MoveCounts
+  readonly fault: (error: unknown, message: string) => void
+  /** Once, when nothing more comes this way. */
+  readonly ended: () => void
+}
+
+type WireMoving = fdbroker.wire.Moving.$Properties
+type WireRefusal = fdbroker.wire.Refusal.$Properties
+
+/**
+ * Takes connections from a process that does not serve any more. What has come is held, and nothing is read from it,
+ * until the giver says that it has let go; when it cannot say so any more, the move log tells.
+ */
+export class Taker {
+  readonly #options: TakerOptions
+  #machine = initialMoveIn()
+  /** Of the slice that is held. */
+  #items: Item[] = []
+  #adopting: Promise<void> = Promise.resolve()
+  #decision: NodeJS.Timeout | undefined
+  #over = false
+
+  constructor(options: TakerOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    const { link } = this.#options
+    link.channel.unref()
+    link.start({
+      message: (envelope, fds) => {
+        const { prepare, moved } = envelope
+        if (prepare) this.#prepared(prepare.slice ?? 0, prepare.connections ?? [], fds)
+        else {
+          closeAll(fds)
+          if (moved) this.#step({ type: 'moved', slice: moved.slice ?? 0 })
+        }
+      },
+      broken: error => {
+        this.#options.fault(error, 'what an older process sent is no connection')
+        this.#doubt()
+      },
+      end: () => this.#doubt(),
+    })
+  }
+
+  /** Takes nothing more: this process does not serve any more. What is held is decided by the log. */
+  stop(): Promise<void> {
+    this.#judged('alive')
+    return this.#adopting
+  }
+
+  #step(event: MoveInEvent): void {
+    const { state, effects } = stepMoveIn(this.#machine, event)
+    this.#machine = state
+    for (const effect of effects) this.#perform(effect)
+  }
+
+  #perform(effect: MoveInEffect): void {
+    switch (effect.type) {
+      case 'acknowledge':
+        return
+      case 'adopt':
+        this.#adopt()
+        return
+      case 'release':
+        clearTimeout(this.#decision)
+        closeItems(this.#items)
+        this.#items = []
+        return
+      case 'consult':
+        this.#step({ ...effect, type: 'log', record: this.#consult(effect.slice) })
+        return
+    }
+  }
+
+  #consult(slice: number): 'moved' | 'back' | 'nothing' {
+    const { log, fault } = this.#options
+    try {
+      log.seal()
+      return log.read(slice)
+    } catch (error) {
+      fault(error, 'the move log cannot be read: the older process keeps its connections')
+      return 'back'
+    }
+  }
+
+  // ---- a slice
+
+  #prepared(slice: number, connections: readonly WireMoving[], fds: OwnedFd[]): void {
+    const before = this.#machine.held
+    if (this.#over || before !== 0 || slice === 0) {
+      closeAll(fds)
+      return
+    }
+    const refused: WireRefusal[] = []
+    let at = 0
+    for (const [index, wire] of connections.entries()) {
+      const own = fds.slice(at, at + (wire.fds ?? 0))
+      at += own.length
+      try {
+        this.#items.push(this.#look(wire, own))
+      } catch (error) {
+        closeAll(own)
+        const { code, message } = FdbError.is(error)
+          ? error
+          : { code: 'ERR_FDB_CONNECTION', message: String((error as Error)?.message ?? error) }
+        refused.push({ index, code, message })
+      }
+    }
+    closeAll(fds.slice(at))
+    this.#step({ type: 'prepare', slice })
+    // One slice is adopted before the next is acknowledged: the giver goes no faster than this process can.
+    void this.#adopting.then(() => {
+      if (this.#over) return
+      this.#options.link.tell({ prepareAck: { slice, refused } })
+      this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)
+      this.#decision.unref()
+    })
+  }
+
+  #look({ listener, protocol, record, fds: announced }: WireMoving, fds: readonly OwnedFd[]): Item {
+    const bytes = record ?? new Uint8Array(0)
+    if (fds.length !== announced || fds.length === 0 || fds.length > MAX_CONNECTION_FDS) {
+      throw new FdbError(
+        'ERR_FDB_FDS_MISSING',
+        `a connection announces ${announced ?? 0} descriptors and brought ${fds.length}; 1 to ${MAX_CONNECTION_FDS} are possible`,
+      )
+    }
+    if (bytes.length > MAX_RECORD_BYTES) {
+      throw new FdbError(
+        'ERR_FDB_CONNECTION',
+        `the record of a connection has ${bytes.length} bytes, more than ${MAX_RECORD_BYTES}`,
+      )
+    }
+    const moving = this.#options.target(listener ?? '', protocol ?? '')
+    if (moving === undefined) {
+      throw new FdbError(
+        'ERR_FDB_NO_TARGET',
+        `this version has no server for ${protocol} on listener "${listener}": the connection ends in the process that has it`,
+      )
+    }
+    moving.check(bytes, fds)
+    return { source: { listener: listener ?? '', moving }, departure: { record: bytes, fds } }
+  }
+
+  #adopt(): void {
+    clearTimeout(this.#decision)
+    const items = this.#items
+    this.#items = []
+    this.#adopting = this.#adopting.then(() =>
+      inTurns(items, ({ source, departure }) => {
+        try {
+          source.moving.arrive(departure, 'moved')
+          this.#options.counts.arrived++
+        } catch (error) {
+          this.#options.counts.lost++
+          this.#options.fault(error, 'a connection that came from an older process could not be gone on with')
+        }
+      }),
+    )
+  }
+
+  // ---- the end
+
+  #doubt(): void {
+    if (this.#over) return
+    if (this.#machine.held === 0) {
+      this.#end()
+      return
+    }
+    void fateOf(this.#options.giver).then(fate => this.#judged(fate))
+  }
+
+  #judged(giver: 'alive' | 'dead'): void {
+    if (this.#over) return
+    this.#step({ type: 'doubt', giver })
+    this.#end()
+  }
+
+  #end(): void {
+    this.#over = true
+    clearTimeout(this.#decision)
+    const { link, log, giver, ended } = this.#options
+    link.close()
+    log.close()
+    if (typeof giver !== 'number') giver.close()
+    void this.#adopting.then(ended)
+  }
+}

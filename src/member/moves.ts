@@ -1,0 +1,205 @@
+import { Channel } from '../channel/channel.js'
+import { MoveCounts } from '../connections/counts.js'
+import { Giver } from '../connections/giver.js'
+import type { MovableConnections } from '../connections/movable.js'
+import { MoveLog } from '../connections/move-log.js'
+import type { Source } from '../connections/slice.js'
+import { Taker } from '../connections/taker.js'
+import { closeAll, type OwnedFd } from '../fd/owned.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import { Link } from '../protocol/link.js'
+import type { Listener } from './listener.js'
+import type { Settings } from './options.js'
+
+/** While nobody takes, it is asked again after so long. */
+const ASK_MS = 250
+/** When nobody has come to take for so long, peers are told to go. They may still move later. */
+const PATIENCE_MS = 2_000
+/** After the end of one way another is asked for so soon. */
+const AGAIN_MS = 10
+
+/** Which end of a move channel a descriptor is: in the `spec` of its item. */
+export const GIVE = 'give'
+export const TAKE = 'take'
+
+/**
+ * The moves of this process's connections: while it does not serve it gives them to the process that does, and while
+ * it serves it takes those of all older generations. What cannot move is told to go, and drains.
+ */
+export class Moves {
+  readonly counts = new MoveCounts()
+  readonly #settings: Settings
+  readonly #listeners: () => Iterable<Listener>
+  /** Asks whoever holds the service for a way to the process that serves. */
+  readonly #ask: () => void
+  readonly #takers = new Set<Taker>()
+  #giver: Giver | null = null
+  #leaving = false
+  #told = false
+  #patience = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
+    this.#settings = parts.settings
+    this.#listeners = parts.listeners
+    this.#ask = parts.ask
+  }
+
+  /** This process does not serve any more. `taker`: another does, and may take what can move. Idempotent. */
+  leave(taker: boolean): void {
+    const { move } = this.#settings
+    for (const each of this.#takers) void each.stop()
+    if (!taker || move === 'off') {
+      this.#leaving = taker && move !== 'off'
+      this.#tell()
+      return
+    }
+    for (const listener of this.#listeners()) listener.announceFixed()
+    if (this.#leaving) return
+    this.#leaving = true
+    this.#patience = performance.now() + PATIENCE_MS
+    this.#seek()
+  }
+
+  /** This process serves (again): what was under way comes back. */
+  serve(): void {
+    this.#leaving = false
+    this.#told = false
+    clearTimeout(this.#timer)
+    void this.#giver?.stop()
+  }
+
+  /** A way may be open now that was not before. */
+  retry(): void {
+    if (this.#leaving && this.#giver === null) this.#seek()
+  }
+
+  /** Owns the items: one end of a way, its log, and the other process's pidfd. */
+  open(items: readonly BundleItem[]): void {
+    const of = (role: BundleItem['role']) => items.find(item => item.role === role)
+    const channel = of('moveChannel')
+    const log = of('moveLog')
+    const pidfd = of('pidfd')
+    const left = new Set(items.map(item => item.fd))
+    try {
+      if (channel === undefined || log === undefined) return
+      left.delete(channel.fd)
+      left.delete(log.fd)
+      if (channel.spec === GIVE) this.give(channel.fd, log.fd)
+      else this.take(channel.fd, log.fd, pidfd?.fd.dup() ?? (Number(channel.name) || 0))
+    } catch (error) {
+      this.#settings.logger.warn({ err: error }, 'a way for connections cannot be used')
+    } finally {
+      closeAll(left)
+    }
+  }
+
+  /** Takes both descriptors. */
+  give(channel: OwnedFd, log: OwnedFd): void {
+    if (!this.#leaving || this.#giver !== null) {
+      closeAll([channel, log])
+      return
+    }
+    const { move, movesPerSecond } = this.#settings
+    const way = openWay(channel, log)
+    const giver = new Giver({
+      ...way,
+      sources: () => this.#sources(),
+      which: move === 'idle' ? 'idle' : 'auto',
+      perSecond: movesPerSecond,
+      counts: this.counts,
+      fault: this.#fault,
+      ended: () => {
+        this.#giver = null
+        this.#patience = performance.now() + PATIENCE_MS
+        this.#later(AGAIN_MS)
+      },
+    })
+    this.#giver = giver
+    clearTimeout(this.#timer)
+    giver.start()
+  }
+
+  /** Takes all of them. */
+  take(channel: OwnedFd, log: OwnedFd, giver: OwnedFd | number): void {
+    if (this.#leaving) {
+      closeAll([channel, log, ...(typeof giver === 'number' ? [] : [giver])])
+      return
+    }
+    const taker = new Taker({
+      ...openWay(channel, log),
+      giver,
+      target: (listener, protocol) => this.#target(listener, protocol),
+      counts: this.counts,
+      fault: this.#fault,
+      ended: () => this.#takers.delete(taker),
+    })
+    this.#takers.add(taker)
+    taker.start()
+  }
+
+  /** Resolves when no connection is between two processes; at once when none is. */
+  async settled(): Promise<void> {
+    await this.#giver?.settled()
+  }
+
+  /** Nothing goes or comes any more. */
+  close(): void {
+    this.serve()
+    for (const each of this.#takers) void each.stop()
+  }
+
+  *#sources(): Generator<Source> {
+    for (const listener of this.#listeners())
+      for (const moving of listener.moving) yield { listener: listener.name, moving }
+  }
+
+  #target(name: string, protocol: string): MovableConnections | undefined {
+    for (const listener of this.#listeners()) {
+      if (listener.name !== name) continue
+      for (const moving of listener.moving) if (moving.protocol === protocol) return moving
+    }
+    return undefined
+  }
+
+  #seek(): void {
+    if (!this.#leaving || this.#giver !== null) return
+    let movable = 0
+    for (const { moving } of this.#sources()) movable += moving.movable
+    if (movable > 0) this.#ask()
+    if (performance.now() >= this.#patience) this.#tell()
+    this.#later(ASK_MS)
+  }
+
+  #later(ms: number): void {
+    clearTimeout(this.#timer)
+    if (!this.#leaving) return
+    this.#timer = setTimeout(() => this.#seek(), ms)
+    this.#timer.unref()
+  }
+
+  #tell(): void {
+    if (this.#told) return
+    this.#told = true
+    for (const listener of this.#listeners()) listener.announce()
+  }
+
+  readonly #fault = (error: unknown, message: string): void =>
+    this.#settings.logger.warn({ err: error }, message)
+}
+
+function openWay(channel: OwnedFd, log: OwnedFd): { link: Link; log: MoveLog } {
+  let opened: MoveLog
+  try {
+    opened = MoveLog.open(log)
+  } catch (error) {
+    channel.close()
+    throw error
+  }
+  try {
+    return { log: opened, link: new Link(new Channel(channel)) }
+  } catch (error) {
+    opened.close()
+    throw error
+  }
+}

@@ -1,0 +1,403 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import net from 'node:net'
+import { afterEach, describe, expect, it } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { MoveCounts } from '../../src/connections/counts.js'
+import { Giver } from '../../src/connections/giver.js'
+import type { Arrival, Departure, MovableConnections } from '../../src/connections/movable.js'
+import { MoveLog } from '../../src/connections/move-log.js'
+import { movePair } from '../../src/connections/pair.js'
+import { Taker } from '../../src/connections/taker.js'
+import { FdbError } from '../../src/errors.js'
+import { OwnedFd } from '../../src/fd/owned.js'
+import { openPidfd } from '../../src/host/liveness.js'
+import { native } from '../../src/native.js'
+import { Link } from '../../src/protocol/link.js'
+import { until } from '../processes/until.js'
+
+const seen = (look: () => boolean) => until('connections where they belong', look)
+
+/** Connected socket pairs by name: one end is moved about, the other stays with the test. */
+class Hand implements MovableConnections {
+  readonly protocol = 'test/1'
+  readonly here = new Map<string, OwnedFd>()
+  readonly came: [string, Arrival][] = []
+  onMovable: (() => void) | null = null
+  refuses: (name: string) => boolean = () => false
+  /** Milliseconds that it takes to take one out, or in. */
+  slow = 0
+
+  get movable(): number {
+    return this.here.size
+  }
+
+  *departures(): Generator<Departure, void, undefined> {
+    for (const [name, fd] of this.here) {
+      busy(this.slow)
+      this.here.delete(name)
+      yield { record: Buffer.from(name), fds: [fd] }
+    }
+  }
+
+  check(record: Uint8Array): void {
+    const name = Buffer.from(record).toString()
+    if (this.refuses(name)) throw new FdbError('ERR_FDB_TEST', `${name} is not wanted`)
+  }
+
+  arrive({ record, fds }: Departure, how: Arrival): void {
+    busy(this.slow)
+    const name = Buffer.from(record).toString()
+    this.here.set(name, fds[0]!)
+    this.came.push([name, how])
+    if (how === 'refused') this.here.delete(name)
+    if (how === 'refused') fds[0]!.close()
+  }
+}
+
+function busy(ms: number): void {
+  for (const until = performance.now() + ms; performance.now() < until; );
+}
+
+const others: OwnedFd[] = []
+const children: ChildProcess[] = []
+
+afterEach(() => {
+  for (const fd of others.splice(0)) fd.close()
+  for (const child of children.splice(0)) child.kill('SIGKILL')
+})
+
+function fill(hand: Hand, count: number): void {
+  for (let i = 0; i < count; i++) {
+    const [a, b] = native.socketPair()
+    hand.here.set(`c${i}`, OwnedFd.own(a, `c${i}`))
+    others.push(OwnedFd.own(b, `peer of c${i}`))
+  }
+}
+
+function way(options: { perSecond?: number; giverFate?: OwnedFd } = {}) {
+  const pair = movePair()
+  const old = new Hand()
+  const young = new Hand()
+  const given = new MoveCounts()
+  const taken = new MoveCounts()
+  const faults: unknown[] = []
+  const fault = (error: unknown) => faults.push(error)
+  let giverEnded!: () => void
+  let takerEnded!: () => void
+  const ended = Promise.all([
+    new Promise<void>(resolve => (giverEnded = resolve)),
+    new Promise<void>(resolve => (takerEnded = resolve)),
+  ])
+  const takerLog = MoveLog.open(pair.log.fd.dup())
+  const giver = new Giver({
+    link: new Link(new Channel(pair.give)),
+    log: pair.log,
+    sources: () => [{ listener: 'web', moving: old }],
+    which: 'auto',
+    perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
+    counts: given,
+    fault,
+    ended: giverEnded,
+  })
+  const taker = new Taker({
+    link: new Link(new Channel(pair.take)),
+    log: takerLog,
+    giver: options.giverFate ?? process.pid,
+    target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
+    counts: taken,
+    fault,
+    ended: takerEnded,
+  })
+  return { giver, taker, old, young, given, taken, faults, ended }
+}
+
+const open = () => native.openCount()
+
+describe('connections that move', () => {
+  it('are all in the hands of the other process at the end, and in order, whatever the number', async () => {
+    const before = open()
+    const { giver, taker, old, young, given, taken, ended } = way()
+    fill(old, 1_000)
+    taker.start()
+    giver.start()
+    await seen(() => young.here.size === 1_000)
+    expect(old.here.size).toBe(0)
+    expect(young.came.map(([name]) => name)).toEqual(Array.from({ length: 1_000 }, (_, i) => `c${i}`))
+    await seen(() => given.moved === 1_000)
+    expect(taken.report).toEqual({ moved: 0, arrived: 1_000, lost: 0, refused: {} })
+    await giver.stop()
+    await ended
+    for (const fd of young.here.values()) fd.close()
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
+  it('stay where they are when the other refuses them, with the reason counted', async () => {
+    const { giver, taker, old, young, given } = way()
+    fill(old, 100)
+    young.refuses = name => Number(name.slice(1)) % 10 === 0
+    taker.start()
+    giver.start()
+    await seen(() => young.here.size === 90 && old.came.length === 10)
+    expect(old.came.every(([name, how]) => how === 'refused' && name.endsWith('0'))).toBe(true)
+    expect(given.report).toEqual({ moved: 90, arrived: 0, lost: 0, refused: { ERR_FDB_TEST: 10 } })
+    await giver.stop()
+  })
+
+  it('come back when the other leaves before it has acknowledged them', async () => {
+    const { giver, taker, old, young, ended } = way()
+    fill(old, 50)
+    giver.start()
+    // The taker never reads: its end of the channel is closed as by a death.
+    await seen(() => old.here.size < 50)
+    void taker.stop()
+    await ended
+    expect(old.here.size).toBe(50)
+    expect(old.came.every(([, how]) => how === 'returned')).toBe(true)
+    expect(young.here.size).toBe(0)
+  })
+
+  it('come back when the giver stops in the middle, and none is in two hands', async () => {
+    const { giver, taker, old, young, ended } = way()
+    fill(old, 500)
+    old.slow = 0.2
+    taker.start()
+    giver.start()
+    await seen(() => young.here.size > 0)
+    await giver.stop()
+    await ended
+    expect(old.here.size + young.here.size).toBe(500)
+    for (const name of old.here.keys()) expect(young.here.has(name)).toBe(false)
+  })
+
+  it('are kept by the other when the giver dies and has not decided', async () => {
+    const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' })
+    children.push(child)
+    await once(child, 'spawn')
+    const pidfd = openPidfd(child.pid!)
+    if (pidfd === null || pidfd === 'dead') return
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    const young = new Hand()
+    const pair = movePair()
+    const link = new Link(new Channel(pair.give))
+    const acks: number[] = []
+    link.start({
+      message: ({ prepareAck }) => prepareAck && acks.push(prepareAck.slice ?? 0),
+      broken() {},
+      end() {},
+    })
+    let over!: () => void
+    const ended = new Promise<void>(resolve => (over = resolve))
+    new Taker({
+      link: new Link(new Channel(pair.take)),
+      log: MoveLog.open(pair.log.fd.dup()),
+      giver: pidfd,
+      target: () => young,
+      counts: new MoveCounts(),
+      fault() {},
+      ended: over,
+    }).start()
+    await prepare(link, 1, ['a', 'b'])
+    await seen(() => acks.length === 1)
+    expect(young.here.size).toBe(0)
+    link.close()
+    await ended
+    expect([...young.here.keys()]).toEqual(['a', 'b'])
+    expect(pair.log.append(1, 'moved')).toBe(false)
+    pair.log.close()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are let go by the other when the giver lives and has not decided; it cannot decide any more then', async () => {
+    const { link, young, ended, log } = lonelyTaker()
+    await prepare(link, 1, ['a'])
+    await seen(() => native.openCount() > 0 && acked.length === 1)
+    link.close()
+    await ended
+    expect(young.here.size).toBe(0)
+    expect(log.append(1, 'moved')).toBe(false)
+    log.close()
+  })
+
+  it('are kept by the other when the giver has decided and its word was lost', async () => {
+    const { link, young, ended, log } = lonelyTaker()
+    await prepare(link, 7, ['a'])
+    await seen(() => acked.length === 1)
+    expect(log.append(7, 'moved')).toBe(true)
+    link.close()
+    await ended
+    expect([...young.here.keys()]).toEqual(['a'])
+    log.close()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('go no faster than the bound on the rate', async () => {
+    const { giver, taker, old, young, given } = way({ perSecond: 100 })
+    fill(old, 120)
+    taker.start()
+    const began = performance.now()
+    giver.start()
+    await seen(() => young.here.size === 120)
+    expect(performance.now() - began).toBeGreaterThan(150)
+    await seen(() => given.moved === 120)
+    await giver.stop()
+  })
+
+  it('hold neither event loop for long, however slow each of them is', async () => {
+    const { giver, taker, old, young } = way()
+    fill(old, 60)
+    old.slow = 1
+    young.slow = 1
+    taker.start()
+    giver.start()
+    let slices = 0
+    const { onMovable } = old
+    expect(onMovable).toBe(null)
+    await seen(() => {
+      slices++
+      return young.here.size === 60
+    })
+    expect(slices).toBeGreaterThan(3)
+    await giver.stop()
+  })
+
+  it('move later when they could not at first and their server says that they can', async () => {
+    const { giver, taker, old, young } = way()
+    taker.start()
+    giver.start()
+    await seen(() => old.onMovable !== null)
+    fill(old, 5)
+    old.onMovable!()
+    await seen(() => young.here.size === 5)
+    await giver.stop()
+  })
+
+  it('are refused one by one when what came is not what was announced, and the rest goes on', async () => {
+    const { link, young, ended, refusals, log } = lonelyTaker()
+    const [a, b] = native.socketPair()
+    const fds = [OwnedFd.own(a, 'a'), OwnedFd.own(b, 'b')]
+    await link.send(
+      {
+        prepare: {
+          slice: 1,
+          connections: [
+            { listener: 'web', protocol: 'test/1', record: Buffer.from('good'), fds: 1 },
+            { listener: 'web', protocol: 'test/2', record: Buffer.from('other protocol'), fds: 1 },
+            { listener: 'web', protocol: 'test/1', record: Buffer.from('no descriptor'), fds: 0 },
+            { listener: 'web', protocol: 'test/1', record: Buffer.from('missing'), fds: 3 },
+          ],
+        },
+      },
+      fds,
+    )
+    for (const fd of fds) fd.close()
+    await seen(() => acked.length === 1)
+    expect(refusals.map(({ index, code }) => [index, code])).toEqual([
+      [1, 'ERR_FDB_NO_TARGET'],
+      [2, 'ERR_FDB_FDS_MISSING'],
+      [3, 'ERR_FDB_FDS_MISSING'],
+    ])
+    log.append(1, 'moved')
+    await link.send({ moved: { slice: 1 } })
+    await seen(() => young.here.size === 1)
+    link.close()
+    await ended
+    for (const fd of young.here.values()) fd.close()
+  })
+})
+
+let acked: number[] = []
+
+function lonelyTaker() {
+  const young = new Hand()
+  const pair = movePair()
+  const link = new Link(new Channel(pair.give))
+  const refusals: { index: number; code: string }[] = []
+  acked = []
+  link.start({
+    message: ({ prepareAck }) => {
+      if (!prepareAck) return
+      acked.push(prepareAck.slice ?? 0)
+      for (const { index, code } of prepareAck.refused ?? [])
+        refusals.push({ index: index ?? 0, code: code ?? '' })
+    },
+    broken() {},
+    end() {},
+  })
+  let over!: () => void
+  const ended = new Promise<void>(resolve => (over = resolve))
+  new Taker({
+    link: new Link(new Channel(pair.take)),
+    log: MoveLog.open(pair.log.fd.dup()),
+    giver: process.pid,
+    target: (_listener, protocol) => (protocol === 'test/1' ? young : undefined),
+    counts: new MoveCounts(),
+    fault() {},
+    ended: over,
+  }).start()
+  return { link, young, ended, log: pair.log, refusals }
+}
+
+async function prepare(link: Link, slice: number, names: readonly string[]): Promise<void> {
+  const fds: OwnedFd[] = []
+  for (const name of names) {
+    const [a, b] = native.socketPair()
+    fds.push(OwnedFd.own(a, name))
+    others.push(OwnedFd.own(b, name))
+  }
+  await link.send(
+    {
+      prepare: {
+        slice,
+        connections: names.map(name => ({
+          listener: 'web',
+          protocol: 'test/1',
+          record: Buffer.from(name),
+          fds: 1,
+        })),
+      },
+    },
+    fds,
+  )
+  for (const fd of fds) fd.close()
+}
+
+describe('the log of a move', () => {
+  it('says of each slice what was written of it, and nothing of others', () => {
+    using log = MoveLog.create()
+    for (let slice = 1; slice <= 2_000; slice++) log.append(slice, slice % 3 === 0 ? 'back' : 'moved')
+    expect(log.read(3)).toBe('back')
+    expect(log.read(1)).toBe('moved')
+    expect(log.read(2_000)).toBe('moved')
+    expect(log.read(2_001)).toBe('nothing')
+  })
+
+  it('takes no more once it is sealed', () => {
+    using log = MoveLog.create()
+    expect(log.append(1, 'moved')).toBe(true)
+    log.seal()
+    log.seal()
+    expect(log.append(2, 'moved')).toBe(false)
+    expect(log.read(1)).toBe('moved')
+    expect(log.read(2)).toBe('nothing')
+  })
+
+  it('is not taken when it was written or sealed before, or is no memory file', async () => {
+    const written = MoveLog.create()
+    written.append(1, 'moved')
+    expect(() => MoveLog.open(written.fd.dup())).toThrow(/empty memory file/)
+    const sealed = MoveLog.create()
+    sealed.seal()
+    expect(() => MoveLog.open(sealed.fd.dup())).toThrow(/empty memory file/)
+    const server = net.createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const [a, b] = native.socketPair()
+    OwnedFd.own(b, 'b').close()
+    expect(() => MoveLog.open(OwnedFd.own(a, 'a'))).toThrow(/empty memory file/)
+    server.close()
+    written.close()
+    sealed.close()
+  })
+})
