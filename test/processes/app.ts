@@ -23,6 +23,12 @@ export interface AppConfig {
   /** Files of a TLS server. */
   key?: string
   cert?: string
+  /** More of its options. */
+  tls?: Record<string, unknown>
+  /** Shares its ticket keys; each process then has a command line of its own. */
+  tickets?: { name?: string; rotateEvery?: number }
+  /** Sets its certificate once more, as a server does whose certificate was renewed. */
+  renewed?: boolean
   /** Before ready(): wait so long; never come to it (asleep, or spinning); throw in a check; exit. */
   readyDelay?: number
   hang?: 'sleep' | 'busy'

@@ -1,0 +1,120 @@
+import { describe, expect, it } from 'vitest'
+import type { AppConfig } from '../processes/app.js'
+import { makeCertificate } from '../processes/certificate.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { askTls } from '../processes/tls-client.js'
+import { until } from '../processes/until.js'
+
+const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const
+const UPGRADE = { probation: 0, heartbeat: 50 }
+
+async function shop(config: AppConfig = {}) {
+  const port = await freePort()
+  const scene = Scene.open({
+    upgrade: UPGRADE,
+    listeners: [{ name: 'tls', spec: `tcp://127.0.0.1:${port}`, server: 'https' }],
+    tickets: {},
+    ...config,
+  })
+  Object.assign(scene.defaults, makeCertificate(scene))
+  /** The next version serves, and the one before accepts no more. */
+  const next = async (config?: AppConfig) => {
+    const before = scene.apps.at(-1)
+    const app = await scene.serve(config)
+    await before?.says('retiring')
+    return app
+  }
+  return { scene, port, next }
+}
+
+const generationIn = (text: string) => text.slice(text.indexOf('\r\n\r\n') + 4).split(',')[0]
+
+describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
+  const limits = { minVersion: version, maxVersion: version }
+
+  it('that was made with the first process is resumed by the fourth', async () => {
+    const { scene, port, next } = await shop()
+    await next()
+    const first = await askTls(port, limits)
+    expect(first).toMatchObject({ reused: false })
+    expect(await askTls(port, { ...limits, session: first.session })).toMatchObject({ reused: true })
+    for (let n = 0; n < 3; n++) await next()
+    const resumed = await askTls(port, { ...limits, session: first.session })
+    expect({ reused: resumed.reused, generation: generationIn(resumed.text) }).toEqual({
+      reused: true,
+      generation: '4',
+    })
+    const entry = (await scene.status()).sections.find(({ name }) => name === 'ticketKeys')
+    expect(entry).toMatchObject({ entries: 1, version: 1 })
+  })
+
+  it('is resumed by a server that has set its certificate anew', async () => {
+    const { scene, port, next } = await shop()
+    await next()
+    const { session } = await askTls(port, limits)
+    await next({ renewed: true })
+    expect(await askTls(port, { ...limits, session })).toMatchObject({ reused: true })
+  })
+
+  it('is resumed where the server has a name of its own for its sessions', async () => {
+    const { scene, port, next } = await shop({ tickets: {} })
+    await next({ tls: { sessionIdContext: 'shop' } })
+    const { session } = await askTls(port, limits)
+    await next({ renewed: true, tls: { sessionIdContext: 'shop' } })
+    expect((await askTls(port, { ...limits, session })).reused).toBe(true)
+    await next()
+    expect((await askTls(port, { ...limits, session })).reused).toBe(false)
+  })
+
+  it('is not resumed by a version that asks for client certificates, nor by servers of another name', async () => {
+    const { scene, port, next } = await shop()
+    await next()
+    const { session } = await askTls(port, limits)
+    await next({ tickets: { name: 'other' } })
+    expect((await askTls(port, { ...limits, session })).reused).toBe(false)
+    await next({ tls: { requestCert: true, rejectUnauthorized: true } })
+    await expect(askTls(port, { ...limits, session })).rejects.toThrow()
+    await next()
+    expect((await askTls(port, { ...limits, session })).reused).toBe(true)
+  })
+
+  it('needs a full handshake when the keys were rotated, in this and in later processes', async () => {
+    const { scene, port, next } = await shop({ tickets: { rotateEvery: 2_000 } })
+    await next()
+    const { session } = await askTls(port, limits)
+    await next({ tickets: { rotateEvery: 3_600_000 } })
+    expect((await askTls(port, { ...limits, session })).reused).toBe(true)
+    await next()
+    await until(
+      'the keys are rotated',
+      async () => !(await askTls(port, { ...limits, session })).reused,
+      20_000,
+    )
+    const fresh = await askTls(port, limits)
+    await next({ tickets: { rotateEvery: 3_600_000 } })
+    expect((await askTls(port, { ...limits, session })).reused).toBe(false)
+    expect((await askTls(port, { ...limits, session: fresh.session })).reused).toBe(true)
+  })
+})
+
+describe('ticket keys', () => {
+  it('are made by the next version where the one before shared none, and are state when it serves', async () => {
+    const { scene, port, next } = await shop()
+    await next({ tickets: undefined as never })
+    expect((await scene.status()).sections.map(({ name }) => name)).not.toContain('ticketKeys')
+    await next()
+    const { session } = await askTls(port)
+    await next()
+    expect((await askTls(port, { session })).reused).toBe(true)
+  })
+
+  it('are the same again when an upgrade failed', async () => {
+    const { scene, port, next } = await shop()
+    await next()
+    const { session } = await askTls(port)
+    await (await scene.start({ check: 'throw' })).failure()
+    expect((await askTls(port, { session })).reused).toBe(true)
+    await scene.serve()
+    expect((await askTls(port, { session })).reused).toBe(true)
+  })
+})
