@@ -86,6 +86,7 @@ it('a reporter that is stopped and started again has one connection', async () =
     report,
     top: () => 0,
     take: () => {},
+    connected: () => {},
   })
   reporter.start()
   reporter.stop()
