@@ -1,3 +1,4 @@
+import type { MoveReport } from '../connections/counts.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
 import { formatDuration } from './duration.js'
 import { facts, plain, table } from './table.js'
@@ -28,11 +29,12 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
       listener.connections,
     ]),
-    ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS'], report.draining, older => [
+    ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
       older.generation,
       older.pid,
       older.phase,
       older.connections,
+      movesLine(older.moves),
     ]),
     ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
       section.name,
@@ -54,6 +56,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['control', of(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`)],
     ['uptime', uptime(report, now)],
     ['connections', of(report.connections)],
+    ['moves', movesLine(report.moves)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
     ['state', stateLine(report)],
     ['memory', of(report.rssBytes, size)],
@@ -88,6 +91,18 @@ function stateLine({ state, segments, logBytes }: ServiceStatus): string | null 
     return `${entries === 1 ? '1 entry' : `${plain(entries)} entries`}, ${memory(state.bytes, state.segments)}, sequence ${plain(sequence)}, digest ${short(digest)}`
   }
   return segments === undefined ? null : memory(logBytes ?? Number.NaN, segments)
+}
+
+function movesLine(moves: MoveReport | undefined): string | null {
+  if (moves === undefined) return null
+  const { moved, arrived, lost, refused } = moves
+  const parts = [
+    ...(arrived > 0 ? [`${arrived} arrived`] : []),
+    ...(moved > 0 ? [`${moved} moved`] : []),
+    ...(lost > 0 ? [`${lost} lost`] : []),
+    ...Object.entries(refused ?? {}).map(([code, count]) => `${count} stay (${code})`),
+  ]
+  return parts.length === 0 ? null : plain(parts.join(', '))
 }
 
 function failureLine({ lastFailure }: ServiceStatus): string | null {

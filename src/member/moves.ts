@@ -5,7 +5,9 @@ import type { MovableConnections } from '../connections/movable.js'
 import { MoveLog } from '../connections/move-log.js'
 import type { Source } from '../connections/slice.js'
 import { Taker } from '../connections/taker.js'
-import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { closeAll, OwnedFd } from '../fd/owned.js'
+import { fateOf } from '../host/peer-fate.js'
+import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'
 import type { Listener } from './listener.js'
@@ -34,6 +36,8 @@ export class Moves {
   readonly #ask: () => void
   readonly #takers = new Set<Taker>()
   #giver: Giver | null = null
+  /** Who has taken from us since we left, with how many it had before. Owned. */
+  #went: { taker: OwnedFd; before: number }[] = []
   #leaving = false
   #told = false
   #patience = 0
@@ -61,12 +65,22 @@ export class Moves {
     this.#seek()
   }
 
-  /** This process serves (again): what was under way comes back. */
+  /** This process serves (again): what was under way comes back. What the other has is lost if it is dead. */
   serve(): void {
     this.#leaving = false
     this.#told = false
     clearTimeout(this.#timer)
     void this.#giver?.stop()
+    const went = this.#went.splice(0)
+    for (const [i, { taker, before }] of went.entries()) {
+      const count = (went[i + 1]?.before ?? this.counts.moved) - before
+      void fateOf(taker).then(fate => {
+        taker.close()
+        if (fate === 'alive' || count === 0) return
+        this.counts.lost += count
+        this.#settings.logger.warn({ count }, 'connections were lost with the process that had taken them')
+      })
+    }
   }
 
   /** A way may be open now that was not before. */
@@ -85,7 +99,7 @@ export class Moves {
       if (channel === undefined || log === undefined) return
       left.delete(channel.fd)
       left.delete(log.fd)
-      if (channel.spec === GIVE) this.give(channel.fd, log.fd)
+      if (channel.spec === GIVE) this.give(channel.fd, log.fd, pidfd?.fd.dup() ?? creatorOf(channel.fd))
       else this.take(channel.fd, log.fd, pidfd?.fd.dup() ?? (Number(channel.name) || 0))
     } catch (error) {
       this.#settings.logger.warn({ err: error }, 'a way for connections cannot be used')
@@ -94,12 +108,13 @@ export class Moves {
     }
   }
 
-  /** Takes both descriptors. */
-  give(channel: OwnedFd, log: OwnedFd): void {
+  /** Takes all of them. */
+  give(channel: OwnedFd, log: OwnedFd, taker: OwnedFd | null): void {
     if (!this.#leaving || this.#giver !== null) {
-      closeAll([channel, log])
+      closeAll([channel, log, ...(taker === null ? [] : [taker])])
       return
     }
+    if (taker !== null) this.#went.push({ taker, before: this.counts.moved })
     const { move, movesPerSecond } = this.#settings
     const way = openWay(channel, log)
     const giver = new Giver({
@@ -145,7 +160,10 @@ export class Moves {
 
   /** Nothing goes or comes any more. */
   close(): void {
-    this.serve()
+    this.#leaving = false
+    clearTimeout(this.#timer)
+    void this.#giver?.stop()
+    closeAll(this.#went.splice(0).map(({ taker }) => taker))
     for (const each of this.#takers) void each.stop()
   }
 
@@ -186,6 +204,12 @@ export class Moves {
 
   readonly #fault = (error: unknown, message: string): void =>
     this.#settings.logger.warn({ err: error }, message)
+}
+
+/** Whoever made a socket pair counts as the peer of both its ends; embedded, that is who takes. */
+function creatorOf(channel: OwnedFd): OwnedFd | null {
+  const raw = native.peerPidfd(channel.raw)
+  return raw === null ? null : OwnedFd.own(raw, 'pidfd of who takes connections')
 }
 
 function openWay(channel: OwnedFd, log: OwnedFd): { link: Link; log: MoveLog } {

@@ -1,5 +1,6 @@
 import {
   FdbError,
+  type JoinOptions,
   join,
   type Listener,
   type Logger,
@@ -89,7 +90,7 @@ export class ReverseProxy {
       service: config.service,
       control: config.control,
       upgrade: times,
-      drain: config.drain,
+      drain: drainOf(config),
       logger: options.logger,
       ...(options.signal && { signal: options.signal }),
     })
@@ -277,6 +278,10 @@ export class ReverseProxy {
     for (const entrance of this.#allEntrances()) entrance.close()
     this.#pools.clear()
   }
+}
+
+function drainOf({ drain: { timeout, move, movesPerSecond } }: ProxyConfig): JoinOptions['drain'] & object {
+  return { timeout, move, ...(movesPerSecond !== null && { movesPerSecond }) }
 }
 
 function fileOf(config: ProxyConfig): NewFile {

@@ -70,6 +70,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['drain', '30s', /not a map/],
   ['drain.timeout', '30', /has no unit/],
   ['drain.timeout', '-1s', /no duration/],
+  ['drain.move', 'always', /none of/],
+  ['drain.movesPerSecond', 'fast', /no whole number/],
   ['upgrade', '30s', /not a map/],
   ['upgrade.timeout', '0s', /outside of 1 ms/],
   ['upgrade.probation', '10 s', /no duration/],

@@ -30,7 +30,7 @@ describe('a configuration', () => {
       service: 'edge',
       control: '/run/edge/upgrade.sock',
       instanceHeader: 'X-Gen',
-      drain: { timeout: 30_000 },
+      drain: { timeout: 30_000, move: 'auto', movesPerSecond: null },
       upgrade: {
         timeout: 30_000,
         probation: 10_000,

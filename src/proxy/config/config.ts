@@ -16,7 +16,7 @@ export interface ProxyConfig {
   upstreams: UpstreamConfig[]
   /** Hosts and paths are canonical, each pair is there once, each upstream exists. */
   routes: RouteRule[]
-  drain: { timeout: number }
+  drain: { timeout: number; move: 'auto' | 'idle' | 'off'; movesPerSecond: number | null }
   upgrade: UpgradeConfig
   timeouts: TimeoutConfig
   limits: LimitConfig

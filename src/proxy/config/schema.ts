@@ -166,7 +166,17 @@ const drainShape = {
   timeout: optional(
     duration(0),
     '30s',
-    'connections of the old process that have not ended by then are closed',
+    'connections of the old process that have neither moved nor ended by then are closed',
+  ),
+  move: optional(
+    oneOf('auto', 'idle', 'off'),
+    'auto',
+    'connections go on in the new process: `auto` at any byte, `idle` only between two requests, `off` none',
+  ),
+  movesPerSecond: optional(
+    orOff(integer(1, 1_000_000)),
+    'off',
+    'connections that move in a second, at most; `off`: no bound',
   ),
 }
 
