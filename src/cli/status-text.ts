@@ -27,7 +27,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       listener.name,
       listener.address,
       listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
-      listener.connections,
+      withKinds(listener),
     ]),
     ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
       older.generation,
@@ -43,6 +43,12 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       short(section.digest),
     ]),
   ]
+}
+
+/** `3 (2 idle, 1 tcp)` */
+function withKinds({ connections, kinds }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
+  const all = Object.entries(kinds ?? {}).map(([kind, count]) => `${count} ${plain(kind)}`)
+  return all.length === 0 ? connections : `${connections} (${all.join(', ')})`
 }
 
 function headline(report: ServiceStatus, now: number): [string, string | null][] {

@@ -82,6 +82,15 @@ export class Listener {
     return this.#served.reduce((sum, served) => sum + served.connections, 0)
   }
 
+  /** The same by what they are doing, as far as their keepers say it. */
+  kinds(): Record<string, number> {
+    const sum: Record<string, number> = {}
+    for (const served of this.#served)
+      for (const [kind, count] of Object.entries(served.kinds()))
+        if (count > 0) sum[kind] = (sum[kind] ?? 0) + count
+    return sum
+  }
+
   /** Somebody accepts: not so when the application has closed all its servers itself. */
   get accepting(): boolean {
     return this.#accepting && (this.#served.length === 0 || this.#served.some(served => served.accepting))

@@ -21,6 +21,8 @@ export interface DrainCounts {
 export interface ConnectionKeeper {
   /** Open now. */
   readonly connections: number
+  /** The same by what they are doing, for `status`; asked seldom. */
+  kinds?(): Readonly<Record<string, number>>
   /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
   announce(): void
   /** This process serves again: what was announced may be taken back. */
@@ -89,6 +91,11 @@ export class Served {
 
   get connections(): number {
     return this.#keeper?.connections ?? this.#sockets.size
+  }
+
+  /** What the keeper says of them. */
+  kinds(): Readonly<Record<string, number>> {
+    return this.#keeper?.kinds?.() ?? {}
   }
 
   /**

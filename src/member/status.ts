@@ -33,6 +33,8 @@ export interface StatusReport {
     readonly cookie: string | null
     readonly accepting: boolean
     readonly connections: number
+    /** Of those: what they are doing, as far as the listener's keepers say it. */
+    readonly kinds: Readonly<Record<string, number>>
   }[]
   /** Named descriptors that are no listeners. */
   readonly held: readonly string[]
@@ -128,6 +130,7 @@ function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]):
       cookie: identity.cookie ?? null,
       accepting: listener?.accepting ?? false,
       connections: listener?.connections ?? 0,
+      kinds: listener?.kinds() ?? {},
     }
   })
 }

@@ -1,9 +1,10 @@
 import type { Logger } from '../index.js'
 import type { ExchangeReport } from '../relay/index.js'
 
-/** One line for each request. What is not known is left out. */
+/** One line for each request, or each connection that is forwarded whole. What is not known is left out. */
 export function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
-  const { listener, client, method, target, host, status, reason, destination, attempts, bytesSent } = report
+  const { tcp, listener, client, method, target, host, status, reason, destination, attempts } = report
+  const { bytesSent, bytesReceived } = report
   log.info(
     {
       listener,
@@ -11,13 +12,14 @@ export function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): v
       method: method || undefined,
       host: host || undefined,
       target: target || undefined,
-      status,
+      status: tcp ? undefined : status,
       reason,
       upstream: destination,
       attempts: attempts > 1 ? attempts : undefined,
       bytes: bytesSent,
+      received: tcp ? bytesReceived : undefined,
       ms: Math.round(report.milliseconds * 10) / 10,
     },
-    'request',
+    tcp ? 'connection' : 'request',
   )
 }

@@ -1,7 +1,7 @@
 import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts } from '../index.js'
-import { type Origin, Relay, type RelayOptions } from '../relay/index.js'
-import type { ProxyConfig } from './config/config.js'
+import { type Origin, Relay, type RelayOptions, type SendOn } from '../relay/index.js'
+import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 
 /** How long a client that is one too many may take to read so. */
@@ -16,6 +16,8 @@ const TOO_MANY = [
   '',
   'too-many-connections\n',
 ].join('\r\n')
+
+const NOWHERE: SendOn = { kind: 'upstream', name: '', pick: () => null }
 
 /** What all entrances of a proxy share. */
 export type RelayWiring = Pick<
@@ -41,6 +43,8 @@ export class Entrance implements ConnectionKeeper {
   readonly #wiring: RelayWiring
   /** Whether one connection more is too many. */
   readonly #full: () => boolean
+  /** The upstream that whole connections go to. */
+  #forward: string | null
   #relays: Relays
   /** Of configurations before, as long as they have connections. */
   #former: Relay[] = []
@@ -49,8 +53,14 @@ export class Entrance implements ConnectionKeeper {
   #ending = false
   #empty: (() => void)[] = []
 
-  constructor(name: string, config: ProxyConfig, wiring: RelayWiring, full: () => boolean) {
+  constructor(
+    { name, forward }: ListenerConfig,
+    config: ProxyConfig,
+    wiring: RelayWiring,
+    full: () => boolean,
+  ) {
     this.#origin = { listener: name, scheme: 'http' }
+    this.#forward = forward
     this.#wiring = wiring
     this.#full = full
     this.#relays = this.#make(config)
@@ -60,6 +70,8 @@ export class Entrance implements ConnectionKeeper {
   }
 
   configure(config: ProxyConfig): void {
+    const own = config.listeners.find(({ name }) => name === this.#origin.listener)
+    if (own !== undefined) this.#forward = own.forward
     const before = this.#relays
     if (before.settings === relaySettings(config)) return
     this.#relays = this.#make(config)
@@ -71,6 +83,13 @@ export class Entrance implements ConnectionKeeper {
   get connections(): number {
     let sum = 0
     for (const relay of this.#all()) sum += relay.size
+    return sum
+  }
+
+  kinds(): Record<string, number> {
+    const sum: Record<string, number> = {}
+    for (const relay of this.#all())
+      for (const [kind, count] of Object.entries(relay.counts())) sum[kind] = (sum[kind] ?? 0) + count
     return sum
   }
 
@@ -132,6 +151,12 @@ export class Entrance implements ConnectionKeeper {
       this.#turnAway(socket)
       return
     }
+    if (this.#forward !== null) {
+      // None: it is reset, and counted.
+      const route = this.#wiring.routeByName?.(this.#forward) ?? NOWHERE
+      this.#relays.plain.accept(socket, this.#origin, route)
+      return
+    }
     const { plain, trusted, trust } = this.#relays
     const relay = trusted !== null && isTrusted(trust, socket) ? trusted : plain
     relay.accept(socket, this.#origin)
@@ -139,7 +164,7 @@ export class Entrance implements ConnectionKeeper {
 
   #turnAway(socket: Socket): void {
     socket.on('error', () => {})
-    if (this.#turnedAway >= TURNED_AWAY_MOST) {
+    if (this.#forward !== null || this.#turnedAway >= TURNED_AWAY_MOST) {
       socket.destroy()
       return
     }

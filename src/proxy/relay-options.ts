@@ -11,7 +11,7 @@ export function relayOptions(
   trusted: boolean,
 ): Pick<RelayOptions, 'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'responseEdits'> {
   const { timeouts, limits, instanceHeader, forwarded } = config
-  const { idle, head, connect, response, request } = timeouts
+  const { idle, tunnel, head, connect, response, request } = timeouts
   const { headBytes, fields, body } = limits
   const options: ReturnType<typeof relayOptions> = {
     timeouts: {
@@ -21,7 +21,7 @@ export function relayOptions(
       response,
       request: request ?? Number.POSITIVE_INFINITY,
       stall: idle,
-      tunnel: idle,
+      tunnel,
     },
     limits: {
       bodyBytes: body === null ? Number.POSITIVE_INFINITY : Math.max(1, body),

@@ -18,7 +18,7 @@ import { LiveRoutes } from './routes/live-routes.js'
 import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
-import { Upstreams } from './upstreams/upstreams.js'
+import { requestUpstreams, Upstreams } from './upstreams/upstreams.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
@@ -78,7 +78,7 @@ export class ReverseProxy {
       onExchange: report => this.#onExchange(report),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
     }
-    serveRouteCommands(member, this.#routes, () => this.#upstreams.names)
+    serveRouteCommands(member, this.#routes, () => this.#upstreams.forRequests)
     member.on('reinstated', () => void this.#reinstated())
     void member.retired.then(() => this.#release())
   }
@@ -168,7 +168,8 @@ export class ReverseProxy {
     for (const entrance of this.#allEntrances()) entrance.end()
   }
 
-  async #open({ name, spec }: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
+  async #open(given: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
+    const { name, spec } = given
     const listener = anew ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
     // The same address with other options.
     if (listener === this.#listeners.get(name)) return
@@ -178,7 +179,7 @@ export class ReverseProxy {
       const most = this.#config.limits.connections
       return most !== null && this.connections >= most
     }
-    const entrance = new Entrance(name, config, this.#wiring, full)
+    const entrance = new Entrance(given, config, this.#wiring, full)
     listener.serve(entrance.server, entrance)
     this.#entrances.set(name, entrance)
     this.#listeners.set(name, listener)
@@ -219,9 +220,15 @@ export class ReverseProxy {
         `"${key}" cannot change from ${before[key]} to ${config[key]} by a reload: stop this proxy, and start one with the new configuration`,
       )
     }
-    await this.#relisten(before, config)
-    this.#config = config
+    // Before the listeners: a new one may forward to a new upstream.
     this.#upstreams.configure(config.upstreams)
+    try {
+      await this.#relisten(before, config)
+    } catch (error) {
+      this.#upstreams.configure(before.upstreams)
+      throw error
+    }
+    this.#config = config
     for (const entrance of this.#entrances.values()) entrance.configure(config)
     await this.#routes.apply(fileOf(config))
     this.#upstreams.prune()
@@ -285,7 +292,7 @@ function drainOf({ drain: { timeout, move, movesPerSecond } }: ProxyConfig): Joi
 }
 
 function fileOf(config: ProxyConfig): NewFile {
-  return { routes: config.routes, upstreams: new Set(config.upstreams.map(({ name }) => name)) }
+  return { routes: config.routes, upstreams: new Set(requestUpstreams(config.upstreams)) }
 }
 
 /**

@@ -174,7 +174,11 @@ export class Exchange implements StreamOwner {
   /** Begins with a whole connection, of which nothing is read here: it goes to a server of this route as it comes. */
   forward(route: SendOn): void {
     this.phase = 'tunnel'
-    if (this.#relay.onExchange !== undefined) this.startedAt = performance.now()
+    if (this.#relay.onExchange !== undefined) {
+      this.startedAt = performance.now()
+      // The stream remembers it; at the end it cannot be asked for any more.
+      void this.#side.client.remoteAddress
+    }
     this.route = route
     this.goOn(NOTHING)
   }

@@ -149,6 +149,6 @@ describe('HUP', () => {
     const last = await ask(edge.url, { headers: { host: 'h19999.test' } }).answer
     expect(last.body).toBe('19999\n')
     // To read it here would take seconds; what is left is the machine's other work.
-    expect(Math.max(...gaps)).toBeLessThan(1_500)
+    expect(gaps.reduce((most, gap) => Math.max(most, gap))).toBeLessThan(1_500)
   })
 })

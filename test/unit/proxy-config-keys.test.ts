@@ -19,11 +19,16 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].address', '"tcp://localhost:80"', /no listener address: wrong host: .*127\.0\.0\.1/],
   ['listeners[0].address', '"tcp://127.0.0.1:99999"', /no listener address: wrong port/],
   ['listeners[0].address', '"udp://127.0.0.1:80"', /UDP/],
+  ['listeners[0].forward', 'appp', /there is no upstream "appp"/],
   ['upstreams', '[]', /is a list, not a map of names to values/],
   ['upstreams["a b"]', '{ servers: ["http://a:1"] }', /"a b" is no name/],
   ['upstreams.a', '"http://a:1"', /not a map; its keys are: servers/],
   ['upstreams.a.servers', '[]', /give at least 1/],
-  ['upstreams.a.servers[0]', '"htp://x"', /no upstream address \(http:\/\/HOST:PORT or unix:\/path\)$/],
+  [
+    'upstreams.a.servers[0]',
+    '"htp://x"',
+    /no upstream address \(http:\/\/HOST:PORT, tcp:\/\/HOST:PORT or unix:\/path\)$/,
+  ],
   ['upstreams.a.servers[0]', '"http://x"', /the port is missing/],
   ['upstreams.a.servers[0]', '"http://x:70000"', /70000 is no port/],
   ['upstreams.a.servers[0]', '"http://x:0"', /0 is no port/],
@@ -32,9 +37,11 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.servers[0]', '"http://x_!:80"', /"x_!" is no host/],
   ['upstreams.a.servers[0]', '"http://1.2.3:80"', /"1\.2\.3" is no host/],
   ['upstreams.a.servers[0]', '"http://[::zz]:80"', /no IPv6 address/],
+  ['upstreams.a.servers[0]', '"tcp://x"', /the port is missing/],
   ['upstreams.a.servers[0]', '"https://x:443"', /TLS to upstreams is not supported/],
   ['upstreams.a.servers[0]', '"unix:app.sock"', /must be absolute/],
   ['upstreams.a.servers[0]', `"unix:/${'x'.repeat(107)}"`, /108 bytes/],
+  ['upstreams.a.servers', '["http://x:1", "tcp://x:2"]', /http:\/\/ and tcp:\/\/ do not go together/],
   ['upstreams.a.health', 'on', /not a map/],
   ['upstreams.a.health.failures', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.health.coolDown', '10', /10 has no unit; write 10s or 10ms/],
@@ -84,6 +91,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['timeouts', 'null', /not a map/],
   ['timeouts.head', '10S', /no duration/],
   ['timeouts.idle', 'off', /no duration/],
+  ['timeouts.tunnel', 'off', /no duration/],
   ['timeouts.connect', '.5s', /no duration|is a number/],
   ['timeouts.response', 'true', /true is a boolean, not a duration/],
   ['timeouts.request', 'never', /no duration/],
@@ -110,7 +118,9 @@ function fileWith(key: string, value: string): string {
   const [top = '', ...below] = steps
   const listed = /\[0\]/.test(key)
   const around = (within: string) => {
-    if (key.startsWith('listeners[0].')) return within === 'name' ? 'address: "unix:/a"' : 'name: http'
+    if (key.startsWith('listeners[0].')) {
+      return ['name: http', 'address: "unix:/a"'].filter(part => !part.startsWith(within)).join(', ')
+    }
     if (key.startsWith('upstreams.a.') && !below[1]?.startsWith('servers')) return 'servers: ["http://a:1"]'
     if (key.startsWith('routes[0].')) {
       const host = below[1] === 'host' ? '' : 'host: h'

@@ -8,7 +8,9 @@ import { config, EXAMPLE, LEAST, problems, refusal } from '../fixtures/proxy-con
 describe('a configuration', () => {
   it('is read with everything filled in', () => {
     const { listeners, upstreams, routes, ...rest } = config(EXAMPLE)
-    expect(listeners).toMatchObject([{ name: 'http', spec: { kind: 'tcp', host: '127.0.0.1', port: 8080 } }])
+    expect(listeners).toMatchObject([
+      { name: 'http', spec: { kind: 'tcp', host: '127.0.0.1', port: 8080 }, forward: null },
+    ])
     expect(upstreams).toEqual([
       {
         name: 'app',
@@ -41,7 +43,14 @@ describe('a configuration', () => {
         heartbeat: 250,
         silence: 3000,
       },
-      timeouts: { head: 10_000, idle: 60_000, connect: 3000, response: 60_000, request: null },
+      timeouts: {
+        head: 10_000,
+        idle: 60_000,
+        tunnel: 60_000,
+        connect: 3000,
+        response: 60_000,
+        request: null,
+      },
       limits: { headBytes: 16_384, fields: 100, body: null, connections: null },
       accessLog: false,
       forwarded: { headers: 'x-forwarded', trust: [] },
@@ -94,6 +103,24 @@ upstreams:
     ])
   })
 
+  it('lets a listener forward whole connections to an upstream', () => {
+    const text = `${LEAST.replace('}]', '}, { name: db, address: "tcp://*:5432", forward: db }]')}timeouts: { idle: 5s, tunnel: 1h }
+upstreams:
+  db: { servers: ["tcp://DB1:5432", "tcp://[::1]:5432/", "unix:/run/db.sock"] }
+`
+    const { listeners, upstreams, timeouts } = config(text)
+    expect(listeners.map(({ name, forward }) => [name, forward])).toEqual([
+      ['http', null],
+      ['db', 'db'],
+    ])
+    expect(upstreams[0]!.servers.map(({ text }) => text)).toEqual([
+      'tcp://db1:5432',
+      'tcp://[::1]:5432',
+      'unix:/run/db.sock',
+    ])
+    expect(timeouts).toMatchObject({ idle: 5000, tunnel: 3_600_000 })
+  })
+
   it('may use anchors, and wrong values in them are found where they are written', () => {
     const text = `${LEAST}upstreams:
   a: { servers: &both ["http://a:1", "http://b:0"] }
@@ -110,7 +137,7 @@ describe('a wrong configuration', () => {
   it('is refused with file, line, column, key and remedy', () => {
     const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '"htp://x"')
     expect(refusal(text)).toEqual([
-      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is no upstream address (http://HOST:PORT or unix:/path)',
+      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is no upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)',
     ])
   })
 
@@ -133,9 +160,18 @@ describe('a wrong configuration', () => {
     expect(lines[20]).toBe('edge.yaml: and 13 more; correct these first')
   })
 
+  it('has no routes to upstreams that take no requests', () => {
+    const text = `${LEAST}upstreams: { db: { servers: ["tcp://db:5432"] } }
+routes: [{ host: "*", upstream: db }]
+`
+    expect(refusal(text)).toEqual([
+      'edge.yaml:5:33: routes[0].upstream: "db" has tcp:// servers, which take no requests: write http://, or "forward"',
+    ])
+  })
+
   it('points at an unknown key and guesses what was meant', () => {
     expect(refusal(`${LEAST}timeouts: { haed: 3s }\n`)).toEqual([
-      'edge.yaml:4:13: timeouts.haed: unknown key (did you mean "head"?); the keys here are: head, idle, connect, response, request',
+      'edge.yaml:4:13: timeouts.haed: unknown key (did you mean "head"?); the keys here are: head, idle, tunnel, connect, response, request',
     ])
     expect(refusal(`${LEAST}Upstream: {}\n`)[0]).toContain('unknown key (did you mean "upstreams"?)')
     expect(refusal(`${LEAST}entirely: {}\n`)[0]).toMatch(/entirely: unknown key; the keys here are/)

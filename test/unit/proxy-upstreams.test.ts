@@ -86,7 +86,7 @@ describe('groups of servers', () => {
     expect(two!.configured).toBe(true)
     all.prune()
     expect([one, two, three].map(each => each!.configured)).toEqual([true, false, true])
-    expect([...all.names].toSorted()).toEqual(['one', 'three'])
+    expect([...all.forRequests].toSorted()).toEqual(['one', 'three'])
     expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'three')]).toEqual([[C], [], [B]])
     expect(all.named('one')).toBe(one)
     expect([all.find('two'), all.destination(C)?.key, all.destination(A)]).toEqual([undefined, C, undefined])

@@ -27,6 +27,8 @@ export interface ProxyConfig {
 export interface ListenerConfig {
   name: string
   spec: ListenerSpec
+  /** The upstream that whole connections go to; null: it takes HTTP requests. */
+  forward: string | null
 }
 
 export interface UpstreamConfig {
@@ -53,6 +55,7 @@ export interface UpgradeConfig extends HandoffTimes {
 export interface TimeoutConfig {
   head: number
   idle: number
+  tunnel: number
   connect: number
   response: number
   request: number | null

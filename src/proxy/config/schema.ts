@@ -22,10 +22,11 @@ import {
   text,
 } from '../check/check.js'
 import { headerName } from '../check/http.js'
+import type { Place } from '../check/place.js'
 import { duration, size } from '../check/quantity.js'
 import { shown, Wrong } from '../check/wrong.js'
-import { routeList, routeShape } from '../routes/rule.js'
-import { upstreamAddress } from '../upstreams/address.js'
+import { noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
+import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 import type {
   AddressRange,
   ForwardedConfig,
@@ -109,12 +110,18 @@ const listenerShape = {
     text('a listener address', listenerAddress),
     '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
   ),
+  forward: absent(
+    text('the name of an upstream', name => name),
+    undefined,
+    'it is no HTTP: each connection goes as it is to a server of this upstream',
+  ),
 }
-const listener: Check<ListenerConfig> = refine(map(listenerShape), ({ name, address }) => ({
-  name,
-  spec: address,
-}))
-const listeners = (): Check<ListenerConfig> => {
+const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
+  const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
+    const { name, address: spec, forward = null } = given
+    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward }
+    return place.at('forward').wrong(noUpstream(forward, upstreamNames))
+  })
   const names = unique(listener, 'the name', each => each.name, 'name')()
   return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
 }
@@ -148,7 +155,7 @@ export const upstreamShape = {
       unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
       { least: 1, most: 1000 },
     ),
-    '`http://HOST:PORT` or `unix:/path`, at least one; taken in turn',
+    '`http://HOST:PORT` or `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; taken in turn',
   ),
   health: group(healthShape, 'what makes a server count as down'),
   keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
@@ -158,9 +165,15 @@ export const upstreamShape = {
 type Upstream = Fields<typeof upstreamShape> & { name: string }
 
 /** `[["app", …]]` to `[{ name: "app", … }]`. */
-const upstreams = refine(named(name, map(upstreamShape)), (pairs): Upstream[] =>
+const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): Upstream[] =>
   pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
+
+function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: Place): T | undefined {
+  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
+    return given
+  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
+}
 
 const drainShape = {
   timeout: optional(
@@ -209,6 +222,11 @@ const timeoutShape = {
     '60s',
     'a client’s connection between two requests, and one on which nothing moves',
   ),
+  tunnel: absent(
+    duration(1),
+    undefined,
+    'in place of `timeouts.idle`, for WebSockets and other upgrades, CONNECT, and connections of `forward`',
+  ),
   connect: optional(duration(1), '3s', 'for a connection to a server (504, or another server)'),
   response: optional(duration(1), '60s', 'from the end of a request until the head of its answer (504)'),
   request: optional(
@@ -225,7 +243,7 @@ const limitShape = {
   connections: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'clients at a time; more are accepted and answered 503',
+    'clients at a time; more are accepted and answered 503 (`forward`: closed)',
   ),
 }
 
@@ -267,7 +285,11 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       'off',
       'response header that carries the process’s pid',
     ),
-    listeners: required(fresh(listeners, { least: 1, most: 1000 }), 'where it listens', listenerShape),
+    listeners: required(
+      fresh(listeners(upstreamNames), { least: 1, most: 1000 }),
+      'where it listens',
+      listenerShape,
+    ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
     routes: optional(routeList(upstreamNames), [], 'what goes where', routeShape),
     drain: group(drainShape, 'leaving'),
@@ -283,7 +305,30 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
 export const checkConfig: Check<ProxyConfig> = (value, place) => {
   const names = isMap(value) && isMap(value.upstreams) ? Object.keys(value.upstreams) : []
   const given = map(configShape(new Set(names)))(value, place)
-  return given && { ...given, upstreams: given.upstreams.map(each => settle(each, given.timeouts)) }
+  if (given === undefined || !routesTakeRequests(given, place)) return undefined
+  const { idle, tunnel = idle } = given.timeouts
+  return {
+    ...given,
+    timeouts: { ...given.timeouts, tunnel },
+    upstreams: given.upstreams.map(each => settle(each, given.timeouts)),
+  }
+}
+
+function routesTakeRequests(
+  { routes, upstreams }: { routes: RouteRule[]; upstreams: Upstream[] },
+  place: Place,
+): boolean {
+  const tcp = new Set(upstreams.filter(({ servers }) => !takesRequests(servers)).map(({ name }) => name))
+  if (tcp.size === 0) return true
+  const { count } = place.problems
+  for (const [index, { target }] of routes.entries()) {
+    if (target.kind !== 'upstream' || !tcp.has(target.upstream)) continue
+    const at = place.at('routes').at(index).at('upstream')
+    at.wrong(
+      `${shown(target.upstream)} has tcp:// servers, which take no requests: write http://, or "forward"`,
+    )
+  }
+  return place.problems.count === count
 }
 
 function settle(upstream: Upstream, timeouts: Checked<typeof timeoutsOf>): UpstreamConfig {

@@ -24,5 +24,5 @@ const UNKNOWN_UPSTREAM: Decision = { kind: 'refuse', status: 503, reason: 'upstr
 export function decisionOf(action: Action, method: string): Decision {
   if (action.kind === 'respond') return method === 'CONNECT' ? CONNECT_REFUSED : action
   if (method === 'CONNECT' && !action.connect) return CONNECT_REFUSED
-  return action.upstream.configured ? action.upstream.sendOn : UNKNOWN_UPSTREAM
+  return action.upstream.takesRequests ? action.upstream.sendOn : UNKNOWN_UPSTREAM
 }

@@ -106,9 +106,14 @@ export class RouteChecker {
     if (this.#upstreams.has(upstream)) {
       return { host, path, target: { kind: 'upstream', upstream, connect } }
     }
-    const hint = place.problems.full ? '' : didYouMean(upstream, this.#upstreams)
-    return place.at('upstream').wrong(`there is no upstream ${JSON.stringify(upstream)}${hint}`)
+    const at = place.at('upstream')
+    return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : this.#upstreams))
   }
+}
+
+/** Says so; guesses which of `known` was meant. */
+export function noUpstream(name: string, known: ReadonlySet<string>): string {
+  return `there is no upstream ${JSON.stringify(name)}${didYouMean(name, known)}`
 }
 
 /** Checks what names a route: `{ host, path }`. */

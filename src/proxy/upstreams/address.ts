@@ -9,11 +9,16 @@ export type UpstreamAddress =
 /** Bytes of a Unix socket's path (sun_path without its NUL). */
 const MOST_PATH = 107
 
-/** `http://HOST:PORT` (a name is resolved at each connect), `http://[::1]:PORT` or `unix:/path`. */
+/** Whether HTTP requests may be sent there: `tcp://` says that it is something else. */
+export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
+  return !servers.some(({ text }) => text.startsWith('tcp:'))
+}
+
+/** `http://HOST:PORT` or `tcp://HOST:PORT` (a name is resolved at each connect; `[::1]`), or `unix:/path`. */
 export function upstreamAddress(text: string): UpstreamAddress | Wrong {
   const refuse = (why: string) =>
     new Wrong(
-      `${shown(text)} is no upstream address (http://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
+      `${shown(text)} is no upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
     )
   if (text.startsWith('unix:')) {
     const path = text.slice(5)
@@ -25,7 +30,7 @@ export function upstreamAddress(text: string): UpstreamAddress | Wrong {
       : refuse(`the path has ${bytes} bytes, at most ${MOST_PATH} are possible`)
   }
   if (text.startsWith('https://')) return refuse('TLS to upstreams is not supported')
-  const [, authority, rest = ''] = /^http:\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
+  const [, scheme, authority, rest = ''] = /^(http|tcp):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
   if (authority === undefined) return refuse('')
   if (authority.includes('@')) return refuse('leave user and password out')
   if (rest !== '' && rest !== '/') return refuse(`leave ${shown(rest)} out, requests keep their own path`)
@@ -36,7 +41,7 @@ export function upstreamAddress(text: string): UpstreamAddress | Wrong {
   const host = v6 ?? name.toLowerCase()
   if (v6 === undefined && !isIPv4(host) && !isName(host)) return refuse(`${shown(name)} is no host`)
   const written = v6 === undefined ? host : new URL(`http://[${v6}]/`).hostname
-  return { kind: 'tcp', host, port: Number(port), text: `http://${written}:${Number(port)}` }
+  return { kind: 'tcp', host, port: Number(port), text: `${scheme}://${written}:${Number(port)}` }
 }
 
 function isName(host: string): boolean {

@@ -1,6 +1,6 @@
 import type { Destination, ExchangeOptions, KeepAlive, SendOn } from '../../relay/index.js'
 import type { UpstreamConfig } from '../config/config.js'
-import type { UpstreamAddress } from './address.js'
+import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
 
 /** Who is told about servers. */
@@ -22,6 +22,7 @@ export class Upstream {
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null
   #retry = 0
+  #takesRequests = false
   readonly #watch: ServerWatch
 
   constructor(name: string, watch: ServerWatch) {
@@ -32,6 +33,11 @@ export class Upstream {
 
   get configured(): boolean {
     return this.#balancer !== null
+  }
+
+  /** It is configured, and its servers speak HTTP. */
+  get takesRequests(): boolean {
+    return this.#balancer !== null && this.#takesRequests
   }
 
   /** Servers that stay keep their health. Null: the configuration does not have it any more. */
@@ -48,6 +54,7 @@ export class Upstream {
     else this.#balancer.configure(addresses, health)
     this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server, kept)]))
     this.#retry = retry
+    this.#takesRequests = takesRequests(servers)
     const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
     this.sendOn.options = options
   }
@@ -83,8 +90,11 @@ export class Upstream {
       address: tcp
         ? { kind: 'tcp', host: server.host, port: server.port }
         : { kind: 'unix', path: server.path },
-      authority: tcp ? key.slice('http://'.length) : 'localhost',
+      authority: tcp ? key.slice(key.indexOf('//') + 2) : 'localhost',
       keepAlive,
+      opened: whole => {
+        if (whole) this.succeeded(key)
+      },
       failed: () => this.failed(key),
     }
   }

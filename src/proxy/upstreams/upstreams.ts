@@ -1,15 +1,22 @@
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { UpstreamConfig } from '../config/config.js'
+import { takesRequests } from './address.js'
 import { type ServerWatch, Upstream } from './upstream.js'
 
 /** A server that took the request and did not answer it, or not to the end. (Connections that fail are told at once.) */
 const BROKEN_OFF: ReadonlySet<string | undefined> = new Set(['upstream-closed', 'response-timeout'])
 
-/** All groups of servers that routes name. */
+/** Names of those that take HTTP requests. */
+export function requestUpstreams(configs: readonly UpstreamConfig[]): string[] {
+  return configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name)
+}
+
+/** All groups of servers that routes and listeners name. */
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
   readonly #watch: ServerWatch
   #names: ReadonlySet<string> = new Set()
+  #forRequests: ReadonlySet<string> = new Set()
   /** Servers that failed since they last answered. */
   readonly #troubled = new Set<string>()
 
@@ -18,14 +25,15 @@ export class Upstreams {
     this.#watch = { down, failed: server => this.#troubled.add(server) }
   }
 
-  /** Names in the configuration. */
-  get names(): ReadonlySet<string> {
-    return this.#names
+  /** Names in the configuration of those that routes may lead to. */
+  get forRequests(): ReadonlySet<string> {
+    return this.#forRequests
   }
 
   /** Adds and changes. What the configuration has no more stays until {@link prune}: routes may still lead there. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.#names = new Set(configs.map(({ name }) => name))
+    this.#forRequests = new Set(requestUpstreams(configs))
     for (const config of configs) this.named(config.name).configure(config)
   }
 
@@ -57,8 +65,9 @@ export class Upstreams {
   }
 
   /** What the end of an exchange says about the health of its server. */
-  note({ destination, reason, status }: ExchangeReport): void {
-    if (destination === undefined) return
+  note({ tcp, destination, reason, status }: ExchangeReport): void {
+    // How a TCP connection ends is its protocol's matter: connecting is what tells.
+    if (destination === undefined || tcp) return
     if (BROKEN_OFF.has(reason)) {
       for (const upstream of this.#upstreams.values()) upstream.failed(destination)
     } else if (this.#troubled.size > 0 && status !== 0 && reason === undefined) {
