@@ -14,6 +14,7 @@ interface UpgradeFlags {
   json?: true
   timeout: number
   service?: string
+  killStuck?: true
 }
 
 /** One phase as `--json` prints it. */
@@ -34,6 +35,7 @@ export function addUpgrade(program: Command): void {
     .addOption(controlOption())
     .addOption(durationOption('--timeout <duration>', 'until the next version must serve', '60s'))
     .option('--service <name>', 'which one, of a daemon that holds several')
+    .option('--kill-stuck', 'first end (SIGKILL) the processes that status names as blocking the upgrade')
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(
       'after',
@@ -51,7 +53,7 @@ Examples:
 
 async function upgrade(
   argv: string[],
-  { control, json, timeout, service = '' }: UpgradeFlags,
+  { control, json, timeout, service = '', killStuck }: UpgradeFlags,
 ): Promise<void> {
   const say = (line: string) => {
     if (!json) process.stdout.write(`${line}\n`)
@@ -68,7 +70,13 @@ async function upgrade(
     say(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
   }
   try {
-    const { pid, generation } = await client.upgrade({ argv, service, timeoutMs: timeout, progress })
+    const { pid, generation } = await client.upgrade({
+      argv,
+      service,
+      timeoutMs: timeout,
+      killStuck: killStuck ?? false,
+      progress,
+    })
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
     if (json) print({ ok: true, pid, generation, ms: since(), phases })
   } catch (error) {

@@ -2,6 +2,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
 import { unwatchable, watchDeath } from '../host/liveness.js'
+import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
 import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
@@ -45,6 +46,9 @@ export interface Candidate {
   readonly generation: number
   readonly pidfd: OwnedFd | null
 }
+
+const SIGKILL = 9
+const STUCK_LOOK_MS = 10
 
 /** How the end of a channel shows depends on what was on its way: told as ERR_FDB_SUCCESSOR_LOST, always. */
 const LEFT: ReadonlySet<string> = new Set([
@@ -123,6 +127,38 @@ export class Holder {
     known.returning = true
     candidate.pidfd?.close()
     this.#listen(known)
+  }
+
+  /**
+   * Ends those that were given descriptors once and are neither gone nor proved dead, as they block every upgrade: SIGKILL,
+   * by their pidfds. Resolves when none is left; rejects with ERR_FDB_STUCK when one is there after `timeoutMs` still.
+   */
+  async killStuck(timeoutMs: number): Promise<void> {
+    const { bound } = this.#hosting.state()
+    for (const id of bound) {
+      const peer = this.#peers.get(id)
+      if (peer === undefined) continue
+      this.#logger.warn({ pid: peer.pid }, 'ends a process that blocks the upgrade, as an operator asked')
+      try {
+        if (peer.pidfd !== null) native.pidfdSignal(peer.pidfd.raw, SIGKILL)
+        else process.kill(peer.pid, 'SIGKILL')
+      } catch (error) {
+        // It has ended meanwhile, or may not be ended by us: the wait tells.
+        this.#logger.debug({ err: error, pid: peer.pid }, 'could not be signalled')
+      }
+    }
+    const until = performance.now() + timeoutMs
+    while (this.#hosting.state().bound.length > 0) {
+      if (performance.now() >= until) {
+        const pids = this.#hosting.state().bound.map(id => this.#peers.get(id)?.pid ?? 0)
+        throw new FdbError(
+          'ERR_FDB_STUCK',
+          `process ${pids.join(', ')} did not end within ${timeoutMs} ms after SIGKILL: it waits in the kernel, or belongs to another user; end it by hand`,
+          { details: { pids } },
+        )
+      }
+      await new Promise(resolve => setTimeout(resolve, STUCK_LOOK_MS))
+    }
   }
 
   /** Release the elder as soon as there is fresh evidence that the successor is well: somebody waits to join. */

@@ -9,6 +9,8 @@ export interface UpgradeOrder {
   readonly timeoutMs: number
   /** Daemon: which service; empty: the only one. */
   readonly service: string
+  /** End those first that block it. */
+  readonly killStuck: boolean
 }
 
 export interface UpgradeProgress {
@@ -32,6 +34,9 @@ export interface Operations {
   ): Promise<Upgraded>
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
 }
+
+/** How long a process that was killed may take to be gone. */
+export const STUCK_MS = 5_000
 
 /** Questions of one operator that are under way; while there are so many, no further one is read. */
 const MOST_AT_ONCE = 16
@@ -67,8 +72,13 @@ export function serveOperator(link: Link, operations: Operations): void {
       if (envelope.statusRequest) {
         answer(async () => ({ status: { json: JSON.stringify(await operations.status()) } }), failed)
       } else if (envelope.upgradeRequest) {
-        const { argv, timeoutMs, service } = envelope.upgradeRequest
-        const order = { argv: argv ?? [], timeoutMs: timerMs(timeoutMs ?? 0), service: service ?? '' }
+        const { argv, timeoutMs, service, killStuck } = envelope.upgradeRequest
+        const order = {
+          argv: argv ?? [],
+          timeoutMs: timerMs(timeoutMs ?? 0),
+          service: service ?? '',
+          killStuck: killStuck ?? false,
+        }
         answer(async () => {
           const tell = (step: UpgradeProgress) => link.tell({ progress: step })
           const { pid, generation } = await operations.upgrade(order, tell, gone.signal)

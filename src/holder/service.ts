@@ -22,7 +22,7 @@ import { Awaited } from './awaited.js'
 import type { CommandContext, CommandOrder } from './command.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { Holder } from './holder.js'
-import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
+import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import { type Entry, MAX_ENTRIES, Registry } from './registry.js'
@@ -234,12 +234,13 @@ export class Service {
   }
 
   /** Has the member that serves start its successor, which joins here. */
-  upgrade(order: UpgradeOrder, progress: (step: UpgradeProgress) => void): Promise<Upgraded> {
+  async upgrade(order: UpgradeOrder, progress: (step: UpgradeProgress) => void): Promise<Upgraded> {
+    if (order.killStuck) await this.#holder.killStuck(STUCK_MS)
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined || !owner.link.open || this.#upgrades.has(owner)) {
       const why =
         owner === undefined ? 'no member serves: start one' : `process ${owner.pid} cannot be asked now`
-      return Promise.reject(new FdbError('ERR_FDB_BUSY', `${this.name}: ${why}`, { retryable: true }))
+      throw new FdbError('ERR_FDB_BUSY', `${this.name}: ${why}`, { retryable: true })
     }
     return new Promise((resolve, reject) => {
       const { ready, freeze, prepare, commit } = this.#times

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/index.js'
 import { failedReply, readCommand, repliedWith } from '../holder/command.js'
 import { Holder } from '../holder/holder.js'
-import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import { STUCK_MS, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
@@ -147,8 +147,10 @@ export class Party {
       shelf: this.shelf,
       operations: {
         status: () => this.status(),
-        upgrade: ({ argv, timeoutMs }, progress, signal) =>
-          this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) }),
+        upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
+          if (killStuck) await this.#holder?.killStuck(STUCK_MS)
+          return this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) })
+        },
         command: ({ name, body }, context) => this.commands.run(name, body, context, this.phase),
       },
       holder: () => this.#holder,

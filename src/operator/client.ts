@@ -28,6 +28,11 @@ export interface UpgradeAsk {
   service?: string
   /** Until the new version serves, milliseconds. */
   timeoutMs: number
+  /**
+   * First end (SIGKILL) those that block the upgrade: given descriptors once, and neither gone nor proved dead. `status`
+   * names them (`blockedBy`). ERR_FDB_STUCK when one does not end.
+   */
+  killStuck?: boolean
   /** Each phase when it is entered. */
   progress?: (step: UpgradeProgress) => void
   signal?: AbortSignal
@@ -119,10 +124,10 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open what became of it: ask for the status.
    */
   upgrade(ask: UpgradeAsk): Promise<Upgraded> {
-    const { argv = [], service = '', timeoutMs, progress, signal } = ask
+    const { argv = [], service = '', timeoutMs, killStuck = false, progress, signal } = ask
     const what = `the result of the upgrade of ${this.#peer}`
     const limits = { what, timeoutMs: timeoutMs + RESULT_GRACE_MS, signal }
-    const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service } }
+    const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service, killStuck } }
     return this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
       if (envelope.progress) {
         const { phase, at, pid } = envelope.progress

@@ -44,7 +44,16 @@ describe('the status for people', () => {
           { name: 'web', address: 'tcp://0.0.0.0:80', accepting: true, connections: 1200 },
           { name: 'admin', address: 'unix:/run/admin.sock', accepting: false, connections: 0 },
         ],
-        draining: [{ pid: 4000, generation: 2, phase: 'leaving', connections: 7 }],
+        moves: { moved: 0, arrived: 1190, lost: 0, refused: {} },
+        draining: [
+          {
+            pid: 4000,
+            generation: 2,
+            phase: 'leaving',
+            connections: 7,
+            moves: { moved: 1190, arrived: 0, lost: 0, refused: { ERR_FDB_NO_TARGET: 7 } },
+          },
+        ],
         sections: [{ name: 'routes', version: 1, entries: 10_000, digest: 'abcdef0123456789' }],
         state: {
           sequence: 10_001,
@@ -67,6 +76,7 @@ role          serving
 handoff       probation
 control       /run/shop/upgrade.sock (embedded)
 uptime        service 2h 1m, process 30.0s
+moves         1190 arrived
 state         10000 entries, 1.5 MiB in 2 segments, sequence 10001, digest 0123456789ab
 last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no database
 blocked by    pid 3999 (neither gone nor proved dead: the next upgrade waits for it)
@@ -77,8 +87,8 @@ listeners
   admin  unix:/run/admin.sock  no                   0
 
 draining
-  GENERATION   PID  PHASE    CONNECTIONS
-           2  4000  leaving            7
+  GENERATION   PID  PHASE    CONNECTIONS  MOVES
+           2  4000  leaving            7  1190 moved, 7 stay (ERR_FDB_NO_TARGET)
 
 sections
   NAME    VERSION  ENTRIES  DIGEST

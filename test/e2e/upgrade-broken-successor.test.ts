@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
@@ -147,6 +148,24 @@ describe('a successor that hangs', () => {
       await expectUpgradeWorks(scene, url, first)
     })
   }
+
+  it('before it is ready, and an operator upgrades with --kill-stuck: it is ended, and the next one serves', async () => {
+    const { scene, first } = await stage()
+    const stuck = await scene.start({ readyDelay: 1_500 })
+    await stuck.says('listener')
+    stuck.signal('SIGSTOP')
+    await scene.statusWhere('it blocks upgrades', ({ blockedBy }) => blockedBy.includes(stuck.pid))
+    using client = await OperatorClient.connect(scene.control)
+    await expect(client.upgrade({ timeoutMs: 10_000 })).rejects.toMatchObject({
+      code: 'ERR_FDB_SUCCESSOR_EXITED',
+    })
+    const { pid } = await client.upgrade({ timeoutMs: 10_000, killStuck: true })
+    expect(pid).not.toBe(first.pid)
+    await until('the stuck one is ended', () => stuck.ended)
+    const status = await scene.statusWhere('nothing blocks', ({ blockedBy }) => blockedBy.length === 0)
+    expect(status.pid).toBe(pid)
+    process.kill(pid, 'SIGTERM')
+  })
 
   it('stopped in probation: the old one takes back; continued, it finds that it has lost and leaves', async () => {
     const { scene, url, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
