@@ -1,14 +1,14 @@
 // @ts-check
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { spawnReporter } from '../reporter.mjs'
 
 /**
  * @typedef {import('./load.mjs').LoadOptions} LoadOptions
  * @typedef {import('./load.mjs').LoadReport} LoadReport
  * @typedef {ReturnType<import('./load.mjs').Load['snapshot']>} Snapshot
  */
+
+const MAIN = fileURLToPath(new URL('main.mjs', import.meta.url))
 
 /**
  * The load in a process of its own, so that what the caller does does not make it late. The same calls as startLoad();
@@ -17,42 +17,16 @@ import { fileURLToPath } from 'node:url'
  */
 export function spawnLoad(options) {
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const main = fileURLToPath(new URL('main.mjs', import.meta.url))
-  const child = spawn(process.execPath, [main, '--piped', ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
-  /** @type {Snapshot | null} */
-  let latest = null
-  /** @type {((report: import('./tally.mjs').TallyReport) => void)[]} */
-  const marks = []
-  /** @type {LoadReport | null} */
-  let report = null
-  const ended = once(child, 'close')
-  createInterface(child.stdout).on('line', line => {
-    const { type, ...value } = JSON.parse(line)
-    if (type === 'snapshot') latest = value
-    else if (type === 'phase') marks.shift()?.(value)
-    else if (type === 'report') report = value
-  })
-
+  const { pid, snapshot, ask, stop, kill } = spawnReporter(MAIN, ['--piped', ...args])
   return {
+    pid,
     /** @returns {Snapshot | null} */
-    snapshot: () => latest,
+    snapshot,
     /** @param {string} name @returns {Promise<import('./tally.mjs').TallyReport>} */
-    mark(name) {
-      child.stdin.write(`${JSON.stringify({ mark: name })}\n`)
-      return new Promise((resolve, reject) => {
-        marks.push(resolve)
-        ended.then(() => reject(new Error('the load process ended early')))
-      })
-    },
+    mark: name => ask({ mark: name }),
     /** @returns {Promise<LoadReport>} */
-    async stop() {
-      child.stdin.end(`${JSON.stringify({ stop: true })}\n`)
-      const [code, signal] = await ended
-      if (!report)
-        throw new Error(`the load process ended without a report: ${signal ?? `exit code ${code}`}`)
-      return report
-    },
+    stop,
     /** Ends it at once, without a report. */
-    kill: () => child.kill('SIGKILL'),
+    kill,
   }
 }

@@ -1,0 +1,141 @@
+// @ts-check
+// WebSockets and plain TCP connections on which both ends talk (talk.mjs), as clients.
+import { connect } from 'node:net'
+import { Reply } from './reply.mjs'
+import { Talkers } from './talkers.mjs'
+import { ending } from './verdicts.mjs'
+
+const OPENING_AT_ONCE = 64
+const STOP_MS = 30_000
+const INTO = Buffer.allocUnsafe(64 * 1024)
+
+/**
+ * @typedef {object} TalksOptions
+ * @property {'ws' | 'tcp'} framing
+ * @property {import('node:net').TcpNetConnectOpts} target
+ * @property {number} count
+ * @property {number} [full] so many of them say all they can, the others chat (0)
+ * @property {number} [everyMs] between two messages of one that chats
+ * @property {import('./verdicts.mjs').Verdicts} verdicts
+ */
+
+/** @param {TalksOptions} options */
+export function startTalks({ framing, target, count, full = 0, everyMs = 500, verdicts }) {
+  const talkers = new Talkers(everyMs)
+  /** Those that have not come to their end. */
+  let left = 0
+  let begun = 0
+  let opening = 0
+
+  function open() {
+    while (opening < OPENING_AT_ONCE && begun < count) {
+      opening++
+      left++
+      let counted = false
+      openTalk(begun++, () => {
+        if (counted) return
+        counted = true
+        opening--
+        open()
+      })
+    }
+  }
+
+  /** @param {number} number @param {() => void} opened */
+  function openTalk(number, opened) {
+    const manner = number < full ? 'full' : 'chat'
+    const seed = framing === 'ws' ? number : 1_000_000 + number
+    /** @type {import('./talkers.mjs').Talker | null} */
+    let talker = null
+    let over = false
+    const reply = new Reply(() => {})
+
+    /** @param {import('./verdicts.mjs').Verdict} verdict @param {string} reason */
+    const end = (verdict, reason) => {
+      if (over) return
+      verdicts.note(verdict, String(number), reason)
+      leave()
+    }
+    const leave = () => {
+      if (over) return
+      over = true
+      left--
+      socket.destroy()
+      opened()
+    }
+    const begin = () => {
+      talker = talkers.add(socket, { end: 'client', framing, seed, manner })
+      verdicts.counts.opened++
+      opened()
+    }
+    const callback = (/** @type {number} */ length) => {
+      if (over) return true
+      let chunk = INTO.subarray(0, length)
+      if (talker === null) {
+        const taken = reply.feed(chunk)
+        if (!reply.head.endsWith('\r\n\r\n') && reply.wrong === '') return true
+        if (reply.status !== 101) {
+          end('failed', reply.wrong || `status ${reply.status}, wanted 101`)
+          return true
+        }
+        begin()
+        chunk = chunk.subarray(taken)
+      }
+      return chunk.length === 0 || heard(chunk)
+    }
+    const heard = (/** @type {Buffer} */ chunk) => {
+      if (talker === null) return true
+      const { talk } = talker
+      const before = talk.heard
+      const goOn = talkers.heard(talker, chunk)
+      verdicts.counts.messages += talk.heard - before
+      verdicts.counts.bytes += chunk.length
+      if (talk.wrong !== '') end('wrong', talk.wrong)
+      else if (talk.otherEnded && !talk.ended) end('wrong', 'the other end said that it was over')
+      return goOn
+    }
+    const socket = connect({ ...target, noDelay: true, allowHalfOpen: true, onread: { buffer: INTO, callback } })
+    socket.on('connect', () => {
+      if (framing === 'ws')
+        socket.write(
+          `GET /talk/${seed}/${manner} HTTP/1.1\r\nHost: talk\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${Buffer.from(String(seed).padStart(16, '0')).toString('base64')}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
+        )
+      else {
+        socket.write(`talk ${seed} ${manner}\n`)
+        begin()
+      }
+    })
+    const gone = (/** @type {Error | null} */ error) => {
+      if (over) return
+      if (talker === null) end('failed', `not opened: ${ending(error)}`)
+      else if (talker.talk.otherEnded && error === null) leave()
+      else if (talker.talk.ended) end('failed', `${ending(error)} before the other end had said all`)
+      else end('closed', `${ending(error)} after ${talker.talk.heard} messages heard, ${talker.talk.said} said`)
+    }
+    socket.on('end', () => gone(null))
+    socket.on('error', gone)
+    socket.on('close', () => gone(null))
+  }
+  open()
+
+  return {
+    get ready() {
+      return begun === count && opening === 0
+    },
+    get open() {
+      return left
+    },
+    /** Both ends of each come to their end: whatever was on the way has been looked at then. The other end must be relaxed. */
+    async stop() {
+      talkers.relax()
+      for (const { talk } of talkers.all) {
+        talk.end()
+      }
+      const until = performance.now() + STOP_MS
+      while (left > 0 && performance.now() < until) await new Promise(resolve => setTimeout(resolve, 20))
+      if (left > 0) verdicts.note('failed', 'all', `${left} talks did not come to their end`)
+      for (const { socket } of talkers.all) socket.destroy()
+      talkers.close()
+    },
+  }
+}
