@@ -120,7 +120,8 @@ export async function startBackend({ everyMs = 500 } = {}) {
     }
     socket.on('data', hear)
     socket.on('close', () => {
-      if (!talk.otherEnded && talk.wrong === '') seen.note('broken', `${name} ended after ${talk.heard} messages`)
+      if (!talk.otherEnded && talk.wrong === '')
+        seen.note('broken', `${name} ended after ${talk.heard} messages`)
     })
     if (head.length > 0) hear(head)
   }

@@ -90,7 +90,10 @@ class IdleConnection {
     if (taken < chunk.length) return this.#end('wrong', `${chunk.length - taken} bytes behind the answer`)
     if (reply.status !== 200) return this.#end('failed', `status ${reply.status}: ${this.#text.slice(0, 60)}`)
     if (this.#text !== `${this.#id} ${this.#number}\n`)
-      return this.#end('wrong', `request ${this.#number} was answered ${JSON.stringify(this.#text.slice(0, 60))}`)
+      return this.#end(
+        'wrong',
+        `request ${this.#number} was answered ${JSON.stringify(this.#text.slice(0, 60))}`,
+      )
     this.#verdicts.took(performance.now() - this.askedAt)
     this.#reply = null
     this.state = 'idle'
@@ -100,7 +103,8 @@ class IdleConnection {
   #gone(error) {
     if (this.state === 'gone') return
     if (this.state === 'opening') this.#end('failed', `not opened: ${ending(error)}`)
-    else if (this.state === 'asked') this.#end('failed', `${ending(error)} in place of answer ${this.#number}`)
+    else if (this.state === 'asked')
+      this.#end('failed', `${ending(error)} in place of answer ${this.#number}`)
     else this.#end('closed', `${ending(error)} while idle, after ${this.#number} answers`)
   }
 

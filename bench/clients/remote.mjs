@@ -32,9 +32,9 @@ export function spawnClients(kind, options) {
     kind,
     pid,
     kill,
-    /** @returns {ClientsReport | null} */
+    /** @type {() => ClientsReport | null} */
     snapshot,
-    /** Every connection has been looked at once more when it resolves. @returns {Promise<ClientsReport>} */
+    /** Every connection has been looked at once more when it resolves. @type {() => Promise<ClientsReport>} */
     stop,
     /** All are open, and have been answered. @param {number} ms */
     async ready(ms) {
@@ -43,7 +43,9 @@ export function spawnClients(kind, options) {
         const now = /** @type {ClientsReport | null} */ (snapshot())
         if (now?.ready) return
         if (performance.now() > until)
-          throw new Error(`the clients of kind ${kind} were not ready within ${ms} ms: ${JSON.stringify(now)}`)
+          throw new Error(
+            `the clients of kind ${kind} were not ready within ${ms} ms: ${JSON.stringify(now)}`,
+          )
         await new Promise(resolve => setTimeout(resolve, 20))
       }
     },

@@ -67,7 +67,9 @@ export class Talk {
   /** What was wrong with what came; '' while nothing was. */
   wrong = ''
   #socket
+  /** @type {Framing} */
   #mine
+  /** @type {Framing} */
   #its
   #seedOfMine
   #seedOfIts
@@ -82,9 +84,7 @@ export class Talk {
   constructor(socket, { end, framing, seed, manner }) {
     const { fromClient, fromServer } = directions(seed)
     this.#socket = socket
-    /** @type {Framing} */
     this.#mine = framing === 'tcp' ? 'tcp' : `ws-${end}`
-    /** @type {Framing} */
     this.#its = framing === 'tcp' ? 'tcp' : end === 'client' ? 'ws-server' : 'ws-client'
     this.#seedOfMine = end === 'client' ? fromClient : fromServer
     this.#seedOfIts = end === 'client' ? fromServer : fromClient

@@ -94,7 +94,12 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
       else if (talk.otherEnded && !talk.ended) end('wrong', 'the other end said that it was over')
       return goOn
     }
-    const socket = connect({ ...target, noDelay: true, allowHalfOpen: true, onread: { buffer: INTO, callback } })
+    const socket = connect({
+      ...target,
+      noDelay: true,
+      allowHalfOpen: true,
+      onread: { buffer: INTO, callback },
+    })
     socket.on('connect', () => {
       if (framing === 'ws')
         socket.write(
@@ -110,7 +115,8 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
       if (talker === null) end('failed', `not opened: ${ending(error)}`)
       else if (talker.talk.otherEnded && error === null) leave()
       else if (talker.talk.ended) end('failed', `${ending(error)} before the other end had said all`)
-      else end('closed', `${ending(error)} after ${talker.talk.heard} messages heard, ${talker.talk.said} said`)
+      else
+        end('closed', `${ending(error)} after ${talker.talk.heard} messages heard, ${talker.talk.said} said`)
     }
     socket.on('end', () => gone(null))
     socket.on('error', gone)

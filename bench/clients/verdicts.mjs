@@ -43,7 +43,7 @@ export class Verdicts {
   }
 }
 
-/** @param {Error | null} error of a socket; null: FIN */
+/** @param {NodeJS.ErrnoException | null} error of a socket; null: FIN */
 export function ending(error) {
-  return error === null ? 'FIN' : (/** @type {NodeJS.ErrnoException} */ (error).code ?? error.message)
+  return error === null ? 'FIN' : (error.code ?? error.message)
 }

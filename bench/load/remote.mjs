@@ -20,11 +20,11 @@ export function spawnLoad(options) {
   const { pid, snapshot, ask, stop, kill } = spawnReporter(MAIN, ['--piped', ...args])
   return {
     pid,
-    /** @returns {Snapshot | null} */
+    /** @type {() => Snapshot | null} */
     snapshot,
-    /** @param {string} name @returns {Promise<import('./tally.mjs').TallyReport>} */
+    /** @type {(name: string) => Promise<import('./tally.mjs').TallyReport>} */
     mark: name => ask({ mark: name }),
-    /** @returns {Promise<LoadReport>} */
+    /** @type {() => Promise<LoadReport>} */
     stop,
     /** Ends it at once, without a report. */
     kill,

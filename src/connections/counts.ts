@@ -1,3 +1,5 @@
+import { TurnWork } from './turn-work.js'
+
 /** What became of a process's connections in moves. */
 export interface MoveReport {
   /** Went on in another process. */
@@ -8,6 +10,10 @@ export interface MoveReport {
   readonly refused: Readonly<Record<string, number>>
   /** Given up by one side and not to be had by the other: closed. */
   readonly lost: number
+  /** The most CPU time that one turn of the event loop took for giving connections away, in milliseconds. */
+  readonly longestGivingMs: number
+  /** The same for taking them. */
+  readonly longestTakingMs: number
 }
 
 /** Keeps a {@link MoveReport}. */
@@ -15,6 +21,8 @@ export class MoveCounts {
   moved = 0
   arrived = 0
   lost = 0
+  readonly giving = new TurnWork()
+  readonly taking = new TurnWork()
   readonly #refused = new Map<string, number>()
 
   refuse(code: string): void {
@@ -22,7 +30,14 @@ export class MoveCounts {
   }
 
   get report(): MoveReport {
-    const { moved, arrived, lost } = this
-    return { moved, arrived, lost, refused: Object.fromEntries(this.#refused) }
+    const { moved, arrived, lost, giving, taking } = this
+    return {
+      moved,
+      arrived,
+      lost,
+      refused: Object.fromEntries(this.#refused),
+      longestGivingMs: giving.longestMs,
+      longestTakingMs: taking.longestMs,
+    }
   }
 }

@@ -30,6 +30,8 @@ export interface GiverOptions {
   readonly counts: MoveCounts
   /** Somebody must know of what an adapter did. */
   readonly fault: (error: unknown, message: string) => void
+  /** Whatever could leave has left: for now nothing more goes. */
+  readonly rested?: () => void
   /** Once, when no more goes this way: the taker has left, or has not answered. What was under way has been decided. */
   readonly ended: () => void
 }
@@ -65,8 +67,9 @@ export class Giver {
   }
 
   start(): void {
-    this.#options.link.channel.unref()
-    this.#options.link.start({
+    const { link, counts } = this.#options
+    link.channel.unref()
+    link.start({
       message: (envelope, fds) => {
         closeAll(fds)
         const { prepareAck } = envelope
@@ -74,7 +77,7 @@ export class Giver {
         const most = this.#items.length
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
-        this.#step({ type: 'ack', slice: prepareAck.slice })
+        counts.giving.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
       },
       broken: () => this.#end(),
       end: () => this.#end(),
@@ -147,14 +150,18 @@ export class Giver {
     clearTimeout(this.#timer)
     const rest = Math.max(this.#restUntil, this.#allowedAt()) - performance.now()
     if (rest > 0) {
-      this.#timer = setTimeout(() => this.#begin(), rest)
+      this.#timer = setTimeout(() => this.#work(), rest)
       this.#timer.unref()
       return
     }
     this.#turn = setImmediate(() => {
       this.#turn = undefined
-      this.#begin()
+      this.#work()
     })
+  }
+
+  #work(): void {
+    this.#options.counts.giving.run(() => this.#begin())
   }
 
   #begin(): void {
@@ -175,8 +182,9 @@ export class Giver {
   #rest(): void {
     this.#restUntil = performance.now() + REST_MS
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#begin(), RESCAN_MS)
+    this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
     this.#timer.unref()
+    this.#options.rested?.()
   }
 
   #fill(filler: SliceFiller): void {
@@ -268,7 +276,7 @@ export class Giver {
   #return(items: readonly Item[], how: Arrival): void {
     this.#settling = Promise.all([
       this.#settling,
-      inTurns(items, ({ source, departure }) => {
+      inTurns(items, this.#options.counts.giving, ({ source, departure }) => {
         try {
           source.moving.arrive(departure, how)
         } catch (error) {

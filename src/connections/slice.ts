@@ -2,6 +2,7 @@ import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { MAX_FDS_PER_MESSAGE } from '../native.js'
 import type { Departure, MovableConnections } from './movable.js'
 import { MAX_CONNECTION_FDS } from './movable.js'
+import type { TurnWork } from './turn-work.js'
 
 /** A turn of the event loop spends at most so long on connections, on either side. */
 export const TURN_MS = 3
@@ -44,7 +45,7 @@ export class SliceFiller {
 }
 
 /** Does something with each item, at most {@link TURN_MS} in one turn of the event loop. Resolves when all are done. */
-export function inTurns<T>(items: readonly T[], each: (item: T) => void): Promise<void> {
+export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0
     const turn = () => {
@@ -52,13 +53,13 @@ export function inTurns<T>(items: readonly T[], each: (item: T) => void): Promis
       while (at < items.length) {
         each(items[at++]!)
         if (performance.now() >= until && at < items.length) {
-          setImmediate(turn)
+          setImmediate(() => work.run(turn))
           return
         }
       }
       resolve()
     }
-    turn()
+    work.run(turn)
   })
 }
 

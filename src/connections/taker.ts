@@ -48,17 +48,17 @@ export class Taker {
   }
 
   start(): void {
-    const { link } = this.#options
+    const { link, counts } = this.#options
     link.channel.unref()
     link.start({
-      message: (envelope, fds) => {
-        const { prepare, moved } = envelope
-        if (prepare) this.#prepared(prepare.slice ?? 0, prepare.connections ?? [], fds)
-        else {
-          closeAll(fds)
-          if (moved) this.#step({ type: 'moved', slice: moved.slice ?? 0 })
-        }
-      },
+      message: ({ prepare, moved }, fds) =>
+        counts.taking.run(() => {
+          if (prepare) this.#prepared(prepare.slice ?? 0, prepare.connections ?? [], fds)
+          else {
+            closeAll(fds)
+            if (moved) this.#step({ type: 'moved', slice: moved.slice ?? 0 })
+          }
+        }),
       broken: error => {
         this.#options.fault(error, 'what an older process sent is no connection')
         this.#doubt()
@@ -172,7 +172,7 @@ export class Taker {
     const items = this.#items
     this.#items = []
     this.#adopting = this.#adopting.then(() =>
-      inTurns(items, ({ source, departure }) => {
+      inTurns(items, this.#options.counts.taking, ({ source, departure }) => {
         try {
           source.moving.arrive(departure, 'moved')
           this.#options.counts.arrived++

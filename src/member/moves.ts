@@ -39,6 +39,8 @@ export class Moves {
   /** Who has taken from us since we left, with how many it had before. Owned. */
   #went: { taker: OwnedFd; before: number }[] = []
   #leaving = false
+  /** Since when, and how many had moved before; null when it has been told that all have gone. */
+  #since: { at: number; moved: number } | null = null
   #told = false
   #patience = 0
   #timer: NodeJS.Timeout | undefined
@@ -61,6 +63,7 @@ export class Moves {
     for (const listener of this.#listeners()) listener.announceFixed()
     if (this.#leaving) return
     this.#leaving = true
+    this.#since = { at: performance.now(), moved: this.counts.moved }
     this.#patience = performance.now() + PATIENCE_MS
     this.#seek()
   }
@@ -124,6 +127,7 @@ export class Moves {
       perSecond: movesPerSecond,
       counts: this.counts,
       fault: this.#fault,
+      rested: () => this.#say(),
       ended: () => {
         this.#giver = null
         this.#patience = performance.now() + PATIENCE_MS
@@ -160,6 +164,7 @@ export class Moves {
 
   /** Nothing goes or comes any more. */
   close(): void {
+    this.#say()
     this.#leaving = false
     clearTimeout(this.#timer)
     void this.#giver?.stop()
@@ -187,6 +192,19 @@ export class Moves {
     if (movable > 0) this.#ask()
     if (performance.now() >= this.#patience) this.#tell()
     this.#later(ASK_MS)
+  }
+
+  /** Once: nothing is left here. */
+  #say(): void {
+    if (!this.#leaving || this.#since === null) return
+    for (const listener of this.#listeners()) if (listener.connections > 0) return
+    const { at, moved } = this.#since
+    this.#since = null
+    const { longestGivingMs } = this.counts.report
+    this.#settings.logger.info(
+      { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
+      'no connection is left here',
+    )
   }
 
   #later(ms: number): void {

@@ -44,14 +44,21 @@ describe('the status for people', () => {
           { name: 'web', address: 'tcp://0.0.0.0:80', accepting: true, connections: 1200 },
           { name: 'admin', address: 'unix:/run/admin.sock', accepting: false, connections: 0 },
         ],
-        moves: { moved: 0, arrived: 1190, lost: 0, refused: {} },
+        moves: { moved: 0, arrived: 1190, lost: 0, refused: {}, longestGivingMs: 0, longestTakingMs: 0 },
         draining: [
           {
             pid: 4000,
             generation: 2,
             phase: 'leaving',
             connections: 7,
-            moves: { moved: 1190, arrived: 0, lost: 0, refused: { ERR_FDB_NO_TARGET: 7 } },
+            moves: {
+              moved: 1190,
+              arrived: 0,
+              lost: 0,
+              refused: { ERR_FDB_NO_TARGET: 7 },
+              longestGivingMs: 0,
+              longestTakingMs: 0,
+            },
           },
         ],
         sections: [{ name: 'routes', version: 1, entries: 10_000, digest: 'abcdef0123456789' }],
