@@ -3,7 +3,16 @@
 // FOLDER/fd-broker-VERSION.tgz. Tests run it beside the present version (test/fixtures/releases). Build the checkout
 // first; the same commit gives the same JavaScript, and the same bytes with the same tar and gzip.
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -40,6 +49,12 @@ try {
     recursive: true,
     filter: from => !/\.(d\.ts|map)$/.test(from),
   })
+  for (const file of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
+    if (!file.endsWith('.js')) continue
+    // Source maps are not in it: nobody should look for them.
+    const code = readFileSync(join(root, file), 'utf8')
+    writeFileSync(join(root, file), code.replace(/^\/\/# sourceMappingURL=.*\n?/m, ''))
+  }
   writeFileSync(join(root, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`)
   const commit = git('rev-parse', 'HEAD')
   writeFileSync(
