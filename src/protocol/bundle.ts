@@ -7,16 +7,11 @@ import { fdbroker } from '../proto/wire.js'
 const Role = fdbroker.wire.Item.Role
 
 export type ItemRole =
-  | 'listener'
-  | 'named'
-  | 'segment'
-  | 'control'
-  | 'lock'
-  | 'pidfd'
-  | 'moveLog'
-  | 'moveChannel'
+  /** Of a newer version, never sent: who takes the bundle closes it. */
+  'unknown' | 'listener' | 'named' | 'segment' | 'control' | 'lock' | 'pidfd' | 'moveLog' | 'moveChannel'
 
 const ROLES: Readonly<Record<ItemRole, number>> = {
+  unknown: Role.UNKNOWN,
   listener: Role.LISTENER,
   named: Role.NAMED,
   segment: Role.SEGMENT,
@@ -123,7 +118,8 @@ export function unpackFds(message: WireFds, fds: OwnedFd[]): BundleItem[] {
     }
     const got = inspect(fds)
     return items.map((item, i) => {
-      const name = item.name || ROLE_NAMES.get(item.role ?? 0) || 'unknown'
+      const role = ROLE_NAMES.get(item.role ?? 0) ?? 'unknown'
+      const name = item.name || role
       const difference = verifyIdentity(unpackIdentity(item.identity ?? {}), got[i]!)
       if (difference !== null) {
         throw new FdbError(
@@ -131,9 +127,8 @@ export function unpackFds(message: WireFds, fds: OwnedFd[]): BundleItem[] {
           `descriptor ${i} of batch ${message.index ?? 0} ("${name}") is not what was announced: ${difference}; the handoff is refused`,
         )
       }
-      const role = ROLE_NAMES.get(item.role ?? 0)
       return {
-        role: role ?? 'named',
+        role,
         name: item.name ?? '',
         spec: item.spec ?? '',
         epoch: item.epoch ?? 0,

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 
 /** Every bound of the state log. All are checked before memory is spent. */
 export interface StateLimits {
-  /** The most bytes of one record (a bulk is one record). */
+  /** The most bytes of one record: of a change, and of an import. A large bulk takes several. */
   recordBytes: number
   /** The most changes of one record. */
   changesPerRecord: number

@@ -70,8 +70,8 @@ export function schemaRefusal(
     return new FdbError(
       'ERR_FDB_SCHEMA',
       `section "${stored.name}" was written with schema version ${stored.version}, which needs a reader of version ` +
-        `${stored.minReader} or newer; this process has version ${schema.version}. Run a release with version ` +
-        `${stored.minReader} or newer, or bring the section down with the newer release first`,
+        `${stored.minReader} or newer; this process has version ${schema.version}. Run a release that has ` +
+        `version ${stored.minReader} or newer: there is no way back below it`,
       { details },
     )
   }

@@ -32,9 +32,10 @@ export interface SectionHost {
 }
 
 /**
- * A named map in the log. Reads see every change of this process that could be appended, and none that waits (paused,
- * fenced, or not writing yet). Values come from the segment and are decoded when they are read, then cached: treat
- * what `get` returns as frozen, and put a new value to change it.
+ * A named map in the log, without an order. Reads see every change of this process that could be appended, and none that
+ * waits (paused, fenced, or not writing yet). Values come from the segment and are decoded when they are read, then
+ * cached: treat what `get` returns as frozen, and put a new value to change it. An object that is changed in place is
+ * to be put back in the same turn (protobuf: so fields of newer versions survive).
  */
 export class Section<T> {
   readonly name: string
@@ -255,6 +256,8 @@ export class Section<T> {
 
   #encodePut(key: string, value: T): NewChange {
     const schema = this.#schema
+    // It was changed in place: until it is in the log, reads find what is there.
+    if (this.#cache.get(key) === value) this.#cache.delete(key)
     schema?.validate?.(value)
     const change = this.#encode(PUT, key)
     change.value = schema ? schema.codec.encode(value) : (value as Uint8Array)

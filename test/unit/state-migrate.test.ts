@@ -172,7 +172,7 @@ describe('migrate', () => {
     const next = await nextVersion(log)
     expect(() => next.section('routes', defineSection({ version: 3, codec: json() }))).toThrow(
       'section "routes" was written with schema version 5, which needs a reader of version 4 or newer; this process has ' +
-        'version 3. Run a release with version 4 or newer, or bring the section down with the newer release first',
+        'version 3. Run a release that has version 4 or newer: there is no way back below it',
     )
     next.close()
   })

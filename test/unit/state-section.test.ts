@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { bytes, type Codec, json, msgpack, protobuf } from '../../src/state/codec.js'
 import { defineSection } from '../../src/state/schema.js'
@@ -59,6 +60,31 @@ async function raw(log: StateLog, key: string): Promise<Uint8Array> {
   reader.close()
   return value
 }
+
+describe('an object that is changed in place', () => {
+  const { log } = writingLog()
+  const section = log.section('routes', defineSection({ version: 1, codec: json<{ to: string }>() }))
+
+  it('counts when it was put back and is in the log, not before, and not when it was refused', async () => {
+    await section.put('a', { to: 'x' })
+    const change = () => {
+      const value = section.get('a')!
+      value.to = 'y'
+      return section.put('a', value)
+    }
+    log.pauseWriting()
+    const waits = change()
+    expect(section.get('a')).toEqual({ to: 'x' })
+    log.endWriting(new FdbError('ERR_FDB_FENCED', 'another serves'))
+    await expect(waits).rejects.toThrow(code('ERR_FDB_FENCED'))
+    await expect(change()).rejects.toThrow(code('ERR_FDB_FENCED'))
+    expect(section.get('a')).toEqual({ to: 'x' })
+    log.startWriting(log.segments[0]!)
+    await change()
+    expect(section.get('a')).toEqual({ to: 'y' })
+    log.close()
+  })
+})
 
 describe('schemas', () => {
   const v = (version: number, minReader = 1) => defineSection({ version, minReader, codec: json() })

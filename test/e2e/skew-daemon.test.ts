@@ -1,0 +1,66 @@
+import { describe, expect, it } from 'vitest'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { Clients, type Item, Service } from '../processes/skew-service.js'
+import { until } from '../processes/until.js'
+
+const previous = new Release(PREVIOUS)
+
+const CASES: [string, Version, Version][] = [
+  [PREVIOUS, previous, present],
+  ['the present version', present, previous],
+]
+
+describe.each(CASES)('a daemon of %s', (_, first, second) => {
+  it('takes members of the other version too, is replaced by the other, and nothing is lost', {
+    timeout: 120_000,
+  }, async () => {
+    const service = await Service.open('daemon')
+    let daemon = await service.daemon(first)
+    const seed = Array.from({ length: 500 }, (_, n) => ({
+      key: `${n}`,
+      value: { name: `item ${n}`, cents: n + 1 },
+    }))
+    let serving = await service.next(first, 1)
+    await service.ask('/items/bulk', 'PUT', seed)
+    const start = (await service.status()).state.sequence
+    const clients = new Clients(service, 4)
+    let others = 0
+
+    const upAndDown = async () => {
+      for (const version of [second, first, second]) {
+        await clients.goOn()
+        const old = serving
+        serving = await service.next(version, version === present ? 2 : 1)
+        await service.said(old, 'ended')
+        expect((await service.status()).pid).toBe(serving)
+        await clients.goOn()
+        if (version !== present) continue
+        const body = { tags: ['new'], origin: { country: 'fr' } }
+        await service.ask(`/items/${others}`, 'PUT', body, `enrich ${others}`)
+        others++
+      }
+    }
+    await upAndDown()
+    for (const version of [second, first]) {
+      signalPid(daemon, 'SIGKILL')
+      await until('the daemon ends', () => hasEnded(daemon))
+      daemon = await service.daemon(version)
+      await clients.goOn()
+      await upAndDown()
+    }
+    await clients.stop()
+
+    const items = await service.all<Item>('items')
+    expect(Object.keys(items)).toHaveLength(500 + clients.there.size)
+    for (const [key, cents] of clients.there) expect(items[key]).toMatchObject({ name: key, cents })
+    for (const key of clients.gone) expect(items[key]).toBeUndefined()
+    expect((await service.status()).state.sequence - start).toBe(clients.changes + others)
+    // As the newer schema reads them, whoever serves last.
+    await service.next(present, 2)
+    const last = await service.all<Item>('items')
+    for (let n = 0; n < others; n++) {
+      expect(last[`${n}`]).toMatchObject({ tags: ['new'], origin: { country: 'fr' } })
+    }
+  })
+})

@@ -1,0 +1,28 @@
+import { describe, expect, it } from 'vitest'
+import { OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
+import { packBundle, unpackFds, type WireFds } from '../../src/protocol/bundle.js'
+
+/** A message with one descriptor, as it is sent. */
+function packed(fd: OwnedFd): WireFds {
+  for (const { message } of packBundle([{ role: 'named', name: 'held', fd }])) return message
+  throw new Error('no message')
+}
+
+describe('a bundle of descriptors', () => {
+  it('arrives with what each is for', () => {
+    using fd = OwnedFd.own(native.memfd('held'), 'held')
+    const [item] = unpackFds(packed(fd), [fd.dup()])
+    expect(item).toMatchObject({ role: 'named', name: 'held' })
+    item!.fd.close()
+  })
+
+  it('of a newer version may hold what is not known here: that is no named descriptor, and is closed by who takes it', () => {
+    using fd = OwnedFd.own(native.memfd('newer'), 'newer')
+    const message = packed(fd)
+    const items = message.items!.map(item => ({ ...item, role: 99 }))
+    const [item] = unpackFds({ ...message, items }, [fd.dup()])
+    expect(item!.role).toBe('unknown')
+    item!.fd.close()
+  })
+})
