@@ -60,6 +60,11 @@ export class OwnedFd implements Disposable {
     return new OwnedFd(raw, label)
   }
 
+  /** A dup of a descriptor that somebody else keeps, for example a socket of Node's. Throws what the kernel says: EMFILE. */
+  static duplicate(raw: number, label: string): OwnedFd {
+    return new OwnedFd(native.dup(raw), label)
+  }
+
   /** What this descriptor is for, in messages. */
   get label(): string {
     return this.#slot.label
@@ -79,7 +84,7 @@ export class OwnedFd implements Disposable {
 
   /** A second descriptor of the same open file description, CLOEXEC, with an owner of its own. */
   dup(label: string = this.#slot.label): OwnedFd {
-    return new OwnedFd(native.dup(this.raw), label)
+    return OwnedFd.duplicate(this.raw, label)
   }
 
   /** Gives the descriptor away (to Node: `listen({ fd })`, `new Socket({ fd })`): whoever gets the number closes it. */

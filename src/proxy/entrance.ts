@@ -1,6 +1,6 @@
 import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts } from '../index.js'
-import { type Origin, Relay, type RelayOptions, type SendOn } from '../relay/index.js'
+import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 
@@ -39,26 +39,29 @@ interface Relays {
  */
 export class Entrance implements ConnectionKeeper {
   readonly server: Server
+  readonly moving: RelayedConnections
   readonly #origin: Origin
   readonly #wiring: RelayWiring
   /** Whether one connection more is too many. */
   readonly #full: () => boolean
+  readonly #onEmpty: () => void
   /** The upstream that whole connections go to. */
   #forward: string | null
   #relays: Relays
   /** Of configurations before, as long as they have connections. */
   #former: Relay[] = []
   #turnedAway = 0
-  #draining = false
   #ending = false
   #empty: (() => void)[] = []
 
+  /** `onEmpty` is called whenever the last connection is gone. */
   constructor(
     { name, forward }: ListenerConfig,
     config: ProxyConfig,
     wiring: RelayWiring,
-    full: () => boolean,
+    { full, onEmpty }: { full: () => boolean; onEmpty: () => void },
   ) {
+    this.#onEmpty = onEmpty
     this.#origin = { listener: name, scheme: 'http' }
     this.#forward = forward
     this.#wiring = wiring
@@ -67,6 +70,11 @@ export class Entrance implements ConnectionKeeper {
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
       this.#accept(socket),
     )
+    this.moving = new RelayedConnections({
+      listener: name,
+      relays: () => this.#all(),
+      relayFor: client => this.#relayFor(client),
+    })
   }
 
   configure(config: ProxyConfig): void {
@@ -94,13 +102,11 @@ export class Entrance implements ConnectionKeeper {
   }
 
   announce(): void {
-    this.#draining = true
     for (const relay of this.#all()) relay.drain()
     if (this.#ending) for (const relay of this.#all()) relay.closeIdle()
   }
 
   resume(): void {
-    this.#draining = false
     for (const relay of this.#all()) relay.resume()
   }
 
@@ -157,9 +163,12 @@ export class Entrance implements ConnectionKeeper {
       this.#relays.plain.accept(socket, this.#origin, route)
       return
     }
+    this.#relayFor(socket.remoteAddress).accept(socket, this.#origin)
+  }
+
+  #relayFor(client: string | undefined): Relay {
     const { plain, trusted, trust } = this.#relays
-    const relay = trusted !== null && isTrusted(trust, socket) ? trusted : plain
-    relay.accept(socket, this.#origin)
+    return trusted !== null && isTrusted(trust, client) ? trusted : plain
   }
 
   #turnAway(socket: Socket): void {
@@ -186,12 +195,14 @@ export class Entrance implements ConnectionKeeper {
       relay.close()
       return false
     })
-    if (!this.#draining || this.connections > 0) return
+    if (this.connections > 0) return
+    this.#onEmpty()
     for (const resolve of this.#empty.splice(0)) resolve()
   }
 }
 
-function isTrusted(trust: BlockList, { remoteAddress }: Socket): boolean {
-  if (remoteAddress === undefined) return false
-  return trust.check(remoteAddress, isIPv6(remoteAddress) ? 'ipv6' : 'ipv4')
+/** `client` is an IP address, or nothing where there is none. */
+function isTrusted(trust: BlockList, client: string | undefined): boolean {
+  if (client === undefined || client === '') return false
+  return trust.check(client, isIPv6(client) ? 'ipv6' : 'ipv4')
 }

@@ -179,7 +179,7 @@ export class ReverseProxy {
       const most = this.#config.limits.connections
       return most !== null && this.connections >= most
     }
-    const entrance = new Entrance(given, config, this.#wiring, full)
+    const entrance = new Entrance(given, config, this.#wiring, { full, onEmpty: () => this.#emptied() })
     listener.serve(entrance.server, entrance)
     this.#entrances.set(name, entrance)
     this.#listeners.set(name, listener)
@@ -278,6 +278,11 @@ export class ReverseProxy {
   #onExchange(report: ExchangeReport): void {
     this.#upstreams.note(report)
     if (this.#config.accessLog) accessLine(this.#access, report)
+  }
+
+  /** Whoever serves has its own connections to servers; this process may stand by for long. */
+  #emptied(): void {
+    if (this.connections === 0 && !OWN_FILE.has(this.member.phase)) this.#pools.clear()
   }
 
   #release(): void {

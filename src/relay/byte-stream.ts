@@ -18,10 +18,8 @@ export interface StreamOwner {
   onClose(stream: ByteStream, error: Error | null): void
 }
 
-/** A stream taken out of this process's hands: what travels with it, see {@link ByteStream.detach}. */
+/** What travels with a stream that was taken out of this process's hands, see {@link ByteStream.detach}. */
 export interface DetachedStream {
-  /** What carries the bytes, for example a `net.Socket` that is neither read nor written any more. */
-  transport: unknown
   /** Read from the peer, told to nobody. */
   unread: Buffer
   /** Written by the owner, not yet taken by the kernel. */
@@ -57,7 +55,14 @@ export interface ByteStream {
   reset(): void
   /** Takes back all that was written but never reached the kernel: only of one that is `connecting`. */
   takeUnsent(): Bytes[]
-  /** Lets go of the transport in the middle of everything; see {@link DetachedStream}. Not while `connecting`. */
+  /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
+  readonly movable: boolean
+  /** Of the socket, which keeps it: for a dup at once. Only of one that is `movable`, `alive` and not `connecting`. */
+  readonly descriptor: number
+  /**
+   * Lets go of the socket in the middle of everything: closes its descriptor, which whoever has a dup of it does not
+   * notice, nor the peer. Only where {@link descriptor} may be read.
+   */
   detach(): DetachedStream
 }
 

@@ -1,3 +1,4 @@
+import { MAX_RECORD_BYTES, type MoveWhich } from '../connections/movable.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
@@ -8,6 +9,14 @@ import type { ExchangeSide } from './exchange-side.js'
 import { refusalOf } from './refusal.js'
 import type { RelayContext } from './relay-context.js'
 import type { Timed } from './timer-wheel.js'
+
+/**
+ * So long a connection waits for its server before it leaves: what is still connecting is dialled again, and the server sees
+ * a connection that brings nothing.
+ */
+export const DIALLING_MS = 100
+/** A record has room for it, and for heads that are not complete. */
+const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
 
 /**
  * One client's connection: reads the head of each request and lets an {@link Exchange} answer it, one after the other.
@@ -21,6 +30,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   /** The last answer is given; what still comes is thrown away until the client ends too. */
   closing = false
   ended = false
+  /** The process that serves now will not have it. */
+  staying = false
+  /** When it could not leave although it was asked to, on the clock of `performance`; 0: it was not, or has gone on since. */
+  waitsSince = 0
   /** Read ahead of the exchange, or while the client does not read its answers. */
   held: Buffer | null = null
   requestReader: RequestReader | null = null
@@ -54,6 +67,23 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   get heldBytes(): number {
     const upstream = this.exchange?.upstream?.unsentBytes ?? 0
     return (this.held?.length ?? 0) + this.client.unsentBytes + upstream
+  }
+
+  /** Another process can go on with it, now or later. */
+  get movable(): boolean {
+    return !this.staying && this.client.movable
+  }
+
+  get #waitsFor(): number {
+    return this.waitsSince === 0 ? 0 : performance.now() - this.waitsSince
+  }
+
+  /** It may leave at this moment, unless a stream of it has just gone. */
+  mayLeave(which: MoveWhich): boolean {
+    const upstream = this.exchange?.upstream ?? null
+    if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
+    if (upstream?.connecting && this.#waitsFor < DIALLING_MS) return false
+    return this.heldBytes <= MOST_IN_FLIGHT
   }
 
   /** Ends the connection if it is idle. A request that is on its way is lost then. */
@@ -97,8 +127,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
 
   onClose(_client: ByteStream, error: Error | null): void {
     // Both directions have ended as they should; what is still under way to the server comes first.
-    if (error === null && this.ended && this.exchange?.phase === 'tunnel') this.settle()
-    else this.#leave('client-gone')
+    if (error === null && this.ended && this.exchange?.phase === 'tunnel') {
+      this.#relay.stays(this)
+      this.settle()
+    } else this.#leave('client-gone')
   }
 
   expired(): void {
@@ -194,6 +226,14 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     const { client, exchange } = this
     client.setReading(this.closing || (exchange?.wantsBytes ?? this.#mayReadAhead()))
     exchange?.upstream?.setReading(!client.congested)
+    if (this.waitsSince > 0) this.#mayLeaveNow()
+  }
+
+  #mayLeaveNow(): void {
+    const { leaving } = this.#relay
+    if (leaving === null || (leaving.which === 'idle' && this.exchange !== null)) return
+    this.waitsSince = 0
+    leaving.notice()
   }
 
   #next(): void {

@@ -8,7 +8,7 @@ export interface ExchangeReport {
   listener: string
   client: string
   method: string
-  /** As it was sent; '' for a request whose head could not be read or came from another process. */
+  /** As it was sent; '' for a request whose head could not be read. */
   target: string
   /** Of Host or the target. */
   host: string
@@ -38,7 +38,7 @@ export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): 
     host: exchange.host,
     status: exchange.status,
     reason: exchange.reason,
-    destination: exchange.destination?.key,
+    destination: exchange.destinationKey || undefined,
     attempts: exchange.attempts,
     bytesSent: exchange.bytesSent,
     bytesReceived: exchange.bytesReceived,

@@ -11,6 +11,8 @@ export interface ExchangeSide {
   readonly hasHeld: boolean
   /** The client has sent FIN, and no request behind the one under way. */
   readonly isLast: boolean
+  /** Its next answer is the last one, if nothing was read ahead. */
+  readonly staying: boolean
   /** What was read ahead. */
   takeHeld(): Buffer | null
   /** The present timeout begins anew. */

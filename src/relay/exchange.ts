@@ -59,6 +59,8 @@ export class Exchange implements StreamOwner {
   route: SendOn | null = null
   destination: Destination | null = null
   tried: Destination[] | null = null
+  /** What route and destination were called where it came from: this process need not know them. */
+  cameAs: { readonly route: string; readonly destination: string } | null = null
   responseReader: ResponseReader | null = null
   /** For the report only: */
   target = ''
@@ -97,6 +99,14 @@ export class Exchange implements StreamOwner {
   /** A whole TCP connection, not the tunnel that came of a request. */
   get tcp(): boolean {
     return this.phase === 'tunnel' && this.method === ''
+  }
+
+  get routeName(): string {
+    return this.route?.name ?? this.cameAs?.route ?? ''
+  }
+
+  get destinationKey(): string {
+    return this.destination?.key ?? this.cameAs?.destination ?? ''
   }
 
   /** How long nothing may happen, in milliseconds; at most what is left for the whole exchange. */
@@ -453,7 +463,8 @@ export class Exchange implements StreamOwner {
   #mustClose(): boolean {
     // Behind a CONNECT that was not granted the client may already have sent what was meant for the tunnel.
     if (this.close || this.requestBody !== null || this.method === 'CONNECT') return true
-    return this.#side.isLast || (this.#relay.draining && !this.#side.hasHeld)
+    const { isLast, staying, hasHeld } = this.#side
+    return isLast || ((this.#relay.draining || staying) && !hasHeld)
   }
 
   // ---- answers made here, and ends

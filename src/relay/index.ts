@@ -8,7 +8,7 @@ export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn
 export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
 export type { ExchangeReport } from './exchange-report.js'
 export { type ForwardedOptions, requestEdits } from './forwarded.js'
-export { acceptedStream, dialSocket, type Reopen, reopened } from './open-stream.js'
+export { acceptedStream, dialSocket, reopened } from './open-stream.js'
 export {
   DEFAULT_LIMITS,
   DEFAULT_TIMEOUTS,
@@ -17,7 +17,7 @@ export {
   type RelayOptions,
   type RelayTimeouts,
 } from './options.js'
-export type { ConnectionRecord, ExportedConnection } from './record.js'
 export { Relay } from './relay.js'
+export { RelayedConnections, type RelayedOptions } from './relayed-connections.js'
 export { SocketStream } from './socket-stream.js'
 export { DEFAULT_KEEP_ALIVE, type PoolOptions, UpstreamPools } from './upstream-pools.js'

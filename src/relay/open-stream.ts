@@ -1,4 +1,5 @@
 import net from 'node:net'
+import type { OwnedFd } from '../fd/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial } from './options.js'
 import { remade } from './socket-handle.js'
@@ -28,20 +29,24 @@ export const dialSocket: Dial = ({ address }, owner, tally) => {
   return (onread.stream = new SocketStream(socket, owner, tally, { fed: true }))
 }
 
-/** Makes a stream out of what another process handed over. */
-export type Reopen = (owner: StreamOwner, tally: Tally) => ByteStream
-
 /**
- * Over the descriptor of a connected TCP or Unix stream socket, which it owns from then on. Reads nothing before it is
- * asked to: otherwise each move would read a chunk more of a connection that is stopped.
+ * Over the descriptor of a connected TCP or Unix stream socket, which it takes; when it throws the caller still has it.
+ * Reads nothing before it is asked to: otherwise each move would read a chunk more of a connection that is stopped.
  */
-export function reopened(fd: number): Reopen {
-  return (owner, tally) => {
-    const onread = new Feed()
-    const options = { fd, allowHalfOpen: true, readable: true, writable: true, manualStart: true, onread }
-    const socket = new net.Socket(options)
-    return (onread.stream = new SocketStream(socket, owner, tally, { fed: true, reading: false }))
+export function reopened(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress?: string): ByteStream {
+  const onread = new Feed()
+  const options = {
+    fd: fd.raw,
+    allowHalfOpen: true,
+    readable: true,
+    writable: true,
+    manualStart: true,
+    onread,
   }
+  const socket = new net.Socket(options)
+  fd.release()
+  const input = { fed: true, reading: false, ...(remoteAddress !== undefined && { remoteAddress }) }
+  return (onread.stream = new SocketStream(socket, owner, tally, input))
 }
 
 class Feed implements net.OnReadOpts {

@@ -1,3 +1,4 @@
+import type { MoveWhich } from '../connections/movable.js'
 import type { FieldEdits } from '../http1/index.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
@@ -7,6 +8,12 @@ import type { RelayLimits, RelayTimeouts } from './options.js'
 import type { Readers } from './readers.js'
 import type { TimerWheel } from './timer-wheel.js'
 import type { UpstreamPools } from './upstream-pools.js'
+
+export interface Leaving {
+  readonly which: MoveWhich
+  /** A connection came, or one that could not leave has gone on. */
+  readonly notice: () => void
+}
 
 /** What all connections of one relay share. */
 export interface RelayContext {
@@ -21,12 +28,16 @@ export interface RelayContext {
   readonly responseEdits: FieldEdits | undefined
   /** Every answer from now on announces that its connection ends. */
   readonly draining: boolean
+  /** Connections are leaving, as many of them as may: whoever takes them wants to know of others that may. */
+  readonly leaving: Leaving | null
   readonly abortHalfClosed: boolean
   readonly routeByName: ((name: string) => SendOn | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   /** A callback threw. */
   readonly onFault: ((error: unknown) => void) | undefined
+  /** No other process can go on with the connection any more. */
+  stays(connection: object): void
   /** The connection is gone. */
   forget(connection: object): void
 }

@@ -1,28 +1,32 @@
 import type net from 'node:net'
-import { Framing } from '../http1/index.js'
+import type { MoveWhich } from '../connections/movable.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import { RelayConnection } from './connection.js'
+import { DIALLING_MS, RelayConnection } from './connection.js'
 import { countKinds, type RelayCounts } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
 import { Forwarder, requestEdits } from './forwarded.js'
-import { acceptedStream, type Reopen } from './open-stream.js'
+import { acceptedStream, reopened } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { Readers } from './readers.js'
-import type { ConnectionRecord, ExportedConnection } from './record.js'
-import type { RelayContext } from './relay-context.js'
+import type { Leaving, RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
-import { exportConnection, importConnection } from './transfer.js'
+import { type ExportedConnection, exportConnection, importConnection } from './transfer.js'
 import { UpstreamPools } from './upstream-pools.js'
 
 const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
-/** Relays HTTP/1, or whole TCP connections, between clients and the servers that a router names. Knows no listeners: connections are given to it. */
+/**
+ * Relays HTTP/1, or whole TCP connections, between clients and the servers that a router names. Knows no listeners:
+ * connections are given to it.
+ */
 export class Relay {
-  readonly #context: RelayContext & { draining: boolean }
+  readonly #context: RelayContext & { draining: boolean; leaving: Leaving | null }
   readonly #connections = new Set<RelayConnection>()
   readonly #tally: Tally = { open: 0 }
   readonly #sharesPools: boolean
   readonly #onEmpty: (() => void) | undefined
+  /** Connections that no other process can go on with. */
+  #fixed = 0
   #turnedAway = 0
 
   constructor(options: RelayOptions) {
@@ -51,6 +55,8 @@ export class Relay {
       destinationByKey: options.destinationByKey,
       onExchange: options.onExchange,
       onFault: options.onFault,
+      leaving: null,
+      stays: connection => this.#stays(connection as RelayConnection),
       forget: connection => this.#forget(connection as RelayConnection),
     }
   }
@@ -73,7 +79,7 @@ export class Relay {
   /** The same for any stream that has not yet delivered anything. */
   take(stream: ByteStream, origin: Origin, forward?: SendOn): void {
     const connection = new RelayConnection(this.#context, stream, origin)
-    this.#connections.add(connection)
+    this.#add(connection)
     if (forward !== undefined) connection.forward(forward)
     connection.arm()
   }
@@ -120,6 +126,12 @@ export class Relay {
   /** Back to normal: answers that announced the end keep their word. */
   resume(): void {
     this.#context.draining = false
+    this.#context.leaving = null
+    this.#fixed = 0
+    for (const connection of this.#connections) {
+      connection.staying = false
+      if (!connection.movable) this.#fixed++
+    }
   }
 
   /** Ends idle connections with FIN; requests on their way to them are lost. */
@@ -133,28 +145,82 @@ export class Relay {
     if (!this.#sharesPools) this.#context.pools.clear()
   }
 
+  /** Connections that another process can go on with, now or later. */
+  get movable(): number {
+    return this.#connections.size - this.#fixed
+  }
+
   /**
-   * Takes all connections out of this relay, one at each step, at whatever byte they are. Unused connections to servers
-   * are closed by {@link close}. One of which a stream has just gone stays, and is mostly gone a turn later: call again.
+   * Takes connections out of this relay, one at each step, at whatever byte they are; their descriptors are the caller's.
+   * Each is looked at once. One of which a stream has just gone stays, and is mostly gone a turn later. Until
+   * {@link resume}, `notice` is called when another one may leave. Throws when there is no descriptor left for a dup: nothing
+   * has happened to the connection then.
    */
-  *exportAll(): Generator<ExportedConnection, void, void> {
-    for (const connection of [...this.#connections]) {
-      const exported = this.#connections.has(connection) ? exportConnection(connection, this.#context) : null
+  *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
+    this.#context.leaving = { which, notice }
+    let left = this.#connections.size
+    let dialling = false
+    for (const connection of this.#connections) {
+      // What comes back meanwhile is behind all the others.
+      if (left-- <= 0) return
+      if (!connection.movable) continue
+      const exported = connection.mayLeave(which) ? exportConnection(connection, this.#context) : null
       if (exported !== null) yield exported
+      else if (connection.waitsSince === 0) {
+        connection.waitsSince = performance.now()
+        if (dialling || !connection.exchange?.upstream?.connecting) continue
+        dialling = true
+        setTimeout(notice, 2 * DIALLING_MS).unref()
+      }
     }
   }
 
-  /** Goes on with an exported connection. Throws, before anything is opened, for a record that none can have made. */
-  import(record: ConnectionRecord, client: Reopen, upstream: Reopen | null): void {
-    const { requestBody, responseBody } = record
-    for (const body of [requestBody, responseBody]) if (body !== null) Framing.fromRecord(body)
-    const origin = { listener: record.listener, scheme: record.scheme }
-    const connection = new RelayConnection(this.#context, client(NOBODY, this.#tally), origin)
+  /** Whether a request that was not sent yet could be, by the route of that name. */
+  knowsRoute(name: string): boolean {
+    return this.#context.routeByName?.(name) !== undefined
+  }
+
+  /**
+   * Goes on with a connection that was exported. Takes the descriptors, and closes them when it throws. One that is `staying`
+   * is not exported any more, and its next answer announces the end, until {@link resume}.
+   */
+  import({ record, client, upstream }: ExportedConnection, staying = false): void {
+    const context = this.#context
+    let stream: ByteStream | null = null
+    let server: ByteStream | null = null
+    try {
+      stream = reopened(client, NOBODY, this.#tally, record.client)
+      const key = record.exchange?.destination ?? ''
+      if (upstream !== null) server = reopened(upstream, NOBODY, context.pools.tally(key))
+    } catch (error) {
+      stream?.destroy()
+      client.close()
+      upstream?.close()
+      throw error
+    }
+    const connection = new RelayConnection(context, stream, {
+      listener: record.listener,
+      scheme: record.scheme,
+    })
+    connection.staying = staying
+    this.#add(connection)
+    importConnection(context, record, connection, server)
+  }
+
+  #add(connection: RelayConnection): void {
     this.#connections.add(connection)
-    importConnection(this.#context, record, connection, upstream)
+    if (!connection.movable) this.#fixed++
+    this.#context.leaving?.notice()
+  }
+
+  #stays(connection: RelayConnection): void {
+    if (connection.movable) this.#fixed++
+    connection.staying = true
   }
 
   #forget(connection: RelayConnection): void {
-    if (this.#connections.delete(connection) && this.#connections.size === 0) this.#onEmpty?.()
+    if (!this.#connections.delete(connection)) return
+    if (!connection.movable) this.#fixed--
+    if (this.#connections.size === 0) this.#onEmpty?.()
   }
 }

@@ -7,6 +7,7 @@ import { concat } from './bytes.js'
  */
 interface SocketHandle {
   reading: boolean
+  readonly fd: number
   readStop(): number
   readonly writeQueueSize: number
 }
@@ -19,7 +20,8 @@ function handleOf(socket: net.Socket): SocketHandle | null {
   return (socket as unknown as Insides)._handle
 }
 
-function isPlain(socket: net.Socket): boolean {
+/** A TCP or Unix socket in the clear: its descriptor carries the bytes as they are. */
+export function isPlain(socket: net.Socket): boolean {
   return Object.getPrototypeOf(socket) === net.Socket.prototype
 }
 
@@ -60,4 +62,9 @@ export function readBuffered(socket: net.Socket): Buffer {
 /** Bytes of the one write inside the socket that the kernel has not taken. */
 export function unwrittenBytes(socket: net.Socket): number {
   return handleOf(socket)?.writeQueueSize ?? 0
+}
+
+/** -1: it has none (any more). */
+export function descriptorOf(socket: net.Socket): number {
+  return handleOf(socket)?.fd ?? -1
 }

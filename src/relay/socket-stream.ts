@@ -1,7 +1,7 @@
 import type net from 'node:net'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
-import { readBuffered, reset, stopReading, unwrittenBytes } from './socket-handle.js'
+import { descriptorOf, isPlain, readBuffered, reset, stopReading, unwrittenBytes } from './socket-handle.js'
 
 const STREAM = Symbol('stream')
 
@@ -12,6 +12,8 @@ export interface SocketInput {
   fed?: boolean
   /** The socket has begun to read (default). */
   reading?: boolean
+  /** The peer's IP address, where it is known already. */
+  remoteAddress?: string
 }
 
 /**
@@ -56,6 +58,7 @@ export class SocketStream implements ByteStream {
     socket.on('end', onEnd)
     this.#fed = input.fed ?? false
     this.#reading = input.reading ?? true
+    this.#remoteAddress = input.remoteAddress
     if (!this.#fed) socket.on('data', onData)
   }
 
@@ -80,6 +83,14 @@ export class SocketStream implements ByteStream {
 
   get reusable(): boolean {
     return this.#queue === null && !this.#ended && !this.#peerEnded && this.alive
+  }
+
+  get movable(): boolean {
+    return isPlain(this.#socket)
+  }
+
+  get descriptor(): number {
+    return descriptorOf(this.#socket)
   }
 
   get remoteAddress(): string {
@@ -131,7 +142,10 @@ export class SocketStream implements ByteStream {
     const unread = this.#fed ? NOTHING : readBuffered(socket)
     socket.removeListener('close', onClose)
     socket.removeListener('end', onEnd)
-    return { transport: socket, unread, unsent: this.#unsent(), ended: this.#ended }
+    const unsent = this.#unsent()
+    // Never end(): that would shut the connection down for the next owner too.
+    socket.destroy()
+    return { unread, unsent, ended: this.#ended }
   }
 
   #unsent(): Buffer {

@@ -1,77 +1,82 @@
+import { OwnedFd } from '../fd/index.js'
 import { Framing } from '../http1/index.js'
+import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'
 import { Exchange } from './exchange.js'
-import type { Reopen } from './open-stream.js'
-import type { ConnectionRecord, ExportedConnection, Phase } from './record.js'
+import type { ConnectionRecord, ExchangeRecord } from './record.js'
 import type { RelayContext } from './relay-context.js'
 
-/** What an exchange's part of the record says where there is none. */
-const NO_EXCHANGE = {
-  method: '',
-  upgrade: false,
-  http10: false,
-  closeClient: false,
-  reusable: false,
-  reused: false,
-  heard: false,
-  attempts: 0,
-  destination: '',
-  route: '',
-  coding: 'as-is',
-  requestBody: null,
-  responseBody: null,
-  bodySeen: 0,
-  requestMs: -1,
-  resend: '',
-  fromUpstream: NOTHING,
-  toUpstream: NOTHING,
-  endedUpstream: false,
-} as const
+/** A connection that has left this relay's hands. */
+export interface ExportedConnection {
+  record: ConnectionRecord
+  client: OwnedFd
+  /** Null where there is none, and where it was still connecting: then it is dialled again. */
+  upstream: OwnedFd | null
+}
+
+/** What two processes make of a timer's fraction is the same. */
+const LONGEST_MS = 0x7fffffff
 
 /**
- * Takes a connection out of the relay, whatever it is doing, between two bytes. It is told nothing any more. Null where
- * one of its streams has just gone: that is settled here, in the next turn of the event loop.
+ * Takes a connection out of the relay, whatever it is doing, between two bytes. It is told nothing any more, and its
+ * peers notice nothing. Null where one of its streams has just gone: that is settled here, in the next turn of the event
+ * loop. Throws, and changes nothing, when there is no descriptor left for a dup.
  */
 export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,
 ): ExportedConnection | null {
-  if (!connection.client.alive || connection.exchange?.upstream?.alive === false) return null
-  const { exchange, requestReader, held, ended, origin } = connection
+  const { exchange, requestReader, held, ended, origin, client } = connection
+  const upstream = exchange?.upstream ?? null
+  if (!client.alive || upstream?.alive === false) return null
+  const fds = duplicates(connection)
   const remainingMs = relay.wheel.remaining(connection)
-  const address = connection.client.remoteAddress
-  const client = connection.client.detach()
-  const sides = exchange === null ? { facts: NO_EXCHANGE, upstream: null } : exportExchange(exchange, relay)
+  const address = client.remoteAddress
+  const detached = client.detach()
+  const facts = exchange === null ? null : exportExchange(exchange, relay)
   connection.leave()
   const early = requestReader?.pending ?? held ?? NOTHING
   const record: ConnectionRecord = {
-    ...sides.facts,
-    phase: phaseOf(connection.closing, exchange),
     listener: origin.listener,
     scheme: origin.scheme,
     client: address,
+    remainingMs: wholeMs(remainingMs),
     clientEnded: ended,
-    remainingMs,
-    fromClient: concat([early, client.unread]),
-    toClient: client.unsent,
-    endedClient: client.ended,
+    endedClient: detached.ended,
+    closing: connection.closing,
+    fromClient: early.length === 0 ? detached.unread : concat([early, detached.unread]),
+    toClient: detached.unsent,
+    exchange: facts,
   }
-  return { record, client: client.transport, upstream: sides.upstream }
+  return { record, ...fds }
 }
 
-function phaseOf(closing: boolean, exchange: Exchange | null): Phase {
-  if (exchange !== null) return exchange.phase
-  return closing ? 'closing' : 'idle'
+/** Before anything is let go: when the second cannot be had, nothing has happened. */
+function duplicates({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
+  const own = OwnedFd.duplicate(client.descriptor, 'connection of a client')
+  const upstream = exchange?.upstream ?? null
+  if (upstream === null || upstream.connecting) return { client: own, upstream: null }
+  try {
+    return { client: own, upstream: OwnedFd.duplicate(upstream.descriptor, 'connection to a server') }
+  } catch (error) {
+    own.close()
+    throw error
+  }
 }
 
-function exportExchange(exchange: Exchange, relay: RelayContext) {
+function wholeMs(ms: number): number {
+  return Math.min(Math.ceil(ms), LONGEST_MS)
+}
+
+function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
   const { upstream, responseReader } = exchange
   // One that is still connecting has sent nothing: whoever goes on dials again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null
-  const facts = {
+  return {
+    phase: exchange.phase,
     method: exchange.method,
     upgrade: exchange.upgrade,
     http10: exchange.http10,
@@ -79,67 +84,67 @@ function exportExchange(exchange: Exchange, relay: RelayContext) {
     reusable: exchange.reusable,
     reused: exchange.reused,
     heard: exchange.heard,
-    attempts: exchange.attempts,
-    destination: exchange.destination?.key ?? '',
-    route: exchange.route?.name ?? '',
+    destination: exchange.destinationKey,
+    route: exchange.routeName,
     coding: exchange.coding,
     requestBody: exchange.requestBody?.toRecord() ?? null,
     responseBody: exchange.responseBody?.toRecord() ?? null,
     bodySeen: exchange.bodySeen,
-    requestMs: Number.isFinite(exchange.until) ? Math.max(0, exchange.until - relay.wheel.now) : -1,
+    requestMs: Number.isFinite(exchange.until) ? wholeMs(Math.max(0, exchange.until - relay.wheel.now)) : -1,
     resend: exchange.resend,
     fromUpstream: concat([responseReader?.pending ?? NOTHING, detached?.unread ?? NOTHING]),
     toUpstream: dialling ?? detached?.unsent ?? NOTHING,
     endedUpstream: detached?.ended ?? false,
+    target: exchange.target,
+    host: exchange.host,
+    attempts: exchange.attempts,
+    status: exchange.status,
+    bytesSent: exchange.bytesSent,
+    bytesReceived: exchange.bytesReceived,
+    elapsedMs: exchange.startedAt === 0 ? 0 : wholeMs(performance.now() - exchange.startedAt),
   }
-  return { facts, upstream: detached?.transport ?? null }
 }
 
-/** Goes on with a connection exactly where {@link exportConnection} left it. Both streams are opened by this. */
+/** Goes on with a connection exactly where {@link exportConnection} left it. `connection` is new, and has no exchange. */
 export function importConnection(
   relay: RelayContext,
   record: ConnectionRecord,
-  client: RelayConnection,
-  upstream: Reopen | null,
+  connection: RelayConnection,
+  upstream: ByteStream | null,
 ): void {
-  client.ended = record.clientEnded
-  if (record.toClient.length > 0) client.client.write(record.toClient)
-  if (record.endedClient) client.client.end()
-  if (record.phase === 'closing') client.closing = true
-  else if (record.phase !== 'idle') importExchange(relay, record, client, upstream)
-  if (record.fromClient.length > 0) client.onData(client.client, record.fromClient)
-  client.arm()
-  client.settle()
+  const { client } = connection
+  connection.ended = record.clientEnded
+  connection.closing = record.closing
+  if (record.toClient.length > 0) client.write(record.toClient)
+  if (record.endedClient) client.end()
+  if (record.exchange !== null) importExchange(relay, record.exchange, connection, upstream)
+  if (record.fromClient.length > 0) connection.onData(client, record.fromClient)
+  connection.arm()
+  connection.settle()
   // Bytes that came along may have brought it further: then the timeout is that of where it is now.
-  const same = phaseOf(client.closing, client.exchange) === record.phase
-  if (same && record.remainingMs >= 0 && client.client.alive) relay.wheel.arm(client, record.remainingMs)
+  const { closing, exchange } = connection
+  const same = closing === record.closing && exchange?.phase === record.exchange?.phase
+  if (same && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)
 }
 
 function importExchange(
   relay: RelayContext,
-  record: ConnectionRecord,
+  record: ExchangeRecord,
   connection: RelayConnection,
-  upstream: Reopen | null,
+  upstream: ByteStream | null,
 ): void {
-  const exchange = new Exchange(
-    relay,
-    connection,
-    record.method,
-    record.upgrade,
-    record.http10,
-    record.closeClient,
-  )
+  const { method, upgrade, http10, closeClient } = record
+  const exchange = new Exchange(relay, connection, method, upgrade, http10, closeClient)
   connection.exchange = exchange
   if (record.requestMs >= 0) {
     // The wheel's clock stands still until something is armed.
     relay.wheel.arm(connection, record.requestMs)
     exchange.until = relay.wheel.now + record.requestMs
   }
-  exchange.phase = record.phase as Exchange['phase']
+  exchange.phase = record.phase
   exchange.reusable = record.reusable
   exchange.reused = record.reused
   exchange.heard = record.heard
-  exchange.attempts = record.attempts
   exchange.coding = record.coding
   exchange.requestBody = record.requestBody && Framing.fromRecord(record.requestBody)
   exchange.responseBody = record.responseBody && Framing.fromRecord(record.responseBody)
@@ -147,14 +152,23 @@ function importExchange(
   exchange.resend = record.resend
   exchange.route = relay.routeByName?.(record.route) ?? null
   exchange.destination = relay.destinationByKey?.(record.destination) ?? null
-  exchange.startedAt = performance.now()
+  if (exchange.route === null || exchange.destination === null) {
+    exchange.cameAs = { route: record.route, destination: record.destination }
+  }
+  exchange.target = record.target
+  exchange.host = record.host
+  exchange.attempts = record.attempts
+  exchange.status = record.status
+  exchange.bytesSent = record.bytesSent
+  exchange.bytesReceived = record.bytesReceived
+  exchange.startedAt = performance.now() - record.elapsedMs
   if (upstream === null) {
     exchange.goOn(record.toUpstream)
     return
   }
-  const stream = upstream(exchange, relay.pools.tally(record.destination))
-  exchange.upstream = stream
-  if (record.toUpstream.length > 0) stream.write(record.toUpstream)
-  if (record.endedUpstream) stream.end()
-  if (record.fromUpstream.length > 0) exchange.onData(stream, record.fromUpstream)
+  upstream.owner = exchange
+  exchange.upstream = upstream
+  if (record.toUpstream.length > 0) upstream.write(record.toUpstream)
+  if (record.endedUpstream) upstream.end()
+  if (record.fromUpstream.length > 0) exchange.onData(upstream, record.fromUpstream)
 }

@@ -6,7 +6,7 @@ import tls from 'node:tls'
 import { afterEach, describe, expect, it } from 'vitest'
 import { Relay } from '../../src/relay/index.js'
 import { CERTIFICATE, KEY } from './relay-certificate.js'
-import { move } from './relay-moving.js'
+import { movable, move } from './relay-moving.js'
 import { Peer, type Reply, send, Upstream, until } from './relay-world.js'
 
 const GET = 'GET /x HTTP/1.1\r\nHost: a\r\n\r\n'
@@ -70,7 +70,8 @@ describe('Unix sockets on both sides', () => {
     const peer = new Peer(net.connect(paths.front))
     await peer.write(GET)
     await until(() => got.length === 1, 'the request')
-    expect(move(relay, relay)).toBe(1)
+    const connections = movable(relay, 'l')
+    expect(move(connections, connections)).toBe(1)
     expect(await peer.gets(ANSWER.length)).toBe(ANSWER)
     expect(got[0]).toContain('X-Forwarded-For: unknown\r\n')
     peer.socket.destroy()

@@ -1,0 +1,197 @@
+import net from 'node:net'
+import { MAX_RECORD_BYTES } from '../connections/movable.js'
+import { FdbError } from '../errors.js'
+import { Framing, type FramingKind, type FramingRecord } from '../http1/index.js'
+import { fdbroker } from '../proto/connections.js'
+import { kept, NOTHING } from './bytes.js'
+import type { ExchangePhase } from './exchange.js'
+import type { ConnectionRecord, ExchangeRecord } from './record.js'
+import type { BodyCoding } from './response-plan.js'
+
+const { Relayed } = fdbroker.connections
+
+type RelayedMessage = fdbroker.connections.IRelayed
+/** As it is decoded: every field has a value. */
+type ExchangeFields = fdbroker.connections.RelayedExchange
+type ExchangeMessage = fdbroker.connections.IRelayedExchange
+type BodyMessage = fdbroker.connections.IRelayedBody
+
+/** In the order of the message's numbers. */
+const PHASES: readonly ExchangePhase[] = ['waiting', 'answering', 'tunnel']
+const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
+const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
+
+const MOST_NAME = 1024
+const MOST_MS = 0x7fffffff
+const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/
+const BYTES = /^[\0-\xff]*$/
+
+export function encodeRecord(record: ConnectionRecord): Uint8Array {
+  const message: RelayedMessage = { listener: record.listener }
+  if (record.scheme === 'https') message.https = true
+  if (record.client !== '') message.client = record.client
+  if (record.remainingMs >= 0) message.remainingMs = record.remainingMs
+  if (record.clientEnded) message.clientEnded = true
+  if (record.endedClient) message.endedClient = true
+  if (record.closing) message.closing = true
+  if (record.fromClient.length > 0) message.fromClient = record.fromClient
+  if (record.toClient.length > 0) message.toClient = record.toClient
+  if (record.exchange !== null) message.exchange = exchangeMessage(record.exchange)
+  return Relayed.encode(message).finish()
+}
+
+function exchangeMessage(record: ExchangeRecord): ExchangeMessage {
+  const { phase, coding, requestBody, responseBody, requestMs, ...same } = record
+  const message: ExchangeMessage = { ...same, phase: PHASES.indexOf(phase), coding: CODINGS.indexOf(coding) }
+  if (requestMs >= 0) message.requestMs = requestMs
+  if (requestBody !== null) message.requestBody = bodyMessage(requestBody)
+  if (responseBody !== null) message.responseBody = bodyMessage(responseBody)
+  return message
+}
+
+function bodyMessage({ kind, left, phase, count, hash }: FramingRecord): BodyMessage {
+  return { kind: BODIES.indexOf(kind), left, phase, count, hash }
+}
+
+/**
+ * What another process says of a connection that comes with so many descriptors. Throws ERR_FDB_RELAYED_RECORD for what
+ * no relay can have said: whatever passes can be gone on with.
+ */
+export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
+  if (bytes.length > MAX_RECORD_BYTES)
+    throw damaged(`it has ${bytes.length} bytes, more than ${MAX_RECORD_BYTES}`)
+  let message: fdbroker.connections.Relayed
+  try {
+    message = Relayed.decode(bytes)
+  } catch (cause) {
+    throw damaged('it is no message of that protocol', cause)
+  }
+  const { listener, client, clientEnded, endedClient, closing } = message
+  if (listener === '' || listener.length > MOST_NAME) throw damaged(`its listener is ${shown(listener)}`)
+  if (client !== '' && net.isIP(client) === 0) throw damaged(`its client is ${shown(client)}`)
+  const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
+  if (exchange === null && fds !== 1) throw damaged(`it has ${fds} descriptors and no request under way`)
+  if (closing && (exchange !== null || !endedClient)) throw damaged('it is closing, and is not')
+  if (endedClient && !closing && exchange?.phase !== 'tunnel')
+    throw damaged('it has ended, and an answer is still to come')
+  return {
+    listener,
+    scheme: message.https ? 'https' : 'http',
+    client,
+    remainingMs: milliseconds(message.remainingMs),
+    clientEnded,
+    endedClient,
+    closing,
+    fromClient: owned(message.fromClient),
+    toClient: owned(message.toClient),
+    exchange,
+  }
+}
+
+function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
+  const phase = PHASES[message.phase]
+  const coding = CODINGS[message.coding]
+  const { method, destination, route, target, host, resend, status } = message
+  if (phase === undefined || coding === undefined) {
+    throw damaged(`its request is in phase ${message.phase} with coding ${message.coding}`)
+  }
+  if (!METHOD.test(method) && (method !== '' || phase !== 'tunnel'))
+    throw damaged(`its method is ${shown(method)}`)
+  for (const name of [destination, route]) {
+    if (name.length > MOST_NAME) throw damaged(`it has a name of ${name.length} characters`)
+  }
+  for (const text of [target, host, resend]) {
+    if (!BYTES.test(text)) throw damaged(`it has ${shown(text)}, which are no bytes`)
+  }
+  if (status > 999) throw damaged(`its status is ${status}`)
+  const record: ExchangeRecord = {
+    phase,
+    method,
+    upgrade: message.upgrade,
+    http10: message.http10,
+    closeClient: message.closeClient,
+    reusable: message.reusable,
+    reused: message.reused,
+    heard: message.heard,
+    destination,
+    route,
+    coding,
+    requestBody: bodyRecord(message.requestBody),
+    responseBody: bodyRecord(message.responseBody),
+    bodySeen: message.bodySeen,
+    requestMs: milliseconds(message.requestMs),
+    resend,
+    fromUpstream: owned(message.fromUpstream),
+    toUpstream: owned(message.toUpstream),
+    endedUpstream: message.endedUpstream,
+    target,
+    host,
+    attempts: message.attempts,
+    status,
+    bytesSent: message.bytesSent,
+    bytesReceived: message.bytesReceived,
+    elapsedMs: message.elapsedMs,
+  }
+  const wrong = contradiction(record, fds)
+  if (wrong !== null) throw damaged(wrong)
+  return record
+}
+
+/** What cannot be at the same time in any relay. */
+function contradiction(record: ExchangeRecord, fds: number): string | null {
+  const { phase, coding, http10, requestBody, responseBody } = record
+  const tcp = phase === 'tunnel' && record.method === ''
+  if (fds !== 2 && (fds !== 1 || (phase !== 'waiting' && !tcp)))
+    return `it has ${fds} descriptors in phase ${phase}`
+  if (requestBody?.kind === 'until-close') return 'its request has no end'
+  if (record.resend !== '' && (phase !== 'waiting' || requestBody !== null))
+    return 'its request is kept for nothing'
+  if (record.endedUpstream && phase !== 'tunnel') return 'its server was told the end in the middle'
+  if (phase === 'answering') {
+    const possible =
+      coding === 'as-is'
+        ? responseBody?.kind === 'length' || responseBody?.kind === 'chunked'
+        : coding === 'content'
+          ? http10 && (responseBody?.kind === 'chunked' || responseBody?.kind === 'until-close')
+          : !http10 && responseBody?.kind === 'until-close'
+    return possible ? null : `its answer of ${responseBody?.kind} goes on as ${coding}`
+  }
+  if (responseBody !== null || coding !== 'as-is') return `it has an answer in phase ${phase}`
+  if (phase === 'tunnel' && requestBody !== null) return 'it is a tunnel with a request'
+  if (fds === 2) return null
+  const unsent = record.fromUpstream.length === 0 && !record.heard && (tcp || record.toUpstream.length > 0)
+  return unsent ? null : 'it has no server, and was sent'
+}
+
+function bodyRecord(message: BodyMessage | null | undefined): FramingRecord | null {
+  if (!message) return null
+  const { kind, left, phase, count, hash } = message as fdbroker.connections.RelayedBody
+  const name = BODIES[kind]
+  if (name === undefined) throw damaged(`a body of it is of kind ${kind}`)
+  const record = { kind: name, left, phase, count, hash }
+  if (Framing.fromRecord(record).done) throw damaged('a body of it is done')
+  return record
+}
+
+function milliseconds(ms: number | null | undefined): number {
+  return ms == null ? -1 : Math.min(ms, MOST_MS)
+}
+
+/** A copy: the message's memory is somebody else's, and larger. */
+function owned(bytes: Uint8Array): Buffer {
+  return bytes.length === 0 ? NOTHING : kept(bytes as Buffer, 0)
+}
+
+function shown(text: string): string {
+  return text.length > 40
+    ? `${JSON.stringify(text.slice(0, 40))}… of ${text.length} characters`
+    : JSON.stringify(text)
+}
+
+function damaged(why: string, cause?: unknown): FdbError {
+  return new FdbError(
+    'ERR_FDB_RELAYED_RECORD',
+    `this is no relayed connection: ${why}: the record is damaged or from an incompatible version, the connection stays where it is`,
+    { cause },
+  )
+}

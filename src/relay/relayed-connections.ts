@@ -1,0 +1,102 @@
+import type { Arrival, Departure, MovableConnections, MoveWhich } from '../connections/movable.js'
+import { FdbError } from '../errors.js'
+import { closeAll, inspect, type OwnedFd } from '../fd/index.js'
+import type { ConnectionRecord } from './record.js'
+import { decodeRecord, encodeRecord } from './record-message.js'
+import type { Relay } from './relay.js'
+
+export interface RelayedOptions {
+  /** Of the listener that all these connections came from. */
+  listener: string
+  /** All that have connections. */
+  relays(): Iterable<Relay>
+  /** The one for a client of that IP address ('' where it has none). */
+  relayFor(client: string): Relay
+}
+
+/** After the descriptors of this process ran out. */
+const AGAIN_MS = 50
+
+/** The connections of the relays behind one listener: each can go on in another process at any byte. */
+export class RelayedConnections implements MovableConnections {
+  readonly protocol = 'http1-relay/1'
+  onMovable: (() => void) | null = null
+  readonly #options: RelayedOptions
+  /** What {@link check} has found, for {@link arrive}. */
+  readonly #checked = new WeakMap<Uint8Array, ConnectionRecord>()
+  readonly #notice = (): void => this.#later()
+  #noticed = false
+
+  constructor(options: RelayedOptions) {
+    this.#options = options
+  }
+
+  get movable(): number {
+    let sum = 0
+    for (const relay of this.#options.relays()) sum += relay.movable
+    return sum
+  }
+
+  *departures(which: MoveWhich): Generator<Departure, void, undefined> {
+    try {
+      for (const relay of [...this.#options.relays()]) {
+        for (const { record, client, upstream } of relay.departures(which, this.#notice)) {
+          yield { record: encodeRecord(record), fds: upstream === null ? [client] : [client, upstream] }
+        }
+      }
+    } catch (error) {
+      if (!isOutOfDescriptors(error)) throw error
+      setTimeout(this.#notice, AGAIN_MS).unref()
+    }
+  }
+
+  check(bytes: Uint8Array, fds: readonly OwnedFd[]): void {
+    const { listener, relayFor } = this.#options
+    const record = decodeRecord(bytes, fds.length)
+    if (record.listener !== listener) {
+      throw refused(`it came from the listener ${JSON.stringify(record.listener)}, this is ${listener}`)
+    }
+    const { exchange } = record
+    // Nobody has connected to a server for it yet.
+    if (exchange !== null && fds.length === 1 && !relayFor(record.client).knowsRoute(exchange.route)) {
+      throw refused(`its request is for ${JSON.stringify(exchange.route)}, which is not configured here`)
+    }
+    for (const { error, family, socketType, accepting } of inspect(fds)) {
+      const connected = socketType === 'stream' && accepting !== true && family !== 'other'
+      if (error !== undefined || !connected) {
+        throw refused(`a descriptor of it is no stream socket (${error ?? `${family} ${socketType}`})`)
+      }
+    }
+    this.#checked.set(bytes, record)
+  }
+
+  arrive({ record: bytes, fds }: Departure, how: Arrival): void {
+    try {
+      const record = this.#checked.get(bytes) ?? decodeRecord(bytes, fds.length)
+      this.#checked.delete(bytes)
+      const relay = this.#options.relayFor(record.client)
+      relay.import({ record, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
+    } catch (error) {
+      closeAll(fds)
+      throw error
+    }
+  }
+
+  #later(): void {
+    if (this.#noticed || this.onMovable === null) return
+    this.#noticed = true
+    setImmediate(() => {
+      this.#noticed = false
+      this.onMovable?.()
+    })
+  }
+}
+
+function isOutOfDescriptors(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM'
+}
+
+function refused(why: string): FdbError {
+  return new FdbError('ERR_FDB_RELAYED_REFUSED', `${why}: the connection stays where it is`)
+}
