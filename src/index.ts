@@ -25,5 +25,6 @@ export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } fro
 export * as codec from './state/codec.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './state/schema.js'
 export type { Section } from './state/section.js'
+export { runInSlices, type SliceOptions } from './state/slices.js'
 export { shareTicketKeys } from './tls/share-ticket-keys.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'

@@ -2,8 +2,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 
 export interface SliceOptions {
-  /** The most milliseconds of work in one turn of the event loop. */
-  sliceMs: number
+  /** The most milliseconds of work in one turn of the event loop; default 3. */
+  sliceMs?: number
   signal?: AbortSignal | undefined
 }
 
@@ -15,8 +15,8 @@ export const MUST_END = Symbol('must end')
  * under a millisecond). Runs it to its end, at most `sliceMs` in one turn. Aborting stops it
  * between two steps, unless the last one yielded {@link MUST_END}.
  */
-export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions): Promise<T> {
-  const { sliceMs, signal } = options
+export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
+  const { sliceMs = 3, signal } = options
   let started = performance.now()
   let mustEnd = false
   try {

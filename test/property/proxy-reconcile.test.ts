@@ -5,7 +5,7 @@ import { changesOf, reconcile } from '../../src/proxy/routes/reconcile.js'
 import { addRoutes, removeRoutes } from '../../src/proxy/routes/runtime.js'
 import { type RouteChange, type RouteMessage, targetOf } from '../../src/proxy/routes/section.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
-import { atOnce } from '../../src/proxy/turns.js'
+import { runAtOnce } from '../../src/state/slices.js'
 
 const STAMP = { generation: 1, now: 1 }
 const upstreams = new Set(['one', 'two'])
@@ -50,25 +50,25 @@ describe('files and changes at run time, in any order', () => {
           if (kind !== 'file' && routes.length === 0) continue
           if (kind === 'file') {
             file = new Map(routes.map(route => [routeName(route), route.upstream]))
-            const result = atOnce(reconcile(state, { routes: rules(routes), upstreams }, STAMP))
+            const result = runAtOnce(reconcile(state, { routes: rules(routes), upstreams }, STAMP))
             apply(state, changesOf(result))
             expect(new Set(result.conflicts)).toEqual(
               new Set([...file.keys()].filter(name => runtime.has(name))),
             )
-            expect(atOnce(reconcile(state, { routes: rules(routes), upstreams }, STAMP))).toMatchObject({
+            expect(runAtOnce(reconcile(state, { routes: rules(routes), upstreams }, STAMP))).toMatchObject({
               puts: [],
               deletes: [],
             })
           } else if (kind === 'add') {
-            apply(state, atOnce(addRoutes(state, routes, { ...STAMP, upstreams, replace: true })).changes)
+            apply(state, runAtOnce(addRoutes(state, routes, { ...STAMP, upstreams, replace: true })).changes)
             for (const route of routes) runtime.set(routeName(route), route.upstream)
           } else {
             const given = routes.map(({ host, path }) => ({ host, path }))
             const possible = given.every(route => runtime.has(routeName(route)))
             if (possible) {
-              apply(state, atOnce(removeRoutes(state, given)).changes)
+              apply(state, runAtOnce(removeRoutes(state, given)).changes)
               for (const route of given) runtime.delete(routeName(route))
-            } else expect(() => atOnce(removeRoutes(state, given))).toThrow(/^no route was changed/)
+            } else expect(() => runAtOnce(removeRoutes(state, given))).toThrow(/^no route was changed/)
           }
         }
         expect(state.size).toBe(file.size + runtime.size)

@@ -6,7 +6,7 @@ import { addRoutes } from '../../src/proxy/routes/runtime.js'
 import { ROUTES, type RouteChange, routeMessage, routesSection } from '../../src/proxy/routes/section.js'
 import { NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
-import { inTurns } from '../../src/proxy/turns.js'
+import { runInSlices } from '../../src/state/slices.js'
 import { longestTurn, readBy, writingLog } from '../fixtures/state-logs.js'
 
 const STAMP = { generation: 1, now: 0 }
@@ -97,7 +97,7 @@ describe('a table that follows the state', () => {
     const planning = { ...STAMP, upstreams }
     let changes: RouteChange[] = []
     const longest = await longestTurn(async () => {
-      changes = (await inTurns(addRoutes(section, given, planning))).changes
+      changes = (await runInSlices(addRoutes(section, given, planning))).changes
     })
     await section.bulk(changes)
     const following = await longestTurn(() => follower.caughtUp())
@@ -111,7 +111,7 @@ describe('a table that follows the state', () => {
     const successor = reader.section(ROUTES, routesSection)
     const next = new RouteTable<string>()
     const taken = new RouteFollower(successor, next, { compile: () => 'app' })
-    const result = await inTurns(reconcile(successor, { routes: [], upstreams }, STAMP))
+    const result = await runInSlices(reconcile(successor, { routes: [], upstreams }, STAMP))
     expect([...changesOf(result)]).toEqual([])
     await taken.caughtUp()
     expect([next.size, next.lookup('h5.example.com', '/x')]).toEqual([100_000, 'app'])

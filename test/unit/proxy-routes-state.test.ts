@@ -12,7 +12,7 @@ import {
   targetOf,
 } from '../../src/proxy/routes/section.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
-import { atOnce } from '../../src/proxy/turns.js'
+import { runAtOnce } from '../../src/state/slices.js'
 
 const STAMP = { generation: 7, now: 1_700_000_000_000 }
 const app: RouteTarget = { kind: 'upstream', upstream: 'app', connect: false }
@@ -39,7 +39,7 @@ function apply(to: Map<string, RouteMessage>, changes: Iterable<RouteChange>): v
   }
 }
 const reconciled = (current: Map<string, RouteMessage>, routes: RouteRule[]) =>
-  atOnce(reconcile(current, { routes, upstreams }, STAMP))
+  runAtOnce(reconcile(current, { routes, upstreams }, STAMP))
 
 describe('a key', () => {
   it('names origin, host and path', () => {
@@ -99,7 +99,7 @@ describe('a route that an older version changes', () => {
       const stored = codec.decode(Buffer.concat([before, Uint8Array.from(newerFacts)]))
       const current = new Map([['runtime:a/', stored]])
       const given = [{ host: 'a', path: '/', upstream: 'other', connect: true }]
-      const { changes } = atOnce(addRoutes(current, given, { upstreams, replace: true, ...STAMP }))
+      const { changes } = runAtOnce(addRoutes(current, given, { upstreams, replace: true, ...STAMP }))
       const [change] = changes
       const value = (change as { value: RouteMessage }).value
       const bytes = [...codec.encode(value)]
@@ -189,7 +189,7 @@ describe('a new file', () => {
 
 describe('routes at run time', () => {
   const add = (current: Map<string, RouteMessage>, given: unknown, replace = false) =>
-    atOnce(addRoutes(current, given, { ...STAMP, upstreams, replace }))
+    runAtOnce(addRoutes(current, given, { ...STAMP, upstreams, replace }))
   const refused = (work: () => unknown): string[] => {
     try {
       work()
@@ -263,7 +263,7 @@ describe('routes at run time', () => {
 
   it('are removed by name, all or none', () => {
     const current = state({ 'runtime:a/': app, 'file:a/': app, 'file:b/': app, 'runtime:c/x': app })
-    const result = atOnce(removeRoutes(current, [{ host: 'A' }, { host: 'c', path: '/x/' }]))
+    const result = runAtOnce(removeRoutes(current, [{ host: 'A' }, { host: 'c', path: '/x/' }]))
     expect(result).toEqual({
       changes: [
         { key: 'runtime:a/', delete: true },
@@ -274,7 +274,7 @@ describe('routes at run time', () => {
     })
     expect(
       refused(() =>
-        atOnce(
+        runAtOnce(
           removeRoutes(current, [
             { host: 'a' },
             { host: 'b' },

@@ -1,6 +1,5 @@
 /** What `fd-broker routes` asks a running proxy for. Lists travel as JSON lines: read and written in slices. */
-import { FdbError, type Member } from '../../index.js'
-import { inTurns } from '../turns.js'
+import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute } from './list.js'
 import type { LiveRoutes } from './live-routes.js'
 
@@ -56,7 +55,7 @@ export function serveRouteCommands(
 ): void {
   member
     .command(ROUTE_COMMANDS.add, async body => {
-      const [options, ...given] = await inTurns(readLines(body))
+      const [options, ...given] = await runInSlices(readLines(body))
       const { replace = false } = isMap(options) ? (options as AddRequest) : {}
       const result = await routes.add(given, { upstreams: upstreams(), replace: replace === true })
       const { added, replaced, unchanged, shadows } = result
@@ -70,15 +69,15 @@ export function serveRouteCommands(
       return JSON.stringify(reply)
     })
     .command(ROUTE_COMMANDS.remove, async body => {
-      const [, ...given] = await inTurns(readLines(body))
+      const [, ...given] = await runInSlices(readLines(body))
       const { removed, uncovers } = await routes.remove(given)
       const reply: RemoveReply = { removed, uncovers: uncovers.slice(0, NAMED), uncovered: uncovers.length }
       return JSON.stringify(reply)
     })
     .command(ROUTE_COMMANDS.list, async body => {
-      const [request] = await inTurns(readLines(body))
+      const [request] = await runInSlices(readLines(body))
       const { from = 0 } = isMap(request) ? (request as ListRequest) : {}
-      return await inTurns(page(routes, Number(from)))
+      return await runInSlices(page(routes, Number(from)))
     })
 }
 

@@ -1,5 +1,4 @@
-import type { Logger, Section } from '../../index.js'
-import { inTurns } from '../turns.js'
+import { type Logger, runInSlices, type Section } from '../../index.js'
 import type { Action } from './action.js'
 import { RouteFollower } from './follow.js'
 import { type ListedRoute, listRoutes } from './list.js'
@@ -53,7 +52,7 @@ export class LiveRoutes {
   /** Before this process may write: requests will find the routes of the file. */
   prepare(file: NewFile): Promise<void> {
     return this.#inOrder(async () => {
-      this.#view.plan(await inTurns(reconcile(this.#section, file, this.#stamp)))
+      this.#view.plan(await runInSlices(reconcile(this.#section, file, this.#stamp)))
       this.#follower.refresh()
       await this.#follower.caughtUp()
     })
@@ -62,7 +61,7 @@ export class LiveRoutes {
   /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
   apply(file: NewFile): Promise<Reconciled> {
     return this.#inOrder(async () => {
-      const changes = await inTurns(reconcile(this.#section, file, this.#stamp))
+      const changes = await runInSlices(reconcile(this.#section, file, this.#stamp))
       for (const part of parts(changesOf(changes))) await this.#section.bulk(part)
       this.#view.plan(null)
       await this.#follower.caughtUp()
@@ -80,7 +79,7 @@ export class LiveRoutes {
   /** All or none. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. Requests find them when it resolves. */
   add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
     return this.#inOrder(async () => {
-      const addition = await inTurns(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
+      const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
       await this.#change(addition.changes)
       return addition
     })
@@ -88,7 +87,7 @@ export class LiveRoutes {
 
   remove(given: unknown): Promise<RouteRemoval> {
     return this.#inOrder(async () => {
-      const removal = await inTurns(removeRoutes(this.#section, given))
+      const removal = await runInSlices(removeRoutes(this.#section, given))
       await this.#change(removal.changes)
       return removal
     })
