@@ -2,6 +2,7 @@
 export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
 export { FdbError } from './errors.js'
 export {
+  formatListenerSpec,
   type ListenerOptions,
   type ListenerSpec,
   type OptionChange,
@@ -24,7 +25,7 @@ export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export * as codec from './state/codec.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './state/schema.js'
-export type { Section } from './state/section.js'
+export type { BulkChange, Section } from './state/section.js'
 export { runInSlices, type SliceOptions } from './state/slices.js'
 export { shareTicketKeys } from './tls/share-ticket-keys.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'

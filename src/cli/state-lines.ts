@@ -1,5 +1,6 @@
 import { fdbroker } from '../proto/proxy.js'
 import { ROUTES } from '../proxy/routes/section.js'
+import { LISTENERS, SETTINGS, UPSTREAMS } from '../proxy/state/sections.js'
 import { type Codec, json, msgpack } from '../state/codec.js'
 import type { RawEntry } from '../state/import.js'
 import type { StoredSchema } from '../state/records.js'
@@ -23,6 +24,14 @@ export interface LineOptions {
 const CODECS: ReadonlyMap<string, Codec<unknown>> = new Map(
   [json(), msgpack()].map(codec => [codec.name, codec]),
 )
+
+/** The built-in sections that are no secrets. */
+const MESSAGES = new Map<string, { decode(bytes: Uint8Array): object }>([
+  [ROUTES, fdbroker.proxy.Route],
+  [UPSTREAMS, fdbroker.proxy.Upstream],
+  [LISTENERS, fdbroker.proxy.Listener],
+  [SETTINGS, fdbroker.proxy.Setting],
+])
 
 export function entryLine(schema: StoredSchema, entry: RawEntry, options: LineOptions): EntryLine {
   const { key, value, version } = entry
@@ -53,9 +62,8 @@ function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unkno
       const again = exact ? codec.encode(JSON.parse(JSON.stringify(value))) : bytes
       return Buffer.compare(again, bytes) === 0 ? value : undefined
     }
-    if (!exact && schema.name === ROUTES && schema.codec === 'protobuf') {
-      return { ...fdbroker.proxy.Route.decode(bytes) }
-    }
+    const type = schema.codec === 'protobuf' ? MESSAGES.get(schema.name) : undefined
+    if (!exact && type !== undefined) return { ...type.decode(bytes) }
   } catch {
     // Shown as bytes.
   }

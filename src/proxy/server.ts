@@ -18,7 +18,8 @@ import { LiveRoutes } from './routes/live-routes.js'
 import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
-import { requestUpstreams, Upstreams } from './upstreams/upstreams.js'
+import { DeclaredState } from './state/declared-state.js'
+import { Upstreams } from './upstreams/upstreams.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
@@ -49,6 +50,7 @@ export class ReverseProxy {
   /** Of all entrances, whatever configuration they began with. */
   readonly #pools = new UpstreamPools()
   readonly #routes: LiveRoutes
+  readonly #declared: DeclaredState
   readonly #wiring: RelayWiring
   #config: ProxyConfig
   #reloading: Promise<unknown> = Promise.resolve()
@@ -63,6 +65,7 @@ export class ReverseProxy {
       logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
     )
     this.#upstreams.configure(config.upstreams)
+    this.#declared = new DeclaredState(member, this.#upstreams, logger)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       generation: member.generation,
@@ -97,7 +100,7 @@ export class ReverseProxy {
     try {
       const proxy = new ReverseProxy(member, config, options)
       for (const listener of config.listeners) await proxy.#open(listener, config)
-      await proxy.#routes.prepare(fileOf(config))
+      await proxy.#routes.prepare(proxy.#fileOf(config))
       await member.ready({ timeout })
       await proxy.#writeFile()
       return proxy
@@ -230,8 +233,7 @@ export class ReverseProxy {
     }
     this.#config = config
     for (const entrance of this.#entrances.values()) entrance.configure(config)
-    await this.#routes.apply(fileOf(config))
-    this.#upstreams.prune()
+    this.#upstreams.prune(await this.#write(config))
     const later = (['drain', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
     )
@@ -269,10 +271,22 @@ export class ReverseProxy {
   /** What is served does not depend on it: what fails here is repaired by the next reload, or by who serves then. */
   async #writeFile(): Promise<void> {
     try {
-      await this.#routes.apply(fileOf(this.#config))
+      await this.#write(this.#config)
     } catch (error) {
-      this.#logger.warn({ err: error }, 'the routes of the file could not be written to the state')
+      this.#logger.warn({ err: error }, 'the configuration could not be written to the state')
     }
+  }
+
+  /** Gives the upstreams that the configuration does not have and that are needed nevertheless. */
+  async #write(config: ProxyConfig): Promise<ReadonlySet<string>> {
+    const { needed } = await this.#routes.apply(this.#fileOf(config))
+    await this.#declared.write(config, needed)
+    return needed
+  }
+
+  #fileOf({ routes }: ProxyConfig): NewFile {
+    const { forRequests, former } = this.#upstreams
+    return { routes, upstreams: forRequests, former }
   }
 
   #onExchange(report: ExchangeReport): void {
@@ -287,6 +301,7 @@ export class ReverseProxy {
 
   #release(): void {
     this.#routes.stop()
+    this.#declared.stop()
     for (const entrance of this.#allEntrances()) entrance.close()
     this.#pools.clear()
   }
@@ -294,10 +309,6 @@ export class ReverseProxy {
 
 function drainOf({ drain: { timeout, move, movesPerSecond } }: ProxyConfig): JoinOptions['drain'] & object {
   return { timeout, move, ...(movesPerSecond !== null && { movesPerSecond }) }
-}
-
-function fileOf(config: ProxyConfig): NewFile {
-  return { routes: config.routes, upstreams: new Set(requestUpstreams(config.upstreams)) }
 }
 
 /**

@@ -82,15 +82,19 @@ describe('HUP', () => {
     const get = () => ask(`${edge.url}/r/1`, { headers: { host: 'a.test' } }).answer
     expect(await get()).toMatchObject({ status: 200, body: '1 item-1\n' })
     await edge.reload({ upstreams: { app: { servers: [app.url] } }, routes: answers('new\n') })
-    expect(await get()).toMatchObject({ status: 503, body: 'upstream-unknown\n' })
+    expect(await get()).toMatchObject({ status: 200, body: '1 item-1\n' })
     expect(await bodyAt(edge.port)).toBe('new\n')
     expect(
       await edge.logged(
-        'routes made at run time lead to upstreams that the file does not have, and are answered with 503',
+        'routes made at run time lead to upstreams that the file does not have, and are served by those of the state',
       ),
-    ).toMatchObject({ routes: ['a.test/'], count: 1 })
-    await edge.reload({ upstreams })
-    expect(await get()).toMatchObject({ status: 200, body: '1 item-1\n' })
+    ).toMatchObject({ routes: ['a.test/'], count: 1, upstreams: ['spare'] })
+    // Only as long as there is such a route.
+    expect((await edge.routes('remove', '--host', 'a.test')).code).toBe(0)
+    await edge.reload({})
+    expect((await edge.routes('add', '--host', 'a.test', '--upstream', 'spare')).stderr).toContain(
+      'there is no upstream "spare"',
+    )
   })
 
   it('opens, moves and closes listeners; all stay as they are when an address is taken', async () => {

@@ -50,12 +50,16 @@ describe('files and changes at run time, in any order', () => {
           if (kind !== 'file' && routes.length === 0) continue
           if (kind === 'file') {
             file = new Map(routes.map(route => [routeName(route), route.upstream]))
-            const result = runAtOnce(reconcile(state, { routes: rules(routes), upstreams }, STAMP))
+            const result = runAtOnce(
+              reconcile(state, { routes: rules(routes), upstreams, former: new Set() }, STAMP),
+            )
             apply(state, changesOf(result))
             expect(new Set(result.conflicts)).toEqual(
               new Set([...file.keys()].filter(name => runtime.has(name))),
             )
-            expect(runAtOnce(reconcile(state, { routes: rules(routes), upstreams }, STAMP))).toMatchObject({
+            expect(
+              runAtOnce(reconcile(state, { routes: rules(routes), upstreams, former: new Set() }, STAMP)),
+            ).toMatchObject({
               puts: [],
               deletes: [],
             })

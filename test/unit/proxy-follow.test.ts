@@ -111,7 +111,9 @@ describe('a table that follows the state', () => {
     const successor = reader.section(ROUTES, routesSection)
     const next = new RouteTable<string>()
     const taken = new RouteFollower(successor, next, { compile: () => 'app' })
-    const result = await runInSlices(reconcile(successor, { routes: [], upstreams }, STAMP))
+    const result = await runInSlices(
+      reconcile(successor, { routes: [], upstreams, former: new Set() }, STAMP),
+    )
     expect([...changesOf(result)]).toEqual([])
     await taken.caughtUp()
     expect([next.size, next.lookup('h5.example.com', '/x')]).toEqual([100_000, 'app'])

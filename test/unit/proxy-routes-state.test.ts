@@ -38,8 +38,8 @@ function apply(to: Map<string, RouteMessage>, changes: Iterable<RouteChange>): v
     else to.set(change.key, change.value)
   }
 }
-const reconciled = (current: Map<string, RouteMessage>, routes: RouteRule[]) =>
-  runAtOnce(reconcile(current, { routes, upstreams }, STAMP))
+const reconciled = (current: Map<string, RouteMessage>, routes: RouteRule[], former = new Set<string>()) =>
+  runAtOnce(reconcile(current, { routes, upstreams, former }, STAMP))
 
 describe('a key', () => {
   it('names origin, host and path', () => {
@@ -176,12 +176,15 @@ describe('a new file', () => {
       'runtime:a/z': other,
     })
     expect(reconciled(current, []).dangling).toEqual(['a/x'])
+    const needed = new Set(['old'])
+    const former = new Set(['old', 'older'])
+    expect(reconciled(current, [], former)).toMatchObject({ former: ['a/x'], needed, dangling: [] })
   })
 
   it('is taken in slices', () => {
     const current = state(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`file:h${i}/`, app])))
     let steps = 0
-    const work = reconcile(current, { routes: [rule('a/')], upstreams }, STAMP)
+    const work = reconcile(current, { routes: [rule('a/')], upstreams, former: new Set() }, STAMP)
     while (!work.next().done) steps++
     expect(steps).toBeGreaterThan(20)
   })

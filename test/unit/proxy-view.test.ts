@@ -32,7 +32,9 @@ const plan: Reconciled = {
   deletes: ['file:b/'],
   unchanged: 0,
   conflicts: [],
+  former: [],
   dangling: [],
+  needed: new Set<string>(),
 }
 
 describe('the routes as a process serves them', () => {

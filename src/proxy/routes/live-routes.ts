@@ -65,7 +65,7 @@ export class LiveRoutes {
       for (const part of parts(changesOf(changes))) await this.#section.bulk(part)
       this.#view.plan(null)
       await this.#follower.caughtUp()
-      this.#report(changes)
+      this.#report(changes, file)
       return changes
     })
   }
@@ -119,7 +119,11 @@ export class LiveRoutes {
     return { generation: this.#generation, now: Date.now() }
   }
 
-  #report({ puts, deletes, unchanged, conflicts, dangling }: Reconciled): void {
+  #report(
+    { puts, deletes, unchanged, conflicts, former, dangling, needed }: Reconciled,
+    file: NewFile,
+  ): void {
+    const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, NAMED)
     const facts = { changed: puts.length, removed: deletes.length, unchanged }
     this.#logger.info(facts, 'the routes of the file are in force')
     if (conflicts.length > 0) {
@@ -128,10 +132,16 @@ export class LiveRoutes {
         'routes of the file are out of force: there are ones made at run time (fd-broker routes remove)',
       )
     }
+    if (former.length > 0) {
+      this.#logger.warn(
+        { routes: former.slice(0, NAMED), count: former.length, upstreams },
+        'routes made at run time lead to upstreams that the file does not have, and are served by those of the state',
+      )
+    }
     if (dangling.length > 0) {
       this.#logger.warn(
         { routes: dangling.slice(0, NAMED), count: dangling.length },
-        'routes made at run time lead to upstreams that the file does not have, and are answered with 503',
+        'routes made at run time lead to upstreams that nobody knows, and are answered with 503',
       )
     }
   }

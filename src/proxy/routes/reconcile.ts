@@ -24,24 +24,38 @@ export interface Reconciled {
   unchanged: number
   /** `HOST/PATH` that the file has too but for which the route made at run time stays in force. */
   conflicts: string[]
-  /** `HOST/PATH` of routes made at run time whose upstream the new file does not know. They stay, and answer 503. */
+  /** `HOST/PATH` of routes made at run time whose upstream the new file does not have, and who had it before does. They stay. */
+  former: string[]
+  /** `HOST/PATH` of routes made at run time whose upstream nobody knows. They stay, and answer 503. */
   dangling: string[]
+  /** The upstreams of both. */
+  needed: Set<string>
 }
 
 export interface NewFile {
   routes: readonly RouteRule[]
   upstreams: ReadonlySet<string>
+  /** Upstreams that it does not have, and that can be used nevertheless. */
+  former: ReadonlySet<string>
 }
 
 const STEP = 32
 
 /**
  * Yields where it may be interrupted. Routes that are made or removed at run time meanwhile cannot make its changes
- * wrong, only `conflicts` and `dangling` incomplete. Applying only a part of the changes does no harm: the next call
+ * wrong, only what it says about them incomplete. Applying only a part of the changes does no harm: the next call
  * finds the rest.
  */
 export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp): Generator<void, Reconciled> {
-  const result: Reconciled = { puts: [], deletes: [], unchanged: 0, conflicts: [], dangling: [] }
+  const result: Reconciled = {
+    puts: [],
+    deletes: [],
+    unchanged: 0,
+    conflicts: [],
+    former: [],
+    dangling: [],
+    needed: new Set(),
+  }
   const wanted = new Set<string>()
   let steps = 0
   for (const { host, path, target } of file.routes) {
@@ -63,9 +77,10 @@ export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp):
       const stored = state.get(key)
       const target = stored && targetOf(stored)
       const id = parseRouteKey(key)
-      if (id && target?.kind === 'upstream' && !file.upstreams.has(target.upstream)) {
-        result.dangling.push(routeName(id))
-      }
+      if (!id || target?.kind !== 'upstream' || file.upstreams.has(target.upstream)) continue
+      result.needed.add(target.upstream)
+      if (file.former.has(target.upstream)) result.former.push(routeName(id))
+      else result.dangling.push(routeName(id))
     }
   }
   return result

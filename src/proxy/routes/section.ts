@@ -1,6 +1,6 @@
-import protobufjs from 'protobufjs/minimal.js'
 import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
+import { unknownFields } from '../state/unknown-fields.js'
 import type { RouteTarget } from './target.js'
 
 /** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
@@ -42,10 +42,8 @@ export function routeMessage(
   before?: RouteMessage,
 ): RouteMessage {
   const message = fdbroker.proxy.Route.create({ ...targetFields(target), created: now, generation })
-  const kept = before?.$unknowns?.filter(
-    field => protobufjs.Reader.create(field).uint32() >>> 3 >= FIRST_ATTRIBUTE,
-  )
-  if (kept !== undefined && kept.length > 0) message.$unknowns = kept
+  const kept = unknownFields(before, FIRST_ATTRIBUTE)
+  if (kept.length > 0) message.$unknowns = kept
   return message
 }
 

@@ -6,11 +6,6 @@ import { type ServerWatch, Upstream } from './upstream.js'
 /** A server that took the request and did not answer it, or not to the end. (Connections that fail are told at once.) */
 const BROKEN_OFF: ReadonlySet<string | undefined> = new Set(['upstream-closed', 'response-timeout'])
 
-/** Names of those that take HTTP requests. */
-export function requestUpstreams(configs: readonly UpstreamConfig[]): string[] {
-  return configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name)
-}
-
 /** All groups of servers that routes and listeners name. */
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
@@ -25,6 +20,20 @@ export class Upstreams {
     this.#watch = { down, failed: server => this.#troubled.add(server) }
   }
 
+  /** Names in the configuration. */
+  get names(): ReadonlySet<string> {
+    return this.#names
+  }
+
+  /** Names of those that routes may lead to, and that the configuration does not have (any more). */
+  get former(): ReadonlySet<string> {
+    const former = new Set<string>()
+    for (const { name, takesRequests } of this.#upstreams.values()) {
+      if (takesRequests && !this.#names.has(name)) former.add(name)
+    }
+    return former
+  }
+
   /** Names in the configuration of those that routes may lead to. */
   get forRequests(): ReadonlySet<string> {
     return this.#forRequests
@@ -33,12 +42,22 @@ export class Upstreams {
   /** Adds and changes. What the configuration has no more stays until {@link prune}: routes may still lead there. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.#names = new Set(configs.map(({ name }) => name))
-    this.#forRequests = new Set(requestUpstreams(configs))
+    this.#forRequests = new Set(
+      configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name),
+    )
     for (const config of configs) this.named(config.name).configure(config)
   }
 
-  prune(): void {
-    for (const [name, upstream] of this.#upstreams) if (!this.#names.has(name)) upstream.configure(null)
+  /** One that the configuration does not have; it stays until {@link prune}. */
+  adopt(config: UpstreamConfig): void {
+    if (!this.#names.has(config.name)) this.named(config.name).configure(config)
+  }
+
+  /** Forgets what the configuration does not have, but for those `needed`. */
+  prune(needed: ReadonlySet<string>): void {
+    for (const [name, upstream] of this.#upstreams) {
+      if (!this.#names.has(name) && !needed.has(name)) upstream.configure(null)
+    }
   }
 
   /** The same object always; one that no configuration has is not `configured`. */

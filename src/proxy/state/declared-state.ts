@@ -1,0 +1,119 @@
+import type { BulkChange, Logger, Member, Section } from '../../index.js'
+import type { ProxyConfig } from '../config/config.js'
+import type { Upstreams } from '../upstreams/upstreams.js'
+import { type Difference, type DifferenceOptions, difference, type Entry } from './difference.js'
+import { listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
+import {
+  LISTENERS,
+  type ListenerMessage,
+  listenersSection,
+  SETTINGS,
+  type SettingMessage,
+  settingsSection,
+  UPSTREAMS,
+  type UpstreamMessage,
+  upstreamsSection,
+} from './sections.js'
+
+/** As in Route: fields below it are values, of which a setting has one. */
+const FIRST_ATTRIBUTE = 14
+
+/**
+ * What the process that serves was configured with, in the state: written by that process, when it begins to serve and at
+ * each reload. Upstreams that only the state has can be used as long as they are there: routes made at run time may lead
+ * to them, and connections that come from another process.
+ */
+export class DeclaredState {
+  readonly #upstreams: Section<UpstreamMessage>
+  readonly #listeners: Section<ListenerMessage>
+  readonly #settings: Section<SettingMessage>
+  readonly #member: Member
+  readonly #known: Upstreams
+  readonly #logger: Logger
+  readonly #unsubscribe: () => void
+
+  constructor(member: Member, known: Upstreams, logger: Logger) {
+    this.#upstreams = member.section(UPSTREAMS, upstreamsSection)
+    this.#listeners = member.section(LISTENERS, listenersSection)
+    this.#settings = member.section(SETTINGS, settingsSection)
+    this.#member = member
+    this.#known = known
+    this.#logger = logger
+    for (const name of this.#upstreams.keys()) this.#adopt(name)
+    this.#unsubscribe = this.#upstreams.onChange(({ op, key }) => {
+      if (op === 'put') this.#adopt(key)
+    })
+  }
+
+  /**
+   * Writes what differs. `needed`: upstreams that stay though the configuration does not have them. Rejects when this
+   * process may not write (any more).
+   */
+  async write(config: ProxyConfig, needed: ReadonlySet<string>): Promise<void> {
+    const stamp = { created: Date.now(), generation: this.#member.generation }
+    const first = this.#settings.size === 0
+    const upstreams = new Map(config.upstreams.map(each => [each.name, upstreamMessage(each, stamp)]))
+    const listeners = new Map(config.listeners.map(each => [each.name, listenerMessage(each, stamp)]))
+    const changes = {
+      upstreams: await apply(this.#upstreams, upstreams, {
+        encode: upstreamsSection.codec.encode,
+        keeps: name => needed.has(name),
+      }),
+      listeners: await apply(this.#listeners, listeners, {
+        encode: listenersSection.codec.encode,
+        keeps: () => false,
+      }),
+      settings: await apply(this.#settings, settingMessages(config, stamp), {
+        encode: settingsSection.codec.encode,
+        keptFrom: FIRST_ATTRIBUTE,
+        // Of a newer version, or of an older one.
+        keeps: () => true,
+      }),
+    }
+    if (!first && Object.values(changes).some(each => each !== undefined)) {
+      this.#logger.info(changes, 'the configuration is not the one before')
+    }
+  }
+
+  stop(): void {
+    this.#unsubscribe()
+  }
+
+  #adopt(name: string): void {
+    if (this.#known.names.has(name)) return
+    try {
+      const stored = this.#upstreams.get(name)
+      const config = stored && upstreamOf(name, stored)
+      if (config) this.#known.adopt(config)
+      if (config !== null) return
+    } catch (error) {
+      this.#logger.warn({ err: error, upstream: name }, 'an upstream of the state cannot be read')
+      return
+    }
+    this.#logger.warn({ upstream: name }, 'an upstream of the state cannot be used by this version')
+  }
+}
+
+/** Names of what is different now; undefined: nothing is. */
+async function apply<M extends Entry>(
+  section: Section<M>,
+  wanted: ReadonlyMap<string, M>,
+  options: DifferenceOptions<M>,
+): Promise<{ added?: string[]; changed?: string[]; removed?: string[] } | undefined> {
+  const found = difference(section, wanted, options)
+  if (found.puts.length + found.deletes.length === 0) return undefined
+  await section.bulk(changesOf(found))
+  const { puts, added, deletes: removed } = found
+  const fresh = new Set(added)
+  const changed = puts.map(({ key }) => key).filter(key => !fresh.has(key))
+  return {
+    ...(added.length > 0 && { added }),
+    ...(changed.length > 0 && { changed }),
+    ...(removed.length > 0 && { removed }),
+  }
+}
+
+function* changesOf<M>({ puts, deletes }: Difference<M>): Generator<BulkChange<M>> {
+  yield* puts
+  for (const key of deletes) yield { key, delete: true }
+}

@@ -1,0 +1,64 @@
+import { unknownFields } from './unknown-fields.js'
+
+/** What all entries of the proxy's sections have. */
+export interface Entry {
+  created: number
+  generation: number
+  $unknowns?: Uint8Array[]
+}
+
+/** What is looked at of a section. A `Map` of messages is one too. */
+export interface EntryState<M> {
+  /** May throw, for an entry that cannot be read: it is written anew. */
+  get(key: string): M | undefined
+  has(key: string): boolean
+  keys(): Iterable<string>
+}
+
+export interface DifferenceOptions<M> {
+  encode(message: M): Uint8Array
+  /** Unknown fields below this number go when an entry is written, those from it on stay. Default 1: all stay. */
+  keptFrom?: number
+  /** Entries that nobody wants are deleted, but for these. */
+  keeps(key: string): boolean
+}
+
+export interface Difference<M> {
+  puts: { key: string; value: M }[]
+  deletes: string[]
+  /** Of the puts, those that were not there. */
+  added: string[]
+}
+
+/**
+ * What makes the entries of a section those that are wanted. An entry that says the same already, whoever wrote it, stays
+ * with its time and generation. What newer versions wrote in an entry stays when that entry is changed.
+ */
+export function difference<M extends Entry>(
+  state: EntryState<M>,
+  wanted: ReadonlyMap<string, M>,
+  { encode, keptFrom = 1, keeps }: DifferenceOptions<M>,
+): Difference<M> {
+  const result: Difference<M> = { puts: [], deletes: [], added: [] }
+  for (const [key, message] of wanted) {
+    const before = readable(state, key)
+    const kept = unknownFields(before, keptFrom)
+    const value = kept.length > 0 ? { ...message, $unknowns: kept } : message
+    if (before !== undefined) {
+      const { created, generation } = before
+      if (Buffer.compare(encode({ ...value, created, generation }), encode(before)) === 0) continue
+    }
+    if (!state.has(key)) result.added.push(key)
+    result.puts.push({ key, value })
+  }
+  for (const key of state.keys()) if (!wanted.has(key) && !keeps(key)) result.deletes.push(key)
+  return result
+}
+
+function readable<M>(state: EntryState<M>, key: string): M | undefined {
+  try {
+    return state.get(key)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,106 @@
+import { formatListenerSpec } from '../../index.js'
+import { fdbroker } from '../../proto/proxy.js'
+import { Wrong } from '../check/wrong.js'
+import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
+import { upstreamAddress } from '../upstreams/address.js'
+import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
+
+const { Upstream, Listener, Setting } = fdbroker.proxy
+
+/** Who writes, and when (milliseconds since 1970). */
+export interface Stamp {
+  generation: number
+  created: number
+}
+
+export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
+  const { servers, retry, health, keepAlive, timeouts } = config
+  return Upstream.create({
+    servers: servers.map(({ text }) => text),
+    retry,
+    failures: health.failures,
+    coolDownMs: health.coolDown,
+    keepAliveConnections: keepAlive.connections,
+    keepAliveIdleMs: keepAlive.idle,
+    connectTimeoutMs: timeouts.connect,
+    responseTimeoutMs: timeouts.response,
+    ...stamp,
+  })
+}
+
+/** null: one that this version cannot use. */
+export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConfig | null {
+  const servers: UpstreamConfig['servers'] = []
+  for (const text of message.servers) {
+    const server = upstreamAddress(text)
+    if (server instanceof Wrong) return null
+    servers.push(server)
+  }
+  const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
+  const { connectTimeoutMs, responseTimeoutMs } = message
+  const possible =
+    servers.length > 0 &&
+    failures !== 0 &&
+    [coolDownMs, connectTimeoutMs, responseTimeoutMs].every(isDuration)
+  if (!possible) return null
+  return {
+    name,
+    servers,
+    retry,
+    health: { failures, coolDown: coolDownMs },
+    keepAlive: { connections: keepAliveConnections, idle: keepAliveIdleMs },
+    timeouts: { connect: connectTimeoutMs, response: responseTimeoutMs },
+  }
+}
+
+function isDuration(ms: number): boolean {
+  return ms >= 1 && ms <= 0x7fff_ffff
+}
+
+export function listenerMessage({ spec, forward }: ListenerConfig, stamp: Stamp): ListenerMessage {
+  return Listener.create({ address: formatListenerSpec(spec), forward: forward ?? '', ...stamp })
+}
+
+/** Sections of their own, and what is not to be read by everybody. */
+type NoSetting = 'listeners' | 'upstreams' | 'routes'
+
+/** Every other key of the configuration. */
+const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
+  service: true,
+  control: true,
+  instanceHeader: true,
+  drain: true,
+  upgrade: true,
+  timeouts: true,
+  limits: true,
+  accessLog: true,
+  forwarded: true,
+}
+
+/** All settings of a configuration, by their path in the file. */
+export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, SettingMessage> {
+  const settings = new Map<string, SettingMessage>()
+  const add = (path: string, value: unknown): void => {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+      for (const [key, below] of Object.entries(value)) add(`${path}.${key}`, below)
+    } else settings.set(path, settingMessage(value, stamp))
+  }
+  for (const key of Object.keys(SETTING_KEYS) as (keyof typeof SETTING_KEYS)[]) {
+    if (key !== 'forwarded') add(key, config[key])
+  }
+  const { headers, trust } = config.forwarded
+  add('forwarded.headers', headers)
+  add(
+    'forwarded.trust',
+    trust.map(({ address, prefix }) => `${address}/${prefix}`),
+  )
+  return settings
+}
+
+function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
+  if (typeof value === 'number') return Setting.create({ number: value, ...stamp })
+  if (typeof value === 'boolean') return Setting.create({ flag: value, ...stamp })
+  if (typeof value === 'string') return Setting.create({ text: value, ...stamp })
+  if (Array.isArray(value)) return Setting.create({ list: { items: value.map(String) }, ...stamp })
+  return Setting.create(stamp)
+}

@@ -1,0 +1,35 @@
+/**
+ * What the process that serves was configured with, as sections of the state: upstreams and listeners by name, settings by
+ * their path in the file. For tools, and for successors.
+ */
+import { codec, defineSection } from '../../index.js'
+import { fdbroker } from '../../proto/proxy.js'
+
+/** Entries as they are stored; fields of newer versions are kept in them. Treat them as frozen. */
+export type UpstreamMessage = fdbroker.proxy.Upstream
+export type ListenerMessage = fdbroker.proxy.Listener
+export type SettingMessage = fdbroker.proxy.Setting
+
+export const UPSTREAMS = 'upstreams'
+export const LISTENERS = 'listeners'
+export const SETTINGS = 'settings'
+
+const { Upstream, Listener, Setting } = fdbroker.proxy
+
+export const upstreamsSection = defineSection<UpstreamMessage>({
+  version: 1,
+  codec: codec.protobuf<UpstreamMessage, fdbroker.proxy.Upstream.$Properties>(Upstream),
+  cache: 0,
+})
+
+export const listenersSection = defineSection<ListenerMessage>({
+  version: 1,
+  codec: codec.protobuf<ListenerMessage, fdbroker.proxy.Listener.$Properties>(Listener),
+  cache: 0,
+})
+
+export const settingsSection = defineSection<SettingMessage>({
+  version: 1,
+  codec: codec.protobuf<SettingMessage, fdbroker.proxy.Setting.$Properties>(Setting),
+  cache: 0,
+})

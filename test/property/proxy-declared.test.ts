@@ -1,0 +1,272 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { ProxyConfig, UpstreamConfig } from '../../src/proxy/config/config.js'
+import { type DifferenceOptions, difference, type Entry } from '../../src/proxy/state/difference.js'
+import {
+  listenerMessage,
+  type Stamp,
+  settingMessages,
+  upstreamMessage,
+  upstreamOf,
+} from '../../src/proxy/state/entries.js'
+import { listenersSection, settingsSection, upstreamsSection } from '../../src/proxy/state/sections.js'
+import { config, LEAST } from '../fixtures/proxy-config.js'
+
+const name = fc.constantFrom('a', 'b', 'c', 'd')
+const ms = fc.integer({ min: 1, max: 2 ** 31 - 1 })
+const server = fc.constantFrom('http://a:1', 'http://[::1]:2', 'unix:/run/x.sock', 'http://10.0.0.1:65535')
+const upstream = fc.record({
+  servers: fc.uniqueArray(server, { minLength: 1 }),
+  retry: fc.integer({ min: 0, max: 10 }),
+  health: fc.record({
+    failures: fc.option(fc.integer({ min: 1, max: 1000 })),
+    coolDown: ms,
+  }),
+  keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms }),
+  timeouts: fc.record({ connect: ms, response: ms }),
+})
+const upstreams = fc.dictionary(name, upstream, { maxKeys: 4 }).map(given =>
+  Object.entries(given).map(([name, each]): UpstreamConfig => {
+    const servers = each.servers.map(text => `"${text}"`).join(', ')
+    const [read] = config(`${LEAST}upstreams: { ${name}: { servers: [${servers}] } }`).upstreams
+    return { ...each, name, servers: read!.servers }
+  }),
+)
+const listeners = fc
+  .dictionary(name, fc.constantFrom('tcp://*:80', 'tcp://[::1]:0', 'unix:/a.sock?mode=0660', 'unix:@x'), {
+    minKeys: 1,
+  })
+  .map(given => {
+    const items = Object.entries(given).map(
+      ([name, address], i) =>
+        `{ name: ${name}, address: "${address
+          .replace(':80', `:${80 + i}`)
+          .replace('a.sock', `${i}.sock`)
+          .replace('@x', `@${i}`)}" }`,
+    )
+    return config(LEAST.replace(/\[.*\]/, `[${items.join(', ')}]`)).listeners
+  })
+const settings = fc.record({
+  instanceHeader: fc.option(fc.constantFrom('X-Gen', 'X-Pid')),
+  accessLog: fc.boolean(),
+  limits: fc.record({
+    headBytes: fc.constant(1024),
+    fields: fc.nat(),
+    body: fc.option(fc.maxSafeNat()),
+    connections: fc.option(fc.nat()),
+  }),
+  forwarded: fc.record({
+    headers: fc.constantFrom('off' as const, 'both' as const),
+    trust: fc.array(fc.constant({ address: '10.0.0.0', prefix: 8, family: 'ipv4' as const }), {
+      maxLength: 2,
+    }),
+  }),
+})
+const configs = fc.tuple(upstreams, listeners, settings).map(
+  ([upstreams, listeners, settings]): ProxyConfig => ({
+    ...config(LEAST),
+    ...settings,
+    upstreams,
+    listeners,
+  }),
+)
+
+/** Field 100, bytes: what a newer version may have written. */
+const UNKNOWN = Uint8Array.of(0xa2, 0x06, 2, 7, 7)
+
+/** A section as it lies in the log: encoded. */
+class Stored<M extends Entry> {
+  readonly bytes = new Map<string, Uint8Array>()
+  readonly options: DifferenceOptions<M>
+  readonly #decode: (bytes: Uint8Array) => M
+
+  constructor(codec: { encode(value: M): Uint8Array; decode(bytes: Uint8Array): M }, keptFrom = 1) {
+    this.options = { encode: codec.encode, keptFrom, keeps: key => key === 'kept' }
+    this.#decode = codec.decode
+  }
+
+  get(key: string): M | undefined {
+    const bytes = this.bytes.get(key)
+    return bytes && this.#decode(bytes)
+  }
+
+  has(key: string): boolean {
+    return this.bytes.has(key)
+  }
+
+  keys(): Iterable<string> {
+    return this.bytes.keys()
+  }
+
+  /** Says what was different. */
+  become(wanted: ReadonlyMap<string, M>): string[] {
+    const { puts, deletes, added } = difference(this, wanted, this.options)
+    expect(added).toEqual(puts.map(({ key }) => key).filter(key => !this.has(key)))
+    for (const { key, value } of puts) this.bytes.set(key, this.options.encode(value))
+    for (const key of deletes) this.bytes.delete(key)
+    return [...puts.map(({ key }) => key), ...deletes]
+  }
+
+  /** Field by field, without who wrote it and what newer versions wrote. */
+  said(): Map<string, unknown> {
+    return new Map(
+      [...this.keys()].toSorted().map(key => {
+        const { created, generation, $unknowns, ...rest } = { ...this.get(key)! }
+        return [key, rest]
+      }),
+    )
+  }
+
+  writtenByNewer(): void {
+    for (const [key, bytes] of this.bytes) this.bytes.set(key, Buffer.concat([bytes, UNKNOWN]))
+  }
+}
+
+const messages = (given: ProxyConfig, stamp: Stamp) => ({
+  upstreams: new Map(given.upstreams.map(each => [each.name, upstreamMessage(each, stamp)])),
+  listeners: new Map(given.listeners.map(each => [each.name, listenerMessage(each, stamp)])),
+  settings: settingMessages(given, stamp),
+})
+
+const sections = () => ({
+  upstreams: new Stored(upstreamsSection.codec),
+  listeners: new Stored(listenersSection.codec),
+  settings: new Stored(settingsSection.codec, 14),
+})
+
+describe('the sections of what was configured', () => {
+  it('are the same whatever was there before, and writing again changes nothing', () => {
+    fc.assert(
+      fc.property(fc.array(configs, { minLength: 1, maxLength: 4 }), given => {
+        const state = sections()
+        for (const [generation, each] of given.entries()) {
+          const wanted = messages(each, { generation, created: 1_700_000_000_000 + generation })
+          const fresh = sections()
+          for (const key of ['upstreams', 'listeners', 'settings'] as const) {
+            const [stored, alone] = [state[key], fresh[key]] as [Stored<Entry>, Stored<Entry>]
+            stored.become(wanted[key])
+            alone.become(wanted[key])
+            expect(stored.said()).toEqual(alone.said())
+            const later = messages(each, { generation: 99, created: 2 })
+            expect(stored.become(later[key])).toEqual([])
+          }
+        }
+      }),
+      { seed: 51, numRuns: 150 },
+    )
+  })
+
+  it('keep what a newer version wrote, up, down and up again', () => {
+    fc.assert(
+      fc.property(configs, configs, (newer, older) => {
+        const state = sections()
+        for (const key of ['upstreams', 'listeners', 'settings'] as const) {
+          const stored = state[key] as Stored<Entry>
+          stored.become(messages(newer, { generation: 1, created: 1 })[key])
+          stored.writtenByNewer()
+          const before = new Map(stored.bytes)
+          stored.become(messages(older, { generation: 2, created: 2 })[key])
+          for (const [entry, bytes] of stored.bytes) {
+            if (!before.has(entry)) continue
+            expect(Buffer.from(bytes.subarray(-UNKNOWN.length))).toEqual(Buffer.from(UNKNOWN))
+          }
+          // What the newer one says again is as it was, but for what the older one did not have.
+          const again = stored.become(messages(newer, { generation: 3, created: 3 })[key])
+          for (const [entry, bytes] of before) {
+            if (!again.includes(entry)) expect(stored.bytes.get(entry)).toEqual(bytes)
+          }
+        }
+      }),
+      { seed: 52, numRuns: 150 },
+    )
+  })
+
+  it('hold upstreams that can be used again', () => {
+    fc.assert(
+      fc.property(upstreams, given => {
+        for (const each of given) {
+          const { codec } = upstreamsSection
+          const stored = codec.decode(codec.encode(upstreamMessage(each, { generation: 1, created: 1 })))
+          expect(upstreamOf(each.name, stored)).toEqual(each)
+        }
+      }),
+      { seed: 53, numRuns: 200 },
+    )
+  })
+})
+
+describe('a stored entry', () => {
+  const stamp = { generation: 1, created: 1 }
+
+  it('that nobody wants goes, unless it is needed', () => {
+    const state = sections().upstreams
+    const [one] = config(`${LEAST}upstreams: { one: { servers: ["http://a:1"] } }`).upstreams
+    const message = upstreamMessage(one!, stamp)
+    state.become(
+      new Map([
+        ['one', message],
+        ['kept', message],
+        ['gone', message],
+      ]),
+    )
+    expect(state.become(new Map([['one', message]]))).toEqual(['gone'])
+    expect([...state.keys()]).toEqual(['one', 'kept'])
+  })
+
+  it('of a setting with a value of a kind that only newer versions know is replaced, with what they say beside it', () => {
+    const state = sections().settings
+    // Field 5, a text, and field 40, a number.
+    state.bytes.set('accessLog', Uint8Array.of(0x2a, 1, 0x78, 0xc0, 0x02, 9))
+    const wanted = settingMessages(config(`${LEAST}accessLog: true\n`), stamp)
+    expect(state.become(new Map([['accessLog', wanted.get('accessLog')!]]))).toEqual(['accessLog'])
+    const { flag, $unknowns } = state.get('accessLog')!
+    expect([flag, $unknowns]).toEqual([true, [Uint8Array.of(0xc0, 0x02, 9)].map(Buffer.from)])
+  })
+
+  it('that cannot be read is written anew', () => {
+    const state = sections().settings
+    state.bytes.set('accessLog', Uint8Array.of(0xff))
+    const wanted = settingMessages(config(LEAST), stamp)
+    expect(state.become(wanted)).toContain('accessLog')
+    expect(state.get('accessLog')!.flag).toBe(false)
+  })
+
+  it('of an upstream that this version cannot use is none', () => {
+    const [one] = config(`${LEAST}upstreams: { one: { servers: ["http://a:1"] } }`).upstreams
+    const message = upstreamMessage(one!, stamp)
+    for (const wrong of [
+      { servers: ['quic://a:1'] },
+      { servers: [] },
+      { failures: 0 },
+      { connectTimeoutMs: 0 },
+      { coolDownMs: 2 ** 31 },
+    ]) {
+      expect(upstreamOf('one', { ...message, ...wrong })).toBeNull()
+    }
+  })
+
+  it('has every setting, and no list of upstreams, listeners or routes', () => {
+    const text = `${LEAST}forwarded: { headers: both, trust: ["10.0.0.0/8"] }\nlimits: { body: 1g }\n`
+    const settings = settingMessages(config(text), stamp)
+    const values = Object.fromEntries(
+      [...settings].map(([key, { number, flag, text, list }]) => [
+        key,
+        number ?? flag ?? text ?? list?.items ?? null,
+      ]),
+    )
+    expect(values).toMatchObject({
+      service: 'edge',
+      control: '/run/edge/upgrade.sock',
+      instanceHeader: null,
+      'drain.timeout': 30_000,
+      'upgrade.probation': 10_000,
+      'timeouts.idle': 60_000,
+      'timeouts.request': null,
+      'limits.body': 2 ** 30,
+      accessLog: false,
+      'forwarded.headers': 'both',
+      'forwarded.trust': ['10.0.0.0/8'],
+    })
+    expect(Object.keys(values).filter(key => /^(routes|listeners|upstreams)/.test(key))).toEqual([])
+  })
+})
