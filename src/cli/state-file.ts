@@ -2,9 +2,11 @@ import { createReadStream } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
 import { native } from '../native.js'
+import { segmentsOfFile } from '../state/file/transcribe.js'
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import { Segment } from '../state/segment.js'
+import { runInSlices } from '../state/slices.js'
 import { type SectionDigest, StateLog } from '../state/state-log.js'
 import { bytesOf } from './state-lines.js'
 import type { ProgressLine } from './state-progress.js'
@@ -24,14 +26,17 @@ export interface FileState {
   head: ExportHead | null
   /** Entries that were left out as secrets when it was written. */
   redacted: number
+  /** Bytes at its end that are no whole record. */
+  torn: number
 }
 
 /** Entries of one change while lines are read. */
 const BATCH = 1000
+const SLICE_MS = 50
 
 /**
- * The state in a file: a segment of the log (`export --format log`, or a memory file in /proc/PID/fd), or the lines of an
- * export. `-` is standard input. Rejects with ERR_FDB_STATE_FILE, and as {@link StateLog.adopt}.
+ * The state in a file: a state file, a segment of the log (`export --format log`, or a memory file in /proc/PID/fd), or the
+ * lines of an export. `-` is standard input. Rejects with ERR_FDB_STATE_FILE, and as {@link StateLog.adopt}.
  */
 export async function readStateFile(file: string, progress: ProgressLine): Promise<FileState> {
   const name = file === '-' ? 'standard input' : file
@@ -67,7 +72,7 @@ export async function readStateFile(file: string, progress: ProgressLine): Promi
     : { ...(await readLog(rest())), format: 'log', head: null, redacted: 0 }
 }
 
-async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog }> {
+async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; torn: number }> {
   const fd = OwnedFd.own(native.memfd('fdb-state-file'), 'a copy of a state file')
   try {
     let at = 0
@@ -79,16 +84,18 @@ async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog }
     fd.close()
     throw error
   }
-  const segment = Segment.open(fd)
-  segment.seal()
   const log = new StateLog()
   try {
-    await log.adopt(segment)
+    const reading = { limits: log.limits, unsynced: 'torn' } as const
+    const { segments, torn } = await runInSlices(segmentsOfFile(fd, reading), { sliceMs: SLICE_MS })
+    for (const segment of segments) await log.adopt(segment)
+    return { log, torn }
   } catch (error) {
     log.close()
     throw error
+  } finally {
+    fd.close()
   }
-  return { log }
 }
 
 async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<FileState> {
@@ -147,7 +154,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     log.close()
     throw error
   }
-  return { log, format: 'lines', head, redacted }
+  return { log, format: 'lines', head, redacted, torn: 0 }
 }
 
 function parse(text: string, wrong: (why: string) => FdbError): Record<string, unknown> {

@@ -25,6 +25,8 @@ export interface OpenState extends Disposable {
   verified: 'the service' | 'its first line' | 'its checksums'
   /** Values that were left out of a file as secrets. */
   redacted: number
+  /** Bytes at its end that are no whole record, and left out. */
+  torn: number
 }
 
 /** Reads all of a state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and as its readers. */
@@ -60,13 +62,13 @@ async function openControl({
         `${position.digest} at ${position.sequence}. Export what you need, and restart the service`,
     )
   }
-  return opened(log, control, 'the service', 0)
+  return opened(log, control, 'the service', 0, 0)
 }
 
 async function openFile(file: string, { edited = false }: OpenOptions): Promise<OpenState> {
   using progress = new ProgressLine()
   const name = file === '-' ? 'standard input' : file
-  const { log, head, redacted } = await readStateFile(file, progress)
+  const { log, head, redacted, torn } = await readStateFile(file, progress)
   const compared = head !== null && redacted === 0 && !edited
   const differences = compared ? unlike(head, log.digests()) : []
   if (differences.length > 0) {
@@ -76,9 +78,15 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
       `${name} is not as it was written: ${differences.slice(0, 5).join('; ')}. Give --edited when it was changed on purpose`,
     )
   }
-  return opened(log, name, compared ? 'its first line' : 'its checksums', redacted)
+  return opened(log, name, compared ? 'its first line' : 'its checksums', redacted, torn)
 }
 
-function opened(log: StateLog, name: string, verified: OpenState['verified'], redacted: number): OpenState {
-  return { log, name, verified, redacted, [Symbol.dispose]: () => log.close() }
+function opened(
+  log: StateLog,
+  name: string,
+  verified: OpenState['verified'],
+  redacted: number,
+  torn: number,
+): OpenState {
+  return { log, name, verified, redacted, torn, [Symbol.dispose]: () => log.close() }
 }

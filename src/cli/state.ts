@@ -191,23 +191,33 @@ async function stats({ json, ...flags }: JsonFlags): Promise<void> {
 async function verify({ json, ...flags }: JsonFlags): Promise<void> {
   using state = await openState(flags)
   let records = 0
-  let torn = false
   for (const segment of state.log.segments) {
     const reader = readSegment(segment)
     let step = await reader.next()
     for (; !step.done; step = await reader.next()) records++
-    torn ||= step.value.torn
   }
   const { epoch, sequence, digest } = state.log.position
   const { entries, segments } = state.log.stats()
-  const { verified, redacted } = state
+  const { verified, redacted, torn } = state
   if (json) {
-    const all = { ok: true, verified, records, torn, redacted, epoch, sequence, digest, entries, segments }
+    const all = {
+      ok: true,
+      verified,
+      records,
+      torn: torn > 0,
+      tornBytes: torn,
+      redacted,
+      epoch,
+      sequence,
+      digest,
+      entries,
+      segments,
+    }
     process.stdout.write(`${JSON.stringify(all, null, 2)}\n`)
     return
   }
   const notes = [
-    ...(torn ? ['half a record at its end is left out: its writer ended in the middle of it'] : []),
+    ...(torn > 0 ? [`${torn} bytes at its end are left out: they were not written whole`] : []),
     ...(redacted > 0 ? [`${redacted} secret values are not in it: its digests could not be compared`] : []),
   ]
   const line = `${state.name}: ${entries} entries as ${verified} says, sequence ${sequence}, digest ${digest}`

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster'
 import { FdbError } from '../errors.js'
 import { connectUnix } from '../host/connect.js'
-import { acquireControl } from '../host/control-path.js'
+import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
 import { Elder } from './elder.js'
 import { Member } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
@@ -37,6 +37,7 @@ export async function join(options: JoinOptions): Promise<Member> {
     retiring: () => member.emit('retiring'),
     reinstated: () => member.emit('reinstated'),
     retired: why => member.emit('retired', why),
+    stateFile: status => member.emit('stateFile', status),
   })
   return member
 }
@@ -52,7 +53,7 @@ async function findPlace(settings: Settings): Promise<Party> {
         hosting === 'daemon'
           ? ({ role: 'next', channel: await connectUnix(control, { timeoutMs: left, signal }) } as const)
           : await acquireControl(control, { timeoutMs: left, signal })
-      if (place.role === 'first') return Party.first(settings, place)
+      if (place.role === 'first') return await beFirst(settings, place)
       const elder = await Elder.greet(
         place.channel,
         { service, intent: 'join', versions },
@@ -70,6 +71,18 @@ async function findPlace(settings: Settings): Promise<Party> {
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
+  }
+}
+
+async function beFirst(settings: Settings, place: FirstControl): Promise<Party> {
+  try {
+    return await Party.first(settings, place)
+  } catch (error) {
+    // Its state file may not be read, say: who waits for us here is turned away, and may be the first.
+    removeControl(place)
+    place.listener.close()
+    place.lock.close()
+    throw error
   }
 }
 

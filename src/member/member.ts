@@ -17,6 +17,7 @@ import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { HandoffRecord } from '../holder/timeline.js'
 import { native } from '../native.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
+import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import { Listener, type ListenerAddress } from './listener.js'
@@ -46,6 +47,8 @@ export interface MemberEvents {
   retired: [RetiredReason]
   /** An adopted listener's options differ from what this version asks for. */
   listenerChanged: [name: string, changes: readonly OptionChange[]]
+  /** The state file could not be written (`ok` is false: the state is in memory alone), or is whole again. */
+  stateFile: [StateFileStatus]
   /** A server could not be attached to its listener. */
   listenerError: [error: unknown]
 }
@@ -80,7 +83,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#party.generation
   }
 
-  /** There was nobody to take over from: the state is empty. */
+  /** There was nobody to take over from: the state is empty, or what the state file held. */
   get first(): boolean {
     return this.#party.first
   }
@@ -113,6 +116,14 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#party.refuse(error)
       throw error
     }
+  }
+
+  /**
+   * Resolves when every change that was acknowledged is in the state file, and on the disk. Rejects with ERR_FDB_STATE_FILE when
+   * that cannot be done now (it is tried again), ERR_FDB_FENCED when another process serves. Without a `stateFile` it does nothing.
+   */
+  async flushState(): Promise<void> {
+    await this.#party.stateFile?.flush()
   }
 
   /**

@@ -2,6 +2,8 @@ import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from '../holder/options.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
+import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
+import { limitsFrom, type StateLimits } from '../state/limits.js'
 
 export interface JoinOptions {
   /** Names what is served. A control socket of another service refuses. */
@@ -35,6 +37,13 @@ export interface JoinOptions {
     /** Connections that move in a second, at most. Default: no bound but time: 3 ms in one turn of the event loop. */
     movesPerSecond?: number
   }
+  /**
+   * Keeps the state in a file too, so that the first process after a reboot begins with it: {@link Member.first} is true then,
+   * and the sections are filled. Whoever serves writes it; give all versions the same path.
+   */
+  stateFile?: string | StateFileOptions
+  /** Bounds of the state, each with a default. */
+  stateLimits?: Partial<StateLimits>
   /** Told in heartbeats: false in probation brings the old version back. Default: always healthy. */
   health?: () => boolean
   /** Versions of the protocol to speak; for tests and staged roll-outs. */
@@ -52,6 +61,8 @@ export interface Settings {
   readonly drainTimeout: number
   readonly move: 'auto' | 'idle' | 'off'
   readonly movesPerSecond: number
+  readonly stateFile: StateFileSettings | null
+  readonly stateLimits: Readonly<StateLimits>
   readonly health: () => boolean
   readonly versions: VersionRange
 }
@@ -89,6 +100,8 @@ export function settle(options: JoinOptions): Settings {
     drainTimeout,
     move,
     movesPerSecond,
+    stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile),
+    stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),
     versions: options.versions ?? VERSIONS,
   }

@@ -23,6 +23,7 @@ import {
   type MemberState,
 } from '../protocol/member-machine.js'
 import { serveStateCommands } from '../state/commands.js'
+import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { Commands } from './commands.js'
@@ -48,6 +49,8 @@ const SELF = 0
 const FIRST_EPOCH = 1
 /** How often a successor without a channel looks at the seals. */
 const SEAL_LOOK_MS = 100
+/** For the last changes to reach the state file, when this process leaves and nobody takes over. */
+const FILE_END_MS = 10_000
 
 /** What the public {@link Member} lends to the driver. */
 export interface Front {
@@ -56,6 +59,7 @@ export interface Front {
   retiring(): void
   reinstated(): void
   retired(why: RetiredReason): void
+  stateFile(status: StateFileStatus): void
 }
 
 /**
@@ -68,6 +72,7 @@ export class Party {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly state: StateLog
+  readonly stateFile: StateFile | null
   readonly registry = new Registry()
   readonly shelf = new SegmentShelf()
   /** Names that this version has asked for. */
@@ -119,8 +124,13 @@ export class Party {
     this.generation = facts.generation
     this.serviceStartedAt = facts.serviceStartedAt
     this.#drainTimeout = settings.drainTimeout
-    this.state = new StateLog({ logger: settings.logger })
+    const { stateFile, stateLimits, logger } = settings
+    this.state = new StateLog({ logger, limits: stateLimits })
     this.state.onFenced = () => this.#look()
+    this.state.onFull = () => void this.#keeper.compact(snapshot => this.#shelve(snapshot), { needed: true })
+    this.stateFile =
+      stateFile === null ? null : new StateFile(stateFile, this.state, logger, () => !this.#ownSealed())
+    if (this.stateFile !== null) this.stateFile.onChange = status => this.#front?.stateFile(status)
     this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)
     this.#heartbeat = new Heartbeat({
@@ -168,10 +178,10 @@ export class Party {
   }
 
   /** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
-  static first(
+  static async first(
     settings: Settings,
     control: { listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
-  ): Party {
+  ): Promise<Party> {
     const party = new Party(settings, {
       generation: 1,
       serviceStartedAt: Date.now(),
@@ -188,9 +198,16 @@ export class Party {
         wayBack: FIRST_EPOCH,
       },
     }
-    const [segment] = party.shelf.make([FIRST_EPOCH])
-    // Nobody else can write: the application may fill its state before it is ready.
-    party.state.startWriting(segment!.dup())
+    party.shelf.make([FIRST_EPOCH])
+    try {
+      // Nobody else can write: the application may fill its state before it is ready.
+      await party.#keeper.begin(FIRST_EPOCH, settings.stateFile)
+    } catch (error) {
+      party.state.close()
+      party.shelf.close()
+      throw error
+    }
+    party.stateFile?.prepare()
     if (control !== null) {
       const { listener, lock, entry } = control
       party.#reception.take({ listener, lock, entry })
@@ -223,7 +240,8 @@ export class Party {
       await offered
       await party.#keeper.read(party.#machine.member.source)
       // Nobody else can write: the application may fill its state before it is ready.
-      if (party.first) party.state.startWriting(party.shelf.get(party.#machine.member.epoch)!.dup())
+      if (party.first) await party.#keeper.begin(party.#machine.member.epoch, settings.stateFile)
+      party.stateFile?.prepare()
       party.#takeover.note('read')
       if (party.#machine.member.phase === 'gone') throw party.#whyNot()
     } catch (error) {
@@ -416,6 +434,7 @@ export class Party {
       listeners: this.#listeners,
       draining: this.#reception.drainers,
       state: this.state,
+      stateFile: this.stateFile,
       takenOver: this.#takenOver,
       takeover: this.#takeover.steps,
       moves: this.#moves.counts.report,
@@ -531,6 +550,7 @@ export class Party {
         return this.#unfit === null ? this.#write(effect.epoch) : undefined
       case 'endWriting':
         this.state.endWriting(this.#fenced())
+        if (this.#ownSealed()) this.stateFile?.stop()
         return this.#closing ? undefined : this.#keeper.follow()
       case 'becomeHolder':
         return this.#becomeHolder()
@@ -657,6 +677,7 @@ export class Party {
   #write(epoch: number): void {
     this.#keeper.write(epoch)
     this.#moves.serve()
+    this.stateFile?.serve()
     clearTimeout(this.#readyTimer)
     this.#reporter?.stop()
     this.#takeover.note('serving')
@@ -765,9 +786,10 @@ export class Party {
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
     // Who closes while it serves has nobody to give its connections to.
     this.#moves.leave(this.#retiring || !this.#closing)
-    void drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger, this.#moves).then(() =>
-      this.#step({ type: 'drained' }),
-    )
+    void Promise.all([
+      drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger, this.#moves),
+      this.stateFile?.finish(FILE_END_MS),
+    ]).then(() => this.#step({ type: 'drained' }))
   }
 
   #whyLeft(): RetiredReason {
@@ -806,6 +828,7 @@ export class Party {
     this.state.endWriting(
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
     )
+    this.stateFile?.stop()
     this.state.close()
     this.shelf.close()
     for (const listener of this.#listeners) listener.release()

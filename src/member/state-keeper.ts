@@ -2,6 +2,8 @@ import { FdbError } from '../errors.js'
 import type { Logger } from '../holder/options.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Epoch } from '../protocol/conversation.js'
+import { loadStateFile } from '../state/file/load.js'
+import type { StateFileSettings } from '../state/file/options.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 
@@ -21,6 +23,19 @@ export class StateKeeper {
     this.#log = log
     this.#shelf = shelf
     this.#logger = logger
+  }
+
+  /** Nobody had a state to take over: what its file holds, if there is one, is what this epoch begins with. */
+  async begin(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
+    const segment = this.#shelf.get(epoch)!.dup()
+    try {
+      if (file !== null) await loadStateFile(file, segment, this.#log.limits, this.#logger)
+    } catch (error) {
+      segment.close()
+      throw error
+    }
+    if (segment.end > segment.start) await this.#log.adopt(segment)
+    this.#log.startWriting(segment)
   }
 
   /** The state as of the offer. */
@@ -76,10 +91,14 @@ export class StateKeeper {
    * Merges what earlier generations wrote into one segment, and moves its memory to this process's account. `give`: what
    * to do with the merged segment, which is the log's.
    */
-  async compact(give: (snapshot: Segment) => void | Promise<void>): Promise<void> {
+  async compact(
+    give: (snapshot: Segment) => void | Promise<void>,
+    options: { needed?: boolean } = {},
+  ): Promise<void> {
     const sealed = this.#shelf.all.filter(segment => segment.sealed)
     const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
-    if (sealed.length < 2 || (bytes > COMPACT_ALWAYS_BYTES && sealed.length < COMPACT_SEGMENTS)) return
+    const enough = bytes <= COMPACT_ALWAYS_BYTES || sealed.length >= COMPACT_SEGMENTS || options.needed
+    if (sealed.length < 2 || !enough) return
     try {
       const [snapshot] = await this.#log.compact()
       if (snapshot?.kind === 'snapshot') await give(snapshot)

@@ -5,6 +5,7 @@ import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import { fdLimits } from '../host/limits.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { MemberState } from '../protocol/member-machine.js'
+import type { StateFile, StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest, StateLog } from '../state/state-log.js'
 import type { DrainReport } from './draining.js'
 import type { Listener } from './listener.js'
@@ -52,6 +53,8 @@ export interface StatusReport {
     readonly segments: number
     /** Where both sides stood at the last commit, as this process read it; null for the first generation. */
     readonly takenOver: { readonly epoch: number; readonly sequence: number; readonly digest: string } | null
+    /** Null: there is no `stateFile`. */
+    readonly file: StateFileStatus | null
   }
   readonly openFds: number | null
   readonly rssBytes: number
@@ -77,6 +80,7 @@ export function describe(known: {
   listeners: readonly Listener[]
   draining: readonly DrainReport[]
   state: StateLog
+  stateFile: StateFile | null
   takenOver: StatePosition | null
   moves: MoveReport
   takeover: readonly TakeoverStep[]
@@ -104,7 +108,15 @@ export function describe(known: {
     moves: known.moves,
     draining: known.draining,
     sections: state.digests(),
-    state: { sequence, digest: state.position.digest, entries, bytes, segments, takenOver: known.takenOver },
+    state: {
+      sequence,
+      digest: state.position.digest,
+      entries,
+      bytes,
+      segments,
+      takenOver: known.takenOver,
+      file: known.stateFile?.status() ?? null,
+    },
     openFds: fdLimits().open,
     rssBytes: process.memoryUsage.rss(),
     lastFailure: known.lastFailure,

@@ -27,6 +27,17 @@ export interface Held {
   whole: boolean
   /** Where the log stood at this segment's end, once a newer one has begun. */
   end: Position | null
+  /** File offset of the last bulk of several records that began here. */
+  bulk: number
+}
+
+/** What of a segment counts, for who copies the log as it lies in memory. */
+export interface LogPiece {
+  segment: Segment
+  /** File offset behind the last record; what belongs to a bulk that is not whole does not count. */
+  end: number
+  /** No more can come. */
+  final: boolean
 }
 
 /**
@@ -86,6 +97,7 @@ export class History {
       final: false,
       whole,
       end: null,
+      bulk: segment.start,
     }
     this.held.push(held)
     this.#store.segments.set(held.ordinal, segment)
@@ -106,6 +118,22 @@ export class History {
       if (sealed) held.final = true
       else if (segment.sealable) return
     }
+  }
+
+  /** In replay order, those that hold anything; valid in this turn only. */
+  pieces(): LogPiece[] {
+    const { openIn } = this.#store
+    return this.held.flatMap(({ segment, ordinal, position, final, bulk }) => {
+      const end = openIn === ordinal ? bulk : position
+      return end > segment.start ? [{ segment, end, final }] : []
+    })
+  }
+
+  /** Bytes of all segments, with what does not count any more. */
+  get bytes(): number {
+    let bytes = 0
+    for (const { position } of this.held) bytes += position
+    return bytes
   }
 
   /** Bytes that {@link readOn} would look at. */
@@ -169,6 +197,7 @@ export class History {
 
   *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
     this.applying = true
+    if (found.record.part?.index === 0) held.bulk = found.offset
     try {
       yield* this.#store.apply(found, held.ordinal, held.segment, origin)
       this.sequence = found.record.sequence
@@ -273,7 +302,15 @@ export class History {
     const { segment, before, after } = merged
     // Ordinals rise along the log: the snapshot takes that of the last segment in it, of which no slot is left.
     const { ordinal } = last
-    const held: Held = { segment, ordinal, position: segment.end, final: true, whole: true, end: last.end }
+    const held: Held = {
+      segment,
+      ordinal,
+      position: segment.end,
+      final: true,
+      whole: true,
+      end: last.end,
+      bulk: 0,
+    }
     this.#store.locations.move(before, after, ordinal)
     this.#store.displaced = new Locations()
     const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)

@@ -8,6 +8,11 @@ export interface StateLimits {
   changesPerRecord: number
   /** The most bytes of one segment; offsets are kept in 32 bits, so never above 4 GiB - 1. */
   segmentBytes: number
+  /**
+   * The most bytes of all segments of the log, with what does not count any more until it is compacted. A process that reads a
+   * larger log reads it, and may write no more.
+   */
+  logBytes: number
   /** The most bytes of a key, in UTF-8. */
   keyBytes: number
   /** The most bytes of a section's name, in UTF-8. */
@@ -28,6 +33,7 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   recordBytes: 16 * 1024 * 1024,
   changesPerRecord: 500_000,
   segmentBytes: 0xffff_ffff,
+  logBytes: 8 * 1024 ** 3,
   keyBytes: 65_535,
   sectionNameBytes: 255,
   sections: 1024,

@@ -12,11 +12,19 @@ import {
   scanChange,
   scanRecord,
 } from './records.js'
-import type { Segment } from './segment.js'
+import { decodeHeader, isHeader, type Segment, type SegmentHeader } from './segment.js'
 import { aborted } from './slices.js'
 
 /** The most bytes of one pread. */
 const CHUNK = 256 * 1024
+
+/** Where records are read from: a segment, or a part of a file that is like one. */
+export interface RecordSource extends SegmentHeader {
+  readonly fd: { readonly raw: number }
+  readonly start: number
+  readonly sealed: boolean
+  size(): number
+}
 
 /** A record in the reader's buffer: valid until the reader is asked for the next. */
 export interface FoundRecord {
@@ -44,10 +52,17 @@ export interface FrameOptions {
   after?: number | undefined
   /** Somebody may be writing to it now; default: it is not sealed. */
   live?: boolean
+  /** Other segments may follow in the same place: called at the header of each, may throw. */
+  next?: (header: SegmentHeader, offset: number) => void
   limits: StateLimits
 }
 
-export function damaged(segment: Segment, offset: number, after: number | undefined, why: string): FdbError {
+export function damaged(
+  segment: { readonly epoch: number },
+  offset: number,
+  after: number | undefined,
+  why: string,
+): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_DAMAGED',
     `the segment of epoch ${segment.epoch} is damaged at offset ${offset}, after sequence ${after ?? 'unknown'}: ${why}; ` +
@@ -67,7 +82,7 @@ export function damaged(segment: Segment, offset: number, after: number | undefi
  * than the last.
  */
 export function* recordsOf(
-  segment: Segment,
+  segment: RecordSource,
   options: FrameOptions,
 ): Generator<FoundRecord | undefined, ReadEnd> {
   const { limits } = options
@@ -75,6 +90,7 @@ export function* recordsOf(
   const size = segment.size()
   let after = options.after
   let position = options.from ?? segment.start
+  let source: SegmentHeader = segment
   if (size > limits.segmentBytes) {
     throw overLimit(`the segment of epoch ${segment.epoch}`, size, 'segmentBytes', limits.segmentBytes)
   }
@@ -102,7 +118,7 @@ export function* recordsOf(
     if (length > limits.recordBytes) {
       if (next <= size)
         throw overLimit(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
-      throw damaged(segment, position, after, `a record of ${length} bytes where ${size - position} are left`)
+      throw damaged(source, position, after, `a record of ${length} bytes where ${size - position} are left`)
     }
     if (next > size) return { position, torn: true }
 
@@ -134,16 +150,22 @@ export function* recordsOf(
     }
     if (sum !== checksum) {
       if (live || next === size) return { position, torn: true }
-      throw damaged(segment, position, after, `wrong checksum, and ${size - next} bytes behind it`)
+      throw damaged(source, position, after, `wrong checksum, and ${size - next} bytes behind it`)
+    }
+    if (options.next && isHeader(buffer, start)) {
+      source = decodeHeader(buffer.subarray(start, start + length))
+      options.next(source, position)
+      position = next
+      continue
     }
     let record: ScannedRecord
     try {
       record = scanRecord(buffer, start, start + length, limits)
     } catch (error) {
-      if (error instanceof MalformedRecord) throw damaged(segment, position, after, error.message)
+      if (error instanceof MalformedRecord) throw damaged(source, position, after, error.message)
       throw error
     }
-    checkPlace(segment, position, after, record)
+    checkPlace(source, position, after, record)
     yield { record, buffer, base: bufferBase, offset: position, next }
     after = record.sequence
     position = next
@@ -152,7 +174,7 @@ export function* recordsOf(
 }
 
 function checkPlace(
-  segment: Segment,
+  segment: SegmentHeader,
   position: number,
   after: number | undefined,
   record: ScannedRecord,

@@ -14,6 +14,11 @@ const ZEROS = Buffer.alloc(4096)
 
 export type SegmentKind = 'epoch' | 'snapshot'
 
+export interface SegmentHeader {
+  readonly epoch: number
+  readonly kind: SegmentKind
+}
+
 export interface SegmentOptions {
   kind?: SegmentKind
   /** Shown in /proc/PID/fd; default `fdb-state-EPOCH`. */
@@ -64,8 +69,7 @@ export class Segment {
     }
     const fd = OwnedFd.own(native.memfd(name), `state segment ${epoch}`)
     try {
-      const kindNumber = kind === 'snapshot' ? Header.Kind.SNAPSHOT : Header.Kind.EPOCH
-      const bytes = frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: kindNumber }).finish())
+      const bytes = headerFrame(epoch, kind)
       if (native.pwrite(fd.raw, bytes, 0, bytes.length, 0) < bytes.length) {
         throw new FdbError(
           'ERR_FDB_STATE_FULL',
@@ -85,7 +89,7 @@ export class Segment {
    */
   static open(fd: OwnedFd): Segment {
     try {
-      const { epoch, kind, start } = readHeader(fd)
+      const { epoch, kind, start } = readHeader(fd, 0)
       return new Segment(fd, epoch, kind, start, start)
     } catch (error) {
       fd.close()
@@ -241,17 +245,40 @@ function appendFailed(segment: Segment, length: number, error: NativeError): Fdb
   )
 }
 
-function readHeader(fd: OwnedFd): { epoch: number; kind: SegmentKind; start: number } {
-  const size = native.fileSize(fd.raw)
+/** What the payload of every header begins with; no record does. */
+export const HEADER_MARK = Buffer.concat([Buffer.from([(1 << 3) | 2, MAGIC.length]), Buffer.from(MAGIC)])
+
+/** Whether the payload that begins there is a header's. */
+export function isHeader(buffer: Buffer, start: number): boolean {
+  return (
+    buffer[start] === HEADER_MARK[0] && HEADER_MARK.equals(buffer.subarray(start, start + HEADER_MARK.length))
+  )
+}
+
+/** The frame that a segment begins with. */
+export function headerFrame(epoch: number, kind: SegmentKind): Buffer {
+  const number = kind === 'snapshot' ? Header.Kind.SNAPSHOT : Header.Kind.EPOCH
+  return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number }).finish())
+}
+
+/** The header at a file offset. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
+export function readHeader(fd: OwnedFd, from: number): SegmentHeader & { start: number } {
+  const size = native.fileSize(fd.raw) - from
   const head = Buffer.alloc(FRAME_HEADER)
-  const got = native.pread(fd.raw, head, 0, FRAME_HEADER, 0)
+  const got = native.pread(fd.raw, head, 0, FRAME_HEADER, from)
   const length = head.readUInt32LE(0)
   if (got < FRAME_HEADER || length === 0 || length > MAX_HEADER || FRAME_HEADER + length > size) {
     throw noSegment(`its ${size} bytes begin with no header`)
   }
   const payload = Buffer.alloc(length)
-  if (native.pread(fd.raw, payload, 0, length, FRAME_HEADER) < length) throw noSegment('its header is cut')
+  if (native.pread(fd.raw, payload, 0, length, from + FRAME_HEADER) < length)
+    throw noSegment('its header is cut')
   if (crc32(payload) !== head.readUInt32LE(4)) throw noSegment('the checksum of its header is wrong')
+  return { ...decodeHeader(payload), start: from + FRAME_HEADER + length }
+}
+
+/** Throws ERR_FDB_STATE_FORMAT. */
+export function decodeHeader(payload: Uint8Array): SegmentHeader {
   let header: fdbroker.state.Header
   try {
     header = Header.decode(payload)
@@ -272,7 +299,7 @@ function readHeader(fd: OwnedFd): { epoch: number; kind: SegmentKind; start: num
     )
   }
   const kind = header.kind === Header.Kind.SNAPSHOT ? 'snapshot' : 'epoch'
-  return { epoch: header.epoch, kind, start: FRAME_HEADER + length }
+  return { epoch: header.epoch, kind }
 }
 
 function noSegment(why: string): FdbError {

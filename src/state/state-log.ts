@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { writeSnapshot } from './compaction.js'
 import { frame } from './frame.js'
-import { behind, type Held, History, type Position } from './history.js'
+import { behind, type Held, History, type LogPiece, type Position } from './history.js'
 import { checkImport, type RawSection } from './import.js'
 import { limitsFrom, mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { isLarge, recordsOfParts } from './parts.js'
@@ -65,6 +65,10 @@ export class StateLog {
    * (with another segment) or endWriting. Called once for each seal that is met, in a microtask.
    */
   onFenced: (() => void) | null = null
+  /** A change was refused because of the limit `logBytes`. Must not throw. */
+  onFull: (() => void) | null = null
+  /** Changes were appended and applied. Called often, and must not throw. */
+  onAppended: (() => void) | null = null
 
   readonly #logger: StateLogger | undefined
   readonly #sliceMs: number
@@ -107,9 +111,28 @@ export class StateLog {
     }
   }
 
+  get limits(): Readonly<StateLimits> {
+    return this.#limits
+  }
+
   /** In replay order. The log owns them, and a compaction closes them: take `dup()` or `readOnly()` in the same turn. */
   get segments(): readonly Segment[] {
     return this.#history.held.map(held => held.segment)
+  }
+
+  /** What whoever copies the log needs; valid in this turn only, as a compaction closes segments. */
+  pieces(): LogPiece[] {
+    return this.#history.pieces()
+  }
+
+  /** The number of the last record. */
+  get sequence(): number {
+    return this.#history.sequence
+  }
+
+  /** Somebody marked one of the sections as secret. */
+  get secret(): boolean {
+    return this.#store.secret
   }
 
   /** Where the log stands: with every change of this process that could be appended. */
@@ -441,6 +464,7 @@ export class StateLog {
     }
     this.#queue.remove(done)
     for (let i = 0; i < done; i++) writes[i]!.resolve()
+    if (done > 0) this.onAppended?.()
     if (refused === null) return
     segment.continueAt(held.position)
     if (refused === 'sealed') this.#fence()
@@ -448,14 +472,33 @@ export class StateLog {
   }
 
   #hasRoom(segment: Segment, bytes: number, writes: PendingWrite[]): boolean {
-    const { segmentBytes } = this.#limits
+    const { segmentBytes, logBytes } = this.#limits
     const end = segment.end + bytes
-    if (end <= segmentBytes) return true
-    this.#reject(
-      writes,
-      overLimit(`the segment of epoch ${segment.epoch}`, end, 'segmentBytes', segmentBytes),
-    )
+    const all = this.#history.bytes + bytes
+    if (end <= segmentBytes && all <= logBytes) return true
+    const error =
+      end > segmentBytes
+        ? overLimit(`the segment of epoch ${segment.epoch}`, end, 'segmentBytes', segmentBytes)
+        : this.#logFull(all)
+    this.#reject(writes, error)
     return false
+  }
+
+  #logFull(bytes: number): FdbError {
+    const { logBytes } = this.#limits
+    const { liveBytes } = this.#store
+    this.onFull?.()
+    return new FdbError(
+      'ERR_FDB_STATE_LIMIT',
+      `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are in force. ` +
+        (liveBytes < logBytes / 2
+          ? 'An upgrade compacts it; then try again'
+          : 'Delete what is not needed, or raise the limit'),
+      {
+        details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes },
+        retryable: liveBytes < logBytes / 2,
+      },
+    )
   }
 
   /**
@@ -503,6 +546,7 @@ export class StateLog {
         if (last) {
           this.#queue.remove(1)
           void this.#merged().then(write.resolve)
+          this.onAppended?.()
         } else if (performance.now() - started >= this.#sliceMs) {
           await nextTurn()
           started = performance.now()

@@ -63,6 +63,12 @@ export class Store {
     this.requests = new RequestMemory(limits.requests)
   }
 
+  /** A section is marked as secret, by the log or by this process. */
+  get secret(): boolean {
+    for (const { stored, schema } of this.sections.values()) if (stored?.secret || schema?.secret) return true
+    return false
+  }
+
   digest(): Digest {
     const total = new Digest()
     for (const section of this.sections.values()) total.merge(section.digest)

@@ -1,0 +1,55 @@
+import { FdbError } from '../../errors.js'
+import type { StateLimits } from '../limits.js'
+import type { Segment } from '../segment.js'
+import { runInSlices } from '../slices.js'
+import type { StateFileSettings } from './options.js'
+import { keepAside, openStateFile } from './place.js'
+import type { StateFileLogger } from './state-file.js'
+import { transcribe } from './transcribe.js'
+
+const SLICE_MS = 10
+
+/**
+ * Fills a new segment with what the state file holds; does nothing when there is no file. What the system did not bring to the
+ * disk before a power cut is left out with a warning: it is as long as `sync` says.
+ *
+ * Rejects with ERR_FDB_STATE_DAMAGED when the file is damaged elsewhere (unless `damaged: 'prefix'`), ERR_FDB_STATE_FORMAT when it
+ * is no state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's.
+ */
+export async function loadStateFile(
+  { path, damaged }: StateFileSettings,
+  segment: Segment,
+  limits: StateLimits,
+  logger: StateFileLogger,
+): Promise<void> {
+  using fd = openStateFile(path)
+  if (fd === null) return
+  try {
+    const work = transcribe(fd, segment, { limits, unsynced: 'torn' })
+    const { sequence, torn } = await runInSlices(work, { sliceMs: SLICE_MS })
+    if (torn === 0) logger.info({ path, sequence }, 'the state was read from its file')
+    else {
+      const what =
+        'the state was read from its file; its last bytes were not on the disk whole, and do not count'
+      logger.warn({ path, sequence, bytes: torn }, what)
+    }
+  } catch (cause) {
+    if (!FdbError.is(cause)) throw cause
+    if (cause.code === 'ERR_FDB_STATE_DAMAGED' && damaged === 'prefix') {
+      const aside = await keepAside(path)
+      const what =
+        'the state file is damaged: what stands before the damage is the state now, and the file is kept aside'
+      logger.warn({ err: cause, path, aside }, what)
+      return
+    }
+    const remedy =
+      cause.code === 'ERR_FDB_STATE_DAMAGED'
+        ? ". Nothing was changed. Put a copy in its place, move it away to start without, or start with stateFile.damaged 'prefix' to go on with what stands before the damage"
+        : ''
+    const { code, details, message } = cause
+    throw new FdbError(code as `ERR_FDB_${string}`, `the state file ${path}: ${message}${remedy}`, {
+      cause,
+      details: { ...details, path },
+    })
+  }
+}

@@ -1,0 +1,343 @@
+import { FdbError } from '../../errors.js'
+import type { StateLog } from '../state-log.js'
+import { FileCopy } from './copy.js'
+import type { StateFileSettings } from './options.js'
+import { removeLeftovers } from './place.js'
+
+/** Changes of so many milliseconds are written together. */
+const FOLLOW_MS = 10
+/** How often it is looked whether the file is still there, unless it is brought to the disk more often. */
+const LOOK_MS = 1000
+const RETRY_FIRST_MS = 100
+const RETRY_MOST_MS = 10_000
+/** The file is written anew when it is so much larger than the log in memory. */
+const SPARE_BYTES = 16 * 1024 * 1024
+const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+
+/** What `status` shows of the state file. */
+export interface StateFileStatus {
+  readonly path: string
+  /** False: what this process writes does not reach the file now. It is tried again. */
+  readonly ok: boolean
+  /** This process is the one that writes it. */
+  readonly writing: boolean
+  readonly lastError: { readonly code: string; readonly message: string; readonly at: string } | null
+  /** Bytes of the log that are not in the file. */
+  readonly behindBytes: number
+  /** The last change that is in the file, and the last one that the disk has. */
+  readonly sequence: number
+  readonly syncedSequence: number
+  readonly bytes: number
+}
+
+export interface StateFileLogger {
+  info(facts: object, message: string): void
+  warn(facts: object, message: string): void
+}
+
+type Mode = 'idle' | 'preparing' | 'serving'
+
+/**
+ * Keeps a state log in a file. Off the path of the changes: the log in memory is what is copied, so nothing is queued here
+ * however slow the disk is, and a failure of the disk stops nobody.
+ *
+ * Only the process whose segment is not sealed writes the state file. It never goes on in the file of another: it writes its
+ * own beside and renames it, so that a process that was stopped and replaced writes, when it goes on, to a file without a name.
+ */
+export class StateFile {
+  /** `ok` has changed. Must not throw. */
+  onChange: ((status: StateFileStatus) => void) | null = null
+  readonly #settings: StateFileSettings
+  readonly #log: StateLog
+  readonly #logger: StateFileLogger
+  readonly #mayWrite: () => boolean
+  #mode: Mode = 'idle'
+  /** Counts stops: what was begun before the last one has no say any more. */
+  #stops = 0
+  #ok = true
+  #lastError: StateFileStatus['lastError'] = null
+  /** The state file, as this process made it. */
+  #file: FileCopy | null = null
+  /** Is to become it. */
+  #next: FileCopy | null = null
+  /** Milliseconds as of performance.now(): a file that could not be written anew is not tried again before. */
+  #anewAfter = 0
+  /** When the file is to be brought to the disk, and whether it is still there. */
+  #lookAt = 0
+  #soonTimer: NodeJS.Timeout | undefined
+  #lookTimer: NodeJS.Timeout | undefined
+  #retryTimer: NodeJS.Timeout | undefined
+  #retryMs = RETRY_FIRST_MS
+  /** One pass after the other. */
+  #work: Promise<unknown> = Promise.resolve()
+  #waiting = false
+
+  /** `mayWrite`: this process has the right to write still; asked before anything is done to the state file. */
+  constructor(settings: StateFileSettings, log: StateLog, logger: StateFileLogger, mayWrite: () => boolean) {
+    this.#settings = settings
+    this.#log = log
+    this.#logger = logger
+    this.#mayWrite = mayWrite
+  }
+
+  /** Writes what the log holds to a file of its own, so that little is left to do when this process serves. */
+  prepare(): void {
+    if (this.#mode !== 'idle') return
+    this.#mode = 'preparing'
+    this.#soon(0)
+  }
+
+  /** This process has the right to write: the state file follows its log from now on. Idempotent. */
+  serve(): void {
+    this.#mode = 'serving'
+    this.#log.onAppended = () => this.#soon(FOLLOW_MS)
+    this.#soon(0)
+  }
+
+  /** The right to write has ended. Idempotent. */
+  stop(): void {
+    if (this.#mode === 'idle') return
+    this.#mode = 'idle'
+    this.#stops++
+    this.#log.onAppended = null
+    for (const timer of [this.#soonTimer, this.#lookTimer, this.#retryTimer]) clearTimeout(timer)
+    this.#soonTimer = this.#lookTimer = this.#retryTimer = undefined
+    for (const copy of [this.#file, this.#next]) void copy?.close()
+    this.#file = this.#next = null
+    this.#ok = true
+  }
+
+  /** Everything that is in the log now is in the file, and on the disk. Rejects with ERR_FDB_STATE_FILE, ERR_FDB_FENCED. */
+  async flush(): Promise<void> {
+    if (this.#mode !== 'serving' || !this.#mayWrite()) {
+      throw new FdbError('ERR_FDB_FENCED', 'another process writes the state file: flush there', {
+        retryable: true,
+      })
+    }
+    const { sequence } = this.#log
+    await this.#begin(async () => {
+      await this.#pass()
+      await this.#file?.sync()
+    })
+    const synced = this.#file?.syncedSequence ?? 0
+    if (synced >= sequence) return
+    const { message = 'it changes faster than it can be written' } = this.#lastError ?? {}
+    throw new FdbError(
+      'ERR_FDB_STATE_FILE',
+      `the state file ${this.#settings.path} has the changes up to ${synced}, not up to ${sequence}: ${message}`,
+      { retryable: true },
+    )
+  }
+
+  /** The last of it, when nobody writes any more and nobody takes over. Resolves at the latest after `timeoutMs`. */
+  async finish(timeoutMs: number): Promise<void> {
+    if (this.#mode !== 'serving' || !this.#mayWrite()) {
+      this.stop()
+      return
+    }
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`it took more than ${timeoutMs} ms`)), timeoutMs)
+    })
+    try {
+      await Promise.race([this.flush(), late])
+    } catch (error) {
+      this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file lacks the last changes')
+    } finally {
+      clearTimeout(timer)
+      this.stop()
+    }
+  }
+
+  status(): StateFileStatus {
+    const file = this.#file
+    return {
+      path: this.#settings.path,
+      ok: this.#ok,
+      writing: file !== null,
+      lastError: this.#lastError,
+      behindBytes: file?.behind(this.#log) ?? this.#logBytes,
+      sequence: file?.sequence ?? 0,
+      syncedSequence: file?.syncedSequence ?? 0,
+      bytes: file?.size ?? 0,
+    }
+  }
+
+  get #logBytes(): number {
+    return this.#log.pieces().reduce((sum, { segment, end }) => sum + end - segment.start, 0)
+  }
+
+  #soon(ms: number): void {
+    if (this.#soonTimer || this.#retryTimer) return
+    this.#soonTimer = setTimeout(() => {
+      this.#soonTimer = undefined
+      if (!this.#waiting) void this.#begin(() => this.#pass())
+    }, ms).unref()
+  }
+
+  #begin(work: () => Promise<void>): Promise<void> {
+    this.#waiting = true
+    const done = this.#work.then(async () => {
+      this.#waiting = false
+      const stops = this.#stops
+      try {
+        if (this.#mode === 'idle') return
+        await work()
+        if (stops === this.#stops && this.#mode === 'serving') this.#succeeded()
+      } catch (error) {
+        if (stops === this.#stops && this.#mode === 'serving') this.#failed(error as NodeJS.ErrnoException)
+      }
+    })
+    this.#work = done
+    return done
+  }
+
+  /** Everything that is to be done now. */
+  async #pass(): Promise<void> {
+    if (this.#mode === 'serving' && !this.#mayWrite()) return
+    const file = this.#file
+    const follows = file !== null && (await this.#follow(file))
+    if (!follows) await this.#writeAnew()
+    else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#anewAfter) {
+      try {
+        await this.#writeAnew()
+      } catch (error) {
+        // There is the larger one, which is whole.
+        this.#anewAfter = performance.now() + RETRY_MOST_MS
+        this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
+      }
+    }
+  }
+
+  /** Copies what is new. False: this file cannot be continued. */
+  async #follow(file: FileCopy): Promise<boolean> {
+    try {
+      for (;;) {
+        if (!this.#mayWrite()) return true
+        const copied = await file.copySome(this.#log)
+        if (copied === null) return false
+        await this.#syncWhenDue(file)
+        if (copied === 0) return true
+      }
+    } catch (error) {
+      // Where there is no room now there will be. Whatever else it was: nobody knows what this file holds.
+      if (file === this.#file && !FULL.has((error as NodeJS.ErrnoException).code ?? '')) {
+        this.#file = null
+        await file.close()
+      }
+      throw error
+    }
+  }
+
+  async #syncWhenDue(file: FileCopy): Promise<void> {
+    const { sync, path } = this.#settings
+    if (sync === 'always') await file.sync()
+    const every = typeof sync === 'number' ? sync : LOOK_MS
+    const now = performance.now()
+    if (now < this.#lookAt) {
+      if (file.unsynced) this.#lookAgain(this.#lookAt - now)
+      return
+    }
+    this.#lookAt = now + every
+    if (!(await file.isAt(path))) {
+      throw new FdbError(
+        'ERR_FDB_STATE_FILE',
+        `the state file ${path} was removed or replaced by somebody; it belongs to one service alone`,
+      )
+    }
+    if (sync !== 'never') await file.sync()
+  }
+
+  #lookAgain(ms: number): void {
+    this.#lookTimer ??= setTimeout(() => {
+      this.#lookTimer = undefined
+      this.#soon(0)
+    }, ms).unref()
+  }
+
+  async #writeAnew(): Promise<void> {
+    const stops = this.#stops
+    const { path } = this.#settings
+    if (this.#next === null) {
+      if (this.#log.pieces().length === 0) return
+      const next = await FileCopy.create(path, this.#log.secret)
+      if (stops !== this.#stops) return await next.close()
+      this.#next = next
+    }
+    const next = this.#next
+    try {
+      if (await this.#copyAll(next)) {
+        await next.sync()
+        if (this.#mode !== 'serving') return
+        if (await this.#install(next)) return
+      }
+      // What it has was merged meanwhile with what it has not: from the beginning.
+      this.#soon(0)
+    } catch (error) {
+      if (this.#next === next) this.#next = null
+      await next.close()
+      throw error
+    }
+    if (this.#next === next) this.#next = null
+    await next.close()
+  }
+
+  async #copyAll(next: FileCopy): Promise<boolean> {
+    for (;;) {
+      const copied = await next.copySome(this.#log)
+      if (copied === null) return false
+      if (copied === 0) return true
+      // It may take long: what there is goes on.
+      if (this.#waiting && this.#file !== null) await this.#follow(this.#file)
+    }
+  }
+
+  /** False: it cannot be continued, or another may write by now. */
+  async #install(next: FileCopy): Promise<boolean> {
+    const { path } = this.#settings
+    // It must have all that the one before has, which is not written meanwhile.
+    do {
+      if ((await next.copySome(this.#log)) === null) return false
+    } while (!next.whole)
+    await next.sync()
+    if (!this.#mayWrite()) return false
+    const before = this.#file
+    // Of a process that was replaced: when it goes on it finds nothing to rename.
+    if (before === null) await removeLeftovers(path, next.path)
+    if (!this.#mayWrite()) return false
+    await next.install(path)
+    this.#file = next
+    this.#next = null
+    this.#lookAt = 0
+    await before?.close()
+    await this.#follow(next)
+    return true
+  }
+
+  #succeeded(): void {
+    this.#retryMs = RETRY_FIRST_MS
+    if (this.#ok || this.#file === null) return
+    this.#ok = true
+    const { path } = this.#settings
+    this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is whole again')
+    this.onChange?.(this.status())
+  }
+
+  #failed(error: NodeJS.ErrnoException): void {
+    const { path } = this.#settings
+    const code = error.code ?? 'ERR_FDB_INTERNAL'
+    const changed = this.#ok || this.#lastError?.code !== code
+    this.#ok = false
+    this.#lastError = { code, message: error.message, at: new Date().toISOString() }
+    this.#retryTimer ??= setTimeout(() => {
+      this.#retryTimer = undefined
+      this.#soon(0)
+    }, this.#retryMs).unref()
+    this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MOST_MS)
+    if (!changed) return
+    const hint = FULL.has(code) ? 'make room' : 'see the error'
+    const what = `the state file cannot be written: the state is in memory alone, and outlives upgrades but no reboot; ${hint}. It is tried again`
+    this.#logger.warn({ err: error, path }, what)
+    this.onChange?.(this.status())
+  }
+}

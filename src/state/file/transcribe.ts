@@ -1,0 +1,112 @@
+import { FdbError } from '../../errors.js'
+import type { OwnedFd } from '../../fd/owned.js'
+import { native } from '../../native.js'
+import { frame } from '../frame.js'
+import { overLimit } from '../limits.js'
+import type { FoundRecord } from '../reader.js'
+import { encodeEnvelope } from '../records.js'
+import { Segment } from '../segment.js'
+import { type FileEnd, type FileReading, recordsOfFile } from './records.js'
+
+const BATCH = 256 * 1024
+const EPOCH_TAG = (1 << 3) | 0
+const SEQUENCE_TAG = (2 << 3) | 0
+
+/**
+ * Appends the records of a state file to a new segment, as they are but for their place: epoch and sequence are those of the
+ * segment. What was appended stays when it throws. The end of a snapshot comes along: who reads the segment checks it.
+ */
+export function* transcribe(
+  fd: OwnedFd,
+  segment: Segment,
+  reading: FileReading,
+): Generator<unknown, FileEnd> {
+  const { epoch } = segment
+  const records = recordsOfFile(fd, reading)
+  let sequence = 0
+  let frames: Buffer[] = []
+  let bytes = 0
+  const close = () => {
+    if (bytes > 0) append(segment, Buffer.concat(frames), reading.limits.segmentBytes)
+    frames = []
+    bytes = 0
+  }
+  try {
+    for (;;) {
+      const step = records.next()
+      if (step.done) return step.value
+      yield
+      if (!step.value) continue
+      const one = frame(bodyOf(step.value.found), encodeEnvelope({ epoch, sequence: ++sequence }))
+      frames.push(one)
+      bytes += one.length
+      if (bytes >= BATCH) close()
+    }
+  } finally {
+    close()
+  }
+}
+
+function append(segment: Segment, bytes: Buffer, most: number): void {
+  const end = segment.end + bytes.length
+  if (end > most) throw overLimit('what the state file holds', end, 'segmentBytes', most)
+  const { refused } = segment.append(bytes)
+  if (refused === 'sealed')
+    throw new FdbError('ERR_FDB_STATE_SEAL', 'somebody sealed a segment while it was filled')
+  if (refused) throw refused
+}
+
+/** A record without the epoch and sequence that it begins with; where they stand elsewhere, later ones count. */
+function bodyOf({ buffer, base, offset, next }: FoundRecord): Buffer {
+  const end = next - base
+  let at = offset + 8 - base
+  while (at < end && (buffer[at] === EPOCH_TAG || buffer[at] === SEQUENCE_TAG)) {
+    at++
+    while (at < end && buffer[at++]! > 127);
+  }
+  return buffer.subarray(at, end)
+}
+
+/**
+ * The segments of a state file as memory files, sealed, in the order to adopt them in: those of one epoch are one. The caller
+ * owns them. `torn`: bytes behind them that are no whole record.
+ */
+export function* segmentsOfFile(
+  fd: OwnedFd,
+  reading: FileReading,
+): Generator<unknown, { segments: Segment[]; torn: number }> {
+  const segments: Segment[] = []
+  const records = recordsOfFile(fd, reading)
+  try {
+    let from = 0
+    let to = 0
+    const close = () => {
+      for (let at = from; at < to; at += BATCH) {
+        const bytes = Buffer.allocUnsafe(Math.min(BATCH, to - at))
+        native.pread(fd.raw, bytes, 0, bytes.length, at)
+        append(segments.at(-1)!, bytes, reading.limits.segmentBytes)
+      }
+      from = to
+    }
+    for (;;) {
+      const step = records.next()
+      if (step.done) {
+        close()
+        for (const segment of segments) segment.seal()
+        return { segments, torn: step.value.torn }
+      }
+      yield
+      if (!step.value) continue
+      const { found, header } = step.value
+      const last = segments.at(-1)
+      const same = last?.epoch === header.epoch && last.kind === header.kind
+      if (!same || found.offset !== to || to - from >= BATCH) close()
+      if (!same) segments.push(Segment.create(header.epoch, { kind: header.kind, name: 'fdb-state-file' }))
+      if (found.offset !== to) from = found.offset
+      to = found.next
+    }
+  } catch (error) {
+    for (const segment of segments) segment.close()
+    throw error
+  }
+}
