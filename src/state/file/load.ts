@@ -1,4 +1,5 @@
 import { FdbError } from '../../errors.js'
+import { native } from '../../native.js'
 import type { StateLimits } from '../limits.js'
 import type { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
@@ -24,6 +25,10 @@ export async function loadStateFile(
 ): Promise<void> {
   using fd = openStateFile(path)
   if (fd === null) return
+  if (native.fileSize(fd.raw) === 0) {
+    logger.warn({ path }, 'the state file is empty: the state is')
+    return
+  }
   try {
     const work = transcribe(fd, segment, { limits, unsynced: 'torn' })
     const { sequence, torn } = await runInSlices(work, { sliceMs: SLICE_MS })

@@ -76,6 +76,8 @@ export async function createBeside(path: string, secret: boolean): Promise<NewFi
   const beside = `${path}.new-${randomBytes(4).toString('hex')}`
   const handle = await open(beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, OPEN_MODE)
   try {
+    // As long as it is open: see removeLeftovers().
+    native.tryLock(handle.fd)
     const { mode } = await handle.stat()
     const most = secret ? SECRET_MODE : OPEN_MODE
     const wanted = mode & most & (present?.mode ?? most) & 0o777
@@ -93,14 +95,31 @@ export async function makeSecret(handle: FileHandle): Promise<void> {
   await handle.chmod(SECRET_MODE)
 }
 
-/** What processes that were killed have left beside the state file. */
-export async function removeLeftovers(path: string, keep: string): Promise<void> {
-  const before = `${basename(path)}.new-`
-  for (const name of await readdir(dirname(path))) {
-    const beside = join(dirname(path), name)
-    const left = name.startsWith(before) && /^[0-9a-f]{8}$/.test(name.slice(before.length))
-    if (left && beside !== keep) await unlink(beside).catch(() => {})
+/** Removes what processes that were killed have left beside the state file. */
+export async function removeLeftovers(path: string): Promise<void> {
+  for (const beside of await besides(path)) {
+    const handle = await open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
+    if (handle === null) continue
+    try {
+      if (native.tryLock(handle.fd)) await unlink(beside).catch(() => {})
+    } finally {
+      await handle.close()
+    }
   }
+}
+
+/** Removes all but one of the files beside the state file, also of processes that live: they find nothing to rename. */
+export async function removeOthers(path: string, own: string): Promise<void> {
+  for (const beside of await besides(path)) if (beside !== own) await unlink(beside).catch(() => {})
+}
+
+async function besides(path: string): Promise<string[]> {
+  const before = `${basename(path)}.new-`
+  const names = await readdir(dirname(path))
+  const made = names.filter(
+    name => name.startsWith(before) && /^[0-9a-f]{8}$/.test(name.slice(before.length)),
+  )
+  return made.map(name => join(dirname(path), name))
 }
 
 /** Puts a file in the place of the state file, for good: also after a power cut it is the one or the other. */

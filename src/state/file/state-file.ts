@@ -2,7 +2,7 @@ import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
 import { FileCopy } from './copy.js'
 import type { StateFileSettings } from './options.js'
-import { removeLeftovers } from './place.js'
+import { removeLeftovers, removeOthers } from './place.js'
 
 /** Changes of so many milliseconds are written together. */
 const FOLLOW_MS = 10
@@ -260,6 +260,7 @@ export class StateFile {
     const { path } = this.#settings
     if (this.#next === null) {
       if (this.#log.pieces().length === 0) return
+      await removeLeftovers(path)
       const next = await FileCopy.create(path, this.#log.secret)
       if (stops !== this.#stops) return await next.close()
       this.#next = next
@@ -303,7 +304,7 @@ export class StateFile {
     if (!this.#mayWrite()) return false
     const before = this.#file
     // Of a process that was replaced: when it goes on it finds nothing to rename.
-    if (before === null) await removeLeftovers(path, next.path)
+    if (before === null) await removeOthers(path, next.path)
     if (!this.#mayWrite()) return false
     await next.install(path)
     this.#file = next
