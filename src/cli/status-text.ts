@@ -65,6 +65,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['moves', movesLine(report.moves)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
     ['state', stateLine(report)],
+    ['state file', fileLine(report)],
     ['memory', of(report.rssBytes, size)],
     ['open fds', of(report.openFds)],
     ['last failure', failureLine(report)],
@@ -97,6 +98,15 @@ function stateLine({ state, segments, logBytes }: ServiceStatus): string | null 
     return `${entries === 1 ? '1 entry' : `${plain(entries)} entries`}, ${memory(state.bytes, state.segments)}, sequence ${plain(sequence)}, digest ${short(digest)}`
   }
   return segments === undefined ? null : memory(logBytes ?? Number.NaN, segments)
+}
+
+function fileLine({ state }: ServiceStatus): string | null {
+  const file = state?.file
+  if (!file) return null
+  const { path, ok, lastError, behindBytes, sequence, syncedSequence } = file
+  const there = `sequence ${plain(sequence)}, on the disk ${plain(syncedSequence)}`
+  if (ok) return `${plain(path)}, ${there}${behindBytes > 0 ? `, ${size(behindBytes)} behind` : ''}`
+  return `${plain(path)} CANNOT BE WRITTEN, ${size(behindBytes)} are in memory alone (${there}): ${plain(lastError?.message ?? '')}`
 }
 
 function movesLine(moves: MoveReport | undefined): string | null {

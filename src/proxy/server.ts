@@ -95,6 +95,7 @@ export class ReverseProxy {
       upgrade: times,
       drain: drainOf(config),
       logger: options.logger,
+      ...(config.stateFile && { stateFile: config.stateFile }),
       ...(options.signal && { signal: options.signal }),
     })
     try {

@@ -69,6 +69,16 @@ describe('the status for people', () => {
           bytes: 1_572_864,
           segments: 2,
           takenOver: null,
+          file: {
+            path: '/var/lib/shop/state',
+            ok: false,
+            writing: true,
+            lastError: { code: 'ENOSPC', message: 'ENOSPC: no space left on device, write', at: '' },
+            behindBytes: 2048,
+            sequence: 9000,
+            syncedSequence: 8999,
+            bytes: 1_000_000,
+          },
         },
         lastFailure: { code: 'ERR_FDB_CHECK', phase: 'offering', at: now, message: 'no\ndatabase' },
         blockedBy: [3999],
@@ -85,6 +95,7 @@ control       /run/shop/upgrade.sock (embedded)
 uptime        service 2h 1m, process 30.0s
 moves         1190 arrived
 state         10000 entries, 1.5 MiB in 2 segments, sequence 10001, digest 0123456789ab
+state file    /var/lib/shop/state CANNOT BE WRITTEN, 2.0 KiB are in memory alone (sequence 9000, on the disk 8999): ENOSPC: no space left on device, write
 last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no database
 blocked by    pid 3999 (neither gone nor proved dead: the next upgrade waits for it)
 

@@ -10,6 +10,10 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['service', '8080', /8080 is a number, not a name; put it in quotes, "8080"/],
   ['control', 'upgrade.sock', /no absolute path/],
   ['control', `/${'x'.repeat(106)}`, /107 bytes, a control socket's at most 106/],
+  ['stateFile', 'state', /no absolute path of a file/],
+  ['stateFile.path', '/var/lib/', /no absolute path of a file/],
+  ['stateFile.sync', '5', /5 has no unit/],
+  ['stateFile.damaged', 'ignore', /none of "refuse", "prefix"/],
   ['instanceHeader', '"X Gen"', /no header name/],
   ['instanceHeader', 'Content-Length', /set by the proxy itself/],
   ['listeners', '[]', /the list is empty; give at least 1/],
@@ -122,6 +126,7 @@ function fileWith(key: string, value: string): string {
       return ['name: http', 'address: "unix:/a"'].filter(part => !part.startsWith(within)).join(', ')
     }
     if (key.startsWith('upstreams.a.') && !below[1]?.startsWith('servers')) return 'servers: ["http://a:1"]'
+    if (key.startsWith('stateFile.') && within !== 'path') return 'path: /a'
     if (key.startsWith('routes[0].')) {
       const host = below[1] === 'host' ? '' : 'host: h'
       const target = below[1] === 'respond' || below[1] === 'upstream' ? '' : 'respond: {}'

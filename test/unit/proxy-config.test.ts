@@ -30,6 +30,7 @@ describe('a configuration', () => {
     ])
     expect(rest).toEqual({
       service: 'edge',
+      stateFile: null,
       control: '/run/edge/upgrade.sock',
       instanceHeader: 'X-Gen',
       drain: { timeout: 30_000, move: 'auto', movesPerSecond: null },

@@ -1,4 +1,4 @@
-import type { HandoffTimes, ListenerSpec } from '../../index.js'
+import type { HandoffTimes, ListenerSpec, StateFileOptions } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
 import type { UpstreamAddress } from '../upstreams/address.js'
 
@@ -21,6 +21,8 @@ export interface ProxyConfig {
   timeouts: TimeoutConfig
   limits: LimitConfig
   accessLog: boolean
+  /** null: the state does not outlive a reboot. */
+  stateFile: StateFileConfig | null
   forwarded: ForwardedConfig
 }
 
@@ -51,6 +53,8 @@ export interface UpstreamConfig {
 export interface UpgradeConfig extends HandoffTimes {
   timeout: number
 }
+
+export interface StateFileConfig extends Required<StateFileOptions> {}
 
 export interface TimeoutConfig {
   head: number

@@ -32,6 +32,7 @@ import type {
   ForwardedConfig,
   ListenerConfig,
   ProxyConfig,
+  StateFileConfig,
   UpgradeConfig,
   UpstreamConfig,
 } from './config.js'
@@ -269,6 +270,39 @@ function asForwarded(headers: ForwardedConfig['headers'] | undefined): Forwarded
   return headers && { headers, trust: [] }
 }
 
+function filePath(given: string): string | Wrong {
+  return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
+    ? given
+    : new Wrong(`${shown(given)} is no absolute path of a file (/var/lib/edge/state)`)
+}
+
+const absolutePath = text('a path', filePath)
+export const stateFileShape = {
+  path: required(absolutePath, 'absolute path; its folder must be there; of one service alone'),
+  sync: optional(
+    alwaysOr(duration(1)),
+    '1s',
+    '`always`, `never`, or how often what was written is brought to the disk',
+  ),
+  damaged: optional(
+    oneOf('refuse', 'prefix'),
+    'refuse',
+    'what a start does with a damaged file: nothing, or it takes what stands before the damage',
+  ),
+}
+const stateFileMap = map(stateFileShape)
+/** `stateFile: /path` is short for `stateFile: { path: /path }`. */
+const stateFile: Check<StateFileConfig | null> = (value, place) => {
+  if (value === 'off' || value === false) return null
+  if (isMap(value)) return stateFileMap(value, place)
+  const path = absolutePath(value, place)
+  return path === undefined ? undefined : stateFileMap({ path }, place)
+}
+
+function alwaysOr(check: Check<number>): Check<number | 'always' | 'never'> {
+  return (value, place) => (value === 'always' || value === 'never' ? value : check(value, place))
+}
+
 export function configShape(upstreamNames: ReadonlySet<string>) {
   return {
     service: required(
@@ -297,6 +331,12 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     timeouts: group(timeoutShape, 'waits'),
     limits: group(limitShape, 'bounds'),
     accessLog: optional(boolean, false, 'one line for each request, as JSON on standard output'),
+    stateFile: optional(
+      stateFile,
+      'off',
+      'a file with the routes of run time, for after a reboot; its path, or a map with',
+      stateFileShape,
+    ),
     forwarded: optional(forwarded, {}, 'what upstreams are told about the client', forwardedShape),
   } satisfies Shape
 }
