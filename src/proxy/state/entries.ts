@@ -74,6 +74,7 @@ const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
   timeouts: true,
   limits: true,
   accessLog: true,
+  stateFile: true,
   forwarded: true,
 }
 
