@@ -53,8 +53,13 @@ export class Desk {
 
   /** `fd-broker …` until it ends. */
   run(...args: string[]): Promise<Ran> {
+    return this.runCommand([process.execPath, CLI, ...args])
+  }
+
+  /** Any command until it ends. */
+  runCommand([command = '', ...args]: readonly string[]): Promise<Ran> {
     return new Promise((resolve, reject) => {
-      const child = spawn(process.execPath, [CLI, ...args], { env: this.env, timeout: 25_000 })
+      const child = spawn(command, args, { env: this.env, timeout: 25_000 })
       let stdout = ''
       let stderr = ''
       child.stdout.setEncoding('utf8').on('data', text => (stdout += text))

@@ -2,7 +2,6 @@ import { writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { WebSocket } from 'ws'
 import { edgeRoutes } from '../../bench/proxy/edge.mjs'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
@@ -37,21 +36,6 @@ async function addMany(edge: Edge, count: number): Promise<void> {
   expect({ code, stdout, stderr }).toMatchObject({ code: 0, stdout: `${count} added\n` })
 }
 
-async function talking(edge: Edge) {
-  const socket = new WebSocket(`${edge.url.replace('http', 'ws')}/ws`, { perMessageDeflate: false })
-  onTestFinished(() => socket.terminate())
-  const heard: string[] = []
-  socket.on('message', data => heard.push(String(data)))
-  await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
-  return {
-    socket,
-    async says(text: string) {
-      socket.send(text)
-      await until('the echo comes', () => heard.includes(text))
-    },
-  }
-}
-
 describe('an upgrade of the proxy', () => {
   it('serves 100,000 routes made at run time, which survive a file that does not know them', async () => {
     const edge = await behind()
@@ -78,7 +62,7 @@ describe('an upgrade of the proxy', () => {
     async () => {
       const edge = await behind()
       await addMany(edge, 1_000)
-      const first = await talking(edge)
+      const first = await edge.talking()
       await first.says('before')
       const load = await loadOn(edge.url, {
         routes: 1_000,
@@ -112,7 +96,7 @@ describe('an upgrade of the proxy', () => {
     const edge = await behind({ drain: { timeout: '5m', move: 'off' } })
     const pids: number[] = []
     for (let n = 0; n < 5; n++) {
-      await talking(edge)
+      await edge.talking()
       pids.push(await edge.pid)
       const due = performance.now() + EVERY_MS
       await edge.next()
@@ -223,7 +207,7 @@ describe('an upgrade of the proxy', () => {
     const edge = await behind({ drain: { timeout: '1s', move: 'off' } })
     const agent = new Agent({ keepAlive: true })
     onTestFinished(() => agent.destroy())
-    const first = await talking(edge)
+    const first = await edge.talking()
     await ask(`${edge.url}/r/1`, { agent }).answer
     const old = await edge.pid
     expect((await edge.status()).listeners[0]!.connections).toBe(2)

@@ -8,31 +8,16 @@ import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
 import { ask } from '../processes/client.js'
-import { Edge, upstream } from '../processes/edge.js'
+import type { Edge } from '../processes/edge.js'
+import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
-import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { PREVIOUS, present, Release } from '../processes/release.js'
 import { RouteChanges } from '../processes/route-changes.js'
 import { until } from '../processes/until.js'
+import { behind } from './skew-edge.js'
 
 const previous = new Release(PREVIOUS)
 const ROUTES = 10_000
-
-async function behind(version: Version): Promise<Edge> {
-  const [even, odd] = [await upstream('even'), await upstream('odd')]
-  return Edge.start(
-    {
-      upstreams: {
-        even: { servers: [even.url] },
-        odd: { servers: [odd.url] },
-        all: { servers: [even.url, odd.url] },
-      },
-      routes: [{ host: '*', upstream: 'all' }],
-      drain: { timeout: '5m' },
-      upgrade: { probation: '0s' },
-    },
-    version,
-  )
-}
 
 const options = (edge: Edge) => ({ control: edge.desk.control, service: '', timeout: 20_000 })
 
@@ -159,5 +144,33 @@ describe(`the proxy of ${PREVIOUS} and the present one`, () => {
     const report = await load.stop()
     expect(report.total.answered).toBeGreaterThan(1_000)
     expect((await edge.status()).generation).toBe(6)
+  })
+
+  it('let connections go on that were open before, through the other version and back', {
+    timeout: 60_000,
+  }, async () => {
+    const edge = await behind(present)
+    const talk = await edge.talking()
+    const kept = await edge.raw()
+    const get = async (n: number) => {
+      kept.send(`GET /r/${n} HTTP/1.1\r\nHost: a\r\n\r\n`)
+      return await kept.until(text => text.endsWith(`${n} item-${n}\n`) || text.includes('HTTP/1.1 5'))
+    }
+    expect(await get(1)).toMatch(/^HTTP\/1\.1 200 /)
+    await talk.says('in the present version')
+    const first = await edge.pid
+    await edge.next(previous)
+    await talk.says('while the old one serves')
+    // The old version takes no connections: they stay where they are, and clients are told to go.
+    let n = 2
+    await until('an answer says that it is the last', async () => /connection: close/i.test(await get(n++)))
+    expect(hasEnded(first)).toBe(false)
+    await edge.next(present)
+    await talk.says('while the present one serves again')
+    await edge.next(previous)
+    await talk.says('and the old one once more')
+    talk.socket.close(1000)
+    kept.socket.end()
+    await edge.ended(first)
   })
 })

@@ -3,6 +3,7 @@ import type { Server } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
+import { WebSocket } from 'ws'
 import { startUpstream } from '../../bench/proxy/upstream.mjs'
 import type { StatusReport } from '../../src/member/status.js'
 import { Desk, type Ran } from '../e2e/cli-processes.js'
@@ -154,6 +155,22 @@ export class Edge {
       ms,
       () => this.desk.output,
     )
+  }
+
+  /** A WebSocket through it to the upstream, which repeats what it hears. */
+  async talking() {
+    const socket = new WebSocket(`${this.url.replace('http', 'ws')}/ws`, { perMessageDeflate: false })
+    onTestFinished(() => socket.terminate())
+    const heard: string[] = []
+    socket.on('message', data => heard.push(String(data)))
+    await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
+    return {
+      socket,
+      async says(text: string) {
+        socket.send(text)
+        await until('the echo comes', () => heard.includes(text))
+      },
+    }
   }
 
   raw(port = this.port): Promise<Raw> {

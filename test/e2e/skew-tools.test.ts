@@ -1,0 +1,43 @@
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { behind } from './skew-edge.js'
+
+const previous = new Release(PREVIOUS)
+
+const TOOLS: [string, Version, Version][] = [
+  [PREVIOUS, previous, present],
+  ['the present version', present, previous],
+]
+
+describe.each(TOOLS)('the tools of %s', (_, tools, served) => {
+  it('understand a process of the other version, and replace it', { timeout: 60_000 }, async () => {
+    const edge = await behind(served)
+    const control = ['--control', edge.desk.control]
+    const run = async (...args: string[]) => {
+      const { code, stdout, stderr } = await edge.desk.runCommand([...tools.cli, ...args, ...control])
+      expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: '' })
+      return stdout
+    }
+    const pid = await edge.pid
+    expect(await run('status')).toContain(`${pid}`)
+    expect(JSON.parse(await run('status', '--json'))).toMatchObject({ pid, role: 'serving', generation: 1 })
+    expect(await run('routes', 'add', '--host', 'a.test', '--upstream', 'odd')).toBe('1 added\n')
+    expect(await run('routes', 'list')).toMatch(/a\.test +\/ +runtime +odd/)
+    expect(await run('state', 'verify')).toContain('2')
+    expect(JSON.parse(await run('state', 'stats', '--json'))).toMatchObject({
+      sections: [{ name: 'routes' }],
+    })
+    const file = join(edge.desk.folder, 'state.jsonl')
+    await run('state', 'export', '--out', file)
+    expect(await run('routes', 'remove', '--host', 'a.test')).toBe('1 removed\n')
+    expect(await run('state', 'import', '--file', file)).toContain('2 entries')
+    expect(await run('routes', 'list')).toContain('a.test')
+    const other = tools === present ? present : previous
+    const upgrade = ['upgrade', '--json', ...control, '--', ...other.cli, 'proxy', '--config', edge.file]
+    const { code, stdout } = await edge.desk.runCommand([...tools.cli, ...upgrade])
+    expect({ code, stdout: JSON.parse(stdout) }).toMatchObject({ code: 0, stdout: { generation: 2 } })
+    expect((await edge.status()).generation).toBe(2)
+    expect(await run('routes', 'list')).toContain('a.test')
+  })
+})
