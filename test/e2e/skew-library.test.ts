@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { hasEnded } from '../processes/launch.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
 import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
 import { Clients, type Item, Service } from '../processes/skew-service.js'
 import { until } from '../processes/until.js'
@@ -122,4 +122,37 @@ describe(`a service on ${PREVIOUS} and on the present version, with an older and
       b: { name: 'b', cents: 2 },
     })
   })
+
+  it.each([
+    ['present', present, previous],
+    [PREVIOUS, previous, present],
+  ])(
+    'is refused too where the newer schema is first written while it waits to take over (from %s)',
+    {
+      timeout: 60_000,
+    },
+    async (_, newer, older) => {
+      const service = await Service.open()
+      await service.next(older, 1)
+      await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
+      const serving = await service.next(newer, 3)
+      const joining = await service.launch(older, 1, 'wait')
+      await service.said(joining, 'waits for SIGUSR2')
+      await service.ask('/items/b', 'PUT', { name: 'b', cents: 2 })
+      signalPid(joining, 'SIGUSR2')
+      const { code, message } = await service.said(joining, 'failed')
+      expect({ code, message }).toMatchObject({
+        code: 'ERR_FDB_SCHEMA',
+        message: expect.stringMatching(
+          /^section "items" was written with schema version 3, which needs a reader/,
+        ),
+      })
+      await until('the refused one ends', () => hasEnded(joining))
+      const { pid, role } = await service.status()
+      expect({ pid, role }).toEqual({ pid: serving, role: 'serving' })
+      await service.ask('/items/c', 'PUT', { name: 'c', cents: 3 })
+      await service.next(older, 2)
+      expect(Object.keys(await service.all('items')).sort()).toEqual(['a', 'b', 'c'])
+    },
+  )
 })

@@ -34,8 +34,8 @@ export class Service {
     return new Service(await freePort(), hosting)
   }
 
-  launch(version: Version, schema: number): Promise<number> {
-    const args = [this.desk.control, `${this.#port}`, `${schema}`, this.#hosting]
+  launch(version: Version, schema: number, ...more: string[]): Promise<number> {
+    const args = [this.desk.control, `${this.#port}`, `${schema}`, this.#hosting, ...more]
     return this.desk.launch([...version.program(MEMBER), ...args])
   }
 
