@@ -25,7 +25,7 @@ export interface ConnectionKeeper {
   kinds?(): Readonly<Record<string, number>>
   /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
   announce(): void
-  /** This process serves again: what was announced may be taken back. */
+  /** This process serves again: what was announced may be taken back, and what was refused may be offered anew. */
   resume?(): void
   /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
   emptied(): Promise<void>
@@ -63,6 +63,7 @@ export class Served {
   #attached = false
   #taken = () => {}
   #draining = false
+  #left = false
   #emptied: (() => void)[] = []
 
   /** Throws ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS. */
@@ -103,7 +104,8 @@ export class Served {
    * choice (511); `relisten` puts ours back.
    */
   attach(fd: OwnedFd, relisten: () => void): Promise<void> {
-    if (this.#draining) this.#keeper?.resume?.()
+    if (this.#left) this.#keeper?.resume?.()
+    this.#left = false
     this.#draining = false
     const { server } = this
     if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
@@ -142,6 +144,7 @@ export class Served {
 
   /** Stops accepting. No connection is touched: http.Server's own close() would close the idle ones. */
   detach(): void {
+    this.#left = true
     if (this.#attached && this.server.listening) net.Server.prototype.close.call(this.server)
     this.#attached = false
     this.#taken()
