@@ -40,9 +40,12 @@ Examples:
 }
 
 async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<void> {
-  const { readConfigAside, startProxy } = await import('../proxy/index.js')
+  const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
-    const { listeners, upstreams, routes } = await readConfigAside(file)
+    const config = await readConfigAside(file)
+    for (const { facts, text } of certificateWarnings(config, Date.now()))
+      process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
+    const { listeners, upstreams, routes } = config
     const counts = `${listeners.length} listeners, ${upstreams.length} upstreams, ${routes.length} routes`
     process.stdout.write(`${file} is right: ${counts}\n`)
     return

@@ -25,7 +25,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
     ...known(headline(report, now)),
     ...block('listeners', ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS'], report.listeners, listener => [
       listener.name,
-      listener.address,
+      withScheme(listener),
       listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
       withKinds(listener),
     ]),
@@ -46,6 +46,10 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
 }
 
 /** `3 (2 idle, 1 tcp)` */
+function withScheme({ address, scheme }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
+  return scheme ? `${plain(address)} (${plain(scheme)})` : address
+}
+
 function withKinds({ connections, kinds }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
   const all = Object.entries(kinds ?? {}).map(([kind, count]) => `${count} ${plain(kind)}`)
   return all.length === 0 ? connections : `${connections} (${all.join(', ')})`

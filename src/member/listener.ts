@@ -82,7 +82,12 @@ export class Listener {
     return this.#served.reduce((sum, served) => sum + served.connections, 0)
   }
 
-  /** The same by what they are doing, as far as their keepers say it. */
+  /** What its clients speak, where that is known. */
+  get scheme(): string | null {
+    return this.#served.find(served => served.scheme !== null)?.scheme ?? null
+  }
+
+  /** The connections by what they are doing, as far as their keepers say it. */
   kinds(): Record<string, number> {
     const sum: Record<string, number> = {}
     for (const served of this.#served)

@@ -23,6 +23,8 @@ export interface ConnectionKeeper {
   readonly connections: number
   /** The same by what they are doing, for `status`; asked seldom. */
   kinds?(): Readonly<Record<string, number>>
+  /** What its clients speak (`https`, `tcp`), for `status`. */
+  readonly scheme?: string
   /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
   announce(): void
   /** This process serves again: what was announced may be taken back, and what was refused may be offered anew. */
@@ -95,6 +97,15 @@ export class Served {
   }
 
   /** What the keeper says of them. */
+  get scheme(): string | null {
+    const { server } = this
+    if (this.#keeper !== null) return this.#keeper.scheme ?? null
+    // By what they have: a process without TLS need not load it.
+    const secure = 'setTicketKeys' in server
+    if ('maxHeadersCount' in server) return secure ? 'https' : 'http'
+    return secure ? 'tls' : null
+  }
+
   kinds(): Readonly<Record<string, number>> {
     return this.#keeper?.kinds?.() ?? {}
   }

@@ -30,6 +30,8 @@ export interface StatusReport {
   readonly listeners: readonly {
     readonly name: string
     readonly address: string
+    /** What its clients speak: `http`, `https`, `tls`, `tcp`; null where that is not known. */
+    readonly scheme: string | null
     readonly inode: string
     readonly cookie: string | null
     readonly accepting: boolean
@@ -138,6 +140,7 @@ function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]):
     return {
       name,
       address: formatAddress(identity),
+      scheme: listener?.scheme ?? null,
       inode: identity.ino,
       cookie: identity.cookie ?? null,
       accepting: listener?.accepting ?? false,

@@ -3,6 +3,8 @@ import type { ConnectionKeeper, DrainCounts } from '../index.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
+import type { Handshakes } from './tls/handshakes.js'
+import type { TlsTermination } from './tls/termination.js'
 
 /** How long a client that is one too many may take to read so. */
 const TURNED_AWAY_MS = 2_000
@@ -40,13 +42,17 @@ interface Relays {
 export class Entrance implements ConnectionKeeper {
   readonly server: Server
   readonly moving: RelayedConnections
-  readonly #origin: Origin
+  readonly #name: string
+  readonly #tls: TlsTermination
   readonly #wiring: RelayWiring
   /** Whether one connection more is too many. */
   readonly #full: () => boolean
   readonly #onEmpty: () => void
   /** The upstream that whole connections go to. */
   #forward: string | null
+  /** Made when the first configuration asks for TLS. */
+  #handshakes: Handshakes | null = null
+  #secure = false
   #relays: Relays
   /** Of configurations before, as long as they have connections. */
   #former: Relay[] = []
@@ -59,27 +65,35 @@ export class Entrance implements ConnectionKeeper {
     { name, forward }: ListenerConfig,
     config: ProxyConfig,
     wiring: RelayWiring,
+    tls: TlsTermination,
     { full, onEmpty }: { full: () => boolean; onEmpty: () => void },
   ) {
     this.#onEmpty = onEmpty
-    this.#origin = { listener: name, scheme: 'http' }
+    this.#name = name
+    this.#tls = tls
     this.#forward = forward
     this.#wiring = wiring
     this.#full = full
     this.#relays = this.#make(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
-      this.#accept(socket),
+      this.#begin(socket),
     )
     this.moving = new RelayedConnections({
       listener: name,
       relays: () => this.#all(),
       relayFor: client => this.#relayFor(client),
     })
+    this.#speak(config)
+  }
+
+  /** What new clients speak. */
+  get scheme(): string {
+    if (this.#forward !== null) return this.#secure ? 'tls' : 'tcp'
+    return this.#secure ? 'https' : 'http'
   }
 
   configure(config: ProxyConfig): void {
-    const own = config.listeners.find(({ name }) => name === this.#origin.listener)
-    if (own !== undefined) this.#forward = own.forward
+    this.#speak(config)
     const before = this.#relays
     if (before.settings === relaySettings(config)) return
     this.#relays = this.#make(config)
@@ -89,13 +103,13 @@ export class Entrance implements ConnectionKeeper {
   }
 
   get connections(): number {
-    let sum = 0
+    let sum = this.#handshakes?.size ?? 0
     for (const relay of this.#all()) sum += relay.size
     return sum
   }
 
   kinds(): Record<string, number> {
-    const sum: Record<string, number> = {}
+    const sum: Record<string, number> = this.#handshakes === null ? {} : { handshake: this.#handshakes.size }
     for (const relay of this.#all())
       for (const [kind, count] of Object.entries(relay.counts())) sum[kind] = (sum[kind] ?? 0) + count
     return sum
@@ -124,7 +138,8 @@ export class Entrance implements ConnectionKeeper {
 
   cut(): DrainCounts {
     const before = this.connections
-    let idle = 0
+    let idle = this.#handshakes?.size ?? 0
+    this.#handshakes?.cut()
     for (const relay of this.#all()) {
       idle += relay.counts().idle
       relay.close()
@@ -135,6 +150,9 @@ export class Entrance implements ConnectionKeeper {
   /** Unused connections to servers are closed too. */
   close(): void {
     for (const relay of this.#all()) relay.close()
+    if (this.#handshakes === null) return
+    this.#handshakes.cut()
+    this.#tls.release(this.#handshakes)
   }
 
   *#all(): Generator<Relay> {
@@ -152,18 +170,42 @@ export class Entrance implements ConnectionKeeper {
     return { settings: relaySettings(config), plain: relay(false), trusted, trust }
   }
 
-  #accept(socket: Socket): void {
+  #speak({ listeners }: ProxyConfig): void {
+    const own = listeners.find(({ name }) => name === this.#name)
+    if (own === undefined) return
+    this.#forward = own.forward
+    this.#secure = own.tls
+    if (this.#handshakes !== null) this.#handshakes.http = own.forward === null
+    else if (own.tls) {
+      this.#handshakes = this.#tls.handshakes({
+        http: own.forward === null,
+        onSecure: socket => this.#accept(socket, 'https'),
+        onEnd: () => this.#emptied(),
+      })
+    }
+  }
+
+  #begin(socket: Socket): void {
+    const handshakes = this.#secure ? this.#handshakes : null
+    if (handshakes === null) this.#accept(socket, 'http')
+    // Those that are one too many are told so in TLS, if they are few.
+    else if (handshakes.size >= TURNED_AWAY_MOST && this.#full()) socket.destroy()
+    else handshakes.begin(socket)
+  }
+
+  #accept(socket: Socket, scheme: Origin['scheme']): void {
     if (this.#full()) {
       this.#turnAway(socket)
       return
     }
+    const origin = { listener: this.#name, scheme }
     if (this.#forward !== null) {
       // None: it is reset, and counted.
       const route = this.#wiring.routeByName?.(this.#forward) ?? NOWHERE
-      this.#relays.plain.accept(socket, this.#origin, route)
+      this.#relays.plain.accept(socket, origin, route)
       return
     }
-    this.#relayFor(socket.remoteAddress).accept(socket, this.#origin)
+    this.#relayFor(socket.remoteAddress).accept(socket, origin)
   }
 
   #relayFor(client: string | undefined): Relay {

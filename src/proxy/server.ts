@@ -19,6 +19,7 @@ import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
 import { DeclaredState } from './state/declared-state.js'
+import { TlsTermination } from './tls/termination.js'
 import { Upstreams } from './upstreams/upstreams.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
@@ -52,6 +53,7 @@ export class ReverseProxy {
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
   readonly #wiring: RelayWiring
+  readonly #tls: TlsTermination
   #config: ProxyConfig
   #reloading: Promise<unknown> = Promise.resolve()
 
@@ -66,6 +68,7 @@ export class ReverseProxy {
     )
     this.#upstreams.configure(config.upstreams)
     this.#declared = new DeclaredState(member, this.#upstreams, logger)
+    this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       generation: member.generation,
@@ -183,7 +186,10 @@ export class ReverseProxy {
       const most = this.#config.limits.connections
       return most !== null && this.connections >= most
     }
-    const entrance = new Entrance(given, config, this.#wiring, { full, onEmpty: () => this.#emptied() })
+    const entrance = new Entrance(given, config, this.#wiring, this.#tls, {
+      full,
+      onEmpty: () => this.#emptied(),
+    })
     listener.serve(entrance.server, entrance)
     this.#entrances.set(name, entrance)
     this.#listeners.set(name, listener)
@@ -224,12 +230,14 @@ export class ReverseProxy {
         `"${key}" cannot change from ${before[key]} to ${config[key]} by a reload: stop this proxy, and start one with the new configuration`,
       )
     }
-    // Before the listeners: a new one may forward to a new upstream.
+    // Before the listeners: a new one may forward to a new upstream, and needs its certificates.
     this.#upstreams.configure(config.upstreams)
+    this.#tls.configure(config)
     try {
       await this.#relisten(before, config)
     } catch (error) {
       this.#upstreams.configure(before.upstreams)
+      this.#tls.configure(before)
       throw error
     }
     this.#config = config
@@ -303,6 +311,7 @@ export class ReverseProxy {
   #release(): void {
     this.#routes.stop()
     this.#declared.stop()
+    this.#tls.stop()
     for (const entrance of this.#allEntrances()) entrance.close()
     this.#pools.clear()
   }

@@ -49,7 +49,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
   })
 
   it('is resumed by a server that has set its certificate anew', async () => {
-    const { scene, port, next } = await shop()
+    const { port, next } = await shop()
     await next()
     const { session } = await askTls(port, limits)
     await next({ renewed: true })
@@ -57,7 +57,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
   })
 
   it('is resumed where the server has a name of its own for its sessions', async () => {
-    const { scene, port, next } = await shop({ tickets: {} })
+    const { port, next } = await shop({ tickets: {} })
     await next({ tls: { sessionIdContext: 'shop' } })
     const { session } = await askTls(port, limits)
     await next({ renewed: true, tls: { sessionIdContext: 'shop' } })
@@ -67,7 +67,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
   })
 
   it('is not resumed by a version that asks for client certificates, nor by servers of another name', async () => {
-    const { scene, port, next } = await shop()
+    const { port, next } = await shop()
     await next()
     const { session } = await askTls(port, limits)
     await next({ tickets: { name: 'other' } })
@@ -79,7 +79,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
   })
 
   it('needs a full handshake when the keys were rotated, in this and in later processes', async () => {
-    const { scene, port, next } = await shop({ tickets: { rotateEvery: 2_000 } })
+    const { port, next } = await shop({ tickets: { rotateEvery: 2_000 } })
     await next()
     const { session } = await askTls(port, limits)
     await next({ tickets: { rotateEvery: 3_600_000 } })

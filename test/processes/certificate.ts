@@ -1,20 +1,24 @@
 import { execFileSync } from 'node:child_process'
-import type { Scene } from './scene.js'
+import { join } from 'node:path'
 
-/** A key and a certificate for localhost that nobody trusts. */
-export function makeCertificate(scene: Scene): { key: string; cert: string } {
-  const [key, cert] = [scene.file('tls.key'), scene.file('tls.crt')]
-  const kind = [
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-noenc',
-    '-days',
-    '2',
-    '-subj',
-    '/CN=localhost',
-  ]
-  execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+/** Paths of two PEM files. */
+export interface Certificate {
+  readonly cert: string
+  readonly key: string
+}
+
+/** A key and a certificate for `name`, and for these DNS names, that nobody trusts; in files of that name. */
+export function issue(folder: string, name: string, dns: readonly string[] = [], kind = 'ec'): Certificate {
+  const [key, cert] = [join(folder, `${name}.key`), join(folder, `${name}.crt`)]
+  const keyKind = kind === 'ec' ? ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'] : [kind]
+  const names =
+    dns.length === 0 ? [] : ['-addext', `subjectAltName=${dns.map(one => `DNS:${one}`).join(',')}`]
+  const rest = ['-noenc', '-days', '2', '-subj', `/CN=${name}`, ...names, '-keyout', key, '-out', cert]
+  execFileSync('openssl', ['req', '-x509', '-newkey', ...keyKind, ...rest], { stdio: 'ignore' })
   return { key, cert }
+}
+
+/** One for localhost. */
+export function makeCertificate(scene: { readonly folder: string }): Certificate {
+  return issue(scene.folder, 'localhost')
 }

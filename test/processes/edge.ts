@@ -7,6 +7,7 @@ import { WebSocket } from 'ws'
 import { startUpstream } from '../../bench/proxy/upstream.mjs'
 import type { StatusReport } from '../../src/member/status.js'
 import { Desk, type Ran } from '../e2e/cli-processes.js'
+import { type Certificate, issue } from './certificate.js'
 import { hasEnded, signalPid } from './launch.js'
 import * as operator from './operator.js'
 import { present, type Version } from './release.js'
@@ -60,6 +61,19 @@ export class Edge {
 
   static async prepare(config: Config): Promise<Edge> {
     return new Edge(await freePort(), config)
+  }
+
+  /** A certificate in its folder, see {@link issue}. */
+  issue(name: string, dns?: readonly string[], kind?: string): Certificate {
+    return issue(this.desk.folder, name, dns, kind)
+  }
+
+  /** The keys of its file for TLS on its port. */
+  secured(certificates: readonly object[], rest: object = {}): Config {
+    return {
+      listeners: [{ name: 'http', address: `tcp://127.0.0.1:${this.port}`, tls: true }],
+      tls: { certificates, ...rest },
+    }
   }
 
   get url(): string {

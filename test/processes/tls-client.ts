@@ -34,6 +34,6 @@ export async function askTls(
   })
   const reused = socket.isSessionReused()
   session ??= socket.getSession()
-  const certificate = String(socket.getPeerCertificate().subject?.CN ?? '')
+  const certificate = String(socket.getPeerCertificate()?.subject?.CN ?? '')
   return { socket, text, reused, session: session!, certificate }
 }

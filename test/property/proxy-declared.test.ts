@@ -267,6 +267,6 @@ describe('a stored entry', () => {
       'forwarded.headers': 'both',
       'forwarded.trust': ['10.0.0.0/8'],
     })
-    expect(Object.keys(values).filter(key => /^(routes|listeners|upstreams)/.test(key))).toEqual([])
+    expect(Object.keys(values).filter(key => /^(routes|listeners|upstreams|tls\.cert)/.test(key))).toEqual([])
   })
 })

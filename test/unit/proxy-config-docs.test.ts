@@ -10,7 +10,8 @@ const text = readFileSync(new URL('../../docs/proxy-config.md', import.meta.url)
 function rows(shape: Shape, before = ''): string[] {
   return Object.entries(shape).flatMap(([key, field]) => {
     const path = before + key
-    const within = { listeners: '[].', routes: '[].', upstreams: '.NAME.' }[path] ?? '.'
+    const within =
+      { listeners: '[].', routes: '[].', upstreams: '.NAME.', 'tls.certificates': '[].' }[path] ?? '.'
     const below = field.fields ? rows(field.fields, path + within) : []
     return [`| \`${path}\` | ${byDefault(field)} | ${field.about} |`, ...below]
   })

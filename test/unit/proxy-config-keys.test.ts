@@ -1,7 +1,28 @@
-import { describe, expect, it } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
 import type { Shape } from '../../src/proxy/check/check.js'
 import { configShape } from '../../src/proxy/config/schema.js'
+import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
+import { EXPIRED } from '../fixtures/expired-certificate.js'
 import { LEAST, problems } from '../fixtures/proxy-config.js'
+
+const folder = mkdtempSync(join(tmpdir(), 'fdb-config-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+function file(name: string, text: string): string {
+  const path = join(folder, name)
+  writeFileSync(path, text)
+  return JSON.stringify(path)
+}
+const CERT_FILE = file('right.crt', CERTIFICATE)
+const KEY_FILE = file('right.key', KEY)
+const OTHER_KEY = file('other.key', EXPIRED.key)
+const LOCKED = file(
+  'locked.key',
+  '-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----',
+)
+const NOTHING = file('nothing.pem', 'nothing\n')
 
 /** Every key of the file, a wrong value for it (as it is written), and what the message must say. */
 const WRONG: [key: string, value: string, message: RegExp][] = [
@@ -24,6 +45,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].address', '"tcp://127.0.0.1:99999"', /no listener address: wrong port/],
   ['listeners[0].address', '"udp://127.0.0.1:80"', /UDP/],
   ['listeners[0].forward', 'appp', /there is no upstream "appp"/],
+  ['listeners[0].tls', 'on', /neither true nor false/],
+  ['listeners[0].tls', 'true', /TLS needs a certificate: give one under "tls.certificates"/],
   ['upstreams', '[]', /is a list, not a map of names to values/],
   ['upstreams["a b"]', '{ servers: ["http://a:1"] }', /"a b" is no name/],
   ['upstreams.a', '"http://a:1"', /not a map; its keys are: servers/],
@@ -78,6 +101,24 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].respond.headers.Connection', 'close', /set by the proxy itself/],
   ['routes[0].respond.headers.X-A', '"a\\r\\nSet-Cookie: b"', /no header value/],
   ['routes[0].connect', 'yes', /"yes" is neither true nor false/],
+  ['tls', 'on', /not a map; its keys are: certificates/],
+  ['tls.certificates', '{}', /is a map, not a list/],
+  ['tls.certificates[0].cert', 'right.crt', /no absolute path/],
+  ['tls.certificates[0].cert', '/nonexistent/a.crt', /"\/nonexistent\/a\.crt" cannot be read \(ENOENT\)/],
+  ['tls.certificates[0].cert', '/dev', /"\/dev" is no file/],
+  ['tls.certificates[0].cert', NOTHING, /nothing\.pem": there is no certificate in PEM/],
+  ['tls.certificates[0].key', '/nonexistent/a.key', /cannot be read \(ENOENT\)/],
+  ['tls.certificates[0].key', NOTHING, /nothing\.pem": there is no private key in PEM/],
+  ['tls.certificates[0].key', LOCKED, /the key is encrypted; give one without a passphrase/],
+  ['tls.certificates[0].key', OTHER_KEY, /the key does not belong to the certificate for "CN=a"/],
+  ['tls.certificates[0].names', 'a.test', /not a list/],
+  ['tls.certificates[0].names', '[]', /give at least 1/],
+  ['tls.certificates[0].names[0]', '"*"', /no name that clients ask for/],
+  ['tls.certificates[0].names[0]', '10.0.0.1', /no name that clients ask for/],
+  ['tls.certificates[0].names[0]', '"a..b"', /is no label/],
+  ['tls.minVersion', 'TLSv1.1', /none of "TLSv1\.2", "TLSv1\.3"/],
+  ['tls.rotateTicketKeys', '10ms', /outside of 1000 ms/],
+  ['timeouts.handshake', 'off', /no duration/],
   ['drain', '30s', /not a map/],
   ['drain.timeout', '30', /has no unit/],
   ['drain.timeout', '-1s', /no duration/],
@@ -127,6 +168,12 @@ function fileWith(key: string, value: string): string {
     }
     if (key.startsWith('upstreams.a.') && !below[1]?.startsWith('servers')) return 'servers: ["http://a:1"]'
     if (key.startsWith('stateFile.') && within !== 'path') return 'path: /a'
+    if (key.startsWith('tls.certificates[0].')) {
+      const rest = { cert: CERT_FILE, key: KEY_FILE, [within]: undefined }
+      return Object.entries(rest)
+        .flatMap(([key, path]) => (path === undefined ? [] : `${key}: ${path}`))
+        .join(', ')
+    }
     if (key.startsWith('routes[0].')) {
       const host = below[1] === 'host' ? '' : 'host: h'
       const target = below[1] === 'respond' || below[1] === 'upstream' ? '' : 'respond: {}'
@@ -138,8 +185,8 @@ function fileWith(key: string, value: string): string {
   for (const [depth, step] of [...below.entries()].reverse()) {
     if (/^\d+$/.test(step)) text = `[${text}]`
     else {
-      const first =
-        depth === (listed && top !== 'upstreams' && top !== 'forwarded' ? 1 : top === 'upstreams' ? 1 : 0)
+      const inList = listed && top !== 'upstreams' && top !== 'forwarded'
+      const first = depth === (inList ? below.indexOf('0') + 1 : top === 'upstreams' ? 1 : 0)
       const more = first ? around(step) : ''
       text = `{ ${JSON.stringify(step)}: ${text}${more === '' ? '' : `, ${more}`} }`
     }
@@ -152,7 +199,7 @@ function fileWith(key: string, value: string): string {
 function keysOf(shape: Shape, before = ''): string[] {
   return Object.entries(shape).flatMap(([key, { fields }]) => {
     const path = before === '' ? key : `${before}.${key}`
-    const within = { listeners: '[0]', routes: '[0]', upstreams: '.a' }[path] ?? ''
+    const within = { listeners: '[0]', routes: '[0]', upstreams: '.a', 'tls.certificates': '[0]' }[path] ?? ''
     return [path, ...(fields ? keysOf(fields, `${path}${within}`) : [])]
   })
 }

@@ -1,5 +1,6 @@
 import type { HandoffTimes, ListenerSpec, StateFileOptions } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
+import type { CertificateMaterial } from '../tls/material.js'
 import type { UpstreamAddress } from '../upstreams/address.js'
 
 /**
@@ -16,6 +17,7 @@ export interface ProxyConfig {
   upstreams: UpstreamConfig[]
   /** Hosts and paths are canonical, each pair is there once, each upstream exists. */
   routes: RouteRule[]
+  tls: TlsConfig
   drain: { timeout: number; move: 'auto' | 'idle' | 'off'; movesPerSecond: number | null }
   upgrade: UpgradeConfig
   timeouts: TimeoutConfig
@@ -31,6 +33,19 @@ export interface ListenerConfig {
   spec: ListenerSpec
   /** The upstream that whole connections go to; null: it takes HTTP requests. */
   forward: string | null
+  tls: boolean
+}
+
+export interface TlsConfig {
+  /** The first is the default: there is one if a listener has `tls`. */
+  certificates: CertificateConfig[]
+  minVersion: 'TLSv1.2' | 'TLSv1.3'
+  rotateTicketKeys: number
+}
+
+/** Holds a private key: never log it. */
+export interface CertificateConfig extends CertificateMaterial {
+  files: { cert: string; key: string }
 }
 
 export interface UpstreamConfig {
@@ -57,6 +72,7 @@ export interface UpgradeConfig extends HandoffTimes {
 export interface StateFileConfig extends Required<StateFileOptions> {}
 
 export interface TimeoutConfig {
+  handshake: number
   head: number
   idle: number
   tunnel: number

@@ -26,7 +26,9 @@ import type { Place } from '../check/place.js'
 import { duration, size } from '../check/quantity.js'
 import { shown, Wrong } from '../check/wrong.js'
 import { noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
+import { canonicalName } from '../tls/server-name.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
+import { certificatesOfOneKind, readCertificateFiles } from './certificate-files.js'
 import type {
   AddressRange,
   ForwardedConfig,
@@ -116,11 +118,12 @@ const listenerShape = {
     undefined,
     'it is no HTTP: each connection goes as it is to a server of this upstream',
   ),
+  tls: optional(boolean, false, 'whether its clients speak TLS, with the certificates under `tls`'),
 }
 const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
   const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null } = given
-    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward }
+    const { name, address: spec, forward = null, tls } = given
+    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()
@@ -176,6 +179,41 @@ function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: Plac
   return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
 }
 
+function filePath(given: string): string | Wrong {
+  return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
+    ? given
+    : new Wrong(`${shown(given)} is no absolute path of a file`)
+}
+
+const absolutePath = text('a path', filePath)
+
+const certificateShape = {
+  cert: required(absolutePath, 'file with the certificate and those of its issuers, PEM'),
+  key: required(absolutePath, 'file with its private key, PEM'),
+  names: absent(
+    list(text('a name', canonicalName), { least: 1 }),
+    null,
+    'hosts that it is for (`app.example.com`, `*.example.com`), in place of those in the certificate',
+  ),
+}
+const tlsShape = {
+  certificates: optional(
+    refine(
+      list(refine(map(certificateShape), readCertificateFiles), { most: 10_000 }),
+      certificatesOfOneKind,
+    ),
+    [],
+    'by the name that a client asks for; the first is the default',
+    certificateShape,
+  ),
+  minVersion: optional(oneOf('TLSv1.2', 'TLSv1.3'), 'TLSv1.2', 'older clients are refused'),
+  rotateTicketKeys: optional(
+    duration(1000),
+    '12h',
+    'new keys for session tickets; each client then needs one full handshake',
+  ),
+}
+
 const drainShape = {
   timeout: optional(
     duration(0),
@@ -217,6 +255,7 @@ const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefi
 )
 
 const timeoutShape = {
+  handshake: optional(duration(1), '10s', 'for a TLS handshake, however much moves'),
   head: optional(duration(1), '10s', 'for a request’s head, from its first byte (408)'),
   idle: optional(
     duration(1),
@@ -270,13 +309,6 @@ function asForwarded(headers: ForwardedConfig['headers'] | undefined): Forwarded
   return headers && { headers, trust: [] }
 }
 
-function filePath(given: string): string | Wrong {
-  return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
-    ? given
-    : new Wrong(`${shown(given)} is no absolute path of a file (/var/lib/edge/state)`)
-}
-
-const absolutePath = text('a path', filePath)
 export const stateFileShape = {
   path: required(absolutePath, 'absolute path; its folder must be there; of one service alone'),
   sync: optional(
@@ -326,6 +358,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
     routes: optional(routeList(upstreamNames), [], 'what goes where', routeShape),
+    tls: group(tlsShape, 'TLS with clients'),
     drain: group(drainShape, 'leaving'),
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),
     timeouts: group(timeoutShape, 'waits'),
@@ -345,13 +378,25 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
 export const checkConfig: Check<ProxyConfig> = (value, place) => {
   const names = isMap(value) && isMap(value.upstreams) ? Object.keys(value.upstreams) : []
   const given = map(configShape(new Set(names)))(value, place)
-  if (given === undefined || !routesTakeRequests(given, place)) return undefined
+  if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
+    return undefined
   const { idle, tunnel = idle } = given.timeouts
   return {
     ...given,
     timeouts: { ...given.timeouts, tunnel },
     upstreams: given.upstreams.map(each => settle(each, given.timeouts)),
   }
+}
+
+function hasCertificate(
+  { listeners, tls }: { listeners: ListenerConfig[]; tls: { certificates: unknown[] } },
+  place: Place,
+): boolean {
+  const secure = listeners.findIndex(({ tls }) => tls)
+  if (secure < 0 || tls.certificates.length > 0) return true
+  const at = place.at('listeners').at(secure).at('tls')
+  at.wrong('TLS needs a certificate: give one under "tls.certificates"')
+  return false
 }
 
 function routesTakeRequests(

@@ -57,12 +57,12 @@ function isDuration(ms: number): boolean {
   return ms >= 1 && ms <= 0x7fff_ffff
 }
 
-export function listenerMessage({ spec, forward }: ListenerConfig, stamp: Stamp): ListenerMessage {
-  return Listener.create({ address: formatListenerSpec(spec), forward: forward ?? '', ...stamp })
+export function listenerMessage({ spec, forward, tls }: ListenerConfig, stamp: Stamp): ListenerMessage {
+  return Listener.create({ address: formatListenerSpec(spec), forward: forward ?? '', tls, ...stamp })
 }
 
 /** Sections of their own, and what is not to be read by everybody. */
-type NoSetting = 'listeners' | 'upstreams' | 'routes'
+type NoSetting = 'listeners' | 'upstreams' | 'routes' | 'tls'
 
 /** Every other key of the configuration. */
 const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
@@ -89,6 +89,9 @@ export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, 
   for (const key of Object.keys(SETTING_KEYS) as (keyof typeof SETTING_KEYS)[]) {
     if (key !== 'forwarded') add(key, config[key])
   }
+  const { minVersion, rotateTicketKeys } = config.tls
+  add('tls.minVersion', minVersion)
+  add('tls.rotateTicketKeys', rotateTicketKeys)
   const { headers, trust } = config.forwarded
   add('forwarded.headers', headers)
   add(

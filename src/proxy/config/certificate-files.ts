@@ -1,0 +1,62 @@
+import { readFileSync, statSync } from 'node:fs'
+import type { Place } from '../check/place.js'
+import { shown } from '../check/wrong.js'
+import { otherKind, readMaterial, WrongMaterial } from '../tls/material.js'
+import type { CertificateConfig } from './config.js'
+
+const MOST_BYTES = 1024 * 1024
+
+interface Files {
+  cert: string
+  key: string
+  names: string[] | null
+}
+
+/** The files of an item of `tls.certificates`, read and checked; what is wrong is reported at the key that names the file. */
+export function readCertificateFiles(files: Files, place: Place): CertificateConfig | undefined {
+  const chain = readText(files.cert, place.at('cert'))
+  const key = chain === undefined ? undefined : readText(files.key, place.at('key'))
+  if (chain === undefined || key === undefined) return undefined
+  const material = readMaterial(chain, key, files.names)
+  if (material instanceof WrongMaterial) {
+    return place.at(material.at).wrong(`${shown(files[material.at])}: ${material.why}`)
+  }
+  if (material.names.length === 0 && place.path.at(-1) !== 0) {
+    return place
+      .at('cert')
+      .wrong(
+        `${shown(files.cert)} is for no DNS name: give "names", or make it the first, which is the default`,
+      )
+  }
+  return { ...material, files: { cert: files.cert, key: files.key } }
+}
+
+/** The certificates of a list go together. */
+export function certificatesOfOneKind(
+  given: CertificateConfig[],
+  place: Place,
+): CertificateConfig[] | undefined {
+  for (const [index, certificate] of given.entries()) {
+    const why = otherKind(certificate, given[0]!)
+    if (why === null) continue
+    return place
+      .at(index)
+      .at('key')
+      .wrong(`${shown(certificate.files.key)}: ${why}`)
+  }
+  return given
+}
+
+/** Of a file that an operator named: a mistake must not make the proxy wait, or fill its memory. */
+function readText(path: string, place: Place): string | undefined {
+  try {
+    const facts = statSync(path)
+    if (!facts.isFile()) return place.wrong(`${shown(path)} is no file`)
+    if (facts.size > MOST_BYTES)
+      return place.wrong(`${shown(path)} has ${facts.size} bytes, at most ${MOST_BYTES} are read`)
+    return readFileSync(path, 'latin1')
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    return place.wrong(`${shown(path)} cannot be read (${code ?? message})`)
+  }
+}

@@ -1,0 +1,51 @@
+import { createSecureContext, type SecureContext } from 'node:tls'
+import type { CertificateMaterial } from './material.js'
+import { lookedUp } from './server-name.js'
+
+/**
+ * Which certificate a client gets. The exact name goes before the wildcard; certificates made at run time go before those of
+ * the file that have the same name; of several of one kind the first in its list wins. Who asks for a name that none
+ * has, or for none, gets the first of the file.
+ */
+export class CertificateTable {
+  #file: readonly CertificateMaterial[] = []
+  #runtime: readonly CertificateMaterial[] = []
+  #byName = new Map<string, CertificateMaterial>()
+  readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
+
+  /** Those that are not given stay. */
+  set(given: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
+    this.#file = given.file ?? this.#file
+    this.#runtime = given.runtime ?? this.#runtime
+    this.#byName = new Map()
+    for (const material of [...this.#runtime, ...this.#file]) {
+      for (const name of material.names) if (!this.#byName.has(name)) this.#byName.set(name, material)
+    }
+  }
+
+  get standard(): CertificateMaterial | undefined {
+    return this.#file[0]
+  }
+
+  find(serverName: string): CertificateMaterial | undefined {
+    const [exact, wildcard] = lookedUp(serverName)
+    return this.#byName.get(exact) ?? this.#byName.get(wildcard) ?? this.standard
+  }
+
+  /** Names that a client gets this one for. */
+  namesInForce(material: CertificateMaterial): string[] {
+    return material.names.filter(name => this.#byName.get(name) === material)
+  }
+
+  /** null: the default's. Made when it is first asked for. */
+  contextFor(serverName: string): SecureContext | null {
+    const material = this.find(serverName)
+    if (material === undefined || material === this.standard) return null
+    let context = this.#contexts.get(material)
+    if (context === undefined) {
+      const { chain: cert, key } = material
+      this.#contexts.set(material, (context = createSecureContext({ cert, key })))
+    }
+    return context
+  }
+}

@@ -1,0 +1,111 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { createSecureContext } from 'node:tls'
+import { shown } from '../check/wrong.js'
+import { canonicalName } from './server-name.js'
+
+/** A certificate with its key, as it was checked: plain data. `key` is a secret. */
+export interface CertificateMaterial {
+  /** Hosts that it is for, canonical: `example.com`, `*.example.com`. Empty: only as the default. */
+  names: string[]
+  /** PEM: the certificate, then those of its issuers. */
+  chain: string
+  /** PEM, not encrypted. */
+  key: string
+  /** `rsa`, `ec`, `ed25519`. */
+  keyKind: string
+  /** Hexadecimal. */
+  serial: string
+  /** SHA-256 of the certificate, hexadecimal. */
+  fingerprint: string
+  /** Milliseconds since 1970. */
+  notBefore: number
+  notAfter: number
+}
+
+/** Which of the two texts is wrong, and why. Says nothing of what is in them. */
+export class WrongMaterial {
+  readonly at: 'cert' | 'key'
+  readonly why: string
+
+  constructor(at: 'cert' | 'key', why: string) {
+    this.at = at
+    this.why = why
+  }
+}
+
+/** `names`: in place of those in the certificate. */
+export function readMaterial(
+  chain: string,
+  key: string,
+  names: readonly string[] | null,
+): CertificateMaterial | WrongMaterial {
+  let leaf: X509Certificate
+  try {
+    leaf = new X509Certificate(chain)
+  } catch {
+    return new WrongMaterial('cert', 'there is no certificate in PEM (-----BEGIN CERTIFICATE-----)')
+  }
+  if (/^-----BEGIN ENCRYPTED|^Proc-Type:.*ENCRYPTED/m.test(key)) {
+    return new WrongMaterial('key', 'the key is encrypted; give one without a passphrase')
+  }
+  let keyKind: string
+  try {
+    const given = createPrivateKey(key)
+    keyKind = given.asymmetricKeyType ?? 'unknown'
+    if (!leaf.checkPrivateKey(given)) {
+      return new WrongMaterial('key', `the key does not belong to the certificate for ${subject(leaf)}`)
+    }
+  } catch {
+    return new WrongMaterial('key', 'there is no private key in PEM (-----BEGIN PRIVATE KEY-----)')
+  }
+  try {
+    createSecureContext({ cert: chain, key })
+  } catch (error) {
+    return new WrongMaterial('cert', `OpenSSL refuses it (${reason(error)})`)
+  }
+  return {
+    names: names === null ? namesOf(leaf) : [...names],
+    chain,
+    key,
+    keyKind,
+    serial: leaf.serialNumber,
+    fingerprint: leaf.fingerprint256.replaceAll(':', '').toLowerCase(),
+    notBefore: Date.parse(leaf.validFrom),
+    notAfter: Date.parse(leaf.validTo),
+  }
+}
+
+/**
+ * Node adds the certificate for a name to the default one, and OpenSSL picks by the kind of key: with two kinds a client
+ * may get the default.
+ */
+export function otherKind(material: CertificateMaterial, standard: CertificateMaterial): string | null {
+  if (material.keyKind === standard.keyKind) return null
+  return `the key is of kind ${material.keyKind}, that of the first certificate of kind ${standard.keyKind}: give all the same kind`
+}
+
+/** Why clients will refuse it now; null when time is no reason. */
+export function outOfTime({ notBefore, notAfter }: CertificateMaterial, now: number): string | null {
+  if (now > notAfter) return `it expired on ${new Date(notAfter).toISOString()}`
+  return now < notBefore ? `it is valid only from ${new Date(notBefore).toISOString()} on` : null
+}
+
+/** DNS names only; what clients could not ask for is left out. */
+function namesOf(leaf: X509Certificate): string[] {
+  const names = new Set<string>()
+  for (const entry of (leaf.subjectAltName ?? '').split(', ')) {
+    if (!entry.startsWith('DNS:')) continue
+    const name = canonicalName(entry.slice('DNS:'.length))
+    if (typeof name === 'string') names.add(name)
+  }
+  return [...names]
+}
+
+function subject(leaf: X509Certificate): string {
+  return shown(leaf.subject?.replaceAll('\n', ', ') ?? '')
+}
+
+function reason(error: unknown): string {
+  const { reason, message } = error as { reason?: string; message?: string }
+  return reason ?? message ?? String(error)
+}

@@ -1,0 +1,90 @@
+import { type Logger, type Member, TicketKeys } from '../../index.js'
+import type { ProxyConfig } from '../config/config.js'
+import { CertificateTable } from './certificate-table.js'
+import { HandshakeCounts } from './handshake-counts.js'
+import { type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
+import { outOfTime } from './material.js'
+
+/** Under this name the keys for session tickets are state. */
+const TICKETS = 'proxy'
+
+/** What all listeners of a proxy share of TLS: certificates, keys for tickets, counts. */
+export class TlsTermination {
+  readonly certificates = new CertificateTable()
+  readonly counts: HandshakeCounts
+  readonly #member: Member
+  readonly #logger: Logger
+  readonly #handshakes = new Set<Handshakes>()
+  #tickets: TicketKeys | null = null
+  #config: ProxyConfig
+
+  constructor(member: Member, config: ProxyConfig, logger: Logger) {
+    this.#member = member
+    this.#config = config
+    this.#logger = logger
+    this.counts = new HandshakeCounts(logger)
+    this.configure(config)
+  }
+
+  /** For new handshakes. */
+  configure(config: ProxyConfig): void {
+    this.#config = config
+    this.certificates.set({ file: config.tls.certificates })
+    for (const warning of certificateWarnings(config, Date.now()))
+      this.#logger.warn(warning.facts, warning.text)
+    if (config.listeners.some(({ tls }) => tls)) this.#shareTickets(config.tls.rotateTicketKeys)
+    this.#renew()
+  }
+
+  /** Of one listener. */
+  handshakes(own: Pick<HandshakeOptions, 'http' | 'onSecure' | 'onEnd'>): Handshakes {
+    const { certificates, counts } = this
+    const handshakes = new Handshakes({ ...own, certificates, counts, settings: this.#settings })
+    this.#handshakes.add(handshakes)
+    return handshakes
+  }
+
+  /** They get no new settings any more. */
+  release(handshakes: Handshakes): void {
+    this.#handshakes.delete(handshakes)
+  }
+
+  get tickets(): TicketKeys | null {
+    return this.#tickets
+  }
+
+  stop(): void {
+    this.#tickets?.stop()
+  }
+
+  get #settings(): HandshakeSettings {
+    const { timeouts, tls } = this.#config
+    if (this.#tickets === null) this.#shareTickets(tls.rotateTicketKeys)
+    return { timeout: timeouts.handshake, minVersion: tls.minVersion, ticketKeys: this.#tickets!.current }
+  }
+
+  #shareTickets(rotateEvery: number): void {
+    if (this.#tickets?.rotateEvery === rotateEvery) return
+    this.#tickets?.stop()
+    this.#tickets = new TicketKeys(this.#member, { name: TICKETS, rotateEvery, logger: this.#logger })
+    this.#tickets.onChange(() => this.#renew())
+  }
+
+  #renew(): void {
+    if (this.#handshakes.size === 0) return
+    for (const handshakes of this.#handshakes) handshakes.configure(this.#settings)
+  }
+}
+
+/** What works, and what clients will not like. */
+export function certificateWarnings(
+  { tls }: ProxyConfig,
+  now: number,
+): { facts: { certificate: string; names: readonly string[] }; text: string }[] {
+  return tls.certificates.flatMap(certificate => {
+    const why = outOfTime(certificate, now)
+    if (why === null) return []
+    const { files, names } = certificate
+    return [{ facts: { certificate: files.cert, names }, text: `a certificate will be refused: ${why}` }]
+  })
+}
