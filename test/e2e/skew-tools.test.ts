@@ -24,14 +24,13 @@ describe.each(TOOLS)('the tools of %s', (_, tools, served) => {
     expect(JSON.parse(await run('status', '--json'))).toMatchObject({ pid, role: 'serving', generation: 1 })
     expect(await run('routes', 'add', '--host', 'a.test', '--upstream', 'odd')).toBe('1 added\n')
     expect(await run('routes', 'list')).toMatch(/a\.test +\/ +runtime +odd/)
-    expect(await run('state', 'verify')).toContain('2')
-    expect(JSON.parse(await run('state', 'stats', '--json'))).toMatchObject({
-      sections: [{ name: 'routes' }],
-    })
+    expect(await run('state', 'verify')).toContain('entries as the service says')
+    const { sections } = JSON.parse(await run('state', 'stats', '--json')) as { sections: { name: string }[] }
+    expect(sections.map(({ name }) => name)).toContain('routes')
     const file = join(edge.desk.folder, 'state.jsonl')
     await run('state', 'export', '--out', file)
     expect(await run('routes', 'remove', '--host', 'a.test')).toBe('1 removed\n')
-    expect(await run('state', 'import', '--file', file)).toContain('2 entries')
+    expect(await run('state', 'import', '--file', file)).toMatch(/^\d+ entries of .*routes/)
     expect(await run('routes', 'list')).toContain('a.test')
     const other = tools === present ? present : previous
     const upgrade = ['upgrade', '--json', ...control, '--', ...other.cli, 'proxy', '--config', edge.file]

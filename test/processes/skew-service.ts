@@ -20,6 +20,8 @@ export interface Item {
 /** The service of test/fixtures/skew-member.mjs, whose generations run what a test says. */
 export class Service {
   readonly desk = Desk.open()
+  /** Of members that are started from now on; versions that have none do without. */
+  stateFile = ''
   readonly #hosting: 'embedded' | 'daemon'
   readonly #port: number
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 8 })
@@ -36,7 +38,8 @@ export class Service {
 
   launch(version: Version, schema: number, ...more: string[]): Promise<number> {
     const args = [this.desk.control, `${this.#port}`, `${schema}`, this.#hosting, ...more]
-    return this.desk.launch([...version.program(MEMBER), ...args])
+    const env = ['/usr/bin/env', `SKEW_STATE_FILE=${this.stateFile}`]
+    return this.desk.launch([...env, ...version.program(MEMBER), ...args])
   }
 
   /** A daemon on its control path, listening. */

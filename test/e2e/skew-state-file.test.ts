@@ -1,0 +1,75 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { PREVIOUS, present, Release } from '../processes/release.js'
+import { type Item, Service } from '../processes/skew-service.js'
+import { until } from '../processes/until.js'
+
+const previous = new Release(PREVIOUS)
+
+async function withFile(): Promise<Service> {
+  const service = await Service.open()
+  service.stateFile = join(service.desk.folder, 'state')
+  return service
+}
+
+async function killed(pid: number): Promise<void> {
+  signalPid(pid, 'SIGKILL')
+  await until('it ends', () => hasEnded(pid))
+}
+
+describe('the state file', () => {
+  it(`is left alone while ${PREVIOUS} serves, which has none, and made whole by the present version after it`, {
+    timeout: 60_000,
+  }, async () => {
+    const service = await withFile()
+    await service.next(present, 2)
+    await service.ask('/items/a', 'PUT', { name: 'a', cents: 1, tags: ['x'] })
+    const old = await service.next(previous, 1)
+    await service.ask('/items/a', 'PUT', { cents: 2 })
+    await service.ask('/items/b', 'PUT', { name: 'b', cents: 3 })
+    const last = await service.next(present, 2)
+    await until('the old one ends', () => hasEnded(old))
+    const { state } = await service.status()
+    await until(
+      'all of it is in the file',
+      async () => (await service.status()).state.file?.behindBytes === 0,
+    )
+    await killed(last)
+    await service.next(present, 2)
+    const after = await service.status()
+    expect(after.generation).toBe(1)
+    expect(after.state.digest).toBe(state.digest)
+    expect(await service.all<Item>('items')).toEqual({
+      a: { name: 'a', cents: 2, tags: ['x'] },
+      b: { name: 'b', cents: 3, tags: ['old'] },
+    })
+  })
+
+  it('is refused, by section and versions, and left as it is by a version that may not read it', {
+    timeout: 60_000,
+  }, async () => {
+    const service = await withFile()
+    const first = await service.next(present, 3)
+    await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
+    await until(
+      'all of it is in the file',
+      async () => (await service.status()).state.file?.behindBytes === 0,
+    )
+    await killed(first)
+    const before = readFileSync(service.stateFile)
+    const refused = await service.launch(present, 1)
+    const { code, message } = await service.said(refused, 'failed')
+    expect({ code, message }).toMatchObject({
+      code: 'ERR_FDB_SCHEMA',
+      message: expect.stringMatching(
+        /^section "items" was written with schema version 3, .* reader of version 2/,
+      ),
+    })
+    await until('the refused one ends', () => hasEnded(refused))
+    expect(readFileSync(service.stateFile).equals(before)).toBe(true)
+    await service.next(present, 2)
+    expect(await service.all<Item>('items')).toEqual({ a: { name: 'a', cents: 1 } })
+  })
+})
