@@ -1,4 +1,6 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
+export type { SocketProtocol } from './connections/application-socket.js'
+export type { HttpHooks } from './connections/http-server.js'
 export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
 export { FdbError } from './errors.js'
 export {
@@ -15,11 +17,12 @@ export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js
 export type { Upgraded, UpgradeProgress } from './holder/operator.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
 export type { Failure, HandoffRecord } from './holder/timeline.js'
+export type { DrainCounts, ForcedClose } from './member/forced-closes.js'
 export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
 export type { Member, MemberEvents, ReadyOptions, RetiredReason } from './member/member.js'
 export type { JoinOptions } from './member/options.js'
-export type { ConnectionKeeper, DrainCounts, ServableServer } from './member/served.js'
+export type { ConnectionKeeper, ServableServer, ServedConnections } from './member/served.js'
 export type { StatusReport } from './member/status.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'

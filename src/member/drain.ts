@@ -1,4 +1,5 @@
 import type { Logger } from '../holder/options.js'
+import { addedUp } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { Moves } from './moves.js'
 
@@ -20,10 +21,8 @@ export async function drainListeners(
   const inTime = await Promise.race([emptied, late])
   clearTimeout(timer)
   if (inTime) return
-  const cut = listeners.map(listener => listener.cut())
-  const idle = cut.reduce((sum, one) => sum + one.idle, 0)
-  const busy = cut.reduce((sum, one) => sum + one.busy, 0)
-  logger.warn({ idle, busy, afterMs: timeoutMs }, 'connections did not end in time and were closed')
+  const counts = addedUp(listeners.map(listener => listener.cut()))
+  logger.warn({ ...counts, afterMs: timeoutMs }, 'connections did not end in time and were closed')
   await emptied
 }
 

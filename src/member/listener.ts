@@ -1,8 +1,12 @@
+import type http from 'node:http'
+import type { SocketProtocol } from '../connections/application-socket.js'
+import type { HttpHooks } from '../connections/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
-import { type ConnectionKeeper, type DrainCounts, type ServableServer, Served } from './served.js'
+import { addedUp, type DrainCounts } from './forced-closes.js'
+import { type ConnectionKeeper, type ServableServer, Served, type ServedConnections } from './served.js'
 
 /** Where a listener listens. */
 export interface ListenerAddress {
@@ -53,16 +57,24 @@ export class Listener {
    * Has `server` (net, http, https, http2, tls) accept here, from the commit on and never before, as long as this
    * process serves; several servers may share a listener. The server's own `listen()` must not be called.
    *
-   * With a `keeper` the server's sockets are not looked at: the keeper counts, announces, and closes what is left.
+   * `connections` says how the server's connections go on in the next process, or end here:
+   * - an `http.Server` needs nothing for that: connections between two requests move, busy ones when they are answered.
+   *   {@link HttpHooks} tell what the application knows of a connection, and move what was upgraded.
+   * - the connections of a `net.Server` move by the {@link SocketProtocol} that the application gives. Without one, and on
+   *   servers of other kinds, they stay until they end, and their peers are told to go where the protocol knows how.
+   * - a {@link ConnectionKeeper} takes all of it over: the server's sockets are not looked at.
    *
-   * Throws ERR_FDB_SERVER_LISTENS (it listens already) and ERR_FDB_SERVER_TWICE (a listener has it already).
+   * Throws ERR_FDB_SERVER_LISTENS (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION
+   * (hooks that do not fit the server).
    */
-  serve(server: ServableServer, keeper?: ConnectionKeeper): this {
+  serve(server: http.Server, connections?: HttpHooks | ConnectionKeeper): this
+  serve(server: ServableServer, connections?: SocketProtocol | ConnectionKeeper): this
+  serve(server: ServableServer, connections?: ServedConnections): this {
     let served: Served
     try {
-      served = new Served(server, keeper)
+      served = new Served(server, connections, error => this.#failed(this.#named(error)))
     } catch (error) {
-      throw FdbError.is(error) ? named(error, this.name) : error
+      throw this.#named(error)
     }
     this.#served.push(served)
     if (this.#accepting) this.#attach(served)
@@ -143,11 +155,7 @@ export class Listener {
 
   /** @internal */
   cut(): DrainCounts {
-    const counts = this.#served.map(served => served.cut())
-    return {
-      idle: counts.reduce((sum, { idle }) => sum + idle, 0),
-      busy: counts.reduce((sum, { busy }) => sum + busy, 0),
-    }
+    return addedUp(this.#served.map(served => served.cut()))
   }
 
   /** @internal */
@@ -161,12 +169,14 @@ export class Listener {
       .attach(this.#fd, () => {
         if (!this.#fd.closed) setBacklog(this.#fd, backlog)
       })
-      .catch(error => this.#failed(FdbError.is(error) ? named(error, this.name) : error))
+      .catch(error => this.#failed(this.#named(error)))
   }
-}
 
-function named(error: FdbError, listener: string): FdbError {
-  const { code, message, retryable, details } = error
-  const text = `listener "${listener}": ${message}`
-  return new FdbError(code as `ERR_FDB_${string}`, text, { cause: error, retryable, details })
+  /** The same error, with the listener's name in its message. */
+  #named(error: unknown): unknown {
+    if (!FdbError.is(error)) return error
+    const { code, message, retryable, details } = error
+    const text = `listener "${this.name}": ${message}`
+    return new FdbError(code as `ERR_FDB_${string}`, text, { cause: error, retryable, details })
+  }
 }

@@ -1,18 +1,20 @@
 import http from 'node:http'
 import net from 'node:net'
+import { checkProtocol, type SocketProtocol } from '../connections/application-socket.js'
+import { HttpAnswers } from '../connections/http-answers.js'
+import { knowsIdle } from '../connections/http-inside.js'
+import { type HttpHooks, HttpServerConnections } from '../connections/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
+import { NetServerConnections } from '../connections/net-server.js'
+import { OpenSockets } from '../connections/open-sockets.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
+import type { DrainCounts } from './forced-closes.js'
+import { nameLeftover } from './leftover.js'
 
 /** A server that this library can attach to a listener. */
 export type ServableServer = net.Server
-
-/** Connections that were closed at the end of the drain, by what they were. */
-export interface DrainCounts {
-  readonly idle: number
-  readonly busy: number
-}
 
 /**
  * Whoever takes the connections of a server into its own hands: a relay, a server of another protocol. It is asked in
@@ -37,17 +39,21 @@ export interface ConnectionKeeper {
   readonly moving?: MovableConnections
 }
 
+/** What `listener.serve()` may be told of a server's connections. */
+export type ServedConnections = ConnectionKeeper | HttpHooks | SocketProtocol
+
 /** Servers that a listener has. */
 const taken = new WeakSet<ServableServer>()
 
-interface Http2SessionLike {
+interface Http2SessionLike extends NodeJS.EventEmitter {
   close(): void
   destroy(): void
 }
 
 /**
  * One of the embedder's servers on one listener: attaches it to a dup of the listener's descriptor, takes it off
- * again without closing anything, and drains it patiently.
+ * again without closing anything, lets its connections go on in another process where they can, and drains the others
+ * patiently.
  *
  * *Patiently*: no connection is closed that may have a request on the way. An HTTP/1 connection ends with the next
  * answer, which says `Connection: close`; an HTTP/2 session gets GOAWAY; anything else ends by itself.
@@ -55,21 +61,27 @@ interface Http2SessionLike {
  */
 export class Served {
   readonly server: ServableServer
-  readonly #sockets = new Set<net.Socket>()
-  readonly #sessions = new Set<Http2SessionLike>()
-  readonly #responses = new Set<http.ServerResponse>()
-  /** To the last request that came on a connection. */
-  readonly #newest = new WeakMap<net.Socket, http.ServerResponse>()
-  readonly #marked = new WeakSet<http.ServerResponse>()
+  readonly #open = new OpenSockets()
+  readonly #sessions = new Map<Http2SessionLike, { streams: number }>()
+  /** TLS servers: connections behind their handshake. */
+  readonly #secure = new Set<net.Socket>()
   readonly #keeper: ConnectionKeeper | null
+  readonly #answers: HttpAnswers | null
+  readonly #moving: HttpServerConnections | NetServerConnections | undefined
   #attached = false
   #taken = () => {}
   #draining = false
   #left = false
-  #emptied: (() => void)[] = []
 
-  /** Throws ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS. */
-  constructor(server: ServableServer, keeper: ConnectionKeeper | null = null) {
+  /**
+   * `failed` hears what the application's hooks throw. Throws ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS,
+   * ERR_FDB_OPTION.
+   */
+  constructor(
+    server: ServableServer,
+    connections: ServedConnections = {},
+    failed: (error: unknown) => void = () => {},
+  ) {
     if (taken.has(server)) {
       throw new FdbError(
         'ERR_FDB_SERVER_TWICE',
@@ -77,26 +89,43 @@ export class Served {
       )
     }
     if (server.listening) throw listensAlready()
-    taken.add(server)
     this.server = server
-    this.#keeper = keeper
-    if (keeper !== null) return
-    server.on('connection', this.#onConnection)
+    this.#keeper = 'announce' in connections ? connections : null
+    if (this.#keeper === null) checkHooks(server, connections as HttpHooks | SocketProtocol)
+    taken.add(server)
+    if (this.#keeper !== null) {
+      this.#answers = null
+      this.#moving = undefined
+      return
+    }
+    this.#answers = new HttpAnswers(server as http.Server)
+    this.#moving = this.#movable(connections as HttpHooks | SocketProtocol, failed)
+    server.on('connection', this.#open.add)
+    server.on('secureConnection', this.#onSecure)
     server.on('session', this.#onSession)
-    // Before the application's own listener: it must find the answer marked already.
-    server.prependListener('request', this.#onRequest)
+  }
+
+  #movable(
+    hooks: HttpHooks | SocketProtocol,
+    failed: (error: unknown) => void,
+  ): HttpServerConnections | NetServerConnections | undefined {
+    const { server } = this
+    const open = this.#open
+    if ('protocol' in hooks) return new NetServerConnections(server, open, hooks, failed)
+    if (!(server instanceof http.Server) || !knowsIdle()) return undefined
+    return new HttpServerConnections({ server, open, answers: this.#answers!, hooks, failed })
   }
 
   /** Those that can go on in another process. */
   get moving(): MovableConnections | undefined {
-    return this.#keeper?.moving
+    return this.#keeper === null ? this.#moving : this.#keeper.moving
   }
 
   get connections(): number {
-    return this.#keeper?.connections ?? this.#sockets.size
+    return this.#keeper?.connections ?? this.#open.size
   }
 
-  /** What the keeper says of them. */
+  /** What its clients speak, for `status`; null where that is not known. */
   get scheme(): string | null {
     const { server } = this
     if (this.#keeper !== null) return this.#keeper.scheme ?? null
@@ -106,8 +135,12 @@ export class Served {
     return secure ? 'tls' : null
   }
 
+  /** What they are doing, as far as it is known here. */
   kinds(): Readonly<Record<string, number>> {
-    return this.#keeper?.kinds?.() ?? {}
+    if (this.#keeper !== null) return this.#keeper.kinds?.() ?? {}
+    const kinds: Record<string, number> = {}
+    for (const { reason, count } of this.#named().closed ?? []) kinds[reason] = (kinds[reason] ?? 0) + count
+    return kinds
   }
 
   /**
@@ -115,9 +148,7 @@ export class Served {
    * choice (511); `relisten` puts ours back.
    */
   attach(fd: OwnedFd, relisten: () => void): Promise<void> {
-    if (this.#left) this.#keeper?.resume?.()
-    this.#left = false
-    this.#draining = false
+    if (this.#left) this.#resume()
     const { server } = this
     if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
     let own: OwnedFd
@@ -153,6 +184,14 @@ export class Served {
     })
   }
 
+  #resume(): void {
+    this.#left = false
+    this.#draining = false
+    this.#keeper?.resume?.()
+    this.#answers?.resume()
+    this.#moving?.resume()
+  }
+
   /** Stops accepting. No connection is touched: http.Server's own close() would close the idle ones. */
   detach(): void {
     this.#left = true
@@ -170,78 +209,79 @@ export class Served {
   announce(): void {
     this.#draining = true
     this.#keeper?.announce()
-    for (const response of this.#responses) this.#mark(response)
-    for (const session of this.#sessions) session.close()
+    this.#answers?.announce()
+    for (const session of this.#sessions.keys()) session.close()
   }
 
   /** Resolves when the last connection has ended by itself. */
   emptied(): Promise<void> {
-    if (this.#keeper !== null) return this.#keeper.emptied()
-    return this.#sockets.size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
+    return this.#keeper?.emptied() ?? this.#open.emptied()
   }
 
   /** Closes what is left. */
   cut(): DrainCounts {
     if (this.#keeper !== null) return this.#keeper.cut()
-    let busy = 0
-    const inUse = new Set([...this.#responses].map(response => response.req.socket))
-    for (const socket of this.#sockets) if (inUse.has(socket)) busy++
-    const counts = { busy, idle: this.#sockets.size - busy }
-    for (const session of this.#sessions) session.destroy()
-    for (const socket of this.#sockets) socket.destroy()
+    const counts = this.#named()
+    for (const session of this.#sessions.keys()) session.destroy()
+    for (const socket of [...this.#open]) socket.destroy()
     return counts
   }
 
   /** Takes its listeners off the embedder's server. */
   release(): void {
-    taken.delete(this.server)
-    this.server.off('connection', this.#onConnection)
-    this.server.off('session', this.#onSession)
-    this.server.off('request', this.#onRequest)
+    const { server } = this
+    taken.delete(server)
+    this.#answers?.release()
+    server.off('connection', this.#open.add)
+    server.off('secureConnection', this.#onSecure)
+    server.off('session', this.#onSession)
   }
 
-  readonly #onConnection = (socket: net.Socket): void => {
-    this.#sockets.add(socket)
-    socket.once('close', () => {
-      this.#sockets.delete(socket)
-      if (this.#sockets.size > 0) return
-      const emptied = this.#emptied
-      this.#emptied = []
-      for (const resolve of emptied) resolve()
+  #named(): DrainCounts {
+    return nameLeftover({
+      server: this.server,
+      moving: this.#moving,
+      open: this.#open,
+      secure: this.#secure,
+      sessions: new Set(this.#sessions.values()),
+      busy: this.#answers!.busy(),
+      scheme: this.scheme,
+    }).counts
+  }
+
+  readonly #onSecure = (socket: net.Socket): void => {
+    this.#secure.add(socket)
+    socket.once('close', () => this.#secure.delete(socket))
+  }
+
+  readonly #onSession = (session: Http2SessionLike): void => {
+    const facts = { streams: 0 }
+    this.#sessions.set(session, facts)
+    session.on('stream', (stream: NodeJS.EventEmitter) => {
+      facts.streams++
+      stream.once('close', () => facts.streams--)
     })
-  }
-
-  readonly #onSession = (session: Http2SessionLike & NodeJS.EventEmitter): void => {
-    this.#sessions.add(session)
     session.once('close', () => this.#sessions.delete(session))
     if (this.#draining) session.close()
   }
+}
 
-  readonly #onRequest = (_request: unknown, response: unknown): void => {
-    if (!(response instanceof http.ServerResponse)) return
-    const { socket } = response.req
-    const earlier = this.#newest.get(socket)
-    this.#newest.set(socket, response)
-    this.#responses.add(response)
-    response.once('close', () => this.#responses.delete(response))
-    if (!this.#draining) return
-    if (earlier !== undefined) this.#unmark(earlier)
-    this.#mark(response)
+/** Throws ERR_FDB_OPTION. */
+function checkHooks(server: ServableServer, hooks: HttpHooks | SocketProtocol): void {
+  const isHttp = server instanceof http.Server
+  if (!isHttp && Object.keys(hooks).length === 0) return
+  if ('setTicketKeys' in server || 'updateSettings' in server) {
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'connections of a TLS or HTTP/2 server cannot go on in another process: give hooks with net and http servers only',
+    )
   }
-
-  /**
-   * The answer will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: Node closes
-   * behind the one that says so, and those that follow would be lost.
-   */
-  #mark(response: http.ServerResponse): void {
-    if (response.headersSent || !response.shouldKeepAlive) return
-    if (this.#newest.get(response.req.socket) !== response) return
-    response.shouldKeepAlive = false
-    this.#marked.add(response)
-  }
-
-  #unmark(response: http.ServerResponse): void {
-    if (this.#marked.delete(response) && !response.headersSent) response.shouldKeepAlive = true
+  if (!isHttp) checkProtocol(hooks as SocketProtocol)
+  else if ('protocol' in hooks) {
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'the connections of an http.Server speak HTTP: leave out "protocol", or give hooks for those that the application takes over as "upgraded"',
+    )
   }
 }
 

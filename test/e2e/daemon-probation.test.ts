@@ -107,7 +107,7 @@ describe('an owner that is stopped', () => {
     timeout: 30_000,
   }, async () => {
     const { scene, target } = await open({ ...LONG, probation: 100 })
-    const first = await scene.serve()
+    const first = await scene.serve({ drain: { move: 'off' } })
     const writes = new Writes(target)
     await more(writes)
     await writes.stop()

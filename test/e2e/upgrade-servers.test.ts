@@ -10,6 +10,7 @@ import { makeCertificate } from '../processes/certificate.js'
 import { ask, whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
@@ -173,7 +174,7 @@ describe('listeners that change between versions', () => {
         { name: 'admin', spec: `tcp://127.0.0.1:${admin}` },
       ],
     })
-    await second.says('listener')
+    await until('both are bound', () => second.story.filter(say => say === 'listener').length === 2)
     const early = ask(`http://127.0.0.1:${admin}/whoami`).answer
     expect(await whoServes(`http://127.0.0.1:${before}`)).toBe(first.pid)
     expect(second.find('serving')).toBeUndefined()

@@ -77,6 +77,7 @@ describe('an unrelated process takes over', () => {
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({
       upgrade: { probation: 100, heartbeat: 50 },
+      drain: { move: 'off' },
       listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
     })
     const first = await scene.serve()
@@ -100,6 +101,7 @@ describe('an unrelated process takes over', () => {
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({
       upgrade: { probation: 50, heartbeat: 50 },
+      drain: { move: 'off' },
       listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
     })
     const stayed: { pid: number; agent: Agent }[] = []

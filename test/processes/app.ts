@@ -14,7 +14,7 @@ export interface AppConfig {
   abortAfter?: number
   versions?: { min: number; max: number }
   upgrade?: Record<string, number>
-  drain?: { timeout?: number }
+  drain?: { timeout?: number; move?: 'auto' | 'idle' | 'off' }
   /** Entries that the first generation puts. */
   routes?: number
   schema?: { version: number; minReader?: number; codec?: string }
@@ -52,7 +52,7 @@ export interface AppConfig {
 export interface ListenerConfig {
   name: string
   spec: string
-  server?: 'http' | 'https' | 'h2c' | 'h2' | 'net' | 'udp' | 'borrowed' | 'none'
+  server?: 'http' | 'https' | 'h2c' | 'h2' | 'net' | 'ws' | 'lines' | 'udp' | 'borrowed' | 'none'
 }
 
 /** One line that the app printed. */

@@ -1,0 +1,94 @@
+import http from 'node:http'
+import net from 'node:net'
+
+/**
+ * What has to be known of the inside of `http.Server`: its own list of connections. It is the only one that knows that
+ * the native parser holds no byte of a request that has begun. {@link knowsIdle} finds out whether this Node is as expected.
+ */
+export interface Parser {
+  readonly socket: net.Socket
+  incoming: unknown
+  onIncoming: unknown
+  execute(bytes: Buffer): unknown
+}
+
+interface ConnectionsList {
+  idle(): Parser[]
+}
+
+const LIST = 'http.server.connections'
+/** Begins and ends a request. */
+const REQUEST = Buffer.from('GET / HTTP/1.1\r\n\r\n')
+
+/** Undefined until the server listens. */
+function listOf(server: http.Server): ConnectionsList | undefined {
+  const symbol = Object.getOwnPropertySymbols(server).find(({ description }) => description === LIST)
+  return symbol && (server as unknown as Record<symbol, ConnectionsList | undefined>)[symbol]
+}
+
+/** Whether connections that are given to the server now are on its list: from its first 'listening' on. */
+export function keepsList(server: http.Server): boolean {
+  return listOf(server) !== undefined
+}
+
+/**
+ * Parsers that have taken in their requests whole, and nothing behind them. Whether those were answered is another
+ * question, and whether one that has never seen a request is among them depends on the version of Node.
+ */
+export function idleParsers(server: http.Server): readonly Parser[] {
+  return listOf(server)?.idle() ?? []
+}
+
+/** Null when the application has taken the socket over ('upgrade', 'connect'), or it is closed. */
+export function parserOf(socket: net.Socket): Parser | null {
+  return (socket as unknown as { parser?: Parser | null }).parser ?? null
+}
+
+/** An answer is under way. */
+export function isAnswering(socket: net.Socket): boolean {
+  return ((socket as unknown as { _httpMessage?: unknown })._httpMessage ?? null) !== null
+}
+
+/**
+ * Has the parser of a connection that was just given to a server believe that it has seen a request: otherwise the
+ * server waits for the first one, with a timeout that ends in an answer (408), and does not count it as idle.
+ */
+export function markIdle(parser: Parser): void {
+  const { onIncoming } = parser
+  parser.onIncoming = () => 0
+  parser.execute(REQUEST)
+  parser.onIncoming = onIncoming
+  parser.incoming = null
+}
+
+let known: boolean | undefined
+
+/** Whether the list says what it should on this version of Node. Tried once, without opening anything. */
+export function knowsIdle(): boolean {
+  known ??= tryIdle()
+  return known
+}
+
+function tryIdle(): boolean {
+  const server = new http.Server()
+  const socket = new net.Socket()
+  try {
+    server.emit('listening')
+    server.emit('connection', socket)
+    const parser = parserOf(socket)!
+    const isIdle = () => idleParsers(server).includes(parser)
+    markIdle(parser)
+    const marked = isIdle()
+    parser.execute(REQUEST.subarray(0, 1))
+    const begun = isIdle()
+    parser.onIncoming = () => 0
+    parser.execute(REQUEST.subarray(1))
+    return marked && !begun && isIdle()
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+    // Ends its timer.
+    server.close(() => {})
+  }
+}

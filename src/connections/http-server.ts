@@ -1,0 +1,306 @@
+import type http from 'node:http'
+import type net from 'node:net'
+import { FdbError } from '../errors.js'
+import type { OwnedFd } from '../fd/owned.js'
+import { fdbroker } from '../proto/connections.js'
+import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
+import { decoded, onlyConnection } from './connection-record.js'
+import type { HttpAnswers } from './http-answers.js'
+import { idleParsers, isAnswering, keepsList, markIdle, parserOf } from './http-inside.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich } from './movable.js'
+import { abandon, canLeave, connectionOf, reopened } from './node-socket.js'
+import type { OpenSockets } from './open-sockets.js'
+
+const { HttpConnection } = fdbroker.connections
+/** How often adopted connections are looked at whose keep-alive timeout may have passed. */
+const EXPIRY_MS = 100
+const LONGEST_MS = 2 ** 31 - 1
+/** The next request of a client waits in the kernel at most so long for its connection to leave. */
+const HOLD_MS = 50
+
+/** What an application knows of its HTTP/1 connections that the next process must know too. */
+export interface HttpHooks {
+  /**
+   * Called for a connection between two requests, on its way out: what the application knows of it (`new Uint8Array()`:
+   * nothing). Undefined: it cannot go now. The socket's 'close' follows, without an error.
+   */
+  serialize?(socket: net.Socket): Uint8Array | undefined
+  /** Called behind the server's 'connection' for what {@link serialize} gave, in the next process or in this one. */
+  restore?(socket: net.Socket, data: Uint8Array): void
+  /** For connections that the application takes over ('upgrade', 'connect'). Without it they stay until they end. */
+  readonly upgraded?: SocketProtocol
+}
+
+type IdleRecord = fdbroker.connections.IdleHttp.$Properties
+
+/**
+ * The connections of a plain `http.Server`. Those between two requests can leave: the server's own list says that its
+ * parser has no byte of a next one. A request that comes during the move stays in the kernel.
+ */
+export class HttpServerConnections implements MovableConnections {
+  readonly protocol = 'node-http/1'
+  readonly #server: http.Server
+  readonly #open: OpenSockets
+  readonly #answers: HttpAnswers
+  readonly #hooks: HttpHooks
+  readonly #upgraded: ApplicationSockets | null
+  #refused = new WeakSet<net.Socket>()
+  readonly #failed: (error: unknown) => void
+  #onMovable: (() => void) | null = null
+  #signal: NodeJS.Immediate | undefined
+  /** Between two requests and not read from, so that they can leave before the next one. In the order in which they came. */
+  readonly #held = new Set<net.Socket>()
+  #letGo: NodeJS.Timeout | undefined
+  /** Or has listened: it keeps its list. */
+  #listens = false
+  /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
+  readonly #idleAt = new WeakMap<net.Socket, number>()
+  /** In this turn of the event loop. */
+  #looked = false
+  /** When adopted ones are closed, if nothing has come on them by then. */
+  readonly #expiring = new Map<net.Socket, number>()
+  #expiry: NodeJS.Timeout | undefined
+
+  /** `failed` hears what the hooks throw. Throws ERR_FDB_OPTION. */
+  constructor(parts: {
+    server: http.Server
+    open: OpenSockets
+    answers: HttpAnswers
+    hooks: HttpHooks
+    failed: (error: unknown) => void
+  }) {
+    const { server, open, answers, hooks, failed } = parts
+    this.#server = server
+    this.#open = open
+    this.#answers = answers
+    this.#hooks = hooks
+    this.#failed = failed
+    this.#upgraded = hooks.upgraded ? new ApplicationSockets(hooks.upgraded, server, open) : null
+    if ((hooks.serialize === undefined) !== (hooks.restore === undefined))
+      throw new FdbError('ERR_FDB_OPTION', 'give both serialize() and restore() for an http.Server, or none')
+  }
+
+  /** This process serves again: what one successor has refused may be offered to the next one. */
+  resume(): void {
+    this.#refused = new WeakSet()
+  }
+
+  get movable(): number {
+    let count = 0
+    for (const socket of this.#open) {
+      if (this.#refused.has(socket)) continue
+      if (this.#upgraded !== null || parserOf(socket) !== null) count++
+    }
+    return count
+  }
+
+  /** The kind of a connection, and why it has not left. */
+  whyHere(socket: net.Socket): [kind: string, reason: string] {
+    const parser = parserOf(socket)
+    const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : 'http'
+    if (this.#refused.has(socket)) return [kind, 'refused']
+    if (parser === null) return [kind, this.#upgraded ? 'open' : 'upgraded']
+    if (isAnswering(socket)) return [kind, 'answering']
+    return [kind, socket.bytesRead === 0 || this.#isIdle(socket) ? 'idle' : 'half-request']
+  }
+
+  get onMovable(): (() => void) | null {
+    return this.#onMovable
+  }
+
+  set onMovable(listener: (() => void) | null) {
+    this.#onMovable = listener
+    this.#answers.onEnded = listener && (socket => this.#ended(socket))
+    if (listener === null) this.#readAgain()
+  }
+
+  /** A busy client would have sent its next request before anybody came to take the connection. */
+  #ended(socket: net.Socket): void {
+    if (socket.destroyed || isAnswering(socket) || parserOf(socket) === null || this.#refused.has(socket))
+      return
+    socket.pause()
+    this.#held.add(socket)
+    this.#letGo ??= setTimeout(() => this.#readAgain(), HOLD_MS)
+    this.#signal ??= setImmediate(() => {
+      this.#signal = undefined
+      this.#onMovable?.()
+    })
+  }
+
+  #readAgain(): void {
+    clearTimeout(this.#letGo)
+    this.#letGo = undefined
+    for (const socket of this.#held) socket.resume()
+    this.#held.clear()
+  }
+
+  // ---- leaving
+
+  *departures(which: MoveWhich): Generator<Departure, void, undefined> {
+    for (const socket of this.#candidates()) {
+      const departure = this.#depart(socket, which)
+      if (departure !== null) yield departure
+    }
+  }
+
+  /** Those that are held come first. */
+  *#candidates(): Generator<net.Socket> {
+    for (const next of [...this.#open]) {
+      for (const socket of this.#held) {
+        this.#held.delete(socket)
+        yield socket
+        if (!socket.destroyed) socket.resume()
+      }
+      if (this.#open.has(next) && !this.#refused.has(next)) yield next
+    }
+  }
+
+  #depart(socket: net.Socket, which: MoveWhich): Departure | null {
+    try {
+      const parser = parserOf(socket)
+      if (parser !== null) return this.#departIdle(socket)
+      if (which === 'idle' || this.#upgraded === null) return null
+      const departed = this.#upgraded.depart(socket)
+      return departed && departure(departed.fd, { application: departed.record })
+    } catch (error) {
+      this.#failed(error)
+      return null
+    }
+  }
+
+  #departIdle(socket: net.Socket): Departure | null {
+    if (!canLeave(socket) || isAnswering(socket) || socket.readableLength > 0) return null
+    const { requests, before, keepAliveUntil } = this.#answers.seen(socket)
+    const fresh = socket.bytesRead === 0 && before === 0
+    if (!fresh && !this.#isIdle(socket)) return null
+    const fd = connectionOf(socket)
+    // One that is not fresh had a request, also where no listener of ours saw it (checkContinue).
+    const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, requests + before) }
+    const left = keepAliveUntil - performance.now()
+    if (left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
+    if (this.#hooks.serialize !== undefined) {
+      const data = this.#serialize(socket, fd)
+      if (data === undefined) return null
+      record.data = data
+    }
+    this.#open.remove(socket)
+    abandon(socket)
+    return departure(fd, { idle: record })
+  }
+
+  #serialize(socket: net.Socket, fd: OwnedFd): Uint8Array | undefined {
+    let data: Uint8Array | undefined
+    try {
+      data = this.#hooks.serialize!(socket)
+    } catch (error) {
+      fd.close()
+      throw error
+    }
+    if (data === undefined || !canLeave(socket)) {
+      fd.close()
+      return undefined
+    }
+    return data
+  }
+
+  /** Its parser has taken in whole requests only. */
+  #isIdle(socket: net.Socket): boolean {
+    if (this.#idleAt.get(socket) === socket.bytesRead) return true
+    if (this.#looked) return false
+    // Asking for one costs as much as asking for all; and in one turn of the event loop nothing changes.
+    this.#looked = true
+    queueMicrotask(() => {
+      this.#looked = false
+    })
+    for (const { socket: idle } of idleParsers(this.#server)) this.#idleAt.set(idle, idle.bytesRead)
+    return this.#idleAt.get(socket) === socket.bytesRead
+  }
+
+  // ---- arriving
+
+  check(record: Uint8Array, fds: readonly OwnedFd[]): void {
+    const { idle, application } = decoded(HttpConnection.decode, record)
+    onlyConnection(fds)
+    if (application) {
+      const mine = this.#upgraded?.hooks.protocol
+      if (application.protocol === mine) return
+      throw new FdbError(
+        'ERR_FDB_NO_TARGET',
+        `a connection of ${application.protocol} came, and this version has ${mine ?? 'no hooks'} for upgraded connections of this server`,
+      )
+    }
+    if (!idle)
+      throw new FdbError('ERR_FDB_CONNECTION', 'an HTTP connection came in a state that is not known here')
+    if (idle.data != null && this.#hooks.restore === undefined) {
+      throw new FdbError(
+        'ERR_FDB_NO_TARGET',
+        'an HTTP connection came with data of the application, and this version has no restore() for it',
+      )
+    }
+  }
+
+  arrive({ record, fds }: Departure, how: Arrival): void {
+    const { idle, application } = HttpConnection.decode(record)
+    if (application) {
+      const socket = this.#upgraded!.arrive(fds[0]!, application)
+      if (how === 'refused') this.#refused.add(socket)
+    } else if ((this.#listens ||= keepsList(this.#server))) this.#adopt(fds[0]!, idle!, how)
+    // Node makes the list when it begins to listen, which it does in the next turn: the connection waits for that.
+    else this.#server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
+  }
+
+  #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {
+    try {
+      this.#adopt(fd, record, how)
+    } catch (error) {
+      this.#failed(error)
+    }
+  }
+
+  #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): void {
+    const socket = reopened(fd, this.#server)
+    this.#server.emit('connection', socket)
+    const seen = this.#answers.seen(socket)
+    seen.before = requests ?? 0
+    if (how === 'refused') {
+      this.#refused.add(socket)
+      this.#answers.announceOn(socket)
+    }
+    try {
+      if (data != null) this.#hooks.restore?.(socket, data)
+    } catch (error) {
+      socket.destroy()
+      throw error
+    }
+    const parser = parserOf(socket)
+    if (fresh || parser === null) return
+    markIdle(parser)
+    this.#idleAt.set(socket, socket.bytesRead)
+    if (keepAliveMs) this.#expire(socket, keepAliveMs)
+  }
+
+  /** What was left of the keep-alive timeout. Once a byte has come, Node's own timeouts go on. */
+  #expire(socket: net.Socket, ms: number): void {
+    const at = performance.now() + ms
+    this.#answers.seen(socket).keepAliveUntil = at
+    this.#expiring.set(socket, at)
+    this.#expiry ??= setInterval(() => this.#closeExpired(), EXPIRY_MS)
+    this.#expiry.unref()
+  }
+
+  #closeExpired(): void {
+    const now = performance.now()
+    for (const [socket, at] of this.#expiring) {
+      if (at > now) continue
+      this.#expiring.delete(socket)
+      if (!socket.destroyed && socket.bytesRead === 0) socket.emit('timeout')
+    }
+    if (this.#expiring.size > 0) return
+    clearInterval(this.#expiry)
+    this.#expiry = undefined
+  }
+}
+
+function departure(fd: OwnedFd, record: fdbroker.connections.HttpConnection.$Properties): Departure {
+  return { fds: [fd], record: HttpConnection.encode(record).finish() }
+}

@@ -1,0 +1,78 @@
+import type net from 'node:net'
+import type { OwnedFd } from '../fd/owned.js'
+import { fdbroker } from '../proto/connections.js'
+import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
+import { decoded, onlyConnection } from './connection-record.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich } from './movable.js'
+import type { OpenSockets } from './open-sockets.js'
+
+const { Application } = fdbroker.connections
+
+/** The connections of a `net.Server` whose protocol is the application's own. */
+export class NetServerConnections implements MovableConnections {
+  onMovable: (() => void) | null = null
+  readonly #sockets: ApplicationSockets
+  readonly #open: OpenSockets
+  #refused = new WeakSet<net.Socket>()
+  readonly #failed: (error: unknown) => void
+
+  /** `failed` hears what the hooks throw. Throws ERR_FDB_OPTION. */
+  constructor(
+    server: net.Server,
+    open: OpenSockets,
+    hooks: SocketProtocol,
+    failed: (error: unknown) => void,
+  ) {
+    this.#sockets = new ApplicationSockets(hooks, server, open)
+    this.#open = open
+    this.#failed = failed
+  }
+
+  get protocol(): string {
+    return this.#sockets.hooks.protocol
+  }
+
+  /** This process serves again: what one successor has refused may be offered to the next one. */
+  resume(): void {
+    this.#refused = new WeakSet()
+  }
+
+  get movable(): number {
+    let count = 0
+    for (const socket of this.#open) if (!this.#refused.has(socket)) count++
+    return count
+  }
+
+  isRefused(socket: net.Socket): boolean {
+    return this.#refused.has(socket)
+  }
+
+  /** What is idle only the application knows: `serialize` says so. */
+  *departures(_which: MoveWhich): Generator<Departure, void, undefined> {
+    for (const socket of [...this.#open]) {
+      if (this.#refused.has(socket)) continue
+      const departure = this.#depart(socket)
+      if (departure !== null) yield departure
+    }
+  }
+
+  check(record: Uint8Array, fds: readonly OwnedFd[]): void {
+    decoded(Application.decode, record)
+    onlyConnection(fds)
+  }
+
+  arrive({ record, fds }: Departure, how: Arrival): void {
+    const socket = this.#sockets.arrive(fds[0]!, Application.decode(record))
+    if (how === 'refused') this.#refused.add(socket)
+  }
+
+  #depart(socket: net.Socket): Departure | null {
+    try {
+      const departed = this.#sockets.depart(socket)
+      return departed && { record: Application.encode(departed.record).finish(), fds: [departed.fd] }
+    } catch (error) {
+      this.#failed(error)
+      return null
+    }
+  }
+}

@@ -1,0 +1,236 @@
+import { once } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { WebSocket } from 'ws'
+import { get, RawClient } from '../connections-support/http-client.js'
+import type { App, ListenerConfig } from '../processes/app.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { pause, until } from '../processes/until.js'
+
+const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
+
+async function sceneWith(server: ListenerConfig['server'], drain?: object): Promise<[Scene, number]> {
+  const port = await freePort()
+  const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, ...(server && { server }) }]
+  return [Scene.open({ upgrade: TIMES, listeners, ...(drain && { drain }) }), port]
+}
+
+/** Starts the next version and waits until the one before has ended. Returns how long that took after its retirement. */
+async function upgrade(scene: Scene, before: App): Promise<[App, number]> {
+  const next = await scene.serve()
+  await before.end()
+  const { at } = await before.says('retiring')
+  const ended = await before.says('ended')
+  return [next, ended.at - at]
+}
+
+describe('an http.Server that is upgraded', () => {
+  it('keeps every connection, idle and busy, through three upgrades', { timeout: 90_000 }, async () => {
+    const [scene, port] = await sceneWith('http')
+    let app = await scene.serve()
+    const clients: RawClient[] = []
+    for (let i = 0; i < 500; i++) clients.push(await RawClient.to(port))
+    // A third has never asked anything when the first upgrade comes.
+    await Promise.all(clients.slice(160).map(client => client.ask('/whoami')))
+    let stopped = false
+    const served = new Set<string>()
+    const busy = clients.slice(450).map(async (client, i) => {
+      for (let n = 0; !stopped; n++) {
+        // Some never wait between an answer and the next request.
+        if (i % 2 === 0) served.add((await client.ask('/whoami')).split(',')[0]!)
+        else if (n % 4 === 0) expect(await client.ask(`/slow?ms=${20 + i}`)).toBe('slow but sure\n')
+        else if (n % 4 === 1) {
+          client.send(get('/whoami') + get('/whoami'))
+          for (let k = 0; k < 2; k++) served.add((await client.answer()).body.split(',')[0]!)
+        } else {
+          const request = get('/whoami')
+          const at = (n * 7 + i) % request.length
+          client.send(request.slice(0, at))
+          await pause(1)
+          client.send(request.slice(at))
+          served.add((await client.answer()).body.split(',')[0]!)
+        }
+      }
+    })
+    for (let round = 0; round < 3; round++) {
+      const [next, ms] = await upgrade(scene, app)
+      expect(ms).toBeLessThan(3_000)
+      app = next
+    }
+    stopped = true
+    await Promise.all(busy)
+    expect(clients.filter(({ end }) => end !== null)).toHaveLength(0)
+    const answers = await Promise.all(clients.map(client => client.ask('/whoami')))
+    expect(new Set(answers)).toEqual(new Set([`4,${app.pid}\n`]))
+    expect([...served].sort()).toEqual(['1', '2', '3', '4'])
+    expect((await app.status()).moves).toMatchObject({ arrived: 500, lost: 0 })
+  })
+
+  it('lets slow requests end where they are, and then has their connections', async () => {
+    const [scene, port] = await sceneWith('http')
+    const first = await scene.serve()
+    const slow = await RawClient.to(port)
+    slow.send(get('/slow?ms=1500'))
+    const idle = await RawClient.to(port)
+    await idle.ask('/whoami')
+    const second = await scene.serve()
+    expect((await slow.answer()).head).toMatch(new RegExp(`^x-pid: ${first.pid}$`, 'm'))
+    await first.end()
+    for (const client of [slow, idle]) expect(await client.ask('/whoami')).toBe(`2,${second.pid}\n`)
+  })
+
+  it('tells connections to go where nothing is to move', async () => {
+    const [scene, port] = await sceneWith('http', { move: 'off' })
+    const first = await scene.serve()
+    const client = await RawClient.to(port)
+    await client.ask('/whoami')
+    await scene.serve()
+    await first.says('retiring')
+    const { head, body } = await client.send(get('/whoami')).answer()
+    expect([body, /^connection: (.*)$/im.exec(head)?.[1]]).toEqual([`1,${first.pid}\n`, 'close'])
+    expect(await client.ended()).toBe('fin')
+    await first.end()
+  })
+
+  it('names every connection that it closes at the end of the drain', async () => {
+    const [scene, port] = await sceneWith('http', { move: 'off', timeout: 500 })
+    const first = await scene.serve()
+    const [idle, half, slow] = [await RawClient.to(port), await RawClient.to(port), await RawClient.to(port)]
+    await idle.ask('/whoami')
+    await half.send(`${get('/whoami')}GET /half`).answer()
+    slow.send(get('/slow?ms=60000'))
+    await until('all are known', async () => {
+      const { kinds } = (await first.status()).listeners[0]!
+      return kinds.idle === 1 && kinds['half-request'] === 1 && kinds.answering === 1
+    })
+    await scene.serve()
+    await first.says('ended')
+    const told = first.said.find(({ message }) => message?.includes('were closed'))
+    expect(told).toMatchObject({ idle: 1, busy: 2 })
+    expect(told!.closed).toHaveLength(3)
+    for (const reason of ['idle', 'half-request', 'answering'])
+      expect(told!.closed).toContainEqual({ kind: 'http', reason, count: 1 })
+  })
+})
+
+describe('WebSockets that the application terminates', () => {
+  it('go on through three upgrades with every message in order', { timeout: 60_000 }, async () => {
+    const [scene, port] = await sceneWith('ws')
+    let app = await scene.serve()
+    const chats = await Promise.all(Array.from({ length: 20 }, () => Chat.open(port)))
+    const talks = chats.map(chat => chat.talk())
+    for (let round = 0; round < 3; round++) {
+      const [next, ms] = await upgrade(scene, app)
+      expect(ms).toBeLessThan(3_000)
+      app = next
+    }
+    for (const chat of chats) chat.stop()
+    await Promise.all(talks)
+    for (const chat of chats) {
+      expect(chat.closed).toBe(false)
+      expect(chat.wrong).toEqual([])
+      expect(chat.pids.size).toBe(4)
+      expect(chat.pids.has(app.pid)).toBe(true)
+    }
+  })
+})
+
+describe('connections of an application protocol', () => {
+  it('go on through three upgrades at any byte', { timeout: 60_000 }, async () => {
+    const [scene, port] = await sceneWith('lines')
+    let app = await scene.serve()
+    const sockets = await Promise.all(Array.from({ length: 20 }, () => connected(port)))
+    let stopped = false
+    const talks = sockets.map(async socket => {
+      let text = ''
+      let closed = false
+      socket.setEncoding('latin1').on('data', chunk => {
+        text += chunk
+      })
+      socket.on('close', () => {
+        closed = true
+      })
+      let sent = 0
+      while (!stopped) {
+        for (const piece of [`line `, `${++sent}`, '\n']) {
+          socket.write(piece)
+          await pause(1)
+        }
+      }
+      await until('all are answered', () => text.split('\n').length === sent + 1)
+      text
+        .trimEnd()
+        .split('\n')
+        .forEach((line, i) => {
+          expect(line).toMatch(new RegExp(`^${i + 1} \\d+ line ${i + 1}$`))
+        })
+      expect(closed).toBe(false)
+    })
+    for (let round = 0; round < 3; round++) [app] = await upgrade(scene, app)
+    stopped = true
+    await Promise.all(talks)
+  })
+})
+
+async function connected(port: number): Promise<Socket> {
+  const socket = createConnection(port, '127.0.0.1')
+  onTestFinished(() => {
+    socket.destroy()
+  })
+  await once(socket, 'connect')
+  return socket
+}
+
+/** Sends numbered messages without waiting for the answers, some of them large. */
+class Chat {
+  readonly wrong: string[] = []
+  readonly pids = new Set<number>()
+  closed = false
+  #sent = 0
+  #heard = 0
+  #stopped = false
+  readonly #ws: WebSocket
+
+  private constructor(ws: WebSocket) {
+    this.#ws = ws
+    ws.on('message', data => this.#hear(String(data)))
+    ws.on('close', () => {
+      this.closed = true
+    })
+  }
+
+  static async open(port: number): Promise<Chat> {
+    const ws = new WebSocket(`ws://127.0.0.1:${port}/`, { perMessageDeflate: false })
+    onTestFinished(() => ws.terminate())
+    await once(ws, 'open')
+    return new Chat(ws)
+  }
+
+  async talk(): Promise<void> {
+    while (!this.#stopped) {
+      this.#ws.send(this.#message(++this.#sent))
+      await pause(2)
+    }
+    await until(
+      'all are answered',
+      () => this.#heard === this.#sent,
+      20_000,
+      () => this.wrong,
+    )
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  #message(n: number): string {
+    return `message ${n} ${'x'.repeat(n % 10 === 0 ? 100_000 : n % 100)}`
+  }
+
+  #hear(text: string): void {
+    const n = ++this.#heard
+    const [count, pid] = text.split(' ', 2)
+    this.pids.add(Number(pid))
+    if (text !== `${n} ${pid} ${this.#message(n)}`) this.wrong.push(`${count}, expected ${n}`)
+  }
+}
