@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
+import { addCertificates } from './certificates.js'
 import { addProxy } from './proxy.js'
 import { addRoutes } from './routes.js'
 import { addServe } from './serve.js'
@@ -40,6 +41,7 @@ Examples:
   $ fd-broker serve --control /run/shop/broker.sock
   $ fd-broker proxy --config edge.yaml
   $ fd-broker routes list --control /run/edge/upgrade.sock
+  $ fd-broker certificates list --control /run/edge/upgrade.sock
   $ fd-broker state stats --control /run/shop/upgrade.sock
 
 Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
@@ -49,6 +51,7 @@ Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
   addServe(root)
   addProxy(root)
   addRoutes(root)
+  addCertificates(root)
   addState(root)
   return root
 }

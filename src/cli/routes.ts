@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
-import { OperatorClient } from '../operator/client.js'
+import type { OperatorClient } from '../operator/client.js'
 import {
   type AddReply,
   type ListedRoute,
@@ -8,22 +8,16 @@ import {
   type RemoveReply,
   ROUTE_COMMANDS,
 } from '../proxy/routes/commands.js'
+import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import { controlOption, durationOption } from './options.js'
 import { readRoutes } from './routes-file.js'
 import { addText, listText, removeText } from './routes-text.js'
 
 /** A list of several pages is asked for again when the routes change meanwhile. */
 const LIST_TRIES = 5
-/** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
-const AGAIN_MS = 50
-const AGAIN: ReadonlySet<string> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
-/** What may be asked twice is asked again too where the process ended before it had answered. */
-const AGAIN_HARMLESS: ReadonlySet<string> = new Set([...AGAIN, 'ERR_FDB_CHANNEL_CLOSED'])
 
-interface Flags {
-  control: string
+interface Flags extends AskFlags {
   json?: true
-  timeout: number
 }
 
 interface PlaceFlags extends Flags {
@@ -160,25 +154,5 @@ async function listAll(client: OperatorClient, timeoutMs: number): Promise<Liste
     throw new FdbError('ERR_FDB_BUSY', 'the routes changed all the time while they were listed: try again', {
       retryable: true,
     })
-  }
-}
-
-/** Asks whoever serves; again where it has just been replaced and nothing was done. */
-async function asked<T>(
-  { control, timeout }: Flags,
-  codes: ReadonlySet<string>,
-  ask: (client: OperatorClient, timeoutMs: number) => Promise<T>,
-): Promise<T> {
-  const until = performance.now() + timeout
-  for (;;) {
-    const left = Math.max(1, Math.round(until - performance.now()))
-    using client = await OperatorClient.connect(control, { timeoutMs: left })
-    try {
-      return await ask(client, left)
-    } catch (error) {
-      const again = FdbError.is(error) && codes.has(error.code) && error.retryable
-      if (!again || performance.now() + AGAIN_MS >= until) throw error
-    }
-    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
   }
 }

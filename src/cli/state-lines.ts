@@ -1,6 +1,8 @@
 import { fdbroker } from '../proto/proxy.js'
+import { fdbroker as tlsProto } from '../proto/tls.js'
 import { ROUTES } from '../proxy/routes/section.js'
 import { LISTENERS, SETTINGS, UPSTREAMS } from '../proxy/state/sections.js'
+import { CERTIFICATES } from '../proxy/tls/section.js'
 import { type Codec, json, msgpack } from '../state/codec.js'
 import type { RawEntry } from '../state/import.js'
 import type { StoredSchema } from '../state/records.js'
@@ -25,12 +27,13 @@ const CODECS: ReadonlyMap<string, Codec<unknown>> = new Map(
   [json(), msgpack()].map(codec => [codec.name, codec]),
 )
 
-/** The built-in sections that are no secrets. */
+/** The built-in sections. Secret ones come so far only when they are asked for. */
 const MESSAGES = new Map<string, { decode(bytes: Uint8Array): object }>([
   [ROUTES, fdbroker.proxy.Route],
   [UPSTREAMS, fdbroker.proxy.Upstream],
   [LISTENERS, fdbroker.proxy.Listener],
   [SETTINGS, fdbroker.proxy.Setting],
+  [CERTIFICATES, tlsProto.tls.Certificate],
 ])
 
 export function entryLine(schema: StoredSchema, entry: RawEntry, options: LineOptions): EntryLine {

@@ -19,6 +19,7 @@ import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
 import { DeclaredState } from './state/declared-state.js'
+import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
 import { Upstreams } from './upstreams/upstreams.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
@@ -84,6 +85,7 @@ export class ReverseProxy {
       onExchange: report => this.#onExchange(report),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
     }
+    serveCertificateCommands(member, this.#tls)
     serveRouteCommands(member, this.#routes, () => this.#upstreams.forRequests)
     member.on('reinstated', () => void this.#reinstated())
     void member.retired.then(() => this.#release())
@@ -290,6 +292,7 @@ export class ReverseProxy {
   async #write(config: ProxyConfig): Promise<ReadonlySet<string>> {
     const { needed } = await this.#routes.apply(this.#fileOf(config))
     await this.#declared.write(config, needed)
+    await this.#tls.write(config)
     return needed
   }
 

@@ -5,8 +5,10 @@ import { Desk } from './cli-processes.js'
 describe('fd-broker on the command line', () => {
   it('has help with examples for every command, exit code 0', async () => {
     const desk = Desk.open()
-    const routes = ['list', 'add', 'remove'].map(name => ['routes', name])
-    for (const command of [[], ['status'], ['upgrade'], ['serve'], ['proxy'], ...routes]) {
+    const verbs = ['list', 'add', 'remove']
+    const routes = verbs.map(name => ['routes', name])
+    const certificates = verbs.map(name => ['certificates', name])
+    for (const command of [[], ['status'], ['upgrade'], ['serve'], ['proxy'], ...routes, ...certificates]) {
       const { code, stdout, stderr } = await desk.run(...command, '--help')
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
       expect(stdout).toContain(['Usage: fd-broker', ...command].join(' '))

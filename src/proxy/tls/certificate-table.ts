@@ -1,11 +1,11 @@
 import { createSecureContext, type SecureContext } from 'node:tls'
-import type { CertificateMaterial } from './material.js'
+import { type CertificateMaterial, otherKind } from './material.js'
 import { lookedUp } from './server-name.js'
 
 /**
  * Which certificate a client gets. The exact name goes before the wildcard; certificates made at run time go before those of
- * the file that have the same name; of several of one kind the first in its list wins. Who asks for a name that none
- * has, or for none, gets the first of the file.
+ * the file that have the same name; of several of one origin the first in its list wins. Who asks for a name that none
+ * has, or for none, gets the first of the file. Those whose key is of another kind than that one's are for nobody.
  */
 export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
@@ -19,6 +19,7 @@ export class CertificateTable {
     this.#runtime = given.runtime ?? this.#runtime
     this.#byName = new Map()
     for (const material of [...this.#runtime, ...this.#file]) {
+      if (this.standard !== undefined && otherKind(material, this.standard) !== null) continue
       for (const name of material.names) if (!this.#byName.has(name)) this.#byName.set(name, material)
     }
   }
@@ -32,9 +33,21 @@ export class CertificateTable {
     return this.#byName.get(exact) ?? this.#byName.get(wildcard) ?? this.standard
   }
 
-  /** Names that a client gets this one for. */
-  namesInForce(material: CertificateMaterial): string[] {
-    return material.names.filter(name => this.#byName.get(name) === material)
+  hasInFile(name: string): boolean {
+    return this.#file.some(({ names }) => names.includes(name))
+  }
+
+  /** What a certificate of the state is used for here; it is known by what it says. */
+  standing(
+    origin: 'file' | 'runtime',
+    { fingerprint, names }: { fingerprint: string; names: readonly string[] },
+  ): { inForce: string[]; standard: boolean } {
+    const all = origin === 'file' ? this.#file : this.#runtime
+    const is = (one: CertificateMaterial) =>
+      one.fingerprint === fingerprint && one.names.join() === names.join()
+    const material = all.find(is)
+    const inForce = material?.names.filter(name => this.#byName.get(name) === material) ?? []
+    return { inForce, standard: material !== undefined && material === this.standard }
   }
 
   /** null: the default's. Made when it is first asked for. */

@@ -3,7 +3,9 @@ import type { ProxyConfig } from '../config/config.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts } from './handshake-counts.js'
 import { type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
+import { LiveCertificates } from './live-certificates.js'
 import { outOfTime } from './material.js'
+import { CERTIFICATES, certificatesSection } from './section.js'
 
 /** Under this name the keys for session tickets are state. */
 const TICKETS = 'proxy'
@@ -12,6 +14,8 @@ const TICKETS = 'proxy'
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts
+  /** What is in the state of them. */
+  readonly live: LiveCertificates
   readonly #member: Member
   readonly #logger: Logger
   readonly #handshakes = new Set<Handshakes>()
@@ -23,6 +27,12 @@ export class TlsTermination {
     this.#config = config
     this.#logger = logger
     this.counts = new HandshakeCounts(logger)
+    this.live = new LiveCertificates({
+      section: member.section(CERTIFICATES, certificatesSection),
+      table: this.certificates,
+      generation: member.generation,
+      logger,
+    })
     this.configure(config)
   }
 
@@ -34,6 +44,11 @@ export class TlsTermination {
       this.#logger.warn(warning.facts, warning.text)
     if (config.listeners.some(({ tls }) => tls)) this.#shareTickets(config.tls.rotateTicketKeys)
     this.#renew()
+  }
+
+  /** Writes what the file changes in the state. Rejects when this process may not write (any more). */
+  write(config: ProxyConfig): Promise<void> {
+    return this.live.write(config.tls.certificates)
   }
 
   /** Of one listener. */
@@ -55,6 +70,7 @@ export class TlsTermination {
 
   stop(): void {
     this.#tickets?.stop()
+    this.live.stop()
   }
 
   get #settings(): HandshakeSettings {

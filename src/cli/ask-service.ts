@@ -1,0 +1,33 @@
+import { FdbError } from '../errors.js'
+import { OperatorClient } from '../operator/client.js'
+
+/** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
+const AGAIN_MS = 50
+export const AGAIN: ReadonlySet<string> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
+/** What may be asked twice is asked again too where the process ended before it had answered. */
+export const AGAIN_HARMLESS: ReadonlySet<string> = new Set([...AGAIN, 'ERR_FDB_CHANNEL_CLOSED'])
+
+export interface AskFlags {
+  control: string
+  timeout: number
+}
+
+/** Asks whoever serves; again where it has just been replaced and nothing was done. */
+export async function asked<T>(
+  { control, timeout }: AskFlags,
+  codes: ReadonlySet<string>,
+  ask: (client: OperatorClient, timeoutMs: number) => Promise<T>,
+): Promise<T> {
+  const until = performance.now() + timeout
+  for (;;) {
+    const left = Math.max(1, Math.round(until - performance.now()))
+    using client = await OperatorClient.connect(control, { timeoutMs: left })
+    try {
+      return await ask(client, left)
+    } catch (error) {
+      const again = FdbError.is(error) && codes.has(error.code) && error.retryable
+      if (!again || performance.now() + AGAIN_MS >= until) throw error
+    }
+    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+  }
+}

@@ -1,0 +1,101 @@
+import { readFile } from 'node:fs/promises'
+import type { Command } from 'commander'
+import { FdbError } from '../errors.js'
+import {
+  type AddCertificate,
+  CERTIFICATE_COMMANDS,
+  type CertificateAddition,
+  type CertificateList,
+} from '../proxy/tls/commands.js'
+import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+import { additionText, certificatesText } from './certificates-text.js'
+import { controlOption, durationOption } from './options.js'
+import { plain } from './table.js'
+
+interface Flags extends AskFlags {
+  json?: true
+}
+
+interface AddFlags extends Flags {
+  cert: string
+  key: string
+  name?: string[]
+  replace?: true
+}
+
+export function addCertificates(program: Command): void {
+  const certificates = program
+    .command('certificates')
+    .description('show and change the TLS certificates of a running proxy; they cross its upgrades')
+  common(certificates.command('list'))
+    .description('show all certificates, of the file and made at run time; keys are not shown')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker certificates list --control /run/edge/upgrade.sock')
+    .action(list)
+  common(certificates.command('add'))
+    .description('add a certificate, or replace it: for new connections, at once')
+    .requiredOption('--cert <file>', 'the certificate and those of its issuers, PEM')
+    .requiredOption('--key <file>', 'its private key, PEM')
+    .option('--name <name...>', 'hosts that it is for, in place of those in the certificate')
+    .option('--replace', 'one made at run time before, with the same first name, may be another one')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',
+    )
+    .action(add)
+  common(certificates.command('remove'))
+    .description('remove a certificate that was made at run time')
+    .argument('<name>', 'its first name')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker certificates remove --control /run/edge/upgrade.sock app.example.com',
+    )
+    .action(remove)
+}
+
+function common(command: Command): Command {
+  return command
+    .addOption(controlOption())
+    .option('--json', 'print the answer as JSON')
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
+}
+
+async function list(flags: Flags): Promise<void> {
+  const reply = await ask<CertificateList>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.list, {})
+  process.stdout.write(flags.json ? json(reply) : certificatesText(reply, Date.now()))
+}
+
+async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags): Promise<void> {
+  const request: AddCertificate = {
+    cert: await pem(cert),
+    key: await pem(key),
+    ...(name && { names: name }),
+    ...(replace && { replace }),
+  }
+  const reply = await ask<CertificateAddition>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.add, request)
+  process.stdout.write(flags.json ? json(reply) : additionText(reply))
+}
+
+async function remove(name: string, flags: Flags): Promise<void> {
+  const reply = await ask<{ name: string }>(flags, AGAIN, CERTIFICATE_COMMANDS.remove, { name })
+  process.stdout.write(flags.json ? json(reply) : `${plain(reply.name)} removed\n`)
+}
+
+function ask<T>(flags: Flags, again: ReadonlySet<string>, command: string, request: object): Promise<T> {
+  return asked(flags, again, async (client, timeoutMs) => {
+    const answer = await client.command(command, JSON.stringify(request), { timeoutMs })
+    return JSON.parse(answer.toString()) as T
+  })
+}
+
+async function pem(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'latin1')
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error)
+    throw new FdbError('ERR_FDB_CERTIFICATE', `${file} cannot be read (${why})`, { cause: error })
+  }
+}
+
+function json(reply: unknown): string {
+  return `${JSON.stringify(reply, null, 2)}\n`
+}

@@ -1,0 +1,57 @@
+/** What `fd-broker certificates` asks a running proxy for: JSON both ways. */
+import { FdbError, type Member } from '../../index.js'
+import type { CertificateAddition, ListedCertificate } from './live-certificates.js'
+import type { TlsTermination } from './termination.js'
+
+export type { CertificateAddition, ListedCertificate } from './live-certificates.js'
+
+export const CERTIFICATE_COMMANDS = {
+  add: 'certificates.add',
+  remove: 'certificates.remove',
+  list: 'certificates.list',
+} as const
+
+export interface AddCertificate {
+  /** PEM: the certificate, then those of its issuers. */
+  cert: string
+  /** PEM. */
+  key: string
+  names?: string[]
+  replace?: boolean
+}
+
+export interface CertificateList {
+  certificates: ListedCertificate[]
+  /** null: no listener has TLS. */
+  ticketKeys: { created: number; rotateEvery: number } | null
+  /** Of this process. */
+  handshakes: { completed: number; resumed: number; failed: Record<string, number> }
+}
+
+export function serveCertificateCommands(member: Member, tls: TlsTermination): void {
+  member
+    .command(CERTIFICATE_COMMANDS.add, async body => {
+      const reply: CertificateAddition = await tls.live.add(parse(body))
+      return JSON.stringify(reply)
+    })
+    .command(CERTIFICATE_COMMANDS.remove, async body => JSON.stringify(await tls.live.remove(parse(body))))
+    .command(CERTIFICATE_COMMANDS.list, () => {
+      const { tickets, counts } = tls
+      const ticketKeys = tickets && { created: tickets.createdAt.getTime(), rotateEvery: tickets.rotateEvery }
+      const reply: CertificateList = {
+        certificates: tls.live.list(),
+        ticketKeys,
+        handshakes: counts.report,
+      }
+      return JSON.stringify(reply)
+    })
+}
+
+function parse(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString())
+  } catch {
+    // The text may hold a key: it is not shown.
+    throw new FdbError('ERR_FDB_CERTIFICATE', `the request's ${body.length} bytes are no JSON`)
+  }
+}

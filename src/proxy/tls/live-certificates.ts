@@ -1,0 +1,259 @@
+import { FdbError, type Logger, type Section } from '../../index.js'
+import { isMap } from '../check/check.js'
+import { shown } from '../check/wrong.js'
+import type { CertificateConfig } from '../config/config.js'
+import { difference } from '../state/difference.js'
+import type { CertificateTable } from './certificate-table.js'
+import { type CertificateMaterial, otherKind, outOfTime, readMaterial, WrongMaterial } from './material.js'
+import {
+  type CertificateMessage,
+  type CertificateOrigin,
+  certificateKey,
+  certificateMessage,
+  certificatesSection,
+  materialOf,
+  parseCertificateKey,
+} from './section.js'
+import { canonicalName } from './server-name.js'
+
+/** Names that one line of the log shows. */
+const NAMED = 20
+const MOST_PEM_BYTES = 1024 * 1024
+
+/** Says everything of a certificate but the key. */
+export interface ListedCertificate {
+  origin: CertificateOrigin
+  /** What it is called by. */
+  name: string
+  names: string[]
+  /** Names that clients get it for; fewer where another goes before it. */
+  inForce: string[]
+  /** For clients that ask for no name, or for one that none has. */
+  standard: boolean
+  serial: string
+  fingerprint: string
+  /** Milliseconds since 1970. */
+  notBefore: number
+  notAfter: number
+  created: number
+  generation: number
+}
+
+export interface CertificateAddition {
+  name: string
+  names: string[]
+  outcome: 'added' | 'replaced' | 'unchanged'
+  /** Names for which one of the file is out of force from now on. */
+  shadows: string[]
+  notAfter: number
+  warning: string | null
+}
+
+/**
+ * The certificates of a running proxy. Those of the file are this process's own, whatever the state says; the process that
+ * serves writes them there. Those made at run time are what the state says, in every process; they go before those of
+ * the file for the same name, the last one made first, until they are removed.
+ */
+export class LiveCertificates {
+  readonly #section: Section<CertificateMessage>
+  readonly #table: CertificateTable
+  readonly #generation: number
+  readonly #logger: Logger
+  readonly #unsubscribe: () => void
+  /** Made at run time, by key. */
+  readonly #runtime = new Map<string, { material: CertificateMaterial; created: number }>()
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(options: {
+    section: Section<CertificateMessage>
+    table: CertificateTable
+    generation: number
+    logger: Logger
+  }) {
+    this.#section = options.section
+    this.#table = options.table
+    this.#generation = options.generation
+    this.#logger = options.logger
+    for (const key of this.#section.keys()) this.#read(key)
+    this.#tell()
+    this.#unsubscribe = this.#section.onChange(({ op, key }) => {
+      if (op === 'clear') this.#runtime.clear()
+      else if (!this.#read(key)) return
+      this.#tell()
+    })
+  }
+
+  /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
+  write(file: readonly CertificateConfig[]): Promise<void> {
+    return this.#inOrder(async () => {
+      const wanted = new Map<string, CertificateMessage>()
+      for (const certificate of file) {
+        wanted.set(freeKey(wanted, certificate), certificateMessage(certificate, this.#stamp))
+      }
+      const { puts, deletes } = difference(this.#section, wanted, {
+        encode: certificatesSection.codec.encode,
+        keeps: key => parseCertificateKey(key)?.origin !== 'file',
+      })
+      if (puts.length + deletes.length > 0) {
+        await this.#section.bulk([...puts, ...deletes.map(key => ({ key, delete: true as const }))])
+      }
+      this.#report(file)
+    })
+  }
+
+  /**
+   * @param given untrusted: `{ cert, key, names?, replace? }`, both PEM
+   * @throws ERR_FDB_CERTIFICATE; or as the state's `put`
+   */
+  add(given: unknown): Promise<CertificateAddition> {
+    return this.#inOrder(async () => {
+      const { material, replace } = readAddition(given)
+      const { standard } = this.#table
+      const kind = standard && otherKind(material, standard)
+      if (kind) throw refusal(kind)
+      const [name = ''] = material.names
+      const key = certificateKey('runtime', name)
+      const before = this.#runtime.get(key)?.material
+      const same = before !== undefined && sameMaterial(before, material)
+      if (before !== undefined && !same && !replace) {
+        throw refusal(`${name} was made at run time before, another one; replace it, or remove it first`)
+      }
+      const shadows = material.names.filter(name => this.#table.hasInFile(name))
+      if (!same) await this.#section.put(key, certificateMessage(material, this.#stamp))
+      // What was changed in this turn is told to the listeners by this read.
+      void this.#section.size
+      const outcome = same ? 'unchanged' : before === undefined ? 'added' : 'replaced'
+      const { names, notAfter } = material
+      return { name, names, outcome, shadows, notAfter, warning: outOfTime(material, Date.now()) }
+    })
+  }
+
+  /**
+   * @param given untrusted: `{ name }`, the first of its names
+   * @throws ERR_FDB_CERTIFICATE; or as the state's `delete`
+   */
+  remove(given: unknown): Promise<{ name: string }> {
+    return this.#inOrder(async () => {
+      const name = canonicalName(isMap(given) && typeof given.name === 'string' ? given.name : '')
+      if (typeof name !== 'string') throw refusal(name.why)
+      const key = certificateKey('runtime', name)
+      if (!this.#section.has(key)) {
+        const inFile = this.#section.has(certificateKey('file', name))
+        throw refusal(
+          inFile
+            ? `${name} comes from the configuration file: change the file and reload it`
+            : `${name} is the first name of none that was made at run time: see "fd-broker certificates list"`,
+        )
+      }
+      await this.#section.delete(key)
+      void this.#section.size
+      return { name }
+    })
+  }
+
+  list(): ListedCertificate[] {
+    const listed: ListedCertificate[] = []
+    for (const key of this.#section.keys()) {
+      const id = parseCertificateKey(key)
+      const stored = id && this.#section.get(key)
+      if (!id || !stored) continue
+      const { names, serial, fingerprint, notBefore, notAfter, created, generation } = stored
+      const { inForce, standard } = this.#table.standing(id.origin, stored)
+      const facts = { serial, fingerprint, notBefore, notAfter, created, generation }
+      listed.push({ ...id, names, inForce, standard, ...facts })
+    }
+    return listed.toSorted((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
+  }
+
+  stop(): void {
+    this.#unsubscribe()
+  }
+
+  get #stamp(): { created: number; generation: number } {
+    return { created: Date.now(), generation: this.#generation }
+  }
+
+  /** As with routes: what was made by hand is not lost to a file that knows nothing of it, and is named. */
+  #report(file: readonly CertificateConfig[]): void {
+    const made = [...this.#runtime.values()].map(({ material }) => material)
+    const names = new Set(made.flatMap(material => material.names))
+    const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
+    if (conflicts.length > 0) {
+      this.#logger.warn(
+        { names: conflicts.slice(0, NAMED), count: conflicts.length },
+        'certificates of the file are out of force: there are ones made at run time (fd-broker certificates remove)',
+      )
+    }
+    const others = made.filter(material => file[0] !== undefined && otherKind(material, file[0]) !== null)
+    if (others.length > 0) {
+      this.#logger.warn(
+        { names: others.flatMap(({ names }) => names).slice(0, NAMED), count: others.length },
+        'certificates made at run time are not used: their keys are of another kind than that of the file’s first',
+      )
+    }
+  }
+
+  /** False: it is of no concern. */
+  #read(key: string): boolean {
+    if (parseCertificateKey(key)?.origin !== 'runtime') return false
+    try {
+      const stored = this.#section.get(key)
+      if (stored === undefined) this.#runtime.delete(key)
+      else this.#runtime.set(key, { material: materialOf(stored), created: stored.created })
+    } catch (error) {
+      this.#runtime.delete(key)
+      this.#logger.warn({ err: error, key }, 'a certificate cannot be read and is not used')
+    }
+    return true
+  }
+
+  #tell(): void {
+    const newest = [...this.#runtime.values()].toSorted((a, b) => b.created - a.created)
+    this.#table.set({ runtime: newest.map(({ material }) => material) })
+  }
+
+  #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work)
+    this.#last = result.catch(() => {})
+    return result
+  }
+}
+
+function freeKey(taken: ReadonlyMap<string, unknown>, { names }: CertificateMaterial): string {
+  const key = certificateKey('file', names[0] ?? '*')
+  for (let n = 1; ; n++) {
+    const tried = n === 1 ? key : `${key}#${n}`
+    if (!taken.has(tried)) return tried
+  }
+}
+
+function readAddition(given: unknown): { material: CertificateMaterial; replace: boolean } {
+  const { cert, key, names = null, replace = false } = isMap(given) ? given : {}
+  for (const [what, text] of Object.entries({ cert, key })) {
+    if (typeof text !== 'string') throw refusal(`"${what}" is no text`)
+    if (text.length > MOST_PEM_BYTES)
+      throw refusal(`"${what}" has ${text.length} bytes, at most ${MOST_PEM_BYTES} are taken`)
+  }
+  const material = readMaterial(cert as string, key as string, checkedNames(names))
+  if (material instanceof WrongMaterial) throw refusal(`${material.at}: ${material.why}`)
+  if (material.names.length === 0) throw refusal('cert: it is for no DNS name: give names')
+  return { material, replace: replace === true }
+}
+
+function checkedNames(given: unknown): string[] | null {
+  if (given === null) return null
+  if (!Array.isArray(given) || given.length === 0) throw refusal(`names: ${shown(given)} is no list of names`)
+  return given.map(each => {
+    const name = canonicalName(typeof each === 'string' ? each : '')
+    if (typeof name !== 'string') throw refusal(`names: ${name.why}`)
+    return name
+  })
+}
+
+function sameMaterial(a: CertificateMaterial, b: CertificateMaterial): boolean {
+  return a.chain === b.chain && a.key === b.key && a.names.join() === b.names.join()
+}
+
+function refusal(why: string): FdbError {
+  return new FdbError('ERR_FDB_CERTIFICATE', `no certificate was changed: ${why}`)
+}

@@ -1,0 +1,152 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import type { CertificateList } from '../../src/proxy/tls/commands.js'
+import { Edge } from '../processes/edge.js'
+import { askTls } from '../processes/tls-client.js'
+import { until } from '../processes/until.js'
+
+async function secured() {
+  const edge = await Edge.prepare({
+    routes: [{ host: '*', respond: { body: 'hello\n' } }],
+    upgrade: { probation: '0s' },
+  })
+  const certificates = [edge.issue('localhost'), edge.issue('file-a', ['a.test', '*.wild.test'])]
+  edge.write(edge.secured(certificates))
+  await edge.next()
+  const command = (name: string, ...args: string[]) =>
+    edge.desk.run('certificates', name, '--control', edge.desk.control, ...args)
+  /** Of a certificate that is issued now. */
+  const add = (name: string, dns: string[], ...args: string[]) => {
+    const { cert, key } = edge.issue(name, dns)
+    return command('add', '--cert', cert, '--key', key, ...args)
+  }
+  const list = async () => JSON.parse((await command('list', '--json')).stdout) as CertificateList
+  const seen = async (servername: string) => {
+    const { certificate, socket } = await askTls(edge.port, { servername })
+    socket.destroy()
+    return certificate
+  }
+  /** The next version answers, and the one before no more. */
+  const upgrade = async () => {
+    const pid = await edge.next()
+    await until('the next version is alone', async () => (await edge.status()).draining.length === 0, 20_000)
+    return pid
+  }
+  return { edge, certificates, command, add, list, seen, upgrade }
+}
+
+describe('a certificate made at run time', () => {
+  it('is used at once, and crosses upgrades to a version whose file does not know it', async () => {
+    const { edge, add, list, seen, upgrade } = await secured()
+    expect(await seen('new.test')).toBe('localhost')
+    expect(await add('made', ['new.test', '*.new.test'])).toMatchObject({
+      code: 0,
+      stdout: 'new.test added\n',
+    })
+    for (let n = 0; n < 3; n++) {
+      expect([await seen('new.test'), await seen('sub.new.test')]).toEqual(['made', 'made'])
+      const { certificates } = await list()
+      expect(certificates.map(({ origin, name }) => `${origin}:${name}`).sort()).toEqual([
+        'file:*',
+        'file:a.test',
+        'runtime:new.test',
+      ])
+      expect(certificates.find(({ name }) => name === 'new.test')).toMatchObject({
+        names: ['new.test', '*.new.test'],
+        inForce: ['new.test', '*.new.test'],
+        standard: false,
+        generation: 1,
+        notAfter: expect.any(Number),
+      })
+      await upgrade()
+    }
+    expect((await edge.status()).sections.find(({ name }) => name === 'certificates')).toMatchObject({
+      entries: 3,
+      version: 1,
+    })
+  })
+
+  it('goes before that of the file until it is removed, and is named where the file has the name too', async () => {
+    const { edge, add, command, list, seen, upgrade } = await secured()
+    expect(await seen('a.test')).toBe('file-a')
+    expect((await add('made', ['a.test'])).stdout).toBe('a.test added\nin place of the file’s: a.test\n')
+    expect([await seen('a.test'), await seen('x.wild.test')]).toEqual(['made', 'file-a'])
+    await edge.reload({})
+    await upgrade()
+    const warning = 'certificates of the file are out of force: there are ones made at run time'
+    const told = edge.lines.filter(({ msg }) => String(msg).startsWith(warning))
+    expect(told.map(({ names }) => names)).toEqual([['a.test'], ['a.test']])
+    expect(await seen('a.test')).toBe('made')
+    const shown = (await list()).certificates.find(
+      ({ origin, name }) => origin === 'file' && name === 'a.test',
+    )
+    expect(shown?.inForce).toEqual(['*.wild.test'])
+    expect(await command('remove', 'a.test')).toMatchObject({ code: 0, stdout: 'a.test removed\n' })
+    expect(await seen('a.test')).toBe('file-a')
+    const again = await command('remove', 'a.test')
+    expect(again.stderr).toMatch(/ERR_FDB_CERTIFICATE: .*a\.test comes from the configuration file/)
+    expect((await command('remove', 'b.test')).stderr).toMatch(/first name of none that was made at run time/)
+  })
+
+  it('is replaced when it is asked for, and refused with its reason when it is wrong', async () => {
+    const { edge, add, command, seen } = await secured()
+    await add('one', ['b.test'])
+    const { cert, key } = edge.issue('one', ['b.test'])
+    const twice = await command('add', '--cert', cert, '--key', key)
+    expect(twice.stderr).toMatch(/b\.test was made at run time before, another one; replace it/)
+    expect((await add('two', ['b.test'], '--replace')).stdout).toBe('b.test replaced\n')
+    expect(await seen('b.test')).toBe('two')
+    const two = ['--cert', `${edge.desk.folder}/two.crt`, '--key', `${edge.desk.folder}/two.key`]
+    expect((await command('add', ...two)).stdout).toBe('b.test is there already\n')
+    const mixed = await command('add', '--cert', cert, '--key', `${edge.desk.folder}/two.key`)
+    expect(mixed.stderr).toMatch(/no certificate was changed: key: the key does not belong to/)
+    const nameless = await add('nameless', [])
+    expect(nameless.stderr).toMatch(/cert: it is for no DNS name: give names/)
+    expect((await add('nameless', [], '--name', 'c.test', 'D.test')).stdout).toBe('c.test added\n')
+    expect(await seen('d.test')).toBe('nameless')
+    const rsa = edge.issue('rsa', ['r.test'], 'rsa:2048')
+    const kind = await command('add', '--cert', rsa.cert, '--key', rsa.key)
+    expect(kind.stderr).toMatch(/the key is of kind rsa, that of the first certificate of kind ec/)
+    expect((await command('add', '--cert', '/nonexistent', '--key', rsa.key)).stderr).toMatch(
+      /ERR_FDB_CERTIFICATE: \/nonexistent cannot be read/,
+    )
+  })
+
+  it('is not used beside a file whose keys are of another kind, and is named then', async () => {
+    const { edge, add, seen } = await secured()
+    await add('made', ['b.test'])
+    await edge.reload(edge.secured([edge.issue('rsa', [], 'rsa:2048')]))
+    expect(await seen('b.test')).toBe('rsa')
+    const told = await edge.logged(
+      'certificates made at run time are not used: their keys are of another kind than that of the file’s first',
+    )
+    expect(told).toMatchObject({ names: ['b.test'], count: 1 })
+  })
+})
+
+describe('certificates as state', () => {
+  it('are those of the file of whoever serves, and secret', async () => {
+    const { edge, add, command, list, upgrade } = await secured()
+    await add('made', ['b.test'])
+    edge.write(edge.secured([edge.issue('other', ['o.test']), edge.issue('other2', ['o.test', 'p.test'])]))
+    await upgrade()
+    const { certificates, handshakes, ticketKeys } = await list()
+    expect(certificates.map(({ origin, name, standard }) => [origin, name, standard])).toEqual([
+      ['runtime', 'b.test', false],
+      ['file', 'o.test', true],
+      ['file', 'o.test#2', false],
+    ])
+    expect(handshakes).toEqual({ completed: 0, resumed: 0, failed: {} })
+    expect(ticketKeys).toMatchObject({ rotateEvery: 43_200_000 })
+    const { stdout: text } = await command('list')
+    expect(text).toMatch(/o\.test +file \(default\) +\d{4}-\d\d-\d\d \([12] days\)/)
+    const key = readFileSync(`${edge.desk.folder}/made.key`, 'latin1').split('\n')[1]!
+    const show = await edge.desk.run('state', 'show', '--control', edge.desk.control)
+    expect(show.stdout).toMatch(/"section":"certificates","key":"runtime:b\.test".*"redacted":true/)
+    const asked = await edge.desk.run('state', 'show', '--secrets', '--control', edge.desk.control)
+    expect(asked.stdout).toContain(key)
+    for (const output of [edge.desk.output, text, show.stdout, JSON.stringify(certificates)]) {
+      expect(output).not.toContain(key)
+    }
+  })
+})
