@@ -67,7 +67,7 @@ export class StateLog {
   onFenced: (() => void) | null = null
   /** A change was refused because of the limit `logBytes`. Must not throw. */
   onFull: (() => void) | null = null
-  /** Changes were appended and applied. Called often, and must not throw. */
+  /** Changes were appended and applied, or segments merged. Called often, and must not throw. */
   onAppended: (() => void) | null = null
 
   readonly #logger: StateLogger | undefined
@@ -630,6 +630,7 @@ export class StateLog {
       // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
       if (newest === this.#history.newest() && !this.#closing.signal.aborted) {
         this.#history.replace(last, merged)
+        this.onAppended?.()
         return this.segments
       }
       merged.segment.close()

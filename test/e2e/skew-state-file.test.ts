@@ -14,6 +14,11 @@ async function withFile(): Promise<Service> {
   return service
 }
 
+async function written(service: Service): Promise<void> {
+  const file = async () => (await service.status()).state.file
+  await until('all of it is in the file', async () => (await file())?.behindBytes === 0, 20_000, file)
+}
+
 async function killed(pid: number): Promise<void> {
   signalPid(pid, 'SIGKILL')
   await until('it ends', () => hasEnded(pid))
@@ -32,10 +37,7 @@ describe('the state file', () => {
     const last = await service.next(present, 2)
     await until('the old one ends', () => hasEnded(old))
     const { state } = await service.status()
-    await until(
-      'all of it is in the file',
-      async () => (await service.status()).state.file?.behindBytes === 0,
-    )
+    await written(service)
     await killed(last)
     await service.next(present, 2)
     const after = await service.status()
@@ -53,10 +55,7 @@ describe('the state file', () => {
     const service = await withFile()
     const first = await service.next(present, 3)
     await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
-    await until(
-      'all of it is in the file',
-      async () => (await service.status()).state.file?.behindBytes === 0,
-    )
+    await written(service)
     await killed(first)
     const before = readFileSync(service.stateFile)
     const refused = await service.launch(present, 1)

@@ -152,6 +152,31 @@ describe('the state file', () => {
     expect(readdirSync(join(path, '..'))).toEqual(['state'])
   })
 
+  it('is whole, and is gone on with, when the segment that it ends in is sealed without another change and merged', async () => {
+    const path = join(folder(), 'state')
+    const elder = Writer.serve(path)
+    await elder.routes.put('a', { to: 'a' })
+    await elder.file.flush()
+    const next = new Writer(path)
+    await next.log.adopt(elder.log.segments[0]!.readOnly())
+    next.file.prepare()
+    await until('it has all of it', () => readdirSync(join(path, '..')).length === 2)
+    elder.log.segments[0]!.seal()
+    elder.file.stop()
+    await next.log.catchUp()
+    next.log.startWriting(Segment.create(2))
+    next.file.serve()
+    await until('it is the state file', () => next.file.status().writing)
+    const inode = statSync(path).ino
+    await next.log.compact()
+    expect(next.log.segments.map(({ kind }) => kind)).toEqual(['snapshot', 'epoch'])
+    expect(next.file.status()).toMatchObject({ ok: true, behindBytes: 0, sequence: 1 })
+    await next.routes.put('b', { to: 'b' })
+    await next.file.flush()
+    expect(statSync(path).ino).toBe(inode)
+    expect((await load(path)).position.digest).toBe(next.log.position.digest)
+  })
+
   it('is written anew, smaller, when the log in memory was compacted', async () => {
     const path = join(folder(), 'state')
     const writer = Writer.serve(path)

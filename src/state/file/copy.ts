@@ -82,8 +82,13 @@ export class FileCopy {
    * be continued.
    */
   async copySome(log: StateLog): Promise<number | null> {
-    const next = this.#next(log.pieces())
-    if (next === null || next === 'all') return next === null ? null : 0
+    const pieces = log.pieces()
+    const next = this.#next(pieces)
+    if (next === null) return null
+    if (next === 'all') {
+      this.#noteEnd(pieces)
+      return 0
+    }
     const { piece, from } = next
     const { segment, end, final } = piece
     const { kind, epoch } = segment
@@ -103,6 +108,15 @@ export class FileCopy {
     this.whole = to === end
     if (this.whole) this.sequence = sequence
     return to - from
+  }
+
+  /** Where it was at the end of a segment that was written then, and that is final now. */
+  #noteEnd(pieces: readonly LogPiece[]): void {
+    const { segment, offset = 0 } = this.#reached ?? {}
+    const piece = pieces.find(
+      each => each.segment.kind === segment?.kind && each.segment.epoch === segment.epoch,
+    )
+    if (this.#reached !== null && piece?.final && piece.end === offset) this.#reached.whole = true
   }
 
   #next(pieces: readonly LogPiece[]): Next | 'all' | null {
