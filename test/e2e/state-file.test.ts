@@ -1,0 +1,169 @@
+import { execFile } from 'node:child_process'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, it } from 'vitest'
+import type { StatusReport } from '../../src/member/status.js'
+import type { App } from '../processes/app.js'
+import { serveByCommand, serviceWhere } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+import { pause } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const TIMES = { probation: 0, heartbeat: 50 }
+
+function scene(options: Parameters<typeof Scene.open>[0] = {}): { scene: Scene; path: string } {
+  const one = Scene.open({ upgrade: TIMES, ...options })
+  const path = one.file('state')
+  Object.assign(one.defaults, { options: { stateFile: path } })
+  return { scene: one, path }
+}
+
+/** Its last change is in the file. */
+const saved = ({ state }: StatusReport) => state.file?.ok === true && state.file.sequence === state.sequence
+
+async function verified(path: string): Promise<{ digest: string; entries: number }> {
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    CLI,
+    'state',
+    'verify',
+    '--json',
+    '--file',
+    path,
+  ])
+  return JSON.parse(stdout)
+}
+
+async function killAll(apps: readonly App[]): Promise<void> {
+  for (const app of apps) if (!app.ended) await app.kill()
+}
+
+describe('a state file', () => {
+  it('is what a service begins with when all its processes were killed, again and again', {
+    timeout: 60_000,
+  }, async () => {
+    const { scene: s, path } = scene()
+    let digest = ''
+    for (let boot = 0; boot < 4; boot++) {
+      const app = await s.serve({ routes: boot === 0 ? 300 : 0 })
+      expect(app.find('joined')).toMatchObject({ generation: 1, first: true })
+      if (boot > 0) expect((await s.status()).state.digest).toBe(digest)
+      await app.order('put', { key: `boot ${boot}`, value: { item: `${boot}` } })
+      ;({ digest } = (await s.statusWhere('it is saved', saved)).state)
+      expect(await verified(path)).toMatchObject({ digest, entries: 301 + boot, torn: false })
+      await app.kill()
+    }
+    expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
+  })
+
+  it('goes on over five upgrades with changes all the time, and an upgrade that fails', {
+    timeout: 90_000,
+  }, async () => {
+    const { scene: s, path } = scene()
+    let current = await s.serve({ routes: 200 })
+    const inodes = new Set<number>()
+    let acknowledged = 0
+    for (let generation = 2; generation <= 6; generation++) {
+      await current.order('hammer', { prefix: `g${generation}-` })
+      await pause(100)
+      if (generation === 4) await (await s.start({ check: 'throw' })).failure()
+      const next = await s.serve()
+      acknowledged += (await current.says('hammered')).acknowledged
+      await s.statusWhere('it is saved', report => report.pid === next.pid && saved(report))
+      inodes.add(statSync(path).ino)
+      await current.end()
+      current = next
+    }
+    const { state } = await s.statusWhere('it is saved', saved)
+    expect(state.entries).toBe(200 + acknowledged)
+    expect(inodes.size).toBeGreaterThan(1)
+    expect(await verified(path)).toMatchObject({ digest: state.digest, entries: state.entries })
+    await killAll(s.apps)
+    await s.serve({ routes: 0 })
+    const after = await s.statusWhere('it is saved', saved)
+    expect(after.state).toMatchObject({ digest: state.digest, entries: state.entries })
+    expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
+  })
+
+  it('holds everything when the last process was closed', async () => {
+    const { scene: s, path } = scene()
+    const app = await s.serve({ routes: 50 })
+    await app.order('many', { count: 500 })
+    const { digest } = (await s.status()).state
+    await app.says('ready')
+    app.signal('SIGTERM')
+    await app.end()
+    expect(await verified(path)).toMatchObject({ digest, torn: false })
+    await s.serve({ routes: 0 })
+    expect((await s.status()).state.digest).toBe(digest)
+  })
+
+  it('is taken over by the way back: the old version writes it again', { timeout: 60_000 }, async () => {
+    const { scene: s, path } = scene({ upgrade: { ...TIMES, probation: 60_000, silence: 300 } })
+    const first = await s.serve({ routes: 50 })
+    const second = await s.serve()
+    await second.order('put', { key: 'of the second', value: { item: '2' } })
+    await s.statusWhere('it is saved', saved)
+    await second.kill()
+    await first.says('reinstated')
+    await first.order('put', { key: 'of the first', value: { item: '1' } })
+    const { state } = await s.statusWhere('it is saved', report => report.pid === first.pid && saved(report))
+    expect(await verified(path)).toMatchObject({ digest: state.digest, entries: 52 })
+  })
+
+  it('that is damaged keeps its service from starting, with the reason, until it is told what to do', async () => {
+    const { scene: s, path } = scene()
+    const first = await s.serve({ routes: 2000 })
+    await first.says('ready')
+    first.signal('SIGTERM')
+    await first.end()
+    const bytes = readFileSync(path)
+    bytes[bytes.length >> 1]! ^= 1
+    writeFileSync(path, bytes)
+    for (let again = 0; again < 2; again++) {
+      const { code, message } = await (await s.start({ routes: 0 })).failure()
+      expect(code).toBe('ERR_FDB_STATE_DAMAGED')
+      expect(message).toMatch(/offset \d+, after sequence \d+/)
+    }
+    expect(readFileSync(path)).toEqual(bytes)
+    await s.serve({ routes: 0, options: { stateFile: { path, damaged: 'prefix' } } })
+    const { state } = await s.statusWhere(
+      'the file is new',
+      ({ state }) => state.file?.writing === true || state.entries === 0,
+    )
+    expect(state.entries).toBeLessThan(2000)
+    expect(readdirSync(dirname(path)).filter(name => name.includes('.damaged-'))).toHaveLength(1)
+  })
+
+  it('is read by the first member of a daemon that holds nothing, and not by one that is given the state', {
+    timeout: 60_000,
+  }, async () => {
+    const { scene: s, path } = scene({ hosting: 'daemon' })
+    const daemon = await serveByCommand(s)
+    const first = await s.serve({ routes: 100 })
+    await first.order('put', { key: 'one', value: { item: '1' } })
+    await serviceWhere(s, 'it is saved', report => saved(report as StatusReport))
+    await first.kill()
+    const second = await s.serve()
+    expect(second.find('joined')).toMatchObject({ first: false })
+    await second.order('put', { key: 'two', value: { item: '2' } })
+    const before = (await serviceWhere(s, 'it is saved', report =>
+      saved(report as StatusReport),
+    )) as StatusReport
+    // A reboot: the daemon as well.
+    await killAll([daemon, second])
+    await serveByCommand(s)
+    const third = await s.serve({ routes: 0 })
+    expect(third.find('joined')).toMatchObject({ first: true })
+    const after = (await serviceWhere(s, 'it serves', ({ phase }) => phase === 'idle')) as StatusReport
+    expect(after.state).toMatchObject({ digest: before.state.digest, entries: 102 })
+    expect(await verified(path)).toMatchObject({ digest: before.state.digest })
+    // The daemon holds what was read: the next member has it, and the file is not asked.
+    writeFileSync(path, 'nonsense')
+    await third.kill()
+    await s.serve({ routes: 0 })
+    const last = (await serviceWhere(s, 'it serves', ({ phase }) => phase === 'idle')) as StatusReport
+    expect(last.state.digest).toBe(before.state.digest)
+  })
+})
