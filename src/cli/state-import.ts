@@ -1,11 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { FdbError } from '../errors.js'
-import { COMMAND_BYTES } from '../holder/command.js'
-import { type ImportReply, type ImportRequest, STATE_COMMANDS } from '../state/commands.js'
+import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS } from '../state/commands.js'
 import { encodeImport } from '../state/import.js'
-import { type NewChange, PUT } from '../state/records.js'
+import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
+import type { StateLog } from '../state/state-log.js'
 import { askServing } from './state-control.js'
+import { ProgressLine } from './state-progress.js'
 import { openState, type SourceFlags } from './state-source.js'
+
+/** The most bytes of values in one piece, and entries. */
+const PIECE_BYTES = 1024 * 1024
+const PIECE_ENTRIES = 10_000
 
 interface ImportFlags extends SourceFlags {
   control: string
@@ -30,14 +35,6 @@ export async function importState(flags: ImportFlags): Promise<void> {
     if (!schemas.some(schema => schema.name === name))
       throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `${state.name} has no section ${JSON.stringify(name)}`)
   }
-  const changes: NewChange[] = []
-  for (const { name } of schemas) {
-    const section = state.log.rawSection(name)
-    for (const key of section.keys()) {
-      const { value, version } = section.get(key)!
-      changes.push({ section: name, op: PUT, key, value, version })
-    }
-  }
   // Lines without a head say nothing of their sections' schemas: the service knows them, or refuses.
   const request: ImportRequest = { request: `import ${randomUUID()}`, replace: flags.replace ?? false }
   const known = schemas.filter(({ codec }) => codec !== '')
@@ -47,21 +44,64 @@ export async function importState(flags: ImportFlags): Promise<void> {
       '--replace needs the first line of an export, which says what it is all of',
     )
   }
-  const head = Buffer.from(`${JSON.stringify(request)}\n`)
-  const body = Buffer.concat([head, encodeImport(known, changes)])
-  if (body.length > COMMAND_BYTES) {
-    throw new FdbError(
-      'ERR_FDB_STATE_LIMIT',
-      `the import has ${body.length} bytes (${changes.length} entries), at most ${COMMAND_BYTES} can be put in at once: ` +
-        'divide it, for example with --section',
-      { details: { bytes: body.length, most: COMMAND_BYTES } },
-    )
-  }
+  const entries = state.log.digests().filter(({ name }) => schemas.some(schema => schema.name === name))
+  const total = entries.reduce((sum, section) => sum + section.entries, 0)
+  using progress = new ProgressLine()
   const reply = await askServing({ control, service, timeout }, async ask => {
+    // Whoever is asked has none of it: from the beginning, under a name of its own.
+    const id = randomUUID()
+    let part = 0
+    let done = 0
+    let sent: Buffer | null = null
+    const { replace = false } = request
+    for (const { piece, count } of piecesOf(state.log, schemas, known)) {
+      if (sent !== null) {
+        const head = { import: id, part: part++, replace } satisfies PartRequest
+        await ask(STATE_COMMANDS.part, withHead(head, sent))
+      }
+      sent = piece
+      done += count
+      progress.show(() => `importing: ${done} of ${total} entries`)
+    }
+    const after = part > 0 ? { after: { import: id, part } } : {}
+    const body = withHead({ ...request, ...after } satisfies ImportRequest, sent ?? Buffer.alloc(0))
     return JSON.parse((await ask(STATE_COMMANDS.import, body)).toString()) as ImportReply
   })
   const names = schemas.map(({ name }) => name)
   const answer = { imported: reply.puts, sections: names, replaced: request.replace }
   const text = `${reply.puts} entries of ${names.join(', ') || 'no section'} imported`
   process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : `${text}\n`)
+}
+
+function withHead(head: ImportRequest | PartRequest, bytes: Buffer): Buffer {
+  return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
+}
+
+/** All entries, encoded; the schemas are in the first piece. At least one. */
+function* piecesOf(
+  log: StateLog,
+  schemas: readonly StoredSchema[],
+  known: readonly StoredSchema[],
+): Generator<{ piece: Buffer; count: number }> {
+  let changes: NewChange[] = []
+  let bytes = 0
+  let first = known
+  const close = () => {
+    const made = { piece: encodeImport(first, changes), count: changes.length }
+    first = []
+    changes = []
+    bytes = 0
+    return made
+  }
+  for (const { name } of schemas) {
+    const section = log.rawSection(name)
+    for (const key of section.keys()) {
+      const { value, version } = section.get(key)!
+      if (changes.length >= PIECE_ENTRIES || (changes.length > 0 && bytes + value.length > PIECE_BYTES))
+        yield close()
+      changes.push({ section: name, op: PUT, key, value, version })
+      bytes += value.length + key.length
+    }
+  }
+  yield close()
 }

@@ -2,6 +2,7 @@ import { FdbError } from '../errors.js'
 import { native } from '../native.js'
 import type { Position } from './history.js'
 import type { SegmentKind } from './segment.js'
+import type { StagedImport } from './staged-import.js'
 import type { StateLog } from './state-log.js'
 
 /**
@@ -11,6 +12,7 @@ import type { StateLog } from './state-log.js'
 export const STATE_COMMANDS = {
   segments: 'fd-broker.state.segments',
   read: 'fd-broker.state.read',
+  part: 'fd-broker.state.part',
   import: 'fd-broker.state.import',
 } as const
 
@@ -30,10 +32,21 @@ export interface ReadRequest {
   from: number
 }
 
-/** The first line of `import`; the encoded changes follow. */
+/** The first line of `import`, which brings the last piece (or the only one) and makes all of them one change; encoded changes follow. */
 export interface ImportRequest {
   /** A retry with the same id applies once. */
   request?: string
+  replace?: boolean
+  /** After so many pieces that were brought by `part`. */
+  after?: PartRequest
+}
+
+/** The first line of `part`, which brings a piece of an import; encoded changes follow. */
+export interface PartRequest {
+  /** Names the import, for this process alone. */
+  import: string
+  /** From 0, one after the other. */
+  part: number
   replace?: boolean
 }
 
@@ -43,17 +56,100 @@ export interface ImportReply {
 
 type Register = (name: string, handler: (body: Buffer) => Promise<Uint8Array | string>) => unknown
 
+/** The most imports that are brought in pieces at a time, and how long one may be silent. */
+const IMPORTS = 4
+const IMPORT_IDLE_MS = 30_000
+
 export function serveStateCommands(register: Register, log: StateLog): void {
   register(STATE_COMMANDS.segments, async () => JSON.stringify(segmentsOf(log)))
   register(STATE_COMMANDS.read, async body => read(log, parse(body)))
+  const imports = new Imports(log)
+  register(STATE_COMMANDS.part, async body => {
+    const { head, rest } = withHead<PartRequest>(body)
+    await imports.add(head, rest)
+    return ''
+  })
   register(STATE_COMMANDS.import, async body => {
-    const end = body.indexOf(0x0a)
-    if (end < 0) throw wrong()
-    const { request, replace } = parse(body.subarray(0, end))
-    const options = { replace: replace === true, ...(typeof request === 'string' ? { request } : {}) }
-    const reply: ImportReply = await log.importRecord(body.subarray(end + 1), options)
+    const { head, rest } = withHead<ImportRequest>(body)
+    const { request, replace, after } = head
+    const staged = after ? imports.take(after) : log.stageImport({ replace: replace === true })
+    await staged.add(rest)
+    const reply: ImportReply = await staged.commit(typeof request === 'string' ? request : '')
     return JSON.stringify(reply)
   })
+}
+
+interface Arriving {
+  staged: StagedImport
+  parts: number
+  timer: NodeJS.Timeout
+}
+
+/** Imports that come in pieces. One whose sender has gone is forgotten, and has changed nothing. */
+class Imports {
+  readonly #log: StateLog
+  readonly #arriving = new Map<string, Arriving>()
+
+  constructor(log: StateLog) {
+    this.#log = log
+  }
+
+  async add({ import: id, part, replace }: Partial<PartRequest>, piece: Buffer): Promise<void> {
+    if (typeof id !== 'string' || !Number.isSafeInteger(part)) throw wrong()
+    if (part === 0) this.#begin(id, replace === true)
+    const arriving = this.#at(id, part)
+    // While it is checked there is no next one, and no end.
+    arriving.parts = Number.NaN
+    try {
+      await arriving.staged.add(piece)
+    } catch (error) {
+      this.#forget(id)
+      throw error
+    }
+    arriving.parts = part! + 1
+    arriving.timer.refresh()
+  }
+
+  /** The import of which so many parts are here: it is the caller's. */
+  take({ import: id, part }: Partial<PartRequest>): StagedImport {
+    const { staged } = this.#at(id ?? '', part)
+    this.#forget(id ?? '')
+    return staged
+  }
+
+  #begin(id: string, replace: boolean): void {
+    this.#forget(id)
+    if (this.#arriving.size >= IMPORTS) {
+      throw new FdbError(
+        'ERR_FDB_BUSY',
+        `${IMPORTS} imports are under way: try again when one of them has ended`,
+        { retryable: true },
+      )
+    }
+    const timer = setTimeout(() => this.#forget(id), IMPORT_IDLE_MS).unref()
+    this.#arriving.set(id, { staged: this.#log.stageImport({ replace }), parts: 0, timer })
+  }
+
+  #at(id: string, part: number | undefined): Arriving {
+    const arriving = this.#arriving.get(id)
+    if (arriving?.parts === part && arriving) return arriving
+    throw new FdbError(
+      'ERR_FDB_STATE_MOVED',
+      `this process has ${arriving?.parts ?? 0} parts of the import, not ${String(part)}: begin again`,
+      { retryable: true },
+    )
+  }
+
+  #forget(id: string): void {
+    clearTimeout(this.#arriving.get(id)?.timer)
+    this.#arriving.delete(id)
+  }
+}
+
+function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
+  const end = body.indexOf(0x0a)
+  if (end < 0) throw wrong()
+  return { head: parse(body.subarray(0, end)) as Partial<T>, rest: body.subarray(end + 1) }
 }
 
 function segmentsOf(log: StateLog): SegmentsReply {

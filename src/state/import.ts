@@ -11,6 +11,7 @@ import {
   MalformedRecord,
   type NewChange,
   PUT,
+  type ScannedChange,
   type ScannedRecord,
   type StoredSchema,
   scanChange,
@@ -38,61 +39,75 @@ export function encodeImport(schemas: readonly StoredSchema[], changes: NewChang
   return Buffer.concat([...schemas.map(encodeSchema), encodeBody(changes)])
 }
 
-export interface CheckedImport {
-  /** The body of the record to append, at whose bounds it may be divided; empty when there is nothing to change. */
-  parts: Uint8Array[]
-  section: SectionStore | null
-  puts: number
-}
-
 /**
- * Checks what somebody else encoded with {@link encodeImport}: every change has a section with a schema that this log
- * has, takes over, or registered itself; what is registered must be able to decode and accept each value.
- * `replace`: the sections that have a schema in it are emptied first, in the same change. Yields where it may
- * be interrupted; changes nothing.
+ * Checks what somebody else encoded with {@link encodeImport}, in one piece or several: every change has a section with a schema
+ * that this log has, takes over, or registered itself; what is registered must be able to decode and accept each value.
+ * `replace`: the sections that have a schema in it are emptied first, in the same change. Changes nothing.
  */
-export function* checkImport(
-  store: Store,
-  limits: StateLimits,
-  bytes: Buffer,
-  replace: boolean,
-): Generator<unknown, CheckedImport> {
-  const record = scan(bytes, limits)
-  const parts: Uint8Array[] = []
-  let group: Uint8Array[] = []
-  const close = () => {
-    if (group.length > 0) parts.push(Buffer.concat(group))
-    group = []
+export class ImportCheck {
+  /** The body of the record to append, at whose bounds it may be divided; empty when there is nothing to change. */
+  readonly parts: Uint8Array[] = []
+  puts = 0
+  bytes = 0
+  readonly #store: Store
+  readonly #limits: StateLimits
+  readonly #replace: boolean
+  readonly #given = new Set<string>()
+  #section: SectionStore | null = null
+  #group: Uint8Array[] = []
+
+  constructor(store: Store, limits: StateLimits, replace: boolean) {
+    this.#store = store
+    this.#limits = limits
+    this.#replace = replace
   }
-  const given = new Set<string>()
-  for (const schema of record.schemas) {
-    const section = store.sectionNamed(schema.name)
+
+  /** One of those that it changes; null: none. */
+  get section(): SectionStore | null {
+    return this.#section ?? firstOf(this.#store, this.#given)
+  }
+
+  /** The next piece. Yields where it may be interrupted. */
+  *add(bytes: Buffer): Generator<unknown, void> {
+    const record = scan(bytes, this.#limits)
+    for (const schema of record.schemas) this.#addSchema(schema)
+    const change = emptyChange()
+    for (let i = 0; i < record.changes.length; i += 2) {
+      if (i % (2 * PART_CHANGES) === 0) yield
+      const [start, end] = [record.changes[i]!, record.changes[i + 1]!]
+      try {
+        scanChange(bytes, start, end, change)
+      } catch (error) {
+        throw malformed((error as Error).message)
+      }
+      this.#check(bytes, change)
+      this.#group.push(changePrefix(end - start), bytes.subarray(start, end))
+      if (this.#group.length >= 2 * PART_CHANGES) this.#close()
+    }
+    this.#close()
+    this.bytes += bytes.length
+  }
+
+  #addSchema(schema: StoredSchema): void {
+    const section = this.#store.sectionNamed(schema.name)
     checkSchema(section, schema)
-    given.add(schema.name)
     if (section.schema) {
-      if (section.needsSchema) group.push(encodeSchema(storedForm(section.name, section.schema)))
+      if (section.needsSchema) this.#group.push(encodeSchema(storedForm(section.name, section.schema)))
     } else if (section.stored === null || schema.version > section.stored.version) {
-      group.push(encodeSchema(schema))
+      this.#group.push(encodeSchema(schema))
     }
-    if (replace)
-      group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
+    if (this.#replace && !this.#given.has(schema.name))
+      this.#group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
+    this.#given.add(schema.name)
   }
-  const change = emptyChange()
-  let section: SectionStore | null = null
-  let puts = 0
-  for (let i = 0; i < record.changes.length; i += 2) {
-    if (i % (2 * PART_CHANGES) === 0) yield
-    const [start, end] = [record.changes[i]!, record.changes[i + 1]!]
-    try {
-      scanChange(bytes, start, end, change)
-    } catch (error) {
-      throw malformed((error as Error).message)
-    }
+
+  #check(bytes: Buffer, change: ScannedChange): void {
     const { op, version, sectionStart, sectionEnd, keyStart, keyEnd, valueStart, valueEnd } = change
     if (op !== PUT && op !== DELETE) throw malformed(`a change of kind ${op}`)
     const name = bytes.toString('utf8', sectionStart, sectionEnd)
-    if (section?.name !== name) section = store.sectionNamed(name)
-    if (!given.has(name) && section.stored === null && section.schema === null) {
+    const section = this.#section?.name === name ? this.#section : this.#store.sectionNamed(name)
+    this.#section = section
+    if (!this.#given.has(name) && section.stored === null && section.schema === null) {
       throw new FdbError(
         'ERR_FDB_STATE_IMPORT',
         `section "${name}" is not in the state, and nothing says its schema; import it with its line under "sections"`,
@@ -100,15 +115,15 @@ export function* checkImport(
     }
     const key = bytes.toString('utf8', keyStart, keyEnd)
     if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
-    if (op === PUT) {
-      checkValue(section, key, bytes.subarray(valueStart, valueEnd), version)
-      puts++
-    }
-    group.push(changePrefix(end - start), bytes.subarray(start, end))
-    if (group.length >= 2 * PART_CHANGES) close()
+    if (op !== PUT) return
+    checkValue(section, key, bytes.subarray(valueStart, valueEnd), version)
+    this.puts++
   }
-  close()
-  return { parts, section: section ?? firstOf(store, given), puts }
+
+  #close(): void {
+    if (this.#group.length > 0) this.parts.push(Buffer.concat(this.#group))
+    this.#group = []
+  }
 }
 
 function firstOf(store: Store, names: Set<string>): SectionStore | null {

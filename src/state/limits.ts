@@ -18,6 +18,8 @@ export interface StateLimits {
   /** The most bytes of a section's name, in UTF-8. */
   sectionNameBytes: number
   sections: number
+  /** The most bytes of an import, which is kept in memory until it is whole. */
+  importBytes: number
   /** Changes that wait to be appended (while paused, fenced, or before this log writes at all). */
   waitingBytes: number
   waitingWrites: number
@@ -37,6 +39,7 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   keyBytes: 65_535,
   sectionNameBytes: 255,
   sections: 1024,
+  importBytes: 1024 ** 3,
   waitingBytes: 32 * 1024 * 1024,
   waitingWrites: 65_536,
   requests: 65_536,

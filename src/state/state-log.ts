@@ -3,8 +3,8 @@ import { FdbError } from '../errors.js'
 import { writeSnapshot } from './compaction.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type LogPiece, type Position } from './history.js'
-import { checkImport, type RawSection } from './import.js'
-import { limitsFrom, mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import type { RawSection } from './import.js'
+import { limitsFrom, overLimit, type StateLimits } from './limits.js'
 import { isLarge, recordsOfParts } from './parts.js'
 import { encodeEnvelope, encodeSchema, type StoredSchema, scanRecord } from './records.js'
 import { type SectionSchema, schemaRefusal, storedForm } from './schema.js'
@@ -12,6 +12,7 @@ import { Section, type SectionHost } from './section.js'
 import type { SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
 import { runAtOnce, runInSlices } from './slices.js'
+import { StagedImport } from './staged-import.js'
 import { Store } from './store.js'
 import { type PendingWrite, WriteQueue } from './write-queue.js'
 
@@ -306,27 +307,23 @@ export class StateLog {
     }
   }
 
+  /** An import that comes in pieces; `replace`: the sections that have a schema in it are emptied first, in the same change. */
+  stageImport(options: { replace?: boolean } = {}): StagedImport {
+    this.#checkOpen()
+    return new StagedImport({ ...this.#host, signal: this.#closing.signal }, options.replace ?? false)
+  }
+
   /**
    * Appends what {@link encodeImport} encoded, all of it or nothing, for any sections; checked in slices first. Rejects as
-   * a put does, and with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT.
+   * {@link StagedImport} does.
    */
   async importRecord(
     bytes: Buffer,
     options: { replace?: boolean; request?: string } = {},
   ): Promise<{ puts: number }> {
-    const { replace = false, request = '' } = options
-    this.#checkOpen()
-    const most = mostBodyBytes(this.#limits)
-    if (bytes.length > most) throw overLimit('an import', bytes.length, 'recordBytes', most)
-    const { requestBytes } = this.#limits
-    const length = Buffer.byteLength(request)
-    if (length > requestBytes)
-      throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)
-    const work = checkImport(this.#store, this.#limits, bytes, replace)
-    const signal = this.#closing.signal
-    const { parts, section, puts } = await runInSlices(work, { sliceMs: this.#sliceMs, signal })
-    if (section && parts.length > 0) await this.#write(section, parts, request)
-    return { puts }
+    const staged = this.stageImport(options)
+    await staged.add(bytes)
+    return await staged.commit(options.request ?? '')
   }
 
   stats(): StateStats {
@@ -492,12 +489,9 @@ export class StateLog {
       'ERR_FDB_STATE_LIMIT',
       `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are in force. ` +
         (liveBytes < logBytes / 2
-          ? 'An upgrade compacts it; then try again'
-          : 'Delete what is not needed, or raise the limit'),
-      {
-        details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes },
-        retryable: liveBytes < logBytes / 2,
-      },
+          ? 'What does not count any more goes with the next upgrade'
+          : 'Upgrade to a version with a higher limit'),
+      { details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes } },
     )
   }
 
@@ -512,6 +506,7 @@ export class StateLog {
     try {
       // What was encoded just before has had its share of this turn.
       await nextTurn()
+      if (!this.#hasRoom(segment, write.bytes, [write])) return
       this.#store.giveUp()
       await this.#merged()
       const mine = () =>

@@ -1,0 +1,63 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { FdbError } from '../errors.js'
+import { ImportCheck } from './import.js'
+import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import type { SectionStore } from './section-store.js'
+import { runInSlices } from './slices.js'
+import type { Store } from './store.js'
+
+/** Turns of the event loop that an import waits for room among the changes that wait. */
+const TURNS = 1000
+
+/** What a staged import needs of its log. */
+export interface ImportHost {
+  store: Store
+  limits: StateLimits
+  sliceMs: number
+  signal: AbortSignal
+  write(section: SectionStore, parts: Uint8Array[], request: string): Promise<void>
+}
+
+/**
+ * An import that comes in pieces. Each is checked when it comes and kept in memory; all of them become one change with
+ * {@link commit}, or none when that is not called, or rejects.
+ */
+export class StagedImport {
+  readonly #host: ImportHost
+  readonly #check: ImportCheck
+
+  constructor(host: ImportHost, replace: boolean) {
+    this.#host = host
+    this.#check = new ImportCheck(host.store, host.limits, replace)
+  }
+
+  /** One piece at a time. Rejects with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT, ERR_FDB_STATE_LIMIT. */
+  async add(bytes: Buffer): Promise<void> {
+    const { limits, sliceMs, signal } = this.#host
+    const most = mostBodyBytes(limits)
+    if (bytes.length > most) throw overLimit('a piece of an import', bytes.length, 'recordBytes', most)
+    const all = this.#check.bytes + bytes.length
+    if (all > limits.importBytes) throw overLimit('an import', all, 'importBytes', limits.importBytes)
+    await runInSlices(this.#check.add(bytes), { sliceMs, signal })
+  }
+
+  /** Rejects as a put does. */
+  async commit(request: string): Promise<{ puts: number }> {
+    const { requestBytes } = this.#host.limits
+    const length = Buffer.byteLength(request)
+    if (length > requestBytes)
+      throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)
+    const { section, parts, puts } = this.#check
+    for (let turn = 0; section && parts.length > 0; turn++) {
+      try {
+        await this.#host.write(section, parts, request)
+        break
+      } catch (error) {
+        const full = FdbError.is(error) && error.code === 'ERR_FDB_STATE_BACKPRESSURE'
+        if (!full || turn >= TURNS) throw error
+      }
+      await nextTurn()
+    }
+    return { puts }
+  }
+}

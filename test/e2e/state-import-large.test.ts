@@ -1,0 +1,149 @@
+import { randomUUID } from 'node:crypto'
+import { createWriteStream, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { finished } from 'node:stream/promises'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { STATE_COMMANDS } from '../../src/state/commands.js'
+import { encodeImport } from '../../src/state/import.js'
+import { PUT } from '../../src/state/records.js'
+import * as operator from '../processes/operator.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
+const ENTRIES = 100_000
+
+async function open(hosting: 'embedded' | 'daemon'): Promise<Desk> {
+  const desk = Desk.open()
+  if (hosting === 'daemon') {
+    await desk.serve('--control', desk.control, '--log-level', 'silent')
+    await until('the daemon listens', () => desk.output.includes('listens'))
+  }
+  await launch(desk, hosting)
+  return desk
+}
+
+async function launch(desk: Desk, hosting: string): Promise<void> {
+  const before = desk.output.split('serving').length
+  await desk.launch([process.execPath, MEMBER, desk.control, hosting])
+  await until('the member serves', () => desk.output.split('serving').length > before)
+}
+
+/** An export of more than one message takes: about 22 MB. */
+async function large(desk: Desk): Promise<string> {
+  const file = join(desk.folder, 'large.jsonl')
+  const out = createWriteStream(file)
+  const sections = [{ name: 'prices', version: 2, minReader: 1, codec: 'json', secret: false }]
+  out.write(`${JSON.stringify({ fdbState: 1, epoch: 1, sequence: 1, sections })}\n`)
+  for (let i = 0; i < ENTRIES; i++) {
+    const value = { cents: i, name: `${i} ${'x'.repeat(170)}` }
+    out.write(`${JSON.stringify({ section: 'prices', key: `item ${i}`, version: 2, value })}\n`)
+  }
+  out.end()
+  await finished(out)
+  expect(statSync(file).size).toBeGreaterThan(20_000_000)
+  return file
+}
+
+async function stateOf(desk: Desk): Promise<{ entries: number; digest: string; sequence: number }> {
+  const { code, stdout } = await desk.run('state', 'verify', '--control', desk.control, '--json')
+  expect(code).toBe(0)
+  return JSON.parse(stdout)
+}
+
+const pieceOf = (from: number, count: number) =>
+  encodeImport(
+    [],
+    Array.from({ length: count }, (_, i) => ({
+      section: 'prices',
+      op: PUT,
+      key: `new ${from + i}`,
+      value: Buffer.from(JSON.stringify({ cents: from + i })),
+      version: 2,
+    })),
+  )
+const withHead = (head: object, bytes: Buffer) =>
+  Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
+
+describe.each(['embedded', 'daemon'] as const)('a large import (%s)', { timeout: 120_000 }, hosting => {
+  it('is one change, and goes into its place whole', async () => {
+    const desk = await open(hosting)
+    const file = await large(desk)
+    const { code, stdout, stderr } = await desk.run(
+      'state',
+      'import',
+      '--control',
+      desk.control,
+      '--file',
+      file,
+      '--replace',
+      '--edited',
+    )
+    expect({ code, stdout, stderr }).toEqual({
+      code: 0,
+      stdout: `${ENTRIES} entries of prices imported\n`,
+      stderr: '',
+    })
+    const { entries } = await stateOf(desk)
+    expect(entries).toBe(ENTRIES + 2)
+  })
+
+  it('of which the rest does not come has changed nothing, nor has one with a wrong value at its end', async () => {
+    const desk = await open(hosting)
+    const before = await stateOf(desk)
+    const id = randomUUID()
+    {
+      using client = await OperatorClient.connect(desk.control)
+      for (let part = 0; part < 3; part++)
+        await client.command(STATE_COMMANDS.part, withHead({ import: id, part }, pieceOf(part * 1000, 1000)))
+    }
+    expect(await stateOf(desk)).toEqual(before)
+    using client = await OperatorClient.connect(desk.control)
+    const ask = (head: object, bytes: Buffer, command: string = STATE_COMMANDS.import) =>
+      client.command(command, withHead(head, bytes))
+    // What is missing is noticed: a piece that was left out, one sent twice, an end that comes too early.
+    for (const part of [2, 4])
+      await expect(ask({ import: id, part }, pieceOf(0, 1), STATE_COMMANDS.part)).rejects.toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_STATE_MOVED' }),
+      )
+    await expect(ask({ after: { import: id, part: 4 } }, pieceOf(0, 1))).rejects.toThrow(
+      /has 3 parts of the import, not 4: begin again/,
+    )
+    await expect(ask({ after: { import: 'another', part: 0 } }, pieceOf(0, 1))).rejects.toThrow(/has 0 parts/)
+    const wrong = encodeImport(
+      [],
+      [{ section: 'prices', op: PUT, key: 'wrong', value: Buffer.from('{}'), version: 2 }],
+    )
+    await expect(ask({ after: { import: id, part: 3 } }, wrong)).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_STATE_VALUE' }),
+    )
+    expect(await stateOf(desk)).toEqual(before)
+    // Whole, and sent again as its answer was lost: once.
+    for (let again = 0; again < 2; again++) {
+      for (let part = 0; part < 3; part++)
+        await ask({ import: id, part }, pieceOf(part * 1000, 1000), STATE_COMMANDS.part)
+      expect(
+        JSON.parse(
+          (await ask({ request: 'once', after: { import: id, part: 3 } }, pieceOf(3000, 1))).toString(),
+        ),
+      ).toEqual({ puts: 3001 })
+    }
+    expect((await stateOf(desk)).entries).toBe(before.entries + 3001)
+  })
+})
+
+it('a large import that meets an upgrade begins again at the new version, and applies once', {
+  timeout: 120_000,
+}, async () => {
+  const desk = await open('embedded')
+  const file = await large(desk)
+  const importing = desk.run('state', 'import', '--control', desk.control, '--file', file, '--edited')
+  // Reading the file takes a second: upgrades before, while and after the pieces are sent.
+  for (let upgrade = 0; upgrade < 3; upgrade++) await launch(desk, 'embedded')
+  expect(await importing).toMatchObject({ code: 0, stderr: '' })
+  const { entries } = await stateOf(desk)
+  expect(entries).toBe(ENTRIES + 2)
+  expect((await operator.status(desk.control)).generation).toBe(4)
+})

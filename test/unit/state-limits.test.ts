@@ -1,0 +1,105 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { encodeImport } from '../../src/state/import.js'
+import { PUT } from '../../src/state/records.js'
+import { Segment } from '../../src/state/segment.js'
+import { readBy, writingLog } from '../fixtures/state-logs.js'
+
+const KiB = 1024
+
+describe('the limit of the whole log', () => {
+  it('refuses a change with the numbers, and takes changes again when a compaction has made room', async () => {
+    const { log } = writingLog({ limits: { logBytes: 64 * KiB } })
+    let full = 0
+    log.onFull = () => full++
+    const raw = log.section('raw')
+    const refused = await (async () => {
+      for (let i = 0; ; i++) {
+        try {
+          await raw.put('same', Buffer.alloc(4 * KiB, i))
+        } catch (error) {
+          return error as Error
+        }
+      }
+    })()
+    expect(refused).toMatchObject({
+      code: 'ERR_FDB_STATE_LIMIT',
+      details: { limit: 'logBytes', most: 64 * KiB },
+    })
+    expect(refused.message).toMatch(
+      /would have 6\d{4} bytes, the limit "logBytes" is 65536; 41\d\d bytes of it are in force\. What does not count .* upgrade/,
+    )
+    expect(full).toBe(1)
+    expect(raw.get('same')![0]).toBe(14)
+    log.segments[0]!.seal()
+    log.startWriting(Segment.create(2))
+    await expect(raw.put('more', Buffer.alloc(4 * KiB))).rejects.toThrow(/logBytes/)
+    await log.compact()
+    await raw.put('more', Buffer.alloc(4 * KiB))
+    expect(log.stats().bytes).toBeLessThan(10 * KiB)
+    expect((await readBy(log)).position).toEqual(log.position)
+    log.close()
+  })
+
+  it('refuses a bulk whole, before any of it is appended', async () => {
+    const { log, segment } = writingLog({ limits: { logBytes: 200 * KiB } })
+    const raw = log.section('raw')
+    await raw.put('before', Buffer.alloc(10))
+    const { size } = { size: segment.size() }
+    const bulk = Array.from({ length: 300 }, (_, i) => ({ key: `k${i}`, value: Buffer.alloc(KiB) }))
+    await expect(raw.bulk(bulk)).rejects.toThrow(expect.objectContaining({ code: 'ERR_FDB_STATE_LIMIT' }))
+    expect(segment.size()).toBe(size)
+    expect([...raw.keys()]).toEqual(['before'])
+    await raw.bulk(bulk.slice(0, 150))
+    expect(raw.size).toBe(151)
+    await expect(raw.bulk(bulk)).rejects.toThrow(/Upgrade to a version with a higher limit/)
+    log.close()
+  })
+})
+
+describe('the limit of an import', () => {
+  it('refuses the piece that is too much; nothing of it is there', async () => {
+    const { log } = writingLog({ limits: { importBytes: 40 * KiB } })
+    const piece = (i: number) =>
+      encodeImport(
+        [{ name: 'raw', version: 1, minReader: 1, codec: 'bytes', secret: false }],
+        [{ section: 'raw', op: PUT, key: `k${i}`, value: Buffer.alloc(15 * KiB), version: 1 }],
+      )
+    const staged = log.stageImport()
+    await staged.add(piece(1))
+    await staged.add(piece(2))
+    await expect(staged.add(piece(3))).rejects.toThrow(
+      /an import is 46\d{3}, the limit "importBytes" is 40960/,
+    )
+    expect(log.sequence).toBe(0)
+    expect(await staged.commit('')).toEqual({ puts: 2 })
+    expect(log.section('raw').size).toBe(2)
+    log.close()
+  })
+})
+
+describe('changes that are made while a large bulk is appended', () => {
+  it('wait for it, in order, within `waitingBytes`, and none is lost', async () => {
+    const { log } = writingLog({ limits: { waitingBytes: 64 * KiB } })
+    const raw = log.section('raw')
+    const order: string[] = []
+    const bulk = raw
+      .bulk(Array.from({ length: 20_000 }, (_, i) => ({ key: `k${i}`, value: Buffer.alloc(100) })))
+      .then(() => order.push('bulk'))
+    // Encoding comes first, and keeps nobody waiting.
+    while (log.sequence === 0) await nextTurn()
+    const small = Array.from({ length: 100 }, (_, i) =>
+      raw.put(`k${i}`, Buffer.alloc(KiB, 1)).then(() => order.push(`small ${i}`)),
+    )
+    const settled = await Promise.allSettled([bulk, ...small])
+    const refused = settled.filter(one => one.status === 'rejected')
+    const taken = small.length - refused.length
+    expect(taken).toBeGreaterThan(50)
+    expect(refused.length).toBeGreaterThan(20)
+    for (const { reason } of refused)
+      expect(reason).toMatchObject({ code: 'ERR_FDB_STATE_BACKPRESSURE', retryable: true })
+    expect(order).toEqual(['bulk', ...Array.from({ length: taken }, (_, i) => `small ${i}`)])
+    expect(raw.get('k3')!.length).toBe(KiB)
+    log.close()
+  })
+})
