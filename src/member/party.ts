@@ -1,20 +1,18 @@
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../fd/index.js'
-import { failedReply, readCommand, repliedWith } from '../holder/command.js'
+import type { OwnedFd } from '../fd/index.js'
 import { Holder } from '../holder/holder.js'
 import { STUCK_MS, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import type { PathEntry } from '../host/control-path.js'
-import type { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
 import { type Embedded, type EmbeddedEffect, type EmbeddedEvent, stepEmbedded } from '../protocol/embedded.js'
 import { packToHolder, type StatePosition, unpackToMember } from '../protocol/envelope.js'
 import type { HolderState } from '../protocol/holder-machine.js'
-import type { WireBody, WireEnvelope } from '../protocol/link.js'
+import type { WireEnvelope } from '../protocol/link.js'
 import {
   initialMember,
   type MemberEffect,
@@ -31,10 +29,13 @@ import { drainListeners } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
 import type { Elder } from './elder.js'
 import { Heartbeat } from './heartbeat.js'
+import { Intake, type Offered } from './intake.js'
 import type { Listener } from './listener.js'
 import type { ReadyOptions, RetiredReason } from './member.js'
 import { Moves } from './moves.js'
 import type { Settings } from './options.js'
+import { Orders } from './orders.js'
+import { Readiness, runChecks } from './readiness.js'
 import { Reception } from './reception.js'
 import { Registrations } from './registrations.js'
 import { returnToHolder } from './return.js'
@@ -86,13 +87,15 @@ export class Party {
   readonly #moves: Moves
   readonly #heartbeat: Heartbeat
   readonly #takeover = new Takeover()
+  readonly #intake: Intake
+  readonly #orders = new Orders(this, () => this.#elder?.link)
+  readonly #readiness = new Readiness(() => this.#deadline())
   /** Of the application, for operators. */
   readonly commands = new Commands()
   #machine: Embedded
   #front: Front | null = null
   #holder: Holder | null = null
   #elder: Elder | null = null
-  #pidfds: OwnedFd[] = []
   #offered: (() => void) | null = null
   #reason: FdbError | null = null
   #served = false
@@ -103,8 +106,6 @@ export class Party {
   /** Why the state could not be taken over, or not be written, after the right to was given. */
   #unfit: unknown = null
   #startFailure: Failure | null = null
-  #readyWaiters: { resolve(): void; reject(error: Error): void }[] = []
-  #readyTimer: NodeJS.Timeout | undefined
   #sealLook: NodeJS.Timeout | undefined
   #freezeTimer: NodeJS.Timeout | undefined
   #reporter: DrainReporter | null = null
@@ -167,6 +168,10 @@ export class Party {
       closing: () => this.#closing,
       hurry: () => this.#elder?.link.tell({ endProbation: {} }),
     })
+    const { registry, shelf } = this
+    this.#intake = new Intake({ registry, shelf, reception: this.#reception }, top =>
+      this.#step({ type: 'shared', top }),
+    )
     this.retired = new Promise(resolve => {
       this.#resolveRetired = resolve
     })
@@ -226,14 +231,14 @@ export class Party {
     })
     const offered = new Promise<void>((resolve, reject) => {
       party.#offered = resolve
-      party.#readyWaiters.push({ resolve() {}, reject })
+      party.#readiness.wait().catch(reject)
     })
     offered.catch(() => {})
     const { signal } = settings
     const aborted = () =>
       party.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
     signal?.addEventListener('abort', aborted, { once: true })
-    party.#readyTimer = setTimeout(() => party.#deadline(), settings.times.ready + settings.timeout)
+    party.#readiness.limit(settings.times.ready + settings.timeout)
     try {
       party.#attach(elder)
       if (signal?.aborted) aborted()
@@ -319,24 +324,14 @@ export class Party {
     if (this.phase !== 'joining') {
       throw new FdbError('ERR_FDB_READY_TWICE', `ready() was called before: this process is ${this.phase}`)
     }
-    const serving = new Promise<void>((resolve, reject) => this.#readyWaiters.push({ resolve, reject }))
-    serving.catch(() => {})
+    const serving = this.#readiness.wait()
     try {
-      for (const check of options.checks ?? []) {
-        if ((await check()) === false)
-          throw new FdbError('ERR_FDB_CHECK', `check "${check.name || 'anonymous'}" answered false`)
-      }
-    } catch (cause) {
-      const error = FdbError.is(cause)
-        ? cause
-        : new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, { cause })
-      this.refuse(error)
+      await runChecks(options.checks)
+    } catch (error) {
+      this.refuse(error as FdbError)
       throw error
     }
-    if (options.timeout !== undefined) {
-      clearTimeout(this.#readyTimer)
-      this.#readyTimer = setTimeout(() => this.#deadline(), options.timeout)
-    }
+    if (options.timeout !== undefined) this.#readiness.limit(options.timeout)
     this.#step({ type: 'adopted' })
     await serving
   }
@@ -583,7 +578,7 @@ export class Party {
       const items = [
         ...this.registry.items().filter(({ name }) => this.wanted.has(name ?? '')),
         ...this.#ownSegments(),
-        ...this.#pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
+        ...this.#intake.pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
       ]
       // What is held goes first: the holder decides when it hears Back.
       const { role, epoch, sealed } = message
@@ -678,13 +673,12 @@ export class Party {
     this.#keeper.write(epoch)
     this.#moves.serve()
     this.stateFile?.serve()
-    clearTimeout(this.#readyTimer)
     this.#reporter?.stop()
     this.#takeover.note('serving')
     const again = this.#served
     this.#served = true
     this.#reason = null
-    for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve()
+    this.#readiness.serves()
     // A handoff that failed before the old one was told to retire has changed nothing for the application.
     const back = this.#retiring
     this.#retiring = false
@@ -705,7 +699,7 @@ export class Party {
     this.#elder = null
     this.#heartbeat.stop()
     clearInterval(this.#sealLook)
-    closeAll(this.#pidfds.splice(0))
+    this.#intake.close()
     this.shelf.prune(this.#machine.member.epoch)
     this.#holder = new Holder({
       hosting: {
@@ -803,17 +797,13 @@ export class Party {
   #releasedByDaemon = false
   /** Daemon hosting: another serves, by the daemon's own word. Who is fenced while it serves was not told. */
   #toldToRetire = false
-  /** Daemon hosting: aborted when the handoff of an upgrade that was asked for has failed. */
-  #upgradeOver = new AbortController()
-  /** Aborted when this member lets go of everything. */
-  readonly #commandsOver = new AbortController()
 
   /** Lets go of everything. */
   #end(error: FdbError | null): void {
     if (this.#over) return
     this.#over = true
-    this.#commandsOver.abort()
-    for (const timer of [this.#readyTimer, this.#freezeTimer]) clearTimeout(timer)
+    this.#orders.close()
+    clearTimeout(this.#freezeTimer)
     this.#heartbeat.stop()
     clearInterval(this.#sealLook)
     this.#returning?.abort()
@@ -824,7 +814,7 @@ export class Party {
     this.#holder?.close()
     this.#elder?.close()
     this.#elder = null
-    closeAll(this.#pidfds.splice(0))
+    this.#intake.close()
     this.state.endWriting(
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
     )
@@ -834,7 +824,7 @@ export class Party {
     for (const listener of this.#listeners) listener.release()
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
     this.#reason ??= why
-    for (const waiter of this.#readyWaiters.splice(0)) waiter.reject(why)
+    this.#readiness.fail(why)
     this.#registrations.fail(why)
     this.#resolveRetired(this.#retiredWhy)
     this.#front?.retired(this.#retiredWhy)
@@ -880,44 +870,16 @@ export class Party {
   }
 
   #onElder(envelope: WireEnvelope): void {
-    const {
-      offer,
-      abort,
-      reject: rejected,
-      registered,
-      statusRequest,
-      upgradeRequest,
-      command,
-      result,
-    } = envelope
+    const { offer, abort, reject: rejected, registered } = envelope
     if (offer) {
-      const { epoch = 0, wayBack = 0, source = 0, items = 0 } = offer
-      this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
+      this.#intake.announce(offer)
       return
     }
     if (registered) {
       this.#registrations.answered(registered)
       return
     }
-    if (statusRequest) {
-      this.#elder?.link.tell({ status: { json: JSON.stringify(this.status()) } })
-      return
-    }
-    if (result) {
-      // The handoff that the upgrade was for has failed; the daemon has told the operator.
-      const { code, message } = result
-      this.#upgradeOver.abort(new FdbError((code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`, message ?? ''))
-      this.#upgradeOver = new AbortController()
-      return
-    }
-    if (upgradeRequest) {
-      this.#upgradeFor(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
-      return
-    }
-    if (command) {
-      this.#commandFor(command)
-      return
-    }
+    if (this.#orders.take(envelope)) return
     if (rejected) {
       this.#reason ??= new FdbError(
         (rejected.code || 'ERR_FDB_REJECTED') as `ERR_FDB_${string}`,
@@ -951,31 +913,6 @@ export class Party {
     this.#step({ type: 'message', message, sealed: this.shelf.isSealed(epoch) })
   }
 
-  /** Daemon hosting: an operator asked the daemon, which asks us. */
-  #upgradeFor(argv: readonly string[], timeoutMs: number): void {
-    // Not the link that it came by: the answer may be due when the daemon has been come back to.
-    const tell = (body: WireBody) => this.#elder?.link.tell(body)
-    const limit = timeoutMs > 0 ? { timeout: timeoutMs } : {}
-    const { signal } = this.#upgradeOver
-    this.upgrade({ argv, signal, progress: step => tell({ progress: step }), ...limit })
-      .then(({ pid, generation }) => tell({ result: { ok: true, pid, generation } }))
-      .catch(({ code, message }) =>
-        tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
-      )
-  }
-
-  /** Daemon hosting: the same for a command of the application. */
-  #commandFor(command: fdbroker.wire.Command.$Properties): void {
-    const { order, request } = readCommand(command)
-    const link = this.#elder?.link
-    this.commands
-      .run(order.name, order.body, { signal: this.#commandsOver.signal }, this.phase)
-      .then(reply => link?.tell({ commandReply: repliedWith(request, reply) }))
-      .catch(error => link?.tell({ commandReply: failedReply(request, error) }))
-  }
-
-  #offer: { epoch: number; wayBack: number; source: number; items: number } | null = null
-
   /** Segments for one that drains: what is written there is the state that it answers from. */
   #takeNewer(items: readonly BundleItem[]): void {
     for (const { role, epoch = 0, fd } of items) {
@@ -1005,68 +942,23 @@ export class Party {
       this.#moves.open(items)
       return
     }
-    const left = [...items]
+    let offer: Offered | null
     try {
-      for (let item = left.shift(); item !== undefined; item = left.shift()) this.#take(item)
+      offer = this.#intake.take(items)
     } catch (error) {
-      closeAll(left.map(item => item.fd))
       this.settings.logger.warn({ err: error }, 'the holder sent what cannot be taken')
       this.refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
       return
     }
-    if (this.#offer === null) {
+    if (offer === null) {
       this.shelf.prune(this.#machine.member.epoch)
       this.#followOn()
-      return
-    }
-    const { items: announced, ...offer } = this.#offer
-    this.#offer = null
-    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.shelf.isWritable(epoch))
-    if (announced !== items.length || missing.length > 0) {
-      const lacks = missing.length > 0 ? `, and not the segments ${missing.join(' and ')} to write in` : ''
-      this.refuse(
-        new FdbError(
-          'ERR_FDB_FDS_MISSING',
-          `the offer names ${announced} descriptors and brought ${items.length}${lacks}: the holder is faulty; the handoff is refused`,
-        ),
-      )
       return
     }
     this.#step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
     this.#takeover.note('offered')
     this.#offered?.()
     this.#offered = null
-  }
-
-  #take(item: BundleItem): void {
-    const { role, name = '', spec = '', fd } = item
-    switch (role) {
-      case 'listener':
-      case 'named':
-        this.registry.put({ name, role, spec, fd })
-        return
-      case 'segment':
-        this.#takeSegment(Segment.open(fd), item.writable ?? false)
-        return
-      case 'pidfd':
-        this.#pidfds.push(fd)
-        return
-      case 'control':
-        this.#reception.take({ listener: fd })
-        return
-      case 'lock':
-        this.#reception.take({ lock: fd })
-        return
-      default:
-        fd.close()
-    }
-  }
-
-  /** No number is given twice: the machine knows the highest that was ever made. */
-  #takeSegment(segment: Segment, writable: boolean): void {
-    const { epoch } = segment
-    this.shelf.put(segment, writable)
-    this.#step({ type: 'shared', top: epoch })
   }
 
   /** Without a channel the seals are looked at regularly. */

@@ -1,0 +1,98 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../fd/index.js'
+import type { Registry } from '../holder/registry.js'
+import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { WireEnvelope } from '../protocol/link.js'
+import { Segment } from '../state/segment.js'
+import type { Reception } from './reception.js'
+
+/** What an offer names. */
+export interface Offered {
+  readonly epoch: number
+  readonly wayBack: number
+  readonly source: number
+}
+
+/** Puts the descriptors that a holder sends where they belong, and knows whether those of an offer are all here. */
+export class Intake {
+  readonly #into: { registry: Registry; shelf: SegmentShelf; reception: Reception }
+  /** A segment of this epoch exists: no number is given twice. */
+  readonly #shared: (epoch: number) => void
+  readonly #pidfds: OwnedFd[] = []
+  #offer: (Offered & { readonly items: number }) | null = null
+
+  constructor(
+    into: { registry: Registry; shelf: SegmentShelf; reception: Reception },
+    shared: (epoch: number) => void,
+  ) {
+    this.#into = into
+    this.#shared = shared
+  }
+
+  /** Of the other rights-holders: for whom this process may have to come back to. */
+  get pidfds(): readonly OwnedFd[] {
+    return this.#pidfds
+  }
+
+  /** The next bundle is what this offer names. */
+  announce({ epoch, wayBack, source, items }: NonNullable<WireEnvelope['offer']>): void {
+    this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
+  }
+
+  /**
+   * Takes a bundle. Answers the offer that it completes, or null where none was announced. Throws what is wrong with it;
+   * what was not taken by then is closed.
+   */
+  take(items: readonly BundleItem[]): Offered | null {
+    const left = [...items]
+    try {
+      for (let item = left.shift(); item !== undefined; item = left.shift()) this.#place(item)
+    } catch (error) {
+      closeAll(left.map(item => item.fd))
+      throw error
+    }
+    if (this.#offer === null) return null
+    const { items: announced, ...offer } = this.#offer
+    this.#offer = null
+    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#into.shelf.isWritable(epoch))
+    if (announced === items.length && missing.length === 0) return offer
+    const lacks = missing.length > 0 ? `, and not the segments ${missing.join(' and ')} to write in` : ''
+    throw new FdbError(
+      'ERR_FDB_FDS_MISSING',
+      `the offer names ${announced} descriptors and brought ${items.length}${lacks}: the holder is faulty; the handoff is refused`,
+    )
+  }
+
+  /** Nobody needs the pidfds any more. */
+  close(): void {
+    closeAll(this.#pidfds.splice(0))
+  }
+
+  #place({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
+    const { registry, shelf, reception } = this.#into
+    switch (role) {
+      case 'listener':
+      case 'named':
+        registry.put({ name, role, spec, fd })
+        return
+      case 'segment': {
+        const segment = Segment.open(fd)
+        shelf.put(segment, writable)
+        this.#shared(segment.epoch)
+        return
+      }
+      case 'pidfd':
+        this.#pidfds.push(fd)
+        return
+      case 'control':
+        reception.take({ listener: fd })
+        return
+      case 'lock':
+        reception.take({ lock: fd })
+        return
+      default:
+        fd.close()
+    }
+  }
+}

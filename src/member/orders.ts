@@ -1,0 +1,78 @@
+import { FdbError } from '../errors.js'
+import { failedReply, readCommand, repliedWith } from '../holder/command.js'
+import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
+import type { MemberPhase } from '../protocol/member-machine.js'
+import type { Commands } from './commands.js'
+
+/** What the daemon's operators may ask of a member. */
+export interface OrderedFrom {
+  readonly commands: Commands
+  readonly phase: MemberPhase
+  status(): object
+  upgrade(options: {
+    argv: readonly string[]
+    signal: AbortSignal
+    timeout?: number
+    progress: (step: UpgradeProgress) => void
+  }): Promise<Upgraded>
+}
+
+/** Daemon hosting: what operators asked of the daemon, which passes it on to the member that serves. */
+export class Orders {
+  readonly #member: OrderedFrom
+  /** To the daemon; another one when it was lost and come back to. */
+  readonly #link: () => Link | undefined
+  /** Aborted when the handoff of an upgrade that was asked for has failed. */
+  #upgradeOver = new AbortController()
+  /** Aborted when this member lets go of everything. */
+  readonly #over = new AbortController()
+
+  constructor(member: OrderedFrom, link: () => Link | undefined) {
+    this.#member = member
+    this.#link = link
+  }
+
+  /** Whether it was an order. */
+  take(envelope: WireEnvelope): boolean {
+    const { statusRequest, upgradeRequest, command, result } = envelope
+    if (statusRequest) this.#link()?.tell({ status: { json: JSON.stringify(this.#member.status()) } })
+    else if (upgradeRequest) this.#upgrade(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
+    else if (command) this.#command(command)
+    else if (result) {
+      // The handoff that the upgrade was for has failed; the daemon has told the operator.
+      const { code, message } = result
+      this.#upgradeOver.abort(new FdbError((code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`, message ?? ''))
+      this.#upgradeOver = new AbortController()
+    } else return false
+    return true
+  }
+
+  /** What is under way is told to end. */
+  close(): void {
+    this.#over.abort()
+  }
+
+  #upgrade(argv: readonly string[], timeoutMs: number): void {
+    const limit = timeoutMs > 0 ? { timeout: timeoutMs } : {}
+    const { signal } = this.#upgradeOver
+    // Not the link that it came by: the answer may be due when the daemon has been come back to.
+    const tell = (body: WireBody) => this.#link()?.tell(body)
+    this.#member
+      .upgrade({ argv, signal, progress: step => tell({ progress: step }), ...limit })
+      .then(({ pid, generation }) => tell({ result: { ok: true, pid, generation } }))
+      .catch(({ code, message }) =>
+        tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
+      )
+  }
+
+  #command(command: NonNullable<WireEnvelope['command']>): void {
+    const { order, request } = readCommand(command)
+    const { commands, phase } = this.#member
+    const link = this.#link()
+    commands
+      .run(order.name, order.body, { signal: this.#over.signal }, phase)
+      .then(reply => link?.tell({ commandReply: repliedWith(request, reply) }))
+      .catch(error => link?.tell({ commandReply: failedReply(request, error) }))
+  }
+}

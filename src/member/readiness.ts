@@ -1,0 +1,49 @@
+import { FdbError } from '../errors.js'
+import type { ReadyOptions } from './member.js'
+
+/** Those who wait until this process serves, and the time that they have. */
+export class Readiness {
+  readonly #late: () => void
+  #waiting: { resolve(): void; reject(error: Error): void }[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(late: () => void) {
+    this.#late = late
+  }
+
+  /** From now on; an earlier limit does not count any more. */
+  limit(ms: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(this.#late, ms)
+  }
+
+  /** Resolves when this process serves, rejects when it is clear that it will not. */
+  wait(): Promise<void> {
+    const serving = new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject }))
+    serving.catch(() => {})
+    return serving
+  }
+
+  serves(): void {
+    clearTimeout(this.#timer)
+    for (const { resolve } of this.#waiting.splice(0)) resolve()
+  }
+
+  fail(why: Error): void {
+    clearTimeout(this.#timer)
+    for (const { reject } of this.#waiting.splice(0)) reject(why)
+  }
+}
+
+/** Throws ERR_FDB_CHECK, or what a check threw if it is an FdbError, at the first that does not pass. */
+export async function runChecks(checks: ReadyOptions['checks'] = []): Promise<void> {
+  try {
+    for (const check of checks) {
+      if ((await check()) === false)
+        throw new FdbError('ERR_FDB_CHECK', `check "${check.name || 'anonymous'}" answered false`)
+    }
+  } catch (cause) {
+    if (FdbError.is(cause)) throw cause
+    throw new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, { cause })
+  }
+}
