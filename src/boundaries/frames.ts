@@ -1,0 +1,169 @@
+import { FdbError } from '../errors.js'
+
+/** The whole state of a {@link FrameTracker}. */
+export interface FramesRecord {
+  /** Where inside a frame the next byte is; the numbers are part of exported records. */
+  phase: number
+  /** Bytes of the extended length that are still to come; 0 in other phases. */
+  count: number
+  /** Payload of this frame that is still to come; its length, as far as it was read, while `count` is above 0. */
+  left: number
+  /** Of this frame: 0 data, 1 ping or pong, 2 close; 0 between frames. */
+  kind: number
+}
+
+const Phase = { first: 0, second: 1, length: 2, payload: 3, ended: 4, lost: 5 } as const
+
+const Kind = { data: 0, control: 1, close: 2 } as const
+
+const FIN = 0x80
+const MASK = 0x80
+const CLOSE = 8
+/** Continuation, text, binary, close, ping, pong: no extension that is in use has others. */
+const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
+const MOST_CONTROL = 125
+
+/**
+ * Follows the frames that a WebSocket server sends (RFC 6455, 5.2) through a stream of bytes and knows after every byte
+ * whether it stands between two of them: there a control frame may be put in, also within a message of several. It never
+ * copies or keeps a byte. What breaks the rules is followed no more: then it is never {@link between} again.
+ */
+export class FrameTracker {
+  #phase: number = Phase.first
+  #count = 0
+  #left = 0
+  #kind: number = Kind.data
+
+  /** Goes on where another tracker, maybe of another process, was. Refuses what none can have said. */
+  static fromRecord(record: FramesRecord): FrameTracker {
+    const { phase, count, left, kind } = record
+    if (!isPosition(record)) {
+      throw new FdbError(
+        'ERR_FDB_FRAMES_RECORD',
+        `no frame can be at phase ${phase}, count ${count}, left ${left}, kind ${kind}: the record is damaged or from an incompatible version, close the connection`,
+        { details: { ...record } },
+      )
+    }
+    const tracker = new FrameTracker()
+    tracker.#phase = phase
+    tracker.#count = count
+    tracker.#left = left
+    tracker.#kind = kind
+    return tracker
+  }
+
+  toRecord(): FramesRecord {
+    return { phase: this.#phase, count: this.#count, left: this.#left, kind: this.#kind }
+  }
+
+  /** A frame may be put in here. Not any more once a close frame has passed. */
+  get between(): boolean {
+    return this.#phase === Phase.first
+  }
+
+  /** It will never be {@link between} again. */
+  get over(): boolean {
+    return this.#phase >= Phase.ended
+  }
+
+  /** Follows `bytes[from, to)`. */
+  follow(bytes: Uint8Array, from: number, to: number): void {
+    for (let at = from; at < to; ) at = this.followFrame(bytes, at, to)
+  }
+
+  /** Follows `bytes[from, to)` up to the end of the first frame that ends there, and returns where that is, or `to`. */
+  followFrame(bytes: Uint8Array, from: number, to: number): number {
+    let at = from
+    while (at < to) {
+      switch (this.#phase) {
+        case Phase.first:
+          this.#first(bytes[at++]!)
+          break
+        case Phase.second:
+          this.#second(bytes[at++]!)
+          break
+        case Phase.length:
+          this.#length(bytes[at++]!)
+          break
+        case Phase.payload: {
+          const taken = Math.min(this.#left, to - at)
+          this.#left -= taken
+          at += taken
+          break
+        }
+        default:
+          return to
+      }
+      if (this.#phase === Phase.payload && this.#left === 0) {
+        this.#phase = this.#kind === Kind.close ? Phase.ended : Phase.first
+        this.#kind = Kind.data
+        return at
+      }
+    }
+    return at
+  }
+
+  #first(byte: number): void {
+    const opcode = byte & 15
+    const control = opcode >= CLOSE
+    if (!KNOWN.has(opcode) || (control && (byte & FIN) === 0)) {
+      this.#lose()
+      return
+    }
+    this.#kind = opcode === CLOSE ? Kind.close : control ? Kind.control : Kind.data
+    this.#phase = Phase.second
+  }
+
+  #second(byte: number): void {
+    const size = byte & 127
+    // Servers do not mask.
+    if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MOST_CONTROL)) this.#lose()
+    else if (size < 126) {
+      this.#left = size
+      this.#phase = Phase.payload
+    } else {
+      this.#count = size === 126 ? 2 : 8
+      this.#phase = Phase.length
+    }
+  }
+
+  #length(byte: number): void {
+    const left = this.#left * 256 + byte
+    if (left > Number.MAX_SAFE_INTEGER) {
+      this.#lose()
+      return
+    }
+    this.#left = left
+    if (--this.#count === 0) this.#phase = Phase.payload
+  }
+
+  #lose(): void {
+    this.#phase = Phase.lost
+    this.#count = 0
+    this.#left = 0
+    this.#kind = Kind.data
+  }
+}
+
+function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
+  if (![phase, count, left, kind].every(number => Number.isSafeInteger(number) && number >= 0)) return false
+  if (phase > Phase.lost || kind > Kind.close) return false
+  if (phase === Phase.length) return count >= 1 && count <= 8 && kind === Kind.data
+  if (count !== 0) return false
+  if (phase === Phase.payload) return left > 0 && (kind === Kind.data || left <= MOST_CONTROL)
+  return left === 0 && (kind === Kind.data || phase === Phase.second)
+}
+
+/** A server's close frame (RFC 6455, 5.5.1). The reason is cut at 123 bytes. */
+export function closeFrame(code: number, reason: string): Buffer {
+  let text = Buffer.from(reason)
+  // A character is not cut in two.
+  for (let chars = [...reason]; text.length > MOST_CONTROL - 2; text = Buffer.from(chars.join('')))
+    chars = chars.slice(0, -1)
+  const frame = Buffer.alloc(4 + text.length)
+  frame[0] = FIN | CLOSE
+  frame[1] = 2 + text.length
+  frame.writeUInt16BE(code, 2)
+  text.copy(frame, 4)
+  return frame
+}
