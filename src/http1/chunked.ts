@@ -31,13 +31,22 @@ const ChunkPhase = {
 
 export const CHUNKED_DONE = ChunkPhase.done
 
-/** Follows a chunked body through `bytes[at, to)`; returns where it stopped. See `Framing.advance`. */
+/** Another chunk may be put in here. */
+export function isBetweenChunks({ phase, count }: FramingRecord): boolean {
+  return phase === ChunkPhase.size && count === 0
+}
+
+/**
+ * Follows a chunked body through `bytes[at, to)`, or with `one` to the end of the first chunk's data that ends there;
+ * returns where it stopped. See `Framing.advance`.
+ */
 export function advanceChunked(
   state: FramingRecord,
   bytes: Uint8Array,
   at: number,
   to: number,
   data: number[] | undefined,
+  one = false,
 ): number {
   while (at < to) {
     const byte = bytes[at]!
@@ -71,6 +80,7 @@ export function advanceChunked(
       case ChunkPhase.dataLf:
         if (byte !== LF) throw new Http1Refusal('chunk-ending', at)
         state.phase = ChunkPhase.size
+        if (one) return at + 1
         break
       case ChunkPhase.done:
         return at

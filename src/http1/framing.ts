@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { advanceChunked, CHUNKED_DONE, isChunkPosition } from './chunked.js'
+import { advanceChunked, CHUNKED_DONE, isBetweenChunks, isChunkPosition } from './chunked.js'
 
 /** How the end of a message is found; `none` is a message without body, `tunnel` is no message at all. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
@@ -92,6 +92,16 @@ export class Framing implements FramingRecord {
   /** The stream may end here without cutting the message short. */
   get mayEnd(): boolean {
     return this.done || this.kind === 'until-close' || this.kind === 'tunnel'
+  }
+
+  /** Of `chunked`: the next byte is that of another chunk's size. */
+  get betweenChunks(): boolean {
+    return this.kind === 'chunked' && isBetweenChunks(this)
+  }
+
+  /** {@link advance} up to the end of the chunk that is under way, where it ends in these bytes. Of `chunked` only. */
+  advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
+    return advanceChunked(this, bytes, from, to, data, true) - from
   }
 
   /**

@@ -33,7 +33,10 @@ export interface ConnectionKeeper {
   resume?(): void
   /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
   emptied(): Promise<void>
-  /** `drain.timeout` has passed: close what is left, and say how many were in use and how many not. */
+  /**
+   * `drain.timeout` has passed: close what is left, and say what it was. It may take a moment to tell the peers as their
+   * protocol asks: {@link emptied} resolves when all are gone.
+   */
   cut(): DrainCounts
   /** Those that can go on in another process. Where they go there, {@link announce} waits until it is known that they stay. */
   readonly moving?: MovableConnections

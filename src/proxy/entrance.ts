@@ -1,5 +1,5 @@
 import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net'
-import type { ConnectionKeeper, DrainCounts } from '../index.js'
+import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
@@ -8,6 +8,10 @@ import type { TlsTermination } from './tls/termination.js'
 
 /** How long a client that is one too many may take to read so. */
 const TURNED_AWAY_MS = 2_000
+/** What is told its end at the end of the drain has so long for it. */
+const LINGER_MS = 1_000
+/** At the end of the drain. */
+const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
 const TURNED_AWAY_MOST = 256
 const TOO_MANY = [
   'HTTP/1.1 503 Service Unavailable',
@@ -53,6 +57,8 @@ export class Entrance implements ConnectionKeeper {
   /** Made when the first configuration asks for TLS. */
   #handshakes: Handshakes | null = null
   #secure = false
+  /** For streams of events, see {@link Relay.end}. */
+  readonly #lastEvent: string
   #relays: Relays
   /** Of configurations before, as long as they have connections. */
   #former: Relay[] = []
@@ -74,6 +80,7 @@ export class Entrance implements ConnectionKeeper {
     this.#forward = forward
     this.#wiring = wiring
     this.#full = full
+    this.#lastEvent = config.drain.lastEvent
     this.#relays = this.#make(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
       this.#begin(socket),
@@ -137,14 +144,17 @@ export class Entrance implements ConnectionKeeper {
   }
 
   cut(): DrainCounts {
-    const before = this.connections
-    let idle = this.#handshakes?.size ?? 0
+    const closed: ForcedClose[] = [...this.#all()].flatMap(relay => relay.end(this.#lastEvent, LINGER_MS))
+    const shaking = this.#handshakes?.size ?? 0
+    if (shaking > 0) closed.push({ kind: 'tls', reason: 'handshake', count: shaking })
     this.#handshakes?.cut()
-    for (const relay of this.#all()) {
-      idle += relay.counts().idle
-      relay.close()
+    let idle = 0
+    let busy = 0
+    for (const { reason, count } of closed) {
+      if (NOT_BUSY.has(reason)) idle += count
+      else busy += count
     }
-    return { idle, busy: before - idle }
+    return { idle, busy, closed }
   }
 
   /** Unused connections to servers are closed too. */

@@ -165,7 +165,7 @@ export class ReverseProxy {
 
   /** Closes every connection now. */
   cut(): void {
-    for (const entrance of this.#allEntrances()) entrance.cut()
+    for (const entrance of this.#allEntrances()) entrance.close()
   }
 
   *#allEntrances(): Generator<Entrance> {

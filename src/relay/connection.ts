@@ -2,7 +2,7 @@ import { MAX_RECORD_BYTES, type MoveWhich } from '../connections/movable.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
-import type { ConnectionKind } from './counts.js'
+import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
 import { Exchange } from './exchange.js'
 import type { ExchangeSide } from './exchange-side.js'
@@ -78,6 +78,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     return this.waitsSince === 0 ? 0 : performance.now() - this.waitsSince
   }
 
+  get closedKind(): ClosedKind {
+    return closedKind(this.kind, this.origin.scheme, this.staying)
+  }
+
   /** It may leave at this moment, unless a stream of it has just gone. */
   mayLeave(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
@@ -91,10 +95,36 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     if (this.kind === 'idle') this.#close()
   }
 
+  /** The time of the drain is over: see {@link Exchange.end}. Then {@link giveUp}. */
+  end(lastEvent: string): void {
+    this.#relay.stays(this)
+    if (this.exchange !== null) this.exchange.end(lastEvent)
+    else if (this.kind === 'idle') this.#close()
+    else if (!this.closing) this.#refuse(503, 'drained')
+    this.settle()
+  }
+
+  /** What has not ended by now: a request without an answer gets one, everything else is closed. */
+  giveUp(): void {
+    if (this.exchange?.phase === 'waiting') this.exchange.fail(503, 'drained')
+    else if (this.exchange === null || this.exchange.over) this.#destroy('drained')
+    else this.abort('drained')
+    this.settle()
+  }
+
+  #destroy(reason: string): void {
+    if (this.#gone) return
+    this.client.destroy()
+    this.#leave(reason)
+  }
+
   abort(reason: string): void {
     if (this.#gone) return
-    if (this.exchange === null) this.client.destroy()
-    else this.client.reset()
+    if (this.exchange === null) {
+      this.#destroy(reason)
+      return
+    }
+    this.client.reset()
     this.#leave(reason)
   }
 

@@ -10,7 +10,10 @@ export interface RelayCounts {
   waiting: number
   /** The answer's body is under way. */
   response: number
-  /** Of a request: WebSocket and other upgrades, CONNECT. */
+  /** It is a stream of server-sent events. */
+  events: number
+  webSocket: number
+  /** Of a request: CONNECT, and upgrades to anything but WebSocket. */
   tunnel: number
   /** Whole TCP connections. */
   tcp: number
@@ -20,8 +23,60 @@ export interface RelayCounts {
 
 export type ConnectionKind = keyof RelayCounts
 
+/** What was closed because the time of the drain was over. */
+export interface ClosedKind {
+  /** Of a connection that goes from request to request: `http`, `https`. */
+  readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
+  /**
+   * Why it had not gone: `refused`, the process that serves would not have it. Otherwise what it did. `closing`: it had its
+   * last answer, and did not go.
+   */
+  readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
+}
+
+export interface ClosedCount extends ClosedKind {
+  readonly count: number
+}
+
+const REASONS: Readonly<Partial<Record<ConnectionKind, ClosedKind['reason']>>> = {
+  idle: 'idle',
+  head: 'half-request',
+  request: 'half-request',
+  waiting: 'answering',
+  response: 'answering',
+  closing: 'closing',
+}
+
+export function closedKind(kind: ConnectionKind, scheme: 'http' | 'https', refused: boolean): ClosedKind {
+  const reason = REASONS[kind]
+  return {
+    kind: reason === undefined ? (kind as ClosedKind['kind']) : scheme,
+    reason: refused ? 'refused' : (reason ?? 'open'),
+  }
+}
+
 export function countKinds(connections: Iterable<{ kind: ConnectionKind }>): RelayCounts {
-  const counts = { idle: 0, head: 0, request: 0, waiting: 0, response: 0, tunnel: 0, tcp: 0, closing: 0 }
+  const counts = {
+    idle: 0,
+    head: 0,
+    request: 0,
+    waiting: 0,
+    response: 0,
+    events: 0,
+    webSocket: 0,
+    tunnel: 0,
+    tcp: 0,
+    closing: 0,
+  }
   for (const connection of connections) counts[connection.kind]++
   return counts
+}
+
+export function countClosed(all: Iterable<ClosedKind>): ClosedCount[] {
+  const counts = new Map<string, ClosedCount>()
+  for (const { kind, reason } of all) {
+    const key = `${kind} ${reason}`
+    counts.set(key, { kind, reason, count: (counts.get(key)?.count ?? 0) + 1 })
+  }
+  return [...counts.values()]
 }

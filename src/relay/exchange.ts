@@ -1,3 +1,4 @@
+import { closeFrame, type EventTracker, type FrameTracker } from '../boundaries/index.js'
 import {
   type Framing,
   type RequestHead,
@@ -13,13 +14,26 @@ import type { Decision, Respond, SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
 import { reportOf } from './exchange-report.js'
 import type { ExchangeSide } from './exchange-side.js'
+import { LastEvent } from './last-event.js'
 import { refusalOf } from './refusal.js'
 import type { RelayContext } from './relay-context.js'
-import { type BodyCoding, bodyEnd, passBody, planResponse, type ResponsePlan } from './response-plan.js'
+import {
+  type BodyCoding,
+  bodyEnd,
+  eventsOf,
+  followSpans,
+  framesOf,
+  passBody,
+  planResponse,
+  type ResponsePlan,
+} from './response-plan.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /** Methods that may be repeated without asking (RFC 9110, 9.2.2). */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
+
+/** Status of a close frame (RFC 6455, 7.4.1). */
+const GOING_AWAY = 1001
 
 /**
  * Where an exchange is. `waiting`: the head of the answer has not come. `answering`: the answer's body is under way.
@@ -52,6 +66,16 @@ export class Exchange implements StreamOwner {
   requestBody: Framing | null = null
   responseBody: Framing | null = null
   bodySeen = 0
+  /** Of an answer that is a stream of events. */
+  events: EventTracker | null = null
+  /** Of a tunnel that is a WebSocket: what its server sends. */
+  frames: FrameTracker | null = null
+  /** The answer is to end between two events. */
+  lastEvent: LastEvent | null = null
+  /** The tunnel is to end between two frames, with this one. */
+  lastFrame: Buffer | null = null
+  /** The tunnel has been told its end: what its server still sends is thrown away, and of one without frames the client's too. */
+  over = false
   /** The end of the time for the whole exchange, on the wheel's clock. */
   until = Number.POSITIVE_INFINITY
   /** The request, while it may be sent again should the reused connection turn out to be dead. */
@@ -91,8 +115,8 @@ export class Exchange implements StreamOwner {
   }
 
   get kind(): ConnectionKind {
-    if (this.phase === 'answering') return 'response'
-    if (this.phase === 'tunnel') return this.tcp ? 'tcp' : 'tunnel'
+    if (this.phase === 'answering') return this.events === null ? 'response' : 'events'
+    if (this.phase === 'tunnel') return this.tcp ? 'tcp' : this.frames === null ? 'tunnel' : 'webSocket'
     return this.requestBody === null ? 'waiting' : 'request'
   }
 
@@ -196,6 +220,7 @@ export class Exchange implements StreamOwner {
   /** Takes what belongs to this request, or to the tunnel; returns how many bytes that are. */
   fromClient(chunk: Buffer): number {
     if (this.phase === 'tunnel') {
+      if (this.over && this.frames === null) return chunk.length
       this.bytesReceived += chunk.length
       this.upstream!.write(copied(chunk, 0, chunk.length))
       return chunk.length
@@ -322,7 +347,7 @@ export class Exchange implements StreamOwner {
 
   onData(_stream: ByteStream, chunk: Buffer): void {
     if (this.phase === 'waiting') this.#answerBytes(chunk)
-    else if (this.phase === 'tunnel') this.#send(copied(chunk, 0, chunk.length))
+    else if (this.phase === 'tunnel') this.#tunnelBytes(chunk)
     else this.#bodyBytes(chunk, 0)
     this.#side.arm()
     this.#side.settle()
@@ -401,7 +426,12 @@ export class Exchange implements StreamOwner {
         this.fail(502, 'switched-too-early')
         return
       }
-      if (plan.body !== null && plan.coding === 'as-is') end += plan.body.advance(chunk, at, chunk.length)
+      this.events = eventsOf(head, plan)
+      if (plan.body !== null && plan.coding === 'as-is') {
+        const spans = this.events === null ? undefined : []
+        end += plan.body.advance(chunk, at, chunk.length, spans)
+        if (spans !== undefined) followSpans(this.events!, chunk, spans)
+      }
     } catch (error) {
       this.#failFor(error)
       return
@@ -412,6 +442,8 @@ export class Exchange implements StreamOwner {
     this.coding = plan.coding
     this.#send(joined(plan.text, chunk, at, end))
     if (plan.body?.kind === 'tunnel') {
+      this.frames = framesOf(head)
+      this.frames?.follow(chunk, at, end)
       this.#openTunnel()
       return
     }
@@ -428,18 +460,43 @@ export class Exchange implements StreamOwner {
   /** Passes on what of the answer's body is in `chunk[at, …)`. */
   #bodyBytes(chunk: Buffer, at: number): void {
     const body = this.responseBody!
+    const { client } = this.#side
     let end = at
+    let last = false
     try {
-      end = passBody(this.#side.client, this.coding, body, chunk, at)
+      if (this.lastEvent === null) end = passBody(client, this.coding, body, chunk, at, this.events)
+      else {
+        last = this.lastEvent.pass(client, body, this.events!, chunk, at)
+        end = chunk.length
+      }
     } catch {
       this.#cutShort('response-invalid')
       return
     }
     this.bytesSent += end - at
-    if (!body.done) return
+    if (last) {
+      this.close = true
+      this.reusable = false
+    } else if (!body.done) return
     // Bytes behind the answer: nobody asked for them, so nothing that comes on this connection can be trusted.
     if (end < chunk.length) this.reusable = false
     this.#finish()
+  }
+
+  #tunnelBytes(chunk: Buffer): void {
+    const { frames, lastFrame } = this
+    if (this.over) return
+    if (lastFrame === null) {
+      frames?.follow(chunk, 0, chunk.length)
+      this.#send(copied(chunk, 0, chunk.length))
+      return
+    }
+    const end = frames!.between ? 0 : frames!.followFrame(chunk, 0, chunk.length)
+    if (end > 0) this.#send(copied(chunk, 0, end))
+    if (frames!.between) {
+      this.#send(lastFrame)
+      this.over = true
+    } else if (end < chunk.length) this.#send(copied(chunk, end, chunk.length))
   }
 
   #openTunnel(): void {
@@ -515,6 +572,30 @@ export class Exchange implements StreamOwner {
       this.close = true
       this.reusable = false
       this.#finish()
+    }
+  }
+
+  /**
+   * The time of the drain is over: brings about the end that the protocol has, as soon as there is a place for it. What is
+   * still answered is the last answer.
+   */
+  end(lastEvent: string): void {
+    if (this.phase === 'waiting') return
+    if (this.phase === 'answering' && this.events === null) {
+      if (!this.#side.hasHeld) this.close = true
+      return
+    }
+    this.reason ??= 'drained'
+    if (this.phase === 'answering') {
+      this.lastEvent = new LastEvent(lastEvent, this.coding)
+      this.#bodyBytes(NOTHING, 0)
+    } else if (this.frames === null || this.frames.over) {
+      this.over = true
+      this.#side.client.end()
+      this.upstream?.end()
+    } else {
+      this.lastFrame = closeFrame(GOING_AWAY, 'the server is being replaced')
+      this.#tunnelBytes(NOTHING)
     }
   }
 

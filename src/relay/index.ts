@@ -3,7 +3,7 @@
  * and the servers that a router names. Knows neither listeners nor configuration.
  */
 export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-export type { ConnectionKind, RelayCounts } from './counts.js'
+export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
 export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn } from './decision.js'
 export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
 export type { ExchangeReport } from './exchange-report.js'

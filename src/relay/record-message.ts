@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { type FramesRecord, FrameTracker } from '../boundaries/index.js'
 import { MAX_RECORD_BYTES } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { Framing, type FramingKind, type FramingRecord } from '../http1/index.js'
@@ -14,6 +15,7 @@ type RelayedMessage = fdbroker.connections.IRelayed
 /** As it is decoded: every field has a value. */
 type ExchangeFields = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.IRelayedExchange
+type FramesMessage = fdbroker.connections.IRelayedFrames
 type BodyMessage = fdbroker.connections.IRelayedBody
 
 /** In the order of the message's numbers. */
@@ -41,9 +43,11 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
 }
 
 function exchangeMessage(record: ExchangeRecord): ExchangeMessage {
-  const { phase, coding, requestBody, responseBody, requestMs, ...same } = record
+  const { phase, coding, requestBody, responseBody, requestMs, events, frames, ...same } = record
   const message: ExchangeMessage = { ...same, phase: PHASES.indexOf(phase), coding: CODINGS.indexOf(coding) }
   if (requestMs >= 0) message.requestMs = requestMs
+  if (events !== null) message.events = events
+  if (frames !== null) message.frames = frames
   if (requestBody !== null) message.requestBody = bodyMessage(requestBody)
   if (responseBody !== null) message.responseBody = bodyMessage(responseBody)
   return message
@@ -119,6 +123,8 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     requestBody: bodyRecord(message.requestBody),
     responseBody: bodyRecord(message.responseBody),
     bodySeen: message.bodySeen,
+    events: message.events ?? null,
+    frames: framesRecord(message.frames),
     requestMs: milliseconds(message.requestMs),
     resend,
     fromUpstream: owned(message.fromUpstream),
@@ -139,13 +145,15 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
 
 /** What cannot be at the same time in any relay. */
 function contradiction(record: ExchangeRecord, fds: number): string | null {
-  const { phase, coding, http10, requestBody, responseBody } = record
+  const { phase, coding, http10, requestBody, responseBody, frames } = record
   const tcp = phase === 'tunnel' && record.method === ''
   if (fds !== 2 && (fds !== 1 || (phase !== 'waiting' && !tcp)))
     return `it has ${fds} descriptors in phase ${phase}`
   if (requestBody?.kind === 'until-close') return 'its request has no end'
   if (record.resend !== '' && (phase !== 'waiting' || requestBody !== null))
     return 'its request is kept for nothing'
+  if (frames !== null && (phase !== 'tunnel' || record.method === ''))
+    return 'it has frames, and is no tunnel of a request'
   if (record.endedUpstream && phase !== 'tunnel') return 'its server was told the end in the middle'
   if (phase === 'answering') {
     const possible =
@@ -154,8 +162,10 @@ function contradiction(record: ExchangeRecord, fds: number): string | null {
         : coding === 'content'
           ? http10 && (responseBody?.kind === 'chunked' || responseBody?.kind === 'until-close')
           : !http10 && responseBody?.kind === 'until-close'
+    if (record.events !== null && responseBody?.kind === 'length') return 'its events have a length'
     return possible ? null : `its answer of ${responseBody?.kind} goes on as ${coding}`
   }
+  if (record.events !== null) return `it has events in phase ${phase}`
   if (responseBody !== null || coding !== 'as-is') return `it has an answer in phase ${phase}`
   if (phase === 'tunnel' && requestBody !== null) return 'it is a tunnel with a request'
   if (fds === 2) return null
@@ -170,6 +180,14 @@ function bodyRecord(message: BodyMessage | null | undefined): FramingRecord | nu
   if (name === undefined) throw damaged(`a body of it is of kind ${kind}`)
   const record = { kind: name, left, phase, count, hash }
   if (Framing.fromRecord(record).done) throw damaged('a body of it is done')
+  return record
+}
+
+function framesRecord(message: FramesMessage | null | undefined): FramesRecord | null {
+  if (!message) return null
+  const { phase, count, left, kind } = message as fdbroker.connections.RelayedFrames
+  const record = { phase, count, left, kind }
+  FrameTracker.fromRecord(record)
   return record
 }
 

@@ -1,3 +1,4 @@
+import type { FramesRecord } from '../boundaries/index.js'
 import type { FramingRecord } from '../http1/index.js'
 import type { ExchangePhase } from './exchange.js'
 import type { BodyCoding } from './response-plan.js'
@@ -53,6 +54,10 @@ export interface ExchangeRecord {
   responseBody: FramingRecord | null
   /** Bytes of the request's body so far. */
   bodySeen: number
+  /** Of a stream of events: its last four bytes; otherwise null. */
+  events: number | null
+  /** Of a WebSocket: where its server's frames are; otherwise null. */
+  frames: FramesRecord | null
   /** Whole milliseconds that are left for the whole exchange; -1: no limit. */
   requestMs: number
   /** The request, if it may be sent again should the reused connection turn out to be dead; otherwise ''. */

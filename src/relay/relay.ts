@@ -2,7 +2,7 @@ import type net from 'node:net'
 import type { MoveWhich } from '../connections/movable.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
-import { countKinds, type RelayCounts } from './counts.js'
+import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
 import { Forwarder, requestEdits } from './forwarded.js'
 import { acceptedStream, reopened } from './open-stream.js'
@@ -13,7 +13,15 @@ import { TimerWheel } from './timer-wheel.js'
 import { type ExportedConnection, exportConnection, importConnection } from './transfer.js'
 import { UpstreamPools } from './upstream-pools.js'
 
+/** For an error to reach a client whose request was not answered in time. */
+const LAST_ERROR_MS = 250
+
 const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
+
+interface Ending {
+  readonly lastEvent: string
+  readonly lingerMs: number
+}
 
 /**
  * Relays HTTP/1, or whole TCP connections, between clients and the servers that a router names. Knows no listeners:
@@ -28,6 +36,8 @@ export class Relay {
   /** Connections that no other process can go on with. */
   #fixed = 0
   #turnedAway = 0
+  /** The time of the drain is over. */
+  #ending: Ending | null = null
 
   constructor(options: RelayOptions) {
     const timeouts = relayTimeouts(options.timeouts)
@@ -127,6 +137,7 @@ export class Relay {
   resume(): void {
     this.#context.draining = false
     this.#context.leaving = null
+    this.#ending = null
     this.#fixed = 0
     for (const connection of this.#connections) {
       connection.staying = false
@@ -137,6 +148,31 @@ export class Relay {
   /** Ends idle connections with FIN; requests on their way to them are lost. */
   closeIdle(): void {
     for (const connection of [...this.#connections]) connection.closeIdle()
+  }
+
+  /**
+   * The time of the drain is over. Every connection ends as its protocol asks: a WebSocket by a close frame, a stream of events
+   * behind `lastEvent`, a tunnel by FIN, anything else with its next answer. What has not ended after `lingerMs` is given an
+   * error, and then closed. Returns what they were.
+   */
+  end(lastEvent: string, lingerMs: number): ClosedCount[] {
+    this.#context.draining = true
+    this.#ending = { lastEvent, lingerMs }
+    const left = [...this.#connections]
+    const closed = countClosed(left.map(connection => connection.closedKind))
+    this.#end(left, this.#ending)
+    return closed
+  }
+
+  #end(left: readonly RelayConnection[], { lastEvent, lingerMs }: Ending): void {
+    for (const connection of left) connection.end(lastEvent)
+    const giveUp = () => {
+      for (const connection of left) connection.giveUp()
+      setTimeout(() => {
+        for (const connection of left) connection.abort('drained')
+      }, LAST_ERROR_MS).unref()
+    }
+    setTimeout(giveUp, lingerMs).unref()
   }
 
   /** Closes everything at once, but not unused connections in shared pools. Connections given later are served. */
@@ -205,6 +241,8 @@ export class Relay {
     connection.staying = staying
     this.#add(connection)
     importConnection(context, record, connection, server)
+    // It was between two processes when the others were told.
+    if (this.#ending !== null && this.#connections.has(connection)) this.#end([connection], this.#ending)
   }
 
   #add(connection: RelayConnection): void {

@@ -1,3 +1,4 @@
+import { EventTracker, FrameTracker } from '../boundaries/index.js'
 import {
   encodeChunk,
   type FieldEdits,
@@ -73,6 +74,25 @@ export function planResponse(head: ResponseHead, asked: AskedBy, edits?: FieldEd
   }
 }
 
+/** An answer that can be ended between two events: nothing tells where it ends but its end. */
+export function eventsOf(head: ResponseHead, { body }: ResponsePlan): EventTracker | null {
+  if (body?.kind !== 'chunked' && body?.kind !== 'until-close') return null
+  const type = head.fields.get('content-type') ?? ''
+  if (!/^text\/event-stream[\s;]*(?:$|;)/i.test(type)) return null
+  const coding = head.fields.get('content-encoding') ?? ''
+  return coding === '' || coding.toLowerCase() === 'identity' ? new EventTracker() : null
+}
+
+/** The tunnel of a WebSocket. */
+export function framesOf(head: ResponseHead): FrameTracker | null {
+  return head.status === 101 && head.upgrade?.toLowerCase() === 'websocket' ? new FrameTracker() : null
+}
+
+/** `spans`: start, end, start, end, … of content in `chunk`. */
+export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly number[]): void {
+  for (let i = 0; i < spans.length; i += 2) events.follow(chunk, spans[i]!, spans[i + 1]!)
+}
+
 /** Passes the body's part of `chunk[from, …)` on; returns where it ends. Throws `Http1Refusal`. */
 export function passBody(
   to: ByteStream,
@@ -80,17 +100,22 @@ export function passBody(
   body: Framing,
   chunk: Buffer,
   from: number,
+  events: EventTracker | null,
 ): number {
   if (coding === 'as-is') {
-    const end = from + body.advance(chunk, from, chunk.length)
+    const spans = events === null ? undefined : []
+    const end = from + body.advance(chunk, from, chunk.length, spans)
+    if (spans !== undefined) followSpans(events!, chunk, spans)
     if (end > from) to.write(copied(chunk, from, end))
     return end
   }
   if (coding === 'content') {
     const { taken, content } = takeContent(body, chunk, from)
+    for (const piece of content) events?.follow(piece, 0, piece.length)
     if (content.length > 0) to.write(Buffer.concat(content))
     return from + taken
   }
+  events?.follow(chunk, from, chunk.length)
   if (chunk.length > from) to.write(Buffer.concat(encodeChunk(chunk.subarray(from))))
   return chunk.length
 }

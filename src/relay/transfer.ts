@@ -1,3 +1,4 @@
+import { EventTracker, FrameTracker } from '../boundaries/index.js'
 import { OwnedFd } from '../fd/index.js'
 import { Framing } from '../http1/index.js'
 import type { ByteStream } from './byte-stream.js'
@@ -90,6 +91,8 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
     requestBody: exchange.requestBody?.toRecord() ?? null,
     responseBody: exchange.responseBody?.toRecord() ?? null,
     bodySeen: exchange.bodySeen,
+    events: exchange.events?.tail ?? null,
+    frames: exchange.frames?.toRecord() ?? null,
     requestMs: Number.isFinite(exchange.until) ? wholeMs(Math.max(0, exchange.until - relay.wheel.now)) : -1,
     resend: exchange.resend,
     fromUpstream: concat([responseReader?.pending ?? NOTHING, detached?.unread ?? NOTHING]),
@@ -149,6 +152,8 @@ function importExchange(
   exchange.requestBody = record.requestBody && Framing.fromRecord(record.requestBody)
   exchange.responseBody = record.responseBody && Framing.fromRecord(record.responseBody)
   exchange.bodySeen = record.bodySeen
+  exchange.events = record.events === null ? null : new EventTracker(record.events)
+  exchange.frames = record.frames && FrameTracker.fromRecord(record.frames)
   exchange.resend = record.resend
   exchange.route = relay.routeByName?.(record.route) ?? null
   exchange.destination = relay.destinationByKey?.(record.destination) ?? null

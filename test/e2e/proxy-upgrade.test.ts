@@ -203,7 +203,7 @@ describe('an upgrade of the proxy', () => {
     expect(await by('/r/1', 'kept.test')).toBe('even')
   })
 
-  it('counts connections of the relay, and closes what is left after drain.timeout', async () => {
+  it('counts connections of the relay, and ends what is left after drain.timeout, each as its protocol asks', async () => {
     const edge = await behind({ drain: { timeout: '1s', move: 'off' } })
     const agent = new Agent({ keepAlive: true })
     onTestFinished(() => agent.destroy())
@@ -214,11 +214,17 @@ describe('an upgrade of the proxy', () => {
     await edge.next()
     const draining = async () => (await edge.status()).draining.find(({ pid }) => pid === old)
     await until('the old one tells its connections', async () => ((await draining())?.connections ?? 0) >= 1)
-    const closed = new Promise(resolve => first.socket.once('close', resolve))
-    await closed
+    const closed = new Promise(resolve =>
+      first.socket.once('close', (code, reason) => resolve(`${code} ${reason}`)),
+    )
+    expect(await closed).toBe('1001 the server is being replaced')
     expect(await edge.logged('connections did not end in time and were closed')).toMatchObject({
       pid: old,
       afterMs: 1_000,
+      closed: [
+        { kind: 'webSocket', reason: 'open', count: 1 },
+        { kind: 'http', reason: 'idle', count: 1 },
+      ],
     })
     await edge.ended(old)
   })

@@ -23,6 +23,16 @@ const STATES = [
   ],
   ['response', 'GET / HTTP/1.1\r\nHost: a\r\n\r\n', 'HTTP/1.1 200 OK\r\n\r\nabc'],
   ['response', 'GET / HTTP/1.0\r\nHost: a\r\n\r\n', 'HTTP/1.1 200 OK\r\n\r\nabc'],
+  [
+    'events',
+    'GET / HTTP/1.1\r\nHost: a\r\n\r\n',
+    'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n',
+  ],
+  [
+    'webSocket',
+    'GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+    'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05abc',
+  ],
   ['tunnel', 'CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n', 'HTTP/1.1 200 OK\r\n\r\nabc'],
   ['closing', 'GET / HTTP/1.1\r\n\r\n', ''],
 ] as const

@@ -214,6 +214,8 @@ const tlsShape = {
   ),
 }
 
+const MOST_EVENT = 4096
+
 const drainShape = {
   timeout: optional(
     duration(0),
@@ -229,6 +231,15 @@ const drainShape = {
     orOff(integer(1, 1_000_000)),
     'off',
     'connections that move in a second, at most; `off`: no bound',
+  ),
+  lastEvent: optional(
+    text('the text of an event', given =>
+      Buffer.byteLength(given) <= MOST_EVENT
+        ? given
+        : new Wrong(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
+    ),
+    '',
+    'the last lines of a `text/event-stream` that has not ended by then, such as `event: bye`; it ends between two events',
   ),
 }
 
