@@ -17,6 +17,8 @@ const EXPIRY_MS = 100
 const LONGEST_MS = 2 ** 31 - 1
 /** The next request of a client waits in the kernel at most so long for its connection to leave. */
 const HOLD_MS = 50
+/** When nobody came in that time, others are not held for so long: connections leave more slowly than they could. */
+const NO_HOLD_MS = 1_000
 
 /** What an application knows of its HTTP/1 connections that the next process must know too. */
 export interface HttpHooks {
@@ -51,6 +53,7 @@ export class HttpServerConnections implements MovableConnections {
   /** Between two requests and not read from, so that they can leave before the next one. In the order in which they came. */
   readonly #held = new Set<net.Socket>()
   #letGo: NodeJS.Timeout | undefined
+  #holdAgainAt = 0
   /** Or has listened: it keeps its list. */
   #listens = false
   /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
@@ -116,15 +119,22 @@ export class HttpServerConnections implements MovableConnections {
 
   /** A busy client would have sent its next request before anybody came to take the connection. */
   #ended(socket: net.Socket): void {
-    if (socket.destroyed || isAnswering(socket) || parserOf(socket) === null || this.#refused.has(socket))
+    if (!socket.writable || isAnswering(socket) || parserOf(socket) === null || this.#refused.has(socket))
       return
-    socket.pause()
-    this.#held.add(socket)
-    this.#letGo ??= setTimeout(() => this.#readAgain(), HOLD_MS)
+    if (performance.now() >= this.#holdAgainAt) this.#hold(socket)
     this.#signal ??= setImmediate(() => {
       this.#signal = undefined
       this.#onMovable?.()
     })
+  }
+
+  #hold(socket: net.Socket): void {
+    socket.pause()
+    this.#held.add(socket)
+    this.#letGo ??= setTimeout(() => {
+      if (this.#held.size > 0) this.#holdAgainAt = performance.now() + NO_HOLD_MS
+      this.#readAgain()
+    }, HOLD_MS)
   }
 
   #readAgain(): void {
@@ -148,6 +158,7 @@ export class HttpServerConnections implements MovableConnections {
     for (const next of [...this.#open]) {
       for (const socket of this.#held) {
         this.#held.delete(socket)
+        if (this.#held.size === 0) this.#readAgain()
         yield socket
         if (!socket.destroyed) socket.resume()
       }

@@ -162,6 +162,35 @@ describe('a busy HTTP connection', () => {
   })
 })
 
+describe('a connection that was just answered, while connections move', () => {
+  async function heldOne(from: Place): Promise<RawClient> {
+    const client = await RawClient.to(portOf(from))
+    const told = new Promise<void>(resolve => {
+      from.moving.onMovable = resolve
+    })
+    await client.ask('/1')
+    await told
+    return client.send(get('/2'))
+  }
+
+  it('is not read from until it has left, however soon the next request comes', async () => {
+    const [from, to] = await pair()
+    const client = await heldOne(from)
+    for (let turn = 0; turn < 20; turn++) await new Promise(resolve => setImmediate(resolve))
+    expect(carry(from, to)).toBe(1)
+    expect((await client.answer()).body).toBe('new /2')
+  })
+
+  it('is read from again when nobody comes for it, or nothing moves any more', async () => {
+    const [from] = await pair()
+    const client = await heldOne(from)
+    expect((await client.answer()).body).toBe('old /2')
+    const other = await heldOne(from)
+    from.moving.onMovable = null
+    expect((await other.answer()).body).toBe('old /2')
+  })
+})
+
 describe('what goes along', () => {
   it('is what was left of the keep-alive timeout', async () => {
     const from = await httpPlace('old', { keepAliveTimeout: 1_000 })
