@@ -14,7 +14,7 @@ export interface SocketProtocol {
    * returned a record the connection is the library's: the application must not read from the socket or write to it (nor
    * in this call), and should forget it. The socket's 'close' follows, without an error.
    *
-   * Called when nothing waits to be written. What Node has read and the application has not travels along.
+   * Called when nothing waits to be written, and never for a socket with `setEncoding()`. What Node has read and the application has not travels along.
    */
   serialize(socket: net.Socket): Uint8Array | undefined
   /**

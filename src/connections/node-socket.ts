@@ -1,23 +1,12 @@
 import net from 'node:net'
 import { OwnedFd } from '../fd/owned.js'
+import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from './socket-handle.js'
 
-/**
- * What has to be known of the inside of a `net.Socket` and a `net.Server` to take a connection out of one and put it
- * into another. Same on Node 20 to 26; where something is missing, the connection cannot leave.
- */
-interface SocketHandle {
-  readonly fd?: number
-  readonly writeQueueSize?: number
-}
+const NOTHING = Buffer.alloc(0)
 
-interface SocketInsides {
-  _handle: SocketHandle | null
-  _server: net.Server | null
-  server: net.Server
-}
-
+/** What a `net.Server` keeps of its options and its connections, under these names on Node 20 to 26. */
 interface ServerInsides {
-  _connections?: number
+  _connections: number
   noDelay?: boolean
   keepAlive?: boolean
   /** Seconds. */
@@ -26,17 +15,19 @@ interface ServerInsides {
   highWaterMark?: number
 }
 
-/** A plain TCP or Unix connection, open both ways on our side, of which nothing waits to be written. */
+/**
+ * A plain TCP or Unix connection, open both ways on our side, of which nothing waits to be written. (Where it was given an
+ * encoding, half a character may be in a decoder, which does not give it back.)
+ */
 export function canLeave(socket: net.Socket): boolean {
+  if (socket.readableEncoding !== null) return false
   if (socket.destroyed || socket.connecting || !socket.writable || socket.writableLength > 0) return false
-  if (Object.getPrototypeOf(socket) !== net.Socket.prototype) return false
-  const handle = (socket as unknown as SocketInsides)._handle
-  return handle !== null && (handle.fd ?? -1) >= 0 && handle.writeQueueSize === 0
+  return isPlain(socket) && descriptorOf(socket) >= 0 && unwrittenBytes(socket) === 0
 }
 
 /** A descriptor of a connection that {@link canLeave}. The socket goes on until {@link abandon}. Throws at the limit. */
 export function connectionOf(socket: net.Socket): OwnedFd {
-  return OwnedFd.duplicate((socket as unknown as SocketInsides)._handle!.fd!, 'connection')
+  return OwnedFd.duplicate(descriptorOf(socket), 'connection')
 }
 
 /**
@@ -44,14 +35,14 @@ export function connectionOf(socket: net.Socket): OwnedFd {
  * was read from the kernel and by nobody from the socket.
  */
 export function abandon(socket: net.Socket): Buffer {
-  const chunks: Buffer[] = []
+  let unread: Buffer = NOTHING
   if (socket.readableLength > 0) {
     // read() emits 'data' too: whoever listens would take for himself what is to travel.
     socket.removeAllListeners('data').removeAllListeners('readable')
-    for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk as Buffer)
+    unread = readBuffered(socket)
   }
   socket.destroy()
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
+  return unread
 }
 
 /**
@@ -76,11 +67,8 @@ export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
   fd.release()
   if (inside.noDelay) socket.setNoDelay(true)
   if (inside.keepAlive) socket.setKeepAlive(true, (inside.keepAliveInitialDelay ?? 0) * 1000)
-  const own = socket as unknown as SocketInsides
-  own.server = server
-  if (typeof inside._connections === 'number') {
-    inside._connections++
-    own._server = server
-  }
+  // As for those that it accepts; it counts down when the socket closes.
+  inside._connections++
+  Object.assign(socket, { server, _server: server })
   return socket
 }

@@ -1,8 +1,8 @@
 import net from 'node:net'
+import { remade } from '../connections/socket-handle.js'
 import type { OwnedFd } from '../fd/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial } from './options.js'
-import { remade } from './socket-handle.js'
 import { SocketStream } from './socket-stream.js'
 
 /**

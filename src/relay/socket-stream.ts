@@ -1,7 +1,14 @@
 import type net from 'node:net'
+import {
+  descriptorOf,
+  isPlain,
+  readBuffered,
+  reset,
+  stopReading,
+  unwrittenBytes,
+} from '../connections/socket-handle.js'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
-import { descriptorOf, isPlain, readBuffered, reset, stopReading, unwrittenBytes } from './socket-handle.js'
 
 const STREAM = Symbol('stream')
 

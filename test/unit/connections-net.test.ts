@@ -146,6 +146,13 @@ describe('a connection of an application protocol', () => {
     expect(carry(from, to)).toBe(1)
   })
 
+  it('stays when half a character may be in its decoder', async () => {
+    const [, , from, to] = await pair()
+    await connected(from)
+    from.sockets[0]!.setEncoding('utf8')
+    expect(carry(from, to)).toBe(0)
+  })
+
   it('whose application writes while it lets go is given back to it', async () => {
     const [old, , from, to] = await pair()
     const lines = await connected(from)

@@ -1,5 +1,4 @@
 import net from 'node:net'
-import { concat } from './bytes.js'
 
 /**
  * The only place that looks inside a `net.Socket`. Same on Node 20 to 26: `_handle` is the libuv stream, of which
@@ -56,7 +55,7 @@ export function stopReading(socket: net.Socket): void {
 export function readBuffered(socket: net.Socket): Buffer {
   const chunks: Buffer[] = []
   for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk as Buffer)
-  return concat(chunks)
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
 }
 
 /** Bytes of the one write inside the socket that the kernel has not taken. */
