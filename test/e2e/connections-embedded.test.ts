@@ -1,11 +1,17 @@
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { get, RawClient } from '../connections-support/http-client.js'
 import type { App, ListenerConfig } from '../processes/app.js'
+import { startDaemon } from '../processes/daemon.js'
+import { launchUnrelated, signalPid } from '../processes/launch.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
+
+const ROOM = fileURLToPath(new URL('../../examples/websocket/server.mjs', import.meta.url))
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
 
@@ -79,6 +85,38 @@ describe('an http.Server that is upgraded', () => {
     for (const client of [slow, idle]) expect(await client.ask('/whoami')).toBe(`2,${second.pid}\n`)
   })
 
+  it('has the connections of several older generations come to the newest', {
+    timeout: 60_000,
+  }, async () => {
+    const [scene, port] = await sceneWith('http')
+    const clients: RawClient[] = []
+    const apps: App[] = []
+    for (let generation = 1; generation <= 3; generation++) {
+      apps.push(await scene.serve())
+      const client = await RawClient.to(port)
+      await client.ask('/whoami')
+      clients.push(client.send(get('/slow?ms=4000')))
+    }
+    await scene.statusWhere('two drain', ({ draining }) => draining.length === 2)
+    for (const client of clients) expect((await client.answer()).body).toBe('slow but sure\n')
+    for (const app of apps.slice(0, 2)) await app.end()
+    for (const client of clients) expect(await client.ask('/whoami')).toBe(`3,${apps[2]!.pid}\n`)
+  })
+
+  it('keeps them when its sockets are held by a daemon', { timeout: 60_000 }, async () => {
+    const port = await freePort()
+    const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
+    const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES, listeners })
+    await startDaemon(scene, { upgrade: TIMES })
+    let app = await scene.serve()
+    const clients = await Promise.all(Array.from({ length: 50 }, () => RawClient.to(port)))
+    await Promise.all(clients.map(client => client.ask('/whoami')))
+    for (let round = 0; round < 2; round++) [app] = await upgrade(scene, app)
+    const answers = await Promise.all(clients.map(client => client.ask('/whoami')))
+    expect(new Set(answers)).toEqual(new Set([`${app.find('joined')!.generation},${app.pid}\n`]))
+    expect(clients.filter(({ end }) => end !== null)).toHaveLength(0)
+  })
+
   it('tells connections to go where nothing is to move', async () => {
     const [scene, port] = await sceneWith('http', { move: 'off' })
     const first = await scene.serve()
@@ -133,6 +171,46 @@ describe('WebSockets that the application terminates', () => {
       expect(chat.pids.has(app.pid)).toBe(true)
     }
   })
+})
+
+describe('the example examples/websocket', () => {
+  it('goes on with its guests in the next process', { timeout: 60_000 }, async () => {
+    const [scene, port] = await sceneWith('none')
+    const command = [ROOM, '--control', scene.control, '--listen', `tcp://127.0.0.1:${port}`]
+    const start = async (generation: number) => {
+      const log = scene.file(`room${generation}.log`)
+      const pid = await launchUnrelated([process.execPath, ...command], { log, env: { ...process.env } })
+      onTestFinished(() => signalPid(pid, 'SIGKILL'))
+      const serves = `generation ${generation} (pid ${pid}) serves`
+      await until(serves, () => readFileSync(log, 'utf8').includes(serves))
+      return pid
+    }
+    const first = await start(1)
+    const guests = await Promise.all(['ann', 'bob'].map(name => guest(port, name)))
+    const ask = async (ws: WebSocket) => {
+      const heard = once(ws, 'message')
+      ws.send('/who')
+      return String((await heard)[0])
+    }
+    expect(await ask(guests[0]!)).toBe(`generation 1, pid ${first}, ann, 2 messages`)
+    const second = await start(2)
+    await until('both have gone over', async () => {
+      const { moves } = await scene.status()
+      return moves.arrived === 2
+    })
+    expect(await ask(guests[0]!)).toBe(`generation 2, pid ${second}, ann, 3 messages`)
+    const heard = once(guests[1]!, 'message')
+    guests[0]!.send('hello')
+    expect(String((await heard)[0])).toBe('ann: hello')
+  })
+
+  async function guest(port: number, name: string): Promise<WebSocket> {
+    const ws = new WebSocket(`ws://127.0.0.1:${port}/`)
+    onTestFinished(() => ws.terminate())
+    await once(ws, 'open')
+    ws.send(name)
+    return ws
+  }
 })
 
 describe('connections of an application protocol', () => {
