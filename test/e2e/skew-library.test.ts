@@ -67,6 +67,18 @@ describe(`a service on ${PREVIOUS} and on the present version, with an older and
     others += 51
     expect(await unknown()).toEqual(before)
     expect((await service.all<Item>('items'))['3']).toEqual({ name: 'item 3', cents: 10_003 })
+    // What is secret to the newer one is secret to the older one, which does not know the section, and to the tools of both.
+    for (const { cli } of [previous, present]) {
+      const show = ['state', 'show', '--control', service.desk.control, '--section', 'ticketKeys']
+      const { stdout } = await service.desk.runCommand([...cli, ...show])
+      expect(JSON.parse(stdout)).toEqual({
+        section: 'ticketKeys',
+        key: 'default',
+        version: 1,
+        redacted: true,
+        bytes: expect.any(Number),
+      })
+    }
 
     await change(present, 2)
     await change(previous, 1)

@@ -1,0 +1,91 @@
+import { describe, expect, it } from 'vitest'
+import { OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
+import { fdbroker } from '../../src/proto/state.js'
+import { frame } from '../../src/state/frame.js'
+import { Segment, StateLog } from '../../src/state/index.js'
+import { encodeBody, encodeEnvelope, encodeSchema } from '../../src/state/records.js'
+import { PREVIOUS, Release } from '../processes/release.js'
+
+const { Header } = fdbroker.state
+const release = new Release(PREVIOUS)
+
+interface Code {
+  Segment: typeof Segment
+  StateLog: typeof StateLog
+  OwnedFd: typeof OwnedFd
+}
+
+const codes: [string, () => Promise<Code>][] = [
+  ['the present version', async () => ({ Segment, StateLog, OwnedFd })],
+  [
+    PREVIOUS,
+    async () => ({ ...(await release.module('state/index.js')), ...(await release.module('fd/owned.js')) }),
+  ],
+]
+
+/** What a later version may write. */
+function segmentOf(code: Code, format: number, ...records: Uint8Array[][]): Segment {
+  const header = Header.encode({ magic: 'fdb-state', format, epoch: 1, kind: Header.Kind.EPOCH }).finish()
+  const bytes = Buffer.concat([frame(header), ...records.map(parts => frame(...parts))])
+  const raw = native.memfd('later')
+  native.pwrite(raw, bytes, 0, bytes.length, 0)
+  const segment = code.Segment.open(code.OwnedFd.own(raw, 'later'))
+  segment.seal()
+  return segment
+}
+
+const place = (sequence: number) => encodeEnvelope({ epoch: 1, sequence })
+const put = (op: number) => encodeBody([{ section: 's', op, key: 'k', value: Buffer.from('v'), version: 1 }])
+const schema = encodeSchema({ name: 's', version: 1, minReader: 1, codec: 'bytes', secret: false })
+/** Field 20, a number. */
+const UNKNOWN = Uint8Array.of(0xa0, 1, 7)
+
+describe.each(codes)('what a later version writes in a log, read by %s', (_, load) => {
+  it('is refused as a whole where its format is higher, with the remedy', async () => {
+    const code = await load()
+    expect(() => segmentOf(code, 2)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_STATE_FORMAT',
+        message: 'the segment has format 2, this version reads 1 to 1; use a newer fd-broker',
+      }),
+    )
+  })
+
+  it('is refused at an operation that is not known', async () => {
+    const code = await load()
+    const log = new code.StateLog()
+    const records = [
+      [place(1), schema, put(0)],
+      [place(2), put(3)],
+    ]
+    await expect(log.adopt(segmentOf(code, 1, ...records))).rejects.toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_STATE_FORMAT',
+        message: expect.stringContaining('(sequence 2) holds a change of kind 3'),
+      }),
+    )
+    log.close()
+  })
+
+  it('is read without the fields that are not known, which a compaction keeps in the entries', async () => {
+    const code = await load()
+    const log = new code.StateLog()
+    const change = Buffer.from(put(0))
+    // A field in the change, whose length stands in its second byte, and one in the record.
+    change.writeUInt8(change[1]! + UNKNOWN.length, 1)
+    const record = [place(1), schema, change, UNKNOWN, UNKNOWN]
+    await log.adopt(segmentOf(code, 1, record))
+    log.startWriting(code.Segment.create(2))
+    await log.section('s').put('other', Buffer.from('x'))
+    const { digest } = log.position
+    const [snapshot] = await log.compact()
+    expect(snapshot?.kind).toBe('snapshot')
+    expect(log.position.digest).toBe(digest)
+    const bytes = Buffer.alloc(snapshot!.size())
+    native.pread(snapshot!.fd.raw, bytes, 0, bytes.length, 0)
+    expect(bytes.includes(Buffer.concat([change, UNKNOWN]))).toBe(true)
+    expect(log.rawSection('s').get('k')?.value.toString()).toBe('v')
+    log.close()
+  })
+})
