@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { askServing } from '../../src/cli/state-control.js'
 import { fdbroker } from '../../src/proto/proxy.js'
@@ -103,6 +104,24 @@ describe('the configuration of the proxy', () => {
     await edge.reload({ accessLog: false })
     expect(Object.keys(await shown(edge, 'upstreams'))).toEqual(['app'])
     expect(await answeredBy()).toBe('app')
+  })
+
+  it('that a state file has is found after a reboot, by routes made at run time that need it', async () => {
+    const [app, spare] = [await upstream('app'), await upstream('spare')]
+    const edge = await Edge.prepare({
+      upstreams: { app: { servers: [app.url] }, spare: { servers: [spare.url] } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    edge.write({ stateFile: join(edge.desk.folder, 'edge.state') })
+    const first = await edge.next()
+    expect((await edge.routes('add', '--host', 'a.test', '--upstream', 'spare')).code).toBe(0)
+    await edge.signal('SIGKILL', first)
+    await edge.ended(first)
+    edge.write({ upstreams: { app: { servers: [app.url] } } })
+    await edge.next()
+    const { headers } = await ask(`${edge.url}/r/1`, { headers: { host: 'a.test' } }).answer
+    expect(headers['x-upstream']).toBe('spare')
+    expect(await edge.logged(served)).toMatchObject({ upstreams: ['spare'] })
   })
 
   it('of a newer version is not damaged by an older one, and what that cannot use is named', async () => {

@@ -52,6 +52,70 @@ async function forwarding(servers: TcpServer[], config: Record<string, unknown> 
   return { edge, port, listen }
 }
 
+const TALKS = 100
+const UPGRADES = 6
+
+/** A connection that carries numbered bytes all the time, and wants each of them back in its order. */
+class Talk {
+  heard = 0
+  #said = 0
+  readonly #socket: Socket
+  readonly #seed: number
+  #ending = false
+  #wrong = ''
+  readonly #ended: Promise<unknown>
+
+  private constructor(socket: Socket, seed: number) {
+    this.#socket = socket
+    this.#seed = seed
+    this.#ended = new Promise(resolve => socket.once('close', resolve))
+    socket.on('error', error => (this.#wrong ||= error.message))
+    socket.on('data', (chunk: Buffer) => this.#hear(chunk))
+  }
+
+  static async begin(port: number, seed: number): Promise<Talk> {
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    onTestFinished(() => void socket.destroy())
+    const greeting = await new Promise<Buffer>((resolve, reject) =>
+      socket.once('data', resolve).once('error', reject),
+    )
+    expect(String(greeting)).toBe('one\n')
+    const talk = new Talk(socket, seed)
+    talk.#say()
+    return talk
+  }
+
+  /** Nothing is lost, repeated or changed. */
+  async end(): Promise<void> {
+    this.#ending = true
+    await this.#ended
+    expect([this.#wrong, this.heard]).toEqual(['', this.#said])
+  }
+
+  #byte(at: number): number {
+    return ((at * 2654435761) >>> 16) + this.#seed
+  }
+
+  #say(): void {
+    if (this.#ending) {
+      this.#socket.end()
+      return
+    }
+    const bytes = Buffer.alloc(1 + (this.#byte(this.#said) % 997))
+    for (let i = 0; i < bytes.length; i++) bytes[i] = this.#byte(this.#said + i)
+    this.#said += bytes.length
+    this.#socket.write(bytes)
+    setTimeout(() => this.#say(), 5)
+  }
+
+  #hear(chunk: Buffer): void {
+    for (const byte of chunk) {
+      if (byte !== (this.#byte(this.heard) & 255)) this.#wrong ||= `byte ${this.heard} is ${byte}`
+      this.heard++
+    }
+  }
+}
+
 const kindsOf = async (edge: Edge) => (await edge.status()).listeners.find(({ name }) => name === 'db')?.kinds
 
 describe('a listener that forwards', () => {
@@ -121,26 +185,28 @@ describe('a listener that forwards', () => {
     await until('none is left', async () => (await kindsOf(edge))?.tcp === undefined)
   })
 
-  it('loses no connection in upgrades, and the old processes end when theirs have', async () => {
+  it('hands its connections over in upgrades, at any byte', { timeout: 120_000 }, async () => {
     const one = await server('one')
     const { edge, port } = await forwarding([one])
-    const clients = []
-    const pids = []
-    for (let n = 0; n < 4; n++) {
-      pids.push(await edge.pid)
-      const client = await edge.raw(port)
-      await client.until(text => text.endsWith('\n'))
-      clients.push(client)
+    const talks = await Promise.all(Array.from({ length: TALKS }, (_, n) => Talk.begin(port, n)))
+    const half = await edge.raw(port)
+    await half.until(text => text === 'one\n')
+    half.send('the end of one side').socket.end()
+    await half.until(text => text === 'the end of one side')
+    const waiting = await edge.raw(port)
+    await waiting.until(text => text === 'one\n')
+    for (let n = 0; n < UPGRADES; n++) {
+      const pid = await edge.pid
+      const before = talks.map(({ heard }) => heard)
       await edge.next()
-      for (const each of clients) {
-        each.send(`after ${n}`)
-        expect(await each.until(text => text.length >= 7)).toBe(`after ${n}`)
-      }
+      await edge.ended(pid)
+      await until('all go on', () => talks.every(({ heard }, i) => heard > before[i]! + 1_000))
     }
-    expect(one.sockets.length).toBe(4)
-    for (const { socket } of clients) socket.end()
-    for (const client of clients) await client.toTheEnd()
-    for (const pid of pids) await edge.ended(pid)
+    expect(await kindsOf(edge)).toMatchObject({ tcp: TALKS + 1 })
+    waiting.send('late')
+    expect(await waiting.until(text => text !== '')).toBe('late')
+    await Promise.all(talks.map(talk => talk.end()))
+    expect(one.sockets.length).toBe(TALKS + 2)
   })
 
   it('leads somewhere else after a reload, for new connections only', async () => {
