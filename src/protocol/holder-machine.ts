@@ -72,6 +72,8 @@ export type HolderEvent =
   | { readonly type: 'unhealthy' }
   /** Probation: its time is over and there is fresh evidence of health. */
   | { readonly type: 'healthy' }
+  /** The owner's segment has grown: it is to go on in a new one, so that the old one can be compacted. */
+  | { readonly type: 'renew' }
   /** Rebuilding: every rights-holder is back or proved dead. */
   | { readonly type: 'rebuilt' }
 
@@ -139,6 +141,8 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
       return state.phase === 'probation' ? turnAway(state, rules) : same(state)
     case 'healthy':
       return onHealthy(state)
+    case 'renew':
+      return onRenew(state)
     case 'rebuilt':
       return onRebuilt(state, rules)
   }
@@ -507,7 +511,7 @@ function bind(state: HolderState, id: Id): HolderState {
   return state.bound.includes(id) ? state : { ...state, bound: [...state.bound, id] }
 }
 
-/** Give the owner, whose segment is sealed, a new one. */
+/** Give the owner a new segment in place of the one that it has. */
 function reinstate(state: HolderState): HolderStep {
   const grant = state.top + 1
   return {
@@ -524,6 +528,13 @@ function giveUpThen(state: HolderState, rules: Rules): HolderStep {
   const first = giveUp(state, rules)
   const second = reinstate(first.state)
   return { state: second.state, effects: [...first.effects, ...second.effects] }
+}
+
+/** Only while nobody else could come to serve: one that is bound may not have heard that it may not, and lacks the new segment. */
+function onRenew(state: HolderState): HolderStep {
+  const { phase, owner, down, bound } = state
+  const alone = phase === 'idle' && owner !== NOBODY && !down.includes(owner) && bound.length === 0
+  return alone ? reinstate(state) : same(state)
 }
 
 function onRebuilt(state: HolderState, rules: Rules): HolderStep {

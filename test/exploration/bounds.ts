@@ -16,6 +16,8 @@ export interface Bounds {
   readonly back: number
   /** Three parties: how often the daemon is started again. */
   readonly restarts: number
+  /** How often the owner's segment has grown, so that it gets a new one. */
+  readonly renewals: number
   /** Segments that are ever made. */
   readonly segments: number
   /** The effects of one step happen all at once; else anything may happen between two of them. */
@@ -31,6 +33,7 @@ export const BOUNDS: Bounds = {
   cut: 1,
   back: 1,
   restarts: 1,
+  renewals: 0,
   segments: 9,
   atomic: false,
 }

@@ -27,6 +27,7 @@ const { values, positionals } = parseArgs({
     cut: { type: 'string' },
     back: { type: 'string' },
     restarts: { type: 'string' },
+    renewals: { type: 'string' },
     segments: { type: 'string' },
     atomic: { type: 'boolean' },
     off: { type: 'string' },
@@ -47,6 +48,7 @@ const bounds: Bounds = {
   cut: number(values.cut, BOUNDS.cut),
   back: number(values.back, BOUNDS.back),
   restarts: number(values.restarts, BOUNDS.restarts),
+  renewals: number(values.renewals, BOUNDS.renewals),
   segments: number(values.segments, BOUNDS.segments),
   atomic: values.atomic ?? BOUNDS.atomic,
 }

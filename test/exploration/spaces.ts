@@ -34,6 +34,13 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
+  space('two parties, a segment that has grown, effect by effect', 2, { renewals: 1 }),
+  space('three parties, a segment that has grown, kill and stop, steps whole', 3, {
+    segments: 6,
+    renewals: 1,
+    cut: 0,
+    atomic: true,
+  }),
 ]
 
 /** By hand (FDB_EXPLORE=long): some minutes, some gigabytes. */

@@ -44,6 +44,7 @@ import {
   NONE,
   PEN,
   RELOST,
+  RENEWALS,
   RESTARTS,
   RETRYING,
   RUNNING,
@@ -398,6 +399,10 @@ export class ThreeParties extends World {
     switch (holder.phase) {
       case 'idle':
         this.join()
+        if (this.t[RENEWALS]! > 0) {
+          this.t[RENEWALS]!--
+          this.offer(d, this.holderId('renew'), CHOICE, 'the segment has grown')
+        }
         break
       case 'freezing':
         this.blocked = this.get(holder.joiner, STATUS) === RUNNING && this.reached(holder.joiner)

@@ -32,6 +32,7 @@ import {
   MUST,
   NONE,
   type Parcel,
+  RENEWALS,
   RUNNING,
   SEVERED,
   STATE,
@@ -240,6 +241,10 @@ export class TwoParties extends World {
     switch (phase) {
       case 'idle':
         this.join(p)
+        if (this.t[RENEWALS]! > 0) {
+          this.t[RENEWALS]!--
+          this.deliverNamed(p, this.toHolder('renew', -1), CHOICE, 'its segment has grown')
+        }
         break
       case 'offering':
       case 'freezing':

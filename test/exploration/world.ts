@@ -35,7 +35,8 @@ export const STOP = 2
 export const CUT = 3
 export const BACK = 4
 export const RESTARTS = 5
-const SEGMENTS = 6
+export const RENEWALS = 6
+const SEGMENTS = 7
 
 // Words of a process.
 export const STATUS = 0
@@ -167,6 +168,7 @@ export abstract class World {
     this.t[CUT] = this.bounds.cut
     this.t[BACK] = this.bounds.back
     this.t[RESTARTS] = this.bounds.restarts
+    this.t[RENEWALS] = this.bounds.renewals
     this.start()
   }
 
