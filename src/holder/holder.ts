@@ -47,6 +47,8 @@ export interface Candidate {
   readonly pidfd: OwnedFd | null
 }
 
+/** How often it is looked how much has been written. */
+const GROWTH_LOOK_MS = 1_000
 const SIGKILL = 9
 const STUCK_LOOK_MS = 10
 
@@ -71,6 +73,8 @@ export class Holder {
   #deadline: NodeJS.Timeout | undefined
   #ticker: NodeJS.Timeout | undefined
   #beats: NodeJS.Timeout | undefined
+  readonly #growth: NodeJS.Timeout
+  readonly #renewBytes: number
   #tickedAt = 0
   #probationSince = 0
   #hurry = false
@@ -81,6 +85,7 @@ export class Holder {
     shelf: SegmentShelf
     times: HandoffTimes
     logger: Logger
+    renewBytes: number
     firstId: Id
   }) {
     this.#hosting = parts.hosting
@@ -91,6 +96,8 @@ export class Holder {
     this.#nextId = parts.firstId
     this.#phase = parts.hosting.state().phase
     if (parts.hosting.state().scope === 'member') this.#beat()
+    this.#renewBytes = parts.renewBytes
+    this.#growth = setInterval(() => this.#renewWhenGrown(), GROWTH_LOOK_MS).unref()
   }
 
   get peers(): Peer[] {
@@ -221,11 +228,23 @@ export class Holder {
     this.#beats.unref()
   }
 
+  /** A segment as large as all before it: so what is written again and again is compacted, and costs no more than twice. */
+  #renewWhenGrown(): void {
+    const { phase, epoch } = this.#hosting.state()
+    const segment = phase === 'idle' ? this.shelf.get(epoch) : undefined
+    if (segment === undefined) return
+    const size = segment.size()
+    if (size < this.#renewBytes) return
+    const others = this.shelf.all.reduce((sum, other) => (other === segment ? sum : sum + other.size()), 0)
+    if (size >= others) this.#hosting.dispatch({ type: 'renew' })
+  }
+
   /** Ends all links and timers. What is held by others is not touched. */
   close(): void {
     clearTimeout(this.#deadline)
     clearInterval(this.#ticker)
     clearInterval(this.#beats)
+    clearInterval(this.#growth)
     for (const peer of this.peers) this.#forget(peer)
   }
 

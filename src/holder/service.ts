@@ -16,6 +16,7 @@ import {
 } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import { TAKES_CONNECTIONS } from '../protocol/versions.js'
+import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
 import { Awaited } from './awaited.js'
@@ -121,6 +122,7 @@ export class Service {
       shelf: this.#shelf,
       times: parts.times,
       logger: parts.logger,
+      renewBytes: DEFAULT_LIMITS.renewBytes,
       firstId: 1,
     })
   }

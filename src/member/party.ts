@@ -128,7 +128,7 @@ export class Party {
     const { stateFile, stateLimits, logger } = settings
     this.state = new StateLog({ logger, limits: stateLimits })
     this.state.onFenced = () => this.#look()
-    this.state.onFull = () => void this.#keeper.compact(snapshot => this.#shelve(snapshot), { needed: true })
+    this.state.onFull = () => this.#makeRoom()
     this.stateFile =
       stateFile === null ? null : new StateFile(stateFile, this.state, logger, () => !this.#ownSealed())
     if (this.stateFile !== null) this.stateFile.onChange = status => this.#front?.stateFile(status)
@@ -463,6 +463,30 @@ export class Party {
     if (before.phase !== state.member.phase) this.#phaseChanged(before.phase, state.member)
     this.#holder?.stepped()
     for (const tell of [...this.#changes]) tell()
+    if (event.to === 'holder' && event.event.type === 'renew' && state.member.epoch !== before.epoch)
+      void this.#queue.settled().then(() => this.#compact())
+  }
+
+  #makingRoom = false
+
+  /** The log is full: what does not count any more is merged away. A daemon decides by itself when there is a new segment. */
+  #makeRoom(): void {
+    if (this.#makingRoom) return
+    this.#makingRoom = true
+    setImmediate(async () => {
+      const { holder, member } = this.#machine
+      const written = this.shelf.get(member.epoch)
+      if (!this.#over && holder !== null && written !== undefined && written.size() > written.start) {
+        this.dispatch({ to: 'holder', event: { type: 'renew' } })
+        await this.#queue.settled()
+      }
+      await this.#compact({ needed: true })
+      this.#makingRoom = false
+    })
+  }
+
+  async #compact(options: { needed?: boolean } = {}): Promise<void> {
+    if (!this.#over) await this.#keeper.compact(snapshot => this.#shelve(snapshot), options)
   }
 
   #phaseChanged(before: MemberPhase, member: MemberState): void {
@@ -690,7 +714,7 @@ export class Party {
   #settled(): void {
     // What this version did not ask for ends here: nobody else needs it any more.
     for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
-    void this.#keeper.compact(snapshot => this.#shelve(snapshot))
+    void this.#compact()
   }
 
   #becomeHolder(): void {
@@ -715,6 +739,7 @@ export class Party {
       shelf: this.shelf,
       times: this.settings.times,
       logger: this.settings.logger,
+      renewBytes: this.settings.stateLimits.renewBytes,
       firstId: SELF + 1,
     })
     this.#reception.admitWaiting()

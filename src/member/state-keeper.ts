@@ -10,6 +10,8 @@ import type { StateLog } from '../state/state-log.js'
 /** Below this the whole state is compacted after each handoff; above, when enough has come together. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
 const COMPACT_SEGMENTS = 8
+/** It is worth it also where less than half of it counts still. */
+const COMPACT_GARBAGE_BYTES = 128 * 1024
 
 /** Brings the segments on the shelf into the state log, as a handoff goes. Owns neither. */
 export class StateKeeper {
@@ -97,8 +99,9 @@ export class StateKeeper {
   ): Promise<void> {
     const sealed = this.#shelf.all.filter(segment => segment.sealed)
     const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
-    const enough = bytes <= COMPACT_ALWAYS_BYTES || sealed.length >= COMPACT_SEGMENTS || options.needed
-    if (sealed.length < 2 || !enough) return
+    const several = sealed.length > 1 && (bytes <= COMPACT_ALWAYS_BYTES || sealed.length >= COMPACT_SEGMENTS)
+    const garbage = bytes > COMPACT_GARBAGE_BYTES && bytes > 2 * this.#log.stats().liveBytes
+    if (!several && !garbage && !options.needed) return
     try {
       const [snapshot] = await this.#log.compact()
       if (snapshot?.kind === 'snapshot') await give(snapshot)

@@ -13,6 +13,11 @@ export interface StateLimits {
    * larger log reads it, and may write no more.
    */
   logBytes: number
+  /**
+   * A segment that has so many bytes, and as many as all before it, is followed by a new one, so that it can be compacted. Decided
+   * by who holds the segments (a daemon has the default).
+   */
+  renewBytes: number
   /** The most bytes of a key, in UTF-8. */
   keyBytes: number
   /** The most bytes of a section's name, in UTF-8. */
@@ -36,6 +41,7 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   changesPerRecord: 500_000,
   segmentBytes: 0xffff_ffff,
   logBytes: 8 * 1024 ** 3,
+  renewBytes: 64 * 1024 * 1024,
   keyBytes: 65_535,
   sectionNameBytes: 255,
   sections: 1024,

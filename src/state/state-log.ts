@@ -489,9 +489,12 @@ export class StateLog {
       'ERR_FDB_STATE_LIMIT',
       `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are in force. ` +
         (liveBytes < logBytes / 2
-          ? 'What does not count any more goes with the next upgrade'
+          ? 'It is compacted: try again'
           : 'Upgrade to a version with a higher limit'),
-      { details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes } },
+      {
+        details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes },
+        retryable: liveBytes < logBytes / 2,
+      },
     )
   }
 

@@ -1,0 +1,108 @@
+import { describe, expect, it } from 'vitest'
+import type { StatusReport } from '../../src/member/status.js'
+import { serveByCommand, serviceWhere } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const TIMES = { probation: 0, heartbeat: 50 }
+
+describe('a service that changes the same entries again and again', () => {
+  it('goes on in new segments and compacts the old ones, without an upgrade; nothing is lost', {
+    timeout: 90_000,
+  }, async () => {
+    const scene = Scene.open({ upgrade: TIMES, options: { stateLimits: { renewBytes: 100_000 } } })
+    const path = scene.file('state')
+    const stateFile = { options: { stateLimits: { renewBytes: 100_000 }, stateFile: path } }
+    const first = await scene.serve({ routes: 0, ...stateFile })
+    let most = 0
+    let written = 0
+    for (let round = 0; round < 40; round++) {
+      await first.order('many', { count: 1000 })
+      const { state } = await scene.status()
+      most = Math.max(most, state.bytes)
+      written = state.sequence
+      // As a service that runs for long: it is looked once a second how much was written.
+      if (round % 10 === 9) {
+        const { epoch } = await scene.status()
+        await until('it goes on in the next segment', async () => {
+          await first.order('put', { key: '1', value: { item: 'item-1' } })
+          return (await scene.status()).epoch > epoch
+        })
+      }
+    }
+    expect(written).toBeGreaterThanOrEqual(40_000)
+    const { state, epoch, generation } = await scene.statusWhere(
+      'it is compacted',
+      ({ state }) => state.bytes < 1_000_000,
+    )
+    expect(generation).toBe(1)
+    expect(epoch).toBeGreaterThan(3)
+    expect(most).toBeLessThan(2_500_000)
+    expect(state.entries).toBe(1000)
+    expect(Object.keys(await first.order<object>('all'))).toHaveLength(1000)
+    expect(first.story).not.toContain('reinstated')
+    const { digest } = state
+    await scene.statusWhere('it is saved', ({ state }) => state.file?.sequence === state.sequence)
+    const second = await scene.serve({ ...stateFile })
+    await first.end()
+    expect((await scene.status()).state).toMatchObject({ digest, entries: 1000 })
+    await second.kill()
+    await scene.serve({ routes: 0, ...stateFile })
+    expect((await scene.status()).state).toMatchObject({ digest, entries: 1000 })
+  })
+
+  it('that meets the limit of its log is told so, and has room again when it is compacted', {
+    timeout: 60_000,
+  }, async () => {
+    const scene = Scene.open({ upgrade: TIMES, options: { stateLimits: { logBytes: 300_000 } } })
+    const app = await scene.serve({ routes: 100 })
+    let refused = 0
+    for (let round = 0; round < 400; round++) {
+      const put = { key: 'same', value: { item: 'x'.repeat(5000) }, request: `r${round}` }
+      await until('there is room', async () => {
+        try {
+          await app.order('put', put)
+          return true
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'ERR_FDB_STATE_LIMIT', retryable: true })
+          refused++
+          return false
+        }
+      })
+    }
+    expect(refused).toBeGreaterThan(2)
+    const { state } = await scene.status()
+    expect(state).toMatchObject({ entries: 101, sequence: expect.any(Number) })
+    expect(state.bytes).toBeLessThan(310_000)
+  })
+})
+
+it('an upgrade right after a renewal, and a kill, lose nothing: with a daemon as well', {
+  timeout: 60_000,
+}, async () => {
+  const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
+  await serveByCommand(scene)
+  const first = await scene.serve({ routes: 0 })
+  // More than a daemon lets one segment have.
+  for (let round = 0; round < 14; round++)
+    await first.order('put', { key: `k${round % 2}`, value: { item: 'x'.repeat(5_000_000) } })
+  const before = (await serviceWhere(scene, 'a new segment', ({ epoch }) => (epoch ?? 0) > 2)) as StatusReport
+  const compacted = (await serviceWhere(
+    scene,
+    'it is compacted',
+    status => ((status as { logBytes?: number }).logBytes ?? 1e9) < 30_000_000,
+  )) as StatusReport
+  expect(compacted.state.digest).toBe(before.state.digest)
+  await first.order('put', { key: 'last', value: { item: '1' } })
+  const { digest } = (
+    (await serviceWhere(scene, 'it serves', ({ phase }) => phase === 'idle')) as StatusReport
+  ).state
+  await first.kill()
+  await scene.serve({ routes: 0 })
+  const after = (await serviceWhere(
+    scene,
+    'the next one serves',
+    ({ phase }) => phase === 'idle',
+  )) as StatusReport
+  expect(after.state.digest).toBe(digest)
+})
