@@ -90,8 +90,8 @@ describe('signals to the proxy', () => {
     await edge.ended(pid)
   })
 
-  it('TERM to one that was replaced: its connections go on until they end', async () => {
-    const { edge, pid } = await start()
+  it('TERM to one that was replaced: its connections, which do not move, go on until they end', async () => {
+    const { edge, pid } = await start({ drain: { move: 'off' } })
     const kept = (await edge.raw()).send('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')
     await kept.until(text => text.endsWith('1 item-1\n'))
     await edge.next()
