@@ -105,22 +105,11 @@ describe('a certificate made at run time', () => {
     expect((await add('nameless', [], '--name', 'c.test', 'D.test')).stdout).toBe('c.test added\n')
     expect(await seen('d.test')).toBe('nameless')
     const rsa = edge.issue('rsa', ['r.test'], 'rsa:2048')
-    const kind = await command('add', '--cert', rsa.cert, '--key', rsa.key)
-    expect(kind.stderr).toMatch(/the key is of kind rsa, that of the first certificate of kind ec/)
+    expect((await command('add', '--cert', rsa.cert, '--key', rsa.key)).stdout).toBe('r.test added\n')
+    expect([await seen('r.test'), await seen('b.test'), await seen('')]).toEqual(['rsa', 'two', 'localhost'])
     expect((await command('add', '--cert', '/nonexistent', '--key', rsa.key)).stderr).toMatch(
       /ERR_FDB_CERTIFICATE: \/nonexistent cannot be read/,
     )
-  })
-
-  it('is not used beside a file whose keys are of another kind, and is named then', async () => {
-    const { edge, add, seen } = await secured()
-    await add('made', ['b.test'])
-    await edge.reload(edge.secured([edge.issue('rsa', [], 'rsa:2048')]))
-    expect(await seen('b.test')).toBe('rsa')
-    const told = await edge.logged(
-      'certificates made at run time are not used: their keys are of another kind than that of the file’s first',
-    )
-    expect(told).toMatchObject({ names: ['b.test'], count: 1 })
   })
 })
 

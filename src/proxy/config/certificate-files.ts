@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import type { Place } from '../check/place.js'
 import { shown } from '../check/wrong.js'
-import { otherKind, readMaterial, WrongMaterial } from '../tls/material.js'
+import { readMaterial, WrongMaterial } from '../tls/material.js'
 import type { CertificateConfig } from './config.js'
 
 const MOST_BYTES = 1024 * 1024
@@ -29,22 +29,6 @@ export function readCertificateFiles(files: Files, place: Place): CertificateCon
       )
   }
   return { ...material, files: { cert: files.cert, key: files.key } }
-}
-
-/** The certificates of a list go together. */
-export function certificatesOfOneKind(
-  given: CertificateConfig[],
-  place: Place,
-): CertificateConfig[] | undefined {
-  for (const [index, certificate] of given.entries()) {
-    const why = otherKind(certificate, given[0]!)
-    if (why === null) continue
-    return place
-      .at(index)
-      .at('key')
-      .wrong(`${shown(certificate.files.key)}: ${why}`)
-  }
-  return given
 }
 
 /** Of a file that an operator named: a mistake must not make the proxy wait, or fill its memory. */

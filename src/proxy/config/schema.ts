@@ -28,7 +28,7 @@ import { shown, Wrong } from '../check/wrong.js'
 import { noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/server-name.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
-import { certificatesOfOneKind, readCertificateFiles } from './certificate-files.js'
+import { readCertificateFiles } from './certificate-files.js'
 import type {
   AddressRange,
   ForwardedConfig,
@@ -198,10 +198,7 @@ const certificateShape = {
 }
 const tlsShape = {
   certificates: optional(
-    refine(
-      list(refine(map(certificateShape), readCertificateFiles), { most: 10_000 }),
-      certificatesOfOneKind,
-    ),
+    list(refine(map(certificateShape), readCertificateFiles), { most: 10_000 }),
     [],
     'by the name that a client asks for; the first is the default',
     certificateShape,

@@ -1,31 +1,40 @@
 import { createSecureContext, type SecureContext } from 'node:tls'
-import { type CertificateMaterial, otherKind } from './material.js'
+import type { CertificateMaterial } from './material.js'
 import { lookedUp } from './server-name.js'
 
 /**
  * Which certificate a client gets. The exact name goes before the wildcard; certificates made at run time go before those of
  * the file that have the same name; of several of one origin the first in its list wins. Who asks for a name that none
- * has, or for none, gets the first of the file. Those whose key is of another kind than that one's are for nobody.
+ * has, or for none, gets the first of the file.
  */
 export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
   #runtime: readonly CertificateMaterial[] = []
   #byName = new Map<string, CertificateMaterial>()
+  #kinds = new Map<string, CertificateMaterial>()
   readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
 
   /** Those that are not given stay. */
   set(given: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
     this.#file = given.file ?? this.#file
     this.#runtime = given.runtime ?? this.#runtime
+    this.#kinds = new Map()
+    for (const material of [...this.#file, ...this.#runtime]) {
+      if (!this.#kinds.has(material.keyKind)) this.#kinds.set(material.keyKind, material)
+    }
     this.#byName = new Map()
     for (const material of [...this.#runtime, ...this.#file]) {
-      if (this.standard !== undefined && otherKind(material, this.standard) !== null) continue
       for (const name of material.names) if (!this.#byName.has(name)) this.#byName.set(name, material)
     }
   }
 
   get standard(): CertificateMaterial | undefined {
     return this.#file[0]
+  }
+
+  /** The first of each kind of key. The default is the first of its kind. */
+  get kinds(): ReadonlyMap<string, CertificateMaterial> {
+    return this.#kinds
   }
 
   find(serverName: string): CertificateMaterial | undefined {
@@ -50,10 +59,8 @@ export class CertificateTable {
     return { inForce, standard: material !== undefined && material === this.standard }
   }
 
-  /** null: the default's. Made when it is first asked for. */
-  contextFor(serverName: string): SecureContext | null {
-    const material = this.find(serverName)
-    if (material === undefined || material === this.standard) return null
+  /** Made when it is first asked for. */
+  contextFor(material: CertificateMaterial): SecureContext {
     let context = this.#contexts.get(material)
     if (context === undefined) {
       const { chain: cert, key } = material

@@ -1,11 +1,13 @@
 import type { Socket } from 'node:net'
-import { createServer, type Server, type TLSSocket } from 'node:tls'
+import { createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls'
 import type { CertificateTable } from './certificate-table.js'
 import { failureOf, type HandshakeCounts } from './handshake-counts.js'
+import type { CertificateMaterial } from './material.js'
+import { peekServerName } from './peek.js'
 
 /** What of a configuration handshakes are made with. */
 export interface HandshakeSettings {
-  /** Milliseconds for a handshake, however much moves. */
+  /** Milliseconds for a handshake, however much moves; where its beginning is looked at first, for each of the two. */
   readonly timeout: number
   readonly minVersion: 'TLSv1.2' | 'TLSv1.3'
   readonly ticketKeys: Buffer
@@ -28,16 +30,29 @@ export interface HandshakeOptions {
  */
 const SESSIONS = 'fd-broker proxy'
 
-/** Does the TLS handshakes of one listener's connections. New settings are for new handshakes; none is broken off. */
+/** A server of Node, which only does handshakes, and the certificate that it has by itself. */
+interface Shaker {
+  readonly server: Server
+  readonly own: CertificateMaterial | undefined
+}
+
+/**
+ * Does the TLS handshakes of one listener's connections. New settings are for new handshakes; none is broken off.
+ *
+ * Node only adds the certificate for a name to the one that a server has by itself, and OpenSSL chooses between them by the
+ * kind of key: with both RSA and ECDSA a client may get the default in place of the one that it asked for. So each kind
+ * has a server of its own; where there are several kinds the name is looked up in the client's first message.
+ */
 export class Handshakes {
   readonly #certificates: CertificateTable
   readonly #counts: HandshakeCounts
   readonly #onSecure: (socket: TLSSocket) => void
   readonly #onEnd: () => void
   readonly #underWay = new Set<Socket>()
+  /** By kind of key. */
+  readonly #shakers = new Map<string, Shaker>()
   #settings: HandshakeSettings
   #http: boolean
-  #server: Server
 
   constructor(options: HandshakeOptions) {
     this.#certificates = options.certificates
@@ -46,7 +61,6 @@ export class Handshakes {
     this.#onEnd = options.onEnd
     this.#settings = options.settings
     this.#http = options.http
-    this.#server = this.#make()
   }
 
   /** Under way now. */
@@ -56,14 +70,14 @@ export class Handshakes {
 
   configure(settings: HandshakeSettings): void {
     this.#settings = settings
-    this.#server = this.#make()
+    this.#shakers.clear()
   }
 
   /** What is spoken over TLS. */
   set http(http: boolean) {
     if (http === this.#http) return
     this.#http = http
-    this.#server = this.#make()
+    this.#shakers.clear()
   }
 
   /** Takes a socket from which nothing has been read; a `pauseOnConnect` one will do. */
@@ -72,7 +86,14 @@ export class Handshakes {
     // A client that ends before the handshake has does not come to its end.
     raw.allowHalfOpen = false
     raw.once('close', () => this.#ended(raw))
-    this.#server.emit('connection', raw)
+    if (this.#certificates.kinds.size < 2) {
+      this.#shake(raw, this.#certificates.standard)
+      return
+    }
+    peekServerName(raw, this.#settings.timeout, (name, failed) => {
+      if (failed !== null) this.#counts.failed(failed)
+      else this.#shake(raw, this.#certificates.find(name ?? ''))
+    })
   }
 
   /** Breaks off all that are under way. */
@@ -80,18 +101,27 @@ export class Handshakes {
     for (const raw of [...this.#underWay]) raw.destroy()
   }
 
-  #make(): Server {
+  #shake(raw: Socket, wanted: CertificateMaterial | undefined): void {
+    const kind = wanted?.keyKind ?? ''
+    const own = this.#certificates.kinds.get(kind)
+    let shaker = this.#shakers.get(kind)
+    if (shaker === undefined || shaker.own !== own) {
+      this.#shakers.set(kind, (shaker = { own, server: this.#make(own) }))
+    }
+    shaker.server.emit('connection', raw)
+  }
+
+  #make(own: CertificateMaterial | undefined): Server {
     const { timeout, minVersion, ticketKeys } = this.#settings
-    const { chain: cert, key } = this.#certificates.standard ?? {}
     const server = createServer({
-      cert,
-      key,
+      cert: own?.chain,
+      key: own?.key,
       minVersion,
       ticketKeys,
       sessionIdContext: SESSIONS,
       handshakeTimeout: timeout,
       ...(this.#http && { ALPNProtocols: ['http/1.1'] }),
-      SNICallback: (name, done) => this.#choose(name, done),
+      SNICallback: (name, done) => this.#choose(name, own, done),
     })
     server.on('secureConnection', socket => {
       this.#counts.completed(socket.isSessionReused())
@@ -105,9 +135,15 @@ export class Handshakes {
     return server
   }
 
-  #choose(name: string, done: Parameters<NonNullable<Parameters<typeof createServer>[0]['SNICallback']>>[1]) {
+  #choose(
+    name: string,
+    own: CertificateMaterial | undefined,
+    done: (error: Error | null, context?: SecureContext) => void,
+  ): void {
     try {
-      done(null, this.#certificates.contextFor(name) ?? undefined)
+      const material = this.#certificates.find(name)
+      if (material === undefined || material === own) done(null)
+      else done(null, this.#certificates.contextFor(material))
     } catch (error) {
       done(error as Error)
     }

@@ -4,7 +4,7 @@ import { shown } from '../check/wrong.js'
 import type { CertificateConfig } from '../config/config.js'
 import { difference } from '../state/difference.js'
 import type { CertificateTable } from './certificate-table.js'
-import { type CertificateMaterial, otherKind, outOfTime, readMaterial, WrongMaterial } from './material.js'
+import { type CertificateMaterial, outOfTime, readMaterial, WrongMaterial } from './material.js'
 import {
   type CertificateMessage,
   type CertificateOrigin,
@@ -108,9 +108,6 @@ export class LiveCertificates {
   add(given: unknown): Promise<CertificateAddition> {
     return this.#inOrder(async () => {
       const { material, replace } = readAddition(given)
-      const { standard } = this.#table
-      const kind = standard && otherKind(material, standard)
-      if (kind) throw refusal(kind)
       const [name = ''] = material.names
       const key = certificateKey('runtime', name)
       const before = this.#runtime.get(key)?.material
@@ -175,22 +172,13 @@ export class LiveCertificates {
 
   /** As with routes: what was made by hand is not lost to a file that knows nothing of it, and is named. */
   #report(file: readonly CertificateConfig[]): void {
-    const made = [...this.#runtime.values()].map(({ material }) => material)
-    const names = new Set(made.flatMap(material => material.names))
+    const names = new Set([...this.#runtime.values()].flatMap(({ material }) => material.names))
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
-    if (conflicts.length > 0) {
-      this.#logger.warn(
-        { names: conflicts.slice(0, NAMED), count: conflicts.length },
-        'certificates of the file are out of force: there are ones made at run time (fd-broker certificates remove)',
-      )
-    }
-    const others = made.filter(material => file[0] !== undefined && otherKind(material, file[0]) !== null)
-    if (others.length > 0) {
-      this.#logger.warn(
-        { names: others.flatMap(({ names }) => names).slice(0, NAMED), count: others.length },
-        'certificates made at run time are not used: their keys are of another kind than that of the file’s first',
-      )
-    }
+    if (conflicts.length === 0) return
+    this.#logger.warn(
+      { names: conflicts.slice(0, NAMED), count: conflicts.length },
+      'certificates of the file are out of force: there are ones made at run time (fd-broker certificates remove)',
+    )
   }
 
   /** False: it is of no concern. */

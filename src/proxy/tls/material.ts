@@ -75,15 +75,6 @@ export function readMaterial(
   }
 }
 
-/**
- * Node adds the certificate for a name to the default one, and OpenSSL picks by the kind of key: with two kinds a client
- * may get the default.
- */
-export function otherKind(material: CertificateMaterial, standard: CertificateMaterial): string | null {
-  if (material.keyKind === standard.keyKind) return null
-  return `the key is of kind ${material.keyKind}, that of the first certificate of kind ${standard.keyKind}: give all the same kind`
-}
-
 /** Why clients will refuse it now; null when time is no reason. */
 export function outOfTime({ notBefore, notAfter }: CertificateMaterial, now: number): string | null {
   if (now > notAfter) return `it expired on ${new Date(notAfter).toISOString()}`
