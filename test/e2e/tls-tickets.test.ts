@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
+import { serveByCommand } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
@@ -79,25 +80,41 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
   })
 
   it('needs a full handshake when the keys were rotated, in this and in later processes', async () => {
-    const { port, next } = await shop({ tickets: { rotateEvery: 2_000 } })
-    await next()
+    const { port, next } = await shop()
+    const first = await next()
     const { session } = await askTls(port, limits)
-    await next({ tickets: { rotateEvery: 3_600_000 } })
-    expect((await askTls(port, { ...limits, session })).reused).toBe(true)
-    await next()
-    await until(
-      'the keys are rotated',
-      async () => !(await askTls(port, { ...limits, session })).reused,
-      20_000,
-    )
+    await first.order('rotate')
+    expect((await askTls(port, { ...limits, session })).reused).toBe(false)
     const fresh = await askTls(port, limits)
-    await next({ tickets: { rotateEvery: 3_600_000 } })
+    const second = await next()
     expect((await askTls(port, { ...limits, session })).reused).toBe(false)
     expect((await askTls(port, { ...limits, session: fresh.session })).reused).toBe(true)
+    await expect(first.order('rotate')).rejects.toMatchObject({ code: 'ERR_FDB_FENCED' })
+    await second.order('rotate')
+    expect((await askTls(port, { ...limits, session: fresh.session })).reused).toBe(false)
   })
 })
 
 describe('ticket keys', () => {
+  it('outlive a member of a daemon that was killed', async () => {
+    const { scene, port } = await shop({ hosting: 'daemon' })
+    await serveByCommand(scene)
+    const first = await scene.serve()
+    const { session, socket } = await askTls(port)
+    socket.destroy()
+    await first.kill()
+    await scene.serve()
+    expect((await askTls(port, { session })).reused).toBe(true)
+  })
+
+  it('are rotated in time by the process that serves, also when it did not make them', async () => {
+    const { port, next } = await shop()
+    await next()
+    const { session } = await askTls(port)
+    await next({ tickets: { rotateEvery: 500 } })
+    await until('they are rotated', async () => !(await askTls(port, { session })).reused, 20_000)
+  })
+
   it('are made by the next version where the one before shared none, and are state when it serves', async () => {
     const { scene, port, next } = await shop()
     await next({ tickets: undefined as never })
