@@ -104,6 +104,8 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   let head: ExportHead | null = null
   let redacted = 0
   const codecs = new Map<string, string>()
+  /** Of sections of which the head says nothing, the highest version. */
+  const unsaid = new Map<string, number>()
   let schemas: StoredSchema[] = []
   let changes: NewChange[] = []
   let number = 0
@@ -130,9 +132,17 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     const { section, key, version = 0 } = line
     if (typeof section !== 'string' || typeof key !== 'string') throw wrong('no "section" and "key"')
     if (!Number.isInteger(version)) throw wrong('its "version" is no whole number')
-    if (!codecs.has(section)) {
+    const highest = unsaid.get(section)
+    if (!codecs.has(section) || (highest !== undefined && highest < (version as number))) {
       codecs.set(section, '')
-      schemas.push({ name: section, version: 0, minReader: 0, codec: '', secret: false })
+      unsaid.set(section, version as number)
+      schemas.push({
+        name: section,
+        version: version as number,
+        minReader: 0,
+        codec: '',
+        secret: false,
+      })
     }
     if (line.redacted === true) {
       redacted++

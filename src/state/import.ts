@@ -52,7 +52,8 @@ export class ImportCheck {
   readonly #store: Store
   readonly #limits: StateLimits
   readonly #replace: boolean
-  readonly #given = new Set<string>()
+  /** Of sections that have a schema in it, the highest version. */
+  readonly #given = new Map<string, number>()
   #section: SectionStore | null = null
   #group: Uint8Array[] = []
 
@@ -64,7 +65,7 @@ export class ImportCheck {
 
   /** One of those that it changes; null: none. */
   get section(): SectionStore | null {
-    return this.#section ?? firstOf(this.#store, this.#given)
+    return this.#section ?? firstOf(this.#store, this.#given.keys())
   }
 
   /** The next piece. Yields where it may be interrupted. */
@@ -91,14 +92,13 @@ export class ImportCheck {
   #addSchema(schema: StoredSchema): void {
     const section = this.#store.sectionNamed(schema.name)
     checkSchema(section, schema)
-    if (section.schema) {
-      if (section.needsSchema) this.#group.push(encodeSchema(storedForm(section.name, section.schema)))
-    } else if (section.stored === null || schema.version > section.stored.version) {
-      this.#group.push(encodeSchema(schema))
+    const newest = newer(schema, section)
+    if (section.stored === null || newest.version > section.stored.version) {
+      this.#group.push(encodeSchema(newest))
     }
     if (this.#replace && !this.#given.has(schema.name))
       this.#group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
-    this.#given.add(schema.name)
+    this.#given.set(schema.name, Math.max(newest.version, this.#given.get(schema.name) ?? 0))
   }
 
   #check(bytes: Buffer, change: ScannedChange): void {
@@ -116,8 +116,21 @@ export class ImportCheck {
     const key = bytes.toString('utf8', keyStart, keyEnd)
     if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
     if (op !== PUT) return
+    this.#checkVersion(section, key, version)
     checkValue(section, key, bytes.subarray(valueStart, valueEnd), version)
     this.puts++
+  }
+
+  /** Who may read it must be known: the log says the lowest reader of all that it has. */
+  #checkVersion({ name, stored, schema }: SectionStore, key: string, version: number): void {
+    const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#given.get(name) ?? 0)
+    if (version <= known) return
+    throw new FdbError(
+      'ERR_FDB_STATE_IMPORT',
+      `section "${name}", key "${key}" is of schema version ${version}, and only up to ${known} is it known who may read them; ` +
+        'import it with its line under "sections". Nothing was imported',
+      { details: { section: name, key, version, known } },
+    )
   }
 
   #close(): void {
@@ -126,7 +139,14 @@ export class ImportCheck {
   }
 }
 
-function firstOf(store: Store, names: Set<string>): SectionStore | null {
+/** What the log is to say of the section: the given schema, unless this process writes with a newer one. */
+function newer(given: StoredSchema, { name, schema }: SectionStore): StoredSchema {
+  if (schema === null) return given
+  if (schema.version >= given.version) return storedForm(name, schema)
+  return { ...given, secret: given.secret || schema.secret }
+}
+
+function firstOf(store: Store, names: Iterable<string>): SectionStore | null {
   for (const name of names) return store.sectionNamed(name)
   return null
 }

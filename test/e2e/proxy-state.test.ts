@@ -142,6 +142,9 @@ describe('the configuration of the proxy', () => {
       version: 2,
     })
     const quic = Upstream.encode({ servers: ['quic://a:1'], coolDownMs: 1, generation: 1 }).finish()
+    const schemas = ['upstreams', 'settings', 'routes'].map(name => {
+      return { name, version: 2, minReader: 1, codec: 'protobuf', secret: false }
+    })
     const changes = [
       entry(
         'upstreams',
@@ -153,7 +156,7 @@ describe('the configuration of the proxy', () => {
       entry('settings', 'quic.window', Setting.encode({ number: 7 }).finish()),
       entry('routes', 'runtime:q.test/', Route.encode({ upstream: { name: 'quic' } }).finish()),
     ]
-    const body = Buffer.concat([Buffer.from('{}\n'), encodeImport([], changes)])
+    const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, changes)])
     const options = { control: edge.desk.control, service: '', timeout: 20_000 }
     await askServing(options, request => request(STATE_COMMANDS.import, body))
     await edge.logged('an upstream of the state cannot be used by this version')

@@ -57,7 +57,10 @@ async function writeNewer(edge: Edge): Promise<Map<string, Stored>> {
   const keys = Array.from({ length: 50 }, (_, n) => `runtime:newer${n}.test/`)
   const changes = keys.map(key => ({ section: 'routes', op: PUT, key, value: route, version: 2 }))
   const later = { section: 'later', op: PUT, key: 'k', value: Buffer.from([1, 2, 3]), version: 7 }
-  const schemas = [{ name: 'later', version: 7, minReader: 5, codec: 'msgpack', secret: false }]
+  const schemas = [
+    { name: 'routes', version: 2, minReader: 1, codec: 'protobuf', secret: false },
+    { name: 'later', version: 7, minReader: 5, codec: 'msgpack', secret: false },
+  ]
   const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, [...changes, later])])
   await askServing(options(edge), ask => ask(STATE_COMMANDS.import, body))
   return new Map(keys.map(key => [key, { value: route.toString('hex'), version: 2 }]))
@@ -77,6 +80,8 @@ describe(`the proxy of ${PREVIOUS} and the present one`, () => {
       webSockets: 6,
       slow: 4,
       writes: 10,
+      // Of a machine that has other things to do; what is lost never comes.
+      deadlineMs: 15_000,
     })
     const start = (await edge.status()).state.sequence
     const changes = new RouteChanges(edge.desk.control, 'even')
