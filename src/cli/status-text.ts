@@ -67,6 +67,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['uptime', uptime(report, now)],
     ['connections', of(report.connections)],
     ['moves', movesLine(report.moves)],
+    ['closed', closedLine(report.closed)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
     ['state', stateLine(report)],
     ['state file', fileLine(report)],
@@ -123,6 +124,11 @@ function movesLine(moves: MoveReport | undefined): string | null {
     ...Object.entries(refused ?? {}).map(([code, count]) => `${count} stay (${code})`),
   ]
   return parts.length === 0 ? null : plain(parts.join(', '))
+}
+
+function closedLine(closed: ServiceStatus['closed']): string | null {
+  if (!closed?.length) return null
+  return plain(closed.map(({ kind, reason, count }) => `${count} ${kind} (${reason})`).join(', '))
 }
 
 function failureLine({ lastFailure }: ServiceStatus): string | null {

@@ -1,17 +1,18 @@
 import type { Logger } from '../holder/options.js'
-import { addedUp } from './forced-closes.js'
+import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { Moves } from './moves.js'
 
 /**
  * Waits until the last connection has gone, to another process or by itself, at most `timeoutMs`; then closes what is
- * left. {@link Moves.leave} has told those that do not move.
+ * left, and tells `onCut` what that was. {@link Moves.leave} has told those that do not move.
  */
 export async function drainListeners(
   listeners: readonly Listener[],
   timeoutMs: number,
   logger: Logger,
   moves: Moves,
+  onCut: (counts: DrainCounts) => void,
 ): Promise<void> {
   const emptied = allGone(listeners, moves).then(() => true)
   let timer: NodeJS.Timeout | undefined
@@ -23,6 +24,7 @@ export async function drainListeners(
   if (inTime) return
   const counts = addedUp(listeners.map(listener => listener.cut()))
   logger.warn({ ...counts, afterMs: timeoutMs }, 'connections did not end in time and were closed')
+  onCut(counts)
   await emptied
 }
 

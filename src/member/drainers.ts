@@ -4,6 +4,7 @@ import type { Guest } from '../holder/admission.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Epoch } from '../protocol/conversation.js'
 import type { DrainReport } from './draining.js'
+import { type ForcedClose, ForcedCloses } from './forced-closes.js'
 import { GIVE, type Moves } from './moves.js'
 
 /** More generations than this do not drain at once. */
@@ -18,6 +19,8 @@ export class Drainers {
   readonly #guests = new Map<Guest, DrainReport>()
   /** The highest epoch that each of them has. */
   readonly #tops = new Map<Guest, Epoch>()
+  /** By process. */
+  readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #shelf: SegmentShelf
   readonly #moves: Moves
 
@@ -28,6 +31,14 @@ export class Drainers {
 
   get reports(): DrainReport[] {
     return [...this.#guests.values()].sort((a, b) => a.generation - b.generation)
+  }
+
+  /** What they closed at the end of their drains, those included that have ended since. */
+  get closed(): readonly ForcedClose[] {
+    const all = new ForcedCloses()
+    for (const closed of this.#closed.values())
+      for (const { kind, reason, count } of closed) all.add(kind, reason, count)
+    return all.counts.closed ?? []
   }
 
   add(guest: Guest): void {
@@ -110,13 +121,24 @@ export class Drainers {
   #note(guest: Guest, text: string): void {
     if (text.length > REPORT_CHARACTERS) return
     try {
-      const { generation, phase, connections, moves } = JSON.parse(text) as DrainReport
+      const { generation, phase, connections, moves, closed } = JSON.parse(text) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: guest.pid, generation: Number(generation), phase, connections }
       this.#guests.set(guest, moves === undefined ? report : { ...report, moves })
+      if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // Not a report: the last one stands.
     }
+  }
+
+  #noteClosed({ pid, generation }: DrainReport, closed: readonly ForcedClose[]): void {
+    const key = `${pid} ${generation}`
+    if (this.#closed.size >= MOST && !this.#closed.has(key)) return
+    const known = closed.filter(
+      ({ kind, reason, count }) => typeof kind === 'string' && typeof reason === 'string' && count > 0,
+    )
+    // It says so again with each report.
+    this.#closed.set(key, known)
   }
 
   #drop(guest: Guest): void {

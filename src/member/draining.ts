@@ -5,6 +5,7 @@ import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'
 import type { VersionRange } from '../protocol/versions.js'
+import type { ForcedClose } from './forced-closes.js'
 
 /** What a generation that does not serve any more tells of itself. */
 export interface DrainReport {
@@ -13,6 +14,8 @@ export interface DrainReport {
   readonly phase: string
   readonly connections: number
   readonly moves?: MoveReport
+  /** What it closed at the end of its drain. */
+  readonly closed?: readonly ForcedClose[]
 }
 
 export interface DrainReporterOptions {
@@ -71,6 +74,11 @@ export class DrainReporter {
   /** Asks whoever serves for a way for our connections. */
   askForMove(): void {
     this.#link?.tell({ moveRequest: {} })
+  }
+
+  /** Something has changed that must be known before this process ends. */
+  now(): void {
+    if (this.#link !== null) this.#beat(this.#link)
   }
 
   async #connect(): Promise<void> {

@@ -28,6 +28,7 @@ import { Commands } from './commands.js'
 import { drainListeners } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
 import type { Elder } from './elder.js'
+import type { ForcedClose } from './forced-closes.js'
 import { Heartbeat } from './heartbeat.js'
 import { Intake, type Offered } from './intake.js'
 import type { Listener } from './listener.js'
@@ -109,6 +110,8 @@ export class Party {
   #sealLook: NodeJS.Timeout | undefined
   #freezeTimer: NodeJS.Timeout | undefined
   #reporter: DrainReporter | null = null
+  /** At the end of the drain. */
+  #closedAtLast: readonly ForcedClose[] = []
   #retiredWhy: RetiredReason = 'lost'
   #resolveRetired!: (why: RetiredReason) => void
   #drainTimeout: number
@@ -428,6 +431,7 @@ export class Party {
       entries: this.registry.entries,
       listeners: this.#listeners,
       draining: this.#reception.drainers,
+      closed: this.#reception.closedByElders,
       state: this.state,
       stateFile: this.stateFile,
       takenOver: this.#takenOver,
@@ -680,7 +684,8 @@ export class Party {
 
   #drainReport(): DrainReport {
     const { generation, phase, connections } = this
-    return { pid: process.pid, generation, phase, connections, moves: this.#moves.counts.report }
+    const closed = this.#closedAtLast
+    return { pid: process.pid, generation, phase, connections, moves: this.#moves.counts.report, closed }
   }
 
   #askForMove(): void {
@@ -806,7 +811,16 @@ export class Party {
     // Who closes while it serves has nobody to give its connections to.
     this.#moves.leave(this.#retiring || !this.#closing)
     void Promise.all([
-      drainListeners(this.#listeners, this.#drainTimeout, this.settings.logger, this.#moves),
+      drainListeners(
+        this.#listeners,
+        this.#drainTimeout,
+        this.settings.logger,
+        this.#moves,
+        ({ closed = [] }) => {
+          this.#closedAtLast = closed
+          this.#reporter?.now()
+        },
+      ),
       this.stateFile?.finish(FILE_END_MS),
     ]).then(() => this.#step({ type: 'drained' }))
   }

@@ -9,6 +9,7 @@ import { controlEntry, type PathEntry, removeControl } from '../host/control-pat
 import type { BundleItem } from '../protocol/bundle.js'
 import { Drainers } from './drainers.js'
 import type { DrainReport } from './draining.js'
+import type { ForcedClose } from './forced-closes.js'
 import type { Moves } from './moves.js'
 import type { Settings } from './options.js'
 
@@ -64,6 +65,11 @@ export class Reception {
   /** New segments were made. */
   supplyDrainers(): void {
     this.#drainers.share()
+  }
+
+  /** What older generations closed at the end of their drains. */
+  get closedByElders(): readonly ForcedClose[] {
+    return this.#drainers.closed
   }
 
   /** The older generations that report here. */

@@ -8,6 +8,7 @@ import type { MemberState } from '../protocol/member-machine.js'
 import type { StateFile, StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest, StateLog } from '../state/state-log.js'
 import type { DrainReport } from './draining.js'
+import type { ForcedClose } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
 import type { TakeoverStep } from './takeover.js'
@@ -46,6 +47,8 @@ export interface StatusReport {
   readonly moves: MoveReport
   /** Older generations that still have connections, or stand by. */
   readonly draining: readonly DrainReport[]
+  /** Connections that older generations closed because `drain.timeout` was over, as far as this process was told. */
+  readonly closed: readonly ForcedClose[]
   readonly sections: readonly SectionDigest[]
   readonly state: {
     readonly sequence: number
@@ -81,6 +84,7 @@ export function describe(known: {
   entries: readonly Entry[]
   listeners: readonly Listener[]
   draining: readonly DrainReport[]
+  closed: readonly ForcedClose[]
   state: StateLog
   stateFile: StateFile | null
   takenOver: StatePosition | null
@@ -109,6 +113,7 @@ export function describe(known: {
     connections: known.listeners.reduce((sum, listener) => sum + listener.connections, 0),
     moves: known.moves,
     draining: known.draining,
+    closed: known.closed,
     sections: state.digests(),
     state: {
       sequence,

@@ -226,6 +226,10 @@ describe('an upgrade of the proxy', () => {
         { kind: 'http', reason: 'idle', count: 1 },
       ],
     })
+    expect((await edge.status()).closed).toEqual([
+      { kind: 'webSocket', reason: 'open', count: 1 },
+      { kind: 'http', reason: 'idle', count: 1 },
+    ])
     await edge.ended(old)
   })
 })
