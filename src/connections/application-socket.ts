@@ -53,23 +53,16 @@ export class ApplicationSockets {
     this.#open = open
   }
 
-  /** Null: not now. Throws what the application throws; then the connection is as it was. */
+  /** Null: not now. Throws what the application throws; the connection then goes on here. */
   depart(socket: net.Socket): { fd: OwnedFd; record: Record } | null {
     if (!canLeave(socket)) return null
     const { hooks } = this
-    // First, as it may fail when there is no descriptor left; and after serialize() there is no way back.
-    const fd = connectionOf(socket)
-    let record: Uint8Array | undefined
-    try {
-      record = hooks.serialize(socket)
-    } catch (error) {
-      fd.close()
-      throw error
-    }
-    if (record === undefined || !canLeave(socket)) {
-      fd.close()
-      // It has written or closed all the same.
-      if (record !== undefined && !socket.destroyed) hooks.restore(socket, record)
+    const record = hooks.serialize(socket)
+    if (record === undefined || socket.destroyed) return null
+    // It may have written all the same.
+    const fd = canLeave(socket) ? connectionOf(socket) : null
+    if (fd === null) {
+      hooks.restore(socket, record)
       return null
     }
     this.#open.remove(socket)

@@ -48,6 +48,8 @@ export class HttpServerConnections implements MovableConnections {
   readonly #upgraded: ApplicationSockets | null
   #refused = new WeakSet<net.Socket>()
   readonly #failed: (error: unknown) => void
+  /** Whose hook has thrown: that is told once. */
+  readonly #faulty = new WeakSet<net.Socket>()
   #onMovable: (() => void) | null = null
   #signal: NodeJS.Immediate | undefined
   /** Between two requests and not read from, so that they can leave before the next one. In the order in which they came. */
@@ -174,44 +176,32 @@ export class HttpServerConnections implements MovableConnections {
       const departed = this.#upgraded.depart(socket)
       return departed && departure(departed.fd, { application: departed.record })
     } catch (error) {
-      this.#failed(error)
+      if (!this.#faulty.has(socket)) this.#failed(error)
+      this.#faulty.add(socket)
       return null
     }
   }
 
   #departIdle(socket: net.Socket): Departure | null {
-    if (!canLeave(socket) || isAnswering(socket) || socket.readableLength > 0) return null
+    if (isAnswering(socket) || !canLeave(socket) || socket.readableLength > 0) return null
     const { requests, before, keepAliveUntil } = this.#answers.seen(socket)
     const fresh = socket.bytesRead === 0 && before === 0
     if (!fresh && !this.#isIdle(socket)) return null
-    const fd = connectionOf(socket)
     // One that is not fresh had a request, also where no listener of ours saw it (checkContinue).
     const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, requests + before) }
     const left = keepAliveUntil - performance.now()
     if (left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
     if (this.#hooks.serialize !== undefined) {
-      const data = this.#serialize(socket, fd)
-      if (data === undefined) return null
+      const data = this.#hooks.serialize(socket)
+      // It may have written, or closed.
+      if (data === undefined || !canLeave(socket)) return null
       record.data = data
     }
+    const fd = connectionOf(socket)
+    if (fd === null) return null
     this.#open.remove(socket)
     abandon(socket)
     return departure(fd, { idle: record })
-  }
-
-  #serialize(socket: net.Socket, fd: OwnedFd): Uint8Array | undefined {
-    let data: Uint8Array | undefined
-    try {
-      data = this.#hooks.serialize!(socket)
-    } catch (error) {
-      fd.close()
-      throw error
-    }
-    if (data === undefined || !canLeave(socket)) {
-      fd.close()
-      return undefined
-    }
-    return data
   }
 
   /** Its parser has taken in whole requests only. */

@@ -15,6 +15,8 @@ export class NetServerConnections implements MovableConnections {
   readonly #open: OpenSockets
   #refused = new WeakSet<net.Socket>()
   readonly #failed: (error: unknown) => void
+  /** Whose hook has thrown: that is told once. */
+  readonly #faulty = new WeakSet<net.Socket>()
 
   /** `failed` hears what the hooks throw. Throws ERR_FDB_OPTION. */
   constructor(
@@ -71,7 +73,8 @@ export class NetServerConnections implements MovableConnections {
       const departed = this.#sockets.depart(socket)
       return departed && { record: Application.encode(departed.record).finish(), fds: [departed.fd] }
     } catch (error) {
-      this.#failed(error)
+      if (!this.#faulty.has(socket)) this.#failed(error)
+      this.#faulty.add(socket)
       return null
     }
   }

@@ -25,9 +25,16 @@ export function canLeave(socket: net.Socket): boolean {
   return isPlain(socket) && descriptorOf(socket) >= 0 && unwrittenBytes(socket) === 0
 }
 
-/** A descriptor of a connection that {@link canLeave}. The socket goes on until {@link abandon}. Throws at the limit. */
-export function connectionOf(socket: net.Socket): OwnedFd {
-  return OwnedFd.duplicate(descriptorOf(socket), 'connection')
+/**
+ * A descriptor of a connection that {@link canLeave}. The socket goes on until {@link abandon}. Null: this process may not
+ * have one more now; those of connections that have gone are closed soon.
+ */
+export function connectionOf(socket: net.Socket): OwnedFd | null {
+  try {
+    return OwnedFd.duplicate(descriptorOf(socket), 'connection')
+  } catch {
+    return null
+  }
 }
 
 /**
