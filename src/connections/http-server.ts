@@ -16,9 +16,9 @@ const { HttpConnection } = fdbroker.connections
 const EXPIRY_MS = 100
 const LONGEST_MS = 2 ** 31 - 1
 /** The next request of a client waits in the kernel at most so long for its connection to leave. */
-const HOLD_MS = 50
-/** When nobody came in that time, others are not held for so long: connections leave more slowly than they could. */
-const NO_HOLD_MS = 1_000
+const HOLD_MS = 200
+/** When nobody came in that time, none is held for so long, and then twice as long: connections leave more slowly than they could. */
+const NO_HOLD_MS = 250
 
 /** What an application knows of its HTTP/1 connections that the next process must know too. */
 export interface HttpHooks {
@@ -56,6 +56,7 @@ export class HttpServerConnections implements MovableConnections {
   readonly #held = new Set<net.Socket>()
   #letGo: NodeJS.Timeout | undefined
   #holdAgainAt = 0
+  #noHoldMs = NO_HOLD_MS
   /** Or has listened: it keeps its list. */
   #listens = false
   /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
@@ -134,16 +135,23 @@ export class HttpServerConnections implements MovableConnections {
     socket.pause()
     this.#held.add(socket)
     this.#letGo ??= setTimeout(() => {
-      if (this.#held.size > 0) this.#holdAgainAt = performance.now() + NO_HOLD_MS
+      const pause = this.#noHoldMs
       this.#readAgain()
+      this.#holdAgainAt = performance.now() + pause
+      this.#noHoldMs = pause * 2
     }, HOLD_MS)
   }
 
   #readAgain(): void {
-    clearTimeout(this.#letGo)
-    this.#letGo = undefined
     for (const socket of this.#held) socket.resume()
     this.#held.clear()
+    this.#nobodyHeld()
+  }
+
+  #nobodyHeld(): void {
+    clearTimeout(this.#letGo)
+    this.#letGo = undefined
+    this.#noHoldMs = NO_HOLD_MS
   }
 
   // ---- leaving
@@ -160,7 +168,7 @@ export class HttpServerConnections implements MovableConnections {
     for (const next of [...this.#open]) {
       for (const socket of this.#held) {
         this.#held.delete(socket)
-        if (this.#held.size === 0) this.#readAgain()
+        if (this.#held.size === 0) this.#nobodyHeld()
         yield socket
         if (!socket.destroyed) socket.resume()
       }
