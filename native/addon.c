@@ -131,6 +131,7 @@ NAPI_MODULE_INIT() {
     METHOD("sendMessage", fdb_send_message),
     METHOD("receiveMessage", fdb_receive_message),
     METHOD("dup", fdb_dup),
+    METHOD("makeRoom", fdb_make_room),
     METHOD("close", fdb_close),
     METHOD("closeMany", fdb_close_many),
     METHOD("release", fdb_release),

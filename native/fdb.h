@@ -96,6 +96,7 @@ FDB_CALL(fdb_set_option);
 FDB_CALL(fdb_send_message);
 FDB_CALL(fdb_receive_message);
 FDB_CALL(fdb_dup);
+FDB_CALL(fdb_make_room);
 FDB_CALL(fdb_close);
 FDB_CALL(fdb_close_many);
 FDB_CALL(fdb_release);

@@ -143,6 +143,11 @@ export interface Native {
 
   // descriptors.c
   dup(fd: number): number
+  /**
+   * Lets the descriptor table have room for `count`. To grow it later stops a process with threads for some 15 ms, at each
+   * doubling. Above RLIMIT_NOFILE nothing is done.
+   */
+  makeRoom(count: number): void
   close(fd: number): void
   closeMany(fds: readonly number[]): void
   /** The environment no longer closes it at its end: somebody else owns it from now on. */

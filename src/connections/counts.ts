@@ -10,7 +10,7 @@ export interface MoveReport {
   readonly refused: Readonly<Record<string, number>>
   /** Given up by one side and not to be had by the other: closed. */
   readonly lost: number
-  /** The most CPU time that one turn of the event loop took for giving connections away, in milliseconds. */
+  /** The longest that giving connections away held up one turn of the event loop, in milliseconds. */
   readonly longestGivingMs: number
   /** The same for taking them. */
   readonly longestTakingMs: number

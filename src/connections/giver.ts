@@ -166,7 +166,7 @@ export class Giver {
 
   #begin(): void {
     if (this.#over || this.#machine.pending !== 0) return
-    const filler = new SliceFiller()
+    const filler = new SliceFiller(this.#options.counts.giving)
     this.#fill(filler)
     if (filler.items.length === 0) {
       // A turn may end before a source has found anything: then the pass goes on.

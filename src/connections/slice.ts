@@ -21,12 +21,16 @@ export interface Item {
   readonly departure: Departure
 }
 
-/** Fills one slice with departures, for at most {@link TURN_MS}. */
+/** Fills one slice with departures, until moves have had {@link TURN_MS} of this turn. */
 export class SliceFiller {
   readonly items: Item[] = []
   readonly fds: OwnedFd[] = []
-  readonly #until = performance.now() + TURN_MS
+  readonly #until: number
   #bytes = 0
+
+  constructor(work: TurnWork) {
+    this.#until = work.until(TURN_MS)
+  }
 
   /** Whether one more may be asked for. */
   get open(): boolean {
@@ -44,12 +48,15 @@ export class SliceFiller {
   }
 }
 
-/** Does something with each item, at most {@link TURN_MS} in one turn of the event loop. Resolves when all are done. */
+/**
+ * Does something with each item, while moves have had less than {@link TURN_MS} of a turn of the event loop, and at least
+ * one in each turn. Resolves when all are done.
+ */
 export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0
     const turn = () => {
-      const until = performance.now() + TURN_MS
+      const until = work.until(TURN_MS)
       while (at < items.length) {
         each(items[at++]!)
         if (performance.now() >= until && at < items.length) {

@@ -30,6 +30,13 @@ export interface TakerOptions {
 type WireMoving = fdbroker.wire.Moving.$Properties
 type WireRefusal = fdbroker.wire.Refusal.$Properties
 
+/** What was prepared and not decided. Those that were not looked at yet when it is released are closed when it is their turn. */
+interface HeldSlice {
+  readonly items: Item[]
+  looked: Promise<void>
+  released: boolean
+}
+
 /**
  * Takes connections from a process that does not serve any more. What has come is held, and nothing is read from it,
  * until the giver says that it has let go; when it cannot say so any more, the move log tells.
@@ -37,8 +44,7 @@ type WireRefusal = fdbroker.wire.Refusal.$Properties
 export class Taker {
   readonly #options: TakerOptions
   #machine = initialMoveIn()
-  /** Of the slice that is held. */
-  #items: Item[] = []
+  #slice: HeldSlice = { items: [], looked: Promise.resolve(), released: false }
   #adopting: Promise<void> = Promise.resolve()
   #decision: NodeJS.Timeout | undefined
   #over = false
@@ -87,9 +93,7 @@ export class Taker {
         this.#adopt()
         return
       case 'release':
-        clearTimeout(this.#decision)
-        closeItems(this.#items)
-        this.#items = []
+        this.#release()
         return
       case 'consult':
         this.#step({ ...effect, type: 'log', record: this.#consult(effect.slice) })
@@ -117,12 +121,15 @@ export class Taker {
       return
     }
     const refused: WireRefusal[] = []
-    let at = 0
-    for (const [index, wire] of connections.entries()) {
-      const own = fds.slice(at, at + (wire.fds ?? 0))
-      at += own.length
+    const held: HeldSlice = { items: [], looked: Promise.resolve(), released: false }
+    const arrived = connections.map((wire, index) => ({ index, wire, own: fds.splice(0, wire.fds ?? 0) }))
+    closeAll(fds)
+    this.#slice = held
+    this.#step({ type: 'prepare', slice })
+    held.looked = inTurns(arrived, this.#options.counts.taking, ({ index, wire, own }) => {
       try {
-        this.#items.push(this.#look(wire, own))
+        if (held.released) closeAll(own)
+        else held.items.push(this.#look(wire, own))
       } catch (error) {
         closeAll(own)
         const { code, message } = FdbError.is(error)
@@ -130,11 +137,9 @@ export class Taker {
           : { code: 'ERR_FDB_CONNECTION', message: String((error as Error)?.message ?? error) }
         refused.push({ index, code, message })
       }
-    }
-    closeAll(fds.slice(at))
-    this.#step({ type: 'prepare', slice })
+    })
     // One slice is adopted before the next is acknowledged: the giver goes no faster than this process can.
-    void this.#adopting.then(() => {
+    void Promise.all([held.looked, this.#adopting]).then(() => {
       if (this.#over) return
       this.#options.link.tell({ prepareAck: { slice, refused } })
       this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)
@@ -169,19 +174,25 @@ export class Taker {
 
   #adopt(): void {
     clearTimeout(this.#decision)
-    const items = this.#items
-    this.#items = []
-    this.#adopting = this.#adopting.then(() =>
-      inTurns(items, this.#options.counts.taking, ({ source, departure }) => {
-        try {
-          source.moving.arrive(departure, 'moved')
-          this.#options.counts.arrived++
-        } catch (error) {
-          this.#options.counts.lost++
-          this.#options.fault(error, 'a connection that came from an older process could not be gone on with')
-        }
-      }),
-    )
+    const { items, looked } = this.#slice
+    const { counts, fault } = this.#options
+    const adopt = ({ source, departure }: Item) => {
+      try {
+        source.moving.arrive(departure, 'moved')
+        counts.arrived++
+      } catch (error) {
+        counts.lost++
+        fault(error, 'a connection that came from an older process could not be gone on with')
+      }
+    }
+    this.#adopting = Promise.all([this.#adopting, looked]).then(() => inTurns(items, counts.taking, adopt))
+  }
+
+  #release(): void {
+    clearTimeout(this.#decision)
+    const held = this.#slice
+    held.released = true
+    closeItems(held.items)
   }
 
   // ---- the end

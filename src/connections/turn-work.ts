@@ -1,43 +1,47 @@
 import { performance } from 'node:perf_hooks'
 
-/**
- * The most CPU time that this process spent on moves in one turn of its event loop. CPU time, as the wall shows what other
- * processes take; of the whole process, so that what V8 does beside is in it.
- */
+/** The longest that moves held up one turn of this process's event loop. */
 export class TurnWork {
-  #longestUs = 0
+  #longestMs = 0
   #turn = -1
-  #spentUs = 0
+  #spentMs = 0
   #running = false
+  #begun = 0
 
-  /** In milliseconds, rounded to microseconds. */
+  /** In milliseconds, rounded to hundredths. Other processes may have had the processor meanwhile. */
   get longestMs(): number {
-    return this.#longestUs / 1000
+    return Math.round(this.#longestMs * 100) / 100
   }
 
   /** Work for moves. Several of them in one turn count together; one within another counts once. */
   run<T>(work: () => T): T {
     if (this.#running) return work()
     this.#running = true
-    const begun = cpuUs()
+    this.#begun = performance.now()
     try {
       return work()
     } finally {
       this.#running = false
-      this.#add(cpuUs() - begun)
+      this.#add(performance.now() - this.#begun)
     }
   }
 
-  #add(us: number): void {
-    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
-    if (turn !== this.#turn) this.#spentUs = 0
-    this.#turn = turn
-    this.#spentUs += us
-    if (this.#spentUs > this.#longestUs) this.#longestUs = this.#spentUs
+  /** When moves will have had so many milliseconds of this turn, by `performance.now()`. */
+  until(ms: number): number {
+    const now = performance.now()
+    const running = this.#running ? now - this.#begun : 0
+    return now + ms - running - this.#spent
   }
-}
 
-function cpuUs(): number {
-  const { user, system } = process.cpuUsage()
-  return user + system
+  get #spent(): number {
+    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
+    if (turn !== this.#turn) this.#spentMs = 0
+    this.#turn = turn
+    return this.#spentMs
+  }
+
+  #add(ms: number): void {
+    this.#spentMs = this.#spent + ms
+    if (this.#spentMs > this.#longestMs) this.#longestMs = this.#spentMs
+  }
 }

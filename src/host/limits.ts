@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
+import { native } from '../native.js'
 
 export interface FdLimits {
   /** RLIMIT_NOFILE; Infinity for "unlimited"; null where there is no /proc. */
@@ -16,6 +17,18 @@ export function fdLimits(): FdLimits {
     soft: row === null ? null : limit(row[1]!),
     hard: row === null ? null : limit(row[2]!),
     open: openFds(),
+  }
+}
+
+/** Takes 256 KiB of the kernel's memory. */
+const ROOM = 32_768
+
+/** Before connections of another process come in great number: so that their coming does not stop the event loop. */
+export function makeRoomForDescriptors(): void {
+  try {
+    native.makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
+  } catch {
+    // Room is then made when it is needed.
   }
 }
 

@@ -6,6 +6,7 @@ import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import type { PathEntry } from '../host/control-path.js'
+import { makeRoomForDescriptors } from '../host/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
@@ -244,6 +245,7 @@ export class Party {
     party.#readiness.limit(settings.times.ready + settings.timeout)
     try {
       party.#attach(elder)
+      makeRoomForDescriptors()
       if (signal?.aborted) aborted()
       await offered
       await party.#keeper.read(party.#machine.member.source)

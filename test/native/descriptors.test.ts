@@ -1,4 +1,4 @@
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../src/native.js'
 import { CLOEXEC, descriptors, flagsOf, target, thrown } from './support.js'
@@ -71,6 +71,16 @@ describe('dup and setCloexec', () => {
     expect(copy).toBeGreaterThan(2)
     expect(isCloexec(copy)).toBe(true)
     expect(thrown(() => native.dup(99_999))).toMatchObject({ code: 'EBADF', syscall: 'dup' })
+  })
+
+  it('makes room for as many as it is told, and opens none', () => {
+    const size = () => Number(/FDSize:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1])
+    const before = native.openCount()
+    native.makeRoom(3_000)
+    expect(size()).toBeGreaterThanOrEqual(3_000)
+    expect(native.openCount()).toBe(before)
+    native.makeRoom(2 ** 31 - 1)
+    expect(thrown(() => native.makeRoom(0))).toBeInstanceOf(RangeError)
   })
 
   it('turns CLOEXEC off and on', () => {
