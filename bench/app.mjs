@@ -20,13 +20,15 @@ export class App {
   #command
   #probe
   #naive
+  #env
+  #fds
   /** Of every process that was started, in order. @type {number[]} */
   pids = []
 
   /**
-   * @param {{ folder: string, port: number, command: Command, probe: string, naive: boolean }} options
+   * @param {{ folder: string, port: number, command: Command, probe: string, naive: boolean, env: Record<string, string>, fds: number | null }} options
    */
-  constructor({ folder, port, command, probe, naive }) {
+  constructor({ folder, port, command, probe, naive, env, fds }) {
     this.folder = folder
     this.control = join(folder, 'upgrade.sock')
     this.target = `http://127.0.0.1:${port}`
@@ -34,6 +36,8 @@ export class App {
     this.#command = command
     this.#probe = probe
     this.#naive = naive
+    this.#env = env
+    this.#fds = fds
   }
 
   /**
@@ -53,12 +57,13 @@ export class App {
   }
 
   /**
-   * The same for the command line of any app, without node. `probe` is what a running one answers with 200.
-   * @param {{ command: Command, probe: string, naive: boolean }} options
+   * The same for the command line of any app, without node. `probe` is what a running one answers with 200; `fds` are the
+   * descriptors that each process may have.
+   * @param {{ command: Command, probe: string, naive: boolean, env?: Record<string, string>, fds?: number | null }} options
    */
-  static async startCommand({ command, probe, naive }) {
+  static async startCommand({ command, probe, naive, env = {}, fds = null }) {
     const folder = mkdtempSync(join(tmpdir(), 'fd-broker-'))
-    const app = new App({ folder, port: await freePort(), command, probe, naive })
+    const app = new App({ folder, port: await freePort(), command, probe, naive, env, fds })
     await app.#launch()
     if (await until(() => app.answers(), START_MS)) return app
     const output = readFileSync(app.#log, 'utf8')
@@ -113,7 +118,9 @@ export class App {
 
   async #launch() {
     const args = this.#command(this)
-    const pid = await startUnrelated(this.#log, process.execPath, args)
+    const limited = this.#fds === null ? [] : [`--nofile=${this.#fds}:${this.#fds}`, '--', process.execPath]
+    const command = this.#fds === null ? process.execPath : 'prlimit'
+    const pid = await startUnrelated(this.#log, command, [...limited, ...args], this.#env)
     this.pids.push(pid)
     return pid
   }
@@ -132,8 +139,8 @@ export async function until(condition, timeoutMs) {
   return false
 }
 
-/** @returns {Promise<number>} */
-function freePort() {
+/** A TCP port that was free a moment ago. @returns {Promise<number>} */
+export function freePort() {
   return new Promise((resolve, reject) => {
     const probe = createServer()
     probe.on('error', reject)

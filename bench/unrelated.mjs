@@ -12,10 +12,18 @@ const self = fileURLToPath(import.meta.url)
  * @param {string} log file that gets stdout and stderr
  * @param {string} command
  * @param {string[]} args
+ * @param {Record<string, string>} [env] besides ours; not for the launcher
  * @returns {Promise<number>} its pid
  */
-export async function startUnrelated(log, command, args) {
-  const { stdout } = await promisify(execFile)(process.execPath, [self, log, command, ...args])
+export async function startUnrelated(log, command, args, env = {}) {
+  const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    self,
+    log,
+    ...(variables.length > 0 ? ['env', ...variables] : []),
+    command,
+    ...args,
+  ])
   return Number(stdout)
 }
 

@@ -3,8 +3,7 @@
 // {"http":N,"tcp":N}. It knows what each of them must send, and notes every request by its number, so that one that
 // comes twice is seen.
 //
-//   GET /n/ID/NUMBER              `ID NUMBER`
-//   GET /slow/ID?ms=3000          the same after so long
+//   GET /slow/ID?ms=3000          an answer after so long
 //   GET /events/ID?every=100      server-sent events without end
 //   PUT /upload/ID/BYTES          `ok BYTES` when every byte was right
 //   GET /download/ID/BYTES        so many, by length or with ?chunked
@@ -130,10 +129,7 @@ export async function startBackend({ everyMs = 500 } = {}) {
   async function answer(request, response) {
     const url = new URL(request.url ?? '/', 'http://backend')
     const [, page = '', id = '', number = ''] = url.pathname.split('/')
-    if (page === 'n') {
-      seen.request(page, `${id} ${number}`)
-      sendText(response, `${id} ${number}\n`)
-    } else if (page === 'slow') {
+    if (page === 'slow') {
       seen.request(page, id)
       await pause(Number(url.searchParams.get('ms')))
       sendText(response, `${id} slow but sure\n`)

@@ -1,119 +1,11 @@
 // @ts-check
 // Keep-alive connections that sit idle and are used now and then. One that is closed while nothing is asked is seen at once.
-import { connect } from 'node:net'
-import { Reply } from './reply.mjs'
-import { ending } from './verdicts.mjs'
+import { RequestConnection } from './request-connection.mjs'
 
 const TICK_MS = 10
 const OPENING_AT_ONCE = 64
-/** All sockets read into the same memory: what comes is looked at before the next reads. */
-const INTO = Buffer.allocUnsafe(64 * 1024)
-
-/** @typedef {import('./verdicts.mjs').Verdicts} Verdicts */
-
-/** One connection: a request at a time, each with a number. */
-class IdleConnection {
-  /** @type {'opening' | 'idle' | 'asked' | 'gone'} */
-  state = 'opening'
-  askedAt = 0
-  #id
-  #number = 0
-  #verdicts
-  #socket
-  /** @type {Reply | null} */
-  #reply = null
-  #text = ''
-
-  /**
-   * @param {number} id
-   * @param {import('node:net').TcpNetConnectOpts} target
-   * @param {Verdicts} verdicts
-   * @param {() => void} opened
-   */
-  constructor(id, target, verdicts, opened) {
-    this.#id = id
-    this.#verdicts = verdicts
-    const callback = (/** @type {number} */ length) => {
-      this.#data(INTO.subarray(0, length))
-      return true
-    }
-    const options = { ...target, noDelay: true, onread: { buffer: INTO, callback } }
-    this.#socket = connect(options)
-    this.#socket.on('connect', () => {
-      if (this.state !== 'opening') return
-      verdicts.counts.opened++
-      this.state = 'idle'
-      this.ask()
-      opened()
-    })
-    this.#socket.on('end', () => this.#gone(null))
-    this.#socket.on('error', error => this.#gone(error))
-    this.#socket.on('close', () => {
-      this.#gone(null)
-      opened()
-    })
-  }
-
-  ask() {
-    if (this.state !== 'idle') return
-    this.state = 'asked'
-    this.askedAt = performance.now()
-    this.#text = ''
-    this.#reply = new Reply(bytes => {
-      this.#text += bytes.toString('latin1')
-    })
-    this.#socket.write(`GET /n/${this.#id}/${++this.#number} HTTP/1.1\r\nHost: idle\r\n\r\n`, 'latin1')
-  }
-
-  /** @param {number} ms how long it may wait for its answer */
-  expire(ms) {
-    if (this.state !== 'asked' || performance.now() - this.askedAt < ms) return
-    this.#end('failed', `request ${this.#number} was not answered within ${ms} ms`)
-  }
-
-  close() {
-    this.state = 'gone'
-    this.#socket.destroy()
-  }
-
-  /** @param {Buffer} chunk */
-  #data(chunk) {
-    if (this.state === 'gone') return
-    const reply = this.#reply
-    if (this.state !== 'asked' || reply === null) {
-      this.#end('wrong', `${chunk.length} bytes that nobody asked for`)
-      return
-    }
-    const taken = reply.feed(chunk)
-    if (reply.wrong !== '') return this.#end('wrong', reply.wrong)
-    if (!reply.done) return
-    if (taken < chunk.length) return this.#end('wrong', `${chunk.length - taken} bytes behind the answer`)
-    if (reply.status !== 200) return this.#end('failed', `status ${reply.status}: ${this.#text.slice(0, 60)}`)
-    if (this.#text !== `${this.#id} ${this.#number}\n`)
-      return this.#end(
-        'wrong',
-        `request ${this.#number} was answered ${JSON.stringify(this.#text.slice(0, 60))}`,
-      )
-    this.#verdicts.took(performance.now() - this.askedAt)
-    this.#reply = null
-    this.state = 'idle'
-  }
-
-  /** @param {Error | null} error */
-  #gone(error) {
-    if (this.state === 'gone') return
-    if (this.state === 'opening') this.#end('failed', `not opened: ${ending(error)}`)
-    else if (this.state === 'asked')
-      this.#end('failed', `${ending(error)} in place of answer ${this.#number}`)
-    else this.#end('closed', `${ending(error)} while idle, after ${this.#number} answers`)
-  }
-
-  /** @param {import('./verdicts.mjs').Verdict} verdict @param {string} reason */
-  #end(verdict, reason) {
-    this.#verdicts.note(verdict, String(this.#id), reason)
-    this.close()
-  }
-}
+/** At the end: each has a connection to the server meanwhile. */
+const ASKED_AT_ONCE = 200
 
 /**
  * @param {object} options
@@ -121,10 +13,10 @@ class IdleConnection {
  * @param {number} options.count
  * @param {number} [options.everyMs] each is used once in this time
  * @param {number} [options.deadlineMs] for an answer
- * @param {Verdicts} options.verdicts
+ * @param {import('./verdicts.mjs').Verdicts} options.verdicts
  */
 export function startIdle({ target, count, everyMs = 20_000, deadlineMs = 10_000, verdicts }) {
-  /** @type {IdleConnection[]} */
+  /** @type {RequestConnection[]} */
   const all = []
   let opening = 0
   let credit = 0
@@ -135,14 +27,25 @@ export function startIdle({ target, count, everyMs = 20_000, deadlineMs = 10_000
   function open() {
     while (opening < OPENING_AT_ONCE && all.length < count) {
       opening++
-      let counted = false
-      const opened = () => {
-        if (counted) return
-        counted = true
+      let settled = false
+      const settle = () => {
+        if (settled) return
+        settled = true
         opening--
         open()
       }
-      all.push(new IdleConnection(all.length, target, verdicts, opened))
+      const connection = new RequestConnection({
+        id: all.length,
+        target,
+        verdicts,
+        opened: () => connection.ask(),
+        answered: (_due, reply) => {
+          if (reply.announcesClose) connection.end('closed', 'its end was announced')
+          settle()
+        },
+        gone: settle,
+      })
+      all.push(connection)
     }
   }
   open()
@@ -152,8 +55,7 @@ export function startIdle({ target, count, everyMs = 20_000, deadlineMs = 10_000
     credit += ((now - last) / everyMs) * all.length
     last = now
     for (; credit >= 1; credit--) {
-      const connection = all[next++ % all.length]
-      connection?.ask()
+      all[next++ % all.length]?.ask()
       // Half a round later its answer has long come.
       all[(next + (all.length >> 1)) % all.length]?.expire(deadlineMs)
     }
@@ -169,11 +71,14 @@ export function startIdle({ target, count, everyMs = 20_000, deadlineMs = 10_000
     /** Every one is asked once more; whoever is answered is there. */
     async stop() {
       clearInterval(timer)
-      for (const each of all) each.ask()
-      const until = performance.now() + deadlineMs
-      while (performance.now() < until && all.some(({ state }) => state === 'asked'))
-        await new Promise(resolve => setTimeout(resolve, 20))
-      for (const each of all) each.expire(0)
+      for (let at = 0; at < all.length; at += ASKED_AT_ONCE) {
+        const some = all.slice(at, at + ASKED_AT_ONCE)
+        for (const each of some) each.ask()
+        const until = performance.now() + deadlineMs
+        while (performance.now() < until && some.some(({ state }) => state === 'asked'))
+          await new Promise(resolve => setTimeout(resolve, 5))
+        for (const each of some) each.expire(0)
+      }
       for (const each of all) each.close()
     },
   }

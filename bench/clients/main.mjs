@@ -1,12 +1,13 @@
 // @ts-check
 // Clients of one kind as a process of their own: NDJSON on stdout ({"type":"snapshot"} now and then, {"type":"report"} at the
-// end), {"stop":true} or the end of stdin ends them.
+// end), {"stop":true} or the end of stdin ends them; {"mark":"name"} is answered by `steady` with what happened since the last.
 //
 //   node bench/clients/main.mjs idle --http 8080 --count 10000
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { startIdle } from './idle.mjs'
 import { startDownloads, startEvents, startSlow, startUploads } from './requests.mjs'
+import { startSteady } from './steady.mjs'
 import { startTalks } from './talks.mjs'
 import { Verdicts } from './verdicts.mjs'
 
@@ -16,6 +17,7 @@ const { values, positionals } = parseArgs({
   options: {
     port: text,
     count: { ...text, default: '1' },
+    rate: { ...text, default: '1000' },
     full: { ...text, default: '0' },
     everyMs: text,
     bytes: { ...text, default: '50000000' },
@@ -32,11 +34,13 @@ const count = Number(values.count)
 const every = values.everyMs === undefined ? {} : { everyMs: Number(values.everyMs) }
 const stalling = { bytes: Number(values.bytes), stallMs: Number(values.stallMs), run: Number(values.run) }
 
-/** @returns {{ readonly ready: boolean, readonly open: number, stop: () => Promise<void> }} */
+/** @returns {{ readonly ready: boolean, readonly open: number, readonly pid?: number, mark?: (name: string) => object, stop: () => Promise<void> }} */
 function start() {
   switch (kind) {
     case 'idle':
       return startIdle({ target, count, verdicts, ...every })
+    case 'steady':
+      return startSteady({ target, rate: Number(values.rate), verdicts })
     case 'ws':
     case 'tcp':
       return startTalks({ framing: kind, target, count, full: Number(values.full), verdicts, ...every })
@@ -71,8 +75,9 @@ function print(type) {
     kind,
     ready: clients.ready,
     open: clients.open,
+    pid: clients.pid ?? 0,
     counts,
-    incidents,
+    incidents: type === 'report' ? incidents : [],
     cpuMs: (user + system) / 1000,
     lagMs: Math.round(lagMs),
   }
@@ -90,7 +95,11 @@ async function stop() {
   process.stdin.destroy()
 }
 
-const ticking = setInterval(() => print('snapshot'), 200)
+const ticking = setInterval(() => print('snapshot'), 100)
 createInterface(process.stdin)
-  .on('line', line => JSON.parse(line).stop && stop())
+  .on('line', line => {
+    const { mark, stop: ordered } = JSON.parse(line)
+    if (ordered) stop()
+    if (mark) process.stdout.write(`${JSON.stringify({ type: 'span', ...clients.mark?.(mark) })}\n`)
+  })
   .on('close', stop)

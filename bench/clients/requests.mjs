@@ -124,7 +124,7 @@ export function startSlow({ target, count, ms, run, verdicts }) {
     let text = ''
     request({
       target,
-      head: `GET /slow/${id}?ms=${ms} HTTP/1.1\r\nHost: slow`,
+      head: `GET /slow/${id}?ms=${ms} HTTP/1.1\r\nHost: clients.test`,
       what: id,
       verdicts,
       body: bytes => {
@@ -147,7 +147,7 @@ export function startEvents({ target, count, everyMs, verdicts }) {
     let rest = ''
     return request({
       target,
-      head: `GET /events/${id}?every=${everyMs} HTTP/1.1\r\nHost: events\r\nAccept: text/event-stream`,
+      head: `GET /events/${id}?every=${everyMs} HTTP/1.1\r\nHost: clients.test\r\nAccept: text/event-stream`,
       what: id,
       verdicts,
       body: bytes => {
@@ -198,7 +198,7 @@ export function startUploads({ target, count, bytes, stallMs, run, verdicts }) {
     let turn = 0
     const { socket } = request({
       target,
-      head: `PUT /upload/${seed}/${bytes} HTTP/1.1\r\nHost: upload\r\n${chunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${bytes}`}`,
+      head: `PUT /upload/${seed}/${bytes} HTTP/1.1\r\nHost: clients.test\r\n${chunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${bytes}`}`,
       what: String(seed),
       verdicts,
       body: piece => {
@@ -238,7 +238,7 @@ export function startDownloads({ target, count, bytes, stallMs, run, verdicts })
     let turn = 0
     const { socket } = request({
       target,
-      head: `GET /download/${seed}/${bytes}${number % 2 === 1 ? '?chunked' : ''} HTTP/1.1\r\nHost: download`,
+      head: `GET /download/${seed}/${bytes}${number % 2 === 1 ? '?chunked' : ''} HTTP/1.1\r\nHost: clients.test`,
       what: String(seed),
       verdicts,
       body: piece => {

@@ -103,7 +103,7 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
     socket.on('connect', () => {
       if (framing === 'ws')
         socket.write(
-          `GET /talk/${seed}/${manner} HTTP/1.1\r\nHost: talk\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${Buffer.from(String(seed).padStart(16, '0')).toString('base64')}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
+          `GET /talk/${seed}/${manner} HTTP/1.1\r\nHost: clients.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${Buffer.from(String(seed).padStart(16, '0')).toString('base64')}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
         )
       else {
         socket.write(`talk ${seed} ${manner}\n`)

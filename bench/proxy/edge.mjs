@@ -12,11 +12,11 @@ import { App } from '../app.mjs'
 export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 const UPSTREAM = fileURLToPath(new URL('upstream.mjs', import.meta.url))
 
-/** @param {string} name @returns {Promise<{ url: string, end: () => void }>} a process that ends with this one */
+/** @param {string} name @returns {Promise<{ pid: number, url: string, end: () => void }>} a process that ends with this one */
 export async function spawnUpstream(name) {
   const child = spawn(process.execPath, [UPSTREAM, name], { stdio: ['pipe', 'pipe', 'inherit'] })
   const [port] = await once(createInterface(child.stdout), 'line')
-  return { url: `http://127.0.0.1:${port}`, end: () => child.kill('SIGKILL') }
+  return { pid: child.pid ?? 0, url: `http://127.0.0.1:${port}`, end: () => void child.kill('SIGKILL') }
 }
 
 /**

@@ -1,0 +1,113 @@
+// @ts-check
+// The reference proxy in front of the servers of bench/clients, in processes of their own; and what its generations said.
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { App, freePort } from '../app.mjs'
+import { spawnBackend, spawnPlain } from '../clients/remote.mjs'
+import { CLI } from '../proxy/edge.mjs'
+
+/** What watch.mjs puts together. */
+const LINE_MS = 20
+const WATCH = new URL('watch.mjs', import.meta.url).href
+
+/**
+ * A line of the log. @typedef {{ time: number, pid: number, msg: string } & Record<string, any>} Line
+ * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms. @typedef {{ late: number, ran: number, waited: number, cpu: number }} Delays
+ * @typedef {{ move?: 'auto' | 'idle' | 'off', probation?: string, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
+ */
+
+/** @param {SceneOptions} [options] everyMs: between two messages of a talk */
+export async function openScene({
+  move = 'auto',
+  probation = '0s',
+  everyMs = 500,
+  fds = null,
+  nodeFlags = [],
+} = {}) {
+  const tcpPort = await freePort()
+  const [backend, plain] = await Promise.all([spawnBackend({ everyMs }), spawnPlain()])
+  const endServers = () => {
+    for (const each of [backend, plain]) each.end()
+  }
+  /** @param {{ control: string, target: string }} app */
+  const configFor = ({ control, target }) => ({
+    service: 'edge',
+    control,
+    instanceHeader: 'X-Pid',
+    listeners: [
+      { name: 'http', address: `${target.replace('http:', 'tcp:')}?backlog=4096` },
+      { name: 'tcp', address: `tcp://127.0.0.1:${tcpPort}?backlog=4096`, forward: 'talk' },
+    ],
+    upstreams: {
+      backend: { servers: [`http://127.0.0.1:${backend.http}`] },
+      plain: { servers: [`http://127.0.0.1:${plain.port}`], keepAlive: { idle: '10m' } },
+      talk: { servers: [`tcp://127.0.0.1:${backend.tcp}`] },
+    },
+    routes: [
+      { host: 'clients.test', upstream: 'backend' },
+      { host: 'plain.test', upstream: 'plain' },
+      { host: '*', path: '/health', respond: { status: 200, body: 'ok\n' } },
+    ],
+    timeouts: { idle: '10m', tunnel: '10m' },
+    drain: { timeout: '5m', move },
+    upgrade: { probation },
+  })
+  const watched = mkdtempSync(join(tmpdir(), 'fd-broker-watch-'))
+  try {
+    const app = await App.startCommand({
+      command: ({ folder, control, target }) => {
+        const file = join(folder, 'edge.json')
+        writeFileSync(file, JSON.stringify(configFor({ control, target })))
+        return [...nodeFlags, CLI, 'proxy', '--config', file, '--log-level', 'debug']
+      },
+      probe: '/health',
+      naive: false,
+      fds,
+      env: { NODE_OPTIONS: `--import ${WATCH}`, FDB_WATCH: watched },
+    })
+    return {
+      app,
+      backend,
+      plain,
+      port: Number(new URL(app.target).port),
+      tcpPort,
+      lines: () => linesOf(app.output),
+      /** @param {number} pid @param {number} from ms since 1970 @param {number} to @returns {Delays} */
+      delays: (pid, from, to) => delaysOf(join(watched, String(pid)), from, to),
+      async end() {
+        await app.end()
+        endServers()
+        rmSync(watched, { recursive: true, force: true })
+      },
+    }
+  } catch (error) {
+    endServers()
+    rmSync(watched, { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** @param {string} output @returns {Line[]} */
+function linesOf(output) {
+  return output
+    .slice(0, output.lastIndexOf('\n') + 1)
+    .split('\n')
+    .filter(line => line.startsWith('{'))
+    .map(line => JSON.parse(line))
+}
+
+/** What watch.mjs wrote. @param {string} file @param {number} from @param {number} to @returns {Delays} */
+function delaysOf(file, from, to) {
+  const most = { late: 0, ran: 0, waited: 0, cpu: 0 }
+  if (!existsSync(file)) return most
+  for (const line of readFileSync(file, 'latin1').split('\n')) {
+    const [at = 0, late = 0, ran = 0, waited = 0, cpu = 0] = line.split(' ').map(Number)
+    if (at < from + LINE_MS || at > to + LINE_MS) continue
+    most.late = Math.max(most.late, late)
+    most.ran = Math.max(most.ran, ran)
+    most.waited = Math.max(most.waited, waited)
+    most.cpu += cpu
+  }
+  return most
+}
