@@ -94,7 +94,10 @@ export class App {
 
   async answers() {
     try {
-      const response = await fetch(`${this.target}${this.#probe}`, { signal: AbortSignal.timeout(1000) })
+      const response = await fetch(`${this.target}${this.#probe}`, {
+        headers: { connection: 'close' },
+        signal: AbortSignal.timeout(1000),
+      })
       await response.text()
       return response.ok
     } catch {

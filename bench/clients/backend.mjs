@@ -7,13 +7,15 @@
 //   GET /events/ID?every=100      server-sent events without end
 //   PUT /upload/ID/BYTES          `ok BYTES` when every byte was right
 //   GET /download/ID/BYTES        so many, by length or with ?chunked
+//   GET /drip/ID/BYTES            the same, in little pieces with pauses
+//   POST /echo/ID                 the body that came
 //   GET /talk/SEED/MANNER         a talk over a WebSocket; over TCP after the line `talk SEED MANNER`
 //   GET /report, POST /relax      what was seen; full talks are read at once from now on
 import { createHash } from 'node:crypto'
 import http from 'node:http'
 import net from 'node:net'
 import { eventText } from './events.mjs'
-import { MOST, PatternCheck, patternAt } from './pattern.mjs'
+import { MOST, mixed, PatternCheck, patternAt } from './pattern.mjs'
 import { Talkers } from './talkers.mjs'
 
 const MAGIC = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
@@ -155,7 +157,17 @@ export async function startBackend({ everyMs = 500 } = {}) {
       sendText(response, right ? `ok ${number}\n` : 'wrong\n')
     } else if (page === 'download') {
       seen.request(page, id)
-      await send(response, Number(id), Number(number), url.searchParams.has('chunked'))
+      await send(response, Number(id), Number(number), url.searchParams.has('chunked'), false)
+    } else if (page === 'drip') {
+      seen.request(page, id)
+      await send(response, Number(id), Number(number), url.searchParams.has('chunked'), true)
+    } else if (page === 'echo') {
+      seen.request(page, id)
+      const pieces = []
+      for await (const piece of request) pieces.push(piece)
+      const body = Buffer.concat(pieces)
+      response.setHeader('content-length', body.length)
+      response.end(body)
     } else if (page === 'report') {
       const { requests, twice, broken, wrong, messages, bytes, reasons } = seen
       sendText(response, JSON.stringify({ requests, twice, broken, wrong, messages, bytes, reasons }))
@@ -196,12 +208,13 @@ function sendText(response, text) {
   response.end(text)
 }
 
-/** @param {http.ServerResponse} response @param {number} seed @param {number} size @param {boolean} chunked */
-async function send(response, seed, size, chunked) {
+/** @param {http.ServerResponse} response @param {number} seed @param {number} size @param {boolean} chunked @param {boolean} slowly */
+async function send(response, seed, size, chunked, slowly) {
   if (!chunked) response.setHeader('content-length', size)
   const gone = new Promise(resolve => response.once('close', resolve))
   for (let at = 0; at < size && !response.destroyed; ) {
-    const length = Math.min(MOST, size - at)
+    const length = Math.min(slowly ? 1 + (mixed(seed, at) % 500) : MOST, size - at)
+    if (slowly) await pause(mixed(at, seed) % 30)
     const taken = response.write(patternAt(seed, at, length))
     at += length
     if (!taken) await Promise.race([gone, new Promise(resolve => response.once('drain', resolve))])

@@ -5,6 +5,7 @@
 //   node bench/clients/main.mjs idle --http 8080 --count 10000
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
+import { startHostile } from './hostile.mjs'
 import { startIdle } from './idle.mjs'
 import { startDownloads, startEvents, startSlow, startUploads } from './requests.mjs'
 import { startSteady } from './steady.mjs'
@@ -52,6 +53,8 @@ function start() {
       return startUploads({ target, count, ...stalling, verdicts })
     case 'download':
       return startDownloads({ target, count, ...stalling, verdicts })
+    case 'hostile':
+      return startHostile({ target, count, seed: Number(values.run), verdicts })
     default:
       throw new Error(`no such kind of clients: ${JSON.stringify(kind)}`)
   }

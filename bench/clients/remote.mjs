@@ -10,7 +10,7 @@ const PLAIN = fileURLToPath(new URL('plain.mjs', import.meta.url))
 const BACKEND = fileURLToPath(new URL('backend.mjs', import.meta.url))
 
 /**
- * @typedef {'idle' | 'steady' | 'ws' | 'tcp' | 'slow' | 'events' | 'upload' | 'download'} Kind
+ * @typedef {'idle' | 'steady' | 'ws' | 'tcp' | 'slow' | 'events' | 'upload' | 'download' | 'hostile'} Kind
  * @typedef {object} ClientsOptions see bench/clients/main.mjs
  * @property {number} port
  * @property {number} [count]

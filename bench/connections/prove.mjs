@@ -95,8 +95,7 @@ export async function prove({
       await rest(everyMs)
     }
     await scene.backend.relax()
-    const reports = []
-    for (const each of [...holding, load]) reports.push(await each.stop())
+    const reports = await Promise.all([...holding, load].map(each => each.stop()))
     const backend = await scene.backend.report()
     const lost = reports.some(({ counts }) => counts.closed + counts.failed + counts.wrong > 0)
     return {

@@ -14,13 +14,13 @@ const WATCH = new URL('watch.mjs', import.meta.url).href
 /**
  * A line of the log. @typedef {{ time: number, pid: number, msg: string } & Record<string, any>} Line
  * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms. @typedef {{ late: number, ran: number, waited: number, cpu: number }} Delays
- * @typedef {{ move?: 'auto' | 'idle' | 'off', probation?: string, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
+ * `drain` and `upgrade` are those of the configuration; `everyMs` is between two messages of a talk. @typedef {{ drain?: object, upgrade?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
  */
 
-/** @param {SceneOptions} [options] everyMs: between two messages of a talk */
+/** @param {SceneOptions} [options] */
 export async function openScene({
-  move = 'auto',
-  probation = '0s',
+  drain = {},
+  upgrade = {},
   everyMs = 500,
   fds = null,
   nodeFlags = [],
@@ -50,15 +50,19 @@ export async function openScene({
       { host: '*', path: '/health', respond: { status: 200, body: 'ok\n' } },
     ],
     timeouts: { idle: '10m', tunnel: '10m' },
-    drain: { timeout: '5m', move },
-    upgrade: { probation },
+    drain: { timeout: '5m', ...drain },
+    upgrade: { probation: '0s', ...upgrade },
   })
+  /** What the next version's configuration has otherwise. */
+  const next = {
+    change: (/** @type {ReturnType<typeof configFor>} */ config) => /** @type {object} */ (config),
+  }
   const watched = mkdtempSync(join(tmpdir(), 'fd-broker-watch-'))
   try {
     const app = await App.startCommand({
       command: ({ folder, control, target }) => {
         const file = join(folder, 'edge.json')
-        writeFileSync(file, JSON.stringify(configFor({ control, target })))
+        writeFileSync(file, JSON.stringify(next.change(configFor({ control, target }))))
         return [...nodeFlags, CLI, 'proxy', '--config', file, '--log-level', 'debug']
       },
       probe: '/health',
@@ -70,6 +74,7 @@ export async function openScene({
       app,
       backend,
       plain,
+      next,
       port: Number(new URL(app.target).port),
       tcpPort,
       lines: () => linesOf(app.output),

@@ -385,8 +385,20 @@ export class Holder {
     // A member of a daemon that serves, or could again, and leaves has given up its right: as if it had died.
     const left = message.kind === 'gone' && this.#hosting.state().scope === 'member' && !this.#isBound(peer)
     this.#hosting.dispatch(left ? { type: 'dead', id: peer.id } : { type: 'message', from: peer.id, message })
+    if (message.kind === 'gone') this.#leftInProbation(peer)
     if (message.kind === 'serving') this.#hosting.settled?.(peer)
     if (message.kind === 'gone' && !this.#isBound(peer)) this.#hosting.changed?.()
+  }
+
+  /** Embedded: whoever stands by need not wait for silence, as nobody accepts any more. */
+  #leftInProbation(peer: Peer): void {
+    const { scope, phase, owner } = this.#hosting.state()
+    if (scope !== 'holder' || phase !== 'probation' || peer.id !== owner) return
+    peer.reason ??= new FdbError(
+      'ERR_FDB_SUCCESSOR_LEFT',
+      `process ${peer.pid} was told to end while this one stood by`,
+    )
+    this.#hosting.dispatch({ type: 'unhealthy' })
   }
 
   #isBound(peer: Peer): boolean {

@@ -810,8 +810,9 @@ export class Party {
     this.state.endWriting(this.#fenced())
     if (!this.#closing) this.#retiredWhy = this.#whyLeft()
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
-    // Who closes while it serves has nobody to give its connections to.
-    this.#moves.leave(this.#retiring || !this.#closing)
+    // Who closes while it serves has nobody to give its connections to, unless another stands by.
+    const standsBy = this.#machine.member.scope === 'holder' && this.#machine.member.link === 'up'
+    this.#moves.leave(this.#retiring || !this.#closing || standsBy)
     void Promise.all([
       drainListeners(
         this.#listeners,

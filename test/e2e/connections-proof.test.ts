@@ -1,0 +1,37 @@
+import { expect, it } from 'vitest'
+import { prove } from '../../bench/connections/prove.mjs'
+
+/** `npm run soak -- connections` is the same in full size. */
+const MB = 1_000_000
+
+it('notices nothing of three upgrades, whatever a client is doing', async () => {
+  const proof = await prove({
+    clients: [
+      { kind: 'idle', count: 300, everyMs: 2_000 },
+      { kind: 'ws', count: 60, full: 6 },
+      { kind: 'tcp', count: 20, full: 2 },
+      { kind: 'slow', count: 20, ms: 3_000 },
+      { kind: 'events', count: 30, everyMs: 50 },
+      { kind: 'upload', count: 3, bytes: 5 * MB, stallMs: 100 },
+      { kind: 'download', count: 3, bytes: 5 * MB, stallMs: 100 },
+    ],
+    rate: 200,
+    upgrades: 3,
+    everyMs: 300,
+    quietMs: 500,
+  })
+  const { clients, backend, plain, upgrades, log } = proof
+  const losses = clients.flatMap(({ incidents }) => incidents)
+  expect(losses, log).toEqual([])
+  for (const { counts } of clients) expect(counts).toMatchObject({ closed: 0, failed: 0, wrong: 0 })
+  expect(backend).toMatchObject({ twice: 0, broken: 0, wrong: 0, reasons: [] })
+  expect(plain.twice).toBe(0)
+  for (const each of upgrades) {
+    // Everything that was open, and what the other load had.
+    expect(each.moved).toBeGreaterThan(430)
+    expect(each).toMatchObject({ refused: 0, lost: 0 })
+    // Loose, as this machine also runs the clients and other tests: the soak measures.
+    expect(each.emptyMs).toBeLessThan(10_000)
+    expect(each.goneMs).not.toBeNull()
+  }
+}, 60_000)
