@@ -12,7 +12,7 @@ import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
 
 /** @typedef {import('./load/tally.mjs').TallyReport} TallyReport */
-/** @typedef {{ name: string, pid: number, ms: number | null, phases: string }} Upgrade */
+/** @typedef {{ name: string, pid: number, ms: number | null, phases: string, moved: number | null, drained: number | null }} Upgrade */
 
 const { values: flags } = parseArgs({
   options: {
@@ -30,6 +30,9 @@ const upgradeCount = Number(flags.upgrades)
 const routes = Number(flags.routes)
 const everyMs = Number(flags.every) * 1000
 
+/** What can move has moved by then. */
+const SETTLE_MS = 1000
+
 const progress = new Progress()
 /** @type {Upgrade[]} */
 const upgrades = []
@@ -41,7 +44,7 @@ const file = flags.app === 'shop' ? undefined : flags.app
 const { app, end } = isProxy
   ? await startEdge({ routes, naive: flags.naive })
   : { app: await App.start({ file, routes, naive: flags.naive }), end: () => {} }
-upgrades.push({ name: 'start', pid: app.pid, ms: null, phases: '' })
+upgrades.push({ name: 'start', pid: app.pid, ms: null, phases: '', moved: null, drained: null })
 const load = spawnLoad({
   target: app.target,
   rate: Number(flags.rate),
@@ -69,11 +72,28 @@ try {
 async function replace(name) {
   const old = app.pid
   const ms = await app.replace(pid => generations().some(id => id.endsWith(`/${pid}`)))
-  const phases = flags.naive ? 'stop, start' : phasesOf(await status(app.control))
-  upgrades.push({ name, pid: app.pid, ms, phases })
+  const after = flags.naive ? null : await settled()
+  const phases = flags.naive ? 'stop, start' : phasesOf(after)
+  const moved = after?.moves?.arrived ?? null
+  upgrades.push({ name, pid: app.pid, ms, phases, moved, drained: after === null ? null : leftIn(after) })
   const outcome =
     ms === null ? `NOT DONE; the app says:\n${app.output}` : `first answer after ${ms.toFixed(0)} ms`
   progress.say(`${name}: pid ${old} -> ${app.pid}, ${outcome}`)
+}
+
+/** Connections of older processes that have not moved: they end in their own time. @param {Record<string, any>} status */
+function leftIn(status) {
+  /** @type {{ connections: number }[]} */
+  const draining = status.draining ?? []
+  return draining.reduce((sum, { connections }) => sum + connections, 0)
+}
+
+/** The status when all that can move has moved, or after a second. */
+async function settled() {
+  const give = performance.now() + SETTLE_MS
+  let answer = await status(app.control)
+  while (answer !== null && leftIn(answer) > 0 && performance.now() < give) answer = await status(app.control)
+  return answer
 }
 
 function generations() {
@@ -101,24 +121,28 @@ function rows(phases) {
     '',
     'pid',
     'took ms',
+    'moved',
+    'drained',
+    'closed',
     'req/s',
     'p99 ms',
     'max ms',
     'gap ms',
     ...LOSSES,
-    'idle closed',
     'late',
   ]
   const lines = phases.map((phase, at) => [
     phase.name,
     upgrades[at]?.pid ?? '',
     upgrades[at]?.ms?.toFixed(0) ?? '',
+    upgrades[at]?.moved ?? '',
+    upgrades[at]?.drained ?? '',
+    phase.counts.closedIdle,
     phase.perSecond.toFixed(0),
     phase.latencyMs.p99.toFixed(1),
     phase.latencyMs.max.toFixed(0),
     phase.worstGapMs.toFixed(0),
     ...LOSSES.map(kind => phase.counts[kind]),
-    phase.counts.closedIdle,
     phase.counts.late,
   ])
   return table([heading, ...lines])
@@ -149,7 +173,15 @@ function print({ total, phases, incidents, webSockets, ownLagMs }) {
     figures.add('WebSockets opened', webSockets.opened, '', '>=', Number(flags.webSockets))
     figures.add('messages echoed', webSockets.messages, '', '>', 0)
   }
-  figures.add('closed while idle', total.counts.closedIdle, 'connections')
+  const moved = upgrades.reduce((sum, each) => sum + (each.moved ?? 0), 0)
+  const { closedIdle } = total.counts
+  if (isProxy && !flags.naive) {
+    figures.add('connections moved', moved, '', '>', 0)
+    figures.add('closed while idle', closedIdle, 'connections', '=', 0)
+  } else {
+    figures.add('connections moved', moved, '')
+    figures.add('closed while idle', closedIdle, 'connections')
+  }
   figures.add('late', total.counts.late, 'requests')
   figures.add('writes retried', total.counts.retried, 'requests')
   figures.add('worst gap', total.worstGapMs, 'ms')

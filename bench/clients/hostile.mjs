@@ -8,8 +8,8 @@ import { Reply } from './reply.mjs'
 import { ending } from './verdicts.mjs'
 
 /** One connection's whole life may take so long. */
-const LIFE_MS = 30_000
-const MOST_REQUESTS = 6
+const LIFE_MS = 120_000
+const MOST_REQUESTS = 16
 
 /** @typedef {{ text: Buffer, body: (bytes: Buffer) => boolean, done: () => boolean, what: string }} Planned */
 
@@ -31,7 +31,7 @@ function plan(seed, number, roll) {
   const id = `${seed}-${number}`
   const kind = roll(5)
   const stream = seed * MOST_REQUESTS + number
-  const size = kind === 4 ? 50_000 + roll(250_000) : roll(3_000)
+  const size = kind === 4 ? 20_000 + roll(100_000) : roll(1_500)
   const check = new PatternCheck(stream)
   const head = (/** @type {string} */ line, /** @type {string} */ more) =>
     Buffer.from(`${line} HTTP/1.1\r\nHost: clients.test\r\n${more}\r\n`, 'latin1')
@@ -124,15 +124,15 @@ export function startHostile({ target, count, seed: first, verdicts }) {
     const send = () => {
       if (left) return
       if (sent === resetAt) return leave(null, '')
-      const most = roll(4) === 0 ? 1 + roll(2_000) : 1 + roll(3)
+      const most = roll(3) === 0 ? 1 + roll(600) : 1 + roll(3)
       const until = Math.min(bytes.length, resetAt > sent ? resetAt : bytes.length, sent + most)
       socket.write(bytes.subarray(sent, until))
       sent = until
       if (sent < bytes.length) {
         const pause = roll(40)
-        if (pause === 0) setTimeout(send, roll(400))
-        else if (pause < 8) setTimeout(send, roll(12))
-        else setImmediate(send)
+        if (pause === 0) setTimeout(send, roll(600))
+        else if (pause < 5) setImmediate(send)
+        else setTimeout(send, pause)
       } else if (halfCloses) socket.end()
     }
     const socket = connect({ ...target, noDelay: true, allowHalfOpen: true })

@@ -23,7 +23,7 @@ const WRITTEN_MS = 100
  * @typedef {object} Upgrade times in ms after the commit; null: it has not come to that
  * @property {string} name
  * @property {number} pid of the new process
- * @property {number | null} tookMs from its start to the first answer that a client had from it
+ * @property {number | null} tookMs from its launch until it said that it serves
  * @property {number | null} emptyMs nothing was left in the old process
  * @property {number | null} goneMs the old process had ended
  * @property {number} connections that the new process has
@@ -34,7 +34,7 @@ const WRITTEN_MS = 100
  * @property {number} takingMs of the new process
  * @property {Delays} giver the old process's event loop, from the commit until it was empty
  * @property {Delays} taker the new one's
- * @property {Span} load while this went on
+ * @property {Span} load from when the new process said that it serves until the old one had gone
  *
  * @typedef {object} Proof
  * @property {ClientsReport[]} clients the last are the other load
@@ -124,8 +124,10 @@ async function upgrade(scene, load, number) {
   const { app } = scene
   const old = app.pid
   const name = `upgrade ${number}`
+  const tookMs = await app.replace(pid =>
+    scene.lines().some(line => line.pid === pid && line.msg === 'the proxy serves'),
+  )
   await load.mark(name)
-  const tookMs = await app.replace(pid => load.snapshot()?.pid === pid)
   if (tookMs === null) throw new Error(`${name} was not done; the proxy says:\n${app.output.slice(-4_000)}`)
   const of = (
     /** @type {number} */ pid,

@@ -83,12 +83,12 @@ export async function openScene({
       async end() {
         await app.end()
         endServers()
-        rmSync(watched, { recursive: true, force: true })
+        rmSync(watched, { recursive: true, force: true, maxRetries: 10 })
       },
     }
   } catch (error) {
     endServers()
-    rmSync(watched, { recursive: true, force: true })
+    rmSync(watched, { recursive: true, force: true, maxRetries: 10 })
     throw error
   }
 }

@@ -10,7 +10,7 @@ import { until } from '../processes/until.js'
  */
 const MOMENTS = Number(process.env.FDB_MOMENTS ?? 150)
 const SEED = Number(process.env.FDB_SEED ?? 1)
-const CLIENTS = 150
+const CLIENTS = 100
 const UPGRADE_MS = 20_000
 
 it(
@@ -45,7 +45,7 @@ it(
       `seed ${SEED}: ${moved} moves in ${upgrades} upgrades, ${counts.opened} connections, ${counts.answered} answers`,
     )
   },
-  MOMENTS * 200 + 60_000,
+  MOMENTS * 300 + 120_000,
 )
 
 function isServing(pid: number): (line: { pid: number; msg: string }) => boolean {
