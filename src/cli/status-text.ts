@@ -23,12 +23,18 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
 function serviceLines(report: ServiceStatus, now: number): string[] {
   return [
     ...known(headline(report, now)),
-    ...block('listeners', ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS'], report.listeners, listener => [
-      listener.name,
-      withScheme(listener),
-      listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
-      withKinds(listener),
-    ]),
+    ...block(
+      'listeners',
+      ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS', 'KINDS'],
+      report.listeners,
+      listener => [
+        listener.name,
+        withScheme(listener),
+        listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
+        listener.connections,
+        kindsOf(listener.kinds),
+      ],
+    ),
     ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
       older.generation,
       older.pid,
@@ -45,14 +51,15 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
   ]
 }
 
-/** `3 (2 idle, 1 tcp)` */
-function withScheme({ address, scheme }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
-  return scheme ? `${plain(address)} (${plain(scheme)})` : address
+/** `2 idle, 1 tcp` */
+function kindsOf(kinds: Readonly<Record<string, number>> | undefined): string {
+  return Object.entries(kinds ?? {})
+    .map(([kind, count]) => `${count} ${plain(kind)}`)
+    .join(', ')
 }
 
-function withKinds({ connections, kinds }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
-  const all = Object.entries(kinds ?? {}).map(([kind, count]) => `${count} ${plain(kind)}`)
-  return all.length === 0 ? connections : `${connections} (${all.join(', ')})`
+function withScheme({ address, scheme }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
+  return scheme ? `${plain(address)} (${plain(scheme)})` : address
 }
 
 function headline(report: ServiceStatus, now: number): [string, string | null][] {

@@ -41,7 +41,13 @@ describe('the status for people', () => {
         uptimeSeconds: 7265,
         processStartedAt: '2026-03-04T11:59:30Z',
         listeners: [
-          { name: 'web', address: 'tcp://0.0.0.0:80', accepting: true, connections: 1200 },
+          {
+            name: 'web',
+            address: 'tcp://0.0.0.0:80',
+            accepting: true,
+            connections: 1200,
+            kinds: { idle: 1190, tunnel: 7, tcp: 3 },
+          },
           { name: 'admin', address: 'unix:/run/admin.sock', accepting: false, connections: 0 },
         ],
         moves: { moved: 0, arrived: 1190, lost: 0, refused: {}, longestGivingMs: 0, longestTakingMs: 0 },
@@ -100,9 +106,9 @@ last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no da
 blocked by    pid 3999 (neither gone nor proved dead: the next upgrade waits for it)
 
 listeners
-  NAME   ADDRESS               ACCEPTING  CONNECTIONS
-  web    tcp://0.0.0.0:80      yes               1200
-  admin  unix:/run/admin.sock  no                   0
+  NAME   ADDRESS               ACCEPTING  CONNECTIONS  KINDS
+  web    tcp://0.0.0.0:80      yes               1200  1190 idle, 7 tunnel, 3 tcp
+  admin  unix:/run/admin.sock  no                   0  -
 
 draining
   GENERATION   PID  PHASE    CONNECTIONS  MOVES
@@ -132,8 +138,8 @@ pid         none: nobody serves
 state       2.0 KiB in 2 segments
 
 listeners
-  NAME  ADDRESS  ACCEPTING  CONNECTIONS
-  web   -        -          -
+  NAME  ADDRESS  ACCEPTING  CONNECTIONS  KINDS
+  web   -        -          -            -
 
 service  -
 `)
