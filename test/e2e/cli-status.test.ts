@@ -38,7 +38,7 @@ describe('fd-broker status', () => {
     expect(stdout).toMatch(new RegExp(`^pid +${pid}$`, 'm'))
     expect(stdout).toMatch(/^role +serving$/m)
     expect(stdout).toMatch(/^uptime +service \d+\.\ds, process \d+\.\ds$/m)
-    expect(stdout).toMatch(/^ {2}web +tcp:\/\/127\.0\.0\.1:\d+ \(http\) +yes +\d+$/m)
+    expect(stdout).toMatch(/^ {2}web +tcp:\/\/127\.0\.0\.1:\d+ \(http\) +yes +\d+ +-$/m)
     expect(stdout).toMatch(/^ {2}routes +1 +50 +[0-9a-f]{12}$/m)
     expect(stdout).toMatch(/^state +50 entries, .* in 1 segment, sequence \d+, digest [0-9a-f]{12}$/m)
     expect(stdout).not.toContain('\u001b')
