@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { Worker } from 'node:worker_threads'
 import { FdbError } from '../../index.js'
 import type { ProxyConfig } from './config.js'
@@ -7,14 +7,13 @@ import type { ReadAside } from './worker.js'
 
 /** A larger file would stop the event loop for more than a few milliseconds. */
 const LARGE_BYTES = 16 * 1024
+/** Key under which files are named that are read too; checking one takes some milliseconds. */
+const CERTIFICATES = 'certificates'
 
-/** As {@link readConfig}, without stalling the event loop: a large file is read in a worker thread. */
+/** As {@link readConfig}, without stalling the event loop: what takes long is read in a worker thread. */
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
-  const size = await stat(file).then(
-    facts => facts.size,
-    () => 0,
-  )
-  if (size <= LARGE_BYTES) return await readConfig(file)
+  const bytes = await readFile(file).catch(() => Buffer.alloc(0))
+  if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return await readConfig(file)
   const worker = new Worker(new URL('worker.js', import.meta.url), { workerData: file })
   try {
     return await received(worker)

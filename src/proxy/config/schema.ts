@@ -198,7 +198,7 @@ const certificateShape = {
 }
 const tlsShape = {
   certificates: optional(
-    list(refine(map(certificateShape), readCertificateFiles), { most: 10_000 }),
+    list(refine(map(certificateShape), readCertificateFiles), { most: 1000 }),
     [],
     'by the name that a client asks for; the first is the default',
     certificateShape,
