@@ -65,3 +65,24 @@ describe.each(CASES)('a daemon of %s', (_, first, second) => {
     }
   })
 })
+
+it(`gives a member of ${PREVIOUS} a new segment when the one it writes in has grown`, {
+  timeout: 90_000,
+}, async () => {
+  const service = await Service.open('daemon')
+  await service.daemon(present)
+  const old = await service.next(previous, 1)
+  const { epoch } = await service.status()
+  const clients = new Clients(service, 2)
+  const text = 'x'.repeat(1024 * 1024)
+  for (let n = 0; n < 70; n++) await service.ask('/notes/large', 'PUT', { n, text })
+  await until('it writes in a new one', async () => (await service.status()).epoch > epoch, 20_000)
+  await clients.goOn()
+  await service.next(present, 2)
+  await service.said(old, 'ended')
+  await clients.goOn()
+  await service.next(previous, 1)
+  await clients.stop()
+  expect(Object.keys(await service.all('items'))).toHaveLength(clients.there.size)
+  expect(await service.all('notes')).toEqual({ large: { n: 69, text } })
+})
