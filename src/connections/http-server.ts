@@ -10,6 +10,7 @@ import { idleParsers, isAnswering, keepsList, markIdle, parserOf } from './http-
 import type { Arrival, Departure, MovableConnections, MoveWhich } from './movable.js'
 import { abandon, canLeave, connectionOf, reopened } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
+import { isPlain } from './socket-handle.js'
 
 const { HttpConnection } = fdbroker.connections
 /** How often adopted connections are looked at whose keep-alive timeout may have passed. */
@@ -94,7 +95,7 @@ export class HttpServerConnections implements MovableConnections {
   get movable(): number {
     let count = 0
     for (const socket of this.#open) {
-      if (this.#refused.has(socket)) continue
+      if (this.#refused.has(socket) || !isPlain(socket)) continue
       if (this.#upgraded !== null || parserOf(socket) !== null) count++
     }
     return count
@@ -178,8 +179,9 @@ export class HttpServerConnections implements MovableConnections {
 
   #depart(socket: net.Socket, which: MoveWhich): Departure | null {
     try {
-      const parser = parserOf(socket)
-      if (parser !== null) return this.#departIdle(socket)
+      // The application has given it to the server: TLS, or a socket of its own.
+      if (!isPlain(socket)) this.#answers.announceOn(socket)
+      if (parserOf(socket) !== null) return this.#departIdle(socket)
       if (which === 'idle' || this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
       return departed && departure(departed.fd, { application: departed.record })

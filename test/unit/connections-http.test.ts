@@ -1,6 +1,8 @@
+import { once } from 'node:events'
 import http from 'node:http'
-import type net from 'node:net'
+import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { descriptorOf } from '../../src/connections/socket-handle.js'
 import { OwnedFd } from '../../src/fd/owned.js'
 import { Served } from '../../src/member/served.js'
 import { get, RawClient } from '../connections-support/http-client.js'
@@ -376,6 +378,26 @@ describe('a connection that does not go', () => {
     expect([answer.body, /^connection: (.*)$/im.exec(answer.head)?.[1]]).toEqual(['old /last', 'close'])
     expect(await client.ended()).toBe('fin')
     expect((await other.send(get('/')).answer()).head).toMatch(/^connection: keep-alive$/im)
+  })
+
+  it('because the application has put a socket of another kind into the server is told to go', async () => {
+    const from = await httpPlace('old')
+    const between = net.createServer(socket => {
+      const own = new (class extends net.Socket {})({
+        fd: OwnedFd.duplicate(descriptorOf(socket), 'own').release(),
+      })
+      socket.destroy()
+      from.server.emit('connection', own)
+    })
+    between.listen(0, '127.0.0.1')
+    onTestFinished(() => void between.close())
+    await once(between, 'listening')
+    const client = await RawClient.to((between.address() as net.AddressInfo).port)
+    await client.ask('/')
+    expect([from.served.connections, from.moving.movable, taken(from).length]).toEqual([1, 0, 0])
+    const { head, body } = await client.send(get('/last')).answer()
+    expect([body, /^connection: (.*)$/im.exec(head)?.[1]]).toEqual(['old /last', 'close'])
+    expect(await client.ended()).toBe('fin')
   })
 
   it('because its client has gone is gone, on either side', async () => {
