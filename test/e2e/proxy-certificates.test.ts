@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { CertificateList } from '../../src/proxy/tls/commands.js'
 import { Edge } from '../processes/edge.js'
@@ -114,6 +114,23 @@ describe('a certificate made at run time', () => {
 })
 
 describe('certificates as state', () => {
+  it('are there again after a crash, with the keys for sessions, in a file that only its owner may read', async () => {
+    const { edge, add, seen } = await secured()
+    const path = `${edge.desk.folder}/state`
+    edge.write({ stateFile: { path, sync: 'always' } })
+    const pid = await edge.next()
+    await until('the next version is alone', async () => (await edge.status()).draining.length === 0, 20_000)
+    await add('made', ['b.test'])
+    const { session, socket } = await askTls(edge.port, { servername: 'b.test' })
+    socket.destroy()
+    await edge.signal('SIGKILL', pid)
+    await edge.ended(pid)
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    await edge.next()
+    expect(await seen('b.test')).toBe('made')
+    expect((await askTls(edge.port, { servername: 'b.test', session })).reused).toBe(true)
+  })
+
   it('are those of the file of whoever serves, and secret', async () => {
     const { edge, add, command, list, upgrade } = await secured()
     await add('made', ['b.test'])
