@@ -11,6 +11,8 @@ import { GIVE, type Moves } from './moves.js'
 const MOST = 256
 /** A report is a line for `status`; what is longer is none. */
 const REPORT_CHARACTERS = 4096
+/** It has not said yet. */
+const UNKNOWN = 'unknown'
 /** One that takes its segments later than this connects anew. */
 const SUPPLY_MS = 5_000
 
@@ -51,7 +53,7 @@ export class Drainers {
     this.#guests.set(guest, {
       pid: guest.pid,
       generation: guest.hello.generation ?? 0,
-      phase: 'unknown',
+      phase: UNKNOWN,
       connections: 0,
     })
     link.channel.unref()
@@ -142,6 +144,8 @@ export class Drainers {
   }
 
   #drop(guest: Guest): void {
+    const last = this.#guests.get(guest)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#moves.emptied(guest.pid)
     guest.link.close()
     guest.pidfd?.close()
     this.#guests.delete(guest)

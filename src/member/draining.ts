@@ -64,9 +64,11 @@ export class DrainReporter {
     void this.#connect()
   }
 
+  /** Says once more how it is: what is told last is what is known of a process that has ended. */
   stop(): void {
     this.#running = false
     clearTimeout(this.#timer)
+    if (this.#link !== null) this.#tell(this.#link)
     this.#link?.close()
     this.#link = null
   }
@@ -120,8 +122,12 @@ export class DrainReporter {
 
   #beat(link: Link): void {
     if (!this.#running || this.#link !== link) return
-    link.tell({ heartbeat: { healthy: true, report: JSON.stringify(this.#options.report()) } })
+    this.#tell(link)
     this.#later(() => this.#beat(link), this.#options.everyMs)
+  }
+
+  #tell(link: Link): void {
+    link.tell({ heartbeat: { healthy: true, report: JSON.stringify(this.#options.report()) } })
   }
 
   #again(link: Link): void {

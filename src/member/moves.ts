@@ -38,6 +38,8 @@ export class Moves {
   #giver: Giver | null = null
   /** Who has taken from us since we left, with how many it had before. Owned. */
   #went: { taker: OwnedFd; before: number }[] = []
+  /** Processes that ended, or went to another, when they had no connection left. */
+  readonly #emptied = new Set<number>()
   #leaving = false
   /** Since when, and how many had moved before; null when it has been told that all have gone. */
   #since: { at: number; moved: number } | null = null
@@ -77,13 +79,20 @@ export class Moves {
     const went = this.#went.splice(0)
     for (const [i, { taker, before }] of went.entries()) {
       const count = (went[i + 1]?.before ?? this.counts.moved) - before
+      const pid = native.pidfdPid(taker.raw)
+      this.#emptied.delete(pid)
       void fateOf(taker).then(fate => {
         taker.close()
-        if (fate === 'alive' || count === 0) return
+        if (fate === 'alive' || count === 0 || this.#emptied.delete(pid)) return
         this.counts.lost += count
         this.#settings.logger.warn({ count }, 'connections were lost with the process that had taken them')
       })
     }
+  }
+
+  /** A process that drained told so when it left: what had gone to it came back, or ended by itself. */
+  emptied(pid: number): void {
+    this.#emptied.add(pid)
   }
 
   /** A way may be open now that was not before. */

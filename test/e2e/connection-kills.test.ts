@@ -127,6 +127,7 @@ describe('a way back with both alive', () => {
     expect(back.moves).toMatchObject({ moved: IDLE + TALKS, arrived: IDLE + TALKS, lost: 0, refused: {} })
     await until('the other ends', () => hasEnded(second))
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
+    expect((await status(scene.app.control)).moves.lost).toBe(0)
   }, 60_000)
 
   it('takes every connection along, when the new one did not answer for a while', async () => {
@@ -153,11 +154,15 @@ describe('upgrades while older generations still have connections', () => {
     await clients.ready()
     const pids = [scene.app.pid]
     for (let n = 0; n < 3; n++) pids.push(await next(scene))
-    const now = await seen(scene, 'the older ones are shown', ({ draining }) => draining.length >= 2)
+    // One that has just given its last is shown for a moment too.
+    const now = await seen(
+      scene,
+      'the older ones are shown',
+      ({ draining }) => draining.filter(({ connections }) => connections > 0).length >= 2,
+    )
     expect(now.pid).toBe(pids[3])
     for (const each of now.draining) {
       expect(pids).toContain(each.pid)
-      expect(each.connections).toBeGreaterThan(0)
       expect(each.moves).toMatchObject({ refused: {}, lost: 0 })
     }
     expect(now.draining.map(({ generation }) => generation)).toEqual(
