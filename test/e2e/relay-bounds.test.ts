@@ -52,7 +52,7 @@ describe('timeouts', () => {
     await until(() => relay.counts().head === 1, 'part of a head')
     const moving = startMoving(relay)
     expect(await peer.all()).toMatch(/\r\n\r\nhead-timeout\n$/)
-    moving.stop()
+    await moving.stop()
     expect(moving.moves).toBeGreaterThan(3)
   })
 
@@ -185,7 +185,7 @@ describe('timeouts', () => {
     const moving = startMoving(relay)
     expect(await peer.all()).toMatch(/\r\n\r\nrequest-timeout\n$/)
     clearInterval(drip)
-    moving.stop()
+    await moving.stop()
     expect(moving.moves).toBeGreaterThan(3)
   })
 

@@ -1,7 +1,8 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { KINDS } from './relay-kinds.js'
-import { startMoving } from './relay-moving.js'
+import { startMoving, startTravelling } from './relay-moving.js'
 import { randomSizes } from './relay-splits.js'
 import { type Peer, send, startWorld, turn, Upstream, until } from './relay-world.js'
 
@@ -34,11 +35,12 @@ const sockets = (): number =>
   }).length
 
 describe.each([
-  ['resting', false],
-  ['moved all the time', true],
-])('%s', (_name, moved) => {
+  ['resting', 3],
+  ['moved all the time', 7],
+  ['on their way between two relays all the time', 11],
+])('%s', (_name, seed) => {
   it('whatever clients and servers do: nothing is left over, nothing throws', async () => {
-    const roll = dice(moved ? 7 : 3)
+    const roll = dice(seed)
     const upstream = await Upstream.start(async ({ peer }) => {
       const reply = REPLIES[roll(REPLIES.length)]!
       const cut = roll(4) === 0 ? reply.slice(0, roll(reply.length)) : reply
@@ -47,7 +49,7 @@ describe.each([
     })
     const before = sockets()
     const route = send(upstream)
-    const world = await startWorld(route, {
+    const options: Partial<RelayOptions> = {
       routeByName: () => route,
       destinationByKey: () => upstream,
       timeouts: {
@@ -59,8 +61,12 @@ describe.each([
         linger: 100,
         upstreamIdle: 200,
       },
-    })
-    const moving = moved ? startMoving(world.relay) : undefined
+    }
+    const world = await startWorld(route, options)
+    const other = await startWorld(route, options)
+    const { relay } = world
+    const moving =
+      seed === 7 ? startMoving(relay) : seed === 11 ? startTravelling(relay, other.relay, seed) : undefined
     const client = async (): Promise<void> => {
       const peer = await world.client()
       const text = KINDS[roll(KINDS.length)]!.sends.repeat(1 + roll(3))
@@ -70,12 +76,16 @@ describe.each([
       ending(peer, roll(4))
     }
     for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 20 }, client))
-    await until(() => world.relay.size === 0, 'all client connections gone')
-    await until(() => world.relay.upstreamCounts().open === 0, 'all server connections gone')
-    moving?.stop()
-    expect(world.faults).toEqual([])
-    expect(world.relay.heldBytes()).toBe(0)
+    const relays = [relay, other.relay]
+    const none = (count: (of: Relay) => number) => relays.every(each => count(each) === 0)
+    // None may be on its way: stopped first.
+    await moving?.stop()
+    await until(() => none(({ size }) => size), 'all client connections gone')
+    await until(() => none(each => each.upstreamCounts().open), 'all server connections gone')
+    expect([...world.faults, ...other.faults]).toEqual([])
+    expect(none(each => each.heldBytes())).toBe(true)
     await world.close()
+    await other.close()
     await upstream.shut()
     await until(() => sockets() < before, `no socket left (fewer than ${before})`)
   })

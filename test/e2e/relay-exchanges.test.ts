@@ -1,13 +1,17 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { UpstreamPools } from '../../src/relay/index.js'
 import { KINDS, type Kind } from './relay-kinds.js'
-import { startMoving } from './relay-moving.js'
+import { startMoving, startTravelling } from './relay-moving.js'
 import { ONES, randomSizes } from './relay-splits.js'
 import { send, startWorld, Upstream, until, type World } from './relay-world.js'
 
 let kind: Kind
 let split: (() => Iterable<number>) | undefined
 let upstream: Upstream
+const pools = new UpstreamPools({ tickMs: 10 })
 let world: World
+/** Where connections may go on. */
+let other: World
 
 beforeAll(async () => {
   upstream = await Upstream.start(async ({ head, peer }) => {
@@ -21,13 +25,18 @@ beforeAll(async () => {
     else if (peer.raw) peer.socket.on('end', () => peer.socket.end())
   })
   const route = send(upstream)
-  world = await startWorld(route, { routeByName: () => route, destinationByKey: () => upstream })
+  // So that the server sees all requests on one connection, in their order.
+  const shared = { routeByName: () => route, destinationByKey: () => upstream, pools }
+  world = await startWorld(route, shared)
+  other = await startWorld(route, shared)
 })
 
-afterEach(() => expect(world.faults).toEqual([]))
+afterEach(() => expect([...world.faults, ...other.faults]).toEqual([]))
 
 afterAll(async () => {
   await world.close()
+  await other.close()
+  pools.clear()
   await upstream.shut()
 })
 
@@ -45,7 +54,7 @@ async function run(
   else await client.gets(kind.clientGets.length)
   expect(client.ended).toBe(kind.closes)
   client.socket.end()
-  await until(() => world.relay.size === 0, 'the relay lets go')
+  await until(() => world.relay.size + other.relay.size === 0, 'the relays let go')
   return { client: client.got, upstream: upstream.got.slice(before) }
 }
 
@@ -68,6 +77,14 @@ describe.each(KINDS)('$name', exchange => {
       const results = await run(exchange, () => randomSizes(seed)).finally(() => moving.stop())
       expect(results, `seed ${seed}`).toEqual(wanted)
       expect(moving.moves).toBeGreaterThan(3)
+    }
+  })
+
+  it('in random pieces, on its way between two relays while bytes come, and back where it could not go', async () => {
+    for (let seed = 1; seed <= 3; seed++) {
+      const moving = startTravelling(world.relay, other.relay, seed)
+      const results = await run(exchange, () => randomSizes(seed)).finally(() => moving.stop())
+      expect(results, `seed ${seed}`).toEqual(wanted)
     }
   })
 })

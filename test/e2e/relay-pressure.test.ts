@@ -96,7 +96,7 @@ describe.each([
     const moving = moved ? startMoving(relay) : undefined
     await until(() => sink.bytes >= SIZE, '50 MB', 25_000).finally(() => {
       held.stop()
-      moving?.stop()
+      void moving?.stop()
     })
     expect(sink.hash.digest('hex')).toBe(DIGEST)
     expect(held.most).toBeLessThan(256 * 1024)
@@ -115,7 +115,7 @@ describe.each([
     const moving = moved ? startMoving(relay) : undefined
     await until(() => (sink?.bytes ?? 0) >= SIZE, '50 MB', 25_000).finally(() => {
       held.stop()
-      moving?.stop()
+      void moving?.stop()
     })
     expect(sink!.hash.digest('hex')).toBe(DIGEST)
     expect(held.most).toBeLessThan(256 * 1024)
