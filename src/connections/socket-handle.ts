@@ -24,9 +24,13 @@ export function isPlain(socket: net.Socket): boolean {
   return Object.getPrototypeOf(socket) === net.Socket.prototype
 }
 
-/** Closes so that the peer sees an error, where the transport can do that: TCP in the clear. */
+/**
+ * Closes so that the peer sees an error, where that is possible: TCP in the clear, unless FIN is on its way. (libuv refuses
+ * to reset then, and Node would leave the descriptor open for ever.)
+ */
 export function reset(socket: net.Socket): void {
-  if (isPlain(socket) && socket.remotePort !== undefined) socket.resetAndDestroy()
+  const ending = socket.writableEnded && !socket.writableFinished
+  if (isPlain(socket) && !ending && socket.remotePort !== undefined) socket.resetAndDestroy()
   else socket.destroy()
 }
 

@@ -1,10 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { fstatSync, mkdtempSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tls from 'node:tls'
 import { afterEach, describe, expect, it } from 'vitest'
-import { Relay } from '../../src/relay/index.js'
+import { type ByteStream, Relay, SocketStream } from '../../src/relay/index.js'
 import { CERTIFICATE, KEY } from './relay-certificate.js'
 import { movable, move } from './relay-moving.js'
 import { Peer, type Reply, send, Upstream, until } from './relay-world.js'
@@ -114,6 +114,44 @@ describe('a TLS client', () => {
     await until(() => relay.size === 1, 'the first is gone')
     relay.close()
     await until(() => second.closed, 'the second is gone')
+  })
+})
+
+describe('a stream that is reset', () => {
+  it.each([
+    ['while nothing is under way', () => {}],
+    ['right behind its FIN', (stream: ByteStream) => stream.end()],
+    [
+      'with much unsent, and FIN behind it',
+      (stream: ByteStream) => {
+        for (let n = 0; n < 100; n++) stream.write(Buffer.alloc(64 * 1024))
+        stream.end()
+      },
+    ],
+  ])('gives its descriptor back: %s', async (_name, before) => {
+    const accepted: net.Socket[] = []
+    const front = await listening(
+      net.createServer({ allowHalfOpen: true }, socket => accepted.push(socket)),
+      0,
+    )
+    const peer = new Peer(net.connect({ port: (front.address() as net.AddressInfo).port, host: '127.0.0.1' }))
+    await until(() => accepted.length === 1, 'it is accepted')
+    const tally = { open: 0 }
+    const nobody = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
+    const stream = new SocketStream(accepted[0]!, nobody, tally)
+    const { descriptor } = stream
+    const inode = fstatSync(descriptor).ino
+    before(stream)
+    stream.reset()
+    const open = () => {
+      try {
+        return fstatSync(descriptor).ino === inode
+      } catch {
+        return false
+      }
+    }
+    await until(() => !open() && peer.closed, 'both are closed')
+    expect(tally.open).toBe(0)
   })
 })
 
