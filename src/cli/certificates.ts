@@ -8,8 +8,8 @@ import {
   type CertificateList,
 } from '../proxy/tls/commands.js'
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+import { asking } from './asking.js'
 import { additionText, certificatesText } from './certificates-text.js'
-import { controlOption, durationOption } from './options.js'
 import { plain } from './table.js'
 
 interface Flags extends AskFlags {
@@ -27,11 +27,11 @@ export function addCertificates(program: Command): void {
   const certificates = program
     .command('certificates')
     .description('show and change the TLS certificates of a running proxy; they cross its upgrades')
-  common(certificates.command('list'))
+  asking(certificates.command('list'))
     .description('show all certificates, of the file and made at run time; keys are not shown')
     .addHelpText('after', '\nExamples:\n  $ fd-broker certificates list --control /run/edge/upgrade.sock')
     .action(list)
-  common(certificates.command('add'))
+  asking(certificates.command('add'))
     .description('add a certificate, or replace it: for new connections, at once')
     .requiredOption('--cert <file>', 'the certificate and those of its issuers, PEM')
     .requiredOption('--key <file>', 'its private key, PEM')
@@ -42,7 +42,7 @@ export function addCertificates(program: Command): void {
       '\nExamples:\n  $ fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',
     )
     .action(add)
-  common(certificates.command('remove'))
+  asking(certificates.command('remove'))
     .description('remove a certificate that was made at run time')
     .argument('<name>', 'its first name')
     .addHelpText(
@@ -50,13 +50,6 @@ export function addCertificates(program: Command): void {
       '\nExamples:\n  $ fd-broker certificates remove --control /run/edge/upgrade.sock app.example.com',
     )
     .action(remove)
-}
-
-function common(command: Command): Command {
-  return command
-    .addOption(controlOption())
-    .option('--json', 'print the answer as JSON')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
 }
 
 async function list(flags: Flags): Promise<void> {

@@ -9,7 +9,7 @@ import {
   ROUTE_COMMANDS,
 } from '../proxy/routes/commands.js'
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
-import { controlOption, durationOption } from './options.js'
+import { asking } from './asking.js'
 import { readRoutes } from './routes-file.js'
 import { addText, listText, removeText } from './routes-text.js'
 
@@ -36,11 +36,11 @@ export function addRoutes(program: Command): void {
   const routes = program
     .command('routes')
     .description('show and change the routes of a running proxy; they cross its upgrades')
-  common(routes.command('list'))
+  asking(routes.command('list'))
     .description('show all routes, of the file and made at run time')
     .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
     .action(list)
-  placed(common(routes.command('add')))
+  placed(asking(routes.command('add')))
     .description('add routes: one, or all of a file or none of them')
     .option('--upstream <name>', 'the upstream that serves it')
     .option('--connect', 'CONNECT requests are passed to the upstream too')
@@ -55,20 +55,13 @@ Examples:
   $ fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace`,
     )
     .action(add)
-  placed(common(routes.command('remove')))
+  placed(asking(routes.command('remove')))
     .description('remove routes that were made at run time: one, or all of a file or none of them')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old',
     )
     .action(remove)
-}
-
-function common(command: Command): Command {
-  return command
-    .addOption(controlOption())
-    .option('--json', 'print the answer as JSON')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
 }
 
 function placed(command: Command): Command {

@@ -8,6 +8,7 @@ import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conve
 import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
 import type { HolderEffect, HolderEvent, HolderPhase, HolderState } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
+import { toldError } from '../protocol/told-error.js'
 import type { Segment } from '../state/segment.js'
 import { reject } from './admission.js'
 import type { HandoffTimes, Logger } from './options.js'
@@ -352,11 +353,7 @@ export class Holder {
       return
     }
     if (envelope.abort) {
-      const { code, message } = envelope.abort
-      peer.reason = new FdbError(
-        (code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`,
-        message || 'the successor gave up',
-      )
+      peer.reason = toldError(envelope.abort, { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' })
     }
     if (envelope.ready) {
       peer.adopted = new Set(envelope.ready.adopted)

@@ -7,10 +7,13 @@ import { fateOf } from '../host/peer-fate.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
+import { toldError } from '../protocol/told-error.js'
 import type { VersionRange } from '../protocol/versions.js'
 import { TAKES_CONNECTIONS } from '../protocol/versions.js'
 
 const { Intent } = fdbroker.wire
+/** What a holder that refuses may leave out. */
+export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the holder refused' } as const
 
 /** What a holder says of itself. */
 export interface HolderFacts {
@@ -63,7 +66,7 @@ export class Elder {
             const { welcome, reject: rejected } = envelope
             if (rejected) {
               closeAll(fds)
-              reject(rejection(rejected))
+              reject(toldError(rejected, REFUSED))
             } else if (welcome) {
               const pidfd = fds.shift() ?? null
               closeAll(fds)
@@ -166,14 +169,4 @@ export class Elder {
     this.link.close()
     this.#pidfd?.close()
   }
-}
-
-export function rejection(reject: fdbroker.wire.Reject.$Properties): FdbError {
-  return new FdbError(
-    (reject.code || 'ERR_FDB_REJECTED') as `ERR_FDB_${string}`,
-    reject.message || 'the holder refused',
-    {
-      retryable: reject.retryable ?? false,
-    },
-  )
 }

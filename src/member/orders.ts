@@ -1,8 +1,8 @@
-import { FdbError } from '../errors.js'
 import { failedReply, readCommand, repliedWith } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
+import { toldError } from '../protocol/told-error.js'
 import type { Commands } from './commands.js'
 
 /** What the daemon's operators may ask of a member. */
@@ -41,8 +41,7 @@ export class Orders {
     else if (command) this.#command(command)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
-      const { code, message } = result
-      this.#upgradeOver.abort(new FdbError((code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`, message ?? ''))
+      this.#upgradeOver.abort(toldError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }))
       this.#upgradeOver = new AbortController()
     } else return false
     return true

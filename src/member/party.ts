@@ -21,6 +21,7 @@ import {
   type MemberPhase,
   type MemberState,
 } from '../protocol/member-machine.js'
+import { toldError } from '../protocol/told-error.js'
 import { serveStateCommands } from '../state/commands.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { Segment } from '../state/segment.js'
@@ -28,7 +29,7 @@ import { StateLog } from '../state/state-log.js'
 import { Commands } from './commands.js'
 import { drainListeners } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
-import type { Elder } from './elder.js'
+import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
 import { Heartbeat } from './heartbeat.js'
 import { Intake, type Offered } from './intake.js'
@@ -923,24 +924,15 @@ export class Party {
     }
     if (this.#orders.take(envelope)) return
     if (rejected) {
-      this.#reason ??= new FdbError(
-        (rejected.code || 'ERR_FDB_REJECTED') as `ERR_FDB_${string}`,
-        rejected.message || 'the holder refused',
-        {
-          retryable: rejected.retryable ?? false,
-        },
-      )
+      this.#reason ??= toldError(rejected, REFUSED)
       this.#step({ type: 'refused' })
       return
     }
     if (abort) {
-      this.#reason ??= new FdbError(
-        (abort.code || 'ERR_FDB_ABORTED') as `ERR_FDB_${string}`,
-        abort.message || 'the incumbent ended the handoff',
-        {
-          phase: abort.phase ?? '',
-        },
-      )
+      this.#reason ??= toldError(abort, {
+        code: 'ERR_FDB_ABORTED',
+        message: 'the incumbent ended the handoff',
+      })
     }
     const message = unpackToMember(envelope)
     if (message === null) return

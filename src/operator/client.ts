@@ -6,6 +6,7 @@ import { COMMAND_MS, checkCommandSize, resultOf } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
+import { toldError } from '../protocol/told-error.js'
 import { VERSIONS } from '../protocol/versions.js'
 import type { StatusAnswer } from './answer.js'
 
@@ -43,6 +44,9 @@ export interface CommandAsk extends AskOptions {
   service?: string
 }
 
+const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
+const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
+
 interface Waiting {
   /** Whether the message was the answer, or a part of it. */
   take(envelope: WireEnvelope): boolean
@@ -73,7 +77,7 @@ export class OperatorClient implements Disposable {
     this.#link.start({
       message: (envelope, fds) => {
         closeAll(fds)
-        if (envelope.reject) this.#fail(rejection(envelope.reject))
+        if (envelope.reject) this.#fail(toldError(envelope.reject, REFUSED))
         else for (const waiting of this.#waiting) if (waiting.take(envelope)) break
       },
       broken: error => this.#fail(error),
@@ -110,7 +114,7 @@ export class OperatorClient implements Disposable {
       (resolve, reject) => {
         return ({ status, result }) => {
           if (status) resolve(status.json ?? '')
-          else if (result) reject(refusal(result))
+          else if (result) reject(toldError(result, FAILED))
           return Boolean(status ?? result)
         }
       },
@@ -137,7 +141,7 @@ export class OperatorClient implements Disposable {
       const { result } = envelope
       if (!result) return false
       if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
-      else reject(refusal(result))
+      else reject(toldError(result, FAILED))
       return true
     })
   }
@@ -229,20 +233,6 @@ const LEFT: ReadonlySet<string> = new Set([
   'ERR_FDB_CHANNEL_RESET',
   'ERR_FDB_CHANNEL_TRUNCATED',
 ])
-
-function rejection({ code, message, retryable }: fdbroker.wire.Reject.$Properties): FdbError {
-  return coded(code, message, 'the process at the control socket refused', retryable ?? false)
-}
-
-function refusal({ code, message, retryable }: fdbroker.wire.Result.$Properties): FdbError {
-  return coded(code, message, 'it could not be done', retryable ?? false)
-}
-
-function coded(code: unknown, message: unknown, otherwise: string, retryable = false): FdbError {
-  const stable = typeof code === 'string' && code.startsWith('ERR_FDB_') ? code : 'ERR_FDB_REJECTED'
-  const text = typeof message === 'string' && message !== '' ? message : otherwise
-  return new FdbError(stable as `ERR_FDB_${string}`, text, { retryable })
-}
 
 function parseStatus(json: string): StatusAnswer {
   try {

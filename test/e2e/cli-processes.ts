@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/member/status.js'
-import { hasEnded, launchUnrelated, signalPid } from '../processes/launch.js'
+import { launchUnrelated } from '../processes/launch.js'
+import { endMarked, markedProcesses, procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
@@ -105,29 +106,12 @@ export class Desk {
 
   /** Command lines of the test's processes that run now. */
   processes(): string[] {
-    return this.#marked().map(pid => textOf(pid, 'cmdline').replaceAll('\0', ' '))
+    return markedProcesses(this.#mark).map(pid => procText(pid, 'cmdline').replaceAll('\0', ' '))
   }
 
   async close(): Promise<void> {
-    for (let round = 0; round < 3; round++) {
-      const left = this.#marked()
-      if (left.length === 0) break
-      for (const pid of left) signalPid(pid, 'SIGKILL')
-      await until(
-        'every process of the test ends',
-        () => left.every(hasEnded),
-        5_000,
-        () => left,
-      )
-    }
+    await endMarked(this.#mark)
     rmSync(this.folder, { recursive: true, force: true })
-  }
-
-  #marked(): number[] {
-    return readdirSync('/proc')
-      .filter(entry => /^\d+$/.test(entry))
-      .map(Number)
-      .filter(pid => pid !== process.pid && !hasEnded(pid) && textOf(pid, 'environ').includes(this.#mark))
   }
 }
 
@@ -141,12 +125,4 @@ export async function whoami(url: string): Promise<{ generation: number; pid: nu
   const response = await fetch(`${url}/whoami`, { headers: { connection: 'close' } })
   const [generation, pid] = (await response.text()).split(',').map(Number)
   return { generation: generation!, pid: pid! }
-}
-
-function textOf(pid: number, name: 'environ' | 'cmdline'): string {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
-  } catch {
-    return ''
-  }
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/member/status.js'
 import { App, type AppConfig } from './app.js'
-import { hasEnded, launchUnrelated, signalPid } from './launch.js'
+import { launchUnrelated } from './launch.js'
+import { endMarked } from './marked.js'
 import * as operator from './operator.js'
 import { until } from './until.js'
 
@@ -105,33 +106,8 @@ export class Scene {
 
   /** Kills what is left, by pid, and removes the folder. */
   async close(): Promise<void> {
-    for (let round = 0; round < 3; round++) {
-      const left = this.#marked()
-      if (left.length === 0) break
-      for (const pid of left) signalPid(pid, 'SIGKILL')
-      await until(
-        'every process of the test ends',
-        () => left.every(hasEnded),
-        5_000,
-        () => left,
-      )
-    }
+    await endMarked(this.#mark)
     rmSync(this.folder, { recursive: true, force: true })
-  }
-
-  #marked(): number[] {
-    return readdirSync('/proc')
-      .filter(entry => /^\d+$/.test(entry))
-      .map(Number)
-      .filter(pid => pid !== process.pid && !hasEnded(pid) && environmentOf(pid).includes(this.#mark))
-  }
-}
-
-function environmentOf(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/environ`, 'latin1')
-  } catch {
-    return ''
   }
 }
 

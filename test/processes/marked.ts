@@ -1,0 +1,35 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { hasEnded, signalPid } from './launch.js'
+import { until } from './until.js'
+
+/** A file of a process in /proc; '' when that has ended. */
+export function procText(pid: number, name: 'environ' | 'cmdline'): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
+  } catch {
+    return ''
+  }
+}
+
+/** Living processes, but for this one, that have `mark` in their environment: a test's own, whoever started them. */
+export function markedProcesses(mark: string): number[] {
+  return readdirSync('/proc')
+    .filter(entry => /^\d+$/.test(entry))
+    .map(Number)
+    .filter(pid => pid !== process.pid && !hasEnded(pid) && procText(pid, 'environ').includes(mark))
+}
+
+/** Ends them, by pid; those too that they start meanwhile. */
+export async function endMarked(mark: string): Promise<void> {
+  for (let round = 0; round < 3; round++) {
+    const left = markedProcesses(mark)
+    if (left.length === 0) return
+    for (const pid of left) signalPid(pid, 'SIGKILL')
+    await until(
+      'every process of the test ends',
+      () => left.every(hasEnded),
+      5_000,
+      () => left,
+    )
+  }
+}
