@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
-import { Agent } from 'node:http'
+import { Agent, createServer } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { edgeRoutes } from '../../bench/proxy/edge.mjs'
@@ -201,6 +203,31 @@ describe('an upgrade of the proxy', () => {
     expect(await by('/r/3')).toBe('odd')
     expect(await by('/r/99')).toMatch(/even|odd/)
     expect(await by('/r/1', 'kept.test')).toBe('even')
+  })
+
+  it('closes its unused connections to servers when its last client has moved, also while it stands by', async () => {
+    const server = createServer((_request, response) => response.end('ok\n')).listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close().closeAllConnections())
+    const sockets: Socket[] = []
+    server.on('connection', socket => sockets.push(socket))
+    server.keepAliveTimeout = 60_000
+    await once(server, 'listening')
+    const edge = await Edge.start({
+      upgrade: { probation: '1m' },
+      upstreams: { app: { servers: [`http://127.0.0.1:${(server.address() as AddressInfo).port}`] } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    const agent = new Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    const body = async () => (await ask(edge.url, { agent }).answer).body
+    expect(await body()).toBe('ok\n')
+    expect(sockets).toHaveLength(1)
+    const old = await edge.pid
+    await edge.next()
+    await until('its connection to the server is closed', () => sockets[0]!.destroyed)
+    expect(hasEnded(old)).toBe(false)
+    expect(await body()).toBe('ok\n')
+    expect(sockets).toHaveLength(2)
   })
 
   it('counts connections of the relay, and ends what is left after drain.timeout, each as its protocol asks', async () => {
