@@ -2,7 +2,7 @@ import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { MAX_FDS_PER_MESSAGE } from '../native.js'
 import type { Departure, MovableConnections } from './movable.js'
 import { MAX_CONNECTION_FDS } from './movable.js'
-import type { TurnWork } from './turn-work.js'
+import type { TurnBudget, TurnWork } from './turn-work.js'
 
 /** A turn of the event loop spends at most so long on connections, on either side. */
 export const TURN_MS = 3
@@ -25,11 +25,11 @@ export interface Item {
 export class SliceFiller {
   readonly items: Item[] = []
   readonly fds: OwnedFd[] = []
-  readonly #until: number
+  readonly #budget: TurnBudget
   #bytes = 0
 
   constructor(work: TurnWork) {
-    this.#until = work.until(TURN_MS)
+    this.#budget = work.budget(TURN_MS)
   }
 
   /** Whether one more may be asked for. */
@@ -37,7 +37,7 @@ export class SliceFiller {
     return (
       this.#bytes < SLICE_BYTES &&
       this.fds.length + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE &&
-      performance.now() < this.#until
+      !this.#budget.usedUp
     )
   }
 
@@ -56,10 +56,10 @@ export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) 
   return new Promise(resolve => {
     let at = 0
     const turn = () => {
-      const until = work.until(TURN_MS)
+      const budget = work.budget(TURN_MS)
       while (at < items.length) {
         each(items[at++]!)
-        if (performance.now() >= until && at < items.length) {
+        if (at < items.length && budget.usedUp) {
           setImmediate(() => work.run(turn))
           return
         }

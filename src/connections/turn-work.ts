@@ -26,11 +26,10 @@ export class TurnWork {
     }
   }
 
-  /** When moves will have had so many milliseconds of this turn, by `performance.now()`. */
-  until(ms: number): number {
-    const now = performance.now()
-    const running = this.#running ? now - this.#begun : 0
-    return now + ms - running - this.#spent
+  /** What is left for moves of so many milliseconds of this turn. */
+  budget(ms: number): TurnBudget {
+    const running = this.#running ? performance.now() - this.#begun : 0
+    return new TurnBudget(ms - running - this.#spent)
   }
 
   get #spent(): number {
@@ -43,5 +42,25 @@ export class TurnWork {
   #add(ms: number): void {
     this.#spentMs = this.#spent + ms
     if (this.#spentMs > this.#longestMs) this.#longestMs = this.#spentMs
+  }
+}
+
+/**
+ * A part of one turn. It is used up when the clock and the processor say so: on a busy machine this process has the
+ * processor for a part of the time, and would otherwise do next to nothing in each turn.
+ */
+export class TurnBudget {
+  readonly #ms: number
+  readonly #begun = performance.now()
+  readonly #cpu = process.cpuUsage()
+
+  constructor(ms: number) {
+    this.#ms = ms
+  }
+
+  get usedUp(): boolean {
+    if (performance.now() - this.#begun < this.#ms) return false
+    const { user, system } = process.cpuUsage(this.#cpu)
+    return (user + system) / 1000 >= this.#ms
   }
 }
