@@ -69,7 +69,12 @@ export class Taker {
         this.#options.fault(error, 'what an older process sent is no connection')
         this.#doubt()
       },
-      end: () => this.#doubt(),
+      end: error => {
+        // Null is the usual end. A descriptor too many for this process is one that its operator must hear of.
+        if (error !== null)
+          this.#options.fault(error, 'the way for connections of an older process has failed')
+        this.#doubt()
+      },
     })
   }
 

@@ -19,6 +19,8 @@ const ASK_MS = 250
 const PATIENCE_MS = 2_000
 /** After the end of one way another is asked for so soon. */
 const AGAIN_MS = 10
+/** Where nothing went on it, after so long: the next will hardly do better, and each holds connections up for a moment. */
+const IN_VAIN_MS = 1_000
 
 /** Which end of a move channel a descriptor is: in the `spec` of its item. */
 export const GIVE = 'give'
@@ -129,6 +131,7 @@ export class Moves {
     if (taker !== null) this.#went.push({ taker, before: this.counts.moved })
     const { move, movesPerSecond } = this.#settings
     const way = openWay(channel, log)
+    const { moved } = this.counts
     const giver = new Giver({
       ...way,
       sources: () => this.#sources(),
@@ -139,8 +142,9 @@ export class Moves {
       rested: () => this.#say(),
       ended: () => {
         this.#giver = null
-        this.#patience = performance.now() + PATIENCE_MS
-        this.#later(AGAIN_MS)
+        const inVain = this.counts.moved === moved
+        if (!inVain) this.#patience = performance.now() + PATIENCE_MS
+        this.#later(inVain ? IN_VAIN_MS : AGAIN_MS)
       },
     })
     this.#giver = giver

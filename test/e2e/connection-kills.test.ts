@@ -1,7 +1,11 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { mixed } from '../../bench/clients/pattern.mjs'
 import { spawnClients } from '../../bench/clients/remote.mjs'
 import { openScene } from '../../bench/connections/scene.mjs'
+import { CLI } from '../../bench/proxy/edge.mjs'
+import { startUnrelated } from '../../bench/unrelated.mjs'
 import { ask } from '../processes/client.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { status } from '../processes/operator.js'
@@ -199,5 +203,26 @@ describe('upgrades while older generations still have connections', () => {
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
     expect((await tcp.stop()).counts).toMatchObject({ closed: 0, failed: 0, wrong: 0 })
     await until('the older one ends', () => hasEnded(first))
+  }, 60_000)
+})
+
+describe('a successor with few descriptors', () => {
+  it('takes what it has room for, says why no more, and the others stay until they end', async () => {
+    const scene = await standby({ upgrade: {} })
+    const clients = clientsOf(scene)
+    await clients.ready()
+    const log = join(scene.app.folder, 'few.log')
+    const proxy = [CLI, 'proxy', '--config', join(scene.app.folder, 'edge.json')]
+    const few = await startUnrelated(log, 'prlimit', ['--nofile=150:150', '--', process.execPath, ...proxy])
+    onTestFinished(() => signalPid(few, 'SIGKILL'))
+    const now = await seen(
+      scene,
+      'it serves, and some are there',
+      ({ pid, connections }) => pid === few && connections > 0,
+    )
+    expect(now.connections).toBeLessThan(150)
+    await until('it says why', () => readFileSync(log, 'utf8').includes('ERR_FDB_FDS_TRUNCATED'))
+    const { closed, wrong } = await clients.stop()
+    expect({ closed, wrong }).toEqual({ closed: 0, wrong: 0 })
   }, 60_000)
 })
