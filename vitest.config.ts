@@ -10,9 +10,8 @@ export default defineConfig({
   test: {
     include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts'],
     pool: 'forks',
-    // Files run one after the other: end-to-end tests measure times and count descriptors on small machines.
-    maxWorkers: 1,
-    fileParallelism: false,
+    // Two files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
+    maxWorkers: 2,
     testTimeout: 30_000,
     hookTimeout: 30_000,
     teardownTimeout: 5_000,
