@@ -47,9 +47,4 @@ export interface MovableConnections {
   check(record: Uint8Array, fds: readonly OwnedFd[]): void
   /** Goes on with it. Takes the descriptors, and closes them when it throws. */
   arrive(departure: Departure, how: Arrival): void
-  /**
-   * Nothing moves (any more): tell the peers of those that are left to go, as a patient drain does. It may come twice, and
-   * is taken back by `resume()` of the keeper.
-   */
-  settleHere?(): void
 }
