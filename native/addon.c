@@ -138,6 +138,7 @@ NAPI_MODULE_INIT() {
     METHOD("adopt", fdb_adopt),
     METHOD("setCloexec", fdb_set_cloexec),
     METHOD("inspect", fdb_inspect),
+    METHOD("firstNotStream", fdb_first_not_stream),
     METHOD("peerCredentials", fdb_peer_credentials),
     METHOD("peerPidfd", fdb_peer_pidfd),
     METHOD("pidfdOpen", fdb_pidfd_open),

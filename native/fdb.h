@@ -102,6 +102,7 @@ FDB_CALL(fdb_close_many);
 FDB_CALL(fdb_release);
 FDB_CALL(fdb_adopt);
 FDB_CALL(fdb_set_cloexec);
+FDB_CALL(fdb_first_not_stream);
 FDB_CALL(fdb_inspect);
 FDB_CALL(fdb_peer_credentials);
 FDB_CALL(fdb_peer_pidfd);

@@ -234,3 +234,35 @@ napi_value fdb_inspect(napi_env env, napi_callback_info info) {
   }
   return result;
 }
+
+/* Can somebody go on with it as with an accepted connection? Far less than inspect() tells, for many at a time. */
+static bool is_stream(int fd) {
+  int type = 0, listening = 0, family = 0;
+  socklen_t length = sizeof type;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0 || type != SOCK_STREAM) return false;
+  length = sizeof listening;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || listening) return false;
+#ifdef SO_DOMAIN
+  length = sizeof family;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return false;
+#else
+  struct sockaddr_storage address;
+  length = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &length) != 0) return false;
+  family = address.ss_family;
+#endif
+  return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
+napi_value fdb_first_not_stream(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  uint32_t length, count;
+  int fds[FDB_SCRATCH];
+  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &length)) return NULL;
+  for (uint32_t from = 0; from < length; from += FDB_SCRATCH) {
+    if (!fdb_copy_fds(call.self, call.argv[0], from, fds, &count)) return NULL;
+    for (uint32_t i = 0; i < count; i++)
+      if (!is_stream(fds[i])) return fdb_int_value(env, (int64_t)from + i);
+  }
+  return fdb_int_value(env, -1);
+}

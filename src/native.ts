@@ -156,6 +156,8 @@ export interface Native {
   adopt(fd: number): void
   setCloexec(fd: number, on: boolean): void
   inspect(fds: readonly number[]): Inspected[]
+  /** The index of the first that is no TCP or Unix stream socket, or that listens; -1: all are connections. */
+  firstNotStream(fds: readonly number[]): number
 
   // peers.c
   peerCredentials(fd: number): PeerCredentials

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { inspectOne, type OwnedFd } from '../fd/index.js'
+import { firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
 
 /** Decodes what another process has written. Throws ERR_FDB_CONNECTION when it is none of it. */
 export function decoded<T>(decode: (record: Uint8Array) => T, record: Uint8Array): T {
@@ -19,8 +19,8 @@ export function onlyConnection(fds: readonly OwnedFd[]): OwnedFd {
   const [fd] = fds
   if (fds.length !== 1 || fd === undefined)
     throw new FdbError('ERR_FDB_CONNECTION', `a connection brought ${fds.length} descriptors; it has 1`)
+  if (firstNotStream(fds) === null) return fd
   const { type, family = 'none', socketType = 'none', accepting = false } = inspectOne(fd)
-  if (type === 'socket' && family !== 'other' && socketType === 'stream' && !accepting) return fd
   throw new FdbError(
     'ERR_FDB_CONNECTION',
     `a connection brought a ${accepting ? 'listening ' : ''}${type} (${family}, ${socketType}); it must be a connected TCP or Unix stream socket`,

@@ -3,7 +3,14 @@
 export { formatAddress } from './address.js'
 export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
 export { bindListener } from './bind.js'
-export { type FdIdentity, type Inspected, inspect, inspectOne, verifyIdentity } from './inspect.js'
+export {
+  type FdIdentity,
+  firstNotStream,
+  type Inspected,
+  inspect,
+  inspectOne,
+  verifyIdentity,
+} from './inspect.js'
 export { commandOf, findOccupant, type Occupant } from './occupant.js'
 export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
 export {

@@ -32,6 +32,11 @@ export function inspectOne(fd: OwnedFd): Inspected {
   return native.inspect([fd.raw])[0]!
 }
 
+/** The first that is no TCP or Unix stream socket, or that listens; null: all are connections. A fraction of {@link inspect}'s work. */
+export function firstNotStream(fds: readonly OwnedFd[]): OwnedFd | null {
+  return fds[native.firstNotStream(fds.map(fd => fd.raw))] ?? null
+}
+
 const SOCKET_FACTS = ['family', 'socketType', 'protocol', 'accepting'] as const
 
 /**

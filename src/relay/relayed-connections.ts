@@ -1,6 +1,6 @@
 import type { Arrival, Departure, MovableConnections, MoveWhich } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { closeAll, inspect, type OwnedFd } from '../fd/index.js'
+import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
 import type { ConnectionRecord } from './record.js'
 import { decodeRecord, encodeRecord } from './record-message.js'
 import type { Relay } from './relay.js'
@@ -61,11 +61,12 @@ export class RelayedConnections implements MovableConnections {
     if (exchange !== null && fds.length === 1 && !relayFor(record.client).knowsRoute(exchange.route)) {
       throw refused(`its request is for ${JSON.stringify(exchange.route)}, which is not configured here`)
     }
-    for (const { error, family, socketType, accepting } of inspect(fds)) {
-      const connected = socketType === 'stream' && accepting !== true && family !== 'other'
-      if (error !== undefined || !connected) {
-        throw refused(`a descriptor of it is no stream socket (${error ?? `${family} ${socketType}`})`)
-      }
+    const other = firstNotStream(fds)
+    if (other !== null) {
+      const { error, type, family = 'none', socketType = 'none' } = inspectOne(other)
+      throw refused(
+        `a descriptor of it is no stream socket (${error ?? `${type}, ${family}, ${socketType}`})`,
+      )
     }
     this.#checked.set(bytes, record)
   }

@@ -94,6 +94,24 @@ describe('dup and setCloexec', () => {
   })
 })
 
+describe('firstNotStream', () => {
+  it('finds what nobody can go on with as with a connection', () => {
+    const [a, b] = native.socketPair()
+    const listening = native.bindSocket({ kind: 'tcp', host: '127.0.0.1', backlog: 1 })
+    const udp = native.bindSocket({ kind: 'udp', host: '127.0.0.1' })
+    const memory = native.memfd('fdb-none')
+    const bound = native.bindSocket({ kind: 'tcp', host: '::1' })
+    expect(native.firstNotStream([])).toBe(-1)
+    expect(native.firstNotStream([a, b, bound, a])).toBe(-1)
+    expect(native.firstNotStream([a, b, listening])).toBe(2)
+    expect(native.firstNotStream([a, udp, listening])).toBe(1)
+    expect(native.firstNotStream([memory])).toBe(0)
+    expect(native.firstNotStream([a, 99_999])).toBe(1)
+    expect(native.firstNotStream([...new Array(1500).fill(a), memory])).toBe(1500)
+    for (const fd of [a, b, listening, udp, memory, bound]) native.close(fd)
+  })
+})
+
 describe('inspect', () => {
   it('answers in order, with an error for what is not open', () => {
     const memory = keep(native.memfd('m'))
