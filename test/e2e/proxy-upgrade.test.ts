@@ -126,7 +126,8 @@ describe('an upgrade of the proxy', () => {
         added.push(host)
       }
     })()
-    for (let n = 0; n < 4; n++) await edge.next()
+    // On a busy machine the tool takes as long as an upgrade.
+    for (let n = 0; n < 4 || (added.length < 4 && n < 12); n++) await edge.next()
     upgrading = false
     await adding
     expect(added.length).toBeGreaterThan(3)
