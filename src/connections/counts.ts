@@ -10,7 +10,7 @@ export interface MoveReport {
   readonly refused: Readonly<Record<string, number>>
   /** Given up by one side and not to be had by the other: closed. */
   readonly lost: number
-  /** The longest that giving connections away held up one turn of the event loop, in milliseconds. */
+  /** The most work that giving connections away was in one turn of the event loop, in milliseconds. */
   readonly longestGivingMs: number
   /** The same for taking them. */
   readonly longestTakingMs: number

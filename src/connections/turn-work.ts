@@ -1,14 +1,18 @@
 import { performance } from 'node:perf_hooks'
 
-/** The longest that moves held up one turn of this process's event loop. */
+/**
+ * The most work that moves were in one turn of this process's event loop: by the clock, or by the processor's time where
+ * other processes had the processor meanwhile. An upper bound: what V8 does beside is in the processor's time.
+ */
 export class TurnWork {
   #longestMs = 0
   #turn = -1
   #spentMs = 0
   #running = false
   #begun = 0
+  #cpu = process.cpuUsage()
 
-  /** In milliseconds, rounded to hundredths. Other processes may have had the processor meanwhile. */
+  /** In milliseconds, rounded to hundredths. */
   get longestMs(): number {
     return Math.round(this.#longestMs * 100) / 100
   }
@@ -18,18 +22,22 @@ export class TurnWork {
     if (this.#running) return work()
     this.#running = true
     this.#begun = performance.now()
+    this.#cpu = process.cpuUsage()
     try {
       return work()
     } finally {
       this.#running = false
-      this.#add(performance.now() - this.#begun)
+      this.#add(this.#worked)
     }
   }
 
   /** What is left for moves of so many milliseconds of this turn. */
   budget(ms: number): TurnBudget {
-    const running = this.#running ? performance.now() - this.#begun : 0
-    return new TurnBudget(ms - running - this.#spent)
+    return new TurnBudget(ms - (this.#running ? this.#worked : 0) - this.#spent)
+  }
+
+  get #worked(): number {
+    return Math.min(performance.now() - this.#begun, cpuMs(this.#cpu))
   }
 
   get #spent(): number {
@@ -60,7 +68,11 @@ export class TurnBudget {
 
   get usedUp(): boolean {
     if (performance.now() - this.#begun < this.#ms) return false
-    const { user, system } = process.cpuUsage(this.#cpu)
-    return (user + system) / 1000 >= this.#ms
+    return cpuMs(this.#cpu) >= this.#ms
   }
+}
+
+function cpuMs(since: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(since)
+  return (user + system) / 1000
 }
