@@ -10,6 +10,7 @@ import {
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
 import { additionText, certificatesText } from './certificates-text.js'
+import { jsonText } from './json-text.js'
 import { plain } from './table.js'
 
 interface Flags extends AskFlags {
@@ -54,7 +55,7 @@ export function addCertificates(program: Command): void {
 
 async function list(flags: Flags): Promise<void> {
   const reply = await ask<CertificateList>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.list, {})
-  process.stdout.write(flags.json ? json(reply) : certificatesText(reply, Date.now()))
+  process.stdout.write(flags.json ? jsonText(reply) : certificatesText(reply, Date.now()))
 }
 
 async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags): Promise<void> {
@@ -65,12 +66,12 @@ async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags)
     ...(replace && { replace }),
   }
   const reply = await ask<CertificateAddition>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.add, request)
-  process.stdout.write(flags.json ? json(reply) : additionText(reply))
+  process.stdout.write(flags.json ? jsonText(reply) : additionText(reply))
 }
 
 async function remove(name: string, flags: Flags): Promise<void> {
   const reply = await ask<{ name: string }>(flags, AGAIN, CERTIFICATE_COMMANDS.remove, { name })
-  process.stdout.write(flags.json ? json(reply) : `${plain(reply.name)} removed\n`)
+  process.stdout.write(flags.json ? jsonText(reply) : `${plain(reply.name)} removed\n`)
 }
 
 function ask<T>(flags: Flags, again: ReadonlySet<string>, command: string, request: object): Promise<T> {
@@ -87,8 +88,4 @@ async function pem(file: string): Promise<string> {
     const why = error instanceof Error ? error.message : String(error)
     throw new FdbError('ERR_FDB_CERTIFICATE', `${file} cannot be read (${why})`, { cause: error })
   }
-}
-
-function json(reply: unknown): string {
-  return `${JSON.stringify(reply, null, 2)}\n`
 }

@@ -10,6 +10,7 @@ import {
 } from '../proxy/routes/commands.js'
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
+import { jsonText } from './json-text.js'
 import { readRoutes } from './routes-file.js'
 import { addText, listText, removeText } from './routes-text.js'
 
@@ -73,7 +74,7 @@ function placed(command: Command): Command {
 
 async function list(flags: Flags): Promise<void> {
   const routes = await asked(flags, AGAIN_HARMLESS, listAll)
-  process.stdout.write(flags.json ? `${JSON.stringify(routes, null, 2)}\n` : listText(routes))
+  process.stdout.write(flags.json ? jsonText(routes) : listText(routes))
 }
 
 async function add({ file, host, path, upstream, connect, replace, ...flags }: AddFlags): Promise<void> {
@@ -89,7 +90,7 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
     const answer = await client.command(ROUTE_COMMANDS.add, body, { timeoutMs })
     return JSON.parse(answer.toString()) as AddReply
   })
-  process.stdout.write(flags.json ? `${JSON.stringify(reply, null, 2)}\n` : addText(reply))
+  process.stdout.write(flags.json ? jsonText(reply) : addText(reply))
 }
 
 async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void> {
@@ -105,7 +106,7 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
     const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeoutMs })
     return JSON.parse(answer.toString()) as RemoveReply
   })
-  process.stdout.write(flags.json ? `${JSON.stringify(reply, null, 2)}\n` : removeText(reply))
+  process.stdout.write(flags.json ? jsonText(reply) : removeText(reply))
 }
 
 async function given(

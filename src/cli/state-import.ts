@@ -4,6 +4,7 @@ import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS 
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
+import { jsonText } from './json-text.js'
 import { askServing } from './state-control.js'
 import { ProgressLine } from './state-progress.js'
 import { openState, type SourceFlags } from './state-source.js'
@@ -70,7 +71,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   const names = schemas.map(({ name }) => name)
   const answer = { imported: reply.puts, sections: names, replaced: request.replace }
   const text = `${reply.puts} entries of ${names.join(', ') || 'no section'} imported`
-  process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : `${text}\n`)
+  process.stdout.write(json ? jsonText(answer) : `${text}\n`)
 }
 
 function withHead(head: ImportRequest | PartRequest, bytes: Buffer): Buffer {

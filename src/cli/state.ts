@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
 import { readSegment } from '../state/reader.js'
 import type { StateLog } from '../state/state-log.js'
+import { jsonText } from './json-text.js'
 import { controlOption, durationOption } from './options.js'
 import { diffStates } from './state-diff.js'
 import { exportState } from './state-export.js'
@@ -150,7 +151,7 @@ async function get(name: string, key: string, { secrets, raw, ...flags }: GetFla
     return
   }
   const line = entryLine(schema, entry, { secrets: secrets ?? false, exact: false })
-  process.stdout.write(`${JSON.stringify(line, null, 2)}\n`)
+  process.stdout.write(jsonText(line))
 }
 
 function noSection(log: StateLog, name: string): FdbError {
@@ -172,7 +173,7 @@ async function stats({ json, ...flags }: JsonFlags): Promise<void> {
   })
   if (json) {
     const all = { epoch, sequence, digest, entries, segments, bytes, liveBytes, sections }
-    process.stdout.write(`${JSON.stringify(all, null, 2)}\n`)
+    process.stdout.write(jsonText(all))
     return
   }
   const head = facts([
@@ -213,7 +214,7 @@ async function verify({ json, ...flags }: JsonFlags): Promise<void> {
       entries,
       segments,
     }
-    process.stdout.write(`${JSON.stringify(all, null, 2)}\n`)
+    process.stdout.write(jsonText(all))
     return
   }
   const notes = [

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { OperatorClient } from '../operator/client.js'
+import { jsonText } from './json-text.js'
 import { controlOption, durationOption } from './options.js'
 import { statusText } from './status-text.js'
 
@@ -31,5 +32,5 @@ Examples:
 async function status({ control, json, timeout }: StatusFlags): Promise<void> {
   using client = await OperatorClient.connect(control, { timeoutMs: timeout })
   const answer = await client.status({ timeoutMs: timeout })
-  process.stdout.write(json ? `${JSON.stringify(answer, null, 2)}\n` : statusText(answer))
+  process.stdout.write(json ? jsonText(answer) : statusText(answer))
 }

@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import type { UpgradeProgress } from '../holder/operator.js'
 import { type DaemonStatus, isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
+import { jsonText } from './json-text.js'
 import { controlOption, durationOption } from './options.js'
 import { plain } from './table.js'
 
@@ -99,5 +100,5 @@ function serviceOf({ services }: DaemonStatus, name: string): ServiceStatus | un
 }
 
 function print(outcome: object): void {
-  process.stdout.write(`${JSON.stringify(outcome, null, 2)}\n`)
+  process.stdout.write(jsonText(outcome))
 }
