@@ -9,7 +9,7 @@ import {
 import type { MoveCounts } from './counts.js'
 import type { Arrival, Departure, MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { closeItems, type Item, inTurns, SliceFiller, type Source } from './slice.js'
+import { closeItems, fdsOf, type Item, inTurns, SliceFiller, type Source } from './slice.js'
 
 /** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
 const ACK_MS = 2_000
@@ -236,12 +236,7 @@ export class Giver {
       // The taker may still hold the slice: it learns from the end of the channel that it has to look.
       this.#end()
     }, ACK_MS)
-    this.#options.link
-      .send(
-        { prepare: { slice, connections } },
-        items.flatMap(({ departure }) => departure.fds),
-      )
-      .catch(() => this.#end())
+    this.#options.link.send({ prepare: { slice, connections } }, fdsOf(items)).catch(() => this.#end())
   }
 
   #drop(slice: number): void {

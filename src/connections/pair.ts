@@ -2,6 +2,10 @@ import { OwnedFd } from '../fd/owned.js'
 import { native } from '../native.js'
 import { MoveLog } from './move-log.js'
 
+/** Which end of a move channel a descriptor is: in the `spec` of its item. */
+export const GIVE = 'give'
+export const TAKE = 'take'
+
 /** A way for connections from one process to another: both ends, and the log that both hold. Owned by the caller. */
 export interface MovePair extends Disposable {
   readonly give: OwnedFd

@@ -24,8 +24,8 @@ export interface Item {
 /** Fills one slice with departures, until moves have had {@link TURN_MS} of this turn. */
 export class SliceFiller {
   readonly items: Item[] = []
-  readonly fds: OwnedFd[] = []
   readonly #budget: TurnBudget
+  #fds = 0
   #bytes = 0
 
   constructor(work: TurnWork) {
@@ -36,14 +36,14 @@ export class SliceFiller {
   get open(): boolean {
     return (
       this.#bytes < SLICE_BYTES &&
-      this.fds.length + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE &&
+      this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE &&
       !this.#budget.usedUp
     )
   }
 
   add(source: Source, departure: Departure): void {
     this.items.push({ source, departure })
-    for (const fd of departure.fds) this.fds.push(fd)
+    this.#fds += departure.fds.length
     this.#bytes += departure.record.length
   }
 }
@@ -70,8 +70,11 @@ export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) 
   })
 }
 
-export function closeItems(items: Iterable<Item>): void {
-  const fds: OwnedFd[] = []
-  for (const { departure } of items) fds.push(...departure.fds)
-  closeAll(fds)
+/** In the order of the items. */
+export function fdsOf(items: readonly Item[]): OwnedFd[] {
+  return items.flatMap(({ departure }) => departure.fds)
+}
+
+export function closeItems(items: readonly Item[]): void {
+  closeAll(fdsOf(items))
 }

@@ -1,4 +1,4 @@
-import { movePair } from '../connections/pair.js'
+import { GIVE, movePair, TAKE } from '../connections/pair.js'
 import { FdbError } from '../errors.js'
 import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -15,6 +15,7 @@ import {
   stepHolder,
 } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
+import { toldError } from '../protocol/told-error.js'
 import { TAKES_CONNECTIONS } from '../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
@@ -36,6 +37,8 @@ const STATUS_MS = 1_000
 const UPGRADE_GRACE_MS = 4_000
 const STARTING_MS = 10_000
 const WAY_MS = 5_000
+/** What a member that could not upgrade may leave out. */
+const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000
 
@@ -336,10 +339,10 @@ export class Service {
     } else if (commandReply) this.#commands.answered(peer, commandReply)
     else if (moveRequest) this.#openWay(peer)
     else if (result) {
-      const { ok, code, message, pid, generation } = result
+      const { ok, pid, generation } = result
       const upgrade = this.#upgrades.get(peer)
       if (ok) upgrade?.done({ pid: pid ?? 0, generation: generation ?? 0 })
-      else upgrade?.done(new FdbError((code || 'ERR_FDB_INTERNAL') as `ERR_FDB_${string}`, message ?? ''))
+      else upgrade?.done(toldError(result, UNTOLD))
     } else return false
     return true
   }
@@ -349,16 +352,16 @@ export class Service {
     const to = this.#holder.peer(this.#machine.owner)
     if (to === undefined || to === from || !to.link.open || !this.#takers.has(to.link)) return
     try {
-      const { give, take, log } = movePair()
+      const pair = movePair()
       const items = (spec: string, fd: OwnedFd, other: Peer): BundleItem[] => [
         { role: 'moveChannel', spec, name: String(other.pid), fd },
-        { role: 'moveLog', fd: log.fd },
+        { role: 'moveLog', fd: pair.log.fd },
         ...(other.pidfd === null ? [] : [{ role: 'pidfd', fd: other.pidfd } as const]),
       ]
       void Promise.allSettled([
-        to.link.sendBundle(items('take', take, from), WAY_MS),
-        from.link.sendBundle(items('give', give, to), WAY_MS),
-      ]).then(() => closeAll([give, take, log.fd]))
+        to.link.sendBundle(items(TAKE, pair.take, from), WAY_MS),
+        from.link.sendBundle(items(GIVE, pair.give, to), WAY_MS),
+      ]).then(() => pair[Symbol.dispose]())
     } catch (error) {
       this.#logger.warn({ err: error }, 'no way for connections can be opened: they drain')
     }

@@ -1,11 +1,11 @@
-import { movePair } from '../connections/pair.js'
+import { GIVE, movePair } from '../connections/pair.js'
 import { closeAll } from '../fd/owned.js'
 import type { Guest } from '../holder/admission.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Epoch } from '../protocol/conversation.js'
 import type { DrainReport } from './draining.js'
 import { type ForcedClose, ForcedCloses } from './forced-closes.js'
-import { GIVE, type Moves } from './moves.js'
+import type { Moves } from './moves.js'
 
 /** More generations than this do not drain at once. */
 const MOST = 256
@@ -38,8 +38,7 @@ export class Drainers {
   /** What they closed at the end of their drains, those included that have ended since. */
   get closed(): readonly ForcedClose[] {
     const all = new ForcedCloses()
-    for (const closed of this.#closed.values())
-      for (const { kind, reason, count } of closed) all.add(kind, reason, count)
+    for (const closed of this.#closed.values()) all.addAll(closed)
     return all.counts.closed ?? []
   }
 
@@ -97,9 +96,14 @@ export class Drainers {
   /** For its connections, to us. */
   #openWay(guest: Guest): void {
     try {
-      const { give, take, log } = movePair()
-      const own = log.fd.dup()
-      this.#moves.take(take, own, guest.pidfd?.dup() ?? guest.pid)
+      const pair = movePair()
+      const { give, take, log } = pair
+      try {
+        this.#moves.take(take, log.fd.dup(), guest.pidfd ?? guest.pid)
+      } catch (error) {
+        pair[Symbol.dispose]()
+        throw error
+      }
       guest.link
         .sendBundle(
           [

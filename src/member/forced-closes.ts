@@ -30,6 +30,10 @@ export class ForcedCloses {
     this.#closed.set(key, { kind, reason, count: count + (this.#closed.get(key)?.count ?? 0) })
   }
 
+  addAll(closed: readonly ForcedClose[]): void {
+    for (const { kind, reason, count } of closed) this.add(kind, reason, count)
+  }
+
   get counts(): DrainCounts {
     const closed = [...this.#closed.values()]
     const sum = (of: readonly ForcedClose[]) => of.reduce((all, { count }) => all + count, 0)
@@ -46,7 +50,7 @@ export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
   for (const each of counts) {
     idle += each.idle
     busy += each.busy
-    for (const { kind, reason, count } of each.closed ?? []) closes.add(kind, reason, count)
+    closes.addAll(each.closed ?? [])
   }
   return { idle, busy, closed: closes.counts.closed! }
 }

@@ -3,6 +3,7 @@ import { MoveCounts } from '../connections/counts.js'
 import { Giver } from '../connections/giver.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { MoveLog } from '../connections/move-log.js'
+import { GIVE } from '../connections/pair.js'
 import type { Source } from '../connections/slice.js'
 import { Taker } from '../connections/taker.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
@@ -21,10 +22,6 @@ const PATIENCE_MS = 2_000
 const AGAIN_MS = 10
 /** Where nothing went on it, after so long: the next will hardly do better, and each holds connections up for a moment. */
 const IN_VAIN_MS = 1_000
-
-/** Which end of a move channel a descriptor is: in the `spec` of its item. */
-export const GIVE = 'give'
-export const TAKE = 'take'
 
 /**
  * The moves of this process's connections: while it does not serve it gives them to the process that does, and while
@@ -60,7 +57,7 @@ export class Moves {
     const { move } = this.#settings
     for (const each of this.#takers) void each.stop()
     if (!taker || move === 'off') {
-      this.#leaving = taker && move !== 'off'
+      this.#leaving = false
       this.#tell()
       return
     }
@@ -111,10 +108,13 @@ export class Moves {
     const left = new Set(items.map(item => item.fd))
     try {
       if (channel === undefined || log === undefined) return
+      const gives = channel.spec === GIVE
+      const other = pidfd?.fd ?? (gives ? creatorOf(channel.fd) : null)
+      if (other !== null) left.add(other)
       left.delete(channel.fd)
       left.delete(log.fd)
-      if (channel.spec === GIVE) this.give(channel.fd, log.fd, pidfd?.fd.dup() ?? creatorOf(channel.fd))
-      else this.take(channel.fd, log.fd, pidfd?.fd.dup() ?? (Number(channel.name) || 0))
+      if (gives) this.give(channel.fd, log.fd, other)
+      else this.take(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
     } catch (error) {
       this.#settings.logger.warn({ err: error }, 'a way for connections cannot be used')
     } finally {
@@ -122,16 +122,16 @@ export class Moves {
     }
   }
 
-  /** Takes all of them. */
+  /** Takes channel and log, also when it throws; borrows `taker`. */
   give(channel: OwnedFd, log: OwnedFd, taker: OwnedFd | null): void {
     if (!this.#leaving || this.#giver !== null) {
-      closeAll([channel, log, ...(taker === null ? [] : [taker])])
+      closeAll([channel, log])
       return
     }
-    if (taker !== null) this.#went.push({ taker, before: this.counts.moved })
     const { move, movesPerSecond } = this.#settings
-    const way = openWay(channel, log)
+    const { other, ...way } = openWay(channel, log, taker)
     const { moved } = this.counts
+    if (other !== null) this.#went.push({ taker: other, before: moved })
     const giver = new Giver({
       ...way,
       sources: () => this.#sources(),
@@ -152,15 +152,16 @@ export class Moves {
     giver.start()
   }
 
-  /** Takes all of them. */
+  /** Takes channel and log, also when it throws; borrows `giver`, which is a pid where the kernel has no pidfds. */
   take(channel: OwnedFd, log: OwnedFd, giver: OwnedFd | number): void {
     if (this.#leaving) {
-      closeAll([channel, log, ...(typeof giver === 'number' ? [] : [giver])])
+      closeAll([channel, log])
       return
     }
+    const { other, ...way } = openWay(channel, log, typeof giver === 'number' ? null : giver)
     const taker = new Taker({
-      ...openWay(channel, log),
-      giver,
+      ...way,
+      giver: typeof giver === 'number' ? giver : other!,
       target: (listener, protocol) => this.#target(listener, protocol),
       counts: this.counts,
       fault: this.#fault,
@@ -243,18 +244,19 @@ function creatorOf(channel: OwnedFd): OwnedFd | null {
   return raw === null ? null : OwnedFd.own(raw, 'pidfd of who takes connections')
 }
 
-function openWay(channel: OwnedFd, log: OwnedFd): { link: Link; log: MoveLog } {
-  let opened: MoveLog
+/** `other` is a dup, owned by the caller as the rest. */
+function openWay(
+  channel: OwnedFd,
+  log: OwnedFd,
+  peer: OwnedFd | null,
+): { link: Link; log: MoveLog; other: OwnedFd | null } {
+  const own = [channel, log]
   try {
-    opened = MoveLog.open(log)
+    const other = peer?.dup() ?? null
+    if (other !== null) own.push(other)
+    return { log: MoveLog.open(log), link: new Link(new Channel(channel)), other }
   } catch (error) {
-    channel.close()
-    throw error
-  }
-  try {
-    return { log: opened, link: new Link(new Channel(channel)) }
-  } catch (error) {
-    opened.close()
+    closeAll(own)
     throw error
   }
 }

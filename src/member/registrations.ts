@@ -1,8 +1,11 @@
 import { withDeadline } from '../channel/deadline.js'
-import { FdbError } from '../errors.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Link } from '../protocol/link.js'
+import { toldError } from '../protocol/told-error.js'
+
+/** What a daemon that does not keep it may leave out. */
+const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it' } as const
 
 /** Daemon hosting: what is given to the daemon to keep, and its answers. */
 export class Registrations {
@@ -23,9 +26,9 @@ export class Registrations {
     }
   }
 
-  answered({ request, code, message }: fdbroker.wire.Registered.$Properties): void {
-    const waiter = this.#waiting.get(request ?? 0)
-    if (code) waiter?.reject(new FdbError(code as `ERR_FDB_${string}`, message ?? ''))
+  answered(registered: fdbroker.wire.Registered.$Properties): void {
+    const waiter = this.#waiting.get(registered.request ?? 0)
+    if (registered.code) waiter?.reject(toldError(registered, REFUSED))
     else waiter?.resolve()
   }
 
