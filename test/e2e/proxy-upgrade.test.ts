@@ -10,26 +10,12 @@ import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { pause, until } from '../processes/until.js'
+import { behind } from './edge-behind.js'
 
 /** `FDB_UPGRADES=60` for the whole bar. */
 const UPGRADES = Number(process.env.FDB_UPGRADES ?? 12)
 const EVERY_MS = 1_000
 const QUICK = { upgrade: { probation: '0s' } }
-
-async function behind(config: Record<string, unknown> = {}): Promise<Edge> {
-  const [even, odd] = [await upstream('even'), await upstream('odd')]
-  return Edge.start({
-    upstreams: {
-      even: { servers: [even.url] },
-      odd: { servers: [odd.url] },
-      all: { servers: [even.url, odd.url] },
-    },
-    routes: [{ host: '*', upstream: 'all' }],
-    drain: { timeout: '5m' },
-    ...QUICK,
-    ...config,
-  })
-}
 
 async function addMany(edge: Edge, count: number): Promise<void> {
   const file = join(edge.desk.folder, 'routes.jsonl')

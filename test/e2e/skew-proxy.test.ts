@@ -14,7 +14,7 @@ import { loadOn } from '../processes/load.js'
 import { PREVIOUS, present, Release } from '../processes/release.js'
 import { RouteChanges } from '../processes/route-changes.js'
 import { until } from '../processes/until.js'
-import { behind } from './skew-edge.js'
+import { behind } from './edge-behind.js'
 
 const previous = new Release(PREVIOUS)
 const ROUTES = 10_000
@@ -70,7 +70,7 @@ describe(`the proxy of ${PREVIOUS} and the present one`, () => {
   it(`go up, down and up again under load, with ${ROUTES} routes and changes all the time`, {
     timeout: 180_000,
   }, async () => {
-    const edge = await behind(previous)
+    const edge = await behind({}, previous)
     const file = join(edge.desk.folder, 'routes.jsonl')
     writeFileSync(file, edgeRoutes(ROUTES))
     expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0, stdout: `${ROUTES} added\n` })
@@ -154,7 +154,7 @@ describe(`the proxy of ${PREVIOUS} and the present one`, () => {
   it('let connections go on that were open before, through the other version and back', {
     timeout: 60_000,
   }, async () => {
-    const edge = await behind(present)
+    const edge = await behind({}, present)
     const talk = await edge.talking()
     const kept = await edge.raw()
     const get = async (n: number) => {

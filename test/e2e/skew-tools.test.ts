@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
-import { behind } from './skew-edge.js'
+import { behind } from './edge-behind.js'
 
 const previous = new Release(PREVIOUS)
 
@@ -12,7 +12,7 @@ const TOOLS: [string, Version, Version][] = [
 
 describe.each(TOOLS)('the tools of %s', (_, tools, served) => {
   it('understand a process of the other version, and replace it', { timeout: 60_000 }, async () => {
-    const edge = await behind(served)
+    const edge = await behind({}, served)
     const control = ['--control', edge.desk.control]
     const run = async (...args: string[]) => {
       const { code, stdout, stderr } = await edge.desk.runCommand([...tools.cli, ...args, ...control])

@@ -1,32 +1,8 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
-
-const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
-
-async function open(hosting = 'embedded'): Promise<Desk> {
-  const desk = Desk.open()
-  if (hosting === 'daemon') {
-    await desk.serve('--control', desk.control, '--log-level', 'silent')
-    await until('the daemon listens', () => desk.output.includes('listens'))
-  }
-  await launch(desk, hosting)
-  return desk
-}
-
-async function launch(desk: Desk, hosting: string): Promise<void> {
-  const before = desk.output.split('serving').length
-  await desk.launch([process.execPath, MEMBER, desk.control, hosting])
-  await until(
-    'the member serves',
-    () => desk.output.split('serving').length > before,
-    10_000,
-    () => desk.output,
-  )
-}
+import { launchMember, openState } from './state-desk.js'
 
 /** What `fd-broker state …` prints; it must succeed. */
 async function state(desk: Desk, ...args: string[]): Promise<string> {
@@ -60,7 +36,7 @@ describe.each(['embedded', 'daemon'])(
   { timeout: 90_000 },
   hosting => {
     it('tells what the state has, shows entries and keeps secrets', async () => {
-      const desk = await open(hosting)
+      const desk = await openState(hosting)
       const source = ['--control', desk.control]
       const stats = JSON.parse(await state(desk, 'stats', ...source, '--json'))
       expect(stats).toMatchObject({ entries: 3002, epoch: 1 })
@@ -113,7 +89,7 @@ describe.each(['embedded', 'daemon'])(
     })
 
     it('exports and imports byte for byte, across an upgrade too', async () => {
-      const desk = await open(hosting)
+      const desk = await openState(hosting)
       const source = ['--control', desk.control]
       const file = join(desk.folder, 'state.jsonl')
       await state(desk, 'export', ...source, '--secrets', '--out', file)
@@ -147,7 +123,7 @@ describe.each(['embedded', 'daemon'])(
         },
       ])
 
-      await launch(desk, hosting)
+      await launchMember(desk, hosting)
       expect(await state(desk, 'import', ...source, '--file', file, '--replace')).toBe(
         '3002 entries of carts, keys, prices imported\n',
       )
@@ -159,7 +135,7 @@ describe.each(['embedded', 'daemon'])(
 
 describe('fd-broker state', { timeout: 90_000 }, () => {
   it('imports all of a file or nothing', async () => {
-    const desk = await open()
+    const desk = await openState()
     const source = ['--control', desk.control]
     const file = join(desk.folder, 'state.jsonl')
     await state(desk, 'export', ...source, '--section', 'prices', '--out', file)
@@ -183,7 +159,7 @@ describe('fd-broker state', { timeout: 90_000 }, () => {
   })
 
   it('leaves secrets out of an export unless asked, and says so', async () => {
-    const desk = await open()
+    const desk = await openState()
     const file = join(desk.folder, 'state.jsonl')
     await state(desk, 'export', '--control', desk.control, '--out', file)
     expect(readFileSync(file, 'utf8')).not.toMatch(/do not tell|ZG8gbm90/)
@@ -195,7 +171,7 @@ describe('fd-broker state', { timeout: 90_000 }, () => {
   })
 
   it('exports the log itself, which is verified and read as a service is', async () => {
-    const desk = await open()
+    const desk = await openState()
     const file = join(desk.folder, 'state.log')
     await state(desk, 'export', '--control', desk.control, '--format', 'log', '--secrets', '--out', file)
     expect(await state(desk, 'diff', desk.control, file)).toBe('')

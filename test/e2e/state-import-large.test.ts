@@ -2,34 +2,16 @@ import { randomUUID } from 'node:crypto'
 import { createWriteStream, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { finished } from 'node:stream/promises'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
 import * as operator from '../processes/operator.js'
-import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import type { Desk } from './cli-processes.js'
+import { launchMember, openState } from './state-desk.js'
 
-const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
 const ENTRIES = 100_000
-
-async function open(hosting: 'embedded' | 'daemon'): Promise<Desk> {
-  const desk = Desk.open()
-  if (hosting === 'daemon') {
-    await desk.serve('--control', desk.control, '--log-level', 'silent')
-    await until('the daemon listens', () => desk.output.includes('listens'))
-  }
-  await launch(desk, hosting)
-  return desk
-}
-
-async function launch(desk: Desk, hosting: string): Promise<void> {
-  const before = desk.output.split('serving').length
-  await desk.launch([process.execPath, MEMBER, desk.control, hosting])
-  await until('the member serves', () => desk.output.split('serving').length > before)
-}
 
 /** An export of more than one message takes: about 22 MB. */
 async function large(desk: Desk): Promise<string> {
@@ -69,7 +51,7 @@ const withHead = (head: object, bytes: Buffer) =>
 
 describe.each(['embedded', 'daemon'] as const)('a large import (%s)', { timeout: 120_000 }, hosting => {
   it('is one change, and goes into its place whole', async () => {
-    const desk = await open(hosting)
+    const desk = await openState(hosting)
     const file = await large(desk)
     const { code, stdout, stderr } = await desk.run(
       'state',
@@ -91,7 +73,7 @@ describe.each(['embedded', 'daemon'] as const)('a large import (%s)', { timeout:
   })
 
   it('of which the rest does not come has changed nothing, nor has one with a wrong value at its end', async () => {
-    const desk = await open(hosting)
+    const desk = await openState(hosting)
     const before = await stateOf(desk)
     const id = randomUUID()
     {
@@ -137,11 +119,11 @@ describe.each(['embedded', 'daemon'] as const)('a large import (%s)', { timeout:
 it('a large import that meets an upgrade begins again at the new version, and applies once', {
   timeout: 120_000,
 }, async () => {
-  const desk = await open('embedded')
+  const desk = await openState('embedded')
   const file = await large(desk)
   const importing = desk.run('state', 'import', '--control', desk.control, '--file', file, '--edited')
   // Reading the file takes a second: upgrades before, while and after the pieces are sent.
-  for (let upgrade = 0; upgrade < 3; upgrade++) await launch(desk, 'embedded')
+  for (let upgrade = 0; upgrade < 3; upgrade++) await launchMember(desk, 'embedded')
   expect(await importing).toMatchObject({ code: 0, stderr: '' })
   const { entries } = await stateOf(desk)
   expect(entries).toBe(ENTRIES + 2)

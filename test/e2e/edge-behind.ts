@@ -1,8 +1,8 @@
-import { Edge, upstream } from '../processes/edge.js'
+import { type Config, Edge, upstream } from '../processes/edge.js'
 import type { Version } from '../processes/release.js'
 
-/** A proxy in front of two servers, in a configuration that every version understands. */
-export async function behind(version: Version): Promise<Edge> {
+/** A proxy in front of two servers. Without more in its configuration every version understands it. */
+export async function behind(config: Config = {}, version?: Version): Promise<Edge> {
   const [even, odd] = [await upstream('even'), await upstream('odd')]
   return Edge.start(
     {
@@ -14,6 +14,7 @@ export async function behind(version: Version): Promise<Edge> {
       routes: [{ host: '*', upstream: 'all' }],
       drain: { timeout: '5m' },
       upgrade: { probation: '0s' },
+      ...config,
     },
     version,
   )
