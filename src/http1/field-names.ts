@@ -41,6 +41,9 @@ const IDS: readonly (readonly [string, FieldId])[] = [
   ['transfer_encoding', FieldId.lookalike],
 ]
 
+/** Every name that has a number of its own, in small letters. */
+export const FIELD_NAMES: readonly string[] = IDS.map(([name]) => name)
+
 interface Candidate {
   bytes: Uint8Array
   id: FieldId

@@ -1,3 +1,4 @@
+import { SPACE, TAB } from './bytes.js'
 import { FieldId } from './field-names.js'
 import { Fields } from './fields.js'
 import { Http1Refusal, type RefusalReason } from './refusal.js'
@@ -6,9 +7,8 @@ type Side = 'request' | 'response'
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$/
-const CODINGS = /^(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*,[ \t]*)+chunked$/i
 const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
-const NO_OPTIONS: readonly string[] = []
+const NO_OPTIONS: string[] = []
 /** What a peer could only name in Connection to have it taken away behind our back. */
 const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
 
@@ -16,8 +16,31 @@ const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding
 export function listElements(value: string): string[] {
   return value
     .split(',')
-    .map(element => element.replace(/^[ \t]+|[ \t]+$/g, ''))
+    .map(trimmed)
     .filter(element => element !== '')
+}
+
+/** Without blanks and tabs around it. An expression for their end would look at each blank of a run again and again. */
+function trimmed(text: string): string {
+  let start = 0
+  let end = text.length
+  while (start < end && isBlank(text.charCodeAt(start))) start++
+  while (end > start && isBlank(text.charCodeAt(end - 1))) end--
+  return text.slice(start, end)
+}
+
+function isBlank(code: number): boolean {
+  return code === SPACE || code === TAB
+}
+
+/** Several transfer codings, the last of which is chunked. */
+function isCodings(value: string): boolean {
+  const codings = value.split(',').map(trimmed)
+  return (
+    codings.length > 1 &&
+    codings.pop()!.toLowerCase() === 'chunked' &&
+    codings.every(each => TOKEN.test(each))
+  )
 }
 
 /** What requests and responses have in common: the fields, and what those say about body and connection. */
@@ -63,7 +86,7 @@ export abstract class MessageHead {
 class KnownFields {
   length: number | undefined
   chunked = false
-  connection = NO_OPTIONS
+  connection: string[] = NO_OPTIONS
   upgrade: string | undefined
   readonly #fields: Fields
   readonly #side: Side
@@ -98,7 +121,7 @@ class KnownFields {
     const value = this.#fields.value(line)
     const known = value === 'chunked' || value.toLowerCase() === 'chunked'
     if (!known || this.#fields.hasTab(line)) {
-      throw this.#refuse(CODINGS.test(value) ? 'coding-unsupported' : 'coding-invalid', line)
+      throw this.#refuse(isCodings(value) ? 'coding-unsupported' : 'coding-invalid', line)
     }
     this.chunked = true
   }
@@ -110,7 +133,8 @@ class KnownFields {
       if (!TOKEN.test(option) || NOT_FOR_CONNECTION.has(option))
         throw this.#refuse('connection-invalid', line)
     }
-    this.connection = this.connection.length === 0 ? options : [...this.connection, ...options]
+    if (this.connection.length === 0) this.connection = options
+    else for (const option of options) this.connection.push(option)
   }
 
   #readUpgrade(line: number): void {

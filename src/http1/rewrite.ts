@@ -31,6 +31,8 @@ export interface ResponseRewriteOptions extends RewriteOptions {
 /** Options of Connection that name no field, or one that is dropped anyway. */
 const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 
+const NONE: ReadonlySet<string> = new Set()
+
 /** By field id: 1 for what is dropped. */
 const HOP_BY_HOP_AND_BODY = dropping(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
 const HOP_BY_HOP_AND_HOST = dropping(FieldId.host)
@@ -93,7 +95,7 @@ function rewriteFields(
   edits: FieldEdits = NO_EDITS,
 ): string {
   const { text, count } = fields
-  const named = connection.length === 0 ? connection : connection.filter(option => !NO_FIELDS.has(option))
+  const named = connection.length === 0 ? NONE : new Set(connection.filter(option => !NO_FIELDS.has(option)))
   const placed: number[] = []
   let out = ''
   let run = count > 0 ? fields.lineStart(0) : fields.end
@@ -101,10 +103,10 @@ function rewriteFields(
     let line = ''
     if (drop[fields.id(i)] === 0) {
       const concerned = edits.mayConcern(fields.nameLength(i))
-      if (!concerned && named.length === 0) continue
+      if (!concerned && named.size === 0) continue
       const name = fields.name(i).toLowerCase()
       const edit = concerned ? edits.of(name) : undefined
-      if (edit === undefined && !named.includes(name)) continue
+      if (edit === undefined && !named.has(name)) continue
       if (edit !== undefined && !placed.includes(edit.index)) {
         placed.push(edit.index)
         line = edit.line

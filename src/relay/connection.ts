@@ -181,13 +181,16 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     this.settle()
   }
 
-  /** Takes requests out of the chunk until one must wait for its answer, or the client for reading its answers. */
-  #requests(chunk: Buffer): void {
+  /** Takes requests out of the chunk until one must wait for its answer, or the client for reading its answers. `own`: it was held. */
+  #requests(chunk: Buffer, own = false): void {
     let at = 0
     while (at < chunk.length && this.exchange === null && !this.closing && !this.client.congested) {
       at = this.#request(chunk, at)
     }
-    if (at < chunk.length) this.#hold(chunk, at)
+    if (at === chunk.length) return
+    // What was held already is not copied again for each request in it.
+    if (own && !this.closing) this.held = chunk.subarray(at)
+    else this.#hold(chunk, at)
   }
 
   #request(chunk: Buffer, at: number): number {
@@ -267,7 +270,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   }
 
   #next(): void {
-    if (this.held !== null && !this.client.congested) this.#requests(this.takeHeld()!)
+    if (this.held !== null && !this.client.congested) this.#requests(this.takeHeld()!, true)
     if (this.exchange === null && !this.closing && this.isLast) this.#close()
   }
 

@@ -1,0 +1,46 @@
+/** How the time of some work grows with the size of its input. */
+
+/** The least milliseconds that one call took, of several rounds: what else the machine does only adds. */
+function leastTime(work: () => void): number {
+  work()
+  let calls = 1
+  let least = Number.POSITIVE_INFINITY
+  for (let round = 0; round < 8; ) {
+    const began = performance.now()
+    for (let i = 0; i < calls; i++) work()
+    const took = performance.now() - began
+    if (took < 0.2) calls *= 2
+    else {
+      least = Math.min(least, took / calls)
+      round++
+    }
+  }
+  return least
+}
+
+export interface Growth {
+  /** Of the size from the first measurement to the last one. */
+  size: number
+  /** Of the time. */
+  time: number
+}
+
+/**
+ * Doubles the size from `from` to `to`, and gives the growth. Stops where a size takes more than 50 ms for one call: that
+ * says enough.
+ */
+export function growthOf(make: (size: number) => () => void, from: number, to: number): Growth {
+  const first = leastTime(make(from))
+  let size = from
+  let last = first
+  while (size < to) {
+    size *= 2
+    const work = make(size)
+    const began = performance.now()
+    work()
+    if (performance.now() - began > 50)
+      return { size: size / from, time: (performance.now() - began) / first }
+    last = leastTime(work)
+  }
+  return { size: size / from, time: last / first }
+}
