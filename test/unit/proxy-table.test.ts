@@ -48,6 +48,28 @@ describe('a lookup', () => {
     expect(found).toEqual(['a.example.com/a', '*.example.com/b', '*/c', NO_ROUTE])
   })
 
+  it.each([
+    '/admin%2fusers',
+    '/admin%5Cusers',
+    '/%2fadmin',
+    '/admin%3bx',
+    '/%2561dmin',
+    '/admin%252fx',
+    '/a%2f..%2fadmin',
+  ])('of %s is refused where a server may take it for a path of another route', path => {
+    const guarded = table(['*', '/'], ['*', '/admin'])
+    expect(guarded.lookup('a', path)).toBe(AMBIGUOUS_PATH)
+    expect(table(['*', '/admin']).lookup('a', path)).toBe(AMBIGUOUS_PATH)
+  })
+
+  it.each(['/api/group%2fproject', '/api/100%25', '/api/a%3bb', '/api/a%252Fb', '/x%2fy', '/caf%C3%A9'])(
+    'of %s finds what all readings have',
+    path => {
+      const found = path.startsWith('/api') ? '*/api' : '*/'
+      expect(table(['*', '/'], ['*', '/api'], ['*', '/admin']).lookup('a', path)).toBe(found)
+    },
+  )
+
   it('refuses a path that servers disagree about, whatever the routes are', () => {
     const paths = [
       '/../api',

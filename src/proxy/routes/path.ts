@@ -6,14 +6,17 @@
  * `/admin` with 403 is passed by. Before it is compared,
  *
  * - query and fragment are cut off;
- * - percent-encoded letters, digits and `-._~` are decoded once (`/%61dmin` is `/admin`; `%2561` stays as it is), other
- *   escapes stay and compare in upper case (`%2f` is `%2F`, which is no separator);
+ * - percent-encoded letters, digits and `-._~` are decoded once (`/%61dmin` is `/admin`), other escapes stay and compare in
+ *   upper case;
  * - slashes that follow each other count as one (`//admin` is `/admin`), and one at the end as none;
  * - the parameters of a segment are cut off (`/admin;v=1` is `/admin`).
  *
- * Refused, because servers disagree about them: dot segments in any spelling (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`,
- * `..%5c`), a backslash, and what does not begin with a slash (except `*`, which is compared as `/`). Clients resolve
- * dot segments themselves before they send a request.
+ * Servers do not agree whether an escaped slash, backslash or semicolon is one, and some decode twice. Such a path has
+ * several readings (see {@link readings}), and is refused where they lead to different routes.
+ *
+ * Refused whatever the routes are: dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any
+ * reading, a backslash, and what does not begin with a slash (except `*`, which is compared as `/`). Clients resolve dot
+ * segments themselves before they send a request.
  */
 import { shown, Wrong } from '../check/wrong.js'
 
@@ -35,7 +38,13 @@ export function canonicalPath(prefix: string): string | Wrong {
   }
   if (/%(?![0-9A-Fa-f]{2})/.test(prefix))
     return refuse('a % is followed by two hexadecimal digits; write %25 for the sign')
-  return normalised(prefix) ?? refuse('. and .. are no segments of a route')
+  const all = readings(prefix)
+  if (all === null) return refuse('. and .. are no segments of a route, and NUL is no part of one')
+  return all.length === 1
+    ? all[0]!
+    : refuse(
+        'servers do not agree about escaped slashes (%2F, %5C, %252F) and semicolons (%3B), so no route has them',
+      )
 }
 
 /** Where the path of a target ends if it is compared as it stands; -1: it must be normalised first. */
@@ -53,25 +62,46 @@ export function plainEnd(target: string): number {
   return length
 }
 
-/** The path of any target, as it is compared; null: it is refused. */
-export function normalised(target: string): string | null {
-  if (target === '*') return '/'
+/** What some server reads otherwise than by its letters; also a `%` that becomes an escape when what follows is decoded. */
+const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
+
+/**
+ * The paths that servers may take a target for, each as it is compared, the one by its letters first: then with escaped
+ * slashes, backslashes and semicolons taken for what they stand for, then with all escapes decoded until none is left. Mostly
+ * one. Null: it is refused.
+ */
+export function readings(target: string): string[] | null {
+  if (target === '*') return ['/']
   const end = target.search(/[?#]/)
   const raw = end < 0 ? target : target.slice(0, end)
   if (!raw.startsWith('/') || raw.includes('\\')) return null
   const decoded = raw.includes('%') ? raw.replace(/%[0-9A-Fa-f]{2}/g, decode) : raw
+  const texts = READ_OTHERWISE.test(raw)
+    ? [decoded, decodedSeparators(decoded), decodedFully(raw)]
+    : [decoded]
+  const found: string[] = []
+  for (const text of texts) {
+    const path = joined(text)
+    if (path === null) return null
+    if (!found.includes(path)) found.push(path)
+  }
+  return found
+}
+
+/** The path of any target by its letters; null: it is refused. */
+export function normalised(target: string): string | null {
+  return readings(target)?.[0] ?? null
+}
+
+/** Segments without their parameters; null for dot segments and NUL. */
+function joined(text: string): string | null {
+  if (text.includes('\0') || text.includes('%00')) return null
   let path = ''
-  for (const segment of decoded.split('/')) {
+  for (const segment of text.split('/')) {
     if (segment === '') continue
-    if (
-      /^\.\.?$|[%;]/.test(segment) &&
-      segment.split(/%2F|%5C|%3B|;/).some(part => part === '.' || part === '..')
-    ) {
-      return null
-    }
-    const parameters = segment.indexOf(';')
-    const name = parameters < 0 ? segment : segment.slice(0, parameters)
-    if (name !== '') path += `/${name}`
+    const parts = segment.split(';')
+    if (parts.includes('.') || parts.includes('..')) return null
+    if (parts[0] !== '') path += `/${parts[0]}`
   }
   return path === '' ? '/' : path
 }
@@ -79,6 +109,30 @@ export function normalised(target: string): string | null {
 function decode(escaped: string): string {
   const plain = String.fromCharCode(Number.parseInt(escaped.slice(1), 16))
   return /[A-Za-z0-9\-._~]/.test(plain) ? plain : escaped.toUpperCase()
+}
+
+function decodedSeparators(decoded: string): string {
+  return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
+}
+
+/** What is decoded in a path until nothing is left to decode: what means something there, and the sign itself. */
+const MEANS_SOMETHING = /[A-Za-z0-9\-._~/\\;%\0]/
+
+function decodedFully(raw: string): string {
+  const out: string[] = []
+  for (const character of raw) {
+    out.push(character)
+    // What was just decoded may end an escape that began before it.
+    while (out.length >= 3 && out.at(-3) === '%') {
+      const digits = `${out.at(-2)}${out.at(-1)}`
+      if (!/^[0-9A-Fa-f]{2}$/.test(digits)) break
+      const plain = String.fromCharCode(Number.parseInt(digits, 16))
+      if (!MEANS_SOMETHING.test(plain)) break
+      out.splice(-3, 3, plain === '\\' ? '/' : plain)
+    }
+  }
+  // As it is written in the other readings: the sign alone is escaped, and escapes are in upper case.
+  return out.join('').replace(/%(?:[0-9A-Fa-f]{2})?/g, each => (each === '%' ? '%25' : each.toUpperCase()))
 }
 
 const HASH = 0x23

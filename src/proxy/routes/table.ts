@@ -1,12 +1,12 @@
 import { GrowingMap } from './growing-map.js'
 import { requestHost } from './host.js'
 import { type Origin, type RouteId, routeName } from './key.js'
-import { normalised, plainEnd } from './path.js'
+import { plainEnd, readings } from './path.js'
 import { growTo, longestPrefix, PathNode, prune, trail } from './path-tree.js'
 
 /** No route for this host and path. */
 export const NO_ROUTE = Symbol('no route')
-/** The path is one that servers disagree about (see path.ts): to be answered with 400, whatever the routes say. */
+/** Servers disagree about the path (see path.ts), and it is refused, or its readings have different routes: to be answered with 400. */
 export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 
 export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
@@ -43,15 +43,20 @@ export class RouteTable<T extends NonNullable<unknown>> {
    * @param target as in the request line, in origin form (`/path?query`) or `*`; for CONNECT `/`
    */
   lookup(host: string, target: string): Found<T> {
-    let path = target
-    let end = plainEnd(target)
-    if (end < 0) {
-      const known = normalised(target)
-      if (known === null) return AMBIGUOUS_PATH
-      path = known
-      end = known.length
-    }
     const name = requestHost(host)
+    const end = plainEnd(target)
+    if (end >= 0) return this.#match(name, target, end)
+    const paths = readings(target)
+    if (paths === null) return AMBIGUOUS_PATH
+    const found = this.#match(name, paths[0]!, paths[0]!.length)
+    for (let i = 1; i < paths.length; i++) {
+      if (this.#match(name, paths[i]!, paths[i]!.length) !== found) return AMBIGUOUS_PATH
+    }
+    return found
+  }
+
+  /** The path is normalised up to `end`. */
+  #match(name: string, path: string, end: number): T | typeof NO_ROUTE {
     const exact = this.#hosts.get(name)
     if (exact !== undefined) {
       const found = longestPrefix(exact, path, end)
