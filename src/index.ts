@@ -14,6 +14,7 @@ export {
 } from './fd/index.js'
 export type { CommandContext, CommandHandler } from './holder/command.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
+export type { HeldAlone } from './holder/held-alone.js'
 export type { Upgraded, UpgradeProgress } from './holder/operator.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
 export type { Failure, HandoffRecord } from './holder/timeline.js'

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import './early-signals.js'
 import { run } from './program.js'
 
 // Whoever read the output has seen enough: `fd-broker status | head -1`.

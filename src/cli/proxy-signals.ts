@@ -7,7 +7,13 @@ const AT_ONCE_MS = 500
 /** As long as a timer can wait. */
 const NO_LIMIT_MS = 2 ** 31 - 1
 
-const HANDLED = ['SIGUSR2', 'SIGHUP', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
+/**
+ * A second TERM that comes sooner is the same order: systemd, for one, sends it to the whole unit, and again to what is
+ * left when the main process has ended.
+ */
+const IMPATIENT_MS = 2_000
+
+const HANDLED = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 type Handled = (typeof HANDLED)[number]
 
 /** What signals make a proxy do. Handled from the first moment: one that comes early must not end the process by default. */
@@ -17,7 +23,8 @@ export class ProxySignals {
   readonly #starting = new AbortController()
   readonly #handler = (signal: Handled) => this.#handle(signal)
   #proxy: ReverseProxy | null = null
-  #ending = false
+  /** When it was told to end. */
+  #endingSince: number | null = null
 
   /** `read` reads the configuration anew. */
   constructor(logger: Logger, read: () => Promise<ProxyConfig>) {
@@ -44,6 +51,8 @@ export class ProxySignals {
   #handle(signal: Handled): void {
     const proxy = this.#proxy
     this.#logger.info({ signal }, 'signal')
+    // No log file to open anew.
+    if (signal === 'SIGUSR1') return
     if (proxy === null) {
       if (signal === 'SIGHUP' || signal === 'SIGUSR2') return
       if (this.#starting.signal.aborted) process.exit(1)
@@ -61,8 +70,8 @@ export class ProxySignals {
         this.#end(proxy, NO_LIMIT_MS)
         return
       case 'SIGTERM':
-        if (this.#ending) this.#endNow(proxy)
-        else this.#end(proxy, proxy.config.drain.timeout)
+        if (this.#endingSince === null) this.#end(proxy, proxy.config.drain.timeout)
+        else if (performance.now() - this.#endingSince >= IMPATIENT_MS) this.#endNow(proxy)
         return
       case 'SIGINT':
         this.#endNow(proxy)
@@ -91,8 +100,8 @@ export class ProxySignals {
   }
 
   #end(proxy: ReverseProxy, timeout: number): void {
-    if (this.#ending) return
-    this.#ending = true
+    if (this.#endingSince !== null) return
+    this.#endingSince = performance.now()
     proxy.close({ timeout }).catch(error => this.#logger.error({ err: error }, 'the end failed'))
   }
 

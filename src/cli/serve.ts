@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander'
-import { FdbError } from '../errors.js'
 import { controlOption, LEVELS } from './options.js'
+import { ServeSignals } from './serve-signals.js'
 import { plain } from './table.js'
 
 interface ServeFlags {
   control: string
   logLevel: string
+  drop?: true
 }
 
 export function addServe(program: Command): void {
@@ -18,10 +19,13 @@ export function addServe(program: Command): void {
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
+    .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
     .addHelpText(
       'after',
       `
-Members join it with join({ service, control, hosting: 'daemon' }). SIGTERM and SIGINT end it.
+Members join it with join({ service, control, hosting: 'daemon' }). TERM and INT end it; members serve on. When it
+alone holds listeners or state of a service (no member of it lives), it says which, and ends at the second one.
+HUP, USR1 and USR2 do nothing.
 
 Examples:
   $ fd-broker serve --control /run/shop/broker.sock
@@ -30,24 +34,18 @@ Examples:
     .action(serve)
 }
 
-async function serve({ control, logLevel }: ServeFlags): Promise<void> {
+async function serve({ control, logLevel, drop }: ServeFlags): Promise<void> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
   const { serveDaemon } = await import('../holder/daemon.js')
   const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
-  const starting = new AbortController()
-  let stop = () => starting.abort(new FdbError('ERR_FDB_ABORTED', 'ended by a signal before it listened'))
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    // Once: a second one ends the process in the system's own way.
-    process.once(signal, () => {
-      logger.info({ signal }, 'the daemon ends')
-      stop()
-    })
-  }
-  const daemon = await serveDaemon({ control, logger, signal: starting.signal })
-  await new Promise<void>((resolve, reject) => {
-    stop = () => void daemon.close().then(resolve, reject)
-    daemon.closed.then(resolve, reject)
+  const signals = new ServeSignals(logger, drop ?? false)
+  try {
+    const daemon = await serveDaemon({ control, logger, signal: signals.starting })
+    signals.attach(daemon)
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
-  })
+    await daemon.closed
+  } finally {
+    signals.close()
+  }
 }

@@ -4,6 +4,7 @@ import { FdbError } from '../errors.js'
 import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
 import { VERSIONS } from '../protocol/versions.js'
 import { type Guest, receiveHello, reject } from './admission.js'
+import type { HeldAlone } from './held-alone.js'
 import { serveOperator } from './operator.js'
 import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from './options.js'
 import { RightsHolders, rightsHolder, type ServiceRecord } from './rights-holders.js'
@@ -75,7 +76,12 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  /** Members serve on; what they hold stays theirs. Idempotent. */
+  /** What no living member has too: it is lost when this daemon closes or ends. */
+  get heldAlone(): HeldAlone[] {
+    return [...this.#services.values()].flatMap(service => service.heldAlone ?? [])
+  }
+
+  /** Members serve on; what they hold stays theirs. What this daemon holds alone is let go of. Idempotent. */
   async close(): Promise<void> {
     if (!this.#isClosed) {
       this.#isClosed = true

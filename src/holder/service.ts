@@ -23,6 +23,7 @@ import { type Guest, reject, welcome } from './admission.js'
 import { Awaited } from './awaited.js'
 import type { CommandContext, CommandOrder } from './command.js'
 import { ForwardedCommands } from './forwarded-commands.js'
+import { type HeldAlone, heldAlone } from './held-alone.js'
 import { Holder } from './holder.js'
 import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
@@ -149,6 +150,13 @@ export class Service {
   /** Nobody has come to serve, and nobody tries. */
   get empty(): boolean {
     return isEmpty(this.#machine) && this.#holder.peers.length === 0
+  }
+
+  /** What would be lost with the daemon; null: nothing. */
+  get heldAlone(): HeldAlone | null {
+    const [registry, shelf] = [this.#registry, this.#shelf]
+    const peer = (id: number) => this.#holder.peer(id)
+    return heldAlone({ service: this.name, machine: this.#machine, peer, registry, shelf })
   }
 
   join(guest: Guest): void {

@@ -67,19 +67,55 @@ describe('signals to the proxy', () => {
     expect(await edge.logged('connections did not end in time and were closed')).toMatchObject({ busy: 1 })
   })
 
-  it.each([['SIGTERM', 'SIGTERM'] as const, ['SIGQUIT', 'SIGINT'] as const])(
-    '%s, then %s: at once',
-    async (first, second) => {
-      const { edge, pid } = await start()
-      const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
-      await stream.until(text => text.includes('line 3'))
-      await edge.signal(first, pid)
-      await until('nobody is accepted', () => refused(edge))
-      expect(hasEnded(pid)).toBe(false)
-      await edge.signal(second, pid)
-      await edge.ended(pid, 3_000)
-    },
-  )
+  it('QUIT, then INT: at once', async () => {
+    const { edge, pid } = await start()
+    const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await stream.until(text => text.includes('line 3'))
+    await edge.signal('SIGQUIT', pid)
+    await until('nobody is accepted', () => refused(edge))
+    expect(hasEnded(pid)).toBe(false)
+    await edge.signal('SIGINT', pid)
+    await edge.ended(pid, 3_000)
+  })
+
+  it('TERM, and TERM again after a while: at once', async () => {
+    const { edge, pid } = await start()
+    const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await stream.until(text => text.includes('line 3'))
+    await edge.signal('SIGTERM', pid)
+    const asked = () => edge.lines.filter(line => line.msg === 'signal').length
+    for (let sent = 1; !hasEnded(pid); sent++) {
+      await until('the signal has come', () => hasEnded(pid) || asked() >= sent, 10_000)
+      await new Promise(resolve => setTimeout(resolve, 100))
+      await edge.signal('SIGTERM', pid)
+    }
+    const terms = edge.lines.filter(line => line.signal === 'SIGTERM')
+    expect(terms.at(-1)!.time - terms[0]!.time).toBeLessThan(10_000)
+  })
+
+  it('TERM several times within one stop, as supervisors send it: no request is cut', async () => {
+    const { edge, pid } = await start()
+    const slow = ask(`${edge.url}/slow`)
+    await until('the request is under way', async () => (await edge.status()).connections === 1)
+    for (const sent of [1, 2, 3]) {
+      await edge.signal('SIGTERM', pid)
+      await until('the signal has come', () => edge.lines.filter(line => line.signal).length === sent)
+    }
+    expect((await slow.answer).body).toBe('slow but sure\n')
+    await edge.ended(pid)
+  })
+
+  it('USR1 does nothing: no inspector, not even before it serves', async () => {
+    const edge = await Edge.prepare({ routes: [] })
+    const pid = await edge.launch()
+    await until('it handles signals', () => handles(pid, 'SIGUSR2'))
+    await edge.signal('SIGUSR1', pid)
+    await edge.serving(pid)
+    await edge.signal('SIGUSR1', pid)
+    await edge.logged('signal', line => line.signal === 'SIGUSR1')
+    expect((await edge.status()).pid).toBe(pid)
+    expect(edge.desk.output).not.toMatch(/debugger/i)
+  })
 
   it('QUIT: it ends with its last connection, however long that takes', async () => {
     const { edge, pid } = await start({ drain: { timeout: '100ms' } })

@@ -1,0 +1,13 @@
+/**
+ * Imported before all else. Node opens its inspector on SIGUSR1, which nobody wants of a server's command line; and
+ * what a supervisor sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) ends a process
+ * that has no handler yet.
+ */
+const LONG_RUNNING: ReadonlySet<string | undefined> = new Set(['proxy', 'serve'])
+const early = LONG_RUNNING.has(process.argv[2])
+  ? (['SIGUSR1', 'SIGHUP', 'SIGUSR2'] as const)
+  : (['SIGUSR1'] as const)
+
+for (const signal of early) process.on(signal, () => {})
+
+export {}

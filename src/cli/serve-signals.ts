@@ -1,0 +1,70 @@
+import { FdbError } from '../errors.js'
+import type { Daemon } from '../holder/daemon.js'
+import type { Logger } from '../holder/options.js'
+
+/** For so long a first TERM counts, when it would take something away. */
+const SECOND_MS = 60_000
+
+const ENDING = ['SIGTERM', 'SIGINT'] as const
+/** There is nothing to be read anew or opened anew. */
+const IGNORED = ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
+type Handled = (typeof ENDING)[number] | (typeof IGNORED)[number]
+
+/** What signals make a daemon do. Handled from the first moment. */
+export class ServeSignals {
+  readonly #logger: Logger
+  readonly #drop: boolean
+  readonly #starting = new AbortController()
+  readonly #handler = (signal: Handled) => this.#handle(signal)
+  #daemon: Daemon | null = null
+  #firstAt = Number.NEGATIVE_INFINITY
+
+  /** `drop`: what it alone holds does not keep it from ending. */
+  constructor(logger: Logger, drop: boolean) {
+    this.#logger = logger
+    this.#drop = drop
+    for (const signal of [...ENDING, ...IGNORED]) process.on(signal, this.#handler)
+  }
+
+  /** Aborted by a signal to end before the daemon listens. */
+  get starting(): AbortSignal {
+    return this.#starting.signal
+  }
+
+  attach(daemon: Daemon): void {
+    this.#daemon = daemon
+  }
+
+  close(): void {
+    for (const signal of [...ENDING, ...IGNORED]) process.off(signal, this.#handler)
+  }
+
+  #handle(signal: Handled): void {
+    if (signal !== 'SIGTERM' && signal !== 'SIGINT') {
+      this.#logger.info({ signal }, 'a daemon does nothing on this signal')
+      return
+    }
+    const daemon = this.#daemon
+    if (daemon === null) {
+      this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before it listened`))
+      return
+    }
+    if (!this.#mayEnd(daemon)) return
+    this.#logger.info({ signal }, 'the daemon ends')
+    void daemon.close()
+  }
+
+  #mayEnd(daemon: Daemon): boolean {
+    const alone = daemon.heldAlone
+    const again = performance.now() - this.#firstAt < SECOND_MS
+    this.#firstAt = performance.now()
+    for (const holding of alone)
+      this.#logger.warn(
+        holding,
+        this.#drop || again
+          ? 'what the daemon holds alone is dropped'
+          : `the daemon holds alone what no living member has, and it would be lost: start a member, or send the signal again within ${SECOND_MS / 1000} s (--drop: the first one ends it)`,
+      )
+    return this.#drop || again || alone.length === 0
+  }
+}

@@ -1,0 +1,38 @@
+import { formatAddress, inspect } from '../fd/index.js'
+import type { HolderState } from '../protocol/holder-machine.js'
+import type { Peer } from './peer.js'
+import type { Registry } from './registry.js'
+import type { SegmentShelf } from './segment-shelf.js'
+
+/** What of a service only the daemon has: when it ends, clients are refused and the state is gone. */
+export interface HeldAlone {
+  readonly service: string
+  /** Name and address. */
+  readonly listeners: readonly string[]
+  /** Names of other descriptors. */
+  readonly held: readonly string[]
+  /** Of the log; acknowledged changes that a state file need not have. */
+  readonly stateBytes: number
+}
+
+/** Null: a living process that serves, is to serve or stands by has it all too; or there is nothing. */
+export function heldAlone(known: {
+  service: string
+  machine: HolderState
+  peer: (id: number) => Peer | undefined
+  registry: Registry
+  shelf: SegmentShelf
+}): HeldAlone | null {
+  const { service, machine, peer, registry, shelf } = known
+  const { owner, joiner, elder, phase } = machine
+  // Whoever a restarted daemon waits for has what the service has; the daemon has nothing yet.
+  if (phase === 'rebuilding' || [owner, joiner, elder].some(id => peer(id) !== undefined)) return null
+  const { entries } = registry
+  const identities = inspect(entries.map(({ fd }) => fd))
+  const listeners = entries.flatMap(({ name, role }, i) =>
+    role === 'listener' ? [`${name} ${formatAddress(identities[i]!)}`] : [],
+  )
+  const held = entries.filter(({ role }) => role === 'named').map(({ name }) => name)
+  const stateBytes = shelf.all.reduce((sum, segment) => sum + segment.size() - segment.start, 0)
+  return listeners.length + held.length + stateBytes > 0 ? { service, listeners, held, stateBytes } : null
+}

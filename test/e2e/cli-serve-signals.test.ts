@@ -1,0 +1,130 @@
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import type { DaemonStatus } from '../../src/operator/answer.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
+
+/** Listens, and can be told. */
+async function serve(desk: Desk, ...flags: string[]): Promise<number> {
+  const pid = await desk.serve('--control', desk.control, ...flags)
+  await said(desk, `(pid ${pid}) listens`)
+  return pid
+}
+
+function said(desk: Desk, text: string): Promise<boolean> {
+  return until(
+    `the output has "${text}"`,
+    () => desk.output.includes(text),
+    10_000,
+    () => desk.output,
+  )
+}
+
+/** A member of the daemon; resolves when it serves. */
+async function member(desk: Desk, service: string): Promise<number> {
+  const pid = await desk.launch([process.execPath, MEMBER, desk.control, service])
+  await desk.statusWhere(`${service} serves`, status =>
+    (status as unknown as DaemonStatus).services.some(one => one.service === service && one.pid === pid),
+  )
+  return pid
+}
+
+async function ends(desk: Desk, pid: number): Promise<void> {
+  await until(
+    `process ${pid} ends`,
+    () => hasEnded(pid),
+    10_000,
+    () => desk.output,
+  )
+}
+
+describe('signals to fd-broker serve', () => {
+  it('HUP, USR1 and USR2 are noted and do nothing: no end, no inspector', async () => {
+    const desk = Desk.open()
+    const pid = await serve(desk)
+    for (const signal of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
+      signalPid(pid, signal)
+      await said(desk, `"signal":"${signal}"`)
+    }
+    expect(desk.output).not.toMatch(/debugger/i)
+    expect((await desk.status()).pid).toBe(pid)
+  })
+
+  it('PIPE, and a reader of its output that has gone, do nothing', async () => {
+    const desk = Desk.open()
+    // The shell's `read` takes the one line and ends: whatever is written later finds no reader.
+    const piped = '"$@" 2>&1 | read line'
+    await desk.launch(['sh', '-c', piped, 'sh', process.execPath, CLI, 'serve', '--control', desk.control])
+    const { pid } = await desk.statusWhere('the daemon listens', ({ hosting }) => hosting === 'daemon')
+    signalPid(pid, 'SIGPIPE')
+    signalPid(pid, 'SIGUSR2')
+    await member(desk, 'shop')
+    expect((await desk.status()).pid).toBe(pid)
+    expect(hasEnded(pid)).toBe(false)
+  })
+
+  it('TERM while members hold everything too: it ends at once, and they serve on', async () => {
+    const desk = Desk.open()
+    const pid = await serve(desk)
+    const shop = await member(desk, 'shop')
+    signalPid(pid, 'SIGTERM')
+    await ends(desk, pid)
+    expect(hasEnded(shop)).toBe(false)
+    // The next daemon gets it all back.
+    const next = await serve(desk)
+    await desk.statusWhere('the member is back', status =>
+      (status as unknown as DaemonStatus).services.some(one => one.pid === shop),
+    )
+    expect(next).not.toBe(pid)
+  })
+
+  it.each(['SIGTERM', 'SIGINT'] as const)(
+    '%s when it alone holds a service: says which and what, needs a second one',
+    async signal => {
+      const desk = Desk.open()
+      const pid = await serve(desk)
+      const shop = await member(desk, 'shop')
+      const mail = await member(desk, 'mail')
+      signalPid(shop, 'SIGKILL')
+      await desk.statusWhere('nobody serves shop', status =>
+        (status as unknown as DaemonStatus).services.some(
+          one => one.service === 'shop' && (one.pid as unknown) === null,
+        ),
+      )
+      signalPid(pid, signal)
+      await said(desk, 'holds alone')
+      expect(desk.output).toMatch(/"service":"shop","listeners":\["web tcp:\/\/127\.0\.0\.1:\d+"\]/)
+      expect(desk.output).toMatch(/"stateBytes":[1-9]/)
+      expect(desk.output).not.toContain('"service":"mail"')
+      expect((await desk.status()).pid).toBe(pid)
+      // The next one gets it still.
+      const again = await member(desk, 'shop')
+      signalPid(again, 'SIGKILL')
+      await desk.statusWhere('nobody serves shop', status =>
+        (status as unknown as DaemonStatus).services.some(
+          one => one.service === 'shop' && (one.pid as unknown) === null,
+        ),
+      )
+      signalPid(pid, signal)
+      await ends(desk, pid)
+      expect(hasEnded(mail)).toBe(false)
+    },
+  )
+
+  it('TERM when it alone holds a service, with --drop: it ends at once', async () => {
+    const desk = Desk.open()
+    const pid = await serve(desk, '--drop')
+    signalPid(await member(desk, 'shop'), 'SIGKILL')
+    await desk.statusWhere('nobody serves shop', status =>
+      (status as unknown as DaemonStatus).services.some(one => (one.pid as unknown) === null),
+    )
+    signalPid(pid, 'SIGTERM')
+    await ends(desk, pid)
+    expect(desk.output).toContain('"service":"shop"')
+  })
+})
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
