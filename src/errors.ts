@@ -34,3 +34,25 @@ export class FdbError extends Error {
     return typeof error === 'object' && error !== null && mark in error
   }
 }
+
+/**
+ * What a caller passed is of the wrong kind: a TypeError, with all that an {@link FdbError} has (`FdbError.is` says yes).
+ */
+export class FdbTypeError extends TypeError {
+  readonly code: string
+  readonly retryable = false
+  readonly phase: string | undefined = undefined
+  readonly details: Record<string, unknown>
+
+  constructor(
+    code: `ERR_FDB_${string}`,
+    message: string,
+    options: Pick<FdbErrorOptions, 'cause' | 'details'> = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = 'FdbTypeError'
+    this.code = code
+    this.details = options.details ?? {}
+    Object.defineProperty(this, mark, { value: true })
+  }
+}

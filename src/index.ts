@@ -2,7 +2,7 @@
 export type { SocketProtocol } from './connections/application-socket.js'
 export type { HttpHooks } from './connections/http-server.js'
 export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
-export { FdbError } from './errors.js'
+export { FdbError, FdbTypeError } from './errors.js'
 export {
   formatListenerSpec,
   type ListenerOptions,

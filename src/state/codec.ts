@@ -1,37 +1,61 @@
 import { createRequire } from 'node:module'
+import { types } from 'node:util'
 import protobufjs from 'protobufjs/minimal.js'
+import { checkPlain, JSON_FORMAT, MSGPACK_FORMAT } from './plain-values.js'
 
 /** Loaded when it is asked for: most processes do not, and it costs more than a MiB. */
 const load = createRequire(import.meta.url)
 
-/** Turns a section's values into bytes and back. `name` is kept in the log: readers refuse another codec. */
+/**
+ * Turns a section's values into bytes and back. `name` is kept in the log: readers refuse another codec. `encode` throws for what
+ * would not come back as it was; the section says whose value it is.
+ */
 export interface Codec<T> {
   readonly name: string
   encode(value: T): Uint8Array
   decode(bytes: Uint8Array): T
 }
 
-/** The bytes as they are. `get` returns a copy of its own. */
+/** The bytes as they are. */
 export function bytes(): Codec<Uint8Array> {
-  return { name: 'bytes', encode: value => value, decode: value => value }
+  return {
+    name: 'bytes',
+    encode: value => {
+      if (!types.isUint8Array(value)) throw new TypeError(`it is ${kindOf(value)}, no Uint8Array`)
+      return value
+    },
+    decode: value => value,
+  }
 }
 
+/**
+ * What JSON has: no undefined, no NaN, no Map, no bytes. An object with a `toJSON` comes back as what that gives (a Date as a
+ * text), and a field that is undefined not at all.
+ */
 export function json<T = unknown>(): Codec<T> {
   return {
     name: 'json',
-    encode: value => Buffer.from(JSON.stringify(value)),
+    encode: value => {
+      const text: string | undefined = JSON.stringify(value)
+      checkPlain(value, JSON_FORMAT)
+      return Buffer.from(text)
+    },
     decode: value =>
       JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString()) as T,
   }
 }
 
-/** msgpackr without records: any version, and any other msgpack library, reads it. */
+/** msgpackr without records: any version, and any other msgpack library, reads it. Bytes, bigints of 64 bits and Dates too. */
 export function msgpack<T = unknown>(): Codec<T> {
   const { Packr } = load('msgpackr') as typeof import('msgpackr')
   const packr = new Packr({ useRecords: false, moreTypes: false, copyBuffers: true })
   return {
     name: 'msgpack',
-    encode: value => packr.pack(value),
+    encode: value => {
+      const packed = packr.pack(value)
+      checkPlain(value, MSGPACK_FORMAT)
+      return packed
+    },
     decode: value => packr.unpack(value) as T,
   }
 }
@@ -49,11 +73,22 @@ export interface ProtobufType<T, P = T> {
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
   return {
     name: 'protobuf',
-    encode: value => type.encode(value).finish(),
+    encode: value => {
+      if (typeof value !== 'object' || value === null)
+        throw new TypeError(`it is ${kindOf(value)}, no message`)
+      return type.encode(value).finish()
+    },
     decode: value => {
       const reader = protobufjs.Reader.create(value)
       reader.discardUnknown = false
       return type.decode(reader)
     },
   }
+}
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return String(value)
+  return typeof value === 'object'
+    ? `an object of class ${value.constructor?.name ?? 'unknown'}`
+    : `a ${typeof value}`
 }

@@ -51,7 +51,9 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       if (refused) throw refused
     }
     append(...[...store.sections.values()].flatMap(({ stored }) => (stored ? [encodeSchema(stored)] : [])))
-    for (const ids of chunks(store.requests.upTo(sequence))) append(encodeEnvelope({ requests: ids }))
+    for (const some of chunks(store.requests.upTo(sequence))) {
+      append(encodeEnvelope({ requests: some.map(one => one.id), requestPrints: some.map(one => one.print) }))
+    }
     yield
 
     const batch = new Batch(store, segment, append, after)
@@ -126,6 +128,6 @@ class Batch {
   }
 }
 
-function* chunks(ids: string[]): Generator<string[]> {
-  for (let i = 0; i < ids.length; i += 128) yield ids.slice(i, i + 128)
+function* chunks<T>(all: T[]): Generator<T[]> {
+  for (let i = 0; i < all.length; i += 128) yield all.slice(i, i + 128)
 }

@@ -17,7 +17,8 @@ import {
   scanChange,
   scanRecord,
 } from './records.js'
-import { schemaRefusal, storedForm } from './schema.js'
+import { addPrint } from './requests.js'
+import { isSameSchema, mergedSchema, schemaRefusal, storedForm } from './schema.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 
@@ -49,6 +50,8 @@ export class ImportCheck {
   readonly parts: Uint8Array[] = []
   puts = 0
   bytes = 0
+  /** Of its changes, see {@link SectionStore.printOf}. */
+  print = 0
   readonly #store: Store
   readonly #limits: StateLimits
   readonly #replace: boolean
@@ -93,11 +96,13 @@ export class ImportCheck {
     const section = this.#store.sectionNamed(schema.name)
     checkSchema(section, schema)
     const newest = newer(schema, section)
-    if (section.stored === null || newest.version > section.stored.version) {
+    if (section.stored === null || !isSameSchema(newest, section.stored)) {
       this.#group.push(encodeSchema(newest))
     }
-    if (this.#replace && !this.#given.has(schema.name))
+    if (this.#replace && !this.#given.has(schema.name)) {
       this.#group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
+      this.print = addPrint(this.print, section.printOf(CLEAR, ''))
+    }
     this.#given.set(schema.name, Math.max(newest.version, this.#given.get(schema.name) ?? 0))
   }
 
@@ -113,6 +118,7 @@ export class ImportCheck {
         `section "${name}" is not in the state, and nothing says its schema; import it with its line under "sections"`,
       )
     }
+    this.print = addPrint(this.print, section.printOf(op, bytes.subarray(keyStart, keyEnd)))
     const key = bytes.toString('utf8', keyStart, keyEnd)
     if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
     if (op !== PUT) return
@@ -139,11 +145,9 @@ export class ImportCheck {
   }
 }
 
-/** What the log is to say of the section: the given schema, unless this process writes with a newer one. */
-function newer(given: StoredSchema, { name, schema }: SectionStore): StoredSchema {
-  if (schema === null) return given
-  if (schema.version >= given.version) return storedForm(name, schema)
-  return { ...given, secret: given.secret || schema.secret }
+/** What the log is to say of the section: what it says, what the import says, and what this process writes with. */
+function newer(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
+  return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
 }
 
 function firstOf(store: Store, names: Iterable<string>): SectionStore | null {

@@ -27,6 +27,8 @@ export interface ScannedRecord {
   changes: number[]
   schemas: StoredSchema[]
   requests: string[]
+  /** As many as `requests`, or none. */
+  requestPrints: number[]
   end: { entries: number; digest: string } | null
   part: { index: number; last: boolean } | null
 }
@@ -162,6 +164,7 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
     changes: [],
     schemas: [],
     requests: [],
+    requestPrints: [],
     end: null,
     part: null,
   }
@@ -197,6 +200,14 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
       const length = lengthOf(buffer, end)
       record.part = decodePart(buffer.subarray(at, at + length))
       at += length
+    } else if (tag === ((9 << 3) | LEN)) {
+      const length = lengthOf(buffer, end)
+      const prints = at + length
+      while (at < prints) {
+        if (record.requestPrints.length >= MAX_REQUESTS)
+          throw new MalformedRecord(`more than ${MAX_REQUESTS} requests`)
+        record.requestPrints.push(varint(buffer, prints))
+      }
     } else if (tag >= 1 << 3) skip(buffer, tag & 7, end)
     else throw new MalformedRecord('field number 0')
   }

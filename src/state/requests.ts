@@ -1,10 +1,22 @@
+import { FdbError } from '../errors.js'
+
+/** A request whose change is in the log. */
+export interface KnownRequest {
+  sequence: number
+  /**
+   * Of the change: the sum of what it does to which entries ({@link SectionStore.printOf}), whatever the values; 0: not known, as a
+   * version wrote the snapshot that did not keep it.
+   */
+  print: number
+}
+
 /**
  * The client request ids whose changes are in the log, at most `most`: when a new one comes the oldest is forgotten.
  * Kept by count alone, so that every reader of a log remembers the same ones.
  */
 export class RequestMemory {
   readonly #most: number
-  readonly #sequences = new Map<string, number>()
+  readonly #known = new Map<string, KnownRequest>()
   /** In order of arrival; a ring once it is full (a `Map` is slow at finding its oldest key among deleted ones). */
   readonly #ring: string[] = []
   #oldest = 0
@@ -14,32 +26,49 @@ export class RequestMemory {
   }
 
   get size(): number {
-    return this.#sequences.size
+    return this.#known.size
   }
 
-  has(id: string): boolean {
-    return this.#sequences.has(id)
+  get(id: string): KnownRequest | undefined {
+    return this.#known.get(id)
   }
 
-  add(id: string, sequence: number): void {
-    if (this.#sequences.has(id)) return
-    this.#sequences.set(id, sequence)
+  add(id: string, sequence: number, print: number): void {
+    if (this.#known.has(id)) return
+    this.#known.set(id, { sequence, print })
     if (this.#ring.length < this.#most) {
       this.#ring.push(id)
       return
     }
-    this.#sequences.delete(this.#ring[this.#oldest]!)
+    this.#known.delete(this.#ring[this.#oldest]!)
     this.#ring[this.#oldest] = id
     this.#oldest = (this.#oldest + 1) % this.#most
   }
 
   /** Those of changes up to and including a sequence, oldest first. */
-  upTo(sequence: number): string[] {
-    const ids: string[] = []
+  upTo(sequence: number): { id: string; print: number }[] {
+    const all: { id: string; print: number }[] = []
     for (let i = 0; i < this.#ring.length; i++) {
       const id = this.#ring[(this.#oldest + i) % this.#ring.length]!
-      if (this.#sequences.get(id)! <= sequence) ids.push(id)
+      const known = this.#known.get(id)!
+      if (known.sequence <= sequence) all.push({ id, print: known.print })
     }
-    return ids
+    return all
   }
+}
+
+/** Two changes with the same id: null when they are one that is tried again. */
+export function requestRefusal(id: string, known: number, print: number): FdbError | null {
+  if (known === print || known === 0 || print === 0) return null
+  return new FdbError(
+    'ERR_FDB_STATE_REQUEST',
+    `request ${JSON.stringify(id)} belongs to another change, of another section or key or kind: this one was not made. ` +
+      'Give each change an id of its own; several changes of one request are one bulk()',
+    { details: { request: id } },
+  )
+}
+
+/** The print of several changes; never 0 once there was one. */
+export function addPrint(sum: number, print: number): number {
+  return (sum + print) >>> 0 || 1
 }

@@ -5,7 +5,10 @@ import type { StoredSchema } from './records.js'
 export interface SectionOptions<T> {
   /** Version of the values' schema, from 1. Raise it when an older reader would misread or need to know. */
   version: number
-  /** The lowest version whose reader may read what this version writes; default 1: all. */
+  /**
+   * The lowest version whose reader may read what this version writes; default 1: all. For the section the highest counts that
+   * anything was ever written with.
+   */
   minReader?: number
   codec: Codec<T>
   /** Called with what was decoded (and migrated) and with what is to be put; throws when it is not acceptable. */
@@ -18,15 +21,22 @@ export interface SectionOptions<T> {
    * changed comes as the older one's. Values that are newer than this schema, or of no schema, are not migrated.
    */
   migrate?: (value: T, from: number, to: number) => T
-  /** Values are never logged and not shown by the tools unless asked. */
+  /** Values are never logged and not shown by the tools unless asked. A section that was secret once stays secret. */
   secret?: boolean
-  /** Decoded values kept in memory; default 1024, 0 for none. */
+  /**
+   * `get` returns the same object to everybody, decoded once and frozen with all that it holds, instead of one of the caller's own
+   * each time: for large values that are read often and changed seldom. Default false. What cannot be frozen (bytes, a Date, a Map) is
+   * decoded each time all the same.
+   */
+  frozen?: boolean
+  /** The most decoded values that are kept in memory, of those that nobody can change; default 1024, 0 for none. */
   cache?: number
 }
 
 export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
   readonly minReader: number
   readonly secret: boolean
+  readonly frozen: boolean
   readonly cache: number
 }
 
@@ -56,6 +66,7 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
     ...options,
     minReader,
     secret: options.secret ?? false,
+    frozen: options.frozen ?? false,
     cache: options.cache ?? 1024,
   })
 }
@@ -90,4 +101,21 @@ export function storedForm(name: string, schema: SectionSchema<never> | null): S
   if (!schema) return { name, version: 0, minReader: 0, codec: '', secret: false }
   const { version, minReader, codec, secret } = schema
   return { name, version, minReader, codec: codec.name, secret }
+}
+
+/**
+ * What the log says of a section that was told of it twice. Entries of every version that ever wrote it may be there: so the lowest
+ * reader never falls, and what was secret once stays secret.
+ */
+export function mergedSchema(known: StoredSchema | null, told: StoredSchema): StoredSchema {
+  if (known === null) return told
+  const { name, version, codec } = told.version >= known.version ? told : known
+  const minReader = Math.max(known.minReader, told.minReader)
+  return { name, version, minReader, codec, secret: known.secret || told.secret }
+}
+
+export function isSameSchema(a: StoredSchema, b: StoredSchema): boolean {
+  return (
+    a.version === b.version && a.minReader === b.minReader && a.codec === b.codec && a.secret === b.secret
+  )
 }

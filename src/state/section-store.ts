@@ -1,6 +1,7 @@
+import { crc32 } from 'node:zlib'
 import { Digest } from './digest.js'
 import type { StoredSchema } from './records.js'
-import type { SectionSchema } from './schema.js'
+import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
 import { SlotMap } from './slot-map.js'
 
 export interface SectionChange {
@@ -33,10 +34,24 @@ export class SectionStore {
     this.nameBytes = Buffer.from(name)
   }
 
-  /** The log must say first that this process writes with a schema it does not know yet, or an older one. */
-  get needsSchema(): boolean {
-    return this.stored === null || (this.schema !== null && this.schema.version > this.stored.version)
+  /**
+   * What the log must say of the section before this process writes to it: what it does not know yet of its schema; null: nothing.
+   */
+  get unsaid(): StoredSchema | null {
+    const { name, stored, schema } = this
+    if (stored === null) return storedForm(name, schema)
+    if (schema === null) return null
+    const wanted = mergedSchema(stored, storedForm(name, schema))
+    return isSameSchema(wanted, stored) ? null : wanted
   }
+
+  /** What a change does to which entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
+  printOf(op: number, key: string | Uint8Array): number {
+    this.#prints[op] ??= crc32(Buffer.from([op]), crc32(this.nameBytes))
+    return crc32(key, this.#prints[op])
+  }
+
+  readonly #prints: number[] = []
 
   isNamed(buffer: Buffer, start: number, end: number): boolean {
     const name = this.nameBytes

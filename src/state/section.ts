@@ -1,8 +1,13 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { FdbError } from '../errors.js'
+import { types } from 'node:util'
+import { FdbError, FdbTypeError } from '../errors.js'
+import { checkKey, checkNewKey, checkRequest } from './arguments.js'
+import { bytes, type Codec } from './codec.js'
+import { deepFreeze } from './frozen.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { PART_CHANGES } from './parts.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
+import { addPrint } from './requests.js'
 import type { SectionSchema } from './schema.js'
 import type { ChangeListener, SectionStore } from './section-store.js'
 import type { Store } from './store.js'
@@ -13,11 +18,27 @@ const AT_ONCE = 256
 const PART_BYTES = 16 * 1024
 
 export interface WriteOptions {
-  /** A client's request id: the same change tried again with the same id applies once. */
+  /**
+   * A client's request id: the same change tried again with the same id applies once. Another change under the same id (of another
+   * section, key or kind) is refused with ERR_FDB_STATE_REQUEST; the values are not compared.
+   */
   request?: string
 }
 
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
+
+export interface IterationOptions {
+  /**
+   * Called with each entry that cannot be decoded (ERR_FDB_STATE_VALUE, as `get` throws it), which is left out; may throw, which ends
+   * the iteration. Default: a warning in the log, once for each key.
+   */
+  invalid?: (key: string, error: FdbError) => void
+}
+
+const RAW = bytes()
+
+/** The most keys that are remembered to have been warned of. */
+const WARNED = 1024
 
 /** Told as it is: the value was readable. */
 class MigrationError extends FdbError {}
@@ -28,22 +49,25 @@ export interface SectionHost {
   readonly limits: Readonly<StateLimits>
   readonly sliceMs: number
   flush(): void
-  write(section: SectionStore, parts: Uint8Array[], request: string): Promise<void>
+  write(section: SectionStore, parts: Uint8Array[], request: string, print: number): Promise<void>
+  warn(facts: object, message: string): void
 }
 
 /**
  * A named map in the log, without an order. Reads see every change of this process that could be appended, and none that
- * waits (paused, fenced, or not writing yet). Values come from the segment and are decoded when they are read, then
- * cached: treat what `get` returns as frozen, and put a new value to change it. An object that is changed in place is
- * to be put back in the same turn (protobuf: so fields of newer versions survive).
+ * waits (paused, fenced, or not writing yet). Values come from the segment and are decoded when they are read: each `get` returns
+ * an object of the caller's own, which may be changed and put back (protobuf: so fields of newer versions survive) and changes
+ * nothing before that. With `frozen: true` in the schema it is one object for all, decoded once and frozen.
  */
 export class Section<T> {
   readonly name: string
   readonly #host: SectionHost
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
+  /** Values that nobody can change: primitive ones, and frozen ones where the schema says so. */
   readonly #cache = new Map<string, T>()
   readonly #cacheSize: number
+  readonly #warned = new Set<string>()
 
   /** @internal Use {@link StateLog.section}. */
   constructor(host: SectionHost, section: SectionStore, schema: SectionSchema<T> | null) {
@@ -80,11 +104,14 @@ export class Section<T> {
   }
 
   has(key: string): boolean {
+    checkKey(key, this.name)
     this.#host.flush()
     return this.#section.slots.has(key)
   }
 
+  /** Throws ERR_FDB_STATE_VALUE when what lies there cannot be decoded. */
   get(key: string): T | undefined {
+    checkKey(key, this.name)
     this.#host.flush()
     const cached = this.#cache.get(key)
     if (cached !== undefined) return cached
@@ -109,10 +136,9 @@ export class Section<T> {
         { cause: this.secret ? undefined : error, details: { section: this.name, key, version } },
       )
     }
-    if (this.#cacheSize > 0) {
-      if (this.#cache.size >= this.#cacheSize) this.#cache.clear()
-      this.#cache.set(key, decoded)
-    }
+    if (this.#cacheSize === 0 || !mayBeShared(decoded, schema)) return decoded
+    if (this.#cache.size >= this.#cacheSize) this.#cache.clear()
+    this.#cache.set(key, decoded)
     return decoded
   }
 
@@ -142,10 +168,34 @@ export class Section<T> {
     return this.#section.slots.keys()
   }
 
-  /** In no particular order. In one go: use `for await` on the section itself for many entries. */
-  *entries(): IterableIterator<[string, T]> {
+  /**
+   * In no particular order. In one go: use `for await` on the section itself for many entries. An entry that cannot be decoded is left
+   * out, and told of.
+   */
+  *entries(options: IterationOptions = {}): IterableIterator<[string, T]> {
     this.#host.flush()
-    for (const [key, slot] of this.#section.slots.entries()) yield [key, this.#decode(key, slot)]
+    for (const [key, slot] of this.#section.slots.entries()) {
+      const entry = this.#entry(key, slot, options)
+      if (entry) yield entry
+    }
+  }
+
+  /** Null: it cannot be decoded, which was told. */
+  #entry(key: string, slot: number, { invalid }: IterationOptions): [string, T] | null {
+    try {
+      return [key, this.#decode(key, slot)]
+    } catch (error) {
+      if (!FdbError.is(error) || error.code !== 'ERR_FDB_STATE_VALUE') throw error
+      if (invalid) invalid(key, error)
+      else this.#warn(key, error)
+      return null
+    }
+  }
+
+  #warn(key: string, error: FdbError): void {
+    if (this.#warned.has(key) || this.#warned.size >= WARNED) return
+    this.#warned.add(key)
+    this.#host.warn({ err: error, section: this.name, key }, 'an entry that cannot be decoded was left out')
   }
 
   [Symbol.iterator](): IterableIterator<[string, T]> {
@@ -157,7 +207,8 @@ export class Section<T> {
     this.#host.flush()
     let started = performance.now()
     for (const [key, slot] of this.#section.slots.entries()) {
-      yield [key, this.#decode(key, slot)]
+      const entry = this.#entry(key, slot, {})
+      if (entry) yield entry
       if (performance.now() - started >= this.#host.sliceMs) {
         await nextTurn()
         started = performance.now()
@@ -168,7 +219,8 @@ export class Section<T> {
   /**
    * Resolves once the whole change is in the log. Changes are appended in the order they were made, all those of
    * one turn of the event loop in one write. Rejects, and has no effect, with ERR_FDB_FENCED (this process may not
-   * write any more), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL.
+   * write any more), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError
+   * (ERR_FDB_STATE_KEY, ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take.
    */
   async put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
     return this.#write([this.#encodePut(key, value)], options)
@@ -197,6 +249,8 @@ export class Section<T> {
     let groupBytes = 0
     let count = 0
     let bytes = 0
+    let print = 0
+    const request = checkRequest(options.request, this.#host.limits)
     const { limits, sliceMs } = this.#host
     const most = mostBodyBytes(limits)
     const close = () => {
@@ -211,9 +265,11 @@ export class Section<T> {
       groupBytes = 0
     }
     let started = performance.now()
-    for (const change of changes) {
-      const encoded =
-        'delete' in change ? this.#encode(DELETE, change.key) : this.#encodePut(change.key, change.value)
+    for (const change of this.#checked(changes)) {
+      const encoded = isDeletion(change)
+        ? this.#encode(DELETE, change.key)
+        : this.#encodePut(change.key, change.value)
+      if (request !== '') print = addPrint(print, this.#section.printOf(encoded.op, encoded.key))
       const size = encoded.key.length + (encoded.value?.length ?? 0)
       if (group.length > 0 && groupBytes + size > Math.min(PART_BYTES, most / 4)) close()
       group.push(encoded)
@@ -228,7 +284,17 @@ export class Section<T> {
     }
     if (group.length > 0) close()
     if (count === 0) return
-    return this.#host.write(this.#section, parts, this.#request(options))
+    return this.#host.write(this.#section, parts, request, print)
+  }
+
+  #checked(changes: Iterable<BulkChange<T>>): Iterable<BulkChange<T>> {
+    if (typeof (changes as { [Symbol.iterator]?: unknown } | null)?.[Symbol.iterator] === 'function')
+      return changes
+    const what = `section "${this.name}": the changes of a bulk are ${typeof changes}`
+    throw new FdbTypeError(
+      'ERR_FDB_STATE_VALUE',
+      `${what}; give what can be iterated, of { key, value } and { key, delete: true }`,
+    )
   }
 
   /** Called after each change is applied, whether it was made here or read from a segment. Returns how to stop it. */
@@ -242,36 +308,57 @@ export class Section<T> {
     const body = encodeBody(changes)
     const most = mostBodyBytes(this.#host.limits)
     if (body.length > most) throw overLimit('a change', body.length, 'recordBytes', most)
-    return this.#host.write(this.#section, [body], this.#request(options))
-  }
-
-  #request(options: WriteOptions): string {
-    const request = options.request ?? ''
-    const { requestBytes } = this.#host.limits
-    const length = Buffer.byteLength(request)
-    if (length > requestBytes)
-      throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)
-    return request
+    const request = checkRequest(options.request, this.#host.limits)
+    let print = 0
+    for (const { op, key } of changes) print = addPrint(print, this.#section.printOf(op, key))
+    return this.#host.write(this.#section, [body], request, print)
   }
 
   #encodePut(key: string, value: T): NewChange {
-    const schema = this.#schema
-    // It was changed in place: until it is in the log, reads find what is there.
-    if (this.#cache.get(key) === value) this.#cache.delete(key)
-    schema?.validate?.(value)
     const change = this.#encode(PUT, key)
-    change.value = schema ? schema.codec.encode(value) : (value as Uint8Array)
+    this.#schema?.validate?.(value)
+    change.value = this.#encodeValue(key, value)
     return change
   }
 
+  #encodeValue(key: string, value: T): Uint8Array {
+    const codec = this.#schema?.codec ?? RAW
+    const details = { section: this.name, key }
+    const refused = (why: string, cause?: unknown) =>
+      new FdbTypeError(
+        'ERR_FDB_STATE_VALUE',
+        `section "${this.name}", key "${key}": the value is none that codec "${codec.name}" takes${why}`,
+        { cause, details },
+      )
+    let encoded: Uint8Array
+    try {
+      encoded = (codec as Codec<unknown>).encode(value)
+    } catch (error) {
+      throw this.secret ? refused('') : refused(`: ${(error as Error).message}`, error)
+    }
+    if (types.isUint8Array(encoded)) return encoded
+    throw refused(`: encode() returned ${typeof encoded}, not a Uint8Array`)
+  }
+
   #encode(op: number, key: string): NewChange {
-    const { keyBytes } = this.#host.limits
-    if (key.length > keyBytes || (key.length * 3 > keyBytes && Buffer.byteLength(key) > keyBytes)) {
-      throw overLimit('the length of a key', Buffer.byteLength(key), 'keyBytes', keyBytes)
-    }
-    if (/\p{Surrogate}/u.test(key)) {
-      throw new FdbError('ERR_FDB_STATE_VALUE', 'a key with half a surrogate pair; keys are Unicode text')
-    }
+    checkNewKey(key, this.name, this.#host.limits)
     return { section: this.name, op, key, version: this.#schema?.version ?? 0 }
   }
+}
+
+/** Nobody can change it. Freezes it where the schema says so. */
+function mayBeShared(value: unknown, schema: { readonly frozen: boolean }): boolean {
+  return typeof value === 'object' && value !== null
+    ? schema.frozen && deepFreeze(value)
+    : typeof value !== 'function'
+}
+
+function isDeletion(
+  change: { key: string; delete?: unknown } | null,
+): change is { key: string; delete: true } {
+  if (typeof change === 'object' && change !== null) return change.delete === true
+  throw new FdbTypeError(
+    'ERR_FDB_STATE_VALUE',
+    `a change of a bulk is ${String(change)}; give { key, value } or { key, delete: true }`,
+  )
 }

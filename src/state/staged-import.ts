@@ -15,7 +15,7 @@ export interface ImportHost {
   limits: StateLimits
   sliceMs: number
   signal: AbortSignal
-  write(section: SectionStore, parts: Uint8Array[], request: string): Promise<void>
+  write(section: SectionStore, parts: Uint8Array[], request: string, print: number): Promise<void>
 }
 
 /**
@@ -47,10 +47,10 @@ export class StagedImport {
     const length = Buffer.byteLength(request)
     if (length > requestBytes)
       throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)
-    const { section, parts, puts } = this.#check
+    const { section, parts, puts, print } = this.#check
     for (let turn = 0; section && parts.length > 0; turn++) {
       try {
-        await this.#host.write(section, parts, request)
+        await this.#host.write(section, parts, request, print)
         break
       } catch (error) {
         const full = FdbError.is(error) && error.code === 'ERR_FDB_STATE_BACKPRESSURE'

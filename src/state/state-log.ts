@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
+import { checkSectionName } from './arguments.js'
 import { writeSnapshot } from './compaction.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type LogPiece, type Position } from './history.js'
@@ -7,7 +8,8 @@ import type { RawSection } from './import.js'
 import { limitsFrom, overLimit, type StateLimits } from './limits.js'
 import { isLarge, recordsOfParts } from './parts.js'
 import { encodeEnvelope, encodeSchema, type StoredSchema, scanRecord } from './records.js'
-import { type SectionSchema, schemaRefusal, storedForm } from './schema.js'
+import { requestRefusal } from './requests.js'
+import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section, type SectionHost } from './section.js'
 import type { SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
@@ -108,7 +110,8 @@ export class StateLog {
       limits: this.#limits,
       sliceMs: this.#sliceMs,
       flush: () => this.#flush(),
-      write: (section, parts, request) => this.#write(section, parts, request),
+      write: (section, parts, request, print) => this.#write(section, parts, request, print),
+      warn: (facts, message) => this.#logger?.warn(facts, message),
     }
   }
 
@@ -248,6 +251,7 @@ export class StateLog {
   section(name: string): Section<Uint8Array>
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
   section<T>(name: string, schema: SectionSchema<T> | null = null): Section<T> {
+    checkSectionName(name)
     this.#checkOpen()
     const there = this.#sections.get(name)
     const store = this.#store.sectionNamed(name)
@@ -339,17 +343,19 @@ export class StateLog {
     return { segments, bytes, liveBytes, entries, sequence, waiting }
   }
 
-  #write(section: SectionStore, parts: Uint8Array[], request: string): Promise<void> {
+  #write(section: SectionStore, parts: Uint8Array[], request: string, print: number): Promise<void> {
     if (this.#mode === 'ended') throw this.#ended
     this.#checkOpen()
     if (request !== '') {
-      if (this.#store.requests.has(request)) return Promise.resolve()
       const waiting = this.#queue.waitingFor(request)
-      if (waiting) return waiting
+      const known = this.#store.requests.get(request) ?? waiting
+      const refusal = known ? requestRefusal(request, known.print, print) : null
+      if (refusal) throw refusal
+      if (known) return waiting?.promise ?? Promise.resolve()
     }
     let bytes = 0
     for (const part of parts) bytes += part.length
-    const promise = this.#queue.add(section, parts, bytes, request)
+    const promise = this.#queue.add(section, parts, bytes, request, print)
     if (this.#mode === 'writing') {
       if (this.#queue.bytes >= BATCH_BYTES) this.#flush()
       else this.#scheduleFlush()
@@ -435,9 +441,10 @@ export class StateLog {
     let sequence = this.#history.sequence
     for (const { section, parts, request } of writes) {
       const body = [encodeEnvelope({ epoch: segment.epoch, sequence: ++sequence, request }), ...parts]
-      if (section.needsSchema && !told.has(section)) {
+      const { unsaid } = section
+      if (unsaid && !told.has(section)) {
         told.add(section)
-        body.push(encodeSchema(storedForm(section.name, section.schema)))
+        body.push(encodeSchema(unsaid))
       }
       frames.push(frame(...body))
     }
@@ -525,7 +532,8 @@ export class StateLog {
           ...(last ? { request } : {}),
         }
         const body = [encodeEnvelope(envelope), ...parts]
-        if (last && section.needsSchema) body.push(encodeSchema(storedForm(section.name, section.schema)))
+        const { unsaid } = section
+        if (last && unsaid) body.push(encodeSchema(unsaid))
         const bytes = frame(...body)
         if (!this.#hasRoom(segment, bytes.length, [write])) return
         const start = segment.end
@@ -564,12 +572,15 @@ export class StateLog {
     while (fresh < writes.length && !this.#isApplied(writes[fresh]!)) fresh++
     if (fresh > 0 || writes.length === 0) return writes.slice(0, fresh)
     this.#queue.remove(1)
-    writes[0]!.resolve()
+    const { request, print, resolve, reject } = writes[0]!
+    const refusal = requestRefusal(request, this.#store.requests.get(request)!.print, print)
+    if (refusal) reject(refusal)
+    else resolve()
     return []
   }
 
   #isApplied({ request }: PendingWrite): boolean {
-    return request !== '' && this.#store.requests.has(request)
+    return request !== '' && this.#store.requests.get(request) !== undefined
   }
 
   /** The first ones of the queue. */

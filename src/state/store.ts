@@ -13,7 +13,8 @@ import {
   type StoredSchema,
   scanChange,
 } from './records.js'
-import { RequestMemory } from './requests.js'
+import { addPrint, RequestMemory } from './requests.js'
+import { mergedSchema } from './schema.js'
 import { type SectionChange, SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
 import type { ShardedMap } from './sharded-map.js'
@@ -120,10 +121,13 @@ export class Store {
       }
     }
     this.#learn(record.schemas)
+    let print = 0
     for (let i = 0; i < changes.length; i += 2) {
       if (i % (2 * STEP) === 0 && i > 0) yield MUST_END
       const section = this.#look(found, segment, i)
       const change = this.#change
+      if (record.request !== '')
+        print = addPrint(print, section.printOf(change.op, buffer.subarray(change.keyStart, change.keyEnd)))
       if (change.op === CLEAR) {
         yield* this.#clear(section, ordinal)
         this.#tell(section, 'clear', '', origin)
@@ -144,8 +148,9 @@ export class Store {
       )
       this.#tell(section, 'put', key, origin)
     }
-    if (record.request !== '') this.requests.add(record.request, record.sequence)
-    for (const id of record.requests) this.requests.add(id, record.sequence)
+    const { request, requests, requestPrints, sequence } = record
+    if (request !== '') this.requests.add(request, sequence, print)
+    for (const [i, id] of requests.entries()) this.requests.add(id, sequence, requestPrints[i] ?? 0)
   }
 
   /** A part that is applied again, as its application was interrupted, does no harm. */
@@ -182,6 +187,7 @@ export class Store {
       if (i % (2 * STEP) === 0 && i > 0) yield
       const section = this.#look(found, segment, i)
       const { op, keyStart, keyEnd, valueStart, valueEnd } = this.#change
+      open.print = addPrint(open.print, section.printOf(op, buffer.subarray(keyStart, keyEnd)))
       if (op === CLEAR) {
         open.clear(section)
         continue
@@ -206,13 +212,13 @@ export class Store {
     this.#open = null
     this.#learn(open.schemas)
     for (const staged of open.sections) this.#commit(staged, ordinal, origin)
-    if (record.request !== '') this.requests.add(record.request, record.sequence)
+    if (record.request !== '') this.requests.add(record.request, record.sequence, open.print)
   }
 
   #learn(schemas: readonly StoredSchema[]): void {
     for (const schema of schemas) {
       const section = this.sectionNamed(schema.name)
-      if (section.stored === null || schema.version >= section.stored.version) section.stored = schema
+      section.stored = mergedSchema(section.stored, schema)
     }
   }
 

@@ -36,6 +36,8 @@ export class Transaction {
   /** The index of the part that must come next. */
   next = 0
   readonly schemas: StoredSchema[] = []
+  /** Of its changes so far, see {@link SectionStore.printOf}. */
+  print = 0
   readonly #store: StagingStore
   readonly #sections = new Map<SectionStore, StagedSection>()
 

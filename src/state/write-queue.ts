@@ -9,6 +9,8 @@ export interface PendingWrite {
   parts: Uint8Array[]
   bytes: number
   request: string
+  /** Of what it does, see {@link RequestMemory}. */
+  print: number
   resolve: () => void
   reject: (error: unknown) => void
   promise: Promise<void>
@@ -20,7 +22,7 @@ export class WriteQueue {
   #writes: PendingWrite[] = []
   #bytes = 0
   /** Requests that wait: a retry gets the same promise. */
-  readonly #requests = new Map<string, Promise<void>>()
+  readonly #requests = new Map<string, PendingWrite>()
 
   constructor(limits: StateLimits) {
     this.#limits = limits
@@ -34,12 +36,18 @@ export class WriteQueue {
     return this.#bytes
   }
 
-  waitingFor(request: string): Promise<void> | undefined {
+  waitingFor(request: string): PendingWrite | undefined {
     return this.#requests.get(request)
   }
 
   /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue takes any one write. */
-  add(section: SectionStore, parts: Uint8Array[], bytes: number, request: string): Promise<void> {
+  add(
+    section: SectionStore,
+    parts: Uint8Array[],
+    bytes: number,
+    request: string,
+    print: number,
+  ): Promise<void> {
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
     // A bulk that is larger by itself waits for nobody, and others not for it.
@@ -53,14 +61,14 @@ export class WriteQueue {
         { retryable: true },
       )
     }
-    const write = { section, parts, bytes, request } as PendingWrite
+    const write = { section, parts, bytes, request, print } as PendingWrite
     write.promise = new Promise<void>((resolve, reject) => {
       write.resolve = resolve
       write.reject = reject
     })
     this.#writes.push(write)
     this.#bytes += bytes
-    if (request !== '') this.#requests.set(request, write.promise)
+    if (request !== '') this.#requests.set(request, write)
     return write.promise
   }
 

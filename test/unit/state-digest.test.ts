@@ -93,9 +93,16 @@ describe('locations', () => {
 describe('the memory of request ids', () => {
   it('forgets the oldest first, and lists those up to a sequence in order', () => {
     const memory = new RequestMemory(3)
-    for (let i = 1; i <= 5; i++) memory.add(`r${i}`, i)
-    memory.add('r5', 9)
-    expect(['r1', 'r2', 'r3', 'r4', 'r5'].map(id => memory.has(id))).toEqual([false, false, true, true, true])
-    expect([memory.size, memory.upTo(4), memory.upTo(99)]).toEqual([3, ['r3', 'r4'], ['r3', 'r4', 'r5']])
+    for (let i = 1; i <= 5; i++) memory.add(`r${i}`, i, i)
+    memory.add('r5', 9, 9)
+    expect(['r1', 'r2', 'r3', 'r4', 'r5'].map(id => memory.get(id)?.print)).toEqual([
+      undefined,
+      undefined,
+      3,
+      4,
+      5,
+    ])
+    const upTo = (sequence: number) => memory.upTo(sequence).map(({ id, print }) => `${id}=${print}`)
+    expect([memory.size, upTo(4), upTo(99)]).toEqual([3, ['r3=3', 'r4=4'], ['r3=3', 'r4=4', 'r5=5']])
   })
 })
