@@ -1,4 +1,5 @@
 import { Channel } from '../channel/channel.js'
+import { afterHearing } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
@@ -68,17 +69,16 @@ export function receiveHello(
   const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {
     if (over) return
     over = true
-    clearTimeout(timer)
+    limit.clear()
     pidfd?.close()
     options.logger.warn({ err: error, pid: who.pid, uid: who.uid }, 'refused a process on the control socket')
     reject(link, error, facts)
   }
-  const timer = setTimeout(() => {
+  const silent = () =>
     refuse(
       new FdbError('ERR_FDB_DEADLINE', `process ${who.pid} said no Hello within ${options.timeoutMs} ms`),
     )
-  }, options.timeoutMs)
-  timer.unref()
+  const limit = afterHearing(options.timeoutMs, silent, { unref: true })
   if (who.uid !== own && who.uid !== 0) {
     refuse(
       new FdbError(
@@ -105,7 +105,7 @@ export function receiveHello(
         )
         return
       }
-      clearTimeout(timer)
+      limit.clear()
       const given = fds.shift() ?? null
       closeAll(fds)
       // The kernel's word about who connected is worth more than the peer's own.
@@ -126,7 +126,7 @@ export function receiveHello(
     broken: error => refuse(error),
     end: () => {
       over = true
-      clearTimeout(timer)
+      limit.clear()
       pidfd?.close()
     },
   })

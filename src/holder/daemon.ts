@@ -6,9 +6,10 @@ import { VERSIONS } from '../protocol/versions.js'
 import { type Guest, receiveHello, reject } from './admission.js'
 import type { HeldAlone } from './held-alone.js'
 import { serveOperator } from './operator.js'
-import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from './options.js'
+import { type HandoffTimes, type Logger, SILENT } from './options.js'
 import { RightsHolders, rightsHolder, type ServiceRecord } from './rights-holders.js'
 import { Service } from './service.js'
+import { settleTimes } from './times.js'
 
 const HELLO_MS = 5_000
 /** More services than this are a fault of somebody, not a need. */
@@ -18,7 +19,7 @@ export interface DaemonOptions {
   /** Path of the control socket, at most 106 bytes. */
   control: string
   logger?: Logger
-  /** Limits of the handoffs that it decides. */
+  /** Limits of the handoffs that it decides; those that a member gives in join() count before them where it is the incumbent. */
   upgrade?: Partial<HandoffTimes>
   /** Closes the daemon. */
   signal?: AbortSignal
@@ -50,7 +51,7 @@ export class Daemon implements AsyncDisposable {
     this.control = place.path
     this.#place = place
     this.#logger = options.logger ?? SILENT
-    this.#times = { ...HANDOFF_TIMES, ...options.upgrade }
+    this.#times = settleTimes(options.upgrade)
     this.closed = new Promise(resolve => {
       this.#resolveClosed = resolve
     })
@@ -200,6 +201,7 @@ export class Daemon implements AsyncDisposable {
 
 /** Starts a daemon. Rejects with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
+  settleTimes(options.upgrade)
   const place = await acquireControl(
     options.control,
     options.signal === undefined ? {} : { signal: options.signal },

@@ -1,7 +1,9 @@
+import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
 import { unwatchable, watchDeath } from '../host/liveness.js'
+import { Wakefulness } from '../host/wakefulness.js'
 import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
@@ -16,6 +18,7 @@ import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import { Timeline } from './timeline.js'
+import { patience } from './times.js'
 
 /** What a holder needs from the process that it lives in. */
 export interface Hosting {
@@ -46,6 +49,8 @@ export interface Candidate {
   readonly pid: number
   readonly generation: number
   readonly pidfd: OwnedFd | null
+  /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
+  readonly times?: Partial<HandoffTimes>
 }
 
 /** How often it is looked how much has been written. */
@@ -66,17 +71,17 @@ export class Holder {
   readonly registry: Registry
   readonly shelf: SegmentShelf
   readonly #hosting: Hosting
-  readonly #times: HandoffTimes
+  readonly #ownTimes: HandoffTimes
   readonly #logger: Logger
   readonly #peers = new Map<Id, Peer>()
   #nextId: Id
   #phase: HolderPhase
-  #deadline: NodeJS.Timeout | undefined
+  #deadline: Limit | undefined
   #ticker: NodeJS.Timeout | undefined
   #beats: NodeJS.Timeout | undefined
   readonly #growth: NodeJS.Timeout
   readonly #renewBytes: number
-  #tickedAt = 0
+  readonly #awake = new Wakefulness()
   #probationSince = 0
   #hurry = false
 
@@ -92,7 +97,7 @@ export class Holder {
     this.#hosting = parts.hosting
     this.registry = parts.registry
     this.shelf = parts.shelf
-    this.#times = parts.times
+    this.#ownTimes = parts.times
     this.#logger = parts.logger
     this.#nextId = parts.firstId
     this.#phase = parts.hosting.state().phase
@@ -133,6 +138,7 @@ export class Holder {
     }
     known.link = candidate.link
     known.returning = true
+    known.times = candidate.times ?? {}
     candidate.pidfd?.close()
     this.#listen(known)
   }
@@ -219,13 +225,20 @@ export class Holder {
     }
   }
 
+  /** Of the handoff that is under way: what its incumbent has asked for, else the own. */
+  get #times(): HandoffTimes {
+    const { phase, owner, elder } = this.#hosting.state()
+    const incumbent = this.#peers.get(phase === 'probation' ? elder : owner)
+    return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
+  }
+
   /** Members of a daemon take its silence for its end: they accept, so that nobody is refused. */
   #beat(): void {
     this.#beats = setInterval(() => {
       for (const peer of this.#peers.values()) {
         if (peer.holds && !peer.returning && peer.link.open) peer.link.tell({ heartbeat: { healthy: true } })
       }
-    }, this.#times.heartbeat)
+    }, this.#ownTimes.heartbeat)
     this.#beats.unref()
   }
 
@@ -242,7 +255,7 @@ export class Holder {
 
   /** Ends all links and timers. What is held by others is not touched. */
   close(): void {
-    clearTimeout(this.#deadline)
+    this.#deadline?.clear()
     clearInterval(this.#ticker)
     clearInterval(this.#beats)
     clearInterval(this.#growth)
@@ -258,6 +271,7 @@ export class Holder {
       id,
       pid: candidate.pid,
       generation: candidate.generation,
+      times: candidate.times ?? {},
       link: candidate.link,
       pidfd: candidate.pidfd,
       watch: null,
@@ -603,17 +617,17 @@ export class Holder {
   }
 
   #setDeadline(phase: HolderPhase): void {
-    clearTimeout(this.#deadline)
+    this.#deadline?.clear()
     this.#deadline = undefined
     const limit = this.#limit(phase)
     if (limit !== undefined)
-      this.#deadline = setTimeout(() => this.#hosting.dispatch({ type: 'deadline' }), limit)
+      this.#deadline = afterHearing(limit, () => this.#hosting.dispatch({ type: 'deadline' }))
   }
 
   #tick(): void {
     clearInterval(this.#ticker)
-    this.#tickedAt = performance.now()
-    this.#ticker = setInterval(() => this.#judgeProbation(), this.#times.heartbeat)
+    this.#awake.restart()
+    this.#ticker = setInterval(() => this.#judgeProbation(), this.#ownTimes.heartbeat)
     this.#judgeProbation()
   }
 
@@ -627,13 +641,14 @@ export class Holder {
     const peer = this.#peers.get(owner)
     if (peer === undefined) return
     const now = performance.now()
-    const late = now - this.#tickedAt > this.#times.heartbeat * 2 + 250
-    this.#tickedAt = now
-    if (late) return
-    const over = this.#hurry || now - this.#probationSince >= this.#times.probation
-    const fresh = now - peer.beatAt <= this.#times.heartbeat * 2
+    const { heartbeat } = this.#ownTimes
+    const { probation, silence } = this.#times
+    const awakeSince = this.#awake.tick(heartbeat, now)
+    const over = this.#hurry || now - this.#probationSince >= probation
+    const fresh = now - peer.beatAt <= heartbeat * 2
     if (over && fresh && peer.healthy && peer.link.open) this.#hosting.dispatch({ type: 'healthy' })
-    else if (now - peer.wellAt > this.#times.silence) this.#hosting.dispatch({ type: 'unhealthy' })
+    else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, heartbeat))
+      this.#hosting.dispatch({ type: 'unhealthy' })
   }
 }
 

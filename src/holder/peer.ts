@@ -4,6 +4,7 @@ import type { DeathWatch } from '../host/liveness.js'
 import type { Id } from '../protocol/conversation.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { Link } from '../protocol/link.js'
+import type { HandoffTimes } from './options.js'
 
 /** A process that a holder talks to, or has talked to and may not forget yet. */
 export interface Peer {
@@ -11,6 +12,8 @@ export interface Peer {
   /** As the kernel says; where that is 0 (another PID namespace), as the process says. */
   readonly pid: number
   readonly generation: number
+  /** Limits that it wants for handoffs in which it is the incumbent. */
+  times: Partial<HandoffTimes>
   link: Link
   readonly pidfd: OwnedFd | null
   watch: DeathWatch | null

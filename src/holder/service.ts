@@ -32,6 +32,7 @@ import { type Entry, MAX_ENTRIES, Registry } from './registry.js'
 import { type RightsHolder, rightsHolder, type ServiceRecord } from './rights-holders.js'
 import { SegmentShelf } from './segment-shelf.js'
 import { Staging } from './staging.js'
+import { readTimes } from './times.js'
 
 const STATUS_MS = 1_000
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
@@ -176,7 +177,7 @@ export class Service {
     this.#welcome(guest, generation)
     const { link, pid, pidfd } = guest
     this.#identities.set(pid, rightsHolder(pid, pidfd))
-    this.#holder.admit({ link, pid, pidfd, generation })
+    this.#holder.admit({ link, pid, pidfd, generation, times: readTimes(guest.hello.times) })
   }
 
   back(guest: Guest): void {
@@ -184,7 +185,7 @@ export class Service {
     this.#welcome(guest, generation)
     const { link, pid, pidfd } = guest
     this.#identities.set(pid, rightsHolder(pid, pidfd))
-    this.#holder.readmit({ link, pid, pidfd, generation })
+    this.#holder.readmit({ link, pid, pidfd, generation, times: readTimes(guest.hello.times) })
   }
 
   #welcome(guest: Guest, generation: number): void {
@@ -196,6 +197,7 @@ export class Service {
       incarnation: this.#incarnation,
       generation,
       serviceStartedAt: this.#startedAt,
+      heartbeatMs: this.#times.heartbeat,
     })
   }
 

@@ -2,6 +2,7 @@ import { Channel } from '../channel/channel.js'
 import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
+import type { HandoffTimes } from '../holder/options.js'
 import { type DeathWatch, ownPidfd, unwatchable, watchDeath } from '../host/liveness.js'
 import { fateOf } from '../host/peer-fate.js'
 import { fdbroker } from '../proto/wire.js'
@@ -24,6 +25,8 @@ export interface HolderFacts {
   /** This process's generation. */
   readonly generation: number
   readonly serviceStartedAt: number
+  /** How often it wants to hear from us, and says something itself; 0: it does not say. */
+  readonly heartbeatMs: number
 }
 
 /** The holder that this process has joined, or is joining. Owns the link and its pidfd. */
@@ -53,6 +56,7 @@ export class Elder {
       versions: VersionRange
       generation?: number
       incarnation?: string
+      times?: Partial<HandoffTimes>
     },
     options: { timeoutMs: number; signal: AbortSignal | undefined },
   ): Promise<Elder> {
@@ -79,6 +83,7 @@ export class Elder {
                   incarnation: welcome.incarnation ?? '',
                   generation: welcome.generation ?? 1,
                   serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
+                  heartbeatMs: welcome.heartbeatMs ?? 0,
                 }),
               )
             } else closeAll(fds)
@@ -108,6 +113,7 @@ export class Elder {
             generation: hello.generation ?? 0,
             capabilities: [TAKES_CONNECTIONS],
             incarnation: hello.incarnation ?? '',
+            times: hello.times ?? null,
           },
         },
         own === null ? [] : [own],
@@ -155,6 +161,12 @@ export class Elder {
       }
       this.#watch.unref()
     }
+  }
+
+  /** The interval of our heartbeats: the holder judges by them, so that it says how long it may be at most. */
+  beatEvery(ownMs: number): number {
+    const { heartbeatMs } = this.facts
+    return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }
 
   /** Rule 7: death is judged only after a grace. */

@@ -1,20 +1,24 @@
+import { Wakefulness } from '../host/wakefulness.js'
 import type { Link } from '../protocol/link.js'
 
 export interface HeartbeatOptions {
-  readonly everyMs: number
+  /** As the holder wants them; asked at {@link Heartbeat.start}. */
+  everyMs(): number
   /** The channel to the holder, as it is now. */
   link(): Link | undefined
   /** The application's own word; one that throws says no. */
   healthy(): boolean
   report(): object
   /** Silence of the holder that counts as its end: a daemon that is stopped keeps its channels. */
-  readonly silenceMs: number
+  silenceMs(): number
   silent(): void
 }
 
 /** Tells the holder regularly that this process lives and is well, and notices when the holder says nothing. */
 export class Heartbeat {
   readonly #options: HeartbeatOptions
+  readonly #awake = new Wakefulness()
+  #everyMs = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: HeartbeatOptions) {
@@ -24,8 +28,10 @@ export class Heartbeat {
   /** At once, then regularly. */
   start(): void {
     this.stop()
+    this.#everyMs = this.#options.everyMs()
+    this.#awake.restart()
     this.#beat()
-    this.#timer = setInterval(() => this.#beat(), this.#options.everyMs)
+    this.#timer = setInterval(() => this.#beat(), this.#everyMs)
     this.#timer.unref()
   }
 
@@ -34,11 +40,13 @@ export class Heartbeat {
   }
 
   #beat(): void {
-    const { silenceMs } = this.#options
+    const now = performance.now()
+    const awakeSince = this.#awake.tick(this.#everyMs, now)
     const link = this.#options.link()
     if (link === undefined) return
     link.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(this.#options.report()) } })
-    if (link.open && link.idleMs > silenceMs) this.#options.silent()
+    if (link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs())
+      this.#options.silent()
   }
 
   #healthy(): boolean {

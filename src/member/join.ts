@@ -56,7 +56,7 @@ async function findPlace(settings: Settings): Promise<Party> {
       if (place.role === 'first') return await beFirst(settings, place)
       const elder = await Elder.greet(
         place.channel,
-        { service, intent: 'join', versions },
+        { service, intent: 'join', versions, times: settings.wantedTimes },
         { timeoutMs: left, signal },
       )
       if (hosting === 'daemon' && !elder.facts.daemon) {

@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events'
+import { checkMs } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import {
   adjustListener,
@@ -21,7 +22,6 @@ import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import { Listener, type ListenerAddress } from './listener.js'
-import { checkMs } from './options.js'
 import type { Party } from './party.js'
 import type { StatusReport } from './status.js'
 

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
-import { FdbError } from '../errors.js'
-import { HANDOFF_TIMES, type HandoffTimes, type Logger, SILENT } from '../holder/options.js'
+import { checkMs, wrongOption as wrong } from '../check-option.js'
+import { type HandoffTimes, type Logger, SILENT } from '../holder/options.js'
+import { onlyGiven, settleTimes } from '../holder/times.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
@@ -24,7 +25,10 @@ export interface JoinOptions {
   logger?: Logger
   /** For the start-up race and for the incumbent's answer, milliseconds. Default 10 000. */
   timeout?: number
-  /** Limits of a handoff in which this process is the incumbent, and of its probation as a successor. */
+  /**
+   * Limits of a handoff in which this process is the incumbent, in daemon hosting too (what is not given is the daemon's
+   * then). `silence` must be more than twice `heartbeat`.
+   */
   upgrade?: Partial<HandoffTimes>
   drain?: {
     /** Connections that have not ended after so many milliseconds are closed. Default 30 000. */
@@ -58,6 +62,8 @@ export interface Settings {
   readonly logger: Logger
   readonly timeout: number
   readonly times: HandoffTimes
+  /** Those of them that the application gave: a daemon has defaults of its own. */
+  readonly wantedTimes: Partial<HandoffTimes>
   readonly drainTimeout: number
   readonly move: 'auto' | 'idle' | 'off'
   readonly movesPerSecond: number
@@ -78,9 +84,7 @@ export function settle(options: JoinOptions): Settings {
     throw wrong('hosting', hosting, '"embedded" or "daemon"')
   if (control === false && hosting === 'daemon')
     throw wrong('control', control, 'the path of the daemon’s control socket')
-  const times = { ...HANDOFF_TIMES, ...defined(options.upgrade ?? {}) }
-  for (const [name, value] of Object.entries(times))
-    checkMs(`upgrade.${name}`, value, name === 'probation' ? 0 : 1)
+  const times = settleTimes(options.upgrade)
   const timeout = options.timeout ?? 10_000
   checkMs('timeout', timeout, 1)
   const drainTimeout = options.drain?.timeout ?? 30_000
@@ -97,6 +101,7 @@ export function settle(options: JoinOptions): Settings {
     logger: options.logger ?? SILENT,
     timeout,
     times,
+    wantedTimes: onlyGiven(options.upgrade ?? {}),
     drainTimeout,
     move,
     movesPerSecond,
@@ -105,25 +110,4 @@ export function settle(options: JoinOptions): Settings {
     health: options.health ?? (() => true),
     versions: options.versions ?? VERSIONS,
   }
-}
-
-function defined<T extends object>(values: T): T {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
-}
-
-/** Throws ERR_FDB_OPTION unless a timer can wait for so long. */
-export function checkMs(name: string, value: unknown, least: number): void {
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > 2 ** 31 - 1) {
-    throw wrong(name, value, `milliseconds, ${least} to ${2 ** 31 - 1}`)
-  }
-}
-
-function wrong(name: string, value: unknown, wanted: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_OPTION',
-    `option "${name}" is ${typeof value === 'number' ? value : (JSON.stringify(value) ?? String(value))}; give ${wanted}`,
-    {
-      details: { option: name },
-    },
-  )
 }

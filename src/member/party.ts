@@ -1,3 +1,4 @@
+import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/index.js'
 import { Holder } from '../holder/holder.js'
@@ -5,6 +6,7 @@ import { STUCK_MS, type Upgraded, type UpgradeProgress } from '../holder/operato
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
+import { patience } from '../holder/times.js'
 import type { PathEntry } from '../host/control-path.js'
 import { makeRoomForDescriptors } from '../host/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -110,7 +112,7 @@ export class Party {
   #unfit: unknown = null
   #startFailure: Failure | null = null
   #sealLook: NodeJS.Timeout | undefined
-  #freezeTimer: NodeJS.Timeout | undefined
+  #freezeLimit: Limit | undefined
   #reporter: DrainReporter | null = null
   /** At the end of the drain. */
   #closedAtLast: readonly ForcedClose[] = []
@@ -140,8 +142,8 @@ export class Party {
     this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)
     this.#heartbeat = new Heartbeat({
-      everyMs: settings.times.heartbeat,
-      silenceMs: settings.times.silence,
+      everyMs: () => this.#elder?.beatEvery(settings.times.heartbeat) ?? settings.times.heartbeat,
+      silenceMs: () => patience(settings.times.silence, this.#elder?.facts.heartbeatMs ?? 0),
       link: () => this.#elder?.link,
       healthy: settings.health,
       report: () => this.#drainReport(),
@@ -501,10 +503,10 @@ export class Party {
       { phase: member.phase, before, epoch: member.epoch, generation: this.generation },
       'member phase',
     )
-    clearTimeout(this.#freezeTimer)
+    this.#freezeLimit?.clear()
     if (member.phase === 'frozen' && member.link !== 'local') {
       // The holder's deadline decides; this one only keeps the service from waiting for a holder that is stuck.
-      this.#freezeTimer = setTimeout(() => this.#step({ type: 'deadline' }), this.settings.times.freeze * 3)
+      this.#freezeLimit = afterHearing(this.settings.times.freeze * 3, () => this.#step({ type: 'deadline' }))
     }
   }
 
@@ -846,13 +848,12 @@ export class Party {
     if (this.#over) return
     this.#over = true
     this.#orders.close()
-    clearTimeout(this.#freezeTimer)
+    this.#freezeLimit?.clear()
     this.#heartbeat.stop()
     clearInterval(this.#sealLook)
     this.#returning?.abort()
     this.#reporter?.stop()
     this.#moves.close()
-    this.#reception.refuseWaiting()
     this.#closeListeners()
     this.#holder?.close()
     this.#elder?.close()

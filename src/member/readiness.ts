@@ -1,3 +1,4 @@
+import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import type { ReadyOptions } from './member.js'
 
@@ -5,7 +6,7 @@ import type { ReadyOptions } from './member.js'
 export class Readiness {
   readonly #late: () => void
   #waiting: { resolve(): void; reject(error: Error): void }[] = []
-  #timer: NodeJS.Timeout | undefined
+  #limit: Limit | undefined
 
   constructor(late: () => void) {
     this.#late = late
@@ -13,8 +14,8 @@ export class Readiness {
 
   /** From now on; an earlier limit does not count any more. */
   limit(ms: number): void {
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(this.#late, ms)
+    this.#limit?.clear()
+    this.#limit = afterHearing(ms, this.#late)
   }
 
   /** Resolves when this process serves, rejects when it is clear that it will not. */
@@ -25,12 +26,12 @@ export class Readiness {
   }
 
   serves(): void {
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
     for (const { resolve } of this.#waiting.splice(0)) resolve()
   }
 
   fail(why: Error): void {
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
     for (const { reject } of this.#waiting.splice(0)) reject(why)
   }
 }

@@ -109,9 +109,10 @@ export class Reception {
     }
   }
 
-  /** Lets go of socket and lock. */
+  /** Lets go of socket and lock: who waits here for this process's turn waits in vain. */
   release(): void {
     this.close()
+    this.#refuseWaiting()
     this.#listener?.fd.close()
     this.#lock?.close()
     this.#listener = null
@@ -123,8 +124,8 @@ export class Reception {
     for (const guest of this.#waiting.splice(0)) setImmediate(() => this.#admit(guest))
   }
 
-  refuseWaiting(): void {
-    const why = 'the process that was to hand over has ended: try again'
+  #refuseWaiting(): void {
+    const why = `process ${process.pid}, which was to hand over, leaves: try again`
     for (const guest of this.#waiting.splice(0))
       refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
   }
@@ -168,6 +169,7 @@ export class Reception {
       daemon: false,
       generation: host.generation + 1,
       serviceStartedAt: host.serviceStartedAt,
+      heartbeatMs: host.settings.times.heartbeat,
     })
     if (host.holder() !== null) {
       this.#admit(guest)

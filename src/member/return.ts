@@ -14,13 +14,13 @@ export async function returnToHolder(
   generation: number,
   signal: AbortSignal,
 ): Promise<Elder | null> {
-  const { control, service, versions, timeout, logger } = settings
+  const { control, service, versions, timeout, logger, wantedTimes: times } = settings
   while (!signal.aborted && control !== null) {
     try {
       const fd = await connectUnix(control, { timeoutMs: timeout, signal })
       return await Elder.greet(
         fd,
-        { service, intent: 'back', versions, generation, incarnation: old.facts.incarnation },
+        { service, intent: 'back', versions, generation, incarnation: old.facts.incarnation, times },
         { timeoutMs: timeout, signal },
       )
     } catch (error) {

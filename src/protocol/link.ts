@@ -1,5 +1,5 @@
 import type { Channel } from '../channel/channel.js'
-import { deadlineError } from '../channel/deadline.js'
+import { afterHearing, deadlineError } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
@@ -96,7 +96,7 @@ export class Link {
   #within(promise: Promise<void>, until: number, timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const done = () => {
-        clearTimeout(timer)
+        limit.clear()
         this.#onEnd.delete(ended)
       }
       const ended = () => {
@@ -107,13 +107,10 @@ export class Link {
           }),
         )
       }
-      const timer = setTimeout(
-        () => {
-          done()
-          reject(deadlineError('the acknowledgement of the descriptors', timeoutMs))
-        },
-        Math.max(0, until - performance.now()),
-      )
+      const limit = afterHearing(Math.max(0, until - performance.now()), () => {
+        done()
+        reject(deadlineError('the acknowledgement of the descriptors', timeoutMs))
+      })
       if (!this.open) return ended()
       this.#onEnd.add(ended)
       promise.then(() => {

@@ -6,7 +6,7 @@ import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 import { Writes } from '../processes/writes.js'
 
 /** Long enough to fail in it. */
@@ -102,12 +102,51 @@ describe('a successor that fails in probation under the daemon', () => {
   })
 })
 
+describe('a process that was kept from listening', () => {
+  for (const how of ['by itself', 'by SIGSTOP'] as const) {
+    it(`${how}, longer than the daemon may be silent, does not take that for the daemon’s silence`, async () => {
+      const { scene } = await open({ ...LONG, silence: 60_000 })
+      const first = await scene.serve({ upgrade: { ...LONG, silence: 300 } })
+      await scene.serve({ upgrade: { ...LONG, silence: 60_000 } })
+      await first.says('retiring')
+      if (how === 'by itself') {
+        await first.order('stall', { ms: 1_000 })
+        await first.says('stalled')
+      } else {
+        first.signal('SIGSTOP')
+        await pause(1_000)
+        first.signal('SIGCONT')
+      }
+      expect(await first.order('phase')).toBe('standby')
+      expect(first.said.filter(({ phase }) => phase === 'orphan')).toEqual([])
+    })
+  }
+
+  it('a daemon that was stalled as a whole does not blame its members', async () => {
+    const scene = Scene.open({ hosting: 'daemon', upgrade: { ...LONG, silence: 300 } })
+    const daemon = await startDaemon(scene, { upgrade: { ...LONG, silence: 300 } })
+    const first = await scene.serve({ upgrade: { ...LONG, silence: 60_000 } })
+    const second = await scene.serve()
+    await first.says('retiring')
+    for (let i = 0; i < 3; i++) {
+      daemon.signal('SIGSTOP')
+      await pause(500)
+      daemon.signal('SIGCONT')
+      expect(await serviceStatus(scene)).toMatchObject({
+        phase: 'probation',
+        pid: second.pid,
+        lastFailure: null,
+      })
+    }
+  })
+})
+
 describe('an owner that is stopped', () => {
   it('is replaced by the seal; continued, it finds its writes fenced and leaves', {
     timeout: 30_000,
   }, async () => {
-    const { scene, target } = await open({ ...LONG, probation: 100 })
-    const first = await scene.serve({ drain: { move: 'off' } })
+    const { scene, target } = await open()
+    const first = await scene.serve({ drain: { move: 'off' }, upgrade: { ...LONG, probation: 100 } })
     const writes = new Writes(target)
     await more(writes)
     await writes.stop()

@@ -133,7 +133,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upgrade.prepare', '[]', /is a list, not a duration/],
   ['upgrade.commit', '900h', /outside of 1 ms to 2147483647 ms \(24 days\)/],
   ['upgrade.heartbeat', '0ms', /outside/],
-  ['upgrade.silence', '250ms', /not longer than the heartbeat/],
+  ['upgrade.silence', '500ms', /not more than two heartbeats/],
   ['timeouts', 'null', /not a map/],
   ['timeouts.head', '10S', /no duration/],
   ['timeouts.idle', 'off', /no duration/],

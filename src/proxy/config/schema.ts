@@ -255,11 +255,13 @@ const upgradeShape = {
   silence: optional(duration(1), '3s', 'silence in probation that brings the old process back'),
 } satisfies Record<keyof HandoffTimes | 'timeout', unknown>
 const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefined =>
-  given.silence > given.heartbeat
+  given.silence > 2 * given.heartbeat
     ? given
     : place
         .at('silence')
-        .wrong(`${given.silence} ms are not longer than the heartbeat, ${given.heartbeat} ms`),
+        .wrong(
+          `${given.silence} ms are not more than two heartbeats (upgrade.heartbeat is ${given.heartbeat} ms)`,
+        ),
 )
 
 const timeoutShape = {
