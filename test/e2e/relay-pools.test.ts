@@ -116,6 +116,21 @@ describe('connections kept open to a server', () => {
     expect(server.peers.length).toBe(2)
   })
 
+  it('are none that a request has not been sent on whole, however early its answer came', async () => {
+    const server = await answering()
+    const { relay, client } = await world(kept(server, { connections: 8, idleMs: LONG }))
+    const [poster, other] = [await client(), await client()]
+    await poster.write('POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegun')
+    await until(() => server.peers[0]?.got.endsWith('begun') === true, 'the server has the beginning')
+    // It goes on reading: to it, whatever comes next is the rest of the body.
+    server.peers[0]!.socket.write(OK)
+    expect(await poster.sees('ok')).toMatch(/^HTTP\/1\.1 200 /)
+    expect(relay.upstreamCounts()).toEqual({ open: 0, idle: 0 })
+    await other.write(GET)
+    expect(await other.gets(OK.length)).toBe(OK)
+    expect(server.peers.map(({ got }) => got.includes('GET /x'))).toEqual([false, true])
+  })
+
   it('serve all relays that share them, and outlive each', async () => {
     const server = await answering()
     const shared = pools()

@@ -75,6 +75,22 @@ describe('a send that has to wait', () => {
     await Promise.all([a.close(), b.close()])
   })
 
+  it('is not withdrawn when a part of it has gone: it arrives whole, and so does what follows', async () => {
+    const [a, b] = Channel.pair()
+    const abort = new AbortController()
+    const first = a.send(Buffer.alloc(900_000, 1), [], { signal: abort.signal })
+    const second = a.send(Buffer.from('second'))
+    abort.abort(new Error('no longer wanted'))
+    const heard: Buffer[] = []
+    const both = new Promise<void>((resolve, reject) => {
+      b.start({ message: payload => heard.push(Buffer.from(payload)) === 2 && resolve(), end: reject })
+    })
+    await Promise.all([first, second, both])
+    expect(heard[0]!.equals(Buffer.alloc(900_000, 1))).toBe(true)
+    expect(heard[1]!.toString()).toBe('second')
+    await Promise.all([a.close(), b.close()])
+  })
+
   it('fails at its deadline; the channel ends because a frame was cut', async () => {
     const [a, b] = Channel.pair({ sendTimeoutMs: 30 })
     const ended = new Promise(resolve => a.start({ message: () => {}, end: resolve }))

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import net from 'node:net'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, assert, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { MoveCounts } from '../../src/connections/counts.js'
 import { Giver } from '../../src/connections/giver.js'
@@ -158,6 +158,35 @@ describe('connections that move', () => {
     expect(young.here.size).toBe(0)
   })
 
+  it('come back when the other does not acknowledge them in time; then no more goes this way, and it is told so', async () => {
+    const before = open()
+    const { link, giver, old, given, ended } = lonelyGiver()
+    fill(old, 50)
+    const heard: number[] = []
+    const told = new Promise<void>(resolve => {
+      link.start({
+        message: ({ prepare }, fds) => {
+          if (prepare) heard.push(prepare.slice ?? 0)
+          for (const fd of fds) fd.close()
+        },
+        broken() {},
+        end: () => resolve(),
+      })
+    })
+    giver.start()
+    await Promise.all([told, ended])
+    expect(heard).toEqual([1])
+    expect(old.here.size).toBe(50)
+    expect(given.report).toMatchObject({ moved: 0, lost: 0, refused: {} })
+    // What comes later is for nobody: another way would be asked for.
+    old.onMovable?.()
+    await giver.settled()
+    expect(old.here.size).toBe(50)
+    for (const fd of old.here.values()) fd.close()
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
   it('come back when the giver stops in the middle, and none is in two hands', async () => {
     const { giver, taker, old, young, ended } = way()
     fill(old, 500)
@@ -176,7 +205,7 @@ describe('connections that move', () => {
     children.push(child)
     await once(child, 'spawn')
     const pidfd = openPidfd(child.pid!)
-    if (pidfd === null || pidfd === 'dead') return
+    assert(pidfd !== null && pidfd !== 'dead', 'this kernel tells processes by descriptors')
     child.kill('SIGKILL')
     await once(child, 'exit')
     const young = new Hand()
@@ -211,14 +240,19 @@ describe('connections that move', () => {
   })
 
   it('are let go by the other when the giver lives and has not decided; it cannot decide any more then', async () => {
+    const before = open()
     const { link, young, ended, log } = lonelyTaker()
-    await prepare(link, 1, ['a'])
-    await seen(() => native.openCount() > 0 && acked.length === 1)
+    await prepare(link, 1, ['a', 'b'])
+    await seen(() => acked.length === 1)
     link.close()
     await ended
     expect(young.here.size).toBe(0)
     expect(log.append(1, 'moved')).toBe(false)
     log.close()
+    // Nobody has them: the descriptors are closed, and whoever is at the other end sees that.
+    expect(others.map(fd => native.receiveMessage(fd.raw, Buffer.alloc(1), 0, 1).bytes)).toEqual([0, 0])
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
   })
 
   it('are kept by the other when the giver has decided and its word was lost', async () => {
@@ -307,6 +341,26 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 })
+
+/** Nobody takes; the other end of its channel is the test's. */
+function lonelyGiver() {
+  const { give, take, log } = movePair()
+  const old = new Hand()
+  const given = new MoveCounts()
+  let over!: () => void
+  const ended = new Promise<void>(resolve => (over = resolve))
+  const giver = new Giver({
+    link: new Link(new Channel(give)),
+    log,
+    sources: () => [{ listener: 'web', moving: old }],
+    which: 'auto',
+    perSecond: Number.POSITIVE_INFINITY,
+    counts: given,
+    fault() {},
+    ended: over,
+  })
+  return { link: new Link(new Channel(take)), giver, old, given, ended }
+}
 
 let acked: number[] = []
 

@@ -1,12 +1,13 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
+import http2 from 'node:http2'
 import { type AddressInfo, connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/join.js'
 import type { Listener } from '../../src/member/listener.js'
 import type { Member } from '../../src/member/member.js'
-import { Served } from '../../src/member/served.js'
+import { type ConnectionKeeper, Served } from '../../src/member/served.js'
 import { until } from '../processes/until.js'
 
 async function alone(): Promise<Member> {
@@ -123,6 +124,56 @@ describe('a server given to a listener', () => {
     expect(answers.match(/^connection: .*$/gim)?.at(-1)).toMatch(/close/i)
     served.release()
     server.close()
+  })
+})
+
+describe('an HTTP/2 session', () => {
+  it('that begins when the end was announced before is told to go', async () => {
+    const server = http2.createServer()
+    const served = new Served(server)
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => {
+      served.release()
+      server.close()
+    })
+    // What was accepted in the turn of the announcement begins behind it.
+    served.announce()
+    const session = http2.connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    const goaway = once(session, 'goaway')
+    const closed = once(session, 'close')
+    expect((await goaway)[0]).toBe(http2.constants.NGHTTP2_NO_ERROR)
+    await closed
+    await served.emptied()
+  })
+})
+
+describe('a drain whose time is over', () => {
+  it('waits until what it cut is gone: the peers are told as their protocol asks', async () => {
+    const member = await join({ service: 'shop', control: false })
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const steps: string[] = []
+    let goodbye!: () => void
+    const keeper: ConnectionKeeper = {
+      get connections() {
+        return goodbye === undefined ? 1 : 0
+      },
+      announce: () => steps.push('announced'),
+      emptied: () => new Promise(resolve => (goodbye = resolve)),
+      cut() {
+        steps.push('cut')
+        // Its last frames leave in a later turn.
+        setImmediate(() => {
+          steps.push('gone')
+          goodbye()
+        })
+        return { idle: 0, busy: 1 }
+      },
+    }
+    web.serve(createServer(), keeper)
+    await member.ready()
+    await member.close({ timeout: 1 })
+    expect(steps).toEqual(['announced', 'cut', 'gone'])
   })
 })
 
