@@ -12,8 +12,8 @@ describe('a serving process that has no descriptor left', () => {
   it('refuses who wants to join, at whatever step it runs out, and serves on', async () => {
     const port = await freePort()
     const scene = Scene.open({ upgrade: { probation: 0, heartbeat: 50, ready: 20_000 } })
-    const wrap = ['prlimit', `--nofile=${LIMIT}:${LIMIT}`]
-    const app = await scene.serve({ listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }] }, { wrap })
+    const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
+    const app = await scene.serve({ listeners, descriptors: LIMIT })
     const open = () => readdirSync(`/proc/${app.pid}/fd`).length
     const sockets: Socket[] = []
     const outcomes: string[] = []
@@ -53,7 +53,7 @@ describe('a serving process that has no descriptor left', () => {
     expect(outcomes[0]).toBe('offer')
     expect(new Set(outcomes.slice(-3))).toEqual(new Set(['ERR_FDB_NO_DESCRIPTORS']))
     for (const socket of sockets) socket.destroy()
-    const second = await scene.serve({ listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }] })
+    const second = await scene.serve({ listeners })
     await app.end()
     expect((await scene.status()).pid).toBe(second.pid)
   })

@@ -5,14 +5,14 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/fd/owned.js'
 import { native } from '../../src/native.js'
 import type { App, AppConfig } from '../processes/app.js'
-import { Scene, type StartOptions } from '../processes/scene.js'
+import { Scene } from '../processes/scene.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
 /** Starts one that must be refused, and sees that the incumbent has lost nothing by it. */
-async function refused(scene: Scene, first: App, config: AppConfig, options?: StartOptions) {
+async function refused(scene: Scene, first: App, config: AppConfig) {
   const before = await first.status()
-  const other = await scene.start(config, options)
+  const other = await scene.start(config)
   const failure = await other.failure()
   await other.end()
   const after = await scene.statusWhere(
@@ -50,7 +50,7 @@ describe('a version that cannot take over is told why, and the incumbent serves 
     }))
     const scene = Scene.open({ upgrade: TIMES, listeners })
     const first = await scene.serve()
-    const { failure, lastFailure } = await refused(scene, first, {}, { wrap: ['prlimit', '--nofile=64:64'] })
+    const { failure, lastFailure } = await refused(scene, first, { descriptors: 64 })
     expect(failure).toMatchObject({ code: 'ERR_FDB_FDS_TRUNCATED', message: expect.stringContaining('64') })
     expect(lastFailure).toMatchObject({ phase: 'offering', code: 'ERR_FDB_SUCCESSOR_LOST' })
     await expectReplaceable(scene, first)

@@ -34,6 +34,8 @@ export interface AppConfig {
   hang?: 'sleep' | 'busy'
   check?: 'throw' | 'false'
   exitBeforeReady?: boolean
+  /** Its RLIMIT_NOFILE, from before join() on: Node itself opens far more files at once while it loads modules. */
+  descriptors?: number
   /** The process does not end with its member. */
   staysAlive?: boolean
   readyTimeout?: number

@@ -16,7 +16,7 @@ const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
 
 /** How a process is started. */
 export interface StartOptions {
-  /** Before the command line: `prlimit --nofile=64:64`, `unshare …`. */
+  /** Before the command line: `unshare …`. */
   wrap?: readonly string[]
   env?: NodeJS.ProcessEnv
 }
