@@ -15,8 +15,6 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 30_000,
     teardownTimeout: 5_000,
-    // In CI a test that failed is run once more and shown as retried: a flaky test is a bug of ours, but its report is to land.
-    retry: process.env.CI ? 1 : 0,
     execArgv: ['--expose-gc'],
     reporters: ['default'],
   },

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/load/remote.mjs'
 import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
+import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -43,16 +44,13 @@ describe('fd-broker serve, and a member that is killed', () => {
         const all: Record<string, { item: string }> = await app.order('all')
         expect(all).toMatchObject(acknowledged)
         expect(Object.keys(all)).toHaveLength(1_000 + 5 * kill)
-        await until('clients are answered by the new one', () =>
-          Object.keys(load.snapshot()?.phase.generations ?? {}).includes(`${kill + 1}/${app.pid}`),
-        )
+        // So there is a load at every kill.
+        await until('clients are answered by the new one', () => answersBy(load, app.pid) >= 20)
       }
       const { total, incidents } = await load.stop()
       // What was open at a kill is cut by the kernel; nothing else may happen, and no acknowledged write be lost.
       const { refused, wrong, dropped } = total.counts
       expect({ refused, wrong, dropped, incidents }).toMatchObject({ refused: 0, wrong: 0, dropped: 0 })
-      // The faster the machine, the shorter the run: what counts is that there was a load at every kill.
-      expect(total.answered).toBeGreaterThan(KILLS * 10)
     } finally {
       load.kill()
     }

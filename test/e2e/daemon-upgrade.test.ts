@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/load/remote.mjs'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { answersBy } from '../processes/load.js'
 import { ask } from '../processes/operator.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -45,9 +46,7 @@ describe('upgrades of a member through the daemon', () => {
       for (let upgrade = 1; upgrade <= 2; upgrade++) {
         await load.mark(`upgrade ${upgrade}`)
         const next = await scene.serve()
-        await until('clients are answered by the new one', () =>
-          Object.keys(load.snapshot()?.phase.generations ?? {}).includes(`${upgrade + 1}/${next.pid}`),
-        )
+        await until('clients are answered by the new one', () => answersBy(load, next.pid) >= 200)
         const during = await serviceWhere(scene, 'the old one drains', ({ draining }) => draining.length > 0)
         expect(during).toMatchObject({
           pid: next.pid,
@@ -61,7 +60,6 @@ describe('upgrades of a member through the daemon', () => {
       }
       const { total, incidents } = await load.stop()
       expect({ counts: total.counts, incidents }).toMatchObject({ counts: NO_LOSS })
-      expect(total.answered).toBeGreaterThan(300)
     } finally {
       load.kill()
     }

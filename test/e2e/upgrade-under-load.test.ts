@@ -24,7 +24,7 @@ describe('an unrelated process takes over', () => {
     for (let upgrade = 1; upgrade <= 3; upgrade++) {
       await load.mark(`upgrade ${upgrade}`)
       const next = await scene.serve()
-      await load.answeredBy(next.pid)
+      await load.answeredBy(next.pid, 200)
       const ancestors = ancestorsOf(old.pid)
       expect(ancestorsOf(next.pid).filter(pid => ancestors.includes(pid))).toEqual([1])
       await old.end(20_000)
@@ -38,8 +38,7 @@ describe('an unrelated process takes over', () => {
     expect(generation).toBe(4)
     expect(Date.parse(serviceStartedAt)).toBe(startedAt)
     expect(uptimeSeconds).toBeGreaterThan((Date.now() - startedAt) / 1000 - 1)
-    const { total } = await load.stop()
-    expect(total.answered).toBeGreaterThan(300)
+    await load.stop()
   })
 
   it('while a slow request and a stream are under way: both are answered whole by the old one, which leaves then', async () => {

@@ -6,6 +6,15 @@ import { until } from './until.js'
 
 type LoadOptions = Omit<Parameters<typeof spawnLoad>[0], 'target'>
 
+/** Right answers of one process since the last mark. */
+export function answersBy(load: ReturnType<typeof spawnLoad>, pid: number): number {
+  const { generations = {} } = load.snapshot()?.phase ?? {}
+  return Object.entries(generations).reduce(
+    (sum, [id, count]) => (id.endsWith(`/${pid}`) ? sum + count : sum),
+    0,
+  )
+}
+
 /** The load referee in a process of its own, ended with the test. Resolves when it is being answered. */
 export async function loadOn(target: string, options: LoadOptions = {}) {
   const load = spawnLoad({
@@ -23,10 +32,13 @@ export async function loadOn(target: string, options: LoadOptions = {}) {
   await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 50)
   return {
     mark: (name: string) => load.mark(name),
-    /** A client was answered by this process since the last mark. */
-    answeredBy: (pid: number) =>
-      until(`a client is answered by ${pid}`, () =>
-        Object.keys(load.snapshot()?.phase.generations ?? {}).some(id => id.endsWith(`/${pid}`)),
+    /** This process has given so many answers since the last mark. */
+    answeredBy: (pid: number, count = 1) =>
+      until(
+        `${count} answers by ${pid}`,
+        () => answersBy(load, pid) >= count,
+        20_000,
+        () => load.snapshot(),
       ),
     /** Ends it; no request may have been lost. */
     async stop(): Promise<LoadReport> {
