@@ -21,7 +21,14 @@ export type { Failure, HandoffRecord } from './holder/timeline.js'
 export type { DrainCounts, ForcedClose } from './member/forced-closes.js'
 export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
-export type { Member, MemberEvents, ReadyOptions, RetiredReason } from './member/member.js'
+export type {
+  CloseOptions,
+  Member,
+  MemberEvents,
+  ReadyOptions,
+  RetiredReason,
+  UpgradeOptions,
+} from './member/member.js'
 export type { JoinOptions } from './member/options.js'
 export type { ConnectionKeeper, ServableServer, ServedConnections } from './member/served.js'
 export type { StatusReport } from './member/status.js'

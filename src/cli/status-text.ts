@@ -82,6 +82,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['open fds', of(report.openFds)],
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
+    ['application', errorsLine(report)],
   ]
 }
 
@@ -148,6 +149,11 @@ function failureLine({ lastFailure }: ServiceStatus): string | null {
 function blockedLine({ blockedBy }: ServiceStatus): string | null {
   if (!blockedBy?.length) return null
   return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (neither gone nor proved dead: the next upgrade waits for it)`
+}
+
+function errorsLine({ applicationErrors }: ServiceStatus): string | null {
+  if (!applicationErrors) return null
+  return `its event listeners threw ${plain(applicationErrors)} times: see the log`
 }
 
 function block<T>(

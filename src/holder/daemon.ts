@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { ControlListener } from '../channel/control-listener.js'
+import { checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
 import { VERSIONS } from '../protocol/versions.js'
 import { type Guest, receiveHello, reject } from './admission.js'
 import type { HeldAlone } from './held-alone.js'
 import { serveOperator } from './operator.js'
-import { type HandoffTimes, type Logger, SILENT } from './options.js'
+import { checkLogger, type HandoffTimes, type Logger, SILENT } from './options.js'
 import { RightsHolders, rightsHolder, type ServiceRecord } from './rights-holders.js'
 import { Service } from './service.js'
 import { settleTimes } from './times.js'
@@ -199,9 +200,16 @@ export class Daemon implements AsyncDisposable {
   }
 }
 
-/** Starts a daemon. Rejects with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
+const OPTIONS: Keys<DaemonOptions> = { control: true, logger: true, upgrade: true, signal: true }
+
+/** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
-  settleTimes(options.upgrade)
+  checkKeys('serveDaemon()', options, OPTIONS)
+  const { control, logger, upgrade, signal } = options
+  if (typeof control !== 'string' || control === '') throw wrongOption('control', control, 'a path')
+  checkLogger(logger)
+  checkSignal(signal)
+  settleTimes(upgrade)
   const place = await acquireControl(
     options.control,
     options.signal === undefined ? {} : { signal: options.signal },

@@ -1,3 +1,5 @@
+import { wrongOption } from '../check-option.js'
+
 /** The part of a pino logger that this library calls. Any of pino's loggers fits; without one it is silent. */
 export interface Logger {
   debug(facts: object, message: string): void
@@ -34,4 +36,16 @@ export const HANDOFF_TIMES: HandoffTimes = {
   probation: 10_000,
   heartbeat: 250,
   silence: 3_000,
+}
+
+/** Throws ERR_FDB_OPTION unless it has what this library calls, or is not given. */
+export function checkLogger(logger: Logger | undefined): void {
+  if (logger === undefined) return
+  const missing = Object.keys(SILENT).filter(level => typeof logger?.[level as keyof Logger] !== 'function')
+  if (missing.length === 0) return
+  throw wrongOption(
+    'logger',
+    logger,
+    `an object with the methods ${Object.keys(SILENT).join(', ')} (it lacks ${missing.join(', ')}), as pino() makes; console is one too`,
+  )
 }

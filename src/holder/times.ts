@@ -1,4 +1,4 @@
-import { checkMs, wrongOption } from '../check-option.js'
+import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
 import type { fdbroker } from '../proto/wire.js'
 import { HANDOFF_TIMES, type HandoffTimes } from './options.js'
 
@@ -7,8 +7,11 @@ const MOST_MS = 2 ** 31 - 1
 /** Silence is judged when so many heartbeats could have come. */
 const BEATS_OF_SILENCE = 3
 
+const NAMES = Object.fromEntries(Object.keys(HANDOFF_TIMES).map(name => [name, true])) as Keys<HandoffTimes>
+
 /** The limits that were given, each looked at, and the defaults of the others. Throws ERR_FDB_OPTION. */
 export function settleTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
+  checkKeys('upgrade', given, NAMES)
   const times = { ...HANDOFF_TIMES, ...onlyGiven(given) }
   for (const [name, value] of Object.entries(times))
     checkMs(`upgrade.${name}`, value, name === 'probation' ? 0 : 1)

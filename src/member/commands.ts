@@ -1,3 +1,4 @@
+import { wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import type { CommandContext, CommandHandler } from '../holder/command.js'
 import { asBuffer } from '../holder/command.js'
@@ -14,6 +15,7 @@ export class Commands {
         `${JSON.stringify(name)} is no name of a command: give 1 to 128 visible characters`,
       )
     }
+    if (typeof handler !== 'function') throw wrongOption('handler', handler, 'a function')
     if (this.#handlers.has(name)) {
       throw new FdbError('ERR_FDB_OPTION', `the command "${name}" has a handler already: give it one`)
     }

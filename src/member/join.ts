@@ -16,7 +16,7 @@ const RETRY_MS = 20
  * When it resolves for a next version, the incumbent's listeners and state are here and it still serves. Then ask for
  * sections and listeners, attach servers, and call {@link Member.ready}: that is the commit.
  *
- * Rejects, and nothing has changed for anybody: ERR_FDB_OPTION, ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another is
+ * Rejects, and nothing has changed for anybody: ERR_FDB_OPTION (also for an option that there is not), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another is
  * joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (somebody else's socket),
  * ERR_FDB_FDS_TRUNCATED (RLIMIT_NOFILE), ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
  */
@@ -33,11 +33,12 @@ export async function join(options: JoinOptions): Promise<Member> {
   const member = new Member(party)
   party.bind({
     listeners: () => member.listeners_,
-    serving: () => member.emit('serving'),
-    retiring: () => member.emit('retiring'),
-    reinstated: () => member.emit('reinstated'),
-    retired: why => member.emit('retired', why),
-    stateFile: status => member.emit('stateFile', status),
+    failures: () => member.listenerFailures_,
+    serving: () => member.tell_('serving'),
+    retiring: () => member.tell_('retiring'),
+    reinstated: () => member.tell_('reinstated'),
+    retired: why => member.tell_('retired', why),
+    stateFile: status => member.tell_('stateFile', status),
   })
   return member
 }

@@ -64,7 +64,7 @@ export class Listener {
    *   servers of other kinds, they stay until they end, and their peers are told to go where the protocol knows how.
    * - a {@link ConnectionKeeper} takes all of it over: the server's sockets are not looked at.
    *
-   * Throws ERR_FDB_SERVER_LISTENS (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION
+   * Throws ERR_FDB_NOT_A_SERVER (a framework's app, a handler: the message says where its server is), ERR_FDB_SERVER_LISTENS (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION
    * (hooks that do not fit the server).
    */
   serve(server: http.Server, connections?: HttpHooks | ConnectionKeeper): this

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { checkMs } from '../check-option.js'
+import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import {
   adjustListener,
@@ -21,6 +21,7 @@ import type { MemberPhase } from '../protocol/member-machine.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
+import { checkEvent, ToldListeners } from './events.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Party } from './party.js'
 import type { StatusReport } from './status.js'
@@ -60,6 +61,35 @@ export interface ReadyOptions {
   timeout?: number
 }
 
+/** Of {@link Member.upgrade}. */
+export interface UpgradeOptions {
+  argv?: readonly string[]
+  env?: NodeJS.ProcessEnv
+  signal?: AbortSignal
+  /** Milliseconds for all of it. Default: the handoff's own limits. */
+  timeout?: number
+  progress?: (step: UpgradeProgress) => void
+}
+
+/** Of {@link Member.close}. */
+export interface CloseOptions {
+  /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
+  timeout?: number
+}
+
+const EVENTS: Keys<MemberEvents> = {
+  serving: true,
+  retiring: true,
+  reinstated: true,
+  retired: true,
+  listenerChanged: true,
+  stateFile: true,
+  listenerError: true,
+}
+const READY: Keys<ReadyOptions> = { checks: true, timeout: true }
+const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
+const CLOSE: Keys<CloseOptions> = { timeout: true }
+
 /** A process's place in a service. Made by {@link join}. */
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
   readonly #party: Party
@@ -67,11 +97,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   readonly #opening = new Set<string>()
   /** Not asked for any more, with connections that have not ended. */
   readonly #leaving = new Set<Listener>()
+  readonly #told: ToldListeners
 
   /** @internal */
   constructor(party: Party) {
     super()
     this.#party = party
+    this.#told = new ToldListeners(this, party.settings.logger)
+    const known = Object.keys(EVENTS)
+    super.on('newListener' as never, ((event: string | symbol) => checkEvent(event, known)) as never)
   }
 
   get service(): string {
@@ -204,7 +238,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
           { err: error, listener: name },
           'a server could not be attached to its listener',
         )
-        if (this.listenerCount('listenerError') > 0) this.emit('listenerError', error)
+        this.tell_('listenerError', error)
       },
     })
     if (adopted) {
@@ -212,7 +246,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       if (formatListenerSpec(spec) !== entry.spec) registry.put({ ...entry, spec: formatListenerSpec(spec) })
       if (changes.length > 0) {
         this.#party.settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
-        this.emit('listenerChanged', name, changes)
+        this.tell_('listenerChanged', name, changes)
       }
     }
     this.#listeners.set(name, listener)
@@ -267,6 +301,13 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * incumbent, ERR_FDB_SCHEMA.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
+    checkKeys('ready()', options, READY)
+    const { checks } = options
+    if (
+      checks !== undefined &&
+      !(Array.isArray(checks) && checks.every(check => typeof check === 'function'))
+    )
+      throw wrongOption('checks', checks, 'a list of functions')
     checkTimeout(options.timeout, 1)
     for (const name of this.#listeners.keys()) this.#party.wanted.add(name)
     await this.#party.ready(options)
@@ -282,16 +323,10 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * resolves when it serves. Rejects, and this process serves on, with ERR_FDB_NO_BINARY, ERR_FDB_SPAWN,
    * ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY, or why the handoff failed.
    */
-  async upgrade(
-    options: {
-      argv?: readonly string[]
-      env?: NodeJS.ProcessEnv
-      signal?: AbortSignal
-      /** Milliseconds for all of it. Default: the handoff's own limits. */
-      timeout?: number
-      progress?: (step: UpgradeProgress) => void
-    } = {},
-  ): Promise<Upgraded> {
+  async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
+    checkKeys('upgrade()', options, UPGRADE)
+    checkSignal(options.signal)
+    checkFunction('progress', options.progress, 'a function')
     checkTimeout(options.timeout, 1)
     return await this.#party.upgrade(options)
   }
@@ -300,7 +335,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * Leaves. With nobody to take over the service ends: the listeners are closed. Resolves when the last connection has
    * ended, or was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
    */
-  async close(options: { timeout?: number } = {}): Promise<void> {
+  async close(options: CloseOptions = {}): Promise<void> {
+    checkKeys('close()', options, CLOSE)
     checkTimeout(options.timeout, 0)
     await this.#party.close(options.timeout)
   }
@@ -317,6 +353,16 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** The last handoffs in which this process was the incumbent. */
   get handoffs(): readonly HandoffRecord[] {
     return this.#party.handoffs
+  }
+
+  /** @internal What a listener of the application throws is logged and counted, and undoes nothing. */
+  tell_<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
+    this.#told.tell(event, args)
+  }
+
+  /** @internal */
+  get listenerFailures_(): number {
+    return this.#told.failures
   }
 
   /** @internal */

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { checkMs, wrongOption as wrong } from '../check-option.js'
-import { type HandoffTimes, type Logger, SILENT } from '../holder/options.js'
+import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import { checkLogger, type HandoffTimes, type Logger, SILENT } from '../holder/options.js'
 import { onlyGiven, settleTimes } from '../holder/times.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
@@ -73,26 +73,48 @@ export interface Settings {
   readonly versions: VersionRange
 }
 
+const JOIN: Keys<JoinOptions> = {
+  service: true,
+  control: true,
+  hosting: true,
+  signal: true,
+  logger: true,
+  timeout: true,
+  upgrade: true,
+  drain: true,
+  stateFile: true,
+  stateLimits: true,
+  health: true,
+  versions: true,
+}
+const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = { timeout: true, move: true, movesPerSecond: true }
+
 export function settle(options: JoinOptions): Settings {
+  checkKeys('join()', options, JOIN)
   const { service, control, hosting = 'embedded' } = options
   if (typeof service !== 'string' || service === '' || service.length > 128) {
-    throw wrong('service', service, 'a name of 1 to 128 characters')
+    throw wrongOption('service', service, 'a name of 1 to 128 characters')
   }
   if (control !== false && (typeof control !== 'string' || control === ''))
-    throw wrong('control', control, 'a path, or false')
+    throw wrongOption('control', control, 'a path, or false')
   if (hosting !== 'embedded' && hosting !== 'daemon')
-    throw wrong('hosting', hosting, '"embedded" or "daemon"')
+    throw wrongOption('hosting', hosting, '"embedded" or "daemon"')
   if (control === false && hosting === 'daemon')
-    throw wrong('control', control, 'the path of the daemon’s control socket')
+    throw wrongOption('control', control, 'the path of the daemon’s control socket')
+  checkLogger(options.logger)
+  checkSignal(options.signal)
+  checkFunction('health', options.health, 'a function that answers true or false')
   const times = settleTimes(options.upgrade)
   const timeout = options.timeout ?? 10_000
   checkMs('timeout', timeout, 1)
+  if (options.drain !== undefined) checkKeys('drain', options.drain, DRAIN)
   const drainTimeout = options.drain?.timeout ?? 30_000
   checkMs('drain.timeout', drainTimeout, 0)
   const { move = 'auto', movesPerSecond = Number.POSITIVE_INFINITY } = options.drain ?? {}
-  if (!['auto', 'idle', 'off'].includes(move)) throw wrong('drain.move', move, '"auto", "idle" or "off"')
+  if (!['auto', 'idle', 'off'].includes(move))
+    throw wrongOption('drain.move', move, '"auto", "idle" or "off"')
   if (typeof movesPerSecond !== 'number' || !(movesPerSecond >= 1))
-    throw wrong('drain.movesPerSecond', movesPerSecond, 'a number of at least 1')
+    throw wrongOption('drain.movesPerSecond', movesPerSecond, 'a number of at least 1')
   return {
     service,
     control: control === false ? null : resolve(control),

@@ -2,7 +2,7 @@ import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/index.js'
 import { Holder } from '../holder/holder.js'
-import { STUCK_MS, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
+import { STUCK_MS, type Upgraded } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
@@ -36,7 +36,7 @@ import type { ForcedClose } from './forced-closes.js'
 import { Heartbeat } from './heartbeat.js'
 import { Intake, type Offered } from './intake.js'
 import type { Listener } from './listener.js'
-import type { ReadyOptions, RetiredReason } from './member.js'
+import type { ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
 import { Moves } from './moves.js'
 import type { Settings } from './options.js'
 import { Orders } from './orders.js'
@@ -61,6 +61,8 @@ const FILE_END_MS = 10_000
 /** What the public {@link Member} lends to the driver. */
 export interface Front {
   listeners(): Iterable<Listener>
+  /** What listeners of its events threw. */
+  failures(): number
   serving(): void
   retiring(): void
   reinstated(): void
@@ -375,13 +377,7 @@ export class Party {
     if (!this.#over) await this.retired
   }
 
-  upgrade(options: {
-    argv?: readonly string[]
-    env?: NodeJS.ProcessEnv
-    signal?: AbortSignal
-    timeout?: number
-    progress?: (step: UpgradeProgress) => void
-  }): Promise<Upgraded> {
+  upgrade(options: UpgradeOptions): Promise<Upgraded> {
     return upgradeSelf(this, options)
   }
 
@@ -445,6 +441,7 @@ export class Party {
       lastFailure: this.lastFailure,
       blockedBy: (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0),
       handoffs: this.handoffs,
+      applicationErrors: this.#front?.failures() ?? 0,
     })
   }
 

@@ -1,6 +1,6 @@
 import http from 'node:http'
 import net from 'node:net'
-import { checkProtocol, type SocketProtocol } from '../connections/application-socket.js'
+import type { SocketProtocol } from '../connections/application-socket.js'
 import { HttpAnswers } from '../connections/http-answers.js'
 import { knowsIdle } from '../connections/http-inside.js'
 import { type HttpHooks, HttpServerConnections } from '../connections/http-server.js'
@@ -12,6 +12,7 @@ import type { OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
 import type { DrainCounts } from './forced-closes.js'
 import { nameLeftover } from './leftover.js'
+import { checkConnections, checkServer } from './servable.js'
 
 /** A server that this library can attach to a listener. */
 export type ServableServer = net.Server
@@ -71,13 +72,14 @@ export class Served {
   readonly #keeper: ConnectionKeeper | null
   readonly #answers: HttpAnswers | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
+  readonly #failed: (error: unknown) => void
   #attached = false
   #taken = () => {}
   #draining = false
   #left = false
 
   /**
-   * `failed` hears what the application's hooks throw. Throws ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS,
+   * `failed` hears what the application's hooks throw. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS,
    * ERR_FDB_OPTION.
    */
   constructor(
@@ -85,6 +87,7 @@ export class Served {
     connections: ServedConnections = {},
     failed: (error: unknown) => void = () => {},
   ) {
+    checkServer(server)
     if (taken.has(server)) {
       throw new FdbError(
         'ERR_FDB_SERVER_TWICE',
@@ -93,8 +96,8 @@ export class Served {
     }
     if (server.listening) throw listensAlready()
     this.server = server
-    this.#keeper = 'announce' in connections ? connections : null
-    if (this.#keeper === null) checkHooks(server, connections as HttpHooks | SocketProtocol)
+    this.#failed = failed
+    this.#keeper = checkConnections(server, connections)
     taken.add(server)
     if (this.#keeper !== null) {
       this.#answers = null
@@ -190,9 +193,19 @@ export class Served {
   #resume(): void {
     this.#left = false
     this.#draining = false
-    this.#keeper?.resume?.()
+    this.#ask(keeper => keeper.resume?.())
     this.#answers?.resume()
     this.#moving?.resume()
+  }
+
+  /** What it throws against its contract keeps nothing of a handoff from being done. */
+  #ask(question: (keeper: ConnectionKeeper) => void): void {
+    if (this.#keeper === null) return
+    try {
+      question(this.#keeper)
+    } catch (error) {
+      this.#failed(error)
+    }
   }
 
   /** Stops accepting. No connection is touched: http.Server's own close() would close the idle ones. */
@@ -211,7 +224,7 @@ export class Served {
   /** Announces the end on every answer from now on. */
   announce(): void {
     this.#draining = true
-    this.#keeper?.announce()
+    this.#ask(keeper => keeper.announce())
     this.#answers?.announce()
     for (const session of this.#sessions.keys()) session.close()
   }
@@ -266,25 +279,6 @@ export class Served {
     })
     session.once('close', () => this.#sessions.delete(session))
     if (this.#draining) session.close()
-  }
-}
-
-/** Throws ERR_FDB_OPTION. */
-function checkHooks(server: ServableServer, hooks: HttpHooks | SocketProtocol): void {
-  const isHttp = server instanceof http.Server
-  if (!isHttp && Object.keys(hooks).length === 0) return
-  if ('setTicketKeys' in server || 'updateSettings' in server) {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      'connections of a TLS or HTTP/2 server cannot go on in another process: give hooks with net and http servers only',
-    )
-  }
-  if (!isHttp) checkProtocol(hooks as SocketProtocol)
-  else if ('protocol' in hooks) {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      'the connections of an http.Server speak HTTP: leave out "protocol", or give hooks for those that the application takes over as "upgraded"',
-    )
   }
 }
 

@@ -70,6 +70,8 @@ export interface StatusReport {
   readonly takeover: readonly TakeoverStep[]
   /** The last handoffs in which this process was the incumbent. */
   readonly handoffs: readonly HandoffRecord[]
+  /** Exceptions of the application's event listeners; the log has each. */
+  readonly applicationErrors: number
 }
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
@@ -93,6 +95,7 @@ export function describe(known: {
   lastFailure: Failure | null
   blockedBy: readonly number[]
   handoffs: readonly HandoffRecord[]
+  applicationErrors: number
 }): StatusReport {
   const { settings, member, state } = known
   const { sequence, entries, bytes, segments } = state.stats()
@@ -130,6 +133,7 @@ export function describe(known: {
     blockedBy: known.blockedBy,
     takeover: known.takeover,
     handoffs: known.handoffs,
+    applicationErrors: known.applicationErrors,
   }
 }
 

@@ -2,15 +2,8 @@ import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { type SuccessorCommand, successorCommand } from '../host/command-line.js'
 import { type Successor, spawnSuccessor } from '../host/spawn-successor.js'
+import type { UpgradeOptions } from './member.js'
 import type { Party } from './party.js'
-
-export interface UpgradeOptions {
-  argv?: readonly string[]
-  env?: NodeJS.ProcessEnv
-  signal?: AbortSignal
-  timeout?: number
-  progress?: (step: UpgradeProgress) => void
-}
 
 /** After the end of a successor: what its handoff says about the reason arrives within this time. */
 const AFTERMATH_MS = 250

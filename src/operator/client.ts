@@ -1,5 +1,6 @@
 import { Channel } from '../channel/channel.js'
 import { withDeadline } from '../channel/deadline.js'
+import { checkFunction, checkKeys, checkSignal, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import { COMMAND_MS, checkCommandSize, resultOf } from '../holder/command.js'
@@ -44,6 +45,16 @@ export interface CommandAsk extends AskOptions {
   service?: string
 }
 
+const ASK: Keys<AskOptions> = { timeoutMs: true, signal: true }
+const COMMAND: Keys<CommandAsk> = { ...ASK, service: true }
+const UPGRADE: Keys<UpgradeAsk> = { ...COMMAND, argv: true, killStuck: true, progress: true }
+
+/** Throws ERR_FDB_OPTION. */
+function checkAsk(what: string, ask: AskOptions, known: Keys<AskOptions>): void {
+  checkKeys(what, ask, known)
+  checkSignal(ask.signal)
+}
+
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
 
@@ -67,6 +78,7 @@ export class OperatorClient implements Disposable {
    * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DEADLINE.
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
+    checkAsk('OperatorClient.connect()', options, ASK)
     const { timeoutMs = ANSWER_MS, signal } = options
     return new OperatorClient(control, await Channel.connect(control, { timeoutMs, signal }))
   }
@@ -106,6 +118,7 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_DEADLINE (it says nothing), ERR_FDB_CHANNEL_CLOSED (it left).
    */
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
+    checkAsk('status()', options, ASK)
     const { timeoutMs = ANSWER_MS, signal } = options
     const what = `the status of ${this.#peer}`
     const json = await this.#ask<string>(
@@ -127,12 +140,14 @@ export class OperatorClient implements Disposable {
    * what the server says: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
    * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open what became of it: ask for the status.
    */
-  upgrade(ask: UpgradeAsk): Promise<Upgraded> {
+  async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
+    checkAsk('upgrade()', ask, UPGRADE)
+    checkFunction('progress', ask.progress, 'a function')
     const { argv = [], service = '', timeoutMs, killStuck = false, progress, signal } = ask
     const what = `the result of the upgrade of ${this.#peer}`
     const limits = { what, timeoutMs: timeoutMs + RESULT_GRACE_MS, signal }
     const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service, killStuck } }
-    return this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
+    return await this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
       if (envelope.progress) {
         const { phase, at, pid } = envelope.progress
         progress?.({ phase: phase ?? '', at: at ?? 0, pid: pid ?? 0 })
@@ -153,6 +168,7 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open whether it was done.
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
+    checkAsk('command()', ask, COMMAND)
     const { timeoutMs = COMMAND_MS, service = '', signal } = ask
     const bytes = typeof body === 'string' ? Buffer.from(body) : body
     checkCommandSize(`the body of the command "${name}"`, bytes.length)

@@ -1,3 +1,4 @@
+import { checkKeys, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
 
 /** Every bound of the state log. All are checked before memory is spent. */
@@ -52,7 +53,10 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   requestBytes: 255,
 })
 
+const NAMES = Object.fromEntries(Object.keys(DEFAULT_LIMITS).map(name => [name, true])) as Keys<StateLimits>
+
 export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<StateLimits> {
+  if (given !== undefined) checkKeys('stateLimits', given, NAMES)
   const limits = { ...DEFAULT_LIMITS, ...given }
   for (const [name, value] of Object.entries(limits)) {
     if (!Number.isSafeInteger(value) || value < 1) {

@@ -1,3 +1,4 @@
+import { checkKeys, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'
@@ -40,8 +41,20 @@ export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
   readonly cache: number
 }
 
+const OPTIONS: Keys<SectionOptions<unknown>> = {
+  version: true,
+  minReader: true,
+  codec: true,
+  validate: true,
+  migrate: true,
+  secret: true,
+  cache: true,
+  frozen: true,
+}
+
 /** Checks and fixes the schema of a section. One schema may be used for several sections. */
 export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
+  checkKeys('defineSection()', options, OPTIONS)
   const { version, minReader = 1 } = options
   if (!Number.isInteger(version) || version < 1 || version > 0xffff_ffff) {
     throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${version}; give a whole number from 1`)

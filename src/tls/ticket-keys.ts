@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { checkMs } from '../check-option.js'
+import { checkKeys, checkMs, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import { type Logger, SILENT } from '../holder/options.js'
+import { checkLogger, type Logger, SILENT } from '../holder/options.js'
 import type { Member } from '../member/member.js'
 import { fdbroker } from '../proto/tls.js'
 import { protobuf } from '../state/codec.js'
@@ -38,6 +38,8 @@ export interface TicketKeyOptions {
   logger?: Logger
 }
 
+const OPTIONS: Keys<TicketKeyOptions> = { name: true, rotateEvery: true, logger: true }
+
 /**
  * The keys that encrypt TLS session tickets, as state: made by the first process, the same in every later one, changed for
  * all of them by the one that serves. They are known from the beginning, also in a process that may not write yet.
@@ -57,6 +59,8 @@ export class TicketKeys {
 
   /** Throws ERR_FDB_OPTION, and ERR_FDB_SCHEMA where this version may not read the state's keys. */
   constructor(member: Member, options: TicketKeyOptions = {}) {
+    checkKeys('shareTicketKeys()', options, OPTIONS)
+    checkLogger(options.logger)
     const { name = 'default', rotateEvery = 12 * HOUR, logger = SILENT } = options
     if (typeof name !== 'string' || !/^[\x21-\x7e]{1,128}$/.test(name)) {
       throw new FdbError(

@@ -9,45 +9,70 @@ import { join } from '../../src/member/join.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
 import { until } from '../processes/until.js'
 
-it('a handler of the application that throws keeps nothing of the handoff from being done', async () => {
+it('what the listeners of the application throw is logged and counted, and undoes nothing', async () => {
   const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-review-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const errors: string[] = []
   const quiet = { debug() {}, info() {}, warn() {} }
   const logger = { ...quiet, error: (facts: object) => errors.push(String((facts as { err: Error }).err)) }
-  const service = () =>
-    join({
+  const heard: string[] = []
+  const service = async () => {
+    const member = await join({
       service: 'shop',
       control: joinPath(folder, 'control.sock'),
       logger,
       upgrade: { probation: 60_000, heartbeat: 20 },
     })
-  const first = await service()
-  for (const event of ['serving', 'retiring'] as const) {
-    first.on(event, () => {
-      throw new Error(`the application's own mistake in ${event}`)
-    })
+    const { generation } = member
+    for (const event of ['serving', 'retiring', 'reinstated'] as const) {
+      member.once(event, () => {
+        throw new Error(`of ${generation} in ${event}`)
+      })
+      member.on(event, async () => {
+        throw new Error(`of ${generation} behind ${event}`)
+      })
+      member.on(event, () => heard.push(`${generation} ${event}`))
+    }
+    return member
   }
+  const first = await service()
   let announced = 0
   const keeper = {
     connections: 0,
-    announce: () => announced++,
+    announce: () => {
+      announced++
+      throw new Error('of the keeper')
+    },
     emptied: async () => {},
     cut: () => ({ idle: 0, busy: 0 }),
   }
   const web = await first.listen('web', 'tcp://127.0.0.1:0')
   web.serve(createServer(), keeper)
   await first.ready()
+  const notes = first.section('notes')
+  await notes.put('from', Buffer.from('the first'))
   const second = await service()
   await second.listen('web', 'tcp://127.0.0.1:0')
   await second.ready()
+  await until('the first knows', () => first.status().phase === 'probation')
+  await second.section('notes').put('from', Buffer.from('the second'))
   await until('the first stands by', () => first.phase === 'standby')
   expect(announced).toBe(1)
   await until('it reports', () => second.status().draining.some(({ generation }) => generation === 1))
-  expect(errors).toEqual([
-    "Error: the application's own mistake in serving",
-    "Error: the application's own mistake in retiring",
-  ])
+  expect(heard).toEqual(['1 serving', '2 serving', '1 retiring'])
+  await until('all are logged', () => errors.length === 7)
+  expect(errors.sort()).toEqual(
+    [
+      'of 1 behind retiring',
+      'of 1 behind serving',
+      'of 1 in retiring',
+      'of 1 in serving',
+      'of 2 behind serving',
+      'of 2 in serving',
+      'of the keeper',
+    ].map(text => `Error: ${text}`),
+  )
+  expect([first, second].map(member => member.status().applicationErrors)).toEqual([4, 2])
   await first.close({ timeout: 0 })
   await second.close({ timeout: 0 })
 })

@@ -1,5 +1,5 @@
+import { didYouMean } from '../../suggest.js'
 import type { Place } from './place.js'
-import { didYouMean } from './suggest.js'
 import { shown, Wrong } from './wrong.js'
 
 /** Gives the normalised value, or reports what is wrong at the place and gives undefined. */

@@ -1,3 +1,4 @@
+import { didYouMean } from '../../suggest.js'
 import {
   absent,
   boolean,
@@ -13,7 +14,6 @@ import {
 } from '../check/check.js'
 import { headerName, headerValue } from '../check/http.js'
 import type { Place } from '../check/place.js'
-import { didYouMean } from '../check/suggest.js'
 import { Wrong } from '../check/wrong.js'
 import { canonicalHost } from './host.js'
 import { routeName } from './key.js'

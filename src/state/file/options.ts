@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { FdbError } from '../../errors.js'
+import { checkKeys, type Keys, wrongOption } from '../../check-option.js'
 
 /** Where the state is kept on a disk, and how. */
 export interface StateFileOptions {
@@ -19,21 +19,17 @@ export interface StateFileOptions {
 
 export interface StateFileSettings extends Required<StateFileOptions> {}
 
+const OPTIONS: Keys<StateFileOptions> = { path: true, sync: true, damaged: true }
+
 /** Throws ERR_FDB_OPTION. */
 export function stateFileSettings(given: string | StateFileOptions): StateFileSettings {
+  if (typeof given !== 'string') checkKeys('stateFile', given, OPTIONS)
   const { path, sync = 1000, damaged = 'refuse' } = typeof given === 'string' ? { path: given } : given
   if (typeof path !== 'string' || path === '' || path.includes('\0') || path.endsWith('/'))
-    throw wrong('path', path, 'the path of a file')
+    throw wrongOption('stateFile.path', path, 'the path of a file')
   if (sync !== 'always' && sync !== 'never' && !(Number.isInteger(sync) && sync >= 1 && sync < 2 ** 31))
-    throw wrong('sync', sync, '"always", "never" or milliseconds from 1')
-  if (damaged !== 'refuse' && damaged !== 'prefix') throw wrong('damaged', damaged, '"refuse" or "prefix"')
+    throw wrongOption('stateFile.sync', sync, '"always", "never" or milliseconds from 1')
+  if (damaged !== 'refuse' && damaged !== 'prefix')
+    throw wrongOption('stateFile.damaged', damaged, '"refuse" or "prefix"')
   return { path: resolve(path), sync, damaged }
-}
-
-function wrong(name: keyof StateFileOptions, value: unknown, wanted: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_OPTION',
-    `option "stateFile.${name}" is ${JSON.stringify(value) ?? String(value)}; give ${wanted}`,
-    { details: { option: `stateFile.${name}` } },
-  )
 }
