@@ -1,6 +1,8 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from './command-line.js'
+import { SessionMembers } from './session-members.js'
 
 export interface SpawnOptions {
   /** Laid over the command's environment. */
@@ -20,6 +22,10 @@ export interface Successor {
   pid: number
   /** Never rejects. */
   exited: Promise<Exit>
+  /** Ends it, and what it has started in its session: SIGTERM, after `graceMs` SIGKILL. What has left its session is not reached. */
+  end(graceMs: number): void
+  /** It serves, or is nobody's matter any more. Idempotent. */
+  letGo(): void
   /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
   unref(): void
 }
@@ -48,8 +54,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       failed(error)
       return
     }
+    let left: SessionMembers | null = null
     const exited = new Promise<Exit>(done => {
       child.once('exit', (code, signal) => {
+        left = new SessionMembers(child.pid!)
         logger?.info({ pid: child.pid, code, signal }, 'successor exited')
         done({ code, signal })
       })
@@ -59,7 +67,20 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       logger?.info({ pid: child.pid, file: command.file }, 'successor started')
       child.off('error', failed)
       child.on('error', () => {})
-      resolve({ pid: child.pid!, exited, unref: () => child.unref() })
+      const letGo = () => left?.[Symbol.dispose]()
+      const end = (graceMs: number) => {
+        const send = (signal: NodeJS.Signals) => {
+          // Not yet reaped: the pid is still this child's. False: it has ended, or has become another user's (sudo, setuid).
+          if (left === null) child.kill(signal)
+          else left.signal(constants.signals[signal])
+        }
+        send('SIGTERM')
+        setTimeout(() => {
+          send('SIGKILL')
+          letGo()
+        }, graceMs)
+      }
+      resolve({ pid: child.pid!, exited, end, letGo, unref: () => child.unref() })
     })
   })
 }

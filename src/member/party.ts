@@ -317,6 +317,11 @@ export class Party {
     return peer === undefined ? null : { pid: peer.pid, generation: peer.generation }
   }
 
+  /** Who is being brought to serve, as our own holder knows it. */
+  get joinerPid(): number | null {
+    return this.#holder?.peer(this.#machine.holder?.joiner ?? SELF)?.pid ?? null
+  }
+
   /** Called whenever something that `status` shows has changed. Returns how to stop that. */
   watch(listener: () => void): () => void {
     this.#changes.add(listener)

@@ -61,6 +61,9 @@ class Attempt {
   readonly #progress: (step: UpgradeProgress) => void
   readonly #failureBefore
   #phase = 'idle'
+  /** The command has ended with code 0: it was a wrapper, and what it has started is to join. */
+  #forked = false
+  #over = false
 
   constructor(party: Party, child: Successor, command: SuccessorCommand, options: UpgradeOptions) {
     this.#party = party
@@ -77,12 +80,17 @@ class Attempt {
       const aborted = () => reject(signal?.reason)
       signal?.addEventListener('abort', aborted, { once: true })
       undo = () => {
+        this.#over = true
         stop()
         clearTimeout(timer)
         signal?.removeEventListener('abort', aborted)
       }
       if (signal?.aborted) aborted()
       void child.exited.then(({ code, signal: by }) => {
+        if (code === 0) {
+          this.#forked = true
+          return
+        }
         const how = by === null ? `with code ${code}` : `by ${by}`
         const error = new FdbError(
           'ERR_FDB_SUCCESSOR_EXITED',
@@ -96,10 +104,13 @@ class Attempt {
   }
 
   #look(resolve: (upgraded: Upgraded) => void, reject: (error: Error) => void): void {
+    if (this.#over) return
     const party = this.#party
     if (party.phase === 'standby' || party.phase === 'leaving') {
       // Who serves now need not be the process that was started: a wrapper may have forked it.
       const successor = party.successor ?? { pid: this.#child.pid, generation: party.generation + 1 }
+      this.#over = true
+      this.#child.letGo()
       this.#progress({ phase: 'serving', at: Date.now(), pid: successor.pid })
       resolve(successor)
       return
@@ -118,36 +129,18 @@ class Attempt {
     // From probation on it is told as what it is: serving.
     if (now === this.#phase || now === 'probation' || now === 'released') return
     this.#phase = now
-    this.#progress({ phase: now, at: Date.now(), pid: this.#child.pid })
+    this.#progress({ phase: now, at: Date.now(), pid: this.#party.joinerPid ?? this.#child.pid })
   }
 
   /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
   #late(limit: number): FdbError {
-    this.#end()
+    this.#child.end(KILL_MS)
+    const { pid } = this.#child
     return new FdbError(
       'ERR_FDB_DEADLINE',
-      `the successor ${this.#child.pid} did not serve within ${limit} ms (phase ${this.#phase}) and was ended; this process serves on`,
+      this.#forked
+        ? `the command ${pid} ended with code 0, and nothing that it started has served within ${limit} ms (phase ${this.#phase}): what is left of it was ended; this process serves on`
+        : `the successor ${pid} did not serve within ${limit} ms (phase ${this.#phase}) and was ended; this process serves on`,
     )
-  }
-
-  #end(): void {
-    const { pid, exited } = this.#child
-    const { logger } = this.#party.settings
-    let over = false
-    void exited.then(() => {
-      over = true
-    })
-    const send = (signal: NodeJS.Signals) => {
-      // Not yet reaped: the pid is still this child's.
-      if (over) return
-      try {
-        process.kill(pid, signal)
-      } catch (error) {
-        // It has become another user's (sudo, setuid): its handoff will find nobody who waits.
-        logger.warn({ err: error, pid }, 'a successor that is late could not be ended')
-      }
-    }
-    send('SIGTERM')
-    setTimeout(() => send('SIGKILL'), KILL_MS)
   }
 }

@@ -56,6 +56,35 @@ describe('fd-broker upgrade', () => {
     expect((await whoami(url)).generation).toBe(2)
   })
 
+  it('waits for what a wrapper has started, which itself ended with code 0, and tells each phase once', async () => {
+    const desk = Desk.open()
+    await desk.shop()
+    const url = urlOf(await desk.status())
+    const shop = `exec ${process.execPath} ${SHOP} --control ${desk.control} --listen tcp://127.0.0.1:0`
+    const wrapper = ['/bin/sh', '-c', `(sleep 0.5; ${shop}) & exit 0`]
+    const { code, stdout } = await desk.run('upgrade', '--control', desk.control, '--json', '--', ...wrapper)
+    const outcome = JSON.parse(stdout)
+    expect({ code, outcome }).toMatchObject({ code: 0, outcome: { ok: true, generation: 2 } })
+    const phases = outcome.phases.map(({ phase }: { phase: string }) => phase)
+    expect(phases).toEqual(['started', 'offering', 'preparing', 'committing', 'serving'])
+    expect(outcome.phases[0].pid).not.toBe(outcome.pid)
+    for (const { pid } of outcome.phases.slice(1)) expect(pid).toBe(outcome.pid)
+    expect(await whoami(url)).toEqual({ generation: 2, pid: outcome.pid })
+  })
+
+  it('ends at its deadline what a wrapper has started and never joined', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const url = urlOf(await desk.status())
+    const wrapper = ['/bin/sh', '-c', 'sleep 3600 & exit 0']
+    const limits = ['--timeout', '700ms']
+    const { code, stderr } = await desk.run('upgrade', '--control', desk.control, ...limits, '--', ...wrapper)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_DEADLINE: .*ended with code 0.*700 ms/)
+    await until('what it left is ended', () => !desk.processes().some(line => line.startsWith('sleep 3600')))
+    expect(await whoami(url)).toEqual({ generation: 1, pid })
+  })
+
   it('exits 1 with a code when the command does not exist', async () => {
     const desk = Desk.open()
     const pid = await desk.shop()

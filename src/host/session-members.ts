@@ -1,0 +1,75 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { OwnedFd } from '../fd/owned.js'
+import { native } from '../native.js'
+
+/** Field 6 of /proc/PID/stat, the session's id, counted from behind the command, which may hold spaces and parentheses. */
+const SESSION = 3
+
+/**
+ * What a process that led a session has left behind: those that it started and that did not leave its session. Held by their
+ * pidfds, so that no signal meets another process. Where the kernel or its limits give none, nobody is held.
+ */
+export class SessionMembers implements Disposable {
+  readonly #session: number
+  readonly #members = new Map<number, OwnedFd>()
+
+  /** To be made in the turn in which the leader was reaped: its number cannot be another's session yet. */
+  constructor(leader: number) {
+    this.#session = leader
+    this.#look()
+  }
+
+  /** Those that live. */
+  get pids(): number[] {
+    this.#look()
+    return [...this.#members].filter(([, pidfd]) => !native.pidfdDead(pidfd.raw)).map(([pid]) => pid)
+  }
+
+  signal(signal: number): void {
+    for (const pid of this.pids) {
+      try {
+        native.pidfdSignal(this.#members.get(pid)!.raw, signal)
+      } catch {
+        // It has ended meanwhile, or has become another user's.
+      }
+    }
+  }
+
+  /** Idempotent. */
+  [Symbol.dispose](): void {
+    for (const pidfd of this.#members.values()) pidfd.close()
+    this.#members.clear()
+  }
+
+  /** As long as one of them lives the session's number is theirs: what has it is one of them too. */
+  #look(): void {
+    const first = this.#members.size === 0
+    if (!first && [...this.#members.values()].every(pidfd => native.pidfdDead(pidfd.raw))) return
+    for (const entry of readdirSync('/proc')) {
+      const pid = Number(entry)
+      if (Number.isInteger(pid) && !this.#members.has(pid) && sessionOf(pid) === this.#session) this.#add(pid)
+    }
+  }
+
+  #add(pid: number): void {
+    try {
+      const raw = native.pidfdOpen(pid)
+      if (raw === null) return
+      const pidfd = OwnedFd.own(raw, `pidfd of ${pid}`)
+      // Looked at again: the number may have become another's before the descriptor was its.
+      if (sessionOf(pid) === this.#session) this.#members.set(pid, pidfd)
+      else pidfd.close()
+    } catch {
+      // It has ended, or there is no descriptor left.
+    }
+  }
+}
+
+function sessionOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[SESSION])
+  } catch {
+    return undefined
+  }
+}
