@@ -15,6 +15,11 @@
 #define F_GET_SEALS 1034
 #endif
 
+/* Linux 6.3 */
+#if defined(__linux__) && !defined(MFD_NOEXEC_SEAL)
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
 #define MAX_SAFE 9007199254740991.0
 
 /* Where there is no memfd: a file without a name. It knows no seals. */
@@ -31,16 +36,33 @@ static int unnamed_file(void) {
   return fd;
 }
 
+#ifdef MFD_ALLOW_SEALING
+/* A file that can never be executed, or what vm.memfd_noexec makes of one about which nothing is said. */
+static int sealable_file(const char *name, bool unsaid) {
+  const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  int fd = -1;
+  if (unsaid) {
+    fd = memfd_create(name, flags);
+    if (fd >= 0 || errno != EACCES) return fd; /* EACCES: vm.memfd_noexec is 2, it must be said */
+  }
+  fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) fd = memfd_create(name, flags);
+  return fd;
+}
+#endif
+
 napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   fdb_call call;
   char name[256];
   size_t length;
+  bool unsaid = false;
   if (!fdb_enter(env, info, 1, &call) || !fdb_text(env, call.argv[0], "name", name, sizeof(name), &length))
     return NULL;
+  if (!fdb_is_nullish(env, call.argv[1]) && !fdb_bool(env, call.argv[1], "unsaid", &unsaid)) return NULL;
   if (length > 249 || strlen(name) != length)
     return fdb_throw_range(env, "name must have at most 249 bytes and no NUL, got %zu bytes", length);
 #ifdef MFD_ALLOW_SEALING
-  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  int fd = sealable_file(name, unsaid);
   if (fd >= 0) return fdb_owned_value(call.self, fd);
   if (errno != ENOSYS) return fdb_throw(env, errno, "memfd_create");
 #endif
@@ -52,7 +74,7 @@ napi_value fdb_add_seals(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, seals;
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
-      !fdb_int(env, call.argv[1], "seals", 0, 31, &seals))
+      !fdb_int(env, call.argv[1], "seals", 0, 63, &seals))
     return NULL;
 #ifdef F_ADD_SEALS
   int result;

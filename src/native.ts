@@ -108,6 +108,8 @@ export const SEAL_SHRINK = 2
 export const SEAL_GROW = 4
 export const SEAL_WRITE = 8
 export const SEAL_FUTURE_WRITE = 16
+/** The kernel sets it on a file that can never be executed; it says nothing about who may write. */
+export const SEAL_EXEC = 32
 
 /** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
 export const MAX_FDS_PER_MESSAGE = 253
@@ -173,8 +175,12 @@ export interface Native {
   pidfdDead(pidfd: number): boolean
 
   // memory.c
-  /** memfd_create with MFD_ALLOW_SEALING; where there is none: an unlinked temporary file (seals are then null). */
-  memfd(name: string): number
+  /**
+   * memfd_create with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL where the kernel has it (then the file has SEAL_EXEC); where there is
+   * no memfd: an unlinked temporary file (seals are then null). `unsaid`: whether it can be executed is left to the kernel's
+   * `vm.memfd_noexec`, unless that wants to be told.
+   */
+  memfd(name: string, unsaid?: boolean): number
   addSeals(fd: number, seals: number): void
   /** F_GET_SEALS; null where the file knows no seals. */
   getSeals(fd: number): number | null

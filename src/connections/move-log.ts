@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native, SEAL_SHRINK, SEAL_WRITE } from '../native.js'
+import { type NativeError, native, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_WRITE } from '../native.js'
 
 /** Slice and what became of it, 32 bits each, little endian. */
 const ENTRY_BYTES = 8
@@ -9,6 +9,8 @@ const BACK = 0x6261636b
 /** A log of so many entries was written by nobody of ours. */
 const MOST_ENTRIES = 1_000_000
 const READ_ENTRIES = 512
+/** With one of these it could not be written, or not be ended. */
+const HINDERING = SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_GROW | SEAL_SEAL
 
 export type MoveRecord = 'moved' | 'back'
 
@@ -27,7 +29,8 @@ export class MoveLog implements Disposable {
   }
 
   static create(): MoveLog {
-    const fd = OwnedFd.own(native.memfd('fdb-moves'), 'move log')
+    // Releases up to 0.2.0 take no log that has SEAL_EXEC.
+    const fd = OwnedFd.own(native.memfd('fdb-moves', true), 'move log')
     if (native.getSeals(fd.raw) === null) {
       fd.close()
       throw new FdbError(
@@ -42,7 +45,7 @@ export class MoveLog implements Disposable {
   static open(fd: OwnedFd): MoveLog {
     try {
       const seals = native.getSeals(fd.raw)
-      if (seals === null || (seals & ~SEAL_SHRINK) !== 0 || native.fileSize(fd.raw) !== 0) {
+      if (seals === null || (seals & HINDERING) !== 0 || native.fileSize(fd.raw) !== 0) {
         throw new FdbError(
           'ERR_FDB_MOVE_LOG',
           'the log of a move that has not begun must be an empty memory file that nobody has sealed: the peer is faulty, no connection moves',

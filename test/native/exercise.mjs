@@ -83,7 +83,7 @@ function files() {
   const reader = native.reopenReadOnly(memory)
   refused(() => native.addSeals(reader, 8), 'EPERM')
   native.addSeals(memory, 8)
-  assert.equal(native.getSeals(reader), 8)
+  assert.equal(native.getSeals(reader) & ~32, 8)
   refused(() => native.pwrite(memory, bytes, 0, 1, 0), 'EPERM')
   refused(() => native.memfd('x'.repeat(1000)), 'ERR_OUT_OF_RANGE')
   writeFileSync(join(folder, 'lock'), '')

@@ -1,7 +1,15 @@
-import { writeFileSync } from 'node:fs'
+import { existsSync, fstatSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { native, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK, SEAL_WRITE } from '../../src/native.js'
+import {
+  native,
+  SEAL_EXEC,
+  SEAL_FUTURE_WRITE,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_SHRINK,
+  SEAL_WRITE,
+} from '../../src/native.js'
 import { descriptors, folders, target, thrown } from './support.js'
 
 const keep = descriptors()
@@ -14,6 +22,11 @@ function memory(content = ''): number {
   return fd
 }
 
+/** Those that were asked for. */
+function sealsOf(fd: number): number {
+  return native.getSeals(fd)! & ~SEAL_EXEC
+}
+
 function content(fd: number): string {
   const bytes = Buffer.alloc(native.fileSize(fd))
   expect(native.pread(fd, bytes, 0, bytes.length, 0)).toBe(bytes.length)
@@ -24,11 +37,21 @@ describe('memfd', () => {
   it('has a name, no seals and no bytes', () => {
     const fd = memory()
     expect(target(fd)).toContain('memfd:fdb-test')
-    expect(native.getSeals(fd)).toBe(0)
+    expect(sealsOf(fd)).toBe(0)
     expect(native.fileSize(fd)).toBe(0)
     expect(thrown(() => native.memfd('x'.repeat(250)))).toBeInstanceOf(RangeError)
     expect(thrown(() => native.memfd('a\0b'))).toBeInstanceOf(RangeError)
     keep(native.memfd('x'.repeat(249)))
+    expect(thrown(() => native.memfd('x', 1 as never))).toBeInstanceOf(TypeError)
+  })
+
+  it('can never be executed where the kernel has that, unless it is left to the system', () => {
+    const [said, unsaid] = [keep(native.memfd('said')), keep(native.memfd('unsaid', true))]
+    const knows = existsSync('/proc/sys/vm/memfd_noexec')
+    const wanted = knows ? Number(readFileSync('/proc/sys/vm/memfd_noexec', 'utf8')) : 0
+    expect((native.getSeals(said)! & SEAL_EXEC) !== 0).toBe(knows)
+    expect((fstatSync(said).mode & 0o111) === 0).toBe(knows)
+    expect((native.getSeals(unsaid)! & SEAL_EXEC) !== 0).toBe(wanted > 0)
   })
 
   it('is read and written at positions', () => {
@@ -57,7 +80,7 @@ describe('seals', () => {
     const fd = memory('kept')
     const dup = keep(native.dup(fd))
     native.addSeals(fd, SEAL_WRITE)
-    expect(native.getSeals(dup)).toBe(SEAL_WRITE)
+    expect(sealsOf(dup)).toBe(SEAL_WRITE)
     expect(thrown(() => native.pwrite(dup, Buffer.from('x'), 0, 1, 0))).toMatchObject({
       code: 'EPERM',
       syscall: 'pwrite',
@@ -73,7 +96,7 @@ describe('seals', () => {
     native.addSeals(fd, SEAL_GROW)
     expect(thrown(() => native.pwrite(fd, Buffer.from('c'), 0, 1, 2))).toMatchObject({ code: 'EPERM' })
     expect(native.pwrite(fd, Buffer.from('B'), 0, 1, 1)).toBe(1)
-    expect(native.getSeals(fd)).toBe(SEAL_SHRINK | SEAL_GROW)
+    expect(sealsOf(fd)).toBe(SEAL_SHRINK | SEAL_GROW)
     native.addSeals(fd, SEAL_FUTURE_WRITE | SEAL_SEAL)
     expect(thrown(() => native.addSeals(fd, SEAL_WRITE))).toMatchObject({ code: 'EPERM', syscall: 'fcntl' })
   })
@@ -84,9 +107,9 @@ describe('seals', () => {
     expect(content(reader)).toBe('seal me')
     expect(thrown(() => native.addSeals(reader, SEAL_WRITE))).toMatchObject({ code: 'EPERM' })
     expect(thrown(() => native.pwrite(reader, Buffer.from('x'), 0, 1, 0))).toMatchObject({ code: 'EBADF' })
-    expect(native.getSeals(reader)).toBe(0)
+    expect(sealsOf(reader)).toBe(0)
     native.addSeals(fd, SEAL_WRITE)
-    expect(native.getSeals(reader)).toBe(SEAL_WRITE)
+    expect(sealsOf(reader)).toBe(SEAL_WRITE)
     expect(native.inspect([fd])[0]!.ino).toBe(native.inspect([reader])[0]!.ino)
   })
 
