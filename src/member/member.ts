@@ -18,9 +18,10 @@ import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { HandoffRecord } from '../holder/timeline.js'
 import { native } from '../native.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
+import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
-import type { Section } from '../state/section.js'
+import type { Section, WriteOptions } from '../state/section.js'
 import { checkEvent, ToldListeners } from './events.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Party } from './party.js'
@@ -150,6 +151,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#party.refuse(error)
       throw error
     }
+  }
+
+  /**
+   * Changes entries of several sections by what they are, in one change: `change` is called when it is its turn, as that of
+   * {@link Section.update}, and must not wait. Resolves, once it is in the log, with what it returned; undefined also where a
+   * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
+   */
+  async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
+    return await this.#party.state.update(change, options)
   }
 
   /**

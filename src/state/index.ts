@@ -1,5 +1,6 @@
 export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
 export { Digest } from './digest.js'
+export { REMOVE, type StateDraft } from './draft.js'
 export type { Position } from './history.js'
 export { encodeImport, type RawEntry, type RawSection } from './import.js'
 export { DEFAULT_LIMITS, type StateLimits } from './limits.js'
@@ -11,8 +12,7 @@ export {
   readSegment,
 } from './reader.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
-export type { BulkChange, Section, WriteOptions } from './section.js'
-export type { ChangeListener, SectionChange } from './section-store.js'
+export type { BulkChange, ChangeListener, Section, SectionChange, WriteOptions } from './section.js'
 export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
 export {
   type SectionDigest,

@@ -57,9 +57,15 @@ export class RequestMemory {
   }
 }
 
-/** Two changes with the same id: null when they are one that is tried again. */
-export function requestRefusal(id: string, known: number, print: number): FdbError | null {
-  if (known === print || known === 0 || print === 0) return null
+/**
+ * Two changes with the same id: null when they are one that is tried again. An update has several prints, of what it may come to.
+ */
+export function requestRefusal(
+  id: string,
+  known: readonly number[],
+  prints: readonly number[],
+): FdbError | null {
+  if (known.some(print => print === 0 || prints.includes(print) || prints.includes(0))) return null
   return new FdbError(
     'ERR_FDB_STATE_REQUEST',
     `request ${JSON.stringify(id)} belongs to another change, of another section or key or kind: this one was not made. ` +

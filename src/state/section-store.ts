@@ -1,18 +1,20 @@
 import { crc32 } from 'node:zlib'
 import { Digest } from './digest.js'
+import type { Location } from './locations.js'
 import type { StoredSchema } from './records.js'
 import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
 import { SlotMap } from './slot-map.js'
 
-export interface SectionChange {
-  op: 'put' | 'delete' | 'clear'
+/** A change that was applied. */
+export interface StoredChange {
+  readonly op: 'put' | 'delete' | 'clear'
   /** Empty for `clear`. */
-  key: string
+  readonly key: string
   /** 'local': appended by this log; 'replay': read from a segment. */
-  origin: 'local' | 'replay'
+  readonly origin: 'local' | 'replay'
+  /** Where the entry lay that it took the place of; null: there was none, or all of them. */
+  readonly before: Location | null
 }
-
-export type ChangeListener = (change: SectionChange) => void
 
 /** One section as the log has it: keys, where their values lie, the digest. Knows nothing of codecs. */
 export class SectionStore {
@@ -21,7 +23,7 @@ export class SectionStore {
   /** Key to slot in the store's locations. */
   slots = new SlotMap()
   readonly digest = new Digest()
-  readonly listeners = new Set<ChangeListener>()
+  readonly listeners = new Set<(change: StoredChange) => void>()
   /** Called when any number of entries has changed at once, before the listeners are told of each. */
   readonly resets = new Set<() => void>()
   /** What the log says about it; null while it says nothing. */

@@ -3,14 +3,18 @@ import { types } from 'node:util'
 import { FdbError, FdbTypeError } from '../errors.js'
 import { checkKey, checkNewKey, checkRequest } from './arguments.js'
 import { bytes, type Codec } from './codec.js'
+import { REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { deepFreeze } from './frozen.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import type { Location } from './locations.js'
 import { PART_CHANGES } from './parts.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
 import { addPrint } from './requests.js'
 import type { SectionSchema } from './schema.js'
-import type { ChangeListener, SectionStore } from './section-store.js'
+import type { SectionStore, StoredChange } from './section-store.js'
 import type { Store } from './store.js'
+import { ToldChange } from './told-change.js'
+import type { NewWrite } from './write-queue.js'
 
 /** Changes of a bulk that are encoded in one go, whatever time it takes. */
 const AT_ONCE = 256
@@ -23,6 +27,32 @@ export interface WriteOptions {
    * section, key or kind) is refused with ERR_FDB_STATE_REQUEST; the values are not compared.
    */
   request?: string
+}
+
+/** A change that was applied. */
+export interface SectionChange<T = unknown> {
+  readonly op: 'put' | 'delete' | 'clear'
+  /** Empty for `clear`. */
+  readonly key: string
+  /** 'local': appended by this process; 'replay': read from what another one wrote. */
+  readonly origin: 'local' | 'replay'
+  /**
+   * What the entry was before; undefined: there was none, or it is a `clear`. Read from the log when it is asked for, which
+   * must be before the listener returns. Throws as `get` does where it cannot be decoded.
+   */
+  readonly previous: T | undefined
+}
+
+export type ChangeListener<T = unknown> = (change: SectionChange<T>) => void
+
+/** What an update may do with a section. */
+export interface DraftSection<T> {
+  readonly store: SectionStore
+  has(key: string): boolean
+  /** A value that nobody else has. */
+  read(key: string): T | undefined
+  put(key: string, value: T): NewChange
+  delete(key: string): NewChange
 }
 
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
@@ -49,7 +79,13 @@ export interface SectionHost {
   readonly limits: Readonly<StateLimits>
   readonly sliceMs: number
   flush(): void
-  write(section: SectionStore, parts: Uint8Array[], request: string, print: number): Promise<void>
+  write(write: NewWrite): Promise<unknown>
+  /** `prints`: of what it may come to. */
+  update<R>(
+    change: (state: StateDraft) => R,
+    request: string,
+    prints: readonly number[],
+  ): Promise<R | undefined>
   warn(facts: object, message: string): void
 }
 
@@ -120,7 +156,16 @@ export class Section<T> {
   }
 
   #decode(key: string, slot: number): T {
-    const { value, version } = this.#host.store.read(this.#section, key, slot)
+    const decoded = this.#decoded(key, this.#host.store.read(this.#section, key, slot))
+    const schema = this.#schema
+    if (!schema || this.#cacheSize === 0 || !mayBeShared(decoded, schema)) return decoded
+    if (this.#cache.size >= this.#cacheSize) this.#cache.clear()
+    this.#cache.set(key, decoded)
+    return decoded
+  }
+
+  /** A value that nobody else has. */
+  #decoded(key: string, { value, version }: { value: Buffer; version: number }): T {
     const schema = this.#schema
     if (!schema) return value as T
     let decoded: T
@@ -136,9 +181,6 @@ export class Section<T> {
         { cause: this.secret ? undefined : error, details: { section: this.name, key, version } },
       )
     }
-    if (this.#cacheSize === 0 || !mayBeShared(decoded, schema)) return decoded
-    if (this.#cache.size >= this.#cacheSize) this.#cache.clear()
-    this.#cache.set(key, decoded)
     return decoded
   }
 
@@ -223,17 +265,50 @@ export class Section<T> {
    * (ERR_FDB_STATE_KEY, ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take.
    */
   async put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
-    return this.#write([this.#encodePut(key, value)], options)
+    await this.#write([this.#encodePut(key, value)], options)
   }
 
-  /** Deleting what is not there is a change too: it resolves once it is in the log. */
-  async delete(key: string, options: WriteOptions = {}): Promise<void> {
-    return this.#write([this.#encode(DELETE, key)], options)
+  /**
+   * Resolves, once it is in the log, with whether there was an entry. Deleting what is not there is a change too. Where a change
+   * with this `request` id was made before, it is not known any more: true.
+   */
+  async delete(key: string, options: WriteOptions = {}): Promise<boolean> {
+    const look = () => this.#section.slots.has(key)
+    return (await this.#write([this.#encode(DELETE, key)], options, look)) !== false
+  }
+
+  /**
+   * Changes an entry by what it is. `change` is called with the value (undefined: there is none) when it is this change's turn, so
+   * that none before it is overlooked and no other comes between, also where another process writes: then perhaps more than
+   * once, as the entry may have changed meanwhile. It must not wait, and should do nothing else. It may change
+   * the value in place; what it returns is the new value; {@link REMOVE} deletes the entry, undefined leaves it as it is.
+   *
+   * Resolves, once that is in the log, with the value that the entry has then. Rejects as `put` does, and with what `change`
+   * throws, without effect.
+   */
+  async update(
+    key: string,
+    change: (value: T | undefined) => T | typeof REMOVE | undefined,
+    options: WriteOptions = {},
+  ): Promise<T | undefined> {
+    checkNewKey(key, this.name, this.#host.limits)
+    const write = (state: StateDraft): { value: T | undefined } => {
+      const next = change(state.get(this, key))
+      refuseThenable(next)
+      if (next === undefined) return { value: state.get(this, key) }
+      if (next !== REMOVE) state.put(this, key, next)
+      else state.delete(this, key)
+      return { value: next === REMOVE ? undefined : next }
+    }
+    const request = checkRequest(options.request, this.#host.limits)
+    const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
+    const answer = await this.#host.update(write, request, prints)
+    return answer === undefined ? this.get(key) : answer.value
   }
 
   /** Deletes all entries, in one change. */
   async clear(options: WriteOptions = {}): Promise<void> {
-    return this.#write([this.#encode(CLEAR, '')], options)
+    await this.#write([this.#encode(CLEAR, '')], options)
   }
 
   /**
@@ -284,7 +359,7 @@ export class Section<T> {
     }
     if (group.length > 0) close()
     if (count === 0) return
-    return this.#host.write(this.#section, parts, request, print)
+    await this.#host.write({ sections: [this.#section], parts, request, prints: [print] })
   }
 
   #checked(changes: Iterable<BulkChange<T>>): Iterable<BulkChange<T>> {
@@ -298,20 +373,50 @@ export class Section<T> {
   }
 
   /** Called after each change is applied, whether it was made here or read from a segment. Returns how to stop it. */
-  onChange(listener: ChangeListener): () => void {
-    const own: ChangeListener = change => listener(change)
+  onChange(listener: ChangeListener<T>): () => void {
+    const own = (change: StoredChange) => {
+      const read = (at: Location) =>
+        this.#decoded(change.key, this.#host.store.readAt(this.#section, change.key, at))
+      ToldChange.tell(listener, change, read)
+    }
     this.#section.listeners.add(own)
     return () => void this.#section.listeners.delete(own)
   }
 
-  #write(changes: NewChange[], options: WriteOptions): Promise<void> {
+  /** @internal */
+  draft_(store: Store): DraftSection<T> {
+    if (store !== this.#host.store) {
+      throw new FdbError(
+        'ERR_FDB_OPTION',
+        `section "${this.name}" is of another member: an update changes the state of one`,
+      )
+    }
+    const section = this.#section
+    return {
+      store: section,
+      has: key => {
+        checkKey(key, this.name)
+        return section.slots.has(key)
+      },
+      read: key => {
+        checkKey(key, this.name)
+        const slot = section.slots.get(key)
+        return slot === undefined ? undefined : this.#decoded(key, store.read(section, key, slot))
+      },
+      put: (key, value) => this.#encodePut(key, value),
+      delete: key => this.#encode(DELETE, key),
+    }
+  }
+
+  #write(changes: NewChange[], options: WriteOptions, look?: () => unknown): Promise<unknown> {
     const body = encodeBody(changes)
     const most = mostBodyBytes(this.#host.limits)
     if (body.length > most) throw overLimit('a change', body.length, 'recordBytes', most)
     const request = checkRequest(options.request, this.#host.limits)
     let print = 0
     for (const { op, key } of changes) print = addPrint(print, this.#section.printOf(op, key))
-    return this.#host.write(this.#section, [body], request, print)
+    const write = { sections: [this.#section], parts: [body], request, prints: [print] }
+    return this.#host.write(look ? { ...write, look } : write)
   }
 
   #encodePut(key: string, value: T): NewChange {

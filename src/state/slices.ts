@@ -35,6 +35,28 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
   }
 }
 
+/** For work that others hear of bit by bit: what they do in the same turn counts too. */
+export class Slice {
+  readonly #sliceMs: number
+  #started = performance.now()
+
+  constructor(sliceMs: number) {
+    this.#sliceMs = sliceMs
+  }
+
+  async next(): Promise<void> {
+    await nextTurn()
+    this.#started = performance.now()
+  }
+
+  /** After each bit of the work. Resolves in the next turn once this one has had its share. */
+  async passed(): Promise<void> {
+    // Behind whoever has just been told.
+    await null
+    if (performance.now() - this.#started >= this.#sliceMs) await this.next()
+  }
+}
+
 /** The same work in one go. */
 export function runAtOnce<T>(work: Generator<unknown, T>): T {
   for (;;) {

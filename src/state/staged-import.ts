@@ -2,9 +2,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { ImportCheck } from './import.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
-import type { SectionStore } from './section-store.js'
 import { runInSlices } from './slices.js'
 import type { Store } from './store.js'
+import type { NewWrite } from './write-queue.js'
 
 /** Turns of the event loop that an import waits for room among the changes that wait. */
 const TURNS = 1000
@@ -15,7 +15,7 @@ export interface ImportHost {
   limits: StateLimits
   sliceMs: number
   signal: AbortSignal
-  write(section: SectionStore, parts: Uint8Array[], request: string, print: number): Promise<void>
+  write(write: NewWrite): Promise<unknown>
 }
 
 /**
@@ -50,7 +50,7 @@ export class StagedImport {
     const { section, parts, puts, print } = this.#check
     for (let turn = 0; section && parts.length > 0; turn++) {
       try {
-        await this.#host.write(section, parts, request, print)
+        await this.#host.write({ sections: [section], parts, request, prints: [print] })
         break
       } catch (error) {
         const full = FdbError.is(error) && error.code === 'ERR_FDB_STATE_BACKPRESSURE'

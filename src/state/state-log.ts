@@ -1,7 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
-import { checkSectionName } from './arguments.js'
+import { checkRequest, checkSectionName } from './arguments.js'
 import { writeSnapshot } from './compaction.js'
+import { draw, type StateDraft } from './draft.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type LogPiece, type Position } from './history.js'
 import type { RawSection } from './import.js'
@@ -10,16 +11,18 @@ import { isLarge, recordsOfParts } from './parts.js'
 import { encodeEnvelope, encodeSchema, type StoredSchema, scanRecord } from './records.js'
 import { requestRefusal } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
-import { Section, type SectionHost } from './section.js'
+import { Section, type SectionHost, type WriteOptions } from './section.js'
 import type { SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
-import { runAtOnce, runInSlices } from './slices.js'
+import { runAtOnce, runInSlices, Slice } from './slices.js'
 import { StagedImport } from './staged-import.js'
 import { Store } from './store.js'
-import { type PendingWrite, WriteQueue } from './write-queue.js'
+import { type NewWrite, type PendingWrite, WriteQueue } from './write-queue.js'
 
 /** Appended without waiting for the end of the turn, and the most of one append of several changes. */
 const BATCH_BYTES = 64 * 1024
+/** Of those that waited for longer, as much at a time: each may be tiny. */
+const BACKLOG_BYTES = 8 * 1024
 /** The most that a read of a followed log reads in place; what is more is read in slices meanwhile. */
 const FOLLOW_BYTES = 64 * 1024
 
@@ -92,6 +95,10 @@ export class StateLog {
   #compacting: Promise<unknown> | null = null
   /** A large bulk is being appended. */
   #appending = false
+  /** The function of an update is running: sections may be read, nothing may be appended. */
+  #drawing = false
+  /** So much waited that it is appended in slices. */
+  #backlog: Slice | null = null
   /** What large bulks left to do is being done. */
   #merging: Promise<unknown> | null = null
 
@@ -110,7 +117,8 @@ export class StateLog {
       limits: this.#limits,
       sliceMs: this.#sliceMs,
       flush: () => this.#flush(),
-      write: (section, parts, request, print) => this.#write(section, parts, request, print),
+      write: write => this.#write(write),
+      update: (change, request, prints) => this.#update(change, request, prints),
       warn: (facts, message) => this.#logger?.warn(facts, message),
     }
   }
@@ -233,7 +241,7 @@ export class StateLog {
   endWriting(error: FdbError): void {
     this.#mode = 'ended'
     this.#ended = error
-    this.#queue.rejectAll(error)
+    void this.#queue.rejectAll(error, this.#sliceMs)
   }
 
   /**
@@ -343,19 +351,37 @@ export class StateLog {
     return { segments, bytes, liveBytes, entries, sequence, waiting }
   }
 
-  #write(section: SectionStore, parts: Uint8Array[], request: string, print: number): Promise<void> {
+  /**
+   * Changes entries of several sections by what they are, in one change. `change` is called when it is its turn, as that of
+   * {@link Section.update}. Resolves with what it returned; undefined also where a change with this `request` id was made before.
+   */
+  async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
+    // What it comes to cannot be known here.
+    return await this.#update(change, checkRequest(options.request, this.#limits), [0])
+  }
+
+  #update<R>(
+    change: (state: StateDraft) => R,
+    request: string,
+    prints: readonly number[],
+  ): Promise<R | undefined> {
+    const make = () => draw(change, this.#store)
+    return this.#write({ sections: [], parts: [], request, prints, draw: make }) as Promise<R | undefined>
+  }
+
+  #write(write: NewWrite): Promise<unknown> {
     if (this.#mode === 'ended') throw this.#ended
     this.#checkOpen()
+    const { request, prints } = write
     if (request !== '') {
       const waiting = this.#queue.waitingFor(request)
-      const known = this.#store.requests.get(request) ?? waiting
-      const refusal = known ? requestRefusal(request, known.print, print) : null
+      const known = this.#store.requests.get(request)
+      const before = known ? [known.print] : waiting?.prints
+      const refusal = before ? requestRefusal(request, before, prints) : null
       if (refusal) throw refusal
-      if (known) return waiting?.promise ?? Promise.resolve()
+      if (before) return waiting?.promise ?? Promise.resolve()
     }
-    let bytes = 0
-    for (const part of parts) bytes += part.length
-    const promise = this.#queue.add(section, parts, bytes, request, print)
+    const promise = this.#queue.add(write)
     if (this.#mode === 'writing') {
       if (this.#queue.bytes >= BATCH_BYTES) this.#flush()
       else this.#scheduleFlush()
@@ -374,13 +400,34 @@ export class StateLog {
 
   #flush(): void {
     if (this.#following) this.#followOn()
-    while (this.#mode === 'writing' && this.#queue.length > 0 && this.#mayAppend) {
-      this.#appendBatch(this.#history.writing!)
+    if (this.#backlog !== null) return
+    const until = performance.now() + this.#sliceMs
+    while (this.#mayAppend) {
+      this.#appendBatch(this.#history.writing!, BATCH_BYTES)
+      // Only what has waited is so much.
+      if (this.#queue.bytes > BATCH_BYTES && performance.now() >= until) {
+        void this.#appendBacklog()
+        return
+      }
     }
   }
 
+  /** What has waited, in slices: no turn is held up by it, nor by those who hear that their changes were made. */
+  async #appendBacklog(): Promise<void> {
+    const slice = new Slice(this.#sliceMs)
+    this.#backlog = slice
+    await slice.next()
+    while (this.#mayAppend) {
+      this.#appendBatch(this.#history.writing!, BACKLOG_BYTES)
+      await slice.passed()
+    }
+    this.#backlog = null
+    this.#flush()
+  }
+
   get #mayAppend(): boolean {
-    return !this.#history.applying && !this.#appending && !this.#store.merging
+    if (this.#mode !== 'writing' || this.#queue.length === 0) return false
+    return !this.#history.applying && !this.#appending && !this.#drawing && !this.#store.merging
   }
 
   /** Does what large bulks left to do, in slices. */
@@ -426,10 +473,11 @@ export class StateLog {
   }
 
   /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
-  #appendBatch(held: Held): void {
+  #appendBatch(held: Held, most: number): void {
     const { segment } = held
-    const ready = this.#dropRetries(this.#queue.first(BATCH_BYTES))
+    const ready = this.#dropRetries(this.#queue.first(most))
     if (ready.length === 0) return
+    if (ready[0]!.draw !== undefined && !this.#draw(ready)) return
     const large = ready.findIndex(write => isLarge(write, this.#limits))
     if (large === 0) {
       void this.#appendLarge(held, ready[0]!)
@@ -439,10 +487,11 @@ export class StateLog {
     const frames: Buffer[] = []
     const told = new Set<SectionStore>()
     let sequence = this.#history.sequence
-    for (const { section, parts, request } of writes) {
+    for (const { sections, parts, request } of writes) {
       const body = [encodeEnvelope({ epoch: segment.epoch, sequence: ++sequence, request }), ...parts]
-      const { unsaid } = section
-      if (unsaid && !told.has(section)) {
+      for (const section of sections) {
+        const { unsaid } = section
+        if (!unsaid || told.has(section)) continue
         told.add(section)
         body.push(encodeSchema(unsaid))
       }
@@ -453,6 +502,7 @@ export class StateLog {
     if (!this.#hasRoom(segment, bytes.length, writes)) return
     const { written, refused } = segment.append(bytes)
 
+    const results: unknown[] = []
     let offset = 0
     let done = 0
     for (const one of frames) {
@@ -461,18 +511,40 @@ export class StateLog {
       if (held.position === segment.start) this.#history.begin(held)
       const record = scanRecord(bytes, offset + 8, next, this.#limits)
       const found = { record, buffer: bytes, base: start, offset: start + offset, next: start + next }
+      results.push(writes[done]!.look?.())
       runAtOnce(this.#history.apply(found, held, 'local'))
       held.position = start + next
       offset = next
       done++
     }
     this.#queue.remove(done)
-    for (let i = 0; i < done; i++) writes[i]!.resolve()
+    for (let i = 0; i < done; i++) writes[i]!.resolve(results[i])
     if (done > 0) this.onAppended?.()
     if (refused === null) return
     segment.continueAt(held.position)
     if (refused === 'sealed') this.#fence()
     else this.#reject(writes.slice(done), refused)
+  }
+
+  /**
+   * Makes the change of an update that is next, of the state as it is now, in its place in `ready`. False: it is settled, as
+   * there is nothing to change, or it failed.
+   */
+  #draw(ready: PendingWrite[]): boolean {
+    const write = ready[0]!
+    this.#drawing = true
+    try {
+      const { sections, parts, result } = write.draw!()
+      ready[0] = { ...write, sections, parts, look: () => result }
+      if (parts.length > 0) return true
+      this.#queue.remove(1)
+      write.resolve(result)
+    } catch (error) {
+      this.#reject([write], error)
+    } finally {
+      this.#drawing = false
+    }
+    return false
   }
 
   #hasRoom(segment: Segment, bytes: number, writes: PendingWrite[]): boolean {
@@ -511,7 +583,7 @@ export class StateLog {
    */
   async #appendLarge(held: Held, write: PendingWrite): Promise<void> {
     const { segment } = held
-    const { section, request } = write
+    const { sections, request } = write
     this.#appending = true
     try {
       // What was encoded just before has had its share of this turn.
@@ -532,8 +604,7 @@ export class StateLog {
           ...(last ? { request } : {}),
         }
         const body = [encodeEnvelope(envelope), ...parts]
-        const { unsaid } = section
-        if (last && unsaid) body.push(encodeSchema(unsaid))
+        for (const { unsaid } of last ? sections : []) if (unsaid) body.push(encodeSchema(unsaid))
         const bytes = frame(...body)
         if (!this.#hasRoom(segment, bytes.length, [write])) return
         const start = segment.end
@@ -551,7 +622,7 @@ export class StateLog {
         held.position = found.next
         if (last) {
           this.#queue.remove(1)
-          void this.#merged().then(write.resolve)
+          void this.#merged().then(() => write.resolve())
           this.onAppended?.()
         } else if (performance.now() - started >= this.#sliceMs) {
           await nextTurn()
@@ -572,8 +643,8 @@ export class StateLog {
     while (fresh < writes.length && !this.#isApplied(writes[fresh]!)) fresh++
     if (fresh > 0 || writes.length === 0) return writes.slice(0, fresh)
     this.#queue.remove(1)
-    const { request, print, resolve, reject } = writes[0]!
-    const refusal = requestRefusal(request, this.#store.requests.get(request)!.print, print)
+    const { request, prints, resolve, reject } = writes[0]!
+    const refusal = requestRefusal(request, [this.#store.requests.get(request)!.print], prints)
     if (refusal) reject(refusal)
     else resolve()
     return []
@@ -584,8 +655,8 @@ export class StateLog {
   }
 
   /** The first ones of the queue. */
-  #reject(writes: PendingWrite[], error: FdbError): void {
-    if (this.#queue.head !== writes[0]) return
+  #reject(writes: PendingWrite[], error: unknown): void {
+    if (this.#queue.head?.promise !== writes[0]?.promise) return
     this.#queue.remove(writes.length)
     for (const write of writes) write.reject(error)
   }

@@ -15,7 +15,7 @@ import {
 } from './records.js'
 import { addPrint, RequestMemory } from './requests.js'
 import { mergedSchema } from './schema.js'
-import { type SectionChange, SectionStore } from './section-store.js'
+import { SectionStore, type StoredChange } from './section-store.js'
 import type { Segment } from './segment.js'
 import type { ShardedMap } from './sharded-map.js'
 import { MUST_END } from './slices.js'
@@ -102,7 +102,7 @@ export class Store {
     found: FoundRecord,
     ordinal: number,
     segment: Segment,
-    origin: SectionChange['origin'],
+    origin: StoredChange['origin'],
   ): Generator<unknown, void> {
     const { record, buffer } = found
     const { changes } = record
@@ -135,18 +135,20 @@ export class Store {
       }
       const key = this.#keyOf(found, segment)
       if (change.op === DELETE) {
-        if (this.#remove(section, key, ordinal)) this.#tell(section, 'delete', key, origin)
+        const before = this.#before(section, key)
+        if (this.#remove(section, key, ordinal)) this.#tell(section, 'delete', key, origin, before)
         continue
       }
       const start = changes[i]!
       const length = changes[i + 1]! - start
+      const before = this.#before(section, key)
       this.#put(section, key, ordinal, found.base + start, length)
       section.digest.add(
         section.nameBytes,
         buffer.subarray(change.keyStart, change.keyEnd),
         buffer.subarray(change.valueStart, change.valueEnd),
       )
-      this.#tell(section, 'put', key, origin)
+      this.#tell(section, 'put', key, origin, before)
     }
     const { request, requests, requestPrints, sequence } = record
     if (request !== '') this.requests.add(request, sequence, print)
@@ -158,7 +160,7 @@ export class Store {
     found: FoundRecord,
     ordinal: number,
     segment: Segment,
-    origin: SectionChange['origin'],
+    origin: StoredChange['origin'],
   ): Generator<unknown, void> {
     const { record, buffer, offset } = found
     const { index, last } = record.part!
@@ -223,7 +225,7 @@ export class Store {
   }
 
   /** In one step, whatever its size; the rest is left to {@link merge}. */
-  #commit(staged: StagedSection, ordinal: number, origin: SectionChange['origin']): void {
+  #commit(staged: StagedSection, ordinal: number, origin: StoredChange['origin']): void {
     const { section, layer, cleared, size, digest, bytes } = staged
     this.entries += size - section.slots.size
     this.liveBytes += bytes
@@ -239,11 +241,19 @@ export class Store {
   #mergeLayer(
     section: SectionStore,
     ordinal: number,
-    origin: SectionChange['origin'],
+    origin: StoredChange['origin'],
   ): Generator<undefined, void> {
+    let before: Location | null = null
     return section.slots.merge(
-      slot => this.#free(slot, ordinal),
-      (key, put) => this.#tell(section, put ? 'put' : 'delete', key, origin),
+      slot => {
+        before = this.#locate(section, slot)
+        this.#free(slot, ordinal)
+      },
+      (key, put) => {
+        const was = before
+        before = null
+        this.#tell(section, put ? 'put' : 'delete', key, origin, was)
+      },
     )
   }
 
@@ -251,7 +261,7 @@ export class Store {
     before: ShardedMap<number>,
     { section, layer }: StagedSection,
     ordinal: number,
-    origin: SectionChange['origin'],
+    origin: StoredChange['origin'],
   ): Generator<undefined, void> {
     let done = 0
     this.#tell(section, 'clear', '', origin)
@@ -418,11 +428,27 @@ export class Store {
     }
   }
 
-  #tell(section: SectionStore, op: SectionChange['op'], key: string, origin: SectionChange['origin']): void {
+  /** Where the entry of a key lies, for listeners of the change that takes its place. */
+  #before(section: SectionStore, key: string): Location | null {
+    const slot = section.listeners.size === 0 ? undefined : section.slots.get(key)
+    return slot === undefined ? null : this.#locate(section, slot)
+  }
+
+  #locate({ listeners }: SectionStore, slot: number): Location | null {
+    return listeners.size === 0 ? null : { ...this.locations.get(slot, this.#at) }
+  }
+
+  #tell(
+    section: SectionStore,
+    op: StoredChange['op'],
+    key: string,
+    origin: StoredChange['origin'],
+    before: Location | null = null,
+  ): void {
     if (section.listeners.size === 0) return
     for (const listener of section.listeners) {
       try {
-        listener({ op, key, origin })
+        listener({ op, key, origin, before })
       } catch (error) {
         this.#reportListener(error, section.name)
       }
@@ -431,7 +457,11 @@ export class Store {
 
   /** The encoded Change of a slot, read from its segment, in a buffer of its own. */
   read(section: SectionStore, key: string, slot: number): { value: Buffer; version: number } {
-    const at = this.locations.get(slot, this.#at)
+    return this.readAt(section, key, this.locations.get(slot, this.#at))
+  }
+
+  /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
+  readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
     const buffer = Buffer.allocUnsafe(at.length)
     this.load(at, buffer)
     const change: ScannedChange = scanChange(buffer, 0, at.length, this.#old)

@@ -1,19 +1,43 @@
 import { FdbError } from '../errors.js'
 import type { StateLimits } from './limits.js'
 import type { SectionStore } from './section-store.js'
+import { Slice } from './slices.js'
+
+/** What an update that waits counts for among the bytes that wait. */
+const UPDATE_BYTES = 512
+/** Rejected without a look at the clock. */
+const AT_ONCE = 32
 
 /** A change, or a bulk of them, that is to become one record: encoded but for its place in the log. */
-export interface PendingWrite {
-  section: SectionStore
+export interface NewWrite {
+  /** Those whose schema the log must know. */
+  readonly sections: readonly SectionStore[]
   /** The body of its record, in parts. */
-  parts: Uint8Array[]
-  bytes: number
-  request: string
-  /** Of what it does, see {@link RequestMemory}. */
-  print: number
-  resolve: () => void
-  reject: (error: unknown) => void
-  promise: Promise<void>
+  readonly parts: readonly Uint8Array[]
+  /** '': none. */
+  readonly request: string
+  /** Of what it does, or may do, see {@link RequestMemory}. */
+  readonly prints: readonly number[]
+  /** Called right before it is applied: what its promise resolves with. */
+  readonly look?: () => unknown
+  /** An update: it is made when it is its turn, of the state as it is then; sections and parts are empty. What it throws rejects it. */
+  readonly draw?: () => Drawn
+}
+
+/** What an update came to. */
+export interface Drawn {
+  readonly sections: readonly SectionStore[]
+  /** Empty: there is nothing to change. */
+  readonly parts: readonly Uint8Array[]
+  /** What its promise resolves with. */
+  readonly result: unknown
+}
+
+export interface PendingWrite extends NewWrite {
+  readonly bytes: number
+  readonly promise: Promise<unknown>
+  resolve(result?: unknown): void
+  reject(error: unknown): void
 }
 
 /** Changes in the order they were made, until they are appended. Bounded: what does not fit is refused. */
@@ -41,13 +65,9 @@ export class WriteQueue {
   }
 
   /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue takes any one write. */
-  add(
-    section: SectionStore,
-    parts: Uint8Array[],
-    bytes: number,
-    request: string,
-    print: number,
-  ): Promise<void> {
+  add(write: NewWrite): Promise<unknown> {
+    let bytes = write.draw === undefined ? 0 : UPDATE_BYTES
+    for (const part of write.parts) bytes += part.length
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
     // A bulk that is larger by itself waits for nobody, and others not for it.
@@ -61,15 +81,15 @@ export class WriteQueue {
         { retryable: true },
       )
     }
-    const write = { section, parts, bytes, request, print } as PendingWrite
-    write.promise = new Promise<void>((resolve, reject) => {
-      write.resolve = resolve
-      write.reject = reject
+    let settle!: Pick<PendingWrite, 'resolve' | 'reject'>
+    const promise = new Promise<unknown>((resolve, reject) => {
+      settle = { resolve, reject }
     })
-    this.#writes.push(write)
+    const pending: PendingWrite = { ...write, bytes, promise, ...settle }
+    this.#writes.push(pending)
     this.#bytes += bytes
-    if (request !== '') this.#requests.set(request, write)
-    return write.promise
+    if (write.request !== '') this.#requests.set(write.request, pending)
+    return promise
   }
 
   /** The one that is next. */
@@ -77,12 +97,14 @@ export class WriteQueue {
     return this.#writes[0]
   }
 
-  /** The first ones, up to `bytes` in all (at least one); they stay until {@link remove}. */
+  /** The first ones, up to `bytes` in all (at least one), an update only by itself; they stay until {@link remove}. */
   first(bytes: number): PendingWrite[] {
     let count = 0
     for (let sum = 0; count < this.#writes.length; count++) {
-      sum += this.#writes[count]!.bytes
-      if (count > 0 && sum > bytes) break
+      const write = this.#writes[count]!
+      sum += write.bytes
+      if (count > 0 && (sum > bytes || write.draw !== undefined)) break
+      if (write.draw !== undefined) return [write]
     }
     return this.#writes.slice(0, count)
   }
@@ -95,9 +117,16 @@ export class WriteQueue {
     }
   }
 
-  rejectAll(error: unknown): void {
-    const writes = this.#writes.slice()
-    this.remove(writes.length)
-    for (const write of writes) write.reject(error)
+  /** None waits any more; they are told in slices. */
+  async rejectAll(error: unknown, sliceMs: number): Promise<void> {
+    const writes = this.#writes
+    this.#writes = []
+    this.#bytes = 0
+    this.#requests.clear()
+    const slice = new Slice(sliceMs)
+    for (let i = 0; i < writes.length; i++) {
+      writes[i]!.reject(error)
+      if (i % AT_ONCE === AT_ONCE - 1) await slice.passed()
+    }
   }
 }

@@ -25,7 +25,7 @@ async function expectKnown(log: StateLog): Promise<void> {
   )
   await routes.bulk(many(), { request: 'large' })
   // Other changes.
-  const others: [string, () => Promise<void>][] = [
+  const others: [string, () => Promise<unknown>][] = [
     ['another key', () => routes.put('z', to('z'), { request: 'put' })],
     ['another section', () => other.put('a', to('z'), { request: 'put' })],
     ['another kind', () => routes.delete('a', { request: 'put' })],
@@ -42,6 +42,7 @@ async function expectKnown(log: StateLog): Promise<void> {
           { request: 'put' },
         ),
     ],
+    ['an update of another entry', () => routes.update('z', () => to('z'), { request: 'put' })],
     ['less', () => routes.put('b', to('z'), { request: 'bulk' })],
     [
       'a large one with one more',

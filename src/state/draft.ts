@@ -1,0 +1,118 @@
+import { FdbError } from '../errors.js'
+import type { StateLimits } from './limits.js'
+import { mostBodyBytes, overLimit } from './limits.js'
+import { encodeBody, type NewChange } from './records.js'
+import type { DraftSection, Section } from './section.js'
+import type { SectionStore } from './section-store.js'
+import type { Store } from './store.js'
+import type { Drawn } from './write-queue.js'
+
+/** What an update's function returns for an entry that is to be deleted. */
+export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
+
+/**
+ * The state in the middle of an update: as it is, with what the update has changed so far. Values that it reads are the
+ * update's own, and may be changed in place. Of use only until the update's function returns.
+ */
+export interface StateDraft {
+  get<T>(section: Section<T>, key: string): T | undefined
+  has<T>(section: Section<T>, key: string): boolean
+  put<T>(section: Section<T>, key: string, value: T): void
+  /** Whether there was an entry. */
+  delete<T>(section: Section<T>, key: string): boolean
+}
+
+interface Drafted {
+  readonly change: NewChange
+  /** undefined: it is deleted. */
+  readonly value: unknown
+}
+
+/** Runs an update's function on the state of now, and encodes what it changes. Throws what the function throws, and changes nothing then. */
+export function draw<R>(update: (state: StateDraft) => R, store: Store): Drawn {
+  const draft = new Draft(store)
+  const result = update(draft)
+  draft.close()
+  refuseThenable(result)
+  return { ...draft.encode(store.limits), result }
+}
+
+class Draft implements StateDraft {
+  readonly #sections = new Map<SectionStore, Map<string, Drafted>>()
+  readonly #store: Store
+  #closed = false
+
+  constructor(store: Store) {
+    this.#store = store
+  }
+
+  close(): void {
+    this.#closed = true
+  }
+
+  get<T>(section: Section<T>, key: string): T | undefined {
+    const access = this.#access(section)
+    const drafted = this.#of(access).get(key)
+    return drafted ? (drafted.value as T | undefined) : access.read(key)
+  }
+
+  has<T>(section: Section<T>, key: string): boolean {
+    const access = this.#access(section)
+    const drafted = this.#of(access).get(key)
+    return drafted ? drafted.value !== undefined : access.has(key)
+  }
+
+  put<T>(section: Section<T>, key: string, value: T): void {
+    const access = this.#access(section)
+    this.#of(access).set(key, { change: access.put(key, value), value })
+  }
+
+  delete<T>(section: Section<T>, key: string): boolean {
+    const access = this.#access(section)
+    const there = this.has(section, key)
+    const drafted = this.#of(access)
+    if (access.has(key)) drafted.set(key, { change: access.delete(key), value: undefined })
+    else drafted.delete(key)
+    return there
+  }
+
+  encode(limits: StateLimits): Pick<Drawn, 'sections' | 'parts'> {
+    const sections: SectionStore[] = []
+    const changes: NewChange[] = []
+    for (const [section, drafted] of this.#sections) {
+      if (drafted.size > 0) sections.push(section)
+      for (const { change } of drafted.values()) changes.push(change)
+    }
+    if (changes.length === 0) return { sections, parts: [] }
+    if (changes.length > limits.changesPerRecord)
+      throw overLimit('the changes of an update', changes.length, 'changesPerRecord', limits.changesPerRecord)
+    const body = encodeBody(changes)
+    const most = mostBodyBytes(limits)
+    if (body.length > most) throw overLimit('an update', body.length, 'recordBytes', most)
+    return { sections, parts: [body] }
+  }
+
+  #access<T>(section: Section<T>): DraftSection<T> {
+    if (!this.#closed) return section.draft_(this.#store)
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'this update is over: read and change the state in its function, before that returns',
+    )
+  }
+
+  #of({ store }: DraftSection<never> | DraftSection<unknown>): Map<string, Drafted> {
+    let drafted = this.#sections.get(store)
+    if (drafted === undefined) this.#sections.set(store, (drafted = new Map()))
+    return drafted
+  }
+}
+
+/** What comes from a function that waits is no value. */
+export function refuseThenable(result: unknown): void {
+  if (typeof (result as Partial<PromiseLike<unknown>> | null | undefined)?.then !== 'function') return
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    'the function of an update returned a promise: it must not wait, as nothing else may change meanwhile. Wait before it, ' +
+      'and look in it at what must still be true',
+  )
+}
