@@ -30,7 +30,12 @@ export type {
   UpgradeOptions,
 } from './member/member.js'
 export type { JoinOptions } from './member/options.js'
-export type { ConnectionKeeper, ServableServer, ServedConnections } from './member/served.js'
+export type {
+  ConnectionKeeper,
+  ServableServer,
+  ServedConnections,
+  ServeOptions,
+} from './member/serve-options.js'
 export type { StatusReport } from './member/status.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'

@@ -41,7 +41,7 @@ server.on('upgrade', (request, socket, head) =>
 )
 
 const web = await member.listen('web', flags.listen)
-web.serve(server, { upgraded: sockets.hooks })
+web.serve(server, { http: { upgraded: sockets.hooks } })
 
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => member.close({ timeout: 10_000 }))
 

@@ -1,25 +1,30 @@
 import type net from 'node:net'
+import { isUint8Array } from 'node:util/types'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
 import type { fdbroker } from '../proto/connections.js'
-import { abandon, canLeave, connectionOf, reopened } from './node-socket.js'
+import { abandon, canLeave, connectionOf, publish, reopened } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
+import { stopReading } from './socket-handle.js'
 
 /** How an application's own protocol goes on in another process. Plain TCP and Unix connections only. */
 export interface SocketProtocol {
   /** Names what the records mean, with a version: `app/chat-1`. Both processes must have the same on the listener. */
   readonly protocol: string
   /**
-   * All that the next process needs to know of this connection, at most 4 MiB; undefined: not now, ask again. Once it has
-   * returned a record the connection is the library's: the application must not read from the socket or write to it (nor
-   * in this call), and should forget it. The socket's 'close' follows, without an error.
+   * All that the next process needs to know of this connection, at most 4 MiB (with more it stays in this process, by way of
+   * {@link restore}); undefined: not now, ask again. Anything else, a promise too, is an error of the hook (ERR_FDB_HOOK), and
+   * the connection stays. Once it has returned a record the connection is the library's: the application must not read from
+   * the socket or write to it, and should forget it. What it writes in this very call still goes out before the connection
+   * leaves. The socket's 'close' follows, without an error.
    *
    * Called when nothing waits to be written, and never for a socket with `setEncoding()`. What Node has read and the application has not travels along.
    */
   serialize(socket: net.Socket): Uint8Array | undefined
   /**
    * Goes on with a connection: in the next process, or in this one when it could not go (the application then may be
-   * draining). The socket is new, and nothing has listened to it yet; the server's 'connection' is not emitted.
+   * draining). The socket is new, never the one that was given away, and nothing has listened to it yet; the server's
+   * 'connection' is not emitted.
    */
   restore(socket: net.Socket, record: Uint8Array): void
 }
@@ -39,43 +44,89 @@ export function checkProtocol(hooks: SocketProtocol): void {
   )
 }
 
+/** What a `serialize` hook has returned, if it is bytes. Throws ERR_FDB_HOOK. */
+export function bytesOf(returned: unknown): Uint8Array {
+  if (isUint8Array(returned)) return returned
+  const isPromise = typeof (returned as PromiseLike<unknown> | null)?.then === 'function'
+  const kind = returned === null ? 'null' : isPromise ? 'a promise' : `a value of type ${typeof returned}`
+  throw new FdbError(
+    'ERR_FDB_HOOK',
+    `serialize() returned ${kind}: the connection stays in this process. Return a Uint8Array at once (for example ` +
+      'Buffer.from(JSON.stringify(facts))), or undefined for "not now"',
+  )
+}
+
+/** Given away by the application, which has written something at the last moment. */
+interface Given {
+  readonly record: Uint8Array
+  /** Of the connection; owned. */
+  readonly fd: OwnedFd
+}
+
 /** Takes connections of one such protocol out of a server, and puts them in. */
 export class ApplicationSockets {
   readonly hooks: SocketProtocol
   readonly #server: net.Server
   readonly #open: OpenSockets
+  readonly #run: <T>(work: () => T) => T
+  readonly #given = new Map<net.Socket, Given>()
 
-  /** Throws ERR_FDB_OPTION. */
-  constructor(hooks: SocketProtocol, server: net.Server, open: OpenSockets) {
-    checkProtocol(hooks)
-    this.hooks = hooks
-    this.#server = server
-    this.#open = open
+  /** `run` has them arrive in the application's async context. Throws ERR_FDB_OPTION. */
+  constructor(parts: {
+    hooks: SocketProtocol
+    server: net.Server
+    open: OpenSockets
+    run: <T>(work: () => T) => T
+  }) {
+    checkProtocol(parts.hooks)
+    this.hooks = parts.hooks
+    this.#server = parts.server
+    this.#open = parts.open
+    this.#run = parts.run
   }
 
-  /** Null: not now. Throws what the application throws; the connection then goes on here. */
+  /** Null: not now. Throws what the application throws, and ERR_FDB_HOOK; the connection then goes on here. */
   depart(socket: net.Socket): { fd: OwnedFd; record: Record } | null {
     if (!canLeave(socket)) return null
-    const { hooks } = this
-    const record = hooks.serialize(socket)
-    if (record === undefined || socket.destroyed) return null
-    // It may have written all the same.
-    const fd = canLeave(socket) ? connectionOf(socket) : null
-    if (fd === null) {
-      hooks.restore(socket, record)
+    const given = this.#given.get(socket) ?? this.#ask(socket)
+    if (given === null) return null
+    if (!canLeave(socket)) {
+      this.#keep(socket, given)
       return null
     }
+    this.#given.delete(socket)
     this.#open.remove(socket)
-    return { fd, record: { protocol: hooks.protocol, record, unread: abandon(socket) } }
+    return { fd: given.fd, record: this.#record(socket, given) }
+  }
+
+  /** This process serves again: those that were given away and have not gone come back to the application. */
+  resume(failed: (error: unknown) => void): void {
+    for (const [socket, given] of [...this.#given]) {
+      // Behind all that waits to be written.
+      socket.write('', () => {
+        if (socket.destroyed || !this.#given.delete(socket)) return
+        this.#open.remove(socket)
+        try {
+          this.arrive(given.fd, this.#record(socket, given))
+        } catch (error) {
+          failed(error)
+        }
+      })
+    }
   }
 
   /** Takes the descriptor, and closes it when it throws. */
-  arrive(fd: OwnedFd, { record, unread }: Record): net.Socket {
+  arrive(fd: OwnedFd, record: Record): net.Socket {
+    return this.#run(() => this.#arrive(fd, record))
+  }
+
+  #arrive(fd: OwnedFd, { record, unread }: Record): net.Socket {
     const socket = reopened(fd, this.#server)
     this.#open.add(socket)
     try {
       if (unread?.length) socket.unshift(unread)
       this.hooks.restore(socket, record ?? new Uint8Array(0))
+      publish(socket)
       // As Node does with those that it accepts; but where bytes wait already, each move would read some more.
       if (!unread?.length) socket.read(0)
     } catch (error) {
@@ -83,5 +134,34 @@ export class ApplicationSockets {
       throw error
     }
     return socket
+  }
+
+  /** The descriptor comes first: without room for it the application is not asked. */
+  #ask(socket: net.Socket): Given | null {
+    const fd = connectionOf(socket)
+    if (fd === null) return null
+    try {
+      const returned = this.hooks.serialize(socket)
+      if (returned !== undefined && !socket.destroyed) return { fd, record: bytesOf(returned) }
+    } catch (error) {
+      fd.close()
+      throw error
+    }
+    fd.close()
+    return null
+  }
+
+  /** It has been given away: nobody reads from it, and it leaves when what was written is out. */
+  #keep(socket: net.Socket, given: Given): void {
+    if (this.#given.has(socket)) return
+    this.#given.set(socket, given)
+    stopReading(socket)
+    socket.once('close', () => {
+      if (this.#given.delete(socket)) given.fd.close()
+    })
+  }
+
+  #record(socket: net.Socket, { record }: Given): Record {
+    return { protocol: this.hooks.protocol, record, unread: abandon(socket) }
   }
 }

@@ -1,3 +1,4 @@
+import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import type { Link } from '../protocol/link.js'
 import {
@@ -7,7 +8,7 @@ import {
   stepMoveOut,
 } from '../protocol/move-machine.js'
 import type { MoveCounts } from './counts.js'
-import type { Arrival, Departure, MoveWhich } from './movable.js'
+import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
 import { closeItems, fdsOf, type Item, inTurns, SliceFiller, type Source } from './slice.js'
 
@@ -17,6 +18,8 @@ const ACK_MS = 2_000
 const RESCAN_MS = 250
 /** But not more often than this. */
 const REST_MS = 5
+/** The reason, as it is counted, of those whose record is more than a message may hold. */
+const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
 export interface GiverOptions {
   /** To the taker alone. Owned. */
@@ -192,8 +195,26 @@ export class Giver {
     while (filler.open && filler.items.length < this.#allowance) {
       const departure = this.#next()
       if (departure === null) return
-      filler.add(this.#source!, departure)
+      const source = this.#source!
+      if (departure.record.length <= MAX_RECORD_BYTES) filler.add(source, departure)
+      else this.#keepLarge({ source, departure })
     }
+  }
+
+  /** It stays alone; the others go. */
+  #keepLarge(item: Item): void {
+    this.#options.counts.refuse(TOO_LARGE)
+    const { listener, moving } = item.source
+    const bytes = item.departure.record.length
+    this.#options.fault(
+      new FdbError(
+        TOO_LARGE,
+        `the record of a connection on listener "${listener}" (${moving.protocol}) has ${bytes} bytes, more than ` +
+          `${MAX_RECORD_BYTES}: it stays in this process until it ends`,
+      ),
+      'a connection cannot go to the next process',
+    )
+    this.#return([item], 'refused')
   }
 
   /** The next connection that can leave in this pass over all sources; null at its end. */

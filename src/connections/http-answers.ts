@@ -82,8 +82,9 @@ export class HttpAnswers {
     this.#open.add(response)
     response.once('close', () => this.#closed(response, seen))
     if (this.#announced || this.#last.has(socket) || this.#isLimit(seen)) {
-      if (earlier !== null) this.#unmark(earlier)
+      const moved = earlier !== null && this.#unmark(earlier)
       this.#mark(response)
+      if (moved) setImmediate(() => this.#readNoMore(response))
     }
   }
 
@@ -115,7 +116,15 @@ export class HttpAnswers {
     this.#marked.add(response)
   }
 
-  #unmark(response: http.ServerResponse): void {
-    if (this.#marked.delete(response) && !response.headersSent) response.shouldKeepAlive = true
+  #unmark(response: http.ServerResponse): boolean {
+    if (!this.#marked.delete(response) || response.headersSent) return false
+    response.shouldKeepAlive = true
+    return true
+  }
+
+  /** A client that always has a request on the way would never be told: what it sends behind this one stays unread. */
+  #readNoMore(response: http.ServerResponse): void {
+    const { socket, complete } = response.req
+    if (complete && this.#marked.has(response) && this.seen(socket).newest === response) socket.pause()
   }
 }

@@ -18,7 +18,7 @@ interface ConnectionsList {
 
 const LIST = 'http.server.connections'
 /** Begins and ends a request. */
-const REQUEST = Buffer.from('GET / HTTP/1.1\r\n\r\n')
+const REQUEST = Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
 
 /** Undefined until the server listens. */
 function listOf(server: http.Server): ConnectionsList | undefined {
@@ -37,6 +37,15 @@ export function keepsList(server: http.Server): boolean {
  */
 export function idleParsers(server: http.Server): readonly Parser[] {
   return listOf(server)?.idle() ?? []
+}
+
+type ConnectionListener = (this: http.Server, socket: net.Socket) => void
+let own: ConnectionListener | undefined
+
+/** What every `http.Server` has connections given to. */
+export function ownListener(): ConnectionListener {
+  own ??= new http.Server().listeners('connection')[0] as ConnectionListener
+  return own
 }
 
 /** Null when the application has taken the socket over ('upgrade', 'connect'), or it is closed. */
@@ -73,17 +82,23 @@ function tryIdle(): boolean {
   const server = new http.Server()
   const socket = new net.Socket()
   try {
+    let answered = false
+    // An answer is under way from its request to its end, and can be seen by the connection.
+    server.on('request', (_request, response) => {
+      const during = isAnswering(socket)
+      response.detachSocket(socket)
+      answered = during && !isAnswering(socket)
+    })
     server.emit('listening')
-    server.emit('connection', socket)
+    ownListener().call(server, socket)
     const parser = parserOf(socket)!
     const isIdle = () => idleParsers(server).includes(parser)
     markIdle(parser)
-    const marked = isIdle()
+    const marked = isIdle() && !answered
     parser.execute(REQUEST.subarray(0, 1))
     const begun = isIdle()
-    parser.onIncoming = () => 0
     parser.execute(REQUEST.subarray(1))
-    return marked && !begun && isIdle()
+    return marked && !begun && isIdle() && answered
   } catch {
     return false
   } finally {

@@ -3,16 +3,17 @@ import type net from 'node:net'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
 import { fdbroker } from '../proto/connections.js'
-import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
+import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
 import { decoded, onlyConnection } from './connection-record.js'
 import type { HttpAnswers } from './http-answers.js'
-import { idleParsers, isAnswering, keepsList, markIdle, parserOf } from './http-inside.js'
+import { idleParsers, isAnswering, keepsList, markIdle, ownListener, parserOf } from './http-inside.js'
 import type { Arrival, Departure, MovableConnections, MoveWhich } from './movable.js'
-import { abandon, canLeave, connectionOf, reopened } from './node-socket.js'
+import { abandon, canLeave, connectionOf, publish, reopened } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 import { isPlain } from './socket-handle.js'
 
 const { HttpConnection } = fdbroker.connections
+const NOTHING = new Uint8Array(0)
 /** How often adopted connections are looked at whose keep-alive timeout may have passed. */
 const EXPIRY_MS = 100
 const LONGEST_MS = 2 ** 31 - 1
@@ -20,12 +21,15 @@ const LONGEST_MS = 2 ** 31 - 1
 const HOLD_MS = 200
 /** When nobody came in that time, none is held for so long, and then twice as long: connections leave more slowly than they could. */
 const NO_HOLD_MS = 250
+/** Who could have left for so long, and was not let go by its hook or for want of a descriptor, is told to go. */
+const PATIENCE_MS = 2_000
 
 /** What an application knows of its HTTP/1 connections that the next process must know too. */
 export interface HttpHooks {
   /**
    * Called for a connection between two requests, on its way out: what the application knows of it (`new Uint8Array()`:
-   * nothing). Undefined: it cannot go now. The socket's 'close' follows, without an error.
+   * nothing; at most 4 MiB). Undefined: it cannot go now; anything else, a promise too, is an error of the hook (ERR_FDB_HOOK),
+   * and it stays. One that is not let go for 2 seconds is told to go by its next answer. The socket's 'close' follows, without an error.
    */
   serialize?(socket: net.Socket): Uint8Array | undefined
   /** Called behind the server's 'connection' for what {@link serialize} gave, in the next process or in this one. */
@@ -47,7 +51,11 @@ export class HttpServerConnections implements MovableConnections {
   readonly #answers: HttpAnswers
   readonly #hooks: HttpHooks
   readonly #upgraded: ApplicationSockets | null
+  readonly #run: <T>(work: () => T) => T
+  readonly #sniffed: boolean
   #refused = new WeakSet<net.Socket>()
+  /** Since when they could leave, but for their hook or a descriptor. */
+  #keptBack = new WeakMap<net.Socket, number>()
   readonly #failed: (error: unknown) => void
   /** Whose hook has thrown: that is told once. */
   readonly #faulty = new WeakSet<net.Socket>()
@@ -68,21 +76,30 @@ export class HttpServerConnections implements MovableConnections {
   readonly #expiring = new Map<net.Socket, number>()
   #expiry: NodeJS.Timeout | undefined
 
-  /** `failed` hears what the hooks throw. Throws ERR_FDB_OPTION. */
+  /**
+   * `failed` hears what the hooks throw; `run` has connections arrive in the application's context; `sniffed`: they move
+   * also where something else than Node's own listener gets them first. Throws ERR_FDB_OPTION.
+   */
   constructor(parts: {
     server: http.Server
     open: OpenSockets
     answers: HttpAnswers
     hooks: HttpHooks
     failed: (error: unknown) => void
+    run: <T>(work: () => T) => T
+    sniffed: boolean
   }) {
-    const { server, open, answers, hooks, failed } = parts
+    const { server, open, answers, hooks, failed, run, sniffed } = parts
     this.#server = server
     this.#open = open
     this.#answers = answers
     this.#hooks = hooks
     this.#failed = failed
-    this.#upgraded = hooks.upgraded ? new ApplicationSockets(hooks.upgraded, server, open) : null
+    this.#run = run
+    this.#sniffed = sniffed
+    this.#upgraded = hooks.upgraded
+      ? new ApplicationSockets({ hooks: hooks.upgraded, server, open, run })
+      : null
     if ((hooks.serialize === undefined) !== (hooks.restore === undefined))
       throw new FdbError('ERR_FDB_OPTION', 'give both serialize() and restore() for an http.Server, or none')
   }
@@ -90,9 +107,17 @@ export class HttpServerConnections implements MovableConnections {
   /** This process serves again: what one successor has refused may be offered to the next one. */
   resume(): void {
     this.#refused = new WeakSet()
+    this.#keptBack = new WeakMap()
+    this.#upgraded?.resume(this.#failed)
+  }
+
+  /** Node's own listener gets connections as they come: nothing was read from them before, and nobody else keeps their beginning. */
+  get #isDirect(): boolean {
+    return this.#server.listeners('connection').includes(ownListener())
   }
 
   get movable(): number {
+    if (!this.#sniffed && !this.#isDirect) return 0
     let count = 0
     for (const socket of this.#open) {
       if (this.#refused.has(socket) || !isPlain(socket)) continue
@@ -158,6 +183,7 @@ export class HttpServerConnections implements MovableConnections {
   // ---- leaving
 
   *departures(which: MoveWhich): Generator<Departure, void, undefined> {
+    if (!this.#sniffed && !this.#isDirect) return
     for (const socket of this.#candidates()) {
       const departure = this.#depart(socket, which)
       if (departure !== null) yield departure
@@ -181,7 +207,7 @@ export class HttpServerConnections implements MovableConnections {
     try {
       // The application has given it to the server: TLS, or a socket of its own.
       if (!isPlain(socket)) this.#answers.announceOn(socket)
-      if (parserOf(socket) !== null) return this.#departIdle(socket)
+      if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
       if (which === 'idle' || this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
       return departed && departure(departed.fd, { application: departed.record })
@@ -192,26 +218,59 @@ export class HttpServerConnections implements MovableConnections {
     }
   }
 
+  /** Between two requests. */
+  #mayLeave(socket: net.Socket): boolean {
+    if (isAnswering(socket) || !canLeave(socket) || socket.readableLength > 0) return false
+    return this.#isFresh(socket) || this.#isIdle(socket)
+  }
+
+  /** Nothing has come on it yet, here or elsewhere. */
+  #isFresh(socket: net.Socket): boolean {
+    return socket.bytesRead === 0 && this.#answers.seen(socket).before === 0
+  }
+
+  /** The descriptor comes first: without room for it the application is not asked. */
   #departIdle(socket: net.Socket): Departure | null {
-    if (isAnswering(socket) || !canLeave(socket) || socket.readableLength > 0) return null
+    const fd = connectionOf(socket)
+    let data: Uint8Array | undefined
+    try {
+      if (fd !== null) data = this.#dataOf(socket)
+    } catch (error) {
+      fd?.close()
+      this.#keepBack(socket)
+      throw error
+    }
+    // It may have written, or closed.
+    if (fd === null || data === undefined || !canLeave(socket)) {
+      fd?.close()
+      this.#keepBack(socket)
+      return null
+    }
     const { requests, before, keepAliveUntil } = this.#answers.seen(socket)
-    const fresh = socket.bytesRead === 0 && before === 0
-    if (!fresh && !this.#isIdle(socket)) return null
+    const fresh = this.#isFresh(socket)
     // One that is not fresh had a request, also where no listener of ours saw it (checkContinue).
     const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, requests + before) }
     const left = keepAliveUntil - performance.now()
     if (left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
-    if (this.#hooks.serialize !== undefined) {
-      const data = this.#hooks.serialize(socket)
-      // It may have written, or closed.
-      if (data === undefined || !canLeave(socket)) return null
-      record.data = data
-    }
-    const fd = connectionOf(socket)
-    if (fd === null) return null
+    if (this.#hooks.serialize !== undefined) record.data = data
     this.#open.remove(socket)
     abandon(socket)
     return departure(fd, { idle: record })
+  }
+
+  /** Of the application; undefined: not now. Throws what it throws, and ERR_FDB_HOOK. */
+  #dataOf(socket: net.Socket): Uint8Array | undefined {
+    if (this.#hooks.serialize === undefined) return NOTHING
+    const returned = this.#hooks.serialize(socket)
+    return returned === undefined ? undefined : bytesOf(returned)
+  }
+
+  /** Its client must hear of it in time: it may never be let go. */
+  #keepBack(socket: net.Socket): void {
+    const now = performance.now()
+    const since = this.#keptBack.get(socket) ?? now
+    this.#keptBack.set(socket, since)
+    if (now - since >= PATIENCE_MS) this.#answers.announceOn(socket)
   }
 
   /** Its parser has taken in whole requests only. */
@@ -242,6 +301,12 @@ export class HttpServerConnections implements MovableConnections {
     }
     if (!idle)
       throw new FdbError('ERR_FDB_CONNECTION', 'an HTTP connection came in a state that is not known here')
+    if (!this.#sniffed && !this.#isDirect) {
+      throw new FdbError(
+        'ERR_FDB_NO_TARGET',
+        "another listener than Node's own gets this server's connections first: give serve() the option move: true, and hooks for what that one knows",
+      )
+    }
     if (idle.data != null && this.#hooks.restore === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
@@ -250,7 +315,11 @@ export class HttpServerConnections implements MovableConnections {
     }
   }
 
-  arrive({ record, fds }: Departure, how: Arrival): void {
+  arrive(departure: Departure, how: Arrival): void {
+    this.#run(() => this.#arrive(departure, how))
+  }
+
+  #arrive({ record, fds }: Departure, how: Arrival): void {
     const { idle, application } = HttpConnection.decode(record)
     if (application) {
       const socket = this.#upgraded!.arrive(fds[0]!, application)
@@ -270,7 +339,11 @@ export class HttpServerConnections implements MovableConnections {
 
   #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): void {
     const socket = reopened(fd, this.#server)
-    this.#server.emit('connection', socket)
+    if (this.#isDirect) this.#server.emit('connection', socket)
+    else {
+      this.#open.add(socket)
+      ownListener().call(this.#server, socket)
+    }
     const seen = this.#answers.seen(socket)
     seen.before = requests ?? 0
     if (how === 'refused') {
@@ -283,6 +356,7 @@ export class HttpServerConnections implements MovableConnections {
       socket.destroy()
       throw error
     }
+    publish(socket)
     const parser = parserOf(socket)
     if (fresh || parser === null) return
     markIdle(parser)

@@ -18,16 +18,17 @@ export class NetServerConnections implements MovableConnections {
   /** Whose hook has thrown: that is told once. */
   readonly #faulty = new WeakSet<net.Socket>()
 
-  /** `failed` hears what the hooks throw. Throws ERR_FDB_OPTION. */
-  constructor(
-    server: net.Server,
-    open: OpenSockets,
-    hooks: SocketProtocol,
-    failed: (error: unknown) => void,
-  ) {
-    this.#sockets = new ApplicationSockets(hooks, server, open)
-    this.#open = open
-    this.#failed = failed
+  /** `failed` hears what the hooks throw; `run` has connections arrive in the application's context. Throws ERR_FDB_OPTION. */
+  constructor(parts: {
+    server: net.Server
+    open: OpenSockets
+    hooks: SocketProtocol
+    failed: (error: unknown) => void
+    run: <T>(work: () => T) => T
+  }) {
+    this.#sockets = new ApplicationSockets(parts)
+    this.#open = parts.open
+    this.#failed = parts.failed
   }
 
   get protocol(): string {
@@ -37,6 +38,7 @@ export class NetServerConnections implements MovableConnections {
   /** This process serves again: what one successor has refused may be offered to the next one. */
   resume(): void {
     this.#refused = new WeakSet()
+    this.#sockets.resume(this.#failed)
   }
 
   get movable(): number {

@@ -1,8 +1,11 @@
+import { channel } from 'node:diagnostics_channel'
 import net from 'node:net'
 import { OwnedFd } from '../fd/owned.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from './socket-handle.js'
 
 const NOTHING = Buffer.alloc(0)
+/** Node's own, for connections that a server accepts. */
+const accepted = channel('net.server.socket')
 
 /** What a `net.Server` keeps of its options and its connections, under these names on Node 20 to 26. */
 interface ServerInsides {
@@ -78,4 +81,9 @@ export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
   inside._connections++
   Object.assign(socket, { server, _server: server })
   return socket
+}
+
+/** As Node does with those that it accepts: whoever watches servers from outside sees a connection that has come. */
+export function publish(socket: net.Socket): void {
+  if (accepted.hasSubscribers) accepted.publish({ socket })
 }

@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { native } from '../native.js'
 
 /**
  * The only place that looks inside a `net.Socket`. Same on Node 20 to 26: `_handle` is the libuv stream, of which
@@ -70,4 +71,23 @@ export function unwrittenBytes(socket: net.Socket): number {
 /** -1: it has none (any more). */
 export function descriptorOf(socket: net.Socket): number {
   return handleOf(socket)?.fd ?? -1
+}
+
+/**
+ * Hands bytes to the kernel past Node's queue, which must be empty: all of them at once, or none (false: not now). For who
+ * must say something on a connection whose writes are made natively by another (an HTTP/2 session): where `socket.write()` has
+ * to wait for the kernel, its end is told to that other one, and Node aborts the process.
+ */
+export function sendPast(socket: net.Socket, bytes: Uint8Array): boolean {
+  const fd = descriptorOf(socket)
+  if (!isPlain(socket) || fd < 0 || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false
+  let sent: number
+  try {
+    sent = native.sendMessage(fd, bytes, 0, bytes.length, null)
+  } catch {
+    // Its peer has gone: the socket will hear of it.
+    return false
+  }
+  if (sent > 0 && sent < bytes.length) socket.destroy()
+  return sent === bytes.length
 }

@@ -14,6 +14,7 @@ export async function drainListeners(
   moves: Moves,
   onCut: (counts: DrainCounts) => void,
 ): Promise<void> {
+  for (const listener of listeners) listener.finish()
   const emptied = allGone(listeners, moves).then(() => true)
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<boolean>(resolve => {

@@ -1,12 +1,10 @@
-import type http from 'node:http'
-import type { SocketProtocol } from '../connections/application-socket.js'
-import type { HttpHooks } from '../connections/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
-import { type ConnectionKeeper, type ServableServer, Served, type ServedConnections } from './served.js'
+import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
+import { Served } from './served.js'
 
 /** Where a listener listens. */
 export interface ListenerAddress {
@@ -57,22 +55,28 @@ export class Listener {
    * Has `server` (net, http, https, http2, tls) accept here, from the commit on and never before, as long as this
    * process serves; several servers may share a listener. The server's own `listen()` must not be called.
    *
-   * `connections` says how the server's connections go on in the next process, or end here:
+   * {@link ServeOptions} say how the server's connections go on in the next process, or end here:
    * - an `http.Server` needs nothing for that: connections between two requests move, busy ones when they are answered.
-   *   {@link HttpHooks} tell what the application knows of a connection, and move what was upgraded.
-   * - the connections of a `net.Server` move by the {@link SocketProtocol} that the application gives. Without one, and on
+   *   `http` hooks tell what the application knows of a connection, and move what was upgraded.
+   * - the connections of a `net.Server` move by the `socket` protocol that the application gives. Without one, and on
    *   servers of other kinds, they stay until they end, and their peers are told to go where the protocol knows how.
-   * - a {@link ConnectionKeeper} takes all of it over: the server's sockets are not looked at.
+   * - a `keeper` takes all of it over: the server's sockets are not looked at.
+   * - `move: false`: they stay until they end.
    *
-   * Throws ERR_FDB_NOT_A_SERVER (a framework's app, a handler: the message says where its server is), ERR_FDB_SERVER_LISTENS (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION
-   * (hooks that do not fit the server).
+   * The server's 'close' comes when this process is out of it for good and its last connection has ended. Its connections,
+   * accepted here or from another process, run in the async context of this call.
+   *
+   * Throws ERR_FDB_NOT_A_SERVER (a framework's app, a handler: the message says where its server is), ERR_FDB_SERVER_LISTENS
+   * (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION (options that it does not have, or
+   * that do not fit the server).
    */
-  serve(server: http.Server, connections?: HttpHooks | ConnectionKeeper): this
-  serve(server: ServableServer, connections?: SocketProtocol | ConnectionKeeper): this
-  serve(server: ServableServer, connections?: ServedConnections): this {
+  serve(server: ServableServer, options?: ServeOptions): this
+  /** @deprecated Name what is given: `{ http }`, `{ socket }` or `{ keeper }`. */
+  serve(server: ServableServer, connections: ServedConnections): this
+  serve(server: ServableServer, options?: ServeOptions | ServedConnections): this {
     let served: Served
     try {
-      served = new Served(server, connections, error => this.#failed(this.#named(error)))
+      served = new Served(server, options, error => this.#failed(this.#named(error)))
     } catch (error) {
       throw this.#named(error)
     }
@@ -131,6 +135,12 @@ export class Listener {
     this.#leaving = true
     this.stop()
     this.announce()
+    this.finish()
+  }
+
+  /** @internal It does not come back: its servers say 'close' when their last connection has ended. */
+  finish(): void {
+    for (const served of this.#served) served.finish()
   }
 
   /** @internal Every connection's peer is told to go. */

@@ -18,6 +18,8 @@ import type { Settings } from './options.js'
 const ASK_MS = 250
 /** When nobody has come to take for so long, peers are told to go. They may still move later. */
 const PATIENCE_MS = 2_000
+/** The longest that a timer of Node waits. */
+const LONGEST_MS = 2 ** 31 - 1
 /** After the end of one way another is asked for so soon. */
 const AGAIN_MS = 10
 /** Where nothing went on it, after so long: the next will hardly do better, and each holds connections up for a moment. */
@@ -45,6 +47,8 @@ export class Moves {
   #told = false
   #patience = 0
   #timer: NodeJS.Timeout | undefined
+  /** Whoever is still here by then is told, so that nothing is cut at the end of the drain that could have been told. */
+  #halfTime: NodeJS.Timeout | undefined
 
   constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
     this.#settings = parts.settings
@@ -66,6 +70,8 @@ export class Moves {
     this.#leaving = true
     this.#since = { at: performance.now(), moved: this.counts.moved }
     this.#patience = performance.now() + PATIENCE_MS
+    this.#halfTime = setTimeout(() => this.#tell(), Math.min(this.#settings.drainTimeout / 2, LONGEST_MS))
+    this.#halfTime.unref()
     this.#seek()
   }
 
@@ -73,7 +79,7 @@ export class Moves {
   serve(): void {
     this.#leaving = false
     this.#told = false
-    clearTimeout(this.#timer)
+    this.#stopTimers()
     void this.#giver?.stop()
     const went = this.#went.splice(0)
     for (const [i, { taker, before }] of went.entries()) {
@@ -180,7 +186,7 @@ export class Moves {
   close(): void {
     this.#say()
     this.#leaving = false
-    clearTimeout(this.#timer)
+    this.#stopTimers()
     void this.#giver?.stop()
     closeAll(this.#went.splice(0).map(({ taker }) => taker))
     for (const each of this.#takers) void each.stop()
@@ -219,6 +225,11 @@ export class Moves {
       { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
       'no connection is left here',
     )
+  }
+
+  #stopTimers(): void {
+    clearTimeout(this.#timer)
+    clearTimeout(this.#halfTime)
   }
 
   #later(ms: number): void {

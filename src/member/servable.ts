@@ -1,15 +1,8 @@
-import http from 'node:http'
 import net from 'node:net'
-import { checkKeys, type Keys, shown, wrongOption } from '../check-option.js'
-import { checkProtocol, type SocketProtocol } from '../connections/application-socket.js'
-import type { HttpHooks } from '../connections/http-server.js'
+import { shown } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import type { ConnectionKeeper, ServableServer, ServedConnections } from './served.js'
+import type { ServableServer } from './serve-options.js'
 
-const HTTP: Keys<HttpHooks> = { serialize: true, restore: true, upgraded: true }
-const SOCKET: Keys<SocketProtocol> = { protocol: true, serialize: true, restore: true }
-/** What a {@link ConnectionKeeper} must have. */
-const KEEPER = ['announce', 'emptied', 'cut'] as const
 /** Where frameworks have their server. */
 const SERVERS = ['server', 'httpServer', 'listener'] as const
 
@@ -37,46 +30,4 @@ function remedy(given: unknown): string {
   if (has('handleUpgrade')) return 'the http.Server whose upgrades it handles'
   if (has('bind') && has('send')) return 'a stream server; a UDP socket binds to listener.borrow() by itself'
   return own
-}
-
-/** Throws ERR_FDB_OPTION unless these fit the server. Answers the keeper, if it is one. */
-export function checkConnections(
-  server: ServableServer,
-  connections: ServedConnections,
-): ConnectionKeeper | null {
-  if (typeof connections === 'object' && connections !== null && 'announce' in connections) {
-    for (const name of KEEPER)
-      if (typeof connections[name] !== 'function') throw wrongOption(name, connections[name], 'a function')
-    return connections
-  }
-  checkHooks(server, connections as HttpHooks | SocketProtocol)
-  return null
-}
-
-function checkHooks(server: ServableServer, hooks: HttpHooks | SocketProtocol): void {
-  const isHttp = server instanceof http.Server
-  if ('setTicketKeys' in server || 'updateSettings' in server) {
-    checkKeys('serve()', hooks, { ...HTTP, ...SOCKET })
-    if (Object.keys(hooks).length === 0) return
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      'connections of a TLS or HTTP/2 server cannot go on in another process: give hooks with net and http servers only',
-    )
-  }
-  if (!isHttp) {
-    checkKeys('serve()', hooks, SOCKET)
-    if (Object.keys(hooks).length > 0) checkProtocol(hooks as SocketProtocol)
-    return
-  }
-  if (typeof hooks === 'object' && hooks !== null && 'protocol' in hooks) {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      'the connections of an http.Server speak HTTP: leave out "protocol", or give hooks for those that the application takes over as "upgraded"',
-    )
-  }
-  checkKeys('serve()', hooks, HTTP)
-  const { serialize, restore, upgraded } = hooks as HttpHooks
-  for (const [name, hook] of Object.entries({ serialize, restore }))
-    if (hook !== undefined && typeof hook !== 'function') throw wrongOption(name, hook, 'a function')
-  if (upgraded !== undefined) checkKeys('upgraded', upgraded, SOCKET)
 }

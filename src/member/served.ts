@@ -1,58 +1,30 @@
+import { AsyncResource } from 'node:async_hooks'
 import http from 'node:http'
-import net from 'node:net'
-import type { SocketProtocol } from '../connections/application-socket.js'
+import type net from 'node:net'
 import { HttpAnswers } from '../connections/http-answers.js'
 import { knowsIdle } from '../connections/http-inside.js'
-import { type HttpHooks, HttpServerConnections } from '../connections/http-server.js'
+import { HttpServerConnections } from '../connections/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { NetServerConnections } from '../connections/net-server.js'
 import { OpenSockets } from '../connections/open-sockets.js'
+import { letClose, mayClose, stopListening } from '../connections/server-close.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
 import type { DrainCounts } from './forced-closes.js'
+import { Http2Sessions } from './http2-sessions.js'
 import { nameLeftover } from './leftover.js'
-import { checkConnections, checkServer } from './servable.js'
-
-/** A server that this library can attach to a listener. */
-export type ServableServer = net.Server
-
-/**
- * Whoever takes the connections of a server into its own hands: a relay, a server of another protocol. It is asked in
- * place of what the library knows about Node's own servers. No call may throw.
- */
-export interface ConnectionKeeper {
-  /** Open now. */
-  readonly connections: number
-  /** The same by what they are doing, for `status`; asked seldom. */
-  kinds?(): Readonly<Record<string, number>>
-  /** What its clients speak (`https`, `tcp`), for `status`. */
-  readonly scheme?: string
-  /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
-  announce(): void
-  /** This process serves again: what was announced may be taken back, and what was refused may be offered anew. */
-  resume?(): void
-  /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
-  emptied(): Promise<void>
-  /**
-   * `drain.timeout` has passed: close what is left, and say what it was. It may take a moment to tell the peers as their
-   * protocol asks: {@link emptied} resolves when all are gone.
-   */
-  cut(): DrainCounts
-  /** Those that can go on in another process. Where they go there, {@link announce} waits until it is known that they stay. */
-  readonly moving?: MovableConnections
-}
-
-/** What `listener.serve()` may be told of a server's connections. */
-export type ServedConnections = ConnectionKeeper | HttpHooks | SocketProtocol
+import { checkServer } from './servable.js'
+import {
+  type ConnectionKeeper,
+  type ServableServer,
+  type ServedConnections,
+  type ServeOptions,
+  serveOptions,
+} from './serve-options.js'
 
 /** Servers that a listener has. */
 const taken = new WeakSet<ServableServer>()
-
-interface Http2SessionLike extends NodeJS.EventEmitter {
-  close(): void
-  destroy(): void
-}
 
 /**
  * One of the embedder's servers on one listener: attaches it to a dup of the listener's descriptor, takes it off
@@ -60,22 +32,24 @@ interface Http2SessionLike extends NodeJS.EventEmitter {
  * patiently.
  *
  * *Patiently*: no connection is closed that may have a request on the way. An HTTP/1 connection ends with the next
- * answer, which says `Connection: close`; an HTTP/2 session gets GOAWAY; anything else ends by itself.
+ * answer, which says `Connection: close`; an HTTP/2 session gets GOAWAY in two steps; anything else ends by itself.
  * (`http.Server.close()` closes idle connections at once, and so loses the request that crosses its FIN.)
  */
 export class Served {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
-  readonly #sessions = new Map<Http2SessionLike, { streams: number }>()
+  readonly #sessions = new Http2Sessions()
   /** TLS servers: connections behind their handshake. */
   readonly #secure = new Set<net.Socket>()
   readonly #keeper: ConnectionKeeper | null
   readonly #answers: HttpAnswers | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
   readonly #failed: (error: unknown) => void
+  readonly #stays: boolean
+  /** Of the application, when it gave the server: whatever comes to the server runs in it, accepted or from another process. */
+  readonly #context = new AsyncResource('FDB_SERVER')
   #attached = false
   #taken = () => {}
-  #draining = false
   #left = false
 
   /**
@@ -84,7 +58,7 @@ export class Served {
    */
   constructor(
     server: ServableServer,
-    connections: ServedConnections = {},
+    connections: ServeOptions | ServedConnections = {},
     failed: (error: unknown) => void = () => {},
   ) {
     checkServer(server)
@@ -97,34 +71,39 @@ export class Served {
     if (server.listening) throw listensAlready()
     this.server = server
     this.#failed = failed
-    this.#keeper = checkConnections(server, connections)
+    const options = serveOptions(server, connections)
     taken.add(server)
+    this.#keeper = options.keeper ?? null
+    this.#stays = options.move === false
     if (this.#keeper !== null) {
       this.#answers = null
       this.#moving = undefined
       return
     }
     this.#answers = new HttpAnswers(server as http.Server)
-    this.#moving = this.#movable(connections as HttpHooks | SocketProtocol, failed)
+    this.#moving = this.#stays ? undefined : this.#movable(options, failed)
     server.on('connection', this.#open.add)
     server.on('secureConnection', this.#onSecure)
-    server.on('session', this.#onSession)
+    if (!('updateSettings' in server)) return
+    if (!('setTicketKeys' in server)) server.prependListener('connection', this.#sessions.comes)
+    server.on('session', this.#sessions.add)
   }
 
   #movable(
-    hooks: HttpHooks | SocketProtocol,
+    { http: hooks = {}, socket, move = false }: ServeOptions,
     failed: (error: unknown) => void,
   ): HttpServerConnections | NetServerConnections | undefined {
     const { server } = this
-    const open = this.#open
-    if ('protocol' in hooks) return new NetServerConnections(server, open, hooks, failed)
+    const parts = { open: this.#open, failed, run: this.#run }
+    if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
     if (!(server instanceof http.Server) || !knowsIdle()) return undefined
-    return new HttpServerConnections({ server, open, answers: this.#answers!, hooks, failed })
+    return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
   /** Those that can go on in another process. */
   get moving(): MovableConnections | undefined {
-    return this.#keeper === null ? this.#moving : this.#keeper.moving
+    if (this.#keeper === null) return this.#moving
+    return this.#stays ? undefined : this.#keeper.moving
   }
 
   get connections(): number {
@@ -186,13 +165,14 @@ export class Served {
       }
       server.on('listening', listening)
       server.on('error', failed)
-      server.listen({ fd: own.release() })
+      mayClose(server)
+      this.#run(() => server.listen({ fd: own.release() }))
     })
   }
 
   #resume(): void {
     this.#left = false
-    this.#draining = false
+    this.#sessions.resume()
     this.#ask(keeper => keeper.resume?.())
     this.#answers?.resume()
     this.#moving?.resume()
@@ -208,12 +188,17 @@ export class Served {
     }
   }
 
-  /** Stops accepting. No connection is touched: http.Server's own close() would close the idle ones. */
+  /** Stops accepting, and may be attached again. No connection is touched, and the server does not say 'close' yet. */
   detach(): void {
     this.#left = true
-    if (this.#attached && this.server.listening) net.Server.prototype.close.call(this.server)
+    if (this.#attached && this.server.listening) stopListening(this.server)
     this.#attached = false
     this.#taken()
+  }
+
+  /** It is attached never again: it says 'close' when its last connection has ended. */
+  finish(): void {
+    letClose(this.server)
   }
 
   /** The application may have closed it. */
@@ -223,10 +208,9 @@ export class Served {
 
   /** Announces the end on every answer from now on. */
   announce(): void {
-    this.#draining = true
     this.#ask(keeper => keeper.announce())
     this.#answers?.announce()
-    for (const session of this.#sessions.keys()) session.close()
+    this.#sessions.leave()
   }
 
   /** Resolves when the last connection has ended by itself. */
@@ -238,7 +222,7 @@ export class Served {
   cut(): DrainCounts {
     if (this.#keeper !== null) return this.#keeper.cut()
     const counts = this.#named()
-    for (const session of this.#sessions.keys()) session.destroy()
+    this.#sessions.destroy()
     for (const socket of [...this.#open]) socket.destroy()
     return counts
   }
@@ -247,10 +231,12 @@ export class Served {
   release(): void {
     const { server } = this
     taken.delete(server)
+    this.finish()
     this.#answers?.release()
     server.off('connection', this.#open.add)
     server.off('secureConnection', this.#onSecure)
-    server.off('session', this.#onSession)
+    server.off('connection', this.#sessions.comes)
+    server.off('session', this.#sessions.add)
   }
 
   #named(): DrainCounts {
@@ -259,7 +245,7 @@ export class Served {
       moving: this.#moving,
       open: this.#open,
       secure: this.#secure,
-      sessions: new Set(this.#sessions.values()),
+      sessions: this.#sessions.facts,
       busy: this.#answers!.busy(),
       scheme: this.scheme,
     }).counts
@@ -270,16 +256,7 @@ export class Served {
     socket.once('close', () => this.#secure.delete(socket))
   }
 
-  readonly #onSession = (session: Http2SessionLike): void => {
-    const facts = { streams: 0 }
-    this.#sessions.set(session, facts)
-    session.on('stream', (stream: NodeJS.EventEmitter) => {
-      facts.streams++
-      stream.once('close', () => facts.streams--)
-    })
-    session.once('close', () => this.#sessions.delete(session))
-    if (this.#draining) session.close()
-  }
+  readonly #run = <T>(work: () => T): T => this.#context.runInAsyncScope(work)
 }
 
 function listensAlready(): FdbError {

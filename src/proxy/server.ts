@@ -192,7 +192,7 @@ export class ReverseProxy {
       full,
       onEmpty: () => this.#emptied(),
     })
-    listener.serve(entrance.server, entrance)
+    listener.serve(entrance.server, { keeper: entrance })
     this.#entrances.set(name, entrance)
     this.#listeners.set(name, listener)
   }

@@ -4,7 +4,8 @@ import net from 'node:net'
 import { onTestFinished } from 'vitest'
 import type { HttpHooks } from '../../src/connections/http-server.js'
 import type { Arrival, Departure, MovableConnections, MoveWhich } from '../../src/connections/movable.js'
-import { Served, type ServedConnections } from '../../src/member/served.js'
+import type { ServedConnections, ServeOptions } from '../../src/member/serve-options.js'
+import { Served } from '../../src/member/served.js'
 
 /** A server as a listener has it, and what went wrong in its hooks. */
 export interface Place<Server extends net.Server = net.Server> {
@@ -19,7 +20,7 @@ export interface Place<Server extends net.Server = net.Server> {
 /** Listens on `path` or on a port of its own. Closed at the end of the test. */
 export async function place<Server extends net.Server>(
   server: Server,
-  connections?: ServedConnections,
+  connections?: ServedConnections | ServeOptions,
   path?: string,
 ): Promise<Place<Server>> {
   const faults: unknown[] = []
@@ -46,7 +47,7 @@ export function httpPlace(
     http.createServer({ keepAliveTimeout: 30_000, ...options }, (request, response) => {
       response.end(`${name} ${request.url}`)
     }),
-    hooks,
+    hooks && { http: hooks },
   )
 }
 

@@ -5,7 +5,12 @@ import { afterEach, assert, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { MoveCounts } from '../../src/connections/counts.js'
 import { Giver } from '../../src/connections/giver.js'
-import type { Arrival, Departure, MovableConnections } from '../../src/connections/movable.js'
+import {
+  type Arrival,
+  type Departure,
+  MAX_RECORD_BYTES,
+  type MovableConnections,
+} from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { movePair } from '../../src/connections/pair.js'
 import { Taker } from '../../src/connections/taker.js'
@@ -27,6 +32,8 @@ class Hand implements MovableConnections {
   refuses: (name: string) => boolean = () => false
   /** Milliseconds that it takes to take one out, or in. */
   slow = 0
+  /** Of which there is more to tell than a message may hold. */
+  large = new Set<string>()
 
   get movable(): number {
     return this.here.size
@@ -36,18 +43,19 @@ class Hand implements MovableConnections {
     for (const [name, fd] of this.here) {
       busy(this.slow)
       this.here.delete(name)
-      yield { record: Buffer.from(name), fds: [fd] }
+      const more = this.large.has(name) ? MAX_RECORD_BYTES : 0
+      yield { record: Buffer.from(name.padEnd(more + 1)), fds: [fd] }
     }
   }
 
   check(record: Uint8Array): void {
-    const name = Buffer.from(record).toString()
+    const name = Buffer.from(record).toString().trimEnd()
     if (this.refuses(name)) throw new FdbError('ERR_FDB_TEST', `${name} is not wanted`)
   }
 
   arrive({ record, fds }: Departure, how: Arrival): void {
     busy(this.slow)
-    const name = Buffer.from(record).toString()
+    const name = Buffer.from(record).toString().trimEnd()
     this.here.set(name, fds[0]!)
     this.came.push([name, how])
     if (how === 'refused') this.here.delete(name)
@@ -185,6 +193,20 @@ describe('connections that move', () => {
     for (const fd of old.here.values()) fd.close()
     for (const fd of others.splice(0)) fd.close()
     expect(open()).toBe(before)
+  })
+
+  it('stay alone when their record is too large: the others go, and the reason is counted', async () => {
+    const { giver, taker, old, young, given, faults } = way()
+    fill(old, 300)
+    for (const name of ['c0', 'c150', 'c299']) old.large.add(name)
+    taker.start()
+    giver.start()
+    await seen(() => young.here.size === 297 && given.moved === 297)
+    await giver.stop()
+    expect(old.came).toEqual([...old.large].map(name => [name, 'refused']))
+    expect(given.report).toMatchObject({ refused: { ERR_FDB_CONNECTION_LARGE: 3 }, lost: 0 })
+    expect(faults).toMatchObject(Array(3).fill({ code: 'ERR_FDB_CONNECTION_LARGE' }))
+    for (const fd of young.here.values()) fd.close()
   })
 
   it('come back when the giver stops in the middle, and none is in two hands', async () => {

@@ -41,7 +41,7 @@ class Counter {
   }
 
   place(): Promise<Place> {
-    return place(this.server, { upgraded: this.hooks })
+    return place(this.server, { http: { upgraded: this.hooks } })
   }
 }
 

@@ -58,7 +58,7 @@ describe('serve() takes servers, and says where an app has its own', () => {
     expect(serve({ upgraded: { protocol: 'app/x', serialise: () => undefined } })).toThrow(
       refused('did you mean "serialize"'),
     )
-    expect(serve({ announce: () => {}, emptied: async () => {} })).toThrow(refused('"cut" is undefined'))
+    expect(serve({ announce: () => {}, emptied: async () => {} })).toThrow(refused('cut" is undefined'))
     expect(serve(null)).toThrow(refused('null'))
     expect(() => web.serve(net.createServer(), { protocl: 'app/x' } as never)).toThrow(
       refused('did you mean "protocol"'),

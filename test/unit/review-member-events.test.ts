@@ -47,7 +47,7 @@ it('what the listeners of the application throw is logged and counted, and undoe
     cut: () => ({ idle: 0, busy: 0 }),
   }
   const web = await first.listen('web', 'tcp://127.0.0.1:0')
-  web.serve(createServer(), keeper)
+  web.serve(createServer(), { keeper })
   await first.ready()
   const notes = first.section('notes')
   await notes.put('from', Buffer.from('the first'))

@@ -7,7 +7,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/join.js'
 import type { Listener } from '../../src/member/listener.js'
 import type { Member } from '../../src/member/member.js'
-import { type ConnectionKeeper, Served } from '../../src/member/served.js'
+import type { ConnectionKeeper } from '../../src/member/serve-options.js'
+import { Served } from '../../src/member/served.js'
 import { until } from '../processes/until.js'
 
 async function alone(): Promise<Member> {
@@ -170,7 +171,7 @@ describe('a drain whose time is over', () => {
         return { idle: 0, busy: 1 }
       },
     }
-    web.serve(createServer(), keeper)
+    web.serve(createServer(), { keeper })
     await member.ready()
     await member.close({ timeout: 1 })
     expect(steps).toEqual(['announced', 'cut', 'gone'])

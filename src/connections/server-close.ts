@@ -1,0 +1,28 @@
+import net from 'node:net'
+
+/**
+ * When a `net.Server` says 'close': on Node 20 to 26 `_emitCloseIfDrained` does, as soon as it neither listens nor has a
+ * connection. A server that stops accepting and may be asked to accept again has not closed.
+ */
+interface Insides {
+  _emitCloseIfDrained?: () => void
+}
+
+/** Stops accepting, touches no connection (`http.Server.close()` would close idle ones), and says no 'close' until {@link letClose}. */
+export function stopListening(server: net.Server): void {
+  const inside = server as unknown as Insides
+  if (typeof inside._emitCloseIfDrained === 'function') inside._emitCloseIfDrained = () => {}
+  net.Server.prototype.close.call(server)
+}
+
+/** It listens again: its next 'close' is one. */
+export function mayClose(server: net.Server): void {
+  delete (server as unknown as Insides)._emitCloseIfDrained
+}
+
+/** It will not listen any more: 'close' comes now, or when its last connection has ended. */
+export function letClose(server: net.Server): void {
+  if (!Object.hasOwn(server, '_emitCloseIfDrained')) return
+  mayClose(server)
+  ;(server as unknown as Insides)._emitCloseIfDrained?.()
+}

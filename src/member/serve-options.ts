@@ -1,0 +1,124 @@
+import http from 'node:http'
+import type net from 'node:net'
+import { checkKeys, type Keys, wrongOption } from '../check-option.js'
+import { checkProtocol, type SocketProtocol } from '../connections/application-socket.js'
+import type { HttpHooks } from '../connections/http-server.js'
+import type { MovableConnections } from '../connections/movable.js'
+import { FdbError } from '../errors.js'
+import type { DrainCounts } from './forced-closes.js'
+
+/** A server that this library can attach to a listener. */
+export type ServableServer = net.Server
+
+/**
+ * Whoever takes the connections of a server into its own hands: a relay, a server of another protocol. It is asked in
+ * place of what the library knows about Node's own servers. No call may throw.
+ */
+export interface ConnectionKeeper {
+  /** Open now. */
+  readonly connections: number
+  /** The same by what they are doing, for `status`; asked seldom. */
+  kinds?(): Readonly<Record<string, number>>
+  /** What its clients speak (`https`, `tcp`), for `status`. */
+  readonly scheme?: string
+  /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
+  announce(): void
+  /** This process serves again: what was announced may be taken back, and what was refused may be offered anew. */
+  resume?(): void
+  /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
+  emptied(): Promise<void>
+  /**
+   * `drain.timeout` has passed: close what is left, and say what it was. It may take a moment to tell the peers as their
+   * protocol asks: {@link emptied} resolves when all are gone.
+   */
+  cut(): DrainCounts
+  /** Those that can go on in another process. Where they go there, {@link announce} waits until it is known that they stay. */
+  readonly moving?: MovableConnections
+}
+
+/** How a server's connections go on in the next process, or end here. At most one of `http`, `socket` and `keeper`. */
+export interface ServeOptions {
+  /**
+   * `false`: the connections of this server stay here until they end, and their peers are told to go. `true`: they move also
+   * where something else than Node's own listener gets them first (PROXY protocol, sniffers): it is not asked again for those that
+   * arrive, so what it knows of a connection is for `http.serialize` and `http.restore`. Default: they move where Node's
+   * own listener gets them, and where hooks say how.
+   */
+  readonly move?: boolean
+  /** For an `http.Server`. */
+  readonly http?: HttpHooks
+  /** For a `net.Server`. */
+  readonly socket?: SocketProtocol
+  /** For any: its sockets are not looked at here. */
+  readonly keeper?: ConnectionKeeper
+}
+
+/**
+ * What 0.2.0 took in place of {@link ServeOptions}, told apart by what it has.
+ * @deprecated Name it: `{ http }`, `{ socket }` or `{ keeper }`.
+ */
+export type ServedConnections = ConnectionKeeper | HttpHooks | SocketProtocol
+
+const OPTIONS: Keys<ServeOptions> = { move: true, http: true, socket: true, keeper: true }
+const HTTP: Keys<HttpHooks> = { serialize: true, restore: true, upgraded: true }
+const SOCKET: Keys<SocketProtocol> = { protocol: true, serialize: true, restore: true }
+/** What a {@link ConnectionKeeper} must have. */
+const KEEPER = ['announce', 'emptied', 'cut'] as const
+
+/** The same with names, and fit for the server. Throws ERR_FDB_OPTION. */
+export function serveOptions(server: ServableServer, given: ServeOptions | ServedConnections): ServeOptions {
+  const options = named(given)
+  const { move, http: hooks, socket, keeper } = options
+  if (move !== undefined && typeof move !== 'boolean') throw wrongOption('move', move, 'true or false')
+  const chosen = (['http', 'socket', 'keeper'] as const).filter(name => options[name] !== undefined)
+  if (chosen.length > 1)
+    throw wrong(`options "${chosen.join('" and "')}" of serve() exclude each other: give one`)
+  if (keeper !== undefined) checkKeeper(keeper)
+  else if (socket !== undefined || hooks !== undefined) checkHooks(server, hooks, socket)
+  return options
+}
+
+function named(given: ServeOptions | ServedConnections): ServeOptions {
+  if (typeof given === 'object' && given !== null) {
+    if ('announce' in given) return { keeper: given }
+    if ('protocol' in given) return { socket: given }
+    const keys = Object.keys(given)
+    if (keys.every(key => key in OPTIONS)) return given as ServeOptions
+    if (keys.every(key => key in HTTP)) return { http: given as HttpHooks }
+  }
+  checkKeys('serve()', given, { ...OPTIONS, ...HTTP, ...SOCKET })
+  throw wrong('hooks stand beside other options of serve(): give them as "http" or "socket"')
+}
+
+function checkKeeper(keeper: ConnectionKeeper): void {
+  for (const name of KEEPER)
+    if (typeof keeper?.[name] !== 'function')
+      throw wrongOption(`keeper.${name}`, keeper?.[name], 'a function')
+}
+
+function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketProtocol): void {
+  if ('setTicketKeys' in server || 'updateSettings' in server) {
+    throw wrong(
+      'connections of a TLS or HTTP/2 server cannot go on in another process: give hooks with net and http servers only',
+    )
+  }
+  if (!(server instanceof http.Server)) {
+    checkKeys('socket', socket ?? hooks, SOCKET)
+    checkProtocol((socket ?? hooks) as SocketProtocol)
+    return
+  }
+  if (hooks === undefined) {
+    throw wrong(
+      'the connections of an http.Server speak HTTP: leave out "protocol" (option "socket"), or give hooks for those that the application takes over as "upgraded"',
+    )
+  }
+  checkKeys('http', hooks, HTTP)
+  const { serialize, restore, upgraded } = hooks
+  for (const [name, hook] of Object.entries({ serialize, restore }))
+    if (hook !== undefined && typeof hook !== 'function') throw wrongOption(name, hook, 'a function')
+  if (upgraded !== undefined) checkKeys('upgraded', upgraded, SOCKET)
+}
+
+function wrong(message: string): FdbError {
+  return new FdbError('ERR_FDB_OPTION', message)
+}

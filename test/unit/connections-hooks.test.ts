@@ -1,0 +1,234 @@
+import { execFileSync } from 'node:child_process'
+import { closeSync, openSync, readdirSync } from 'node:fs'
+import http from 'node:http'
+import net from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { SocketProtocol } from '../../src/connections/application-socket.js'
+import { get, RawClient } from '../connections-support/http-client.js'
+import { carry, mayMove, type Place, place, taken } from '../connections-support/http-pair.js'
+import { openDescriptors } from '../native/support.js'
+import { until } from '../processes/until.js'
+
+const portOf = ({ server }: Place) => (server.address() as net.AddressInfo).port
+
+const NO_BYTES: [string, unknown][] = [
+  ['a string', '{"user":"ann"}'],
+  ['an object', { user: 'ann' }],
+  ['null', null],
+  ['a promise', Promise.resolve(Buffer.from('ann'))],
+]
+
+/** Echoes, and says which sockets its hooks saw. */
+class Echo {
+  readonly server = net.createServer(socket => this.#serve(socket))
+  readonly given: net.Socket[] = []
+  readonly restored: net.Socket[] = []
+  returns: (socket: net.Socket) => unknown = () => Buffer.from('facts')
+
+  readonly hooks: SocketProtocol = {
+    protocol: 'app/echo-1',
+    serialize: socket => {
+      this.given.push(socket)
+      return this.returns(socket) as Uint8Array
+    },
+    restore: (socket, record) => {
+      expect(Buffer.from(record).toString()).toBe('facts')
+      this.restored.push(socket)
+      this.#serve(socket)
+    },
+  }
+
+  #serve(socket: net.Socket): void {
+    socket.on('error', () => {})
+    socket.on('data', chunk => socket.write(chunk))
+  }
+}
+
+async function echoed(client: RawClient, text: string): Promise<void> {
+  const got: string[] = []
+  const listener = (chunk: string) => got.push(chunk)
+  client.socket.on('data', listener)
+  client.send(text)
+  await until('it comes back', () => got.join('').endsWith(text))
+  client.socket.off('data', listener)
+}
+
+/** No descriptor is to be had by this process until the returned function is called. */
+function withoutDescriptors(): () => void {
+  // What starting a program needs, for the way back.
+  const reserve = Array.from({ length: 24 }, () => openSync('/dev/null', 'r'))
+  const most = Math.max(...readdirSync('/proc/self/fd').map(Number))
+  const limit = (most: string) =>
+    execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${most}:`], { stdio: 'ignore' })
+  const before = execFileSync('prlimit', [
+    '--pid',
+    `${process.pid}`,
+    '--nofile',
+    '-o',
+    'SOFT',
+    '--noheadings',
+  ])
+  const fill: number[] = []
+  limit(`${most + 1}`)
+  try {
+    for (;;) fill.push(openSync('/dev/null', 'r'))
+  } catch {
+    // All are taken.
+  }
+  return () => {
+    for (const fd of [...reserve, ...fill]) closeSync(fd)
+    limit(before.toString().trim())
+  }
+}
+
+describe('a hook', () => {
+  it.each(NO_BYTES)(
+    'that returns %s for a socket of its own is told so, and the connection stays',
+    async (_, value) => {
+      const old = new Echo()
+      const from = await place(old.server, { socket: old.hooks })
+      const client = await RawClient.to(portOf(from))
+      await until('it is there', () => from.sockets.length === 1)
+      const before = openDescriptors()
+      old.returns = () => value
+      for (let i = 0; i < 3; i++) expect(taken(from)).toEqual([])
+      expect(from.faults).toMatchObject([
+        { code: 'ERR_FDB_HOOK', message: expect.stringContaining('Uint8Array') },
+      ])
+      expect([openDescriptors(), old.restored.length, from.sockets[0]!.destroyed]).toEqual([before, 0, false])
+      await echoed(client, 'still here')
+    },
+  )
+
+  it.each(NO_BYTES)(
+    'that returns %s for an HTTP connection is told so, and the connection stays',
+    async (_, value) => {
+      const server = http.createServer((_request, response) => response.end('old'))
+      const from = await place(server, { http: { serialize: () => value as never, restore: () => {} } })
+      const client = await RawClient.to(portOf(from))
+      const idle = mayMove(from)
+      await client.ask('/')
+      await idle
+      const before = openDescriptors()
+      expect(taken(from)).toEqual([])
+      expect(from.faults).toMatchObject([{ code: 'ERR_FDB_HOOK' }])
+      expect(openDescriptors()).toBe(before)
+      expect(await client.ask('/')).toBe('old')
+    },
+  )
+
+  it('is not asked where this process may not have the descriptor that the connection needs', async () => {
+    const old = new Echo()
+    const from = await place(old.server, { socket: old.hooks })
+    const client = await RawClient.to(portOf(from))
+    await until('it is there', () => from.sockets.length === 1)
+    const again = withoutDescriptors()
+    try {
+      expect(taken(from)).toEqual([])
+    } finally {
+      again()
+    }
+    expect([old.given.length, old.restored.length]).toEqual([0, 0])
+    await echoed(client, 'still here')
+    const next = new Echo()
+    const to = await place(next.server, { socket: next.hooks })
+    expect(carry(from, to)).toBe(1)
+    await echoed(client, 'there')
+  })
+})
+
+describe('a connection whose application writes while it gives it away', () => {
+  async function given(): Promise<[Echo, Place, RawClient]> {
+    const old = new Echo()
+    const from = await place(old.server, { socket: old.hooks })
+    const client = await RawClient.to(portOf(from))
+    await until('it is there', () => from.sockets.length === 1)
+    client.socket.pause()
+    old.returns = socket => {
+      socket.write(Buffer.alloc(32 << 20, '.'))
+      return Buffer.from('facts')
+    }
+    expect(taken(from)).toEqual([])
+    expect(old.given.length).toBe(1)
+    client.send('unread')
+    return [old, from, client]
+  }
+
+  /** All that was written before, then the echo. */
+  async function whole(client: RawClient, went: () => boolean): Promise<void> {
+    let dots = 0
+    let rest = ''
+    client.socket.on('data', (chunk: string) => {
+      const at = chunk.search(/[^.]/)
+      dots += at < 0 ? chunk.length : at
+      if (at >= 0) rest += chunk.slice(at)
+    })
+    client.socket.resume()
+    await until('it goes on', went)
+    await until(
+      'all comes',
+      () => dots === 32 << 20 && rest === 'unread',
+      10_000,
+      () => [dots, rest],
+    )
+  }
+
+  it('leaves when that is out, and is asked once', async () => {
+    const [old, from, client] = await given()
+    const next = new Echo()
+    const to = await place(next.server, { socket: next.hooks })
+    await whole(client, () => carry(from, to) === 1)
+    expect([old.given.length, old.restored.length, next.restored.length]).toEqual([1, 0, 1])
+  })
+
+  it('comes back on a socket of its own when this process serves again', async () => {
+    const [old, from, client] = await given()
+    from.served.detach()
+    await from.served.attach(undefined as never, () => {}).catch(() => {})
+    await whole(client, () => old.restored.length === 1)
+    expect(old.restored[0]).not.toBe(old.given[0])
+    expect([old.given.length, from.served.connections]).toEqual([1, 1])
+  })
+
+  it('holds no descriptor when it ends meanwhile', async () => {
+    const before = openDescriptors()
+    const [, from, client] = await given()
+    client.socket.resetAndDestroy()
+    from.served.cut()
+    await until('nothing is left', () => openDescriptors() <= before + 1)
+  })
+})
+
+describe('an HTTP connection that is not let go', () => {
+  it('is told to go by an answer, though it may still move', { timeout: 20_000 }, async () => {
+    let says: Uint8Array | undefined
+    const server = () => http.createServer((_request, response) => response.end('x'))
+    const from = await place(server(), { http: { serialize: () => says, restore: () => {} } })
+    const clients = [await RawClient.to(portOf(from)), await RawClient.to(portOf(from))]
+    for (const client of clients) await client.ask('/')
+    const asking = setInterval(() => taken(from), 100)
+    onTestFinished(() => clearInterval(asking))
+    const told = async () => /^connection: close$/im.test((await clients[0]!.send(get('/')).answer()).head)
+    await until('it is told', told)
+    expect(await clients[0]!.ended()).toBe('fin')
+    clearInterval(asking)
+    says = Buffer.from('go')
+    const to = await place(server(), { http: { serialize: () => says, restore: () => {} } })
+    expect(carry(from, to)).toBe(1)
+    expect((await clients[1]!.send(get('/')).answer()).head).not.toMatch(/^connection: close$/im)
+  })
+
+  it('of a client that always has a request on the way is told all the same', async () => {
+    const server = http.createServer((_request, response) => setTimeout(() => response.end('x'), 5))
+    const from = await place(server)
+    const client = await RawClient.to(portOf(from))
+    client.send(get('/').repeat(2))
+    let told = false
+    for (let answers = 0; !told && answers < 100; answers++) {
+      client.send(get('/'))
+      if (answers === 3) from.served.announce()
+      told = /^connection: close$/im.test((await client.answer()).head)
+    }
+    expect(told).toBe(true)
+  })
+})
