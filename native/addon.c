@@ -145,6 +145,7 @@ NAPI_MODULE_INIT() {
     METHOD("pidfdSignal", fdb_pidfd_signal),
     METHOD("pidfdPid", fdb_pidfd_pid),
     METHOD("pidfdDead", fdb_pidfd_dead),
+    METHOD("hangups", fdb_hangups),
     METHOD("memfd", fdb_memfd),
     METHOD("addSeals", fdb_add_seals),
     METHOD("getSeals", fdb_get_seals),

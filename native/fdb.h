@@ -109,6 +109,7 @@ FDB_CALL(fdb_peer_pidfd);
 FDB_CALL(fdb_pidfd_open);
 FDB_CALL(fdb_pidfd_signal);
 FDB_CALL(fdb_pidfd_pid);
+FDB_CALL(fdb_hangups);
 FDB_CALL(fdb_pidfd_dead);
 FDB_CALL(fdb_memfd);
 FDB_CALL(fdb_add_seals);

@@ -127,3 +127,32 @@ napi_value fdb_pidfd_dead(napi_env env, napi_callback_info info) {
   if (watched.revents & POLLNVAL) return fdb_throw(env, EBADF, "poll");
   return fdb_bool_value(env, ready > 0 && (watched.revents & (POLLIN | POLLHUP)) != 0);
 }
+
+#ifndef POLLRDHUP
+#define POLLRDHUP POLLHUP
+#endif
+
+/* For sockets that nobody reads from: the event loop does not watch those, and hears nothing of their peers. */
+napi_value fdb_hangups(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  uint32_t length, count;
+  int fds[FDB_SCRATCH], ready;
+  struct pollfd watched[FDB_SCRATCH];
+  napi_value result;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_array_length(env, call.argv[0], "fds", &length)) return NULL;
+  if (napi_create_array_with_length(env, length, &result) != napi_ok) return NULL;
+  for (uint32_t from = 0; from < length; from += FDB_SCRATCH) {
+    if (!fdb_copy_fds(call.self, call.argv[0], from, fds, &count)) return NULL;
+    for (uint32_t i = 0; i < count; i++) watched[i] = (struct pollfd){ .fd = fds[i], .events = POLLRDHUP };
+    do ready = poll(watched, count, 0);
+    while (ready < 0 && errno == EINTR);
+    if (ready < 0) return fdb_throw(env, errno, "poll");
+    for (uint32_t i = 0; i < count; i++) {
+      short seen = watched[i].revents;
+      if (seen & POLLNVAL) return fdb_throw(env, EBADF, "poll");
+      int state = seen & POLLERR ? 2 : seen & (POLLRDHUP | POLLHUP) ? 1 : 0;
+      if (napi_set_element(env, result, from + i, fdb_int_value(env, state)) != napi_ok) return NULL;
+    }
+  }
+  return result;
+}

@@ -173,6 +173,8 @@ export interface Native {
   pidfdPid(pidfd: number): number
   /** poll() with no wait: true when the process of this pidfd has ended. */
   pidfdDead(pidfd: number): boolean
+  /** poll() of many sockets with no wait. For each: 0; 1, its peer has ended its direction; 2, the connection is broken. */
+  hangups(fds: readonly number[]): number[]
 
   // memory.c
   /**

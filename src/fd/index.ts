@@ -3,6 +3,7 @@
 export { formatAddress } from './address.js'
 export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
 export { bindListener } from './bind.js'
+export { type Hangup, hangups } from './hangups.js'
 export {
   type FdIdentity,
   firstNotStream,

@@ -1,6 +1,6 @@
 import { COLON, CR, EQUALS, HEX, IN_VALUE, LF, SEMICOLON, TOKEN_LOWER } from './bytes.js'
 import type { FramingRecord } from './framing.js'
-import { Http1Refusal } from './refusal.js'
+import { Http1Refusal, type Side } from './refusal.js'
 import { hashName, isForbiddenTrailer, NO_NAME } from './trailer-names.js'
 
 /** Most digits of a chunk size; leading zeros count. */
@@ -36,12 +36,17 @@ export function isBetweenChunks({ phase, count }: FramingRecord): boolean {
   return phase === ChunkPhase.size && count === 0
 }
 
+/** Where a body is, and whose it is: that of a request is the client's fault. */
+interface ChunkState extends FramingRecord {
+  readonly side: Side
+}
+
 /**
  * Follows a chunked body through `bytes[at, to)`, or with `one` to the end of the first chunk's data that ends there;
  * returns where it stopped. See `Framing.advance`.
  */
 export function advanceChunked(
-  state: FramingRecord,
+  state: ChunkState,
   bytes: Uint8Array,
   at: number,
   to: number,
@@ -61,7 +66,7 @@ export function advanceChunked(
         takeExtension(state, byte, at)
         break
       case ChunkPhase.sizeLf:
-        if (byte !== LF) throw new Http1Refusal('chunk-size', at)
+        if (byte !== LF) throw new Http1Refusal('chunk-size', at, state.side)
         state.count = 0
         state.phase = state.left === 0 ? ChunkPhase.trailerFirst : ChunkPhase.data
         break
@@ -74,11 +79,11 @@ export function advanceChunked(
         continue
       }
       case ChunkPhase.dataCr:
-        if (byte !== CR) throw new Http1Refusal('chunk-ending', at)
+        if (byte !== CR) throw new Http1Refusal('chunk-ending', at, state.side)
         state.phase = ChunkPhase.dataLf
         break
       case ChunkPhase.dataLf:
-        if (byte !== LF) throw new Http1Refusal('chunk-ending', at)
+        if (byte !== LF) throw new Http1Refusal('chunk-ending', at, state.side)
         state.phase = ChunkPhase.size
         if (one) return at + 1
         break
@@ -92,24 +97,24 @@ export function advanceChunked(
   return at
 }
 
-function takeSize(state: FramingRecord, byte: number, at: number): void {
+function takeSize(state: ChunkState, byte: number, at: number): void {
   const digit = HEX[byte]!
   if (digit < 16) {
     const size = state.left * 16 + digit
     if (++state.count > MOST_DIGITS || size > Number.MAX_SAFE_INTEGER)
-      throw new Http1Refusal('chunk-size', at)
+      throw new Http1Refusal('chunk-size', at, state.side)
     state.left = size
     return
   }
-  if (state.count === 0) throw new Http1Refusal('chunk-size', at)
+  if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)
   if (byte === CR) state.phase = ChunkPhase.sizeLf
   else if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
-  else throw new Http1Refusal('chunk-size', at)
+  else throw new Http1Refusal('chunk-size', at, state.side)
   state.count = 0
 }
 
-function takeExtension(state: FramingRecord, byte: number, at: number): void {
-  if (++state.count > MOST_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at)
+function takeExtension(state: ChunkState, byte: number, at: number): void {
+  if (++state.count > MOST_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at, state.side)
   const { phase } = state
   if (TOKEN_LOWER[byte] !== 0) {
     if (phase === ChunkPhase.extensionNameFirst) state.phase = ChunkPhase.extensionName
@@ -121,18 +126,18 @@ function takeExtension(state: FramingRecord, byte: number, at: number): void {
     return
   }
   if (phase !== ChunkPhase.extensionName && phase !== ChunkPhase.extensionValue) {
-    throw new Http1Refusal('chunk-extension', at)
+    throw new Http1Refusal('chunk-extension', at, state.side)
   }
   if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
   else if (byte === CR) {
     state.phase = ChunkPhase.sizeLf
     state.count = 0
-  } else throw new Http1Refusal('chunk-extension', at)
+  } else throw new Http1Refusal('chunk-extension', at, state.side)
 }
 
-function takeTrailer(state: FramingRecord, byte: number, at: number): void {
+function takeTrailer(state: ChunkState, byte: number, at: number): void {
   if (state.phase === ChunkPhase.lastLf) {
-    if (byte !== LF) throw new Http1Refusal('chunk-ending', at)
+    if (byte !== LF) throw new Http1Refusal('chunk-ending', at, state.side)
     state.phase = ChunkPhase.done
     state.count = 0
     return
@@ -141,22 +146,22 @@ function takeTrailer(state: FramingRecord, byte: number, at: number): void {
     state.phase = ChunkPhase.lastLf
     return
   }
-  if (++state.count > MOST_TRAILER_BYTES) throw new Http1Refusal('trailers-too-large', at)
+  if (++state.count > MOST_TRAILER_BYTES) throw new Http1Refusal('trailers-too-large', at, state.side)
   if (state.phase === ChunkPhase.trailerLf) {
-    if (byte !== LF) throw new Http1Refusal('trailer-invalid', at)
+    if (byte !== LF) throw new Http1Refusal('trailer-invalid', at, state.side)
     state.phase = ChunkPhase.trailerFirst
   } else if (state.phase === ChunkPhase.trailerValue) {
     if (byte === CR) state.phase = ChunkPhase.trailerLf
-    else if (IN_VALUE[byte] === 0) throw new Http1Refusal('trailer-invalid', at)
+    else if (IN_VALUE[byte] === 0) throw new Http1Refusal('trailer-invalid', at, state.side)
   } else if (TOKEN_LOWER[byte] !== 0) {
     const hash = state.phase === ChunkPhase.trailerFirst ? NO_NAME : state.hash
     state.hash = hashName(hash, TOKEN_LOWER[byte]!)
     state.phase = ChunkPhase.trailerName
   } else if (state.phase === ChunkPhase.trailerName && byte === COLON) {
-    if (isForbiddenTrailer(state.hash)) throw new Http1Refusal('trailer-forbidden', at)
+    if (isForbiddenTrailer(state.hash)) throw new Http1Refusal('trailer-forbidden', at, state.side)
     state.hash = 0
     state.phase = ChunkPhase.trailerValue
-  } else throw new Http1Refusal('trailer-invalid', at)
+  } else throw new Http1Refusal('trailer-invalid', at, state.side)
 }
 
 /** Whether a chunked body can ever be where the record says. */

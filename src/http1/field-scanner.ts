@@ -1,7 +1,7 @@
 import { COLON, CR, IN_VALUE, LF, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
 import { fieldId } from './field-names.js'
 import { MARKS } from './fields.js'
-import { Http1Refusal } from './refusal.js'
+import { Http1Refusal, type Side } from './refusal.js'
 
 const LINE = 0
 const NAME = 1
@@ -17,14 +17,14 @@ const DONE = 6
  */
 export class FieldScanner {
   readonly #limit: number
-  readonly #side: 'request' | 'response'
+  readonly #side: Side
   #phase = LINE
   #nameStart = 0
   #nameEnd = 0
   #valueStart = 0
   #marks: number[] = []
 
-  constructor(limit: number, side: 'request' | 'response') {
+  constructor(limit: number, side: Side) {
     this.#limit = limit
     this.#side = side
   }

@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import { advanceChunked, CHUNKED_DONE, isBetweenChunks, isChunkPosition } from './chunked.js'
+import type { Side } from './refusal.js'
 
 /** How the end of a message is found; `none` is a message without body, `tunnel` is no message at all. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
@@ -25,39 +26,41 @@ const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close
  */
 export class Framing implements FramingRecord {
   readonly kind: FramingKind
+  readonly side: Side
   left: number
   phase = 0
   count = 0
   hash = 0
 
-  private constructor(kind: FramingKind, left = 0) {
+  private constructor(kind: FramingKind, side: Side, left = 0) {
     this.kind = kind
+    this.side = side
     this.left = left
   }
 
   static none(): Framing {
-    return new Framing('none')
+    return new Framing('none', 'request')
   }
 
   static length(bytes: number): Framing {
-    return new Framing('length', bytes)
+    return new Framing('length', 'request', bytes)
   }
 
-  static chunked(): Framing {
-    return new Framing('chunked')
+  static chunked(side: Side): Framing {
+    return new Framing('chunked', side)
   }
 
   static untilClose(): Framing {
-    return new Framing('until-close')
+    return new Framing('until-close', 'response')
   }
 
   static tunnel(): Framing {
-    return new Framing('tunnel')
+    return new Framing('tunnel', 'response')
   }
 
   /** Goes on where another tracker, maybe of another process, was. Refuses what none can have said. */
-  static fromRecord(record: FramingRecord): Framing {
-    const framing = new Framing(record.kind, record.left)
+  static fromRecord(record: FramingRecord, side: Side): Framing {
+    const framing = new Framing(record.kind, side, record.left)
     framing.phase = record.phase
     framing.count = record.count
     framing.hash = record.hash

@@ -1,6 +1,6 @@
 import { FieldScanner } from './field-scanner.js'
 import { type HeadLimits, headLimits } from './limits.js'
-import { Http1Refusal } from './refusal.js'
+import { Http1Refusal, type Side } from './refusal.js'
 
 const NOTHING = Buffer.alloc(0)
 
@@ -14,13 +14,13 @@ const NOTHING = Buffer.alloc(0)
 export abstract class HeadReader<Head> {
   protected readonly limits: Readonly<HeadLimits>
   protected readonly fields: FieldScanner
-  readonly #side: 'request' | 'response'
+  readonly #side: Side
   #held = NOTHING
   #heldBytes = 0
   #consumed = 0
   #refusal: unknown
 
-  constructor(side: 'request' | 'response', limits: Partial<HeadLimits> = {}) {
+  constructor(side: Side, limits: Partial<HeadLimits> = {}) {
     this.limits = headLimits(limits)
     this.fields = new FieldScanner(this.limits.fields, side)
     this.#side = side

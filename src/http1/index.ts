@@ -11,7 +11,13 @@ export { FieldId } from './field-names.js'
 export type { Fields } from './fields.js'
 export { Framing, type FramingKind, type FramingRecord } from './framing.js'
 export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './limits.js'
-export { Http1Refusal, REFUSAL_REASONS, type RefusalReason, type RefusalStatus } from './refusal.js'
+export {
+  Http1Refusal,
+  REFUSAL_REASONS,
+  type RefusalReason,
+  type RefusalStatus,
+  type Side,
+} from './refusal.js'
 export type { RequestHead, TargetForm } from './request-head.js'
 export { RequestReader } from './request-reader.js'
 export type { AskedFor, ResponseHead } from './response-head.js'

@@ -1,9 +1,7 @@
 import { SPACE, TAB } from './bytes.js'
 import { FieldId } from './field-names.js'
 import { Fields } from './fields.js'
-import { Http1Refusal, type RefusalReason } from './refusal.js'
-
-type Side = 'request' | 'response'
+import { Http1Refusal, type RefusalReason, type Side } from './refusal.js'
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$/

@@ -1,5 +1,8 @@
 import { FdbError } from '../errors.js'
 
+/** Whose message it is. */
+export type Side = 'request' | 'response'
+
 /** Statuses with which a request can be refused before anything was forwarded. */
 export type RefusalStatus = 400 | 414 | 417 | 431 | 501 | 502 | 505
 
@@ -76,7 +79,7 @@ export class Http1Refusal extends FdbError {
    */
   readonly offset: number
 
-  constructor(reason: RefusalReason, offset: number, side: 'request' | 'response' = 'request', note = '') {
+  constructor(reason: RefusalReason, offset: number, side: Side, note = '') {
     const [status, sentence] = REASONS[reason]
     super(
       `ERR_FDB_HTTP1_${reason.toUpperCase().replaceAll('-', '_')}`,
@@ -87,4 +90,8 @@ export class Http1Refusal extends FdbError {
     this.status = side === 'request' ? status : 502
     this.offset = offset
   }
+}
+
+export function requestRefusal(reason: RefusalReason, offset: number): Http1Refusal {
+  return new Http1Refusal(reason, offset, 'request')
 }

@@ -2,7 +2,7 @@ import { type Authority, parseAuthority } from './authority.js'
 import { FieldId } from './field-names.js'
 import { Framing } from './framing.js'
 import { MessageHead } from './message.js'
-import { Http1Refusal } from './refusal.js'
+import { requestRefusal } from './refusal.js'
 
 /** The four forms of a target (RFC 9112, 3.2). */
 export type TargetForm = 'origin' | 'absolute' | 'authority' | 'asterisk'
@@ -54,34 +54,31 @@ export class RequestHead extends MessageHead {
       this.path = named.path
       this.authority = named.authority ?? host
       if (named.authority && host && !sameAuthority(named.authority, host, named.port)) {
-        throw new Http1Refusal('host-mismatch', offset)
+        throw requestRefusal('host-mismatch', offset)
       }
     }
     if (this.method === 'CONNECT' && (this.chunked || this.contentLength !== undefined)) {
-      throw new Http1Refusal(
-        'connect-with-body',
-        this.#lineOf(FieldId.contentLength, FieldId.transferEncoding),
-      )
+      throw requestRefusal('connect-with-body', this.#lineOf(FieldId.contentLength, FieldId.transferEncoding))
     }
     this.expectsContinue = this.#expectation() && line.minor === 1
   }
 
   /** A fresh tracker of the body. What follows a CONNECT or an Upgrade that was granted is the caller's to say. */
   framing(): Framing {
-    if (this.chunked) return Framing.chunked()
+    if (this.chunked) return Framing.chunked('request')
     return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
   }
 
   #host(): Authority | undefined {
     const line = this.fields.indexOf(FieldId.host)
     if (line < 0) {
-      if (this.minor === 1) throw new Http1Refusal('host-missing', this.fields.end)
+      if (this.minor === 1) throw requestRefusal('host-missing', this.fields.end)
       return undefined
     }
     const again = this.fields.indexOf(FieldId.host, line + 1)
-    if (again >= 0) throw new Http1Refusal('host-repeated', this.fields.lineStart(again))
+    if (again >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(again))
     const authority = parseAuthority(this.fields.value(line))
-    if (authority === undefined) throw new Http1Refusal('host-invalid', this.fields.lineStart(line))
+    if (authority === undefined) throw requestRefusal('host-invalid', this.fields.lineStart(line))
     return authority
   }
 
@@ -90,19 +87,19 @@ export class RequestHead extends MessageHead {
     if (method === 'CONNECT') {
       const authority = parseAuthority(target)
       if (authority?.port === undefined || authority.port === 0)
-        throw new Http1Refusal('target-invalid', offset)
+        throw requestRefusal('target-invalid', offset)
       return { form: 'authority', resource: '', path: '', authority, port: authority.port }
     }
     if (target === '*' && method === 'OPTIONS') {
       return { form: 'asterisk', resource: '*', path: '*', authority: undefined, port: 0 }
     }
     const scheme = SCHEME.exec(target)?.[0]
-    if (scheme === undefined) throw new Http1Refusal('target-invalid', offset)
+    if (scheme === undefined) throw requestRefusal('target-invalid', offset)
     const slash = target.indexOf('/', scheme.length)
     const pathEnd = query < 0 ? target.length : query
     const authorityEnd = slash < 0 || slash > pathEnd ? pathEnd : slash
     const authority = parseAuthority(target.slice(scheme.length, authorityEnd))
-    if (authority === undefined) throw new Http1Refusal('target-invalid', offset)
+    if (authority === undefined) throw requestRefusal('target-invalid', offset)
     const rest = target.slice(authorityEnd)
     // An empty path asks for the root, in OPTIONS for the server itself (RFC 9112, 3.2.4).
     const resource = rest.startsWith('/') ? rest : rest === '' && method === 'OPTIONS' ? '*' : `/${rest}`
@@ -118,7 +115,7 @@ export class RequestHead extends MessageHead {
       line = this.fields.indexOf(FieldId.expect, line + 1)
     ) {
       if (this.fields.value(line).toLowerCase() !== '100-continue') {
-        throw new Http1Refusal('expectation-unknown', this.fields.lineStart(line))
+        throw requestRefusal('expectation-unknown', this.fields.lineStart(line))
       }
       expects = true
     }

@@ -1,7 +1,7 @@
 import { CR, IN_METHOD, IN_PATH, IN_QUERY, IN_TARGET, LF, QUESTION, SPACE, TOKEN_LOWER } from './bytes.js'
 import { HeadReader } from './head-reader.js'
 import type { HeadLimits } from './limits.js'
-import { Http1Refusal } from './refusal.js'
+import { Http1Refusal, requestRefusal } from './refusal.js'
 import { RequestHead } from './request-head.js'
 import { VERSION_BYTES, versionRefusal } from './version.js'
 
@@ -43,7 +43,7 @@ export class RequestReader extends HeadReader<RequestHead> {
           at++
         }
       } else if (phase === EMPTY_LINE_LF) {
-        if (bytes[at] !== LF) throw new Http1Refusal('line-ending', at - base)
+        if (bytes[at] !== LF) throw requestRefusal('line-ending', at - base)
         at++
         this.#lineStart = at - base
         phase = METHOD
@@ -51,7 +51,7 @@ export class RequestReader extends HeadReader<RequestHead> {
         const start = base + this.#lineStart
         const stop = Math.min(to, start + MOST_METHOD_BYTES + 1)
         while (at < stop && IN_METHOD[bytes[at]!] !== 0) at++
-        if (at - start > MOST_METHOD_BYTES) throw new Http1Refusal('method-unsupported', at - 1 - base)
+        if (at - start > MOST_METHOD_BYTES) throw requestRefusal('method-unsupported', at - 1 - base)
         if (at === to) break
         if (bytes[at] !== SPACE || at === start) throw methodRefusal(bytes[at]!, at - base)
         this.#methodEnd = at - base
@@ -71,7 +71,7 @@ export class RequestReader extends HeadReader<RequestHead> {
         if (at === to) break
         if (bytes[at] !== SPACE || at === start) {
           if (at - start === this.limits.targetBytes) throw targetTooLong(at - base, this.limits.targetBytes)
-          throw new Http1Refusal(targetReason(bytes[at]!), at - base)
+          throw requestRefusal(targetReason(bytes[at]!), at - base)
         }
         this.#targetEnd = at - base
         at++
@@ -85,12 +85,12 @@ export class RequestReader extends HeadReader<RequestHead> {
           if (byte !== 0x30 && byte !== 0x31) throw versionRefusal(index, byte, at - base, 'request')
           this.#minor = byte === 0x31 ? 1 : 0
         } else {
-          if (byte !== CR) throw new Http1Refusal(byte === LF ? 'line-ending' : 'request-line', at - base)
+          if (byte !== CR) throw requestRefusal(byte === LF ? 'line-ending' : 'request-line', at - base)
           phase = LINE_LF
         }
         at++
       } else {
-        if (bytes[at] !== LF) throw new Http1Refusal('line-ending', at - base)
+        if (bytes[at] !== LF) throw requestRefusal('line-ending', at - base)
         at++
         phase = FIELDS
       }
@@ -115,8 +115,8 @@ export class RequestReader extends HeadReader<RequestHead> {
 }
 
 function methodRefusal(byte: number, offset: number): Http1Refusal {
-  if (byte === LF) return new Http1Refusal('line-ending', offset)
-  return new Http1Refusal(TOKEN_LOWER[byte] === 0 ? 'request-line' : 'method-unsupported', offset)
+  if (byte === LF) return requestRefusal('line-ending', offset)
+  return requestRefusal(TOKEN_LOWER[byte] === 0 ? 'request-line' : 'method-unsupported', offset)
 }
 
 function targetTooLong(offset: number, limit: number): Http1Refusal {

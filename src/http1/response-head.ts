@@ -59,7 +59,7 @@ export class ResponseHead extends MessageHead {
     }
     if (this.opensTunnel(asked.method)) return Framing.tunnel()
     if (status < 200 || status === 204 || status === 304 || asked.method === 'HEAD') return Framing.none()
-    if (this.chunked) return Framing.chunked()
+    if (this.chunked) return Framing.chunked('response')
     return this.contentLength === undefined ? Framing.untilClose() : Framing.length(this.contentLength)
   }
 

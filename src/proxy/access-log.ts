@@ -3,8 +3,9 @@ import type { ExchangeReport } from '../relay/index.js'
 
 /** One line for each request, or each connection that is forwarded whole. What is not known is left out. */
 export function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
-  const { tcp, listener, client, method, target, host, status, reason, destination, attempts } = report
+  const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report
+  const tcp = subject === 'tcp'
   log.info(
     {
       listener,

@@ -102,7 +102,7 @@ export class Entrance implements ConnectionKeeper {
   configure(config: ProxyConfig): void {
     this.#speak(config)
     const before = this.#relays
-    if (before.settings === relaySettings(config)) return
+    if (before.settings === relaySettings(config, this.#halfCloseOf(config))) return
     this.#relays = this.#make(config)
     this.#former.push(before.plain)
     if (before.trusted !== null) this.#former.push(before.trusted)
@@ -174,10 +174,19 @@ export class Entrance implements ConnectionKeeper {
   #make(config: ProxyConfig): Relays {
     const trust = new BlockList()
     for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
+    const halfClose = this.#halfCloseOf(config)
     const relay = (trusted: boolean) =>
-      new Relay({ ...this.#wiring, ...relayOptions(config, trusted), onEmpty: () => this.#emptied() })
+      new Relay({
+        ...this.#wiring,
+        ...relayOptions(config, { trusted, halfClose }),
+        onEmpty: () => this.#emptied(),
+      })
     const trusted = config.forwarded.trust.length > 0 ? relay(true) : null
-    return { settings: relaySettings(config), plain: relay(false), trusted, trust }
+    return { settings: relaySettings(config, halfClose), plain: relay(false), trusted, trust }
+  }
+
+  #halfCloseOf({ listeners }: ProxyConfig): boolean {
+    return listeners.find(({ name }) => name === this.#name)?.halfClose ?? false
   }
 
   #speak({ listeners }: ProxyConfig): void {

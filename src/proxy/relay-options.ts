@@ -8,8 +8,11 @@ const MOST_ATTEMPTS = 11
 /** What of a configuration a relay is made with; equal texts of {@link relaySettings} mean equal relays. */
 export function relayOptions(
   config: ProxyConfig,
-  trusted: boolean,
-): Pick<RelayOptions, 'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'responseEdits'> {
+  { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
+): Pick<
+  RelayOptions,
+  'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'responseEdits' | 'halfClosedClients'
+> {
   const { timeouts, limits, instanceHeader, forwarded } = config
   const { idle, tunnel, head, connect, response, request } = timeouts
   const { headBytes, fields, body } = limits
@@ -27,6 +30,7 @@ export function relayOptions(
       bodyBytes: body === null ? Number.POSITIVE_INFINITY : Math.max(1, body),
       attempts: MOST_ATTEMPTS,
     },
+    halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
     forwarded: {
       client: trusted ? 'append' : 'replace',
@@ -39,7 +43,7 @@ export function relayOptions(
 }
 
 /** Everything that {@link relayOptions} looks at. */
-export function relaySettings(config: ProxyConfig): string {
+export function relaySettings(config: ProxyConfig, halfClose: boolean): string {
   const { timeouts, limits, instanceHeader, forwarded } = config
-  return JSON.stringify([timeouts, limits, instanceHeader, forwarded])
+  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, halfClose])
 }

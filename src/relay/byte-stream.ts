@@ -39,7 +39,7 @@ export interface ByteStream {
   readonly unsentBytes: number
   /** False from when it is closed, which is a turn of the event loop before `onClose`. */
   readonly alive: boolean
-  /** Nothing is under way in either direction and neither side has ended: another exchange may begin. */
+  /** Nothing is under way in either direction, as far as can be told, and neither side has ended: another exchange may begin. */
   readonly reusable: boolean
   /** The peer's IP address without zone or port; '' where it has none (Unix). */
   readonly remoteAddress: string
@@ -57,7 +57,7 @@ export interface ByteStream {
   takeUnsent(): Bytes[]
   /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
   readonly movable: boolean
-  /** Of the socket, which keeps it: for a dup at once. Only of one that is `movable`, `alive` and not `connecting`. */
+  /** Of the socket, which keeps it: for a dup (if `movable`) or a look at once. Only of one that is `alive` and not `connecting`. */
   readonly descriptor: number
   /**
    * Lets go of the socket in the middle of everything: closes its descriptor, which whoever has a dup of it does not

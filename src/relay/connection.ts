@@ -2,6 +2,7 @@ import { MAX_RECORD_BYTES, type MoveWhich } from '../connections/movable.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
+import type { Unread } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
 import { Exchange } from './exchange.js'
@@ -23,7 +24,7 @@ const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
  * What comes early is held back, and the client no longer read. All its state is in its fields and its exchange's; see
  * `ConnectionRecord`.
  */
-export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
+export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread {
   readonly client: ByteStream
   readonly origin: Origin
   exchange: Exchange | null = null
@@ -40,6 +41,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   deadline = 0
   tick = -1
   #gone = false
+  /** Nothing is read from the client although its request is under way. */
+  #unread = false
   readonly #relay: RelayContext
 
   constructor(relay: RelayContext, client: ByteStream, origin: Origin) {
@@ -175,7 +178,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
 
   /** Sends the whole connection on, unread, from its first byte. */
   forward(route: SendOn): void {
-    const exchange = new Exchange(this.#relay, this, '', false, false, true)
+    const exchange = new Exchange(this.#relay, this, 'tcp')
     this.exchange = exchange
     exchange.forward(route)
     this.settle()
@@ -216,6 +219,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     const exchange = new Exchange(
       relay,
       this,
+      'request',
       head.method,
       head.upgrade !== undefined,
       head.minor === 0,
@@ -239,7 +243,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   /** Answers a request whose head could not be read. */
   #refuse(status: number, reason: string): void {
     this.requestReader = null
-    const exchange = new Exchange(this.#relay, this, '', false, false, true)
+    const exchange = new Exchange(this.#relay, this, 'unread')
     this.exchange = exchange
     exchange.fail(status, reason)
   }
@@ -257,9 +261,28 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
     if (this.#gone) return
     if (this.exchange === null && !this.closing) this.#next()
     const { client, exchange } = this
-    client.setReading(this.closing || (exchange?.wantsBytes ?? this.#mayReadAhead()))
+    const reading = this.closing || (exchange?.wantsBytes ?? this.#mayReadAhead())
+    client.setReading(reading)
+    this.#setUnread(!reading && exchange !== null)
     exchange?.upstream?.setReading(!client.congested)
     if (this.waitsSince > 0) this.#mayLeaveNow()
+  }
+
+  #setUnread(unread: boolean): void {
+    if (unread === this.#unread) return
+    this.#unread = unread
+    if (unread) this.#relay.watch.add(this)
+    else this.#relay.watch.remove(this)
+  }
+
+  get descriptor(): number {
+    return this.client.alive ? this.client.descriptor : -1
+  }
+
+  hungUp(how: 'ended' | 'broken'): void {
+    // An end may stand behind bytes that the server is still to get.
+    if (how === 'ended' && (this.exchange?.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
+    this.abort('client-gone')
   }
 
   #mayLeaveNow(): void {
@@ -314,6 +337,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide {
   /** The relay knows this connection no more; its streams are somebody else's matter. */
   leave(): void {
     this.#gone = true
+    this.#setUnread(false)
     this.#relay.wheel.disarm(this)
     this.#relay.forget(this)
   }

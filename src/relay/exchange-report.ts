@@ -1,14 +1,14 @@
-import type { Exchange } from './exchange.js'
+import type { Exchange, ExchangeSubject } from './exchange.js'
 import type { ExchangeSide } from './exchange-side.js'
 
 /** What an access log wants to know about one request, or one TCP connection. */
 export interface ExchangeReport {
-  /** A whole TCP connection: it has no method, target, host and status. */
-  tcp: boolean
+  /** `unread`: a request whose head was refused has no method, target and host; a `tcp` connection has no status either. */
+  subject: ExchangeSubject
   listener: string
   client: string
   method: string
-  /** As it was sent; '' for a request whose head could not be read. */
+  /** As it was sent. */
   target: string
   /** Of Host or the target. */
   host: string
@@ -16,6 +16,8 @@ export interface ExchangeReport {
   status: number
   /** Why it was answered here rather than by a server, or cut short. */
   reason: string | undefined
+  /** The server did not answer, or not to the end, or not in HTTP. A tunnel's end is its protocol's matter. */
+  serverFailed: boolean
   /** The server's key. */
   destination: string | undefined
   /** Servers tried. */
@@ -24,13 +26,13 @@ export interface ExchangeReport {
   bytesSent: number
   /** Bytes that a tunnel took from the client. */
   bytesReceived: number
-  /** From the request's last head byte to the answer's last byte; from the beginning of a TCP connection to its end. */
+  /** From the request's last head byte, or where the head was refused, to the answer's last byte; from the beginning of a TCP connection to its end. */
   milliseconds: number
 }
 
 export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): ExchangeReport {
   return {
-    tcp: exchange.tcp,
+    subject: exchange.subject,
     listener: origin.listener,
     client: client.remoteAddress,
     method: exchange.method,
@@ -38,6 +40,7 @@ export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): 
     host: exchange.host,
     status: exchange.status,
     reason: exchange.reason,
+    serverFailed: exchange.serverFailed,
     destination: exchange.destinationKey || undefined,
     attempts: exchange.attempts,
     bytesSent: exchange.bytesSent,

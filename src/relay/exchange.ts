@@ -1,6 +1,7 @@
 import { closeFrame, type EventTracker, type FrameTracker } from '../boundaries/index.js'
 import {
   type Framing,
+  Http1Refusal,
   type RequestHead,
   type ResponseHead,
   type ResponseReader,
@@ -41,6 +42,9 @@ const GOING_AWAY = 1001
  */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
+/** What an exchange is about. `unread`: a request whose head was refused, so that there is only an answer. */
+export type ExchangeSubject = 'request' | 'unread' | 'tcp'
+
 /**
  * One request and its answer: from the routed head to the last byte of both, or of the tunnel that came of it. Owns the
  * server's connection meanwhile. It only follows the bytes; what a stream could not send yet waits in that stream.
@@ -48,6 +52,7 @@ export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
  * A whole TCP connection is one too: a tunnel from its first byte, without a method.
  */
 export class Exchange implements StreamOwner {
+  readonly subject: ExchangeSubject
   phase: ExchangePhase = 'waiting'
   upstream: ByteStream | null = null
   method: string
@@ -92,22 +97,28 @@ export class Exchange implements StreamOwner {
   attempts = 0
   status = 0
   reason: string | undefined
+  /** It did not answer, or not to the end, or not in HTTP. */
+  serverFailed = false
   bytesSent = 0
   bytesReceived = 0
-  startedAt = 0
+  /** 0: nobody wants a report. */
+  startedAt: number
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
 
   constructor(
     relay: RelayContext,
     side: ExchangeSide,
-    method: string,
-    upgrade: boolean,
-    http10: boolean,
-    close: boolean,
+    subject: ExchangeSubject,
+    method = '',
+    upgrade = false,
+    http10 = false,
+    close = true,
   ) {
     this.#relay = relay
     this.#side = side
+    this.subject = subject
+    this.startedAt = relay.onExchange === undefined ? 0 : performance.now()
     this.method = method
     this.upgrade = upgrade
     this.http10 = http10
@@ -122,7 +133,7 @@ export class Exchange implements StreamOwner {
 
   /** A whole TCP connection, not the tunnel that came of a request. */
   get tcp(): boolean {
-    return this.phase === 'tunnel' && this.method === ''
+    return this.subject === 'tcp'
   }
 
   get routeName(): string {
@@ -158,7 +169,7 @@ export class Exchange implements StreamOwner {
     if (this.#relay.wheel.now >= this.until) this.#overdue()
     else if (this.upstream?.connecting) this.#unreachable('connect-timeout')
     else if (this.phase === 'waiting') {
-      if (this.requestBody === null) this.fail(504, 'response-timeout')
+      if (this.requestBody === null) this.#serverFails(504, 'response-timeout')
       else if (this.upstream?.congested) this.fail(504, 'request-stalled')
       else this.fail(408, 'body-timeout')
     } else this.#cutShort(this.phase === 'tunnel' ? 'tunnel-timeout' : 'stalled')
@@ -179,7 +190,6 @@ export class Exchange implements StreamOwner {
     if (relay.onExchange !== undefined) {
       this.target = head.target
       this.host = head.authority?.host ?? ''
-      this.startedAt = performance.now()
     }
     let end = at
     if (head.chunked || head.contentLength !== undefined) {
@@ -188,7 +198,7 @@ export class Exchange implements StreamOwner {
       try {
         end += body.advance(chunk, at, chunk.length)
       } catch (error) {
-        this.#failFor(error)
+        this.#requestRefused(error)
         return chunk.length
       }
       this.bodySeen = end - at
@@ -208,11 +218,8 @@ export class Exchange implements StreamOwner {
   /** Begins with a whole connection, of which nothing is read here: it goes to a server of this route as it comes. */
   forward(route: SendOn): void {
     this.phase = 'tunnel'
-    if (this.#relay.onExchange !== undefined) {
-      this.startedAt = performance.now()
-      // The stream remembers it; at the end it cannot be asked for any more.
-      void this.#side.client.remoteAddress
-    }
+    // The stream remembers it; at the end it cannot be asked for any more.
+    if (this.#relay.onExchange !== undefined) void this.#side.client.remoteAddress
     this.route = route
     this.goOn(NOTHING)
   }
@@ -231,7 +238,7 @@ export class Exchange implements StreamOwner {
     try {
       end = body.advance(chunk, 0, chunk.length)
     } catch (error) {
-      this.#failFor(error)
+      this.#requestRefused(error)
       return chunk.length
     }
     this.bodySeen += end
@@ -361,7 +368,7 @@ export class Exchange implements StreamOwner {
       if (rest !== null) this.#send(rest)
       this.reusable = false
       this.#finish()
-    } else this.#cutShort('upstream-closed')
+    } else this.#serverFails(502, 'upstream-closed')
     this.#side.settle()
   }
 
@@ -372,7 +379,8 @@ export class Exchange implements StreamOwner {
       // Both sides have ended; the rest for the client is on its way.
       this.close = true
       this.#finish()
-    } else this.#cutShort('upstream-closed')
+    } else if (this.phase === 'tunnel') this.#cutShort('upstream-closed')
+    else this.#serverFails(502, 'upstream-closed')
     this.#side.settle()
   }
 
@@ -381,7 +389,7 @@ export class Exchange implements StreamOwner {
     const { resend } = this
     this.#drop()
     if (!this.reused || this.heard || resend === '' || this.destination === null) {
-      this.fail(502, 'upstream-closed')
+      this.#serverFails(502, 'upstream-closed')
       return
     }
     // It was closed while it was unused, or the server did so at the sight of a request that may be repeated.
@@ -398,7 +406,7 @@ export class Exchange implements StreamOwner {
       try {
         head = reader.read(chunk, at)
       } catch (error) {
-        this.#failFor(error)
+        this.#answerRefused(error)
         return
       }
       if (head === null) {
@@ -423,7 +431,7 @@ export class Exchange implements StreamOwner {
     try {
       plan = planResponse(head, this, this.route?.options?.responseEdits ?? this.#relay.responseEdits)
       if (plan.body?.kind === 'tunnel' && this.requestBody !== null) {
-        this.fail(502, 'switched-too-early')
+        this.#serverFails(502, 'switched-too-early')
         return
       }
       this.events = eventsOf(head, plan)
@@ -433,7 +441,7 @@ export class Exchange implements StreamOwner {
         if (spans !== undefined) followSpans(this.events!, chunk, spans)
       }
     } catch (error) {
-      this.#failFor(error)
+      this.#answerRefused(error)
       return
     }
     this.status = head.status
@@ -469,8 +477,8 @@ export class Exchange implements StreamOwner {
         last = this.lastEvent.pass(client, body, this.events!, chunk, at)
         end = chunk.length
       }
-    } catch {
-      this.#cutShort('response-invalid')
+    } catch (error) {
+      this.#answerRefused(error)
       return
     }
     this.bytesSent += end - at
@@ -555,8 +563,21 @@ export class Exchange implements StreamOwner {
     this.#respond(errorAnswer(status, reason))
   }
 
-  /** The same for what the parser refused, in either message. */
-  #failFor(error: unknown): void {
+  /** The same where it is the server that did not do its part. */
+  #serverFails(status: number, reason: string): void {
+    this.serverFailed = true
+    this.fail(status, reason)
+  }
+
+  /** The same for what the parser refused in an answer. */
+  #answerRefused(error: unknown): void {
+    const { status, reason } = refusalOf(error, this.#relay)
+    this.serverFailed = error instanceof Http1Refusal
+    this.fail(status, reason)
+  }
+
+  /** The same for what the parser refused in the body of the request. */
+  #requestRefused(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.close = true
     this.fail(status, reason)

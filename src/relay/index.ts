@@ -6,6 +6,7 @@ export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './by
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
 export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn } from './decision.js'
 export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
+export type { ExchangeSubject } from './exchange.js'
 export type { ExchangeReport } from './exchange-report.js'
 export { type ForwardedOptions, requestEdits } from './forwarded.js'
 export { acceptedStream, dialSocket, reopened } from './open-stream.js'

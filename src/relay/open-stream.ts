@@ -3,13 +3,13 @@ import { remade } from '../connections/socket-handle.js'
 import type { OwnedFd } from '../fd/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial } from './options.js'
-import { SocketStream } from './socket-stream.js'
+import { READ_BYTES, SocketStream } from './socket-stream.js'
 
 /**
  * All sockets read into this memory, one after the other: each chunk is passed on before the next read. That saves an
  * allocation for each read, and a socket that is paused holds no bytes that nobody knows of.
  */
-const READ_INTO = Buffer.allocUnsafeSlow(64 * 1024)
+const READ_INTO = Buffer.allocUnsafeSlow(READ_BYTES)
 
 /** Over a socket accepted by a `net.Server` (`pauseOnConnect` saves it work) or a TLS server, not yet read from. */
 export function acceptedStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {

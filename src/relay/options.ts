@@ -85,7 +85,10 @@ export interface RelayOptions {
   forwarded?: ForwardedOptions
   /** For answers of servers whose route has none of its own, and for answers made here, for example an instance header. */
   responseEdits?: FieldEdits
-  /** A client that has half-closed its connection still gets its answers (default), or counts as gone. */
+  /**
+   * A client that ends its direction while it waits for answers counts as gone (`abort`, default): mostly it is, and nothing
+   * tells it from one that goes on reading. With `serve` it still gets its answers.
+   */
   halfClosedClients?: 'serve' | 'abort'
   /** Called at the end of each exchange; costs nothing when absent. Must not throw. */
   onExchange?(report: ExchangeReport): void

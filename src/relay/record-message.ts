@@ -2,7 +2,7 @@ import net from 'node:net'
 import { type FramesRecord, FrameTracker } from '../boundaries/index.js'
 import { MAX_RECORD_BYTES } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { Framing, type FramingKind, type FramingRecord } from '../http1/index.js'
+import { Framing, type FramingKind, type FramingRecord, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
 import { kept, NOTHING } from './bytes.js'
 import type { ExchangePhase } from './exchange.js'
@@ -120,8 +120,8 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     destination,
     route,
     coding,
-    requestBody: bodyRecord(message.requestBody),
-    responseBody: bodyRecord(message.responseBody),
+    requestBody: bodyRecord(message.requestBody, 'request'),
+    responseBody: bodyRecord(message.responseBody, 'response'),
     bodySeen: message.bodySeen,
     events: message.events ?? null,
     frames: framesRecord(message.frames),
@@ -173,13 +173,13 @@ function contradiction(record: ExchangeRecord, fds: number): string | null {
   return unsent ? null : 'it has no server, and was sent'
 }
 
-function bodyRecord(message: BodyMessage | null | undefined): FramingRecord | null {
+function bodyRecord(message: BodyMessage | null | undefined, side: Side): FramingRecord | null {
   if (!message) return null
   const { kind, left, phase, count, hash } = message as fdbroker.connections.RelayedBody
   const name = BODIES[kind]
   if (name === undefined) throw damaged(`a body of it is of kind ${kind}`)
   const record = { kind: name, left, phase, count, hash }
-  if (Framing.fromRecord(record).done) throw damaged('a body of it is done')
+  if (Framing.fromRecord(record, side).done) throw damaged('a body of it is done')
   return record
 }
 

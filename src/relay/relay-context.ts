@@ -1,5 +1,6 @@
 import type { MoveWhich } from '../connections/movable.js'
 import type { FieldEdits } from '../http1/index.js'
+import type { ClientWatch } from './client-watch.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
@@ -23,6 +24,7 @@ export interface RelayContext {
   readonly wheel: TimerWheel
   readonly readers: Readers
   readonly pools: UpstreamPools
+  readonly watch: ClientWatch
   readonly forwarder: Forwarder
   readonly requestEdits: FieldEdits
   readonly responseEdits: FieldEdits | undefined

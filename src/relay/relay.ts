@@ -1,6 +1,7 @@
 import type net from 'node:net'
 import type { MoveWhich } from '../connections/movable.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
@@ -56,11 +57,12 @@ export class Relay {
       wheel,
       readers: new Readers(options.headLimits),
       pools,
+      watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded),
       requestEdits: requestEdits(),
       responseEdits: options.responseEdits,
       draining: false,
-      abortHalfClosed: options.halfClosedClients === 'abort',
+      abortHalfClosed: options.halfClosedClients !== 'serve',
       routeByName: options.routeByName,
       destinationByKey: options.destinationByKey,
       onExchange: options.onExchange,

@@ -10,6 +10,9 @@ import {
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 
+/** The most that one read brings. */
+export const READ_BYTES: number = 64 * 1024
+
 const STREAM = Symbol('stream')
 
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
@@ -37,6 +40,8 @@ export class SocketStream implements ByteStream {
   #flushed: (() => void) | null = null
   readonly #fed: boolean
   #connecting: boolean
+  /** The last read was a full one: the kernel may have more. */
+  #more = false
   #reading: boolean
   #ended = false
   #peerEnded = false
@@ -89,7 +94,7 @@ export class SocketStream implements ByteStream {
   }
 
   get reusable(): boolean {
-    return this.#queue === null && !this.#ended && !this.#peerEnded && this.alive
+    return this.#queue === null && !this.#more && !this.#ended && !this.#peerEnded && this.alive
   }
 
   get movable(): boolean {
@@ -199,6 +204,7 @@ export class SocketStream implements ByteStream {
 
   /** Returns whether more is wanted. */
   received(chunk: Buffer): boolean {
+    this.#more = chunk.length >= READ_BYTES
     this.owner?.onData(this, chunk)
     return this.#reading
   }

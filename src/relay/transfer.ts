@@ -137,7 +137,8 @@ function importExchange(
   upstream: ByteStream | null,
 ): void {
   const { method, upgrade, http10, closeClient } = record
-  const exchange = new Exchange(relay, connection, method, upgrade, http10, closeClient)
+  const subject = record.phase === 'tunnel' && method === '' ? 'tcp' : 'request'
+  const exchange = new Exchange(relay, connection, subject, method, upgrade, http10, closeClient)
   connection.exchange = exchange
   if (record.requestMs >= 0) {
     // The wheel's clock stands still until something is armed.
@@ -149,8 +150,8 @@ function importExchange(
   exchange.reused = record.reused
   exchange.heard = record.heard
   exchange.coding = record.coding
-  exchange.requestBody = record.requestBody && Framing.fromRecord(record.requestBody)
-  exchange.responseBody = record.responseBody && Framing.fromRecord(record.responseBody)
+  exchange.requestBody = record.requestBody && Framing.fromRecord(record.requestBody, 'request')
+  exchange.responseBody = record.responseBody && Framing.fromRecord(record.responseBody, 'response')
   exchange.bodySeen = record.bodySeen
   exchange.events = record.events === null ? null : new EventTracker(record.events)
   exchange.frames = record.frames && FrameTracker.fromRecord(record.frames)

@@ -411,3 +411,18 @@ describe('patient drain', () => {
     await until(() => relay.upstreamCounts().open === 0, 'no server connection left')
   })
 })
+
+describe('the report of a request whose head was refused', () => {
+  it.each([
+    ['by the parser', 'GET / HTTP/3.0\r\n', {}, 505],
+    ['because it did not end', 'GET / HT', { head: 40 }, 408],
+  ])('%s: its time is its own, and it is no TCP connection', async (_why, text, timeouts, status) => {
+    const { client, reports } = await start(answer, { timeouts })
+    const peer = await client()
+    const began = performance.now()
+    await peer.write(text)
+    await peer.all()
+    expect(reports).toMatchObject([{ subject: 'unread', method: '', target: '', status }])
+    expect(reports[0]!.milliseconds).toBeLessThanOrEqual(performance.now() - began)
+  })
+})

@@ -1,5 +1,6 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { reset } from '../../src/connections/socket-handle.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { KINDS } from './relay-kinds.js'
 import { startMoving, startTravelling } from './relay-moving.js'
@@ -19,7 +20,7 @@ const REPLIES = KINDS.flatMap(kind => kind.replies)
 
 /** Ends a connection in one of the ways that there are, or leaves it. */
 function ending(peer: Peer, way: number): void {
-  if (way === 0) peer.socket.resetAndDestroy()
+  if (way === 0) reset(peer.socket)
   else if (way === 1) peer.socket.destroy()
   else if (way === 2) peer.socket.end()
 }

@@ -26,7 +26,12 @@ beforeAll(async () => {
   })
   const route = send(upstream)
   // So that the server sees all requests on one connection, in their order.
-  const shared = { routeByName: () => route, destinationByKey: () => upstream, pools }
+  const shared = {
+    routeByName: () => route,
+    destinationByKey: () => upstream,
+    pools,
+    halfClosedClients: 'serve',
+  } as const
   world = await startWorld(route, shared)
   other = await startWorld(route, shared)
 })

@@ -12,7 +12,7 @@ let world: World
 
 beforeAll(async () => {
   upstream = await Upstream.start(({ peer }) => void peer.socket.write(OK))
-  world = await startWorld(send(upstream))
+  world = await startWorld(send(upstream), { halfClosedClients: 'serve' })
 })
 
 afterEach(() => {

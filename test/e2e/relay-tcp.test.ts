@@ -161,7 +161,7 @@ describe.each([
     expect(peer.error ?? other.error).toBeUndefined()
     if (moved) return
     expect(reports).toMatchObject([
-      { tcp: true, method: '', status: 0, reason: undefined, attempts: 1, destination: server.key },
+      { subject: 'tcp', method: '', status: 0, reason: undefined, attempts: 1, destination: server.key },
     ])
     expect(reports[0]).toMatchObject({ bytesReceived: 8, bytesSent: 11 })
   })
@@ -235,7 +235,7 @@ describe('a TCP connection', () => {
       error => error.code,
     )
     expect(await error).toBe('ECONNRESET')
-    expect(reports).toMatchObject([{ tcp: true, status: 0, reason, attempts }])
+    expect(reports).toMatchObject([{ subject: 'tcp', status: 0, reason, attempts }])
     expect(relay.size).toBe(0)
     expect(relay.upstreamCounts().open).toBe(0)
   })

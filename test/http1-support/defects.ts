@@ -57,7 +57,7 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'the CRLF behind chunk data is skipped, not checked',
     file: 'chunked.ts',
-    find: "case ChunkPhase.dataCr:\n        if (byte !== CR) throw new Http1Refusal('chunk-ending', at)",
+    find: "case ChunkPhase.dataCr:\n        if (byte !== CR) throw new Http1Refusal('chunk-ending', at, state.side)",
     replace: 'case ChunkPhase.dataCr:',
   },
   {

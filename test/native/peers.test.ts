@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { native } from '../../src/native.js'
 import { descriptors, thrown } from './support.js'
@@ -23,6 +24,29 @@ function pidfdOf(pid: number): number {
   if (fd === null) throw new Error('this kernel has no pidfd')
   return keep(fd)
 }
+
+describe('hangups', () => {
+  it('tells who has ended, who is gone, and who is there', async () => {
+    const pairs = [0, 1, 2].map(() => keep(native.socketPair()))
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    const [accepted] = (await once(server, 'connection')) as [Socket]
+    const fd = (accepted as unknown as { _handle: { fd: number } })._handle.fd
+    const ours = [...pairs.map(([a]) => a!), fd]
+    expect(native.hangups(ours)).toEqual([0, 0, 0, 0])
+    client.end()
+    native.close(pairs[1]![1]!)
+    native.sendMessage(pairs[2]![1]!, Buffer.from('x'), 0, 1, null)
+    await expect.poll(() => native.hangups(ours)).toEqual([0, 1, 0, 1])
+    client.resetAndDestroy()
+    await expect.poll(() => native.hangups(ours)).toEqual([0, 1, 0, 2])
+    accepted.destroy()
+    server.close()
+    expect(native.hangups([])).toEqual([])
+    expect(thrown(() => native.hangups([99_999]))).toMatchObject({ code: 'EBADF', syscall: 'poll' })
+  })
+})
 
 describe('peerCredentials', () => {
   it('names the process at the other end', () => {

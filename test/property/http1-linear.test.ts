@@ -99,7 +99,7 @@ function passResponse(text: string): void {
 
 function passBody(text: string): void {
   try {
-    takeContent(Framing.chunked(), Buffer.from(text, 'latin1'))
+    takeContent(Framing.chunked('response'), Buffer.from(text, 'latin1'))
   } catch (error) {
     if (!(error instanceof Http1Refusal)) throw error
   }

@@ -44,7 +44,7 @@ function follow(
   cuts: number[],
   move: (framing: Framing) => Framing,
 ): Reading & { content: string } {
-  let framing = Framing.chunked()
+  let framing = Framing.chunked('request')
   let taken = 0
   let content = ''
   for (const [i, from] of [0, ...cuts].entries()) {
@@ -80,9 +80,9 @@ describe('however the bytes are split', () => {
   it('every prefix of a chunked body leaves the same record as the same bytes one by one', () => {
     fc.assert(
       fc.property(chunkedBody, body => {
-        const single = Framing.chunked()
+        const single = Framing.chunked('request')
         for (let at = 0; at < body.length && !single.done; at++) {
-          const whole = Framing.chunked()
+          const whole = Framing.chunked('request')
           const takeAll = () => whole.advance(body, 0, at + 1)
           try {
             single.advance(body, at, at + 1)
@@ -103,7 +103,8 @@ describe('however the bytes are split', () => {
   it('and however often the tracker is moved to another process', () => {
     fc.assert(
       fc.property(chunkedBody, fc.array(fc.nat(), { maxLength: 10 }), (body, seeds) => {
-        const move = (framing: Framing) => Framing.fromRecord(JSON.parse(JSON.stringify(framing.toRecord())))
+        const move = (framing: Framing) =>
+          Framing.fromRecord(JSON.parse(JSON.stringify(framing.toRecord())), 'request')
         expect(follow(body, cutsOf(body.length)(seeds), move)).toEqual(follow(body, [], framing => framing))
       }),
       SEED,

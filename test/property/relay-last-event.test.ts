@@ -46,7 +46,7 @@ function relayed(
 
 /** The content of a chunked body, and whether it is whole. */
 function dechunked(bytes: Buffer): { content: string; whole: boolean } {
-  const body = Framing.chunked()
+  const body = Framing.chunked('response')
   const { taken, content } = takeContent(body, bytes)
   expect(taken).toBe(bytes.length)
   return { content: Buffer.concat(content).toString('latin1'), whole: body.done }
@@ -79,7 +79,7 @@ describe('a stream of events that is ended here', () => {
           // Never behind its end: nothing is left to end then.
           const list = [...pieces(body, reads)]
           const at = Math.min(cut, Math.max(0, list.length - 1))
-          const got = relayed('as-is', Framing.chunked(), list, at)
+          const got = relayed('as-is', Framing.chunked('response'), list, at)
           const { content, whole } = dechunked(got.all)
           expect(whole).toBe(got.ended)
           const bye = content.endsWith(LAST)

@@ -11,7 +11,7 @@ import {
 
 /** The content of a chunked body, what was left behind it, or why it was refused. */
 function read(text: string): { content: string; rest: string; done: boolean } | string {
-  const framing = Framing.chunked()
+  const framing = Framing.chunked('request')
   const bytes = Buffer.from(text, 'latin1')
   try {
     const { taken, content } = takeContent(framing, bytes)
@@ -73,7 +73,7 @@ describe('RFC 9112, 7.1: chunked coding', () => {
   })
 
   it('takes 2^53-1 as the largest size', () => {
-    const framing = Framing.chunked()
+    const framing = Framing.chunked('request')
     framing.advance(Buffer.from('1fffffffffffff\r\n'), 0, 16)
     expect(framing.left).toBe(Number.MAX_SAFE_INTEGER)
   })
@@ -94,7 +94,7 @@ describe('RFC 9112, 7.1: chunked coding', () => {
   })
 
   it('says at which byte', () => {
-    const framing = Framing.chunked()
+    const framing = Framing.chunked('request')
     const bytes = Buffer.from('..5\r\nhelloX')
     expect(() => framing.advance(bytes, 2, bytes.length)).toThrow(expect.objectContaining({ offset: 10 }))
   })

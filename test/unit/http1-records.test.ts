@@ -13,7 +13,7 @@ const record = (over: Partial<FramingRecord>): FramingRecord => ({
 
 describe('the record of a framing tracker', () => {
   it('is a handful of plain numbers that survive JSON', () => {
-    const framing = Framing.chunked()
+    const framing = Framing.chunked('request')
     framing.advance(Buffer.from('1f;a=b'), 0, 6)
     const { kind, left, phase, count, hash } = JSON.parse(JSON.stringify(framing.toRecord()))
     expect({ kind, left, phase, count, hash }).toEqual({
@@ -29,9 +29,9 @@ describe('the record of a framing tracker', () => {
     const text = 'a;x=y\r\n0123456789\r\n003\r\nabc\r\n0;z\r\nX-Sum: y\r\nServer-Timing:\r\n\r\nrest'
     const bytes = Buffer.from(text)
     for (let cut = 0; cut < text.length; cut++) {
-      const old = Framing.chunked()
+      const old = Framing.chunked('request')
       const before = old.advance(bytes, 0, cut)
-      const next = Framing.fromRecord(structuredClone(old.toRecord()))
+      const next = Framing.fromRecord(structuredClone(old.toRecord()), 'request')
       const content: number[] = []
       expect(before + next.advance(bytes, before, bytes.length, content)).toBe(text.length - 4)
       expect(next.done).toBe(true)
@@ -41,9 +41,9 @@ describe('the record of a framing tracker', () => {
   it('still refuses a forbidden trailer whose name was cut', () => {
     const bytes = Buffer.from('0\r\nTransfer-Encoding: x')
     for (let cut = 0; cut < 21; cut++) {
-      const old = Framing.chunked()
+      const old = Framing.chunked('request')
       old.advance(bytes, 0, cut)
-      const next = Framing.fromRecord(old.toRecord())
+      const next = Framing.fromRecord(old.toRecord(), 'request')
       expect(() => next.advance(bytes, cut, bytes.length)).toThrow(
         expect.objectContaining({ reason: 'trailer-forbidden' }),
       )
@@ -54,11 +54,11 @@ describe('the record of a framing tracker', () => {
     Framing.none(),
     Framing.length(0),
     Framing.length(Number.MAX_SAFE_INTEGER),
-    Framing.chunked(),
+    Framing.chunked('request'),
     Framing.untilClose(),
     Framing.tunnel(),
   ])('of a fresh tracker is taken back: $kind', framing => {
-    expect(Framing.fromRecord(framing.toRecord()).toRecord()).toEqual(framing.toRecord())
+    expect(Framing.fromRecord(framing.toRecord(), 'request').toRecord()).toEqual(framing.toRecord())
   })
 
   it.each([
@@ -91,8 +91,8 @@ describe('the record of a framing tracker', () => {
     record({ phase: 11, count: 1, hash: 1 }),
     record({ phase: 14, left: 1 }),
   ])('is refused where no tracker can be: %j', damaged => {
-    expect(() => Framing.fromRecord(damaged)).toThrow(FdbError)
-    expect(() => Framing.fromRecord(damaged)).toThrow(
+    expect(() => Framing.fromRecord(damaged, 'request')).toThrow(FdbError)
+    expect(() => Framing.fromRecord(damaged, 'request')).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_HTTP1_RECORD' }),
     )
   })

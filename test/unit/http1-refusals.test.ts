@@ -4,7 +4,7 @@ import { readRequest, readResponse, refusal, requestWith, responseWith } from '.
 
 const request = (...lines: string[]) => readRequest(requestWith(...lines))
 const line = (text: string) => readRequest(`${text}\r\nHost: a\r\n\r\n`)
-const chunked = (text: string) => Framing.chunked().advance(Buffer.from(text), 0, text.length)
+const chunked = (text: string) => Framing.chunked('request').advance(Buffer.from(text), 0, text.length)
 
 /** One message for every reason: the type makes the table complete. */
 const EXAMPLES: Record<RefusalReason, [status: number, read: () => unknown]> = {

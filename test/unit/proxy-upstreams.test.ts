@@ -16,8 +16,9 @@ function upstreams(text: string) {
 }
 
 const [A, B, C] = ['http://a:1', 'http://b:2', 'http://c:3'] as const
-const ended = (destination: string, reason?: string, status = 200): ExchangeReport => ({
-  tcp: false,
+const ended = (destination: string, reason?: string, status = 200, serverFailed = false): ExchangeReport => ({
+  subject: 'request',
+  serverFailed,
   listener: 'http',
   client: '',
   method: 'GET',
@@ -55,11 +56,11 @@ describe('groups of servers', () => {
   it('pass over servers that break off, until they answer', () => {
     const rules = 'retry: 0, health: { failures: 2, coolDown: 10m }'
     const { all, down } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
-    all.note(ended(A, 'upstream-closed', 502))
+    all.note(ended(A, 'upstream-closed', 502, true))
     all.note(ended(A))
-    all.note(ended(A, 'response-timeout', 504))
+    all.note(ended(A, 'response-timeout', 504, true))
     expect(down).toEqual([])
-    all.note(ended(A, 'upstream-closed'))
+    all.note(ended(A, 'upstream-closed', 200, true))
     expect(down).toEqual([`app ${A}`])
     expect([tries(all, 'app'), tries(all, 'app')]).toEqual([[B], [B]])
     all.note(ended(A))
@@ -71,6 +72,8 @@ describe('groups of servers', () => {
     all.note(ended(A, 'client-gone', 0))
     all.note(ended(A, 'body-too-large', 413))
     all.note(ended(A, 'connect-failed', 502))
+    // A tunnel that was reset.
+    all.note(ended(A, 'upstream-closed', 101))
     expect(down).toEqual([])
     all.named('app').sendOn.pick([])?.failed?.('connect-failed')
     expect(down).toEqual([`app ${A}`])

@@ -34,6 +34,8 @@ export interface ListenerConfig {
   /** The upstream that whole connections go to; null: it takes HTTP requests. */
   forward: string | null
   tls: boolean
+  /** A client that ends its direction still gets its answers. */
+  halfClose: boolean
 }
 
 export interface TlsConfig {

@@ -119,11 +119,20 @@ const listenerShape = {
     'it is no HTTP: each connection goes as it is to a server of this upstream',
   ),
   tls: optional(boolean, false, 'whether its clients speak TLS, with the certificates under `tls`'),
+  halfClose: optional(
+    boolean,
+    false,
+    'whether a client that ends its direction while it waits still gets its answers; otherwise it counts as gone',
+  ),
 }
 const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
   const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls } = given
-    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls }
+    const { name, address: spec, forward = null, tls, halfClose } = given
+    if (forward !== null && halfClose)
+      return place
+        .at('halfClose')
+        .wrong('whole connections may always be ended one side at a time; leave it out')
+    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()

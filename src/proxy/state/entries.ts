@@ -57,8 +57,15 @@ function isDuration(ms: number): boolean {
   return ms >= 1 && ms <= 0x7fff_ffff
 }
 
-export function listenerMessage({ spec, forward, tls }: ListenerConfig, stamp: Stamp): ListenerMessage {
-  return Listener.create({ address: formatListenerSpec(spec), forward: forward ?? '', tls, ...stamp })
+export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
+  const { spec, forward, tls, halfClose } = config
+  return Listener.create({
+    address: formatListenerSpec(spec),
+    forward: forward ?? '',
+    tls,
+    halfClose,
+    ...stamp,
+  })
 }
 
 /** Sections of their own, and what is not to be read by everybody. */

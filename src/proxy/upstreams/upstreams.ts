@@ -3,9 +3,6 @@ import type { UpstreamConfig } from '../config/config.js'
 import { takesRequests } from './address.js'
 import { type ServerWatch, Upstream } from './upstream.js'
 
-/** A server that took the request and did not answer it, or not to the end. (Connections that fail are told at once.) */
-const BROKEN_OFF: ReadonlySet<string | undefined> = new Set(['upstream-closed', 'response-timeout'])
-
 /** All groups of servers that routes and listeners name. */
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
@@ -83,11 +80,11 @@ export class Upstreams {
     return undefined
   }
 
-  /** What the end of an exchange says about the health of its server. */
-  note({ tcp, destination, reason, status }: ExchangeReport): void {
+  /** What the end of an exchange says about the health of its server. (Connections that fail are told at once.) */
+  note({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
     // How a TCP connection ends is its protocol's matter: connecting is what tells.
-    if (destination === undefined || tcp) return
-    if (BROKEN_OFF.has(reason)) {
+    if (destination === undefined || subject === 'tcp') return
+    if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.failed(destination)
     } else if (this.#troubled.size > 0 && status !== 0 && reason === undefined) {
       if (!this.#troubled.delete(destination)) return

@@ -1,0 +1,41 @@
+import { type Hangup, hangups } from '../fd/index.js'
+
+/** How often is looked, in milliseconds. */
+const EVERY_MS = 100
+
+/** A client's connection that is not read from at the moment. */
+export interface Unread {
+  /** -1: there is none to look at. */
+  readonly descriptor: number
+  hungUp(how: Exclude<Hangup, 'none'>): void
+}
+
+/**
+ * Notices clients that go away while nothing is read from them, because the server behind takes nothing or they have sent far
+ * ahead: the event loop watches only what is read.
+ */
+export class ClientWatch {
+  readonly #unread = new Set<Unread>()
+  #timer: NodeJS.Timeout | undefined
+
+  add(connection: Unread): void {
+    this.#unread.add(connection)
+    this.#timer ??= setInterval(() => this.#look(), EVERY_MS).unref()
+  }
+
+  remove(connection: Unread): void {
+    this.#unread.delete(connection)
+  }
+
+  #look(): void {
+    const watched = [...this.#unread].filter(({ descriptor }) => descriptor >= 0)
+    const states = hangups(watched.map(({ descriptor }) => descriptor))
+    for (const [i, state] of states.entries()) {
+      const connection = watched[i]!
+      if (state !== 'none' && this.#unread.has(connection)) connection.hungUp(state)
+    }
+    if (this.#unread.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+}
