@@ -36,7 +36,7 @@ export async function openScene({
     control,
     instanceHeader: 'X-Pid',
     listeners: [
-      { name: 'http', address: `${target.replace('http:', 'tcp:')}?backlog=4096` },
+      { name: 'http', address: `${target.replace('http:', 'tcp:')}?backlog=4096`, halfClose: true },
       { name: 'tcp', address: `tcp://127.0.0.1:${tcpPort}?backlog=4096`, forward: 'talk' },
     ],
     upstreams: {
