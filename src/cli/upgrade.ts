@@ -10,6 +10,8 @@ import { plain } from './table.js'
 /** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
 
+const CANCELLING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 interface UpgradeFlags {
   control: string
   json?: true
@@ -41,8 +43,9 @@ export function addUpgrade(program: Command): void {
     .addHelpText(
       'after',
       `
-The command runs as the server's user, in its working folder and with its environment. Interrupting this tool
-does not undo an upgrade that has begun: status shows how it went.
+The command runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
+cancel the upgrade: until its Commit the next version is ended, and the running one serves on; the answer says which of them
+serves. A second one, or kill -9, ends only this tool.
 
 Examples:
   $ fd-broker upgrade --control /run/shop/upgrade.sock
@@ -70,6 +73,13 @@ async function upgrade(
     phases.push({ phase, ms, pid })
     say(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
   }
+  const interrupted = new AbortController()
+  const cancel = (signal: NodeJS.Signals) => {
+    if (interrupted.signal.aborted) process.exit(1)
+    process.stderr.write(`${signal}: cancelling the upgrade\n`)
+    interrupted.abort()
+  }
+  for (const signal of CANCELLING) process.on(signal, cancel)
   try {
     const { pid, generation } = await client.upgrade({
       argv,
@@ -77,6 +87,7 @@ async function upgrade(
       timeoutMs: timeout,
       killStuck: killStuck ?? false,
       progress,
+      signal: interrupted.signal,
     })
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
     if (json) print({ ok: true, pid, generation, ms: since(), phases })
@@ -85,6 +96,8 @@ async function upgrade(
       print({ ok: false, code: error.code, message: error.message, ms: since(), phases })
     }
     throw error
+  } finally {
+    for (const signal of CANCELLING) process.off(signal, cancel)
   }
 }
 

@@ -108,7 +108,7 @@ export class Daemon implements AsyncDisposable {
         guest.pidfd?.close()
         serveOperator(guest.link, {
           status: () => this.status(),
-          upgrade: (order, progress) => this.#only(order.service).upgrade(order, progress),
+          upgrade: (order, progress, cancel) => this.#only(order.service).upgrade(order, progress, cancel),
           command: (order, context) => this.#only(order.service).command(order, context),
         })
         return

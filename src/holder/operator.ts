@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import type { Link, WireBody } from '../protocol/link.js'
+import { toldError } from '../protocol/told-error.js'
 import { type CommandContext, type CommandOrder, failedReply, readCommand, repliedWith } from './command.js'
 
 export interface UpgradeOrder {
@@ -27,10 +28,11 @@ export interface Upgraded {
 /** What an operator may ask for. */
 export interface Operations {
   status(): object | Promise<object>
+  /** `cancel`: it is not wanted any more; the answer says what came of it. */
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
-    signal: AbortSignal,
+    cancel: AbortSignal,
   ): Promise<Upgraded>
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
 }
@@ -41,12 +43,16 @@ export const STUCK_MS = 5_000
 /** Questions of one operator that are under way; while there are so many, no further one is read. */
 const MOST_AT_ONCE = 16
 
+const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
+
 /**
- * Serves an operator's tool until it leaves. Its leaving does not undo what it asked for. One that asks faster than it
+ * Serves an operator's tool until it leaves. Its leaving does not undo what it asked for; a word does. One that asks faster than it
  * reads the answers is read no further.
  */
 export function serveOperator(link: Link, operations: Operations): void {
   const gone = new AbortController()
+  /** Of the upgrades under way. */
+  const cancels = new Set<AbortController>()
   let underWay = 0
   /** Until the kernel has the answer. */
   const answer = (ask: () => Promise<WireBody>, failed: (error: unknown) => WireBody) => {
@@ -79,11 +85,19 @@ export function serveOperator(link: Link, operations: Operations): void {
           service: service ?? '',
           killStuck: killStuck ?? false,
         }
+        const cancel = new AbortController()
+        cancels.add(cancel)
         answer(async () => {
           const tell = (step: UpgradeProgress) => link.tell({ progress: step })
-          const { pid, generation } = await operations.upgrade(order, tell, gone.signal)
-          return { result: { ok: true, pid, generation } }
+          try {
+            const { pid, generation } = await operations.upgrade(order, tell, cancel.signal)
+            return { result: { ok: true, pid, generation } }
+          } finally {
+            cancels.delete(cancel)
+          }
         }, failed)
+      } else if (envelope.cancelUpgrade) {
+        for (const cancel of cancels) cancel.abort(toldError(envelope.cancelUpgrade, CANCELLED))
       } else if (envelope.command) {
         const { order, request } = readCommand(envelope.command)
         answer(

@@ -21,8 +21,10 @@ import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
 import { Awaited } from './awaited.js'
+import { cancelHandoff } from './cancel.js'
 import type { CommandContext, CommandOrder } from './command.js'
 import { ForwardedCommands } from './forwarded-commands.js'
+import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
 import { Holder } from './holder.js'
 import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
@@ -35,14 +37,11 @@ import { Staging } from './staging.js'
 import { readTimes } from './times.js'
 
 const STATUS_MS = 1_000
-/** A member ends an upgrade at the limit itself: its word may take so much longer. */
-const UPGRADE_GRACE_MS = 4_000
-const STARTING_MS = 10_000
 const WAY_MS = 5_000
-/** What a member that could not upgrade may leave out. */
-const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000
+
+const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
 /** What a member said that it holds, when it came back to a restarted daemon. */
 type Brought = BundleItem & { readonly role: 'listener' | 'named'; readonly name: string }
@@ -60,7 +59,6 @@ function isEmpty({ phase, owner, epoch }: HolderState): boolean {
 /** One service that a daemon holds: its registry, its segments and its holder's machine. */
 export class Service {
   readonly name: string
-  readonly #times: HandoffTimes
   readonly #logger: Logger
   readonly #incarnation: string
   readonly #changed: () => void
@@ -76,10 +74,8 @@ export class Service {
   /** Of each peer, by pid: taken when it said Hello, when it surely lived. */
   readonly #identities = new Map<number, RightsHolder>()
   readonly #asked = new Map<Peer, { json: Promise<string>; answer(json: string): void }>()
-  readonly #upgrades = new Map<
-    Peer,
-    { progress(step: UpgradeProgress): void; done(result: Upgraded | FdbError): void }
-  >()
+  readonly #upgrades: ForwardedUpgrades
+  readonly #times: HandoffTimes
   readonly #commands = new ForwardedCommands()
   /** Of members that said that they take connections. */
   readonly #takers = new WeakSet<Link>()
@@ -94,6 +90,7 @@ export class Service {
   ) {
     this.name = record.service
     this.#times = parts.times
+    this.#upgrades = new ForwardedUpgrades(parts.times)
     this.#logger = parts.logger
     this.#incarnation = parts.incarnation
     this.#changed = parts.changed
@@ -249,7 +246,11 @@ export class Service {
   }
 
   /** Has the member that serves start its successor, which joins here. */
-  async upgrade(order: UpgradeOrder, progress: (step: UpgradeProgress) => void): Promise<Upgraded> {
+  async upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded> {
     if (order.killStuck) await this.#holder.killStuck(STUCK_MS)
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined || !owner.link.open || this.#upgrades.has(owner)) {
@@ -257,29 +258,7 @@ export class Service {
         owner === undefined ? 'no member serves: start one' : `process ${owner.pid} cannot be asked now`
       throw new FdbError('ERR_FDB_BUSY', `${this.name}: ${why}`, { retryable: true })
     }
-    return new Promise((resolve, reject) => {
-      const { ready, freeze, prepare, commit } = this.#times
-      // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
-      const limit = order.timeoutMs || ready + freeze + prepare + commit + STARTING_MS
-      const late = new FdbError(
-        'ERR_FDB_DEADLINE',
-        `process ${owner.pid} did not say within ${limit} ms (and ${UPGRADE_GRACE_MS} more) how the upgrade went: it is stuck or stopped; status shows who serves`,
-      )
-      const timer = setTimeout(
-        () => this.#upgrades.get(owner)?.done(late),
-        Math.min(limit + UPGRADE_GRACE_MS, 2 ** 31 - 1),
-      )
-      this.#upgrades.set(owner, {
-        progress,
-        done: result => {
-          clearTimeout(timer)
-          this.#upgrades.delete(owner)
-          if (result instanceof FdbError) reject(result)
-          else resolve(result)
-        },
-      })
-      owner.link.tell({ upgradeRequest: { argv: [...order.argv], timeoutMs: order.timeoutMs } })
-    })
+    return await this.#upgrades.ask(owner, order, progress, cancel)
   }
 
   /** Has the member that serves answer it. */
@@ -338,22 +317,16 @@ export class Service {
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
-    const { register, status, progress, commandReply, result, moveRequest } = envelope
+    const { register, status, progress, commandReply, result, moveRequest, cancelUpgrade } = envelope
     if (register?.drop) this.#letGo(peer, register.item?.name ?? '')
     else if (register) this.#register(peer, register.request ?? 0)
     else if (status) this.#asked.get(peer)?.answer(status.json ?? '')
-    else if (progress) {
-      this.#upgrades
-        .get(peer)
-        ?.progress({ phase: progress.phase ?? '', at: progress.at ?? 0, pid: progress.pid ?? 0 })
-    } else if (commandReply) this.#commands.answered(peer, commandReply)
+    else if (progress) this.#upgrades.progressed(peer, progress)
+    else if (commandReply) this.#commands.answered(peer, commandReply)
     else if (moveRequest) this.#openWay(peer)
-    else if (result) {
-      const { ok, pid, generation } = result
-      const upgrade = this.#upgrades.get(peer)
-      if (ok) upgrade?.done({ pid: pid ?? 0, generation: generation ?? 0 })
-      else upgrade?.done(toldError(result, UNTOLD))
-    } else return false
+    else if (result) this.#upgrades.answered(peer, result)
+    else if (cancelUpgrade) this.#cancel(peer, toldError(cancelUpgrade, UNWANTED))
+    else return false
     return true
   }
 
@@ -454,27 +427,23 @@ export class Service {
     this.#brought.delete(peer)
     this.#asked.get(peer)?.answer('')
     this.#commands.forget(peer)
-    this.#upgrades
-      .get(peer)
-      ?.done(new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${peer.pid} ended before it answered`))
+    this.#upgrades.forget(peer)
     if (peer.pidfd !== null) this.#awaited.provedDead(peer.pid)
   }
 
   #failUpgrades(effects: readonly HolderEffect[]): void {
     if (!effects.some(effect => effect.type === 'failed')) return
     const failure = this.#holder.timeline.lastFailure
-    if (failure === null) return
-    const { code, message } = failure
-    for (const [peer, upgrade] of [...this.#upgrades]) {
-      // Who started the successor does not see the handoff: it is told that it is over.
-      peer.link.tell({ result: { ok: false, code, message } })
-      upgrade.done(
-        new FdbError(
-          failure.code as `ERR_FDB_${string}`,
-          `${failure.message} (phase ${failure.phase}; the incumbent serves on)`,
-        ),
-      )
-    }
+    if (failure !== null) this.#upgrades.failed(failure)
+  }
+
+  /** The successor that this member has started is not wanted any more. */
+  #cancel(peer: Peer, reason: FdbError): void {
+    const state = this.#machine
+    if (peer.id !== state.owner && peer.id !== state.elder) return
+    const dispatch = (event: HolderEvent) => this.#dispatch(event)
+    const outcome = cancelHandoff({ state, peer: this.#holder.peer(state.joiner), dispatch }, reason)
+    peer.link.tell({ upgradeCancelled: { outcome } })
   }
 
   // ---- after a restart

@@ -22,13 +22,20 @@ export interface Successor {
   pid: number
   /** Never rejects. */
   exited: Promise<Exit>
-  /** Ends it, and what it has started in its session: SIGTERM, after `graceMs` SIGKILL. What has left its session is not reached. */
-  end(graceMs: number): void
+  /**
+   * Ends it, and what it has started in its session: SIGTERM, after `graceMs` SIGKILL, with 0 at once. What has left its session is
+   * not reached. Resolves with whether all of it has ended: another user's (sudo, setuid) cannot be.
+   */
+  end(graceMs: number): Promise<boolean>
   /** It serves, or is nobody's matter any more. Idempotent. */
   letGo(): void
   /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
   unref(): void
 }
+
+/** After SIGKILL: a process that is there still waits in the kernel. */
+const KILLED_MS = 2_000
+const LOOK_MS = 10
 
 /** Starts the next version, in its own session. Rejects with ERR_FDB_SPAWN when it could not be executed. */
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions = {}): Promise<Successor> {
@@ -68,19 +75,38 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       child.off('error', failed)
       child.on('error', () => {})
       const letGo = () => left?.[Symbol.dispose]()
-      const end = (graceMs: number) => {
-        const send = (signal: NodeJS.Signals) => {
-          // Not yet reaped: the pid is still this child's. False: it has ended, or has become another user's (sudo, setuid).
-          if (left === null) child.kill(signal)
-          else left.signal(constants.signals[signal])
+      const send = (signal: NodeJS.Signals) => {
+        if (left === null) signalGroup(child.pid!, signal)
+        else left.signal(constants.signals[signal])
+      }
+      const gone = () => left !== null && left.pids.length === 0
+      const end = async (graceMs: number) => {
+        if (graceMs > 0) {
+          send('SIGTERM')
+          await within(gone, graceMs)
         }
-        send('SIGTERM')
-        setTimeout(() => {
-          send('SIGKILL')
-          letGo()
-        }, graceMs)
+        send('SIGKILL')
+        const ended = await within(gone, KILLED_MS)
+        letGo()
+        return ended
       }
       resolve({ pid: child.pid!, exited, end, letGo, unref: () => child.unref() })
     })
   })
+}
+
+/** Of one that is not yet reaped: the number is still this child's, and that of the group it leads. */
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal)
+  } catch {
+    // It has become another user's.
+  }
+}
+
+/** Waits for it, no longer than that; resolves with whether it came. */
+async function within(holds: () => boolean, ms: number): Promise<boolean> {
+  const until = performance.now() + ms
+  while (!holds() && performance.now() < until) await new Promise(resolve => setTimeout(resolve, LOOK_MS))
+  return holds()
 }

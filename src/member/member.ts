@@ -332,6 +332,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * Starts this process's own successor (same command, path as given, start folder, unless `argv` says otherwise) and
    * resolves when it serves. Rejects, and this process serves on, with ERR_FDB_NO_BINARY, ERR_FDB_SPAWN,
    * ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY, or why the handoff failed.
+   *
+   * When `signal` aborts (ERR_FDB_ABORTED) or `timeout` is over (ERR_FDB_DEADLINE) before the Commit, the successor is ended: its
+   * process group gets SIGTERM, after 2 s SIGKILL; then it rejects. After the Commit it is too late: the outcome says who serves.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     checkKeys('upgrade()', options, UPGRADE)

@@ -1,9 +1,14 @@
+import type { FdbError } from '../errors.js'
+import type { Cancelled } from '../holder/cancel.js'
 import { failedReply, readCommand, repliedWith } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import { toldError } from '../protocol/told-error.js'
 import type { Commands } from './commands.js'
+
+/** A daemon that knows the question answers it at once. */
+const CANCELLED_MS = 1_000
 
 /** What the daemon's operators may ask of a member. */
 export interface OrderedFrom {
@@ -25,6 +30,7 @@ export class Orders {
   readonly #link: () => Link | undefined
   /** Aborted when the handoff of an upgrade that was asked for has failed. */
   #upgradeOver = new AbortController()
+  #cancelled: ((outcome: Cancelled) => void) | null = null
   /** Aborted when this member lets go of everything. */
   readonly #over = new AbortController()
 
@@ -35,16 +41,30 @@ export class Orders {
 
   /** Whether it was an order. */
   take(envelope: WireEnvelope): boolean {
-    const { statusRequest, upgradeRequest, command, result } = envelope
+    const { statusRequest, upgradeRequest, command, result, upgradeCancelled } = envelope
     if (statusRequest) this.#link()?.tell({ status: { json: JSON.stringify(this.#member.status()) } })
     else if (upgradeRequest) this.#upgrade(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
     else if (command) this.#command(command)
+    else if (upgradeCancelled) this.#cancelled?.(upgradeCancelled.outcome as Cancelled)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
       this.#upgradeOver.abort(toldError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }))
       this.#upgradeOver = new AbortController()
     } else return false
     return true
+  }
+
+  /** Has the daemon give up the successor that this member started. One of an earlier release does not know the question. */
+  async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
+    this.#link()?.tell({ cancelUpgrade: { code, message } })
+    return await new Promise<Cancelled>(resolve => {
+      const timer = setTimeout(() => this.#cancelled?.('cancelled'), CANCELLED_MS)
+      this.#cancelled = outcome => {
+        clearTimeout(timer)
+        this.#cancelled = null
+        resolve(outcome)
+      }
+    })
   }
 
   /** What is under way is told to end. */

@@ -1,6 +1,7 @@
 import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/index.js'
+import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { Holder } from '../holder/holder.js'
 import { STUCK_MS, type Upgraded } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
@@ -14,7 +15,7 @@ import type { Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
 import { type Embedded, type EmbeddedEffect, type EmbeddedEvent, stepEmbedded } from '../protocol/embedded.js'
 import { packToHolder, type StatePosition, unpackToMember } from '../protocol/envelope.js'
-import type { HolderState } from '../protocol/holder-machine.js'
+import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import {
   initialMember,
@@ -47,7 +48,7 @@ import { returnToHolder } from './return.js'
 import { StateKeeper } from './state-keeper.js'
 import { describe, type StatusReport } from './status.js'
 import { Takeover } from './takeover.js'
-import { upgradeSelf } from './upgrade.js'
+import { endUpgrade, upgradeSelf } from './upgrade.js'
 
 /** This process's id for its own holder. */
 const SELF = 0
@@ -310,6 +311,15 @@ export class Party {
     for (const tell of [...this.#changes]) tell()
   }
 
+  /** The successor is not wanted any more: it is given up, unless its Commit has left. */
+  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled> {
+    const { member, holder: state } = this.#machine
+    if (member.scope === 'member') return this.#orders.cancelHandoff(reason)
+    if (state === null) return 'idle'
+    const dispatch = (event: HolderEvent) => this.dispatch({ to: 'holder', event })
+    return cancelHandoff({ state, peer: this.#holder?.peer(state.joiner), dispatch }, reason)
+  }
+
   /** Who serves in our place, as our own holder knows it; null when we do, or a daemon decides. */
   get successor(): Upgraded | null {
     const owner = this.#machine.holder?.owner ?? SELF
@@ -364,6 +374,8 @@ export class Party {
     if (this.#over) return
     if (!this.#closing) {
       this.#closing = true
+      // A successor that this process starts itself is to end with it.
+      await endUpgrade(this, timeout ?? this.settings.drainTimeout)
       // A handoff under way is brought to its end first: its successor would be the one to serve.
       await this.#handoffOver(timeout ?? this.settings.drainTimeout)
       if (this.#over) return

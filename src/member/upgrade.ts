@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { type SuccessorCommand, successorCommand } from '../host/command-line.js'
 import { type Successor, spawnSuccessor } from '../host/spawn-successor.js'
@@ -7,35 +8,81 @@ import type { Party } from './party.js'
 
 /** After the end of a successor: what its handoff says about the reason arrives within this time. */
 const AFTERMATH_MS = 250
-/** Between asking a successor that is late to end, and ending it. */
-const KILL_MS = 2_000
+/** Between asking a successor that is not wanted any more to end, and ending it. */
+const END_MS = 2_000
+/** A successor that has failed is left so long to say why and to end. */
+const OWN_END_MS = 5_000
+/** After a cancellation: for the incumbent to write again. */
+const SERVING_MS = 2_000
+/** Failures in these phases of a handoff: the successor may have clients, and is ended by the handoff's own rules. */
+const AFTER_COMMIT: ReadonlySet<string | undefined> = new Set(['committing', 'probation'])
 
 /** One process starts one successor at a time. */
-const underWay = new WeakSet<Party>()
+const underWay = new WeakMap<Party, { end(reason: FdbError, graceMs: number): Promise<void> }>()
 
 /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
 export async function upgradeSelf(party: Party, options: UpgradeOptions): Promise<Upgraded> {
   refuseNow(party)
   options.signal?.throwIfAborted()
-  underWay.add(party)
-  const progress = options.progress ?? (() => {})
+  const ended = new AbortController()
+  let graceMs = END_MS
+  const failureBefore = party.lastFailure
+  const upgraded = start(party, options, ended.signal, () => graceMs)
+  underWay.set(party, {
+    end: async (reason, ms) => {
+      graceMs = Math.min(ms, END_MS)
+      ended.abort(reason)
+      await upgraded.catch(() => {})
+    },
+  })
   try {
-    const command = successorCommand({
-      argv: options.argv !== undefined && options.argv.length > 0 ? options.argv : undefined,
-      env: options.env,
-    })
-    const child = await spawnSuccessor(command, { logger: party.settings.logger })
-    child.unref()
-    progress({ phase: 'started', at: Date.now(), pid: child.pid })
-    return await new Attempt(party, child, command, options).outcome
+    return await upgraded
   } catch (error) {
-    if (FdbError.is(error) && error.phase === undefined) {
-      const { code, message } = error
-      party.noteFailure({ code, message, phase: 'starting', at: Date.now() })
+    // Else the handoff has noted it.
+    if (FdbError.is(error) && party.lastFailure === failureBefore) {
+      const { code, message, phase = 'starting' } = error
+      party.noteFailure({ code, message, phase, at: Date.now() })
     }
     throw error
   } finally {
     underWay.delete(party)
+  }
+}
+
+/**
+ * This process is to end: so is a successor that it is starting, unless Commit has left. Resolves when the upgrade is
+ * over; a successor that does not end within `graceMs` is killed.
+ */
+export async function endUpgrade(party: Party, graceMs: number): Promise<void> {
+  const why = `process ${process.pid} was told to end during its upgrade`
+  await underWay.get(party)?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
+}
+
+async function start(
+  party: Party,
+  options: UpgradeOptions,
+  ended: AbortSignal,
+  graceMs: () => number,
+): Promise<Upgraded> {
+  const command = successorCommand({
+    argv: options.argv !== undefined && options.argv.length > 0 ? options.argv : undefined,
+    env: options.env,
+  })
+  const child = await spawnSuccessor(command, { logger: party.settings.logger })
+  child.unref()
+  options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })
+  const attempt = new Attempt(party, child, command, options, graceMs)
+  const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
+  const cancel = ({ target }: { target: EventTarget | null }) =>
+    attempt.cancel((target as AbortSignal).reason)
+  for (const signal of signals) {
+    if (signal.aborted) attempt.cancel(signal.reason)
+    else signal.addEventListener('abort', cancel, { once: true })
+  }
+  try {
+    return await attempt.outcome
+  } finally {
+    for (const signal of signals) signal.removeEventListener('abort', cancel)
   }
 }
 
@@ -53,94 +100,187 @@ function refuseNow(party: Party): void {
   throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase: party.phase })
 }
 
-/** One successor that was started, until it serves or has failed. */
+/** One successor that was started, until it serves, has failed or was given up. */
 class Attempt {
   readonly outcome: Promise<Upgraded>
   readonly #party: Party
   readonly #child: Successor
   readonly #progress: (step: UpgradeProgress) => void
+  readonly #graceMs: () => number
   readonly #failureBefore
+  #resolve!: (upgraded: Upgraded) => void
+  #reject!: (error: unknown) => void
   #phase = 'idle'
+  #cancelling = false
   /** The command has ended with code 0: it was a wrapper, and what it has started is to join. */
   #forked = false
   #over = false
 
-  constructor(party: Party, child: Successor, command: SuccessorCommand, options: UpgradeOptions) {
+  constructor(
+    party: Party,
+    child: Successor,
+    command: SuccessorCommand,
+    options: UpgradeOptions,
+    graceMs: () => number,
+  ) {
     this.#party = party
     this.#child = child
     this.#progress = options.progress ?? (() => {})
+    this.#graceMs = graceMs
     this.#failureBefore = party.lastFailure
+    const settled = new Promise<Upgraded>((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
     const { times, timeout } = party.settings
     const limit = options.timeout ?? times.ready + times.freeze + times.prepare + times.commit + timeout
-    const { signal } = options
-    let undo = () => {}
-    this.outcome = new Promise<Upgraded>((resolve, reject) => {
-      const stop = party.watch(() => this.#look(resolve, reject))
-      const timer = setTimeout(() => reject(this.#late(limit)), limit)
-      const aborted = () => reject(signal?.reason)
-      signal?.addEventListener('abort', aborted, { once: true })
-      undo = () => {
-        this.#over = true
-        stop()
-        clearTimeout(timer)
-        signal?.removeEventListener('abort', aborted)
+    const timer = setTimeout(() => this.cancel(this.#late(limit)), limit)
+    const stop = party.watch(() => this.#look())
+    this.outcome = settled.finally(() => {
+      this.#over = true
+      stop()
+      clearTimeout(timer)
+    })
+    void child.exited.then(({ code, signal: by }) => {
+      if (code === 0) {
+        this.#forked = true
+        return
       }
-      if (signal?.aborted) aborted()
-      void child.exited.then(({ code, signal: by }) => {
-        if (code === 0) {
-          this.#forked = true
-          return
-        }
-        const how = by === null ? `with code ${code}` : `by ${by}`
-        const error = new FdbError(
-          'ERR_FDB_SUCCESSOR_EXITED',
-          `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: see its own output; this process serves on`,
-          { details: { code, signal: by } },
-        )
-        setTimeout(() => reject(error), AFTERMATH_MS).unref()
-      })
-      this.#look(resolve, reject)
-    }).finally(() => undo())
+      const how = by === null ? `with code ${code}` : `by ${by}`
+      const error = new FdbError(
+        'ERR_FDB_SUCCESSOR_EXITED',
+        `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: see its own output; this process serves on`,
+        { details: { code, signal: by } },
+      )
+      setTimeout(() => {
+        if (!this.#cancelling) this.#reject(error)
+      }, AFTERMATH_MS).unref()
+    })
+    this.#look()
   }
 
-  #look(resolve: (upgraded: Upgraded) => void, reject: (error: Error) => void): void {
-    if (this.#over) return
+  /**
+   * The successor is not wanted any more. Before its Commit it is given up and ended; later it serves, or fails, as if this
+   * had not been called. Either way the outcome says which.
+   */
+  cancel(reason: unknown): void {
+    if (this.#cancelling) return
+    this.#cancelling = true
+    this.#giveUp(reason).catch(this.#reject)
+  }
+
+  async #giveUp(reason: unknown): Promise<void> {
     const party = this.#party
-    if (party.phase === 'standby' || party.phase === 'leaving') {
-      // Who serves now need not be the process that was started: a wrapper may have forked it.
-      const successor = party.successor ?? { pid: this.#child.pid, generation: party.generation + 1 }
-      this.#over = true
-      this.#child.letGo()
-      this.#progress({ phase: 'serving', at: Date.now(), pid: successor.pid })
-      resolve(successor)
+    if (FdbError.is(reason) && AFTER_COMMIT.has(reason.phase)) throw reason
+    const phase = party.holderState?.phase ?? this.#phase
+    const cancelled = await party.cancelHandoff(toldFor(reason))
+    if (cancelled === 'late') {
+      this.#cancelling = false
+      this.#look()
+      this.#boundTheRest()
       return
     }
+    const { pid } = this.#child
+    const ended = await this.#child.end(this.#ownGrace(cancelled))
+    await this.#serving()
+    // It came to serve all the same: nobody who could have been asked had seen it coming.
+    if (this.#replaced()) return
+    const fate = ended
+      ? `its successor ${pid} was ended`
+      : `its successor ${pid} could not be ended (it is another user's, or has left its session)`
+    const where = phase === 'idle' ? 'starting' : phase
+    this.#reject(abandoned(reason, `${fate}; process ${process.pid} serves on`, where))
+  }
+
+  /** What has not joined has nothing to let go of. */
+  #ownGrace(cancelled: Cancelled): number {
+    return cancelled === 'idle' && this.#party.phase === 'serving' ? 0 : this.#graceMs()
+  }
+
+  /** Commit has left: the handoff's own deadlines decide, and in daemon hosting they are another's. */
+  #boundTheRest(): void {
+    const { commit, prepare } = this.#party.settings.times
+    const error = new FdbError(
+      'ERR_FDB_DEADLINE',
+      `the successor ${this.#child.pid} was sent its Commit and has not been heard of since: status shows who serves`,
+    )
+    const timer = setTimeout(() => this.#reject(error), commit + prepare + OWN_END_MS)
+    void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
+  }
+
+  /** Whether another serves by now. */
+  #replaced(): boolean {
+    const party = this.#party
+    if (party.phase !== 'standby' && party.phase !== 'leaving') return false
+    // Who serves now need not be the process that was started: a wrapper may have forked it.
+    const successor = party.successor ?? { pid: this.#child.pid, generation: party.generation + 1 }
+    this.#over = true
+    this.#child.letGo()
+    this.#progress({ phase: 'serving', at: Date.now(), pid: successor.pid })
+    this.#resolve(successor)
+    return true
+  }
+
+  #look(): void {
+    if (this.#over || this.#replaced() || this.#cancelling) return
+    const party = this.#party
     const failure = party.lastFailure
     if (failure !== null && failure !== this.#failureBefore) {
-      const { code, message, phase } = failure
-      reject(
-        new FdbError(code as `ERR_FDB_${string}`, `${message} (phase ${phase}; this process serves on)`, {
-          phase,
-        }),
-      )
+      this.#failed(failure)
       return
     }
     const now = party.holderState?.phase ?? this.#phase
     // From probation on it is told as what it is: serving.
     if (now === this.#phase || now === 'probation' || now === 'released') return
     this.#phase = now
-    this.#progress({ phase: now, at: Date.now(), pid: this.#party.joinerPid ?? this.#child.pid })
+    this.#progress({ phase: now, at: Date.now(), pid: party.joinerPid ?? this.#child.pid })
+  }
+
+  /** It ends by itself, as a rule, when it has said why. */
+  #failed({ code, message, phase }: { code: string; message: string; phase: string }): void {
+    const text = `${message} (phase ${phase}; this process serves on)`
+    this.#reject(new FdbError(code as `ERR_FDB_${string}`, text, { phase }))
+    if (AFTER_COMMIT.has(phase)) return
+    setTimeout(() => void this.#child.end(END_MS), OWN_END_MS).unref()
+  }
+
+  /** Resolves when this process writes again, or another serves. */
+  async #serving(): Promise<void> {
+    const party = this.#party
+    const settled = () => party.phase !== 'frozen' && party.holderState?.phase !== 'returning'
+    if (settled()) return
+    await new Promise<void>(resolve => {
+      const done = () => {
+        clearTimeout(timer)
+        stop()
+        resolve()
+      }
+      const timer = setTimeout(done, SERVING_MS)
+      const stop = party.watch(() => settled() && done())
+    })
   }
 
   /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
   #late(limit: number): FdbError {
-    this.#child.end(KILL_MS)
     const { pid } = this.#child
     return new FdbError(
       'ERR_FDB_DEADLINE',
       this.#forked
-        ? `the command ${pid} ended with code 0, and nothing that it started has served within ${limit} ms (phase ${this.#phase}): what is left of it was ended; this process serves on`
-        : `the successor ${pid} did not serve within ${limit} ms (phase ${this.#phase}) and was ended; this process serves on`,
+        ? `the command ${pid} ended with code 0, and nothing that it started has served within ${limit} ms`
+        : `the successor ${pid} did not serve within ${limit} ms`,
     )
   }
+}
+
+/** What the successor and `status` are told. */
+function toldFor(reason: unknown): FdbError {
+  return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
+}
+
+function abandoned(reason: unknown, who: string, phase: string): FdbError {
+  const { code, message } = toldFor(reason)
+  return new FdbError(code as `ERR_FDB_${string}`, `${message} (phase ${phase}): ${who}`, {
+    phase,
+    cause: reason,
+  })
 }

@@ -1,5 +1,5 @@
 import { Channel } from '../channel/channel.js'
-import { withDeadline } from '../channel/deadline.js'
+import { deadlineError, withDeadline } from '../channel/deadline.js'
 import { checkFunction, checkKeys, checkSignal, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
@@ -15,6 +15,8 @@ import type { StatusAnswer } from './answer.js'
 const ANSWER_MS = 5_000
 /** A server ends an upgrade at the limit it was given; this much later its word must be here. */
 const RESULT_GRACE_MS = 5_000
+/** Of an upgrade that was cancelled: its successor is ended first; when the Commit had left, the handoff decides. */
+const CANCELLED_MS = 30_000
 
 export interface AskOptions {
   /** For the connection's queue, then again for each answer, milliseconds. Default 5000. */
@@ -37,6 +39,7 @@ export interface UpgradeAsk {
   killStuck?: boolean
   /** Each phase when it is entered. */
   progress?: (step: UpgradeProgress) => void
+  /** Cancels it: before Commit the successor is ended. The outcome says which. */
   signal?: AbortSignal
 }
 
@@ -139,15 +142,27 @@ export class OperatorClient implements Disposable {
    * Has the server start its successor, and waits until that one serves. Rejects as {@link status} does, and with
    * what the server says: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
    * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open what became of it: ask for the status.
+   *
+   * When `signal` aborts the server is told to give it up. It then rejects with ERR_FDB_ABORTED, and the server that there
+   * is serves on; or the Commit had left, and it resolves or rejects as ever. A server of release 0.2 or earlier goes on.
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
     checkAsk('upgrade()', ask, UPGRADE)
     checkFunction('progress', ask.progress, 'a function')
     const { argv = [], service = '', timeoutMs, killStuck = false, progress, signal } = ask
     const what = `the result of the upgrade of ${this.#peer}`
-    const limits = { what, timeoutMs: timeoutMs + RESULT_GRACE_MS, signal }
+    signal?.throwIfAborted()
+    const unanswered = new AbortController()
+    const limits = { what, timeoutMs: timeoutMs + RESULT_GRACE_MS, signal: unanswered.signal }
+    let timer: NodeJS.Timeout | undefined
+    const cancel = () => {
+      this.#link.tell({ cancelUpgrade: {} })
+      const late = deadlineError(`${what} that was cancelled`, CANCELLED_MS)
+      timer = setTimeout(() => unanswered.abort(late), CANCELLED_MS)
+    }
+    signal?.addEventListener('abort', cancel, { once: true })
     const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service, killStuck } }
-    return await this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
+    const outcome = this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
       if (envelope.progress) {
         const { phase, at, pid } = envelope.progress
         progress?.({ phase: phase ?? '', at: at ?? 0, pid: pid ?? 0 })
@@ -158,6 +173,10 @@ export class OperatorClient implements Disposable {
       if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
       else reject(toldError(result, FAILED))
       return true
+    })
+    return await outcome.finally(() => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', cancel)
     })
   }
 

@@ -68,6 +68,8 @@ export type HolderEvent =
   | { readonly type: 'dead'; readonly id: Id }
   /** The deadline of the present phase. */
   | { readonly type: 'deadline' }
+  /** The upgrade is not wanted any more: before Commit the joiner is given up. */
+  | { readonly type: 'cancel' }
   /** Probation: heartbeats missing, or an operator wants the elder back. */
   | { readonly type: 'unhealthy' }
   /** Probation: its time is over and there is fresh evidence of health. */
@@ -137,6 +139,8 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
       return onDead(state, event.id, rules)
     case 'deadline':
       return onDeadline(state, rules)
+    case 'cancel':
+      return beforeCommit(state) ? giveUp(state, rules) : same(state)
     case 'unhealthy':
       return state.phase === 'probation' ? turnAway(state, rules) : same(state)
     case 'healthy':
@@ -207,7 +211,8 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
   }
 }
 
-function beforeCommit(state: HolderState): boolean {
+/** The joiner has no right yet: it can be given up at no cost. */
+export function beforeCommit(state: HolderState): boolean {
   return state.phase === 'offering' || state.phase === 'freezing' || state.phase === 'preparing'
 }
 

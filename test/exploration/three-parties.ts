@@ -408,6 +408,8 @@ export class ThreeParties extends World {
         this.blocked = this.get(holder.joiner, STATUS) === RUNNING && this.reached(holder.joiner)
         this.offer(d, this.holderId('deadline'), MUST, 'deadline (freezing)')
         this.blocked = false
+        // In the other phases before Commit it does what the deadline does.
+        this.offer(d, this.holderId('cancel'), CHOICE, 'the upgrade is cancelled')
         break
       case 'offering':
       case 'preparing':

@@ -246,8 +246,12 @@ export class TwoParties extends World {
           this.deliverNamed(p, this.toHolder('renew', -1), CHOICE, 'its segment has grown')
         }
         break
-      case 'offering':
       case 'freezing':
+        // In the other phases before Commit it does what the deadline does.
+        this.deliverNamed(p, this.toHolder('cancel', -1), CHOICE, 'the upgrade is cancelled')
+        this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
+        break
+      case 'offering':
       case 'preparing':
       case 'committing':
       case 'returning':

@@ -42,6 +42,7 @@ function effects(state: HolderState, event: HolderEvent): string[] {
 }
 
 const join: HolderEvent = { type: 'join', id: JOINER }
+const cancel: HolderEvent = { type: 'cancel' }
 const upTo = {
   freezing: [join, says(JOINER, { kind: 'ready' })],
   committing: [
@@ -230,3 +231,29 @@ function deepFreeze(value: object): void {
   Object.freeze(value)
   for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
 }
+
+describe('an upgrade that is cancelled', () => {
+  const preparing = [...upTo.freezing, says(OWNER, { kind: 'frozen' })]
+
+  it.each([
+    ['offering', [join], 'idle'],
+    ['freezing', upTo.freezing, 'returning'],
+    ['preparing', preparing, 'returning'],
+  ] as const)('in phase %s: the joiner is given up, and its segment sealed', (phase, events, next) => {
+    const state = after(events)
+    expect(state.phase).toBe(phase)
+    const step = stepHolder(state, cancel)
+    expect(step.state).toMatchObject({ phase: next, owner: OWNER, joiner: NOBODY, bound: [JOINER] })
+    expect(effects(state, cancel)).toContain(`tell ${JOINER} abort`)
+    expect(effects(state, cancel).filter(text => text.startsWith('seal')).length).toBeGreaterThan(0)
+  })
+
+  it.each([
+    ['committing', upTo.committing],
+    ['probation', upTo.probation],
+  ] as const)('in phase %s: nothing happens, as the successor has its right', (phase, events) => {
+    const state = after(events)
+    expect(state.phase).toBe(phase)
+    expect(stepHolder(state, cancel)).toEqual({ state, effects: [] })
+  })
+})
