@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
 import { type ConnectOptions, connectUnix } from '../host/connect.js'
+import { listeningPid } from '../host/holder-peer.js'
 import { fdLimits } from '../host/limits.js'
 import { type NativeError, native, type PeerCredentials, type Poll, READABLE, WRITABLE } from '../native.js'
 import { type FrameLimits, frameLimits } from './frame.js'
@@ -159,6 +160,12 @@ export class Channel implements AsyncDisposable {
     this.#refuseClosed()
     const raw = native.peerPidfd(this.#fd.raw)
     return raw === null ? null : OwnedFd.own(raw, 'peer pidfd')
+  }
+
+  /** Of a client: the process that listens at the other end and lives; 0 when the kernel cannot name it. */
+  listeningPid(): number {
+    this.#refuseClosed()
+    return listeningPid(this.#fd)
   }
 
   /** Whether an idle channel keeps the process alive (it does at first). */

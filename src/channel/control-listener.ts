@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
+import { CONTROL_BACKLOG } from '../host/control-path.js'
 import { type NativeError, native, type PeerCredentials, type Poll, READABLE } from '../native.js'
 
 /** Connections accepted in one turn of the event loop. */
@@ -35,6 +36,7 @@ export class ControlListener {
 
   start(events: ControlListenerEvents | ControlListenerEvents['channel']): void {
     this.stop()
+    this.#name()
     this.#events = typeof events === 'function' ? { channel: events } : events
     this.#poll = native.createPoll(this.fd.raw, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()
@@ -59,6 +61,15 @@ export class ControlListener {
   unref(): void {
     this.#referenced = false
     this.#poll?.unref()
+  }
+
+  /** Those who connect from now on are told by the kernel that it is us: else it names who called listen() once. */
+  #name(): void {
+    try {
+      native.listen(this.fd.raw, CONTROL_BACKLOG)
+    } catch {
+      // It listens all the same; who connects does not learn our pid.
+    }
   }
 
   #accept(): void {

@@ -94,16 +94,24 @@ function lookAt(path: string): BigIntStats | null {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
 }
 
-/** Who listens on this path: its pid from the kernel, null when somebody does but cannot be named. */
+/** Who listens on this path: the pid from the kernel of who called listen(), if it lives; null when it cannot be named. */
 function probe(path: string): Occupant | null | 'stale' {
   try {
     using connection = OwnedFd.own(native.connectUnix(path, false), 'probe')
     const { pid } = native.peerCredentials(connection.raw)
-    return pid > 0 ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
+    return pid > 0 && lives(connection) ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
     return null // backlog full, no right to connect, a datagram socket: somebody is there
   }
+}
+
+/** It may have handed the socket over and ended. */
+function lives(connection: OwnedFd): boolean {
+  const raw = native.peerPidfd(connection.raw)
+  if (raw === null) return true
+  using pidfd = OwnedFd.own(raw, 'pidfd')
+  return !native.pidfdDead(pidfd.raw)
 }
 
 function isErrno(error: unknown, code: string): boolean {

@@ -4,7 +4,7 @@ import { checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.
 import { FdbError } from '../errors.js'
 import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
 import { VERSIONS } from '../protocol/versions.js'
-import { type Guest, receiveHello, reject } from './admission.js'
+import { type Guest, receiveHello, reject, welcome } from './admission.js'
 import type { HeldAlone } from './held-alone.js'
 import { serveOperator } from './operator.js'
 import { checkLogger, type HandoffTimes, type Logger, SILENT } from './options.js'
@@ -106,6 +106,12 @@ export class Daemon implements AsyncDisposable {
     switch (guest.intent) {
       case 'operate':
         guest.pidfd?.close()
+        welcome(guest.link, {
+          version: guest.version,
+          pid: process.pid,
+          daemon: true,
+          incarnation: this.#incarnation,
+        })
         serveOperator(guest.link, {
           status: () => this.status(),
           upgrade: (order, progress, cancel) => this.#only(order.service).upgrade(order, progress, cancel),

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
 import { type NativeError, native } from '../native.js'
+import { type Asker, checkHolder } from './holder-peer.js'
 
 /** Bytes of sun_path without its final NUL. */
 export const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
@@ -13,6 +14,8 @@ export interface ConnectOptions {
   signal?: AbortSignal | undefined
   /** How long a full backlog is waited for, milliseconds. Default 5000. */
   timeoutMs?: number | undefined
+  /** What is wanted of the process that listens there; it says whom to trust. Default: `operator`. */
+  as?: Asker | undefined
 }
 
 /** Throws unless `path` fits a Unix socket address; `spare` bytes are kept for a suffix. */
@@ -36,7 +39,7 @@ export function checkSocketPath(path: string, spare = 0): void {
 
 /**
  * One attempt. 'absent': nothing has that name; 'refused': nothing listens there; 'full': something listens and
- * its queue is full just now. Anything else throws ERR_FDB_CONTROL_PATH with the cause.
+ * its queue is full just now. Anything else throws ERR_FDB_CONTROL_PATH with the cause. Who listens is not looked at.
  */
 export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
   try {
@@ -54,15 +57,18 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
   }
 }
 
-/** A connected, non-blocking Unix stream socket, the caller's own. Waits only while the listener's queue is full. */
+/**
+ * A connected, non-blocking Unix stream socket, the caller's own. Waits only while the listener's queue is full. Rejects
+ * unless the peer may be trusted (see {@link checkHolder}): nothing has been said to it then.
+ */
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
-  const { signal, timeoutMs = 5000 } = options
+  const { signal, timeoutMs = 5000, as = 'operator' } = options
   checkSocketPath(path)
   const until = performance.now() + timeoutMs
   for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_MOST_MS)) {
     signal?.throwIfAborted()
     const result = tryConnect(path)
-    if (result instanceof OwnedFd) return result
+    if (result instanceof OwnedFd) return trusted(result, path, as)
     if (result !== 'full') {
       const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
       throw new FdbError('ERR_FDB_NO_HOLDER', `no holder at ${path}: ${why}. Start one, or check the path`, {
@@ -78,6 +84,17 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
       )
     }
     await pause(wait, signal)
+  }
+}
+
+/** The same descriptor, or it is closed. */
+export function trusted(channel: OwnedFd, path: string, asker: Asker): OwnedFd {
+  try {
+    checkHolder(channel, path, asker)
+    return channel
+  } catch (error) {
+    channel.close()
+    throw error
   }
 }
 

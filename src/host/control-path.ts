@@ -1,15 +1,17 @@
-import { lstatSync, mkdirSync, renameSync, type Stats, statSync, unlinkSync } from 'node:fs'
+import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
 import { type NativeError, native } from '../native.js'
-import { checkSocketPath, pause, tryConnect } from './connect.js'
+import { checkSocketPath, pause, trusted, tryConnect } from './connect.js'
+import { listeningPid, refuseOpenFolder } from './holder-peer.js'
 
 const RETRY_FIRST_MS = 2
 const RETRY_MOST_MS = 50
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
 const FOREIGN_GRACE_MS = 250
-const BACKLOG = 128
+/** Of the control socket's queue. */
+export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
 
 export interface AcquireOptions {
@@ -75,7 +77,7 @@ export async function acquireControl(
       }
     }
     const result = tryConnect(path)
-    if (result instanceof OwnedFd) return { role: 'next', path, channel: result }
+    if (result instanceof OwnedFd) return { role: 'next', path, channel: trusted(result, path, 'member') }
     if (performance.now() + wait > until) {
       const state = { absent: 'does not exist', refused: 'refuses connections', full: 'has a full queue' }[
         result
@@ -162,7 +164,7 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
     if (result === 'absent' || result === 'refused') return
     let pid = 0
     if (result instanceof OwnedFd) {
-      pid = native.peerCredentials(result.raw).pid
+      pid = listeningPid(result)
       result.close()
     }
     if (performance.now() >= grace) {
@@ -183,7 +185,7 @@ function bindControl(path: string, mode: number): { listener: OwnedFd; entry: Pa
   let listener: OwnedFd | undefined
   try {
     removeIfThere(temporary)
-    const raw = native.bindSocket({ kind: 'unix', host: temporary, backlog: BACKLOG, mode })
+    const raw = native.bindSocket({ kind: 'unix', host: temporary, backlog: CONTROL_BACKLOG, mode })
     listener = OwnedFd.own(raw, 'control listener')
     const entry = controlEntry(temporary)!
     renameSync(temporary, path)
@@ -213,28 +215,8 @@ function ensureFolder(folder: string): void {
     if (!there?.isDirectory()) {
       throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
     }
-    refuseOpenFolder(folder, there)
+    refuseOpenFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
   }
-}
-
-const WRITABLE_BY_OTHERS = 0o022
-const STICKY = 0o1000
-
-/** Who may write to the folder may put another socket in the place of ours. In a sticky one (/tmp) only its owner may. */
-function refuseOpenFolder(folder: string, { mode, uid }: Stats): void {
-  const own = process.geteuid?.() ?? uid
-  const why =
-    uid !== own && uid !== 0
-      ? `belongs to uid ${uid}, not to this user (${own}) or root`
-      : (mode & WRITABLE_BY_OTHERS) !== 0 && (mode & STICKY) === 0
-        ? `may be written to by others (mode 0${(mode & 0o7777).toString(8)})`
-        : null
-  if (why === null) return
-  throw new FdbError(
-    'ERR_FDB_CONTROL_PATH',
-    `the folder ${folder} of the control socket ${why}, who could replace the socket: use a folder of your own, mode 0700`,
-    { details: { folder, mode, uid } },
-  )
 }
 
 function pathError(what: string, error: NativeError): FdbError {

@@ -87,6 +87,15 @@ export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   }
 }
 
+/** The pid of a pidfd's process as it is here; 0: in another PID namespace, or dead, or no pidfd. */
+export function pidOf(pidfd: OwnedFd): number {
+  try {
+    return Math.max(0, native.pidfdPid(pidfd.raw))
+  } catch {
+    return 0
+  }
+}
+
 /** A pidfd of this process, to hand to a peer that cannot see our pid; null where the kernel has none. */
 export function ownPidfd(): OwnedFd | null {
   const raw = native.pidfdOpen(process.pid)

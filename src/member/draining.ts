@@ -87,7 +87,7 @@ export class DrainReporter {
     const { control, service, generation, versions } = this.#options
     const turn = this.#turn
     try {
-      const link = new Link(await Channel.connect(control, { timeoutMs: 1_000 }))
+      const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
       // Stopped meanwhile, perhaps started again: then another connection is on its way.
       if (!this.#running || turn !== this.#turn) {
         link.close()

@@ -61,6 +61,7 @@ export class Elder {
     options: { timeoutMs: number; signal: AbortSignal | undefined },
   ): Promise<Elder> {
     const link = new Link(new Channel(fd))
+    const pid = link.channel.listeningPid()
     let own: OwnedFd | null = null
     try {
       own = ownPidfd()
@@ -119,7 +120,7 @@ export class Elder {
         own === null ? [] : [own],
       )
       return await withDeadline(welcomed, options.timeoutMs, {
-        what: 'the Welcome of the process on the control socket',
+        what: `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`,
         signal: options.signal,
       })
     } catch (error) {

@@ -52,7 +52,10 @@ async function findPlace(settings: Settings): Promise<Party> {
     try {
       const place =
         hosting === 'daemon'
-          ? ({ role: 'next', channel: await connectUnix(control, { timeoutMs: left, signal }) } as const)
+          ? ({
+              role: 'next',
+              channel: await connectUnix(control, { timeoutMs: left, signal, as: 'member' }),
+            } as const)
           : await acquireControl(control, { timeoutMs: left, signal })
       if (place.role === 'first') return await beFirst(settings, place)
       const elder = await Elder.greet(

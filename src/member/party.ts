@@ -527,7 +527,7 @@ export class Party {
   #deadline(): void {
     this.#reason ??= new FdbError(
       'ERR_FDB_DEADLINE',
-      `the holder did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`,
+      `process ${this.#elder?.facts.pid ?? 'that was to hand over'} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`,
       {
         retryable: true,
       },

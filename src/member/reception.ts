@@ -134,6 +134,7 @@ export class Reception {
     switch (guest.intent) {
       case 'operate':
         guest.pidfd?.close()
+        welcome(guest.link, { version: guest.version, pid: process.pid, generation: this.#host.generation })
         serveOperator(guest.link, this.#host.operations)
         return
       case 'draining':

@@ -17,7 +17,7 @@ export async function returnToHolder(
   const { control, service, versions, timeout, logger, wantedTimes: times } = settings
   while (!signal.aborted && control !== null) {
     try {
-      const fd = await connectUnix(control, { timeoutMs: timeout, signal })
+      const fd = await connectUnix(control, { timeoutMs: timeout, signal, as: 'member' })
       return await Elder.greet(
         fd,
         { service, intent: 'back', versions, generation, incarnation: old.facts.incarnation, times },

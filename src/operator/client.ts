@@ -5,6 +5,7 @@ import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import { COMMAND_MS, checkCommandSize, resultOf } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import { pidOf } from '../host/liveness.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
 import { toldError } from '../protocol/told-error.js'
@@ -73,6 +74,8 @@ export class OperatorClient implements Disposable {
   readonly #link: Link
   readonly #waiting = new Set<Waiting>()
   #commands = 0
+  /** By the kernel's word at connect, then by the process's own. */
+  #pid: number
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
 
@@ -88,9 +91,11 @@ export class OperatorClient implements Disposable {
 
   private constructor(control: string, channel: Channel) {
     this.#control = control
+    this.#pid = channel.listeningPid()
     this.#link = new Link(channel)
     this.#link.start({
       message: (envelope, fds) => {
+        if (envelope.welcome) this.#learn(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
         closeAll(fds)
         if (envelope.reject) this.#fail(toldError(envelope.reject, REFUSED))
         else for (const waiting of this.#waiting) if (waiting.take(envelope)) break
@@ -111,9 +116,17 @@ export class OperatorClient implements Disposable {
     })
   }
 
-  /** Of the process at the other end, as the kernel saw it; 0: it lives in another PID namespace. */
+  /**
+   * Of the process that listens at the control socket, or has answered; 0: it cannot be named (it lives in another PID
+   * namespace).
+   */
   get peerPid(): number {
-    return this.#link.channel.peer.pid
+    return this.#pid
+  }
+
+  /** What it says itself counts only where the kernel's numbers are its own. */
+  #learn(pid: number | null | undefined): void {
+    if (pid && this.#link.channel.peer.pid !== 0) this.#pid = pid
   }
 
   /**
@@ -135,7 +148,9 @@ export class OperatorClient implements Disposable {
         }
       },
     )
-    return parseStatus(json)
+    const answer = parseStatus(json)
+    this.#learn(answer.pid)
+    return answer
   }
 
   /**
