@@ -127,7 +127,7 @@ export function settle(options: JoinOptions): Settings {
     drainTimeout,
     move,
     movesPerSecond,
-    stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile),
+    stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile, service),
     stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),
     versions: options.versions ?? VERSIONS,

@@ -141,6 +141,7 @@ export class Party {
     this.state.onFull = () => this.#makeRoom()
     this.stateFile =
       stateFile === null ? null : new StateFile(stateFile, this.state, logger, () => !this.#ownSealed())
+    this.state.disk = this.stateFile
     if (this.stateFile !== null) this.stateFile.onChange = status => this.#front?.stateFile(status)
     this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)

@@ -27,8 +27,11 @@ export interface Held {
   whole: boolean
   /** Where the log stood at this segment's end, once a newer one has begun. */
   end: Position | null
-  /** File offset of the last bulk of several records that began here. */
+  /** The number of the last record that was applied. */
+  sequence: number
+  /** File offset of the last bulk of several records that began here, and the number of the record before it. */
   bulk: number
+  beforeBulk: number
 }
 
 /** What of a segment counts, for who copies the log as it lies in memory. */
@@ -36,6 +39,8 @@ export interface LogPiece {
   segment: Segment
   /** File offset behind the last record; what belongs to a bulk that is not whole does not count. */
   end: number
+  /** The number of the last record up to there. */
+  sequence: number
   /** No more can come. */
   final: boolean
 }
@@ -97,7 +102,9 @@ export class History {
       final: false,
       whole,
       end: null,
+      sequence: this.sequence,
       bulk: segment.start,
+      beforeBulk: this.sequence,
     }
     this.held.push(held)
     this.#store.segments.set(held.ordinal, segment)
@@ -123,9 +130,12 @@ export class History {
   /** In replay order, those that hold anything; valid in this turn only. */
   pieces(): LogPiece[] {
     const { openIn } = this.#store
-    return this.held.flatMap(({ segment, ordinal, position, final, bulk }) => {
-      const end = openIn === ordinal ? bulk : position
-      return end > segment.start ? [{ segment, end, final }] : []
+    return this.held.flatMap(held => {
+      const { segment, final } = held
+      const open = openIn === held.ordinal
+      const end = open ? held.bulk : held.position
+      const sequence = open ? held.beforeBulk : held.sequence
+      return end > segment.start ? [{ segment, end, sequence, final }] : []
     })
   }
 
@@ -197,10 +207,13 @@ export class History {
 
   *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
     this.applying = true
-    if (found.record.part?.index === 0) held.bulk = found.offset
+    if (found.record.part?.index === 0) {
+      held.bulk = found.offset
+      held.beforeBulk = this.sequence
+    }
     try {
       yield* this.#store.apply(found, held.ordinal, held.segment, origin)
-      this.sequence = found.record.sequence
+      this.sequence = held.sequence = found.record.sequence
       this.#epoch = found.record.epoch
     } finally {
       this.applying = false
@@ -309,7 +322,9 @@ export class History {
       final: true,
       whole: true,
       end: last.end,
+      sequence: last.sequence,
       bulk: 0,
+      beforeBulk: 0,
     }
     this.#store.locations.move(before, after, ordinal)
     this.#store.displaced = new Locations()

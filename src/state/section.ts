@@ -4,6 +4,7 @@ import { FdbError, FdbTypeError } from '../errors.js'
 import { checkKey, checkNewKey, checkRequest } from './arguments.js'
 import { bytes, type Codec } from './codec.js'
 import { REMOVE, refuseThenable, type StateDraft } from './draft.js'
+import { type Disk, made } from './durable.js'
 import { deepFreeze } from './frozen.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import type { Location } from './locations.js'
@@ -27,6 +28,12 @@ export interface WriteOptions {
    * section, key or kind) is refused with ERR_FDB_STATE_REQUEST; the values are not compared.
    */
   request?: string
+  /**
+   * Resolves when the change is on the disk (needs a `stateFile`): it then outlives a power cut too. Several at a time share one sync.
+   * Rejects with ERR_FDB_FENCED, and makes no change, in a process that does not write the state file; with ERR_FDB_STATE_FILE when the
+   * disk fails: the change is made, in memory, and comes to the disk when that is possible.
+   */
+  durable?: boolean
 }
 
 /** A change that was applied. */
@@ -87,6 +94,8 @@ export interface SectionHost {
     prints: readonly number[],
   ): Promise<R | undefined>
   warn(facts: object, message: string): void
+  /** Null: there is none. */
+  disk(): Disk | null
 }
 
 /**
@@ -302,7 +311,8 @@ export class Section<T> {
     }
     const request = checkRequest(options.request, this.#host.limits)
     const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
-    const answer = await this.#host.update(write, request, prints)
+    const update = () => this.#host.update(write, request, prints)
+    const answer = await made(update, options, this.#host.disk())
     return answer === undefined ? this.get(key) : answer.value
   }
 
@@ -359,7 +369,8 @@ export class Section<T> {
     }
     if (group.length > 0) close()
     if (count === 0) return
-    await this.#host.write({ sections: [this.#section], parts, request, prints: [print] })
+    const write = { sections: [this.#section], parts, request, prints: [print] }
+    await made(() => this.#host.write(write), options, this.#host.disk())
   }
 
   #checked(changes: Iterable<BulkChange<T>>): Iterable<BulkChange<T>> {
@@ -416,7 +427,7 @@ export class Section<T> {
     let print = 0
     for (const { op, key } of changes) print = addPrint(print, this.#section.printOf(op, key))
     const write = { sections: [this.#section], parts: [body], request, prints: [print] }
-    return this.#host.write(look ? { ...write, look } : write)
+    return made(() => this.#host.write(look ? { ...write, look } : write), options, this.#host.disk())
   }
 
   #encodePut(key: string, value: T): NewChange {

@@ -19,6 +19,11 @@ export interface SegmentHeader {
   readonly kind: SegmentKind
 }
 
+export interface FileHeader extends SegmentHeader {
+  /** Of a state file: whose it is; empty: it does not say. */
+  readonly service: string
+}
+
 export interface SegmentOptions {
   kind?: SegmentKind
   /** Shown in /proc/PID/fd; default `fdb-state-EPOCH`. */
@@ -256,29 +261,36 @@ export function isHeader(buffer: Buffer, start: number): boolean {
 }
 
 /** The frame that a segment begins with. */
-export function headerFrame(epoch: number, kind: SegmentKind): Buffer {
+export function headerFrame(epoch: number, kind: SegmentKind, service = ''): Buffer {
   const number = kind === 'snapshot' ? Header.Kind.SNAPSHOT : Header.Kind.EPOCH
-  return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number }).finish())
+  return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number, service }).finish())
 }
 
 /** The header at a file offset. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
-export function readHeader(fd: OwnedFd, from: number): SegmentHeader & { start: number } {
-  const size = native.fileSize(fd.raw) - from
-  const head = Buffer.alloc(FRAME_HEADER)
-  const got = native.pread(fd.raw, head, 0, FRAME_HEADER, from)
-  const length = head.readUInt32LE(0)
-  if (got < FRAME_HEADER || length === 0 || length > MAX_HEADER || FRAME_HEADER + length > size) {
-    throw noSegment(`its ${size} bytes begin with no header`)
+export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: number } {
+  const head = Buffer.alloc(MOST_HEADER_BYTES)
+  const got = native.pread(fd.raw, head, 0, head.length, from)
+  const header = parseHeader(head.subarray(0, got))
+  return { ...header, start: from + header.start }
+}
+
+/** Bytes that hold the header of any file. */
+export const MOST_HEADER_BYTES = FRAME_HEADER + MAX_HEADER
+
+/** The header that bytes begin with. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
+export function parseHeader(bytes: Buffer): FileHeader & { start: number } {
+  const length = bytes.length < FRAME_HEADER ? 0 : bytes.readUInt32LE(0)
+  const start = FRAME_HEADER + length
+  if (length === 0 || length > MAX_HEADER || start > bytes.length) {
+    throw noSegment(`its first ${bytes.length} bytes begin with no header`)
   }
-  const payload = Buffer.alloc(length)
-  if (native.pread(fd.raw, payload, 0, length, from + FRAME_HEADER) < length)
-    throw noSegment('its header is cut')
-  if (crc32(payload) !== head.readUInt32LE(4)) throw noSegment('the checksum of its header is wrong')
-  return { ...decodeHeader(payload), start: from + FRAME_HEADER + length }
+  const payload = bytes.subarray(FRAME_HEADER, start)
+  if (crc32(payload) !== bytes.readUInt32LE(4)) throw noSegment('the checksum of its header is wrong')
+  return { ...decodeHeader(payload), start }
 }
 
 /** Throws ERR_FDB_STATE_FORMAT. */
-export function decodeHeader(payload: Uint8Array): SegmentHeader {
+export function decodeHeader(payload: Uint8Array): FileHeader {
   let header: fdbroker.state.Header
   try {
     header = Header.decode(payload)
@@ -299,7 +311,7 @@ export function decodeHeader(payload: Uint8Array): SegmentHeader {
     )
   }
   const kind = header.kind === Header.Kind.SNAPSHOT ? 'snapshot' : 'epoch'
-  return { epoch: header.epoch, kind }
+  return { epoch: header.epoch, kind, service: header.service }
 }
 
 function noSegment(why: string): FdbError {

@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import { checkRequest, checkSectionName } from './arguments.js'
 import { writeSnapshot } from './compaction.js'
 import { draw, type StateDraft } from './draft.js'
+import { type Disk, made } from './durable.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type LogPiece, type Position } from './history.js'
 import type { RawSection } from './import.js'
@@ -76,6 +77,9 @@ export class StateLog {
   /** Changes were appended and applied, or segments merged. Called often, and must not throw. */
   onAppended: (() => void) | null = null
 
+  /** Where `durable` changes come to. */
+  disk: Disk | null = null
+
   readonly #logger: StateLogger | undefined
   readonly #sliceMs: number
   readonly #limits: Readonly<StateLimits>
@@ -120,6 +124,7 @@ export class StateLog {
       write: write => this.#write(write),
       update: (change, request, prints) => this.#update(change, request, prints),
       warn: (facts, message) => this.#logger?.warn(facts, message),
+      disk: () => this.disk,
     }
   }
 
@@ -140,6 +145,11 @@ export class StateLog {
   /** The number of the last record. */
   get sequence(): number {
     return this.#history.sequence
+  }
+
+  /** The number of the last record that counts: not of a bulk that is being appended. */
+  get reached(): number {
+    return this.#history.pieces().at(-1)?.sequence ?? 0
   }
 
   /** Somebody marked one of the sections as secret. */
@@ -357,7 +367,8 @@ export class StateLog {
    */
   async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     // What it comes to cannot be known here.
-    return await this.#update(change, checkRequest(options.request, this.#limits), [0])
+    const request = checkRequest(options.request, this.#limits)
+    return await made(() => this.#update(change, request, [0]), options, this.disk)
   }
 
   #update<R>(

@@ -18,6 +18,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import { bytes } from '../../src/state/codec.js'
+import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { type StateFileOptions, stateFileSettings } from '../../src/state/file/options.js'
 import { StateFile } from '../../src/state/file/state-file.js'
@@ -43,18 +44,23 @@ class Writer {
   readonly warnings: string[] = []
   mayWrite = true
 
-  constructor(path: string, options: Partial<StateFileOptions> = {}, log = new StateLog()) {
-    this.log = log
+  constructor(path: string, options: Partial<StateFileOptions> = {}, service = '') {
+    this.log = new StateLog()
     const logger = { info() {}, warn: (_: object, message: string) => this.warnings.push(message) }
-    this.file = new StateFile(stateFileSettings({ path, ...options }), log, logger, () => this.mayWrite)
+    this.file = new StateFile(
+      stateFileSettings({ path, ...options }, service),
+      this.log,
+      logger,
+      () => this.mayWrite,
+    )
     onTestFinished(() => {
       this.file.stop()
       this.log.close()
     })
   }
 
-  static serve(path: string, options: Partial<StateFileOptions> = {}): Writer {
-    const writer = new Writer(path, options)
+  static serve(path: string, options: Partial<StateFileOptions> = {}, service = ''): Writer {
+    const writer = new Writer(path, options, service)
     writer.log.startWriting(Segment.create(1))
     writer.file.serve()
     return writer
@@ -72,11 +78,17 @@ class Writer {
   }
 }
 
-async function load(path: string, damaged: 'refuse' | 'prefix' = 'refuse', warn = (_: object) => {}) {
+interface Loading {
+  damaged?: 'refuse' | 'prefix'
+  warn?: (facts: object) => void
+  service?: string
+}
+
+async function load(path: string, { damaged = 'refuse', warn = () => {}, service = '' }: Loading = {}) {
   const log = new StateLog()
   onTestFinished(() => log.close())
   const segment = Segment.create(1)
-  await loadStateFile(stateFileSettings({ path, damaged }), segment, log.limits, { ...quiet, warn })
+  await loadStateFile(stateFileSettings({ path, damaged }, service), segment, log.limits, { ...quiet, warn })
   await log.adopt(segment)
   log.startWriting(segment)
   return log
@@ -266,6 +278,87 @@ describe('the state file', () => {
   })
 })
 
+describe('what it is said to hold', () => {
+  it('is what it holds: not what the next segment has, nor part of a bulk', async () => {
+    const path = join(folder(), 'state')
+    const { log } = new Writer(path)
+    log.startWriting(Segment.create(1))
+    await log.section('routes', routeSchema).put('a', { to: 'a' })
+    await log.section('routes', routeSchema).put('b', { to: 'b' })
+    log.segments[0]!.seal()
+    log.startWriting(Segment.create(2))
+    await log.section('routes', routeSchema).put('c', { to: 'c' })
+    const copy = await FileCopy.create(path, { secret: false, service: '' })
+    onTestFinished(() => copy.close())
+    await copy.copySome(log)
+    await copy.sync()
+    expect([copy.sequence, copy.syncedSequence]).toEqual([2, 2])
+    await copy.copySome(log)
+    expect([copy.sequence, copy.syncedSequence]).toEqual([3, 2])
+    await copy.sync()
+    const bulk = log.section('raw').bulk(large(20_000))
+    await until('parts of it are in the log', () => log.sequence > 10)
+    while ((await copy.copySome(log)) !== 0);
+    await copy.sync()
+    expect([log.reached, copy.sequence, copy.syncedSequence]).toEqual([3, 3, 3])
+    await bulk
+    while ((await copy.copySome(log)) !== 0);
+    await copy.sync()
+    expect([copy.sequence, copy.syncedSequence]).toEqual([log.sequence, log.sequence])
+  })
+
+  it('is known to who asks for it to be on the disk, also while a bulk is appended', async () => {
+    const path = join(folder(), 'state')
+    const { log, file, routes } = Writer.serve(path, { sync: 'never' })
+    await routes.put('a', { to: 'a' })
+    const bulk = log.section('raw').bulk(large(50_000))
+    await until('parts of it are in the log', () => log.sequence > 10)
+    await file.flush()
+    expect(file.status().syncedSequence).toBeLessThanOrEqual(log.reached)
+    await bulk
+    await file.flush()
+    expect(file.status().syncedSequence).toBe(log.sequence)
+  })
+})
+
+function large(count: number) {
+  return Array.from({ length: count }, (_, i) => ({ key: `k${i}`, value: Buffer.alloc(9) }))
+}
+
+describe('whose it is', () => {
+  async function fileOf(service: string): Promise<string> {
+    const path = join(folder(), 'state')
+    const { file, routes } = Writer.serve(path, {}, service)
+    await routes.put('a', { to: service })
+    await file.flush()
+    file.stop()
+    return path
+  }
+
+  it('is written in it: another service’s is neither read nor replaced, with a message that names both', async () => {
+    const path = await fileOf('shop')
+    const before = readFileSync(path)
+    const error = await refusal(load(path, { damaged: 'prefix', service: 'bank' }))
+    expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE' })
+    expect(error.message).toMatch(/of service "shop", this is "bank".*another path/)
+    const other = Writer.serve(path, {}, 'bank')
+    await other.routes.put('b', { to: 'bank' })
+    expect(await refusal(other.file.flush())).toMatchObject({ code: 'ERR_FDB_STATE_FILE' })
+    expect(other.file.status()).toMatchObject({ ok: false, lastError: { code: 'ERR_FDB_STATE_FILE' } })
+    expect(readFileSync(path)).toEqual(before)
+    expect(readdirSync(join(path, '..'))).toEqual(['state'])
+    rmSync(path)
+    await until('its own is there', () => other.file.status().ok)
+    await refusal(load(path, { service: 'shop' }))
+  })
+
+  it('is not said by a file that an earlier release wrote: anybody may have it', async () => {
+    expect((await load(await fileOf(''), { service: 'shop' })).section('routes').size).toBe(1)
+    expect((await load(await fileOf('shop'), { service: 'shop' })).section('routes').size).toBe(1)
+    expect((await load(await fileOf('shop'))).section('routes').size).toBe(1)
+  })
+})
+
 describe('who may read the state file', () => {
   const mode = (path: string) => (statSync(path).mode & 0o777).toString(8)
 
@@ -289,7 +382,8 @@ describe('who may read the state file', () => {
     await log.section('keys', SECRET).put('key', Buffer.from('do not tell'))
     await file.flush()
     expect(mode(path)).toBe('600')
-    expect(statSync(path).ino).toBe(inode)
+    // Another, as somebody may have opened that one.
+    expect(statSync(path).ino).not.toBe(inode)
     const next = Writer.serve(path)
     await next.log.section('keys', SECRET).put('key', Buffer.from('do not tell'))
     await next.file.flush()
@@ -366,7 +460,7 @@ describe('a state file that was not written whole', () => {
       // As a power cut may leave it: a block that was not written, and later ones that were.
       bytes.fill(at % 2 === 0 ? 0 : 0xa5, at, Math.min(at + 40, bytes.length))
       writeFileSync(path, bytes)
-      const log = await load(path, 'refuse', facts => warnings.push(facts))
+      const log = await load(path, { warn: facts => warnings.push(facts) })
       expect(digests).toContain(log.position.digest)
       expect(warnings).toMatchObject([{ path }])
     }
@@ -396,7 +490,7 @@ describe('a state file that was not written whole', () => {
     bytes[200]! ^= 4
     writeFileSync(path, bytes)
     const warnings: { aside?: string }[] = []
-    const log = await load(path, 'prefix', facts => warnings.push(facts))
+    const log = await load(path, { damaged: 'prefix', warn: facts => warnings.push(facts) })
     expect(digests).toContain(log.position.digest)
     expect(log.sequence).toBeGreaterThan(0)
     const aside = warnings[0]!.aside!
@@ -424,7 +518,7 @@ describe('a state file that was not written whole', () => {
     const path = join(folder(), 'state')
     writeFileSync(path, 'routes: []\n'.repeat(10))
     for (const damaged of ['refuse', 'prefix'] as const)
-      expect((await refusal(load(path, damaged))).code).toBe('ERR_FDB_STATE_FORMAT')
+      expect((await refusal(load(path, { damaged }))).code).toBe('ERR_FDB_STATE_FORMAT')
     writeFileSync(path, '')
     expect((await load(path)).sequence).toBe(0)
     rmSync(path)

@@ -1,13 +1,15 @@
-import { rmSync } from 'node:fs'
+import { fdatasyncSync, fstatSync, ftruncateSync, lstatSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { type FileHandle, lstat } from 'node:fs/promises'
 import { native } from '../../native.js'
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
-import { createBeside, makeSecret, replaceStateFile } from './place.js'
+import { createBeside, type Kind, replaceStateFile, syncFolderNow } from './place.js'
 
 /** The most bytes of one write: reading them from the log takes well under a millisecond. */
 const CHUNK = 256 * 1024
+/** Where there is no room now there will be. */
+export const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
 /** How far the log has been copied: to this offset of this segment. */
 interface Reached {
@@ -17,27 +19,32 @@ interface Reached {
   whole: boolean
 }
 
-/** What is to be copied next. */
-interface Next {
-  piece: LogPiece
-  from: number
+/** Bytes to be written at the end of the file, and what is so then. */
+interface Taken {
+  bytes: Buffer
+  /** Of the log. */
+  count: number
+  written(): void
 }
 
 /**
  * A file on the disk that becomes a copy of a log: its segments one behind the other, byte for byte. Written by one call at a
- * time. A write that failed is made again, at the same place. Owns its descriptor; a file that did not come to be the state
- * file is removed when it is closed.
+ * time. A write for which there was no room is made again, at the same place. Owns its descriptor; a file that did not come to be the
+ * state file is removed when it is closed.
  */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly #path: string
+  readonly #kind: Kind
   #installed = false
-  #secret: boolean
   #reached: Reached | null = null
   #size = 0
   /** A write has failed: what lies behind `#size` is to be cut off. */
   #cut = false
+  /** What a thread does now: writes this at the end, or cuts off what lies behind it. */
+  #underWay: Taken | 'cut' | null = null
   #closed = false
+  #lost = false
   /** Ends with a whole record. */
   whole = false
   /** The last change in it, as of the last time that it was {@link whole}. */
@@ -47,16 +54,16 @@ export class FileCopy {
   /** Changes were written since it was brought to the disk. */
   unsynced = false
 
-  private constructor(path: string, handle: FileHandle, secret: boolean) {
+  private constructor(path: string, handle: FileHandle, kind: Kind) {
     this.#path = path
     this.#handle = handle
-    this.#secret = secret
+    this.#kind = kind
   }
 
   /** A new one, beside the state file of this path. */
-  static async create(path: string, secret: boolean): Promise<FileCopy> {
-    const { path: beside, handle } = await createBeside(path, secret)
-    return new FileCopy(beside, handle, secret)
+  static async create(path: string, kind: Kind): Promise<FileCopy> {
+    const { path: beside, handle } = await createBeside(path, kind)
+    return new FileCopy(beside, handle, kind)
   }
 
   get path(): string {
@@ -65,6 +72,14 @@ export class FileCopy {
 
   get size(): number {
     return this.#size
+  }
+
+  /**
+   * Nobody knows what the disk has of it: a sync failed, which tells of what was not written once, and says that all is well when
+   * it is asked again; or a write failed otherwise than for want of room. To be left, and written anew.
+   */
+  get lost(): boolean {
+    return this.#lost
   }
 
   /** Bytes of the log that are not in it; null: it cannot be continued, as what it lacks was merged with what it has. */
@@ -82,6 +97,41 @@ export class FileCopy {
    * be continued.
    */
   async copySome(log: StateLog): Promise<number | null> {
+    const taken = this.#take(log)
+    if (taken === null || taken === 0) return taken
+    await this.#append(taken)
+    return taken.count
+  }
+
+  /**
+   * The rest of the log in one go, and brought to the disk: at the end of the process, where no turn of the event loop comes any
+   * more. False: it cannot be continued.
+   */
+  finishNow(log: StateLog): boolean {
+    // A thread that is writing may go on meanwhile: it writes the same bytes to the same place. One that cuts would cut these.
+    const underWay = this.#underWay
+    if (this.#lost || this.#closed || underWay === 'cut') return false
+    if (underWay !== null) this.#writeNow(underWay)
+    else if (this.#cut) ftruncateSync(this.#handle.fd, this.#size)
+    for (;;) {
+      const taken = this.#take(log)
+      if (taken === null) return false
+      if (taken === 0) break
+      this.#writeNow(taken)
+    }
+    fdatasyncSync(this.#handle.fd)
+    return true
+  }
+
+  #writeNow({ bytes, written }: Taken): void {
+    for (let done = 0; done < bytes.length; )
+      done += writeSync(this.#handle.fd, bytes, done, bytes.length - done, this.#size + done)
+    this.#size += bytes.length
+    written()
+  }
+
+  #take(log: StateLog): Taken | 0 | null {
+    if (this.#lost || (log.secret && !this.#kind.secret)) return null
     const pieces = log.pieces()
     const next = this.#next(pieces)
     if (next === null) return null
@@ -90,24 +140,21 @@ export class FileCopy {
       return 0
     }
     const { piece, from } = next
-    const { segment, end, final } = piece
+    const { segment, end, final, sequence } = piece
     const { kind, epoch } = segment
     const to = Math.min(end, from + CHUNK)
-    const sequence = log.sequence
-    const header = from === segment.start ? headerFrame(epoch, kind) : Buffer.alloc(0)
+    const service = this.#size === 0 ? this.#kind.service : ''
+    const header = from === segment.start ? headerFrame(epoch, kind, service) : Buffer.alloc(0)
     const bytes = Buffer.allocUnsafe(header.length + to - from)
     header.copy(bytes)
     native.pread(segment.fd.raw, bytes, header.length, to - from, from)
-    if (log.secret && !this.#secret) {
-      await makeSecret(this.#handle)
-      this.#secret = true
+    const written = () => {
+      this.#reached = { segment: { kind, epoch }, offset: to, whole: final && to === end }
+      this.unsynced = true
+      this.whole = to === end
+      if (this.whole) this.sequence = sequence
     }
-    await this.#append(bytes)
-    this.#reached = { segment: { kind, epoch }, offset: to, whole: final && to === end }
-    this.unsynced = true
-    this.whole = to === end
-    if (this.whole) this.sequence = sequence
-    return to - from
+    return { bytes, count: to - from, written }
   }
 
   /** Where it was at the end of a segment that was written then, and that is final now. */
@@ -119,7 +166,7 @@ export class FileCopy {
     if (this.#reached !== null && piece?.final && piece.end === offset) this.#reached.whole = true
   }
 
-  #next(pieces: readonly LogPiece[]): Next | 'all' | null {
+  #next(pieces: readonly LogPiece[]): { piece: LogPiece; from: number } | 'all' | null {
     const at = this.#place(pieces)
     if (at === null) return null
     for (const [i, piece] of pieces.slice(at.index).entries()) {
@@ -143,23 +190,34 @@ export class FileCopy {
     return merged >= 0 && reached.whole ? { index: merged + 1, copied: 0 } : null
   }
 
-  async #append(bytes: Uint8Array): Promise<void> {
-    if (this.#cut) {
-      await this.#handle.truncate(this.#size)
-      this.#cut = false
-    }
-    this.#cut = true
-    for (let done = 0; done < bytes.length; ) {
-      const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#size + done)
-      done += bytesWritten
+  async #append(taken: Taken): Promise<void> {
+    const { bytes } = taken
+    try {
+      if (this.#cut) {
+        this.#underWay = 'cut'
+        await this.#handle.truncate(this.#size)
+        this.#cut = false
+      }
+      this.#cut = true
+      this.#underWay = taken
+      for (let done = 0; done < bytes.length; ) {
+        const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#size + done)
+        done += bytesWritten
+      }
+    } catch (error) {
+      if (!FULL.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
+      throw error
+    } finally {
+      this.#underWay = null
     }
     this.#size += bytes.length
     this.#cut = false
+    taken.written()
   }
 
   /**
    * Brings it to the disk. Where it is {@link whole} a header follows, which says so: damage before it is not what a power
-   * cut leaves.
+   * cut leaves. When it fails the file is {@link lost}.
    */
   async sync(): Promise<void> {
     const { sequence, whole, unsynced } = this
@@ -168,24 +226,53 @@ export class FileCopy {
     try {
       await this.#handle.datasync()
     } catch (error) {
-      this.unsynced = true
+      this.#lost = true
       throw error
     }
     if (whole) this.syncedSequence = sequence
     const epoch = this.#reached?.segment.epoch
-    if (whole && epoch !== undefined) await this.#append(headerFrame(epoch, 'epoch'))
+    if (!whole || epoch === undefined) return
+    await this.#append({ bytes: headerFrame(epoch, 'epoch'), count: 0, written() {} })
   }
 
-  /** From now on it is the state file. */
+  /** From now on it is the state file. When only the last step fails, the path names it, and it is {@link lost}. */
   async install(path: string): Promise<void> {
-    await replaceStateFile(this.#path, path)
+    try {
+      await replaceStateFile(this.#path, path, () => {
+        this.#installed = true
+      })
+    } catch (error) {
+      this.#lost ||= this.#installed
+      throw error
+    }
+  }
+
+  /** The same at once; it may have its place already. */
+  installNow(path: string): void {
+    try {
+      renameSync(this.#path, path)
+    } catch (error) {
+      if (!this.isAtNow(path)) throw error
+    }
     this.#installed = true
+    syncFolderNow(path)
+  }
+
+  get installed(): boolean {
+    return this.#installed
   }
 
   /** It is what the path names: nobody has removed or replaced it. */
   async isAt(path: string): Promise<boolean> {
     const own = await this.#handle.stat({ bigint: true })
     const there = await lstat(path, { bigint: true }).catch(() => null)
+    return there?.ino === own.ino && there.dev === own.dev
+  }
+
+  isAtNow(path: string): boolean {
+    if (this.#closed) return false
+    const own = fstatSync(this.#handle.fd, { bigint: true })
+    const there = lstatSync(path, { bigint: true, throwIfNoEntry: false })
     return there?.ino === own.ino && there.dev === own.dev
   }
 

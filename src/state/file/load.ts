@@ -4,7 +4,7 @@ import type { StateLimits } from '../limits.js'
 import type { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
 import type { StateFileSettings } from './options.js'
-import { keepAside, openStateFile } from './place.js'
+import { checkService, keepAside, openStateFile } from './place.js'
 import type { StateFileLogger } from './state-file.js'
 import { transcribe } from './transcribe.js'
 
@@ -15,10 +15,10 @@ const SLICE_MS = 10
  * disk before a power cut is left out with a warning: it is as long as `sync` says.
  *
  * Rejects with ERR_FDB_STATE_DAMAGED when the file is damaged elsewhere (unless `damaged: 'prefix'`), ERR_FDB_STATE_FORMAT when it
- * is no state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's.
+ * is no state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's, or another service's.
  */
 export async function loadStateFile(
-  { path, damaged }: StateFileSettings,
+  { path, damaged, service }: StateFileSettings,
   segment: Segment,
   limits: StateLimits,
   logger: StateFileLogger,
@@ -29,6 +29,7 @@ export async function loadStateFile(
     logger.warn({ path }, 'the state file is empty: the state is')
     return
   }
+  checkService(path, fd, service)
   try {
     const work = transcribe(fd, segment, { limits, unsynced: 'torn' })
     const { sequence, torn } = await runInSlices(work, { sliceMs: SLICE_MS })

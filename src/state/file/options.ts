@@ -3,7 +3,7 @@ import { checkKeys, type Keys, wrongOption } from '../../check-option.js'
 
 /** Where the state is kept on a disk, and how. */
 export interface StateFileOptions {
-  /** Its folder must be there. Of one service alone. */
+  /** Its folder must be there. Of one service alone: another's is refused (ERR_FDB_STATE_FILE). */
   path: string
   /**
    * When what was written is brought to the disk (fdatasync): `always`, behind each write; every so many milliseconds when
@@ -17,12 +17,15 @@ export interface StateFileOptions {
   damaged?: 'refuse' | 'prefix'
 }
 
-export interface StateFileSettings extends Required<StateFileOptions> {}
+export interface StateFileSettings extends Required<StateFileOptions> {
+  /** Whose state it is; another's is neither read nor replaced. Empty: anybody's. */
+  service: string
+}
 
 const OPTIONS: Keys<StateFileOptions> = { path: true, sync: true, damaged: true }
 
 /** Throws ERR_FDB_OPTION. */
-export function stateFileSettings(given: string | StateFileOptions): StateFileSettings {
+export function stateFileSettings(given: string | StateFileOptions, service = ''): StateFileSettings {
   if (typeof given !== 'string') checkKeys('stateFile', given, OPTIONS)
   const { path, sync = 1000, damaged = 'refuse' } = typeof given === 'string' ? { path: given } : given
   if (typeof path !== 'string' || path === '' || path.includes('\0') || path.endsWith('/'))
@@ -31,5 +34,5 @@ export function stateFileSettings(given: string | StateFileOptions): StateFileSe
     throw wrongOption('stateFile.sync', sync, '"always", "never" or milliseconds from 1')
   if (damaged !== 'refuse' && damaged !== 'prefix')
     throw wrongOption('stateFile.damaged', damaged, '"refuse" or "prefix"')
-  return { path: resolve(path), sync, damaged }
+  return { path: resolve(path), sync, damaged, service }
 }

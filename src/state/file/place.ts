@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { constants, fstatSync, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, fsyncSync, openSync } from 'node:fs'
 import { type FileHandle, link, lstat, open, readdir, rename, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { FdbError } from '../../errors.js'
 import { OwnedFd } from '../../fd/owned.js'
 import { native } from '../../native.js'
+import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
 /** A file that holds no secrets, less what the umask takes away. */
 const OPEN_MODE = 0o640
@@ -34,6 +35,52 @@ export function openStateFile(path: string): OwnedFd | null {
   }
 }
 
+/** Throws ERR_FDB_STATE_FILE for a file that says that it is another service's. */
+export function checkService(path: string, fd: OwnedFd, service: string): void {
+  const head = Buffer.alloc(MOST_HEADER_BYTES)
+  checkHead(path, head.subarray(0, native.pread(fd.raw, head, 0, head.length, 0)), service)
+}
+
+function checkHead(path: string, head: Buffer, service: string): void {
+  const named = serviceOf(head)
+  if (service === '' || named === '' || named === service) return
+  throw new FdbError(
+    'ERR_FDB_STATE_FILE',
+    `the state file ${path} is of service "${named}", this is "${service}": one file is of one service alone. Give another path, ` +
+      'or move the file away',
+    { details: { path, service: named } },
+  )
+}
+
+/** Empty: it does not say. */
+function serviceOf(head: Buffer): string {
+  try {
+    return parseHeader(head).service
+  } catch {
+    return ''
+  }
+}
+
+/** What is there; null: nothing. Throws ERR_FDB_STATE_FILE when it may not be replaced. */
+export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
+  const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw error
+  })
+  if (present === null) return null
+  checkKind(path, present)
+  // What cannot be read is not known to be another's.
+  const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
+  try {
+    const head = Buffer.alloc(MOST_HEADER_BYTES)
+    const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
+    checkHead(path, head.subarray(0, bytesRead), service)
+  } finally {
+    await handle?.close()
+  }
+  return present
+}
+
 interface Facts {
   isFile(): boolean
   isSymbolicLink(): boolean
@@ -61,38 +108,39 @@ function isLink(path: string): FdbError {
   )
 }
 
+/** What a new file must be. */
+export interface Kind {
+  /** Nobody but its owner may ever have opened it. */
+  secret: boolean
+  service: string
+}
+
 export interface NewFile {
   path: string
   handle: FileHandle
 }
 
-/** A new, empty file beside the state file, with permissions no wider than those that that one has. */
-export async function createBeside(path: string, secret: boolean): Promise<NewFile> {
-  const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
-    throw error
-  })
-  if (present) checkKind(path, present)
-  const beside = `${path}.new-${randomBytes(4).toString('hex')}`
-  const handle = await open(beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, OPEN_MODE)
-  try {
-    // As long as it is open: see removeLeftovers().
-    native.tryLock(handle.fd)
-    const { mode } = await handle.stat()
-    const most = secret ? SECRET_MODE : OPEN_MODE
-    const wanted = mode & most & (present?.mode ?? most) & 0o777
-    if (wanted !== (mode & 0o777)) await handle.chmod(wanted | SECRET_MODE)
-    return { path: beside, handle }
-  } catch (error) {
-    await handle.close()
-    await unlink(beside).catch(() => {})
-    throw error
-  }
+/** For writing a new file. */
+export const CREATE = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
+
+export function besidePath(path: string): string {
+  return `${path}.new-${randomBytes(4).toString('hex')}`
 }
 
-/** Nobody but its owner may read it from now on. */
-export async function makeSecret(handle: FileHandle): Promise<void> {
-  await handle.chmod(SECRET_MODE)
+/** With which a file is made that takes its place: permissions no wider than those that it has. The umask makes them fewer. */
+export function newMode(present: { mode: number } | null | undefined, secret: boolean): number {
+  const most = secret ? SECRET_MODE : OPEN_MODE
+  return (most & (present?.mode ?? most)) | SECRET_MODE
+}
+
+/** A new, empty file beside the state file. Throws ERR_FDB_STATE_FILE when the state file may not be replaced. */
+export async function createBeside(path: string, { secret, service }: Kind): Promise<NewFile> {
+  const present = await checkReplaceable(path, service)
+  const beside = besidePath(path)
+  const handle = await open(beside, CREATE, newMode(present, secret))
+  // As long as it is open: see removeLeftovers().
+  native.tryLock(handle.fd)
+  return { path: beside, handle }
 }
 
 /** Removes what processes that were killed have left beside the state file. */
@@ -123,13 +171,23 @@ async function besides(path: string): Promise<string[]> {
 }
 
 /** Puts a file in the place of the state file, for good: also after a power cut it is the one or the other. */
-export async function replaceStateFile(from: string, path: string): Promise<void> {
+export async function replaceStateFile(from: string, path: string, renamed: () => void): Promise<void> {
   await rename(from, path)
+  renamed()
   const folder = await open(dirname(path), O_RDONLY)
   try {
     await folder.sync()
   } finally {
     await folder.close()
+  }
+}
+
+export function syncFolderNow(path: string): void {
+  const folder = openSync(dirname(path), O_RDONLY)
+  try {
+    fsyncSync(folder)
+  } finally {
+    closeSync(folder)
   }
 }
 

@@ -1,8 +1,12 @@
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
-import { FileCopy } from './copy.js'
+import { finishAtOnce } from './at-once.js'
+import { FileCopy, FULL } from './copy.js'
 import type { StateFileSettings } from './options.js'
-import { removeLeftovers, removeOthers } from './place.js'
+import { checkReplaceable, type Kind, removeLeftovers, removeOthers } from './place.js'
+import type { StateFileLogger, StateFileStatus } from './status.js'
+
+export type { StateFileLogger, StateFileStatus }
 
 /** Changes of so many milliseconds are written together. */
 const FOLLOW_MS = 10
@@ -12,28 +16,6 @@ const RETRY_FIRST_MS = 100
 const RETRY_MOST_MS = 10_000
 /** The file is written anew when it is so much larger than the log in memory. */
 const SPARE_BYTES = 16 * 1024 * 1024
-const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
-
-/** What `status` shows of the state file. */
-export interface StateFileStatus {
-  readonly path: string
-  /** False: what this process writes does not reach the file now. It is tried again. */
-  readonly ok: boolean
-  /** This process is the one that writes it. */
-  readonly writing: boolean
-  readonly lastError: { readonly code: string; readonly message: string; readonly at: string } | null
-  /** Bytes of the log that are not in the file. */
-  readonly behindBytes: number
-  /** The last change that is in the file, and the last one that the disk has. */
-  readonly sequence: number
-  readonly syncedSequence: number
-  readonly bytes: number
-}
-
-export interface StateFileLogger {
-  info(facts: object, message: string): void
-  warn(facts: object, message: string): void
-}
 
 type Mode = 'idle' | 'preparing' | 'serving'
 
@@ -60,6 +42,12 @@ export class StateFile {
   #file: FileCopy | null = null
   /** Is to become it. */
   #next: FileCopy | null = null
+  /** {@link #next} is about to be it. */
+  #installing = false
+  /** What is acknowledged and not in the file yet is in memory: it outlives process.exit() and an uncaught exception. */
+  readonly #atExit = () => this.#finishNow()
+  /** Asked for, and not begun. */
+  #flushing: Promise<void> | null = null
   /** Milliseconds as of performance.now(): a file that could not be written anew is not tried again before. */
   #anewAfter = 0
   /** When the file is to be brought to the disk, and whether it is still there. */
@@ -89,6 +77,7 @@ export class StateFile {
 
   /** This process has the right to write: the state file follows its log from now on. Idempotent. */
   serve(): void {
+    if (this.#mode !== 'serving') process.on('exit', this.#atExit)
     this.#mode = 'serving'
     this.#log.onAppended = () => this.#soon(FOLLOW_MS)
     this.#soon(0)
@@ -98,27 +87,22 @@ export class StateFile {
   stop(): void {
     if (this.#mode === 'idle') return
     this.#mode = 'idle'
+    process.off('exit', this.#atExit)
     this.#stops++
     this.#log.onAppended = null
     for (const timer of [this.#soonTimer, this.#lookTimer, this.#retryTimer]) clearTimeout(timer)
     this.#soonTimer = this.#lookTimer = this.#retryTimer = undefined
     for (const copy of [this.#file, this.#next]) void copy?.close()
     this.#file = this.#next = null
+    this.#installing = false
     this.#ok = true
   }
 
   /** Everything that is in the log now is in the file, and on the disk. Rejects with ERR_FDB_STATE_FILE, ERR_FDB_FENCED. */
   async flush(): Promise<void> {
-    if (this.#mode !== 'serving' || !this.#mayWrite()) {
-      throw new FdbError('ERR_FDB_FENCED', 'another process writes the state file: flush there', {
-        retryable: true,
-      })
-    }
-    const { sequence } = this.#log
-    await this.#begin(async () => {
-      await this.#pass()
-      await this.#file?.sync()
-    })
+    this.checkServing()
+    const { reached: sequence } = this.#log
+    await (this.#flushing ??= this.#flush())
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
     const { message = 'it changes faster than it can be written' } = this.#lastError ?? {}
@@ -127,6 +111,29 @@ export class StateFile {
       `the state file ${this.#settings.path} has the changes up to ${synced}, not up to ${sequence}: ${message}`,
       { retryable: true },
     )
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      await this.#begin(async () => {
+        this.#flushing = null
+        await this.#pass()
+        await this.#file?.sync()
+        await this.#checkThere()
+      })
+    } finally {
+      this.#flushing = null
+    }
+  }
+
+  /** Throws ERR_FDB_FENCED unless this process writes the state file. */
+  checkServing(): void {
+    if (this.#mode === 'serving' && this.#mayWrite()) return
+    const what =
+      this.#mode === 'preparing'
+        ? 'this process writes the state file from ready() on'
+        : 'another process writes the state file: flush there'
+    throw new FdbError('ERR_FDB_FENCED', what, { retryable: true })
   }
 
   /** The last of it, when nobody writes any more and nobody takes over. Resolves at the latest after `timeoutMs`. */
@@ -185,6 +192,7 @@ export class StateFile {
         await work()
         if (stops === this.#stops && this.#mode === 'serving') this.#succeeded()
       } catch (error) {
+        await this.#leaveLost()
         if (stops === this.#stops && this.#mode === 'serving') this.#failed(error as NodeJS.ErrnoException)
       }
     })
@@ -211,26 +219,42 @@ export class StateFile {
 
   /** Copies what is new. False: this file cannot be continued. */
   async #follow(file: FileCopy): Promise<boolean> {
+    for (;;) {
+      if (!this.#mayWrite()) return true
+      const copied = await file.copySome(this.#log)
+      if (copied === null) return false
+      await this.#syncWhenDue(file)
+      if (copied === 0) return true
+    }
+  }
+
+  /** A file of which nobody knows what the disk has is not gone on with: the next pass writes another. */
+  async #leaveLost(): Promise<void> {
+    const file = this.#file
+    if (!file?.lost) return
+    this.#file = null
+    await file.close()
+  }
+
+  get #kind(): Kind {
+    return { secret: this.#log.secret, service: this.#settings.service }
+  }
+
+  #finishNow(): void {
+    const { path } = this.#settings
     try {
-      for (;;) {
-        if (!this.#mayWrite()) return true
-        const copied = await file.copySome(this.#log)
-        if (copied === null) return false
-        await this.#syncWhenDue(file)
-        if (copied === 0) return true
-      }
+      if (!this.#mayWrite()) return
+      // What waits for the end of the turn is appended.
+      void this.#log.position
+      const installing = this.#installing ? this.#next : null
+      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file })
     } catch (error) {
-      // Where there is no room now there will be. Whatever else it was: nobody knows what this file holds.
-      if (file === this.#file && !FULL.has((error as NodeJS.ErrnoException).code ?? '')) {
-        this.#file = null
-        await file.close()
-      }
-      throw error
+      this.#logger.warn({ err: error, path }, 'the state file lacks the last changes')
     }
   }
 
   async #syncWhenDue(file: FileCopy): Promise<void> {
-    const { sync, path } = this.#settings
+    const { sync } = this.#settings
     if (sync === 'always') await file.sync()
     const every = typeof sync === 'number' ? sync : LOOK_MS
     const now = performance.now()
@@ -239,13 +263,21 @@ export class StateFile {
       return
     }
     this.#lookAt = now + every
-    if (!(await file.isAt(path))) {
-      throw new FdbError(
-        'ERR_FDB_STATE_FILE',
-        `the state file ${path} was removed or replaced by somebody; it belongs to one service alone`,
-      )
-    }
+    await this.#checkThere()
     if (sync !== 'never') await file.sync()
+  }
+
+  /** Throws when somebody has removed or replaced the file: another is written in its place. */
+  async #checkThere(): Promise<void> {
+    const file = this.#file
+    const { path } = this.#settings
+    if (file === null || (await file.isAt(path))) return
+    if (this.#file === file) this.#file = null
+    await file.close()
+    throw new FdbError(
+      'ERR_FDB_STATE_FILE',
+      `the state file ${path} was removed or replaced by somebody; it belongs to one service alone`,
+    )
   }
 
   #lookAgain(ms: number): void {
@@ -261,7 +293,7 @@ export class StateFile {
     if (this.#next === null) {
       if (this.#log.pieces().length === 0) return
       await removeLeftovers(path)
-      const next = await FileCopy.create(path, this.#log.secret)
+      const next = await FileCopy.create(path, this.#kind)
       if (stops !== this.#stops) return await next.close()
       this.#next = next
     }
@@ -301,16 +333,29 @@ export class StateFile {
       if ((await next.copySome(this.#log)) === null) return false
     } while (!next.whole)
     await next.sync()
+    await checkReplaceable(path, this.#settings.service)
     if (!this.#mayWrite()) return false
     const before = this.#file
     // Of a process that was replaced: when it goes on it finds nothing to rename.
     if (before === null) await removeOthers(path, next.path)
     if (!this.#mayWrite()) return false
-    await next.install(path)
-    this.#file = next
-    this.#next = null
+    const stops = this.#stops
+    this.#installing = true
+    try {
+      await next.install(path)
+    } finally {
+      if (stops === this.#stops) {
+        this.#installing = false
+        // The path names it now, whatever came after that.
+        if (next.installed) {
+          this.#file = next.lost ? null : next
+          this.#next = null
+          await before?.close()
+        }
+      }
+    }
+    if (stops !== this.#stops) return true
     this.#lookAt = 0
-    await before?.close()
     await this.#follow(next)
     return true
   }

@@ -1,0 +1,31 @@
+import { FdbError } from '../errors.js'
+
+/** What brings the log to a disk. */
+export interface Disk {
+  /** Throws ERR_FDB_FENCED in a process that does not write there. */
+  checkServing(): void
+  /** Resolves when everything that is in the log now is on the disk. */
+  flush(): Promise<void>
+}
+
+/** Makes a change, and resolves with what that gives; when it is to be `durable`, only once it is on the disk. */
+export function made<R>(
+  change: () => Promise<R>,
+  { durable = false }: { durable?: boolean },
+  disk: Disk | null,
+): Promise<R> {
+  return durable ? throughTo(disk, change) : change()
+}
+
+async function throughTo<R>(disk: Disk | null, change: () => Promise<R>): Promise<R> {
+  if (disk === null) {
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'option "durable" needs a state file: give join() a stateFile, or leave it out',
+    )
+  }
+  disk.checkServing()
+  const result = await change()
+  await disk.flush()
+  return result
+}

@@ -1,0 +1,111 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import type { StateFileOptions } from '../../src/state/file/options.js'
+import type { StateFileStatus } from '../../src/state/file/status.js'
+import type { Position } from '../../src/state/history.js'
+
+const HOST = fileURLToPath(new URL('../fixtures/state-file-host.ts', import.meta.url))
+const CALLS = fileURLToPath(new URL('../fixtures/disk-calls.c', import.meta.url))
+
+/** A call that brings something to the disk. */
+export interface DiskCall {
+  call: 'fdatasync' | 'fsync' | 'rename' | 'create'
+  inode: number
+  /** What it is about; of a rename, the new name. */
+  path: string
+  /** Of what is made, its mode. */
+  size: number
+  /** The errno it was made to fail with, or 0. */
+  failed: number
+}
+
+/** A process that keeps a state file, and what it asks of the disk. */
+export class FileHost {
+  readonly folder = mkdtempSync(join(tmpdir(), 'fdb-host-'))
+  readonly path = join(this.folder, 'files', 'state')
+  readonly child: ChildProcess
+  #answer: Promise<unknown>
+
+  private constructor(options: Partial<StateFileOptions> & { service?: string }, path?: string) {
+    const library = join(this.folder, 'disk-calls.so')
+    execFileSync('mkdir', [join(this.folder, 'files')])
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, CALLS, '-ldl'])
+    this.child = spawn(process.execPath, ['--import', 'tsx', HOST], {
+      stdio: ['ignore', 'pipe', 'ignore', 'ipc'],
+      env: {
+        ...process.env,
+        LD_PRELOAD: library,
+        FDB_DISK_UNDER: join(this.folder, 'files'),
+        FDB_DISK_CALLS: join(this.folder, 'calls'),
+        FDB_DISK_FAIL: join(this.folder, 'fail'),
+        FDB_HOST: JSON.stringify({ path: path ?? this.path, ...options }),
+      },
+    })
+    this.#answer = once(this.child, 'message')
+    onTestFinished(() => {
+      this.child.kill('SIGKILL')
+      rmSync(this.folder, { recursive: true, force: true })
+    })
+  }
+
+  static async start(
+    options: Partial<StateFileOptions> & { service?: string } = {},
+    path?: string,
+  ): Promise<FileHost> {
+    const host = new FileHost(options, path)
+    await host.#answer
+    return host
+  }
+
+  /** One at a time. Rejects with what it failed with. */
+  async ask(method: 'status'): Promise<StateFileStatus>
+  async ask(method: 'position'): Promise<Position>
+  async ask(method: string, ...given: unknown[]): Promise<unknown>
+  async ask(method: string, ...given: unknown[]): Promise<unknown> {
+    this.#answer = once(this.child, 'message').then(([message]) => {
+      const { answer, error } = message as { answer: unknown; error?: { message: string } }
+      if (error) throw Object.assign(new Error(error.message), error)
+      return answer
+    })
+    this.child.send([method, ...given])
+    return await this.#answer
+  }
+
+  /** The next call of this name fails. */
+  failNext(call: 'fdatasync' | 'fsync', errno: number): void {
+    writeFileSync(join(this.folder, 'fail'), `${call} ${errno}`)
+  }
+
+  /** What was told to fail has failed. */
+  get hasFailed(): boolean {
+    return !existsSync(join(this.folder, 'fail'))
+  }
+
+  get calls(): DiskCall[] {
+    return this.#noted().filter(({ call }) => call !== 'create')
+  }
+
+  /** The files that it made. */
+  get creations(): DiskCall[] {
+    return this.#noted().filter(({ call }) => call === 'create')
+  }
+
+  #noted(): DiskCall[] {
+    const lines = readFileSync(join(this.folder, 'calls'), 'utf8').trim().split('\n')
+    return lines.map(line => {
+      const [call, inode, path, size, failed] = line.split(' ')
+      return {
+        call: call as DiskCall['call'],
+        inode: Number(inode),
+        path: path!,
+        size: Number(size),
+        failed: Number(failed),
+      }
+    })
+  }
+}
