@@ -22,6 +22,7 @@ export type { DrainCounts, ForcedClose } from './member/forced-closes.js'
 export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
 export type {
+  Check,
   CloseOptions,
   Member,
   MemberEvents,

@@ -29,6 +29,15 @@ export async function drainListeners(
   await emptied
 }
 
+/**
+ * The service ends, and nobody takes over: connections between two requests have nothing to wait for. What has arrived on
+ * them by now is read before.
+ */
+export function endIdle(listeners: readonly Listener[]): void {
+  // The second one comes when the kernel was asked once more.
+  setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
+}
+
 /** What is between two processes may come back. */
 async function allGone(listeners: readonly Listener[], moves: Moves): Promise<void> {
   do {

@@ -70,7 +70,7 @@ async function findPlace(settings: Settings): Promise<Party> {
           `process ${elder.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
       }
-      return await Party.next(settings, elder)
+      return await Party.next(settings, elder, Math.max(1, until - performance.now()))
     } catch (error) {
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))

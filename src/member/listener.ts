@@ -153,6 +153,11 @@ export class Listener {
     for (const served of this.#served) if ((served.moving?.movable ?? 0) === 0) served.announce()
   }
 
+  /** @internal Nobody takes over: what waits for a next request is closed. */
+  endIdle(): void {
+    for (const served of this.#served) served.endIdle()
+  }
+
   /** @internal */
   get moving(): MovableConnections[] {
     return this.#served.flatMap(({ moving }) => moving ?? [])

@@ -55,9 +55,15 @@ export interface MemberEvents {
   listenerError: [error: unknown]
 }
 
+/** Passes unless it throws, rejects or answers false. `signal`: nobody waits for it any more. */
+export type Check = (context: { readonly signal: AbortSignal }) => unknown
+
 export interface ReadyOptions {
-  /** Each must pass before this process takes over; the first that throws or answers false ends the handoff, and the incumbent serves on. */
-  checks?: readonly (() => unknown)[]
+  /**
+   * Each must pass before this process takes over; the first that does not ends the handoff, and the incumbent serves on. One
+   * that never settles is not waited for longer than `timeout`, nor when the incumbent has ended the handoff.
+   */
+  checks?: readonly Check[]
   /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
   timeout?: number
 }

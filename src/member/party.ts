@@ -29,8 +29,9 @@ import { serveStateCommands } from '../state/commands.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
+import { Checks } from './checks.js'
 import { Commands } from './commands.js'
-import { drainListeners } from './drain.js'
+import { drainListeners, endIdle } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
 import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
@@ -41,7 +42,8 @@ import type { ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
 import { Moves } from './moves.js'
 import type { Settings } from './options.js'
 import { Orders } from './orders.js'
-import { Readiness, runChecks } from './readiness.js'
+import { Readiness } from './readiness.js'
+import { ReadyReminder } from './ready-reminder.js'
 import { Reception } from './reception.js'
 import { Registrations } from './registrations.js'
 import { returnToHolder } from './return.js'
@@ -98,6 +100,8 @@ export class Party {
   readonly #intake: Intake
   readonly #orders = new Orders(this, () => this.#elder?.link)
   readonly #readiness = new Readiness(() => this.#deadline())
+  readonly #reminder: ReadyReminder
+  #checks: Checks | null = null
   /** Of the application, for operators. */
   readonly commands = new Commands()
   #machine: Embedded
@@ -137,6 +141,7 @@ export class Party {
     this.#drainTimeout = settings.drainTimeout
     const { stateFile, stateLimits, logger } = settings
     this.state = new StateLog({ logger, limits: stateLimits })
+    this.#reminder = new ReadyReminder(logger)
     this.state.onFenced = () => this.#look()
     this.state.onFull = () => this.#makeRoom()
     this.stateFile =
@@ -232,8 +237,11 @@ export class Party {
     return party
   }
 
-  /** A process that takes over from `elder`, or joins a daemon. Resolves when descriptors and state are here. */
-  static async next(settings: Settings, elder: Elder): Promise<Party> {
+  /**
+   * A process that takes over from `elder`, or joins a daemon, which has so long until its Offer. Resolves when descriptors
+   * and state are here.
+   */
+  static async next(settings: Settings, elder: Elder, timeoutMs: number): Promise<Party> {
     const { generation, serviceStartedAt, daemon } = elder.facts
     const party = new Party(settings, {
       generation,
@@ -249,7 +257,7 @@ export class Party {
     const aborted = () =>
       party.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
     signal?.addEventListener('abort', aborted, { once: true })
-    party.#readiness.limit(settings.times.ready + settings.timeout)
+    party.#readiness.limit(timeoutMs)
     try {
       party.#attach(elder)
       makeRoomForDescriptors()
@@ -341,6 +349,10 @@ export class Party {
 
   bind(front: Front): void {
     this.#front = front
+    this.#reminder.start(() => ({
+      check: this.#checks?.current ?? null,
+      incumbent: this.#elder?.facts.pid ?? null,
+    }))
   }
 
   // ---- what the application asks for
@@ -351,13 +363,17 @@ export class Party {
       throw new FdbError('ERR_FDB_READY_TWICE', `ready() was called before: this process is ${this.phase}`)
     }
     const serving = this.#readiness.wait()
+    const checks = new Checks(options)
+    const until = performance.now() + (options.timeout ?? 0)
+    this.#checks = checks
     try {
-      await runChecks(options.checks)
+      await checks.run(serving)
     } catch (error) {
       this.refuse(error as FdbError)
       throw error
     }
-    if (options.timeout !== undefined) this.#readiness.limit(options.timeout)
+    this.#reminder.stop()
+    if (options.timeout !== undefined) this.#readiness.limit(Math.max(1, until - performance.now()))
     this.#step({ type: 'adopted' })
     await serving
   }
@@ -526,13 +542,12 @@ export class Party {
   }
 
   #deadline(): void {
-    this.#reason ??= new FdbError(
-      'ERR_FDB_DEADLINE',
-      `process ${this.#elder?.facts.pid ?? 'that was to hand over'} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`,
-      {
-        retryable: true,
-      },
-    )
+    const { holds } = this.#machine.member
+    const pid = this.#elder?.facts.pid ?? 'that was to hand over'
+    const what = holds
+      ? `process ${pid} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
+      : `process ${pid} did not begin to hand over within ${this.settings.timeout} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
+    this.#reason ??= new FdbError('ERR_FDB_DEADLINE', what, { retryable: true })
     this.#step({ type: 'deadline' })
   }
 
@@ -830,7 +845,9 @@ export class Party {
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
     // Who closes while it serves has nobody to give its connections to, unless another stands by.
     const standsBy = this.#machine.member.scope === 'holder' && this.#machine.member.link === 'up'
-    this.#moves.leave(this.#retiring || !this.#closing || standsBy)
+    const taker = this.#retiring || !this.#closing || standsBy
+    this.#moves.leave(taker)
+    if (!taker) endIdle(this.#listeners)
     void Promise.all([
       drainListeners(
         this.#listeners,
@@ -862,6 +879,7 @@ export class Party {
   #end(error: FdbError | null): void {
     if (this.#over) return
     this.#over = true
+    this.#reminder.stop()
     this.#orders.close()
     this.#freezeLimit?.clear()
     this.#heartbeat.stop()
@@ -932,6 +950,7 @@ export class Party {
     const { offer, abort, reject: rejected, registered } = envelope
     if (offer) {
       this.#intake.announce(offer)
+      this.#readiness.limit(this.settings.times.ready + this.settings.timeout)
       return
     }
     if (registered) {

@@ -1,6 +1,4 @@
 import { afterHearing, type Limit } from '../channel/deadline.js'
-import { FdbError } from '../errors.js'
-import type { ReadyOptions } from './member.js'
 
 /** Those who wait until this process serves, and the time that they have. */
 export class Readiness {
@@ -33,18 +31,5 @@ export class Readiness {
   fail(why: Error): void {
     this.#limit?.clear()
     for (const { reject } of this.#waiting.splice(0)) reject(why)
-  }
-}
-
-/** Throws ERR_FDB_CHECK, or what a check threw if it is an FdbError, at the first that does not pass. */
-export async function runChecks(checks: ReadyOptions['checks'] = []): Promise<void> {
-  try {
-    for (const check of checks) {
-      if ((await check()) === false)
-        throw new FdbError('ERR_FDB_CHECK', `check "${check.name || 'anonymous'}" answered false`)
-    }
-  } catch (cause) {
-    if (FdbError.is(cause)) throw cause
-    throw new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, { cause })
   }
 }

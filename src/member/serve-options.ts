@@ -25,6 +25,8 @@ export interface ConnectionKeeper {
   announce(): void
   /** This process serves again: what was announced may be taken back, and what was refused may be offered anew. */
   resume?(): void
+  /** The service ends: close those that wait for a next request, and nothing that is under way. It is asked after {@link announce}. */
+  endIdle?(): void
   /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
   emptied(): Promise<void>
   /**

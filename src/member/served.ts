@@ -213,6 +213,16 @@ export class Served {
     this.#sessions.leave()
   }
 
+  /** Closes the HTTP/1 connections that are between two requests, or before the first. The others end as announced. */
+  endIdle(): void {
+    this.#ask(keeper => keeper.endIdle?.())
+    if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
+    const server = this.server as http.Server
+    server.closeIdleConnections()
+    if (server instanceof http.Server)
+      for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
+  }
+
   /** Resolves when the last connection has ended by itself. */
   emptied(): Promise<void> {
     return this.#keeper?.emptied() ?? this.#open.emptied()

@@ -63,7 +63,6 @@ export class Entrance implements ConnectionKeeper {
   /** Of configurations before, as long as they have connections. */
   #former: Relay[] = []
   #turnedAway = 0
-  #ending = false
   #empty: (() => void)[] = []
 
   /** `onEmpty` is called whenever the last connection is gone. */
@@ -124,16 +123,14 @@ export class Entrance implements ConnectionKeeper {
 
   announce(): void {
     for (const relay of this.#all()) relay.drain()
-    if (this.#ending) for (const relay of this.#all()) relay.closeIdle()
   }
 
   resume(): void {
     for (const relay of this.#all()) relay.resume()
   }
 
-  /** The service ends, and nobody takes over: connections without a request need not wait for one. */
-  end(): void {
-    this.#ending = true
+  endIdle(): void {
+    for (const relay of this.#all()) relay.closeIdle()
   }
 
   emptied(): Promise<void> {

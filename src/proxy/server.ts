@@ -158,8 +158,6 @@ export class ReverseProxy {
    * have `timeout` milliseconds (default: `drain.timeout`) to end.
    */
   async close(options: { timeout?: number } = {}): Promise<void> {
-    const { role, phase } = this.member.status()
-    if (role === 'serving' && phase === 'idle') this.#endIdle()
     await this.member.close({ timeout: options.timeout ?? this.#config.drain.timeout })
   }
 
@@ -171,10 +169,6 @@ export class ReverseProxy {
   *#allEntrances(): Generator<Entrance> {
     yield* this.#entrances.values()
     yield* this.#closed
-  }
-
-  #endIdle(): void {
-    for (const entrance of this.#allEntrances()) entrance.end()
   }
 
   async #open(given: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {

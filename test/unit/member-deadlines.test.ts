@@ -1,0 +1,158 @@
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type ServerResponse } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Logger } from '../../src/holder/options.js'
+import { join } from '../../src/member/join.js'
+import type { Member } from '../../src/member/member.js'
+import type { JoinOptions } from '../../src/member/options.js'
+import { ReadyReminder } from '../../src/member/ready-reminder.js'
+import { until } from '../processes/until.js'
+
+const never = () => new Promise<never>(() => {})
+
+/** Joins one service, again and again. */
+function service(): (options?: Partial<JoinOptions>) => Promise<Member> {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-deadlines-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return async options => {
+    const member = await join({ service: 'shop', control: joinPath(folder, 'control.sock'), ...options })
+    onTestFinished(() => member.close({ timeout: 0 }))
+    return member
+  }
+}
+
+function warnings(): { logger: Logger; told: { facts: object; text: string }[] } {
+  const told: { facts: object; text: string }[] = []
+  const logger = {
+    debug() {},
+    info() {},
+    error() {},
+    warn: (facts: object, text: string) => told.push({ facts, text }),
+  }
+  return { logger, told }
+}
+
+describe('join()', () => {
+  it('behind a process that never gets ready gives up at its timeout, and says whom it waited for', async () => {
+    const begin = service()
+    const first = await begin()
+    const { openFds } = first.status()
+    await expect(begin({ timeout: 300 })).rejects.toMatchObject({
+      code: 'ERR_FDB_DEADLINE',
+      retryable: true,
+      message: expect.stringMatching(new RegExp(`process ${process.pid} .*300 ms.*ready\\(\\)`)),
+    })
+    await until('the first has heard that it left', () => first.status().openFds === openFds)
+    await first.ready()
+    await (await begin()).ready()
+  })
+})
+
+describe('ready()', () => {
+  it('waits for a check no longer than its timeout, and the incumbent serves on', async () => {
+    const begin = service()
+    const first = await begin()
+    await first.ready()
+    const second = await begin()
+    let signal: AbortSignal | undefined
+    const stuck = function database(context: { signal: AbortSignal }) {
+      signal = context.signal
+      return never()
+    }
+    await expect(second.ready({ timeout: 200, checks: [stuck] })).rejects.toMatchObject({
+      code: 'ERR_FDB_DEADLINE',
+      message: expect.stringMatching(/check "database" .* 200 ms/),
+    })
+    expect(signal?.aborted).toBe(true)
+    expect(await second.retired).toBe('lost')
+    await until('the first knows', () => first.status().lastFailure?.code === 'ERR_FDB_DEADLINE')
+    expect(first.phase).toBe('serving')
+    await (await begin()).ready({ timeout: 5_000, checks: [() => true] })
+  })
+
+  it('of a first process too', async () => {
+    const member = await join({ service: 'shop', control: false })
+    await expect(member.ready({ timeout: 100, checks: [never] })).rejects.toMatchObject({
+      code: 'ERR_FDB_DEADLINE',
+    })
+    expect(member.phase).toBe('joining')
+    await member.retired
+  })
+
+  it('ends with the incumbent’s Abort, also in a check that never settles', async () => {
+    const begin = service()
+    const first = await begin({ upgrade: { ready: 300 } })
+    await first.ready()
+    const second = await begin()
+    await expect(second.ready({ checks: [never] })).rejects.toMatchObject({
+      code: 'ERR_FDB_DEADLINE',
+      message: expect.stringContaining('offering'),
+    })
+    expect(second.phase).toBe('gone')
+    await (await begin()).ready()
+  })
+})
+
+describe('a process that does not come to ready()', () => {
+  it('is warned of once, with the remedy and who serves meanwhile', async () => {
+    const { logger, told } = warnings()
+    const reminder = new ReadyReminder(logger, 20)
+    reminder.start(() => ({ check: null, incumbent: 4711 }))
+    await until('it warns', () => told.length > 0)
+    expect(told[0]!.text).toMatch(/ready\(\) was not called: process 4711 serves.*await no change/)
+  })
+
+  it('is warned of with the check that has not settled', async () => {
+    const { logger, told } = warnings()
+    new ReadyReminder(logger, 20).start(() => ({ check: 'database', incumbent: null }))
+    await until('it warns', () => told.length > 0)
+    expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
+  })
+
+  it('is warned of after 10 s by default', { timeout: 20_000 }, async () => {
+    const { logger, told } = warnings()
+    const begin = service()
+    const begun = performance.now()
+    await begin({ logger })
+    await until('it warns', () => told.length > 0, 15_000)
+    expect(performance.now() - begun).toBeGreaterThan(9_900)
+    expect(told).toMatchObject([{ facts: { afterMs: 10_000, incumbent: null, check: null } }])
+  })
+})
+
+describe('close() of the last process', () => {
+  it('ends idle connections at once, and answers what is under way', async () => {
+    const member = await join({ service: 'shop', control: false })
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const pending: ServerResponse[] = []
+    const server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
+      if (request.url === '/slow') pending.push(response)
+      else response.end('ok')
+    })
+    web.serve(server)
+    await member.ready()
+    const open = async (path?: string): Promise<{ socket: Socket; all: Promise<string> }> => {
+      const socket = connect(web.address.port!, '127.0.0.1')
+      onTestFinished(() => void socket.destroy())
+      await once(socket, 'connect')
+      const first = path === '/' ? once(socket, 'data') : null
+      if (path) socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      await first
+      return { socket, all: text(socket) }
+    }
+    const [used, fresh, busy] = [await open('/'), await open(), await open('/slow')]
+    await until('it is being answered', () => pending.length === 1 && web.connections === 3)
+    const closed = member.close({ timeout: 20_000 })
+    await Promise.all([used.all, fresh.all])
+    expect(pending[0]!.writableEnded).toBe(false)
+    expect(busy.socket.closed).toBe(false)
+    pending[0]!.end('slow but sure')
+    expect(await busy.all).toMatch(/connection: close[\s\S]*slow but sure$/i)
+    await closed
+  })
+})
