@@ -1,0 +1,56 @@
+import { type FunctionBody, type Mutant, Places } from './places.js'
+
+/** A mutant that was chosen, with the number by which it is switched on. */
+export interface Chosen extends Mutant {
+  readonly id: number
+  readonly file: string
+}
+
+/** The source with all of them in it, each of which does nothing until its number is the one that is switched on. */
+export function withMutants(source: string, chosen: readonly Chosen[], runtime: string): string {
+  const inner = chosen.toSorted((a, b) => a.start - b.start || b.end - a.end || a.id - b.id)
+  return `${imported('mutated', runtime)}${render(source, 0, source.length, inner)}`
+}
+
+/** The source with a note at the beginning of every function that it was come to. */
+export function withNotes(source: string, file: string, runtime: string): string {
+  let text = ''
+  let at = 0
+  for (const { start, name } of new Places(source).functions.toSorted(byStart)) {
+    text += `${source.slice(at, start)} noted(${JSON.stringify(keyOf(file, name))});`
+    at = start
+  }
+  return `${imported('noted', runtime)}${text}${source.slice(at)}`
+}
+
+/** How notes name a function. */
+export function keyOf(file: string, name: string): string {
+  return `${file} ${name}`
+}
+
+const byStart = (a: FunctionBody, b: FunctionBody) => a.start - b.start
+
+/** On the first line, so that the numbers of lines stay. */
+function imported(name: string, runtime: string): string {
+  return `import { ${name} } from ${JSON.stringify(runtime)};`
+}
+
+function render(source: string, start: number, end: number, within: readonly Chosen[]): string {
+  let text = ''
+  let at = start
+  for (let i = 0; i < within.length; ) {
+    const outer = within[i++]!
+    const inner: Chosen[] = []
+    while (i < within.length && within[i]!.start < outer.end) inner.push(within[i++]!)
+    const now = render(source, outer.start, outer.end, inner)
+    text += source.slice(at, outer.start) + switched(outer, now)
+    at = outer.end
+  }
+  return text + source.slice(at, end)
+}
+
+function switched({ id, form, text }: Chosen, now: string): string {
+  return form === 'expression'
+    ? `(mutated(${id}) ? (${text}) : (${now}))`
+    : `{ if (!mutated(${id})) { ${now}\n} }`
+}

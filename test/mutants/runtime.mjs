@@ -1,0 +1,24 @@
+// @ts-check
+// What the sources of a workspace call (see workspace.ts). `switch.json` beside it says what is to be done.
+import { appendFileSync, readFileSync } from 'node:fs'
+
+/** @type {{ mutant?: number, notes?: string }} */
+const { mutant, notes } = JSON.parse(readFileSync(new URL('switch.json', import.meta.url), 'utf8'))
+/** @type {Set<string>} */
+const seen = new Set()
+
+/** @param {number} id */
+export function mutated(id) {
+  return id === mutant
+}
+
+/** Notes that the test file at hand has come to this function, in whatever process. @param {string} name */
+export function noted(name) {
+  if (seen.has(name)) return
+  seen.add(name)
+  try {
+    if (notes !== undefined) appendFileSync(notes, `${process.env.FDB_TEST_FILE}\t${name}\n`)
+  } catch {
+    // No descriptor left: noted by another process, or not at all.
+  }
+}

@@ -1,0 +1,66 @@
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
+/** Of the project, as far as tests need it. */
+const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', 'dist', '.ci']
+const FILES = [
+  'package.json',
+  'README.md',
+  'CHANGELOG.md',
+  'biome.json',
+  'tsconfig.json',
+  'tsconfig.test.json',
+  'vitest.config.ts',
+]
+const LINKED = ['node_modules', 'build']
+
+/** Tells the runtime, before anything of the project is loaded, which test file runs; its processes inherit that. */
+const SETUP = `import { expect } from 'vitest'
+process.env.FDB_TEST_FILE = expect.getState().testPath.slice(process.cwd().length + 1)
+`
+const CONFIG = `import { mergeConfig } from 'vitest/config'
+import base from './vitest.config.js'
+export default mergeConfig(base, { test: { setupFiles: ['./mutants-setup.ts'], bail: Number(process.env.FDB_BAIL ?? 0) } })
+`
+
+/** A copy of the project whose sources were changed, built: what tests load and what their processes run. */
+export class Workspace {
+  readonly folder = mkdtempSync(join(tmpdir(), 'fdb-mutants-'))
+
+  /** `change` gets the text of each source file by its path in the project, and the address of the runtime. */
+  constructor(files: Iterable<string>, change: (source: string, file: string, runtime: string) => string) {
+    const { folder } = this
+    for (const name of [...COPIED, ...FILES])
+      cpSync(join(ROOT, name), join(folder, name), { recursive: true })
+    for (const name of LINKED) symlinkSync(join(ROOT, name), join(folder, name))
+    writeFileSync(join(folder, 'mutants-setup.ts'), SETUP)
+    writeFileSync(join(folder, 'vitest.mutants.config.ts'), CONFIG)
+    cpSync(new URL('runtime.mjs', import.meta.url), join(folder, 'mutants-runtime.mjs'))
+    this.switch({})
+    const runtime = join(folder, 'mutants-runtime.mjs')
+    for (const file of files) {
+      const path = join(folder, file)
+      writeFileSync(path, change(readFileSync(path, 'utf8'), file, runtime))
+    }
+    // Types are of no interest here: only what is written.
+    const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
+    execFileSync(process.execPath, [tsc, '-p', 'tsconfig.json', '--noCheck'], {
+      cwd: folder,
+      stdio: 'inherit',
+    })
+    execFileSync(process.execPath, ['tools/make-executable.mjs'], { cwd: folder })
+  }
+
+  /** For processes that are started from now on. */
+  switch(to: { mutant?: number; notes?: string }): void {
+    writeFileSync(join(this.folder, 'switch.json'), JSON.stringify(to))
+  }
+
+  close(): void {
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
