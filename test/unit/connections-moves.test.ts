@@ -13,12 +13,14 @@ import {
 } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { movePair } from '../../src/connections/pair.js'
+import { TURN_MS } from '../../src/connections/slice.js'
 import { Taker } from '../../src/connections/taker.js'
 import { FdbError } from '../../src/errors.js'
 import { OwnedFd } from '../../src/fd/owned.js'
 import { openPidfd } from '../../src/host/liveness.js'
 import { native } from '../../src/native.js'
 import { Link } from '../../src/protocol/link.js'
+import { longestTurn } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 
 const seen = (look: () => boolean) => until('connections where they belong', look)
@@ -308,14 +310,9 @@ describe('connections that move', () => {
     young.slow = 1
     taker.start()
     giver.start()
-    let slices = 0
-    const { onMovable } = old
-    expect(onMovable).toBe(null)
-    await seen(() => {
-      slices++
-      return young.here.size === 60
-    })
-    expect(slices).toBeGreaterThan(3)
+    const all = seen(() => young.here.size === 60)
+    // Both are in this process. All of them in one turn would be 60 ms for either.
+    expect(await longestTurn(() => all)).toBeLessThan(2 * TURN_MS + 14)
     await giver.stop()
   })
 
