@@ -21,8 +21,8 @@ const HELP = `npm run mutants -- [options] [parts or files of src; default: ${PA
   --only TEXT    those whose name has this in it, all of them
   --budget MS    time of the tests that are tried on one mutant, by what they take unchanged (60000)
   --jobs N       mutants tried at a time (1)
-  --reach        find anew which tests come to which function (runs them all once; else as it was found last)
-  --tests PATH   look at tests in this folder only; may be repeated
+  --reach        first find anew which tests come to which function: runs them once, as it does the first time
+  --tests PATH   those in this folder or file only; may be repeated
   --json FILE    write what came of each
 `
 

@@ -6,24 +6,22 @@ import { ROOT, Workspace } from './workspace.js'
 
 const KEPT = join(ROOT, 'node_modules/.cache/fd-broker-mutants/reach.json')
 
-interface Kept {
-  /** Test files with how long they took, in milliseconds. */
-  readonly tests: Record<string, number>
-  /** Of each function, the test files that come to it, as numbers in `tests`. */
-  readonly functions: Record<string, number[]>
-}
+/** By test file. */
+type Kept = Record<string, { readonly ms: number; readonly functions: readonly string[] }>
 
 /** Which test files come to which function, in their own process or in one that they started. */
 export class Reach {
   readonly #kept: Kept
-  readonly #names: string[]
+  readonly #tests = new Map<string, Set<string>>()
 
   private constructor(kept: Kept) {
     this.#kept = kept
-    this.#names = Object.keys(kept.tests)
+    for (const [test, { functions }] of Object.entries(kept)) {
+      for (const name of functions) this.#tests.set(name, (this.#tests.get(name) ?? new Set()).add(test))
+    }
   }
 
-  /** What was found last, or null. Functions come and go between: what is new has the tests of its file. */
+  /** What was found before, or null. Functions come and go since: what is new has the tests of its file. */
   static load(): Reach | null {
     try {
       return new Reach(JSON.parse(readFileSync(KEPT, 'utf8')) as Kept)
@@ -32,32 +30,30 @@ export class Reach {
     }
   }
 
-  /** Runs all tests in `folders` once. */
-  static async find(files: readonly string[], folders: readonly string[]): Promise<Reach> {
+  /** Runs the tests in `paths` once, and adds what is found to what was found before. Those that fail are left out. */
+  static async find(files: readonly string[], paths: readonly string[]): Promise<Reach> {
     const workspace = new Workspace(files, withNotes)
     try {
       const notes = join(workspace.folder, 'notes.txt')
       writeFileSync(notes, '')
       workspace.switch({ notes })
-      const { files: results } = await runTests(workspace, folders, {
+      const limitMs = 2 * 60 * 60_000
+      const { files: results } = await runTests(workspace, paths, {
         bail: false,
         workers: 2,
-        limitMs: 3_600_000,
+        limitMs,
         show: true,
       })
-      const passed = results.filter(({ failed }) => failed.length === 0)
-      const tests = Object.fromEntries(passed.map(({ file, ms }) => [file, Math.round(ms)]))
-      const numbers = new Map(Object.keys(tests).map((name, n) => [name, n]))
-      const found = new Map<string, Set<number>>()
-      for (const line of readFileSync(notes, 'utf8').split('\n')) {
-        const [test = '', name = ''] = line.split('\t')
-        const number = numbers.get(test)
-        if (number !== undefined) found.set(name, (found.get(name) ?? new Set()).add(number))
+      const before = Reach.load()
+      const kept = before === null ? {} : { ...before.#kept }
+      const reached = byTest(readFileSync(notes, 'utf8'))
+      for (const { file, ms, failed } of results) {
+        if (failed.length > 0) console.log(`left out, as it failed: ${file}: ${failed[0]}`)
+        else kept[file] = { ms: Math.round(ms), functions: [...(reached.get(file) ?? [])] }
       }
-      const functions = Object.fromEntries([...found].map(([name, set]) => [name, [...set]]))
       mkdirSync(dirname(KEPT), { recursive: true })
-      writeFileSync(KEPT, JSON.stringify({ tests, functions } satisfies Kept))
-      return new Reach({ tests, functions })
+      writeFileSync(KEPT, JSON.stringify(kept))
+      return new Reach(kept)
     } finally {
       workspace.close()
     }
@@ -65,20 +61,28 @@ export class Reach {
 
   /** Those that come to the function, the quickest first; none: the tests come nowhere near. */
   testsOf(file: string, within: string): string[] {
-    const { functions } = this.#kept
     for (let name = within; name !== ''; name = name.slice(0, Math.max(0, name.lastIndexOf('.')))) {
-      const numbers = functions[keyOf(file, name)]
-      if (numbers !== undefined) return this.#sorted(numbers)
+      const tests = this.#tests.get(keyOf(file, name))
+      if (tests !== undefined) return this.#sorted(tests)
     }
-    const ofFile = Object.keys(functions).filter(key => key.startsWith(`${file} `))
-    return this.#sorted([...new Set(ofFile.flatMap(key => functions[key]!))])
+    const ofFile = [...this.#tests].filter(([name]) => name.startsWith(`${file} `))
+    return this.#sorted(new Set(ofFile.flatMap(([, tests]) => [...tests])))
   }
 
   msOf(test: string): number {
-    return this.#kept.tests[test] ?? 0
+    return this.#kept[test]?.ms ?? 0
   }
 
-  #sorted(numbers: readonly number[]): string[] {
-    return numbers.map(n => this.#names[n]!).toSorted((a, b) => this.msOf(a) - this.msOf(b))
+  #sorted(tests: ReadonlySet<string>): string[] {
+    return [...tests].toSorted((a, b) => this.msOf(a) - this.msOf(b))
   }
+}
+
+function byTest(notes: string): Map<string, Set<string>> {
+  const found = new Map<string, Set<string>>()
+  for (const line of notes.split('\n')) {
+    const [test = '', name = ''] = line.split('\t')
+    found.set(test, (found.get(test) ?? new Set()).add(name))
+  }
+  return found
 }

@@ -100,6 +100,25 @@ describe('a send that has to wait', () => {
     await b.close()
   })
 
+  it('fails alone at its deadline when nothing of it has gone; later ones go', async () => {
+    const [a, b] = Channel.pair({ sendTimeoutMs: 30 })
+    const sends: Promise<void>[] = []
+    // Frames that are small go whole or not at all.
+    while (a.queuedBytes === 0) sends.push(a.send(Buffer.alloc(1_000)))
+    const late = sends.pop()!
+    await Promise.all(sends)
+    await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE', details: { ms: 30 } })
+    expect(a.queuedBytes).toBe(0)
+    const heard: number[] = []
+    const last = new Promise<void>((resolve, reject) => {
+      b.start({ message: ({ length }) => heard.push(length) > sends.length && resolve(), end: reject })
+    })
+    await a.send(Buffer.from('later'))
+    await last
+    expect(heard).toEqual([...sends.map(() => 1_000), 5])
+    await Promise.all([a.close(), b.close()])
+  })
+
   it('fails when the peer goes away, and so do all later ones', async () => {
     const [a, b] = Channel.pair()
     const waiting = a.send(Buffer.alloc(900_000))
