@@ -91,8 +91,11 @@ async function attempt(workspace: Workspace, mutant: Chosen, reach: Reach): Prom
   if (tests.length === 0) return { mutant: name, result: 'not reached', tests: 0 }
   workspace.switch({ mutant: mutant.id })
   const usual = tests.reduce((sum, test) => sum + reach.msOf(test), 0)
-  const { files, late } = await runTests(workspace, tests, { bail: true, limitMs: 60_000 + 4 * usual })
-  const by = files.flatMap(({ file, failed }) => failed.map(test => `${file}: ${test}`))[0]
+  const bail = !reach.hasUnsure(tests)
+  const { files, late } = await runTests(workspace, tests, { bail, limitMs: 60_000 + 4 * usual })
+  const by = files.flatMap(({ file, failed }) =>
+    failed.filter(test => !reach.isUnsure(file, test)).map(test => `${file}: ${test}`),
+  )[0]
   const facts = { mutant: name, tests: tests.length }
   if (late) return { ...facts, result: 'late' }
   return by === undefined ? { ...facts, result: 'survived' } : { ...facts, result: 'killed', by }
@@ -134,7 +137,8 @@ function report(outcomes: readonly Outcome[]): void {
     if (own.length > 0) console.log(`${part}: ${killed} of ${own.length}`)
   }
   const killed = outcomes.length - alive.length
-  console.log(`killed ${killed} of ${outcomes.length} (${((100 * killed) / outcomes.length).toFixed(1)} %)`)
+  if (outcomes.length > 0)
+    console.log(`killed ${killed} of ${outcomes.length} (${((100 * killed) / outcomes.length).toFixed(1)} %)`)
 }
 
 if (values.help) process.stdout.write(HELP)

@@ -6,8 +6,15 @@ import { ROOT, Workspace } from './workspace.js'
 
 const KEPT = join(ROOT, 'node_modules/.cache/fd-broker-mutants/reach.json')
 
+interface Reached {
+  readonly ms: number
+  readonly functions: readonly string[]
+  /** Tests of it that failed with nothing but notes in the sources: too slow, as a rule. */
+  readonly unsure: readonly string[]
+}
+
 /** By test file. */
-type Kept = Record<string, { readonly ms: number; readonly functions: readonly string[] }>
+type Kept = Record<string, Reached>
 
 /** Which test files come to which function, in their own process or in one that they started. */
 export class Reach {
@@ -30,7 +37,7 @@ export class Reach {
     }
   }
 
-  /** Runs the tests in `paths` once, and adds what is found to what was found before. Those that fail are left out. */
+  /** Runs the tests in `paths` once, and adds what is found to what was found before. */
   static async find(files: readonly string[], paths: readonly string[]): Promise<Reach> {
     const workspace = new Workspace(files, withNotes)
     try {
@@ -48,8 +55,8 @@ export class Reach {
       const kept = before === null ? {} : { ...before.#kept }
       const reached = byTest(readFileSync(notes, 'utf8'))
       for (const { file, ms, failed } of results) {
-        if (failed.length > 0) console.log(`left out, as it failed: ${file}: ${failed[0]}`)
-        else kept[file] = { ms: Math.round(ms), functions: [...(reached.get(file) ?? [])] }
+        for (const test of failed) console.log(`fails without a mutant: ${file}: ${test}`)
+        kept[file] = { ms: Math.round(ms), functions: [...(reached.get(file) ?? [])], unsure: failed }
       }
       mkdirSync(dirname(KEPT), { recursive: true })
       writeFileSync(KEPT, JSON.stringify(kept))
@@ -71,6 +78,16 @@ export class Reach {
 
   msOf(test: string): number {
     return this.#kept[test]?.ms ?? 0
+  }
+
+  /** Its failure says nothing of a mutant. */
+  isUnsure(file: string, test: string): boolean {
+    return this.#kept[file]?.unsure.includes(test) === true
+  }
+
+  /** Whether any test of these is. */
+  hasUnsure(files: readonly string[]): boolean {
+    return files.some(file => (this.#kept[file]?.unsure.length ?? 0) > 0)
   }
 
   #sorted(tests: ReadonlySet<string>): string[] {
