@@ -141,6 +141,11 @@ export class Channel implements AsyncDisposable {
   }
 
   /** Bytes accepted by {@link send} and not yet taken by the kernel. */
+  /** Descriptors that the kernel has taken, since the channel was made. */
+  get fdsSent(): number {
+    return this.#outbound.fdsSent
+  }
+
   get queuedBytes(): number {
     return this.#outbound.queuedBytes
   }

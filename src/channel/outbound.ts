@@ -53,6 +53,7 @@ export class Outbound {
   #queue: Entry[] = []
   #first = 0
   #queuedBytes = 0
+  #fdsSent = 0
   #failure: FdbError | null = null
   #deadlineTimer: NodeJS.Timeout | undefined
   #retryTimer: NodeJS.Timeout | undefined
@@ -66,6 +67,11 @@ export class Outbound {
 
   get queuedBytes(): number {
     return this.#queuedBytes
+  }
+
+  /** Descriptors that the kernel has taken. */
+  get fdsSent(): number {
+    return this.#fdsSent
   }
 
   send(payload: Uint8Array, fds: readonly OwnedFd[] = NO_FDS, signal?: AbortSignal): Promise<void> {
@@ -89,6 +95,7 @@ export class Outbound {
           total,
           fds.length > 0 ? rawOf(fds) : null,
         )
+        if (sent > 0) this.#fdsSent += fds.length
         if (sent === total) return DONE
         if (sent > 0) {
           entry.sent = sent
@@ -196,6 +203,7 @@ export class Outbound {
       if (sent < 0) return 'blocked'
       entry.sent += sent
       entry.fdsSent += batch
+      this.#fdsSent += batch
       this.#queuedBytes -= sent
     }
     return 'done'

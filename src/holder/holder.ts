@@ -7,12 +7,14 @@ import { Wakefulness } from '../host/wakefulness.js'
 import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
+import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
 import type { HolderEffect, HolderEvent, HolderPhase, HolderState } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import { toldError } from '../protocol/told-error.js'
 import type { Segment } from '../state/segment.js'
 import { reject } from './admission.js'
+import { insist } from './insist.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
@@ -55,6 +57,9 @@ export interface Candidate {
 
 /** How often it is looked how much has been written. */
 const GROWTH_LOOK_MS = 1_000
+/** An owner that could not begin tries again. */
+const AGAIN_MS = 1_000
+const AGAIN_MOST_MS = 60_000
 const SIGKILL = 9
 const STUCK_LOOK_MS = 10
 
@@ -84,6 +89,8 @@ export class Holder {
   readonly #awake = new Wakefulness()
   #probationSince = 0
   #hurry = false
+  #closed = false
+  #again = { at: 0, ms: AGAIN_MS }
 
   constructor(parts: {
     hosting: Hosting
@@ -209,13 +216,11 @@ export class Holder {
         this.#tell(effect.to, effect.message)
         return
       case 'seal':
-        this.shelf.seal(effect.from, effect.below)
-        return
+        return this.#insist('seal', () => this.shelf.seal(effect.from, effect.below))
       case 'make':
-        return this.#make(effect.epochs)
+        return this.#make(effect.epochs, effect.offer ?? false)
       case 'mark':
-        this.shelf.mark(effect.epoch)
-        return
+        return this.#insist('mark', () => this.shelf.mark(effect.epoch))
       case 'refuse':
         this.#refuse(effect.id, effect.because)
         return
@@ -223,6 +228,21 @@ export class Holder {
         this.#failed(effect.id, effect.phase)
         return
     }
+  }
+
+  /** What has come of an effect. */
+  outcome(effect: HolderEffect, outcome: Outcome): void {
+    if (outcome.done) return
+    this.#logger.error({ err: outcome.error, effect: effect.type }, 'a step of the handoff failed')
+    if (effect.type !== 'make') return
+    const joiner = this.#peers.get(this.#hosting.state().joiner)
+    if (joiner !== undefined)
+      joiner.reason ??= noDescriptors('what is to be handed over cannot be made', outcome.error)
+    this.#hosting.dispatch({ type: 'unmade' })
+  }
+
+  #insist(what: string, act: () => void): void | Promise<void> {
+    return insist(act, what, this.#logger, () => this.#closed)
   }
 
   /** Of the handoff that is under way: what its incumbent has asked for, else the own. */
@@ -244,7 +264,12 @@ export class Holder {
 
   /** A segment as large as all before it: so what is written again and again is compacted, and costs no more than twice. */
   #renewWhenGrown(): void {
-    const { phase, epoch } = this.#hosting.state()
+    const { phase, epoch, owner, unfit } = this.#hosting.state()
+    if (phase === 'idle' && unfit.includes(owner)) {
+      this.#tryAgain()
+      return
+    }
+    if (phase === 'idle') this.#again = { at: 0, ms: AGAIN_MS }
     const segment = phase === 'idle' ? this.shelf.get(epoch) : undefined
     if (segment === undefined) return
     const size = segment.size()
@@ -253,8 +278,17 @@ export class Holder {
     if (size >= others) this.#hosting.dispatch({ type: 'renew' })
   }
 
+  /** An owner that could not begin, perhaps for want of descriptors or memory: seldomer and seldomer. */
+  #tryAgain(): void {
+    const now = performance.now()
+    if (now < this.#again.at) return
+    this.#again = { at: now + this.#again.ms, ms: Math.min(this.#again.ms * 2, AGAIN_MOST_MS) }
+    this.#hosting.dispatch({ type: 'renew' })
+  }
+
   /** Ends all links and timers. What is held by others is not touched. */
   close(): void {
+    this.#closed = true
     this.#deadline?.clear()
     clearInterval(this.#ticker)
     clearInterval(this.#beats)
@@ -369,6 +403,11 @@ export class Holder {
     if (envelope.abort) {
       peer.reason = toldError(envelope.abort, { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' })
     }
+    if (envelope.unfit) {
+      const { code, message } = envelope.unfit
+      peer.reason = toldError({ code, message }, { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' })
+      this.#logger.warn({ pid: peer.pid, err: peer.reason }, 'a process says that it cannot come to serve')
+    }
     if (envelope.ready) {
       peer.adopted = new Set(envelope.ready.adopted)
     }
@@ -393,23 +432,15 @@ export class Holder {
       this.#hosting.takeBack?.(peer)
       this.#catchUp(peer)
     }
-    // A member of a daemon that serves, or could again, and leaves has given up its right: as if it had died.
-    const left = message.kind === 'gone' && this.#hosting.state().scope === 'member' && !this.#isBound(peer)
-    this.#hosting.dispatch(left ? { type: 'dead', id: peer.id } : { type: 'message', from: peer.id, message })
-    if (message.kind === 'gone') this.#leftInProbation(peer)
+    if (message.kind === 'gone') {
+      peer.reason ??= new FdbError(
+        'ERR_FDB_SUCCESSOR_LEFT',
+        `process ${peer.pid} was told to end while another stood by`,
+      )
+    }
+    this.#hosting.dispatch({ type: 'message', from: peer.id, message })
     if (message.kind === 'serving') this.#hosting.settled?.(peer)
     if (message.kind === 'gone' && !this.#isBound(peer)) this.#hosting.changed?.()
-  }
-
-  /** Embedded: whoever stands by need not wait for silence, as nobody accepts any more. */
-  #leftInProbation(peer: Peer): void {
-    const { scope, phase, owner } = this.#hosting.state()
-    if (scope !== 'holder' || phase !== 'probation' || peer.id !== owner) return
-    peer.reason ??= new FdbError(
-      'ERR_FDB_SUCCESSOR_LEFT',
-      `process ${peer.pid} was told to end while this one stood by`,
-    )
-    this.#hosting.dispatch({ type: 'unhealthy' })
   }
 
   #isBound(peer: Peer): boolean {
@@ -418,10 +449,11 @@ export class Holder {
 
   /** Both sides must have come to the same state at the commit's sequence. */
   #differs(peer: Peer): boolean {
-    const { owner } = this.#hosting.state()
+    const { owner, unfit } = this.#hosting.state()
     const ours = this.#hosting.position() ?? this.#peers.get(owner)?.position ?? null
     const theirs = peer.position
-    if (ours === null || owner === NOBODY) return false
+    // One that could not read what others wrote has nothing to compare with.
+    if (ours === null || owner === NOBODY || unfit.includes(owner)) return false
     if (ours.digest === theirs?.digest && ours.sequence === theirs.sequence) return false
     const read =
       theirs === null ? 'it does not say which' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
@@ -461,10 +493,12 @@ export class Holder {
     } catch (cause) {
       peer.reason ??= noDescriptors('what is to be handed over cannot be collected', cause)
       // After the step that this is part of.
-      queueMicrotask(() => this.#offerFailed(peer))
+      queueMicrotask(() => this.#undelivered(peer, false))
       return
     }
     peer.holds = true
+    const { channel } = peer.link
+    const before = channel.fdsSent
     peer.link.tell({
       offer: {
         epoch,
@@ -479,14 +513,16 @@ export class Holder {
       .catch(error => {
         if (!LEFT.has((error as FdbError).code)) peer.reason ??= error as FdbError
         this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
-        this.#offerFailed(peer)
+        this.#undelivered(peer, channel.fdsSent > before)
       })
       .finally(() => closeAll(sent.map(item => item.fd)))
   }
 
-  #offerFailed(peer: Peer): void {
-    const { joiner, phase } = this.#hosting.state()
-    if (joiner === peer.id && phase === 'offering') this.#hosting.dispatch({ type: 'deadline' })
+  #undelivered(peer: Peer, taken: boolean): void {
+    peer.holds = taken
+    this.#hosting.dispatch({ type: 'undelivered', id: peer.id, taken })
+    if (!peer.link.open) this.#forgetIfIdle(peer)
+    this.#hosting.changed?.()
   }
 
   /** Dups for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
@@ -518,19 +554,27 @@ export class Holder {
    * Everybody who may have to read or write there has it before anybody does. One that does not take it in time is
    * stopped or stuck: it finds it in its channel, before anything that is said later.
    */
-  #make(epochs: readonly number[]): void | Promise<void> {
-    const made = this.shelf.make(epochs)
+  #make(epochs: readonly number[], offer: boolean): void | Promise<void> {
+    if (offer) return this.#shareAll(this.shelf.make(epochs))
+    let made: Segment[] = []
+    const making = this.#insist('make', () => {
+      made = this.shelf.make(epochs)
+    })
+    return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
+  }
+
+  #shareAll(made: readonly Segment[]): void | Promise<void> {
     const sharers = this.peers.filter(peer => peer.holds && !peer.returning && peer.link.open)
     if (sharers.length === 0) return
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }
 
   /** One small frame each, in order with what is told. */
-  #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
+  async #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
     const items = segments.map(
       segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.dup() }) as const,
     )
-    return peer.link.sendBundle(items, this.#times.freeze).finally(() => closeAll(items.map(item => item.fd)))
+    await peer.link.sendBundle(items, this.#times.freeze).finally(() => closeAll(items.map(item => item.fd)))
   }
 
   /** One that was away has missed the segments made meanwhile. */
@@ -647,8 +691,10 @@ export class Holder {
     const over = this.#hurry || now - this.#probationSince >= probation
     const fresh = now - peer.beatAt <= heartbeat * 2
     if (over && fresh && peer.healthy && peer.link.open) this.#hosting.dispatch({ type: 'healthy' })
-    else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, heartbeat))
-      this.#hosting.dispatch({ type: 'unhealthy' })
+    else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, heartbeat)) {
+      const silent = now - Math.max(peer.beatAt, awakeSince) > patience(silence, heartbeat)
+      this.#hosting.dispatch({ type: silent ? 'silent' : 'unhealthy' })
+    }
   }
 }
 

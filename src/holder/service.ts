@@ -4,6 +4,7 @@ import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { NOBODY } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
+import { needs } from '../protocol/embedded.js'
 import { epochIsSane } from '../protocol/envelope.js'
 import {
   type HolderEffect,
@@ -99,14 +100,11 @@ export class Service {
     this.#awaited = new Awaited(record.members, () => this.#tryRebuilt())
     this.#machine = this.#awaited.pids.length > 0 ? restartedHolder() : EMPTY
     if (this.#machine === EMPTY) this.#startAnew()
-    this.#queue = new EffectQueue(
-      effect => this.#holder.perform(effect),
-      (effect, error) =>
-        this.#logger.error(
-          { err: error, effect: effect.type, service: this.name },
-          'a step of the handoff failed',
-        ),
-    )
+    this.#queue = new EffectQueue<HolderEffect>({
+      perform: effect => this.#holder.perform(effect),
+      outcome: (effect, outcome) => this.#holder.outcome(effect, outcome),
+      needs: (failed, later) => needs({ by: 'holder', effect: failed }, { by: 'holder', effect: later }),
+    })
     this.#holder = new Holder({
       hosting: {
         state: () => this.#machine,

@@ -24,7 +24,7 @@ export class Commands {
 
   /** Only who serves answers: ERR_FDB_FENCED (retryable) sends the operator to the one that does. */
   async run(name: string, body: Buffer, context: CommandContext, phase: MemberPhase): Promise<Buffer> {
-    if (phase !== 'serving' && phase !== 'frozen') {
+    if (phase !== 'serving' && phase !== 'frozen' && phase !== 'unfit') {
       throw new FdbError(
         'ERR_FDB_FENCED',
         `process ${process.pid} does not serve (it is ${phase}): ask again, for the one that does`,

@@ -6,6 +6,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'
 import type { VersionRange } from '../protocol/versions.js'
 import type { ForcedClose } from './forced-closes.js'
+import type { UnfitReport } from './unfit.js'
 
 /** What a generation that does not serve any more tells of itself. */
 export interface DrainReport {
@@ -16,6 +17,8 @@ export interface DrainReport {
   readonly moves?: MoveReport
   /** What it closed at the end of its drain. */
   readonly closed?: readonly ForcedClose[]
+  /** Why it could not come back. */
+  readonly unfit?: UnfitReport
 }
 
 export interface DrainReporterOptions {

@@ -170,6 +170,11 @@ export class Elder {
     return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }
 
+  /** Its death will be told. */
+  get watched(): boolean {
+    return this.#watch !== null
+  }
+
   /** Rule 7: death is judged only after a grace. */
   fate(): Promise<'dead' | 'alive'> {
     return fateOf(this.#pidfd ?? this.facts.pid)

@@ -37,6 +37,7 @@ export async function join(options: JoinOptions): Promise<Member> {
     serving: () => member.tell_('serving'),
     retiring: () => member.tell_('retiring'),
     reinstated: () => member.tell_('reinstated'),
+    unfit: error => member.tell_('unfit', error),
     retired: why => member.tell_('retired', why),
     stateFile: status => member.tell_('stateFile', status),
   })

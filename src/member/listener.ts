@@ -81,7 +81,7 @@ export class Listener {
       throw this.#named(error)
     }
     this.#served.push(served)
-    if (this.#accepting) this.#attach(served)
+    if (this.#accepting) this.#attach(served).catch(() => {})
     return this
   }
 
@@ -117,11 +117,27 @@ export class Listener {
     return this.#accepting && (this.#served.length === 0 || this.#served.some(served => served.accepting))
   }
 
-  /** @internal */
-  start(): void {
+  /** @internal Nobody who connects here waits in vain: somebody accepts, or is not to now. */
+  get attended(): boolean {
+    return this.#leaving || this.accepting
+  }
+
+  /** @internal Throws ERR_FDB_SERVER_LISTENS when a server cannot be attached, as the application has called its listen(). */
+  check(): void {
+    for (const served of this.#served) {
+      try {
+        served.check()
+      } catch (error) {
+        throw this.#named(error)
+      }
+    }
+  }
+
+  /** @internal Resolves when every server accepts; rejects when one cannot, which is told to `failed` too. */
+  async start(): Promise<void> {
     if (this.#leaving) return
     this.#accepting = true
-    for (const served of this.#served) this.#attach(served)
+    await Promise.all(this.#served.map(served => this.#attach(served)))
   }
 
   /** @internal Accept no more; close nothing. */
@@ -178,13 +194,17 @@ export class Listener {
     for (const served of this.#served) served.release()
   }
 
-  #attach(served: Served): void {
+  async #attach(served: Served): Promise<void> {
     const { backlog } = this.spec
-    served
-      .attach(this.#fd, () => {
+    try {
+      await served.attach(this.#fd, () => {
         if (!this.#fd.closed) setBacklog(this.#fd, backlog)
       })
-      .catch(error => this.#failed(this.#named(error)))
+    } catch (error) {
+      const named = this.#named(error)
+      this.#failed(named)
+      throw named
+    }
   }
 
   /** The same error, with the listener's name in its message. */
@@ -194,4 +214,10 @@ export class Listener {
     const text = `listener "${this.name}": ${message}`
     return new FdbError(code as `ERR_FDB_${string}`, text, { cause: error, retryable, details })
   }
+}
+
+/** @internal Every one is tried, also when another cannot be started; then rejects with the first that could not. */
+export async function startListeners(listeners: readonly Listener[]): Promise<void> {
+  const started = await Promise.allSettled(listeners.map(listener => listener.start()))
+  for (const one of started) if (one.status === 'rejected') throw one.reason
 }

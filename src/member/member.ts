@@ -53,6 +53,11 @@ export interface MemberEvents {
   stateFile: [StateFileStatus]
   /** A server could not be attached to its listener. */
   listenerError: [error: unknown]
+  /**
+   * This process was to serve and cannot write (ERR_FDB_UNFIT says why: it may not read what the successor wrote, say). While
+   * nobody else serves it answers from what it has read; the next version begins with everything that was acknowledged.
+   */
+  unfit: [error: FdbError]
 }
 
 /** Passes unless it throws, rejects or answers false. `signal`: nobody waits for it any more. */
@@ -92,6 +97,7 @@ const EVENTS: Keys<MemberEvents> = {
   listenerChanged: true,
   stateFile: true,
   listenerError: true,
+  unfit: true,
 }
 const READY: Keys<ReadyOptions> = { checks: true, timeout: true }
 const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
@@ -266,7 +272,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       }
     }
     this.#listeners.set(name, listener)
-    if (this.#party.accepting) listener.start()
+    if (this.#party.accepting) await listener.start()
     return listener
   }
 

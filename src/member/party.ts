@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/index.js'
 import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { Holder } from '../holder/holder.js'
+import { insist } from '../holder/insist.js'
 import { STUCK_MS, type Upgraded } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
@@ -12,8 +13,14 @@ import type { PathEntry } from '../host/control-path.js'
 import { makeRoomForDescriptors } from '../host/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Scope, ToHolder } from '../protocol/conversation.js'
-import { EffectQueue } from '../protocol/effect-queue.js'
-import { type Embedded, type EmbeddedEffect, type EmbeddedEvent, stepEmbedded } from '../protocol/embedded.js'
+import { EffectQueue, type Outcome } from '../protocol/effect-queue.js'
+import {
+  type Embedded,
+  type EmbeddedEffect,
+  type EmbeddedEvent,
+  needs,
+  stepEmbedded,
+} from '../protocol/embedded.js'
 import { packToHolder, type StatePosition, unpackToMember } from '../protocol/envelope.js'
 import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
 import type { WireEnvelope } from '../protocol/link.js'
@@ -37,7 +44,7 @@ import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
 import { Heartbeat } from './heartbeat.js'
 import { Intake, type Offered } from './intake.js'
-import type { Listener } from './listener.js'
+import { type Listener, startListeners } from './listener.js'
 import type { ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
 import { Moves } from './moves.js'
 import type { Settings } from './options.js'
@@ -50,6 +57,7 @@ import { returnToHolder } from './return.js'
 import { StateKeeper } from './state-keeper.js'
 import { describe, type StatusReport } from './status.js'
 import { Takeover } from './takeover.js'
+import { Unfitness } from './unfit.js'
 import { endUpgrade, upgradeSelf } from './upgrade.js'
 
 /** This process's id for its own holder. */
@@ -61,6 +69,9 @@ const SEAL_LOOK_MS = 100
 /** For the last changes to reach the state file, when this process leaves and nobody takes over. */
 const FILE_END_MS = 10_000
 
+/** Nobody else does. */
+const SERVES: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
+
 /** What the public {@link Member} lends to the driver. */
 export interface Front {
   listeners(): Iterable<Listener>
@@ -69,6 +80,7 @@ export interface Front {
   serving(): void
   retiring(): void
   reinstated(): void
+  unfit(error: FdbError): void
   retired(why: RetiredReason): void
   stateFile(status: StateFileStatus): void
 }
@@ -115,8 +127,7 @@ export class Party {
   #retiring = false
   #position: StatePosition | null = null
   #takenOver: StatePosition | null = null
-  /** Why the state could not be taken over, or not be written, after the right to was given. */
-  #unfit: unknown = null
+  readonly #unfitness = new Unfitness()
   #startFailure: Failure | null = null
   #sealLook: NodeJS.Timeout | undefined
   #freezeLimit: Limit | undefined
@@ -144,6 +155,7 @@ export class Party {
     this.#reminder = new ReadyReminder(logger)
     this.state.onFenced = () => this.#look()
     this.state.onFull = () => this.#makeRoom()
+    this.state.onUnreadable = error => this.#unreadable(error)
     this.stateFile =
       stateFile === null ? null : new StateFile(stateFile, this.state, logger, () => !this.#ownSealed())
     this.state.disk = this.stateFile
@@ -154,7 +166,7 @@ export class Party {
       everyMs: () => this.#elder?.beatEvery(settings.times.heartbeat) ?? settings.times.heartbeat,
       silenceMs: () => patience(settings.times.silence, this.#elder?.facts.heartbeatMs ?? 0),
       link: () => this.#elder?.link,
-      healthy: settings.health,
+      healthy: () => settings.health() && this.#accepts,
       report: () => this.#drainReport(),
       // An embedded elder that is silent is no reason to do anything: it decides.
       silent: () => {
@@ -192,10 +204,11 @@ export class Party {
       this.#resolveRetired = resolve
     })
     this.#machine = { self: SELF, member: initialMember(facts.scope), holder: null }
-    this.#queue = new EffectQueue(
-      effect => this.#perform(effect),
-      (effect, error) => this.#effectFailed(effect, error),
-    )
+    this.#queue = new EffectQueue<EmbeddedEffect>({
+      perform: effect => this.#perform(effect),
+      outcome: (effect, outcome) => this.#outcome(effect, outcome),
+      needs,
+    })
   }
 
   /** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
@@ -368,6 +381,7 @@ export class Party {
     this.#checks = checks
     try {
       await checks.run(serving)
+      for (const listener of this.#listeners) listener.check()
     } catch (error) {
       this.refuse(error as FdbError)
       throw error
@@ -401,7 +415,7 @@ export class Party {
         if (this.#machine.member.link === 'none') this.#reception.removePath()
         this.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
       } else {
-        if (this.phase === 'serving' && this.#machine.member.link === 'local') this.#reception.removePath()
+        if (SERVES.has(this.phase) && this.#machine.member.link === 'local') this.#reception.removePath()
         // Who leaves in probation does not come back: the successor need not wait for the end of this process.
         if (this.#machine.holder?.phase === 'probation')
           this.dispatch({ to: 'holder', event: { type: 'healthy' } })
@@ -476,6 +490,7 @@ export class Party {
       blockedBy: (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0),
       handoffs: this.handoffs,
       applicationErrors: this.#front?.failures() ?? 0,
+      unfit: this.#unfitness.report,
     })
   }
 
@@ -483,6 +498,11 @@ export class Party {
     let sum = 0
     for (const listener of this.#listeners) sum += listener.connections
     return sum
+  }
+
+  /** Healthy means serving: nobody waits at a listener where nobody accepts. */
+  get #accepts(): boolean {
+    return !this.#machine.member.accepting || this.#listeners.every(listener => listener.attended)
   }
 
   get #listeners(): Listener[] {
@@ -535,6 +555,10 @@ export class Party {
       'member phase',
     )
     this.#freezeLimit?.clear()
+    if (before === 'beginning' && member.phase === 'serving') this.#begun()
+    if (member.phase === 'unfit') this.#cannotWrite()
+    if (before === 'beginning' && member.link === 'local') this.#decides()
+    if (member.phase === 'leaving' && !this.#served) this.#readiness.fail(this.#whyNot())
     if (member.phase === 'frozen' && member.link !== 'local') {
       // The holder's deadline decides; this one only keeps the service from waiting for a holder that is stuck.
       this.#freezeLimit = afterHearing(this.settings.times.freeze * 3, () => this.#step({ type: 'deadline' }))
@@ -551,20 +575,34 @@ export class Party {
     this.#step({ type: 'deadline' })
   }
 
-  #effectFailed(effect: EmbeddedEffect, error: unknown): void {
-    this.settings.logger.error({ err: error, effect: effect.effect.type }, 'a step of the handoff failed')
-    const { phase } = this.#machine.member
-    if (effect.by === 'member' && (effect.effect.type === 'carry' || effect.effect.type === 'write')) {
-      this.#unfit = error
-      this.#reason ??= FdbError.is(error)
-        ? error
-        : new FdbError('ERR_FDB_STATE', String(error), { cause: error })
+  /** What has come of an effect is an event of the machine. */
+  #outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
+    if (by === 'holder') {
+      this.#holder?.outcome(effect, outcome)
+      return
     }
-    if (phase === 'ready' || phase === 'joining') {
-      this.refuse(
-        FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }),
-      )
+    if (outcome.done) {
+      if (effect.type === 'write') this.#step({ type: 'begun', epoch: effect.epoch })
+      return
     }
+    const { error } = outcome
+    if (effect.type === 'endWriting') {
+      this.#unreadable(error)
+      return
+    }
+    this.settings.logger.error({ err: error, effect: effect.type }, 'a step of the handoff failed')
+    if (effect.type !== 'accept' && effect.type !== 'carry' && effect.type !== 'write') return
+    this.#reason ??= this.#unfitness.note(error)
+    const epoch =
+      effect.type === 'accept' ? {} : { epoch: effect.type === 'carry' ? effect.below : effect.epoch }
+    this.#step({ type: 'failed', effect: effect.type, ...epoch })
+  }
+
+  /** While another serves. */
+  #unreadable(error: unknown): void {
+    if (this.#over) return
+    this.#unfitness.note(error)
+    this.#step({ type: 'failed', effect: 'follow' })
   }
 
   #perform(effect: EmbeddedEffect): void | Promise<void> {
@@ -581,9 +619,8 @@ export class Party {
       case 'send':
         return this.#send(effect.message)
       case 'accept':
-        for (const listener of this.#listeners) listener.start()
         this.#reception.open()
-        return
+        return startListeners(this.#listeners)
       case 'stopAccepting':
         return this.#stopAccepting()
       case 'closeListeners':
@@ -595,19 +632,16 @@ export class Party {
         this.state.resumeWriting()
         return
       case 'carry':
-        this.#unfit = null
         return this.#keeper.carry(effect.below, this.#machine.member.link === 'local')
       case 'seal':
-        this.shelf.seal(effect.from, effect.below)
-        return
+        return this.#insist('seal', () => this.shelf.seal(effect.from, effect.below))
       case 'make':
-        this.shelf.make(effect.epochs)
-        return
+        return this.#insist('make', () => this.shelf.make(effect.epochs))
       case 'write':
-        // One that has not read everything may not write, nor say that it serves: the elder takes back.
-        return this.#unfit === null ? this.#write(effect.epoch) : undefined
+        this.#keeper.write(effect.epoch)
+        return
       case 'endWriting':
-        this.state.endWriting(this.#fenced())
+        this.state.endWriting(this.phase === 'unfit' ? this.#unfitness.refusal() : this.#fenced())
         if (this.#ownSealed()) this.stateFile?.stop()
         return this.#closing ? undefined : this.#keeper.follow()
       case 'becomeHolder':
@@ -629,9 +663,17 @@ export class Party {
 
   // ---- effects of the member
 
+  #insist(what: string, act: () => void): void | Promise<void> {
+    return insist(act, what, this.settings.logger, () => this.#over)
+  }
+
   #send(message: ToHolder): void | Promise<void> {
     const link = this.#elder?.link
-    if (link === undefined || (message.kind === 'serving' && this.#unfit !== null)) return
+    if (link === undefined) return
+    if (message.kind === 'unfit') {
+      link.tell({ unfit: { epoch: message.epoch, ...this.#unfitness.report } })
+      return
+    }
     if (message.kind === 'abort') {
       const { code, message: text } = this.#reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
       // The reason must be out before the link is closed.
@@ -644,13 +686,18 @@ export class Party {
         ...this.#intake.pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
       ]
       // What is held goes first: the holder decides when it hears Back.
-      const { role, epoch, sealed } = message
+      const { role, epoch, sealed, unfit = false } = message
       link
         .sendBundle(items, this.settings.timeout)
-        .then(() => link.send({ back: { role, epoch, sealed, top: this.#topEpoch() } }))
-        .catch(error =>
-          this.settings.logger.warn({ err: error }, 'the holder did not take back what is held'),
-        )
+        .then(() => link.send({ back: { role, epoch, sealed, top: this.#topEpoch(), unfit } }))
+        .catch(error => {
+          if (this.#over || this.#elder?.link !== link) return
+          this.settings.logger.warn(
+            { err: error },
+            'the holder did not take back what is held: it is told again',
+          )
+          this.#step({ type: 'failed', effect: 'back' })
+        })
       return
     }
     if (message.kind === 'ready') {
@@ -720,7 +767,9 @@ export class Party {
   #drainReport(): DrainReport {
     const { generation, phase, connections } = this
     const closed = this.#closedAtLast
-    return { pid: process.pid, generation, phase, connections, moves: this.#moves.counts.report, closed }
+    const unfit = this.#unfitness.report
+    const moves = this.#moves.counts.report
+    return { pid: process.pid, generation, phase, connections, moves, closed, ...(unfit && { unfit }) }
   }
 
   #askForMove(): void {
@@ -733,8 +782,9 @@ export class Party {
     this.registry.close()
   }
 
-  #write(epoch: number): void {
-    this.#keeper.write(epoch)
+  /** Everything that was acknowledged is here, and this process has the right to write. */
+  #begun(): void {
+    this.#unfitness.clear()
     this.#moves.serve()
     this.stateFile?.serve()
     this.#reporter?.stop()
@@ -748,6 +798,19 @@ export class Party {
     this.#retiring = false
     if (!again) this.#front?.serving()
     else if (back) this.#front?.reinstated()
+  }
+
+  /** It was to serve and cannot write. Who decides hears of it by the machine. */
+  #cannotWrite(): void {
+    const why = this.#unfitness.note(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
+    this.settings.logger.error({ err: why, epoch: this.#machine.member.epoch }, 'this process cannot write')
+    this.#front?.unfit(this.#unfitness.refusal())
+    if (this.#served) return
+    if (this.first) {
+      // Nobody had it before: there is nothing to answer from.
+      if (this.#machine.member.link === 'local') this.#reception.removePath()
+      this.#step({ type: 'leave' })
+    } else if (this.#machine.member.link === 'local') this.#readiness.serves()
   }
 
   /** The handoff cannot be undone any more. */
@@ -782,6 +845,11 @@ export class Party {
       renewBytes: this.settings.stateLimits.renewBytes,
       firstId: SELF + 1,
     })
+    // Who has yet to read what others wrote hands nothing over before it has.
+    if (this.phase !== 'beginning') this.#decides()
+  }
+
+  #decides(): void {
     this.#reception.admitWaiting()
     this.#settled()
   }
@@ -806,6 +874,8 @@ export class Party {
     }
     void elder.fate().then(fate => {
       if (this.#elder !== elder || this.#over) return
+      // What it said last is in the channel and counts: it is read to its end, and then its death is told.
+      if (fate === 'dead' && elder.link.open && elder.watched) return
       if (fate === 'alive' && this.shelf.isReleased(this.#machine.member.epoch)) {
         // Its message was lost with the channel; the mark in the segment was not.
         this.#step({ type: 'message', message: { kind: 'released' }, sealed: false })
@@ -1049,6 +1119,7 @@ export class Party {
     this.#returning = returning
     const old = this.#elder
     if (old === null) return
+    old.link.close()
     void returnToHolder(this.settings, old, this.generation, returning.signal).then(elder => {
       if (elder === null || this.#over) {
         elder?.close()

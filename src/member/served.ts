@@ -167,7 +167,16 @@ export class Served {
       server.on('error', failed)
       mayClose(server)
       this.#run(() => server.listen({ fd: own.release() }))
+      // Closed by the application before Node has said that it listens: it says nothing any more.
+      setImmediate(() => {
+        if (!server.listening) failed(closedMeanwhile())
+      })
     })
+  }
+
+  /** Throws ERR_FDB_SERVER_LISTENS when it could not be attached now. */
+  check(): void {
+    if (this.server.listening && !this.#attached) throw listensAlready()
   }
 
   #resume(): void {
@@ -267,6 +276,13 @@ export class Served {
   }
 
   readonly #run = <T>(work: () => T): T => this.#context.runInAsyncScope(work)
+}
+
+function closedMeanwhile(): FdbError {
+  return new FdbError(
+    'ERR_FDB_SERVER_CLOSED',
+    'this server was closed while it was being attached, so that nobody would accept on the listener: do not call its close(), the library takes it off',
+  )
 }
 
 function listensAlready(): FdbError {

@@ -12,6 +12,7 @@ import type { ForcedClose } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
 import type { TakeoverStep } from './takeover.js'
+import type { UnfitReport } from './unfit.js'
 
 /** What `fd-broker status --json` prints. */
 export interface StatusReport {
@@ -61,6 +62,8 @@ export interface StatusReport {
     /** Null: there is no `stateFile`. */
     readonly file: StateFileStatus | null
   }
+  /** Why this process cannot write, or could not come back to serve; null: it can. */
+  readonly unfit: UnfitReport | null
   readonly openFds: number | null
   readonly rssBytes: number
   readonly lastFailure: Failure | null
@@ -96,6 +99,7 @@ export function describe(known: {
   blockedBy: readonly number[]
   handoffs: readonly HandoffRecord[]
   applicationErrors: number
+  unfit: UnfitReport | null
 }): StatusReport {
   const { settings, member, state } = known
   const { sequence, entries, bytes, segments } = state.stats()
@@ -127,6 +131,7 @@ export function describe(known: {
       takenOver: known.takenOver,
       file: known.stateFile?.status() ?? null,
     },
+    unfit: known.unfit,
     openFds: fdLimits().open,
     rssBytes: process.memoryUsage.rss(),
     lastFailure: known.lastFailure,

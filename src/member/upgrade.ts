@@ -93,7 +93,9 @@ function refuseNow(party: Party): void {
       'this process runs with control: false and cannot be upgraded: give join() a control path',
     )
   }
-  if (party.phase === 'serving' && !underWay.has(party)) return
+  // One that can only read is repaired by the next version.
+  const serves = party.phase === 'serving' || party.phase === 'unfit'
+  if (serves && !underWay.has(party)) return
   const why = underWay.has(party)
     ? 'an upgrade is under way'
     : `this process does not serve (it is ${party.phase})`

@@ -48,6 +48,11 @@ export type ToHolder =
   | { readonly kind: 'serving'; readonly epoch: Epoch }
   /** I do not take over, and have closed what I was given. */
   | { readonly kind: 'abort' }
+  /**
+   * I cannot read what others wrote, accept, or write: I serve reads at most. `epoch`: where I was to write, or my own when
+   * I stand by. Ignored by releases before 0.3.
+   */
+  | { readonly kind: 'unfit'; readonly epoch: Epoch }
   /** I have closed my listeners. */
   | { readonly kind: 'gone' }
   /** I lost my channel; where do I stand? `top`: the highest epoch I know of. `sealed`: my segment is. */
@@ -57,4 +62,6 @@ export type ToHolder =
       readonly epoch: Epoch
       readonly sealed: boolean
       readonly top?: Epoch
+      /** It has said {@link ToHolder} `unfit`, and is so still. */
+      readonly unfit?: boolean
     }

@@ -1,25 +1,41 @@
+/** What has come of an effect. */
+export type Outcome = { readonly done: true } | { readonly done: false; readonly error: unknown }
+
+interface Waiting<Effect> {
+  readonly effect: Effect
+  /** Counts the steps: what one step asked for belongs together. */
+  readonly step: number
+}
+
 /**
- * Carries out effects one after the other, in the order in which the machine gave them: one that takes time is
- * awaited before the next begins. What fails is told, and the rest goes on: an effect that must not be skipped
- * reports its own failure to the machine as an event.
+ * Carries out effects one after the other, in the order in which the machine gave them: one that takes time is awaited
+ * before the next begins. What has come of each is told before the next begins, so that the machine never takes for
+ * done what was not; what would have followed a failed one in its step is left out.
  */
 export class EffectQueue<Effect> {
   readonly #perform: (effect: Effect) => void | Promise<void>
-  readonly #failed: (effect: Effect, error: unknown) => void
-  #waiting: Effect[] = []
+  readonly #outcome: (effect: Effect, outcome: Outcome) => void
+  /** Whether the second is of no use without the first, of the same step. */
+  readonly #needs: (failed: Effect, later: Effect) => boolean
+  #waiting: Waiting<Effect>[] = []
+  #steps = 0
   #running = false
   #idle: (() => void)[] = []
 
-  constructor(
-    perform: (effect: Effect) => void | Promise<void>,
-    failed: (effect: Effect, error: unknown) => void,
-  ) {
-    this.#perform = perform
-    this.#failed = failed
+  constructor(parts: {
+    perform: (effect: Effect) => void | Promise<void>
+    outcome: (effect: Effect, outcome: Outcome) => void
+    needs: (failed: Effect, later: Effect) => boolean
+  }) {
+    this.#perform = parts.perform
+    this.#outcome = parts.outcome
+    this.#needs = parts.needs
   }
 
+  /** The effects of one step. */
   push(effects: readonly Effect[]): void {
-    this.#waiting.push(...effects)
+    const step = this.#steps++
+    for (const effect of effects) this.#waiting.push({ effect, step })
     if (!this.#running) this.#run()
   }
 
@@ -31,23 +47,34 @@ export class EffectQueue<Effect> {
   /** Stays synchronous as long as the effects are, so that what belongs together happens in one turn. */
   #run(): void {
     this.#running = true
-    for (let effect = this.#waiting.shift(); effect !== undefined; effect = this.#waiting.shift()) {
-      const current = effect
-      let outcome: void | Promise<void>
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      const current = next
+      let under: void | Promise<void>
       try {
-        outcome = this.#perform(current)
+        under = this.#perform(current.effect)
       } catch (error) {
         this.#failed(current, error)
         continue
       }
-      if (outcome !== undefined) {
-        outcome.catch(error => this.#failed(current, error)).then(() => this.#run())
+      if (under !== undefined) {
+        under
+          .then(
+            () => this.#outcome(current.effect, { done: true }),
+            error => this.#failed(current, error),
+          )
+          .then(() => this.#run())
         return
       }
+      this.#outcome(current.effect, { done: true })
     }
     this.#running = false
     const idle = this.#idle
     this.#idle = []
     for (const resolve of idle) resolve()
+  }
+
+  #failed({ effect, step }: Waiting<Effect>, error: unknown): void {
+    this.#waiting = this.#waiting.filter(later => later.step !== step || !this.#needs(effect, later.effect))
+    this.#outcome(effect, { done: false, error })
   }
 }

@@ -30,6 +30,20 @@ export type EmbeddedEffect =
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
 
+/** Whether the second is of no use when the first, of the same step, has failed. */
+export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
+  if (failed.by !== later.by) return false
+  switch (failed.effect.type) {
+    case 'accept':
+    case 'carry':
+    case 'write':
+    case 'make':
+      return true
+    default:
+      return false
+  }
+}
+
 export interface EmbeddedStep {
   readonly state: Embedded
   readonly effects: readonly EmbeddedEffect[]

@@ -35,7 +35,7 @@ export function packToMember(
 }
 
 export function packToHolder(
-  message: Exclude<ToHolder, { kind: 'abort' | 'back' }>,
+  message: Exclude<ToHolder, { kind: 'abort' | 'back' | 'unfit' }>,
   position: StatePosition,
 ): WireBody {
   switch (message.kind) {
@@ -91,7 +91,8 @@ export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
     case 'gone':
       return { kind: envelope.body }
     case 'serving':
-      return { kind: 'serving', epoch: envelope.serving!.epoch ?? 0 }
+    case 'unfit':
+      return { kind: envelope.body, epoch: envelope[envelope.body]!.epoch ?? 0 }
     case 'back': {
       const back = envelope.back!
       if (!ROLES.includes(back.role ?? '')) return null
@@ -104,6 +105,7 @@ export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
         epoch: epoch ?? 0,
         sealed: sealed ?? false,
         top: top ?? 0,
+        ...(back.unfit && { unfit: true }),
       }
     }
     default:

@@ -1,7 +1,9 @@
 /**
  * The holder's side of a handoff, as a pure function. The holder decides who may serve, by sealing segments:
  * to grant epoch n is to seal every segment below n. It lives in the serving process (embedded) or alone
- * (daemon); both run this machine. Effects are carried out **in the order given**.
+ * (daemon); both run this machine. Effects are carried out **in the order given**. What an Offer takes can fail, and is
+ * an event then (`unmade`, `undelivered`); to seal, to mark, and to make what a right is given with is repeated until it
+ * is done: what follows waits.
  */
 import {
   type Epoch,
@@ -55,6 +57,10 @@ export interface HolderState {
   readonly bound: readonly Id[]
   /** Without a channel at present. */
   readonly down: readonly Id[]
+  /** Said that it cannot take over what others wrote, and has not served since. */
+  readonly unfit: readonly Id[]
+  /** The successor is silent and its elder unfit: that one was told to accept, so that somebody does. */
+  readonly helped: boolean
   /** Rebuilding: who has come back, with role and epoch. */
   readonly backs: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
 }
@@ -70,11 +76,20 @@ export type HolderEvent =
   | { readonly type: 'deadline' }
   /** The upgrade is not wanted any more: before Commit the joiner is given up. */
   | { readonly type: 'cancel' }
-  /** Probation: heartbeats missing, or an operator wants the elder back. */
+  /** The segments of an Offer could not be made. */
+  | { readonly type: 'unmade' }
+  /** The Offer did not get through. `taken`: the kernel took descriptors for the joiner. */
+  | { readonly type: 'undelivered'; readonly id: Id; readonly taken: boolean }
+  /** Probation: it says so, or an operator wants the elder back. */
   | { readonly type: 'unhealthy' }
+  /** Probation: heartbeats are missing. */
+  | { readonly type: 'silent' }
   /** Probation: its time is over and there is fresh evidence of health. */
   | { readonly type: 'healthy' }
-  /** The owner's segment has grown: it is to go on in a new one, so that the old one can be compacted. */
+  /**
+   * The owner's segment has grown: it is to go on in a new one, so that the old one can be compacted. Or the owner was
+   * unfit, and is to try again.
+   */
   | { readonly type: 'renew' }
   /** Rebuilding: every rights-holder is back or proved dead. */
   | { readonly type: 'rebuilt' }
@@ -83,8 +98,11 @@ export type HolderEffect =
   | { readonly type: 'tell'; readonly to: Id; readonly message: ToMember }
   /** Seal every segment with from <= epoch < below. */
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
-  /** Make these segments and share them with every process that may need them, before anybody writes there. */
-  | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
+  /**
+   * Make these segments and share them with every process that may need them, before anybody writes there. `offer`: for a
+   * joiner, which is refused when it cannot be done now; else it is repeated until it is done.
+   */
+  | { readonly type: 'make'; readonly epochs: readonly Epoch[]; readonly offer?: true }
   /** F_SEAL_SHRINK: the elder may not come back, visible to a successor without a channel. */
   | { readonly type: 'mark'; readonly epoch: Epoch }
   /** Answer to a join that cannot be now. */
@@ -111,6 +129,8 @@ export function initialHolder(scope: Scope, owner: Id, epoch: Epoch, top: Epoch 
     top,
     bound: [],
     down: [],
+    unfit: [],
+    helped: false,
     backs: [],
   }
 }
@@ -141,8 +161,14 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
       return onDeadline(state, rules)
     case 'cancel':
       return beforeCommit(state) ? giveUp(state, rules) : same(state)
+    case 'unmade':
+      return state.phase === 'offering' ? giveUp(state, rules, false) : same(state)
+    case 'undelivered':
+      return onUndelivered(state, event.id, event.taken, rules)
     case 'unhealthy':
       return state.phase === 'probation' ? turnAway(state, rules) : same(state)
+    case 'silent':
+      return onSilent(state, rules)
     case 'healthy':
       return onHealthy(state)
     case 'renew':
@@ -167,7 +193,7 @@ function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
   return {
     state: { ...state, phase: 'offering', joiner: id, grant, wayBack, top: wayBack },
     effects: [
-      { type: 'make', epochs: [grant, wayBack] },
+      { type: 'make', epochs: [grant, wayBack], offer: true },
       { type: 'tell', to: id, message: { kind: 'offer', epoch: grant, wayBack, source: state.epoch } },
     ],
   }
@@ -201,8 +227,9 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       }
       return state.phase === 'committing' ? turnAway(state, rules, true) : same(state)
     case 'gone':
-      // Of the present owner or joiner it says nothing that their death or silence does not say better.
-      return unbind(state, from)
+      return onGone(state, from, rules)
+    case 'unfit':
+      return onUnfit(state, from, message.epoch, rules)
     case 'back':
       return onBack(state, from, message, rules)
     default:
@@ -227,11 +254,12 @@ function prepare(state: HolderState, rules: Rules): HolderStep {
   }
 }
 
-function onServing(state: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
-  if (epoch !== state.grant) return same(state)
+function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
+  if (epoch !== before.grant) return same(before)
+  const state = fit(before, from)
   if (state.phase === 'committing' && from === state.joiner) {
     const late: HolderEffect[] = rules.sealFirst ? [] : [{ type: 'seal', from: 0, below: state.grant }]
-    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch }
+    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helped: false }
     if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
     return {
       state: { ...next, phase: 'probation', elder: state.owner },
@@ -245,7 +273,12 @@ function onServing(state: HolderState, from: Id, epoch: Epoch, rules: Rules): Ho
       effects: rules.ackBack ? fence(state, others) : NOTHING,
     }
   }
-  return same(state)
+  return same(before)
+}
+
+/** Whether it can is found anew. */
+function fit(state: HolderState, id: Id): HolderState {
+  return state.unfit.includes(id) ? { ...state, unfit: state.unfit.filter(u => u !== id) } : state
 }
 
 function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
@@ -254,11 +287,16 @@ function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
     .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))
 }
 
-/** Any failure before Commit: the joiner's segment is sealed, the owner goes on (rule 2). */
-function giveUp(state: HolderState, rules: Rules): HolderStep {
+/** Any failure before Commit: the joiner's segment is sealed, the owner goes on (rule 2). `given`: it may hold descriptors. */
+function giveUp(state: HolderState, rules: Rules, given = true): HolderStep {
   const { joiner, owner, grant, wayBack } = state
   const effects: HolderEffect[] = [{ type: 'failed', id: joiner, phase: state.phase }]
-  const idle: HolderState = { ...state, phase: 'idle', joiner: NOBODY, bound: [...state.bound, joiner] }
+  const idle: HolderState = {
+    ...state,
+    phase: 'idle',
+    joiner: NOBODY,
+    bound: given ? [...state.bound, joiner] : state.bound,
+  }
   const abort: HolderEffect[] = state.down.includes(joiner)
     ? []
     : [{ type: 'tell', to: joiner, message: { kind: 'abort' } }]
@@ -271,7 +309,7 @@ function giveUp(state: HolderState, rules: Rules): HolderStep {
   }
   // The owner was told to freeze, and its segment may be sealed: it goes on in its way back.
   return {
-    state: { ...idle, phase: 'returning', grant: wayBack },
+    state: { ...fit(idle, owner), phase: 'returning', grant: wayBack },
     effects: [
       ...effects,
       { type: 'seal', from: 0, below: rules.thawSeal ? wayBack : grant },
@@ -287,15 +325,18 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
   const old = committing ? state.owner : state.elder
   const newcomer = committing ? state.joiner : state.owner
   const failed: HolderEffect = { type: 'failed', id: newcomer, phase: state.phase }
+  // It could not come back, and has said so: the successor is kept while it lives.
+  if (!newcomerDead && state.unfit.includes(old) && !state.unfit.includes(newcomer)) return same(state)
   if (old !== NOBODY && (!state.down.includes(old) || !rules.needOther)) {
     const returning: HolderState = {
-      ...state,
+      ...fit(state, old),
       phase: 'returning',
       owner: old,
       joiner: newcomerDead ? NOBODY : newcomer,
       elder: NOBODY,
       epoch: state.wayBack,
       grant: state.wayBack,
+      helped: false,
     }
     const effects: HolderEffect[] = [failed]
     if (rules.acceptFirst) effects.push({ type: 'tell', to: old, message: { kind: 'resume' } })
@@ -314,6 +355,7 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
       owner: old,
       epoch: state.wayBack,
       grant: state.wayBack,
+      helped: false,
     }
     // The old one lives but has no channel: when it is back it is given the right again.
     return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
@@ -327,12 +369,88 @@ function regrant(state: HolderState): HolderStep {
   const grant = state.top + 1
   const wayBack = state.top + 2
   return {
-    state: { ...state, phase: 'committing', grant, wayBack, top: wayBack },
+    state: { ...fit(state, state.joiner), phase: 'committing', grant, wayBack, top: wayBack },
     effects: [
       { type: 'make', epochs: [grant, wayBack] },
       { type: 'seal', from: 0, below: grant },
       { type: 'tell', to: state.joiner, message: { kind: 'reinstate', epoch: grant } },
     ],
+  }
+}
+
+/** The Offer did not reach the joiner. One that the kernel took no descriptor for holds nothing. */
+function onUndelivered(state: HolderState, id: Id, taken: boolean, rules: Rules): HolderStep {
+  const given = taken || !rules.untaken
+  if (state.phase === 'offering' && id === state.joiner) return giveUp(state, rules, given)
+  return given ? same(state) : unbind(state, id)
+}
+
+/** A successor that is stopped or stuck; its elder takes over, or accepts in its place if it can do no more. */
+function onSilent(state: HolderState, rules: Rules): HolderStep {
+  if (state.phase !== 'probation') return same(state)
+  if (!state.unfit.includes(state.elder) || state.unfit.includes(state.owner)) return turnAway(state, rules)
+  return help(state, state.elder)
+}
+
+/** It can at least accept. */
+function help(state: HolderState, elder: Id): HolderStep {
+  if (state.helped || state.down.includes(elder)) return same(state)
+  return {
+    state: { ...state, helped: true },
+    effects: [{ type: 'tell', to: elder, message: { kind: 'resume' } }],
+  }
+}
+
+/** It has closed its listeners, and gives up every right that it had. */
+function onGone(state: HolderState, from: Id, rules: Rules): HolderStep {
+  if (state.bound.includes(from)) return unbind(state, from)
+  // A daemon outlives its members: as if it had died.
+  if (state.scope === 'member') return onDead(state, from, rules)
+  // Whoever stands by need not wait for silence, as nobody accepts any more.
+  const serves =
+    state.phase === 'probation' ? state.owner : state.phase === 'committing' ? state.joiner : NOBODY
+  return from === serves ? turnAway(state, rules, true) : same(state)
+}
+
+/** `from` was given the right to write, or stands by for it, and cannot take it. */
+function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
+  if (!rules.unfit || !knows(before, from)) return same(before)
+  const tries =
+    (before.phase === 'returning' && from === before.owner) ||
+    (before.phase === 'committing' && from === before.joiner)
+  // Of an earlier try: how this one goes is told as well.
+  if (tries && epoch !== before.grant) return same(before)
+  const state: HolderState = before.unfit.includes(from)
+    ? before
+    : { ...before, unfit: [...before.unfit, from].sort((a, b) => a - b) }
+  const { phase, owner, joiner } = state
+  if (phase === 'returning' && from === owner) {
+    if (joiner === NOBODY || state.unfit.includes(joiner)) return readOnly(state, owner, joiner)
+    return state.down.includes(joiner) ? { state, effects: NOTHING } : regrant(state)
+  }
+  if (phase === 'committing' && from === joiner) {
+    if (owner === NOBODY) return readOnly(state, joiner, NOBODY)
+    return state.unfit.includes(owner) ? readOnly(state, owner, joiner) : turnAway(state, rules)
+  }
+  return { state, effects: NOTHING }
+}
+
+/** Nobody is left that could write: `owner` answers from what it has, and the next version begins with all there is. */
+function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
+  const others = [...(other === NOBODY ? [] : [other]), ...state.bound]
+  return {
+    state: {
+      ...state,
+      phase: 'idle',
+      owner,
+      joiner: NOBODY,
+      elder: NOBODY,
+      epoch: state.top,
+      grant: NO_EPOCH,
+      bound: others,
+      helped: false,
+    },
+    effects: [{ type: 'seal', from: 0, below: state.top + 1 }, ...fence(state, others)],
   }
 }
 
@@ -371,6 +489,7 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
     bound: before.bound.filter(b => b !== id),
     down: before.down.filter(d => d !== id),
     backs: before.backs.filter(b => b.id !== id),
+    unfit: before.unfit.filter(u => u !== id),
   }
   if (id === state.joiner) {
     if (beforeCommit(state)) {
@@ -378,15 +497,24 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
       return { state: forget(step.state, id), effects: step.effects }
     }
     if (state.phase === 'committing') return turnAway(state, rules, true)
-    return { state: { ...state, joiner: NOBODY }, effects: NOTHING }
+    // In `returning`: who was turned away from, for one that may have found that it cannot come back.
+    return state.unfit.includes(state.owner)
+      ? readOnly(state, state.owner, NOBODY)
+      : { state: { ...state, joiner: NOBODY }, effects: NOTHING }
   }
-  if (id === state.elder) return { state: { ...state, phase: 'idle', elder: NOBODY }, effects: NOTHING }
+  if (id === state.elder)
+    return { state: { ...state, phase: 'idle', elder: NOBODY, helped: false }, effects: NOTHING }
   if (id === state.owner) return onOwnerDead(state, rules)
   return { state, effects: NOTHING }
 }
 
 function forget(state: HolderState, id: Id): HolderState {
-  return { ...state, bound: state.bound.filter(b => b !== id), down: state.down.filter(d => d !== id) }
+  return {
+    ...state,
+    bound: state.bound.filter(b => b !== id),
+    down: state.down.filter(d => d !== id),
+    unfit: state.unfit.filter(u => u !== id),
+  }
 }
 
 function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
@@ -404,7 +532,10 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
     case 'offering':
       return { state: orphaned, effects: [{ type: 'seal', from: 0, below: state.epoch + 1 }] }
     default:
-      return { state: orphaned, effects: NOTHING }
+      // Committing to one that cannot begin: there was another, now there is not.
+      return state.unfit.includes(state.joiner)
+        ? readOnly(orphaned, state.joiner, NOBODY)
+        : { state: orphaned, effects: NOTHING }
   }
 }
 
@@ -417,9 +548,13 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
     case 'preparing':
       return giveUp(state, rules)
     case 'committing':
-      return turnAway(state, rules)
+      return state.unfit.includes(state.owner) && !state.unfit.includes(state.joiner)
+        ? help(state, state.owner)
+        : turnAway(state, rules)
     case 'returning':
-      // It does not come back (stopped): the one that was turned away from is there.
+      // It does not come back (stopped): the one that was turned away from is there. Of its own member a holder hears for
+      // certain how it went.
+      if (state.scope === 'holder') return same(state)
       return state.joiner === NOBODY || state.down.includes(state.joiner) ? same(state) : regrant(state)
     default:
       return same(state)
@@ -439,7 +574,7 @@ function onHealthy(state: HolderState): HolderStep {
     }
   }
   return {
-    state: { ...state, phase: 'idle', elder: NOBODY, bound: [...state.bound, state.elder] },
+    state: { ...state, phase: 'idle', elder: NOBODY, bound: [...state.bound, state.elder], helped: false },
     effects: [{ type: 'tell', to: state.elder, message: { kind: 'released' } }],
   }
 }
@@ -448,9 +583,11 @@ type Back = Extract<ToHolder, { kind: 'back' }>
 
 function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderStep {
   const { role, epoch, sealed } = back
+  const others = before.unfit.filter(u => u !== id)
   const state: HolderState = {
     ...before,
     down: before.down.filter(d => d !== id),
+    unfit: back.unfit && rules.unfit ? [...others, id].sort((a, b) => a - b) : others,
     // A restarted daemon learns which numbers were given; who does not say knows of a successor and a way back.
     top: Math.max(before.top, back.top ?? (before.phase === 'rebuilding' ? epoch + 2 : NO_EPOCH)),
   }
@@ -474,7 +611,13 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
       if (id === state.owner) return same(state)
       break
     case 'committing':
-      if (id === state.owner) return same(state)
+      if (id === state.owner) {
+        if (state.unfit.includes(state.joiner)) return turnAway(state, rules)
+        const effects: HolderEffect[] = state.helped
+          ? [{ type: 'tell', to: id, message: { kind: 'resume' } }]
+          : []
+        return { state, effects }
+      }
       if (id === state.joiner) {
         if (role === 'ready') {
           return {
@@ -493,7 +636,8 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
     case 'probation':
       if (id === state.elder) {
         if (state.down.includes(state.owner)) return turnAway(state, rules)
-        return { state, effects: [{ type: 'tell', to: id, message: { kind: 'retire' } }] }
+        const kind = state.helped ? 'resume' : 'retire'
+        return { state, effects: [{ type: 'tell', to: id, message: { kind } }] }
       }
       if (id === state.owner) return same(state)
       break
@@ -504,7 +648,8 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
           effects: [{ type: 'tell', to: id, message: { kind: 'reinstate', epoch: state.grant } }],
         }
       }
-      if (id === state.joiner) return same(state)
+      if (id === state.joiner)
+        return state.unfit.includes(state.owner) ? regrant(state) : { state, effects: NOTHING }
       break
     case 'released':
       return same(state)
@@ -520,7 +665,14 @@ function bind(state: HolderState, id: Id): HolderState {
 function reinstate(state: HolderState): HolderStep {
   const grant = state.top + 1
   return {
-    state: { ...state, phase: 'returning', joiner: NOBODY, grant, wayBack: grant, epoch: grant, top: grant },
+    state: {
+      ...fit(state, state.owner),
+      phase: 'returning',
+      joiner: NOBODY,
+      grant,
+      wayBack: grant,
+      top: grant,
+    },
     effects: [
       { type: 'make', epochs: [grant] },
       { type: 'seal', from: 0, below: grant },
@@ -545,7 +697,10 @@ function onRenew(state: HolderState): HolderStep {
 function onRebuilt(state: HolderState, rules: Rules): HolderStep {
   if (state.phase !== 'rebuilding') return same(state)
   const serves = (role: Role): number => (role === 'serving' || role === 'frozen' ? 1 : 0)
-  const best = [...state.backs].sort((a, b) => serves(b.role) - serves(a.role) || b.epoch - a.epoch)[0]
+  const unfit = (id: Id): number => (state.unfit.includes(id) ? 1 : 0)
+  const best = [...state.backs].sort(
+    (a, b) => unfit(a.id) - unfit(b.id) || serves(b.role) - serves(a.role) || b.epoch - a.epoch,
+  )[0]
   if (best === undefined) return { state: { ...state, phase: 'idle', backs: [] }, effects: NOTHING }
   const others = state.backs.filter(b => b.id !== best.id).map(b => b.id)
   const step = reinstate({ ...state, owner: best.id, backs: [] })

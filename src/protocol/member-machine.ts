@@ -1,7 +1,8 @@
 /**
  * The member's side of a handoff, as a pure function: no I/O, no clock, no randomness. The driver
  * (`src/member`) turns what happens into events and carries out the effects **in the order given**; an effect
- * that takes time (carry) is awaited before the next.
+ * that takes time (accept, carry) is awaited before the next. Effects can fail and be late: what has come of them is
+ * an event (`begun`, `failed`), and what follows a failed one in its step is not carried out.
  *
  * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by a function call
  * in place of a channel (`link: 'local'`).
@@ -14,6 +15,8 @@ export type MemberPhase =
   | 'joining'
   /** Said Ready: could serve. */
   | 'ready'
+  /** Has been given the right to write in `epoch`: accepts, and takes over what others wrote. */
+  | 'beginning'
   /** Accepts, and writes in `epoch`. */
   | 'serving'
   /** As serving, but appends wait: a handoff to another is about to commit. */
@@ -22,6 +25,8 @@ export type MemberPhase =
   | 'standby'
   /** The holder is dead, or silent: accepts so that nobody is refused, reads only. */
   | 'orphan'
+  /** Was to serve and could not read what others wrote, or not write: accepts, reads only. */
+  | 'unfit'
   /** Listeners closed; the last connections drain. */
   | 'leaving'
   | 'gone'
@@ -41,6 +46,10 @@ export interface MemberState {
   readonly top: Epoch
   /** To its holder. `local`: it is its own holder. `none`: never again (holder dead before the application was ready). */
   readonly link: 'up' | 'down' | 'local' | 'none'
+  /** What another wrote cannot be read here, or not be taken over: it could not come to serve, as far as it knows. */
+  readonly unfit: boolean
+  /** Embedded: its elder has said Fenced. It goes, unless that one has died since. */
+  readonly fenced: boolean
 }
 
 export type MemberEvent =
@@ -63,8 +72,17 @@ export type MemberEvent =
   /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
   | { readonly type: 'shared'; readonly top: Epoch }
   | { readonly type: 'drained' }
+  /** Everything up to the effect `write` of this epoch was carried out. */
+  | { readonly type: 'begun'; readonly epoch: Epoch }
+  /**
+   * An effect was not carried out, nor was what followed it in its step. `epoch`: of the carry or write. `follow` is no
+   * effect: while it stands by, it cannot read any more what the one that serves writes.
+   */
+  | { readonly type: 'failed'; readonly effect: Failing; readonly epoch?: Epoch }
   /** The application wants to go, whether or not anybody takes over. */
   | { readonly type: 'leave' }
+
+export type Failing = 'accept' | 'carry' | 'write' | 'back' | 'follow'
 
 export type MemberEffect =
   | { readonly type: 'send'; readonly message: ToHolder }
@@ -88,6 +106,7 @@ export type MemberEffect =
   | { readonly type: 'becomeHolder' }
   /** Find out whether the holder is alive: a fate follows, death only after the grace. */
   | { readonly type: 'judge' }
+  /** Close what there is of the channel, and connect again. */
   | { readonly type: 'reconnect' }
   | { readonly type: 'drain' }
   /** Let go of everything; the process may end. */
@@ -109,6 +128,8 @@ export function initialMember(scope: Scope): MemberState {
     wayBack: NO_EPOCH,
     top: NO_EPOCH,
     link: 'up',
+    unfit: false,
+    fenced: false,
   }
 }
 
@@ -144,9 +165,13 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
         ? onHolderDead(state, event.sealed, rules)
         : onHolderAlive(state, event.sealed, rules)
     case 'sealed':
-      return state.scope === 'holder' && state.phase === 'serving' && state.link !== 'local' && rules.deed
+      return state.scope === 'holder' && hasRight(state) && !waitsForWord(state, rules) && rules.deed
         ? { state, effects: [{ type: 'judge' }] }
         : same(state)
+    case 'begun':
+      return onBegun(state, event.epoch, rules)
+    case 'failed':
+      return onFailed(state, event, rules)
     case 'reconnected':
       return onReconnected(state, event.restarted, event.sealed, rules)
     case 'leave':
@@ -167,6 +192,16 @@ function same(state: MemberState): MemberStep {
   return { state, effects: NOTHING }
 }
 
+/** Was given it, by Commit, Reinstate or its elder's death. */
+function hasRight({ phase }: MemberState): boolean {
+  return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
+}
+
+/** Whoever sealed the segment of a successor that hears it says next whether it leaves, or goes on in another. */
+function waitsForWord({ link }: MemberState, rules: Rules): boolean {
+  return link === 'local' || (link === 'up' && rules.awaitWord)
+}
+
 function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules: Rules): MemberStep {
   const { phase, scope } = state
   switch (message.kind) {
@@ -184,6 +219,8 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: NOTHING,
       }
     case 'freeze':
+      // It writes nothing that would have to stop.
+      if (phase === 'unfit') return { state, effects: [{ type: 'send', message: { kind: 'frozen' } }] }
       if (phase !== 'serving') return same(state)
       return {
         state: { ...state, phase: 'frozen' },
@@ -206,7 +243,10 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       }
       return begin({ ...state, epoch: message.epoch }, rules)
     case 'retire':
-      if (phase !== 'serving' && phase !== 'frozen' && phase !== 'orphan') return same(state)
+      // It was to accept in place of one that was silent.
+      if (phase === 'standby' && state.accepting)
+        return { state: { ...state, accepting: false }, effects: [{ type: 'stopAccepting' }] }
+      if (!hasRight(state) && phase !== 'frozen' && phase !== 'orphan') return same(state)
       return {
         state: { ...state, phase: 'standby', accepting: false },
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
@@ -220,7 +260,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       return begin({ ...state, epoch: message.epoch }, rules)
     case 'released':
       if (phase === 'standby' || phase === 'orphan') return leave(state)
-      if (phase === 'serving' && scope === 'holder' && state.link !== 'local') {
+      if (hasRight(state) && scope === 'holder' && state.link !== 'local') {
         return { state: { ...state, link: 'local' }, effects: [{ type: 'becomeHolder' }] }
       }
       return same(state)
@@ -231,9 +271,12 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       if (
         scope === 'holder' &&
         state.link !== 'local' &&
-        (phase === 'joining' || phase === 'ready' || phase === 'serving')
+        (phase === 'joining' || phase === 'ready' || hasRight(state))
       ) {
-        return { state, effects: [{ type: 'judge' }] }
+        return {
+          state: message.kind === 'fenced' ? { ...state, fenced: true } : state,
+          effects: [{ type: 'judge' }],
+        }
       }
       if (phase === 'joining' || phase === 'ready') return giveUp(state)
       if (scope === 'member' && phase !== 'leaving' && phase !== 'gone') return leave(state)
@@ -244,21 +287,71 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
   }
 }
 
-/** Accept first, then take over what others acknowledged, then write, then say so. */
+/** Accept first, then take over what others acknowledged, then write; Serving is said when all that is done. */
 function begin(state: MemberState, rules: Rules): MemberStep {
-  return {
-    state: { ...state, phase: 'serving', accepting: true, top: Math.max(state.top, state.epoch) },
-    effects: [
-      ...(state.accepting ? [] : [{ type: 'accept' } as const]),
-      { type: 'carry', below: state.epoch },
-      { type: 'write', epoch: state.epoch },
-      // Without the rule a successor decides at once, though its elder may still come back.
-      ...(rules.release || state.phase !== 'ready' || state.scope !== 'holder'
-        ? []
-        : [{ type: 'becomeHolder' } as const]),
-      { type: 'send', message: { kind: 'serving', epoch: state.epoch } },
-    ],
+  const { epoch } = state
+  const next: MemberState = {
+    ...state,
+    phase: 'beginning',
+    accepting: true,
+    unfit: false,
+    fenced: false,
+    top: Math.max(state.top, epoch),
   }
+  const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
+  // Without the rule a successor decides at once, though its elder may still come back.
+  if (!rules.release && state.phase === 'ready' && state.scope === 'holder')
+    effects.unshift({ type: 'becomeHolder' })
+  effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
+  if (rules.begun) return { state: next, effects }
+  const { state: begun, effects: said } = onBegun(next, epoch, rules)
+  return { state: begun, effects: [...effects, ...said] }
+}
+
+function onBegun(state: MemberState, epoch: Epoch, _rules: Rules): MemberStep {
+  if (state.phase !== 'beginning' || state.epoch !== epoch) return same(state)
+  return {
+    state: { ...state, phase: 'serving' },
+    effects: [{ type: 'send', message: { kind: 'serving', epoch } }],
+  }
+}
+
+type Failed = Extract<MemberEvent, { type: 'failed' }>
+
+function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): MemberStep {
+  const { phase } = state
+  switch (effect) {
+    case 'back':
+      return state.scope === 'member' && rules.backAgain ? onLost(state, rules) : same(state)
+    case 'follow':
+      return phase === 'standby' && !state.unfit ? sayUnfit(state, rules) : same(state)
+    case 'accept':
+      if (phase === 'beginning') return unfit({ ...state, accepting: false }, rules)
+      // Told to accept before it is told to write: it is as before.
+      if (phase !== 'standby' || !state.accepting) return same(state)
+      return sayUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
+    case 'carry':
+    case 'write':
+      if (epoch !== state.epoch) return same(state)
+      if (phase === 'beginning') return unfit(state, rules)
+      // Before Commit, at Sealed: the elder serves on, if it lives.
+      if (phase !== 'ready') return same(state)
+      if (state.scope === 'holder') return { state, effects: [{ type: 'judge' }] }
+      return state.link === 'up' ? giveUp(state) : same(state)
+  }
+}
+
+/** It accepts, and can answer from what it has read. Who decides has to know: another may be able to write. */
+function unfit(state: MemberState, rules: Rules): MemberStep {
+  return sayUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }])
+}
+
+function sayUnfit(state: MemberState, rules: Rules, before: readonly MemberEffect[] = []): MemberStep {
+  const said: MemberEffect[] =
+    rules.unfit && (state.link === 'up' || state.link === 'local')
+      ? [{ type: 'send', message: { kind: 'unfit', epoch: state.epoch } }]
+      : []
+  return { state: { ...state, unfit: true }, effects: [...before, ...said] }
 }
 
 function onAdopted(state: MemberState, rules: Rules): MemberStep {
@@ -314,10 +407,16 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
     case 'ready':
       // Rule 5: elder alive: close, Gone, exit. A daemon's member with a channel to lose connects again instead.
       return state.scope === 'holder' || state.link === 'up' ? giveUp(state) : same(state)
+    case 'beginning':
     case 'serving':
+    case 'unfit':
       if (state.scope !== 'holder') return same(state)
       // Rule 6: end of file from a living elder is no abort; the seal is.
-      if ((sealed && rules.deed) || (state.link === 'down' && !rules.serveOnAfterEof)) return leave(state)
+      if (
+        (sealed && rules.deed && (state.fenced || !waitsForWord(state, rules))) ||
+        (state.link === 'down' && !rules.serveOnAfterEof)
+      )
+        return leave(state)
       return same(state)
     default:
       return same(state)
@@ -335,15 +434,17 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
           ? { state: { ...state, link: 'none' }, effects: NOTHING }
           : exit(down)
       case 'ready':
-        return rules.promote ? settle(state, sealed) : exit(down)
+        return rules.promote ? settle(state, sealed, rules) : exit(down)
+      case 'beginning':
       case 'serving':
-        return settle(state, sealed)
+      case 'unfit':
+        return settle(state, sealed, rules)
       default:
         return { state: down, effects: NOTHING }
     }
   }
   if (state.phase === 'ready' || state.phase === 'standby') {
-    if (!rules.noSelfPromotion) return settle(down, true)
+    if (!rules.noSelfPromotion) return settle(down, true, rules)
     if (mayAccept(state, rules)) return orphan(down)
   }
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
@@ -367,34 +468,38 @@ function orphan(state: MemberState): MemberStep {
 }
 
 /** The elder is dead: serve with everything that was acknowledged anywhere. */
-function settle(state: MemberState, sealed: boolean): MemberStep {
+function settle(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
   const fresh = state.top + 1
   const epoch = sealed ? fresh : state.epoch
-  const wasServing = state.phase === 'serving'
+  const begins = sealed || (state.phase !== 'serving' && state.phase !== 'beginning')
   const heir: MemberState = {
     ...state,
-    phase: 'serving',
+    phase: !begins ? state.phase : rules.begun ? 'beginning' : 'serving',
     accepting: true,
     epoch,
     wayBack: Math.max(state.wayBack, epoch),
     top: Math.max(state.top, epoch),
     link: state.scope === 'holder' ? 'local' : state.link,
+    unfit: false,
+    fenced: false,
   }
   const effects: MemberEffect[] = []
+  // First: it decides from now on, also when it cannot take over.
+  if (state.scope === 'holder') effects.push({ type: 'becomeHolder' })
   if (!state.accepting) effects.push({ type: 'accept' })
   if (sealed) effects.push({ type: 'seal', from: 0, below: fresh }, { type: 'make', epochs: [fresh] })
-  if (sealed || !wasServing) effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
-  if (state.scope === 'holder') effects.push({ type: 'becomeHolder' })
+  if (begins) effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
   return { state: heir, effects }
 }
 
 function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, rules: Rules): MemberStep {
   const { phase } = state
   if (phase === 'joining' || phase === 'leaving' || phase === 'gone') return same(state)
+  const { epoch, top, unfit } = state
   const effects: MemberEffect[] = [
     {
       type: 'send',
-      message: { kind: 'back', role: phase as Role, epoch: state.epoch, top: state.top, sealed },
+      message: { kind: 'back', role: roleOf(phase), epoch, top, sealed, ...(unfit && { unfit }) },
     },
   ]
   let next: MemberState = { ...state, link: 'up' }
@@ -404,6 +509,11 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
     if (!state.accepting) effects.unshift({ type: 'accept' })
   }
   return { state: next, effects }
+}
+
+/** Both accept and do not write (yet), which every release knows by this name. */
+function roleOf(phase: Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>): Role {
+  return phase === 'beginning' || phase === 'unfit' ? 'orphan' : phase
 }
 
 /** Before Commit: leave nothing behind, and say that it is so if there is anybody to hear it. */
@@ -421,8 +531,9 @@ function exit(state: MemberState, farewell: readonly MemberEffect[] = []): Membe
 /** After having served: close the listeners, drain, then end. */
 function leave(state: MemberState): MemberStep {
   const effects: MemberEffect[] = []
-  if (state.phase === 'serving' || state.phase === 'frozen') effects.push({ type: 'endWriting' })
-  if (state.accepting) effects.push({ type: 'stopAccepting' })
+  if (hasRight(state) || state.phase === 'frozen') effects.push({ type: 'endWriting' })
+  // Also where it could not be begun everywhere.
+  if (state.accepting || state.phase === 'unfit') effects.push({ type: 'stopAccepting' })
   effects.push({ type: 'closeListeners' })
   if (state.link === 'up' || state.link === 'local') effects.push({ type: 'send', message: { kind: 'gone' } })
   effects.push({ type: 'drain' })

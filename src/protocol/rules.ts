@@ -60,6 +60,16 @@ export interface Rules {
   readonly sealRest: boolean
   /** A restarted daemon names a writer only when every rights-holder is back or proved dead. */
   readonly rebuildWaits: boolean
+  /** Serving is said when accept, carry and write have succeeded, not when they were decided; else the one that serves well retires. */
+  readonly begun: boolean
+  /** Who cannot take over says so, and the right goes back to the successor that lives; else nobody may write. */
+  readonly unfit: boolean
+  /** A successor that has its channel waits for the word of the elder that sealed its segment; else it leaves before that one has come back. */
+  readonly awaitWord: boolean
+  /** A joiner that left before the kernel took a descriptor for it is not bound; else its process blocks every upgrade while it lives. */
+  readonly untaken: boolean
+  /** A Back that did not get through is said again, over a new channel; else the daemon waits for it for ever. */
+  readonly backAgain: boolean
 }
 
 export const RULES: Rules = Object.freeze({
@@ -88,4 +98,9 @@ export const RULES: Rules = Object.freeze({
   noSelfPromotion: true,
   sealRest: true,
   rebuildWaits: true,
+  begun: true,
+  unfit: true,
+  awaitWord: true,
+  untaken: true,
+  backAgain: true,
 })

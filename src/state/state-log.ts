@@ -74,6 +74,8 @@ export class StateLog {
   onFenced: (() => void) | null = null
   /** A change was refused because of the limit `logBytes`. Must not throw. */
   onFull: (() => void) | null = null
+  /** What another process writes, and this one follows, cannot be read any more: reads are of an older state from now on. */
+  onUnreadable: ((error: unknown) => void) | null = null
   /** Changes were appended and applied, or segments merged. Called often, and must not throw. */
   onAppended: (() => void) | null = null
 
@@ -474,8 +476,9 @@ export class StateLog {
 
   #unfollow(error: unknown): void {
     this.#following = false
-    if (!this.#closing.signal.aborted)
-      this.#logger?.warn({ err: error }, 'the state of the process that serves now cannot be read any more')
+    if (this.#closing.signal.aborted) return
+    this.#logger?.warn({ err: error }, 'the state of the process that serves now cannot be read any more')
+    this.onUnreadable?.(error)
   }
 
   /** Listeners know of every change that counts. */

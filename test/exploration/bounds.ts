@@ -18,6 +18,16 @@ export interface Bounds {
   readonly restarts: number
   /** How often the owner's segment has grown, so that it gets a new one. */
   readonly renewals: number
+  /** Effects that fail. What cannot be read once cannot be read again. */
+  readonly fail: number
+  /** An effect may take time (accept, carry, endWriting): what happens meanwhile is heard, and its effects wait. */
+  readonly lag: boolean
+  /** Processes whose application wants to go. */
+  readonly leave: number
+  /** Two parties: joiners that have given up before their Hello is read, and live on. */
+  readonly absent: number
+  /** Three parties: how often a member finds the daemon silent, whatever it does. */
+  readonly silent: number
   /** Segments that are ever made. */
   readonly segments: number
   /** The effects of one step happen all at once; else anything may happen between two of them. */
@@ -34,6 +44,11 @@ export const BOUNDS: Bounds = {
   back: 1,
   restarts: 1,
   renewals: 0,
+  fail: 0,
+  lag: false,
+  leave: 0,
+  absent: 0,
+  silent: 0,
   segments: 9,
   atomic: false,
 }

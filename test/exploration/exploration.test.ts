@@ -61,6 +61,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "holder rebuilding",
         "holder released",
         "holder returning",
+        "member beginning",
         "member frozen",
         "member gone",
         "member joining",
@@ -69,6 +70,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "member ready",
         "member serving",
         "member standby",
+        "member unfit",
         "message abort",
         "message ack",
         "message back",
@@ -88,6 +90,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "message retire",
         "message sealed",
         "message serving",
+        "message unfit",
       ]
     `)
   })
@@ -102,13 +105,15 @@ describe('each rule is needed', () => {
 
   it.each(rules.filter(rule => NEEDED[rule] !== undefined))('without %s there is harm', rule => {
     const need = NEEDED[rule]!
-    const world = worldOf({ parties: need.parties, bounds: boundsOf(need) }, { ...RULES, [rule]: false })
-    const report = explore(world, { states: 2_000_000, violations: 1, wanted: need.harm })
-    console.log(line(`without ${rule}`, report))
-    expect(
-      report.violations.find(({ what }) => need.harm.test(what)),
-      'the harm named',
-    ).toBeDefined()
+    for (const harm of [need.harm, ...(need.also === undefined ? [] : [need.also])]) {
+      const world = worldOf({ parties: need.parties, bounds: boundsOf(need) }, { ...RULES, [rule]: false })
+      const report = explore(world, { states: 2_000_000, violations: 1, wanted: harm })
+      console.log(line(`without ${rule}`, report))
+      expect(
+        report.violations.find(({ what }) => harm.test(what)),
+        `the harm named: ${harm}`,
+      ).toBeDefined()
+    }
   })
 
   it.each(Object.entries(POLICY))('without %s there is none: %s', { timeout: 120_000 }, rule => {

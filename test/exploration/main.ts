@@ -2,7 +2,7 @@
  * The exploration by hand:
  *
  *     tsx test/exploration/main.ts 2p|3p [-n 3] [-w 2] [-c] [--crash 1] [--stop 1] [--cut 1] [--back 1] [--restarts 1]
- *       [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
+ *       [--fail 1] [--lag] [--leave 1] [--absent 1] [--silent 1] [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
  *
  * `-c`: a live connection moves too. `--atomic`: the effects of one step happen all at once. `--each`: switch each
  * rule off alone, stop at the first violation. `--all`: go on after a violation. `--ends`: check that from every
@@ -28,6 +28,11 @@ const { values, positionals } = parseArgs({
     back: { type: 'string' },
     restarts: { type: 'string' },
     renewals: { type: 'string' },
+    fail: { type: 'string' },
+    lag: { type: 'boolean' },
+    leave: { type: 'string' },
+    absent: { type: 'string' },
+    silent: { type: 'string' },
     segments: { type: 'string' },
     atomic: { type: 'boolean' },
     off: { type: 'string' },
@@ -49,6 +54,11 @@ const bounds: Bounds = {
   back: number(values.back, BOUNDS.back),
   restarts: number(values.restarts, BOUNDS.restarts),
   renewals: number(values.renewals, BOUNDS.renewals),
+  fail: number(values.fail, BOUNDS.fail),
+  lag: values.lag ?? BOUNDS.lag,
+  leave: number(values.leave, BOUNDS.leave),
+  absent: number(values.absent, BOUNDS.absent),
+  silent: number(values.silent, BOUNDS.silent),
   segments: number(values.segments, BOUNDS.segments),
   atomic: values.atomic ?? BOUNDS.atomic,
 }

@@ -6,12 +6,17 @@ export interface Need {
   readonly parties: 2 | 3
   readonly bounds: Partial<Bounds>
   readonly harm: RegExp
+  /** Another one. */
+  readonly also?: RegExp
 }
 
 const WRITERS = /^two writers that are not fenced/
 const LOST = /^an acknowledged change is lost/
 const REFUSED = /^refused: .* closes the last listener/
 const NOBODY = /^nobody accepts/
+const TURNED_AWAY = /^nobody may write: P\d was turned away/
+
+const FAILING = { fail: 1, crash: 0, stop: 0, cut: 0 }
 
 export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   sealFirst: { parties: 2, bounds: {}, harm: WRITERS },
@@ -37,6 +42,16 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   joinerAccepts: { parties: 3, bounds: {}, harm: /^black hole/ },
   noSelfPromotion: { parties: 3, bounds: { atomic: true }, harm: WRITERS },
   sealRest: { parties: 3, bounds: {}, harm: LOST },
+  // A successor that was not attached (nobody accepts), and a way back that could not be taken (nobody writes).
+  begun: { parties: 2, bounds: FAILING, harm: NOBODY, also: TURNED_AWAY },
+  unfit: { parties: 2, bounds: FAILING, harm: /^stuck generation: P\d in unfit/ },
+  awaitWord: { parties: 2, bounds: FAILING, harm: TURNED_AWAY },
+  untaken: {
+    parties: 2,
+    bounds: { ...FAILING, fail: 0, absent: 1, processes: 3 },
+    harm: /^blocked by one that was given nothing/,
+  },
+  backAgain: { parties: 3, bounds: { fail: 1, cut: 0, stop: 0 }, harm: /^stuck handoff: rebuilding/ },
   rebuildWaits: { parties: 3, bounds: { segments: 6, atomic: true }, harm: WRITERS },
 }
 

@@ -41,10 +41,71 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
+  space('two parties, an effect fails, effects lag, each fault', 2, { fail: 1, lag: true }),
+  space('two parties, one leaves, joiners that have given up, effect by effect', 2, {
+    fail: 1,
+    leave: 1,
+    absent: 1,
+    cut: 0,
+  }),
+  space('three parties, an effect fails and a kill, effects lag', 3, {
+    segments: 5,
+    fail: 1,
+    lag: true,
+    stop: 0,
+    cut: 0,
+  }),
+  space('three parties, an effect fails and a cut, steps whole', 3, {
+    segments: 5,
+    fail: 1,
+    crash: 0,
+    stop: 0,
+    atomic: true,
+  }),
+  space('three parties, an effect fails and a stop, steps whole', 3, {
+    segments: 5,
+    fail: 1,
+    crash: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('three parties, one leaves, the daemon seems silent, a kill, steps whole', 3, {
+    segments: 5,
+    leave: 1,
+    silent: 1,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
 ]
 
-/** By hand (FDB_EXPLORE=long): some minutes, some gigabytes. */
+/** By hand (`npm run explore`): some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
+  space('two parties, chain of 3, an effect fails and a kill, steps whole', 2, {
+    processes: 3,
+    fail: 1,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('two parties, an effect fails, one leaves, a segment has grown, effect by effect', 2, {
+    fail: 1,
+    leave: 1,
+    absent: 1,
+    renewals: 1,
+  }),
+  space('two parties, two effects fail, effects lag', 2, { fail: 2, lag: true, stop: 0, cut: 0 }),
+  space('three parties, an effect fails, kill and stop, effect by effect', 3, {
+    segments: 6,
+    fail: 1,
+    cut: 0,
+  }),
+  space('three parties, an effect fails, stop and cut, steps whole', 3, {
+    segments: 5,
+    fail: 1,
+    crash: 0,
+    atomic: true,
+  }),
   space('two parties, chain of 3, effect by effect', 2, { processes: 3 }),
   space('two parties, two changes, a connection moves, effect by effect', 2, { writes: 2, connection: true }),
   space('two parties, chain of 3, two cuts, steps whole', 2, { processes: 3, cut: 2, atomic: true }),

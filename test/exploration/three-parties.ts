@@ -17,6 +17,7 @@ import {
 import {
   initialMember,
   type MemberEvent,
+  type MemberPhase,
   type MemberState,
   stepMember,
 } from '../../src/protocol/member-machine.js'
@@ -36,12 +37,16 @@ import {
   ENDS,
   EXITED,
   HELD,
+  isOfMember,
   JUDGING,
   KILLED,
+  LEAVES,
+  LEFT,
   LISTENERS,
   LOWER,
   MUST,
   NONE,
+  type OutcomeEvent,
   PEN,
   RELOST,
   RENEWALS,
@@ -49,11 +54,14 @@ import {
   RETRYING,
   RUNNING,
   SEVERED,
+  SILENT,
   STALE,
   STATE,
   STATUS,
   STOPPED,
+  UNATTACHED,
   UNDONE,
+  UNREADABLE,
   UNSEEN,
   UP,
   UPPER,
@@ -151,7 +159,12 @@ export class ThreeParties extends World {
     if (p === this.d && this.missing()) this.t[this.moreAt] = 1
     epochs.forEach((epoch, i) => {
       for (let q = 0; q < this.all; q++) {
-        if (this.alive(q) && this.find(q, epoch) >= 0 && Object.values(this.rules).every(Boolean)) {
+        if (
+          this.alive(q) &&
+          this.has(q, LISTENERS) &&
+          this.find(q, epoch) >= 0 &&
+          Object.values(this.rules).every(Boolean)
+        ) {
           this.bad(`epoch ${epoch} is given twice`)
         }
       }
@@ -168,6 +181,20 @@ export class ThreeParties extends World {
         this.put(m, STATE, this.members.step(this.get(m, STATE), event).state)
       }
     })
+  }
+  protected delivers(_p: number, to: number): boolean {
+    return to !== NOBODY && this.reached(to)
+  }
+  protected hears(p: number, event: OutcomeEvent): void {
+    if (isOfMember(event)) this.deliver(p, this.members.events.id(event))
+    else this.deliver(p, this.daemon.events.id(event))
+  }
+  protected phaseOf(p: number): MemberPhase {
+    return p === this.d ? 'gone' : this.member(p).phase
+  }
+  protected hangUp(m: number): void {
+    this.setLink(m, ENDS, this.link(m, ENDS) & ~LOWER)
+    this.setLink(m, DOWN, 0)
   }
   protected listened(except: number): boolean {
     for (let q = 0; q < this.all; q++)
@@ -218,7 +245,7 @@ export class ThreeParties extends World {
     const before = this.get(p, STATE)
     const step = p === this.d ? this.daemon.step(before, event) : this.members.step(before, event)
     if (!this.fits(step.effects)) {
-      this.open()
+      this.abandon()
       return false
     }
     this.put(p, STATE, step.state)
@@ -305,8 +332,28 @@ export class ThreeParties extends World {
       default:
         break
     }
+    if (this.t[LEAVES]! > 0 && before.phase !== 'joining' && before.phase !== 'ready') {
+      this.t[LEAVES]!--
+      this.set(m, LEFT)
+      this.offer(
+        m,
+        this.id('leave', () => ({ type: 'leave' })),
+        CHOICE,
+        'its application wants to go',
+      )
+    }
+    this.follow(m)
     const status = this.get(d, STATUS)
     const sealed = this.isSealedFor(m, before.epoch)
+    if (status !== STOPPED && this.t[SILENT]! > 0) {
+      this.t[SILENT]!--
+      this.offer(
+        m,
+        this.id('silent', () => ({ type: 'silent' })),
+        CHOICE,
+        'finds D silent',
+      )
+    }
     if (status === STOPPED)
       this.offer(
         m,
@@ -399,6 +446,8 @@ export class ThreeParties extends World {
     switch (holder.phase) {
       case 'idle':
         this.join()
+        if (holder.unfit.includes(holder.owner) && !this.has(holder.owner, UNREADABLE))
+          this.offer(d, this.holderId('renew'), MUST, 'has its owner try again')
         if (this.t[RENEWALS]! > 0) {
           this.t[RENEWALS]!--
           this.offer(d, this.holderId('renew'), CHOICE, 'the segment has grown')
@@ -472,7 +521,10 @@ export class ThreeParties extends World {
     }
     const before = this.cramped
     this.deliver(d, event)
-    if (this.cramped && !before) return
+    if (this.cramped && !before) {
+      this.open()
+      return
+    }
     this.done(MUST, this.labelled ? `D gets ${message.kind} from M${m}` : '')
   }
 
@@ -501,7 +553,7 @@ export class ThreeParties extends World {
     const well = this.well(owner) && this.has(owner, ACCEPTS)
     if (!well || this.t[BACK]! > 0) {
       if (well) this.t[BACK]!--
-      if (this.deliver(d, this.holderId('unhealthy')))
+      if (this.deliver(d, this.holderId(well ? 'unhealthy' : 'silent')))
         this.done(MUST, this.labelled ? 'D: the probation fails' : '')
       else this.open()
     }
@@ -535,7 +587,7 @@ export class ThreeParties extends World {
     if (this.get(this.d, STATUS) !== RUNNING) return null
     const { phase, owner } = this.holder()
     if (phase !== 'offering' && phase !== 'freezing' && phase !== 'preparing') return null
-    if (owner !== NOBODY && this.alive(owner) && !this.has(owner, ACCEPTS))
+    if (owner !== NOBODY && this.alive(owner) && !this.has(owner, ACCEPTS | LEFT | UNATTACHED))
       return `M${owner} is touched before Commit`
     return null
   }
@@ -550,7 +602,9 @@ export class ThreeParties extends World {
       this.t[ACKED]! &= known
     }
     for (let m = 0; m < this.d; m++) if (this.alive(m) && this.has(m, LISTENERS)) return
-    if (this.get(this.d, STATUS) !== RUNNING || this.get(this.d, HELD) === 0) this.t[ACKED] = 0
+    if (this.get(this.d, STATUS) === RUNNING && this.get(this.d, HELD) !== 0) return
+    this.t[ACKED] = 0
+    for (let m = 0; m < this.d; m++) if (this.alive(m)) this.put(m, DATA, this.get(m, DATA) & 0xf)
   }
 
   /** All wait for a stopped process, and nobody may write though one that is well could. */
@@ -560,7 +614,8 @@ export class ThreeParties extends World {
     for (let m = 0; m < this.d; m++) {
       const pen = this.get(m, PEN)
       if (this.alive(m) && pen !== 0 && !this.isSealed(pen - 1)) return null
-      well ||= this.well(m) && this.has(m, ACCEPTS)
+      // One that could not begin does not try again while a stopped process may come to serve: it is named, to be ended.
+      well ||= this.well(m) && this.has(m, ACCEPTS) && !this.holder().unfit.includes(m)
     }
     return well ? 'a stopped process blocks all writes' : null
   }
@@ -572,6 +627,7 @@ export class ThreeParties extends World {
     if (onlyResumes) return this.blockedWrites()
     let live = 0
     let writers = 0
+    let readers = 0
     let listeners = false
     let stuck = ''
     for (let m = 0; m < this.d; m++) {
@@ -581,12 +637,13 @@ export class ThreeParties extends World {
       const pen = this.get(m, PEN)
       if (pen !== 0 && !this.isSealed(pen - 1)) writers++
       const { phase } = this.member(m)
-      if (phase !== 'serving') stuck = `stuck generation: M${m} in ${phase}`
+      if (phase === 'unfit' && this.has(m, UNREADABLE) && this.holder().owner === m) readers++
+      else if (phase !== 'serving') stuck = `stuck generation: M${m} in ${phase}`
     }
     if (!listeners) return null
     const { phase } = this.holder()
     if (phase !== 'idle') return `stuck handoff: ${phase}`
-    if (writers !== 1) return `not exactly one writer at rest: ${writers}`
+    if (writers + readers !== 1) return `not exactly one writer at rest: ${writers}`
     if (stuck !== '') return stuck
     return live > 1 ? 'two members serve at rest' : null
   }

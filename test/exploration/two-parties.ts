@@ -5,16 +5,22 @@
  *
  * Channel k joins process k (its lower end) with the process that it joined.
  */
-import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
+import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/conversation.js'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
-import type { HolderEvent } from '../../src/protocol/holder-machine.js'
+import type { HolderEvent, HolderPhase, HolderState } from '../../src/protocol/holder-machine.js'
 import { initialHolder } from '../../src/protocol/holder-machine.js'
-import { firstMember, initialMember, type MemberEvent } from '../../src/protocol/member-machine.js'
+import {
+  firstMember,
+  initialMember,
+  type MemberEvent,
+  type MemberPhase,
+} from '../../src/protocol/member-machine.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
 import { Machine } from './machine.js'
 import {
+  ABSENT,
   ACCEPTS,
   CHOICE,
   DATA,
@@ -25,19 +31,26 @@ import {
   ENDS,
   EXITED,
   HELD,
+  isOfMember,
   JUDGING,
   KILLED,
+  LEAVES,
+  LEFT,
+  LINGERING,
   LISTENERS,
   LOWER,
   MUST,
   NONE,
+  type OutcomeEvent,
   type Parcel,
   RENEWALS,
   RUNNING,
   SEVERED,
   STATE,
   STATUS,
+  UNATTACHED,
   UNDONE,
+  UNREADABLE,
   UP,
   UPPER,
   World,
@@ -119,9 +132,10 @@ export class TwoParties extends World {
   }
   protected tell(p: number, to: number, message: ToMember): void {
     let segments = 0
-    if (message.kind === 'offer') {
+    if (message.kind === 'offer' || message.kind === 'reinstate') {
       segments = this.get(p, HELD)
-      if (!this.rules.sharedWayBack) segments &= ~(1 << this.find(p, message.wayBack))
+      if (message.kind === 'offer' && !this.rules.sharedWayBack)
+        segments &= ~(1 << this.find(p, message.wayBack))
     }
     this.pass(to, false, message, segments)
   }
@@ -136,6 +150,16 @@ export class TwoParties extends World {
       this.put(p, HELD, this.get(p, HELD) | (1 << this.newSegment(epoch)))
     })
   }
+  protected delivers(_p: number, to: number): boolean {
+    return this.connected(to)
+  }
+  protected hears(p: number, event: OutcomeEvent): void {
+    this.deliver(p, this.id(isOfMember(event) ? { to: 'member', event } : { to: 'holder', event }))
+  }
+  protected phaseOf(p: number): MemberPhase {
+    return this.process(p).member.phase
+  }
+  protected hangUp(): void {}
   private unique(epoch: number): void {
     for (let q = 0; q < this.all; q++) {
       if (this.alive(q) && this.find(q, epoch) >= 0 && this.allRules)
@@ -205,7 +229,7 @@ export class TwoParties extends World {
     const before = this.get(p, STATE)
     const step = this.machine.step(before, event, this.sealedFor(p))
     if (!this.fits(step.effects)) {
-      this.open()
+      this.abandon()
       return false
     }
     this.put(p, STATE, step.state)
@@ -225,6 +249,8 @@ export class TwoParties extends World {
       for (let k = p + 1; k < this.all; k++)
         if (this.parent(k) === p && this.get(k, STATUS) !== NONE) this.asElder(p, k)
       if (p > 0) this.asYounger(p)
+      this.leave(p, holder?.phase ?? null, member.phase)
+      this.follow(p)
       if (member.phase === 'frozen')
         this.deliverNamed(
           p,
@@ -237,10 +263,27 @@ export class TwoParties extends World {
     for (let k = 1; k < this.all; k++) if (this.get(k, STATUS) !== NONE) this.cuts(k, this.name(k))
   }
 
+  /** As close() does it: a handoff under way is waited for, who stands by does not come back. */
+  private leave(p: number, holding: HolderPhase | null, phase: MemberPhase): void {
+    if (this.t[LEAVES] === 0 || phase === 'joining' || phase === 'ready') return
+    if (holding !== null && holding !== 'idle' && holding !== 'probation') return
+    this.t[LEAVES]!--
+    this.set(p, LEFT)
+    if (holding === 'probation') this.deliver(p, this.toHolder('healthy', -1))
+    this.deliverNamed(
+      p,
+      this.toMember('leave', () => ({ type: 'leave' })),
+      CHOICE,
+      'its application wants to go',
+    )
+  }
+
   private asHolder(p: number, phase: string): void {
     switch (phase) {
       case 'idle':
         this.join(p)
+        if (this.process(p).member.phase === 'unfit' && !this.has(p, UNREADABLE))
+          this.deliverNamed(p, this.toHolder('renew', -1), MUST, 'tries again')
         if (this.t[RENEWALS]! > 0) {
           this.t[RENEWALS]!--
           this.deliverNamed(p, this.toHolder('renew', -1), CHOICE, 'its segment has grown')
@@ -258,8 +301,9 @@ export class TwoParties extends World {
         this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
         break
       case 'probation': {
-        this.deliverNamed(p, this.toHolder('unhealthy', -1), MUST, 'the probation fails')
         const owner = this.process(p).holder!.owner
+        const silent = this.get(owner, STATUS) !== RUNNING
+        this.deliverNamed(p, this.toHolder(silent ? 'silent' : 'unhealthy', -1), MUST, 'the probation fails')
         if (
           (this.get(owner, STATUS) === RUNNING && this.has(owner, ACCEPTS)) ||
           !this.rules.releaseByHealth
@@ -275,7 +319,7 @@ export class TwoParties extends World {
   private join(p: number): void {
     let k = 1
     while (k < this.all && this.get(k, STATUS) !== NONE) k++
-    if (k === this.all) return
+    if (k === this.all || this.has(p, LEFT)) return
     const step = this.machine.step(this.get(p, STATE), this.toHolder('join', k), this.sealedFor(p))
     if (step.state === this.get(p, STATE) || !this.fits(step.effects)) return
     this.put(k, STATUS, RUNNING)
@@ -284,6 +328,13 @@ export class TwoParties extends World {
     this.put(p, STATE, step.state)
     this.run(p, step.effects)
     this.done(CHOICE, this.labelled ? `P${k} joins P${p}` : '')
+    if (this.t[ABSENT] === 0) return
+    this.t[ABSENT]!--
+    this.put(k, STATUS, LINGERING)
+    this.setLink(k, ENDS, UPPER | (p << PARENT_SHIFT))
+    this.put(p, STATE, step.state)
+    this.run(p, step.effects)
+    this.done(CHOICE, this.labelled ? `P${k}, which has given up and lives on, joins P${p}` : '')
   }
 
   /** What p hears of k, which joined it. */
@@ -351,6 +402,7 @@ export class TwoParties extends World {
         if ('slice' in message) this.connection!.hear(p, p, message)
         else {
           this.put(p, HELD, this.get(p, HELD) | segments)
+          if (message.kind === 'reinstate') this.shared(p)
           const named = 'epoch' in message ? message.epoch : member.epoch
           this.deliver(p, this.messageEvent(id, message as ToMember, this.isSealedFor(p, named)))
           if (this.get(p, STATUS) === RUNNING && this.process(p).member.holds && message.kind === 'offer')
@@ -387,7 +439,9 @@ export class TwoParties extends World {
         if (this.alive(parent)) this.refuse(p)
         this.deadline(p)
         break
+      case 'beginning':
       case 'serving':
+      case 'unfit':
         if (own && !this.has(p, JUDGING))
           this.deliverNamed(
             p,
@@ -420,12 +474,22 @@ export class TwoParties extends World {
       this.deliver(p, event)
       this.done(MUST, this.labelled ? `P${p} finds P${parent} alive` : '')
     }
-    if (fate === 'dead') {
+    // The channel is read to its end before a death counts.
+    if (fate === 'dead' && (this.link(p, ENDS) & LOWER) === 0) {
       this.clear(p, JUDGING)
       const event = this.toMember(`dead${own}`, () => ({ type: 'fate', fate: 'dead', sealed: own }))
       this.deliver(p, event)
       this.done(MUST, this.labelled ? `P${p} finds P${parent} dead` : '')
     }
+  }
+
+  /** No number is given twice. */
+  private shared(p: number): void {
+    let top = 0
+    const held = this.get(p, HELD)
+    for (let s = 0; s < this.segments; s++) if ((held >> s) & 1) top = Math.max(top, this.epochOf(s))
+    const event = this.toMember(`shared${top}`, () => ({ type: 'shared', top }))
+    this.put(p, STATE, this.machine.step(this.get(p, STATE), event).state)
   }
 
   private messageEvent(id: number, message: ToMember, sealed: boolean): number {
@@ -485,6 +549,7 @@ export class TwoParties extends World {
       const { holder, member } = this.process(p)
       if (
         this.get(p, UNDONE) === 0 &&
+        (this.rules.begun || !this.has(p, UNATTACHED)) &&
         (member.accepting !== this.has(p, ACCEPTS) || member.holds !== this.has(p, LISTENERS))
       ) {
         return `P${p} is not what it believes to be`
@@ -495,10 +560,17 @@ export class TwoParties extends World {
         case 'freezing':
         case 'preparing':
         case 'committing':
+          if (this.has(p, LEFT | UNATTACHED)) break
           if (!this.has(p, ACCEPTS) || !this.has(p, LISTENERS)) return `P${p} is touched before Commit`
       }
     }
     return this.connection?.check() ?? null
+  }
+
+  /** One that cannot come back waits for the end of a successor that it hears nothing of: that one serves. */
+  private waitsForTheCut(p: number, { unfit, phase, owner, joiner, down }: HolderState): boolean {
+    const other = phase === 'probation' ? owner : phase === 'committing' ? joiner : NOBODY
+    return unfit.includes(p) && down.includes(other)
   }
 
   protected rest(onlyResumes: boolean): string | null {
@@ -507,18 +579,28 @@ export class TwoParties extends World {
     let live = 0
     let listeners = false
     let owners = 0
+    let readers = 0
+    let waiting = false
     for (let p = 0; p < this.all; p++) {
       if (this.get(p, STATUS) !== RUNNING) continue
+      const { holder, member } = this.process(p)
+      if (holder !== null && this.waitsForTheCut(p, holder)) {
+        waiting = true
+        continue
+      }
       live++
       listeners ||= this.has(p, LISTENERS)
-      const { holder, member } = this.process(p)
       const pen = this.get(p, 3)
       const writes = pen !== 0 && !this.isSealed(pen - 1)
-      if (member.phase === 'serving' && holder?.phase === 'idle' && writes && this.has(p, ACCEPTS)) owners++
+      for (const k of holder?.bound ?? [])
+        if (this.get(k, STATUS) === LINGERING) return `blocked by one that was given nothing: P${k}`
+      const decides = holder?.phase === 'idle' || (waiting && holder === null)
+      if (member.phase === 'serving' && decides && writes && this.has(p, ACCEPTS)) owners++
+      else if (member.phase === 'unfit' && holder?.phase === 'idle' && this.has(p, UNREADABLE)) readers++
       else if (member.phase !== 'serving') return `stuck generation: P${p} in ${member.phase}`
       else if (holder !== null && holder.phase !== 'idle') return `stuck handoff: P${p} in ${holder.phase}`
     }
-    if (listeners && owners !== 1) return `not exactly one owner at rest: ${owners}`
+    if (listeners && owners + readers !== 1) return `not exactly one owner at rest: ${owners}`
     if (live > 1) return 'two generations at rest'
     return this.connection?.rest() ?? null
   }

@@ -4,8 +4,8 @@
  * carrying out of effects. Nothing here decides anything about a handoff; that is for the real `step` functions.
  */
 import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
-import type { HolderEffect } from '../../src/protocol/holder-machine.js'
-import type { MemberEffect } from '../../src/protocol/member-machine.js'
+import type { HolderEffect, HolderEvent } from '../../src/protocol/holder-machine.js'
+import type { MemberEffect, MemberEvent, MemberPhase } from '../../src/protocol/member-machine.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Interner, Lists } from './interning.js'
@@ -27,6 +27,8 @@ export const KILLED = 3
 /** Killed, and the pidfd tells. */
 export const DEAD = 4
 export const EXITED = 5
+/** Without any part in the service, but not ended: nobody can be told that it is dead. */
+export const LINGERING = 6
 
 // Words at the beginning of a state.
 export const ACKED = 0
@@ -36,7 +38,11 @@ export const CUT = 3
 export const BACK = 4
 export const RESTARTS = 5
 export const RENEWALS = 6
-const SEGMENTS = 7
+export const FAILS = 7
+export const LEAVES = 8
+export const ABSENT = 9
+export const SILENT = 10
+const SEGMENTS = 11
 
 // Words of a process.
 export const STATUS = 0
@@ -63,6 +69,18 @@ export const JUDGING = 16
 export const RETRYING = 32
 /** Its last channel was to an earlier incarnation of the daemon. */
 export const STALE = 64
+/** The first of its effects is under way; what becomes of it is not settled yet. */
+const WAITING = 128
+/** Effects of one step wait behind those of another. */
+const LATE = 256
+/** Segments of others hold what it cannot read. */
+export const UNREADABLE = 512
+/** Its application wanted to go. */
+export const LEFT = 1024
+/** Has written. */
+const WROTE = 2048
+/** Could not accept when it tried last. */
+export const UNATTACHED = 4096
 
 // Words of a channel; its lower end is the one towards the joiner (member).
 export const ENDS = 0
@@ -91,7 +109,20 @@ export interface Parcel {
   readonly segments: number
 }
 
+/** What has come of an effect. */
+export type OutcomeEvent =
+  | Extract<MemberEvent, { type: 'begun' | 'failed' }>
+  | Extract<HolderEvent, { type: 'unmade' | 'undelivered' }>
+
+export function isOfMember(event: OutcomeEvent): event is Extract<MemberEvent, { type: 'begun' | 'failed' }> {
+  return event.type === 'begun' || event.type === 'failed'
+}
+
+/** Between the effects of two steps. */
+const STEP = { by: 'member', effect: { type: 'step' } } as const
+
 export type Effect =
+  | typeof STEP
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
 
@@ -117,6 +148,9 @@ export abstract class World {
   private emit: (kind: Kind, name: string) => void = () => {}
   /** A transition was left out because no segment was left: the state is not at rest. */
   cramped = false
+  /** The transition needs more segments than there are: it is left out. */
+  private abandoned = false
+  private pumping = false
   /** The listeners are closed by order of somebody who knew that another serves. */
   protected ordered = false
 
@@ -142,7 +176,8 @@ export abstract class World {
   visited(): Set<string> {
     const names = new Set(this.phases())
     for (const parcel of this.parcels.values()) names.add(`message ${parcel.message.kind}`)
-    for (const { effect } of this.effects.values()) names.add(`effect ${effect.type}`)
+    for (const { effect } of this.effects.values())
+      if (effect.type !== 'step') names.add(`effect ${effect.type}`)
     return names
   }
   protected abstract phases(): string[]
@@ -156,6 +191,12 @@ export abstract class World {
   protected abstract send(p: number, message: ToHolder): void
   protected abstract tell(p: number, to: number, message: ToMember): void
   protected abstract make(p: number, epochs: readonly number[], by: 'member' | 'holder'): void
+  /** What p would send to this one now arrives there. */
+  protected abstract delivers(p: number, to: number): boolean
+  /** Its machine is told what has come of an effect. */
+  protected abstract hears(p: number, event: OutcomeEvent): void
+  /** In which its member is. */
+  protected abstract phaseOf(p: number): MemberPhase
   protected abstract name(p: number): string
   /** Another one has the listeners. */
   protected abstract listened(except: number): boolean
@@ -169,6 +210,10 @@ export abstract class World {
     this.t[BACK] = this.bounds.back
     this.t[RESTARTS] = this.bounds.restarts
     this.t[RENEWALS] = this.bounds.renewals
+    this.t[FAILS] = this.bounds.fail
+    this.t[LEAVES] = this.bounds.leave
+    this.t[ABSENT] = this.bounds.absent
+    this.t[SILENT] = this.bounds.silent
     this.start()
   }
 
@@ -193,12 +238,18 @@ export abstract class World {
   protected open(): void {
     this.t.set(this.from)
     this.violation = null
+    this.abandoned = false
+  }
+  /** There is no room for what this transition makes. */
+  protected abandon(): void {
+    this.open()
+    this.abandoned = true
   }
 
   /** The transition is complete. */
   protected done(kind: Kind, name: string): void {
-    if (this.violation === null) this.violation = this.check()
-    if (this.violation !== null || this.changed()) this.emit(kind, name)
+    if (this.violation === null && !this.abandoned) this.violation = this.check()
+    if (!this.abandoned && (this.violation !== null || this.changed())) this.emit(kind, name)
     this.open()
   }
 
@@ -305,20 +356,109 @@ export abstract class World {
 
   // ---- effects
 
-  /** `effects` of a step of p: carried out at once, or one by one with anything between them. */
+  /** `effects` of a step of p: carried out at once, or one by one with anything between them; behind those that wait. */
   protected run(p: number, effects: number, atOnce = false): void {
-    let list = effects
-    if (atOnce || this.bounds.atomic || this.closes(effects)) {
-      for (; list !== 0; list = this.lists.tail(list))
-        this.perform(p, this.effects.value(this.lists.head(list)))
-      return
-    }
-    for (let visible = 0; list !== 0; list = this.lists.tail(list)) {
+    if (effects === 0) return
+    const waiting = this.get(p, UNDONE)
+    this.put(p, UNDONE, waiting === 0 ? effects : this.behind(waiting, effects))
+    if (this.pumping) return
+    if (waiting === 0) this.pump(p, atOnce || this.closes(effects))
+    else this.set(p, LATE)
+  }
+
+  /** To ask twice whether the holder lives is to ask once. */
+  private behind(waiting: number, effects: number): number {
+    const there = this.lists.items(waiting)
+    const more = this.lists
+      .items(effects)
+      .filter(id => !there.includes(id) || !isSilent(this.effects.value(id)))
+    return more.length === 0 ? waiting : this.lists.of([...there, this.effects.id(STEP), ...more])
+  }
+
+  /** Carries out the first effect that others can see, and what they cannot; `whole`: all there are. */
+  private pump(p: number, whole: boolean, seen = 0): void {
+    this.pumping = true
+    let visible = seen
+    for (let list = this.get(p, UNDONE); list !== 0; list = this.get(p, UNDONE)) {
       const effect = this.effects.value(this.lists.head(list))
-      if (!isSilent(effect) && ++visible > 1) break
-      this.perform(p, effect)
+      if (!whole && !this.bounds.atomic && !isSilent(effect) && ++visible > 1) break
+      if (this.isOpen(p, effect) || (this.bounds.lag && !whole && takesTime(effect))) {
+        this.set(p, WAITING)
+        break
+      }
+      this.settle(p, effect, !(effect.effect.type === 'carry' && this.has(p, UNREADABLE)))
+      if (this.abandoned || this.get(p, STATUS) !== RUNNING) break
     }
-    if (this.get(p, STATUS) === RUNNING) this.put(p, UNDONE, list)
+    this.pumping = false
+    if (this.get(p, UNDONE) === 0) this.clear(p, LATE)
+  }
+
+  /** The first effect of p is carried out, or fails; its machine hears of it. */
+  private settle(p: number, { by, effect }: Effect, done: boolean): void {
+    this.put(p, UNDONE, this.lists.tail(this.get(p, UNDONE)))
+    if (effect.type === 'step') return
+    const reached = effect.type !== 'tell' || this.delivers(p, effect.to)
+    if (done) this.perform(p, { by, effect } as Effect)
+    else {
+      if (effect.type === 'carry') this.set(p, UNREADABLE)
+      if (effect.type === 'accept') this.set(p, UNATTACHED)
+      if (this.rules.begun || effect.type === 'carry') this.skip(p, by)
+    }
+    if (this.get(p, STATUS) !== RUNNING) return
+    switch (effect.type) {
+      case 'accept':
+        if (!done) this.hears(p, { type: 'failed', effect: 'accept' })
+        return
+      case 'carry':
+        if (!done) this.hears(p, { type: 'failed', effect: 'carry', epoch: effect.below })
+        return
+      case 'write':
+        this.hears(
+          p,
+          done
+            ? { type: 'begun', epoch: effect.epoch }
+            : { type: 'failed', effect: 'write', epoch: effect.epoch },
+        )
+        return
+      case 'send':
+        if (!done) this.hears(p, { type: 'failed', effect: 'back' })
+        return
+      case 'make':
+        if (!done) this.hears(p, { type: 'unmade' })
+        return
+      case 'tell':
+        if (effect.message.kind === 'offer' && !reached)
+          this.hears(p, { type: 'undelivered', id: effect.to, taken: false })
+        return
+    }
+  }
+
+  /** What follows a failed effect in its step is not carried out. */
+  private skip(p: number, by: 'member' | 'holder'): void {
+    const items = this.lists.items(this.get(p, UNDONE))
+    const step = this.effects.id(STEP)
+    const end = items.includes(step) ? items.indexOf(step) : items.length
+    const left = items.filter((id, i) => i >= end || this.effects.value(id).by !== by)
+    this.put(p, UNDONE, this.lists.of(left))
+  }
+
+  /** It may be carried out, or fail. */
+  private isOpen(p: number, { by, effect }: Effect): boolean {
+    if (this.t[FAILS] === 0) return false
+    switch (effect.type) {
+      case 'accept':
+        return this.phaseOf(p) === 'beginning' || this.phaseOf(p) === 'standby' || !this.rules.begun
+      case 'carry':
+        return !this.has(p, UNREADABLE)
+      case 'write':
+        return true
+      case 'send':
+        return effect.message.kind === 'back'
+      case 'make':
+        return by === 'holder' && effect.offer === true
+      default:
+        return false
+    }
   }
 
   /** Leaving is judged at the moment of the decision: nobody can know who dies a moment later. */
@@ -349,6 +489,7 @@ export abstract class World {
         return
       case 'accept':
         this.set(p, ACCEPTS)
+        this.clear(p, UNATTACHED)
         return
       case 'stopAccepting':
         this.stopAccepting(p)
@@ -390,6 +531,7 @@ export abstract class World {
           this.put(p, HELD, this.get(p, HELD) | (1 << segment))
         }
         this.put(p, PEN, segment + 1)
+        this.set(p, WROTE)
         this.clear(p, FROZEN)
         return
       }
@@ -402,6 +544,7 @@ export abstract class World {
         return
       case 'reconnect':
         this.set(p, RETRYING)
+        this.hangUp(p)
         return
       case 'drain':
         this.set(p, DRAINING)
@@ -409,6 +552,7 @@ export abstract class World {
       case 'exit':
         this.exit(p)
         return
+      case 'step':
       case 'failed':
       case 'refuse':
       case 'becomeHolder':
@@ -416,10 +560,30 @@ export abstract class World {
     }
   }
 
+  /** No fault yet, but effects that failed. */
+  private untroubled(): boolean {
+    const { t, bounds } = this
+    const ended = t[LEAVES] !== bounds.leave
+    return t[CRASH] === bounds.crash && t[STOP] === bounds.stop && t[CUT] === bounds.cut && !ended
+  }
+
+  /** Nobody who served well leaves before another has begun. */
+  private turnedAway(p: number): void {
+    if (!this.has(p, WROTE) || this.has(p, LEFT | UNREADABLE | UNATTACHED) || !this.untroubled()) return
+    for (let q = 0; q < this.all; q++) {
+      const pen = this.get(q, PEN)
+      if (this.alive(q) && pen !== 0 && !this.isSealed(pen - 1)) return
+    }
+    this.bad(`nobody may write: ${this.name(p)} was turned away before another had begun`)
+  }
+
   private stopAccepting(p: number): void {
     if (!this.has(p, ACCEPTS)) return
     this.clear(p, ACCEPTS)
-    if (this.t[CRASH] !== this.bounds.crash) return
+    const { t, bounds } = this
+    if (t[CRASH] !== bounds.crash || t[LEAVES] !== bounds.leave) return
+    // A successor without a channel takes the seal of an elder that could not accept for its order.
+    if (t[FAILS] !== bounds.fail && t[CUT] !== bounds.cut) return
     for (let q = 0; q < this.all; q++) if (this.alive(q) && this.has(q, ACCEPTS)) return
     this.bad(`nobody accepts: ${this.name(p)} stopped first`)
   }
@@ -428,7 +592,9 @@ export abstract class World {
     if (!this.has(p, LISTENERS)) return
     this.stopAccepting(p)
     this.clear(p, LISTENERS)
-    if (!this.ordered && !this.listened(p))
+    this.turnedAway(p)
+    const ended = this.t[LEAVES] !== this.bounds.leave
+    if (!this.ordered && !ended && !this.has(p, LATE) && !this.listened(p))
       this.bad(`refused: ${this.name(p)}, healthy, closes the last listener`)
   }
 
@@ -453,6 +619,8 @@ export abstract class World {
     this.onExit(p)
   }
 
+  /** Its end of the channel to its holder. */
+  protected abstract hangUp(p: number): void
   /** Its ends of all channels; what was sent to it is lost, what it had sent is not. */
   protected abstract closeEnds(p: number): void
 
@@ -489,10 +657,37 @@ export abstract class World {
     this.clients(p, name)
     const todo = this.get(p, UNDONE)
     if (todo === 0) return true
-    this.put(p, UNDONE, 0)
-    this.run(p, todo)
+    const effect = this.effects.value(this.lists.head(todo))
+    if (!this.has(p, WAITING)) {
+      this.pump(p, false)
+      this.done(MUST, this.labelled ? `${name} goes on: ${this.describe(todo)}` : '')
+      return false
+    }
+    if (this.isOpen(p, effect)) {
+      t[FAILS]!--
+      this.goOn(p, effect, false)
+      this.done(FAULT, this.labelled ? `${name}: ${this.describe(todo)} fails` : '')
+    }
+    this.goOn(p, effect, true)
     this.done(MUST, this.labelled ? `${name} goes on: ${this.describe(todo)}` : '')
-    return false
+    return this.bounds.lag && takesTime(effect)
+  }
+
+  private goOn(p: number, effect: Effect, done: boolean): void {
+    this.clear(p, WAITING)
+    this.pumping = true
+    this.settle(p, effect, done)
+    this.pumping = false
+    if (!this.abandoned && this.get(p, STATUS) === RUNNING) this.pump(p, false, 1)
+  }
+
+  /** While it stands by, it finds that it cannot read what is written by the one that serves. */
+  protected follow(p: number): void {
+    if (this.t[FAILS] === 0 || this.has(p, UNREADABLE) || this.phaseOf(p) !== 'standby') return
+    this.t[FAILS]!--
+    this.set(p, UNREADABLE)
+    this.hears(p, { type: 'failed', effect: 'follow' })
+    this.done(FAULT, this.labelled ? `${this.name(p)} cannot read what is written` : '')
   }
 
   protected onKill(_p: number): void {}
@@ -566,7 +761,7 @@ export abstract class World {
     for (let p = 0; p < this.links; p++) {
       if (this.get(p, STATUS) !== RUNNING) continue
       if (this.has(p, ACCEPTS)) return null
-      held ||= this.has(p, LISTENERS)
+      held ||= this.has(p, LISTENERS) && !this.has(p, UNATTACHED)
     }
     return held ? 'black hole: listeners are open, nobody accepts' : null
   }
@@ -578,8 +773,13 @@ export abstract class World {
   }
 }
 
+function takesTime({ effect }: Effect): boolean {
+  return effect.type === 'accept' || effect.type === 'carry' || effect.type === 'endWriting'
+}
+
 function isSilent({ effect }: Effect): boolean {
   switch (effect.type) {
+    case 'step':
     case 'judge':
     case 'reconnect':
     case 'becomeHolder':

@@ -38,7 +38,7 @@ describe('a process that holds and serves', () => {
     expect(effects(committing, handoff[3]!)).toEqual(['endWriting', 'stopAccepting'])
   })
 
-  it('comes back in one step: accepts, seals the other, carries over, writes, fences', () => {
+  it('comes back: accepts, seals the other, carries over, writes; and then only turns the other away', () => {
     const back = after(handoff)
     expect(effects(back, { to: 'holder', event: { type: 'unhealthy' } })).toEqual([
       'failed',
@@ -46,9 +46,37 @@ describe('a process that holds and serves', () => {
       'seal',
       'carry',
       'write',
-      'tell fenced',
     ])
-    expect(after([{ to: 'holder', event: { type: 'unhealthy' } }], back).holder?.phase).toBe('idle')
+    const returning = after([{ to: 'holder', event: { type: 'unhealthy' } }], back)
+    expect(returning.holder?.phase).toBe('returning')
+    const begun: EmbeddedEvent = { to: 'member', event: { type: 'begun', epoch: 2 } }
+    expect(effects(returning, begun)).toEqual(['tell fenced'])
+    expect(after([begun], returning).holder?.phase).toBe('idle')
+  })
+
+  it('that cannot come back gives the right to the successor that lives, and stands by again', () => {
+    const returning = after([...handoff, { to: 'holder', event: { type: 'unhealthy' } }])
+    const failed: EmbeddedEvent = { to: 'member', event: { type: 'failed', effect: 'carry', epoch: 2 } }
+    expect(effects(returning, failed)).toEqual(['endWriting', 'make', 'seal', 'tell reinstate'])
+    const regranted = after([failed, says({ kind: 'serving', epoch: 3 })], returning)
+    expect(regranted.holder).toMatchObject({ phase: 'probation', owner: JOINER, elder: 0, unfit: [0] })
+    expect(regranted.member.phase).toBe('standby')
+    // Known now: it is not tried again while the other lives.
+    expect(effects(regranted, { to: 'holder', event: { type: 'unhealthy' } })).toEqual([])
+  })
+
+  it('answers from what it has when it cannot come back and the successor is dead; the next version takes over', () => {
+    const failed: EmbeddedEvent = { to: 'member', event: { type: 'failed', effect: 'carry', epoch: 2 } }
+    const alone = after([...handoff, { to: 'holder', event: { type: 'dead', id: JOINER } }, failed])
+    expect(alone.member).toMatchObject({ phase: 'unfit', accepting: true })
+    expect(alone.holder).toMatchObject({ phase: 'idle', owner: 0, unfit: [0] })
+    const next = [
+      join,
+      says({ kind: 'ready' }),
+      says({ kind: 'prepared' }),
+      says({ kind: 'serving', epoch: 3 }),
+    ]
+    expect(after(next, alone)).toMatchObject({ member: { phase: 'standby' }, holder: { phase: 'probation' } })
   })
 
   it('marks the release before it says so, and closes its listeners last', () => {

@@ -142,6 +142,74 @@ describe('the holder, when something fails', () => {
     expect(effects(returning, { type: 'deadline' })).toEqual(['make 3 4', 'seal 0..2', 'tell 1 reinstate 3'])
   })
 
+  it('gives the right to nobody that cannot hear of it', () => {
+    const returning = after([...upTo.probation, { type: 'unhealthy' }, { type: 'lost', id: JOINER }])
+    expect(stepHolder(returning, { type: 'deadline' })).toEqual({ state: returning, effects: [] })
+  })
+
+  it('gives the right back at once when the one that was to come back cannot', () => {
+    const returning = after([...upTo.probation, { type: 'unhealthy' }])
+    expect(effects(returning, says(OWNER, { kind: 'unfit', epoch: 2 }))).toEqual([
+      'make 3 4',
+      'seal 0..2',
+      'tell 1 reinstate 3',
+    ])
+    // Of what it said before it was told to come back.
+    expect(stepHolder(returning, says(OWNER, { kind: 'unfit', epoch: 0 })).state).toBe(returning)
+  })
+
+  it('does not turn away from a successor that lives for an elder that cannot come back', () => {
+    const known = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 })])
+    expect(effects(known, { type: 'unhealthy' })).toEqual([])
+    expect(effects(known, { type: 'lost', id: JOINER })).toEqual([])
+    // Somebody has to accept while it is silent.
+    expect(effects(known, { type: 'silent' })).toEqual(['tell 0 resume'])
+    expect(effects(after([{ type: 'silent' }], known), { type: 'silent' })).toEqual([])
+    expect(effects(known, { type: 'dead', id: JOINER })).toContain('tell 0 reinstate 2')
+  })
+
+  it('lets the next version join one that can only read', () => {
+    const alone = after([
+      ...upTo.probation,
+      { type: 'dead', id: JOINER },
+      says(OWNER, { kind: 'unfit', epoch: 2 }),
+    ])
+    expect(alone).toMatchObject({ phase: 'idle', owner: OWNER, unfit: [OWNER] })
+    expect(effects(alone, { type: 'join', id: 2 })).toEqual(['make 3 4', 'tell 2 offer 3'])
+    expect(effects(alone, { type: 'renew' })).toEqual(['make 3', 'seal 0..2', 'tell 0 reinstate 3'])
+  })
+
+  it('turns back when the successor cannot begin', () => {
+    expect(effects(after(upTo.committing), says(JOINER, { kind: 'unfit', epoch: 1 }))).toEqual([
+      'failed 1 in committing',
+      'tell 0 resume',
+      'seal 0..1',
+      'tell 0 reinstate 2',
+    ])
+  })
+
+  it('does not count one as bound that the kernel took no descriptor for, whenever it hears of that', () => {
+    const undelivered: HolderEvent = { type: 'undelivered', id: JOINER, taken: false }
+    for (const events of [
+      [join, undelivered],
+      [join, { type: 'lost', id: JOINER } as const, undelivered],
+    ]) {
+      expect(effects(after(events), { type: 'join', id: 2 })).toEqual(['make 3 4', 'tell 2 offer 3'])
+    }
+    const taken = after([join, { ...undelivered, taken: true }])
+    expect(effects(taken, { type: 'join', id: 2 })).toEqual(['refuse 2: bound'])
+  })
+
+  it('ends an offer whose segments cannot be made, and leaves the owner alone', () => {
+    expect(effects(after([join]), { type: 'unmade' })).toEqual([
+      'failed 1 in offering',
+      'seal 1..1',
+      'seal 2..2',
+      'tell 1 abort',
+    ])
+    expect(after([join, { type: 'unmade' }])).toMatchObject({ phase: 'idle', bound: [] })
+  })
+
   it('ignores Serving for a grant that is not current', () => {
     const committing = after(upTo.committing)
     for (const epoch of [0, 2, 7]) {
@@ -175,6 +243,7 @@ describe('the holder, whatever it hears', () => {
       .constantFrom<ToHolder['kind']>('ready', 'frozen', 'prepared', 'abort', 'gone')
       .map(kind => ({ kind }) as ToHolder),
     epoch.map(e => ({ kind: 'serving', epoch: e }) as const),
+    epoch.map(e => ({ kind: 'unfit', epoch: e }) as const),
     fc.record({
       kind: fc.constant('back' as const),
       role: fc.constantFrom(
@@ -196,8 +265,17 @@ describe('the holder, whatever it hears', () => {
     id.map(i => ({ type: 'lost', id: i }) as const),
     id.map(i => ({ type: 'dead', id: i }) as const),
     fc
-      .constantFrom('deadline' as const, 'unhealthy' as const, 'healthy' as const, 'rebuilt' as const)
+      .constantFrom(
+        'deadline' as const,
+        'unhealthy' as const,
+        'silent' as const,
+        'healthy' as const,
+        'unmade' as const,
+        'renew' as const,
+        'rebuilt' as const,
+      )
       .map(type => ({ type })),
+    fc.record({ type: fc.constant('undelivered' as const), id, taken: fc.boolean() }),
   )
 
   it('never makes an epoch twice, never throws, never changes a state in place', () => {

@@ -12,6 +12,10 @@ const offer = hears({ kind: 'offer', epoch: 1, wayBack: 2, source: 0 })
 const adopted: MemberEvent = { type: 'adopted' }
 const commit = hears({ kind: 'commit', epoch: 1 })
 const lost: MemberEvent = { type: 'lost' }
+const begun = (epoch: number): MemberEvent => ({ type: 'begun', epoch })
+const accept: MemberEvent = { type: 'failed', effect: 'accept' }
+const carry = (epoch: number): MemberEvent => ({ type: 'failed', effect: 'carry', epoch })
+const write = (epoch: number): MemberEvent => ({ type: 'failed', effect: 'write', epoch })
 const fate = (what: 'alive' | 'dead', sealed = false): MemberEvent => ({ type: 'fate', fate: what, sealed })
 
 function after(scope: Scope, events: readonly MemberEvent[]): MemberState {
@@ -27,13 +31,45 @@ function effects(state: MemberState, event: MemberEvent): string[] {
 }
 
 describe('a joiner', () => {
-  it('accepts before it writes, and says Serving last', () => {
-    expect(effects(after('holder', [offer, adopted]), commit)).toEqual([
-      'accept',
-      'carry',
-      'write 1',
-      'send serving',
+  it('accepts before it writes, and says Serving when it does', () => {
+    expect(effects(after('holder', [offer, adopted]), commit)).toEqual(['accept', 'carry', 'write 1'])
+    const beginning = after('holder', [offer, adopted, commit])
+    expect(beginning.phase).toBe('beginning')
+    expect(effects(beginning, begun(1))).toEqual(['send serving'])
+    expect(stepMember(beginning, begun(2)).state).toBe(beginning)
+  })
+
+  it('that cannot accept, read or write says so, and leaves when the elder has said that it serves again', () => {
+    const beginning = after('holder', [offer, adopted, commit])
+    for (const failed of [accept, carry(1), write(1)]) {
+      expect(effects(beginning, failed)).toEqual(['endWriting', 'send unfit'])
+      const unfit = stepMember(beginning, failed).state
+      expect(unfit).toMatchObject({ phase: 'unfit', unfit: true })
+      expect(effects(unfit, hears({ kind: 'fenced' }, true))).toEqual(['judge'])
+      const told = stepMember(unfit, hears({ kind: 'fenced' }, true)).state
+      expect(effects(told, fate('alive', true))).toEqual([
+        'endWriting',
+        'stopAccepting',
+        'closeListeners',
+        'send gone',
+        'drain',
+      ])
+    }
+  })
+
+  it('that cannot read the tail before Commit gives up, unless its elder is dead', () => {
+    const ready = after('holder', [offer, adopted, hears({ kind: 'sealed' })])
+    expect(effects(ready, carry(1))).toEqual(['judge'])
+    expect(effects(after('member', [offer, adopted]), carry(1))).toEqual([
+      'closeListeners',
+      'send abort',
+      'exit',
     ])
+  })
+
+  it('takes no failure of an earlier try for one of the present', () => {
+    const again = after('holder', [offer, adopted, commit, hears({ kind: 'reinstate', epoch: 3 })])
+    for (const failed of [carry(1), write(1)]) expect(stepMember(again, failed).state).toBe(again)
   })
 
   it('does not begin in a segment that was sealed to turn it away, but asks whether its elder lives', () => {
@@ -44,14 +80,14 @@ describe('a joiner', () => {
 
   it('serves when its elder is dead, in a segment of its own if the one it was given is sealed', () => {
     const ready = after('holder', [offer, adopted, lost])
-    expect(effects(ready, fate('dead'))).toEqual(['accept', 'carry', 'write 1', 'becomeHolder'])
+    expect(effects(ready, fate('dead'))).toEqual(['becomeHolder', 'accept', 'carry', 'write 1'])
     expect(effects(ready, fate('dead', true))).toEqual([
+      'becomeHolder',
       'accept',
       'seal',
       'make',
       'carry',
       'write 3',
-      'becomeHolder',
     ])
   })
 
@@ -73,7 +109,7 @@ describe('a joiner', () => {
 })
 
 describe('a successor after Commit', () => {
-  const serving = after('holder', [offer, adopted, commit, lost])
+  const serving = after('holder', [offer, adopted, commit, begun(1), lost])
 
   it('takes the end of the channel of a living elder for no abort', () => {
     expect(stepMember(serving, fate('alive')).state).toBe(serving)
@@ -87,11 +123,47 @@ describe('a successor after Commit', () => {
       'closeListeners',
       'drain',
     ])
-    expect(effects(serving, fate('dead', true))).toEqual(['seal', 'make', 'carry', 'write 3', 'becomeHolder'])
+    expect(effects(serving, fate('dead', true))).toEqual(['becomeHolder', 'seal', 'make', 'carry', 'write 3'])
+  })
+
+  it('waits for the word of an elder that it hears, which may give the right back to it', () => {
+    const heard = after('holder', [offer, adopted, commit, begun(1)])
+    expect(stepMember(heard, { type: 'sealed' })).toEqual({ state: heard, effects: [] })
+    expect(stepMember(heard, fate('alive', true))).toEqual({ state: heard, effects: [] })
+    expect(effects(heard, hears({ kind: 'reinstate', epoch: 3 }))).toEqual(['carry', 'write 3'])
+  })
+
+  it('that is frozen and wants to go writes no more', () => {
+    for (const scope of ['holder', 'member'] as const) {
+      const frozen = after(scope, [offer, adopted, commit, begun(1), hears({ kind: 'freeze' })])
+      expect(frozen.phase).toBe('frozen')
+      expect(effects(frozen, { type: 'leave' })[0]).toBe('endWriting')
+    }
   })
 
   it('becomes the holder when it is released', () => {
     expect(effects(serving, hears({ kind: 'released' }))).toEqual(['becomeHolder'])
+  })
+})
+
+describe('a process that stands by', () => {
+  const standby = after('holder', [offer, adopted, commit, begun(1), hears({ kind: 'retire' })])
+
+  it('says once, as soon as it knows, that it cannot come back', () => {
+    const unfit = stepMember(standby, { type: 'failed', effect: 'follow' })
+    expect(unfit.effects).toEqual([{ type: 'send', message: { kind: 'unfit', epoch: 1 } }])
+    expect(stepMember(unfit.state, { type: 'failed', effect: 'follow' }).effects).toEqual([])
+  })
+
+  it('tries all the same when it is told to, and may be told again', () => {
+    const unfit = after('holder', [])
+    expect(unfit.unfit).toBe(false)
+    const back = stepMember(standby, hears({ kind: 'reinstate', epoch: 2 })).state
+    const failed = stepMember(back, accept).state
+    expect(failed).toMatchObject({ phase: 'unfit', accepting: false })
+    expect(effects(failed, hears({ kind: 'reinstate', epoch: 5 }))).toEqual(['accept', 'carry', 'write 5'])
+    expect(effects(failed, hears({ kind: 'freeze' }))).toEqual(['send frozen'])
+    expect(effects(failed, hears({ kind: 'retire' }))).toEqual(['endWriting', 'stopAccepting'])
   })
 })
 
@@ -112,6 +184,30 @@ describe("a daemon's member", () => {
     expect(step.effects).toEqual([
       { type: 'send', message: { kind: 'back', role: 'standby', epoch: 1, top: 2, sealed: true } },
     ])
+  })
+
+  it('says Back again, over a new channel, when it did not get through', () => {
+    const back = after('member', [
+      offer,
+      adopted,
+      commit,
+      hears({ kind: 'retire' }),
+      lost,
+      { type: 'reconnected', restarted: true, sealed: true },
+    ])
+    const step = stepMember(back, { type: 'failed', effect: 'back' })
+    expect(step.effects).toEqual([{ type: 'reconnect' }])
+    expect(step.state.link).toBe('down')
+  })
+
+  it('comes back as one that accepts and does not write, when it is beginning or cannot', () => {
+    const beginning = after('member', [offer, adopted, commit, lost])
+    const unfit = after('member', [offer, adopted, commit, write(1), lost])
+    const said = (state: MemberState) =>
+      stepMember(state, { type: 'reconnected', restarted: false, sealed: false }).effects[0]
+    const message = { kind: 'back', role: 'orphan', epoch: 1, top: 2, sealed: false }
+    expect(said(beginning)).toEqual({ type: 'send', message })
+    expect(said(unfit)).toEqual({ type: 'send', message: { ...message, unfit: true } })
   })
 
   it('says the highest epoch that was shared with it', () => {

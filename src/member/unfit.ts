@@ -1,0 +1,44 @@
+import { FdbError } from '../errors.js'
+
+/** Why a process cannot write, or could not come back. */
+export interface UnfitReport {
+  readonly code: string
+  readonly message: string
+}
+
+/** What a process that was to serve, or stands by for it, could not do: told to its holder, to operators and to who writes. */
+export class Unfitness {
+  #cause: FdbError | null = null
+
+  get cause(): FdbError | null {
+    return this.#cause
+  }
+
+  get report(): UnfitReport | null {
+    return this.#cause === null ? null : { code: this.#cause.code, message: this.#cause.message }
+  }
+
+  /** The first cause counts: what failed because of it says less. */
+  note(error: unknown): FdbError {
+    this.#cause ??= FdbError.is(error)
+      ? error
+      : new FdbError('ERR_FDB_INTERNAL', (error as Error)?.message ?? String(error), { cause: error })
+    return this.#cause
+  }
+
+  /** It serves, or tries anew. */
+  clear(): void {
+    this.#cause = null
+  }
+
+  /** For changes that are asked for here. */
+  refusal(): FdbError {
+    const { cause } = this
+    return new FdbError(
+      'ERR_FDB_UNFIT',
+      `this process answers from what it has read and cannot write: ${cause?.message ?? 'it could not take over'}; ` +
+        'upgrade to a version that can (status shows "unfit")',
+      { cause, details: { reason: cause?.code ?? null } },
+    )
+  }
+}
