@@ -205,7 +205,7 @@ export class Holder {
       this.#ticker = undefined
       this.#hurry = false
     }
-    if (phase === 'idle') this.shelf.prune(this.#hosting.state().epoch)
+    this.#prune()
     this.#hosting.changed?.()
   }
 
@@ -232,13 +232,22 @@ export class Holder {
 
   /** What has come of an effect. */
   outcome(effect: HolderEffect, outcome: Outcome): void {
-    if (outcome.done) return
+    if (outcome.done) {
+      if (effect.type === 'seal') this.#prune()
+      return
+    }
     this.#logger.error({ err: outcome.error, effect: effect.type }, 'a step of the handoff failed')
     if (effect.type !== 'make') return
     const joiner = this.#peers.get(this.#hosting.state().joiner)
     if (joiner !== undefined)
       joiner.reason ??= noDescriptors('what is to be handed over cannot be made', outcome.error)
     this.#hosting.dispatch({ type: 'unmade' })
+  }
+
+  /** What a handoff that is over has left. */
+  #prune(): void {
+    const { phase, epoch } = this.#hosting.state()
+    if (phase === 'idle') this.shelf.prune(epoch)
   }
 
   #insist(what: string, act: () => void): void | Promise<void> {
