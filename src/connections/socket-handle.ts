@@ -68,6 +68,11 @@ export function unwrittenBytes(socket: net.Socket): number {
   return handleOf(socket)?.writeQueueSize ?? 0
 }
 
+/** The peer's IP address without zone or port; '' where it has none (Unix). */
+export function addressOf(socket: net.Socket): string {
+  return (socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*/, '')
+}
+
 /** -1: it has none (any more). */
 export function descriptorOf(socket: net.Socket): number {
   return handleOf(socket)?.fd ?? -1

@@ -1,6 +1,7 @@
 import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
+import type { Admission, Excess } from './admission.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
@@ -12,7 +13,6 @@ const TURNED_AWAY_MS = 2_000
 const LINGER_MS = 1_000
 /** At the end of the drain. */
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
-const TURNED_AWAY_MOST = 256
 const TOO_MANY = [
   'HTTP/1.1 503 Service Unavailable',
   'Content-Type: text/plain',
@@ -28,7 +28,7 @@ const NOWHERE: SendOn = { kind: 'upstream', name: '', pick: () => null }
 /** What all entrances of a proxy share. */
 export type RelayWiring = Pick<
   RelayOptions,
-  'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'pools'
+  'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
 >
 
 /** The relays of one configuration: clients that may tell who came before them have one of their own. */
@@ -49,8 +49,7 @@ export class Entrance implements ConnectionKeeper {
   readonly #name: string
   readonly #tls: TlsTermination
   readonly #wiring: RelayWiring
-  /** Whether one connection more is too many. */
-  readonly #full: () => boolean
+  readonly #admission: Admission
   readonly #onEmpty: () => void
   /** The upstream that whole connections go to. */
   #forward: string | null
@@ -71,14 +70,14 @@ export class Entrance implements ConnectionKeeper {
     config: ProxyConfig,
     wiring: RelayWiring,
     tls: TlsTermination,
-    { full, onEmpty }: { full: () => boolean; onEmpty: () => void },
+    { admission, onEmpty }: { admission: Admission; onEmpty: () => void },
   ) {
     this.#onEmpty = onEmpty
     this.#name = name
     this.#tls = tls
     this.#forward = forward
     this.#wiring = wiring
-    this.#full = full
+    this.#admission = admission
     this.#lastEvent = config.drain.lastEvent
     this.#relays = this.#make(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
@@ -172,9 +171,11 @@ export class Entrance implements ConnectionKeeper {
     const trust = new BlockList()
     for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
     const halfClose = this.#halfCloseOf(config)
+    const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#admission.clients }
     const relay = (trusted: boolean) =>
       new Relay({
         ...this.#wiring,
+        ...counted,
         ...relayOptions(config, { trusted, halfClose }),
         onEmpty: () => this.#emptied(),
       })
@@ -203,15 +204,29 @@ export class Entrance implements ConnectionKeeper {
 
   #begin(socket: Socket): void {
     const handshakes = this.#secure ? this.#handshakes : null
-    if (handshakes === null) this.#accept(socket, 'http')
+    if (handshakes === null) {
+      this.#accept(socket, 'http')
+      return
+    }
+    const excess = this.#excess(socket)
     // Those that are one too many are told so in TLS, if they are few.
-    else if (handshakes.size >= TURNED_AWAY_MOST && this.#full()) socket.destroy()
-    else handshakes.begin(socket)
+    if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#admission.mostLingering)) {
+      handshakes.begin(socket)
+    } else {
+      this.#admission.turnedAway(this.#name, excess, socket.remoteAddress)
+      socket.destroy()
+    }
+  }
+
+  #excess(socket: Socket): Excess | null {
+    const { trusted, trust } = this.#relays
+    return this.#admission.excess(socket, trusted !== null && isTrusted(trust, socket.remoteAddress))
   }
 
   #accept(socket: Socket, scheme: Origin['scheme']): void {
-    if (this.#full()) {
-      this.#turnAway(socket)
+    const excess = this.#excess(socket)
+    if (excess !== null) {
+      this.#turnAway(socket, excess)
       return
     }
     const origin = { listener: this.#name, scheme }
@@ -229,9 +244,11 @@ export class Entrance implements ConnectionKeeper {
     return trusted !== null && isTrusted(trust, client) ? trusted : plain
   }
 
-  #turnAway(socket: Socket): void {
+  #turnAway(socket: Socket, excess: Excess): void {
+    this.#admission.turnedAway(this.#name, excess, socket.remoteAddress)
     socket.on('error', () => {})
-    if (this.#forward !== null || this.#turnedAway >= TURNED_AWAY_MOST) {
+    const told = excess !== 'descriptors' && this.#turnedAway < this.#admission.mostLingering
+    if (this.#forward !== null || !told) {
       socket.destroy()
       return
     }

@@ -10,6 +10,8 @@ import {
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { accessLine } from './access-log.js'
+import { Admission } from './admission.js'
+import { Complaints } from './complaints.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
 import { compileTarget } from './routes/action.js'
@@ -51,6 +53,7 @@ export class ReverseProxy {
   readonly #upstreams: Upstreams
   /** Of all entrances, whatever configuration they began with. */
   readonly #pools = new UpstreamPools()
+  readonly #admission: Admission
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
   readonly #wiring: RelayWiring
@@ -68,6 +71,12 @@ export class ReverseProxy {
       logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
     )
     this.#upstreams.configure(config.upstreams)
+    this.#admission = new Admission({
+      limits: () => this.#config.limits,
+      open: () => this.connections,
+      logger,
+    })
+    const complaints = new Complaints(logger)
     this.#declared = new DeclaredState(member, this.#upstreams, logger)
     this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
@@ -83,6 +92,13 @@ export class ReverseProxy {
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
+      onShortage: (shortage, server) => {
+        complaints.say(
+          shortage,
+          { shortage, server },
+          'this process could not connect to a server for want of its own means',
+        )
+      },
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
     }
     serveCertificateCommands(member, this.#tls)
@@ -178,12 +194,8 @@ export class ReverseProxy {
     if (listener === this.#listeners.get(name)) return
     const before = this.#entrances.get(name)
     if (before !== undefined) this.#letGo(before)
-    const full = () => {
-      const most = this.#config.limits.connections
-      return most !== null && this.connections >= most
-    }
     const entrance = new Entrance(given, config, this.#wiring, this.#tls, {
-      full,
+      admission: this.#admission,
       onEmpty: () => this.#emptied(),
     })
     listener.serve(entrance.server, { keeper: entrance })

@@ -28,6 +28,7 @@ import {
   planResponse,
   type ResponsePlan,
 } from './response-plan.js'
+import { type Shortage, shortageOf } from './shortage.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /** Methods that may be repeated without asking (RFC 9110, 9.2.2). */
@@ -103,6 +104,8 @@ export class Exchange implements StreamOwner {
   bytesReceived = 0
   /** 0: nobody wants a report. */
   startedAt: number
+  /** There was no descriptor left once. */
+  #redialled = false
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
 
@@ -303,8 +306,8 @@ export class Exchange implements StreamOwner {
     let stream: ByteStream | null
     try {
       stream = this.#relay.pools.take(this.destination!, this, fresh || tunnel)
-    } catch {
-      this.#elsewhere(bytes, 502, 'connect-failed')
+    } catch (error) {
+      this.#unconnected(bytes, shortageOf(error), 'connect-failed')
       return
     }
     if (stream === null) {
@@ -332,11 +335,29 @@ export class Exchange implements StreamOwner {
     this.#dispatch(bytes, false)
   }
 
-  #unreachable(failure: DialFailure): void {
+  #unreachable(failure: DialFailure, error: Error | null = null): void {
     const bytes = concat(this.upstream!.takeUnsent())
     this.#drop()
-    this.#tell(() => this.destination!.failed?.(failure))
-    this.#elsewhere(bytes, failure === 'connect-timeout' ? 504 : 502, failure)
+    const shortage = shortageOf(error)
+    if (shortage === null) this.#tell(() => this.destination!.failed?.(failure))
+    this.#unconnected(bytes, shortage, failure)
+  }
+
+  /** There is no connection to the server; with a `shortage` that is our own matter. */
+  #unconnected(bytes: Bytes, shortage: Shortage | null, failure: DialFailure): void {
+    if (shortage === null) {
+      this.#elsewhere(bytes, failure === 'connect-timeout' ? 504 : 502, failure)
+      return
+    }
+    this.#tell(() => this.#relay.onShortage?.(shortage, this.destinationKey))
+    if (shortage === 'no-ports') this.#elsewhere(bytes, 503, shortage)
+    else if (this.#redialled) this.fail(503, shortage)
+    else {
+      // Whoever asks first closes them for all.
+      this.#redialled = true
+      this.#relay.pools.clear()
+      this.#dispatch(bytes, true)
+    }
   }
 
   // ---- the answer
@@ -373,7 +394,7 @@ export class Exchange implements StreamOwner {
   }
 
   onClose(_stream: ByteStream, error: Error | null): void {
-    if (this.upstream!.connecting) this.#unreachable('connect-failed')
+    if (this.upstream!.connecting) this.#unreachable('connect-failed', error)
     else if (this.phase === 'waiting') this.#lost()
     else if (this.phase === 'tunnel' && error === null) {
       // Both sides have ended; the rest for the client is on its way.

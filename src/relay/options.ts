@@ -1,10 +1,12 @@
 import { FdbError } from '../errors.js'
 import type { FieldEdits, HeadLimits } from '../http1/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { ClientTally } from './client-tally.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
 import type { ForwardedOptions } from './forwarded.js'
+import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
 /** Milliseconds, each from 1 to 2^31-1; `request` may be `Infinity` too. They are kept to within two ticks of the relay's timer. */
@@ -92,6 +94,10 @@ export interface RelayOptions {
   halfClosedClients?: 'serve' | 'abort'
   /** Called at the end of each exchange; costs nothing when absent. Must not throw. */
   onExchange?(report: ExchangeReport): void
+  /** There was no connection to a server for a request, and that was not the server's fault. */
+  onShortage?(shortage: Shortage, destination: string): void
+  /** Counts the connections by client. */
+  clients?: ClientTally
   /** A callback of these options threw: the request got a 500. */
   onFault?(error: unknown): void
   /** Called whenever the last client connection is gone. */

@@ -7,6 +7,7 @@ import type { ExchangeReport } from './exchange-report.js'
 import type { Forwarder } from './forwarded.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
 import type { Readers } from './readers.js'
+import type { Shortage } from './shortage.js'
 import type { TimerWheel } from './timer-wheel.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
@@ -36,6 +37,7 @@ export interface RelayContext {
   readonly routeByName: ((name: string) => SendOn | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
+  readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   /** A callback threw. */
   readonly onFault: ((error: unknown) => void) | undefined
   /** No other process can go on with the connection any more. */

@@ -1,6 +1,7 @@
 import type net from 'node:net'
 import type { MoveWhich } from '../connections/movable.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
@@ -34,6 +35,7 @@ export class Relay {
   readonly #tally: Tally = { open: 0 }
   readonly #sharesPools: boolean
   readonly #onEmpty: (() => void) | undefined
+  readonly #clients: ClientTally | undefined
   /** Connections that no other process can go on with. */
   #fixed = 0
   #turnedAway = 0
@@ -50,6 +52,7 @@ export class Relay {
     const pools = options.pools ?? new UpstreamPools(own, wheel)
     this.#sharesPools = options.pools !== undefined
     this.#onEmpty = options.onEmpty
+    this.#clients = options.clients
     this.#context = {
       route: options.route,
       timeouts,
@@ -66,6 +69,7 @@ export class Relay {
       routeByName: options.routeByName,
       destinationByKey: options.destinationByKey,
       onExchange: options.onExchange,
+      onShortage: options.onShortage,
       onFault: options.onFault,
       leaving: null,
       stays: connection => this.#stays(connection as RelayConnection),
@@ -249,6 +253,7 @@ export class Relay {
 
   #add(connection: RelayConnection): void {
     this.#connections.add(connection)
+    this.#clients?.add(connection.client.remoteAddress)
     if (!connection.movable) this.#fixed++
     this.#context.leaving?.notice()
   }
@@ -260,6 +265,7 @@ export class Relay {
 
   #forget(connection: RelayConnection): void {
     if (!this.#connections.delete(connection)) return
+    this.#clients?.remove(connection.client.remoteAddress)
     if (!connection.movable) this.#fixed--
     if (this.#connections.size === 0) this.#onEmpty?.()
   }

@@ -1,5 +1,6 @@
 import type net from 'node:net'
 import {
+  addressOf,
   descriptorOf,
   isPlain,
   readBuffered,
@@ -106,9 +107,7 @@ export class SocketStream implements ByteStream {
   }
 
   get remoteAddress(): string {
-    this.#remoteAddress ??= (this.#socket.remoteAddress ?? '')
-      .replace(/^::ffff:(?=\d+\.)/, '')
-      .replace(/%.*/, '')
+    this.#remoteAddress ??= addressOf(this.#socket)
     return this.#remoteAddress
   }
 

@@ -53,7 +53,8 @@ const settings = fc.record({
     headBytes: fc.constant(1024),
     fields: fc.nat(),
     body: fc.option(fc.maxSafeNat()),
-    connections: fc.option(fc.nat()),
+    connections: fc.option(fc.oneof(fc.nat(), fc.constant('auto' as const))),
+    connectionsPerClient: fc.option(fc.nat()),
   }),
   forwarded: fc.record({
     headers: fc.constantFrom('off' as const, 'both' as const),

@@ -149,6 +149,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['limits.body', '1.5m', /no size/],
   ['limits.body', '-1', /a number, not a size|no size/],
   ['limits.connections', '10k', /no whole number/],
+  ['limits.connectionsPerClient', '0', /no whole number/],
   ['accessLog', 'on', /"on" is neither true nor false/],
   ['forwarded', 'yes', /"yes" is none of "off", "x-forwarded", "forwarded", "both"/],
   ['forwarded.headers', 'all', /none of/],

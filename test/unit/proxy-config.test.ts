@@ -54,7 +54,7 @@ describe('a configuration', () => {
         response: 60_000,
         request: null,
       },
-      limits: { headBytes: 16_384, fields: 100, body: null, connections: null },
+      limits: { headBytes: 16_384, fields: 100, body: null, connections: 'auto', connectionsPerClient: null },
       accessLog: false,
       forwarded: { headers: 'x-forwarded', trust: [] },
     })

@@ -87,7 +87,9 @@ export interface LimitConfig {
   headBytes: number
   fields: number
   body: number | null
-  connections: number | null
+  /** `auto`: as many as the descriptors of the process allow. */
+  connections: number | null | 'auto'
+  connectionsPerClient: number | null
 }
 
 export interface ForwardedConfig {

@@ -295,14 +295,23 @@ const timeoutShape = {
   ),
 }
 
+function orAuto<T>(check: Check<T>): Check<T | 'auto'> {
+  return (value, place) => (value === 'auto' ? 'auto' : check(value, place))
+}
+
 const limitShape = {
   headBytes: optional(size(KiB, 1024 * KiB), '16k', 'a request’s head (431), and an answer’s (502)'),
   fields: optional(integer(1, 10_000), 100, 'header fields of a head (431, 502)'),
   body: optional(orOff(size(0, 1024 * GiB)), 'off', 'a request’s body (413)'),
   connections: optional(
+    orAuto(orOff(integer(1, 10_000_000))),
+    'auto',
+    'clients at a time; more are accepted and answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
+  ),
+  connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'clients at a time; more are accepted and answered 503 (`forward`: closed)',
+    'the same for each client address that is not in `forwarded.trust`; for connections that begin with it',
   ),
 }
 

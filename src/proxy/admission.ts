@@ -1,0 +1,59 @@
+import type { Socket } from 'node:net'
+import type { Logger } from '../index.js'
+import { addressOf, ClientTally, type DescriptorRoom, descriptorOf, descriptorRoom } from '../relay/index.js'
+import { Complaints } from './complaints.js'
+import type { LimitConfig } from './config/config.js'
+
+/** Of what a client is one too many: of all, of its address, or for the descriptors that are left. */
+export type Excess = 'connections' | 'connectionsPerClient' | 'descriptors'
+
+const MOST_LINGERING = 256
+
+export interface AdmissionOptions {
+  limits: () => LimitConfig
+  /** Connections of clients that are open. */
+  open: () => number
+  logger: Logger
+  room?: DescriptorRoom
+}
+
+/** Who may come in, so that those who are in can be served. */
+export class Admission {
+  /** Of connections that began while there was a limit for each client. */
+  readonly clients = new ClientTally()
+  readonly #options: AdmissionOptions
+  readonly #room: DescriptorRoom
+  readonly #complaints: Complaints
+
+  constructor(options: AdmissionOptions) {
+    this.#options = options
+    this.#room = options.room ?? descriptorRoom()
+    this.#complaints = new Complaints(options.logger)
+  }
+
+  /** How many of those that are turned away may be told so at a time. */
+  get mostLingering(): number {
+    return Math.min(MOST_LINGERING, this.#room.spare / 2)
+  }
+
+  /** `null`: it may come in. A trusted client stands for many. */
+  excess(socket: Socket, trusted: boolean): Excess | null {
+    if (descriptorOf(socket) >= this.#room.firstSpare) return 'descriptors'
+    const { connectionsPerClient } = this.#options.limits()
+    if (this.#options.open() >= this.#most) return 'connections'
+    if (connectionsPerClient === null || trusted) return null
+    return this.clients.of(addressOf(socket)) >= connectionsPerClient ? 'connectionsPerClient' : null
+  }
+
+  turnedAway(listener: string, excess: Excess, client: string | undefined): void {
+    const { connectionsPerClient } = this.#options.limits()
+    const limit = { connections: this.#most, connectionsPerClient, descriptors: this.#room.limit }[excess]
+    const facts = { listener, excess, limit, connections: this.#options.open(), client }
+    this.#complaints.say(`away ${excess}`, facts, 'clients were turned away')
+  }
+
+  get #most(): number {
+    const { connections } = this.#options.limits()
+    return connections === 'auto' ? this.#room.clients : (connections ?? Number.POSITIVE_INFINITY)
+  }
+}
