@@ -124,10 +124,10 @@ function fileLine({ state }: ServiceStatus): string | null {
 
 function movesLine(moves: MoveReport | undefined): string | null {
   if (moves === undefined) return null
-  const { moved, arrived, lost, refused } = moves
+  const { moved, arrived, lost, refused, wave } = moves
   const parts = [
     ...(arrived > 0 ? [`${arrived} arrived`] : []),
-    ...(moved > 0 ? [`${moved} moved`] : []),
+    ...(moved > 0 ? [`${moved} moved${wave === 'first' ? ' (the first few)' : ''}`] : []),
     ...(lost > 0 ? [`${lost} lost`] : []),
     ...Object.entries(refused ?? {}).map(([code, count]) => `${count} stay (${code})`),
   ]

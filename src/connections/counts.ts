@@ -10,6 +10,8 @@ export interface MoveReport {
   readonly refused: Readonly<Record<string, number>>
   /** Given up by one side and not to be had by the other: closed. */
   readonly lost: number
+  /** What goes now: a first few, or, when the next process has shown that it serves those, the rest; null: nothing goes. */
+  readonly wave: 'first' | 'rest' | null
   /** The most work that giving connections away was in one turn of the event loop, in milliseconds. */
   readonly longestGivingMs: number
   /** The same for taking them. */
@@ -21,6 +23,7 @@ export class MoveCounts {
   moved = 0
   arrived = 0
   lost = 0
+  wave: MoveReport['wave'] = null
   readonly giving = new TurnWork()
   readonly taking = new TurnWork()
   readonly #refused = new Map<string, number>()
@@ -30,11 +33,12 @@ export class MoveCounts {
   }
 
   get report(): MoveReport {
-    const { moved, arrived, lost, giving, taking } = this
+    const { moved, arrived, lost, wave, giving, taking } = this
     return {
       moved,
       arrived,
       lost,
+      wave,
       refused: Object.fromEntries(this.#refused),
       longestGivingMs: giving.longestMs,
       longestTakingMs: taking.longestMs,

@@ -8,6 +8,7 @@ import {
   stepMoveOut,
 } from '../protocol/move-machine.js'
 import type { MoveCounts } from './counts.js'
+import { FirstWave, LONGEST_PROOF_MS } from './first-wave.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
 import { closeItems, fdsOf, type Item, inTurns, SliceFiller, type Source } from './slice.js'
@@ -30,9 +31,13 @@ export interface GiverOptions {
   readonly which: MoveWhich
   /** Connections a second at most. */
   readonly perSecond: number
+  /** A few go first, the rest when the taker has served them for so long, milliseconds; 0: all at once. */
+  readonly firstWaveMs: number
   readonly counts: MoveCounts
   /** Somebody must know of what an adapter did. */
   readonly fault: (error: unknown, message: string) => void
+  /** The taker has shown that it can serve what it takes. */
+  readonly proved?: () => void
   /** Whatever could leave has left: for now nothing more goes. */
   readonly rested?: () => void
   /** Once, when no more goes this way: the taker has left, or has not answered. What was under way has been decided. */
@@ -63,10 +68,17 @@ export class Giver {
   #allowance: number
   #countedAt = performance.now()
   #heard = new Set<Source>()
+  #wave: FirstWave | null
+  /** The first few have gone; nothing more does before the taker has shown that it can serve them. */
+  #proving = false
+  /** The taker knows of waves. */
+  #waves = false
+  #proof: NodeJS.Timeout | undefined
 
   constructor(options: GiverOptions) {
     this.#options = options
     this.#allowance = options.perSecond
+    this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
   }
 
   start(): void {
@@ -75,8 +87,10 @@ export class Giver {
     link.start({
       message: (envelope, fds) => {
         closeAll(fds)
-        const { prepareAck } = envelope
+        const { prepareAck, waveProved } = envelope
+        if (waveProved) this.#proved()
         if (!prepareAck || prepareAck.slice !== this.#machine.pending) return
+        this.#waves = prepareAck.waves ?? false
         const most = this.#items.length
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
@@ -105,6 +119,7 @@ export class Giver {
     this.#over = true
     clearImmediate(this.#turn)
     clearTimeout(this.#timer)
+    clearTimeout(this.#proof)
     for (const source of this.#heard) source.moving.onMovable = null
     this.#step({ type: 'lost' })
     const { link, log, ended } = this.#options
@@ -149,7 +164,7 @@ export class Giver {
   // ---- a slice
 
   #soon(): void {
-    if (this.#over || this.#turn !== undefined) return
+    if (this.#over || this.#turn !== undefined || this.#proving) return
     clearTimeout(this.#timer)
     const rest = Math.max(this.#restUntil, this.#allowedAt()) - performance.now()
     if (rest > 0) {
@@ -168,18 +183,40 @@ export class Giver {
   }
 
   #begin(): void {
-    if (this.#over || this.#machine.pending !== 0) return
+    if (this.#over || this.#machine.pending !== 0 || this.#proving) return
     const filler = new SliceFiller(this.#options.counts.giving)
     this.#fill(filler)
     if (filler.items.length === 0) {
       // A turn may end before a source has found anything: then the pass goes on.
       if (this.#pass !== null) this.#soon()
+      else if ((this.#wave?.gone ?? 0) > 0) this.#prove()
       else this.#rest()
       return
     }
     this.#items = filler.items
     this.#allowance -= filler.items.length
     this.#step({ type: 'start' })
+  }
+
+  /** Asks the taker, which answers when it has; one that knows of no waves has the time alone. */
+  #prove(): void {
+    const { link, firstWaveMs } = this.#options
+    this.#wave = null
+    this.#proving = true
+    // Nobody need be kept from its next request meanwhile.
+    for (const source of this.#heard) source.moving.onMovable = null
+    if (this.#waves) link.tell({ firstWave: { healthyMs: firstWaveMs } })
+    const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
+    this.#proof = setTimeout(() => this.#proved(), longest)
+    this.#proof.unref()
+  }
+
+  #proved(): void {
+    if (!this.#proving) return
+    this.#proving = false
+    clearTimeout(this.#proof)
+    this.#options.proved?.()
+    this.#soon()
   }
 
   #rest(): void {
@@ -220,11 +257,14 @@ export class Giver {
   /** The next connection that can leave in this pass over all sources; null at its end. */
   #next(): Departure | null {
     for (;;) {
-      if (this.#departures !== null) {
+      if (this.#departures !== null && this.#mayLeave()) {
         const next = this.#departures.next()
-        if (!next.done) return next.value
-        this.#departures = null
+        if (!next.done) {
+          this.#wave?.left(this.#source!.moving)
+          return next.value
+        }
       }
+      this.#departures = null
       const source = this.#pass!.next()
       if (source.done) {
         this.#pass = null
@@ -234,6 +274,10 @@ export class Giver {
       this.#listen(source.value)
       this.#departures = source.value.moving.departures(this.#options.which)
     }
+  }
+
+  #mayLeave(): boolean {
+    return this.#wave === null || this.#wave.mayLeave(this.#source!.moving)
   }
 
   #listen(source: Source): void {

@@ -7,8 +7,8 @@ import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-
 import { decoded, onlyConnection } from './connection-record.js'
 import type { HttpAnswers } from './http-answers.js'
 import { idleParsers, isAnswering, keepsList, markIdle, ownListener, parserOf } from './http-inside.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich } from './movable.js'
-import { abandon, canLeave, connectionOf, publish, reopened } from './node-socket.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from './movable.js'
+import { abandon, canLeave, connectionOf, publish, reopened, witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 import { isPlain } from './socket-handle.js'
 
@@ -315,18 +315,21 @@ export class HttpServerConnections implements MovableConnections {
     }
   }
 
-  arrive(departure: Departure, how: Arrival): void {
-    this.#run(() => this.#arrive(departure, how))
+  arrive(departure: Departure, how: Arrival): Witness | undefined {
+    return this.#run(() => this.#arrive(departure, how))
   }
 
-  #arrive({ record, fds }: Departure, how: Arrival): void {
+  #arrive({ record, fds }: Departure, how: Arrival): Witness | undefined {
     const { idle, application } = HttpConnection.decode(record)
     if (application) {
       const socket = this.#upgraded!.arrive(fds[0]!, application)
       if (how === 'refused') this.#refused.add(socket)
-    } else if ((this.#listens ||= keepsList(this.#server))) this.#adopt(fds[0]!, idle!, how)
+      return witnessOf(socket)
+    }
+    if ((this.#listens ||= keepsList(this.#server))) return this.#adopt(fds[0]!, idle!, how)
     // Node makes the list when it begins to listen, which it does in the next turn: the connection waits for that.
-    else this.#server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
+    this.#server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
+    return undefined
   }
 
   #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {
@@ -337,7 +340,7 @@ export class HttpServerConnections implements MovableConnections {
     }
   }
 
-  #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): void {
+  #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): Witness {
     const socket = reopened(fd, this.#server)
     if (this.#isDirect) this.#server.emit('connection', socket)
     else {
@@ -358,10 +361,11 @@ export class HttpServerConnections implements MovableConnections {
     }
     publish(socket)
     const parser = parserOf(socket)
-    if (fresh || parser === null) return
+    if (fresh || parser === null) return witnessOf(socket)
     markIdle(parser)
     this.#idleAt.set(socket, socket.bytesRead)
     if (keepAliveMs) this.#expire(socket, keepAliveMs)
+    return witnessOf(socket)
   }
 
   /** What was left of the keep-alive timeout. Once a byte has come, Node's own timeouts go on. */

@@ -13,6 +13,14 @@ export interface Departure {
   readonly fds: readonly OwnedFd[]
 }
 
+/** What has passed on a connection since it arrived: whether who took it can answer over it. */
+export interface Witness {
+  /** Something came from its peer, or was owed to it. */
+  readonly asked: boolean
+  /** Something went to its peer. */
+  readonly answered: boolean
+}
+
 /** Which connections may leave: `auto`, all that can at this moment; `idle`, only those between two exchanges. */
 export type MoveWhich = 'auto' | 'idle'
 
@@ -45,6 +53,6 @@ export interface MovableConnections {
    * what the other process is told, and the connection stays there.
    */
   check(record: Uint8Array, fds: readonly OwnedFd[]): void
-  /** Goes on with it. Takes the descriptors, and closes them when it throws. */
-  arrive(departure: Departure, how: Arrival): void
+  /** Goes on with it. Takes the descriptors, and closes them when it throws. Undefined: what passes on it is not known yet. */
+  arrive(departure: Departure, how: Arrival): Witness | undefined
 }

@@ -3,7 +3,8 @@ import type { OwnedFd } from '../fd/owned.js'
 import { fdbroker } from '../proto/connections.js'
 import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
 import { decoded, onlyConnection } from './connection-record.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich } from './movable.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from './movable.js'
+import { witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
 const { Application } = fdbroker.connections
@@ -65,9 +66,10 @@ export class NetServerConnections implements MovableConnections {
     onlyConnection(fds)
   }
 
-  arrive({ record, fds }: Departure, how: Arrival): void {
+  arrive({ record, fds }: Departure, how: Arrival): Witness {
     const socket = this.#sockets.arrive(fds[0]!, Application.decode(record))
     if (how === 'refused') this.#refused.add(socket)
+    return witnessOf(socket)
   }
 
   #depart(socket: net.Socket): Departure | null {

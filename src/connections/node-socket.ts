@@ -1,6 +1,7 @@
 import { channel } from 'node:diagnostics_channel'
 import net from 'node:net'
 import { OwnedFd } from '../fd/owned.js'
+import type { Witness } from './movable.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from './socket-handle.js'
 
 const NOTHING = Buffer.alloc(0)
@@ -81,6 +82,17 @@ export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
   inside._connections++
   Object.assign(socket, { server, _server: server })
   return socket
+}
+
+export function witnessOf(socket: net.Socket): Witness {
+  return {
+    get asked() {
+      return socket.bytesRead > 0
+    },
+    get answered() {
+      return socket.bytesWritten > 0
+    },
+  }
 }
 
 /** As Node does with those that it accepts: whoever watches servers from outside sees a connection that has come. */

@@ -5,12 +5,15 @@ import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../protocol/link.js'
 import { initialMoveIn, type MoveInEffect, type MoveInEvent, stepMoveIn } from '../protocol/move-machine.js'
 import type { MoveCounts } from './counts.js'
-import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections } from './movable.js'
+import { proved } from './first-wave.js'
+import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Witness } from './movable.js'
 import type { MoveLog } from './move-log.js'
 import { closeItems, type Item, inTurns } from './slice.js'
 
 /** After an acknowledgement the giver decides at once; when it has not after so long, the log is asked. */
 const DECISION_MS = 5_000
+/** What a giver may ask for. */
+const MOST_HEALTHY_MS = 60_000
 
 export interface TakerOptions {
   /** To the giver alone. Owned. */
@@ -48,6 +51,8 @@ export class Taker {
   #adopting: Promise<void> = Promise.resolve()
   #decision: NodeJS.Timeout | undefined
   #over = false
+  /** Of what has come in the first wave; null when that is over. */
+  #witnesses: Witness[] | null = []
 
   constructor(options: TakerOptions) {
     this.#options = options
@@ -57,12 +62,13 @@ export class Taker {
     const { link, counts } = this.#options
     link.channel.unref()
     link.start({
-      message: ({ prepare, moved }, fds) =>
+      message: ({ prepare, moved, firstWave }, fds) =>
         counts.taking.run(() => {
           if (prepare) this.#prepared(prepare.slice ?? 0, prepare.connections ?? [], fds)
           else {
             closeAll(fds)
             if (moved) this.#step({ type: 'moved', slice: moved.slice ?? 0 })
+            else if (firstWave) this.#prove(firstWave.healthyMs ?? 0)
           }
         }),
       broken: error => {
@@ -146,7 +152,7 @@ export class Taker {
     // One slice is adopted before the next is acknowledged: the giver goes no faster than this process can.
     void Promise.all([held.looked, this.#adopting]).then(() => {
       if (this.#over) return
-      this.#options.link.tell({ prepareAck: { slice, refused } })
+      this.#options.link.tell({ prepareAck: { slice, refused, waves: true } })
       this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)
       this.#decision.unref()
     })
@@ -183,7 +189,8 @@ export class Taker {
     const { counts, fault } = this.#options
     const adopt = ({ source, departure }: Item) => {
       try {
-        source.moving.arrive(departure, 'moved')
+        const witness = source.moving.arrive(departure, 'moved')
+        if (witness !== undefined && this.#witnesses !== null) this.#witnesses.push(witness)
         counts.arrived++
       } catch (error) {
         counts.lost++
@@ -198,6 +205,16 @@ export class Taker {
     const held = this.#slice
     held.released = true
     closeItems(held.items)
+  }
+
+  /** The rest follows when those that have come have been served. */
+  #prove(healthyMs: number): void {
+    void this.#adopting.then(async () => {
+      const witnesses = this.#witnesses ?? []
+      this.#witnesses = null
+      const proof = await proved(witnesses, Math.min(healthyMs, MOST_HEALTHY_MS), () => this.#over)
+      if (!this.#over) this.#options.link.tell({ waveProved: proof })
+    })
   }
 
   // ---- the end

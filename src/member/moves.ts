@@ -42,6 +42,8 @@ export class Moves {
   /** Processes that ended, or went to another, when they had no connection left. */
   readonly #emptied = new Set<number>()
   #leaving = false
+  /** Has shown that it serves what it takes; 0: nobody has. */
+  #proved = 0
   /** Since when, and how many had moved before; null when it has been told that all have gone. */
   #since: { at: number; moved: number } | null = null
   #told = false
@@ -68,6 +70,7 @@ export class Moves {
     for (const listener of this.#listeners()) listener.announceFixed()
     if (this.#leaving) return
     this.#leaving = true
+    this.#proved = 0
     this.#since = { at: performance.now(), moved: this.counts.moved }
     this.#patience = performance.now() + PATIENCE_MS
     this.#halfTime = setTimeout(() => this.#tell(), Math.min(this.#settings.drainTimeout / 2, LONGEST_MS))
@@ -79,6 +82,7 @@ export class Moves {
   serve(): void {
     this.#leaving = false
     this.#told = false
+    this.counts.wave = null
     this.#stopTimers()
     void this.#giver?.stop()
     const went = this.#went.splice(0)
@@ -134,7 +138,8 @@ export class Moves {
       closeAll([channel, log])
       return
     }
-    const { move, movesPerSecond } = this.#settings
+    const { move, movesPerSecond, firstWave } = this.#settings
+    const pid = taker === null ? 0 : native.pidfdPid(taker.raw)
     const { other, ...way } = openWay(channel, log, taker)
     const { moved } = this.counts
     if (other !== null) this.#went.push({ taker: other, before: moved })
@@ -143,6 +148,11 @@ export class Moves {
       sources: () => this.#sources(),
       which: move === 'idle' ? 'idle' : 'auto',
       perSecond: movesPerSecond,
+      firstWaveMs: pid !== 0 && pid === this.#proved ? 0 : firstWave,
+      proved: () => {
+        this.#proved = pid
+        this.counts.wave = 'rest'
+      },
       counts: this.counts,
       fault: this.#fault,
       rested: () => this.#say(),
@@ -154,6 +164,7 @@ export class Moves {
       },
     })
     this.#giver = giver
+    this.counts.wave = firstWave === 0 || (pid !== 0 && pid === this.#proved) ? 'rest' : 'first'
     clearTimeout(this.#timer)
     giver.start()
   }

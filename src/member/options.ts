@@ -40,6 +40,12 @@ export interface JoinOptions {
     move?: 'auto' | 'idle' | 'off'
     /** Connections that move in a second, at most. Default: no bound but time: 3 ms in one turn of the event loop. */
     movesPerSecond?: number
+    /**
+     * A few connections of each kind (1 %, at least 8) move first. The rest follows when the next version has been healthy with
+     * them for so many milliseconds, and has answered over them if anything was asked: one that crashes before takes no more
+     * than those with it. Default 250; 0: all at once.
+     */
+    firstWave?: number
   }
   /**
    * Keeps the state in a file too, so that the first process after a reboot begins with it: {@link Member.first} is true then,
@@ -67,6 +73,7 @@ export interface Settings {
   readonly drainTimeout: number
   readonly move: 'auto' | 'idle' | 'off'
   readonly movesPerSecond: number
+  readonly firstWave: number
   readonly stateFile: StateFileSettings | null
   readonly stateLimits: Readonly<StateLimits>
   readonly health: () => boolean
@@ -87,7 +94,12 @@ const JOIN: Keys<JoinOptions> = {
   health: true,
   versions: true,
 }
-const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = { timeout: true, move: true, movesPerSecond: true }
+const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
+  timeout: true,
+  move: true,
+  movesPerSecond: true,
+  firstWave: true,
+}
 
 export function settle(options: JoinOptions): Settings {
   checkKeys('join()', options, JOIN)
@@ -110,7 +122,8 @@ export function settle(options: JoinOptions): Settings {
   if (options.drain !== undefined) checkKeys('drain', options.drain, DRAIN)
   const drainTimeout = options.drain?.timeout ?? 30_000
   checkMs('drain.timeout', drainTimeout, 0)
-  const { move = 'auto', movesPerSecond = Number.POSITIVE_INFINITY } = options.drain ?? {}
+  const { move = 'auto', movesPerSecond = Number.POSITIVE_INFINITY, firstWave = 250 } = options.drain ?? {}
+  checkMs('drain.firstWave', firstWave, 0)
   if (!['auto', 'idle', 'off'].includes(move))
     throw wrongOption('drain.move', move, '"auto", "idle" or "off"')
   if (typeof movesPerSecond !== 'number' || !(movesPerSecond >= 1))
@@ -127,6 +140,7 @@ export function settle(options: JoinOptions): Settings {
     drainTimeout,
     move,
     movesPerSecond,
+    firstWave,
     stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile, service),
     stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),

@@ -326,8 +326,10 @@ export class ReverseProxy {
   }
 }
 
-function drainOf({ drain: { timeout, move, movesPerSecond } }: ProxyConfig): JoinOptions['drain'] & object {
-  return { timeout, move, ...(movesPerSecond !== null && { movesPerSecond }) }
+function drainOf({
+  drain: { timeout, move, firstWave, movesPerSecond },
+}: ProxyConfig): JoinOptions['drain'] & object {
+  return { timeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
 }
 
 /**

@@ -41,6 +41,10 @@ export interface ByteStream {
   readonly alive: boolean
   /** Nothing is under way in either direction, as far as can be told, and neither side has ended: another exchange may begin. */
   readonly reusable: boolean
+  /** Bytes that came from the peer in this process. */
+  readonly bytesRead: number
+  /** Bytes that were written in this process. */
+  readonly bytesWritten: number
   /** The peer's IP address without zone or port; '' where it has none (Unix). */
   readonly remoteAddress: string
 

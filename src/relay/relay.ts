@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import type { MoveWhich } from '../connections/movable.js'
+import type { MoveWhich, Witness } from '../connections/movable.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
@@ -226,7 +226,7 @@ export class Relay {
    * Goes on with a connection that was exported. Takes the descriptors, and closes them when it throws. One that is `staying`
    * is not exported any more, and its next answer announces the end, until {@link resume}.
    */
-  import({ record, client, upstream }: ExportedConnection, staying = false): void {
+  import({ record, client, upstream }: ExportedConnection, staying = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null
     let server: ByteStream | null = null
@@ -249,6 +249,15 @@ export class Relay {
     importConnection(context, record, connection, server)
     // It was between two processes when the others were told.
     if (this.#ending !== null && this.#connections.has(connection)) this.#end([connection], this.#ending)
+    const owed = record.exchange !== null
+    return {
+      get asked() {
+        return owed || stream.bytesRead > 0
+      },
+      get answered() {
+        return stream.bytesWritten > 0
+      },
+    }
   }
 
   #add(connection: RelayConnection): void {

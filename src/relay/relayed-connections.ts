@@ -1,4 +1,4 @@
-import type { Arrival, Departure, MovableConnections, MoveWhich } from '../connections/movable.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
 import type { ConnectionRecord } from './record.js'
@@ -71,12 +71,12 @@ export class RelayedConnections implements MovableConnections {
     this.#checked.set(bytes, record)
   }
 
-  arrive({ record: bytes, fds }: Departure, how: Arrival): void {
+  arrive({ record: bytes, fds }: Departure, how: Arrival): Witness {
     try {
       const record = this.#checked.get(bytes) ?? decodeRecord(bytes, fds.length)
       this.#checked.delete(bytes)
       const relay = this.#options.relayFor(record.client)
-      relay.import({ record, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
+      return relay.import({ record, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
     } catch (error) {
       closeAll(fds)
       throw error

@@ -106,6 +106,14 @@ export class SocketStream implements ByteStream {
     return descriptorOf(this.#socket)
   }
 
+  get bytesRead(): number {
+    return this.#socket.bytesRead
+  }
+
+  get bytesWritten(): number {
+    return this.#socket.bytesWritten
+  }
+
   get remoteAddress(): string {
     this.#remoteAddress ??= addressOf(this.#socket)
     return this.#remoteAddress

@@ -50,7 +50,15 @@ describe('the status for people', () => {
           },
           { name: 'admin', address: 'unix:/run/admin.sock', accepting: false, connections: 0 },
         ],
-        moves: { moved: 0, arrived: 1190, lost: 0, refused: {}, longestGivingMs: 0, longestTakingMs: 0 },
+        moves: {
+          moved: 0,
+          arrived: 1190,
+          lost: 0,
+          wave: null,
+          refused: {},
+          longestGivingMs: 0,
+          longestTakingMs: 0,
+        },
         draining: [
           {
             pid: 4000,
@@ -61,6 +69,7 @@ describe('the status for people', () => {
               moved: 1190,
               arrived: 0,
               lost: 0,
+              wave: null,
               refused: { ERR_FDB_NO_TARGET: 7 },
               longestGivingMs: 0,
               longestTakingMs: 0,

@@ -19,6 +19,8 @@ const TALKS = 20
 /** So slow that there is time to kill in the middle: a hundred at once, and the others in a second. */
 const PER_SECOND = 100
 const MOVE_MS = 1_300
+/** 1 %, at least 8, of what is behind one listener. */
+const FIRST_WAVE = 8
 
 type Scene = Awaited<ReturnType<typeof openScene>>
 
@@ -113,6 +115,32 @@ describe('a successor that is killed in the middle of the move', () => {
       console.log(`seed ${SEED}: ${KILLS} kills, ${lostBefore} of ${KILLS * (IDLE + TALKS)} connections lost`)
       expect(lostBefore).toBeGreaterThan(0)
       expect(lostBefore).toBeLessThan(KILLS * (IDLE + TALKS))
+    },
+    KILLS * 15_000 + 30_000,
+  )
+})
+
+describe('a successor that dies soon after its commit', () => {
+  it(
+    `takes with it no more than the first wave, ${KILLS} times`,
+    async () => {
+      const scene = await standby()
+      const first = scene.app.pid
+      for (let n = 0; n < KILLS; n++) {
+        const clients = clientsOf(scene, n)
+        await clients.ready()
+        const before = (await status(scene.app.control)).moves.lost
+        const successor = await next(scene)
+        await pause(200)
+        signalPid(successor, 'SIGKILL')
+        await served(scene, first)
+        expect((await ask(`${scene.app.target}/health`).answer).status).toBe(200)
+        const report = await clients.stop()
+        const lost = (await status(scene.app.control)).moves.lost - before
+        expect(report.closed + report.failed, JSON.stringify(report)).toBe(lost)
+        expect(lost).toBeLessThanOrEqual(FIRST_WAVE)
+        expect(report.wrong).toBe(0)
+      }
     },
     KILLS * 15_000 + 30_000,
   )

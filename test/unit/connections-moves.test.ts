@@ -10,6 +10,7 @@ import {
   type Departure,
   MAX_RECORD_BYTES,
   type MovableConnections,
+  type Witness,
 } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { movePair } from '../../src/connections/pair.js'
@@ -36,6 +37,8 @@ class Hand implements MovableConnections {
   slow = 0
   /** Of which there is more to tell than a message may hold. */
   large = new Set<string>()
+  /** Of every connection that arrives. */
+  witness = { asked: false, answered: false }
 
   get movable(): number {
     return this.here.size
@@ -55,13 +58,14 @@ class Hand implements MovableConnections {
     if (this.refuses(name)) throw new FdbError('ERR_FDB_TEST', `${name} is not wanted`)
   }
 
-  arrive({ record, fds }: Departure, how: Arrival): void {
+  arrive({ record, fds }: Departure, how: Arrival): Witness {
     busy(this.slow)
     const name = Buffer.from(record).toString().trimEnd()
     this.here.set(name, fds[0]!)
     this.came.push([name, how])
     if (how === 'refused') this.here.delete(name)
     if (how === 'refused') fds[0]!.close()
+    return this.witness
   }
 }
 
@@ -85,7 +89,7 @@ function fill(hand: Hand, count: number): void {
   }
 }
 
-function way(options: { perSecond?: number; giverFate?: OwnedFd } = {}) {
+function way(options: { perSecond?: number; giverFate?: OwnedFd; firstWaveMs?: number } = {}) {
   const pair = movePair()
   const old = new Hand()
   const young = new Hand()
@@ -106,6 +110,7 @@ function way(options: { perSecond?: number; giverFate?: OwnedFd } = {}) {
     sources: () => [{ listener: 'web', moving: old }],
     which: 'auto',
     perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
+    firstWaveMs: options.firstWaveMs ?? 0,
     counts: given,
     fault,
     ended: giverEnded,
@@ -195,6 +200,47 @@ describe('connections that move', () => {
     for (const fd of old.here.values()) fd.close()
     for (const fd of others.splice(0)) fd.close()
     expect(open()).toBe(before)
+  })
+
+  it('move in two waves: the rest follows when the taker has lived with the first few for a while', async () => {
+    const { giver, taker, old, young, given } = way({ firstWaveMs: 150 })
+    fill(old, 1_000)
+    taker.start()
+    const begun = performance.now()
+    giver.start()
+    await seen(() => young.here.size === 10)
+    await seen(() => given.moved > 10)
+    expect(performance.now() - begun).toBeGreaterThanOrEqual(149)
+    await seen(() => young.here.size === 1_000)
+    await giver.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('wait for an answer where something was asked on the first few', async () => {
+    const { giver, taker, old, young } = way({ firstWaveMs: 1 })
+    young.witness = { asked: true, answered: false }
+    fill(old, 100)
+    taker.start()
+    giver.start()
+    await seen(() => young.here.size === 8)
+    await new Promise(resolve => setTimeout(resolve, 100))
+    expect(young.here.size).toBe(8)
+    young.witness.answered = true
+    await seen(() => young.here.size === 100)
+    await giver.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are lost with a taker that dies in the first wave, but for those that were not in it', async () => {
+    const { giver, taker, old, young, ended } = way({ firstWaveMs: 60_000 })
+    fill(old, 100)
+    taker.start()
+    giver.start()
+    await seen(() => young.here.size === 8)
+    await taker.stop()
+    await ended
+    expect([old.here.size, young.here.size]).toEqual([92, 8])
+    for (const fd of young.here.values()) fd.close()
   })
 
   it('stay alone when their record is too large: the others go, and the reason is counted', async () => {
@@ -373,6 +419,7 @@ function lonelyGiver() {
     log,
     sources: () => [{ listener: 'web', moving: old }],
     which: 'auto',
+    firstWaveMs: 0,
     perSecond: Number.POSITIVE_INFINITY,
     counts: given,
     fault() {},

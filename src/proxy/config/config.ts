@@ -18,7 +18,13 @@ export interface ProxyConfig {
   /** Hosts and paths are canonical, each pair is there once, each upstream exists. */
   routes: RouteRule[]
   tls: TlsConfig
-  drain: { timeout: number; move: 'auto' | 'idle' | 'off'; movesPerSecond: number | null; lastEvent: string }
+  drain: {
+    timeout: number
+    move: 'auto' | 'idle' | 'off'
+    firstWave: number
+    movesPerSecond: number | null
+    lastEvent: string
+  }
   upgrade: UpgradeConfig
   timeouts: TimeoutConfig
   limits: LimitConfig

@@ -233,6 +233,11 @@ const drainShape = {
     'auto',
     'connections go on in the new process: `auto` at any byte, `idle` only between two requests, `off` none',
   ),
+  firstWave: optional(
+    duration(0),
+    '250ms',
+    'a few connections of each kind move first, the rest when the new process has been healthy with them for so long, and has answered over them if it was asked; `0s`: all at once',
+  ),
   movesPerSecond: optional(
     orOff(integer(1, 1_000_000)),
     'off',
