@@ -1,4 +1,4 @@
-import { COLON, CR, EQUALS, HEX, IN_VALUE, LF, SEMICOLON, TOKEN_LOWER } from './bytes.js'
+import { COLON, CR, EQUALS, HEX, IN_VALUE, LF, SEMICOLON, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
 import type { FramingRecord } from './framing.js'
 import { Http1Refusal, type Side } from './refusal.js'
 import { hashName, isForbiddenTrailer, NO_NAME } from './trailer-names.js'
@@ -39,6 +39,7 @@ export function isBetweenChunks({ phase, count }: FramingRecord): boolean {
 /** Where a body is, and whose it is: that of a request is the client's fault. */
 interface ChunkState extends FramingRecord {
   readonly side: Side
+  blanks: number[] | null
 }
 
 /**
@@ -107,6 +108,13 @@ function takeSize(state: ChunkState, byte: number, at: number): void {
     return
   }
   if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)
+  if (state.side === 'response' && (byte === SPACE || byte === TAB)) {
+    // No digit may follow: the record then says that there were as many as there may be.
+    state.count = MOST_DIGITS
+    state.blanks ??= []
+    state.blanks.push(at)
+    return
+  }
   if (byte === CR) state.phase = ChunkPhase.sizeLf
   else if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
   else throw new Http1Refusal('chunk-size', at, state.side)

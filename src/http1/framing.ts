@@ -31,6 +31,8 @@ export class Framing implements FramingRecord {
   phase = 0
   count = 0
   hash = 0
+  /** Where {@link advance} has met blanks that should not be passed on, see {@link takeBlanks}. */
+  blanks: number[] | null = null
 
   private constructor(kind: FramingKind, side: Side, left = 0) {
     this.kind = kind
@@ -76,6 +78,16 @@ export class Framing implements FramingRecord {
 
   toRecord(): FramingRecord {
     return { kind: this.kind, left: this.left, phase: this.phase, count: this.count, hash: this.hash }
+  }
+
+  /**
+   * Where in the bytes of the last {@link advance} blanks stood behind chunk sizes, which servers write that put the size into a
+   * field of fixed width. Null: nowhere. They are not for the next reader.
+   */
+  takeBlanks(): number[] | null {
+    const { blanks } = this
+    this.blanks = null
+    return blanks
   }
 
   /** The last byte of the message has been seen. Never true for `until-close` and `tunnel`. */

@@ -50,24 +50,36 @@ export abstract class MessageHead {
   readonly contentLength: number | undefined
   /** Transfer-Encoding: chunked. */
   readonly chunked: boolean
+  /**
+   * Of an answer: it breaks a rule about its end, but every reader finds the same one. It is passed on
+   * without that, and nothing that comes behind it on its connection is trusted.
+   */
+  readonly odd: boolean
   /** The options of Connection, in small letters. */
   readonly connection: readonly string[]
-  /** The sender allows another message on this connection. */
+  /** The sender allows another message on this connection, and can be trusted with it. */
   readonly keepAlive: boolean
   /** The value of Upgrade where Connection names it too. Never `h2c`: that would be HTTP/2 behind our back. */
   readonly upgrade: string | undefined
 
-  constructor(side: Side, text: string, marks: number[], minor: 0 | 1) {
+  /** `status` of an answer. */
+  constructor(side: Side, text: string, marks: number[], minor: 0 | 1, status = 0) {
     this.minor = minor
     this.fields = new Fields(text, marks)
     const read = new KnownFields(this.fields, side, minor)
     this.contentLength = read.length
     this.chunked = read.chunked
+    // These have no body, whatever they say (RFC 9112, 6.3). A length of zero is wrong too, but common, and rewriting drops it.
+    this.odd =
+      read.odd ||
+      (status === 204 && (read.chunked || (read.length ?? 0) > 0)) ||
+      (status === 304 && read.chunked)
     this.connection = read.connection
     this.keepAlive =
-      minor === 1
+      !this.odd &&
+      (minor === 1
         ? read.connection.length === 0 || !read.connection.includes('close')
-        : read.connection.includes('keep-alive') && !read.connection.includes('close')
+        : read.connection.includes('keep-alive') && !read.connection.includes('close'))
     this.upgrade =
       read.upgrade !== undefined && minor === 1 && read.connection.includes('upgrade')
         ? read.upgrade
@@ -84,6 +96,7 @@ export abstract class MessageHead {
 class KnownFields {
   length: number | undefined
   chunked = false
+  odd = false
   connection: string[] = NO_OPTIONS
   upgrade: string | undefined
   readonly #fields: Fields
@@ -104,18 +117,35 @@ class KnownFields {
   }
 
   #readLength(line: number): void {
-    if (this.length !== undefined) throw this.#refuse('length-repeated', line)
+    if (this.length !== undefined && this.#side === 'request') throw this.#refuse('length-repeated', line)
     if (this.chunked) throw this.#refuse('coding-with-length', line)
     const value = this.#fields.value(line)
-    const length = LENGTH.test(value) && !this.#fields.hasTab(line) ? Number(value) : Number.NaN
+    const length =
+      LENGTH.test(value) && !this.#fields.hasTab(line) ? Number(value) : this.#listedLength(value)
     if (!Number.isSafeInteger(length)) throw this.#refuse('length-invalid', line)
+    if (this.length !== undefined) {
+      if (this.length !== length) throw this.#refuse('length-repeated', line)
+      this.odd = true
+    }
     this.length = length
+  }
+
+  /** Servers behind others send the same length twice, also in one line. Of requests that is never believed. */
+  #listedLength(value: string): number {
+    const [first = '', ...others] =
+      this.#side === 'request' || value.includes('\t') ? [] : value.split(',').map(trimmed)
+    if (!LENGTH.test(first) || others.length === 0 || others.some(other => other !== first)) return Number.NaN
+    this.odd = true
+    return Number(first)
   }
 
   #readCoding(line: number, minor: 0 | 1): void {
     if (this.chunked) throw this.#refuse('coding-repeated', line)
     if (this.length !== undefined) throw this.#refuse('coding-with-length', line)
-    if (minor === 0) throw this.#refuse('coding-in-http10', line)
+    if (minor === 0) {
+      if (this.#side === 'request') throw this.#refuse('coding-in-http10', line)
+      this.odd = true
+    }
     const value = this.#fields.value(line)
     const known = value === 'chunked' || value.toLowerCase() === 'chunked'
     if (!known || this.#fields.hasTab(line)) {

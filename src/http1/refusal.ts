@@ -29,12 +29,12 @@ const REASONS = {
   'host-invalid': [400, 'Host is not a name or address with an optional port'],
   'host-mismatch': [400, 'Host and the authority of the target differ'],
   'length-invalid': [400, 'Content-Length is not one decimal number up to 2^53-1 without leading zeros'],
-  'length-repeated': [400, 'more than one Content-Length'],
+  'length-repeated': [400, 'more than one Content-Length; in answers, several that differ'],
   'coding-invalid': [400, 'Transfer-Encoding does not end in "chunked"'],
   'coding-unsupported': [501, 'a Transfer-Encoding other than "chunked"'],
   'coding-repeated': [400, 'more than one Transfer-Encoding'],
   'coding-with-length': [400, 'Transfer-Encoding and Content-Length together'],
-  'coding-in-http10': [400, 'Transfer-Encoding in an HTTP/1.0 message'],
+  'coding-in-http10': [400, 'Transfer-Encoding in an HTTP/1.0 request'],
   'connection-invalid': [
     400,
     'Connection is not a list of tokens or names a field that frames or routes the message',
@@ -42,7 +42,7 @@ const REASONS = {
   'upgrade-invalid': [400, 'Upgrade is not a list of protocols'],
   'expectation-unknown': [417, 'an Expect other than "100-continue"'],
   'connect-with-body': [400, 'a CONNECT request with Content-Length or Transfer-Encoding'],
-  'body-forbidden': [400, 'a 1xx or 204 response that announces a body'],
+  'body-forbidden': [400, 'a 1xx response that announces a body'],
   'switch-unasked': [400, 'a 101 response without Upgrade, or to a request that asked for no upgrade'],
   'chunk-size': [
     400,

@@ -27,17 +27,15 @@ export class ResponseHead extends MessageHead {
   readonly reason: string
 
   constructor(text: string, marks: number[], line: StatusLine) {
-    super('response', text, marks, line.minor)
+    super('response', text, marks, line.minor, line.status)
     this.status = line.status
     this.reason = text.slice(line.reasonStart, Math.max(line.reasonStart, line.end))
-    if (line.status < 200 || line.status === 204) {
-      // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.
-      const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
-      const id = this.chunked ? FieldId.transferEncoding : length
-      if (id >= 0) {
-        const line = this.fields.indexOf(id as FieldId)
-        throw new Http1Refusal('body-forbidden', this.fields.lineStart(line), 'response')
-      }
+    // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.
+    const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
+    const id = this.chunked ? FieldId.transferEncoding : length
+    if (line.status < 200 && id >= 0) {
+      const at = this.fields.indexOf(id as FieldId)
+      throw new Http1Refusal('body-forbidden', this.fields.lineStart(at), 'response')
     }
   }
 

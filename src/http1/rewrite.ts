@@ -31,6 +31,7 @@ export interface ResponseRewriteOptions extends RewriteOptions {
 /** Options of Connection that name no field, or one that is dropped anyway. */
 const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 
+const CHUNKED = 'Transfer-Encoding: chunked\r\n'
 const NONE: ReadonlySet<string> = new Set()
 
 /** By field id: 1 for what is dropped. */
@@ -72,12 +73,18 @@ export function rewriteResponse(head: ResponseHead, options: ResponseRewriteOpti
   const body = head.status < 200 || head.status === 204 ? 'close' : (options.body ?? 'keep')
   const fields = rewriteFields(
     head.fields,
-    body === 'keep' ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY,
+    body === 'keep' && !head.odd ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY,
     head.connection,
     options.edits,
   )
-  const coding = body === 'chunked' ? 'Transfer-Encoding: chunked\r\n' : ''
-  return `HTTP/1.1 ${head.status} ${head.reason}\r\n${fields}${coding}${ending(head.upgrade, options)}`
+  const framing = body === 'chunked' ? CHUNKED : body === 'keep' && head.odd ? cleanFraming(head) : ''
+  return `HTTP/1.1 ${head.status} ${head.reason}\r\n${fields}${framing}${ending(head.upgrade, options)}`
+}
+
+/** What an odd answer says about its end, said once and rightly. */
+function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
+  if (chunked) return status === 304 ? '' : CHUNKED
+  return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`
 }
 
 function ending(upgrade: string | undefined, options: RewriteOptions): string {

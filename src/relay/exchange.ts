@@ -21,6 +21,7 @@ import type { RelayContext } from './relay-context.js'
 import {
   type BodyCoding,
   bodyEnd,
+  clean,
   eventsOf,
   followSpans,
   framesOf,
@@ -469,7 +470,12 @@ export class Exchange implements StreamOwner {
     this.close = plan.close
     this.reusable = plan.reusable
     this.coding = plan.coding
-    this.#send(joined(plan.text, chunk, at, end))
+    const blanks = plan.body?.blanks ?? null
+    if (blanks === null) this.#send(joined(plan.text, chunk, at, end))
+    else {
+      this.#send(plan.text)
+      this.#send(clean(plan.body!, chunk, at, end))
+    }
     if (plan.body?.kind === 'tunnel') {
       this.frames = framesOf(head)
       this.frames?.follow(chunk, at, end)

@@ -1,8 +1,8 @@
 import { type EventTracker, eventText } from '../boundaries/index.js'
 import { encodeChunk, type Framing, LAST_CHUNK, takeContent } from '../http1/index.js'
 import type { ByteStream } from './byte-stream.js'
-import { copied, kept } from './bytes.js'
-import { type BodyCoding, followSpans } from './response-plan.js'
+import { kept } from './bytes.js'
+import { type BodyCoding, clean, followSpans } from './response-plan.js'
 
 /** Brings a stream of events to an end that its server did not write: between two events, behind one of the operator's. */
 export class LastEvent {
@@ -26,7 +26,7 @@ export class LastEvent {
       if (!body.betweenChunks) {
         const spans: number[] = []
         at += body.advanceChunk(chunk, from, chunk.length, spans)
-        if (at > from) to.write(copied(chunk, from, at))
+        if (at > from) to.write(clean(body, chunk, from, at))
         followSpans(events, chunk, spans)
         if (body.done || !body.betweenChunks) return body.done
       }

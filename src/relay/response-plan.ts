@@ -8,7 +8,7 @@ import {
   rewriteResponse,
   takeContent,
 } from '../http1/index.js'
-import type { ByteStream } from './byte-stream.js'
+import type { ByteStream, Bytes } from './byte-stream.js'
 import { copied } from './bytes.js'
 
 /**
@@ -106,7 +106,7 @@ export function passBody(
     const spans = events === null ? undefined : []
     const end = from + body.advance(chunk, from, chunk.length, spans)
     if (spans !== undefined) followSpans(events!, chunk, spans)
-    if (end > from) to.write(copied(chunk, from, end))
+    if (end > from) to.write(clean(body, chunk, from, end))
     return end
   }
   if (coding === 'content') {
@@ -118,6 +118,18 @@ export function passBody(
   events?.follow(chunk, from, chunk.length)
   if (chunk.length > from) to.write(Buffer.concat(encodeChunk(chunk.subarray(from))))
   return chunk.length
+}
+
+/** What of a body that is passed on as it comes stands in `chunk[from, to)`, without the blanks behind its chunk sizes. */
+export function clean(body: Framing, chunk: Buffer, from: number, to: number): Bytes {
+  const blanks = body.takeBlanks()
+  if (blanks === null) return copied(chunk, from, to)
+  const pieces: Buffer[] = []
+  for (const blank of [...blanks, to]) {
+    pieces.push(chunk.subarray(from, blank))
+    from = blank + 1
+  }
+  return Buffer.concat(pieces)
 }
 
 /** What follows a body that ended with the server's connection. */

@@ -39,8 +39,26 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'the last of several Content-Lengths wins (CL.CL)',
     file: 'message.ts',
-    find: "if (this.length !== undefined) throw this.#refuse('length-repeated', line)",
+    find: "if (this.length !== undefined && this.#side === 'request') throw",
+    replace: 'if (this.length === -1) throw',
+  },
+  {
+    name: 'the last of several Content-Lengths of an answer wins',
+    file: 'message.ts',
+    find: "if (this.length !== length) throw this.#refuse('length-repeated', line)",
     replace: '',
+  },
+  {
+    name: 'the first of several lengths in one line of an answer wins',
+    file: 'message.ts',
+    find: ' || others.some(other => other !== first)',
+    replace: '',
+  },
+  {
+    name: 'blanks in a chunk size of an answer are passed over',
+    file: 'chunked.ts',
+    find: 'state.count = MOST_DIGITS\n',
+    replace: '\n',
   },
   {
     name: 'Content-Length is read up to the first byte that is no digit',
@@ -107,8 +125,8 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'HTTP/1.0 keeps the connection without being asked',
     file: 'message.ts',
-    find: ": read.connection.includes('keep-alive') && !read.connection.includes('close')",
-    replace: ": !read.connection.includes('close')",
+    find: ": read.connection.includes('keep-alive') && !read.connection.includes('close'))",
+    replace: ": !read.connection.includes('close'))",
   },
   {
     name: 'a field name of one letter is taken for none',

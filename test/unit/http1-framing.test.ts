@@ -83,12 +83,12 @@ describe('RFC 9112, 6.1: Transfer-Encoding', () => {
     }
   })
 
-  it('refuses it in HTTP/1.0', () => {
+  it('refuses it in a request of HTTP/1.0', () => {
     expect(requestReason('POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n')).toBe('coding-in-http10')
-    expect(responseReason('HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')).toBe('coding-in-http10')
+    expect(responseReason('HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')).toBeUndefined()
   })
 
-  it.each([100, 103, 204, 101])('refuses it in a %i response', status => {
+  it.each([100, 103, 101])('refuses it in a %i response', status => {
     expect(responseReason(`HTTP/1.1 ${status} x\r\nTransfer-Encoding: chunked\r\n\r\n`)).toBe(
       'body-forbidden',
     )
@@ -113,8 +113,6 @@ describe('RFC 9112, 6.2: Content-Length', () => {
     '0x5',
     '5h',
     '5 5',
-    '5,5',
-    '5, 5',
     '5;',
     '"5"',
     '1_0',
@@ -135,12 +133,19 @@ describe('RFC 9112, 6.2: Content-Length', () => {
     expect(responseReason(responseWith(`Content-Length:${value}`))).toBe('length-invalid')
   })
 
-  it('refuses a second one, even if it says the same', () => {
-    for (const second of ['5', '6', '']) {
-      const lines = ['Content-Length: 5', `content-length: ${second}`]
-      expect(requestReason(requestWith(...lines))).toBe('length-repeated')
-      expect(responseReason(responseWith(...lines))).toBe('length-repeated')
-    }
+  it.each([
+    ['5', undefined],
+    ['6', 'length-repeated'],
+    ['', 'length-invalid'],
+  ])('refuses a second one in requests, in answers if it says something else: %j', (second, reason) => {
+    const lines = ['Content-Length: 5', `content-length: ${second}`]
+    expect(requestReason(requestWith(...lines))).toBe('length-repeated')
+    expect(responseReason(responseWith(...lines))).toBe(reason)
+  })
+
+  it.each(['5,5', '5, 5', '5 ,5,  5'])('refuses %j in requests, and reads it in answers', value => {
+    expect(requestReason(requestWith(`Content-Length: ${value}`))).toBe('length-invalid')
+    expect(responseFraming(200, 'GET', `Content-Length: ${value}`)).toEqual(at('length', 5))
   })
 
   it('refuses it beside Transfer-Encoding, in either order', () => {
@@ -182,7 +187,12 @@ describe('RFC 9112, 6.3: message body length of a response', () => {
     expect(responseFraming(304, 'GET', 'Transfer-Encoding: chunked')).toEqual(at('none'))
   })
 
-  it.each([100, 103, 204])('1. refuses %i with a length, lets the common zero pass', status => {
+  it('1. is none for 204, whatever the fields say', () => {
+    expect(responseFraming(204, 'GET', 'Content-Length: 5')).toEqual(at('none'))
+    expect(responseFraming(204, 'GET', 'Transfer-Encoding: chunked')).toEqual(at('none'))
+  })
+
+  it.each([100, 103])('1. refuses %i with a length, lets the common zero pass', status => {
     expect(responseReason(`HTTP/1.1 ${status} x\r\nContent-Length: 5\r\n\r\n`)).toBe('body-forbidden')
     expect(responseFraming(status, 'GET', 'Content-Length: 0')).toEqual(at('none'))
   })

@@ -39,7 +39,7 @@ const EXAMPLES: Record<RefusalReason, [status: number, read: () => unknown]> = {
     400,
     () => readRequest('CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\n'),
   ],
-  'body-forbidden': [502, () => readResponse('HTTP/1.1 204 x\r\nContent-Length: 1\r\n\r\n')],
+  'body-forbidden': [502, () => readResponse('HTTP/1.1 103 x\r\nContent-Length: 1\r\n\r\n')],
   'switch-unasked': [
     502,
     () => readResponse('HTTP/1.1 101 x\r\n\r\n').framing({ method: 'GET', upgrade: false }),

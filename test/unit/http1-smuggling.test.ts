@@ -255,15 +255,15 @@ describe.each(Object.entries(FORMS))('smuggling by %s is refused:', (_, forms) =
 describe('a response cannot be split or desynchronised:', () => {
   it.each([
     'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 0\r\n\r\nhello',
-    'HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello',
+    'HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello',
+    'HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 5, 6\r\n\r\nhello',
+    'HTTP/1.1 200 OK\r\nContent-Length: 5,\t5\r\n\r\nhello',
+    'HTTP/1.1 200 OK\r\nContent-Length: 5,\r\n\r\nhello',
     'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n',
-    'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
-    'HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello',
-    'HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nhello',
     'HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
     'HTTP/1.1 101 Switching Protocols\r\n\r\n',
@@ -278,6 +278,24 @@ describe('a response cannot be split or desynchronised:', () => {
   ])('%j', text => {
     const { messages, verdict } = readResponse(text)
     expect({ messages, verdict }).toEqual({ messages: [], verdict: 'refused' })
+  })
+
+  it.each([
+    ['HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n', 'hello'],
+    ['HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n', 'hello'],
+    ['HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n', '0\r\n\r\n'],
+    ['HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n', ''],
+    ['HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n', ''],
+    ['HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n', ''],
+  ])('%j is read once, and what is behind it never', (head, body) => {
+    const { messages, verdict, left } = readResponse(
+      `${head}${body}HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n`,
+    )
+    expect({ count: messages.length, verdict, left }).toEqual({
+      count: 1,
+      verdict: 'complete',
+      left: 'closing',
+    })
   })
 
   it('by bytes behind a response without body: they are no response', () => {
