@@ -1,4 +1,5 @@
 /** How the time of some work grows with the size of its input. */
+import { workOf } from '../processes/worked.js'
 
 /** The least milliseconds that one call took, of several rounds: what else the machine does only adds. */
 function leastTime(work: () => void): number {
@@ -36,10 +37,10 @@ export function growthOf(make: (size: number) => () => void, from: number, to: n
   while (size < to) {
     size *= 2
     const work = make(size)
-    const began = performance.now()
+    const worked = workOf()
     work()
-    if (performance.now() - began > 50)
-      return { size: size / from, time: (performance.now() - began) / first }
+    const took = worked()
+    if (took > 50) return { size: size / from, time: took / first }
     last = leastTime(work)
   }
   return { size: size / from, time: last / first }
