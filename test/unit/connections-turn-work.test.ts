@@ -33,6 +33,14 @@ describe('the work for moves in one turn', () => {
     expect(work.longestMs).toBeLessThan(40)
   })
 
+  it('is the longest one also when shorter ones came behind it', async () => {
+    const work = new TurnWork()
+    work.run(() => busy(12))
+    await nextTurn()
+    work.run(() => busy(1))
+    expect(work.longestMs).toBeGreaterThanOrEqual(12)
+  })
+
   it('hands results and errors on', () => {
     const work = new TurnWork()
     expect(work.run(() => 7)).toBe(7)

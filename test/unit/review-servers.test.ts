@@ -126,6 +126,32 @@ describe('a server given to a listener', () => {
     served.release()
     server.close()
   })
+
+  it('tells of the end in the answer to the second of two requests, when the first was answered before', async () => {
+    const pending: (() => void)[] = []
+    const server = createServer((request, response) => {
+      pending.push(() => response.end(`answer to ${request.url}`))
+    })
+    const served = new Served(server)
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    let heard = ''
+    client.setEncoding('latin1').on('data', part => (heard += part))
+    client.write('GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n')
+    await until('both are read', () => pending.length === 2)
+    pending[0]!()
+    await until('the first is answered', () => heard.endsWith('answer to /1'))
+    served.announce()
+    const closed = once(client, 'close')
+    pending[1]!()
+    await closed
+    const [first, second] = heard.split('answer to /1')
+    expect(first).toMatch(/^connection: keep-alive\r$/im)
+    expect(second).toMatch(/^connection: close\r$/im)
+    served.release()
+    server.close()
+  })
 })
 
 describe('an HTTP/2 session', () => {
