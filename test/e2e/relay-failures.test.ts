@@ -319,4 +319,19 @@ describe('an answer before the whole request', () => {
     expect(await peer.all()).toMatch(/Connection: close\r\n\r\n1234567890$/)
     server.close()
   })
+
+  it('that switches protocols is none: the rest of the body would be the first bytes of the tunnel', async () => {
+    const server = await upstream(() => {})
+    const { client, reports } = await world(send(server))
+    const peer = await client()
+    const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 10\r\n\r\n'
+    await peer.write(`POST /x HTTP/1.1\r\nHost: a\r\n${upgrade}12345`)
+    await until(() => server.peers[0]?.got.endsWith('12345') === true, 'the server has the beginning')
+    server.peers[0]!.socket.write(
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+    )
+    expect(await peer.all()).toMatch(/^HTTP\/1\.1 502 [\s\S]*Connection: close\r\n[\s\S]*switched-too-early/)
+    expect(reports).toMatchObject([{ status: 502, reason: 'switched-too-early' }])
+    await until(() => server.peers[0]!.closed, 'the server is let go')
+  })
 })
