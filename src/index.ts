@@ -50,3 +50,4 @@ export type { BulkChange, ChangeListener, Section, SectionChange, WriteOptions }
 export { runInSlices, type SliceOptions } from './state/slices.js'
 export { shareTicketKeys } from './tls/share-ticket-keys.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'
+export { type TicketKeyPair, useTicketKeys } from './tls/ticket-opener.js'

@@ -8,8 +8,8 @@ import { TicketServer } from './ticket-server.js'
  * TLS sessions that clients made with this server are resumed by the next version's, and the other way round: its ticket
  * keys are those of the state from now on (`https`, `tls` and `http2` servers; TLS 1.2 and 1.3). Call it before `ready()`.
  *
- * Keys that the server was given are replaced, and its `setSecureContext()` keeps the shared ones. It has one set of keys at a
- * time: after a rotation sessions made before need one full handshake.
+ * Keys that the server was given are replaced, and its `setSecureContext()` keeps the shared ones. After a rotation sessions made
+ * with the previous keys are still resumed, and made anew.
  *
  * Throws ERR_FDB_OPTION.
  */
@@ -18,7 +18,7 @@ export function shareTicketKeys(member: Member, server: Server, options: TicketK
     throw new FdbError('ERR_FDB_OPTION', 'only TLS servers have ticket keys: give an https, tls or http2 one')
   }
   const keys = new TicketKeys(member, options)
-  const target = new TicketServer(server, keys.name, keys.current)
-  keys.onChange(current => target.set(current))
+  const target = new TicketServer(server, keys.name, keys)
+  keys.onChange(() => target.renew())
   return keys
 }

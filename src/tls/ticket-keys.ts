@@ -14,6 +14,7 @@ type StoredKeys = fdbroker.tls.TicketKeys
 export const TICKET_KEYS = 'ticketKeys'
 /** What `tls.Server.setTicketKeys()` takes. */
 const KEY_BYTES = 48
+const NONE = new Uint8Array(0)
 const HOUR = 3_600_000
 /** A process that does not serve looks again so often whether it does. */
 const LOOK_AGAIN_MS = 10_000
@@ -22,8 +23,10 @@ export const ticketKeysSection = defineSection<StoredKeys>({
   version: 1,
   codec: protobuf<StoredKeys, fdbroker.tls.TicketKeys.$Properties>(fdbroker.tls.TicketKeys),
   secret: true,
-  validate: ({ keys }) => {
+  validate: ({ keys, previous }) => {
     if (keys?.length !== KEY_BYTES) throw new RangeError(`${keys?.length} bytes, not ${KEY_BYTES}`)
+    if (previous?.length && previous.length !== KEY_BYTES)
+      throw new RangeError(`the previous ones have ${previous.length} bytes, not ${KEY_BYTES}`)
   },
 })
 
@@ -85,9 +88,15 @@ export class TicketKeys {
     this.#rotateWhenDue()
   }
 
-  /** A copy, for `setTicketKeys()`. */
+  /** A copy; tickets are sealed with them. */
   get current(): Buffer {
     return Buffer.from(this.#current.keys)
+  }
+
+  /** A copy of those before them, which still open tickets until the next rotation; null: there were none. */
+  get previous(): Buffer | null {
+    const { previous } = this.#current
+    return previous?.length ? Buffer.from(previous) : null
   }
 
   get createdAt(): Date {
@@ -101,10 +110,11 @@ export class TicketKeys {
   }
 
   /**
-   * Makes new keys now: sessions made before need a full handshake. Rejects with ERR_FDB_FENCED where another process serves.
+   * Makes new keys now. Sessions made before are still resumed, with the previous keys; those made before the last rotation
+   * need a full handshake: after an accident rotate twice. Rejects with ERR_FDB_FENCED where another process serves.
    */
   async rotate(): Promise<void> {
-    await this.#put(this.#make())
+    await this.#put(this.#make(this.#current.keys))
   }
 
   /** The keys stay as they are; called by itself when the member has retired. */
@@ -127,9 +137,14 @@ export class TicketKeys {
     }
   }
 
-  #make(): StoredKeys {
+  #make(previous: Uint8Array = NONE): StoredKeys {
     const keys = randomBytes(KEY_BYTES)
-    return fdbroker.tls.TicketKeys.create({ keys, created: Date.now(), generation: this.#member.generation })
+    return fdbroker.tls.TicketKeys.create({
+      keys,
+      previous,
+      created: Date.now(),
+      generation: this.#member.generation,
+    })
   }
 
   #put(keys: StoredKeys): Promise<void> {

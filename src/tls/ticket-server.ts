@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Server } from 'node:tls'
 import { FdbError } from '../errors.js'
+import { type TicketKeyPair, useTicketKeys } from './ticket-opener.js'
 
 /** What Node keeps in a `tls.Server` and gives no name to: the same on Node 20 to 26. */
 interface Insides {
@@ -8,6 +9,7 @@ interface Insides {
   readonly requestCert?: boolean
   readonly rejectUnauthorized?: boolean
   readonly ca?: unknown
+  readonly crl?: unknown
   readonly _sharedCreds?: { context?: { setSessionIdContext?(context: string): void } }
 }
 
@@ -19,27 +21,29 @@ interface Insides {
  */
 export class TicketServer {
   readonly #server: Server
-  #keys: Buffer
+  readonly #keys: TicketKeyPair
 
   /** `name` and what the server asks of clients tell its sessions from those of other servers with the same keys. */
-  constructor(server: Server, name: string, keys: Buffer) {
+  constructor(server: Server, name: string, keys: TicketKeyPair) {
     this.#server = server
     this.#keys = keys
     const insides = server as unknown as Insides
     const given = insides.sessionIdContext === defaultContext() ? null : insides.sessionIdContext
-    const context = (ca: unknown) => given ?? sessionContext(name, { ...insides, ca })
-    if (!given) renameSessions(insides, context(insides.ca))
+    const context = (of: { ca?: unknown; crl?: unknown }) =>
+      given ?? sessionContext(name, { ...insides, ca: of.ca, crl: of.crl })
+    if (!given) renameSessions(insides, context(insides))
     const renew = server.setSecureContext
     server.setSecureContext = options => {
-      const { sessionIdContext = context(options.ca) } = options
-      renew.call(server, { ...options, ticketKeys: this.#keys, sessionIdContext })
+      const { sessionIdContext = context(options) } = options
+      renew.call(server, { ...options, ticketKeys: keys.current, sessionIdContext })
+      this.renew()
     }
-    server.setTicketKeys(keys)
+    this.renew()
   }
 
-  set(keys: Buffer): void {
-    this.#keys = keys
-    this.#server.setTicketKeys(keys)
+  /** The keys have changed. */
+  renew(): void {
+    useTicketKeys(this.#server, this.#keys)
   }
 }
 
@@ -52,11 +56,15 @@ function defaultContext(): string {
  * A client without a certificate must not get into a server that asks for one, with a session of a server that did not:
  * TLS does not look at certificates when a session is resumed.
  */
-function sessionContext(name: string, { requestCert, rejectUnauthorized, ca }: Insides): string {
+function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: Insides): string {
   const hash = createHash('sha256').update(JSON.stringify([name, requestCert, rejectUnauthorized]))
-  for (const one of [ca].flat(2)) {
-    if (typeof one === 'string' || one instanceof Uint8Array) hash.update(one).update('\0')
+  const add = (list: unknown) => {
+    for (const one of [list].flat(2))
+      if (typeof one === 'string' || one instanceof Uint8Array) hash.update(one).update('\0')
   }
+  add(ca)
+  // A certificate that was revoked since opens no session that was made before.
+  if (crl !== undefined) add(['crl', crl])
   return hash.digest('hex').slice(0, 32)
 }
 

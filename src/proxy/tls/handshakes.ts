@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import { createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls'
+import { type TicketKeyPair, useTicketKeys } from '../../index.js'
 import type { CertificateTable } from './certificate-table.js'
 import { failureOf, type HandshakeCounts } from './handshake-counts.js'
 import type { CertificateMaterial } from './material.js'
@@ -10,7 +11,7 @@ export interface HandshakeSettings {
   /** Milliseconds for a handshake, however much moves; where its beginning is looked at first, for each of the two. */
   readonly timeout: number
   readonly minVersion: 'TLSv1.2' | 'TLSv1.3'
-  readonly ticketKeys: Buffer
+  readonly ticketKeys: TicketKeyPair
 }
 
 export interface HandshakeOptions {
@@ -117,12 +118,12 @@ export class Handshakes {
       cert: own?.chain,
       key: own?.key,
       minVersion,
-      ticketKeys,
       sessionIdContext: SESSIONS,
       handshakeTimeout: timeout,
       ...(this.#http && { ALPNProtocols: ['http/1.1'] }),
       SNICallback: (name, done) => this.#choose(name, own, done),
     })
+    useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
       this.#counts.completed(socket.isSessionReused())
       this.#onSecure(socket)

@@ -76,7 +76,8 @@ export class TlsTermination {
   get #settings(): HandshakeSettings {
     const { timeouts, tls } = this.#config
     if (this.#tickets === null) this.#shareTickets(tls.rotateTicketKeys)
-    return { timeout: timeouts.handshake, minVersion: tls.minVersion, ticketKeys: this.#tickets!.current }
+    const { current, previous } = this.#tickets!
+    return { timeout: timeouts.handshake, minVersion: tls.minVersion, ticketKeys: { current, previous } }
   }
 
   #shareTickets(rotateEvery: number): void {
