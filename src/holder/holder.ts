@@ -278,13 +278,9 @@ export class Holder {
       this.#tryAgain()
       return
     }
-    if (phase === 'idle') this.#again = { at: 0, ms: AGAIN_MS }
-    const segment = phase === 'idle' ? this.shelf.get(epoch) : undefined
-    if (segment === undefined) return
-    const size = segment.size()
-    if (size < this.#renewBytes) return
-    const others = this.shelf.all.reduce((sum, other) => (other === segment ? sum : sum + other.size()), 0)
-    if (size >= others) this.#hosting.dispatch({ type: 'renew' })
+    if (phase !== 'idle') return
+    this.#again = { at: 0, ms: AGAIN_MS }
+    if (this.shelf.hasGrown(epoch, this.#renewBytes)) this.#hosting.dispatch({ type: 'renew' })
   }
 
   /** An owner that could not begin, perhaps for want of descriptors or memory: seldomer and seldomer. */

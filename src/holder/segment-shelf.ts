@@ -47,6 +47,21 @@ export class SegmentShelf {
     return this.#segments.get(epoch)?.sealed ?? false
   }
 
+  /** The segment of this epoch has so many bytes, and as many as all others: it is worth to be compacted. */
+  hasGrown(epoch: Epoch, bytes: number): boolean {
+    const segment = this.#segments.get(epoch)
+    if (segment === undefined) return false
+    const size = segment.size()
+    if (size < bytes) return false
+    return size >= this.all.reduce((sum, other) => (other === segment ? sum : sum + other.size()), 0)
+  }
+
+  /** Something was written to it. */
+  holdsAnything(epoch: Epoch): boolean {
+    const segment = this.#segments.get(epoch)
+    return segment !== undefined && segment.size() > segment.start
+  }
+
   isReleased(epoch: Epoch): boolean {
     return this.#segments.get(epoch)?.released ?? false
   }

@@ -315,17 +315,25 @@ export class Service {
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
-    const { register, status, progress, commandReply, result, moveRequest, cancelUpgrade } = envelope
+    const { register, status, progress, commandReply, result, moveRequest, renew, cancelUpgrade } = envelope
     if (register?.drop) this.#letGo(peer, register.item?.name ?? '')
     else if (register) this.#register(peer, register.request ?? 0)
     else if (status) this.#asked.get(peer)?.answer(status.json ?? '')
     else if (progress) this.#upgrades.progressed(peer, progress)
     else if (commandReply) this.#commands.answered(peer, commandReply)
     else if (moveRequest) this.#openWay(peer)
+    else if (renew) this.#renew(peer)
     else if (result) this.#upgrades.answered(peer, result)
     else if (cancelUpgrade) this.#cancel(peer, toldError(cancelUpgrade, UNWANTED))
     else return false
     return true
+  }
+
+  /** Who writes wants to go on in a new segment. */
+  #renew(peer: Peer): void {
+    const { phase, epoch } = this.#machine
+    if (phase === 'idle' && this.#servesForGood(peer) && this.#shelf.holdsAnything(epoch))
+      this.#dispatch({ type: 'renew' })
   }
 
   /** For the connections of one that does not serve any more, to the one that does. */

@@ -42,6 +42,7 @@ import { drainListeners, endIdle } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
 import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
+import { Growth } from './growth.js'
 import { Heartbeat } from './heartbeat.js'
 import { Intake, type Offered } from './intake.js'
 import { type Listener, startListeners } from './listener.js'
@@ -105,6 +106,7 @@ export class Party {
   readonly #queue: EffectQueue<EmbeddedEffect>
   readonly #reception: Reception
   readonly #keeper: StateKeeper
+  readonly #growth: Growth
   readonly #registrations = new Registrations()
   readonly #moves: Moves
   readonly #heartbeat: Heartbeat
@@ -161,6 +163,16 @@ export class Party {
     this.state.disk = this.stateFile
     if (this.stateFile !== null) this.stateFile.onChange = status => this.#front?.stateFile(status)
     this.#keeper = new StateKeeper(this.state, this.shelf, settings.logger)
+    this.#growth = new Growth({
+      shelf: this.shelf,
+      renewBytes: stateLimits.renewBytes,
+      written: () => {
+        const { scope, phase, epoch } = this.#machine.member
+        return scope === 'member' && phase === 'serving' ? epoch : null
+      },
+      ask: () => this.#elder?.link.tell({ renew: {} }),
+      onChange: listener => this.watch(listener),
+    })
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)
     this.#heartbeat = new Heartbeat({
       everyMs: () => this.#elder?.beatEvery(settings.times.heartbeat) ?? settings.times.heartbeat,
@@ -529,18 +541,19 @@ export class Party {
 
   #makingRoom = false
 
-  /** The log is full: what does not count any more is merged away. A daemon decides by itself when there is a new segment. */
+  /** The log is full: it goes on in a new segment, and what does not count any more is merged away. */
   #makeRoom(): void {
     if (this.#makingRoom) return
     this.#makingRoom = true
     setImmediate(async () => {
       const { holder, member } = this.#machine
-      const written = this.shelf.get(member.epoch)
-      if (!this.#over && holder !== null && written !== undefined && written.size() > written.start) {
-        this.dispatch({ to: 'holder', event: { type: 'renew' } })
+      if (!this.#over && this.shelf.holdsAnything(member.epoch)) {
+        if (holder !== null) this.dispatch({ to: 'holder', event: { type: 'renew' } })
+        else await this.#growth.renewed()
         await this.#queue.settled()
       }
-      await this.#compact({ needed: true })
+      // A daemon takes a merged segment when it has no handoff under way any more, and says so: see #settled().
+      if (this.#machine.member.scope === 'holder') await this.#compact({ needed: true })
       this.#makingRoom = false
     })
   }
@@ -817,7 +830,7 @@ export class Party {
   #settled(): void {
     // What this version did not ask for ends here: nobody else needs it any more.
     for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
-    void this.#compact()
+    void this.#compact({ needed: this.#makingRoom })
   }
 
   #becomeHolder(): void {
@@ -951,6 +964,7 @@ export class Party {
     this.#over = true
     this.#reminder.stop()
     this.#orders.close()
+    this.#growth.close()
     this.#freezeLimit?.clear()
     this.#heartbeat.stop()
     clearInterval(this.#sealLook)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { StatusReport } from '../../src/member/status.js'
-import { serveByCommand, serviceWhere } from '../processes/daemon.js'
+import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -25,7 +25,8 @@ describe('a service that changes the same entries again and again', () => {
       if (round % 10 === 9) {
         const { epoch } = await scene.status()
         await until('it goes on in the next segment', async () => {
-          await first.order('put', { key: '1', value: { item: 'item-1' } })
+          // So much that it is more than the limit, where a new one has just begun.
+          await first.order('many', { count: 1000 })
           return (await scene.status()).epoch > epoch
         })
       }
@@ -51,29 +52,58 @@ describe('a service that changes the same entries again and again', () => {
     expect((await scene.status()).state).toMatchObject({ digest, entries: 1000 })
   })
 
-  it('that meets the limit of its log is told so, and has room again when it is compacted', {
+  it.each(['embedded', 'daemon'] as const)(
+    'that meets the limit of its log is told so, and has room again when it is compacted (%s)',
+    {
+      timeout: 60_000,
+    },
+    async hosting => {
+      const scene = Scene.open({ hosting, upgrade: TIMES, options: { stateLimits: { logBytes: 300_000 } } })
+      if (hosting === 'daemon') await serveByCommand(scene)
+      const app = await scene.serve({ routes: 100 })
+      let refused = 0
+      for (let round = 0; round < 400; round++) {
+        const put = { key: 'same', value: { item: 'x'.repeat(5000) }, request: `r${round}` }
+        await until('there is room', async () => {
+          try {
+            await app.order('put', put)
+            return true
+          } catch (error) {
+            expect(error).toMatchObject({ code: 'ERR_FDB_STATE_LIMIT', retryable: true })
+            refused++
+            return false
+          }
+        })
+      }
+      expect(refused).toBeGreaterThan(2)
+      const asked = hosting === 'daemon' ? await serviceStatus(scene) : await scene.status()
+      const { state } = asked as StatusReport
+      expect(state).toMatchObject({ entries: 101, sequence: expect.any(Number) })
+      expect(state.bytes).toBeLessThan(310_000)
+    },
+  )
+
+  it('goes on in new segments as its own limit says, under a daemon that knows another', {
     timeout: 60_000,
   }, async () => {
-    const scene = Scene.open({ upgrade: TIMES, options: { stateLimits: { logBytes: 300_000 } } })
-    const app = await scene.serve({ routes: 100 })
-    let refused = 0
-    for (let round = 0; round < 400; round++) {
-      const put = { key: 'same', value: { item: 'x'.repeat(5000) }, request: `r${round}` }
-      await until('there is room', async () => {
-        try {
-          await app.order('put', put)
-          return true
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'ERR_FDB_STATE_LIMIT', retryable: true })
-          refused++
-          return false
-        }
-      })
-    }
-    expect(refused).toBeGreaterThan(2)
-    const { state } = await scene.status()
-    expect(state).toMatchObject({ entries: 101, sequence: expect.any(Number) })
-    expect(state.bytes).toBeLessThan(310_000)
+    const scene = Scene.open({
+      hosting: 'daemon',
+      upgrade: TIMES,
+      options: { stateLimits: { renewBytes: 100_000 } },
+    })
+    await serveByCommand(scene)
+    const app = await scene.serve({ routes: 0 })
+    const { epoch: before } = await serviceStatus(scene)
+    await app.order('many', { count: 1000 })
+    await app.order('many', { count: 1000 })
+    await serviceWhere(scene, 'a new segment', ({ epoch }) => (epoch ?? 0) > (before ?? 0))
+    const { state } = (await serviceWhere(
+      scene,
+      'it is compacted',
+      status => status.phase === 'idle' && ((status as { logBytes?: number }).logBytes ?? 1e9) < 200_000,
+    )) as StatusReport
+    expect(state.entries).toBe(1000)
+    expect(app.story).not.toContain('reinstated')
   })
 })
 

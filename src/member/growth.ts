@@ -1,0 +1,57 @@
+import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { Epoch } from '../protocol/conversation.js'
+
+const LOOK_MS = 1_000
+/** How long a daemon has for a new segment until it is asked again. */
+const ANSWER_MS = 1_000
+
+/** What asks for a new segment, so that the one that is written can be compacted. */
+export interface GrowingState {
+  readonly shelf: SegmentShelf
+  /** A segment of its own is asked for once it has so many bytes, and as many as all before it. */
+  readonly renewBytes: number
+  /** The epoch that this process writes to; null: it does not write, or decides by itself when there is a new segment. */
+  written(): Epoch | null
+  ask(): void
+  /** Called when anything has changed. Returns how to stop it. */
+  onChange(listener: () => void): () => void
+}
+
+/** A member of a daemon, which decides when there is a new segment, and does not know this process's limits. */
+export class Growth {
+  readonly #state: GrowingState
+  readonly #timer: NodeJS.Timeout
+
+  constructor(state: GrowingState) {
+    this.#state = state
+    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref()
+  }
+
+  #look(): void {
+    const { shelf, renewBytes } = this.#state
+    const epoch = this.#state.written()
+    if (epoch !== null && shelf.hasGrown(epoch, renewBytes)) this.#state.ask()
+  }
+
+  /** Asks for a new segment, whatever the size of this one, and waits until it is there; for a second at most. */
+  async renewed(): Promise<void> {
+    const epoch = this.#state.written()
+    if (epoch === null) return
+    await new Promise<void>(resolve => {
+      const done = () => {
+        clearTimeout(timer)
+        stop()
+        resolve()
+      }
+      const timer = setTimeout(done, ANSWER_MS)
+      const stop = this.#state.onChange(() => {
+        if (this.#state.written() !== epoch) done()
+      })
+      this.#state.ask()
+    })
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+  }
+}
