@@ -3,7 +3,8 @@ import { afterHearing } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
-import { ownPidfd } from '../host/liveness.js'
+import { ownPidfd, pidOf } from '../host/liveness.js'
+import { identify, type ProcessIdentity } from '../host/process-identity.js'
 import { native, type PeerCredentials } from '../native.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody } from '../protocol/link.js'
@@ -30,6 +31,9 @@ export interface Guest {
   readonly pid: number
   readonly uid: number
   readonly pidfd: OwnedFd | null
+  /** The kernel has said that the pidfd is this process's: it may be killed by it. */
+  readonly proven: boolean
+  readonly identity: ProcessIdentity
 }
 
 export interface AdmissionOptions {
@@ -121,7 +125,10 @@ export function receiveHello(
         return
       }
       over = true
-      admit({ hello, ...checked, link, pid: who.pid || hello.pid || 0, uid: who.uid, pidfd: proof })
+      const identity = identify(who.pid, hello)
+      const proven = proof !== null && (proof === pidfd || (who.pid > 0 && pidOf(proof) === who.pid))
+      const { pid } = identity
+      admit({ hello, ...checked, link, pid, uid: who.uid, pidfd: proof, proven, identity })
     },
     broken: error => refuse(error),
     end: () => {

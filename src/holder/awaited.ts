@@ -1,6 +1,6 @@
-import type { OwnedFd } from '../fd/owned.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../host/liveness.js'
-import { isAlive, type RightsHolder } from './rights-holders.js'
+import { isAlive, isSame, watchIdentity } from '../host/process-identity.js'
+import type { RightsHolder } from './rights-holders.js'
 
 /** How long is waited for rights-holders whose death cannot be seen from here (another PID namespace). */
 const UNSEEN_MS = 5_000
@@ -10,8 +10,8 @@ const UNSEEN_MS = 5_000
  * for as long as it lives; one that cannot be seen, a few seconds.
  */
 export class Awaited {
-  readonly #members = new Map<number, RightsHolder>()
-  readonly #unseen = new Set<number>()
+  #members: RightsHolder[] = []
+  readonly #unseen = new Set<RightsHolder>()
   readonly #watches: DeathWatch[] = []
   readonly #changed: () => void
   readonly #timer: NodeJS.Timeout
@@ -24,45 +24,48 @@ export class Awaited {
   }
 
   get members(): RightsHolder[] {
-    return [...this.#members.values()]
+    return [...this.#members]
   }
 
-  get pids(): number[] {
-    return [...this.#members.keys()]
-  }
-
-  provedDead(pid: number): void {
-    if (this.#members.delete(pid)) this.#changed()
+  provedDead(member: RightsHolder): void {
+    if (this.#remove(other => isSame(member, other))) this.#changed()
   }
 
   /** Idempotent. */
   close(): void {
     clearTimeout(this.#timer)
     for (const watch of this.#watches.splice(0)) watch.close()
-    this.#members.clear()
+    this.#members = []
+  }
+
+  #remove(which: (member: RightsHolder) => boolean): boolean {
+    const left = this.#members.filter(member => !which(member))
+    const any = left.length < this.#members.length
+    this.#members = left
+    return any
   }
 
   #add(member: RightsHolder): void {
     const { pid, startTime } = member
     const pidfd = startTime === undefined ? null : openPidfd(pid)
     if (pidfd === 'dead') return
+    const died = () => this.provedDead(member)
     // Looked at again: the number may have become another process's before the descriptor was its.
     if (isAlive(member)) {
-      this.#members.set(pid, member)
-      if (pidfd === null) this.#unseen.add(pid)
-      else this.#watch(pid, pidfd)
+      this.#members.push(member)
+      const watch = pidfd === null ? watchIdentity(member, died) : watchDeath(pidfd, died)
+      if (watch === null) this.#unseen.add(member)
+      else this.#watch(watch)
     }
     pidfd?.close()
   }
 
-  #watch(pid: number, pidfd: OwnedFd): void {
-    const watch = watchDeath(pidfd, () => this.provedDead(pid))
+  #watch(watch: DeathWatch): void {
     watch.unref()
     this.#watches.push(watch)
   }
 
   #giveUpUnseen(): void {
-    for (const pid of this.#unseen) this.#members.delete(pid)
-    if (this.#unseen.size > 0) this.#changed()
+    if (this.#remove(member => this.#unseen.has(member))) this.#changed()
   }
 }

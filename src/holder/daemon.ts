@@ -8,7 +8,7 @@ import { type Guest, receiveHello, reject, welcome } from './admission.js'
 import type { HeldAlone } from './held-alone.js'
 import { serveOperator } from './operator.js'
 import { checkLogger, type HandoffTimes, type Logger, SILENT } from './options.js'
-import { RightsHolders, rightsHolder, type ServiceRecord } from './rights-holders.js'
+import { RightsHolders, type ServiceRecord } from './rights-holders.js'
 import { Service } from './service.js'
 import { settleTimes } from './times.js'
 
@@ -146,7 +146,7 @@ export class Daemon implements AsyncDisposable {
       return null
     }
     // A member of a service that this daemon does not know comes back: it is to be waited for like the others.
-    const members = guest.intent === 'back' ? [rightsHolder(guest.pid, guest.pidfd)] : []
+    const members = guest.intent === 'back' ? [guest.identity] : []
     return this.#add({ service: name, generation: 0, startedAt: Date.now(), members })
   }
 

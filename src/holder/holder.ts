@@ -3,6 +3,8 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { noDescriptors } from '../host/limits.js'
 import { unwatchable, watchDeath } from '../host/liveness.js'
+import { isSame, type ProcessIdentity, watchIdentity } from '../host/process-identity.js'
+import { killVerified } from '../host/verified-kill.js'
 import { Wakefulness } from '../host/wakefulness.js'
 import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -50,6 +52,8 @@ export interface Candidate {
   readonly link: Link
   readonly pid: number
   readonly generation: number
+  readonly identity: ProcessIdentity
+  readonly proven: boolean
   readonly pidfd: OwnedFd | null
   /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
   readonly times?: Partial<HandoffTimes>
@@ -60,7 +64,6 @@ const GROWTH_LOOK_MS = 1_000
 /** An owner that could not begin tries again. */
 const AGAIN_MS = 1_000
 const AGAIN_MOST_MS = 60_000
-const SIGKILL = 9
 const STUCK_LOOK_MS = 10
 
 /** How the end of a channel shows depends on what was on its way: told as ERR_FDB_SUCCESSOR_LOST, always. */
@@ -130,7 +133,7 @@ export class Holder {
   /** A member that lost its channel is back. */
   readmit(candidate: Candidate): void {
     const known = this.peers.find(
-      p => p.pid === candidate.pid && p.generation === candidate.generation && !p.over,
+      p => isSame(p.identity, candidate.identity) && p.generation === candidate.generation && !p.over,
     )
     if (known === undefined) {
       const peer = this.#add(candidate)
@@ -160,13 +163,7 @@ export class Holder {
       const peer = this.#peers.get(id)
       if (peer === undefined) continue
       this.#logger.warn({ pid: peer.pid }, 'ends a process that blocks the upgrade, as an operator asked')
-      try {
-        if (peer.pidfd !== null) native.pidfdSignal(peer.pidfd.raw, SIGKILL)
-        else process.kill(peer.pid, 'SIGKILL')
-      } catch (error) {
-        // It has ended meanwhile, or may not be ended by us: the wait tells.
-        this.#logger.debug({ err: error, pid: peer.pid }, 'could not be signalled')
-      }
+      killVerified(peer.identity, peer.proven ? peer.pidfd : null)
     }
     const until = performance.now() + timeoutMs
     while (this.#hosting.state().bound.length > 0) {
@@ -310,6 +307,8 @@ export class Holder {
       id,
       pid: candidate.pid,
       generation: candidate.generation,
+      identity: candidate.identity,
+      proven: candidate.proven,
       times: candidate.times ?? {},
       link: candidate.link,
       pidfd: candidate.pidfd,
@@ -324,6 +323,7 @@ export class Holder {
       reason: null,
       adopted: new Set(),
       over: false,
+      died: false,
     }
     if (candidate.pidfd !== null) {
       try {
@@ -334,6 +334,9 @@ export class Holder {
         reject(candidate.link, unwatchable(candidate.pid, cause))
         return null
       }
+    } else {
+      peer.watch = watchIdentity(candidate.identity, () => this.#died(peer))
+      peer.watch?.unref()
     }
     this.#peers.set(id, peer)
     this.#listen(peer)
@@ -367,6 +370,7 @@ export class Holder {
 
   #died(peer: Peer): void {
     peer.watch = null
+    peer.died = true
     if (peer.over) return
     peer.reason ??= new FdbError('ERR_FDB_SUCCESSOR_DIED', `process ${peer.pid} has died`)
     this.#hosting.dispatch({ type: 'dead', id: peer.id })

@@ -1,6 +1,7 @@
 import type { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
 import type { DeathWatch } from '../host/liveness.js'
+import type { ProcessIdentity } from '../host/process-identity.js'
 import type { Id } from '../protocol/conversation.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { Link } from '../protocol/link.js'
@@ -12,6 +13,9 @@ export interface Peer {
   /** As the kernel says; where that is 0 (another PID namespace), as the process says. */
   readonly pid: number
   readonly generation: number
+  readonly identity: ProcessIdentity
+  /** The kernel has said that the pidfd is its own. */
+  readonly proven: boolean
   /** Limits that it wants for handoffs in which it is the incumbent. */
   times: Partial<HandoffTimes>
   link: Link
@@ -35,4 +39,6 @@ export interface Peer {
   adopted: Set<string>
   /** Proved dead, or gone and forgotten. */
   over: boolean
+  /** Proved dead. */
+  died: boolean
 }

@@ -1,13 +1,8 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
-import type { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { isAlive, type ProcessIdentity } from '../host/process-identity.js'
 
 /** A process that was given descriptors. */
-export interface RightsHolder {
-  readonly pid: number
-  /** Start time in clock ticks since boot: tells a process from a later one with its pid. Absent: cannot be seen from here. */
-  readonly startTime?: string
-}
+export type RightsHolder = ProcessIdentity
 
 /** What a daemon that is started again must know of a service: whom to wait for. */
 export interface ServiceRecord {
@@ -56,21 +51,6 @@ export class RightsHolders {
   }
 }
 
-/** A process that lives now. `pidfd`: its own, if there is one; borrowed for the call. */
-export function rightsHolder(pid: number, pidfd: OwnedFd | null): RightsHolder {
-  // In another PID namespace its number is another process's here.
-  const seen = pidfd === null || native.pidfdPid(pidfd.raw) === pid
-  const startTime = seen ? startTimeOf(pid) : null
-  return startTime === null || startTime === undefined ? { pid } : { pid, startTime }
-}
-
-/** One that could not be seen when it was written down cannot be proved dead either, nor one that cannot be seen now. */
-export function isAlive({ pid, startTime }: RightsHolder): boolean {
-  if (startTime === undefined) return true
-  const now = startTimeOf(pid)
-  return now === undefined || now === startTime
-}
-
 function isRecord(value: unknown): value is ServiceRecord {
   const { service, generation, startedAt, members } = (value ?? {}) as Partial<ServiceRecord>
   return (
@@ -82,22 +62,8 @@ function isRecord(value: unknown): value is ServiceRecord {
       member =>
         Number.isSafeInteger(member?.pid) &&
         member.pid >= 0 &&
-        (member.startTime === undefined || typeof member.startTime === 'string'),
+        (member.startTime === undefined || typeof member.startTime === 'string') &&
+        (member.instance === undefined || typeof member.instance === 'string'),
     )
   )
-}
-
-/**
- * Field 22 of /proc/PID/stat; the command in field 2 may hold spaces and parentheses. Null: there is no such process;
- * undefined: it cannot be told.
- */
-function startTimeOf(pid: number): string | null | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]
-  } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException
-    return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
-  }
 }

@@ -1,6 +1,7 @@
 import { GIVE, movePair, TAKE } from '../connections/pair.js'
 import { FdbError } from '../errors.js'
 import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
+import { isSame } from '../host/process-identity.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { NOBODY } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
@@ -32,7 +33,7 @@ import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import { type Entry, MAX_ENTRIES, Registry } from './registry.js'
-import { type RightsHolder, rightsHolder, type ServiceRecord } from './rights-holders.js'
+import type { ServiceRecord } from './rights-holders.js'
 import { SegmentShelf } from './segment-shelf.js'
 import { Staging } from './staging.js'
 import { readTimes } from './times.js'
@@ -72,8 +73,6 @@ export class Service {
   readonly #staging = new Staging()
   /** Restarted: what each has brought, until it is settled who serves. */
   readonly #brought = new Map<Peer, Brought[]>()
-  /** Of each peer, by pid: taken when it said Hello, when it surely lived. */
-  readonly #identities = new Map<number, RightsHolder>()
   readonly #asked = new Map<Peer, { json: Promise<string>; answer(json: string): void }>()
   readonly #upgrades: ForwardedUpgrades
   readonly #times: HandoffTimes
@@ -98,7 +97,7 @@ export class Service {
     this.#generation = record.generation
     this.#startedAt = record.startedAt
     this.#awaited = new Awaited(record.members, () => this.#tryRebuilt())
-    this.#machine = this.#awaited.pids.length > 0 ? restartedHolder() : EMPTY
+    this.#machine = this.#awaited.members.length > 0 ? restartedHolder() : EMPTY
     if (this.#machine === EMPTY) this.#startAnew()
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => this.#holder.perform(effect),
@@ -130,16 +129,19 @@ export class Service {
   /** What a restarted daemon would have to know. */
   get record(): ServiceRecord {
     const { owner, joiner, elder, bound, backs } = this.#machine
-    const members = new Map(this.#awaited.members.map(member => [member.pid, member]))
+    const members = this.#awaited.members
     for (const id of [owner, joiner, elder, ...bound, ...backs.map(back => back.id)]) {
       const peer = this.#holder.peer(id)
-      if (peer !== undefined) members.set(peer.pid, this.#identities.get(peer.pid) ?? { pid: peer.pid })
+      if (peer === undefined) continue
+      const { identity } = peer
+      const known = members.findIndex(member => isSame(member, identity))
+      members.splice(known < 0 ? members.length : known, 1, identity)
     }
     return {
       service: this.name,
       generation: this.#generation,
       startedAt: this.#startedAt,
-      members: [...members.values()],
+      members,
     }
   }
 
@@ -170,17 +172,31 @@ export class Service {
     }
     const generation = this.#generation + 1
     this.#welcome(guest, generation)
-    const { link, pid, pidfd } = guest
-    this.#identities.set(pid, rightsHolder(pid, pidfd))
-    this.#holder.admit({ link, pid, pidfd, generation, times: readTimes(guest.hello.times) })
+    const { link, pid, pidfd, proven, identity } = guest
+    this.#holder.admit({
+      link,
+      pid,
+      pidfd,
+      proven,
+      identity,
+      generation,
+      times: readTimes(guest.hello.times),
+    })
   }
 
   back(guest: Guest): void {
     const generation = guest.hello.generation ?? 0
     this.#welcome(guest, generation)
-    const { link, pid, pidfd } = guest
-    this.#identities.set(pid, rightsHolder(pid, pidfd))
-    this.#holder.readmit({ link, pid, pidfd, generation, times: readTimes(guest.hello.times) })
+    const { link, pid, pidfd, proven, identity } = guest
+    this.#holder.readmit({
+      link,
+      pid,
+      pidfd,
+      proven,
+      identity,
+      generation,
+      times: readTimes(guest.hello.times),
+    })
   }
 
   #welcome(guest: Guest, generation: number): void {
@@ -428,13 +444,12 @@ export class Service {
     closeAll((this.#arrived.get(peer) ?? []).map(item => item.fd))
     this.#arrived.delete(peer)
     this.#staging.drop(peer)
-    if (!this.#holder.peers.some(({ pid }) => pid === peer.pid)) this.#identities.delete(peer.pid)
     closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
     this.#brought.delete(peer)
     this.#asked.get(peer)?.answer('')
     this.#commands.forget(peer)
     this.#upgrades.forget(peer)
-    if (peer.pidfd !== null) this.#awaited.provedDead(peer.pid)
+    if (peer.died) this.#awaited.provedDead(peer.identity)
   }
 
   #failUpgrades(effects: readonly HolderEffect[]): void {
@@ -506,8 +521,11 @@ export class Service {
 
   /** Rights-holders that are neither back nor dead. */
   get #missing(): number[] {
-    const back = new Set(this.#machine.backs.map(({ id }) => this.#holder.peer(id)?.pid))
-    return this.#awaited.pids.filter(pid => !back.has(pid))
+    const back = this.#machine.backs.map(({ id }) => this.#holder.peer(id))
+    const missing = this.#awaited.members.filter(
+      member => !back.some(peer => peer !== undefined && isSame(peer.identity, member)),
+    )
+    return missing.map(({ pid }) => pid)
   }
 
   #tryRebuilt(): void {

@@ -1,6 +1,7 @@
 import type { OwnedFd } from '../fd/owned.js'
 import { native } from '../native.js'
 import { watchDeath } from './liveness.js'
+import { startTimeOf } from './process-identity.js'
 
 const PID_POLL_MS = 5
 
@@ -8,8 +9,8 @@ const PID_POLL_MS = 5
  * Is the peer whose channel has just ended dead, or has it only closed? A channel's end arrives before the pidfd
  * tells (in 232 of 300 kills), so a live answer is given only after `graceMs`; a dead one at once.
  *
- * Borrows `peer` until it has resolved. A number is a pid, for kernels without pidfds: it is polled with kill(pid, 0), which
- * is weaker: a reused pid and a zombie look alive. Pid 0 (another namespace) can never be proved dead.
+ * Borrows `peer` until it has resolved. A number is a pid, for kernels without pidfds: it is looked for again and again, which
+ * is weaker: a reused pid looks alive. Pid 0 (another namespace) can never be proved dead.
  */
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {
   return new Promise(resolve => {
@@ -45,7 +46,10 @@ function polled(isDead: () => boolean, onDead: () => void): { close(): void } {
   return { close: () => clearInterval(timer) }
 }
 
+/** A zombie does not. */
 function exists(pid: number): boolean {
+  const startTime = startTimeOf(pid)
+  if (startTime !== undefined) return startTime !== null
   try {
     process.kill(pid, 0)
     return true

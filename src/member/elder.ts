@@ -5,6 +5,7 @@ import { closeAll, type OwnedFd } from '../fd/owned.js'
 import type { HandoffTimes } from '../holder/options.js'
 import { type DeathWatch, ownPidfd, unwatchable, watchDeath } from '../host/liveness.js'
 import { fateOf } from '../host/peer-fate.js'
+import { identify, OWN_INSTANCE, watchIdentity } from '../host/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
@@ -35,10 +36,13 @@ export class Elder {
   readonly link: Link
   readonly #pidfd: OwnedFd | null
   #watch: DeathWatch | null = null
+  /** By the kernel's word and its own; 0: it may be in another PID namespace. */
+  readonly #seenPid: number
   #closed = false
 
   private constructor(link: Link, pidfd: OwnedFd | null, facts: HolderFacts) {
     this.link = link
+    this.#seenPid = link.channel.peer.pid === facts.pid ? facts.pid : 0
     this.#pidfd = pidfd
     this.facts = facts
   }
@@ -115,6 +119,7 @@ export class Elder {
             capabilities: [TAKES_CONNECTIONS],
             incarnation: hello.incarnation ?? '',
             times: hello.times ?? null,
+            instance: OWN_INSTANCE,
           },
         },
         own === null ? [] : [own],
@@ -161,6 +166,11 @@ export class Elder {
         throw unwatchable(this.facts.pid, cause)
       }
       this.#watch.unref()
+    } else {
+      this.#watch = watchIdentity(identify(this.#seenPid), () => {
+        if (!this.#closed) handler.died()
+      })
+      this.#watch?.unref()
     }
   }
 
@@ -177,7 +187,7 @@ export class Elder {
 
   /** Rule 7: death is judged only after a grace. */
   fate(): Promise<'dead' | 'alive'> {
-    return fateOf(this.#pidfd ?? this.facts.pid)
+    return fateOf(this.#pidfd ?? this.#seenPid)
   }
 
   close(): void {

@@ -198,8 +198,8 @@ export class Reception {
       this.#drop(guest)
       return
     }
-    const { link, pid, pidfd } = guest
-    holder.admit({ link, pid, pidfd, generation: this.#host.generation + 1 })
+    const { link, pid, pidfd, proven, identity } = guest
+    holder.admit({ link, pid, pidfd, proven, identity, generation: this.#host.generation + 1 })
   }
 }
 

@@ -1,0 +1,85 @@
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { DeathWatch } from './liveness.js'
+
+/** Tells one process from every other. */
+export interface ProcessIdentity {
+  /** As it is seen from here; from another PID namespace as the process says: many are 1 there. */
+  readonly pid: number
+  /** Start time in clock ticks since boot: tells a process from a later one with its pid. Absent: cannot be seen from here. */
+  readonly startTime?: string
+  /** A name that the process has given itself. Absent: of a release that gave none. */
+  readonly instance?: string
+}
+
+/** Of this process, or of this thread of it. */
+export const OWN_INSTANCE = randomUUID()
+
+const MOST_INSTANCE = 64
+/** How often it is looked where the kernel does not tell of deaths. */
+const LOOK_MS = 100
+
+/** `pid` 0: the kernel does not see it from here, and `told` is what it says itself. */
+export function identify(
+  pid: number,
+  told: { pid?: number | null | undefined; instance?: string | null | undefined } = {},
+): ProcessIdentity {
+  const startTime = pid > 0 ? startTimeOf(pid) : null
+  const { instance } = told
+  return {
+    pid: pid || told.pid || 0,
+    ...(startTime ? { startTime } : {}),
+    ...(instance && instance.length <= MOST_INSTANCE ? { instance } : {}),
+  }
+}
+
+/** By the names that they have given themselves, if both have; else by what is seen of them from here. */
+export function isSame(one: ProcessIdentity, other: ProcessIdentity): boolean {
+  if (one.instance !== undefined && other.instance !== undefined) return one.instance === other.instance
+  return one.pid === other.pid && one.startTime === other.startTime
+}
+
+/** One that could not be seen when it was identified cannot be proved dead either, nor one that cannot be seen now. */
+export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
+  if (startTime === undefined) return true
+  const now = startTimeOf(pid)
+  return now === undefined || now === startTime
+}
+
+/**
+ * Where there is no pidfd: calls `onDead` once when the process has ended (or is a zombie). Null: it cannot be seen from
+ * here, so that its death cannot be proved.
+ */
+export function watchIdentity(identity: ProcessIdentity, onDead: () => void): DeathWatch | null {
+  if (identity.startTime === undefined) return null
+  let dead = false
+  const timer = setInterval(() => {
+    if (isAlive(identity)) return
+    dead = true
+    clearInterval(timer)
+    onDead()
+  }, LOOK_MS)
+  return {
+    get dead() {
+      return dead
+    },
+    ref: () => void timer.ref(),
+    unref: () => void timer.unref(),
+    close: () => clearInterval(timer),
+  }
+}
+
+/**
+ * Field 22 of /proc/PID/stat; the command in field 2 may hold spaces and parentheses. Null: there is no such process, or a
+ * zombie; undefined: it cannot be told.
+ */
+export function startTimeOf(pid: number): string | null | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
+  }
+}

@@ -1,0 +1,46 @@
+import { expect, it } from 'vitest'
+import { serviceWhere, startDaemon } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+
+/** A PID namespace of its own: the process is number 1 there, as in a container. */
+const APART = [
+  'unshare',
+  ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
+  ...['--pid', '--fork', '--kill-child', '--mount-proc'],
+]
+const UPGRADE = { probation: 60_000, heartbeat: 50, silence: 2_000 }
+
+it('members that are all number 1 of their containers are told apart: a restarted daemon waits for each', {
+  timeout: 60_000,
+}, async () => {
+  const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE })
+  const start = () => startDaemon(scene, { upgrade: UPGRADE }, { wrap: APART })
+  const daemon = await start()
+  const standby = await scene.serve({}, { wrap: APART })
+  const serving = await scene.serve({}, { wrap: APART })
+  await standby.says('retiring')
+  await serving.order('put', { key: 'by', value: { item: 'the second' } })
+  // The one that writes comes back last.
+  const inside = await pidInside(serving.pid)
+  process.kill(inside, 'SIGSTOP')
+  await daemon.kill()
+  await start()
+  const waiting = await serviceWhere(
+    scene,
+    'the one that stood by is back',
+    ({ phase, blockedBy }) => phase !== 'rebuilding' || blockedBy.length === 1,
+  )
+  expect(waiting).toMatchObject({ phase: 'rebuilding', blockedBy: [1] })
+  process.kill(inside, 'SIGCONT')
+  expect(await serviceWhere(scene, 'all are back', ({ phase }) => phase === 'idle')).toMatchObject({
+    generation: 2,
+  })
+  await serving.order('put', { key: 'by', value: { item: 'the second, again' } })
+  expect(await serving.order('phase')).toBe('serving')
+})
+
+/** Of the one child of an unshare: the process itself, as it is seen from here. */
+async function pidInside(unshare: number): Promise<number> {
+  const { readFileSync } = await import('node:fs')
+  return Number(readFileSync(`/proc/${unshare}/task/${unshare}/children`, 'latin1').trim())
+}
