@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { serviceWhere, startDaemon } from '../processes/daemon.js'
+import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
+import { pause, until } from '../processes/until.js'
 
 /** A PID namespace of its own: the process is number 1 there, as in a container. */
 const APART = [
@@ -21,16 +23,21 @@ it('members that are all number 1 of their containers are told apart: a restarte
   await standby.says('retiring')
   await serving.order('put', { key: 'by', value: { item: 'the second' } })
   // The one that writes comes back last.
-  const inside = await pidInside(serving.pid)
+  const inside = pidInside(serving.pid)
   process.kill(inside, 'SIGSTOP')
   await daemon.kill()
   await start()
+  await until('the one that stood by is heard', () => standby.said.some(({ phase }) => phase === 'orphan'))
   const waiting = await serviceWhere(
     scene,
     'the one that stood by is back',
     ({ phase, blockedBy }) => phase !== 'rebuilding' || blockedBy.length === 1,
   )
   expect(waiting).toMatchObject({ phase: 'rebuilding', blockedBy: [1] })
+  for (let look = 0; look < 20; look++) {
+    await pause(20)
+    expect((await serviceStatus(scene)).phase).toBe('rebuilding')
+  }
   process.kill(inside, 'SIGCONT')
   expect(await serviceWhere(scene, 'all are back', ({ phase }) => phase === 'idle')).toMatchObject({
     generation: 2,
@@ -40,7 +47,6 @@ it('members that are all number 1 of their containers are told apart: a restarte
 })
 
 /** Of the one child of an unshare: the process itself, as it is seen from here. */
-async function pidInside(unshare: number): Promise<number> {
-  const { readFileSync } = await import('node:fs')
+function pidInside(unshare: number): number {
   return Number(readFileSync(`/proc/${unshare}/task/${unshare}/children`, 'latin1').trim())
 }
