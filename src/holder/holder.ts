@@ -111,7 +111,7 @@ export class Holder {
     this.#logger = parts.logger
     this.#nextId = parts.firstId
     this.#phase = parts.hosting.state().phase
-    if (parts.hosting.state().scope === 'member') this.#beat()
+    this.#beat()
     this.#renewBytes = parts.renewBytes
     this.#growth = setInterval(() => this.#renewWhenGrown(), GROWTH_LOOK_MS).unref()
   }
@@ -258,7 +258,10 @@ export class Holder {
     return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
   }
 
-  /** Members of a daemon take its silence for its end: they accept, so that nobody is refused. */
+  /**
+   * Members of a daemon take its silence for its end: they accept, so that nobody is refused. A successor in probation tells
+   * by it that the one that decides is stopped, and says so.
+   */
   #beat(): void {
     this.#beats = setInterval(() => {
       for (const peer of this.#peers.values()) {

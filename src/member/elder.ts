@@ -3,9 +3,10 @@ import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import type { HandoffTimes } from '../holder/options.js'
-import { type DeathWatch, ownPidfd, unwatchable, watchDeath } from '../host/liveness.js'
+import { type DeathWatch, ownPidfd, pidOf, unwatchable, watchDeath } from '../host/liveness.js'
 import { fateOf } from '../host/peer-fate.js'
 import { identify, OWN_INSTANCE, watchIdentity } from '../host/process-identity.js'
+import { killVerified } from '../host/verified-kill.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
@@ -188,6 +189,12 @@ export class Elder {
   /** Rule 7: death is judged only after a grace. */
   fate(): Promise<'dead' | 'alive'> {
     return fateOf(this.#pidfd ?? this.#seenPid)
+  }
+
+  /** SIGKILL, by a pidfd of which the kernel has said whose it is. Throws ERR_FDB_STUCK where there is none. */
+  kill(): void {
+    const proven = this.#pidfd !== null && this.#seenPid > 0 && pidOf(this.#pidfd) === this.#seenPid
+    killVerified(identify(this.#seenPid, this.facts), proven ? this.#pidfd : null)
   }
 
   close(): void {

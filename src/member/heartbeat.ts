@@ -19,6 +19,7 @@ export class Heartbeat {
   readonly #options: HeartbeatOptions
   readonly #awake = new Wakefulness()
   #everyMs = 0
+  #silent = false
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: HeartbeatOptions) {
@@ -37,6 +38,12 @@ export class Heartbeat {
 
   stop(): void {
     clearInterval(this.#timer)
+    this.#silent = false
+  }
+
+  /** The holder has a channel to us and says nothing on it. */
+  get holderSilent(): boolean {
+    return this.#silent
   }
 
   #beat(): void {
@@ -45,8 +52,8 @@ export class Heartbeat {
     const link = this.#options.link()
     if (link === undefined) return
     link.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(this.#options.report()) } })
-    if (link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs())
-      this.#options.silent()
+    this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
+    if (this.#silent) this.#options.silent()
   }
 
   #healthy(): boolean {

@@ -57,6 +57,7 @@ import { Registrations } from './registrations.js'
 import { returnToHolder } from './return.js'
 import { StateKeeper } from './state-keeper.js'
 import { describe, type StatusReport } from './status.js'
+import { endStuckElder } from './stuck-elder.js'
 import { Takeover } from './takeover.js'
 import { Unfitness } from './unfit.js'
 import { endUpgrade, upgradeSelf } from './upgrade.js'
@@ -199,13 +200,14 @@ export class Party {
       operations: {
         status: () => this.status(),
         upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
-          if (killStuck) await this.#holder?.killStuck(STUCK_MS)
+          if (killStuck) await this.#killStuck()
           return this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) })
         },
         command: ({ name, body }, context) => this.commands.run(name, body, context, this.phase),
       },
       holder: () => this.#holder,
       closing: () => this.#closing,
+      stuckElder: () => this.#stuckElder?.facts.pid ?? null,
       hurry: () => this.#elder?.link.tell({ endProbation: {} }),
     })
     const { registry, shelf } = this
@@ -499,11 +501,31 @@ export class Party {
       takeover: this.#takeover.steps,
       moves: this.#moves.counts.report,
       lastFailure: this.lastFailure,
-      blockedBy: (holder?.bound ?? []).map(id => this.#holder?.peer(id)?.pid ?? 0),
+      blockedBy: this.#blockedBy,
       handoffs: this.handoffs,
       applicationErrors: this.#front?.failures() ?? 0,
       unfit: this.#unfitness.report,
     })
+  }
+
+  get #blockedBy(): number[] {
+    const { bound = [] } = this.#machine.holder ?? {}
+    const stuck = this.#stuckElder
+    if (stuck !== null) return [stuck.facts.pid]
+    return bound.map(id => this.#holder?.peer(id)?.pid ?? 0)
+  }
+
+  /** Embedded: who stands by and decides, and says nothing: nobody can join before it has ended. */
+  get #stuckElder(): Elder | null {
+    const { scope } = this.#machine.member
+    const silent = scope === 'holder' && this.#holder === null && this.#heartbeat.holderSilent
+    return silent && (this.#elder?.facts.heartbeatMs ?? 0) > 0 ? this.#elder : null
+  }
+
+  async #killStuck(): Promise<void> {
+    const stuck = this.#stuckElder
+    if (stuck === null) await this.#holder?.killStuck(STUCK_MS)
+    else await endStuckElder(stuck, STUCK_MS, () => this.#holder !== null)
   }
 
   get connections(): number {

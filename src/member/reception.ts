@@ -27,6 +27,8 @@ export interface Host {
   /** Null before this process decides for itself. */
   holder(): Holder | null
   closing(): boolean
+  /** Who decides here and says nothing. */
+  stuckElder(): number | null
   /** Have the elder release as soon as that is safe: somebody waits. */
   hurry(): void
 }
@@ -162,6 +164,12 @@ export class Reception {
       const why =
         first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
       refuse(guest, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
+      return
+    }
+    const stuck = host.stuckElder()
+    if (stuck !== null) {
+      const why = `process ${stuck} stands by and does not answer (it is stopped, or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
+      refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
       return
     }
     welcome(guest.link, {

@@ -190,6 +190,34 @@ describe('a successor that hangs', () => {
     expect(await next.order('get', { key: 'meanwhile' })).toEqual({ item: 'by the old one' })
   })
 
+  it('is not to be had while the one that stands by is stopped: that one is named, and ended with --kill-stuck', async () => {
+    const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
+    const second = await scene.serve({ upgrade: { ...QUICK, probation: 60_000 } })
+    await first.says('retiring')
+    await second.order('put', { key: 'kept', value: { item: 'x' } })
+    first.signal('SIGSTOP')
+    await scene.statusWhere(
+      'it is named',
+      ({ pid, blockedBy }) => pid === second.pid && blockedBy.includes(first.pid),
+    )
+    expect(await (await scene.start()).failure()).toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      retryable: true,
+      message: expect.stringContaining(`process ${first.pid} stands by`),
+    })
+    // One that is continued blocks nobody.
+    first.signal('SIGCONT')
+    await scene.statusWhere('it answers again', ({ blockedBy }) => blockedBy.length === 0)
+    first.signal('SIGSTOP')
+    await scene.statusWhere('it is named again', ({ blockedBy }) => blockedBy.includes(first.pid))
+    using client = await OperatorClient.connect(scene.control)
+    const { pid } = await client.upgrade({ timeoutMs: 10_000, killStuck: true })
+    expect(first.ended).toBe(true)
+    const status = await scene.statusWhere('the third serves', now => now.pid === pid)
+    expect(status).toMatchObject({ generation: 3, blockedBy: [] })
+    process.kill(pid, 'SIGTERM')
+  })
+
   it('that is sick in probation: the old one takes back, and the sick one leaves as lost', async () => {
     const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
     const sickFile = scene.file('sick')
