@@ -18,6 +18,7 @@ export const FieldId = {
   proxyAuthorization: 12,
   http2Settings: 13,
   lookalike: 14,
+  maxForwards: 15,
 } as const
 
 export type FieldId = (typeof FieldId)[keyof typeof FieldId]
@@ -37,6 +38,7 @@ const IDS: readonly (readonly [string, FieldId])[] = [
   ['proxy-authenticate', FieldId.proxyAuthenticate],
   ['proxy-authorization', FieldId.proxyAuthorization],
   ['http2-settings', FieldId.http2Settings],
+  ['max-forwards', FieldId.maxForwards],
   ['content_length', FieldId.lookalike],
   ['transfer_encoding', FieldId.lookalike],
 ]

@@ -11,6 +11,7 @@ export { FieldId } from './field-names.js'
 export type { Fields } from './fields.js'
 export { Framing, type FramingKind, type FramingRecord } from './framing.js'
 export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './limits.js'
+export { listElements } from './message.js'
 export {
   Http1Refusal,
   REFUSAL_REASONS,

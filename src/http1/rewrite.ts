@@ -11,6 +11,8 @@ export interface RewriteOptions {
   extra?: string
   /** What this connection's Connection field says; left out: nothing. `upgrade` passes the peer's Upgrade on. */
   connection?: 'close' | 'keep-alive' | 'upgrade'
+  /** Also passes on how client and server, which is a proxy too, authenticate to each other: fields of one connection otherwise. */
+  proxyAuthentication?: boolean
 }
 
 export interface RequestRewriteOptions extends RewriteOptions {
@@ -18,6 +20,8 @@ export interface RequestRewriteOptions extends RewriteOptions {
   resource?: string
   /** Takes the place of Host, as the first line; needed where HTTP/1.0 names no host at all. */
   host?: string
+  /** Fields that {@link RewriteOptions.extra} says anew. */
+  without?: readonly FieldId[]
 }
 
 export interface ResponseRewriteOptions extends RewriteOptions {
@@ -31,6 +35,7 @@ export interface ResponseRewriteOptions extends RewriteOptions {
 /** Options of Connection that name no field, or one that is dropped anyway. */
 const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 
+const UPGRADE_REQUIRED = 426
 const CHUNKED = 'Transfer-Encoding: chunked\r\n'
 const NONE: ReadonlySet<string> = new Set()
 
@@ -40,6 +45,21 @@ const HOP_BY_HOP_AND_HOST = dropping(FieldId.host)
 /** HTTP/1.0 knows no 100-continue: passed on in a head of HTTP/1.1 it would be answered by one. */
 const OF_HTTP10 = dropping(FieldId.expect)
 const OF_HTTP10_AND_HOST = dropping(FieldId.expect, FieldId.host)
+
+const PROXY_AUTHENTICATION = [FieldId.proxyAuthenticate, FieldId.proxyAuthorization]
+
+/** `drop` itself mostly. */
+function adjusted(
+  drop: Uint8Array,
+  proxyAuthentication = false,
+  without: readonly FieldId[] = [],
+): Uint8Array {
+  if (!proxyAuthentication && without.length === 0) return drop
+  const own = Uint8Array.from(drop)
+  if (proxyAuthentication) for (const id of PROXY_AUTHENTICATION) own[id] = 0
+  for (const id of without) own[id] = 1
+  return own
+}
 
 function dropping(...ids: FieldId[]): Uint8Array {
   const drop = Uint8Array.from(HOP_BY_HOP)
@@ -57,6 +77,7 @@ export function rewriteRequest(head: RequestHead, options: RequestRewriteOptions
     text += fieldLine('Host', host)
     drop = head.minor === 1 ? HOP_BY_HOP_AND_HOST : OF_HTTP10_AND_HOST
   }
+  drop = adjusted(drop, options.proxyAuthentication, options.without)
   return (
     text + rewriteFields(head.fields, drop, head.connection, options.edits) + ending(head.upgrade, options)
   )
@@ -73,18 +94,27 @@ export function rewriteResponse(head: ResponseHead, options: ResponseRewriteOpti
   const body = head.status < 200 || head.status === 204 ? 'close' : (options.body ?? 'keep')
   const fields = rewriteFields(
     head.fields,
-    body === 'keep' && !head.odd ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY,
+    adjusted(body === 'keep' && !head.odd ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY, options.proxyAuthentication),
     head.connection,
     options.edits,
   )
   const framing = body === 'chunked' ? CHUNKED : body === 'keep' && head.odd ? cleanFraming(head) : ''
-  return `HTTP/1.1 ${head.status} ${head.reason}\r\n${fields}${framing}${ending(head.upgrade, options)}`
+  const end = head.status === UPGRADE_REQUIRED ? requiring(head, options) : ending(head.upgrade, options)
+  return `HTTP/1.1 ${head.status} ${head.reason}\r\n${fields}${framing}${end}`
 }
 
 /** What an odd answer says about its end, said once and rightly. */
 function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
   if (chunked) return status === 304 ? '' : CHUNKED
   return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`
+}
+
+/** It must say to what (RFC 9110, 15.5.22). */
+function requiring(head: ResponseHead, options: RewriteOptions): string {
+  const upgrade = head.fields.get('upgrade')
+  if (upgrade === undefined) return ending(undefined, options)
+  const also = options.connection === undefined ? '' : `, ${options.connection}`
+  return `${options.extra ?? ''}Connection: upgrade${also}\r\nUpgrade: ${upgrade}\r\n\r\n`
 }
 
 function ending(upgrade: string | undefined, options: RewriteOptions): string {

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+import { hostname } from 'node:os'
 import { FieldEdits } from '../http1/index.js'
 import type { RelayOptions } from '../relay/index.js'
 import type { ProxyConfig } from './config/config.js'
@@ -11,7 +13,7 @@ export function relayOptions(
   { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
 ): Pick<
   RelayOptions,
-  'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'responseEdits' | 'halfClosedClients'
+  'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseEdits' | 'halfClosedClients'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
   const { idle, tunnel, head, connect, response, request } = timeouts
@@ -32,6 +34,7 @@ export function relayOptions(
     },
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
+    gateway: { via: config.via === 'auto' ? ownName(config) : config.via, trace: config.trace },
     forwarded: {
       client: trusted ? 'append' : 'replace',
       xForwarded: forwarded.headers === 'x-forwarded' || forwarded.headers === 'both',
@@ -42,8 +45,14 @@ export function relayOptions(
   return { ...options, responseEdits: new FieldEdits({ set: { [instanceHeader]: String(process.pid) } }) }
 }
 
+/** Every generation is called the same, and no other proxy is. */
+function ownName({ service, control }: ProxyConfig): string {
+  const digest = createHash('sha256').update(`${hostname()}\n${service}\n${control}`).digest('hex')
+  return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${digest.slice(0, 8)}`
+}
+
 /** Everything that {@link relayOptions} looks at. */
 export function relaySettings(config: ProxyConfig, halfClose: boolean): string {
-  const { timeouts, limits, instanceHeader, forwarded } = config
-  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, halfClose])
+  const { timeouts, limits, instanceHeader, forwarded, via, trace } = config
+  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, halfClose])
 }

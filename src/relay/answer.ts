@@ -27,6 +27,11 @@ export function answerText(answer: Respond, options: AnswerOptions): string {
 }
 
 /** The answer that tells why a request is not served. */
-export function errorAnswer(status: number, reason: string): Respond {
-  return { kind: 'respond', status, headers: [['Content-Type', 'text/plain']], body: `${reason}\n` }
+export function errorAnswer(status: number, reason: string, headers: Respond['headers'] = []): Respond {
+  return {
+    kind: 'respond',
+    status,
+    headers: [['Content-Type', 'text/plain'], ...headers],
+    body: `${reason}\n`,
+  }
 }

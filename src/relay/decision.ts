@@ -9,6 +9,8 @@ export interface ExchangeOptions {
   responseEdits?: FieldEdits
   /** Takes the place of the client's Host. */
   host?: string
+  /** The server is a proxy too: clients and it may authenticate to each other. */
+  proxyAuthentication?: boolean
   /** Milliseconds; left out: the relay's. */
   connectTimeout?: number
   responseTimeout?: number
@@ -37,6 +39,7 @@ export interface Refuse {
   kind: 'refuse'
   status: number
   reason: string
+  headers?: readonly (readonly [name: string, value: string])[]
 }
 
 export type Decision = SendOn | Respond | Refuse

@@ -30,7 +30,7 @@ import {
   type ResponsePlan,
 } from './response-plan.js'
 import { type Shortage, shortageOf } from './shortage.js'
-import { upstreamRequest } from './upstream-request.js'
+import { answerRewrite, upstreamRequest } from './upstream-request.js'
 
 /** Methods that may be repeated without asking (RFC 9110, 9.2.2). */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
@@ -215,7 +215,7 @@ export class Exchange implements StreamOwner {
     const decision = this.#decide(head)
     if (decision.kind === 'upstream') this.#sendOn(decision, head, chunk, at, end)
     else if (decision.kind === 'respond') this.#respond(decision)
-    else this.fail(decision.status, decision.reason)
+    else this.fail(decision.status, decision.reason, decision.headers)
     return end
   }
 
@@ -263,7 +263,7 @@ export class Exchange implements StreamOwner {
 
   #decide(head: RequestHead): Decision {
     try {
-      return this.#relay.route(head, this.#side.origin)
+      return this.#relay.gateway?.answerHere(head) ?? this.#relay.route(head, this.#side.origin)
     } catch (error) {
       this.#relay.onFault?.(error)
       return { kind: 'refuse', status: 500, reason: 'route-failed' }
@@ -451,7 +451,7 @@ export class Exchange implements StreamOwner {
     let end = at
     this.close = this.#mustClose()
     try {
-      plan = planResponse(head, this, this.route?.options?.responseEdits ?? this.#relay.responseEdits)
+      plan = planResponse(head, this, answerRewrite(head, this.#relay, this.route?.options))
       if (plan.body?.kind === 'tunnel' && this.requestBody !== null) {
         this.#serverFails(502, 'switched-too-early')
         return
@@ -581,13 +581,13 @@ export class Exchange implements StreamOwner {
   }
 
   /** Answers with an error if no answer has begun, else ends what has. */
-  fail(status: number, reason: string): void {
+  fail(status: number, reason: string, headers?: Respond['headers']): void {
     if (this.phase !== 'waiting') {
       this.#cutShort(reason)
       return
     }
     this.reason = reason
-    this.#respond(errorAnswer(status, reason))
+    this.#respond(errorAnswer(status, reason, headers))
   }
 
   /** The same where it is the server that did not do its part. */

@@ -11,6 +11,7 @@ export type { Destination, DialAddress, DialFailure, KeepAlive } from './destina
 export type { ExchangeSubject } from './exchange.js'
 export type { ExchangeReport } from './exchange-report.js'
 export { type ForwardedOptions, requestEdits } from './forwarded.js'
+export { ALLOW } from './gateway.js'
 export { acceptedStream, dialSocket, reopened } from './open-stream.js'
 export {
   DEFAULT_LIMITS,

@@ -6,6 +6,7 @@ import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
 import type { ForwardedOptions } from './forwarded.js'
+import type { GatewayOptions } from './gateway.js'
 import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
@@ -85,6 +86,8 @@ export interface RelayOptions {
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>
   forwarded?: ForwardedOptions
+  /** Left out: nothing of {@link Gateway}. */
+  gateway?: GatewayOptions
   /** For answers of servers whose route has none of its own, and for answers made here, for example an instance header. */
   responseEdits?: FieldEdits
   /**

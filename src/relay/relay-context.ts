@@ -5,6 +5,7 @@ import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
 import type { Forwarder } from './forwarded.js'
+import type { Gateway } from './gateway.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
 import type { Readers } from './readers.js'
 import type { Shortage } from './shortage.js'
@@ -27,6 +28,7 @@ export interface RelayContext {
   readonly pools: UpstreamPools
   readonly watch: ClientWatch
   readonly forwarder: Forwarder
+  readonly gateway: Gateway | null
   readonly requestEdits: FieldEdits
   readonly responseEdits: FieldEdits | undefined
   /** Every answer from now on announces that its connection ends. */

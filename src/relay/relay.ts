@@ -7,6 +7,7 @@ import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
 import { Forwarder, requestEdits } from './forwarded.js'
+import { Gateway } from './gateway.js'
 import { acceptedStream, reopened } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { Readers } from './readers.js'
@@ -62,6 +63,7 @@ export class Relay {
       pools,
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded),
+      gateway: options.gateway === undefined ? null : new Gateway(options.gateway),
       requestEdits: requestEdits(),
       responseEdits: options.responseEdits,
       draining: false,

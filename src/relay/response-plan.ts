@@ -1,10 +1,10 @@
 import { EventTracker, FrameTracker } from '../boundaries/index.js'
 import {
   encodeChunk,
-  type FieldEdits,
   type Framing,
   LAST_CHUNK,
   type ResponseHead,
+  type RewriteOptions,
   rewriteResponse,
   takeContent,
 } from '../http1/index.js'
@@ -39,11 +39,14 @@ export interface ResponsePlan {
   reusable: boolean
 }
 
+/** What of the head is written otherwise than the server wrote it. */
+export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
+
 /** What to do with a final response head. Throws `Http1Refusal` for one that does not answer the request. */
-export function planResponse(head: ResponseHead, asked: AskedBy, edits?: FieldEdits): ResponsePlan {
+export function planResponse(head: ResponseHead, asked: AskedBy, rewrite: AnswerRewrite = {}): ResponsePlan {
   const body = head.framing(asked)
   if (body.kind === 'tunnel') {
-    const text = rewriteResponse(head, { body: 'close', connection: 'upgrade', ...(edits && { edits }) })
+    const text = rewriteResponse(head, { ...rewrite, body: 'close', connection: 'upgrade' })
     return { text, body, coding: 'as-is', close: true, reusable: false }
   }
   let coding: BodyCoding = 'as-is'
@@ -54,6 +57,7 @@ export function planResponse(head: ResponseHead, asked: AskedBy, edits?: FieldEd
   } else if (body.kind === 'until-close') coding = 'chunks'
   const connection = close ? 'close' : asked.http10 ? 'keep-alive' : undefined
   const text = rewriteResponse(head, {
+    ...rewrite,
     body:
       coding === 'as-is'
         ? asked.http10 && head.chunked
@@ -63,7 +67,6 @@ export function planResponse(head: ResponseHead, asked: AskedBy, edits?: FieldEd
           ? 'chunked'
           : 'close',
     ...(connection && { connection }),
-    ...(edits && { edits }),
   })
   return {
     text,

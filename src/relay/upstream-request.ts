@@ -1,8 +1,14 @@
-import { type RequestHead, type RequestRewriteOptions, rewriteRequest } from '../http1/index.js'
+import {
+  type RequestHead,
+  type RequestRewriteOptions,
+  type ResponseHead,
+  rewriteRequest,
+} from '../http1/index.js'
 import type { ExchangeOptions } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeSide } from './exchange-side.js'
 import type { RelayContext } from './relay-context.js'
+import type { AnswerRewrite } from './response-plan.js'
 
 /** The head of a request as the server gets it. */
 export function upstreamRequest(
@@ -16,8 +22,28 @@ export function upstreamRequest(
     edits: options?.requestEdits ?? relay.requestEdits,
     extra: relay.forwarder.lines(head, side.client.remoteAddress, side.origin),
   }
+  if (relay.gateway !== null) {
+    const { lines, without } = relay.gateway.requestLines(head)
+    rewrite.extra += lines
+    rewrite.without = without
+  }
+  if (options?.proxyAuthentication) rewrite.proxyAuthentication = true
   if (head.upgrade !== undefined) rewrite.connection = 'upgrade'
   if (options?.host !== undefined) rewrite.host = options.host
   else if (head.authority === undefined) rewrite.host = destination.authority
   return rewriteRequest(head, rewrite)
+}
+
+/** What the client gets of an answer's head otherwise than the server wrote it. */
+export function answerRewrite(
+  head: ResponseHead,
+  relay: RelayContext,
+  options: ExchangeOptions | undefined,
+): AnswerRewrite {
+  const edits = options?.responseEdits ?? relay.responseEdits
+  return {
+    extra: relay.gateway?.answerLines(head) ?? '',
+    ...(edits && { edits }),
+    ...(options?.proxyAuthentication && { proxyAuthentication: true }),
+  }
 }

@@ -151,6 +151,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['limits.body', '-1', /a number, not a size|no size/],
   ['limits.connections', '10k', /no whole number/],
   ['limits.connectionsPerClient', '0', /no whole number/],
+  ['via', 'two words', /no name for Via/],
+  ['trace', 'on', /neither true nor false/],
   ['accessLog', 'on', /"on" is neither true nor false/],
   ['forwarded', 'yes', /"yes" is none of "off", "x-forwarded", "forwarded", "both"/],
   ['forwarded.headers', 'all', /none of/],

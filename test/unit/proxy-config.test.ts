@@ -55,6 +55,8 @@ describe('a configuration', () => {
         request: null,
       },
       limits: { headBytes: 16_384, fields: 100, body: null, connections: 'auto', connectionsPerClient: null },
+      via: 'auto',
+      trace: false,
       accessLog: false,
       forwarded: { headers: 'x-forwarded', trust: [] },
     })

@@ -29,6 +29,9 @@ export interface ProxyConfig {
   timeouts: TimeoutConfig
   limits: LimitConfig
   accessLog: boolean
+  /** `auto`: from service, control and host name; null: no Via. */
+  via: string | null
+  trace: boolean
   /** null: the state does not outlive a reboot. */
   stateFile: StateFileConfig | null
   forwarded: ForwardedConfig

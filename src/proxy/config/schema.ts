@@ -49,6 +49,12 @@ function name(given: string): string | Wrong {
   )
 }
 
+function viaName(given: string): string | Wrong {
+  return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(given)
+    ? given
+    : new Wrong(`${shown(given)} is no name for Via (a token, at most 128 characters)`)
+}
+
 function controlPath(given: string): string | Wrong {
   const bytes = Buffer.byteLength(given)
   if (!given.startsWith('/') || given.endsWith('/') || given.includes('\0')) {
@@ -396,6 +402,12 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),
     timeouts: group(timeoutShape, 'waits'),
     limits: group(limitShape, 'bounds'),
+    via: optional(
+      orOff(text('a name for Via', viaName)),
+      'auto',
+      'how it calls itself in `Via`; `auto`: after service, control socket and host, the same for every generation; `off`: no `Via`',
+    ),
+    trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'one line for each request, as JSON on standard output'),
     stateFile: optional(
       stateFile,

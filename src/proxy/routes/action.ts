@@ -1,4 +1,4 @@
-import type { Decision, Respond } from '../../relay/index.js'
+import { ALLOW, type Decision, type Respond } from '../../relay/index.js'
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import type { RouteTarget } from './target.js'
@@ -18,7 +18,12 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): Action
   return { kind: 'respond', status, headers: typed ? headers : [...headers, text], body: Buffer.from(body) }
 }
 
-const CONNECT_REFUSED: Decision = { kind: 'refuse', status: 405, reason: 'connect-not-allowed' }
+const CONNECT_REFUSED: Decision = {
+  kind: 'refuse',
+  status: 405,
+  reason: 'connect-not-allowed',
+  headers: [ALLOW],
+}
 const UNKNOWN_UPSTREAM: Decision = { kind: 'refuse', status: 503, reason: 'upstream-unknown' }
 
 export function decisionOf(action: Action, method: string): Decision {

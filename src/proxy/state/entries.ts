@@ -80,6 +80,8 @@ const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
   upgrade: true,
   timeouts: true,
   limits: true,
+  via: true,
+  trace: true,
   accessLog: true,
   stateFile: true,
   forwarded: true,

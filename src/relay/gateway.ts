@@ -1,0 +1,104 @@
+import { FieldId, listElements, type RequestHead, type ResponseHead } from '../http1/index.js'
+import type { Decision } from './decision.js'
+
+export interface GatewayOptions {
+  /** How this relay calls itself in Via: the same for all processes that take over from each other, and of nobody else. Null: no Via. */
+  via: string | null
+  /** Whether TRACE requests are passed on; otherwise 405. */
+  trace: boolean
+}
+
+/** What a request that is refused for its method may be instead. */
+export const ALLOW: readonly [string, string] = ['Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
+
+/** Not for whoever reads the answer to TRACE (RFC 9110, 9.3.8). */
+const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
+
+/**
+ * What RFC 9110 asks of whoever stands between clients and servers: Via and the loops that it shows (7.6.3), Max-Forwards (7.6.2),
+ * Date (6.6.1).
+ */
+export class Gateway {
+  readonly #via: string | null
+  readonly #trace: boolean
+  #date = ''
+  #second = -1
+
+  constructor({ via, trace }: GatewayOptions) {
+    this.#via = via
+    this.#trace = trace
+  }
+
+  /** Null: it is to be routed. */
+  answerHere(head: RequestHead): Decision | null {
+    if (this.#isLoop(head)) return { kind: 'refuse', status: 508, reason: 'loop' }
+    const { method } = head
+    if (method !== 'TRACE' && method !== 'OPTIONS') return null
+    if (method === 'TRACE' && !this.#trace)
+      return { kind: 'refuse', status: 405, reason: 'trace-not-allowed', headers: [ALLOW] }
+    const left = forwardsLeft(head)
+    if (left === null) return null
+    if (Number.isNaN(left)) return { kind: 'refuse', status: 400, reason: 'max-forwards-invalid' }
+    if (left > 0) return null
+    if (method === 'OPTIONS') return { kind: 'respond', status: 200, headers: [ALLOW] }
+    return {
+      kind: 'respond',
+      status: 200,
+      headers: [['Content-Type', 'message/http']],
+      body: reflected(head),
+    }
+  }
+
+  /** Field lines for the server, and the fields of the client that they take the place of. */
+  requestLines(head: RequestHead): { lines: string; without: readonly FieldId[] } {
+    const lines = this.#viaLine(head)
+    if (head.method !== 'TRACE' && head.method !== 'OPTIONS') return { lines, without: [] }
+    const left = forwardsLeft(head)
+    if (left === null) return { lines, without: [] }
+    return { lines: `${lines}Max-Forwards: ${left - 1}\r\n`, without: [FieldId.maxForwards] }
+  }
+
+  /** Field lines for the client. */
+  answerLines(head: ResponseHead): string {
+    const via = this.#viaLine(head)
+    return head.status < 200 || head.fields.get('date') !== undefined ? via : `${via}Date: ${this.#now()}\r\n`
+  }
+
+  #viaLine({ minor }: RequestHead | ResponseHead): string {
+    return this.#via === null ? '' : `Via: 1.${minor} ${this.#via}\r\n`
+  }
+
+  #isLoop({ fields }: RequestHead): boolean {
+    if (this.#via === null) return false
+    const passed = fields.get('via')
+    return (
+      passed !== undefined &&
+      listElements(passed).some(element => element.split(/[ \t]+/, 2)[1] === this.#via)
+    )
+  }
+
+  #now(): string {
+    const second = Math.floor(Date.now() / 1000)
+    if (second !== this.#second) {
+      this.#second = second
+      this.#date = new Date(second * 1000).toUTCString()
+    }
+    return this.#date
+  }
+}
+
+/** Of Max-Forwards; null: there is none; NaN: it is no number. */
+function forwardsLeft({ fields }: RequestHead): number | null {
+  const line = fields.indexOf(FieldId.maxForwards)
+  if (line < 0) return null
+  const value = fields.value(line)
+  return /^[0-9]{1,9}$/.test(value) && fields.indexOf(FieldId.maxForwards, line + 1) < 0
+    ? Number(value)
+    : Number.NaN
+}
+
+function reflected({ method, target, minor, fields }: RequestHead): Buffer {
+  let text = `${method} ${target} HTTP/1.${minor}\r\n`
+  for (const [name, value] of fields) if (!SECRET.has(name.toLowerCase())) text += `${name}: ${value}\r\n`
+  return Buffer.from(`${text}\r\n`, 'latin1')
+}
