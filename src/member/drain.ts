@@ -3,30 +3,37 @@ import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { Moves } from './moves.js'
 
+/** Milliseconds until connections are closed that have neither moved nor ended. */
+export interface DrainTimes {
+  readonly plain: number
+  /** Over TLS, where none can move. */
+  readonly tls: number
+}
+
 /**
- * Waits until the last connection has gone, to another process or by itself, at most `timeoutMs`; then closes what is
- * left, and tells `onCut` what that was. {@link Moves.leave} has told those that do not move.
+ * Waits until the last connection has gone, to another process or by itself; closes what is left when its time is over,
+ * and tells `onCut` what that was. {@link Moves.leave} has told those that do not move.
  */
 export async function drainListeners(
   listeners: readonly Listener[],
-  timeoutMs: number,
+  times: DrainTimes,
   logger: Logger,
   moves: Moves,
   onCut: (counts: DrainCounts) => void,
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
-  const emptied = allGone(listeners, moves).then(() => true)
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<boolean>(resolve => {
-    timer = setTimeout(() => resolve(false), timeoutMs)
-  })
-  const inTime = await Promise.race([emptied, late])
-  clearTimeout(timer)
-  if (inTime) return
-  const counts = addedUp(listeners.map(listener => listener.cut()))
-  logger.warn({ ...counts, afterMs: timeoutMs }, 'connections did not end in time and were closed')
-  onCut(counts)
+  const emptied = allGone(listeners, moves)
+  const cut = (tls: boolean, afterMs: number) => {
+    const counts = addedUp(listeners.map(listener => listener.cut(tls)))
+    if (counts.idle + counts.busy === 0) return
+    logger.warn({ ...counts, afterMs }, 'connections did not end in time and were closed')
+    onCut(counts)
+  }
+  const plain = setTimeout(() => cut(false, times.plain), times.plain)
+  const tls = setTimeout(() => cut(true, times.tls), times.tls)
   await emptied
+  clearTimeout(plain)
+  clearTimeout(tls)
 }
 
 /**

@@ -185,8 +185,8 @@ export class Listener {
   }
 
   /** @internal */
-  cut(): DrainCounts {
-    return addedUp(this.#served.map(served => served.cut()))
+  cut(tls: boolean): DrainCounts {
+    return addedUp(this.#served.filter(served => served.secure === tls).map(served => served.cut()))
   }
 
   /** @internal */

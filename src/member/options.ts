@@ -34,6 +34,11 @@ export interface JoinOptions {
     /** Connections that have not ended after so many milliseconds are closed. Default 30 000. */
     timeout?: number
     /**
+     * The same for connections over TLS, which cannot move; not less than `timeout`. They are told to go by their next answer, and
+     * their process stays until they have gone. Not where the service ends. Default 3 600 000 (an hour).
+     */
+    tlsTimeout?: number
+    /**
      * Connections that can go on in the process that serves: `auto` (default) moves each as soon as it can leave, `idle`
      * only between two requests, `off` none: all drain.
      */
@@ -71,6 +76,7 @@ export interface Settings {
   /** Those of them that the application gave: a daemon has defaults of its own. */
   readonly wantedTimes: Partial<HandoffTimes>
   readonly drainTimeout: number
+  readonly drainTlsTimeout: number
   readonly move: 'auto' | 'idle' | 'off'
   readonly movesPerSecond: number
   readonly firstWave: number
@@ -79,6 +85,8 @@ export interface Settings {
   readonly health: () => boolean
   readonly versions: VersionRange
 }
+
+const HOUR_MS = 3_600_000
 
 const JOIN: Keys<JoinOptions> = {
   service: true,
@@ -96,6 +104,7 @@ const JOIN: Keys<JoinOptions> = {
 }
 const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
   timeout: true,
+  tlsTimeout: true,
   move: true,
   movesPerSecond: true,
   firstWave: true,
@@ -122,6 +131,8 @@ export function settle(options: JoinOptions): Settings {
   if (options.drain !== undefined) checkKeys('drain', options.drain, DRAIN)
   const drainTimeout = options.drain?.timeout ?? 30_000
   checkMs('drain.timeout', drainTimeout, 0)
+  const drainTlsTimeout = options.drain?.tlsTimeout ?? HOUR_MS
+  checkMs('drain.tlsTimeout', drainTlsTimeout, 0)
   const { move = 'auto', movesPerSecond = Number.POSITIVE_INFINITY, firstWave = 250 } = options.drain ?? {}
   checkMs('drain.firstWave', firstWave, 0)
   if (!['auto', 'idle', 'off'].includes(move))
@@ -138,6 +149,7 @@ export function settle(options: JoinOptions): Settings {
     times,
     wantedTimes: onlyGiven(options.upgrade ?? {}),
     drainTimeout,
+    drainTlsTimeout,
     move,
     movesPerSecond,
     firstWave,

@@ -38,7 +38,7 @@ import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { Checks } from './checks.js'
 import { Commands } from './commands.js'
-import { drainListeners, endIdle } from './drain.js'
+import { type DrainTimes, drainListeners, endIdle } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
 import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
@@ -956,16 +956,22 @@ export class Party {
     void Promise.all([
       drainListeners(
         this.#listeners,
-        this.#drainTimeout,
+        this.#drainTimes,
         this.settings.logger,
         this.#moves,
         ({ closed = [] }) => {
-          this.#closedAtLast = closed
+          this.#closedAtLast = [...this.#closedAtLast, ...closed]
           this.#reporter?.now()
         },
       ),
       this.stateFile?.finish(FILE_END_MS),
     ]).then(() => this.#step({ type: 'drained' }))
+  }
+
+  /** Nobody waits for TLS where the service ends. */
+  get #drainTimes(): DrainTimes {
+    const plain = this.#drainTimeout
+    return { plain, tls: this.#closing ? plain : Math.max(plain, this.settings.drainTlsTimeout) }
   }
 
   #whyLeft(): RetiredReason {

@@ -120,6 +120,11 @@ export class Served {
     return secure ? 'tls' : null
   }
 
+  /** Its connections are over TLS: they stay. */
+  get secure(): boolean {
+    return this.scheme === 'https' || this.scheme === 'tls' || 'setTicketKeys' in this.server
+  }
+
   /** What they are doing, as far as it is known here. */
   kinds(): Readonly<Record<string, number>> {
     if (this.#keeper !== null) return this.#keeper.kinds?.() ?? {}

@@ -327,9 +327,9 @@ export class ReverseProxy {
 }
 
 function drainOf({
-  drain: { timeout, move, firstWave, movesPerSecond },
+  drain: { timeout, tlsTimeout, move, firstWave, movesPerSecond },
 }: ProxyConfig): JoinOptions['drain'] & object {
-  return { timeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
+  return { timeout, tlsTimeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
 }
 
 /**

@@ -124,6 +124,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['drain.timeout', '30', /has no unit/],
   ['drain.timeout', '-1s', /no duration/],
   ['drain.move', 'always', /none of/],
+  ['drain.tlsTimeout', 'never', /duration/],
   ['drain.firstWave', 'soon', /duration/],
   ['drain.movesPerSecond', 'fast', /no whole number/],
   ['drain.lastEvent', 'x'.repeat(4_097), /4097 bytes, more than 4096/],

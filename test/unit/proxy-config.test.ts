@@ -33,7 +33,14 @@ describe('a configuration', () => {
       stateFile: null,
       control: '/run/edge/upgrade.sock',
       instanceHeader: 'X-Gen',
-      drain: { timeout: 30_000, move: 'auto', firstWave: 250, movesPerSecond: null, lastEvent: '' },
+      drain: {
+        timeout: 30_000,
+        tlsTimeout: 3_600_000,
+        move: 'auto',
+        firstWave: 250,
+        movesPerSecond: null,
+        lastEvent: '',
+      },
       upgrade: {
         timeout: 30_000,
         probation: 10_000,

@@ -20,6 +20,7 @@ export interface ProxyConfig {
   tls: TlsConfig
   drain: {
     timeout: number
+    tlsTimeout: number
     move: 'auto' | 'idle' | 'off'
     firstWave: number
     movesPerSecond: number | null

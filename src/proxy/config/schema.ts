@@ -239,6 +239,11 @@ const drainShape = {
     'auto',
     'connections go on in the new process: `auto` at any byte, `idle` only between two requests, `off` none',
   ),
+  tlsTimeout: optional(
+    duration(0),
+    '1h',
+    'the same for connections over TLS, which cannot move (not less than `drain.timeout`); they are told to go by their next answer',
+  ),
   firstWave: optional(
     duration(0),
     '250ms',
