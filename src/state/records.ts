@@ -134,8 +134,11 @@ function lengthOf(buffer: Buffer, end: number): number {
 /** Skips a field whose number is not known. Groups (wire types 3 and 4) are refused: nothing writes them. */
 function skip(buffer: Buffer, wire: number, end: number): void {
   if (wire === VARINT) varintSkip(buffer, end)
-  else if (wire === LEN) at += lengthOf(buffer, end)
-  else if (wire === FIXED64) at += 8
+  else if (wire === LEN) {
+    // Counted from behind the length, which moves `at`.
+    const length = lengthOf(buffer, end)
+    at += length
+  } else if (wire === FIXED64) at += 8
   else if (wire === FIXED32) at += 4
   else throw new MalformedRecord(`wire type ${wire}`)
   if (at > end) throw new MalformedRecord('a field runs over its end')
@@ -200,6 +203,10 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
       const length = lengthOf(buffer, end)
       record.part = decodePart(buffer.subarray(at, at + length))
       at += length
+    } else if (tag === ((9 << 3) | VARINT)) {
+      if (record.requestPrints.length >= MAX_REQUESTS)
+        throw new MalformedRecord(`more than ${MAX_REQUESTS} requests`)
+      record.requestPrints.push(varint(buffer, end))
     } else if (tag === ((9 << 3) | LEN)) {
       const length = lengthOf(buffer, end)
       const prints = at + length

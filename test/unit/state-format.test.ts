@@ -4,7 +4,7 @@ import { native } from '../../src/native.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/frame.js'
 import { Segment, StateLog } from '../../src/state/index.js'
-import { encodeBody, encodeEnvelope, encodeSchema } from '../../src/state/records.js'
+import { changePrefix, encodeBody, encodeEnvelope, encodeSchema } from '../../src/state/records.js'
 import { PREVIOUS, Release } from '../processes/release.js'
 
 const { Header } = fdbroker.state
@@ -88,4 +88,44 @@ describe.each(codes)('what a later version writes in a log, read by %s', (_, loa
     expect(log.rawSection('s').get('k')?.value.toString()).toBe('v')
     log.close()
   })
+})
+
+it('skips a field of any kind that it does not know, in a record and in a change', async () => {
+  const long = Buffer.alloc(300, 1)
+  const fields = Buffer.concat([
+    UNKNOWN,
+    // Field 20: bytes of a length of one byte and of two, 8 bytes, 4 bytes.
+    Uint8Array.of(0xa2, 1, 3, 8, 9, 10),
+    Uint8Array.of(0xa2, 1, 0xac, 2),
+    long,
+    Uint8Array.of(0xa1, 1, 1, 2, 3, 4, 5, 6, 7, 8),
+    Uint8Array.of(0xa5, 1, 1, 2, 3, 4),
+  ])
+  const change = Buffer.concat([fields, Buffer.from(put(0)).subarray(2), fields])
+  const body = Buffer.concat([changePrefix(change.length), change])
+  const log = new StateLog()
+  await log.adopt(segmentOf({ Segment, StateLog, OwnedFd }, 1, [place(1), fields, schema, body, fields]))
+  expect([log.sequence, Buffer.from(log.section('s').get('k')!).toString()]).toEqual([1, 'v'])
+  log.close()
+})
+
+it('writes request ids in a snapshot so that earlier releases read it', async () => {
+  const log = new StateLog()
+  log.startWriting(Segment.create(1))
+  for (let i = 0; i < 300; i++) await log.section('s').put(`k${i}`, Buffer.from('v'), { request: `r${i}` })
+  log.segments[0]!.seal()
+  log.startWriting(Segment.create(2))
+  const [snapshot] = await log.compact()
+  const bytes = Buffer.alloc(snapshot!.size())
+  native.pread(snapshot!.fd.raw, bytes, 0, bytes.length, 0)
+  const code = await codes[1]![1]()
+  const raw = native.memfd('snapshot')
+  native.pwrite(raw, bytes, 0, bytes.length, 0)
+  const segment = code.Segment.open(code.OwnedFd.own(raw, 'snapshot'))
+  segment.seal()
+  const reader = new code.StateLog()
+  await reader.adopt(segment)
+  expect(reader.position).toEqual(log.position)
+  reader.close()
+  log.close()
 })
