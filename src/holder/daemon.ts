@@ -118,10 +118,15 @@ export class Daemon implements AsyncDisposable {
           command: (order, context) => this.#only(order.service).command(order, context),
         })
         return
-      case 'draining':
-        guest.pidfd?.close()
-        guest.link.close()
+      case 'draining': {
+        const service = this.#services.get(guest.hello.service ?? '')
+        if (service !== undefined) service.draining(guest)
+        else {
+          guest.pidfd?.close()
+          guest.link.close()
+        }
         return
+      }
       case 'join':
       case 'back': {
         const service = this.#service(guest)

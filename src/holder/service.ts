@@ -18,7 +18,7 @@ import {
 } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import { toldError } from '../protocol/told-error.js'
-import { TAKES_CONNECTIONS } from '../protocol/versions.js'
+import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
@@ -27,6 +27,7 @@ import { cancelHandoff } from './cancel.js'
 import type { CommandContext, CommandOrder } from './command.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
+import { ForwardedWrites } from './forwarded-writes.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
 import { Holder } from './holder.js'
 import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
@@ -77,8 +78,10 @@ export class Service {
   readonly #upgrades: ForwardedUpgrades
   readonly #times: HandoffTimes
   readonly #commands = new ForwardedCommands()
-  /** Of members that said that they take connections. */
+  /** Of members that said that they take connections, and changes of others. */
   readonly #takers = new WeakSet<Link>()
+  readonly #writers = new WeakSet<Link>()
+  readonly #writes: ForwardedWrites
   #machine: HolderState
   #generation: number
   #startedAt: number
@@ -96,11 +99,20 @@ export class Service {
     this.#changed = parts.changed
     this.#generation = record.generation
     this.#startedAt = record.startedAt
+    this.#writes = new ForwardedWrites({
+      shelf: this.#shelf,
+      writer: () => this.#holder.peer(this.#machine.owner),
+      takes: peer => this.#writers.has(peer.link),
+    })
     this.#awaited = new Awaited(record.members, () => this.#tryRebuilt())
     this.#machine = this.#awaited.members.length > 0 ? restartedHolder() : EMPTY
     if (this.#machine === EMPTY) this.#startAnew()
     this.#queue = new EffectQueue<HolderEffect>({
-      perform: effect => this.#holder.perform(effect),
+      perform: effect => {
+        const done = this.#holder.perform(effect)
+        if (effect.type === 'make') this.#writes.share()
+        return done
+      },
       outcome: (effect, outcome) => this.#holder.outcome(effect, outcome),
       needs: (failed, later) => needs({ by: 'holder', effect: failed }, { by: 'holder', effect: later }),
     })
@@ -199,17 +211,28 @@ export class Service {
     })
   }
 
+  /** A generation that does not serve any more, and forwards its changes. */
+  draining(guest: Guest): void {
+    this.#writes.add(guest, this.#facts(guest, guest.hello.generation ?? 0))
+  }
+
   #welcome(guest: Guest, generation: number): void {
-    if (guest.hello.capabilities?.includes(TAKES_CONNECTIONS)) this.#takers.add(guest.link)
-    welcome(guest.link, {
-      version: guest.version,
+    const { capabilities } = guest.hello
+    if (capabilities?.includes(TAKES_CONNECTIONS)) this.#takers.add(guest.link)
+    if (capabilities?.includes(FORWARDS_WRITES)) this.#writers.add(guest.link)
+    welcome(guest.link, { ...this.#facts(guest, generation), capabilities: [FORWARDS_WRITES] })
+  }
+
+  #facts({ version }: Guest, generation: number) {
+    return {
+      version,
       pid: process.pid,
       daemon: true,
       incarnation: this.#incarnation,
       generation,
       serviceStartedAt: this.#startedAt,
       heartbeatMs: this.#times.heartbeat,
-    })
+    }
   }
 
   async status(): Promise<object> {
@@ -286,6 +309,7 @@ export class Service {
 
   close(): void {
     this.#awaited.close()
+    this.#writes.close()
     this.#holder.close()
     this.#staging.close()
     this.#registry.close()
@@ -294,6 +318,8 @@ export class Service {
 
   #dispatch(event: HolderEvent): void {
     const before = this.#machine
+    const lost = event.type === 'lost' ? this.#holder.peer(event.id) : undefined
+    if (lost !== undefined) this.#writes.forget(lost)
     const { state, effects } = stepHolder(before, event)
     this.#machine = state
     // Whoever is given something is written down before.
@@ -331,7 +357,8 @@ export class Service {
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
-    const { register, status, progress, commandReply, result, moveRequest, renew, cancelUpgrade } = envelope
+    const { register, status, progress, commandReply, result, moveRequest, renew, cancelUpgrade, written } =
+      envelope
     if (register?.drop) this.#letGo(peer, register.item?.name ?? '')
     else if (register) this.#register(peer, register.request ?? 0)
     else if (status) this.#asked.get(peer)?.answer(status.json ?? '')
@@ -339,6 +366,7 @@ export class Service {
     else if (commandReply) this.#commands.answered(peer, commandReply)
     else if (moveRequest) this.#openWay(peer)
     else if (renew) this.#renew(peer)
+    else if (written) this.#writes.answered(peer, written)
     else if (result) this.#upgrades.answered(peer, result)
     else if (cancelUpgrade) this.#cancel(peer, toldError(cancelUpgrade, UNWANTED))
     else return false
@@ -448,6 +476,7 @@ export class Service {
     this.#brought.delete(peer)
     this.#asked.get(peer)?.answer('')
     this.#commands.forget(peer)
+    this.#writes.forget(peer)
     this.#upgrades.forget(peer)
     if (peer.died) this.#awaited.provedDead(peer.identity)
   }

@@ -1,11 +1,14 @@
 import { GIVE, movePair } from '../connections/pair.js'
 import { closeAll } from '../fd/owned.js'
-import type { Guest } from '../holder/admission.js'
+import { type Guest, welcome } from '../holder/admission.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import type { Epoch } from '../protocol/conversation.js'
+import { SegmentSupply } from '../holder/segment-supply.js'
+import { FORWARDS_WRITES } from '../protocol/versions.js'
+import type { StateLog } from '../state/state-log.js'
 import type { DrainReport } from './draining.js'
 import { type ForcedClose, ForcedCloses } from './forced-closes.js'
 import type { Moves } from './moves.js'
+import { WriteReceiver } from './write-receiver.js'
 
 /** More generations than this do not drain at once. */
 const MOST = 256
@@ -16,19 +19,26 @@ const UNKNOWN = 'unknown'
 /** One that takes its segments later than this connects anew. */
 const SUPPLY_MS = 5_000
 
+/** What the process that they report to lends. */
+export interface DrainHost {
+  readonly shelf: SegmentShelf
+  readonly moves: Moves
+  readonly state: StateLog
+  readonly generation: number
+  readonly serviceStartedAt: number
+}
+
 /** The older generations that report to this process. */
 export class Drainers {
   readonly #guests = new Map<Guest, DrainReport>()
-  /** The highest epoch that each of them has. */
-  readonly #tops = new Map<Guest, Epoch>()
   /** By process. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
-  readonly #shelf: SegmentShelf
-  readonly #moves: Moves
+  readonly #host: DrainHost
+  readonly #supply: SegmentSupply
 
-  constructor(shelf: SegmentShelf, moves: Moves) {
-    this.#shelf = shelf
-    this.#moves = moves
+  constructor(host: DrainHost) {
+    this.#host = host
+    this.#supply = new SegmentSupply(host.shelf, guest => this.#drop(guest))
   }
 
   get reports(): DrainReport[] {
@@ -56,41 +66,29 @@ export class Drainers {
       connections: 0,
     })
     link.channel.unref()
+    const { state, generation, serviceStartedAt } = this.#host
+    const writes = new WriteReceiver(state, body => link.tell(body))
     link.start({
       message: (envelope, fds) => {
         closeAll(fds)
+        if (envelope.write) writes.take(envelope.write)
         if (envelope.heartbeat?.report) this.#note(guest, envelope.heartbeat.report)
         if (envelope.moveRequest) this.#openWay(guest)
       },
       broken: () => this.#drop(guest),
       end: () => this.#drop(guest),
     })
-    this.#tops.set(guest, guest.hello.top ?? 0)
-    this.#supply(guest)
+    if (guest.hello.capabilities?.includes(FORWARDS_WRITES)) {
+      const { version } = guest
+      const capabilities = [FORWARDS_WRITES]
+      welcome(link, { version, pid: process.pid, daemon: false, generation, serviceStartedAt, capabilities })
+    }
+    this.#supply.add(guest)
   }
 
   /** New segments were made: whoever answers from the state must see what is written there. */
   share(): void {
-    for (const guest of this.#guests.keys()) this.#supply(guest)
-  }
-
-  #supply(guest: Guest): void {
-    const top = this.#tops.get(guest) ?? 0
-    let newer: ReturnType<SegmentShelf['since']>
-    try {
-      newer = this.#shelf.since(top)
-    } catch {
-      // No descriptor left: it connects anew, and asks again.
-      this.#drop(guest)
-      return
-    }
-    const { items, release } = newer
-    if (items.length === 0) return
-    this.#tops.set(guest, Math.max(top, ...items.map(({ epoch = 0 }) => epoch)))
-    guest.link
-      .sendBundle(items, SUPPLY_MS)
-      .catch(() => this.#drop(guest))
-      .finally(release)
+    this.#supply.share()
   }
 
   /** For its connections, to us. */
@@ -99,7 +97,7 @@ export class Drainers {
       const pair = movePair()
       const { give, take, log } = pair
       try {
-        this.#moves.take(take, log.fd.dup(), guest.pidfd ?? guest.pid)
+        this.#host.moves.take(take, log.fd.dup(), guest.pidfd ?? guest.pid)
       } catch (error) {
         pair[Symbol.dispose]()
         throw error
@@ -149,10 +147,10 @@ export class Drainers {
 
   #drop(guest: Guest): void {
     const last = this.#guests.get(guest)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#moves.emptied(guest.pid)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#host.moves.emptied(guest.pid)
     guest.link.close()
     guest.pidfd?.close()
     this.#guests.delete(guest)
-    this.#tops.delete(guest)
+    this.#supply.forget(guest)
   }
 }

@@ -4,9 +4,10 @@ import { closeAll } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'
-import type { VersionRange } from '../protocol/versions.js'
+import { FORWARDS_WRITES, type VersionRange } from '../protocol/versions.js'
 import type { ForcedClose } from './forced-closes.js'
 import type { UnfitReport } from './unfit.js'
+import type { WriteForwarder } from './write-forwarder.js'
 
 /** What a generation that does not serve any more tells of itself. */
 export interface DrainReport {
@@ -37,6 +38,8 @@ export interface DrainReporterOptions {
   readonly take: (items: BundleItem[]) => void
   /** Whoever serves now hears us. */
   readonly connected: () => void
+  /** Takes the changes of this process along. */
+  readonly writes: WriteForwarder
 }
 
 const RETRY_MS = 250
@@ -72,13 +75,20 @@ export class DrainReporter {
     this.#running = false
     clearTimeout(this.#timer)
     if (this.#link !== null) this.#tell(this.#link)
-    this.#link?.close()
+    const link = this.#link
     this.#link = null
+    link?.close()
+    if (link !== null) this.#options.writes.lost(link)
   }
 
   /** Asks whoever serves for a way for our connections. */
   askForMove(): void {
     this.#link?.tell({ moveRequest: {} })
+  }
+
+  /** Perhaps another serves by now, or will soon. */
+  reconnect(): void {
+    if (this.#link !== null) this.#again(this.#link)
   }
 
   /** Something has changed that must be known before this process ends. */
@@ -100,7 +110,11 @@ export class DrainReporter {
       this.#link = link
       this.#connectedAt = performance.now()
       link.start({
-        message: (_envelope, fds) => closeAll(fds),
+        message: ({ welcome, written }, fds) => {
+          closeAll(fds)
+          if (welcome) this.#options.writes.welcomed(link, welcome)
+          if (written) this.#options.writes.written(link, written)
+        },
         bundle: items => this.#options.take(items),
         broken: () => this.#again(link),
         end: () => this.#again(link),
@@ -113,10 +127,12 @@ export class DrainReporter {
           intent: fdbroker.wire.Intent.DRAINING,
           pid: process.pid,
           generation,
+          capabilities: [FORWARDS_WRITES],
           top: this.#options.top(),
         },
       })
       this.#beat(link)
+      this.#options.writes.connected(link)
       this.#options.connected()
     } catch {
       if (turn === this.#turn) this.#later(() => void this.#connect(), RETRY_MS)
@@ -136,6 +152,7 @@ export class DrainReporter {
   #again(link: Link): void {
     link.close()
     if (this.#link === link) this.#link = null
+    this.#options.writes.lost(link)
     // One that sends us away at once does so again.
     const sentAway = performance.now() - this.#connectedAt < RETRY_MS
     this.#later(() => void this.#connect(), sentAway ? RETRY_MS : AGAIN_MS)

@@ -12,7 +12,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
 import { toldError } from '../protocol/told-error.js'
 import type { VersionRange } from '../protocol/versions.js'
-import { TAKES_CONNECTIONS } from '../protocol/versions.js'
+import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 
 const { Intent } = fdbroker.wire
 /** What a holder that refuses may leave out. */
@@ -24,6 +24,8 @@ export interface HolderFacts {
   /** It is a daemon: it decides, and goes on deciding after the handoff. */
   readonly daemon: boolean
   readonly incarnation: string
+  /** A daemon that passes the changes of generations that drain on to the member that serves. */
+  readonly forwardsWrites: boolean
   /** This process's generation. */
   readonly generation: number
   readonly serviceStartedAt: number
@@ -87,6 +89,7 @@ export class Elder {
                   pid: welcome.pid ?? 0,
                   daemon: welcome.daemon ?? false,
                   incarnation: welcome.incarnation ?? '',
+                  forwardsWrites: welcome.capabilities?.includes(FORWARDS_WRITES) ?? false,
                   generation: welcome.generation ?? 1,
                   serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
                   heartbeatMs: welcome.heartbeatMs ?? 0,
@@ -117,7 +120,7 @@ export class Elder {
             intent: hello.intent === 'join' ? Intent.JOIN : Intent.BACK,
             pid: process.pid,
             generation: hello.generation ?? 0,
-            capabilities: [TAKES_CONNECTIONS],
+            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES],
             incarnation: hello.incarnation ?? '',
             times: hello.times ?? null,
             instance: OWN_INSTANCE,

@@ -5,7 +5,9 @@ import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import { toldError } from '../protocol/told-error.js'
+import type { StateLog } from '../state/state-log.js'
 import type { Commands } from './commands.js'
+import { WriteReceiver } from './write-receiver.js'
 
 /** A daemon that knows the question answers it at once. */
 const CANCELLED_MS = 1_000
@@ -14,6 +16,7 @@ const CANCELLED_MS = 1_000
 export interface OrderedFrom {
   readonly commands: Commands
   readonly phase: MemberPhase
+  readonly state: StateLog
   status(): object
   upgrade(options: {
     argv: readonly string[]
@@ -31,6 +34,7 @@ export class Orders {
   /** Aborted when the handoff of an upgrade that was asked for has failed. */
   #upgradeOver = new AbortController()
   #cancelled: ((outcome: Cancelled) => void) | null = null
+  #writes: { link: Link; receiver: WriteReceiver } | null = null
   /** Aborted when this member lets go of everything. */
   readonly #over = new AbortController()
 
@@ -41,10 +45,11 @@ export class Orders {
 
   /** Whether it was an order. */
   take(envelope: WireEnvelope): boolean {
-    const { statusRequest, upgradeRequest, command, result, upgradeCancelled } = envelope
+    const { statusRequest, upgradeRequest, command, write, result, upgradeCancelled } = envelope
     if (statusRequest) this.#link()?.tell({ status: { json: JSON.stringify(this.#member.status()) } })
     else if (upgradeRequest) this.#upgrade(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
     else if (command) this.#command(command)
+    else if (write) this.#writesOf(this.#link())?.take(write)
     else if (upgradeCancelled) this.#cancelled?.(upgradeCancelled.outcome as Cancelled)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
@@ -83,6 +88,14 @@ export class Orders {
       .catch(({ code, message }) =>
         tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
       )
+  }
+
+  /** What generations that drain forward, through the daemon. */
+  #writesOf(link: Link | undefined): WriteReceiver | null {
+    if (link === undefined) return null
+    if (this.#writes?.link !== link)
+      this.#writes = { link, receiver: new WriteReceiver(this.#member.state, body => link.tell(body)) }
+    return this.#writes.receiver
   }
 
   #command(command: NonNullable<WireEnvelope['command']>): void {

@@ -61,6 +61,7 @@ import { endStuckElder } from './stuck-elder.js'
 import { Takeover } from './takeover.js'
 import { Unfitness } from './unfit.js'
 import { endUpgrade, upgradeSelf } from './upgrade.js'
+import { WriteForwarder } from './write-forwarder.js'
 
 /** This process's id for its own holder. */
 const SELF = 0
@@ -135,6 +136,7 @@ export class Party {
   #sealLook: NodeJS.Timeout | undefined
   #freezeLimit: Limit | undefined
   #reporter: DrainReporter | null = null
+  readonly #writes: WriteForwarder
   /** At the end of the drain. */
   #closedAtLast: readonly ForcedClose[] = []
   #retiredWhy: RetiredReason = 'lost'
@@ -156,6 +158,7 @@ export class Party {
     const { stateFile, stateLimits, logger } = settings
     this.state = new StateLog({ logger, limits: stateLimits })
     this.#reminder = new ReadyReminder(logger)
+    this.#writes = new WriteForwarder(this.state, settings.timeout, () => this.#reporter?.reconnect())
     this.state.onFenced = () => this.#look()
     this.state.onFull = () => this.#makeRoom()
     this.state.onUnreadable = error => this.#unreadable(error)
@@ -194,6 +197,7 @@ export class Party {
     this.#reception = new Reception({
       settings,
       moves: this.#moves,
+      state: this.state,
       generation: this.generation,
       serviceStartedAt: this.serviceStartedAt,
       shelf: this.shelf,
@@ -676,9 +680,7 @@ export class Party {
         this.#keeper.write(effect.epoch)
         return
       case 'endWriting':
-        this.state.endWriting(this.phase === 'unfit' ? this.#unfitness.refusal() : this.#fenced())
-        if (this.#ownSealed()) this.stateFile?.stop()
-        return this.#closing ? undefined : this.#keeper.follow()
+        return this.#endWriting()
       case 'becomeHolder':
         return this.#becomeHolder()
       case 'judge':
@@ -781,7 +783,8 @@ export class Party {
   /** Tell whoever serves now how many connections are left here. */
   #report(): void {
     const { control, service, versions, times } = this.settings
-    if (control === null || this.#machine.member.scope === 'member') return
+    const { scope } = this.#machine.member
+    if (control === null || (scope === 'member' && !this.#elder?.facts.forwardsWrites)) return
     this.#reporter ??= new DrainReporter({
       control,
       service,
@@ -794,9 +797,35 @@ export class Party {
         if (items.some(({ role }) => role === 'moveChannel')) this.#moves.open(items)
         else this.#takeNewer(items)
       },
-      connected: () => this.#moves.retry(),
+      connected: () => scope === 'member' || this.#moves.retry(),
+      writes: this.#writes,
     })
     this.#reporter.start()
+  }
+
+  /** Another was given the right to write, or it was taken from this process. */
+  #endWriting(): void | Promise<void> {
+    if (this.#writesToTheEnd) return
+    // Who was told to stand by, or leaves, is in good order: its changes go to the one that writes.
+    if (this.phase === 'standby' || this.#closing) this.#forwardWrites()
+    else {
+      this.#writes.end()
+      this.state.endWriting(this.phase === 'unfit' ? this.#unfitness.refusal() : this.#fenced())
+    }
+    if (this.#ownSealed()) this.stateFile?.stop()
+    return this.#keeper.follow()
+  }
+
+  #forwardWrites(): void {
+    this.#writes.begin(this.#fenced())
+    this.#report()
+    if (this.#reporter === null) this.#writes.refuse()
+  }
+
+  /** An orderly end with nobody to take over: those who are still served may change what they came for. */
+  get #writesToTheEnd(): boolean {
+    const { member, holder } = this.#machine
+    return this.#closing && member.link === 'local' && holder?.phase === 'idle' && !this.#ownSealed()
   }
 
   #drainReport(): DrainReport {
@@ -822,6 +851,7 @@ export class Party {
     this.#unfitness.clear()
     this.#moves.serve()
     this.stateFile?.serve()
+    this.#writes.end()
     this.#reporter?.stop()
     this.#takeover.note('serving')
     const again = this.#served
@@ -932,7 +962,9 @@ export class Party {
 
   /** Is our segment sealed? Then the machine wants to know. */
   #look(): void {
-    if (!this.#over && this.#ownSealed()) this.#step({ type: 'sealed' })
+    if (this.#over || !this.#ownSealed()) return
+    if (this.#closing && this.phase === 'leaving') this.#forwardWrites()
+    else this.#step({ type: 'sealed' })
   }
 
   #fenced(): FdbError {
@@ -945,7 +977,9 @@ export class Party {
 
   #drain(): void {
     // One that accepted without the right to write has changes that wait for it: connections wait for them.
-    this.state.endWriting(this.#fenced())
+    const toTheEnd = this.#writesToTheEnd
+    if (!toTheEnd && !this.#writes.active) this.state.endWriting(this.#fenced())
+    if (toTheEnd) this.stateFile?.leave(() => this.state.endWriting(this.#fenced()))
     if (!this.#closing) this.#retiredWhy = this.#whyLeft()
     if (!this.#closing || this.#machine.member.link !== 'local') this.#report()
     // Who closes while it serves has nobody to give its connections to, unless another stands by.
@@ -953,19 +987,23 @@ export class Party {
     const taker = this.#retiring || !this.#closing || standsBy
     this.#moves.leave(taker)
     if (!taker) endIdle(this.#listeners)
-    void Promise.all([
-      drainListeners(
-        this.#listeners,
-        this.#drainTimes,
-        this.settings.logger,
-        this.#moves,
-        ({ closed = [] }) => {
-          this.#closedAtLast = [...this.#closedAtLast, ...closed]
-          this.#reporter?.now()
-        },
-      ),
-      this.stateFile?.finish(FILE_END_MS),
-    ]).then(() => this.#step({ type: 'drained' }))
+    const drained = drainListeners(
+      this.#listeners,
+      this.#drainTimes,
+      this.settings.logger,
+      this.#moves,
+      ({ closed = [] }) => {
+        this.#closedAtLast = [...this.#closedAtLast, ...closed]
+        this.#reporter?.now()
+      },
+    )
+    // What those who have just left have changed.
+    const settled = drained.then(() => this.state.settled())
+    const file = async () => {
+      if (toTheEnd) await settled
+      await this.stateFile?.finish(FILE_END_MS)
+    }
+    void Promise.all([settled, file()]).then(() => this.#step({ type: 'drained' }))
   }
 
   /** Nobody waits for TLS where the service ends. */
@@ -1108,7 +1146,8 @@ export class Party {
   }
 
   #followOn(): void {
-    if (this.#over || this.#closing || (this.phase !== 'standby' && this.phase !== 'leaving')) return
+    if (this.#over || (this.phase !== 'standby' && this.phase !== 'leaving')) return
+    if (this.#closing && !this.#writes.active) return
     this.#keeper.follow().catch(error => {
       if (!this.#over)
         this.settings.logger.warn(

@@ -7,6 +7,7 @@ import { type Operations, serveOperator } from '../holder/operator.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
 import type { BundleItem } from '../protocol/bundle.js'
+import type { StateLog } from '../state/state-log.js'
 import { Drainers } from './drainers.js'
 import type { DrainReport } from './draining.js'
 import type { ForcedClose } from './forced-closes.js'
@@ -24,6 +25,7 @@ export interface Host {
   readonly operations: Operations
   readonly shelf: SegmentShelf
   readonly moves: Moves
+  readonly state: StateLog
   /** Null before this process decides for itself. */
   holder(): Holder | null
   closing(): boolean
@@ -45,7 +47,7 @@ export class Reception {
 
   constructor(host: Host) {
     this.#host = host
-    this.#drainers = new Drainers(host.shelf, host.moves)
+    this.#drainers = new Drainers(host)
   }
 
   /** Takes the listener and the lock, from the start-up race or from the elder; earlier ones are closed. */

@@ -14,3 +14,6 @@ export function negotiate(ours: VersionRange, theirs: VersionRange): number | nu
 
 /** Capability of a member: connections may be moved to it. */
 export const TAKES_CONNECTIONS = 'connections'
+
+/** Capability of a draining generation, and of who receives it: changes are forwarded to the process that may write. */
+export const FORWARDS_WRITES = 'writes'

@@ -34,11 +34,12 @@ export function draw<R>(update: (state: StateDraft) => R, store: Store): Drawn {
   const result = update(draft)
   draft.close()
   refuseThenable(result)
-  return { ...draft.encode(store.limits), result }
+  return { ...draft.encode(store.limits), reads: draft.reads, result }
 }
 
 class Draft implements StateDraft {
   readonly #sections = new Map<SectionStore, Map<string, Drafted>>()
+  readonly #reads = new Map<SectionStore, Set<string>>()
   readonly #store: Store
   #closed = false
 
@@ -53,13 +54,17 @@ class Draft implements StateDraft {
   get<T>(section: Section<T>, key: string): T | undefined {
     const access = this.#access(section)
     const drafted = this.#of(access).get(key)
-    return drafted ? (drafted.value as T | undefined) : access.read(key)
+    if (drafted) return drafted.value as T | undefined
+    this.#note(access, key)
+    return access.read(key)
   }
 
   has<T>(section: Section<T>, key: string): boolean {
     const access = this.#access(section)
     const drafted = this.#of(access).get(key)
-    return drafted ? drafted.value !== undefined : access.has(key)
+    if (drafted) return drafted.value !== undefined
+    this.#note(access, key)
+    return access.has(key)
   }
 
   put<T>(section: Section<T>, key: string, value: T): void {
@@ -74,6 +79,16 @@ class Draft implements StateDraft {
     if (access.has(key)) drafted.set(key, { change: access.delete(key), value: undefined })
     else drafted.delete(key)
     return there
+  }
+
+  get reads(): Drawn['reads'] {
+    return [...this.#reads].flatMap(([section, keys]) => [...keys].map(key => ({ section, key })))
+  }
+
+  #note({ store }: DraftSection<never> | DraftSection<unknown>, key: string): void {
+    const keys = this.#reads.get(store)
+    if (keys) keys.add(key)
+    else this.#reads.set(store, new Set([key]))
   }
 
   encode(limits: StateLimits): Pick<Drawn, 'sections' | 'parts'> {

@@ -269,9 +269,11 @@ export class Section<T> {
 
   /**
    * Resolves once the whole change is in the log. Changes are appended in the order they were made, all those of
-   * one turn of the event loop in one write. Rejects, and has no effect, with ERR_FDB_FENCED (this process may not
-   * write any more), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError
-   * (ERR_FDB_STATE_KEY, ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take.
+   * one turn of the event loop in one write. In a process that stands by or drains they are
+   * made by the one that writes, and it resolves when this one sees them. Rejects, and has no effect, with ERR_FDB_FENCED (this process
+   * was cut off, or nobody took it in time), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError
+   * (ERR_FDB_STATE_KEY, ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take. ERR_FDB_DEADLINE:
+   * whoever writes did not answer, and it may have been made.
    */
   async put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
     await this.#write([this.#encodePut(key, value)], options)
@@ -325,8 +327,8 @@ export class Section<T> {
    * All of the changes or none, however many; readers see them all at once too. It resolves when listeners have been told
    * of each. More than 256 changes are encoded in slices: such a bulk takes its place in the order of changes when that is
    * done, so await it before a change that depends on it. Other changes wait while it is appended. Interrupted by a
-   * handoff it counts for nothing: it is appended anew, whole, when this process goes on writing, else rejected
-   * with ERR_FDB_FENCED.
+   * handoff it counts for nothing: it is appended anew, whole, by the process that writes then (ERR_FDB_STATE_LIMIT where that
+   * is another, and it is larger than `waitingBytes`).
    */
   async bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
     const parts: Uint8Array[] = []

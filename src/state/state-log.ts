@@ -4,6 +4,8 @@ import { checkRequest, checkSectionName } from './arguments.js'
 import { writeSnapshot } from './compaction.js'
 import { draw, type StateDraft } from './draft.js'
 import { type Disk, made } from './durable.js'
+import { type Answer, ArrivingWrite, CONFLICT, type ForwardedWrite } from './forwarded.js'
+import { Forwarding, type ForwardingOptions } from './forwarding.js'
 import { frame } from './frame.js'
 import { behind, type Held, History, type LogPiece, type Position } from './history.js'
 import type { RawSection } from './import.js'
@@ -57,7 +59,10 @@ export interface StateStats {
   waiting: number
 }
 
-type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'ended'
+type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
+
+/** Told to those whose forwarded changes cannot be made here. */
+const NOT_HERE: unique symbol = Symbol('another process writes')
 
 /**
  * The state of a service: the segments of its log in order, and the sections that they add up to.
@@ -105,6 +110,8 @@ export class StateLog {
   #drawing = false
   /** So much waited that it is appended in slices. */
   #backlog: Slice | null = null
+  /** Where changes go while another process writes. */
+  #forwarding: Forwarding | null = null
   /** What large bulks left to do is being done. */
   #merging: Promise<unknown> | null = null
 
@@ -232,6 +239,7 @@ export class StateLog {
     this.#mode = 'writing'
     this.#ended = null
     this.#following = false
+    this.#stopForwarding()
     this.#flush()
   }
 
@@ -253,15 +261,72 @@ export class StateLog {
   endWriting(error: FdbError): void {
     this.#mode = 'ended'
     this.#ended = error
+    this.#stopForwarding()
+    this.#queue.rejectForeign(NOT_HERE)
     void this.#queue.rejectAll(error, this.#sliceMs)
   }
 
   /**
-   * After endWriting: from now on reads see what others append to the segments that are held, as soon as it is
+   * Another process was given the right to write: changes that wait, and later ones, are forwarded to it by what this returns; until
+   * startWriting, which makes what was not, or endWriting.
+   */
+  forwardWriting(options: ForwardingOptions): Forwarding {
+    if (this.#forwarding) return this.#forwarding
+    this.#checkOpen()
+    this.#mode = 'forwarding'
+    this.#queue.rejectForeign(NOT_HERE)
+    const host = {
+      queue: this.#queue,
+      store: this.#store,
+      limits: this.#limits,
+      sliceMs: this.#sliceMs,
+      follow: () => {
+        if (this.#following) this.#followOn()
+      },
+      warn: (facts: object, message: string) => this.#logger?.warn(facts, message),
+    }
+    this.#forwarding = new Forwarding(host, options)
+    return this.#forwarding
+  }
+
+  #stopForwarding(): void {
+    this.#forwarding?.stop()
+    this.#forwarding = null
+  }
+
+  /** Resolves when no change waits any more. */
+  async settled(): Promise<void> {
+    for (let last = this.#queue.last; last !== undefined; last = this.#queue.last)
+      await last.promise.catch(() => {})
+  }
+
+  /** A change that another process forwards, to be filled as it comes. */
+  arriving(): ArrivingWrite {
+    return new ArrivingWrite(this.#store, this.#limits)
+  }
+
+  /** Makes it, once, in its turn: when this process may write, if it waits for that. Never rejects. */
+  async accept(arriving: ArrivingWrite, write: Pick<ForwardedWrite, 'request' | 'reads'>): Promise<Answer> {
+    try {
+      if (this.#mode === 'ended' || this.#mode === 'forwarding') throw NOT_HERE
+      const existed = await this.#write(arriving.write(write))
+      return { outcome: 'applied', existed: existed === true, sequence: this.sequence }
+    } catch (error) {
+      if (error === CONFLICT) return { outcome: 'conflict', sequence: this.sequence }
+      if (error === NOT_HERE || this.#closing.signal.aborted) return { outcome: 'again' }
+      if (FdbError.is(error)) return { outcome: 'refused', error }
+      return { outcome: 'refused', error: new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }) }
+    }
+  }
+
+  /**
+   * After endWriting or forwardWriting: from now on reads see what others append to the segments that are held, as soon as it is
    * appended (what is more than 64 KiB at once a little later); until startWriting, or until a segment is damaged.
    */
   follow(): void {
-    this.#following = this.#mode === 'ended' && !this.#closing.signal.aborted
+    const elsewhere = this.#mode === 'ended' || this.#mode === 'forwarding'
+    this.#following = elsewhere && !this.#closing.signal.aborted
+    this.#forwarding?.wake()
   }
 
   /**
@@ -394,7 +459,10 @@ export class StateLog {
       if (refusal) throw refusal
       if (before) return waiting?.promise ?? Promise.resolve()
     }
+    const refused = this.#forwarding?.refusal
+    if (refused) throw refused
     const promise = this.#queue.add(write)
+    this.#forwarding?.wake()
     if (this.#mode === 'writing') {
       if (this.#queue.bytes >= BATCH_BYTES) this.#flush()
       else this.#scheduleFlush()
@@ -660,7 +728,7 @@ export class StateLog {
     const { request, prints, resolve, reject } = writes[0]!
     const refusal = requestRefusal(request, [this.#store.requests.get(request)!.print], prints)
     if (refusal) reject(refusal)
-    else resolve()
+    else resolve(writes[0]!.outcome)
     return []
   }
 

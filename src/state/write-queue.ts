@@ -20,12 +20,16 @@ export interface NewWrite {
   readonly prints: readonly number[]
   /** Called right before it is applied: what its promise resolves with. */
   readonly look?: () => unknown
+  /** Made by another process, which has it still: it is not forwarded by this one. */
+  readonly foreign?: boolean
   /** An update: it is made when it is its turn, of the state as it is then; sections and parts are empty. What it throws rejects it. */
   readonly draw?: () => Drawn
 }
 
 /** What an update came to. */
 export interface Drawn {
+  /** Entries of the log that it has looked at. */
+  readonly reads: readonly { readonly section: SectionStore; readonly key: string }[]
   readonly sections: readonly SectionStore[]
   /** Empty: there is nothing to change. */
   readonly parts: readonly Uint8Array[]
@@ -34,6 +38,15 @@ export interface Drawn {
 }
 
 export interface PendingWrite extends NewWrite {
+  /** One that is forwarded gets an id of its own where it has none. */
+  request: string
+  prints: readonly number[]
+  /** What it resolves with, where it was forwarded and is found in the log. */
+  outcome?: unknown
+  /** It was sent to another process at least once. */
+  sent?: boolean
+  /** When it was made, as of performance.now(). */
+  readonly at: number
   readonly bytes: number
   readonly promise: Promise<unknown>
   resolve(result?: unknown): void
@@ -85,11 +98,32 @@ export class WriteQueue {
     const promise = new Promise<unknown>((resolve, reject) => {
       settle = { resolve, reject }
     })
-    const pending: PendingWrite = { ...write, bytes, promise, ...settle }
+    const pending: PendingWrite = { ...write, at: performance.now(), bytes, promise, ...settle }
     this.#writes.push(pending)
     this.#bytes += bytes
     if (write.request !== '') this.#requests.set(write.request, pending)
     return promise
+  }
+
+  /** Of the first ones. */
+  at(index: number): PendingWrite | undefined {
+    return this.#writes[index]
+  }
+
+  get last(): PendingWrite | undefined {
+    return this.#writes.at(-1)
+  }
+
+  /** Those that other processes made: they have them still. */
+  rejectForeign(error: unknown): void {
+    const foreign = this.#writes.filter(write => write.foreign)
+    if (foreign.length === 0) return
+    this.#writes = this.#writes.filter(write => !write.foreign)
+    for (const write of foreign) {
+      this.#bytes -= write.bytes
+      this.#requests.delete(write.request)
+      write.reject(error)
+    }
   }
 
   /** The one that is next. */
@@ -113,7 +147,7 @@ export class WriteQueue {
   remove(count: number): void {
     for (const write of this.#writes.splice(0, count)) {
       this.#bytes -= write.bytes
-      if (write.request !== '') this.#requests.delete(write.request)
+      if (this.#requests.get(write.request) === write) this.#requests.delete(write.request)
     }
   }
 

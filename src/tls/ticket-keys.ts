@@ -111,7 +111,7 @@ export class TicketKeys {
 
   /**
    * Makes new keys now. Sessions made before are still resumed, with the previous keys; those made before the last rotation
-   * need a full handshake: after an accident rotate twice. Rejects with ERR_FDB_FENCED where another process serves.
+   * need a full handshake: after an accident rotate twice. Rejects as a change of the state does.
    */
   async rotate(): Promise<void> {
     await this.#put(this.#make(this.#current.keys))

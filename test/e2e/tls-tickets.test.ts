@@ -93,11 +93,14 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     const second = await next()
     expect((await askTls(port, { ...limits, session })).reused).toBe(false)
     expect((await askTls(port, { ...limits, session: fresh.session })).reused).toBe(true)
-    await expect(first.order('rotate')).rejects.toMatchObject({ code: 'ERR_FDB_FENCED' })
     await second.order('rotate')
     expect((await askTls(port, { ...limits, session: fresh.session })).reused).toBe(true)
     await second.order('rotate')
     expect((await askTls(port, { ...limits, session: fresh.session })).reused).toBe(false)
+    // Also by one that drains: its change is made by the one that serves.
+    const again = await askTls(port, limits)
+    for (let i = 0; i < 2; i++) await first.order('rotate')
+    expect((await askTls(port, { ...limits, session: again.session })).reused).toBe(false)
   })
 })
 

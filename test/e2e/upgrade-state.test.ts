@@ -96,18 +96,19 @@ describe('state', () => {
     agent.destroy()
   })
 
-  it('changed while the handoff commits is whole on one side: by calls that do not know of it', {
+  it('changed while the handoff commits is made once, on one side or the other: by calls that do not know of it', {
     timeout: 30_000,
   }, async () => {
     const scene = Scene.open({ upgrade: TIMES })
     let current = await scene.serve({ routes: 0 })
     for (let upgrade = 1; upgrade <= 3; upgrade++) {
-      // Puts without end in the process itself; its last words are how many were acknowledged, and how the rest ended.
+      // Puts in the process itself, and on when another serves, to its end; it says how many were acknowledged, and how the rest ended.
       await current.order('hammer', { prefix: `g${upgrade}-` })
       const next = await scene.serve()
       const { acknowledged, refusals } = await current.says('hammered')
       expect(acknowledged).toBeGreaterThan(10)
-      expect(refusals).toEqual({ ERR_FDB_FENCED: expect.any(Number) })
+      // Once its last connection has ended it has left.
+      expect(['', 'ERR_FDB_STATE_CLOSED']).toContain(Object.keys(refusals).join())
       const all = await next.order<Record<string, unknown>>('all')
       const there = Object.keys(all).filter(key => key.startsWith(`g${upgrade}-`))
       expect(there).toHaveLength(acknowledged)

@@ -6,7 +6,9 @@ import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { DrainReporter } from '../../src/member/draining.js'
 import { join } from '../../src/member/join.js'
+import { WriteForwarder } from '../../src/member/write-forwarder.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
+import { StateLog } from '../../src/state/state-log.js'
 import { until } from '../processes/until.js'
 
 it('what the listeners of the application throw is logged and counted, and undoes nothing', async () => {
@@ -102,6 +104,7 @@ it('a reporter that is stopped and started again has one connection', async () =
   }).listen(control)
   await once(server, 'listening')
   const report = () => ({ pid: 1, generation: 1, phase: 'standby', connections: 0 })
+  const log = new StateLog()
   const reporter = new DrainReporter({
     control,
     service: 'shop',
@@ -112,6 +115,7 @@ it('a reporter that is stopped and started again has one connection', async () =
     top: () => 0,
     take: () => {},
     connected: () => {},
+    writes: new WriteForwarder(log, 1_000, () => {}),
   })
   reporter.start()
   reporter.stop()
@@ -119,5 +123,6 @@ it('a reporter that is stopped and started again has one connection', async () =
   await until('both are accepted, and one is gone', () => accepted === 2 && open.size === 1)
   reporter.stop()
   await until('none is left', () => open.size === 0)
+  log.close()
   server.close()
 })

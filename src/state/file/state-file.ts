@@ -59,6 +59,7 @@ export class StateFile {
   /** One pass after the other. */
   #work: Promise<unknown> = Promise.resolve()
   #waiting = false
+  #replaced: (() => void) | null = null
 
   /** `mayWrite`: this process has the right to write still; asked before anything is done to the state file. */
   constructor(settings: StateFileSettings, log: StateLog, logger: StateFileLogger, mayWrite: () => boolean) {
@@ -81,6 +82,14 @@ export class StateFile {
     this.#mode = 'serving'
     this.#log.onAppended = () => this.#soon(FOLLOW_MS)
     this.#soon(0)
+  }
+
+  /**
+   * This process ends, and nobody takes over: a file that somebody else has put in the place of this one is left alone, and `replaced`
+   * called, as what is written here from then on would be in none.
+   */
+  leave(replaced: () => void): void {
+    this.#replaced = replaced
   }
 
   /** The right to write has ended. Idempotent. */
@@ -204,6 +213,11 @@ export class StateFile {
   async #pass(): Promise<void> {
     if (this.#mode === 'serving' && !this.#mayWrite()) return
     const file = this.#file
+    if (file !== null && this.#replaced !== null && !(await file.isAt(this.#settings.path))) {
+      this.#replaced()
+      this.stop()
+      return
+    }
     const follows = file !== null && (await this.#follow(file))
     if (!follows) await this.#writeAnew()
     else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#anewAfter) {

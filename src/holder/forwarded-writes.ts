@@ -1,0 +1,154 @@
+import { closeAll } from '../fd/owned.js'
+import { fdbroker } from '../proto/wire.js'
+import { FORWARDS_WRITES } from '../protocol/versions.js'
+import { type Guest, welcome } from './admission.js'
+import type { Peer } from './peer.js'
+import type { SegmentShelf } from './segment-shelf.js'
+import { SegmentSupply } from './segment-supply.js'
+
+const { Outcome } = fdbroker.wire.Written
+/** More generations than this do not drain at once. */
+const MOST = 256
+
+type Write = fdbroker.wire.Write.$Properties
+type Written = fdbroker.wire.Written.$Properties
+
+/** A draining generation that is connected. */
+interface Author {
+  readonly guest: Guest
+  /** Names it to the members, once for each connection. */
+  readonly source: number
+  /** Changes that are on their way to a member: its numbers, and ours. */
+  readonly underWay: Map<number, number>
+}
+
+/** A change that a member has, or has in part. */
+interface UnderWay {
+  readonly author: Author
+  readonly number: number
+  readonly peer: Peer
+}
+
+/** What it needs of its service. */
+export interface WriteHosting {
+  readonly shelf: SegmentShelf
+  /** Who may write, if it can be asked. */
+  writer(): Peer | undefined
+  /** It said that it takes changes. */
+  takes(peer: Peer): boolean
+}
+
+/**
+ * A daemon's part in changes that are made in generations that drain: they are passed on to the member that serves, and its
+ * answers back. What a member that has ended had not answered is sent again, by its author.
+ */
+export class ForwardedWrites {
+  readonly #hosting: WriteHosting
+  readonly #supply: SegmentSupply
+  readonly #authors = new Map<Guest, Author>()
+  readonly #underWay = new Map<number, UnderWay>()
+  #source = 0
+  #next = 1
+
+  constructor(hosting: WriteHosting) {
+    this.#hosting = hosting
+    this.#supply = new SegmentSupply(hosting.shelf, guest => this.#drop(guest))
+  }
+
+  /** A generation that drains has connected. Takes it. */
+  add(guest: Guest, facts: fdbroker.wire.Welcome.$Properties): void {
+    if (this.#authors.size >= MOST || !guest.hello.capabilities?.includes(FORWARDS_WRITES)) {
+      guest.pidfd?.close()
+      guest.link.close()
+      return
+    }
+    const author: Author = { guest, source: ++this.#source, underWay: new Map() }
+    this.#authors.set(guest, author)
+    guest.link.channel.unref()
+    guest.link.start({
+      message: ({ write }, fds) => {
+        closeAll(fds)
+        if (write) this.#pass(author, write)
+      },
+      broken: () => this.#drop(guest),
+      end: () => this.#drop(guest),
+    })
+    welcome(guest.link, { ...facts, capabilities: [FORWARDS_WRITES] })
+    this.#supply.add(guest)
+  }
+
+  /** New segments were made. */
+  share(): void {
+    this.#supply.share()
+  }
+
+  answered(peer: Peer, written: Written): void {
+    const underWay = this.#underWay.get(written.number ?? 0)
+    if (underWay?.peer === peer) this.#settle(written.number ?? 0, written)
+  }
+
+  /** This member is gone, or its channel is. */
+  forget(peer: Peer): void {
+    for (const [number, underWay] of [...this.#underWay])
+      if (underWay.peer === peer) this.#settle(number, { outcome: Outcome.AGAIN })
+  }
+
+  close(): void {
+    for (const guest of [...this.#authors.keys()]) this.#drop(guest)
+  }
+
+  #pass(author: Author, write: Write): void {
+    const number = write.number ?? 0
+    let mapped = author.underWay.get(number)
+    const peer = mapped === undefined ? this.#hosting.writer() : this.#underWay.get(mapped)!.peer
+    if (peer === undefined || !peer.link.open) {
+      this.#answer(author, number, { outcome: Outcome.AGAIN })
+      return
+    }
+    if (!this.#hosting.takes(peer)) {
+      this.#answer(author, number, {
+        outcome: Outcome.REFUSED,
+        code: 'ERR_FDB_FENCED',
+        message: `process ${peer.pid} has the right to write now, and is of a version that takes no changes of others: repeat the change there`,
+        retryable: true,
+      })
+      return
+    }
+    if (mapped === undefined) {
+      mapped = this.#next++
+      this.#underWay.set(mapped, { author, number, peer })
+      author.underWay.set(number, mapped)
+    }
+    const sent = mapped
+    peer.link.send({ write: { ...write, number: sent, source: author.source } }).catch(() => {
+      // More waits for it than may.
+      this.#settle(sent, { outcome: Outcome.AGAIN })
+    })
+  }
+
+  #settle(mapped: number, written: Written): void {
+    const underWay = this.#underWay.get(mapped)
+    if (underWay === undefined) return
+    this.#underWay.delete(mapped)
+    underWay.author.underWay.delete(underWay.number)
+    this.#answer(underWay.author, underWay.number, written)
+  }
+
+  #answer({ guest }: Author, number: number, written: Written): void {
+    guest.link.tell({ written: { ...written, number } })
+  }
+
+  #drop(guest: Guest): void {
+    const author = this.#authors.get(guest)
+    this.#authors.delete(guest)
+    this.#supply.forget(guest)
+    guest.link.close()
+    guest.pidfd?.close()
+    for (const mapped of author?.underWay.values() ?? []) {
+      const { peer } = this.#underWay.get(mapped)!
+      this.#underWay.delete(mapped)
+      // What of it has come may be forgotten.
+      peer.link.tell({ write: { number: mapped, source: author!.source } })
+    }
+  }
+}

@@ -1,0 +1,89 @@
+import type { FdbError } from '../errors.js'
+import type { fdbroker } from '../proto/wire.js'
+import type { Link } from '../protocol/link.js'
+import { FORWARDS_WRITES } from '../protocol/versions.js'
+import type { Forwarding } from '../state/forwarding.js'
+import type { StateLog } from '../state/state-log.js'
+import { WriteCourier } from './write-courier.js'
+import { unpackAnswer } from './write-receiver.js'
+
+/** Whoever serves and says nothing of changes by then is of a version that takes none. */
+const WELCOME_MS = 1_000
+
+/**
+ * Forwards the changes of a process that does not write any more, over the connection that it has to whoever serves while it
+ * stands by and drains.
+ */
+export class WriteForwarder {
+  readonly #log: StateLog
+  readonly #timeoutMs: number
+  /** Connects anew: perhaps to another. */
+  readonly #reconnect: () => void
+  #forwarding: Forwarding | null = null
+  #link: Link | null = null
+  /** The link leads to one that takes changes. */
+  #taken = false
+  #patience: NodeJS.Timeout | undefined
+
+  constructor(log: StateLog, timeoutMs: number, reconnect: () => void) {
+    this.#log = log
+    this.#timeoutMs = timeoutMs
+    this.#reconnect = reconnect
+  }
+
+  /** Changes that were made, or will be, are forwarded. `refusal`: what they are told where that cannot be. Idempotent. */
+  begin(refusal: FdbError): void {
+    if (this.#forwarding !== null) return
+    this.#forwarding = this.#log.forwardWriting({ timeoutMs: this.#timeoutMs, refusal })
+    this.#useLink()
+  }
+
+  /** There is nobody who takes changes. */
+  refuse(): void {
+    this.#forwarding?.refuse()
+  }
+
+  get active(): boolean {
+    return this.#forwarding !== null
+  }
+
+  /** This process writes again, or has left. */
+  end(): void {
+    this.#forwarding = null
+    clearTimeout(this.#patience)
+  }
+
+  connected(link: Link): void {
+    this.#link = link
+    this.#taken = false
+    clearTimeout(this.#patience)
+    this.#patience = setTimeout(() => this.refuse(), WELCOME_MS)
+    this.#patience.unref()
+  }
+
+  welcomed(link: Link, { capabilities }: fdbroker.wire.Welcome.$Properties): void {
+    if (link !== this.#link || !capabilities?.includes(FORWARDS_WRITES)) return
+    clearTimeout(this.#patience)
+    this.#taken = true
+    this.#useLink()
+  }
+
+  written(link: Link, written: fdbroker.wire.Written.$Properties): void {
+    if (link !== this.#link) return
+    const answer = unpackAnswer(written)
+    this.#forwarding?.answered(written.number ?? 0, answer)
+    if (answer.outcome === 'again') this.#reconnect()
+  }
+
+  lost(link: Link): void {
+    if (link !== this.#link) return
+    this.#link = null
+    this.#taken = false
+    clearTimeout(this.#patience)
+    this.#forwarding?.disconnect()
+  }
+
+  #useLink(): void {
+    if (this.#link !== null && this.#taken) this.#forwarding?.connect(new WriteCourier(this.#link))
+  }
+}

@@ -1,0 +1,173 @@
+import { FdbError } from '../errors.js'
+import { type EntryRead, isStill } from './entry-mark.js'
+import { overLimit, type StateLimits } from './limits.js'
+import {
+  CLEAR,
+  DELETE,
+  emptyChange,
+  MalformedRecord,
+  PUT,
+  type ScannedRecord,
+  type StoredSchema,
+  scanChange,
+  scanRecord,
+} from './records.js'
+import { addPrint } from './requests.js'
+import { schemaRefusal } from './schema.js'
+import type { SectionStore } from './section-store.js'
+import type { Store } from './store.js'
+import type { Drawn, NewWrite } from './write-queue.js'
+
+/** A change on its way to the process that may write, as its author encoded it. */
+export interface ForwardedWrite {
+  /** It is made once, however often it is sent. */
+  readonly request: string
+  /** Records without their place: together one change. None: only `reads` are to be confirmed. */
+  readonly parts: readonly Uint8Array[]
+  /** What an update has read. */
+  readonly reads: readonly EntryRead[]
+}
+
+/** What became of it. */
+export type Answer =
+  | { readonly outcome: 'applied'; readonly existed: boolean; readonly sequence: number }
+  /** Nothing was done: what it has read has changed. */
+  | { readonly outcome: 'conflict'; readonly sequence: number }
+  /** Nothing was done, by this process now. */
+  | { readonly outcome: 'again' }
+  | { readonly outcome: 'refused'; readonly error: FdbError }
+
+/** What an update has read is not so any more. */
+export const CONFLICT: unique symbol = Symbol('conflict')
+
+/**
+ * A change that another process forwards, which comes in one piece or several. Each is checked when it comes: it is only changes
+ * and schemas, which this process and all that read its log may read. Values are taken as they are: their author has checked
+ * them, and an entry of an older schema is migrated when it is read.
+ */
+export class ArrivingWrite {
+  readonly #store: Store
+  readonly #limits: StateLimits
+  readonly #parts: Uint8Array[] = []
+  readonly #sections = new Map<string, SectionStore>()
+  /** Of the schemas that came with it, the highest version. */
+  readonly #given = new Map<string, number>()
+  readonly #change = emptyChange()
+  #bytes = 0
+  #changes = 0
+  #print = 0
+  /** It is one deletion. */
+  #deletes: { section: SectionStore; key: string } | null = null
+
+  constructor(store: Store, limits: StateLimits) {
+    this.#store = store
+    this.#limits = limits
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Throws ERR_FDB_MESSAGE, ERR_FDB_SCHEMA, ERR_FDB_STATE_LIMIT. */
+  add(part: Uint8Array): void {
+    const bytes = Buffer.from(part.buffer, part.byteOffset, part.byteLength)
+    this.#bytes += bytes.length
+    const { waitingBytes } = this.#limits
+    if (this.#bytes > waitingBytes) throw tooLarge(this.#bytes, waitingBytes)
+    const record = scan(bytes, this.#limits)
+    for (const schema of record.schemas) this.#addSchema(schema)
+    for (let i = 0; i < record.changes.length; i += 2)
+      this.#addChange(bytes, record.changes[i]!, record.changes[i + 1]!)
+    this.#parts.push(bytes)
+  }
+
+  /** To be appended. It resolves with whether there was an entry, and rejects with {@link CONFLICT}. */
+  write({ request, reads }: Pick<ForwardedWrite, 'request' | 'reads'>): NewWrite {
+    const sections: SectionStore[] = []
+    const deletes = this.#changes === 1 ? this.#deletes : null
+    const look = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
+    const parts = this.#parts
+    if (this.#changes + reads.length === 0) throw malformed('there is no change in it')
+    if (reads.length === 0) return { sections, parts, request, prints: [this.#print], look, foreign: true }
+    const draw = (): Drawn => {
+      if (!reads.every(read => isStill(this.#store, read))) throw CONFLICT
+      return { sections, parts, reads: [], result: look() }
+    }
+    // What an update comes to, it may come to otherwise when it is tried again.
+    return { sections, parts: [], request, prints: [0], draw, foreign: true }
+  }
+
+  #addSchema(schema: StoredSchema): void {
+    const section = this.#store.sectionNamed(schema.name)
+    const refusal = section.schema ? schemaRefusal(schema, section.schema) : null
+    if (refusal) throw refusal
+    if (section.stored && section.stored.codec !== '' && section.stored.codec !== schema.codec)
+      throw new FdbError(
+        'ERR_FDB_SCHEMA',
+        `section "${schema.name}" has codec "${section.stored.codec}"; the change was made with "${schema.codec}"`,
+      )
+    this.#given.set(schema.name, Math.max(schema.version, this.#given.get(schema.name) ?? 0))
+  }
+
+  #addChange(bytes: Buffer, start: number, end: number): void {
+    const change = this.#change
+    try {
+      scanChange(bytes, start, end, change)
+    } catch (error) {
+      throw malformed((error as Error).message)
+    }
+    const { op, version, sectionStart, sectionEnd, keyStart, keyEnd } = change
+    if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformed(`a change of kind ${op}`)
+    const name = bytes.toString('utf8', sectionStart, sectionEnd)
+    let section = this.#sections.get(name)
+    if (section === undefined) this.#sections.set(name, (section = this.#store.sectionNamed(name)))
+    const { keyBytes } = this.#limits
+    if (keyEnd - keyStart > keyBytes)
+      throw overLimit('the length of a key', keyEnd - keyStart, 'keyBytes', keyBytes)
+    const key = bytes.toString('utf8', keyStart, keyEnd)
+    if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
+    if (op === PUT) this.#checkVersion(section, version)
+    this.#changes++
+    this.#deletes = op === DELETE ? { section, key } : null
+    this.#print = addPrint(this.#print, section.printOf(op, key))
+  }
+
+  /** Who may read it must be known. */
+  #checkVersion({ name, stored }: SectionStore, version: number): void {
+    const said = stored !== null || this.#given.has(name)
+    const known = Math.max(stored?.version ?? 0, this.#given.get(name) ?? 0)
+    if (said && version <= known) return
+    throw new FdbError(
+      'ERR_FDB_SCHEMA',
+      `a change of section "${name}" is of schema version ${version}, of which the process that serves does not know who may read it`,
+      { details: { section: name, version, known } },
+    )
+  }
+}
+
+export function tooLarge(bytes: number, waitingBytes: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_LIMIT',
+    `a change of ${bytes} bytes is too large to be made through the process that serves now: the limit "waitingBytes" is ` +
+      `${waitingBytes}; make several of it, or make it there`,
+    { details: { limit: 'waitingBytes', most: waitingBytes, got: bytes } },
+  )
+}
+
+function scan(bytes: Buffer, limits: StateLimits): ScannedRecord {
+  let record: ScannedRecord
+  try {
+    record = scanRecord(bytes, 0, bytes.length, limits)
+  } catch (error) {
+    if (error instanceof MalformedRecord) throw malformed(error.message)
+    throw error
+  }
+  const { epoch, sequence, request, requests, end, part } = record
+  if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || part)
+    throw malformed('a record with a place of its own')
+  return record
+}
+
+function malformed(why: string): FdbError {
+  return new FdbError('ERR_FDB_MESSAGE', `a forwarded change cannot be read: ${why}; nothing was changed`)
+}

@@ -1,0 +1,282 @@
+import { randomBytes } from 'node:crypto'
+import { FdbError } from '../errors.js'
+import { markOf } from './entry-mark.js'
+import { type Answer, type ForwardedWrite, tooLarge } from './forwarded.js'
+import type { StateLimits } from './limits.js'
+import { encodeSchema } from './records.js'
+import { Slice } from './slices.js'
+import type { Store } from './store.js'
+import type { PendingWrite, WriteQueue } from './write-queue.js'
+
+/** On their way at a time. */
+const MOST_WRITES = 256
+const MOST_BYTES = 256 * 1024
+/** How often it is looked whether a change is late, or has come into view. */
+const LOOK_MS = 20
+/** A change that was made, and does not come into view, is waited for no longer: what this process lacks was merged away. */
+const VIEW_MS = 2_000
+
+/** A way to the process that may write. */
+export interface Courier {
+  /** The answer comes by {@link Forwarding.answered}, in any order. Must not throw. */
+  send(number: number, write: ForwardedWrite): void
+}
+
+export interface ForwardingOptions {
+  /** How long a change waits for its answer, milliseconds. */
+  readonly timeoutMs: number
+  /** What those are told that were not made. */
+  readonly refusal: FdbError
+}
+
+/** What it needs of its log. */
+export interface ForwardingHost {
+  readonly queue: WriteQueue
+  readonly store: Store
+  readonly limits: Readonly<StateLimits>
+  readonly sliceMs: number
+  /** Sees what others have appended. */
+  follow(): void
+  warn(facts: object, message: string): void
+}
+
+/** A change that is, or was, on its way. */
+interface Way {
+  readonly number: number
+  readonly bytes: number
+  answer: Answer | null
+  answeredAt: number
+}
+
+/**
+ * The changes of a process that does not write any more, on their way to the one that does: in the order they were made, each made
+ * once. They stay in the queue until they are in view here, so that who made one reads it; when this process writes again, or a
+ * way has broken, they are made or sent again under the same ids.
+ */
+export class Forwarding {
+  readonly #host: ForwardingHost
+  readonly #options: ForwardingOptions
+  readonly #ids = `${randomBytes(9).toString('base64url')}.`
+  readonly #ways = new Map<PendingWrite, Way>()
+  readonly #numbers = new Map<number, PendingWrite>()
+  readonly #startedAt = performance.now()
+  #courier: Courier | null = null
+  /** Who serves takes none. */
+  #refused = false
+  #count = 0
+  #number = 0
+  #bytes = 0
+  #running = false
+  #again = false
+  #stopped = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(host: ForwardingHost, options: ForwardingOptions) {
+    this.#host = host
+    this.#options = options
+  }
+
+  /** Why a change cannot be forwarded; null: it waits. */
+  get refusal(): FdbError | null {
+    return this.#refused ? this.#options.refusal : null
+  }
+
+  /** A way to who may write: what waits is sent, from the first on. */
+  connect(courier: Courier): void {
+    this.#refused = false
+    this.#courier = courier
+    this.#lose()
+    this.wake()
+  }
+
+  /** The way is broken: what is on it is sent again, on the next. */
+  disconnect(): void {
+    this.#courier = null
+    this.#lose()
+    this.wake()
+  }
+
+  /** Who serves takes no changes: those that wait are refused, until there is another way. */
+  refuse(): void {
+    if (this.#stopped) return
+    this.#courier = null
+    this.#lose()
+    this.#refused = true
+    void this.#host.queue.rejectAll(this.#options.refusal, this.#host.sliceMs)
+  }
+
+  answered(number: number, answer: Answer): void {
+    const write = this.#numbers.get(number)
+    const way = write && this.#ways.get(write)
+    if (!way) return
+    this.#numbers.delete(number)
+    way.answer = answer
+    way.answeredAt = performance.now()
+    this.wake()
+  }
+
+  /** Something was added, or has come into view. */
+  wake(): void {
+    this.#again = true
+    if (!this.#running && !this.#stopped) void this.#run()
+  }
+
+  /** This process writes again, or never will: what waits stays in the queue, with its ids. */
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    this.#courier = null
+    this.#lose()
+  }
+
+  #lose(): void {
+    this.#ways.clear()
+    this.#numbers.clear()
+    this.#bytes = 0
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true
+    const slice = new Slice(this.#host.sliceMs)
+    // Those that are made in one turn go together.
+    await null
+    while (this.#again && !this.#stopped) {
+      this.#again = false
+      this.#host.follow()
+      while (!this.#stopped && this.#settleFirst()) await slice.passed()
+      while (!this.#stopped && this.#sendNext()) await slice.passed()
+    }
+    this.#running = false
+    clearTimeout(this.#timer)
+    if (!this.#stopped && this.#host.queue.length > 0) this.#timer = setTimeout(() => this.wake(), LOOK_MS)
+  }
+
+  /** False: the first one has to wait. */
+  #settleFirst(): boolean {
+    const { queue, store } = this.#host
+    const write = queue.head
+    if (write === undefined) return false
+    const way = this.#ways.get(write)
+    const answer = way?.answer ?? null
+    const inView = write.request !== '' && store.requests.get(write.request) !== undefined
+    if (inView && (way === undefined || answer !== null)) {
+      this.#done(write)
+      write.resolve(answer?.outcome === 'applied' && write.look ? answer.existed : write.outcome)
+      return true
+    }
+    switch (answer?.outcome) {
+      case 'applied': {
+        // Nothing to change: only what it has read was confirmed.
+        const confirmed = write.draw !== undefined && way!.bytes === 0
+        if (!confirmed && performance.now() - way!.answeredAt < VIEW_MS) break
+        if (!confirmed)
+          this.#host.warn({ sequence: answer.sequence }, 'a forwarded change does not come into view')
+        this.#done(write)
+        write.resolve(write.look ? answer.existed : write.outcome)
+        return true
+      }
+      case 'refused':
+        this.#done(write)
+        write.reject(answer.error)
+        return true
+      case 'conflict':
+        // An update, alone on its way: it is made anew, of what is in view by then.
+        this.#forget(write)
+        return false
+      case 'again':
+        // It is not the one that writes, or not any more: the next way leads to it.
+        this.#courier = null
+        this.#lose()
+        return false
+    }
+    return this.#refuseLate(write)
+  }
+
+  /** True: it has waited for too long. */
+  #refuseLate(write: PendingWrite): boolean {
+    const { timeoutMs, refusal } = this.#options
+    if (performance.now() - Math.max(write.at, this.#startedAt) < timeoutMs) return false
+    this.#done(write)
+    const unknown = () =>
+      new FdbError(
+        'ERR_FDB_DEADLINE',
+        `the process that serves did not say within ${timeoutMs} ms whether a change was made: it may have been. Make such changes ` +
+          'with a `request` id, and try again with the same',
+        { details: { request: write.request } },
+      )
+    write.reject(write.sent ? unknown() : refusal)
+    return true
+  }
+
+  /** Sends the first one that is not on its way. False: none, or it has to wait. */
+  #sendNext(): boolean {
+    const { queue } = this.#host
+    const courier = this.#courier
+    if (courier === null) return false
+    const onWay = this.#ways.size
+    const write = queue.at(onWay)
+    if (write === undefined || onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)) return false
+    // An update sees all before it, and whoever comes after it sees what it came to.
+    if (onWay > 0 && (write.draw !== undefined || queue.at(onWay - 1)!.draw !== undefined)) return false
+    const { waitingBytes } = this.#host.limits
+    let forwarded: Omit<ForwardedWrite, 'request'>
+    try {
+      if (write.bytes > waitingBytes) throw tooLarge(write.bytes, waitingBytes)
+      forwarded = this.#make(write)
+    } catch (error) {
+      if (onWay > 0) return false
+      this.#done(write)
+      write.reject(error)
+      return true
+    }
+    if (forwarded.parts.length === 0 && forwarded.reads.length === 0) {
+      if (onWay > 0) return false
+      this.#done(write)
+      write.resolve(write.outcome)
+      return true
+    }
+    if (write.request === '') {
+      write.request = `${this.#ids}${(++this.#count).toString(36)}`
+      write.prints = [0]
+    }
+    let bytes = 0
+    for (const part of forwarded.parts) bytes += part.length
+    const number = ++this.#number
+    this.#ways.set(write, { number, bytes, answer: null, answeredAt: 0 })
+    this.#numbers.set(number, write)
+    this.#bytes += bytes
+    write.sent = true
+    courier.send(number, { request: write.request, ...forwarded })
+    return true
+  }
+
+  #make(write: PendingWrite): Omit<ForwardedWrite, 'request'> {
+    const { store } = this.#host
+    const { draw } = write
+    const { sections, parts, reads, result } = draw ? draw() : { ...write, reads: [], result: undefined }
+    if (draw) write.outcome = result
+    const unsaid = sections.flatMap(section => section.unsaid ?? [])
+    return {
+      parts: unsaid.length > 0 ? [...unsaid.map(encodeSchema), ...parts] : parts,
+      reads: reads.map(({ section, key }) => ({
+        section: section.name,
+        key,
+        mark: markOf(store, section, key),
+      })),
+    }
+  }
+
+  /** The first one is settled. */
+  #done(write: PendingWrite): void {
+    this.#forget(write)
+    this.#host.queue.remove(1)
+  }
+
+  #forget(write: PendingWrite): void {
+    const way = this.#ways.get(write)
+    if (way === undefined) return
+    this.#bytes -= way.bytes
+    this.#numbers.delete(way.number)
+    this.#ways.delete(write)
+  }
+}

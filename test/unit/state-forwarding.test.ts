@@ -1,0 +1,306 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { FdbError } from '../../src/errors.js'
+import { json } from '../../src/state/codec.js'
+import { REMOVE } from '../../src/state/draft.js'
+import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
+import type { Courier, Forwarding } from '../../src/state/forwarding.js'
+import { encodeEnvelope, encodeSchema } from '../../src/state/records.js'
+import { defineSection } from '../../src/state/schema.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
+import { until } from '../processes/until.js'
+
+const counterSchema = defineSection<number>({ version: 1, codec: json() })
+const next = (n = 0) => n + 1
+const code = (expected: string) => expect.objectContaining({ code: expected })
+const refusal = new FdbError('ERR_FDB_FENCED', 'another serves', { retryable: true })
+
+/** Takes what is forwarded to a log, and answers when it is told to. */
+class Way implements Courier {
+  readonly sent: { number: number; write: ForwardedWrite }[] = []
+  readonly answers: (() => void)[] = []
+  /** Answers by itself. */
+  prompt = true
+  readonly #forwarding: Forwarding
+  readonly #writer: StateLog
+
+  constructor(forwarding: Forwarding, writer: StateLog) {
+    this.#forwarding = forwarding
+    this.#writer = writer
+    forwarding.connect(this)
+  }
+
+  send(number: number, write: ForwardedWrite): void {
+    this.sent.push({ number, write })
+    void this.#make(number, write)
+  }
+
+  async #make(number: number, write: ForwardedWrite): Promise<void> {
+    const answer = await make(this.#writer, write)
+    const tell = () => this.#forwarding.answered(number, answer)
+    this.answers.push(tell)
+    if (this.prompt) tell()
+  }
+}
+
+async function make(writer: StateLog, write: ForwardedWrite): Promise<Answer> {
+  const arriving = writer.arriving()
+  try {
+    for (const part of write.parts) arriving.add(part)
+  } catch (error) {
+    return { outcome: 'refused', error: error as FdbError }
+  }
+  return await writer.accept(arriving, write)
+}
+
+/** A process that was replaced in good order, and the one that writes now. */
+async function replaced(
+  options: { waiting?: (log: StateLog) => unknown; timeoutMs?: number; writer?: StateLogOptions } = {},
+) {
+  const author = new StateLog()
+  author.startWriting(Segment.create(1))
+  await author.section('counts', counterSchema).put('n', 1)
+  author.pauseWriting()
+  options.waiting?.(author)
+  const writer = new StateLog(options.writer)
+  await writer.adopt(author.segments[0]!.readOnly())
+  author.segments[0]!.seal()
+  await writer.catchUp()
+  const segment = Segment.create(2)
+  writer.startWriting(segment)
+  const forwarding = author.forwardWriting({ timeoutMs: options.timeoutMs ?? 5_000, refusal })
+  await author.adopt(segment.readOnly())
+  author.follow()
+  onTestFinished(() => {
+    author.close()
+    writer.close()
+  })
+  const counts = {
+    here: author.section('counts', counterSchema),
+    there: writer.section('counts', counterSchema),
+  }
+  return { author, writer, forwarding, counts }
+}
+
+describe('changes of a process that was replaced', () => {
+  it('are made by the one that writes, in order, and read here once they are acknowledged', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    new Way(forwarding, writer)
+    await counts.here.put('a', 1)
+    expect([counts.here.get('a'), counts.there.get('a')]).toEqual([1, 1])
+    const all = Array.from({ length: 2000 }, (_, i) => counts.here.put('a', i))
+    await Promise.all(all)
+    expect(counts.here.get('a')).toBe(1999)
+    expect(await counts.here.delete('a')).toBe(true)
+    expect(await counts.here.delete('a')).toBe(false)
+    expect(writer.sequence).toBe(1 + 1 + 2000 + 2)
+  })
+
+  it('that waited for the handoff come first', async () => {
+    const waiting: Promise<unknown>[] = []
+    const { forwarding, counts, writer } = await replaced({
+      waiting: log => waiting.push(log.section('counts', counterSchema).put('a', 1)),
+    })
+    const later = counts.here.put('a', 2)
+    await nextTurn()
+    expect(counts.there.has('a')).toBe(false)
+    new Way(forwarding, writer)
+    await Promise.all([...waiting, later])
+    expect([counts.here.get('a'), writer.sequence]).toEqual([2, 3])
+  })
+
+  it('count each once as updates, beside updates there', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    const way = new Way(forwarding, writer)
+    const here = Array.from({ length: 200 }, () => counts.here.update('n', next))
+    const there: Promise<unknown>[] = []
+    for (let i = 0; i < 100; i++) {
+      there.push(counts.there.update('n', next))
+      await nextTurn()
+    }
+    const told = (await Promise.all(here)) as number[]
+    await Promise.all(there)
+    expect([counts.there.get('n'), counts.here.get('n')]).toEqual([301, 301])
+    expect(new Set(told).size).toBe(200)
+    expect(way.sent.length).toBeGreaterThan(200)
+  })
+
+  it('are decided by what is true there: leaving as it is, deleting, several sections', async () => {
+    const { forwarding, counts, writer, author } = await replaced()
+    const way = new Way(forwarding, writer)
+    await counts.there.put('n', 5)
+    const below = (most: number) => counts.here.update('n', (n = 0) => (n < most ? n + 1 : undefined))
+    expect([await below(5), await below(6), writer.sequence]).toEqual([5, 6, 3])
+    expect([await counts.here.update('n', () => REMOVE), counts.there.has('n')]).toEqual([undefined, false])
+    const other = author.section('other', counterSchema)
+    const both = await author.update(state => {
+      state.put(counts.here, 'n', 1)
+      state.put(other, 'm', (state.get(other, 'm') ?? 0) + 2)
+      return 'both'
+    })
+    expect([both, counts.there.get('n'), writer.section('other', counterSchema).get('m')]).toEqual([
+      'both',
+      1,
+      2,
+    ])
+    await expect(
+      counts.here.update('n', () => {
+        throw new Error('no')
+      }),
+    ).rejects.toThrow('no')
+    // Nothing was changed and nothing read: nobody need be asked.
+    const asked = way.sent.length
+    expect([await author.update(() => 'nothing'), way.sent.length]).toEqual(['nothing', asked])
+  })
+
+  it('are made once when the answer is lost and they are sent again', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    const first = new Way(forwarding, writer)
+    first.prompt = false
+    const made = [counts.here.put('a', 1), counts.here.update('n', next), counts.here.put('a', 2)]
+    await until('the first is there', () => counts.there.get('a') === 1)
+    forwarding.disconnect()
+    const second = new Way(forwarding, writer)
+    second.prompt = false
+    await until('the second is there', () => counts.there.get('n') === 2)
+    forwarding.disconnect()
+    new Way(forwarding, writer)
+    await Promise.all(made)
+    expect([counts.here.get('n'), counts.here.get('a'), writer.sequence]).toEqual([2, 2, 4])
+    // What comes late is of no use any more, and does no harm.
+    for (const tell of [...first.answers, ...second.answers]) tell()
+    await counts.here.put('a', 3)
+    expect(counts.there.get('a')).toBe(3)
+  })
+
+  it('are known to be made, as they are in view, when the writer died before it answered', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    const way = new Way(forwarding, writer)
+    way.prompt = false
+    const put = counts.here.put('a', 1)
+    await until('it is there', () => counts.there.get('a') === 1)
+    forwarding.disconnect()
+    await put
+    expect(counts.here.get('a')).toBe(1)
+  })
+
+  it('are made once where this process writes again: those that were made there are not', async () => {
+    const { author, forwarding, counts, writer } = await replaced()
+    const way = new Way(forwarding, writer)
+    way.prompt = false
+    const made = counts.here.update('n', next)
+    await until('it is there', () => counts.there.get('n') === 2)
+    const waiting = [counts.here.update('n', next), counts.here.put('a', 1)]
+    forwarding.disconnect()
+    writer.segments.at(-1)!.seal()
+    await author.catchUp()
+    author.startWriting(Segment.create(3))
+    expect(await made).toBe(2)
+    await Promise.all(waiting)
+    expect([counts.here.get('n'), counts.here.get('a')]).toEqual([3, 1])
+    expect(author.position).toMatchObject({ epoch: 3, sequence: 4 })
+  })
+
+  it('are sent on to the next one when the writer is replaced in turn', async () => {
+    const { forwarding, counts, writer, author } = await replaced()
+    const way = new Way(forwarding, writer)
+    await counts.here.put('a', 1)
+    writer.pauseWriting()
+    const waits = counts.here.put('b', 1)
+    await until('it waits there', () => writer.stats().waiting === 1)
+    const third = new StateLog()
+    for (const segment of writer.segments) await third.adopt(segment.readOnly())
+    writer.segments.at(-1)!.seal()
+    await third.catchUp()
+    const segment = Segment.create(3)
+    third.startWriting(segment)
+    await author.adopt(segment.readOnly())
+    author.follow()
+    const onward = writer.forwardWriting({ timeoutMs: 5_000, refusal })
+    // The one in between has not kept it: its author has it still.
+    await until('it is sent away', () => way.answers.length === 2)
+    expect(writer.stats().waiting).toBe(0)
+    new Way(onward, third)
+    new Way(forwarding, third)
+    await waits
+    expect(third.section('counts', counterSchema).get('b')).toBe(1)
+    third.close()
+  })
+
+  it('are refused by an id that belongs to another change, and made once by the same', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    new Way(forwarding, writer)
+    await counts.there.put('a', 1, { request: 'order' })
+    await counts.here.put('a', 2, { request: 'order' })
+    await expect(counts.here.put('b', 1, { request: 'order' })).rejects.toThrow(code('ERR_FDB_STATE_REQUEST'))
+    expect([counts.here.get('a'), writer.sequence]).toEqual([1, 2])
+  })
+
+  it('are bulks of any kind up to the limit, each one change', async () => {
+    const { forwarding, counts, writer, author } = await replaced({
+      writer: { limits: { waitingBytes: 1024 * 1024 } },
+    })
+    const way = new Way(forwarding, writer)
+    await counts.here.bulk(Array.from({ length: 5000 }, (_, i) => ({ key: `k${i}`, value: i })))
+    expect([counts.here.size, counts.there.get('k4999')]).toEqual([5001, 4999])
+    expect(way.sent).toHaveLength(1)
+    const big = Array.from({ length: 200 }, (_, i) => ({ key: `b${i}`, value: 'x'.repeat(10_000) as never }))
+    await expect(counts.here.bulk(big)).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))
+    expect(author.stats().waiting).toBe(0)
+    await counts.here.clear()
+    expect(counts.there.size).toBe(0)
+  })
+
+  it('keep the schema of their author; one that the writer may not read is refused', async () => {
+    const { forwarding, author, writer } = await replaced()
+    new Way(forwarding, writer)
+    const schema = (version: number, minReader: number) =>
+      defineSection<number>({ version, minReader, codec: json() })
+    const old = writer.section('new', schema(1, 1))
+    const fresh = author.section('new', schema(2, 1))
+    await fresh.put('k', 1)
+    expect([old.get('k'), old.version]).toEqual([1, 2])
+    writer.section('newer', schema(1, 1))
+    await expect(author.section('newer', schema(3, 2)).put('k', 1)).rejects.toThrow(code('ERR_FDB_SCHEMA'))
+    await fresh.put('k', 2)
+    expect(old.get('k')).toBe(2)
+  })
+
+  it('are refused when nobody takes them in time, and when the one that serves takes none', async () => {
+    const { forwarding, counts, writer } = await replaced({ timeoutMs: 100 })
+    await expect(counts.here.put('a', 1)).rejects.toThrow(code('ERR_FDB_FENCED'))
+    const way = new Way(forwarding, writer)
+    way.prompt = false
+    writer.pauseWriting()
+    // Nobody knows what becomes of it.
+    await expect(counts.here.put('a', 1)).rejects.toThrow(code('ERR_FDB_DEADLINE'))
+    writer.resumeWriting()
+    forwarding.refuse()
+    await expect(counts.here.put('b', 1)).rejects.toThrow(code('ERR_FDB_FENCED'))
+    new Way(forwarding, writer)
+    await counts.here.put('c', 1)
+    expect(counts.there.get('c')).toBe(1)
+  })
+
+  it('that are no changes are refused, and nothing is made of them', async () => {
+    const { writer } = await replaced()
+    const forge = (part: Uint8Array) => make(writer, { request: 'r', parts: [part], reads: [] })
+    const stored = { name: 'x', version: 1, minReader: 1, codec: 'json', secret: false }
+    for (const part of [
+      encodeEnvelope({ epoch: 9, sequence: 99 }),
+      encodeEnvelope({ request: 'another' }),
+      encodeEnvelope({ requests: ['another'] }),
+      encodeEnvelope({ end: { entries: 1, digest: '' } }),
+      encodeEnvelope({ part: { index: 1, last: true } }),
+      encodeEnvelope({ changes: [{ section: 'counts', op: 7 as never, key: 'a' }] }),
+      encodeEnvelope({ changes: [{ section: 'unknown', op: 0, key: 'a', version: 1 }] }),
+      encodeEnvelope({ changes: [{ section: 'counts', op: 0, key: 'a', version: 9 }] }),
+      encodeEnvelope({ changes: [{ section: '', op: 0, key: 'a' }] }),
+      Buffer.from([1, 2, 3]),
+    ])
+      expect(await forge(part)).toMatchObject({ outcome: 'refused', error: expect.any(FdbError) })
+    expect(await forge(encodeSchema(stored))).toMatchObject({ outcome: 'refused' })
+    expect(writer.sequence).toBe(1)
+  })
+})
