@@ -3,6 +3,7 @@ import { json } from '../../src/state/codec.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT, type StoredSchema } from '../../src/state/records.js'
 import { defineSection } from '../../src/state/schema.js'
+import { Segment } from '../../src/state/segment.js'
 import type { StateLog } from '../../src/state/state-log.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
@@ -65,4 +66,46 @@ describe('an import', () => {
     expect(section.get('apple')).toBe(1)
     log.close()
   })
+
+  it.each([
+    ['a record', 50],
+    ['many', 20_000],
+  ])(
+    'that replaces (%s) leaves the digest of what it brought, here, for readers, and after a compaction',
+    async (_, count) => {
+      const put = (key: string, value: string) => ({
+        section: 'prices',
+        op: PUT,
+        key,
+        value: Buffer.from(value),
+        version: 1,
+      })
+      const brought = Array.from({ length: count }, (_, i) => put(`k${i}`, `${i}`))
+      const { log: fresh } = writingLog()
+      await fresh.importRecord(encodeImport([schema(1, 1)], brought))
+      const { log } = writingLog()
+      const old = Array.from({ length: 1000 }, (_, i) => put(`k${i * 2}`, `${i + 7}`))
+      await log.importRecord(encodeImport([schema(1, 1)], [...old, put('gone', '1')]))
+      await log.section('other').put('k', Buffer.from('stays'))
+      await fresh.section('other').put('k', Buffer.from('stays'))
+      expect(log.position.digest).not.toBe(fresh.position.digest)
+      const staged = log.stageImport({ replace: true })
+      for (let from = 0; from < count; from += 5000)
+        await staged.add(encodeImport([schema(1, 1)], brought.slice(from, from + 5000)))
+      await staged.commit('')
+      expect(log.digests()).toEqual(fresh.digests())
+      expect(log.stats()).toMatchObject({ entries: count + 1, liveBytes: fresh.stats().liveBytes })
+      const reader = await readBy(log)
+      expect(reader.digests()).toEqual(fresh.digests())
+      // What it is afterwards, too.
+      for (const one of [log, fresh]) await one.section('prices').put('k1', Buffer.from('2'))
+      expect(log.digests()).toEqual(fresh.digests())
+      log.segments[0]!.seal()
+      log.startWriting(Segment.create(2))
+      await log.compact()
+      const last = await readBy(log)
+      expect(last.digests()).toEqual(fresh.digests())
+      for (const one of [log, fresh, reader, last]) one.close()
+    },
+  )
 })
