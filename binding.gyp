@@ -13,6 +13,7 @@
         "native/descriptors.c",
         "native/inspect.c",
         "native/peers.c",
+        "native/children.c",
         "native/memory.c",
         "native/locks.c",
         "native/poll.c"

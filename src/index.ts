@@ -38,6 +38,7 @@ export type {
   ServeOptions,
 } from './member/serve-options.js'
 export type { StatusReport } from './member/status.js'
+export type { StayOptions } from './member/stay.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export * as codec from './state/codec.js'

@@ -176,6 +176,14 @@ export interface Native {
   /** poll() of many sockets with no wait. For each: 0; 1, its peer has ended its direction; 2, the connection is broken. */
   hangups(fds: readonly number[]): number[]
 
+  // children.c
+  /** Descendants whose parents end become children of this process, not of init. False: this system knows no such thing. */
+  adoptOrphans(): boolean
+  /** A child that has ended and was not reaped, by anybody's start; 0: none has ended; -1: there is no child. Reaps nothing. */
+  endedChild(): number
+  /** Its exit code, or the negative number of the signal that ended it; null: it has not ended. ECHILD (no child of ours) throws. */
+  reapChild(pid: number): number | null
+
   // memory.c
   /**
    * memfd_create with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL where the kernel has it (then the file has SEAL_EXEC); where there is

@@ -8,4 +8,6 @@ process.stdout.on('error', error => {
   process.exit()
 })
 
-process.exitCode = await run(process.argv.slice(2))
+const code = await run(process.argv.slice(2))
+// A command may have an exit code of its own to pass on.
+if (code !== 0 || process.exitCode === undefined) process.exitCode = code

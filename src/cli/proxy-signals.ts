@@ -16,6 +16,11 @@ const IMPATIENT_MS = 2_000
 const HANDLED = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 type Handled = (typeof HANDLED)[number]
 
+/** By a main process that another serves in the place of. */
+export const PASSED_ON = HANDLED
+/** Whoever stays for others is told this for them. */
+const FOR_OTHERS: ReadonlySet<Handled> = new Set(['SIGHUP', 'SIGUSR2'])
+
 /** What signals make a proxy do. Handled from the first moment: one that comes early must not end the process by default. */
 export class ProxySignals {
   readonly #logger: Logger
@@ -59,6 +64,7 @@ export class ProxySignals {
       this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before it served`))
       return
     }
+    if (proxy.member.staysForOthers && FOR_OTHERS.has(signal)) return
     switch (signal) {
       case 'SIGHUP':
         void this.#reload(proxy)
@@ -108,6 +114,6 @@ export class ProxySignals {
   #endNow(proxy: ReverseProxy): void {
     this.#end(proxy, 0)
     proxy.cut()
-    setTimeout(() => process.exit(), AT_ONCE_MS).unref()
+    if (!proxy.member.staysForOthers) setTimeout(() => process.exit(), AT_ONCE_MS).unref()
   }
 }

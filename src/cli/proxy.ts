@@ -3,7 +3,7 @@ import { Option } from 'commander'
 import { FdbError } from '../errors.js'
 import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import { LEVELS } from './options.js'
-import { ProxySignals } from './proxy-signals.js'
+import { PASSED_ON, ProxySignals } from './proxy-signals.js'
 
 /** Lines of the access log that nobody has taken: more are dropped. */
 const ACCESS_BYTES = 8 * 1024 * 1024
@@ -68,8 +68,10 @@ async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<voi
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
+    const stayed = running.member.stay({ signals: PASSED_ON })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
+    process.exitCode = await stayed
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()

@@ -37,6 +37,9 @@ export interface SuccessorOptions {
   env?: NodeJS.ProcessEnv | undefined
 }
 
+/** As a variable, `1`: the process is a main process, see main-process.ts. Not for those that it starts. */
+export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
+
 /** Captured when this module is first imported: before anybody calls chdir() or sets process.title. */
 export const startedAs: CommandLine = capture()
 
@@ -56,7 +59,7 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
       { details: { cwd } },
     )
   }
-  const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, ...options.env }
+  const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, [MAIN_PROCESS]: undefined, ...options.env }
   for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name]
   const name = argv[0] ?? ''
   return { file: resolveBinary(name, startedAs.cwd, env.PATH), argv0: name, args: argv.slice(1), cwd, env }

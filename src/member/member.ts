@@ -26,6 +26,7 @@ import { checkEvent, ToldListeners } from './events.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Party } from './party.js'
 import type { StatusReport } from './status.js'
+import { type StayOptions, stay, staysForOthers } from './stay.js'
 
 const MOST_NAME = 256
 
@@ -102,6 +103,7 @@ const EVENTS: Keys<MemberEvents> = {
 const READY: Keys<ReadyOptions> = { checks: true, timeout: true }
 const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
 const CLOSE: Keys<CloseOptions> = { timeout: true }
+const STAY: Keys<StayOptions> = { signals: true }
 
 /** A process's place in a service. Made by {@link join}. */
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
@@ -364,6 +366,23 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     checkKeys('close()', options, CLOSE)
     checkTimeout(options.timeout, 0)
     await this.#party.close(options.timeout)
+  }
+
+  /** Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
+  get staysForOthers(): boolean {
+    return staysForOthers(this.#party)
+  }
+
+  /**
+   * Waits as long as processes live that would end with this one (see `mainProcess` of {@link join}), and resolves with the exit
+   * code for it: that of the one that served last, 128 and the number of the signal that ended it. Meanwhile `signals` are
+   * passed on to whoever serves, from the time on when this process does not, and processes without a parent are adopted and
+   * reaped. Elsewhere, or without `mainProcess: 'stays'`, it resolves with 0 when {@link retired} does. Call it once, at any time; what
+   * this process does on signals while it serves is its own matter.
+   */
+  async stay(options: StayOptions = {}): Promise<number> {
+    checkKeys('stay()', options, STAY)
+    return await stay(this.#party, options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -59,6 +59,14 @@ export interface JoinOptions {
   stateFile?: string | StateFileOptions
   /** Bounds of the state, each with a default. */
   stateLimits?: Partial<StateLimits>
+  /**
+   * What becomes of this process when another serves, where its end would end that one too: it is PID 1 of a container, the
+   * main process of a systemd unit, or says so itself (the variable FD_BROKER_MAIN_PROCESS=1).
+   * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process serves on.
+   * - `stays`: the application awaits {@link Member.stay} before it ends.
+   * - `ends`: what was found is wrong here (`KillMode=process`, `ExitType=cgroup`): it may end.
+   */
+  mainProcess?: 'refuse' | 'stays' | 'ends'
   /** Told in heartbeats: false in probation brings the old version back. Default: always healthy. */
   health?: () => boolean
   /** Versions of the protocol to speak; for tests and staged roll-outs. */
@@ -83,6 +91,7 @@ export interface Settings {
   readonly stateFile: StateFileSettings | null
   readonly stateLimits: Readonly<StateLimits>
   readonly health: () => boolean
+  readonly mainProcess: 'refuse' | 'stays' | 'ends'
   readonly versions: VersionRange
 }
 
@@ -100,6 +109,7 @@ const JOIN: Keys<JoinOptions> = {
   stateFile: true,
   stateLimits: true,
   health: true,
+  mainProcess: true,
   versions: true,
 }
 const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
@@ -139,6 +149,9 @@ export function settle(options: JoinOptions): Settings {
     throw wrongOption('drain.move', move, '"auto", "idle" or "off"')
   if (typeof movesPerSecond !== 'number' || !(movesPerSecond >= 1))
     throw wrongOption('drain.movesPerSecond', movesPerSecond, 'a number of at least 1')
+  const { mainProcess = 'refuse' } = options
+  if (!['refuse', 'stays', 'ends'].includes(mainProcess))
+    throw wrongOption('mainProcess', mainProcess, '"refuse", "stays" or "ends"')
   return {
     service,
     control: control === false ? null : resolve(control),
@@ -156,6 +169,7 @@ export function settle(options: JoinOptions): Settings {
     stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile, service),
     stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),
+    mainProcess,
     versions: options.versions ?? VERSIONS,
   }
 }

@@ -11,6 +11,7 @@ import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import { patience } from '../holder/times.js'
 import type { PathEntry } from '../host/control-path.js'
 import { makeRoomForDescriptors } from '../host/limits.js'
+import type { Successor } from '../host/spawn-successor.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue, type Outcome } from '../protocol/effect-queue.js'
@@ -104,6 +105,8 @@ export class Party {
   /** Names that this version has asked for. */
   readonly wanted = new Set<string>()
   readonly retired: Promise<RetiredReason>
+  /** Successors that this process has started. */
+  readonly started: Successor[] = []
 
   readonly #queue: EffectQueue<EmbeddedEffect>
   readonly #reception: Reception

@@ -6,6 +6,8 @@ import type { Holder } from '../holder/holder.js'
 import { type Operations, serveOperator } from '../holder/operator.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
+import { endsWithUs } from '../host/main-process.js'
+import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { Drainers } from './drainers.js'
@@ -13,6 +15,7 @@ import type { DrainReport } from './draining.js'
 import type { ForcedClose } from './forced-closes.js'
 import type { Moves } from './moves.js'
 import type { Settings } from './options.js'
+import { refuseMainProcess } from './upgrade.js'
 
 /** A connection that says nothing is not kept. */
 const HELLO_MS = 5_000
@@ -174,6 +177,11 @@ export class Reception {
       refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
       return
     }
+    const refusal = this.#refusal(guest)
+    if (refusal !== null) {
+      refuse(guest, refusal)
+      return
+    }
     welcome(guest.link, {
       version: guest.version,
       pid: process.pid,
@@ -194,6 +202,18 @@ export class Reception {
       end: () => this.#drop(guest),
     })
     host.hurry()
+  }
+
+  /** One that would end with this process, when nobody has said that this process stays. */
+  #refusal({ pid, pidfd }: Guest): FdbError | null {
+    const here = pidfd === null || native.pidfdPid(pidfd.raw) === pid
+    if (!here || !endsWithUs(pid)) return null
+    try {
+      refuseMainProcess(this.#host, `process ${pid}`)
+      return null
+    } catch (error) {
+      return error as FdbError
+    }
   }
 
   #drop(guest: Guest): void {

@@ -2,6 +2,7 @@ import { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { type SuccessorCommand, successorCommand } from '../host/command-line.js'
+import { mainProcess } from '../host/main-process.js'
 import { type Successor, spawnSuccessor } from '../host/spawn-successor.js'
 import type { UpgradeOptions } from './member.js'
 import type { Party } from './party.js'
@@ -70,6 +71,7 @@ async function start(
   })
   const child = await spawnSuccessor(command, { logger: party.settings.logger })
   child.unref()
+  party.started.push(child)
   options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })
   const attempt = new Attempt(party, child, command, options, graceMs)
   const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
@@ -93,6 +95,7 @@ function refuseNow(party: Party): void {
       'this process runs with control: false and cannot be upgraded: give join() a control path',
     )
   }
+  refuseMainProcess(party, 'what it starts')
   // One that can only read is repaired by the next version.
   const serves = party.phase === 'serving' || party.phase === 'unfit'
   if (serves && !underWay.has(party)) return
@@ -100,6 +103,16 @@ function refuseNow(party: Party): void {
     ? 'an upgrade is under way'
     : `this process does not serve (it is ${party.phase})`
   throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase: party.phase })
+}
+
+/** Throws ERR_FDB_MAIN_PROCESS where the end of this process would end `whom`, and nobody has said what is to be done. */
+export function refuseMainProcess({ settings }: Pick<Party, 'settings'>, whom: string): void {
+  const why = settings.mainProcess === 'refuse' ? mainProcess() : null
+  if (why === null) return
+  throw new FdbError(
+    'ERR_FDB_MAIN_PROCESS',
+    `the end of process ${process.pid} would end ${whom} too, as ${why}: give join() mainProcess 'stays' and await member.stay(), or 'ends' if that is not so (KillMode=process, ExitType=cgroup)`,
+  )
 }
 
 /** One successor that was started, until it serves, has failed or was given up. */

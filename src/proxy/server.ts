@@ -115,6 +115,7 @@ export class ReverseProxy {
       control: config.control,
       upgrade: times,
       drain: drainOf(config),
+      mainProcess: 'stays',
       logger: options.logger,
       ...(config.stateFile && { stateFile: config.stateFile }),
       ...(options.signal && { signal: options.signal }),

@@ -1,0 +1,60 @@
+import { readFileSync } from 'node:fs'
+import { MAIN_PROCESS, startedAs } from './command-line.js'
+
+/** Small inits of containers: they end with their one child, and all else ends with them. */
+const SMALL_INITS: ReadonlySet<string> = new Set([
+  'tini',
+  'docker-init',
+  'dumb-init',
+  'catatonit',
+  'podman-init',
+])
+
+/** At start: later its parent may be another. */
+const found = find(process.pid, process.ppid, startedAs.env)
+
+/** Why the end of this process would end those that it has started; null: it would not, as far as can be seen. */
+export function mainProcess(): string | null {
+  return found
+}
+
+function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): string | null {
+  if (pid === 1) return 'it is PID 1 of its PID namespace (the main process of a container)'
+  if (env[MAIN_PROCESS] === '1') return `${MAIN_PROCESS}=1 says that it is a main process`
+  // systemd says whom it has started: the variables are inherited, the number is not.
+  if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(pid))
+    return 'it is the main process of a systemd unit'
+  if (parent !== 1) return null
+  const init = statOf(1)
+  // One that was left behind by its own parent has a session of its own, as a rule.
+  if (init === null || !SMALL_INITS.has(init.command) || statOf(pid)?.session !== init.session) return null
+  return `it is the main process of a container whose init is ${init.command}`
+}
+
+/** What the kernel says of a process; null: there is none, or it cannot be seen. */
+export function statOf(
+  pid: number,
+): { command: string; parent: number; session: number; startTicks: number } | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const end = stat.lastIndexOf(')')
+    const fields = stat.slice(end + 2).split(' ')
+    return {
+      command: stat.slice(stat.indexOf('(') + 1, end),
+      parent: Number(fields[1]),
+      session: Number(fields[3]),
+      startTicks: Number(fields[19]),
+    }
+  } catch {
+    return null
+  }
+}
+
+/** Whether the end of this process ends that one too, as it is this one's descendant, or in the namespace that ends with it. */
+export function endsWithUs(pid: number): boolean {
+  if (pid <= 0 || pid === process.pid) return false
+  if (process.pid === 1) return statOf(pid) !== null
+  for (let at = statOf(pid); at !== null && at.parent > 1; at = statOf(at.parent))
+    if (at.parent === process.pid) return true
+  return false
+}

@@ -1,0 +1,177 @@
+import { readdirSync } from 'node:fs'
+import { constants } from 'node:os'
+import { OwnedFd } from '../fd/owned.js'
+import { openPidfd, watchDeath } from '../host/liveness.js'
+import { endsWithUs, mainProcess, statOf } from '../host/main-process.js'
+import { ADOPTED_MS, Orphans } from '../host/orphans.js'
+import type { Exit } from '../host/spawn-successor.js'
+import { native } from '../native.js'
+import { isDaemon, type StatusAnswer } from '../operator/answer.js'
+import { OperatorClient } from '../operator/client.js'
+import type { Party } from './party.js'
+
+export interface StayOptions {
+  /** Passed on to whoever serves in this process's place. Their handlers are installed until it has ended. Default: none. */
+  signals?: readonly NodeJS.Signals[]
+}
+
+/** Without a SIGCHLD. */
+const LOOK_MS = 5_000
+const ANSWER_MS = 2_000
+
+/** Phases in which this process serves, or is to: signals are its own matter. */
+const OWN: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'unfit', 'frozen'])
+
+/** See `Member.staysForOthers`. */
+export function staysForOthers(party: Party): boolean {
+  return !OWN.has(party.phase) && whyStay(party) !== null
+}
+
+function whyStay({ settings }: Party): string | null {
+  return settings.mainProcess === 'stays' ? mainProcess() : null
+}
+
+/** See `Member.stay`. */
+export async function stay(party: Party, { signals = [] }: StayOptions): Promise<number> {
+  const why = whyStay(party)
+  if (why === null) {
+    await party.retired
+    return 0
+  }
+  const others = new Others(party)
+  const forward = (signal: NodeJS.Signals) => {
+    if (staysForOthers(party)) void others.forward(signal)
+  }
+  const wake = () => others.wake()
+  for (const signal of signals) process.on(signal, forward)
+  process.on('SIGCHLD', wake)
+  try {
+    const reason = await party.retired
+    party.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
+    const code = await others.ended()
+    // One that came back after a successor has served last itself.
+    return reason === 'closed' ? 0 : code
+  } finally {
+    for (const signal of signals) process.off(signal, forward)
+    process.off('SIGCHLD', wake)
+  }
+}
+
+/** The processes that would end with this one. */
+class Others {
+  readonly #party: Party
+  readonly #orphans = new Orphans((pid, code) => this.#note(pid, code))
+  #code = 0
+  #judging: Promise<void> = Promise.resolve()
+  #woken = () => {}
+
+  constructor(party: Party) {
+    this.#party = party
+  }
+
+  wake(): void {
+    this.#woken()
+  }
+
+  /** To whoever serves in our place; when nobody does, to our children: they drain, or are just ending. */
+  async forward(signal: NodeJS.Signals): Promise<void> {
+    const { logger } = this.#party.settings
+    using server = await this.#inOurPlace()
+    const number = constants.signals[signal]
+    try {
+      if (server !== null) native.pidfdSignal(server.pidfd.raw, number)
+      else for (const pid of children()) process.kill(pid, signal)
+      logger.info({ signal, to: server?.pid ?? null }, 'signal passed on')
+    } catch (error) {
+      logger.warn({ err: error, signal }, 'a signal could not be passed on')
+    }
+  }
+
+  /** Resolves with the exit code when none is left. */
+  async ended(): Promise<number> {
+    // Node tells of those that this process has started itself.
+    for (const { pid, exited } of this.#party.started) void exited.then(exit => this.#note(pid, codeOf(exit)))
+    for (;;) {
+      const children = this.#orphans.reap()
+      await this.#judging
+      if (children) {
+        await this.#change()
+        continue
+      }
+      // No child: it came from elsewhere into what ends with us (docker exec), and its end shows on its pidfd.
+      using server = await this.#inOurPlace()
+      if (server === null) return this.#code
+      await deathOf(server.pidfd)
+    }
+  }
+
+  /** The code of a process counts when nobody serves after its end. */
+  #note(pid: number, code: number): void {
+    this.#judging = this.#judging.then(async () => {
+      const serves = await this.#ask()
+      this.#code = serves === null ? this.#code || code : 0
+      this.#party.settings.logger.info(
+        { pid, code, serves },
+        'a process that would end with this one has ended',
+      )
+    })
+    this.wake()
+  }
+
+  #change(): Promise<void> {
+    const ms = this.#orphans.waiting ? ADOPTED_MS : LOOK_MS
+    return new Promise(resolve => {
+      const timer = setTimeout(resolve, ms)
+      this.#woken = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  /** Who serves, if it would end with us: by a pidfd that is its own. */
+  async #inOurPlace(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
+    const pid = await this.#ask()
+    if (pid === null || !endsWithUs(pid)) return null
+    const pidfd = openPidfd(pid)
+    if (!(pidfd instanceof OwnedFd)) return null
+    // It serves still: so the number was not another's when the descriptor was opened.
+    if ((await this.#ask()) === pid) return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
+    pidfd.close()
+    return null
+  }
+
+  /** Pid of whoever serves; null: nobody does. */
+  async #ask(): Promise<number | null> {
+    const { control, service } = this.#party.settings
+    if (control === null) return null
+    try {
+      using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
+      return serverOf(await client.status({ timeoutMs: ANSWER_MS }), service)
+    } catch {
+      return null
+    }
+  }
+}
+
+/** In one turn with what is done to them: a child's number is its own until it is reaped. */
+function children(): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter(pid => Number.isInteger(pid) && statOf(pid)?.parent === process.pid)
+}
+
+function serverOf(answer: StatusAnswer, service: string): number | null {
+  const status = isDaemon(answer) ? answer.services.find(one => one.service === service) : answer
+  return status?.pid ?? null
+}
+
+function codeOf({ code, signal }: Exit): number {
+  return code ?? 128 + constants.signals[signal ?? 'SIGKILL']
+}
+
+function deathOf(pidfd: OwnedFd): Promise<void> {
+  return new Promise(resolve => {
+    watchDeath(pidfd, resolve)
+  })
+}

@@ -1,0 +1,83 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { hasEnded } from './launch.js'
+import { until } from './until.js'
+
+const INTO = [...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'])]
+
+/** A PID namespace of its own, as a container has it, seen from outside. All of it ends with its first process. */
+export class PidNamespace {
+  /** Resolves with the exit code of its first process; of one that a signal ended with 128 and its number. */
+  readonly exit: Promise<number>
+  /** Its first process: PID 1 inside. */
+  readonly init: number
+
+  private constructor(child: ChildProcess, init: number) {
+    this.init = init
+    this.exit = new Promise(resolve =>
+      child.once('close', (code, signal) => resolve(code ?? (signal === 'SIGKILL' ? 137 : 128))),
+    )
+  }
+
+  /** Its output is appended to `log`. */
+  static async start(
+    command: readonly string[],
+    { env, log }: { env: NodeJS.ProcessEnv; log: string },
+  ): Promise<PidNamespace> {
+    const output = openSync(log, 'a')
+    const args = [...INTO, '--pid', '--fork', '--kill-child', '--mount-proc', ...command]
+    const child = spawn('unshare', args, { env, stdio: ['ignore', output, output] })
+    const { pid = 0 } = child
+    const init = await until('the namespace has its first process', () => {
+      const [first] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')
+      return Number(first) || null
+    })
+    return new PidNamespace(child, init)
+  }
+
+  /** The processes in it: number outside by number inside. Zombies are in it too. */
+  get processes(): Map<number, number> {
+    const own = namespaceOf(this.init)
+    const found = new Map<number, number>()
+    for (const entry of readdirSync('/proc')) {
+      const outside = Number(entry)
+      if (!Number.isInteger(outside)) continue
+      const inside = numberInside(outside)
+      // What a zombie was in cannot be read; its number has as many levels as the others'.
+      const where = namespaceOf(outside)
+      if (inside !== null && own !== null && (where === own || (where === null && hasEnded(outside))))
+        found.set(inside, outside)
+    }
+    return found
+  }
+
+  /** Its number outside. */
+  outside(inside: number): number {
+    const outside = this.processes.get(inside)
+    if (outside === undefined) throw new Error(`there is no process ${inside} in the namespace`)
+    return outside
+  }
+
+  signal(name: NodeJS.Signals, inside = 1): void {
+    process.kill(inside === 1 ? this.init : this.outside(inside), name)
+  }
+}
+
+function namespaceOf(pid: number): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`)
+  } catch {
+    return null
+  }
+}
+
+/** In the innermost namespace; null: it is in this one. */
+function numberInside(pid: number): number | null {
+  try {
+    const numbers =
+      /^NSpid:\s+(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]?.split(/\s+/) ?? []
+    return numbers.length > 1 ? Number(numbers.at(-1)) : null
+  } catch {
+    return null
+  }
+}
