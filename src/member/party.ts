@@ -43,6 +43,7 @@ import { type DrainTimes, drainListeners, endIdle } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
 import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
+import { Forgetting } from './forgetting.js'
 import { Growth } from './growth.js'
 import { Heartbeat } from './heartbeat.js'
 import { Intake, type Offered } from './intake.js'
@@ -112,6 +113,7 @@ export class Party {
   readonly #reception: Reception
   readonly #keeper: StateKeeper
   readonly #growth: Growth
+  readonly #forgetting: Forgetting
   readonly #registrations = new Registrations()
   readonly #moves: Moves
   readonly #heartbeat: Heartbeat
@@ -164,6 +166,12 @@ export class Party {
     this.#writes = new WriteForwarder(this.state, settings.timeout, () => this.#reporter?.reconnect())
     this.state.onFenced = () => this.#look()
     this.state.onFull = () => this.#makeRoom()
+    this.#forgetting = new Forgetting({
+      stale: () => this.state.hasStaleSecrets,
+      possible: () => this.phase === 'serving' && (this.#machine.holder?.phase ?? 'idle') === 'idle',
+      rewrite: () => this.#makeRoom(),
+    })
+    this.state.onStaleSecret = this.#forgetting.notice
     this.state.onUnreadable = error => this.#unreadable(error)
     this.stateFile =
       stateFile === null ? null : new StateFile(stateFile, this.state, logger, () => !this.#ownSealed())
@@ -1034,6 +1042,7 @@ export class Party {
     this.#reminder.stop()
     this.#orders.close()
     this.#growth.close()
+    this.#forgetting.close()
     this.#freezeLimit?.clear()
     this.#heartbeat.stop()
     clearInterval(this.#sealLook)

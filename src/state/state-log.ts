@@ -79,6 +79,8 @@ export class StateLog {
   onFenced: (() => void) | null = null
   /** A change was refused because of the limit `logBytes`. Must not throw. */
   onFull: (() => void) | null = null
+  /** See {@link hasStaleSecrets}. Must not throw. */
+  onStaleSecret: (() => void) | null = null
   /** What another process writes, and this one follows, cannot be read any more: reads are of an older state from now on. */
   onUnreadable: ((error: unknown) => void) | null = null
   /** Changes were appended and applied, or segments merged. Called often, and must not throw. */
@@ -123,6 +125,7 @@ export class StateLog {
       this.#logger?.warn({ err: error, section }, 'a change listener of a state section threw'),
     )
     this.#store.onWork = () => this.#merge()
+    this.#store.onStaleSecret = () => this.onStaleSecret?.()
     this.#history = new History(this.#store, this.#limits)
     this.#queue = new WriteQueue(this.#limits)
     this.#host = {
@@ -159,6 +162,11 @@ export class StateLog {
   /** The number of the last record that counts: not of a bulk that is being appended. */
   get reached(): number {
     return this.#history.pieces().at(-1)?.sequence ?? 0
+  }
+
+  /** Segments hold secrets that were replaced or deleted: until they are merged, with all that displaced those in them. */
+  get hasStaleSecrets(): boolean {
+    return this.#store.staleSecrets >= 0
   }
 
   /** Somebody marked one of the sections as secret. */
@@ -791,6 +799,9 @@ export class StateLog {
       await this.#readingEnds()
       // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
       if (newest === this.#history.newest() && !this.#closing.signal.aborted) {
+        const { displaced, staleSecrets } = this.#store
+        // What the newest segment displaced was in force at the end of these, and is in the snapshot.
+        if (staleSecrets <= ordinal && (!followed || displaced.end === 0)) this.#store.staleSecrets = -1
         this.#history.replace(last, merged)
         this.onAppended?.()
         return this.segments

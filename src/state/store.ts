@@ -41,6 +41,10 @@ export class Store {
   /** The ordinal of the newest segment that has records. */
   newest = 0
   entries = 0
+  /** The newest segment that holds a secret which was replaced or deleted since; -1: none does. */
+  staleSecrets = -1
+  /** {@link staleSecrets} has risen. */
+  onStaleSecret: (() => void) | null = null
   /** Work was left behind for {@link merge}. */
   onWork: (() => void) | null = null
   /** Inside of a step of {@link merge}: nothing may be applied. */
@@ -247,7 +251,7 @@ export class Store {
     return section.slots.merge(
       slot => {
         before = this.#locate(section, slot)
-        this.#free(slot, ordinal)
+        this.#free(section, slot, ordinal)
       },
       (key, put) => {
         const was = before
@@ -266,7 +270,7 @@ export class Store {
     let done = 0
     this.#tell(section, 'clear', '', origin)
     for (const [, slot] of before.entries()) {
-      this.#free(slot, ordinal)
+      this.#free(section, slot, ordinal)
       if (++done % STEP === 0) yield
     }
     for (const key of layer.slots.keys()) {
@@ -276,8 +280,9 @@ export class Store {
   }
 
   /** The entry of this slot was displaced by a change in segment `ordinal`. */
-  #free(slot: number, ordinal: number): void {
+  #free(section: SectionStore, slot: number, ordinal: number): void {
     const at = this.locations.get(slot, this.#at)
+    this.#isStale(section, at)
     if (at.segment !== ordinal && ordinal === this.newest)
       this.displaced.add(at.segment, at.offset, at.length)
     this.liveBytes -= at.length
@@ -398,8 +403,15 @@ export class Store {
   /** Takes the old value of a slot out of the digest and the sums. */
   #forget(section: SectionStore, slot: number, ordinal: number): void {
     const at = this.#subtract(section, slot, section.digest)
+    this.#isStale(section, at)
     this.liveBytes -= at.length
     if (at.segment !== ordinal) this.displaced.add(at.segment, at.offset, at.length)
+  }
+
+  #isStale({ stored, schema }: SectionStore, { segment }: Location): void {
+    if (!(stored?.secret || schema?.secret) || segment <= this.staleSecrets) return
+    this.staleSecrets = segment
+    this.onStaleSecret?.()
   }
 
   #subtract(section: SectionStore, slot: number, digest: Digest): Location {
@@ -421,6 +433,7 @@ export class Store {
     let done = 0
     for (const [, slot] of cleared.entries()) {
       const at = this.locations.get(slot, this.#at)
+      this.#isStale(section, at)
       if (at.segment !== ordinal) this.displaced.add(at.segment, at.offset, at.length)
       this.liveBytes -= at.length
       this.locations.remove(slot)
