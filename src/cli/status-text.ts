@@ -38,7 +38,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
     ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
       older.generation,
       older.pid,
-      older.phase,
+      older.unfit ? `${older.phase}, cannot come back (${older.unfit.code})` : older.phase,
       older.connections,
       movesLine(older.moves),
     ]),
@@ -83,6 +83,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
     ['application', errorsLine(report)],
+    ['unfit', unfitLine(report)],
   ]
 }
 
@@ -149,6 +150,11 @@ function failureLine({ lastFailure }: ServiceStatus): string | null {
 function blockedLine({ blockedBy }: ServiceStatus): string | null {
   if (!blockedBy?.length) return null
   return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (neither gone nor proved dead: the next upgrade waits for it)`
+}
+
+function unfitLine({ unfit }: ServiceStatus): string | null {
+  if (!unfit) return null
+  return `it answers from what it has read and CANNOT WRITE: ${plain(unfit.code)}: ${plain(unfit.message)}`
 }
 
 function errorsLine({ applicationErrors }: ServiceStatus): string | null {

@@ -92,6 +92,8 @@ export class Holder {
   #probationSince = 0
   #hurry = false
   #closed = false
+  /** Told of already. */
+  #keptOn: Id = NOBODY
   #again = { at: 0, ms: AGAIN_MS }
 
   constructor(parts: {
@@ -671,6 +673,16 @@ export class Holder {
     }
   }
 
+  /** The one that stands by cannot come back: a successor that is not well is kept, and that is told once. */
+  #kept(peer: Peer): void {
+    if (this.#hosting.state().phase !== 'probation' || this.#keptOn === peer.id) return
+    this.#keptOn = peer.id
+    this.#logger.error(
+      { pid: peer.pid, err: this.#deadlineReason(peer) },
+      'the successor is not well, and is kept: the process that stands by for it cannot come back',
+    )
+  }
+
   #setDeadline(phase: HolderPhase): void {
     this.#deadline?.clear()
     this.#deadline = undefined
@@ -705,6 +717,7 @@ export class Holder {
     else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, heartbeat)) {
       const silent = now - Math.max(peer.beatAt, awakeSince) > patience(silence, heartbeat)
       this.#hosting.dispatch({ type: silent ? 'silent' : 'unhealthy' })
+      this.#kept(peer)
     }
   }
 }

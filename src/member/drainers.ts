@@ -28,6 +28,12 @@ export interface DrainHost {
   readonly serviceStartedAt: number
 }
 
+function unfitness(told: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
+  if (typeof told?.code !== 'string' || typeof told.message !== 'string') return {}
+  const { code, message } = told
+  return { unfit: { code, message } }
+}
+
 /** The older generations that report to this process. */
 export class Drainers {
   readonly #guests = new Map<Guest, DrainReport>()
@@ -125,10 +131,10 @@ export class Drainers {
   #note(guest: Guest, text: string): void {
     if (text.length > REPORT_CHARACTERS) return
     try {
-      const { generation, phase, connections, moves, closed } = JSON.parse(text) as DrainReport
+      const { generation, phase, connections, moves, closed, unfit } = JSON.parse(text) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: guest.pid, generation: Number(generation), phase, connections }
-      this.#guests.set(guest, moves === undefined ? report : { ...report, moves })
+      this.#guests.set(guest, { ...report, ...(moves && { moves }), ...unfitness(unfit) })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // Not a report: the last one stands.

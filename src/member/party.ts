@@ -650,8 +650,12 @@ export class Party {
 
   /** While another serves. */
   #unreadable(error: unknown): void {
-    if (this.#over) return
-    this.#unfitness.note(error)
+    if (this.#over || this.phase !== 'standby') return
+    const why = this.#unfitness.note(error)
+    this.settings.logger.warn(
+      { err: why },
+      'this process cannot come back: what is written now cannot be read here',
+    )
     this.#step({ type: 'failed', effect: 'follow' })
   }
 
@@ -785,10 +789,12 @@ export class Party {
     for (const listener of this.#listeners) listener.stop()
     this.#reception.close()
     if (this.#closing) return
+    const again = this.#retiring
     this.#retiring = true
     this.#moves.leave(true)
     this.#report()
-    this.#front?.retiring()
+    // It was to come back, and could not: for the application it has been away all the time.
+    if (!again) this.#front?.retiring()
   }
 
   /** Tell whoever serves now how many connections are left here. */
@@ -841,6 +847,8 @@ export class Party {
 
   #drainReport(): DrainReport {
     const { generation, phase, connections } = this
+    // Whether what is written now can be read here is found by reading it, and not only when it is too late.
+    if (phase === 'standby') void this.state.position
     const closed = this.#closedAtLast
     const unfit = this.#unfitness.report
     const moves = this.#moves.counts.report
@@ -1133,7 +1141,8 @@ export class Party {
     }
     const message = unpackToMember(envelope)
     if (message === null) return
-    if (message.kind === 'fenced') this.#reason = this.#fenced()
+    // Turned away from because it could not begin: that is why.
+    if (message.kind === 'fenced' && this.#unfitness.cause === null) this.#reason = this.#fenced()
     if (message.kind === 'retire') this.#toldToRetire = true
     else if (message.kind === 'resume' || message.kind === 'reinstate') this.#toldToRetire = false
     if (message.kind === 'released' && this.#machine.member.scope === 'member') {

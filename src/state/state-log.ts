@@ -81,7 +81,7 @@ export class StateLog {
   onFull: (() => void) | null = null
   /** See {@link hasStaleSecrets}. Must not throw. */
   onStaleSecret: (() => void) | null = null
-  /** What another process writes, and this one follows, cannot be read any more: reads are of an older state from now on. */
+  /** What another process writes, and this one follows, cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null = null
   /** Changes were appended and applied, or segments merged. Called often, and must not throw. */
   onAppended: (() => void) | null = null
@@ -102,6 +102,8 @@ export class StateLog {
   #ended: unknown = null
   #flushScheduled = false
   #following = false
+  /** That has been told. */
+  #forbidden = false
   /** Reading and compacting come one after the other. */
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
@@ -545,13 +547,18 @@ export class StateLog {
     }
     try {
       runAtOnce(this.#history.readOn())
+      this.#checkSchemas()
     } catch (error) {
       this.#unfollow(error)
     }
   }
 
+  /** What a section may not be read for is in the log all the same: the others are followed on. */
   #unfollow(error: unknown): void {
-    this.#following = false
+    const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
+    if (!forbidden) this.#following = false
+    else if (this.#forbidden) return
+    this.#forbidden ||= forbidden
     if (this.#closing.signal.aborted) return
     this.#logger?.warn({ err: error }, 'the state of the process that serves now cannot be read any more')
     this.onUnreadable?.(error)
