@@ -524,7 +524,7 @@ export class Holder {
     peer.link
       .sendBundle(sent, this.#times.ready)
       .catch(error => {
-        if (!LEFT.has((error as FdbError).code)) peer.reason ??= error as FdbError
+        peer.reason ??= LEFT.has((error as FdbError).code) ? lostChannel(peer) : (error as FdbError)
         this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
         this.#undelivered(peer, channel.fdsSent > before)
       })
@@ -633,12 +633,7 @@ export class Holder {
 
   #deadlineReason(peer: Peer | undefined): FdbError {
     if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
-    if (!peer.link.open) {
-      return new FdbError(
-        'ERR_FDB_SUCCESSOR_LOST',
-        `process ${peer.pid} closed its channel or died before it served`,
-      )
-    }
+    if (!peer.link.open) return lostChannel(peer)
     const silent = Math.round(performance.now() - peer.beatAt)
     const sick = Math.round(performance.now() - peer.wellAt)
     if (this.#phase === 'probation') {
@@ -720,6 +715,10 @@ export class Holder {
       this.#kept(peer)
     }
   }
+}
+
+function lostChannel({ pid }: Peer): FdbError {
+  return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
 }
 
 /** A report is a line for `status`; what is longer is none. */
