@@ -26,6 +26,14 @@ async function throughTo<R>(disk: Disk | null, change: () => Promise<R>): Promis
   }
   disk.checkServing()
   const result = await change()
-  await disk.flush()
+  try {
+    await disk.flush()
+  } catch (cause) {
+    throw new FdbError(
+      'ERR_FDB_STATE_FILE',
+      `the change is made, and is not known to be on the disk yet: ${(cause as Error).message}`,
+      { cause, retryable: true },
+    )
+  }
   return result
 }

@@ -325,6 +325,43 @@ function large(count: number) {
   return Array.from({ length: count }, (_, i) => ({ key: `k${i}`, value: Buffer.alloc(9) }))
 }
 
+describe('a change that is to be on the disk', () => {
+  it('is refused before it is made where there is no file, or another process writes it', async () => {
+    const without = new StateLog()
+    without.startWriting(Segment.create(1))
+    const nowhere = without.section('routes', routeSchema).put('a', { to: 'a' }, { durable: true })
+    expect(await refusal(nowhere)).toMatchObject({ code: 'ERR_FDB_OPTION' })
+    expect(without.sequence).toBe(0)
+    without.close()
+    const writer = Writer.serve(join(folder(), 'state'))
+    writer.log.disk = writer.file
+    writer.mayWrite = false
+    const changes = [
+      writer.routes.put('a', { to: 'a' }, { durable: true }),
+      writer.routes.delete('a', { durable: true }),
+      writer.routes.bulk([{ key: 'a', value: { to: 'a' } }], { durable: true }),
+      writer.routes.update('a', () => ({ to: 'a' }), { durable: true }),
+    ]
+    for (const change of changes) expect(await refusal(change)).toMatchObject({ code: 'ERR_FDB_FENCED' })
+    expect(writer.log.sequence).toBe(0)
+  })
+
+  it('is told apart from one that was not made, when another process writes the file meanwhile', async () => {
+    const writer = Writer.serve(join(folder(), 'state'))
+    writer.log.disk = writer.file
+    await writer.routes.put('a', { to: 'a' }, { durable: true })
+    expect(writer.file.status().syncedSequence).toBe(1)
+    writer.log.pauseWriting()
+    const waits = writer.routes.put('b', { to: 'b' }, { durable: true })
+    writer.mayWrite = false
+    writer.log.resumeWriting()
+    const error = await refusal(waits)
+    expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE', retryable: true })
+    expect(error.message).toMatch(/the change is made/)
+    expect(writer.routes.has('b')).toBe(true)
+  })
+})
+
 describe('whose it is', () => {
   async function fileOf(service: string): Promise<string> {
     const path = join(folder(), 'state')
