@@ -1,7 +1,6 @@
 // @ts-check
 // node relay-proxy.mjs UPSTREAM_PORT: the bare relay, with the fields that a proxy adds.
 import net from 'node:net'
-import { FieldEdits } from '../../dist/http1/index.js'
 import { Relay } from '../../dist/relay/index.js'
 
 const port = Number(process.argv[2])
@@ -13,7 +12,7 @@ const destination = {
 const route = { kind: /** @type {const} */ ('upstream'), name: 'r', pick: () => destination }
 const relay = new Relay({
   route: () => route,
-  responseEdits: new FieldEdits({ set: { 'X-Gen': String(process.pid) } }),
+  responseFields: { set: { 'X-Gen': String(process.pid) } },
 })
 const origin = { listener: 'http', scheme: /** @type {const} */ ('http') }
 const server = net.createServer({ noDelay: true, allowHalfOpen: true, pauseOnConnect: true }, socket =>

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { hostname } from 'node:os'
-import { FieldEdits } from '../http1/index.js'
 import type { RelayOptions } from '../relay/index.js'
 import type { ProxyConfig } from './config/config.js'
 
@@ -13,7 +12,7 @@ export function relayOptions(
   { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
 ): Pick<
   RelayOptions,
-  'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseEdits' | 'halfClosedClients'
+  'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseFields' | 'halfClosedClients'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
   const { idle, tunnel, head, connect, response, request } = timeouts
@@ -42,7 +41,7 @@ export function relayOptions(
     },
   }
   if (instanceHeader === null) return options
-  return { ...options, responseEdits: new FieldEdits({ set: { [instanceHeader]: String(process.pid) } }) }
+  return { ...options, responseFields: { set: { [instanceHeader]: String(process.pid) } } }
 }
 
 /** Every generation is called the same, and no other proxy is. */

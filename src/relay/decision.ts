@@ -1,12 +1,10 @@
-import type { FieldEdits, RequestHead } from '../http1/index.js'
+import type { RequestHead } from '../http1/index.js'
 import type { Destination } from './destination.js'
+import type { FieldRules } from './field-rules.js'
 
 /** What holds for all exchanges of one route; prepared once. */
 export interface ExchangeOptions {
-  /** For the request; see `requestEdits` for those that also keep clients from forging the forwarded fields. */
-  requestEdits?: FieldEdits
-  /** For the response. Takes the place of the relay's own: put the instance header in here too. */
-  responseEdits?: FieldEdits
+  fields?: FieldRules
   /** Takes the place of the client's Host. */
   host?: string
   /** The server is a proxy too: clients and it may authenticate to each other. */

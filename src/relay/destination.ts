@@ -19,6 +19,8 @@ export interface Destination {
   readonly address: DialAddress
   /** `Host` for requests of HTTP/1.0 clients that came without one. */
   readonly authority: string
+  /** Connections to it, used and unused, of all relays that share the pools; left out: that of the pools. */
+  readonly connections?: number
   /** Left out: that of the pools. */
   readonly keepAlive?: KeepAlive
   /** A new connection to it stands; `tcp`: for a whole TCP connection, which gives no other sign of health. */

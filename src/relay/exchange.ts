@@ -11,7 +11,7 @@ import { answerText, errorAnswer } from './answer.js'
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
 import { concat, copied, joined, NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
-import type { Decision, Respond, SendOn } from './decision.js'
+import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
 import { reportOf } from './exchange-report.js'
 import type { ExchangeSide } from './exchange-side.js'
@@ -92,6 +92,8 @@ export class Exchange implements StreamOwner {
   tried: Destination[] | null = null
   /** What route and destination were called where it came from: this process need not know them. */
   cameAs: { readonly route: string; readonly destination: string } | null = null
+  /** What its route said about the answer where it came from. */
+  cameWith: ExchangeOptions | null = null
   responseReader: ResponseReader | null = null
   /** For the report only: */
   target = ''
@@ -138,6 +140,10 @@ export class Exchange implements StreamOwner {
   /** A whole TCP connection, not the tunnel that came of a request. */
   get tcp(): boolean {
     return this.subject === 'tcp'
+  }
+
+  get answerOptions(): ExchangeOptions | undefined {
+    return this.cameWith ?? this.route?.options
   }
 
   get routeName(): string {
@@ -451,7 +457,7 @@ export class Exchange implements StreamOwner {
     let end = at
     this.close = this.#mustClose()
     try {
-      plan = planResponse(head, this, answerRewrite(head, this.#relay, this.route?.options))
+      plan = planResponse(head, this, answerRewrite(head, this.#relay, this.answerOptions))
       if (plan.body?.kind === 'tunnel' && this.requestBody !== null) {
         this.#serverFails(502, 'switched-too-early')
         return
@@ -564,7 +570,11 @@ export class Exchange implements StreamOwner {
   #respond(answer: Respond): void {
     this.close = this.#mustClose()
     const connection = this.close ? 'close' : this.http10 ? 'keep-alive' : undefined
-    const options = { head: this.method === 'HEAD', connection, edits: this.#relay.responseEdits } as const
+    const options = {
+      head: this.method === 'HEAD',
+      connection,
+      edits: this.#relay.fields.response(),
+    } as const
     let text: string
     try {
       text = answerText(answer, options)

@@ -17,6 +17,21 @@ export interface ForwardedOptions {
 /** Some servers take `_` for `-`, so each name is removed in every spelling. */
 const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
+/**
+ * What servers believe of whoever is in front of them, and nobody here says: who the client is, by which port and scheme it came, which
+ * path it asked for. `Proxy` becomes HTTP_PROXY in CGI.
+ */
+const FORGED = [
+  'X-Real-IP',
+  'X-Forwarded-Port',
+  'X-Forwarded-Prefix',
+  'X-Forwarded-Server',
+  'X-Original-URL',
+  'X-Original-Host',
+  'X-Rewrite-URL',
+  'Proxy',
+].flatMap(spellings)
+
 function spellings(name: string): string[] {
   const at = name.indexOf('-')
   if (at < 0) return [name]
@@ -24,12 +39,15 @@ function spellings(name: string): string[] {
   return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
 }
 
-/** The edits of a route's requests, with the removal of what {@link Forwarder} writes anew. */
-export function requestEdits(options: FieldEditOptions = {}): FieldEdits {
+/** The edits of a route's requests, with the removal of what {@link Forwarder} writes anew, and of what only `trusted` clients may say. */
+export function requestEdits(options: FieldEditOptions = {}, trusted = false): FieldEdits {
   const own = new Set(
     [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
   )
-  const remove = [...(options.remove ?? []), ...NAMES.filter(name => !own.has(name.toLowerCase()))]
+  const remove = [
+    ...(options.remove ?? []),
+    ...(trusted ? NAMES : [...NAMES, ...FORGED]).filter(name => !own.has(name.toLowerCase())),
+  ]
   return new FieldEdits({ ...options, remove })
 }
 

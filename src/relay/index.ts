@@ -10,7 +10,8 @@ export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn
 export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
 export type { ExchangeSubject } from './exchange.js'
 export type { ExchangeReport } from './exchange-report.js'
-export { type ForwardedOptions, requestEdits } from './forwarded.js'
+export type { FieldRules } from './field-rules.js'
+export type { ForwardedOptions } from './forwarded.js'
 export { ALLOW } from './gateway.js'
 export { acceptedStream, dialSocket, reopened } from './open-stream.js'
 export {

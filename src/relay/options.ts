@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { FieldEdits, HeadLimits } from '../http1/index.js'
+import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import type { Router, SendOn } from './decision.js'
@@ -89,7 +89,7 @@ export interface RelayOptions {
   /** Left out: nothing of {@link Gateway}. */
   gateway?: GatewayOptions
   /** For answers of servers whose route has none of its own, and for answers made here, for example an instance header. */
-  responseEdits?: FieldEdits
+  responseFields?: FieldEditOptions
   /**
    * A client that ends its direction while it waits for answers counts as gone (`abort`, default): mostly it is, and nothing
    * tells it from one that goes on reading. With `serve` it still gets its answers.

@@ -2,9 +2,10 @@ import net from 'node:net'
 import { type FramesRecord, FrameTracker } from '../boundaries/index.js'
 import { MAX_RECORD_BYTES } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { Framing, type FramingKind, type FramingRecord, type Side } from '../http1/index.js'
+import { FieldEdits, Framing, type FramingKind, type FramingRecord, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
 import { kept, NOTHING } from './bytes.js'
+import type { ExchangeOptions } from './decision.js'
 import type { ExchangePhase } from './exchange.js'
 import type { ConnectionRecord, ExchangeRecord } from './record.js'
 import type { BodyCoding } from './response-plan.js'
@@ -16,6 +17,7 @@ type RelayedMessage = fdbroker.connections.IRelayed
 type ExchangeFields = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.IRelayedExchange
 type FramesMessage = fdbroker.connections.IRelayedFrames
+type AnswerMessage = fdbroker.connections.IRelayedAnswer
 type BodyMessage = fdbroker.connections.IRelayedBody
 
 /** In the order of the message's numbers. */
@@ -43,11 +45,12 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
 }
 
 function exchangeMessage(record: ExchangeRecord): ExchangeMessage {
-  const { phase, coding, requestBody, responseBody, requestMs, events, frames, ...same } = record
+  const { phase, coding, requestBody, responseBody, requestMs, events, frames, answer, ...same } = record
   const message: ExchangeMessage = { ...same, phase: PHASES.indexOf(phase), coding: CODINGS.indexOf(coding) }
   if (requestMs >= 0) message.requestMs = requestMs
   if (events !== null) message.events = events
   if (frames !== null) message.frames = frames
+  if (answer !== undefined) message.answer = answerMessage(answer)
   if (requestBody !== null) message.requestBody = bodyMessage(requestBody)
   if (responseBody !== null) message.responseBody = bodyMessage(responseBody)
   return message
@@ -125,6 +128,7 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     bodySeen: message.bodySeen,
     events: message.events ?? null,
     frames: framesRecord(message.frames),
+    answer: answerRecord(message.answer),
     requestMs: milliseconds(message.requestMs),
     resend,
     fromUpstream: owned(message.fromUpstream),
@@ -181,6 +185,23 @@ function bodyRecord(message: BodyMessage | null | undefined, side: Side): Framin
   const record = { kind: name, left, phase, count, hash }
   if (Framing.fromRecord(record, side).done) throw damaged('a body of it is done')
   return record
+}
+
+function answerMessage({ fields, proxyAuthentication }: ExchangeOptions): AnswerMessage {
+  const { remove = [], set = {} } = fields?.response ?? {}
+  return { remove: [...remove], set: { ...set }, proxyAuthentication: proxyAuthentication ?? false }
+}
+
+function answerRecord(message: AnswerMessage | null | undefined): ExchangeOptions | undefined {
+  if (!message) return undefined
+  const { remove, set, proxyAuthentication } = message as fdbroker.connections.RelayedAnswer
+  const response = { remove, set }
+  try {
+    new FieldEdits(response)
+  } catch (cause) {
+    throw damaged('it changes its answer in a way that is none', cause)
+  }
+  return { fields: { response }, proxyAuthentication }
 }
 
 function framesRecord(message: FramesMessage | null | undefined): FramesRecord | null {

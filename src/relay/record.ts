@@ -1,5 +1,6 @@
 import type { FramesRecord } from '../boundaries/index.js'
 import type { FramingRecord } from '../http1/index.js'
+import type { ExchangeOptions } from './decision.js'
 import type { ExchangePhase } from './exchange.js'
 import type { BodyCoding } from './response-plan.js'
 
@@ -65,6 +66,8 @@ export interface ExchangeRecord {
   fromUpstream: Buffer
   toUpstream: Buffer
   endedUpstream: boolean
+  /** What its route does to the answer's head, if it does anything; before the answer only. */
+  answer?: ExchangeOptions | undefined
   /** For the report at its end only: */
   target: string
   host: string

@@ -1,9 +1,9 @@
 import type { MoveWhich } from '../connections/movable.js'
-import type { FieldEdits } from '../http1/index.js'
 import type { ClientWatch } from './client-watch.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-report.js'
+import type { FieldBook } from './field-rules.js'
 import type { Forwarder } from './forwarded.js'
 import type { Gateway } from './gateway.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
@@ -29,8 +29,7 @@ export interface RelayContext {
   readonly watch: ClientWatch
   readonly forwarder: Forwarder
   readonly gateway: Gateway | null
-  readonly requestEdits: FieldEdits
-  readonly responseEdits: FieldEdits | undefined
+  readonly fields: FieldBook
   /** Every answer from now on announces that its connection ends. */
   readonly draining: boolean
   /** Connections are leaving, as many of them as may: whoever takes them wants to know of others that may. */

@@ -6,7 +6,8 @@ import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { Origin, SendOn } from './decision.js'
-import { Forwarder, requestEdits } from './forwarded.js'
+import { FieldBook } from './field-rules.js'
+import { Forwarder } from './forwarded.js'
 import { Gateway } from './gateway.js'
 import { acceptedStream, reopened } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
@@ -64,8 +65,7 @@ export class Relay {
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded),
       gateway: options.gateway === undefined ? null : new Gateway(options.gateway),
-      requestEdits: requestEdits(),
-      responseEdits: options.responseEdits,
+      fields: new FieldBook(options.forwarded?.client === 'append', options.responseFields),
       draining: false,
       abortHalfClosed: options.halfClosedClients !== 'serve',
       routeByName: options.routeByName,

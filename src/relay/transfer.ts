@@ -4,6 +4,7 @@ import { Framing } from '../http1/index.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'
+import type { ExchangeOptions } from './decision.js'
 import { Exchange } from './exchange.js'
 import type { ConnectionRecord, ExchangeRecord } from './record.js'
 import type { RelayContext } from './relay-context.js'
@@ -94,6 +95,7 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
     events: exchange.events?.tail ?? null,
     frames: exchange.frames?.toRecord() ?? null,
     requestMs: Number.isFinite(exchange.until) ? wholeMs(Math.max(0, exchange.until - relay.wheel.now)) : -1,
+    answer: answerOf(exchange),
     resend: exchange.resend,
     fromUpstream: concat([responseReader?.pending ?? NOTHING, detached?.unread ?? NOTHING]),
     toUpstream: dialling ?? detached?.unsent ?? NOTHING,
@@ -106,6 +108,15 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
     bytesReceived: exchange.bytesReceived,
     elapsedMs: exchange.startedAt === 0 ? 0 : wholeMs(performance.now() - exchange.startedAt),
   }
+}
+
+/** Nothing mostly, and for processes that know nothing of it. */
+function answerOf({ phase, answerOptions }: Exchange): ExchangeOptions | undefined {
+  if (phase !== 'waiting' || answerOptions === undefined) return undefined
+  const { fields, proxyAuthentication } = answerOptions
+  return fields?.response === undefined && !proxyAuthentication
+    ? undefined
+    : { ...(fields && { fields }), ...(proxyAuthentication && { proxyAuthentication }) }
 }
 
 /** Goes on with a connection exactly where {@link exportConnection} left it. `connection` is new, and has no exchange. */
@@ -155,6 +166,7 @@ function importExchange(
   exchange.bodySeen = record.bodySeen
   exchange.events = record.events === null ? null : new EventTracker(record.events)
   exchange.frames = record.frames && FrameTracker.fromRecord(record.frames)
+  exchange.cameWith = record.answer ?? null
   exchange.resend = record.resend
   exchange.route = relay.routeByName?.(record.route) ?? null
   exchange.destination = relay.destinationByKey?.(record.destination) ?? null

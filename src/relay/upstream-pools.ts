@@ -123,7 +123,7 @@ export class UpstreamPools {
     const pool = this.#poolOf(destination.key)
     const stream = fresh ? undefined : pool.take(owner, destination.keepAlive ?? this.#keepAlive)
     if (stream !== undefined) return stream
-    if (pool.tally.open >= this.#most) return null
+    if (pool.tally.open >= (destination.connections ?? this.#most)) return null
     return this.#dial(destination, owner, pool.tally)
   }
 

@@ -19,7 +19,7 @@ export function upstreamRequest(
   destination: Destination,
 ): string {
   const rewrite: RequestRewriteOptions = {
-    edits: options?.requestEdits ?? relay.requestEdits,
+    edits: relay.fields.request(options?.fields),
     extra: relay.forwarder.lines(head, side.client.remoteAddress, side.origin),
   }
   if (relay.gateway !== null) {
@@ -40,10 +40,9 @@ export function answerRewrite(
   relay: RelayContext,
   options: ExchangeOptions | undefined,
 ): AnswerRewrite {
-  const edits = options?.responseEdits ?? relay.responseEdits
   return {
     extra: relay.gateway?.answerLines(head) ?? '',
-    ...(edits && { edits }),
+    edits: relay.fields.response(options?.fields),
     ...(options?.proxyAuthentication && { proxyAuthentication: true }),
   }
 }

@@ -23,6 +23,7 @@ const upstream = fc.record({
     coolDown: ms,
   }),
   keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms }),
+  connections: fc.option(fc.integer({ min: 1, max: 10_000 })),
   timeouts: fc.record({ connect: ms, response: ms }),
 })
 const upstreams = fc.dictionary(name, upstream, { maxKeys: 4 }).map(given =>

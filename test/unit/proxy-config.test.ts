@@ -20,6 +20,7 @@ describe('a configuration', () => {
         ],
         health: { failures: 3, coolDown: 10_000 },
         keepAlive: { connections: 128, idle: 4000 },
+        connections: null,
         retry: 2,
         timeouts: { connect: 3000, response: 60_000 },
       },

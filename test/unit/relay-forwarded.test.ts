@@ -34,6 +34,19 @@ describe('what a server is told about the client', () => {
     )
   })
 
+  const FORGED =
+    'x-real-ip: 1.1.1.1\r\nX_Real_IP: 1.1.1.1\r\nX-Forwarded-Port: 1\r\nX-Forwarded_Port: 1\r\nProxy: http://evil\r\nX-Original-URL: /admin\r\nX_ORIGINAL_URL: /admin\r\nX-Rewrite-Url: /admin\r\n'
+
+  it('is not what only a proxy in front may say, unless the client is trusted', () => {
+    const request = head(`Host: a\r\n${FORGED}A: b\r\n`)
+    expect(rewriteRequest(request, { edits: requestEdits() })).toBe(
+      'GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n',
+    )
+    expect(rewriteRequest(request, { edits: requestEdits({}, true) })).toBe(
+      `GET / HTTP/1.1\r\nHost: a\r\n${FORGED}A: b\r\n\r\n`,
+    )
+  })
+
   it('replaces what the client says', () => {
     expect(lines({ forwarded: true }, '9.9.9.9', THEIRS)).not.toMatch(/1\.1\.1\.1|: b\r|: http\r/)
   })

@@ -71,6 +71,8 @@ export interface UpstreamConfig {
   }
   /** Idle connections kept for each server. */
   keepAlive: { connections: number; idle: number }
+  /** To each server, used and unused; null: no limit. */
+  connections: number | null
   /** Other servers that are tried where nothing was sent yet. */
   retry: number
   timeouts: { connect: number; response: number }

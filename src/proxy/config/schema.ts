@@ -178,6 +178,11 @@ export const upstreamShape = {
   ),
   health: group(healthShape, 'what makes a server count as down'),
   keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
+  connections: optional(
+    orOff(integer(1, 1_000_000)),
+    'off',
+    'to each server, used and idle; with all in use another server is tried, or 503',
+  ),
   retry: optional(integer(0, 10), 2, 'other servers that are tried where nothing was sent yet'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }

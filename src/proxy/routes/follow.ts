@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { parseRouteKey } from './key.js'
 import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
-import type { RouteTarget } from './target.js'
+import { type RouteTarget, upstreamKey } from './target.js'
 
 /** What is followed: the section of the state, or a view of it. */
 export interface RouteSource {
@@ -125,7 +125,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
 
   #compile(target: RouteTarget): T {
     if (target.kind !== 'upstream') return this.#options.compile(target)
-    const name = `${target.connect ? '+' : '-'}${target.upstream}`
+    const name = upstreamKey(target)
     let compiled = this.#compiled.get(name)
     if (compiled === undefined) this.#compiled.set(name, (compiled = this.#options.compile(target)))
     return compiled

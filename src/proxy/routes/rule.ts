@@ -14,11 +14,11 @@ import {
 } from '../check/check.js'
 import { headerName, headerValue } from '../check/http.js'
 import type { Place } from '../check/place.js'
-import { Wrong } from '../check/wrong.js'
+import { shown, Wrong } from '../check/wrong.js'
 import { canonicalHost } from './host.js'
 import { routeName } from './key.js'
 import { canonicalPath } from './path.js'
-import type { RespondTarget, RouteTarget } from './target.js'
+import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
 
 /** A checked route as it is written in a file, or given to `routes add`. Host and path are canonical. */
 export interface RouteRule {
@@ -65,6 +65,37 @@ const placeShape = {
   ),
 }
 
+function sentHost(given: string): string | Wrong {
+  return /^(?:[0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/.test(given)
+    ? given
+    : new Wrong(`${shown(given)} is no host with or without a port`)
+}
+
+const fieldShape = {
+  set: optional(
+    refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
+    {},
+    'fields that take the place of all of their name',
+  ),
+  remove: optional(
+    list(text('a header name', headerName), { most: 100 }),
+    [],
+    'names of fields that are not passed on',
+  ),
+}
+export const requestShape = {
+  host: absent(text('a host', sentHost), undefined, '`Host` in place of the client’s'),
+  ...fieldShape,
+}
+const requestChanges = refine(map(requestShape), onceEach)
+const responseChanges = refine(map(fieldShape), onceEach)
+
+function onceEach<T extends FieldChanges>(given: T, place: Place): T | undefined {
+  const names = [...given.set.map(([name]) => name), ...given.remove].map(name => name.toLowerCase())
+  const again = names.find((name, i) => names.indexOf(name) !== i)
+  return again === undefined ? given : place.wrong(`the field ${shown(again)} is named twice`)
+}
+
 /** The keys of a route. */
 export const routeShape = {
   ...placeShape,
@@ -79,7 +110,13 @@ export const routeShape = {
     'instead of an upstream: what the proxy answers by itself',
     respondShape,
   ),
-  connect: optional(boolean, false, 'whether CONNECT requests are passed to the upstream'),
+  connect: optional(
+    boolean,
+    false,
+    'whether CONNECT requests are passed to the upstream: a proxy, to which clients may authenticate',
+  ),
+  request: absent(requestChanges, undefined, 'what is changed in its requests', requestShape),
+  response: absent(responseChanges, undefined, 'what is changed in the answers of its servers', fieldShape),
 }
 
 /** Checks one route at a time, as they come in a list. */
@@ -94,21 +131,31 @@ export class RouteChecker {
   readonly check: Check<RouteRule> = (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
-    const { host, path, upstream, respond, connect } = given
+    const { host, path, upstream, respond, connect, request, response } = given
     if (!isFirst(this.#seen, given, place)) return undefined
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
+      for (const key of ['request', 'response'] as const) {
+        if (given[key] !== undefined)
+          return place.at(key).wrongKey('this route answers by itself; leave it out')
+      }
       if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
       return { host, path, target: respond }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (this.#upstreams.has(upstream)) {
-      return { host, path, target: { kind: 'upstream', upstream, connect } }
+      const changes = routeChanges(request?.host, fieldsOf(request), fieldsOf(response))
+      const target = { kind: 'upstream', upstream, connect } as const
+      return { host, path, target: changes === undefined ? target : { ...target, changes } }
     }
     const at = place.at('upstream')
     return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : this.#upstreams))
   }
+}
+
+function fieldsOf(given: FieldChanges | undefined): FieldChanges | undefined {
+  return given && { set: given.set, remove: given.remove }
 }
 
 /** Says so; guesses which of `known` was meant. */

@@ -1,7 +1,7 @@
 import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { unknownFields } from '../state/unknown-fields.js'
-import type { RouteTarget } from './target.js'
+import { type FieldChanges, type RouteTarget, routeChanges } from './target.js'
 
 /** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
 export type RouteMessage = fdbroker.proxy.Route
@@ -49,18 +49,49 @@ export function routeMessage(
 
 function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Shape {
   if (target.kind === 'upstream') {
-    const { upstream: name, connect } = target
-    return { upstream: { name, connect } }
+    const { upstream: name, connect, changes } = target
+    return {
+      upstream: {
+        name,
+        connect,
+        ...(changes?.host && { host: changes.host }),
+        ...(changes?.request && { request: changesMessage(changes.request) }),
+        ...(changes?.response && { response: changesMessage(changes.response) }),
+      },
+    }
   }
   const headers = target.headers.map(([name, value]) => ({ name, value }))
   const { status, body } = target
   return { respond: { status, body, headers } }
 }
 
+function changesMessage({ set, remove }: FieldChanges): fdbroker.proxy.Route.Changes.$Shape {
+  return { set: set.map(([name, value]) => ({ name, value })), remove }
+}
+
+function changesOf(
+  message: fdbroker.proxy.Route.Changes.$Shape | null | undefined,
+): FieldChanges | undefined {
+  if (!message) return undefined
+  return {
+    set: (message.set ?? []).map(({ name, value }) => [name ?? '', value ?? '']),
+    remove: message.remove ?? [],
+  }
+}
+
 /** null: a target of a newer version. It is kept, and not served. */
 export function targetOf(message: RouteMessage): RouteTarget | null {
   const { upstream, respond } = message
-  if (upstream) return { kind: 'upstream', upstream: upstream.name ?? '', connect: upstream.connect ?? false }
+  if (upstream) {
+    const { host, request, response } = upstream
+    const changes = routeChanges(host ?? undefined, changesOf(request), changesOf(response))
+    const target = {
+      kind: 'upstream',
+      upstream: upstream.name ?? '',
+      connect: upstream.connect ?? false,
+    } as const
+    return changes === undefined ? target : { ...target, changes }
+  }
   if (!respond) return null
   return {
     kind: 'respond',

@@ -7,6 +7,37 @@ export interface UpstreamTarget {
   upstream: string
   /** CONNECT requests are passed on too. */
   connect: boolean
+  /** What is changed in heads on their way; left out: nothing. */
+  changes?: RouteChanges
+}
+
+/** Empty parts are left out, so that equal changes look equal. */
+export interface RouteChanges {
+  /** Host in place of the client's. */
+  host?: string
+  request?: FieldChanges
+  response?: FieldChanges
+}
+
+export interface FieldChanges {
+  set: [name: string, value: string][]
+  remove: string[]
+}
+
+/** Undefined if nothing is changed. */
+export function routeChanges(
+  host: string | undefined,
+  request: FieldChanges | undefined,
+  response: FieldChanges | undefined,
+): RouteChanges | undefined {
+  const some = (part: FieldChanges | undefined) =>
+    part !== undefined && part.set.length + part.remove.length > 0
+  const changes: RouteChanges = {
+    ...(host !== undefined && host !== '' && { host }),
+    ...(some(request) && { request: request! }),
+    ...(some(response) && { response: response! }),
+  }
+  return Object.keys(changes).length > 0 ? changes : undefined
 }
 
 /** The proxy answers by itself. */
@@ -18,9 +49,13 @@ export interface RespondTarget {
   headers: [name: string, value: string][]
 }
 
+/** Equal for targets that do the same. */
+export function upstreamKey({ upstream, connect, changes }: UpstreamTarget): string {
+  return `${connect ? '+' : '-'}${upstream}${changes === undefined ? '' : ` ${JSON.stringify(changes)}`}`
+}
+
 export function sameTarget(a: RouteTarget, b: RouteTarget): boolean {
-  if (a.kind === 'upstream')
-    return b.kind === 'upstream' && a.upstream === b.upstream && a.connect === b.connect
+  if (a.kind === 'upstream') return b.kind === 'upstream' && upstreamKey(a) === upstreamKey(b)
   return (
     b.kind === 'respond' &&
     a.status === b.status &&

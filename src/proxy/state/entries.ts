@@ -14,7 +14,7 @@ export interface Stamp {
 }
 
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
-  const { servers, retry, health, keepAlive, timeouts } = config
+  const { servers, retry, health, keepAlive, connections, timeouts } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -24,6 +24,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     keepAliveIdleMs: keepAlive.idle,
     connectTimeoutMs: timeouts.connect,
     responseTimeoutMs: timeouts.response,
+    connections,
     ...stamp,
   })
 }
@@ -37,15 +38,17 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     servers.push(server)
   }
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
-  const { connectTimeoutMs, responseTimeoutMs } = message
+  const { connectTimeoutMs, responseTimeoutMs, connections = null } = message
   const possible =
     servers.length > 0 &&
     failures !== 0 &&
+    connections !== 0 &&
     [coolDownMs, connectTimeoutMs, responseTimeoutMs].every(isDuration)
   if (!possible) return null
   return {
     name,
     servers,
+    connections,
     retry,
     health: { failures, coolDown: coolDownMs },
     keepAlive: { connections: keepAliveConnections, idle: keepAliveIdleMs },

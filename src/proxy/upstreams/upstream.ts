@@ -47,12 +47,14 @@ export class Upstream {
       this.#destinations = new Map()
       return
     }
-    const { servers, health, keepAlive, retry, timeouts } = config
+    const { servers, health, keepAlive, connections, retry, timeouts } = config
     const kept = { connections: keepAlive.connections, idleMs: keepAlive.idle }
     const addresses = servers.map(server => server.text)
     if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
     else this.#balancer.configure(addresses, health)
-    this.#destinations = new Map(servers.map(server => [server.text, this.#destination(server, kept)]))
+    this.#destinations = new Map(
+      servers.map(server => [server.text, this.#destination(server, kept, connections)]),
+    )
     this.#retry = retry
     this.#takesRequests = takesRequests(servers)
     const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
@@ -82,7 +84,7 @@ export class Upstream {
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 
-  #destination(server: UpstreamAddress, keepAlive: KeepAlive): Destination {
+  #destination(server: UpstreamAddress, keepAlive: KeepAlive, connections: number | null): Destination {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
     return {
@@ -92,6 +94,7 @@ export class Upstream {
         : { kind: 'unix', path: server.path },
       authority: tcp ? key.slice(key.indexOf('//') + 2) : 'localhost',
       keepAlive,
+      ...(connections !== null && { connections }),
       opened: whole => {
         if (whole) this.succeeded(key)
       },

@@ -1,0 +1,132 @@
+import { writeFileSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Edge } from '../processes/edge.js'
+import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+/** A server that keeps the heads that it gets, and answers when it is told to. */
+async function server() {
+  const heads: string[] = []
+  const waiting: Socket[] = []
+  const listener = createServer(socket => {
+    onTestFinished(() => void socket.destroy())
+    let text = ''
+    socket
+      .on('error', () => {})
+      .on('data', chunk => {
+        text += chunk.toString('latin1')
+        for (let end = text.indexOf('\r\n\r\n'); end >= 0; end = text.indexOf('\r\n\r\n')) {
+          heads.push(text.slice(0, end + 4))
+          text = text.slice(end + 4)
+          waiting.push(socket)
+        }
+      })
+  })
+  const port = await freePort()
+  await new Promise<void>(resolve => listener.listen(port, '127.0.0.1', resolve))
+  onTestFinished(() => void listener.close())
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    heads,
+    async asked(count: number): Promise<string> {
+      await until(`${count} requests`, () => heads.length >= count)
+      return heads[count - 1]!
+    },
+    answer(text: string): void {
+      for (const socket of waiting.splice(0)) socket.write(text)
+    },
+  }
+}
+
+const ANSWER = 'HTTP/1.1 200 OK\r\nServer: secret\r\nX-Old: 1\r\nContent-Length: 2\r\n\r\nok'
+const get = (lines = '') => `GET / HTTP/1.1\r\nHost: a.test\r\n${lines}\r\n`
+const done = (text: string) => text.endsWith('\r\n\r\nok')
+
+describe('the fields of a route', () => {
+  it('are set and removed both ways, also where the connection moves meanwhile', async () => {
+    const app = await server()
+    const edge = await Edge.start({
+      upgrade: { probation: '0s' },
+      upstreams: { app: { servers: [app.url] } },
+      routes: [
+        {
+          host: '*',
+          upstream: 'app',
+          request: { host: 'inner.test:81', set: { 'X-Tenant': 'seven' }, remove: ['Cookie'] },
+          response: { set: { 'X-Old': 'new', 'X-Frame-Options': 'DENY' }, remove: ['Server'] },
+        },
+        { host: 'plain.test', upstream: 'app' },
+      ],
+    })
+    const client = await edge.raw()
+    client.send(get('Cookie: a\r\nX-Tenant: one\r\nX-Real-IP: 1.1.1.1\r\nA: b\r\n'))
+    const head = await app.asked(1)
+    expect(head).toMatch(/^GET \/ HTTP\/1.1\r\nHost: inner\.test:81\r\nX-Tenant: seven\r\nA: b\r\n/)
+    expect(head).not.toMatch(/cookie|x-real-ip|: one/i)
+    app.answer(ANSWER)
+    const check = (answer: string) => {
+      expect(answer).toMatch(/\r\nX-Old: new\r\n[\s\S]*\r\nX-Frame-Options: DENY\r\n/)
+      expect(answer).toMatch(/\r\nX-Pid: \d+\r\n/)
+      expect(answer).not.toMatch(/secret|X-Old: 1/)
+    }
+    check(await client.until(done))
+    // The request is with the server while the connection moves: the answer's rules go with it.
+    client.send(get())
+    await app.asked(2)
+    const first = await edge.pid
+    await edge.next()
+    await edge.ended(first)
+    app.answer(ANSWER)
+    check(await client.until(done))
+    client.send(get().replace('a.test', 'plain.test'))
+    expect(await app.asked(3)).toContain('\r\nHost: plain.test\r\n')
+    app.answer(ANSWER)
+    expect(await client.until(done)).toContain('\r\nServer: secret\r\nX-Old: 1\r\n')
+  })
+
+  it('may be those of a route made at run time, which crosses an upgrade', async () => {
+    const app = await server()
+    const edge = await Edge.start({ upstreams: { app: { servers: [app.url] } }, routes: [] })
+    const route = { host: '*', upstream: 'app', request: { set: { 'X-Tenant': 'eight' } } }
+    const file = join(edge.desk.folder, 'routes.json')
+    writeFileSync(file, JSON.stringify([route]))
+    expect((await edge.routes('add', '--file', file)).code).toBe(0)
+    await edge.next()
+    const client = await edge.raw()
+    client.send(get())
+    expect(await app.asked(1)).toContain('\r\nX-Tenant: eight\r\n')
+    expect((await edge.routes('list', '--json')).stdout).toContain('"X-Tenant"')
+  })
+})
+
+describe('connections to a server', () => {
+  it('have a limit: another server is tried, or 503', async () => {
+    const [one, two] = [await server(), await server()]
+    const edge = await Edge.start({
+      upstreams: { app: { servers: [one.url, two.url], connections: 1 } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    const clients = [await edge.raw(), await edge.raw(), await edge.raw()]
+    for (const client of clients.slice(0, 2)) client.send(get())
+    await until('both servers are asked', () => one.heads.length === 1 && two.heads.length === 1)
+    expect(await clients[2]!.send(get()).until(text => text.endsWith('servers-full\n'))).toMatch(
+      /^HTTP\/1.1 503 /,
+    )
+  })
+})
+
+describe('a proxy whose upstream is itself', () => {
+  it('says that it is a loop', async () => {
+    const edge = await Edge.prepare({})
+    edge.write({
+      upstreams: { me: { servers: [edge.url] } },
+      routes: [{ host: '*', upstream: 'me' }],
+    })
+    await edge.next()
+    const client = await edge.raw()
+    expect(await client.send(get()).until(text => text.endsWith('loop\n'))).toMatch(/^HTTP\/1.1 508 /)
+  })
+})
