@@ -26,6 +26,8 @@ export interface Rules {
   readonly thawSeal: boolean
   /** A client's request id in the log makes a retried change apply once. */
   readonly requestId: boolean
+  /** A change that was forwarded is refused only where it was never sent; else it is refused and made. */
+  readonly refuseUnsent: boolean
   /** *resource* The successor's segment is made by the holder; both hold it from the Offer on. */
   readonly sharedSegment: boolean
   /** *resource* The elder's way-back segment is shared in the Offer too; else what it writes there dies with it. */
@@ -81,6 +83,7 @@ export const RULES: Rules = Object.freeze({
   gone: true,
   thawSeal: true,
   requestId: true,
+  refuseUnsent: true,
   sharedSegment: true,
   sharedWayBack: true,
   moveLog: true,

@@ -134,4 +134,101 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     )
     await expectAllCounted(clients, current)
   })
+
+  it('cross several generations, each once', { timeout: 60_000 }, async () => {
+    const { scene, url } = await world(hosting, { drain: { timeout: 60_000 } })
+    const first = await scene.serve({ routes: 0 })
+    // Keeps it from leaving.
+    const slow = ask(`${url}/slow?ms=60000`)
+    slow.answer.catch(() => {})
+    await until('it is on its way', async () => (await scene.apps[0]!.order('phase')) === 'serving')
+    for (let n = 1; n <= UPGRADES; n++) {
+      const before = scene.apps.at(-1)!
+      const next = await scene.serve()
+      await before.says('retiring')
+      for (const app of [first, next]) await app.order('count', { key: 'all' })
+      expect(await first.order('get', { key: 'all' })).toEqual({ item: 2 * n })
+      await first.order('put', { key: `by-${n}`, value: { item: n }, request: `put-${n}` })
+      await next.order('put', { key: `by-${n}`, value: { item: -n }, request: `put-${n}` })
+      expect(await next.order('get', { key: `by-${n}` })).toEqual({ item: n })
+    }
+  })
+
+  it('are made once over a way back, while counters count in both', { timeout: 60_000 }, async () => {
+    const { scene } = await world(hosting, { upgrade: { ...TIMES, probation: 30_000 } })
+    const first = await scene.serve({ routes: 0 })
+    let counted = 0
+    let running = true
+    const failures: unknown[] = []
+    const count = async (app: App) => {
+      while (running && !app.ended) {
+        try {
+          await app.order('count', { key: 'all' })
+          counted++
+        } catch (error) {
+          if (!app.ended) failures.push(error)
+        }
+      }
+    }
+    const counting = [count(first), count(first), count(first)]
+    for (let n = 0; n < 3; n++) {
+      const next = await scene.serve()
+      await until('the old one stands by', async () => (await first.order('phase')) === 'standby')
+      const enough = counted + 30
+      await until('30 are counted meanwhile', () => counted >= enough || failures.length > 0)
+      await next.kill()
+      await until('the old one serves again', async () => (await first.order('phase')) === 'serving')
+    }
+    running = false
+    await Promise.all(counting)
+    expect(failures).toEqual([])
+    expect(await first.order('get', { key: 'all' })).toEqual({ item: counted })
+  })
+})
+
+describe('changes made in a member that drains', () => {
+  it('are made when the daemon, or another member, is there again', { timeout: 60_000 }, async () => {
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const scene = Scene.open({
+      hosting: 'daemon',
+      upgrade: TIMES,
+      drain: { timeout: 60_000 },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    const first = await scene.serve({ routes: 0 })
+    ask(`${url}/slow?ms=60000`).answer.catch(() => {})
+    const second = await scene.serve()
+    await until('the first one drains', async () => (await first.order('phase')) === 'leaving')
+    await daemon.kill()
+    const waits = first.order('count', { key: 'all' })
+    await startDaemon(scene, { upgrade: TIMES })
+    expect(await waits).toEqual({ item: 1 })
+    expect(await first.order('get', { key: 'all' })).toEqual({ item: 1 })
+    await second.kill()
+    const again = first.order('count', { key: 'all' })
+    const third = await scene.serve()
+    expect(await again).toEqual({ item: 2 })
+    expect(await third.order('get', { key: 'all' })).toEqual({ item: 2 })
+  })
+})
+
+describe('close() of the last process', () => {
+  it('lets those who are still served make their changes, and the state file has them', {
+    timeout: 30_000,
+  }, async () => {
+    const port = await freePort()
+    const url = `http://127.0.0.1:${port}`
+    const scene = Scene.open({ listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }] })
+    const options = { stateFile: scene.file('state') }
+    const only = await scene.serve({ routes: 0, options })
+    const visit = ask(`${url}/visit/a?ms=700`)
+    await until('it is served', async () => (await scene.status()).listeners[0]?.connections === 1)
+    only.signal('SIGTERM')
+    expect(await visit.answer).toMatchObject({ status: 200, body: '1 1' })
+    await until('it has ended', () => only.ended)
+    const next = await scene.serve({ options })
+    expect(await next.order('get', { key: 'session-a' })).toEqual({ item: 1 })
+  })
 })

@@ -4,6 +4,8 @@ export interface Bounds {
   readonly processes: number
   /** Different changes that clients ask for. */
   readonly writes: number
+  /** One change is made in a process that does not write, and forwarded. */
+  readonly forward: boolean
   /** Two parties: one live connection moves too. */
   readonly connection: boolean
   /** SIGKILL of anybody. */
@@ -37,6 +39,7 @@ export interface Bounds {
 export const BOUNDS: Bounds = {
   processes: 2,
   writes: 1,
+  forward: false,
   connection: false,
   crash: 1,
   stop: 1,

@@ -22,6 +22,7 @@ const { values, positionals } = parseArgs({
     n: { type: 'string', short: 'n' },
     w: { type: 'string', short: 'w' },
     c: { type: 'boolean', short: 'c' },
+    forward: { type: 'boolean' },
     crash: { type: 'string' },
     stop: { type: 'string' },
     cut: { type: 'string' },
@@ -47,6 +48,7 @@ const number = (text: string | undefined, otherwise: number): number =>
 const bounds: Bounds = {
   processes: number(values.n, BOUNDS.processes),
   writes: number(values.w, BOUNDS.writes),
+  forward: values.forward ?? BOUNDS.forward,
   connection: values.c ?? BOUNDS.connection,
   crash: number(values.crash, BOUNDS.crash),
   stop: number(values.stop, BOUNDS.stop),

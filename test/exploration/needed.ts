@@ -26,7 +26,17 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   release: { parties: 2, bounds: { processes: 3, atomic: true }, harm: WRITERS },
   gone: { parties: 2, bounds: { processes: 3, atomic: true }, harm: WRITERS },
   thawSeal: { parties: 2, bounds: {}, harm: LOST },
-  requestId: { parties: 2, bounds: {}, harm: /^a change is applied twice/ },
+  requestId: {
+    parties: 2,
+    bounds: { forward: true },
+    harm: /^a change is applied twice/,
+    also: /^a forwarded change is applied twice/,
+  },
+  refuseUnsent: {
+    parties: 2,
+    bounds: { forward: true, writes: 0, crash: 0, stop: 0, cut: 0 },
+    harm: /^a forwarded change is refused, and made/,
+  },
   sharedSegment: { parties: 2, bounds: {}, harm: WRITERS },
   sharedWayBack: { parties: 2, bounds: {}, harm: LOST },
   moveLog: { parties: 2, bounds: { connection: true }, harm: /^connection closed/ },

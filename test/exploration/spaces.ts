@@ -34,6 +34,22 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
+  space('two parties, a forwarded change, effect by effect', 2, { forward: true, writes: 0 }),
+  space('two parties, a forwarded change, chain of 3 and a kill, steps whole', 2, {
+    forward: true,
+    writes: 0,
+    processes: 3,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('three parties, a forwarded change and a kill, effect by effect', 3, {
+    forward: true,
+    writes: 0,
+    segments: 5,
+    stop: 0,
+    cut: 0,
+  }),
   space('two parties, a segment that has grown, effect by effect', 2, { renewals: 1 }),
   space('three parties, a segment that has grown, kill and stop, steps whole', 3, {
     segments: 6,
@@ -81,6 +97,18 @@ export const ALWAYS: readonly Space[] = [
 
 /** By hand (`npm run explore`): some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
+  space('two parties, a forwarded change beside another, chain of 3, steps whole', 2, {
+    forward: true,
+    processes: 3,
+    atomic: true,
+  }),
+  space('three parties, a forwarded change, kill and stop, steps whole', 3, {
+    forward: true,
+    writes: 0,
+    segments: 5,
+    cut: 0,
+    atomic: true,
+  }),
   space('two parties, chain of 3, an effect fails and a kill, steps whole', 2, {
     processes: 3,
     fail: 1,

@@ -192,6 +192,9 @@ export class ThreeParties extends World {
   protected phaseOf(p: number): MemberPhase {
     return p === this.d ? 'gone' : this.member(p).phase
   }
+  protected leadsTo(_m: number, to: number): boolean {
+    return this.get(this.d, STATUS) === RUNNING && this.holder().owner === to && this.reached(to)
+  }
   protected hangUp(m: number): void {
     this.setLink(m, ENDS, this.link(m, ENDS) & ~LOWER)
     this.setLink(m, DOWN, 0)
@@ -320,7 +323,7 @@ export class ThreeParties extends World {
         this.deadline(m)
         break
       case 'leaving':
-        if (this.has(m, DRAINING) && this.get(m, DATA) >> 4 === 0) {
+        if (this.has(m, DRAINING) && this.get(m, DATA) >> 4 === 0 && !this.forwarded?.busy(m)) {
           this.offer(
             m,
             this.id('drained', () => ({ type: 'drained' })),

@@ -159,6 +159,9 @@ export class TwoParties extends World {
   protected phaseOf(p: number): MemberPhase {
     return this.process(p).member.phase
   }
+  protected leadsTo(): boolean {
+    return true
+  }
   protected hangUp(): void {}
   private unique(epoch: number): void {
     for (let q = 0; q < this.all; q++) {
@@ -530,7 +533,8 @@ export class TwoParties extends World {
   private drain(p: number): void {
     if (this.connection?.end(p)) this.done(MUST, this.labelled ? `the client of P${p} leaves` : '')
     else this.open()
-    if (this.get(p, DATA) >> 4 !== 0 || this.connection?.busy(p, k => this.parent(k))) return
+    if (this.get(p, DATA) >> 4 !== 0 || this.forwarded?.busy(p)) return
+    if (this.connection?.busy(p, k => this.parent(k))) return
     this.deliverNamed(
       p,
       this.toMember('drained', () => ({ type: 'drained' })),

@@ -8,6 +8,7 @@ import type { HolderEffect, HolderEvent } from '../../src/protocol/holder-machin
 import type { MemberEffect, MemberEvent, MemberPhase } from '../../src/protocol/member-machine.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
+import { ForwardedChange } from './forwarded.js'
 import { Interner, Lists } from './interning.js'
 
 /** What a transition is. Only a state that is left by nothing but choices and faults is at rest. */
@@ -126,6 +127,9 @@ export type Effect =
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
 
+/** One that does not write yet, and may. */
+const MAY_WRITE_YET: ReadonlySet<MemberPhase> = new Set(['joining', 'ready', 'beginning'])
+
 export abstract class World {
   /** The state that is being built. */
   readonly words: Uint32Array
@@ -153,6 +157,7 @@ export abstract class World {
   private pumping = false
   /** The listeners are closed by order of somebody who knew that another serves. */
   protected ordered = false
+  protected readonly forwarded: ForwardedChange | null = null
 
   constructor(
     protected readonly bounds: Bounds,
@@ -166,10 +171,38 @@ export abstract class World {
     this.processesAt = SEGMENTS + this.segments
     this.linksAt = this.processesAt + processes * PROCESS
     this.moreAt = this.linksAt + links * LINK
-    const length = this.moreAt + more
+    const forwardedAt = this.moreAt + more
+    const length = forwardedAt + (bounds.forward ? ForwardedChange.WORDS : 0)
     this.words = new Uint32Array((length + 1) >> 1)
     this.t = new Uint16Array(this.words.buffer)
     this.from = this.t
+    if (bounds.forward) this.forwarded = this.forwardedChange(forwardedAt)
+  }
+
+  private forwardedChange(at: number): ForwardedChange {
+    const bit = 1 << this.bounds.writes
+    const writes = (p: number): number => {
+      const pen = this.get(p, PEN)
+      return pen === 0 || this.isSealed(pen - 1) || this.has(p, FROZEN) ? -1 : pen - 1
+    }
+    return new ForwardedChange(this.rules, this.t, at, this.links, {
+      phase: p => this.phaseOf(p),
+      runs: p => this.get(p, STATUS) === RUNNING,
+      mayWrite: p => writes(p) >= 0,
+      waits: p => this.get(p, PEN) !== 0 || MAY_WRITE_YET.has(this.phaseOf(p)),
+      knows: p => ((this.get(p, DATA) | this.changesIn(writes(p))) & bit) !== 0,
+      append: p => {
+        this.t[SEGMENTS + writes(p)]! |= bit << 3
+      },
+      acknowledge: () => {
+        this.t[ACKED]! |= bit
+      },
+      made: () =>
+        Array.from({ length: this.segments }, (_, s) => s).some(s => (this.changesIn(s) & bit) !== 0),
+      hears: (p, q) => this.get(q, STATUS) === RUNNING && this.has(q, ACCEPTS) && this.leadsTo(p, q),
+      bad: what => this.bad(what),
+      done: (always, what) => this.done(always ? MUST : CHOICE, what),
+    })
   }
 
   /** Phases that a process was in, messages sent, effects carried out. */
@@ -197,6 +230,8 @@ export abstract class World {
   protected abstract hears(p: number, event: OutcomeEvent): void
   /** In which its member is. */
   protected abstract phaseOf(p: number): MemberPhase
+  /** What p sends to the control path comes to q, if q accepts. */
+  protected abstract leadsTo(p: number, q: number): boolean
   protected abstract name(p: number): string
   /** Another one has the listeners. */
   protected abstract listened(except: number): boolean
@@ -616,6 +651,7 @@ export abstract class World {
     this.put(p, STATUS, EXITED)
     for (let field = STATE; field < PROCESS; field++) this.put(p, field, 0)
     this.closeEnds(p)
+    this.forwarded?.leave(p)
     this.onExit(p)
   }
 
@@ -645,6 +681,7 @@ export abstract class World {
       for (let field = STATE; field < PROCESS; field++) this.put(p, field, 0)
       this.put(p, STATUS, KILLED)
       this.closeEnds(p)
+      this.forwarded?.leave(p)
       this.onKill(p)
       this.done(FAULT, `${name} SIGKILL`)
     }
@@ -655,6 +692,7 @@ export abstract class World {
       this.done(FAULT, `${name} SIGSTOP`)
     }
     this.clients(p, name)
+    if (p < this.links) this.forwarded?.expand(p)
     const todo = this.get(p, UNDONE)
     if (todo === 0) return true
     const effect = this.effects.value(this.lists.head(todo))
