@@ -143,6 +143,7 @@ NAPI_MODULE_INIT() {
     METHOD("peerPidfd", fdb_peer_pidfd),
     METHOD("pidfdOpen", fdb_pidfd_open),
     METHOD("pidfdSignal", fdb_pidfd_signal),
+    METHOD("pidfdTake", fdb_pidfd_take),
     METHOD("pidfdPid", fdb_pidfd_pid),
     METHOD("pidfdDead", fdb_pidfd_dead),
     METHOD("adoptOrphans", fdb_adopt_orphans),

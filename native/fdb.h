@@ -108,6 +108,7 @@ FDB_CALL(fdb_peer_credentials);
 FDB_CALL(fdb_peer_pidfd);
 FDB_CALL(fdb_pidfd_open);
 FDB_CALL(fdb_pidfd_signal);
+FDB_CALL(fdb_pidfd_take);
 FDB_CALL(fdb_pidfd_pid);
 FDB_CALL(fdb_hangups);
 FDB_CALL(fdb_pidfd_dead);

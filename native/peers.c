@@ -20,6 +20,9 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -93,6 +96,23 @@ napi_value fdb_pidfd_signal(napi_env env, napi_callback_info info) {
   return fdb_throw(env, errno, "pidfd_send_signal");
 #else
   return fdb_throw(env, ENOSYS, "pidfd_send_signal");
+#endif
+}
+
+/* CLOEXEC from birth: the kernel makes it so. */
+napi_value fdb_pidfd_take(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd, number;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "pidfd", &fd) ||
+      !fdb_int(env, call.argv[1], "number", 0, INT_MAX, &number))
+    return NULL;
+#ifdef __linux__
+  int taken;
+  do taken = (int)syscall(SYS_pidfd_getfd, fd, number, 0);
+  while (taken < 0 && errno == EINTR);
+  return taken < 0 ? fdb_throw(env, errno, "pidfd_getfd") : fdb_owned_value(call.self, taken);
+#else
+  return fdb_throw(env, ENOSYS, "pidfd_getfd");
 #endif
 }
 

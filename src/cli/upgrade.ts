@@ -38,7 +38,10 @@ export function addUpgrade(program: Command): void {
     .addOption(controlOption())
     .addOption(durationOption('--timeout <duration>', 'until the next version must serve', '60s'))
     .option('--service <name>', 'which one, of a daemon that holds several')
-    .option('--kill-stuck', 'first end (SIGKILL) the processes that status names as blocking the upgrade')
+    .option(
+      '--kill-stuck',
+      'first end (SIGKILL) the processes that status names as blocking the upgrade; and a server that does not answer, whose listeners and state are kept',
+    )
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(
       'after',
@@ -64,7 +67,16 @@ async function upgrade(
   }
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeoutMs: answerMs })
-  say(headline(await client.status({ timeoutMs: answerMs }), service))
+  const hung = await client.status({ timeoutMs: answerMs }).then(
+    answer => {
+      say(headline(answer, service))
+      return false
+    },
+    error => {
+      if (!killStuck || (error as Partial<FdbError>).code !== 'ERR_FDB_DEADLINE') throw error
+      return true
+    },
+  )
   const phases: Phase[] = []
   const begun = Date.now()
   const since = () => Math.max(0, Date.now() - begun)
@@ -81,14 +93,10 @@ async function upgrade(
   }
   for (const signal of CANCELLING) process.on(signal, cancel)
   try {
-    const { pid, generation } = await client.upgrade({
-      argv,
-      service,
-      timeoutMs: timeout,
-      killStuck: killStuck ?? false,
-      progress,
-      signal: interrupted.signal,
-    })
+    const limits = { argv, timeoutMs: timeout, progress, signal: interrupted.signal }
+    const { pid, generation } = hung
+      ? await (await import('../member/hung-incumbent.js')).replaceHung({ ...limits, control, say })
+      : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false })
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
     if (json) print({ ok: true, pid, generation, ms: since(), phases })
   } catch (error) {

@@ -18,6 +18,8 @@ export const MAX_ENTRIES = 10_000
 /** The named listeners and other descriptors of a service. Owns the masters. */
 export class Registry {
   readonly #entries = new Map<string, Entry>()
+  /** Told after each change. */
+  changed: () => void = () => {}
 
   get(name: string): Entry | undefined {
     return this.#entries.get(name)
@@ -44,12 +46,15 @@ export class Registry {
     }
     if (present !== undefined && present.fd !== entry.fd) present.fd.close()
     this.#entries.set(entry.name, entry)
+    this.changed()
   }
 
   drop(name: string): boolean {
     const entry = this.#entries.get(name)
     entry?.fd.close()
-    return this.#entries.delete(name)
+    const dropped = this.#entries.delete(name)
+    if (dropped) this.changed()
+    return dropped
   }
 
   /** Borrowed by the bundle. */

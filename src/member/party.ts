@@ -4,6 +4,7 @@ import type { OwnedFd } from '../fd/index.js'
 import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { Holder } from '../holder/holder.js'
 import { insist } from '../holder/insist.js'
+import { NamesNote } from '../holder/names-note.js'
 import { STUCK_MS, type Upgraded } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
@@ -46,6 +47,7 @@ import type { ForcedClose } from './forced-closes.js'
 import { Forgetting } from './forgetting.js'
 import { Growth } from './growth.js'
 import { Heartbeat } from './heartbeat.js'
+import type { Legacy } from './hung-incumbent.js'
 import { Intake, type Offered } from './intake.js'
 import { type Listener, startListeners } from './listener.js'
 import type { ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
@@ -125,6 +127,8 @@ export class Party {
   #checks: Checks | null = null
   /** Of the application, for operators. */
   readonly commands = new Commands()
+  /** For who looks into this process when it hangs. */
+  readonly #note: NamesNote | null = null
   #machine: Embedded
   #front: Front | null = null
   #holder: Holder | null = null
@@ -232,6 +236,15 @@ export class Party {
     this.retired = new Promise(resolve => {
       this.#resolveRetired = resolve
     })
+    if (facts.scope === 'holder' && settings.control !== null) {
+      const { generation, serviceStartedAt } = facts
+      this.#note = new NamesNote(
+        { service: settings.service, generation, serviceStartedAt },
+        () => this.registry.entries,
+      )
+      registry.changed = () => this.#note?.changed()
+      registry.changed()
+    }
     this.#machine = { self: SELF, member: initialMember(facts.scope), holder: null }
     this.#queue = new EffectQueue<EmbeddedEffect>({
       perform: effect => this.#perform(effect),
@@ -277,6 +290,32 @@ export class Party {
       party.#reception.open()
     }
     return party
+  }
+
+  /**
+   * One that has what a dead process held, and nobody's word: as a successor that was ready when its incumbent died. Its
+   * ready() makes it the one that decides. Takes all of it, also when it rejects.
+   */
+  static async heir(settings: Settings, legacy: Legacy): Promise<Party> {
+    const { generation, serviceStartedAt, entries, segments, listener, lock } = legacy
+    const party = new Party(settings, { generation, serviceStartedAt, scope: 'holder' })
+    for (const segment of segments.filter(({ kind }) => kind === 'epoch')) party.shelf.put(segment, true)
+    for (const segment of segments.filter(({ kind }) => kind === 'snapshot')) party.shelf.replaceUpTo(segment)
+    for (const entry of entries) {
+      party.registry.put(entry)
+      party.wanted.add(entry.name)
+    }
+    const top = party.#topEpoch()
+    const known = { holds: true, link: 'none', epoch: top, source: top, wayBack: top, top } as const
+    party.#machine = { ...party.#machine, member: { ...party.#machine.member, ...known } }
+    party.#reception.take({ listener, lock })
+    try {
+      await party.#keeper.read(top)
+      return party
+    } catch (error) {
+      party.#end(FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }))
+      throw error
+    }
   }
 
   /**
@@ -1056,6 +1095,8 @@ export class Party {
     clearInterval(this.#sealLook)
     this.#returning?.abort()
     this.#reporter?.stop()
+    this.registry.changed = () => {}
+    this.#note?.close()
     this.#moves.close()
     this.#closeListeners()
     this.#holder?.close()

@@ -1,3 +1,4 @@
+import type { StdioOptions } from 'node:child_process'
 import { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
@@ -18,17 +19,28 @@ const SERVING_MS = 2_000
 /** Failures in these phases of a handoff: the successor may have clients, and is ended by the handoff's own rules. */
 const AFTER_COMMIT: ReadonlySet<string | undefined> = new Set(['committing', 'probation'])
 
+/** How the successor is started. */
+export interface Place {
+  /** Default: as this process was started. */
+  readonly cwd?: string
+  readonly stdio?: StdioOptions
+}
+
 /** One process starts one successor at a time. */
 const underWay = new WeakMap<Party, { end(reason: FdbError, graceMs: number): Promise<void> }>()
 
 /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
-export async function upgradeSelf(party: Party, options: UpgradeOptions): Promise<Upgraded> {
+export async function upgradeSelf(
+  party: Party,
+  options: UpgradeOptions,
+  place: Place = {},
+): Promise<Upgraded> {
   refuseNow(party)
   options.signal?.throwIfAborted()
   const ended = new AbortController()
   let graceMs = END_MS
   const failureBefore = party.lastFailure
-  const upgraded = start(party, options, ended.signal, () => graceMs)
+  const upgraded = start(party, { ...options, ...place }, ended.signal, () => graceMs)
   underWay.set(party, {
     end: async (reason, ms) => {
       graceMs = Math.min(ms, END_MS)
@@ -61,15 +73,16 @@ export async function endUpgrade(party: Party, graceMs: number): Promise<void> {
 
 async function start(
   party: Party,
-  options: UpgradeOptions,
+  options: UpgradeOptions & Place,
   ended: AbortSignal,
   graceMs: () => number,
 ): Promise<Upgraded> {
   const command = successorCommand({
     argv: options.argv !== undefined && options.argv.length > 0 ? options.argv : undefined,
     env: options.env,
+    cwd: options.cwd,
   })
-  const child = await spawnSuccessor(command, { logger: party.settings.logger })
+  const child = await spawnSuccessor(command, { logger: party.settings.logger, stdio: options.stdio })
   child.unref()
   party.started.push(child)
   options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })

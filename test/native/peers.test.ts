@@ -5,7 +5,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { release } from 'node:os'
 import { afterEach, describe, expect, it } from 'vitest'
 import { native } from '../../src/native.js'
-import { descriptors, thrown } from './support.js'
+import { CLOEXEC, descriptors, flagsOf, thrown } from './support.js'
 
 const keep = descriptors()
 const children: ChildProcess[] = []
@@ -96,6 +96,28 @@ describe('pidfds', () => {
     })
     expect(events & 1).toBe(1)
     expect(native.pidfdDead(fd)).toBe(true)
+  })
+
+  it('give dups of what the process has open, closed when this process executes another', async () => {
+    const script =
+      "const s = require('net').createServer().listen(0, '127.0.0.1', () => console.log(s._handle.fd, s.address().port))"
+    const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+    children.push(child)
+    const [said] = await once(child.stdout!.setEncoding('utf8'), 'data')
+    const [number, port] = String(said).split(' ').map(Number)
+    const fd = pidfdOf(child.pid!)
+    const taken = keep(native.pidfdTake(fd, number!))
+    expect(native.inspect([taken])[0]).toMatchObject({ accepting: true, address: '127.0.0.1', port })
+    expect(flagsOf(taken) & CLOEXEC).toBe(CLOEXEC)
+    expect(thrown(() => native.pidfdTake(fd, 4_000))).toMatchObject({ code: 'EBADF', syscall: 'pidfd_getfd' })
+    expect(thrown(() => native.pidfdTake(fd, -1))).toBeInstanceOf(RangeError)
+    expect(thrown(() => native.pidfdTake(99_999, 1))).toMatchObject({ code: 'EBADF' })
+    const exit = once(child, 'exit')
+    child.kill('SIGKILL')
+    await exit
+    expect(thrown(() => native.pidfdTake(fd, number!))).toMatchObject({ code: 'ESRCH' })
+    // What was taken outlives it, and its queue.
+    expect(native.inspect([taken])[0]).toMatchObject({ accepting: true })
   })
 
   it('of the peer come from the socket', () => {

@@ -1,0 +1,79 @@
+import { inspect, OwnedFd as Owned, type OwnedFd } from '../fd/index.js'
+import { native } from '../native.js'
+import type { Entry } from './registry.js'
+
+/** Of the memory file, as /proc shows it. */
+export const NOTE_NAME = 'fdb-names'
+const DIGITS = 10
+const MOST_BYTES = 8 * 1024 * 1024
+
+/** What a process that hangs cannot say any more. */
+export interface Noted {
+  readonly service: string
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & { readonly ino: string })[]
+}
+
+/**
+ * The names of what an embedded holder holds, in a memory file of its own, which others read when the process hangs
+ * (`upgrade --kill-stuck`): a descriptor that they take from it has no name. Written after each change, at once and whole.
+ */
+export class NamesNote {
+  readonly #facts: Omit<Noted, 'entries'>
+  readonly #entries: () => readonly Entry[]
+  #fd: OwnedFd | null = null
+  #soon: NodeJS.Immediate | undefined
+
+  constructor(facts: Omit<Noted, 'entries'>, entries: () => readonly Entry[]) {
+    this.#facts = facts
+    this.#entries = entries
+  }
+
+  /** Several changes of one turn are written together. */
+  changed(): void {
+    this.#soon ??= setImmediate(() => {
+      this.#soon = undefined
+      this.#write()
+    })
+  }
+
+  /** Idempotent. */
+  close(): void {
+    clearImmediate(this.#soon)
+    this.#fd?.close()
+    this.#fd = null
+  }
+
+  #write(): void {
+    try {
+      this.#fd ??= Owned.own(native.memfd(NOTE_NAME), 'names of what is held')
+      const entries = this.#entries()
+      const seen = inspect(entries.map(({ fd }) => fd))
+      const noted: Noted = {
+        ...this.#facts,
+        entries: entries.map(({ name, role, spec }, i) => ({ name, role, spec, ino: seen[i]!.ino })),
+      }
+      const text = Buffer.from(JSON.stringify(noted))
+      const whole = Buffer.concat([Buffer.from(String(text.length).padStart(DIGITS)), text])
+      native.pwrite(this.#fd.raw, whole, 0, whole.length, 0)
+    } catch {
+      // No descriptor or memory left: a process that hangs now takes its listeners with it.
+    }
+  }
+}
+
+/** Null: nothing that can be read. */
+export function readNote(fd: OwnedFd): Noted | null {
+  try {
+    const size = native.fileSize(fd.raw)
+    if (size > MOST_BYTES) return null
+    const bytes = Buffer.alloc(size)
+    native.pread(fd.raw, bytes, 0, size, 0)
+    const length = Number(bytes.toString('latin1', 0, DIGITS))
+    const noted = JSON.parse(bytes.toString('utf8', DIGITS, DIGITS + length)) as Noted
+    return typeof noted.service === 'string' && Array.isArray(noted.entries) ? noted : null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,244 @@
+import { resolve } from 'node:path'
+import { FdbError } from '../errors.js'
+import { closeAll, inspectOne, OwnedFd } from '../fd/index.js'
+import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
+import { STUCK_MS, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
+import type { Entry } from '../holder/registry.js'
+import { successorCommand } from '../host/command-line.js'
+import { connectUnix } from '../host/connect.js'
+import { openPidfd } from '../host/liveness.js'
+import { OtherProcess, type StartedAs } from '../host/other-process.js'
+import { native } from '../native.js'
+import { Segment } from '../state/segment.js'
+import { settle } from './options.js'
+import { Party } from './party.js'
+import { upgradeSelf } from './upgrade.js'
+
+const SIGKILL = 9
+const LOOK_MS = 5
+/** For the last words between this process and the one that serves. */
+const END_MS = 10_000
+
+/** What a process held that cannot hand it over any more. */
+export interface Legacy {
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly entries: readonly Entry[]
+  readonly segments: readonly Segment[]
+  readonly listener: OwnedFd
+  readonly lock: OwnedFd
+}
+
+export interface ReplaceHung {
+  readonly control: string
+  /** Of the successor, with argv0. Empty: as the hung process was started. */
+  readonly argv: readonly string[]
+  readonly timeoutMs: number
+  readonly progress: (step: UpgradeProgress) => void
+  readonly signal: AbortSignal
+  /** What is done, for the operator, before it is done. */
+  readonly say: (line: string) => void
+}
+
+/**
+ * Replaces an embedded incumbent that does not answer: takes its listeners, its control socket and its state out of it
+ * (pidfd_getfd), ends it, and hands all of it to a successor, as an incumbent does. The connections that wait in its queues
+ * are the successor's; those that it had taken end with it.
+ *
+ * The process is the one that the kernel names at the control path, and it must hold that socket. Rejects before it has changed
+ * anything with ERR_FDB_STUCK (it cannot be told, or is no such process), ERR_FDB_DENIED; later with what `upgrade` rejects with.
+ */
+export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
+  const { control, argv, timeoutMs, progress, signal, say } = options
+  using hung = await whoListens(control)
+  const own = process.geteuid?.()
+  if (hung.uid !== own) {
+    throw new FdbError(
+      'ERR_FDB_DENIED',
+      `process ${hung.pid} runs as uid ${hung.uid}, this one as uid ${own}: what it starts in its place would be another user's; run as uid ${hung.uid}`,
+    )
+  }
+  const { startedAs } = hung
+  const command = commandFor(argv, startedAs)
+  const env = { ...blanked(process.env), ...startedAs.env }
+  // What cannot be started is known before anything is ended.
+  successorCommand({ argv: command, env, cwd: startedAs.cwd })
+  const output = [1, 2].map(number => hung.take(number, 'output of the hung process'))
+  const { legacy, service } = takeFrom(hung, control)
+  let party: Party
+  try {
+    say(
+      `process ${hung.pid} (${service}, generation ${legacy.generation}) does not answer: took ${legacy.entries.length} listeners and descriptors and ${legacy.segments.length} segments of state from it; ending it (SIGKILL)`,
+    )
+    signal.throwIfAborted()
+    // Should it wake up once more: it cannot write what nobody would read.
+    sealAll(legacy.segments)
+    await end(hung)
+    // From here on there is no way back: this process is the incumbent until the successor serves.
+    party = await Party.heir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
+  } catch (error) {
+    closeLegacy(legacy)
+    closeAll(output)
+    throw error
+  }
+  try {
+    await party.ready({})
+    const stdio = ['ignore' as const, ...output.map(({ raw }) => raw)]
+    const ask = { argv: command, env, timeout: timeoutMs, progress, signal }
+    const upgraded = await upgradeSelf(party, ask, { cwd: startedAs.cwd, stdio })
+    await Promise.race([party.retired, new Promise(resolve => setTimeout(resolve, END_MS).unref())])
+    return upgraded
+  } finally {
+    closeAll(output)
+    await party.close(0)
+  }
+}
+
+/** By the kernel's word: who accepts on a control socket has called listen() on it. */
+async function whoListens(control: string): Promise<OtherProcess> {
+  using channel = await connectUnix(control)
+  const { pid } = native.peerCredentials(channel.raw)
+  const raw = native.peerPidfd(channel.raw)
+  const pidfd = raw === null ? openPidfd(pid) : OwnedFd.own(raw, `pidfd of ${pid}`)
+  if (pid > 0 && pidfd instanceof OwnedFd) return new OtherProcess(pid, pidfd)
+  throw new FdbError(
+    'ERR_FDB_STUCK',
+    `it cannot be told which process listens on ${control} (${pid === 0 ? 'it is in another PID namespace' : 'there is no pidfd to be had'}): end it by hand`,
+  )
+}
+
+/** Throws, and holds nothing, unless that process holds the control socket and says what else it holds. */
+function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; service: string } {
+  const descriptors = [...hung.descriptors()]
+  const taken = new Set<OwnedFd>()
+  const take = (number: number, label: string) => {
+    const fd = hung.take(number, label)
+    taken.add(fd)
+    return fd
+  }
+  const find = (target: string) => descriptors.find(([, leads]) => leads === target)?.[0]
+  try {
+    const note = find(`/memfd:${NOTE_NAME} (deleted)`)
+    const noted = note === undefined ? null : readNote(take(note, NOTE_NAME))
+    const listener = descriptors
+      .filter(([, leads]) => leads.startsWith('socket:'))
+      .map(([number]) => number)
+      .find(number => isControl(hung, number, control))
+    const lock = find(`${control}.lock`)
+    if (noted === null || listener === undefined || lock === undefined) {
+      throw new FdbError(
+        'ERR_FDB_STUCK',
+        `process ${hung.pid}, which the kernel names at ${control}, ${noted === null ? 'is a daemon, or of a release that leaves no note of what it holds' : 'does not hold that socket'}: end it by hand (its members, or its supervisor, go on)`,
+        { details: { pids: [hung.pid] } },
+      )
+    }
+    const legacy: Legacy = {
+      generation: noted.generation,
+      serviceStartedAt: noted.serviceStartedAt,
+      entries: entriesOf(noted, descriptors, take),
+      segments: segmentsOf(descriptors, take),
+      listener: take(listener, 'control listener'),
+      lock: take(lock, 'control lock'),
+    }
+    for (const { fd } of [...legacy.entries, ...legacy.segments]) taken.delete(fd)
+    taken.delete(legacy.listener)
+    taken.delete(legacy.lock)
+    return { legacy, service: noted.service }
+  } finally {
+    // What was only looked at; all of it, when this throws.
+    closeAll(taken)
+  }
+}
+
+/** It was bound under a temporary name, which it keeps for the kernel. */
+function isControl(hung: OtherProcess, number: number, control: string): boolean {
+  using fd = hung.take(number, 'socket')
+  const { family, accepting, address } = inspectOne(fd)
+  return family === 'unix' && accepting === true && (address === `${control}~` || address === control)
+}
+
+function entriesOf(
+  noted: Noted,
+  descriptors: readonly (readonly [number, string])[],
+  take: (number: number, label: string) => OwnedFd,
+): Entry[] {
+  const entries: Entry[] = []
+  for (const { name, role, spec, ino } of noted.entries) {
+    for (const [number, leads] of descriptors) {
+      // A socket's inode is in its name; other kinds are looked at.
+      if (leads.startsWith('socket:') && leads !== `socket:[${ino}]`) continue
+      const fd = take(number, name)
+      if (inspectOne(fd).ino !== ino) {
+        fd.close()
+        continue
+      }
+      entries.push({ name, role, spec, fd })
+      break
+    }
+  }
+  return entries
+}
+
+function segmentsOf(
+  descriptors: readonly (readonly [number, string])[],
+  take: (number: number, label: string) => OwnedFd,
+): Segment[] {
+  const segments = new Map<string, Segment>()
+  for (const [number, leads] of descriptors) {
+    if (!leads.startsWith('/memfd:fdb-state-')) continue
+    const fd = take(number, leads)
+    const { ino } = inspectOne(fd)
+    if (segments.has(ino)) fd.close()
+    else segments.set(ino, Segment.open(fd))
+  }
+  for (const [ino, segment] of segments) {
+    // Being written still: what it merges is here too.
+    if (segment.kind !== 'snapshot' || segment.sealed) continue
+    segment.close()
+    segments.delete(ino)
+  }
+  return [...segments.values()].sort((a, b) => a.epoch - b.epoch)
+}
+
+/** What cannot be sealed by a read-only descriptor is not written by the hung process either, or ends with it. */
+function sealAll(segments: readonly Segment[]): void {
+  for (const segment of segments) {
+    try {
+      if (!segment.sealed) segment.seal()
+    } catch {
+      // As said.
+    }
+  }
+}
+
+async function end(hung: OtherProcess): Promise<void> {
+  hung.signal(SIGKILL)
+  const until = performance.now() + STUCK_MS
+  while (!hung.ended) {
+    if (performance.now() > until) {
+      throw new FdbError(
+        'ERR_FDB_STUCK',
+        `process ${hung.pid} did not end within ${STUCK_MS} ms after SIGKILL: it waits in the kernel; end it by hand`,
+        { details: { pids: [hung.pid] } },
+      )
+    }
+    await new Promise(resolve => setTimeout(resolve, LOOK_MS))
+  }
+}
+
+function closeLegacy({ entries, segments, listener, lock }: Legacy): void {
+  closeAll([...entries, ...segments].map(({ fd }) => fd))
+  closeAll([listener, lock])
+}
+
+/** A binary that was given relative to the hung process's folder is found from anywhere. */
+function commandFor(argv: readonly string[], { argv: own, cwd }: StartedAs): readonly string[] {
+  if (argv.length > 0) return argv
+  const [file = '', ...rest] = own
+  return [file.includes('/') ? resolve(cwd, file) : file, ...rest]
+}
+
+/** Each variable removed: the successor's environment is that of the process in whose place it comes. */
+function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.keys(env).map(name => [name, undefined]))
+}
