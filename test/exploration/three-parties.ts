@@ -582,6 +582,8 @@ export class ThreeParties extends World {
     if (writers !== null) return writers
     for (let m = 0; m < this.d; m++) {
       if (!this.alive(m) || this.get(m, UNDONE) !== 0) continue
+      const keeps = this.keepsWriting(m)
+      if (keeps !== null) return keeps
       const { accepting, holds } = this.member(m)
       if (accepting !== this.has(m, ACCEPTS) || holds !== this.has(m, LISTENERS)) {
         return `M${m} is not what it believes to be`

@@ -550,6 +550,8 @@ export class TwoParties extends World {
     if (writers !== null) return writers
     for (let p = 0; p < this.all; p++) {
       if (!this.alive(p)) continue
+      const keeps = this.keepsWriting(p)
+      if (keeps !== null) return keeps
       const { holder, member } = this.process(p)
       if (
         this.get(p, UNDONE) === 0 &&

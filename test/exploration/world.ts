@@ -778,6 +778,19 @@ export abstract class World {
     }
   }
 
+  /** Who was told to stop, or leaves, has let go of its segment. */
+  protected keepsWriting(p: number): string | null {
+    if (this.get(p, UNDONE) !== 0 || this.get(p, PEN) === 0) return null
+    switch (this.phaseOf(p)) {
+      case 'standby':
+      case 'unfit':
+      case 'leaving':
+        return `${this.name(p)} keeps writing in ${this.phaseOf(p)}`
+      default:
+        return null
+    }
+  }
+
   /** At most one may write in a segment that is not sealed, and it knows every change that was acknowledged. */
   protected writers(): string | null {
     let writer = -1
