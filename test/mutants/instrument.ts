@@ -9,19 +9,24 @@ export interface Chosen extends Mutant {
 /** The source with all of them in it, each of which does nothing until its number is the one that is switched on. */
 export function withMutants(source: string, chosen: readonly Chosen[], runtime: string): string {
   const inner = chosen.toSorted((a, b) => a.start - b.start || b.end - a.end || a.id - b.id)
-  return `${imported('mutated', runtime)}${render(source, 0, source.length, inner)}`
+  return headed(imported('mutated', runtime), render(source, 0, source.length, inner))
 }
 
-/** The source with a note at the beginning of every function that it was come to. */
+/** The source with a note at the beginning of every function, the first time that it is come to. */
 export function withNotes(source: string, file: string, runtime: string): string {
+  const functions = new Places(source).functions.toSorted(byStart)
   let text = ''
   let at = 0
-  for (const { start, name } of new Places(source).functions.toSorted(byStart)) {
-    text += `${source.slice(at, start)} noted(${JSON.stringify(keyOf(file, name))});`
+  for (const [n, { start, name }] of functions.entries()) {
+    text += `${source.slice(at, start)} ${flag(n)} ||= noted(${JSON.stringify(keyOf(file, name))});`
     at = start
   }
-  return `${imported('noted', runtime)}${text}${source.slice(at)}`
+  // `var`: where modules import each other, a function may be called before its own has run.
+  const flags = functions.length === 0 ? '' : `var ${functions.map((_, n) => flag(n)).join()};`
+  return headed(imported('noted', runtime) + flags, text + source.slice(at))
 }
+
+const flag = (n: number) => `come_to_${n}`
 
 /** How notes name a function. */
 export function keyOf(file: string, name: string): string {
@@ -30,7 +35,12 @@ export function keyOf(file: string, name: string): string {
 
 const byStart = (a: FunctionBody, b: FunctionBody) => a.start - b.start
 
-/** On the first line, so that the numbers of lines stay. */
+/** On the first line of code, so that the numbers of lines stay. */
+function headed(head: string, text: string): string {
+  const at = text.startsWith('#!') ? text.indexOf('\n') + 1 : 0
+  return text.slice(0, at) + head + text.slice(at)
+}
+
 function imported(name: string, runtime: string): string {
   return `import { ${name} } from ${JSON.stringify(runtime)};`
 }

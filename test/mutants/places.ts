@@ -28,19 +28,21 @@ interface Node {
   readonly [field: string]: any
 }
 
-const OTHER_OPERATOR: Readonly<Record<string, string>> = {
-  '&&': '||',
-  '||': '&&',
-  '<': '>=',
-  '<=': '>',
-  '>': '<=',
-  '>=': '<',
-  '===': '!==',
-  '!==': '===',
-  '+': '-',
-  '-': '+',
-}
-const OTHER_NAME: Readonly<Record<string, string>> = { some: 'every', every: 'some', min: 'max', max: 'min' }
+const OTHER_OPERATOR = new Map(
+  Object.entries({
+    '&&': '||',
+    '||': '&&',
+    '<': '>=',
+    '<=': '>',
+    '>': '<=',
+    '>=': '<',
+    '===': '!==',
+    '!==': '===',
+    '+': '-',
+    '-': '+',
+  }),
+)
+const OTHER_NAME = new Map(Object.entries({ some: 'every', every: 'some', min: 'max', max: 'min' }))
 /** Left out they change nothing that is promised, or only when something is freed. */
 const QUIET =
   /^(?:clear(?:Timeout|Immediate|Interval)|.*\b(?:unref|ref|debug|info|warn|error|note|fault)\??\.?)$/
@@ -125,7 +127,7 @@ export class Places {
 
   #operator(node: Node): void {
     const { operator, left, right } = node
-    const other = OTHER_OPERATOR[operator]
+    const other = OTHER_OPERATOR.get(operator)
     if (other === undefined) return
     if (operator.length < 3 && !/[&|]/.test(operator)) {
       if (CLOCK.test(this.#text(node))) return
@@ -137,7 +139,7 @@ export class Places {
   }
 
   #call({ callee, start, end, type }: Node): void {
-    const other = callee.property && OTHER_NAME[callee.property.name]
+    const other = OTHER_NAME.get(callee.property?.name)
     if (other === undefined) return
     const { property } = callee
     const text = this.#source.slice(start, property.start) + other + this.#source.slice(property.end, end)

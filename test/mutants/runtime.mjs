@@ -4,9 +4,6 @@ import { appendFileSync, readFileSync } from 'node:fs'
 
 /** @type {{ mutant?: number, notes?: string }} */
 const { mutant, notes } = JSON.parse(readFileSync(new URL('switch.json', import.meta.url), 'utf8'))
-/** @type {Set<string>} */
-const seen = new Set()
-
 /** @param {number} id */
 export function mutated(id) {
   return id === mutant
@@ -14,11 +11,11 @@ export function mutated(id) {
 
 /** Notes that the test file at hand has come to this function, in whatever process. @param {string} name */
 export function noted(name) {
-  if (seen.has(name)) return
-  seen.add(name)
   try {
     if (notes !== undefined) appendFileSync(notes, `${process.env.FDB_TEST_FILE}\t${name}\n`)
+    return true
   } catch {
-    // No descriptor left: noted by another process, or not at all.
+    // No descriptor left: when it is come to the next time, perhaps.
+    return false
   }
 }
