@@ -15,8 +15,8 @@ export interface StateLimits {
    */
   logBytes: number
   /**
-   * A segment that has so many bytes, and as many as all before it, is followed by a new one, so that it can be compacted. Decided
-   * by who holds the segments (a daemon has the default).
+   * A segment that has so many bytes, and as many as all before it, is followed by a new one, so that it can be compacted. Under a
+   * daemon the default counts too, where that is less.
    */
   renewBytes: number
   /** The most bytes of a key, in UTF-8. */
