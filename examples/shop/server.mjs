@@ -4,8 +4,8 @@
 //
 //   node examples/shop/server.mjs --control /run/shop/upgrade.sock --listen tcp://127.0.0.1:8080
 //
-// GET /r/<n> answers by the route's value, PUT /r/<n> changes it, /slow and /stream take their time, /whoami says who
-// answers. `--control none` runs it alone, without upgrades.
+// GET /r/<n> answers by the route's value, PUT /r/<n> changes it, /visit/<name> counts the visits of somebody, /slow and
+// /stream take their time, /whoami says who answers. `--control none` runs it alone, without upgrades.
 import http from 'node:http'
 import { parseArgs } from 'node:util'
 import { codec, defineSection, join } from 'fd-broker'
@@ -20,6 +20,7 @@ const { values: flags } = parseArgs({
 
 const member = await join({ service: 'shop', control: flags.control === 'none' ? false : flags.control })
 const routes = member.section('routes', defineSection({ version: 1, codec: codec.json() }))
+const visits = member.section('visits', defineSection({ version: 1, codec: codec.json() }))
 
 // Only the very first process finds no routes: every other one has those of the one before it. (A change is made when this
 // process may write: the first one at once, any other when it serves.)
@@ -55,6 +56,9 @@ async function handle(request, response) {
     response.end('written\n')
   } else if (page === 'r' && routes.get(key)) {
     response.end(`${key} ${routes.get(key).item}\n`)
+  } else if (page === 'visit') {
+    // Counted once, also where this process has been replaced meanwhile: the function is called when it is this change's turn.
+    response.end(`visit ${await visits.update(key, (count = 0) => count + 1)}\n`)
   } else if (page === 'slow') {
     await pause(1500)
     response.end('slow but sure\n')
@@ -71,7 +75,7 @@ async function handle(request, response) {
   }
 }
 
-// A change that this process may no longer make was not made: the client may repeat it, and reaches the next version.
+// A change of a process that was cut off was not made: the client may repeat it, and reaches the one that serves.
 function fail(response, error) {
   if (response.headersSent) return response.destroy()
   response.writeHead(error.retryable ? 503 : 500, error.retryable ? { 'retry-after': '0' } : {})

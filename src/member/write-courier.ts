@@ -25,14 +25,17 @@ export class WriteCourier implements Courier {
   }
 }
 
-function* messagesOf(number: number, { request, parts, reads }: ForwardedWrite): Generator<WireBody> {
+function* messagesOf(
+  number: number,
+  { request, parts, reads, durable = false }: ForwardedWrite,
+): Generator<WireBody> {
   let from = 0
   do {
     let end = from
     for (let bytes = 0; end < parts.length && (end === from || bytes < PIECE_BYTES); end++)
       bytes += parts[end]!.length
     const more = end < parts.length
-    const last = more ? {} : { reads: [...reads] }
+    const last = more ? {} : { reads: [...reads], durable }
     yield { write: { number, request, parts: parts.slice(from, end), more, ...last } }
     from = end
   } while (from < parts.length)

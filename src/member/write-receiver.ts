@@ -30,7 +30,7 @@ export class WriteReceiver {
     this.#tell = tell
   }
 
-  take({ number = 0, source = 0, request = '', parts = [], more = false, reads = [] }: Write): void {
+  take({ number = 0, source = 0, request = '', parts = [], more = false, reads = [], durable }: Write): void {
     const key = `${source} ${number}`
     const arriving = this.#arriving.get(key) ?? this.#begin(key)
     this.#arriving.delete(key)
@@ -49,7 +49,11 @@ export class WriteReceiver {
     if (this.#sentAway.has(source ?? 0)) this.#answer(number, source, { outcome: 'again' })
     else
       void this.#log
-        .accept(arriving, { request: request ?? '', reads: (reads ?? []).map(readOf) })
+        .accept(arriving, {
+          request: request ?? '',
+          reads: (reads ?? []).map(readOf),
+          durable: durable ?? false,
+        })
         .then(answer => this.#answer(number, source, answer))
   }
 

@@ -8,16 +8,22 @@ export interface Disk {
   flush(): Promise<void>
 }
 
+/** A change that is to be on a disk. */
+export interface Durability {
+  /** The process that made it, in place of this one, has brought it to its disk. */
+  done: boolean
+}
+
 /** Makes a change, and resolves with what that gives; when it is to be `durable`, only once it is on the disk. */
 export function made<R>(
-  change: () => Promise<R>,
+  change: (durability: Durability | null) => Promise<R>,
   { durable = false }: { durable?: boolean },
   disk: Disk | null,
 ): Promise<R> {
-  return durable ? throughTo(disk, change) : change()
+  return durable ? throughTo(disk, change) : change(null)
 }
 
-async function throughTo<R>(disk: Disk | null, change: () => Promise<R>): Promise<R> {
+async function throughTo<R>(disk: Disk | null, change: (durability: Durability) => Promise<R>): Promise<R> {
   if (disk === null) {
     throw new FdbError(
       'ERR_FDB_OPTION',
@@ -25,7 +31,9 @@ async function throughTo<R>(disk: Disk | null, change: () => Promise<R>): Promis
     )
   }
   disk.checkServing()
-  const result = await change()
+  const durability: Durability = { done: false }
+  const result = await change(durability)
+  if (durability.done) return result
   try {
     await disk.flush()
   } catch (cause) {

@@ -26,6 +26,8 @@ export interface ForwardedWrite {
   readonly parts: readonly Uint8Array[]
   /** What an update has read. */
   readonly reads: readonly EntryRead[]
+  /** Answered once it is on the disk. */
+  readonly durable?: boolean
 }
 
 /** What became of it. */

@@ -110,6 +110,7 @@ export class Forwarding {
     const way = write && this.#ways.get(write)
     if (!way) return
     this.#numbers.delete(number)
+    if (answer.outcome === 'applied' && write?.durability) write.durability.done = true
     way.answer = answer
     way.answeredAt = performance.now()
     this.wake()
@@ -257,6 +258,7 @@ export class Forwarding {
     if (draw) write.outcome = result
     const unsaid = sections.flatMap(section => section.unsaid ?? [])
     return {
+      ...(write.durability && { durable: true }),
       parts: unsaid.length > 0 ? [...unsaid.map(encodeSchema), ...parts] : parts,
       reads: reads.map(({ section, key }) => ({
         section: section.name,

@@ -4,7 +4,7 @@ import { FdbError, FdbTypeError } from '../errors.js'
 import { checkKey, checkNewKey, checkRequest } from './arguments.js'
 import { bytes, type Codec } from './codec.js'
 import { REMOVE, refuseThenable, type StateDraft } from './draft.js'
-import { type Disk, made } from './durable.js'
+import { type Disk, type Durability, made } from './durable.js'
 import { deepFreeze } from './frozen.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import type { Location } from './locations.js'
@@ -93,6 +93,7 @@ export interface SectionHost {
     change: (state: StateDraft) => R,
     request: string,
     prints: readonly number[],
+    durability: Durability | null,
   ): Promise<R | undefined>
   warn(facts: object, message: string): void
   /** Null: there is none. */
@@ -314,7 +315,7 @@ export class Section<T> {
     }
     const request = checkRequest(options.request, this.#host.limits)
     const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
-    const update = () => this.#host.update(write, request, prints)
+    const update = (durability: Durability | null) => this.#host.update(write, request, prints, durability)
     const answer = await made(update, options, this.#host.disk())
     return answer === undefined ? this.get(key) : answer.value
   }
@@ -373,7 +374,8 @@ export class Section<T> {
     if (group.length > 0) close()
     if (count === 0) return
     const write = { sections: [this.#section], parts, request, prints: [print] }
-    await made(() => this.#host.write(write), options, this.#host.disk())
+    const make = (durability: Durability | null) => this.#host.write({ ...write, durability })
+    await made(make, options, this.#host.disk())
   }
 
   #checked(changes: Iterable<BulkChange<T>>): Iterable<BulkChange<T>> {
@@ -430,7 +432,9 @@ export class Section<T> {
     let print = 0
     for (const { op, key } of changes) print = addPrint(print, this.#section.printOf(op, key))
     const write = { sections: [this.#section], parts: [body], request, prints: [print] }
-    return made(() => this.#host.write(look ? { ...write, look } : write), options, this.#host.disk())
+    const make = (durability: Durability | null) =>
+      this.#host.write({ ...write, durability, ...(look && { look }) })
+    return made(make, options, this.#host.disk())
   }
 
   #encodePut(key: string, value: T): NewChange {

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { checkRequest, checkSectionName } from './arguments.js'
 import { writeSnapshot } from './compaction.js'
 import { draw, type StateDraft } from './draft.js'
-import { type Disk, made } from './durable.js'
+import { type Disk, type Durability, made } from './durable.js'
 import { type Answer, ArrivingWrite, CONFLICT, type ForwardedWrite } from './forwarded.js'
 import { Forwarding, type ForwardingOptions } from './forwarding.js'
 import { frame } from './frame.js'
@@ -136,9 +136,9 @@ export class StateLog {
       sliceMs: this.#sliceMs,
       flush: () => this.#flush(),
       write: write => this.#write(write),
-      update: (change, request, prints) => this.#update(change, request, prints),
+      update: (change, request, prints, durability) => this.#update(change, request, prints, durability),
       warn: (facts, message) => this.#logger?.warn(facts, message),
-      disk: () => this.disk,
+      disk: () => this.#disk,
     }
   }
 
@@ -310,20 +310,29 @@ export class StateLog {
       await last.promise.catch(() => {})
   }
 
+  /** Where this process does not write, whoever does brings its changes to the disk. */
+  get #disk(): Disk | null {
+    const { disk } = this
+    if (disk === null || this.#mode !== 'forwarding') return disk
+    return { checkServing: () => {}, flush: () => disk.flush() }
+  }
+
   /** A change that another process forwards, to be filled as it comes. */
   arriving(): ArrivingWrite {
     return new ArrivingWrite(this.#store, this.#limits)
   }
 
   /** Makes it, once, in its turn: when this process may write, if it waits for that. Never rejects. */
-  async accept(arriving: ArrivingWrite, write: Pick<ForwardedWrite, 'request' | 'reads'>): Promise<Answer> {
+  async accept(arriving: ArrivingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
     try {
       if (this.#mode === 'ended' || this.#mode === 'forwarding') throw NOT_HERE
-      const existed = await this.#write(arriving.write(write))
+      const make = () => this.#write(arriving.write(write))
+      const existed = await made(make, write, this.disk)
       return { outcome: 'applied', existed: existed === true, sequence: this.sequence }
     } catch (error) {
       if (error === CONFLICT) return { outcome: 'conflict', sequence: this.sequence }
       if (error === NOT_HERE || this.#closing.signal.aborted) return { outcome: 'again' }
+      if (FdbError.is(error) && error.code === 'ERR_FDB_FENCED') return { outcome: 'again' }
       if (FdbError.is(error)) return { outcome: 'refused', error }
       return { outcome: 'refused', error: new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }) }
     }
@@ -445,16 +454,18 @@ export class StateLog {
   async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     // What it comes to cannot be known here.
     const request = checkRequest(options.request, this.#limits)
-    return await made(() => this.#update(change, request, [0]), options, this.disk)
+    return await made(durability => this.#update(change, request, [0], durability), options, this.#disk)
   }
 
   #update<R>(
     change: (state: StateDraft) => R,
     request: string,
     prints: readonly number[],
+    durability: Durability | null,
   ): Promise<R | undefined> {
     const make = () => draw(change, this.#store)
-    return this.#write({ sections: [], parts: [], request, prints, draw: make }) as Promise<R | undefined>
+    const write = { sections: [], parts: [], request, prints, durability, draw: make }
+    return this.#write(write) as Promise<R | undefined>
   }
 
   #write(write: NewWrite): Promise<unknown> {

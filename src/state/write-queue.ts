@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import type { Durability } from './durable.js'
 import type { StateLimits } from './limits.js'
 import type { SectionStore } from './section-store.js'
 import { Slice } from './slices.js'
@@ -22,6 +23,8 @@ export interface NewWrite {
   readonly look?: () => unknown
   /** Made by another process, which has it still: it is not forwarded by this one. */
   readonly foreign?: boolean
+  /** It is to be on a disk. */
+  readonly durability?: Durability | null
   /** An update: it is made when it is its turn, of the state as it is then; sections and parts are empty. What it throws rejects it. */
   readonly draw?: () => Drawn
 }

@@ -1,5 +1,6 @@
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { StatusReport } from '../../src/member/status.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -137,20 +138,25 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
 
   it('cross several generations, each once', { timeout: 60_000 }, async () => {
     const { scene, url } = await world(hosting, { drain: { timeout: 60_000 } })
-    const first = await scene.serve({ routes: 0 })
+    const options = { stateFile: scene.file('state') }
+    const first = await scene.serve({ routes: 0, options })
     // Keeps it from leaving.
     const slow = ask(`${url}/slow?ms=60000`)
     slow.answer.catch(() => {})
     await until('it is on its way', async () => (await scene.apps[0]!.order('phase')) === 'serving')
     for (let n = 1; n <= UPGRADES; n++) {
       const before = scene.apps.at(-1)!
-      const next = await scene.serve()
+      const next = await scene.serve({ options })
       await before.says('retiring')
       for (const app of [first, next]) await app.order('count', { key: 'all' })
       expect(await first.order('get', { key: 'all' })).toEqual({ item: 2 * n })
       await first.order('put', { key: `by-${n}`, value: { item: n }, request: `put-${n}` })
       await next.order('put', { key: `by-${n}`, value: { item: -n }, request: `put-${n}` })
       expect(await next.order('get', { key: `by-${n}` })).toEqual({ item: n })
+      // The one that writes has brought it to the disk.
+      await first.order('put', { key: 'durable', value: { item: n }, durable: true })
+      const { state } = await next.order<StatusReport>('status', {})
+      expect(state.file?.syncedSequence).toBe(state.sequence)
     }
   })
 
