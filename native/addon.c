@@ -146,6 +146,7 @@ NAPI_MODULE_INIT() {
     METHOD("pidfdTake", fdb_pidfd_take),
     METHOD("pidfdPid", fdb_pidfd_pid),
     METHOD("pidfdDead", fdb_pidfd_dead),
+    METHOD("namesSocket", fdb_names_socket),
     METHOD("adoptOrphans", fdb_adopt_orphans),
     METHOD("endedChild", fdb_ended_child),
     METHOD("reapChild", fdb_reap_child),

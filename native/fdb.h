@@ -112,6 +112,7 @@ FDB_CALL(fdb_pidfd_take);
 FDB_CALL(fdb_pidfd_pid);
 FDB_CALL(fdb_hangups);
 FDB_CALL(fdb_pidfd_dead);
+FDB_CALL(fdb_names_socket);
 FDB_CALL(fdb_adopt_orphans);
 FDB_CALL(fdb_ended_child);
 FDB_CALL(fdb_reap_child);

@@ -181,6 +181,10 @@ export interface Native {
   /** poll() of many sockets with no wait. For each: 0; 1, its peer has ended its direction; 2, the connection is broken. */
   hangups(fds: readonly number[]): number[]
 
+  // unix_path.c
+  /** Whether `path` is the file of this Unix socket; null where the kernel does not tell. Opens nothing. */
+  namesSocket(fd: number, path: string): boolean | null
+
   // children.c
   /** Descendants whose parents end become children of this process, not of init. False: this system knows no such thing. */
   adoptOrphans(): boolean

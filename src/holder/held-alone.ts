@@ -1,4 +1,5 @@
 import { formatAddress, inspect } from '../fd/index.js'
+import { native } from '../native.js'
 import type { HolderState } from '../protocol/holder-machine.js'
 import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
@@ -26,7 +27,7 @@ export function heldAlone(known: {
   const { service, machine, peer, registry, shelf } = known
   const { owner, joiner, elder, phase } = machine
   // Whoever a restarted daemon waits for has what the service has; the daemon has nothing yet.
-  if (phase === 'rebuilding' || [owner, joiner, elder].some(id => peer(id) !== undefined)) return null
+  if (phase === 'rebuilding' || [owner, joiner, elder].some(id => lives(peer(id)))) return null
   const { entries } = registry
   const identities = inspect(entries.map(({ fd }) => fd))
   const listeners = entries.flatMap(({ name, role }, i) =>
@@ -35,4 +36,9 @@ export function heldAlone(known: {
   const held = entries.filter(({ role }) => role === 'named').map(({ name }) => name)
   const stateBytes = shelf.all.reduce((sum, segment) => sum + segment.size() - segment.start, 0)
   return listeners.length + held.length + stateBytes > 0 ? { service, listeners, held, stateBytes } : null
+}
+
+/** Its death may not have been told yet. */
+function lives(peer: Peer | undefined): boolean {
+  return peer !== undefined && (peer.pidfd === null || !native.pidfdDead(peer.pidfd.raw))
 }

@@ -25,6 +25,7 @@ import { type Guest, reject, welcome } from './admission.js'
 import { Awaited } from './awaited.js'
 import { cancelHandoff } from './cancel.js'
 import type { CommandContext, CommandOrder } from './command.js'
+import { FormerListeners, removePaths } from './former-listeners.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { ForwardedWrites } from './forwarded-writes.js'
@@ -72,6 +73,7 @@ export class Service {
   /** Descriptors that a member has sent and not yet named by Register or Back. */
   readonly #arrived = new Map<Peer, BundleItem[]>()
   readonly #staging = new Staging()
+  readonly #former = new FormerListeners()
   /** Restarted: what each has brought, until it is settled who serves. */
   readonly #brought = new Map<Peer, Brought[]>()
   readonly #asked = new Map<Peer, { json: Promise<string>; answer(json: string): void }>()
@@ -308,6 +310,8 @@ export class Service {
   }
 
   close(): void {
+    // Nobody else has them.
+    if (this.heldAlone !== null) removePaths(this.#registry)
     this.#awaited.close()
     this.#writes.close()
     this.#holder.close()
@@ -422,11 +426,19 @@ export class Service {
   #letGo(peer: Peer, name: string): void {
     peer.adopted.delete(name)
     this.#staging.remove(peer, name)
-    if (this.#servesForGood(peer)) this.#registry.drop(name)
+    if (this.#servesForGood(peer)) this.#drop(name)
+  }
+
+  #drop(name: string): void {
+    this.#former.note(this.#registry, name)
+    this.#registry.drop(name)
+    this.#former.settle(this.#registry)
   }
 
   #own(peer: Peer, entry: Entry): void {
+    this.#former.note(this.#registry, entry.name)
     this.#registry.put(entry)
+    this.#former.settle(this.#registry)
     peer.adopted.add(entry.name)
   }
 
@@ -464,7 +476,7 @@ export class Service {
     if (brought !== undefined) this.#adoptBrought(owner, brought)
     this.#dropBrought()
     for (const entry of this.#staging.take(owner)) this.#own(owner, entry)
-    for (const name of this.#registry.names) if (!owner.adopted.has(name)) this.#registry.drop(name)
+    for (const name of this.#registry.names) if (!owner.adopted.has(name)) this.#drop(name)
     owner.link.tell({ released: {} })
   }
 

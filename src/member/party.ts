@@ -2,6 +2,7 @@ import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/index.js'
 import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
+import { FormerListeners, removePaths } from '../holder/former-listeners.js'
 import { Holder } from '../holder/holder.js'
 import { insist } from '../holder/insist.js'
 import { NamesNote } from '../holder/names-note.js'
@@ -117,6 +118,7 @@ export class Party {
   readonly #growth: Growth
   readonly #forgetting: Forgetting
   readonly #registrations = new Registrations()
+  readonly #former = new FormerListeners()
   readonly #moves: Moves
   readonly #heartbeat: Heartbeat
   readonly #takeover = new Takeover()
@@ -480,10 +482,10 @@ export class Party {
       if (this.#over) return
       if (this.phase !== 'leaving') this.#retiredWhy = this.phase === 'standby' ? 'replaced' : 'closed'
       if (this.phase === 'joining' || this.phase === 'ready') {
-        if (this.#machine.member.link === 'none') this.#reception.removePath()
+        if (this.#machine.member.link === 'none') this.#removePaths()
         this.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
       } else {
-        if (SERVES.has(this.phase) && this.#machine.member.link === 'local') this.#reception.removePath()
+        if (SERVES.has(this.phase) && this.#machine.member.link === 'local') this.#removePaths()
         // Who leaves in probation does not come back: the successor need not wait for the end of this process.
         if (this.#machine.holder?.phase === 'probation')
           this.dispatch({ to: 'holder', event: { type: 'healthy' } })
@@ -512,8 +514,10 @@ export class Party {
         throw error
       }
     }
+    this.#giveUp(entry.name)
     this.registry.put(entry)
     this.wanted.add(entry.name)
+    this.#settleFormer()
   }
 
   /** The daemon may have taken it, only too late for us. */
@@ -526,7 +530,9 @@ export class Party {
   /** Asks for it no more; daemon hosting: the daemon lets go of it too. */
   unregister(name: string): void {
     this.wanted.delete(name)
+    this.#giveUp(name)
     this.registry.drop(name)
+    this.#settleFormer()
     if (this.#machine.member.scope === 'member') {
       this.#elder?.link.tell({ register: { drop: true, item: { name } } })
     }
@@ -931,15 +937,36 @@ export class Party {
     if (this.#served) return
     if (this.first) {
       // Nobody had it before: there is nothing to answer from.
-      if (this.#machine.member.link === 'local') this.#reception.removePath()
+      if (this.#machine.member.link === 'local') this.#removePaths()
       this.#step({ type: 'leave' })
     } else if (this.#machine.member.link === 'local') this.#readiness.serves()
+  }
+
+  /** The service ends with this process. */
+  #removePaths(): void {
+    this.#reception.removePath()
+    removePaths(this.registry)
+  }
+
+  /** A daemon sees to it by itself. */
+  #giveUp(name: string): void {
+    if (this.#machine.member.scope === 'holder') this.#former.note(this.registry, name)
+  }
+
+  /** As long as an elder may come back it needs what it has. */
+  #settleFormer(): void {
+    if (this.#holder !== null) this.#former.settle(this.registry)
   }
 
   /** The handoff cannot be undone any more. */
   #settled(): void {
     // What this version did not ask for ends here: nobody else needs it any more.
-    for (const name of this.registry.names) if (!this.wanted.has(name)) this.registry.drop(name)
+    for (const name of this.registry.names) {
+      if (this.wanted.has(name)) continue
+      this.#giveUp(name)
+      this.registry.drop(name)
+    }
+    this.#settleFormer()
     void this.#compact({ needed: this.#makingRoom })
   }
 
@@ -1102,6 +1129,7 @@ export class Party {
     this.#holder?.close()
     this.#elder?.close()
     this.#elder = null
+    this.#former.close()
     this.#intake.close()
     this.state.endWriting(
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
