@@ -37,6 +37,12 @@ const STATES = [
   ['closing', 'GET / HTTP/1.1\r\n\r\n', ''],
 ] as const
 
+/** So that those without an answer say what becomes of it. */
+const RULES = {
+  fields: { response: { set: { 'X-A': 'b' }, remove: ['Server'] } },
+  proxyAuthentication: true,
+}
+
 /** One connection in each state, as another process is told of it: the record, and how many descriptors come with it. */
 const records: { name: string; record: Buffer; fds: number }[] = []
 const route = { kind: 'upstream', name: 'test', pick: () => null } as const
@@ -47,7 +53,7 @@ const faults: unknown[] = []
 beforeAll(async () => {
   for (const [state, sends, answers] of STATES) {
     const upstream = await Upstream.start(() => {})
-    const world = await startWorld(send(upstream))
+    const world = await startWorld({ ...send(upstream), options: RULES })
     const peer: Peer = await world.client()
     await peer.write(sends)
     await until(() => world.relay.size === 1, 'it is there')
