@@ -2,6 +2,7 @@ import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
 import { FileCopy, FULL } from './copy.js'
+import { Failures, MOST_MS } from './failures.js'
 import type { StateFileSettings } from './options.js'
 import { checkReplaceable, type Kind, removeLeftovers, removeOthers } from './place.js'
 import type { StateFileLogger, StateFileStatus } from './status.js'
@@ -12,8 +13,6 @@ export type { StateFileLogger, StateFileStatus }
 const FOLLOW_MS = 10
 /** How often it is looked whether the file is still there, unless it is brought to the disk more often. */
 const LOOK_MS = 1000
-const RETRY_FIRST_MS = 100
-const RETRY_MOST_MS = 10_000
 /** The file is written anew when it is so much larger than the log in memory. */
 const SPARE_BYTES = 16 * 1024 * 1024
 
@@ -36,8 +35,7 @@ export class StateFile {
   #mode: Mode = 'idle'
   /** Counts stops: what was begun before the last one has no say any more. */
   #stops = 0
-  #ok = true
-  #lastError: StateFileStatus['lastError'] = null
+  readonly #failures = new Failures()
   /** The state file, as this process made it. */
   #file: FileCopy | null = null
   /** Is to become it. */
@@ -54,8 +52,6 @@ export class StateFile {
   #lookAt = 0
   #soonTimer: NodeJS.Timeout | undefined
   #lookTimer: NodeJS.Timeout | undefined
-  #retryTimer: NodeJS.Timeout | undefined
-  #retryMs = RETRY_FIRST_MS
   /** One pass after the other. */
   #work: Promise<unknown> = Promise.resolve()
   #waiting = false
@@ -99,12 +95,12 @@ export class StateFile {
     process.off('exit', this.#atExit)
     this.#stops++
     this.#log.onAppended = null
-    for (const timer of [this.#soonTimer, this.#lookTimer, this.#retryTimer]) clearTimeout(timer)
-    this.#soonTimer = this.#lookTimer = this.#retryTimer = undefined
+    for (const timer of [this.#soonTimer, this.#lookTimer]) clearTimeout(timer)
+    this.#soonTimer = this.#lookTimer = undefined
+    this.#failures.stop()
     for (const copy of [this.#file, this.#next]) void copy?.close()
     this.#file = this.#next = null
     this.#installing = false
-    this.#ok = true
   }
 
   /** Everything that is in the log now is in the file, and on the disk. Rejects with ERR_FDB_STATE_FILE, ERR_FDB_FENCED. */
@@ -114,7 +110,7 @@ export class StateFile {
     await (this.#flushing ??= this.#flush())
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
-    const { message = 'it changes faster than it can be written' } = this.#lastError ?? {}
+    const { message = 'it changes faster than it can be written' } = this.#failures.last ?? {}
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
       `the state file ${this.#settings.path} has the changes up to ${synced}, not up to ${sequence}: ${message}`,
@@ -169,9 +165,9 @@ export class StateFile {
     const file = this.#file
     return {
       path: this.#settings.path,
-      ok: this.#ok,
+      ok: this.#failures.ok,
       writing: file !== null,
-      lastError: this.#lastError,
+      lastError: this.#failures.last,
       behindBytes: file?.behind(this.#log) ?? this.#logBytes,
       sequence: file?.sequence ?? 0,
       syncedSequence: file?.syncedSequence ?? 0,
@@ -184,7 +180,7 @@ export class StateFile {
   }
 
   #soon(ms: number): void {
-    if (this.#soonTimer || this.#retryTimer) return
+    if (this.#soonTimer || this.#failures.waiting) return
     this.#soonTimer = setTimeout(() => {
       this.#soonTimer = undefined
       if (!this.#waiting) void this.#begin(() => this.#pass())
@@ -225,7 +221,7 @@ export class StateFile {
         await this.#writeAnew()
       } catch (error) {
         // There is the larger one, which is whole.
-        this.#anewAfter = performance.now() + RETRY_MOST_MS
+        this.#anewAfter = performance.now() + MOST_MS
         this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
       }
     }
@@ -375,9 +371,8 @@ export class StateFile {
   }
 
   #succeeded(): void {
-    this.#retryMs = RETRY_FIRST_MS
-    if (this.#ok || this.#file === null) return
-    this.#ok = true
+    this.#failures.calm()
+    if (this.#file === null || !this.#failures.succeeded()) return
     const { path } = this.#settings
     this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is whole again')
     this.onChange?.(this.status())
@@ -385,17 +380,8 @@ export class StateFile {
 
   #failed(error: NodeJS.ErrnoException): void {
     const { path } = this.#settings
-    const code = error.code ?? 'ERR_FDB_INTERNAL'
-    const changed = this.#ok || this.#lastError?.code !== code
-    this.#ok = false
-    this.#lastError = { code, message: error.message, at: new Date().toISOString() }
-    this.#retryTimer ??= setTimeout(() => {
-      this.#retryTimer = undefined
-      this.#soon(0)
-    }, this.#retryMs).unref()
-    this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MOST_MS)
-    if (!changed) return
-    const hint = FULL.has(code) ? 'make room' : 'see the error'
+    if (!this.#failures.failed(error, () => this.#soon(0))) return
+    const hint = FULL.has(error.code ?? '') ? 'make room' : 'see the error'
     const what = `the state file cannot be written: the state is in memory alone, and outlives upgrades but no reboot; ${hint}. It is tried again`
     this.#logger.warn({ err: error, path }, what)
     this.onChange?.(this.status())
