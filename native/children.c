@@ -36,7 +36,7 @@ napi_value fdb_ended_child(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, ended.si_pid);
 }
 
-/* Its exit code, or the negative number of the signal that ended it; null when it has not ended. ECHILD throws. */
+/* Its exit code, or the negative number of the signal that ended it; null when it has not ended, or is no child of ours. */
 napi_value fdb_reap_child(napi_env env, napi_callback_info info) {
   fdb_call call;
   siginfo_t ended;
@@ -45,7 +45,7 @@ napi_value fdb_reap_child(napi_env env, napi_callback_info info) {
   memset(&ended, 0, sizeof(ended));
   do result = waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOHANG);
   while (result < 0 && errno == EINTR);
-  if (result < 0) return fdb_throw(env, errno, "waitid");
+  if (result < 0) return errno == ECHILD ? fdb_null(env) : fdb_throw(env, errno, "waitid");
   if (ended.si_pid == 0) return fdb_null(env);
   return fdb_int_value(env, ended.si_code == CLD_EXITED ? ended.si_status : -ended.si_status);
 }

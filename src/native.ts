@@ -190,7 +190,7 @@ export interface Native {
   adoptOrphans(): boolean
   /** A child that has ended and was not reaped, by anybody's start; 0: none has ended; -1: there is no child. Reaps nothing. */
   endedChild(): number
-  /** Its exit code, or the negative number of the signal that ended it; null: it has not ended. ECHILD (no child of ours) throws. */
+  /** Its exit code, or the negative number of the signal that ended it; null: it has not ended, or is no child of ours. */
   reapChild(pid: number): number | null
 
   // memory.c

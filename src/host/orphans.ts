@@ -33,12 +33,9 @@ export class Orphans {
       const now = performance.now()
       if (this.#seen.pid !== pid) this.#seen = { pid, at: now }
       if (now - this.#seen.at < ADOPTED_MS) return true
-      try {
-        const status = native.reapChild(pid)
-        if (status !== null) this.#ended(pid, status < 0 ? 128 - status : status)
-      } catch {
-        // Node has reaped it meanwhile.
-      }
+      const status = native.reapChild(pid)
+      // Else Node has reaped it meanwhile.
+      if (status !== null) this.#ended(pid, status < 0 ? 128 - status : status)
     }
   }
 }
