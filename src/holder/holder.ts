@@ -180,6 +180,31 @@ export class Holder {
     }
   }
 
+  /**
+   * Daemon: ends the member that serves if it has said nothing for longer than a successor in probation may be silent. Resolves
+   * with its pid when it has ended, or null when it is heard. Rejects with ERR_FDB_STUCK.
+   */
+  async killSilentOwner(timeoutMs: number): Promise<number | null> {
+    const owner = this.#peers.get(this.#hosting.state().owner)
+    const { heartbeat } = this.#ownTimes
+    if (owner === undefined) return null
+    if (performance.now() - owner.beatAt <= patience(this.#times.silence, heartbeat)) return null
+    this.#logger.warn({ pid: owner.pid }, 'ends the member that serves and is silent, as an operator asked')
+    killVerified(owner.identity, owner.proven ? owner.pidfd : null)
+    const until = performance.now() + timeoutMs
+    while (!owner.died) {
+      if (performance.now() >= until) {
+        throw new FdbError(
+          'ERR_FDB_STUCK',
+          `process ${owner.pid}, which serves, did not end within ${timeoutMs} ms after SIGKILL: it waits in the kernel; end it by hand`,
+          { details: { pids: [owner.pid] } },
+        )
+      }
+      await new Promise(resolve => setTimeout(resolve, STUCK_LOOK_MS))
+    }
+    return owner.pid
+  }
+
   /** Release the elder as soon as there is fresh evidence that the successor is well: somebody waits to join. */
   endProbation(): void {
     this.#hurry = true

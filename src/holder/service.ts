@@ -290,7 +290,17 @@ export class Service {
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded> {
-    if (order.killStuck) await this.#holder.killStuck(STUCK_MS)
+    if (order.killStuck) {
+      await this.#holder.killStuck(STUCK_MS)
+      const ended = await this.#holder.killSilentOwner(STUCK_MS)
+      if (ended !== null) {
+        throw new FdbError(
+          'ERR_FDB_BUSY',
+          `${this.name}: process ${ended}, which served, was silent and is ended; its listeners and its state are kept here: start the next version`,
+          { retryable: true },
+        )
+      }
+    }
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined || !owner.link.open || this.#upgrades.has(owner)) {
       const why =

@@ -2,6 +2,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -142,6 +143,23 @@ describe('a process that was kept from listening', () => {
 })
 
 describe('an owner that is stopped', () => {
+  it('is ended with --kill-stuck, and its queue and its state are the next one’s', async () => {
+    const { scene, target } = await open()
+    const first = await scene.serve()
+    using client = await OperatorClient.connect(scene.control)
+    await first.order('put', { key: 'kept', value: { item: 'x' } })
+    first.signal('SIGSTOP')
+    const waiting = ask(`${target}/whoami`).answer
+    await until('it is ended as silent', async () => {
+      const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
+      return error.message.includes(`process ${first.pid}, which served, was silent and is ended`)
+    })
+    expect(first.ended).toBe(true)
+    const next = await scene.serve()
+    expect((await waiting).headers['x-pid']).toBe(String(next.pid))
+    expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
+  })
+
   it('is replaced by the seal; continued, it has its changes made by the new one, and leaves', {
     timeout: 30_000,
   }, async () => {

@@ -100,6 +100,8 @@ function files() {
   const pidfd = native.pidfdOpen(process.pid)
   if (pidfd !== null) {
     native.pidfdSignal(pidfd, 0)
+    native.close(native.pidfdTake(pidfd, 0))
+    refused(() => native.pidfdTake(pidfd, never), 'EBADF')
     assert.equal(native.pidfdPid(pidfd), process.pid)
     assert.equal(native.pidfdDead(pidfd), false)
     native.close(pidfd)
