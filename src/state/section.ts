@@ -30,7 +30,7 @@ export interface WriteOptions {
   request?: string
   /**
    * Resolves when the change is on the disk (needs a `stateFile`): it then outlives a power cut too. Several at a time share one sync.
-   * Rejects with ERR_FDB_FENCED, and makes no change, in a process that does not write the state file (such a change is not forwarded);
+   * Where another process writes, that one brings it to its disk. Rejects with ERR_FDB_FENCED, and makes no change, before `ready()`;
    * with ERR_FDB_STATE_FILE when the disk fails, or a handoff comes between: the change is made, in memory, and comes to the disk when
    * that is possible.
    */
