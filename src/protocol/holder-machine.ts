@@ -450,7 +450,14 @@ function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
       bound: others,
       helped: false,
     },
-    effects: [{ type: 'seal', from: 0, below: state.top + 1 }, ...fence(state, others)],
+    effects: [
+      // It may be accepting that it could not: once more, before the others are told to go.
+      ...(state.down.includes(owner)
+        ? []
+        : [{ type: 'tell', to: owner, message: { kind: 'resume' } } as const]),
+      { type: 'seal', from: 0, below: state.top + 1 },
+      ...fence(state, others),
+    ],
   }
 }
 

@@ -252,7 +252,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
-      if (phase !== 'standby' || state.accepting) return same(state)
+      if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
       return { state: { ...state, accepting: true }, effects: [{ type: 'accept' }] }
     case 'reinstate':
       if (sealed || !state.holds || phase === 'joining' || phase === 'leaving' || phase === 'gone')
@@ -327,6 +327,7 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
       return phase === 'standby' && !state.unfit ? sayUnfit(state, rules) : same(state)
     case 'accept':
       if (phase === 'beginning') return unfit({ ...state, accepting: false }, rules)
+      if (phase === 'unfit') return { state: { ...state, accepting: false }, effects: NOTHING }
       // Told to accept before it is told to write: it is as before.
       if (phase !== 'standby' || !state.accepting) return same(state)
       return sayUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])

@@ -58,6 +58,7 @@ export const ALWAYS: readonly Space[] = [
     atomic: true,
   }),
   space('two parties, an effect fails, effects lag, each fault', 2, { fail: 1, lag: true }),
+  space('two parties, two effects fail, effects lag', 2, { fail: 2, lag: true, stop: 0, cut: 0 }),
   space('two parties, one leaves, joiners that have given up, effect by effect', 2, {
     fail: 1,
     leave: 1,
@@ -122,7 +123,6 @@ export const LONG: readonly Space[] = [
     absent: 1,
     renewals: 1,
   }),
-  space('two parties, two effects fail, effects lag', 2, { fail: 2, lag: true, stop: 0, cut: 0 }),
   space('three parties, an effect fails, kill and stop, effect by effect', 3, {
     segments: 6,
     fail: 1,

@@ -80,7 +80,7 @@ export const UNREADABLE = 512
 export const LEFT = 1024
 /** Has written. */
 const WROTE = 2048
-/** Could not accept when it tried last. */
+/** Could not accept, or write, when it tried last. */
 export const UNATTACHED = 4096
 
 // Words of a channel; its lower end is the one towards the joiner (member).
@@ -436,7 +436,7 @@ export abstract class World {
     if (done) this.perform(p, { by, effect } as Effect)
     else {
       if (effect.type === 'carry') this.set(p, UNREADABLE)
-      if (effect.type === 'accept') this.set(p, UNATTACHED)
+      if (effect.type === 'accept' || effect.type === 'write') this.set(p, UNATTACHED)
       if (this.rules.begun || effect.type === 'carry') this.skip(p, by)
     }
     if (this.get(p, STATUS) !== RUNNING) return
@@ -482,7 +482,7 @@ export abstract class World {
     if (this.t[FAILS] === 0) return false
     switch (effect.type) {
       case 'accept':
-        return this.phaseOf(p) === 'beginning' || this.phaseOf(p) === 'standby' || !this.rules.begun
+        return this.phaseOf(p) !== 'orphan' || !this.rules.begun
       case 'carry':
         return !this.has(p, UNREADABLE)
       case 'write':
@@ -567,6 +567,7 @@ export abstract class World {
         }
         this.put(p, PEN, segment + 1)
         this.set(p, WROTE)
+        if (this.has(p, ACCEPTS)) this.clear(p, UNATTACHED)
         this.clear(p, FROZEN)
         return
       }

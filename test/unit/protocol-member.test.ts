@@ -163,6 +163,7 @@ describe('a process that stands by', () => {
     expect(failed).toMatchObject({ phase: 'unfit', accepting: false })
     expect(effects(failed, hears({ kind: 'reinstate', epoch: 5 }))).toEqual(['accept', 'carry', 'write 5'])
     expect(effects(failed, hears({ kind: 'freeze' }))).toEqual(['send frozen'])
+    expect(effects(failed, hears({ kind: 'resume' }))).toEqual(['accept'])
     expect(effects(failed, hears({ kind: 'retire' }))).toEqual(['endWriting', 'stopAccepting'])
   })
 })
