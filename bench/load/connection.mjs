@@ -62,11 +62,11 @@ export class Connection {
   /** The deadline has passed. */
   expire() {
     const got = this.#reader.begun ? `${this.#reader.body.length} bytes of the body` : 'nothing'
+    this.close()
     this.#settle(
       'dropped',
       `${this.#connected ? 'connected, ' : 'not even connected, '}${got} before the deadline`,
     )
-    this.close()
   }
 
   /** We close: not the server's doing, never counted. */
@@ -88,8 +88,9 @@ export class Connection {
     }
     this.#reader.feed(text)
     if (this.#reader.broken !== '') {
-      this.#settle('wrong', this.#reader.broken)
+      // First: whoever hears of it may look for a connection for the next request.
       this.close()
+      this.#settle('wrong', this.#reader.broken)
     } else if (this.#reader.done) {
       this.#answered++
       this.#announced = this.#reader.announcesClose

@@ -199,6 +199,11 @@ describe('wrong', () => {
     expectOnly(await referee(server.target, READS, losses(10)), 'wrong')
   })
 
+  it('is counted once, and the connection not used again, also where requests wait for one', async () => {
+    await using server = await badServer(({ socket }) => socket.write('hello\r\n\r\n'))
+    expectOnly(await referee(server.target, { ...READS, connections: 1, rate: 1_000 }, losses(50)), 'wrong')
+  })
+
   it('is counted for a number that is missing in a stream', async () => {
     await using server = await goodServer((request, response) => {
       if (!request.url?.startsWith('/stream')) return false
