@@ -73,7 +73,7 @@ export class ProxySignals {
         void this.#upgrade(proxy)
         return
       case 'SIGQUIT':
-        this.#end(proxy, NO_LIMIT_MS)
+        this.#end(proxy, NO_LIMIT_MS, true)
         return
       case 'SIGTERM':
         if (this.#endingSince === null) this.#end(proxy, proxy.config.drain.timeout)
@@ -105,10 +105,10 @@ export class ProxySignals {
     }
   }
 
-  #end(proxy: ReverseProxy, timeout: number): void {
+  #end(proxy: ReverseProxy, timeout: number, handBack = false): void {
     if (this.#endingSince !== null) return
     this.#endingSince = performance.now()
-    proxy.close({ timeout }).catch(error => this.#logger.error({ err: error }, 'the end failed'))
+    proxy.close({ timeout, handBack }).catch(error => this.#logger.error({ err: error }, 'the end failed'))
   }
 
   #endNow(proxy: ReverseProxy): void {

@@ -29,7 +29,8 @@ export function addProxy(program: Command): void {
       'after',
       `
 Signals: USR2 upgrade (starts the command it was started with), HUP reads the configuration anew, TERM ends it within
-drain.timeout, QUIT when the last connection has ended, INT or a later second TERM at once. USR1 does nothing. The access
+drain.timeout, QUIT when the last connection has ended (in
+probation the version before serves again), INT or a later second TERM at once. USR1 does nothing. The access
 log, if any, is on stdout.
 
 Examples:

@@ -42,9 +42,9 @@ export class ForwardedUpgrades {
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded> {
-    const { ready, freeze, prepare, commit } = this.#times
+    const { ready, quiesce, freeze, prepare, commit } = this.#times
     // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
-    const limit = timeoutMs || ready + freeze + prepare + commit + STARTING_MS
+    const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + STARTING_MS
     return new Promise((resolve, reject) => {
       const lateAfter = (ms: number, what: string) => {
         const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`

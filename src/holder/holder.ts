@@ -56,6 +56,7 @@ export interface Candidate {
   readonly pidfd: OwnedFd | null
   /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
   readonly times?: Partial<HandoffTimes>
+  readonly quiesces?: boolean
 }
 
 /** How often it is looked how much has been written. */
@@ -339,6 +340,7 @@ export class Holder {
       identity: candidate.identity,
       proven: candidate.proven,
       times: candidate.times ?? {},
+      quiesces: candidate.quiesces ?? false,
       link: candidate.link,
       pidfd: candidate.pidfd,
       watch: null,
@@ -435,7 +437,10 @@ export class Holder {
     }
     if (envelope.endProbation) {
       closeAll(fds)
-      this.endProbation()
+      const { owner } = this.#hosting.state()
+      // Who ends the service is not followed by the one before it, well or not.
+      if (envelope.endProbation.closing && peer.id === owner) this.#hosting.dispatch({ type: 'healthy' })
+      else this.endProbation()
       return
     }
     if (envelope.abort) {
@@ -516,12 +521,25 @@ export class Holder {
       peer.link.tell({ abort: { code: reason.code, message: reason.message, phase: this.#phase } })
       return
     }
+    if (!peer.quiesces && (message.kind === 'quiesce' || message.kind === 'unquiesce')) {
+      if (message.kind === 'quiesce') this.#quiescesUnasked(to, message.epoch)
+      return
+    }
     // What it said before it was frozen is of no use for comparing.
     if (message.kind === 'freeze') peer.position = null
     const owner = this.#peers.get(this.#hosting.state().owner)
     const position =
       message.kind === 'sealed' ? (this.#hosting.position() ?? owner?.position ?? undefined) : undefined
     peer.link.tell(packToMember(message, position))
+  }
+
+  /** An older release ends its work when another serves, as it always did. */
+  #quiescesUnasked(from: Id, epoch: number): void {
+    this.timeline.quiesceIsUnknown()
+    // After the step that this is part of.
+    queueMicrotask(() =>
+      this.#hosting.dispatch({ type: 'message', from, message: { kind: 'quiesced', epoch } }),
+    )
   }
 
   #offer(peer: Peer, epoch: number, wayBack: number, source: number): void {
@@ -544,6 +562,7 @@ export class Holder {
         source: Math.max(0, source),
         items: sent.length,
         timeoutMs: this.#times.ready,
+        quiesceMs: this.#times.quiesce,
       },
     })
     peer.link
@@ -677,10 +696,12 @@ export class Holder {
   // ---- time
 
   #limit(phase: HolderPhase): number | undefined {
-    const { ready, freeze, prepare, commit } = this.#times
+    const { ready, quiesce, freeze, prepare, commit } = this.#times
     switch (phase) {
       case 'offering':
         return ready
+      case 'quiescing':
+        return quiesce
       case 'freezing':
         return freeze
       case 'preparing':
@@ -708,7 +729,10 @@ export class Holder {
     this.#deadline = undefined
     const limit = this.#limit(phase)
     if (limit !== undefined)
-      this.#deadline = afterHearing(limit, () => this.#hosting.dispatch({ type: 'deadline' }))
+      this.#deadline = afterHearing(limit, () => {
+        if (phase === 'quiescing') this.timeline.quiesceIsLate()
+        this.#hosting.dispatch({ type: 'deadline' })
+      })
   }
 
   #tick(): void {

@@ -14,6 +14,8 @@ export const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 export interface HandoffTimes {
   /** From the Offer to Ready: the successor's own start-up lies in it. */
   ready: number
+  /** For the incumbent's `onQuiesce()` hooks, before Freeze; after it the handoff goes on without them. */
+  quiesce: number
   /** From Freeze to Frozen; the holder seals whether it came or not. */
   freeze: number
   /** From the seal to Prepared: the successor reads the tail. */
@@ -30,6 +32,7 @@ export interface HandoffTimes {
 
 export const HANDOFF_TIMES: HandoffTimes = {
   ready: 60_000,
+  quiesce: 10_000,
   freeze: 1_000,
   prepare: 10_000,
   commit: 10_000,

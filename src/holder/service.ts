@@ -18,7 +18,7 @@ import {
 } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import { toldError } from '../protocol/told-error.js'
-import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../protocol/versions.js'
+import { FORWARDS_WRITES, QUIESCES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
 import { type Guest, reject, welcome } from './admission.js'
@@ -30,7 +30,7 @@ import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
-import { Holder } from './holder.js'
+import { type Candidate, Holder } from './holder.js'
 import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
@@ -194,7 +194,7 @@ export class Service {
       proven,
       identity,
       generation,
-      times: readTimes(guest.hello.times),
+      ...toldBy(guest),
     })
   }
 
@@ -209,7 +209,7 @@ export class Service {
       proven,
       identity,
       generation,
-      times: readTimes(guest.hello.times),
+      ...toldBy(guest),
     })
   }
 
@@ -656,4 +656,9 @@ function merged<T extends { name: string }>(own: readonly T[], answer: Record<st
   const listeners = Array.isArray(answer.listeners) ? (answer.listeners as (T | null)[]) : []
   const theirs = new Map(listeners.map(listener => [listener?.name, listener]))
   return own.map(listener => ({ ...theirs.get(listener.name), ...listener }))
+}
+
+/** What a member says of itself in its Hello. */
+function toldBy({ hello }: Guest): Pick<Candidate, 'times' | 'quiesces'> {
+  return { times: readTimes(hello.times), quiesces: hello.capabilities?.includes(QUIESCES) ?? false }
 }

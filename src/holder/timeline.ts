@@ -21,6 +21,11 @@ export interface Failure {
 export interface HandoffRecord {
   readonly successor: number
   readonly phases: PhaseEntry[]
+  /**
+   * How long the incumbent took to end what must run in one process only; `inTime`: it had ended when the handoff went on.
+   * null: it was not asked, as it is of a release that does not know of it.
+   */
+  quiesce: { readonly ms: number; readonly inTime: boolean } | null
   outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
   failure: Failure | null
 }
@@ -31,9 +36,10 @@ const KEPT = 16
 export class Timeline {
   readonly records: HandoffRecord[] = []
   lastFailure: Failure | null = null
+  #quiescing: { since: number; inTime: boolean } | null = null
 
   begin(successor: number): void {
-    this.records.push({ successor, phases: [], outcome: 'under way', failure: null })
+    this.records.push({ successor, phases: [], quiesce: null, outcome: 'under way', failure: null })
     if (this.records.length > KEPT) this.records.shift()
   }
 
@@ -45,10 +51,29 @@ export class Timeline {
     const { current } = this
     if (current === undefined) return
     current.phases.push({ phase, at: Date.now() })
+    this.#noteQuiesce(current, phase)
     if (phase === 'probation') current.outcome = 'serving'
     else if (phase === 'released') current.outcome = 'released'
     else if (phase === 'idle' && current.outcome === 'serving') current.outcome = 'released'
     else if (phase === 'idle' && current.outcome === 'under way') current.outcome = 'serving'
+  }
+
+  /** Nobody waits any longer. */
+  quiesceIsLate(): void {
+    if (this.#quiescing !== null) this.#quiescing.inTime = false
+  }
+
+  /** The incumbent does not know of it. */
+  quiesceIsUnknown(): void {
+    this.#quiescing = null
+  }
+
+  #noteQuiesce(current: HandoffRecord, phase: HolderPhase): void {
+    const quiescing = this.#quiescing
+    this.#quiescing = phase === 'quiescing' ? { since: performance.now(), inTime: true } : null
+    if (quiescing === null) return
+    const ms = Math.round((performance.now() - quiescing.since) * 10) / 10
+    current.quiesce = { ms, inTime: quiescing.inTime && phase !== 'idle' }
   }
 
   fail(failure: Failure): void {

@@ -131,10 +131,13 @@ export class Drainers {
   #note(guest: Guest, text: string): void {
     if (text.length > REPORT_CHARACTERS) return
     try {
-      const { generation, phase, connections, moves, closed, unfit } = JSON.parse(text) as DrainReport
+      const { generation, phase, connections, moves, closed, unfit, quiescedMs } = JSON.parse(
+        text,
+      ) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: guest.pid, generation: Number(generation), phase, connections }
-      this.#guests.set(guest, { ...report, ...(moves && { moves }), ...unfitness(unfit) })
+      const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
+      this.#guests.set(guest, { ...report, ...(moves && { moves }), ...ended, ...unfitness(unfit) })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // Not a report: the last one stands.

@@ -16,6 +16,8 @@ export interface DrainReport {
   readonly phase: string
   readonly connections: number
   readonly moves?: MoveReport
+  /** How long its `onQuiesce()` hooks took; null: there were none. */
+  readonly quiescedMs?: number | null
   /** What it closed at the end of its drain. */
   readonly closed?: readonly ForcedClose[]
   /** Why it could not come back. */

@@ -12,7 +12,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
 import { toldError } from '../protocol/told-error.js'
 import type { VersionRange } from '../protocol/versions.js'
-import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../protocol/versions.js'
+import { FORWARDS_WRITES, QUIESCES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 
 const { Intent } = fdbroker.wire
 /** What a holder that refuses may leave out. */
@@ -120,7 +120,7 @@ export class Elder {
             intent: hello.intent === 'join' ? Intent.JOIN : Intent.BACK,
             pid: process.pid,
             generation: hello.generation ?? 0,
-            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES],
+            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES, QUIESCES],
             incarnation: hello.incarnation ?? '',
             times: hello.times ?? null,
             instance: OWN_INSTANCE,

@@ -37,15 +37,15 @@ export class ToldListeners {
     for (const listener of this.#emitter.rawListeners(event)) {
       try {
         const outcome: unknown = Reflect.apply(listener, this.#emitter, args)
-        if (outcome instanceof Promise) outcome.catch(error => this.#failed(event, error))
+        if (outcome instanceof Promise) outcome.catch(error => this.failed(event, error))
       } catch (error) {
-        this.#failed(event, error)
+        this.failed(event, error)
       }
     }
   }
 
-  #failed(event: string, error: unknown): void {
+  failed(event: string, error: unknown): void {
     this.failures++
-    this.#logger.error({ err: error, event }, `a listener of the application for "${event}" threw`)
+    this.#logger.error({ err: error, event }, `a listener or hook of the application for "${event}" threw`)
   }
 }

@@ -90,7 +90,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     return upgraded
   } finally {
     closeAll(output)
-    await party.close(0)
+    await party.close({ timeout: 0 })
   }
 }
 

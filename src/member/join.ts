@@ -38,6 +38,8 @@ export async function join(options: JoinOptions): Promise<Member> {
     retiring: () => member.tell_('retiring'),
     reinstated: () => member.tell_('reinstated'),
     unfit: error => member.tell_('unfit', error),
+    resumed: () => member.tell_('resumed'),
+    failed: error => member.failed_('onQuiesce', error),
     retired: why => member.tell_('retired', why),
     stateFile: status => member.tell_('stateFile', status),
   })

@@ -22,6 +22,7 @@ import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section, WriteOptions } from '../state/section.js'
+import type { QuiesceHook } from './duty.js'
 import { checkEvent, ToldListeners } from './events.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Party } from './party.js'
@@ -46,6 +47,8 @@ export interface MemberEvents {
   retiring: []
   /** The successor failed, and we serve again. */
   reinstated: []
+  /** The upgrade failed behind {@link Member.onQuiesce}, before anybody else served: begin again what its hooks have ended. */
+  resumed: []
   /** The last connection has ended (or was cut). */
   retired: [RetiredReason]
   /** An adopted listener's options differ from what this version asks for. */
@@ -88,12 +91,18 @@ export interface UpgradeOptions {
 export interface CloseOptions {
   /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
   timeout?: number
+  /**
+   * In probation: the version before, which stands by, comes back and serves. Default false: the service ends with this
+   * process. (A process that dies is followed by it in any case.)
+   */
+  handBack?: boolean
 }
 
 const EVENTS: Keys<MemberEvents> = {
   serving: true,
   retiring: true,
   reinstated: true,
+  resumed: true,
   retired: true,
   listenerChanged: true,
   stateFile: true,
@@ -102,7 +111,7 @@ const EVENTS: Keys<MemberEvents> = {
 }
 const READY: Keys<ReadyOptions> = { checks: true, timeout: true }
 const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
-const CLOSE: Keys<CloseOptions> = { timeout: true }
+const CLOSE: Keys<CloseOptions> = { timeout: true, handBack: true }
 const STAY: Keys<StayOptions> = { signals: true }
 
 /** A process's place in a service. Made by {@link join}. */
@@ -337,6 +346,19 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#party.ready(options)
   }
 
+  /**
+   * Ends what must run in one process only (cron jobs, queue consumers): awaited before another process may serve, and
+   * before this one leaves. All hooks are called at once; they may change the state as ever. At most `upgrade.quiesce`
+   * milliseconds: then `signal` aborts, and the handoff goes on. What it throws is logged and counted.
+   *
+   * Begin the work with `serving`, and again with `resumed` (the upgrade has failed) and `reinstated`.
+   */
+  onQuiesce(hook: QuiesceHook): this {
+    if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
+    this.#party.duty.add(hook)
+    return this
+  }
+
   /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
   get retired(): Promise<RetiredReason> {
     return this.#party.retired
@@ -365,7 +387,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   async close(options: CloseOptions = {}): Promise<void> {
     checkKeys('close()', options, CLOSE)
     checkTimeout(options.timeout, 0)
-    await this.#party.close(options.timeout)
+    await this.#party.close(options)
   }
 
   /** Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
@@ -402,6 +424,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** @internal What a listener of the application throws is logged and counted, and undoes nothing. */
   tell_<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
     this.#told.tell(event, args)
+  }
+
+  /** @internal */
+  failed_(what: string, error: unknown): void {
+    this.#told.failed(what, error)
   }
 
   /** @internal */

@@ -15,7 +15,7 @@ import type { PathEntry } from '../host/control-path.js'
 import { makeRoomForDescriptors } from '../host/limits.js'
 import type { Successor } from '../host/spawn-successor.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import type { Scope, ToHolder } from '../protocol/conversation.js'
+import type { Epoch, Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue, type Outcome } from '../protocol/effect-queue.js'
 import {
   type Embedded,
@@ -43,6 +43,7 @@ import { Checks } from './checks.js'
 import { Commands } from './commands.js'
 import { type DrainTimes, drainListeners, endIdle } from './drain.js'
 import { type DrainReport, DrainReporter } from './draining.js'
+import { Duty } from './duty.js'
 import { type Elder, REFUSED } from './elder.js'
 import type { ForcedClose } from './forced-closes.js'
 import { Forgetting } from './forgetting.js'
@@ -51,7 +52,7 @@ import { Heartbeat } from './heartbeat.js'
 import type { Legacy } from './hung-incumbent.js'
 import { Intake, type Offered } from './intake.js'
 import { type Listener, startListeners } from './listener.js'
-import type { ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
+import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
 import { Moves } from './moves.js'
 import type { Settings } from './options.js'
 import { Orders } from './orders.js'
@@ -89,6 +90,9 @@ export interface Front {
   retiring(): void
   reinstated(): void
   unfit(error: FdbError): void
+  resumed(): void
+  /** What a hook of the application threw. */
+  failed(error: unknown): void
   retired(why: RetiredReason): void
   stateFile(status: StateFileStatus): void
 }
@@ -126,6 +130,8 @@ export class Party {
   readonly #orders = new Orders(this, () => this.#elder?.link)
   readonly #readiness = new Readiness(() => this.#deadline())
   readonly #reminder: ReadyReminder
+  /** What the application may do in one process only. */
+  readonly duty: Duty
   #checks: Checks | null = null
   /** Of the application, for operators. */
   readonly commands = new Commands()
@@ -170,6 +176,16 @@ export class Party {
     this.state = new StateLog({ logger, limits: stateLimits })
     this.#reminder = new ReadyReminder(logger)
     this.#writes = new WriteForwarder(this.state, settings.timeout, () => this.#reporter?.reconnect())
+    this.duty = new Duty(
+      {
+        serving: () => this.#front?.serving(),
+        retiring: () => this.#front?.retiring(),
+        reinstated: () => this.#front?.reinstated(),
+        resumed: () => this.#front?.resumed(),
+      },
+      error => this.#front?.failed(error),
+      logger,
+    )
     this.state.onFenced = () => this.#look()
     this.state.onFull = () => this.#makeRoom()
     this.#forgetting = new Forgetting({
@@ -470,7 +486,7 @@ export class Party {
     else this.#step({ type: 'refused' })
   }
 
-  async close(timeout: number | undefined): Promise<void> {
+  async close({ timeout, handBack = false }: CloseOptions): Promise<void> {
     if (timeout !== undefined) this.#drainTimeout = timeout
     if (this.#over) return
     if (!this.#closing) {
@@ -479,6 +495,10 @@ export class Party {
       await endUpgrade(this, timeout ?? this.settings.drainTimeout)
       // A handoff under way is brought to its end first: its successor would be the one to serve.
       await this.#handoffOver(timeout ?? this.settings.drainTimeout)
+      if (!this.#over && this.phase === 'serving') {
+        if (!handBack) await this.#releaseElder()
+        await this.#endDuty()
+      }
       if (this.#over) return
       if (this.phase !== 'leaving') this.#retiredWhy = this.phase === 'standby' ? 'replaced' : 'closed'
       if (this.phase === 'joining' || this.phase === 'ready') {
@@ -724,7 +744,14 @@ export class Party {
         return this.#stopAccepting()
       case 'closeListeners':
         return this.#closeListeners()
+      case 'quiesce':
+        this.#quiesce(effect.epoch)
+        return
+      case 'unquiesce':
+        this.duty.resume()
+        return
       case 'freeze':
+        this.duty.hurry()
         this.#position = this.state.pauseWriting()
         return
       case 'thaw':
@@ -762,6 +789,16 @@ export class Party {
 
   #insist(what: string, act: () => void): void | Promise<void> {
     return insist(act, what, this.settings.logger, () => this.#over)
+  }
+
+  /** Without hooks in the same turn. */
+  #quiesce(epoch: Epoch): void {
+    const done = () => {
+      if (!this.#over) this.#step({ type: 'quiesced', epoch })
+    }
+    const quiesced = this.duty.quiesce()
+    if (quiesced === undefined) done()
+    else void quiesced.then(done)
   }
 
   #send(message: ToHolder): void | Promise<void> {
@@ -833,13 +870,12 @@ export class Party {
   #stopAccepting(): void {
     for (const listener of this.#listeners) listener.stop()
     this.#reception.close()
-    if (this.#closing) return
-    const again = this.#retiring
-    this.#retiring = true
-    this.#moves.leave(true)
-    this.#report()
-    // It was to come back, and could not: for the application it has been away all the time.
-    if (!again) this.#front?.retiring()
+    if (!this.#closing) {
+      this.#retiring = true
+      this.#moves.leave(true)
+      this.#report()
+    }
+    this.duty.retire()
   }
 
   /** Tell whoever serves now how many connections are left here. */
@@ -897,7 +933,17 @@ export class Party {
     const closed = this.#closedAtLast
     const unfit = this.#unfitness.report
     const moves = this.#moves.counts.report
-    return { pid: process.pid, generation, phase, connections, moves, closed, ...(unfit && { unfit }) }
+    const { quiescedMs } = this.duty
+    return {
+      pid: process.pid,
+      generation,
+      phase,
+      connections,
+      moves,
+      closed,
+      quiescedMs,
+      ...(unfit && { unfit }),
+    }
   }
 
   #askForMove(): void {
@@ -918,15 +964,11 @@ export class Party {
     this.#writes.end()
     this.#reporter?.stop()
     this.#takeover.note('serving')
-    const again = this.#served
     this.#served = true
     this.#reason = null
     this.#readiness.serves()
-    // A handoff that failed before the old one was told to retire has changed nothing for the application.
-    const back = this.#retiring
     this.#retiring = false
-    if (!again) this.#front?.serving()
-    else if (back) this.#front?.reinstated()
+    this.duty.begin()
   }
 
   /** It was to serve and cannot write. Who decides hears of it by the machine. */
@@ -1189,7 +1231,7 @@ export class Party {
     const { offer, abort, reject: rejected, registered } = envelope
     if (offer) {
       this.#intake.announce(offer)
-      this.#readiness.limit(this.settings.times.ready + this.settings.timeout)
+      this.#readiness.limit(this.settings.times.ready + (offer.quiesceMs ?? 0) + this.settings.timeout)
       return
     }
     if (registered) {
@@ -1308,18 +1350,45 @@ export class Party {
     })
   }
 
+  /** The service ends with this process: whoever stands by for it does not come back, and leaves. */
+  async #releaseElder(): Promise<void> {
+    const link = this.#elder?.link
+    if (link === undefined || this.#machine.member.link !== 'up') return
+    link.tell({ endProbation: { closing: true } })
+    // A daemon reads this before it hears that we have gone. The path is ours to remove when the elder has let go.
+    if (this.#machine.member.scope === 'holder')
+      await this.#while(() => this.#machine.member.link === 'up', this.settings.times.silence)
+  }
+
+  async #endDuty(): Promise<void> {
+    const quiesced = this.duty.quiesce()
+    if (quiesced === undefined) return
+    let ended = false
+    void quiesced.then(() => {
+      ended = true
+      for (const tell of [...this.#changes]) tell()
+    })
+    await this.#while(() => !ended, this.settings.times.quiesce)
+    this.duty.hurry()
+  }
+
   /** Resolves when no handoff is under way, or after `timeoutMs`. */
-  async #handoffOver(timeoutMs: number): Promise<void> {
-    const under = () => {
+  #handoffOver(timeoutMs: number): Promise<void> {
+    return this.#while(() => {
       const phase = this.#machine.holder?.phase
       return (
         phase === 'offering' ||
+        phase === 'quiescing' ||
         phase === 'freezing' ||
         phase === 'preparing' ||
         phase === 'committing' ||
         phase === 'returning'
       )
-    }
+    }, timeoutMs)
+  }
+
+  /** Resolves when `under` is false (asked whenever something has changed), or after `timeoutMs`. */
+  async #while(under: () => boolean, timeoutMs: number): Promise<void> {
     if (!under() || this.#over) return
     await new Promise<void>(resolve => {
       const done = () => {

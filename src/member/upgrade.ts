@@ -161,7 +161,8 @@ class Attempt {
       this.#reject = reject
     })
     const { times, timeout } = party.settings
-    const limit = options.timeout ?? times.ready + times.freeze + times.prepare + times.commit + timeout
+    const limit =
+      options.timeout ?? times.ready + times.quiesce + times.freeze + times.prepare + times.commit + timeout
     const timer = setTimeout(() => this.cancel(this.#late(limit)), limit)
     const stop = party.watch(() => this.#look())
     this.outcome = settled.finally(() => {

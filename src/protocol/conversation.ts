@@ -20,6 +20,13 @@ export type Scope = 'holder' | 'member'
 export type ToMember =
   /** Everything is with you: your segment, the elder's way back, and the segment that is written now. */
   | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
+  /**
+   * Bring to its end what must run in one process only, and say so. `epoch`: of the successor, so that an answer that is late
+   * is not taken for that of another handoff. Known since 0.3.
+   */
+  | { readonly kind: 'quiesce'; readonly epoch: Epoch }
+  /** The handoff is off, and you were not frozen: begin it again. */
+  | { readonly kind: 'unquiesce' }
   /** Stop appending and say where you stopped. */
   | { readonly kind: 'freeze' }
   /** The source is sealed: read its tail. */
@@ -43,6 +50,7 @@ export type Role = 'ready' | 'serving' | 'frozen' | 'standby' | 'orphan'
 
 export type ToHolder =
   | { readonly kind: 'ready' }
+  | { readonly kind: 'quiesced'; readonly epoch: Epoch }
   | { readonly kind: 'frozen' }
   | { readonly kind: 'prepared' }
   | { readonly kind: 'serving'; readonly epoch: Epoch }

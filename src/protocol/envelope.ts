@@ -13,6 +13,10 @@ export function packToMember(
   position?: StatePosition,
 ): WireBody {
   switch (message.kind) {
+    case 'quiesce':
+      return { quiesce: { epoch: message.epoch } }
+    case 'unquiesce':
+      return { unquiesce: {} }
     case 'freeze':
       return { freeze: {} }
     case 'sealed':
@@ -41,6 +45,8 @@ export function packToHolder(
   switch (message.kind) {
     case 'ready':
       return { ready: { position } }
+    case 'quiesced':
+      return { quiesced: { epoch: message.epoch } }
     case 'frozen':
       return { frozen: { position } }
     case 'prepared':
@@ -55,6 +61,9 @@ export function packToHolder(
 /** What decides, of a message to a member; null for everything else. The Offer is told when its descriptors are there. */
 export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind: 'offer' }> | null {
   switch (envelope.body) {
+    case 'quiesce':
+      return { kind: 'quiesce', epoch: envelope.quiesce!.epoch ?? 0 }
+    case 'unquiesce':
     case 'freeze':
     case 'sealed':
     case 'retire':
@@ -92,6 +101,7 @@ export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
       return { kind: envelope.body }
     case 'serving':
     case 'unfit':
+    case 'quiesced':
       return { kind: envelope.body, epoch: envelope[envelope.body]!.epoch ?? 0 }
     case 'back': {
       const back = envelope.back!

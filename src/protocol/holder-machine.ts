@@ -21,6 +21,8 @@ export type HolderPhase =
   | 'idle'
   /** The joiner has, or is being sent, everything; it is to say Ready. */
   | 'offering'
+  /** The owner brings to its end what must run in one process only, and is to say Quiesced. */
+  | 'quiescing'
   /** The owner is to say Frozen. */
   | 'freezing'
   /** The owner's segment is sealed; the joiner reads its tail and is to say Prepared. */
@@ -203,11 +205,11 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
   switch (message.kind) {
     case 'ready':
       if (state.phase !== 'offering' || from !== state.joiner) return same(state)
-      if (state.owner === NOBODY) return prepare(state, rules)
-      return {
-        state: { ...state, phase: 'freezing' },
-        effects: [{ type: 'tell', to: state.owner, message: { kind: 'freeze' } }],
-      }
+      return quiesce(state, rules)
+    case 'quiesced':
+      return state.phase === 'quiescing' && from === state.owner && message.epoch === state.grant
+        ? freeze(state)
+        : same(state)
     case 'frozen':
       return state.phase === 'freezing' && from === state.owner ? prepare(state, rules) : same(state)
     case 'prepared':
@@ -240,7 +242,26 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
 
 /** The joiner has no right yet: it can be given up at no cost. */
 export function beforeCommit(state: HolderState): boolean {
-  return state.phase === 'offering' || state.phase === 'freezing' || state.phase === 'preparing'
+  const { phase } = state
+  return phase === 'offering' || phase === 'quiescing' || phase === 'freezing' || phase === 'preparing'
+}
+
+/** The joiner is ready. One without a channel does not hear that it is to quiesce: its time is the Freeze's. */
+function quiesce(state: HolderState, rules: Rules): HolderStep {
+  const { owner, down, grant } = state
+  if (owner === NOBODY) return prepare(state, rules)
+  if (!rules.quiesceFirst || down.includes(owner)) return freeze(state)
+  return {
+    state: { ...state, phase: 'quiescing' },
+    effects: [{ type: 'tell', to: owner, message: { kind: 'quiesce', epoch: grant } }],
+  }
+}
+
+function freeze(state: HolderState): HolderStep {
+  return {
+    state: { ...state, phase: 'freezing' },
+    effects: [{ type: 'tell', to: state.owner, message: { kind: 'freeze' } }],
+  }
 }
 
 /** The owner's right ends here, before Commit leaves: the seal is the commit and the fence. */
@@ -287,6 +308,12 @@ function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
     .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))
 }
 
+/** What the owner has ended for a handoff that is off, and did not hear of that, begins again. */
+function workAgain(state: HolderState, rules: Rules): HolderStep {
+  if (!rules.workAgain) return same(state)
+  return { state, effects: [{ type: 'tell', to: state.owner, message: { kind: 'unquiesce' } }] }
+}
+
 /** Any failure before Commit: the joiner's segment is sealed, the owner goes on (rule 2). `given`: it may hold descriptors. */
 function giveUp(state: HolderState, rules: Rules, given = true): HolderStep {
   const { joiner, owner, grant, wayBack } = state
@@ -301,10 +328,20 @@ function giveUp(state: HolderState, rules: Rules, given = true): HolderStep {
     ? []
     : [{ type: 'tell', to: joiner, message: { kind: 'abort' } }]
   const spoil: HolderEffect[] = rules.thawSeal ? [{ type: 'seal', from: grant, below: grant + 1 }] : []
-  if (owner === NOBODY || state.phase === 'offering') {
+  if (owner === NOBODY || state.phase === 'offering' || state.phase === 'quiescing') {
+    const again: HolderEffect[] =
+      state.phase === 'quiescing' && rules.workAgain
+        ? [{ type: 'tell', to: owner, message: { kind: 'unquiesce' } }]
+        : []
     return {
       state: idle,
-      effects: [...effects, ...spoil, { type: 'seal', from: wayBack, below: wayBack + 1 }, ...abort],
+      effects: [
+        ...effects,
+        ...spoil,
+        { type: 'seal', from: wayBack, below: wayBack + 1 },
+        ...again,
+        ...abort,
+      ],
     }
   }
   // The owner was told to freeze, and its segment may be sealed: it goes on in its way back.
@@ -469,6 +506,7 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
     if (state.phase === 'committing') return turnAway(state, rules)
     return same(state)
   }
+  if (id === state.owner && state.phase === 'quiescing') return freeze(state)
   // An owner that is to come back and has lost its channel connects again at once, or is proved dead; else the
   // deadline gives the right to the other.
   return id === state.owner && state.phase === 'probation' ? turnAway(state, rules) : same(state)
@@ -533,6 +571,7 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
       return state.joiner === NOBODY
         ? { state: { ...orphaned, phase: 'idle' }, effects: NOTHING }
         : regrant(orphaned)
+    case 'quiescing':
     case 'freezing':
       return prepare(orphaned, rules)
     case 'idle':
@@ -548,6 +587,9 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
 
 function onDeadline(state: HolderState, rules: Rules): HolderStep {
   switch (state.phase) {
+    case 'quiescing':
+      // However long its work takes: the upgrade is wanted.
+      return freeze(state)
     case 'freezing':
       // Freeze has a deadline of its own, and it is the holder's: seal whether Frozen came or not.
       return rules.forceSeal ? prepare(state, rules) : giveUp(state, rules)
@@ -611,8 +653,9 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
           ? reinstate(state)
           : sealed
             ? giveUpThen(state, rules)
-            : same(state)
+            : workAgain(state, rules)
       break
+    case 'quiescing':
     case 'freezing':
     case 'preparing':
       if (id === state.owner) return same(state)

@@ -63,6 +63,8 @@ export type MemberEvent =
   | { readonly type: 'deadline' }
   /** The answer to `judge`, or a death that was noticed unasked. `sealed`: this member's own segment, now. */
   | { readonly type: 'fate'; readonly fate: 'alive' | 'dead'; readonly sealed: boolean }
+  /** The answer to `quiesce`. */
+  | { readonly type: 'quiesced'; readonly epoch: Epoch }
   /** This member's own segment was seen sealed. */
   | { readonly type: 'sealed' }
   /** `restarted`: the holder is a new process that knows nothing. `sealed`: own segment. */
@@ -90,6 +92,10 @@ export type MemberEffect =
   /** Stop accepting; keep the listeners. */
   | { readonly type: 'stopAccepting' }
   | { readonly type: 'closeListeners' }
+  /** The application brings to its end what must run in one process only; `quiesced` follows. */
+  | { readonly type: 'quiesce'; readonly epoch: Epoch }
+  /** It begins again, if it had ended that. (With `write` it does so too.) */
+  | { readonly type: 'unquiesce' }
   /** Appends wait from now on. */
   | { readonly type: 'freeze' }
   | { readonly type: 'thaw' }
@@ -179,6 +185,10 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
       return state.phase === 'joining' || state.phase === 'ready' ? giveUp(state) : leave(state)
     case 'silent':
       return onSilent(state, rules)
+    case 'quiesced':
+      return state.phase === 'serving' || state.phase === 'unfit'
+        ? { state, effects: [{ type: 'send', message: { kind: 'quiesced', epoch: event.epoch } }] }
+        : same(state)
     case 'shared':
       return event.top > state.top ? { state: { ...state, top: event.top }, effects: NOTHING } : same(state)
     case 'drained':
@@ -218,6 +228,12 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         },
         effects: NOTHING,
       }
+    case 'quiesce':
+      return phase === 'serving' || phase === 'unfit'
+        ? { state, effects: [{ type: 'quiesce', epoch: message.epoch }] }
+        : same(state)
+    case 'unquiesce':
+      return phase === 'serving' ? { state, effects: [{ type: 'unquiesce' }] } : same(state)
     case 'freeze':
       // It writes nothing that would have to stop.
       if (phase === 'unfit') return { state, effects: [{ type: 'send', message: { kind: 'frozen' } }] }
@@ -444,6 +460,9 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
         return { state: down, effects: NOTHING }
     }
   }
+  // Nobody can take over from one whose segment is not sealed, now that the daemon is dead.
+  if (state.phase === 'serving' && !sealed && rules.workAgain)
+    return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
     if (!rules.noSelfPromotion) return settle(down, true, rules)
     if (mayAccept(state, rules)) return orphan(down)

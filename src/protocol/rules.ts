@@ -24,6 +24,10 @@ export interface Rules {
   readonly gone: boolean
   /** A broken handoff before Commit seals the joiner's segment as well; else the joiner settles in it later. */
   readonly thawSeal: boolean
+  /** What must run in one process only has ended in the owner before it is frozen; else it runs in two. */
+  readonly quiesceFirst: boolean
+  /** An owner that goes on begins that again; else it runs in none. */
+  readonly workAgain: boolean
   /** A client's request id in the log makes a retried change apply once. */
   readonly requestId: boolean
   /** A change that was forwarded is refused only where it was never sent; else it is refused and made. */
@@ -82,6 +86,8 @@ export const RULES: Rules = Object.freeze({
   release: true,
   gone: true,
   thawSeal: true,
+  quiesceFirst: true,
+  workAgain: true,
   requestId: true,
   refuseUnsent: true,
   sharedSegment: true,

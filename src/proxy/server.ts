@@ -1,4 +1,5 @@
 import {
+  type CloseOptions,
   FdbError,
   type JoinOptions,
   join,
@@ -174,8 +175,8 @@ export class ReverseProxy {
    * Leaves; with nobody to take over the service ends, and connections without a request are closed at once. The others
    * have `timeout` milliseconds (default: `drain.timeout`) to end.
    */
-  async close(options: { timeout?: number } = {}): Promise<void> {
-    await this.member.close({ timeout: options.timeout ?? this.#config.drain.timeout })
+  async close(options: CloseOptions = {}): Promise<void> {
+    await this.member.close({ ...options, timeout: options.timeout ?? this.#config.drain.timeout })
   }
 
   /** Closes every connection now. */

@@ -154,7 +154,7 @@ describe('a way back with both alive', () => {
     await clients.ready()
     const second = await next(scene)
     await seen(scene, 'all are there', ({ connections }) => connections === IDLE + TALKS)
-    signalPid(second, 'SIGTERM')
+    signalPid(second, 'SIGQUIT')
     await served(scene, first)
     const back = await seen(scene, 'all are back', ({ connections }) => connections === IDLE + TALKS)
     expect(back.moves).toMatchObject({ moved: IDLE + TALKS, arrived: IDLE + TALKS, lost: 0, refused: {} })

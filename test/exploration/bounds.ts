@@ -1,3 +1,5 @@
+import type { Rules } from '../../src/protocol/rules.js'
+
 /** How much of the world is explored. Faults are budgets: any of them may strike at any moment. */
 export interface Bounds {
   /** Processes that ever live (three parties: members; the daemon is one more). */
@@ -30,6 +32,8 @@ export interface Bounds {
   readonly absent: number
   /** Three parties: how often a member finds the daemon silent, whatever it does. */
   readonly silent: number
+  /** Applications have work that may be done in one process only; else no incumbent is asked to end it, as ever before 0.3. */
+  readonly work: boolean
   /** Segments that are ever made. */
   readonly segments: number
   /** The effects of one step happen all at once; else anything may happen between two of them. */
@@ -52,6 +56,12 @@ export const BOUNDS: Bounds = {
   leave: 0,
   absent: 0,
   silent: 0,
+  work: false,
   segments: 9,
   atomic: false,
+}
+
+/** What the machines go by there. */
+export function rulesOf(bounds: Bounds, rules: Rules): Rules {
+  return bounds.work ? rules : { ...rules, quiesceFirst: false, workAgain: false }
 }

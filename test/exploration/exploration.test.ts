@@ -44,6 +44,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "effect judge",
         "effect make",
         "effect mark",
+        "effect quiesce",
         "effect reconnect",
         "effect refuse",
         "effect seal",
@@ -51,6 +52,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "effect stopAccepting",
         "effect tell",
         "effect thaw",
+        "effect unquiesce",
         "effect write",
         "holder committing",
         "holder freezing",
@@ -58,6 +60,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "holder offering",
         "holder preparing",
         "holder probation",
+        "holder quiescing",
         "holder rebuilding",
         "holder released",
         "holder returning",
@@ -83,6 +86,8 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "message offer",
         "message prepare",
         "message prepared",
+        "message quiesce",
+        "message quiesced",
         "message ready",
         "message reinstate",
         "message released",
@@ -91,6 +96,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
         "message sealed",
         "message serving",
         "message unfit",
+        "message unquiesce",
       ]
     `)
   })

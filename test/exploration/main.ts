@@ -2,7 +2,7 @@
  * The exploration by hand:
  *
  *     tsx test/exploration/main.ts 2p|3p [-n 3] [-w 2] [-c] [--crash 1] [--stop 1] [--cut 1] [--back 1] [--restarts 1]
- *       [--fail 1] [--lag] [--leave 1] [--absent 1] [--silent 1] [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
+ *       [--fail 1] [--lag] [--leave 1] [--absent 1] [--silent 1] [--work] [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
  *
  * `-c`: a live connection moves too. `--atomic`: the effects of one step happen all at once. `--each`: switch each
  * rule off alone, stop at the first violation. `--all`: go on after a violation. `--ends`: check that from every
@@ -13,8 +13,7 @@ import { RULES, type Rules } from '../../src/protocol/rules.js'
 import { BOUNDS, type Bounds } from './bounds.js'
 import { line } from './line.js'
 import { explore } from './search.js'
-import { ThreeParties } from './three-parties.js'
-import { TwoParties } from './two-parties.js'
+import { worldOf } from './spaces.js'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -36,6 +35,7 @@ const { values, positionals } = parseArgs({
     silent: { type: 'string' },
     segments: { type: 'string' },
     atomic: { type: 'boolean' },
+    work: { type: 'boolean' },
     off: { type: 'string' },
     each: { type: 'boolean' },
     all: { type: 'boolean' },
@@ -63,11 +63,12 @@ const bounds: Bounds = {
   silent: number(values.silent, BOUNDS.silent),
   segments: number(values.segments, BOUNDS.segments),
   atomic: values.atomic ?? BOUNDS.atomic,
+  work: values.work ?? BOUNDS.work,
 }
-const World = positionals[0] === '3p' ? ThreeParties : TwoParties
+const parties = positionals[0] === '3p' ? 3 : 2
 const run = (off: readonly string[], title: string): void => {
   const rules: Rules = { ...RULES, ...Object.fromEntries(off.map(rule => [rule, false])) }
-  const report = explore(new World(bounds, rules), {
+  const report = explore(worldOf({ parties, bounds }, rules), {
     states: number(values.max, 3_000_000),
     violations: values.all ? 12 : 1,
     ends: values.ends ?? false,

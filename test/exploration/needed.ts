@@ -26,6 +26,8 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   release: { parties: 2, bounds: { processes: 3, atomic: true }, harm: WRITERS },
   gone: { parties: 2, bounds: { processes: 3, atomic: true }, harm: WRITERS },
   thawSeal: { parties: 2, bounds: {}, harm: LOST },
+  quiesceFirst: { parties: 2, bounds: { work: true }, harm: /^two work at once/ },
+  workAgain: { parties: 2, bounds: { work: true }, harm: /^nobody works/ },
   requestId: {
     parties: 2,
     bounds: { forward: true },

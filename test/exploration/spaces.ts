@@ -1,5 +1,5 @@
 import type { Rules } from '../../src/protocol/rules.js'
-import { BOUNDS, type Bounds } from './bounds.js'
+import { BOUNDS, type Bounds, rulesOf } from './bounds.js'
 import { ThreeParties } from './three-parties.js'
 import { TwoParties } from './two-parties.js'
 import type { World } from './world.js'
@@ -11,8 +11,9 @@ export interface Space {
   readonly bounds: Bounds
 }
 
-export function worldOf(space: Pick<Space, 'parties' | 'bounds'>, rules: Rules): World {
-  return space.parties === 2 ? new TwoParties(space.bounds, rules) : new ThreeParties(space.bounds, rules)
+export function worldOf({ parties, bounds }: Pick<Space, 'parties' | 'bounds'>, rules: Rules): World {
+  const obeyed = rulesOf(bounds, rules)
+  return parties === 2 ? new TwoParties(bounds, obeyed) : new ThreeParties(bounds, obeyed)
 }
 
 function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {
@@ -49,6 +50,20 @@ export const ALWAYS: readonly Space[] = [
     segments: 5,
     stop: 0,
     cut: 0,
+  }),
+  space('two parties, work that ends first, each fault, effect by effect', 2, { work: true }),
+  space('two parties, chain of 3, work that ends first, a kill, steps whole', 2, {
+    processes: 3,
+    work: true,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('three parties, work that ends first, kill and cut, steps whole', 3, {
+    segments: 5,
+    work: true,
+    stop: 0,
+    atomic: true,
   }),
   space('two parties, a segment that has grown, effect by effect', 2, { renewals: 1 }),
   space('three parties, a segment that has grown, kill and stop, steps whole', 3, {
@@ -135,6 +150,16 @@ export const LONG: readonly Space[] = [
     atomic: true,
   }),
   space('two parties, chain of 3, effect by effect', 2, { processes: 3 }),
+  space('two parties, chain of 3, work that ends first, effect by effect', 2, {
+    processes: 3,
+    work: true,
+    stop: 0,
+  }),
+  space('three parties, work that ends first, kill and stop, effect by effect', 3, {
+    segments: 5,
+    work: true,
+    cut: 0,
+  }),
   space('two parties, two changes, a connection moves, effect by effect', 2, { writes: 2, connection: true }),
   space('two parties, chain of 3, two cuts, steps whole', 2, { processes: 3, cut: 2, atomic: true }),
   space('three parties, cut and kill, effect by effect', 3, { segments: 5, stop: 0 }),

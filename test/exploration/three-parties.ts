@@ -65,6 +65,8 @@ import {
   UNSEEN,
   UP,
   UPPER,
+  WORKED,
+  WORKS,
   World,
 } from './world.js'
 
@@ -112,7 +114,7 @@ export class ThreeParties extends World {
     this.put(0, STATE, this.first)
     this.put(0, HELD, segment)
     this.put(0, PEN, 1)
-    this.set(0, ACCEPTS | LISTENERS)
+    this.set(0, ACCEPTS | LISTENERS | (this.bounds.work ? WORKS | WORKED : 0))
     this.setLink(0, ENDS, UPPER | LOWER)
     this.put(this.d, STATUS, RUNNING)
     this.put(this.d, STATE, this.firstHolder)
@@ -268,7 +270,14 @@ export class ThreeParties extends World {
     for (let m = 0; m < this.d; m++) if (this.get(m, STATUS) !== NONE) this.cuts(m, this.name(m))
   }
 
+  protected quiesced(m: number, epoch: number): void {
+    const event = this.id(`quiesced${epoch}`, () => ({ type: 'quiesced', epoch }))
+    this.deliver(m, event)
+    this.done(MUST, this.labelled ? `M${m} has ended its work` : '')
+  }
+
   private asMember(m: number): void {
+    this.works(m)
     const { d } = this
     const before = this.member(m)
     const ends = this.link(m, ENDS)
@@ -456,6 +465,10 @@ export class ThreeParties extends World {
           this.offer(d, this.holderId('renew'), CHOICE, 'the segment has grown')
         }
         break
+      case 'quiescing':
+        this.hurry(holder.owner)
+        this.offer(d, this.holderId('deadline'), MUST, 'deadline (quiescing)')
+        break
       case 'freezing':
         this.blocked = this.get(holder.joiner, STATUS) === RUNNING && this.reached(holder.joiner)
         this.offer(d, this.holderId('deadline'), MUST, 'deadline (freezing)')
@@ -591,7 +604,8 @@ export class ThreeParties extends World {
     }
     if (this.get(this.d, STATUS) !== RUNNING) return null
     const { phase, owner } = this.holder()
-    if (phase !== 'offering' && phase !== 'freezing' && phase !== 'preparing') return null
+    if (phase !== 'offering' && phase !== 'quiescing' && phase !== 'freezing' && phase !== 'preparing')
+      return null
     if (owner !== NOBODY && this.alive(owner) && !this.has(owner, ACCEPTS | LEFT | UNATTACHED))
       return `M${owner} is touched before Commit`
     return null
@@ -642,6 +656,14 @@ export class ThreeParties extends World {
       const pen = this.get(m, PEN)
       if (pen !== 0 && !this.isSealed(pen - 1)) writers++
       const { phase } = this.member(m)
+      if (
+        this.bounds.work &&
+        pen !== 0 &&
+        !this.isSealed(pen - 1) &&
+        phase === 'serving' &&
+        !this.has(m, WORKS)
+      )
+        stuck = `nobody works: M${m} serves and did not begin again`
       if (phase === 'unfit' && this.has(m, UNREADABLE) && this.holder().owner === m) readers++
       else if (phase !== 'serving') stuck = `stuck generation: M${m} in ${phase}`
     }

@@ -53,6 +53,8 @@ import {
   UNREADABLE,
   UP,
   UPPER,
+  WORKED,
+  WORKS,
   World,
 } from './world.js'
 
@@ -100,7 +102,7 @@ export class TwoParties extends World {
   protected start(): void {
     this.put(0, STATUS, RUNNING)
     this.put(0, STATE, this.first)
-    this.set(0, ACCEPTS | LISTENERS)
+    this.set(0, ACCEPTS | LISTENERS | (this.bounds.work ? WORKS | WORKED : 0))
     this.put(0, HELD, 1 << this.newSegment(0))
     this.put(0, 3, 1)
     this.connection?.start()
@@ -170,7 +172,7 @@ export class TwoParties extends World {
     }
   }
   private get allRules(): boolean {
-    return Object.values(this.rules).every(Boolean)
+    return Object.values({ ...this.rules, quiesceFirst: true, workAgain: true }).every(Boolean)
   }
   protected listened(except: number): boolean {
     for (let q = 0; q < this.all; q++)
@@ -254,6 +256,7 @@ export class TwoParties extends World {
       if (p > 0) this.asYounger(p)
       this.leave(p, holder?.phase ?? null, member.phase)
       this.follow(p)
+      this.works(p)
       if (member.phase === 'frozen')
         this.deliverNamed(
           p,
@@ -281,6 +284,12 @@ export class TwoParties extends World {
     )
   }
 
+  protected quiesced(p: number, epoch: number): void {
+    const event = this.toMember(`quiesced${epoch}`, () => ({ type: 'quiesced', epoch }))
+    this.deliver(p, event)
+    this.done(MUST, this.labelled ? `P${p} has ended its work` : '')
+  }
+
   private asHolder(p: number, phase: string): void {
     switch (phase) {
       case 'idle':
@@ -291,6 +300,10 @@ export class TwoParties extends World {
           this.t[RENEWALS]!--
           this.deliverNamed(p, this.toHolder('renew', -1), CHOICE, 'its segment has grown')
         }
+        break
+      case 'quiescing':
+        this.hurry(p)
+        this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
         break
       case 'freezing':
         // In the other phases before Commit it does what the deadline does.
@@ -563,6 +576,7 @@ export class TwoParties extends World {
       if (holder === null || holder.owner !== p) continue
       switch (holder.phase) {
         case 'offering':
+        case 'quiescing':
         case 'freezing':
         case 'preparing':
         case 'committing':
@@ -601,6 +615,8 @@ export class TwoParties extends World {
       for (const k of holder?.bound ?? [])
         if (this.get(k, STATUS) === LINGERING) return `blocked by one that was given nothing: P${k}`
       const decides = holder?.phase === 'idle' || (waiting && holder === null)
+      if (this.bounds.work && writes && member.phase === 'serving' && !this.has(p, WORKS))
+        return `nobody works: P${p} serves and did not begin again`
       if (member.phase === 'serving' && decides && writes && this.has(p, ACCEPTS)) owners++
       else if (member.phase === 'unfit' && holder?.phase === 'idle' && this.has(p, UNREADABLE)) readers++
       else if (member.phase !== 'serving') return `stuck generation: P${p} in ${member.phase}`

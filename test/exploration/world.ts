@@ -55,9 +55,13 @@ export const PEN = 3
 /** Effects of its last step that are still to be carried out. */
 export const UNDONE = 4
 export const BITS = 5
-/** Changes that it has read from segments of others, and (shifted by 4) that it will acknowledge. */
+/**
+ * Changes that it has read from segments of others, (shifted by 4) that it will acknowledge, and (shifted by 8) one more than
+ * the epoch of the handoff before which its work is to end.
+ */
 export const DATA = 6
 const PROCESS = 7
+const QUIESCING_SHIFT = 8
 
 // Bits of a process.
 export const ACCEPTS = 1
@@ -82,6 +86,12 @@ export const LEFT = 1024
 const WROTE = 2048
 /** Could not accept, or write, when it tried last. */
 export const UNATTACHED = 4096
+/** Its application does what may be done in one process only. */
+export const WORKS = 8192
+/** Nobody waits any longer for the end of that. */
+const HURRIED = 16384
+/** It has done so before. */
+export const WORKED = 32768
 
 // Words of a channel; its lower end is the one towards the joiner (member).
 export const ENDS = 0
@@ -532,6 +542,12 @@ export abstract class World {
       case 'closeListeners':
         this.closeListeners(p)
         return
+      case 'quiesce':
+        this.put(p, DATA, this.changesOf(p) | ((effect.epoch + 1) << QUIESCING_SHIFT))
+        return
+      case 'unquiesce':
+        this.work(p)
+        return
       case 'freeze':
         this.set(p, FROZEN)
         return
@@ -566,6 +582,8 @@ export abstract class World {
           this.put(p, HELD, this.get(p, HELD) | (1 << segment))
         }
         this.put(p, PEN, segment + 1)
+        if (!this.has(p, WORKED) && !this.isSealed(segment)) this.alone(p)
+        this.work(p)
         this.set(p, WROTE)
         if (this.has(p, ACCEPTS)) this.clear(p, UNATTACHED)
         this.clear(p, FROZEN)
@@ -573,6 +591,7 @@ export abstract class World {
       }
       case 'endWriting':
         this.put(p, PEN, 0)
+        this.ended(p)
         this.clear(p, FROZEN)
         return
       case 'judge':
@@ -593,6 +612,44 @@ export abstract class World {
       case 'refuse':
       case 'becomeHolder':
         return
+    }
+  }
+
+  // ---- what may be done in one process only
+
+  private changesOf(p: number): number {
+    return this.get(p, DATA) & ((1 << QUIESCING_SHIFT) - 1)
+  }
+  private work(p: number): void {
+    if (!this.bounds.work) return
+    this.set(p, WORKS | WORKED)
+    this.put(p, DATA, this.changesOf(p))
+    this.clear(p, HURRIED)
+  }
+  private ended(p: number): void {
+    this.clear(p, WORKS | HURRIED)
+    this.put(p, DATA, this.changesOf(p))
+  }
+  /** The time of p is over. */
+  protected hurry(p: number): void {
+    this.set(p, HURRIED)
+  }
+
+  /** Its application has ended what it was asked to end. */
+  protected works(p: number): void {
+    const asked = this.get(p, DATA) >> QUIESCING_SHIFT
+    if (asked === 0) return
+    this.ended(p)
+    this.quiesced(p, asked - 1)
+  }
+  protected abstract quiesced(p: number, epoch: number): void
+
+  /** Nobody else does it when one begins for the first time, unless a fault kept it from being asked. */
+  private alone(p: number): void {
+    if (!this.bounds.work || !this.untroubled() || this.t[FAILS] !== this.bounds.fail) return
+    for (let q = 0; q < this.all; q++) {
+      if (q !== p && this.alive(q) && this.has(q, WORKS) && !this.has(q, HURRIED))
+        this.bad(`two work at once: ${this.name(p)} begins before ${this.name(q)} has ended`)
     }
   }
 

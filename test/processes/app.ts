@@ -48,6 +48,8 @@ export interface AppConfig {
   traps?: Record<string, 'SIGKILL' | 'SIGSTOP' | 'SIGKILL successor' | 'SIGSTOP successor'>
   /** join() in a worker thread, in a worker of node:cluster. */
   inside?: 'thread' | 'cluster'
+  /** A file: the app has a cron job and a queue, and notes there what it does. */
+  work?: string
   options?: Record<string, unknown>
 }
 

@@ -11,9 +11,11 @@ const says = (message: ToHolder): EmbeddedEvent => ({
   event: { type: 'message', from: JOINER, message },
 })
 const join: EmbeddedEvent = { to: 'holder', event: { type: 'join', id: JOINER } }
+const quiesced: EmbeddedEvent = { to: 'member', event: { type: 'quiesced', epoch: 1 } }
 const handoff = [
   join,
   says({ kind: 'ready' }),
+  quiesced,
   says({ kind: 'prepared' }),
   says({ kind: 'serving', epoch: 1 }),
 ]
@@ -29,13 +31,14 @@ function effects(state: Embedded, event: EmbeddedEvent): string[] {
 
 describe('a process that holds and serves', () => {
   it('freezes itself, seals and tells the joiner in one step', () => {
-    expect(effects(after([join]), says({ kind: 'ready' }))).toEqual(['freeze', 'seal', 'tell sealed'])
+    expect(effects(after([join]), says({ kind: 'ready' }))).toEqual(['quiesce'])
+    expect(effects(after(handoff.slice(0, 2)), quiesced)).toEqual(['freeze', 'seal', 'tell sealed'])
   })
 
   it('stops accepting only after the successor has said Serving', () => {
-    const committing = after(handoff.slice(0, 3))
+    const committing = after(handoff.slice(0, 4))
     expect(committing.member.accepting).toBe(true)
-    expect(effects(committing, handoff[3]!)).toEqual(['endWriting', 'stopAccepting'])
+    expect(effects(committing, handoff[4]!)).toEqual(['endWriting', 'stopAccepting'])
   })
 
   it('comes back: accepts, seals the other, carries over, writes; and then only turns the other away', () => {
@@ -70,9 +73,10 @@ describe('a process that holds and serves', () => {
     const alone = after([...handoff, { to: 'holder', event: { type: 'dead', id: JOINER } }, failed])
     expect(alone.member).toMatchObject({ phase: 'unfit', accepting: true })
     expect(alone.holder).toMatchObject({ phase: 'idle', owner: 0, unfit: [0] })
-    const next = [
+    const next: EmbeddedEvent[] = [
       join,
       says({ kind: 'ready' }),
+      { to: 'member', event: { type: 'quiesced', epoch: 3 } },
       says({ kind: 'prepared' }),
       says({ kind: 'serving', epoch: 3 }),
     ]

@@ -43,21 +43,14 @@ function effects(state: HolderState, event: HolderEvent): string[] {
 
 const join: HolderEvent = { type: 'join', id: JOINER }
 const cancel: HolderEvent = { type: 'cancel' }
+const quiescing = [join, says(JOINER, { kind: 'ready' })]
+const freezing = [...quiescing, says(OWNER, { kind: 'quiesced', epoch: 1 })]
+const committing = [...freezing, says(OWNER, { kind: 'frozen' }), says(JOINER, { kind: 'prepared' })]
 const upTo = {
-  freezing: [join, says(JOINER, { kind: 'ready' })],
-  committing: [
-    join,
-    says(JOINER, { kind: 'ready' }),
-    says(OWNER, { kind: 'frozen' }),
-    says(JOINER, { kind: 'prepared' }),
-  ],
-  probation: [
-    join,
-    says(JOINER, { kind: 'ready' }),
-    says(OWNER, { kind: 'frozen' }),
-    says(JOINER, { kind: 'prepared' }),
-    says(JOINER, { kind: 'serving', epoch: 1 }),
-  ],
+  quiescing,
+  freezing,
+  committing,
+  probation: [...committing, says(JOINER, { kind: 'serving', epoch: 1 })],
 } satisfies Record<string, HolderEvent[]>
 
 describe('the holder, when all goes well', () => {
@@ -86,6 +79,41 @@ describe('the holder, when all goes well', () => {
       'make 3 4',
       'tell 2 offer 3',
     ])
+  })
+})
+
+describe('the holder, before it freezes the owner', () => {
+  const quiescing = after(upTo.quiescing)
+
+  it('has it end its work, and waits for the answer of this handoff alone', () => {
+    expect(effects(after([join]), says(JOINER, { kind: 'ready' }))).toEqual(['tell 0 quiesce 1'])
+    expect(effects(quiescing, says(OWNER, { kind: 'quiesced', epoch: 3 }))).toEqual([])
+    expect(effects(quiescing, says(JOINER, { kind: 'quiesced', epoch: 1 }))).toEqual([])
+    expect(effects(quiescing, says(OWNER, { kind: 'quiesced', epoch: 1 }))).toEqual(['tell 0 freeze'])
+  })
+
+  it.each([
+    ['its time is over', { type: 'deadline' }],
+    ['its channel is lost', { type: 'lost', id: OWNER }],
+  ] as const)('goes on when %s', (_what, event) => {
+    expect(effects(quiescing, event)).toEqual(['tell 0 freeze'])
+  })
+
+  it('gives the right to the joiner when it is dead', () => {
+    expect(effects(quiescing, { type: 'dead', id: OWNER })).toEqual(['seal 0..0', 'tell 1 sealed'])
+  })
+
+  it('does not ask one that has no channel', () => {
+    const down = after([join, { type: 'lost', id: OWNER }])
+    expect(effects(down, says(JOINER, { kind: 'ready' }))).toEqual(['tell 0 freeze'])
+  })
+
+  it('has it begin again when the handoff is off, also when it did not hear of that', () => {
+    const off = says(JOINER, { kind: 'abort' })
+    expect(effects(quiescing, off)).toContain('tell 0 unquiesce')
+    const idle = after([off, { type: 'lost', id: OWNER }], quiescing)
+    const back = { kind: 'back', role: 'serving', epoch: 0, sealed: false } as const
+    expect(effects(idle, says(OWNER, back))).toEqual(['tell 0 unquiesce'])
   })
 })
 
@@ -315,6 +343,7 @@ describe('an upgrade that is cancelled', () => {
 
   it.each([
     ['offering', [join], 'idle'],
+    ['quiescing', upTo.quiescing, 'idle'],
     ['freezing', upTo.freezing, 'returning'],
     ['preparing', preparing, 'returning'],
   ] as const)('in phase %s: the joiner is given up, and its segment sealed', (phase, events, next) => {

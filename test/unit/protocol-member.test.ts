@@ -228,3 +228,26 @@ describe("a daemon's member", () => {
     expect(stepMember(standby, hears({ kind: 'reinstate', epoch: 2 }, true)).state).toBe(standby)
   })
 })
+
+describe('a member that is asked to end its work', () => {
+  const serving = after('member', [offer, adopted, commit, begun(1)])
+  const quiesce = hears({ kind: 'quiesce', epoch: 3 })
+
+  it('says so when it has, and begins again when it is told that the handoff is off', () => {
+    expect(effects(serving, quiesce)).toEqual(['quiesce'])
+    expect(effects(serving, { type: 'quiesced', epoch: 3 })).toEqual(['send quiesced'])
+    expect(effects(serving, hears({ kind: 'unquiesce' }))).toEqual(['unquiesce'])
+  })
+
+  it('begins again when the daemon is dead, unless its segment was sealed: then another may serve', () => {
+    const alone = stepMember(serving, lost).state
+    expect(effects(alone, fate('dead'))).toEqual(['unquiesce'])
+    expect(effects(alone, fate('dead', true))).toEqual([])
+  })
+
+  it('does not answer for one that serves no more', () => {
+    const standby = stepMember(serving, hears({ kind: 'retire' })).state
+    expect(effects(standby, quiesce)).toEqual([])
+    expect(effects(standby, { type: 'quiesced', epoch: 3 })).toEqual([])
+  })
+})

@@ -78,8 +78,8 @@ export interface UpstreamConfig {
   timeouts: { connect: number; response: number }
 }
 
-/** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. */
-export interface UpgradeConfig extends HandoffTimes {
+/** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */
+export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
 }
 

@@ -1,6 +1,6 @@
 /** Every key of the configuration file: its check, its default and its line in the documentation. */
 import { isIP } from 'node:net'
-import { FdbError, type HandoffTimes, type ListenerSpec, parseListenerSpec } from '../../index.js'
+import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import {
   absent,
   boolean,
@@ -283,7 +283,7 @@ const upgradeShape = {
   commit: optional(duration(1), '10s', 'from the commit until the new process serves'),
   heartbeat: optional(duration(1), '250ms', 'between two signs of health'),
   silence: optional(duration(1), '3s', 'silence in probation that brings the old process back'),
-} satisfies Record<keyof HandoffTimes | 'timeout', unknown>
+} satisfies Record<keyof UpgradeConfig, unknown>
 const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefined =>
   given.silence > 2 * given.heartbeat
     ? given
