@@ -86,8 +86,11 @@ export class Listener {
   }
 
   /**
-   * For what insists on a descriptor number of its own (`app.listen({ fd })`): a dup, owned by the caller from now
-   * on. Use it after `ready()`; stopping when the member retires is then the caller's task (event `retiring`).
+   * For what is no stream server (`dgram`): a dup, owned by the caller from now on. Use it after `ready()`; stopping when
+   * the member retires is then the caller's task (event `retiring`).
+   *
+   * What a stream server does that was given this number with `listen({ fd })` is not known here: its connections do not
+   * move, no drain waits for them, and the end of the process cuts its answers. Give its server to {@link serve} instead.
    */
   borrow(): number {
     return this.#fd.dup().release()
