@@ -7,6 +7,7 @@ import { GIVE } from '../connections/pair.js'
 import type { Source } from '../connections/slice.js'
 import { Taker } from '../connections/taker.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
+import { pidOf } from '../host/liveness.js'
 import { fateOf } from '../host/peer-fate.js'
 import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -88,7 +89,7 @@ export class Moves {
     const went = this.#went.splice(0)
     for (const [i, { taker, before }] of went.entries()) {
       const count = (went[i + 1]?.before ?? this.counts.moved) - before
-      const pid = native.pidfdPid(taker.raw)
+      const pid = pidOf(taker)
       this.#emptied.delete(pid)
       void fateOf(taker).then(fate => {
         taker.close()
@@ -139,7 +140,7 @@ export class Moves {
       return
     }
     const { move, movesPerSecond, firstWave } = this.#settings
-    const pid = taker === null ? 0 : native.pidfdPid(taker.raw)
+    const pid = taker === null ? 0 : pidOf(taker)
     const { other, ...way } = openWay(channel, log, taker)
     const { moved } = this.counts
     if (other !== null) this.#went.push({ taker: other, before: moved })

@@ -6,8 +6,8 @@ import type { Holder } from '../holder/holder.js'
 import { type Operations, serveOperator } from '../holder/operator.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
+import { pidOf } from '../host/liveness.js'
 import { endsWithUs } from '../host/main-process.js'
-import { native } from '../native.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { Drainers } from './drainers.js'
@@ -206,7 +206,7 @@ export class Reception {
 
   /** One that would end with this process, when nobody has said that this process stays. */
   #refusal({ pid, pidfd }: Guest): FdbError | null {
-    const here = pidfd === null || native.pidfdPid(pidfd.raw) === pid
+    const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
       refuseMainProcess(this.#host, `process ${pid}`)

@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/member/status.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
-import { startDaemon } from '../processes/daemon.js'
+import { serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
@@ -157,6 +157,9 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
       await first.order('put', { key: 'durable', value: { item: n }, durable: true })
       const { state } = await next.order<StatusReport>('status', {})
       expect(state.file?.syncedSequence).toBe(state.sequence)
+      // A daemon turns joiners away until then.
+      if (hosting === 'daemon')
+        await serviceWhere(scene, 'the probation is over', ({ phase }) => phase === 'idle')
     }
   })
 
