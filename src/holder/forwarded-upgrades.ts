@@ -15,6 +15,8 @@ const LONGEST_MS = 2 ** 31 - 1
 const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
 interface Waiting {
+  /** The member repeats it: its word on an upgrade that has failed may come when the next one has been asked for. */
+  readonly request: number
   progress(step: UpgradeProgress): void
   done(result: Upgraded | FdbError): void
   /** The member was told to give it up, and says when its successor has ended. */
@@ -25,6 +27,7 @@ interface Waiting {
 export class ForwardedUpgrades {
   readonly #times: HandoffTimes
   readonly #waiting = new Map<Peer, Waiting>()
+  #requests = 0
 
   constructor(times: HandoffTimes) {
     this.#times = times
@@ -60,7 +63,9 @@ export class ForwardedUpgrades {
         const most = GRACE_MS + prepare + commit
         timer = lateAfter(most, `${most} ms after it was cancelled`)
       }
+      const request = ++this.#requests
       const waiting: Waiting = {
+        request,
         progress,
         cancelled: false,
         done: result => {
@@ -72,7 +77,7 @@ export class ForwardedUpgrades {
         },
       }
       this.#waiting.set(peer, waiting)
-      peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs } })
+      peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
       if (cancel.aborted) cancelled()
       else cancel.addEventListener('abort', cancelled, { once: true })
     })
@@ -83,8 +88,9 @@ export class ForwardedUpgrades {
   }
 
   answered(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
-    const { ok, pid, generation } = result
+    const { ok, pid, generation, request } = result
     const waiting = this.#waiting.get(peer)
+    if (request && request !== waiting?.request) return
     if (ok) waiting?.done({ pid: pid ?? 0, generation: generation ?? 0 })
     else waiting?.done(toldError(result, UNTOLD))
   }

@@ -2,6 +2,7 @@ import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import { failedReply, readCommand, repliedWith } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import type { fdbroker } from '../proto/wire.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import { toldError } from '../protocol/told-error.js'
@@ -47,7 +48,7 @@ export class Orders {
   take(envelope: WireEnvelope): boolean {
     const { statusRequest, upgradeRequest, command, write, result, upgradeCancelled } = envelope
     if (statusRequest) this.#link()?.tell({ status: { json: JSON.stringify(this.#member.status()) } })
-    else if (upgradeRequest) this.#upgrade(upgradeRequest.argv ?? [], upgradeRequest.timeoutMs ?? 0)
+    else if (upgradeRequest) this.#upgrade(upgradeRequest)
     else if (command) this.#command(command)
     else if (write) this.#writesOf(this.#link())?.take(write)
     else if (upgradeCancelled) this.#cancelled?.(upgradeCancelled.outcome as Cancelled)
@@ -77,16 +78,25 @@ export class Orders {
     this.#over.abort()
   }
 
-  #upgrade(argv: readonly string[], timeoutMs: number): void {
-    const limit = timeoutMs > 0 ? { timeout: timeoutMs } : {}
+  #upgrade(order: fdbroker.wire.UpgradeRequest.$Properties): void {
+    const { timeoutMs, request } = order
+    const argv = order.argv ?? []
+    const limit = timeoutMs ? { timeout: timeoutMs } : {}
     const { signal } = this.#upgradeOver
     // Not the link that it came by: the answer may be due when the daemon has been come back to.
     const tell = (body: WireBody) => this.#link()?.tell(body)
     this.#member
       .upgrade({ argv, signal, progress: step => tell({ progress: step }), ...limit })
-      .then(({ pid, generation }) => tell({ result: { ok: true, pid, generation } }))
+      .then(({ pid, generation }) => tell({ result: { ok: true, pid, generation, request: request ?? 0 } }))
       .catch(({ code, message }) =>
-        tell({ result: { ok: false, code: code ?? 'ERR_FDB_INTERNAL', message: String(message) } }),
+        tell({
+          result: {
+            ok: false,
+            code: code ?? 'ERR_FDB_INTERNAL',
+            message: String(message),
+            request: request ?? 0,
+          },
+        }),
       )
   }
 

@@ -81,6 +81,7 @@ describe('upgrades of a member through the daemon', () => {
     const { scene } = await open()
     await startDaemon(scene, { upgrade: UPGRADE })
     const first = await scene.serve()
+    await serviceWhere(scene, 'the daemon has heard of it', ({ phase }) => phase === 'idle')
     const answer = await requestUpgrade(scene.control)
     expect(answer).toMatchObject({ ok: true, generation: 2 })
     expect(answer.steps).toContain('started')

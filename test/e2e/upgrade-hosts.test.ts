@@ -123,6 +123,7 @@ describe('leaving and starting a successor by itself', () => {
     expect(await whoServes(url)).toBe(first.pid)
     const upgraded = await first.order<{ pid: number; generation: number }>('upgrade')
     expect(upgraded.generation).toBe(2)
+    await first.says('retiring')
     expect(await whoServes(url)).toBe(upgraded.pid)
     await first.end()
     expect(await scene.status()).toMatchObject({ pid: upgraded.pid, generation: 2 })

@@ -129,6 +129,8 @@ describe('older generations that still drain', () => {
       streams.push(...some)
       old.push(current)
       current = await scene.serve()
+      // For a moment both accept.
+      await old.at(-1)!.says('retiring')
       expect(await whoServes(url)).toBe(current.pid)
     }
     const { draining } = await scene.statusWhere(
