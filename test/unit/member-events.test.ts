@@ -12,7 +12,7 @@ import { StateLog } from '../../src/state/state-log.js'
 import { until } from '../processes/until.js'
 
 it('what the listeners of the application throw is logged and counted, and undoes nothing', async () => {
-  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-review-'))
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const errors: string[] = []
   const quiet = { debug() {}, info() {}, warn() {} }
@@ -80,7 +80,7 @@ it('what the listeners of the application throw is logged and counted, and undoe
 })
 
 it('an upgrade that is not wanted any more when it is asked for starts nothing', async () => {
-  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-review-'))
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const member = await join({ service: 'shop', control: joinPath(folder, 'control.sock') })
   await member.ready()
@@ -92,7 +92,7 @@ it('an upgrade that is not wanted any more when it is asked for starts nothing',
 })
 
 it('a reporter that is stopped and started again has one connection', async () => {
-  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-review-'))
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const control = joinPath(folder, 'control.sock')
   const open = new Set<Socket>()
