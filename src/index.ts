@@ -1,7 +1,5 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
-export type { SocketProtocol } from './connections/application-socket.js'
-export type { HttpHooks } from './connections/http-server.js'
-export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
+
 export { FdbError, FdbTypeError } from './errors.js'
 export {
   formatListenerSpec,
@@ -40,6 +38,9 @@ export type {
 } from './member/serve-options.js'
 export type { StatusReport } from './member/status.js'
 export type { StayOptions } from './member/stay.js'
+export type { SocketProtocol } from './moving/adapters/application-socket.js'
+export type { HttpHooks } from './moving/adapters/http-server.js'
+export type { Arrival, Departure, MovableConnections, MoveWhich } from './moving/movable.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export * as codec from './state/codec.js'

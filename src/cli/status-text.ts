@@ -1,4 +1,4 @@
-import type { MoveReport } from '../connections/counts.js'
+import type { MoveReport } from '../moving/counts.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
 import { formatDuration } from './duration.js'
 import { facts, plain, table } from './table.js'

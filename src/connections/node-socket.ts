@@ -1,7 +1,7 @@
 import { channel } from 'node:diagnostics_channel'
 import net from 'node:net'
 import { OwnedFd } from '../fd/owned.js'
-import type { Witness } from './movable.js'
+import type { Witness } from '../moving/movable.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from './socket-handle.js'
 
 const NOTHING = Buffer.alloc(0)

@@ -1,7 +1,7 @@
-import { GIVE, movePair, TAKE } from '../connections/pair.js'
 import { FdbError } from '../errors.js'
 import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
 import { isSame } from '../host/process-identity.js'
+import { GIVE, movePair, TAKE } from '../moving/pair.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { NOBODY } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'

@@ -1,6 +1,6 @@
 import { Channel } from '../channel/channel.js'
-import type { MoveReport } from '../connections/counts.js'
 import { closeAll } from '../fd/owned.js'
+import type { MoveReport } from '../moving/counts.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'

@@ -1,7 +1,7 @@
-import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
+import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
 import { Served } from './served.js'

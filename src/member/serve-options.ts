@@ -1,10 +1,10 @@
 import http from 'node:http'
 import type net from 'node:net'
 import { checkKeys, type Keys, wrongOption } from '../check-option.js'
-import { checkProtocol, type SocketProtocol } from '../connections/application-socket.js'
-import type { HttpHooks } from '../connections/http-server.js'
-import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
+import { checkProtocol, type SocketProtocol } from '../moving/adapters/application-socket.js'
+import type { HttpHooks } from '../moving/adapters/http-server.js'
+import type { MovableConnections } from '../moving/movable.js'
 import type { DrainCounts } from './forced-closes.js'
 
 /** A server that this library can attach to a listener. */

@@ -1,4 +1,3 @@
-import { closeFrame, type EventTracker, type FrameTracker } from '../boundaries/index.js'
 import {
   type Framing,
   Http1Refusal,
@@ -8,6 +7,7 @@ import {
   rewriteResponse,
 } from '../http1/index.js'
 import { answerText, errorAnswer } from './answer.js'
+import { closeFrame, type EventTracker, type FrameTracker } from './boundaries/index.js'
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
 import { concat, copied, joined, NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'

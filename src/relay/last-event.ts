@@ -1,5 +1,5 @@
-import { type EventTracker, eventText } from '../boundaries/index.js'
 import { encodeChunk, type Framing, LAST_CHUNK, takeContent } from '../http1/index.js'
+import { type EventTracker, eventText } from './boundaries/index.js'
 import type { ByteStream } from './byte-stream.js'
 import { kept } from './bytes.js'
 import { type BodyCoding, clean, followSpans } from './response-plan.js'

@@ -1,5 +1,5 @@
-import type { FramesRecord } from '../boundaries/index.js'
 import type { FramingRecord } from '../http1/index.js'
+import type { FramesRecord } from './boundaries/index.js'
 import type { ExchangeOptions } from './decision.js'
 import type { ExchangePhase } from './exchange.js'
 import type { BodyCoding } from './response-plan.js'

@@ -1,6 +1,6 @@
-import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../moving/movable.js'
 import type { ConnectionRecord } from './record.js'
 import { decodeRecord, encodeRecord } from './record-message.js'
 import type { Relay } from './relay.js'

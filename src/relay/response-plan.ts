@@ -1,4 +1,3 @@
-import { EventTracker, FrameTracker } from '../boundaries/index.js'
 import {
   encodeChunk,
   type Framing,
@@ -8,6 +7,7 @@ import {
   rewriteResponse,
   takeContent,
 } from '../http1/index.js'
+import { EventTracker, FrameTracker } from './boundaries/index.js'
 import type { ByteStream, Bytes } from './byte-stream.js'
 import { copied } from './bytes.js'
 

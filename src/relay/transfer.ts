@@ -1,6 +1,6 @@
-import { EventTracker, FrameTracker } from '../boundaries/index.js'
 import { OwnedFd } from '../fd/index.js'
 import { Framing } from '../http1/index.js'
+import { EventTracker, FrameTracker } from './boundaries/index.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import { closeFrame } from '../../src/boundaries/index.js'
+import { closeFrame } from '../../src/relay/boundaries/index.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { movable, sent } from './relay-moving.js'
 import { type Peer, type Seen, send, startWorld, Upstream, until, type World } from './relay-world.js'

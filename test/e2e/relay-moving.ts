@@ -1,4 +1,4 @@
-import type { Departure } from '../../src/connections/movable.js'
+import type { Departure } from '../../src/moving/movable.js'
 import { type Relay, RelayedConnections } from '../../src/relay/index.js'
 
 /** The connections of one relay, as those of the listener `listener`. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { EventTracker } from '../../src/boundaries/index.js'
 import { Framing, takeContent } from '../../src/http1/index.js'
+import { EventTracker } from '../../src/relay/boundaries/index.js'
 import type { ByteStream, Bytes } from '../../src/relay/index.js'
 import { LastEvent } from '../../src/relay/last-event.js'
 import { passBody } from '../../src/relay/response-plan.js'

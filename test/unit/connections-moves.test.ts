@@ -3,22 +3,22 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, assert, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
-import { MoveCounts } from '../../src/connections/counts.js'
-import { Giver } from '../../src/connections/giver.js'
+import { FdbError } from '../../src/errors.js'
+import { OwnedFd } from '../../src/fd/owned.js'
+import { openPidfd } from '../../src/host/liveness.js'
+import { MoveCounts } from '../../src/moving/counts.js'
+import { Giver } from '../../src/moving/giver.js'
 import {
   type Arrival,
   type Departure,
   MAX_RECORD_BYTES,
   type MovableConnections,
   type Witness,
-} from '../../src/connections/movable.js'
-import { MoveLog } from '../../src/connections/move-log.js'
-import { movePair } from '../../src/connections/pair.js'
-import { TURN_MS } from '../../src/connections/slice.js'
-import { Taker } from '../../src/connections/taker.js'
-import { FdbError } from '../../src/errors.js'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { openPidfd } from '../../src/host/liveness.js'
+} from '../../src/moving/movable.js'
+import { MoveLog } from '../../src/moving/move-log.js'
+import { movePair } from '../../src/moving/pair.js'
+import { TURN_MS } from '../../src/moving/slice.js'
+import { Taker } from '../../src/moving/taker.js'
 import { native } from '../../src/native.js'
 import { Link } from '../../src/protocol/link.js'
 import { longestTurn } from '../fixtures/state-logs.js'

@@ -1,4 +1,4 @@
-import { FdbError } from '../errors.js'
+import { FdbError } from '../../errors.js'
 
 /** The whole state of a {@link FrameTracker}. */
 export interface FramesRecord {

@@ -1,16 +1,30 @@
 import type http from 'node:http'
 import type net from 'node:net'
-import { FdbError } from '../errors.js'
-import type { OwnedFd } from '../fd/owned.js'
-import { fdbroker } from '../proto/connections.js'
+import {
+  idleParsers,
+  isAnswering,
+  keepsList,
+  markIdle,
+  ownListener,
+  parserOf,
+} from '../../connections/http-inside.js'
+import {
+  abandon,
+  canLeave,
+  connectionOf,
+  publish,
+  reopened,
+  witnessOf,
+} from '../../connections/node-socket.js'
+import { isPlain } from '../../connections/socket-handle.js'
+import { FdbError } from '../../errors.js'
+import type { OwnedFd } from '../../fd/owned.js'
+import { fdbroker } from '../../proto/connections.js'
+import { decoded, onlyConnection } from '../connection-record.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../movable.js'
 import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
-import { decoded, onlyConnection } from './connection-record.js'
 import type { HttpAnswers } from './http-answers.js'
-import { idleParsers, isAnswering, keepsList, markIdle, ownListener, parserOf } from './http-inside.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from './movable.js'
-import { abandon, canLeave, connectionOf, publish, reopened, witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
-import { isPlain } from './socket-handle.js'
 
 const { HttpConnection } = fdbroker.connections
 const NOTHING = new Uint8Array(0)
