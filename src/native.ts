@@ -1,5 +1,5 @@
 /**
- * The whole surface of the addon, typed in one place. Nothing outside `src/fd`, `src/channel`, `src/host`
+ * The whole surface of the addon, typed in one place. Nothing outside `src/fd`, `src/channel`, `src/process`
  * and `src/state` imports this: raw descriptor numbers stop there.
  *
  * Every call is non-blocking and returns at once. A failed system call throws {@link NativeError}, except

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../fd/owned.js'
-import { CONTROL_BACKLOG } from '../host/control-path.js'
 import { type NativeError, native, type PeerCredentials, type Poll, READABLE } from '../native.js'
+import { CONTROL_BACKLOG } from '../process/control-path.js'
 
 /** Connections accepted in one turn of the event loop. */
 const TURN_ACCEPTS = 16

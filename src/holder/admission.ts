@@ -2,10 +2,10 @@ import { Channel } from '../channel/channel.js'
 import { afterHearing } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, OwnedFd } from '../fd/owned.js'
-import { noDescriptors } from '../host/limits.js'
-import { ownPidfd, pidOf } from '../host/liveness.js'
-import { identify, type ProcessIdentity } from '../host/process-identity.js'
 import { native, type PeerCredentials } from '../native.js'
+import { noDescriptors } from '../process/limits.js'
+import { ownPidfd, pidOf } from '../process/liveness.js'
+import { identify, type ProcessIdentity } from '../process/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody } from '../protocol/link.js'
 import { negotiate, type VersionRange } from '../protocol/versions.js'
@@ -22,7 +22,7 @@ const INTENTS: ReadonlyMap<number, Intent> = new Map([
 ])
 
 /** Somebody who has said Hello and may be here. */
-export interface Guest {
+export interface Caller {
   readonly hello: Hello
   readonly intent: Intent
   readonly version: number
@@ -54,7 +54,7 @@ export function receiveHello(
   fd: OwnedFd,
   who: PeerCredentials,
   options: AdmissionOptions,
-  admit: (guest: Guest) => void,
+  admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
   let pidfd: OwnedFd | null = null

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { fdbroker } from '../proto/wire.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 
 /** Of a command's body and of its reply: a frame holds 16 MiB. */
 export const COMMAND_BYTES = 15 * 1024 * 1024
@@ -64,7 +64,7 @@ export function failedReply(request: number, error: unknown): Reply {
 /** What a reply says: its bytes, or the error that it tells. */
 export function resultOf(reply: Reply): Buffer {
   if (reply.ok) return asBuffer(reply.body)
-  throw toldError(reply, { code: 'ERR_FDB_REJECTED', message: 'it could not be done' })
+  throw remoteError(reply, { code: 'ERR_FDB_REJECTED', message: 'it could not be done' })
 }
 
 /** The same memory. */

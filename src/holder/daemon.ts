@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto'
 import { ControlListener } from '../channel/control-listener.js'
 import { checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import { acquireControl, type FirstControl, removeControl } from '../host/control-path.js'
+import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
 import { VERSIONS } from '../protocol/versions.js'
-import { type Guest, receiveHello, reject, welcome } from './admission.js'
+import { type Caller, receiveHello, reject, welcome } from './admission.js'
 import type { HeldAlone } from './held-alone.js'
 import { serveOperator } from './operator.js'
 import { checkLogger, type HandoffTimes, type Logger, SILENT } from './options.js'
-import { RightsHolders, type ServiceRecord } from './rights-holders.js'
+import { type RememberedService, RightsHolders } from './rights-holders.js'
 import { Service } from './service.js'
 import { settleTimes } from './times.js'
 
@@ -57,11 +57,11 @@ export class Daemon implements AsyncDisposable {
       this.#resolveClosed = resolve
     })
     this.#rightsHolders = new RightsHolders(place.path)
-    for (const record of this.#rightsHolders.read()) this.#add(record)
+    for (const remembered of this.#rightsHolders.read()) this.#add(remembered)
     this.#listener = new ControlListener(place.listener)
     const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger: this.#logger }
     this.#listener.start({
-      channel: (fd, who) => receiveHello(fd, who, admission, guest => this.#onGuest(guest)),
+      channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#onCaller(caller)),
       error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
     })
   }
@@ -102,60 +102,60 @@ export class Daemon implements AsyncDisposable {
     await this.close()
   }
 
-  #onGuest(guest: Guest): void {
-    switch (guest.intent) {
+  #onCaller(caller: Caller): void {
+    switch (caller.intent) {
       case 'operate':
-        guest.pidfd?.close()
-        welcome(guest.link, {
-          version: guest.version,
+        caller.pidfd?.close()
+        welcome(caller.link, {
+          version: caller.version,
           pid: process.pid,
           daemon: true,
           incarnation: this.#incarnation,
         })
-        serveOperator(guest.link, {
+        serveOperator(caller.link, {
           status: () => this.status(),
           upgrade: (order, progress, cancel) => this.#only(order.service).upgrade(order, progress, cancel),
           command: (order, context) => this.#only(order.service).command(order, context),
         })
         return
       case 'draining': {
-        const service = this.#services.get(guest.hello.service ?? '')
-        if (service !== undefined) service.draining(guest)
+        const service = this.#services.get(caller.hello.service ?? '')
+        if (service !== undefined) service.draining(caller)
         else {
-          guest.pidfd?.close()
-          guest.link.close()
+          caller.pidfd?.close()
+          caller.link.close()
         }
         return
       }
       case 'join':
       case 'back': {
-        const service = this.#service(guest)
+        const service = this.#service(caller)
         if (service === null) return
-        if (guest.intent === 'join') service.join(guest)
-        else service.back(guest)
+        if (caller.intent === 'join') service.join(caller)
+        else service.back(caller)
       }
     }
   }
 
-  #service(guest: Guest): Service | null {
-    const name = guest.hello.service ?? ''
+  #service(caller: Caller): Service | null {
+    const name = caller.hello.service ?? ''
     const known = this.#services.get(name)
     if (known !== undefined) return known
     if (name === '' || name.length > 128 || this.#services.size >= MAX_SERVICES) {
-      guest.pidfd?.close()
+      caller.pidfd?.close()
       const why =
         this.#services.size >= MAX_SERVICES
           ? `this daemon holds ${MAX_SERVICES} services already`
           : 'a service needs a name of 1 to 128 characters'
-      reject(guest.link, new FdbError('ERR_FDB_SERVICE', why))
+      reject(caller.link, new FdbError('ERR_FDB_SERVICE', why))
       return null
     }
     // A member of a service that this daemon does not know comes back: it is to be waited for like the others.
-    const members = guest.intent === 'back' ? [guest.identity] : []
+    const members = caller.intent === 'back' ? [caller.identity] : []
     return this.#add({ service: name, generation: 0, startedAt: Date.now(), members })
   }
 
-  #add(record: ServiceRecord): Service {
+  #add(remembered: RememberedService): Service {
     const service = new Service(
       {
         times: this.#times,
@@ -163,9 +163,9 @@ export class Daemon implements AsyncDisposable {
         incarnation: this.#incarnation,
         changed: () => this.#noteChange(),
       },
-      record,
+      remembered,
     )
-    this.#services.set(record.service, service)
+    this.#services.set(remembered.service, service)
     return service
   }
 
@@ -201,7 +201,7 @@ export class Daemon implements AsyncDisposable {
   #writeRightsHolders(): void {
     if (this.#isClosed) return
     try {
-      this.#rightsHolders.write([...this.#services.values()].map(service => service.record))
+      this.#rightsHolders.write([...this.#services.values()].map(service => service.remembered))
     } catch (error) {
       this.#logger.warn(
         { err: error },

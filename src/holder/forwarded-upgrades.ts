@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { fdbroker } from '../proto/wire.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
@@ -92,7 +92,7 @@ export class ForwardedUpgrades {
     const waiting = this.#waiting.get(peer)
     if (request && request !== waiting?.request) return
     if (ok) waiting?.done({ pid: pid ?? 0, generation: generation ?? 0 })
-    else waiting?.done(toldError(result, UNTOLD))
+    else waiting?.done(remoteError(result, UNTOLD))
   }
 
   /** The handoff has failed. Who started the successor does not see it: it is told. */

@@ -1,7 +1,7 @@
 import { closeAll } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
 import { FORWARDS_WRITES } from '../protocol/versions.js'
-import { type Guest, welcome } from './admission.js'
+import { type Caller, welcome } from './admission.js'
 import type { Peer } from './peer.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import { SegmentSupply } from './segment-supply.js'
@@ -15,7 +15,7 @@ type Written = fdbroker.wire.Written.$Properties
 
 /** A draining generation that is connected. */
 interface Author {
-  readonly guest: Guest
+  readonly caller: Caller
   /** Names it to the members, once for each connection. */
   readonly source: number
   /** Changes that are on their way to a member: its numbers, and ours. */
@@ -30,7 +30,7 @@ interface UnderWay {
 }
 
 /** What it needs of its service. */
-export interface WriteHosting {
+export interface WriteTarget {
   readonly shelf: SegmentShelf
   /** Who may write, if it can be asked. */
   writer(): Peer | undefined
@@ -43,38 +43,38 @@ export interface WriteHosting {
  * answers back. What a member that has ended had not answered is sent again, by its author.
  */
 export class ForwardedWrites {
-  readonly #hosting: WriteHosting
+  readonly #hosting: WriteTarget
   readonly #supply: SegmentSupply
-  readonly #authors = new Map<Guest, Author>()
+  readonly #authors = new Map<Caller, Author>()
   readonly #underWay = new Map<number, UnderWay>()
   #source = 0
   #next = 1
 
-  constructor(hosting: WriteHosting) {
+  constructor(hosting: WriteTarget) {
     this.#hosting = hosting
-    this.#supply = new SegmentSupply(hosting.shelf, guest => this.#drop(guest))
+    this.#supply = new SegmentSupply(hosting.shelf, caller => this.#drop(caller))
   }
 
   /** A generation that drains has connected. Takes it. */
-  add(guest: Guest, facts: fdbroker.wire.Welcome.$Properties): void {
-    if (this.#authors.size >= MOST || !guest.hello.capabilities?.includes(FORWARDS_WRITES)) {
-      guest.pidfd?.close()
-      guest.link.close()
+  add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties): void {
+    if (this.#authors.size >= MOST || !caller.hello.capabilities?.includes(FORWARDS_WRITES)) {
+      caller.pidfd?.close()
+      caller.link.close()
       return
     }
-    const author: Author = { guest, source: ++this.#source, underWay: new Map() }
-    this.#authors.set(guest, author)
-    guest.link.channel.unref()
-    guest.link.start({
+    const author: Author = { caller, source: ++this.#source, underWay: new Map() }
+    this.#authors.set(caller, author)
+    caller.link.channel.unref()
+    caller.link.start({
       message: ({ write }, fds) => {
         closeAll(fds)
         if (write) this.#pass(author, write)
       },
-      broken: () => this.#drop(guest),
-      end: () => this.#drop(guest),
+      broken: () => this.#drop(caller),
+      end: () => this.#drop(caller),
     })
-    welcome(guest.link, { ...facts, capabilities: [FORWARDS_WRITES] })
-    this.#supply.add(guest)
+    welcome(caller.link, { ...facts, capabilities: [FORWARDS_WRITES] })
+    this.#supply.add(caller)
   }
 
   /** New segments were made. */
@@ -94,7 +94,7 @@ export class ForwardedWrites {
   }
 
   close(): void {
-    for (const guest of [...this.#authors.keys()]) this.#drop(guest)
+    for (const caller of [...this.#authors.keys()]) this.#drop(caller)
   }
 
   #pass(author: Author, write: Write): void {
@@ -134,16 +134,16 @@ export class ForwardedWrites {
     this.#answer(underWay.author, underWay.number, written)
   }
 
-  #answer({ guest }: Author, number: number, written: Written): void {
-    guest.link.tell({ written: { ...written, number } })
+  #answer({ caller }: Author, number: number, written: Written): void {
+    caller.link.tell({ written: { ...written, number } })
   }
 
-  #drop(guest: Guest): void {
-    const author = this.#authors.get(guest)
-    this.#authors.delete(guest)
-    this.#supply.forget(guest)
-    guest.link.close()
-    guest.pidfd?.close()
+  #drop(caller: Caller): void {
+    const author = this.#authors.get(caller)
+    this.#authors.delete(caller)
+    this.#supply.forget(caller)
+    caller.link.close()
+    caller.pidfd?.close()
     for (const mapped of author?.underWay.values() ?? []) {
       const { peer } = this.#underWay.get(mapped)!
       this.#underWay.delete(mapped)

@@ -25,9 +25,9 @@ export function heldAlone(known: {
   shelf: SegmentShelf
 }): HeldAlone | null {
   const { service, machine, peer, registry, shelf } = known
-  const { owner, joiner, elder, phase } = machine
+  const { owner, joiner, standby, phase } = machine
   // Whoever a restarted daemon waits for has what the service has; the daemon has nothing yet.
-  if (phase === 'rebuilding' || [owner, joiner, elder].some(id => lives(peer(id)))) return null
+  if (phase === 'rebuilding' || [owner, joiner, standby].some(id => lives(peer(id)))) return null
   const { entries } = registry
   const identities = inspect(entries.map(({ fd }) => fd))
   const listeners = entries.flatMap(({ name, role }, i) =>

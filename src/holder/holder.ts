@@ -1,18 +1,18 @@
 import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
-import { noDescriptors } from '../host/limits.js'
-import { unwatchable, watchDeath } from '../host/liveness.js'
-import { isSame, type ProcessIdentity, watchIdentity } from '../host/process-identity.js'
-import { killVerified } from '../host/verified-kill.js'
-import { Wakefulness } from '../host/wakefulness.js'
+import { noDescriptors } from '../process/limits.js'
+import { unwatchable, watchDeath } from '../process/liveness.js'
+import { isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
+import { killVerified } from '../process/verified-kill.js'
+import { Wakefulness } from '../process/wakefulness.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/conversation.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember, type StatePosition, unpackToHolder } from '../protocol/envelope.js'
 import type { HolderEffect, HolderEvent, HolderPhase, HolderState } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { type Id, NOBODY, type ToHolder, type ToMember } from '../protocol/messages.js'
+import { remoteError } from '../protocol/remote-error.js'
 import type { Segment } from '../state/segment.js'
 import { reject } from './admission.js'
 import { insist } from './insist.js'
@@ -24,7 +24,7 @@ import { Timeline } from './timeline.js'
 import { patience } from './times.js'
 
 /** What a holder needs from the process that it lives in. */
-export interface Hosting {
+export interface Surroundings {
   /** The machine's state now. */
   state(): HolderState
   /** Steps the machine and has its effects carried out. */
@@ -78,7 +78,7 @@ export class Holder {
   readonly timeline = new Timeline()
   readonly registry: Registry
   readonly shelf: SegmentShelf
-  readonly #hosting: Hosting
+  readonly #hosting: Surroundings
   readonly #ownTimes: HandoffTimes
   readonly #logger: Logger
   readonly #peers = new Map<Id, Peer>()
@@ -98,7 +98,7 @@ export class Holder {
   #again = { at: 0, ms: AGAIN_MS }
 
   constructor(parts: {
-    hosting: Hosting
+    hosting: Surroundings
     registry: Registry
     shelf: SegmentShelf
     times: HandoffTimes
@@ -206,7 +206,7 @@ export class Holder {
     return owner.pid
   }
 
-  /** Release the elder as soon as there is fresh evidence that the successor is well: somebody waits to join. */
+  /** Release the standby as soon as there is fresh evidence that the successor is well: somebody waits to join. */
   endProbation(): void {
     this.#hurry = true
     this.#judgeProbation()
@@ -280,8 +280,8 @@ export class Holder {
 
   /** Of the handoff that is under way: what its incumbent has asked for, else the own. */
   get #times(): HandoffTimes {
-    const { phase, owner, elder } = this.#hosting.state()
-    const incumbent = this.#peers.get(phase === 'probation' ? elder : owner)
+    const { phase, owner, standby } = this.#hosting.state()
+    const incumbent = this.#peers.get(phase === 'probation' ? standby : owner)
     return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
   }
 
@@ -411,8 +411,8 @@ export class Holder {
 
   /** A peer that the machine does not wait for is forgotten with its link: the process may live on, and try again and again. */
   #forgetIfIdle(peer: Peer): void {
-    const { owner, joiner, elder, bound, backs } = this.#hosting.state()
-    if ([owner, joiner, elder, ...bound, ...backs.map(back => back.id)].includes(peer.id)) return
+    const { owner, joiner, standby, bound, backs } = this.#hosting.state()
+    if ([owner, joiner, standby, ...bound, ...backs.map(back => back.id)].includes(peer.id)) return
     this.#forget(peer)
   }
 
@@ -444,11 +444,11 @@ export class Holder {
       return
     }
     if (envelope.abort) {
-      peer.reason = toldError(envelope.abort, { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' })
+      peer.reason = remoteError(envelope.abort, { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' })
     }
     if (envelope.unfit) {
       const { code, message } = envelope.unfit
-      peer.reason = toldError({ code, message }, { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' })
+      peer.reason = remoteError({ code, message }, { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' })
       this.#logger.warn({ pid: peer.pid, err: peer.reason }, 'a process says that it cannot come to serve')
     }
     if (envelope.ready) {

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import type { Link, WireBody } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 import { type CommandContext, type CommandOrder, failedReply, readCommand, repliedWith } from './command.js'
 
 export interface UpgradeOrder {
@@ -97,7 +97,7 @@ export function serveOperator(link: Link, operations: Operations): void {
           }
         }, failed)
       } else if (envelope.cancelUpgrade) {
-        for (const cancel of cancels) cancel.abort(toldError(envelope.cancelUpgrade, CANCELLED))
+        for (const cancel of cancels) cancel.abort(remoteError(envelope.cancelUpgrade, CANCELLED))
       } else if (envelope.command) {
         const { order, request } = readCommand(envelope.command)
         answer(

@@ -1,10 +1,10 @@
 import type { FdbError } from '../errors.js'
 import type { OwnedFd } from '../fd/owned.js'
-import type { DeathWatch } from '../host/liveness.js'
-import type { ProcessIdentity } from '../host/process-identity.js'
-import type { Id } from '../protocol/conversation.js'
+import type { DeathWatch } from '../process/liveness.js'
+import type { ProcessIdentity } from '../process/process-identity.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { Link } from '../protocol/link.js'
+import type { Id } from '../protocol/messages.js'
 import type { HandoffTimes } from './options.js'
 
 /** A process that a holder talks to, or has talked to and may not forget yet. */

@@ -1,11 +1,11 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { isAlive, type ProcessIdentity } from '../host/process-identity.js'
+import { isAlive, type ProcessIdentity } from '../process/process-identity.js'
 
 /** A process that was given descriptors. */
 export type RightsHolder = ProcessIdentity
 
 /** What a daemon that is started again must know of a service: whom to wait for. */
-export interface ServiceRecord {
+export interface RememberedService {
   readonly service: string
   readonly generation: number
   readonly startedAt: number
@@ -26,23 +26,23 @@ export class RightsHolders {
   }
 
   /** Those of an earlier daemon that still live; services with none are left out. An unreadable file counts as none. */
-  read(): ServiceRecord[] {
-    let records: unknown
+  read(): RememberedService[] {
+    let services: unknown
     try {
-      records = JSON.parse(readFileSync(this.#path, 'utf8'))
+      services = JSON.parse(readFileSync(this.#path, 'utf8'))
     } catch {
       return []
     }
-    if (!Array.isArray(records)) return []
-    return records
-      .filter(isRecord)
-      .map(record => ({ ...record, members: record.members.filter(isAlive) }))
-      .filter(record => record.members.length > 0)
+    if (!Array.isArray(services)) return []
+    return services
+      .filter(isService)
+      .map(service => ({ ...service, members: service.members.filter(isAlive) }))
+      .filter(service => service.members.length > 0)
   }
 
   /** Throws when it cannot be written. */
-  write(records: readonly ServiceRecord[]): void {
-    const text = `${JSON.stringify(records, null, 1)}\n`
+  write(services: readonly RememberedService[]): void {
+    const text = `${JSON.stringify(services, null, 1)}\n`
     if (text === this.#written) return
     const temporary = `${this.#path}~`
     writeFileSync(temporary, text, { mode: 0o600 })
@@ -51,8 +51,8 @@ export class RightsHolders {
   }
 }
 
-function isRecord(value: unknown): value is ServiceRecord {
-  const { service, generation, startedAt, members } = (value ?? {}) as Partial<ServiceRecord>
+function isService(value: unknown): value is RememberedService {
+  const { service, generation, startedAt, members } = (value ?? {}) as Partial<RememberedService>
   return (
     typeof service === 'string' &&
     Number.isSafeInteger(generation) &&

@@ -1,5 +1,5 @@
 import type { BundleItem } from '../protocol/bundle.js'
-import type { Epoch } from '../protocol/conversation.js'
+import type { Epoch } from '../protocol/messages.js'
 import { Segment } from '../state/segment.js'
 
 /**

@@ -1,5 +1,5 @@
-import type { Epoch } from '../protocol/conversation.js'
-import type { Guest } from './admission.js'
+import type { Epoch } from '../protocol/messages.js'
+import type { Caller } from './admission.js'
 import type { SegmentShelf } from './segment-shelf.js'
 
 /** One that takes its segments later than this connects anew. */
@@ -11,46 +11,46 @@ const SUPPLY_MS = 5_000
  */
 export class SegmentSupply {
   readonly #shelf: SegmentShelf
-  readonly #drop: (guest: Guest) => void
+  readonly #drop: (caller: Caller) => void
   /** The highest epoch that each of them has. */
-  readonly #tops = new Map<Guest, Epoch>()
+  readonly #tops = new Map<Caller, Epoch>()
 
   /** `drop`: it cannot be supplied now; it connects anew, and asks again. */
-  constructor(shelf: SegmentShelf, drop: (guest: Guest) => void) {
+  constructor(shelf: SegmentShelf, drop: (caller: Caller) => void) {
     this.#shelf = shelf
     this.#drop = drop
   }
 
-  add(guest: Guest): void {
-    this.#tops.set(guest, guest.hello.top ?? 0)
-    this.#supply(guest)
+  add(caller: Caller): void {
+    this.#tops.set(caller, caller.hello.top ?? 0)
+    this.#supply(caller)
   }
 
-  forget(guest: Guest): void {
-    this.#tops.delete(guest)
+  forget(caller: Caller): void {
+    this.#tops.delete(caller)
   }
 
   /** New segments were made. */
   share(): void {
-    for (const guest of [...this.#tops.keys()]) this.#supply(guest)
+    for (const caller of [...this.#tops.keys()]) this.#supply(caller)
   }
 
-  #supply(guest: Guest): void {
-    const top = this.#tops.get(guest) ?? 0
+  #supply(caller: Caller): void {
+    const top = this.#tops.get(caller) ?? 0
     let newer: ReturnType<SegmentShelf['since']>
     try {
       newer = this.#shelf.since(top)
     } catch {
       // No descriptor left.
-      this.#drop(guest)
+      this.#drop(caller)
       return
     }
     const { items, release } = newer
     if (items.length === 0) return
-    this.#tops.set(guest, Math.max(top, ...items.map(({ epoch = 0 }) => epoch)))
-    guest.link
+    this.#tops.set(caller, Math.max(top, ...items.map(({ epoch = 0 }) => epoch)))
+    caller.link
       .sendBundle(items, SUPPLY_MS)
-      .catch(() => this.#drop(guest))
+      .catch(() => this.#drop(caller))
       .finally(release)
   }
 }

@@ -1,9 +1,8 @@
 import { FdbError } from '../errors.js'
 import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
-import { isSame } from '../host/process-identity.js'
 import { GIVE, movePair, TAKE } from '../moving/pair.js'
+import { isSame } from '../process/process-identity.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import { NOBODY } from '../protocol/conversation.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
 import { needs } from '../protocol/embedded.js'
 import { epochIsSane } from '../protocol/envelope.js'
@@ -17,12 +16,12 @@ import {
   stepHolder,
 } from '../protocol/holder-machine.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { NOBODY } from '../protocol/messages.js'
+import { remoteError } from '../protocol/remote-error.js'
 import { FORWARDS_WRITES, QUIESCES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
-import { type Guest, reject, welcome } from './admission.js'
-import { Awaited } from './awaited.js'
+import { type Caller, reject, welcome } from './admission.js'
 import { cancelHandoff } from './cancel.js'
 import type { CommandContext, CommandOrder } from './command.js'
 import { FormerListeners, removePaths } from './former-listeners.js'
@@ -34,10 +33,11 @@ import { type Candidate, Holder } from './holder.js'
 import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
+import { ProvisionalEntries } from './provisional-entries.js'
 import { type Entry, MAX_ENTRIES, Registry } from './registry.js'
-import type { ServiceRecord } from './rights-holders.js'
+import type { RememberedService } from './rights-holders.js'
+import { RollCall } from './roll-call.js'
 import { SegmentShelf } from './segment-shelf.js'
-import { Staging } from './staging.js'
 import { readTimes } from './times.js'
 
 const STATUS_MS = 1_000
@@ -72,7 +72,7 @@ export class Service {
   readonly #holder: Holder
   /** Descriptors that a member has sent and not yet named by Register or Back. */
   readonly #arrived = new Map<Peer, BundleItem[]>()
-  readonly #staging = new Staging()
+  readonly #provisional = new ProvisionalEntries()
   readonly #former = new FormerListeners()
   /** Restarted: what each has brought, until it is settled who serves. */
   readonly #brought = new Map<Peer, Brought[]>()
@@ -87,27 +87,27 @@ export class Service {
   #machine: HolderState
   #generation: number
   #startedAt: number
-  readonly #awaited: Awaited
+  readonly #rollCall: RollCall
 
   constructor(
     parts: { times: HandoffTimes; logger: Logger; incarnation: string; changed: () => void },
-    record: ServiceRecord,
+    remembered: RememberedService,
   ) {
-    this.name = record.service
+    this.name = remembered.service
     this.#times = parts.times
     this.#upgrades = new ForwardedUpgrades(parts.times)
     this.#logger = parts.logger
     this.#incarnation = parts.incarnation
     this.#changed = parts.changed
-    this.#generation = record.generation
-    this.#startedAt = record.startedAt
+    this.#generation = remembered.generation
+    this.#startedAt = remembered.startedAt
     this.#writes = new ForwardedWrites({
       shelf: this.#shelf,
       writer: () => this.#holder.peer(this.#machine.owner),
       takes: peer => this.#writers.has(peer.link),
     })
-    this.#awaited = new Awaited(record.members, () => this.#tryRebuilt())
-    this.#machine = this.#awaited.members.length > 0 ? restartedHolder() : EMPTY
+    this.#rollCall = new RollCall(remembered.members, () => this.#tryRebuilt())
+    this.#machine = this.#rollCall.members.length > 0 ? restartedHolder() : EMPTY
     if (this.#machine === EMPTY) this.#startAnew()
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
@@ -141,10 +141,10 @@ export class Service {
   }
 
   /** What a restarted daemon would have to know. */
-  get record(): ServiceRecord {
-    const { owner, joiner, elder, bound, backs } = this.#machine
-    const members = this.#awaited.members
-    for (const id of [owner, joiner, elder, ...bound, ...backs.map(back => back.id)]) {
+  get remembered(): RememberedService {
+    const { owner, joiner, standby, bound, backs } = this.#machine
+    const members = this.#rollCall.members
+    for (const id of [owner, joiner, standby, ...bound, ...backs.map(back => back.id)]) {
       const peer = this.#holder.peer(id)
       if (peer === undefined) continue
       const { identity } = peer
@@ -171,11 +171,11 @@ export class Service {
     return heldAlone({ service: this.name, machine: this.#machine, peer, registry, shelf })
   }
 
-  join(guest: Guest): void {
+  join(caller: Caller): void {
     if (this.#machine.phase === 'rebuilding') {
-      guest.pidfd?.close()
+      caller.pidfd?.close()
       reject(
-        guest.link,
+        caller.link,
         new FdbError(
           'ERR_FDB_BUSY',
           `the daemon was restarted and waits for ${this.#missing.map(pid => `process ${pid}`).join(', ')}: try again`,
@@ -185,8 +185,8 @@ export class Service {
       return
     }
     const generation = this.#generation + 1
-    this.#welcome(guest, generation)
-    const { link, pid, pidfd, proven, identity } = guest
+    this.#welcome(caller, generation)
+    const { link, pid, pidfd, proven, identity } = caller
     this.#holder.admit({
       link,
       pid,
@@ -194,14 +194,14 @@ export class Service {
       proven,
       identity,
       generation,
-      ...toldBy(guest),
+      ...toldBy(caller),
     })
   }
 
-  back(guest: Guest): void {
-    const generation = guest.hello.generation ?? 0
-    this.#welcome(guest, generation)
-    const { link, pid, pidfd, proven, identity } = guest
+  back(caller: Caller): void {
+    const generation = caller.hello.generation ?? 0
+    this.#welcome(caller, generation)
+    const { link, pid, pidfd, proven, identity } = caller
     this.#holder.readmit({
       link,
       pid,
@@ -209,23 +209,23 @@ export class Service {
       proven,
       identity,
       generation,
-      ...toldBy(guest),
+      ...toldBy(caller),
     })
   }
 
   /** A generation that does not serve any more, and forwards its changes. */
-  draining(guest: Guest): void {
-    this.#writes.add(guest, this.#facts(guest, guest.hello.generation ?? 0))
+  draining(caller: Caller): void {
+    this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0))
   }
 
-  #welcome(guest: Guest, generation: number): void {
-    const { capabilities } = guest.hello
-    if (capabilities?.includes(TAKES_CONNECTIONS)) this.#takers.add(guest.link)
-    if (capabilities?.includes(FORWARDS_WRITES)) this.#writers.add(guest.link)
-    welcome(guest.link, { ...this.#facts(guest, generation), capabilities: [FORWARDS_WRITES] })
+  #welcome(caller: Caller, generation: number): void {
+    const { capabilities } = caller.hello
+    if (capabilities?.includes(TAKES_CONNECTIONS)) this.#takers.add(caller.link)
+    if (capabilities?.includes(FORWARDS_WRITES)) this.#writers.add(caller.link)
+    welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
-  #facts({ version }: Guest, generation: number) {
+  #facts({ version }: Caller, generation: number) {
     return {
       version,
       pid: process.pid,
@@ -242,11 +242,11 @@ export class Service {
     const answer = asked === undefined ? null : await this.#askStatus(asked)
     // All else as it is in one moment.
     const owner = this.#holder.peer(this.#machine.owner)
-    // In probation who serves has its own listener of a name, and the registry the elder's, for the way back.
-    const staged = this.#staging.of(owner)
+    // In probation who serves has its own listener of a name, and the registry the standby's, for the way back.
+    const provisional = this.#provisional.of(owner)
     const entries = [
-      ...this.#registry.entries.filter(entry => !staged.some(({ name }) => name === entry.name)),
-      ...staged,
+      ...this.#registry.entries.filter(entry => !provisional.some(({ name }) => name === entry.name)),
+      ...provisional,
     ]
     const identities = inspect(entries.map(entry => entry.fd))
     const facts = {
@@ -322,10 +322,10 @@ export class Service {
   close(): void {
     // Nobody else has them.
     if (this.heldAlone !== null) removePaths(this.#registry)
-    this.#awaited.close()
+    this.#rollCall.close()
     this.#writes.close()
     this.#holder.close()
-    this.#staging.close()
+    this.#provisional.close()
     this.#registry.close()
     this.#shelf.close()
   }
@@ -342,7 +342,7 @@ export class Service {
     this.#holder.stepped()
     if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
       this.#inherit(this.#holder.peer(before.joiner))
-    this.#staging.keepOnly([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
+    this.#provisional.keepOnly([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
     if (state.phase === 'rebuilding') this.#tryRebuilt()
     // What a first member wrote before, and did not come to serve, is nobody's state.
@@ -382,7 +382,7 @@ export class Service {
     else if (renew) this.#renew(peer)
     else if (written) this.#writes.answered(peer, written)
     else if (result) this.#upgrades.answered(peer, result)
-    else if (cancelUpgrade) this.#cancel(peer, toldError(cancelUpgrade, UNWANTED))
+    else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
     else return false
     return true
   }
@@ -424,7 +424,7 @@ export class Service {
         if (role === 'segment') this.#takeCompacted(epoch, fd)
         else if (role !== 'listener' && role !== 'named') fd.close()
         else if (this.#servesForGood(peer)) this.#own(peer, { name, role, spec, fd })
-        else this.#staging.put(peer, { name, role, spec, fd })
+        else this.#provisional.put(peer, { name, role, spec, fd })
       } catch (error) {
         failure = FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error))
       }
@@ -432,10 +432,10 @@ export class Service {
     peer.link.tell({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
   }
 
-  /** The member does not listen there any more; in probation its elder still may. */
+  /** The member does not listen there any more; in probation the standby still may. */
   #letGo(peer: Peer, name: string): void {
     peer.adopted.delete(name)
-    this.#staging.remove(peer, name)
+    this.#provisional.remove(peer, name)
     if (this.#servesForGood(peer)) this.#drop(name)
   }
 
@@ -452,7 +452,7 @@ export class Service {
     peer.adopted.add(entry.name)
   }
 
-  /** In probation the elder may come back, to what it had. */
+  /** In probation the standby may come back, to what it had. */
   #servesForGood(peer: Peer): boolean {
     return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
   }
@@ -473,7 +473,7 @@ export class Service {
 
   /** It died between its Commit and its Serving, and nobody can come back: it may have accepted on what it brought. */
   #inherit(peer: Peer | undefined): void {
-    for (const entry of this.#staging.of(peer)) {
+    for (const entry of this.#provisional.of(peer)) {
       if (this.#registry.get(entry.name) === undefined) this.#registry.put({ ...entry, fd: entry.fd.dup() })
     }
   }
@@ -485,7 +485,7 @@ export class Service {
     const brought = this.#brought.get(owner)
     if (brought !== undefined) this.#adoptBrought(owner, brought)
     this.#dropBrought()
-    for (const entry of this.#staging.take(owner)) this.#own(owner, entry)
+    for (const entry of this.#provisional.take(owner)) this.#own(owner, entry)
     for (const name of this.#registry.names) if (!owner.adopted.has(name)) this.#drop(name)
     owner.link.tell({ released: {} })
   }
@@ -493,14 +493,14 @@ export class Service {
   #forgotten(peer: Peer): void {
     closeAll((this.#arrived.get(peer) ?? []).map(item => item.fd))
     this.#arrived.delete(peer)
-    this.#staging.drop(peer)
+    this.#provisional.drop(peer)
     closeAll((this.#brought.get(peer) ?? []).map(item => item.fd))
     this.#brought.delete(peer)
     this.#asked.get(peer)?.answer('')
     this.#commands.forget(peer)
     this.#writes.forget(peer)
     this.#upgrades.forget(peer)
-    if (peer.died) this.#awaited.provedDead(peer.identity)
+    if (peer.died) this.#rollCall.provedDead(peer.identity)
   }
 
   #failUpgrades(effects: readonly HolderEffect[]): void {
@@ -512,7 +512,7 @@ export class Service {
   /** The successor that this member has started is not wanted any more. */
   #cancel(peer: Peer, reason: FdbError): void {
     const state = this.#machine
-    if (peer.id !== state.owner && peer.id !== state.elder) return
+    if (peer.id !== state.owner && peer.id !== state.standby) return
     const dispatch = (event: HolderEvent) => this.#dispatch(event)
     const outcome = cancelHandoff({ state, peer: this.#holder.peer(state.joiner), dispatch }, reason)
     peer.link.tell({ upgradeCancelled: { outcome } })
@@ -546,7 +546,7 @@ export class Service {
   }
 
   #takeSegment(fd: OwnedFd, writable: boolean, { id, pid }: Peer): void {
-    const { phase, owner, joiner, elder } = this.#machine
+    const { phase, owner, joiner, standby } = this.#machine
     try {
       const segment = Segment.open(fd)
       if (!epochIsSane(segment.epoch)) {
@@ -563,7 +563,7 @@ export class Service {
         return
       }
       // All that counts is held. Somebody who was not known, and may still write somewhere, loses that right now.
-      if (writable && ![owner, joiner, elder].includes(id)) segment.seal()
+      if (writable && ![owner, joiner, standby].includes(id)) segment.seal()
       segment.close()
     } catch (error) {
       this.#logger.warn({ err: error, pid }, 'a member brought back a segment that cannot be taken')
@@ -573,7 +573,7 @@ export class Service {
   /** Rights-holders that are neither back nor dead. */
   get #missing(): number[] {
     const back = this.#machine.backs.map(({ id }) => this.#holder.peer(id))
-    const missing = this.#awaited.members.filter(
+    const missing = this.#rollCall.members.filter(
       member => !back.some(peer => peer !== undefined && isSame(peer.identity, member)),
     )
     return missing.map(({ pid }) => pid)
@@ -585,7 +585,7 @@ export class Service {
   }
 
   #rebuilt(): void {
-    this.#awaited.close()
+    this.#rollCall.close()
     if (this.#machine.backs.length === 0) {
       this.#startAnew()
       this.#holder.stepped()
@@ -659,6 +659,6 @@ function merged<T extends { name: string }>(own: readonly T[], answer: Record<st
 }
 
 /** What a member says of itself in its Hello. */
-function toldBy({ hello }: Guest): Pick<Candidate, 'times' | 'quiesces'> {
+function toldBy({ hello }: Caller): Pick<Candidate, 'times' | 'quiesces'> {
   return { times: readTimes(hello.times), quiesces: hello.capabilities?.includes(QUIESCES) ?? false }
 }

@@ -1,5 +1,5 @@
 import { closeAll } from '../fd/owned.js'
-import { type Guest, welcome } from '../holder/admission.js'
+import { type Caller, welcome } from '../holder/admission.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { SegmentSupply } from '../holder/segment-supply.js'
 import { GIVE, movePair } from '../moving/pair.js'
@@ -36,7 +36,7 @@ function unfitness(told: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
 
 /** The older generations that report to this process. */
 export class Drainers {
-  readonly #guests = new Map<Guest, DrainReport>()
+  readonly #guests = new Map<Caller, DrainReport>()
   /** By process. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #host: DrainHost
@@ -58,7 +58,7 @@ export class Drainers {
     return all.counts.closed ?? []
   }
 
-  add(guest: Guest): void {
+  add(guest: Caller): void {
     const { link } = guest
     if (this.#guests.size >= MOST) {
       guest.pidfd?.close()
@@ -98,7 +98,7 @@ export class Drainers {
   }
 
   /** For its connections, to us. */
-  #openWay(guest: Guest): void {
+  #openWay(guest: Caller): void {
     try {
       const pair = movePair()
       const { give, take, log } = pair
@@ -128,7 +128,7 @@ export class Drainers {
     for (const guest of [...this.#guests.keys()]) this.#drop(guest)
   }
 
-  #note(guest: Guest, text: string): void {
+  #note(guest: Caller, text: string): void {
     if (text.length > REPORT_CHARACTERS) return
     try {
       const { generation, phase, connections, moves, closed, unfit, quiescedMs } = JSON.parse(
@@ -154,7 +154,7 @@ export class Drainers {
     this.#closed.set(key, known)
   }
 
-  #drop(guest: Guest): void {
+  #drop(guest: Caller): void {
     const last = this.#guests.get(guest)
     if (last?.connections === 0 && last.phase !== UNKNOWN) this.#host.moves.emptied(guest.pid)
     guest.link.close()

@@ -3,14 +3,14 @@ import { withDeadline } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import type { HandoffTimes } from '../holder/options.js'
-import { type DeathWatch, ownPidfd, pidOf, unwatchable, watchDeath } from '../host/liveness.js'
-import { fateOf } from '../host/peer-fate.js'
-import { identify, OWN_INSTANCE, watchIdentity } from '../host/process-identity.js'
-import { killVerified } from '../host/verified-kill.js'
+import { type DeathWatch, ownPidfd, pidOf, unwatchable, watchDeath } from '../process/liveness.js'
+import { fateOf } from '../process/peer-fate.js'
+import { identify, OWN_INSTANCE, watchIdentity } from '../process/process-identity.js'
+import { killVerified } from '../process/verified-kill.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 import type { VersionRange } from '../protocol/versions.js'
 import { FORWARDS_WRITES, QUIESCES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 
@@ -78,7 +78,7 @@ export class Elder {
             const { welcome, reject: rejected } = envelope
             if (rejected) {
               closeAll(fds)
-              reject(toldError(rejected, REFUSED))
+              reject(remoteError(rejected, REFUSED))
             } else if (welcome) {
               const pidfd = fds.shift() ?? null
               closeAll(fds)

@@ -1,5 +1,5 @@
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import type { Epoch } from '../protocol/conversation.js'
+import type { Epoch } from '../protocol/messages.js'
 
 const LOOK_MS = 1_000
 /** How long a daemon has for a new segment until it is asked again. */

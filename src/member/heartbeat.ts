@@ -1,4 +1,4 @@
-import { Wakefulness } from '../host/wakefulness.js'
+import { Wakefulness } from '../process/wakefulness.js'
 import type { Link } from '../protocol/link.js'
 
 export interface HeartbeatOptions {

@@ -5,7 +5,7 @@ import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 import type { StateLog } from '../state/state-log.js'
 import type { Commands } from './commands.js'
 import { WriteReceiver } from './write-receiver.js'
@@ -54,7 +54,7 @@ export class Orders {
     else if (upgradeCancelled) this.#cancelled?.(upgradeCancelled.outcome as Cancelled)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
-      this.#upgradeOver.abort(toldError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }))
+      this.#upgradeOver.abort(remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }))
       this.#upgradeOver = new AbortController()
     } else return false
     return true

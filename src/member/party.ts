@@ -11,11 +11,10 @@ import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import { patience } from '../holder/times.js'
-import type { PathEntry } from '../host/control-path.js'
-import { makeRoomForDescriptors } from '../host/limits.js'
-import type { Successor } from '../host/spawn-successor.js'
+import type { PathEntry } from '../process/control-path.js'
+import { makeRoomForDescriptors } from '../process/limits.js'
+import type { Successor } from '../process/spawn-successor.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import type { Epoch, Scope, ToHolder } from '../protocol/conversation.js'
 import { EffectQueue, type Outcome } from '../protocol/effect-queue.js'
 import {
   type Embedded,
@@ -34,7 +33,8 @@ import {
   type MemberPhase,
   type MemberState,
 } from '../protocol/member-machine.js'
-import { toldError } from '../protocol/told-error.js'
+import type { Epoch, Scope, ToHolder } from '../protocol/messages.js'
+import { remoteError } from '../protocol/remote-error.js'
 import { serveStateCommands } from '../state/commands.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { Segment } from '../state/segment.js'
@@ -1240,12 +1240,12 @@ export class Party {
     }
     if (this.#orders.take(envelope)) return
     if (rejected) {
-      this.#reason ??= toldError(rejected, REFUSED)
+      this.#reason ??= remoteError(rejected, REFUSED)
       this.#step({ type: 'refused' })
       return
     }
     if (abort) {
-      this.#reason ??= toldError(abort, {
+      this.#reason ??= remoteError(abort, {
         code: 'ERR_FDB_ABORTED',
         message: 'the incumbent ended the handoff',
       })

@@ -1,13 +1,13 @@
 import { ControlListener } from '../channel/control-listener.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/index.js'
-import { type Guest, receiveHello, reject, welcome } from '../holder/admission.js'
+import { type Caller, receiveHello, reject, welcome } from '../holder/admission.js'
 import type { Holder } from '../holder/holder.js'
 import { type Operations, serveOperator } from '../holder/operator.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import { controlEntry, type PathEntry, removeControl } from '../host/control-path.js'
-import { pidOf } from '../host/liveness.js'
-import { endsWithUs } from '../host/main-process.js'
+import { controlEntry, type PathEntry, removeControl } from '../process/control-path.js'
+import { pidOf } from '../process/liveness.js'
+import { endsWithUs } from '../process/main-process.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { Drainers } from './drainers.js'
@@ -46,7 +46,7 @@ export class Reception {
   #lock: OwnedFd | null = null
   #entry: PathEntry | null = null
   /** Joiners that came before this process was its own master. */
-  #waiting: Guest[] = []
+  #waiting: Caller[] = []
 
   constructor(host: Host) {
     this.#host = host
@@ -137,7 +137,7 @@ export class Reception {
       refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
   }
 
-  #receive(guest: Guest): void {
+  #receive(guest: Caller): void {
     switch (guest.intent) {
       case 'operate':
         guest.pidfd?.close()
@@ -162,7 +162,7 @@ export class Reception {
     }
   }
 
-  #receiveJoiner(guest: Guest): void {
+  #receiveJoiner(guest: Caller): void {
     const host = this.#host
     const first = this.#waiting[0]
     if (host.closing() || (host.holder() === null && first !== undefined)) {
@@ -205,7 +205,7 @@ export class Reception {
   }
 
   /** One that would end with this process, when nobody has said that this process stays. */
-  #refusal({ pid, pidfd }: Guest): FdbError | null {
+  #refusal({ pid, pidfd }: Caller): FdbError | null {
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
@@ -216,13 +216,13 @@ export class Reception {
     }
   }
 
-  #drop(guest: Guest): void {
+  #drop(guest: Caller): void {
     this.#waiting = this.#waiting.filter(other => other !== guest)
     guest.link.close()
     guest.pidfd?.close()
   }
 
-  #admit(guest: Guest): void {
+  #admit(guest: Caller): void {
     const holder = this.#host.holder()
     if (!guest.link.open || holder === null) {
       this.#drop(guest)
@@ -233,7 +233,7 @@ export class Reception {
   }
 }
 
-function refuse(guest: Guest, error: FdbError): void {
+function refuse(guest: Caller, error: FdbError): void {
   guest.pidfd?.close()
   reject(guest.link, error)
 }

@@ -2,7 +2,7 @@ import { withDeadline } from '../channel/deadline.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Link } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 
 /** What a daemon that does not keep it may leave out. */
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it' } as const
@@ -28,7 +28,7 @@ export class Registrations {
 
   answered(registered: fdbroker.wire.Registered.$Properties): void {
     const waiter = this.#waiting.get(registered.request ?? 0)
-    if (registered.code) waiter?.reject(toldError(registered, REFUSED))
+    if (registered.code) waiter?.reject(remoteError(registered, REFUSED))
     else waiter?.resolve()
   }
 

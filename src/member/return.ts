@@ -1,4 +1,4 @@
-import { connectUnix } from '../host/connect.js'
+import { connectUnix } from '../process/connect.js'
 import { Elder } from './elder.js'
 import type { Settings } from './options.js'
 

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { Logger } from '../holder/options.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import type { Epoch } from '../protocol/conversation.js'
+import type { Epoch } from '../protocol/messages.js'
 import { loadStateFile } from '../state/file/load.js'
 import type { StateFileSettings } from '../state/file/options.js'
 import type { Segment } from '../state/segment.js'

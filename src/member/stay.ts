@@ -1,13 +1,13 @@
 import { readdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { OwnedFd } from '../fd/owned.js'
-import { openPidfd, watchDeath } from '../host/liveness.js'
-import { endsWithUs, mainProcess, statOf } from '../host/main-process.js'
-import { ADOPTED_MS, Orphans } from '../host/orphans.js'
-import type { Exit } from '../host/spawn-successor.js'
 import { native } from '../native.js'
 import { isDaemon, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
+import { openPidfd, watchDeath } from '../process/liveness.js'
+import { endsWithUs, mainProcess, statOf } from '../process/main-process.js'
+import { ADOPTED_MS, Orphans } from '../process/orphans.js'
+import type { Exit } from '../process/spawn-successor.js'
 import type { Party } from './party.js'
 
 export interface StayOptions {

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { fdbroker } from '../proto/wire.js'
 import type { WireBody } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 import type { EntryRead } from '../state/entry-mark.js'
 import type { Answer, ArrivingWrite } from '../state/forwarded.js'
 import type { StateLog } from '../state/state-log.js'
@@ -109,7 +109,7 @@ export function unpackAnswer(written: Written): Answer {
     case Outcome.REFUSED:
       return {
         outcome: 'refused',
-        error: toldError(written, { code: 'ERR_FDB_REJECTED', message: 'the change was refused' }),
+        error: remoteError(written, { code: 'ERR_FDB_REJECTED', message: 'the change was refused' }),
       }
     default:
       return { outcome: 'again' }

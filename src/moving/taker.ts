@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
-import { fateOf } from '../host/peer-fate.js'
+import { fateOf } from '../process/peer-fate.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../protocol/link.js'
 import { initialMoveIn, type MoveInEffect, type MoveInEvent, stepMoveIn } from '../protocol/move-machine.js'

@@ -5,10 +5,10 @@ import { FdbError } from '../errors.js'
 import { closeAll } from '../fd/owned.js'
 import { COMMAND_MS, checkCommandSize, resultOf } from '../holder/command.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
-import { pidOf } from '../host/liveness.js'
+import { pidOf } from '../process/liveness.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
-import { toldError } from '../protocol/told-error.js'
+import { remoteError } from '../protocol/remote-error.js'
 import { VERSIONS } from '../protocol/versions.js'
 import type { StatusAnswer } from './answer.js'
 
@@ -97,7 +97,7 @@ export class OperatorClient implements Disposable {
       message: (envelope, fds) => {
         if (envelope.welcome) this.#learn(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
         closeAll(fds)
-        if (envelope.reject) this.#fail(toldError(envelope.reject, REFUSED))
+        if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
         else for (const waiting of this.#waiting) if (waiting.take(envelope)) break
       },
       broken: error => this.#fail(error),
@@ -143,7 +143,7 @@ export class OperatorClient implements Disposable {
       (resolve, reject) => {
         return ({ status, result }) => {
           if (status) resolve(status.json ?? '')
-          else if (result) reject(toldError(result, FAILED))
+          else if (result) reject(remoteError(result, FAILED))
           return Boolean(status ?? result)
         }
       },
@@ -186,7 +186,7 @@ export class OperatorClient implements Disposable {
       const { result } = envelope
       if (!result) return false
       if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
-      else reject(toldError(result, FAILED))
+      else reject(remoteError(result, FAILED))
       return true
     })
     return await outcome.finally(() => {

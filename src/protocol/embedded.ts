@@ -2,7 +2,7 @@
  * Embedded hosting: the holder and its own member in one process, joined by a function call in place of a
  * channel. What one tells the other happens in place, in order, between the other effects.
  */
-import type { Epoch, Id } from './conversation.js'
+
 import {
   type HolderEffect,
   type HolderEvent,
@@ -11,6 +11,7 @@ import {
   stepHolder,
 } from './holder-machine.js'
 import { type MemberEffect, type MemberEvent, type MemberState, stepMember } from './member-machine.js'
+import type { Epoch, Id } from './messages.js'
 import { RULES, type Rules } from './rules.js'
 
 export interface Embedded {
@@ -25,7 +26,7 @@ export type EmbeddedEvent =
   | { readonly to: 'member'; readonly event: MemberEvent }
   | { readonly to: 'holder'; readonly event: HolderEvent }
 
-/** `by`: a `send` of the member goes to its elder; a `tell` of the holder goes to a younger process. */
+/** `by`: a `send` of the member goes to its incumbent; a `tell` of the holder goes to a younger process. */
 export type EmbeddedEffect =
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
@@ -100,7 +101,7 @@ export function stepEmbedded(
   }
 
   if (event.to === 'holder') toHolder(event.event)
-  // A word of a former elder, on its way when it released or died: it decides nothing here any more.
+  // A word of a former incumbent, on its way when it released or died: it decides nothing here any more.
   else if (event.event.type !== 'message' || current.member.link !== 'local') toMember(event.event)
   return { state: current, effects }
 }

@@ -14,7 +14,7 @@ import {
   type Scope,
   type ToHolder,
   type ToMember,
-} from './conversation.js'
+} from './messages.js'
 import { RULES, type Rules } from './rules.js'
 
 export type HolderPhase =
@@ -29,7 +29,7 @@ export type HolderPhase =
   | 'preparing'
   /** Commit has left; the joiner is to say Serving for the current grant. */
   | 'committing'
-  /** The owner serves; the elder stands by until the owner has shown health. */
+  /** The owner serves; `standby` may come back until the owner has shown health. */
   | 'probation'
   /** The owner has been given the right again and is to say Serving; `joiner` is who was turned away from. */
   | 'returning'
@@ -46,12 +46,12 @@ export interface HolderState {
   /** Being brought to serve; in `returning`: turned away from. */
   readonly joiner: Id
   /** Stands by (probation). */
-  readonly elder: Id
+  readonly standby: Id
   /** The owner's segment. */
   readonly epoch: Epoch
   /** The segment that is to be confirmed by Serving (or was, in probation). */
   readonly grant: Epoch
-  /** The owner's (in probation: the elder's) way back. */
+  /** The owner's (in probation: the standby's) way back. */
   readonly wayBack: Epoch
   /** The highest epoch ever made. */
   readonly top: Epoch
@@ -61,7 +61,7 @@ export interface HolderState {
   readonly down: readonly Id[]
   /** Said that it cannot take over what others wrote, and has not served since. */
   readonly unfit: readonly Id[]
-  /** The successor is silent and its elder unfit: that one was told to accept, so that somebody does. */
+  /** The successor is silent and the standby unfit: that one was told to accept, so that somebody does. */
   readonly helped: boolean
   /** Rebuilding: who has come back, with role and epoch. */
   readonly backs: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
@@ -82,7 +82,7 @@ export type HolderEvent =
   | { readonly type: 'unmade' }
   /** The Offer did not get through. `taken`: the kernel took descriptors for the joiner. */
   | { readonly type: 'undelivered'; readonly id: Id; readonly taken: boolean }
-  /** Probation: it says so, or an operator wants the elder back. */
+  /** Probation: it says so, or an operator wants the standby back. */
   | { readonly type: 'unhealthy' }
   /** Probation: heartbeats are missing. */
   | { readonly type: 'silent' }
@@ -105,7 +105,7 @@ export type HolderEffect =
    * joiner, which is refused when it cannot be done now; else it is repeated until it is done.
    */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[]; readonly offer?: true }
-  /** F_SEAL_SHRINK: the elder may not come back, visible to a successor without a channel. */
+  /** F_SEAL_SHRINK: the standby may not come back, visible to a successor without a channel. */
   | { readonly type: 'mark'; readonly epoch: Epoch }
   /** Answer to a join that cannot be now. */
   | { readonly type: 'refuse'; readonly id: Id; readonly because: 'busy' | 'bound' }
@@ -124,7 +124,7 @@ export function initialHolder(scope: Scope, owner: Id, epoch: Epoch, top: Epoch 
     phase: 'idle',
     owner,
     joiner: NOBODY,
-    elder: NOBODY,
+    standby: NOBODY,
     epoch,
     grant: NO_EPOCH,
     wayBack: NO_EPOCH,
@@ -283,7 +283,7 @@ function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): H
     const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helped: false }
     if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
     return {
-      state: { ...next, phase: 'probation', elder: state.owner },
+      state: { ...next, phase: 'probation', standby: state.owner },
       effects: [...late, { type: 'tell', to: state.owner, message: { kind: 'retire' } }],
     }
   }
@@ -359,7 +359,7 @@ function giveUp(state: HolderState, rules: Rules, given = true): HolderStep {
 /** The successor fails after Commit: back to who served before (rules 3 and 4), if that one can. */
 function turnAway(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
   const committing = state.phase === 'committing'
-  const old = committing ? state.owner : state.elder
+  const old = committing ? state.owner : state.standby
   const newcomer = committing ? state.joiner : state.owner
   const failed: HolderEffect = { type: 'failed', id: newcomer, phase: state.phase }
   // It could not come back, and has said so: the successor is kept while it lives.
@@ -370,7 +370,7 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
       phase: 'returning',
       owner: old,
       joiner: newcomerDead ? NOBODY : newcomer,
-      elder: NOBODY,
+      standby: NOBODY,
       epoch: state.wayBack,
       grant: state.wayBack,
       helped: false,
@@ -388,7 +388,7 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
     const none: HolderState = {
       ...state,
       joiner: NOBODY,
-      elder: NOBODY,
+      standby: NOBODY,
       owner: old,
       epoch: state.wayBack,
       grant: state.wayBack,
@@ -422,19 +422,19 @@ function onUndelivered(state: HolderState, id: Id, taken: boolean, rules: Rules)
   return given ? same(state) : unbind(state, id)
 }
 
-/** A successor that is stopped or stuck; its elder takes over, or accepts in its place if it can do no more. */
+/** A successor that is stopped or stuck; the standby takes over, or accepts in its place if it can do no more. */
 function onSilent(state: HolderState, rules: Rules): HolderStep {
   if (state.phase !== 'probation') return same(state)
-  if (!state.unfit.includes(state.elder) || state.unfit.includes(state.owner)) return turnAway(state, rules)
-  return help(state, state.elder)
+  if (!state.unfit.includes(state.standby) || state.unfit.includes(state.owner)) return turnAway(state, rules)
+  return help(state, state.standby)
 }
 
 /** It can at least accept. */
-function help(state: HolderState, elder: Id): HolderStep {
-  if (state.helped || state.down.includes(elder)) return same(state)
+function help(state: HolderState, standby: Id): HolderStep {
+  if (state.helped || state.down.includes(standby)) return same(state)
   return {
     state: { ...state, helped: true },
-    effects: [{ type: 'tell', to: elder, message: { kind: 'resume' } }],
+    effects: [{ type: 'tell', to: standby, message: { kind: 'resume' } }],
   }
 }
 
@@ -481,7 +481,7 @@ function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
       phase: 'idle',
       owner,
       joiner: NOBODY,
-      elder: NOBODY,
+      standby: NOBODY,
       epoch: state.top,
       grant: NO_EPOCH,
       bound: others,
@@ -516,7 +516,7 @@ function knows(state: HolderState, id: Id): boolean {
   return (
     id === state.owner ||
     id === state.joiner ||
-    id === state.elder ||
+    id === state.standby ||
     state.bound.includes(id) ||
     state.backs.some(b => b.id === id)
   )
@@ -547,8 +547,8 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
       ? readOnly(state, state.owner, NOBODY)
       : { state: { ...state, joiner: NOBODY }, effects: NOTHING }
   }
-  if (id === state.elder)
-    return { state: { ...state, phase: 'idle', elder: NOBODY, helped: false }, effects: NOTHING }
+  if (id === state.standby)
+    return { state: { ...state, phase: 'idle', standby: NOBODY, helped: false }, effects: NOTHING }
   if (id === state.owner) return onOwnerDead(state, rules)
   return { state, effects: NOTHING }
 }
@@ -618,13 +618,19 @@ function onHealthy(state: HolderState): HolderStep {
       effects: [
         { type: 'mark', epoch: state.epoch },
         { type: 'tell', to: state.owner, message: { kind: 'released' } },
-        { type: 'tell', to: state.elder, message: { kind: 'released' } },
+        { type: 'tell', to: state.standby, message: { kind: 'released' } },
       ],
     }
   }
   return {
-    state: { ...state, phase: 'idle', elder: NOBODY, bound: [...state.bound, state.elder], helped: false },
-    effects: [{ type: 'tell', to: state.elder, message: { kind: 'released' } }],
+    state: {
+      ...state,
+      phase: 'idle',
+      standby: NOBODY,
+      bound: [...state.bound, state.standby],
+      helped: false,
+    },
+    effects: [{ type: 'tell', to: state.standby, message: { kind: 'released' } }],
   }
 }
 
@@ -684,7 +690,7 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
       }
       break
     case 'probation':
-      if (id === state.elder) {
+      if (id === state.standby) {
         if (state.down.includes(state.owner)) return turnAway(state, rules)
         const kind = state.helped ? 'resume' : 'retire'
         return { state, effects: [{ type: 'tell', to: id, message: { kind } }] }

@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../fd/owned.js'
 import { fdbroker } from '../proto/wire.js'
 import { type BundleItem, packBundle, unpackFds } from './bundle.js'
-import { checkShape } from './shape.js'
+import { checkDecodeCost } from './decode-cost.js'
 
 const { Envelope } = fdbroker.wire
 export type WireEnvelope = fdbroker.wire.Envelope
@@ -142,7 +142,7 @@ export class Link {
   #onFrame(payload: Buffer, fds: OwnedFd[]): void {
     let envelope: WireEnvelope
     try {
-      checkShape(payload)
+      checkDecodeCost(payload)
       envelope = Envelope.decode(payload)
     } catch (cause) {
       closeAll(fds)

@@ -7,7 +7,7 @@
  * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by a function call
  * in place of a channel (`link: 'local'`).
  */
-import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMember } from './conversation.js'
+import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMember } from './messages.js'
 import { RULES, type Rules } from './rules.js'
 
 export type MemberPhase =
@@ -39,7 +39,7 @@ export interface MemberState {
   readonly accepting: boolean
   /** The segment it writes in, or is to write in. */
   readonly epoch: Epoch
-  /** Named by the Offer: the elder's segment, and its way back. */
+  /** Named by the Offer: the incumbent's segment, and its way back. */
   readonly source: Epoch
   readonly wayBack: Epoch
   /** The highest epoch it knows to be made. */
@@ -48,7 +48,7 @@ export interface MemberState {
   readonly link: 'up' | 'down' | 'local' | 'none'
   /** What another wrote cannot be read here, or not be taken over: it could not come to serve, as far as it knows. */
   readonly unfit: boolean
-  /** Embedded: its elder has said Fenced. It goes, unless that one has died since. */
+  /** Embedded: its incumbent has said Fenced. It goes, unless that one has died since. */
   readonly fenced: boolean
 }
 
@@ -202,7 +202,7 @@ function same(state: MemberState): MemberStep {
   return { state, effects: NOTHING }
 }
 
-/** Was given it, by Commit, Reinstate or its elder's death. */
+/** Was given it, by Commit, Reinstate or its incumbent's death. */
 function hasRight({ phase }: MemberState): boolean {
   return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
 }
@@ -254,7 +254,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'commit':
       if (phase !== 'ready' && phase !== 'orphan') return same(state)
       if (sealed && (rules.deed || scope === 'member')) {
-        // Turned away before it began. Whether to leave or to inherit depends on whether the elder lives.
+        // Turned away before it began. Whether to leave or to inherit depends on whether the incumbent lives.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
       return begin({ ...state, epoch: message.epoch }, rules)
@@ -283,7 +283,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'fenced':
     case 'abort':
       if (phase === 'joining' && !state.holds) return giveUp(state)
-      // An Abort or a Fenced from an elder that has died since is no order: the heir stays. The fate tells.
+      // An Abort or a Fenced from an incumbent that has died since is no order: the heir stays. The fate tells.
       if (
         scope === 'holder' &&
         state.link !== 'local' &&
@@ -315,7 +315,7 @@ function begin(state: MemberState, rules: Rules): MemberStep {
     top: Math.max(state.top, epoch),
   }
   const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
-  // Without the rule a successor decides at once, though its elder may still come back.
+  // Without the rule a successor decides at once, though its incumbent may still come back.
   if (!rules.release && state.phase === 'ready' && state.scope === 'holder')
     effects.unshift({ type: 'becomeHolder' })
   effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
@@ -351,7 +351,7 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
     case 'write':
       if (epoch !== state.epoch) return same(state)
       if (phase === 'beginning') return unfit(state, rules)
-      // Before Commit, at Sealed: the elder serves on, if it lives.
+      // Before Commit, at Sealed: the incumbent serves on, if it lives.
       if (phase !== 'ready') return same(state)
       if (state.scope === 'holder') return { state, effects: [{ type: 'judge' }] }
       return state.link === 'up' ? giveUp(state) : same(state)
@@ -375,7 +375,7 @@ function onAdopted(state: MemberState, rules: Rules): MemberStep {
   if (state.phase !== 'joining' || !state.holds) return same(state)
   switch (state.link) {
     case 'none':
-      // The heir: the fate that follows tells whether its segment was sealed before the elder died.
+      // The heir: the fate that follows tells whether its segment was sealed before the incumbent died.
       return { state: { ...state, phase: 'ready', link: 'down' }, effects: [{ type: 'judge' }] }
     case 'down': {
       const ready: MemberState = { ...state, phase: 'ready' }
@@ -422,13 +422,13 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
     case 'joining':
       return giveUp(state)
     case 'ready':
-      // Rule 5: elder alive: close, Gone, exit. A daemon's member with a channel to lose connects again instead.
+      // Rule 5: incumbent alive: close, Gone, exit. A daemon's member with a channel to lose connects again instead.
       return state.scope === 'holder' || state.link === 'up' ? giveUp(state) : same(state)
     case 'beginning':
     case 'serving':
     case 'unfit':
       if (state.scope !== 'holder') return same(state)
-      // Rule 6: end of file from a living elder is no abort; the seal is.
+      // Rule 6: end of file from a living incumbent is no abort; the seal is.
       if (
         (sealed && rules.deed && (state.fenced || !waitsForWord(state, rules))) ||
         (state.link === 'down' && !rules.serveOnAfterEof)
@@ -487,7 +487,7 @@ function orphan(state: MemberState): MemberStep {
   }
 }
 
-/** The elder is dead: serve with everything that was acknowledged anywhere. */
+/** The incumbent is dead: serve with everything that was acknowledged anywhere. */
 function settle(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
   const fresh = state.top + 1
   const epoch = sealed ? fresh : state.epoch

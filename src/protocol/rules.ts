@@ -14,11 +14,11 @@ export interface Rules {
   readonly sealFirst: boolean
   /** To turn away from a process is to seal its segment first; it looks before it begins, and later; else two serve. */
   readonly deed: boolean
-  /** Death is judged only after a grace: end of file comes before the pidfd tells; else a joiner whose elder just died leaves too. */
+  /** Death is judged only after a grace: end of file comes before the pidfd tells; else a joiner whose incumbent just died leaves too. */
   readonly grace: boolean
-  /** A successor serves on after losing its channel to a living elder, until its segment is sealed; else both leave. */
+  /** A successor serves on after losing its channel to a living standby, until its segment is sealed; else both leave. */
   readonly serveOnAfterEof: boolean
-  /** No Offer while an elder may still come back (not released, not dead); else an unknown third party writes. */
+  /** No Offer while a standby may still come back (not released, not dead); else an unknown third party writes. */
   readonly release: boolean
   /** No Offer while an earlier joiner that was given descriptors is not gone or dead; else it serves beside the new one. */
   readonly gone: boolean
@@ -34,7 +34,7 @@ export interface Rules {
   readonly refuseUnsent: boolean
   /** *resource* The successor's segment is made by the holder; both hold it from the Offer on. */
   readonly sharedSegment: boolean
-  /** *resource* The elder's way-back segment is shared in the Offer too; else what it writes there dies with it. */
+  /** *resource* The incumbent's way-back segment is shared in the Offer too; else what it writes there dies with it. */
   readonly sharedWayBack: boolean
   /** A slice of connections is committed by a record in a move log that the receiver may seal; else a connection has two readers or none. */
   readonly moveLog: boolean
@@ -42,7 +42,7 @@ export interface Rules {
   readonly acceptFirst: boolean
   /** Probation ends by fresh evidence of health, never by a timer alone; else the listeners die with a stuck successor. */
   readonly releaseByHealth: boolean
-  /** A joiner that is ready serves when its elder is dead; else nobody does. */
+  /** A joiner that is ready serves when its incumbent is dead; else nobody does. */
   readonly promote: boolean
   /** The Freeze deadline is the holder's: it seals whether Frozen came or not; else a stopped incumbent blocks every upgrade. */
   readonly forceSeal: boolean
@@ -70,7 +70,7 @@ export interface Rules {
   readonly begun: boolean
   /** Who cannot take over says so, and the right goes back to the successor that lives; else nobody may write. */
   readonly unfit: boolean
-  /** A successor that has its channel waits for the word of the elder that sealed its segment; else it leaves before that one has come back. */
+  /** A successor that has its channel waits for the word of the standby that sealed its segment; else it leaves before that one has come back. */
   readonly awaitWord: boolean
   /** A joiner that left before the kernel took a descriptor for it is not bound; else its process blocks every upgrade while it lives. */
   readonly untaken: boolean

@@ -1,4 +1,4 @@
-import { fdLimits } from '../host/limits.js'
+import { fdLimits } from '../process/limits.js'
 
 /** What this process, or its machine, has too little of: no server is to be blamed. */
 export type Shortage = 'no-descriptors' | 'no-ports'

@@ -160,7 +160,7 @@ export class Segment {
   }
 
   /**
-   * The mark that the elder may not come back any more (F_SEAL_SHRINK); appends go on. Idempotent. Returns false,
+   * The mark that the standby may not come back any more (F_SEAL_SHRINK); appends go on. Idempotent. Returns false,
    * and marks nothing, when the segment was sealed before it was released.
    */
   markReleased(): boolean {

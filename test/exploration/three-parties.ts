@@ -6,7 +6,7 @@
  * a driver waits for their receipts before it goes on. A member that connects again is known to D only when its
  * Back is read, and the loss of its old channel is told before.
  */
-import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/conversation.js'
+
 import {
   type HolderEvent,
   type HolderState,
@@ -21,6 +21,7 @@ import {
   type MemberState,
   stepMember,
 } from '../../src/protocol/member-machine.js'
+import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/messages.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Machine } from './machine.js'

@@ -5,7 +5,7 @@
  *
  * Channel k joins process k (its lower end) with the process that it joined.
  */
-import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/conversation.js'
+
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
 import type { HolderEvent, HolderPhase, HolderState } from '../../src/protocol/holder-machine.js'
 import { initialHolder } from '../../src/protocol/holder-machine.js'
@@ -15,6 +15,7 @@ import {
   type MemberEvent,
   type MemberPhase,
 } from '../../src/protocol/member-machine.js'
+import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/messages.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'

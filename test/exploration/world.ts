@@ -3,9 +3,10 @@
  * search can copy and compare. Here is what two parties and three have in common: the kernel's side of it, and the
  * carrying out of effects. Nothing here decides anything about a handoff; that is for the real `step` functions.
  */
-import type { ToHolder, ToMember } from '../../src/protocol/conversation.js'
+
 import type { HolderEffect, HolderEvent } from '../../src/protocol/holder-machine.js'
 import type { MemberEffect, MemberEvent, MemberPhase } from '../../src/protocol/member-machine.js'
+import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { ForwardedChange } from './forwarded.js'

@@ -5,8 +5,8 @@ import { closeAll, OwnedFd } from '../../src/fd/owned.js'
 import { native } from '../../src/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { packBundle } from '../../src/protocol/bundle.js'
+import { checkDecodeCost } from '../../src/protocol/decode-cost.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
-import { checkShape } from '../../src/protocol/shape.js'
 import { until } from '../processes/until.js'
 import { workOf } from '../processes/worked.js'
 
@@ -29,7 +29,7 @@ function hollow(field: number, bytes: number): Buffer {
 
 function taken(bytes: Uint8Array): boolean {
   try {
-    checkShape(bytes)
+    checkDecodeCost(bytes)
     return true
   } catch (error) {
     expect((error as FdbError).code).toBe('ERR_FDB_MESSAGE')

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { bindListener, formatAddress, inspectOne, parseListenerSpec } from '../../src/fd/index.js'
-import { acquireControl } from '../../src/host/control-path.js'
+import { acquireControl } from '../../src/process/control-path.js'
 
 it('an address in use names the control socket of the process that holds it', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-bind-'))

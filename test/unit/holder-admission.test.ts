@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { closeAll, OwnedFd } from '../../src/fd/owned.js'
-import { type Guest, receiveHello } from '../../src/holder/admission.js'
+import { type Caller, receiveHello } from '../../src/holder/admission.js'
 import { SILENT } from '../../src/holder/options.js'
 import { native } from '../../src/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
@@ -12,7 +12,7 @@ import { until } from '../processes/until.js'
 const own = process.geteuid!()
 
 /** What a process of this user is answered, and whether it was admitted. */
-async function connectAs(uid: number): Promise<{ answer: () => WireEnvelope | undefined; guests: Guest[] }> {
+async function connectAs(uid: number): Promise<{ answer: () => WireEnvelope | undefined; guests: Caller[] }> {
   const [here, there] = native.socketPair()
   const link = new Link(new Channel(OwnedFd.own(there, 'client')))
   const heard: WireEnvelope[] = []
@@ -24,7 +24,7 @@ async function connectAs(uid: number): Promise<{ answer: () => WireEnvelope | un
     broken: () => {},
     end: () => {},
   })
-  const guests: Guest[] = []
+  const guests: Caller[] = []
   const options = { versions: VERSIONS, service: 'shop', timeoutMs: 5_000, logger: SILENT }
   receiveHello(OwnedFd.own(here, 'holder'), { pid: process.pid, uid, gid: uid }, options, guest =>
     guests.push(guest),

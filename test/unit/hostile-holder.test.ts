@@ -5,11 +5,11 @@ import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ControlListener } from '../../src/channel/control-listener.js'
 import { closeAll, OwnedFd } from '../../src/fd/owned.js'
-import { type Guest, receiveHello } from '../../src/holder/admission.js'
+import { type Caller, receiveHello } from '../../src/holder/admission.js'
 import { SILENT } from '../../src/holder/options.js'
-import { acquireControl, type FirstControl } from '../../src/host/control-path.js'
 import { join } from '../../src/member/join.js'
 import { native } from '../../src/native.js'
+import { acquireControl, type FirstControl } from '../../src/process/control-path.js'
 import type { BundleItem } from '../../src/protocol/bundle.js'
 import type { WireBody } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
@@ -36,7 +36,7 @@ async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> 
   const before = native.openCount()
   const place = (await acquireControl(control)) as FirstControl
   const listener = new ControlListener(place.listener)
-  const guests: Guest[] = []
+  const guests: Caller[] = []
   const admission = { versions: VERSIONS, service: 'shop', timeoutMs: 1_000, logger: SILENT }
   listener.start((fd, who) =>
     receiveHello(fd, who, admission, guest => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import type { ToHolder } from '../../src/protocol/conversation.js'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
 import { initialHolder } from '../../src/protocol/holder-machine.js'
 import { firstMember, initialMember } from '../../src/protocol/member-machine.js'
+import type { ToHolder } from '../../src/protocol/messages.js'
 
 const JOINER = 1
 const first: Embedded = { self: 0, member: firstMember(0), holder: initialHolder('holder', 0, 0) }
@@ -98,7 +98,7 @@ describe('a successor that has become the holder', () => {
     const successor: Embedded = {
       self: 0,
       member: { ...initialMember('holder'), phase: 'standby', holds: true, epoch: 1, top: 4, link: 'local' },
-      holder: { ...initialHolder('holder', JOINER, 3, 4), phase: 'probation', elder: 0 },
+      holder: { ...initialHolder('holder', JOINER, 3, 4), phase: 'probation', standby: 0 },
     }
     for (const kind of ['released', 'fenced', 'abort'] as const) {
       const event: EmbeddedEvent = {

@@ -1,6 +1,5 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { NOBODY, type ToHolder } from '../../src/protocol/conversation.js'
 import {
   type HolderEvent,
   type HolderState,
@@ -8,6 +7,7 @@ import {
   restartedHolder,
   stepHolder,
 } from '../../src/protocol/holder-machine.js'
+import { NOBODY, type ToHolder } from '../../src/protocol/messages.js'
 
 const OWNER = 0
 const JOINER = 1

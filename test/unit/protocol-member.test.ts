@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import type { Scope, ToMember } from '../../src/protocol/conversation.js'
 import {
   initialMember,
   type MemberEvent,
   type MemberState,
   stepMember,
 } from '../../src/protocol/member-machine.js'
+import type { Scope, ToMember } from '../../src/protocol/messages.js'
 
 const hears = (message: ToMember, sealed = false): MemberEvent => ({ type: 'message', message, sealed })
 const offer = hears({ kind: 'offer', epoch: 1, wayBack: 2, source: 0 })

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 
 /** What another process says of a failure, as it came. */
-export interface ToldError {
+export interface RemoteError {
   readonly code?: string | null | undefined
   readonly message?: string | null | undefined
   readonly retryable?: boolean | null | undefined
@@ -9,8 +9,8 @@ export interface ToldError {
 }
 
 /** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
-export function toldError(
-  { code, message, retryable, phase }: ToldError,
+export function remoteError(
+  { code, message, retryable, phase }: RemoteError,
   otherwise: { code: `ERR_FDB_${string}`; message: string },
 ): FdbError {
   const stable = code?.startsWith('ERR_FDB_') ? (code as `ERR_FDB_${string}`) : otherwise.code

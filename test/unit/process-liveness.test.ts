@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/fd/owned.js'
-import { ownPidfd, watchDeath } from '../../src/host/liveness.js'
-import { fateOf } from '../../src/host/peer-fate.js'
 import { native } from '../../src/native.js'
+import { ownPidfd, watchDeath } from '../../src/process/liveness.js'
+import { fateOf } from '../../src/process/peer-fate.js'
 
 const children: ChildProcess[] = []
 afterEach(() => {

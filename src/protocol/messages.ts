@@ -13,12 +13,12 @@ export const NO_EPOCH: Epoch = -1
 
 /**
  * What a handoff brings: `holder`: listeners, state **and** the registry, the epoch and the control listener
- * (embedded hosting, where the elder decides until it has released); `member`: listeners and state (daemon).
+ * (embedded hosting, where the incumbent decides until it has released); `member`: listeners and state (daemon).
  */
 export type Scope = 'holder' | 'member'
 
 export type ToMember =
-  /** Everything is with you: your segment, the elder's way back, and the segment that is written now. */
+  /** Everything is with you: your segment, the incumbent's way back, and the segment that is written now. */
   | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
   /**
    * Bring to its end what must run in one process only, and say so. `epoch`: of the successor, so that an answer that is late
@@ -39,7 +39,7 @@ export type ToMember =
   | { readonly kind: 'resume' }
   /** Accept, and write in this segment. */
   | { readonly kind: 'reinstate'; readonly epoch: Epoch }
-  /** To the elder: you may not come back any more. To the successor: the elder may not. */
+  /** To the standby: you may not come back any more. To the successor: the standby may not. */
   | { readonly kind: 'released' }
   /** You have lost your right. */
   | { readonly kind: 'fenced' }

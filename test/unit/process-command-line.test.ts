@@ -3,9 +3,9 @@ import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { startedAs, successorCommand } from '../../src/host/command-line.js'
-import { fdLimits } from '../../src/host/limits.js'
-import { spawnSuccessor } from '../../src/host/spawn-successor.js'
+import { startedAs, successorCommand } from '../../src/process/command-line.js'
+import { fdLimits } from '../../src/process/limits.js'
+import { spawnSuccessor } from '../../src/process/spawn-successor.js'
 
 const project = resolve(import.meta.dirname, '../..')
 const fixture = join(project, 'test/fixtures/host-command-line.ts')

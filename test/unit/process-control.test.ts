@@ -7,13 +7,13 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { Channel } from '../../src/channel/channel.js'
 import { ControlListener } from '../../src/channel/control-listener.js'
 import { closeAll, OwnedFd } from '../../src/fd/owned.js'
+import { native } from '../../src/native.js'
 import {
   acquireControl,
   controlEntry,
   type FirstControl,
   removeControl,
-} from '../../src/host/control-path.js'
-import { native } from '../../src/native.js'
+} from '../../src/process/control-path.js'
 
 let folder: string
 beforeEach(() => {

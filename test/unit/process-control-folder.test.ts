@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { acquireControl } from '../../src/host/control-path.js'
+import { acquireControl } from '../../src/process/control-path.js'
 
 const folders: string[] = []
 afterEach(() => {

@@ -20,7 +20,7 @@ const FIXED32 = 5
  * Throws ERR_FDB_MESSAGE for bytes that are a few to send and many to decode: an Envelope of 16 MiB may hold 8 million
  * empty fields, each of which becomes an object, and stops the event loop for seconds. Looks at the first two levels.
  */
-export function checkShape(payload: Uint8Array): void {
+export function checkDecodeCost(payload: Uint8Array): void {
   if (payload.length <= SMALL_BYTES) return
   walk(payload, 0, payload.length, MOST_BODIES, (field, from, to) => {
     if (field === FDS && to - from > MOST_ITEMS_BYTES)

@@ -1,5 +1,5 @@
-import { type DeathWatch, openPidfd, watchDeath } from '../host/liveness.js'
-import { isAlive, isSame, watchIdentity } from '../host/process-identity.js'
+import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
+import { isAlive, isSame, watchIdentity } from '../process/process-identity.js'
 import type { RightsHolder } from './rights-holders.js'
 
 /** How long is waited for rights-holders whose death cannot be seen from here (another PID namespace). */
@@ -9,7 +9,7 @@ const UNSEEN_MS = 5_000
  * Whom a restarted daemon waits for: rights-holders that are neither back nor proved dead. One that is stopped is waited
  * for as long as it lives; one that cannot be seen, a few seconds.
  */
-export class Awaited {
+export class RollCall {
   #members: RightsHolder[] = []
   readonly #unseen = new Set<RightsHolder>()
   readonly #watches: DeathWatch[] = []
