@@ -10,8 +10,8 @@ import { connectUnix } from '../process/connect.js'
 import { openPidfd } from '../process/liveness.js'
 import { OtherProcess, type StartedAs } from '../process/other-process.js'
 import { Segment } from '../state/segment.js'
+import { MemberDriver } from './driver.js'
 import { settle } from './options.js'
-import { Party } from './party.js'
 import { upgradeSelf } from './upgrade.js'
 
 const SIGKILL = 9
@@ -65,7 +65,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
   const output = [1, 2].map(number => hung.take(number, 'output of the hung process'))
   const { legacy, service } = takeFrom(hung, control)
-  let party: Party
+  let driver: MemberDriver
   try {
     say(
       `process ${hung.pid} (${service}, generation ${legacy.generation}) does not answer: took ${legacy.entries.length} listeners and descriptors and ${legacy.segments.length} segments of state from it; ending it (SIGKILL)`,
@@ -75,22 +75,22 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     sealAll(legacy.segments)
     await end(hung)
     // From here on there is no way back: this process is the incumbent until the successor serves.
-    party = await Party.heir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
+    driver = await MemberDriver.heir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
   } catch (error) {
     closeLegacy(legacy)
     closeAll(output)
     throw error
   }
   try {
-    await party.ready({})
+    await driver.ready({})
     const stdio = ['ignore' as const, ...output.map(({ raw }) => raw)]
     const ask = { argv: command, env, timeout: timeoutMs, progress, signal }
-    const upgraded = await upgradeSelf(party, ask, { cwd: startedAs.cwd, stdio })
-    await Promise.race([party.retired, new Promise(resolve => setTimeout(resolve, END_MS).unref())])
+    const upgraded = await upgradeSelf(driver, ask, { cwd: startedAs.cwd, stdio })
+    await Promise.race([driver.retired, new Promise(resolve => setTimeout(resolve, END_MS).unref())])
     return upgraded
   } finally {
     closeAll(output)
-    await party.close({ timeout: 0 })
+    await driver.close({ timeout: 0 })
   }
 }
 

@@ -2,10 +2,10 @@ import cluster from 'node:cluster'
 import { FdbError } from '../errors.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
-import { Elder } from './elder.js'
+import { MemberDriver } from './driver.js'
+import { HolderLink } from './holder-link.js'
 import { Member } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
-import { Party } from './party.js'
 
 /** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
 const RETRY_MS = 20
@@ -29,9 +29,9 @@ export async function join(options: JoinOptions): Promise<Member> {
       'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
     )
   }
-  const party = await findPlace(settings)
-  const member = new Member(party)
-  party.bind({
+  const driver = await findPlace(settings)
+  const member = new Member(driver)
+  driver.bind({
     listeners: () => member.listeners_,
     failures: () => member.listenerFailures_,
     serving: () => member.tell_('serving'),
@@ -46,9 +46,9 @@ export async function join(options: JoinOptions): Promise<Member> {
   return member
 }
 
-async function findPlace(settings: Settings): Promise<Party> {
+async function findPlace(settings: Settings): Promise<MemberDriver> {
   const { control, hosting, signal, timeout, service, versions } = settings
-  if (control === null) return Party.first(settings, null)
+  if (control === null) return MemberDriver.first(settings, null)
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, until - performance.now())
@@ -61,19 +61,19 @@ async function findPlace(settings: Settings): Promise<Party> {
             } as const)
           : await acquireControl(control, { timeoutMs: left, signal })
       if (place.role === 'first') return await beFirst(settings, place)
-      const elder = await Elder.greet(
+      const holderLink = await HolderLink.greet(
         place.channel,
         { service, intent: 'join', versions, times: settings.wantedTimes },
         { timeoutMs: left, signal },
       )
-      if (hosting === 'daemon' && !elder.facts.daemon) {
-        elder.close()
+      if (hosting === 'daemon' && !holderLink.facts.daemon) {
+        holderLink.close()
         throw new FdbError(
           'ERR_FDB_NOT_A_DAEMON',
-          `process ${elder.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
+          `process ${holderLink.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
       }
-      return await Party.next(settings, elder, Math.max(1, until - performance.now()))
+      return await MemberDriver.next(settings, holderLink, Math.max(1, until - performance.now()))
     } catch (error) {
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
@@ -81,9 +81,9 @@ async function findPlace(settings: Settings): Promise<Party> {
   }
 }
 
-async function beFirst(settings: Settings, place: FirstControl): Promise<Party> {
+async function beFirst(settings: Settings, place: FirstControl): Promise<MemberDriver> {
   try {
-    return await Party.first(settings, place)
+    return await MemberDriver.first(settings, place)
   } catch (error) {
     // Its state file may not be read, say: who waits for us here is turned away, and may be the first.
     removeControl(place)

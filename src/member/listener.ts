@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { type ListenerSpec, setBacklog } from '../fd/index.js'
 import type { OwnedFd } from '../fd/owned.js'
 import type { MovableConnections } from '../moving/movable.js'
-import { addedUp, type DrainCounts } from './forced-closes.js'
+import { addedUp, type DrainCounts } from './drain/forced-closes.js'
 import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
 import { Served } from './served.js'
 

@@ -22,10 +22,10 @@ import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section, WriteOptions } from '../state/section.js'
+import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
 import { checkEvent, ToldListeners } from './events.js'
 import { Listener, type ListenerAddress } from './listener.js'
-import type { Party } from './party.js'
 import type { StatusReport } from './status.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
 
@@ -116,7 +116,7 @@ const STAY: Keys<StayOptions> = { signals: true }
 
 /** A process's place in a service. Made by {@link join}. */
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
-  readonly #party: Party
+  readonly #driver: MemberDriver
   readonly #listeners = new Map<string, Listener>()
   readonly #opening = new Set<string>()
   /** Not asked for any more, with connections that have not ended. */
@@ -124,40 +124,40 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   readonly #told: ToldListeners
 
   /** @internal */
-  constructor(party: Party) {
+  constructor(driver: MemberDriver) {
     super()
-    this.#party = party
-    this.#told = new ToldListeners(this, party.settings.logger)
+    this.#driver = driver
+    this.#told = new ToldListeners(this, driver.settings.logger)
     const known = Object.keys(EVENTS)
     super.on('newListener' as never, ((event: string | symbol) => checkEvent(event, known)) as never)
   }
 
   get service(): string {
-    return this.#party.settings.service
+    return this.#driver.settings.service
   }
 
   /** Counts the versions of this service that came to serve: 1 for the first. */
   get generation(): number {
-    return this.#party.generation
+    return this.#driver.generation
   }
 
   /** There was nobody to take over from: the state is empty, or what the state file held. */
   get first(): boolean {
-    return this.#party.first
+    return this.#driver.first
   }
 
   get phase(): MemberPhase {
-    return this.#party.phase
+    return this.#driver.phase
   }
 
   /** When the service was first started; outlives upgrades. */
   get serviceStartedAt(): Date {
-    return new Date(this.#party.serviceStartedAt)
+    return new Date(this.#driver.serviceStartedAt)
   }
 
   /** Milliseconds since {@link serviceStartedAt}. */
   get uptime(): number {
-    return Math.max(0, Date.now() - this.#party.serviceStartedAt)
+    return Math.max(0, Date.now() - this.#driver.serviceStartedAt)
   }
 
   /**
@@ -169,9 +169,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
   section<T>(name: string, schema?: SectionSchema<T>): Section<T> | Section<Uint8Array> {
     try {
-      return schema === undefined ? this.#party.state.section(name) : this.#party.state.section(name, schema)
+      return schema === undefined
+        ? this.#driver.state.section(name)
+        : this.#driver.state.section(name, schema)
     } catch (error) {
-      if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#party.refuse(error)
+      if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#driver.refuse(error)
       throw error
     }
   }
@@ -182,7 +184,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
    */
   async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return await this.#party.state.update(change, options)
+    return await this.#driver.state.update(change, options)
   }
 
   /**
@@ -190,7 +192,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * that cannot be done now (it is tried again), ERR_FDB_FENCED when another process serves. Without a `stateFile` it does nothing.
    */
   async flushState(): Promise<void> {
-    await this.#party.stateFile?.flush()
+    await this.#driver.stateFile?.flush()
   }
 
   /**
@@ -229,7 +231,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     if (listener === undefined) return
     this.#listeners.delete(name)
     this.#leave(listener)
-    this.#party.unregister(name)
+    this.#driver.unregister(name)
   }
 
   #leave(listener: Listener): void {
@@ -243,7 +245,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** One at a time of a name: the daemon's answer may take a while. */
   async #open(name: string, spec: ListenerSpec): Promise<Listener> {
-    this.#party.refuseLeft()
+    this.#driver.refuseLeft()
     checkName(name)
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)
@@ -255,7 +257,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
-    const { registry } = this.#party
+    const { registry } = this.#driver
     const entry = registry.get(name)
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
     const adopted = entry !== undefined && (before === null || sameAddress(before, spec))
@@ -267,7 +269,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       adopted,
       fd,
       failed: error => {
-        this.#party.settings.logger.error(
+        this.#driver.settings.logger.error(
           { err: error, listener: name },
           'a server could not be attached to its listener',
         )
@@ -278,19 +280,22 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       const changes = adjustListener(fd, inspectOne(fd), before, spec)
       if (formatListenerSpec(spec) !== entry.spec) registry.put({ ...entry, spec: formatListenerSpec(spec) })
       if (changes.length > 0) {
-        this.#party.settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
+        this.#driver.settings.logger.info(
+          { listener: name, changes },
+          'options of an adopted listener differ',
+        )
         this.tell_('listenerChanged', name, changes)
       }
     }
     this.#listeners.set(name, listener)
-    if (this.#party.accepting) await listener.start()
+    if (this.#driver.accepting) await listener.start()
     return listener
   }
 
   async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
     const fd = bindListener(spec)
-    // The old one of that name, elsewhere, stays the elder's until the commit: this process only lets go of its dup.
-    await this.#party.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
+    // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
+    await this.#driver.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
     return fd
   }
 
@@ -301,17 +306,17 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * left takes nothing (ERR_FDB_CLOSED): it is the caller's still.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
-    this.#party.refuseLeft()
+    this.#driver.refuseLeft()
     checkName(name)
     const owned = typeof fd === 'number' ? adopt(fd, name) : fd
-    await this.#party.register({ name, role: 'named', spec: '', fd: owned })
+    await this.#driver.register({ name, role: 'named', spec: '', fd: owned })
   }
 
   /** A dup of the named descriptor, which the caller owns; undefined when the service holds none of that name. */
   held(name: string): OwnedFd | undefined {
-    const entry = this.#party.registry.get(name)
+    const entry = this.#driver.registry.get(name)
     if (entry === undefined) return undefined
-    this.#party.wanted.add(name)
+    this.#driver.wanted.add(name)
     return entry.fd.dup()
   }
 
@@ -322,7 +327,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * while it runs. Throws ERR_FDB_OPTION for a name that is no name, or taken.
    */
   command(name: string, handler: CommandHandler): this {
-    this.#party.commands.set(name, handler)
+    this.#driver.commands.set(name, handler)
     return this
   }
 
@@ -342,8 +347,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     )
       throw wrongOption('checks', checks, 'a list of functions')
     checkTimeout(options.timeout, 1)
-    for (const name of this.#listeners.keys()) this.#party.wanted.add(name)
-    await this.#party.ready(options)
+    for (const name of this.#listeners.keys()) this.#driver.wanted.add(name)
+    await this.#driver.ready(options)
   }
 
   /**
@@ -355,13 +360,13 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   onQuiesce(hook: QuiesceHook): this {
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
-    this.#party.duty.add(hook)
+    this.#driver.duty.add(hook)
     return this
   }
 
   /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
   get retired(): Promise<RetiredReason> {
-    return this.#party.retired
+    return this.#driver.retired
   }
 
   /**
@@ -377,7 +382,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     checkSignal(options.signal)
     checkFunction('progress', options.progress, 'a function')
     checkTimeout(options.timeout, 1)
-    return await this.#party.upgrade(options)
+    return await this.#driver.upgrade(options)
   }
 
   /**
@@ -387,12 +392,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   async close(options: CloseOptions = {}): Promise<void> {
     checkKeys('close()', options, CLOSE)
     checkTimeout(options.timeout, 0)
-    await this.#party.close(options)
+    await this.#driver.close(options)
   }
 
   /** Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
-    return staysForOthers(this.#party)
+    return staysForOthers(this.#driver)
   }
 
   /**
@@ -404,7 +409,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async stay(options: StayOptions = {}): Promise<number> {
     checkKeys('stay()', options, STAY)
-    return await stay(this.#party, options)
+    return await stay(this.#driver, options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -413,12 +418,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** What `fd-broker status` shows. */
   status(): StatusReport {
-    return this.#party.status()
+    return this.#driver.status()
   }
 
   /** The last handoffs in which this process was the incumbent. */
   get handoffs(): readonly HandoffRecord[] {
-    return this.#party.handoffs
+    return this.#driver.handoffs
   }
 
   /** @internal What a listener of the application throws is logged and counted, and undoes nothing. */

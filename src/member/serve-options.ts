@@ -5,7 +5,7 @@ import { FdbError } from '../errors.js'
 import { checkProtocol, type SocketProtocol } from '../moving/adapters/application-socket.js'
 import type { HttpHooks } from '../moving/adapters/http-server.js'
 import type { MovableConnections } from '../moving/movable.js'
-import type { DrainCounts } from './forced-closes.js'
+import type { DrainCounts } from './drain/forced-closes.js'
 
 /** A server that this library can attach to a listener. */
 export type ServableServer = net.Server

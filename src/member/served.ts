@@ -11,9 +11,9 @@ import { NetServerConnections } from '../moving/adapters/net-server.js'
 import { OpenSockets } from '../moving/adapters/open-sockets.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { noDescriptors } from '../process/limits.js'
-import type { DrainCounts } from './forced-closes.js'
+import { closesOfServer } from './drain/closes-of-server.js'
+import type { DrainCounts } from './drain/forced-closes.js'
 import { Http2Sessions } from './http2-sessions.js'
-import { nameLeftover } from './leftover.js'
 import { checkServer } from './servable.js'
 import {
   type ConnectionKeeper,
@@ -264,7 +264,7 @@ export class Served {
   }
 
   #named(): DrainCounts {
-    return nameLeftover({
+    return closesOfServer({
       server: this.server,
       moving: this.#moving,
       open: this.#open,

@@ -8,7 +8,7 @@ import { openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, mainProcess, statOf } from '../process/main-process.js'
 import { ADOPTED_MS, Orphans } from '../process/orphans.js'
 import type { Exit } from '../process/spawn-successor.js'
-import type { Party } from './party.js'
+import type { MemberDriver } from './driver.js'
 
 export interface StayOptions {
   /** Passed on to whoever serves in this process's place. Their handlers are installed until it has ended. Default: none. */
@@ -23,31 +23,31 @@ const ANSWER_MS = 2_000
 const OWN: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'unfit', 'frozen'])
 
 /** See `Member.staysForOthers`. */
-export function staysForOthers(party: Party): boolean {
-  return !OWN.has(party.phase) && whyStay(party) !== null
+export function staysForOthers(driver: MemberDriver): boolean {
+  return !OWN.has(driver.phase) && whyStay(driver) !== null
 }
 
-function whyStay({ settings }: Party): string | null {
+function whyStay({ settings }: MemberDriver): string | null {
   return settings.mainProcess === 'stays' ? mainProcess() : null
 }
 
 /** See `Member.stay`. */
-export async function stay(party: Party, { signals = [] }: StayOptions): Promise<number> {
-  const why = whyStay(party)
+export async function stay(driver: MemberDriver, { signals = [] }: StayOptions): Promise<number> {
+  const why = whyStay(driver)
   if (why === null) {
-    await party.retired
+    await driver.retired
     return 0
   }
-  const others = new Others(party)
+  const others = new Others(driver)
   const forward = (signal: NodeJS.Signals) => {
-    if (staysForOthers(party)) void others.forward(signal)
+    if (staysForOthers(driver)) void others.forward(signal)
   }
   const wake = () => others.wake()
   for (const signal of signals) process.on(signal, forward)
   process.on('SIGCHLD', wake)
   try {
-    const reason = await party.retired
-    party.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
+    const reason = await driver.retired
+    driver.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
     const code = await others.ended()
     // One that came back after a successor has served last itself.
     return reason === 'closed' ? 0 : code
@@ -59,14 +59,14 @@ export async function stay(party: Party, { signals = [] }: StayOptions): Promise
 
 /** The processes that would end with this one. */
 class Others {
-  readonly #party: Party
+  readonly #driver: MemberDriver
   readonly #orphans = new Orphans((pid, code) => this.#note(pid, code))
   #code = 0
   #judging: Promise<void> = Promise.resolve()
   #woken = () => {}
 
-  constructor(party: Party) {
-    this.#party = party
+  constructor(driver: MemberDriver) {
+    this.#driver = driver
   }
 
   wake(): void {
@@ -75,7 +75,7 @@ class Others {
 
   /** To whoever serves in our place; when nobody does, to our children: they drain, or are just ending. */
   async forward(signal: NodeJS.Signals): Promise<void> {
-    const { logger } = this.#party.settings
+    const { logger } = this.#driver.settings
     using server = await this.#inOurPlace()
     const number = constants.signals[signal]
     try {
@@ -90,7 +90,8 @@ class Others {
   /** Resolves with the exit code when none is left. */
   async ended(): Promise<number> {
     // Node tells of those that this process has started itself.
-    for (const { pid, exited } of this.#party.started) void exited.then(exit => this.#note(pid, codeOf(exit)))
+    for (const { pid, exited } of this.#driver.started)
+      void exited.then(exit => this.#note(pid, codeOf(exit)))
     for (;;) {
       const children = this.#orphans.reap()
       await this.#judging
@@ -110,7 +111,7 @@ class Others {
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#ask()
       this.#code = serves === null ? this.#code || code : 0
-      this.#party.settings.logger.info(
+      this.#driver.settings.logger.info(
         { pid, code, serves },
         'a process that would end with this one has ended',
       )
@@ -143,7 +144,7 @@ class Others {
 
   /** Pid of whoever serves; null: nobody does. */
   async #ask(): Promise<number | null> {
-    const { control, service } = this.#party.settings
+    const { control, service } = this.#driver.settings
     if (control === null) return null
     try {
       using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })

@@ -5,8 +5,8 @@ import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { type SuccessorCommand, successorCommand } from '../process/command-line.js'
 import { mainProcess } from '../process/main-process.js'
 import { type Successor, spawnSuccessor } from '../process/spawn-successor.js'
+import type { MemberDriver } from './driver.js'
 import type { UpgradeOptions } from './member.js'
-import type { Party } from './party.js'
 
 /** After the end of a successor: what its handoff says about the reason arrives within this time. */
 const AFTERMATH_MS = 250
@@ -27,21 +27,21 @@ export interface Place {
 }
 
 /** One process starts one successor at a time. */
-const underWay = new WeakMap<Party, { end(reason: FdbError, graceMs: number): Promise<void> }>()
+const underWay = new WeakMap<MemberDriver, { end(reason: FdbError, graceMs: number): Promise<void> }>()
 
 /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
 export async function upgradeSelf(
-  party: Party,
+  driver: MemberDriver,
   options: UpgradeOptions,
   place: Place = {},
 ): Promise<Upgraded> {
-  refuseNow(party)
+  refuseNow(driver)
   options.signal?.throwIfAborted()
   const ended = new AbortController()
   let graceMs = END_MS
-  const failureBefore = party.lastFailure
-  const upgraded = start(party, { ...options, ...place }, ended.signal, () => graceMs)
-  underWay.set(party, {
+  const failureBefore = driver.lastFailure
+  const upgraded = start(driver, { ...options, ...place }, ended.signal, () => graceMs)
+  underWay.set(driver, {
     end: async (reason, ms) => {
       graceMs = Math.min(ms, END_MS)
       ended.abort(reason)
@@ -52,13 +52,13 @@ export async function upgradeSelf(
     return await upgraded
   } catch (error) {
     // Else the handoff has noted it.
-    if (FdbError.is(error) && party.lastFailure === failureBefore) {
+    if (FdbError.is(error) && driver.lastFailure === failureBefore) {
       const { code, message, phase = 'starting' } = error
-      party.noteFailure({ code, message, phase, at: Date.now() })
+      driver.noteFailure({ code, message, phase, at: Date.now() })
     }
     throw error
   } finally {
-    underWay.delete(party)
+    underWay.delete(driver)
   }
 }
 
@@ -66,13 +66,13 @@ export async function upgradeSelf(
  * This process is to end: so is a successor that it is starting, unless Commit has left. Resolves when the upgrade is
  * over; a successor that does not end within `graceMs` is killed.
  */
-export async function endUpgrade(party: Party, graceMs: number): Promise<void> {
+export async function endUpgrade(driver: MemberDriver, graceMs: number): Promise<void> {
   const why = `process ${process.pid} was told to end during its upgrade`
-  await underWay.get(party)?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
+  await underWay.get(driver)?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
 }
 
 async function start(
-  party: Party,
+  driver: MemberDriver,
   options: UpgradeOptions & Place,
   ended: AbortSignal,
   graceMs: () => number,
@@ -82,11 +82,11 @@ async function start(
     env: options.env,
     cwd: options.cwd,
   })
-  const child = await spawnSuccessor(command, { logger: party.settings.logger, stdio: options.stdio })
+  const child = await spawnSuccessor(command, { logger: driver.settings.logger, stdio: options.stdio })
   child.unref()
-  party.started.push(child)
+  driver.started.push(child)
   options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })
-  const attempt = new Attempt(party, child, command, options, graceMs)
+  const attempt = new Attempt(driver, child, command, options, graceMs)
   const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
   const cancel = ({ target }: { target: EventTarget | null }) =>
     attempt.cancel((target as AbortSignal).reason)
@@ -101,25 +101,25 @@ async function start(
   }
 }
 
-function refuseNow(party: Party): void {
-  if (party.settings.control === null) {
+function refuseNow(driver: MemberDriver): void {
+  if (driver.settings.control === null) {
     throw new FdbError(
       'ERR_FDB_NO_CONTROL',
       'this process runs with control: false and cannot be upgraded: give join() a control path',
     )
   }
-  refuseMainProcess(party, 'what it starts')
+  refuseMainProcess(driver, 'what it starts')
   // One that can only read is repaired by the next version.
-  const serves = party.phase === 'serving' || party.phase === 'unfit'
-  if (serves && !underWay.has(party)) return
-  const why = underWay.has(party)
+  const serves = driver.phase === 'serving' || driver.phase === 'unfit'
+  if (serves && !underWay.has(driver)) return
+  const why = underWay.has(driver)
     ? 'an upgrade is under way'
-    : `this process does not serve (it is ${party.phase})`
-  throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase: party.phase })
+    : `this process does not serve (it is ${driver.phase})`
+  throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase: driver.phase })
 }
 
 /** Throws ERR_FDB_MAIN_PROCESS where the end of this process would end `whom`, and nobody has said what is to be done. */
-export function refuseMainProcess({ settings }: Pick<Party, 'settings'>, whom: string): void {
+export function refuseMainProcess({ settings }: Pick<MemberDriver, 'settings'>, whom: string): void {
   const why = settings.mainProcess === 'refuse' ? mainProcess() : null
   if (why === null) return
   throw new FdbError(
@@ -131,7 +131,7 @@ export function refuseMainProcess({ settings }: Pick<Party, 'settings'>, whom: s
 /** One successor that was started, until it serves, has failed or was given up. */
 class Attempt {
   readonly outcome: Promise<Upgraded>
-  readonly #party: Party
+  readonly #driver: MemberDriver
   readonly #child: Successor
   readonly #progress: (step: UpgradeProgress) => void
   readonly #graceMs: () => number
@@ -145,26 +145,26 @@ class Attempt {
   #over = false
 
   constructor(
-    party: Party,
+    driver: MemberDriver,
     child: Successor,
     command: SuccessorCommand,
     options: UpgradeOptions,
     graceMs: () => number,
   ) {
-    this.#party = party
+    this.#driver = driver
     this.#child = child
     this.#progress = options.progress ?? (() => {})
     this.#graceMs = graceMs
-    this.#failureBefore = party.lastFailure
+    this.#failureBefore = driver.lastFailure
     const settled = new Promise<Upgraded>((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
     })
-    const { times, timeout } = party.settings
+    const { times, timeout } = driver.settings
     const limit =
       options.timeout ?? times.ready + times.quiesce + times.freeze + times.prepare + times.commit + timeout
     const timer = setTimeout(() => this.cancel(this.#late(limit)), limit)
-    const stop = party.watch(() => this.#look())
+    const stop = driver.watch(() => this.#look())
     this.outcome = settled.finally(() => {
       this.#over = true
       stop()
@@ -199,10 +199,10 @@ class Attempt {
   }
 
   async #giveUp(reason: unknown): Promise<void> {
-    const party = this.#party
+    const driver = this.#driver
     if (FdbError.is(reason) && AFTER_COMMIT.has(reason.phase)) throw reason
-    const phase = party.holderState?.phase ?? this.#phase
-    const cancelled = await party.cancelHandoff(toldFor(reason))
+    const phase = driver.holderState?.phase ?? this.#phase
+    const cancelled = await driver.cancelHandoff(toldFor(reason))
     if (cancelled === 'late') {
       this.#cancelling = false
       this.#look()
@@ -223,12 +223,12 @@ class Attempt {
 
   /** What has not joined has nothing to let go of. */
   #ownGrace(cancelled: Cancelled): number {
-    return cancelled === 'idle' && this.#party.phase === 'serving' ? 0 : this.#graceMs()
+    return cancelled === 'idle' && this.#driver.phase === 'serving' ? 0 : this.#graceMs()
   }
 
   /** Commit has left: the handoff's own deadlines decide, and in daemon hosting they are another's. */
   #boundTheRest(): void {
-    const { commit, prepare } = this.#party.settings.times
+    const { commit, prepare } = this.#driver.settings.times
     const error = new FdbError(
       'ERR_FDB_DEADLINE',
       `the successor ${this.#child.pid} was sent its Commit and has not been heard of since: status shows who serves`,
@@ -239,10 +239,10 @@ class Attempt {
 
   /** Whether another serves by now. */
   #replaced(): boolean {
-    const party = this.#party
-    if (party.phase !== 'standby' && party.phase !== 'leaving') return false
+    const driver = this.#driver
+    if (driver.phase !== 'standby' && driver.phase !== 'leaving') return false
     // Who serves now need not be the process that was started: a wrapper may have forked it.
-    const successor = party.successor ?? { pid: this.#child.pid, generation: party.generation + 1 }
+    const successor = driver.successor ?? { pid: this.#child.pid, generation: driver.generation + 1 }
     this.#over = true
     this.#child.letGo()
     this.#progress({ phase: 'serving', at: Date.now(), pid: successor.pid })
@@ -252,17 +252,17 @@ class Attempt {
 
   #look(): void {
     if (this.#over || this.#replaced() || this.#cancelling) return
-    const party = this.#party
-    const failure = party.lastFailure
+    const driver = this.#driver
+    const failure = driver.lastFailure
     if (failure !== null && failure !== this.#failureBefore) {
       this.#failed(failure)
       return
     }
-    const now = party.holderState?.phase ?? this.#phase
+    const now = driver.holderState?.phase ?? this.#phase
     // From probation on it is told as what it is: serving.
     if (now === this.#phase || now === 'probation' || now === 'released') return
     this.#phase = now
-    this.#progress({ phase: now, at: Date.now(), pid: party.joinerPid ?? this.#child.pid })
+    this.#progress({ phase: now, at: Date.now(), pid: driver.joinerPid ?? this.#child.pid })
   }
 
   /** It ends by itself, as a rule, when it has said why. */
@@ -275,8 +275,8 @@ class Attempt {
 
   /** Resolves when this process writes again, or another serves. */
   async #serving(): Promise<void> {
-    const party = this.#party
-    const settled = () => party.phase !== 'frozen' && party.holderState?.phase !== 'returning'
+    const driver = this.#driver
+    const settled = () => driver.phase !== 'frozen' && driver.holderState?.phase !== 'returning'
     if (settled()) return
     await new Promise<void>(resolve => {
       const done = () => {
@@ -285,7 +285,7 @@ class Attempt {
         resolve()
       }
       const timer = setTimeout(done, SERVING_MS)
-      const stop = party.watch(() => settled() && done())
+      const stop = driver.watch(() => settled() && done())
     })
   }
 

@@ -12,7 +12,9 @@ import { until } from '../processes/until.js'
 const own = process.geteuid!()
 
 /** What a process of this user is answered, and whether it was admitted. */
-async function connectAs(uid: number): Promise<{ answer: () => WireEnvelope | undefined; guests: Caller[] }> {
+async function connectAs(
+  uid: number,
+): Promise<{ answer: () => WireEnvelope | undefined; callers: Caller[] }> {
   const [here, there] = native.socketPair()
   const link = new Link(new Channel(OwnedFd.own(there, 'client')))
   const heard: WireEnvelope[] = []
@@ -24,14 +26,14 @@ async function connectAs(uid: number): Promise<{ answer: () => WireEnvelope | un
     broken: () => {},
     end: () => {},
   })
-  const guests: Caller[] = []
+  const callers: Caller[] = []
   const options = { versions: VERSIONS, service: 'shop', timeoutMs: 5_000, logger: SILENT }
-  receiveHello(OwnedFd.own(here, 'holder'), { pid: process.pid, uid, gid: uid }, options, guest =>
-    guests.push(guest),
+  receiveHello(OwnedFd.own(here, 'holder'), { pid: process.pid, uid, gid: uid }, options, caller =>
+    callers.push(caller),
   )
   onTestFinished(() => {
     link.close()
-    for (const { link: theirs, pidfd } of guests) {
+    for (const { link: theirs, pidfd } of callers) {
       theirs.close()
       pidfd?.close()
     }
@@ -45,21 +47,21 @@ async function connectAs(uid: number): Promise<{ answer: () => WireEnvelope | un
     pid: process.pid,
   }
   link.tell({ hello })
-  return { answer: () => heard[0], guests }
+  return { answer: () => heard[0], callers }
 }
 
 describe('a holder', () => {
   it('admits its own user and root, by the word of the kernel', async () => {
     for (const uid of new Set([own, 0])) {
-      const { guests } = await connectAs(uid)
-      await until(`uid ${uid} is admitted`, () => guests.length === 1)
-      expect(guests[0]?.uid).toBe(uid)
+      const { callers } = await connectAs(uid)
+      await until(`uid ${uid} is admitted`, () => callers.length === 1)
+      expect(callers[0]?.uid).toBe(uid)
     }
   })
 
   it('admits no other user, whatever that one says', async () => {
     for (const uid of [own + 1, 65_534]) {
-      const { answer, guests } = await connectAs(uid)
+      const { answer, callers } = await connectAs(uid)
       const { reject } = await until(`uid ${uid} is answered`, answer)
       expect(reject).toMatchObject({
         code: 'ERR_FDB_DENIED',
@@ -67,7 +69,7 @@ describe('a holder', () => {
           `uid ${uid} may not use this control socket: it belongs to uid ${own}`,
         ),
       })
-      expect(guests).toEqual([])
+      expect(callers).toEqual([])
     }
   })
 })

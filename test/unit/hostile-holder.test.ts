@@ -36,18 +36,18 @@ async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> 
   const before = native.openCount()
   const place = (await acquireControl(control)) as FirstControl
   const listener = new ControlListener(place.listener)
-  const guests: Caller[] = []
+  const callers: Caller[] = []
   const admission = { versions: VERSIONS, service: 'shop', timeoutMs: 1_000, logger: SILENT }
   listener.start((fd, who) =>
-    receiveHello(fd, who, admission, guest => {
-      guests.push(guest)
-      guest.link.start({
+    receiveHello(fd, who, admission, caller => {
+      callers.push(caller)
+      caller.link.start({
         message: (_envelope, fds) => closeAll(fds),
         bundle: items => closeAll(items.map(item => item.fd)),
-        broken: () => guest.link.close(),
+        broken: () => caller.link.close(),
         end: () => {},
       })
-      const { link } = guest
+      const { link } = caller
       const welcome = { version: 1, pid: process.pid, generation: 2, incarnation: '', serviceStartedAt: 1 }
       link.send({ welcome }, tale.pidfd ? [tale.pidfd] : []).catch(() => {})
       const items = tale.items?.(place) ?? []
@@ -67,9 +67,9 @@ async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> 
     },
     error => error,
   )
-  for (const guest of guests) {
-    guest.link.close()
-    guest.pidfd?.close()
+  for (const caller of callers) {
+    caller.link.close()
+    caller.pidfd?.close()
   }
   listener.stop()
   closeAll([place.listener, place.lock])

@@ -1,7 +1,7 @@
-import type { Logger } from '../holder/options.js'
+import type { Logger } from '../../holder/options.js'
+import type { Listener } from '../listener.js'
+import type { Moves } from '../moves.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
-import type { Listener } from './listener.js'
-import type { Moves } from './moves.js'
 
 /** Milliseconds until connections are closed that have neither moved nor ended. */
 export interface DrainTimes {

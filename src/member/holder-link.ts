@@ -34,7 +34,7 @@ export interface HolderFacts {
 }
 
 /** The holder that this process has joined, or is joining. Owns the link and its pidfd. */
-export class Elder {
+export class HolderLink {
   readonly facts: HolderFacts
   readonly link: Link
   readonly #pidfd: OwnedFd | null
@@ -66,13 +66,13 @@ export class Elder {
       times?: Partial<HandoffTimes>
     },
     options: { timeoutMs: number; signal: AbortSignal | undefined },
-  ): Promise<Elder> {
+  ): Promise<HolderLink> {
     const link = new Link(new Channel(fd))
     const pid = link.channel.listeningPid()
     let own: OwnedFd | null = null
     try {
       own = ownPidfd()
-      const welcomed = new Promise<Elder>((resolve, reject) => {
+      const welcomed = new Promise<HolderLink>((resolve, reject) => {
         link.start({
           message: (envelope, fds) => {
             const { welcome, reject: rejected } = envelope
@@ -85,7 +85,7 @@ export class Elder {
               // Whatever follows waits in the kernel until listen(): nothing is lost between two handlers.
               link.channel.pause()
               resolve(
-                new Elder(link, pidfd, {
+                new HolderLink(link, pidfd, {
                   pid: welcome.pid ?? 0,
                   daemon: welcome.daemon ?? false,
                   incarnation: welcome.incarnation ?? '',

@@ -1,5 +1,5 @@
 import { connectUnix } from '../process/connect.js'
-import { Elder } from './elder.js'
+import { HolderLink } from './holder-link.js'
 import type { Settings } from './options.js'
 
 const RETRY_MS = 100
@@ -8,17 +8,17 @@ const RETRY_MS = 100
  * Daemon hosting: connects again to the daemon (or to the one that was started in its place) and says Hello as one
  * that comes back. Tries until it has an answer; null when `signal` ends it.
  */
-export async function returnToHolder(
+export async function reconnectToDaemon(
   settings: Settings,
-  old: Elder,
+  old: HolderLink,
   generation: number,
   signal: AbortSignal,
-): Promise<Elder | null> {
+): Promise<HolderLink | null> {
   const { control, service, versions, timeout, logger, wantedTimes: times } = settings
   while (!signal.aborted && control !== null) {
     try {
       const fd = await connectUnix(control, { timeoutMs: timeout, signal, as: 'member' })
-      return await Elder.greet(
+      return await HolderLink.greet(
         fd,
         { service, intent: 'back', versions, generation, incarnation: old.facts.incarnation, times },
         { timeoutMs: timeout, signal },

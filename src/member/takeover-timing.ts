@@ -5,7 +5,7 @@ export interface TakeoverStep {
 }
 
 /** When this process came to what, as it took over. */
-export class Takeover {
+export class TakeoverTiming {
   readonly #begun = performance.now()
   readonly #steps: TakeoverStep[] = []
 

@@ -41,30 +41,30 @@ import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { Checks } from './checks.js'
 import { Commands } from './commands.js'
-import { type DrainTimes, drainListeners, endIdle } from './drain.js'
-import { type DrainReport, DrainReporter } from './draining.js'
+import { ControlSocket } from './control-socket.js'
+import type { ForcedClose } from './drain/forced-closes.js'
+import { type DrainReport, DrainReporter } from './drain/reporter.js'
+import { type DrainTimes, drainListeners, endIdle } from './drain/wait.js'
 import { Duty } from './duty.js'
-import { type Elder, REFUSED } from './elder.js'
-import type { ForcedClose } from './forced-closes.js'
 import { Forgetting } from './forgetting.js'
 import { Growth } from './growth.js'
 import { Heartbeat } from './heartbeat.js'
+import { type HolderLink, REFUSED } from './holder-link.js'
 import type { Legacy } from './hung-incumbent.js'
-import { Intake, type Offered } from './intake.js'
 import { type Listener, startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member.js'
 import { Moves } from './moves.js'
+import { type Offered, OfferReceiver } from './offer-receiver.js'
+import { OperatorRequests } from './operator-requests.js'
 import type { Settings } from './options.js'
-import { Orders } from './orders.js'
 import { Readiness } from './readiness.js'
 import { ReadyReminder } from './ready-reminder.js'
-import { Reception } from './reception.js'
+import { reconnectToDaemon } from './reconnect.js'
 import { Registrations } from './registrations.js'
-import { returnToHolder } from './return.js'
 import { StateKeeper } from './state-keeper.js'
 import { describe, type StatusReport } from './status.js'
-import { endStuckElder } from './stuck-elder.js'
-import { Takeover } from './takeover.js'
+import { endStuckIncumbent } from './stuck-incumbent.js'
+import { TakeoverTiming } from './takeover-timing.js'
 import { Unfitness } from './unfit.js'
 import { endUpgrade, upgradeSelf } from './upgrade.js'
 import { WriteForwarder } from './write-forwarder.js'
@@ -100,9 +100,9 @@ export interface Front {
 /**
  * The driver of one process's part: runs the machines (its own member, and its holder once it decides for itself),
  * turns what happens into their events and carries out their effects. Owns the registry, the segments, the state
- * log, the control socket and the link to the elder.
+ * log, the control socket and the link to the holder above.
  */
-export class Party {
+export class MemberDriver {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
@@ -117,7 +117,7 @@ export class Party {
   readonly started: Successor[] = []
 
   readonly #queue: EffectQueue<EmbeddedEffect>
-  readonly #reception: Reception
+  readonly #controlSocket: ControlSocket
   readonly #keeper: StateKeeper
   readonly #growth: Growth
   readonly #forgetting: Forgetting
@@ -125,9 +125,9 @@ export class Party {
   readonly #former = new FormerListeners()
   readonly #moves: Moves
   readonly #heartbeat: Heartbeat
-  readonly #takeover = new Takeover()
-  readonly #intake: Intake
-  readonly #orders = new Orders(this, () => this.#elder?.link)
+  readonly #timing = new TakeoverTiming()
+  readonly #offers: OfferReceiver
+  readonly #operatorRequests = new OperatorRequests(this, () => this.#holderLink?.link)
   readonly #readiness = new Readiness(() => this.#deadline())
   readonly #reminder: ReadyReminder
   /** What the application may do in one process only. */
@@ -140,7 +140,7 @@ export class Party {
   #machine: Embedded
   #front: Front | null = null
   #holder: Holder | null = null
-  #elder: Elder | null = null
+  #holderLink: HolderLink | null = null
   #offered: (() => void) | null = null
   #reason: FdbError | null = null
   #served = false
@@ -207,17 +207,17 @@ export class Party {
         const { scope, phase, epoch } = this.#machine.member
         return scope === 'member' && phase === 'serving' ? epoch : null
       },
-      ask: () => this.#elder?.link.tell({ renew: {} }),
+      ask: () => this.#holderLink?.link.tell({ renew: {} }),
       onChange: listener => this.watch(listener),
     })
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.state)
     this.#heartbeat = new Heartbeat({
-      everyMs: () => this.#elder?.beatEvery(settings.times.heartbeat) ?? settings.times.heartbeat,
-      silenceMs: () => patience(settings.times.silence, this.#elder?.facts.heartbeatMs ?? 0),
-      link: () => this.#elder?.link,
+      everyMs: () => this.#holderLink?.beatEvery(settings.times.heartbeat) ?? settings.times.heartbeat,
+      silenceMs: () => patience(settings.times.silence, this.#holderLink?.facts.heartbeatMs ?? 0),
+      link: () => this.#holderLink?.link,
       healthy: () => settings.health() && this.#accepts,
       report: () => this.#drainReport(),
-      // An embedded elder that is silent is no reason to do anything: it decides.
+      // An embedded incumbent that is silent is no reason to do anything: it decides.
       silent: () => {
         if (this.#machine.member.scope === 'member') this.#step({ type: 'silent' })
       },
@@ -227,7 +227,7 @@ export class Party {
       listeners: () => this.#listeners,
       ask: () => this.#askForMove(),
     })
-    this.#reception = new Reception({
+    this.#controlSocket = new ControlSocket({
       settings,
       moves: this.#moves,
       state: this.state,
@@ -244,11 +244,11 @@ export class Party {
       },
       holder: () => this.#holder,
       closing: () => this.#closing,
-      stuckElder: () => this.#stuckElder?.facts.pid ?? null,
-      hurry: () => this.#elder?.link.tell({ endProbation: {} }),
+      stuckIncumbent: () => this.#stuckIncumbent?.facts.pid ?? null,
+      hurry: () => this.#holderLink?.link.tell({ endProbation: {} }),
     })
     const { registry, shelf } = this
-    this.#intake = new Intake({ registry, shelf, reception: this.#reception }, top =>
+    this.#offers = new OfferReceiver({ registry, shelf, controlSocket: this.#controlSocket }, top =>
       this.#step({ type: 'shared', top }),
     )
     this.retired = new Promise(resolve => {
@@ -275,16 +275,16 @@ export class Party {
   static async first(
     settings: Settings,
     control: { listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
-  ): Promise<Party> {
-    const party = new Party(settings, {
+  ): Promise<MemberDriver> {
+    const driver = new MemberDriver(settings, {
       generation: 1,
       serviceStartedAt: Date.now(),
       scope: 'holder',
     })
-    party.#machine = {
-      ...party.#machine,
+    driver.#machine = {
+      ...driver.#machine,
       member: {
-        ...party.#machine.member,
+        ...driver.#machine.member,
         holds: true,
         link: 'none',
         epoch: FIRST_EPOCH,
@@ -292,93 +292,94 @@ export class Party {
         wayBack: FIRST_EPOCH,
       },
     }
-    party.shelf.make([FIRST_EPOCH])
+    driver.shelf.make([FIRST_EPOCH])
     try {
       // Nobody else can write: the application may fill its state before it is ready.
-      await party.#keeper.begin(FIRST_EPOCH, settings.stateFile)
+      await driver.#keeper.begin(FIRST_EPOCH, settings.stateFile)
     } catch (error) {
-      party.state.close()
-      party.shelf.close()
+      driver.state.close()
+      driver.shelf.close()
       throw error
     }
-    party.stateFile?.prepare()
+    driver.stateFile?.prepare()
     if (control !== null) {
       const { listener, lock, entry } = control
-      party.#reception.take({ listener, lock, entry })
-      party.#reception.open()
+      driver.#controlSocket.take({ listener, lock, entry })
+      driver.#controlSocket.open()
     }
-    return party
+    return driver
   }
 
   /**
    * One that has what a dead process held, and nobody's word: as a successor that was ready when its incumbent died. Its
    * ready() makes it the one that decides. Takes all of it, also when it rejects.
    */
-  static async heir(settings: Settings, legacy: Legacy): Promise<Party> {
+  static async heir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
     const { generation, serviceStartedAt, entries, segments, listener, lock } = legacy
-    const party = new Party(settings, { generation, serviceStartedAt, scope: 'holder' })
-    for (const segment of segments.filter(({ kind }) => kind === 'epoch')) party.shelf.put(segment, true)
-    for (const segment of segments.filter(({ kind }) => kind === 'snapshot')) party.shelf.replaceUpTo(segment)
+    const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
+    for (const segment of segments.filter(({ kind }) => kind === 'epoch')) driver.shelf.put(segment, true)
+    for (const segment of segments.filter(({ kind }) => kind === 'snapshot'))
+      driver.shelf.replaceUpTo(segment)
     for (const entry of entries) {
-      party.registry.put(entry)
-      party.wanted.add(entry.name)
+      driver.registry.put(entry)
+      driver.wanted.add(entry.name)
     }
-    const top = party.#topEpoch()
+    const top = driver.#topEpoch()
     const known = { holds: true, link: 'none', epoch: top, source: top, wayBack: top, top } as const
-    party.#machine = { ...party.#machine, member: { ...party.#machine.member, ...known } }
-    party.#reception.take({ listener, lock })
+    driver.#machine = { ...driver.#machine, member: { ...driver.#machine.member, ...known } }
+    driver.#controlSocket.take({ listener, lock })
     try {
-      await party.#keeper.read(top)
-      return party
+      await driver.#keeper.read(top)
+      return driver
     } catch (error) {
-      party.#end(FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }))
+      driver.#end(FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }))
       throw error
     }
   }
 
   /**
-   * A process that takes over from `elder`, or joins a daemon, which has so long until its Offer. Resolves when descriptors
+   * A process that takes over from the holder at `holderLink`, or joins a daemon, which has so long until its Offer. Resolves when descriptors
    * and state are here.
    */
-  static async next(settings: Settings, elder: Elder, timeoutMs: number): Promise<Party> {
-    const { generation, serviceStartedAt, daemon } = elder.facts
-    const party = new Party(settings, {
+  static async next(settings: Settings, holderLink: HolderLink, timeoutMs: number): Promise<MemberDriver> {
+    const { generation, serviceStartedAt, daemon } = holderLink.facts
+    const driver = new MemberDriver(settings, {
       generation,
       serviceStartedAt,
       scope: daemon ? 'member' : 'holder',
     })
     const offered = new Promise<void>((resolve, reject) => {
-      party.#offered = resolve
-      party.#readiness.wait().catch(reject)
+      driver.#offered = resolve
+      driver.#readiness.wait().catch(reject)
     })
     offered.catch(() => {})
     const { signal } = settings
     const aborted = () =>
-      party.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
+      driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
     signal?.addEventListener('abort', aborted, { once: true })
-    party.#readiness.limit(timeoutMs)
+    driver.#readiness.limit(timeoutMs)
     try {
-      party.#attach(elder)
+      driver.#attach(holderLink)
       makeRoomForDescriptors()
       if (signal?.aborted) aborted()
       await offered
-      await party.#keeper.read(party.#machine.member.source)
+      await driver.#keeper.read(driver.#machine.member.source)
       // Nobody else can write: the application may fill its state before it is ready.
-      if (party.first) await party.#keeper.begin(party.#machine.member.epoch, settings.stateFile)
-      party.stateFile?.prepare()
-      party.#takeover.note('read')
-      if (party.#machine.member.phase === 'gone') throw party.#whyNot()
+      if (driver.first) await driver.#keeper.begin(driver.#machine.member.epoch, settings.stateFile)
+      driver.stateFile?.prepare()
+      driver.#timing.note('read')
+      if (driver.#machine.member.phase === 'gone') throw driver.#whyNot()
     } catch (error) {
       // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
-      party.refuse(
+      driver.refuse(
         FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }),
       )
-      await party.#queue.settled()
+      await driver.#queue.settled()
       throw signal?.aborted ? signal.reason : error
     } finally {
       signal?.removeEventListener('abort', aborted)
     }
-    return party
+    return driver
   }
 
   /** There was nobody to take over from, and no state. */
@@ -422,7 +423,7 @@ export class Party {
   /** The successor is not wanted any more: it is given up, unless its Commit has left. */
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled> {
     const { member, holder: state } = this.#machine
-    if (member.scope === 'member') return this.#orders.cancelHandoff(reason)
+    if (member.scope === 'member') return this.#operatorRequests.cancelHandoff(reason)
     if (state === null) return 'idle'
     const dispatch = (event: HolderEvent) => this.dispatch({ to: 'holder', event })
     return cancelHandoff({ state, peer: this.#holder?.peer(state.joiner), dispatch }, reason)
@@ -450,7 +451,7 @@ export class Party {
     this.#front = front
     this.#reminder.start(() => ({
       check: this.#checks?.current ?? null,
-      incumbent: this.#elder?.facts.pid ?? null,
+      incumbent: this.#holderLink?.facts.pid ?? null,
     }))
   }
 
@@ -496,7 +497,7 @@ export class Party {
       // A handoff under way is brought to its end first: its successor would be the one to serve.
       await this.#handoffOver(timeout ?? this.settings.drainTimeout)
       if (!this.#over && this.phase === 'serving') {
-        if (!handBack) await this.#releaseElder()
+        if (!handBack) await this.#releaseStandby()
         await this.#endDuty()
       }
       if (this.#over) return
@@ -524,7 +525,7 @@ export class Party {
    * it too, so that it outlives this process; when it does not, nothing has changed here, and the descriptor is closed.
    */
   async register(entry: Entry): Promise<void> {
-    if (this.#machine.member.scope === 'member' && this.#elder !== null) {
+    if (this.#machine.member.scope === 'member' && this.#holderLink !== null) {
       try {
         await this.#give([entry])
         this.refuseLeft()
@@ -544,7 +545,7 @@ export class Party {
   #takeBackFrom(name: string): void {
     const present = this.registry.get(name)
     if (present !== undefined && this.wanted.has(name)) this.#give([present]).catch(() => {})
-    else this.#elder?.link.tell({ register: { drop: true, item: { name } } })
+    else this.#holderLink?.link.tell({ register: { drop: true, item: { name } } })
   }
 
   /** Asks for it no more; daemon hosting: the daemon lets go of it too. */
@@ -554,12 +555,12 @@ export class Party {
     this.registry.drop(name)
     this.#settleFormer()
     if (this.#machine.member.scope === 'member') {
-      this.#elder?.link.tell({ register: { drop: true, item: { name } } })
+      this.#holderLink?.link.tell({ register: { drop: true, item: { name } } })
     }
   }
 
   async #give(items: readonly BundleItem[]): Promise<void> {
-    const link = this.#elder?.link
+    const link = this.#holderLink?.link
     if (link !== undefined) await this.#registrations.send(link, items, this.settings.timeout)
   }
 
@@ -570,15 +571,15 @@ export class Party {
       generation: this.generation,
       serviceStartedAt: this.serviceStartedAt,
       member,
-      phase: holder?.phase ?? (this.#elder === null ? 'idle' : 'probation'),
+      phase: holder?.phase ?? (this.#holderLink === null ? 'idle' : 'probation'),
       entries: this.registry.entries,
       listeners: this.#listeners,
-      draining: this.#reception.drainers,
-      closed: this.#reception.closedByElders,
+      draining: this.#controlSocket.older,
+      closed: this.#controlSocket.closedByOlder,
       state: this.state,
       stateFile: this.stateFile,
       takenOver: this.#takenOver,
-      takeover: this.#takeover.steps,
+      takeover: this.#timing.steps,
       moves: this.#moves.counts.report,
       lastFailure: this.lastFailure,
       blockedBy: this.#blockedBy,
@@ -590,22 +591,22 @@ export class Party {
 
   get #blockedBy(): number[] {
     const { bound = [] } = this.#machine.holder ?? {}
-    const stuck = this.#stuckElder
+    const stuck = this.#stuckIncumbent
     if (stuck !== null) return [stuck.facts.pid]
     return bound.map(id => this.#holder?.peer(id)?.pid ?? 0)
   }
 
   /** Embedded: who stands by and decides, and says nothing: nobody can join before it has ended. */
-  get #stuckElder(): Elder | null {
+  get #stuckIncumbent(): HolderLink | null {
     const { scope } = this.#machine.member
     const silent = scope === 'holder' && this.#holder === null && this.#heartbeat.holderSilent
-    return silent && (this.#elder?.facts.heartbeatMs ?? 0) > 0 ? this.#elder : null
+    return silent && (this.#holderLink?.facts.heartbeatMs ?? 0) > 0 ? this.#holderLink : null
   }
 
   async #killStuck(): Promise<void> {
-    const stuck = this.#stuckElder
+    const stuck = this.#stuckIncumbent
     if (stuck === null) await this.#holder?.killStuck(STUCK_MS)
-    else await endStuckElder(stuck, STUCK_MS, () => this.#holder !== null)
+    else await endStuckIncumbent(stuck, STUCK_MS, () => this.#holder !== null)
   }
 
   get connections(): number {
@@ -682,7 +683,7 @@ export class Party {
 
   #deadline(): void {
     const { holds } = this.#machine.member
-    const pid = this.#elder?.facts.pid ?? 'that was to hand over'
+    const pid = this.#holderLink?.facts.pid ?? 'that was to hand over'
     const what = holds
       ? `process ${pid} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
       : `process ${pid} did not begin to hand over within ${this.settings.timeout} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
@@ -727,7 +728,7 @@ export class Party {
   #perform(effect: EmbeddedEffect): void | Promise<void> {
     if (effect.by === 'holder') {
       const done = this.#holder?.perform(effect.effect)
-      if (effect.effect.type === 'make') this.#reception.supplyDrainers()
+      if (effect.effect.type === 'make') this.#controlSocket.supplyOlder()
       return done
     }
     return this.#performOwn(effect.effect)
@@ -738,7 +739,7 @@ export class Party {
       case 'send':
         return this.#send(effect.message)
       case 'accept':
-        this.#reception.open()
+        this.#controlSocket.open()
         return startListeners(this.#listeners)
       case 'stopAccepting':
         return this.#stopAccepting()
@@ -802,7 +803,7 @@ export class Party {
   }
 
   #send(message: ToHolder): void | Promise<void> {
-    const link = this.#elder?.link
+    const link = this.#holderLink?.link
     if (link === undefined) return
     if (message.kind === 'unfit') {
       link.tell({ unfit: { epoch: message.epoch, ...this.#unfitness.report } })
@@ -817,7 +818,7 @@ export class Party {
       const items = [
         ...this.registry.items().filter(({ name }) => this.wanted.has(name ?? '')),
         ...this.#ownSegments(),
-        ...this.#intake.pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
+        ...this.#offers.pidfds.map(fd => ({ role: 'pidfd', fd }) as const),
       ]
       // What is held goes first: the holder decides when it hears Back.
       const { role, epoch, sealed, unfit = false } = message
@@ -825,7 +826,7 @@ export class Party {
         .sendBundle(items, this.settings.timeout)
         .then(() => link.send({ back: { role, epoch, sealed, top: this.#topEpoch(), unfit } }))
         .catch(error => {
-          if (this.#over || this.#elder?.link !== link) return
+          if (this.#over || this.#holderLink?.link !== link) return
           this.settings.logger.warn(
             { err: error },
             'the holder did not take back what is held: it is told again',
@@ -835,7 +836,7 @@ export class Party {
       return
     }
     if (message.kind === 'ready') {
-      this.#takeover.note('ready')
+      this.#timing.note('ready')
       if (this.#machine.member.scope === 'member') this.#heartbeat.start()
       const adopted = [...this.wanted]
       link.tell({
@@ -849,7 +850,7 @@ export class Party {
     }
     const position = this.#position ?? this.state.position
     link.tell(packToHolder(message, message.kind === 'prepared' ? this.state.position : position))
-    if (message.kind === 'prepared') this.#takeover.note('prepared')
+    if (message.kind === 'prepared') this.#timing.note('prepared')
     if (message.kind === 'prepared') this.#takenOver = { ...this.state.position }
     if (message.kind === 'serving') this.#heartbeat.start()
   }
@@ -869,7 +870,7 @@ export class Party {
 
   #stopAccepting(): void {
     for (const listener of this.#listeners) listener.stop()
-    this.#reception.close()
+    this.#controlSocket.close()
     if (!this.#closing) {
       this.#retiring = true
       this.#moves.leave(true)
@@ -882,7 +883,7 @@ export class Party {
   #report(): void {
     const { control, service, versions, times } = this.settings
     const { scope } = this.#machine.member
-    if (control === null || (scope === 'member' && !this.#elder?.facts.forwardsWrites)) return
+    if (control === null || (scope === 'member' && !this.#holderLink?.facts.forwardsWrites)) return
     this.#reporter ??= new DrainReporter({
       control,
       service,
@@ -947,12 +948,12 @@ export class Party {
   }
 
   #askForMove(): void {
-    if (this.#machine.member.scope === 'member') this.#elder?.link.tell({ moveRequest: {} })
+    if (this.#machine.member.scope === 'member') this.#holderLink?.link.tell({ moveRequest: {} })
     else this.#reporter?.askForMove()
   }
 
   #closeListeners(): void {
-    this.#reception.release()
+    this.#controlSocket.release()
     this.registry.close()
   }
 
@@ -963,7 +964,7 @@ export class Party {
     this.stateFile?.serve()
     this.#writes.end()
     this.#reporter?.stop()
-    this.#takeover.note('serving')
+    this.#timing.note('serving')
     this.#served = true
     this.#reason = null
     this.#readiness.serves()
@@ -986,7 +987,7 @@ export class Party {
 
   /** The service ends with this process. */
   #removePaths(): void {
-    this.#reception.removePath()
+    this.#controlSocket.removePath()
     removePaths(this.registry)
   }
 
@@ -995,7 +996,7 @@ export class Party {
     if (this.#machine.member.scope === 'holder') this.#former.note(this.registry, name)
   }
 
-  /** As long as an elder may come back it needs what it has. */
+  /** As long as an incumbent may come back it needs what it has. */
   #settleFormer(): void {
     if (this.#holder !== null) this.#former.settle(this.registry)
   }
@@ -1013,18 +1014,18 @@ export class Party {
   }
 
   #becomeHolder(): void {
-    this.#takeover.note('released')
-    this.#elder?.close()
-    this.#elder = null
+    this.#timing.note('released')
+    this.#holderLink?.close()
+    this.#holderLink = null
     this.#heartbeat.stop()
     clearInterval(this.#sealLook)
-    this.#intake.close()
+    this.#offers.close()
     this.shelf.prune(this.#machine.member.epoch)
     this.#holder = new Holder({
       hosting: {
         state: () => this.#machine.holder!,
         dispatch: event => this.dispatch({ to: 'holder', event }),
-        extraItems: () => this.#reception.items(),
+        extraItems: () => this.#controlSocket.items(),
         position: () => this.#position,
         changed: () => {
           for (const tell of [...this.#changes]) tell()
@@ -1042,7 +1043,7 @@ export class Party {
   }
 
   #decides(): void {
-    this.#reception.admitWaiting()
+    this.#controlSocket.admitWaiting()
     this.#settled()
   }
 
@@ -1058,16 +1059,16 @@ export class Party {
   }
 
   #judge(): void {
-    const elder = this.#elder
-    if (elder === null) {
+    const holderLink = this.#holderLink
+    if (holderLink === null) {
       // Nobody came before: as if it were dead.
       queueMicrotask(() => this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() }))
       return
     }
-    void elder.fate().then(fate => {
-      if (this.#elder !== elder || this.#over) return
+    void holderLink.fate().then(fate => {
+      if (this.#holderLink !== holderLink || this.#over) return
       // What it said last is in the channel and counts: it is read to its end, and then its death is told.
-      if (fate === 'dead' && elder.link.open && elder.watched) return
+      if (fate === 'dead' && holderLink.link.open && holderLink.watched) return
       if (fate === 'alive' && this.shelf.isReleased(this.#machine.member.epoch)) {
         // Its message was lost with the channel; the mark in the segment was not.
         this.#step({ type: 'message', message: { kind: 'released' }, sealed: false })
@@ -1156,7 +1157,7 @@ export class Party {
     if (this.#over) return
     this.#over = true
     this.#reminder.stop()
-    this.#orders.close()
+    this.#operatorRequests.close()
     this.#growth.close()
     this.#forgetting.close()
     this.#freezeLimit?.clear()
@@ -1169,10 +1170,10 @@ export class Party {
     this.#moves.close()
     this.#closeListeners()
     this.#holder?.close()
-    this.#elder?.close()
-    this.#elder = null
+    this.#holderLink?.close()
+    this.#holderLink = null
     this.#former.close()
-    this.#intake.close()
+    this.#offers.close()
     this.state.endWriting(
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
     )
@@ -1199,14 +1200,14 @@ export class Party {
     return this.#reason ?? new FdbError('ERR_FDB_CLOSED', 'this member has left')
   }
 
-  // ---- the elder
+  // ---- the holder that this process has joined
 
-  #attach(elder: Elder): void {
-    this.#elder = elder
+  #attach(holderLink: HolderLink): void {
+    this.#holderLink = holderLink
     let died = false
     const inherit = () => this.#step({ type: 'fate', fate: 'dead', sealed: this.#ownSealed() })
-    elder.listen({
-      message: envelope => this.#onElder(envelope),
+    holderLink.listen({
+      message: envelope => this.#onHolder(envelope),
       bundle: items => this.#onBundle(items),
       broken: error => {
         this.#reason ??= error
@@ -1214,7 +1215,7 @@ export class Party {
       },
       lost: error => {
         if (error !== null) this.#reason ??= error
-        else if (!this.#machine.member.holds) this.#reason ??= leftEarly(elder.facts.pid)
+        else if (!this.#machine.member.holds) this.#reason ??= leftEarly(holderLink.facts.pid)
         this.#step({ type: 'lost' })
         if (died) inherit()
         this.#watchSeal()
@@ -1222,15 +1223,15 @@ export class Party {
       died: () => {
         died = true
         // What it said last is in the channel and counts: its end comes when that has been read.
-        if (!elder.link.open) inherit()
+        if (!holderLink.link.open) inherit()
       },
     })
   }
 
-  #onElder(envelope: WireEnvelope): void {
+  #onHolder(envelope: WireEnvelope): void {
     const { offer, abort, reject: rejected, registered } = envelope
     if (offer) {
-      this.#intake.announce(offer)
+      this.#offers.announce(offer)
       this.#readiness.limit(this.settings.times.ready + (offer.quiesceMs ?? 0) + this.settings.timeout)
       return
     }
@@ -1238,7 +1239,7 @@ export class Party {
       this.#registrations.answered(registered)
       return
     }
-    if (this.#orders.take(envelope)) return
+    if (this.#operatorRequests.take(envelope)) return
     if (rejected) {
       this.#reason ??= remoteError(rejected, REFUSED)
       this.#step({ type: 'refused' })
@@ -1296,7 +1297,7 @@ export class Party {
     }
     let offer: Offered | null
     try {
-      offer = this.#intake.take(items)
+      offer = this.#offers.take(items)
     } catch (error) {
       this.settings.logger.warn({ err: error }, 'the holder sent what cannot be taken')
       this.refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
@@ -1308,7 +1309,7 @@ export class Party {
       return
     }
     this.#step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
-    this.#takeover.note('offered')
+    this.#timing.note('offered')
     this.#offered?.()
     this.#offered = null
   }
@@ -1330,32 +1331,32 @@ export class Party {
     this.#returning?.abort()
     const returning = new AbortController()
     this.#returning = returning
-    const old = this.#elder
+    const old = this.#holderLink
     if (old === null) return
     old.link.close()
-    void returnToHolder(this.settings, old, this.generation, returning.signal).then(elder => {
-      if (elder === null || this.#over) {
-        elder?.close()
+    void reconnectToDaemon(this.settings, old, this.generation, returning.signal).then(holderLink => {
+      if (holderLink === null || this.#over) {
+        holderLink?.close()
         return
       }
-      const restarted = elder.facts.incarnation !== old.facts.incarnation
+      const restarted = holderLink.facts.incarnation !== old.facts.incarnation
       old.close()
-      this.#attach(elder)
+      this.#attach(holderLink)
       this.#step({ type: 'reconnected', restarted, sealed: this.#ownSealed() })
       this.#heartbeat.start()
     })
     void old.fate().then(fate => {
-      if (fate === 'dead' && this.#elder === old)
+      if (fate === 'dead' && this.#holderLink === old)
         this.#step({ type: 'fate', fate, sealed: this.#ownSealed() })
     })
   }
 
   /** The service ends with this process: whoever stands by for it does not come back, and leaves. */
-  async #releaseElder(): Promise<void> {
-    const link = this.#elder?.link
+  async #releaseStandby(): Promise<void> {
+    const link = this.#holderLink?.link
     if (link === undefined || this.#machine.member.link !== 'up') return
     link.tell({ endProbation: { closing: true } })
-    // A daemon reads this before it hears that we have gone. The path is ours to remove when the elder has let go.
+    // A daemon reads this before it hears that we have gone. The path is ours to remove when the one that stands by has let go.
     if (this.#machine.member.scope === 'holder')
       await this.#while(() => this.#machine.member.link === 'up', this.settings.times.silence)
   }

@@ -1,14 +1,14 @@
-import { closeAll } from '../fd/owned.js'
-import { type Caller, welcome } from '../holder/admission.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
-import { SegmentSupply } from '../holder/segment-supply.js'
-import { GIVE, movePair } from '../moving/pair.js'
-import { FORWARDS_WRITES } from '../protocol/versions.js'
-import type { StateLog } from '../state/state-log.js'
-import type { DrainReport } from './draining.js'
+import { closeAll } from '../../fd/owned.js'
+import { type Caller, welcome } from '../../holder/admission.js'
+import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import { SegmentSupply } from '../../holder/segment-supply.js'
+import { GIVE, movePair } from '../../moving/pair.js'
+import { FORWARDS_WRITES } from '../../protocol/versions.js'
+import type { StateLog } from '../../state/state-log.js'
+import type { Moves } from '../moves.js'
+import { WriteReceiver } from '../write-receiver.js'
 import { type ForcedClose, ForcedCloses } from './forced-closes.js'
-import type { Moves } from './moves.js'
-import { WriteReceiver } from './write-receiver.js'
+import type { DrainReport } from './reporter.js'
 
 /** More generations than this do not drain at once. */
 const MOST = 256
@@ -20,7 +20,7 @@ const UNKNOWN = 'unknown'
 const SUPPLY_MS = 5_000
 
 /** What the process that they report to lends. */
-export interface DrainHost {
+export interface ReportedTo {
   readonly shelf: SegmentShelf
   readonly moves: Moves
   readonly state: StateLog
@@ -35,20 +35,20 @@ function unfitness(told: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
 }
 
 /** The older generations that report to this process. */
-export class Drainers {
-  readonly #guests = new Map<Caller, DrainReport>()
+export class OlderGenerations {
+  readonly #callers = new Map<Caller, DrainReport>()
   /** By process. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
-  readonly #host: DrainHost
+  readonly #to: ReportedTo
   readonly #supply: SegmentSupply
 
-  constructor(host: DrainHost) {
-    this.#host = host
-    this.#supply = new SegmentSupply(host.shelf, guest => this.#drop(guest))
+  constructor(to: ReportedTo) {
+    this.#to = to
+    this.#supply = new SegmentSupply(to.shelf, caller => this.#drop(caller))
   }
 
   get reports(): DrainReport[] {
-    return [...this.#guests.values()].sort((a, b) => a.generation - b.generation)
+    return [...this.#callers.values()].sort((a, b) => a.generation - b.generation)
   }
 
   /** What they closed at the end of their drains, those included that have ended since. */
@@ -58,38 +58,38 @@ export class Drainers {
     return all.counts.closed ?? []
   }
 
-  add(guest: Caller): void {
-    const { link } = guest
-    if (this.#guests.size >= MOST) {
-      guest.pidfd?.close()
+  add(caller: Caller): void {
+    const { link } = caller
+    if (this.#callers.size >= MOST) {
+      caller.pidfd?.close()
       link.close()
       return
     }
-    this.#guests.set(guest, {
-      pid: guest.pid,
-      generation: guest.hello.generation ?? 0,
+    this.#callers.set(caller, {
+      pid: caller.pid,
+      generation: caller.hello.generation ?? 0,
       phase: UNKNOWN,
       connections: 0,
     })
     link.channel.unref()
-    const { state, generation, serviceStartedAt } = this.#host
+    const { state, generation, serviceStartedAt } = this.#to
     const writes = new WriteReceiver(state, body => link.tell(body))
     link.start({
       message: (envelope, fds) => {
         closeAll(fds)
         if (envelope.write) writes.take(envelope.write)
-        if (envelope.heartbeat?.report) this.#note(guest, envelope.heartbeat.report)
-        if (envelope.moveRequest) this.#openWay(guest)
+        if (envelope.heartbeat?.report) this.#note(caller, envelope.heartbeat.report)
+        if (envelope.moveRequest) this.#openWay(caller)
       },
-      broken: () => this.#drop(guest),
-      end: () => this.#drop(guest),
+      broken: () => this.#drop(caller),
+      end: () => this.#drop(caller),
     })
-    if (guest.hello.capabilities?.includes(FORWARDS_WRITES)) {
-      const { version } = guest
+    if (caller.hello.capabilities?.includes(FORWARDS_WRITES)) {
+      const { version } = caller
       const capabilities = [FORWARDS_WRITES]
       welcome(link, { version, pid: process.pid, daemon: false, generation, serviceStartedAt, capabilities })
     }
-    this.#supply.add(guest)
+    this.#supply.add(caller)
   }
 
   /** New segments were made: whoever answers from the state must see what is written there. */
@@ -98,17 +98,17 @@ export class Drainers {
   }
 
   /** For its connections, to us. */
-  #openWay(guest: Caller): void {
+  #openWay(caller: Caller): void {
     try {
       const pair = movePair()
       const { give, take, log } = pair
       try {
-        this.#host.moves.take(take, log.fd.dup(), guest.pidfd ?? guest.pid)
+        this.#to.moves.take(take, log.fd.dup(), caller.pidfd ?? caller.pid)
       } catch (error) {
         pair[Symbol.dispose]()
         throw error
       }
-      guest.link
+      caller.link
         .sendBundle(
           [
             { role: 'moveChannel', spec: GIVE, fd: give },
@@ -116,7 +116,7 @@ export class Drainers {
           ],
           SUPPLY_MS,
         )
-        .catch(() => this.#drop(guest))
+        .catch(() => this.#drop(caller))
         .finally(() => closeAll([give, log.fd]))
     } catch {
       // No descriptor left, or no memory files: it asks again, and drains.
@@ -125,19 +125,19 @@ export class Drainers {
 
   /** They connect again, to whoever serves then. */
   close(): void {
-    for (const guest of [...this.#guests.keys()]) this.#drop(guest)
+    for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }
 
-  #note(guest: Caller, text: string): void {
+  #note(caller: Caller, text: string): void {
     if (text.length > REPORT_CHARACTERS) return
     try {
       const { generation, phase, connections, moves, closed, unfit, quiescedMs } = JSON.parse(
         text,
       ) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
-      const report = { pid: guest.pid, generation: Number(generation), phase, connections }
+      const report = { pid: caller.pid, generation: Number(generation), phase, connections }
       const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
-      this.#guests.set(guest, { ...report, ...(moves && { moves }), ...ended, ...unfitness(unfit) })
+      this.#callers.set(caller, { ...report, ...(moves && { moves }), ...ended, ...unfitness(unfit) })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // Not a report: the last one stands.
@@ -154,12 +154,12 @@ export class Drainers {
     this.#closed.set(key, known)
   }
 
-  #drop(guest: Caller): void {
-    const last = this.#guests.get(guest)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#host.moves.emptied(guest.pid)
-    guest.link.close()
-    guest.pidfd?.close()
-    this.#guests.delete(guest)
-    this.#supply.forget(guest)
+  #drop(caller: Caller): void {
+    const last = this.#callers.get(caller)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#to.moves.emptied(caller.pid)
+    caller.link.close()
+    caller.pidfd?.close()
+    this.#callers.delete(caller)
+    this.#supply.forget(caller)
   }
 }

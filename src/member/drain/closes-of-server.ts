@@ -1,11 +1,11 @@
 import type net from 'node:net'
-import { HttpServerConnections } from '../moving/adapters/http-server.js'
-import { NetServerConnections } from '../moving/adapters/net-server.js'
-import type { MovableConnections } from '../moving/movable.js'
+import { HttpServerConnections } from '../../moving/adapters/http-server.js'
+import { NetServerConnections } from '../../moving/adapters/net-server.js'
+import type { MovableConnections } from '../../moving/movable.js'
 import { ForcedCloses } from './forced-closes.js'
 
 /** What is known of the connections of one of Node's servers. */
-export interface Leftover {
+export interface LeftOfServer {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined
   readonly open: Iterable<net.Socket> & { readonly size: number }
@@ -20,7 +20,7 @@ export interface Leftover {
 }
 
 /** Names every connection that is left, with the reason why it has not gone. */
-export function nameLeftover({
+export function closesOfServer({
   server,
   moving,
   open,
@@ -28,7 +28,7 @@ export function nameLeftover({
   sessions,
   busy,
   scheme,
-}: Leftover): ForcedCloses {
+}: LeftOfServer): ForcedCloses {
   const closes = new ForcedCloses()
   if (moving instanceof NetServerConnections) {
     for (const socket of open) closes.add(moving.protocol, moving.isRefused(socket) ? 'refused' : 'open')

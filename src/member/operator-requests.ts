@@ -14,7 +14,7 @@ import { WriteReceiver } from './write-receiver.js'
 const CANCELLED_MS = 1_000
 
 /** What the daemon's operators may ask of a member. */
-export interface OrderedFrom {
+export interface AskedMember {
   readonly commands: Commands
   readonly phase: MemberPhase
   readonly state: StateLog
@@ -28,8 +28,8 @@ export interface OrderedFrom {
 }
 
 /** Daemon hosting: what operators asked of the daemon, which passes it on to the member that serves. */
-export class Orders {
-  readonly #member: OrderedFrom
+export class OperatorRequests {
+  readonly #member: AskedMember
   /** To the daemon; another one when it was lost and come back to. */
   readonly #link: () => Link | undefined
   /** Aborted when the handoff of an upgrade that was asked for has failed. */
@@ -39,7 +39,7 @@ export class Orders {
   /** Aborted when this member lets go of everything. */
   readonly #over = new AbortController()
 
-  constructor(member: OrderedFrom, link: () => Link | undefined) {
+  constructor(member: AskedMember, link: () => Link | undefined) {
     this.#member = member
     this.#link = link
   }

@@ -5,7 +5,7 @@ import type { SegmentShelf } from '../holder/segment-shelf.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import { Segment } from '../state/segment.js'
-import type { Reception } from './reception.js'
+import type { ControlSocket } from './control-socket.js'
 
 /** What an offer names. */
 export interface Offered {
@@ -15,15 +15,15 @@ export interface Offered {
 }
 
 /** Puts the descriptors that a holder sends where they belong, and knows whether those of an offer are all here. */
-export class Intake {
-  readonly #into: { registry: Registry; shelf: SegmentShelf; reception: Reception }
+export class OfferReceiver {
+  readonly #into: { registry: Registry; shelf: SegmentShelf; controlSocket: ControlSocket }
   /** A segment of this epoch exists: no number is given twice. */
   readonly #shared: (epoch: number) => void
   readonly #pidfds: OwnedFd[] = []
   #offer: (Offered & { readonly items: number }) | null = null
 
   constructor(
-    into: { registry: Registry; shelf: SegmentShelf; reception: Reception },
+    into: { registry: Registry; shelf: SegmentShelf; controlSocket: ControlSocket },
     shared: (epoch: number) => void,
   ) {
     this.#into = into
@@ -70,7 +70,7 @@ export class Intake {
   }
 
   #place({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
-    const { registry, shelf, reception } = this.#into
+    const { registry, shelf, controlSocket } = this.#into
     switch (role) {
       case 'listener':
       case 'named':
@@ -86,10 +86,10 @@ export class Intake {
         this.#pidfds.push(fd)
         return
       case 'control':
-        reception.take({ listener: fd })
+        controlSocket.take({ listener: fd })
         return
       case 'lock':
-        reception.take({ lock: fd })
+        controlSocket.take({ lock: fd })
         return
       default:
         fd.close()

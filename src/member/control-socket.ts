@@ -10,9 +10,9 @@ import { pidOf } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
-import { Drainers } from './drainers.js'
-import type { DrainReport } from './draining.js'
-import type { ForcedClose } from './forced-closes.js'
+import type { ForcedClose } from './drain/forced-closes.js'
+import { OlderGenerations } from './drain/older-generations.js'
+import type { DrainReport } from './drain/reporter.js'
 import type { Moves } from './moves.js'
 import type { Settings } from './options.js'
 import { refuseMainProcess } from './upgrade.js'
@@ -21,7 +21,7 @@ import { refuseMainProcess } from './upgrade.js'
 const HELLO_MS = 5_000
 
 /** What the process that is called on must be able to do. */
-export interface Host {
+export interface Called {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
@@ -33,27 +33,27 @@ export interface Host {
   holder(): Holder | null
   closing(): boolean
   /** Who decides here and says nothing. */
-  stuckElder(): number | null
-  /** Have the elder release as soon as that is safe: somebody waits. */
+  stuckIncumbent(): number | null
+  /** Have the one that stands by release as soon as that is safe: somebody waits. */
   hurry(): void
 }
 
 /** The control socket of an embedded holder: owns it and its lock, and receives who calls. */
-export class Reception {
-  readonly #host: Host
-  readonly #drainers: Drainers
+export class ControlSocket {
+  readonly #called: Called
+  readonly #older: OlderGenerations
   #listener: ControlListener | null = null
   #lock: OwnedFd | null = null
   #entry: PathEntry | null = null
   /** Joiners that came before this process was its own master. */
   #waiting: Caller[] = []
 
-  constructor(host: Host) {
-    this.#host = host
-    this.#drainers = new Drainers(host)
+  constructor(called: Called) {
+    this.#called = called
+    this.#older = new OlderGenerations(called)
   }
 
-  /** Takes the listener and the lock, from the start-up race or from the elder; earlier ones are closed. */
+  /** Takes the listener and the lock, from the start-up race or from the incumbent; earlier ones are closed. */
   take(control: { listener?: OwnedFd; lock?: OwnedFd; entry?: PathEntry }): void {
     const { listener, lock, entry } = control
     if (listener !== undefined) {
@@ -65,23 +65,23 @@ export class Reception {
       this.#lock?.close()
       this.#lock = lock
     }
-    const path = this.#host.settings.control
+    const path = this.#called.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
   }
 
   /** New segments were made. */
-  supplyDrainers(): void {
-    this.#drainers.share()
+  supplyOlder(): void {
+    this.#older.share()
   }
 
   /** What older generations closed at the end of their drains. */
-  get closedByElders(): readonly ForcedClose[] {
-    return this.#drainers.closed
+  get closedByOlder(): readonly ForcedClose[] {
+    return this.#older.closed
   }
 
   /** The older generations that report here. */
-  get drainers(): DrainReport[] {
-    return this.#drainers.reports
+  get older(): DrainReport[] {
+    return this.#older.reports
   }
 
   /** For a successor. Borrowed. */
@@ -94,10 +94,10 @@ export class Reception {
 
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
-    const { service, versions, logger } = this.#host.settings
+    const { service, versions, logger } = this.#called.settings
     const admission = { service, versions, logger, timeoutMs: HELLO_MS }
     this.#listener.start({
-      channel: (fd, who) => receiveHello(fd, who, admission, guest => this.#receive(guest)),
+      channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#receive(caller)),
       error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
     })
   }
@@ -105,12 +105,12 @@ export class Reception {
   /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
   close(): void {
     this.#listener?.stop()
-    this.#drainers.close()
+    this.#older.close()
   }
 
   /** The service ends: the path goes, if it still is ours. */
   removePath(): void {
-    const path = this.#host.settings.control
+    const path = this.#called.settings.control
     if (path !== null && this.#lock !== null && this.#entry !== null) {
       removeControl({ path, lock: this.#lock, entry: this.#entry })
     }
@@ -128,28 +128,32 @@ export class Reception {
 
   /** This process is its own master now. */
   admitWaiting(): void {
-    for (const guest of this.#waiting.splice(0)) setImmediate(() => this.#admit(guest))
+    for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
   }
 
   #refuseWaiting(): void {
     const why = `process ${process.pid}, which was to hand over, leaves: try again`
-    for (const guest of this.#waiting.splice(0))
-      refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+    for (const caller of this.#waiting.splice(0))
+      refuse(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
   }
 
-  #receive(guest: Caller): void {
-    switch (guest.intent) {
+  #receive(caller: Caller): void {
+    switch (caller.intent) {
       case 'operate':
-        guest.pidfd?.close()
-        welcome(guest.link, { version: guest.version, pid: process.pid, generation: this.#host.generation })
-        serveOperator(guest.link, this.#host.operations)
+        caller.pidfd?.close()
+        welcome(caller.link, {
+          version: caller.version,
+          pid: process.pid,
+          generation: this.#called.generation,
+        })
+        serveOperator(caller.link, this.#called.operations)
         return
       case 'draining':
-        this.#drainers.add(guest)
+        this.#older.add(caller)
         return
       case 'back':
         refuse(
-          guest,
+          caller,
           new FdbError(
             'ERR_FDB_NOT_A_DAEMON',
             `process ${process.pid} holds its sockets itself; there is no daemon here to come back to`,
@@ -157,51 +161,51 @@ export class Reception {
         )
         return
       case 'join':
-        this.#receiveJoiner(guest)
+        this.#receiveJoiner(caller)
         return
     }
   }
 
-  #receiveJoiner(guest: Caller): void {
-    const host = this.#host
+  #receiveJoiner(caller: Caller): void {
+    const called = this.#called
     const first = this.#waiting[0]
-    if (host.closing() || (host.holder() === null && first !== undefined)) {
+    if (called.closing() || (called.holder() === null && first !== undefined)) {
       const why =
         first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
-      refuse(guest, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
+      refuse(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
       return
     }
-    const stuck = host.stuckElder()
+    const stuck = called.stuckIncumbent()
     if (stuck !== null) {
       const why = `process ${stuck} stands by and does not answer (it is stopped, or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
-      refuse(guest, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      refuse(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
       return
     }
-    const refusal = this.#refusal(guest)
+    const refusal = this.#refusal(caller)
     if (refusal !== null) {
-      refuse(guest, refusal)
+      refuse(caller, refusal)
       return
     }
-    welcome(guest.link, {
-      version: guest.version,
+    welcome(caller.link, {
+      version: caller.version,
       pid: process.pid,
       daemon: false,
-      generation: host.generation + 1,
-      serviceStartedAt: host.serviceStartedAt,
-      heartbeatMs: host.settings.times.heartbeat,
+      generation: called.generation + 1,
+      serviceStartedAt: called.serviceStartedAt,
+      heartbeatMs: called.settings.times.heartbeat,
     })
-    if (host.holder() !== null) {
-      this.#admit(guest)
+    if (called.holder() !== null) {
+      this.#admit(caller)
       return
     }
-    // Not yet our own master: ask the elder to release as soon as that is safe, or wait until we serve.
-    this.#waiting.push(guest)
-    guest.link.start({
+    // Not yet our own master: ask the one that stands by to release as soon as that is safe, or wait until we serve.
+    this.#waiting.push(caller)
+    caller.link.start({
       message: (_envelope, fds) => closeAll(fds),
-      broken: () => this.#drop(guest),
-      end: () => this.#drop(guest),
+      broken: () => this.#drop(caller),
+      end: () => this.#drop(caller),
     })
-    host.hurry()
+    called.hurry()
   }
 
   /** One that would end with this process, when nobody has said that this process stays. */
@@ -209,31 +213,31 @@ export class Reception {
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
-      refuseMainProcess(this.#host, `process ${pid}`)
+      refuseMainProcess(this.#called, `process ${pid}`)
       return null
     } catch (error) {
       return error as FdbError
     }
   }
 
-  #drop(guest: Caller): void {
-    this.#waiting = this.#waiting.filter(other => other !== guest)
-    guest.link.close()
-    guest.pidfd?.close()
+  #drop(caller: Caller): void {
+    this.#waiting = this.#waiting.filter(other => other !== caller)
+    caller.link.close()
+    caller.pidfd?.close()
   }
 
-  #admit(guest: Caller): void {
-    const holder = this.#host.holder()
-    if (!guest.link.open || holder === null) {
-      this.#drop(guest)
+  #admit(caller: Caller): void {
+    const holder = this.#called.holder()
+    if (!caller.link.open || holder === null) {
+      this.#drop(caller)
       return
     }
-    const { link, pid, pidfd, proven, identity } = guest
-    holder.admit({ link, pid, pidfd, proven, identity, generation: this.#host.generation + 1 })
+    const { link, pid, pidfd, proven, identity } = caller
+    holder.admit({ link, pid, pidfd, proven, identity, generation: this.#called.generation + 1 })
   }
 }
 
-function refuse(guest: Caller, error: FdbError): void {
-  guest.pidfd?.close()
-  reject(guest.link, error)
+function refuse(caller: Caller, error: FdbError): void {
+  caller.pidfd?.close()
+  reject(caller.link, error)
 }

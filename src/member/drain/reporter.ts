@@ -1,13 +1,13 @@
-import { Channel } from '../channel/channel.js'
-import { closeAll } from '../fd/owned.js'
-import type { MoveReport } from '../moving/counts.js'
-import { fdbroker } from '../proto/wire.js'
-import type { BundleItem } from '../protocol/bundle.js'
-import { Link } from '../protocol/link.js'
-import { FORWARDS_WRITES, type VersionRange } from '../protocol/versions.js'
+import { Channel } from '../../channel/channel.js'
+import { closeAll } from '../../fd/owned.js'
+import type { MoveReport } from '../../moving/counts.js'
+import { fdbroker } from '../../proto/wire.js'
+import type { BundleItem } from '../../protocol/bundle.js'
+import { Link } from '../../protocol/link.js'
+import { FORWARDS_WRITES, type VersionRange } from '../../protocol/versions.js'
+import type { UnfitReport } from '../unfit.js'
+import type { WriteForwarder } from '../write-forwarder.js'
 import type { ForcedClose } from './forced-closes.js'
-import type { UnfitReport } from './unfit.js'
-import type { WriteForwarder } from './write-forwarder.js'
 
 /** What a generation that does not serve any more tells of itself. */
 export interface DrainReport {
