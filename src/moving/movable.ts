@@ -13,6 +13,12 @@ export interface Departure {
   readonly fds: readonly OwnedFd[]
 }
 
+/** A connection as a value: who has it in this process need not read its record again to go on with it. */
+export interface ConnectionValue<State> extends Departure {
+  /** What the record says. */
+  readonly state: State
+}
+
 /** What has passed on a connection since it arrived: whether who took it can answer over it. */
 export interface Witness {
   /** Something came from its peer, or was owed to it. */
@@ -34,8 +40,10 @@ export type Arrival = 'moved' | 'returned' | 'refused'
 /**
  * The connections of one server, as far as they can go on in another process. The engine takes them out of the process
  * that does not serve any more and gives them to the one that does; a connection is in the hands of exactly one of them.
+ *
+ * `Value` is a departure as the server itself has it, with whatever it wants to know of it when it comes back or arrives.
  */
-export interface MovableConnections {
+export interface MovableConnections<Value extends Departure = Departure> {
   /** Names what records mean, with a version: `http1-relay/1`. Both processes must have one of the same name on the listener. */
   readonly protocol: string
   /** Connections that are here and have not been refused: those that may leave now or later. */
@@ -45,14 +53,18 @@ export interface MovableConnections {
    * is unanswered without being in the record. The caller may stop between two steps, and need not come back. Skips
    * what cannot leave now; then {@link onMovable} is called when that may have changed.
    */
-  departures(which: MoveWhich): Iterator<Departure, void, undefined>
+  departures(which: MoveWhich): Iterator<Value, void, undefined>
   /** Called, at most once a turn of the event loop, when a connection that could not leave may be able to. Set by the engine. */
   onMovable: (() => void) | null
   /**
-   * Looks at what another process offers, and opens nothing. Throws an FdbError that says why it cannot be had: that is
-   * what the other process is told, and the connection stays there.
+   * Looks at what another process offers, and opens nothing: the descriptors stay the caller's. Returns what {@link arrive} is
+   * given when the other process has let go; undefined: record and descriptors as they came. Throws an
+   * FdbError that says why it cannot be had: that is what the other process is told, and the connection stays there.
    */
-  check(record: Uint8Array, fds: readonly OwnedFd[]): void
-  /** Goes on with it. Takes the descriptors, and closes them when it throws. Undefined: what passes on it is not known yet. */
-  arrive(departure: Departure, how: Arrival): Witness | undefined
+  check(record: Uint8Array, fds: readonly OwnedFd[]): Value | undefined
+  /**
+   * Goes on with what {@link check} has returned, or with one of its own {@link departures}. Takes the descriptors, and closes
+   * them when it throws. Undefined: what passes on it is not known yet.
+   */
+  arrive(value: Value, how: Arrival): Witness | undefined
 }

@@ -179,8 +179,8 @@ export class Taker {
         `this version has no server for ${protocol} on listener "${listener}": the connection ends in the process that has it`,
       )
     }
-    moving.check(bytes, fds)
-    return { source: { listener: listener ?? '', moving }, departure: { record: bytes, fds } }
+    const departure = moving.check(bytes, fds) ?? { record: bytes, fds }
+    return { source: { listener: listener ?? '', moving }, departure }
   }
 
   #adopt(): void {

@@ -23,7 +23,7 @@ export {
   type RelayTimeouts,
 } from './options.js'
 export { Relay } from './relay.js'
-export { RelayedConnections, type RelayedOptions } from './relayed-connections.js'
+export { type RelayedConnection, RelayedConnections, type RelayedOptions } from './relayed-connections.js'
 export { type DescriptorRoom, descriptorRoom, type Shortage } from './shortage.js'
 export { SocketStream } from './socket-stream.js'
 export { DEFAULT_KEEP_ALIVE, type PoolOptions, UpstreamPools } from './upstream-pools.js'

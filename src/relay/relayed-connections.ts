@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../moving/movable.js'
+import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../moving/movable.js'
 import type { ConnectionRecord } from './record.js'
 import { decodeRecord, encodeRecord } from './record-message.js'
 import type { Relay } from './relay.js'
@@ -14,16 +14,16 @@ export interface RelayedOptions {
   relayFor(client: string): Relay
 }
 
+export type RelayedConnection = ConnectionValue<ConnectionRecord>
+
 /** After the descriptors of this process ran out. */
 const AGAIN_MS = 50
 
 /** The connections of the relays behind one listener: each can go on in another process at any byte. */
-export class RelayedConnections implements MovableConnections {
+export class RelayedConnections implements MovableConnections<RelayedConnection> {
   readonly protocol = 'http1-relay/1'
   onMovable: (() => void) | null = null
   readonly #options: RelayedOptions
-  /** What {@link check} has found, for {@link arrive}. */
-  readonly #checked = new WeakMap<Uint8Array, ConnectionRecord>()
   readonly #notice = (): void => this.#later()
   #noticed = false
 
@@ -37,11 +37,12 @@ export class RelayedConnections implements MovableConnections {
     return sum
   }
 
-  *departures(which: MoveWhich): Generator<Departure, void, undefined> {
+  *departures(which: MoveWhich): Generator<RelayedConnection, void, undefined> {
     try {
       for (const relay of [...this.#options.relays()]) {
-        for (const { record, client, upstream } of relay.departures(which, this.#notice)) {
-          yield { record: encodeRecord(record), fds: upstream === null ? [client] : [client, upstream] }
+        for (const { record: state, client, upstream } of relay.departures(which, this.#notice)) {
+          const fds = upstream === null ? [client] : [client, upstream]
+          yield { record: encodeRecord(state), fds, state }
         }
       }
     } catch (error) {
@@ -50,15 +51,15 @@ export class RelayedConnections implements MovableConnections {
     }
   }
 
-  check(bytes: Uint8Array, fds: readonly OwnedFd[]): void {
+  check(record: Uint8Array, fds: readonly OwnedFd[]): RelayedConnection {
     const { listener, relayFor } = this.#options
-    const record = decodeRecord(bytes, fds.length)
-    if (record.listener !== listener) {
-      throw refused(`it came from the listener ${JSON.stringify(record.listener)}, this is ${listener}`)
+    const state = decodeRecord(record, fds.length)
+    if (state.listener !== listener) {
+      throw refused(`it came from the listener ${JSON.stringify(state.listener)}, this is ${listener}`)
     }
-    const { exchange } = record
+    const { exchange } = state
     // Nobody has connected to a server for it yet.
-    if (exchange !== null && fds.length === 1 && !relayFor(record.client).knowsRoute(exchange.route)) {
+    if (exchange !== null && fds.length === 1 && !relayFor(state.client).knowsRoute(exchange.route)) {
       throw refused(`its request is for ${JSON.stringify(exchange.route)}, which is not configured here`)
     }
     const other = firstNotStream(fds)
@@ -68,15 +69,13 @@ export class RelayedConnections implements MovableConnections {
         `a descriptor of it is no stream socket (${error ?? `${type}, ${family}, ${socketType}`})`,
       )
     }
-    this.#checked.set(bytes, record)
+    return { record, fds, state }
   }
 
-  arrive({ record: bytes, fds }: Departure, how: Arrival): Witness {
+  arrive({ state, fds }: RelayedConnection, how: Arrival): Witness {
     try {
-      const record = this.#checked.get(bytes) ?? decodeRecord(bytes, fds.length)
-      this.#checked.delete(bytes)
-      const relay = this.#options.relayFor(record.client)
-      return relay.import({ record, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
+      const relay = this.#options.relayFor(state.client)
+      return relay.import({ record: state, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
     } catch (error) {
       closeAll(fds)
       throw error

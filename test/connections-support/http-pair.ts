@@ -54,10 +54,7 @@ export function httpPlace(
 /** What the engine does, in one process. Returns how many have gone over. */
 export function carry(from: Place, to: Place, which: MoveWhich = 'auto'): number {
   const departures = taken(from, which)
-  for (const departure of departures) {
-    to.moving.check(departure.record, departure.fds)
-    to.moving.arrive(departure, 'moved')
-  }
+  giveBack(to, departures, 'moved')
   return departures.length
 }
 
@@ -69,8 +66,12 @@ export function taken(from: Place, which: MoveWhich = 'auto'): Departure[] {
   return departures
 }
 
-export function giveBack(place: Place, departures: readonly Departure[], how: Arrival): void {
-  for (const departure of departures) place.moving.arrive(departure, how)
+/** Those of another process come as bytes. */
+export function giveBack({ moving }: Place, departures: readonly Departure[], how: Arrival): void {
+  for (const departure of departures) {
+    const { record, fds } = departure
+    moving.arrive(how === 'moved' ? moving.check(Buffer.from(record), fds)! : departure, how)
+  }
 }
 
 /** Resolves when a connection that could not leave may be able to. */

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { closeFrame } from '../../src/relay/boundaries/index.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
-import { movable, sent } from './relay-moving.js'
+import { arriveMoved, movable } from './relay-moving.js'
 import { type Peer, type Seen, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
 const ends: (() => unknown)[] = []
@@ -114,8 +114,7 @@ describe('when the time of the drain is over', () => {
     const world = await side()
     const { server } = await asking(world)
     const connections = movable(world.relay)
-    for (const departure of [...connections.departures('auto')].map(sent))
-      connections.arrive(departure, 'refused')
+    for (const departure of [...connections.departures('auto')]) connections.arrive(departure, 'refused')
     expect(end(world.relay)).toEqual([{ kind: 'http', reason: 'refused', count: 1 }])
     server.socket.write(OK)
     await until(() => world.relay.size === 0, 'nothing is left')
@@ -192,11 +191,8 @@ describe('a WebSocket at that time', () => {
       const had = client.got.length
       await server.write(piece)
       await client.gets(had + piece.length)
-      for (const departure of [...from.departures('auto')].map(sent)) {
-        to.check(departure.record, departure.fds)
-        to.arrive(departure, 'moved')
-      }
-      for (const departure of [...to.departures('auto')].map(sent)) from.arrive(departure, 'returned')
+      for (const departure of [...from.departures('auto')]) arriveMoved(to, departure)
+      for (const departure of [...to.departures('auto')]) from.arrive(departure, 'returned')
     }
     end(here.relay)
     await server.write(frame.slice(100) + text('never seen'))

@@ -3,10 +3,15 @@ import net from 'node:net'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it } from 'vitest'
 import { closeAll, inspectOne, OwnedFd } from '../../src/fd/index.js'
-import type { Departure } from '../../src/moving/movable.js'
 import { native } from '../../src/native.js'
-import type { ByteStream, Destination, RelayedConnections, RelayOptions } from '../../src/relay/index.js'
-import { movable, sent } from './relay-moving.js'
+import type {
+  ByteStream,
+  Destination,
+  RelayedConnection,
+  RelayedConnections,
+  RelayOptions,
+} from '../../src/relay/index.js'
+import { arriveMoved, movable } from './relay-moving.js'
 import {
   type Peer,
   type Reply,
@@ -64,16 +69,16 @@ async function silentServer(): Promise<Destination> {
   return { key: 'silent', authority: 'a', address: { kind: 'tcp', host: '127.0.0.1', port } }
 }
 
-const all = (from: RelayedConnections): Departure[] => [...from.departures('auto')].map(sent)
+const all = (from: RelayedConnections): RelayedConnection[] => [...from.departures('auto')]
 
 function arriveAll(
   at: RelayedConnections,
-  departures: Departure[],
+  departures: RelayedConnection[],
   how: 'moved' | 'returned' | 'refused',
 ): void {
   for (const departure of departures) {
-    if (how === 'moved') at.check(departure.record, departure.fds)
-    at.arrive(departure, how)
+    if (how === 'moved') arriveMoved(at, departure)
+    else at.arrive(departure, how)
   }
 }
 
@@ -139,7 +144,7 @@ describe('only those between two exchanges', () => {
     await until(() => here.relay.size === 3 && here.relay.counts().head === 1, 'all are there')
     let told = 0
     here.connections.onMovable = () => told++
-    const first = [...here.connections.departures('idle')].map(sent)
+    const first = [...here.connections.departures('idle')]
     expect(first).toHaveLength(2)
     arriveAll(there.connections, first, 'moved')
     expect(here.connections.movable).toBe(1)
@@ -148,7 +153,7 @@ describe('only those between two exchanges', () => {
     await busy.gets(OK.length)
     await until(() => told > 0, 'it may leave')
     expect(told).toBe(1)
-    arriveAll(there.connections, [...here.connections.departures('idle')].map(sent), 'moved')
+    arriveAll(there.connections, [...here.connections.departures('idle')], 'moved')
     expect(there.relay.size).toBe(3)
     await half.write('st: a\r\n\r\n')
     await idle.write(GET)
@@ -224,8 +229,7 @@ describe('what another process offers', () => {
     expect(() => there.connections.check(departure!.record, departure!.fds)).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_RELAYED_REFUSED' }),
     )
-    here.connections.check(departure!.record, departure!.fds)
-    here.connections.arrive(departure!, 'moved')
+    arriveMoved(here.connections, departure!)
     await until(() => here.asked.length === 2, 'the request is sent from here')
   })
 

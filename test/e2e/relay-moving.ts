@@ -1,23 +1,20 @@
-import type { Departure } from '../../src/moving/movable.js'
-import { type Relay, RelayedConnections } from '../../src/relay/index.js'
+import { type Relay, type RelayedConnection, RelayedConnections } from '../../src/relay/index.js'
 
 /** The connections of one relay, as those of the listener `listener`. */
 export function movable(relay: Relay, listener = 'test'): RelayedConnections {
   return new RelayedConnections({ listener, relays: () => [relay], relayFor: () => relay })
 }
 
-/** As another process would get it: bytes of its own. */
-export function sent({ record, fds }: Departure): Departure {
-  return { record: Buffer.from(record), fds }
+/** From another process, which has sent bytes. */
+export function arriveMoved(to: RelayedConnections, { record, fds }: RelayedConnection): void {
+  to.arrive(to.check(Buffer.from(record), fds), 'moved')
 }
 
 /** Moves all connections once; returns how many they were. */
 export function move(from: RelayedConnections, to: RelayedConnections): number {
   let moves = 0
   for (const departure of from.departures('auto')) {
-    const arrival = sent(departure)
-    to.check(arrival.record, arrival.fds)
-    to.arrive(arrival, 'moved')
+    arriveMoved(to, departure)
     moves++
   }
   return moves
@@ -43,19 +40,18 @@ export function startTravelling(one: Relay, other: Relay, seed: number, listener
   return repeat(async count => {
     const leaving = from.departures('auto')
     for (let more = true; more; ) {
-      const slice: Departure[] = []
+      const slice: RelayedConnection[] = []
       while (slice.length < 1 + roll(8)) {
         const next = leaving.next()
         if (next.done) break
-        slice.push(sent(next.value))
+        slice.push(next.value)
       }
       more = slice.length > 0
       for (let turns = roll(4); turns > 0; turns--) await new Promise(resolve => setImmediate(resolve))
       for (const departure of slice) {
         if (roll(4) === 0) from.arrive(departure, 'returned')
         else {
-          to.check(departure.record, departure.fds)
-          to.arrive(departure, 'moved')
+          arriveMoved(to, departure)
           count(1)
         }
       }

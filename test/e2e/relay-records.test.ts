@@ -2,9 +2,8 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, OwnedFd } from '../../src/fd/index.js'
-import type { Departure } from '../../src/moving/movable.js'
 import { native } from '../../src/native.js'
-import { Relay, RelayedConnections } from '../../src/relay/index.js'
+import { Relay, type RelayedConnection, RelayedConnections } from '../../src/relay/index.js'
 import { type Peer, send, startWorld, Upstream, until } from './relay-world.js'
 
 /** What the client sends, what the server answers, and what the connection is doing then. */
@@ -95,15 +94,15 @@ function offer(record: Uint8Array, count: number): OwnedFd[] | null {
   const pairs = Array.from({ length: count }, () => native.socketPair())
   const near = pairs.map(([fd]) => OwnedFd.own(fd, 'near'))
   const far = pairs.map(([, fd]) => OwnedFd.own(fd, 'far'))
-  const departure: Departure = { record, fds: near }
+  let arrived: RelayedConnection
   try {
-    connections.check(record, near)
+    arrived = connections.check(record, near)
   } catch (error) {
     closeAll([...near, ...far])
     if (!FdbError.is(error)) throw error
     return null
   }
-  connections.arrive(departure, 'moved')
+  connections.arrive(arrived, 'moved')
   return far
 }
 

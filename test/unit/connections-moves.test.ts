@@ -9,7 +9,7 @@ import { MoveCounts } from '../../src/moving/counts.js'
 import { Giver } from '../../src/moving/giver.js'
 import {
   type Arrival,
-  type Departure,
+  type ConnectionValue,
   MAX_RECORD_BYTES,
   type MovableConnections,
   type Witness,
@@ -27,7 +27,7 @@ import { until } from '../processes/until.js'
 const seen = (look: () => boolean) => until('connections where they belong', look)
 
 /** Connected socket pairs by name: one end is moved about, the other stays with the test. */
-class Hand implements MovableConnections {
+class Hand implements MovableConnections<ConnectionValue<string>> {
   readonly protocol = 'test/1'
   readonly here = new Map<string, OwnedFd>()
   readonly came: [string, Arrival][] = []
@@ -44,23 +44,23 @@ class Hand implements MovableConnections {
     return this.here.size
   }
 
-  *departures(): Generator<Departure, void, undefined> {
+  *departures(): Generator<ConnectionValue<string>, void, undefined> {
     for (const [name, fd] of this.here) {
       busy(this.slow)
       this.here.delete(name)
       const more = this.large.has(name) ? MAX_RECORD_BYTES : 0
-      yield { record: Buffer.from(name.padEnd(more + 1)), fds: [fd] }
+      yield { record: Buffer.from(name.padEnd(more + 1)), fds: [fd], state: name }
     }
   }
 
-  check(record: Uint8Array): void {
+  check(record: Uint8Array, fds: readonly OwnedFd[]): ConnectionValue<string> {
     const name = Buffer.from(record).toString().trimEnd()
     if (this.refuses(name)) throw new FdbError('ERR_FDB_TEST', `${name} is not wanted`)
+    return { record, fds, state: name }
   }
 
-  arrive({ record, fds }: Departure, how: Arrival): Witness {
+  arrive({ state: name, fds }: ConnectionValue<string>, how: Arrival): Witness {
     busy(this.slow)
-    const name = Buffer.from(record).toString().trimEnd()
     this.here.set(name, fds[0]!)
     this.came.push([name, how])
     if (how === 'refused') this.here.delete(name)

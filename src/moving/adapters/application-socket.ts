@@ -44,9 +44,9 @@ export function checkProtocol(hooks: SocketProtocol): void {
   )
 }
 
-/** What a `serialize` hook has returned, if it is bytes. Throws ERR_FDB_HOOK. */
+/** A copy of what a `serialize` hook has returned, which may use its memory again. Throws ERR_FDB_HOOK where that is no bytes. */
 export function bytesOf(returned: unknown): Uint8Array {
-  if (isUint8Array(returned)) return returned
+  if (isUint8Array(returned)) return Buffer.from(returned)
   const isPromise = typeof (returned as PromiseLike<unknown> | null)?.then === 'function'
   const kind = returned === null ? 'null' : isPromise ? 'a promise' : `a value of type ${typeof returned}`
   throw new FdbError(

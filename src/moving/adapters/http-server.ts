@@ -21,20 +21,16 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../fd/owned.js'
 import { fdbroker } from '../../proto/connections.js'
 import { decoded, onlyConnection } from '../connection-record.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../movable.js'
+import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'
 import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
+import { HeldSockets } from './held-sockets.js'
 import type { HttpAnswers } from './http-answers.js'
+import { KeepAliveExpiry } from './keep-alive-expiry.js'
 import type { OpenSockets } from './open-sockets.js'
 
 const { HttpConnection } = fdbroker.connections
 const NOTHING = new Uint8Array(0)
-/** How often adopted connections are looked at whose keep-alive timeout may have passed. */
-const EXPIRY_MS = 100
 const LONGEST_MS = 2 ** 31 - 1
-/** The next request of a client waits in the kernel at most so long for its connection to leave. */
-const HOLD_MS = 200
-/** When nobody came in that time, none is held for so long, and then twice as long: connections leave more slowly than they could. */
-const NO_HOLD_MS = 250
 /** Who could have left for so long, and was not let go by its hook or for want of a descriptor, is told to go. */
 const PATIENCE_MS = 2_000
 
@@ -53,12 +49,14 @@ export interface HttpHooks {
 }
 
 type IdleRecord = fdbroker.connections.IdleHttp.$Properties
+type State = fdbroker.connections.HttpConnection.$Properties
+type Value = ConnectionValue<State>
 
 /**
  * The connections of a plain `http.Server`. Those between two requests can leave: the server's own list says that its
  * parser has no byte of a next one. A request that comes during the move stays in the kernel.
  */
-export class HttpServerConnections implements MovableConnections {
+export class HttpServerConnections implements MovableConnections<Value> {
   readonly protocol = 'node-http/1'
   readonly #server: http.Server
   readonly #open: OpenSockets
@@ -75,20 +73,14 @@ export class HttpServerConnections implements MovableConnections {
   readonly #faulty = new WeakSet<net.Socket>()
   #onMovable: (() => void) | null = null
   #signal: NodeJS.Immediate | undefined
-  /** Between two requests and not read from, so that they can leave before the next one. In the order in which they came. */
-  readonly #held = new Set<net.Socket>()
-  #letGo: NodeJS.Timeout | undefined
-  #holdAgainAt = 0
-  #noHoldMs = NO_HOLD_MS
+  readonly #held = new HeldSockets()
   /** Or has listened: it keeps its list. */
   #listens = false
   /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
   readonly #idleAt = new WeakMap<net.Socket, number>()
   /** In this turn of the event loop. */
   #looked = false
-  /** When adopted ones are closed, if nothing has come on them by then. */
-  readonly #expiring = new Map<net.Socket, number>()
-  #expiry: NodeJS.Timeout | undefined
+  readonly #expiry = new KeepAliveExpiry()
 
   /**
    * `failed` hears what the hooks throw; `run` has connections arrive in the application's context; `sniffed`: they move
@@ -157,74 +149,46 @@ export class HttpServerConnections implements MovableConnections {
   set onMovable(listener: (() => void) | null) {
     this.#onMovable = listener
     this.#answers.onEnded = listener && (socket => this.#ended(socket))
-    if (listener === null) this.#readAgain()
+    if (listener === null) this.#held.readAgain()
   }
 
   /** A busy client would have sent its next request before anybody came to take the connection. */
   #ended(socket: net.Socket): void {
     if (!socket.writable || isAnswering(socket) || parserOf(socket) === null || this.#refused.has(socket))
       return
-    if (performance.now() >= this.#holdAgainAt) this.#hold(socket)
+    this.#held.hold(socket)
     this.#signal ??= setImmediate(() => {
       this.#signal = undefined
       this.#onMovable?.()
     })
   }
 
-  #hold(socket: net.Socket): void {
-    socket.pause()
-    this.#held.add(socket)
-    this.#letGo ??= setTimeout(() => {
-      const pause = this.#noHoldMs
-      this.#readAgain()
-      this.#holdAgainAt = performance.now() + pause
-      this.#noHoldMs = pause * 2
-    }, HOLD_MS)
-  }
-
-  #readAgain(): void {
-    for (const socket of this.#held) socket.resume()
-    this.#held.clear()
-    this.#nobodyHeld()
-  }
-
-  #nobodyHeld(): void {
-    clearTimeout(this.#letGo)
-    this.#letGo = undefined
-    this.#noHoldMs = NO_HOLD_MS
-  }
-
   // ---- leaving
 
-  *departures(which: MoveWhich): Generator<Departure, void, undefined> {
+  *departures(which: MoveWhich): Generator<Value, void, undefined> {
     if (!this.#sniffed && !this.#isDirect) return
     for (const socket of this.#candidates()) {
-      const departure = this.#depart(socket, which)
-      if (departure !== null) yield departure
+      const value = this.#depart(socket, which)
+      if (value !== null) yield value
     }
   }
 
   /** Those that are held come first. */
   *#candidates(): Generator<net.Socket> {
     for (const next of [...this.#open]) {
-      for (const socket of this.#held) {
-        this.#held.delete(socket)
-        if (this.#held.size === 0) this.#nobodyHeld()
-        yield socket
-        if (!socket.destroyed) socket.resume()
-      }
+      yield* this.#held.taken()
       if (this.#open.has(next) && !this.#refused.has(next)) yield next
     }
   }
 
-  #depart(socket: net.Socket, which: MoveWhich): Departure | null {
+  #depart(socket: net.Socket, which: MoveWhich): Value | null {
     try {
       // The application has given it to the server: TLS, or a socket of its own.
       if (!isPlain(socket)) this.#answers.announceOn(socket)
       if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
       if (which === 'idle' || this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
-      return departed && departure(departed.fd, { application: departed.record })
+      return departed && encoded(departed.fd, { application: departed.record })
     } catch (error) {
       if (!this.#faulty.has(socket)) this.#failed(error)
       this.#faulty.add(socket)
@@ -244,7 +208,7 @@ export class HttpServerConnections implements MovableConnections {
   }
 
   /** The descriptor comes first: without room for it the application is not asked. */
-  #departIdle(socket: net.Socket): Departure | null {
+  #departIdle(socket: net.Socket): Value | null {
     const fd = connectionOf(socket)
     let data: Uint8Array | undefined
     try {
@@ -269,7 +233,7 @@ export class HttpServerConnections implements MovableConnections {
     if (this.#hooks.serialize !== undefined) record.data = data
     this.#open.remove(socket)
     abandon(socket)
-    return departure(fd, { idle: record })
+    return encoded(fd, { idle: record })
   }
 
   /** Of the application; undefined: not now. Throws what it throws, and ERR_FDB_HOOK. */
@@ -302,9 +266,14 @@ export class HttpServerConnections implements MovableConnections {
 
   // ---- arriving
 
-  check(record: Uint8Array, fds: readonly OwnedFd[]): void {
-    const { idle, application } = decoded(HttpConnection.decode, record)
+  check(record: Uint8Array, fds: readonly OwnedFd[]): Value {
+    const state = decoded(HttpConnection.decode, record)
     onlyConnection(fds)
+    this.#checkState(state)
+    return { record, fds, state }
+  }
+
+  #checkState({ idle, application }: State): void {
     if (application) {
       const mine = this.#upgraded?.hooks.protocol
       if (application.protocol === mine) return
@@ -329,12 +298,11 @@ export class HttpServerConnections implements MovableConnections {
     }
   }
 
-  arrive(departure: Departure, how: Arrival): Witness | undefined {
-    return this.#run(() => this.#arrive(departure, how))
+  arrive(value: Value, how: Arrival): Witness | undefined {
+    return this.#run(() => this.#arrive(value, how))
   }
 
-  #arrive({ record, fds }: Departure, how: Arrival): Witness | undefined {
-    const { idle, application } = HttpConnection.decode(record)
+  #arrive({ state: { idle, application }, fds }: Value, how: Arrival): Witness | undefined {
     if (application) {
       const socket = this.#upgraded!.arrive(fds[0]!, application)
       if (how === 'refused') this.#refused.add(socket)
@@ -386,24 +354,10 @@ export class HttpServerConnections implements MovableConnections {
   #expire(socket: net.Socket, ms: number): void {
     const at = performance.now() + ms
     this.#answers.seen(socket).keepAliveUntil = at
-    this.#expiring.set(socket, at)
-    this.#expiry ??= setInterval(() => this.#closeExpired(), EXPIRY_MS)
-    this.#expiry.unref()
-  }
-
-  #closeExpired(): void {
-    const now = performance.now()
-    for (const [socket, at] of this.#expiring) {
-      if (at > now) continue
-      this.#expiring.delete(socket)
-      if (!socket.destroyed && socket.bytesRead === 0) socket.emit('timeout')
-    }
-    if (this.#expiring.size > 0) return
-    clearInterval(this.#expiry)
-    this.#expiry = undefined
+    this.#expiry.add(socket, at)
   }
 }
 
-function departure(fd: OwnedFd, record: fdbroker.connections.HttpConnection.$Properties): Departure {
-  return { fds: [fd], record: HttpConnection.encode(record).finish() }
+function encoded(fd: OwnedFd, state: State): Value {
+  return { fds: [fd], record: HttpConnection.encode(state).finish(), state }
 }

@@ -3,14 +3,16 @@ import { witnessOf } from '../../connections/node-socket.js'
 import type { OwnedFd } from '../../fd/owned.js'
 import { fdbroker } from '../../proto/connections.js'
 import { decoded, onlyConnection } from '../connection-record.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich, Witness } from '../movable.js'
+import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'
 import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
 const { Application } = fdbroker.connections
 
+type Value = ConnectionValue<fdbroker.connections.Application.$Properties>
+
 /** The connections of a `net.Server` whose protocol is the application's own. */
-export class NetServerConnections implements MovableConnections {
+export class NetServerConnections implements MovableConnections<Value> {
   onMovable: (() => void) | null = null
   readonly #sockets: ApplicationSockets
   readonly #open: OpenSockets
@@ -53,7 +55,7 @@ export class NetServerConnections implements MovableConnections {
   }
 
   /** What is idle only the application knows: `serialize` says so. */
-  *departures(_which: MoveWhich): Generator<Departure, void, undefined> {
+  *departures(_which: MoveWhich): Generator<Value, void, undefined> {
     for (const socket of [...this.#open]) {
       if (this.#refused.has(socket)) continue
       const departure = this.#depart(socket)
@@ -61,21 +63,24 @@ export class NetServerConnections implements MovableConnections {
     }
   }
 
-  check(record: Uint8Array, fds: readonly OwnedFd[]): void {
-    decoded(Application.decode, record)
+  check(record: Uint8Array, fds: readonly OwnedFd[]): Value {
+    const state = decoded(Application.decode, record)
     onlyConnection(fds)
+    return { record, fds, state }
   }
 
-  arrive({ record, fds }: Departure, how: Arrival): Witness {
-    const socket = this.#sockets.arrive(fds[0]!, Application.decode(record))
+  arrive({ state, fds }: Value, how: Arrival): Witness {
+    const socket = this.#sockets.arrive(fds[0]!, state)
     if (how === 'refused') this.#refused.add(socket)
     return witnessOf(socket)
   }
 
-  #depart(socket: net.Socket): Departure | null {
+  #depart(socket: net.Socket): Value | null {
     try {
       const departed = this.#sockets.depart(socket)
-      return departed && { record: Application.encode(departed.record).finish(), fds: [departed.fd] }
+      if (departed === null) return null
+      const { record: state, fd } = departed
+      return { record: Application.encode(state).finish(), fds: [fd], state }
     } catch (error) {
       if (!this.#faulty.has(socket)) this.#failed(error)
       this.#faulty.add(socket)
