@@ -1,3 +1,9 @@
+import type { CatalogueCode } from './errors/catalogue.js'
+import type { Http1Code } from './errors/http1-refusals.js'
+
+/** All codes that this release raises; docs/errors.md says of each why, and what to do. */
+export type FdbErrorCode = CatalogueCode | Http1Code
+
 /**
  * Every failure of this library: a stable `code`, the numbers in the message, the remedy at its end.
  * Recognisable across duplicate copies of the package by `code` and by the symbol below.
@@ -15,12 +21,13 @@ export interface FdbErrorOptions {
 }
 
 export class FdbError extends Error {
-  readonly code: string
+  /** One that another process told may be of a newer release, and none of these. */
+  readonly code: FdbErrorCode
   readonly retryable: boolean
   readonly phase: string | undefined
   readonly details: Record<string, unknown>
 
-  constructor(code: `ERR_FDB_${string}`, message: string, options: FdbErrorOptions = {}) {
+  constructor(code: FdbErrorCode, message: string, options: FdbErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'FdbError'
     this.code = code
@@ -33,22 +40,27 @@ export class FdbError extends Error {
   static is(error: unknown): error is FdbError {
     return typeof error === 'object' && error !== null && mark in error
   }
+
+  /**
+   * The same error when it is one of this library; of anything else that was thrown, one with the code given here (default
+   * ERR_FDB_INTERNAL), the same message, and it as the cause.
+   */
+  static from(thrown: unknown, code: FdbErrorCode = 'ERR_FDB_INTERNAL'): FdbError {
+    if (FdbError.is(thrown)) return thrown
+    return new FdbError(code, thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown })
+  }
 }
 
 /**
  * What a caller passed is of the wrong kind: a TypeError, with all that an {@link FdbError} has (`FdbError.is` says yes).
  */
 export class FdbTypeError extends TypeError {
-  readonly code: string
+  readonly code: FdbErrorCode
   readonly retryable = false
   readonly phase: string | undefined = undefined
   readonly details: Record<string, unknown>
 
-  constructor(
-    code: `ERR_FDB_${string}`,
-    message: string,
-    options: Pick<FdbErrorOptions, 'cause' | 'details'> = {},
-  ) {
+  constructor(code: FdbErrorCode, message: string, options: Pick<FdbErrorOptions, 'cause' | 'details'> = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'FdbTypeError'
     this.code = code

@@ -1,6 +1,6 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
-export { FdbError, FdbTypeError } from './errors.js'
+export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
 export {
   formatListenerSpec,
   type ListenerOptions,

@@ -55,9 +55,7 @@ export function repliedWith(request: number, body: Uint8Array): Reply {
 }
 
 export function failedReply(request: number, error: unknown): Reply {
-  const { code, message, retryable } = FdbError.is(error)
-    ? error
-    : new FdbError('ERR_FDB_INTERNAL', error instanceof Error ? error.message : String(error))
+  const { code, message, retryable } = FdbError.from(error)
   return { request, ok: false, code, message, retryable }
 }
 

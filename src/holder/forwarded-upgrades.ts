@@ -101,7 +101,7 @@ export class ForwardedUpgrades {
       if (waiting.cancelled) continue
       this.#tell(peer, { code, message, phase })
       const text = `${message} (phase ${phase}; the incumbent serves on)`
-      waiting.done(new FdbError(code as `ERR_FDB_${string}`, text))
+      waiting.done(new FdbError(code, text))
     }
   }
 

@@ -67,9 +67,7 @@ export function serveOperator(link: Link, operations: Operations): void {
       })
   }
   const failed = (error: unknown): WireBody => {
-    const { code, message, retryable } = FdbError.is(error)
-      ? error
-      : new FdbError('ERR_FDB_INTERNAL', String(error))
+    const { code, message, retryable } = FdbError.from(error)
     return { result: { ok: false, code, message, retryable } }
   }
   link.start({

@@ -426,7 +426,7 @@ export class Service {
         else if (this.#servesForGood(peer)) this.#own(peer, { name, role, spec, fd })
         else this.#provisional.put(peer, { name, role, spec, fd })
       } catch (error) {
-        failure = FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error))
+        failure = FdbError.from(error)
       }
     }
     peer.link.tell({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })

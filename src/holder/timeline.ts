@@ -1,3 +1,4 @@
+import type { FdbErrorCode } from '../errors.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 
 /** One phase that was entered. */
@@ -9,7 +10,7 @@ export interface PhaseEntry {
 
 export interface Failure {
   /** Stable code of the reason. */
-  readonly code: string
+  readonly code: FdbErrorCode
   /** In which phase of the handoff. */
   readonly phase: string
   /** Milliseconds since 1970. */

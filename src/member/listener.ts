@@ -215,7 +215,7 @@ export class Listener {
     if (!FdbError.is(error)) return error
     const { code, message, retryable, details } = error
     const text = `listener "${this.name}": ${message}`
-    return new FdbError(code as `ERR_FDB_${string}`, text, { cause: error, retryable, details })
+    return new FdbError(code, text, { cause: error, retryable, details })
   }
 }
 

@@ -20,9 +20,7 @@ export class Unfitness {
 
   /** The first cause counts: what failed because of it says less. */
   note(error: unknown): FdbError {
-    this.#cause ??= FdbError.is(error)
-      ? error
-      : new FdbError('ERR_FDB_INTERNAL', (error as Error)?.message ?? String(error), { cause: error })
+    this.#cause ??= FdbError.from(error)
     return this.#cause
   }
 

@@ -2,6 +2,7 @@ import type { StdioOptions } from 'node:child_process'
 import { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import type { Failure } from '../holder/timeline.js'
 import { type SuccessorCommand, successorCommand } from '../process/command-line.js'
 import { mainProcess } from '../process/main-process.js'
 import { type Successor, spawnSuccessor } from '../process/spawn-successor.js'
@@ -266,9 +267,9 @@ class Attempt {
   }
 
   /** It ends by itself, as a rule, when it has said why. */
-  #failed({ code, message, phase }: { code: string; message: string; phase: string }): void {
+  #failed({ code, message, phase }: Failure): void {
     const text = `${message} (phase ${phase}; this process serves on)`
-    this.#reject(new FdbError(code as `ERR_FDB_${string}`, text, { phase }))
+    this.#reject(new FdbError(code, text, { phase }))
     if (AFTER_COMMIT.has(phase)) return
     setTimeout(() => void this.#child.end(END_MS), OWN_END_MS).unref()
   }
@@ -308,7 +309,7 @@ function toldFor(reason: unknown): FdbError {
 
 function abandoned(reason: unknown, who: string, phase: string): FdbError {
   const { code, message } = toldFor(reason)
-  return new FdbError(code as `ERR_FDB_${string}`, `${message} (phase ${phase}): ${who}`, {
+  return new FdbError(code, `${message} (phase ${phase}): ${who}`, {
     phase,
     cause: reason,
   })

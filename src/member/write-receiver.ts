@@ -76,7 +76,7 @@ export class WriteReceiver {
 function refused(error: unknown): Answer {
   return {
     outcome: 'refused',
-    error: FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }),
+    error: FdbError.from(error),
   }
 }
 

@@ -143,9 +143,7 @@ export class Taker {
         else held.items.push(this.#look(wire, own))
       } catch (error) {
         closeAll(own)
-        const { code, message } = FdbError.is(error)
-          ? error
-          : { code: 'ERR_FDB_CONNECTION', message: String((error as Error)?.message ?? error) }
+        const { code, message } = FdbError.from(error, 'ERR_FDB_CONNECTION')
         refused.push({ index, code, message })
       }
     })

@@ -1,4 +1,4 @@
-import { FdbError } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
 
 /** What another process says of a failure, as it came. */
 export interface RemoteError {
@@ -11,9 +11,10 @@ export interface RemoteError {
 /** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
 export function remoteError(
   { code, message, retryable, phase }: RemoteError,
-  otherwise: { code: `ERR_FDB_${string}`; message: string },
+  otherwise: { code: FdbErrorCode; message: string },
 ): FdbError {
-  const stable = code?.startsWith('ERR_FDB_') ? (code as `ERR_FDB_${string}`) : otherwise.code
+  // One of a newer release is kept as it is.
+  const stable = code?.startsWith('ERR_FDB_') ? (code as FdbErrorCode) : otherwise.code
   return new FdbError(stable, message || otherwise.message, {
     retryable: retryable ?? false,
     ...(phase ? { phase } : {}),

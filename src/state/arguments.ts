@@ -1,4 +1,4 @@
-import { FdbError, FdbTypeError } from '../errors.js'
+import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 import { overLimit, type StateLimits } from './limits.js'
 
 /** Throws a TypeError unless it is a string: 1 and "1" would be one entry to the log, and two to who wrote them. */
@@ -33,7 +33,7 @@ export function checkRequest(request: unknown, { requestBytes }: StateLimits): s
   return request
 }
 
-function wrongKind(code: `ERR_FDB_${string}`, what: string, got: unknown, remedy = ''): FdbTypeError {
+function wrongKind(code: FdbErrorCode, what: string, got: unknown, remedy = ''): FdbTypeError {
   const kind = got === null ? 'null' : typeof got
   return new FdbTypeError(
     code,

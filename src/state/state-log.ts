@@ -333,8 +333,7 @@ export class StateLog {
       if (error === CONFLICT) return { outcome: 'conflict', sequence: this.sequence }
       if (error === NOT_HERE || this.#closing.signal.aborted) return { outcome: 'again' }
       if (FdbError.is(error) && error.code === 'ERR_FDB_FENCED') return { outcome: 'again' }
-      if (FdbError.is(error)) return { outcome: 'refused', error }
-      return { outcome: 'refused', error: new FdbError('ERR_FDB_INTERNAL', String(error), { cause: error }) }
+      return { outcome: 'refused', error: FdbError.from(error) }
     }
   }
 

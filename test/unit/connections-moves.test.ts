@@ -55,7 +55,7 @@ class Hand implements MovableConnections<ConnectionValue<string>> {
 
   check(record: Uint8Array, fds: readonly OwnedFd[]): ConnectionValue<string> {
     const name = Buffer.from(record).toString().trimEnd()
-    if (this.refuses(name)) throw new FdbError('ERR_FDB_TEST', `${name} is not wanted`)
+    if (this.refuses(name)) throw new FdbError('ERR_FDB_RELAYED_REFUSED', `${name} is not wanted`)
     return { record, fds, state: name }
   }
 
@@ -156,7 +156,12 @@ describe('connections that move', () => {
     giver.start()
     await seen(() => young.here.size === 90 && old.came.length === 10)
     expect(old.came.every(([name, how]) => how === 'refused' && name.endsWith('0'))).toBe(true)
-    expect(given.report).toMatchObject({ moved: 90, arrived: 0, lost: 0, refused: { ERR_FDB_TEST: 10 } })
+    expect(given.report).toMatchObject({
+      moved: 90,
+      arrived: 0,
+      lost: 0,
+      refused: { ERR_FDB_RELAYED_REFUSED: 10 },
+    })
     await giver.stop()
   })
 

@@ -34,7 +34,7 @@ function received(worker: Worker): Promise<ProxyConfig> {
     worker.on('message', (message: ReadAside) => {
       if (message.type === 'error') {
         const { code, message: text, details } = message
-        reject(new FdbError(code as `ERR_FDB_${string}`, text, { details }))
+        reject(new FdbError(code, text, { details }))
         return
       }
       if (message.type === 'config') {

@@ -1,6 +1,6 @@
 // Reads a configuration in a worker thread; see read-aside.ts.
 import { parentPort, workerData } from 'node:worker_threads'
-import { FdbError } from '../../index.js'
+import { FdbError, type FdbErrorCode } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
 import type { ProxyConfig } from './config.js'
 import { readConfig } from './load.js'
@@ -12,7 +12,7 @@ const ROUTES = 200
 export type ReadAside =
   | { type: 'config'; config: ProxyConfig; routes: number }
   | { type: 'routes'; routes: RouteRule[] }
-  | { type: 'error'; code: string; message: string; details: Record<string, unknown> }
+  | { type: 'error'; code: FdbErrorCode; message: string; details: Record<string, unknown> }
 
 function say(message: ReadAside): void {
   parentPort?.postMessage(message)

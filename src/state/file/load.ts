@@ -53,7 +53,7 @@ export async function loadStateFile(
         ? ". Nothing was changed. Put a copy in its place, move it away to start without, or start with stateFile.damaged 'prefix' to go on with what stands before the damage"
         : ''
     const { code, details, message } = cause
-    throw new FdbError(code as `ERR_FDB_${string}`, `the state file ${path}: ${message}${remedy}`, {
+    throw new FdbError(code, `the state file ${path}: ${message}${remedy}`, {
       cause,
       details: { ...details, path },
     })

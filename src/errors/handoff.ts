@@ -1,0 +1,121 @@
+import type { Explanations } from './explanation.js'
+
+/** Of `join()` and of the way from there to serving. */
+export const JOINING = {
+  ERR_FDB_BUSY: {
+    cause:
+      'What was asked for cannot be done now: another process is joining, an upgrade is under way, a standby does not answer, no member serves, or a restarted daemon waits for its members',
+    remedy:
+      'Try again; where the message names a process that is stuck, `fd-broker upgrade --kill-stuck` ends it',
+  },
+  ERR_FDB_SERVICE: {
+    cause: 'The control socket is of another service, or the daemon there has no service of that name',
+    remedy: 'Give each service a control path of its own, or a daemon the name of a service that it holds',
+  },
+  ERR_FDB_VERSION: {
+    cause:
+      'The two releases of fd-broker have no version of the protocol in common; the message says both ranges',
+    remedy: 'Upgrade by way of a release that speaks both',
+  },
+  ERR_FDB_NOT_A_DAEMON: {
+    cause: "Who listens on the control path holds its sockets itself, and `hosting: 'daemon'` was asked for",
+    remedy: "Start `fd-broker serve` on another path, or join with `hosting: 'embedded'`",
+  },
+  ERR_FDB_CLUSTER_WORKER: {
+    cause:
+      "`join()` was called in a worker of `node:cluster`, where `listen({ fd })` means the primary's descriptors",
+    remedy: 'Call it in the primary, or run without cluster',
+  },
+  ERR_FDB_REJECTED: {
+    cause: 'The other process refused, and told no code of its own',
+    remedy: 'Read its log; its release may be older than codes',
+  },
+  ERR_FDB_READY_TWICE: {
+    cause: '`ready()` was called before',
+    remedy: 'Call it once, when this process can serve',
+  },
+  ERR_FDB_CHECK: {
+    cause: 'A check of `ready()` threw, or answered false: the incumbent serves on',
+    remedy: 'Correct what the check found, and start the next version again',
+  },
+  ERR_FDB_ABORTED: {
+    cause: 'What was under way was ended by whoever asked for it, or by the other side of the handoff',
+    remedy: 'The message says who: nothing is to be done when it was you, else try again',
+  },
+  ERR_FDB_DEADLINE: {
+    cause: 'Something did not happen within its time: the other side is stuck, stopped or slow',
+    remedy:
+      'Continue or end what is stuck, raise the limit if it is only slow. A change that was forwarded may have been made: repeat it with the same `request` id',
+  },
+  ERR_FDB_CLOSED: {
+    cause: 'This member has left: it was closed, or has retired',
+    remedy: '`join()` again; after a retirement nothing is to be done',
+  },
+  ERR_FDB_FENCED: {
+    cause:
+      'Another process has the right to write and to answer now. This one was cut off, or nobody took what it sent while it drained',
+    remedy: 'Repeat it: the next connection reaches the process that serves',
+  },
+  ERR_FDB_UNFIT: {
+    cause: 'This process serves from what it has read and cannot write: it could not take over the state',
+    remedy: 'Upgrade to a version that can; `status` shows the reason under `unfit`',
+  },
+} as const satisfies Explanations
+
+/** Of `upgrade()`: unless it says otherwise, this process serves on. */
+export const UPGRADING = {
+  ERR_FDB_NO_CONTROL: {
+    cause: 'The process runs with `control: false`: nothing can find it to take over',
+    remedy: 'Give `join()` a control path',
+  },
+  ERR_FDB_MAIN_PROCESS: {
+    cause:
+      'The end of this process would end its successor too: it is PID 1, or the main process of its unit',
+    remedy: "Give `join()` `mainProcess: 'stays'` and await `member.stay()`, or `'ends'` if that is not so",
+  },
+  ERR_FDB_NO_BINARY: {
+    cause: 'The program with which this process was started cannot be found any more',
+    remedy: "Give the successor's `argv` with an absolute path",
+  },
+  ERR_FDB_NO_CWD: {
+    cause: 'The folder in which this process was started does not exist any more',
+    remedy: 'Give the successor another `cwd`',
+  },
+  ERR_FDB_SPAWN: {
+    cause: 'The successor could not be started: the system refused, see the cause',
+    remedy: 'Correct its command, its folder or the limits of this user',
+  },
+  ERR_FDB_SUCCESSOR_EXITED: {
+    cause: 'The successor ended before it served',
+    remedy: 'Read its own output',
+  },
+  ERR_FDB_SUCCESSOR_LOST: {
+    cause: 'The successor closed its channel or died before it served',
+    remedy: 'Read its own output; `lastFailure` in `status` says in which phase it was',
+  },
+  ERR_FDB_SUCCESSOR_DIED: {
+    cause: 'The successor died in the handoff or while the incumbent stood by, which serves again',
+    remedy: 'Find out why it died: a core dump, the out-of-memory killer, a signal',
+  },
+  ERR_FDB_SUCCESSOR_LEFT: {
+    cause: 'The successor was told to end while the incumbent stood by, which serves again',
+    remedy: 'Nothing if that was meant; else find out who told it',
+  },
+  ERR_FDB_UNHEALTHY: {
+    cause:
+      'The successor was silent, or said that it is not healthy, while the incumbent stood by, which serves again',
+    remedy: 'Read its log: its event loop was blocked, or its health check failed',
+  },
+  ERR_FDB_DIGEST: {
+    cause: 'The successor read another state than the incumbent has: the handoff is refused',
+    remedy: 'Try again; if it stays so, one of the two releases is faulty: please report it',
+  },
+  ERR_FDB_STUCK: {
+    cause: 'A process that stands in the way cannot be ended, or it cannot be told which one it is',
+    remedy: 'End it by hand; the message names it where it is known',
+  },
+  ERR_FDB_LOST: {
+    cause: 'A proxy was taken for dead or unhealthy, and its right to serve was taken back',
+    remedy: "See the log for why; another process serves, or the supervisor's restart will",
+  },
+} as const satisfies Explanations

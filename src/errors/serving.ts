@@ -1,0 +1,136 @@
+import type { Explanations } from './explanation.js'
+
+/** What a caller passed. */
+export const CALLER = {
+  ERR_FDB_OPTION: {
+    cause: 'An option that there is not, or a value that cannot be',
+    remedy: 'The message names it, and what was likely meant',
+  },
+  ERR_FDB_EVENT: {
+    cause: 'An event that a member does not have: one that is misspelt would be waited for in vain',
+    remedy: 'The message lists those that there are',
+  },
+  ERR_FDB_LIMIT: {
+    cause: 'A limit of a channel is no whole number, or more than frames can carry',
+    remedy: 'Give a number within what the message says',
+  },
+  ERR_FDB_FD_CLOSED: {
+    cause: 'An owned descriptor was used after it was closed or given away',
+    remedy: 'Take a `dup()` for a second user',
+  },
+  ERR_FDB_COMMAND_UNKNOWN: {
+    cause: 'An operator sent a command for which the service has no handler',
+    remedy: 'The message lists those that it has; a newer version may have more',
+  },
+  ERR_FDB_COMMAND_SIZE: {
+    cause: 'A command, or the answer to one, has more bytes than are sent at once',
+    remedy: 'Divide it',
+  },
+} as const satisfies Explanations
+
+/** Of `listen()` and `serve()`. */
+export const LISTENERS = {
+  ERR_FDB_SPEC: {
+    cause: 'The description of a listener is wrong: the message says which part',
+    remedy: 'Correct it: `tcp://host:port`, `tcp6://`, `unix:/path`',
+  },
+  ERR_FDB_ADDRESS_IN_USE: {
+    cause: 'Another process has the address; the message names it where the kernel tells',
+    remedy: 'Join it at its control socket to take the address over, end it, or choose another address',
+  },
+  ERR_FDB_BIND_DENIED: {
+    cause: 'This user may not bind the address',
+    remedy: 'Give the capability `CAP_NET_BIND_SERVICE`, a higher port, or the right to write in the folder',
+  },
+  ERR_FDB_BIND: {
+    cause: 'The address cannot be bound for another reason, which the message gives',
+    remedy: 'As the message says: often an address that this machine does not have',
+  },
+  ERR_FDB_LISTENER_TWICE: {
+    cause: 'A listener of that name was asked for before',
+    remedy: 'Share what `listen()` returned',
+  },
+  ERR_FDB_TOO_MANY_NAMES: {
+    cause: 'A service has as many listeners and named descriptors as it may',
+    remedy: 'Use fewer, or several services',
+  },
+  ERR_FDB_NOT_A_SERVER: {
+    cause: '`serve()` was given an app or a function',
+    remedy: 'Give the server that Node made; the message says where it is',
+  },
+  ERR_FDB_SERVER_LISTENS: {
+    cause: '`serve()` was given a server that listens by itself, so that nobody would accept on the listener',
+    remedy: 'Do not call its `listen()`',
+  },
+  ERR_FDB_SERVER_TWICE: {
+    cause: 'The server was given to a listener before, and a server accepts on one only',
+    remedy: 'Give each listener a server of its own',
+  },
+  ERR_FDB_SERVER_CLOSED: {
+    cause: 'The server was closed while it was being attached',
+    remedy: 'Do not call its `close()`: the library takes it off',
+  },
+} as const satisfies Explanations
+
+/** Who may use the control socket, and what stands at its path. */
+export const CONTROL = {
+  ERR_FDB_CONTROL_PATH: {
+    cause:
+      'The control socket cannot be made or reached: its folder is missing or not safe, or something else stands at the path',
+    remedy: 'Use a folder of your own, mode 0700, on a local file system; the message says what is wrong',
+  },
+  ERR_FDB_CONTROL_TAKEN: {
+    cause: 'Another process holds the control path of the daemon that was to start',
+    remedy: 'End it, or give this daemon another path',
+  },
+  ERR_FDB_PATH_TOO_LONG: {
+    cause: 'The path of the control socket is longer than the kernel allows (107 bytes)',
+    remedy: 'Choose a shorter folder, for example under `/run`',
+  },
+  ERR_FDB_DENIED: {
+    cause:
+      'The other side is of another user: who connects, who listens, who owns the folder, or whose descriptor was wanted',
+    remedy: 'Run as the user that the message names, or as root',
+  },
+  ERR_FDB_FOREIGN: {
+    cause: 'Another program listens on the control path, or the lock file beside it was removed',
+    remedy: 'Stop it, or choose another path',
+  },
+  ERR_FDB_NOT_FD_BROKER: {
+    cause: 'The other side does not speak this protocol, or another framing of it',
+    remedy: 'Check the path; use releases that share a framing version',
+  },
+  ERR_FDB_NO_HOLDER: {
+    cause: 'Nothing listens on the control path',
+    remedy: 'Start the service, or the daemon; check the path',
+  },
+  ERR_FDB_ACCEPT: {
+    cause: 'Accepting on the control socket failed (logged, and tried again)',
+    remedy: 'Raise `RLIMIT_NOFILE` where the message says so',
+  },
+} as const satisfies Explanations
+
+/** What the system has not, or gives no more of. */
+export const MACHINE = {
+  ERR_FDB_PLATFORM: {
+    cause: 'Windows has no descriptors that move between processes',
+    remedy: 'Run it on Linux; macOS compiles, and is not tested',
+  },
+  ERR_FDB_NO_DESCRIPTORS: {
+    cause: 'The process has as many descriptors open as it may',
+    remedy: 'Raise `RLIMIT_NOFILE` (`ulimit -n`, `LimitNOFILE=`)',
+  },
+  ERR_FDB_NO_SEALS: {
+    cause: 'The kernel has no memory files that can be sealed: connections cannot move',
+    remedy: 'Run Linux 5.10 or newer, with memfd; without it connections drain',
+  },
+  ERR_FDB_NATIVE: {
+    cause: 'The native code was called in a thread or process that is ending',
+    remedy: 'Nothing: it is ending',
+  },
+  ERR_FDB_INTERNAL: {
+    cause:
+      'What was thrown has no code of this library: see the cause. A hook of the application threw it, or it is a bug of ours',
+    remedy: 'Correct the hook that it names; else please report it with the stack',
+  },
+} as const satisfies Explanations

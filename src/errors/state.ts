@@ -1,0 +1,116 @@
+import type { Explanations } from './explanation.js'
+
+/** Sections and the changes of their entries. */
+export const STATE = {
+  ERR_FDB_SCHEMA: {
+    cause:
+      'A section cannot be registered or read: its schema is wrong, or was written by a version that this one may not read',
+    remedy:
+      'The message names section and versions; run a release that reads it, or give the section another name',
+  },
+  ERR_FDB_STATE_KEY: {
+    cause: 'A key is no text',
+    remedy: '`String(key)` makes one',
+  },
+  ERR_FDB_STATE_VALUE: {
+    cause: 'A value that the codec of the section does not take, or stored bytes that it cannot read',
+    remedy: 'Correct the value; put a valid one over bytes that cannot be read, or delete the key',
+  },
+  ERR_FDB_STATE_REQUEST: {
+    cause: 'The `request` id belongs to another change: this one was not made',
+    remedy: 'Give each change an id of its own; several changes of one request are one `bulk()`',
+  },
+  ERR_FDB_STATE_LIMIT: {
+    cause: 'A key, a value, a record or the log would be larger than its limit, which the message names',
+    remedy: 'Make it smaller, or raise the limit (`stateLimits`) in every process that reads the log',
+  },
+  ERR_FDB_STATE_BACKPRESSURE: {
+    cause: 'More changes wait to be written than the limits `waitingWrites` and `waitingBytes` allow',
+    remedy: 'Try again when earlier ones have settled',
+  },
+  ERR_FDB_STATE_FULL: {
+    cause: 'There is no memory for the record; what was there stays whole',
+    remedy: 'Free memory, or raise the limit of the control group; then try again',
+  },
+  ERR_FDB_STATE_CLOSED: {
+    cause: 'The state log was closed, as its member has left',
+    remedy: 'Write before the end; `join()` again',
+  },
+  ERR_FDB_STATE_MOVED: {
+    cause: 'What was to be read is not in the log any more: it was compacted, or the entry was changed',
+    remedy: 'Begin again; read `previous` before the listener returns',
+  },
+  ERR_FDB_STATE: {
+    cause: 'The state could not be set up, for a reason without a code of this library: see the cause',
+    remedy: 'Correct the cause; if it is none of yours, please report it',
+  },
+} as const satisfies Explanations
+
+/** The log: segments, their order, their bytes. */
+export const LOG = {
+  ERR_FDB_STATE_FORMAT: {
+    cause: 'Bytes that are no state log, or of a newer format, or a segment that cannot be where it is',
+    remedy: 'Give a file that fd-broker wrote, or use a newer release',
+  },
+  ERR_FDB_STATE_DAMAGED: {
+    cause:
+      'A record has been changed since it was written: its checksum, its sequence or its length does not fit',
+    remedy:
+      "Use another copy; or go on with what stands before the damage (`stateFile.damaged: 'prefix'`, the file is kept aside)",
+  },
+  ERR_FDB_STATE_ORDER: {
+    cause: 'A segment was adopted or written out of its order',
+    remedy:
+      'Adopt the snapshot first, then segments with rising epochs, each when the one before it was sealed',
+  },
+  ERR_FDB_STATE_BEHIND: {
+    cause: 'A segment was to be taken as read, and has bytes that were not',
+    remedy: 'Adopt it, or catch up first',
+  },
+  ERR_FDB_STATE_SEAL: {
+    cause: 'A memory file cannot be sealed, or was sealed by somebody while it was filled',
+    remedy: 'Try again; see the cause where the kernel refused',
+  },
+  ERR_FDB_STATE_IO: {
+    cause: 'Appending to the log failed, and not for want of memory',
+    remedy: 'See the cause',
+  },
+} as const satisfies Explanations
+
+/** The state on the disk. */
+export const STATE_FILE = {
+  ERR_FDB_STATE_FILE: {
+    cause:
+      'The state file cannot be read or written, or is not to be trusted: a link, of another user or service, replaced by somebody',
+    remedy:
+      'As the message says. A durable change that ends so is made in memory, and will be on the disk when it can',
+  },
+} as const satisfies Explanations
+
+/** `fd-broker state`. */
+export const STATE_TOOLS = {
+  ERR_FDB_STATE_SOURCE: {
+    cause: 'It was not said which state is meant, or said twice',
+    remedy: 'Give `--control` or `--file` (`-` is standard input)',
+  },
+  ERR_FDB_STATE_NO_ENTRY: {
+    cause: 'There is no section or key of that name',
+    remedy: '`fd-broker state show` lists them',
+  },
+  ERR_FDB_STATE_SECRET: {
+    cause: 'The values of a secret section were asked for, or were left out when the file was written',
+    remedy: 'Give `--secrets` where they are to be shown or exported',
+  },
+  ERR_FDB_STATE_DIGEST: {
+    cause: 'The entries do not add up to the digest that was written with them',
+    remedy: 'Take another copy; give `--edited` when it was changed on purpose',
+  },
+  ERR_FDB_STATE_IMPORT: {
+    cause: 'An import cannot be read, or says too little of its sections: nothing was imported',
+    remedy: 'Give what `state export` wrote, with its lines under "sections"',
+  },
+  ERR_FDB_STATE_DIFFERENT: {
+    cause: 'The two states that were compared differ (`state diff`, exit code 1)',
+    remedy: 'None: it is the answer',
+  },
+} as const satisfies Explanations

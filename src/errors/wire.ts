@@ -1,0 +1,101 @@
+import type { Explanations } from './explanation.js'
+
+/** Frames and descriptors between two processes. */
+export const CHANNEL = {
+  ERR_FDB_CHANNEL_CLOSED: {
+    cause: 'The other side closed the connection, or died, before the answer; or this side had closed it',
+    remedy: 'Connect again; what was asked for may have been done: `status` tells',
+  },
+  ERR_FDB_CHANNEL_RESET: {
+    cause: 'The other side closed the connection, or died, before it had read all that was sent',
+    remedy: 'Connect again',
+  },
+  ERR_FDB_CHANNEL_TRUNCATED: {
+    cause: 'The other side closed the connection, or died, in the middle of a message',
+    remedy: 'Connect again',
+  },
+  ERR_FDB_CHANNEL_FULL: {
+    cause: 'More bytes wait for a slow peer than `maxQueuedBytes` allows',
+    remedy: 'Await earlier sends, or raise it',
+  },
+  ERR_FDB_CHANNEL_STARTED: {
+    cause: 'The channel was started before: one handler reads it',
+    remedy: 'Start it once',
+  },
+  ERR_FDB_SEND: {
+    cause: 'Sending failed: see the cause',
+    remedy: 'As the cause says',
+  },
+  ERR_FDB_RECEIVE: {
+    cause: 'Receiving failed: see the cause',
+    remedy: 'As the cause says',
+  },
+  ERR_FDB_MESSAGE: {
+    cause: 'The other side sent what is no message, or none that can come here',
+    remedy: 'It is faulty, or of a release that this one does not understand',
+  },
+  ERR_FDB_FRAME_TOO_LARGE: {
+    cause: 'A message is larger than the limit of a frame',
+    remedy: 'Split it, or raise the limit on both sides',
+  },
+  ERR_FDB_FRAME_TOO_MANY_FDS: {
+    cause: 'A message has more descriptors than a frame takes',
+    remedy: 'Send them in several messages',
+  },
+  ERR_FDB_FDS_TRUNCATED: {
+    cause: 'Descriptors were lost on arrival: this process has as many open as it may',
+    remedy: 'Raise `RLIMIT_NOFILE`, and try again',
+  },
+  ERR_FDB_FDS_MISSING: {
+    cause: 'Fewer descriptors arrived than were announced',
+    remedy: 'The other side is faulty, or something between the two reads the socket without `recvmsg`',
+  },
+  ERR_FDB_FDS_UNEXPECTED: {
+    cause: 'Descriptors arrived that no message claims',
+    remedy: 'The other side is faulty: its connection is closed',
+  },
+  ERR_FDB_FDS_MANY: {
+    cause: 'The other side sends descriptors without ever completing a bundle of them',
+    remedy: 'It is faulty: its connection is closed',
+  },
+  ERR_FDB_FDS_REFUSED: {
+    cause: 'The other side takes no descriptors: `SO_PASSRIGHTS` is off, or a security policy forbids it',
+    remedy: 'Allow it in the policy (SELinux, AppArmor, seccomp)',
+  },
+  ERR_FDB_FD_MISMATCH: {
+    cause: 'A descriptor is not what was announced: the handoff is refused',
+    remedy: 'The other side is faulty',
+  },
+  ERR_FDB_NO_PIDFD: {
+    cause: 'A process sent a descriptor as its proof of life that is none: it is refused',
+    remedy: 'It is faulty',
+  },
+} as const satisfies Explanations
+
+/** Why a connection stays in the process that has it; counted under `refused` in `status`. */
+export const MOVING = {
+  ERR_FDB_NO_TARGET: {
+    cause: 'This version has no server, or no hooks, for what the connection speaks',
+    remedy: 'Give `serve()` the hooks that the version before had; else the connection ends where it is',
+  },
+  ERR_FDB_HOOK: {
+    cause: '`serialize()` returned what is no `Uint8Array`',
+    remedy: 'Return bytes at once, or `undefined` for "not now"',
+  },
+  ERR_FDB_CONNECTION: {
+    cause: 'The record of a connection cannot be read, or its descriptor is no connected stream socket',
+    remedy: 'The two versions disagree on the record; the connection ends where it is',
+  },
+  ERR_FDB_CONNECTION_LARGE: {
+    cause: 'The record of a connection is more than a message may hold (4 MiB)',
+    remedy: 'Let `serialize()` return less',
+  },
+  ERR_FDB_REFUSED: {
+    cause: 'The successor refused a connection and told no code',
+    remedy: 'Read its log',
+  },
+  ERR_FDB_MOVE_LOG: {
+    cause: 'The shared log of a move is none, or was written before the move began: no connection moves',
+    remedy: 'The other side is faulty',
+  },
+} as const satisfies Explanations
