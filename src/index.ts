@@ -1,21 +1,20 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
-export {
-  formatListenerSpec,
-  type ListenerOptions,
-  type ListenerSpec,
-  type OptionChange,
-  OwnedFd,
-  onLeak,
-  parseListenerSpec,
-} from './fd/index.js'
 export type { CommandContext, CommandHandler } from './holder/command.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
 export type { HeldAlone } from './holder/held-alone.js'
 export type { Upgraded, UpgradeProgress } from './holder/operator.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
 export type { Failure, HandoffRecord } from './holder/timeline.js'
+export { OwnedFd, onLeak } from './kernel/index.js'
+export {
+  formatListenerSpec,
+  type ListenerOptions,
+  type ListenerSpec,
+  type OptionChange,
+  parseListenerSpec,
+} from './listeners/index.js'
 export type { DrainCounts, ForcedClose } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
 export { join } from './member/join.js'

@@ -5,14 +5,14 @@
 //   echo            a Channel that sends each message and its descriptors back
 //   ipc-echo        the same with child_process.send
 import { Channel } from '../../dist/channel/channel.js'
-import { inspect, verifyIdentity } from '../../dist/fd/inspect.js'
-import { closeAll, OwnedFd } from '../../dist/fd/owned.js'
-import { native, READABLE, WRITABLE } from '../../dist/native.js'
+import { closeAll, inspect, OwnedFd } from '../../dist/kernel/index.js'
+import { native, READABLE, WRITABLE } from '../../dist/kernel/native.js'
+import { verifyIdentity } from '../../dist/listeners/identity.js'
 
 /**
  * @typedef {'raw' | 'owned' | 'verified'} Mode
  * @typedef {{ mode: Mode, count: number, messages: number, window: number }} Run
- * @typedef {import('../../dist/native.js').Inspected[]} Manifest
+ * @typedef {import('../../dist/kernel/native.js').Inspected[]} Manifest
  */
 
 const SOCKET = 3

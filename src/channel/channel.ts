@@ -1,6 +1,19 @@
 import { FdbError } from '../errors.js'
-import { closeAll, OwnedFd } from '../fd/owned.js'
-import { type NativeError, native, type PeerCredentials, type Poll, READABLE, WRITABLE } from '../native.js'
+import {
+  closeAll,
+  type NativeError,
+  type OwnedFd,
+  type PeerCredentials,
+  type Poll,
+  peerCredentials,
+  peerPidfd,
+  READABLE,
+  type ReceivedMessage,
+  receiveMessage,
+  socketPair,
+  WRITABLE,
+  watch,
+} from '../kernel/index.js'
 import { type ConnectOptions, connectUnix } from '../process/connect.js'
 import { listeningPid } from '../process/holder-peer.js'
 import { fdLimits } from '../process/limits.js'
@@ -66,8 +79,8 @@ export class Channel implements AsyncDisposable {
 
   /** Two channels that are each other's peer. */
   static pair(options: ChannelOptions = {}): [Channel, Channel] {
-    const [a, b] = native.socketPair()
-    return [new Channel(OwnedFd.own(a, 'channel'), options), new Channel(OwnedFd.own(b, 'channel'), options)]
+    const [a, b] = socketPair('channel')
+    return [new Channel(a, options), new Channel(b, options)]
   }
 
   /** Takes ownership of `fd`, also when it throws: a connected, non-blocking Unix stream socket. */
@@ -75,8 +88,8 @@ export class Channel implements AsyncDisposable {
     let limits: FrameLimits
     try {
       limits = frameLimits(options.limits)
-      this.peer = native.peerCredentials(fd.raw)
-      this.#poll = native.createPoll(fd.raw, (events, error) => this.#onPoll(events, error))
+      this.peer = peerCredentials(fd)
+      this.#poll = watch(fd, (events, error) => this.#onPoll(events, error))
     } catch (error) {
       fd.close()
       throw error
@@ -163,8 +176,7 @@ export class Channel implements AsyncDisposable {
   /** A pidfd of the peer, or null where the kernel has none. The caller owns it. */
   peerPidfd(): OwnedFd | null {
     this.#refuseClosed()
-    const raw = native.peerPidfd(this.#fd.raw)
-    return raw === null ? null : OwnedFd.own(raw, 'peer pidfd')
+    return peerPidfd(this.#fd, 'peer pidfd')
   }
 
   /** Of a client: the process that listens at the other end and lives; 0 when the kernel cannot name it. */
@@ -254,13 +266,13 @@ export class Channel implements AsyncDisposable {
   /** Bytes read; 0 when nothing more waits; otherwise how the channel has ended. */
   #read(): number | FdbError | null {
     const buffer = this.#buffer!
-    let got: ReturnType<typeof native.receiveMessage>
+    let got: ReceivedMessage
     try {
-      got = native.receiveMessage(this.#fd.raw, buffer, 0, BUFFER_BYTES)
+      got = receiveMessage(this.#fd, buffer, 0, BUFFER_BYTES)
     } catch (error) {
       return receiveError(error as NativeError)
     }
-    const fds = got.fds === null ? null : got.fds.map(raw => OwnedFd.own(raw, 'received'))
+    const { fds } = got
     if (got.truncated) {
       if (fds !== null) closeAll(fds)
       return truncatedError(fds?.length ?? 0)

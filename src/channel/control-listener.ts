@@ -1,6 +1,15 @@
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native, type PeerCredentials, type Poll, READABLE } from '../native.js'
+import {
+  accept,
+  listen,
+  type NativeError,
+  type OwnedFd,
+  type PeerCredentials,
+  type Poll,
+  peerCredentials,
+  READABLE,
+  watch,
+} from '../kernel/index.js'
 import { CONTROL_BACKLOG } from '../process/control-path.js'
 
 /** Connections accepted in one turn of the event loop. */
@@ -38,7 +47,7 @@ export class ControlListener {
     this.stop()
     this.#name()
     this.#events = typeof events === 'function' ? { channel: events } : events
-    this.#poll = native.createPoll(this.fd.raw, () => this.#accept())
+    this.#poll = watch(this.fd, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()
     this.#poll.start(READABLE)
   }
@@ -66,7 +75,7 @@ export class ControlListener {
   /** Those who connect from now on are told by the kernel that it is us: else it names who called listen() once. */
   #name(): void {
     try {
-      native.listen(this.fd.raw, CONTROL_BACKLOG)
+      listen(this.fd, CONTROL_BACKLOG)
     } catch {
       // It listens all the same; who connects does not learn our pid.
     }
@@ -74,17 +83,16 @@ export class ControlListener {
 
   #accept(): void {
     for (let i = 0; i < TURN_ACCEPTS && this.#poll !== null; i++) {
-      let raw: number
+      let fd: OwnedFd | null
       try {
-        raw = native.accept(this.fd.raw)
+        fd = accept(this.fd, 'control connection')
       } catch (error) {
         if ((error as NativeError).code === 'ECONNABORTED') continue
         this.#failed(error as NativeError)
         return
       }
-      if (raw === -1) return
-      const fd = OwnedFd.own(raw, 'control connection')
-      this.#events!.channel(fd, native.peerCredentials(raw))
+      if (fd === null) return
+      this.#events!.channel(fd, peerCredentials(fd))
     }
   }
 

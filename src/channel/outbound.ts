@@ -1,6 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native } from '../native.js'
+import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
 import { deadlineError } from './deadline.js'
 import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'
 
@@ -88,13 +87,7 @@ export class Outbound {
       writeHeader(scratch, 0, payload.length, fds.length)
       scratch.set(payload, HEADER_BYTES)
       try {
-        const sent = native.sendMessage(
-          this.#socket.raw,
-          scratch,
-          0,
-          total,
-          fds.length > 0 ? rawOf(fds) : null,
-        )
+        const sent = sendMessage(this.#socket, scratch, 0, total, fds)
         if (sent > 0) this.#fdsSent += fds.length
         if (sent === total) return DONE
         if (sent > 0) {
@@ -198,8 +191,8 @@ export class Outbound {
       const batch = Math.min(left, FDS_PER_BATCH)
       // One byte for each batch but the last: checkFrame keeps them within the header's eight.
       if (left > batch) length = 1
-      const raws = batch === 0 ? null : rawOf(fds.slice(entry.fdsSent, entry.fdsSent + batch))
-      const sent = native.sendMessage(this.#socket.raw, data, offset, length, raws)
+      const now = batch === 0 ? [] : fds.slice(entry.fdsSent, entry.fdsSent + batch)
+      const sent = sendMessage(this.#socket, data, offset, length, now)
       if (sent < 0) return 'blocked'
       entry.sent += sent
       entry.fdsSent += batch
@@ -336,11 +329,6 @@ export class Outbound {
 function passing(error: unknown): boolean {
   const { code } = error as Partial<NativeError>
   return code === 'ETOOMANYREFS' || code === 'ENOBUFS' || code === 'ENOMEM'
-}
-
-function rawOf(fds: readonly OwnedFd[]): number[] {
-  if (fds.length === 1) return [fds[0]!.raw]
-  return fds.map(fd => fd.raw)
 }
 
 function unlisten(entry: Entry): void {

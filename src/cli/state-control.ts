@@ -1,6 +1,5 @@
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { memoryFile, writeAt } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { type ReadRequest, type SegmentsReply, STATE_COMMANDS } from '../state/commands.js'
 import type { Position } from '../state/history.js'
@@ -58,7 +57,7 @@ export async function readControl(
     let done = 0
     try {
       for (const { kind, epoch, size } of segments) {
-        const fd = OwnedFd.own(native.memfd('fdb-state-copy'), 'a copy of a state segment')
+        const fd = memoryFile('fdb-state-copy', 'a copy of a state segment')
         try {
           for (let from = 0; from < size; ) {
             const page = await ask(
@@ -67,7 +66,7 @@ export async function readControl(
             )
             const length = Math.min(page.length, size - from)
             if (length === 0) throw cut(kind, epoch, from, size)
-            native.pwrite(fd.raw, page, 0, length, from)
+            writeAt(fd, page, 0, length, from)
             from += length
             done += length
             progress.bytes('reading the state', done, total)

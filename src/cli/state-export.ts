@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { closeSync, createWriteStream, fsyncSync, openSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { FdbError } from '../errors.js'
-import { native } from '../native.js'
+import { type OwnedFd, openFile, readAt, sync, writerInto } from '../kernel/index.js'
 import type { ExportHead } from './state-file.js'
 import { LineWriter, writeEntries } from './state-output.js'
 import { type OpenState, openState, type SourceFlags } from './state-source.js'
@@ -36,25 +36,23 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
   const write = (writer: Writable) =>
     format === 'log' ? writeLog(state, writer) : writeLines(state, section, secrets, writer)
   if (out === undefined) return await write(process.stdout)
-  const fd = openNew(out)
+  using fd = openNew(out)
   try {
-    const file = createWriteStream(out, { fd, autoClose: false })
+    const file = writerInto(fd)
     await write(file)
     file.end()
     await finished(file)
-    fsyncSync(fd)
-    closeSync(fd)
+    sync(fd)
   } catch (error) {
-    closeSync(fd)
     rmSync(out, { force: true })
     throw error
   }
 }
 
 /** Never over another file. */
-function openNew(out: string): number {
+function openNew(out: string): OwnedFd {
   try {
-    return openSync(out, 'wx', 0o600)
+    return openFile(out, 'wx', out, 0o600)
   } catch (cause) {
     const exists = (cause as NodeJS.ErrnoException).code === 'EEXIST'
     throw new FdbError(
@@ -101,7 +99,7 @@ async function writeLog({ log }: OpenState, writer: Writable): Promise<void> {
   const size = segment.size()
   for (let at = 0; at < size; ) {
     const chunk = Buffer.allocUnsafe(Math.min(CHUNK, size - at))
-    const got = native.pread(segment.fd.raw, chunk, 0, chunk.length, at)
+    const got = readAt(segment.fd, chunk, 0, chunk.length, at)
     if (got === 0) break
     at += got
     if (!writer.write(chunk.subarray(0, got))) await once(writer, 'drain')

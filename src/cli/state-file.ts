@@ -1,7 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { memoryFile, writeAt } from '../kernel/index.js'
 import { segmentsOfFile } from '../state/file/transcribe.js'
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
@@ -73,11 +72,11 @@ export async function readStateFile(file: string, progress: ProgressLine): Promi
 }
 
 async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; torn: number }> {
-  const fd = OwnedFd.own(native.memfd('fdb-state-file'), 'a copy of a state file')
+  const fd = memoryFile('fdb-state-file', 'a copy of a state file')
   try {
     let at = 0
     for await (const chunk of chunks) {
-      native.pwrite(fd.raw, chunk, 0, chunk.length, at)
+      writeAt(fd, chunk, 0, chunk.length, at)
       at += chunk.length
     }
   } catch (error) {

@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel'
-import net from 'node:net'
-import { OwnedFd } from '../fd/owned.js'
+import type net from 'node:net'
+import { OwnedFd, socketOver } from '../kernel/index.js'
 import type { Witness } from '../moving/movable.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from './socket-handle.js'
 
@@ -62,20 +62,13 @@ export function abandon(socket: net.Socket): Buffer {
  */
 export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
   const inside = server as unknown as ServerInsides
-  let socket: net.Socket
-  try {
-    const { allowHalfOpen = false, highWaterMark } = inside
-    const sizes = highWaterMark && {
-      readableHighWaterMark: highWaterMark,
-      writableHighWaterMark: highWaterMark,
-    }
-    const options = { fd: fd.raw, allowHalfOpen, readable: true, writable: true, manualStart: true, ...sizes }
-    socket = new net.Socket(options)
-  } catch (error) {
-    fd.close()
-    throw error
+  const { allowHalfOpen = false, highWaterMark } = inside
+  const sizes = highWaterMark && {
+    readableHighWaterMark: highWaterMark,
+    writableHighWaterMark: highWaterMark,
   }
-  fd.release()
+  const options = { allowHalfOpen, readable: true, writable: true, manualStart: true, ...sizes }
+  const socket = socketOver(fd, options)
   if (inside.noDelay) socket.setNoDelay(true)
   if (inside.keepAlive) socket.setKeepAlive(true, (inside.keepAliveInitialDelay ?? 0) * 1000)
   // As for those that it accepts; it counts down when the socket closes.

@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { native } from '../native.js'
+import { sendOn } from '../kernel/index.js'
 
 /**
  * The only place that looks inside a `net.Socket`. Same on Node 20 to 26: `_handle` is the libuv stream, of which
@@ -88,7 +88,7 @@ export function sendPast(socket: net.Socket, bytes: Uint8Array): boolean {
   if (!isPlain(socket) || fd < 0 || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false
   let sent: number
   try {
-    sent = native.sendMessage(fd, bytes, 0, bytes.length, null)
+    sent = sendOn(fd, bytes)
   } catch {
     // Its peer has gone: the socket will hear of it.
     return false

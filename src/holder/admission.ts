@@ -1,8 +1,7 @@
 import { Channel } from '../channel/channel.js'
 import { afterHearing } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
-import { closeAll, OwnedFd } from '../fd/owned.js'
-import { native, type PeerCredentials } from '../native.js'
+import { closeAll, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
 import { noDescriptors } from '../process/limits.js'
 import { ownPidfd, pidOf } from '../process/liveness.js'
 import { identify, type ProcessIdentity } from '../process/process-identity.js'
@@ -60,8 +59,7 @@ export function receiveHello(
   let pidfd: OwnedFd | null = null
   let noPidfd: FdbError | null = null
   try {
-    const raw = native.peerPidfd(fd.raw)
-    if (raw !== null) pidfd = OwnedFd.own(raw, `pidfd of ${who.pid}`)
+    pidfd = peerPidfd(fd, `pidfd of ${who.pid}`)
   } catch (cause) {
     noPidfd = noDescriptors(`process ${who.pid} cannot be watched`, cause)
   }

@@ -1,4 +1,4 @@
-import { isAt, removeUnixPath } from '../fd/unix-path.js'
+import { isAt, removeUnixPath } from '../listeners/unix-path.js'
 import type { Entry, Registry } from './registry.js'
 
 /** Listeners that a version does not ask for any more: their Unix paths go when nobody can come back who would need them. */

@@ -1,4 +1,4 @@
-import { closeAll } from '../fd/owned.js'
+import { closeAll } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
 import { FORWARDS_WRITES } from '../protocol/versions.js'
 import { type Caller, welcome } from './admission.js'

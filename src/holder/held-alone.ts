@@ -1,5 +1,5 @@
-import { formatAddress, inspect } from '../fd/index.js'
-import { native } from '../native.js'
+import { hasEnded, inspect } from '../kernel/index.js'
+import { formatAddress } from '../listeners/index.js'
 import type { HolderState } from '../protocol/holder-machine.js'
 import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
@@ -40,5 +40,5 @@ export function heldAlone(known: {
 
 /** Its death may not have been told yet. */
 function lives(peer: Peer | undefined): boolean {
-  return peer !== undefined && (peer.pidfd === null || !native.pidfdDead(peer.pidfd.raw))
+  return peer !== undefined && (peer.pidfd === null || !hasEnded(peer.pidfd))
 }

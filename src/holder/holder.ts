@@ -1,6 +1,6 @@
 import { afterHearing, type Limit } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { noDescriptors } from '../process/limits.js'
 import { unwatchable, watchDeath } from '../process/liveness.js'
 import { isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'

@@ -1,5 +1,4 @@
-import { inspect, OwnedFd as Owned, type OwnedFd } from '../fd/index.js'
-import { native } from '../native.js'
+import { inspect, memoryFile, type OwnedFd, readAt, sizeOf, writeAt } from '../kernel/index.js'
 import type { Entry } from './registry.js'
 
 /** Of the memory file, as /proc shows it. */
@@ -47,7 +46,7 @@ export class NamesNote {
 
   #write(): void {
     try {
-      this.#fd ??= Owned.own(native.memfd(NOTE_NAME), 'names of what is held')
+      this.#fd ??= memoryFile(NOTE_NAME, 'names of what is held')
       const entries = this.#entries()
       const seen = inspect(entries.map(({ fd }) => fd))
       const noted: Noted = {
@@ -56,7 +55,7 @@ export class NamesNote {
       }
       const text = Buffer.from(JSON.stringify(noted))
       const whole = Buffer.concat([Buffer.from(String(text.length).padStart(DIGITS)), text])
-      native.pwrite(this.#fd.raw, whole, 0, whole.length, 0)
+      writeAt(this.#fd, whole, 0, whole.length, 0)
     } catch {
       // No descriptor or memory left: a process that hangs now takes its listeners with it.
     }
@@ -66,10 +65,10 @@ export class NamesNote {
 /** Null: nothing that can be read. */
 export function readNote(fd: OwnedFd): Noted | null {
   try {
-    const size = native.fileSize(fd.raw)
+    const size = sizeOf(fd)
     if (size > MOST_BYTES) return null
     const bytes = Buffer.alloc(size)
-    native.pread(fd.raw, bytes, 0, size, 0)
+    readAt(fd, bytes, 0, size, 0)
     const length = Number(bytes.toString('latin1', 0, DIGITS))
     const noted = JSON.parse(bytes.toString('utf8', DIGITS, DIGITS + length)) as Noted
     return typeof noted.service === 'string' && Array.isArray(noted.entries) ? noted : null

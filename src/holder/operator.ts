@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { closeAll } from '../fd/owned.js'
+import { closeAll } from '../kernel/index.js'
 import type { Link, WireBody } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
 import { type CommandContext, type CommandOrder, failedReply, readCommand, repliedWith } from './command.js'

@@ -1,5 +1,5 @@
 import type { FdbError } from '../errors.js'
-import type { OwnedFd } from '../fd/owned.js'
+import type { OwnedFd } from '../kernel/index.js'
 import type { DeathWatch } from '../process/liveness.js'
 import type { ProcessIdentity } from '../process/process-identity.js'
 import type { StatePosition } from '../protocol/envelope.js'

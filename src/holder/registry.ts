@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { OwnedFd } from '../fd/owned.js'
+import type { OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
 
 /** A named descriptor and what it was asked for with. */

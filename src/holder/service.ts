@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
-import { closeAll, formatAddress, inspect, type OwnedFd } from '../fd/index.js'
+import { closeAll, inspect, type OwnedFd } from '../kernel/index.js'
+import { formatAddress } from '../listeners/index.js'
 import { GIVE, movePair, TAKE } from '../moving/pair.js'
 import { isSame } from '../process/process-identity.js'
 import type { BundleItem } from '../protocol/bundle.js'

@@ -1,10 +1,9 @@
 import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
-import { closeAll, inspectOne, OwnedFd } from '../fd/index.js'
 import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
 import { STUCK_MS, type Upgraded, type UpgradeProgress } from '../holder/operator.js'
 import type { Entry } from '../holder/registry.js'
-import { native } from '../native.js'
+import { closeAll, inspectOne, numbersOf, OwnedFd, peerCredentials, peerPidfd } from '../kernel/index.js'
 import { successorCommand } from '../process/command-line.js'
 import { connectUnix } from '../process/connect.js'
 import { openPidfd } from '../process/liveness.js'
@@ -83,7 +82,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
   try {
     await driver.ready({})
-    const stdio = ['ignore' as const, ...output.map(({ raw }) => raw)]
+    const stdio = ['ignore' as const, ...numbersOf(output)]
     const ask = { argv: command, env, timeout: timeoutMs, progress, signal }
     const upgraded = await upgradeSelf(driver, ask, { cwd: startedAs.cwd, stdio })
     await Promise.race([driver.retired, new Promise(resolve => setTimeout(resolve, END_MS).unref())])
@@ -97,9 +96,8 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
 /** By the kernel's word: who accepts on a control socket has called listen() on it. */
 async function whoListens(control: string): Promise<OtherProcess> {
   using channel = await connectUnix(control)
-  const { pid } = native.peerCredentials(channel.raw)
-  const raw = native.peerPidfd(channel.raw)
-  const pidfd = raw === null ? openPidfd(pid) : OwnedFd.own(raw, `pidfd of ${pid}`)
+  const { pid } = peerCredentials(channel)
+  const pidfd = peerPidfd(channel, `pidfd of ${pid}`) ?? openPidfd(pid)
   if (pid > 0 && pidfd instanceof OwnedFd) return new OtherProcess(pid, pidfd)
   throw new FdbError(
     'ERR_FDB_STUCK',

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import { type ListenerSpec, setBacklog } from '../fd/index.js'
-import type { OwnedFd } from '../fd/owned.js'
+import { giveNumber, type OwnedFd } from '../kernel/index.js'
+import { type ListenerSpec, setBacklog } from '../listeners/index.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
 import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
@@ -93,7 +93,7 @@ export class Listener {
    * move, no drain waits for them, and the end of the process cuts its answers. Give its server to {@link serve} instead.
    */
   borrow(): number {
-    return this.#fd.dup().release()
+    return giveNumber(this.#fd.dup())
   }
 
   /** Connections of the servers attached here. */

@@ -1,22 +1,20 @@
 import { EventEmitter } from 'node:events'
 import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
+import type { CommandHandler } from '../holder/command.js'
+import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
+import type { HandoffRecord } from '../holder/timeline.js'
+import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
 import {
   adjustListener,
   bindListener,
   formatAddress,
   formatListenerSpec,
-  inspectOne,
   type ListenerOptions,
   type ListenerSpec,
   type OptionChange,
-  OwnedFd,
   parseListenerSpec,
-} from '../fd/index.js'
-import type { CommandHandler } from '../holder/command.js'
-import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
-import type { HandoffRecord } from '../holder/timeline.js'
-import { native } from '../native.js'
+} from '../listeners/index.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
@@ -470,9 +468,7 @@ function checkTimeout(timeout: number | undefined, least: number): void {
 }
 
 function adopt(fd: number, label: string): OwnedFd {
-  native.adopt(fd)
-  native.setCloexec(fd, true)
-  return OwnedFd.own(fd, label)
+  return ownNumber(fd, label)
 }
 
 function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {

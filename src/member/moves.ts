@@ -1,5 +1,5 @@
 import { Channel } from '../channel/channel.js'
-import { closeAll, OwnedFd } from '../fd/owned.js'
+import { closeAll, type OwnedFd, peerPidfd } from '../kernel/index.js'
 import { MoveCounts } from '../moving/counts.js'
 import { Giver } from '../moving/giver.js'
 import type { MovableConnections } from '../moving/movable.js'
@@ -7,7 +7,6 @@ import { MoveLog } from '../moving/move-log.js'
 import { GIVE } from '../moving/pair.js'
 import type { Source } from '../moving/slice.js'
 import { Taker } from '../moving/taker.js'
-import { native } from '../native.js'
 import { pidOf } from '../process/liveness.js'
 import { fateOf } from '../process/peer-fate.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -263,8 +262,7 @@ export class Moves {
 
 /** Whoever made a socket pair counts as the peer of both its ends; embedded, that is who takes. */
 function creatorOf(channel: OwnedFd): OwnedFd | null {
-  const raw = native.peerPidfd(channel.raw)
-  return raw === null ? null : OwnedFd.own(raw, 'pidfd of who takes connections')
+  return peerPidfd(channel, 'pidfd of who takes connections')
 }
 
 /** `other` is a dup, owned by the caller as the rest. */

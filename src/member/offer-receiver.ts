@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../fd/index.js'
 import type { Registry } from '../holder/registry.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import { Segment } from '../state/segment.js'

@@ -4,7 +4,7 @@ import type net from 'node:net'
 import { knowsIdle } from '../connections/http-inside.js'
 import { letClose, mayClose, stopListening } from '../connections/server-close.js'
 import { FdbError } from '../errors.js'
-import type { OwnedFd } from '../fd/owned.js'
+import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HttpAnswers } from '../moving/adapters/http-answers.js'
 import { HttpServerConnections } from '../moving/adapters/http-server.js'
 import { NetServerConnections } from '../moving/adapters/net-server.js'
@@ -171,7 +171,7 @@ export class Served {
       server.on('listening', listening)
       server.on('error', failed)
       mayClose(server)
-      this.#run(() => server.listen({ fd: own.release() }))
+      this.#run(() => listenOver(server, own))
       // Closed by the application before Node has said that it listens: it says nothing any more.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())

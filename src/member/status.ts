@@ -1,6 +1,7 @@
-import { formatAddress, inspect } from '../fd/index.js'
 import type { Entry } from '../holder/registry.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
+import { inspect } from '../kernel/index.js'
+import { formatAddress } from '../listeners/index.js'
 import type { MoveReport } from '../moving/counts.js'
 import { fdLimits } from '../process/limits.js'
 import type { StatePosition } from '../protocol/envelope.js'

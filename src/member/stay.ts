@@ -1,7 +1,6 @@
 import { readdirSync } from 'node:fs'
 import { constants } from 'node:os'
-import { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { OwnedFd, signalTo } from '../kernel/index.js'
 import { isDaemon, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
 import { openPidfd, watchDeath } from '../process/liveness.js'
@@ -79,7 +78,7 @@ class Others {
     using server = await this.#inOurPlace()
     const number = constants.signals[signal]
     try {
-      if (server !== null) native.pidfdSignal(server.pidfd.raw, number)
+      if (server !== null) signalTo(server.pidfd, number)
       else for (const pid of children()) process.kill(pid, signal)
       logger.info({ signal, to: server?.pid ?? null }, 'signal passed on')
     } catch (error) {

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
+import { firstNotStream, inspectOne, type OwnedFd } from '../kernel/index.js'
 
 /** Decodes what another process has written. Throws ERR_FDB_CONNECTION when it is none of it. */
 export function decoded<T>(decode: (record: Uint8Array) => T, record: Uint8Array): T {

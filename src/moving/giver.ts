@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { closeAll } from '../fd/owned.js'
+import { closeAll } from '../kernel/index.js'
 import type { Link } from '../protocol/link.js'
 import {
   initialMoveOut,

@@ -1,4 +1,4 @@
-import type { OwnedFd } from '../fd/owned.js'
+import type { OwnedFd } from '../kernel/index.js'
 
 /** Descriptors that one connection may bring: its own, and that of the server behind it. */
 export const MAX_CONNECTION_FDS = 4

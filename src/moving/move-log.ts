@@ -1,6 +1,18 @@
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_WRITE } from '../native.js'
+import {
+  addSeals,
+  memoryFile,
+  type NativeError,
+  type OwnedFd,
+  readAt,
+  SEAL_FUTURE_WRITE,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_WRITE,
+  sealsOf,
+  sizeOf,
+  writeAt,
+} from '../kernel/index.js'
 
 /** Slice and what became of it, 32 bits each, little endian. */
 const ENTRY_BYTES = 8
@@ -30,8 +42,8 @@ export class MoveLog implements Disposable {
 
   static create(): MoveLog {
     // Releases up to 0.2.0 take no log that has SEAL_EXEC.
-    const fd = OwnedFd.own(native.memfd('fdb-moves', true), 'move log')
-    if (native.getSeals(fd.raw) === null) {
+    const fd = memoryFile('fdb-moves', 'move log', { unsaid: true })
+    if (sealsOf(fd) === null) {
       fd.close()
       throw new FdbError(
         'ERR_FDB_NO_SEALS',
@@ -44,8 +56,8 @@ export class MoveLog implements Disposable {
   /** Takes a log that somebody else made, and closes `fd` when it is none. */
   static open(fd: OwnedFd): MoveLog {
     try {
-      const seals = native.getSeals(fd.raw)
-      if (seals === null || (seals & HINDERING) !== 0 || native.fileSize(fd.raw) !== 0) {
+      const seals = sealsOf(fd)
+      if (seals === null || (seals & HINDERING) !== 0 || sizeOf(fd) !== 0) {
         throw new FdbError(
           'ERR_FDB_MOVE_LOG',
           'the log of a move that has not begun must be an empty memory file that nobody has sealed: the peer is faulty, no connection moves',
@@ -63,7 +75,7 @@ export class MoveLog implements Disposable {
     this.#bytes.writeUInt32LE(slice, 0)
     this.#bytes.writeUInt32LE(record === 'moved' ? MOVED : BACK, 4)
     try {
-      native.pwrite(this.fd.raw, this.#bytes, 0, ENTRY_BYTES, this.#end)
+      writeAt(this.fd, this.#bytes, 0, ENTRY_BYTES, this.#end)
     } catch (error) {
       if ((error as NativeError).code === 'EPERM') return false
       throw error
@@ -74,17 +86,17 @@ export class MoveLog implements Disposable {
 
   /** Nothing more is written, by anybody. Idempotent. */
   seal(): void {
-    native.addSeals(this.fd.raw, SEAL_WRITE)
+    addSeals(this.fd, SEAL_WRITE)
   }
 
   /** What the log says of `slice` now. */
   read(slice: number): MoveRecord | 'nothing' {
-    const entries = Math.floor(native.fileSize(this.fd.raw) / ENTRY_BYTES)
+    const entries = Math.floor(sizeOf(this.fd) / ENTRY_BYTES)
     const chunk = Buffer.alloc(READ_ENTRIES * ENTRY_BYTES)
     // The last slices are what anybody is in doubt of.
     for (let to = Math.min(entries, MOST_ENTRIES); to > 0; to -= READ_ENTRIES) {
       const from = Math.max(0, to - READ_ENTRIES)
-      const got = native.pread(this.fd.raw, chunk, 0, (to - from) * ENTRY_BYTES, from * ENTRY_BYTES)
+      const got = readAt(this.fd, chunk, 0, (to - from) * ENTRY_BYTES, from * ENTRY_BYTES)
       for (let at = got - ENTRY_BYTES; at >= 0; at -= ENTRY_BYTES) {
         if (chunk.readUInt32LE(at) !== slice) continue
         const record = chunk.readUInt32LE(at + 4)

@@ -1,5 +1,4 @@
-import { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { type OwnedFd, socketPair } from '../kernel/index.js'
 import { MoveLog } from './move-log.js'
 
 /** Which end of a move channel a descriptor is: in the `spec` of its item. */
@@ -16,14 +15,14 @@ export interface MovePair extends Disposable {
 /** Throws where there are no memory files that can be sealed, or no descriptors left. */
 export function movePair(): MovePair {
   const log = MoveLog.create()
-  let ends: [number, number]
+  let ends: [OwnedFd, OwnedFd]
   try {
-    ends = native.socketPair()
+    ends = socketPair('move channel')
   } catch (error) {
     log.close()
     throw error
   }
-  const [give, take] = ends.map(raw => OwnedFd.own(raw, 'move channel')) as [OwnedFd, OwnedFd]
+  const [give, take] = ends
   return {
     give,
     take,

@@ -1,5 +1,4 @@
-import { closeAll, type OwnedFd } from '../fd/owned.js'
-import { MAX_FDS_PER_MESSAGE } from '../native.js'
+import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
 import type { Departure, MovableConnections } from './movable.js'
 import { MAX_CONNECTION_FDS } from './movable.js'
 import type { TurnBudget, TurnWork } from './turn-work.js'

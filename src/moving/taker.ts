@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fateOf } from '../process/peer-fate.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../protocol/link.js'

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native } from '../native.js'
+import { connectToUnix, type NativeError, OwnedFd } from '../kernel/index.js'
 import { type Asker, checkHolder } from './holder-peer.js'
 
 /** Bytes of sun_path without its final NUL. */
@@ -43,7 +42,7 @@ export function checkSocketPath(path: string, spare = 0): void {
  */
 export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
   try {
-    return OwnedFd.own(native.connectUnix(path, false), 'control channel')
+    return connectToUnix(path, 'control channel')
   } catch (error) {
     const { code } = error as NativeError
     if (code === 'ENOENT') return 'absent'

@@ -1,8 +1,7 @@
 import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native } from '../native.js'
+import { bindSocket, inspectOne, type NativeError, OwnedFd, openLockFile, tryLock } from '../kernel/index.js'
 import { checkSocketPath, pause, trusted, tryConnect } from './connect.js'
 import { listeningPid, refuseOpenFolder } from './holder-peer.js'
 
@@ -108,7 +107,7 @@ export function controlEntry(path: string): PathEntry | null {
  */
 export function removeControl(control: Pick<FirstControl, 'path' | 'entry' | 'lock'>): boolean {
   const { path, entry, lock } = control
-  if (!native.tryLock(lock.raw)) return false
+  if (!tryLock(lock)) return false
   const now = controlEntry(path)
   if (now === null || now.ino !== entry.ino || now.dev !== entry.dev) return false
   unlinkSync(path)
@@ -122,12 +121,12 @@ function takeLock(path: string): OwnedFd | null {
   for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
     let lock: OwnedFd
     try {
-      lock = OwnedFd.own(native.openLockFile(path, 0o600), 'control lock')
+      lock = openLockFile(path, 0o600, 'control lock')
     } catch (error) {
       throw pathError(`cannot open the lock file ${path}`, error as NativeError)
     }
     try {
-      if (!native.tryLock(lock.raw)) {
+      if (!tryLock(lock)) {
         lock.close()
         return null
       }
@@ -135,7 +134,7 @@ function takeLock(path: string): OwnedFd | null {
       lock.close()
       throw pathError(`cannot lock ${path}`, error as NativeError)
     }
-    const mine = native.inspect([lock.raw])[0]!
+    const mine = inspectOne(lock)
     const named = statSync(path, { bigint: true, throwIfNoEntry: false })
     if (named !== undefined && String(named.ino) === mine.ino && String(named.dev) === mine.dev) return lock
     lock.close()
@@ -185,8 +184,8 @@ function bindControl(path: string, mode: number): { listener: OwnedFd; entry: Pa
   let listener: OwnedFd | undefined
   try {
     removeIfThere(temporary)
-    const raw = native.bindSocket({ kind: 'unix', host: temporary, backlog: CONTROL_BACKLOG, mode })
-    listener = OwnedFd.own(raw, 'control listener')
+    const wanted = { kind: 'unix', host: temporary, backlog: CONTROL_BACKLOG, mode } as const
+    listener = bindSocket(wanted, 'control listener')
     const entry = controlEntry(temporary)!
     renameSync(temporary, path)
     return { listener, entry }

@@ -1,8 +1,7 @@
 import { lstatSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { hasEnded, type OwnedFd, peerCredentials, peerPidfd } from '../kernel/index.js'
 
 /** A member gives and takes descriptors and state; an operator's tool asks. */
 export type Asker = 'member' | 'operator'
@@ -16,7 +15,7 @@ const STICKY = 0o1000
  * of that user's own. ERR_FDB_DENIED, ERR_FDB_CONTROL_PATH. Borrows the descriptor.
  */
 export function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
-  const { uid: peer } = native.peerCredentials(channel.raw)
+  const { uid: peer } = peerCredentials(channel)
   const own = process.geteuid?.() ?? peer
   const folder = statSync(dirname(path))
   const trusted = new Set([own, 0])
@@ -64,12 +63,11 @@ export function refuseOpenFolder(
  * called listen() on it, so that the kernel names it. 0: another PID namespace, or one that has handed over and ended.
  */
 export function listeningPid(channel: OwnedFd): number {
-  const { pid } = native.peerCredentials(channel.raw)
+  const { pid } = peerCredentials(channel)
   try {
-    const raw = native.peerPidfd(channel.raw)
-    if (raw === null) return pid
-    using pidfd = OwnedFd.own(raw, `pidfd of ${pid}`)
-    return native.pidfdDead(pidfd.raw) ? 0 : pid
+    using pidfd = peerPidfd(channel, `pidfd of ${pid}`)
+    if (pidfd === null) return pid
+    return hasEnded(pidfd) ? 0 : pid
   } catch {
     return pid
   }

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { native } from '../native.js'
+import { makeRoom } from '../kernel/index.js'
 
 export interface FdLimits {
   /** RLIMIT_NOFILE; Infinity for "unlimited"; null where there is no /proc. */
@@ -26,7 +26,7 @@ const ROOM = 32_768
 /** Before connections of another process come in great number: so that their coming does not stop the event loop. */
 export function makeRoomForDescriptors(): void {
   try {
-    native.makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
+    makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
   } catch {
     // Room is then made when it is needed.
   }

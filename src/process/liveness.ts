@@ -1,6 +1,14 @@
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native, type Poll, READABLE } from '../native.js'
+import {
+  hasEnded,
+  type NativeError,
+  type OwnedFd,
+  type Poll,
+  pidBehind,
+  pidfdOf,
+  READABLE,
+  watch,
+} from '../kernel/index.js'
 import { noDescriptors } from './limits.js'
 
 export interface DeathWatch {
@@ -24,8 +32,8 @@ export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   let poll: Poll
   try {
     refuseOther(own)
-    dead = native.pidfdDead(own.raw)
-    poll = native.createPoll(own.raw, () => died())
+    dead = hasEnded(own)
+    poll = watch(own, () => died())
   } catch (error) {
     own.close()
     throw error
@@ -70,7 +78,7 @@ export function unwatchable(pid: number, cause: unknown): FdbError {
 /** A peer may call anything its pidfd; a socket that is readable would look like a dead process. */
 function refuseOther(pidfd: OwnedFd): void {
   try {
-    native.pidfdPid(pidfd.raw)
+    pidBehind(pidfd)
   } catch (error) {
     // Anything else: it cannot be looked at (no /proc), and is believed.
     if ((error as NativeError).code === 'EINVAL') throw error
@@ -80,8 +88,7 @@ function refuseOther(pidfd: OwnedFd): void {
 /** A pidfd of a process of this PID namespace; 'dead' when there is none, null when none can be had (kernel, limits). */
 export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   try {
-    const raw = native.pidfdOpen(pid)
-    return raw === null ? null : OwnedFd.own(raw, `pidfd of ${pid}`)
+    return pidfdOf(pid)
   } catch (error) {
     return (error as NativeError).code === 'ESRCH' ? 'dead' : null
   }
@@ -90,7 +97,7 @@ export function openPidfd(pid: number): OwnedFd | 'dead' | null {
 /** The pid of a pidfd's process as it is here; 0: in another PID namespace, or dead, or no pidfd. */
 export function pidOf(pidfd: OwnedFd): number {
   try {
-    return Math.max(0, native.pidfdPid(pidfd.raw))
+    return Math.max(0, pidBehind(pidfd))
   } catch {
     return 0
   }
@@ -98,6 +105,5 @@ export function pidOf(pidfd: OwnedFd): number {
 
 /** A pidfd of this process, to hand to a peer that cannot see our pid; null where the kernel has none. */
 export function ownPidfd(): OwnedFd | null {
-  const raw = native.pidfdOpen(process.pid)
-  return raw === null ? null : OwnedFd.own(raw, 'own pidfd')
+  return pidfdOf(process.pid, 'own pidfd')
 }

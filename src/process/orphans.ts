@@ -1,4 +1,4 @@
-import { native } from '../native.js'
+import { adoptOrphans, endedChild, reapChild } from '../kernel/index.js'
 
 /** Node reaps what it has started at once: a child that has ended and is there after this time was adopted. */
 export const ADOPTED_MS = 500
@@ -14,7 +14,7 @@ export class Orphans {
   /** From now on they come to this process. `ended` is told of each that was reaped, with its code, or 128 and its signal's number. */
   constructor(ended: (pid: number, code: number) => void) {
     this.#ended = ended
-    native.adoptOrphans()
+    adoptOrphans()
   }
 
   /** One has ended, and is to be looked at again after {@link ADOPTED_MS}. */
@@ -25,7 +25,7 @@ export class Orphans {
   /** Reaps those that have ended. Answers whether this process has children, its own too. */
   reap(): boolean {
     for (;;) {
-      const pid = native.endedChild()
+      const pid = endedChild()
       if (pid <= 0) {
         this.#seen = { pid: 0, at: 0 }
         return pid === 0
@@ -33,7 +33,7 @@ export class Orphans {
       const now = performance.now()
       if (this.#seen.pid !== pid) this.#seen = { pid, at: now }
       if (now - this.#seen.at < ADOPTED_MS) return true
-      const status = native.reapChild(pid)
+      const status = reapChild(pid)
       // Else Node has reaped it meanwhile.
       if (status !== null) this.#ended(pid, status < 0 ? 128 - status : status)
     }

@@ -1,7 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native } from '../native.js'
+import { hasEnded, type NativeError, type OwnedFd, signalTo, takeFrom } from '../kernel/index.js'
 
 /** How a process was started, as the kernel knows it. */
 export interface StartedAs {
@@ -26,7 +25,7 @@ export class OtherProcess implements Disposable {
   }
 
   get ended(): boolean {
-    return native.pidfdDead(this.#pidfd.raw)
+    return hasEnded(this.#pidfd)
   }
 
   get startedAs(): StartedAs {
@@ -53,7 +52,7 @@ export class OtherProcess implements Disposable {
   /** A dup of one of its descriptors; the caller owns it. Throws ERR_FDB_DENIED where this user may not look into it. */
   take(number: number, label: string): OwnedFd {
     try {
-      return OwnedFd.own(native.pidfdTake(this.#pidfd.raw, number), label)
+      return takeFrom(this.#pidfd, number, label)
     } catch (cause) {
       throw new FdbError(
         'ERR_FDB_DENIED',
@@ -64,7 +63,7 @@ export class OtherProcess implements Disposable {
   }
 
   signal(signal: number): void {
-    native.pidfdSignal(this.#pidfd.raw, signal)
+    signalTo(this.#pidfd, signal)
   }
 
   [Symbol.dispose](): void {

@@ -1,5 +1,4 @@
-import type { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { hasEnded, type OwnedFd } from '../kernel/index.js'
 import { watchDeath } from './liveness.js'
 import { startTimeOf } from './process-identity.js'
 
@@ -35,7 +34,7 @@ function watched(pidfd: OwnedFd, onDead: () => void): { close(): void } {
   try {
     return watchDeath(pidfd, onDead)
   } catch {
-    return polled(() => !pidfd.closed && native.pidfdDead(pidfd.raw), onDead)
+    return polled(() => !pidfd.closed && hasEnded(pidfd), onDead)
   }
 }
 

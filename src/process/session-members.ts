@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { OwnedFd } from '../fd/owned.js'
-import { native } from '../native.js'
+import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
 
 /** Field 6 of /proc/PID/stat, the session's id, counted from behind the command, which may hold spaces and parentheses. */
 const SESSION = 3
@@ -22,13 +21,13 @@ export class SessionMembers implements Disposable {
   /** Those that live. */
   get pids(): number[] {
     this.#look()
-    return [...this.#members].filter(([, pidfd]) => !native.pidfdDead(pidfd.raw)).map(([pid]) => pid)
+    return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)
   }
 
   signal(signal: number): void {
     for (const pid of this.pids) {
       try {
-        native.pidfdSignal(this.#members.get(pid)!.raw, signal)
+        signalTo(this.#members.get(pid)!, signal)
       } catch {
         // It has ended meanwhile, or has become another user's.
       }
@@ -44,7 +43,7 @@ export class SessionMembers implements Disposable {
   /** As long as one of them lives the session's number is theirs: what has it is one of them too. */
   #look(): void {
     const first = this.#members.size === 0
-    if (!first && [...this.#members.values()].every(pidfd => native.pidfdDead(pidfd.raw))) return
+    if (!first && [...this.#members.values()].every(pidfd => hasEnded(pidfd))) return
     for (const entry of readdirSync('/proc')) {
       const pid = Number(entry)
       if (Number.isInteger(pid) && !this.#members.has(pid) && sessionOf(pid) === this.#session) this.#add(pid)
@@ -53,9 +52,8 @@ export class SessionMembers implements Disposable {
 
   #add(pid: number): void {
     try {
-      const raw = native.pidfdOpen(pid)
-      if (raw === null) return
-      const pidfd = OwnedFd.own(raw, `pidfd of ${pid}`)
+      const pidfd = pidfdOf(pid)
+      if (pidfd === null) return
       // Looked at again: the number may have become another's before the descriptor was its.
       if (sessionOf(pid) === this.#session) this.#members.set(pid, pidfd)
       else pidfd.close()

@@ -1,6 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native } from '../native.js'
+import { type NativeError, type OwnedFd, signalTo } from '../kernel/index.js'
 import { openPidfd } from './liveness.js'
 import { isAlive, type ProcessIdentity } from './process-identity.js'
 
@@ -30,7 +29,7 @@ export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): 
 
 function kill(identity: ProcessIdentity, pidfd: OwnedFd): void {
   try {
-    native.pidfdSignal(pidfd.raw, SIGKILL)
+    signalTo(pidfd, SIGKILL)
   } catch (error) {
     const { code } = error as NativeError
     if (code !== 'ESRCH') throw stuck(identity, `it may not be signalled (${code})`)

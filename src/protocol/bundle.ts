@@ -1,7 +1,6 @@
 import { FdbError } from '../errors.js'
-import { type FdIdentity, inspect, verifyIdentity } from '../fd/index.js'
-import { closeAll, type OwnedFd } from '../fd/owned.js'
-import { MAX_FDS_PER_MESSAGE } from '../native.js'
+import { closeAll, inspect, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
+import { type FdIdentity, verifyIdentity } from '../listeners/index.js'
 import { fdbroker } from '../proto/wire.js'
 
 const Role = fdbroker.wire.Item.Role

@@ -1,7 +1,7 @@
 import type { Channel } from '../channel/channel.js'
 import { afterHearing, deadlineError } from '../channel/deadline.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../fd/owned.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
 import { type BundleItem, packBundle, unpackFds } from './bundle.js'
 import { checkDecodeCost } from './decode-cost.js'

@@ -1,4 +1,4 @@
-import { type Hangup, hangups } from '../fd/index.js'
+import { type Hangup, hangups } from '../kernel/index.js'
 
 /** How often is looked, in milliseconds. */
 const EVERY_MS = 100

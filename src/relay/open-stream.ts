@@ -1,6 +1,6 @@
 import net from 'node:net'
 import { remade } from '../connections/socket-handle.js'
-import type { OwnedFd } from '../fd/index.js'
+import { type OwnedFd, socketOver } from '../kernel/index.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial } from './options.js'
 import { READ_BYTES, SocketStream } from './socket-stream.js'
@@ -30,21 +30,19 @@ export const dialSocket: Dial = ({ address }, owner, tally) => {
 }
 
 /**
- * Over the descriptor of a connected TCP or Unix stream socket, which it takes; when it throws the caller still has it.
+ * Over the descriptor of a connected TCP or Unix stream socket, which it takes, and closes when it throws.
  * Reads nothing before it is asked to: otherwise each move would read a chunk more of a connection that is stopped.
  */
 export function reopened(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress?: string): ByteStream {
   const onread = new Feed()
   const options = {
-    fd: fd.raw,
     allowHalfOpen: true,
     readable: true,
     writable: true,
     manualStart: true,
     onread,
   }
-  const socket = new net.Socket(options)
-  fd.release()
+  const socket = socketOver(fd, options)
   const input = { fed: true, reading: false, ...(remoteAddress !== undefined && { remoteAddress }) }
   return (onread.stream = new SocketStream(socket, owner, tally, input))
 }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../fd/index.js'
+import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../kernel/index.js'
 import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../moving/movable.js'
 import type { ConnectionRecord } from './record.js'
 import { decodeRecord, encodeRecord } from './record-message.js'

@@ -1,5 +1,5 @@
-import { OwnedFd } from '../fd/index.js'
 import { Framing } from '../http1/index.js'
+import { OwnedFd } from '../kernel/index.js'
 import { EventTracker, FrameTracker } from './boundaries/index.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { native } from '../native.js'
+import { readAt, sizeOf } from '../kernel/index.js'
 import type { Position } from './history.js'
 import type { SegmentKind } from './segment.js'
 import type { StagedImport } from './staged-import.js'
@@ -156,7 +156,7 @@ function segmentsOf(log: StateLog): SegmentsReply {
   const { position } = log
   const segments = log.segments.map(({ kind, epoch, end, sealed, fd }) => {
     // The end of what is written here is where it stands; sealed ones were read whole.
-    return { kind, epoch, size: sealed ? native.fileSize(fd.raw) : end }
+    return { kind, epoch, size: sealed ? sizeOf(fd) : end }
   })
   return { position, segments }
 }
@@ -172,7 +172,7 @@ function read(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): Buffe
     )
   }
   const page = Buffer.allocUnsafe(Math.min(PAGE_BYTES, Math.max(0, segment.size() - from)))
-  return page.subarray(0, native.pread(segment.fd.raw, page, 0, page.length, from))
+  return page.subarray(0, readAt(segment.fd, page, 0, page.length, from))
 }
 
 function parse(body: Buffer): Record<string, never> {

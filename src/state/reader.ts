@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
-import { native } from '../native.js'
+import { type OwnedFd, readAt } from '../kernel/index.js'
 import { FRAME_HEADER } from './frame.js'
 import { limitsFrom, overLimit, type StateLimits } from './limits.js'
 import {
@@ -20,7 +20,7 @@ const CHUNK = 256 * 1024
 
 /** Where records are read from: a segment, or a part of a file that is like one. */
 export interface RecordSource extends SegmentHeader {
-  readonly fd: { readonly raw: number }
+  readonly fd: OwnedFd
   readonly start: number
   readonly sealed: boolean
   size(): number
@@ -101,7 +101,7 @@ export function* recordsOf(
   let filled = 0
   const fill = (from: number) => {
     base = from
-    filled = native.pread(segment.fd.raw, window, 0, Math.min(window.length, size - from), from)
+    filled = readAt(segment.fd, window, 0, Math.min(window.length, size - from), from)
   }
   while (position < size) {
     if (size - position < FRAME_HEADER) return { position, torn: true }
@@ -141,7 +141,7 @@ export function* recordsOf(
       start = 0
       sum = 0
       for (let got = 0; got < length; ) {
-        const n = native.pread(segment.fd.raw, buffer, got, Math.min(CHUNK, length - got), bufferBase + got)
+        const n = readAt(segment.fd, buffer, got, Math.min(CHUNK, length - got), bufferBase + got)
         if (n === 0) return { position, torn: true }
         sum = crc32(buffer.subarray(got, got + n), sum)
         got += n

@@ -1,8 +1,21 @@
-import { ftruncateSync, openSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../fd/owned.js'
-import { type NativeError, native, SEAL_GROW, SEAL_SHRINK, SEAL_WRITE } from '../native.js'
+import {
+  addSeals,
+  memoryFile,
+  type NativeError,
+  type OwnedFd,
+  readAt,
+  reopenReadOnly,
+  reopenWritable,
+  SEAL_GROW,
+  SEAL_SHRINK,
+  SEAL_WRITE,
+  sealsOf,
+  sizeOf,
+  truncate,
+  writeAt,
+} from '../kernel/index.js'
 import { fdbroker } from '../proto/state.js'
 import { FRAME_HEADER, frame } from './frame.js'
 
@@ -72,10 +85,10 @@ export class Segment {
     if (!Number.isSafeInteger(epoch) || epoch < 0) {
       throw new FdbError('ERR_FDB_OPTION', `epoch is ${epoch}; give a whole number of at least 0`)
     }
-    const fd = OwnedFd.own(native.memfd(name), `state segment ${epoch}`)
+    const fd = memoryFile(name, `state segment ${epoch}`)
     try {
       const bytes = headerFrame(epoch, kind)
-      if (native.pwrite(fd.raw, bytes, 0, bytes.length, 0) < bytes.length) {
+      if (writeAt(fd, bytes, 0, bytes.length, 0) < bytes.length) {
         throw new FdbError(
           'ERR_FDB_STATE_FULL',
           `no memory for the ${bytes.length} bytes of a segment's header; free some`,
@@ -104,7 +117,7 @@ export class Segment {
 
   /** The same memory by a read-only descriptor of its own description: its holder can neither write nor seal. */
   readOnly(): Segment {
-    const fd = OwnedFd.own(native.reopenReadOnly(this.fd.raw), `state segment ${this.epoch} (read only)`)
+    const fd = reopenReadOnly(this.fd, `state segment ${this.epoch} (read only)`)
     return new Segment(fd, this.epoch, this.kind, this.start, this.#end)
   }
 
@@ -115,7 +128,7 @@ export class Segment {
 
   /** Bytes in the file. */
   size(): number {
-    return native.fileSize(this.fd.raw)
+    return sizeOf(this.fd)
   }
 
   /** Where the next append goes. */
@@ -125,18 +138,18 @@ export class Segment {
 
   /** Nobody can write any more. Asks the kernel each time: the other side may have sealed it. */
   get sealed(): boolean {
-    const seals = native.getSeals(this.fd.raw)
+    const seals = sealsOf(this.fd)
     return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
   }
 
   /** The kernel seals files of this kind: without (no memfd) nobody can tell who may write. */
   get sealable(): boolean {
-    return native.getSeals(this.fd.raw) !== null
+    return sealsOf(this.fd) !== null
   }
 
   /** Ends the right to write here, for everybody and for good. Idempotent. Needs a writable descriptor. */
   seal(): void {
-    const seals = native.getSeals(this.fd.raw)
+    const seals = sealsOf(this.fd)
     if (seals === null) {
       this.#sealedHere = true
       return
@@ -153,9 +166,7 @@ export class Segment {
       this.#sealedHere = true
       return
     }
-    const raw = openSync(`/proc/self/fd/${this.fd.raw}`, 'r+')
-    native.adopt(raw)
-    using fd = OwnedFd.own(raw, `state segment ${this.epoch} of a dead process`)
+    using fd = reopenWritable(this.fd, `state segment ${this.epoch} of a dead process`)
     new Segment(fd, this.epoch, this.kind, this.start, this.#end).seal()
   }
 
@@ -172,15 +183,15 @@ export class Segment {
 
   /** {@link markReleased} was called on this memory, by anybody, before it was sealed. */
   get released(): boolean {
-    const seals = native.getSeals(this.fd.raw)
+    const seals = sealsOf(this.fd)
     return seals !== null && (seals & SEAL_SHRINK) !== 0 && (seals & SEAL_GROW) === 0
   }
 
   #addSeals(wanted: number, needed: number): void {
     try {
-      native.addSeals(this.fd.raw, wanted)
+      addSeals(this.fd, wanted)
     } catch (error) {
-      const seals = native.getSeals(this.fd.raw) ?? 0
+      const seals = sealsOf(this.fd) ?? 0
       if ((seals & needed) === needed) return
       const { code } = error as NativeError
       const why =
@@ -205,7 +216,7 @@ export class Segment {
       // A write that was cut short says so by its count; why is said by the next one.
       while (written < bytes.length) {
         const left = bytes.length - written
-        written += native.pwrite(this.fd.raw, bytes, written, left, this.#end + written)
+        written += writeAt(this.fd, bytes, written, left, this.#end + written)
       }
       this.#end += written
       return { written, refused: null }
@@ -226,11 +237,11 @@ export class Segment {
     const behind = this.size() - offset
     if (behind <= 0 || this.sealed) return
     try {
-      ftruncateSync(this.fd.raw, offset)
+      truncate(this.fd, offset)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EPERM' || this.sealed) return
       for (let at = offset; at < offset + behind; at += ZEROS.length) {
-        native.pwrite(this.fd.raw, ZEROS, 0, Math.min(ZEROS.length, offset + behind - at), at)
+        writeAt(this.fd, ZEROS, 0, Math.min(ZEROS.length, offset + behind - at), at)
       }
     }
   }
@@ -269,7 +280,7 @@ export function headerFrame(epoch: number, kind: SegmentKind, service = ''): Buf
 /** The header at a file offset. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
 export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: number } {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
-  const got = native.pread(fd.raw, head, 0, head.length, from)
+  const got = readAt(fd, head, 0, head.length, from)
   const header = parseHeader(head.subarray(0, got))
   return { ...header, start: from + header.start }
 }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { native } from '../native.js'
+import { readAt } from '../kernel/index.js'
 import { Digest } from './digest.js'
 import { overLimit, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
@@ -492,7 +492,7 @@ export class Store {
   /** Reads an encoded Change to the start of `into`. */
   load(at: Location, into: Buffer): void {
     const segment = this.segments.get(at.segment)!
-    const got = native.pread(segment.fd.raw, into, 0, at.length, at.offset)
+    const got = readAt(segment.fd, into, 0, at.length, at.offset)
     if (got !== at.length) {
       throw damaged(
         segment,

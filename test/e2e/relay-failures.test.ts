@@ -1,6 +1,6 @@
 import net from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import type { RelayOptions, SendOn } from '../../src/relay/index.js'
 import { type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
 

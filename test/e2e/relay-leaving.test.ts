@@ -2,8 +2,8 @@ import { execFile } from 'node:child_process'
 import net from 'node:net'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it } from 'vitest'
-import { closeAll, inspectOne, OwnedFd } from '../../src/fd/index.js'
-import { native } from '../../src/native.js'
+import { closeAll, inspectOne, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import type {
   ByteStream,
   Destination,

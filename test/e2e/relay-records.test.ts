@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { closeAll, OwnedFd } from '../../src/fd/index.js'
-import { native } from '../../src/native.js'
+import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { Relay, type RelayedConnection, RelayedConnections } from '../../src/relay/index.js'
 import { type Peer, send, startWorld, Upstream, until } from './relay-world.js'
 

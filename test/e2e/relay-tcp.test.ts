@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import net, { type AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import type { Destination, RelayOptions, SendOn } from '../../src/relay/index.js'
 import { startMoving } from './relay-moving.js'
 import { Peer, send, startWorld, until, type World } from './relay-world.js'

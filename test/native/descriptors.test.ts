@@ -1,6 +1,6 @@
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import { CLOEXEC, descriptors, flagsOf, target, thrown } from './support.js'
 
 const keep = descriptors()

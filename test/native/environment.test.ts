@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import { openDescriptors, target } from './support.js'
 
 const script = new URL('children/worker.mjs', import.meta.url)

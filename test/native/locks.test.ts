@@ -1,7 +1,7 @@
 import { lstatSync, mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import { descriptors, folders, thrown } from './support.js'
 
 const keep = descriptors()

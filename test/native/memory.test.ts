@@ -2,14 +2,14 @@ import { existsSync, fstatSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import {
-  native,
   SEAL_EXEC,
   SEAL_FUTURE_WRITE,
   SEAL_GROW,
   SEAL_SEAL,
   SEAL_SHRINK,
   SEAL_WRITE,
-} from '../../src/native.js'
+} from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { descriptors, folders, target, thrown } from './support.js'
 
 const keep = descriptors()

@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { MAX_FDS_PER_MESSAGE, native } from '../../src/native.js'
+import { MAX_FDS_PER_MESSAGE } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { CLOEXEC, descriptors, flagsOf, openDescriptors, thrown } from './support.js'
 
 const keep = descriptors()

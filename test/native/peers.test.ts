@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { release } from 'node:os'
 import { afterEach, describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import { CLOEXEC, descriptors, flagsOf, thrown } from './support.js'
 
 const keep = descriptors()

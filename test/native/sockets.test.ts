@@ -5,7 +5,7 @@ import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import { CLOEXEC, descriptors, flagsOf, folders, NONBLOCK, openDescriptors, thrown } from './support.js'
 
 const keep = descriptors()

@@ -3,7 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach } from 'vitest'
-import { type NativeError, native } from '../../src/native.js'
+import type { NativeError } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 
 /** Descriptors that this process has open now. */
 export function openDescriptors(): number {

@@ -1,5 +1,5 @@
 import { Channel } from '../../src/channel/channel.js'
-import { closeAll } from '../../src/fd/owned.js'
+import { closeAll } from '../../src/kernel/index.js'
 import type { StatusReport } from '../../src/member/status.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'

@@ -1,5 +1,5 @@
 import { Channel } from '../../src/channel/channel.js'
-import { closeAll, type OwnedFd } from '../../src/fd/owned.js'
+import { closeAll, type OwnedFd } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody, WireEnvelope } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'

@@ -4,8 +4,8 @@ import { Channel } from '../../src/channel/channel.js'
 import { encodeFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES } from '../../src/channel/frame.js'
 import { FrameDecoder } from '../../src/channel/frame-decoder.js'
 import { FdbError } from '../../src/errors.js'
-import { closeAll, OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 
 /** What one sendmsg put into the socket. */
 interface Sent {

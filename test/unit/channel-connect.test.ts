@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { ControlListener } from '../../src/channel/control-listener.js'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 
 let folder: string
 beforeEach(() => {

@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { until } from '../processes/until.js'
 
 const silent = { message: () => {}, end: () => {} }

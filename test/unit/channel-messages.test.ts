@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { encodeFrame } from '../../src/channel/frame.js'
 import type { FdbError } from '../../src/errors.js'
-import { closeAll, OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 
 interface Heard {
   messages: { payload: Buffer; fds: OwnedFd[] }[]

@@ -3,7 +3,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { descriptorOf } from '../../src/connections/socket-handle.js'
-import { OwnedFd } from '../../src/fd/owned.js'
+import { OwnedFd } from '../../src/kernel/index.js'
 import { Served } from '../../src/member/served.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import {

@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import { bindListener, formatAddress, inspectOne, parseListenerSpec } from '../../src/fd/index.js'
+import { inspectOne } from '../../src/kernel/index.js'
+import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { acquireControl } from '../../src/process/control-path.js'
 
 it('an address in use names the control socket of the process that holds it', async () => {

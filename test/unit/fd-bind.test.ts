@@ -8,14 +8,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import {
-  bindListener,
-  formatAddress,
-  inspectOne,
-  type OwnedFd,
-  parseListenerSpec,
-} from '../../src/fd/index.js'
-import { native } from '../../src/native.js'
+import { inspectOne, type OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 
 const fds: OwnedFd[] = []
 const folders: string[] = []

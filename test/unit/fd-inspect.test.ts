@@ -1,14 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import {
-  bindListener,
-  formatAddress,
-  inspect,
-  inspectOne,
-  OwnedFd,
-  parseListenerSpec,
-  verifyIdentity,
-} from '../../src/fd/index.js'
-import { native } from '../../src/native.js'
+import { inspect, inspectOne, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { bindListener, formatAddress, parseListenerSpec, verifyIdentity } from '../../src/listeners/index.js'
 
 function listener(text: string): OwnedFd {
   return bindListener(parseListenerSpec(text))

@@ -3,8 +3,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { closeAll, type Leak, OwnedFd, onLeak } from '../../src/fd/index.js'
-import { native } from '../../src/native.js'
+import { closeAll, type Leak, OwnedFd, onLeak } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { formatListenerSpec, type ListenerOptions, parseListenerSpec } from '../../src/fd/index.js'
+import { formatListenerSpec, type ListenerOptions, parseListenerSpec } from '../../src/listeners/index.js'
 
 describe('parseListenerSpec', () => {
   it.each([

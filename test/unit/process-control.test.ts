@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { ControlListener } from '../../src/channel/control-listener.js'
-import { closeAll, OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import {
   acquireControl,
   controlEntry,

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { afterEach, describe, expect, it } from 'vitest'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { ownPidfd, watchDeath } from '../../src/process/liveness.js'
 import { fateOf } from '../../src/process/peer-fate.js'
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { packBundle, unpackFds, type WireFds } from '../../src/protocol/bundle.js'
 
 /** A message with one descriptor, as it is sent. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { native } from '../../src/native.js'
+import { native } from '../../src/kernel/native.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { bytesOf, longestTurn, readBy, routeSchema, segmentOf, writingLog } from '../fixtures/state-logs.js'

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { native } from '../../src/native.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/frame.js'
 import { Segment, StateLog } from '../../src/state/index.js'

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import { OwnedFd } from '../../src/fd/owned.js'
-import { native, SEAL_SEAL, SEAL_WRITE } from '../../src/native.js'
+import { OwnedFd, SEAL_SEAL, SEAL_WRITE } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { frame } from '../../src/state/frame.js'
 import { Segment } from '../../src/state/segment.js'
 

@@ -1,7 +1,7 @@
-import { closeAll } from '../../fd/owned.js'
 import { type Caller, welcome } from '../../holder/admission.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
+import { closeAll } from '../../kernel/index.js'
 import { GIVE, movePair } from '../../moving/pair.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { StateLog } from '../../state/state-log.js'

@@ -1,5 +1,5 @@
 import { Channel } from '../../channel/channel.js'
-import { closeAll } from '../../fd/owned.js'
+import { closeAll } from '../../kernel/index.js'
 import type { MoveReport } from '../../moving/counts.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../protocol/bundle.js'

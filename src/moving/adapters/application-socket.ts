@@ -3,7 +3,7 @@ import { isUint8Array } from 'node:util/types'
 import { abandon, canLeave, connectionOf, publish, reopened } from '../../connections/node-socket.js'
 import { stopReading } from '../../connections/socket-handle.js'
 import { FdbError } from '../../errors.js'
-import type { OwnedFd } from '../../fd/owned.js'
+import type { OwnedFd } from '../../kernel/index.js'
 import type { fdbroker } from '../../proto/connections.js'
 import type { OpenSockets } from './open-sockets.js'
 

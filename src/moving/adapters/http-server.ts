@@ -18,7 +18,7 @@ import {
 } from '../../connections/node-socket.js'
 import { isPlain } from '../../connections/socket-handle.js'
 import { FdbError } from '../../errors.js'
-import type { OwnedFd } from '../../fd/owned.js'
+import type { OwnedFd } from '../../kernel/index.js'
 import { fdbroker } from '../../proto/connections.js'
 import { decoded, onlyConnection } from '../connection-record.js'
 import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'

@@ -1,6 +1,6 @@
 import type net from 'node:net'
 import { witnessOf } from '../../connections/node-socket.js'
-import type { OwnedFd } from '../../fd/owned.js'
+import type { OwnedFd } from '../../kernel/index.js'
 import { fdbroker } from '../../proto/connections.js'
 import { decoded, onlyConnection } from '../connection-record.js'
 import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'

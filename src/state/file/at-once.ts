@@ -1,5 +1,5 @@
-import { closeSync, fdatasyncSync, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
-import { native } from '../../native.js'
+import { renameSync, rmSync } from 'node:fs'
+import { openFile, readAt, statOf, sync, writeAllAt } from '../../kernel/index.js'
 import { headerFrame } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { FileCopy } from './copy.js'
@@ -34,28 +34,28 @@ const CHUNK = 1024 * 1024
 function writeStateFileNow(path: string, log: StateLog, { secret, service }: Kind): void {
   using present = openStateFile(path)
   if (present !== null) checkService(path, present, service)
-  const mode = newMode(present && fstatSync(present.raw), secret)
+  const mode = newMode(present && statOf(present), secret)
   const beside = besidePath(path)
-  const fd = openSync(beside, CREATE, mode)
+  using fd = openFile(beside, CREATE, `new state file ${beside}`, mode)
   try {
+    let at = 0
     const write = (bytes: Buffer) => {
-      for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+      writeAllAt(fd, bytes, at)
+      at += bytes.length
     }
     for (const [i, { segment, end }] of log.pieces().entries()) {
       write(headerFrame(segment.epoch, segment.kind, i === 0 ? service : ''))
       for (let from = segment.start; from < end; from += CHUNK) {
         const bytes = Buffer.allocUnsafe(Math.min(CHUNK, end - from))
-        native.pread(segment.fd.raw, bytes, 0, bytes.length, from)
+        readAt(segment.fd, bytes, 0, bytes.length, from)
         write(bytes)
       }
     }
-    fdatasyncSync(fd)
+    sync(fd)
     renameSync(beside, path)
   } catch (error) {
     rmSync(beside, { force: true })
     throw error
-  } finally {
-    closeSync(fd)
   }
   syncFolderNow(path)
 }

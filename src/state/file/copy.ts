@@ -1,6 +1,6 @@
-import { fdatasyncSync, fstatSync, ftruncateSync, lstatSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { lstatSync, renameSync, rmSync } from 'node:fs'
 import { type FileHandle, lstat } from 'node:fs/promises'
-import { native } from '../../native.js'
+import { identityNow, readAt, syncNow, truncateNow, writeNow } from '../../kernel/index.js'
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
@@ -112,20 +112,19 @@ export class FileCopy {
     const underWay = this.#underWay
     if (this.#lost || this.#closed || underWay === 'cut') return false
     if (underWay !== null) this.#writeNow(underWay)
-    else if (this.#cut) ftruncateSync(this.#handle.fd, this.#size)
+    else if (this.#cut) truncateNow(this.#handle, this.#size)
     for (;;) {
       const taken = this.#take(log)
       if (taken === null) return false
       if (taken === 0) break
       this.#writeNow(taken)
     }
-    fdatasyncSync(this.#handle.fd)
+    syncNow(this.#handle)
     return true
   }
 
   #writeNow({ bytes, written }: Taken): void {
-    for (let done = 0; done < bytes.length; )
-      done += writeSync(this.#handle.fd, bytes, done, bytes.length - done, this.#size + done)
+    writeNow(this.#handle, bytes, this.#size)
     this.#size += bytes.length
     written()
   }
@@ -147,7 +146,7 @@ export class FileCopy {
     const header = from === segment.start ? headerFrame(epoch, kind, service) : Buffer.alloc(0)
     const bytes = Buffer.allocUnsafe(header.length + to - from)
     header.copy(bytes)
-    native.pread(segment.fd.raw, bytes, header.length, to - from, from)
+    readAt(segment.fd, bytes, header.length, to - from, from)
     const written = () => {
       this.#reached = { segment: { kind, epoch }, offset: to, whole: final && to === end }
       this.unsynced = true
@@ -271,7 +270,7 @@ export class FileCopy {
 
   isAtNow(path: string): boolean {
     if (this.#closed) return false
-    const own = fstatSync(this.#handle.fd, { bigint: true })
+    const own = identityNow(this.#handle)
     const there = lstatSync(path, { bigint: true, throwIfNoEntry: false })
     return there?.ino === own.ino && there.dev === own.dev
   }

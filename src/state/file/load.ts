@@ -1,5 +1,5 @@
 import { FdbError } from '../../errors.js'
-import { native } from '../../native.js'
+import { sizeOf } from '../../kernel/index.js'
 import type { StateLimits } from '../limits.js'
 import type { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
@@ -25,7 +25,7 @@ export async function loadStateFile(
 ): Promise<void> {
   using fd = openStateFile(path)
   if (fd === null) return
-  if (native.fileSize(fd.raw) === 0) {
+  if (sizeOf(fd) === 0) {
     logger.warn({ path }, 'the state file is empty: the state is')
     return
   }

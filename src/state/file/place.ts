@@ -1,10 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { closeSync, constants, fstatSync, fsyncSync, openSync } from 'node:fs'
+import { constants } from 'node:fs'
 import { type FileHandle, link, lstat, open, readdir, rename, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { FdbError } from '../../errors.js'
-import { OwnedFd } from '../../fd/owned.js'
-import { native } from '../../native.js'
+import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
 /** A file that holds no secrets, less what the umask takes away. */
@@ -15,19 +14,17 @@ const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constant
 
 /** For reading; null: there is none. Throws ERR_FDB_STATE_FILE for a link, another user's file, or no file at all. */
 export function openStateFile(path: string): OwnedFd | null {
-  let raw: number
+  let fd: OwnedFd
   try {
-    raw = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    fd = openFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, `state file ${path}`)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') return null
     if (code === 'ELOOP') throw isLink(path)
     throw new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} cannot be read (${code})`, { cause })
   }
-  native.adopt(raw)
-  const fd = OwnedFd.own(raw, `state file ${path}`)
   try {
-    checkKind(path, fstatSync(raw))
+    checkKind(path, statOf(fd))
     return fd
   } catch (error) {
     fd.close()
@@ -38,7 +35,7 @@ export function openStateFile(path: string): OwnedFd | null {
 /** Throws ERR_FDB_STATE_FILE for a file that says that it is another service's. */
 export function checkService(path: string, fd: OwnedFd, service: string): void {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
-  checkHead(path, head.subarray(0, native.pread(fd.raw, head, 0, head.length, 0)), service)
+  checkHead(path, head.subarray(0, readAt(fd, head, 0, head.length, 0)), service)
 }
 
 function checkHead(path: string, head: Buffer, service: string): void {
@@ -139,7 +136,7 @@ export async function createBeside(path: string, { secret, service }: Kind): Pro
   const beside = besidePath(path)
   const handle = await open(beside, CREATE, newMode(present, secret))
   // As long as it is open: see removeLeftovers().
-  native.tryLock(handle.fd)
+  tryLockNow(handle)
   return { path: beside, handle }
 }
 
@@ -149,7 +146,7 @@ export async function removeLeftovers(path: string): Promise<void> {
     const handle = await open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
     if (handle === null) continue
     try {
-      if (native.tryLock(handle.fd)) await unlink(beside).catch(() => {})
+      if (tryLockNow(handle)) await unlink(beside).catch(() => {})
     } finally {
       await handle.close()
     }
@@ -183,12 +180,7 @@ export async function replaceStateFile(from: string, path: string, renamed: () =
 }
 
 export function syncFolderNow(path: string): void {
-  const folder = openSync(dirname(path), O_RDONLY)
-  try {
-    fsyncSync(folder)
-  } finally {
-    closeSync(folder)
-  }
+  syncFolder(dirname(path))
 }
 
 /** A second name for a damaged file, so that it is there when the state file is replaced. Returns it. */

@@ -1,6 +1,5 @@
 import { FdbError } from '../../errors.js'
-import type { OwnedFd } from '../../fd/owned.js'
-import { native } from '../../native.js'
+import { type OwnedFd, readAt, sizeOf } from '../../kernel/index.js'
 import { FRAME_HEADER } from '../frame.js'
 import type { StateLimits } from '../limits.js'
 import { damaged, type FoundRecord, recordsOf } from '../reader.js'
@@ -40,7 +39,7 @@ export function* recordsOfFile(
   fd: OwnedFd,
   { limits, unsynced }: FileReading,
 ): Generator<FileRecord | undefined, FileEnd> {
-  const size = native.fileSize(fd.raw)
+  const size = sizeOf(fd)
   const { start, ...first } = readHeader(fd, 0)
   let header: SegmentHeader = first
   let sequence = 0
@@ -93,7 +92,7 @@ const TORN: ReadonlySet<string> = new Set(['ERR_FDB_STATE_DAMAGED', 'ERR_FDB_STA
 function headerBehind(fd: OwnedFd, offset: number, size: number): boolean {
   const buffer = Buffer.allocUnsafe(Math.min(SEARCHED, Math.max(0, size - offset)))
   for (let from = offset + 1; from < size; from += Math.max(1, buffer.length - HEADER_MARK.length)) {
-    const got = native.pread(fd.raw, buffer, 0, Math.min(buffer.length, size - from), from)
+    const got = readAt(fd, buffer, 0, Math.min(buffer.length, size - from), from)
     const searched = buffer.subarray(0, got)
     for (let at = searched.indexOf(HEADER_MARK); at >= 0; at = searched.indexOf(HEADER_MARK, at + 1)) {
       if (from + at - FRAME_HEADER > offset && isWhole(fd, from + at - FRAME_HEADER)) return true

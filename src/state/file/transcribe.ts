@@ -1,6 +1,5 @@
 import { FdbError } from '../../errors.js'
-import type { OwnedFd } from '../../fd/owned.js'
-import { native } from '../../native.js'
+import { type OwnedFd, readAt } from '../../kernel/index.js'
 import { frame } from '../frame.js'
 import { overLimit } from '../limits.js'
 import type { FoundRecord } from '../reader.js'
@@ -83,7 +82,7 @@ export function* segmentsOfFile(
     const close = () => {
       for (let at = from; at < to; at += BATCH) {
         const bytes = Buffer.allocUnsafe(Math.min(BATCH, to - at))
-        native.pread(fd.raw, bytes, 0, bytes.length, at)
+        readAt(fd, bytes, 0, bytes.length, at)
         append(segments.at(-1)!, bytes, reading.limits.segmentBytes)
       }
       from = to

@@ -1,6 +1,6 @@
 // Says "ready", binds a Unix path when told to, says how that went, and holds it until its input ends.
 import { once } from 'node:events'
-import { bindListener, parseListenerSpec } from '../../../src/fd/index.js'
+import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 
 process.stdout.write('ready\n')
 await once(process.stdin, 'data')

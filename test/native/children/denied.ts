@@ -1,6 +1,6 @@
 // As a user without rights: binds a low port and a path in a folder of somebody else; prints the refusals.
 import { readFileSync } from 'node:fs'
-import { bindListener, parseListenerSpec } from '../../../src/fd/index.js'
+import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 
 if (process.getuid!() === 0) {
   process.setgroups!([])

@@ -1,6 +1,5 @@
 /**
- * The whole surface of the addon, typed in one place. Nothing outside `src/fd`, `src/channel`, `src/process`
- * and `src/state` imports this: raw descriptor numbers stop there.
+ * The whole surface of the addon, typed in one place. Only this folder imports it: raw descriptor numbers stop here.
  *
  * Every call is non-blocking and returns at once. A failed system call throws {@link NativeError}, except
  * where a result says otherwise (`EAGAIN` is a result, not an error). EINTR is retried inside.
@@ -239,7 +238,7 @@ function load(): Native {
   const require = createRequire(import.meta.url)
   const other = process.env.FD_BROKER_ADDON
   if (other) return require(other) as Native
-  const root = fileURLToPath(new URL('..', import.meta.url))
+  const root = fileURLToPath(new URL('../..', import.meta.url))
   return require('node-gyp-build')(root) as Native
 }
 

@@ -2,8 +2,10 @@
  * Finds the process that holds an address, for the error that says so. Best effort and bounded: it may find none
  * (another user's process, another PID namespace, a socket that is on its way between two processes).
  */
-import { closeSync, lstatSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs'
+
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { isIPv6 } from 'node:net'
+import { openFile, readOn } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
 export interface Occupant {
@@ -38,24 +40,17 @@ export function findOccupant(spec: ListenerSpec): Occupant | null {
 }
 
 function readTable(name: string): string[] {
-  let fd: number
   try {
-    fd = openSync(`/proc/self/net/${name}`, 'r')
-  } catch {
-    return []
-  }
-  try {
+    using fd = openFile(`/proc/self/net/${name}`, 'r', name)
     const chunk = Buffer.allocUnsafe(64 << 10)
     let text = ''
     for (let got = 1; got > 0 && text.length < TABLE_BYTES; ) {
-      got = readSync(fd, chunk)
+      got = readOn(fd, chunk)
       text += chunk.toString('utf8', 0, got)
     }
     return text.split('\n').slice(1)
   } catch {
     return []
-  } finally {
-    closeSync(fd)
   }
 }
 

@@ -1,8 +1,16 @@
 import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { type BindOptions, type NativeError, native } from '../native.js'
+import {
+  type BindOptions,
+  bindSocket,
+  connectToUnix,
+  hasEnded,
+  type NativeError,
+  type OwnedFd,
+  peerCredentials,
+  peerPidfd,
+} from '../kernel/index.js'
 import { commandOf, controlOf, findOccupant, isBound, type Occupant } from './occupant.js'
-import { OwnedFd } from './owned.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
 
 /**
@@ -17,14 +25,14 @@ export function bindListener(spec: ListenerSpec): OwnedFd {
   const options = bindOptions(spec)
   const label = formatListenerSpec(spec)
   try {
-    return OwnedFd.own(native.bindSocket(options), label)
+    return bindSocket(options, label)
   } catch (error) {
     if (!isErrno(error, 'EADDRINUSE')) throw explain(spec, error)
     if (spec.kind !== 'unix' || spec.abstract) throw inUse(spec, findOccupant(spec), error)
     removeStale(spec, error)
   }
   try {
-    return OwnedFd.own(native.bindSocket(options), label)
+    return bindSocket(options, label)
   } catch (error) {
     throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
   }
@@ -97,8 +105,8 @@ function lookAt(path: string): BigIntStats | null {
 /** Who listens on this path: the pid from the kernel of who called listen(), if it lives; null when it cannot be named. */
 function probe(path: string): Occupant | null | 'stale' {
   try {
-    using connection = OwnedFd.own(native.connectUnix(path, false), 'probe')
-    const { pid } = native.peerCredentials(connection.raw)
+    using connection = connectToUnix(path, 'probe')
+    const { pid } = peerCredentials(connection)
     return pid > 0 && lives(connection) ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
@@ -108,10 +116,8 @@ function probe(path: string): Occupant | null | 'stale' {
 
 /** It may have handed the socket over and ended. */
 function lives(connection: OwnedFd): boolean {
-  const raw = native.peerPidfd(connection.raw)
-  if (raw === null) return true
-  using pidfd = OwnedFd.own(raw, 'pidfd')
-  return !native.pidfdDead(pidfd.raw)
+  using pidfd = peerPidfd(connection, 'pidfd')
+  return pidfd === null || !hasEnded(pidfd)
 }
 
 function isErrno(error: unknown, code: string): boolean {

@@ -1,6 +1,5 @@
 import { linkSync, renameSync, unlinkSync } from 'node:fs'
-import { native } from '../native.js'
-import type { OwnedFd } from './owned.js'
+import { namesSocket, type OwnedFd } from '../kernel/index.js'
 import { parseListenerSpec } from './spec.js'
 
 /**
@@ -11,7 +10,7 @@ import { parseListenerSpec } from './spec.js'
 export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
     const { kind, path, abstract } = parseListenerSpec(spec)
-    if (kind !== 'unix' || abstract || native.namesSocket(fd.raw, path) !== true) return false
+    if (kind !== 'unix' || abstract || namesSocket(fd, path) !== true) return false
     return removeAside(fd, path)
   } catch {
     // It may not be removed by us, or was meanwhile.
@@ -22,14 +21,14 @@ export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
 /** Whether it is the socket that the path of this specification leads to. */
 export function isAt(fd: OwnedFd, spec: string): boolean {
   const { kind, path, abstract } = parseListenerSpec(spec)
-  return kind === 'unix' && !abstract && native.namesSocket(fd.raw, path) === true
+  return kind === 'unix' && !abstract && namesSocket(fd, path) === true
 }
 
 /** Looked at again under another name: another process may have put its own there in between, which goes back. */
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)
-  const own = native.namesSocket(fd.raw, aside) === true
+  const own = namesSocket(fd, aside) === true
   try {
     if (!own) linkSync(aside, path)
   } finally {

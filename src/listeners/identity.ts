@@ -1,8 +1,5 @@
-import { type Inspected, native } from '../native.js'
+import type { Inspected } from '../kernel/index.js'
 import { formatAddress } from './address.js'
-import type { OwnedFd } from './owned.js'
-
-export type { Inspected } from '../native.js'
 
 /** What tells one kernel object from another, and a description of it. An {@link Inspected} is one. */
 export type FdIdentity = Pick<
@@ -19,23 +16,6 @@ export type FdIdentity = Pick<
   | 'port'
   | 'abstract'
 >
-
-/** What the kernel says about these descriptors, in their order, in one native call. */
-export function inspect(fds: readonly OwnedFd[]): Inspected[] {
-  const raws = new Array<number>(fds.length)
-  for (let i = 0; i < fds.length; i++) raws[i] = fds[i]!.raw
-  return native.inspect(raws)
-}
-
-/** {@link inspect} for one. */
-export function inspectOne(fd: OwnedFd): Inspected {
-  return native.inspect([fd.raw])[0]!
-}
-
-/** The first that is no TCP or Unix stream socket, or that listens; null: all are connections. A fraction of {@link inspect}'s work. */
-export function firstNotStream(fds: readonly OwnedFd[]): OwnedFd | null {
-  return fds[native.firstNotStream(fds.map(fd => fd.raw))] ?? null
-}
 
 const SOCKET_FACTS = ['family', 'socketType', 'protocol', 'accepting'] as const
 

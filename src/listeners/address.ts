@@ -1,4 +1,4 @@
-import type { FdIdentity } from './inspect.js'
+import type { FdIdentity } from './identity.js'
 import { formatEndpoint } from './spec.js'
 
 /**

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { native } from '../native.js'
+import { native } from './native.js'
 
 /** What a leak listener is told: the descriptor has been closed already. */
 export interface Leak {

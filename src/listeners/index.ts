@@ -1,19 +1,10 @@
-/** Owned descriptors, listener specifications and binding, inspection. */
+/** Listener specifications and binding; whether a descriptor is the one that was announced. */
 
 export { formatAddress } from './address.js'
 export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
 export { bindListener } from './bind.js'
-export { type Hangup, hangups } from './hangups.js'
-export {
-  type FdIdentity,
-  firstNotStream,
-  type Inspected,
-  inspect,
-  inspectOne,
-  verifyIdentity,
-} from './inspect.js'
+export { type FdIdentity, verifyIdentity } from './identity.js'
 export { commandOf, findOccupant, type Occupant } from './occupant.js'
-export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
 export {
   DEFAULT_BACKLOG,
   formatListenerSpec,

@@ -1,12 +1,10 @@
 import { chmodSync, chownSync, lstatSync } from 'node:fs'
-import { native } from '../native.js'
-import type { Inspected } from './inspect.js'
-import type { OwnedFd } from './owned.js'
+import { type Inspected, listen, type OwnedFd, setSocketOption } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
 /** listen() again: the kernel takes the new backlog and drops nobody who waits (measured: shared/kernel facts, Linux). */
 export function setBacklog(fd: OwnedFd, backlog: number): void {
-  if (backlog > 0) native.listen(fd.raw, backlog)
+  if (backlog > 0) listen(fd, backlog)
 }
 
 /** One option of a listener that is not as asked for any more. */
@@ -39,7 +37,7 @@ export function adjustListener(
   for (const option of ['reuseAddr', 'reusePort'] as const) {
     if (now[option] === undefined || now[option] === wanted[option]) continue
     try {
-      native.setOption(fd.raw, option, wanted[option])
+      setSocketOption(fd, option, wanted[option])
       changes.push({ option, applied: true })
     } catch (error) {
       changes.push({

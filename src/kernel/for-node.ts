@@ -1,0 +1,53 @@
+import net from 'node:net'
+import { native } from './native.js'
+import { OwnedFd } from './owned.js'
+
+/** What Node makes of the descriptor of a connected TCP or Unix stream socket; it takes the descriptor, and closes it when it throws. */
+export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts, 'fd'>): net.Socket {
+  let socket: net.Socket
+  try {
+    socket = new net.Socket({ ...options, fd: fd.raw })
+  } catch (error) {
+    fd.close()
+    throw error
+  }
+  fd.release()
+  return socket
+}
+
+/** Has a server accept on a listening socket; it takes the descriptor. What fails is told by its 'error'. */
+export function listenOver(server: net.Server, fd: OwnedFd): void {
+  server.listen({ fd: fd.release() })
+}
+
+/** Takes charge of a number that the application has opened, and of nothing that Node would close. */
+export function ownNumber(number: number, label: string): OwnedFd {
+  native.adopt(number)
+  native.setCloexec(number, true)
+  return OwnedFd.own(number, label)
+}
+
+/** For whom a child process inherits: the numbers, which stay their owners'. */
+export function numbersOf(fds: readonly OwnedFd[]): number[] {
+  return fds.map(fd => fd.raw)
+}
+
+/** For an application that closes it itself. */
+export function giveNumber(fd: OwnedFd): number {
+  return fd.release()
+}
+
+/** What the peer of a socket has done: `ended` its direction, or the connection is `broken`. */
+export type Hangup = 'none' | 'ended' | 'broken'
+
+const HANGUPS: readonly Hangup[] = ['none', 'ended', 'broken']
+
+/** Of sockets of Node's, by their numbers, that are not read from at the moment. */
+export function hangups(descriptors: readonly number[]): Hangup[] {
+  return native.hangups(descriptors).map(state => HANGUPS[state]!)
+}
+
+/** Bytes that the kernel has taken of a socket of Node's, by its number; -1: not now. Throws where its peer has gone. */
+export function sendOn(descriptor: number, bytes: Uint8Array): number {
+  return native.sendMessage(descriptor, bytes, 0, bytes.length, null)
+}

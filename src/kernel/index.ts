@@ -1,0 +1,66 @@
+/** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
+
+export { adoptOrphans, endedChild, reapChild } from './child.js'
+export {
+  identityNow,
+  type OpenFile,
+  openFile,
+  readAt,
+  readOn,
+  sizeOf,
+  statOf,
+  sync,
+  syncFolder,
+  syncNow,
+  truncate,
+  truncateNow,
+  tryLockNow,
+  writeAllAt,
+  writeAt,
+  writeNow,
+  writerInto,
+} from './file.js'
+export {
+  giveNumber,
+  type Hangup,
+  hangups,
+  listenOver,
+  numbersOf,
+  ownNumber,
+  sendOn,
+  socketOver,
+} from './for-node.js'
+export { firstNotStream, type Inspected, inspect, inspectOne } from './inspection.js'
+export { openLockFile, tryLock } from './lock.js'
+export {
+  addSeals,
+  memoryFile,
+  reopenReadOnly,
+  reopenWritable,
+  SEAL_EXEC,
+  SEAL_FUTURE_WRITE,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_SHRINK,
+  SEAL_WRITE,
+  sealsOf,
+} from './memory-file.js'
+export { MAX_FDS_PER_MESSAGE, type ReceivedMessage, receiveMessage, sendMessage } from './message.js'
+export type { NativeError } from './native.js'
+export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
+export { hasEnded, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
+export {
+  accept,
+  type BindOptions,
+  bindSocket,
+  connectToUnix,
+  listen,
+  namesSocket,
+  type PeerCredentials,
+  peerCredentials,
+  type SocketKind,
+  setSocketOption,
+  socketPair,
+} from './socket.js'
+export { makeRoom } from './table.js'
+export { DISCONNECT, type Poll, READABLE, WRITABLE, watch } from './watch.js'

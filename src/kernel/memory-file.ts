@@ -1,0 +1,42 @@
+import { openSync } from 'node:fs'
+import { native } from './native.js'
+import { OwnedFd } from './owned.js'
+
+export {
+  SEAL_EXEC,
+  SEAL_FUTURE_WRITE,
+  SEAL_GROW,
+  SEAL_SEAL,
+  SEAL_SHRINK,
+  SEAL_WRITE,
+} from './native.js'
+
+/**
+ * An empty file that is memory, and can be sealed where the kernel has such files ({@link sealsOf}). `name` is what /proc shows.
+ * `unsaid`: whether it can be executed is left to the kernel; without, it can not, and has SEAL_EXEC.
+ */
+export function memoryFile(name: string, label: string, { unsaid = false } = {}): OwnedFd {
+  return OwnedFd.own(native.memfd(name, unsaid), label)
+}
+
+/** Null where the file knows no seals. */
+export function sealsOf(fd: OwnedFd): number | null {
+  return native.getSeals(fd.raw)
+}
+
+/** Throws EPERM on a read-only descriptor and where the seals are sealed, EBUSY where somebody maps it writable. */
+export function addSeals(fd: OwnedFd, seals: number): void {
+  native.addSeals(fd.raw, seals)
+}
+
+/** The same memory, of its own description: whoever holds it can neither write nor seal. */
+export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
+  return OwnedFd.own(native.reopenReadOnly(fd.raw), label)
+}
+
+/** The same memory for writing, by a descriptor that may be read-only. */
+export function reopenWritable(fd: OwnedFd, label: string): OwnedFd {
+  const raw = openSync(`/proc/self/fd/${fd.raw}`, 'r+')
+  native.adopt(raw)
+  return OwnedFd.own(raw, label)
+}

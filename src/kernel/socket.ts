@@ -1,0 +1,48 @@
+import { type BindOptions, native, type PeerCredentials } from './native.js'
+import { OwnedFd } from './owned.js'
+
+export type { BindOptions, PeerCredentials, SocketKind } from './native.js'
+
+export function bindSocket(options: BindOptions, label: string): OwnedFd {
+  return OwnedFd.own(native.bindSocket(options), label)
+}
+
+/** listen() on a bound or a listening socket: who connects from now on is told that it is this process, and the backlog changes. */
+export function listen(fd: OwnedFd, backlog: number): void {
+  native.listen(fd.raw, backlog)
+}
+
+/** Non-blocking, to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (its queue is full) throw. */
+export function connectToUnix(path: string, label: string): OwnedFd {
+  return OwnedFd.own(native.connectUnix(path, false), label)
+}
+
+/** Null when nobody waits. */
+export function accept(listener: OwnedFd, label: string): OwnedFd | null {
+  const raw = native.accept(listener.raw)
+  return raw === -1 ? null : OwnedFd.own(raw, label)
+}
+
+/** Two connected Unix stream sockets. */
+export function socketPair(label: string): [OwnedFd, OwnedFd] {
+  const [a, b] = native.socketPair()
+  return [OwnedFd.own(a, label), OwnedFd.own(b, label)]
+}
+
+export function setSocketOption(
+  fd: OwnedFd,
+  option: 'reuseAddr' | 'reusePort' | 'ipv6Only',
+  value: boolean,
+): void {
+  native.setOption(fd.raw, option, value)
+}
+
+/** As the kernel noted them when the connection was made. */
+export function peerCredentials(fd: OwnedFd): PeerCredentials {
+  return native.peerCredentials(fd.raw)
+}
+
+/** Whether `path` is the file of this Unix socket; null where the kernel does not tell. */
+export function namesSocket(fd: OwnedFd, path: string): boolean | null {
+  return native.namesSocket(fd.raw, path)
+}
