@@ -1,5 +1,5 @@
 import { Channel } from '../channel/channel.js'
-import { afterHearing } from '../channel/deadline.js'
+import { afterHearing } from '../channel/limit.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
 import { noDescriptors } from '../process/limits.js'

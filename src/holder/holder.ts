@@ -1,4 +1,4 @@
-import { afterHearing, type Limit } from '../channel/deadline.js'
+import { afterHearing, type Limit } from '../channel/limit.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { noDescriptors } from '../process/limits.js'

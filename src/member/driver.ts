@@ -1,4 +1,4 @@
-import { afterHearing, type Limit } from '../channel/deadline.js'
+import { afterHearing, type Limit } from '../channel/limit.js'
 import { FdbError } from '../errors.js'
 import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { FormerListeners, removePaths } from '../holder/former-listeners.js'

@@ -1,3 +1,4 @@
+import { Pending } from '../channel/pending.js'
 import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import { failedReply, readCommand, repliedWith } from '../holder/command.js'
@@ -34,7 +35,8 @@ export class OperatorRequests {
   readonly #link: () => Link | undefined
   /** Aborted when the handoff of an upgrade that was asked for has failed. */
   #upgradeOver = new AbortController()
-  #cancelled: ((outcome: Cancelled) => void) | null = null
+  /** What the daemon says of an upgrade that is not wanted any more. */
+  #cancelled: Pending<Cancelled> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
   /** Aborted when this member lets go of everything. */
   readonly #over = new AbortController()
@@ -51,7 +53,7 @@ export class OperatorRequests {
     else if (upgradeRequest) this.#upgrade(upgradeRequest)
     else if (command) this.#command(command)
     else if (write) this.#writesOf(this.#link())?.take(write)
-    else if (upgradeCancelled) this.#cancelled?.(upgradeCancelled.outcome as Cancelled)
+    else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as Cancelled)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
       this.#upgradeOver.abort(remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }))
@@ -63,14 +65,9 @@ export class OperatorRequests {
   /** Has the daemon give up the successor that this member started. One of an earlier release does not know the question. */
   async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
     this.#link()?.tell({ cancelUpgrade: { code, message } })
-    return await new Promise<Cancelled>(resolve => {
-      const timer = setTimeout(() => this.#cancelled?.('cancelled'), CANCELLED_MS)
-      this.#cancelled = outcome => {
-        clearTimeout(timer)
-        this.#cancelled = null
-        resolve(outcome)
-      }
-    })
+    const cancelled = new Pending<Cancelled>()
+    this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))
+    return await cancelled.answer
   }
 
   /** What is under way is told to end. */

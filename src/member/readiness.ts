@@ -1,4 +1,4 @@
-import { afterHearing, type Limit } from '../channel/deadline.js'
+import { afterHearing, type Limit } from '../channel/limit.js'
 
 /** Those who wait until this process serves, and the time that they have. */
 export class Readiness {

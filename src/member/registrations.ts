@@ -1,4 +1,5 @@
-import { withDeadline } from '../channel/deadline.js'
+import { deadlineError } from '../channel/deadline.js'
+import { Pending } from '../channel/pending.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Link } from '../protocol/link.js'
@@ -9,18 +10,21 @@ const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it
 
 /** Daemon hosting: what is given to the daemon to keep, and its answers. */
 export class Registrations {
-  readonly #waiting = new Map<number, { resolve(): void; reject(error: Error): void }>()
+  readonly #waiting = new Map<number, Pending<void>>()
   #next = 1
 
   /** The daemon takes dups of these, and says so. Rejects with what it answers, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
   async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
     const request = this.#next++
-    const registered = new Promise<void>((resolve, reject) => this.#waiting.set(request, { resolve, reject }))
-    registered.catch(() => {})
+    const registered = new Pending<void>()
+    this.#waiting.set(request, registered)
     try {
       await link.sendBundle(items, timeoutMs)
       await link.send({ register: { request } })
-      await withDeadline(registered, timeoutMs, { what: 'the daemon’s answer to Register' })
+      registered.limit(timeoutMs, () =>
+        registered.reject(deadlineError('the daemon’s answer to Register', timeoutMs)),
+      )
+      await registered.answer
     } finally {
       this.#waiting.delete(request)
     }

@@ -1,5 +1,6 @@
 import type { Channel } from '../channel/channel.js'
-import { afterHearing, deadlineError } from '../channel/deadline.js'
+import { deadlineError } from '../channel/deadline.js'
+import { Pending } from '../channel/pending.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
@@ -94,30 +95,20 @@ export class Link {
   }
 
   #within(promise: Promise<void>, until: number, timeoutMs: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const done = () => {
-        limit.clear()
-        this.#onEnd.delete(ended)
-      }
-      const ended = () => {
-        done()
-        reject(
-          new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the peer left before it acknowledged the descriptors', {
-            cause: this.#ended,
-          }),
-        )
-      }
-      const limit = afterHearing(Math.max(0, until - performance.now()), () => {
-        done()
-        reject(deadlineError('the acknowledgement of the descriptors', timeoutMs))
-      })
-      if (!this.open) return ended()
-      this.#onEnd.add(ended)
-      promise.then(() => {
-        done()
-        resolve()
-      })
-    })
+    const ended = () =>
+      pending.reject(
+        new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the peer left before it acknowledged the descriptors', {
+          cause: this.#ended,
+        }),
+      )
+    const pending = new Pending<void>({ over: () => this.#onEnd.delete(ended) })
+    pending.limit(Math.max(0, until - performance.now()), () =>
+      pending.reject(deadlineError('the acknowledgement of the descriptors', timeoutMs)),
+    )
+    promise.then(() => pending.resolve())
+    if (this.open) this.#onEnd.add(ended)
+    else ended()
+    return pending.answer
   }
 
   /** Closes at once; no callback follows. Idempotent. */
