@@ -30,6 +30,11 @@ export const JOINING = {
     cause: 'The other process refused, and told no code of its own',
     remedy: 'Read its log; its release may be older than codes',
   },
+  ERR_FDB_NOT_READY: {
+    cause:
+      'A successor awaited a change of the state before `ready()` had passed: it is made once this process serves',
+    remedy: 'Call `ready()` first, and await the change after it; the change is kept',
+  },
   ERR_FDB_READY_TWICE: {
     cause: '`ready()` was called before',
     remedy: 'Call it once, when this process can serve',

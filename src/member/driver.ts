@@ -57,7 +57,7 @@ import { Moves } from './moves.js'
 import { type Offered, OfferReceiver } from './offer-receiver.js'
 import { OperatorRequests } from './operator-requests.js'
 import type { Settings } from './options.js'
-import { Readiness } from './readiness.js'
+import { notReady, Readiness } from './readiness.js'
 import { ReadyReminder } from './ready-reminder.js'
 import { reconnectToDaemon } from './reconnect.js'
 import { Registrations } from './registrations.js'
@@ -194,6 +194,7 @@ export class MemberDriver {
       rewrite: () => this.#makeRoom(),
     })
     this.state.onStaleSecret = this.#forgetting.notice
+    this.state.premature = () => (this.phase === 'joining' ? notReady() : null)
     this.state.onUnreadable = error => this.#unreadable(error)
     this.stateFile =
       stateFile === null ? null : new StateFile(stateFile, this.state, logger, () => !this.#ownSealed())

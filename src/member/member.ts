@@ -19,7 +19,8 @@ import type { MemberPhase } from '../protocol/member-machine.js'
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
-import type { Section, WriteOptions } from '../state/section.js'
+import type { Section } from '../state/section.js'
+import type { WriteOptions } from '../state/write-options.js'
 import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
 import { checkEvent, ToldListeners } from './events.js'
@@ -181,8 +182,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * {@link Section.update}, and must not wait. Resolves, once it is in the log, with what it returned; undefined also where a
    * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
    */
-  async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return await this.#driver.state.update(change, options)
+  update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
+    return this.#driver.state.update(change, options)
   }
 
   /**

@@ -1,4 +1,5 @@
 import { afterHearing, type Limit } from '../channel/limit.js'
+import { FdbError } from '../errors.js'
 
 /** Those who wait until this process serves, and the time that they have. */
 export class Readiness {
@@ -32,4 +33,13 @@ export class Readiness {
     this.#limit?.clear()
     for (const { reject } of this.#waiting.splice(0)) reject(why)
   }
+}
+
+/** Told to whoever awaits, before this process is ready, a change of the state that waits until it serves. */
+export function notReady(): FdbError {
+  return new FdbError(
+    'ERR_FDB_NOT_READY',
+    'a change of the state was awaited before this process was ready: it is made once this process serves, so ready() would never ' +
+      'be called, or its checks never pass. The change is kept: call ready() first, and await the change after it',
+  )
 }

@@ -12,7 +12,7 @@ export {
   readSegment,
 } from './reader.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
-export type { BulkChange, ChangeListener, Section, SectionChange, WriteOptions } from './section.js'
+export type { BulkChange, ChangeListener, Section, SectionChange } from './section.js'
 export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
 export {
   type SectionDigest,
@@ -21,3 +21,4 @@ export {
   type StateLogOptions,
   type StateStats,
 } from './state-log.js'
+export type { WriteOptions } from './write-options.js'

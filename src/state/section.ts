@@ -15,27 +15,13 @@ import type { SectionSchema } from './schema.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import type { Store } from './store.js'
 import { ToldChange } from './told-change.js'
+import { checkWrite, type WriteOptions } from './write-options.js'
 import type { NewWrite } from './write-queue.js'
 
 /** Changes of a bulk that are encoded in one go, whatever time it takes. */
 const AT_ONCE = 256
 /** The most bytes of changes that are encoded as one part, unless it is a single change. */
 const PART_BYTES = 16 * 1024
-
-export interface WriteOptions {
-  /**
-   * A client's request id: the same change tried again with the same id applies once. Another change under the same id (of another
-   * section, key or kind) is refused with ERR_FDB_STATE_REQUEST; the values are not compared.
-   */
-  request?: string
-  /**
-   * Resolves when the change is on the disk (needs a `stateFile`): it then outlives a power cut too. Several at a time share one sync.
-   * Where another process writes, that one brings it to its disk. Rejects with ERR_FDB_FENCED, and makes no change, before `ready()`;
-   * with ERR_FDB_STATE_FILE when the disk fails, or a handoff comes between: the change is made, in memory, and comes to the disk when
-   * that is possible.
-   */
-  durable?: boolean
-}
 
 /** A change that was applied. */
 export interface SectionChange<T = unknown> {
@@ -98,6 +84,8 @@ export interface SectionHost {
   warn(facts: object, message: string): void
   /** Null: there is none. */
   disk(): Disk | null
+  /** What a caller gets of a change. */
+  told<R>(change: Promise<R>, options: WriteOptions): Promise<R>
 }
 
 /**
@@ -276,8 +264,16 @@ export class Section<T> {
    * was cut off, or nobody took it in time), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError
    * (ERR_FDB_STATE_KEY, ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take. ERR_FDB_DEADLINE:
    * whoever writes did not answer, and it may have been made.
+   *
+   * In a successor a change waits, before `ready()`, until it serves: then it is made. To await it before that would be to wait for
+   * oneself: it rejects, at once, with ERR_FDB_NOT_READY. Await it after `ready()`. That goes for all changes.
    */
-  async put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
+  put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
+    return this.#host.told(this.#put(key, value, options), options)
+  }
+
+  async #put(key: string, value: T, options: WriteOptions): Promise<void> {
+    checkWrite('put()', options)
     await this.#write([this.#encodePut(key, value)], options)
   }
 
@@ -285,7 +281,12 @@ export class Section<T> {
    * Resolves, once it is in the log, with whether there was an entry. Deleting what is not there is a change too. Where a change
    * with this `request` id was made before, it is not known any more: true.
    */
-  async delete(key: string, options: WriteOptions = {}): Promise<boolean> {
+  delete(key: string, options: WriteOptions = {}): Promise<boolean> {
+    return this.#host.told(this.#delete(key, options), options)
+  }
+
+  async #delete(key: string, options: WriteOptions): Promise<boolean> {
+    checkWrite('delete()', options)
     const look = () => this.#section.slots.has(key)
     return (await this.#write([this.#encode(DELETE, key)], options, look)) !== false
   }
@@ -299,11 +300,20 @@ export class Section<T> {
    * Resolves, once that is in the log, with the value that the entry has then. Rejects as `put` does, and with what `change`
    * throws, without effect.
    */
-  async update(
+  update(
     key: string,
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
     options: WriteOptions = {},
   ): Promise<T | undefined> {
+    return this.#host.told(this.#update(key, change, options), options)
+  }
+
+  async #update(
+    key: string,
+    change: (value: T | undefined) => T | typeof REMOVE | undefined,
+    options: WriteOptions,
+  ): Promise<T | undefined> {
+    checkWrite('update()', options)
     checkNewKey(key, this.name, this.#host.limits)
     const write = (state: StateDraft): { value: T | undefined } => {
       const next = change(state.get(this, key))
@@ -321,7 +331,12 @@ export class Section<T> {
   }
 
   /** Deletes all entries, in one change. */
-  async clear(options: WriteOptions = {}): Promise<void> {
+  clear(options: WriteOptions = {}): Promise<void> {
+    return this.#host.told(this.#clear(options), options)
+  }
+
+  async #clear(options: WriteOptions): Promise<void> {
+    checkWrite('clear()', options)
     await this.#write([this.#encode(CLEAR, '')], options)
   }
 
@@ -332,7 +347,12 @@ export class Section<T> {
    * handoff it counts for nothing: it is appended anew, whole, by the process that writes then (ERR_FDB_STATE_LIMIT where that
    * is another, and it is larger than `waitingBytes`).
    */
-  async bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
+  bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
+    return this.#host.told(this.#bulk(changes, options), options)
+  }
+
+  async #bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions): Promise<void> {
+    checkWrite('bulk()', options)
     const parts: Uint8Array[] = []
     let group: NewChange[] = []
     let groupBytes = 0

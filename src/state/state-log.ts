@@ -14,12 +14,14 @@ import { isLarge, recordsOfParts } from './parts.js'
 import { encodeEnvelope, encodeSchema, type StoredSchema, scanRecord } from './records.js'
 import { requestRefusal } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
-import { Section, type SectionHost, type WriteOptions } from './section.js'
+import { Section, type SectionHost } from './section.js'
 import type { SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
 import { runAtOnce, runInSlices, Slice } from './slices.js'
 import { StagedImport } from './staged-import.js'
 import { Store } from './store.js'
+import { ToldToWait } from './told-to-wait.js'
+import { checkWrite, type WriteOptions } from './write-options.js'
 import { type NewWrite, type PendingWrite, WriteQueue } from './write-queue.js'
 
 /** Appended without waiting for the end of the turn, and the most of one append of several changes. */
@@ -86,6 +88,8 @@ export class StateLog {
   /** Changes were appended and applied, or segments merged. Called often, and must not throw. */
   onAppended: (() => void) | null = null
 
+  /** Why a change that waits must not be awaited now; null: it may be. */
+  premature: (() => FdbError | null) | null = null
   /** Where `durable` changes come to. */
   disk: Disk | null = null
 
@@ -139,6 +143,7 @@ export class StateLog {
       update: (change, request, prints, durability) => this.#update(change, request, prints, durability),
       warn: (facts, message) => this.#logger?.warn(facts, message),
       disk: () => this.#disk,
+      told: (change, options) => this.#told(change, options),
     }
   }
 
@@ -450,7 +455,12 @@ export class StateLog {
    * Changes entries of several sections by what they are, in one change. `change` is called when it is its turn, as that of
    * {@link Section.update}. Resolves with what it returned; undefined also where a change with this `request` id was made before.
    */
-  async update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
+  update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
+    return this.#told(this.#updated(change, options), options)
+  }
+
+  async #updated<R>(change: (state: StateDraft) => R, options: WriteOptions): Promise<R | undefined> {
+    checkWrite('update()', options)
     // What it comes to cannot be known here.
     const request = checkRequest(options.request, this.#limits)
     return await made(durability => this.#update(change, request, [0], durability), options, this.#disk)
@@ -465,6 +475,12 @@ export class StateLog {
     const make = () => draw(change, this.#store)
     const write = { sections: [], parts: [], request, prints, durability, draw: make }
     return this.#write(write) as Promise<R | undefined>
+  }
+
+  /** A `durable` change does not wait: it is refused. */
+  #told<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
+    const premature = () => (this.#mode === 'reading' ? (this.premature?.() ?? null) : null)
+    return options?.durable === true || premature() === null ? change : ToldToWait.of(change, premature)
   }
 
   #write(write: NewWrite): Promise<unknown> {

@@ -11,6 +11,8 @@ import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
 import type { JoinOptions } from '../../src/member/options.js'
 import { ReadyReminder } from '../../src/member/ready-reminder.js'
+import * as codec from '../../src/state/codec.js'
+import { defineSection } from '../../src/state/schema.js'
 import { openFds } from '../processes/daemon.js'
 import { until } from '../processes/until.js'
 
@@ -159,5 +161,94 @@ describe('close() of the last process', () => {
     pending[0]!.end('slow but sure')
     expect(await busy.all).toMatch(/connection: close[\s\S]*slow but sure$/i)
     await closed
+  })
+})
+
+describe('a change that is awaited before ready()', () => {
+  const refusal = (work: Promise<unknown>) =>
+    work.then(
+      () => expect.fail('it was made'),
+      (error: Error & { code: string }) => error,
+    )
+
+  const successor = async () => {
+    const start = service()
+    await (await start()).ready()
+    return await start()
+  }
+
+  it('says so at once in a successor, and is made when that serves', async () => {
+    const start = service()
+    const first = await start()
+    const schema = defineSection({ version: 1, codec: codec.json() })
+    await first.section('users', schema).put('all', 1)
+    await first.ready()
+    const member = await start()
+    const section = member.section('users', schema)
+    const changes = {
+      put: section.put('a', 1),
+      update: section.update('all', value => (value as number) + 1),
+      several: member.update(state => state.put(section, 'b', 2)),
+    }
+    for (const change of Object.values(changes)) {
+      const error = await refusal(change)
+      expect(error.code).toBe('ERR_FDB_NOT_READY')
+      expect(error.message).toContain('call ready() first, and await the change after it')
+    }
+    expect((await refusal(Promise.all(Object.values(changes)))).message).toContain('call ready() first')
+    await member.ready()
+    await changes.put
+    expect(await changes.update).toBe(2)
+    await changes.several
+    expect([section.get('a'), section.get('b')]).toEqual([1, 2])
+  })
+
+  it('is made at once in the first process of a service, a large one too', async () => {
+    const member = await service()()
+    const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
+    await section.put('a', 1)
+    await section.bulk(Array.from({ length: 50_000 }, (_, i) => ({ key: `${i}`, value: i })))
+    expect(section.size).toBe(50_001)
+  })
+
+  it('says so to a check of ready(), which fails, and the service goes on', async () => {
+    const start = service()
+    const first = await start()
+    await first.ready()
+    const second = await start()
+    const section = second.section('users', defineSection({ version: 1, codec: codec.json() }))
+    const waits = async () => section.put('a', 1)
+    expect((await refusal(second.ready({ checks: [waits] }))).message).toContain('ready() would never')
+    expect(first.phase).toBe('serving')
+  })
+
+  it('tells what is wrong with the change itself, where something is', async () => {
+    const member = await successor()
+    const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
+    expect((await refusal(section.put(5 as never, 1))).code).toBe('ERR_FDB_STATE_KEY')
+    expect((await refusal(section.put('a', 1, { durable: true }))).code).toBe('ERR_FDB_OPTION')
+  })
+
+  it('may be awaited when ready() is called in the same turn', async () => {
+    const member = await successor()
+    const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
+    await Promise.all([section.put('a', 1), member.ready()])
+    expect(section.get('a')).toBe(1)
+  })
+
+  it('is awaited in the same way by catch() and finally(), and not by who only makes it', async () => {
+    const member = await successor()
+    const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
+    const codes: string[] = []
+    await section.put('a', 1).catch((error: { code: string }) => codes.push(error.code))
+    await section
+      .put('b', 2)
+      .finally(() => codes.push('finally'))
+      .catch(() => {})
+    void section.put('c', 3)
+    expect(codes).toEqual(['ERR_FDB_NOT_READY', 'finally'])
+    await member.ready()
+    await section.put('d', 4)
+    expect([...section.keys()].toSorted()).toEqual(['a', 'b', 'c', 'd'])
   })
 })

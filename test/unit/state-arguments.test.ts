@@ -49,6 +49,33 @@ describe('a key', () => {
     log.close()
   })
 
+  it('is changed with the options that a change has, and no others', async () => {
+    const { log } = writingLog()
+    const section = log.section('users', defineSection({ version: 1, codec: json() }))
+    const { position } = log
+    const calls: ((options: never) => Promise<unknown>)[] = [
+      options => section.put('a', 1, options),
+      options => section.delete('a', options),
+      options => section.update('a', () => 1, options),
+      options => section.clear(options),
+      options => section.bulk([{ key: 'a', value: 1 }], options),
+      options => log.update(state => state.put(section, 'a', 1), options),
+    ]
+    for (const call of calls) {
+      for (const [options, said] of [
+        [{ durabel: true }, /no option "durabel" \(did you mean "durable"\?\)/],
+        [{ durable: 1 }, /option "durable" is 1; give true or false/],
+        [null, /are null; give an object with any of request, durable/],
+        ['id', /are "id"; give an object/],
+      ] as const) {
+        const error = await refusal(() => call(any(options)))
+        expect([error.code, error.message]).toEqual(['ERR_FDB_OPTION', expect.stringMatching(said)])
+      }
+    }
+    expect(log.position).toEqual(position)
+    log.close()
+  })
+
   it('names a section only when it is a string', async () => {
     const { log } = writingLog()
     for (const name of [undefined, null, 5, {}]) {
