@@ -14,13 +14,14 @@ const WATCH = new URL('watch.mjs', import.meta.url).href
 /**
  * A line of the log. @typedef {{ time: number, pid: number, msg: string } & Record<string, any>} Line
  * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms. @typedef {{ late: number, ran: number, waited: number, cpu: number }} Delays
- * `drain` and `upgrade` are those of the configuration; `everyMs` is between two messages of a talk. @typedef {{ drain?: object, upgrade?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
+ * `drain`, `upgrade` and `limits` are those of the configuration; `everyMs` is between two messages of a talk. @typedef {{ drain?: object, upgrade?: object, limits?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
  */
 
 /** @param {SceneOptions} [options] */
 export async function openScene({
   drain = {},
   upgrade = {},
+  limits = {},
   everyMs = 500,
   fds = null,
   nodeFlags = [],
@@ -50,6 +51,7 @@ export async function openScene({
       { host: '*', path: '/health', respond: { status: 200, body: 'ok\n' } },
     ],
     timeouts: { idle: '10m', tunnel: '10m' },
+    limits,
     drain: { timeout: '5m', ...drain },
     upgrade: { probation: '0s', ...upgrade },
   })
