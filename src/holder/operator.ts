@@ -37,9 +37,6 @@ export interface Operations {
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
 }
 
-/** How long a process that was killed may take to be gone. */
-export const STUCK_MS = 5_000
-
 /** Questions of one operator that are under way; while there are so many, no further one is read. */
 const MOST_AT_ONCE = 16
 

@@ -30,10 +30,12 @@ import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
-import { type Candidate, Holder } from './holder.js'
-import { STUCK_MS, type Upgraded, type UpgradeOrder, type UpgradeProgress } from './operator.js'
+import { Holder } from './holder.js'
+import { STUCK_MS } from './kill-stuck.js'
+import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
+import type { Candidate } from './peers.js'
 import { ProvisionalEntries } from './provisional-entries.js'
 import { type Entry, MAX_ENTRIES, Registry } from './registry.js'
 import type { RememberedService } from './rights-holders.js'
@@ -120,7 +122,7 @@ export class Service {
       needs: (failed, later) => needs({ by: 'holder', effect: failed }, { by: 'holder', effect: later }),
     })
     this.#holder = new Holder({
-      hosting: {
+      surroundings: {
         state: () => this.#machine,
         dispatch: event => this.#dispatch(event),
         extraItems: () => [],

@@ -1,5 +1,6 @@
 import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
 import type { fdbroker } from '../proto/wire.js'
+import type { HolderPhase } from '../protocol/holder-machine.js'
 import { HANDOFF_TIMES, type HandoffTimes } from './options.js'
 
 /** A limit may be as long as a timer can wait. */
@@ -46,4 +47,24 @@ export function readTimes(
 /** How long one that is to beat every `heartbeatMs` may be silent: as long as it was said, but never shorter than some beats. */
 export function patience(silenceMs: number, heartbeatMs: number): number {
   return Math.max(silenceMs, BEATS_OF_SILENCE * heartbeatMs)
+}
+
+/** How long a phase may take; undefined: it ends by something else than time. */
+export function limitOf(phase: HolderPhase, times: HandoffTimes): number | undefined {
+  const { ready, quiesce, freeze, prepare, commit } = times
+  switch (phase) {
+    case 'offering':
+      return ready
+    case 'quiescing':
+      return quiesce
+    case 'freezing':
+      return freeze
+    case 'preparing':
+      return prepare
+    case 'committing':
+    case 'returning':
+      return commit
+    default:
+      return undefined
+  }
 }

@@ -4,8 +4,9 @@ import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { FormerListeners, removePaths } from '../holder/former-listeners.js'
 import { Holder } from '../holder/holder.js'
 import { insist } from '../holder/insist.js'
+import { STUCK_MS } from '../holder/kill-stuck.js'
 import { NamesNote } from '../holder/names-note.js'
-import { STUCK_MS, type Upgraded } from '../holder/operator.js'
+import type { Upgraded } from '../holder/operator.js'
 import { type Entry, Registry } from '../holder/registry.js'
 import { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Failure, HandoffRecord } from '../holder/timeline.js'
@@ -1023,7 +1024,7 @@ export class MemberDriver {
     this.#offers.close()
     this.shelf.prune(this.#machine.member.epoch)
     this.#holder = new Holder({
-      hosting: {
+      surroundings: {
         state: () => this.#machine.holder!,
         dispatch: event => this.dispatch({ to: 'holder', event }),
         extraItems: () => this.#controlSocket.items(),

@@ -1,0 +1,52 @@
+import { FdbError } from '../errors.js'
+import type { StatePosition } from '../protocol/envelope.js'
+import type { HolderPhase } from '../protocol/holder-machine.js'
+import type { HandoffTimes } from './options.js'
+import type { Peer } from './peer.js'
+import { limitOf } from './times.js'
+
+/** How the end of a channel shows depends on what was on its way: told as ERR_FDB_SUCCESSOR_LOST, always. */
+const LEFT: ReadonlySet<string> = new Set([
+  'ERR_FDB_CHANNEL_CLOSED',
+  'ERR_FDB_CHANNEL_RESET',
+  'ERR_FDB_CHANNEL_TRUNCATED',
+])
+
+/** Whether it says no more than that the other side is gone. */
+export function onlyLeft({ code }: FdbError): boolean {
+  return LEFT.has(code)
+}
+
+export function lostChannel({ pid }: Peer): FdbError {
+  return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
+}
+
+/** Why a handoff fails, or is about to, with a peer that has not said it; undefined: there is none any more. */
+export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: HandoffTimes): FdbError {
+  if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
+  if (!peer.link.open) return lostChannel(peer)
+  const silent = Math.round(performance.now() - peer.beatAt)
+  const sick = Math.round(performance.now() - peer.wellAt)
+  if (phase === 'probation') {
+    return new FdbError(
+      'ERR_FDB_UNHEALTHY',
+      `process ${peer.pid} ${peer.healthy ? 'was silent' : 'said that it is not healthy'} for ${sick} ms (limit ${times.silence})`,
+    )
+  }
+  const limit = limitOf(phase, times)
+  return new FdbError(
+    'ERR_FDB_DEADLINE',
+    `process ${peer.pid} did not get past phase ${phase} within ${limit ?? silent} ms: it is stuck, stopped or slow; raise the limit if it is only slow`,
+  )
+}
+
+/** Null: both sides have come to the same state. */
+export function difference(ours: StatePosition, theirs: StatePosition | null): FdbError | null {
+  if (ours.digest === theirs?.digest && ours.sequence === theirs.sequence) return null
+  const read =
+    theirs === null ? 'it does not say which' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
+  return new FdbError(
+    'ERR_FDB_DIGEST',
+    `the successor read another state: ${read}; ours is sequence ${ours.sequence}, digest ${ours.digest}: the handoff is refused`,
+  )
+}

@@ -1,0 +1,119 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { type StatePosition, unpackToHolder } from '../protocol/envelope.js'
+import type { WireEnvelope } from '../protocol/link.js'
+import { type Id, NOBODY, type ToHolder } from '../protocol/messages.js'
+import { remoteError } from '../protocol/remote-error.js'
+import { difference } from './failure-reasons.js'
+import type { Logger } from './options.js'
+import type { Peer } from './peer.js'
+import type { Surroundings } from './surroundings.js'
+
+const GAVE_UP = { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' } as const
+const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' } as const
+
+/** What is done with it. */
+export interface Heard {
+  readonly surroundings: Surroundings
+  readonly logger: Logger
+  peer(id: Id): Peer | undefined
+  /** Somebody waits to join. */
+  endProbation(): void
+  /** A member that came back hears what it has missed. */
+  catchUp(peer: Peer): void
+}
+
+/** Takes one message of a peer: notes what it says of itself, and tells the machine what decides. Owns the descriptors. */
+export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void {
+  const { heartbeat, endProbation } = envelope
+  if (heartbeat) {
+    closeAll(fds)
+    noteHeartbeat(peer, heartbeat)
+    return
+  }
+  if (endProbation) {
+    closeAll(fds)
+    const { surroundings } = heard
+    // Who ends the service is not followed by the one before it, well or not.
+    if (endProbation.closing && peer.id === surroundings.state().owner)
+      surroundings.dispatch({ type: 'healthy' })
+    else heard.endProbation()
+    return
+  }
+  noteFacts(heard, peer, envelope)
+  const message = unpackToHolder(envelope)
+  if (message !== null) {
+    closeAll(fds)
+    decide(heard, peer, message)
+  } else if (!(heard.surroundings.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
+}
+
+function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
+  peer.beatAt = performance.now()
+  peer.healthy = heartbeat.healthy ?? false
+  if (peer.healthy) peer.wellAt = peer.beatAt
+  peer.report = parseReport(heartbeat.report ?? '')
+}
+
+/** What stands beside that which decides. */
+function noteFacts({ logger }: Heard, peer: Peer, envelope: WireEnvelope): void {
+  const { abort, unfit, ready, frozen, prepared } = envelope
+  if (abort) peer.reason = remoteError(abort, GAVE_UP)
+  if (unfit) {
+    const { code, message } = unfit
+    peer.reason = remoteError({ code, message }, CANNOT_SERVE)
+    logger.warn({ pid: peer.pid, err: peer.reason }, 'a process says that it cannot come to serve')
+  }
+  if (ready) peer.adopted = new Set(ready.adopted)
+  const said = ready?.position ?? frozen?.position ?? prepared?.position
+  if (said)
+    peer.position = { epoch: said.epoch ?? 0, sequence: said.sequence ?? 0, digest: said.digest ?? '' }
+}
+
+function decide(heard: Heard, peer: Peer, message: ToHolder): void {
+  const { surroundings } = heard
+  if (message.kind === 'prepared') {
+    const other = readOtherwise(heard, peer)
+    if (other !== null) {
+      peer.reason = other
+      surroundings.dispatch({ type: 'message', from: peer.id, message: { kind: 'abort' } })
+      return
+    }
+  }
+  if (message.kind === 'serving') peer.beatAt = peer.wellAt = performance.now()
+  if (message.kind === 'back') {
+    peer.returning = false
+    surroundings.takeBack?.(peer)
+    heard.catchUp(peer)
+  }
+  if (message.kind === 'gone') {
+    peer.reason ??= new FdbError(
+      'ERR_FDB_SUCCESSOR_LEFT',
+      `process ${peer.pid} was told to end while another stood by`,
+    )
+  }
+  surroundings.dispatch({ type: 'message', from: peer.id, message })
+  if (message.kind === 'serving') surroundings.settled?.(peer)
+  if (message.kind === 'gone' && !surroundings.state().bound.includes(peer.id)) surroundings.changed?.()
+}
+
+/** Both sides must have come to the same state at the commit's sequence. */
+function readOtherwise({ surroundings, peer: peerOf }: Heard, peer: Peer): FdbError | null {
+  const { owner, unfit } = surroundings.state()
+  const ours: StatePosition | null = surroundings.position() ?? peerOf(owner)?.position ?? null
+  // One that could not read what others wrote has nothing to compare with.
+  if (ours === null || owner === NOBODY || unfit.includes(owner)) return null
+  return difference(ours, peer.position)
+}
+
+/** A report is a line for `status`; what is longer is none. */
+const REPORT_CHARACTERS = 4096
+
+function parseReport(text: string): unknown {
+  if (text === '' || text.length > REPORT_CHARACTERS) return null
+  try {
+    return JSON.parse(text)
+  } catch {
+    return null
+  }
+}

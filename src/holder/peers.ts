@@ -1,0 +1,202 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { unwatchable, watchDeath } from '../process/liveness.js'
+import { isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { Link, WireEnvelope } from '../protocol/link.js'
+import type { Id } from '../protocol/messages.js'
+import { reject } from './admission.js'
+import { onlyLeft } from './failure-reasons.js'
+import type { HandoffTimes, Logger } from './options.js'
+import type { Peer } from './peer.js'
+
+/** Somebody who may become a peer. */
+export interface Candidate {
+  readonly link: Link
+  readonly pid: number
+  readonly generation: number
+  readonly identity: ProcessIdentity
+  readonly proven: boolean
+  readonly pidfd: OwnedFd | null
+  /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
+  readonly times?: Partial<HandoffTimes>
+  readonly quiesces?: boolean
+}
+
+/** Who is told of what peers do. */
+export interface PeersHandler {
+  /** Owns the descriptors. */
+  message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
+  /** Owns the descriptors. Absent: peers send none here. */
+  bundle?(peer: Peer, items: BundleItem[]): void
+  /** Its channel has ended. */
+  lost(peer: Peer): void
+  /** Its channel has ended, and it has another one. */
+  replaced(peer: Peer): void
+  /** It is proved dead. */
+  died(peer: Peer): void
+  /** It will not be told of again. */
+  forgotten(peer: Peer): void
+}
+
+/** The processes that a holder talks to. Owns their links, their pidfds and the watches on their lives. */
+export class Peers {
+  readonly #handler: PeersHandler
+  readonly #logger: Logger
+  readonly #peers = new Map<Id, Peer>()
+  #nextId: Id
+
+  constructor(parts: { handler: PeersHandler; logger: Logger; firstId: Id }) {
+    this.#handler = parts.handler
+    this.#logger = parts.logger
+    this.#nextId = parts.firstId
+  }
+
+  get all(): Peer[] {
+    return [...this.#peers.values()]
+  }
+
+  /** Those that have descriptors of ours, and can be told something now. */
+  get holding(): Peer[] {
+    return this.all.filter(peer => peer.holds && !peer.returning && peer.link.open)
+  }
+
+  get(id: Id): Peer | undefined {
+    return this.#peers.get(id)
+  }
+
+  /** Takes link and pidfd. Null: there is no descriptor left to watch it by; it is told. */
+  add(candidate: Candidate): Peer | null {
+    const id = this.#nextId++
+    const peer = newPeer(id, candidate)
+    if (candidate.pidfd !== null) {
+      try {
+        peer.watch = watchDeath(candidate.pidfd, () => this.#died(peer))
+        peer.watch.unref()
+      } catch (cause) {
+        candidate.pidfd.close()
+        reject(candidate.link, unwatchable(candidate.pid, cause))
+        return null
+      }
+    } else {
+      peer.watch = watchIdentity(candidate.identity, () => this.#died(peer))
+      peer.watch?.unref()
+    }
+    this.#peers.set(id, peer)
+    this.#listen(peer)
+    return peer
+  }
+
+  /** A member that lost its channel is back: as who it was, or as one that is not known. Takes link and pidfd. */
+  readmit(candidate: Candidate): void {
+    const known = this.all.find(
+      p => isSame(p.identity, candidate.identity) && p.generation === candidate.generation && !p.over,
+    )
+    if (known === undefined) {
+      const peer = this.add(candidate)
+      if (peer === null) return
+      peer.holds = true
+      peer.returning = true
+      return
+    }
+    if (known.link.open) {
+      known.link.close()
+      this.#handler.replaced(known)
+    }
+    known.link = candidate.link
+    known.returning = true
+    known.times = candidate.times ?? {}
+    candidate.pidfd?.close()
+    this.#listen(known)
+  }
+
+  /** Says why not, then closes: it may come again as somebody else. */
+  refuse(peer: Peer, error: FdbError): void {
+    reject(peer.link, error)
+    this.#letGo(peer)
+  }
+
+  /** Idempotent. */
+  forget(peer: Peer): void {
+    if (peer.over) return
+    peer.link.close()
+    this.#letGo(peer)
+  }
+
+  /** Ends all links. What is held by others is not touched. */
+  close(): void {
+    for (const peer of this.all) this.forget(peer)
+  }
+
+  #letGo(peer: Peer): void {
+    peer.over = true
+    peer.watch?.close()
+    peer.pidfd?.close()
+    this.#peers.delete(peer.id)
+    this.#handler.forgotten(peer)
+  }
+
+  #listen(peer: Peer): void {
+    const { link } = peer
+    const handler = this.#handler
+    link.start({
+      message: (envelope, fds) => {
+        if (peer.over) closeAll(fds)
+        else handler.message(peer, envelope, fds)
+      },
+      ...(handler.bundle && {
+        bundle: items => {
+          if (peer.over) closeAll(items.map(item => item.fd))
+          else handler.bundle?.(peer, items)
+        },
+      }),
+      broken: error => {
+        peer.reason = error
+        this.#logger.warn({ err: error, pid: peer.pid }, 'a peer does not keep to the protocol')
+        link.close()
+        handler.lost(peer)
+      },
+      end: error => {
+        if (peer.link !== link) return
+        if (error !== null && !onlyLeft(error)) peer.reason ??= error
+        handler.lost(peer)
+      },
+    })
+  }
+
+  #died(peer: Peer): void {
+    peer.watch = null
+    peer.died = true
+    if (peer.over) return
+    peer.reason ??= new FdbError('ERR_FDB_SUCCESSOR_DIED', `process ${peer.pid} has died`)
+    this.#handler.died(peer)
+  }
+}
+
+function newPeer(id: Id, candidate: Candidate): Peer {
+  const { pid, generation, identity, proven, link, pidfd, times = {}, quiesces = false } = candidate
+  const now = performance.now()
+  return {
+    id,
+    pid,
+    generation,
+    identity,
+    proven,
+    times,
+    quiesces,
+    link,
+    pidfd,
+    watch: null,
+    holds: false,
+    returning: false,
+    beatAt: now,
+    wellAt: now,
+    healthy: true,
+    report: null,
+    position: null,
+    reason: null,
+    adopted: new Set(),
+    over: false,
+    died: false,
+  }
+}

@@ -1,0 +1,84 @@
+import { Wakefulness } from '../process/wakefulness.js'
+import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
+import { type Id, NOBODY } from '../protocol/messages.js'
+import type { HandoffTimes } from './options.js'
+import type { Peer } from './peer.js'
+import { patience } from './times.js'
+
+/** What it looks at, and whom it tells. */
+export interface Watched {
+  state(): HolderState
+  dispatch(event: HolderEvent): void
+  peer(id: Id): Peer | undefined
+  /** Of the handoff that is under way. */
+  times(): HandoffTimes
+  /** A successor that is not well, and stays: nobody can come back in its place. Told once of each. */
+  kept(peer: Peer): void
+}
+
+/**
+ * Watches a successor that serves, as long as its predecessor can come back. Probation ends by evidence: a Heartbeat that says
+ * healthy and is younger than the probation's end. It fails by silence; but when this process itself was stopped or stalled,
+ * its own lateness is no evidence against the other.
+ */
+export class Probation {
+  readonly #watched: Watched
+  readonly #heartbeatMs: number
+  readonly #awake = new Wakefulness()
+  #ticker: NodeJS.Timeout | undefined
+  #since = 0
+  /** Somebody waits to join. */
+  #hurry = false
+  #keptOn: Id = NOBODY
+
+  constructor(watched: Watched, heartbeatMs: number) {
+    this.#watched = watched
+    this.#heartbeatMs = heartbeatMs
+  }
+
+  begin(): void {
+    this.#since = performance.now()
+    clearInterval(this.#ticker)
+    this.#awake.restart()
+    this.#ticker = setInterval(() => this.#judge(), this.#heartbeatMs)
+    this.#judge()
+  }
+
+  /** As soon as there is fresh evidence of health, however early. */
+  endSoon(): void {
+    this.#hurry = true
+    this.#judge()
+  }
+
+  /** The handoff is in another phase. Idempotent. */
+  end(): void {
+    clearInterval(this.#ticker)
+    this.#ticker = undefined
+    this.#hurry = false
+  }
+
+  #judge(): void {
+    const { phase, owner } = this.#watched.state()
+    if (phase !== 'probation') return
+    const peer = this.#watched.peer(owner)
+    if (peer === undefined) return
+    const now = performance.now()
+    const beat = this.#heartbeatMs
+    const { probation, silence } = this.#watched.times()
+    const awakeSince = this.#awake.tick(beat, now)
+    const over = this.#hurry || now - this.#since >= probation
+    const fresh = now - peer.beatAt <= beat * 2
+    if (over && fresh && peer.healthy && peer.link.open) this.#watched.dispatch({ type: 'healthy' })
+    else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, beat)) {
+      const silent = now - Math.max(peer.beatAt, awakeSince) > patience(silence, beat)
+      this.#watched.dispatch({ type: silent ? 'silent' : 'unhealthy' })
+      this.#noteKept(peer)
+    }
+  }
+
+  #noteKept(peer: Peer): void {
+    if (this.#watched.state().phase !== 'probation' || this.#keptOn === peer.id) return
+    this.#keptOn = peer.id
+    this.#watched.kept(peer)
+  }
+}

@@ -1,0 +1,148 @@
+import { FdbError } from '../errors.js'
+import { closeAll } from '../kernel/index.js'
+import { noDescriptors } from '../process/limits.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { Epoch } from '../protocol/messages.js'
+import type { Segment } from '../state/segment.js'
+import { lostChannel, onlyLeft } from './failure-reasons.js'
+import type { HandoffTimes, Logger } from './options.js'
+import type { Peer } from './peer.js'
+import type { Peers } from './peers.js'
+import type { Registry } from './registry.js'
+import type { SegmentShelf } from './segment-shelf.js'
+
+/** Which segments an Offer names. */
+export interface Offered {
+  readonly epoch: Epoch
+  readonly wayBack: Epoch
+  readonly source: Epoch
+}
+
+/**
+ * Gives descriptors to peers: all there is to a joiner, new segments to whoever may have to read or write there. Owns the dups
+ * that are on their way.
+ */
+export class Sharing {
+  readonly #registry: Registry
+  readonly #shelf: SegmentShelf
+  readonly #peers: Peers
+  readonly #extraItems: () => BundleItem[]
+  readonly #times: () => HandoffTimes
+  readonly #insist: (what: string, act: () => void) => void | Promise<void>
+  readonly #undelivered: (peer: Peer, taken: boolean) => void
+  readonly #logger: Logger
+
+  /** `undelivered`: an Offer did not get through; `taken`: the kernel took descriptors for the joiner. */
+  constructor(parts: {
+    registry: Registry
+    shelf: SegmentShelf
+    peers: Peers
+    extraItems: () => BundleItem[]
+    times: () => HandoffTimes
+    insist: (what: string, act: () => void) => void | Promise<void>
+    undelivered: (peer: Peer, taken: boolean) => void
+    logger: Logger
+  }) {
+    this.#registry = parts.registry
+    this.#shelf = parts.shelf
+    this.#peers = parts.peers
+    this.#extraItems = parts.extraItems
+    this.#times = parts.times
+    this.#insist = parts.insist
+    this.#undelivered = parts.undelivered
+    this.#logger = parts.logger
+  }
+
+  offer(peer: Peer, offered: Offered): void {
+    let sent: BundleItem[]
+    try {
+      sent = this.#collect(peer, offered)
+    } catch (cause) {
+      peer.reason ??= noDescriptors('what is to be handed over cannot be collected', cause)
+      // After the step that this is part of.
+      queueMicrotask(() => this.#undelivered(peer, false))
+      return
+    }
+    peer.holds = true
+    const { epoch, wayBack, source } = offered
+    const { ready: timeoutMs, quiesce: quiesceMs } = this.#times()
+    const { channel } = peer.link
+    const before = channel.fdsSent
+    peer.link.tell({
+      offer: { epoch, wayBack, source: Math.max(0, source), items: sent.length, timeoutMs, quiesceMs },
+    })
+    peer.link
+      .sendBundle(sent, timeoutMs)
+      .catch(error => {
+        peer.reason ??= onlyLeft(error) ? lostChannel(peer) : error
+        this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
+        this.#undelivered(peer, channel.fdsSent > before)
+      })
+      .finally(() => closeItems(sent))
+  }
+
+  /**
+   * Everybody who may have to read or write there has it before anybody does. One that does not take it in time is
+   * stopped or stuck: it finds it in its channel, before anything that is said later. `offer`: it may fail, and throws then;
+   * else it is repeated until it is done.
+   */
+  make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
+    if (offer) return this.#shareAll(this.#shelf.make(epochs))
+    let made: Segment[] = []
+    const making = this.#insist('make', () => {
+      made = this.#shelf.make(epochs)
+    })
+    return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
+  }
+
+  /** One that was away has missed the segments made meanwhile. */
+  catchUp(peer: Peer): void {
+    const missed = this.#shelf.all.filter(
+      segment => segment.kind === 'epoch' && this.#shelf.isWritable(segment.epoch) && !segment.sealed,
+    )
+    if (missed.length > 0) this.#share(peer, missed).catch(() => {})
+  }
+
+  /** Dups for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
+  #collect(peer: Peer, { epoch, wayBack, source }: Offered): BundleItem[] {
+    if (this.#shelf.get(epoch) === undefined || this.#shelf.get(wayBack) === undefined)
+      throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
+    const sent: BundleItem[] = []
+    const segments = this.#shelf.offer(source, [epoch, wayBack])
+    try {
+      const items = [...this.#registry.items(), ...this.#extraItems(), ...segments.items]
+      for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.dup() })
+      return sent
+    } catch (error) {
+      closeItems(sent)
+      throw error
+    } finally {
+      segments.release()
+    }
+  }
+
+  /** Members know each other's pidfd, so that a restarted daemon can be told who may still be alive. */
+  #pidfds(except: Peer): BundleItem[] {
+    return this.#peers.all
+      .filter(p => p.holds && p.id !== except.id && p.pidfd !== null)
+      .map(p => ({ role: 'pidfd', name: String(p.pid), fd: p.pidfd! }))
+  }
+
+  #shareAll(made: readonly Segment[]): void | Promise<void> {
+    const sharers = this.#peers.holding
+    if (sharers.length === 0) return
+    return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
+  }
+
+  /** One small frame each, in order with what is told. */
+  async #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
+    const items = segments.map(
+      segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.dup() }) as const,
+    )
+    await peer.link.sendBundle(items, this.#times().freeze).finally(() => closeItems(items))
+  }
+}
+
+function closeItems(items: readonly BundleItem[]): void {
+  closeAll(items.map(item => item.fd))
+}
