@@ -62,7 +62,7 @@ describe('a process that holds and serves', () => {
     const failed: EmbeddedEvent = { to: 'member', event: { type: 'failed', effect: 'carry', epoch: 2 } }
     expect(effects(returning, failed)).toEqual(['endWriting', 'make', 'seal', 'tell reinstate'])
     const regranted = after([failed, says({ kind: 'serving', epoch: 3 })], returning)
-    expect(regranted.holder).toMatchObject({ phase: 'probation', owner: JOINER, elder: 0, unfit: [0] })
+    expect(regranted.holder).toMatchObject({ phase: 'probation', owner: JOINER, standby: 0, unfit: [0] })
     expect(regranted.member.phase).toBe('standby')
     // Known now: it is not tried again while the other lives.
     expect(effects(regranted, { to: 'holder', event: { type: 'unhealthy' } })).toEqual([])
