@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { RawEntry } from '../state/import.js'
+import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 import { type LineOptions, lineValue } from './state-lines.js'
 import { LineWriter } from './state-output.js'

@@ -4,7 +4,7 @@ import { ROUTES } from '../proxy/routes/section.js'
 import { LISTENERS, SETTINGS, UPSTREAMS } from '../proxy/state/sections.js'
 import { CERTIFICATES } from '../proxy/tls/section.js'
 import { type Codec, json, msgpack } from '../state/codec.js'
-import type { RawEntry } from '../state/import.js'
+import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 
 /** The value of an entry, in the first of these forms that holds it: `value` is what the codec decodes. */

@@ -1,133 +1,76 @@
-import { FdbError } from '../errors.js'
-import { frame } from './frame.js'
-import { type Location, Locations } from './locations.js'
-import { changePrefix, encodeEnvelope, encodeSchema } from './records.js'
-import { Segment } from './segment.js'
-import type { Store } from './store.js'
+import { closed, type LogCore } from './core.js'
+import type { Replay } from './replay.js'
+import { runInSlices } from './slices.js'
+import { writeSnapshot } from './snapshot.js'
+import type { Writing } from './writing.js'
 
-const RECORD_BYTES = 64 * 1024
-const STEP = 32
+/** Puts a snapshot in the place of the segments to which nobody writes any more, one compaction after the other. */
+export class Compaction {
+  readonly #core: LogCore
+  readonly #replay: Replay
+  readonly #writing: Writing
+  #running: Promise<unknown> | null = null
 
-/** What is to be merged: the state at the end of the segment with ordinal `last`. */
-export interface Merge {
-  last: number
-  epoch: number
-  sequence: number
-  digest: string
-  /** A newer segment follows: what its changes displaced was in force at the end of `last`. */
-  followed: boolean
-}
+  constructor(core: LogCore, replay: Replay, writing: Writing) {
+    this.#core = core
+    this.#replay = replay
+    this.#writing = writing
+  }
 
-/** A finished snapshot, and where it put what the slots pointed to. */
-export interface Merged {
-  segment: Segment
-  entries: number
-  /** The locations as they were when it began, and where the same changes lie in the snapshot (length 0: nowhere). */
-  before: Locations
-  after: Locations
-}
+  get busy(): boolean {
+    return this.#running !== null
+  }
 
-/**
- * Writes the state at the end of the merged segments into a new sealed snapshot, entry by entry as they were
- * encoded (fields that this version does not know included). The store may change meanwhile: this works on a
- * copy of its locations. The snapshot is closed when this is left before its end.
- */
-export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, Merged> {
-  const { epoch, sequence, last } = merge
-  const before = store.locations.copy()
-  const displaced = merge.followed ? store.displaced.copy() : new Locations()
-  const after = store.locations.copy()
-  const segment = Segment.create(epoch, { kind: 'snapshot', name: `fdb-state-${epoch}-snapshot` })
-  let finished = false
-  try {
-    const append = (...parts: Uint8Array[]) => {
-      const { refused } = segment.append(frame(encodeEnvelope({ epoch, sequence }), ...parts))
-      if (refused === 'sealed') {
-        throw new FdbError(
-          'ERR_FDB_STATE_SEAL',
-          'somebody sealed a snapshot while it was written; compact again',
-        )
+  /** Resolves when none is under way. */
+  async ended(): Promise<void> {
+    while (this.#running) await this.#running
+  }
+
+  async run(signal: AbortSignal | undefined): Promise<void> {
+    while (this.#running) await this.#running
+    const { closing } = this.#core
+    if (closing.aborted) throw closed()
+    const work = this.#merge(signal ? AbortSignal.any([signal, closing]) : closing)
+    this.#running = work.catch(() => {})
+    try {
+      await work
+    } finally {
+      this.#running = null
+    }
+  }
+
+  async #merge(signal: AbortSignal): Promise<void> {
+    const { owner, store, history, left, sliceMs, closing } = this.#core
+    for (;;) {
+      await this.#replay.ended()
+      if (closing.aborted) throw closed()
+      const merge = history.mergeable(this.#writing.mayWrite)
+      if (!merge) return
+      const { last, newest } = merge
+      const end = last.end ?? history.position
+      const followed = last !== newest
+      const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
+      // No more of it can come.
+      const { openIn } = store
+      if (openIn !== null && openIn <= ordinal) store.giveUp()
+      if (left.waits) {
+        await left.done()
+        continue
       }
-      if (refused) throw refused
-    }
-    append(...[...store.sections.values()].flatMap(({ stored }) => (stored ? [encodeSchema(stored)] : [])))
-    for (const some of chunks(store.requests.upTo(sequence))) {
-      append(encodeEnvelope({ requests: some.map(one => one.id), requestPrints: some.map(one => one.print) }))
-    }
-    yield
-
-    const batch = new Batch(store, segment, append, after)
-    const at: Location = { segment: 0, offset: 0, length: 0 }
-    let entries = 0
-    for (let slot = 0; slot < before.end; slot++) {
-      if (slot % STEP === 0) yield
-      before.get(slot, at)
-      if (at.length > 0 && at.segment <= last) {
-        batch.add(at, slot)
-        entries++
-      } else after.set(slot, 0, 0, 0)
-    }
-    for (let slot = 0; slot < displaced.end; slot++) {
-      if (slot % STEP === 0) yield
-      displaced.get(slot, at)
-      if (at.length > 0 && at.segment <= last) {
-        batch.add(at, -1)
-        entries++
+      const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
+      const merged = await runInSlices(work, { sliceMs, signal })
+      await this.#replay.ended()
+      // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
+      if (newest === history.newest() && !closing.aborted) {
+        const { entries } = store
+        // What the newest segment displaced was in force at the end of these, and is in the snapshot.
+        if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
+          entries.staleSecrets = -1
+        history.replace(last, merged)
+        owner.onAppended?.()
+        return
       }
+      merged.segment.close()
     }
-    batch.close()
-    append(encodeEnvelope({ end: { entries, digest: merge.digest } }))
-    segment.seal()
-    finished = true
-    return { segment, entries, before, after }
-  } finally {
-    if (!finished) segment.close()
   }
-}
-
-/** Gathers changes into records of about 64 KiB, and notes where they come to lie. */
-class Batch {
-  readonly #store: Store
-  readonly #segment: Segment
-  readonly #append: (...parts: Uint8Array[]) => void
-  readonly #after: Locations
-  #parts: Uint8Array[] = []
-  #bytes = 0
-  #count = 0
-  #waiting: { slot: number; offset: number; length: number }[] = []
-
-  constructor(store: Store, segment: Segment, append: (...parts: Uint8Array[]) => void, after: Locations) {
-    this.#store = store
-    this.#segment = segment
-    this.#append = append
-    this.#after = after
-  }
-
-  /** `slot` -1: an entry that has no slot any more. */
-  add(at: Location, slot: number): void {
-    const prefix = changePrefix(at.length)
-    const change = Buffer.allocUnsafe(at.length)
-    this.#store.load(at, change)
-    this.#parts.push(prefix, change)
-    const offset = this.#bytes + prefix.length
-    this.#bytes += prefix.length + at.length
-    if (slot >= 0) this.#waiting.push({ slot, offset, length: at.length })
-    this.#count++
-    if (this.#bytes >= RECORD_BYTES || this.#count >= this.#store.limits.changesPerRecord) this.close()
-  }
-
-  close(): void {
-    if (this.#parts.length === 0) return
-    this.#append(...this.#parts)
-    const start = this.#segment.end - this.#bytes
-    for (const { slot, offset, length } of this.#waiting) this.#after.set(slot, 0, start + offset, length)
-    this.#parts = []
-    this.#waiting = []
-    this.#bytes = 0
-    this.#count = 0
-  }
-}
-
-function* chunks<T>(all: T[]): Generator<T[]> {
-  for (let i = 0; i < all.length; i += 128) yield all.slice(i, i + 128)
 }

@@ -21,7 +21,7 @@ export interface EntryRead {
 export function markOf(store: Store, section: SectionStore | undefined, key: string): Uint8Array {
   const slot = section?.slots.get(key)
   if (section === undefined || slot === undefined) return NONE
-  const { value, version } = store.read(section, key, slot)
+  const { value, version } = store.entries.read(section, key, slot)
   const hash = crypto.createHash('sha256').update(`${version} `).update(value).digest()
   return hash.subarray(0, MARK_BYTES)
 }

@@ -40,7 +40,18 @@ export type Answer =
   | { readonly outcome: 'refused'; readonly error: FdbError }
 
 /** What an update has read is not so any more. */
-export const CONFLICT: unique symbol = Symbol('conflict')
+const CONFLICT: unique symbol = Symbol('conflict')
+
+/** Told to those whose forwarded changes cannot be made here. */
+export const NOT_HERE: unique symbol = Symbol('another process writes')
+
+/** Why a forwarded change was not made, as its author is told. `sequence`: of the last record. */
+export function answerOf(error: unknown, sequence: number): Answer {
+  if (error === CONFLICT) return { outcome: 'conflict', sequence }
+  if (error === NOT_HERE) return { outcome: 'again' }
+  const refusal = FdbError.from(error)
+  return refusal.code === 'ERR_FDB_FENCED' ? { outcome: 'again' } : { outcome: 'refused', error: refusal }
+}
 
 /**
  * A change that another process forwards, which comes in one piece or several. Each is checked when it comes: it is only changes

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { FdbError } from '../errors.js'
+import type { LogCore } from './core.js'
 import { markOf } from './entry-mark.js'
 import { type Answer, type ForwardedWrite, tooLarge } from './forwarded.js'
-import type { StateLimits } from './limits.js'
 import { encodeSchema } from './records.js'
+import type { Replay } from './replay.js'
 import { Slice } from './slices.js'
-import type { Store } from './store.js'
-import type { PendingWrite, WriteQueue } from './write-queue.js'
+import type { PendingWrite } from './write-queue.js'
 
 /** On their way at a time. */
 const MOST_WRITES = 256
@@ -29,17 +29,6 @@ export interface ForwardingOptions {
   readonly refusal: FdbError
 }
 
-/** What it needs of its log. */
-export interface ForwardingHost {
-  readonly queue: WriteQueue
-  readonly store: Store
-  readonly limits: Readonly<StateLimits>
-  readonly sliceMs: number
-  /** Sees what others have appended. */
-  follow(): void
-  warn(facts: object, message: string): void
-}
-
 /** A change that is, or was, on its way. */
 interface Way {
   readonly number: number
@@ -54,7 +43,8 @@ interface Way {
  * way has broken, they are made or sent again under the same ids.
  */
 export class Forwarding {
-  readonly #host: ForwardingHost
+  readonly #core: LogCore
+  readonly #replay: Replay
   readonly #options: ForwardingOptions
   readonly #ids = `${randomBytes(9).toString('base64url')}.`
   readonly #ways = new Map<PendingWrite, Way>()
@@ -71,8 +61,9 @@ export class Forwarding {
   #stopped = false
   #timer: NodeJS.Timeout | undefined
 
-  constructor(host: ForwardingHost, options: ForwardingOptions) {
-    this.#host = host
+  constructor(core: LogCore, replay: Replay, options: ForwardingOptions) {
+    this.#core = core
+    this.#replay = replay
     this.#options = options
   }
 
@@ -102,7 +93,7 @@ export class Forwarding {
     this.#courier = null
     this.#lose()
     this.#refused = true
-    void this.#host.queue.rejectAll(this.#options.refusal, this.#host.sliceMs)
+    void this.#core.queue.rejectAll(this.#options.refusal, this.#core.sliceMs)
   }
 
   answered(number: number, answer: Answer): void {
@@ -138,23 +129,23 @@ export class Forwarding {
 
   async #run(): Promise<void> {
     this.#running = true
-    const slice = new Slice(this.#host.sliceMs)
+    const slice = new Slice(this.#core.sliceMs)
     // Those that are made in one turn go together.
     await null
     while (this.#again && !this.#stopped) {
       this.#again = false
-      this.#host.follow()
+      this.#replay.follow()
       while (!this.#stopped && this.#settleFirst()) await slice.passed()
       while (!this.#stopped && this.#sendNext()) await slice.passed()
     }
     this.#running = false
     clearTimeout(this.#timer)
-    if (!this.#stopped && this.#host.queue.length > 0) this.#timer = setTimeout(() => this.wake(), LOOK_MS)
+    if (!this.#stopped && this.#core.queue.length > 0) this.#timer = setTimeout(() => this.wake(), LOOK_MS)
   }
 
   /** False: the first one has to wait. */
   #settleFirst(): boolean {
-    const { queue, store } = this.#host
+    const { queue, store } = this.#core
     const write = queue.head
     if (write === undefined) return false
     const way = this.#ways.get(write)
@@ -171,7 +162,7 @@ export class Forwarding {
         const confirmed = write.draw !== undefined && way!.bytes === 0
         if (!confirmed && performance.now() - way!.answeredAt < VIEW_MS) break
         if (!confirmed)
-          this.#host.warn({ sequence: answer.sequence }, 'a forwarded change does not come into view')
+          this.#core.warn({ sequence: answer.sequence }, 'a forwarded change does not come into view')
         this.#done(write)
         write.resolve(write.look ? answer.existed : write.outcome)
         return true
@@ -211,7 +202,7 @@ export class Forwarding {
 
   /** Sends the first one that is not on its way. False: none, or it has to wait. */
   #sendNext(): boolean {
-    const { queue } = this.#host
+    const { queue } = this.#core
     const courier = this.#courier
     if (courier === null) return false
     const onWay = this.#ways.size
@@ -219,7 +210,7 @@ export class Forwarding {
     if (write === undefined || onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)) return false
     // An update sees all before it, and whoever comes after it sees what it came to.
     if (onWay > 0 && (write.draw !== undefined || queue.at(onWay - 1)!.draw !== undefined)) return false
-    const { waitingBytes } = this.#host.limits
+    const { waitingBytes } = this.#core.limits
     let forwarded: Omit<ForwardedWrite, 'request'>
     try {
       if (write.bytes > waitingBytes) throw tooLarge(write.bytes, waitingBytes)
@@ -252,7 +243,7 @@ export class Forwarding {
   }
 
   #make(write: PendingWrite): Omit<ForwardedWrite, 'request'> {
-    const { store } = this.#host
+    const { store } = this.#core
     const { draw } = write
     const { sections, parts, reads, result } = draw ? draw() : { ...write, reads: [], result: undefined }
     if (draw) write.outcome = result
@@ -271,7 +262,7 @@ export class Forwarding {
   /** The first one is settled. */
   #done(write: PendingWrite): void {
     this.#forget(write)
-    this.#host.queue.remove(1)
+    this.#core.queue.remove(1)
   }
 
   #forget(write: PendingWrite): void {

@@ -1,9 +1,9 @@
 import { FdbError } from '../errors.js'
-import type { Merged } from './compaction.js'
 import type { StateLimits } from './limits.js'
 import { Locations } from './locations.js'
 import { damaged, type FoundRecord, recordsOf } from './reader.js'
 import type { Segment } from './segment.js'
+import type { Merged } from './snapshot.js'
 import type { Store } from './store.js'
 
 export interface Position {
@@ -107,7 +107,7 @@ export class History {
       beforeBulk: this.sequence,
     }
     this.held.push(held)
-    this.#store.segments.set(held.ordinal, segment)
+    this.#store.entries.segments.set(held.ordinal, segment)
     return held
   }
 
@@ -201,8 +201,8 @@ export class History {
       if (before === held) break
       before.end ??= end
     }
-    this.#store.displaced = new Locations()
-    this.#store.newest = held.ordinal
+    this.#store.entries.displaced = new Locations()
+    this.#store.entries.newest = held.ordinal
   }
 
   *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
@@ -223,12 +223,12 @@ export class History {
   #checkEnd(segment: Segment, found: FoundRecord): void {
     const { entries, digest } = found.record.end!
     const { sequence } = found.record
-    if (entries !== this.#store.entries) {
+    if (entries !== this.#store.entries.count) {
       throw damaged(
         segment,
         found.offset,
         sequence,
-        `${this.#store.entries} entries where its end says ${entries}`,
+        `${this.#store.entries.count} entries where its end says ${entries}`,
       )
     }
     const got = this.#store.digest().toString()
@@ -326,15 +326,15 @@ export class History {
       bulk: 0,
       beforeBulk: 0,
     }
-    this.#store.locations.move(before, after, ordinal)
-    this.#store.displaced = new Locations()
+    this.#store.entries.locations.move(before, after, ordinal)
+    this.#store.entries.displaced = new Locations()
     const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)
     for (const old of gone) {
       if (old === this.writing) this.writing = null
-      this.#store.segments.delete(old.ordinal)
+      this.#store.entries.segments.delete(old.ordinal)
       old.segment.close()
     }
-    this.#store.segments.set(ordinal, segment)
+    this.#store.entries.segments.set(ordinal, segment)
   }
 
   close(): void {

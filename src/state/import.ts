@@ -22,19 +22,6 @@ import { isSameSchema, mergedSchema, schemaRefusal, storedForm } from './schema.
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 
-/** An entry as it lies in the log: bytes of the section's codec, and the schema version that wrote them. */
-export interface RawEntry {
-  key: string
-  value: Uint8Array
-  version: number
-}
-
-export interface RawSection {
-  /** In no particular order. */
-  keys(): Iterable<string>
-  get(key: string): RawEntry | undefined
-}
-
 /** The changes of one import, all or nothing, with the schemas of their sections: a Record without its place. */
 export function encodeImport(schemas: readonly StoredSchema[], changes: NewChange[]): Buffer {
   return Buffer.concat([...schemas.map(encodeSchema), encodeBody(changes)])

@@ -1,9 +1,11 @@
 export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
+export type { StateLogger } from './core.js'
 export { Digest } from './digest.js'
 export { REMOVE, type StateDraft } from './draft.js'
 export type { Position } from './history.js'
-export { encodeImport, type RawEntry, type RawSection } from './import.js'
+export { encodeImport } from './import.js'
 export { DEFAULT_LIMITS, type StateLimits } from './limits.js'
+export type { RawEntry, RawSection, SectionDigest, StateStats } from './overview.js'
 export {
   type DecodedChange,
   type DecodedRecord,
@@ -14,11 +16,5 @@ export {
 export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
 export type { BulkChange, ChangeListener, Section, SectionChange } from './section.js'
 export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
-export {
-  type SectionDigest,
-  StateLog,
-  type StateLogger,
-  type StateLogOptions,
-  type StateStats,
-} from './state-log.js'
+export { StateLog, type StateLogOptions } from './state-log.js'
 export type { WriteOptions } from './write-options.js'

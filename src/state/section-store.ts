@@ -30,10 +30,26 @@ export class SectionStore {
   stored: StoredSchema | null = null
   /** What this process registered. */
   schema: SectionSchema<never> | null = null
+  /** Of the encoded changes that are in force. */
+  bytes = 0
+  readonly #report: (error: unknown, section: string) => void
 
-  constructor(name: string) {
+  /** `report`: told of what a listener throws. */
+  constructor(name: string, report: (error: unknown, section: string) => void) {
     this.name = name
     this.nameBytes = Buffer.from(name)
+    this.#report = report
+  }
+
+  /** Tells all listeners. `before`: where the entry lay that the change took the place of. */
+  tell(op: StoredChange['op'], key: string, origin: StoredChange['origin'], before: Location | null): void {
+    for (const listener of this.listeners) {
+      try {
+        listener({ op, key, origin, before })
+      } catch (error) {
+        this.#report(error, this.name)
+      }
+    }
   }
 
   /**

@@ -155,7 +155,7 @@ export class Section<T> {
   }
 
   #decode(key: string, slot: number): T {
-    const decoded = this.#decoded(key, this.#host.store.read(this.#section, key, slot))
+    const decoded = this.#decoded(key, this.#host.store.entries.read(this.#section, key, slot))
     const schema = this.#schema
     if (!schema || this.#cacheSize === 0 || !mayBeShared(decoded, schema)) return decoded
     if (this.#cache.size >= this.#cacheSize) this.#cache.clear()
@@ -412,7 +412,7 @@ export class Section<T> {
   onChange(listener: ChangeListener<T>): () => void {
     const own = (change: StoredChange) => {
       const read = (at: Location) =>
-        this.#decoded(change.key, this.#host.store.readAt(this.#section, change.key, at))
+        this.#decoded(change.key, this.#host.store.entries.readAt(this.#section, change.key, at))
       ToldChange.tell(listener, change, read)
     }
     this.#section.listeners.add(own)
@@ -437,7 +437,7 @@ export class Section<T> {
       read: key => {
         checkKey(key, this.name)
         const slot = section.slots.get(key)
-        return slot === undefined ? undefined : this.#decoded(key, store.read(section, key, slot))
+        return slot === undefined ? undefined : this.#decoded(key, store.entries.read(section, key, slot))
       },
       put: (key, value) => this.#encodePut(key, value),
       delete: key => this.#encode(DELETE, key),

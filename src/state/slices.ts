@@ -17,7 +17,7 @@ export const MUST_END = Symbol('must end')
  */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
-  let started = performance.now()
+  const slice = new Slice(sliceMs)
   let mustEnd = false
   try {
     for (;;) {
@@ -25,17 +25,14 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
       const step = work.next()
       mustEnd = step.value === MUST_END
       if (step.done) return step.value
-      if (performance.now() - started >= sliceMs) {
-        await nextTurn()
-        started = performance.now()
-      }
+      if (slice.over) await slice.next()
     }
   } finally {
     work.return(undefined as T)
   }
 }
 
-/** For work that others hear of bit by bit: what they do in the same turn counts too. */
+/** The share that work has in each turn, for what is no generator. */
 export class Slice {
   readonly #sliceMs: number
   #started = performance.now()
@@ -44,16 +41,24 @@ export class Slice {
     this.#sliceMs = sliceMs
   }
 
+  /** This turn has had its share: {@link next} is due. */
+  get over(): boolean {
+    return performance.now() - this.#started >= this.#sliceMs
+  }
+
   async next(): Promise<void> {
     await nextTurn()
     this.#started = performance.now()
   }
 
-  /** After each bit of the work. Resolves in the next turn once this one has had its share. */
+  /**
+   * After each bit of work that others hear of: what they do in the same turn counts too. Resolves in the next turn once this one
+   * has had its share.
+   */
   async passed(): Promise<void> {
     // Behind whoever has just been told.
     await null
-    if (performance.now() - this.#started >= this.#sliceMs) await this.next()
+    if (this.over) await this.next()
   }
 }
 

@@ -1,0 +1,283 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { FdbError } from '../errors.js'
+import type { LogCore } from './core.js'
+import { frame } from './frame.js'
+import type { Held } from './history.js'
+import { overLimit } from './limits.js'
+import { isLarge, recordsOfParts } from './parts.js'
+import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
+import { requestRefusal } from './requests.js'
+import type { SectionStore } from './section-store.js'
+import type { Segment } from './segment.js'
+import { runAtOnce, Slice } from './slices.js'
+import type { PendingWrite } from './write-queue.js'
+
+/** Appended without waiting for the end of the turn, and the most of one append of several changes. */
+const BATCH_BYTES = 64 * 1024
+/** Of those that waited for longer, as much at a time: each may be tiny. */
+const BACKLOG_BYTES = 8 * 1024
+
+/** The right to write, as appending knows of it. */
+export interface Right {
+  /** This process has it, and does not pause. */
+  mayAppend(): boolean
+  /** An append met a seal. */
+  fenced(): void
+}
+
+/**
+ * Brings the changes that wait to the segment: in order, those of one turn of the event loop in one write, what has waited for
+ * longer in slices. A change is settled when its whole record is in the segment and applied.
+ */
+export class Appender {
+  readonly #core: LogCore
+  readonly #right: Right
+  #scheduled = false
+  /** So much waited that it is appended in slices. */
+  #backlog = false
+  /** A large bulk is being appended. */
+  #appending = false
+  /** The function of an update is running: sections may be read, nothing may be appended. */
+  #drawing = false
+
+  constructor(core: LogCore, right: Right) {
+    this.#core = core
+    this.#right = right
+  }
+
+  /** A change waits: it is appended at the end of this turn, or at once where many do. */
+  added(): void {
+    if (this.#core.queue.bytes >= BATCH_BYTES) {
+      this.flush()
+      return
+    }
+    if (this.#scheduled) return
+    this.#scheduled = true
+    queueMicrotask(() => {
+      this.#scheduled = false
+      this.flush()
+    })
+  }
+
+  /** Appends what waits, as far as it may be now. */
+  flush(): void {
+    if (this.#backlog) return
+    const { queue, history, sliceMs } = this.#core
+    const until = performance.now() + sliceMs
+    while (this.#mayAppend) {
+      this.#appendBatch(history.writing!, BATCH_BYTES)
+      // Only what has waited is so much.
+      if (queue.bytes > BATCH_BYTES && performance.now() >= until) {
+        void this.#appendBacklog()
+        return
+      }
+    }
+  }
+
+  /** What has waited, in slices: no turn is held up by it, nor by those who hear that their changes were made. */
+  async #appendBacklog(): Promise<void> {
+    const slice = new Slice(this.#core.sliceMs)
+    this.#backlog = true
+    await slice.next()
+    while (this.#mayAppend) {
+      this.#appendBatch(this.#core.history.writing!, BACKLOG_BYTES)
+      await slice.passed()
+    }
+    this.#backlog = false
+    this.flush()
+  }
+
+  get #mayAppend(): boolean {
+    const { queue, history, left } = this.#core
+    if (queue.length === 0 || !this.#right.mayAppend()) return false
+    return !history.applying && !this.#appending && !this.#drawing && !left.stepping
+  }
+
+  /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
+  #appendBatch(held: Held, most: number): void {
+    const { queue, limits } = this.#core
+    const ready = this.#dropRetries(queue.first(most))
+    if (ready.length === 0) return
+    if (ready[0]!.draw !== undefined && !this.#draw(ready)) return
+    const large = ready.findIndex(write => isLarge(write, limits))
+    if (large === 0) {
+      void this.#appendLarge(held, ready[0]!)
+      return
+    }
+    const writes = large > 0 ? ready.slice(0, large) : ready
+    const { segment } = held
+    const frames = this.#framesOf(writes, segment.epoch)
+    const bytes = frames.length === 1 ? frames[0]! : Buffer.concat(frames)
+    const start = segment.end
+    if (!this.#hasRoom(segment, bytes.length, writes)) return
+    const { written, refused } = segment.append(bytes)
+
+    const results: unknown[] = []
+    let offset = 0
+    let done = 0
+    for (const { length } of frames) {
+      const next = offset + length
+      if (next > written) break
+      results.push(writes[done]!.look?.())
+      this.#apply(held, bytes, { start, offset, next })
+      offset = next
+      done++
+    }
+    queue.remove(done)
+    for (let i = 0; i < done; i++) writes[i]!.resolve(results[i])
+    if (done > 0) this.#core.owner.onAppended?.()
+    if (refused !== null) this.#refused(held, refused, writes.slice(done))
+  }
+
+  /** One record for each change, which says what the log does not know yet of its sections. */
+  #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
+    const told = new Set<SectionStore>()
+    let { sequence } = this.#core.history
+    return writes.map(({ sections, parts, request }) => {
+      const body = [encodeEnvelope({ epoch, sequence: ++sequence, request }), ...parts]
+      for (const section of sections) {
+        const { unsaid } = section
+        if (!unsaid || told.has(section)) continue
+        told.add(section)
+        body.push(encodeSchema(unsaid))
+      }
+      return frame(...body)
+    })
+  }
+
+  /** Applies the record in `bytes`, which lie at `start` in the segment, whose frame is from `offset` to `next` in them. */
+  #apply(held: Held, bytes: Buffer, at: { start: number; offset: number; next: number }): void {
+    const { start, offset, next } = at
+    const { history, limits } = this.#core
+    if (held.position === held.segment.start) history.begin(held)
+    const record = scanRecord(bytes, offset + 8, next, limits)
+    const found = { record, buffer: bytes, base: start, offset: start + offset, next: start + next }
+    runAtOnce(history.apply(found, held, 'local'))
+    held.position = found.next
+  }
+
+  /** What was not appended whole is cut off. `writes`: those that it was. */
+  #refused({ segment, position }: Held, refused: 'sealed' | FdbError, writes: PendingWrite[]): void {
+    segment.continueAt(position)
+    if (refused === 'sealed') this.#right.fenced()
+    else this.#reject(writes, refused)
+  }
+
+  /**
+   * Makes the change of an update that is next, of the state as it is now, in its place in `ready`. False: it is settled, as
+   * there is nothing to change, or it failed.
+   */
+  #draw(ready: PendingWrite[]): boolean {
+    const write = ready[0]!
+    this.#drawing = true
+    try {
+      const { sections, parts, result } = write.draw!()
+      ready[0] = { ...write, sections, parts, look: () => result }
+      if (parts.length > 0) return true
+      this.#core.queue.remove(1)
+      write.resolve(result)
+    } catch (error) {
+      this.#reject([write], error)
+    } finally {
+      this.#drawing = false
+    }
+    return false
+  }
+
+  /** False: the writes are rejected. */
+  #hasRoom({ epoch, end }: Segment, bytes: number, writes: PendingWrite[]): boolean {
+    const { limits, history } = this.#core
+    const { segmentBytes, logBytes } = limits
+    const all = history.bytes + bytes
+    if (end + bytes > segmentBytes)
+      this.#reject(
+        writes,
+        overLimit(`the segment of epoch ${epoch}`, end + bytes, 'segmentBytes', segmentBytes),
+      )
+    else if (all > logBytes) this.#reject(writes, this.#logFull(all))
+    else return true
+    return false
+  }
+
+  #logFull(bytes: number): FdbError {
+    const { logBytes } = this.#core.limits
+    const { liveBytes } = this.#core.store.entries
+    const retryable = liveBytes < logBytes / 2
+    this.#core.owner.onFull?.()
+    return new FdbError(
+      'ERR_FDB_STATE_LIMIT',
+      `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are in force. ` +
+        (retryable ? 'It is compacted: try again' : 'Upgrade to a version with a higher limit'),
+      { details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes }, retryable },
+    )
+  }
+
+  /**
+   * Appends a large bulk as several records, in slices; it counts with the last of them. When the right to write ends
+   * meanwhile, or writing is paused and goes on elsewhere, it stays the first of the queue: it is appended anew, whole.
+   */
+  async #appendLarge(held: Held, write: PendingWrite): Promise<void> {
+    const { store, history, queue, left, limits, sliceMs } = this.#core
+    const { segment } = held
+    this.#appending = true
+    try {
+      // What was encoded just before has had its share of this turn.
+      await nextTurn()
+      if (!this.#hasRoom(segment, write.bytes, [write])) return
+      store.giveUp()
+      await left.done()
+      const slice = new Slice(sliceMs)
+      for (const { parts, index, last } of recordsOfParts(write.parts, limits)) {
+        if (!this.#right.mayAppend() || history.writing !== held || queue.head !== write) return
+        const sequence = history.sequence + 1
+        const place = { epoch: segment.epoch, sequence, part: { index, last } }
+        const body = [encodeEnvelope(last ? { ...place, request: write.request } : place), ...parts]
+        for (const { unsaid } of last ? write.sections : []) if (unsaid) body.push(encodeSchema(unsaid))
+        const bytes = frame(...body)
+        if (!this.#hasRoom(segment, bytes.length, [write])) return
+        const start = segment.end
+        const { refused } = segment.append(bytes)
+        if (refused !== null) {
+          this.#refused(held, refused, [write])
+          return
+        }
+        this.#apply(held, bytes, { start, offset: 0, next: bytes.length })
+        if (!last) {
+          if (slice.over) await slice.next()
+          continue
+        }
+        queue.remove(1)
+        void left.done().then(() => write.resolve())
+        this.#core.owner.onAppended?.()
+      }
+    } catch (error) {
+      this.#reject([write], error)
+    } finally {
+      this.#appending = false
+      this.flush()
+    }
+  }
+
+  /** A request that waited may have been applied by another writer meanwhile: it is done, not made again. */
+  #dropRetries(writes: PendingWrite[]): PendingWrite[] {
+    const known = ({ request }: PendingWrite) =>
+      request === '' ? undefined : this.#core.store.requests.get(request)
+    const applied = writes.findIndex(write => known(write) !== undefined)
+    if (applied < 0) return writes
+    if (applied > 0) return writes.slice(0, applied)
+    const { request, prints, outcome, resolve, reject } = writes[0]!
+    this.#core.queue.remove(1)
+    const refusal = requestRefusal(request, [known(writes[0]!)!.print], prints)
+    if (refusal) reject(refusal)
+    else resolve(outcome)
+    return []
+  }
+
+  /** The first ones of the queue. */
+  #reject(writes: PendingWrite[], error: unknown): void {
+    const { queue } = this.#core
+    if (queue.head?.promise !== writes[0]?.promise) return
+    queue.remove(writes.length)
+    for (const write of writes) write.reject(error)
+  }
+}

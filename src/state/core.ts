@@ -1,0 +1,53 @@
+import { FdbError } from '../errors.js'
+import type { Disk } from './durable.js'
+import type { History } from './history.js'
+import type { LeftWork } from './left-work.js'
+import type { StateLimits } from './limits.js'
+import type { Store } from './store.js'
+import type { WriteQueue } from './write-queue.js'
+
+export interface StateLogger {
+  warn(facts: object, message: string): void
+}
+
+/** What a log tells its owner, and what it asks of it. None of them may throw. */
+export interface LogOwner {
+  /**
+   * An append met a seal: somebody ended this process' right to write. Changes wait from then on, until startWriting
+   * (with another segment) or endWriting. Called once for each seal that is met, in a microtask.
+   */
+  onFenced: (() => void) | null
+  /** A change was refused because of the limit `logBytes`. */
+  onFull: (() => void) | null
+  /** See {@link StateLog.hasStaleSecrets}. */
+  onStaleSecret: (() => void) | null
+  /** What another process writes, and this one follows, cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
+  onUnreadable: ((error: unknown) => void) | null
+  /** Changes were appended and applied, or segments merged. Called often. */
+  onAppended: (() => void) | null
+  /** Why a change that waits must not be awaited now; null: it may be. */
+  premature: (() => FdbError | null) | null
+  /** Where `durable` changes come to. */
+  disk: Disk | null
+}
+
+/** What those share that do the work of one log: each has its own part of it. */
+export interface LogCore {
+  readonly owner: LogOwner
+  readonly store: Store
+  readonly history: History
+  readonly queue: WriteQueue
+  readonly left: LeftWork
+  readonly limits: Readonly<StateLimits>
+  /** The most milliseconds of work in one turn of the event loop. */
+  readonly sliceMs: number
+  /** Aborted when the log is closed. */
+  readonly closing: AbortSignal
+  /** Reads and appends everything that can be. */
+  flush(): void
+  warn(facts: object, message: string): void
+}
+
+export function closed(): FdbError {
+  return new FdbError('ERR_FDB_STATE_CLOSED', 'the state log is closed; make a new one')
+}

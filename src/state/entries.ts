@@ -1,0 +1,130 @@
+import { readAt } from '../kernel/index.js'
+import type { Digest } from './digest.js'
+import { type Location, Locations } from './locations.js'
+import { damaged } from './reader.js'
+import { emptyChange, scanChange } from './records.js'
+import type { SectionStore } from './section-store.js'
+import type { Segment } from './segment.js'
+
+const SMALL_CHANGE = 64 * 1024
+
+/** Where the entries of all sections lie, and what a change that displaces one costs the sums and the digests. */
+export class Entries {
+  /** Readable segments by ordinal. */
+  readonly segments = new Map<number, Segment>()
+  readonly locations = new Locations()
+  /**
+   * Where entries lay that changes of the newest segment replaced or deleted: with them the state at the end of
+   * the segments before it is known exactly, which compaction needs.
+   */
+  displaced = new Locations()
+  /** The ordinal of the newest segment that has records. */
+  newest = 0
+  count = 0
+  /** Bytes of the encoded changes that are still in force. */
+  liveBytes = 0
+  /** The newest segment that holds a secret which was replaced or deleted since; -1: none does. */
+  staleSecrets = -1
+  /** {@link staleSecrets} has risen. */
+  onStaleSecret: (() => void) | null = null
+  readonly #old = emptyChange()
+  readonly #at: Location = { segment: 0, offset: 0, length: 0 }
+  readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
+
+  /** The digest of what is put is the caller's to add. */
+  put(section: SectionStore, key: string, ordinal: number, offset: number, length: number): void {
+    const slot = section.slots.get(key)
+    if (slot === undefined) {
+      section.slots.set(key, this.locations.add(ordinal, offset, length))
+      this.count++
+    } else {
+      this.#forget(section, slot, ordinal)
+      this.locations.set(slot, ordinal, offset, length)
+    }
+    this.#weigh(section, length)
+  }
+
+  /** False: there was none. */
+  remove(section: SectionStore, key: string, ordinal: number): boolean {
+    const slot = section.slots.get(key)
+    if (slot === undefined) return false
+    this.#forget(section, slot, ordinal)
+    this.locations.remove(slot)
+    section.slots.delete(key)
+    this.count--
+    return true
+  }
+
+  /** Takes the old value of a slot out of the digest and the sums. */
+  #forget(section: SectionStore, slot: number, ordinal: number): void {
+    const at = this.subtract(section, slot, section.digest)
+    this.#weigh(section, -at.length)
+    this.#displace(section, at, ordinal)
+  }
+
+  #weigh(section: SectionStore, bytes: number): void {
+    section.bytes += bytes
+    this.liveBytes += bytes
+  }
+
+  #displace({ stored, schema }: SectionStore, at: Location, ordinal: number): void {
+    const { segment, offset, length } = at
+    if (segment !== ordinal && ordinal === this.newest) this.displaced.add(segment, offset, length)
+    if (!(stored?.secret || schema?.secret) || segment <= this.staleSecrets) return
+    this.staleSecrets = segment
+    this.onStaleSecret?.()
+  }
+
+  /** The entry of this slot was displaced by a change in segment `ordinal`, which is in the sums and the digest already. */
+  free(section: SectionStore, slot: number, ordinal: number): void {
+    this.#displace(section, this.locations.get(slot, this.#at), ordinal)
+    this.locations.remove(slot)
+  }
+
+  /** Takes the entry of a slot out of a digest. Returns where it lies, until the next call. */
+  subtract(section: SectionStore, slot: number, digest: Digest): Location {
+    const at = this.locations.get(slot, this.#at)
+    const small = at.length <= SMALL_CHANGE
+    const buffer = small ? this.#scratch : Buffer.allocUnsafeSlow(at.length)
+    this.load(at, buffer)
+    const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(buffer, 0, at.length, this.#old)
+    digest.remove(section.nameBytes, buffer.subarray(keyStart, keyEnd), buffer.subarray(valueStart, valueEnd))
+    return at
+  }
+
+  /** Where the entry of a slot lies, for listeners of the change that takes its place; null: nobody asks, or there is none. */
+  locate({ listeners }: SectionStore, slot: number | undefined): Location | null {
+    if (listeners.size === 0 || slot === undefined) return null
+    return { ...this.locations.get(slot, this.#at) }
+  }
+
+  /** The encoded Change of a slot, read from its segment, in a buffer of its own. */
+  read(section: SectionStore, key: string, slot: number): { value: Buffer; version: number } {
+    return this.readAt(section, key, this.locations.get(slot, this.#at))
+  }
+
+  /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
+  readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
+    const buffer = Buffer.allocUnsafe(at.length)
+    this.load(at, buffer)
+    const change = scanChange(buffer, 0, at.length, this.#old)
+    const { valueStart, valueEnd, keyStart, keyEnd, version } = change
+    if (
+      !section.isNamed(buffer, change.sectionStart, change.sectionEnd) ||
+      buffer.toString('utf8', keyStart, keyEnd) !== key
+    ) {
+      const segment = this.segments.get(at.segment)!
+      throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
+    }
+    return { value: buffer.subarray(valueStart, valueEnd), version }
+  }
+
+  /** Reads an encoded Change to the start of `into`. */
+  load(at: Location, into: Buffer): void {
+    const segment = this.segments.get(at.segment)!
+    const got = readAt(segment.fd, into, 0, at.length, at.offset)
+    if (got === at.length) return
+    const why = `${got} bytes of an entry of ${at.length}; the file was cut`
+    throw damaged(segment, at.offset, undefined, why)
+  }
+}

@@ -1,0 +1,65 @@
+import type { StoredSchema } from './records.js'
+import type { Store } from './store.js'
+
+export interface SectionDigest {
+  name: string
+  version: number
+  entries: number
+  digest: string
+}
+
+export interface StateStats {
+  segments: number
+  /** Bytes of all segments. */
+  bytes: number
+  /** Bytes of changes that are still in force: what a compaction would leave. */
+  liveBytes: number
+  entries: number
+  sequence: number
+  /** Changes that wait to be appended. */
+  waiting: number
+}
+
+/** An entry as it lies in the log: bytes of the section's codec, and the schema version that wrote them. */
+export interface RawEntry {
+  key: string
+  value: Uint8Array
+  version: number
+}
+
+export interface RawSection {
+  /** In no particular order. */
+  keys(): Iterable<string>
+  get(key: string): RawEntry | undefined
+}
+
+/** Of each section in the log, by name. */
+export function digestsOf({ sections }: Store): SectionDigest[] {
+  const all = [...sections.values()].flatMap(({ name, stored, slots, digest }) => {
+    const entries = slots.size
+    if (entries === 0 && !stored) return []
+    return { name, version: stored?.version ?? 0, entries, digest: digest.toString() }
+  })
+  return all.sort(byName)
+}
+
+/** What the log says of its sections, by name. */
+export function schemasOf({ sections }: Store): StoredSchema[] {
+  return [...sections.values()].flatMap(({ stored }) => stored ?? []).sort(byName)
+}
+
+/** A section as it lies in the log. Empty when there is none of that name. */
+export function rawSectionOf({ sections, entries }: Store, name: string): RawSection {
+  const section = sections.get(name)
+  return {
+    keys: () => section?.slots.keys() ?? [],
+    get: key => {
+      const slot = section?.slots.get(key)
+      return section && slot !== undefined ? { key, ...entries.read(section, key, slot) } : undefined
+    },
+  }
+}
+
+function byName(a: { name: string }, b: { name: string }): number {
+  return a.name < b.name ? -1 : 1
+}

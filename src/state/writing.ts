@@ -1,0 +1,161 @@
+import { Appender } from './appender.js'
+import type { LogCore } from './core.js'
+import { draw, type StateDraft } from './draft.js'
+import { type Disk, type Durability, made } from './durable.js'
+import { type Answer, type ArrivingWrite, answerOf, type ForwardedWrite, NOT_HERE } from './forwarded.js'
+import { Forwarding, type ForwardingOptions } from './forwarding.js'
+import type { Position } from './history.js'
+import type { Replay } from './replay.js'
+import { requestRefusal } from './requests.js'
+import type { Segment } from './segment.js'
+import { ToldToWait } from './told-to-wait.js'
+import type { WriteOptions } from './write-options.js'
+import type { NewWrite } from './write-queue.js'
+
+type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
+
+/** Decides what becomes of a change: it waits, is appended, goes to the process that writes, or is refused. */
+export class Writing {
+  readonly #core: LogCore
+  readonly #replay: Replay
+  readonly #appender: Appender
+  #mode: Mode = 'reading'
+  #ended: unknown = null
+  /** Where changes go while another process writes. */
+  #forwarding: Forwarding | null = null
+
+  constructor(core: LogCore, replay: Replay) {
+    this.#core = core
+    this.#replay = replay
+    this.#appender = new Appender(core, {
+      mayAppend: () => this.#mode === 'writing',
+      fenced: () => this.#fence(),
+    })
+  }
+
+  /** This process may still try to write to its segment. */
+  get mayWrite(): boolean {
+    return this.#mode === 'writing' || this.#mode === 'paused'
+  }
+
+  start(segment: Segment): void {
+    this.#core.history.claim(segment)
+    this.#mode = 'writing'
+    this.#ended = null
+    this.#replay.following = false
+    this.#stopForwarding()
+    this.#core.flush()
+  }
+
+  pause(): Position {
+    this.#core.flush()
+    if (this.#mode === 'writing') this.#mode = 'paused'
+    return this.#core.history.position
+  }
+
+  resume(): void {
+    if (this.#mode !== 'paused') return
+    this.#mode = 'writing'
+    this.#core.flush()
+  }
+
+  end(error: unknown): void {
+    this.#mode = 'ended'
+    this.#ended = error
+    this.#stopForwarding()
+    const { queue, sliceMs } = this.#core
+    queue.rejectForeign(NOT_HERE)
+    void queue.rejectAll(error, sliceMs)
+  }
+
+  forward(options: ForwardingOptions): Forwarding {
+    if (this.#forwarding) return this.#forwarding
+    this.#mode = 'forwarding'
+    this.#core.queue.rejectForeign(NOT_HERE)
+    this.#forwarding = new Forwarding(this.#core, this.#replay, options)
+    return this.#forwarding
+  }
+
+  #stopForwarding(): void {
+    this.#forwarding?.stop()
+    this.#forwarding = null
+  }
+
+  #fence(): void {
+    this.#mode = 'fenced'
+    queueMicrotask(() => {
+      if (this.#mode === 'fenced') this.#core.owner.onFenced?.()
+    })
+  }
+
+  follow(): void {
+    this.#replay.following = this.#isElsewhere && !this.#core.closing.aborted
+    this.#forwarding?.wake()
+  }
+
+  get #isElsewhere(): boolean {
+    return this.#mode === 'ended' || this.#mode === 'forwarding'
+  }
+
+  flush(): void {
+    this.#appender.flush()
+  }
+
+  /** Where this process does not write, whoever does brings its changes to the disk. */
+  get disk(): Disk | null {
+    const { disk } = this.#core.owner
+    if (disk === null || this.#mode !== 'forwarding') return disk
+    return { checkServing: () => {}, flush: () => disk.flush() }
+  }
+
+  /** Resolves with what its `look` or `draw` gave. Throws when it is refused at once. */
+  write(write: NewWrite): Promise<unknown> {
+    if (this.#mode === 'ended') throw this.#ended
+    const { queue, store } = this.#core
+    const { request, prints } = write
+    if (request !== '') {
+      const waiting = queue.waitingFor(request)
+      const known = store.requests.get(request)
+      const before = known ? [known.print] : waiting?.prints
+      const refusal = before ? requestRefusal(request, before, prints) : null
+      if (refusal) throw refusal
+      if (before) return waiting?.promise ?? Promise.resolve()
+    }
+    const refused = this.#forwarding?.refusal
+    if (refused) throw refused
+    const promise = queue.add(write)
+    this.#forwarding?.wake()
+    if (this.#mode === 'writing') this.#appender.added()
+    return promise
+  }
+
+  /** What a caller gets of a change. A `durable` one does not wait: it is refused. */
+  told<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
+    const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
+    return options?.durable === true || premature() === null ? change : ToldToWait.of(change, premature)
+  }
+
+  /** `prints`: of what it may come to. */
+  update<R>(
+    change: (state: StateDraft) => R,
+    request: string,
+    prints: readonly number[],
+    durability: Durability | null,
+  ): Promise<R | undefined> {
+    const make = () => draw(change, this.#core.store)
+    const write = { sections: [], parts: [], request, prints, durability, draw: make }
+    return this.write(write) as Promise<R | undefined>
+  }
+
+  async accept(arriving: ArrivingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
+    const { owner, history, closing } = this.#core
+    try {
+      if (this.#isElsewhere) throw NOT_HERE
+      const make = () => this.write(arriving.write(write))
+      const existed = await made(make, write, owner.disk)
+      return { outcome: 'applied', existed: existed === true, sequence: history.sequence }
+    } catch (error) {
+      return answerOf(closing.aborted ? NOT_HERE : error, history.sequence)
+    }
+  }
+}
