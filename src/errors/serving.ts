@@ -112,6 +112,12 @@ export const CONTROL = {
 
 /** What the system has not, or gives no more of. */
 export const MACHINE = {
+  ERR_FDB_NODE: {
+    cause:
+      'This version of Node has something inside otherwise than those on which this release was tried; it is logged, at the start',
+    remedy:
+      'The message names it, and what is done without it: run a version of Node that is named, or a newer release of fd-broker',
+  },
   ERR_FDB_PLATFORM: {
     cause: 'Windows has no descriptors that move between processes',
     remedy: 'Run it on Linux; macOS compiles, and is not tested',

@@ -42,12 +42,31 @@ export type Hangup = 'none' | 'ended' | 'broken'
 
 const HANGUPS: readonly Hangup[] = ['none', 'ended', 'broken']
 
-/** Of sockets of Node's, by their numbers, that are not read from at the moment. */
-export function hangups(descriptors: readonly number[]): Hangup[] {
+declare const lent: unique symbol
+
+/** A descriptor that Node opened and keeps: for a look at once, or a duplicate. */
+export type LentFd = number & { readonly [lent]: true }
+
+export function isLent(descriptor: unknown): descriptor is LentFd {
+  return typeof descriptor === 'number' && descriptor >= 0
+}
+
+/** The kernel gives the lowest number that is free: so many, or more, are open. */
+export function isBeyond(descriptor: LentFd, count: number): boolean {
+  return descriptor >= count
+}
+
+/** Throws what the kernel says: EMFILE. */
+export function duplicateLent(descriptor: LentFd, label: string): OwnedFd {
+  return OwnedFd.duplicate(descriptor, label)
+}
+
+/** Of sockets that are not read from at the moment. */
+export function hangups(descriptors: readonly LentFd[]): Hangup[] {
   return native.hangups(descriptors).map(state => HANGUPS[state]!)
 }
 
-/** Bytes that the kernel has taken of a socket of Node's, by its number; -1: not now. Throws where its peer has gone. */
-export function sendOn(descriptor: number, bytes: Uint8Array): number {
+/** Bytes that the kernel has taken; -1: not now. Throws where its peer has gone. */
+export function sendOn(descriptor: LentFd, bytes: Uint8Array): number {
   return native.sendMessage(descriptor, bytes, 0, bytes.length, null)
 }

@@ -21,9 +21,13 @@ export {
   writerInto,
 } from './file.js'
 export {
+  duplicateLent,
   giveNumber,
   type Hangup,
   hangups,
+  isBeyond,
+  isLent,
+  type LentFd,
   listenOver,
   numbersOf,
   ownNumber,

@@ -1,5 +1,6 @@
 import cluster from 'node:cluster'
 import { FdbError } from '../errors.js'
+import { missingInternals } from '../node/probe.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
 import { MemberDriver } from './driver.js'
@@ -22,6 +23,7 @@ const RETRY_MS = 20
  */
 export async function join(options: JoinOptions): Promise<Member> {
   const settings = settle(options)
+  for (const missing of missingInternals()) settings.logger.warn({ err: missing }, missing.message)
   settings.signal?.throwIfAborted()
   if (cluster.isWorker) {
     throw new FdbError(

@@ -1,8 +1,6 @@
 import { AsyncResource } from 'node:async_hooks'
 import http from 'node:http'
 import type net from 'node:net'
-import { knowsIdle } from '../connections/http-inside.js'
-import { letClose, mayClose, stopListening } from '../connections/server-close.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HttpAnswers } from '../moving/adapters/http-answers.js'
@@ -10,6 +8,10 @@ import { HttpServerConnections } from '../moving/adapters/http-server.js'
 import { NetServerConnections } from '../moving/adapters/net-server.js'
 import { OpenSockets } from '../moving/adapters/open-sockets.js'
 import type { MovableConnections } from '../moving/movable.js'
+import { HTTP_CONNECTIONS } from '../node/http-connections.js'
+import { letClose, mayClose, stopListening } from '../node/server-close.js'
+import { SERVER_CONNECTIONS } from '../node/server-connections.js'
+import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { noDescriptors } from '../process/limits.js'
 import { closesOfServer } from './drain/closes-of-server.js'
 import type { DrainCounts } from './drain/forced-closes.js'
@@ -95,8 +97,9 @@ export class Served {
   ): HttpServerConnections | NetServerConnections | undefined {
     const { server } = this
     const parts = { open: this.#open, failed, run: this.#run }
+    if (!SOCKET_HANDLE.works || !SERVER_CONNECTIONS.works) return undefined
     if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
-    if (!(server instanceof http.Server) || !knowsIdle()) return undefined
+    if (!(server instanceof http.Server) || !HTTP_CONNECTIONS.works) return undefined
     return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Logger } from '../index.js'
-import { addressOf, ClientTally, type DescriptorRoom, descriptorOf, descriptorRoom } from '../relay/index.js'
+import { addressOf, ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import { Complaints } from './complaints.js'
 import type { LimitConfig } from './config/config.js'
 
@@ -38,7 +38,7 @@ export class Admission {
 
   /** `null`: it may come in. A trusted client stands for many. */
   excess(socket: Socket, trusted: boolean): Excess | null {
-    if (descriptorOf(socket) >= this.#room.firstSpare) return 'descriptors'
+    if (takesSpare(socket, this.#room)) return 'descriptors'
     const { connectionsPerClient } = this.#options.limits()
     if (this.#options.open() >= this.#most) return 'connections'
     if (connectionsPerClient === null || trusted) return null

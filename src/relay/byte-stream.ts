@@ -1,3 +1,5 @@
+import type { LentFd } from '../kernel/index.js'
+
 /** What is written: bytes, or text of which every character is one byte (latin1). The stream owns it from then on. */
 export type Bytes = Buffer | string
 
@@ -62,7 +64,7 @@ export interface ByteStream {
   /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
   readonly movable: boolean
   /** Of the socket, which keeps it: for a dup (if `movable`) or a look at once. Only of one that is `alive` and not `connecting`. */
-  readonly descriptor: number
+  readonly descriptor: LentFd
   /**
    * Lets go of the socket in the middle of everything: closes its descriptor, which whoever has a dup of it does not
    * notice, nor the peer. Only where {@link descriptor} may be read.

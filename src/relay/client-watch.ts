@@ -1,12 +1,12 @@
-import { type Hangup, hangups } from '../kernel/index.js'
+import { type Hangup, hangups, type LentFd } from '../kernel/index.js'
 
 /** How often is looked, in milliseconds. */
 const EVERY_MS = 100
 
 /** A client's connection that is not read from at the moment. */
 export interface Unread {
-  /** -1: there is none to look at. */
-  readonly descriptor: number
+  /** Null: there is none to look at. */
+  readonly descriptor: LentFd | null
   hungUp(how: Exclude<Hangup, 'none'>): void
 }
 
@@ -28,9 +28,15 @@ export class ClientWatch {
   }
 
   #look(): void {
-    const watched = [...this.#unread].filter(({ descriptor }) => descriptor >= 0)
-    const states = hangups(watched.map(({ descriptor }) => descriptor))
-    for (const [i, state] of states.entries()) {
+    const watched: Unread[] = []
+    const descriptors: LentFd[] = []
+    for (const connection of this.#unread) {
+      const { descriptor } = connection
+      if (descriptor === null) continue
+      watched.push(connection)
+      descriptors.push(descriptor)
+    }
+    for (const [i, state] of hangups(descriptors).entries()) {
       const connection = watched[i]!
       if (state !== 'none' && this.#unread.has(connection)) connection.hungUp(state)
     }

@@ -1,4 +1,5 @@
 import type { RequestHead, RequestReader } from '../http1/index.js'
+import type { LentFd } from '../kernel/index.js'
 import { MAX_RECORD_BYTES, type MoveWhich } from '../moving/movable.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
@@ -275,8 +276,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     else this.#relay.watch.remove(this)
   }
 
-  get descriptor(): number {
-    return this.client.alive ? this.client.descriptor : -1
+  get descriptor(): LentFd | null {
+    return this.client.alive ? this.client.descriptor : null
   }
 
   hungUp(how: 'ended' | 'broken'): void {

@@ -2,7 +2,7 @@
  * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades and CONNECT, and whole TCP connections, between clients
  * and the servers that a router names. Knows neither listeners nor configuration.
  */
-export { addressOf, descriptorOf } from '../connections/socket-handle.js'
+export { addressOf } from '../node/socket-handle.js'
 export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
@@ -24,6 +24,6 @@ export {
 } from './options.js'
 export { Relay } from './relay.js'
 export { type RelayedConnection, RelayedConnections, type RelayedOptions } from './relayed-connections.js'
-export { type DescriptorRoom, descriptorRoom, type Shortage } from './shortage.js'
+export { type DescriptorRoom, descriptorRoom, type Shortage, takesSpare } from './shortage.js'
 export { SocketStream } from './socket-stream.js'
 export { DEFAULT_KEEP_ALIVE, type PoolOptions, UpstreamPools } from './upstream-pools.js'

@@ -1,6 +1,6 @@
 import net from 'node:net'
-import { remade } from '../connections/socket-handle.js'
 import { type OwnedFd, socketOver } from '../kernel/index.js'
+import { remade } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial } from './options.js'
 import { READ_BYTES, SocketStream } from './socket-stream.js'

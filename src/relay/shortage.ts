@@ -1,3 +1,6 @@
+import type { Socket } from 'node:net'
+import { isBeyond } from '../kernel/index.js'
+import { descriptorOf } from '../node/socket-handle.js'
 import { fdLimits } from '../process/limits.js'
 
 /** What this process, or its machine, has too little of: no server is to be blamed. */
@@ -35,4 +38,10 @@ export function descriptorRoom({ soft, open } = fdLimits()): DescriptorRoom {
   const spare = Math.max(16, Math.min(1024, Math.floor(limit / 16)))
   const clients = Math.max(1, Math.floor((limit - (open ?? 64) - 2 * spare) / 2))
   return { limit, clients, firstSpare: limit - spare, spare }
+}
+
+/** A client's connection for which there is no room. */
+export function takesSpare(socket: Socket, { firstSpare }: DescriptorRoom): boolean {
+  const descriptor = descriptorOf(socket)
+  return descriptor !== null && isBeyond(descriptor, firstSpare)
 }

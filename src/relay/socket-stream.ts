@@ -1,13 +1,15 @@
 import type net from 'node:net'
+import type { LentFd } from '../kernel/index.js'
 import {
   addressOf,
   descriptorOf,
   isPlain,
   readBuffered,
   reset,
+  SOCKET_HANDLE,
   stopReading,
   unwrittenBytes,
-} from '../connections/socket-handle.js'
+} from '../node/socket-handle.js'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 
@@ -99,11 +101,11 @@ export class SocketStream implements ByteStream {
   }
 
   get movable(): boolean {
-    return isPlain(this.#socket)
+    return SOCKET_HANDLE.works && isPlain(this.#socket)
   }
 
-  get descriptor(): number {
-    return descriptorOf(this.#socket)
+  get descriptor(): LentFd {
+    return descriptorOf(this.#socket)!
   }
 
   get bytesRead(): number {

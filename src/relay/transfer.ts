@@ -1,5 +1,5 @@
 import { Framing } from '../http1/index.js'
-import { OwnedFd } from '../kernel/index.js'
+import { duplicateLent, type OwnedFd } from '../kernel/index.js'
 import { EventTracker, FrameTracker } from './boundaries/index.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
@@ -56,11 +56,11 @@ export function exportConnection(
 
 /** Before anything is let go: when the second cannot be had, nothing has happened. */
 function duplicates({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
-  const own = OwnedFd.duplicate(client.descriptor, 'connection of a client')
+  const own = duplicateLent(client.descriptor, 'connection of a client')
   const upstream = exchange?.upstream ?? null
   if (upstream === null || upstream.connecting) return { client: own, upstream: null }
   try {
-    return { client: own, upstream: OwnedFd.duplicate(upstream.descriptor, 'connection to a server') }
+    return { client: own, upstream: duplicateLent(upstream.descriptor, 'connection to a server') }
   } catch (error) {
     own.close()
     throw error

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Server } from 'node:tls'
+import { askForTicketKeys } from '../node/tls-insides.js'
 
 /** Each 48 bytes, as `tls.Server.setTicketKeys()` takes them: name, HMAC key and AES key of 16 bytes. */
 export interface TicketKeyPair {
@@ -7,15 +8,6 @@ export interface TicketKeyPair {
   readonly current: Buffer
   /** Tickets that were sealed with them are still opened, and made anew; null: there are none. */
   readonly previous: Buffer | null
-}
-
-/** What OpenSSL is told of the keys of a ticket, by Node: 0 unknown, 1 open it, 2 open it and seal a new one. */
-type Answer = [0 | 1 | 2, hmac: Buffer, aes: Buffer, name?: Buffer, iv?: Buffer]
-
-/** Node 20 to 26: a context asks for the keys of each ticket. */
-interface TicketContext {
-  enableTicketKeyCallback?(): void
-  onticketkeycallback?: (name: Buffer, iv: Buffer, sealing: boolean) => Answer
 }
 
 const PART = 16
@@ -26,19 +18,15 @@ const PART = 16
  * which makes a new context. Where this Node has no way to ask for keys, the current ones are set.
  */
 export function useTicketKeys(server: Server, keys: TicketKeyPair): void {
-  const shared = (server as unknown as { _sharedCreds?: { context?: TicketContext } })._sharedCreds
-  const context = shared?.context
   server.setTicketKeys(keys.current)
-  if (typeof context?.enableTicketKeyCallback !== 'function') return
   const current = parts(keys.current)
   const previous = keys.previous && parts(keys.previous)
-  context.onticketkeycallback = (name, _iv, sealing) => {
+  askForTicketKeys(server, (name, _iv, sealing) => {
     if (sealing) return [1, current.hmac, current.aes, current.name, randomBytes(PART)]
     if (name.equals(current.name)) return [1, current.hmac, current.aes]
     if (previous !== null && name.equals(previous.name)) return [2, previous.hmac, previous.aes]
     return [0, current.hmac, current.aes]
-  }
-  context.enableTicketKeyCallback()
+  })
 }
 
 function parts(keys: Buffer): { name: Buffer; hmac: Buffer; aes: Buffer } {

@@ -1,17 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { Server } from 'node:tls'
 import { FdbError } from '../errors.js'
+import { renameSessions, type SessionFacts, sessionFactsOf } from '../node/tls-insides.js'
 import { type TicketKeyPair, useTicketKeys } from './ticket-opener.js'
-
-/** What Node keeps in a `tls.Server` and gives no name to: the same on Node 20 to 26. */
-interface Insides {
-  readonly sessionIdContext?: string
-  readonly requestCert?: boolean
-  readonly rejectUnauthorized?: boolean
-  readonly ca?: unknown
-  readonly crl?: unknown
-  readonly _sharedCreds?: { context?: { setSessionIdContext?(context: string): void } }
-}
 
 /**
  * Has a server of Node take tickets that another process made. Two things are in the way: its keys are its own, and
@@ -27,11 +18,11 @@ export class TicketServer {
   constructor(server: Server, name: string, keys: TicketKeyPair) {
     this.#server = server
     this.#keys = keys
-    const insides = server as unknown as Insides
-    const given = insides.sessionIdContext === defaultContext() ? null : insides.sessionIdContext
+    const facts = sessionFactsOf(server)
+    const given = facts.sessionIdContext === defaultContext() ? null : facts.sessionIdContext
     const context = (of: { ca?: unknown; crl?: unknown }) =>
-      given ?? sessionContext(name, { ...insides, ca: of.ca, crl: of.crl })
-    if (!given) renameSessions(insides, context(insides))
+      given ?? sessionContext(name, { ...facts, ca: of.ca, crl: of.crl })
+    if (!given) rename(server, context(facts))
     const renew = server.setSecureContext
     server.setSecureContext = options => {
       const { sessionIdContext = context(options) } = options
@@ -56,7 +47,7 @@ function defaultContext(): string {
  * A client without a certificate must not get into a server that asks for one, with a session of a server that did not:
  * TLS does not look at certificates when a session is resumed.
  */
-function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: Insides): string {
+function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: SessionFacts): string {
   const hash = createHash('sha256').update(JSON.stringify([name, requestCert, rejectUnauthorized]))
   const add = (list: unknown) => {
     for (const one of [list].flat(2))
@@ -68,13 +59,10 @@ function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl
   return hash.digest('hex').slice(0, 32)
 }
 
-function renameSessions({ _sharedCreds }: Insides, context: string): void {
-  const holder = _sharedCreds?.context
-  if (typeof holder?.setSessionIdContext !== 'function') {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      `Node ${process.versions.node} does not let the sessions of this server be renamed: give it the option sessionIdContext, a text that stays the same in every version`,
-    )
-  }
-  holder.setSessionIdContext(context)
+function rename(server: Server, context: string): void {
+  if (renameSessions(server, context)) return
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `Node ${process.versions.node} does not let the sessions of this server be renamed: give it the option sessionIdContext, a text that stays the same in every version`,
+  )
 }

@@ -1,6 +1,6 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { reset } from '../../src/connections/socket-handle.js'
+import { reset } from '../../src/node/socket-handle.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { KINDS } from './relay-kinds.js'
 import { startMoving, startTravelling } from './relay-moving.js'

@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { descriptorOf } from '../../src/connections/socket-handle.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { Served } from '../../src/member/served.js'
+import { descriptorOf } from '../../src/node/socket-handle.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import {
   carry,
@@ -384,7 +384,7 @@ describe('a connection that does not go', () => {
     const from = await httpPlace('old')
     const between = net.createServer(socket => {
       const own = new (class extends net.Socket {})({
-        fd: OwnedFd.duplicate(descriptorOf(socket), 'own').release(),
+        fd: OwnedFd.duplicate(descriptorOf(socket)!, 'own').release(),
       })
       socket.destroy()
       from.server.emit('connection', own)

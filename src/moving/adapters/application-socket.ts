@@ -1,10 +1,10 @@
 import type net from 'node:net'
 import { isUint8Array } from 'node:util/types'
-import { abandon, canLeave, connectionOf, publish, reopened } from '../../connections/node-socket.js'
-import { stopReading } from '../../connections/socket-handle.js'
 import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
+import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
+import { abandon, canLeave, connectionOf, publish, reopened } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
 /** How an application's own protocol goes on in another process. Plain TCP and Unix connections only. */

@@ -1,5 +1,7 @@
 import type http from 'node:http'
 import type net from 'node:net'
+import { FdbError } from '../../errors.js'
+import type { OwnedFd } from '../../kernel/index.js'
 import {
   idleParsers,
   isAnswering,
@@ -7,18 +9,8 @@ import {
   markIdle,
   ownListener,
   parserOf,
-} from '../../connections/http-inside.js'
-import {
-  abandon,
-  canLeave,
-  connectionOf,
-  publish,
-  reopened,
-  witnessOf,
-} from '../../connections/node-socket.js'
-import { isPlain } from '../../connections/socket-handle.js'
-import { FdbError } from '../../errors.js'
-import type { OwnedFd } from '../../kernel/index.js'
+} from '../../node/http-connections.js'
+import { isPlain } from '../../node/socket-handle.js'
 import { fdbroker } from '../../proto/connections.js'
 import { decoded, onlyConnection } from '../connection-record.js'
 import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'
@@ -26,6 +18,7 @@ import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-
 import { HeldSockets } from './held-sockets.js'
 import type { HttpAnswers } from './http-answers.js'
 import { KeepAliveExpiry } from './keep-alive-expiry.js'
+import { abandon, canLeave, connectionOf, publish, reopened, witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
 const { HttpConnection } = fdbroker.connections

@@ -1,10 +1,10 @@
 import type net from 'node:net'
-import { witnessOf } from '../../connections/node-socket.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { fdbroker } from '../../proto/connections.js'
 import { decoded, onlyConnection } from '../connection-record.js'
 import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'
 import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
+import { witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
 const { Application } = fdbroker.connections

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls'
 import { type TicketKeyPair, useTicketKeys } from '../../index.js'
+import { socketBelow } from '../../node/tls-insides.js'
 import type { CertificateTable } from './certificate-table.js'
 import { failureOf, type HandshakeCounts } from './handshake-counts.js'
 import type { CertificateMaterial } from './material.js'
@@ -127,7 +128,7 @@ export class Handshakes {
     server.on('secureConnection', socket => {
       this.#counts.completed(socket.isSessionReused())
       this.#onSecure(socket)
-      this.#ended(rawOf(socket))
+      this.#ended(socketBelow(socket))
     })
     server.on('tlsClientError', (error, socket) => {
       this.#counts.failed(failureOf(error))
@@ -150,12 +151,8 @@ export class Handshakes {
     }
   }
 
+  /** One that is not found counts until it closes. */
   #ended(raw: Socket | undefined): void {
     if (raw !== undefined && this.#underWay.delete(raw)) this.#onEnd()
   }
-}
-
-/** Node gives the socket below no name; one that is not found counts until it closes. */
-function rawOf(socket: TLSSocket): Socket | undefined {
-  return (socket as unknown as { _parent?: Socket })._parent
 }

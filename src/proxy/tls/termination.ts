@@ -1,4 +1,6 @@
 import { type Logger, type Member, TicketKeys } from '../../index.js'
+import { missingInternals } from '../../node/probe.js'
+import { TLS_INTERNALS } from '../../node/tls-insides.js'
 import type { ProxyConfig } from '../config/config.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts } from './handshake-counts.js'
@@ -69,6 +71,9 @@ export class TlsTermination {
   }
 
   stop(): void {
+    if (this.#tickets === null)
+      for (const missing of missingInternals(TLS_INTERNALS))
+        this.#logger.warn({ err: missing }, missing.message)
     this.#tickets?.stop()
     this.live.stop()
   }

@@ -1,23 +1,13 @@
 import { channel } from 'node:diagnostics_channel'
 import type net from 'node:net'
-import { OwnedFd, socketOver } from '../kernel/index.js'
-import type { Witness } from '../moving/movable.js'
-import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from './socket-handle.js'
+import { duplicateLent, type OwnedFd, socketOver } from '../../kernel/index.js'
+import { countAsAccepted, socketOptionsOf } from '../../node/server-connections.js'
+import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from '../../node/socket-handle.js'
+import type { Witness } from '../movable.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Node's own, for connections that a server accepts. */
 const accepted = channel('net.server.socket')
-
-/** What a `net.Server` keeps of its options and its connections, under these names on Node 20 to 26. */
-interface ServerInsides {
-  _connections: number
-  noDelay?: boolean
-  keepAlive?: boolean
-  /** Seconds. */
-  keepAliveInitialDelay?: number
-  allowHalfOpen?: boolean
-  highWaterMark?: number
-}
 
 /**
  * A plain TCP or Unix connection, open both ways on our side, of which nothing waits to be written. (Where it was given an
@@ -26,7 +16,7 @@ interface ServerInsides {
 export function canLeave(socket: net.Socket): boolean {
   if (socket.readableEncoding !== null) return false
   if (socket.destroyed || socket.connecting || !socket.writable || socket.writableLength > 0) return false
-  return isPlain(socket) && descriptorOf(socket) >= 0 && unwrittenBytes(socket) === 0
+  return isPlain(socket) && descriptorOf(socket) !== null && unwrittenBytes(socket) === 0
 }
 
 /**
@@ -35,7 +25,7 @@ export function canLeave(socket: net.Socket): boolean {
  */
 export function connectionOf(socket: net.Socket): OwnedFd | null {
   try {
-    return OwnedFd.duplicate(descriptorOf(socket), 'connection')
+    return duplicateLent(descriptorOf(socket)!, 'connection')
   } catch {
     return null
   }
@@ -61,19 +51,9 @@ export function abandon(socket: net.Socket): Buffer {
  * descriptor, and closes it when it throws. Nothing is read before somebody wants it.
  */
 export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
-  const inside = server as unknown as ServerInsides
-  const { allowHalfOpen = false, highWaterMark } = inside
-  const sizes = highWaterMark && {
-    readableHighWaterMark: highWaterMark,
-    writableHighWaterMark: highWaterMark,
-  }
-  const options = { allowHalfOpen, readable: true, writable: true, manualStart: true, ...sizes }
+  const options = { ...socketOptionsOf(server), manualStart: true }
   const socket = socketOver(fd, options)
-  if (inside.noDelay) socket.setNoDelay(true)
-  if (inside.keepAlive) socket.setKeepAlive(true, (inside.keepAliveInitialDelay ?? 0) * 1000)
-  // As for those that it accepts; it counts down when the socket closes.
-  inside._connections++
-  Object.assign(socket, { server, _server: server })
+  countAsAccepted(server, socket)
   return socket
 }
 

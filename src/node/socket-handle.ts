@@ -1,13 +1,11 @@
 import net from 'node:net'
-import { sendOn } from '../kernel/index.js'
+import { isLent, type LentFd, sendOn, socketOver, socketPair } from '../kernel/index.js'
+import { internal } from './internal.js'
 
-/**
- * The only place that looks inside a `net.Socket`. Same on Node 20 to 26: `_handle` is the libuv stream, of which
- * `writeQueueSize` counts the bytes that the kernel has not taken.
- */
+/** Same on Node 20 to 26: `_handle` is the libuv stream, of which `writeQueueSize` counts the bytes that the kernel has not taken. */
 interface SocketHandle {
   reading: boolean
-  readonly fd: number
+  readonly fd: LentFd
   readStop(): number
   readonly writeQueueSize: number
 }
@@ -16,9 +14,34 @@ interface Insides {
   _handle: SocketHandle | null
 }
 
+const MORE_THAN_TAKEN = 1024 * 1024
+
 function handleOf(socket: net.Socket): SocketHandle | null {
   return (socket as unknown as Insides)._handle
 }
+
+export const SOCKET_HANDLE = internal(
+  'socket._handle with fd, reading, readStop, useUserBuffer and writeQueueSize',
+  'connections do not move, they drain',
+  () => {
+    const [here, there] = socketPair('probe of a socket')
+    const socket = socketOver(here, { manualStart: true } as net.SocketConstructorOpts)
+    try {
+      const handle = handleOf(socket)
+      if (handle === null || !isLent(handle.fd) || typeof handle.readStop !== 'function') return false
+      socket.read(0)
+      if (!('useUserBuffer' in handle) || !handle.reading) return false
+      const queued = () => handle.writeQueueSize
+      if (queued() !== 0) return false
+      // More than the kernel takes at once.
+      socket.write(Buffer.alloc(MORE_THAN_TAKEN))
+      return queued() > 0
+    } finally {
+      socket.destroy()
+      there.close()
+    }
+  },
+)
 
 /** A TCP or Unix socket in the clear: its descriptor carries the bytes as they are. */
 export function isPlain(socket: net.Socket): boolean {
@@ -73,9 +96,10 @@ export function addressOf(socket: net.Socket): string {
   return (socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*/, '')
 }
 
-/** -1: it has none (any more). */
-export function descriptorOf(socket: net.Socket): number {
-  return handleOf(socket)?.fd ?? -1
+/** Which the socket keeps; null: it has none (any more). */
+export function descriptorOf(socket: net.Socket): LentFd | null {
+  const fd = handleOf(socket)?.fd
+  return fd !== undefined && isLent(fd) ? fd : null
 }
 
 /**
@@ -85,7 +109,7 @@ export function descriptorOf(socket: net.Socket): number {
  */
 export function sendPast(socket: net.Socket, bytes: Uint8Array): boolean {
   const fd = descriptorOf(socket)
-  if (!isPlain(socket) || fd < 0 || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false
+  if (!isPlain(socket) || fd === null || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false
   let sent: number
   try {
     sent = sendOn(fd, bytes)

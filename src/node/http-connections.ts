@@ -1,9 +1,10 @@
 import http from 'node:http'
 import net from 'node:net'
+import { internal } from './internal.js'
 
 /**
  * What has to be known of the inside of `http.Server`: its own list of connections. It is the only one that knows that
- * the native parser holds no byte of a request that has begun. {@link knowsIdle} finds out whether this Node is as expected.
+ * the native parser holds no byte of a request that has begun.
  */
 export interface Parser {
   readonly socket: net.Socket
@@ -70,13 +71,12 @@ export function markIdle(parser: Parser): void {
   parser.incoming = null
 }
 
-let known: boolean | undefined
-
-/** Whether the list says what it should on this version of Node. Tried once, without opening anything. */
-export function knowsIdle(): boolean {
-  known ??= tryIdle()
-  return known
-}
+/** Whether the list says what it should on this version of Node. Tried without opening anything. */
+export const HTTP_CONNECTIONS = internal(
+  'server[Symbol(http.server.connections)].idle(), socket.parser and socket._httpMessage',
+  'connections of http.Server do not move, they drain',
+  tryIdle,
+)
 
 function tryIdle(): boolean {
   const server = new http.Server()
@@ -99,8 +99,6 @@ function tryIdle(): boolean {
     const begun = isIdle()
     parser.execute(REQUEST.subarray(1))
     return marked && !begun && isIdle() && answered
-  } catch {
-    return false
   } finally {
     socket.destroy()
     // Ends its timer.

@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { internal } from './internal.js'
 
 /**
  * When a `net.Server` says 'close': on Node 20 to 26 `_emitCloseIfDrained` does, as soon as it neither listens nor has a
@@ -7,6 +8,12 @@ import net from 'node:net'
 interface Insides {
   _emitCloseIfDrained?: () => void
 }
+
+export const SERVER_CLOSE = internal(
+  'server._emitCloseIfDrained',
+  "a server that stops accepting says 'close' although it may accept again",
+  () => typeof (new net.Server() as unknown as Insides)._emitCloseIfDrained === 'function',
+)
 
 /** Stops accepting, touches no connection (`http.Server.close()` would close idle ones), and says no 'close' until {@link letClose}. */
 export function stopListening(server: net.Server): void {

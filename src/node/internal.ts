@@ -1,0 +1,38 @@
+/** The versions on which all of this was tried. */
+const KNOWN = 'Node 20 to 26'
+
+/** Something inside of Node that has no public name, and is as it was on the versions that are known. */
+export interface Internal {
+  /** For example `socket._handle.fd`. */
+  readonly name: string
+  /** What this process does where it is otherwise. */
+  readonly without: string
+  /** It is as expected on this Node. Tried once, at the first question. */
+  readonly works: boolean
+}
+
+/** `attempt` says whether it is as expected; when it throws it is not, unless there was no descriptor to try it with. */
+export function internal(name: string, without: string, attempt: () => boolean): Internal {
+  let known: boolean | undefined
+  return {
+    name,
+    without,
+    get works() {
+      if (known !== undefined) return known
+      try {
+        known = attempt()
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException
+        // Asked again when there is room.
+        if (code === 'EMFILE' || code === 'ENFILE') return true
+        known = false
+      }
+      return known
+    },
+  }
+}
+
+/** What is wrong, what follows, and what to do. */
+export function describeMissing({ name, without }: Internal): string {
+  return `Node ${process.versions.node} has no ${name} as ${KNOWN} have: ${without}; use one of these, or a release of fd-broker that knows this one`
+}
