@@ -13,6 +13,8 @@ import { Service } from './service.js'
 import { settleTimes } from './times.js'
 
 const HELLO_MS = 5_000
+/** A disk may be slow; what kills a service that does not end waits for longer. */
+const KEEP_MS = 30_000
 /** More services than this are a fault of somebody, not a need. */
 const MAX_SERVICES = 1_000
 
@@ -83,12 +85,17 @@ export class Daemon implements AsyncDisposable {
     return [...this.#services.values()].flatMap(service => service.heldAlone ?? [])
   }
 
-  /** Members serve on; what they hold stays theirs. What this daemon holds alone is let go of. Idempotent. */
+  /**
+   * Members serve on; what they hold stays theirs. What this daemon holds alone is let go of: the state is written to the
+   * members' state file before, if they have one. Idempotent.
+   */
   async close(): Promise<void> {
     if (!this.#isClosed) {
       this.#isClosed = true
       clearImmediate(this.#sweep)
       this.#listener.stop()
+      // Before anybody else can be the first of a service here.
+      await Promise.all([...this.#services.values()].map(service => service.keepState(KEEP_MS)))
       for (const service of this.#services.values()) service.close()
       removeControl(this.#place)
       this.#place.listener.close()

@@ -12,8 +12,10 @@ export interface HeldAlone {
   readonly listeners: readonly string[]
   /** Names of other descriptors. */
   readonly held: readonly string[]
-  /** Of the log; acknowledged changes that a state file need not have. */
+  /** Of the log; acknowledged changes that a state file need not have yet. */
   readonly stateBytes: number
+  /** Of the members, to which the state is written before it is dropped; null: they have told none, and it is lost. */
+  readonly stateFile: string | null
 }
 
 /** Null: a living process that serves, is to serve or stands by has it all too; or there is nothing. */
@@ -23,8 +25,10 @@ export function heldAlone(known: {
   peer: (id: number) => Peer | undefined
   registry: Registry
   shelf: SegmentShelf
+  stateFile: string
 }): HeldAlone | null {
   const { service, machine, peer, registry, shelf } = known
+  const stateFile = known.stateFile === '' ? null : known.stateFile
   const { owner, joiner, standby, phase } = machine
   // Whoever a restarted daemon waits for has what the service has; the daemon has nothing yet.
   if (phase === 'rebuilding' || [owner, joiner, standby].some(id => lives(peer(id)))) return null
@@ -35,7 +39,9 @@ export function heldAlone(known: {
   )
   const held = entries.filter(({ role }) => role === 'named').map(({ name }) => name)
   const stateBytes = shelf.all.reduce((sum, segment) => sum + segment.size() - segment.start, 0)
-  return listeners.length + held.length + stateBytes > 0 ? { service, listeners, held, stateBytes } : null
+  return listeners.length + held.length + stateBytes > 0
+    ? { service, listeners, held, stateBytes, stateFile }
+    : null
 }
 
 /** Its death may not have been told yet. */

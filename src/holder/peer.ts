@@ -21,6 +21,8 @@ export interface Peer {
   link: Link
   readonly pidfd: OwnedFd | null
   watch: DeathWatch | null
+  /** Where it keeps the state; empty: in no file. */
+  readonly stateFile: string
   /** It ends what must run in one process only when it is told to, and says so. */
   readonly quiesces: boolean
   /** Has a channel again but has not said Back yet: nothing is told to it before it has. */

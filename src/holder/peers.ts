@@ -21,6 +21,8 @@ export interface Candidate {
   /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
   readonly times?: Partial<HandoffTimes>
   readonly quiesces?: boolean
+  /** Daemon: where it keeps the state. */
+  readonly stateFile?: string
 }
 
 /** Who is told of what peers do. */
@@ -174,7 +176,8 @@ export class Peers {
 }
 
 function newPeer(id: Id, candidate: Candidate): Peer {
-  const { pid, generation, identity, proven, link, pidfd, times = {}, quiesces = false } = candidate
+  const { pid, generation, identity, proven, link, pidfd, times = {} } = candidate
+  const { quiesces = false, stateFile = '' } = candidate
   const now = performance.now()
   return {
     id,
@@ -184,6 +187,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     proven,
     times,
     quiesces,
+    stateFile,
     link,
     pidfd,
     watch: null,

@@ -31,6 +31,7 @@ import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
 import { Holder } from './holder.js'
+import { keepState } from './kept-state.js'
 import { STUCK_MS } from './kill-stuck.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
@@ -90,6 +91,10 @@ export class Service {
   #machine: HolderState
   #generation: number
   #startedAt: number
+  /** Of the member that serves, or served last; empty: none. */
+  #stateFile = ''
+  /** When a member was lost last, milliseconds since 1970. */
+  #diedAt = 0
   readonly #rollCall: RollCall
 
   constructor(
@@ -171,7 +176,22 @@ export class Service {
   get heldAlone(): HeldAlone | null {
     const [registry, shelf] = [this.#registry, this.#shelf]
     const peer = (id: number) => this.#holder.peer(id)
-    return heldAlone({ service: this.name, machine: this.#machine, peer, registry, shelf })
+    return heldAlone({
+      service: this.name,
+      machine: this.#machine,
+      peer,
+      registry,
+      shelf,
+      stateFile: this.#stateFile,
+    })
+  }
+
+  /** What would be lost of the state comes to the members' file, if they have told one. */
+  async keepState(timeoutMs: number): Promise<void> {
+    const { stateFile: path = null, stateBytes = 0 } = this.heldAlone ?? {}
+    if (path === null || stateBytes === 0) return
+    const [shelf, logger, diedAt] = [this.#shelf, this.#logger, this.#diedAt]
+    await keepState({ service: this.name, path, diedAt, shelf, logger, timeoutMs })
   }
 
   join(caller: Caller): void {
@@ -336,9 +356,13 @@ export class Service {
   #dispatch(event: HolderEvent): void {
     const before = this.#machine
     const lost = event.type === 'lost' ? this.#holder.peer(event.id) : undefined
-    if (lost !== undefined) this.#writes.forget(lost)
+    if (lost !== undefined) {
+      this.#writes.forget(lost)
+      this.#diedAt = Date.now()
+    }
     const { state, effects } = stepHolder(before, event)
     this.#machine = state
+    this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
     // Whoever is given something is written down before.
     this.#noteChange()
     this.#queue.push(effects)
@@ -662,6 +686,7 @@ function merged<T extends { name: string }>(own: readonly T[], answer: Record<st
 }
 
 /** What a member says of itself in its Hello. */
-function toldBy({ hello }: Caller): Pick<Candidate, 'times' | 'quiesces'> {
-  return { times: readTimes(hello.times), quiesces: hello.capabilities?.includes(QUIESCES) ?? false }
+function toldBy({ hello }: Caller): Pick<Candidate, 'times' | 'quiesces' | 'stateFile'> {
+  const quiesces = hello.capabilities?.includes(QUIESCES) ?? false
+  return { times: readTimes(hello.times), quiesces, stateFile: hello.stateFile ?? '' }
 }

@@ -64,6 +64,8 @@ export class HolderLink {
       generation?: number
       incarnation?: string
       times?: Partial<HandoffTimes>
+      /** Path of the file that this process keeps the state in; empty: none. */
+      stateFile: string
     },
     options: { timeoutMs: number; signal: AbortSignal | undefined },
   ): Promise<HolderLink> {
@@ -124,6 +126,7 @@ export class HolderLink {
             incarnation: hello.incarnation ?? '',
             times: hello.times ?? null,
             instance: OWN_INSTANCE,
+            stateFile: hello.stateFile,
           },
         },
         own === null ? [] : [own],

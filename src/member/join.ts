@@ -65,7 +65,13 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
       if (place.role === 'first') return await beFirst(settings, place)
       const holderLink = await HolderLink.greet(
         place.channel,
-        { service, intent: 'join', versions, times: settings.wantedTimes },
+        {
+          service,
+          intent: 'join',
+          versions,
+          times: settings.wantedTimes,
+          stateFile: settings.stateFile?.path ?? '',
+        },
         { timeoutMs: left, signal },
       )
       if (hosting === 'daemon' && !holderLink.facts.daemon) {

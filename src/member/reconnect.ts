@@ -15,12 +15,14 @@ export async function reconnectToDaemon(
   signal: AbortSignal,
 ): Promise<HolderLink | null> {
   const { control, service, versions, timeout, logger, wantedTimes: times } = settings
+  const incarnation = old.facts.incarnation
+  const stateFile = settings.stateFile?.path ?? ''
   while (!signal.aborted && control !== null) {
     try {
       const fd = await connectUnix(control, { timeoutMs: timeout, signal, as: 'member' })
       return await HolderLink.greet(
         fd,
-        { service, intent: 'back', versions, generation, incarnation: old.facts.incarnation, times },
+        { service, intent: 'back', versions, generation, incarnation, times, stateFile },
         { timeoutMs: timeout, signal },
       )
     } catch (error) {

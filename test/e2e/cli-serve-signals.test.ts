@@ -1,3 +1,5 @@
+import { readFileSync, rmSync, utimesSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/answer.js'
@@ -24,12 +26,22 @@ function said(desk: Desk, text: string): Promise<boolean> {
 }
 
 /** A member of the daemon; resolves when it serves. */
-async function member(desk: Desk, service: string): Promise<number> {
-  const pid = await desk.launch([process.execPath, MEMBER, desk.control, service])
+async function member(desk: Desk, service: string, ...stateFile: string[]): Promise<number> {
+  const pid = await desk.launch([process.execPath, MEMBER, desk.control, service, ...stateFile])
   await desk.statusWhere(`${service} serves`, status =>
     (status as unknown as DaemonStatus).services.some(one => one.service === service && one.pid === pid),
   )
   return pid
+}
+
+/** Ends it, and waits until the daemon knows. */
+async function kill(desk: Desk, pid: number, service: string): Promise<void> {
+  signalPid(pid, 'SIGKILL')
+  await desk.statusWhere(`nobody serves ${service}`, status =>
+    (status as unknown as DaemonStatus).services.some(
+      one => one.service === service && (one.pid as unknown) === null,
+    ),
+  )
 }
 
 async function ends(desk: Desk, pid: number): Promise<void> {
@@ -124,6 +136,39 @@ describe('signals to fd-broker serve', () => {
     signalPid(pid, 'SIGTERM')
     await ends(desk, pid)
     expect(desk.output).toContain('"service":"shop"')
+  })
+
+  it('with --drop, it writes the state that it alone holds to the state file of the members, which lacked it', async () => {
+    const desk = Desk.open()
+    const file = join(desk.folder, 'shop.state')
+    const pid = await serve(desk, '--drop')
+    const first = await member(desk, 'shop', file)
+    const visits = async () =>
+      (await desk.run('state', 'get', 'visits', 'first', '--control', desk.control)).stdout
+    await until('the first visit is there', async () => (await visits()).includes(`${first}`), 10_000)
+    await kill(desk, first, 'shop')
+    // As if the disk had been full.
+    rmSync(file)
+    signalPid(pid, 'SIGTERM')
+    await ends(desk, pid)
+    expect(desk.output).toContain(`"stateFile":"${file}"`)
+    await serve(desk)
+    await member(desk, 'shop', file)
+    expect(await visits()).toContain(`${first}`)
+  })
+
+  it('with --drop, it leaves a state file alone that somebody has written since', async () => {
+    const desk = Desk.open()
+    const file = join(desk.folder, 'shop.state')
+    const pid = await serve(desk, '--drop')
+    await kill(desk, await member(desk, 'shop', file), 'shop')
+    const later = Date.now() / 1000 + 60
+    utimesSync(file, later, later)
+    const before = readFileSync(file)
+    signalPid(pid, 'SIGTERM')
+    await ends(desk, pid)
+    expect(desk.output).toMatch(/was written at .*after the last member of this daemon had ended/)
+    expect(readFileSync(file)).toEqual(before)
   })
 })
 
