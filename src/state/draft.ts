@@ -2,7 +2,6 @@ import { FdbError } from '../errors.js'
 import type { StateLimits } from './limits.js'
 import { mostBodyBytes, overLimit } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
-import type { DraftSection, Section } from './section.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 import type { Drawn } from './write-queue.js'
@@ -10,16 +9,32 @@ import type { Drawn } from './write-queue.js'
 /** What an update's function returns for an entry that is to be deleted. */
 export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
 
+/** What an update may do with a section. */
+export interface DraftSection<T> {
+  readonly store: SectionStore
+  has(key: string): boolean
+  /** A value that nobody else has. */
+  read(key: string): T | undefined
+  put(key: string, value: T): NewChange
+  delete(key: string): NewChange
+}
+
+/** A {@link Section}, as an update knows it. */
+export interface DraftableSection<T> {
+  /** @internal */
+  draft_(store: Store): DraftSection<T>
+}
+
 /**
  * The state in the middle of an update: as it is, with what the update has changed so far. Values that it reads are the
  * update's own, and may be changed in place. Of use only until the update's function returns.
  */
 export interface StateDraft {
-  get<T>(section: Section<T>, key: string): T | undefined
-  has<T>(section: Section<T>, key: string): boolean
-  put<T>(section: Section<T>, key: string, value: T): void
+  get<T>(section: DraftableSection<T>, key: string): T | undefined
+  has<T>(section: DraftableSection<T>, key: string): boolean
+  put<T>(section: DraftableSection<T>, key: string, value: T): void
   /** Whether there was an entry. */
-  delete<T>(section: Section<T>, key: string): boolean
+  delete<T>(section: DraftableSection<T>, key: string): boolean
 }
 
 interface Drafted {
@@ -51,7 +66,7 @@ class Draft implements StateDraft {
     this.#closed = true
   }
 
-  get<T>(section: Section<T>, key: string): T | undefined {
+  get<T>(section: DraftableSection<T>, key: string): T | undefined {
     const access = this.#access(section)
     const drafted = this.#of(access).get(key)
     if (drafted) return drafted.value as T | undefined
@@ -59,7 +74,7 @@ class Draft implements StateDraft {
     return access.read(key)
   }
 
-  has<T>(section: Section<T>, key: string): boolean {
+  has<T>(section: DraftableSection<T>, key: string): boolean {
     const access = this.#access(section)
     const drafted = this.#of(access).get(key)
     if (drafted) return drafted.value !== undefined
@@ -67,12 +82,12 @@ class Draft implements StateDraft {
     return access.has(key)
   }
 
-  put<T>(section: Section<T>, key: string, value: T): void {
+  put<T>(section: DraftableSection<T>, key: string, value: T): void {
     const access = this.#access(section)
     this.#of(access).set(key, { change: access.put(key, value), value })
   }
 
-  delete<T>(section: Section<T>, key: string): boolean {
+  delete<T>(section: DraftableSection<T>, key: string): boolean {
     const access = this.#access(section)
     const there = this.has(section, key)
     const drafted = this.#of(access)
@@ -107,7 +122,7 @@ class Draft implements StateDraft {
     return { sections, parts: [body] }
   }
 
-  #access<T>(section: Section<T>): DraftSection<T> {
+  #access<T>(section: DraftableSection<T>): DraftSection<T> {
     if (!this.#closed) return section.draft_(this.#store)
     throw new FdbError(
       'ERR_FDB_OPTION',

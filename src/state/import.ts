@@ -21,6 +21,7 @@ import { addPrint } from './requests.js'
 import { isSameSchema, mergedSchema, schemaRefusal, storedForm } from './schema.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
+import { Values } from './values.js'
 
 /** The changes of one import, all or nothing, with the schemas of their sections: a Record without its place. */
 export function encodeImport(schemas: readonly StoredSchema[], changes: NewChange[]): Buffer {
@@ -110,7 +111,8 @@ export class ImportCheck {
     if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
     if (op !== PUT) return
     this.#checkVersion(section, key, version)
-    checkValue(section, key, bytes.subarray(valueStart, valueEnd), version)
+    const value = bytes.subarray(valueStart, valueEnd)
+    new Values(section, section.schema).decode(key, { value, version }, 'nothing was imported')
     this.puts++
   }
 
@@ -163,24 +165,6 @@ function checkSchema(section: SectionStore, given: StoredSchema): void {
       'ERR_FDB_SCHEMA',
       `section "${name}" has codec "${stored.codec}" (schema version ${stored.version}); the import was written with ` +
         `"${given.codec}" (version ${given.version}). Import it into a section of another name`,
-    )
-  }
-}
-
-function checkValue({ name, schema }: SectionStore, key: string, value: Uint8Array, version: number): void {
-  if (!schema) return
-  try {
-    let decoded = schema.codec.decode(value)
-    if (version > 0 && version < schema.version && schema.migrate) {
-      decoded = schema.migrate(decoded, version, schema.version)
-    }
-    schema.validate?.(decoded)
-  } catch (error) {
-    throw new FdbError(
-      'ERR_FDB_STATE_VALUE',
-      `section "${name}", key "${key}": ${value.length} bytes of schema version ${version} are no valid value for codec ` +
-        `"${schema.codec.name}" at version ${schema.version}; nothing was imported`,
-      { cause: schema.secret ? undefined : error, details: { section: name, key, version } },
     )
   }
 }

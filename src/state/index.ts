@@ -1,3 +1,4 @@
+export type { BulkChange } from './bulk.js'
 export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
 export type { StateLogger } from './core.js'
 export { Digest } from './digest.js'
@@ -14,7 +15,8 @@ export {
   readSegment,
 } from './reader.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
-export type { BulkChange, ChangeListener, Section, SectionChange } from './section.js'
+export type { Section } from './section.js'
+export type { ChangeListener, SectionChange } from './section-change.js'
 export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
 export { StateLog, type StateLogOptions } from './state-log.js'
 export type { WriteOptions } from './write-options.js'

@@ -20,7 +20,7 @@ import {
 import type { StoredSchema } from './records.js'
 import { Replay } from './replay.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
-import { Section, type SectionHost } from './section.js'
+import { Section } from './section.js'
 import type { Segment } from './segment.js'
 import { StagedImport } from './staged-import.js'
 import { Store } from './store.js'
@@ -55,7 +55,6 @@ export class StateLog implements LogOwner {
   readonly #replay: Replay
   readonly #writing: Writing
   readonly #compaction: Compaction
-  readonly #host: SectionHost
   readonly #sections = new Map<string, Section<never>>()
   readonly #closing = new AbortController()
 
@@ -76,18 +75,6 @@ export class StateLog implements LogOwner {
     this.#replay = new Replay(this.#core)
     this.#writing = new Writing(this.#core, this.#replay)
     this.#compaction = new Compaction(this.#core, this.#replay, this.#writing)
-    const writing = this.#writing
-    this.#host = {
-      store,
-      limits,
-      sliceMs,
-      flush,
-      write: write => writing.write(write),
-      update: (change, request, prints, durability) => writing.update(change, request, prints, durability),
-      warn,
-      disk: () => writing.disk,
-      told: (change, options) => writing.told(change, options),
-    }
   }
 
   get limits(): Readonly<StateLimits> {
@@ -243,7 +230,7 @@ export class StateLog implements LogOwner {
       if (refusal) throw refusal
       store.schema = schema as unknown as SectionSchema<never>
     }
-    const section = new Section<T>(this.#host, store, schema)
+    const section = new Section<T>(this.#core, this.#writing, store, schema)
     this.#sections.set(name, section as unknown as Section<never>)
     return section
   }

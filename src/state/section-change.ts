@@ -1,7 +1,22 @@
 import { FdbError } from '../errors.js'
 import type { Location } from './locations.js'
-import type { ChangeListener, SectionChange } from './section.js'
 import type { StoredChange } from './section-store.js'
+
+/** A change that was applied. */
+export interface SectionChange<T = unknown> {
+  readonly op: 'put' | 'delete' | 'clear'
+  /** Empty for `clear`. */
+  readonly key: string
+  /** 'local': appended by this process; 'replay': read from what another one wrote. */
+  readonly origin: 'local' | 'replay'
+  /**
+   * What the entry was before; undefined: there was none, or it is a `clear`. Read from the log when it is asked for, which
+   * must be before the listener returns. Throws as `get` does where it cannot be decoded.
+   */
+  readonly previous: T | undefined
+}
+
+export type ChangeListener<T = unknown> = (change: SectionChange<T>) => void
 
 /** A change as a listener is told of it. */
 export class ToldChange<T> implements SectionChange<T> {

@@ -1,0 +1,96 @@
+import { types } from 'node:util'
+import { FdbError, FdbTypeError } from '../errors.js'
+import { bytes, type Codec } from './codec.js'
+import type { SectionSchema } from './schema.js'
+import type { SectionStore } from './section-store.js'
+
+/** The codec of a section without a schema. */
+const RAW = bytes()
+const REMEDY = 'put a valid one, or delete the key'
+
+/** An error of `migrate`, told as it is: the value was readable. */
+class MigrationError extends FdbError {}
+
+/** The values of one section: what its schema makes of bytes and back, and the errors that say which entry it does not take. */
+export class Values<T> {
+  readonly #section: SectionStore
+  readonly #schema: SectionSchema<T> | null
+
+  constructor(section: SectionStore, schema: SectionSchema<T> | null) {
+    this.#section = section
+    this.#schema = schema
+  }
+
+  get secret(): boolean {
+    return (this.#schema?.secret ?? false) || (this.#section.stored?.secret ?? false)
+  }
+
+  /** A value that nobody else has. Throws ERR_FDB_STATE_VALUE. */
+  decode(key: string, raw: { value: Uint8Array; version: number }, remedy = REMEDY): T {
+    const schema = this.#schema
+    const { value, version } = raw
+    if (!schema) return value as T
+    try {
+      const decoded = this.#migrated(schema, schema.codec.decode(value), key, version)
+      schema.validate?.(decoded)
+      return decoded
+    } catch (error) {
+      if (error instanceof MigrationError) throw error
+      throw new FdbError(
+        'ERR_FDB_STATE_VALUE',
+        `${this.#entry(key)}: ${value.length} bytes of schema version ${version} are no valid value for ` +
+          `codec "${schema.codec.name}" at version ${schema.version}; ${remedy}`,
+        { cause: this.#cause(error), details: { section: this.#section.name, key, version } },
+      )
+    }
+  }
+
+  #migrated(schema: SectionSchema<T>, value: T, key: string, from: number): T {
+    const { migrate, version: to } = schema
+    if (migrate === undefined || from === 0 || from >= to) return value
+    const failed = (why: string, cause?: unknown) =>
+      new MigrationError(
+        'ERR_FDB_STATE_VALUE',
+        `${this.#entry(key)}: migrate() from schema version ${from} to ${to} ${why}; correct it, put a value ` +
+          `of version ${to}, or delete the key`,
+        { cause: this.#cause(cause), details: { section: this.#section.name, key, from, to } },
+      )
+    let migrated: T
+    try {
+      migrated = migrate(value, from, to)
+    } catch (error) {
+      throw failed('threw', error)
+    }
+    if (migrated === undefined) throw failed('returned undefined, not the value')
+    return migrated
+  }
+
+  /** Throws what `validate` throws, and a TypeError (ERR_FDB_STATE_VALUE) for what the codec does not take. */
+  encode(key: string, value: T): Uint8Array {
+    this.#schema?.validate?.(value)
+    const codec = this.#schema?.codec ?? RAW
+    const refused = (why: string, cause?: unknown) =>
+      new FdbTypeError(
+        'ERR_FDB_STATE_VALUE',
+        `${this.#entry(key)}: the value is none that codec "${codec.name}" takes${why}`,
+        { cause, details: { section: this.#section.name, key } },
+      )
+    let encoded: Uint8Array
+    try {
+      encoded = (codec as Codec<unknown>).encode(value)
+    } catch (error) {
+      throw this.secret ? refused('') : refused(`: ${(error as Error).message}`, error)
+    }
+    if (types.isUint8Array(encoded)) return encoded
+    throw refused(`: encode() returned ${typeof encoded}, not a Uint8Array`)
+  }
+
+  #entry(key: string): string {
+    return `section "${this.#section.name}", key "${key}"`
+  }
+
+  /** What may hold a value that is secret is not passed on. */
+  #cause(error: unknown): unknown {
+    return this.secret ? undefined : error
+  }
+}
