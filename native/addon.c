@@ -116,7 +116,7 @@ NAPI_MODULE_INIT() {
   self->holders = 2;
   if (napi_add_async_cleanup_hook(env, end_of_environment, self, &self->hook) != napi_ok) {
     self->holders = 1;
-    napi_throw_error(env, "ERR_FDB_NATIVE", "the environment is ending");
+    napi_throw_error(env, "ECANCELED", "the environment is ending");
     return NULL;
   }
 

@@ -1,8 +1,8 @@
-import type { CatalogueCode } from './errors/catalogue.js'
+import type { CataloguedCode } from './errors/codes.js'
 import type { Http1Code } from './errors/http1-refusals.js'
 
 /** All codes that this release raises; docs/errors.md says of each why, and what to do. */
-export type FdbErrorCode = CatalogueCode | Http1Code
+export type FdbErrorCode = CataloguedCode | Http1Code
 
 /**
  * Every failure of this library: a stable `code`, the numbers in the message, the remedy at its end.

@@ -334,7 +334,7 @@ export class MemberDriver {
       await driver.#keeper.read(top)
       return driver
     } catch (error) {
-      driver.#end(FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }))
+      driver.#end(FdbError.from(error))
       throw error
     }
   }
@@ -373,9 +373,7 @@ export class MemberDriver {
       if (driver.#machine.member.phase === 'gone') throw driver.#whyNot()
     } catch (error) {
       // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
-      driver.refuse(
-        FdbError.is(error) ? error : new FdbError('ERR_FDB_STATE', String(error), { cause: error }),
-      )
+      driver.refuse(FdbError.from(error))
       await driver.#queue.settled()
       throw signal?.aborted ? signal.reason : error
     } finally {
@@ -1302,7 +1300,7 @@ export class MemberDriver {
       offer = this.#offers.take(items)
     } catch (error) {
       this.settings.logger.warn({ err: error }, 'the holder sent what cannot be taken')
-      this.refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
+      this.refuse(FdbError.from(error))
       return
     }
     if (offer === null) {

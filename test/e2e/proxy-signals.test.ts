@@ -42,6 +42,19 @@ describe('signals to the proxy', () => {
     expect((await ask(`${edge.url}/r/1`).answer).headers['x-pid']).toBe(String(pid))
   })
 
+  it('STOP in probation: the one before serves again; continued, it has lost its right, and ends with a code that says so', async () => {
+    const { edge, pid } = await start({ upgrade: { probation: '60s', heartbeat: '50ms', silence: '500ms' } })
+    const second = await edge.next()
+    await edge.signal('SIGSTOP', second)
+    await until('the first serves again', async () => (await edge.pid) === pid)
+    await edge.signal('SIGCONT', second)
+    await edge.ended(second)
+    await edge.logged('the proxy has ended', line => line.pid === second && line.why === 'lost')
+    expect(readFileSync(edge.desk.log, 'utf8')).toMatch(/^ERR_FDB_LOST: /m)
+    await edge.signal('SIGTERM', pid)
+    await edge.ended(pid)
+  })
+
   it('TERM: no more is accepted, what is under way is answered, idle connections end, exit code 0', async () => {
     const { edge, pid } = await start()
     const idle = (await edge.raw()).send('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')

@@ -275,10 +275,14 @@ describe('limits', () => {
     const refusal = async (options: Partial<RelayOptions>): Promise<unknown> =>
       startWorld(send(), options).then(
         () => null,
-        error => error.message,
+        ({ code, message }) => `${code}: ${message}`,
       )
-    expect(await refusal({ limits: { attempts: 0 } })).toMatch(/^the limit attempts is 0: /)
-    expect(await refusal({ timeouts: { idle: -5 } })).toMatch(/^the timeout idle is -5: /)
+    expect(await refusal({ limits: { attempts: 0 } })).toMatch(
+      /^ERR_FDB_RELAY_OPTION: the limit attempts is 0: /,
+    )
+    expect(await refusal({ timeouts: { idle: -5 } })).toMatch(
+      /^ERR_FDB_RELAY_OPTION: the timeout idle is -5: /,
+    )
   })
 })
 

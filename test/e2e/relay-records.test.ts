@@ -157,6 +157,9 @@ describe('a record from another process', () => {
     for (const fd of [listening, file, datagrams]) {
       expect(() => connections.check(record, [fd]), fd.label).toThrow(/no stream socket/)
     }
+    expect(() => connections.check(Buffer.from([0xff]), [listening])).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_RELAYED_RECORD' }),
+    )
     closeAll([listening, file, datagrams])
   })
 

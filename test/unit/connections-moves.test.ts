@@ -5,7 +5,7 @@ import { afterEach, assert, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { FdbError } from '../../src/errors.js'
 import { OwnedFd } from '../../src/kernel/index.js'
-import { native } from '../../src/kernel/native.js'
+import { native, SEAL_WRITE } from '../../src/kernel/native.js'
 import { MoveCounts } from '../../src/moving/counts.js'
 import { Giver } from '../../src/moving/giver.js'
 import {
@@ -376,6 +376,39 @@ describe('connections that move', () => {
     old.onMovable!()
     await seen(() => young.here.size === 5)
     await giver.stop()
+  })
+
+  it('stay when the other refuses them without a word: that is counted too', async () => {
+    const { link, giver, old, given } = lonelyGiver()
+    fill(old, 3)
+    link.start({
+      message: ({ prepare }, fds) => {
+        for (const fd of fds) fd.close()
+        if (!prepare) return
+        const refused = (prepare.connections ?? []).map((_, index) => ({ index }))
+        link.tell({ prepareAck: { slice: prepare.slice ?? 0, refused } })
+      },
+      broken() {},
+      end() {},
+    })
+    giver.start()
+    await seen(() => old.came.length === 3)
+    expect(given.report).toMatchObject({ moved: 0, refused: { ERR_FDB_REFUSED: 3 } })
+    await giver.stop()
+    link.close()
+  })
+
+  it('are not taken by a log that is none, or that somebody has written or sealed', () => {
+    const none = native.dup(0)
+    const written = native.memfd('written')
+    native.pwrite(written, Buffer.alloc(8), 0, 8, 0)
+    const sealed = native.memfd('sealed')
+    native.addSeals(sealed, SEAL_WRITE)
+    for (const raw of [none, written, sealed]) {
+      const fd = OwnedFd.own(raw, 'no log')
+      expect(() => MoveLog.open(fd)).toThrow(expect.objectContaining({ code: 'ERR_FDB_MOVE_LOG' }))
+      expect(fd.closed).toBe(true)
+    }
   })
 
   it('are refused one by one when what came is not what was announced, and the rest goes on', async () => {

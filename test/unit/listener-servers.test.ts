@@ -74,6 +74,23 @@ describe('a server given to a listener', () => {
     server.close()
   })
 
+  it('that the application closes while it is being attached keeps this process from serving', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = answering()
+    // Node says that it listens in the next turn.
+    const listen = server.listen.bind(server) as (...args: unknown[]) => Server
+    server.listen = (...args: unknown[]) => {
+      process.nextTick(() => server.close())
+      return listen(...args)
+    }
+    web.serve(server)
+    await expect(member.ready()).rejects.toMatchObject({
+      code: 'ERR_FDB_SERVER_CLOSED',
+      message: expect.stringContaining('listener "web"'),
+    })
+  })
+
   it('that the application closes itself is not shown as accepting any more', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
@@ -224,6 +241,12 @@ describe('a member', () => {
       await expect(member.hold(name, 1)).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
     }
     await member.listen('x'.repeat(256), 'tcp://127.0.0.1:0')
+  })
+
+  it('says once that it is ready', async () => {
+    const member = await alone()
+    await member.ready()
+    await expect(member.ready()).rejects.toMatchObject({ code: 'ERR_FDB_READY_TWICE' })
   })
 
   it('asked for one listener twice at the same time gives it once', async () => {

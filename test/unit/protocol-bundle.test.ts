@@ -17,6 +17,15 @@ describe('a bundle of descriptors', () => {
     item!.fd.close()
   })
 
+  it('is refused and closed when one is not what was announced, though it is of the same kind', () => {
+    using announced = OwnedFd.own(native.memfd('held'), 'announced')
+    const sent = OwnedFd.own(native.memfd('held'), 'sent')
+    expect(() => unpackFds(packed(announced), [sent])).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_FD_MISMATCH', message: expect.stringContaining('"held"') }),
+    )
+    expect(sent.closed).toBe(true)
+  })
+
   it('of a newer version may hold what is not known here: that is no named descriptor, and is closed by who takes it', () => {
     using fd = OwnedFd.own(native.memfd('newer'), 'newer')
     const message = packed(fd)

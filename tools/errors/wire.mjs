@@ -1,6 +1,9 @@
-import type { Explanations } from './explanation.js'
-
-/** Frames and descriptors between two processes. */
+// @ts-check
+/**
+ * Frames and descriptors between two processes.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const CHANNEL = {
   ERR_FDB_CHANNEL_CLOSED: {
     cause: 'The other side closed the connection, or died, before the answer; or this side had closed it',
@@ -70,9 +73,13 @@ export const CHANNEL = {
     cause: 'A process sent a descriptor as its proof of life that is none: it is refused',
     remedy: 'It is faulty',
   },
-} as const satisfies Explanations
+}
 
-/** Why a connection stays in the process that has it; counted under `refused` in `status`. */
+/**
+ * Why a connection stays in the process that has it; counted under `refused` in `status`.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const MOVING = {
   ERR_FDB_NO_TARGET: {
     cause: 'This version has no server, or no hooks, for what the connection speaks',
@@ -98,4 +105,4 @@ export const MOVING = {
     cause: 'The shared log of a move is none, or was written before the move began: no connection moves',
     remedy: 'The other side is faulty',
   },
-} as const satisfies Explanations
+}

@@ -1,6 +1,9 @@
-import type { Explanations } from './explanation.js'
-
-/** Sections and the changes of their entries. */
+// @ts-check
+/**
+ * Sections and the changes of their entries.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const STATE = {
   ERR_FDB_SCHEMA: {
     cause:
@@ -40,13 +43,13 @@ export const STATE = {
     cause: 'What was to be read is not in the log any more: it was compacted, or the entry was changed',
     remedy: 'Begin again; read `previous` before the listener returns',
   },
-  ERR_FDB_STATE: {
-    cause: 'The state could not be set up, for a reason without a code of this library: see the cause',
-    remedy: 'Correct the cause; if it is none of yours, please report it',
-  },
-} as const satisfies Explanations
+}
 
-/** The log: segments, their order, their bytes. */
+/**
+ * The log: segments, their order, their bytes.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const LOG = {
   ERR_FDB_STATE_FORMAT: {
     cause: 'Bytes that are no state log, or of a newer format, or a segment that cannot be where it is',
@@ -75,9 +78,13 @@ export const LOG = {
     cause: 'Appending to the log failed, and not for want of memory',
     remedy: 'See the cause',
   },
-} as const satisfies Explanations
+}
 
-/** The state on the disk. */
+/**
+ * The state on the disk.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const STATE_FILE = {
   ERR_FDB_STATE_FILE: {
     cause:
@@ -85,9 +92,13 @@ export const STATE_FILE = {
     remedy:
       'As the message says. A durable change that ends so is made in memory, and will be on the disk when it can',
   },
-} as const satisfies Explanations
+}
 
-/** `fd-broker state`. */
+/**
+ * `fd-broker state`.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const STATE_TOOLS = {
   ERR_FDB_STATE_SOURCE: {
     cause: 'It was not said which state is meant, or said twice',
@@ -113,4 +124,4 @@ export const STATE_TOOLS = {
     cause: 'The two states that were compared differ (`state diff`, exit code 1)',
     remedy: 'None: it is the answer',
   },
-} as const satisfies Explanations
+}

@@ -1,6 +1,9 @@
-import type { Explanations } from './explanation.js'
-
-/** What a caller passed. */
+// @ts-check
+/**
+ * What a caller passed.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const CALLER = {
   ERR_FDB_OPTION: {
     cause: 'An option that there is not, or a value that cannot be',
@@ -26,9 +29,13 @@ export const CALLER = {
     cause: 'A command, or the answer to one, has more bytes than are sent at once',
     remedy: 'Divide it',
   },
-} as const satisfies Explanations
+}
 
-/** Of `listen()` and `serve()`. */
+/**
+ * Of `listen()` and `serve()`.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const LISTENERS = {
   ERR_FDB_SPEC: {
     cause: 'The description of a listener is wrong: the message says which part',
@@ -70,9 +77,13 @@ export const LISTENERS = {
     cause: 'The server was closed while it was being attached',
     remedy: 'Do not call its `close()`: the library takes it off',
   },
-} as const satisfies Explanations
+}
 
-/** Who may use the control socket, and what stands at its path. */
+/**
+ * Who may use the control socket, and what stands at its path.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const CONTROL = {
   ERR_FDB_CONTROL_PATH: {
     cause:
@@ -108,9 +119,13 @@ export const CONTROL = {
     cause: 'Accepting on the control socket failed (logged, and tried again)',
     remedy: 'Raise `RLIMIT_NOFILE` where the message says so',
   },
-} as const satisfies Explanations
+}
 
-/** What the system has not, or gives no more of. */
+/**
+ * What the system has not, or gives no more of.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const MACHINE = {
   ERR_FDB_NODE: {
     cause:
@@ -130,13 +145,9 @@ export const MACHINE = {
     cause: 'The kernel has no memory files that can be sealed: connections cannot move',
     remedy: 'Run Linux 5.10 or newer, with memfd; without it connections drain',
   },
-  ERR_FDB_NATIVE: {
-    cause: 'The native code was called in a thread or process that is ending',
-    remedy: 'Nothing: it is ending',
-  },
   ERR_FDB_INTERNAL: {
     cause:
       'What was thrown has no code of this library: see the cause. A hook of the application threw it, or it is a bug of ours',
     remedy: 'Correct the hook that it names; else please report it with the stack',
   },
-} as const satisfies Explanations
+}

@@ -1,6 +1,9 @@
-import type { Explanations } from './explanation.js'
-
-/** Of `join()` and of the way from there to serving. */
+// @ts-check
+/**
+ * Of `join()` and of the way from there to serving.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const JOINING = {
   ERR_FDB_BUSY: {
     cause:
@@ -65,9 +68,13 @@ export const JOINING = {
     cause: 'This process serves from what it has read and cannot write: it could not take over the state',
     remedy: 'Upgrade to a version that can; `status` shows the reason under `unfit`',
   },
-} as const satisfies Explanations
+}
 
-/** Of `upgrade()`: unless it says otherwise, this process serves on. */
+/**
+ * Of `upgrade()`: unless it says otherwise, this process serves on.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const UPGRADING = {
   ERR_FDB_NO_CONTROL: {
     cause: 'The process runs with `control: false`: nothing can find it to take over',
@@ -123,4 +130,4 @@ export const UPGRADING = {
     cause: 'A proxy was taken for dead or unhealthy, and its right to serve was taken back',
     remedy: "See the log for why; another process serves, or the supervisor's restart will",
   },
-} as const satisfies Explanations
+}

@@ -1,6 +1,9 @@
-import type { Explanations } from './explanation.js'
-
-/** `fd-broker proxy`: nothing is changed by what is refused. */
+// @ts-check
+/**
+ * `fd-broker proxy`: nothing is changed by what is refused.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const PROXY = {
   ERR_FDB_CONFIG: {
     cause: 'The configuration cannot be read, or has mistakes: one a line, with its place',
@@ -18,9 +21,13 @@ export const PROXY = {
     cause: 'A certificate or its key cannot be read, or do not belong together',
     remedy: 'As the message says; the certificates that were there are still used',
   },
-} as const satisfies Explanations
+}
 
-/** The relay between two sockets. */
+/**
+ * The relay between two sockets.
+ *
+ * @satisfies {import('./catalogue.mjs').Explanations}
+ */
 export const RELAY = {
   ERR_FDB_RELAY_OPTION: {
     cause: 'A limit or time of the relay is a number that cannot be',
@@ -51,4 +58,4 @@ export const RELAY = {
     cause: 'A field that is to be added or removed is none, or one that frames the message',
     remedy: 'Give a token as its name and a value without control characters',
   },
-} as const satisfies Explanations
+}

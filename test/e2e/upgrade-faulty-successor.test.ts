@@ -1,0 +1,89 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { encodeFrame } from '../../src/channel/frame.js'
+import type { WireEnvelope } from '../../src/protocol/link.js'
+import { signalPid } from '../processes/launch.js'
+import { Scene } from '../processes/scene.js'
+import { hello, packed, Stranger } from '../processes/stranger.js'
+import { until } from '../processes/until.js'
+
+const TIMES = { probation: 60_000, heartbeat: 50, ready: 5_000 }
+
+async function stage() {
+  const scene = Scene.open({ upgrade: TIMES })
+  const first = await scene.serve()
+  const { sequence, digest } = (await scene.status()).state
+  return { scene, first, position: { epoch: 1, sequence, digest } }
+}
+
+/** A successor whose words are the test's. It has all that it needs, and has said that it is ready. */
+async function successor(scene: Scene) {
+  const stranger = await Stranger.connect(scene.control)
+  const told = (what: string, holds: (envelope: WireEnvelope) => unknown) =>
+    until(what, () => stranger.heard.find(envelope => holds(envelope)))
+  stranger.say(hello('JOIN', 'shop', 2))
+  await told('all is with it', ({ fds }) => fds?.last)
+  for (const { fds } of stranger.heard)
+    if (fds) stranger.say({ fdsAck: { bundle: fds.bundle ?? 0, index: fds.index ?? 0 } })
+  stranger.say({ ready: { adopted: [], refused: [] } })
+  await told('the incumbent has stopped', ({ sealed }) => sealed)
+  return { stranger, told }
+}
+
+describe('a successor that does not keep to the protocol', () => {
+  it('having read another state than the incumbent has, is turned away', async () => {
+    const { scene, first, position } = await stage()
+    const { stranger, told } = await successor(scene)
+    stranger.say({ prepared: { position: { ...position, digest: 'another' } } })
+    const { abort } = await told('it is turned away', envelope => envelope.abort)
+    expect(abort).toMatchObject({ code: 'ERR_FDB_DIGEST', message: expect.stringContaining('another') })
+    expect(await scene.status()).toMatchObject({
+      pid: first.pid,
+      lastFailure: { phase: 'preparing', code: 'ERR_FDB_DIGEST' },
+    })
+    await first.order('put', { key: 'still', value: { item: 'writes' } })
+  })
+
+  it('leaving while the other stands by, brings that one back, which says why', async () => {
+    const { scene, first, position } = await stage()
+    const { stranger, told } = await successor(scene)
+    stranger.say({ prepared: { position } })
+    const { commit } = await told('it may serve', envelope => envelope.commit)
+    stranger.say({ serving: { epoch: commit?.epoch ?? 0 } })
+    await first.says('retiring')
+    stranger.say({ gone: {} })
+    await first.says('reinstated')
+    expect(await scene.status()).toMatchObject({
+      pid: first.pid,
+      lastFailure: { phase: 'probation', code: 'ERR_FDB_SUCCESSOR_LEFT' },
+    })
+    await first.order('put', { key: 'still', value: { item: 'writes' } })
+  })
+
+  it('dead while somebody else holds its channel open, is seen to be dead', async () => {
+    const { scene, first } = await stage()
+    const frame = encodeFrame(Buffer.from(packed(hello('JOIN', 'shop', 2))), 0)
+    // Its connection outlives it, in the hands of a process that knows nothing of it.
+    const program = `
+      const socket = require('node:net').connect(process.argv[1]).pause()
+      socket.on('connect', () => {
+        socket.write(Buffer.from(process.argv[2], 'base64'))
+        const stdio = ['ignore', 'ignore', 'ignore', socket._handle.fd]
+        console.log(require('node:child_process').spawn('sleep', ['60'], { stdio, detached: true }).pid)
+      })
+      setInterval(() => {}, 60_000)`
+    const args = ['-e', program, scene.control, Buffer.from(frame).toString('base64')]
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+    const keeper = Number(String((await once(child.stdout, 'data'))[0]))
+    onTestFinished(() => signalPid(keeper, 'SIGKILL'))
+    await scene.statusWhere('it is offered all', ({ phase }) => phase === 'offering')
+    child.kill('SIGKILL')
+    expect(
+      await scene.statusWhere('its death is seen', ({ lastFailure }) => lastFailure !== null),
+    ).toMatchObject({
+      pid: first.pid,
+      lastFailure: { phase: 'offering', code: 'ERR_FDB_SUCCESSOR_DIED' },
+    })
+  })
+})

@@ -1,0 +1,54 @@
+// @ts-check
+// `node tools/error-docs.mjs` (after the build): makes docs/errors.md of the catalogue in tools/errors.
+import { writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { CATALOGUE } from './errors/catalogue.mjs'
+
+const root = new URL('..', import.meta.url)
+/** Where the table of what the HTTP/1 parser refuses is when it is built. */
+const BUILT = 'dist/errors/http1-refusals.js'
+
+const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
+# Errors
+
+Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same fields where a caller passed something of the wrong kind.
+\`FdbError.is(error)\` recognises both, also those of another copy of the package; \`FdbError.from(thrown)\` makes one of anything.
+
+- \`code\` (type \`FdbErrorCode\`) stays the same from release to release; decide by it. The message has the numbers, and the remedy at its end.
+- \`retryable\`: trying again later, unchanged, may succeed.
+- \`phase\`: that of the handoff in which it happened; \`details\`: facts for logs; \`cause\`: the error below it.
+- Another process may be of a newer release: a code that it tells is passed on also when it is not in this list.
+`
+
+/**
+ * The text of docs/errors.md.
+ *
+ * @param {Readonly<Record<string, readonly [status: number, why: string]>>} refusals by their code
+ */
+export function errorDocs(refusals) {
+  const areas = Object.entries(CATALOGUE).map(([area, explanations]) => {
+    const rows = Object.entries(explanations).map(
+      ([code, { cause, remedy }]) => `| \`${code}\` | ${cause} | ${remedy} |`,
+    )
+    return `\n## ${area}\n\n| code | why | what to do |\n| --- | --- | --- |\n${rows.join('\n')}\n`
+  })
+  const refused = Object.entries(refusals).map(
+    ([code, [status, why]]) => `| \`${code}\` | ${status} | ${why} |`,
+  )
+  return `${HEAD}${areas.join('')}
+## HTTP/1 messages that the relay refuses
+
+A message that two servers could read differently is not passed on: a request is answered with the status, an answer becomes a 502,
+and the connection is closed. The access log has the reason; whoever sent the message must correct it.
+
+| code | status | why |
+| --- | --- | --- |
+${refused.join('\n')}
+`
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { REFUSALS, http1Code } = await import(new URL(BUILT, root).href)
+  const byCode = Object.entries(REFUSALS).map(([reason, why]) => [http1Code(reason), why])
+  writeFileSync(new URL('docs/errors.md', root), errorDocs(Object.fromEntries(byCode)))
+}

@@ -1,0 +1,36 @@
+// @ts-check
+import { JOINING, UPGRADING } from './handoff.mjs'
+import { PROXY, RELAY } from './proxy.mjs'
+import { CALLER, CONTROL, LISTENERS, MACHINE } from './serving.mjs'
+import { LOG, STATE, STATE_FILE, STATE_TOOLS } from './state.mjs'
+import { CHANNEL, MOVING } from './wire.mjs'
+
+/**
+ * Why an error is raised, and what whoever reads it can do: sentences without their last full stop, in Markdown.
+ *
+ * @typedef {{ readonly cause: string, readonly remedy: string }} Explanation
+ */
+
+/** @typedef {Partial<Record<import('../../src/errors.js').FdbErrorCode, Explanation>>} Explanations */
+
+/**
+ * Every code of src/errors/codes.ts by area: what docs/errors.md is made of.
+ *
+ * @type {Record<string, Explanations>}
+ */
+export const CATALOGUE = {
+  'Joining and taking over': JOINING,
+  Upgrades: UPGRADING,
+  'The state: sections and changes': STATE,
+  'The state: its log': LOG,
+  'The state: its file': STATE_FILE,
+  'Listeners and servers': LISTENERS,
+  'What a caller passed': CALLER,
+  'The control socket': CONTROL,
+  'The machine': MACHINE,
+  'Connections that do not move': MOVING,
+  'Between two processes': CHANNEL,
+  'The proxy': PROXY,
+  'The relay': RELAY,
+  '`fd-broker state`': STATE_TOOLS,
+}
