@@ -1,5 +1,5 @@
 import { COLON, CR, EQUALS, HEX, IN_VALUE, LF, SEMICOLON, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
-import type { FramingRecord } from './framing.js'
+import type { FramingRecord } from './framing-record.js'
 import { Http1Refusal, type Side } from './refusal.js'
 import { hashName, isForbiddenTrailer, NO_NAME } from './trailer-names.js'
 

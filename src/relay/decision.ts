@@ -1,6 +1,7 @@
 import type { RequestHead } from '../http1/index.js'
 import type { Destination } from './destination.js'
 import type { FieldRules } from './field-rules.js'
+import type { Origin } from './origin.js'
 
 /** What holds for all exchanges of one route; prepared once. */
 export interface ExchangeOptions {
@@ -41,13 +42,6 @@ export interface Refuse {
 }
 
 export type Decision = SendOn | Respond | Refuse
-
-/** Facts about a listener, shared by all connections that it accepted. */
-export interface Origin {
-  /** The listener's name. */
-  listener: string
-  scheme: 'http' | 'https'
-}
 
 /** Called once for each request. Should not throw; if it does the client gets a 500. */
 export type Router = (head: RequestHead, origin: Origin) => Decision

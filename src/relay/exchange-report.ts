@@ -1,5 +1,7 @@
-import type { Exchange, ExchangeSubject } from './exchange.js'
 import type { ExchangeSide } from './exchange-side.js'
+
+/** What an exchange is about. `unread`: a request whose head was refused, so that there is only an answer. */
+export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
 /** What an access log wants to know about one request, or one TCP connection. */
 export interface ExchangeReport {
@@ -30,7 +32,28 @@ export interface ExchangeReport {
   milliseconds: number
 }
 
-export function reportOf(exchange: Exchange, { origin, client }: ExchangeSide): ExchangeReport {
+/** An exchange, as far as it is reported. */
+interface Reported
+  extends Pick<
+    ExchangeReport,
+    | 'subject'
+    | 'method'
+    | 'target'
+    | 'host'
+    | 'status'
+    | 'reason'
+    | 'serverFailed'
+    | 'attempts'
+    | 'bytesSent'
+    | 'bytesReceived'
+  > {
+  /** '': none yet. */
+  readonly destinationKey: string
+  /** On the clock of `performance`. */
+  readonly startedAt: number
+}
+
+export function reportOf(exchange: Reported, { origin, client }: ExchangeSide): ExchangeReport {
   return {
     subject: exchange.subject,
     listener: origin.listener,

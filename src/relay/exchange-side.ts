@@ -1,5 +1,5 @@
 import type { ByteStream } from './byte-stream.js'
-import type { Origin } from './decision.js'
+import type { Origin } from './origin.js'
 
 /** What an exchange knows of the client's connection that it belongs to. */
 export interface ExchangeSide {

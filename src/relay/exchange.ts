@@ -13,7 +13,7 @@ import { concat, copied, joined, NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
-import { reportOf } from './exchange-report.js'
+import { type ExchangeSubject, reportOf } from './exchange-report.js'
 import type { ExchangeSide } from './exchange-side.js'
 import { LastEvent } from './last-event.js'
 import { refusalOf } from './refusal.js'
@@ -43,9 +43,6 @@ const GOING_AWAY = 1001
  * `tunnel`: bytes go both ways unread, for good.
  */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
-
-/** What an exchange is about. `unread`: a request whose head was refused, so that there is only an answer. */
-export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
 /**
  * One request and its answer: from the routed head to the last byte of both, or of the tunnel that came of it. Owns the

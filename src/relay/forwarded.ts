@@ -1,5 +1,5 @@
 import { type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
-import type { Origin } from './decision.js'
+import type { Origin } from './origin.js'
 
 /** What servers are told about the client. */
 export interface ForwardedOptions {

@@ -6,10 +6,10 @@ export { addressOf } from '../node/socket-handle.js'
 export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
-export type { Decision, ExchangeOptions, Origin, Refuse, Respond, Router, SendOn } from './decision.js'
+export type { Decision, ExchangeOptions, Refuse, Respond, Router, SendOn } from './decision.js'
 export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
-export type { ExchangeSubject } from './exchange.js'
-export type { ExchangeReport } from './exchange-report.js'
+export type { Dial } from './dial.js'
+export type { ExchangeReport, ExchangeSubject } from './exchange-report.js'
 export type { FieldRules } from './field-rules.js'
 export type { ForwardedOptions } from './forwarded.js'
 export { ALLOW } from './gateway.js'
@@ -17,11 +17,11 @@ export { acceptedStream, dialSocket, reopened } from './open-stream.js'
 export {
   DEFAULT_LIMITS,
   DEFAULT_TIMEOUTS,
-  type Dial,
   type RelayLimits,
   type RelayOptions,
   type RelayTimeouts,
 } from './options.js'
+export type { Origin } from './origin.js'
 export { Relay } from './relay.js'
 export { type RelayedConnection, RelayedConnections, type RelayedOptions } from './relayed-connections.js'
 export { type DescriptorRoom, descriptorRoom, type Shortage, takesSpare } from './shortage.js'

@@ -2,7 +2,7 @@ import net from 'node:net'
 import { type OwnedFd, socketOver } from '../kernel/index.js'
 import { remade } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { Dial } from './options.js'
+import type { Dial } from './dial.js'
 import { READ_BYTES, SocketStream } from './socket-stream.js'
 
 /**

@@ -1,9 +1,9 @@
 import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
-import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
+import type { Dial } from './dial.js'
 import type { ExchangeReport } from './exchange-report.js'
 import type { ForwardedOptions } from './forwarded.js'
 import type { GatewayOptions } from './gateway.js'
@@ -72,9 +72,6 @@ export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
   upstreamIdle: 64,
   attempts: 3,
 }
-
-/** Makes a stream to a server that is still connecting. May throw. */
-export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
 
 export interface RelayOptions {
   route: Router

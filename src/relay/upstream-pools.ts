@@ -1,7 +1,7 @@
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Destination, KeepAlive } from './destination.js'
+import type { Dial } from './dial.js'
 import { dialSocket } from './open-stream.js'
-import type { Dial } from './options.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
 
 export interface PoolOptions {

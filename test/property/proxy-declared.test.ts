@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { ProxyConfig, UpstreamConfig } from '../../src/proxy/config/config.js'
-import { type DifferenceOptions, difference, type Entry } from '../../src/proxy/state/difference.js'
+import { type DifferenceOptions, difference, type Entry } from '../../src/proxy/entries/difference.js'
 import {
   listenerMessage,
   type Stamp,

@@ -1,7 +1,10 @@
 import type { HandoffTimes, ListenerSpec, StateFileOptions } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
-import type { CertificateMaterial } from '../tls/material.js'
-import type { UpstreamAddress } from '../upstreams/address.js'
+import type { TlsConfig } from '../tls/tls-config.js'
+import type { UpstreamConfig } from '../upstreams/upstream-config.js'
+
+export type { CertificateConfig, TlsConfig } from '../tls/tls-config.js'
+export type { UpstreamConfig } from '../upstreams/upstream-config.js'
 
 /**
  * The configuration as it was checked, with every default filled in: plain data, which may be sent to a worker.
@@ -46,36 +49,6 @@ export interface ListenerConfig {
   tls: boolean
   /** A client that ends its direction still gets its answers. */
   halfClose: boolean
-}
-
-export interface TlsConfig {
-  /** The first is the default: there is one if a listener has `tls`. */
-  certificates: CertificateConfig[]
-  minVersion: 'TLSv1.2' | 'TLSv1.3'
-  rotateTicketKeys: number
-}
-
-/** Holds a private key: never log it. */
-export interface CertificateConfig extends CertificateMaterial {
-  files: { cert: string; key: string }
-}
-
-export interface UpstreamConfig {
-  name: string
-  /** No address twice. */
-  servers: UpstreamAddress[]
-  health: {
-    /** Failures in a row after which a server counts as down; null: never. */
-    failures: number | null
-    coolDown: number
-  }
-  /** Idle connections kept for each server. */
-  keepAlive: { connections: number; idle: number }
-  /** To each server, used and unused; null: no limit. */
-  connections: number | null
-  /** Other servers that are tried where nothing was sent yet. */
-  retry: number
-  timeouts: { connect: number; response: number }
 }
 
 /** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */

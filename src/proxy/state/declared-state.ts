@@ -1,7 +1,7 @@
 import type { BulkChange, Logger, Member, Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
+import { type Difference, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
-import { type Difference, type DifferenceOptions, difference, type Entry } from './difference.js'
 import { listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
   LISTENERS,

@@ -1,8 +1,7 @@
 import { FdbError, type Logger, type Section } from '../../index.js'
 import { isMap } from '../check/check.js'
 import { shown } from '../check/wrong.js'
-import type { CertificateConfig } from '../config/config.js'
-import { difference } from '../state/difference.js'
+import { difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
 import { type CertificateMaterial, outOfTime, readMaterial, WrongMaterial } from './material.js'
 import {
@@ -15,6 +14,7 @@ import {
   parseCertificateKey,
 } from './section.js'
 import { canonicalName } from './server-name.js'
+import type { CertificateConfig } from './tls-config.js'
 
 /** Names that one line of the log shows. */
 const NAMED = 20

@@ -1,13 +1,13 @@
 import { type Logger, type Member, TicketKeys } from '../../index.js'
 import { missingInternals } from '../../node/probe.js'
 import { TLS_INTERNALS } from '../../node/tls-insides.js'
-import type { ProxyConfig } from '../config/config.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts } from './handshake-counts.js'
 import { type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'
 import { outOfTime } from './material.js'
 import { CERTIFICATES, certificatesSection } from './section.js'
+import type { TlsSettings } from './tls-config.js'
 
 /** Under this name the keys for session tickets are state. */
 const TICKETS = 'proxy'
@@ -22,9 +22,9 @@ export class TlsTermination {
   readonly #logger: Logger
   readonly #handshakes = new Set<Handshakes>()
   #tickets: TicketKeys | null = null
-  #config: ProxyConfig
+  #config: TlsSettings
 
-  constructor(member: Member, config: ProxyConfig, logger: Logger) {
+  constructor(member: Member, config: TlsSettings, logger: Logger) {
     this.#member = member
     this.#config = config
     this.#logger = logger
@@ -39,7 +39,7 @@ export class TlsTermination {
   }
 
   /** For new handshakes. */
-  configure(config: ProxyConfig): void {
+  configure(config: TlsSettings): void {
     this.#config = config
     this.certificates.set({ file: config.tls.certificates })
     for (const warning of certificateWarnings(config, Date.now()))
@@ -49,7 +49,7 @@ export class TlsTermination {
   }
 
   /** Writes what the file changes in the state. Rejects when this process may not write (any more). */
-  write(config: ProxyConfig): Promise<void> {
+  write(config: TlsSettings): Promise<void> {
     return this.live.write(config.tls.certificates)
   }
 
@@ -71,9 +71,6 @@ export class TlsTermination {
   }
 
   stop(): void {
-    if (this.#tickets === null)
-      for (const missing of missingInternals(TLS_INTERNALS))
-        this.#logger.warn({ err: missing }, missing.message)
     this.#tickets?.stop()
     this.live.stop()
   }
@@ -87,6 +84,9 @@ export class TlsTermination {
 
   #shareTickets(rotateEvery: number): void {
     if (this.#tickets?.rotateEvery === rotateEvery) return
+    if (this.#tickets === null)
+      for (const missing of missingInternals(TLS_INTERNALS))
+        this.#logger.warn({ err: missing }, missing.message)
     this.#tickets?.stop()
     this.#tickets = new TicketKeys(this.#member, { name: TICKETS, rotateEvery, logger: this.#logger })
     this.#tickets.onChange(() => this.#renew())
@@ -100,7 +100,7 @@ export class TlsTermination {
 
 /** What works, and what clients will not like. */
 export function certificateWarnings(
-  { tls }: ProxyConfig,
+  { tls }: TlsSettings,
   now: number,
 ): { facts: { certificate: string; names: readonly string[] }; text: string }[] {
   return tls.certificates.flatMap(certificate => {

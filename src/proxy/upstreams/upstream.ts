@@ -1,7 +1,7 @@
 import type { Destination, ExchangeOptions, KeepAlive, SendOn } from '../../relay/index.js'
-import type { UpstreamConfig } from '../config/config.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
+import type { UpstreamConfig } from './upstream-config.js'
 
 /** Who is told about servers. */
 export interface ServerWatch {

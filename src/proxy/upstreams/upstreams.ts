@@ -1,7 +1,7 @@
 import type { Destination, ExchangeReport } from '../../relay/index.js'
-import type { UpstreamConfig } from '../config/config.js'
 import { takesRequests } from './address.js'
 import { type ServerWatch, Upstream } from './upstream.js'
+import type { UpstreamConfig } from './upstream-config.js'
 
 /** All groups of servers that routes and listeners name. */
 export class Upstreams {
