@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { App, AppConfig } from '../processes/app.js'
 import { daemonStatus, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -88,7 +90,8 @@ describe('a daemon that is killed and started again', () => {
     const first = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()
     const writes = new Writes(target)
-    const joiner = await scene.start({ readyDelay: 2_000 })
+    const readyFile = join(scene.folder, 'ready')
+    const joiner = await scene.start({ readyFile })
     await joiner.says('joined')
     await first.kill()
     await startDaemon(scene, { upgrade: UPGRADE })
@@ -101,6 +104,7 @@ describe('a daemon that is killed and started again', () => {
     const fresh = await scene.start()
     expect(await fresh.failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
     await more(writes)
+    writeFileSync(readyFile, '')
     expect((await joiner.failure()).code).toBe('ERR_FDB_FENCED')
     expect(await settled(scene, [app, joiner], writes)).toBe(app)
     await scene.serve()

@@ -29,7 +29,8 @@ export interface AppConfig {
   tickets?: { name?: string; rotateEvery?: number }
   /** Sets its certificate once more, as a server does whose certificate was renewed. */
   renewed?: boolean
-  /** Before ready(): wait so long; never come to it (asleep, or spinning); throw in a check; exit. */
+  /** Before ready(): wait until that file is there; wait so long; never come to it (asleep, or spinning); throw in a check; exit. */
+  readyFile?: string
   readyDelay?: number
   hang?: 'sleep' | 'busy'
   check?: 'throw' | 'false'
