@@ -1,10 +1,8 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
-export type { CommandContext, CommandHandler } from './holder/command.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
 export type { HeldAlone } from './holder/held-alone.js'
-export type { Upgraded, UpgradeProgress } from './holder/operator.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
 export type { Failure, HandoffRecord } from './holder/timeline.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
@@ -42,6 +40,7 @@ export type { HttpHooks } from './moving/adapters/http-server.js'
 export type { Arrival, Departure, MovableConnections, MoveWhich } from './moving/movable.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
+export type { CommandContext, CommandHandler, Upgraded, UpgradeProgress } from './operator/requests.js'
 export type { BulkChange } from './state/bulk.js'
 export * as codec from './state/codec.js'
 export { REMOVE, type StateDraft } from './state/draft.js'

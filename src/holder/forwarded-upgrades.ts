@@ -1,7 +1,13 @@
+import { Pending } from '../channel/pending.js'
 import { FdbError } from '../errors.js'
+import {
+  readProgress,
+  readUpgraded,
+  type Upgraded,
+  type UpgradeOrder,
+  type UpgradeProgress,
+} from '../operator/requests.js'
 import type { fdbroker } from '../proto/wire.js'
-import { remoteError } from '../protocol/remote-error.js'
-import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
 import type { Failure } from './timeline.js'
@@ -10,15 +16,14 @@ import type { Failure } from './timeline.js'
 const GRACE_MS = 4_000
 /** For its process to start. */
 const STARTING_MS = 10_000
-const LONGEST_MS = 2 ** 31 - 1
 /** What a member that could not upgrade may leave out. */
 const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
 interface Waiting {
   /** The member repeats it: its word on an upgrade that has failed may come when the next one has been asked for. */
   readonly request: number
+  readonly pending: Pending<Upgraded>
   progress(step: UpgradeProgress): void
-  done(result: Upgraded | FdbError): void
   /** The member was told to give it up, and says when its successor has ended. */
   cancelled: boolean
 }
@@ -48,70 +53,63 @@ export class ForwardedUpgrades {
     const { ready, quiesce, freeze, prepare, commit } = this.#times
     // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
     const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + STARTING_MS
-    return new Promise((resolve, reject) => {
-      const lateAfter = (ms: number, what: string) => {
-        const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`
-        const late = new FdbError('ERR_FDB_DEADLINE', text)
-        return setTimeout(() => waiting.done(late), Math.min(ms, LONGEST_MS))
-      }
-      let timer = lateAfter(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
-      const cancelled = () => {
-        waiting.cancelled = true
-        const { code, message } = cancel.reason as FdbError
-        this.#tell(peer, { code, message })
-        clearTimeout(timer)
-        const most = GRACE_MS + prepare + commit
-        timer = lateAfter(most, `${most} ms after it was cancelled`)
-      }
-      const request = ++this.#requests
-      const waiting: Waiting = {
-        request,
-        progress,
-        cancelled: false,
-        done: result => {
-          clearTimeout(timer)
-          cancel.removeEventListener('abort', cancelled)
-          if (this.#waiting.get(peer) === waiting) this.#waiting.delete(peer)
-          if (result instanceof FdbError) reject(result)
-          else resolve(result)
-        },
-      }
-      this.#waiting.set(peer, waiting)
-      peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
-      if (cancel.aborted) cancelled()
-      else cancel.addEventListener('abort', cancelled, { once: true })
+    const request = ++this.#requests
+    const pending = new Pending<Upgraded>({
+      over: () => {
+        cancel.removeEventListener('abort', cancelled)
+        if (this.#waiting.get(peer) === waiting) this.#waiting.delete(peer)
+      },
     })
+    const waiting: Waiting = { request, pending, progress, cancelled: false }
+    const within = (ms: number, what: string) => {
+      const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`
+      pending.limit(ms, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', text)))
+    }
+    const cancelled = () => {
+      waiting.cancelled = true
+      const { code, message } = cancel.reason as FdbError
+      tellFailed(peer, { code, message })
+      const most = GRACE_MS + prepare + commit
+      within(most, `${most} ms after it was cancelled`)
+    }
+    this.#waiting.set(peer, waiting)
+    within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
+    peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
+    if (cancel.aborted) cancelled()
+    else cancel.addEventListener('abort', cancelled, { once: true })
+    return pending.answer
   }
 
-  progressed(peer: Peer, { phase, at, pid }: fdbroker.wire.Progress.$Properties): void {
-    this.#waiting.get(peer)?.progress({ phase: phase ?? '', at: at ?? 0, pid: pid ?? 0 })
+  progressed(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
+    this.#waiting.get(peer)?.progress(readProgress(progress))
   }
 
   answered(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
-    const { ok, pid, generation, request } = result
     const waiting = this.#waiting.get(peer)
-    if (request && request !== waiting?.request) return
-    if (ok) waiting?.done({ pid: pid ?? 0, generation: generation ?? 0 })
-    else waiting?.done(remoteError(result, UNTOLD))
+    if (waiting === undefined || (result.request && result.request !== waiting.request)) return
+    try {
+      waiting.pending.resolve(readUpgraded(result, UNTOLD))
+    } catch (error) {
+      waiting.pending.reject(error)
+    }
   }
 
   /** The handoff has failed. Who started the successor does not see it: it is told. */
   failed({ code, message, phase }: Failure): void {
-    for (const [peer, waiting] of [...this.#waiting]) {
-      if (waiting.cancelled) continue
-      this.#tell(peer, { code, message, phase })
-      const text = `${message} (phase ${phase}; the incumbent serves on)`
-      waiting.done(new FdbError(code, text))
+    for (const [peer, { cancelled, pending }] of [...this.#waiting]) {
+      if (cancelled) continue
+      tellFailed(peer, { code, message, phase })
+      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent serves on)`))
     }
   }
 
   /** This member is gone. */
   forget(peer: Peer): void {
     const why = `process ${peer.pid} ended before it answered`
-    this.#waiting.get(peer)?.done(new FdbError('ERR_FDB_CHANNEL_CLOSED', why))
+    this.#waiting.get(peer)?.pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', why))
   }
+}
 
-  #tell(peer: Peer, why: { code: string; message: string; phase?: string }): void {
-    peer.link.tell({ result: { ok: false, ...why } })
-  }
+function tellFailed(peer: Peer, why: { code: string; message: string; phase?: string }): void {
+  peer.link.tell({ result: { ok: false, ...why } })
 }

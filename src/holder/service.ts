@@ -2,6 +2,13 @@ import { FdbError } from '../errors.js'
 import { closeAll, inspect, type OwnedFd } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { GIVE, movePair, TAKE } from '../moving/pair.js'
+import type {
+  CommandContext,
+  CommandOrder,
+  Upgraded,
+  UpgradeOrder,
+  UpgradeProgress,
+} from '../operator/requests.js'
 import { isSame } from '../process/process-identity.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { EffectQueue } from '../protocol/effect-queue.js'
@@ -24,7 +31,6 @@ import { DEFAULT_LIMITS } from '../state/limits.js'
 import { Segment } from '../state/segment.js'
 import { type Caller, reject, welcome } from './admission.js'
 import { cancelHandoff } from './cancel.js'
-import type { CommandContext, CommandOrder } from './command.js'
 import { FormerListeners, removePaths } from './former-listeners.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
@@ -33,7 +39,6 @@ import { type HeldAlone, heldAlone } from './held-alone.js'
 import { Holder } from './holder.js'
 import { keepState } from './kept-state.js'
 import { STUCK_MS } from './kill-stuck.js'
-import type { Upgraded, UpgradeOrder, UpgradeProgress } from './operator.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Candidate } from './peers.js'

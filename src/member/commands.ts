@@ -1,7 +1,7 @@
 import { wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import type { CommandContext, CommandHandler } from '../holder/command.js'
-import { asBuffer } from '../holder/command.js'
+import type { CommandContext, CommandHandler } from '../operator/requests.js'
+import { asBuffer } from '../operator/requests.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 
 /** The operators' commands of one application. */

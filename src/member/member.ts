@@ -1,8 +1,6 @@
 import { EventEmitter } from 'node:events'
 import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import type { CommandHandler } from '../holder/command.js'
-import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import type { HandoffRecord } from '../holder/timeline.js'
 import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
 import {
@@ -15,6 +13,7 @@ import {
   type OptionChange,
   parseListenerSpec,
 } from '../listeners/index.js'
+import type { CommandHandler, Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'

@@ -1,10 +1,9 @@
 import { Pending } from '../channel/pending.js'
 import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
-import { failedReply, readCommand, repliedWith } from '../holder/command.js'
-import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
-import type { fdbroker } from '../proto/wire.js'
-import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
+import type { Operations, Upgraded, UpgradeProgress } from '../operator/requests.js'
+import { Requests } from '../operator/server.js'
+import type { Link, WireEnvelope } from '../protocol/link.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import { remoteError } from '../protocol/remote-error.js'
 import type { StateLog } from '../state/state-log.js'
@@ -33,31 +32,42 @@ export class OperatorRequests {
   readonly #member: AskedMember
   /** To the daemon; another one when it was lost and come back to. */
   readonly #link: () => Link | undefined
-  /** Aborted when the handoff of an upgrade that was asked for has failed. */
-  #upgradeOver = new AbortController()
+  readonly #requests: Requests
   /** What the daemon says of an upgrade that is not wanted any more. */
   #cancelled: Pending<Cancelled> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
-  /** Aborted when this member lets go of everything. */
-  readonly #over = new AbortController()
 
   constructor(member: AskedMember, link: () => Link | undefined) {
     this.#member = member
     this.#link = link
+    const operations: Operations = {
+      status: () => member.status(),
+      upgrade: ({ argv, timeoutMs }, progress, signal) =>
+        member.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) }),
+      command: ({ name, body }, context) => member.commands.run(name, body, context, member.phase),
+    }
+    this.#requests = new Requests(operations, body => this.#link()?.tell(body))
   }
 
   /** Whether it was an order. */
   take(envelope: WireEnvelope): boolean {
-    const { statusRequest, upgradeRequest, command, write, result, upgradeCancelled } = envelope
-    if (statusRequest) this.#link()?.tell({ status: { json: JSON.stringify(this.#member.status()) } })
-    else if (upgradeRequest) this.#upgrade(upgradeRequest)
-    else if (command) this.#command(command)
-    else if (write) this.#writesOf(this.#link())?.take(write)
+    const { write, result, upgradeCancelled } = envelope
+    const link = this.#link()
+    const answer = this.#requests.answer(envelope)
+    if (answer !== null) {
+      void answer.then(body => {
+        // An upgrade's answer may be due when the daemon has been come back to; a new daemon numbers its commands anew.
+        if (envelope.upgradeRequest) this.#link()?.tell(body)
+        // Without a status: a Result would be taken for an upgrade's.
+        else link?.tell(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
+      })
+    } else if (write) this.#writesOf(link)?.take(write)
     else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as Cancelled)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
-      this.#upgradeOver.abort(remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }))
-      this.#upgradeOver = new AbortController()
+      this.#requests.cancelUpgrades(
+        remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }),
+      )
     } else return false
     return true
   }
@@ -72,29 +82,7 @@ export class OperatorRequests {
 
   /** What is under way is told to end. */
   close(): void {
-    this.#over.abort()
-  }
-
-  #upgrade(order: fdbroker.wire.UpgradeRequest.$Properties): void {
-    const { timeoutMs, request } = order
-    const argv = order.argv ?? []
-    const limit = timeoutMs ? { timeout: timeoutMs } : {}
-    const { signal } = this.#upgradeOver
-    // Not the link that it came by: the answer may be due when the daemon has been come back to.
-    const tell = (body: WireBody) => this.#link()?.tell(body)
-    this.#member
-      .upgrade({ argv, signal, progress: step => tell({ progress: step }), ...limit })
-      .then(({ pid, generation }) => tell({ result: { ok: true, pid, generation, request: request ?? 0 } }))
-      .catch(({ code, message }) =>
-        tell({
-          result: {
-            ok: false,
-            code: code ?? 'ERR_FDB_INTERNAL',
-            message: String(message),
-            request: request ?? 0,
-          },
-        }),
-      )
+    this.#requests.close(`process ${process.pid} ends`)
   }
 
   /** What generations that drain forward, through the daemon. */
@@ -103,15 +91,5 @@ export class OperatorRequests {
     if (this.#writes?.link !== link)
       this.#writes = { link, receiver: new WriteReceiver(this.#member.state, body => link.tell(body)) }
     return this.#writes.receiver
-  }
-
-  #command(command: NonNullable<WireEnvelope['command']>): void {
-    const { order, request } = readCommand(command)
-    const { commands, phase } = this.#member
-    const link = this.#link()
-    commands
-      .run(order.name, order.body, { signal: this.#over.signal }, phase)
-      .then(reply => link?.tell({ commandReply: repliedWith(request, reply) }))
-      .catch(error => link?.tell({ commandReply: failedReply(request, error) }))
   }
 }

@@ -1,9 +1,8 @@
 import { Channel } from '../channel/channel.js'
-import { deadlineError, withDeadline } from '../channel/deadline.js'
+import { deadlineError } from '../channel/deadline.js'
+import { Pending } from '../channel/pending.js'
 import { checkFunction, checkKeys, checkSignal, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import { COMMAND_MS, checkCommandSize, resultOf } from '../holder/command.js'
-import type { Upgraded, UpgradeProgress } from '../holder/operator.js'
 import { closeAll } from '../kernel/index.js'
 import { pidOf } from '../process/liveness.js'
 import { fdbroker } from '../proto/wire.js'
@@ -11,6 +10,15 @@ import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
 import { VERSIONS } from '../protocol/versions.js'
 import type { StatusAnswer } from './answer.js'
+import {
+  COMMAND_MS,
+  checkCommandSize,
+  readCommandReply,
+  readProgress,
+  readUpgraded,
+  type Upgraded,
+  type UpgradeProgress,
+} from './requests.js'
 
 /** How long an answer may take that needs no work of the other side. */
 const ANSWER_MS = 5_000
@@ -60,10 +68,12 @@ function checkAsk(what: string, ask: AskOptions, known: Keys<AskOptions>): void 
 }
 
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
-const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
+
+/** What a message is to a question: its answer, a part of what comes before it, or nothing. Throws what it refuses with. */
+type Read<T> = (envelope: WireEnvelope) => { readonly answer: T } | 'part' | null
 
 interface Waiting {
-  /** Whether the message was the answer, or a part of it. */
+  /** Whether the message was for it. */
   take(envelope: WireEnvelope): boolean
   reject(error: FdbError): void
 }
@@ -137,17 +147,10 @@ export class OperatorClient implements Disposable {
     checkAsk('status()', options, ASK)
     const { timeoutMs = ANSWER_MS, signal } = options
     const what = `the status of ${this.#peer}`
-    const json = await this.#ask<string>(
-      { statusRequest: {} },
-      { what, timeoutMs, signal },
-      (resolve, reject) => {
-        return ({ status, result }) => {
-          if (status) resolve(status.json ?? '')
-          else if (result) reject(remoteError(result, FAILED))
-          return Boolean(status ?? result)
-        }
-      },
-    )
+    const json = await this.#ask({ statusRequest: {} }, { what, timeoutMs, signal }, ({ status, result }) => {
+      if (result) readUpgraded(result)
+      return status ? { answer: status.json ?? '' } : null
+    })
     const answer = parseStatus(json)
     this.#learn(answer.pid)
     return answer
@@ -177,17 +180,12 @@ export class OperatorClient implements Disposable {
     }
     signal?.addEventListener('abort', cancel, { once: true })
     const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service, killStuck } }
-    const outcome = this.#ask<Upgraded>(body, limits, (resolve, reject) => envelope => {
+    const outcome = this.#ask(body, limits, envelope => {
       if (envelope.progress) {
-        const { phase, at, pid } = envelope.progress
-        progress?.({ phase: phase ?? '', at: at ?? 0, pid: pid ?? 0 })
-        return true
+        progress?.(readProgress(envelope.progress))
+        return 'part'
       }
-      const { result } = envelope
-      if (!result) return false
-      if (result.ok) resolve({ pid: result.pid ?? 0, generation: result.generation ?? 0 })
-      else reject(remoteError(result, FAILED))
-      return true
+      return envelope.result ? { answer: readUpgraded(envelope.result) } : null
     })
     return await outcome.finally(() => {
       clearTimeout(timer)
@@ -209,16 +207,9 @@ export class OperatorClient implements Disposable {
     const request = ++this.#commands
     const what = `the reply of ${this.#peer} to the command "${name}"`
     const command: WireBody = { command: { name, body: bytes, service, request } }
-    return await this.#ask<Buffer>(command, { what, timeoutMs, signal }, (resolve, reject) => envelope => {
-      const reply = envelope.commandReply
-      if (!reply || (reply.request ?? 0) !== request) return false
-      try {
-        resolve(resultOf(reply))
-      } catch (error) {
-        reject(error as FdbError)
-      }
-      return true
-    })
+    return await this.#ask(command, { what, timeoutMs, signal }, ({ commandReply: reply }) =>
+      reply?.request === request ? { answer: readCommandReply(reply) } : null,
+    )
   }
 
   /** Idempotent. */
@@ -238,25 +229,31 @@ export class OperatorClient implements Disposable {
       : `process ${this.peerPid} at ${this.#control}`
   }
 
-  async #ask<T>(
+  #ask<T>(
     body: WireBody,
     limits: { what: string; timeoutMs: number; signal: AbortSignal | undefined },
-    answer: (resolve: (value: T) => void, reject: (error: FdbError) => void) => Waiting['take'],
+    read: Read<T>,
   ): Promise<T> {
     const { what, timeoutMs, signal } = limits
-    let waiting: Waiting | undefined
-    const answered = new Promise<T>((resolve, reject) => {
-      waiting = { take: answer(resolve, reject), reject }
-      this.#waiting.add(waiting)
-      if (this.#failure !== null || this.#end !== undefined) reject(this.#left())
-      // A failed send is no news: what the peer said before it left is still read, then its end is told.
-      else this.#link.tell(body)
-    })
-    try {
-      return await withDeadline(answered, timeoutMs, { what, signal })
-    } finally {
-      if (waiting !== undefined) this.#waiting.delete(waiting)
+    const waiting: Waiting = {
+      take: envelope => {
+        try {
+          const got = read(envelope)
+          if (got !== null && got !== 'part') pending.resolve(got.answer)
+          return got !== null
+        } catch (error) {
+          return pending.reject(error)
+        }
+      },
+      reject: error => pending.reject(error),
     }
+    const pending = new Pending<T>({ signal, over: () => this.#waiting.delete(waiting) })
+    if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#left())
+    if (pending.settled) return pending.answer
+    this.#waiting.add(waiting)
+    // A failed send is no news: what the peer said before it left is still read, then its end is told.
+    this.#link.tell(body)
+    return pending.limit(timeoutMs, () => pending.reject(deadlineError(what, timeoutMs))).answer
   }
 
   #fail(error: FdbError): void {

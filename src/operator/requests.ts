@@ -1,0 +1,147 @@
+import { FdbError } from '../errors.js'
+import type { fdbroker } from '../proto/wire.js'
+import type { WireBody } from '../protocol/link.js'
+import { remoteError } from '../protocol/remote-error.js'
+
+/** Of a command's body and of its reply: a frame holds 16 MiB. */
+export const COMMAND_BYTES = 15 * 1024 * 1024
+/** A handler that does not answer keeps an operator's tool no longer. */
+export const COMMAND_MS = 60_000
+/** A timer of Node takes anything longer for one millisecond. */
+const LONGEST_MS = 2 ** 31 - 1
+
+/** What a server that refuses may leave out. */
+const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
+
+export interface UpgradeOrder {
+  /** Empty: as the running one was started. */
+  readonly argv: readonly string[]
+  /** 0: as long as the handoff's own limits allow. */
+  readonly timeoutMs: number
+  /** Daemon: which service; empty: the only one. */
+  readonly service: string
+  /** End those first that block it. */
+  readonly killStuck: boolean
+}
+
+export interface UpgradeProgress {
+  readonly phase: string
+  readonly at: number
+  readonly pid: number
+}
+
+export interface Upgraded {
+  readonly pid: number
+  readonly generation: number
+}
+
+/** An application's command, from an operator's tool. */
+export interface CommandOrder {
+  readonly name: string
+  readonly body: Buffer
+  /** Daemon: which service; empty: the only one. */
+  readonly service: string
+}
+
+export interface CommandContext {
+  /** Aborted when the operator's tool has left: nobody waits for the reply any more. */
+  readonly signal: AbortSignal
+}
+
+/**
+ * Answers an operator's command. The reply is bytes, or text; nothing is an empty one. What it throws is told to the
+ * operator: an FdbError as it is, with its code.
+ */
+export type CommandHandler = (
+  body: Buffer,
+  context: CommandContext,
+) => Uint8Array | string | undefined | Promise<Uint8Array | string | undefined>
+
+/** What an operator may ask for. */
+export interface Operations {
+  status(): object | Promise<object>
+  /** `cancel`: it is not wanted any more; the answer says what came of it. */
+  upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded>
+  command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
+}
+
+// Messages: each may lack any field. What has a `request` repeats it in its answer.
+
+type UpgradeRequest = fdbroker.wire.UpgradeRequest.$Properties
+type Command = fdbroker.wire.Command.$Properties
+type CommandReply = fdbroker.wire.CommandReply.$Properties
+type Result = fdbroker.wire.Result.$Properties
+type Progress = fdbroker.wire.Progress.$Properties
+
+export function readUpgrade({ argv, timeoutMs, service, killStuck }: UpgradeRequest): UpgradeOrder {
+  return {
+    argv: argv ?? [],
+    timeoutMs: timeoutMs && timeoutMs > 0 ? Math.min(timeoutMs, LONGEST_MS) : 0,
+    service: service ?? '',
+    killStuck: killStuck ?? false,
+  }
+}
+
+export function readProgress({ phase, at, pid }: Progress): UpgradeProgress {
+  return { phase: phase ?? '', at: at ?? 0, pid: pid ?? 0 }
+}
+
+export function upgradedAnswer(request: number, { pid, generation }: Upgraded): WireBody {
+  return { result: { ok: true, pid, generation, ...(request && { request }) } }
+}
+
+/** Of a status or an upgrade. */
+export function failedAnswer(request: number, error: unknown): WireBody {
+  const { code, message, retryable } = FdbError.from(error)
+  return { result: { ok: false, code, message, retryable, ...(request && { request }) } }
+}
+
+/** Throws the error that it tells. */
+export function readUpgraded(
+  result: Result,
+  otherwise: { code: FdbError['code']; message: string } = FAILED,
+): Upgraded {
+  if (!result.ok) throw remoteError(result, otherwise)
+  return { pid: result.pid ?? 0, generation: result.generation ?? 0 }
+}
+
+export function readCommand({ name, body, service }: Command): CommandOrder {
+  return { name: name ?? '', body: asBuffer(body), service: service ?? '' }
+}
+
+export function checkCommandSize(what: string, bytes: number): void {
+  if (bytes <= COMMAND_BYTES) return
+  throw new FdbError(
+    'ERR_FDB_COMMAND_SIZE',
+    `${what} has ${bytes} bytes, at most ${COMMAND_BYTES} can be sent at once: divide it`,
+    { details: { bytes, most: COMMAND_BYTES } },
+  )
+}
+
+/** Throws when the reply is too large. */
+export function commandAnswer(request: number, body: Uint8Array): WireBody {
+  checkCommandSize('the reply', body.length)
+  return { commandReply: { request, ok: true, body } }
+}
+
+export function failedCommandAnswer(request: number, error: unknown): WireBody {
+  const { code, message, retryable } = FdbError.from(error)
+  return { commandReply: { request, ok: false, code, message, retryable } }
+}
+
+/** Throws the error that it tells. */
+export function readCommandReply(reply: CommandReply): Buffer {
+  if (!reply.ok) throw remoteError(reply, FAILED)
+  return asBuffer(reply.body)
+}
+
+/** The same memory. */
+export function asBuffer(bytes: Uint8Array | null | undefined): Buffer {
+  return bytes === null || bytes === undefined
+    ? Buffer.alloc(0)
+    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

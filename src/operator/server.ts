@@ -1,0 +1,113 @@
+import { FdbError } from '../errors.js'
+import { closeAll } from '../kernel/index.js'
+import type { fdbroker } from '../proto/wire.js'
+import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
+import { remoteError } from '../protocol/remote-error.js'
+import {
+  commandAnswer,
+  failedAnswer,
+  failedCommandAnswer,
+  type Operations,
+  readCommand,
+  readUpgrade,
+  upgradedAnswer,
+} from './requests.js'
+
+/** Questions of one operator that are under way; while there are so many, no further one is read. */
+const MOST_AT_ONCE = 16
+
+const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
+
+/** Decodes what is asked over one connection, an operator's or a daemon's that passes it on, and words the answers. */
+export class Requests {
+  readonly #operations: Operations
+  readonly #tell: (body: WireBody) => void
+  readonly #over = new AbortController()
+  /** Of the upgrades under way. */
+  readonly #cancels = new Set<AbortController>()
+
+  /** `tell`: what is said before the answer. */
+  constructor(operations: Operations, tell: (body: WireBody) => void) {
+    this.#operations = operations
+    this.#tell = tell
+  }
+
+  /** Resolves with what is to be sent back, never rejects; null: it is no request. */
+  answer({ statusRequest, upgradeRequest, command }: WireEnvelope): Promise<WireBody> | null {
+    if (statusRequest) return this.#status()
+    if (upgradeRequest) return this.#upgrade(upgradeRequest)
+    return command ? this.#command(command) : null
+  }
+
+  /** The upgrades under way are not wanted any more. */
+  cancelUpgrades(reason: FdbError): void {
+    for (const cancel of this.#cancels) cancel.abort(reason)
+  }
+
+  /** Nobody waits for an answer any more. That does not undo what was asked for. Idempotent. */
+  close(why: string): void {
+    this.#over.abort(new FdbError('ERR_FDB_ABORTED', why))
+  }
+
+  async #status(): Promise<WireBody> {
+    try {
+      return { status: { json: JSON.stringify(await this.#operations.status()) } }
+    } catch (error) {
+      return failedAnswer(0, error)
+    }
+  }
+
+  async #upgrade(asked: fdbroker.wire.UpgradeRequest.$Properties): Promise<WireBody> {
+    const request = asked.request ?? 0
+    const cancel = new AbortController()
+    this.#cancels.add(cancel)
+    try {
+      const progress = (step: fdbroker.wire.Progress.$Properties) => this.#tell({ progress: step })
+      return upgradedAnswer(
+        request,
+        await this.#operations.upgrade(readUpgrade(asked), progress, cancel.signal),
+      )
+    } catch (error) {
+      return failedAnswer(request, error)
+    } finally {
+      this.#cancels.delete(cancel)
+    }
+  }
+
+  async #command(asked: fdbroker.wire.Command.$Properties): Promise<WireBody> {
+    const request = asked.request ?? 0
+    try {
+      const { signal } = this.#over
+      return commandAnswer(request, await this.#operations.command(readCommand(asked), { signal }))
+    } catch (error) {
+      return failedCommandAnswer(request, error)
+    }
+  }
+}
+
+/**
+ * Serves an operator's tool until it leaves. Its leaving does not undo what it asked for; a word does. One that asks faster than it
+ * reads the answers is read no further.
+ */
+export function serveOperator(link: Link, operations: Operations): void {
+  const requests = new Requests(operations, body => link.tell(body))
+  let underWay = 0
+  link.start({
+    message: (envelope, fds) => {
+      closeAll(fds)
+      if (envelope.cancelUpgrade) requests.cancelUpgrades(remoteError(envelope.cancelUpgrade, CANCELLED))
+      const answer = requests.answer(envelope)
+      if (answer === null) return
+      if (++underWay === MOST_AT_ONCE) link.channel.pause()
+      // Until the kernel has it.
+      answer
+        .then(body => link.send(body))
+        .catch(() => {})
+        .finally(() => {
+          if (underWay-- === MOST_AT_ONCE && link.open) link.channel.resume()
+        })
+    },
+    broken: () => link.close(),
+    end: () => requests.close('the operator has left'),
+  })
+}
