@@ -6,7 +6,17 @@ import { defineConfig } from 'vitest/config'
  * its own name, `fd-broker`, which Node resolves to dist/. So: build first (npm install does).
  */
 export default defineConfig({
-  resolve: { alias: { 'fd-broker': fileURLToPath(new URL('dist/index.js', import.meta.url)) } },
+  resolve: {
+    alias: [
+      ['fd-broker', 'index'],
+      ['fd-broker/proxy', 'proxy/index'],
+      ['fd-broker/adapter', 'adapter'],
+      ['fd-broker/errors', 'errors'],
+    ].map(([name, file]) => ({
+      find: new RegExp(`^${name}$`),
+      replacement: fileURLToPath(new URL(`dist/${file}.js`, import.meta.url)),
+    })),
+  },
   test: {
     include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts'],
     pool: 'forks',

@@ -306,7 +306,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.refuseLeft()
     checkName(name)
-    const owned = typeof fd === 'number' ? adopt(fd, name) : fd
+    const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
     await this.#driver.register({ name, role: 'named', spec: '', fd: owned })
   }
 
@@ -465,10 +465,6 @@ function twice(name: string): FdbError {
 /** Node takes what is too long for its timers as one millisecond. */
 function checkTimeout(timeout: number | undefined, least: number): void {
   if (timeout !== undefined) checkMs('timeout', timeout, least)
-}
-
-function adopt(fd: number, label: string): OwnedFd {
-  return ownNumber(fd, label)
 }
 
 function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {

@@ -28,7 +28,8 @@ export const SOCKET_HANDLE = internal(
     const socket = socketOver(here, { manualStart: true } as net.SocketConstructorOpts)
     try {
       const handle = handleOf(socket)
-      if (handle === null || !isLent(handle.fd) || typeof handle.readStop !== 'function') return false
+      if (handle === null || typeof handle.readStop !== 'function' || descriptorOf(socket) === null)
+        return false
       socket.read(0)
       if (!('useUserBuffer' in handle) || !handle.reading) return false
       const queued = () => handle.writeQueueSize

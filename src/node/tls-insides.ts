@@ -1,5 +1,5 @@
 import { Socket } from 'node:net'
-import { createServer, type Server, TLSSocket } from 'node:tls'
+import type { Server, TLSSocket } from 'node:tls'
 import { internal } from './internal.js'
 
 /** What OpenSSL is told of the keys of a ticket, by Node: 0 unknown, 1 open it, 2 open it and seal a new one. */
@@ -33,10 +33,13 @@ function contextOf(server: Server): TicketContext | undefined {
   return (server as unknown as ServerInsides)._sharedCreds?.context
 }
 
+/* A process without TLS need not load it: the probes do. */
+
 export const TICKET_CONTEXT = internal(
   'server._sharedCreds.context of TLS servers, with its ticket keys and session id',
   'TLS sessions made with the keys before a rotation begin anew, and a server whose sessions are shared needs the option sessionIdContext',
   () => {
+    const { createServer } = process.getBuiltinModule('node:tls')
     const context = contextOf(createServer({ sessionIdContext: 'probe' }))
     return (
       typeof context?.enableTicketKeyCallback === 'function' &&
@@ -73,6 +76,7 @@ export const SOCKET_BELOW = internal(
   'socket._parent of TLS sockets',
   'the proxy counts a handshake until its connection closes',
   () => {
+    const { TLSSocket } = process.getBuiltinModule('node:tls')
     const below = new Socket()
     const above = new TLSSocket(below)
     const found = socketBelow(above) === below

@@ -1,4 +1,4 @@
-import type { LentFd } from '../kernel/index.js'
+import type { LentFd } from '../adapter.js'
 
 /** What is written: bytes, or text of which every character is one byte (latin1). The stream owns it from then on. */
 export type Bytes = Buffer | string

@@ -1,4 +1,4 @@
-import { type Hangup, hangups, type LentFd } from '../kernel/index.js'
+import { type Hangup, hangups, type LentFd } from '../adapter.js'
 
 /** How often is looked, in milliseconds. */
 const EVERY_MS = 100

@@ -1,6 +1,5 @@
+import { type LentFd, MAX_RECORD_BYTES, type MoveWhich } from '../adapter.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
-import type { LentFd } from '../kernel/index.js'
-import { MAX_RECORD_BYTES, type MoveWhich } from '../moving/movable.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
 import type { Unread } from './client-watch.js'

@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { type OwnedFd, socketOver } from '../kernel/index.js'
+import { type OwnedFd, socketOver } from '../adapter.js'
 import { remade } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial } from './dial.js'

@@ -1,7 +1,7 @@
 import net from 'node:net'
+import { MAX_RECORD_BYTES } from '../adapter.js'
 import { FdbError } from '../errors.js'
 import { FieldEdits, Framing, type FramingKind, type FramingRecord, type Side } from '../http1/index.js'
-import { MAX_RECORD_BYTES } from '../moving/movable.js'
 import { fdbroker } from '../proto/connections.js'
 import { type FramesRecord, FrameTracker } from './boundaries/index.js'
 import { kept, NOTHING } from './bytes.js'

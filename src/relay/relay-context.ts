@@ -1,4 +1,4 @@
-import type { MoveWhich } from '../moving/movable.js'
+import type { MoveWhich } from '../adapter.js'
 import type { ClientWatch } from './client-watch.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'

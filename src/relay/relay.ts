@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import type { MoveWhich, Witness } from '../moving/movable.js'
+import type { MoveWhich, Witness } from '../adapter.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'

@@ -1,6 +1,15 @@
+import {
+  type Arrival,
+  type ConnectionValue,
+  closeAll,
+  firstNotStream,
+  inspectOne,
+  type MovableConnections,
+  type MoveWhich,
+  type OwnedFd,
+  type Witness,
+} from '../adapter.js'
 import { FdbError } from '../errors.js'
-import { closeAll, firstNotStream, inspectOne, type OwnedFd } from '../kernel/index.js'
-import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../moving/movable.js'
 import type { ConnectionRecord } from './record.js'
 import { decodeRecord, encodeRecord } from './record-message.js'
 import type { Relay } from './relay.js'

@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net'
-import { isBeyond } from '../kernel/index.js'
+import { fdLimits, isBeyond } from '../adapter.js'
 import { descriptorOf } from '../node/socket-handle.js'
-import { fdLimits } from '../process/limits.js'
 
 /** What this process, or its machine, has too little of: no server is to be blamed. */
 export type Shortage = 'no-descriptors' | 'no-ports'

@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import type { LentFd } from '../kernel/index.js'
+import type { LentFd } from '../adapter.js'
 import {
   addressOf,
   descriptorOf,

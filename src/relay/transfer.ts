@@ -1,5 +1,5 @@
+import { duplicateLent, type OwnedFd } from '../adapter.js'
 import { Framing } from '../http1/index.js'
-import { duplicateLent, type OwnedFd } from '../kernel/index.js'
 import { EventTracker, FrameTracker } from './boundaries/index.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'

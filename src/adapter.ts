@@ -1,0 +1,38 @@
+/**
+ * What a relay of one's own needs, to have its connections go on in the next version: the record of a connection, descriptors
+ * with owners, and what it registers with `listener.serve(server, { keeper })`. The reference proxy's relay imports nothing else.
+ */
+
+export { FdbError } from './errors.js'
+export {
+  closeAll,
+  duplicateLent,
+  firstNotStream,
+  type Hangup,
+  hangups,
+  type Inspected,
+  inspect,
+  inspectOne,
+  isBeyond,
+  isLent,
+  type Leak,
+  type LentFd,
+  OwnedFd,
+  onLeak,
+  socketOver,
+} from './kernel/index.js'
+export type { DrainCounts } from './member/drain/forced-closes.js'
+export type { ConnectionKeeper } from './member/serve-options.js'
+export { abandon, canLeave, connectionOf } from './moving/adapters/node-socket.js'
+export { decoded, onlyConnection } from './moving/connection-record.js'
+export {
+  type Arrival,
+  type ConnectionValue,
+  type Departure,
+  MAX_CONNECTION_FDS,
+  MAX_RECORD_BYTES,
+  type MovableConnections,
+  type MoveWhich,
+  type Witness,
+} from './moving/movable.js'
+export { fdLimits } from './process/limits.js'

@@ -1,0 +1,118 @@
+/**
+ * A room of `src`: a folder, a file, or both. The rooms are listed from the ground up; a file imports only from its own room and
+ * from rooms above it in the list. `CONTRIBUTING.md` has the same list as its table.
+ */
+export interface Room {
+  readonly name: string
+  /** Below `src`; default: the folder of that name. */
+  readonly places?: readonly string[]
+  readonly about: string
+  /** It imports from no rooms but these. */
+  readonly only?: readonly string[]
+  /** Other rooms import this file of it and no other. */
+  readonly door?: string
+  /** Packages that it may use. */
+  readonly packages?: readonly string[]
+}
+
+export const ROOMS: readonly Room[] = [
+  { name: 'proto', about: 'the wire and the records of the state, generated from `proto/*.proto`' },
+  {
+    name: 'errors',
+    places: ['errors', 'errors.ts', 'suggest.ts', 'check-option.ts'],
+    about: 'what is thrown, why, and what to do; wrong options: `fd-broker/errors`',
+    only: [],
+  },
+  {
+    name: 'kernel',
+    about:
+      'the addon, and all that is a number to the kernel: owned descriptors, pidfds, memory files, locks',
+    only: ['errors'],
+    door: 'index.ts',
+    packages: ['node-gyp-build'],
+  },
+  {
+    name: 'node',
+    about: 'every look inside Node’s own objects, each tried at the start',
+    only: ['errors', 'kernel'],
+  },
+  {
+    name: 'listeners',
+    about: 'listener specifications, binding, who holds an address',
+    only: ['errors', 'kernel'],
+  },
+  {
+    name: 'process',
+    about: 'the operating-system process and its surroundings: control path, limits, who lives',
+    only: ['errors', 'kernel', 'listeners'],
+  },
+  {
+    name: 'channel',
+    about: 'frames with descriptors over a Unix stream',
+    only: ['errors', 'kernel', 'process'],
+  },
+  { name: 'protocol', about: 'messages, versions, the pure state machines' },
+  {
+    name: 'state',
+    about: 'sections, segments, the log, the state file',
+    only: ['proto', 'errors', 'kernel'],
+    packages: ['msgpackr', 'protobufjs'],
+  },
+  { name: 'moving', about: 'live connections on their way; `adapters/`: one for each kind of server' },
+  { name: 'holder', about: 'who owns the registry and decides; the daemon' },
+  { name: 'operator', about: 'what operators ask, and what they are answered' },
+  { name: 'member', about: 'what an embedding server is: join, listen, ready, retire' },
+  { name: 'tls', about: 'session tickets that the next version opens too' },
+  { name: 'index', places: ['index.ts'], about: 'the public face: `fd-broker`' },
+  {
+    name: 'adapter',
+    places: ['adapter.ts'],
+    about: 'the public face for a relay of one’s own: `fd-broker/adapter`',
+  },
+  { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
+  {
+    name: 'relay',
+    about: 'one connection between two sockets, at any byte',
+    only: ['proto', 'errors', 'node', 'adapter', 'http1'],
+  },
+  {
+    name: 'proxy',
+    about: 'the reference proxy: `fd-broker/proxy`',
+    only: ['proto', 'errors', 'node', 'index', 'relay'],
+    packages: ['yaml', 'protobufjs'],
+  },
+  { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },
+]
+
+/** What is said in a few places only, and how it is recognised in code. */
+export interface Confined {
+  readonly what: string
+  readonly pattern: RegExp
+  /** Folders or files below `src`. */
+  readonly to: readonly string[]
+}
+
+export const CONFINED: readonly Confined[] = [
+  {
+    what: 'the addon',
+    pattern: /\bnative\b(?!:)|\bnode-gyp-build\b/,
+    to: ['kernel'],
+  },
+  {
+    what: 'a raw descriptor number',
+    pattern:
+      /\.raw\b|\bOwnedFd\.(?:own|duplicate)\b|\bfd\??: number\b|\b[hH]andle\.fd\b|\b(?:open|close)Sync\b|\b(?:fd|own|dup\(\))\.release\(/,
+    to: ['kernel'],
+  },
+  {
+    what: "the inside of one of Node's own objects",
+    pattern:
+      /\._[a-zA-Z]\w*|\[\s*['"`]_[a-zA-Z]\w*|\b_[a-zA-Z]\w*\?:|[{;]\s*_[a-zA-Z]\w*\s*(?::|\})|\.parser\b|\bparser\?:|\bonIncoming\b|\bwriteQueueSize\b|\breadStop\b|\buseUserBuffer\b|\bgetOwnPropertySymbols\b|\bReflect\.ownKeys\b|\bprocess\.binding\b|\bnode:internal\b/,
+    to: ['node'],
+  },
+]
+
+/** Lines of a file. */
+export const MOST_LINES = 400
+/** Machines that are pure: a table of states is not easier to read in pieces. */
+export const LONGER: readonly string[] = ['src/protocol/holder-machine.ts', 'src/protocol/member-machine.ts']
