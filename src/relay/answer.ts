@@ -1,8 +1,10 @@
 import { STATUS_CODES } from 'node:http'
 import { type FieldEdits, fieldLine } from '../http1/index.js'
 import type { Respond } from './decision.js'
+import type { ExchangeFacts } from './exchange-facts.js'
+import type { RelayContext } from './relay-context.js'
 
-export interface AnswerOptions {
+interface AnswerOptions {
   /** The answer to HEAD carries no body. */
   head: boolean
   connection: 'close' | 'keep-alive' | undefined
@@ -13,7 +15,7 @@ export interface AnswerOptions {
 const OWN = new Set(['content-length', 'transfer-encoding', 'connection', 'date', 'upgrade', 'trailer'])
 
 /** A whole answer that was made here, as latin1 text. Throws for fields that cannot be written. */
-export function answerText(answer: Respond, options: AnswerOptions): string {
+function answerText(answer: Respond, options: AnswerOptions): string {
   const { status } = answer
   const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : (answer.body ?? Buffer.alloc(0))
   let text = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nDate: ${new Date().toUTCString()}\r\n`
@@ -24,6 +26,30 @@ export function answerText(answer: Respond, options: AnswerOptions): string {
   if (!bodyless) text += `Content-Length: ${body.length}\r\n`
   if (options.connection !== undefined) text += `Connection: ${options.connection}\r\n`
   return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
+}
+
+/** As it goes to the client. */
+export interface WrittenAnswer {
+  readonly status: number
+  readonly text: string
+  /** Why it is another one than was to be given. */
+  readonly reason?: string
+}
+
+/** The answer to what the facts say of a request; a 500 where its fields cannot be written. */
+export function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenAnswer {
+  const options: AnswerOptions = {
+    head: facts.method === 'HEAD',
+    connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,
+    edits: relay.fields.response(),
+  }
+  try {
+    return { status: answer.status, text: answerText(answer, options) }
+  } catch (error) {
+    relay.onFault?.(error)
+    const reason = 'answer-invalid'
+    return { status: 500, text: answerText(errorAnswer(500, reason), options), reason }
+  }
 }
 
 /** The answer that tells why a request is not served. */

@@ -6,6 +6,7 @@ import type { Unread } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { SendOn } from './decision.js'
 import { Exchange } from './exchange.js'
+import { newFacts } from './exchange-facts.js'
 import type { ExchangeSide } from './exchange-side.js'
 import type { Origin } from './origin.js'
 import { refusalOf } from './refusal.js'
@@ -110,7 +111,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   /** What has not ended by now: a request without an answer gets one, everything else is closed. */
   giveUp(): void {
-    if (this.exchange?.phase === 'waiting') this.exchange.fail(503, 'drained')
+    if (this.exchange?.facts.phase === 'waiting') this.exchange.fail(503, 'drained')
     else if (this.exchange === null || this.exchange.over) this.#destroy('drained')
     else this.abort('drained')
     this.settle()
@@ -161,7 +162,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   onClose(_client: ByteStream, error: Error | null): void {
     // Both directions have ended as they should; what is still under way to the server comes first.
-    if (error === null && this.ended && this.exchange?.phase === 'tunnel') {
+    if (error === null && this.ended && this.exchange?.facts.phase === 'tunnel') {
       this.#relay.stays(this)
       this.settle()
     } else this.#leave('client-gone')
@@ -179,7 +180,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   /** Sends the whole connection on, unread, from its first byte. */
   forward(route: SendOn): void {
-    const exchange = new Exchange(this.#relay, this, 'tcp')
+    const exchange = new Exchange(this.#relay, this, newFacts())
     this.exchange = exchange
     exchange.forward(route)
     this.settle()
@@ -217,15 +218,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     }
     this.requestReader = null
     relay.readers.giveRequest(reader)
-    const exchange = new Exchange(
-      relay,
-      this,
-      'request',
-      head.method,
-      head.upgrade !== undefined,
-      head.minor === 0,
-      !head.keepAlive,
-    )
+    const exchange = new Exchange(relay, this, newFacts(head))
     this.exchange = exchange
     return exchange.begin(head, chunk, at + reader.consumed)
   }
@@ -244,7 +237,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   /** Answers a request whose head could not be read. */
   #refuse(status: number, reason: string): void {
     this.requestReader = null
-    const exchange = new Exchange(this.#relay, this, 'unread')
+    const exchange = new Exchange(this.#relay, this, newFacts())
     this.exchange = exchange
     exchange.fail(status, reason)
   }
@@ -282,7 +275,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   hungUp(how: 'ended' | 'broken'): void {
     // An end may stand behind bytes that the server is still to get.
-    if (how === 'ended' && (this.exchange?.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
+    if (how === 'ended' && (this.exchange?.facts.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
     this.abort('client-gone')
   }
 

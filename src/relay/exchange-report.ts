@@ -1,7 +1,5 @@
+import { type ExchangeFacts, type ExchangeSubject, subjectOf } from './exchange-facts.js'
 import type { ExchangeSide } from './exchange-side.js'
-
-/** What an exchange is about. `unread`: a request whose head was refused, so that there is only an answer. */
-export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
 /** What an access log wants to know about one request, or one TCP connection. */
 export interface ExchangeReport {
@@ -32,42 +30,31 @@ export interface ExchangeReport {
   milliseconds: number
 }
 
-/** An exchange, as far as it is reported. */
-interface Reported
-  extends Pick<
-    ExchangeReport,
-    | 'subject'
-    | 'method'
-    | 'target'
-    | 'host'
-    | 'status'
-    | 'reason'
-    | 'serverFailed'
-    | 'attempts'
-    | 'bytesSent'
-    | 'bytesReceived'
-  > {
-  /** '': none yet. */
-  readonly destinationKey: string
+/** An exchange at its end. */
+export interface Reported {
+  readonly facts: ExchangeFacts
+  readonly reason: string | undefined
+  readonly serverFailed: boolean
   /** On the clock of `performance`. */
   readonly startedAt: number
 }
 
 export function reportOf(exchange: Reported, { origin, client }: ExchangeSide): ExchangeReport {
+  const { facts, reason, serverFailed, startedAt } = exchange
   return {
-    subject: exchange.subject,
+    subject: subjectOf(facts),
     listener: origin.listener,
     client: client.remoteAddress,
-    method: exchange.method,
-    target: exchange.target,
-    host: exchange.host,
-    status: exchange.status,
-    reason: exchange.reason,
-    serverFailed: exchange.serverFailed,
-    destination: exchange.destinationKey || undefined,
-    attempts: exchange.attempts,
-    bytesSent: exchange.bytesSent,
-    bytesReceived: exchange.bytesReceived,
-    milliseconds: performance.now() - exchange.startedAt,
+    method: facts.method,
+    target: facts.target,
+    host: facts.host,
+    status: facts.status,
+    reason,
+    serverFailed,
+    destination: facts.destination || undefined,
+    attempts: facts.attempts,
+    bytesSent: facts.bytesSent,
+    bytesReceived: facts.bytesReceived,
+    milliseconds: performance.now() - startedAt,
   }
 }

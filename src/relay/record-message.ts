@@ -1,12 +1,12 @@
 import net from 'node:net'
 import { MAX_RECORD_BYTES } from '../adapter.js'
 import { FdbError } from '../errors.js'
-import { FieldEdits, Framing, type FramingKind, type FramingRecord, type Side } from '../http1/index.js'
+import { FieldEdits, Framing, type FramingKind, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
-import { type FramesRecord, FrameTracker } from './boundaries/index.js'
+import { EventTracker, FrameTracker } from './boundaries/index.js'
 import { kept, NOTHING } from './bytes.js'
 import type { ExchangeOptions } from './decision.js'
-import type { ExchangePhase } from './exchange.js'
+import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { ConnectionRecord, ExchangeRecord } from './record.js'
 import type { BodyCoding } from './response-plan.js'
 
@@ -16,6 +16,8 @@ type RelayedMessage = fdbroker.connections.IRelayed
 /** As it is decoded: every field has a value. */
 type ExchangeFields = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.IRelayedExchange
+/** Each fact has a field of its name: one that the message lacks, or that is not written, is an error of types. */
+type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
 type FramesMessage = fdbroker.connections.IRelayedFrames
 type AnswerMessage = fdbroker.connections.IRelayedAnswer
 type BodyMessage = fdbroker.connections.IRelayedBody
@@ -44,19 +46,26 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   return Relayed.encode(message).finish()
 }
 
-function exchangeMessage(record: ExchangeRecord): ExchangeMessage {
-  const { phase, coding, requestBody, responseBody, requestMs, events, frames, answer, ...same } = record
-  const message: ExchangeMessage = { ...same, phase: PHASES.indexOf(phase), coding: CODINGS.indexOf(coding) }
-  if (requestMs >= 0) message.requestMs = requestMs
-  if (events !== null) message.events = events
-  if (frames !== null) message.frames = frames
-  if (answer !== undefined) message.answer = answerMessage(answer)
-  if (requestBody !== null) message.requestBody = bodyMessage(requestBody)
-  if (responseBody !== null) message.responseBody = bodyMessage(responseBody)
-  return message
+/** What is null is not written. */
+function exchangeMessage({ facts, requestMs, ...streams }: ExchangeRecord): ExchangeMessage {
+  return { ...factsMessage(facts), ...streams, requestMs: requestMs < 0 ? null : requestMs }
 }
 
-function bodyMessage({ kind, left, phase, count, hash }: FramingRecord): BodyMessage {
+function factsMessage(facts: ExchangeFacts): FactsMessage {
+  const { phase, coding, requestBody, responseBody, events, frames, answer, ...same } = facts
+  return {
+    ...same,
+    phase: PHASES.indexOf(phase),
+    coding: CODINGS.indexOf(coding),
+    requestBody: requestBody && bodyMessage(requestBody),
+    responseBody: responseBody && bodyMessage(responseBody),
+    events: events?.tail,
+    frames: frames?.toRecord(),
+    answer: answer && answerMessage(answer),
+  }
+}
+
+function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
   return { kind: BODIES.indexOf(kind), left, phase, count, hash }
 }
 
@@ -79,7 +88,7 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
   if (exchange === null && fds !== 1) throw damaged(`it has ${fds} descriptors and no request under way`)
   if (closing && (exchange !== null || !endedClient)) throw damaged('it is closing, and is not')
-  if (endedClient && !closing && exchange?.phase !== 'tunnel')
+  if (endedClient && !closing && exchange?.facts.phase !== 'tunnel')
     throw damaged('it has ended, and an answer is still to come')
   return {
     listener,
@@ -111,7 +120,7 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     if (!BYTES.test(text)) throw damaged(`it has ${shown(text)}, which are no bytes`)
   }
   if (status > 999) throw damaged(`its status is ${status}`)
-  const record: ExchangeRecord = {
+  const facts: ExchangeFacts = {
     phase,
     method,
     upgrade: message.upgrade,
@@ -123,24 +132,27 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     destination,
     route,
     coding,
-    requestBody: bodyRecord(message.requestBody, 'request'),
-    responseBody: bodyRecord(message.responseBody, 'response'),
+    requestBody: bodyOf(message.requestBody, 'request'),
+    responseBody: bodyOf(message.responseBody, 'response'),
     bodySeen: message.bodySeen,
-    events: message.events ?? null,
-    frames: framesRecord(message.frames),
-    answer: answerRecord(message.answer),
-    requestMs: milliseconds(message.requestMs),
+    events: message.events == null ? null : new EventTracker(message.events),
+    frames: framesOf(message.frames),
     resend,
-    fromUpstream: owned(message.fromUpstream),
-    toUpstream: owned(message.toUpstream),
-    endedUpstream: message.endedUpstream,
+    answer: answerOf(message.answer),
     target,
     host,
     attempts: message.attempts,
     status,
     bytesSent: message.bytesSent,
     bytesReceived: message.bytesReceived,
+  }
+  const record: ExchangeRecord = {
+    facts,
+    requestMs: milliseconds(message.requestMs),
     elapsedMs: message.elapsedMs,
+    fromUpstream: owned(message.fromUpstream),
+    toUpstream: owned(message.toUpstream),
+    endedUpstream: message.endedUpstream,
   }
   const wrong = contradiction(record, fds)
   if (wrong !== null) throw damaged(wrong)
@@ -148,17 +160,17 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
 }
 
 /** What cannot be at the same time in any relay. */
-function contradiction(record: ExchangeRecord, fds: number): string | null {
-  const { phase, coding, http10, requestBody, responseBody, frames } = record
-  const tcp = phase === 'tunnel' && record.method === ''
+function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): string | null {
+  const { phase, method, coding, http10, requestBody, responseBody, events, frames } = facts
+  const tcp = phase === 'tunnel' && method === ''
   if (fds !== 2 && (fds !== 1 || (phase !== 'waiting' && !tcp)))
     return `it has ${fds} descriptors in phase ${phase}`
   if (requestBody?.kind === 'until-close') return 'its request has no end'
-  if (record.resend !== '' && (phase !== 'waiting' || requestBody !== null))
+  if (facts.resend !== '' && (phase !== 'waiting' || requestBody !== null))
     return 'its request is kept for nothing'
-  if (frames !== null && (phase !== 'tunnel' || record.method === ''))
+  if (frames !== null && (phase !== 'tunnel' || method === ''))
     return 'it has frames, and is no tunnel of a request'
-  if (record.endedUpstream && phase !== 'tunnel') return 'its server was told the end in the middle'
+  if (streams.endedUpstream && phase !== 'tunnel') return 'its server was told the end in the middle'
   if (phase === 'answering') {
     const possible =
       coding === 'as-is'
@@ -166,25 +178,25 @@ function contradiction(record: ExchangeRecord, fds: number): string | null {
         : coding === 'content'
           ? http10 && (responseBody?.kind === 'chunked' || responseBody?.kind === 'until-close')
           : !http10 && responseBody?.kind === 'until-close'
-    if (record.events !== null && responseBody?.kind === 'length') return 'its events have a length'
+    if (events !== null && responseBody?.kind === 'length') return 'its events have a length'
     return possible ? null : `its answer of ${responseBody?.kind} goes on as ${coding}`
   }
-  if (record.events !== null) return `it has events in phase ${phase}`
+  if (events !== null) return `it has events in phase ${phase}`
   if (responseBody !== null || coding !== 'as-is') return `it has an answer in phase ${phase}`
   if (phase === 'tunnel' && requestBody !== null) return 'it is a tunnel with a request'
   if (fds === 2) return null
-  const unsent = record.fromUpstream.length === 0 && !record.heard && (tcp || record.toUpstream.length > 0)
-  return unsent ? null : 'it has no server, and was sent'
+  const unsent = streams.fromUpstream.length === 0 && !facts.heard
+  return unsent && (tcp || streams.toUpstream.length > 0) ? null : 'it has no server, and was sent'
 }
 
-function bodyRecord(message: BodyMessage | null | undefined, side: Side): FramingRecord | null {
+function bodyOf(message: BodyMessage | null | undefined, side: Side): Framing | null {
   if (!message) return null
   const { kind, left, phase, count, hash } = message as fdbroker.connections.RelayedBody
   const name = BODIES[kind]
   if (name === undefined) throw damaged(`a body of it is of kind ${kind}`)
-  const record = { kind: name, left, phase, count, hash }
-  if (Framing.fromRecord(record, side).done) throw damaged('a body of it is done')
-  return record
+  const body = Framing.fromRecord({ kind: name, left, phase, count, hash }, side)
+  if (body.done) throw damaged('a body of it is done')
+  return body
 }
 
 function answerMessage({ fields, proxyAuthentication }: ExchangeOptions): AnswerMessage {
@@ -192,8 +204,8 @@ function answerMessage({ fields, proxyAuthentication }: ExchangeOptions): Answer
   return { remove: [...remove], set: { ...set }, proxyAuthentication: proxyAuthentication ?? false }
 }
 
-function answerRecord(message: AnswerMessage | null | undefined): ExchangeOptions | undefined {
-  if (!message) return undefined
+function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | null {
+  if (!message) return null
   const { remove, set, proxyAuthentication } = message as fdbroker.connections.RelayedAnswer
   const response = { remove, set }
   try {
@@ -204,12 +216,8 @@ function answerRecord(message: AnswerMessage | null | undefined): ExchangeOption
   return { fields: { response }, proxyAuthentication }
 }
 
-function framesRecord(message: FramesMessage | null | undefined): FramesRecord | null {
-  if (!message) return null
-  const { phase, count, left, kind } = message as fdbroker.connections.RelayedFrames
-  const record = { phase, count, left, kind }
-  FrameTracker.fromRecord(record)
-  return record
+function framesOf(message: FramesMessage | null | undefined): FrameTracker | null {
+  return message ? FrameTracker.fromRecord(message as fdbroker.connections.RelayedFrames) : null
 }
 
 function milliseconds(ms: number | null | undefined): number {

@@ -46,3 +46,12 @@ export interface RelayContext {
   /** The connection is gone. */
   forget(connection: object): void
 }
+
+/** Calls back: what it throws must not break an exchange, or the process. */
+export function tell({ onFault }: RelayContext, call: () => void): void {
+  try {
+    call()
+  } catch (error) {
+    onFault?.(error)
+  }
+}

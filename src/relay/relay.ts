@@ -235,7 +235,7 @@ export class Relay {
     let server: ByteStream | null = null
     try {
       stream = reopened(client, NOBODY, this.#tally, record.client)
-      const key = record.exchange?.destination ?? ''
+      const key = record.exchange?.facts.destination ?? ''
       if (upstream !== null) server = reopened(upstream, NOBODY, context.pools.tally(key))
     } catch (error) {
       stream?.destroy()

@@ -66,10 +66,10 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     if (state.listener !== listener) {
       throw refused(`it came from the listener ${JSON.stringify(state.listener)}, this is ${listener}`)
     }
-    const { exchange } = state
+    const route = state.exchange?.facts.route
     // Nobody has connected to a server for it yet.
-    if (exchange !== null && fds.length === 1 && !relayFor(state.client).knowsRoute(exchange.route)) {
-      throw refused(`its request is for ${JSON.stringify(exchange.route)}, which is not configured here`)
+    if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
+      throw refused(`its request is for ${JSON.stringify(route)}, which is not configured here`)
     }
     const other = firstNotStream(fds)
     if (other !== null) {

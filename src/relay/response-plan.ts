@@ -24,7 +24,7 @@ export interface AskedBy {
   upgrade: boolean
   http10: boolean
   /** The client's connection cannot be used again. */
-  close: boolean
+  closeClient: boolean
 }
 
 export interface ResponsePlan {
@@ -50,7 +50,7 @@ export function planResponse(head: ResponseHead, asked: AskedBy, rewrite: Answer
     return { text, body, coding: 'as-is', close: true, reusable: false }
   }
   let coding: BodyCoding = 'as-is'
-  let { close } = asked
+  let close = asked.closeClient
   if (asked.http10 && (body.kind === 'chunked' || body.kind === 'until-close')) {
     coding = 'content'
     close = true

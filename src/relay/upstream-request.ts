@@ -38,11 +38,11 @@ export function upstreamRequest(
 export function answerRewrite(
   head: ResponseHead,
   relay: RelayContext,
-  options: ExchangeOptions | undefined,
+  rules: ExchangeOptions | null,
 ): AnswerRewrite {
   return {
     extra: relay.gateway?.answerLines(head) ?? '',
-    edits: relay.fields.response(options?.fields),
-    ...(options?.proxyAuthentication && { proxyAuthentication: true }),
+    edits: relay.fields.response(rules?.fields),
+    ...(rules?.proxyAuthentication && { proxyAuthentication: true }),
   }
 }

@@ -88,7 +88,7 @@ function passRequest(text: string): void {
 function passResponse(text: string): void {
   try {
     const head = new ResponseReader(LIMITS).read(Buffer.from(text, 'latin1'))!
-    const asked = { method: 'GET', upgrade: true, http10: false, close: false }
+    const asked = { method: 'GET', upgrade: true, http10: false, closeClient: false }
     const plan = planResponse(head, asked, { edits: responseEdits })
     eventsOf(head, plan)
     void plan.text.charCodeAt(0)

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { ResponseReader } from '../../src/http1/index.js'
 import { type AskedBy, planResponse, type ResponsePlan } from '../../src/relay/response-plan.js'
 
-const GET: AskedBy = { method: 'GET', upgrade: false, http10: false, close: false }
+const GET: AskedBy = { method: 'GET', upgrade: false, http10: false, closeClient: false }
 
 function plan(text: string, asked: Partial<AskedBy> = {}): ResponsePlan {
   return planResponse(new ResponseReader().read(Buffer.from(text, 'latin1'))!, { ...GET, ...asked })
@@ -38,8 +38,8 @@ describe('the plan for a response', () => {
     ['in chunks to HTTP/1.0', CHUNKED, { http10: true }, ['chunked', 'content', true, true]],
     ['until close to HTTP/1.0', UNTIL, { http10: true }, ['until-close', 'content', true, false]],
     ['empty', LENGTH.replace('3', '0'), {}, [null, 'as-is', false, true]],
-    ['to a client that closes', LENGTH, { close: true }, ['length', 'as-is', true, true]],
-    ['2xx to CONNECT', LENGTH, { method: 'CONNECT', close: true }, ['tunnel', 'as-is', true, false]],
+    ['to a client that closes', LENGTH, { closeClient: true }, ['length', 'as-is', true, true]],
+    ['2xx to CONNECT', LENGTH, { method: 'CONNECT', closeClient: true }, ['tunnel', 'as-is', true, false]],
   ] as const)('%s', (_name, text, asked, wanted) => {
     expect(facts(plan(text, asked))).toEqual(wanted)
   })
@@ -52,7 +52,7 @@ describe('the plan for a response', () => {
 
   it('announces what becomes of the connection', () => {
     expect(plan(LENGTH).text).toBe(LENGTH)
-    expect(plan(LENGTH, { close: true }).text).toMatch(/\r\nConnection: close\r\n\r\n$/)
+    expect(plan(LENGTH, { closeClient: true }).text).toMatch(/\r\nConnection: close\r\n\r\n$/)
     expect(plan(LENGTH, { http10: true }).text).toMatch(/\r\nConnection: keep-alive\r\n\r\n$/)
   })
 })

@@ -1,0 +1,134 @@
+import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
+import { concat } from './bytes.js'
+import type { SendOn } from './decision.js'
+import type { Destination, DialFailure } from './destination.js'
+import type { ExchangeFacts } from './exchange-facts.js'
+import type { ExchangeSide } from './exchange-side.js'
+import { type RelayContext, tell } from './relay-context.js'
+import { type Shortage, shortageOf } from './shortage.js'
+
+/** An exchange that has something for a server. */
+export interface Sender extends StreamOwner {
+  readonly facts: ExchangeFacts
+  upstream: ByteStream | null
+  /** Ends the exchange: there is no server. */
+  fail(status: number, reason: string): void
+}
+
+/** Finds a server for an exchange, and gets it there: over an unused connection or a new one, or to the next server. */
+export class Dispatch {
+  /** Null where this process does not know what the facts name. */
+  route: SendOn | null = null
+  destination: Destination | null = null
+  #tried: Destination[] | null = null
+  /** There was no descriptor left once. */
+  #redialled = false
+  readonly #relay: RelayContext
+  readonly #side: ExchangeSide
+  readonly #exchange: Sender
+
+  constructor(relay: RelayContext, side: ExchangeSide, exchange: Sender) {
+    this.#relay = relay
+    this.#side = side
+    this.#exchange = exchange
+  }
+
+  /** By the names that the facts have, which may be those of another process. */
+  find(): void {
+    const { route, destination } = this.#exchange.facts
+    this.route = this.#relay.routeByName?.(route) ?? null
+    this.destination = this.#relay.destinationByKey?.(destination) ?? null
+  }
+
+  /** Chooses the first server of a route; null: it has none, and the exchange has failed. */
+  choose(route: SendOn | null = this.route): Destination | null {
+    this.route = route
+    if (route !== null) this.#exchange.facts.route = route.name
+    const destination = this.#pick()
+    this.#to(destination)
+    if (destination === null) this.#exchange.fail(503, 'no-server')
+    return destination
+  }
+
+  /**
+   * Sends all that there is of the request to the chosen server; `fresh`: over a new connection. A tunnel always has a
+   * connection of its own.
+   */
+  send(bytes: Bytes, fresh = false): void {
+    const exchange = this.#exchange
+    const { facts } = exchange
+    const tunnel = facts.phase === 'tunnel'
+    let stream: ByteStream | null
+    try {
+      stream = this.#relay.pools.take(this.destination!, exchange, fresh || tunnel)
+    } catch (error) {
+      this.#unconnected(bytes, shortageOf(error), 'connect-failed')
+      return
+    }
+    if (stream === null) {
+      this.#elsewhere(bytes, 503, 'servers-full')
+      return
+    }
+    facts.attempts++
+    exchange.upstream = stream
+    facts.reused = !stream.connecting
+    if (bytes.length > 0) stream.write(bytes)
+    if (tunnel && this.#side.ended) stream.end()
+    this.#side.arm()
+  }
+
+  /** The connection that was to be did not come about: takes back what it was to send. */
+  unreachable(failure: DialFailure, error: Error | null = null): void {
+    const stream = this.#exchange.upstream!
+    const bytes = concat(stream.takeUnsent())
+    stream.destroy()
+    this.#exchange.upstream = null
+    const shortage = shortageOf(error)
+    if (shortage === null) tell(this.#relay, () => this.destination!.failed?.(failure))
+    this.#unconnected(bytes, shortage, failure)
+  }
+
+  #to(destination: Destination | null): void {
+    this.destination = destination
+    if (destination !== null) this.#exchange.facts.destination = destination.key
+  }
+
+  #pick(): Destination | null {
+    try {
+      return this.route?.pick(this.#tried ?? []) ?? null
+    } catch (error) {
+      this.#relay.onFault?.(error)
+      return null
+    }
+  }
+
+  /** Tries another server with a request of which no byte was sent, or fails as the last one did. */
+  #elsewhere(bytes: Bytes, status: number, reason: string): void {
+    const tried = (this.#tried ??= [])
+    tried.push(this.destination!)
+    const next = tried.length < this.#relay.limits.attempts ? this.#pick() : null
+    if (next === null || tried.includes(next)) {
+      this.#exchange.fail(status, reason)
+      return
+    }
+    this.#to(next)
+    this.send(bytes)
+  }
+
+  /** There is no connection to the server; with a `shortage` that is our own matter. */
+  #unconnected(bytes: Bytes, shortage: Shortage | null, failure: DialFailure): void {
+    if (shortage === null) {
+      this.#elsewhere(bytes, failure === 'connect-timeout' ? 504 : 502, failure)
+      return
+    }
+    tell(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
+    if (shortage === 'no-ports') this.#elsewhere(bytes, 503, shortage)
+    else if (this.#redialled) this.#exchange.fail(503, shortage)
+    else {
+      // Whoever asks first closes them for all.
+      this.#redialled = true
+      this.#relay.pools.clear()
+      this.send(bytes, true)
+    }
+  }
+}

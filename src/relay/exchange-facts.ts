@@ -1,0 +1,100 @@
+import type { Framing, RequestHead } from '../http1/index.js'
+import type { EventTracker, FrameTracker } from './boundaries/index.js'
+import type { ExchangeOptions } from './decision.js'
+import type { BodyCoding } from './response-plan.js'
+
+/**
+ * Where an exchange is. `waiting`: the head of the answer has not come. `answering`: the answer's body is under way.
+ * `tunnel`: bytes go both ways unread, for good.
+ */
+export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
+
+/** What an exchange is about. `unread`: a request whose head was refused, so that there is only an answer. */
+export type ExchangeSubject = 'request' | 'unread' | 'tcp'
+
+/**
+ * All that is known of an exchange at any byte, and all that crosses to another process with its streams and its times: plain
+ * values, and trackers that are a few numbers each. Whoever holds the object goes on with the exchange.
+ */
+export interface ExchangeFacts {
+  phase: ExchangePhase
+  /** '' for a whole TCP connection, and for a head that was refused. */
+  method: string
+  /** It named a protocol to switch to. */
+  upgrade: boolean
+  http10: boolean
+  /** The client's connection ends with this answer. */
+  closeClient: boolean
+  /** The server's connection may be used again behind this answer. */
+  reusable: boolean
+  /** The server's connection had served another request before this one. */
+  reused: boolean
+  /** Bytes of an answer have come. */
+  heard: boolean
+  /** Key of the server's destination, '' without one. */
+  destination: string
+  /** Name of the route, '' without one. */
+  route: string
+  coding: BodyCoding
+  /** What is still to come of the bodies; null: nothing. */
+  requestBody: Framing | null
+  responseBody: Framing | null
+  /** Bytes of the request's body so far. */
+  bodySeen: number
+  /** Of an answer that is a stream of events. */
+  events: EventTracker | null
+  /** Of a tunnel that is a WebSocket: what its server sends. */
+  frames: FrameTracker | null
+  /** The request, while it may be sent again should the reused connection turn out to be dead; otherwise ''. */
+  resend: string
+  /** What its route does to the answer's head, if it does anything; before the answer only. */
+  answer: ExchangeOptions | null
+  /** For the report at its end only: */
+  target: string
+  host: string
+  attempts: number
+  status: number
+  bytesSent: number
+  bytesReceived: number
+}
+
+/** Of a request that has just been read; without a head, of what is no request. */
+export function newFacts(head?: RequestHead): ExchangeFacts {
+  return {
+    phase: 'waiting',
+    method: head?.method ?? '',
+    upgrade: head?.upgrade !== undefined,
+    http10: head?.minor === 0,
+    closeClient: !head?.keepAlive,
+    reusable: false,
+    reused: false,
+    heard: false,
+    destination: '',
+    route: '',
+    coding: 'as-is',
+    requestBody: null,
+    responseBody: null,
+    bodySeen: 0,
+    events: null,
+    frames: null,
+    resend: '',
+    answer: null,
+    target: '',
+    host: '',
+    attempts: 0,
+    status: 0,
+    bytesSent: 0,
+    bytesReceived: 0,
+  }
+}
+
+export function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {
+  if (method !== '') return 'request'
+  return phase === 'tunnel' ? 'tcp' : 'unread'
+}
+
+/** What a route does to the head of an answer; null: nothing. */
+export function answerRules(options: ExchangeOptions | undefined): ExchangeOptions | null {
+  if (options === undefined) return null
+  return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
+}

@@ -1,0 +1,182 @@
+import { type ResponseHead, type ResponseReader, rewriteResponse } from '../http1/index.js'
+import type { Bytes } from './byte-stream.js'
+import { joined, NOTHING } from './bytes.js'
+import type { ExchangeFacts } from './exchange-facts.js'
+import type { ExchangeSide } from './exchange-side.js'
+import { LastEvent } from './last-event.js'
+import type { RelayContext } from './relay-context.js'
+import {
+  bodyEnd,
+  clean,
+  eventsOf,
+  followSpans,
+  framesOf,
+  passBody,
+  planResponse,
+  type ResponsePlan,
+} from './response-plan.js'
+import { answerRewrite } from './upstream-request.js'
+
+/** The exchange that is answered. */
+export interface Answered {
+  readonly facts: ExchangeFacts
+  /** The client's connection cannot serve another request behind this answer. */
+  readonly isLast: boolean
+  /** Sends to the client. */
+  send(bytes: Bytes): void
+  /** The server has switched: what it sends now is no answer any more. */
+  switched(): void
+  /** The answer has ended. */
+  finish(): void
+  /** The server did not do its part. */
+  serverFails(status: number, reason: string): void
+  /** What it sent was refused. */
+  answerRefused(error: unknown): void
+}
+
+/** The answer of a server on its way to the client: heads as they are to be, and the body as it comes. */
+export class ServerAnswer {
+  /** Part of a head has come. */
+  #reader: ResponseReader | null = null
+  /** The answer is to end between two events. */
+  #last: LastEvent | null = null
+  readonly #relay: RelayContext
+  readonly #side: ExchangeSide
+  readonly #exchange: Answered
+
+  constructor(relay: RelayContext, side: ExchangeSide, exchange: Answered) {
+    this.#relay = relay
+    this.#side = side
+    this.#exchange = exchange
+  }
+
+  /** A copy of what has come of a head. */
+  get pending(): Buffer {
+    return this.#reader?.pending ?? NOTHING
+  }
+
+  /** The server sends, and no final head has come yet. */
+  heads(chunk: Buffer): void {
+    const { readers } = this.#relay
+    const { facts } = this.#exchange
+    facts.heard = true
+    facts.resend = ''
+    for (let at = 0; at < chunk.length; ) {
+      const reader = this.#reader ?? readers.takeResponse()
+      let head: ResponseHead | null
+      try {
+        head = reader.read(chunk, at)
+      } catch (error) {
+        this.#exchange.answerRefused(error)
+        return
+      }
+      if (head === null) {
+        this.#reader = reader
+        return
+      }
+      at += reader.consumed
+      this.#reader = null
+      readers.giveResponse(reader)
+      if (!head.interim) {
+        this.#begin(head, chunk, at)
+        return
+      }
+      if (!facts.http10) this.#exchange.send(rewriteResponse(head))
+    }
+  }
+
+  #begin(head: ResponseHead, chunk: Buffer, at: number): void {
+    const exchange = this.#exchange
+    const { facts } = exchange
+    let plan: ResponsePlan
+    let end = at
+    facts.closeClient = exchange.isLast
+    try {
+      plan = planResponse(head, facts, answerRewrite(head, this.#relay, facts.answer))
+      if (plan.body?.kind === 'tunnel' && facts.requestBody !== null) {
+        exchange.serverFails(502, 'switched-too-early')
+        return
+      }
+      facts.events = eventsOf(head, plan)
+      if (plan.body !== null && plan.coding === 'as-is') {
+        const spans = facts.events === null ? undefined : []
+        end += plan.body.advance(chunk, at, chunk.length, spans)
+        if (spans !== undefined) followSpans(facts.events!, chunk, spans)
+      }
+    } catch (error) {
+      exchange.answerRefused(error)
+      return
+    }
+    facts.answer = null
+    facts.status = head.status
+    facts.closeClient = plan.close
+    facts.reusable = plan.reusable
+    facts.coding = plan.coding
+    const blanks = plan.body?.blanks ?? null
+    if (blanks === null) exchange.send(joined(plan.text, chunk, at, end))
+    else {
+      exchange.send(plan.text)
+      exchange.send(clean(plan.body!, chunk, at, end))
+    }
+    if (plan.body?.kind === 'tunnel') {
+      facts.frames = framesOf(head)
+      facts.frames?.follow(chunk, at, end)
+      exchange.switched()
+      return
+    }
+    facts.phase = 'answering'
+    facts.responseBody = plan.body
+    if (plan.body !== null && !plan.body.done) {
+      this.body(chunk, end)
+      return
+    }
+    if (end < chunk.length) facts.reusable = false
+    exchange.finish()
+  }
+
+  /** Passes on what of the body is in `chunk[at, …)`. */
+  body(chunk: Buffer, at: number): void {
+    const { facts } = this.#exchange
+    const body = facts.responseBody!
+    const { client } = this.#side
+    let end = at
+    let last = false
+    try {
+      if (this.#last === null) end = passBody(client, facts.coding, body, chunk, at, facts.events)
+      else {
+        last = this.#last.pass(client, body, facts.events!, chunk, at)
+        end = chunk.length
+      }
+    } catch (error) {
+      this.#exchange.answerRefused(error)
+      return
+    }
+    facts.bytesSent += end - at
+    if (last) {
+      facts.closeClient = true
+      facts.reusable = false
+    } else if (!body.done) return
+    // Bytes behind the answer: nobody asked for them, so nothing that comes on this connection can be trusted.
+    if (end < chunk.length) facts.reusable = false
+    this.#exchange.finish()
+  }
+
+  /** The server sends nothing more, in the middle of the body. */
+  ended(): void {
+    const { facts } = this.#exchange
+    if (!facts.responseBody!.mayEnd) {
+      this.#exchange.serverFails(502, 'upstream-closed')
+      return
+    }
+    const rest = bodyEnd(facts.coding)
+    if (rest !== null) this.#exchange.send(rest)
+    facts.reusable = false
+    this.#exchange.finish()
+  }
+
+  /** Ends a stream of events between two of them, behind one that says `text`. */
+  endBehind(text: string): void {
+    this.#last = new LastEvent(text, this.#exchange.facts.coding)
+    this.body(NOTHING, 0)
+  }
+}
