@@ -69,7 +69,9 @@ export class Daemon implements AsyncDisposable {
   }
 
   async status(): Promise<object> {
-    const services = await Promise.all([...this.#services.values()].map(service => service.status()))
+    const services = await Promise.all(
+      [...this.#services.values()].map(({ operations }) => operations.status()),
+    )
     return {
       hosting: 'daemon',
       control: this.control,
@@ -121,8 +123,9 @@ export class Daemon implements AsyncDisposable {
         })
         serveOperator(caller.link, {
           status: () => this.status(),
-          upgrade: (order, progress, cancel) => this.#only(order.service).upgrade(order, progress, cancel),
-          command: (order, context) => this.#only(order.service).command(order, context),
+          upgrade: (order, progress, cancel) =>
+            this.#only(order.service).operations.upgrade(order, progress, cancel),
+          command: (order, context) => this.#only(order.service).operations.command(order, context),
         })
         return
       case 'draining': {

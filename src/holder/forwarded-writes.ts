@@ -34,8 +34,6 @@ export interface WriteTarget {
   readonly shelf: SegmentShelf
   /** Who may write, if it can be asked. */
   writer(): Peer | undefined
-  /** It said that it takes changes. */
-  takes(peer: Peer): boolean
 }
 
 /**
@@ -43,16 +41,16 @@ export interface WriteTarget {
  * answers back. What a member that has ended had not answered is sent again, by its author.
  */
 export class ForwardedWrites {
-  readonly #hosting: WriteTarget
+  readonly #target: WriteTarget
   readonly #supply: SegmentSupply
   readonly #authors = new Map<Caller, Author>()
   readonly #underWay = new Map<number, UnderWay>()
   #source = 0
   #next = 1
 
-  constructor(hosting: WriteTarget) {
-    this.#hosting = hosting
-    this.#supply = new SegmentSupply(hosting.shelf, caller => this.#drop(caller))
+  constructor(target: WriteTarget) {
+    this.#target = target
+    this.#supply = new SegmentSupply(target.shelf, caller => this.#drop(caller))
   }
 
   /** A generation that drains has connected. Takes it. */
@@ -100,12 +98,12 @@ export class ForwardedWrites {
   #pass(author: Author, write: Write): void {
     const number = write.number ?? 0
     let mapped = author.underWay.get(number)
-    const peer = mapped === undefined ? this.#hosting.writer() : this.#underWay.get(mapped)!.peer
+    const peer = mapped === undefined ? this.#target.writer() : this.#underWay.get(mapped)!.peer
     if (peer === undefined || !peer.link.open) {
       this.#answer(author, number, { outcome: Outcome.AGAIN })
       return
     }
-    if (!this.#hosting.takes(peer)) {
+    if (!peer.capabilities.has(FORWARDS_WRITES)) {
       this.#answer(author, number, {
         outcome: Outcome.REFUSED,
         code: 'ERR_FDB_FENCED',

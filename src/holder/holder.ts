@@ -3,8 +3,9 @@ import { FdbError } from '../errors.js'
 import { noDescriptors } from '../process/limits.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember } from '../protocol/envelope.js'
-import type { HolderEffect, HolderPhase } from '../protocol/holder-machine.js'
+import { concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
 import type { Id, ToMember } from '../protocol/messages.js'
+import { QUIESCES } from '../protocol/versions.js'
 import { reasonSeen } from './failure-reasons.js'
 import { type Heard, hear } from './hearing.js'
 import { insist } from './insist.js'
@@ -228,9 +229,7 @@ export class Holder {
 
   /** A peer that the machine does not wait for is forgotten with its link: the process may live on, and try again and again. */
   #forgetIfIdle(peer: Peer): void {
-    const { owner, joiner, standby, bound, backs } = this.#surroundings.state()
-    if ([owner, joiner, standby, ...bound, ...backs.map(back => back.id)].includes(peer.id)) return
-    this.#peers.forget(peer)
+    if (!concerned(this.#surroundings.state()).includes(peer.id)) this.#peers.forget(peer)
   }
 
   // ---- effects
@@ -252,11 +251,11 @@ export class Holder {
         return
       }
       case 'quiesce':
-        if (peer.quiesces) break
+        if (peer.capabilities.has(QUIESCES)) break
         this.#quiescesUnasked(to, message.epoch)
         return
       case 'unquiesce':
-        if (peer.quiesces) break
+        if (peer.capabilities.has(QUIESCES)) break
         return
       case 'freeze':
         // What it said before it was frozen is of no use for comparing.

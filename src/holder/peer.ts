@@ -23,8 +23,8 @@ export interface Peer {
   watch: DeathWatch | null
   /** Where it keeps the state; empty: in no file. */
   readonly stateFile: string
-  /** It ends what must run in one process only when it is told to, and says so. */
-  readonly quiesces: boolean
+  /** What it can do that others may not; see versions.ts. */
+  capabilities: ReadonlySet<string>
   /** Has a channel again but has not said Back yet: nothing is told to it before it has. */
   returning: boolean
   /** It has descriptors of ours (or we have sent some). */

@@ -20,7 +20,8 @@ export interface Candidate {
   readonly pidfd: OwnedFd | null
   /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
   readonly times?: Partial<HandoffTimes>
-  readonly quiesces?: boolean
+  /** Daemon: as it says in its Hello. */
+  readonly capabilities?: readonly string[]
   /** Daemon: where it keeps the state. */
   readonly stateFile?: string
 }
@@ -108,6 +109,7 @@ export class Peers {
     known.link = candidate.link
     known.returning = true
     known.times = candidate.times ?? {}
+    known.capabilities = new Set(candidate.capabilities)
     candidate.pidfd?.close()
     this.#listen(known)
   }
@@ -177,7 +179,7 @@ export class Peers {
 
 function newPeer(id: Id, candidate: Candidate): Peer {
   const { pid, generation, identity, proven, link, pidfd, times = {} } = candidate
-  const { quiesces = false, stateFile = '' } = candidate
+  const { capabilities, stateFile = '' } = candidate
   const now = performance.now()
   return {
     id,
@@ -186,7 +188,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     identity,
     proven,
     times,
-    quiesces,
+    capabilities: new Set(capabilities),
     stateFile,
     link,
     pidfd,

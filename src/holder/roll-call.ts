@@ -1,5 +1,5 @@
 import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
-import { isAlive, isSame, watchIdentity } from '../process/process-identity.js'
+import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
 import type { RightsHolder } from './rights-holders.js'
 
 /** How long is waited for rights-holders whose death cannot be seen from here (another PID namespace). */
@@ -25,6 +25,24 @@ export class RollCall {
 
   get members(): RightsHolder[] {
     return [...this.#members]
+  }
+
+  /** With these, each once, as it is known now. */
+  membersAnd(present: readonly (ProcessIdentity | undefined)[]): RightsHolder[] {
+    const all = this.members
+    for (const one of present) {
+      if (one === undefined) continue
+      const known = all.findIndex(member => isSame(member, one))
+      all.splice(known < 0 ? all.length : known, 1, one)
+    }
+    return all
+  }
+
+  /** Those that are not among these: their pids. */
+  missing(present: readonly (ProcessIdentity | undefined)[]): number[] {
+    return this.#members
+      .filter(member => !present.some(one => one !== undefined && isSame(one, member)))
+      .map(({ pid }) => pid)
   }
 
   provedDead(member: RightsHolder): void {

@@ -1,4 +1,5 @@
 import { type OwnedFd, socketPair } from '../kernel/index.js'
+import type { BundleItem } from '../protocol/bundle.js'
 import { MoveLog } from './move-log.js'
 
 /** Which end of a move channel a descriptor is: in the `spec` of its item. */
@@ -33,4 +34,40 @@ export function movePair(): MovePair {
       log.close()
     },
   }
+}
+
+/** One end of a way, lent. */
+export interface WayEnd {
+  readonly spec: typeof GIVE | typeof TAKE
+  readonly channel: OwnedFd
+  readonly log: OwnedFd
+}
+
+/**
+ * Opens a way for connections between two processes: each gets its end, which it may use until it has resolved. Rejects where there
+ * are no memory files or descriptors left, and when an end is refused at once; the giving one has not been asked for when the
+ * taking one was.
+ */
+export async function openWay(ends: {
+  take(end: WayEnd): void | Promise<void>
+  give(end: WayEnd): void | Promise<void>
+}): Promise<void> {
+  using pair = movePair()
+  const log = pair.log.fd
+  const taken = ends.take({ spec: TAKE, channel: pair.take, log })
+  const given = ends.give({ spec: GIVE, channel: pair.give, log })
+  await Promise.allSettled([taken, given])
+}
+
+/** An end as it crosses. `other`: who is at the other one, where the receiver cannot see it. Borrowed. */
+export function wayItems(
+  { spec, channel, log }: WayEnd,
+  other?: { readonly pid: number; readonly pidfd: OwnedFd | null },
+): BundleItem[] {
+  const items: BundleItem[] = [
+    { role: 'moveChannel', spec, ...(other && { name: String(other.pid) }), fd: channel },
+    { role: 'moveLog', fd: log },
+  ]
+  if (other?.pidfd) items.push({ role: 'pidfd', fd: other.pidfd })
+  return items
 }

@@ -512,14 +512,13 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
   return id === state.owner && state.phase === 'probation' ? turnAway(state, rules) : same(state)
 }
 
+/** Whom the machine waits for, or has to reckon with. */
+export function concerned({ owner, joiner, standby, bound, backs }: HolderState): Id[] {
+  return [owner, joiner, standby, ...bound, ...backs.map(back => back.id)]
+}
+
 function knows(state: HolderState, id: Id): boolean {
-  return (
-    id === state.owner ||
-    id === state.joiner ||
-    id === state.standby ||
-    state.bound.includes(id) ||
-    state.backs.some(b => b.id === id)
-  )
+  return concerned(state).includes(id)
 }
 
 function unbind(state: HolderState, id: Id): HolderStep {

@@ -2,7 +2,7 @@ import { type Caller, welcome } from '../../holder/admission.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll } from '../../kernel/index.js'
-import { GIVE, movePair } from '../../moving/pair.js'
+import { openWay, wayItems } from '../../moving/pair.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { StateLog } from '../../state/state-log.js'
 import type { Moves } from '../moves.js'
@@ -97,30 +97,13 @@ export class OlderGenerations {
     this.#supply.share()
   }
 
-  /** For its connections, to us. */
+  /** For its connections, to us. Without descriptors or memory files it asks again, and drains. */
   #openWay(caller: Caller): void {
-    try {
-      const pair = movePair()
-      const { give, take, log } = pair
-      try {
-        this.#to.moves.take(take, log.fd.dup(), caller.pidfd ?? caller.pid)
-      } catch (error) {
-        pair[Symbol.dispose]()
-        throw error
-      }
-      caller.link
-        .sendBundle(
-          [
-            { role: 'moveChannel', spec: GIVE, fd: give },
-            { role: 'moveLog', fd: log.fd },
-          ],
-          SUPPLY_MS,
-        )
-        .catch(() => this.#drop(caller))
-        .finally(() => closeAll([give, log.fd]))
-    } catch {
-      // No descriptor left, or no memory files: it asks again, and drains.
-    }
+    const { moves } = this.#to
+    openWay({
+      take: ({ channel, log }) => moves.take(channel.dup(), log.dup(), caller.pidfd ?? caller.pid),
+      give: end => caller.link.sendBundle(wayItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
+    }).catch(() => {})
   }
 
   /** They connect again, to whoever serves then. */

@@ -1,0 +1,95 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { epochIsSane } from '../protocol/envelope.js'
+import type { HolderState } from '../protocol/holder-machine.js'
+import type { Epoch } from '../protocol/messages.js'
+import { Segment } from '../state/segment.js'
+import type { Custody } from './custody.js'
+import type { Logger } from './options.js'
+import type { Peer } from './peer.js'
+import type { Entry } from './registry.js'
+import type { SegmentShelf } from './segment-shelf.js'
+
+/** The service that members bring something to. */
+export interface Receiving {
+  readonly machine: HolderState
+  readonly custody: Custody
+  readonly shelf: SegmentShelf
+  readonly logger: Logger
+}
+
+/**
+ * A member has said Register: what it has sent is taken, at once from one that serves for good, else when it does. Returns the last
+ * failure.
+ */
+export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): FdbError | null {
+  let failure: FdbError | null = null
+  for (const { role, name = '', spec = '', epoch = 0, fd } of to.custody.takeArrived(peer)) {
+    try {
+      if (role === 'segment') takeCompacted(fd, epoch, to)
+      else if (role !== 'listener' && role !== 'named') fd.close()
+      else if (forGood) to.custody.hold(peer, { name, role, spec, fd })
+      else to.custody.holdProvisionally(peer, { name, role, spec, fd })
+    } catch (error) {
+      failure = FdbError.from(error)
+    }
+  }
+  return failure
+}
+
+/**
+ * A member that came back has sent all it holds, and said Back: it is taken before the machine decides. Returns the highest
+ * epoch that is known to have been given: no number is given twice.
+ */
+export function takeBack(peer: Peer, forGood: boolean, to: Receiving): Epoch {
+  const { machine, custody, logger } = to
+  let { top } = machine
+  const brought: Entry[] = []
+  for (const { role, name = '', spec = '', writable = false, fd } of custody.takeArrived(peer)) {
+    if (role === 'listener' || role === 'named') brought.push({ role, name, spec, fd })
+    else if (role === 'segment') {
+      try {
+        top = Math.max(top, takeSegment(fd, writable, peer, to))
+      } catch (error) {
+        logger.warn({ err: error, pid: peer.pid }, 'a member brought back a segment that cannot be taken')
+      }
+    } else fd.close()
+  }
+  if (machine.phase === 'rebuilding') custody.bring(peer, brought)
+  else if (forGood) custody.complete(peer, brought)
+  else closeAll(brought.map(({ fd }) => fd))
+  return top
+}
+
+/** Everybody who may write is here or dead: of the dead there may be read-only descriptors alone. */
+export function sealForTheDead(shelf: SegmentShelf): void {
+  const snapshot = shelf.all.findLast(segment => segment.kind === 'snapshot')
+  if (snapshot !== undefined) shelf.replaceUpTo(snapshot.dup())
+  for (const segment of shelf.all) segment.sealForTheDead()
+}
+
+function takeSegment(fd: OwnedFd, writable: boolean, { id }: Peer, { machine, shelf }: Receiving): Epoch {
+  const { phase, owner, joiner, standby, top } = machine
+  const segment = Segment.open(fd)
+  const { epoch } = segment
+  if (!epochIsSane(epoch)) {
+    segment.close()
+    throw new FdbError('ERR_FDB_STATE_FORMAT', `a segment of epoch ${epoch} cannot be: it is not taken`)
+  }
+  if (phase === 'rebuilding') {
+    shelf.put(segment, writable)
+    return epoch
+  }
+  // All that counts is held. Somebody who was not known, and may still write somewhere, loses that right now.
+  if (writable && ![owner, joiner, standby].includes(id)) segment.seal()
+  segment.close()
+  return top
+}
+
+/** The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. */
+function takeCompacted(fd: OwnedFd, epoch: Epoch, { machine, shelf }: Receiving): void {
+  const snapshot = Segment.open(fd)
+  if (machine.phase === 'idle' && snapshot.kind === 'snapshot' && epoch < machine.epoch)
+    shelf.replaceUpTo(snapshot)
+  else snapshot.close()
+}

@@ -1,0 +1,185 @@
+import { FdbError } from '../errors.js'
+import { closeAll } from '../kernel/index.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import { FormerListeners, removePaths } from './former-listeners.js'
+import type { Peer } from './peer.js'
+import { type Entry, MAX_ENTRIES, Registry, tooMany } from './registry.js'
+
+/** Descriptors that a member may send beside listeners: segments, pidfds. */
+const OTHERS = 1_000
+
+/** What one member has sent that is not the service's, by how far it has come. */
+interface Row {
+  /** Neither Register nor Back has said yet what for. */
+  arrived: BundleItem[]
+  /** By a member that came back to a restarted daemon, until it is settled who serves; null: it has brought nothing. */
+  brought: readonly Entry[] | null
+  /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
+  readonly provisional: Map<string, Entry>
+}
+
+/**
+ * The descriptors that a daemon has for one service: those that are the service's, under their names, and for each member a row
+ * of those that are not, or not yet. All come by `arrive`; a member names them, and they become the service's when
+ * nobody can come back any more who has another there. Owns all of them.
+ */
+export class Custody {
+  /** What the service has, and a successor is offered. */
+  readonly held = new Registry()
+  readonly #rows = new Map<Peer, Row>()
+  readonly #former = new FormerListeners()
+
+  /** Takes what a member sends. When too much has come that nothing was said of, all of that is closed, and it throws. */
+  arrive(peer: Peer, items: readonly BundleItem[]): void {
+    const row = this.#row(peer)
+    for (const item of items) row.arrived.push(item)
+    const [got, limit] = [row.arrived.length, MAX_ENTRIES + OTHERS]
+    if (got <= limit) return
+    closeItems(this.takeArrived(peer))
+    throw new FdbError(
+      'ERR_FDB_FDS_MANY',
+      `process ${peer.pid} sent ${got} descriptors and did not say what for (limit ${limit}): they are closed`,
+    )
+  }
+
+  /** The caller owns them. */
+  takeArrived(peer: Peer): BundleItem[] {
+    const row = this.#rows.get(peer)
+    const items = row?.arrived ?? []
+    if (row !== undefined) row.arrived = []
+    return items
+  }
+
+  /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
+  hold(peer: Peer, entry: Entry): void {
+    this.#former.note(this.held, entry.name)
+    this.held.put(entry)
+    this.#former.settle(this.held)
+    peer.adopted.add(entry.name)
+  }
+
+  /** The service's when this member serves for good. Takes the descriptor, also when it throws. */
+  holdProvisionally(peer: Peer, entry: Entry): void {
+    const { provisional } = this.#row(peer)
+    if (provisional.size >= MAX_ENTRIES && !provisional.has(entry.name)) {
+      entry.fd.close()
+      throw tooMany(entry.name)
+    }
+    provisional.get(entry.name)?.fd.close()
+    provisional.set(entry.name, entry)
+  }
+
+  /** The member does not want it any more. `forGood`: nobody can come back that does. */
+  letGo(peer: Peer, name: string, forGood: boolean): void {
+    peer.adopted.delete(name)
+    const provisional = this.#rows.get(peer)?.provisional
+    provisional?.get(name)?.fd.close()
+    provisional?.delete(name)
+    if (forGood) this.#drop(name)
+  }
+
+  /** A member that came back to a restarted daemon has said what it holds. Takes it, in place of what it brought before. */
+  bring(peer: Peer, entries: readonly Entry[]): void {
+    const row = this.#row(peer)
+    closeItems(row.brought ?? [])
+    row.brought = entries.slice(0, MAX_ENTRIES)
+    closeItems(entries.slice(MAX_ENTRIES))
+    peer.adopted = new Set(row.brought.map(({ name }) => name))
+  }
+
+  /** What this member brought is what the service has; nothing, when it brought nothing. */
+  adopt(peer: Peer): void {
+    const row = this.#rows.get(peer)
+    const brought = row?.brought ?? []
+    if (row !== undefined) row.brought = null
+    this.held.close()
+    for (const entry of brought) this.held.put(entry)
+  }
+
+  /** Who serves has come back, and holds what is lacking here. Takes the descriptors. */
+  complete(peer: Peer, entries: readonly Entry[]): void {
+    for (const entry of entries) {
+      const lacking = this.held.get(entry.name) === undefined && this.held.size < MAX_ENTRIES
+      if (lacking) this.hold(peer, entry)
+      else entry.fd.close()
+    }
+  }
+
+  /** Nobody can come back any more: what the member that serves did not ask for is closed. */
+  settle(owner: Peer): void {
+    if (this.#rows.get(owner)?.brought) this.adopt(owner)
+    for (const row of this.#rows.values()) {
+      closeItems(row.brought ?? [])
+      row.brought = null
+    }
+    for (const entry of this.#takeProvisional(owner)) this.hold(owner, entry)
+    for (const name of this.held.names) if (!owner.adopted.has(name)) this.#drop(name)
+  }
+
+  /** It died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
+  inherit(peer: Peer | undefined): void {
+    for (const entry of this.#provisionalOf(peer)) {
+      if (this.held.get(entry.name) === undefined) this.held.put({ ...entry, fd: entry.fd.dup() })
+    }
+  }
+
+  /** As this member sees them: in probation who serves has its own of a name, and the service the standby's, for the way back. */
+  seenBy(peer: Peer | undefined): Entry[] {
+    const own = this.#provisionalOf(peer)
+    const names = new Set(own.map(({ name }) => name))
+    return [...this.held.entries.filter(({ name }) => !names.has(name)), ...own]
+  }
+
+  /** All others can come to serve no more: what they have registered is closed. */
+  keepProvisional(peers: readonly (Peer | undefined)[]): void {
+    for (const peer of this.#rows.keys()) if (!peers.includes(peer)) closeItems(this.#takeProvisional(peer))
+  }
+
+  /** The member is gone for good. */
+  forget(peer: Peer): void {
+    closeItems(this.takeArrived(peer))
+    closeItems(this.#takeProvisional(peer))
+    closeItems(this.#rows.get(peer)?.brought ?? [])
+    this.#rows.delete(peer)
+  }
+
+  /** The service ends here: so do the paths of its listeners. */
+  removePaths(): void {
+    removePaths(this.held)
+  }
+
+  close(): void {
+    for (const peer of [...this.#rows.keys()]) this.forget(peer)
+    this.held.close()
+  }
+
+  #row(peer: Peer): Row {
+    const known = this.#rows.get(peer)
+    if (known !== undefined) return known
+    const row: Row = { arrived: [], brought: null, provisional: new Map() }
+    this.#rows.set(peer, row)
+    return row
+  }
+
+  #provisionalOf(peer: Peer | undefined): Entry[] {
+    const row = peer === undefined ? undefined : this.#rows.get(peer)
+    return [...(row?.provisional.values() ?? [])]
+  }
+
+  /** The caller owns them. */
+  #takeProvisional(peer: Peer): Entry[] {
+    const entries = this.#provisionalOf(peer)
+    this.#rows.get(peer)?.provisional.clear()
+    return entries
+  }
+
+  #drop(name: string): void {
+    this.#former.note(this.held, name)
+    this.held.drop(name)
+    this.#former.settle(this.held)
+  }
+}
+
+function closeItems(items: readonly { readonly fd: BundleItem['fd'] }[]): void {
+  closeAll(items.map(({ fd }) => fd))
+}

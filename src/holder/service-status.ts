@@ -1,0 +1,70 @@
+import { inspect } from '../kernel/index.js'
+import { formatAddress } from '../listeners/index.js'
+import type { HolderState } from '../protocol/holder-machine.js'
+import type { Id } from '../protocol/messages.js'
+import type { Peer } from './peer.js'
+import type { Entry } from './registry.js'
+import type { SegmentShelf } from './segment-shelf.js'
+import type { Timeline } from './timeline.js'
+
+/** What a daemon knows of one service. */
+export interface KnownService {
+  readonly name: string
+  readonly generation: number
+  readonly startedAt: number
+  readonly machine: HolderState
+  /** As the member that serves sees them. */
+  readonly entries: readonly Entry[]
+  readonly shelf: SegmentShelf
+  readonly timeline: Timeline
+  readonly peers: readonly Peer[]
+  peer(id: Id): Peer | undefined
+  /** Whom a restarted daemon waits for. */
+  readonly missing: readonly number[]
+  /** What the member that serves says of itself; null: it has not answered. */
+  readonly answer: Record<string, unknown> | null
+}
+
+/** A service for `status`: in the words of the member that serves, if there are any, and by what its daemon knows better. */
+export function describeService(known: KnownService): object {
+  const { machine, shelf, timeline, startedAt, answer } = known
+  const owner = known.peer(machine.owner)
+  const identities = inspect(known.entries.map(entry => entry.fd))
+  const listeners = known.entries
+    .map((entry, i) => ({
+      name: entry.name,
+      role: entry.role,
+      address: formatAddress(identities[i]!),
+      inode: identities[i]!.ino,
+      cookie: identities[i]!.cookie ?? null,
+    }))
+    .filter(entry => entry.role === 'listener')
+  return {
+    ...answer,
+    service: known.name,
+    hosting: 'daemon',
+    generation: owner?.generation ?? known.generation,
+    pid: owner?.pid ?? null,
+    epoch: machine.epoch,
+    phase: machine.phase,
+    serviceStartedAt: new Date(startedAt).toISOString(),
+    uptimeSeconds: Math.max(0, (Date.now() - startedAt) / 1000),
+    listeners: answer === null ? listeners : merged(listeners, answer),
+    draining: known.peers
+      .filter(({ id, report }) => id !== machine.owner && id !== machine.joiner && report !== null)
+      .map(({ report }) => report),
+    held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
+    segments: shelf.all.length,
+    logBytes: shelf.all.reduce((sum, segment) => sum + segment.size(), 0),
+    lastFailure: timeline.lastFailure,
+    blockedBy: [...machine.bound.map(id => known.peer(id)?.pid ?? 0), ...known.missing],
+    handoffs: timeline.records,
+  }
+}
+
+/** The daemon knows which sockets there are; the member knows who accepts on them. */
+function merged<T extends { name: string }>(own: readonly T[], answer: Record<string, unknown>): object[] {
+  const listeners = Array.isArray(answer.listeners) ? (answer.listeners as (T | null)[]) : []
+  const theirs = new Map(listeners.map(listener => [listener?.name, listener]))
+  return own.map(listener => ({ ...theirs.get(listener.name), ...listener }))
+}
