@@ -4,7 +4,6 @@ export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
 export type { HeldAlone } from './holder/held-alone.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
-export type { Failure, HandoffRecord } from './holder/timeline.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
 export {
   formatListenerSpec,
@@ -13,7 +12,7 @@ export {
   type OptionChange,
   parseListenerSpec,
 } from './listeners/index.js'
-export type { DrainCounts, ForcedClose } from './member/drain/forced-closes.js'
+export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
 export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
@@ -33,7 +32,6 @@ export type {
   ServedConnections,
   ServeOptions,
 } from './member/serve-options.js'
-export type { StatusReport } from './member/status.js'
 export type { StayOptions } from './member/stay.js'
 export type { SocketProtocol } from './moving/adapters/application-socket.js'
 export type { HttpHooks } from './moving/adapters/http-server.js'
@@ -41,6 +39,7 @@ export type { Arrival, Departure, MovableConnections, MoveWhich } from './moving
 export type { StatusAnswer } from './operator/answer.js'
 export { type AskOptions, type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export type { CommandContext, CommandHandler, Upgraded, UpgradeProgress } from './operator/requests.js'
+export type { Failure, ForcedClose, HandoffRecord, StatusReport } from './operator/status-report.js'
 export type { BulkChange } from './state/bulk.js'
 export * as codec from './state/codec.js'
 export { REMOVE, type StateDraft } from './state/draft.js'

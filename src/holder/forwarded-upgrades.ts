@@ -7,10 +7,10 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../operator/requests.js'
+import type { Failure } from '../operator/status-report.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
-import type { Failure } from './timeline.js'
 
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const GRACE_MS = 4_000

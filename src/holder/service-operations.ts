@@ -7,6 +7,7 @@ import type {
   UpgradeOrder,
   UpgradeProgress,
 } from '../operator/requests.js'
+import type { Failure } from '../operator/status-report.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
@@ -15,7 +16,6 @@ import { STUCK_MS } from './kill-stuck.js'
 import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
 import { StatusQuestion } from './status-question.js'
-import type { Failure } from './timeline.js'
 
 /** What a service lets its operators do. */
 export interface OperatedService {

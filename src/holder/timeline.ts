@@ -1,35 +1,7 @@
-import type { FdbErrorCode } from '../errors.js'
+import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 
-/** One phase that was entered. */
-export interface PhaseEntry {
-  readonly phase: HolderPhase
-  /** Milliseconds since 1970. */
-  readonly at: number
-}
-
-export interface Failure {
-  /** Stable code of the reason. */
-  readonly code: FdbErrorCode
-  /** In which phase of the handoff. */
-  readonly phase: string
-  /** Milliseconds since 1970. */
-  readonly at: number
-  readonly message: string
-}
-
-/** One handoff as it went. */
-export interface HandoffRecord {
-  readonly successor: number
-  readonly phases: PhaseEntry[]
-  /**
-   * How long the incumbent took to end what must run in one process only; `inTime`: it had ended when the handoff went on.
-   * null: it was not asked, as it is of a release that does not know of it.
-   */
-  quiesce: { readonly ms: number; readonly inTime: boolean } | null
-  outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
-  failure: Failure | null
-}
+export type { Failure, HandoffRecord } from '../operator/status-report.js'
 
 const KEPT = 16
 

@@ -3,81 +3,19 @@ import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import type { MoveReport } from '../moving/counts.js'
+import type { StatusReport, TakeoverStep } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { MemberState } from '../protocol/member-machine.js'
-import type { StateFile, StateFileStatus } from '../state/file/state-file.js'
-import type { SectionDigest } from '../state/overview.js'
+import type { StateFile } from '../state/file/state-file.js'
 import type { StateLog } from '../state/state-log.js'
 import type { ForcedClose } from './drain/forced-closes.js'
 import type { DrainReport } from './drain/reporter.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
-import type { TakeoverStep } from './takeover-timing.js'
 import type { UnfitReport } from './unfit.js'
 
-/** What `fd-broker status --json` prints. */
-export interface StatusReport {
-  readonly service: string
-  readonly control: string | null
-  readonly hosting: 'embedded' | 'daemon' | 'none'
-  readonly pid: number
-  readonly generation: number
-  readonly epoch: number
-  /** Of this process: `serving`, `standby` … */
-  readonly role: string
-  /** Of the handoff: `idle` when none is under way. */
-  readonly phase: string
-  readonly serviceStartedAt: string
-  readonly uptimeSeconds: number
-  readonly processStartedAt: string
-  readonly listeners: readonly {
-    readonly name: string
-    readonly address: string
-    /** What its clients speak: `http`, `https`, `tls`, `tcp`; null where that is not known. */
-    readonly scheme: string | null
-    readonly inode: string
-    readonly cookie: string | null
-    readonly accepting: boolean
-    readonly connections: number
-    /** Of those: what they are doing, as far as the listener's keepers say it. */
-    readonly kinds: Readonly<Record<string, number>>
-  }[]
-  /** Named descriptors that are no listeners. */
-  readonly held: readonly string[]
-  readonly connections: number
-  /** Connections that came to this process from others, or went from it to others. */
-  readonly moves: MoveReport
-  /** Older generations that still have connections, or stand by. */
-  readonly draining: readonly DrainReport[]
-  /** Connections that older generations closed because `drain.timeout` was over, as far as this process was told. */
-  readonly closed: readonly ForcedClose[]
-  readonly sections: readonly SectionDigest[]
-  readonly state: {
-    readonly sequence: number
-    readonly digest: string
-    readonly entries: number
-    readonly bytes: number
-    readonly segments: number
-    /** Where both sides stood at the last commit, as this process read it; null for the first generation. */
-    readonly takenOver: { readonly epoch: number; readonly sequence: number; readonly digest: string } | null
-    /** Null: there is no `stateFile`. */
-    readonly file: StateFileStatus | null
-  }
-  /** Why this process cannot write, or could not come back to serve; null: it can. */
-  readonly unfit: UnfitReport | null
-  readonly openFds: number | null
-  readonly rssBytes: number
-  readonly lastFailure: Failure | null
-  /** Given the listeners once and neither gone nor proved dead: it blocks the next upgrade. */
-  readonly blockedBy: readonly number[]
-  /** How this process took over, in milliseconds after its Hello. */
-  readonly takeover: readonly TakeoverStep[]
-  /** The last handoffs in which this process was the incumbent. */
-  readonly handoffs: readonly HandoffRecord[]
-  /** Exceptions of the application's event listeners; the log has each. */
-  readonly applicationErrors: number
-}
+export type { StatusReport } from '../operator/status-report.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 

@@ -1,8 +1,4 @@
-/** A step of this process's own takeover, in milliseconds after its Hello. */
-export interface TakeoverStep {
-  readonly step: 'offered' | 'read' | 'ready' | 'prepared' | 'serving' | 'released'
-  readonly ms: number
-}
+import type { TakeoverStep } from '../operator/status-report.js'
 
 /** When this process came to what, as it took over. */
 export class TakeoverTiming {

@@ -1,10 +1,7 @@
 import { FdbError } from '../errors.js'
+import type { UnfitReport } from '../operator/status-report.js'
 
-/** Why a process cannot write, or could not come back. */
-export interface UnfitReport {
-  readonly code: string
-  readonly message: string
-}
+export type { UnfitReport } from '../operator/status-report.js'
 
 /** What a process that was to serve, or stands by for it, could not do: told to its holder, to operators and to who writes. */
 export class Unfitness {

@@ -1,4 +1,4 @@
-import type { StatusReport } from '../member/status.js'
+import type { StatusReport } from './status-report.js'
 
 /** One service, perhaps as another release tells it: any field may be missing. */
 export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'listeners'> & {

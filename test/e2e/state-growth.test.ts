@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { StatusReport } from '../../src/member/status.js'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'

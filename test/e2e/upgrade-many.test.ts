@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import type { StatusReport } from '../../src/member/status.js'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import { Scene } from '../processes/scene.js'
 
 const UPGRADES = Number(process.env.FDB_UPGRADES ?? 40)

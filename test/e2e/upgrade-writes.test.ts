@@ -1,6 +1,6 @@
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { StatusReport } from '../../src/member/status.js'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceWhere, startDaemon } from '../processes/daemon.js'

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
-import type { StatusReport } from '../../src/member/status.js'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import { hasEnded, signalPid } from './launch.js'
 import { until } from './until.js'
 

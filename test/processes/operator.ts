@@ -1,6 +1,6 @@
 import { Channel } from '../../src/channel/channel.js'
 import { closeAll } from '../../src/kernel/index.js'
-import type { StatusReport } from '../../src/member/status.js'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'

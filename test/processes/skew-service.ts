@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { expect, onTestFinished } from 'vitest'
-import type { StatusReport } from '../../src/member/status.js'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import { Desk } from '../e2e/cli-processes.js'
 import { ask } from './client.js'
 import type { Version } from './release.js'

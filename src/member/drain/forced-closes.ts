@@ -1,15 +1,6 @@
-/** Connections of one kind that were closed for one reason. */
-export interface ForcedClose {
-  /** `http`, `https`, `http2`, `tls`, `net`; of the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
-  readonly kind: string
-  /**
-   * Why they had not gone before: `idle` (no request came whose answer could have announced the end), `answering`,
-   * `half-request` (its head or body did not end), `refused` (by the next process), `upgraded` (taken over by the
-   * application, which has no hooks to move it), `handshake`, `closing` (it had its last answer, and did not go), `open` (of a protocol that is not known here, or has no requests).
-   */
-  readonly reason: string
-  readonly count: number
-}
+import type { ForcedClose } from '../../operator/status-report.js'
+
+export type { ForcedClose } from '../../operator/status-report.js'
 
 /** Connections that were closed at the end of the drain, by what they were. */
 export interface DrainCounts {

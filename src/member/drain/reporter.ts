@@ -1,28 +1,13 @@
 import { Channel } from '../../channel/channel.js'
 import { closeAll } from '../../kernel/index.js'
-import type { MoveReport } from '../../moving/counts.js'
+import type { DrainReport } from '../../operator/status-report.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../protocol/bundle.js'
 import { Link } from '../../protocol/link.js'
 import { FORWARDS_WRITES, type VersionRange } from '../../protocol/versions.js'
-import type { UnfitReport } from '../unfit.js'
 import type { WriteForwarder } from '../write-forwarder.js'
-import type { ForcedClose } from './forced-closes.js'
 
-/** What a generation that does not serve any more tells of itself. */
-export interface DrainReport {
-  readonly pid: number
-  readonly generation: number
-  readonly phase: string
-  readonly connections: number
-  readonly moves?: MoveReport
-  /** How long its `onQuiesce()` hooks took; null: there were none. */
-  readonly quiescedMs?: number | null
-  /** What it closed at the end of its drain. */
-  readonly closed?: readonly ForcedClose[]
-  /** Why it could not come back. */
-  readonly unfit?: UnfitReport
-}
+export type { DrainReport } from '../../operator/status-report.js'
 
 export interface DrainReporterOptions {
   readonly control: string

@@ -1,0 +1,138 @@
+import type { FdbErrorCode } from '../errors.js'
+import type { MoveReport } from '../moving/counts.js'
+import type { HolderPhase } from '../protocol/holder-machine.js'
+import type { StateFileStatus } from '../state/file/state-file.js'
+import type { SectionDigest } from '../state/overview.js'
+
+/** What `fd-broker status --json` prints. */
+export interface StatusReport {
+  readonly service: string
+  readonly control: string | null
+  readonly hosting: 'embedded' | 'daemon' | 'none'
+  readonly pid: number
+  readonly generation: number
+  readonly epoch: number
+  /** Of this process: `serving`, `standby` … */
+  readonly role: string
+  /** Of the handoff: `idle` when none is under way. */
+  readonly phase: string
+  readonly serviceStartedAt: string
+  readonly uptimeSeconds: number
+  readonly processStartedAt: string
+  readonly listeners: readonly {
+    readonly name: string
+    readonly address: string
+    /** What its clients speak: `http`, `https`, `tls`, `tcp`; null where that is not known. */
+    readonly scheme: string | null
+    readonly inode: string
+    readonly cookie: string | null
+    readonly accepting: boolean
+    readonly connections: number
+    /** Of those: what they are doing, as far as the listener's keepers say it. */
+    readonly kinds: Readonly<Record<string, number>>
+  }[]
+  /** Named descriptors that are no listeners. */
+  readonly held: readonly string[]
+  readonly connections: number
+  /** Connections that came to this process from others, or went from it to others. */
+  readonly moves: MoveReport
+  /** Older generations that still have connections, or stand by. */
+  readonly draining: readonly DrainReport[]
+  /** Connections that older generations closed because `drain.timeout` was over, as far as this process was told. */
+  readonly closed: readonly ForcedClose[]
+  readonly sections: readonly SectionDigest[]
+  readonly state: {
+    readonly sequence: number
+    readonly digest: string
+    readonly entries: number
+    readonly bytes: number
+    readonly segments: number
+    /** Where both sides stood at the last commit, as this process read it; null for the first generation. */
+    readonly takenOver: { readonly epoch: number; readonly sequence: number; readonly digest: string } | null
+    /** Null: there is no `stateFile`. */
+    readonly file: StateFileStatus | null
+  }
+  /** Why this process cannot write, or could not come back to serve; null: it can. */
+  readonly unfit: UnfitReport | null
+  readonly openFds: number | null
+  readonly rssBytes: number
+  readonly lastFailure: Failure | null
+  /** Given the listeners once and neither gone nor proved dead: it blocks the next upgrade. */
+  readonly blockedBy: readonly number[]
+  /** How this process took over, in milliseconds after its Hello. */
+  readonly takeover: readonly TakeoverStep[]
+  /** The last handoffs in which this process was the incumbent. */
+  readonly handoffs: readonly HandoffRecord[]
+  /** Exceptions of the application's event listeners; the log has each. */
+  readonly applicationErrors: number
+}
+
+/** What a generation that does not serve any more tells of itself. */
+export interface DrainReport {
+  readonly pid: number
+  readonly generation: number
+  readonly phase: string
+  readonly connections: number
+  readonly moves?: MoveReport
+  /** How long its `onQuiesce()` hooks took; null: there were none. */
+  readonly quiescedMs?: number | null
+  /** What it closed at the end of its drain. */
+  readonly closed?: readonly ForcedClose[]
+  /** Why it could not come back. */
+  readonly unfit?: UnfitReport
+}
+
+/** Connections of one kind that were closed for one reason. */
+export interface ForcedClose {
+  /** `http`, `https`, `http2`, `tls`, `net`; of the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
+  readonly kind: string
+  /**
+   * Why they had not gone before: `idle` (no request came whose answer could have announced the end), `answering`,
+   * `half-request` (its head or body did not end), `refused` (by the next process), `upgraded` (taken over by the
+   * application, which has no hooks to move it), `handshake`, `closing` (it had its last answer, and did not go), `open` (of a protocol that is not known here, or has no requests).
+   */
+  readonly reason: string
+  readonly count: number
+}
+
+/** Why a process cannot write, or could not come back. */
+export interface UnfitReport {
+  readonly code: string
+  readonly message: string
+}
+
+/** A step of this process's own takeover, in milliseconds after its Hello. */
+export interface TakeoverStep {
+  readonly step: 'offered' | 'read' | 'ready' | 'prepared' | 'serving' | 'released'
+  readonly ms: number
+}
+
+/** One phase that was entered. */
+export interface PhaseEntry {
+  readonly phase: HolderPhase
+  /** Milliseconds since 1970. */
+  readonly at: number
+}
+
+export interface Failure {
+  /** Stable code of the reason. */
+  readonly code: FdbErrorCode
+  /** In which phase of the handoff. */
+  readonly phase: string
+  /** Milliseconds since 1970. */
+  readonly at: number
+  readonly message: string
+}
+
+/** One handoff as it went. */
+export interface HandoffRecord {
+  readonly successor: number
+  readonly phases: PhaseEntry[]
+  /**
+   * How long the incumbent took to end what must run in one process only; `inTime`: it had ended when the handoff went on.
+   * null: it was not asked, as it is of a release that does not know of it.
+   */
+  quiesce: { readonly ms: number; readonly inTime: boolean } | null
+  outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
+  failure: Failure | null
+}
