@@ -27,7 +27,7 @@ const TURN_BYTES = 256 * 1024
 const TURN_MS = 3
 
 export interface ChannelOptions {
-  /** Of both directions. */
+  /** What a frame may have, in both directions. */
   limits?: Partial<FrameLimits>
   /** A frame that the kernel has not taken whole after so many milliseconds fails. Default 10 000. */
   sendTimeoutMs?: number
@@ -179,7 +179,7 @@ export class Channel implements AsyncDisposable {
     return peerPidfd(this.#fd, 'peer pidfd')
   }
 
-  /** Of a client: the process that listens at the other end and lives; 0 when the kernel cannot name it. */
+  /** A client's other end: the process that listens at the other end and lives; 0 when the kernel cannot name it. */
   listeningPid(): number {
     this.#refuseClosed()
     return listeningPid(this.#fd)

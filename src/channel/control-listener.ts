@@ -72,12 +72,12 @@ export class ControlListener {
     this.#poll?.unref()
   }
 
-  /** Those who connect from now on are told by the kernel that it is us: else it names who called listen() once. */
+  /** Whoever connects from now on is told by the kernel that it is us: else the kernel names who called listen() once. */
   #name(): void {
     try {
       listen(this.fd, CONTROL_BACKLOG)
     } catch {
-      // It listens all the same; who connects does not learn our pid.
+      // The socket listens all the same; who connects does not learn our pid.
     }
   }
 

@@ -25,7 +25,7 @@ export interface Caller {
   readonly hello: Hello
   readonly intent: Intent
   readonly version: number
-  /** Not yet started for anybody: start() it with a handler. */
+  /** The link is not yet started for anybody: start() it with a handler. */
   readonly link: Link
   readonly pid: number
   readonly uid: number

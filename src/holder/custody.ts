@@ -10,9 +10,9 @@ const OTHERS = 1_000
 
 /** What one member has sent that is not the service's, by how far it has come. */
 interface Row {
-  /** Neither Register nor Back has said yet what for. */
+  /** Items of which neither Register nor Back has said yet what for. */
   arrived: BundleItem[]
-  /** By a member that came back to a restarted daemon, until it is settled who serves; null: it has brought nothing. */
+  /** What a member that came back to a restarted daemon has brought, until it is settled who serves; null: nothing. */
   brought: readonly Entry[] | null
   /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
   readonly provisional: Map<string, Entry>
@@ -116,14 +116,17 @@ export class Custody {
     for (const name of this.held.names) if (!owner.adopted.has(name)) this.#drop(name)
   }
 
-  /** It died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
+  /** The member died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
   inherit(peer: Peer | undefined): void {
     for (const entry of this.#provisionalOf(peer)) {
       if (this.held.get(entry.name) === undefined) this.held.put({ ...entry, fd: entry.fd.dup() })
     }
   }
 
-  /** As this member sees them: in probation who serves has its own of a name, and the service the standby's, for the way back. */
+  /**
+   * The service's descriptors as this member sees them: in probation who serves has its own of a name, and the service the
+   * standby's, for the way back.
+   */
   seenBy(peer: Peer | undefined): Entry[] {
     const own = this.#provisionalOf(peer)
     const names = new Set(own.map(({ name }) => name))

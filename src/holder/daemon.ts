@@ -96,7 +96,7 @@ export class Daemon implements AsyncDisposable {
       this.#isClosed = true
       clearImmediate(this.#sweep)
       this.#listener.stop()
-      // Before anybody else can be the first of a service here.
+      // The state is safe before anybody else can be the first of a service here.
       await Promise.all([...this.#services.values()].map(service => service.keepState(KEEP_MS)))
       for (const service of this.#services.values()) service.close()
       removeControl(this.#place)

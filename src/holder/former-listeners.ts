@@ -19,14 +19,14 @@ export class FormerListeners {
   /** The handoff cannot be undone any more. */
   settle(registry: Registry): void {
     for (const { fd, spec } of this.#entries) {
-      // Given once more, or under another name.
+      // The socket may have been given once more, or under another name.
       const kept = registry.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))
       if (!kept) removeUnixPath(fd, spec)
     }
     this.close()
   }
 
-  /** They are somebody else's to remove. */
+  /** The paths are somebody else's to remove. */
   close(): void {
     for (const { fd } of this.#entries.splice(0)) fd.close()
   }

@@ -14,7 +14,7 @@ import type { Peer } from './peer.js'
 
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const GRACE_MS = 4_000
-/** For its process to start. */
+/** How long the successor's process may take to start. */
 const STARTING_MS = 10_000
 /** What a member that could not upgrade may leave out. */
 const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const

@@ -12,9 +12,9 @@ export interface HeldAlone {
   readonly listeners: readonly string[]
   /** Names of other descriptors. */
   readonly held: readonly string[]
-  /** Of the log; acknowledged changes that a state file need not have yet. */
+  /** Bytes of the log; acknowledged changes that a state file need not have yet. */
   readonly stateBytes: number
-  /** Of the members, to which the state is written before it is dropped; null: they have told none, and it is lost. */
+  /** The members' file, to which the state is written before it is dropped; null: they have told none, and it is lost. */
   readonly stateFile: string | null
 }
 
@@ -44,7 +44,7 @@ export function heldAlone(known: {
     : null
 }
 
-/** Its death may not have been told yet. */
+/** Whether the peer lives: its death may not have been told yet. */
 function lives(peer: Peer | undefined): boolean {
   return peer !== undefined && (peer.pidfd === null || !hasEnded(peer.pidfd))
 }

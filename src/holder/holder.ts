@@ -34,7 +34,7 @@ export class Holder {
   readonly #probation: Probation
   readonly #renewal: Renewal
   readonly #beats: NodeJS.Timeout
-  /** Before the step that is under way. */
+  /** The phase before the step that is under way. */
   #phase: HolderPhase
   #deadline: Limit | undefined
   #closed = false
@@ -149,7 +149,7 @@ export class Holder {
     this.#probation.endSoon()
   }
 
-  /** To be called after each step of the machine. */
+  /** The surroundings call this after each step of the machine. */
   stepped(): void {
     const { phase, joiner } = this.#surroundings.state()
     if (phase === this.#phase) return
@@ -273,7 +273,7 @@ export class Holder {
   /** An older release ends its work when another serves, as it always did. */
   #quiescesUnasked(from: Id, epoch: number): void {
     this.timeline.quiesceIsUnknown()
-    // After the step that this is part of.
+    // The machine hears of it after the step that this is part of.
     queueMicrotask(() =>
       this.#surroundings.dispatch({ type: 'message', from, message: { kind: 'quiesced', epoch } }),
     )
@@ -316,7 +316,7 @@ export class Holder {
 
   // ---- time
 
-  /** Of the handoff that is under way: what its incumbent has asked for, else the own. */
+  /** The limits of the handoff that is under way: what its incumbent has asked for, else the own. */
   get #times(): HandoffTimes {
     const { phase, owner, standby } = this.#surroundings.state()
     const incumbent = this.#peers.get(phase === 'probation' ? standby : owner)

@@ -31,7 +31,7 @@ async function again(act: () => void, over: () => boolean): Promise<void> {
       if (!over()) act()
       return
     } catch {
-      // Said once.
+      // The first failure was logged.
     }
   }
 }

@@ -7,7 +7,7 @@ import { StateLog } from '../state/state-log.js'
 import type { Logger } from './options.js'
 import type { SegmentShelf } from './segment-shelf.js'
 
-/** By the clock of the file system and ours, when the last member wrote its file. */
+/** What the clocks of the file system and of this process may differ by. */
 const CLOCKS_MS = 1_000
 
 export interface KeptState {

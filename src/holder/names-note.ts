@@ -1,7 +1,7 @@
 import { inspect, memoryFile, type OwnedFd, readAt, sizeOf, writeAt } from '../kernel/index.js'
 import type { Entry } from './registry.js'
 
-/** Of the memory file, as /proc shows it. */
+/** The memory file's name, as /proc shows it. */
 export const NOTE_NAME = 'fdb-names'
 const DIGITS = 10
 const MOST_BYTES = 8 * 1024 * 1024

@@ -10,7 +10,7 @@ import type { HandoffTimes } from './options.js'
 /** A process that a holder talks to, or has talked to and may not forget yet. */
 export interface Peer {
   readonly id: Id
-  /** As the kernel says; where that is 0 (another PID namespace), as the process says. */
+  /** The pid as the kernel says; where that is 0 (another PID namespace), as the process says. */
   readonly pid: number
   readonly generation: number
   readonly identity: ProcessIdentity
@@ -25,9 +25,9 @@ export interface Peer {
   readonly stateFile: string
   /** What it can do that others may not; see versions.ts. */
   capabilities: ReadonlySet<string>
-  /** Has a channel again but has not said Back yet: nothing is told to it before it has. */
+  /** The peer has a channel again but has not said Back yet: nothing is told to it before it has. */
   returning: boolean
-  /** It has descriptors of ours (or we have sent some). */
+  /** The peer has descriptors of ours (or we have sent some). */
   holds: boolean
   /** Last Heartbeat, performance.now(); and what it said. */
   beatAt: number

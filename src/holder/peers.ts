@@ -28,17 +28,17 @@ export interface Candidate {
 
 /** Who is told of what peers do. */
 export interface PeersHandler {
-  /** Owns the descriptors. */
+  /** The handler owns the descriptors. */
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
-  /** Owns the descriptors. Absent: peers send none here. */
+  /** The handler owns the descriptors. Absent: peers send none here. */
   bundle?(peer: Peer, items: BundleItem[]): void
-  /** Its channel has ended. */
+  /** The peer's channel has ended. */
   lost(peer: Peer): void
-  /** Its channel has ended, and it has another one. */
+  /** The peer's channel has ended, and it has another one. */
   replaced(peer: Peer): void
-  /** It is proved dead. */
+  /** The peer is proved dead. */
   died(peer: Peer): void
-  /** It will not be told of again. */
+  /** The peer will not be told of again. */
   forgotten(peer: Peer): void
 }
 
@@ -59,7 +59,7 @@ export class Peers {
     return [...this.#peers.values()]
   }
 
-  /** Those that have descriptors of ours, and can be told something now. */
+  /** Peers that have descriptors of ours, and can be told something now. */
   get holding(): Peer[] {
     return this.all.filter(peer => peer.holds && !peer.returning && peer.link.open)
   }

@@ -10,7 +10,7 @@ export interface Watched {
   state(): HolderState
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
-  /** Of the handoff that is under way. */
+  /** The limits of the handoff that is under way. */
   times(): HandoffTimes
   /** A successor that is not well, and stays: nobody can come back in its place. Told once of each. */
   kept(peer: Peer): void
@@ -44,7 +44,7 @@ export class Probation {
     this.#judge()
   }
 
-  /** As soon as there is fresh evidence of health, however early. */
+  /** Probation ends as soon as there is fresh evidence of health, however early. */
   endSoon(): void {
     this.#hurry = true
     this.#judge()

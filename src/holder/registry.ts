@@ -18,7 +18,7 @@ export const MAX_ENTRIES = 10_000
 /** The named listeners and other descriptors of a service. Owns the masters. */
 export class Registry {
   readonly #entries = new Map<string, Entry>()
-  /** Told after each change. */
+  /** Whoever sets this is told after each change. */
   changed: () => void = () => {}
 
   get(name: string): Entry | undefined {
@@ -57,7 +57,7 @@ export class Registry {
     return dropped
   }
 
-  /** Borrowed by the bundle. */
+  /** The bundle borrows the descriptors. */
   items(): BundleItem[] {
     return this.entries.map(({ role, name, spec, fd }) => ({ role, name, spec, fd }))
   }

@@ -44,7 +44,7 @@ export class Renewal {
     if (this.#shelf.hasGrown(epoch, this.#renewBytes)) this.#machine.dispatch({ type: 'renew' })
   }
 
-  /** It lacks, perhaps, descriptors or memory: seldomer and seldomer. */
+  /** The owner lacks, perhaps, descriptors or memory: it is asked seldomer and seldomer. */
   #tryAgain(): void {
     const now = performance.now()
     if (now < this.#again.at) return

@@ -25,7 +25,7 @@ export class RightsHolders {
     this.#path = `${control}.members`
   }
 
-  /** Those of an earlier daemon that still live; services with none are left out. An unreadable file counts as none. */
+  /** The members of an earlier daemon that still live; services with none are left out. An unreadable file counts as none. */
   read(): RememberedService[] {
     let services: unknown
     try {

@@ -27,7 +27,7 @@ export class RollCall {
     return [...this.#members]
   }
 
-  /** With these, each once, as it is known now. */
+  /** The members that are awaited and these, each once, as it is known now. */
   membersAnd(present: readonly (ProcessIdentity | undefined)[]): RightsHolder[] {
     const all = this.members
     for (const one of present) {
@@ -38,7 +38,7 @@ export class RollCall {
     return all
   }
 
-  /** Those that are not among these: their pids. */
+  /** The pids of the members that are not among these. */
   missing(present: readonly (ProcessIdentity | undefined)[]): number[] {
     return this.#members
       .filter(member => !present.some(one => one !== undefined && isSame(one, member)))
@@ -68,7 +68,7 @@ export class RollCall {
     const pidfd = startTime === undefined ? null : openPidfd(pid)
     if (pidfd === 'dead') return
     const died = () => this.provedDead(member)
-    // Looked at again: the number may have become another process's before the descriptor was its.
+    // The process is looked at again: the number may have become another process's before the descriptor was its.
     if (isAlive(member)) {
       this.#members.push(member)
       const watch = pidfd === null ? watchIdentity(member, died) : watchDeath(pidfd, died)

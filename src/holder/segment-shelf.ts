@@ -10,7 +10,7 @@ export class SegmentShelf {
   readonly #segments = new Map<Epoch, Segment>()
   readonly #readOnly = new Set<Epoch>()
 
-  /** In order of epoch; a snapshot before what came after it. */
+  /** The segments in order of epoch; a snapshot before what came after it. */
   get all(): Segment[] {
     return [...this.#segments.values()].sort((a, b) => a.epoch - b.epoch)
   }
@@ -30,7 +30,7 @@ export class SegmentShelf {
     } else segment.close()
   }
 
-  /** It came with the right to write (and to seal). */
+  /** Whether the segment came with the right to write (and to seal). */
   isWritable(epoch: Epoch): boolean {
     return this.#segments.has(epoch) && !this.#readOnly.has(epoch)
   }
@@ -56,7 +56,7 @@ export class SegmentShelf {
     return size >= this.all.reduce((sum, other) => (other === segment ? sum : sum + other.size()), 0)
   }
 
-  /** Something was written to it. */
+  /** Whether something was written to the segment. */
   holdsAnything(epoch: Epoch): boolean {
     const segment = this.#segments.get(epoch)
     return segment !== undefined && segment.size() > segment.start
@@ -76,7 +76,7 @@ export class SegmentShelf {
     this.#segments.get(epoch)?.markReleased()
   }
 
-  /** These are nobody's state. */
+  /** The segments below are nobody's state. */
   dropBelow(epoch: Epoch): void {
     for (const segment of this.all) if (segment.epoch < epoch) this.#drop(segment)
   }

@@ -24,7 +24,7 @@ export interface OperatedService {
   readonly holder: Holder
   /** Who has the right to write, or had it last. */
   owner(): Peer | undefined
-  /** In the words of the member that serves, if there are any. */
+  /** The status, in the words of the member that serves, if there are any. */
   describe(answer: Record<string, unknown> | null): object
 }
 

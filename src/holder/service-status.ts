@@ -13,7 +13,7 @@ export interface KnownService {
   readonly generation: number
   readonly startedAt: number
   readonly machine: HolderState
-  /** As the member that serves sees them. */
+  /** The descriptors as the member that serves sees them. */
   readonly entries: readonly Entry[]
   readonly shelf: SegmentShelf
   readonly timeline: Timeline

@@ -67,7 +67,7 @@ export class Service {
   #machine: HolderState
   #generation: number
   #startedAt: number
-  /** Of the member that serves, or served last; empty: none. */
+  /** The state file of the member that serves, or served last; empty: none. */
   #stateFile = ''
   /** When a member was lost last, milliseconds since 1970. */
   #diedAt = 0
@@ -285,7 +285,7 @@ export class Service {
       this.#dispatch({ type: 'renew' })
   }
 
-  /** For the connections of one that does not serve any more, to the one that does. */
+  /** One that does not serve any more gives its connections to the one that does. */
   #openWay(from: Peer): void {
     const to = this.#holder.peer(this.#machine.owner)
     if (to === undefined || to === from || !to.link.open || !to.capabilities.has(TAKES_CONNECTIONS)) return
@@ -309,7 +309,7 @@ export class Service {
     return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger: this.#logger }
   }
 
-  /** In probation the standby may come back, to what it had. */
+  /** Whether nobody can come back in its place: in probation the standby may, to what it had. */
   #servesForGood(peer: Peer): boolean {
     return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
   }
@@ -387,7 +387,7 @@ export class Service {
   }
 }
 
-/** With what it says of itself in its Hello. */
+/** A caller as a candidate, with what it says of itself in its Hello. */
 function candidate({ hello, link, pid, pidfd, proven, identity }: Caller, generation: number): Candidate {
   const { capabilities, stateFile } = hello
   const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile: stateFile ?? '' }

@@ -59,7 +59,7 @@ export class Sharing {
       sent = this.#collect(peer, offered)
     } catch (cause) {
       peer.reason ??= noDescriptors('what is to be handed over cannot be collected', cause)
-      // After the step that this is part of.
+      // The machine hears of it after the step that this is part of.
       queueMicrotask(() => this.#undelivered(peer, false))
       return
     }

@@ -21,10 +21,10 @@ export interface Surroundings {
   changed?(): void
   /** Further messages of a member. Owns the descriptors. Returns whether it knew the message. */
   other?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
-  /** Owns the descriptors. Absent: members send none here. */
+  /** The receiver owns the descriptors. Absent: members send none here. */
   bundle?(peer: Peer, items: BundleItem[]): void
   /** A member that came back has sent all it holds; the machine hears of it next. */
   takeBack?(peer: Peer): void
-  /** Forgotten for good. */
+  /** The peer is forgotten for good. */
   forgotten?(peer: Peer): void
 }

@@ -31,12 +31,12 @@ export class Timeline {
     else if (phase === 'idle' && current.outcome === 'under way') current.outcome = 'serving'
   }
 
-  /** Nobody waits any longer. */
+  /** The holder waits no longer. */
   quiesceIsLate(): void {
     if (this.#quiescing !== null) this.#quiescing.inTime = false
   }
 
-  /** The incumbent does not know of it. */
+  /** The incumbent does not know of quiescing. */
   quiesceIsUnknown(): void {
     this.#quiescing = null
   }

@@ -24,20 +24,20 @@ import {
 const ANSWER_MS = 5_000
 /** A server ends an upgrade at the limit it was given; this much later its word must be here. */
 const RESULT_GRACE_MS = 5_000
-/** Of an upgrade that was cancelled: its successor is ended first; when the Commit had left, the handoff decides. */
+/** For the answer of an upgrade that was cancelled: its successor is ended first; when the Commit had left, the handoff decides. */
 const CANCELLED_MS = 30_000
 
 export interface AskOptions {
-  /** For the connection's queue, then again for each answer, milliseconds. Default 5000. */
+  /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000. */
   timeoutMs?: number
   /** Rejects with its reason. What was asked for goes on. */
   signal?: AbortSignal
 }
 
 export interface UpgradeAsk {
-  /** Of the successor, with argv0. Empty or absent: as the running process was started. */
+  /** The successor's command line, with argv0. Empty or absent: as the running process was started. */
   argv?: readonly string[]
-  /** Of a daemon that holds several. */
+  /** Which service of a daemon that holds several. */
   service?: string
   /** Until the new version serves, milliseconds. */
   timeoutMs: number
@@ -53,7 +53,7 @@ export interface UpgradeAsk {
 }
 
 export interface CommandAsk extends AskOptions {
-  /** Of a daemon that holds several. */
+  /** Which service of a daemon that holds several. */
   service?: string
 }
 
@@ -84,7 +84,7 @@ export class OperatorClient implements Disposable {
   readonly #link: Link
   readonly #waiting = new Set<Waiting>()
   #commands = 0
-  /** By the kernel's word at connect, then by the process's own. */
+  /** The pid by the kernel's word at connect, then by the process's own. */
   #pid: number
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
@@ -127,7 +127,7 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Of the process that listens at the control socket, or has answered; 0: it cannot be named (it lives in another PID
+   * The pid of the process that listens at the control socket, or has answered; 0: it cannot be named (it lives in another PID
    * namespace).
    */
   get peerPid(): number {
@@ -286,7 +286,7 @@ function parseStatus(json: string): StatusAnswer {
     const answer: unknown = JSON.parse(json)
     if (typeof answer === 'object' && answer !== null) return answer
   } catch {
-    // Said below.
+    // What is wrong is said below.
   }
   throw new FdbError(
     'ERR_FDB_MESSAGE',

@@ -3,7 +3,7 @@ import type { fdbroker } from '../proto/wire.js'
 import type { WireBody } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
 
-/** Of a command's body and of its reply: a frame holds 16 MiB. */
+/** The most that a command's body or its reply has: a frame holds 16 MiB. */
 export const COMMAND_BYTES = 15 * 1024 * 1024
 /** A handler that does not answer keeps an operator's tool no longer. */
 export const COMMAND_MS = 60_000
@@ -94,7 +94,7 @@ export function upgradedAnswer(request: number, { pid, generation }: Upgraded): 
   return { result: { ok: true, pid, generation, ...(request && { request }) } }
 }
 
-/** Of a status or an upgrade. */
+/** A status or an upgrade has failed. */
 export function failedAnswer(request: number, error: unknown): WireBody {
   const { code, message, retryable } = FdbError.from(error)
   return { result: { ok: false, code, message, retryable, ...(request && { request }) } }

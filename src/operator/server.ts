@@ -23,7 +23,7 @@ export class Requests {
   readonly #operations: Operations
   readonly #tell: (body: WireBody) => void
   readonly #over = new AbortController()
-  /** Of the upgrades under way. */
+  /** One for each upgrade under way. */
   readonly #cancels = new Set<AbortController>()
 
   /** `tell`: what is said before the answer. */

@@ -12,9 +12,9 @@ export interface StatusReport {
   readonly pid: number
   readonly generation: number
   readonly epoch: number
-  /** Of this process: `serving`, `standby` … */
+  /** The role of this process: `serving`, `standby` … */
   readonly role: string
-  /** Of the handoff: `idle` when none is under way. */
+  /** The phase of the handoff: `idle` when none is under way. */
   readonly phase: string
   readonly serviceStartedAt: string
   readonly uptimeSeconds: number
@@ -28,7 +28,7 @@ export interface StatusReport {
     readonly cookie: string | null
     readonly accepting: boolean
     readonly connections: number
-    /** Of those: what they are doing, as far as the listener's keepers say it. */
+    /** The same connections by what they are doing, as far as the listener's keepers say it. */
     readonly kinds: Readonly<Record<string, number>>
   }[]
   /** Named descriptors that are no listeners. */
@@ -57,7 +57,7 @@ export interface StatusReport {
   readonly openFds: number | null
   readonly rssBytes: number
   readonly lastFailure: Failure | null
-  /** Given the listeners once and neither gone nor proved dead: it blocks the next upgrade. */
+  /** Processes that were given the listeners once and are neither gone nor proved dead: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]
   /** How this process took over, in milliseconds after its Hello. */
   readonly takeover: readonly TakeoverStep[]
@@ -117,7 +117,7 @@ export interface PhaseEntry {
 export interface Failure {
   /** Stable code of the reason. */
   readonly code: FdbErrorCode
-  /** In which phase of the handoff. */
+  /** The phase of the handoff in which it failed. */
   readonly phase: string
   /** Milliseconds since 1970. */
   readonly at: number

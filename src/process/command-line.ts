@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 
 /** How this process was started. */
 export interface CommandLine {
-  /** As given: a `node` found by PATH is still `node`, a script's symlink still a symlink. */
+  /** The name as given: a `node` found by PATH is still `node`, a script's symlink still a symlink. */
   argv0: string
   /** Node's own options, as given. */
   execArgv: readonly string[]
@@ -37,7 +37,7 @@ export interface SuccessorOptions {
   env?: NodeJS.ProcessEnv | undefined
 }
 
-/** As a variable, `1`: the process is a main process, see main-process.ts. Not for those that it starts. */
+/** A variable of the environment; `1`: the process is a main process, see main-process.ts. Not for those that it starts. */
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
 /** Captured when this module is first imported: before anybody calls chdir() or sets process.title. */
@@ -113,7 +113,7 @@ function capture(): CommandLine {
   }
 }
 
-/** From /proc; null where there is none, or where process.title has overwritten it. */
+/** The words from /proc; null where there is none, or where process.title has overwritten it. */
 function kernelArgv(): string[] | null {
   let text: string
   try {

@@ -9,13 +9,13 @@ const RETRY_FIRST_MS = 2
 const RETRY_MOST_MS = 50
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
 const FOREIGN_GRACE_MS = 250
-/** Of the control socket's queue. */
+/** The length of the control socket's queue. */
 export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
 
 export interface AcquireOptions {
   signal?: AbortSignal | undefined
-  /** For the whole start-up race, milliseconds. Default 10 000. */
+  /** The limit for the whole start-up race, milliseconds. Default 10 000. */
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined

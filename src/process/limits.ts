@@ -23,7 +23,7 @@ export function fdLimits(): FdLimits {
 /** Takes 256 KiB of the kernel's memory. */
 const ROOM = 32_768
 
-/** Before connections of another process come in great number: so that their coming does not stop the event loop. */
+/** Room is made before connections of another process come in great number, so that their coming does not stop the event loop. */
 export function makeRoomForDescriptors(): void {
   try {
     makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))

@@ -10,7 +10,7 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
   'podman-init',
 ])
 
-/** At start: later its parent may be another. */
+/** The parent at start: later its parent may be another. */
 const found = find(process.pid, process.ppid, startedAs.env)
 
 /** Why the end of this process would end those that it has started; null: it would not, as far as can be seen. */

@@ -11,7 +11,7 @@ export class Orphans {
   readonly #ended: (pid: number, code: number) => void
   #seen = { pid: 0, at: 0 }
 
-  /** From now on they come to this process. `ended` is told of each that was reaped, with its code, or 128 and its signal's number. */
+  /** Orphans come to this process from now on. `ended` is told of each that was reaped, with its code, or 128 and its signal's number. */
   constructor(ended: (pid: number, code: number) => void) {
     this.#ended = ended
     adoptOrphans()
@@ -34,7 +34,7 @@ export class Orphans {
       if (this.#seen.pid !== pid) this.#seen = { pid, at: now }
       if (now - this.#seen.at < ADOPTED_MS) return true
       const status = reapChild(pid)
-      // Else Node has reaped it meanwhile.
+      // Node may have reaped it meanwhile.
       if (status !== null) this.#ended(pid, status < 0 ? 128 - status : status)
     }
   }

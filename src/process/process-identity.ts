@@ -4,7 +4,7 @@ import type { DeathWatch } from './liveness.js'
 
 /** Tells one process from every other. */
 export interface ProcessIdentity {
-  /** As it is seen from here; from another PID namespace as the process says: many are 1 there. */
+  /** The pid as it is seen from here; from another PID namespace as the process says: many are 1 there. */
   readonly pid: number
   /** Start time in clock ticks since boot: tells a process from a later one with its pid. Absent: cannot be seen from here. */
   readonly startTime?: string
@@ -12,7 +12,7 @@ export interface ProcessIdentity {
   readonly instance?: string
 }
 
-/** Of this process, or of this thread of it. */
+/** The name of this process, or of this thread of it. */
 export const OWN_INSTANCE = randomUUID()
 
 const MOST_INSTANCE = 64
@@ -33,7 +33,7 @@ export function identify(
   }
 }
 
-/** By the names that they have given themselves, if both have; else by what is seen of them from here. */
+/** Processes are the same by the names that they have given themselves, if both have; else by what is seen of them from here. */
 export function isSame(one: ProcessIdentity, other: ProcessIdentity): boolean {
   if (one.instance !== undefined && other.instance !== undefined) return one.instance === other.instance
   return one.pid === other.pid && one.startTime === other.startTime

@@ -12,13 +12,13 @@ export class SessionMembers implements Disposable {
   readonly #session: number
   readonly #members = new Map<number, OwnedFd>()
 
-  /** To be made in the turn in which the leader was reaped: its number cannot be another's session yet. */
+  /** Whoever reaps the leader makes this in the same turn: its number cannot be another's session yet. */
   constructor(leader: number) {
     this.#session = leader
     this.#look()
   }
 
-  /** Those that live. */
+  /** The members that live. */
   get pids(): number[] {
     this.#look()
     return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)
@@ -29,7 +29,7 @@ export class SessionMembers implements Disposable {
       try {
         signalTo(this.#members.get(pid)!, signal)
       } catch {
-        // It has ended meanwhile, or has become another user's.
+        // The process has ended meanwhile, or has become another user's.
       }
     }
   }
@@ -54,11 +54,11 @@ export class SessionMembers implements Disposable {
     try {
       const pidfd = pidfdOf(pid)
       if (pidfd === null) return
-      // Looked at again: the number may have become another's before the descriptor was its.
+      // The process is looked at again: the number may have become another's before the descriptor was its.
       if (sessionOf(pid) === this.#session) this.#members.set(pid, pidfd)
       else pidfd.close()
     } catch {
-      // It has ended, or there is no descriptor left.
+      // The process has ended, or there is no descriptor left.
     }
   }
 }

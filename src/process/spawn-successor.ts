@@ -27,13 +27,13 @@ export interface Successor {
    * not reached. Resolves with whether all of it has ended: another user's (sudo, setuid) cannot be.
    */
   end(graceMs: number): Promise<boolean>
-  /** It serves, or is nobody's matter any more. Idempotent. */
+  /** The successor serves, or is nobody's matter any more. Idempotent. */
   letGo(): void
   /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
   unref(): void
 }
 
-/** After SIGKILL: a process that is there still waits in the kernel. */
+/** How long SIGKILL may take: a process that is there still waits in the kernel. */
 const KILLED_MS = 2_000
 const LOOK_MS = 10
 
@@ -95,16 +95,16 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
   })
 }
 
-/** Of one that is not yet reaped: the number is still this child's, and that of the group it leads. */
+/** The child is not yet reaped: the number is still its own, and that of the group it leads. */
 function signalGroup(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal)
   } catch {
-    // It has become another user's.
+    // The child has become another user's.
   }
 }
 
-/** Waits for it, no longer than that; resolves with whether it came. */
+/** Waits until it holds, no longer than that; resolves with whether it came. */
 async function within(holds: () => boolean, ms: number): Promise<boolean> {
   const until = performance.now() + ms
   while (!holds() && performance.now() < until) await new Promise(resolve => setTimeout(resolve, LOOK_MS))

@@ -6,7 +6,7 @@ import { fdbroker } from '../proto/wire.js'
 const Role = fdbroker.wire.Item.Role
 
 export type ItemRole =
-  /** Of a newer version, never sent: who takes the bundle closes it. */
+  /** A role of a newer version, never sent: who takes the bundle closes it. */
   'unknown' | 'listener' | 'named' | 'segment' | 'control' | 'lock' | 'pidfd' | 'moveLog' | 'moveChannel'
 
 const ROLES: Readonly<Record<ItemRole, number>> = {

@@ -2,11 +2,11 @@ import { FdbError } from '../errors.js'
 
 /** Frames up to here cost less to decode than to look at. */
 const SMALL_BYTES = 4 * 1024
-/** Of an Envelope: one, and what a later version may put beside it. */
+/** The fields of an Envelope: one, and what a later version may put beside it. */
 const MOST_BODIES = 16
-/** Of a body: a list of 10 000 names, three times over. */
+/** The fields of a body: a list of 10 000 names, three times over. */
 const MOST_FIELDS = 32_768
-/** Of a body with further messages in it. */
+/** The bytes of a body with further messages in it. */
 const MOST_ITEMS_BYTES = 512 * 1024
 /** Envelope.fds: up to 253 items, each a message with messages of its own. */
 const FDS = 5

@@ -18,7 +18,7 @@ export interface Embedded {
   /** This process's own id. */
   readonly self: Id
   readonly member: MemberState
-  /** Set once this process decides for itself: from the start for the first, from the release on for a successor. */
+  /** The own holder, once this process decides for itself: from the start for the first, from the release on for a successor. */
   readonly holder: HolderState | null
 }
 

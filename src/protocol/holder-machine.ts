@@ -55,11 +55,14 @@ export interface HolderState {
   readonly wayBack: Epoch
   /** The highest epoch ever made. */
   readonly top: Epoch
-  /** Given descriptors once, no right any more, and not yet gone or proved dead: no new Offer meanwhile (rule `gone`). */
+  /**
+   * Those that were given descriptors once, have no right any more, and are not yet gone or proved dead: no new Offer meanwhile
+   * (rule `gone`).
+   */
   readonly bound: readonly Id[]
   /** Without a channel at present. */
   readonly down: readonly Id[]
-  /** Said that it cannot take over what others wrote, and has not served since. */
+  /** Those that said that they cannot take over what others wrote, and have not served since. */
   readonly unfit: readonly Id[]
   /** The successor is silent and the standby unfit: that one was told to accept, so that somebody does. */
   readonly helped: boolean
@@ -222,7 +225,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       return onServing(state, from, message.epoch, rules)
     case 'abort':
       if (from !== state.joiner) return unbind(state, from)
-      // Said after it has let go of everything: nobody has to wait for its end.
+      // A joiner says Abort after it has let go of everything: nobody has to wait for its end.
       if (beforeCommit(state)) {
         const step = giveUp(state, rules)
         return { state: forget(step.state, from), effects: step.effects }
@@ -235,7 +238,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
     case 'back':
       return onBack(state, from, message, rules)
     default:
-      // Of a later version.
+      // A message of a later version.
       return same(state)
   }
 }
@@ -362,7 +365,7 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
   const old = committing ? state.owner : state.standby
   const newcomer = committing ? state.joiner : state.owner
   const failed: HolderEffect = { type: 'failed', id: newcomer, phase: state.phase }
-  // It could not come back, and has said so: the successor is kept while it lives.
+  // The standby could not come back, and has said so: the successor is kept while it lives.
   if (!newcomerDead && state.unfit.includes(old) && !state.unfit.includes(newcomer)) return same(state)
   if (old !== NOBODY && (!state.down.includes(old) || !rules.needOther)) {
     const returning: HolderState = {
@@ -429,7 +432,7 @@ function onSilent(state: HolderState, rules: Rules): HolderStep {
   return help(state, state.standby)
 }
 
-/** It can at least accept. */
+/** The standby can at least accept. */
 function help(state: HolderState, standby: Id): HolderStep {
   if (state.helped || state.down.includes(standby)) return same(state)
   return {
@@ -438,7 +441,7 @@ function help(state: HolderState, standby: Id): HolderStep {
   }
 }
 
-/** It has closed its listeners, and gives up every right that it had. */
+/** The member has closed its listeners, and gives up every right that it had. */
 function onGone(state: HolderState, from: Id, rules: Rules): HolderStep {
   if (state.bound.includes(from)) return unbind(state, from)
   // A daemon outlives its members: as if it had died.
@@ -455,7 +458,7 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
   const tries =
     (before.phase === 'returning' && from === before.owner) ||
     (before.phase === 'committing' && from === before.joiner)
-  // Of an earlier try: how this one goes is told as well.
+  // An answer to an earlier try: how this one goes is told as well.
   if (tries && epoch !== before.grant) return same(before)
   const state: HolderState = before.unfit.includes(from)
     ? before
@@ -488,7 +491,7 @@ function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
       helped: false,
     },
     effects: [
-      // It may be accepting that it could not: once more, before the others are told to go.
+      // What the owner could not do may have been to accept: it is told to once more, before the others are told to go.
       ...(state.down.includes(owner)
         ? []
         : [{ type: 'tell', to: owner, message: { kind: 'resume' } } as const]),
@@ -600,7 +603,7 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
         ? help(state, state.owner)
         : turnAway(state, rules)
     case 'returning':
-      // It does not come back (stopped): the one that was turned away from is there. Of its own member a holder hears for
+      // The owner does not come back (stopped): the one that was turned away from is there. Of its own member a holder hears for
       // certain how it went.
       if (state.scope === 'holder') return same(state)
       return state.joiner === NOBODY || state.down.includes(state.joiner) ? same(state) : regrant(state)
@@ -742,7 +745,10 @@ function giveUpThen(state: HolderState, rules: Rules): HolderStep {
   return { state: second.state, effects: [...first.effects, ...second.effects] }
 }
 
-/** Only while nobody else could come to serve: one that is bound may not have heard that it may not, and lacks the new segment. */
+/**
+ * The owner goes on in a new segment only while nobody else could come to serve: one that is bound may not have heard that it may
+ * not, and lacks the new segment.
+ */
 function onRenew(state: HolderState): HolderStep {
   const { phase, owner, down, bound } = state
   const alone = phase === 'idle' && owner !== NOBODY && !down.includes(owner) && bound.length === 0

@@ -33,7 +33,7 @@ export interface LinkHandler {
 export class Link {
   readonly channel: Channel
   #handler: LinkHandler | null = null
-  /** Of bundles that are not whole yet, by their number. */
+  /** The bundles that are not whole yet, by their number. */
   readonly #incoming = new Map<number, BundleItem[]>()
   #incomingFds = 0
   readonly #acks = new Map<string, () => void>()

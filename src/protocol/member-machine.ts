@@ -11,9 +11,9 @@ import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMemb
 import { RULES, type Rules } from './rules.js'
 
 export type MemberPhase =
-  /** Said Hello; waits for the Offer, or has it (`holds`) and is being made ready by the application. */
+  /** The member has said Hello; it waits for the Offer, or has it (`holds`) and is being made ready by the application. */
   | 'joining'
-  /** Said Ready: could serve. */
+  /** The member has said Ready: it could serve. */
   | 'ready'
   /** Has been given the right to write in `epoch`: accepts, and takes over what others wrote. */
   | 'beginning'
@@ -34,7 +34,7 @@ export type MemberPhase =
 export interface MemberState {
   readonly scope: Scope
   readonly phase: MemberPhase
-  /** Has the listeners. */
+  /** The member has the listeners. */
   readonly holds: boolean
   readonly accepting: boolean
   /** The segment it writes in, or is to write in. */
@@ -44,7 +44,7 @@ export interface MemberState {
   readonly wayBack: Epoch
   /** The highest epoch it knows to be made. */
   readonly top: Epoch
-  /** To its holder. `local`: it is its own holder. `none`: never again (holder dead before the application was ready). */
+  /** The channel to its holder. `local`: the member is its own holder. `none`: never again (holder dead before the application was ready). */
   readonly link: 'up' | 'down' | 'local' | 'none'
   /** What another wrote cannot be read here, or not be taken over: it could not come to serve, as far as it knows. */
   readonly unfit: boolean
@@ -94,7 +94,7 @@ export type MemberEffect =
   | { readonly type: 'closeListeners' }
   /** The application brings to its end what must run in one process only; `quiesced` follows. */
   | { readonly type: 'quiesce'; readonly epoch: Epoch }
-  /** It begins again, if it had ended that. (With `write` it does so too.) */
+  /** The member begins again what runs in one process only, if it had ended that. (With `write` it does so too.) */
   | { readonly type: 'unquiesce' }
   /** Appends wait from now on. */
   | { readonly type: 'freeze' }
@@ -202,7 +202,7 @@ function same(state: MemberState): MemberStep {
   return { state, effects: NOTHING }
 }
 
-/** Was given it, by Commit, Reinstate or its incumbent's death. */
+/** The member was given the right to write, by Commit, Reinstate or its incumbent's death. */
 function hasRight({ phase }: MemberState): boolean {
   return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
 }
@@ -235,7 +235,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'unquiesce':
       return phase === 'serving' ? { state, effects: [{ type: 'unquiesce' }] } : same(state)
     case 'freeze':
-      // It writes nothing that would have to stop.
+      // The member writes nothing that would have to stop.
       if (phase === 'unfit') return { state, effects: [{ type: 'send', message: { kind: 'frozen' } }] }
       if (phase !== 'serving') return same(state)
       return {
@@ -259,7 +259,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       }
       return begin({ ...state, epoch: message.epoch }, rules)
     case 'retire':
-      // It was to accept in place of one that was silent.
+      // The member was to accept in place of one that was silent.
       if (phase === 'standby' && state.accepting)
         return { state: { ...state, accepting: false }, effects: [{ type: 'stopAccepting' }] }
       if (!hasRight(state) && phase !== 'frozen' && phase !== 'orphan') return same(state)
@@ -298,7 +298,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       if (scope === 'member' && phase !== 'leaving' && phase !== 'gone') return leave(state)
       return same(state)
     default:
-      // Of a later version.
+      // A message of a later version.
       return same(state)
   }
 }
@@ -344,7 +344,7 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
     case 'accept':
       if (phase === 'beginning') return unfit({ ...state, accepting: false }, rules)
       if (phase === 'unfit') return { state: { ...state, accepting: false }, effects: NOTHING }
-      // Told to accept before it is told to write: it is as before.
+      // The member is told to accept before it is told to write: it is as before.
       if (phase !== 'standby' || !state.accepting) return same(state)
       return sayUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
     case 'carry':
@@ -358,7 +358,7 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
   }
 }
 
-/** It accepts, and can answer from what it has read. Who decides has to know: another may be able to write. */
+/** The member accepts, and can answer from what it has read. Who decides has to know: another may be able to write. */
 function unfit(state: MemberState, rules: Rules): MemberStep {
   return sayUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }])
 }
@@ -446,7 +446,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   if (state.scope === 'holder') {
     switch (state.phase) {
       case 'joining':
-        // It has everything but is not ready yet: it inherits as soon as it is.
+        // The member has everything but is not ready yet: it inherits as soon as it is.
         return state.holds && rules.promote
           ? { state: { ...state, link: 'none' }, effects: NOTHING }
           : exit(down)

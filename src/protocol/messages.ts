@@ -39,7 +39,7 @@ export type ToMember =
   | { readonly kind: 'resume' }
   /** Accept, and write in this segment. */
   | { readonly kind: 'reinstate'; readonly epoch: Epoch }
-  /** To the standby: you may not come back any more. To the successor: the standby may not. */
+  /** The standby hears that it may not come back any more, the successor that the standby may not. */
   | { readonly kind: 'released' }
   /** You have lost your right. */
   | { readonly kind: 'fenced' }
@@ -70,6 +70,6 @@ export type ToHolder =
       readonly epoch: Epoch
       readonly sealed: boolean
       readonly top?: Epoch
-      /** It has said {@link ToHolder} `unfit`, and is so still. */
+      /** The member has said {@link ToHolder} `unfit`, and is so still. */
       readonly unfit?: boolean
     }

@@ -90,14 +90,14 @@ export function stepMoveOut(
 export interface MoveIn {
   /** Holds dups of this slice, has acknowledged, does not read from them. */
   readonly held: number
-  /** It has sealed the log: nothing more is taken. */
+  /** The taker has sealed the log: nothing more is taken. */
   readonly over: boolean
 }
 
 export type MoveInEvent =
   | { readonly type: 'prepare'; readonly slice: number }
   | { readonly type: 'moved'; readonly slice: number }
-  /** In doubt (end of file or deadline), and the giver is alive or dead. */
+  /** The slice is in doubt (end of file or deadline), and the giver is alive or dead. */
   | { readonly type: 'doubt'; readonly giver: 'alive' | 'dead' }
   /** The answer to `consult`: what the log says of the slice. */
   | {

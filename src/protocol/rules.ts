@@ -1,7 +1,7 @@
 /**
  * The rules of the handoff, each with the harm that is done without it.
  *
- * They are all on, always; the state machines take them as an argument for one purpose: the exhaustive
+ * All rules are on, always; the state machines take them as an argument for one purpose: the exhaustive
  * exploration (`test/exploration`) switches each off alone and must find the harm that is named here. A rule
  * whose absence nothing detects would be a superstition.
  *
