@@ -5,18 +5,7 @@ import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
 import { limitOf } from './times.js'
 
-/** How the end of a channel shows depends on what was on its way: told as ERR_FDB_SUCCESSOR_LOST, always. */
-const LEFT: ReadonlySet<string> = new Set([
-  'ERR_FDB_CHANNEL_CLOSED',
-  'ERR_FDB_CHANNEL_RESET',
-  'ERR_FDB_CHANNEL_TRUNCATED',
-])
-
-/** Whether it says no more than that the other side is gone. */
-export function onlyLeft({ code }: FdbError): boolean {
-  return LEFT.has(code)
-}
-
+/** Told of every end of a channel that says no more than that the successor is gone. */
 export function lostChannel({ pid }: Peer): FdbError {
   return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
 }

@@ -1,3 +1,4 @@
+import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { unwatchable, watchDeath } from '../process/liveness.js'
@@ -6,7 +7,6 @@ import type { BundleItem } from '../protocol/bundle.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import type { Id } from '../protocol/messages.js'
 import { reject } from './admission.js'
-import { onlyLeft } from './failure-reasons.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 
@@ -162,7 +162,7 @@ export class Peers {
       },
       end: error => {
         if (peer.link !== link) return
-        if (error !== null && !onlyLeft(error)) peer.reason ??= error
+        if (error !== null && !peerLeft(error)) peer.reason ??= error
         handler.lost(peer)
       },
     })

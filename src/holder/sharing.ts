@@ -1,10 +1,11 @@
+import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
 import { noDescriptors } from '../process/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Epoch } from '../protocol/messages.js'
 import type { Segment } from '../state/segment.js'
-import { lostChannel, onlyLeft } from './failure-reasons.js'
+import { lostChannel } from './failure-reasons.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'
@@ -74,7 +75,7 @@ export class Sharing {
     peer.link
       .sendBundle(sent, timeoutMs)
       .catch(error => {
-        peer.reason ??= onlyLeft(error) ? lostChannel(peer) : error
+        peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
         this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
         this.#undelivered(peer, channel.fdsSent > before)
       })

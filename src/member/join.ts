@@ -1,4 +1,5 @@
 import cluster from 'node:cluster'
+import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { missingInternals } from '../node/probe.js'
 import { connectUnix } from '../process/connect.js'
@@ -103,12 +104,6 @@ async function beFirst(settings: Settings, place: FirstControl): Promise<MemberD
 
 /** The one we met has just gone; or the daemon is not there yet. */
 function mayPass(error: unknown, hosting: 'embedded' | 'daemon'): boolean {
-  if (!FdbError.is(error)) return false
-  if (
-    error.code === 'ERR_FDB_CHANNEL_CLOSED' ||
-    error.code === 'ERR_FDB_CHANNEL_RESET' ||
-    error.code === 'ERR_FDB_CHANNEL_TRUNCATED'
-  )
-    return true
-  return hosting === 'daemon' && error.code === 'ERR_FDB_NO_HOLDER'
+  if (peerLeft(error)) return true
+  return hosting === 'daemon' && FdbError.is(error) && error.code === 'ERR_FDB_NO_HOLDER'
 }

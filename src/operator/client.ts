@@ -1,5 +1,6 @@
 import { Channel } from '../channel/channel.js'
 import { deadlineError } from '../channel/deadline.js'
+import { peerLeft } from '../channel/peer-left.js'
 import { Pending } from '../channel/pending.js'
 import { checkFunction, checkKeys, checkSignal, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
@@ -265,7 +266,7 @@ export class OperatorClient implements Disposable {
   #left(): FdbError {
     if (this.#failure !== null) return this.#failure
     const end = this.#end ?? null
-    if (end !== null && !LEFT.has(end.code)) return end
+    if (end !== null && !peerLeft(end)) return end
     return new FdbError(
       'ERR_FDB_CHANNEL_CLOSED',
       `${this.#peer} closed the connection, or died, before it had answered: ask for the status to see who serves`,
@@ -273,13 +274,6 @@ export class OperatorClient implements Disposable {
     )
   }
 }
-
-/** Ends that say no more than that the peer is gone. */
-const LEFT: ReadonlySet<string> = new Set([
-  'ERR_FDB_CHANNEL_CLOSED',
-  'ERR_FDB_CHANNEL_RESET',
-  'ERR_FDB_CHANNEL_TRUNCATED',
-])
 
 function parseStatus(json: string): StatusAnswer {
   try {
