@@ -15,7 +15,6 @@ const PENDING: readonly string[] = [
   'src/holder/service.ts has',
   'src/member/driver.ts has',
   'src/member/member.ts has',
-  'src/proxy/config/schema.ts has',
   'src/relay/exchange.ts has',
 ]
 

@@ -1,18 +1,14 @@
 /** Every key of the configuration file: its check, its default and its line in the documentation. */
-import { isIP } from 'node:net'
-import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import {
   absent,
   boolean,
   type Check,
   type Checked,
-  type Fields,
   group,
   integer,
   isMap,
   list,
   map,
-  named,
   oneOf,
   optional,
   orOff,
@@ -25,29 +21,20 @@ import { headerName } from '../check/http.js'
 import type { Place } from '../check/place.js'
 import { duration, size } from '../check/quantity.js'
 import { shown, Wrong } from '../check/wrong.js'
-import { noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
+import { type RouteRule, routeList, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/server-name.js'
-import { takesRequests, upstreamAddress } from '../upstreams/address.js'
+import { takesRequests } from '../upstreams/address.js'
 import { readCertificateFiles } from './certificate-files.js'
-import type {
-  AddressRange,
-  ForwardedConfig,
-  ListenerConfig,
-  ProxyConfig,
-  StateFileConfig,
-  UpgradeConfig,
-  UpstreamConfig,
-} from './config.js'
+import type { ListenerConfig, ProxyConfig, UpgradeConfig, UpstreamConfig } from './config.js'
+import { forwarded, forwardedShape } from './forwarded.js'
+import { listenerShape, listeners } from './listeners.js'
+import { stateFile, stateFileShape } from './state-file.js'
+import { absolutePath } from './texts.js'
+import { fresh } from './unique.js'
+import { type Upstream, upstreamShape, upstreams } from './upstreams.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
-
-function name(given: string): string | Wrong {
-  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(given)) return given
-  return new Wrong(
-    `${shown(given)} is no name (1 to 64 letters, digits, ".", "_" and "-", a letter or digit first)`,
-  )
-}
 
 function viaName(given: string): string | Wrong {
   return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(given)
@@ -64,148 +51,6 @@ function controlPath(given: string): string | Wrong {
     ? given
     : new Wrong(`the path has ${bytes} bytes, a control socket's at most 106; use a shorter folder`)
 }
-
-function listenerAddress(given: string): ListenerSpec | Wrong {
-  try {
-    const spec = parseListenerSpec(given)
-    return spec.kind === 'udp'
-      ? new Wrong(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
-      : spec
-  } catch (error) {
-    if (!FdbError.is(error)) throw error
-    return new Wrong(
-      `${shown(given)} is no listener address: ${error.message.replace(/^.*? has a wrong /s, 'wrong ')}`,
-    )
-  }
-}
-
-function addressRange(given: string): AddressRange | Wrong {
-  const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
-  const version = isIP(address)
-  const most = version === 4 ? 32 : 128
-  const prefix = bits === undefined ? most : Number(bits)
-  if (version === 0 || prefix > most)
-    return new Wrong(`${shown(given)} is no address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
-  return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
-}
-
-/** No two items of a list have the same `key`; wrong items are not compared. */
-function unique<T>(item: Check<T>, what: string, key: (value: T) => string, at?: string): () => Check<T> {
-  return () => {
-    const seen = new Map<string, number>()
-    return (value, place) => {
-      const checked = item(value, place)
-      if (checked === undefined) return undefined
-      const index = Number(place.path.at(-1))
-      const before = seen.get(key(checked))
-      if (before === undefined) seen.set(key(checked), index)
-      else {
-        const where = at === undefined ? place : place.at(at)
-        return where.wrong(`${what} ${shown(key(checked))} is given twice, first in item [${before}]`)
-      }
-      return checked
-    }
-  }
-}
-
-/** A list whose item check remembers what it saw: a new one for each reading. */
-function fresh<T>(item: () => Check<T>, limits: { least?: number; most?: number }): Check<T[]> {
-  return (value, place) => list(item(), limits)(value, place)
-}
-
-const listenerShape = {
-  name: required(text('a name', name), 'the listener’s name, by which the next version finds it'),
-  address: required(
-    text('a listener address', listenerAddress),
-    '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
-  ),
-  forward: absent(
-    text('the name of an upstream', name => name),
-    undefined,
-    'it is no HTTP: each connection goes as it is to a server of this upstream',
-  ),
-  tls: optional(boolean, false, 'whether its clients speak TLS, with the certificates under `tls`'),
-  halfClose: optional(
-    boolean,
-    false,
-    'whether a client that ends its direction while it waits still gets its answers; otherwise it counts as gone',
-  ),
-}
-const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
-  const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls, halfClose } = given
-    if (forward !== null && halfClose)
-      return place
-        .at('halfClose')
-        .wrong('whole connections may always be ended one side at a time; leave it out')
-    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
-    return place.at('forward').wrong(noUpstream(forward, upstreamNames))
-  })
-  const names = unique(listener, 'the name', each => each.name, 'name')()
-  return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
-}
-
-/** Port 0 is a new port each time: two of them do not collide. */
-let anyPort = 0
-function endpoint(spec: ListenerSpec): string {
-  if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`
-  return spec.port === 0 ? `any ${++anyPort}` : `tcp://${spec.host}:${spec.port}`
-}
-
-const healthShape = {
-  failures: optional(
-    orOff(integer(1, 1000)),
-    3,
-    'failures in a row after which a server is passed over; `off`: never',
-  ),
-  coolDown: optional(duration(1), '10s', 'for how long; after it one failure more passes it over again'),
-}
-const keepAliveShape = {
-  connections: optional(integer(0, 100_000), 128, 'idle connections kept for each server'),
-  idle: optional(duration(1), '4s', 'for how long; choose less than the server’s own limit (Node’s is 5 s)'),
-}
-const ownTimeoutShape = {
-  connect: absent(duration(1), undefined, 'in place of `timeouts.connect`, for this upstream'),
-  response: absent(duration(1), undefined, 'in place of `timeouts.response`, for this upstream'),
-}
-export const upstreamShape = {
-  servers: required(
-    fresh(
-      unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
-      { least: 1, most: 1000 },
-    ),
-    '`http://HOST:PORT` or `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; taken in turn',
-  ),
-  health: group(healthShape, 'what makes a server count as down'),
-  keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
-  connections: optional(
-    orOff(integer(1, 1_000_000)),
-    'off',
-    'to each server, used and idle; with all in use another server is tried, or 503',
-  ),
-  retry: optional(integer(0, 10), 2, 'other servers that are tried where nothing was sent yet'),
-  timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
-}
-type Upstream = Fields<typeof upstreamShape> & { name: string }
-
-/** `[["app", …]]` to `[{ name: "app", … }]`. */
-const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): Upstream[] =>
-  pairs.map(([name, upstream]) => ({ name, ...upstream })),
-)
-
-function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: Place): T | undefined {
-  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
-    return given
-  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
-}
-
-function filePath(given: string): string | Wrong {
-  return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
-    ? given
-    : new Wrong(`${shown(given)} is no absolute path of a file`)
-}
-
-const absolutePath = text('a path', filePath)
 
 const certificateShape = {
   cert: required(absolutePath, 'file with the certificate and those of its issuers, PEM'),
@@ -334,54 +179,6 @@ const limitShape = {
     'off',
     'the same for each client address that is not in `forwarded.trust`; for connections that begin with it',
   ),
-}
-
-const headers = oneOf('off', 'x-forwarded', 'forwarded', 'both')
-export const forwardedShape = {
-  headers: optional(
-    (value, place) => headers(value === false ? 'off' : value, place),
-    'x-forwarded',
-    '`off`, `x-forwarded` (`X-Forwarded-For`, `-Host`, `-Proto`), `forwarded` (RFC 7239) or `both`',
-  ),
-  trust: optional(
-    list(text('an address', addressRange)),
-    [],
-    'clients (`10.0.0.0/8`) whose own headers are kept and appended to; those of all others are replaced',
-  ),
-}
-const forwardedMap = map(forwardedShape)
-/** `forwarded: both` is short for `forwarded: { headers: both }`. */
-const forwarded: Check<ForwardedConfig> = (value, place) =>
-  isMap(value) ? forwardedMap(value, place) : asForwarded(headers(value === false ? 'off' : value, place))
-
-function asForwarded(headers: ForwardedConfig['headers'] | undefined): ForwardedConfig | undefined {
-  return headers && { headers, trust: [] }
-}
-
-export const stateFileShape = {
-  path: required(absolutePath, 'absolute path; its folder must be there; of one service alone'),
-  sync: optional(
-    alwaysOr(duration(1)),
-    '1s',
-    '`always`, `never`, or how often what was written is brought to the disk',
-  ),
-  damaged: optional(
-    oneOf('refuse', 'prefix'),
-    'refuse',
-    'what a start does with a damaged file: nothing, or it takes what stands before the damage',
-  ),
-}
-const stateFileMap = map(stateFileShape)
-/** `stateFile: /path` is short for `stateFile: { path: /path }`. */
-const stateFile: Check<StateFileConfig | null> = (value, place) => {
-  if (value === 'off' || value === false) return null
-  if (isMap(value)) return stateFileMap(value, place)
-  const path = absolutePath(value, place)
-  return path === undefined ? undefined : stateFileMap({ path }, place)
-}
-
-function alwaysOr(check: Check<number>): Check<number | 'always' | 'never'> {
-  return (value, place) => (value === 'always' || value === 'never' ? value : check(value, place))
 }
 
 export function configShape(upstreamNames: ReadonlySet<string>) {

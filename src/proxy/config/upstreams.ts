@@ -1,0 +1,65 @@
+import {
+  absent,
+  type Fields,
+  group,
+  integer,
+  map,
+  named,
+  optional,
+  orOff,
+  refine,
+  required,
+  text,
+} from '../check/check.js'
+import type { Place } from '../check/place.js'
+import { duration } from '../check/quantity.js'
+import { takesRequests, upstreamAddress } from '../upstreams/address.js'
+import { name } from './texts.js'
+import { fresh, unique } from './unique.js'
+
+const healthShape = {
+  failures: optional(
+    orOff(integer(1, 1000)),
+    3,
+    'failures in a row after which a server is passed over; `off`: never',
+  ),
+  coolDown: optional(duration(1), '10s', 'for how long; after it one failure more passes it over again'),
+}
+const keepAliveShape = {
+  connections: optional(integer(0, 100_000), 128, 'idle connections kept for each server'),
+  idle: optional(duration(1), '4s', 'for how long; choose less than the server’s own limit (Node’s is 5 s)'),
+}
+const ownTimeoutShape = {
+  connect: absent(duration(1), undefined, 'in place of `timeouts.connect`, for this upstream'),
+  response: absent(duration(1), undefined, 'in place of `timeouts.response`, for this upstream'),
+}
+export const upstreamShape = {
+  servers: required(
+    fresh(
+      unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
+      { least: 1, most: 1000 },
+    ),
+    '`http://HOST:PORT` or `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; taken in turn',
+  ),
+  health: group(healthShape, 'what makes a server count as down'),
+  keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
+  connections: optional(
+    orOff(integer(1, 1_000_000)),
+    'off',
+    'to each server, used and idle; with all in use another server is tried, or 503',
+  ),
+  retry: optional(integer(0, 10), 2, 'other servers that are tried where nothing was sent yet'),
+  timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
+}
+export type Upstream = Fields<typeof upstreamShape> & { name: string }
+
+/** `[["app", …]]` to `[{ name: "app", … }]`. */
+export const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): Upstream[] =>
+  pairs.map(([name, upstream]) => ({ name, ...upstream })),
+)
+
+function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: Place): T | undefined {
+  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
+    return given
+  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
+}
