@@ -140,7 +140,7 @@ export class Moves {
     }
     const { move, movesPerSecond, firstWave } = this.#settings
     const pid = taker === null ? 0 : pidOf(taker)
-    const { other, ...way } = openWay(channel, log, taker)
+    const { other, ...way } = endOfWay(channel, log, taker)
     const { moved } = this.counts
     if (other !== null) this.#went.push({ taker: other, before: moved })
     const giver = new Giver({
@@ -175,7 +175,7 @@ export class Moves {
       closeAll([channel, log])
       return
     }
-    const { other, ...way } = openWay(channel, log, typeof giver === 'number' ? null : giver)
+    const { other, ...way } = endOfWay(channel, log, typeof giver === 'number' ? null : giver)
     const taker = new Taker({
       ...way,
       giver: typeof giver === 'number' ? giver : other!,
@@ -266,7 +266,7 @@ function creatorOf(channel: OwnedFd): OwnedFd | null {
 }
 
 /** `other` is a dup, owned by the caller as the rest. */
-function openWay(
+function endOfWay(
   channel: OwnedFd,
   log: OwnedFd,
   peer: OwnedFd | null,

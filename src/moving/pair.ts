@@ -59,6 +59,17 @@ export async function openWay(ends: {
   await Promise.allSettled([taken, given])
 }
 
+/** Dups of an end: the caller's own. */
+export function ownEnd(end: WayEnd): { channel: OwnedFd; log: OwnedFd } {
+  const channel = end.channel.dup()
+  try {
+    return { channel, log: end.log.dup() }
+  } catch (error) {
+    channel.close()
+    throw error
+  }
+}
+
 /** An end as it crosses. `other`: who is at the other one, where the receiver cannot see it. Borrowed. */
 export function wayItems(
   { spec, channel, log }: WayEnd,

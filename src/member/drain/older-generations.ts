@@ -2,7 +2,7 @@ import { type Caller, welcome } from '../../holder/admission.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll } from '../../kernel/index.js'
-import { openWay, wayItems } from '../../moving/pair.js'
+import { openWay, ownEnd, wayItems } from '../../moving/pair.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { StateLog } from '../../state/state-log.js'
 import type { Moves } from '../moves.js'
@@ -101,7 +101,10 @@ export class OlderGenerations {
   #openWay(caller: Caller): void {
     const { moves } = this.#to
     openWay({
-      take: ({ channel, log }) => moves.take(channel.dup(), log.dup(), caller.pidfd ?? caller.pid),
+      take: end => {
+        const { channel, log } = ownEnd(end)
+        moves.take(channel, log, caller.pidfd ?? caller.pid)
+      },
       give: end => caller.link.sendBundle(wayItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
     }).catch(() => {})
   }
