@@ -12,7 +12,7 @@ import { Reach } from './reach.js'
 import { runTests } from './trial.js'
 import { ROOT, Workspace } from './workspace.js'
 
-const PARTS = ['protocol', 'state', 'moving', 'holder', 'member', 'channel', 'fd', 'relay']
+const PARTS = ['protocol', 'state', 'moving', 'holder', 'member', 'channel', 'kernel', 'listeners', 'relay']
 const TESTS = ['test/unit', 'test/property', 'test/native', 'test/exploration', 'test/e2e']
 const HELP = `npm run mutants -- [options] [parts or files of src; default: ${PARTS.join(' ')}]
 
