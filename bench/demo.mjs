@@ -5,13 +5,13 @@
 // referee is blind. Exit code 1 when a request was lost.
 import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
-import { LOSSES } from './load/kinds.mjs'
-import { spawnLoad } from './load/remote.mjs'
 import { startEdge } from './proxy/edge.mjs'
+import { spawnLoad } from './referee/remote.mjs'
+import { LOSSES } from './referee/verdicts.mjs'
 import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
 
-/** @typedef {import('./load/tally.mjs').TallyReport} TallyReport */
+/** @typedef {import('./referee/tally.mjs').TallyReport} TallyReport */
 /** @typedef {{ name: string, pid: number, ms: number | null, phases: string, moved: number | null, drained: number | null }} Upgrade */
 
 const { values: flags } = parseArgs({
@@ -148,7 +148,7 @@ function rows(phases) {
   return table([heading, ...lines])
 }
 
-/** @param {import('./load/load.mjs').LoadReport} report */
+/** @param {import('./referee/load.mjs').LoadReport} report */
 function print({ total, phases, incidents, webSockets, ownLagMs }) {
   console.log(
     `\n${flags.naive ? 'stop and start' : 'upgrade by an unrelated process'}: ${flags.app}, ${routes} routes\n`,

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 const here = fileURLToPath(new URL('.', import.meta.url))
 const names = readdirSync(here, { withFileTypes: true })
   .filter(
-    entry => entry.isDirectory() && entry.name !== 'load' && existsSync(`${here}${entry.name}/main.mjs`),
+    entry => entry.isDirectory() && entry.name !== 'referee' && existsSync(`${here}${entry.name}/main.mjs`),
   )
   .map(entry => entry.name)
 const [name, ...rest] = process.argv.slice(2)

@@ -3,7 +3,7 @@
 // to each other, under other load. Nothing here judges: it says what was.
 import { setTimeout as rest } from 'node:timers/promises'
 import { until } from '../app.mjs'
-import { spawnClients } from '../clients/remote.mjs'
+import { spawnClients } from '../referee/remote.mjs'
 import { status } from '../status.mjs'
 import { hasEnded } from '../unrelated.mjs'
 import { openScene } from './scene.mjs'
@@ -14,11 +14,11 @@ const GONE_MS = 20_000
 const WRITTEN_MS = 100
 
 /**
- * @typedef {import('../clients/remote.mjs').Kind} Kind
- * @typedef {import('../clients/remote.mjs').ClientsReport} ClientsReport
- * @typedef {import('../clients/steady.mjs').Span} Span
+ * @typedef {import('../referee/remote.mjs').Kind} Kind
+ * @typedef {import('../referee/remote.mjs').ClientsReport} ClientsReport
+ * @typedef {import('../referee/remote.mjs').Span} Span
  * @typedef {import('./scene.mjs').Delays} Delays
- * @typedef {{ kind: Kind } & Omit<import('../clients/remote.mjs').ClientsOptions, 'port'>} ClientsOf
+ * @typedef {{ kind: Kind } & Omit<import('../referee/remote.mjs').ClientsOptions, 'port'>} ClientsOf
  *
  * @typedef {object} Upgrade times in ms after the commit; null: it has not come to that
  * @property {string} name
@@ -38,7 +38,7 @@ const WRITTEN_MS = 100
  *
  * @typedef {object} Proof
  * @property {ClientsReport[]} clients the last are the other load
- * @property {import('../clients/remote.mjs').BackendReport} backend
+ * @property {import('../referee/remote.mjs').BackendReport} backend
  * @property {{ requests: number, twice: number }} plain their other server
  * @property {Upgrade[]} upgrades
  * @property {Delays} quiet the proxy's event loop under the same load, without upgrades

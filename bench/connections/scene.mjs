@@ -1,11 +1,11 @@
 // @ts-check
-// The reference proxy in front of the servers of bench/clients, in processes of their own; and what its generations said.
+// The reference proxy in front of the servers of bench/referee, in processes of their own; and what its generations said.
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { App, freePort } from '../app.mjs'
-import { spawnBackend, spawnPlain } from '../clients/remote.mjs'
 import { CLI } from '../proxy/edge.mjs'
+import { spawnBackend, spawnPlain } from '../referee/remote.mjs'
 
 /** What watch.mjs puts together. */
 const LINE_MS = 20

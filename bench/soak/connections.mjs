@@ -140,7 +140,7 @@ function print({ upgrades, quiet, quietLoad, clients, backend, plain, log }) {
   const incidents = [
     ...clients
       .flatMap(({ incidents }) => incidents.slice(0, 5))
-      .map(({ what, verdict, reason }) => `${what}: ${verdict}: ${reason}`),
+      .map(({ what, kind, reason }) => `${what}: ${kind}: ${reason}`),
     ...backend.reasons.slice(0, 5),
   ]
   if (incidents.length > 0) console.log(['\nincidents:', ...incidents].join('\n  '))

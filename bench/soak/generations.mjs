@@ -4,8 +4,8 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { App, until } from '../app.mjs'
-import { LOSSES } from '../load/kinds.mjs'
-import { spawnLoad } from '../load/remote.mjs'
+import { spawnLoad } from '../referee/remote.mjs'
+import { LOSSES } from '../referee/verdicts.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { status } from '../status.mjs'
 
@@ -115,7 +115,7 @@ function ownDescriptors(pid) {
   }).length
 }
 
-/** @param {import('../load/load.mjs').LoadReport} report */
+/** @param {import('../referee/load.mjs').LoadReport} report */
 function print({ total }) {
   const [settled, last] = [holdings[0], holdings.at(-1)]
   if (!settled || !last) throw new Error(`--upgrades ${flags.upgrades}: at least 1 is needed`)

@@ -1,6 +1,6 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { spawnClients } from '../../bench/clients/remote.mjs'
 import { openScene } from '../../bench/connections/scene.mjs'
+import { spawnClients } from '../../bench/referee/remote.mjs'
 import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { spawnLoad } from '../../bench/load/remote.mjs'
+import { spawnLoad } from '../../bench/referee/remote.mjs'
 import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { spawnLoad } from '../../bench/load/remote.mjs'
+import { spawnLoad } from '../../bench/referee/remote.mjs'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { ask } from '../processes/operator.js'

@@ -1,7 +1,7 @@
 import { expect, onTestFinished } from 'vitest'
-import { LOSSES } from '../../bench/load/kinds.mjs'
-import type { LoadReport } from '../../bench/load/load.mjs'
-import { spawnLoad } from '../../bench/load/remote.mjs'
+import type { LoadReport } from '../../bench/referee/load.mjs'
+import { spawnLoad } from '../../bench/referee/remote.mjs'
+import { LOSSES } from '../../bench/referee/verdicts.mjs'
 import { until } from './until.js'
 
 type LoadOptions = Omit<Parameters<typeof spawnLoad>[0], 'target'>

@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import type { LOSSES, NOTES } from '../../bench/load/kinds.mjs'
-import { spawnLoad } from '../../bench/load/remote.mjs'
-import { shopWorkload } from '../../bench/load/shop.mjs'
+import { spawnLoad } from '../../bench/referee/remote.mjs'
+import { shopWorkload } from '../../bench/referee/shop.mjs'
+import type { LOSSES, NOTES } from '../../bench/referee/verdicts.mjs'
 import { answer, badServer, FRESH, goodServer, READS, referee, right } from './load-servers.js'
 
 type Report = Awaited<ReturnType<typeof referee>>

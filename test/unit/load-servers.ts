@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import net from 'node:net'
-import { startLoad } from '../../bench/load/load.mjs'
+import { startLoad } from '../../bench/referee/load.mjs'
 
 type LoadOptions = Parameters<typeof startLoad>[0]
 

@@ -1,9 +1,9 @@
 // @ts-check
 // WebSockets and plain TCP connections on which both ends talk (talk.mjs), as clients.
 import { connect } from 'node:net'
-import { Reply } from './reply.mjs'
+import { AnswerReader } from './answer.mjs'
 import { Talkers } from './talkers.mjs'
-import { ending } from './verdicts.mjs'
+import { ending, lossOf } from './verdicts.mjs'
 
 const OPENING_AT_ONCE = 64
 const STOP_MS = 30_000
@@ -48,12 +48,13 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
     /** @type {import('./talkers.mjs').Talker | null} */
     let talker = null
     let over = false
-    const reply = new Reply(() => {})
+    let connected = false
+    const reply = new AnswerReader()
 
-    /** @param {import('./verdicts.mjs').Verdict} verdict @param {string} reason */
-    const end = (verdict, reason) => {
+    /** @param {import('./verdicts.mjs').Kind} kind @param {string} reason */
+    const end = (kind, reason) => {
       if (over) return
-      verdicts.note(verdict, String(number), reason)
+      verdicts.note(kind, `${framing} ${number}`, reason)
       leave()
     }
     const leave = () => {
@@ -65,7 +66,7 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
     }
     const begin = () => {
       talker = talkers.add(socket, { end: 'client', framing, seed, manner })
-      verdicts.counts.opened++
+      verdicts.seen.opened++
       opened()
     }
     const callback = (/** @type {number} */ length) => {
@@ -73,9 +74,9 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
       let chunk = INTO.subarray(0, length)
       if (talker === null) {
         const taken = reply.feed(chunk)
-        if (!reply.head.endsWith('\r\n\r\n') && reply.wrong === '') return true
+        if (!reply.hasHead && reply.broken === '') return true
         if (reply.status !== 101) {
-          end('failed', reply.wrong || `status ${reply.status}, wanted 101`)
+          end('denied', reply.broken || `status ${reply.status}, wanted 101`)
           return true
         }
         begin()
@@ -88,8 +89,8 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
       const { talk } = talker
       const before = talk.heard
       const goOn = talkers.heard(talker, chunk)
-      verdicts.counts.messages += talk.heard - before
-      verdicts.counts.bytes += chunk.length
+      verdicts.seen.messages += talk.heard - before
+      verdicts.seen.bytes += chunk.length
       if (talk.wrong !== '') end('wrong', talk.wrong)
       else if (talk.otherEnded && !talk.ended) end('wrong', 'the other end said that it was over')
       return goOn
@@ -101,6 +102,7 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
       onread: { buffer: INTO, callback },
     })
     socket.on('connect', () => {
+      connected = true
       if (framing === 'ws')
         socket.write(
           `GET /talk/${seed}/${manner} HTTP/1.1\r\nHost: clients.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${Buffer.from(String(seed).padStart(16, '0')).toString('base64')}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
@@ -112,11 +114,12 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
     })
     const gone = (/** @type {Error | null} */ error) => {
       if (over) return
-      if (talker === null) end('failed', `not opened: ${ending(error)}`)
-      else if (talker.talk.otherEnded && error === null) leave()
-      else if (talker.talk.ended) end('failed', `${ending(error)} before the other end had said all`)
-      else
-        end('closed', `${ending(error)} after ${talker.talk.heard} messages heard, ${talker.talk.said} said`)
+      const how = ending(error)
+      if (talker === null) {
+        end(lossOf(error, { connected, begun: reply.begun, answered: 0 }), `not opened: ${how}`)
+      } else if (talker.talk.otherEnded && error === null) leave()
+      else if (talker.talk.ended) end('truncated', `${how} before the other end had said all`)
+      else end('truncated', `${how} after ${talker.talk.heard} messages heard, ${talker.talk.said} said`)
     }
     socket.on('end', () => gone(null))
     socket.on('error', gone)
@@ -139,7 +142,7 @@ export function startTalks({ framing, target, count, full = 0, everyMs = 500, ve
       }
       const until = performance.now() + STOP_MS
       while (left > 0 && performance.now() < until) await new Promise(resolve => setTimeout(resolve, 20))
-      if (left > 0) verdicts.note('failed', 'all', `${left} talks did not come to their end`)
+      if (left > 0) verdicts.note('dropped', 'all', `${left} talks did not come to their end`)
       for (const { socket } of talkers.all) socket.destroy()
       talkers.close()
     },

@@ -1,5 +1,5 @@
 // @ts-check
-// The server behind the proxy that bench/clients talk to: node bench/clients/backend.mjs; says its ports on stdout as
+// The server behind the proxy that clients talk to: node bench/referee/backend.mjs; says its ports on stdout as
 // {"http":N,"tcp":N}. It knows what each of them must send, and notes every request by its number, so that one that
 // comes twice is seen.
 //
@@ -14,8 +14,7 @@
 import { createHash } from 'node:crypto'
 import http from 'node:http'
 import net from 'node:net'
-import { eventText } from './events.mjs'
-import { MOST, mixed, PatternCheck, patternAt } from './pattern.mjs'
+import { eventText, MOST, mixed, PatternCheck, patternAt } from './pattern.mjs'
 import { Talkers } from './talkers.mjs'
 
 const MAGIC = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'

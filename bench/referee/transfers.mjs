@@ -1,13 +1,11 @@
 // @ts-check
 // Requests that take long: slow answers, streams of events, uploads and downloads with clients that stall.
-import { connect } from 'node:net'
-import { eventText } from './events.mjs'
-import { MOST, mixed, PatternCheck, patternAt } from './pattern.mjs'
-import { Reply } from './reply.mjs'
-import { ending } from './verdicts.mjs'
+import { Connection } from './connection.mjs'
+import { eventText, MOST, mixed, PatternCheck, patternAt } from './pattern.mjs'
+import { same, wrong } from './workload.mjs'
 
 /** @typedef {import('./verdicts.mjs').Verdicts} Verdicts */
-/** @typedef {import('node:net').TcpNetConnectOpts} Target */
+/** @typedef {import('node:net').NetConnectOpts} Target */
 
 /** The longest that a transfer, or what is left of it at the end, may take. */
 const STOP_MS = 120_000
@@ -23,51 +21,42 @@ const WAITING_BYTES = 256 * 1024
  * @param {string} options.head without its empty line
  * @param {string} options.what
  * @param {Verdicts} options.verdicts
- * @param {(bytes: Buffer) => string} options.body looks at the next bytes of the body; says what is wrong
- * @param {(reply: Reply) => string} options.end looks at the whole answer
+ * @param {import('./answer.mjs').OnBody} [options.body] looks at the body as it comes
+ * @param {(body: string) => import('./workload.mjs').Fault | null} options.end looks at the whole answer
  * @param {() => void} options.over once, whatever became of it
+ * @param {() => void} [options.opened]
  */
-function request({ target, head, what, verdicts, body, end, over }) {
+function request({ target, head, what, verdicts, body, end, over, opened }) {
   const begun = performance.now()
-  let left = false
-  let wrong = ''
-  const reply = new Reply(bytes => {
-    verdicts.counts.bytes += bytes.length
-    if (wrong === '') wrong = body(bytes)
-  })
-  /** @param {import('./verdicts.mjs').Verdict | null} verdict @param {string} reason */
-  const leave = (verdict, reason) => {
-    if (left) return
-    left = true
-    if (verdict !== null) verdicts.note(verdict, what, reason)
-    socket.destroy()
+  const connection = new Connection(
+    target,
+    () => {},
+    () => {
+      verdicts.seen.opened++
+      opened?.()
+    },
+  )
+  /** @param {Buffer} bytes @param {number} status */
+  const onBody = (bytes, status) => {
+    verdicts.seen.bytes += bytes.length
+    return status >= 300 ? '' : (body?.(bytes, status) ?? '')
+  }
+  const leave = () => {
+    connection.close()
     over()
   }
-  const socket = connect({ ...target, noDelay: true })
-  socket.on('connect', () => {
-    verdicts.counts.opened++
-    socket.write(`${head}\r\n\r\n`)
-  })
-  socket.on('data', chunk => {
-    if (left) return
-    const taken = reply.feed(chunk)
-    const fault = wrong || reply.wrong
-    if (fault !== '') leave('wrong', fault)
-    else if (reply.status >= 300) leave('failed', `status ${reply.status}`)
-    else if (reply.done) {
-      const last = taken < chunk.length ? `${chunk.length - taken} bytes behind the answer` : end(reply)
-      if (last === '') verdicts.took(performance.now() - begun)
-      leave(last === '' ? null : 'wrong', last)
-    }
-  })
-  const gone = (/** @type {Error | null} */ error) => {
-    if (reply.head === '') leave('failed', `${ending(error)} in place of an answer`)
-    else leave('closed', `${ending(error)} within the answer`)
-  }
-  socket.on('end', () => gone(null))
-  socket.on('error', gone)
-  socket.on('close', () => gone(null))
-  return { socket, leave: () => leave(null, '') }
+  connection.send(
+    `${head}\r\n\r\n`,
+    ({ kind, reason, answer }) => {
+      const fault = kind === null ? (answer.status < 300 ? end(answer.body) : null) : { kind, reason }
+      if (fault) verdicts.note(fault.kind, what, fault.reason)
+      else if (answer.status >= 300) verdicts.note('denied', what, `status ${answer.status}`)
+      else verdicts.took(performance.now() - begun)
+      leave()
+    },
+    body && onBody,
+  )
+  return { socket: connection.socket, leave }
 }
 
 /**
@@ -112,7 +101,7 @@ function untilOver(going, verdicts) {
     },
     async stop() {
       const left = await going.stop()
-      if (left > 0) verdicts.note('failed', 'all', `${left} were not over after ${STOP_MS} ms`)
+      if (left > 0) verdicts.note('dropped', 'all', `${left} were not over after ${STOP_MS} ms`)
     },
   }
 }
@@ -121,17 +110,12 @@ function untilOver(going, verdicts) {
 export function startSlow({ target, count, ms, run, verdicts }) {
   const going = keepGoing(count, (number, over) => {
     const id = `${run}-${number}`
-    let text = ''
     request({
       target,
       head: `GET /slow/${id}?ms=${ms} HTTP/1.1\r\nHost: clients.test`,
       what: id,
       verdicts,
-      body: bytes => {
-        text += bytes.toString('latin1')
-        return ''
-      },
-      end: () => (text === `${id} slow but sure\n` ? '' : JSON.stringify(text.slice(0, 60))),
+      end: text => same('slow', text, `${id} slow but sure\n`),
       over,
     })
   })
@@ -158,10 +142,10 @@ export function startEvents({ target, count, everyMs, verdicts }) {
           if (!rest.startsWith(wanted)) return `event ${event}: other bytes`
           rest = rest.slice(wanted.length)
           event++
-          verdicts.counts.messages++
+          verdicts.seen.messages++
         }
       },
-      end: () => 'the stream ended',
+      end: () => ({ kind: 'truncated', reason: 'the stream ended' }),
       over: () => {
         open--
       },
@@ -169,16 +153,16 @@ export function startEvents({ target, count, everyMs, verdicts }) {
   })
   return {
     get ready() {
-      return verdicts.counts.messages >= count
+      return verdicts.seen.messages >= count
     },
     get open() {
       return open
     },
     /** Every stream must have said something new. */
     async stop() {
-      const wanted = verdicts.counts.messages + open * 2
+      const wanted = verdicts.seen.messages + open * 2
       const until = performance.now() + STOP_MS
-      while (verdicts.counts.messages < wanted && open > 0 && performance.now() < until)
+      while (verdicts.seen.messages < wanted && open > 0 && performance.now() < until)
         await new Promise(resolve => setTimeout(resolve, 20))
       for (const each of all) each.leave()
     },
@@ -193,7 +177,6 @@ export function startUploads({ target, count, bytes, stallMs, run, verdicts }) {
   const going = keepGoing(count, (number, over) => {
     const seed = run + number
     const chunked = number % 2 === 1
-    let text = ''
     let at = 0
     let turn = 0
     const { socket } = request({
@@ -201,12 +184,9 @@ export function startUploads({ target, count, bytes, stallMs, run, verdicts }) {
       head: `PUT /upload/${seed}/${bytes} HTTP/1.1\r\nHost: clients.test\r\n${chunked ? 'Transfer-Encoding: chunked' : `Content-Length: ${bytes}`}`,
       what: String(seed),
       verdicts,
-      body: piece => {
-        text += piece.toString('latin1')
-        return ''
-      },
-      end: () => (text === `ok ${bytes}\n` ? '' : JSON.stringify(text.slice(0, 60))),
+      end: text => same('upload', text, `ok ${bytes}\n`),
       over,
+      opened: () => burst(),
     })
     const burst = () => {
       if (socket.destroyed) return
@@ -221,7 +201,6 @@ export function startUploads({ target, count, bytes, stallMs, run, verdicts }) {
       if (at < bytes) setTimeout(burst, mixed(turn++, seed) % (2 * stallMs))
       else if (chunked) socket.write('0\r\n\r\n')
     }
-    socket.on('connect', burst)
   })
   return untilOver(going, verdicts)
 }
@@ -250,7 +229,7 @@ export function startDownloads({ target, count, bytes, stallMs, run, verdicts })
         }
         return check.feed(piece) ? '' : `byte ${check.wrongAt} is another`
       },
-      end: () => (check.position === bytes ? '' : `${check.position} of ${bytes} bytes`),
+      end: () => (check.position === bytes ? null : wrong(`${check.position} of ${bytes} bytes`)),
       over,
     })
   })

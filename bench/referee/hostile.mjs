@@ -3,9 +3,9 @@
 // their answers slowly, end their side behind the last request, or reset in the middle. All of it by a seed. Each answer
 // must be the right one, to the byte.
 import { connect } from 'node:net'
+import { AnswerReader } from './answer.mjs'
 import { MOST, mixed, PatternCheck, patternAt } from './pattern.mjs'
-import { Reply } from './reply.mjs'
-import { ending } from './verdicts.mjs'
+import { ending, lossOf } from './verdicts.mjs'
 
 /** One connection's whole life may take so long. */
 const LIFE_MS = 120_000
@@ -99,24 +99,23 @@ export function startHostile({ target, count, seed: first, verdicts }) {
     let sent = 0
     let answered = 0
     let left = false
-    let wrong = ''
-    /** @type {Reply} */
+    let connected = false
     let reply = nextReply()
 
     function nextReply() {
       const request = planned[answered]
-      return new Reply(chunk => {
-        verdicts.counts.bytes += chunk.length
-        if (!request?.body(chunk)) wrong = `other bytes in answer ${request?.what}`
+      return new AnswerReader((chunk, status) => {
+        verdicts.seen.bytes += chunk.length
+        return status !== 200 || request?.body(chunk) ? '' : `other bytes in answer ${request?.what}`
       })
     }
-    /** @param {import('./verdicts.mjs').Verdict | null} verdict @param {string} reason */
-    const leave = (verdict, reason) => {
+    /** @param {import('./verdicts.mjs').Kind | null} kind @param {string} reason */
+    const leave = (kind, reason) => {
       if (left) return
       left = true
       clearTimeout(timer)
       const where = `${answered} of ${planned.length} answers, ${sent} of ${bytes.length} bytes sent`
-      if (verdict !== null) verdicts.note(verdict, `seed ${seed}`, `${reason}; ${where}`)
+      if (kind !== null) verdicts.note(kind, `hostile seed ${seed}`, `${reason}; ${where}`)
       if (sent === resetAt) socket.resetAndDestroy()
       else socket.destroy()
       over()
@@ -136,9 +135,10 @@ export function startHostile({ target, count, seed: first, verdicts }) {
       } else if (halfCloses) socket.end()
     }
     const socket = connect({ ...target, noDelay: true, allowHalfOpen: true })
-    const timer = setTimeout(() => leave('failed', `not over after ${LIFE_MS} ms`), LIFE_MS)
+    const timer = setTimeout(() => leave('dropped', `not over after ${LIFE_MS} ms`), LIFE_MS)
     socket.on('connect', () => {
-      verdicts.counts.opened++
+      connected = true
+      verdicts.seen.opened++
       send()
     })
     socket.on('data', chunk => {
@@ -146,14 +146,14 @@ export function startHostile({ target, count, seed: first, verdicts }) {
         const request = planned[answered]
         if (request === undefined) return leave('wrong', `${chunk.length - at} bytes behind the last answer`)
         at += reply.feed(chunk.subarray(at))
-        if (wrong !== '' || reply.wrong !== '') return leave('wrong', wrong || reply.wrong)
+        if (reply.broken !== '') return leave('wrong', reply.broken)
         if (!reply.done) continue
-        if (reply.status !== 200) return leave('failed', `status ${reply.status} to request ${request.what}`)
+        if (reply.status !== 200) return leave('denied', `status ${reply.status} to request ${request.what}`)
         if (!request.done()) return leave('wrong', `answer ${request.what} is too short`)
         if (reply.announcesClose && answered + 1 < planned.length)
-          return leave('closed', `the end was announced with answer ${request.what}`)
+          return leave('announced', `the end was announced with answer ${request.what}`)
         answered++
-        verdicts.counts.answered++
+        verdicts.seen.answered++
         reply = nextReply()
         // Without FIN of ours nobody has to end the connection but us.
         if (answered === planned.length && !halfCloses) return leave(null, '')
@@ -163,18 +163,23 @@ export function startHostile({ target, count, seed: first, verdicts }) {
         setTimeout(() => socket.resume(), roll(30))
       }
     })
-    socket.on('end', () => {
-      if (answered === planned.length && halfCloses) leave(null, '')
-      else leave('closed', 'FIN before the last answer')
-    })
-    socket.on('error', error => leave('closed', ending(error)))
-    socket.on('close', () => leave('closed', 'closed'))
+    const gone = (/** @type {Error | null} */ error) => {
+      if (error === null && answered === planned.length && halfCloses) leave(null, '')
+      else
+        leave(
+          lossOf(error, { connected, begun: reply.begun, answered }),
+          `${ending(error)} before the last answer`,
+        )
+    }
+    socket.on('end', () => gone(null))
+    socket.on('error', gone)
+    socket.on('close', () => gone(null))
   }
 
   for (let n = 0; n < count; n++) begin()
   return {
     get ready() {
-      return verdicts.counts.answered > count
+      return verdicts.seen.answered > count
     },
     get open() {
       return open

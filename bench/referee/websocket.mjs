@@ -3,7 +3,7 @@
 // opened again. Each sends a message now and then and wants it back. A socket that ends otherwise is a loss.
 import { WebSocket } from 'ws'
 
-/** @typedef {import('./kinds.mjs').Loss} Loss */
+/** @typedef {import('./verdicts.mjs').Loss} Loss */
 
 /** A second closing handshake is not waited for longer. */
 const CLOSE_MS = 2000

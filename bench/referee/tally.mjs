@@ -1,6 +1,6 @@
 // @ts-check
 import { Histogram } from './histogram.mjs'
-import { lost, noCounts } from './kinds.mjs'
+import { lost, noCounts } from './verdicts.mjs'
 
 /**
  * @typedef {object} TallyReport
@@ -9,7 +9,7 @@ import { lost, noCounts } from './kinds.mjs'
  * @property {number} sent requests written or tried
  * @property {number} answered right answers
  * @property {number} lost sum of the losses
- * @property {import('./kinds.mjs').Counts} counts
+ * @property {import('./verdicts.mjs').Counts} counts
  * @property {number} perSecond right answers a second
  * @property {number} worstGapMs the longest time without a right answer
  * @property {{ p50: number, p99: number, max: number }} latencyMs from the intended start, without slow and stream requests

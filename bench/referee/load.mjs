@@ -3,15 +3,18 @@ import { Connection } from './connection.mjs'
 import { shopWorkload } from './shop.mjs'
 import { Tally } from './tally.mjs'
 import { parseTarget } from './target.mjs'
+import { Verdicts } from './verdicts.mjs'
 import { startWebSockets } from './websocket.mjs'
 
 /**
- * @typedef {import('./kinds.mjs').Loss | import('./kinds.mjs').Note} Kind
+ * @typedef {import('./verdicts.mjs').Loss | import('./verdicts.mjs').Note} Kind
+ * @typedef {import('./verdicts.mjs').Incident} Incident
  * @typedef {import('./tally.mjs').TallyReport} TallyReport
  * @typedef {object} LoadOptions
  * @property {string} target see parseTarget
  * @property {number} [rate] requests a second over pool and fresh connections (1200)
- * @property {number} [connections] keep-alive connections to start with; more are opened while all are busy (32, up to 8 times)
+ * @property {number} [connections] keep-alive connections; more are opened while all are busy (32, up to 8 times)
+ * @property {boolean} [stays] they are open from the start, and to stay: an end that is announced counts too (false)
  * @property {number} [freshShare] share of `rate` on connections of their own (0.1)
  * @property {number} [slow] slow requests a second (2)
  * @property {number} [streams] streams a second (1)
@@ -22,9 +25,10 @@ import { startWebSockets } from './websocket.mjs'
  * @property {number} [slowExtraMs] how much longer slow answers and streams may take (5000)
  * @property {number} [lateMs] a right answer later than this is `late` (1000)
  * @property {number} [webSockets] open at a time, at `/ws` of an http target (0)
- * @property {import('./shop.mjs').Workload} [workload] shopWorkload()
+ * @property {import('./workload.mjs').Workload} [workload] shopWorkload()
+ * @property {string} [host] that requests name, in place of the target's
+ * @property {Verdicts} [verdicts] where everything is noted
  *
- * @typedef {{ atMs: number, kind: Kind, what: string, reason: string, phase: string }} Incident
  * @typedef {object} LoadReport
  * @property {TallyReport} total
  * @property {TallyReport[]} phases one for each mark; the first is named `start`
@@ -33,11 +37,12 @@ import { startWebSockets } from './websocket.mjs'
  * @property {number} ownLagMs the most that this process was late itself: the referee's error
  *
  * @typedef {object} Load
+ * @property {number} open connections
  * @property {() => TallyReport & { phase: TallyReport }} snapshot counters so far
  * @property {(name: string) => TallyReport} mark ends the phase and begins the next; the report of the one that ended
  * @property {() => Promise<LoadReport>} stop no more arrivals; waits for what is outstanding (bounded by its deadline)
  *
- * @typedef {{ request: import('./shop.mjs').Request, intended: number, due: number, timed: boolean, fresh: boolean,
+ * @typedef {{ request: import('./workload.mjs').Request, intended: number, due: number, timed: boolean, fresh: boolean,
  *   connection: Connection | null, settle: (connection: Connection) => void }} Exchange
  */
 
@@ -54,7 +59,7 @@ const RETRY_AFTER_MS = 50
 export function startLoad(options) {
   const { rate = 1200, connections = 32, freshShare = 0.1, slow = 2, streams = 1, writes = 20 } = options
   const { idle = 20, idleEveryMs = 4000, deadlineMs = 5000, slowExtraMs = 5000, lateMs = 1000 } = options
-  const { webSockets = 0 } = options
+  const { webSockets = 0, stays = false } = options
   const target = parseTarget(options.target)
   const workload = options.workload ?? shopWorkload()
   const begun = performance.now()
@@ -62,8 +67,7 @@ export function startLoad(options) {
   let phase = new Tally('start', begun)
   /** @type {TallyReport[]} */
   const phases = []
-  /** @type {Incident[]} */
-  const incidents = []
+  const { verdicts = new Verdicts(INCIDENTS), host = target.host } = options
   /** @type {Set<Exchange>} */
   const active = new Set()
   /** @type {Set<Connection>} */
@@ -76,24 +80,26 @@ export function startLoad(options) {
   let arriving = true
   let ownLagMs = 0
 
-  /** @param {Kind} kind @param {string} what @param {string} reason */
+  /** @param {import('./verdicts.mjs').Kind} kind @param {string} what @param {string} reason */
   function count(kind, what, reason) {
+    verdicts.note(kind, what, reason)
+    if (kind === 'announced' || kind === 'denied') return
     total.counts[kind]++
     phase.counts[kind]++
-    // Where the machine is too slow these come in great numbers: they may not hide what comes behind it.
-    if (incidents.length < (kind === 'late' || kind === 'dropped' ? INCIDENTS / 2 : INCIDENTS)) {
-      incidents.push({ atMs: Math.round(performance.now() - begun), kind, what, reason, phase: phase.name })
-    }
   }
 
   /** @param {string} role @param {() => void} [gone] */
   function connection(role, gone) {
     /** @type {Connection} */
-    const made = new Connection(target, (kind, reason) => {
-      open.delete(made)
-      gone?.()
-      if (kind !== null) count(kind, role, reason)
-    })
+    const made = new Connection(
+      target.connect,
+      (kind, reason) => {
+        open.delete(made)
+        gone?.()
+        if (kind !== null) count(kind, role, reason)
+      },
+      () => verdicts.seen.opened++,
+    )
     open.add(made)
     return made
   }
@@ -101,7 +107,7 @@ export function startLoad(options) {
   /** @param {Exchange} exchange @param {Connection} on */
   function send(exchange, on) {
     const { method, path, body } = exchange.request
-    let head = `${method} ${path} HTTP/1.1\r\nHost: ${target.host}\r\n`
+    let head = `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\n`
     if (body !== undefined) head += `Content-Length: ${body.length}\r\n`
     if (exchange.fresh) head += 'Connection: close\r\n'
     exchange.connection = on
@@ -136,7 +142,9 @@ export function startLoad(options) {
     } else {
       const latency = now - exchange.intended
       const generation = `${answer.headers.get('x-generation') ?? '?'}/${answer.headers.get('x-pid') ?? '?'}`
+      verdicts.took(latency)
       for (const tally of [total, phase]) tally.answer(now, generation, exchange.timed ? latency : null)
+      if (stays && !exchange.fresh && answer.announcesClose) count('announced', what, 'its end was announced')
       if (exchange.timed && latency > lateMs) count('late', what, `${latency.toFixed(0)} ms`)
     }
     request.settled?.(outcome.kind === null)
@@ -144,7 +152,7 @@ export function startLoad(options) {
   }
 
   /**
-   * @param {import('./shop.mjs').Request} request
+   * @param {import('./workload.mjs').Request} request
    * @param {number} intended
    * @param {Partial<Exchange> & { extraMs?: number }} [how]
    */
@@ -186,6 +194,10 @@ export function startLoad(options) {
     for (let next = waiting.shift(); next; next = waiting.shift()) if (active.has(next)) return dispatch(next)
   }
 
+  if (stays) {
+    for (; pooled < connections; pooled++) free.push(connection('pool', () => pooled--))
+  }
+
   // One idle connection each slot, made when first used and again after it has gone.
 
   /** @type {(Connection | null)[]} */
@@ -207,6 +219,7 @@ export function startLoad(options) {
     send(begin(workload.read(), intended, { settle }), on)
   }
 
+  /** The server ends these: it is told that each request is the last. */
   const own = { fresh: true, settle: () => {} }
   const schedules = [
     arrivals(rate * (1 - freshShare), at => dispatch(begin(workload.read(), at))),
@@ -258,6 +271,9 @@ export function startLoad(options) {
   }, 20)
 
   return {
+    get open() {
+      return open.size
+    },
     snapshot() {
       const now = performance.now()
       return { ...total.report(now, arriving), phase: phase.report(now, arriving) }
@@ -267,6 +283,7 @@ export function startLoad(options) {
       const ended = phase.report(now, arriving)
       phases.push(ended)
       phase = new Tally(name, now)
+      verdicts.phase = name
       return ended
     },
     async stop() {
@@ -282,7 +299,7 @@ export function startLoad(options) {
       for (const each of open) each.close()
       phases.push({ ...phase.report(now, false), worstGapMs: gaps[1] ?? 0 })
       const whole = { ...total.report(now, false), worstGapMs: gaps[0] ?? 0 }
-      return { total: whole, phases, incidents, webSockets: talked, ownLagMs }
+      return { total: whole, phases, incidents: verdicts.incidents, webSockets: talked, ownLagMs }
     },
   }
 }

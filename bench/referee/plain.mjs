@@ -1,5 +1,5 @@
 // @ts-check
-// The cheapest server for small answers: node bench/clients/plain.mjs; says its port on stdout. On the machine that it shares
+// The cheapest server for small answers: node bench/referee/plain.mjs; says its port on stdout. On the machine that it shares
 // with the proxy, `node:http` would take more of the processor than the proxy does. It reads what the proxy sends and no more.
 //
 //   GET /n/ID/NUMBER   `ID NUMBER`; the numbers of an ID must rise, so that a request that comes twice is seen

@@ -40,6 +40,11 @@ export function mixed(a, b) {
   return (state ^ (state >>> 13)) >>> 0
 }
 
+/** Event `number` of the stream `id`, as it is in the body. @param {string} id @param {number} number */
+export function eventText(id, number) {
+  return `id: ${number}\ndata: ${id} ${'x'.repeat(mixed(Number(id), number) % 200)}\n\n`
+}
+
 /** Looks at every byte of one stream. */
 export class PatternCheck {
   position = 0
