@@ -28,13 +28,15 @@ import { Upstreams } from './upstreams/upstreams.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
-  /** pino-compatible. */
-  logger: Logger
-  /** Gets a line for each request where the configuration says `accessLog: true`. */
-  access: Pick<Logger, 'info'>
+  /** pino-compatible. Default: nothing is logged. */
+  logger?: Logger
+  /** Gets a line for each request where the configuration says `accessLog: true`. Default: `logger`. */
+  access?: Pick<Logger, 'info'>
   /** Aborts the start. */
   signal?: AbortSignal
 }
+
+const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** The phases in which the routes of the file in the state are those of this process's file. */
 const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'frozen'])
@@ -63,7 +65,7 @@ export class ReverseProxy {
   #reloading: Promise<unknown> = Promise.resolve()
 
   private constructor(member: Member, config: ProxyConfig, options: ProxyOptions) {
-    const { logger, access } = options
+    const { logger = SILENT, access = logger } = options
     this.member = member
     this.#config = config
     this.#logger = logger
@@ -117,7 +119,7 @@ export class ReverseProxy {
       upgrade: times,
       drain: drainOf(config),
       mainProcess: 'stays',
-      logger: options.logger,
+      ...(options.logger && { logger: options.logger }),
       ...(config.stateFile && { stateFile: config.stateFile }),
       ...(options.signal && { signal: options.signal }),
     })
@@ -177,6 +179,11 @@ export class ReverseProxy {
    */
   async close(options: CloseOptions = {}): Promise<void> {
     await this.member.close({ ...options, timeout: options.timeout ?? this.#config.drain.timeout })
+  }
+
+  /** {@link close} with its default. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
   }
 
   /** Closes every connection now. */
@@ -338,7 +345,7 @@ function drainOf({
  * Starts a proxy, or the next version of the one that runs with this `control`: resolves when it serves. Rejects with
  * what `join()`, `listen()` and `ready()` reject with; whoever served before serves on then.
  */
-export function startProxy(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
+export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Promise<ReverseProxy> {
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
 }

@@ -19,6 +19,8 @@ export interface StartOptions {
   /** Before the command line: `unshare …`. */
   wrap?: readonly string[]
   env?: NodeJS.ProcessEnv
+  /** In place of test/fixtures/app.mjs: a program that says in lines of JSON what becomes of it, and its arguments. */
+  command?: readonly string[]
 }
 
 /**
@@ -61,7 +63,8 @@ export class Scene {
       FDB_APP: JSON.stringify({ ...whole, name, commands, folder: this.folder }),
       ...options.env,
     }
-    const pid = await launchUnrelated([...(options.wrap ?? []), process.execPath, APP], { log, env })
+    const command = options.command ?? [APP]
+    const pid = await launchUnrelated([...(options.wrap ?? []), process.execPath, ...command], { log, env })
     const app = new App({ name, pid, config: whole, log, commands })
     this.apps.push(app)
     return app

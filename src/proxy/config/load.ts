@@ -3,6 +3,7 @@ import { FdbError } from '../../index.js'
 import { formatPath, Place, Problems } from '../check/place.js'
 import type { ProxyConfig } from './config.js'
 import { ConfigDocument } from './document.js'
+import type { ProxyDocument } from './proxy-document.js'
 import { checkConfig } from './schema.js'
 
 /** At most so many problems are named. */
@@ -65,6 +66,23 @@ export function parseConfig(text: string, file: string): ProxyConfig {
     message,
   }))
   throw refusal(file, located, problems.count)
+}
+
+/**
+ * Checks a configuration that a program has made; certificates are read from their files. Throws ERR_FDB_CONFIG, whose message has a
+ * line for each problem (at most 20), `KEY: what is wrong`.
+ */
+export function configFrom(document: ProxyDocument): ProxyConfig {
+  const problems = new Problems(MOST)
+  const config = checkConfig(document, new Place(problems))
+  if (config !== undefined && problems.count === 0) return config
+  const found = problems.list.map(({ path, message }) => ({ key: formatPath(path), message }))
+  const lines = found.map(({ key, message }) => (key === '' ? message : `${key}: ${message}`))
+  if (problems.count > found.length)
+    lines.push(`and ${problems.count - found.length} more; correct these first`)
+  throw new FdbError('ERR_FDB_CONFIG', lines.join('\n'), {
+    details: { problems: found, count: problems.count },
+  })
 }
 
 function refusal(file: string, found: ConfigProblem[], count: number): FdbError {

@@ -1,0 +1,100 @@
+/** `500ms`, `30s`, `2m`, `1h`. */
+export type Duration = `${number}${'ms' | 's' | 'm' | 'h'}`
+/** Bytes; k is 1,024. */
+export type Size = number | `${number}${'' | 'k' | 'm' | 'g'}`
+type Off = 'off' | false
+
+/**
+ * A configuration as it stands in a file (docs/proxy-config.md says what each key is for): what a program gives to `configFrom()`.
+ * What is left out has its default.
+ */
+export interface ProxyDocument {
+  service: string
+  control: string
+  instanceHeader?: string | Off
+  listeners: readonly ListenerDocument[]
+  upstreams?: Readonly<Record<string, UpstreamDocument>>
+  routes?: readonly RouteDocument[]
+  tls?: {
+    certificates?: readonly { cert: string; key: string; names?: readonly string[] }[]
+    minVersion?: 'TLSv1.2' | 'TLSv1.3'
+    rotateTicketKeys?: Duration
+  }
+  drain?: {
+    timeout?: Duration
+    move?: 'auto' | 'idle' | 'off'
+    tlsTimeout?: Duration
+    firstWave?: Duration
+    movesPerSecond?: number | Off
+    lastEvent?: string
+  }
+  upgrade?: {
+    timeout?: Duration
+    probation?: Duration
+    ready?: Duration
+    freeze?: Duration
+    prepare?: Duration
+    commit?: Duration
+    heartbeat?: Duration
+    silence?: Duration
+  }
+  timeouts?: {
+    handshake?: Duration
+    head?: Duration
+    idle?: Duration
+    tunnel?: Duration
+    connect?: Duration
+    response?: Duration
+    request?: Duration | Off
+  }
+  limits?: {
+    headBytes?: Size
+    fields?: number
+    body?: Size | Off
+    connections?: number | 'auto' | Off
+    connectionsPerClient?: number | Off
+  }
+  via?: string | Off
+  trace?: boolean
+  accessLog?: boolean
+  stateFile?:
+    | string
+    | Off
+    | { path: string; sync?: 'always' | 'never' | Duration; damaged?: 'refuse' | 'prefix' }
+  forwarded?: ForwardedHeaders | { headers?: ForwardedHeaders; trust?: readonly string[] }
+}
+
+export type ForwardedHeaders = 'x-forwarded' | 'forwarded' | 'both' | Off
+
+export interface ListenerDocument {
+  name: string
+  address: string
+  forward?: string
+  tls?: boolean
+  halfClose?: boolean
+}
+
+export interface UpstreamDocument {
+  servers: readonly string[]
+  health?: { failures?: number | Off; coolDown?: Duration }
+  keepAlive?: { connections?: number; idle?: Duration }
+  connections?: number | Off
+  retry?: number
+  timeouts?: { connect?: Duration; response?: Duration }
+}
+
+/** `upstream` or `respond`. */
+export interface RouteDocument {
+  host: string
+  path?: string
+  upstream?: string
+  respond?: { status?: number; body?: string; headers?: Readonly<Record<string, string>> }
+  connect?: boolean
+  request?: { host?: string } & FieldsDocument
+  response?: FieldsDocument
+}
+
+export interface FieldsDocument {
+  set?: Readonly<Record<string, string>>
+  remove?: readonly string[]
+}

@@ -1,0 +1,127 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { FdbError } from '../../src/index.js'
+import { configFrom } from '../../src/proxy/config/load.js'
+import type { ProxyDocument } from '../../src/proxy/config/proxy-document.js'
+import { config, EXAMPLE } from '../fixtures/proxy-config.js'
+
+/** Every key that a program can give: one that the type does not know does not compile. */
+const EVERY: ProxyDocument = {
+  service: 'edge',
+  control: '/run/edge/upgrade.sock',
+  instanceHeader: 'X-Gen',
+  listeners: [
+    { name: 'http', address: 'tcp://127.0.0.1:8080', tls: false, halfClose: true },
+    { name: 'db', address: 'tcp://127.0.0.1:5432', forward: 'db' },
+  ],
+  upstreams: {
+    app: {
+      servers: ['http://127.0.0.1:9001'],
+      health: { failures: 'off', coolDown: '1s' },
+      keepAlive: { connections: 1, idle: '500ms' },
+      connections: false,
+      retry: 0,
+      timeouts: { connect: '1s', response: '2m' },
+    },
+    db: { servers: ['tcp://127.0.0.1:9002'] },
+  },
+  routes: [
+    {
+      host: '*',
+      path: '/a',
+      upstream: 'app',
+      connect: false,
+      request: { host: 'b', set: { a: 'b' }, remove: ['c'] },
+      response: { set: { a: 'b' }, remove: ['c'] },
+    },
+    { host: '*', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
+  ],
+  tls: { certificates: [], minVersion: 'TLSv1.3', rotateTicketKeys: '1h' },
+  drain: {
+    timeout: '1s',
+    move: 'idle',
+    tlsTimeout: '1h',
+    firstWave: '0s',
+    movesPerSecond: 5,
+    lastEvent: 'event: bye',
+  },
+  upgrade: {
+    timeout: '1s',
+    probation: '0s',
+    ready: '1s',
+    freeze: '1s',
+    prepare: '1s',
+    commit: '1s',
+    heartbeat: '1s',
+    silence: '3s',
+  },
+  timeouts: {
+    handshake: '1s',
+    head: '1s',
+    idle: '1s',
+    tunnel: '1h',
+    connect: '1s',
+    response: '1s',
+    request: 'off',
+  },
+  limits: { headBytes: '16k', fields: 10, body: 512, connections: 'auto', connectionsPerClient: 'off' },
+  via: 'off',
+  trace: true,
+  accessLog: true,
+  stateFile: { path: '/var/lib/edge.state', sync: 'always', damaged: 'prefix' },
+  forwarded: { headers: 'both', trust: ['10.0.0.0/8'] },
+}
+/** Read from files, so not given here. */
+const FILES = ['cert', 'key', 'names'].map(key => `tls.certificates[].${key}`)
+
+function keysOf(value: unknown, path = ''): string[] {
+  if (Array.isArray(value)) return value.flatMap(item => keysOf(item, `${path}[]`))
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, below]) => {
+    const name = path === 'upstreams' ? 'upstreams.NAME' : path === '' ? key : `${path}.${key}`
+    return [name, ...(/\.(?:set|headers)$/.test(name) ? [] : keysOf(below, name))]
+  })
+}
+
+describe('a configuration that a program makes', () => {
+  it('has every key that a file can have, and no other', () => {
+    const text = readFileSync(new URL('../../docs/proxy-config.md', import.meta.url), 'utf8')
+    const documented = [...text.matchAll(/^\| `([a-zA-Z.[\]]+)` \|/gm)].map(([, key]) => key!)
+    const given = new Set([...keysOf(EVERY), ...FILES])
+    given.delete('upstreams.NAME')
+    expect([...given].sort()).toEqual(documented.sort())
+    expect(configFrom(EVERY)).toMatchObject({ service: 'edge', drain: { move: 'idle' } })
+  })
+
+  it('is what the same text is', () => {
+    const document: ProxyDocument = {
+      service: 'edge',
+      control: '/run/edge/upgrade.sock',
+      instanceHeader: 'X-Gen',
+      listeners: [{ name: 'http', address: 'tcp://127.0.0.1:8080' }],
+      upstreams: { app: { servers: ['http://127.0.0.1:9001', 'http://127.0.0.1:9002'] } },
+      routes: [
+        { host: '*', path: '/', upstream: 'app' },
+        { host: '*', path: '/health', respond: { status: 200, body: 'ok\n' } },
+      ],
+      drain: { timeout: '30s' },
+      upgrade: { timeout: '30s', probation: '10s' },
+    }
+    expect(configFrom(document)).toEqual(config(EXAMPLE))
+  })
+
+  it('is refused with each key that is wrong', () => {
+    const wrong = { ...EVERY, via: 'no name', limits: { fields: 0 } }
+    let thrown: unknown
+    try {
+      configFrom(wrong)
+    } catch (error) {
+      thrown = error
+    }
+    expect(FdbError.is(thrown) && [thrown.code, thrown.details.count]).toEqual(['ERR_FDB_CONFIG', 2])
+    expect((thrown as Error).message.split('\n').map(line => line.split(': ')[0])).toEqual([
+      'limits.fields',
+      'via',
+    ])
+  })
+})
