@@ -1,8 +1,8 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
-export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon.js'
-export type { HeldAlone } from './holder/held-alone.js'
+export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon/daemon.js'
+export type { HeldAlone } from './holder/daemon/held-alone.js'
 export type { HandoffTimes, Logger } from './holder/options.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
 export {

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { Daemon } from '../holder/daemon.js'
+import type { Daemon } from '../holder/daemon/daemon.js'
 import type { Logger } from '../holder/options.js'
 
 /** For so long a first TERM counts, when it would take something away. */

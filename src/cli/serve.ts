@@ -37,7 +37,7 @@ Examples:
 async function serve({ control, logLevel, drop }: ServeFlags): Promise<void> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
-  const { serveDaemon } = await import('../holder/daemon.js')
+  const { serveDaemon } = await import('../holder/daemon/daemon.js')
   const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
   const signals = new ServeSignals(logger, drop ?? false)
   try {

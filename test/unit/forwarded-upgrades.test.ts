@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { ForwardedUpgrades } from '../../src/holder/forwarded-upgrades.js'
+import { ForwardedUpgrades } from '../../src/holder/daemon/forwarded-upgrades.js'
 import type { HandoffTimes } from '../../src/holder/options.js'
 import type { Peer } from '../../src/holder/peer.js'
 import type { WireBody } from '../../src/protocol/link.js'

@@ -1,16 +1,16 @@
-import { Pending } from '../channel/pending.js'
-import { FdbError } from '../errors.js'
+import { Pending } from '../../channel/pending.js'
+import { FdbError } from '../../errors.js'
 import {
   readProgress,
   readUpgraded,
   type Upgraded,
   type UpgradeOrder,
   type UpgradeProgress,
-} from '../operator/requests.js'
-import type { Failure } from '../operator/status-report.js'
-import type { fdbroker } from '../proto/wire.js'
-import type { HandoffTimes } from './options.js'
-import type { Peer } from './peer.js'
+} from '../../operator/requests.js'
+import type { Failure } from '../../operator/status-report.js'
+import type { fdbroker } from '../../proto/wire.js'
+import type { HandoffTimes } from '../options.js'
+import type { Peer } from '../peer.js'
 
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const GRACE_MS = 4_000

@@ -1,9 +1,9 @@
-import { hasEnded, inspect } from '../kernel/index.js'
-import { formatAddress } from '../listeners/index.js'
-import type { HolderState } from '../protocol/holder-machine.js'
-import type { Peer } from './peer.js'
-import type { Registry } from './registry.js'
-import type { SegmentShelf } from './segment-shelf.js'
+import { hasEnded, inspect } from '../../kernel/index.js'
+import { formatAddress } from '../../listeners/index.js'
+import type { HolderState } from '../../protocol/holder-machine.js'
+import type { Peer } from '../peer.js'
+import type { Registry } from '../registry.js'
+import type { SegmentShelf } from '../segment-shelf.js'
 
 /** What of a service only the daemon has: when it ends, clients are refused and the state is gone. */
 export interface HeldAlone {

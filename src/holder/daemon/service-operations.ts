@@ -1,4 +1,4 @@
-import { FdbError } from '../errors.js'
+import { FdbError } from '../../errors.js'
 import type {
   CommandContext,
   CommandOrder,
@@ -6,15 +6,15 @@ import type {
   Upgraded,
   UpgradeOrder,
   UpgradeProgress,
-} from '../operator/requests.js'
-import type { Failure } from '../operator/status-report.js'
-import type { WireEnvelope } from '../protocol/link.js'
+} from '../../operator/requests.js'
+import type { Failure } from '../../operator/status-report.js'
+import type { WireEnvelope } from '../../protocol/link.js'
+import type { Holder } from '../holder.js'
+import { STUCK_MS } from '../kill-stuck.js'
+import type { HandoffTimes } from '../options.js'
+import type { Peer } from '../peer.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
-import type { Holder } from './holder.js'
-import { STUCK_MS } from './kill-stuck.js'
-import type { HandoffTimes } from './options.js'
-import type { Peer } from './peer.js'
 import { StatusQuestion } from './status-question.js'
 
 /** What a service lets its operators do. */

@@ -1,5 +1,5 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { isAlive, type ProcessIdentity } from '../process/process-identity.js'
+import { isAlive, type ProcessIdentity } from '../../process/process-identity.js'
 
 /** A process that was given descriptors. */
 export type RightsHolder = ProcessIdentity

@@ -1,9 +1,9 @@
-import { FdbError } from '../errors.js'
-import { closeAll } from '../kernel/index.js'
-import type { BundleItem } from '../protocol/bundle.js'
-import { FormerListeners, removePaths } from './former-listeners.js'
-import type { Peer } from './peer.js'
-import { type Entry, MAX_ENTRIES, Registry, tooMany } from './registry.js'
+import { FdbError } from '../../errors.js'
+import { closeAll } from '../../kernel/index.js'
+import type { BundleItem } from '../../protocol/bundle.js'
+import { FormerListeners, removePaths } from '../former-listeners.js'
+import type { Peer } from '../peer.js'
+import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../registry.js'
 
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000

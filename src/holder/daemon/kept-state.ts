@@ -1,11 +1,11 @@
 import { open, stat } from 'node:fs/promises'
-import { FdbError } from '../errors.js'
-import { tryLockNow } from '../kernel/index.js'
-import { stateFileSettings } from '../state/file/options.js'
-import { StateFile } from '../state/file/state-file.js'
-import { StateLog } from '../state/state-log.js'
-import type { Logger } from './options.js'
-import type { SegmentShelf } from './segment-shelf.js'
+import { FdbError } from '../../errors.js'
+import { tryLockNow } from '../../kernel/index.js'
+import { stateFileSettings } from '../../state/file/options.js'
+import { StateFile } from '../../state/file/state-file.js'
+import { StateLog } from '../../state/state-log.js'
+import type { Logger } from '../options.js'
+import type { SegmentShelf } from '../segment-shelf.js'
 
 /** What the clocks of the file system and of this process may differ by. */
 const CLOCKS_MS = 1_000

@@ -1,5 +1,5 @@
-import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
-import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
+import { type DeathWatch, openPidfd, watchDeath } from '../../process/liveness.js'
+import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../process/process-identity.js'
 import type { RightsHolder } from './rights-holders.js'
 
 /** How long is waited for rights-holders whose death cannot be seen from here (another PID namespace). */

@@ -1,8 +1,13 @@
-import { Pending } from '../channel/pending.js'
-import { FdbError } from '../errors.js'
-import { COMMAND_MS, type CommandContext, type CommandOrder, readCommandReply } from '../operator/requests.js'
-import type { fdbroker } from '../proto/wire.js'
-import type { Peer } from './peer.js'
+import { Pending } from '../../channel/pending.js'
+import { FdbError } from '../../errors.js'
+import {
+  COMMAND_MS,
+  type CommandContext,
+  type CommandOrder,
+  readCommandReply,
+} from '../../operator/requests.js'
+import type { fdbroker } from '../../proto/wire.js'
+import type { Peer } from '../peer.js'
 
 /** Commands that wait for a member's reply; more are refused. */
 const MOST = 64

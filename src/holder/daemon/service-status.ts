@@ -1,11 +1,11 @@
-import { inspect } from '../kernel/index.js'
-import { formatAddress } from '../listeners/index.js'
-import type { HolderState } from '../protocol/holder-machine.js'
-import type { Id } from '../protocol/messages.js'
-import type { Peer } from './peer.js'
-import type { Entry } from './registry.js'
-import type { SegmentShelf } from './segment-shelf.js'
-import type { Timeline } from './timeline.js'
+import { inspect } from '../../kernel/index.js'
+import { formatAddress } from '../../listeners/index.js'
+import type { HolderState } from '../../protocol/holder-machine.js'
+import type { Id } from '../../protocol/messages.js'
+import type { Peer } from '../peer.js'
+import type { Entry } from '../registry.js'
+import type { SegmentShelf } from '../segment-shelf.js'
+import type { Timeline } from '../timeline.js'
 
 /** What a daemon knows of one service. */
 export interface KnownService {

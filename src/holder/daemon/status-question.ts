@@ -1,5 +1,5 @@
-import { Pending } from '../channel/pending.js'
-import type { Peer } from './peer.js'
+import { Pending } from '../../channel/pending.js'
+import type { Peer } from '../peer.js'
 
 /** A member that does not say so soon is described without its own words. */
 const STATUS_MS = 1_000

@@ -1,10 +1,10 @@
-import { closeAll } from '../kernel/index.js'
-import { fdbroker } from '../proto/wire.js'
-import { FORWARDS_WRITES } from '../protocol/versions.js'
-import { type Caller, welcome } from './admission.js'
-import type { Peer } from './peer.js'
-import type { SegmentShelf } from './segment-shelf.js'
-import { SegmentSupply } from './segment-supply.js'
+import { closeAll } from '../../kernel/index.js'
+import { fdbroker } from '../../proto/wire.js'
+import { FORWARDS_WRITES } from '../../protocol/versions.js'
+import { type Caller, welcome } from '../admission.js'
+import type { Peer } from '../peer.js'
+import type { SegmentShelf } from '../segment-shelf.js'
+import { SegmentSupply } from '../segment-supply.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** More generations than this do not drain at once. */
