@@ -34,8 +34,8 @@ export interface IterationOptions {
 const WARNED = 1024
 
 /**
- * A named map in the log, without an order. Reads see every change of this process that could be appended, and none that
- * waits (paused, fenced, or not writing yet). Values come from the segment and are decoded when they are read: each `get` returns
+ * A named map in the log, without an order. Reads see every change of this process that could be appended, and none that is
+ * {@link waiting} (paused, fenced, not writing yet, or on its way to the process that writes). Values come from the segment and are decoded when they are read: each `get` returns
  * an object of the caller's own, which may be changed and put back (protobuf: so fields of newer versions survive) and changes
  * nothing before that. With `frozen: true` in the schema it is one object for all, decoded once and frozen.
  */
@@ -87,13 +87,30 @@ export class Section<T> {
     return this.#section.digest.toString()
   }
 
+  /**
+   * How many changes of this process wait, those of other sections too: reads do not see them, as each may still be refused, and an
+   * `update` is made of what is there when it is its turn. 0 while this process writes and nothing large is appended: then a read sees what
+   * was put the line before.
+   */
+  get waiting(): number {
+    return this.#writing.waiting
+  }
+
+  /**
+   * Resolves when none of the changes that wait now does any more: reads see those that were not refused. Before `ready()`, where some
+   * wait, it rejects with ERR_FDB_NOT_READY, as `put` does.
+   */
+  settled(): Promise<void> {
+    return this.#writing.settled()
+  }
+
   has(key: string): boolean {
     checkKey(key, this.name)
     this.#core.flush()
     return this.#section.slots.has(key)
   }
 
-  /** Throws ERR_FDB_STATE_VALUE when what lies there cannot be decoded. */
+  /** What is in the log, without what is {@link waiting}. Throws ERR_FDB_STATE_VALUE when it cannot be decoded. */
   get(key: string): T | undefined {
     checkKey(key, this.name)
     this.#core.flush()

@@ -135,6 +135,20 @@ export class Writing {
     return options?.durable === true || premature() === null ? change : ToldToWait.of(change, premature)
   }
 
+  /** How many changes reads do not see yet. */
+  get waiting(): number {
+    this.#core.flush()
+    return this.#core.queue.length
+  }
+
+  /** Resolves when none of those that wait now does any more. */
+  settled(): Promise<void> {
+    this.#core.flush()
+    const none = () => {}
+    const last = this.#core.queue.last?.promise.then(none, none) ?? Promise.resolve()
+    return this.told(last, {})
+  }
+
   /** `prints`: of what it may come to. */
   update<R>(
     change: (state: StateDraft) => R,
