@@ -32,14 +32,14 @@ export class Entries {
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
   /** The digest of what is put is the caller's to add. */
-  put(section: SectionStore, key: string, ordinal: number, offset: number, length: number): void {
+  put(section: SectionStore, key: string, { segment, offset, length }: Location): void {
     const slot = section.slots.get(key)
     if (slot === undefined) {
-      section.slots.set(key, this.locations.add(ordinal, offset, length))
+      section.slots.set(key, this.locations.add(segment, offset, length))
       this.count++
     } else {
-      this.#forget(section, slot, ordinal)
-      this.locations.set(slot, ordinal, offset, length)
+      this.#forget(section, slot, segment)
+      this.locations.set(slot, segment, offset, length)
     }
     this.#weigh(section, length)
   }

@@ -29,7 +29,7 @@ export interface Held {
   end: Position | null
   /** The number of the last record that was applied. */
   sequence: number
-  /** File offset of the last bulk of several records that began here, and the number of the record before it. */
+  /** File offset of the last change that began here, of one record or several, and the number of the record before it. */
   bulk: number
   beforeBulk: number
 }
@@ -58,8 +58,6 @@ export class History {
   sequence = 0
   #epoch = 0
   #ordinals = 0
-  /** What `position` says while a record is applied over several turns. */
-  #before: Position | null = null
   readonly #store: Store
   readonly #limits: StateLimits
 
@@ -69,10 +67,6 @@ export class History {
   }
 
   get position(): Position {
-    return this.#before ?? this.#now()
-  }
-
-  #now(): Position {
     return { epoch: this.#epoch, sequence: this.sequence, digest: this.#store.digest().toString() }
   }
 
@@ -157,12 +151,9 @@ export class History {
 
   *#read(held: Held): Generator<unknown, void> {
     const { segment } = held
-    const fresh = held.position === segment.start
     const snapshot = segment.kind === 'snapshot'
-    const from = held.position
-    const after = snapshot && fresh ? undefined : this.sequence
-    const records = recordsOf(segment, { from, after, limits: this.#limits })
-    let begun = !fresh
+    const records = this.#records(held)
+    let begun = held.position > segment.start
     for (;;) {
       const step = records.next()
       if (step.done) break
@@ -175,12 +166,7 @@ export class History {
         begun = true
         this.begin(held)
       }
-      if (found.record.changes.length > 64) this.#before = this.#now()
-      try {
-        yield* this.apply(found, held, 'replay')
-      } finally {
-        this.#before = null
-      }
+      yield* this.apply(found, held, 'replay')
       held.position = found.next
       if (found.record.end) {
         this.#checkEnd(segment, found)
@@ -196,7 +182,7 @@ export class History {
 
   /** The first record of a segment: what it displaces is noted from here on. */
   begin(held: Held): void {
-    const end = this.#now()
+    const end = this.position
     for (const before of this.held) {
       if (before === held) break
       before.end ??= end
@@ -207,7 +193,7 @@ export class History {
 
   *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
     this.applying = true
-    if (found.record.part?.index === 0) {
+    if ((found.record.part?.index ?? 0) === 0) {
       held.bulk = found.offset
       held.beforeBulk = this.sequence
     }
@@ -272,18 +258,17 @@ export class History {
 
   /** Nothing but half a record lies behind what was applied. */
   #checkRead(held: Held): void {
-    const { segment, position } = held
-    const records = recordsOf(segment, {
-      from: position,
-      after: this.sequence,
-      limits: this.#limits,
-      live: false,
-    })
-    for (;;) {
-      const step = records.next()
-      if (step.done) return
-      if (step.value) throw behind(segment, position)
+    for (const found of this.#records(held, { live: false })) {
+      if (found) throw behind(held.segment, held.position)
     }
+  }
+
+  /** Those that were not applied yet. The first of a snapshot says the sequence of all. */
+  #records(held: Held, options: { live?: boolean } = {}): ReturnType<typeof recordsOf> {
+    const { segment, position: from } = held
+    const first = segment.kind === 'snapshot' && from === segment.start
+    const after = first ? undefined : this.sequence
+    return recordsOf(segment, { ...options, from, after, limits: this.#limits })
   }
 
   /** The newest segment that has records. */

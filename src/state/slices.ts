@@ -7,23 +7,17 @@ export interface SliceOptions {
   signal?: AbortSignal | undefined
 }
 
-/** Yielded by work that must not be left before its next yield of something else, or its end. */
-export const MUST_END = Symbol('must end')
-
 /**
  * Work in steps: a generator yields wherever it may be interrupted, as often as it likes (a step should take well
- * under a millisecond). Runs it to its end, at most `sliceMs` in one turn. Aborting stops it
- * between two steps, unless the last one yielded {@link MUST_END}.
+ * under a millisecond). Runs it to its end, at most `sliceMs` in one turn. Aborting stops it between two steps.
  */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
   const slice = new Slice(sliceMs)
-  let mustEnd = false
   try {
     for (;;) {
-      if (signal?.aborted && !mustEnd) throw aborted(signal)
+      if (signal?.aborted) throw aborted(signal)
       const step = work.next()
-      mustEnd = step.value === MUST_END
       if (step.done) return step.value
       if (slice.over) await slice.next()
     }

@@ -114,6 +114,10 @@ export class Layer {
     this.slots.delete(key)
   }
 
+  *entries(): Generator<[string, number | null]> {
+    for (const [key, slot] of this.slots.entries()) yield [key, slot === GONE ? null : slot]
+  }
+
   /** Slots that the bulk made. */
   *made(): Generator<number> {
     for (const [, slot] of this.slots.entries()) if (slot !== GONE) yield slot

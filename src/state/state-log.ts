@@ -122,7 +122,7 @@ export class StateLog implements LogOwner {
    * Owns it from the call on, and closes it when its place is wrong (ERR_FDB_STATE_ORDER). Rejects with
    * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT at a record that it cannot believe: all before it is
    * applied. Rejects with ERR_FDB_SCHEMA when the segment was read whole but a registered section may not read it.
-   * A bulk is visible piecewise while it is read, and counted in `position` when it is whole.
+   * Reads see a bulk when it is whole.
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core

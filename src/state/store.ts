@@ -3,13 +3,13 @@ import { Digest } from './digest.js'
 import { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
 import { overLimit, type StateLimits } from './limits.js'
+import type { Location } from './locations.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, DELETE, type StoredSchema } from './records.js'
 import { addPrint, RequestMemory } from './requests.js'
 import { mergedSchema } from './schema.js'
 import { SectionStore, type StoredChange } from './section-store.js'
 import type { Segment } from './segment.js'
-import { MUST_END } from './slices.js'
 import { Transaction } from './transaction.js'
 
 /** Changes between two yields. */
@@ -70,8 +70,9 @@ export class Store {
   }
 
   /**
-   * Applies a record: everything in it is looked at before anything is changed. Yields {@link MUST_END} once it has
-   * begun to change.
+   * Applies a record. Several changes of an epoch are a transaction: all of them are looked at before the first counts, and all count
+   * in one step. A single one is checked by itself, and a snapshot counts for nothing before its end. May be left between two
+   * steps, and begun again.
    */
   *apply(
     found: FoundRecord,
@@ -80,95 +81,65 @@ export class Store {
     origin: StoredChange['origin'],
   ): Generator<unknown, void> {
     const { record } = found
-    const { changes } = record
-    if (record.part) {
-      yield* this.#applyPart(found, ordinal, segment, origin)
-      return
-    }
-    this.giveUp()
+    const { changes, part, request, requests, requestPrints, schemas, sequence } = record
     const cursor = this.#cursor
-    // A single change is checked by itself; a snapshot counts for nothing before its end.
-    const checkFirst = changes.length > 2 && segment.kind === 'epoch'
-    for (let i = 0; checkFirst && i < changes.length; i += 2) {
-      if (i % (4 * STEP) === 0) yield
-      cursor.look(found, segment, i)
-      void cursor.key
-    }
-    this.#learn(record.schemas)
+    if (part?.index === 0) yield* this.left.steps()
+    const open = this.#openFor(found, ordinal, segment)
+    if (!open) this.#learn(schemas)
     let print = 0
     for (let i = 0; i < changes.length; i += 2) {
-      if (i % (2 * STEP) === 0 && i > 0) yield MUST_END
+      if (i % (2 * STEP) === 0 && i > 0) yield
+      const offset = found.base + changes[i]!
+      const length = changes[i + 1]! - changes[i]!
       const section = cursor.look(found, segment, i)
       const { op } = cursor.change
-      if (record.request !== '') print = addPrint(print, section.printOf(op, cursor.keyBytes))
-      if (op === CLEAR) {
-        for (const _ of this.left.steps()) yield MUST_END
+      if (request !== '' || part) print = addPrint(print, section.printOf(op, cursor.keyBytes))
+      if (open) open.take(section, cursor, offset, length)
+      else if (op === CLEAR) {
+        yield* this.left.steps()
         const clearing = new Transaction(this.entries, ordinal)
-        clearing.clear(section)
+        clearing.take(section, cursor, offset, length)
         clearing.commit(origin, this.left)
-        continue
-      }
-      const { key } = cursor
-      const before = this.entries.locate(section, section.slots.get(key))
-      if (op === DELETE) {
-        if (this.entries.remove(section, key, ordinal)) section.tell('delete', key, origin, before)
-        continue
-      }
-      const start = changes[i]!
-      this.entries.put(section, key, ordinal, found.base + start, changes[i + 1]! - start)
-      section.digest.add(section.nameBytes, cursor.keyBytes, cursor.value)
-      section.tell('put', key, origin, before)
+      } else this.#change(section, { segment: ordinal, offset, length }, origin)
     }
-    const { request, requests, requestPrints, sequence } = record
-    if (request !== '') this.requests.add(request, sequence, print)
+    if (open) {
+      for (const { name } of schemas) this.sectionNamed(name)
+      open.schemas.push(...schemas)
+      open.print = addPrint(open.print, print)
+      open.next++
+      if (part && !part.last) return
+      if (open.isLarge) yield* this.left.steps()
+      this.#open = null
+      this.#learn(open.schemas)
+      open.commit(origin, this.left)
+    }
+    if (request !== '') this.requests.add(request, sequence, open?.print ?? print)
     for (const [i, id] of requests.entries()) this.requests.add(id, sequence, requestPrints[i] ?? 0)
   }
 
-  /** A part that is applied again, as its application was interrupted, does no harm. */
-  *#applyPart(
-    found: FoundRecord,
-    ordinal: number,
-    segment: Segment,
-    origin: StoredChange['origin'],
-  ): Generator<unknown, void> {
-    const { record } = found
-    const { index, last } = record.part!
-    const cursor = this.#cursor
-    if (index === 0) {
-      this.giveUp()
-      yield* this.left.steps()
-      this.#open = new Transaction(this.entries, ordinal)
-    }
+  /** The transaction that a record is of; null: its changes count one by one. */
+  #openFor(found: FoundRecord, ordinal: number, segment: Segment): Transaction | null {
+    const { part, changes } = found.record
+    const index = part?.index ?? 0
+    if (index === 0) this.giveUp()
+    if (!part && (changes.length <= 2 || segment.kind !== 'epoch')) return null
+    if (index === 0) this.#open = new Transaction(this.entries, ordinal)
     const open = this.#open
-    if (open === null || open.ordinal !== ordinal || open.next !== index || segment.kind !== 'epoch')
-      throw damagedRecord(found, segment, `part ${index} of a bulk without the part before it`)
-    for (let i = 0; i < record.changes.length; i += 2) {
-      if (i % (2 * STEP) === 0 && i > 0) yield
-      const section = cursor.look(found, segment, i)
-      const { op } = cursor.change
-      const { keyBytes, value } = cursor
-      open.print = addPrint(open.print, section.printOf(op, keyBytes))
-      if (op === CLEAR) {
-        open.clear(section)
-        continue
-      }
-      const { key } = cursor
-      if (op === DELETE) {
-        open.delete(section, key)
-        continue
-      }
-      const start = record.changes[i]!
-      const length = record.changes[i + 1]! - start
-      open.put(section, key, { keyBytes, value, offset: found.base + start, length })
+    if (open?.ordinal === ordinal && open.next === index && segment.kind === 'epoch') return open
+    throw damagedRecord(found, segment, `part ${index} of a bulk without the part before it`)
+  }
+
+  /** Makes the change that the cursor looks at, whose bytes lie there. */
+  #change(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
+    const { key, change } = this.#cursor
+    const before = this.entries.locate(section, section.slots.get(key))
+    if (change.op === DELETE) {
+      if (this.entries.remove(section, key, at.segment)) section.tell('delete', key, origin, before)
+      return
     }
-    for (const { name } of record.schemas) this.sectionNamed(name)
-    open.schemas.push(...record.schemas)
-    open.next++
-    if (!last) return
-    this.#open = null
-    this.#learn(open.schemas)
-    open.commit(origin, this.left)
-    if (record.request !== '') this.requests.add(record.request, record.sequence, open.print)
+    this.entries.put(section, key, at)
+    section.digest.add(section.nameBytes, this.#cursor.keyBytes, this.#cursor.value)
+    section.tell('put', key, origin, before)
   }
 
   #learn(schemas: readonly StoredSchema[]): void {

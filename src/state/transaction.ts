@@ -1,14 +1,17 @@
+import type { ChangeCursor } from './change-cursor.js'
 import { Digest } from './digest.js'
 import type { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
 import type { Location } from './locations.js'
-import type { StoredSchema } from './records.js'
+import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import type { ShardedMap } from './sharded-map.js'
 import { Layer } from './slot-map.js'
 
 /** Entries between two yields. */
 const STEP = 32
+/** The most entries of a section that are changed one by one. */
+const SMALL = 1024
 
 /** What a bulk does to one section, once it counts. */
 interface StagedSection {
@@ -23,9 +26,15 @@ interface StagedSection {
   digest: Digest
 }
 
+type Tell = (key: string, put: boolean, before: Location | null) => void
+
+function isSmall({ layer }: StagedSection): boolean {
+  return layer.slots.size <= SMALL
+}
+
 /**
- * Changes that are looked at as they come and count all at once: a bulk of several records with its last one. Between its records
- * there are no others, so nothing else changes the sections meanwhile.
+ * Changes that are looked at as they come and count all at once: those of a record, or of the several records of a large bulk with
+ * its last one. Between these there are no others, so nothing else changes the sections meanwhile.
  */
 export class Transaction {
   /** Of the segment that it is in. */
@@ -54,28 +63,28 @@ export class Transaction {
     return staged
   }
 
-  put(
-    section: SectionStore,
-    key: string,
-    change: { keyBytes: Uint8Array; value: Uint8Array; offset: number; length: number },
-  ): void {
+  /** The change that the cursor looks at, whose bytes lie there in the segment. */
+  take(section: SectionStore, cursor: ChangeCursor, offset: number, length: number): void {
+    const { op } = cursor.change
+    if (op === CLEAR) {
+      this.#clear(section)
+      return
+    }
+    const { key } = cursor
     const staged = this.#of(section)
-    const { offset, length, keyBytes, value } = change
-    this.#drop(staged, key)
-    staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
-    staged.digest.add(section.nameBytes, keyBytes, value)
-    staged.size++
-    staged.bytes += length
+    const had = this.#drop(staged, key)
+    if (op === PUT) {
+      staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
+      staged.digest.add(section.nameBytes, cursor.keyBytes, cursor.value)
+      staged.size++
+      staged.bytes += length
+    } else if (had) {
+      if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
+      else staged.layer.forget(key)
+    }
   }
 
-  delete(section: SectionStore, key: string): void {
-    const staged = this.#of(section)
-    if (!this.#drop(staged, key)) return
-    if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
-    else staged.layer.forget(key)
-  }
-
-  clear(section: SectionStore): void {
+  #clear(section: SectionStore): void {
     const before = this.#of(section)
     for (const slot of before.layer.made()) this.#entries.locations.remove(slot)
     const digest = new Digest()
@@ -96,7 +105,13 @@ export class Transaction {
     return true
   }
 
-  /** In one step, whatever its size. What large bulks left to do must be done. */
+  /** To commit it, what large ones before it left to do must be done. */
+  get isLarge(): boolean {
+    for (const staged of this.#sections.values()) if (staged.cleared || !isSmall(staged)) return true
+    return false
+  }
+
+  /** In one step, whatever its size. */
   commit(origin: StoredChange['origin'], left: LeftWork): void {
     const all = [...this.#sections.values()].map(staged => {
       const { section, layer, cleared, size, bytes, digest } = staged
@@ -104,23 +119,38 @@ export class Transaction {
       this.#entries.liveBytes += bytes - section.bytes
       section.bytes = bytes
       section.digest.merge(digest)
-      const before = cleared ? section.slots.replace(layer) : null
-      if (!cleared) section.slots.lay(layer, size)
-      return { staged, before }
+      if (cleared) return { staged, before: section.slots.replace(layer) }
+      if (isSmall(staged)) return { staged, before: this.#set(staged) }
+      section.slots.lay(layer, size)
+      return { staged, before: null }
     })
     for (const { section } of this.#sections.values()) for (const reset of section.resets) reset()
     for (const { staged, before } of all) {
       const { section, layer } = staged
-      if (before === null) {
-        left.add(this.#mergeLayer(section, origin), layer.slots.size)
-        continue
+      const tell = (key: string, put: boolean, at: Location | null) =>
+        section.tell(put ? 'put' : 'delete', key, origin, at)
+      if (Array.isArray(before)) for (const { key, put, at } of before) tell(key, put, at)
+      else if (before === null) left.add(this.#mergeLayer(section, tell), layer.slots.size)
+      else {
+        section.tell('clear', '', origin, null)
+        left.add(this.#freeAll(before, staged, tell), before.size + layer.slots.size)
       }
-      section.tell('clear', '', origin, null)
-      left.add(this.#freeAll(before, staged, origin), before.size + layer.slots.size)
     }
   }
 
-  #mergeLayer(section: SectionStore, origin: StoredChange['origin']): Generator<undefined, void> {
+  /** The few entries of a small one, each by itself. Returns what is to be told. */
+  #set({ section, layer }: StagedSection): { key: string; put: boolean; at: Location | null }[] {
+    return [...layer.entries()].map(([key, slot]) => {
+      const below = section.slots.get(key)
+      const at = this.#entries.locate(section, below)
+      if (below !== undefined) this.#entries.free(section, below, this.ordinal)
+      if (slot === null) section.slots.delete(key)
+      else section.slots.set(key, slot)
+      return { key, put: slot !== null, at }
+    })
+  }
+
+  #mergeLayer(section: SectionStore, tell: Tell): Generator<undefined, void> {
     let was: Location | null = null
     return section.slots.merge(
       slot => {
@@ -130,7 +160,7 @@ export class Transaction {
       (key, put) => {
         const before = was
         was = null
-        section.tell(put ? 'put' : 'delete', key, origin, before)
+        tell(key, put, before)
       },
     )
   }
@@ -138,7 +168,7 @@ export class Transaction {
   *#freeAll(
     before: ShardedMap<number>,
     { section, layer }: StagedSection,
-    origin: StoredChange['origin'],
+    tell: Tell,
   ): Generator<undefined, void> {
     let done = 0
     for (const [, slot] of before.entries()) {
@@ -146,7 +176,7 @@ export class Transaction {
       if (++done % STEP === 0) yield
     }
     for (const key of layer.slots.keys()) {
-      section.tell('put', key, origin, null)
+      tell(key, true, null)
       if (++done % STEP === 0) yield
     }
   }
