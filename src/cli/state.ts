@@ -1,6 +1,9 @@
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
-import { readSegment } from '../state/reader.js'
+import type { StateLimits } from '../state/limits.js'
+import { recordsOf } from '../state/reader.js'
+import type { Segment } from '../state/segment.js'
+import { runInSlices } from '../state/slices.js'
 import type { StateLog } from '../state/state-log.js'
 import { jsonText } from './json-text.js'
 import { controlOption, durationOption } from './options.js'
@@ -192,11 +195,7 @@ async function stats({ json, ...flags }: JsonFlags): Promise<void> {
 async function verify({ json, ...flags }: JsonFlags): Promise<void> {
   using state = await openState(flags)
   let records = 0
-  for (const segment of state.log.segments) {
-    const reader = readSegment(segment)
-    let step = await reader.next()
-    for (; !step.done; step = await reader.next()) records++
-  }
+  for (const segment of state.log.segments) records += await runInSlices(count(segment, state.log.limits))
   const { epoch, sequence, digest } = state.log.position
   const { entries, segments } = state.log.stats()
   const { verified, redacted, torn } = state
@@ -223,4 +222,13 @@ async function verify({ json, ...flags }: JsonFlags): Promise<void> {
   ]
   const line = `${state.name}: ${entries} entries as ${verified} says, sequence ${sequence}, digest ${digest}`
   process.stdout.write(`${[line, ...notes].join('\n')}\n`)
+}
+
+function* count(segment: Segment, limits: StateLimits): Generator<undefined, number> {
+  let records = 0
+  for (const found of recordsOf(segment, { limits })) {
+    if (found) records++
+    yield
+  }
+  return records
 }

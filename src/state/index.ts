@@ -7,13 +7,6 @@ export type { Position } from './history.js'
 export { encodeImport } from './import.js'
 export { DEFAULT_LIMITS, type StateLimits } from './limits.js'
 export type { RawEntry, RawSection, SectionDigest, StateStats } from './overview.js'
-export {
-  type DecodedChange,
-  type DecodedRecord,
-  type ReadEnd,
-  type ReadOptions,
-  readSegment,
-} from './reader.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
 export type { Section } from './section.js'
 export type { ChangeListener, SectionChange } from './section-change.js'

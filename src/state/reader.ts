@@ -1,19 +1,10 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, readAt } from '../kernel/index.js'
 import { FRAME_HEADER } from './frame.js'
-import { limitsFrom, overLimit, type StateLimits } from './limits.js'
-import {
-  emptyChange,
-  MalformedRecord,
-  type ScannedRecord,
-  type StoredSchema,
-  scanChange,
-  scanRecord,
-} from './records.js'
-import { decodeHeader, isHeader, type Segment, type SegmentHeader } from './segment.js'
-import { aborted } from './slices.js'
+import { overLimit, type StateLimits } from './limits.js'
+import { MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
+import { decodeHeader, isHeader, type SegmentHeader } from './segment.js'
 
 /** The most bytes of one pread. */
 const CHUNK = 256 * 1024
@@ -192,71 +183,4 @@ function checkPlace(
       sequence > after ? `${sequence - after - 1} records are missing` : 'a record that was there before'
     throw damaged(segment, position, after, `sequence ${sequence}: ${why}`)
   }
-}
-
-export interface DecodedChange {
-  section: string
-  op: number
-  key: string
-  value: Uint8Array
-  version: number
-}
-
-export interface DecodedRecord {
-  offset: number
-  epoch: number
-  sequence: number
-  request: string
-  changes: DecodedChange[]
-  schemas: StoredSchema[]
-}
-
-export interface ReadOptions {
-  from?: number
-  after?: number
-  sliceMs?: number
-  signal?: AbortSignal
-  limits?: Partial<StateLimits>
-}
-
-/** The records of a segment as objects, for tools and tests; turns of the event loop are bounded by `sliceMs`. */
-export async function* readSegment(
-  segment: Segment,
-  options: ReadOptions = {},
-): AsyncGenerator<DecodedRecord, ReadEnd> {
-  const { sliceMs = 3, signal } = options
-  const frames = recordsOf(segment, { ...options, limits: limitsFrom(options.limits) })
-  let started = performance.now()
-  for (;;) {
-    if (signal?.aborted) throw aborted(signal)
-    const step = frames.next()
-    if (step.done) return step.value
-    if (step.value) yield decodeRecord(segment, step.value)
-    if (performance.now() - started >= sliceMs) {
-      await nextTurn()
-      started = performance.now()
-    }
-  }
-}
-
-function decodeRecord(segment: Segment, found: FoundRecord): DecodedRecord {
-  const { record, buffer, offset } = found
-  const { epoch, sequence, request, schemas } = record
-  const changes: DecodedChange[] = []
-  const change = emptyChange()
-  for (let i = 0; i < record.changes.length; i += 2) {
-    try {
-      scanChange(buffer, record.changes[i]!, record.changes[i + 1]!, change)
-    } catch (error) {
-      throw damaged(segment, offset, sequence - 1, (error as Error).message)
-    }
-    changes.push({
-      section: buffer.toString('utf8', change.sectionStart, change.sectionEnd),
-      op: change.op,
-      key: buffer.toString('utf8', change.keyStart, change.keyEnd),
-      value: Uint8Array.prototype.slice.call(buffer, change.valueStart, change.valueEnd),
-      version: change.version,
-    })
-  }
-  return { offset, epoch, sequence, request, changes, schemas }
 }

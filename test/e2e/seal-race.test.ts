@@ -6,9 +6,9 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import type { Position } from '../../src/state/history.js'
-import { readSegment } from '../../src/state/reader.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import { readSegment } from '../fixtures/read-segment.js'
 import { BATCH, RaceBoard, SIZES } from '../fixtures/seal-race-board.js'
 
 /** The acceptance run: FDB_RACES=10000. */

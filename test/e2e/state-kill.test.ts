@@ -5,9 +5,9 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Digest } from '../../src/state/digest.js'
-import { readSegment } from '../../src/state/reader.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import { readSegment } from '../fixtures/read-segment.js'
 import { COUNT, changesOf } from '../fixtures/state-kill-changes.js'
 
 /** The acceptance run: FDB_KILLS=200. */

@@ -4,9 +4,9 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/frame.js'
-import { readSegment } from '../../src/state/reader.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import { readSegment } from '../fixtures/read-segment.js'
 import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'
 
 const RUNS = Number(process.env.FDB_RUNS ?? 1500)
