@@ -1,86 +1,86 @@
-import { FdbError } from '../errors.js'
+import type { FdbError } from '../errors.js'
 import { overLimit, type StateLimits } from './limits.js'
-import { damaged, type FoundRecord } from './reader.js'
-import { CLEAR, DELETE, emptyChange, PUT, type ScannedChange, scanChange } from './records.js'
+import {
+  emptyChange,
+  MalformedRecord,
+  type ScannedChange,
+  type ScannedRecord,
+  scanChange,
+  scanRecord,
+} from './records.js'
 import type { SectionStore } from './section-store.js'
-import type { Segment } from './segment.js'
 
-/** Looks at the changes of a record one after the other, and believes only what is right: kind, section, length and letters of a key. */
+/** Where the changes of a record go, as far as looking at them goes. */
+export interface CursorStore {
+  readonly limits: StateLimits
+  sectionNamed(name: string): SectionStore
+}
+
+/**
+ * Looks at the changes of a record that somebody else wrote, one after the other, and believes only what is right: the name of the
+ * section, length and letters of the key. What kind of change it is, is for the caller to judge.
+ */
 export class ChangeCursor {
   /** The one that was looked at last. */
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
-  readonly #limits: StateLimits
-  readonly #sectionNamed: (name: string) => SectionStore
-  #found!: FoundRecord
-  #segment!: Segment
-  #last: SectionStore | null = null
+  readonly #store: CursorStore
+  readonly #malformed: (why: string) => FdbError
+  #buffer!: Buffer
+  #section: SectionStore | null = null
 
-  constructor(limits: StateLimits, sectionNamed: (name: string) => SectionStore) {
+  /** `malformed`: makes the error for what is not right. */
+  constructor(store: CursorStore, malformed: (why: string) => FdbError) {
     this.change = this.#change
-    this.#limits = limits
-    this.#sectionNamed = sectionNamed
+    this.#store = store
+    this.#malformed = malformed
   }
 
-  /** The section of the change that begins at `record.changes[i]`. Throws ERR_FDB_STATE_DAMAGED, _FORMAT, _LIMIT. */
-  look(found: FoundRecord, segment: Segment, i: number): SectionStore {
-    this.#found = found
-    this.#segment = segment
-    const { record, buffer, offset } = found
+  scan(bytes: Buffer): ScannedRecord {
+    try {
+      return scanRecord(bytes, 0, bytes.length, this.#store.limits)
+    } catch (error) {
+      throw error instanceof MalformedRecord ? this.#malformed(error.message) : error
+    }
+  }
+
+  /** The section of the change that is encoded there. */
+  look(buffer: Buffer, start: number, end: number): SectionStore {
+    this.#buffer = buffer
     const change = this.#change
     try {
-      scanChange(buffer, record.changes[i]!, record.changes[i + 1]!, change)
+      scanChange(buffer, start, end, change)
     } catch (error) {
-      throw this.#damaged((error as Error).message)
+      throw this.#malformed((error as Error).message)
     }
-    const { op, sectionStart, sectionEnd, keyStart, keyEnd } = change
-    if (op !== PUT && op !== DELETE && op !== CLEAR) {
-      throw new FdbError(
-        'ERR_FDB_STATE_FORMAT',
-        `the record at offset ${offset} (sequence ${record.sequence}) holds a change of kind ${op}, which this version does ` +
-          'not know; use a newer fd-broker',
-        { details: { offset, sequence: record.sequence, op } },
-      )
-    }
-    const { keyBytes, sectionNameBytes } = this.#limits
+    const { sectionStart, sectionEnd, keyStart, keyEnd } = change
+    const { keyBytes, sectionNameBytes } = this.#store.limits
     if (keyEnd - keyStart > keyBytes)
-      throw overLimit(`the key at offset ${offset}`, keyEnd - keyStart, 'keyBytes', keyBytes)
-    if (this.#last?.isNamed(buffer, sectionStart, sectionEnd)) return this.#last
+      throw overLimit('the length of a key', keyEnd - keyStart, 'keyBytes', keyBytes)
+    if (this.#section?.isNamed(buffer, sectionStart, sectionEnd)) return this.#section
     const length = sectionEnd - sectionStart
-    if (length > sectionNameBytes || length === 0) throw this.#damaged(`a section name of ${length} bytes`)
-    const name = utf8(buffer, sectionStart, sectionEnd)
-    if (name === null) throw this.#damaged('a section name that is not UTF-8')
-    return (this.#last = this.#sectionNamed(name))
+    if (length > sectionNameBytes || length === 0) throw this.#malformed(`a section name of ${length} bytes`)
+    this.#section = this.#store.sectionNamed(this.#text('a section name', sectionStart, sectionEnd))
+    return this.#section
   }
 
   get key(): string {
-    const { keyStart, keyEnd } = this.#change
-    const key = utf8(this.#found.buffer, keyStart, keyEnd)
-    if (key === null) throw this.#damaged('a key that is not UTF-8')
-    return key
+    return this.#text('a key', this.#change.keyStart, this.#change.keyEnd)
   }
 
   get keyBytes(): Buffer {
-    return this.#found.buffer.subarray(this.#change.keyStart, this.#change.keyEnd)
+    return this.#buffer.subarray(this.#change.keyStart, this.#change.keyEnd)
   }
 
   get value(): Buffer {
-    return this.#found.buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
+    return this.#buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
   }
 
-  #damaged(why: string): FdbError {
-    return damagedRecord(this.#found, this.#segment, why)
+  /** Decoding what is not UTF-8 would fold different keys into one. */
+  #text(what: string, start: number, end: number): string {
+    const text = this.#buffer.toString('utf8', start, end)
+    if (text.includes('\ufffd') && Buffer.compare(Buffer.from(text), this.#buffer.subarray(start, end)) !== 0)
+      throw this.#malformed(`${what} that is not UTF-8`)
+    return text
   }
-}
-
-export function damagedRecord({ offset, record }: FoundRecord, segment: Segment, why: string): FdbError {
-  return damaged(segment, offset, record.sequence - 1, why)
-}
-
-/** Null when the bytes are not UTF-8 (decoding would fold different keys into one). */
-function utf8(buffer: Buffer, start: number, end: number): string | null {
-  const text = buffer.toString('utf8', start, end)
-  if (text.includes('\ufffd') && Buffer.compare(Buffer.from(text), buffer.subarray(start, end)) !== 0)
-    return null
-  return text
 }

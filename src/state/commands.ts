@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
 import { readAt, sizeOf } from '../kernel/index.js'
 import type { Position } from './history.js'
+import type { StagedImport } from './import.js'
 import type { SegmentKind } from './segment.js'
-import type { StagedImport } from './staged-import.js'
 import type { StateLog } from './state-log.js'
 
 /**

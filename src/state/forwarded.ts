@@ -1,17 +1,7 @@
 import { FdbError } from '../errors.js'
+import { ChangeCursor } from './change-cursor.js'
 import { type EntryRead, isStill } from './entry-mark.js'
-import { overLimit, type StateLimits } from './limits.js'
-import {
-  CLEAR,
-  DELETE,
-  emptyChange,
-  MalformedRecord,
-  PUT,
-  type ScannedRecord,
-  type StoredSchema,
-  scanChange,
-  scanRecord,
-} from './records.js'
+import { CLEAR, DELETE, PUT, type StoredSchema } from './records.js'
 import { addPrint } from './requests.js'
 import { schemaRefusal } from './schema.js'
 import type { SectionStore } from './section-store.js'
@@ -60,21 +50,19 @@ export function answerOf(error: unknown, sequence: number): Answer {
  */
 export class ArrivingWrite {
   readonly #store: Store
-  readonly #limits: StateLimits
+  readonly #cursor: ChangeCursor
   readonly #parts: Uint8Array[] = []
-  readonly #sections = new Map<string, SectionStore>()
   /** Of the schemas that came with it, the highest version. */
   readonly #given = new Map<string, number>()
-  readonly #change = emptyChange()
   #bytes = 0
   #changes = 0
   #print = 0
   /** It is one deletion. */
   #deletes: { section: SectionStore; key: string } | null = null
 
-  constructor(store: Store, limits: StateLimits) {
+  constructor(store: Store) {
     this.#store = store
-    this.#limits = limits
+    this.#cursor = new ChangeCursor(store, malformed)
   }
 
   get bytes(): number {
@@ -85,9 +73,12 @@ export class ArrivingWrite {
   add(part: Uint8Array): void {
     const bytes = Buffer.from(part.buffer, part.byteOffset, part.byteLength)
     this.#bytes += bytes.length
-    const { waitingBytes } = this.#limits
+    const { waitingBytes } = this.#store.limits
     if (this.#bytes > waitingBytes) throw tooLarge(this.#bytes, waitingBytes)
-    const record = scan(bytes, this.#limits)
+    const record = this.#cursor.scan(bytes)
+    const { epoch, sequence, request, requests, end, part: piece } = record
+    if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || piece)
+      throw malformed('a record with a place of its own')
     for (const schema of record.schemas) this.#addSchema(schema)
     for (let i = 0; i < record.changes.length; i += 2)
       this.#addChange(bytes, record.changes[i]!, record.changes[i + 1]!)
@@ -123,26 +114,15 @@ export class ArrivingWrite {
   }
 
   #addChange(bytes: Buffer, start: number, end: number): void {
-    const change = this.#change
-    try {
-      scanChange(bytes, start, end, change)
-    } catch (error) {
-      throw malformed((error as Error).message)
-    }
-    const { op, version, sectionStart, sectionEnd, keyStart, keyEnd } = change
+    const cursor = this.#cursor
+    const section = cursor.look(bytes, start, end)
+    const { key, change, keyBytes } = cursor
+    const { op } = change
     if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformed(`a change of kind ${op}`)
-    const name = bytes.toString('utf8', sectionStart, sectionEnd)
-    let section = this.#sections.get(name)
-    if (section === undefined) this.#sections.set(name, (section = this.#store.sectionNamed(name)))
-    const { keyBytes } = this.#limits
-    if (keyEnd - keyStart > keyBytes)
-      throw overLimit('the length of a key', keyEnd - keyStart, 'keyBytes', keyBytes)
-    const key = bytes.toString('utf8', keyStart, keyEnd)
-    if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
-    if (op === PUT) this.#checkVersion(section, version)
+    if (op === PUT) this.#checkVersion(section, change.version)
     this.#changes++
     this.#deletes = op === DELETE ? { section, key } : null
-    this.#print = addPrint(this.#print, section.printOf(op, key))
+    this.#print = addPrint(this.#print, section.printOf(op, keyBytes))
   }
 
   /** Who may read it must be known. */
@@ -165,20 +145,6 @@ export function tooLarge(bytes: number, waitingBytes: number): FdbError {
       `${waitingBytes}; make several of it, or make it there`,
     { details: { limit: 'waitingBytes', most: waitingBytes, got: bytes } },
   )
-}
-
-function scan(bytes: Buffer, limits: StateLimits): ScannedRecord {
-  let record: ScannedRecord
-  try {
-    record = scanRecord(bytes, 0, bytes.length, limits)
-  } catch (error) {
-    if (error instanceof MalformedRecord) throw malformed(error.message)
-    throw error
-  }
-  const { epoch, sequence, request, requests, end, part } = record
-  if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || part)
-    throw malformed('a record with a place of its own')
-  return record
 }
 
 function malformed(why: string): FdbError {

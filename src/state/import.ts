@@ -1,27 +1,29 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
-import type { StateLimits } from './limits.js'
+import { checkRequest } from './arguments.js'
+import { ChangeCursor } from './change-cursor.js'
+import type { LogCore } from './core.js'
+import { mostBodyBytes, overLimit } from './limits.js'
 import { PART_CHANGES } from './parts.js'
 import {
   CLEAR,
   changePrefix,
   DELETE,
-  emptyChange,
   encodeBody,
   encodeSchema,
-  MalformedRecord,
   type NewChange,
   PUT,
-  type ScannedChange,
-  type ScannedRecord,
   type StoredSchema,
-  scanChange,
-  scanRecord,
 } from './records.js'
 import { addPrint } from './requests.js'
 import { isSameSchema, mergedSchema, schemaRefusal, storedForm } from './schema.js'
 import type { SectionStore } from './section-store.js'
-import type { Store } from './store.js'
+import { runInSlices } from './slices.js'
 import { Values } from './values.js'
+import type { Writing } from './writing.js'
+
+/** Turns of the event loop that an import waits for room among the changes that wait. */
+const TURNS = 1000
 
 /** The changes of one import, all or nothing, with the schemas of their sections: a Record without its place. */
 export function encodeImport(schemas: readonly StoredSchema[], changes: NewChange[]): Buffer {
@@ -29,59 +31,62 @@ export function encodeImport(schemas: readonly StoredSchema[], changes: NewChang
 }
 
 /**
- * Checks what somebody else encoded with {@link encodeImport}, in one piece or several: every change has a section with a schema
- * that this log has, takes over, or registered itself; what is registered must be able to decode and accept each value.
- * `replace`: the sections that have a schema in it are emptied first, in the same change. Changes nothing.
+ * An import that comes in pieces, each encoded with {@link encodeImport}. Each is checked when it comes and kept in memory: every
+ * change has a section with a schema that this log has, takes over, or registered itself; what is registered must be able to decode and
+ * accept each value. All of them become one change with {@link commit}, or none when that is not called, or rejects.
  */
-export class ImportCheck {
-  /** The body of the record to append, at whose bounds it may be divided; empty when there is nothing to change. */
-  readonly parts: Uint8Array[] = []
-  puts = 0
-  bytes = 0
-  /** Of its changes, see {@link SectionStore.printOf}. */
-  print = 0
-  readonly #store: Store
-  readonly #limits: StateLimits
+export class StagedImport {
+  readonly #core: LogCore
+  readonly #writing: Writing
   readonly #replace: boolean
+  readonly #cursor: ChangeCursor
+  /** The body of the record to append, at whose bounds it may be divided. */
+  readonly #parts: Uint8Array[] = []
   /** Of sections that have a schema in it, the highest version. */
   readonly #given = new Map<string, number>()
-  #section: SectionStore | null = null
   #group: Uint8Array[] = []
+  #puts = 0
+  #bytes = 0
+  /** Of its changes, see {@link SectionStore.printOf}. */
+  #print = 0
+  /** One of those that it changes. */
+  #section: SectionStore | null = null
 
-  constructor(store: Store, limits: StateLimits, replace: boolean) {
-    this.#store = store
-    this.#limits = limits
+  /** `replace`: the sections that have a schema in it are emptied first, in the same change. */
+  constructor(core: LogCore, writing: Writing, replace: boolean) {
+    this.#core = core
+    this.#writing = writing
     this.#replace = replace
+    this.#cursor = new ChangeCursor(core.store, malformed)
   }
 
-  /** One of those that it changes; null: none. */
-  get section(): SectionStore | null {
-    return this.#section ?? firstOf(this.#store, this.#given.keys())
+  /** One piece at a time. Rejects with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT, ERR_FDB_STATE_LIMIT. */
+  async add(bytes: Buffer): Promise<void> {
+    const { limits, sliceMs, closing } = this.#core
+    const most = mostBodyBytes(limits)
+    if (bytes.length > most) throw overLimit('a piece of an import', bytes.length, 'recordBytes', most)
+    const all = this.#bytes + bytes.length
+    if (all > limits.importBytes) throw overLimit('an import', all, 'importBytes', limits.importBytes)
+    await runInSlices(this.#take(bytes), { sliceMs, signal: closing })
+    this.#bytes = all
   }
 
-  /** The next piece. Yields where it may be interrupted. */
-  *add(bytes: Buffer): Generator<unknown, void> {
-    const record = scan(bytes, this.#limits)
-    for (const schema of record.schemas) this.#addSchema(schema)
-    const change = emptyChange()
-    for (let i = 0; i < record.changes.length; i += 2) {
+  *#take(bytes: Buffer): Generator<unknown, void> {
+    const { schemas, changes } = this.#cursor.scan(bytes)
+    for (const schema of schemas) this.#addSchema(schema)
+    for (let i = 0; i < changes.length; i += 2) {
       if (i % (2 * PART_CHANGES) === 0) yield
-      const [start, end] = [record.changes[i]!, record.changes[i + 1]!]
-      try {
-        scanChange(bytes, start, end, change)
-      } catch (error) {
-        throw malformed((error as Error).message)
-      }
-      this.#check(bytes, change)
+      const [start, end] = [changes[i]!, changes[i + 1]!]
+      this.#check(this.#cursor.look(bytes, start, end))
       this.#group.push(changePrefix(end - start), bytes.subarray(start, end))
       if (this.#group.length >= 2 * PART_CHANGES) this.#close()
     }
     this.#close()
-    this.bytes += bytes.length
   }
 
   #addSchema(schema: StoredSchema): void {
-    const section = this.#store.sectionNamed(schema.name)
+    const section = this.#core.store.sectionNamed(schema.name)
+    this.#section ??= section
     checkSchema(section, schema)
     const newest = newer(schema, section)
     if (section.stored === null || !isSameSchema(newest, section.stored)) {
@@ -89,31 +94,29 @@ export class ImportCheck {
     }
     if (this.#replace && !this.#given.has(schema.name)) {
       this.#group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
-      this.print = addPrint(this.print, section.printOf(CLEAR, ''))
+      this.#print = addPrint(this.#print, section.printOf(CLEAR, ''))
     }
     this.#given.set(schema.name, Math.max(newest.version, this.#given.get(schema.name) ?? 0))
   }
 
-  #check(bytes: Buffer, change: ScannedChange): void {
-    const { op, version, sectionStart, sectionEnd, keyStart, keyEnd, valueStart, valueEnd } = change
+  /** The change that the cursor looks at. */
+  #check(section: SectionStore): void {
+    const { change, key, keyBytes, value } = this.#cursor
+    const { op, version } = change
+    const { name, stored, schema } = section
     if (op !== PUT && op !== DELETE) throw malformed(`a change of kind ${op}`)
-    const name = bytes.toString('utf8', sectionStart, sectionEnd)
-    const section = this.#section?.name === name ? this.#section : this.#store.sectionNamed(name)
     this.#section = section
-    if (!this.#given.has(name) && section.stored === null && section.schema === null) {
+    if (!this.#given.has(name) && stored === null && schema === null) {
       throw new FdbError(
         'ERR_FDB_STATE_IMPORT',
         `section "${name}" is not in the state, and nothing says its schema; import it with its line under "sections"`,
       )
     }
-    this.print = addPrint(this.print, section.printOf(op, bytes.subarray(keyStart, keyEnd)))
-    const key = bytes.toString('utf8', keyStart, keyEnd)
-    if (Buffer.byteLength(key) !== keyEnd - keyStart) throw malformed('a key that is not UTF-8')
+    this.#print = addPrint(this.#print, section.printOf(op, keyBytes))
     if (op !== PUT) return
     this.#checkVersion(section, key, version)
-    const value = bytes.subarray(valueStart, valueEnd)
-    new Values(section, section.schema).decode(key, { value, version }, 'nothing was imported')
-    this.puts++
+    new Values(section, schema).decode(key, { value, version }, 'nothing was imported')
+    this.#puts++
   }
 
   /** Who may read it must be known: the log says the lowest reader of all that it has. */
@@ -129,30 +132,31 @@ export class ImportCheck {
   }
 
   #close(): void {
-    if (this.#group.length > 0) this.parts.push(Buffer.concat(this.#group))
+    if (this.#group.length > 0) this.#parts.push(Buffer.concat(this.#group))
     this.#group = []
+  }
+
+  /** Rejects as a put does. */
+  async commit(request: string): Promise<{ puts: number }> {
+    checkRequest(request, this.#core.limits)
+    const sections = this.#section ? [this.#section] : []
+    for (let turn = 0; this.#parts.length > 0; turn++) {
+      try {
+        await this.#writing.write({ sections, parts: this.#parts, request, prints: [this.#print] })
+        break
+      } catch (error) {
+        const full = FdbError.is(error) && error.code === 'ERR_FDB_STATE_BACKPRESSURE'
+        if (!full || turn >= TURNS) throw error
+      }
+      await nextTurn()
+    }
+    return { puts: this.#puts }
   }
 }
 
 /** What the log is to say of the section: what it says, what the import says, and what this process writes with. */
 function newer(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
   return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
-}
-
-function firstOf(store: Store, names: Iterable<string>): SectionStore | null {
-  for (const name of names) return store.sectionNamed(name)
-  return null
-}
-
-function scan(bytes: Buffer, limits: StateLimits): ScannedRecord {
-  let record: ScannedRecord
-  try {
-    record = scanRecord(bytes, 0, bytes.length, limits)
-  } catch (error) {
-    if (error instanceof MalformedRecord) throw malformed(error.message)
-    throw error
-  }
-  return record
 }
 
 function checkSchema(section: SectionStore, given: StoredSchema): void {

@@ -7,6 +7,7 @@ import { type Disk, made } from './durable.js'
 import { type Answer, ArrivingWrite, type ForwardedWrite } from './forwarded.js'
 import type { Forwarding, ForwardingOptions } from './forwarding.js'
 import { behind, History, type LogPiece, type Position } from './history.js'
+import { StagedImport } from './import.js'
 import { LeftWork } from './left-work.js'
 import { limitsFrom, type StateLimits } from './limits.js'
 import {
@@ -22,7 +23,6 @@ import { Replay } from './replay.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
-import { StagedImport } from './staged-import.js'
 import { Store } from './store.js'
 import { checkWrite, type WriteOptions } from './write-options.js'
 import { WriteQueue } from './write-queue.js'
@@ -189,7 +189,7 @@ export class StateLog implements LogOwner {
 
   /** A change that another process forwards, to be filled as it comes. */
   arriving(): ArrivingWrite {
-    return new ArrivingWrite(this.#core.store, this.#core.limits)
+    return new ArrivingWrite(this.#core.store)
   }
 
   /** Makes it, once, in its turn: when this process may write, if it waits for that. Never rejects. */

@@ -1,11 +1,12 @@
-import { ChangeCursor, damagedRecord } from './change-cursor.js'
+import { FdbError } from '../errors.js'
+import { ChangeCursor } from './change-cursor.js'
 import { Digest } from './digest.js'
 import { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
 import { overLimit, type StateLimits } from './limits.js'
 import type { Location } from './locations.js'
-import type { FoundRecord } from './reader.js'
-import { CLEAR, DELETE, type StoredSchema } from './records.js'
+import { damaged, type FoundRecord } from './reader.js'
+import { CLEAR, DELETE, PUT, type ScannedRecord, type StoredSchema } from './records.js'
 import { addPrint, RequestMemory } from './requests.js'
 import { mergedSchema } from './schema.js'
 import { SectionStore, type StoredChange } from './section-store.js'
@@ -24,6 +25,9 @@ export class Store {
   readonly left: LeftWork
   readonly #reportListener: (error: unknown, section: string) => void
   readonly #cursor: ChangeCursor
+  /** The record that is being applied. */
+  #found!: FoundRecord
+  #segment!: Segment
   /** A bulk of several records whose last one has not come. */
   #open: Transaction | null = null
 
@@ -36,7 +40,7 @@ export class Store {
     this.left = left
     this.#reportListener = reportListener
     this.requests = new RequestMemory(limits.requests)
-    this.#cursor = new ChangeCursor(limits, name => this.sectionNamed(name))
+    this.#cursor = new ChangeCursor(this, why => this.#damaged(why))
   }
 
   /** A section is marked as secret, by the log or by this process. */
@@ -83,16 +87,19 @@ export class Store {
     const { record } = found
     const { changes, part, request, requests, requestPrints, schemas, sequence } = record
     const cursor = this.#cursor
+    this.#found = found
+    this.#segment = segment
     if (part?.index === 0) yield* this.left.steps()
-    const open = this.#openFor(found, ordinal, segment)
+    const open = this.#openFor(record, ordinal)
     if (!open) this.#learn(schemas)
     let print = 0
     for (let i = 0; i < changes.length; i += 2) {
       if (i % (2 * STEP) === 0 && i > 0) yield
-      const offset = found.base + changes[i]!
-      const length = changes[i + 1]! - changes[i]!
-      const section = cursor.look(found, segment, i)
+      const [start, end] = [changes[i]!, changes[i + 1]!]
+      const [offset, length] = [found.base + start, end - start]
+      const section = cursor.look(found.buffer, start, end)
       const { op } = cursor.change
+      if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
       if (request !== '' || part) print = addPrint(print, section.printOf(op, cursor.keyBytes))
       if (open) open.take(section, cursor, offset, length)
       else if (op === CLEAR) {
@@ -118,15 +125,20 @@ export class Store {
   }
 
   /** The transaction that a record is of; null: its changes count one by one. */
-  #openFor(found: FoundRecord, ordinal: number, segment: Segment): Transaction | null {
-    const { part, changes } = found.record
+  #openFor({ part, changes }: ScannedRecord, ordinal: number): Transaction | null {
+    const { kind } = this.#segment
     const index = part?.index ?? 0
     if (index === 0) this.giveUp()
-    if (!part && (changes.length <= 2 || segment.kind !== 'epoch')) return null
+    if (!part && (changes.length <= 2 || kind !== 'epoch')) return null
     if (index === 0) this.#open = new Transaction(this.entries, ordinal)
     const open = this.#open
-    if (open?.ordinal === ordinal && open.next === index && segment.kind === 'epoch') return open
-    throw damagedRecord(found, segment, `part ${index} of a bulk without the part before it`)
+    if (open?.ordinal === ordinal && open.next === index && kind === 'epoch') return open
+    throw this.#damaged(`part ${index} of a bulk without the part before it`)
+  }
+
+  #damaged(why: string): FdbError {
+    const { offset, record } = this.#found
+    return damaged(this.#segment, offset, record.sequence - 1, why)
   }
 
   /** Makes the change that the cursor looks at, whose bytes lie there. */
@@ -160,4 +172,14 @@ export class Store {
     this.#open = null
     open?.giveUp(this.left)
   }
+}
+
+function unknownKind({ offset, record }: FoundRecord, op: number): FdbError {
+  const { sequence } = record
+  return new FdbError(
+    'ERR_FDB_STATE_FORMAT',
+    `the record at offset ${offset} (sequence ${sequence}) holds a change of kind ${op}, which this version does ` +
+      'not know; use a newer fd-broker',
+    { details: { offset, sequence, op } },
+  )
 }
