@@ -16,15 +16,14 @@ export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
 export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
+export type { Member, MemberEvents } from './member/member.js'
 export type {
   Check,
   CloseOptions,
-  Member,
-  MemberEvents,
   ReadyOptions,
   RetiredReason,
   UpgradeOptions,
-} from './member/member.js'
+} from './member/member-options.js'
 export type { JoinOptions } from './member/options.js'
 export type {
   ConnectionKeeper,

@@ -43,6 +43,11 @@ export class SegmentShelf {
     })
   }
 
+  /** The highest epoch that is here; 0: none. */
+  get top(): Epoch {
+    return Math.max(0, ...this.all.map(segment => segment.epoch))
+  }
+
   isSealed(epoch: Epoch): boolean {
     return this.#segments.get(epoch)?.sealed ?? false
   }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { Check, ReadyOptions } from './member.js'
+import type { Check, ReadyOptions } from './member-options.js'
 
 /** The application's checks: one after the other, at most for the time that `ready()` was given. */
 export class Checks {

@@ -1,8 +1,6 @@
 import { ControlListener } from '../channel/control-listener.js'
 import { FdbError } from '../errors.js'
 import { type Caller, receiveHello, reject, welcome } from '../holder/admission.js'
-import type { Holder } from '../holder/holder.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
@@ -14,27 +12,21 @@ import type { StateLog } from '../state/state-log.js'
 import type { ForcedClose } from './drain/forced-closes.js'
 import { OlderGenerations } from './drain/older-generations.js'
 import type { DrainReport } from './drain/reporter.js'
+import type { Hosting } from './hosting.js'
 import type { Moves } from './moves.js'
-import type { Settings } from './options.js'
-import { refuseMainProcess } from './upgrade.js'
+import { refuseMainProcess } from './refuse-main-process.js'
+import type { Shared } from './shared.js'
 
 /** A connection that says nothing is not kept. */
 const HELLO_MS = 5_000
 
-/** What the process that is called on must be able to do. */
+/** What the process that is called on lends. */
 export interface Called {
-  readonly settings: Settings
-  readonly generation: number
-  readonly serviceStartedAt: number
+  readonly shared: Shared
+  readonly hosting: () => Hosting
   readonly operations: Operations
-  readonly shelf: SegmentShelf
   readonly moves: Moves
   readonly state: StateLog
-  /** Null before this process decides for itself. */
-  holder(): Holder | null
-  closing(): boolean
-  /** Who decides here and says nothing. */
-  stuckIncumbent(): number | null
   /** Have the one that stands by release as soon as that is safe: somebody waits. */
   hurry(): void
 }
@@ -50,8 +42,10 @@ export class ControlSocket {
   #waiting: Caller[] = []
 
   constructor(called: Called) {
+    const { generation, serviceStartedAt, shelf } = called.shared
+    const { moves, state } = called
     this.#called = called
-    this.#older = new OlderGenerations(called)
+    this.#older = new OlderGenerations({ generation, serviceStartedAt, shelf, moves, state })
   }
 
   /** Takes the listener and the lock, from the start-up race or from the incumbent; earlier ones are closed. */
@@ -66,7 +60,7 @@ export class ControlSocket {
       this.#lock?.close()
       this.#lock = lock
     }
-    const path = this.#called.settings.control
+    const path = this.#called.shared.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
   }
 
@@ -95,7 +89,7 @@ export class ControlSocket {
 
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
-    const { service, versions, logger } = this.#called.settings
+    const { service, versions, logger } = this.#called.shared.settings
     const admission = { service, versions, logger, timeoutMs: HELLO_MS }
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#receive(caller)),
@@ -111,7 +105,7 @@ export class ControlSocket {
 
   /** The service ends: the path goes, if it still is ours. */
   removePath(): void {
-    const path = this.#called.settings.control
+    const path = this.#called.shared.settings.control
     if (path !== null && this.#lock !== null && this.#entry !== null) {
       removeControl({ path, lock: this.#lock, entry: this.#entry })
     }
@@ -145,7 +139,7 @@ export class ControlSocket {
         welcome(caller.link, {
           version: caller.version,
           pid: process.pid,
-          generation: this.#called.generation,
+          generation: this.#called.shared.generation,
         })
         serveOperator(caller.link, this.#called.operations)
         return
@@ -168,15 +162,15 @@ export class ControlSocket {
   }
 
   #receiveJoiner(caller: Caller): void {
-    const called = this.#called
+    const { hosting, hurry, shared } = this.#called
+    const { holder, stuckIncumbent: stuck } = hosting()
     const first = this.#waiting[0]
-    if (called.closing() || (called.holder() === null && first !== undefined)) {
+    if (shared.departure.closing || (holder === null && first !== undefined)) {
       const why =
         first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
       refuse(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
       return
     }
-    const stuck = called.stuckIncumbent()
     if (stuck !== null) {
       const why = `process ${stuck} stands by and does not answer (it is stopped, or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
       refuse(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
@@ -191,11 +185,11 @@ export class ControlSocket {
       version: caller.version,
       pid: process.pid,
       daemon: false,
-      generation: called.generation + 1,
-      serviceStartedAt: called.serviceStartedAt,
-      heartbeatMs: called.settings.times.heartbeat,
+      generation: shared.generation + 1,
+      serviceStartedAt: shared.serviceStartedAt,
+      heartbeatMs: shared.settings.times.heartbeat,
     })
-    if (called.holder() !== null) {
+    if (holder !== null) {
       this.#admit(caller)
       return
     }
@@ -206,7 +200,7 @@ export class ControlSocket {
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
     })
-    called.hurry()
+    hurry()
   }
 
   /** One that would end with this process, when nobody has said that this process stays. */
@@ -214,7 +208,7 @@ export class ControlSocket {
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
-      refuseMainProcess(this.#called, `process ${pid}`)
+      refuseMainProcess(this.#called.shared, `process ${pid}`)
       return null
     } catch (error) {
       return error as FdbError
@@ -228,13 +222,13 @@ export class ControlSocket {
   }
 
   #admit(caller: Caller): void {
-    const holder = this.#called.holder()
+    const holder = this.#called.hosting().holder
     if (!caller.link.open || holder === null) {
       this.#drop(caller)
       return
     }
     const { link, pid, pidfd, proven, identity } = caller
-    holder.admit({ link, pid, pidfd, proven, identity, generation: this.#called.generation + 1 })
+    holder.admit({ link, pid, pidfd, proven, identity, generation: this.#called.shared.generation + 1 })
   }
 }
 

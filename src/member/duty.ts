@@ -67,6 +67,13 @@ export class Duty {
     return this.#run?.done
   }
 
+  /** Calls `done` when the hooks have settled; in the same turn where there is nothing to wait for. */
+  whenQuiesced(done: () => void): void {
+    const quiesced = this.quiesce()
+    if (quiesced === undefined) done()
+    else void quiesced.then(done)
+  }
+
   /** Whoever waited for the hooks does so no longer. */
   hurry(): void {
     if (this.#run === null || this.#run.late.signal.aborted) return

@@ -1,5 +1,6 @@
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import type { Epoch } from '../protocol/messages.js'
+import type { Changes } from './changes.js'
 
 const LOOK_MS = 1_000
 /** How long a daemon has for a new segment until it is asked again. */
@@ -10,11 +11,10 @@ export interface GrowingState {
   readonly shelf: SegmentShelf
   /** A segment of its own is asked for once it has so many bytes, and as many as all before it. */
   readonly renewBytes: number
-  /** The epoch that this process writes to; null: it does not write, or decides by itself when there is a new segment. */
+  /** The epoch that this process writes to; null: it does not write. */
   written(): Epoch | null
   ask(): void
-  /** Called when anything has changed. Returns how to stop it. */
-  onChange(listener: () => void): () => void
+  readonly changes: Changes
 }
 
 /** A member of a daemon, which decides when there is a new segment, and does not know this process's limits. */
@@ -37,18 +37,9 @@ export class Growth {
   async renewed(): Promise<void> {
     const epoch = this.#state.written()
     if (epoch === null) return
-    await new Promise<void>(resolve => {
-      const done = () => {
-        clearTimeout(timer)
-        stop()
-        resolve()
-      }
-      const timer = setTimeout(done, ANSWER_MS)
-      const stop = this.#state.onChange(() => {
-        if (this.#state.written() !== epoch) done()
-      })
-      this.#state.ask()
-    })
+    const renewed = this.#state.changes.until(() => this.#state.written() !== epoch, ANSWER_MS)
+    this.#state.ask()
+    await renewed
   }
 
   close(): void {

@@ -10,24 +10,14 @@ import { connectUnix } from '../process/connect.js'
 import { openPidfd } from '../process/liveness.js'
 import { OtherProcess, type StartedAs } from '../process/other-process.js'
 import { Segment } from '../state/segment.js'
-import { MemberDriver } from './driver.js'
+import type { MemberDriver } from './driver.js'
 import { settle } from './options.js'
-import { upgradeSelf } from './upgrade.js'
+import { type Legacy, startHeir } from './start.js'
 
 const SIGKILL = 9
 const LOOK_MS = 5
 /** For the last words between this process and the one that serves. */
 const END_MS = 10_000
-
-/** What a process held that cannot hand it over any more. */
-export interface Legacy {
-  readonly generation: number
-  readonly serviceStartedAt: number
-  readonly entries: readonly Entry[]
-  readonly segments: readonly Segment[]
-  readonly listener: OwnedFd
-  readonly lock: OwnedFd
-}
 
 export interface ReplaceHung {
   readonly control: string
@@ -75,7 +65,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     sealAll(legacy.segments)
     await end(hung)
     // From here on there is no way back: this process is the incumbent until the successor serves.
-    driver = await MemberDriver.heir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
+    driver = await startHeir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
   } catch (error) {
     closeLegacy(legacy)
     closeAll(output)
@@ -85,8 +75,11 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     await driver.ready({})
     const stdio = ['ignore' as const, ...numbersOf(output)]
     const ask = { argv: command, env, timeout: timeoutMs, progress, signal }
-    const upgraded = await upgradeSelf(driver, ask, { cwd: startedAs.cwd, stdio })
-    await Promise.race([driver.retired, new Promise(resolve => setTimeout(resolve, END_MS).unref())])
+    const upgraded = await driver.parts.upgrades.start(ask, { cwd: startedAs.cwd, stdio })
+    await Promise.race([
+      driver.parts.departure.retired,
+      new Promise(resolve => setTimeout(resolve, END_MS).unref()),
+    ])
     return upgraded
   } finally {
     closeAll(output)

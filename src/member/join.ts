@@ -4,10 +4,11 @@ import { FdbError } from '../errors.js'
 import { missingInternals } from '../node/probe.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
-import { MemberDriver } from './driver.js'
+import type { MemberDriver } from './driver.js'
 import { HolderLink } from './holder-link.js'
-import { Member } from './member.js'
+import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
+import { startFirst, startNext } from './start.js'
 
 /** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
 const RETRY_MS = 20
@@ -32,26 +33,12 @@ export async function join(options: JoinOptions): Promise<Member> {
       'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
     )
   }
-  const driver = await findPlace(settings)
-  const member = new Member(driver)
-  driver.bind({
-    listeners: () => member.listeners_,
-    failures: () => member.listenerFailures_,
-    serving: () => member.tell_('serving'),
-    retiring: () => member.tell_('retiring'),
-    reinstated: () => member.tell_('reinstated'),
-    unfit: error => member.tell_('unfit', error),
-    resumed: () => member.tell_('resumed'),
-    failed: error => member.failed_('onQuiesce', error),
-    retired: why => member.tell_('retired', why),
-    stateFile: status => member.tell_('stateFile', status),
-  })
-  return member
+  return memberOf(await findPlace(settings))
 }
 
 async function findPlace(settings: Settings): Promise<MemberDriver> {
   const { control, hosting, signal, timeout, service, versions } = settings
-  if (control === null) return MemberDriver.first(settings, null)
+  if (control === null) return startFirst(settings, null)
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, until - performance.now())
@@ -82,7 +69,7 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
           `process ${holderLink.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
       }
-      return await MemberDriver.next(settings, holderLink, Math.max(1, until - performance.now()))
+      return await startNext(settings, holderLink, Math.max(1, until - performance.now()))
     } catch (error) {
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
@@ -92,7 +79,7 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
 
 async function beFirst(settings: Settings, place: FirstControl): Promise<MemberDriver> {
   try {
-    return await MemberDriver.first(settings, place)
+    return await startFirst(settings, place)
   } catch (error) {
     // Its state file may not be read, say: who waits for us here is turned away, and may be the first.
     removeControl(place)

@@ -2,18 +2,9 @@ import { EventEmitter } from 'node:events'
 import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import type { HandoffRecord } from '../holder/timeline.js'
-import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
-import {
-  adjustListener,
-  bindListener,
-  formatAddress,
-  formatListenerSpec,
-  type ListenerOptions,
-  type ListenerSpec,
-  type OptionChange,
-  parseListenerSpec,
-} from '../listeners/index.js'
-import type { CommandHandler, Upgraded, UpgradeProgress } from '../operator/requests.js'
+import { type OwnedFd, ownNumber } from '../kernel/index.js'
+import { type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
+import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
@@ -23,20 +14,12 @@ import type { WriteOptions } from '../state/write-options.js'
 import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
 import { checkEvent, ToldListeners } from './events.js'
-import { Listener, type ListenerAddress } from './listener.js'
+import type { Listener } from './listener.js'
+import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
+import { checkName, OwnListeners } from './own-listeners.js'
+import type { Parts } from './parts.js'
 import type { StatusReport } from './status.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
-
-const MOST_NAME = 256
-
-/** Why a member does not serve any more. */
-export type RetiredReason =
-  /** Another version serves. */
-  | 'replaced'
-  /** {@link Member.close} was called. */
-  | 'closed'
-  /** The right to serve was taken back: in probation, or by an operator. */
-  | 'lost'
 
 export interface MemberEvents {
   /** It is us: the first time this process has the right to serve and to write. Start cron jobs, queue consumers. */
@@ -62,40 +45,6 @@ export interface MemberEvents {
   unfit: [error: FdbError]
 }
 
-/** Passes unless it throws, rejects or answers false. `signal`: nobody waits for it any more. */
-export type Check = (context: { readonly signal: AbortSignal }) => unknown
-
-export interface ReadyOptions {
-  /**
-   * Each must pass before this process takes over; the first that does not ends the handoff, and the incumbent serves on. One
-   * that never settles is not waited for longer than `timeout`, nor when the incumbent has ended the handoff.
-   */
-  checks?: readonly Check[]
-  /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
-  timeout?: number
-}
-
-/** Of {@link Member.upgrade}. */
-export interface UpgradeOptions {
-  argv?: readonly string[]
-  env?: NodeJS.ProcessEnv
-  signal?: AbortSignal
-  /** Milliseconds for all of it. Default: the handoff's own limits. */
-  timeout?: number
-  progress?: (step: UpgradeProgress) => void
-}
-
-/** Of {@link Member.close}. */
-export interface CloseOptions {
-  /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
-  timeout?: number
-  /**
-   * In probation: the version before, which stands by, comes back and serves. Default false: the service ends with this
-   * process. (A process that dies is followed by it in any case.)
-   */
-  handBack?: boolean
-}
-
 const EVENTS: Keys<MemberEvents> = {
   serving: true,
   retiring: true,
@@ -112,31 +61,60 @@ const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, tim
 const CLOSE: Keys<CloseOptions> = { timeout: true, handBack: true }
 const STAY: Keys<StayOptions> = { signals: true }
 
+let make: (driver: MemberDriver) => Member
+
+/** The application's side of a driver. */
+export function memberOf(driver: MemberDriver): Member {
+  return make(driver)
+}
+
 /** A process's place in a service. Made by {@link join}. */
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
   readonly #driver: MemberDriver
-  readonly #listeners = new Map<string, Listener>()
-  readonly #opening = new Set<string>()
-  /** Not asked for any more, with connections that have not ended. */
-  readonly #leaving = new Set<Listener>()
+  readonly #parts: Parts
+  readonly #listeners: OwnListeners
   readonly #told: ToldListeners
 
-  /** @internal */
-  constructor(driver: MemberDriver) {
+  private constructor(driver: MemberDriver) {
     super()
+    const { parts } = driver
     this.#driver = driver
-    this.#told = new ToldListeners(this, driver.settings.logger)
+    this.#parts = parts
+    this.#told = new ToldListeners(this, parts.settings.logger)
+    this.#listeners = new OwnListeners({
+      shared: parts,
+      holdings: parts.holdings,
+      refuseLeft: () => driver.refuseLeft(),
+      changed: (name, changes) => this.#tell('listenerChanged', name, changes),
+      failed: error => this.#tell('listenerError', error),
+    })
+    driver.bind({
+      listeners: () => this.#listeners.all,
+      failures: () => this.#told.failures,
+      serving: () => this.#tell('serving'),
+      retiring: () => this.#tell('retiring'),
+      reinstated: () => this.#tell('reinstated'),
+      unfit: error => this.#tell('unfit', error),
+      resumed: () => this.#tell('resumed'),
+      failed: error => this.#told.failed('onQuiesce', error),
+      retired: why => this.#tell('retired', why),
+      stateFile: status => this.#tell('stateFile', status),
+    })
     const known = Object.keys(EVENTS)
     super.on('newListener' as never, ((event: string | symbol) => checkEvent(event, known)) as never)
   }
 
+  static {
+    make = driver => new Member(driver)
+  }
+
   get service(): string {
-    return this.#driver.settings.service
+    return this.#parts.settings.service
   }
 
   /** Counts the versions of this service that came to serve: 1 for the first. */
   get generation(): number {
-    return this.#driver.generation
+    return this.#parts.generation
   }
 
   /** There was nobody to take over from: the state is empty, or what the state file held. */
@@ -150,12 +128,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** When the service was first started; outlives upgrades. */
   get serviceStartedAt(): Date {
-    return new Date(this.#driver.serviceStartedAt)
+    return new Date(this.#parts.serviceStartedAt)
   }
 
   /** Milliseconds since {@link serviceStartedAt}. */
   get uptime(): number {
-    return Math.max(0, Date.now() - this.#driver.serviceStartedAt)
+    return Math.max(0, Date.now() - this.#parts.serviceStartedAt)
   }
 
   /**
@@ -168,8 +146,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   section<T>(name: string, schema?: SectionSchema<T>): Section<T> | Section<Uint8Array> {
     try {
       return schema === undefined
-        ? this.#driver.state.section(name)
-        : this.#driver.state.section(name, schema)
+        ? this.#parts.state.log.section(name)
+        : this.#parts.state.log.section(name, schema)
     } catch (error) {
       if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#driver.refuse(error)
       throw error
@@ -182,7 +160,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return this.#driver.state.update(change, options)
+    return this.#parts.state.log.update(change, options)
   }
 
   /**
@@ -190,7 +168,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * that cannot be done now (it is tried again), ERR_FDB_FENCED when another process serves. Without a `stateFile` it does nothing.
    */
   async flushState(): Promise<void> {
-    await this.#driver.stateFile?.flush()
+    await this.#parts.state.file?.flush()
   }
 
   /**
@@ -202,8 +180,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * names the process that has it.
    */
   async listen(name: string, where: string | ListenerOptions): Promise<Listener> {
-    if (this.#listeners.has(name)) throw twice(name)
-    return this.#open(name, parseListenerSpec(where))
+    return await this.#listeners.listen(name, parseListenerSpec(where))
   }
 
   /**
@@ -212,12 +189,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * is bound first (when that fails nothing has changed), then the old one is closed as by {@link unlisten}.
    */
   async relisten(name: string, where: string | ListenerOptions): Promise<Listener> {
-    const spec = parseListenerSpec(where)
-    const present = this.#listeners.get(name)
-    if (present !== undefined && sameAddress(present.spec, spec)) return present
-    const listener = await this.#open(name, spec)
-    if (present !== undefined) this.#leave(present)
-    return listener
+    return await this.#listeners.relisten(name, parseListenerSpec(where))
   }
 
   /**
@@ -225,76 +197,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * generation stands by with it. Its connections are told to go, and go on until they end or the process does.
    */
   unlisten(name: string): void {
-    const listener = this.#listeners.get(name)
-    if (listener === undefined) return
-    this.#listeners.delete(name)
-    this.#leave(listener)
-    this.#driver.unregister(name)
-  }
-
-  #leave(listener: Listener): void {
-    listener.leave()
-    this.#leaving.add(listener)
-    void listener.emptied().then(() => {
-      this.#leaving.delete(listener)
-      listener.release()
-    })
-  }
-
-  /** One at a time of a name: the daemon's answer may take a while. */
-  async #open(name: string, spec: ListenerSpec): Promise<Listener> {
-    this.#driver.refuseLeft()
-    checkName(name)
-    if (this.#opening.has(name)) throw twice(name)
-    this.#opening.add(name)
-    try {
-      return await this.#openAlone(name, spec)
-    } finally {
-      this.#opening.delete(name)
-    }
-  }
-
-  async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
-    const { registry } = this.#driver
-    const entry = registry.get(name)
-    const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
-    const adopted = entry !== undefined && (before === null || sameAddress(before, spec))
-    const fd = adopted ? entry.fd : await this.#bind(name, spec)
-    const listener = new Listener({
-      name,
-      spec,
-      address: addressOf(fd),
-      adopted,
-      fd,
-      failed: error => {
-        this.#driver.settings.logger.error(
-          { err: error, listener: name },
-          'a server could not be attached to its listener',
-        )
-        this.tell_('listenerError', error)
-      },
-    })
-    if (adopted) {
-      const changes = adjustListener(fd, inspectOne(fd), before, spec)
-      if (formatListenerSpec(spec) !== entry.spec) registry.put({ ...entry, spec: formatListenerSpec(spec) })
-      if (changes.length > 0) {
-        this.#driver.settings.logger.info(
-          { listener: name, changes },
-          'options of an adopted listener differ',
-        )
-        this.tell_('listenerChanged', name, changes)
-      }
-    }
-    this.#listeners.set(name, listener)
-    if (this.#driver.accepting) await listener.start()
-    return listener
-  }
-
-  async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
-    const fd = bindListener(spec)
-    // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
-    await this.#driver.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
-    return fd
+    this.#listeners.unlisten(name)
   }
 
   /**
@@ -307,14 +210,14 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver.refuseLeft()
     checkName(name)
     const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
-    await this.#driver.register({ name, role: 'named', spec: '', fd: owned })
+    await this.#parts.holdings.register({ name, role: 'named', spec: '', fd: owned })
   }
 
   /** A dup of the named descriptor, which the caller owns; undefined when the service holds none of that name. */
   held(name: string): OwnedFd | undefined {
-    const entry = this.#driver.registry.get(name)
+    const entry = this.#parts.registry.get(name)
     if (entry === undefined) return undefined
-    this.#driver.wanted.add(name)
+    this.#parts.wanted.add(name)
     return entry.fd.dup()
   }
 
@@ -325,7 +228,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * while it runs. Throws ERR_FDB_OPTION for a name that is no name, or taken.
    */
   command(name: string, handler: CommandHandler): this {
-    this.#driver.commands.set(name, handler)
+    this.#parts.commands.set(name, handler)
     return this
   }
 
@@ -345,7 +248,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     )
       throw wrongOption('checks', checks, 'a list of functions')
     checkTimeout(options.timeout, 1)
-    for (const name of this.#listeners.keys()) this.#driver.wanted.add(name)
+    for (const name of this.#listeners.names) this.#parts.wanted.add(name)
     await this.#driver.ready(options)
   }
 
@@ -358,13 +261,13 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   onQuiesce(hook: QuiesceHook): this {
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
-    this.#driver.duty.add(hook)
+    this.#parts.duty.add(hook)
     return this
   }
 
   /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
   get retired(): Promise<RetiredReason> {
-    return this.#driver.retired
+    return this.#parts.departure.retired
   }
 
   /**
@@ -395,7 +298,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
-    return staysForOthers(this.#driver)
+    return staysForOthers(this.#parts)
   }
 
   /**
@@ -407,7 +310,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async stay(options: StayOptions = {}): Promise<number> {
     checkKeys('stay()', options, STAY)
-    return await stay(this.#driver, options)
+    return await stay(this.#parts, options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -421,66 +324,16 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** The last handoffs in which this process was the incumbent. */
   get handoffs(): readonly HandoffRecord[] {
-    return this.#driver.handoffs
+    return this.#parts.hosting.holder?.timeline.records ?? []
   }
 
-  /** @internal What a listener of the application throws is logged and counted, and undoes nothing. */
-  tell_<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
+  /** What a listener of the application throws is logged and counted, and undoes nothing. */
+  #tell<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
     this.#told.tell(event, args)
   }
-
-  /** @internal */
-  failed_(what: string, error: unknown): void {
-    this.#told.failed(what, error)
-  }
-
-  /** @internal */
-  get listenerFailures_(): number {
-    return this.#told.failures
-  }
-
-  /** @internal */
-  get listeners_(): Iterable<Listener> {
-    return [...this.#listeners.values(), ...this.#leaving]
-  }
-}
-
-/** Every name crosses with its descriptor: 253 of them must fit in one message. */
-function checkName(name: string): void {
-  if (typeof name === 'string' && name !== '' && name.length <= MOST_NAME) return
-  const got = typeof name === 'string' ? `has ${name.length} characters` : `is ${String(name)}`
-  throw new FdbError(
-    'ERR_FDB_OPTION',
-    `the name of a listener or descriptor ${got}: give a text of 1 to ${MOST_NAME} characters`,
-  )
-}
-
-function twice(name: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_LISTENER_TWICE',
-    `listener "${name}" was asked for before: share what listen() returned`,
-  )
 }
 
 /** Node takes what is too long for its timers as one millisecond. */
 function checkTimeout(timeout: number | undefined, least: number): void {
   if (timeout !== undefined) checkMs('timeout', timeout, least)
-}
-
-function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
-  return (
-    a.kind === b.kind &&
-    a.host === b.host &&
-    a.port === b.port &&
-    a.path === b.path &&
-    a.abstract === b.abstract
-  )
-}
-
-function addressOf(fd: OwnedFd): ListenerAddress {
-  const identity = inspectOne(fd)
-  const url = formatAddress(identity)
-  if (identity.family === 'unix')
-    return { url, path: `${identity.abstract ? '@' : ''}${identity.address ?? ''}` }
-  return { url, host: identity.address ?? '', port: identity.port ?? 0 }
 }

@@ -1,35 +1,19 @@
 import { Pending } from '../channel/pending.js'
 import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
-import type { Operations, Upgraded, UpgradeProgress } from '../operator/requests.js'
+import type { Operations } from '../operator/requests.js'
 import { Requests } from '../operator/server.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
-import type { MemberPhase } from '../protocol/member-machine.js'
 import { remoteError } from '../protocol/remote-error.js'
 import type { StateLog } from '../state/state-log.js'
-import type { Commands } from './commands.js'
-import { WriteReceiver } from './write-receiver.js'
+import { WriteReceiver } from './writes/receiver.js'
 
 /** A daemon that knows the question answers it at once. */
 const CANCELLED_MS = 1_000
 
-/** What the daemon's operators may ask of a member. */
-export interface AskedMember {
-  readonly commands: Commands
-  readonly phase: MemberPhase
-  readonly state: StateLog
-  status(): object
-  upgrade(options: {
-    argv: readonly string[]
-    signal: AbortSignal
-    timeout?: number
-    progress: (step: UpgradeProgress) => void
-  }): Promise<Upgraded>
-}
-
 /** Daemon hosting: what operators asked of the daemon, which passes it on to the member that serves. */
 export class OperatorRequests {
-  readonly #member: AskedMember
+  readonly #state: StateLog
   /** To the daemon; another one when it was lost and come back to. */
   readonly #link: () => Link | undefined
   readonly #requests: Requests
@@ -37,15 +21,9 @@ export class OperatorRequests {
   #cancelled: Pending<Cancelled> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 
-  constructor(member: AskedMember, link: () => Link | undefined) {
-    this.#member = member
+  constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
+    this.#state = state
     this.#link = link
-    const operations: Operations = {
-      status: () => member.status(),
-      upgrade: ({ argv, timeoutMs }, progress, signal) =>
-        member.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) }),
-      command: ({ name, body }, context) => member.commands.run(name, body, context, member.phase),
-    }
     this.#requests = new Requests(operations, body => this.#link()?.tell(body))
   }
 
@@ -89,7 +67,7 @@ export class OperatorRequests {
   #writesOf(link: Link | undefined): WriteReceiver | null {
     if (link === undefined) return null
     if (this.#writes?.link !== link)
-      this.#writes = { link, receiver: new WriteReceiver(this.#member.state, body => link.tell(body)) }
+      this.#writes = { link, receiver: new WriteReceiver(this.#state, body => link.tell(body)) }
     return this.#writes.receiver
   }
 }

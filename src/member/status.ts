@@ -1,84 +1,74 @@
 import type { Entry } from '../holder/registry.js'
-import type { Failure, HandoffRecord } from '../holder/timeline.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
-import type { MoveReport } from '../moving/counts.js'
-import type { StatusReport, TakeoverStep } from '../operator/status-report.js'
+import type { StatusReport } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
-import type { StatePosition } from '../protocol/envelope.js'
-import type { MemberState } from '../protocol/member-machine.js'
-import type { StateFile } from '../state/file/state-file.js'
-import type { StateLog } from '../state/state-log.js'
-import type { ForcedClose } from './drain/forced-closes.js'
-import type { DrainReport } from './drain/reporter.js'
+import type { ControlSocket } from './control-socket.js'
+import type { Hosting } from './hosting.js'
+import type { JoinedHolder } from './joined-holder.js'
 import type { Listener } from './listener.js'
-import type { Settings } from './options.js'
-import type { UnfitReport } from './unfit.js'
+import type { Moves } from './moves.js'
+import type { OwnState } from './own-state.js'
+import type { Shared } from './shared.js'
+import type { Upgrades } from './upgrades.js'
 
 export type { StatusReport } from '../operator/status-report.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
+/** The parts that know something of it. */
+export interface DescribedParts extends Shared {
+  readonly application: { failures(): number } | null
+  readonly controlSocket: ControlSocket
+  readonly hosting: Hosting
+  readonly joined: JoinedHolder
+  readonly moves: Moves
+  readonly state: OwnState
+  readonly upgrades: Upgrades
+}
+
 /** What a process knows of itself, put together. */
-export function describe(known: {
-  settings: Settings
-  generation: number
-  serviceStartedAt: number
-  member: MemberState
-  phase: string
-  entries: readonly Entry[]
-  listeners: readonly Listener[]
-  draining: readonly DrainReport[]
-  closed: readonly ForcedClose[]
-  state: StateLog
-  stateFile: StateFile | null
-  takenOver: StatePosition | null
-  moves: MoveReport
-  takeover: readonly TakeoverStep[]
-  lastFailure: Failure | null
-  blockedBy: readonly number[]
-  handoffs: readonly HandoffRecord[]
-  applicationErrors: number
-  unfit: UnfitReport | null
-}): StatusReport {
-  const { settings, member, state } = known
-  const { sequence, entries, bytes, segments } = state.stats()
+export function describe(parts: DescribedParts): StatusReport {
+  const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } = parts
+  const { log, file, takenOver } = parts.state
+  const { member } = machine
+  const { sequence, entries, bytes, segments } = log.stats()
   return {
     service: settings.service,
     control: settings.control,
     hosting: settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
     pid: process.pid,
-    generation: known.generation,
+    generation: parts.generation,
     epoch: member.epoch,
     role: member.phase,
-    phase: known.phase,
-    serviceStartedAt: new Date(known.serviceStartedAt).toISOString(),
-    uptimeSeconds: Math.max(0, (Date.now() - known.serviceStartedAt) / 1000),
+    phase: machine.holder?.phase ?? (joined.link === null ? 'idle' : 'probation'),
+    serviceStartedAt: new Date(parts.serviceStartedAt).toISOString(),
+    uptimeSeconds: Math.max(0, (Date.now() - parts.serviceStartedAt) / 1000),
     processStartedAt,
-    listeners: listenersOf(known.entries, known.listeners),
-    held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
-    connections: known.listeners.reduce((sum, listener) => sum + listener.connections, 0),
-    moves: known.moves,
-    draining: known.draining,
-    closed: known.closed,
-    sections: state.digests(),
+    listeners: listenersOf(registry.entries, listeners),
+    held: registry.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
+    connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
+    moves: moves.counts.report,
+    draining: controlSocket.older,
+    closed: controlSocket.closedByOlder,
+    sections: log.digests(),
     state: {
       sequence,
-      digest: state.position.digest,
+      digest: log.position.digest,
       entries,
       bytes,
       segments,
-      takenOver: known.takenOver,
-      file: known.stateFile?.status() ?? null,
+      takenOver,
+      file: file?.status() ?? null,
     },
-    unfit: known.unfit,
+    unfit: parts.unfitness.report,
     openFds: fdLimits().open,
     rssBytes: process.memoryUsage.rss(),
-    lastFailure: known.lastFailure,
-    blockedBy: known.blockedBy,
-    takeover: known.takeover,
-    handoffs: known.handoffs,
-    applicationErrors: known.applicationErrors,
+    lastFailure: parts.upgrades.lastFailure,
+    blockedBy: hosting.blockedBy,
+    takeover: parts.timing.steps,
+    handoffs: hosting.holder?.timeline.records ?? [],
+    applicationErrors: application?.failures() ?? 0,
   }
 }
 

@@ -7,7 +7,13 @@ import { openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, mainProcess, statOf } from '../process/main-process.js'
 import { ADOPTED_MS, Orphans } from '../process/orphans.js'
 import type { Exit } from '../process/spawn-successor.js'
-import type { MemberDriver } from './driver.js'
+import type { Shared } from './shared.js'
+import type { Upgrades } from './upgrades.js'
+
+/** The process that stays. */
+export interface StayingParts extends Shared {
+  readonly upgrades: Upgrades
+}
 
 export interface StayOptions {
   /** Passed on to whoever serves in this process's place. Their handlers are installed until it has ended. Default: none. */
@@ -22,31 +28,31 @@ const ANSWER_MS = 2_000
 const OWN: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'unfit', 'frozen'])
 
 /** See `Member.staysForOthers`. */
-export function staysForOthers(driver: MemberDriver): boolean {
-  return !OWN.has(driver.phase) && whyStay(driver) !== null
+export function staysForOthers(parts: StayingParts): boolean {
+  return !OWN.has(parts.machine.phase) && whyStay(parts) !== null
 }
 
-function whyStay({ settings }: MemberDriver): string | null {
+function whyStay({ settings }: StayingParts): string | null {
   return settings.mainProcess === 'stays' ? mainProcess() : null
 }
 
 /** See `Member.stay`. */
-export async function stay(driver: MemberDriver, { signals = [] }: StayOptions): Promise<number> {
-  const why = whyStay(driver)
+export async function stay(parts: StayingParts, { signals = [] }: StayOptions): Promise<number> {
+  const why = whyStay(parts)
   if (why === null) {
-    await driver.retired
+    await parts.departure.retired
     return 0
   }
-  const others = new Others(driver)
+  const others = new Others(parts)
   const forward = (signal: NodeJS.Signals) => {
-    if (staysForOthers(driver)) void others.forward(signal)
+    if (staysForOthers(parts)) void others.forward(signal)
   }
   const wake = () => others.wake()
   for (const signal of signals) process.on(signal, forward)
   process.on('SIGCHLD', wake)
   try {
-    const reason = await driver.retired
-    driver.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
+    const reason = await parts.departure.retired
+    parts.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
     const code = await others.ended()
     // One that came back after a successor has served last itself.
     return reason === 'closed' ? 0 : code
@@ -58,14 +64,14 @@ export async function stay(driver: MemberDriver, { signals = [] }: StayOptions):
 
 /** The processes that would end with this one. */
 class Others {
-  readonly #driver: MemberDriver
+  readonly #parts: StayingParts
   readonly #orphans = new Orphans((pid, code) => this.#note(pid, code))
   #code = 0
   #judging: Promise<void> = Promise.resolve()
   #woken = () => {}
 
-  constructor(driver: MemberDriver) {
-    this.#driver = driver
+  constructor(parts: StayingParts) {
+    this.#parts = parts
   }
 
   wake(): void {
@@ -74,7 +80,7 @@ class Others {
 
   /** To whoever serves in our place; when nobody does, to our children: they drain, or are just ending. */
   async forward(signal: NodeJS.Signals): Promise<void> {
-    const { logger } = this.#driver.settings
+    const { logger } = this.#parts.settings
     using server = await this.#inOurPlace()
     const number = constants.signals[signal]
     try {
@@ -89,7 +95,7 @@ class Others {
   /** Resolves with the exit code when none is left. */
   async ended(): Promise<number> {
     // Node tells of those that this process has started itself.
-    for (const { pid, exited } of this.#driver.started)
+    for (const { pid, exited } of this.#parts.upgrades.started)
       void exited.then(exit => this.#note(pid, codeOf(exit)))
     for (;;) {
       const children = this.#orphans.reap()
@@ -110,7 +116,7 @@ class Others {
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#ask()
       this.#code = serves === null ? this.#code || code : 0
-      this.#driver.settings.logger.info(
+      this.#parts.settings.logger.info(
         { pid, code, serves },
         'a process that would end with this one has ended',
       )
@@ -143,7 +149,7 @@ class Others {
 
   /** Pid of whoever serves; null: nobody does. */
   async #ask(): Promise<number | null> {
-    const { control, service } = this.#driver.settings
+    const { control, service } = this.#parts.settings
     if (control === null) return null
     try {
       using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })

@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { UnfitReport } from '../operator/status-report.js'
+import type { Epoch } from '../protocol/messages.js'
 
 export type { UnfitReport } from '../operator/status-report.js'
 
@@ -36,4 +37,13 @@ export class Unfitness {
       { cause, details: { reason: cause?.code ?? null } },
     )
   }
+}
+
+/** Another has the right to write. */
+export function fenced(epoch: Epoch): FdbError {
+  return new FdbError(
+    'ERR_FDB_FENCED',
+    `another process has the right to write now (this was epoch ${epoch}): repeat the change there`,
+    { retryable: true },
+  )
 }

@@ -1,12 +1,11 @@
 import { type Caller, welcome } from '../../holder/admission.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
-import { closeAll } from '../../kernel/index.js'
+import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { openWay, ownEnd, wayItems } from '../../moving/pair.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { StateLog } from '../../state/state-log.js'
-import type { Moves } from '../moves.js'
-import { WriteReceiver } from '../write-receiver.js'
+import { WriteReceiver } from '../writes/receiver.js'
 import { type ForcedClose, ForcedCloses } from './forced-closes.js'
 import type { DrainReport } from './reporter.js'
 
@@ -22,7 +21,12 @@ const SUPPLY_MS = 5_000
 /** What the process that they report to lends. */
 export interface ReportedTo {
   readonly shelf: SegmentShelf
-  readonly moves: Moves
+  readonly moves: {
+    /** Takes channel and log, also when it throws; borrows `giver`, which is a pid where the kernel has no pidfds. */
+    take(channel: OwnedFd, log: OwnedFd, giver: OwnedFd | number): void
+    /** A process that had no connection left has ended. */
+    emptied(pid: number): void
+  }
   readonly state: StateLog
   readonly generation: number
   readonly serviceStartedAt: number

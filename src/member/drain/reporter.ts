@@ -5,7 +5,7 @@ import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../protocol/bundle.js'
 import { Link } from '../../protocol/link.js'
 import { FORWARDS_WRITES, type VersionRange } from '../../protocol/versions.js'
-import type { WriteForwarder } from '../write-forwarder.js'
+import type { WriteForwarder } from '../writes/forwarder.js'
 
 export type { DrainReport } from '../../operator/status-report.js'
 

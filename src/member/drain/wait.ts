@@ -1,7 +1,23 @@
 import type { Logger } from '../../holder/options.js'
-import type { Listener } from '../listener.js'
-import type { Moves } from '../moves.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
+
+/** A listener whose connections are to end. */
+export interface Draining {
+  readonly connections: number
+  /** It does not come back. */
+  finish(): void
+  /** Nobody takes over: what waits for a next request is closed. */
+  endIdle(): void
+  emptied(): Promise<void>
+  /** Closes what is left. */
+  cut(tls: boolean): DrainCounts
+}
+
+/** What takes connections to another process, and may bring them back. */
+export interface Moving {
+  /** Resolves when no connection is between two processes. */
+  settled(): Promise<void>
+}
 
 /** Milliseconds until connections are closed that have neither moved nor ended. */
 export interface DrainTimes {
@@ -12,13 +28,13 @@ export interface DrainTimes {
 
 /**
  * Waits until the last connection has gone, to another process or by itself; closes what is left when its time is over,
- * and tells `onCut` what that was. {@link Moves.leave} has told those that do not move.
+ * and tells `onCut` what that was. `Moves.leave()` has told those that do not move.
  */
 export async function drainListeners(
-  listeners: readonly Listener[],
+  listeners: readonly Draining[],
   times: DrainTimes,
   logger: Logger,
-  moves: Moves,
+  moves: Moving,
   onCut: (counts: DrainCounts) => void,
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
@@ -40,13 +56,13 @@ export async function drainListeners(
  * The service ends, and nobody takes over: connections between two requests have nothing to wait for. What has arrived on
  * them by now is read before.
  */
-export function endIdle(listeners: readonly Listener[]): void {
+export function endIdle(listeners: readonly Draining[]): void {
   // The second one comes when the kernel was asked once more.
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
 /** What is between two processes may come back. */
-async function allGone(listeners: readonly Listener[], moves: Moves): Promise<void> {
+async function allGone(listeners: readonly Draining[], moves: Moving): Promise<void> {
   do {
     await Promise.all(listeners.map(listener => listener.emptied()))
     await moves.settled()

@@ -1,11 +1,11 @@
-import type { FdbError } from '../errors.js'
-import type { fdbroker } from '../proto/wire.js'
-import type { Link } from '../protocol/link.js'
-import { FORWARDS_WRITES } from '../protocol/versions.js'
-import type { Forwarding } from '../state/forwarding.js'
-import type { StateLog } from '../state/state-log.js'
-import { WriteCourier } from './write-courier.js'
-import { unpackAnswer } from './write-receiver.js'
+import type { FdbError } from '../../errors.js'
+import type { fdbroker } from '../../proto/wire.js'
+import type { Link } from '../../protocol/link.js'
+import { FORWARDS_WRITES } from '../../protocol/versions.js'
+import type { Forwarding } from '../../state/forwarding.js'
+import type { StateLog } from '../../state/state-log.js'
+import { WriteCourier } from './courier.js'
+import { unpackAnswer } from './receiver.js'
 
 /** Whoever serves and says nothing of changes by then is of a version that takes none. */
 const WELCOME_MS = 1_000

@@ -1,0 +1,206 @@
+import type { FdbError } from '../errors.js'
+import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
+import { FormerListeners } from '../holder/former-listeners.js'
+import { Holder } from '../holder/holder.js'
+import { STUCK_MS } from '../holder/kill-stuck.js'
+import { NamesNote } from '../holder/names-note.js'
+import type { Segment } from '../state/segment.js'
+import type { ControlSocket } from './control-socket.js'
+import type { Heartbeat } from './heartbeat.js'
+import type { HolderLink } from './holder-link.js'
+import type { Hosting } from './hosting.js'
+import type { JoinedHolder } from './joined-holder.js'
+import { SELF } from './machine.js'
+import type { OfferReceiver } from './offer-receiver.js'
+import type { OwnState } from './own-state.js'
+import type { Shared } from './shared.js'
+import { endStuckIncumbent } from './stuck-incumbent.js'
+
+/** How often a successor without a channel looks at the seals. */
+const SEAL_LOOK_MS = 100
+
+export interface EmbeddedHostingParts {
+  readonly shared: Shared
+  readonly joined: JoinedHolder
+  readonly heartbeat: Heartbeat
+  readonly offers: OfferReceiver
+  readonly controlSocket: ControlSocket
+  readonly state: OwnState
+  /** Our own segment may be sealed: then the machine wants to know. */
+  readonly look: () => void
+  /** This process decides from now on, and has taken over. */
+  readonly decides: () => void
+  /** To whoever serves, by the reports of this generation. */
+  readonly askForMove: () => void
+  readonly retryMoves: () => void
+}
+
+/** The incumbent decides until it has released; from then on this process does, by a holder of its own. Owns that holder. */
+export class EmbeddedHosting implements Hosting {
+  readonly hearsReports = true
+  readonly mergesAtOnce = true
+  readonly beatsFromReady = false
+  readonly #parts: EmbeddedHostingParts
+  readonly #former = new FormerListeners()
+  /** For who looks into this process when it hangs. */
+  readonly #note: NamesNote | null = null
+  #holder: Holder | null = null
+  #sealLook: NodeJS.Timeout | undefined
+
+  constructor(parts: EmbeddedHostingParts) {
+    this.#parts = parts
+    const { generation, registry, serviceStartedAt, settings } = parts.shared
+    const { control, service } = settings
+    if (control === null) return
+    const note = new NamesNote({ service, generation, serviceStartedAt }, () => registry.entries)
+    this.#note = note
+    registry.changed = () => note.changed()
+    registry.changed()
+  }
+
+  get holder(): Holder | null {
+    return this.#holder
+  }
+
+  get blockedBy(): readonly number[] {
+    const { bound = [] } = this.#parts.shared.machine.holder ?? {}
+    const stuck = this.#stuck
+    if (stuck !== null) return [stuck.facts.pid]
+    return bound.map(id => this.#holder?.peer(id)?.pid ?? 0)
+  }
+
+  get stuckIncumbent(): number | null {
+    return this.#stuck?.facts.pid ?? null
+  }
+
+  get standsBy(): boolean {
+    return this.#parts.shared.machine.member.link === 'up'
+  }
+
+  get released(): boolean {
+    return this.#parts.shared.machine.holder?.phase === 'released'
+  }
+
+  hear(): boolean {
+    return false
+  }
+
+  heardReleased(): void {}
+
+  /** It decides: its silence is no reason to do anything. */
+  silent(): void {}
+
+  /** Without a channel the seals are looked at regularly. */
+  lost(): void {
+    const { look, shared } = this.#parts
+    const { departure, machine, shelf } = shared
+    clearInterval(this.#sealLook)
+    if (departure.over || machine.member.link !== 'down') return
+    this.#sealLook = setInterval(() => {
+      if (machine.member.link !== 'down') clearInterval(this.#sealLook)
+      else if (shelf.isReleased(machine.member.epoch))
+        machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
+      else look()
+    }, SEAL_LOOK_MS)
+  }
+
+  reported(): void {
+    this.#parts.retryMoves()
+  }
+
+  keep(): void {}
+
+  drop(): void {}
+
+  giveUp(name: string): void {
+    this.#former.note(this.#parts.shared.registry, name)
+  }
+
+  /** As long as an incumbent may come back it needs what it has. */
+  settleFormer(): void {
+    if (this.#holder !== null) this.#former.settle(this.#parts.shared.registry)
+  }
+
+  async renew(): Promise<void> {
+    this.#parts.shared.machine.stepHolder({ type: 'renew' })
+  }
+
+  async shelve(snapshot: Segment): Promise<void> {
+    const { machine, shelf } = this.#parts.shared
+    if (machine.holder?.phase === 'idle') shelf.replaceUpTo(snapshot.dup())
+  }
+
+  askForMove(): void {
+    this.#parts.askForMove()
+  }
+
+  cancelHandoff(reason: FdbError): Cancelled {
+    const { machine } = this.#parts.shared
+    const state = machine.holder
+    if (state === null) return 'idle'
+    const peer = this.#holder?.peer(state.joiner)
+    return cancelHandoff({ state, peer, dispatch: event => machine.stepHolder(event) }, reason)
+  }
+
+  async killStuck(): Promise<void> {
+    const stuck = this.#stuck
+    if (stuck === null) await this.#holder?.killStuck(STUCK_MS)
+    else await endStuckIncumbent(stuck, STUCK_MS, () => this.#holder !== null)
+  }
+
+  /** The path is ours to remove when the one that stands by has let go. */
+  async releaseStandby(): Promise<void> {
+    const { changes, departure, machine, settings } = this.#parts.shared
+    if (machine.member.link !== 'up') return
+    this.#parts.joined.tell({ endProbation: { closing: true } })
+    await changes.until(() => departure.over || machine.member.link !== 'up', settings.times.silence)
+  }
+
+  becomeHolder(): void {
+    const { controlSocket, decides, heartbeat, joined, offers, shared, state } = this.#parts
+    const { changes, machine, registry, settings, shelf, timing } = shared
+    timing.note('released')
+    joined.detach()
+    heartbeat.stop()
+    clearInterval(this.#sealLook)
+    offers.close()
+    shelf.prune(machine.member.epoch)
+    this.#holder = new Holder({
+      surroundings: {
+        state: () => machine.holder!,
+        dispatch: event => machine.stepHolder(event),
+        extraItems: () => controlSocket.items(),
+        position: () => state.frozenAt,
+        changed: () => changes.tell(),
+      },
+      registry,
+      shelf,
+      times: settings.times,
+      logger: settings.logger,
+      renewBytes: settings.stateLimits.renewBytes,
+      firstId: SELF + 1,
+    })
+    // Who has yet to read what others wrote hands nothing over before it has.
+    if (machine.phase !== 'beginning') decides()
+  }
+
+  /** No machine asks for it: there is nobody to come back to. */
+  reconnect(): void {}
+
+  fail(): void {}
+
+  close(): void {
+    clearInterval(this.#sealLook)
+    this.#parts.shared.registry.changed = () => {}
+    this.#note?.close()
+    this.#holder?.close()
+    this.#former.close()
+  }
+
+  /** Who stands by and decides, and says nothing: nobody can join before it has ended. */
+  get #stuck(): HolderLink | null {
+    const { heartbeat, joined } = this.#parts
+    const silent = this.#holder === null && heartbeat.holderSilent
+    return silent && (joined.facts?.heartbeatMs ?? 0) > 0 ? joined.link : null
+  }
+}

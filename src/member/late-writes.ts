@@ -1,0 +1,113 @@
+import type { BundleItem } from '../protocol/bundle.js'
+import { Segment } from '../state/segment.js'
+import type { OwnState } from './own-state.js'
+import type { Shared } from './shared.js'
+import { fenced } from './unfit.js'
+import { WriteForwarder } from './writes/forwarder.js'
+
+/** The connection to whoever serves, which changes go by. */
+export interface WriteWay {
+  /** Begins to connect. Whether there will be a connection. */
+  open(): boolean
+  reconnect(): void
+}
+
+/** What becomes of changes that are made when this process has lost the right to write, and how it sees those of others. */
+export class LateWrites {
+  readonly forwarder: WriteForwarder
+  readonly #shared: Shared
+  readonly #state: OwnState
+  readonly #way: WriteWay
+
+  constructor(shared: Shared, state: OwnState, way: WriteWay) {
+    this.#shared = shared
+    this.#state = state
+    this.#way = way
+    this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => way.reconnect())
+  }
+
+  /** This process writes itself. */
+  begun(): void {
+    this.forwarder.end()
+  }
+
+  /** Another was given the right to write, or it was taken from this process. */
+  end(): void | Promise<void> {
+    if (this.#toTheEnd) return
+    const { departure, machine, unfitness } = this.#shared
+    // Who was told to stand by, or leaves, is in good order: its changes go to the one that writes.
+    if (machine.phase === 'standby' || departure.closing) this.#forward()
+    else {
+      this.forwarder.end()
+      this.#state.log.endWriting(machine.phase === 'unfit' ? unfitness.refusal() : this.#fenced())
+    }
+    if (machine.sealed) this.#state.file?.stop()
+    return this.#state.follow()
+  }
+
+  /** The last connections drain. Whether what they came for is changed here, to the end. */
+  leave(): boolean {
+    const toTheEnd = this.#toTheEnd
+    const end = () => this.#state.log.endWriting(this.#fenced())
+    // One that accepted without the right to write has changes that wait for it: connections wait for them.
+    if (toTheEnd) this.#state.file?.leave(end)
+    else if (!this.forwarder.active) end()
+    return toTheEnd
+  }
+
+  /** Is our segment sealed? Then the machine wants to know. */
+  look(): void {
+    const { departure, machine } = this.#shared
+    if (departure.over || !machine.sealed) return
+    if (departure.closing && machine.phase === 'leaving') this.#forward()
+    else machine.step({ type: 'sealed' })
+  }
+
+  /** Segments for one that drains: what is written there is the state that it answers from. Takes them. */
+  takeNewer(items: readonly BundleItem[]): void {
+    const { departure, settings, shelf } = this.#shared
+    for (const { role, epoch = 0, fd } of items) {
+      try {
+        if (departure.over || role !== 'segment' || epoch <= shelf.top) fd.close()
+        else shelf.put(Segment.open(fd), false)
+      } catch (error) {
+        settings.logger.warn({ err: error }, 'newer state came in a segment that cannot be taken')
+      }
+    }
+    this.followOn()
+  }
+
+  /** Newer segments are here. */
+  followOn(): void {
+    const { departure, machine, settings } = this.#shared
+    if (departure.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
+    if (departure.closing && !this.forwarder.active) return
+    this.#state.follow().catch(error => {
+      if (!departure.over)
+        settings.logger.warn(
+          { err: error },
+          'newer state cannot be read: answers here may be of an older one',
+        )
+    })
+  }
+
+  #forward(): void {
+    this.forwarder.begin(this.#fenced())
+    if (!this.#way.open()) this.forwarder.refuse()
+  }
+
+  /** An orderly end with nobody to take over: those who are still served may change what they came for. */
+  get #toTheEnd(): boolean {
+    const { departure, machine } = this.#shared
+    return (
+      departure.closing &&
+      machine.member.link === 'local' &&
+      machine.holder?.phase === 'idle' &&
+      !machine.sealed
+    )
+  }
+
+  #fenced() {
+    return fenced(this.#shared.machine.member.epoch)
+  }
+}

@@ -1,0 +1,92 @@
+import type { SegmentShelf } from '../holder/segment-shelf.js'
+import { EffectQueue, type Outcome } from '../protocol/effect-queue.js'
+import {
+  type Embedded,
+  type EmbeddedEffect,
+  type EmbeddedEvent,
+  needs,
+  stepEmbedded,
+} from '../protocol/embedded.js'
+import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
+import {
+  initialMember,
+  type MemberEvent,
+  type MemberPhase,
+  type MemberState,
+} from '../protocol/member-machine.js'
+import type { Id, Scope } from '../protocol/messages.js'
+
+/** This process's id for its own holder. */
+export const SELF: Id = 0
+
+/** What the machine asks for, and whom it tells. */
+export interface MachineDriver {
+  /** Carries out; what it returns is awaited before the next effect. */
+  perform(effect: EmbeddedEffect): void | Promise<void>
+  outcome(effect: EmbeddedEffect, outcome: Outcome): void
+  /** After a step, whose effects are on their way. */
+  stepped(event: EmbeddedEvent, before: MemberState): void
+}
+
+/** The pure machines of one process (its member's, and its holder's once it decides for itself), and the queue of their effects. */
+export class Machine {
+  readonly #shelf: SegmentShelf
+  readonly #driver: MachineDriver
+  readonly #queue: EffectQueue<EmbeddedEffect>
+  #state: Embedded
+
+  constructor(scope: Scope, shelf: SegmentShelf, driver: MachineDriver) {
+    this.#shelf = shelf
+    this.#driver = driver
+    this.#state = { self: SELF, member: initialMember(scope), holder: null }
+    this.#queue = new EffectQueue<EmbeddedEffect>({
+      perform: effect => driver.perform(effect),
+      outcome: (effect, outcome) => driver.outcome(effect, outcome),
+      needs,
+    })
+  }
+
+  get member(): MemberState {
+    return this.#state.member
+  }
+
+  /** Null before this process decides for itself, and always in daemon hosting. */
+  get holder(): HolderState | null {
+    return this.#state.holder
+  }
+
+  get phase(): MemberPhase {
+    return this.#state.member.phase
+  }
+
+  /** The segment that this process writes in, or is to write in, is sealed now. */
+  get sealed(): boolean {
+    return this.#shelf.isSealed(this.#state.member.epoch)
+  }
+
+  /** What a process knows that was offered nothing. Before the first event. */
+  assume(known: Partial<MemberState>): void {
+    this.#state = { ...this.#state, member: { ...this.#state.member, ...known } }
+  }
+
+  step(event: MemberEvent): void {
+    this.dispatch({ to: 'member', event })
+  }
+
+  stepHolder(event: HolderEvent): void {
+    this.dispatch({ to: 'holder', event })
+  }
+
+  dispatch(event: EmbeddedEvent): void {
+    const before = this.#state.member
+    const { state, effects } = stepEmbedded(this.#state, event, epoch => this.#shelf.isSealed(epoch))
+    this.#state = state
+    this.#queue.push(effects)
+    this.#driver.stepped(event, before)
+  }
+
+  /** Resolves when no effect waits any more. */
+  settled(): Promise<void> {
+    return this.#queue.settled()
+  }
+}

@@ -1,0 +1,44 @@
+import type { UpgradeProgress } from '../operator/requests.js'
+
+/** Why a member does not serve any more. */
+export type RetiredReason =
+  /** Another version serves. */
+  | 'replaced'
+  /** {@link Member.close} was called. */
+  | 'closed'
+  /** The right to serve was taken back: in probation, or by an operator. */
+  | 'lost'
+
+/** Passes unless it throws, rejects or answers false. `signal`: nobody waits for it any more. */
+export type Check = (context: { readonly signal: AbortSignal }) => unknown
+
+export interface ReadyOptions {
+  /**
+   * Each must pass before this process takes over; the first that does not ends the handoff, and the incumbent serves on. One
+   * that never settles is not waited for longer than `timeout`, nor when the incumbent has ended the handoff.
+   */
+  checks?: readonly Check[]
+  /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
+  timeout?: number
+}
+
+/** Of {@link Member.upgrade}. */
+export interface UpgradeOptions {
+  argv?: readonly string[]
+  env?: NodeJS.ProcessEnv
+  signal?: AbortSignal
+  /** Milliseconds for all of it. Default: the handoff's own limits. */
+  timeout?: number
+  progress?: (step: UpgradeProgress) => void
+}
+
+/** Of {@link Member.close}. */
+export interface CloseOptions {
+  /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
+  timeout?: number
+  /**
+   * In probation: the version before, which stands by, comes back and serves. Default false: the service ends with this
+   * process. (A process that dies is followed by it in any case.)
+   */
+  handBack?: boolean
+}

@@ -1,0 +1,122 @@
+import type { BundleItem } from '../protocol/bundle.js'
+import type { ForcedClose } from './drain/forced-closes.js'
+import { type DrainReport, DrainReporter } from './drain/reporter.js'
+import { type DrainTimes, drainListeners, endIdle } from './drain/wait.js'
+import type { Duty } from './duty.js'
+import type { Hosting } from './hosting.js'
+import type { LateWrites } from './late-writes.js'
+import type { Moves } from './moves.js'
+import type { OwnState } from './own-state.js'
+import type { Shared } from './shared.js'
+
+/** For the last changes to reach the state file, when this process leaves and nobody takes over. */
+const FILE_END_MS = 10_000
+
+export interface OwnDrainParts {
+  readonly shared: Shared
+  readonly hosting: () => Hosting
+  readonly state: OwnState
+  readonly writes: () => LateWrites
+  readonly moves: Moves
+  readonly duty: Duty
+}
+
+/** The end of this process's connections, and what whoever serves hears of it meanwhile. Owns the connection for that. */
+export class OwnDrain {
+  readonly #parts: OwnDrainParts
+  #reporter: DrainReporter | null = null
+  /** At the end of the drain. */
+  #closed: readonly ForcedClose[] = []
+
+  constructor(parts: OwnDrainParts) {
+    this.#parts = parts
+  }
+
+  /** Tells whoever serves how many connections are left here. Whether it is heard by anybody. */
+  open(): boolean {
+    const { hosting, moves, shared, writes } = this.#parts
+    const { generation, settings, shelf } = shared
+    const { control, service, versions, times } = settings
+    if (control === null || !hosting().hearsReports) return this.#reporter !== null
+    this.#reporter ??= new DrainReporter({
+      control,
+      service,
+      versions,
+      generation,
+      everyMs: times.heartbeat,
+      report: () => this.report,
+      top: () => shelf.top,
+      take: (items: BundleItem[]) => {
+        if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
+        else writes().takeNewer(items)
+      },
+      connected: () => hosting().reported(),
+      writes: writes().forwarder,
+    })
+    this.#reporter.start()
+    return true
+  }
+
+  reconnect(): void {
+    this.#reporter?.reconnect()
+  }
+
+  askForMove(): void {
+    this.#reporter?.askForMove()
+  }
+
+  get report(): DrainReport {
+    const { duty, moves, shared, state } = this.#parts
+    const { generation, listeners, machine, unfitness } = shared
+    const { phase } = machine
+    // Whether what is written now can be read here is found by reading it, and not only when it is too late.
+    if (phase === 'standby') void state.log.position
+    const unfit = unfitness.report
+    return {
+      pid: process.pid,
+      generation,
+      phase,
+      connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
+      moves: moves.counts.report,
+      closed: this.#closed,
+      quiescedMs: duty.quiescedMs,
+      ...(unfit && { unfit }),
+    }
+  }
+
+  /** Waits for the end of all connections, which the machine hears of. */
+  begin(): void {
+    const { hosting, moves, shared, state, writes } = this.#parts
+    const { departure, listeners, machine, settings } = shared
+    const toTheEnd = writes().leave()
+    if (!departure.closing) departure.leave(hosting().released)
+    if (!departure.closing || machine.member.link !== 'local') this.open()
+    // Who closes while it serves has nobody to give its connections to, unless another stands by.
+    const taker = departure.isRetired || !departure.closing || hosting().standsBy
+    moves.leave(taker)
+    if (!taker) endIdle(listeners)
+    const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {
+      this.#closed = [...this.#closed, ...closed]
+      this.#reporter?.now()
+    })
+    // What those who have just left have changed.
+    const settled = drained.then(() => state.log.settled())
+    const file = async () => {
+      if (toTheEnd) await settled
+      await state.file?.finish(FILE_END_MS)
+    }
+    void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
+  }
+
+  /** This process serves again, or has ended: says once more how it is. */
+  stop(): void {
+    this.#reporter?.stop()
+  }
+
+  /** Nobody waits for TLS where the service ends. */
+  get #times(): DrainTimes {
+    const { departure, settings } = this.#parts.shared
+    const plain = departure.drainTimeout
+    return { plain, tls: departure.closing ? plain : Math.max(plain, settings.drainTlsTimeout) }
+  }
+}

@@ -1,0 +1,170 @@
+import { FdbError } from '../errors.js'
+import { inspectOne, type OwnedFd } from '../kernel/index.js'
+import {
+  adjustListener,
+  bindListener,
+  formatAddress,
+  formatListenerSpec,
+  type ListenerSpec,
+  type OptionChange,
+  parseListenerSpec,
+} from '../listeners/index.js'
+import type { Holdings } from './holdings.js'
+import { Listener, type ListenerAddress } from './listener.js'
+import type { Shared } from './shared.js'
+
+const MOST_NAME = 256
+
+export interface OwnListenersParts {
+  readonly shared: Shared
+  readonly holdings: Holdings
+  /** Throws when nothing can be taken in any more. */
+  readonly refuseLeft: () => void
+  readonly changed: (name: string, changes: readonly OptionChange[]) => void
+  /** A server could not be attached. */
+  readonly failed: (error: unknown) => void
+}
+
+/** The listeners that this version has asked for, by name. */
+export class OwnListeners {
+  readonly #parts: OwnListenersParts
+  readonly #listeners = new Map<string, Listener>()
+  readonly #opening = new Set<string>()
+  /** Not asked for any more, with connections that have not ended. */
+  readonly #leaving = new Set<Listener>()
+
+  constructor(parts: OwnListenersParts) {
+    this.#parts = parts
+  }
+
+  get names(): Iterable<string> {
+    return this.#listeners.keys()
+  }
+
+  /** Those that leave included. */
+  get all(): Listener[] {
+    return [...this.#listeners.values(), ...this.#leaving]
+  }
+
+  /** See `Member.listen`. */
+  async listen(name: string, spec: ListenerSpec): Promise<Listener> {
+    if (this.#listeners.has(name)) throw twice(name)
+    return this.#open(name, spec)
+  }
+
+  /** See `Member.relisten`. */
+  async relisten(name: string, spec: ListenerSpec): Promise<Listener> {
+    const present = this.#listeners.get(name)
+    if (present !== undefined && sameAddress(present.spec, spec)) return present
+    const listener = await this.#open(name, spec)
+    if (present !== undefined) this.#leave(present)
+    return listener
+  }
+
+  /** See `Member.unlisten`. */
+  unlisten(name: string): void {
+    const listener = this.#listeners.get(name)
+    if (listener === undefined) return
+    this.#listeners.delete(name)
+    this.#leave(listener)
+    this.#parts.holdings.unregister(name)
+  }
+
+  #leave(listener: Listener): void {
+    listener.leave()
+    this.#leaving.add(listener)
+    void listener.emptied().then(() => {
+      this.#leaving.delete(listener)
+      listener.release()
+    })
+  }
+
+  /** One at a time of a name: the daemon's answer may take a while. */
+  async #open(name: string, spec: ListenerSpec): Promise<Listener> {
+    this.#parts.refuseLeft()
+    checkName(name)
+    if (this.#opening.has(name)) throw twice(name)
+    this.#opening.add(name)
+    try {
+      return await this.#openAlone(name, spec)
+    } finally {
+      this.#opening.delete(name)
+    }
+  }
+
+  async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
+    const { changed, failed, shared } = this.#parts
+    const { machine, registry, settings } = shared
+    const entry = registry.get(name)
+    const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
+    const adopted = entry !== undefined && (before === null || sameAddress(before, spec))
+    const fd = adopted ? entry.fd : await this.#bind(name, spec)
+    const listener = new Listener({
+      name,
+      spec,
+      address: addressOf(fd),
+      adopted,
+      fd,
+      failed: error => {
+        settings.logger.error(
+          { err: error, listener: name },
+          'a server could not be attached to its listener',
+        )
+        failed(error)
+      },
+    })
+    if (adopted) {
+      const changes = adjustListener(fd, inspectOne(fd), before, spec)
+      if (formatListenerSpec(spec) !== entry.spec) registry.put({ ...entry, spec: formatListenerSpec(spec) })
+      if (changes.length > 0) {
+        settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
+        changed(name, changes)
+      }
+    }
+    this.#listeners.set(name, listener)
+    if (machine.member.accepting) await listener.start()
+    return listener
+  }
+
+  async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
+    const fd = bindListener(spec)
+    // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
+    await this.#parts.holdings.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
+    return fd
+  }
+}
+
+/** Every name crosses with its descriptor: 253 of them must fit in one message. */
+export function checkName(name: string): void {
+  if (typeof name === 'string' && name !== '' && name.length <= MOST_NAME) return
+  const got = typeof name === 'string' ? `has ${name.length} characters` : `is ${String(name)}`
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `the name of a listener or descriptor ${got}: give a text of 1 to ${MOST_NAME} characters`,
+  )
+}
+
+function twice(name: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_LISTENER_TWICE',
+    `listener "${name}" was asked for before: share what listen() returned`,
+  )
+}
+
+function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
+  return (
+    a.kind === b.kind &&
+    a.host === b.host &&
+    a.port === b.port &&
+    a.path === b.path &&
+    a.abstract === b.abstract
+  )
+}
+
+function addressOf(fd: OwnedFd): ListenerAddress {
+  const identity = inspectOne(fd)
+  const url = formatAddress(identity)
+  if (identity.family === 'unix')
+    return { url, path: `${identity.abstract ? '@' : ''}${identity.address ?? ''}` }
+  return { url, host: identity.address ?? '', port: identity.port ?? 0 }
+}

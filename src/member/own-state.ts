@@ -1,0 +1,144 @@
+import { FdbError } from '../errors.js'
+import type { StatePosition } from '../protocol/envelope.js'
+import type { Epoch } from '../protocol/messages.js'
+import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
+import { StateLog } from '../state/state-log.js'
+import { Forgetting } from './forgetting.js'
+import type { Hosting } from './hosting.js'
+import { notReady } from './readiness.js'
+import type { Shared } from './shared.js'
+import { StateKeeper } from './state-keeper.js'
+
+export interface OwnStateParts {
+  readonly shared: Shared
+  readonly hosting: () => Hosting
+  /** A change was refused by the kernel: this process has lost the right to write. */
+  readonly fenced: () => void
+  readonly fileChanged: (status: StateFileStatus) => void
+}
+
+/** The state in this process: its log, its file, and what becomes of the segments that it is read from. Owns log and file. */
+export class OwnState {
+  readonly log: StateLog
+  readonly file: StateFile | null
+  /** Where both sides stood at the last commit, as this process read it. */
+  takenOver: StatePosition | null = null
+  readonly #shared: Shared
+  readonly #hosting: () => Hosting
+  readonly #keeper: StateKeeper
+  readonly #forgetting: Forgetting
+  #frozenAt: StatePosition | null = null
+  #makingRoom = false
+
+  constructor({ shared, hosting, fenced, fileChanged }: OwnStateParts) {
+    const { settings, machine, shelf } = shared
+    const { logger, stateFile, stateLimits } = settings
+    this.#shared = shared
+    this.#hosting = hosting
+    this.log = new StateLog({ logger, limits: stateLimits })
+    this.#keeper = new StateKeeper(this.log, shelf, logger)
+    this.#forgetting = new Forgetting({
+      stale: () => this.log.hasStaleSecrets,
+      possible: () => machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle',
+      rewrite: () => this.#makeRoom(),
+    })
+    this.log.onFenced = fenced
+    this.log.onFull = () => this.#makeRoom()
+    this.log.onStaleSecret = this.#forgetting.notice
+    this.log.onUnreadable = error => this.unreadable(error)
+    this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
+    this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
+    this.log.disk = this.file
+    if (this.file !== null) this.file.onChange = fileChanged
+  }
+
+  /** Nobody else can write: the application may fill its state before it is ready. */
+  begin(epoch: Epoch): Promise<void> {
+    return this.#keeper.begin(epoch, this.#shared.settings.stateFile)
+  }
+
+  /** The state as of the offer. */
+  read(source: Epoch): Promise<void> {
+    return this.#keeper.read(source)
+  }
+
+  /** Everything that was acknowledged below this epoch. */
+  carry(below: Epoch): Promise<void> {
+    return this.#keeper.carry(below, this.#shared.machine.member.link === 'local')
+  }
+
+  write(epoch: Epoch): void {
+    this.#keeper.write(epoch)
+  }
+
+  /** Sees from now on what another writes. */
+  follow(): Promise<void> {
+    return this.#keeper.follow()
+  }
+
+  freeze(): void {
+    this.#frozenAt = this.log.pauseWriting()
+  }
+
+  thaw(): void {
+    this.log.resumeWriting()
+  }
+
+  /** At the last freeze. */
+  get frozenAt(): StatePosition | null {
+    return this.#frozenAt
+  }
+
+  /** While another serves: what it writes cannot be read here. */
+  unreadable(error: unknown): void {
+    const { departure, machine, settings, unfitness } = this.#shared
+    if (departure.over || machine.phase !== 'standby') return
+    const why = unfitness.note(error)
+    settings.logger.warn(
+      { err: why },
+      'this process cannot come back: what is written now cannot be read here',
+    )
+    machine.step({ type: 'failed', effect: 'follow' })
+  }
+
+  /** Merges what earlier generations wrote, unless that is not worth it. */
+  async compact(options: { needed?: boolean } = {}): Promise<void> {
+    const { departure } = this.#shared
+    if (departure.over) return
+    await this.#keeper.compact(async snapshot => {
+      if (!departure.over) await this.#hosting().shelve(snapshot)
+    }, options)
+  }
+
+  /** The handoff cannot be undone any more. */
+  settled(): void {
+    void this.compact({ needed: this.#makingRoom })
+  }
+
+  /** Nothing can be written any more. */
+  close(): void {
+    this.#forgetting.close()
+    this.log.endWriting(
+      new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
+    )
+    this.file?.stop()
+    this.log.close()
+  }
+
+  /** The log is full: it goes on in a new segment, and what does not count any more is merged away. */
+  #makeRoom(): void {
+    if (this.#makingRoom) return
+    this.#makingRoom = true
+    setImmediate(async () => {
+      const { departure, machine, shelf } = this.#shared
+      const hosting = this.#hosting()
+      if (!departure.over && shelf.holdsAnything(machine.member.epoch)) {
+        await hosting.renew()
+        await machine.settled()
+      }
+      // A daemon takes a merged segment when it has no handoff under way any more, and says so: see settled().
+      if (hosting.mergesAtOnce) await this.compact({ needed: true })
+      this.#makingRoom = false
+    })
+  }
+}

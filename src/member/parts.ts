@@ -1,0 +1,216 @@
+import type { FdbError } from '../errors.js'
+import { Registry } from '../holder/registry.js'
+import { SegmentShelf } from '../holder/segment-shelf.js'
+import { patience } from '../holder/times.js'
+import type { Operations, Upgraded } from '../operator/requests.js'
+import type { Scope } from '../protocol/messages.js'
+import { serveStateCommands } from '../state/commands.js'
+import type { Application } from './application.js'
+import { Changes } from './changes.js'
+import { Commands } from './commands.js'
+import { ControlSocket } from './control-socket.js'
+import { DaemonHosting } from './daemon-hosting.js'
+import { Departure } from './departure.js'
+import { Duty } from './duty.js'
+import { EmbeddedHosting } from './embedded-hosting.js'
+import { Heartbeat } from './heartbeat.js'
+import { Holdings } from './holdings.js'
+import type { Hosting } from './hosting.js'
+import { JoinedHolder } from './joined-holder.js'
+import { LateWrites } from './late-writes.js'
+import type { Listener } from './listener.js'
+import { Machine, type MachineDriver } from './machine.js'
+import type { UpgradeOptions } from './member-options.js'
+import { Moves } from './moves.js'
+import { OfferReceiver } from './offer-receiver.js'
+import type { Settings } from './options.js'
+import { OwnDrain } from './own-drain.js'
+import { OwnState } from './own-state.js'
+import { Readiness } from './readiness.js'
+import type { Shared } from './shared.js'
+import type { StatusReport } from './status.js'
+import { TakeoverTiming } from './takeover-timing.js'
+import { ToHolderSender } from './to-holder.js'
+import { Unfitness } from './unfit.js'
+import { Upgrades } from './upgrades.js'
+
+/** What a process is from the start. */
+export interface Origin {
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly scope: Scope
+}
+
+/** What the parts need of the driver that they belong to. */
+export interface PartsDriver extends MachineDriver {
+  /** The time to come to serve is over. */
+  late(): void
+  refuse(error: FdbError): void
+  refuseLeft(): void
+  status(): StatusReport
+  upgrade(options: UpgradeOptions): Promise<Upgraded>
+  /** The handoff in which this process came to serve cannot be undone any more. */
+  settled(): void
+  /** This process decides from now on, and has taken over. */
+  decides(): void
+}
+
+/** The parts of one member, put together. Owns registry and shelf; each part owns what it works with. */
+export class Parts implements Shared {
+  readonly settings: Settings
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly registry = new Registry()
+  readonly shelf = new SegmentShelf()
+  readonly wanted = new Set<string>()
+  readonly changes = new Changes()
+  readonly timing = new TakeoverTiming()
+  readonly unfitness = new Unfitness()
+  /** Of the application, for operators. */
+  readonly commands = new Commands()
+  readonly departure: Departure
+  readonly machine: Machine
+  readonly readiness: Readiness
+  readonly state: OwnState
+  /** What the application may do in one process only. */
+  readonly duty: Duty
+  readonly moves: Moves
+  readonly drain: OwnDrain
+  readonly writes: LateWrites
+  readonly controlSocket: ControlSocket
+  readonly offers: OfferReceiver
+  readonly joined: JoinedHolder
+  readonly heartbeat: Heartbeat
+  readonly hosting: Hosting
+  readonly holdings: Holdings
+  readonly toHolder: ToHolderSender
+  readonly upgrades: Upgrades
+  /** Null until it has been made. */
+  application: Application | null = null
+
+  constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: PartsDriver) {
+    const hosting = () => this.hosting
+    const look = () => this.writes.look()
+    this.settings = settings
+    this.generation = generation
+    this.serviceStartedAt = serviceStartedAt
+    this.departure = new Departure(settings.drainTimeout)
+    this.machine = new Machine(scope, this.shelf, driver)
+    this.readiness = new Readiness(() => driver.late(), settings.logger)
+    this.state = new OwnState({
+      shared: this,
+      hosting,
+      fenced: look,
+      fileChanged: status => this.application?.stateFile(status),
+    })
+    const log = this.state.log
+    serveStateCommands((name, handler) => this.commands.set(name, handler), log)
+    this.duty = new Duty(
+      {
+        serving: () => this.application?.serving(),
+        retiring: () => this.application?.retiring(),
+        reinstated: () => this.application?.reinstated(),
+        resumed: () => this.application?.resumed(),
+      },
+      error => this.application?.failed(error),
+      settings.logger,
+    )
+    this.moves = new Moves({
+      settings,
+      listeners: () => this.listeners,
+      ask: () => this.hosting.askForMove(),
+    })
+    this.drain = new OwnDrain({
+      shared: this,
+      hosting,
+      state: this.state,
+      writes: () => this.writes,
+      moves: this.moves,
+      duty: this.duty,
+    })
+    this.writes = new LateWrites(this, this.state, this.drain)
+    const operations = this.#operations(driver)
+    this.controlSocket = new ControlSocket({
+      shared: this,
+      hosting,
+      operations,
+      moves: this.moves,
+      state: log,
+      hurry: () => this.joined.tell({ endProbation: {} }),
+    })
+    const { controlSocket, registry, shelf } = this
+    this.offers = new OfferReceiver({ registry, shelf, controlSocket }, top =>
+      this.machine.step({ type: 'shared', top }),
+    )
+    this.joined = new JoinedHolder({
+      shared: this,
+      hosting,
+      readiness: this.readiness,
+      offers: this.offers,
+      refuse: error => driver.refuse(error),
+      openWay: items => this.moves.open(items),
+      followOn: () => this.writes.followOn(),
+    })
+    this.heartbeat = this.#beats()
+    const parts = { shared: this, joined: this.joined, heartbeat: this.heartbeat }
+    this.hosting =
+      scope === 'member'
+        ? new DaemonHosting({
+            ...parts,
+            operations,
+            state: log,
+            refuseLeft: () => driver.refuseLeft(),
+            settled: () => driver.settled(),
+          })
+        : new EmbeddedHosting({
+            ...parts,
+            offers: this.offers,
+            controlSocket,
+            state: this.state,
+            look,
+            decides: () => driver.decides(),
+            askForMove: () => this.drain.askForMove(),
+            retryMoves: () => this.moves.retry(),
+          })
+    this.holdings = new Holdings(this, hosting)
+    this.toHolder = new ToHolderSender({
+      ...parts,
+      hosting: this.hosting,
+      offers: this.offers,
+      state: this.state,
+    })
+    this.upgrades = new Upgrades(this, hosting)
+  }
+
+  get listeners(): Listener[] {
+    return [...(this.application?.listeners() ?? [])]
+  }
+
+  #operations(driver: PartsDriver): Operations {
+    return {
+      status: () => driver.status(),
+      upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
+        if (killStuck) await this.hosting.killStuck()
+        return driver.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) })
+      },
+      command: ({ name, body }, context) => this.commands.run(name, body, context, this.machine.phase),
+    }
+  }
+
+  #beats(): Heartbeat {
+    const { health, times } = this.settings
+    return new Heartbeat({
+      everyMs: () => this.joined.link?.beatEvery(times.heartbeat) ?? times.heartbeat,
+      silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
+      link: () => this.joined.channel,
+      healthy: () => health() && this.#accepts,
+      report: () => this.drain.report,
+      silent: () => this.hosting.silent(),
+    })
+  }
+
+  /** Healthy means serving: nobody waits at a listener where nobody accepts. */
+  get #accepts(): boolean {
+    return !this.machine.member.accepting || this.listeners.every(listener => listener.attended)
+  }
+}

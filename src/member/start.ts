@@ -1,0 +1,118 @@
+import { FdbError } from '../errors.js'
+import type { Entry } from '../holder/registry.js'
+import type { OwnedFd } from '../kernel/index.js'
+import type { PathEntry } from '../process/control-path.js'
+import { makeRoomForDescriptors } from '../process/limits.js'
+import type { Segment } from '../state/segment.js'
+import { MemberDriver } from './driver.js'
+import type { HolderLink } from './holder-link.js'
+import type { Settings } from './options.js'
+
+/** Epoch of the first segment of a service. */
+const FIRST_EPOCH = 1
+
+/** What a process held that cannot hand it over any more. */
+export interface Legacy {
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly entries: readonly Entry[]
+  readonly segments: readonly Segment[]
+  readonly listener: OwnedFd
+  readonly lock: OwnedFd
+}
+
+/** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
+export async function startFirst(
+  settings: Settings,
+  control: { listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
+): Promise<MemberDriver> {
+  const driver = new MemberDriver(settings, {
+    generation: 1,
+    serviceStartedAt: Date.now(),
+    scope: 'holder',
+  })
+  const { controlSocket, machine, shelf, state } = driver.parts
+  machine.assume({ holds: true, link: 'none', epoch: FIRST_EPOCH, source: 0, wayBack: FIRST_EPOCH })
+  shelf.make([FIRST_EPOCH])
+  try {
+    // Nobody else can write: the application may fill its state before it is ready.
+    await state.begin(FIRST_EPOCH)
+  } catch (error) {
+    state.log.close()
+    shelf.close()
+    throw error
+  }
+  state.file?.prepare()
+  if (control !== null) {
+    const { listener, lock, entry } = control
+    controlSocket.take({ listener, lock, entry })
+    controlSocket.open()
+  }
+  return driver
+}
+
+/**
+ * One that has what a dead process held, and nobody's word: as a successor that was ready when its incumbent died. Its
+ * ready() makes it the one that decides. Takes all of it, also when it rejects.
+ */
+export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
+  const { generation, serviceStartedAt, entries, segments, listener, lock } = legacy
+  const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
+  const { controlSocket, machine, registry, shelf, state, wanted } = driver.parts
+  for (const segment of segments.filter(({ kind }) => kind === 'epoch')) shelf.put(segment, true)
+  for (const segment of segments.filter(({ kind }) => kind === 'snapshot')) shelf.replaceUpTo(segment)
+  for (const entry of entries) {
+    registry.put(entry)
+    wanted.add(entry.name)
+  }
+  const { top } = shelf
+  machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
+  controlSocket.take({ listener, lock })
+  try {
+    await state.read(top)
+    return driver
+  } catch (error) {
+    driver.end(FdbError.from(error))
+    throw error
+  }
+}
+
+/**
+ * A process that takes over from the holder at `link`, or joins it where it is a daemon, which has so long until its Offer.
+ * Resolves when descriptors and state are here.
+ */
+export async function startNext(
+  settings: Settings,
+  link: HolderLink,
+  timeoutMs: number,
+): Promise<MemberDriver> {
+  const { generation, serviceStartedAt, daemon } = link.facts
+  const scope = daemon ? 'member' : 'holder'
+  const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope })
+  const { joined, machine, readiness, state, timing } = driver.parts
+  const { signal } = settings
+  const aborted = () =>
+    driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
+  signal?.addEventListener('abort', aborted, { once: true })
+  readiness.limit(timeoutMs)
+  try {
+    joined.attach(link)
+    makeRoomForDescriptors()
+    if (signal?.aborted) aborted()
+    await readiness.offer()
+    await state.read(machine.member.source)
+    // Nobody else can write: the application may fill its state before it is ready.
+    if (driver.first) await state.begin(machine.member.epoch)
+    state.file?.prepare()
+    timing.note('read')
+    if (machine.phase === 'gone') throw driver.whyNot()
+  } catch (error) {
+    // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
+    driver.refuse(FdbError.from(error))
+    await machine.settled()
+    throw signal?.aborted ? signal.reason : error
+  } finally {
+    signal?.removeEventListener('abort', aborted)
+  }
+  return driver
+}

@@ -1,0 +1,115 @@
+import { FdbError } from '../errors.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import { packToHolder } from '../protocol/envelope.js'
+import type { ToHolder } from '../protocol/messages.js'
+import type { Heartbeat } from './heartbeat.js'
+import type { Hosting } from './hosting.js'
+import type { JoinedHolder } from './joined-holder.js'
+import type { OfferReceiver } from './offer-receiver.js'
+import type { OwnState } from './own-state.js'
+import type { Shared } from './shared.js'
+
+export interface ToHolderParts {
+  readonly shared: Shared
+  readonly joined: JoinedHolder
+  readonly hosting: Hosting
+  readonly offers: OfferReceiver
+  readonly state: OwnState
+  readonly heartbeat: Heartbeat
+}
+
+type Senders = {
+  readonly [Kind in ToHolder['kind']]: (message: Extract<ToHolder, { kind: Kind }>) => void | Promise<void>
+}
+
+/** What this process's member says to the holder that it has joined: each message with what it tells besides. */
+export class ToHolderSender {
+  readonly #parts: ToHolderParts
+  readonly #senders: Senders = {
+    ready: () => this.#ready(),
+    quiesced: message => this.#plain(message),
+    frozen: message => this.#plain(message),
+    prepared: () => this.#prepared(),
+    serving: message => {
+      this.#plain(message)
+      this.#parts.heartbeat.start()
+    },
+    gone: message => this.#plain(message),
+    abort: () => this.#abort(),
+    back: message => this.#back(message),
+    unfit: ({ epoch }) => {
+      this.#parts.joined.tell({ unfit: { epoch, ...this.#parts.shared.unfitness.report } })
+    },
+  }
+
+  constructor(parts: ToHolderParts) {
+    this.#parts = parts
+  }
+
+  send(message: ToHolder): void | Promise<void> {
+    if (this.#parts.joined.link === null) return
+    return (this.#senders[message.kind] as (message: ToHolder) => void | Promise<void>)(message)
+  }
+
+  #plain(message: Extract<ToHolder, { kind: 'quiesced' | 'frozen' | 'serving' | 'gone' }>): void {
+    const { joined, state } = this.#parts
+    joined.tell(packToHolder(message, state.frozenAt ?? state.log.position))
+  }
+
+  #ready(): void {
+    const { heartbeat, hosting, joined, shared, state } = this.#parts
+    const { registry, timing, wanted } = shared
+    timing.note('ready')
+    if (hosting.beatsFromReady) heartbeat.start()
+    joined.tell({
+      ready: {
+        adopted: [...wanted],
+        refused: registry.names.filter(name => !wanted.has(name)),
+        position: state.log.position,
+      },
+    })
+  }
+
+  #prepared(): void {
+    const { joined, shared, state } = this.#parts
+    joined.tell(packToHolder({ kind: 'prepared' }, state.log.position))
+    shared.timing.note('prepared')
+    state.takenOver = { ...state.log.position }
+  }
+
+  /** The reason must be out before the link is closed. */
+  #abort(): Promise<void> | undefined {
+    const { joined, shared } = this.#parts
+    const { departure, machine } = shared
+    const { code, message } = departure.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
+    return joined.channel?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
+  }
+
+  /** What is held goes first: the holder decides when it hears Back. */
+  #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
+    const { joined, shared } = this.#parts
+    const { departure, machine, settings, shelf } = shared
+    const link = joined.channel
+    link
+      ?.sendBundle(this.#held(), settings.timeout)
+      .then(() => link.send({ back: { role, epoch, sealed, top: shelf.top, unfit } }))
+      .catch(error => {
+        if (departure.over || joined.channel !== link) return
+        settings.logger.warn({ err: error }, 'the holder did not take back what is held: it is told again')
+        machine.step({ type: 'failed', effect: 'back' })
+      })
+  }
+
+  #held(): BundleItem[] {
+    const { offers, shared } = this.#parts
+    const { registry, shelf, wanted } = shared
+    const segments = shelf.all.map(segment => ({
+      role: 'segment' as const,
+      epoch: segment.epoch,
+      writable: shelf.isWritable(segment.epoch),
+      fd: segment.fd,
+    }))
+    const pidfds = offers.pidfds.map(fd => ({ role: 'pidfd' as const, fd }))
+    return [...registry.items().filter(({ name }) => wanted.has(name ?? '')), ...segments, ...pidfds]
+  }
+}

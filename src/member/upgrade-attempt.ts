@@ -1,0 +1,203 @@
+import { Pending } from '../channel/pending.js'
+import { FdbError } from '../errors.js'
+import type { Cancelled } from '../holder/cancel.js'
+import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+import type { Failure } from '../operator/status-report.js'
+import type { SuccessorCommand } from '../process/command-line.js'
+import type { Successor } from '../process/spawn-successor.js'
+import type { UpgradeOptions } from './member-options.js'
+import type { Shared } from './shared.js'
+
+/** After the end of a successor: what its handoff says about the reason arrives within this time. */
+const AFTERMATH_MS = 250
+/** Between asking a successor that has failed to end, and ending it. */
+const END_MS = 2_000
+/** A successor that has failed is left so long to say why and to end. */
+const OWN_END_MS = 5_000
+/** After a cancellation: for the incumbent to write again. */
+const SERVING_MS = 2_000
+/** Failures in these phases of a handoff: the successor may have clients, and is ended by the handoff's own rules. */
+const AFTER_COMMIT: ReadonlySet<string | undefined> = new Set(['committing', 'probation'])
+
+/** The process that is to be replaced. */
+export interface Replaced {
+  readonly shared: Shared
+  readonly lastFailure: Failure | null
+  /** Who serves in its place, as its own holder knows it; null when it does, or a daemon decides. */
+  readonly successor: Upgraded | null
+  /** Who is being brought to serve, as its own holder knows it. */
+  readonly joinerPid: number | null
+  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+}
+
+/** One successor that was started, until it serves, has failed or was given up. */
+export class UpgradeAttempt {
+  readonly outcome: Promise<Upgraded>
+  readonly #replaced: Replaced
+  readonly #child: Successor
+  readonly #progress: (step: UpgradeProgress) => void
+  readonly #graceMs: () => number
+  readonly #failureBefore
+  readonly #settled = new Pending<Upgraded>()
+  #phase = 'idle'
+  #cancelling = false
+  /** The command has ended with code 0: it was a wrapper, and what it has started is to join. */
+  #forked = false
+  #over = false
+
+  constructor(
+    replaced: Replaced,
+    child: Successor,
+    command: SuccessorCommand,
+    options: UpgradeOptions,
+    graceMs: () => number,
+  ) {
+    this.#replaced = replaced
+    this.#child = child
+    this.#progress = options.progress ?? (() => {})
+    this.#graceMs = graceMs
+    this.#failureBefore = replaced.lastFailure
+    const { changes, settings } = replaced.shared
+    const { times, timeout } = settings
+    const limit =
+      options.timeout ?? times.ready + times.quiesce + times.freeze + times.prepare + times.commit + timeout
+    const timer = setTimeout(() => this.cancel(this.#late(limit)), limit)
+    const stop = changes.watch(() => this.#look())
+    this.outcome = this.#settled.answer.finally(() => {
+      this.#over = true
+      stop()
+      clearTimeout(timer)
+    })
+    void child.exited.then(({ code, signal: by }) => {
+      if (code === 0) {
+        this.#forked = true
+        return
+      }
+      const how = by === null ? `with code ${code}` : `by ${by}`
+      const error = new FdbError(
+        'ERR_FDB_SUCCESSOR_EXITED',
+        `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: see its own output; this process serves on`,
+        { details: { code, signal: by } },
+      )
+      setTimeout(() => {
+        if (!this.#cancelling) this.#settled.reject(error)
+      }, AFTERMATH_MS).unref()
+    })
+    this.#look()
+  }
+
+  /**
+   * The successor is not wanted any more. Before its Commit it is given up and ended; later it serves, or fails, as if this
+   * had not been called. Either way the outcome says which.
+   */
+  cancel(reason: unknown): void {
+    if (this.#cancelling) return
+    this.#cancelling = true
+    this.#giveUp(reason).catch(error => this.#settled.reject(error))
+  }
+
+  async #giveUp(reason: unknown): Promise<void> {
+    const { machine } = this.#replaced.shared
+    if (FdbError.is(reason) && AFTER_COMMIT.has(reason.phase)) throw reason
+    const phase = machine.holder?.phase ?? this.#phase
+    const cancelled = await this.#replaced.cancelHandoff(toldFor(reason))
+    if (cancelled === 'late') {
+      this.#cancelling = false
+      this.#look()
+      this.#boundTheRest()
+      return
+    }
+    const { pid } = this.#child
+    const ended = await this.#child.end(this.#ownGrace(cancelled))
+    await this.#serving()
+    // It came to serve all the same: nobody who could have been asked had seen it coming.
+    if (this.#isReplaced()) return
+    const fate = ended
+      ? `its successor ${pid} was ended`
+      : `its successor ${pid} could not be ended (it is another user's, or has left its session)`
+    const where = phase === 'idle' ? 'starting' : phase
+    this.#settled.reject(abandoned(reason, `${fate}; process ${process.pid} serves on`, where))
+  }
+
+  /** What has not joined has nothing to let go of. */
+  #ownGrace(cancelled: Cancelled): number {
+    return cancelled === 'idle' && this.#replaced.shared.machine.phase === 'serving' ? 0 : this.#graceMs()
+  }
+
+  /** Commit has left: the handoff's own deadlines decide, and in daemon hosting they are another's. */
+  #boundTheRest(): void {
+    const { commit, prepare } = this.#replaced.shared.settings.times
+    const error = new FdbError(
+      'ERR_FDB_DEADLINE',
+      `the successor ${this.#child.pid} was sent its Commit and has not been heard of since: status shows who serves`,
+    )
+    const timer = setTimeout(() => this.#settled.reject(error), commit + prepare + OWN_END_MS)
+    void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
+  }
+
+  /** Whether another serves by now. */
+  #isReplaced(): boolean {
+    const { generation, machine } = this.#replaced.shared
+    if (machine.phase !== 'standby' && machine.phase !== 'leaving') return false
+    // Who serves now need not be the process that was started: a wrapper may have forked it.
+    const successor = this.#replaced.successor ?? { pid: this.#child.pid, generation: generation + 1 }
+    this.#over = true
+    this.#child.letGo()
+    this.#progress({ phase: 'serving', at: Date.now(), pid: successor.pid })
+    this.#settled.resolve(successor)
+    return true
+  }
+
+  #look(): void {
+    if (this.#over || this.#isReplaced() || this.#cancelling) return
+    const { joinerPid, lastFailure: failure, shared } = this.#replaced
+    if (failure !== null && failure !== this.#failureBefore) {
+      this.#failed(failure)
+      return
+    }
+    const now = shared.machine.holder?.phase ?? this.#phase
+    // From probation on it is told as what it is: serving.
+    if (now === this.#phase || now === 'probation' || now === 'released') return
+    this.#phase = now
+    this.#progress({ phase: now, at: Date.now(), pid: joinerPid ?? this.#child.pid })
+  }
+
+  /** It ends by itself, as a rule, when it has said why. */
+  #failed({ code, message, phase }: Failure): void {
+    const text = `${message} (phase ${phase}; this process serves on)`
+    this.#settled.reject(new FdbError(code, text, { phase }))
+    if (AFTER_COMMIT.has(phase)) return
+    setTimeout(() => void this.#child.end(END_MS), OWN_END_MS).unref()
+  }
+
+  /** Resolves when this process writes again, or another serves. */
+  async #serving(): Promise<void> {
+    const { changes, machine } = this.#replaced.shared
+    const settled = () => machine.phase !== 'frozen' && machine.holder?.phase !== 'returning'
+    await changes.until(settled, SERVING_MS)
+  }
+
+  /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
+  #late(limit: number): FdbError {
+    const { pid } = this.#child
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      this.#forked
+        ? `the command ${pid} ended with code 0, and nothing that it started has served within ${limit} ms`
+        : `the successor ${pid} did not serve within ${limit} ms`,
+    )
+  }
+}
+
+/** What the successor and `status` are told. */
+function toldFor(reason: unknown): FdbError {
+  return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
+}
+
+function abandoned(reason: unknown, who: string, phase: string): FdbError {
+  const { code, message } = toldFor(reason)
+  return new FdbError(code, `${message} (phase ${phase}): ${who}`, {
+    phase,
+    cause: reason,
+  })
+}
