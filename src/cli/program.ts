@@ -1,14 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
-import { addCertificates } from './certificates.js'
-import { addProxy } from './proxy.js'
-import { addRoutes } from './routes.js'
-import { addServe } from './serve.js'
-import { addState } from './state.js'
-import { addStatus } from './status.js'
 import { plain } from './table.js'
-import { addUpgrade } from './upgrade.js'
 
 /** It did what was asked; it failed; it was asked wrongly. */
 export type ExitCode = 0 | 1 | 2
@@ -16,7 +9,7 @@ export type ExitCode = 0 | 1 | 2
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
   try {
-    await program().parseAsync(args, { from: 'user' })
+    await (await program(args)).parseAsync(args, { from: 'user' })
     return 0
   } catch (error) {
     // Commander has told what was wrong already.
@@ -26,7 +19,18 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   }
 }
 
-function program(): Command {
+/** Adds a command to the program; its modules are loaded for it alone, and for the help on all. */
+const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new Map([
+  ['status', async (program: Command) => (await import('./status.js')).addStatus(program)],
+  ['upgrade', async program => (await import('./upgrade.js')).addUpgrade(program)],
+  ['serve', async program => (await import('./serve.js')).addServe(program)],
+  ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
+  ['routes', async program => (await import('./routes.js')).addRoutes(program)],
+  ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
+  ['state', async program => (await import('./state.js')).addState(program)],
+])
+
+async function program([name = '']: readonly string[]): Promise<Command> {
   const root = new Command('fd-broker')
     .description('Replace a running server by its next version without losing a connection.')
     .version(version())
@@ -46,13 +50,8 @@ Examples:
 
 Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
     )
-  addStatus(root)
-  addUpgrade(root)
-  addServe(root)
-  addProxy(root)
-  addRoutes(root)
-  addCertificates(root)
-  addState(root)
+  const named = COMMANDS.get(name)
+  for (const add of named ? [named] : COMMANDS.values()) await add(root)
   return root
 }
 

@@ -11,7 +11,6 @@ import {
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
 import { jsonText } from './json-text.js'
-import { readRoutes } from './routes-file.js'
 import { addText, listText, removeText } from './routes-text.js'
 
 /** A list of several pages is asked for again when the routes change meanwhile. */
@@ -118,7 +117,7 @@ async function given(
   if ((file === undefined) === (route.host === undefined) || (file === undefined && !complete)) {
     throw new FdbError('ERR_FDB_ROUTES', `which routes? Give ${needed}, or --file`)
   }
-  return file === undefined ? [route] : await readRoutes(file)
+  return file === undefined ? [route] : await (await import('./routes-file.js')).readRoutes(file)
 }
 
 function lines(values: readonly unknown[]): string {

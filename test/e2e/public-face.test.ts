@@ -91,8 +91,27 @@ describe('the other entries', () => {
     expect(loaded).not.toContain('commander')
   })
 
-  it('no command loads the proxy before it is to run', () => {
-    expect(rooms(loadedBy(pathToFileURL(join(root, 'dist/cli/program.js')).href))).not.toContain('dist/relay')
+  it('a command loads what it needs', () => {
+    const command = (name: string) => loadedBy(pathToFileURL(join(root, 'dist', 'cli', `${name}.js`)).href)
+    const status = rooms(command('status'))
+    for (const room of [
+      'dist/proxy',
+      'dist/relay',
+      'dist/member',
+      'dist/holder',
+      'dist/state',
+      'dist/moving',
+      'yaml',
+    ])
+      expect(status).not.toContain(room)
+    expect([...rooms(command('program'))].filter(name => /^(?:dist|yaml|pino)/.test(name))).toEqual([
+      'dist/cli',
+      'dist/errors.js',
+    ])
+    for (const name of ['proxy', 'routes', 'certificates']) {
+      expect(command(name)).not.toContain('yaml')
+      expect(rooms(command(name))).not.toContain('dist/relay')
+    }
   })
 
   it('nothing else of the package can be imported', () => {
