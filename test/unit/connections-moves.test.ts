@@ -8,30 +8,22 @@ import { OwnedFd } from '../../src/kernel/index.js'
 import { native, SEAL_WRITE } from '../../src/kernel/native.js'
 import { MoveCounts } from '../../src/moving/counts.js'
 import { Giver } from '../../src/moving/giver.js'
-import {
-  type Arrival,
-  type ConnectionValue,
-  MAX_RECORD_BYTES,
-  type MovableConnections,
-  type Witness,
-} from '../../src/moving/movable.js'
+import { type Arrival, MAX_RECORD_BYTES, type MoveWhich, type Witness } from '../../src/moving/movable.js'
 import { MoveLog } from '../../src/moving/move-log.js'
 import { movePair } from '../../src/moving/pair.js'
 import { TURN_MS } from '../../src/moving/slice.js'
 import { Taker } from '../../src/moving/taker.js'
 import { openPidfd } from '../../src/process/liveness.js'
 import { Link } from '../../src/protocol/link.js'
+import { type PairConnection, SocketPairs } from '../connections-support/socket-pairs.js'
 import { longestTurn } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 
 const seen = (look: () => boolean) => until('connections where they belong', look)
 
 /** Connected socket pairs by name: one end is moved about, the other stays with the test. */
-class Hand implements MovableConnections<ConnectionValue<string>> {
-  readonly protocol = 'test/1'
-  readonly here = new Map<string, OwnedFd>()
+class Hand extends SocketPairs {
   readonly came: [string, Arrival][] = []
-  onMovable: (() => void) | null = null
   refuses: (name: string) => boolean = () => false
   /** Milliseconds that it takes to take one out, or in. */
   slow = 0
@@ -40,32 +32,29 @@ class Hand implements MovableConnections<ConnectionValue<string>> {
   /** Of every connection that arrives. */
   witness = { asked: false, answered: false }
 
-  get movable(): number {
-    return this.here.size
-  }
-
-  *departures(): Generator<ConnectionValue<string>, void, undefined> {
-    for (const [name, fd] of this.here) {
+  override *departures(which: MoveWhich): Generator<PairConnection, void, undefined> {
+    for (const value of super.departures(which)) {
       busy(this.slow)
-      this.here.delete(name)
-      const more = this.large.has(name) ? MAX_RECORD_BYTES : 0
-      yield { record: Buffer.from(name.padEnd(more + 1)), fds: [fd], state: name }
+      yield value
     }
   }
 
-  check(record: Uint8Array, fds: readonly OwnedFd[]): ConnectionValue<string> {
-    const name = Buffer.from(record).toString().trimEnd()
-    if (this.refuses(name)) throw new FdbError('ERR_FDB_RELAYED_REFUSED', `${name} is not wanted`)
-    return { record, fds, state: name }
+  override check(record: Uint8Array, fds: readonly OwnedFd[]): PairConnection {
+    const value = super.check(record, fds)
+    if (!this.refuses(value.state)) return value
+    throw new FdbError('ERR_FDB_RELAYED_REFUSED', `${value.state} is not wanted`)
   }
 
-  arrive({ state: name, fds }: ConnectionValue<string>, how: Arrival): Witness {
+  override arrive(value: PairConnection, how: Arrival): Witness {
     busy(this.slow)
-    this.here.set(name, fds[0]!)
-    this.came.push([name, how])
-    if (how === 'refused') this.here.delete(name)
-    if (how === 'refused') fds[0]!.close()
+    this.came.push([value.state, how])
+    if (how === 'refused') value.fds[0]!.close()
+    else super.arrive(value, how)
     return this.witness
+  }
+
+  protected override recordOf(name: string): Uint8Array {
+    return Buffer.from(name.padEnd(this.large.has(name) ? MAX_RECORD_BYTES + 1 : 0))
   }
 }
 

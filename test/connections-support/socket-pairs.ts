@@ -1,0 +1,82 @@
+import { FdbError } from '../../src/errors.js'
+import { type OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
+import { decoded, onlyConnection } from '../../src/moving/connection-record.js'
+import type {
+  Arrival,
+  ConnectionValue,
+  MovableConnections,
+  MoveWhich,
+  Witness,
+} from '../../src/moving/movable.js'
+
+export type PairConnection = ConnectionValue<string>
+
+/** One end of a socket pair each, by name: the least that can move. A line is answered with `!`, when somebody calls {@link tend}. */
+export class SocketPairs implements MovableConnections<PairConnection> {
+  readonly protocol = 'test/1'
+  readonly here = new Map<string, OwnedFd>()
+  /** Those that were refused. */
+  readonly staying = new Map<string, OwnedFd>()
+  onMovable: (() => void) | null = null
+  readonly #seen = new Map<string, { asked: boolean; answered: boolean }>()
+
+  get movable(): number {
+    return this.here.size
+  }
+
+  get size(): number {
+    return this.here.size + this.staying.size
+  }
+
+  *departures(_which: MoveWhich): Generator<PairConnection, void, undefined> {
+    for (const [name, fd] of this.here) {
+      this.here.delete(name)
+      yield { record: this.recordOf(name), fds: [fd], state: name }
+    }
+  }
+
+  check(record: Uint8Array, fds: readonly OwnedFd[]): PairConnection {
+    const state = decoded(nameIn, record)
+    onlyConnection(fds)
+    return { record, fds, state }
+  }
+
+  arrive({ state: name, fds }: PairConnection, how: Arrival): Witness {
+    const hands = how === 'refused' ? this.staying : this.here
+    hands.set(name, fds[0]!)
+    const witness = { asked: false, answered: false }
+    this.#seen.set(name, witness)
+    return witness
+  }
+
+  /** Reads and answers what has come; closes what has ended. */
+  tend(): void {
+    for (const hands of [this.here, this.staying]) for (const [name, fd] of hands) this.#tend(name, fd, hands)
+  }
+
+  protected recordOf(name: string): Uint8Array {
+    return Buffer.from(name)
+  }
+
+  #tend(name: string, fd: OwnedFd, hands: Map<string, OwnedFd>): void {
+    const into = Buffer.alloc(64)
+    const { bytes } = receiveMessage(fd, into, 0, into.length)
+    if (bytes === 0) {
+      hands.delete(name)
+      fd.close()
+    }
+    if (bytes <= 0) return
+    const seen = this.#seen.get(name)
+    if (seen) seen.asked = true
+    for (const _line of into.toString('latin1', 0, bytes).split('\n').slice(1)) {
+      sendMessage(fd, Buffer.from('!'), 0, 1, [])
+      if (seen) seen.answered = true
+    }
+  }
+}
+
+function nameIn(record: Uint8Array): string {
+  const [name] = /^[a-z0-9]+(?= *$)/.exec(Buffer.from(record).toString('latin1')) ?? []
+  if (name === undefined) throw new FdbError('ERR_FDB_CONNECTION', 'it has no name')
+  return name
+}
