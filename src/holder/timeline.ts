@@ -1,8 +1,6 @@
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 
-export type { Failure, HandoffRecord } from '../operator/status-report.js'
-
 const KEPT = 16
 
 /** The last handoffs of this holder, newest last, and the last failure. */

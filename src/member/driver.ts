@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import { removePaths } from '../holder/former-listeners.js'
 import { insist } from '../holder/insist.js'
 import type { Upgraded } from '../operator/requests.js'
+import type { StatusReport } from '../operator/status-report.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../protocol/embedded.js'
 import type { MemberEffect, MemberPhase, MemberState } from '../protocol/member-machine.js'
@@ -12,7 +13,7 @@ import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Origin, Parts, type PartsDriver } from './parts.js'
-import { describe, type StatusReport } from './status.js'
+import { describe } from './status.js'
 
 /** For every effect of the member's machine: what is done. What it returns is awaited before the next one. */
 type Effects = {

@@ -1,6 +1,6 @@
+import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import type { ForcedClose } from './drain/forced-closes.js'
-import { type DrainReport, DrainReporter } from './drain/reporter.js'
+import { DrainReporter } from './drain/reporter.js'
 import { type DrainTimes, drainListeners, endIdle } from './drain/wait.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'

@@ -12,8 +12,6 @@ import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 
-export type { StatusReport } from '../operator/status-report.js'
-
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
 /** The parts that know something of it. */

@@ -1,7 +1,5 @@
 import type { ForcedClose } from '../../operator/status-report.js'
 
-export type { ForcedClose } from '../../operator/status-report.js'
-
 /** Connections that were closed at the end of the drain, by what they were. */
 export interface DrainCounts {
   /** Without a request or stream, as far as that is known. */

@@ -3,11 +3,11 @@ import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { openWay, ownEnd, wayItems } from '../../moving/pair.js'
+import type { DrainReport, ForcedClose } from '../../operator/status-report.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { StateLog } from '../../state/state-log.js'
 import { WriteReceiver } from '../writes/receiver.js'
-import { type ForcedClose, ForcedCloses } from './forced-closes.js'
-import type { DrainReport } from './reporter.js'
+import { ForcedCloses } from './forced-closes.js'
 
 /** More generations than this do not drain at once. */
 const MOST = 256

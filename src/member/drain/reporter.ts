@@ -7,8 +7,6 @@ import { Link } from '../../protocol/link.js'
 import { FORWARDS_WRITES, type VersionRange } from '../../protocol/versions.js'
 import type { WriteForwarder } from '../writes/forwarder.js'
 
-export type { DrainReport } from '../../operator/status-report.js'
-
 export interface DrainReporterOptions {
   readonly control: string
   readonly service: string
