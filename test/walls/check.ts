@@ -59,18 +59,11 @@ function foreignPackage({ from, to, line }: Import): string[] {
 function inCircles(imports: readonly Import[]): string[] {
   const ours = imports.filter(({ to }) => to.startsWith('src/'))
   const files = circles(arrows(ours, path => path))
-  const folders = circles(apart(arrows(ours, folderOf)))
+  const folders = circles(arrows(ours, folderOf))
   return [
     ...files.map(group => `files in a circle: ${group.join(', ')}`),
     ...folders.map(group => `folders in a circle: ${group.join(', ')}`),
   ]
-}
-
-/** A folder and one that lies in it are not two. */
-function apart(folders: Map<string, Set<string>>): Map<string, Set<string>> {
-  for (const [from, targets] of folders)
-    for (const to of targets) if (to.startsWith(`${from}/`) || from.startsWith(`${to}/`)) targets.delete(to)
-  return folders
 }
 
 /** A file right below `src` stands for itself. */
