@@ -11,7 +11,7 @@ export class Checks {
     this.#options = options
   }
 
-  /** Of the one that is run now. */
+  /** The name of the one that is run now. */
   get current(): string | null {
     return this.#current === null ? null : nameOf(this.#current)
   }

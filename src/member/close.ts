@@ -19,7 +19,7 @@ const UNDER_WAY: ReadonlySet<HolderPhase | undefined> = new Set([
   'returning',
 ])
 
-/** Of the process that is closed. */
+/** The parts of the process that is closed. */
 export interface ClosingParts extends Shared {
   readonly hosting: Hosting
   readonly duty: Duty
@@ -28,7 +28,7 @@ export interface ClosingParts extends Shared {
 
 /** What its driver does. */
 export interface ClosingDriver {
-  /** It does not come to serve. */
+  /** This process does not come to serve. */
   refuse(error: FdbError): void
   /** The service ends with it. */
   removePaths(): void

@@ -78,7 +78,7 @@ export class ControlSocket {
     return this.#older.reports
   }
 
-  /** For a successor. Borrowed. */
+  /** The descriptors for a successor. Borrowed. */
   items(): BundleItem[] {
     const items: BundleItem[] = []
     if (this.#listener !== null) items.push({ role: 'control', fd: this.#listener.fd })
@@ -202,7 +202,7 @@ export class ControlSocket {
     hurry()
   }
 
-  /** One that would end with this process, when nobody has said that this process stays. */
+  /** Refuses who would end with this process, when nobody has said that this process stays. */
   #refusal({ pid, pidfd }: Caller): FdbError | null {
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null

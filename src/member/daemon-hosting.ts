@@ -47,7 +47,7 @@ export class DaemonHosting implements Hosting {
     this.#parts = parts
     const { joined, operations, shared, state } = parts
     const { changes, machine, settings, shelf } = shared
-    this.#requests = new OperatorRequests(operations, state, () => joined.channel)
+    this.#requests = new OperatorRequests(operations, state, () => joined.link)
     this.#growth = new Growth({
       shelf,
       renewBytes: settings.stateLimits.renewBytes,
@@ -85,7 +85,7 @@ export class DaemonHosting implements Hosting {
 
   /** The daemon keeps it too, so that it outlives this process. */
   keep(entry: Entry): void | Promise<void> {
-    if (this.#parts.joined.link !== null) return this.#keep(entry)
+    if (this.#parts.joined.holder !== null) return this.#keep(entry)
   }
 
   drop(name: string): void {
@@ -116,7 +116,7 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
-  /** Its operators ask the daemon itself. */
+  /** Operators ask the daemon itself. */
   async killStuck(): Promise<void> {}
 
   /** The daemon reads this before it hears that we have gone. */
@@ -135,7 +135,7 @@ export class DaemonHosting implements Hosting {
     this.#returning?.abort()
     const returning = new AbortController()
     this.#returning = returning
-    const old = joined.link
+    const old = joined.holder
     if (old === null) return
     old.link.close()
     void reconnectToDaemon(settings, old, generation, returning.signal).then(link => {
@@ -150,7 +150,8 @@ export class DaemonHosting implements Hosting {
       heartbeat.start()
     })
     void old.fate().then(fate => {
-      if (fate === 'dead' && joined.link === old) machine.step({ type: 'fate', fate, sealed: machine.sealed })
+      if (fate === 'dead' && joined.holder === old)
+        machine.step({ type: 'fate', fate, sealed: machine.sealed })
     })
   }
 
@@ -185,7 +186,7 @@ export class DaemonHosting implements Hosting {
 
   async #give(items: readonly BundleItem[]): Promise<void> {
     const { joined, shared } = this.#parts
-    const link = joined.channel
+    const link = joined.link
     if (link !== undefined) await this.#registrations.send(link, items, shared.settings.timeout)
   }
 }

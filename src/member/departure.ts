@@ -3,7 +3,7 @@ import type { RetiredReason } from './member-options.js'
 
 /** How far a process has come in leaving. */
 type Stage =
-  /** It serves, or is to. */
+  /** This process serves, or is to. */
   | 'stays'
   /** Another serves, as the application was told. */
   | 'retired'
@@ -57,7 +57,7 @@ export class Departure {
     this.#reason ??= error
   }
 
-  /** It was fenced: what came before does not count. */
+  /** The process was fenced: what came before does not count. */
   becauseFenced(error: FdbError): void {
     this.#reason = error
   }
@@ -84,12 +84,12 @@ export class Departure {
     else if (this.#told !== 'released') this.#told = word === 'retire' ? word : 'nothing'
   }
 
-  /** The application has closed it while it served, or stood by. */
+  /** The application has closed what served, or stood by. */
   closedBy(why: RetiredReason): void {
     this.#why = why
   }
 
-  /** It leaves unasked. `released`: by its own word another serves for good. */
+  /** The process leaves unasked. `released`: by its own holder's word another serves for good. */
   leave(released: boolean): void {
     this.#why = released || this.#told !== 'nothing' ? 'replaced' : 'lost'
   }

@@ -15,7 +15,7 @@ import type { Settings } from './options.js'
 import { type Origin, Parts, type PartsDriver } from './parts.js'
 import { describe } from './status.js'
 
-/** For every effect of the member's machine: what is done. What it returns is awaited before the next one. */
+/** What is done for every effect of the member's machine. What it returns is awaited before the next one. */
 type Effects = {
   readonly [Type in MemberEffect['type']]: (
     effect: Extract<MemberEffect, { type: Type }>,
@@ -155,7 +155,7 @@ export class MemberDriver implements PartsDriver {
     duty.begin()
   }
 
-  /** It was to serve and cannot write. Who decides hears of it by the machine. */
+  /** This process was to serve and cannot write. Who decides hears of it by the machine. */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, unfitness } = this.parts
     const { epoch, link } = machine.member

@@ -32,7 +32,7 @@ export class Duty {
   /** `ended`: by the hooks, and nobody else serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
   #run: Run | null = null
-  /** Of the last run of the hooks, milliseconds. */
+  /** Milliseconds that the last run of the hooks took. */
   quiescedMs: number | null = null
 
   constructor(events: DutyEvents, failed: (error: unknown) => void, logger: Logger) {
@@ -99,7 +99,7 @@ export class Duty {
     this.#events.retiring()
   }
 
-  /** At once, or when the hooks have settled, if it is our turn then. */
+  /** Tells at once, or when the hooks have settled, if it is our turn then. */
   #after(tell: () => void): void {
     const run = this.#run
     if (run === null) {

@@ -30,7 +30,7 @@ export interface EmbeddedHostingParts {
   readonly look: () => void
   /** This process decides from now on, and has taken over. */
   readonly decides: () => void
-  /** To whoever serves, by the reports of this generation. */
+  /** Asks whoever serves, over the connection by which this generation reports. */
   readonly askForMove: () => void
   readonly retryMoves: () => void
 }
@@ -87,7 +87,7 @@ export class EmbeddedHosting implements Hosting {
 
   heardReleased(): void {}
 
-  /** It decides: its silence is no reason to do anything. */
+  /** The incumbent decides: its silence is no reason to do anything. */
   silent(): void {}
 
   /** Without a channel the seals are looked at regularly. */
@@ -201,6 +201,6 @@ export class EmbeddedHosting implements Hosting {
   get #stuck(): HolderLink | null {
     const { heartbeat, joined } = this.#parts
     const silent = this.#holder === null && heartbeat.holderSilent
-    return silent && (joined.facts?.heartbeatMs ?? 0) > 0 ? joined.link : null
+    return silent && (joined.facts?.heartbeatMs ?? 0) > 0 ? joined.holder : null
   }
 }

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { Logger } from '../holder/options.js'
 import { didYouMean } from '../suggest.js'
 
-/** Of EventEmitter itself; `events.once()` listens to `error` too. */
+/** Events of EventEmitter itself; `events.once()` listens to `error` too. */
 const OWN: ReadonlySet<string | symbol> = new Set(['error', errorMonitor, 'newListener', 'removeListener'])
 
 /** Throws ERR_FDB_EVENT for an event that never comes: one that is misspelt would be waited for in vain. */

@@ -22,7 +22,7 @@ export class Forgetting {
     this.#state = state
   }
 
-  /** Some may be stale now. */
+  /** Some secrets may be stale now. */
   readonly notice = (): void => {
     if (this.#timer !== undefined) return
     this.#timer = setTimeout(() => this.#try(), this.#waitMs).unref()

@@ -2,7 +2,7 @@ import { Wakefulness } from '../process/wakefulness.js'
 import type { Link } from '../protocol/link.js'
 
 export interface HeartbeatOptions {
-  /** As the holder wants them; asked at {@link Heartbeat.start}. */
+  /** The interval, as the holder wants it; asked at {@link Heartbeat.start}. */
   everyMs(): number
   /** The channel to the holder, as it is now. */
   link(): Link | undefined
@@ -26,7 +26,7 @@ export class Heartbeat {
     this.#options = options
   }
 
-  /** At once, then regularly. */
+  /** Beats at once, then regularly. */
   start(): void {
     this.stop()
     this.#everyMs = this.#options.everyMs()

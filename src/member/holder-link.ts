@@ -21,7 +21,7 @@ export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the holder refused'
 /** What a holder says of itself. */
 export interface HolderFacts {
   readonly pid: number
-  /** It is a daemon: it decides, and goes on deciding after the handoff. */
+  /** The holder is a daemon: it decides, and goes on deciding after the handoff. */
   readonly daemon: boolean
   readonly incarnation: string
   /** A daemon that passes the changes of generations that drain on to the member that serves. */
@@ -39,7 +39,7 @@ export class HolderLink {
   readonly link: Link
   readonly #pidfd: OwnedFd | null
   #watch: DeathWatch | null = null
-  /** By the kernel's word and its own; 0: it may be in another PID namespace. */
+  /** The pid, by the kernel's word and its own; 0: it may be in another PID namespace. */
   readonly #seenPid: number
   #closed = false
 
@@ -143,7 +143,7 @@ export class HolderLink {
     }
   }
 
-  /** From now on everything is told here; `died`: proved dead. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
+  /** Everything is told here from now on; `died`: proved dead. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
   listen(handler: {
     message(envelope: WireEnvelope): void
     bundle(items: BundleItem[]): void
@@ -187,7 +187,7 @@ export class HolderLink {
     return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }
 
-  /** Its death will be told. */
+  /** The death of the holder will be told. */
   get watched(): boolean {
     return this.#watch !== null
   }

@@ -10,15 +10,15 @@ import type { Segment } from '../state/segment.js'
  * (`daemon-hosting.ts`).
  */
 export interface Hosting {
-  /** Of this process: null before it decides for itself, and always where a daemon decides. */
+  /** This process's own: null before it decides for itself, and always where a daemon decides. */
   readonly holder: Holder | null
   /** Processes that have to end before another can join. */
   readonly blockedBy: readonly number[]
-  /** Of those: the one that decides, and says nothing. */
+  /** The one of those that decides, and says nothing. */
   readonly stuckIncumbent: number | null
   /** Another stands by, and takes the connections when this process leaves. */
   readonly standsBy: boolean
-  /** By the word of this process's own holder another serves, for good. */
+  /** Another serves for good, by the word of this process's own holder. */
   readonly released: boolean
   /** Whoever serves hears what older generations report. */
   readonly hearsReports: boolean
@@ -27,13 +27,15 @@ export interface Hosting {
 
   // ---- what it says
 
-  /** Whether it was something that is said in this hosting alone. */
+  /** Takes what is said in this hosting alone. Whether it was that. */
   hear(envelope: WireEnvelope): boolean
-  /** It may have no word for us any more, in this hosting. */
+  /** The holder has said Released; the machine hears of it next. */
   heardReleased(): void
-  /** Ready was said: from now on it wants to hear from us. */
+  /** The holder wants to hear from us from Ready on, not only once we serve. */
   readonly beatsFromReady: boolean
+  /** The holder has a channel to us and says nothing on it. */
   silent(): void
+  /** The channel has ended, as the machine has heard. */
   lost(): void
   /** Whoever serves hears our reports now. */
   reported(): void
@@ -42,18 +44,21 @@ export interface Hosting {
 
   /** Keeps a descriptor beyond this process. When it rejects nothing has changed, and the descriptor is closed. */
   keep(entry: Entry): void | Promise<void>
+  /** Asks for it no more. */
   drop(name: string): void
   /** What has this name here is replaced, or not asked for any more. */
   giveUp(name: string): void
   /** What was given up is not needed by anybody any more. */
   settleFormer(): void
-  /** Goes on in a new segment. */
+  /** Goes on in a new segment. Resolves when it was asked for, or is there. */
   renew(): Promise<void>
   /** A compacted segment takes the place of what it merged, unless a handoff counts on that. */
   shelve(snapshot: Segment): Promise<void>
-  /** A way for connections to the process that serves. */
+  /** Asks for a way for connections to the process that serves. */
   askForMove(): void
+  /** The successor is not wanted any more: it is given up, unless its Commit has left. */
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+  /** Ends the processes that block an upgrade. Rejects with ERR_FDB_STUCK. */
   killStuck(): Promise<void>
   /** The service ends with this process: whoever stands by for it does not come back, and leaves. */
   releaseStandby(): Promise<void>
@@ -62,7 +67,7 @@ export interface Hosting {
 
   becomeHolder(): void
   reconnect(): void
-  /** Nobody waits any more. */
+  /** Who waits for an answer waits in vain. */
   fail(why: FdbError): void
   close(): void
 }

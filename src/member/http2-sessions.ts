@@ -34,7 +34,7 @@ const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
  */
 export class Http2Sessions {
   readonly #sessions = new Map<Http2SessionLike, Facts>()
-  /** Of which the server makes a session in this very turn. */
+  /** The socket of which the server makes a session in this very turn. */
   #coming: net.Socket | null = null
   #leaving = false
 
@@ -43,7 +43,7 @@ export class Http2Sessions {
     this.#coming = socket
   }
 
-  /** Of 'session'. */
+  /** The listener of 'session'. */
   readonly add = (session: Http2SessionLike): void => {
     const facts: Facts = { socket: this.#coming, streams: 0 }
     this.#coming = null
@@ -68,7 +68,7 @@ export class Http2Sessions {
     for (const [session, facts] of this.#sessions) sendAway(session, facts)
   }
 
-  /** Those that come may stay. */
+  /** Sessions that come may stay. */
   resume(): void {
     this.#leaving = false
   }

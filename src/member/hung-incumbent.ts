@@ -16,12 +16,12 @@ import { type Legacy, startHeir } from './start.js'
 
 const SIGKILL = 9
 const LOOK_MS = 5
-/** For the last words between this process and the one that serves. */
+/** Time for the last words between this process and the one that serves. */
 const END_MS = 10_000
 
 export interface ReplaceHung {
   readonly control: string
-  /** Of the successor, with argv0. Empty: as the hung process was started. */
+  /** The command of the successor, with argv0. Empty: as the hung process was started. */
   readonly argv: readonly string[]
   readonly timeoutMs: number
   readonly progress: (step: UpgradeProgress) => void
@@ -87,7 +87,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
 }
 
-/** By the kernel's word: who accepts on a control socket has called listen() on it. */
+/** The process that listens, by the kernel's word: who accepts on a control socket has called listen() on it. */
 async function whoListens(control: string): Promise<OtherProcess> {
   using channel = await connectUnix(control)
   const { pid } = peerCredentials(channel)
@@ -142,7 +142,7 @@ function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; servic
   }
 }
 
-/** It was bound under a temporary name, which it keeps for the kernel. */
+/** The control socket was bound under a temporary name, which it keeps for the kernel. */
 function isControl(hung: OtherProcess, number: number, control: string): boolean {
   using fd = hung.take(number, 'socket')
   const { family, accepting, address } = inspectOne(fd)
@@ -198,7 +198,7 @@ function sealAll(segments: readonly Segment[]): void {
     try {
       if (!segment.sealed) segment.seal()
     } catch {
-      // As said.
+      // Who cannot write needs no seal.
     }
   }
 }

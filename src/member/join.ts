@@ -81,7 +81,7 @@ async function beFirst(settings: Settings, place: FirstControl): Promise<MemberD
   try {
     return await startFirst(settings, place)
   } catch (error) {
-    // Its state file may not be read, say: who waits for us here is turned away, and may be the first.
+    // The state file may not be read, say: who waits for us here is turned away, and may be the first.
     removeControl(place)
     place.listener.close()
     place.lock.close()

@@ -25,7 +25,7 @@ export interface JoinedHolderParts {
 /** The holder that this process has joined: what it says, and its end, are events of the machine. Owns the link. */
 export class JoinedHolder {
   readonly #parts: JoinedHolderParts
-  #link: HolderLink | null = null
+  #holder: HolderLink | null = null
 
   constructor(parts: JoinedHolderParts) {
     this.#parts = parts
@@ -33,30 +33,31 @@ export class JoinedHolder {
 
   /** Null: nobody came before, or it has nothing to say any more. */
   get facts(): HolderFacts | null {
-    return this.#link?.facts ?? null
+    return this.#holder?.facts ?? null
   }
 
-  get link(): HolderLink | null {
-    return this.#link
+  /** Null as {@link facts}. Another one when it was lost and come back to. */
+  get holder(): HolderLink | null {
+    return this.#holder
   }
 
-  get channel(): Link | undefined {
-    return this.#link?.link
+  get link(): Link | undefined {
+    return this.#holder?.link
   }
 
-  /** For what needs no answer; nobody hears it where there is no holder. */
+  /** Says what needs no answer; nobody hears it where there is no holder. */
   tell(body: WireBody): void {
-    this.#link?.link.tell(body)
+    this.#holder?.link.tell(body)
   }
 
   /** Takes the link; an earlier one is left to its owner. */
-  attach(link: HolderLink): void {
-    this.#link = link
+  attach(holder: HolderLink): void {
+    this.#holder = holder
     const { hosting, refuse, shared } = this.#parts
     const { departure, machine } = shared
     let died = false
     const inherit = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
-    link.listen({
+    holder.listen({
       message: envelope => this.#hear(envelope),
       bundle: items => this.#take(items),
       broken: error => {
@@ -65,7 +66,7 @@ export class JoinedHolder {
       },
       lost: error => {
         if (error !== null) departure.because(error)
-        else if (!machine.member.holds) departure.because(leftEarly(link.facts.pid))
+        else if (!machine.member.holds) departure.because(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
         if (died) inherit()
         hosting().lost()
@@ -73,32 +74,32 @@ export class JoinedHolder {
       died: () => {
         died = true
         // What it said last is in the channel and counts: its end comes when that has been read.
-        if (!link.link.open) inherit()
+        if (!holder.link.open) inherit()
       },
     })
   }
 
   /** Closes the link: it has released, or this process lets go of everything. */
   detach(): void {
-    this.#link?.close()
-    this.#link = null
+    this.#holder?.close()
+    this.#holder = null
   }
 
   /** Finds out whether it is alive; a fate follows. */
   judge(): void {
     const { departure, machine, shelf } = this.#parts.shared
-    const link = this.#link
-    if (link === null) {
+    const holder = this.#holder
+    if (holder === null) {
       // Nobody came before: as if it were dead.
       queueMicrotask(() => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed }))
       return
     }
-    void link.fate().then(fate => {
-      if (this.#link !== link || departure.over) return
+    void holder.fate().then(fate => {
+      if (this.#holder !== holder || departure.over) return
       // What it said last is in the channel and counts: it is read to its end, and then its death is told.
-      if (fate === 'dead' && link.link.open && link.watched) return
+      if (fate === 'dead' && holder.link.open && holder.watched) return
       if (fate === 'alive' && shelf.isReleased(machine.member.epoch)) {
-        // Its message was lost with the channel; the mark in the segment was not.
+        // The message was lost with the channel; the mark in the segment was not.
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }

@@ -49,7 +49,7 @@ export class LateWrites {
   leave(): boolean {
     const toTheEnd = this.#toTheEnd
     const end = () => this.#state.log.endWriting(this.#fenced())
-    // One that accepted without the right to write has changes that wait for it: connections wait for them.
+    // Who accepted without the right to write has changes that wait for it: connections wait for them.
     if (toTheEnd) this.#state.file?.leave(end)
     else if (!this.forwarder.active) end()
     return toTheEnd

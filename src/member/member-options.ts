@@ -22,7 +22,7 @@ export interface ReadyOptions {
   timeout?: number
 }
 
-/** Of {@link Member.upgrade}. */
+/** Options of {@link Member.upgrade}. */
 export interface UpgradeOptions {
   argv?: readonly string[]
   env?: NodeJS.ProcessEnv
@@ -32,7 +32,7 @@ export interface UpgradeOptions {
   progress?: (step: UpgradeProgress) => void
 }
 
-/** Of {@link Member.close}. */
+/** Options of {@link Member.close}. */
 export interface CloseOptions {
   /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
   timeout?: number

@@ -30,7 +30,7 @@ export class OfferReceiver {
     this.#shared = shared
   }
 
-  /** Of the other rights-holders: for whom this process may have to come back to. */
+  /** The pidfds of the other rights-holders: for whom this process may have to come back to. */
   get pidfds(): readonly OwnedFd[] {
     return this.#pidfds
   }

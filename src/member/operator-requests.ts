@@ -14,7 +14,7 @@ const CANCELLED_MS = 1_000
 /** Daemon hosting: what operators asked of the daemon, which passes it on to the member that serves. */
 export class OperatorRequests {
   readonly #state: StateLog
-  /** To the daemon; another one when it was lost and come back to. */
+  /** The link to the daemon; another one when it was lost and come back to. */
   readonly #link: () => Link | undefined
   readonly #requests: Requests
   /** What the daemon says of an upgrade that is not wanted any more. */

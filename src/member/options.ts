@@ -81,7 +81,7 @@ export interface Settings {
   readonly logger: Logger
   readonly timeout: number
   readonly times: HandoffTimes
-  /** Those of them that the application gave: a daemon has defaults of its own. */
+  /** The limits that the application gave: a daemon has defaults of its own. */
   readonly wantedTimes: Partial<HandoffTimes>
   readonly drainTimeout: number
   readonly drainTlsTimeout: number

@@ -9,7 +9,7 @@ import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 
-/** For the last changes to reach the state file, when this process leaves and nobody takes over. */
+/** The last changes have so long to reach the state file, when this process leaves and nobody takes over. */
 const FILE_END_MS = 10_000
 
 export interface OwnDrainParts {
@@ -25,7 +25,7 @@ export interface OwnDrainParts {
 export class OwnDrain {
   readonly #parts: OwnDrainParts
   #reporter: DrainReporter | null = null
-  /** At the end of the drain. */
+  /** What was closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
   constructor(parts: OwnDrainParts) {

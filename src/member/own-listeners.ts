@@ -41,7 +41,7 @@ export class OwnListeners {
     return this.#listeners.keys()
   }
 
-  /** Those that leave included. */
+  /** The listeners, those that leave included. */
   get all(): Listener[] {
     return [...this.#listeners.values(), ...this.#leaving]
   }

@@ -84,7 +84,7 @@ export class OwnState {
     this.log.resumeWriting()
   }
 
-  /** At the last freeze. */
+  /** Where the log stood at the last freeze. */
   get frozenAt(): StatePosition | null {
     return this.#frozenAt
   }

@@ -200,9 +200,9 @@ export class Parts implements Shared {
   #beats(): Heartbeat {
     const { health, times } = this.settings
     return new Heartbeat({
-      everyMs: () => this.joined.link?.beatEvery(times.heartbeat) ?? times.heartbeat,
+      everyMs: () => this.joined.holder?.beatEvery(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
-      link: () => this.joined.channel,
+      link: () => this.joined.link,
       healthy: () => health() && this.#accepts,
       report: () => this.drain.report,
       silent: () => this.hosting.silent(),

@@ -21,7 +21,7 @@ export class Readiness {
     this.#reminder = new ReadyReminder(logger)
   }
 
-  /** It has come to serve, once. */
+  /** This process has come to serve, once. */
   get served(): boolean {
     return this.#served
   }
@@ -31,7 +31,7 @@ export class Readiness {
     this.#reminder.start(() => ({ check: this.#checks?.current ?? null, incumbent: incumbent() }))
   }
 
-  /** From now on; an earlier limit does not count any more. */
+  /** The time begins now; an earlier limit does not count any more. */
   limit(ms: number): void {
     this.#limit?.clear()
     this.#limit = afterHearing(ms, this.#late)
@@ -66,13 +66,13 @@ export class Readiness {
     if (options.timeout !== undefined) this.limit(Math.max(1, until - performance.now()))
   }
 
-  /** It writes, or answers at least. */
+  /** This process writes, or answers at least. */
   serves(): void {
     this.#limit?.clear()
     for (const serving of this.#waiting.splice(0)) serving.resolve()
   }
 
-  /** It writes. */
+  /** This process writes. */
   begun(): void {
     this.#served = true
     this.serves()

@@ -103,7 +103,7 @@ export class Served {
     return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
-  /** Those that can go on in another process. */
+  /** The connections that can go on in another process. */
   get moving(): MovableConnections | undefined {
     if (this.#keeper === null) return this.#moving
     return this.#stays ? undefined : this.#keeper.moving
@@ -117,7 +117,7 @@ export class Served {
   get scheme(): string | null {
     const { server } = this
     if (this.#keeper !== null) return this.#keeper.scheme ?? null
-    // By what they have: a process without TLS need not load it.
+    // Servers are told apart by what they have: a process without TLS need not load it.
     const secure = 'setTicketKeys' in server
     if ('maxHeadersCount' in server) return secure ? 'https' : 'http'
     return secure ? 'tls' : null
@@ -213,7 +213,7 @@ export class Served {
     this.#taken()
   }
 
-  /** It is attached never again: it says 'close' when its last connection has ended. */
+  /** The server is attached never again: it says 'close' when its last connection has ended. */
   finish(): void {
     letClose(this.server)
   }

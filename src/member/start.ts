@@ -52,7 +52,7 @@ export async function startFirst(
 }
 
 /**
- * One that has what a dead process held, and nobody's word: as a successor that was ready when its incumbent died. Its
+ * A process that has what a dead one held, and nobody's word: as a successor that was ready when its incumbent died. Its
  * ready() makes it the one that decides. Takes all of it, also when it rejects.
  */
 export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {

@@ -10,7 +10,7 @@ import type { StateLog } from '../state/state-log.js'
 /** Below this the whole state is compacted after each handoff; above, when enough has come together. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
 const COMPACT_SEGMENTS = 8
-/** It is worth it also where less than half of it counts still. */
+/** Compaction is worth it also where less than half of it counts still. */
 const COMPACT_GARBAGE_BYTES = 128 * 1024
 
 /** Brings the segments on the shelf into the state log, as a handoff goes. Owns neither. */

@@ -39,7 +39,7 @@ export function describe(parts: DescribedParts): StatusReport {
     generation: parts.generation,
     epoch: member.epoch,
     role: member.phase,
-    phase: machine.holder?.phase ?? (joined.link === null ? 'idle' : 'probation'),
+    phase: machine.holder?.phase ?? (joined.holder === null ? 'idle' : 'probation'),
     serviceStartedAt: new Date(parts.serviceStartedAt).toISOString(),
     uptimeSeconds: Math.max(0, (Date.now() - parts.serviceStartedAt) / 1000),
     processStartedAt,
@@ -74,7 +74,7 @@ export function describe(parts: DescribedParts): StatusReport {
 function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]): StatusReport['listeners'] {
   const sockets = entries.filter(entry => entry.role === 'listener')
   const identities = inspect(sockets.map(entry => entry.fd))
-  // One that moved may still have connections at its old address: the newer one counts.
+  // A listener that moved may still have connections at its old address: the newer one counts.
   const byName = new Map([...listeners].reverse().map(listener => [listener.name, listener]))
   return sockets.map(({ name }, i) => {
     const identity = identities[i]!

@@ -54,7 +54,7 @@ export async function stay(parts: StayingParts, { signals = [] }: StayOptions): 
     const reason = await parts.departure.retired
     parts.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
     const code = await others.ended()
-    // One that came back after a successor has served last itself.
+    // A process that came back after a successor has served last itself.
     return reason === 'closed' ? 0 : code
   } finally {
     for (const signal of signals) process.off(signal, forward)
@@ -78,7 +78,7 @@ class Others {
     this.#woken()
   }
 
-  /** To whoever serves in our place; when nobody does, to our children: they drain, or are just ending. */
+  /** Passes a signal to whoever serves in our place; when nobody does, to our children: they drain, or are just ending. */
   async forward(signal: NodeJS.Signals): Promise<void> {
     const { logger } = this.#parts.settings
     using server = await this.#inOurPlace()
@@ -160,7 +160,7 @@ class Others {
   }
 }
 
-/** In one turn with what is done to them: a child's number is its own until it is reaped. */
+/** The children, in one turn with what is done to them: a child's number is its own until it is reaped. */
 function children(): number[] {
   return readdirSync('/proc')
     .map(Number)

@@ -47,7 +47,7 @@ export class ToHolderSender {
   }
 
   send(message: ToHolder): void | Promise<void> {
-    if (this.#parts.joined.link === null) return
+    if (this.#parts.joined.holder === null) return
     return (this.#senders[message.kind] as (message: ToHolder) => void | Promise<void>)(message)
   }
 
@@ -82,19 +82,19 @@ export class ToHolderSender {
     const { joined, shared } = this.#parts
     const { departure, machine } = shared
     const { code, message } = departure.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
-    return joined.channel?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
+    return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
 
   /** What is held goes first: the holder decides when it hears Back. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
     const { joined, shared } = this.#parts
     const { departure, machine, settings, shelf } = shared
-    const link = joined.channel
+    const link = joined.link
     link
       ?.sendBundle(this.#held(), settings.timeout)
       .then(() => link.send({ back: { role, epoch, sealed, top: shelf.top, unfit } }))
       .catch(error => {
-        if (departure.over || joined.channel !== link) return
+        if (departure.over || joined.link !== link) return
         settings.logger.warn({ err: error }, 'the holder did not take back what is held: it is told again')
         machine.step({ type: 'failed', effect: 'back' })
       })

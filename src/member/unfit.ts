@@ -20,12 +20,12 @@ export class Unfitness {
     return this.#cause
   }
 
-  /** It serves, or tries anew. */
+  /** This process serves, or tries anew. */
   clear(): void {
     this.#cause = null
   }
 
-  /** For changes that are asked for here. */
+  /** What changes are told that are asked for here. */
   refusal(): FdbError {
     const { cause } = this
     return new FdbError(

@@ -30,7 +30,7 @@ export interface Replaced {
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
 }
 
-/** One successor that was started, until it serves, has failed or was given up. */
+/** The attempt with one successor that was started, until it serves, has failed or was given up. */
 export class UpgradeAttempt {
   readonly outcome: Promise<Upgraded>
   readonly #replaced: Replaced
@@ -110,7 +110,7 @@ export class UpgradeAttempt {
     const { pid } = this.#child
     const ended = await this.#child.end(this.#ownGrace(cancelled))
     await this.#serving()
-    // It came to serve all the same: nobody who could have been asked had seen it coming.
+    // The successor came to serve all the same: nobody who could have been asked had seen it coming.
     if (this.#isReplaced()) return
     const fate = ended
       ? `its successor ${pid} was ended`
@@ -156,13 +156,13 @@ export class UpgradeAttempt {
       return
     }
     const now = shared.machine.holder?.phase ?? this.#phase
-    // From probation on it is told as what it is: serving.
+    // Probation is told as what it is: serving.
     if (now === this.#phase || now === 'probation' || now === 'released') return
     this.#phase = now
     this.#progress({ phase: now, at: Date.now(), pid: joinerPid ?? this.#child.pid })
   }
 
-  /** It ends by itself, as a rule, when it has said why. */
+  /** A successor ends by itself, as a rule, when it has said why. */
   #failed({ code, message, phase }: Failure): void {
     const text = `${message} (phase ${phase}; this process serves on)`
     this.#settled.reject(new FdbError(code, text, { phase }))

@@ -31,7 +31,7 @@ export class Upgrades implements Replaced {
   readonly started: Successor[] = []
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
-  /** Of one that never came as far as a handoff. */
+  /** Why a successor failed that never came as far as a handoff. */
   #failure: Failure | null = null
 
   constructor(shared: Shared, hosting: () => Hosting) {
@@ -130,7 +130,7 @@ export class Upgrades implements Replaced {
       )
     }
     refuseMainProcess(this.shared, 'what it starts')
-    // One that can only read is repaired by the next version.
+    // A process that can only read is repaired by the next version.
     const serves = phase === 'serving' || phase === 'unfit'
     if (serves && this.#underWay === null) return
     const why =

@@ -9,7 +9,7 @@ export interface LeftOfServer {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined
   readonly open: Iterable<net.Socket> & { readonly size: number }
-  /** Those of them that have passed their TLS handshake, and the sockets over them. */
+  /** The sockets that have passed their TLS handshake, and the sockets over them. */
   readonly secure: ReadonlySet<net.Socket>
   /** HTTP/2: streams of each session. */
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }

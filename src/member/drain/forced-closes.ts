@@ -31,7 +31,7 @@ export class ForcedCloses {
   }
 }
 
-/** Of several servers. */
+/** The counts of several servers, as one. */
 export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
   const closes = new ForcedCloses()
   let idle = 0

@@ -13,9 +13,9 @@ import { ForcedCloses } from './forced-closes.js'
 const MOST = 256
 /** A report is a line for `status`; what is longer is none. */
 const REPORT_CHARACTERS = 4096
-/** It has not said yet. */
+/** The phase of a generation that has not said it yet. */
 const UNKNOWN = 'unknown'
-/** One that takes its segments later than this connects anew. */
+/** A generation that takes its segments later than this connects anew. */
 const SUPPLY_MS = 5_000
 
 /** What the process that they report to lends. */
@@ -41,7 +41,7 @@ function unfitness(told: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
 /** The older generations that report to this process. */
 export class OlderGenerations {
   readonly #callers = new Map<Caller, DrainReport>()
-  /** By process. */
+  /** What was closed, by process. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #to: ReportedTo
   readonly #supply: SegmentSupply
@@ -101,7 +101,7 @@ export class OlderGenerations {
     this.#supply.share()
   }
 
-  /** For its connections, to us. Without descriptors or memory files it asks again, and drains. */
+  /** Opens a way for its connections, to us. Without descriptors or memory files it asks again, and drains. */
   #openWay(caller: Caller): void {
     const { moves } = this.#to
     openWay({
@@ -113,7 +113,7 @@ export class OlderGenerations {
     }).catch(() => {})
   }
 
-  /** They connect again, to whoever serves then. */
+  /** The generations connect again, to whoever serves then. */
   close(): void {
     for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }
@@ -140,7 +140,7 @@ export class OlderGenerations {
     const known = closed.filter(
       ({ kind, reason, count }) => typeof kind === 'string' && typeof reason === 'string' && count > 0,
     )
-    // It says so again with each report.
+    // Each report says so again.
     this.#closed.set(key, known)
   }
 

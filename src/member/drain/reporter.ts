@@ -138,7 +138,7 @@ export class DrainReporter {
     link.close()
     if (this.#link === link) this.#link = null
     this.#options.writes.lost(link)
-    // One that sends us away at once does so again.
+    // Who sends us away at once does so again.
     const sentAway = performance.now() - this.#connectedAt < RETRY_MS
     this.#later(() => void this.#connect(), sentAway ? RETRY_MS : AGAIN_MS)
   }

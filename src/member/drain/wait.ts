@@ -4,7 +4,7 @@ import { addedUp, type DrainCounts } from './forced-closes.js'
 /** A listener whose connections are to end. */
 export interface Draining {
   readonly connections: number
-  /** It does not come back. */
+  /** The listener does not come back. */
   finish(): void
   /** Nobody takes over: what waits for a next request is closed. */
   endIdle(): void

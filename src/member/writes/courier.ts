@@ -2,7 +2,7 @@ import type { Link, WireBody } from '../../protocol/link.js'
 import type { ForwardedWrite } from '../../state/forwarded.js'
 import type { Courier } from '../../state/forwarding.js'
 
-/** Of one message; a single part may have more. */
+/** Bytes of one message; a single part may have more. */
 const PIECE_BYTES = 256 * 1024
 
 /** Sends changes over a link, those that are large in several messages: one behind the other, as fast as the peer takes them. */

@@ -21,7 +21,7 @@ type Written = fdbroker.wire.Written.$Properties
 export class WriteReceiver {
   readonly #log: StateLog
   readonly #tell: (body: WireBody) => void
-  /** By source and number. */
+  /** Changes that have come in part, by source and number. */
   readonly #arriving = new Map<string, ArrivingWrite>()
   readonly #sentAway = new Set<number>()
 
@@ -34,7 +34,7 @@ export class WriteReceiver {
     const key = `${source} ${number}`
     const arriving = this.#arriving.get(key) ?? this.#begin(key)
     this.#arriving.delete(key)
-    // Its author has gone in the middle of it.
+    // The author has gone in the middle of the change.
     if (request === '') return
     try {
       for (const part of parts ?? []) arriving.add(part)
