@@ -238,7 +238,7 @@ export class Giver {
     }
   }
 
-  /** It stays alone; the others go. */
+  /** One with too large a record stays alone; the others go. */
   #keepLarge(item: Item): void {
     this.#options.counts.refuse(TOO_LARGE)
     const { listener, moving } = item.source

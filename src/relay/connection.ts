@@ -87,7 +87,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     return closedKind(this.kind, this.origin.scheme, this.staying)
   }
 
-  /** It may leave at this moment, unless a stream of it has just gone. */
+  /** The connection may leave at this moment, unless a stream of it has just gone. */
   mayLeave(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
     if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false

@@ -10,7 +10,7 @@ export interface RelayCounts {
   waiting: number
   /** The answer's body is under way. */
   response: number
-  /** It is a stream of server-sent events. */
+  /** The answer's body is a stream of server-sent events. */
   events: number
   webSocket: number
   /** Of a request: CONNECT, and upgrades to anything but WebSocket. */

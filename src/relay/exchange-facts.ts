@@ -20,7 +20,7 @@ export interface ExchangeFacts {
   phase: ExchangePhase
   /** '' for a whole TCP connection, and for a head that was refused. */
   method: string
-  /** It named a protocol to switch to. */
+  /** The request named a protocol to switch to. */
   upgrade: boolean
   http10: boolean
   /** The client's connection ends with this answer. */

@@ -35,7 +35,7 @@ export class Exchange implements StreamOwner {
   /** For the report; 0: nobody wants one. */
   startedAt: number
   reason: string | undefined
-  /** It did not answer, or not to the end, or not in HTTP. */
+  /** The server did not answer, or not to the end, or not in HTTP. */
   serverFailed = false
   readonly #dispatch: Dispatch
   readonly #answer: ServerAnswer
@@ -263,7 +263,7 @@ export class Exchange implements StreamOwner {
       this.serverFails(502, 'upstream-closed')
       return
     }
-    // It was closed while it was unused, or the server did so at the sight of a request that may be repeated.
+    // The connection was closed while it was unused, or at the sight of a request that may be repeated.
     this.#dispatch.send(resend, true)
   }
 

@@ -250,7 +250,7 @@ export class Relay {
     connection.staying = staying
     this.#add(connection)
     importConnection(context, record, connection, server)
-    // It was between two processes when the others were told.
+    // The connection was between two processes when the others were told.
     if (this.#ending !== null && this.#connections.has(connection)) this.#end([connection], this.#ending)
     const owed = record.exchange !== null
     return {

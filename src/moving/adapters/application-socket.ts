@@ -151,7 +151,7 @@ export class ApplicationSockets {
     return null
   }
 
-  /** It has been given away: nobody reads from it, and it leaves when what was written is out. */
+  /** One that has been given away is read by nobody, and leaves when what was written is out. */
   #keep(socket: net.Socket, given: Given): void {
     if (this.#given.has(socket)) return
     this.#given.set(socket, given)

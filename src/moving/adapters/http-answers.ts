@@ -3,9 +3,9 @@ import type net from 'node:net'
 
 /** What was seen of the requests on one connection. */
 export interface Seen {
-  /** That came here. */
+  /** Requests that came here. */
   requests: number
-  /** That came in other processes. */
+  /** Requests that came in other processes. */
   before: number
   /** To the last of them, until it has ended. */
   newest: http.ServerResponse | null
@@ -106,7 +106,7 @@ export class HttpAnswers {
   }
 
   /**
-   * It will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: Node closes behind the
+   * The answer will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: Node closes behind the
    * one that says so, and those that follow would be lost.
    */
   #mark(response: http.ServerResponse): void {

@@ -211,7 +211,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       this.#keepBack(socket)
       throw error
     }
-    // It may have written, or closed.
+    // The hook may have written, or closed.
     if (fd === null || data === undefined || !canLeave(socket)) {
       fd?.close()
       this.#keepBack(socket)

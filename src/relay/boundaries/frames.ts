@@ -61,7 +61,7 @@ export class FrameTracker {
     return this.#phase === Phase.first
   }
 
-  /** It will never be {@link between} again. */
+  /** The tracker will never be {@link between} again. */
   get over(): boolean {
     return this.#phase >= Phase.ended
   }
