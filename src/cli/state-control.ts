@@ -1,47 +1,29 @@
 import { FdbError } from '../errors.js'
 import { memoryFile, writeAt } from '../kernel/index.js'
-import { OperatorClient } from '../operator/client.js'
 import { type ReadRequest, type SegmentsReply, STATE_COMMANDS } from '../state/commands.js'
 import type { Position } from '../state/history.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
+import { AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import type { ProgressLine } from './state-progress.js'
 
-const AGAIN_MS = 50
 /**
- * Another serves by now, or the log was compacted: nothing was done. Where the connection ended it may have been done:
- * that is why an import has a request id.
+ * Also where the log was compacted. Where the connection ended it may have been done: that is why an import has a request id.
  */
-const AGAIN: ReadonlySet<string> = new Set([
-  'ERR_FDB_FENCED',
-  'ERR_FDB_BUSY',
-  'ERR_FDB_STATE_MOVED',
-  'ERR_FDB_CHANNEL_CLOSED',
-])
+const AGAIN_STATE: ReadonlySet<string> = new Set([...AGAIN_HARMLESS, 'ERR_FDB_STATE_MOVED'])
 
-export interface ControlOptions {
-  control: string
+export interface ControlOptions extends AskFlags {
   service: string
-  timeout: number
 }
 
 export type Ask = (command: string, body: Uint8Array | string) => Promise<Buffer>
 
 /** Asks whoever serves; from the beginning where that has changed meanwhile: `work` must bear being done twice. */
 export async function askServing<T>(options: ControlOptions, work: (ask: Ask) => Promise<T>): Promise<T> {
-  const { control, service, timeout } = options
-  const until = performance.now() + timeout
-  for (;;) {
-    const timeoutMs = Math.max(1, Math.round(until - performance.now()))
-    using client = await OperatorClient.connect(control, { timeoutMs })
-    try {
-      return await work((command, body) => client.command(command, body, { timeoutMs, service }))
-    } catch (error) {
-      const again = FdbError.is(error) && error.retryable && AGAIN.has(error.code)
-      if (!again || performance.now() + AGAIN_MS >= until) throw error
-    }
-    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
-  }
+  const { service } = options
+  return await asked(options, AGAIN_STATE, (client, timeoutMs) =>
+    work((command, body) => client.command(command, body, { timeoutMs, service })),
+  )
 }
 
 /** A copy of the log of the process that serves, as it stood when it was asked. */

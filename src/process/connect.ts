@@ -1,13 +1,10 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { connectToUnix, type NativeError, OwnedFd } from '../kernel/index.js'
 import { type Asker, checkHolder } from './holder-peer.js'
+import { retry } from './retry.js'
 
 /** Bytes of sun_path without its final NUL. */
 export const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
-
-const RETRY_FIRST_MS = 2
-const RETRY_MOST_MS = 50
 
 export interface ConnectOptions {
   signal?: AbortSignal | undefined
@@ -63,27 +60,23 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
   const { signal, timeoutMs = 5000, as = 'operator' } = options
   checkSocketPath(path)
-  const until = performance.now() + timeoutMs
-  for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_MOST_MS)) {
-    signal?.throwIfAborted()
+  const attempt = () => {
     const result = tryConnect(path)
     if (result instanceof OwnedFd) return trusted(result, path, as)
-    if (result !== 'full') {
-      const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
-      throw new FdbError('ERR_FDB_NO_HOLDER', `no holder at ${path}: ${why}. Start one, or check the path`, {
-        retryable: true,
-        details: { path, errno: result === 'absent' ? 'ENOENT' : 'ECONNREFUSED' },
-      })
-    }
-    if (performance.now() + wait > until) {
-      throw new FdbError(
-        'ERR_FDB_DEADLINE',
-        `the queue of the control socket ${path} stayed full for ${timeoutMs} ms: its holder is stuck, stopped or overloaded`,
-        { retryable: true, details: { path, ms: timeoutMs } },
-      )
-    }
-    await pause(wait, signal)
+    if (result === 'full') return null
+    const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
+    throw new FdbError('ERR_FDB_NO_HOLDER', `no holder at ${path}: ${why}. Start one, or check the path`, {
+      retryable: true,
+      details: { path, errno: result === 'absent' ? 'ENOENT' : 'ECONNREFUSED' },
+    })
   }
+  const late = () =>
+    new FdbError(
+      'ERR_FDB_DEADLINE',
+      `the queue of the control socket ${path} stayed full for ${timeoutMs} ms: its holder is stuck, stopped or overloaded`,
+      { retryable: true, details: { path, ms: timeoutMs } },
+    )
+  return await retry(attempt, performance.now() + timeoutMs, signal, late)
 }
 
 /** The same descriptor, or it is closed. */
@@ -93,16 +86,6 @@ export function trusted(channel: OwnedFd, path: string, asker: Asker): OwnedFd {
     return channel
   } catch (error) {
     channel.close()
-    throw error
-  }
-}
-
-/** Rejects with the signal's own reason. */
-export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  try {
-    await delay(ms, undefined, signal === undefined ? {} : { signal })
-  } catch (error) {
-    signal?.throwIfAborted()
     throw error
   }
 }

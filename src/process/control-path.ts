@@ -2,16 +2,16 @@ import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { bindSocket, inspectOne, type NativeError, OwnedFd, openLockFile, tryLock } from '../kernel/index.js'
-import { checkSocketPath, pause, trusted, tryConnect } from './connect.js'
+import { checkSocketPath, trusted, tryConnect } from './connect.js'
 import { listeningPid, refuseOpenFolder } from './holder-peer.js'
+import { pause, retry } from './retry.js'
 
-const RETRY_FIRST_MS = 2
-const RETRY_MOST_MS = 50
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
 const FOREIGN_GRACE_MS = 250
 /** The length of the control socket's queue. */
 export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
+const STATES = { absent: 'does not exist', refused: 'refuses connections', full: 'has a full queue' } as const
 
 export interface AcquireOptions {
   signal?: AbortSignal | undefined
@@ -63,8 +63,8 @@ export async function acquireControl(
   checkSocketPath(path, TEMPORARY_SUFFIX.length)
   ensureFolder(dirname(path))
   const until = performance.now() + timeoutMs
-  for (let wait = RETRY_FIRST_MS; ; wait = Math.min(wait * 2, RETRY_MOST_MS)) {
-    signal?.throwIfAborted()
+  let state: keyof typeof STATES = 'absent'
+  const attempt = async (): Promise<FirstControl | NextControl | null> => {
     const lock = takeLock(`${path}.lock`)
     if (lock !== null) {
       try {
@@ -77,18 +77,16 @@ export async function acquireControl(
     }
     const result = tryConnect(path)
     if (result instanceof OwnedFd) return { role: 'next', path, channel: trusted(result, path, 'member') }
-    if (performance.now() + wait > until) {
-      const state = { absent: 'does not exist', refused: 'refuses connections', full: 'has a full queue' }[
-        result
-      ]
-      throw new FdbError(
-        'ERR_FDB_DEADLINE',
-        `after ${timeoutMs} ms the control socket ${path} ${state}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
-        { retryable: true, details: { path, lock: `${path}.lock`, ms: timeoutMs, state: result } },
-      )
-    }
-    await pause(wait, signal)
+    state = result
+    return null
   }
+  const late = () =>
+    new FdbError(
+      'ERR_FDB_DEADLINE',
+      `after ${timeoutMs} ms the control socket ${path} ${STATES[state]}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
+      { retryable: true, details: { path, lock: `${path}.lock`, ms: timeoutMs, state } },
+    )
+  return await retry(attempt, until, signal, late)
 }
 
 /** What `path` names now, or null. A successor remembers it when it takes the listener and the lock over. */
