@@ -1,5 +1,6 @@
 /** What a caller passes is checked at the call: nothing is guessed, and nothing misspelt is passed over. */
 import { inspect } from 'node:util'
+import { LONGEST_MS } from './duration.js'
 import { FdbError } from './errors.js'
 import { didYouMean } from './suggest.js'
 
@@ -36,8 +37,8 @@ export function wrongOption(name: string, value: unknown, wanted: string): FdbEr
 
 /** Throws ERR_FDB_OPTION unless a timer can wait for so long: Node takes what is longer for one millisecond. */
 export function checkMs(name: string, value: unknown, least: number): void {
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > 2 ** 31 - 1) {
-    throw wrongOption(name, value, `milliseconds, ${least} to ${2 ** 31 - 1}`)
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > LONGEST_MS) {
+    throw wrongOption(name, value, `milliseconds, ${least} to ${LONGEST_MS}`)
   }
 }
 

@@ -1,11 +1,10 @@
+import { LONGEST_MS } from '../duration.js'
+
 /** A time limit that has been set. */
 export interface Limit {
   /** Idempotent. */
   clear(): void
 }
-
-/** The longest that a timer of Node waits: anything longer would be taken for one millisecond. */
-const LONGEST_MS = 2 ** 31 - 1
 
 /**
  * Calls `late` when `ms` milliseconds have passed and what had arrived by then has been read: a process that was kept from

@@ -1,13 +1,9 @@
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+import { durationMs, LONGEST_MS } from '../duration.js'
 
-/** The longest that a timer can wait, milliseconds: about 24.8 days. */
-export const LONGEST_MS = 2 ** 31 - 1
-
-/** `500ms`, `30s`, `1.5m`, `2h` in milliseconds; null: it is none, or not within 1 ms to {@link LONGEST_MS}. */
+/** As {@link durationMs}; null also where it is not within 1 ms to {@link LONGEST_MS}. */
 export function parseDuration(text: string): number | null {
-  const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? []
-  const ms = Math.round(Number(number) * (UNITS[unit] ?? Number.NaN))
-  return ms >= 1 && ms <= LONGEST_MS ? ms : null
+  const ms = durationMs(text)
+  return ms !== null && ms >= 1 && ms <= LONGEST_MS ? ms : null
 }
 
 /** For people, in the two largest units: `3d 4h`, `5m 12s`, `7.3s`. */

@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import type { Logger } from '../holder/options.js'
 import type { ProxyConfig, ReverseProxy } from '../proxy/index.js'
@@ -5,7 +6,6 @@ import type { ProxyConfig, ReverseProxy } from '../proxy/index.js'
 /** After the order to end at once: what was closed is told to the kernel within this time. */
 const AT_ONCE_MS = 500
 /** As long as a timer can wait. */
-const NO_LIMIT_MS = 2 ** 31 - 1
 
 /**
  * A second TERM that comes sooner is the same order: systemd, for one, sends it to the whole unit, and again to what is
@@ -73,7 +73,7 @@ export class ProxySignals {
         void this.#upgrade(proxy)
         return
       case 'SIGQUIT':
-        this.#end(proxy, NO_LIMIT_MS, true)
+        this.#end(proxy, LONGEST_MS, true)
         return
       case 'SIGTERM':
         if (this.#endingSince === null) this.#end(proxy, proxy.config.drain.timeout)

@@ -1,10 +1,10 @@
 import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
+import { LONGEST_MS } from '../duration.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 import { HANDOFF_TIMES, type HandoffTimes } from './options.js'
 
 /** A limit may be as long as a timer can wait. */
-const MOST_MS = 2 ** 31 - 1
 /** Silence is judged when so many heartbeats could have come. */
 const BEATS_OF_SILENCE = 3
 
@@ -38,7 +38,7 @@ export function readTimes(
   const times: Partial<HandoffTimes> = {}
   for (const name of Object.keys(HANDOFF_TIMES) as (keyof HandoffTimes)[]) {
     const value = told?.[name]
-    if (typeof value === 'number' && value <= MOST_MS && (value > 0 || name === 'probation'))
+    if (typeof value === 'number' && value <= LONGEST_MS && (value > 0 || name === 'probation'))
       times[name] = value
   }
   return times

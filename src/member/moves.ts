@@ -1,4 +1,5 @@
 import { Channel } from '../channel/channel.js'
+import { LONGEST_MS } from '../duration.js'
 import { closeAll, type OwnedFd, peerPidfd } from '../kernel/index.js'
 import { MoveCounts } from '../moving/counts.js'
 import { Giver } from '../moving/giver.js'
@@ -19,7 +20,6 @@ const ASK_MS = 250
 /** When nobody has come to take for so long, peers are told to go. They may still move later. */
 const PATIENCE_MS = 2_000
 /** The longest that a timer of Node waits. */
-const LONGEST_MS = 2 ** 31 - 1
 /** After the end of one way another is asked for so soon. */
 const AGAIN_MS = 10
 /** Where nothing went on it, after so long: the next will hardly do better, and each holds connections up for a moment. */

@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { WireBody } from '../protocol/link.js'
@@ -8,7 +9,6 @@ export const COMMAND_BYTES = 15 * 1024 * 1024
 /** A handler that does not answer keeps an operator's tool no longer. */
 export const COMMAND_MS = 60_000
 /** A timer of Node takes anything longer for one millisecond. */
-const LONGEST_MS = 2 ** 31 - 1
 
 /** What a server that refuses may leave out. */
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const

@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
 import type { ClientTally } from './client-tally.js'
@@ -114,8 +115,8 @@ export function relayTimeouts(given: Partial<RelayTimeouts> = {}): Readonly<Rela
   const all = { ...DEFAULT_TIMEOUTS, ...given }
   for (const [name, value] of Object.entries(all)) {
     if (name === 'request' && value === Number.POSITIVE_INFINITY) continue
-    if (!(value >= 1 && value <= 0x7fffffff))
-      throw wrong('timeout', name, value, 'a number of ms from 1 to 2147483647')
+    if (!(value >= 1 && value <= LONGEST_MS))
+      throw wrong('timeout', name, value, `a number of ms from 1 to ${LONGEST_MS}`)
   }
   return all
 }

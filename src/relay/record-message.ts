@@ -1,5 +1,6 @@
 import net from 'node:net'
 import { MAX_RECORD_BYTES } from '../adapter.js'
+import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import { FieldEdits, Framing, type FramingKind, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
@@ -28,7 +29,6 @@ const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
 const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
 
 const MOST_NAME = 1024
-const MOST_MS = 0x7fffffff
 const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/
 const BYTES = /^[\0-\xff]*$/
 
@@ -221,7 +221,7 @@ function framesOf(message: FramesMessage | null | undefined): FrameTracker | nul
 }
 
 function milliseconds(ms: number | null | undefined): number {
-  return ms == null ? -1 : Math.min(ms, MOST_MS)
+  return ms == null ? -1 : Math.min(ms, LONGEST_MS)
 }
 
 /** A copy: the message's memory is somebody else's, and larger. */

@@ -1,4 +1,5 @@
 import { duplicateLent, type OwnedFd } from '../adapter.js'
+import { LONGEST_MS } from '../duration.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'
@@ -15,7 +16,6 @@ export interface ExportedConnection {
 }
 
 /** What two processes make of a timer's fraction is the same. */
-const LONGEST_MS = 0x7fffffff
 
 /**
  * Takes a connection out of the relay, whatever it is doing, between two bytes. It is told nothing any more, and its

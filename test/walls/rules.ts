@@ -19,8 +19,8 @@ export const ROOMS: readonly Room[] = [
   { name: 'proto', about: 'the wire and the records of the state, generated from `proto/*.proto`' },
   {
     name: 'errors',
-    places: ['errors', 'errors.ts', 'suggest.ts', 'check-option.ts'],
-    about: 'what is thrown, why, and what to do; wrong options: `fd-broker/errors`',
+    places: ['errors', 'errors.ts', 'suggest.ts', 'check-option.ts', 'duration.ts'],
+    about: 'what is thrown, why, and what to do; wrong options, durations: `fd-broker/errors`',
     only: [],
   },
   {

@@ -1,5 +1,6 @@
 import type http from 'node:http'
 import type net from 'node:net'
+import { LONGEST_MS } from '../../duration.js'
 import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import {
@@ -23,7 +24,6 @@ import type { OpenSockets } from './open-sockets.js'
 
 const { HttpConnection } = fdbroker.connections
 const NOTHING = new Uint8Array(0)
-const LONGEST_MS = 2 ** 31 - 1
 /** Who could have left for so long, and was not let go by its hook or for want of a descriptor, is told to go. */
 const PATIENCE_MS = 2_000
 

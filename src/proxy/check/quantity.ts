@@ -1,18 +1,14 @@
+import { durationMs, LONGEST_MS } from '../../duration.js'
 import { type Check, text } from './check.js'
 import { shown, Wrong } from './wrong.js'
 
-const DURATIONS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const
 const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
-
-/** The longest that a timer can wait, milliseconds: about 24.8 days. */
-const LONGEST_MS = 2 ** 31 - 1
 
 /** `500ms`, `30s`, `1.5m`, `2h` in whole milliseconds, from `least` to about 24 days. */
 export function duration(least: number): Check<number> {
   const read = text('a duration', given => {
-    const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(given) ?? []
-    if (unit === '') return new Wrong(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
-    const ms = Math.round(Number(number) * DURATIONS[unit as keyof typeof DURATIONS])
+    const ms = durationMs(given)
+    if (ms === null) return new Wrong(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
     if (ms >= least && ms <= LONGEST_MS) return ms
     return new Wrong(`${shown(given)} is ${ms} ms, outside of ${least} ms to ${LONGEST_MS} ms (24 days)`)
   })

@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../../duration.js'
 import { formatListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { Wrong } from '../check/wrong.js'
@@ -57,7 +58,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
 }
 
 function isDuration(ms: number): boolean {
-  return ms >= 1 && ms <= 0x7fff_ffff
+  return ms >= 1 && ms <= LONGEST_MS
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { checkKeys, type Keys, wrongOption } from '../../check-option.js'
+import { LONGEST_MS } from '../../duration.js'
 
 /** Where the state is kept on a disk, and how. */
 export interface StateFileOptions {
@@ -30,7 +31,7 @@ export function stateFileSettings(given: string | StateFileOptions, service = ''
   const { path, sync = 1000, damaged = 'refuse' } = typeof given === 'string' ? { path: given } : given
   if (typeof path !== 'string' || path === '' || path.includes('\0') || path.endsWith('/'))
     throw wrongOption('stateFile.path', path, 'the path of a file')
-  if (sync !== 'always' && sync !== 'never' && !(Number.isInteger(sync) && sync >= 1 && sync < 2 ** 31))
+  if (sync !== 'always' && sync !== 'never' && !(Number.isInteger(sync) && sync >= 1 && sync <= LONGEST_MS))
     throw wrongOption('stateFile.sync', sync, '"always", "never" or milliseconds from 1')
   if (damaged !== 'refuse' && damaged !== 'prefix')
     throw wrongOption('stateFile.damaged', damaged, '"refuse" or "prefix"')
