@@ -1,4 +1,4 @@
-import { ShardedMap } from './sharded-map.js'
+import { ShardedMap } from '../sharded-map.js'
 
 /** In a layer: the key is deleted. */
 const GONE = -1

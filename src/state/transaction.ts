@@ -1,3 +1,4 @@
+import type { ShardedMap } from '../sharded-map.js'
 import type { ChangeCursor } from './change-cursor.js'
 import { Digest } from './digest.js'
 import type { Entries } from './entries.js'
@@ -5,7 +6,6 @@ import type { LeftWork } from './left-work.js'
 import type { Location } from './locations.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import type { ShardedMap } from './sharded-map.js'
 import { Layer } from './slot-map.js'
 
 /** Entries between two yields. */

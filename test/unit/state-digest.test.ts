@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import { ShardedMap } from '../../src/sharded-map.js'
 import { Digest } from '../../src/state/digest.js'
 import { Locations } from '../../src/state/locations.js'
 import { RequestMemory } from '../../src/state/requests.js'
-import { ShardedMap } from '../../src/state/sharded-map.js'
 
 const b = (text: string) => Buffer.from(text)
 

@@ -24,6 +24,12 @@ export const ROOMS: readonly Room[] = [
     only: [],
   },
   {
+    name: 'sharded-map',
+    places: ['sharded-map.ts'],
+    about: 'a map that never stalls the event loop while it grows',
+    only: [],
+  },
+  {
     name: 'kernel',
     about:
       'the addon, and all that is a number to the kernel: owned descriptors, pidfds, memory files, locks',
@@ -55,7 +61,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'state',
     about: 'sections, segments, the log, the state file',
-    only: ['proto', 'errors', 'kernel'],
+    only: ['proto', 'errors', 'sharded-map', 'kernel'],
     packages: ['msgpackr', 'protobufjs'],
   },
   { name: 'moving', about: 'live connections on their way; `adapters/`: one for each kind of server' },
@@ -78,7 +84,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'node', 'index', 'relay'],
+    only: ['proto', 'errors', 'sharded-map', 'node', 'index', 'relay'],
     packages: ['yaml', 'protobufjs'],
   },
   { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },

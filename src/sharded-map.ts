@@ -52,6 +52,10 @@ export class ShardedMap<V> {
     for (const shard of this.#shards) if (shard) yield* shard.keys()
   }
 
+  *values(): IterableIterator<V> {
+    for (const shard of this.#shards) if (shard) yield* shard.values()
+  }
+
   *entries(): IterableIterator<[string, V]> {
     for (const shard of this.#shards) if (shard) yield* shard.entries()
   }
