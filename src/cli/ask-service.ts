@@ -1,11 +1,14 @@
-import { FdbError } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 
 /** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
 const AGAIN_MS = 50
-export const AGAIN: ReadonlySet<string> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
+export const AGAIN: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
 /** What may be asked twice is asked again too where the process ended before it had answered. */
-export const AGAIN_HARMLESS: ReadonlySet<string> = new Set([...AGAIN, 'ERR_FDB_CHANNEL_CLOSED'])
+export const AGAIN_HARMLESS: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  ...AGAIN,
+  'ERR_FDB_CHANNEL_CLOSED',
+])
 
 export interface AskFlags {
   control: string
@@ -15,7 +18,7 @@ export interface AskFlags {
 /** Asks whoever serves; again where it has just been replaced and nothing was done. */
 export async function asked<T>(
   { control, timeout }: AskFlags,
-  codes: ReadonlySet<string>,
+  codes: ReadonlySet<FdbErrorCode>,
   ask: (client: OperatorClient, timeoutMs: number) => Promise<T>,
 ): Promise<T> {
   const until = performance.now() + timeout

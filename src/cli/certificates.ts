@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import { FdbError } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
 import {
   type AddCertificate,
   CERTIFICATE_COMMANDS,
@@ -74,7 +74,12 @@ async function remove(name: string, flags: Flags): Promise<void> {
   process.stdout.write(flags.json ? jsonText(reply) : `${plain(reply.name)} removed\n`)
 }
 
-function ask<T>(flags: Flags, again: ReadonlySet<string>, command: string, request: object): Promise<T> {
+function ask<T>(
+  flags: Flags,
+  again: ReadonlySet<FdbErrorCode>,
+  command: string,
+  request: object,
+): Promise<T> {
   return asked(flags, again, async (client, timeoutMs) => {
     const answer = await client.command(command, JSON.stringify(request), { timeoutMs })
     return JSON.parse(answer.toString()) as T

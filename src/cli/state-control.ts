@@ -1,4 +1,4 @@
-import { FdbError } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
 import { memoryFile, writeAt } from '../kernel/index.js'
 import { type ReadRequest, type SegmentsReply, STATE_COMMANDS } from '../state/commands.js'
 import type { Position } from '../state/history.js'
@@ -10,7 +10,10 @@ import type { ProgressLine } from './state-progress.js'
 /**
  * Also where the log was compacted. Where the connection ended it may have been done: that is why an import has a request id.
  */
-const AGAIN_STATE: ReadonlySet<string> = new Set([...AGAIN_HARMLESS, 'ERR_FDB_STATE_MOVED'])
+const AGAIN_STATE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  ...AGAIN_HARMLESS,
+  'ERR_FDB_STATE_MOVED',
+])
 
 export interface ControlOptions extends AskFlags {
   service: string

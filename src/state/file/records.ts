@@ -1,4 +1,4 @@
-import { FdbError } from '../../errors.js'
+import { FdbError, type FdbErrorCode } from '../../errors.js'
 import { type OwnedFd, readAt, sizeOf } from '../../kernel/index.js'
 import { FRAME_HEADER } from '../frame.js'
 import type { StateLimits } from '../limits.js'
@@ -86,7 +86,7 @@ export function* recordsOfFile(
   return { sequence, position, torn: size - position }
 }
 
-const TORN: ReadonlySet<string> = new Set(['ERR_FDB_STATE_DAMAGED', 'ERR_FDB_STATE_LIMIT'])
+const TORN: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_STATE_DAMAGED', 'ERR_FDB_STATE_LIMIT'])
 
 /** Whether a whole header begins behind this offset. */
 function headerBehind(fd: OwnedFd, offset: number, size: number): boolean {
