@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -112,6 +112,17 @@ describe('the other entries', () => {
       expect(command(name)).not.toContain('yaml')
       expect(rooms(command(name))).not.toContain('dist/relay')
     }
+  })
+
+  it('each has its types beside it', () => {
+    const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      exports: Record<string, string | { types: string; default: string }>
+    }
+    expect(Object.keys(exports)).toEqual(['.', './proxy', './adapter', './errors', './package.json'])
+    const files = Object.values(exports).flatMap(entry =>
+      typeof entry === 'string' ? [entry] : Object.values(entry),
+    )
+    expect(files.filter(file => !existsSync(join(root, file)))).toEqual([])
   })
 
   it('nothing else of the package can be imported', () => {
