@@ -164,7 +164,8 @@ export class DefectiveCopies {
   async load(defect: Defect): Promise<Implementation> {
     const copy = join(this.#folder, String(this.#count++))
     cpSync(join(SOURCES, 'http1'), join(copy, 'http1'), { recursive: true })
-    symlinkSync(join(SOURCES, 'errors.ts'), join(copy, 'errors.ts'))
+    // What the parser imports from other rooms.
+    for (const name of ['errors.ts', 'errors']) symlinkSync(join(SOURCES, name), join(copy, name))
     const file = join(copy, 'http1', defect.file)
     const parts = readFileSync(file, 'utf8').split(defect.find)
     if (parts.length !== 2) {
