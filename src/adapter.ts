@@ -19,6 +19,7 @@ export {
   type LentFd,
   OwnedFd,
   onLeak,
+  ownNumber,
   socketOver,
 } from './kernel/index.js'
 export type { DrainCounts } from './member/drain/forced-closes.js'

@@ -3,7 +3,6 @@
 export { adoptOrphans, endedChild, reapChild } from './child.js'
 export {
   identityNow,
-  type OpenFile,
   openFile,
   readAt,
   readOn,
@@ -62,9 +61,8 @@ export {
   namesSocket,
   type PeerCredentials,
   peerCredentials,
-  type SocketKind,
   setSocketOption,
   socketPair,
 } from './socket.js'
 export { makeRoom } from './table.js'
-export { DISCONNECT, type Poll, READABLE, WRITABLE, watch } from './watch.js'
+export { type Poll, READABLE, WRITABLE, watch } from './watch.js'

@@ -53,8 +53,8 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Takes charge of a descriptor that the addon opened (`native.dup`, `native.receiveMessage`, ...). One opened
-   * elsewhere is first given to `native.adopt`. The caller must not use or close `raw` afterwards.
+   * Takes charge of a descriptor that nobody else closes, not one of a stream or socket of Node's. The caller must not use or
+   * close `raw` afterwards. (What was not opened by the addon is closed when its owner says so, not with its thread: `ownNumber()`.)
    */
   static own(raw: number, label: string): OwnedFd {
     return new OwnedFd(raw, label)

@@ -1,7 +1,7 @@
 import { type BindOptions, native, type PeerCredentials } from './native.js'
 import { OwnedFd } from './owned.js'
 
-export type { BindOptions, PeerCredentials, SocketKind } from './native.js'
+export type { BindOptions, PeerCredentials } from './native.js'
 
 export function bindSocket(options: BindOptions, label: string): OwnedFd {
   return OwnedFd.own(native.bindSocket(options), label)

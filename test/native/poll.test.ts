@@ -2,8 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { DISCONNECT, type Poll, READABLE, WRITABLE } from '../../src/kernel/index.js'
-import { native } from '../../src/kernel/native.js'
+import { DISCONNECT, native, type Poll, READABLE, WRITABLE } from '../../src/kernel/native.js'
 import { descriptors, thrown } from './support.js'
 
 const keep = descriptors()
