@@ -2,7 +2,7 @@ import type { FdbError } from '../errors.js'
 import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { FormerListeners } from '../holder/former-listeners.js'
 import { Holder } from '../holder/holder.js'
-import { STUCK_MS } from '../holder/kill-stuck.js'
+import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
 import { NamesNote } from '../holder/names-note.js'
 import type { Segment } from '../state/segment.js'
 import type { ControlSocket } from './control-socket.js'
@@ -14,7 +14,6 @@ import { SELF } from './machine.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
-import { endStuckIncumbent } from './stuck-incumbent.js'
 
 /** How often a successor without a channel looks at the seals. */
 const SEAL_LOOK_MS = 100
@@ -144,8 +143,13 @@ export class EmbeddedHosting implements Hosting {
 
   async killStuck(): Promise<void> {
     const stuck = this.#stuck
-    if (stuck === null) await this.#holder?.killStuck(STUCK_MS)
-    else await endStuckIncumbent(stuck, STUCK_MS, () => this.#holder !== null)
+    if (stuck === null) {
+      await this.#holder?.killStuck(STUCK_MS)
+      return
+    }
+    stuck.kill()
+    // This process decides as soon as it has heard of the death.
+    await untilGone(() => (this.#holder === null ? [stuck.facts.pid] : []), STUCK_MS)
   }
 
   /** The path is ours to remove when the one that stands by has let go. */

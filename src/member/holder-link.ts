@@ -1,5 +1,6 @@
 import { Channel } from '../channel/channel.js'
-import { withDeadline } from '../channel/deadline.js'
+import { deadlineError } from '../channel/deadline.js'
+import { Pending } from '../channel/pending.js'
 import { FdbError } from '../errors.js'
 import type { HandoffTimes } from '../holder/options.js'
 import { closeAll, listen, type OwnedFd } from '../kernel/index.js'
@@ -67,51 +68,14 @@ export class HolderLink {
       /** Path of the file that this process keeps the state in; empty: none. */
       stateFile: string
     },
-    options: { timeoutMs: number; signal: AbortSignal | undefined },
+    { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
   ): Promise<HolderLink> {
     const link = new Link(new Channel(fd))
     const pid = link.channel.listeningPid()
     let own: OwnedFd | null = null
     try {
       own = ownPidfd()
-      const welcomed = new Promise<HolderLink>((resolve, reject) => {
-        link.start({
-          message: (envelope, fds) => {
-            const { welcome, reject: rejected } = envelope
-            if (rejected) {
-              closeAll(fds)
-              reject(remoteError(rejected, REFUSED))
-            } else if (welcome) {
-              const pidfd = fds.shift() ?? null
-              closeAll(fds)
-              // Whatever follows waits in the kernel until listen(): nothing is lost between two handlers.
-              link.channel.pause()
-              resolve(
-                new HolderLink(link, pidfd, {
-                  pid: welcome.pid ?? 0,
-                  daemon: welcome.daemon ?? false,
-                  incarnation: welcome.incarnation ?? '',
-                  forwardsWrites: welcome.capabilities?.includes(FORWARDS_WRITES) ?? false,
-                  generation: welcome.generation ?? 1,
-                  serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
-                  heartbeatMs: welcome.heartbeatMs ?? 0,
-                }),
-              )
-            } else closeAll(fds)
-          },
-          bundle: items => closeAll(items.map(item => item.fd)),
-          broken: reject,
-          end: error =>
-            reject(
-              error ??
-                new FdbError(
-                  'ERR_FDB_CHANNEL_CLOSED',
-                  'the holder closed the connection before its Welcome',
-                  { retryable: true },
-                ),
-            ),
-        })
-      })
+      const welcomed = awaitWelcome(link, signal)
       const { min: versionMin, max: versionMax } = hello.versions
       await link.send(
         {
@@ -131,10 +95,10 @@ export class HolderLink {
         },
         own === null ? [] : [own],
       )
-      return await withDeadline(welcomed, options.timeoutMs, {
-        what: `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`,
-        signal: options.signal,
-      })
+      const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
+      welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
+      const { welcome, pidfd } = await welcomed.answer
+      return new HolderLink(link, pidfd, factsOf(welcome))
     } catch (error) {
       link.close()
       throw error
@@ -209,5 +173,50 @@ export class HolderLink {
     this.#watch?.close()
     this.link.close()
     this.#pidfd?.close()
+  }
+}
+
+/** A Welcome, and the pidfd of who says it. */
+interface Welcomed {
+  readonly welcome: fdbroker.wire.Welcome.$Properties
+  readonly pidfd: OwnedFd | null
+}
+
+/** Begins to read. What comes too late is closed. */
+function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welcomed> {
+  const welcomed = new Pending<Welcomed>({ signal })
+  link.start({
+    message: ({ welcome, reject: rejected }, fds) => {
+      const pidfd = (welcome && !rejected && fds.shift()) || null
+      closeAll(fds)
+      if (rejected) welcomed.reject(remoteError(rejected, REFUSED))
+      else if (welcome) {
+        // Whatever follows waits in the kernel until listen(): nothing is lost between two handlers.
+        link.channel.pause()
+        if (!welcomed.resolve({ welcome, pidfd })) pidfd?.close()
+      }
+    },
+    bundle: items => closeAll(items.map(item => item.fd)),
+    broken: error => welcomed.reject(error),
+    end: error =>
+      welcomed.reject(
+        error ??
+          new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the holder closed the connection before its Welcome', {
+            retryable: true,
+          }),
+      ),
+  })
+  return welcomed
+}
+
+function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
+  return {
+    pid: welcome.pid ?? 0,
+    daemon: welcome.daemon ?? false,
+    incarnation: welcome.incarnation ?? '',
+    forwardsWrites: welcome.capabilities?.includes(FORWARDS_WRITES) ?? false,
+    generation: welcome.generation ?? 1,
+    serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
+    heartbeatMs: welcome.heartbeatMs ?? 0,
   }
 }
