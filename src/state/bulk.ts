@@ -14,23 +14,25 @@ export type BulkChange<T> = { key: string; value: T } | { key: string; delete: t
 export class Bulk {
   readonly parts: Uint8Array[] = []
   count = 0
-  /** Of its changes, see {@link SectionStore.printOf}. */
+  /** Of its changes, where it has a request id, see {@link SectionStore.printOf}. */
   print = 0
   readonly #section: SectionStore
   readonly #limits: StateLimits
+  readonly #request: string
   #group: NewChange[] = []
   #groupBytes = 0
   #bytes = 0
 
-  constructor(section: SectionStore, limits: StateLimits) {
+  constructor(section: SectionStore, limits: StateLimits, request: string) {
     this.#section = section
     this.#limits = limits
+    this.#request = request
   }
 
   /** Throws ERR_FDB_STATE_LIMIT. */
   add(change: NewChange): void {
     const { changesPerRecord } = this.#limits
-    this.print = addPrint(this.print, this.#section.printOf(change.op, change.key))
+    if (this.#request !== '') this.print = addPrint(this.print, this.#section.printOf(change.op, change.key))
     const size = change.key.length + (change.value?.length ?? 0)
     if (this.#groupBytes + size > Math.min(PART_BYTES, mostBodyBytes(this.#limits) / 4)) this.close()
     this.#group.push(change)

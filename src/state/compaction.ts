@@ -51,8 +51,7 @@ export class Compaction {
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
       // No more of it can come.
-      const { openIn } = store
-      if (openIn !== null && openIn <= ordinal) store.giveUp()
+      if (store.open && store.open.ordinal <= ordinal) store.giveUp()
       if (left.waits) {
         await left.done()
         continue

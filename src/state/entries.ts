@@ -81,6 +81,14 @@ export class Entries {
     this.locations.remove(slot)
   }
 
+  /** The same, and the entry of slot `from` takes its place. */
+  move(section: SectionStore, from: number, slot: number, ordinal: number): void {
+    this.#displace(section, this.locations.get(slot, this.#at), ordinal)
+    const { segment, offset, length } = this.locations.get(from, this.#at)
+    this.locations.set(slot, segment, offset, length)
+    this.locations.remove(from)
+  }
+
   /** Takes the entry of a slot out of a digest. Returns where it lies, until the next call. */
   subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)

@@ -29,9 +29,6 @@ export interface Held {
   end: Position | null
   /** The number of the last record that was applied. */
   sequence: number
-  /** File offset of the last change that began here, of one record or several, and the number of the record before it. */
-  bulk: number
-  beforeBulk: number
 }
 
 /** What of a segment counts, for who copies the log as it lies in memory. */
@@ -97,8 +94,6 @@ export class History {
       whole,
       end: null,
       sequence: this.sequence,
-      bulk: segment.start,
-      beforeBulk: this.sequence,
     }
     this.held.push(held)
     this.#store.entries.segments.set(held.ordinal, segment)
@@ -123,13 +118,10 @@ export class History {
 
   /** In replay order, those that hold anything; valid in this turn only. */
   pieces(): LogPiece[] {
-    const { openIn } = this.#store
-    return this.held.flatMap(held => {
-      const { segment, final } = held
-      const open = openIn === held.ordinal
-      const end = open ? held.bulk : held.position
-      const sequence = open ? held.beforeBulk : held.sequence
-      return end > segment.start ? [{ segment, end, sequence, final }] : []
+    const { open } = this.#store
+    return this.held.flatMap(({ segment, ordinal, position, sequence, final }) => {
+      const whole = open?.ordinal === ordinal ? open.begin : { end: position, sequence }
+      return whole.end > segment.start ? [{ segment, ...whole, final }] : []
     })
   }
 
@@ -193,10 +185,6 @@ export class History {
 
   *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
     this.applying = true
-    if ((found.record.part?.index ?? 0) === 0) {
-      held.bulk = found.offset
-      held.beforeBulk = this.sequence
-    }
     try {
       yield* this.#store.apply(found, held.ordinal, held.segment, origin)
       this.sequence = held.sequence = found.record.sequence
@@ -308,8 +296,6 @@ export class History {
       whole: true,
       end: last.end,
       sequence: last.sequence,
-      bulk: 0,
-      beforeBulk: 0,
     }
     this.#store.entries.locations.move(before, after, ordinal)
     this.#store.entries.displaced = new Locations()

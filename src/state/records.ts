@@ -153,9 +153,17 @@ function varintSkip(buffer: Buffer, end: number): void {
 }
 
 function text(buffer: Buffer, end: number): string {
+  return message(buffer, end).toString()
+}
+
+function message(buffer: Buffer, end: number): Buffer {
   const length = lengthOf(buffer, end)
   at += length
-  return buffer.toString('utf8', at - length, at)
+  return buffer.subarray(at - length, at)
+}
+
+function checkRoom(list: readonly unknown[], most: number, what: string): void {
+  if (list.length >= most) throw new MalformedRecord(`more than ${most} ${what}`)
 }
 
 /** Scans a Record in `buffer` from `start` to `end`. Its changes are not looked into: {@link scanChange} does. */
@@ -187,32 +195,21 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
     else if (tag === ((2 << 3) | VARINT)) record.sequence = varint(buffer, end)
     else if (tag === ((3 << 3) | LEN)) record.request = text(buffer, end)
     else if (tag === ((5 << 3) | LEN)) {
-      if (record.schemas.length >= MAX_SCHEMAS) throw new MalformedRecord(`more than ${MAX_SCHEMAS} schemas`)
-      const length = lengthOf(buffer, end)
-      record.schemas.push(decodeSchema(buffer.subarray(at, at + length)))
-      at += length
+      checkRoom(record.schemas, MAX_SCHEMAS, 'schemas')
+      record.schemas.push(decodeSchema(message(buffer, end)))
     } else if (tag === ((6 << 3) | LEN)) {
-      if (record.requests.length >= MAX_REQUESTS)
-        throw new MalformedRecord(`more than ${MAX_REQUESTS} requests`)
+      checkRoom(record.requests, MAX_REQUESTS, 'requests')
       record.requests.push(text(buffer, end))
-    } else if (tag === ((7 << 3) | LEN)) {
-      const length = lengthOf(buffer, end)
-      record.end = decodeEnd(buffer.subarray(at, at + length))
-      at += length
-    } else if (tag === ((8 << 3) | LEN)) {
-      const length = lengthOf(buffer, end)
-      record.part = decodePart(buffer.subarray(at, at + length))
-      at += length
-    } else if (tag === ((9 << 3) | VARINT)) {
-      if (record.requestPrints.length >= MAX_REQUESTS)
-        throw new MalformedRecord(`more than ${MAX_REQUESTS} requests`)
+    } else if (tag === ((7 << 3) | LEN)) record.end = decodeEnd(message(buffer, end))
+    else if (tag === ((8 << 3) | LEN)) record.part = decodePart(message(buffer, end))
+    else if (tag === ((9 << 3) | VARINT)) {
+      checkRoom(record.requestPrints, MAX_REQUESTS, 'requests')
       record.requestPrints.push(varint(buffer, end))
     } else if (tag === ((9 << 3) | LEN)) {
       const length = lengthOf(buffer, end)
       const prints = at + length
       while (at < prints) {
-        if (record.requestPrints.length >= MAX_REQUESTS)
-          throw new MalformedRecord(`more than ${MAX_REQUESTS} requests`)
+        checkRoom(record.requestPrints, MAX_REQUESTS, 'requests')
         record.requestPrints.push(varint(buffer, prints))
       }
     } else if (tag >= 1 << 3) skip(buffer, tag & 7, end)

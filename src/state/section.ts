@@ -283,7 +283,7 @@ export class Section<T> {
     checkChanges(changes, this.name)
     const { limits, sliceMs } = this.#core
     const request = checkRequest(options.request, limits)
-    const bulk = new Bulk(this.#section, limits)
+    const bulk = new Bulk(this.#section, limits, request)
     const slice = new Slice(sliceMs)
     for (const change of changes) {
       bulk.add(

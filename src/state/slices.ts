@@ -56,6 +56,15 @@ export class Slice {
   }
 }
 
+/** Things of which each is little work, as work in steps. */
+export function* inSteps<T>(all: Iterable<T>, work: (one: T) => void): Generator<undefined, void> {
+  let done = 0
+  for (const one of all) {
+    work(one)
+    if (++done % 32 === 0) yield
+  }
+}
+
 /** The same work in one go. */
 export function runAtOnce<T>(work: Generator<unknown, T>): T {
   for (;;) {

@@ -1,9 +1,8 @@
 import { ShardedMap } from '../sharded-map.js'
+import { inSteps } from './slices.js'
 
-/** In a layer: the key is deleted. */
-const GONE = -1
-/** Steps between two yields. */
-const STEP = 32
+/** Keys that a bulk has put, with their slots, and keys that it has deleted (null). */
+export type Layer = Map<string, number | null> | ShardedMap<number | null>
 
 /**
  * Keys of a section and their slots. A large bulk comes in as a layer over what was there, in one step whatever its size;
@@ -11,7 +10,7 @@ const STEP = 32
  */
 export class SlotMap {
   #main = new ShardedMap<number>()
-  #layer: ShardedMap<number> | null = null
+  #layer: Layer | null = null
   #size = 0
 
   get size(): number {
@@ -19,8 +18,8 @@ export class SlotMap {
   }
 
   get(key: string): number | undefined {
-    const slot = this.#layer?.get(key) ?? this.#main.get(key)
-    return slot === GONE ? undefined : slot
+    const slot = this.#layer?.get(key)
+    return slot === undefined ? this.#main.get(key) : (slot ?? undefined)
   }
 
   has(key: string): boolean {
@@ -37,7 +36,7 @@ export class SlotMap {
   delete(key: string): void {
     if (!this.has(key)) return
     this.#size--
-    if (this.#layer?.has(key)) this.#layer.set(key, GONE)
+    if (this.#layer?.has(key)) this.#layer.set(key, null)
     else this.#main.delete(key)
   }
 
@@ -55,71 +54,37 @@ export class SlotMap {
     const done = new ShardedMap<true>()
     for (const [key, slot] of layer.entries()) {
       done.set(key, true)
-      if (slot !== GONE) yield [key, slot]
+      if (slot !== null) yield [key, slot]
     }
     for (const entry of this.#main.entries()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
   }
 
   /** All keys of `layer` at once, over what there is. The layer before must be merged. */
   lay(layer: Layer, size: number): void {
-    this.#layer = layer.slots
+    this.#layer = layer
     this.#size = size
   }
 
-  /** `layer` in place of all there is. Returns what there was, to be freed. */
-  replace(layer: Layer): ShardedMap<number> {
+  /** `slots` in place of all there is. Returns what there was, to be freed. */
+  replace(slots: ShardedMap<number>): ShardedMap<number> {
     const before = this.#main
-    this.#main = layer.slots
+    this.#main = slots
     this.#layer = null
-    this.#size = layer.slots.size
+    this.#size = slots.size
     return before
   }
 
-  /** `freed`: slots that lay below; `told`: each key of the layer, when it is merged. */
-  *merge(
-    freed: (slot: number) => void,
-    told: (key: string, put: boolean) => void,
-  ): Generator<undefined, void> {
+  /** `merged`: told of each key of the layer, when it is, and of the slot that lay below. */
+  *merge(merged: (key: string, put: boolean, below: number | undefined) => void): Generator<undefined, void> {
     const layer = this.#layer
     if (layer === null) return
-    let done = 0
-    for (const [key, slot] of layer.entries()) {
+    yield* inSteps(layer.entries(), ([key, slot]) => {
       const below = this.#main.get(key)
-      if (slot === GONE) this.#main.delete(key)
+      if (slot === null) this.#main.delete(key)
       else this.#main.set(key, slot)
       layer.delete(key)
-      if (below !== undefined) freed(below)
-      told(key, slot !== GONE)
-      if (++done % STEP === 0) yield
-    }
+      merged(key, slot !== null, below)
+    })
     this.#layer = null
-  }
-}
-
-/** Changes of a bulk to one section, before they count. */
-export class Layer {
-  readonly slots = new ShardedMap<number>()
-
-  /** The slot that the bulk gave the key; null: it deleted it; undefined: it has not touched it. */
-  get(key: string): number | null | undefined {
-    const slot = this.slots.get(key)
-    return slot === GONE ? null : slot
-  }
-
-  set(key: string, slot: number | null): void {
-    this.slots.set(key, slot ?? GONE)
-  }
-
-  forget(key: string): void {
-    this.slots.delete(key)
-  }
-
-  *entries(): Generator<[string, number | null]> {
-    for (const [key, slot] of this.slots.entries()) yield [key, slot === GONE ? null : slot]
-  }
-
-  /** Slots that the bulk made. */
-  *made(): Generator<number> {
-    for (const [, slot] of this.slots.entries()) if (slot !== GONE) yield slot
   }
 }

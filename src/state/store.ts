@@ -104,7 +104,7 @@ export class Store {
       if (open) open.take(section, cursor, offset, length)
       else if (op === CLEAR) {
         yield* this.left.steps()
-        const clearing = new Transaction(this.entries, ordinal)
+        const clearing = new Transaction(this.entries, ordinal, this.#found)
         clearing.take(section, cursor, offset, length)
         clearing.commit(origin, this.left)
       } else this.#change(section, { segment: ordinal, offset, length }, origin)
@@ -130,7 +130,7 @@ export class Store {
     const index = part?.index ?? 0
     if (index === 0) this.giveUp()
     if (!part && (changes.length <= 2 || kind !== 'epoch')) return null
-    if (index === 0) this.#open = new Transaction(this.entries, ordinal)
+    if (index === 0) this.#open = new Transaction(this.entries, ordinal, this.#found)
     const open = this.#open
     if (open?.ordinal === ordinal && open.next === index && kind === 'epoch') return open
     throw this.#damaged(`part ${index} of a bulk without the part before it`)
@@ -161,9 +161,9 @@ export class Store {
     }
   }
 
-  /** The segment with the parts of a bulk that is not whole; null: there is none. */
-  get openIn(): number | null {
-    return this.#open?.ordinal ?? null
+  /** The bulk that is not whole; null: there is none. */
+  get open(): Transaction | null {
+    return this.#open
   }
 
   /** A bulk that is not whole will never be. */

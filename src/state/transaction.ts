@@ -1,15 +1,14 @@
-import type { ShardedMap } from '../sharded-map.js'
+import { ShardedMap } from '../sharded-map.js'
 import type { ChangeCursor } from './change-cursor.js'
 import { Digest } from './digest.js'
 import type { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
-import type { Location } from './locations.js'
+import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import { Layer } from './slot-map.js'
+import { inSteps } from './slices.js'
+import type { Layer } from './slot-map.js'
 
-/** Entries between two yields. */
-const STEP = 32
 /** The most entries of a section that are changed one by one. */
 const SMALL = 1024
 
@@ -26,12 +25,6 @@ interface StagedSection {
   digest: Digest
 }
 
-type Tell = (key: string, put: boolean, before: Location | null) => void
-
-function isSmall({ layer }: StagedSection): boolean {
-  return layer.slots.size <= SMALL
-}
-
 /**
  * Changes that are looked at as they come and count all at once: those of a record, or of the several records of a large bulk with
  * its last one. Between these there are no others, so nothing else changes the sections meanwhile.
@@ -39,6 +32,8 @@ function isSmall({ layer }: StagedSection): boolean {
 export class Transaction {
   /** Of the segment that it is in. */
   readonly ordinal: number
+  /** What of that segment was whole before it: file offset behind the last record, and its number. */
+  readonly begin: { readonly end: number; readonly sequence: number }
   /** The index of the part that must come next. */
   next = 0
   readonly schemas: StoredSchema[] = []
@@ -46,21 +41,25 @@ export class Transaction {
   print = 0
   readonly #entries: Entries
   readonly #sections = new Map<SectionStore, StagedSection>()
+  /** Most changes are of the section of the one before. */
+  #last: StagedSection | null = null
 
-  constructor(entries: Entries, ordinal: number) {
+  constructor(entries: Entries, ordinal: number, { offset, record }: FoundRecord) {
     this.#entries = entries
     this.ordinal = ordinal
+    this.begin = { end: offset, sequence: record.sequence - 1 }
   }
 
   #of(section: SectionStore): StagedSection {
+    if (this.#last?.section === section) return this.#last
     let staged = this.#sections.get(section)
     if (!staged) {
       const { bytes, slots } = section
       const { size } = slots
-      staged = { section, layer: new Layer(), cleared: false, size, bytes, digest: new Digest() }
+      staged = { section, layer: new Map(), cleared: false, size, bytes, digest: new Digest() }
       this.#sections.set(section, staged)
     }
-    return staged
+    return (this.#last = staged)
   }
 
   /** The change that the cursor looks at, whose bytes lie there in the segment. */
@@ -73,6 +72,7 @@ export class Transaction {
     const { key } = cursor
     const staged = this.#of(section)
     const had = this.#drop(staged, key)
+    if (staged.layer instanceof Map && staged.layer.size >= SMALL) staged.layer = shardedFrom(staged.layer)
     if (op === PUT) {
       staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
       staged.digest.add(section.nameBytes, cursor.keyBytes, cursor.value)
@@ -80,121 +80,125 @@ export class Transaction {
       staged.bytes += length
     } else if (had) {
       if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
-      else staged.layer.forget(key)
+      else staged.layer.delete(key)
     }
   }
 
   #clear(section: SectionStore): void {
     const before = this.#of(section)
-    for (const slot of before.layer.made()) this.#entries.locations.remove(slot)
+    for (const slot of made(before)) this.#entries.locations.remove(slot)
+    this.#last = null
     const digest = new Digest()
     digest.subtract(section.digest)
-    this.#sections.set(section, { section, layer: new Layer(), cleared: true, size: 0, bytes: 0, digest })
+    this.#sections.set(section, {
+      section,
+      layer: new ShardedMap(),
+      cleared: true,
+      size: 0,
+      bytes: 0,
+      digest,
+    })
   }
 
   /** Takes what the key has up to now out of the sums; false: it has nothing. */
   #drop(staged: StagedSection, key: string): boolean {
     const { section, layer, cleared, digest } = staged
-    const made = layer.get(key)
-    if (made === null) return false
-    const slot = made ?? (cleared ? undefined : section.slots.get(key))
+    const own = layer.get(key)
+    if (own === null) return false
+    const slot = own ?? (cleared ? undefined : section.slots.get(key))
     if (slot === undefined) return false
     staged.bytes -= this.#entries.subtract(section, slot, digest).length
     staged.size--
-    if (made !== undefined) this.#entries.locations.remove(made)
+    if (own !== undefined) this.#entries.locations.remove(own)
     return true
   }
 
   /** To commit it, what large ones before it left to do must be done. */
   get isLarge(): boolean {
-    for (const staged of this.#sections.values()) if (staged.cleared || !isSmall(staged)) return true
-    return false
+    return [...this.#sections.values()].some(({ cleared, layer }) => cleared || layer.size > SMALL)
   }
 
   /** In one step, whatever its size. */
   commit(origin: StoredChange['origin'], left: LeftWork): void {
-    const all = [...this.#sections.values()].map(staged => {
-      const { section, layer, cleared, size, bytes, digest } = staged
-      this.#entries.count += size - section.slots.size
-      this.#entries.liveBytes += bytes - section.bytes
-      section.bytes = bytes
-      section.digest.merge(digest)
-      if (cleared) return { staged, before: section.slots.replace(layer) }
-      if (isSmall(staged)) return { staged, before: this.#set(staged) }
-      section.slots.lay(layer, size)
-      return { staged, before: null }
-    })
+    const rest = [...this.#sections.values()].map(staged => this.#commit(staged, origin, left))
     for (const { section } of this.#sections.values()) for (const reset of section.resets) reset()
-    for (const { staged, before } of all) {
-      const { section, layer } = staged
-      const tell = (key: string, put: boolean, at: Location | null) =>
-        section.tell(put ? 'put' : 'delete', key, origin, at)
-      if (Array.isArray(before)) for (const { key, put, at } of before) tell(key, put, at)
-      else if (before === null) left.add(this.#mergeLayer(section, tell), layer.slots.size)
-      else {
+    for (const work of rest) work()
+  }
+
+  /** Returns what is to be done when all sections are as they will be. */
+  #commit(staged: StagedSection, origin: StoredChange['origin'], left: LeftWork): () => void {
+    const { section, layer, cleared, size, bytes, digest } = staged
+    const { slots } = section
+    this.#entries.count += size - slots.size
+    this.#entries.liveBytes += bytes - section.bytes
+    section.bytes = bytes
+    section.digest.merge(digest)
+    const change = (key: string, put: boolean, below: number | undefined) => {
+      const before = this.#entries.locate(section, below)
+      if (below !== undefined) this.#entries.free(section, below, this.ordinal)
+      return () => section.tell(put ? 'put' : 'delete', key, origin, before)
+    }
+    if (cleared) {
+      // Of what is cleared nothing is left to be deleted.
+      const before = slots.replace(layer as ShardedMap<number>)
+      return () => {
         section.tell('clear', '', origin, null)
-        left.add(this.#freeAll(before, staged, tell), before.size + layer.slots.size)
+        left.add(this.#afterClear(before, staged, origin), before.size + size)
       }
     }
+    if (layer.size > SMALL) {
+      slots.lay(layer, size)
+      return () =>
+        left.add(
+          slots.merge((key, put, below) => change(key, put, below)()),
+          layer.size,
+        )
+    }
+    const told: (() => void)[] = []
+    for (const [key, slot] of layer.entries()) {
+      const below = slots.get(key)
+      if (slot !== null && below !== undefined) {
+        const before = this.#entries.locate(section, below)
+        this.#entries.move(section, slot, below, this.ordinal)
+        told.push(() => section.tell('put', key, origin, before))
+        continue
+      }
+      told.push(change(key, slot !== null, below))
+      if (slot === null) slots.delete(key)
+      else slots.set(key, slot)
+    }
+    return () => {
+      for (const tell of told) tell()
+    }
   }
 
-  /** The few entries of a small one, each by itself. Returns what is to be told. */
-  #set({ section, layer }: StagedSection): { key: string; put: boolean; at: Location | null }[] {
-    return [...layer.entries()].map(([key, slot]) => {
-      const below = section.slots.get(key)
-      const at = this.#entries.locate(section, below)
-      if (below !== undefined) this.#entries.free(section, below, this.ordinal)
-      if (slot === null) section.slots.delete(key)
-      else section.slots.set(key, slot)
-      return { key, put: slot !== null, at }
-    })
-  }
-
-  #mergeLayer(section: SectionStore, tell: Tell): Generator<undefined, void> {
-    let was: Location | null = null
-    return section.slots.merge(
-      slot => {
-        was = this.#entries.locate(section, slot)
-        this.#entries.free(section, slot, this.ordinal)
-      },
-      (key, put) => {
-        const before = was
-        was = null
-        tell(key, put, before)
-      },
-    )
-  }
-
-  *#freeAll(
+  *#afterClear(
     before: ShardedMap<number>,
     { section, layer }: StagedSection,
-    tell: Tell,
+    origin: StoredChange['origin'],
   ): Generator<undefined, void> {
-    let done = 0
-    for (const [, slot] of before.entries()) {
-      this.#entries.free(section, slot, this.ordinal)
-      if (++done % STEP === 0) yield
-    }
-    for (const key of layer.slots.keys()) {
-      tell(key, true, null)
-      if (++done % STEP === 0) yield
-    }
+    yield* inSteps(before.entries(), ([, slot]) => this.#entries.free(section, slot, this.ordinal))
+    yield* inSteps(layer.keys(), key => section.tell('put', key, origin, null))
   }
 
   /** It will never be whole, and counts for nothing. */
   giveUp(left: LeftWork): void {
-    let made = 0
-    for (const { layer } of this.#sections.values()) made += layer.slots.size
-    left.add(this.#freeMade(), made)
+    for (const staged of this.#sections.values())
+      left.add(
+        inSteps(made(staged), slot => this.#entries.locations.remove(slot)),
+        staged.layer.size,
+      )
   }
+}
 
-  *#freeMade(): Generator<undefined, void> {
-    let done = 0
-    for (const { layer } of this.#sections.values()) {
-      for (const slot of layer.made()) {
-        this.#entries.locations.remove(slot)
-        if (++done % STEP === 0) yield
-      }
-    }
-  }
+/** For a few entries one map is cheaper; of many, one that grows would hold up a turn. */
+function shardedFrom(few: Layer): Layer {
+  const many = new ShardedMap<number | null>()
+  for (const [key, slot] of few.entries()) many.set(key, slot)
+  return many
+}
+
+/** Slots that it has made. */
+function* made({ layer }: StagedSection): Generator<number> {
+  for (const [, slot] of layer.entries()) if (slot !== null) yield slot
 }
