@@ -12,9 +12,9 @@ import type { Segment } from './segment.js'
 import { runAtOnce, Slice } from './slices.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** Appended without waiting for the end of the turn, and the most of one append of several changes. */
+/** So many bytes are appended without waiting for the end of the turn, and no more in one append of several changes. */
 const BATCH_BYTES = 64 * 1024
-/** Of those that waited for longer, as much at a time: each may be tiny. */
+/** Changes that waited for longer are appended so many bytes at a time: each may be tiny. */
 const BACKLOG_BYTES = 8 * 1024
 
 /** The right to write, as appending knows of it. */

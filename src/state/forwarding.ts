@@ -8,10 +8,10 @@ import type { Replay } from './replay.js'
 import { Slice } from './slices.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** On their way at a time. */
+/** The most changes, and bytes of them, that are on their way at a time. */
 const MOST_WRITES = 256
 const MOST_BYTES = 256 * 1024
-/** How often it is looked whether a change is late, or has come into view. */
+/** A timer looks so often whether a change is late, or has come into view. */
 const LOOK_MS = 20
 /** A change that was made, and does not come into view, is waited for no longer: what this process lacks was merged away. */
 const VIEW_MS = 2_000
@@ -51,7 +51,7 @@ export class Forwarding {
   readonly #numbers = new Map<number, PendingWrite>()
   readonly #startedAt = performance.now()
   #courier: Courier | null = null
-  /** Who serves takes none. */
+  /** The process that serves takes no changes. */
   #refused = false
   #count = 0
   #number = 0
@@ -107,7 +107,7 @@ export class Forwarding {
     this.wake()
   }
 
-  /** Something was added, or has come into view. */
+  /** A change was added, or has come into view. */
   wake(): void {
     this.#again = true
     if (!this.#running && !this.#stopped) void this.#run()
@@ -184,7 +184,7 @@ export class Forwarding {
     return this.#refuseLate(write)
   }
 
-  /** True: it has waited for too long. */
+  /** True: the change has waited for too long, and is refused. */
   #refuseLate(write: PendingWrite): boolean {
     const { timeoutMs, refusal } = this.#options
     if (performance.now() - Math.max(write.at, this.#startedAt) < timeoutMs) return false

@@ -21,7 +21,7 @@ export interface Held {
   ordinal: number
   /** File offset behind the last record that was applied. */
   position: number
-  /** Sealed, and read to its end. */
+  /** The segment is sealed, and read to its end. */
   final: boolean
   /** A snapshot counts only with its end. */
   whole: boolean
@@ -244,14 +244,14 @@ export class History {
     held.final = true
   }
 
-  /** Nothing but half a record lies behind what was applied. */
+  /** Throws unless nothing but half a record lies behind what was applied. */
   #checkRead(held: Held): void {
     for (const found of this.#records(held, { live: false })) {
       if (found) throw behind(held.segment, held.position)
     }
   }
 
-  /** Those that were not applied yet. The first of a snapshot says the sequence of all. */
+  /** The records that were not applied yet. The first of a snapshot says the sequence of all. */
   #records(held: Held, options: { live?: boolean } = {}): ReturnType<typeof recordsOf> {
     const { segment, position: from } = held
     const first = segment.kind === 'snapshot' && from === segment.start
@@ -276,7 +276,7 @@ export class History {
     return all[0] === last && last.segment.kind === 'snapshot' ? null : { last, newest }
   }
 
-  /** As reading on would, when nothing is left to read. The segment that this log may still try to write is not. */
+  /** A segment is final, as reading on would say, when nothing is left to read; not the one that this log may still try to write. */
   #markFinal(held: Held, mayWrite: boolean): void {
     const { segment, position, whole } = held
     if (!whole || !segment.sealed || (held === this.writing && mayWrite)) return

@@ -38,7 +38,7 @@ export class LeftWork {
     this.#run()
   }
 
-  /** All of it, for who cannot go on before. Two may do it in turns. */
+  /** Does all of it, for who cannot go on before. Two may do it in turns. */
   *steps(): Generator<undefined, void> {
     for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
       this.stepping = true

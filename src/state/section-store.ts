@@ -30,7 +30,7 @@ export class SectionStore {
   stored: StoredSchema | null = null
   /** What this process registered. */
   schema: SectionSchema<never> | null = null
-  /** Of the encoded changes that are in force. */
+  /** The length of the encoded changes that are in force. */
   bytes = 0
   readonly #report: (error: unknown, section: string) => void
 

@@ -30,14 +30,14 @@ interface StagedSection {
  * its last one. Between these there are no others, so nothing else changes the sections meanwhile.
  */
 export class Transaction {
-  /** Of the segment that it is in. */
+  /** The ordinal of the segment that it is in. */
   readonly ordinal: number
   /** What of that segment was whole before it: file offset behind the last record, and its number. */
   readonly begin: { readonly end: number; readonly sequence: number }
   /** The index of the part that must come next. */
   next = 0
   readonly schemas: StoredSchema[] = []
-  /** Of its changes so far, see {@link SectionStore.printOf}. */
+  /** What its changes so far come to, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
   readonly #sections = new Map<SectionStore, StagedSection>()
@@ -62,7 +62,7 @@ export class Transaction {
     return (this.#last = staged)
   }
 
-  /** The change that the cursor looks at, whose bytes lie there in the segment. */
+  /** Takes the change that the cursor looks at, whose bytes lie there in the segment. */
   take(section: SectionStore, cursor: ChangeCursor, offset: number, length: number): void {
     const { op } = cursor.change
     if (op === CLEAR) {
@@ -113,12 +113,12 @@ export class Transaction {
     return true
   }
 
-  /** To commit it, what large ones before it left to do must be done. */
+  /** What transactions before it left to do must be done before it is committed. */
   get isLarge(): boolean {
     return [...this.#sections.values()].some(({ cleared, layer }) => cleared || layer.size > SMALL)
   }
 
-  /** In one step, whatever its size. */
+  /** Makes all of it count, in one step whatever its size. */
   commit(origin: StoredChange['origin'], left: LeftWork): void {
     const rest = [...this.#sections.values()].map(staged => this.#commit(staged, origin, left))
     for (const { section } of this.#sections.values()) for (const reset of section.resets) reset()
@@ -181,7 +181,7 @@ export class Transaction {
     yield* inSteps(layer.keys(), key => section.tell('put', key, origin, null))
   }
 
-  /** It will never be whole, and counts for nothing. */
+  /** Frees what it has made: the bulk will never be whole, and counts for nothing. */
   giveUp(left: LeftWork): void {
     for (const staged of this.#sections.values())
       left.add(

@@ -6,7 +6,7 @@ import { Slice } from './slices.js'
 
 /** What an update that waits counts for among the bytes that wait. */
 const UPDATE_BYTES = 512
-/** Rejected without a look at the clock. */
+/** So many are rejected without a look at the clock. */
 const AT_ONCE = 32
 
 /** A change, or a bulk of them, that is to become one record: encoded but for its place in the log. */
@@ -108,7 +108,7 @@ export class WriteQueue {
     return promise
   }
 
-  /** Of the first ones. */
+  /** The change that is so many places behind the head. */
   at(index: number): PendingWrite | undefined {
     return this.#writes[index]
   }
@@ -117,7 +117,7 @@ export class WriteQueue {
     return this.#writes.at(-1)
   }
 
-  /** Those that other processes made: they have them still. */
+  /** Rejects the changes that other processes made: they have them still. */
   rejectForeign(error: unknown): void {
     const foreign = this.#writes.filter(write => write.foreign)
     if (foreign.length === 0) return
@@ -129,7 +129,7 @@ export class WriteQueue {
     }
   }
 
-  /** The one that is next. */
+  /** The change that is next. */
   get head(): PendingWrite | undefined {
     return this.#writes[0]
   }

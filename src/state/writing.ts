@@ -101,7 +101,7 @@ export class Writing {
     this.#appender.flush()
   }
 
-  /** Where this process does not write, whoever does brings its changes to the disk. */
+  /** Where `durable` changes come to. Where this process does not write, whoever does brings them to its disk. */
   get disk(): Disk | null {
     const { disk } = this.#core.owner
     if (disk === null || this.#mode !== 'forwarding') return disk
@@ -149,7 +149,7 @@ export class Writing {
     return this.told(last, {})
   }
 
-  /** `prints`: of what it may come to. */
+  /** Adds an update. `prints`: of what it may come to. */
   update<R>(
     change: (state: StateDraft) => R,
     request: string,
