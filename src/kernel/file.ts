@@ -59,6 +59,11 @@ export function sync(fd: OwnedFd): void {
   fsyncSync(fd.raw)
 }
 
+/** Of its metadata only what reading it needs. */
+export function syncData(fd: OwnedFd): void {
+  fdatasyncSync(fd.raw)
+}
+
 /** Does not close it. */
 export function writerInto(fd: OwnedFd): WriteStream {
   return createWriteStream('', { fd: fd.raw, autoClose: false })

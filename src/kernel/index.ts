@@ -9,6 +9,7 @@ export {
   sizeOf,
   statOf,
   sync,
+  syncData,
   syncFolder,
   syncNow,
   truncate,

@@ -39,7 +39,9 @@ describe('many upgrades in a row', () => {
     const tenth = reports[9]!
     const last = reports.at(-1)!
     expect(last.generation).toBe(UPGRADES + 1)
-    expect(last.openFds).toBe(tenth.openFds)
+    // One report may count a descriptor of the moment, such as that of a connection which is just being given up.
+    const openFds = (from: number) => median(reports.slice(from, from + 5).map(report => report.openFds ?? 0))
+    expect(openFds(UPGRADES - 5)).toBe(openFds(7))
     expect(last.state.segments).toBe(tenth.state.segments)
     expect(last.state.bytes).toBeLessThanOrEqual(tenth.state.bytes * 1.05)
     const rss = (from: number) => median(reports.slice(from, from + 5).map(report => report.rssBytes))

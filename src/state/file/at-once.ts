@@ -1,5 +1,5 @@
 import { renameSync, rmSync } from 'node:fs'
-import { openFile, readAt, statOf, sync, writeAllAt } from '../../kernel/index.js'
+import { openFile, readAt, statOf, syncData, writeAllAt } from '../../kernel/index.js'
 import { headerFrame } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { FileCopy } from './copy.js'
@@ -51,7 +51,7 @@ function writeStateFileNow(path: string, log: StateLog, { secret, service }: Kin
         write(bytes)
       }
     }
-    sync(fd)
+    syncData(fd)
     renameSync(beside, path)
   } catch (error) {
     rmSync(beside, { force: true })
