@@ -13,7 +13,7 @@ const WATCH = new URL('watch.mjs', import.meta.url).href
 
 /**
  * A line of the log. @typedef {{ time: number, pid: number, msg: string } & Record<string, any>} Line
- * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms. @typedef {{ late: number, ran: number, waited: number, cpu: number }} Delays
+ * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms; `moves`: in one turn for moves, `movesAll`: with garbage collection. @typedef {{ late: number, ran: number, waited: number, cpu: number, moves: number, movesAll: number }} Delays
  * `drain`, `upgrade` and `limits` are those of the configuration; `everyMs` is between two messages of a talk. @typedef {{ drain?: object, upgrade?: object, limits?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
  */
 
@@ -106,15 +106,19 @@ function linesOf(output) {
 
 /** What watch.mjs wrote. @param {string} file @param {number} from @param {number} to @returns {Delays} */
 function delaysOf(file, from, to) {
-  const most = { late: 0, ran: 0, waited: 0, cpu: 0 }
+  const most = { late: 0, ran: 0, waited: 0, cpu: 0, moves: 0, movesAll: 0 }
   if (!existsSync(file)) return most
   for (const line of readFileSync(file, 'latin1').split('\n')) {
-    const [at = 0, late = 0, ran = 0, waited = 0, cpu = 0] = line.split(' ').map(Number)
+    const [at = 0, late = 0, ran = 0, waited = 0, cpu = 0, moves = 0, movesAll = 0] = line
+      .split(' ')
+      .map(Number)
     if (at < from + LINE_MS || at > to + LINE_MS) continue
     most.late = Math.max(most.late, late)
     most.ran = Math.max(most.ran, ran)
     most.waited = Math.max(most.waited, waited)
     most.cpu += cpu
+    most.moves = Math.max(most.moves, moves)
+    most.movesAll = Math.max(most.movesAll, movesAll)
   }
   return most
 }

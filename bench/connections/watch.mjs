@@ -2,13 +2,16 @@
 // Loaded into a proxy with NODE_OPTIONS="--import …/watch.mjs": how late its event loop is, and how much of that is its own work.
 // Writes to FDB_WATCH/PID a line each 20 ms: end of the time that it is about (ms since 1970), the most that a timer was
 // late, the most CPU time that the main thread had between two looks, the most that it waited for a processor, and all CPU
-// time that it had (ms each).
+// time that it had; then the most CPU time that the main thread spent in one turn on moves, without garbage collection and with it (ms each).
 import { openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { PerformanceObserver, performance } from 'node:perf_hooks'
 import { isMainThread } from 'node:worker_threads'
 
 const LOOK_MS = 2
 const LINE_MS = 20
+/** Of turns with less nobody asks. */
+const WORTH_MS = 2
 
 const folder = process.env.FDB_WATCH
 if (folder !== undefined && isMainThread) {
@@ -21,6 +24,7 @@ if (folder !== undefined && isMainThread) {
     const [ran = 0, waited = 0] = text.split(' ').map(Number)
     return { at: performance.now(), ran: ran / 1e6, waited: waited / 1e6 }
   }
+  const moves = await watchMoves(look)
   let last = look()
   let line = last
   let [late, ran, waited] = [0, 0, 0]
@@ -31,9 +35,71 @@ if (folder !== undefined && isMainThread) {
     waited = Math.max(waited, now.waited - last.waited)
     last = now
     if (now.at - line.at < LINE_MS) return
-    const most = [late, ran, waited, now.ran - line.ran].map(ms => ms.toFixed(2))
+    const { alone, all } = moves()
+    const most = [late, ran, waited, now.ran - line.ran, alone, all].map(ms => ms.toFixed(2))
     writeSync(out, `${Date.now()} ${most.join(' ')}\n`)
     line = now
     late = ran = waited = 0
   }, LOOK_MS).unref()
+}
+
+/**
+ * What one turn was for moves: looks at the main thread's own CPU time around each piece of work, and at what V8 says of its
+ * collections. Returns what gives the most of one turn since it was called last; a release without such work: none.
+ * @param {() => { at: number, ran: number }} look
+ */
+async function watchMoves(look) {
+  /** @type {{ turn: number, ran: number, spans: { from: number, to: number, ran: number }[] }[]} */
+  let turns = []
+  /** @type {{ from: number, to: number }[]} */
+  let collections = []
+  new PerformanceObserver(list => {
+    for (const { startTime, duration } of list.getEntries())
+      collections.push({ from: startTime, to: startTime + duration })
+  }).observe({ entryTypes: ['gc'] })
+  const { TurnWork } = await import('../../dist/moving/turn-work.js').catch(() => ({ TurnWork: null }))
+  if (TurnWork !== null) {
+    const { run } = TurnWork.prototype
+    let running = false
+    /** @this {InstanceType<typeof TurnWork>} @param {() => any} work @returns {any} */
+    TurnWork.prototype.run = function (work) {
+      if (running) return run.call(this, work)
+      running = true
+      const before = look()
+      try {
+        return run.call(this, work)
+      } finally {
+        running = false
+        const after = look()
+        const ran = after.ran - before.ran
+        const turn = /** @type {any} */ (performance.nodeTiming).uvMetricsInfo.loopCount
+        if (turns.at(-1)?.turn !== turn) turns.push({ turn, ran: 0, spans: [] })
+        const own = /** @type {typeof turns[number]} */ (turns.at(-1))
+        own.ran += ran
+        own.spans.push({ from: before.at, to: after.at, ran })
+      }
+    }
+  }
+  /** Of the time before: V8 tells of its collections a moment later. @type {typeof turns} */
+  let settled = []
+  return () => {
+    const most = { alone: 0, all: 0 }
+    for (const { ran, spans } of settled) {
+      if (ran < WORTH_MS) continue
+      let collecting = 0
+      for (const span of spans) {
+        let within = 0
+        for (const { from, to } of collections)
+          within += Math.max(0, Math.min(to, span.to) - Math.max(from, span.from))
+        collecting += Math.min(within, span.ran)
+      }
+      most.all = Math.max(most.all, ran)
+      most.alone = Math.max(most.alone, ran - collecting)
+    }
+    settled = turns
+    turns = []
+    const { at } = look()
+    collections = collections.filter(({ to }) => to > at - 10 * LINE_MS)
+    return most
+  }
 }

@@ -53,6 +53,13 @@ const SCENES = [
   },
 ]
 
+/**
+ * A second; the quarter of one in which a first wave shows that the next version can serve them (drain.firstWave); and another for
+ * the round trips that come of turns that are bounded. Where answers take seconds, the first wave waits 5 s for one.
+ * @type {Record<string, number>}
+ */
+const EMPTY_MS = { mass: 1_500, busy: 6_500 }
+
 const figures = new Figures('soak connections')
 for (const scene of SCENES) {
   if (flags.only !== undefined && flags.only !== scene.name) continue
@@ -176,18 +183,29 @@ function judge({ name, clients: wanted }, { clients, backend, plain, upgrades, q
     most(each => each.emptyMs),
     'ms',
     '<=',
-    1_000,
+    EMPTY_MS[name] ?? 0,
   )
   figures.add(
     `${name}: gone after the commit`,
     most(each => each.goneMs),
     'ms',
   )
-  // Both are more than the work: the one has what other processes took of the processor, the other what else was done.
-  const work = (/** @type {'giver' | 'taker'} */ side) =>
-    most(each => Math.min(side === 'giver' ? each.givingMs : each.takingMs, each[side].ran))
-  figures.add(`${name}: work for moves in a turn, giver`, work('giver'), 'ms', '<=', 10)
-  figures.add(`${name}: work for moves in a turn, taker`, work('taker'), 'ms', '<=', 10)
+  // CPU time of the main thread alone, for moves, in one turn: what other threads and processes do is in none of it, and what V8
+  // collects meanwhile is told apart, as it says itself.
+  for (const side of /** @type {const} */ (['giver', 'taker'])) {
+    figures.add(
+      `${name}: work for moves in a turn, ${side}`,
+      most(each => each[side].moves),
+      'ms',
+      '<=',
+      10,
+    )
+    figures.add(
+      `${name}: the same with garbage collection, ${side}`,
+      most(each => each[side].movesAll),
+      'ms',
+    )
+  }
   figures.add(
     `${name}: timers late in a move, giver`,
     most(each => each.giver.late),
