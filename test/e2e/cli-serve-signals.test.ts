@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, utimesSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -152,9 +152,23 @@ describe('signals to fd-broker serve', () => {
     signalPid(pid, 'SIGTERM')
     await ends(desk, pid)
     expect(desk.output).toContain(`"stateFile":"${file}"`)
+    expect(desk.output).toMatch(/"sequence":[1-9]\d*,"msg":"the state is in its file"/)
     await serve(desk)
     await member(desk, 'shop', file)
     expect(await visits()).toContain(`${first}`)
+  })
+
+  it('with --drop, it says so when that cannot be written, and ends', async () => {
+    const desk = Desk.open()
+    const folder = join(desk.folder, 'files')
+    mkdirSync(folder)
+    const pid = await serve(desk, '--drop')
+    await kill(desk, await member(desk, 'shop', join(folder, 'shop.state')), 'shop')
+    rmSync(folder, { recursive: true })
+    signalPid(pid, 'SIGTERM')
+    await ends(desk, pid)
+    expect(desk.output).toContain('the state that this daemon alone holds is not in its file')
+    expect(desk.output).not.toContain('the state is in its file')
   })
 
   it('with --drop, it leaves a state file alone that somebody has written since', async () => {

@@ -1,7 +1,8 @@
-import { open, stat } from 'node:fs/promises'
+import { withDeadline } from '../../channel/deadline.js'
 import { FdbError } from '../../errors.js'
-import { tryLockNow } from '../../kernel/index.js'
+import { statOf, tryLock } from '../../kernel/index.js'
 import { stateFileSettings } from '../../state/file/options.js'
+import { openStateFile } from '../../state/file/place.js'
 import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
 import type { Logger } from '../options.js'
@@ -35,7 +36,7 @@ export async function keepState({
 }: KeptState): Promise<void> {
   const log = new StateLog({ logger })
   try {
-    await refuseOthers(path, diedAt)
+    refuseOthers(path, diedAt)
     for (const segment of shelf.all) {
       // Who wrote there is dead.
       segment.sealForTheDead()
@@ -43,8 +44,12 @@ export async function keepState({
     }
     const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)
     file.serve()
-    await file.finish(timeoutMs)
-    logger.info({ service, path, sequence: file.status().sequence }, 'the state is in its file')
+    try {
+      await withDeadline(file.flush(), timeoutMs, { what: 'the state in its file' })
+      logger.info({ service, path, sequence: file.status().sequence }, 'the state is in its file')
+    } finally {
+      file.stop()
+    }
   } catch (error) {
     logger.error({ err: error, service, path }, 'the state that this daemon alone holds is not in its file')
   } finally {
@@ -53,20 +58,13 @@ export async function keepState({
 }
 
 /** Throws ERR_FDB_STATE_FILE when a process goes on with the file, or has: what is here is older then. */
-async function refuseOthers(path: string, diedAt: number): Promise<void> {
-  const handle = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
-    throw error
-  })
-  if (handle === null) return
+function refuseOthers(path: string, diedAt: number): void {
+  using fd = openStateFile(path)
+  if (fd === null) return
   const refuse = (why: string) =>
     new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${why}: it is left as it is`)
-  try {
-    if (!tryLockNow(handle)) throw refuse('is written by another process')
-  } finally {
-    await handle.close()
-  }
-  const { mtimeMs } = await stat(path)
+  if (!tryLock(fd)) throw refuse('is written by another process')
+  const { mtimeMs } = statOf(fd)
   if (mtimeMs > diedAt + CLOCKS_MS)
     throw refuse(
       `was written at ${new Date(mtimeMs).toISOString()}, after the last member of this daemon had ended`,
