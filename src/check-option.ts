@@ -12,15 +12,15 @@ export type Keys<T> = Record<keyof T, true>
  * option that it is.
  */
 export function checkKeys(what: string, given: unknown, known: Readonly<Record<string, true>>): void {
-  const names = Object.keys(known)
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw new FdbError(
       'ERR_FDB_OPTION',
-      `the options of ${what} are ${shown(given)}; give an object with any of ${names.join(', ')}`,
+      `the options of ${what} are ${shown(given)}; give an object with any of ${Object.keys(known).join(', ')}`,
     )
   }
   for (const name of Object.keys(given)) {
     if (Object.hasOwn(known, name)) continue
+    const names = Object.keys(known)
     throw new FdbError(
       'ERR_FDB_OPTION',
       `${what} has no option "${name}"${didYouMean(name, names)}: it has ${names.join(', ')}`,

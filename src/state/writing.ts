@@ -131,8 +131,9 @@ export class Writing {
 
   /** What a caller gets of a change. A `durable` one does not wait: it is refused. */
   told<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
+    if (this.#mode !== 'reading' || options?.durable === true) return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
-    return options?.durable === true || premature() === null ? change : ToldToWait.of(change, premature)
+    return premature() === null ? change : ToldToWait.of(change, premature)
   }
 
   /** How many changes reads do not see yet. */
