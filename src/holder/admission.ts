@@ -162,6 +162,12 @@ export function range({ min, max }: VersionRange): string {
   return min === max ? `${min}` : `${min} to ${max}`
 }
 
+/** Tells a caller why it is not wanted, and lets go of it: owns link and pidfd. */
+export function turnAway({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>, error: FdbError): void {
+  pidfd?.close()
+  reject(link, error)
+}
+
 /** Says why, then closes. */
 export function reject(
   link: Link,

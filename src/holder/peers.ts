@@ -6,7 +6,7 @@ import { isSame, type ProcessIdentity, watchIdentity } from '../process/process-
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import type { Id } from '../protocol/messages.js'
-import { reject } from './admission.js'
+import { reject, turnAway } from './admission.js'
 import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 
@@ -77,8 +77,7 @@ export class Peers {
         peer.watch = watchDeath(candidate.pidfd, () => this.#died(peer))
         peer.watch.unref()
       } catch (cause) {
-        candidate.pidfd.close()
-        reject(candidate.link, unwatchable(candidate.pid, cause))
+        turnAway(candidate, unwatchable(candidate.pid, cause))
         return null
       }
     } else {

@@ -1,6 +1,6 @@
 import { ControlListener } from '../channel/control-listener.js'
 import { FdbError } from '../errors.js'
-import { type Caller, receiveHello, reject, welcome } from '../holder/admission.js'
+import { type Caller, receiveHello, turnAway, welcome } from '../holder/admission.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
@@ -128,7 +128,7 @@ export class ControlSocket {
   #refuseWaiting(): void {
     const why = `process ${process.pid}, which was to hand over, leaves: try again`
     for (const caller of this.#waiting.splice(0))
-      refuse(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
   }
 
   #receive(caller: Caller): void {
@@ -146,7 +146,7 @@ export class ControlSocket {
         this.#older.add(caller)
         return
       case 'back':
-        refuse(
+        turnAway(
           caller,
           new FdbError(
             'ERR_FDB_NOT_A_DAEMON',
@@ -167,17 +167,17 @@ export class ControlSocket {
     if (shared.departure.closing || (holder === null && first !== undefined)) {
       const why =
         first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
-      refuse(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
       return
     }
     if (stuck !== null) {
       const why = `process ${stuck} stands by and does not answer (it is stopped, or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
-      refuse(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
       return
     }
     const refusal = this.#refusal(caller)
     if (refusal !== null) {
-      refuse(caller, refusal)
+      turnAway(caller, refusal)
       return
     }
     welcome(caller.link, {
@@ -229,9 +229,4 @@ export class ControlSocket {
     const { link, pid, pidfd, proven, identity } = caller
     holder.admit({ link, pid, pidfd, proven, identity, generation: this.#called.shared.generation + 1 })
   }
-}
-
-function refuse(caller: Caller, error: FdbError): void {
-  caller.pidfd?.close()
-  reject(caller.link, error)
 }

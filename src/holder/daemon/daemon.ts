@@ -5,7 +5,7 @@ import { FdbError } from '../../errors.js'
 import { serveOperator } from '../../operator/server.js'
 import { acquireControl, type FirstControl, removeControl } from '../../process/control-path.js'
 import { VERSIONS } from '../../protocol/versions.js'
-import { type Caller, receiveHello, reject, welcome } from '../admission.js'
+import { type Caller, receiveHello, turnAway, welcome } from '../admission.js'
 import { checkLogger, type HandoffTimes, type Logger, SILENT } from '../options.js'
 import { settleTimes } from '../times.js'
 import type { HeldAlone } from './held-alone.js'
@@ -152,12 +152,11 @@ export class Daemon implements AsyncDisposable {
     const known = this.#services.get(name)
     if (known !== undefined) return known
     if (name === '' || name.length > 128 || this.#services.size >= MAX_SERVICES) {
-      caller.pidfd?.close()
       const why =
         this.#services.size >= MAX_SERVICES
           ? `this daemon holds ${MAX_SERVICES} services already`
           : 'a service needs a name of 1 to 128 characters'
-      reject(caller.link, new FdbError('ERR_FDB_SERVICE', why))
+      turnAway(caller, new FdbError('ERR_FDB_SERVICE', why))
       return null
     }
     // A member of a service that this daemon does not know comes back: it is to be waited for like the others.

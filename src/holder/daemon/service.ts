@@ -19,7 +19,7 @@ import { NOBODY } from '../../protocol/messages.js'
 import { remoteError } from '../../protocol/remote-error.js'
 import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
-import { type Caller, reject, welcome } from '../admission.js'
+import { type Caller, turnAway, welcome } from '../admission.js'
 import { cancelHandoff } from '../cancel.js'
 import { Holder } from '../holder.js'
 import type { HandoffTimes, Logger } from '../options.js'
@@ -167,10 +167,9 @@ export class Service {
 
   join(caller: Caller): void {
     if (this.#machine.phase === 'rebuilding') {
-      caller.pidfd?.close()
       const missing = this.#missing.map(pid => `process ${pid}`).join(', ')
       const why = `the daemon was restarted and waits for ${missing}: try again`
-      reject(caller.link, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
       return
     }
     const generation = this.#generation + 1
