@@ -33,6 +33,19 @@ function answering(): Server {
   return server
 }
 
+/** A server that answers each request when it is told to, and a client of it. */
+async function answersWhenTold() {
+  const pending: (() => void)[] = []
+  const server = createServer((request, response) => {
+    pending.push(() => response.end(`answer to ${request.url}`))
+  })
+  const served = new Served(server)
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  return { pending, server, served, client }
+}
+
 describe('a server given to a listener', () => {
   it('that listens already is refused: nobody would accept on the listener', async () => {
     const member = await alone()
@@ -121,14 +134,7 @@ describe('a server given to a listener', () => {
   })
 
   it('answers every pipelined request that it has read, when the end is announced between', async () => {
-    const pending: (() => void)[] = []
-    const server = createServer((request, response) => {
-      pending.push(() => response.end(`answer to ${request.url}`))
-    })
-    const served = new Served(server)
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    const { pending, server, served, client } = await answersWhenTold()
     const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`
     client.write(request('/1') + request('/2'))
     await until('both are read', () => pending.length === 2)
@@ -145,14 +151,7 @@ describe('a server given to a listener', () => {
   })
 
   it('tells of the end in the answer to the second of two requests, when the first was answered before', async () => {
-    const pending: (() => void)[] = []
-    const server = createServer((request, response) => {
-      pending.push(() => response.end(`answer to ${request.url}`))
-    })
-    const served = new Served(server)
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    const { pending, server, served, client } = await answersWhenTold()
     let heard = ''
     client.setEncoding('latin1').on('data', part => (heard += part))
     client.write('GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n')

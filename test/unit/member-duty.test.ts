@@ -36,6 +36,17 @@ async function service(hosting: 'embedded' | 'daemon', times: JoinOptions['upgra
   }
 }
 
+/** The first stands by, the second serves. */
+async function probation(hosting: 'embedded' | 'daemon') {
+  const { story, join } = await service(hosting)
+  const first = await join()
+  await first.ready()
+  const second = await join()
+  await second.ready()
+  await until('the first stands by', () => first.phase === 'standby')
+  return { story, join, first, second }
+}
+
 /** Work that ends when it is let end. */
 function work(member: Member, story: string[]): { end(): void; readonly signal: AbortSignal | undefined } {
   const { generation } = member
@@ -131,12 +142,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
     })
 
     it('an orderly stop in probation ends the service: the old process does not come back', async () => {
-      const { story, join } = await service(hosting)
-      const first = await join()
-      await first.ready()
-      const second = await join()
-      await second.ready()
-      await until('the first stands by', () => first.phase === 'standby')
+      const { story, join, first, second } = await probation(hosting)
       await second.close()
       expect(await first.retired).toBe('replaced')
       expect(story).toEqual(['1 serving', '2 serving', '1 retiring', ...story.slice(3)])
@@ -148,12 +154,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
     })
 
     it('comes back when it is asked to', async () => {
-      const { story, join } = await service(hosting)
-      const first = await join()
-      await first.ready()
-      const second = await join()
-      await second.ready()
-      await until('the first stands by', () => first.phase === 'standby')
+      const { story, first, second } = await probation(hosting)
       await second.close({ handBack: true })
       await until('the first serves again', () => story.includes('1 reinstated'))
       expect(story).toContain('2 retiring')
