@@ -25,9 +25,6 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 30_000,
     teardownTimeout: 5_000,
-    // Until three runs in a row are green without it: a test that failed in CI is run once more, and shown as retried. Each such
-    // line is a bug of ours.
-    retry: process.env.CI ? 1 : 0,
     execArgv: ['--expose-gc'],
     reporters: ['default'],
   },
