@@ -3,7 +3,7 @@
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon/daemon.js'
 export type { HeldAlone } from './holder/daemon/held-alone.js'
-export type { HandoffTimes, Logger } from './holder/options.js'
+export type { HandoffTimes } from './holder/times.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
 export {
   formatListenerSpec,
@@ -12,6 +12,7 @@ export {
   type OptionChange,
   parseListenerSpec,
 } from './listeners/index.js'
+export type { Logger } from './logger.js'
 export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
 export { join } from './member/join.js'

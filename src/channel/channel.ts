@@ -153,12 +153,12 @@ export class Channel implements AsyncDisposable {
     return this.#paused
   }
 
-  /** Bytes accepted by {@link send} and not yet taken by the kernel. */
   /** Descriptors that the kernel has taken, since the channel was made. */
   get fdsSent(): number {
     return this.#outbound.fdsSent
   }
 
+  /** Bytes accepted by {@link send} and not yet taken by the kernel. */
   get queuedBytes(): number {
     return this.#outbound.queuedBytes
   }

@@ -1,11 +1,10 @@
 import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
-import type { Logger } from '../holder/options.js'
+import type { Logger } from '../logger.js'
 import type { ProxyConfig, ReverseProxy } from '../proxy/index.js'
 
 /** After the order to end at once: what was closed is told to the kernel within this time. */
 const AT_ONCE_MS = 500
-/** As long as a timer can wait. */
 
 /**
  * A second TERM that comes sooner is the same order: systemd, for one, sends it to the whole unit, and again to what is

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { Daemon } from '../holder/daemon/daemon.js'
-import type { Logger } from '../holder/options.js'
+import type { Logger } from '../logger.js'
 
 /** For so long a first TERM counts, when it would take something away. */
 const SECOND_MS = 60_000

@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
-import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
+import type { HandoffTimes } from './times.js'
 import { limitOf } from './times.js'
 
 /** Told of every end of a channel that says no more than that the successor is gone. */

@@ -1,11 +1,11 @@
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
+import type { Logger } from '../logger.js'
 import { type StatePosition, unpackToHolder } from '../protocol/envelope.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import { type Id, NOBODY, type ToHolder } from '../protocol/messages.js'
 import { remoteError } from '../protocol/remote-error.js'
 import { difference } from './failure-reasons.js'
-import type { Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Surroundings } from './surroundings.js'
 

@@ -1,5 +1,6 @@
 import { afterHearing, type Limit } from '../channel/limit.js'
 import { FdbError } from '../errors.js'
+import type { Logger } from '../logger.js'
 import { noDescriptors } from '../process/limits.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember } from '../protocol/envelope.js'
@@ -10,7 +11,6 @@ import { reasonSeen } from './failure-reasons.js'
 import { type Heard, hear } from './hearing.js'
 import { insist } from './insist.js'
 import { killPeer, untilGone } from './kill-stuck.js'
-import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
 import { Probation } from './probation.js'
@@ -20,6 +20,7 @@ import type { SegmentShelf } from './segment-shelf.js'
 import { Sharing } from './sharing.js'
 import type { Surroundings } from './surroundings.js'
 import { Timeline } from './timeline.js'
+import type { HandoffTimes } from './times.js'
 import { limitOf, patience } from './times.js'
 
 /** The driver of the holder's machine: carries out what it decides, and tells it what peers say and what time it is. */
@@ -309,7 +310,7 @@ export class Holder {
     if (phase === 'idle') this.shelf.prune(epoch)
   }
 
-  /** What it has said, else what is seen of it. */
+  /** Why a peer failed: what it has said, else what is seen of it. */
   #reason(peer: Peer | undefined): FdbError {
     return peer?.reason ?? reasonSeen(peer, this.#phase, this.#times)
   }

@@ -1,4 +1,4 @@
-import type { Logger } from './options.js'
+import type { Logger } from '../logger.js'
 
 const FIRST_MS = 10
 const MOST_MS = 1_000

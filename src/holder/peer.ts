@@ -5,7 +5,7 @@ import type { ProcessIdentity } from '../process/process-identity.js'
 import type { StatePosition } from '../protocol/envelope.js'
 import type { Link } from '../protocol/link.js'
 import type { Id } from '../protocol/messages.js'
-import type { HandoffTimes } from './options.js'
+import type { HandoffTimes } from './times.js'
 
 /** A process that a holder talks to, or has talked to and may not forget yet. */
 export interface Peer {

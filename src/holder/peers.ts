@@ -1,14 +1,15 @@
 import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
+import type { Logger } from '../logger.js'
 import { unwatchable, watchDeath } from '../process/liveness.js'
 import { isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import type { Id } from '../protocol/messages.js'
 import { reject, turnAway } from './admission.js'
-import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
+import type { HandoffTimes } from './times.js'
 
 /** Somebody who may become a peer. */
 export interface Candidate {

@@ -1,8 +1,8 @@
 import { Wakefulness } from '../process/wakefulness.js'
 import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
 import { type Id, NOBODY } from '../protocol/messages.js'
-import type { HandoffTimes } from './options.js'
 import type { Peer } from './peer.js'
+import type { HandoffTimes } from './times.js'
 import { patience } from './times.js'
 
 /** What it looks at, and whom it tells. */

@@ -1,16 +1,17 @@
 import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
+import type { Logger } from '../logger.js'
 import { noDescriptors } from '../process/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Epoch } from '../protocol/messages.js'
 import type { Segment } from '../state/segment.js'
 import { lostChannel } from './failure-reasons.js'
-import type { HandoffTimes, Logger } from './options.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'
 import type { Registry } from './registry.js'
 import type { SegmentShelf } from './segment-shelf.js'
+import type { HandoffTimes } from './times.js'
 
 /** Which segments an Offer names. */
 export interface Offered {

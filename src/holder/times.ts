@@ -2,9 +2,38 @@ import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
 import { LONGEST_MS } from '../duration.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
-import { HANDOFF_TIMES, type HandoffTimes } from './options.js'
 
-/** A limit may be as long as a timer can wait. */
+/** Every wait of a handoff has a deadline. Milliseconds. */
+export interface HandoffTimes {
+  /** From the Offer to Ready: the successor's own start-up lies in it. */
+  ready: number
+  /** For the incumbent's `onQuiesce()` hooks, before Freeze; after it the handoff goes on without them. */
+  quiesce: number
+  /** From Freeze to Frozen; the holder seals whether it came or not. */
+  freeze: number
+  /** From the seal to Prepared: the successor reads the tail. */
+  prepare: number
+  /** From Commit to Serving. */
+  commit: number
+  /** How long the successor is watched before the old one gives up its way back; 0: until its first sign of health. */
+  probation: number
+  /** Between two heartbeats. */
+  heartbeat: number
+  /** Silence in probation that counts as failure. */
+  silence: number
+}
+
+export const HANDOFF_TIMES: HandoffTimes = {
+  ready: 60_000,
+  quiesce: 10_000,
+  freeze: 1_000,
+  prepare: 10_000,
+  commit: 10_000,
+  probation: 10_000,
+  heartbeat: 250,
+  silence: 3_000,
+}
+
 /** Silence is judged when so many heartbeats could have come. */
 const BEATS_OF_SILENCE = 3
 

@@ -41,7 +41,7 @@ export class EmbeddedHosting implements Hosting {
   readonly beatsFromReady = false
   readonly #parts: EmbeddedHostingParts
   readonly #former = new FormerListeners()
-  /** For who looks into this process when it hangs. */
+  /** What it says is for who looks into this process when it hangs. */
   readonly #note: NamesNote | null = null
   #holder: Holder | null = null
   #sealLook: NodeJS.Timeout | undefined

@@ -1,6 +1,6 @@
 import { errorMonitor } from 'node:events'
 import { FdbError } from '../errors.js'
-import type { Logger } from '../holder/options.js'
+import type { Logger } from '../logger.js'
 import { didYouMean } from '../suggest.js'
 
 /** Events of EventEmitter itself; `events.once()` listens to `error` too. */

@@ -27,7 +27,7 @@ export interface Hosting {
 
   // ---- what it says
 
-  /** Takes what is said in this hosting alone. Whether it was that. */
+  /** Takes a message that only this hosting knows; false: it was none of those. */
   hear(envelope: WireEnvelope): boolean
   /** The holder has said Released; the machine hears of it next. */
   heardReleased(): void

@@ -167,7 +167,7 @@ export class Listener {
     for (const served of this.#served) served.announce()
   }
 
-  /** @internal The same, where none can move. */
+  /** @internal Announces it to the clients of servers of which no connection can move. */
   announceFixed(): void {
     for (const served of this.#served) if ((served.moving?.movable ?? 0) === 0) served.announce()
   }

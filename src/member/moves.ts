@@ -19,7 +19,6 @@ import type { Settings } from './options.js'
 const ASK_MS = 250
 /** When nobody has come to take for so long, peers are told to go. They may still move later. */
 const PATIENCE_MS = 2_000
-/** The longest that a timer of Node waits. */
 /** After the end of one way another is asked for so soon. */
 const AGAIN_MS = 10
 /** Where nothing went on it, after so long: the next will hardly do better, and each holds connections up for a moment. */

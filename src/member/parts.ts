@@ -66,7 +66,7 @@ export class Parts implements Shared {
   readonly changes = new Changes()
   readonly timing = new TakeoverTiming()
   readonly unfitness = new Unfitness()
-  /** Of the application, for operators. */
+  /** What the application offers to operators. */
   readonly commands = new Commands()
   readonly departure: Departure
   readonly machine: Machine

@@ -1,7 +1,7 @@
 import { afterHearing, type Limit } from '../channel/limit.js'
 import { Pending } from '../channel/pending.js'
 import { FdbError } from '../errors.js'
-import type { Logger } from '../holder/options.js'
+import type { Logger } from '../logger.js'
 import { Checks } from './checks.js'
 import type { ReadyOptions } from './member-options.js'
 import { ReadyReminder } from './ready-reminder.js'

@@ -48,7 +48,7 @@ export class Served {
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
   readonly #failed: (error: unknown) => void
   readonly #stays: boolean
-  /** Of the application, when it gave the server: whatever comes to the server runs in it, accepted or from another process. */
+  /** The context in which the application gave the server: whatever comes to the server runs in it, accepted or from another process. */
   readonly #context = new AsyncResource('FDB_SERVER')
   #attached = false
   #taken = () => {}

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import type { Logger } from '../holder/options.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { Logger } from '../logger.js'
 import type { Epoch } from '../protocol/messages.js'
 import { loadStateFile } from '../state/file/load.js'
 import type { StateFileSettings } from '../state/file/options.js'

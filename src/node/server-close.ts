@@ -22,12 +22,12 @@ export function stopListening(server: net.Server): void {
   net.Server.prototype.close.call(server)
 }
 
-/** It listens again: its next 'close' is one. */
+/** For a server that listens again: its next 'close' is one. */
 export function mayClose(server: net.Server): void {
   delete (server as unknown as Insides)._emitCloseIfDrained
 }
 
-/** It will not listen any more: 'close' comes now, or when its last connection has ended. */
+/** For a server that will not listen any more: 'close' comes now, or when its last connection has ended. */
 export function letClose(server: net.Server): void {
   if (!Object.hasOwn(server, '_emitCloseIfDrained')) return
   mayClose(server)

@@ -8,7 +8,6 @@ import { remoteError } from '../protocol/remote-error.js'
 export const COMMAND_BYTES = 15 * 1024 * 1024
 /** A handler that does not answer keeps an operator's tool no longer. */
 export const COMMAND_MS = 60_000
-/** A timer of Node takes anything longer for one millisecond. */
 
 /** What a server that refuses may leave out. */
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const

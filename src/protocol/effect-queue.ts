@@ -10,7 +10,7 @@ interface Waiting<Effect> {
 /**
  * Carries out effects one after the other, in the order in which the machine gave them: one that takes time is awaited
  * before the next begins. What has come of each is told before the next begins, so that the machine never takes for
- * done what was not; what would have followed a failed one in its step is left out.
+ * done what was not; what is of no use after a failed one of the same step is left out (`needs`).
  */
 export class EffectQueue<Effect> {
   readonly #perform: (effect: Effect) => void | Promise<void>

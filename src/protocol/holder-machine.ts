@@ -60,7 +60,7 @@ export interface HolderState {
    * (rule `gone`).
    */
   readonly bound: readonly Id[]
-  /** Without a channel at present. */
+  /** Those without a channel at present. */
   readonly down: readonly Id[]
   /** Those that said that they cannot take over what others wrote, and have not served since. */
   readonly unfit: readonly Id[]
@@ -300,7 +300,7 @@ function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): H
   return same(before)
 }
 
-/** Whether it can is found anew. */
+/** Whether `id` can take over is found anew. */
 function fit(state: HolderState, id: Id): HolderState {
   return state.unfit.includes(id) ? { ...state, unfit: state.unfit.filter(u => u !== id) } : state
 }

@@ -87,7 +87,7 @@ export class Gateway {
   }
 }
 
-/** Of Max-Forwards; null: there is none; NaN: it is no number. */
+/** The number in Max-Forwards; null: there is none; NaN: it is no number. */
 function forwardsLeft({ fields }: RequestHead): number | null {
   const line = fields.indexOf(FieldId.maxForwards)
   if (line < 0) return null

@@ -15,8 +15,6 @@ export interface ExportedConnection {
   upstream: OwnedFd | null
 }
 
-/** What two processes make of a timer's fraction is the same. */
-
 /**
  * Takes a connection out of the relay, whatever it is doing, between two bytes. It is told nothing any more, and its
  * peers notice nothing. Null where one of its streams has just gone: that is settled here, in the next turn of the event

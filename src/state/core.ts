@@ -6,10 +6,6 @@ import type { StateLimits } from './limits.js'
 import type { Store } from './store.js'
 import type { WriteQueue } from './write-queue.js'
 
-export interface StateLogger {
-  warn(facts: object, message: string): void
-}
-
 /** What a log tells its owner, and what it asks of it. None of them may throw. */
 export interface LogOwner {
   /**

@@ -1,6 +1,5 @@
 export type { BulkChange } from './bulk.js'
 export { bytes, type Codec, json, msgpack, type ProtobufType, protobuf } from './codec.js'
-export type { StateLogger } from './core.js'
 export { Digest } from './digest.js'
 export { REMOVE, type StateDraft } from './draft.js'
 export type { Position } from './history.js'

@@ -12,7 +12,7 @@ export interface SectionOptions<T> {
    */
   minReader?: number
   codec: Codec<T>
-  /** Called with what was decoded (and migrated) and with what is to be put; throws when it is not acceptable. */
+  /** Is called with what was decoded (and migrated) and with what is to be put; throws when that is not acceptable. */
   validate?: (value: T) => void
   /**
    * Brings a value that was written with an older schema version forward, and returns it: `from` is the entry's version,

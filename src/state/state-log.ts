@@ -1,7 +1,8 @@
 import { FdbError } from '../errors.js'
+import type { Logger } from '../logger.js'
 import { checkRequest, checkSectionName } from './arguments.js'
 import { Compaction } from './compaction.js'
-import { closed, type LogCore, type LogOwner, type StateLogger } from './core.js'
+import { closed, type LogCore, type LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
 import { type Disk, made } from './durable.js'
 import { type Answer, ArrivingWrite, type ForwardedWrite } from './forwarded.js'
@@ -29,7 +30,7 @@ import { WriteQueue } from './write-queue.js'
 import { Writing } from './writing.js'
 
 export interface StateLogOptions {
-  logger?: StateLogger | undefined
+  logger?: Pick<Logger, 'warn'> | undefined
   /** The most milliseconds of reading or compacting in one turn of the event loop; default 3. */
   sliceMs?: number
   limits?: Partial<StateLimits>

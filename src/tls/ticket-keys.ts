@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { checkKeys, checkMs, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import { checkLogger, type Logger, SILENT } from '../holder/options.js'
+import { checkLogger, type Logger, SILENT } from '../logger.js'
 import type { Member } from '../member/member.js'
 import { fdbroker } from '../proto/tls.js'
 import { protobuf } from '../state/codec.js'

@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { ForwardedUpgrades } from '../../src/holder/daemon/forwarded-upgrades.js'
-import type { HandoffTimes } from '../../src/holder/options.js'
 import type { Peer } from '../../src/holder/peer.js'
+import type { HandoffTimes } from '../../src/holder/times.js'
 import type { WireBody } from '../../src/protocol/link.js'
 
 it('what a member says late of an upgrade that has failed is no answer to the next one', async () => {

@@ -9,8 +9,8 @@ import {
 } from '../../operator/requests.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
-import type { HandoffTimes } from '../options.js'
 import type { Peer } from '../peer.js'
+import type { HandoffTimes } from '../times.js'
 
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const GRACE_MS = 4_000

@@ -1,11 +1,11 @@
 import { withDeadline } from '../../channel/deadline.js'
 import { FdbError } from '../../errors.js'
 import { statOf, tryLock } from '../../kernel/index.js'
+import type { Logger } from '../../logger.js'
 import { stateFileSettings } from '../../state/file/options.js'
 import { openStateFile } from '../../state/file/place.js'
 import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
-import type { Logger } from '../options.js'
 import type { SegmentShelf } from '../segment-shelf.js'
 
 /** What the clocks of the file system and of this process may differ by. */

@@ -1,4 +1,4 @@
-import type { Logger } from '../../holder/options.js'
+import type { Logger } from '../../logger.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 
 /** A listener whose connections are to end. */

@@ -67,11 +67,11 @@ export class HttpServerConnections implements MovableConnections<Value> {
   #onMovable: (() => void) | null = null
   #signal: NodeJS.Immediate | undefined
   readonly #held = new HeldSockets()
-  /** Or has listened: it keeps its list. */
+  /** The server listens, or has: it keeps a list of its connections. */
   #listens = false
   /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
   readonly #idleAt = new WeakMap<net.Socket, number>()
-  /** In this turn of the event loop. */
+  /** Who may leave was looked at in this turn of the event loop. */
   #looked = false
   readonly #expiry = new KeepAliveExpiry()
 
@@ -189,7 +189,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
   }
 
-  /** Between two requests. */
+  /** Whether the connection is between two requests. */
   #mayLeave(socket: net.Socket): boolean {
     if (isAnswering(socket) || !canLeave(socket) || socket.readableLength > 0) return false
     return this.#isFresh(socket) || this.#isIdle(socket)
@@ -229,7 +229,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return encoded(fd, { idle: record })
   }
 
-  /** Of the application; undefined: not now. Throws what it throws, and ERR_FDB_HOOK. */
+  /** What the application sends along; undefined: the connection is to stay now. Throws what the hook throws, and ERR_FDB_HOOK. */
   #dataOf(socket: net.Socket): Uint8Array | undefined {
     if (this.#hooks.serialize === undefined) return NOTHING
     const returned = this.#hooks.serialize(socket)

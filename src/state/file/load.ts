@@ -1,11 +1,11 @@
 import { FdbError } from '../../errors.js'
 import { sizeOf } from '../../kernel/index.js'
+import type { Logger } from '../../logger.js'
 import type { StateLimits } from '../limits.js'
 import type { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
 import type { StateFileSettings } from './options.js'
 import { checkService, keepAside, openStateFile } from './place.js'
-import type { StateFileLogger } from './state-file.js'
 import { transcribe } from './transcribe.js'
 
 const SLICE_MS = 10
@@ -21,7 +21,7 @@ export async function loadStateFile(
   { path, damaged, service }: StateFileSettings,
   segment: Segment,
   limits: StateLimits,
-  logger: StateFileLogger,
+  logger: Pick<Logger, 'info' | 'warn'>,
 ): Promise<void> {
   using fd = openStateFile(path)
   if (fd === null) return

@@ -1,13 +1,14 @@
 import { FdbError } from '../../errors.js'
+import type { Logger } from '../../logger.js'
 import type { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
 import { FileCopy, FULL } from './copy.js'
 import { Failures, MOST_MS } from './failures.js'
 import type { StateFileSettings } from './options.js'
 import { checkReplaceable, type Kind, removeLeftovers, removeOthers } from './place.js'
-import type { StateFileLogger, StateFileStatus } from './status.js'
+import type { StateFileStatus } from './status.js'
 
-export type { StateFileLogger, StateFileStatus }
+export type { StateFileStatus }
 
 /** Changes of so many milliseconds are written together. */
 const FOLLOW_MS = 10
@@ -30,7 +31,7 @@ export class StateFile {
   onChange: ((status: StateFileStatus) => void) | null = null
   readonly #settings: StateFileSettings
   readonly #log: StateLog
-  readonly #logger: StateFileLogger
+  readonly #logger: Pick<Logger, 'info' | 'warn'>
   readonly #mayWrite: () => boolean
   #mode: Mode = 'idle'
   /** Counts stops: what was begun before the last one has no say any more. */
@@ -58,7 +59,12 @@ export class StateFile {
   #replaced: (() => void) | null = null
 
   /** `mayWrite`: this process has the right to write still; asked before anything is done to the state file. */
-  constructor(settings: StateFileSettings, log: StateLog, logger: StateFileLogger, mayWrite: () => boolean) {
+  constructor(
+    settings: StateFileSettings,
+    log: StateLog,
+    logger: Pick<Logger, 'info' | 'warn'>,
+    mayWrite: () => boolean,
+  ) {
     this.#settings = settings
     this.#log = log
     this.#logger = logger

@@ -13,8 +13,3 @@ export interface StateFileStatus {
   readonly syncedSequence: number
   readonly bytes: number
 }
-
-export interface StateFileLogger {
-  info(facts: object, message: string): void
-  warn(facts: object, message: string): void
-}
