@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { types } from 'node:util'
-import protobufjs from 'protobufjs/minimal.js'
 import { checkPlain, JSON_FORMAT, MSGPACK_FORMAT } from './plain-values.js'
+import { readerFor } from './protobuf-reader.js'
 
 /** Loaded when it is asked for: most processes do not, and it costs more than a MiB. */
 const load = createRequire(import.meta.url)
@@ -60,17 +60,23 @@ export function msgpack<T = unknown>(): Codec<T> {
   }
 }
 
-/** What protobufjs generates for a message (static module) or reflects. */
+/** What protobufjs, 7 or 8, generates for a message (static module) or reflects: of any copy, the application's own too. */
 export interface ProtobufType<T, P = T> {
   encode(message: P): { finish(): Uint8Array }
-  decode(reader: protobufjs.Reader): T
+  /** Is given a reader of its own copy of protobufjs where it has one to give, else the bytes. */
+  decode(bytes: Uint8Array): T
+  /** Says which reader that is (`pbjs --no-delimited` leaves it out). */
+  decodeDelimited?(bytes: Uint8Array): unknown
 }
 
 /**
  * A protobufjs message type. Fields that this version does not know are kept in what `get` returns, and survive when
- * that same object is changed and put back (not a copy of it: `toObject`, spread and `structuredClone` lose them).
+ * that same object is changed and put back (not a copy of it: `toObject`, spread and `structuredClone` lose them). Not so
+ * with protobufjs 7, which drops what it does not know, nor with a copy of 8 other than this library's for types without
+ * `decodeDelimited`, unless its own `Reader.discardUnknown` is false.
  */
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
+  const read = readerFor(type)
   return {
     name: 'protobuf',
     encode: value => {
@@ -78,11 +84,7 @@ export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T>
         throw new TypeError(`it is ${kindOf(value)}, no message`)
       return type.encode(value).finish()
     },
-    decode: value => {
-      const reader = protobufjs.Reader.create(value)
-      reader.discardUnknown = false
-      return type.decode(reader)
-    },
+    decode: value => type.decode(read(value)),
   }
 }
 
