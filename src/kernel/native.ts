@@ -6,8 +6,7 @@
  * A descriptor that the addon opened belongs to the environment (main thread or worker) that opened it and
  * is closed when that environment ends, unless it was closed or {@link Native.release}d before.
  */
-import { createRequire } from 'node:module'
-import { fileURLToPath } from 'node:url'
+import { loadAddon } from './addon.js'
 
 /** What a failed system call throws. */
 export interface NativeError extends Error {
@@ -222,24 +221,4 @@ export interface Native {
   openCount(): number
 }
 
-/**
- * FD_BROKER_ADDON names another build of the addon (the sanitizer variant in tests); otherwise a prebuilt one for this
- * platform, or the one that a clone has built.
- */
-function load(): Native {
-  if (process.platform === 'win32') {
-    throw Object.assign(
-      new Error(
-        'fd-broker moves file descriptors between processes; Windows has no such thing. Run it on Linux (or macOS, untested).',
-      ),
-      { code: 'ERR_FDB_PLATFORM' },
-    )
-  }
-  const require = createRequire(import.meta.url)
-  const other = process.env.FD_BROKER_ADDON
-  if (other) return require(other) as Native
-  const root = fileURLToPath(new URL('../..', import.meta.url))
-  return require('node-gyp-build')(root) as Native
-}
-
-export const native: Native = load()
+export const native = loadAddon() as Native

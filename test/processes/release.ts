@@ -1,14 +1,12 @@
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll } from 'vitest'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const ADDON: string =
-  process.env.FD_BROKER_ADDON ?? createRequire(import.meta.url)('node-gyp-build').path(ROOT)
+const ADDON = process.env.FD_BROKER_ADDON ?? join(ROOT, 'build/Release/fd_broker.node')
 
 /** A version of fd-broker that processes of a test can run. */
 export interface Version {

@@ -35,7 +35,6 @@ export const ROOMS: readonly Room[] = [
       'the addon, and all that is a number to the kernel: owned descriptors, pidfds, memory files, locks',
     only: ['errors'],
     door: 'index.ts',
-    packages: ['node-gyp-build'],
   },
   {
     name: 'node',
@@ -101,7 +100,7 @@ export interface Confined {
 export const CONFINED: readonly Confined[] = [
   {
     what: 'the addon',
-    pattern: /\bnative\b(?!:)|\bnode-gyp-build\b/,
+    pattern: /\bnative\b(?!:)|\bloadAddon\b/,
     to: ['kernel'],
   },
   {

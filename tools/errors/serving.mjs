@@ -137,6 +137,12 @@ export const MACHINE = {
     cause: 'Windows has no descriptors that move between processes',
     remedy: 'Run it on Linux; macOS compiles, and is not tested',
   },
+  ERR_FDB_ADDON: {
+    cause:
+      'The addon could not be loaded: the message names each file that was looked for, and what was wrong with it',
+    remedy:
+      'Install the package again if files are missing. Where no prebuilt addon fits the platform, the processor or the C library: build it, see [install.md](install.md)',
+  },
   ERR_FDB_NO_DESCRIPTORS: {
     cause: 'The process has as many descriptors open as it may',
     remedy: 'Raise `RLIMIT_NOFILE` (`ulimit -n`, `LimitNOFILE=`)',
