@@ -125,6 +125,7 @@ NAPI_MODULE_INIT() {
     METHOD("bindSocket", fdb_bind_socket),
     METHOD("listen", fdb_listen),
     METHOD("connectUnix", fdb_connect_unix),
+    METHOD("connectDatagram", fdb_connect_datagram),
     METHOD("accept", fdb_accept),
     METHOD("socketPair", fdb_socket_pair),
     METHOD("setOption", fdb_set_option),

@@ -90,6 +90,7 @@ napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes charge of a new
 FDB_CALL(fdb_bind_socket);
 FDB_CALL(fdb_listen);
 FDB_CALL(fdb_connect_unix);
+FDB_CALL(fdb_connect_datagram);
 FDB_CALL(fdb_accept);
 FDB_CALL(fdb_socket_pair);
 FDB_CALL(fdb_set_option);

@@ -312,7 +312,7 @@ napi_value fdb_listen(napi_env env, napi_callback_info info) {
   return listen(fd, backlog) < 0 ? fdb_throw(env, errno, "listen") : fdb_undefined(env);
 }
 
-napi_value fdb_connect_unix(napi_env env, napi_callback_info info) {
+static napi_value connect_unix(napi_env env, napi_callback_info info, int type) {
   fdb_call call;
   address to;
   char name[256];
@@ -323,7 +323,7 @@ napi_value fdb_connect_unix(napi_env env, napi_callback_info info) {
       !fdb_bool(env, call.argv[1], "abstract", &abstract) ||
       !unix_address(env, name, length, abstract, "connect", &to))
     return NULL;
-  int fd = new_socket(AF_UNIX, SOCK_STREAM);
+  int fd = new_socket(AF_UNIX, type);
   if (fd < 0) return fdb_throw(env, errno, "socket");
   do result = connect(fd, &to.of.any, to.length);
   while (result < 0 && errno == EINTR);
@@ -333,6 +333,14 @@ napi_value fdb_connect_unix(napi_env env, napi_callback_info info) {
     return fdb_throw(env, error, "connect");
   }
   return fdb_owned_value(call.self, fd);
+}
+
+napi_value fdb_connect_unix(napi_env env, napi_callback_info info) {
+  return connect_unix(env, info, SOCK_STREAM);
+}
+
+napi_value fdb_connect_datagram(napi_env env, napi_callback_info info) {
+  return connect_unix(env, info, SOCK_DGRAM);
 }
 
 napi_value fdb_accept(napi_env env, napi_callback_info info) {

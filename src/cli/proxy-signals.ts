@@ -44,6 +44,7 @@ export class ProxySignals {
 
   attach(proxy: ReverseProxy): void {
     this.#proxy = proxy
+    proxy.member.onReload(async () => proxy.reload(await this.#read()))
     // It came when it was too late not to serve: then it ends what has begun.
     if (this.#starting.signal.aborted) void proxy.close()
   }
@@ -85,7 +86,7 @@ export class ProxySignals {
 
   async #reload(proxy: ReverseProxy): Promise<void> {
     try {
-      await proxy.reload(await this.#read())
+      await proxy.member.reload()
       this.#logger.info({}, 'the configuration was read anew')
     } catch (error) {
       this.#logger.error(

@@ -12,6 +12,7 @@ interface ProxyFlags {
   config: string
   check?: true
   logLevel: string
+  pidFile?: string
 }
 
 export function addProxy(program: Command): void {
@@ -22,6 +23,7 @@ export function addProxy(program: Command): void {
     )
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
+    .option('--pid-file <file>', 'a file that names the process that serves')
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
@@ -41,7 +43,7 @@ Examples:
     .action(proxy)
 }
 
-async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<void> {
+async function proxy({ config: file, check, logLevel, pidFile }: ProxyFlags): Promise<void> {
   const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
     const config = await readConfigAside(file)
@@ -58,6 +60,8 @@ async function proxy({ config: file, check, logLevel }: ProxyFlags): Promise<voi
   const base = { pid: process.pid }
   const options: ProxyOptions = {
     logger,
+    systemd: 'auto',
+    ...(pidFile !== undefined && { pidFile }),
     access: pino({ base, timestamp: pino.stdTimeFunctions.isoTime }, accessTo),
   }
   const signals = new ProxySignals(logger, () => readConfigAside(file))

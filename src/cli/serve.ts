@@ -7,6 +7,7 @@ interface ServeFlags {
   control: string
   logLevel: string
   drop?: true
+  pidFile?: string
 }
 
 export function addServe(program: Command): void {
@@ -19,6 +20,7 @@ export function addServe(program: Command): void {
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
+    .option('--pid-file <file>', 'a file that names the daemon’s process')
     .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
     .addHelpText(
       'after',
@@ -34,14 +36,20 @@ Examples:
     .action(serve)
 }
 
-async function serve({ control, logLevel, drop }: ServeFlags): Promise<void> {
+async function serve({ control, logLevel, drop, pidFile }: ServeFlags): Promise<void> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
   const { serveDaemon } = await import('../holder/daemon/daemon.js')
   const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
   const signals = new ServeSignals(logger, drop ?? false)
   try {
-    const daemon = await serveDaemon({ control, logger, signal: signals.starting })
+    const daemon = await serveDaemon({
+      control,
+      logger,
+      signal: signals.starting,
+      systemd: 'auto',
+      ...(pidFile !== undefined && { pidFile }),
+    })
     signals.attach(daemon)
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
     await daemon.closed

@@ -57,6 +57,7 @@ export {
   accept,
   type BindOptions,
   bindSocket,
+  connectToDatagram,
   connectToUnix,
   listen,
   namesSocket,

@@ -119,6 +119,8 @@ export interface Native {
   listen(fd: number, backlog: number): void
   /** Non-blocking connect to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (backlog full) throw. */
   connectUnix(path: string, abstract: boolean): number
+  /** The same to a Unix datagram socket. ECONNREFUSED, ENOENT, EPROTOTYPE (it is a stream socket) throw. */
+  connectDatagram(path: string, abstract: boolean): number
   /** -1 when nothing waits. Accepted sockets are non-blocking and CLOEXEC. */
   accept(fd: number): number
   /** A connected pair of Unix stream sockets, non-blocking. */

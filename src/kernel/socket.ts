@@ -17,6 +17,11 @@ export function connectToUnix(path: string, label: string): OwnedFd {
   return OwnedFd.own(native.connectUnix(path, false), label)
 }
 
+/** To a Unix datagram socket. ECONNREFUSED and ENOENT throw. */
+export function connectToDatagram(name: string, abstract: boolean, label: string): OwnedFd {
+  return OwnedFd.own(native.connectDatagram(name, abstract), label)
+}
+
 /** Null when nobody waits. */
 export function accept(listener: OwnedFd, label: string): OwnedFd | null {
   const raw = native.accept(listener.raw)

@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 import type { MemberPhase } from '../protocol/member-machine.js'
+import type { Announcer } from './announcer.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'
 import type { CloseOptions } from './member-options.js'
@@ -24,6 +25,7 @@ export interface ClosingParts extends Shared {
   readonly hosting: Hosting
   readonly duty: Duty
   readonly upgrades: Upgrades
+  readonly announcer: Announcer
 }
 
 /** What its driver does. */
@@ -40,14 +42,15 @@ export async function closeInOrder(
   { timeout, handBack = false }: CloseOptions,
   driver: ClosingDriver,
 ): Promise<void> {
-  const { departure, settings } = parts
+  const { changes, departure, settings } = parts
   if (timeout !== undefined) departure.drainTimeout = timeout
   if (departure.over) return
   if (!departure.closing) {
     departure.close()
+    changes.tell()
     await finishWork(parts, timeout ?? settings.drainTimeout, handBack)
     if (departure.over) return
-    leave(parts, driver)
+    leave(parts, handBack, driver)
   }
   if (!departure.over) await departure.retired
 }
@@ -75,7 +78,11 @@ async function endDuty({ changes, departure, duty, settings }: ClosingParts): Pr
   duty.hurry()
 }
 
-function leave({ departure, machine }: ClosingParts, driver: ClosingDriver): void {
+function leave(
+  { announcer, departure, hosting, machine }: ClosingParts,
+  handBack: boolean,
+  driver: ClosingDriver,
+): void {
   const { phase } = machine
   if (phase !== 'leaving') departure.closedBy(phase === 'standby' ? 'replaced' : 'closed')
   const { link } = machine.member
@@ -84,6 +91,7 @@ function leave({ departure, machine }: ClosingParts, driver: ClosingDriver): voi
     driver.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
     return
   }
+  if (SERVES.has(phase) && !(handBack && hosting.standsBy)) announcer.ends()
   if (SERVES.has(phase) && link === 'local') driver.removePaths()
   // Who leaves in probation does not come back: the successor need not wait for the end of this process.
   if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })

@@ -215,11 +215,13 @@ export class MemberDriver implements PartsDriver {
 
   /** Lets go of everything. */
   end(error: FdbError | null): void {
-    const { application, departure, drain, heartbeat, hosting, joined, moves, offers, readiness } = this.parts
+    const { announcer, application, departure, drain, heartbeat } = this.parts
+    const { hosting, joined, moves, offers, readiness } = this.parts
     if (departure.over) return
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
     departure.end(why)
     this.#freezeLimit?.clear()
+    announcer.close()
     heartbeat.stop()
     drain.stop()
     moves.close()

@@ -264,6 +264,20 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this
   }
 
+  /**
+   * What `fd-broker reload` has this process do: reads its configuration, say. A service manager is told that it is under way. Throws
+   * ERR_FDB_OPTION when there is one already.
+   */
+  onReload(hook: () => unknown): this {
+    this.#parts.reloading.set(hook)
+    return this
+  }
+
+  /** Does it, one at a time; rejects with what the hook throws, and with ERR_FDB_COMMAND_UNKNOWN where there is none. */
+  async reload(): Promise<void> {
+    await this.#parts.reloading.run()
+  }
+
   /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
   get retired(): Promise<RetiredReason> {
     return this.#parts.departure.retired

@@ -67,6 +67,15 @@ export interface JoinOptions {
    * - `ends`: what was found is wrong here (`KillMode=process`, `ExitType=cgroup`): it may end.
    */
   mainProcess?: 'refuse' | 'stays' | 'ends'
+  /**
+   * `auto`: where a service manager wants to hear of this service (`NOTIFY_SOCKET`, as systemd sets it with `Type=notify` or
+   * `NotifyAccess=`), it is told when it serves, is upgraded, stands by again, ends; who the main process is, at the Commit, so that
+   * the unit's main process may be replaced; and, as long as {@link health} is true, that it lives (`WatchdogSec=`). A unit
+   * needs `NotifyAccess=all`. Default `off`.
+   */
+  systemd?: 'auto' | 'off'
+  /** A file that names the process that serves: replaced at the commit, and at a rollback; removed when the service ends. */
+  pidFile?: string
   /** Told in heartbeats: false in probation brings the old version back. Default: always healthy. */
   health?: () => boolean
   /** Versions of the protocol to speak; for tests and staged roll-outs. */
@@ -92,6 +101,8 @@ export interface Settings {
   readonly stateLimits: Readonly<StateLimits>
   readonly health: () => boolean
   readonly mainProcess: 'refuse' | 'stays' | 'ends'
+  readonly systemd: 'auto' | 'off'
+  readonly pidFile: string | null
   readonly versions: VersionRange
 }
 
@@ -110,6 +121,8 @@ const JOIN: Keys<JoinOptions> = {
   stateLimits: true,
   health: true,
   mainProcess: true,
+  systemd: true,
+  pidFile: true,
   versions: true,
 }
 const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
@@ -152,6 +165,10 @@ export function settle(options: JoinOptions): Settings {
   const { mainProcess = 'refuse' } = options
   if (!['refuse', 'stays', 'ends'].includes(mainProcess))
     throw wrongOption('mainProcess', mainProcess, '"refuse", "stays" or "ends"')
+  const { systemd = 'off', pidFile } = options
+  if (systemd !== 'auto' && systemd !== 'off') throw wrongOption('systemd', systemd, '"auto" or "off"')
+  if (pidFile !== undefined && (typeof pidFile !== 'string' || pidFile === ''))
+    throw wrongOption('pidFile', pidFile, 'a path')
   return {
     service,
     control: control === false ? null : resolve(control),
@@ -170,6 +187,8 @@ export function settle(options: JoinOptions): Settings {
     stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),
     mainProcess,
+    systemd,
+    pidFile: pidFile === undefined ? null : resolve(pidFile),
     versions: options.versions ?? VERSIONS,
   }
 }

@@ -6,6 +6,7 @@ import type { Operations, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import type { Scope } from '../protocol/messages.js'
 import { serveStateCommands } from '../state/commands.js'
+import { Announcer } from './announcer.js'
 import type { Application } from './application.js'
 import { Changes } from './changes.js'
 import { Commands } from './commands.js'
@@ -28,6 +29,7 @@ import type { Settings } from './options.js'
 import { OwnDrain } from './own-drain.js'
 import { OwnState } from './own-state.js'
 import { Readiness } from './readiness.js'
+import { Reloading } from './reloading.js'
 import type { Shared } from './shared.js'
 import { TakeoverTiming } from './takeover-timing.js'
 import { ToHolderSender } from './to-holder.js'
@@ -85,6 +87,8 @@ export class Parts implements Shared {
   readonly holdings: Holdings
   readonly toHolder: ToHolderSender
   readonly upgrades: Upgrades
+  readonly announcer: Announcer
+  readonly reloading: Reloading
   /** Null until it has been made. */
   application: Application | null = null
 
@@ -180,6 +184,8 @@ export class Parts implements Shared {
       state: this.state,
     })
     this.upgrades = new Upgrades(this, hosting)
+    this.announcer = new Announcer({ shared: this, hosting, joined: this.joined, upgrades: this.upgrades })
+    this.reloading = new Reloading(this.announcer)
   }
 
   get listeners(): Listener[] {

@@ -4,9 +4,10 @@ import { OwnedFd, signalTo } from '../kernel/index.js'
 import { isDaemon, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
 import { openPidfd, watchDeath } from '../process/liveness.js'
-import { endsWithUs, mainProcess, statOf } from '../process/main-process.js'
+import { endsWithUs, statOf } from '../process/main-process.js'
 import { ADOPTED_MS, Orphans } from '../process/orphans.js'
 import type { Exit } from '../process/spawn-successor.js'
+import { whyMain } from './refuse-main-process.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 
@@ -33,7 +34,7 @@ export function staysForOthers(parts: StayingParts): boolean {
 }
 
 function whyStay({ settings }: StayingParts): string | null {
-  return settings.mainProcess === 'stays' ? mainProcess() : null
+  return settings.mainProcess === 'stays' ? whyMain(settings) : null
 }
 
 /** See `Member.stay`. */

@@ -39,6 +39,10 @@ export class Upgrades implements Replaced {
     this.#hosting = hosting
   }
 
+  get underWay(): boolean {
+    return this.#underWay !== null
+  }
+
   get lastFailure(): Failure | null {
     const own = this.#failure
     const handoff = this.#hosting().holder?.timeline.lastFailure ?? null
@@ -74,6 +78,7 @@ export class Upgrades implements Replaced {
         await upgraded.catch(() => {})
       },
     }
+    this.shared.changes.tell()
     try {
       return await upgraded
     } catch (error) {
@@ -82,6 +87,7 @@ export class Upgrades implements Replaced {
       throw error
     } finally {
       this.#underWay = null
+      this.shared.changes.tell()
     }
   }
 

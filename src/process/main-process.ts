@@ -10,25 +10,36 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
   'podman-init',
 ])
 
+/** Why a process is one, and whether another can be named in its place. */
+interface Main {
+  readonly why: string
+  readonly ofUnit: boolean
+}
+
 /** The parent at start: later its parent may be another. */
 const found = find(process.pid, process.ppid, startedAs.env)
 
-/** Why the end of this process would end those that it has started; null: it would not, as far as can be seen. */
-export function mainProcess(): string | null {
-  return found
+/**
+ * Why the end of this process would end those that it has started; null: it would not, as far as can be seen. `told`: the service
+ * manager is told who the main process is.
+ */
+export function mainProcess(told = false): string | null {
+  return found === null || (told && found.ofUnit) ? null : found.why
 }
 
-function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): string | null {
-  if (pid === 1) return 'it is PID 1 of its PID namespace (the main process of a container)'
-  if (env[MAIN_PROCESS] === '1') return `${MAIN_PROCESS}=1 says that it is a main process`
+function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Main | null {
+  if (pid === 1)
+    return { why: 'it is PID 1 of its PID namespace (the main process of a container)', ofUnit: false }
+  if (env[MAIN_PROCESS] === '1')
+    return { why: `${MAIN_PROCESS}=1 says that it is a main process`, ofUnit: false }
   // systemd says whom it has started: the variables are inherited, the number is not.
   if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(pid))
-    return 'it is the main process of a systemd unit'
+    return { why: 'it is the main process of a systemd unit', ofUnit: true }
   if (parent !== 1) return null
   const init = statOf(1)
   // One that was left behind by its own parent has a session of its own, as a rule.
   if (init === null || !SMALL_INITS.has(init.command) || statOf(pid)?.session !== init.session) return null
-  return `it is the main process of a container whose init is ${init.command}`
+  return { why: `it is the main process of a container whose init is ${init.command}`, ofUnit: false }
 }
 
 /** What the kernel says of a process; null: there is none, or it cannot be seen. */

@@ -32,6 +32,9 @@ export interface ProxyOptions {
   logger?: Logger
   /** Gets a line for each request where the configuration says `accessLog: true`. Default: `logger`. */
   access?: Pick<Logger, 'info'>
+  /** As `systemd` and `pidFile` of `join()`. */
+  systemd?: 'auto' | 'off'
+  pidFile?: string
   /** Aborts the start. */
   signal?: AbortSignal
 }
@@ -122,6 +125,8 @@ export class ReverseProxy {
       ...(options.logger && { logger: options.logger }),
       ...(config.stateFile && { stateFile: config.stateFile }),
       ...(options.signal && { signal: options.signal }),
+      ...(options.systemd && { systemd: options.systemd }),
+      ...(options.pidFile && { pidFile: options.pidFile }),
     })
     try {
       const proxy = new ReverseProxy(member, config, options)

@@ -52,6 +52,11 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'values', 'kernel', 'listeners'],
   },
   {
+    name: 'supervised',
+    about: 'what a service manager is told of a service, and what it gives to one',
+    only: ['errors', 'values', 'kernel', 'listeners', 'process'],
+  },
+  {
     name: 'channel',
     about: 'frames with descriptors over a Unix stream',
     only: ['errors', 'values', 'kernel', 'process'],

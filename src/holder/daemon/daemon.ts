@@ -1,11 +1,16 @@
 import { randomUUID } from 'node:crypto'
+import { resolve } from 'node:path'
 import { ControlListener } from '../../channel/control-listener.js'
 import { checkKeys, checkSignal, type Keys, wrongOption } from '../../check-option.js'
 import { FdbError } from '../../errors.js'
 import { checkLogger, type Logger, SILENT } from '../../logger.js'
 import { serveOperator } from '../../operator/server.js'
+import { PidFile } from '../../process/pid-file.js'
 import { acquireControl, type FirstControl, removeControl } from '../../process/control-path.js'
 import { VERSIONS } from '../../protocol/versions.js'
+import { Reminders } from '../../supervised/reminders.js'
+import { passedSockets } from '../../supervised/passed-sockets.js'
+import { ServiceManager } from '../../supervised/service-manager.js'
 import { type Caller, receiveHello, turnAway, welcome } from '../admission.js'
 import { type HandoffTimes, settleTimes } from '../times.js'
 import type { HeldAlone } from './held-alone.js'
@@ -24,6 +29,10 @@ export interface DaemonOptions {
   logger?: Logger
   /** Limits of the handoffs that it decides; those that a member gives in join() count before them where it is the incumbent. */
   upgrade?: Partial<HandoffTimes>
+  /** `auto`: the service manager is told when it listens and ends, and that it lives, as `systemd` of `join()` says. Default `off`. */
+  systemd?: 'auto' | 'off'
+  /** A file that names this process as long as it listens. */
+  pidFile?: string
   /** Closes the daemon. */
   signal?: AbortSignal
 }
@@ -44,6 +53,9 @@ export class Daemon implements AsyncDisposable {
   readonly #services = new Map<string, Service>()
   readonly #rightsHolders: RightsHolders
   readonly #incarnation = randomUUID()
+  readonly #manager: ServiceManager | null
+  readonly #reminders: Reminders
+  readonly #pidFile: PidFile | null
   readonly #startedAt = Date.now()
   #resolveClosed!: () => void
   #isClosed = false
@@ -60,12 +72,19 @@ export class Daemon implements AsyncDisposable {
     })
     this.#rightsHolders = new RightsHolders(place.path)
     for (const remembered of this.#rightsHolders.read()) this.#add(remembered)
+    const { pidFile, systemd = 'off' } = options
+    this.#manager = systemd === 'auto' ? ServiceManager.find(this.#logger) : null
+    this.#reminders = new Reminders(this.#manager, () => true)
+    this.#pidFile = pidFile === undefined ? null : new PidFile(pidFile)
     this.#listener = new ControlListener(place.listener)
     const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger: this.#logger }
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#onCaller(caller)),
       error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
     })
+    this.#pidFile?.write()
+    this.#manager?.serves(this.#describe())
+    this.#reminders.live()
   }
 
   async status(): Promise<object> {
@@ -95,6 +114,8 @@ export class Daemon implements AsyncDisposable {
     if (!this.#isClosed) {
       this.#isClosed = true
       clearImmediate(this.#sweep)
+      this.#manager?.ends('the daemon ends; its members serve on')
+      this.#reminders.takeTime()
       this.#listener.stop()
       // The state is safe before anybody else can be the first of a service here.
       await Promise.all([...this.#services.values()].map(service => service.keepState(KEEP_MS)))
@@ -102,6 +123,8 @@ export class Daemon implements AsyncDisposable {
       removeControl(this.#place)
       this.#place.listener.close()
       this.#place.lock.close()
+      this.#pidFile?.remove()
+      this.#reminders.close()
       this.#resolveClosed()
     }
     await this.closed
@@ -189,7 +212,13 @@ export class Daemon implements AsyncDisposable {
     )
   }
 
+  #describe(): string {
+    const { size } = this.#services
+    return `holds ${size === 1 ? 'a service' : `${size} services`} at ${this.control}`
+  }
+
   #noteChange(): void {
+    if (!this.#isClosed) this.#manager?.says(this.#describe())
     this.#sweep ??= setImmediate(() => {
       this.#sweep = undefined
       this.#dropEmpty()
@@ -220,22 +249,28 @@ export class Daemon implements AsyncDisposable {
   }
 }
 
-const OPTIONS: Keys<DaemonOptions> = { control: true, logger: true, upgrade: true, signal: true }
+const OPTIONS: Keys<DaemonOptions> = { control: true, logger: true, upgrade: true, systemd: true, pidFile: true, signal: true }
 
 /** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
   checkKeys('serveDaemon()', options, OPTIONS)
-  const { control, logger, upgrade, signal } = options
+  const { control, logger, pidFile, systemd, upgrade, signal } = options
   if (typeof control !== 'string' || control === '') throw wrongOption('control', control, 'a path')
   checkLogger(logger)
+  if (systemd !== undefined && systemd !== 'auto' && systemd !== 'off')
+    throw wrongOption('systemd', systemd, '"auto" or "off"')
+  if (pidFile !== undefined && (typeof pidFile !== 'string' || pidFile === ''))
+    throw wrongOption('pidFile', pidFile, 'a path')
   checkSignal(signal)
   settleTimes(upgrade)
-  const place = await acquireControl(
-    options.control,
-    options.signal === undefined ? {} : { signal: options.signal },
-  )
+  const passed = passedSockets().takePath(resolve(control))
+  const place = await acquireControl(control, { signal, passed }).catch(error => {
+    passed?.close()
+    throw error
+  })
   if (place.role === 'next') {
     place.channel.close()
+    passed?.close()
     throw new FdbError(
       'ERR_FDB_CONTROL_TAKEN',
       `another process holds ${place.path}: end it, or give this daemon another control path`,

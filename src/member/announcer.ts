@@ -1,0 +1,201 @@
+import { pidOf } from '../process/liveness.js'
+import { PidFile } from '../process/pid-file.js'
+import type { HolderPhase } from '../protocol/holder-machine.js'
+import { Reminders } from '../supervised/reminders.js'
+import { type MainProcess, ServiceManager } from '../supervised/service-manager.js'
+import type { Hosting } from './hosting.js'
+import type { JoinedHolder } from './joined-holder.js'
+import { SELF } from './machine.js'
+import type { Shared } from './shared.js'
+import type { Upgrades } from './upgrades.js'
+
+/** A handoff is under way, and this process serves still. */
+const CHANGING: ReadonlySet<HolderPhase | undefined> = new Set([
+  'offering',
+  'quiescing',
+  'freezing',
+  'preparing',
+  'committing',
+  'returning',
+])
+
+/** What this process is for those outside, as they were told last. */
+type Stance =
+  /** It does not serve yet. */
+  | 'starting'
+  | 'serving'
+  /** It serves, and is being replaced or reads its configuration. */
+  | 'changing'
+  /** Another serves in its place. */
+  | 'replaced'
+  /** It is the last one, and ends. */
+  | 'ending'
+
+export interface AnnouncerParts {
+  readonly shared: Shared
+  readonly hosting: () => Hosting
+  readonly joined: JoinedHolder
+  readonly upgrades: Upgrades
+}
+
+/**
+ * Tells those outside who serves: the service manager, by its socket, and readers of the pid file. Where the incumbent decides
+ * it names its successor at the Commit, as a manager may hear the main process alone; and itself, when it comes back.
+ */
+export class Announcer {
+  readonly #parts: AnnouncerParts
+  readonly #manager: ServiceManager | null
+  readonly #reminders: Reminders
+  readonly #pidFile: PidFile | null
+  #stance: Stance = 'starting'
+  #status = ''
+  #reloading = 0
+  #reloadFailed: string | null = null
+
+  constructor(parts: AnnouncerParts) {
+    const { health, logger, pidFile, systemd } = parts.shared.settings
+    this.#parts = parts
+    this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
+    this.#reminders = new Reminders(this.#manager, health)
+    this.#pidFile = pidFile === null ? null : new PidFile(pidFile)
+    parts.shared.changes.watch(() => this.#look())
+  }
+
+  /** Runs it, and tells that it is under way. */
+  async reload(work: () => unknown): Promise<void> {
+    this.#reloading++
+    this.#look()
+    try {
+      await work()
+      this.#reloadFailed = null
+    } catch (error) {
+      this.#reloadFailed = error instanceof Error ? error.message : String(error)
+      throw error
+    } finally {
+      this.#reloading--
+      this.#look()
+    }
+  }
+
+  /** The service ends with this process, when its last connection has ended. */
+  ends(): void {
+    if (this.#stance === 'ending') return
+    this.#stance = 'ending'
+    this.#manager?.ends(`generation ${this.#parts.shared.generation} ends`)
+    this.#reminders.takeTime()
+  }
+
+  /** Nothing more is said. */
+  close(): void {
+    this.#reminders.close()
+    if (this.#stance === 'ending') this.#changeFile(file => file.remove())
+  }
+
+  #look(): void {
+    const before = this.#stance
+    const { departure, machine } = this.#parts.shared
+    if (departure.over || before === 'ending') return
+    if (departure.closing) this.#reminders.takeTime()
+    switch (machine.phase) {
+      case 'serving':
+      case 'unfit':
+      case 'frozen':
+        this.#serves(this.#changing ? 'changing' : 'serving')
+        return
+      case 'standby':
+        if (before !== 'replaced' && before !== 'starting') this.#isReplaced()
+    }
+  }
+
+  get #changing(): boolean {
+    const { shared, upgrades } = this.#parts
+    const { holder, phase } = shared.machine
+    return (
+      this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || CHANGING.has(holder?.phase)
+    )
+  }
+
+  #serves(stance: 'serving' | 'changing'): void {
+    const before = this.#stance
+    const status = this.#describe()
+    if (stance === before && status === this.#status) return
+    const came = before === 'starting' || before === 'replaced'
+    // Who was stopped for long, and does not know yet that another serves again.
+    if (came && this.#parts.shared.machine.sealed) return
+    this.#stance = stance
+    this.#status = status
+    if (came) {
+      this.#changeFile(file => file.write())
+      this.#reminders.live()
+      if (before === 'replaced' || this.#isHeir) this.#manager?.servesBy(SELF_MAIN, status)
+      else this.#manager?.serves(status)
+    }
+    if (stance === 'changing') {
+      if (before !== 'changing') this.#manager?.changes(status)
+      else this.#manager?.says(status)
+      this.#reminders.takeTime()
+    } else if (!came) {
+      if (before === 'changing') this.#manager?.serves(status)
+      else this.#manager?.says(status)
+      if (!this.#parts.shared.departure.closing) this.#reminders.takeNoTime()
+    }
+  }
+
+  /** There is no incumbent that would tell of it: it is dead, or a daemon decides. */
+  get #isHeir(): boolean {
+    const { link, scope, source } = this.#parts.shared.machine.member
+    return source !== 0 && (scope === 'member' || link !== 'up')
+  }
+
+  #isReplaced(): void {
+    this.#stance = 'replaced'
+    this.#status = ''
+    this.#reminders.close()
+    const successor = this.#successor
+    if (successor === null) return
+    const { generation } = this.#parts.shared
+    this.#manager?.servesBy(
+      successor,
+      `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
+    )
+  }
+
+  /** By its number in this PID namespace; null: it has none, or a daemon decides. */
+  get #successor(): MainProcess | null {
+    const { hosting, shared } = this.#parts
+    const owner = shared.machine.holder?.owner ?? SELF
+    const peer = owner === SELF ? undefined : hosting().holder?.peer(owner)
+    if (peer === undefined) return null
+    const pid = peer.pidfd === null ? peer.pid : pidOf(peer.pidfd)
+    return pid > 0 ? { pid, pidfd: peer.pidfd } : null
+  }
+
+  #describe(): string {
+    const { joined, shared, upgrades } = this.#parts
+    const { generation, machine, unfitness } = shared
+    const parts = [`generation ${generation} serves`]
+    if (machine.member.scope === 'holder' && joined.facts !== null) parts.push('the one before stands by')
+    if (upgrades.underWay || CHANGING.has(machine.holder?.phase)) parts.push('its successor is on the way')
+    else if (this.#reloading > 0) parts.push('the configuration is read')
+    const { lastFailure } = upgrades
+    if (lastFailure !== null)
+      parts.push(`the last upgrade failed: ${lastFailure.code}: ${lastFailure.message}`)
+    if (this.#reloadFailed !== null) parts.push(`the last reload failed: ${this.#reloadFailed}`)
+    const { report } = unfitness
+    if (report !== null) parts.push(`it cannot write: ${report.message}`)
+    return parts.join('; ')
+  }
+
+  #changeFile(change: (file: PidFile) => void): void {
+    const file = this.#pidFile
+    if (file === null) return
+    try {
+      change(file)
+    } catch (error) {
+      const { logger } = this.#parts.shared.settings
+      logger.error({ err: error, pidFile: file.path }, 'the pid file could not be changed')
+    }
+  }
+}
+
+const SELF_MAIN: MainProcess = { pid: process.pid, pidfd: null }

@@ -1,0 +1,63 @@
+import { connectToDatagram, sendMessage } from '../kernel/index.js'
+
+/** What one datagram says: names with values, in this order. */
+export type Words = Readonly<Record<string, string | number | bigint>>
+
+/** The kernel's queue of a datagram socket is short. */
+const AGAIN_MS = 10
+/** More than this many wait only where nobody reads. */
+const MOST_WAITING = 64
+
+/** The socket at which a service manager wants to hear of a service: `NOTIFY_SOCKET`, a path or, behind `@`, an abstract name. */
+export class NotifySocket {
+  readonly #name: string
+  readonly #abstract: boolean
+  readonly #failed: (error: unknown) => void
+  readonly #waiting: Buffer[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  /** Null: nobody wants to hear, or not over a Unix socket. `failed`: what was said is lost. */
+  static of(
+    { NOTIFY_SOCKET: where = '' }: Readonly<NodeJS.ProcessEnv>,
+    failed: (error: unknown) => void,
+  ): NotifySocket | null {
+    return /^[/@]./.test(where) ? new NotifySocket(where, failed) : null
+  }
+
+  private constructor(where: string, failed: (error: unknown) => void) {
+    this.#abstract = where.startsWith('@')
+    this.#name = this.#abstract ? where.slice(1) : where
+    this.#failed = failed
+  }
+
+  /** In the order of the calls; at once where the other side has room for it. Never throws. */
+  say(words: Words): void {
+    const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
+    this.#waiting.push(Buffer.from(text.join('\n')))
+    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()
+    if (this.#timer === undefined) this.#send()
+  }
+
+  /** A socket for each: the manager may have been started anew. */
+  #send(): void {
+    this.#timer = undefined
+    try {
+      using socket = connectToDatagram(this.#name, this.#abstract, 'notify socket')
+      for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+        if (sendMessage(socket, next, 0, next.length, []) < 0) {
+          this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()
+          return
+        }
+        this.#waiting.shift()
+      }
+    } catch (error) {
+      this.#waiting.length = 0
+      this.#failed(error)
+    }
+  }
+}
+
+/** A line is an assignment. */
+function oneLine(text: string): string {
+  return text.replace(/[\r\n]+/g, ' ')
+}

@@ -1,0 +1,81 @@
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { bindSocket, closeAll, READABLE, receiveMessage, watch } from '../../src/kernel/index.js'
+import { until } from './until.js'
+
+/** One datagram: its assignments. */
+export type Note = Readonly<Record<string, string>>
+
+/** A socket as systemd's: records what a service says of itself. */
+export class NotifyRecorder {
+  /** The environment that a service manager gives. */
+  readonly env: { readonly NOTIFY_SOCKET: string }
+  readonly notes: Note[] = []
+
+  /** In `folder`; or under an abstract name, when it begins with `@`. */
+  static open(where: string): NotifyRecorder {
+    const abstract = where.startsWith('@')
+    return new NotifyRecorder(abstract ? where : join(where, 'notify'), abstract)
+  }
+
+  private constructor(name: string, abstract: boolean) {
+    this.env = { NOTIFY_SOCKET: name }
+    const host = abstract ? name.slice(1) : name
+    const socket = bindSocket({ kind: 'unix', host, abstract, datagram: true }, 'notify socket')
+    const room = Buffer.alloc(65_536)
+    const poll = watch(socket, () => {
+      for (;;) {
+        const { bytes, fds } = receiveMessage(socket, room, 0, room.length)
+        closeAll(fds ?? [])
+        if (bytes <= 0) return
+        const lines = room.toString('utf8', 0, bytes).split('\n')
+        this.notes.push(Object.fromEntries(lines.map(line => line.split(/=(.*)/s, 2) as [string, string])))
+      }
+    })
+    poll.start(READABLE)
+    onTestFinished(() => {
+      poll.close()
+      socket.close()
+    })
+  }
+
+  /** What became of the service, in order: `READY`, `RELOADING`, `MAINPID=7`, `STOPPING`. Those of one datagram are joined by `+`. */
+  get story(): string[] {
+    return this.notes.map(storyOf).filter(word => word !== '')
+  }
+
+  /** The last `STATUS=`. */
+  get status(): string {
+    return this.notes.findLast(({ STATUS }) => STATUS !== undefined)?.STATUS ?? ''
+  }
+
+  count(name: string): number {
+    return this.notes.filter(note => name in note).length
+  }
+
+  /** Waits until this was told, in this order and nothing else. */
+  async tells(...story: string[]): Promise<void> {
+    await until(
+      `the manager was told ${story.join(', ')}`,
+      () => this.story.join() === story.join(),
+      15_000,
+      () => this.notes,
+    )
+  }
+
+  async says(status: RegExp): Promise<void> {
+    await until(
+      `the status is ${status}`,
+      () => status.test(this.status),
+      15_000,
+      () => this.notes,
+    )
+  }
+}
+
+function storyOf(note: Note): string {
+  const words: string[] = []
+  if ('MAINPID' in note) words.push(`MAINPID=${note.MAINPID}`)
+  for (const word of ['READY', 'RELOADING', 'STOPPING'] as const) if (note[word] === '1') words.push(word)
+  return words.join('+')
+}
