@@ -8,7 +8,9 @@ import {
   type ListenerSpec,
   type OptionChange,
   parseListenerSpec,
+  setBacklog,
 } from '../listeners/index.js'
+import { type PassedListener, passedSockets } from '../supervised/passed-sockets.js'
 import type { Holdings } from './holdings.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Shared } from './shared.js'
@@ -97,7 +99,7 @@ export class OwnListeners {
     const { machine, registry, settings } = shared
     const entry = registry.get(name)
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
-    const adopted = entry !== undefined && (before === null || sameAddress(before, spec))
+    const adopted = entry !== undefined && (before === null ? isHere(entry.fd, spec) : sameAddress(before, spec))
     const fd = adopted ? entry.fd : await this.#bind(name, spec)
     const listener = new Listener({
       name,
@@ -115,7 +117,9 @@ export class OwnListeners {
     })
     if (adopted) {
       const changes = adjustListener(fd, inspectOne(fd), before, spec)
-      if (formatListenerSpec(spec) !== entry.spec) registry.put({ ...entry, spec: formatListenerSpec(spec) })
+      // Without one its path is a service manager's.
+      if (before !== null && formatListenerSpec(spec) !== entry.spec)
+        registry.put({ ...entry, spec: formatListenerSpec(spec) })
       if (changes.length > 0) {
         settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
         changed(name, changes)
@@ -127,9 +131,25 @@ export class OwnListeners {
   }
 
   async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
+    const passed = passedSockets().take(name, spec)
+    if (passed !== null) return await this.#takePassed(name, spec, passed)
     const fd = bindListener(spec)
     // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
     await this.#parts.holdings.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
+    return fd
+  }
+
+  /** The path of a Unix socket that a service manager has bound is not removed when the service ends: it is registered without one. */
+  async #takePassed(name: string, spec: ListenerSpec, { fd, elsewhere }: PassedListener): Promise<OwnedFd> {
+    const { logger } = this.#parts.shared.settings
+    const { url } = addressOf(fd)
+    const facts = { listener: name, address: url }
+    if (elsewhere) logger.warn(facts, 'the service manager has bound this listener elsewhere than asked for')
+    else logger.info(facts, 'the service manager has bound this listener')
+    adjustListener(fd, inspectOne(fd), null, spec)
+    if (spec.kind !== 'udp') setBacklog(fd, spec.backlog)
+    const known = spec.kind === 'unix' ? '' : formatListenerSpec(spec)
+    await this.#parts.holdings.register({ name, role: 'listener', spec: known, fd })
     return fd
   }
 }
@@ -159,6 +179,12 @@ function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
     a.path === b.path &&
     a.abstract === b.abstract
   )
+}
+
+/** Only of those that a service manager has bound, or another release has not described, is the address not known. */
+function isHere(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
+  const { family, address, abstract: hidden = false } = inspectOne(fd)
+  return family !== 'unix' || kind !== 'unix' || (address === path && hidden === abstract)
 }
 
 function addressOf(fd: OwnedFd): ListenerAddress {

@@ -19,6 +19,8 @@ export interface AcquireOptions {
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined
+  /** Listens at the path already, bound by a service manager, whose the path stays. Taken, unless this rejects. */
+  passed?: OwnedFd | null | undefined
 }
 
 /** Identity of a directory entry. */
@@ -58,7 +60,7 @@ export async function acquireControl(
   path: string,
   options: AcquireOptions = {},
 ): Promise<FirstControl | NextControl> {
-  const { signal, timeoutMs = 10_000, mode = 0o600 } = options
+  const { signal, timeoutMs = 10_000, mode = 0o600, passed = null } = options
   path = resolve(path)
   checkSocketPath(path, TEMPORARY_SUFFIX.length)
   ensureFolder(dirname(path))
@@ -67,6 +69,7 @@ export async function acquireControl(
   const attempt = async (): Promise<FirstControl | NextControl | null> => {
     const lock = takeLock(`${path}.lock`)
     if (lock !== null) {
+      if (passed !== null) return { role: 'first', path, lock, listener: passed, entry: NO_ENTRY }
       try {
         await refuseForeign(path, until, signal)
         return { role: 'first', path, lock, ...bindControl(path, mode) }
@@ -111,6 +114,9 @@ export function removeControl(control: Pick<FirstControl, 'path' | 'entry' | 'lo
   unlinkSync(path)
   return true
 }
+
+/** Of a path that is not ours to remove. */
+const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
 const TEMPORARY_SUFFIX = '~'
 

@@ -1,0 +1,126 @@
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import { describe, expect, it } from 'vitest'
+import { type BindOptions, bindSocket, numbersOf, type OwnedFd } from '../../src/kernel/index.js'
+import { ask } from '../processes/client.js'
+import { Edge, upstream } from '../processes/edge.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
+/** A socket of a unit: listens, and nobody here accepts. */
+function bound(options: BindOptions): OwnedFd {
+  const fd = bindSocket({ backlog: 64, ...options }, 'socket unit')
+  onTestFinished(() => fd.close())
+  return fd
+}
+
+/** Starts `fd-broker …` as systemd does where sockets belong to the unit. */
+function activate(desk: Desk, args: readonly string[], sockets: Readonly<Record<string, OwnedFd>>): number {
+  const fds = Object.values(sockets)
+  const script = 'LISTEN_PID=$$ exec "$@" >>"$FDB_TEST_LOG" 2>&1'
+  const { pid } = spawn('/bin/sh', ['-c', script, 'sh', process.execPath, CLI, ...args], {
+    env: {
+      ...desk.env,
+      FDB_TEST_LOG: desk.log,
+      LISTEN_FDS: String(fds.length),
+      LISTEN_FDNAMES: Object.keys(sockets).join(':'),
+    },
+    stdio: ['ignore', 'ignore', 'ignore', ...numbersOf(fds)],
+  })
+  return pid!
+}
+
+async function prepare(listeners: (edge: Edge) => object[]): Promise<Edge> {
+  const app = await upstream()
+  const edge = await Edge.prepare({
+    upstreams: { app: { servers: [app.url] } },
+    routes: [{ host: '*', upstream: 'app' }],
+    upgrade: { probation: '0s' },
+  })
+  edge.write({ listeners: listeners(edge) })
+  return edge
+}
+
+async function pidOf(edge: Edge): Promise<number> {
+  return Number((await ask(`${edge.url}/r/1`).answer).headers['x-pid'])
+}
+
+describe('sockets that a service manager has bound', () => {
+  it('are adopted by their address: who connects before the start, and between two, waits and is answered', async () => {
+    const edge = await prepare(({ port }) => [{ name: 'http', address: `tcp://127.0.0.1:${port}` }])
+    const socket = bound({ kind: 'tcp', host: '127.0.0.1', port: edge.port, reuseAddr: true })
+    const early = pidOf(edge)
+    const args = ['proxy', '--config', edge.file]
+    const first = activate(edge.desk, args, { 'edge.socket': socket })
+    await edge.serving(first)
+    expect(await early).toBe(first)
+    await edge.signal('SIGUSR2', first)
+    await edge.ended(first)
+    const second = await pidOf(edge)
+    expect(second).not.toBe(first)
+    await edge.signal('SIGTERM', second)
+    await edge.ended(second)
+    const between = pidOf(edge)
+    const third = activate(edge.desk, args, { 'edge.socket': socket })
+    expect(await between).toBe(third)
+  })
+
+  it('are adopted by their name, where it is the listener’s, and the log says that the address is another', async () => {
+    const elsewhere = await freePort()
+    const edge = await prepare(() => [{ name: 'http', address: `tcp://127.0.0.1:${elsewhere}` }])
+    const socket = bound({ kind: 'tcp', host: '127.0.0.1', port: edge.port, reuseAddr: true })
+    const pid = activate(edge.desk, ['proxy', '--config', edge.file], { http: socket })
+    await edge.serving(pid)
+    expect(await pidOf(edge)).toBe(pid)
+    await edge.logged('the service manager has bound this listener elsewhere than asked for')
+    await edge.signal('SIGUSR2', pid)
+    await edge.ended(pid)
+    expect(await pidOf(edge)).toBe(await edge.pid)
+  })
+
+  it('leave a Unix path to the manager: it is there when the service has ended', async () => {
+    const edge = await prepare(({ desk }) => [{ name: 'http', address: `unix:${desk.folder}/web.sock` }])
+    const path = join(edge.desk.folder, 'web.sock')
+    const socket = bound({ kind: 'unix', host: path })
+    const first = activate(edge.desk, ['proxy', '--config', edge.file], { 'edge.socket': socket })
+    await edge.serving(first)
+    await edge.signal('SIGUSR2', first)
+    await edge.ended(first)
+    await edge.signal('SIGTERM', await edge.pid)
+    await until('nobody has the control path', () => !existsSync(edge.desk.control))
+    expect(existsSync(path)).toBe(true)
+  })
+
+  it('that are not for this process, or not open, are none', async () => {
+    const edge = await prepare(({ port }) => [{ name: 'http', address: `tcp://127.0.0.1:${port}` }])
+    const env = ['env', 'LISTEN_PID=1', 'LISTEN_FDS=1', 'LISTEN_FDNAMES=http']
+    const pid = await edge.desk.launch([...env, process.execPath, CLI, 'proxy', '--config', edge.file])
+    await edge.serving(pid)
+    const none = ['sh', '-c', 'LISTEN_PID=$$ LISTEN_FDS=3 exec "$@"', 'sh']
+    const next = await edge.desk.launch([...none, process.execPath, CLI, 'proxy', '--config', edge.file])
+    await edge.serving(next)
+    expect(await pidOf(edge)).toBe(next)
+  })
+
+  it('are the daemon’s control socket, by its path', async () => {
+    const desk = Desk.open()
+    const socket = bound({ kind: 'unix', host: desk.control, mode: 0o600 })
+    const args = ['serve', '--control', desk.control]
+    // Who asks before the start waits.
+    const early = desk.run('status', '--control', desk.control, '--json', '--timeout', '20s')
+    const first = activate(desk, args, { 'fd-broker.socket': socket })
+    expect(JSON.parse((await early).stdout).pid).toBe(first)
+    signalPid(first, 'SIGTERM')
+    await until('it ends', () => hasEnded(first))
+    expect(existsSync(desk.control)).toBe(true)
+    const second = activate(desk, args, { 'fd-broker.socket': socket })
+    await desk.statusWhere('the next one answers', ({ pid }) => pid === second)
+  })
+})
