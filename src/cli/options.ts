@@ -13,8 +13,9 @@ export function controlOption(): Option {
     })
 }
 
-export function durationOption(flags: string, description: string, byDefault: string): Option {
-  return new Option(flags, description).default(toMs(byDefault), byDefault).argParser(toMs)
+export function durationOption(flags: string, description: string, byDefault?: string): Option {
+  const option = new Option(flags, description).argParser(toMs)
+  return byDefault === undefined ? option : option.default(toMs(byDefault), byDefault)
 }
 
 function toMs(text: string): number {

@@ -1,10 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
+import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
 import { plain } from './table.js'
-
-/** It did what was asked; it failed; it was asked wrongly. */
-export type ExitCode = 0 | 1 | 2
 
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
@@ -15,7 +13,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     // Commander has told what was wrong already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     process.stderr.write(`${explain(error)}\n`)
-    return 1
+    return FdbError.is(error) ? exitCodeOf(error.code) : 1
   }
 }
 
@@ -23,6 +21,9 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
 const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new Map([
   ['status', async (program: Command) => (await import('./status.js')).addStatus(program)],
   ['upgrade', async program => (await import('./upgrade.js')).addUpgrade(program)],
+  ['reload', async program => (await import('./reload.js')).addReload(program)],
+  ['rollback', async program => (await import('./rollback.js')).addRollback(program)],
+  ['stop', async program => (await import('./stop.js')).addStop(program)],
   ['serve', async program => (await import('./serve.js')).addServe(program)],
   ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
@@ -31,6 +32,9 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
 ])
 
 async function program([name = '']: readonly string[]): Promise<Command> {
+  const codes = Object.entries(EXIT_CODES)
+    .map(([code, what]) => `${code} ${what}`)
+    .join(', ')
   const root = new Command('fd-broker')
     .description('Replace a running server by its next version without losing a connection.')
     .version(version())
@@ -48,7 +52,7 @@ Examples:
   $ fd-broker certificates list --control /run/edge/upgrade.sock
   $ fd-broker state stats --control /run/shop/upgrade.sock
 
-Exit codes: 0 done, 1 failed (stderr: CODE: message), 2 wrong usage.`,
+Exit codes: ${codes} (stderr: CODE: message).`,
     )
   const named = COMMANDS.get(name)
   for (const add of named ? [named] : COMMANDS.values()) await add(root)

@@ -12,27 +12,29 @@ const AT_ONCE_MS = 500
  */
 const IMPATIENT_MS = 2_000
 
-const HANDLED = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
+const HANDLED = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGWINCH', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 type Handled = (typeof HANDLED)[number]
 
 /** By a main process that another serves in the place of. */
 export const PASSED_ON = HANDLED
 /** Whoever stays for others is told this for them. */
-const FOR_OTHERS: ReadonlySet<Handled> = new Set(['SIGHUP', 'SIGUSR2'])
+const FOR_OTHERS: ReadonlySet<Handled> = new Set(['SIGHUP', 'SIGUSR2', 'SIGWINCH'])
 
 /** What signals make a proxy do. Handled from the first moment: one that comes early must not end the process by default. */
 export class ProxySignals {
   readonly #logger: Logger
   readonly #read: () => Promise<ProxyConfig>
+  readonly #reopen: () => void
   readonly #starting = new AbortController()
   readonly #handler = (signal: Handled) => this.#handle(signal)
   #proxy: ReverseProxy | null = null
   /** When it was told to end. */
   #endingSince: number | null = null
 
-  /** `read` reads the configuration anew. */
-  constructor(logger: Logger, read: () => Promise<ProxyConfig>) {
+  /** `read` reads the configuration anew; `reopen` opens the files of the logs anew. */
+  constructor(logger: Logger, read: () => Promise<ProxyConfig>, reopen: () => void) {
     this.#logger = logger
+    this.#reopen = reopen
     this.#read = read
     for (const signal of HANDLED) process.on(signal, this.#handler)
   }
@@ -44,7 +46,10 @@ export class ProxySignals {
 
   attach(proxy: ReverseProxy): void {
     this.#proxy = proxy
-    proxy.member.onReload(async () => proxy.reload(await this.#read()))
+    proxy.member.onReload(async () => {
+      await proxy.reload(await this.#read())
+      await proxy.member.resume()
+    })
     // It came when it was too late not to serve: then it ends what has begun.
     if (this.#starting.signal.aborted) void proxy.close()
   }
@@ -56,10 +61,12 @@ export class ProxySignals {
   #handle(signal: Handled): void {
     const proxy = this.#proxy
     this.#logger.info({ signal }, 'signal')
-    // No log file to open anew.
-    if (signal === 'SIGUSR1') return
+    if (signal === 'SIGUSR1') {
+      this.#reopen()
+      return
+    }
     if (proxy === null) {
-      if (signal === 'SIGHUP' || signal === 'SIGUSR2') return
+      if (FOR_OTHERS.has(signal)) return
       if (this.#starting.signal.aborted) process.exit(1)
       this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before it served`))
       return
@@ -71,6 +78,10 @@ export class ProxySignals {
         return
       case 'SIGUSR2':
         void this.#upgrade(proxy)
+        return
+      case 'SIGWINCH':
+        proxy.member.pause()
+        this.#logger.warn({}, 'accepts no more until HUP: who connects waits')
         return
       case 'SIGQUIT':
         this.#end(proxy, LONGEST_MS, true)

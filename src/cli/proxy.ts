@@ -13,6 +13,8 @@ interface ProxyFlags {
   check?: true
   logLevel: string
   pidFile?: string
+  logFile?: string
+  accessLogFile?: string
 }
 
 export function addProxy(program: Command): void {
@@ -24,16 +26,18 @@ export function addProxy(program: Command): void {
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'a file that names the process that serves')
+    .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
+    .option('--access-log-file <file>', 'of the access log, in place of stdout; opened anew by USR1')
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
     .addHelpText(
       'after',
       `
-Signals: USR2 upgrade (starts the command it was started with), HUP reads the configuration anew, TERM ends it within
-drain.timeout, QUIT when the last connection has ended (in
-probation the version before serves again), INT or a later second TERM at once. USR1 does nothing. The access
-log, if any, is on stdout.
+Signals: USR2 upgrade (starts the command it was started with), HUP reads the configuration anew, WINCH accepts no more
+(until HUP), TERM ends it within drain.timeout, QUIT when the last connection has ended (in probation the version
+before serves again), INT or a later second TERM at once, USR1 opens the files of the logs anew. The access log, if any,
+is on stdout, the log on stderr. A service manager (NOTIFY_SOCKET, LISTEN_FDS) is heard and told.
 
 Examples:
   $ fd-broker proxy --config edge.yaml --check
@@ -43,7 +47,8 @@ Examples:
     .action(proxy)
 }
 
-async function proxy({ config: file, check, logLevel, pidFile }: ProxyFlags): Promise<void> {
+async function proxy(flags: ProxyFlags): Promise<void> {
+  const { config: file, check, logLevel, pidFile, logFile, accessLogFile } = flags
   const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
     const config = await readConfigAside(file)
@@ -55,8 +60,13 @@ async function proxy({ config: file, check, logLevel, pidFile }: ProxyFlags): Pr
     return
   }
   const { pino } = await import('pino')
-  const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
-  const accessTo = pino.destination({ dest: 1, sync: false, maxLength: ACCESS_BYTES })
+  const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
+  const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
+  const accessTo = pino.destination({ dest: accessLogFile ?? 1, sync: false, maxLength: ACCESS_BYTES })
+  const reopen = () => {
+    if (logFile !== undefined) logTo.reopen()
+    if (accessLogFile !== undefined) accessTo.reopen()
+  }
   const base = { pid: process.pid }
   const options: ProxyOptions = {
     logger,
@@ -64,7 +74,7 @@ async function proxy({ config: file, check, logLevel, pidFile }: ProxyFlags): Pr
     ...(pidFile !== undefined && { pidFile }),
     access: pino({ base, timestamp: pino.stdTimeFunctions.isoTime }, accessTo),
   }
-  const signals = new ProxySignals(logger, () => readConfigAside(file))
+  const signals = new ProxySignals(logger, () => readConfigAside(file), reopen)
   try {
     const running: ReverseProxy = await startProxy(await readConfigAside(file), {
       ...options,

@@ -5,23 +5,28 @@ import type { Logger } from '../logger.js'
 /** For so long a first TERM counts, when it would take something away. */
 const SECOND_MS = 60_000
 
-const ENDING = ['SIGTERM', 'SIGINT'] as const
-/** There is nothing to be read anew or opened anew. */
-const IGNORED = ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
-type Handled = (typeof ENDING)[number] | (typeof IGNORED)[number]
+const ENDING = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const
+/** There is nothing to be read anew; members come back to the daemon that is started next. */
+const IGNORED = ['SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const
+type Ending = (typeof ENDING)[number]
+type Handled = Ending | (typeof IGNORED)[number]
+
+const ENDS: ReadonlySet<Handled> = new Set(ENDING)
 
 /** What signals make a daemon do. Handled from the first moment. */
 export class ServeSignals {
   readonly #logger: Logger
   readonly #drop: boolean
+  readonly #reopen: () => void
   readonly #starting = new AbortController()
   readonly #handler = (signal: Handled) => this.#handle(signal)
   #daemon: Daemon | null = null
   #firstAt = Number.NEGATIVE_INFINITY
 
-  /** `drop`: what it alone holds does not keep it from ending. */
-  constructor(logger: Logger, drop: boolean) {
+  /** `drop`: what it alone holds does not keep it from ending; `reopen` opens the file of the log anew. */
+  constructor(logger: Logger, drop: boolean, reopen: () => void) {
     this.#logger = logger
+    this.#reopen = reopen
     this.#drop = drop
     for (const signal of [...ENDING, ...IGNORED]) process.on(signal, this.#handler)
   }
@@ -40,7 +45,8 @@ export class ServeSignals {
   }
 
   #handle(signal: Handled): void {
-    if (signal !== 'SIGTERM' && signal !== 'SIGINT') {
+    if (signal === 'SIGUSR1') this.#reopen()
+    if (!ENDS.has(signal)) {
       this.#logger.info({ signal }, 'a daemon does nothing on this signal')
       return
     }

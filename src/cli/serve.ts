@@ -8,6 +8,7 @@ interface ServeFlags {
   logLevel: string
   drop?: true
   pidFile?: string
+  logFile?: string
 }
 
 export function addServe(program: Command): void {
@@ -20,14 +21,16 @@ export function addServe(program: Command): void {
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
+    .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .option('--pid-file <file>', 'a file that names the daemon’s process')
     .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
     .addHelpText(
       'after',
       `
-Members join it with join({ service, control, hosting: 'daemon' }). TERM and INT end it; members serve on. When it
+Members join it with join({ service, control, hosting: 'daemon' }). TERM, INT and QUIT end it; members serve on. When it
 alone holds listeners or state of a service (no member of it lives), it says which, and ends at the second one.
-HUP, USR1 and USR2 do nothing.
+USR1 opens --log-file anew; HUP, USR2 and WINCH do nothing. A service manager (NOTIFY_SOCKET, LISTEN_FDS) is
+heard and told.
 
 Examples:
   $ fd-broker serve --control /run/shop/broker.sock
@@ -36,12 +39,16 @@ Examples:
     .action(serve)
 }
 
-async function serve({ control, logLevel, drop, pidFile }: ServeFlags): Promise<void> {
+async function serve({ control, logLevel, drop, pidFile, logFile }: ServeFlags): Promise<void> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
   const { serveDaemon } = await import('../holder/daemon/daemon.js')
-  const logger = pino({ name: 'fd-broker', level: logLevel }, pino.destination({ dest: 2, sync: true }))
-  const signals = new ServeSignals(logger, drop ?? false)
+  const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
+  const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
+  const reopen = () => {
+    if (logFile !== undefined) logTo.reopen()
+  }
+  const signals = new ServeSignals(logger, drop ?? false, reopen)
   try {
     const daemon = await serveDaemon({
       control,

@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import { OperatorClient } from '../operator/client.js'
 import { jsonText } from './json-text.js'
-import { controlOption, durationOption } from './options.js'
+import { findsService } from './find-service.js'
+import { durationOption } from './options.js'
 import { statusText } from './status-text.js'
 
 interface StatusFlags {
@@ -11,12 +12,13 @@ interface StatusFlags {
 }
 
 export function addStatus(program: Command): void {
-  program
-    .command('status')
-    .description(
-      'show who serves: generation, listeners, connections, state, draining generations, last failure',
-    )
-    .addOption(controlOption())
+  findsService(
+    program
+      .command('status')
+      .description(
+        'show who serves: generation, listeners, connections, state, draining generations, last failure',
+      ),
+  )
     .option('--json', 'print the report as JSON')
     .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '5s'))
     .addHelpText(

@@ -4,7 +4,8 @@ import { type DaemonStatus, isDaemon, type ServiceStatus, type StatusAnswer } fr
 import { OperatorClient } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 import { jsonText } from './json-text.js'
-import { controlOption, durationOption } from './options.js'
+import { findsService } from './find-service.js'
+import { durationOption } from './options.js'
 import { plain } from './table.js'
 
 /** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
@@ -29,15 +30,12 @@ interface Phase {
 }
 
 export function addUpgrade(program: Command): void {
-  program
-    .command('upgrade')
+  findsService(program.command('upgrade'))
     .description(
       'have the running server start its next version, and wait until that one serves; exit code 0 only then',
     )
     .argument('[command...]', 'of the next version, after --; default: as the running one was started')
-    .addOption(controlOption())
     .addOption(durationOption('--timeout <duration>', 'until the next version must serve', '60s'))
-    .option('--service <name>', 'which one, of a daemon that holds several')
     .option(
       '--kill-stuck',
       'first end (SIGKILL) the processes that status names as blocking the upgrade; and a server that does not answer, whose listeners and state are kept',

@@ -66,6 +66,8 @@ export type CataloguedCode =
   | 'ERR_FDB_FD_CLOSED'
   | 'ERR_FDB_COMMAND_UNKNOWN'
   | 'ERR_FDB_COMMAND_SIZE'
+  | 'ERR_FDB_NO_STANDBY'
+  | 'ERR_FDB_HELD_ALONE'
   // The control socket
   | 'ERR_FDB_CONTROL_PATH'
   | 'ERR_FDB_CONTROL_TAKEN'

@@ -33,6 +33,7 @@ export class Listener {
   readonly #failed: (error: unknown) => void
   #accepting = false
   #leaving = false
+  #paused = false
 
   /** @internal Borrows `fd`: the registry owns it. */
   constructor(parts: {
@@ -122,7 +123,7 @@ export class Listener {
 
   /** @internal Nobody who connects here waits in vain: somebody accepts, or is not to now. */
   get attended(): boolean {
-    return this.#leaving || this.accepting
+    return this.#leaving || this.#paused || this.accepting
   }
 
   /** @internal Throws ERR_FDB_SERVER_LISTENS when a server cannot be attached, as the application has called its listen(). */
@@ -139,6 +140,7 @@ export class Listener {
   /** @internal Resolves when every server accepts; rejects when one cannot, which is told to `failed` too. */
   async start(): Promise<void> {
     if (this.#leaving) return
+    this.#paused = false
     this.#accepting = true
     await Promise.all(this.#served.map(served => this.#attach(served)))
   }
@@ -147,6 +149,12 @@ export class Listener {
   stop(): void {
     this.#accepting = false
     for (const served of this.#served) served.detach()
+  }
+
+  /** @internal As the application wants it: until {@link start}. */
+  pause(): void {
+    this.#paused = true
+    this.stop()
   }
 
   /** @internal It is to accept never again; its connections are told. */

@@ -14,7 +14,7 @@ import type { WriteOptions } from '../state/write-options.js'
 import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
 import { checkEvent, ToldListeners } from './events.js'
-import type { Listener } from './listener.js'
+import { type Listener, startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { checkName, OwnListeners } from './own-listeners.js'
 import type { Parts } from './parts.js'
@@ -262,6 +262,19 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
     this.#parts.duty.add(hook)
     return this
+  }
+
+  /**
+   * Accepts no more until {@link resume}, or until this process comes to serve again: who connects waits in the kernel's queue.
+   * Connections go on. The next version accepts as ever.
+   */
+  pause(): void {
+    for (const listener of this.#listeners.all) listener.pause()
+  }
+
+  /** Behind {@link pause}. Nothing where this process does not serve. Rejects when a server cannot be attached. */
+  async resume(): Promise<void> {
+    if (this.#parts.machine.member.accepting) await startListeners(this.#listeners.all)
   }
 
   /**

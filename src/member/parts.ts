@@ -22,7 +22,7 @@ import { JoinedHolder } from './joined-holder.js'
 import { LateWrites } from './late-writes.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
-import type { UpgradeOptions } from './member-options.js'
+import type { CloseOptions, UpgradeOptions } from './member-options.js'
 import { Moves } from './moves.js'
 import { OfferReceiver } from './offer-receiver.js'
 import type { Settings } from './options.js'
@@ -30,6 +30,7 @@ import { OwnDrain } from './own-drain.js'
 import { OwnState } from './own-state.js'
 import { Readiness } from './readiness.js'
 import { Reloading } from './reloading.js'
+import { serveServiceCommands } from './service-commands.js'
 import type { Shared } from './shared.js'
 import { TakeoverTiming } from './takeover-timing.js'
 import { ToHolderSender } from './to-holder.js'
@@ -51,6 +52,7 @@ export interface PartsDriver extends MachineDriver {
   refuseLeft(): void
   status(): StatusReport
   upgrade(options: UpgradeOptions): Promise<Upgraded>
+  close(options: CloseOptions): Promise<void>
   /** The handoff in which this process came to serve cannot be undone any more. */
   settled(): void
   /** This process decides from now on, and has taken over. */
@@ -186,6 +188,8 @@ export class Parts implements Shared {
     this.upgrades = new Upgrades(this, hosting)
     this.announcer = new Announcer({ shared: this, hosting, joined: this.joined, upgrades: this.upgrades })
     this.reloading = new Reloading(this.announcer)
+    const { commands, reloading } = this
+    serveServiceCommands({ shared: this, hosting, commands, reloading, close: how => driver.close(how) })
   }
 
   get listeners(): Listener[] {

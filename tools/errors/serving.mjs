@@ -29,6 +29,14 @@ export const CALLER = {
     cause: 'A command, or the answer to one, has more bytes than are sent at once',
     remedy: 'Divide it',
   },
+  ERR_FDB_NO_STANDBY: {
+    cause: '`fd-broker rollback` when nobody stands by: the probation is over, or this version was the first',
+    remedy: 'Upgrade to the release before: `fd-broker upgrade -- COMMAND`',
+  },
+  ERR_FDB_HELD_ALONE: {
+    cause: '`fd-broker stop` of a daemon that has listeners or state which no living member has',
+    remedy: 'Start a member, or stop it with `--drop`: they are lost then',
+  },
 }
 
 /**

@@ -5,6 +5,7 @@ import { checkKeys, checkSignal, type Keys, wrongOption } from '../../check-opti
 import { FdbError } from '../../errors.js'
 import { checkLogger, type Logger, SILENT } from '../../logger.js'
 import { serveOperator } from '../../operator/server.js'
+import { readStop, STOP, type StopOrder, toldReply } from '../../operator/service-commands.js'
 import { PidFile } from '../../process/pid-file.js'
 import { acquireControl, type FirstControl, removeControl } from '../../process/control-path.js'
 import { VERSIONS } from '../../protocol/versions.js'
@@ -148,7 +149,10 @@ export class Daemon implements AsyncDisposable {
           status: () => this.status(),
           upgrade: (order, progress, cancel) =>
             this.#only(order.service).operations.upgrade(order, progress, cancel),
-          command: (order, context) => this.#only(order.service).operations.command(order, context),
+          command: async (order, context) =>
+            order.name === STOP && order.service === ''
+              ? this.#stop(readStop(order.body))
+              : await this.#only(order.service).operations.command(order, context),
         })
         return
       case 'draining': {
@@ -168,6 +172,19 @@ export class Daemon implements AsyncDisposable {
         else service.back(caller)
       }
     }
+  }
+
+  /** The answer leaves first. */
+  #stop({ drop }: StopOrder): Buffer {
+    const alone = this.heldAlone.map(({ service }) => service)
+    if (alone.length > 0 && !drop) {
+      throw new FdbError(
+        'ERR_FDB_HELD_ALONE',
+        `no living member has what this daemon holds of ${alone.join(', ')}, and it would be lost: start a member, or stop it with --drop`,
+      )
+    }
+    setImmediate(() => void this.close())
+    return Buffer.from(toldReply({ pid: process.pid, generation: 0 }))
   }
 
   #service(caller: Caller): Service | null {

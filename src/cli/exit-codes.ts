@@ -1,0 +1,30 @@
+import type { FdbErrorCode } from '../errors.js'
+
+/** What a command ends with. */
+export type ExitCode = keyof typeof EXIT_CODES
+
+/** Told by `--help` and in the documents: scripts count on them. */
+export const EXIT_CODES = {
+  0: 'done',
+  1: 'failed: whoever served before serves on',
+  2: 'wrong usage',
+  3: 'there is no service',
+  4: 'busy: try again later',
+  5: 'refused',
+} as const
+
+const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
+  ['ERR_FDB_NO_HOLDER', 3],
+  ['ERR_FDB_BUSY', 4],
+  ['ERR_FDB_DENIED', 5],
+  ['ERR_FDB_VERSION', 5],
+  ['ERR_FDB_MAIN_PROCESS', 5],
+  ['ERR_FDB_NO_STANDBY', 5],
+  ['ERR_FDB_HELD_ALONE', 5],
+  ['ERR_FDB_COMMAND_UNKNOWN', 5],
+])
+
+/** Of a command that failed so. */
+export function exitCodeOf(code: FdbErrorCode): ExitCode {
+  return OTHER.get(code) ?? 1
+}

@@ -1,0 +1,65 @@
+import { existsSync } from 'node:fs'
+import type { Command } from 'commander'
+import { FdbError } from '../errors.js'
+import { controlOf } from '../listeners/occupant.js'
+import { controlPlaces, controlsThere } from '../process/default-control.js'
+import { readPidFile } from '../process/pid-file.js'
+import { controlOption } from './options.js'
+
+/** How a running service may be named. */
+export interface ServiceFlags {
+  /** Found, when the action runs. */
+  readonly control: string
+  readonly pidFile?: string
+  readonly service?: string
+}
+
+const HELP = `
+The service is found by --control, else by --pid-file, else by the variable FD_BROKER_CONTROL, else by --service NAME as NAME.sock in
+$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME; without a name it is the only one there.`
+
+/** Gives a command the options by which it finds a running service. */
+export function findsService(command: Command): Command {
+  return command
+    .addOption(controlOption().makeOptionMandatory(false))
+    .option('--pid-file <file>', 'of the service, in place of its control socket')
+    .option('--service <name>', 'by its name; or which one, of a daemon that holds several')
+    .addHelpText('after', HELP)
+    .hook('preAction', (_root, asked) => {
+      asked.setOptionValue('control', find(asked))
+    })
+}
+
+function find(command: Command): string {
+  const { control, pidFile, service } = command.opts<Partial<ServiceFlags>>()
+  if (control !== undefined) return control
+  if (pidFile !== undefined) return byPidFile(pidFile)
+  const { env } = process
+  if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
+  if (service !== undefined) {
+    const places = controlPlaces(service, env)
+    const there = places.find(place => existsSync(place))
+    if (there !== undefined) return there
+    throw noService(`the service "${service}" has no control socket at ${places.join(', ')}`)
+  }
+  const there = controlsThere(env)
+  if (there.length === 1) return there[0]!
+  const found = there.length === 0 ? 'no service was found' : `which service? There are ${there.join(', ')}`
+  return command.error(
+    `error: required option '--control <path>' not specified, nor --pid-file, --service or FD_BROKER_CONTROL, and ${found}`,
+  )
+}
+
+function byPidFile(file: string): string {
+  const pid = readPidFile(file)
+  if (pid === null) throw noService(`${file} names no process`)
+  const control = controlOf(pid)
+  if (control !== null) return control
+  throw noService(
+    `process ${pid}, which ${file} names, has no control socket that can be seen from here (it has ended, is another user’s, or a member of a daemon)`,
+  )
+}
+
+function noService(why: string): FdbError {
+  return new FdbError('ERR_FDB_NO_HOLDER', `${why}: start it, or give --control`, { retryable: true })
+}

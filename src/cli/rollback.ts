@@ -1,0 +1,79 @@
+import type { Command } from 'commander'
+import { FdbError } from '../errors.js'
+import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import { OperatorClient } from '../operator/client.js'
+import { ROLLBACK, readTold, type Told } from '../operator/service-commands.js'
+import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import { findsService } from './find-service.js'
+import { jsonText } from './json-text.js'
+import { durationOption } from './options.js'
+
+interface RollbackFlags extends AskFlags {
+  json?: true
+  service?: string
+}
+
+const LOOK_MS = 50
+
+export function addRollback(program: Command): void {
+  findsService(
+    program
+      .command('rollback')
+      .description('have the version before serve again, which stands by in probation; exit code 0 when it does'),
+  )
+    .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
+    .option('--json', 'print the answer as JSON')
+    .addHelpText(
+      'after',
+      `
+After the probation nobody stands by: then upgrade to the release before, with fd-broker upgrade -- COMMAND.
+
+Examples:
+  $ fd-broker rollback --control /run/shop/upgrade.sock
+  $ fd-broker rollback --service shop --json`,
+    )
+    .action(rollback)
+}
+
+async function rollback({ json, service = '', ...flags }: RollbackFlags): Promise<void> {
+  const until = performance.now() + flags.timeout
+  const left = readTold(
+    await asked(flags, AGAIN, (client, timeoutMs) => client.command(ROLLBACK, '', { timeoutMs, service })),
+  )
+  const { pid, generation } = await another(flags.control, service, left, until)
+  if (json) process.stdout.write(jsonText({ ok: true, pid, generation }))
+  else process.stdout.write(`generation ${generation} (pid ${pid}) serves again\n`)
+}
+
+/** Who serves in its place. */
+async function another(control: string, service: string, left: Told, until: number): Promise<Told> {
+  for (;;) {
+    const timeoutMs = Math.max(1, Math.round(until - performance.now()))
+    const now = await statusOf(control, service, timeoutMs)
+    if (now?.pid && now.pid !== left.pid && now.role === 'serving')
+      return { pid: now.pid, generation: now.generation ?? 0 }
+    if (performance.now() + LOOK_MS >= until) {
+      throw new FdbError(
+        'ERR_FDB_DEADLINE',
+        `generation ${left.generation} (pid ${left.pid}) leaves, and nobody was seen to serve in its place: status shows who does`,
+      )
+    }
+    await new Promise(resolve => setTimeout(resolve, LOOK_MS))
+  }
+}
+
+/** Null: nobody can be asked now. */
+async function statusOf(control: string, service: string, timeoutMs: number): Promise<ServiceStatus | null> {
+  try {
+    using client = await OperatorClient.connect(control, { timeoutMs })
+    return pick(await client.status({ timeoutMs }), service)
+  } catch {
+    return null
+  }
+}
+
+function pick(answer: StatusAnswer, name: string): ServiceStatus | null {
+  if (!isDaemon(answer)) return answer
+  const { services } = answer
+  return (name === '' ? services[0] : services.find(({ service }) => service === name)) ?? null
+}

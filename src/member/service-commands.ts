@@ -1,0 +1,46 @@
+import { FdbError } from '../errors.js'
+import { RELOAD, ROLLBACK, readStop, STOP, toldReply } from '../operator/service-commands.js'
+import type { Commands } from './commands.js'
+import type { Hosting } from './hosting.js'
+import type { CloseOptions } from './member-options.js'
+import type { Reloading } from './reloading.js'
+import type { Shared } from './shared.js'
+
+/** Until the one that stood by has been told. */
+const LEAVING_MS = 10_000
+
+export interface ServiceCommandsParts {
+  readonly shared: Shared
+  readonly hosting: () => Hosting
+  readonly commands: Commands
+  readonly reloading: Reloading
+  close(options: CloseOptions): Promise<void>
+}
+
+/** What operators may ask of every service: `fd-broker reload`, `rollback` and `stop`. */
+export function serveServiceCommands({ shared, hosting, commands, reloading, close }: ServiceCommandsParts): void {
+  const { changes, departure, machine } = shared
+  const told = () => toldReply({ pid: process.pid, generation: shared.generation })
+  commands.set(RELOAD, async () => {
+    await reloading.run()
+    return told()
+  })
+  commands.set(ROLLBACK, async () => {
+    if (!hosting().standsBy) {
+      throw new FdbError(
+        'ERR_FDB_NO_STANDBY',
+        `nobody stands by for process ${process.pid} (generation ${shared.generation}): its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,
+      )
+    }
+    void close({ handBack: true })
+    const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'
+    await changes.until(leaves, LEAVING_MS)
+    return told()
+  })
+  commands.set(STOP, async body => {
+    const { timeoutMs } = readStop(body)
+    // The answer leaves first.
+    setImmediate(() => void close(timeoutMs === null ? {} : { timeout: timeoutMs }))
+    return told()
+  })
+}

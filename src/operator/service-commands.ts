@@ -1,0 +1,51 @@
+import { LONGEST_MS } from '../duration.js'
+import { FdbError } from '../errors.js'
+
+/** What every service answers beside the commands of its application: their names, and what is said with them. */
+export const RELOAD = 'service.reload'
+export const ROLLBACK = 'service.rollback'
+export const STOP = 'service.stop'
+
+export interface StopOrder {
+  /** For the last connections, milliseconds; null: as the service is configured. */
+  readonly timeoutMs: number | null
+  /** Daemon: also when it alone holds a service. */
+  readonly drop: boolean
+}
+
+/** Who leaves, or stays. */
+export interface Told {
+  readonly pid: number
+  readonly generation: number
+}
+
+export function stopBody({ timeoutMs, drop }: StopOrder): string {
+  return JSON.stringify({ timeoutMs, drop })
+}
+
+/** What another release may have left out, or written otherwise. Throws ERR_FDB_MESSAGE. */
+export function readStop(body: Buffer): StopOrder {
+  const { timeoutMs, drop } = read(body)
+  const limited = typeof timeoutMs === 'number' && timeoutMs >= 0
+  return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
+}
+
+export function toldReply(told: Told): string {
+  return JSON.stringify(told)
+}
+
+export function readTold(reply: Buffer): Told {
+  const { pid, generation } = read(reply)
+  return { pid: Number(pid) || 0, generation: Number(generation) || 0 }
+}
+
+function read(body: Buffer): Record<string, unknown> {
+  if (body.length === 0) return {}
+  try {
+    const value: unknown = JSON.parse(body.toString())
+    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>
+  } catch {
+    // What is wrong is said below.
+  }
+  throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a command of the service are no JSON object`)
+}
