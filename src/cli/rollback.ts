@@ -19,7 +19,9 @@ export function addRollback(program: Command): void {
   findsService(
     program
       .command('rollback')
-      .description('have the version before serve again, which stands by in probation; exit code 0 when it does'),
+      .description(
+        'have the version before serve again, which stands by in probation; exit code 0 when it does',
+      ),
   )
     .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
     .option('--json', 'print the answer as JSON')

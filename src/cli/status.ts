@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { OperatorClient } from '../operator/client.js'
-import { jsonText } from './json-text.js'
 import { findsService } from './find-service.js'
+import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { statusText } from './status-text.js'
 

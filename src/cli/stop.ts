@@ -19,12 +19,12 @@ export function addStop(program: Command): void {
   findsService(
     program
       .command('stop')
-      .description('end the running server when its last connection has ended; exit code 0 when its process has'),
+      .description(
+        'end the running server when its last connection has ended; exit code 0 when its process has',
+      ),
   )
     .addOption(durationOption('--timeout <duration>', 'how long to wait for its end', '60s'))
-    .addOption(
-      durationOption('--drain <duration>', 'for its last connections; default: as it is configured'),
-    )
+    .addOption(durationOption('--drain <duration>', 'for its last connections; default: as it is configured'))
     .option('--drop', 'of a daemon: also when it alone holds a service, which is lost then')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
@@ -61,7 +61,10 @@ async function endOf({ pid }: Told, until: number): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const late = () =>
       reject(
-        new FdbError('ERR_FDB_DEADLINE', `process ${pid} was told to end, and has connections still: it ends with them`),
+        new FdbError(
+          'ERR_FDB_DEADLINE',
+          `process ${pid} was told to end, and has connections still: it ends with them`,
+        ),
       )
     const timer = setTimeout(late, Math.max(1, until - performance.now()))
     watchDeath(pidfd, () => {

@@ -104,15 +104,17 @@ export class Announcer {
         return
       case 'standby':
         if (before !== 'replaced' && before !== 'starting') this.#isReplaced()
+        return
+      // In one step, where there is no probation.
+      case 'leaving':
+        if (before !== 'replaced' && before !== 'starting' && this.#successor !== null) this.#isReplaced()
     }
   }
 
   get #changing(): boolean {
     const { shared, upgrades } = this.#parts
     const { holder, phase } = shared.machine
-    return (
-      this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || CHANGING.has(holder?.phase)
-    )
+    return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || CHANGING.has(holder?.phase)
   }
 
   #serves(stance: 'serving' | 'changing'): void {

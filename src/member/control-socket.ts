@@ -8,6 +8,7 @@ import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import { controlEntry, type PathEntry, removeControl } from '../process/control-path.js'
 import { pidOf } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
+import { CONTROL_LOOK_MS, restoreControl } from '../process/restore-control.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { OlderGenerations } from './drain/older-generations.js'
@@ -37,6 +38,7 @@ export class ControlSocket {
   #listener: ControlListener | null = null
   #lock: OwnedFd | null = null
   #entry: PathEntry | null = null
+  #look: NodeJS.Timeout | undefined
   /** Joiners that came before this process was its own master. */
   #waiting: Caller[] = []
 
@@ -88,6 +90,7 @@ export class ControlSocket {
 
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
+    this.#look ??= setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
     const { service, versions, logger } = this.#called.shared.settings
     const admission = { service, versions, logger, timeoutMs: HELLO_MS }
     this.#listener.start({
@@ -98,8 +101,36 @@ export class ControlSocket {
 
   /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
   close(): void {
+    clearInterval(this.#look)
+    this.#look = undefined
     this.#listener?.stop()
     this.#older.close()
+  }
+
+  /** Only between handoffs: a successor may have been given what there is. */
+  #restore(): void {
+    const { hosting, shared } = this.#called
+    const { departure, machine, settings } = shared
+    const [path, lock, entry] = [settings.control, this.#lock, this.#entry]
+    if (path === null || lock === null || entry === null || departure.closing) return
+    if (hosting().holder === null || machine.holder?.phase !== 'idle') return
+    try {
+      const restored = restoreControl({ path, lock, entry })
+      if (restored === null) return
+      settings.logger.warn({ control: path }, 'the control path or its lock was removed, and is put back')
+      const { listener } = restored
+      this.take({
+        entry: restored.entry,
+        ...(restored.lock !== null && { lock: restored.lock }),
+        ...(listener !== null && { listener }),
+      })
+      this.open()
+    } catch (error) {
+      settings.logger.error(
+        { err: error, control: path },
+        'the control path was removed, and cannot be put back',
+      )
+    }
   }
 
   /** The service ends: the path goes, if it still is ours. */

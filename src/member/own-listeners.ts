@@ -99,7 +99,8 @@ export class OwnListeners {
     const { machine, registry, settings } = shared
     const entry = registry.get(name)
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
-    const adopted = entry !== undefined && (before === null ? isHere(entry.fd, spec) : sameAddress(before, spec))
+    const adopted =
+      entry !== undefined && (before === null ? isHere(entry.fd, spec) : sameAddress(before, spec))
     const fd = adopted ? entry.fd : await this.#bind(name, spec)
     const listener = new Listener({
       name,

@@ -14,7 +14,8 @@ export class Reloading {
 
   set(hook: () => unknown): void {
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
-    if (this.#hook !== null) throw new FdbError('ERR_FDB_OPTION', 'onReload() was called before: give it one hook')
+    if (this.#hook !== null)
+      throw new FdbError('ERR_FDB_OPTION', 'onReload() was called before: give it one hook')
     this.#hook = hook
   }
 

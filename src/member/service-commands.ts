@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { RELOAD, ROLLBACK, readStop, STOP, toldReply } from '../operator/service-commands.js'
+import { RELOAD, ROLLBACK, STOP, stopOrderOf, toldReply } from '../operator/service-commands.js'
 import type { Commands } from './commands.js'
 import type { Hosting } from './hosting.js'
 import type { CloseOptions } from './member-options.js'
@@ -18,7 +18,13 @@ export interface ServiceCommandsParts {
 }
 
 /** What operators may ask of every service: `fd-broker reload`, `rollback` and `stop`. */
-export function serveServiceCommands({ shared, hosting, commands, reloading, close }: ServiceCommandsParts): void {
+export function serveServiceCommands({
+  shared,
+  hosting,
+  commands,
+  reloading,
+  close,
+}: ServiceCommandsParts): void {
   const { changes, departure, machine } = shared
   const told = () => toldReply({ pid: process.pid, generation: shared.generation })
   commands.set(RELOAD, async () => {
@@ -38,7 +44,7 @@ export function serveServiceCommands({ shared, hosting, commands, reloading, clo
     return told()
   })
   commands.set(STOP, async body => {
-    const { timeoutMs } = readStop(body)
+    const { timeoutMs } = stopOrderOf(body)
     // The answer leaves first.
     setImmediate(() => void close(timeoutMs === null ? {} : { timeout: timeoutMs }))
     return told()

@@ -24,7 +24,7 @@ export function stopBody({ timeoutMs, drop }: StopOrder): string {
 }
 
 /** What another release may have left out, or written otherwise. Throws ERR_FDB_MESSAGE. */
-export function readStop(body: Buffer): StopOrder {
+export function stopOrderOf(body: Buffer): StopOrder {
   const { timeoutMs, drop } = read(body)
   const limited = typeof timeoutMs === 'number' && timeoutMs >= 0
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }

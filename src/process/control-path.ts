@@ -121,7 +121,7 @@ const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 const TEMPORARY_SUFFIX = '~'
 
 /** The lock, or null when another has it. Never a lock on a file that lost its name meanwhile. */
-function takeLock(path: string): OwnedFd | null {
+export function takeLock(path: string): OwnedFd | null {
   for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
     let lock: OwnedFd
     try {
@@ -183,7 +183,7 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
 }
 
 /** Under the lock only. */
-function bindControl(path: string, mode: number): { listener: OwnedFd; entry: PathEntry } {
+export function bindControl(path: string, mode: number): { listener: OwnedFd; entry: PathEntry } {
   const temporary = path + TEMPORARY_SUFFIX
   let listener: OwnedFd | undefined
   try {
@@ -210,7 +210,7 @@ function removeIfThere(path: string): void {
   }
 }
 
-function ensureFolder(folder: string): void {
+export function ensureFolder(folder: string): void {
   try {
     mkdirSync(folder, { mode: 0o700 })
   } catch (error) {

@@ -26,7 +26,11 @@ export class ServiceManager {
     const { env } = startedAs
     let told = false
     const socket = NotifySocket.of(env, error => {
-      if (!told) logger.warn({ err: error }, 'the service manager (NOTIFY_SOCKET) cannot be told what becomes of this service')
+      if (!told)
+        logger.warn(
+          { err: error },
+          'the service manager (NOTIFY_SOCKET) cannot be told what becomes of this service',
+        )
       told = true
     })
     return socket === null ? null : new ServiceManager(socket, env)

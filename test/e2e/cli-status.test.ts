@@ -47,7 +47,7 @@ describe('fd-broker status', () => {
   it('says that nothing listens, and what to do', async () => {
     const desk = Desk.open()
     const { code, stdout, stderr } = await desk.run('status', '--control', desk.control)
-    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect({ code, stdout }).toEqual({ code: 3, stdout: '' })
     expect(stderr).toMatch(/^ERR_FDB_NO_HOLDER: .*Start one, or check the path\n$/)
   })
 

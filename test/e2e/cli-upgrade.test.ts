@@ -144,7 +144,7 @@ describe('fd-broker upgrade', () => {
   it('says that nothing listens', async () => {
     const desk = Desk.open()
     const { code, stderr } = await desk.run('upgrade', '--control', desk.control)
-    expect(code).toBe(1)
+    expect(code).toBe(3)
     expect(stderr).toMatch(/^ERR_FDB_NO_HOLDER: /)
   })
 })

@@ -197,7 +197,7 @@ describe('fd-broker proxy under a service manager', () => {
     // The main process ends: another is known.
     await edge.ended(pid)
     const successor = await edge.pid
-    expect(manager.story).toContain(`MAINPID=${successor}+READY`)
+    await until('it was told', () => manager.story.includes(`MAINPID=${successor}+READY`))
     expect(named()).toBe(successor)
     const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
     await stream.until(text => text.includes('line 3'))

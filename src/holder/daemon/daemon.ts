@@ -5,12 +5,13 @@ import { checkKeys, checkSignal, type Keys, wrongOption } from '../../check-opti
 import { FdbError } from '../../errors.js'
 import { checkLogger, type Logger, SILENT } from '../../logger.js'
 import { serveOperator } from '../../operator/server.js'
-import { readStop, STOP, type StopOrder, toldReply } from '../../operator/service-commands.js'
-import { PidFile } from '../../process/pid-file.js'
+import { STOP, type StopOrder, stopOrderOf, toldReply } from '../../operator/service-commands.js'
 import { acquireControl, type FirstControl, removeControl } from '../../process/control-path.js'
+import { PidFile } from '../../process/pid-file.js'
+import { CONTROL_LOOK_MS, restoreControl } from '../../process/restore-control.js'
 import { VERSIONS } from '../../protocol/versions.js'
-import { Reminders } from '../../supervised/reminders.js'
 import { passedSockets } from '../../supervised/passed-sockets.js'
+import { Reminders } from '../../supervised/reminders.js'
 import { ServiceManager } from '../../supervised/service-manager.js'
 import { type Caller, receiveHello, turnAway, welcome } from '../admission.js'
 import { type HandoffTimes, settleTimes } from '../times.js'
@@ -47,8 +48,9 @@ export class Daemon implements AsyncDisposable {
   readonly control: string
   /** Resolves when it is closed. */
   readonly closed: Promise<void>
-  readonly #place: FirstControl
-  readonly #listener: ControlListener
+  #place: FirstControl
+  #listener!: ControlListener
+  readonly #look: NodeJS.Timeout
   readonly #logger: Logger
   readonly #times: HandoffTimes
   readonly #services = new Map<string, Service>()
@@ -77,12 +79,8 @@ export class Daemon implements AsyncDisposable {
     this.#manager = systemd === 'auto' ? ServiceManager.find(this.#logger) : null
     this.#reminders = new Reminders(this.#manager, () => true)
     this.#pidFile = pidFile === undefined ? null : new PidFile(pidFile)
-    this.#listener = new ControlListener(place.listener)
-    const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger: this.#logger }
-    this.#listener.start({
-      channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#onCaller(caller)),
-      error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
-    })
+    this.#open()
+    this.#look = setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
     this.#pidFile?.write()
     this.#manager?.serves(this.#describe())
     this.#reminders.live()
@@ -115,6 +113,7 @@ export class Daemon implements AsyncDisposable {
     if (!this.#isClosed) {
       this.#isClosed = true
       clearImmediate(this.#sweep)
+      clearInterval(this.#look)
       this.#manager?.ends('the daemon ends; its members serve on')
       this.#reminders.takeTime()
       this.#listener.stop()
@@ -151,7 +150,7 @@ export class Daemon implements AsyncDisposable {
             this.#only(order.service).operations.upgrade(order, progress, cancel),
           command: async (order, context) =>
             order.name === STOP && order.service === ''
-              ? this.#stop(readStop(order.body))
+              ? this.#stop(stopOrderOf(order.body))
               : await this.#only(order.service).operations.command(order, context),
         })
         return
@@ -171,6 +170,38 @@ export class Daemon implements AsyncDisposable {
         if (caller.intent === 'join') service.join(caller)
         else service.back(caller)
       }
+    }
+  }
+
+  #open(): void {
+    this.#listener = new ControlListener(this.#place.listener)
+    const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger: this.#logger }
+    this.#listener.start({
+      channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#onCaller(caller)),
+      error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
+    })
+  }
+
+  #restore(): void {
+    const { control } = this
+    try {
+      const restored = restoreControl(this.#place)
+      if (restored === null) return
+      this.#logger.warn({ control }, 'the control path or its lock was removed, and is put back')
+      const { listener, lock } = this.#place
+      this.#place = {
+        ...this.#place,
+        entry: restored.entry,
+        listener: restored.listener ?? listener,
+        lock: restored.lock ?? lock,
+      }
+      if (restored.lock !== null) lock.close()
+      if (restored.listener === null) return
+      this.#listener.stop()
+      listener.close()
+      this.#open()
+    } catch (error) {
+      this.#logger.error({ err: error, control }, 'the control path was removed, and cannot be put back')
     }
   }
 
@@ -266,7 +297,14 @@ export class Daemon implements AsyncDisposable {
   }
 }
 
-const OPTIONS: Keys<DaemonOptions> = { control: true, logger: true, upgrade: true, systemd: true, pidFile: true, signal: true }
+const OPTIONS: Keys<DaemonOptions> = {
+  control: true,
+  logger: true,
+  upgrade: true,
+  systemd: true,
+  pidFile: true,
+  signal: true,
+}
 
 /** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {

@@ -1,0 +1,220 @@
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import type { DaemonStatus } from '../../src/operator/answer.js'
+import { ask } from '../processes/client.js'
+import { Edge } from '../processes/edge.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
+
+/** A proxy that answers by itself. */
+async function proxy(config: object = {}): Promise<{ edge: Edge; pid: number }> {
+  const edge = await Edge.prepare({
+    routes: [{ host: '*', respond: { body: 'one' } }],
+    upgrade: { probation: '30s' },
+    ...config,
+  })
+  const pid = await edge.desk.launch([
+    process.execPath,
+    CLI,
+    'proxy',
+    '--config',
+    edge.file,
+    '--pid-file',
+    join(edge.desk.folder, 'edge.pid'),
+    '--log-file',
+    join(edge.desk.folder, 'edge.log'),
+  ])
+  await edge.desk.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
+  return { edge, pid }
+}
+
+const body = async (edge: Edge) => (await ask(edge.url).answer).body
+
+describe('fd-broker reload, rollback and stop', () => {
+  it('reload: the configuration counts when the command has returned; a wrong one changes nothing, and says why', async () => {
+    const { edge, pid } = await proxy()
+    edge.write({ routes: [{ host: '*', respond: { body: 'two' } }] })
+    const control = ['--control', edge.desk.control]
+    const done = await edge.desk.run('reload', ...control)
+    expect(done).toEqual({
+      code: 0,
+      stdout: `generation 1 (pid ${pid}) has read its configuration\n`,
+      stderr: '',
+    })
+    expect(await body(edge)).toBe('two')
+    edge.write({ routes: [{ host: '*', upstream: 'nowhere' }] })
+    const wrong = await edge.desk.run('reload', ...control)
+    expect(wrong).toMatchObject({ code: 1, stdout: '' })
+    expect(wrong.stderr).toMatch(/ERR_FDB_CONFIG: .*nowhere/)
+    expect(await body(edge)).toBe('two')
+  })
+
+  it('reload of what has nothing to read: refused', async () => {
+    const desk = Desk.open()
+    await desk.shop()
+    const refused = await desk.run('reload', '--control', desk.control)
+    expect(refused).toMatchObject({ code: 5, stdout: '' })
+    expect(refused.stderr).toMatch(/^ERR_FDB_COMMAND_UNKNOWN: .*onReload\(\)/)
+  })
+
+  it('rollback in probation: the one before serves again; without a standby: refused', async () => {
+    const { edge, pid } = await proxy()
+    const control = ['--control', edge.desk.control]
+    const none = await edge.desk.run('rollback', ...control)
+    expect(none).toMatchObject({ code: 5, stdout: '' })
+    expect(none.stderr).toMatch(/^ERR_FDB_NO_STANDBY: .*fd-broker upgrade -- COMMAND/)
+    const upgraded = JSON.parse((await edge.desk.run('upgrade', ...control, '--json')).stdout)
+    const file = () => Number(readFileSync(join(edge.desk.folder, 'edge.pid'), 'utf8'))
+    expect(file()).toBe(upgraded.pid)
+    const back = await edge.desk.run('rollback', ...control, '--json')
+    expect(JSON.parse(back.stdout)).toEqual({ ok: true, pid, generation: 1 })
+    expect(file()).toBe(pid)
+    await edge.ended(upgraded.pid)
+    expect(await body(edge)).toBe('one')
+  })
+
+  it('stop: ends the service, returns when its process has ended, and then there is none', async () => {
+    const { edge, pid } = await proxy()
+    const control = ['--control', edge.desk.control]
+    const stopped = await edge.desk.run('stop', ...control)
+    expect(stopped).toEqual({ code: 0, stdout: `process ${pid} has ended\n`, stderr: '' })
+    expect(hasEnded(pid)).toBe(true)
+    expect(existsSync(join(edge.desk.folder, 'edge.pid'))).toBe(false)
+    expect(await edge.desk.run('stop', ...control)).toMatchObject({ code: 3, stdout: '' })
+  })
+
+  it('stop of a daemon: its members serve on; not where it holds a service alone, unless it may drop it', async () => {
+    const desk = Desk.open()
+    const pid = await desk.serve('--control', desk.control)
+    await desk.statusWhere('it listens', status => status.pid === pid)
+    const services = (status: unknown) => (status as DaemonStatus).services
+    const member = await desk.launch([process.execPath, MEMBER, desk.control, 'shop'])
+    await desk.statusWhere('the member serves', status => services(status)[0]?.pid === member)
+    expect(await desk.run('stop', '--control', desk.control)).toMatchObject({ code: 0 })
+    expect(hasEnded(pid)).toBe(true)
+    expect(hasEnded(member)).toBe(false)
+    const next = await desk.serve('--control', desk.control)
+    await desk.statusWhere('the member is back', status => services(status)[0]?.pid === member)
+    signalPid(member, 'SIGKILL')
+    await desk.statusWhere('nobody serves', status => services(status)[0]?.pid === null)
+    const refused = await desk.run('stop', '--control', desk.control)
+    expect(refused).toMatchObject({ code: 5, stdout: '' })
+    expect(refused.stderr).toMatch(/^ERR_FDB_HELD_ALONE: .*shop/)
+    expect(await desk.run('stop', '--control', desk.control, '--drop')).toMatchObject({ code: 0 })
+    expect(hasEnded(next)).toBe(true)
+  })
+
+  it('an upgrade while another is under way: busy', async () => {
+    const { edge } = await proxy()
+    const control = ['--control', edge.desk.control]
+    const slow = edge.desk.run('upgrade', ...control, '--timeout', '5s', '--', 'sleep', '60')
+    await until('the first is under way', () => edge.desk.processes().some(line => line === 'sleep 60 '))
+    expect(await edge.desk.run('upgrade', ...control)).toMatchObject({ code: 4 })
+    expect(await slow).toMatchObject({ code: 1 })
+  })
+})
+
+describe('a running service is found', () => {
+  it('by its pid file, by the variable FD_BROKER_CONTROL, by its name where services are, and alone there', async () => {
+    const runtime = (desk: Desk) => join(desk.folder, 'runtime')
+    const { edge, pid } = await proxy()
+    const { desk } = edge
+    const status = async (env: Record<string, string>, ...args: string[]) => {
+      const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+      const words = ['env', ...assignments, process.execPath, CLI, 'status', '--json', ...args]
+      const { code, stdout, stderr } = await desk.runCommand(words)
+      return code === 0 ? JSON.parse(stdout).pid : `${code} ${stderr}`
+    }
+    const pidFile = join(desk.folder, 'edge.pid')
+    expect(await status({}, '--pid-file', pidFile)).toBe(pid)
+    expect(await status({ FD_BROKER_CONTROL: desk.control })).toBe(pid)
+    await edge.desk.run('stop', '--control', desk.control)
+    expect(await status({}, '--pid-file', pidFile)).toMatch(/^3 ERR_FDB_NO_HOLDER: .*names no process/)
+
+    mkdirSync(runtime(desk), { mode: 0o700 })
+    const place = { RUNTIME_DIRECTORY: runtime(desk), XDG_RUNTIME_DIR: '' }
+    expect(await status(place)).toMatch(
+      /^2 .*required option '--control <path>' not specified.*no service was found/,
+    )
+    edge.write({ control: join(runtime(desk), 'edge.sock') })
+    const second = await edge.launch()
+    await until('it is there', async () => (await status(place)) === second)
+    expect(await status(place, '--service', 'edge')).toBe(second)
+    expect(await status(place, '--service', 'other')).toMatch(/^3 ERR_FDB_NO_HOLDER: .*"other".*other\.sock/)
+  })
+})
+
+describe('signals to fd-broker proxy', () => {
+  it('WINCH: who connects waits, connections go on; HUP: they are answered', async () => {
+    const { edge, pid } = await proxy()
+    const open = await edge.raw()
+    open.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    await open.until(text => text.endsWith('one'))
+    await edge.signal('SIGWINCH', pid)
+    const paused = ({ listeners }: { listeners: readonly { accepting: boolean }[] }) =>
+      listeners.every(({ accepting }) => !accepting)
+    await edge.desk.statusWhere('it accepts no more', paused)
+    let answered = false
+    const waiting = body(edge).then(text => {
+      answered = true
+      return text
+    })
+    open.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    await open.until(text => text.endsWith('one'))
+    expect(answered).toBe(false)
+    await edge.signal('SIGHUP', pid)
+    expect(await waiting).toBe('one')
+  })
+
+  it('USR1: the file of the log is opened anew', async () => {
+    const { edge, pid } = await proxy()
+    const log = join(edge.desk.folder, 'edge.log')
+    renameSync(log, `${log}.1`)
+    await edge.signal('SIGUSR1', pid)
+    await until('the new file is there', () => existsSync(log))
+    await edge.signal('SIGHUP', pid)
+    await until('it is written to', () =>
+      readFileSync(log, 'utf8').includes('the configuration was read anew'),
+    )
+  })
+})
+
+describe('the paths of a control socket that somebody has removed', () => {
+  it('are put back, with the lock, and no second service comes to serve beside the first', {
+    timeout: 60_000,
+  }, async () => {
+    const { edge, pid } = await proxy({ upgrade: { probation: '0s' } })
+    const { control } = edge.desk
+    rmSync(control)
+    rmSync(`${control}.lock`)
+    await until('they are back', () => existsSync(control) && existsSync(`${control}.lock`), 20_000)
+    expect((await edge.status()).pid).toBe(pid)
+    const next = await edge.desk.launch([process.execPath, CLI, 'proxy', '--config', edge.file])
+    await edge.serving(next)
+    await edge.ended(pid)
+    rmSync(control)
+    await until('it is back', () => existsSync(control), 20_000)
+    expect((await edge.status()).pid).toBe(next)
+    // What is another’s is left alone.
+    rmSync(control)
+    writeFileSync(control, '')
+    await edge.signal('SIGTERM', next)
+    await edge.ended(next)
+    expect(readFileSync(control, 'utf8')).toBe('')
+  })
+
+  it('of a daemon too', { timeout: 60_000 }, async () => {
+    const desk = Desk.open()
+    const pid = await desk.serve('--control', desk.control)
+    await desk.statusWhere('it listens', status => status.pid === pid)
+    rmSync(desk.control)
+    await until('it is back', () => existsSync(desk.control), 20_000)
+    expect((await desk.status()).pid).toBe(pid)
+  })
+})
