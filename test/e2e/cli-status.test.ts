@@ -60,7 +60,7 @@ describe('fd-broker status', () => {
     const file = join(desk.folder, 'file')
     writeFileSync(file, '')
     const none = await desk.run('status', '--control', file)
-    expect(none.code).toBe(1)
+    expect(none.code).toBe(3)
     expect(none.stderr).toMatch(/^ERR_FDB_/)
   })
 
