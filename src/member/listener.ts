@@ -17,6 +17,16 @@ export interface ListenerAddress {
   readonly path?: string
 }
 
+interface ListenerParts {
+  readonly name: string
+  readonly spec: ListenerSpec
+  readonly address: ListenerAddress
+  readonly adopted: boolean
+  /** Borrowed: the registry owns it. */
+  readonly fd: OwnedFd
+  readonly failed: (error: unknown) => void
+}
+
 /**
  * A named listening socket (or UDP socket). It belongs to the service, not to this process: it was adopted from
  * the version before, or bound when it was new, and goes on to the next version as the same kernel object.
@@ -35,15 +45,12 @@ export class Listener {
   #leaving = false
   #paused = false
 
-  /** @internal Borrows `fd`: the registry owns it. */
-  constructor(parts: {
-    name: string
-    spec: ListenerSpec
-    address: ListenerAddress
-    adopted: boolean
-    fd: OwnedFd
-    failed: (error: unknown) => void
-  }) {
+  /** @internal */
+  static of(parts: ListenerParts): Listener {
+    return new Listener(parts)
+  }
+
+  private constructor(parts: ListenerParts) {
     this.name = parts.name
     this.spec = parts.spec
     this.address = parts.address

@@ -102,7 +102,7 @@ export class OwnListeners {
     const adopted =
       entry !== undefined && (before === null ? isHere(entry.fd, spec) : sameAddress(before, spec))
     const fd = adopted ? entry.fd : await this.#bind(name, spec)
-    const listener = new Listener({
+    const listener = Listener.of({
       name,
       spec,
       address: addressOf(fd),

@@ -21,6 +21,9 @@ export interface DraftSection<T> {
 
 /** A {@link Section}, as an update knows it. */
 export interface DraftableSection<T> {
+  readonly name: string
+  /** Of the log: what the update has changed so far its {@link StateDraft} knows. */
+  get(key: string): T | undefined
   /** @internal */
   draft_(store: Store): DraftSection<T>
 }
@@ -32,7 +35,7 @@ export interface DraftableSection<T> {
 export interface StateDraft {
   get<T>(section: DraftableSection<T>, key: string): T | undefined
   has<T>(section: DraftableSection<T>, key: string): boolean
-  put<T>(section: DraftableSection<T>, key: string, value: T): void
+  put<T>(section: DraftableSection<T>, key: string, value: NoInfer<T>): void
   /** Whether there was an entry. */
   delete<T>(section: DraftableSection<T>, key: string): boolean
 }

@@ -52,7 +52,21 @@ export class Section<T> {
   readonly #warned = new Set<string>()
 
   /** @internal Use {@link StateLog.section}. */
-  constructor(core: LogCore, writing: Writing, section: SectionStore, schema: SectionSchema<T> | null) {
+  static over<T>(
+    core: LogCore,
+    writing: Writing,
+    section: SectionStore,
+    schema: SectionSchema<T> | null,
+  ): Section<T> {
+    return new Section(core, writing, section, schema)
+  }
+
+  private constructor(
+    core: LogCore,
+    writing: Writing,
+    section: SectionStore,
+    schema: SectionSchema<T> | null,
+  ) {
     this.name = section.name
     this.#core = core
     this.#writing = writing

@@ -231,7 +231,7 @@ export class StateLog implements LogOwner {
       if (refusal) throw refusal
       store.schema = schema as unknown as SectionSchema<never>
     }
-    const section = new Section<T>(this.#core, this.#writing, store, schema)
+    const section = Section.over<T>(this.#core, this.#writing, store, schema)
     this.#sections.set(name, section as unknown as Section<never>)
     return section
   }

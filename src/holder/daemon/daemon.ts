@@ -64,8 +64,12 @@ export class Daemon implements AsyncDisposable {
   #isClosed = false
   #sweep: NodeJS.Immediate | undefined
 
-  /** @internal */
-  constructor(place: FirstControl, options: DaemonOptions) {
+  /** @internal Use {@link serveDaemon}. */
+  static at(place: FirstControl, options: DaemonOptions): Daemon {
+    return new Daemon(place, options)
+  }
+
+  private constructor(place: FirstControl, options: DaemonOptions) {
     this.control = place.path
     this.#place = place
     this.#logger = options.logger ?? SILENT
@@ -331,7 +335,7 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
       `another process holds ${place.path}: end it, or give this daemon another control path`,
     )
   }
-  const daemon = new Daemon(place, options)
+  const daemon = Daemon.at(place, options)
   options.signal?.addEventListener('abort', () => void daemon.close(), { once: true })
   return daemon
 }
