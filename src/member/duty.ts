@@ -93,7 +93,7 @@ export class Duty {
 
   /** Another serves, or the service ends. Whoever did not ask for the end of the work before, ends it now. */
   retire(): void {
-    if (this.#turn === 'ours') void this.quiesce()
+    void this.quiesce()
     if (this.#turn === 'not yet' || this.#turn === 'another’s') return
     this.#turn = 'another’s'
     this.#events.retiring()

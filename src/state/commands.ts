@@ -171,7 +171,7 @@ function read(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): Buffe
       { retryable: true },
     )
   }
-  const page = Buffer.allocUnsafe(Math.min(PAGE_BYTES, Math.max(0, segment.size() - from)))
+  const page = Buffer.allocUnsafe(PAGE_BYTES)
   return page.subarray(0, readAt(segment.fd, page, 0, page.length, from))
 }
 

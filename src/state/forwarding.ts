@@ -117,7 +117,6 @@ export class Forwarding {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
-    this.#courier = null
     this.#lose()
   }
 

@@ -89,7 +89,10 @@ export class Service {
       shelf: this.#shelf,
       writer: () => this.#holder.peer(this.#machine.owner),
     })
-    this.#rollCall = new RollCall(remembered.members, () => this.#tryRebuilt())
+    this.#rollCall = new RollCall(remembered.members, () => {
+      this.#tryRebuilt()
+      this.#changed()
+    })
     this.#machine = this.#rollCall.members.length > 0 ? restartedHolder() : EMPTY
     if (this.#machine === EMPTY) this.#startAnew()
     this.#queue = new EffectQueue<HolderEffect>({
@@ -249,7 +252,7 @@ export class Service {
       this.#custody.inherit(this.#holder.peer(before.joiner))
     this.#custody.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
-    if (state.phase === 'rebuilding') this.#tryRebuilt()
+    this.#tryRebuilt()
     // What a first member wrote before, and did not come to serve, is nobody's state.
     if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#shelf.dropBelow(before.grant)
     this.#failUpgrades(effects)
@@ -358,9 +361,9 @@ export class Service {
     return this.#rollCall.missing(back)
   }
 
+  /** Once nobody is awaited any more. */
   #tryRebuilt(): void {
     if (this.#machine.phase === 'rebuilding' && this.#missing.length === 0) this.#rebuilt()
-    else this.#changed()
   }
 
   #rebuilt(): void {
