@@ -3,7 +3,7 @@
  * names those that no test notices. `--help` tells the options.
  */
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Chosen, withMutants } from './instrument.js'
@@ -21,9 +21,13 @@ const HELP = `npm run mutants -- [options] [parts or files of src; default: ${PA
   --only TEXT    those whose name has this in it, all of them
   --budget MS    time of the tests that are tried on one mutant, by what they take unchanged (60000)
   --jobs N       mutants tried at a time (1)
+  --patience N   a trial is late after N times what its tests take unchanged, and a minute (4)
   --reach        first find anew which tests come to which function: runs them once, as it does the first time
   --tests PATH   those in this folder or file only; may be repeated
+  --list         name the mutants, and try none
   --json FILE    write what came of each
+  --resume FILE  the same, and leave out those of which that file says what came of them
+  --again WHAT   with --resume, try these again: survived, late, ...; may be repeated
 `
 
 const { values, positionals } = parseArgs({
@@ -36,17 +40,30 @@ const { values, positionals } = parseArgs({
     jobs: { type: 'string', default: '1' },
     reach: { type: 'boolean', default: false },
     tests: { type: 'string', multiple: true },
+    list: { type: 'boolean', default: false },
     json: { type: 'string' },
+    resume: { type: 'string' },
+    again: { type: 'string', multiple: true, default: [] },
+    patience: { type: 'string', default: '4' },
     help: { type: 'boolean', default: false },
   },
 })
 
+/** What came of one mutant. `late`: its tests did not end; whether by the mistake or on a slow machine is for people to judge. */
 interface Outcome {
+  /** Tells it from all others as long as the code around it is the same. */
+  readonly key: string
   readonly mutant: string
   readonly result: 'killed' | 'late' | 'survived' | 'not reached'
-  /** The test that noticed. */
+  /** The test that noticed, and what it said. */
   readonly by?: string
+  readonly why?: string
   readonly tests: number
+}
+
+/** A mutant that was chosen, and its {@link Outcome.key}. */
+interface Ranked extends Chosen {
+  readonly key: string
 }
 
 function sourcesIn(part: string): string[] {
@@ -66,44 +83,66 @@ function nameOf({ file, start, end, within, kind }: Omit<Chosen, 'id'>): string 
 }
 
 /** The same ones as long as the code around them is the same. */
-function choose(files: readonly string[]): Chosen[] {
+function choose(files: readonly string[]): Ranked[] {
   const { count, seed, only } = values
   const all = files.flatMap(file => {
     const text = source(file)
+    const twins = new Map<string, number>()
     return new Places(text).mutants.map(mutant => {
       const facts = [seed, file, mutant.within, mutant.kind, text.slice(mutant.start, mutant.end)]
-      return { ...mutant, file, rank: createHash('sha256').update(facts.join('\0')).digest('hex') }
+      const rank = createHash('sha256').update(facts.join('\0')).digest('hex')
+      const before = twins.get(rank) ?? 0
+      twins.set(rank, before + 1)
+      return { ...mutant, file, key: before === 0 ? rank : `${rank} ${before}` }
     })
   })
-  const ranked = all.toSorted((a, b) => (a.rank < b.rank ? -1 : 1))
+  const ranked = all.toSorted((a, b) => (a.key < b.key ? -1 : 1))
   const some =
     only === undefined ? ranked.slice(0, Number(count)) : ranked.filter(each => nameOf(each).includes(only))
   return some.map((mutant, n) => ({ ...mutant, id: n + 1 }))
 }
 
-async function attempt(workspace: Workspace, mutant: Chosen, reach: Reach): Promise<Outcome> {
-  const name = nameOf(mutant)
+async function attempt(workspace: Workspace, mutant: Ranked, reach: Reach): Promise<Outcome> {
   let left = Number(values.budget)
-  const tests = reach.testsOf(mutant.file, mutant.within).filter((test, n) => {
+  const reached = reach.testsOf(mutant.file, mutant.within).filter(isWanted)
+  const tests = reached.filter((test, n) => {
     left -= reach.msOf(test)
     return n === 0 || left >= 0
   })
-  if (tests.length === 0) return { mutant: name, result: 'not reached', tests: 0 }
+  const facts = { key: mutant.key, mutant: nameOf(mutant), tests: tests.length }
+  if (tests.length === 0) return { ...facts, result: 'not reached' }
   workspace.switch({ mutant: mutant.id })
   const usual = tests.reduce((sum, test) => sum + reach.msOf(test), 0)
   const bail = !reach.hasUnsure(tests)
-  const { files, late } = await runTests(workspace, tests, { bail, limitMs: 60_000 + 4 * usual })
-  const by = files.flatMap(({ file, failed }) =>
-    failed.filter(test => !reach.isUnsure(file, test)).map(test => `${file}: ${test}`),
-  )[0]
-  const facts = { mutant: name, tests: tests.length }
+  const limitMs = 60_000 + Number(values.patience) * usual
+  const { files, late } = await runTests(workspace, tests, { bail, limitMs })
   if (late) return { ...facts, result: 'late' }
-  return by === undefined ? { ...facts, result: 'survived' } : { ...facts, result: 'killed', by }
+  for (const { file, failed } of files)
+    for (const { name, why } of failed)
+      if (!reach.isUnsure(file, name)) return { ...facts, result: 'killed', by: `${file}: ${name}`, why }
+  return { ...facts, result: 'survived' }
 }
 
-async function tryAll(chosen: readonly Chosen[], reach: Reach): Promise<Outcome[]> {
-  const outcomes: Outcome[] = []
-  const left = [...chosen]
+function isWanted(test: string): boolean {
+  return values.tests?.some(path => test === path || test.startsWith(path)) ?? true
+}
+
+/** What is known of those that were chosen. */
+function before(chosen: readonly Ranked[]): Outcome[] {
+  const file = values.resume
+  if (file === undefined || !existsSync(file)) return []
+  const known = JSON.parse(readFileSync(file, 'utf8')) as Outcome[]
+  const keys = new Map(chosen.map(mutant => [mutant.key, mutant]))
+  return known
+    .filter(({ key, result }) => keys.has(key) && !values.again.includes(result))
+    .map(outcome => ({ ...outcome, mutant: nameOf(keys.get(outcome.key)!) }))
+}
+
+async function tryAll(chosen: readonly Ranked[], reach: Reach): Promise<Outcome[]> {
+  const outcomes = before(chosen)
+  const left = chosen.filter(({ key }) => outcomes.every(outcome => outcome.key !== key))
+  if (left.length === 0) return outcomes
+  const json = values.resume ?? values.json
   const worker = async () => {
     const workspace = new Workspace(new Set(chosen.map(({ file }) => file)), (text, file, runtime) =>
       withMutants(
@@ -118,7 +157,7 @@ async function tryAll(chosen: readonly Chosen[], reach: Reach): Promise<Outcome[
         outcomes.push(outcome)
         const by = outcome.by === undefined ? '' : `\n    by ${outcome.by}`
         console.log(`${outcomes.length}/${chosen.length} ${outcome.result}: ${outcome.mutant}${by}`)
-        if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(outcomes, null, 1))
+        if (json !== undefined) writeFileSync(json, JSON.stringify(outcomes, null, 1))
       }
     } finally {
       workspace.close()
@@ -129,21 +168,25 @@ async function tryAll(chosen: readonly Chosen[], reach: Reach): Promise<Outcome[
 }
 
 function report(outcomes: readonly Outcome[]): void {
-  const alive = outcomes.filter(({ result }) => result === 'survived' || result === 'not reached')
-  for (const { mutant, result } of alive) console.log(`${result}: ${mutant}`)
+  for (const { mutant, result } of outcomes) if (result !== 'killed') console.log(`${result}: ${mutant}`)
   for (const part of PARTS) {
     const own = outcomes.filter(({ mutant }) => mutant.startsWith(`src/${part}/`))
-    const killed = own.length - own.filter(outcome => alive.includes(outcome)).length
-    if (own.length > 0) console.log(`${part}: ${killed} of ${own.length}`)
+    if (own.length > 0) console.log(`${part}: ${summary(own)}`)
   }
-  const killed = outcomes.length - alive.length
-  if (outcomes.length > 0)
-    console.log(`killed ${killed} of ${outcomes.length} (${((100 * killed) / outcomes.length).toFixed(1)} %)`)
+  if (outcomes.length > 0) console.log(summary(outcomes))
 }
 
+function summary(outcomes: readonly Outcome[]): string {
+  const count = (what: Outcome['result']) => outcomes.filter(({ result }) => result === what).length
+  const [killed, late] = [count('killed'), count('late')]
+  const percent = ((100 * killed) / outcomes.length).toFixed(1)
+  return `killed ${killed} of ${outcomes.length} (${percent} %)${late > 0 ? `, and ${late} late` : ''}`
+}
+
+const files = (positionals.length > 0 ? positionals : PARTS).flatMap(sourcesIn)
 if (values.help) process.stdout.write(HELP)
+else if (values.list) for (const mutant of choose(files)) console.log(nameOf(mutant))
 else {
-  const files = (positionals.length > 0 ? positionals : PARTS).flatMap(sourcesIn)
   const known = values.reach ? null : Reach.load()
   const reach = known ?? (await Reach.find(PARTS.flatMap(sourcesIn), values.tests ?? TESTS))
   report(await tryAll(choose(files), reach))

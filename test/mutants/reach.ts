@@ -55,8 +55,10 @@ export class Reach {
       const kept = before === null ? {} : { ...before.#kept }
       const reached = byTest(readFileSync(notes, 'utf8'))
       for (const { file, ms, failed } of results) {
-        for (const test of failed) console.log(`fails without a mutant: ${file}: ${test}`)
-        kept[file] = { ms: Math.round(ms), functions: [...(reached.get(file) ?? [])], unsure: failed }
+        for (const { name, why } of failed)
+          console.log(`fails without a mutant: ${file}: ${name}\n    ${why}`)
+        const unsure = failed.map(({ name }) => name)
+        kept[file] = { ms: Math.round(ms), functions: [...(reached.get(file) ?? [])], unsure }
       }
       mkdirSync(dirname(KEPT), { recursive: true })
       writeFileSync(KEPT, JSON.stringify(kept))

@@ -8,8 +8,14 @@ import type { Workspace } from './workspace.js'
 export interface FileResult {
   readonly file: string
   readonly ms: number
-  /** Names of the tests that failed; of a file that did not load, its own. */
-  readonly failed: readonly string[]
+  /** The tests that failed; of a file that did not load, the file. */
+  readonly failed: readonly FailedTest[]
+}
+
+export interface FailedTest {
+  readonly name: string
+  /** The first line of what it said. */
+  readonly why: string
 }
 
 export interface Trial {
@@ -24,7 +30,8 @@ interface JsonResult {
     status: string
     startTime: number
     endTime: number
-    assertionResults: { status: string; fullName: string }[]
+    message?: string
+    assertionResults: { status: string; fullName: string; failureMessages?: string[] }[]
   }[]
 }
 
@@ -61,12 +68,18 @@ function resultsOf(output: string, folder: string): FileResult[] {
   try {
     results = (JSON.parse(readFileSync(output, 'utf8')) as JsonResult).testResults
   } catch {
-    return [{ file: '', ms: 0, failed: ['the run broke off'] }]
+    return [{ file: '', ms: 0, failed: [{ name: 'the run broke off', why: '' }] }]
   }
-  return results.map(({ name, status, startTime, endTime, assertionResults }) => {
+  return results.map(({ name, status, startTime, endTime, message, assertionResults }) => {
     const file = relative(folder, name)
-    const failed = assertionResults.filter(each => each.status === 'failed').map(({ fullName }) => fullName)
-    if (status === 'failed' && failed.length === 0) failed.push(file)
+    const failed = assertionResults
+      .filter(each => each.status === 'failed')
+      .map(({ fullName, failureMessages }) => ({ name: fullName, why: firstLine(failureMessages?.[0]) }))
+    if (status === 'failed' && failed.length === 0) failed.push({ name: file, why: firstLine(message) })
     return { file, ms: endTime - startTime, failed }
   })
+}
+
+function firstLine(text = ''): string {
+  return text.split('\n', 1)[0]!.slice(0, 300)
 }
