@@ -17,7 +17,7 @@ import { openPidfd } from '../../src/process/liveness.js'
 import { Link } from '../../src/protocol/link.js'
 import { type PairConnection, SocketPairs } from '../connections-support/socket-pairs.js'
 import { longestTurn } from '../fixtures/state-logs.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 const seen = (look: () => boolean) => until('connections where they belong', look)
 
@@ -249,6 +249,24 @@ describe('connections that move', () => {
     expect(given.report).toMatchObject({ refused: { ERR_FDB_CONNECTION_LARGE: 3 }, lost: 0 })
     expect(faults).toMatchObject(Array(3).fill({ code: 'ERR_FDB_CONNECTION_LARGE' }))
     for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are waited for until they are in somebody’s hands', async () => {
+    const { giver, taker, old, ended } = way()
+    fill(old, 50)
+    giver.start()
+    await seen(() => old.here.size < 50)
+    let settled = false
+    const settling = giver.settled().then(() => {
+      settled = true
+    })
+    await pause(20)
+    expect(settled).toBe(false)
+    void taker.stop()
+    await settling
+    expect(old.here.size).toBe(50)
+    await ended
+    await giver.settled()
   })
 
   it('come back when the giver stops in the middle, and none is in two hands', async () => {

@@ -15,6 +15,7 @@ describe('parseListenerSpec', () => {
     ['unix:/run/x.sock', { kind: 'unix', path: '/run/x.sock', abstract: false, backlog: 511 }],
     ['unix:///run/x.sock', { path: '/run/x.sock' }],
     ['unix:/run/x.sock?mode=0660&uid=1&gid=33', { mode: 0o660, uid: 1, gid: 33 }],
+    ['unix:/x?uid=4294967294&gid=4294967294', { uid: 2 ** 32 - 2, gid: 2 ** 32 - 2 }],
     ['unix:@name', { path: 'name', abstract: true }],
     ['unix:/a%3Fb%25c', { path: '/a?b%c' }],
   ])('reads %s', (text, expected) => {
@@ -71,6 +72,9 @@ describe('parseListenerSpec', () => {
     [{ kind: 'tcp', host: '127.0.0.1', port: 1, path: '/x' }, 'path'],
     [{ kind: 'unix', path: '/x', host: '1.2.3.4' }, 'host'],
     [{ kind: 'unix', path: '/x', gid: -1 }, 'gid'],
+    // The last number says "nobody in particular" to chown().
+    [{ kind: 'unix', path: '/x', uid: 2 ** 32 - 1 }, 'uid'],
+    [{ kind: 'unix', path: '/x', gid: 2 ** 32 - 1 }, 'gid'],
   ])('refuses %j, naming its %s', (input, part, message = /./) => {
     try {
       parseListenerSpec(input)

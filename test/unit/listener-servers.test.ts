@@ -9,7 +9,7 @@ import type { Listener } from '../../src/member/listener.js'
 import type { Member } from '../../src/member/member.js'
 import type { ConnectionKeeper } from '../../src/member/serve-options.js'
 import { Served } from '../../src/member/served.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 async function alone(): Promise<Member> {
   const member = await join({ service: 'shop', control: false })
@@ -114,6 +114,38 @@ describe('a server given to a listener', () => {
     expect(member.status().listeners[0]?.accepting).toBe(true)
     server.close()
     expect(member.status().listeners[0]?.accepting).toBe(false)
+  })
+
+  it('beside others is asked what its connections do, told of the end, and started once however often', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const told: string[] = []
+    const keeper = (name: string, kinds: Record<string, number>): ConnectionKeeper => ({
+      connections: 0,
+      kinds: () => kinds,
+      announce: () => told.push(name),
+      emptied: async () => {},
+      cut: () => ({ connections: 0 }) as never,
+    })
+    const servers = [answering(), answering()]
+    web.serve(servers[0]!, { keeper: keeper('one', { idle: 2, busy: 0 }) })
+    web.serve(servers[1]!, { keeper: keeper('other', { idle: 1, upgraded: 3 }) })
+    await member.ready()
+    await web.start()
+    expect(web.kinds()).toEqual({ idle: 3, upgraded: 3 })
+    expect([web.accepting, web.attended, servers.map(({ listening }) => listening)]).toEqual([
+      true,
+      true,
+      [true, true],
+    ])
+    web.announce()
+    expect(told).toEqual(['one', 'other'])
+    web.stop()
+    expect([web.accepting, web.attended, servers.map(({ listening }) => listening)]).toEqual([
+      false,
+      false,
+      [false, false],
+    ])
   })
 
   it('taken off and put back at once, many times, keeps no listener of ours and goes on', async () => {
@@ -259,6 +291,29 @@ describe('a member', () => {
     await member.ready()
     member.unlisten('web')
     await member.listen('web', 'tcp://127.0.0.1:0')
+  })
+
+  it('waits at its end for the last answer of a listener that it had let go of', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    let answer: (() => void) | undefined
+    const server = createServer((_request, response) => {
+      answer = () => response.end('late')
+    })
+    web.serve(server)
+    await member.ready()
+    const answered = get(portOf(web))
+    await until('it is asked', () => answer !== undefined)
+    member.unlisten('web')
+    let closed = false
+    const closing = member.close({ timeout: 10_000 }).then(() => {
+      closed = true
+    })
+    await pause(50)
+    expect(closed).toBe(false)
+    answer?.()
+    expect(await answered).toBe('late')
+    await closing
   })
 
   it('refuses limits that a timer cannot wait for: Node would take them for one millisecond', async () => {

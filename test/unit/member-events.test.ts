@@ -91,6 +91,17 @@ it('an upgrade that is not wanted any more when it is asked for starts nothing',
   await member.close({ timeout: 0 })
 })
 
+it('an upgrade whose program cannot be started is the last failure', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const member = await join({ service: 'shop', control: joinPath(folder, 'control.sock') })
+  await member.ready()
+  expect(member.status().lastFailure).toBeNull()
+  const failed = await member.upgrade({ argv: ['/no/such/program'] }).catch(error => error)
+  expect(member.status().lastFailure).toMatchObject({ code: failed.code })
+  await member.close({ timeout: 0 })
+})
+
 it('a reporter that is stopped and started again has one connection', async () => {
   const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
@@ -121,6 +132,8 @@ it('a reporter that is stopped and started again has one connection', async () =
   reporter.stop()
   reporter.start()
   await until('both are accepted, and one is gone', () => accepted === 2 && open.size === 1)
+  reporter.reconnect()
+  await until('it has connected anew', () => accepted === 3 && open.size === 1)
   reporter.stop()
   await until('none is left', () => open.size === 0)
   log.close()

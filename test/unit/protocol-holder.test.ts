@@ -251,6 +251,42 @@ describe('the holder, when something fails', () => {
     expect(effects(after([{ type: 'lost', id: OWNER }]), join)).toEqual(['refuse 1: busy'])
   })
 
+  it('has one that can only read accept, if it hears that, and tells all others that they may not', () => {
+    const alone = after([...upTo.probation, { type: 'dead', id: JOINER }])
+    const unfit = says(OWNER, { kind: 'unfit', epoch: 2 })
+    expect(effects(alone, unfit)).toEqual(['tell 0 resume', 'seal 0..2'])
+    expect(effects(after([{ type: 'lost', id: OWNER }], alone), unfit)).toEqual(['seal 0..2'])
+  })
+
+  it('can tell one that is back what it could not tell before, and no other that was lost', () => {
+    const late = after([
+      join,
+      { type: 'deadline' },
+      { type: 'lost', id: JOINER },
+      { type: 'lost', id: OWNER },
+    ])
+    expect(late.down).toEqual([OWNER, JOINER])
+    const back = { kind: 'back', role: 'serving', epoch: 0, sealed: false } as const
+    expect(after([says(OWNER, back)], late).down).toEqual([JOINER])
+    expect(after([says(JOINER, { ...back, role: 'ready' })], late).down).toEqual([OWNER])
+  })
+
+  it('comes to the same after a restart, in whatever order they come back', () => {
+    const back = { kind: 'back', role: 'serving', epoch: 1, sealed: true, top: 2 } as const
+    for (const ids of [
+      [1, 2, 3],
+      [3, 1, 2],
+      [2, 3, 1],
+      [3, 2, 1],
+    ]) {
+      const { backs } = after(
+        ids.map(id => says(id, back)),
+        restartedHolder(),
+      )
+      expect(backs.map(({ id }) => id)).toEqual([1, 2, 3])
+    }
+  })
+
   it('names a writer after a restart when all are back, in a segment above all that exist', () => {
     const rebuilding = after(
       [

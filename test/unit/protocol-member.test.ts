@@ -168,6 +168,28 @@ describe('a process that stands by', () => {
   })
 })
 
+describe('a process that stands by and is to accept in place of one that is silent', () => {
+  const standby = after('holder', [offer, adopted, commit, begun(1), hears({ kind: 'retire' })])
+  const accepting = stepMember(standby, hears({ kind: 'resume' })).state
+
+  it('does so once, until it is told to stop', () => {
+    expect(effects(standby, hears({ kind: 'resume' }))).toEqual(['accept'])
+    expect(effects(accepting, hears({ kind: 'resume' }))).toEqual([])
+    expect(effects(accepting, hears({ kind: 'retire' }))).toEqual(['stopAccepting'])
+    expect(effects(standby, hears({ kind: 'retire' }))).toEqual([])
+  })
+
+  it('and cannot, says so and stands by as before', () => {
+    expect(effects(accepting, accept)).toEqual(['stopAccepting', 'send unfit'])
+    const { phase, accepting: accepts, unfit } = stepMember(accepting, accept).state
+    expect([phase, accepts, unfit]).toEqual(['standby', false, true])
+    // Of a try that is over.
+    expect(stepMember(standby, accept).state).toBe(standby)
+    const serving = after('holder', [offer, adopted, commit, begun(1)])
+    expect(stepMember(serving, accept).state).toBe(serving)
+  })
+})
+
 describe("a daemon's member", () => {
   const standby = after('member', [offer, adopted, commit, hears({ kind: 'retire' })])
 

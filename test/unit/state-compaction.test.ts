@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
+import { frame } from '../../src/state/frame.js'
+import { encodeBody, encodeEnvelope } from '../../src/state/records.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { bytesOf, longestTurn, readBy, routeSchema, segmentOf, writingLog } from '../fixtures/state-logs.js'
@@ -150,6 +152,25 @@ describe('compaction', () => {
       )
       reader.close()
     }
+    log.close()
+  })
+
+  it('gives a snapshot that ends with its end: a record behind it is damage', async () => {
+    const { log, segment } = await filled(10)
+    segment.seal()
+    log.endWriting(over)
+    const [snapshot] = await log.compact()
+    const behind = frame(
+      encodeEnvelope({ epoch: 1, sequence: log.sequence }),
+      encodeBody([{ section: 'routes', op: 1, key: 'behind', value: Buffer.from('{}'), version: 1 }]),
+    )
+    const reader = new StateLog()
+    const whole = segmentOf(Buffer.concat([bytesOf(snapshot!), behind]), { sealed: true })
+    await expect(reader.adopt(whole)).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_STATE_DAMAGED', message: expect.stringContaining('behind') }),
+    )
+    expect(reader.section('routes').has('behind')).toBe(false)
+    reader.close()
     log.close()
   })
 })

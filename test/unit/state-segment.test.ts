@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd, SEAL_SEAL, SEAL_WRITE } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { frame } from '../../src/state/frame.js'
-import { Segment } from '../../src/state/segment.js'
+import { parseHeader, Segment } from '../../src/state/segment.js'
 
 const open: { close(): void }[] = []
 const kept = <T extends { close(): void }>(one: T): T => {
@@ -14,6 +14,23 @@ afterEach(() => {
 })
 
 describe('a segment', () => {
+  it('is known by its header alone, which is whole or none', () => {
+    const made = kept(Segment.create(7, { kind: 'snapshot' }))
+    const bytes = Buffer.alloc(made.start + 5)
+    native.pread(made.fd.raw, bytes, 0, made.start, 0)
+    expect(parseHeader(bytes)).toEqual({ epoch: 7, kind: 'snapshot', service: '', start: made.start })
+    for (let at = 0; at < made.start; at++) {
+      const other = Buffer.from(bytes)
+      other[at]! ^= 1
+      expect(() => parseHeader(other), `byte ${at}`).toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_STATE_FORMAT' }),
+      )
+      expect(() => parseHeader(bytes.subarray(0, at)), `cut at ${at}`).toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_STATE_FORMAT' }),
+      )
+    }
+  })
+
   it('says its epoch and kind to whoever opens its descriptor', () => {
     const made = kept(Segment.create(7, { kind: 'snapshot' }))
     const seen = kept(Segment.open(made.fd.dup()))

@@ -1,0 +1,44 @@
+import { expect, it, vi } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { HEADER_BYTES } from '../../src/channel/frame.js'
+import type { FdbError } from '../../src/errors.js'
+import { pause } from '../processes/until.js'
+
+it('a channel whose socket is in error is read to its end all the same', async () => {
+  const [near, far] = Channel.pair()
+  // The peer ends with this unread: the socket of this side is in error from the beginning.
+  await near.send(Buffer.from('never read'))
+  const sizes = Array.from({ length: 4 }, () => 32 * 1024 - HEADER_BYTES)
+  for (const size of sizes) await far.send(Buffer.alloc(size))
+  await far.close()
+  const heard: number[] = []
+  const end = await new Promise<FdbError | null>(resolve =>
+    near.start({
+      message: ({ length }) => {
+        heard.push(length)
+        // Longer than a turn: each ends where a frame does, and nothing but the socket says that there is more.
+        const until = performance.now() + 5
+        while (performance.now() < until);
+      },
+      end: resolve,
+    }),
+  )
+  expect(heard).toEqual(sizes)
+  expect(end).toMatchObject({ code: 'ERR_FDB_CHANNEL_RESET' })
+})
+
+it('a channel to which nothing comes takes no turn of the event loop', async () => {
+  const [near, far] = Channel.pair()
+  let heard = 0
+  near.start({ message: () => heard++, end: () => {} })
+  const turns = vi.spyOn(globalThis, 'setImmediate')
+  try {
+    await far.send(Buffer.from('one'))
+    await pause(50)
+    expect(heard).toBe(1)
+    expect(turns.mock.calls.length).toBeLessThan(10)
+  } finally {
+    turns.mockRestore()
+  }
+  await Promise.all([near.close(), far.close()])
+})

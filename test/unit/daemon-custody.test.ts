@@ -1,0 +1,150 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { type Receiving, takeBack } from '../../src/holder/daemon/bringing.js'
+import { Custody } from '../../src/holder/daemon/custody.js'
+import { heldAlone } from '../../src/holder/daemon/held-alone.js'
+import type { Peer } from '../../src/holder/peer.js'
+import type { Entry } from '../../src/holder/registry.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { SILENT } from '../../src/logger.js'
+import { type HolderState, initialHolder, restartedHolder } from '../../src/protocol/holder-machine.js'
+import { NOBODY } from '../../src/protocol/messages.js'
+
+function named(name: string): Entry {
+  return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }
+}
+
+function listening(name: string): Entry {
+  const fd = OwnedFd.own(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 1 }), name)
+  return { role: 'listener', name, spec: 'tcp://127.0.0.1:0', fd }
+}
+
+function member(pid: number): Peer {
+  return { id: pid, pid, pidfd: null, adopted: new Set() } as unknown as Peer
+}
+
+/** What a daemon holds of one service, and how many descriptors that are. */
+class Held implements Receiving {
+  readonly logger = SILENT
+  readonly custody = new Custody()
+  readonly shelf = new SegmentShelf()
+  machine: HolderState = initialHolder('member', 1, 1)
+  readonly #before = native.openCount()
+  constructor() {
+    onTestFinished(() => this.close())
+  }
+  get count(): number {
+    return native.openCount() - this.#before
+  }
+  get names(): string[] {
+    return this.custody.held.names
+  }
+  close(): void {
+    this.custody.close()
+    this.shelf.close()
+  }
+}
+
+describe('what a member of a daemon has registered', () => {
+  it('is kept for those that can come to serve, and closed for all others', () => {
+    const { custody } = new Held()
+    const [joiner, failed] = [member(1), member(2)]
+    const [kept, dropped] = [named('a'), named('a')]
+    custody.holdProvisionally(joiner, kept)
+    custody.holdProvisionally(failed, dropped)
+    custody.keepProvisional([undefined, joiner])
+    expect([kept.fd.closed, dropped.fd.closed]).toEqual([false, true])
+    expect(custody.seenBy(joiner)).toEqual([kept])
+    expect(custody.seenBy(failed)).toEqual([])
+  })
+
+  it('is the service’s when it serves for good; what it did not ask for is closed', () => {
+    const { custody } = new Held()
+    const [first, next] = [member(1), member(2)]
+    const [old, both, fresh] = [named('old'), named('both'), named('both')]
+    custody.hold(first, old)
+    custody.hold(first, both)
+    custody.holdProvisionally(next, fresh)
+    expect(custody.seenBy(next)).toEqual([old, fresh])
+    expect(custody.seenBy(first)).toEqual([old, both])
+    custody.settle(next)
+    expect([old, both, fresh].map(({ fd }) => fd.closed)).toEqual([true, true, false])
+    expect(custody.held.entries).toEqual([fresh])
+  })
+
+  it('goes with it, whatever had come of it', () => {
+    const held = new Held()
+    const { custody } = held
+    const peer = member(1)
+    custody.holdProvisionally(peer, named('provisional'))
+    custody.arrive(peer, [named('arrived')])
+    custody.bring(peer, [named('brought')])
+    custody.forget(peer)
+    expect(held.count).toBe(0)
+  })
+})
+
+describe('what a member brings back to its daemon', () => {
+  it('is the service’s where it was lacking, when it comes from the one that serves', () => {
+    const held = new Held()
+    const { custody } = held
+    const peer = member(1)
+    custody.hold(peer, named('here'))
+    custody.arrive(peer, [named('here'), named('lacking')])
+    takeBack(peer, true, held)
+    expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
+  })
+
+  it('is closed, when another serves', () => {
+    const held = new Held()
+    const other = member(2)
+    held.custody.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
+    takeBack(other, false, held)
+    expect([held.names, held.count]).toEqual([[], 0])
+  })
+
+  it('is kept until it is settled who serves, when the daemon was started again', () => {
+    const held = new Held()
+    held.machine = restartedHolder()
+    const [one, other] = [member(1), member(2)]
+    held.custody.arrive(one, [named('one')])
+    held.custody.arrive(other, [named('other')])
+    takeBack(one, false, held)
+    takeBack(other, false, held)
+    expect([held.names, held.count]).toEqual([[], 2])
+    held.custody.settle(other)
+    expect([held.names, held.count]).toEqual([['other'], 1])
+  })
+})
+
+describe('what a daemon alone has of a service', () => {
+  it('is named: listeners with their addresses, other descriptors, and the state', () => {
+    const { custody, machine, shelf } = new Held()
+    const web = listening('web')
+    custody.hold(member(1), web)
+    custody.hold(member(1), named('lease'))
+    shelf.make([1])
+    const known = { service: 'shop', machine, registry: custody.held, shelf, stateFile: '' }
+    expect(heldAlone({ ...known, peer: () => undefined })).toEqual({
+      service: 'shop',
+      listeners: [expect.stringMatching(/^web .*127\.0\.0\.1:\d+$/)],
+      held: ['lease'],
+      stateBytes: 0,
+      stateFile: null,
+    })
+  })
+
+  it('is nothing while a member that serves, is to serve or stands by lives, or is awaited, and where there is nothing', () => {
+    const { custody, machine, shelf } = new Held()
+    const known = { service: 'shop', registry: custody.held, shelf, stateFile: '/state' }
+    expect(heldAlone({ ...known, machine, peer: () => undefined })).toBeNull()
+    custody.hold(member(1), named('lease'))
+    const living = (id: number) => (id === 1 ? member(1) : undefined)
+    const others = { owner: NOBODY, joiner: NOBODY, standby: NOBODY }
+    for (const role of ['owner', 'joiner', 'standby'] as const)
+      expect(heldAlone({ ...known, machine: { ...machine, ...others, [role]: 1 }, peer: living })).toBeNull()
+    expect(heldAlone({ ...known, machine: restartedHolder(), peer: () => undefined })).toBeNull()
+    expect(heldAlone({ ...known, machine, peer: () => undefined })?.stateFile).toBe('/state')
+  })
+})

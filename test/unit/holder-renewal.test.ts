@@ -1,0 +1,50 @@
+import { afterEach, beforeEach, expect, it, onTestFinished, vi } from 'vitest'
+import { Renewal } from '../../src/holder/renewal.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { type HolderState, initialHolder } from '../../src/protocol/holder-machine.js'
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] }))
+afterEach(() => void vi.useRealTimers())
+
+/** How often the owner is asked to go on in a new segment. */
+function renewing(renewBytes: number): { asked: () => number; machine: { state: HolderState } } {
+  const shelf = new SegmentShelf()
+  shelf.make([1])
+  const machine = { state: initialHolder('member', 1, 1) }
+  let asked = 0
+  const renewal = new Renewal({ state: () => machine.state, dispatch: () => asked++ }, shelf, renewBytes)
+  onTestFinished(() => {
+    renewal.close()
+    shelf.close()
+  })
+  return { asked: () => asked, machine }
+}
+
+it('an owner that could not begin is asked again, seldomer and seldomer, and from the beginning after it could', () => {
+  const { asked, machine } = renewing(Number.MAX_SAFE_INTEGER)
+  const unfit = { ...machine.state, unfit: [1] }
+  const times = (seconds: number) => {
+    const before = asked()
+    vi.advanceTimersByTime(seconds * 1_000)
+    return asked() - before
+  }
+  expect(times(5)).toBe(0)
+  machine.state = unfit
+  // At 1, 2, 4, 8, 16, 32 and 64 seconds; then once a minute.
+  expect([times(1), times(1), times(6), times(56)]).toEqual([1, 1, 2, 3])
+  expect([times(59), times(1), times(60), times(120)]).toEqual([0, 1, 1, 2])
+  machine.state = { ...unfit, unfit: [] }
+  expect(times(1)).toBe(0)
+  machine.state = unfit
+  expect([times(1), times(1)]).toEqual([1, 1])
+})
+
+it('an owner whose segment has grown is asked while no handoff is under way', () => {
+  const { asked, machine } = renewing(1)
+  machine.state = { ...machine.state, phase: 'probation' }
+  vi.advanceTimersByTime(3_000)
+  expect(asked()).toBe(0)
+  machine.state = { ...machine.state, phase: 'idle' }
+  vi.advanceTimersByTime(1_000)
+  expect(asked()).toBe(1)
+})

@@ -1,0 +1,308 @@
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { Caller } from '../../src/holder/admission.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { SILENT } from '../../src/logger.js'
+import { OlderGenerations, type ReportedTo } from '../../src/member/drain/older-generations.js'
+import { Duty } from '../../src/member/duty.js'
+import { Heartbeat } from '../../src/member/heartbeat.js'
+import { LateWrites } from '../../src/member/late-writes.js'
+import type { Listener } from '../../src/member/listener.js'
+import { Moves } from '../../src/member/moves.js'
+import { WriteReceiver } from '../../src/member/writes/receiver.js'
+import { movePair } from '../../src/moving/pair.js'
+import type { BundleItem } from '../../src/protocol/bundle.js'
+import type { Link, LinkHandler, WireBody } from '../../src/protocol/link.js'
+import { encodeBody, PUT } from '../../src/state/records.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog } from '../../src/state/state-log.js'
+import { writingLog } from '../fixtures/state-logs.js'
+import { until } from '../processes/until.js'
+
+describe('whose turn it is', () => {
+  function duty(hook?: () => void): { duty: Duty; told: string[] } {
+    const told: string[] = []
+    const events = Object.fromEntries(
+      ['serving', 'retiring', 'reinstated', 'resumed'].map(event => [event, () => told.push(event)]),
+    ) as unknown as ConstructorParameters<typeof Duty>[0]
+    const made = new Duty(events, () => {}, SILENT)
+    if (hook !== undefined) made.add(hook)
+    return { duty: made, told }
+  }
+
+  it('is told once for each change, and not when nothing has changed', () => {
+    const { duty: turn, told } = duty()
+    turn.resume()
+    turn.retire()
+    expect(told).toEqual([])
+    turn.begin()
+    turn.resume()
+    turn.begin()
+    expect(told).toEqual(['serving'])
+    turn.retire()
+    turn.retire()
+    turn.resume()
+    expect(told).toEqual(['serving', 'retiring'])
+    turn.begin()
+    expect(told).toEqual(['serving', 'retiring', 'reinstated'])
+  })
+
+  it('ends with the work that may be done in one process only, which is ended once', async () => {
+    let ended = 0
+    const { duty: turn, told } = duty(() => ended++)
+    turn.retire()
+    expect([ended, turn.quiesce()]).toEqual([0, undefined])
+    turn.begin()
+    turn.retire()
+    turn.retire()
+    await turn.quiesce()
+    expect([ended, told]).toEqual([1, ['serving', 'retiring']])
+    turn.begin()
+    await turn.quiesce()
+    turn.resume()
+    expect([ended, told]).toEqual([2, ['serving', 'retiring', 'reinstated', 'resumed']])
+  })
+})
+
+describe('a heartbeat', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] }))
+  afterEach(() => void vi.useRealTimers())
+
+  it('tells how this process is, and notices the silence of one that has a channel and says nothing', () => {
+    const told: WireBody[] = []
+    const link = { open: true, idleMs: 0, tell: (body: WireBody) => void told.push(body) }
+    let well: () => boolean = () => true
+    let silent = 0
+    const beats = new Heartbeat({
+      everyMs: () => 20,
+      link: () => link as unknown as Link,
+      healthy: () => well(),
+      report: () => ({ connections: 1 }),
+      silenceMs: () => 100,
+      silent: () => silent++,
+    })
+    onTestFinished(() => beats.stop())
+    expect(beats.holderSilent).toBe(false)
+    beats.start()
+    const pass = (ms: number, idleMs: number) => {
+      link.idleMs = idleMs
+      vi.advanceTimersByTime(ms)
+    }
+    pass(200, 0)
+    expect([beats.holderSilent, silent, told.length]).toEqual([false, 0, 11])
+    pass(20, 101)
+    expect([beats.holderSilent, silent]).toEqual([true, 1])
+    pass(40, 0)
+    expect([beats.holderSilent, silent]).toEqual([false, 1])
+    well = () => false
+    pass(20, 0)
+    well = () => {
+      throw new Error('of the hook')
+    }
+    pass(20, 0)
+    expect(told.slice(-3).map(({ heartbeat }) => heartbeat)).toEqual([
+      { healthy: true, report: '{"connections":1}' },
+      { healthy: false, report: '{"connections":1}' },
+      { healthy: false, report: '{"connections":1}' },
+    ])
+    link.open = false
+    pass(20, 1_000)
+    expect(beats.holderSilent).toBe(false)
+  })
+})
+
+describe('changes that older generations forward', () => {
+  it('are made in parts as they come, and one that has begun is not forgotten for those that are whole', async () => {
+    const { log } = writingLog()
+    onTestFinished(() => log.close())
+    // What the log knows of a section says who may read it.
+    await log.section('s').put('here', Buffer.from('here'))
+    const told: WireBody[] = []
+    const receiver = new WriteReceiver(log, body => told.push(body))
+    const parts = (key: string) => [
+      encodeBody([{ section: 's', op: PUT, key, value: Buffer.from(key), version: 0 }]),
+    ]
+    receiver.take({ number: 1, source: 0, request: 'two parts', parts: parts('first'), more: true })
+    for (let number = 2; number <= 100; number++)
+      receiver.take({ number, source: 0, request: `r${number}`, parts: parts(`k${number}`) })
+    receiver.take({ number: 101, source: 0, request: 'gone', parts: parts('gone'), more: true })
+    receiver.take({ number: 101, source: 0, request: '' })
+    receiver.take({ number: 1, source: 0, request: 'two parts', parts: parts('second') })
+    await until('all are answered', () => told.length === 100)
+    const section = log.section('s')
+    expect([section.size, section.has('first'), section.has('second'), section.has('gone')]).toEqual([
+      102,
+      true,
+      true,
+      false,
+    ])
+  })
+})
+
+describe('older generations that drain', () => {
+  it('are known to be empty by what they said last', () => {
+    const emptied: number[] = []
+    const log = new StateLog()
+    const shelf = new SegmentShelf()
+    const older = new OlderGenerations({
+      shelf,
+      state: log,
+      generation: 4,
+      serviceStartedAt: 0,
+      moves: { take: () => {}, emptied: pid => emptied.push(pid) },
+    } satisfies ReportedTo)
+    onTestFinished(() => {
+      older.close()
+      log.close()
+    })
+    const reporting = (pid: number, ...connections: number[]) => {
+      let handler!: LinkHandler
+      const link = {
+        channel: { unref() {} },
+        start: (given: LinkHandler) => {
+          handler = given
+        },
+        close() {},
+      }
+      older.add({ pid, pidfd: null, link, hello: { generation: pid } } as unknown as Caller)
+      for (const count of connections) {
+        const report = JSON.stringify({ generation: pid, phase: 'leaving', connections: count })
+        handler.message({ heartbeat: { healthy: true, report } } as never, [])
+      }
+      return () => handler.end(null)
+    }
+    const ends = [reporting(1), reporting(2, 0, 3), reporting(3, 3, 0)]
+    expect(older.reports.map(({ pid, phase, connections }) => [pid, phase, connections])).toEqual([
+      [1, 'unknown', 0],
+      [2, 'leaving', 3],
+      [3, 'leaving', 0],
+    ])
+    for (const end of ends) end()
+    expect([emptied, older.reports]).toEqual([[3], []])
+  })
+})
+
+describe('a process that may not write any more', () => {
+  function late(facts: { phase: string; closing?: boolean; over?: boolean; sealed?: boolean }) {
+    const log = new StateLog()
+    const shelf = new SegmentShelf()
+    const steps: string[] = []
+    const { phase, closing = false, over = false, sealed = false } = facts
+    const shared = {
+      departure: { closing, over },
+      machine: {
+        phase,
+        sealed,
+        member: { epoch: 1, link: 'up' },
+        step: ({ type }: { type: string }) => steps.push(type),
+      },
+      settings: { timeout: 1_000, logger: SILENT },
+      shelf,
+      unfitness: { refusal: () => new Error('unfit') },
+    }
+    const state = { log, file: null, follow: async () => {} }
+    const writes = new LateWrites(shared as never, state as never, { open: () => true, reconnect: () => {} })
+    onTestFinished(() => {
+      writes.forwarder.end()
+      log.close()
+      shelf.close()
+    })
+    return { writes, shelf, steps }
+  }
+
+  it('forwards its changes where it stands by or leaves in good order, and ends them where it was cut off', async () => {
+    for (const facts of [{ phase: 'standby' }, { phase: 'leaving', closing: true }]) {
+      const { writes } = late(facts)
+      await writes.end()
+      expect(writes.forwarder.active).toBe(true)
+    }
+    const { writes } = late({ phase: 'serving' })
+    writes.forwarder.begin(new Error('late') as never)
+    await writes.end()
+    expect(writes.forwarder.active).toBe(false)
+  })
+
+  it('that finds its segment sealed forwards them when it leaves, and else asks where it stands', () => {
+    const leaving = late({ phase: 'leaving', closing: true, sealed: true })
+    leaving.writes.look()
+    expect([leaving.writes.forwarder.active, leaving.steps]).toEqual([true, []])
+    const serving = late({ phase: 'serving', sealed: true })
+    serving.writes.look()
+    expect([serving.writes.forwarder.active, serving.steps]).toEqual([false, ['sealed']])
+    for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }]) {
+      const quiet = late(facts)
+      quiet.writes.look()
+      expect(quiet.steps).toEqual([])
+    }
+  })
+
+  it('takes segments that are newer than those that it has, and closes the rest', () => {
+    const bring = (over: boolean) => {
+      const { writes, shelf } = late({ phase: 'standby', over })
+      shelf.make([2])
+      const segments = [1, 2, 3].map(epoch => Segment.create(epoch))
+      const other = OwnedFd.own(native.memfd('other'), 'other')
+      const items: BundleItem[] = segments.map(({ epoch, fd }) => ({ role: 'segment', epoch, fd }))
+      writes.takeNewer([...items, { role: 'named', epoch: 9, fd: other }])
+      return [
+        shelf.all.map(({ epoch }) => epoch),
+        [...segments.map(({ fd }) => fd), other].map(fd => fd.closed),
+      ]
+    }
+    expect(bring(false)).toEqual([
+      [2, 3],
+      [true, true, false, true],
+    ])
+    expect(bring(true)).toEqual([[2], [true, true, true, true]])
+  })
+})
+
+describe('the moves of connections', () => {
+  function moves(connections: number, movable: number) {
+    const told: string[] = []
+    const logger = { ...SILENT, info: (_: object, message: string) => void told.push(message) }
+    const listener = {
+      name: 'web',
+      connections,
+      moving: [{ movable, protocol: 'http' }],
+      announce: () => told.push('announced'),
+      announceFixed: () => {},
+    }
+    const made = new Moves({
+      settings: { move: 'auto', drainTimeout: 60_000, movesPerSecond: 1, firstWave: 0, logger } as never,
+      listeners: () => [listener as unknown as Listener],
+      ask: () => told.push('asked'),
+    })
+    onTestFinished(() => made.close())
+    return { made, told, listener }
+  }
+
+  it('are asked for where there is something to move, and a process that serves', () => {
+    const [some, none, alone] = [moves(2, 1), moves(2, 0), moves(2, 1)]
+    some.made.leave(true)
+    none.made.leave(true)
+    alone.made.leave(false)
+    expect([some.told, none.told, alone.told]).toEqual([['asked'], [], ['announced']])
+  })
+
+  it('are said to be over, once, when no connection is left', () => {
+    const { made, told, listener } = moves(1, 0)
+    made.leave(true)
+    made.close()
+    expect(told).toEqual([])
+    made.leave(true)
+    listener.connections = 0
+    made.close()
+    made.close()
+    expect(told).toEqual([expect.stringContaining('no connection is left')])
+  })
+
+  it('need a process that leaves: one that serves gives nothing', () => {
+    const { made } = moves(1, 1)
+    using pair = movePair()
+    const [channel, log] = [pair.give.dup(), pair.log.fd.dup()]
+    made.give(channel, log, null)
+    expect([channel.closed, log.closed]).toEqual([true, true])
+  })
+})

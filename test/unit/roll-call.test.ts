@@ -1,0 +1,44 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { expect, it, onTestFinished } from 'vitest'
+import { RollCall } from '../../src/holder/daemon/roll-call.js'
+import { native } from '../../src/kernel/native.js'
+import { identify, OWN_INSTANCE } from '../../src/process/process-identity.js'
+import { pause, until } from '../processes/until.js'
+
+function started(): ChildProcess & { pid: number } {
+  const child = spawn('sleep', ['60'], { stdio: 'ignore' })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  return child as ChildProcess & { pid: number }
+}
+
+it('a restarted daemon waits for members until each is back or dead', async () => {
+  const [one, other] = [started(), started()]
+  const members = [identify(one.pid), identify(other.pid), identify(process.pid, { instance: OWN_INSTANCE })]
+  let changes = 0
+  const call = new RollCall(members, () => changes++)
+  onTestFinished(() => call.close())
+  expect(call.missing([])).toEqual([one.pid, other.pid, process.pid])
+  expect(call.missing([members[2]])).toEqual([one.pid, other.pid])
+  one.kill('SIGKILL')
+  await until('its death is known', () => changes === 1)
+  expect(call.missing([])).toEqual([other.pid, process.pid])
+  call.provedDead(members[0]!)
+  expect(changes).toBe(1)
+  call.provedDead(members[1]!)
+  expect([changes, call.missing([])]).toEqual([2, [process.pid]])
+})
+
+it('a restarted daemon that waits no more watches nobody', async () => {
+  const child = started()
+  const before = native.openCount()
+  let changes = 0
+  const call = new RollCall([identify(child.pid)], () => changes++)
+  expect(call.missing([])).toEqual([child.pid])
+  call.close()
+  expect([call.members, native.openCount()]).toEqual([[], before])
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  await pause(20)
+  expect(changes).toBe(0)
+})

@@ -1,0 +1,178 @@
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import { keepState } from '../../src/holder/daemon/kept-state.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { FileCopy } from '../../src/state/file/copy.js'
+import { loadStateFile } from '../../src/state/file/load.js'
+import { stateFileSettings } from '../../src/state/file/options.js'
+import { StateFile } from '../../src/state/file/state-file.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog } from '../../src/state/state-log.js'
+import { until } from '../processes/until.js'
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {} }
+
+function statePath(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-mended-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return join(folder, 'state')
+}
+
+function writing(): StateLog {
+  const log = new StateLog()
+  onTestFinished(() => log.close())
+  log.startWriting(Segment.create(1))
+  return log
+}
+
+function follow(log: StateLog, path: string, sync: number | 'never' = 'never'): StateFile {
+  const file = new StateFile(stateFileSettings({ path, sync }), log, quiet, () => true)
+  onTestFinished(() => file.stop())
+  file.serve()
+  return file
+}
+
+/** The log that the file at `path` gives to a process after a reboot. */
+async function digestOf(path: string): Promise<string> {
+  const log = new StateLog()
+  const segment = Segment.create(1)
+  await loadStateFile(stateFileSettings(path), segment, log.limits, quiet)
+  await log.adopt(segment)
+  log.close()
+  return log.position.digest
+}
+
+/** The files of this process that are, or were, at this path. */
+function openAt(path: string): string[] {
+  const names = readdirSync('/proc/self/fd').flatMap(fd => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${fd}`)]
+    } catch {
+      return []
+    }
+  })
+  return names.filter(name => name.startsWith(path))
+}
+
+/** What is done in place of the next write to a file, once. */
+async function atNextWrite(
+  act: (write: () => ReturnType<FileHandle['write']>, half: () => ReturnType<FileHandle['write']>) => unknown,
+): Promise<void> {
+  const handle = await open('/dev/null', 'r')
+  const all: FileHandle = Object.getPrototypeOf(handle)
+  await handle.close()
+  const { write } = all
+  const spy = vi.spyOn(all, 'write')
+  onTestFinished(() => spy.mockRestore())
+  const once = async function (this: FileHandle, bytes: Buffer, from: number, count: number, at: number) {
+    const some = (length: number) => Reflect.apply(write, this, [bytes, from, length, at])
+    return await act(
+      () => some(count),
+      () => some(count >> 1),
+    )
+  }
+  spy.mockImplementationOnce(once as never)
+}
+
+it('half of what could not be written is not in the state file at the end of the process', async () => {
+  const log = writing()
+  await log.section('notes').put('a', Buffer.from('a'))
+  const copy = await FileCopy.create(statePath(), { secret: false, service: '' })
+  onTestFinished(() => copy.close())
+  while ((await copy.copySome(log)) !== 0);
+  const whole = readFileSync(copy.path)
+  await atNextWrite(async (_write, half) => {
+    await half()
+    throw Object.assign(new Error('no room'), { code: 'ENOSPC' })
+  })
+  // Behind what was synced a mark follows that says so.
+  await expect(copy.sync()).rejects.toThrow('no room')
+  expect(statSync(copy.path).size).toBeGreaterThan(whole.length)
+  expect(copy.finishNow(log)).toBe(true)
+  expect(readFileSync(copy.path).equals(whole)).toBe(true)
+})
+
+it('a process that ends brings what it has acknowledged to its state file, once', async () => {
+  const path = statePath()
+  const log = writing()
+  const before = process.listeners('exit')
+  const file = follow(log, path)
+  file.serve()
+  const added = process.listeners('exit').filter(listener => !before.includes(listener))
+  expect(added).toHaveLength(1)
+  const put = log.section('notes').put('a', Buffer.from('acknowledged'))
+  // No turn of the event loop comes any more.
+  added[0]!(0)
+  expect(readFileSync(path).includes('acknowledged')).toBe(true)
+  await put
+  file.stop()
+  expect(process.listeners('exit')).toEqual(before)
+})
+
+it('a state file that somebody has removed is closed, and another written', async () => {
+  const path = statePath()
+  const log = writing()
+  const file = follow(log, path, 20)
+  await log.section('notes').put('a', Buffer.from('a'))
+  await file.flush()
+  let whole = false
+  file.onChange = ({ ok }) => {
+    whole = ok
+  }
+  rmSync(path)
+  await log.section('notes').put('b', Buffer.from('b'))
+  await until('another is there', () => whole)
+  expect(openAt(path)).toEqual([path])
+})
+
+it('a file that a successor prepares is begun again when what it lacks was merged with what it has', async () => {
+  const path = statePath()
+  const log = writing()
+  const notes = log.section('notes')
+  for (let i = 0; i < 4; i++) await notes.put(`${i}`, Buffer.alloc(200_000, i))
+  log.segments.at(-1)!.seal()
+  log.startWriting(Segment.create(2))
+  const beside = () => readdirSync(join(path, '..'))
+  let first: string[] = []
+  await atNextWrite(async write => {
+    const done = await write()
+    first = beside()
+    await log.compact()
+    return done
+  })
+  const file = new StateFile(stateFileSettings(path), log, quiet, () => true)
+  onTestFinished(() => file.stop())
+  file.prepare()
+  await until('another is there', () => first.length > 0 && beside().some(name => !first.includes(name)))
+  file.serve()
+  await file.flush()
+  expect(beside()).toEqual(['state'])
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
+
+it('a daemon writes the state that it alone has to its members’ file, unless another has gone on with that', async () => {
+  const path = statePath()
+  const log = writing()
+  const file = follow(log, path)
+  await log.section('notes').put('a', Buffer.from('in the file'))
+  await file.flush()
+  file.stop()
+  await until('it is closed', () => openAt(path).length === 0)
+  await log.section('notes').put('b', Buffer.from('in memory alone'))
+  const shelf = new SegmentShelf()
+  onTestFinished(() => shelf.close())
+  shelf.put(log.segments[0]!.readOnly(), false)
+  const told: string[] = []
+  const logger = { ...quiet, error: (_: object, message: string) => told.push(message) }
+  const keep = (diedAt: number) => keepState({ service: '', path, diedAt, shelf, logger, timeoutMs: 10_000 })
+  const { ino } = statSync(path)
+  await keep(Date.now() - 60_000)
+  expect(told).toEqual([expect.stringContaining('not in its file')])
+  expect(statSync(path).ino).toBe(ino)
+  await keep(Date.now())
+  expect(told).toHaveLength(1)
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
