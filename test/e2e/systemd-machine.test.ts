@@ -1,0 +1,64 @@
+import { describe, expect, it } from 'vitest'
+import { noMachine, runMachine, type Said } from '../processes/machine.js'
+
+const why = noMachine()
+
+const CONFIG = `
+service: edge
+control: /run/edge/edge.sock
+upgrade: { probation: 2s }
+listeners:
+  - { name: http, address: 'tcp://0.0.0.0:80' }
+  - { name: other, address: 'tcp://0.0.0.0:443' }
+routes: [{ host: '*', respond: { body: fine } }]
+`
+
+describe('the units of docs/systemd.md, as they are, with a systemd of their own', () => {
+  it.skipIf(why !== null)(
+    `are upgraded, rolled back, killed and stopped as systemd knows it, and no connect is refused${why === null ? '' : `: not here, ${why}`}`,
+    { timeout: 150_000 },
+    async () => {
+      const said = await runMachine('systemd-driver.mjs', { 'edge.yaml': CONFIG })
+      const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
+      const pid = (step: string) => Number(at(step).MainPID)
+      const running = { code: 0, ActiveState: 'active', SubState: 'running' }
+      for (const { step, MainPID, file } of said.filter(({ step }) => !['stop', 'end'].includes(step)))
+        expect({ step, MainPID }).toEqual({ step, MainPID: file })
+
+      expect(at('start')).toMatchObject({ ...running, StatusText: 'generation 1 serves' })
+      expect(at('reload')).toMatchObject({
+        ...running,
+        StatusText: expect.stringMatching(/^generation 2 serves/),
+      })
+      expect(pid('reload')).not.toBe(pid('start'))
+      // The one that stood by is the main process again, and nothing was started anew.
+      expect(at('killed in probation')).toMatchObject({ ...running, NRestarts: '0' })
+      expect(pid('killed in probation')).toBe(pid('start'))
+      expect(at('after probation')).toMatchObject({ ...running, StatusText: 'generation 2 serves' })
+      expect(pid('after probation')).toBe(pid('reload again'))
+      expect(at('failed reload')).toMatchObject({ ...running, code: 1 })
+      expect(at('failed reload').StatusText).toMatch(
+        /^generation 2 serves; the last upgrade failed: ERR_FDB_SUCC/,
+      )
+      expect(pid('failed reload')).toBe(pid('after probation'))
+      expect(at('USR2')).toMatchObject({
+        ...running,
+        StatusText: expect.stringMatching(/^generation 3 serves/),
+      })
+      expect(at('rollback')).toMatchObject(running)
+      expect(pid('after rollback')).toBe(pid('after probation'))
+      // Nothing but what was under way in a process that was killed is lost.
+      expect(at('after rollback').failed).toBeLessThanOrEqual(at('killed in probation').failed + 1)
+      expect(at('killed')).toMatchObject({ ...running, NRestarts: '1', StatusText: 'generation 1 serves' })
+      expect(at('restart')).toMatchObject({ ...running, StatusText: 'generation 1 serves' })
+      expect(at('stop')).toMatchObject({
+        code: 0,
+        ActiveState: 'inactive',
+        MainPID: '0',
+        file: null,
+        refused: 0,
+      })
+      expect(at('stop').answered).toBeGreaterThan(300)
+    },
+  )
+})
