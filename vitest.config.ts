@@ -9,7 +9,7 @@ export default defineConfig({
   resolve: {
     alias: [
       ['fd-broker', 'index'],
-      ['fd-broker/proxy', 'proxy/index'],
+      ['fd-broker/proxy', 'proxy'],
       ['fd-broker/adapter', 'adapter'],
       ['fd-broker/errors', 'errors'],
     ].map(([name, file]) => ({

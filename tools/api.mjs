@@ -15,7 +15,7 @@ const { values: flags } = parseArgs({ options: { update: { type: 'boolean', defa
 const root = fileURLToPath(new URL('..', import.meta.url))
 const folder = join(root, 'api')
 
-const reports = brief(new Declarations(root, join(root, 'dist'), ENTRIES).reports())
+const reports = brief(new Declarations(root, join(root, 'build/modules'), ENTRIES).reports())
 const made = mkdtempSync(join(tmpdir(), 'fdb-api-'))
 try {
   for (const [name, text] of reports) {

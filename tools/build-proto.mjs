@@ -1,5 +1,5 @@
 // @ts-check
-// Turns every proto/NAME.proto into src/proto/NAME.js and NAME.d.ts, and copies them to dist/proto once dist is there
+// Turns every proto/NAME.proto into src/proto/NAME.js and NAME.d.ts, and copies them to where tsc writes once that is there
 // (tsc emits neither). Does nothing for files that are up to date. Run it before and after tsc.
 //
 // 64-bit numbers are plain JavaScript numbers, exact up to 2^53: decoding a larger one throws. protobufjs'
@@ -24,7 +24,7 @@ const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
 const sources = join(root, 'proto')
 const generated = join(root, 'src/proto')
-const dist = join(root, 'dist')
+const modules = join(root, 'build/modules')
 const pbjs = join(createRequire(import.meta.url).resolve('protobufjs-cli/package.json'), '../bin/pbjs')
 
 const READ_UINT64 = `
@@ -98,10 +98,10 @@ const names = existsSync(sources)
 mkdirSync(generated, { recursive: true })
 await Promise.all(names.map(generate))
 
-if (existsSync(dist)) {
-  mkdirSync(join(dist, 'proto'), { recursive: true })
+if (existsSync(modules)) {
+  mkdirSync(join(modules, 'proto'), { recursive: true })
   for (const file of names.flatMap(name => [`${name}.js`, `${name}.d.ts`])) {
-    const to = join(dist, 'proto', file)
+    const to = join(modules, 'proto', file)
     if (modified(to) < modified(join(generated, file))) copyFileSync(join(generated, file), to)
   }
 }

@@ -1,6 +1,6 @@
 // @ts-check
-// `npm run build`: the addon, the protobuf code, the TypeScript; each part is skipped by its own tool when it is
-// up to date. Parts can be named: `node tools/build.mjs proto types`.
+// `npm run build`: the addon, the protobuf code, the TypeScript, and of these what is published; each part is skipped by its
+// own tool when it is up to date. Parts can be named: `node tools/build.mjs proto types`.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
@@ -11,11 +11,8 @@ const parts = {
   native: [['tools/build-native.mjs']],
   proto: [['tools/build-proto.mjs']],
   // proto once more, to copy what tsc does not emit.
-  types: [
-    ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'],
-    ['tools/build-proto.mjs'],
-    ['tools/make-executable.mjs'],
-  ],
+  types: [['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'], ['tools/build-proto.mjs']],
+  bundle: [['tools/bundle.mjs']],
 }
 
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(parts)

@@ -6,7 +6,7 @@ import { CATALOGUE } from './errors/catalogue.mjs'
 
 const root = new URL('..', import.meta.url)
 /** Where the table of what the HTTP/1 parser refuses is when it is built. */
-const BUILT = 'dist/errors/http1-refusals.js'
+const BUILT = 'build/modules/errors/http1-refusals.js'
 
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors

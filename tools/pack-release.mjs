@@ -23,7 +23,7 @@ const [checkout = here, folder = join(here, 'test/fixtures/releases')] = process
   .map(path => resolve(path))
 
 /** Of package.json: what running it needs. */
-const KEPT = ['name', 'version', 'license', 'type', 'engines', 'exports', 'bin', 'dependencies']
+const KEPT = ['name', 'version', 'license', 'type', 'engines', 'exports', 'imports', 'bin', 'dependencies']
 
 /** @param {string} why @returns {never} */
 function refuse(why) {
@@ -34,11 +34,10 @@ function refuse(why) {
 /** @param {string[]} args */
 const git = (...args) => execFileSync('git', ['-C', checkout, ...args], { encoding: 'utf8' }).trim()
 
-if (!existsSync(join(checkout, 'dist/cli/main.js')))
-  refuse(`${checkout} is not built: run npm run build there`)
+if (!existsSync(join(checkout, 'dist/index.js'))) refuse(`${checkout} is not built: run npm run build there`)
 if (git('status', '--porcelain') !== '') refuse(`${checkout} has changes that are in no commit`)
 const whole = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8'))
-const manifest = Object.fromEntries(KEPT.map(key => [key, whole[key]]))
+const manifest = Object.fromEntries(KEPT.filter(key => key in whole).map(key => [key, whole[key]]))
 const archive = join(folder, `fd-broker-${manifest.version}.tgz`)
 if (existsSync(archive)) refuse(`${archive} exists: a release does not change`)
 
@@ -47,7 +46,7 @@ try {
   const root = join(staged, 'package')
   cpSync(join(checkout, 'dist'), join(root, 'dist'), {
     recursive: true,
-    filter: from => !/\.(d\.ts|map)$/.test(from),
+    filter: from => !/\.(d\.ts|map)$/.test(from) && from !== join(checkout, 'dist/types'),
   })
   for (const file of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
     if (!file.endsWith('.js')) continue

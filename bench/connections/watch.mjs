@@ -57,7 +57,9 @@ async function watchMoves(look) {
     for (const { startTime, duration } of list.getEntries())
       collections.push({ from: startTime, to: startTime + duration })
   }).observe({ entryTypes: ['gc'] })
-  const { TurnWork } = await import('../../dist/moving/turn-work.js').catch(() => ({ TurnWork: null }))
+  const { TurnWork } = await import('../../build/modules/moving/turn-work.js').catch(() => ({
+    TurnWork: null,
+  }))
   if (TurnWork !== null) {
     const { run } = TurnWork.prototype
     let running = false

@@ -3,7 +3,7 @@ import { execFileSync, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { native } from '../../dist/kernel/native.js'
+import { native } from '../../build/modules/kernel/native.js'
 
 /** @typedef {import('./peer.mjs').Run} Run */
 

@@ -4,15 +4,15 @@
 //   send, receive   the same system calls as baseline.c; each run is told by an IPC message
 //   echo            a Channel that sends each message and its descriptors back
 //   ipc-echo        the same with child_process.send
-import { Channel } from '../../dist/channel/channel.js'
-import { closeAll, inspect, OwnedFd } from '../../dist/kernel/index.js'
-import { native, READABLE, WRITABLE } from '../../dist/kernel/native.js'
-import { verifyIdentity } from '../../dist/listeners/identity.js'
+import { Channel } from '../../build/modules/channel/channel.js'
+import { closeAll, inspect, OwnedFd } from '../../build/modules/kernel/index.js'
+import { native, READABLE, WRITABLE } from '../../build/modules/kernel/native.js'
+import { verifyIdentity } from '../../build/modules/listeners/identity.js'
 
 /**
  * @typedef {'raw' | 'owned' | 'verified'} Mode
  * @typedef {{ mode: Mode, count: number, messages: number, window: number }} Run
- * @typedef {import('../../dist/kernel/native.js').Inspected[]} Manifest
+ * @typedef {import('../../build/modules/kernel/native.js').Inspected[]} Manifest
  */
 
 const SOCKET = 3

@@ -3,7 +3,7 @@
 // parser (llhttp, without http's objects on top), in turns in one run; the ratio is the figure that travels between machines.
 import { createRequire } from 'node:module'
 import { parseArgs } from 'node:util'
-import { RequestReader, ResponseReader, rewriteRequest } from '../../dist/http1/index.js'
+import { RequestReader, ResponseReader, rewriteRequest } from '../../build/modules/http1/index.js'
 
 const { HTTPParser } = createRequire(import.meta.url)('node:_http_common')
 const { values: flags } = parseArgs({

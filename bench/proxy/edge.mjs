@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { App } from '../app.mjs'
 
-export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+export const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const UPSTREAM = fileURLToPath(new URL('upstream.mjs', import.meta.url))
 
 /** @param {string} name @returns {Promise<{ pid: number, url: string, end: () => void }>} a process that ends with this one */

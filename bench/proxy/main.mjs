@@ -29,7 +29,7 @@ const CONNECTIONS = 32
 const MICROSECONDS_PER_TICK = 10_000
 /** Requests a second are told only where the proxy's core was the limit. */
 const BUSY = 0.95
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const progress = new Progress()
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-bench-'))
 

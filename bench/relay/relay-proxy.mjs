@@ -1,7 +1,7 @@
 // @ts-check
 // node relay-proxy.mjs UPSTREAM_PORT: the bare relay, with the fields that a proxy adds.
 import net from 'node:net'
-import { Relay } from '../../dist/relay/index.js'
+import { Relay } from '../../build/modules/relay/index.js'
 
 const port = Number(process.argv[2])
 const destination = {

@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { RouteTable } from '../../dist/proxy/routes/table.js'
+import { RouteTable } from '../../build/modules/proxy/routes/table.js'
 import { Figures, Progress, table } from '../report.mjs'
 
 const { values: flags } = parseArgs({

@@ -3,7 +3,7 @@
 import { deserialize, serialize } from 'node:v8'
 import { Packr } from 'msgpackr'
 import protobufjs from 'protobufjs/minimal.js'
-import { fdbroker } from '../../dist/proto/proxy.js'
+import { fdbroker } from '../../build/modules/proto/proxy.js'
 import { startMemory } from './meter.mjs'
 import { keyOf, routeOf } from './routes.mjs'
 

@@ -2,15 +2,15 @@
 // One process under test: node --expose-gc peer.mjs CONTROL. It is told what to do by messages of its parent, one at a
 // time, and answers each.
 import { setTimeout as sleep } from 'node:timers/promises'
-import { join } from '../../dist/index.js'
-import { ROUTES, routesSection } from '../../dist/proxy/routes/section.js'
+import { join } from '../../build/modules/index.js'
+import { ROUTES, routesSection } from '../../build/modules/proxy/routes/section.js'
 import { cpuMs, quiet, startMemory, watchTurns } from './meter.mjs'
 import { keyOf, routeOf } from './routes.mjs'
 
 /** @typedef {'turns' | 'cpu'} What of a process is measured: a ring of immediates costs CPU time itself. */
 
 const control = String(process.argv[2])
-/** @type {import('../../dist/index.js').Member | undefined} */
+/** @type {import('../../build/modules/index.js').Member | undefined} */
 let member
 
 /** A wall clock with fractions, the same in all processes. */

@@ -8,6 +8,7 @@ process.stdout.on('error', error => {
   process.exit()
 })
 
-const code = await run(process.argv.slice(2))
-// A command may have an exit code of its own to pass on.
-if (code !== 0 || process.exitCode === undefined) process.exitCode = code
+void run(process.argv.slice(2)).then(code => {
+  // A command may have an exit code of its own to pass on.
+  if (code !== 0 || process.exitCode === undefined) process.exitCode = code
+})

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
@@ -69,6 +69,6 @@ function explain(error: unknown): string {
 }
 
 function version(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return (JSON.parse(text) as { version: string }).version
+  const load = createRequire(import.meta.url)
+  return (load('fd-broker/package.json') as { version: string }).version
 }

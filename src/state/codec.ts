@@ -1,10 +1,7 @@
-import { createRequire } from 'node:module'
 import { types } from 'node:util'
+import { msgpackr } from './msgpackr.js'
 import { checkPlain, JSON_FORMAT, MSGPACK_FORMAT } from './plain-values.js'
 import { readerFor } from './protobuf-reader.js'
-
-/** Loaded when it is asked for: most processes do not, and it costs more than a MiB. */
-const load = createRequire(import.meta.url)
 
 /**
  * Turns a section's values into bytes and back. `name` is kept in the log: readers refuse another codec. `encode` throws for what
@@ -47,7 +44,7 @@ export function json<T = unknown>(): Codec<T> {
 
 /** msgpackr without records: any version, and any other msgpack library, reads it. Bytes, bigints of 64 bits and Dates too. */
 export function msgpack<T = unknown>(): Codec<T> {
-  const { Packr } = load('msgpackr') as typeof import('msgpackr')
+  const { Packr } = msgpackr()
   const packr = new Packr({ useRecords: false, moreTypes: false, copyBuffers: true })
   return {
     name: 'msgpack',

@@ -10,7 +10,7 @@ import { launchUnrelated } from '../processes/launch.js'
 import { endMarked, markedProcesses, procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 export const SHOP = fileURLToPath(new URL('../../examples/shop/server.mjs', import.meta.url))
 
 export interface Ran {

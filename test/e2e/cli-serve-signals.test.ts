@@ -186,4 +186,4 @@ describe('signals to fd-broker serve', () => {
   })
 })
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))

@@ -9,7 +9,7 @@ import { PidNamespace } from '../processes/namespace.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const STAYS = 'stays until nobody is left who would end with it'
 
 async function prepare(config: object = {}): Promise<Edge> {

@@ -22,7 +22,17 @@ export async function load(url, context, next) {
 `,
 )
 
-/** What a process loads for these imports, by its path from the root of the project: packages by their name. */
+interface Bundled {
+  inputs: Record<string, { imports: { path: string; kind: string; external?: boolean }[] }>
+  outputs: Record<string, { inputs: Record<string, { bytesInOutput: number }> }>
+}
+/** What the build says of the files that it has made. */
+const bundled = JSON.parse(readFileSync(join(root, 'build', 'bundle.json'), 'utf8')) as Bundled
+
+/**
+ * What a process loads for these imports: modules of ours, whatever file of dist they are in, by their source, packages by their
+ * name, others by their path from the root of the project.
+ */
 function loadedBy(...imports: string[]): string[] {
   const program = join(root, 'test', 'fixtures', 'loaded-modules.mjs')
   const out = execFileSync(process.execPath, [program, pathToFileURL(HOOKS).href, ...imports], {
@@ -31,7 +41,32 @@ function loadedBy(...imports: string[]): string[] {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const urls = JSON.parse(out) as string[]
-  return [...new Set(urls.map(named))].sort()
+  const names = urls.map(named)
+  return [...new Set(names.flatMap(name => [name, ...modulesIn(name)]))].sort()
+}
+
+/** What a module loads when it is loaded, without what waits until it is needed; named like {@link loadedBy} does. */
+function loadedWith(source: string): string[] {
+  const found = new Set<string>()
+  const load = (path: string) => {
+    if (found.has(path)) return
+    found.add(path)
+    for (const { path: next, kind, external } of bundled.inputs[path]?.imports ?? [])
+      if (kind !== 'dynamic-import') external ? found.add(next) : load(next)
+  }
+  load(source.replace(/^src\/(.*)\.ts$/, 'build/modules/$1.js'))
+  return [...found].map(sourceOf)
+}
+
+/** Of which modules a file of dist is made. */
+function modulesIn(file: string): string[] {
+  const inputs = Object.entries(bundled.outputs[file]?.inputs ?? {})
+  return inputs.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([path]) => sourceOf(path))
+}
+
+function sourceOf(input: string): string {
+  const [, name] = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input) ?? []
+  return name ?? input.replace(/^build\/modules\/(.*)\.js$/, 'src/$1.ts')
 }
 
 function named(url: string): string {
@@ -51,14 +86,13 @@ describe("import 'fd-broker'", () => {
   it('loads nothing of the proxy, nor of commands', () => {
     const here = rooms(loaded)
     expect(here).toContain('dist/index.js')
-    expect(here).toContain('dist/member')
-    for (const room of ['dist/proxy', 'dist/relay', 'dist/http1', 'dist/cli'])
-      expect(here).not.toContain(room)
+    expect(here).toContain('src/member')
+    for (const room of ['src/proxy', 'src/relay', 'src/http1', 'src/cli']) expect(here).not.toContain(room)
   })
 
   it('loads no package but what the wire needs', () => {
     const packages = loaded.filter(
-      name => !/^(?:dist\/|test\/|node:|build\/|prebuilds\/|package\.json$)/.test(name),
+      name => !/^(?:src\/|dist\/|test\/|node:|build\/|prebuilds\/|package\.json$)/.test(name),
     )
     expect(packages.filter(name => !name.startsWith('@protobufjs/') && name !== 'long')).toEqual([
       'protobufjs',
@@ -74,43 +108,50 @@ describe("import 'fd-broker'", () => {
 
 describe('the other entries', () => {
   it("errors come alone: import 'fd-broker/errors'", () => {
-    expect(loadedBy('fd-broker/errors').filter(name => name.startsWith('dist'))).toEqual(['dist/errors.js'])
+    expect(loadedBy('fd-broker/errors').filter(name => name.startsWith('src'))).toEqual(['src/errors.ts'])
   })
 
   it("a relay of one's own loads no other relay: import 'fd-broker/adapter'", () => {
     const here = rooms(loadedBy('fd-broker/adapter'))
-    for (const room of ['dist/proxy', 'dist/relay', 'dist/http1', 'dist/cli', 'dist/member', 'dist/holder'])
+    for (const room of ['src/proxy', 'src/relay', 'src/http1', 'src/cli', 'src/member', 'src/holder'])
       expect(here).not.toContain(room)
   })
 
   it("the proxy comes without its commands: import 'fd-broker/proxy'", () => {
     const loaded = loadedBy('fd-broker/proxy')
-    expect(rooms(loaded)).toContain('dist/relay')
-    expect(rooms(loaded)).not.toContain('dist/cli')
+    expect(rooms(loaded)).toContain('src/relay')
+    expect(rooms(loaded)).not.toContain('src/cli')
     expect(loaded).not.toContain('commander')
   })
 
   it('a command loads what it needs', () => {
-    const command = (name: string) => loadedBy(pathToFileURL(join(root, 'dist', 'cli', `${name}.js`)).href)
+    const command = (name: string) => loadedWith(`src/cli/${name}.ts`)
     const status = rooms(command('status'))
-    for (const room of [
-      'dist/proxy',
-      'dist/relay',
-      'dist/member',
-      'dist/holder',
-      'dist/state',
-      'dist/moving',
-      'yaml',
-    ])
-      expect(status).not.toContain(room)
-    expect([...rooms(command('program'))].filter(name => /^(?:dist|yaml|pino)/.test(name))).toEqual([
-      'dist/cli',
-      'dist/errors.js',
+    expect(status).toContain('src/operator')
+    for (const room of ['proxy', 'relay', 'member', 'holder', 'state', 'moving'])
+      expect(status).not.toContain(`src/${room}`)
+    expect(status).not.toContain('yaml')
+    expect([...rooms(command('main'))].filter(name => /^(?:src|yaml|pino)/.test(name)).sort()).toEqual([
+      'src/cli',
+      'src/errors.ts',
     ])
     for (const name of ['proxy', 'routes', 'certificates']) {
       expect(command(name)).not.toContain('yaml')
-      expect(rooms(command(name))).not.toContain('dist/relay')
+      expect(rooms(command(name))).not.toContain('src/relay')
     }
+  })
+
+  it('share what they export, whichever is imported first', () => {
+    const program = `
+const entries = await Promise.all(['errors', 'proxy', 'adapter', ''].map(name => import(\`fd-broker/\${name}\`.replace(/\\/$/, ''))))
+const [errors, , adapter, index] = entries
+const same = [errors.FdbError === index.FdbError, adapter.FdbError === index.FdbError, adapter.OwnedFd === index.OwnedFd]
+process.stdout.write(JSON.stringify(same))`
+    const out = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
+      cwd: root,
+      encoding: 'utf8',
+    })
+    expect(JSON.parse(out)).toEqual([true, true, true])
   })
 
   it('each has its types beside it', () => {

@@ -10,7 +10,7 @@ import { serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const TIMES = { probation: 0, heartbeat: 50 }
 
 function scene(options: Parameters<typeof Scene.open>[0] = {}): { scene: Scene; path: string } {

@@ -8,7 +8,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import { daemonStatus, startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const USER = 12_001
 const STRANGER = 12_002
 const isRoot = process.getuid?.() === 0

@@ -12,7 +12,7 @@ import { until } from '../processes/until.js'
 import { Desk, urlOf, whoami } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const TIMES = { probation: 200, heartbeat: 50 }
 
 interface Place {

@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 /** Of the project, as far as tests need it. */
-const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', 'dist', '.ci']
+const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', '.ci']
 const FILES = [
   'package.json',
   'README.md',
@@ -16,7 +16,7 @@ const FILES = [
   'tsconfig.test.json',
   'vitest.config.ts',
 ]
-const LINKED = ['node_modules', 'build']
+const LINKED = ['node_modules', 'build/Release']
 
 /** Tells the runtime, before anything of the project is loaded, which test file runs; its processes inherit that. */
 const SETUP = `import { expect } from 'vitest'
@@ -35,7 +35,8 @@ export class Workspace {
   constructor(files: Iterable<string>, change: (source: string, file: string, runtime: string) => string) {
     const { folder } = this
     for (const name of [...COPIED, ...FILES])
-      cpSync(join(ROOT, name), join(folder, name), { recursive: true })
+      cpSync(join(ROOT, name), join(folder, name), { recursive: true, preserveTimestamps: true })
+    mkdirSync(join(folder, 'build'))
     for (const name of LINKED) symlinkSync(join(ROOT, name), join(folder, name))
     writeFileSync(join(folder, 'mutants-setup.ts'), SETUP)
     writeFileSync(join(folder, 'vitest.mutants.config.ts'), CONFIG)
@@ -47,12 +48,14 @@ export class Workspace {
       writeFileSync(path, change(readFileSync(path, 'utf8'), file, runtime))
     }
     // Types are of no interest here: only what is written.
-    const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
-    execFileSync(process.execPath, [tsc, '-p', 'tsconfig.json', '--noCheck'], {
-      cwd: folder,
-      stdio: 'inherit',
-    })
-    execFileSync(process.execPath, ['tools/make-executable.mjs'], { cwd: folder })
+    this.#run(join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json', '--noCheck')
+    this.#run('tools/build-proto.mjs')
+    // Bundled, the runtime would look for its orders beside the bundle.
+    this.#run('tools/bundle.mjs', '--external', runtime)
+  }
+
+  #run(...command: string[]): void {
+    execFileSync(process.execPath, command, { cwd: this.folder, stdio: 'inherit' })
   }
 
   /** For processes that are started from now on. */

@@ -10,7 +10,7 @@ import type { Scene, StartOptions } from './scene.js'
 import { pause, until } from './until.js'
 
 const DAEMON = fileURLToPath(new URL('../fixtures/daemon.mjs', import.meta.url))
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 let count = 0
 

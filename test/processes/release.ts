@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -17,10 +17,18 @@ export interface Version {
   program(file: URL): readonly string[]
 }
 
+/** The file of its command: each release has its own layout. */
+function commandOf(folder: string): string {
+  const { bin } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+    bin: Record<string, string>
+  }
+  return join(folder, bin['fd-broker']!)
+}
+
 /** What was built here. */
 export const present: Version = {
   name: 'the present version',
-  cli: [process.execPath, join(ROOT, 'dist/cli/main.js')],
+  cli: [process.execPath, commandOf(ROOT)],
   program: file => [process.execPath, fileURLToPath(file)],
 }
 
@@ -41,7 +49,7 @@ export class Release implements Version {
     this.name = version
     this.folder = join(unpacked, 'package')
     symlinkSync(join(ROOT, 'node_modules'), join(this.folder, 'node_modules'))
-    this.cli = this.#command(join(this.folder, 'dist/cli/main.js'))
+    this.cli = this.#command(commandOf(this.folder))
   }
 
   program(file: URL): readonly string[] {

@@ -1,16 +1,7 @@
-import {
-  type Document,
-  isAlias,
-  isMap,
-  isScalar,
-  isSeq,
-  LineCounter,
-  type Node,
-  parseDocument,
-  visit,
-} from 'yaml'
+import type { Document, LineCounter, Node } from 'yaml'
 import type { Path } from '../check/place.js'
 import { parseJson } from './json.js'
+import { yaml } from './yaml.js'
 
 /** Line and column, from 1. */
 export interface Position {
@@ -30,8 +21,7 @@ export class ConfigDocument {
   readonly syntax: SyntaxProblem[]
   readonly value: unknown
   readonly #text: string
-  readonly #lines = new LineCounter()
-  #parsed: Document.Parsed | null = null
+  #parsed: { readonly document: Document.Parsed; readonly lines: LineCounter } | null = null
 
   constructor(text: string) {
     this.#text = text
@@ -41,31 +31,37 @@ export class ConfigDocument {
       this.value = json
       return
     }
-    const { errors, warnings } = this.#document
+    const { document } = this.#yaml
+    const { errors, warnings } = document
     this.syntax = [...errors, ...warnings].map(({ code, message, pos }) => ({
       ...this.#position(pos[0]),
       message: explain(code, message),
     }))
     if (this.syntax.length > 0) return
     try {
-      this.value = this.#document.toJS()
+      this.value = document.toJS()
     } catch (error) {
       this.syntax = this.#aliases(error)
     }
   }
 
-  get #document(): Document.Parsed {
-    const options = { lineCounter: this.#lines, prettyErrors: false, version: '1.2' } as const
-    this.#parsed ??= parseDocument(this.#text, options)
+  get #yaml() {
+    if (this.#parsed !== null) return this.#parsed
+    const { LineCounter, parseDocument } = yaml()
+    const lines = new LineCounter()
+    const options = { lineCounter: lines, prettyErrors: false, version: '1.2' } as const
+    this.#parsed = { document: parseDocument(this.#text, options), lines }
     return this.#parsed
   }
 
   /** Where the value at a path stands, or its key; for what is not there, what it would be in. */
   position(path: Path, atKey: boolean): Position {
-    let node: Node | null = this.#document.contents
+    const { isAlias, isMap, isScalar, isSeq } = yaml()
+    const { document } = this.#yaml
+    let node: Node | null = document.contents
     let offset = node?.range?.[0] ?? 0
     for (const [depth, step] of path.entries()) {
-      if (isAlias(node)) node = node.resolve(this.#document) ?? null
+      if (isAlias(node)) node = node.resolve(document) ?? null
       let key: Node | null = null
       let next: Node | null = null
       if (isMap(node)) {
@@ -82,15 +78,16 @@ export class ConfigDocument {
   }
 
   #position(offset: number): Position {
-    const { line, col } = this.#lines.linePos(offset)
+    const { line, col } = this.#yaml.lines.linePos(offset)
     return { line: Math.max(line, 1), column: Math.max(col, 1) }
   }
 
   #aliases(error: unknown): SyntaxProblem[] {
     const found: SyntaxProblem[] = []
-    visit(this.#document, {
+    const { document } = this.#yaml
+    yaml().visit(document, {
       Alias: (_, alias) => {
-        if (alias.resolve(this.#document)) return
+        if (alias.resolve(document)) return
         const message = `*${alias.source} refers to nothing; a text that begins with * stands in quotes, "*${alias.source}"`
         found.push({ ...this.#position(alias.range?.[0] ?? 0), message })
       },

@@ -2,8 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { Worker } from 'node:worker_threads'
 import { FdbError } from '../../index.js'
 import type { ProxyConfig } from './config.js'
+import type { ReadAside } from './config-worker.js'
 import { readConfig } from './load.js'
-import type { ReadAside } from './worker.js'
 
 /** A larger file would stop the event loop for more than a few milliseconds. */
 const LARGE_BYTES = 16 * 1024
@@ -14,7 +14,8 @@ const CERTIFICATES = 'certificates'
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
   const bytes = await readFile(file).catch(() => Buffer.alloc(0))
   if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return await readConfig(file)
-  const worker = new Worker(new URL('worker.js', import.meta.url), { workerData: file })
+  // In the package too it lies beside this file, under this name.
+  const worker = new Worker(new URL('config-worker.js', import.meta.url), { workerData: file })
   try {
     return await received(worker)
   } finally {

@@ -1,0 +1,145 @@
+// @ts-check
+// Makes dist/, which is what is published and what end-to-end tests run, of the modules that tsc has written to build/modules:
+//
+//   index, proxy, adapter, errors   one file for each entry of `exports`; what they share is in chunks that they import, so that
+//                                   there is one class FdbError and one of everything else, whatever was imported first
+//   config-worker                   the thread that reads a configuration
+//   cli.cjs                         the command, with all that only it uses; it is a program of its own, and shares nothing
+//   msgpackr.cjs, yaml.cjs          packages that are loaded when they are asked for: `imports` of package.json
+//   types/                          declarations, as far as the entries come to them
+//   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
+//
+// It also writes build/bundle.json: which module is in which file, and what it imports. Files that are as they were are left alone.
+//
+// `node tools/bundle.mjs [--external PATTERN]`: what is imported by such a path stays an import (for tests that change sources).
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { build } from 'esbuild'
+import { reachableTypes } from './bundle/declarations.mjs'
+import { notices } from './bundle/notices.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const modules = join(root, 'build/modules')
+const dist = join(root, 'dist')
+const { values: flags } = parseArgs({
+  options: { external: { type: 'string', multiple: true, default: [] } },
+})
+
+const { bin, dependencies, exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const external = [...Object.keys(dependencies).flatMap(name => [name, `${name}/*`]), ...flags.external]
+
+/** @type {import('esbuild').BuildOptions} */
+const common = {
+  absWorkingDir: root,
+  outdir: dist,
+  bundle: true,
+  write: false,
+  metafile: true,
+  platform: 'node',
+  target: 'node20.19',
+  charset: 'ascii',
+  // Names stay: a stack says where it was.
+  minifyWhitespace: true,
+  minifySyntax: true,
+  lineLimit: 160,
+  legalComments: 'none',
+  logLevel: 'warning',
+  external,
+  // Without its native part, which an install script would have to bring.
+  alias: { msgpackr: join(root, 'node_modules/msgpackr/index.js') },
+}
+
+/** Packages by the names that `imports` of package.json gives them, and what of them is used. */
+const LAZY = {
+  msgpackr: "export { Packr } from 'msgpackr'",
+  yaml: "export { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'",
+}
+
+/** In the command, all of which is one file, they are a part of it, and wait there. @type {import('esbuild').Plugin} */
+const lazyWithin = {
+  name: 'lazy packages within',
+  setup({ onLoad }) {
+    onLoad({ filter: /build\/modules\/(?:state\/msgpackr|proxy\/config\/yaml)\.js$/ }, ({ path }) => {
+      const name = basename(path, '.js')
+      return { contents: `export const ${name} = () => require('${name}')`, resolveDir: root }
+    })
+  },
+}
+
+const results = await Promise.all([
+  build({
+    ...common,
+    entryPoints: {
+      index: join(modules, 'index.js'),
+      proxy: join(modules, 'proxy/index.js'),
+      adapter: join(modules, 'adapter.js'),
+      errors: join(modules, 'errors.js'),
+      'config-worker': join(modules, 'proxy/config/config-worker.js'),
+    },
+    format: 'esm',
+    splitting: true,
+    chunkNames: 'chunk-[hash]',
+  }),
+  build({
+    ...common,
+    entryPoints: { cli: join(modules, 'cli/main.js') },
+    format: 'cjs',
+    outExtension: { '.js': '.cjs' },
+    plugins: [lazyWithin],
+    // CommonJS has no import.meta.
+    define: { 'import.meta.url': 'thisFileUrl' },
+    banner: { js: 'const thisFileUrl = require("node:url").pathToFileURL(__filename).href;' },
+  }),
+  ...Object.entries(LAZY).map(([name, contents]) =>
+    build({
+      ...common,
+      stdin: { contents, resolveDir: root, sourcefile: name },
+      entryNames: name,
+      format: 'cjs',
+      outExtension: { '.js': '.cjs' },
+    }),
+  ),
+])
+
+/** What lies in dist, by its path there. @type {Map<string, string>} */
+const files = new Map()
+/** @type {Record<string, unknown>} */
+const inputs = {}
+/** @type {Record<string, unknown>} */
+const outputs = {}
+for (const { outputFiles, metafile } of results) {
+  const written = (outputFiles ?? []).map(({ path, text }) => ({ name: relative(dist, path), text }))
+  // A module that only exports what others have becomes an empty chunk.
+  const empty = written.filter(({ text }) => text === '').map(({ name }) => `import"./${name}";`)
+  for (const { name, text } of written) {
+    if (text !== '')
+      files.set(
+        name,
+        empty.reduce((rest, statement) => rest.replace(statement, ''), text),
+      )
+  }
+  Object.assign(inputs, metafile?.inputs)
+  Object.assign(outputs, metafile?.outputs)
+}
+const entries = Object.values(exports).flatMap(entry => entry.types ?? [])
+for (const [path, text] of reachableTypes(modules, entries.map(inTypes))) files.set(join('types', path), text)
+files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
+
+/** Where tsc writes what an entry of `exports` names. @param {string} path */
+function inTypes(path) {
+  return relative('dist/types', path)
+}
+
+for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {
+  const path = join(name.parentPath, name.name)
+  if (name.isFile() && !files.has(relative(dist, path))) rmSync(path)
+}
+for (const [name, content] of files) {
+  const path = join(dist, name)
+  mkdirSync(dirname(path), { recursive: true })
+  if (!existsSync(path) || readFileSync(path, 'utf8') !== content) writeFileSync(path, content)
+}
+for (const path of Object.values(bin)) chmodSync(join(root, String(path)), 0o755)
+writeFileSync(join(root, 'build/bundle.json'), JSON.stringify({ inputs, outputs }))
