@@ -11,7 +11,7 @@ import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 /** A socket of a unit: listens, and nobody here accepts. */
 function bound(options: BindOptions): OwnedFd {

@@ -8,7 +8,7 @@ import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 /** What systemd says to the main process of a unit: its own number, which successors inherit and is not theirs. */
 const UNIT = ['sh', '-c', 'SYSTEMD_EXEC_PID=$$ INVOCATION_ID=0123456789abcdef exec "$@"', 'sh']
