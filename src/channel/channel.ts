@@ -89,7 +89,7 @@ export class Channel implements AsyncDisposable {
     try {
       limits = frameLimits(options.limits)
       this.peer = peerCredentials(fd)
-      this.#poll = watch(fd, (events, error) => this.#onPoll(events, error))
+      this.#poll = watch(fd, () => this.#onPoll())
     } catch (error) {
       fd.close()
       throw error
@@ -207,9 +207,8 @@ export class Channel implements AsyncDisposable {
     await this.close()
   }
 
-  #onPoll(_events: number, error: NativeError | null): void {
-    // libuv stops a poll whose descriptor is in error: what is left is still read, and the read says why.
-    if (error !== null) this.#interest = 0
+  /** Also when the socket is in error: what is left is still read, and the read says why. */
+  #onPoll(): void {
     if (this.#wantsWritable) this.#outbound.flush()
     this.#pump()
   }

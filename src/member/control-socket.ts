@@ -90,7 +90,7 @@ export class ControlSocket {
 
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
-    this.#look ??= setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
+    this.#look = setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
     const { service, versions, logger } = this.#called.shared.settings
     const admission = { service, versions, logger, timeoutMs: HELLO_MS }
     this.#listener.start({
@@ -102,7 +102,6 @@ export class ControlSocket {
   /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
   close(): void {
     clearInterval(this.#look)
-    this.#look = undefined
     this.#listener?.stop()
     this.#older.close()
   }
