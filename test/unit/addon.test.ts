@@ -117,7 +117,17 @@ describe('the C library of a program', () => {
     expect(libcOf(process.execPath)).toBe(header.glibcVersionRuntime ? 'glibc' : 'musl')
   })
 
+  it('is what its loader says alone, which is read in little memory whatever its length is said to be', () => {
+    const file = program('/lib64/ld-linux-x86-64.so.2')
+    expect(libcOfFile(Buffer.concat([file, Buffer.from('musl')]))).toBe('glibc')
+    file.writeBigUInt64LE(2n ** 45n, file.length - 56 + 32)
+    expect(libcOfFile(file)).toBe('glibc')
+  })
+
   it('is unknown where the file does not tell', () => {
+    const narrow = program('/lib/ld-musl-i386.so.1')
+    narrow.write('7f454c460101', 'hex')
+    expect(libcOfFile(narrow)).toBeUndefined()
     expect(libcOfFile('#!/bin/sh\n')).toBeUndefined()
     expect(libcOfFile(program('/lib/x').subarray(0, 80))).toBeUndefined()
     expect(libcOf('/nonexistent')).toBeUndefined()

@@ -10,6 +10,7 @@ import { Heartbeat } from '../../src/member/heartbeat.js'
 import { LateWrites } from '../../src/member/late-writes.js'
 import type { Listener } from '../../src/member/listener.js'
 import { Moves } from '../../src/member/moves.js'
+import { Reloading } from '../../src/member/reloading.js'
 import { WriteReceiver } from '../../src/member/writes/receiver.js'
 import { movePair } from '../../src/moving/pair.js'
 import type { BundleItem } from '../../src/protocol/bundle.js'
@@ -255,6 +256,29 @@ describe('a process that may not write any more', () => {
       [true, true, false, true],
     ])
     expect(bring(true)).toEqual([[2], [true, true, true, true]])
+  })
+})
+
+describe('the way to read the configuration anew', () => {
+  it('is one hook of the application, called one time after the other, also when it fails', async () => {
+    const announcer = { reload: async (hook: () => unknown) => await hook() }
+    const reloading = new Reloading(announcer as never)
+    await expect(reloading.run()).rejects.toMatchObject({ code: 'ERR_FDB_COMMAND_UNKNOWN' })
+    for (const wrong of [null, 'hook', {}])
+      expect(() => reloading.set(wrong as never)).toThrow(expect.objectContaining({ code: 'ERR_FDB_OPTION' }))
+    const story: string[] = []
+    reloading.set(async () => {
+      story.push('begins')
+      await null
+      story.push('ends')
+      if (story.length === 2) throw new Error('of the hook')
+    })
+    expect(() => reloading.set(() => {})).toThrow(expect.objectContaining({ code: 'ERR_FDB_OPTION' }))
+    const both = await Promise.allSettled([reloading.run(), reloading.run()])
+    expect([story, both.map(({ status }) => status)]).toEqual([
+      ['begins', 'ends', 'begins', 'ends'],
+      ['rejected', 'fulfilled'],
+    ])
   })
 })
 

@@ -377,6 +377,31 @@ describe('reading', () => {
     log.close()
   })
 
+  it('reads segments that come at once one behind the other', async () => {
+    const { log, segment } = writingLog()
+    const numbers = log.section('numbers')
+    const fill = async (epoch: number) => {
+      for (let i = 0; i < 20; i++) await numbers.put(`${epoch} ${i}`, Buffer.alloc(20_000, epoch))
+    }
+    await fill(1)
+    segment.seal()
+    log.startWriting(Segment.create(2))
+    await fill(2)
+    const reader = new StateLog({ sliceMs: 0.01 })
+    const [first, second] = log.segments.map(one => one.readOnly())
+    let read = 0
+    await Promise.all([
+      reader.adopt(first!).then(() => {
+        read = reader.sequence
+      }),
+      reader.adopt(second!),
+    ])
+    expect(read).toBe(20)
+    expect(reader.position).toEqual(log.position)
+    reader.close()
+    log.close()
+  })
+
   it('refuses to write behind records that it has not read', async () => {
     const { log, segment } = writingLog()
     await log.section('routes', routeSchema).put('a', { to: '1' })
