@@ -7,12 +7,18 @@ import { type Libc, libcOf } from './libc.js'
 
 const require = createRequire(import.meta.url)
 
+const ORDER: Record<Libc | 'unknown', readonly Libc[]> = {
+  glibc: ['glibc', 'musl'],
+  musl: ['musl'],
+  unknown: ['musl', 'glibc'],
+}
+
 /** What `npm run build:native` makes in a clone. */
 const OWN_BUILD = 'build/Release/fd_broker.node'
 
 /**
  * The addon: the file that FD_BROKER_ADDON names, and no other then; else the one that a clone has built; else the prebuilt one for
- * this platform and C library. The other C library's is tried when that fails to load.
+ * this platform and C library.
  *
  * @throws {FdbError} ERR_FDB_ADDON with every file that was looked for, and why it could not be loaded; ERR_FDB_PLATFORM on Windows.
  */
@@ -32,12 +38,14 @@ export function loadAddon(root?: string): unknown {
   )
 }
 
-/** Prebuilt addons that may fit, below the package's folder; the likelier one comes first. */
+/**
+ * Prebuilt addons that may fit, below the package's folder, in their order. musl's loader takes the addon for glibc without a word, and the process
+ * crashes when it is called: it is not tried there, and last where the C library is not known. The one for musl glibc's loader refuses.
+ */
 function prebuilt(platform: string, arch: string): string[] {
   const folder = `prebuilds/${platform}-${arch}`
   if (platform !== 'linux') return [`${folder}/fd-broker.node`]
-  const libcs: Libc[] = libcOf(process.execPath) === 'musl' ? ['musl', 'glibc'] : ['glibc', 'musl']
-  return libcs.map(libc => `${folder}/fd-broker.${libc}.node`)
+  return ORDER[libcOf(process.execPath) ?? 'unknown'].map(libc => `${folder}/fd-broker.${libc}.node`)
 }
 
 function loadFirst(files: readonly string[], remedy: string): unknown {

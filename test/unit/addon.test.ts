@@ -110,6 +110,16 @@ describe('the C library of a program', () => {
     expect(libcOfFile(program('/nix/store/abc-glibc-2.40/lib/ld-linux-aarch64.so.1'))).toBe('glibc')
     expect(libcOfFile(program('/lib/ld-musl-aarch64.so.1'))).toBe('musl')
     expect(libcOfFile(program('/opt/own/ld-musl-x86_64.so.1'))).toBe('musl')
+    expect(libcOfFile(program('/opt/musl/ld-linux-x86-64.so.2'))).toBe('glibc')
+  })
+
+  it('is that of a loader which was told to run a program', () => {
+    const loader = program('').fill(0, 64)
+    const named = (name: string) => libcOf(join(packageWith({ [name]: loader }), name))
+    expect(named('ld-musl-aarch64.so.1')).toBe('musl')
+    expect(named('libc.so')).toBe('musl')
+    expect(named('ld-linux-aarch64.so.1')).toBe('glibc')
+    expect(named('ld-2.31.so')).toBe('glibc')
   })
 
   it('is the one that this Node says it runs with', () => {
@@ -129,6 +139,7 @@ describe('the C library of a program', () => {
     narrow.write('7f454c460101', 'hex')
     expect(libcOfFile(narrow)).toBeUndefined()
     expect(libcOfFile('#!/bin/sh\n')).toBeUndefined()
+    expect(libcOfFile(program('/system/bin/linker64'))).toBeUndefined()
     expect(libcOfFile(program('/lib/x').subarray(0, 80))).toBeUndefined()
     expect(libcOf('/nonexistent')).toBeUndefined()
   })
