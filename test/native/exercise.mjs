@@ -1,10 +1,20 @@
-// Makes every call of the addon, the failing ways too, in one process without a test runner: for valgrind.
+// Makes every call of the addon, the failing ways too, in one process without a test runner: for valgrind, and on every platform.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { native } from './children/addon.mjs'
+import { native as addon } from './children/addon.mjs'
+
+/** The addon, noting which of its calls were made. */
+const made = new Set()
+const native = new Proxy(addon, {
+  get(_, name) {
+    made.add(name)
+    return addon[name]
+  },
+})
 
 const folder = mkdtempSync(join(tmpdir(), 'fdb-'))
 const bytes = Buffer.alloc(4096)
@@ -48,6 +58,11 @@ function sockets() {
   refused(() => native.listen(never, 1), 'EBADF')
   const all = [...listeners, client, accepted, connected, ...(pidfd === null ? [] : [pidfd])]
   assert.ok(native.inspect([...all, never, 0]).length === all.length + 2)
+  assert.equal(native.firstNotStream([client, accepted, listeners[0]]), 2)
+  assert.deepEqual(native.hangups([client, accepted]), [0, 0])
+  assert.notEqual(native.namesSocket(listeners[2], path), false)
+  refused(() => native.hangups([never]), 'EBADF')
+  assert.equal(native.firstNotStream([never]), 0)
   native.closeMany(all)
   refused(() => native.closeMany([never]), 'EBADF')
   refused(() => native.close(never), 'EBADF')
@@ -109,6 +124,17 @@ function files() {
   native.closeMany([memory, reader, lock, other, dup])
 }
 
+async function children() {
+  assert.ok(native.adoptOrphans() || process.platform !== 'linux')
+  assert.equal(native.endedChild(), -1)
+  const child = spawn('cat', { stdio: ['pipe', 'ignore', 'ignore'] })
+  assert.equal(native.endedChild(), 0)
+  assert.equal(native.reapChild(child.pid), null)
+  child.stdin.end()
+  await new Promise(resolve => child.once('exit', resolve))
+  assert.equal(native.reapChild(child.pid), null)
+}
+
 async function polls() {
   const [a, b] = native.socketPair()
   for (let i = 0; i < 20; i++) {
@@ -152,7 +178,12 @@ try {
     await polls()
   }
   await workers()
+  await children()
   assert.equal(native.openCount(), start)
+  assert.deepEqual(
+    Object.getOwnPropertyNames(addon).filter(name => !made.has(name)),
+    [],
+  )
   globalThis.gc?.()
   // Left open on purpose: the end of the main environment closes them.
   native.createPoll(native.socketPair()[0], () => {}).unref()

@@ -1,0 +1,47 @@
+// The part of vitest that the tests of test/native use, over Node's own test runner: on a platform for which vitest's bundler is not
+// installed. FD_BROKER_TARGET_LACKS (a regular expression) names tests of what the machine lacks; they are skipped.
+import * as runner from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { format } from 'node:util'
+import { chai, JestAsymmetricMatchers, JestChaiExpect, JestExtend } from '@vitest/expect'
+
+for (const matchers of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) chai.use(matchers)
+
+export const { afterEach, describe } = runner
+export const { expect } = chai
+
+const lacks = process.env.FD_BROKER_TARGET_LACKS
+const skipped = lacks ? new RegExp(lacks) : undefined
+
+export function it(name, ...rest) {
+  const body = rest.find(part => typeof part === 'function')
+  runner.it(name, { skip: skipped?.test(name) ?? false }, () => body())
+}
+
+it.each = rows => (name, body) => {
+  for (const row of rows) {
+    const args = Array.isArray(row) ? row : [row]
+    const used = name.split('%').length - 1
+    it(format(name, ...args.slice(0, used)), () => body(...args))
+  }
+}
+
+/** Asks again until the matcher agrees, for a second. */
+expect.poll = read =>
+  new Proxy(
+    {},
+    {
+      get:
+        (_, matcher) =>
+        async (...wanted) => {
+          for (const end = Date.now() + 1_000; ; await sleep(20)) {
+            const found = await read()
+            try {
+              return expect(found)[matcher](...wanted)
+            } catch (error) {
+              if (Date.now() > end) throw error
+            }
+          }
+        },
+    },
+  )
