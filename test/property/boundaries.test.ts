@@ -164,6 +164,13 @@ describe('a close frame', () => {
   })
 })
 
+it('the reason in a close frame has at most 123 bytes, and no half character', () => {
+  const reasonOf = (reason: string) => closeFrame(1001, reason).subarray(4).toString()
+  for (const length of [0, 122, 123, 124, 125, 126, 127, 128, 1_000])
+    expect(reasonOf('x'.repeat(length))).toBe('x'.repeat(Math.min(length, 123)))
+  for (const length of [61, 62, 63, 64]) expect(reasonOf('é'.repeat(length))).toBe('é'.repeat(61))
+})
+
 describe('a stream of events', () => {
   const text = fc
     .array(fc.constantFrom('data: x', '\n', '\r', '\r\n', '\n\n', 'é', ':'), { maxLength: 20 })

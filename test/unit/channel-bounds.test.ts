@@ -66,6 +66,17 @@ describe('a message that would be much work to decode', () => {
     ])
       expect(taken(encoded(body))).toBe(true)
   })
+
+  it('is looked at field by field: what a number of eight or four bytes holds is no field', () => {
+    // Field 99, of a later version.
+    for (const [tag, bytes] of [
+      [0x99, 8],
+      [0x9d, 4],
+    ] as const) {
+      const field = Buffer.concat([Buffer.from([tag, 6]), Buffer.alloc(bytes, 0xff)])
+      expect(taken(Buffer.concat([field, encoded({ gone: {} }), field]))).toBe(true)
+    }
+  })
 })
 
 describe('descriptors that a peer sends', () => {
