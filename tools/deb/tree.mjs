@@ -1,0 +1,106 @@
+// @ts-check
+// Lays out the files of the Debian package, as they are installed.
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { installedWith } from '../release/shipped.mjs'
+import { ARCHITECTURES, control, scripts } from './control.mjs'
+
+const HOME = 'usr/lib/fd-broker'
+const UNITS = 'usr/lib/systemd/system'
+const DOC = 'usr/share/doc/fd-broker'
+const EXAMPLES = `${DOC}/examples/systemd`
+
+/** @param {string} folder every file below it, links too */
+const filesIn = folder =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter(entry => !entry.isDirectory())
+    .map(entry => join(entry.parentPath, entry.name))
+    .sort()
+
+/**
+ * @param {string} tree must not be there
+ * @param {object} from
+ * @param {string} from.root of the checkout: the lock file, node_modules, the units
+ * @param {string} from.unpacked what the npm tarball holds
+ * @param {any} from.manifest
+ * @param {string} from.architecture Debian's name
+ * @param {string} from.page the manual page
+ */
+export function layOut(tree, { root, unpacked, manifest, architecture, page }) {
+  const home = join(tree, HOME)
+  cpSync(unpacked, home, { recursive: true })
+  const kept = `linux-${ARCHITECTURES[architecture]}`
+  for (const platform of readdirSync(join(home, 'prebuilds')))
+    if (platform !== kept) rmSync(join(home, 'prebuilds', platform), { recursive: true })
+  // Debian has no musl underneath its Node.
+  for (const file of filesIn(join(home, 'prebuilds'))) if (file.includes('musl')) rmSync(file)
+
+  // What only compilers read.
+  rmSync(join(home, 'dist/types'), { recursive: true, force: true })
+
+  const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'))
+  for (const { path } of installedWith(lock, Object.keys(manifest.dependencies)))
+    cpSync(join(root, path), join(home, path), {
+      recursive: true,
+      filter: from => !/\.(map|md|ts|cts|mts)$/.test(from) || /licen[cs]e/i.test(basename(from)),
+    })
+
+  const commands = /** @type {[string, string][]} */ (Object.entries(manifest.bin))
+  for (const [name, file] of commands) {
+    const target = join(home, file)
+    // Debian's own, whatever PATH says where a unit or a shell starts it.
+    writeFileSync(target, readFileSync(target, 'utf8').replace(/^#!.*/, '#!/usr/bin/node'))
+    mkdirSync(join(tree, 'usr/bin'), { recursive: true })
+    symlinkSync(join('../lib/fd-broker', file), join(tree, 'usr/bin', name))
+  }
+
+  // The daemon is the package's own; the others are of services that an operator names, to be copied and changed.
+  const all = readdirSync(join(root, 'systemd'))
+  const units = all.filter(name => name.startsWith('fd-broker.'))
+  for (const name of all)
+    cpSync(join(root, 'systemd', name), join(tree, units.includes(name) ? UNITS : EXAMPLES, name))
+
+  const doc = join(tree, DOC)
+  mkdirSync(doc, { recursive: true })
+  mkdirSync(join(tree, 'usr/share/man/man1'), { recursive: true })
+  writeFileSync(join(tree, 'usr/share/man/man1/fd-broker.1.gz'), gzipSync(page, { level: 9 }))
+  writeFileSync(join(doc, 'changelog.gz'), gzipSync(readFileSync(join(home, 'CHANGELOG.md')), { level: 9 }))
+  writeFileSync(
+    join(doc, 'copyright'),
+    `${readFileSync(join(home, 'LICENSE'), 'utf8')}\nPackages in node_modules have their licenses beside them.\n`,
+  )
+  rmSync(join(home, 'CHANGELOG.md'))
+
+  describe(tree, manifest, architecture, units)
+}
+
+/** DEBIAN/, and the modes of all files. @param {string} tree @param {any} manifest @param {string} architecture @param {readonly string[]} units */
+function describe(tree, manifest, architecture, units) {
+  const executable = new Set(Object.values(manifest.bin).map(file => join(tree, HOME, String(file))))
+  const files = filesIn(tree)
+  let bytes = 0
+  for (const file of files) {
+    bytes += statSync(file).size
+    chmodSync(file, executable.has(file) ? 0o755 : 0o644)
+  }
+  for (const entry of readdirSync(tree, { recursive: true, withFileTypes: true }))
+    if (entry.isDirectory()) chmodSync(join(entry.parentPath, entry.name), 0o755)
+  chmodSync(tree, 0o755)
+
+  const folder = join(tree, 'DEBIAN')
+  mkdirSync(folder, { mode: 0o755 })
+  writeFileSync(join(folder, 'control'), control(manifest, architecture, bytes))
+  for (const [name, text] of Object.entries(scripts(units)))
+    writeFileSync(join(folder, name), text, { mode: 0o755 })
+}
