@@ -1,17 +1,17 @@
 import { describe, expect, it } from 'vitest'
 import { hasEnded, signalPid } from '../processes/launch.js'
-import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { present, releases, type Version } from '../processes/release.js'
 import { Clients, type Item, Service } from '../processes/skew-service.js'
 import { until } from '../processes/until.js'
 
-const previous = new Release(PREVIOUS)
+const ALL = releases()
 
-const CASES: [string, Version, Version][] = [
-  [PREVIOUS, previous, present],
-  ['the present version', present, previous],
-]
+const CASES = ALL.flatMap((release): [string, string, Version, Version][] => [
+  [release.name, present.name, release, present],
+  [present.name, release.name, present, release],
+])
 
-describe.each(CASES)('a daemon of %s', (_, first, second) => {
+describe.each(CASES)('a daemon of %s, beside %s', (_daemon, _other, first, second) => {
   it('takes members of the other version too, is replaced by the other, and nothing is lost', {
     timeout: 120_000,
   }, async () => {
@@ -68,23 +68,27 @@ describe.each(CASES)('a daemon of %s', (_, first, second) => {
   })
 })
 
-it(`gives a member of ${PREVIOUS} a new segment when the one it writes in has grown`, {
-  timeout: 90_000,
-}, async () => {
-  const service = await Service.open('daemon')
-  await service.daemon(present)
-  const old = await service.next(previous, 1)
-  const { epoch } = await service.status()
-  const clients = new Clients(service, 2)
-  const text = 'x'.repeat(1024 * 1024)
-  for (let n = 0; n < 70; n++) await service.ask('/notes/large', 'PUT', { n, text })
-  await until('it writes in a new one', async () => (await service.status()).epoch > epoch, 20_000)
-  await clients.goOn()
-  await service.next(present, 2)
-  await service.said(old, 'ended')
-  await clients.goOn()
-  await service.next(previous, 1)
-  await clients.stop()
-  expect(Object.keys(await service.all('items'))).toHaveLength(clients.there.size)
-  expect(await service.all('notes')).toEqual({ large: { n: 69, text } })
-})
+it.each(ALL)(
+  'gives a member of $name a new segment when the one it writes in has grown',
+  {
+    timeout: 90_000,
+  },
+  async previous => {
+    const service = await Service.open('daemon')
+    await service.daemon(present)
+    const old = await service.next(previous, 1)
+    const { epoch } = await service.status()
+    const clients = new Clients(service, 2)
+    const text = 'x'.repeat(1024 * 1024)
+    for (let n = 0; n < 70; n++) await service.ask('/notes/large', 'PUT', { n, text })
+    await until('it writes in a new one', async () => (await service.status()).epoch > epoch, 20_000)
+    await clients.goOn()
+    await service.next(present, 2)
+    await service.said(old, 'ended')
+    await clients.goOn()
+    await service.next(previous, 1)
+    await clients.stop()
+    expect(Object.keys(await service.all('items'))).toHaveLength(clients.there.size)
+    expect(await service.all('notes')).toEqual({ large: { n: 69, text } })
+  },
+)

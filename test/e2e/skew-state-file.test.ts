@@ -2,11 +2,9 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { hasEnded, signalPid } from '../processes/launch.js'
-import { PREVIOUS, present, Release } from '../processes/release.js'
+import { present, releases } from '../processes/release.js'
 import { type Item, Service } from '../processes/skew-service.js'
 import { until } from '../processes/until.js'
-
-const previous = new Release(PREVIOUS)
 
 async function withFile(): Promise<Service> {
   const service = await Service.open()
@@ -25,29 +23,65 @@ async function killed(pid: number): Promise<void> {
 }
 
 describe('the state file', () => {
-  it(`is left alone while ${PREVIOUS} serves, which has none, and made whole by the present version after it`, {
-    timeout: 60_000,
-  }, async () => {
-    const service = await withFile()
-    await service.next(present, 2)
-    await service.ask('/items/a', 'PUT', { name: 'a', cents: 1, tags: ['x'] })
-    const old = await service.next(previous, 1)
-    await service.ask('/items/a', 'PUT', { cents: 2 })
-    await service.ask('/items/b', 'PUT', { name: 'b', cents: 3 })
-    const last = await service.next(present, 2)
-    await until('the old one ends', () => hasEnded(old))
-    const { state } = await service.status()
-    await written(service)
-    await killed(last)
-    await service.next(present, 2)
-    const after = await service.status()
-    expect(after.generation).toBe(1)
-    expect(after.state.digest).toBe(state.digest)
-    expect(await service.all<Item>('items')).toEqual({
-      a: { name: 'a', cents: 2, tags: ['x'] },
-      b: { name: 'b', cents: 3, tags: ['old'] },
-    })
-  })
+  const without = releases().filter(release => !release.has('0.2.0'))
+  it.each(without)(
+    'is left alone while $name serves, which has none, and made whole by the present version after it',
+    {
+      timeout: 60_000,
+    },
+    async previous => {
+      const service = await withFile()
+      await service.next(present, 2)
+      await service.ask('/items/a', 'PUT', { name: 'a', cents: 1, tags: ['x'] })
+      const old = await service.next(previous, 1)
+      await service.ask('/items/a', 'PUT', { cents: 2 })
+      await service.ask('/items/b', 'PUT', { name: 'b', cents: 3 })
+      const last = await service.next(present, 2)
+      await until('the old one ends', () => hasEnded(old))
+      const { state } = await service.status()
+      await written(service)
+      await killed(last)
+      await service.next(present, 2)
+      const after = await service.status()
+      expect(after.generation).toBe(1)
+      expect(after.state.digest).toBe(state.digest)
+      expect(await service.all<Item>('items')).toEqual({
+        a: { name: 'a', cents: 2, tags: ['x'] },
+        b: { name: 'b', cents: 3, tags: ['old'] },
+      })
+    },
+  )
+
+  const having = releases().filter(release => release.has('0.2.0'))
+  it.each(having)(
+    'that $name has written is gone on with by the present version, and the other way round',
+    {
+      timeout: 60_000,
+    },
+    async previous => {
+      const service = await withFile()
+      let serving = await service.next(previous, 1)
+      await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
+      for (const [n, version] of [present, previous].entries()) {
+        // A reboot, and then an upgrade.
+        await written(service)
+        const { state } = await service.status()
+        await killed(serving)
+        // The older schema: with the newer one something is written at the start.
+        serving = await service.next(version, 1)
+        const after = await service.status()
+        expect(after.generation).toBe(1)
+        expect(after.state.digest).toBe(state.digest)
+        await service.ask(`/items/${n}`, 'PUT', { name: `item ${n}`, cents: n })
+        serving = await service.next(version === present ? previous : present, version === present ? 1 : 2)
+        await service.ask(`/items/${n}-too`, 'PUT', { name: `item ${n} too`, cents: n })
+      }
+      await written(service)
+      await killed(serving)
+      await service.next(present, 2)
+      expect(Object.keys(await service.all<Item>('items')).sort()).toEqual(['0', '0-too', '1', '1-too', 'a'])
+    },
+  )
 
   it('is refused, by section and versions, and left as it is by a version that may not read it', {
     timeout: 60_000,

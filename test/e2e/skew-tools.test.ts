@@ -1,17 +1,15 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { PREVIOUS, present, Release, type Version } from '../processes/release.js'
+import { present, releases, type Version } from '../processes/release.js'
 import { behind } from './edge-behind.js'
 
-const previous = new Release(PREVIOUS)
+const TOOLS = releases().flatMap((release): [string, string, Version, Version][] => [
+  [release.name, present.name, release, present],
+  [present.name, release.name, present, release],
+])
 
-const TOOLS: [string, Version, Version][] = [
-  [PREVIOUS, previous, present],
-  ['the present version', present, previous],
-]
-
-describe.each(TOOLS)('the tools of %s', (_, tools, served) => {
-  it('understand a process of the other version, and replace it', { timeout: 60_000 }, async () => {
+describe.each(TOOLS)('the tools of %s', (_, _other, tools, served) => {
+  it(`understand a process of ${served.name}, and replace it`, { timeout: 60_000 }, async () => {
     const edge = await behind({}, served)
     const control = ['--control', edge.desk.control]
     const run = async (...args: string[]) => {
@@ -32,8 +30,7 @@ describe.each(TOOLS)('the tools of %s', (_, tools, served) => {
     expect(await run('routes', 'remove', '--host', 'a.test')).toBe('1 removed\n')
     expect(await run('state', 'import', '--file', file)).toMatch(/^\d+ entries of .*routes/)
     expect(await run('routes', 'list')).toContain('a.test')
-    const other = tools === present ? present : previous
-    const upgrade = ['upgrade', '--json', ...control, '--', ...other.cli, 'proxy', '--config', edge.file]
+    const upgrade = ['upgrade', '--json', ...control, '--', ...tools.cli, 'proxy', '--config', edge.file]
     const { code, stdout } = await edge.desk.runCommand([...tools.cli, ...upgrade])
     expect({ code, stdout: JSON.parse(stdout) }).toMatchObject({ code: 0, stdout: { generation: 2 } })
     expect((await edge.status()).generation).toBe(2)

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -7,6 +7,8 @@ import { afterAll } from 'vitest'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const ADDON = process.env.FD_BROKER_ADDON ?? join(ROOT, 'build/Release/fd_broker.node')
+/** What differs there in what the addon did by itself. */
+const ADDON_BEFORE = join(ROOT, 'test/fixtures/addon-before-0.3.cjs')
 
 /** A version of fd-broker that processes of a test can run. */
 export interface Version {
@@ -59,10 +61,21 @@ export class Release implements Version {
   }
 
   #command(file: string): readonly string[] {
-    return ['/usr/bin/env', `FD_BROKER_ADDON=${ADDON}`, process.execPath, file]
+    const addon = this.has('0.3.0') ? ADDON : ADDON_BEFORE
+    return ['/usr/bin/env', `FD_BROKER_ADDON=${addon}`, process.execPath, file]
   }
 
-  /** A module of the release, in this process. */
+  /** Whether it is `version` or came after it. */
+  has(version: string): boolean {
+    return compare(this.name, version) >= 0
+  }
+
+  /** Whether its modules can be imported one by one: later ones are bundled. */
+  get hasModules(): boolean {
+    return existsSync(join(this.folder, 'dist/state/index.js'))
+  }
+
+  /** A module of the release, in this process; see {@link hasModules}. */
   // biome-ignore lint/suspicious/noExplicitAny: a release has no types here
   module(path: string): Promise<any> {
     process.env.FD_BROKER_ADDON ??= ADDON
@@ -70,5 +83,14 @@ export class Release implements Version {
   }
 }
 
-/** The last release, from which users upgrade to the present version, and to which they go back. */
-export const PREVIOUS = '0.1.0'
+function compare(a: string, b: string): number {
+  return a.localeCompare(b, 'en', { numeric: true })
+}
+
+/** What was released, the oldest first: users upgrade from each to the present version, and go back. */
+export const RELEASES: readonly string[] = readdirSync(join(ROOT, 'test/fixtures/releases'))
+  .flatMap(name => /^fd-broker-(.*)\.tgz$/.exec(name)?.[1] ?? [])
+  .sort(compare)
+
+/** Those; see {@link Release}. */
+export const releases = (): Release[] => RELEASES.map(version => new Release(version))

@@ -5,10 +5,10 @@ import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/frame.js'
 import { Segment, StateLog } from '../../src/state/index.js'
 import { changePrefix, encodeBody, encodeEnvelope, encodeSchema } from '../../src/state/records.js'
-import { PREVIOUS, Release } from '../processes/release.js'
+import { type Release, releases } from '../processes/release.js'
 
 const { Header } = fdbroker.state
-const release = new Release(PREVIOUS)
+const withModules = releases().filter(({ hasModules }) => hasModules)
 
 interface Code {
   Segment: typeof Segment
@@ -16,12 +16,13 @@ interface Code {
   OwnedFd: typeof OwnedFd
 }
 
+async function codeOf(release: Release): Promise<Code> {
+  return { ...(await release.module('state/index.js')), ...(await release.module('fd/owned.js')) }
+}
+
 const codes: [string, () => Promise<Code>][] = [
   ['the present version', async () => ({ Segment, StateLog, OwnedFd })],
-  [
-    PREVIOUS,
-    async () => ({ ...(await release.module('state/index.js')), ...(await release.module('fd/owned.js')) }),
-  ],
+  ...withModules.map((release): [string, () => Promise<Code>] => [release.name, () => codeOf(release)]),
 ]
 
 /** What a later version may write. */
@@ -109,7 +110,7 @@ it('skips a field of any kind that it does not know, in a record and in a change
   log.close()
 })
 
-it('writes request ids in a snapshot so that earlier releases read it', async () => {
+it.each(withModules)('writes request ids in a snapshot so that $name reads it', async release => {
   const log = new StateLog()
   log.startWriting(Segment.create(1))
   for (let i = 0; i < 300; i++) await log.section('s').put(`k${i}`, Buffer.from('v'), { request: `r${i}` })
@@ -118,7 +119,7 @@ it('writes request ids in a snapshot so that earlier releases read it', async ()
   const [snapshot] = await log.compact()
   const bytes = Buffer.alloc(snapshot!.size())
   native.pread(snapshot!.fd.raw, bytes, 0, bytes.length, 0)
-  const code = await codes[1]![1]()
+  const code = await codeOf(release)
   const raw = native.memfd('snapshot')
   native.pwrite(raw, bytes, 0, bytes.length, 0)
   const segment = code.Segment.open(code.OwnedFd.own(raw, 'snapshot'))
