@@ -12,6 +12,7 @@ const parts = {
   proto: [['tools/build-proto.mjs']],
   // proto once more, to copy what tsc does not emit.
   types: [['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'], ['tools/build-proto.mjs']],
+  declarations: [['tools/declarations.mjs']],
   bundle: [['tools/bundle.mjs']],
 }
 

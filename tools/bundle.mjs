@@ -6,7 +6,7 @@
 //   config-worker                   the thread that reads a configuration
 //   cli.cjs                         the command, with all that only it uses; it is a program of its own, and shares nothing
 //   msgpackr.cjs, yaml.cjs          packages that are loaded when they are asked for: `imports` of package.json
-//   types/                          declarations, as far as the entries come to them
+//   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
 //
 // It also writes build/bundle.json: which module is in which file, and what it imports. Files that are as they were are left alone.
@@ -17,17 +17,17 @@ import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { build } from 'esbuild'
-import { reachableTypes } from './bundle/declarations.mjs'
 import { notices } from './bundle/notices.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const modules = join(root, 'build/modules')
+const declarations = join(root, 'build/declarations')
 const dist = join(root, 'dist')
 const { values: flags } = parseArgs({
   options: { external: { type: 'string', multiple: true, default: [] } },
 })
 
-const { bin, dependencies, exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const { bin, dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 const external = [...Object.keys(dependencies).flatMap(name => [name, `${name}/*`]), ...flags.external]
 
 /** @type {import('esbuild').BuildOptions} */
@@ -123,14 +123,9 @@ for (const { outputFiles, metafile } of results) {
   Object.assign(inputs, metafile?.inputs)
   Object.assign(outputs, metafile?.outputs)
 }
-const entries = Object.values(exports).flatMap(entry => entry.types ?? [])
-for (const [path, text] of reachableTypes(modules, entries.map(inTypes))) files.set(join('types', path), text)
+for (const name of existsSync(declarations) ? readdirSync(declarations) : [])
+  if (name.endsWith('.d.ts')) files.set(join('types', name), readFileSync(join(declarations, name), 'utf8'))
 files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
-
-/** Where tsc writes what an entry of `exports` names. @param {string} path */
-function inTypes(path) {
-  return relative('dist/types', path)
-}
 
 for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {
   const path = join(name.parentPath, name.name)

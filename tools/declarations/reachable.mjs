@@ -10,7 +10,7 @@ const REFERENCES = /\b(?:from|import)\s*\(?\s*(['"])(\.[^'"]+)\.js\1/g
  * @param {string} folder
  * @param {readonly string[]} entries paths in it
  */
-export function reachableTypes(folder, entries) {
+export function reachable(folder, entries) {
   /** @type {Map<string, string>} */
   const found = new Map()
   const left = [...entries]
