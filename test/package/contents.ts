@@ -1,0 +1,54 @@
+import type { Tarball } from './tarball.js'
+
+type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
+
+/** What the tarball may have, each with the most bytes that a file of that kind has. What is no `?` must be there. */
+const FILES: readonly Rule[] = [
+  [/^package\.json$/, 4_000],
+  [/^(?:README|SECURITY)\.md$/, 12_000],
+  [/^CHANGELOG\.md$/, 60_000],
+  [/^LICENSE$/, 12_000],
+  [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 20_000],
+  [/^dist\/(?:index|proxy|adapter|errors|config-worker)\.js$/, 400_000],
+  [/^dist\/chunk-\w+\.js$/, 800_000, '?'],
+  [/^dist\/cli\.cjs$/, 1_600_000],
+  [/^dist\/(?:msgpackr|yaml)\.cjs$/, 200_000],
+  [/^dist\/types\/(?:index|proxy|adapter|errors)\.d\.ts$/, 3_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 120_000],
+  [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
+  [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
+]
+/** Of the whole. */
+const MOST = { files: 40, packed: 950_000, unpacked: 3_300_000 }
+
+/**
+ * What is in it that should not be, is larger than it should be, or is missing. `whole`: as it is published, with addons for all
+ * platforms; a checkout has them after `npm run prebuilds` only.
+ */
+export function checkContents({ files, bytes, manifest }: Tarball, whole: boolean): string[] {
+  const wrong: string[] = []
+  const seen = new Set<RegExp>()
+  for (const { path, bytes } of files) {
+    const rule = FILES.find(([pattern]) => pattern.test(path))
+    if (rule === undefined) {
+      wrong.push(`${path}: why is that published?`)
+      continue
+    }
+    seen.add(rule[0])
+    if (bytes > rule[1]) wrong.push(`${path}: ${bytes} bytes, more than ${rule[1]}`)
+  }
+  for (const [pattern, , optional] of FILES)
+    if (optional === undefined && !seen.has(pattern) && (whole || !pattern.source.includes('prebuilds')))
+      wrong.push(`there is no ${pattern.source}`)
+  const unpacked = files.reduce((sum, file) => sum + file.bytes, 0)
+  if (files.length > MOST.files) wrong.push(`${files.length} files, more than ${MOST.files}`)
+  if (bytes > MOST.packed) wrong.push(`${bytes} bytes, more than ${MOST.packed}`)
+  if (unpacked > MOST.unpacked) wrong.push(`${unpacked} bytes unpacked, more than ${MOST.unpacked}`)
+  for (const script of ['preinstall', 'install', 'postinstall'])
+    if (manifest.scripts?.[script] !== undefined)
+      wrong.push(`it has a script for ${script}: npm 12 would block it`)
+  for (const bin of Object.values(manifest.bin))
+    if (!files.some(({ path, executable }) => executable && path === bin.replace(/^\.\//, '')))
+      wrong.push(`${bin}: it cannot be run`)
+  return wrong
+}

@@ -1,0 +1,90 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { freePort } from './processes.js'
+import type { Project } from './project.js'
+import { ROOT } from './tarball.js'
+
+interface Block {
+  readonly language: string
+  readonly text: string
+}
+
+/** These are for who has a clone: CI runs them there. */
+const IN_A_CLONE = [/^npm install && npm run demo$/, /^npm test$/]
+
+/** What the README shows, in its order. */
+function blocks(): Block[] {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = '', text = '']) => ({
+    language,
+    text,
+  }))
+}
+
+/** In an empty folder of somebody who has nothing but Node and npm: the first block of code, as it stands. What is wrong. */
+export async function checkFirstBlock(project: Project): Promise<string[]> {
+  const [first] = blocks()
+  if (first?.language !== 'sh') return ['the README does not begin with commands']
+  const port = await freePort()
+  // Another port, as whoever runs this may use the README's.
+  const { code, text, ms } = await project.run([
+    'bash',
+    '-euo',
+    'pipefail',
+    '-c',
+    first.text.replaceAll('8080', String(port)),
+  ])
+  if (code !== 0) return [`the first block of the README ended with ${code}: ${text}`]
+  if (/warn/i.test(text)) return [`the first block of the README warns: ${text}`]
+  const answer = await fetch(`http://127.0.0.1:${port}/`).then(
+    response => response.text(),
+    error => String(error),
+  )
+  if (answer !== 'generation 2\n')
+    return [`after the first block of the README its server says ${answer}: ${text}`]
+  return ms < 30_000 ? [] : [`the first block of the README takes ${Math.round(ms / 1000)} s`]
+}
+
+/** The others, with paths and ports of a project, in which the package is installed. What is wrong. */
+export async function checkOtherBlocks(project: Project): Promise<string[]> {
+  const port = String(await freePort())
+  const here = (text: string) =>
+    text
+      .replaceAll(/\/run\/([\w-]+)\//g, join(project.folder, 'run', '$1', '/'))
+      .replaceAll('tcp://0.0.0.0:8080', `tcp://127.0.0.1:${port}`)
+  project.write('run/.keep', '')
+  project.write('database.mjs', 'globalThis.database = { ping: async () => {} }\n')
+  project.write('edge.yaml', edge(project, await freePort()))
+  project.write('routes.json', JSON.stringify([{ host: 'shop.test', path: '/', respond: { status: 204 } }]))
+  const wrong: string[] = []
+  const steps: string[] = []
+  for (const { language, text } of blocks().slice(1)) {
+    const code = here(text).trim()
+    if (IN_A_CLONE.some(known => known.test(code))) continue
+    if (language === 'js')
+      steps.push(`node --import ./database.mjs ${project.write(`block-${steps.length}.mjs`, code)}`)
+    else if (language === 'sh') steps.push(...code.split('\n'))
+    else wrong.push(`the README has a block of ${language}: how is it tried?`)
+  }
+  for (const step of steps) {
+    const [command = ''] = step.split(/ +#/)
+    // What serves runs on.
+    const stays = /^node |fd-broker (?:serve|proxy) /.test(command)
+    const { code, text } = await project.run(['bash', '-c', stays ? inBackground(command) : command])
+    if (code !== 0) wrong.push(`the README's ${command} ended with ${code}: ${text}`)
+  }
+  return wrong
+}
+
+/** It has a second to fail. */
+function inBackground(command: string): string {
+  return `${command} & server=$!; sleep 1.5; kill -0 $server`
+}
+
+function edge(project: Project, port: number): string {
+  return `service: edge
+control: ${join(project.folder, 'run', 'edge', 'upgrade.sock')}
+listeners:
+  - { name: http, address: "tcp://127.0.0.1:${port}" }
+`
+}
