@@ -12,6 +12,8 @@ export interface Noted {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & { readonly ino: string })[]
+  /** Without one of these the state is not whole. Absent: it is not said. */
+  readonly segments?: readonly string[]
 }
 
 /**
@@ -19,14 +21,20 @@ export interface Noted {
  * (`upgrade --kill-stuck`): a descriptor that they take from it has no name. Written after each change, at once and whole.
  */
 export class NamesNote {
-  readonly #facts: Omit<Noted, 'entries'>
+  readonly #facts: Omit<Noted, 'entries' | 'segments'>
   readonly #entries: () => readonly Entry[]
+  readonly #segments: (() => readonly string[]) | null
   #fd: OwnedFd | null = null
   #soon: NodeJS.Immediate | undefined
 
-  constructor(facts: Omit<Noted, 'entries'>, entries: () => readonly Entry[]) {
+  constructor(
+    facts: Omit<Noted, 'entries' | 'segments'>,
+    entries: () => readonly Entry[],
+    segments: (() => readonly string[]) | null = null,
+  ) {
     this.#facts = facts
     this.#entries = entries
+    this.#segments = segments
   }
 
   /** Several changes of one turn are written together. */
@@ -35,6 +43,12 @@ export class NamesNote {
       this.#soon = undefined
       this.#write()
     })
+  }
+
+  /** The note as things are now. Borrowed; null: there is none. */
+  written(): OwnedFd | null {
+    this.#write()
+    return this.#fd
   }
 
   /** Idempotent. */
@@ -52,6 +66,7 @@ export class NamesNote {
       const noted: Noted = {
         ...this.#facts,
         entries: entries.map(({ name, role, spec }, i) => ({ name, role, spec, ino: seen[i]!.ino })),
+        ...(this.#segments !== null && { segments: this.#segments() }),
       }
       const text = Buffer.from(JSON.stringify(noted))
       const whole = Buffer.concat([Buffer.from(String(text.length).padStart(DIGITS)), text])

@@ -9,6 +9,8 @@ import { Segment } from '../state/segment.js'
 export class SegmentShelf {
   readonly #segments = new Map<Epoch, Segment>()
   readonly #readOnly = new Set<Epoch>()
+  /** Whoever sets this is told after each change, before it is used. */
+  changed: () => void = () => {}
 
   /** The segments in order of epoch; a snapshot before what came after it. */
   get all(): Segment[] {
@@ -27,6 +29,7 @@ export class SegmentShelf {
       this.#segments.set(segment.epoch, segment)
       if (writable) this.#readOnly.delete(segment.epoch)
       else this.#readOnly.add(segment.epoch)
+      this.changed()
     } else segment.close()
   }
 
@@ -92,6 +95,7 @@ export class SegmentShelf {
       if (segment.epoch <= snapshot.epoch) this.#drop(segment)
     }
     this.#segments.set(snapshot.epoch, snapshot)
+    this.changed()
   }
 
   /** Drops what nobody can need any more: segments other than `current` that are sealed and hold nothing. */
@@ -160,5 +164,6 @@ export class SegmentShelf {
     this.#segments.delete(segment.epoch)
     this.#readOnly.delete(segment.epoch)
     segment.close()
+    this.changed()
   }
 }

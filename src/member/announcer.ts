@@ -1,11 +1,13 @@
 import { pidOf } from '../process/liveness.js'
 import { PidFile } from '../process/pid-file.js'
+import type { BundleItem } from '../protocol/bundle.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 import { Reminders } from '../supervised/reminders.js'
 import { type MainProcess, ServiceManager } from '../supervised/service-manager.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
+import { Safekeeping } from './safekeeping.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 
@@ -36,6 +38,8 @@ export interface AnnouncerParts {
   readonly hosting: () => Hosting
   readonly joined: JoinedHolder
   readonly upgrades: Upgrades
+  /** The control socket and its lock. Borrowed. */
+  readonly control: () => readonly BundleItem[]
 }
 
 /**
@@ -47,17 +51,20 @@ export class Announcer {
   readonly #manager: ServiceManager | null
   readonly #reminders: Reminders
   readonly #pidFile: PidFile | null
+  readonly #safekeeping: Safekeeping
   #stance: Stance = 'starting'
   #status = ''
   #reloading = 0
   #reloadFailed: string | null = null
 
   constructor(parts: AnnouncerParts) {
-    const { health, logger, pidFile, systemd } = parts.shared.settings
+    const { health, logger, pidFile, service, systemd } = parts.shared.settings
     this.#parts = parts
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
     this.#reminders = new Reminders(this.#manager, health)
     this.#pidFile = pidFile === null ? null : new PidFile(pidFile)
+    const store = this.#manager?.storeFor(service) ?? null
+    this.#safekeeping = new Safekeeping({ shared: parts.shared, control: parts.control, store })
     parts.shared.changes.watch(() => this.#look())
   }
 
@@ -81,6 +88,7 @@ export class Announcer {
   ends(): void {
     if (this.#stance === 'ending') return
     this.#stance = 'ending'
+    this.#safekeeping.end()
     this.#manager?.ends(`generation ${this.#parts.shared.generation} ends`)
     this.#reminders.takeTime()
   }
@@ -88,6 +96,7 @@ export class Announcer {
   /** Nothing more is said. */
   close(): void {
     this.#reminders.close()
+    this.#safekeeping.close()
     if (this.#stance === 'ending') this.#changeFile(file => file.remove())
   }
 
@@ -127,6 +136,7 @@ export class Announcer {
     this.#stance = stance
     this.#status = status
     if (came) {
+      this.#safekeeping.begin()
       this.#changeFile(file => file.write())
       this.#reminders.live()
       if (before === 'replaced' || this.#isHeir) this.#manager?.servesBy(SELF_MAIN, status)
@@ -151,6 +161,7 @@ export class Announcer {
 
   #isReplaced(): void {
     this.#stance = 'replaced'
+    this.#safekeeping.end()
     this.#status = ''
     this.#reminders.close()
     const successor = this.#successor

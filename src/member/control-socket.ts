@@ -17,6 +17,9 @@ import type { Moves } from './moves.js'
 import { refuseMainProcess } from './refuse-main-process.js'
 import type { Shared } from './shared.js'
 
+/** The path was removed before this process took the socket. */
+const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
+
 /** A connection that says nothing is not kept. */
 const HELLO_MS = 5_000
 
@@ -110,8 +113,8 @@ export class ControlSocket {
   #restore(): void {
     const { hosting, shared } = this.#called
     const { departure, machine, settings } = shared
-    const [path, lock, entry] = [settings.control, this.#lock, this.#entry]
-    if (path === null || lock === null || entry === null || departure.closing) return
+    const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
+    if (path === null || lock === null || departure.closing || departure.over) return
     if (hosting().holder === null || machine.holder?.phase !== 'idle') return
     try {
       const restored = restoreControl({ path, lock, entry })
@@ -152,6 +155,7 @@ export class ControlSocket {
 
   /** This process is its own master now. */
   admitWaiting(): void {
+    setImmediate(() => this.#restore())
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
   }
 

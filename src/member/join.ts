@@ -6,9 +6,10 @@ import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
 import type { MemberDriver } from './driver.js'
 import { HolderLink } from './holder-link.js'
+import { keptLegacy } from './kept-legacy.js'
 import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
-import { startFirst, startNext } from './start.js'
+import { startFirst, startHeir, startNext } from './start.js'
 
 /** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
 const RETRY_MS = 20
@@ -39,6 +40,11 @@ export async function join(options: JoinOptions): Promise<Member> {
 async function findPlace(settings: Settings): Promise<MemberDriver> {
   const { control, hosting, signal, timeout, service, versions } = settings
   if (control === null) return startFirst(settings, null)
+  const legacy =
+    settings.systemd === 'auto' && hosting === 'embedded'
+      ? keptLegacy({ service, control, logger: settings.logger })
+      : null
+  if (legacy !== null) return await startHeir(settings, legacy)
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, until - performance.now())

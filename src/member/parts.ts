@@ -186,7 +186,13 @@ export class Parts implements Shared {
       state: this.state,
     })
     this.upgrades = new Upgrades(this, hosting)
-    this.announcer = new Announcer({ shared: this, hosting, joined: this.joined, upgrades: this.upgrades })
+    this.announcer = new Announcer({
+      shared: this,
+      hosting,
+      joined: this.joined,
+      upgrades: this.upgrades,
+      control: () => this.controlSocket.items(),
+    })
     this.reloading = new Reloading(this.announcer)
     const { commands, reloading } = this
     serveServiceCommands({ shared: this, hosting, commands, reloading, close: how => driver.close(how) })

@@ -1,4 +1,4 @@
-import { connectToDatagram, sendMessage } from '../kernel/index.js'
+import { connectToDatagram, type OwnedFd, sendMessage } from '../kernel/index.js'
 
 /** What one datagram says: names with values, in this order. */
 export type Words = Readonly<Record<string, string | number | bigint>>
@@ -6,14 +6,20 @@ export type Words = Readonly<Record<string, string | number | bigint>>
 /** The kernel's queue of a datagram socket is short. */
 const AGAIN_MS = 10
 /** More than this many wait only where nobody reads. */
-const MOST_WAITING = 64
+const MOST_WAITING = 1_000
+
+interface Waiting {
+  readonly text: Buffer
+  /** A duplicate. */
+  readonly fd: OwnedFd | null
+}
 
 /** The socket at which a service manager wants to hear of a service: `NOTIFY_SOCKET`, a path or, behind `@`, an abstract name. */
 export class NotifySocket {
   readonly #name: string
   readonly #abstract: boolean
   readonly #failed: (error: unknown) => void
-  readonly #waiting: Buffer[] = []
+  readonly #waiting: Waiting[] = []
   #timer: NodeJS.Timeout | undefined
 
   /** Null: nobody wants to hear, or not over a Unix socket. `failed`: what was said is lost. */
@@ -30,11 +36,16 @@ export class NotifySocket {
     this.#failed = failed
   }
 
-  /** In the order of the calls; at once where the other side has room for it. Never throws. */
-  say(words: Words): void {
+  /** In the order of the calls; at once where the other side has room for it. Borrows the descriptor. Never throws. */
+  say(words: Words, fd?: OwnedFd): void {
     const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
-    this.#waiting.push(Buffer.from(text.join('\n')))
-    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()
+    try {
+      this.#waiting.push({ text: Buffer.from(text.join('\n')), fd: fd?.dup() ?? null })
+    } catch (error) {
+      this.#failed(error)
+      return
+    }
+    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()?.fd?.close()
     if (this.#timer === undefined) this.#send()
   }
 
@@ -44,14 +55,16 @@ export class NotifySocket {
     try {
       using socket = connectToDatagram(this.#name, this.#abstract, 'notify socket')
       for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
-        if (sendMessage(socket, next, 0, next.length, []) < 0) {
+        const { text, fd } = next
+        if (sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd]) < 0) {
           this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()
           return
         }
         this.#waiting.shift()
+        fd?.close()
       }
     } catch (error) {
-      this.#waiting.length = 0
+      for (const { fd } of this.#waiting.splice(0)) fd?.close()
       this.#failed(error)
     }
   }

@@ -5,7 +5,9 @@ import { startedAs } from '../process/command-line.js'
 /** The number of the first, see sd_listen_fds(3). */
 const FIRST = 3
 /** More are a fault of whoever set the variable. */
-const MOST = 1_000
+const MOST = 20_000
+/** What such names begin with was kept for a service, see fd-store.ts. */
+export const KEPT = 'fdb.'
 
 interface Passed {
   readonly name: string
@@ -27,9 +29,12 @@ export interface PassedListener {
  */
 export class PassedSockets {
   #sockets: readonly Passed[]
+  #kept: readonly Passed[]
 
   constructor(env: Readonly<NodeJS.ProcessEnv>) {
-    this.#sockets = passedBy(env)
+    const passed = passedBy(env)
+    this.#kept = passed.filter(({ name }) => name.startsWith(KEPT))
+    this.#sockets = passed.filter(({ name }) => !name.startsWith(KEPT))
   }
 
   /**
@@ -51,6 +56,13 @@ export class PassedSockets {
       ({ about }) => about.family === 'unix' && about.accepting && !about.abstract && about.address === path,
     )
     return found === undefined ? null : this.#give(found)
+  }
+
+  /** Of any kind: what a process before has given to the manager under such names. Owned by the caller. */
+  takeKept(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
+    const taken = this.#kept.filter(({ name }) => name.startsWith(prefix))
+    this.#kept = this.#kept.filter(({ name }) => !name.startsWith(prefix))
+    return taken
   }
 
   #give(given: Passed): OwnedFd {
@@ -77,7 +89,8 @@ function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<Node
     try {
       const fd = ownNumber(FIRST + i, `passed socket ${name}`)
       const about = inspectOne(fd)
-      if (about.error === undefined && about.type === 'socket') passed.push({ name, fd, about })
+      if (about.error === undefined && (about.type === 'socket' || name.startsWith(KEPT)))
+        passed.push({ name, fd, about })
       else giveNumber(fd)
     } catch {
       // Not open: the variable says what is not so.

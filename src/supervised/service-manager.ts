@@ -1,6 +1,7 @@
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import { startedAs } from '../process/command-line.js'
 import { ownPidfd } from '../process/liveness.js'
+import { FdStore } from './fd-store.js'
 import { NotifySocket, type Words } from './notify-socket.js'
 
 /** Whom the manager is to watch from now on. */
@@ -41,6 +42,11 @@ export class ServiceManager {
     this.#socket = socket
     // WATCHDOG_PID names the first process: those that serve after it have its variables, and its duty.
     this.watchdogMs = usec > 0 ? Math.max(1, Math.floor(usec / 1000)) : null
+  }
+
+  /** Where descriptors of a service are kept, if the unit says how many. */
+  storeFor(service: string): FdStore {
+    return new FdStore(this.#socket, service)
   }
 
   /** The service is up, or has come to the end of what {@link changes} told of. */

@@ -13,12 +13,14 @@ listeners:
 routes: [{ host: '*', respond: { body: fine } }]
 `
 
+const KEPT = '- { host: kept.test, respond: { body: kept } }'
+
 describe('the units of docs/systemd.md, as they are, with a systemd of their own', () => {
   it.skipIf(why !== null)(
     `are upgraded, rolled back, killed and stopped as systemd knows it, and no connect is refused${why === null ? '' : `: not here, ${why}`}`,
     { timeout: 150_000 },
     async () => {
-      const said = await runMachine('systemd-driver.mjs', { 'edge.yaml': CONFIG })
+      const said = await runMachine('systemd-driver.mjs', { 'edge.yaml': CONFIG, 'kept.yaml': KEPT })
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
       const pid = (step: string) => Number(at(step).MainPID)
       const running = { code: 0, ActiveState: 'active', SubState: 'running' }
@@ -49,8 +51,15 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
       expect(pid('after rollback')).toBe(pid('after probation'))
       // Nothing but what was under way in a process that was killed is lost.
       expect(at('after rollback').failed).toBeLessThanOrEqual(at('killed in probation').failed + 1)
-      expect(at('killed')).toMatchObject({ ...running, NRestarts: '1', StatusText: 'generation 1 serves' })
-      expect(at('restart')).toMatchObject({ ...running, StatusText: 'generation 1 serves' })
+      // By what systemd has kept: listeners, and every acknowledged change.
+      expect(at('change')).toMatchObject({ ...running, kept: 'kept' })
+      expect(at('killed')).toMatchObject({
+        ...running,
+        NRestarts: '1',
+        StatusText: 'generation 3 serves',
+        kept: 'kept',
+      })
+      expect(at('restart')).toMatchObject({ ...running, StatusText: 'generation 4 serves', kept: 'kept' })
       expect(at('stop')).toMatchObject({
         code: 0,
         ActiveState: 'inactive',

@@ -1,6 +1,14 @@
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { bindSocket, closeAll, READABLE, receiveMessage, watch } from '../../src/kernel/index.js'
+import {
+  bindSocket,
+  closeAll,
+  inspectOne,
+  type OwnedFd,
+  READABLE,
+  receiveMessage,
+  watch,
+} from '../../src/kernel/index.js'
 import { until } from './until.js'
 
 /** One datagram: its assignments. */
@@ -11,6 +19,8 @@ export class NotifyRecorder {
   /** The environment that a service manager gives. */
   readonly env: { readonly NOTIFY_SOCKET: string }
   readonly notes: Note[] = []
+  /** Descriptors that it keeps, by name: the same object once. */
+  readonly kept = new Map<string, OwnedFd[]>()
 
   /** In `folder`; or under an abstract name, when it begins with `@`. */
   static open(where: string): NotifyRecorder {
@@ -26,17 +36,37 @@ export class NotifyRecorder {
     const poll = watch(socket, () => {
       for (;;) {
         const { bytes, fds } = receiveMessage(socket, room, 0, room.length)
-        closeAll(fds ?? [])
         if (bytes <= 0) return
         const lines = room.toString('utf8', 0, bytes).split('\n')
-        this.notes.push(Object.fromEntries(lines.map(line => line.split(/=(.*)/s, 2) as [string, string])))
+        const note: Note = Object.fromEntries(lines.map(line => line.split(/=(.*)/s, 2) as [string, string]))
+        this.notes.push(note)
+        this.#keep(note, fds ?? [])
       }
     })
     poll.start(READABLE)
     onTestFinished(() => {
       poll.close()
       socket.close()
+      this.forget(() => true)
     })
+  }
+
+  /** Lets go of those with such names. */
+  forget(which: (name: string) => boolean): void {
+    for (const name of [...this.kept.keys()].filter(which)) {
+      closeAll(this.kept.get(name) ?? [])
+      this.kept.delete(name)
+    }
+  }
+
+  #keep({ FDNAME: name = '', FDSTORE, FDSTOREREMOVE }: Note, fds: readonly OwnedFd[]): void {
+    if (FDSTOREREMOVE) this.forget(each => each === name)
+    const there = this.kept.get(name) ?? []
+    const known = new Set(there.map(fd => inspectOne(fd).ino))
+    for (const fd of fds) {
+      if (FDSTORE && !known.has(inspectOne(fd).ino)) this.kept.set(name, [...there, fd])
+      else fd.close()
+    }
   }
 
   /** What became of the service, in order: `READY`, `RELOADING`, `MAINPID=7`, `STOPPING`. Those of one datagram are joined by `+`. */

@@ -1,0 +1,118 @@
+import { type Noted, readNote } from '../holder/names-note.js'
+import type { Entry } from '../holder/registry.js'
+import { closeAll, hasEnded, inspectOne, namesSocket, OwnedFd, peerPidfd } from '../kernel/index.js'
+import { parseListenerSpec } from '../listeners/index.js'
+import type { Logger } from '../logger.js'
+import { tryConnect } from '../process/connect.js'
+import { listeningPid } from '../process/holder-peer.js'
+import { statOf } from '../process/main-process.js'
+import { Segment } from '../state/segment.js'
+import { keptFor } from '../supervised/fd-store.js'
+import type { Legacy } from './start.js'
+
+export interface KeptOf {
+  readonly service: string
+  readonly control: string
+  readonly logger: Logger
+}
+
+/**
+ * What the service manager has kept of a process of this service that is dead. Null: nothing, or somebody serves. What is kept and not
+ * whole is let go of.
+ */
+export function keptLegacy({ service, control, logger }: KeptOf): Legacy | null {
+  const kept = keptFor(service)
+  const left = new Set(kept.map(({ fd }) => fd))
+  const take = (name: string) => {
+    const fd = kept.find(each => each.name === name && left.has(each.fd))?.fd
+    if (fd !== undefined) left.delete(fd)
+    return fd
+  }
+  try {
+    const noted = newestNote(kept)
+    if (noted === null || noted.service !== service || isServed(control)) return null
+    const names = new Set(kept.map(({ name }) => name))
+    const missing = (noted.segments ?? ['']).filter(name => !names.has(name))
+    if (missing.length > 0) {
+      logger.warn(
+        { missing },
+        'the service manager has not kept the whole state: this process begins without it',
+      )
+      return null
+    }
+    const listener = take('control')
+    const lock = take('lock')
+    if (listener === undefined || lock === undefined) {
+      closeAll([listener, lock].filter(fd => fd !== undefined))
+      return null
+    }
+    const entries: Entry[] = []
+    for (const { name, role, spec, ino } of noted.entries) {
+      const fd = take(`entry-${ino}`)
+      if (fd === undefined) continue
+      if (isReachable(fd, spec)) entries.push({ name, role, spec, fd })
+      else fd.close()
+    }
+    const segments: Segment[] = []
+    for (const { name, fd } of kept) {
+      if (!/^(?:epoch|snapshot)-/.test(name) || !left.delete(fd)) continue
+      const segment = Segment.open(fd)
+      // Being written still: what it merges is here too.
+      if (segment.kind === 'snapshot' && !segment.sealed) segment.close()
+      else segments.push(segment)
+    }
+    const { generation, serviceStartedAt } = noted
+    sealAll(segments)
+    return {
+      generation: generation + 1,
+      serviceStartedAt,
+      entries,
+      segments: segments.sort(byEpoch),
+      listener,
+      lock,
+    }
+  } finally {
+    closeAll(left)
+  }
+}
+
+/** Each version leaves one. */
+function newestNote(kept: readonly { readonly name: string; readonly fd: OwnedFd }[]): Noted | null {
+  const notes = kept.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readNote(fd))
+  return notes.filter(note => note !== null).sort((a, b) => b.generation - a.generation)[0] ?? null
+}
+
+function byEpoch(a: Segment, b: Segment): number {
+  return a.epoch - b.epoch
+}
+
+/** Their writer is dead. What was given to others read-only is sealed. */
+function sealAll(segments: readonly Segment[]): void {
+  for (const segment of segments) {
+    try {
+      if (!segment.sealed) segment.seal()
+    } catch {
+      // A read-only descriptor: who has the other one is dead.
+    }
+  }
+}
+
+/** A living process listens there: who accepts on a control socket has called listen() on it. */
+function isServed(control: string): boolean {
+  const channel = tryConnect(control)
+  if (!(channel instanceof OwnedFd)) return false
+  try {
+    using pidfd = peerPidfd(channel, 'pidfd')
+    return pidfd === null ? statOf(listeningPid(channel)) !== null : !hasEnded(pidfd)
+  } finally {
+    channel.close()
+  }
+}
+
+/** The path of a Unix socket may have been removed at the end of the process before: nobody would find it. */
+function isReachable(fd: OwnedFd, spec: string): boolean {
+  const { family, accepting } = inspectOne(fd)
+  if (family !== 'unix' || !accepting || spec === '') return true
+  const { kind, path, abstract } = parseListenerSpec(spec)
+  return kind !== 'unix' || abstract || namesSocket(fd, path) !== false
+}

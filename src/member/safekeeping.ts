@@ -1,0 +1,120 @@
+import { NamesNote } from '../holder/names-note.js'
+import { inspect, inspectOne, type OwnedFd } from '../kernel/index.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { SegmentKind } from '../state/segment.js'
+import type { FdStore } from '../supervised/fd-store.js'
+import type { Shared } from './shared.js'
+
+export interface SafekeepingParts {
+  readonly shared: Shared
+  /** The control socket and its lock. Borrowed. */
+  readonly control: () => readonly BundleItem[]
+  /** Null: nobody keeps anything for this process. */
+  readonly store: FdStore | null
+}
+
+/** Epochs below the newest that may have been kept in vain. */
+const SWEPT = 8
+
+/**
+ * Gives the service manager what a next process needs to go on when this one is killed: listeners, the control socket with its lock,
+ * and the segments of the state, each before it is used. Of the one that serves, where no daemon has it all.
+ */
+export class Safekeeping {
+  readonly #parts: SafekeepingParts
+  readonly #kept = new Map<string, string>()
+  readonly #note: NamesNote
+  #serves = false
+
+  constructor(parts: SafekeepingParts) {
+    const { generation, registry, serviceStartedAt, settings } = parts.shared
+    this.#parts = parts
+    this.#note = new NamesNote(
+      { service: settings.service, generation, serviceStartedAt },
+      () => registry.entries,
+      () => this.#segments,
+    )
+  }
+
+  /** This process serves. Idempotent. */
+  begin(): void {
+    const { shared, store } = this.#parts
+    const { machine, registry, shelf } = shared
+    if (store === null || this.#serves || machine.member.scope === 'member') return
+    this.#serves = true
+    this.#kept.clear()
+    const { changed } = registry
+    registry.changed = () => {
+      changed()
+      this.#look()
+    }
+    shelf.changed = () => this.#look()
+    this.#look()
+    this.#sweep(store)
+  }
+
+  /** Another does, or the service ends: what is kept is not this process's matter any more. */
+  end(): void {
+    this.#serves = false
+    this.#parts.shared.shelf.changed = () => {}
+  }
+
+  close(): void {
+    this.end()
+    this.#note.close()
+  }
+
+  #look(): void {
+    const { store } = this.#parts
+    if (store === null || !this.#serves) return
+    const wanted = this.#wanted()
+    for (const [name, { fd, ino }] of wanted) {
+      if (this.#kept.get(name) === ino) continue
+      if (this.#kept.has(name)) store.drop(name)
+      store.keep(name, fd)
+      this.#kept.set(name, ino)
+    }
+    for (const name of [...this.#kept.keys()]) {
+      if (wanted.has(name)) continue
+      store.drop(name)
+      this.#kept.delete(name)
+    }
+  }
+
+  get #segments(): string[] {
+    return this.#parts.shared.shelf.all.map(nameOf)
+  }
+
+  /** What others have kept under names that nobody uses any more: of the versions beside, and segments that hold nothing. */
+  #sweep(store: FdStore): void {
+    const { generation, shelf } = this.#parts.shared
+    for (const beside of [generation - 1, generation + 1]) store.drop(`note-${beside}`)
+    const { top } = shelf
+    for (let epoch = Math.max(1, top - SWEPT); epoch <= top + 2; epoch++)
+      for (const kind of ['epoch', 'snapshot'] as const)
+        if (!this.#kept.has(nameOf({ kind, epoch }))) store.drop(nameOf({ kind, epoch }))
+  }
+
+  #wanted(): Map<string, { fd: OwnedFd; ino: string }> {
+    const { control, shared } = this.#parts
+    const { generation, registry, shelf } = shared
+    const note = this.#note.written()
+    const named: [string, OwnedFd][] = [
+      ...shelf.all.map(segment => [nameOf(segment), segment.fd] as [string, OwnedFd]),
+      ...control().map(({ role, fd }) => [role, fd] as [string, OwnedFd]),
+      ...(note === null ? [] : [[`note-${generation}`, note] as [string, OwnedFd]]),
+    ]
+    const wanted = new Map(named.map(([name, fd]) => [name, { fd, ino: inspectOne(fd).ino }]))
+    const { entries } = registry
+    const seen = inspect(entries.map(({ fd }) => fd))
+    entries.forEach(({ fd }, i) => {
+      const { ino } = seen[i]!
+      wanted.set(`entry-${ino}`, { fd, ino })
+    })
+    return wanted
+  }
+}
+
+function nameOf({ kind, epoch }: { readonly kind: SegmentKind; readonly epoch: number }): string {
+  return `${kind}-${epoch}`
+}

@@ -1,0 +1,122 @@
+import { spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { numbersOf } from '../../src/kernel/index.js'
+import { ask } from '../processes/client.js'
+import { Edge } from '../processes/edge.js'
+import { hasEnded } from '../processes/launch.js'
+import { NotifyRecorder } from '../processes/notify-socket.js'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+
+/** A proxy of a unit with `FileDescriptorStoreMax=`: its manager keeps what it is given, and gives it to the next process. */
+async function unit() {
+  const edge = await Edge.prepare({
+    routes: [{ host: '*', respond: { body: 'file' } }],
+    upgrade: { probation: '0s' },
+  })
+  const manager = NotifyRecorder.open(edge.desk.folder)
+  const start = async (names = [...manager.kept.keys()]): Promise<number> => {
+    const kept = names.flatMap(name => (manager.kept.get(name) ?? []).map(fd => ({ name, fd })))
+    const script = 'LISTEN_PID=$$ exec "$@" >>"$FDB_TEST_LOG" 2>&1'
+    const { pid } = spawn(
+      '/bin/sh',
+      ['-c', script, 'sh', process.execPath, CLI, 'proxy', '--config', edge.file],
+      {
+        env: {
+          ...edge.desk.env,
+          ...manager.env,
+          FDB_TEST_LOG: edge.desk.log,
+          LISTEN_FDS: String(kept.length),
+          LISTEN_FDNAMES: kept.map(({ name }) => name).join(':'),
+        },
+        stdio: ['ignore', 'ignore', 'ignore', ...numbersOf(kept.map(({ fd }) => fd))],
+      },
+    )
+    await edge.serving(pid!)
+    return pid!
+  }
+  const add = async (host: string) => {
+    const file = join(edge.desk.folder, `${host}.json`)
+    writeFileSync(file, JSON.stringify([{ host, respond: { body: 'kept' } }]))
+    expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0 })
+  }
+  const kill = async (pid: number) => {
+    await edge.signal('SIGKILL', pid)
+    await until('it has ended', () => hasEnded(pid))
+  }
+  return { edge, manager, start, add, kill }
+}
+
+const body = async (edge: Edge, host: string) => (await ask(edge.url, { headers: { host } }).answer).body
+
+describe('what the service manager keeps', () => {
+  it('is gone on with when the process was killed: who connects waits, and every acknowledged change is there', async () => {
+    const { add, edge, kill, start } = await unit()
+    const first = await start()
+    await add('one.test')
+    await kill(first)
+    const waiting = body(edge, 'one.test')
+    const second = await start()
+    expect(await waiting).toBe('kept')
+    expect(await edge.status()).toMatchObject({ pid: second, generation: 2 })
+    await add('two.test')
+    await edge.signal('SIGUSR2', second)
+    await edge.ended(second)
+    await add('three.test')
+    await kill(await edge.pid)
+    await start()
+    for (const host of ['one.test', 'two.test', 'three.test']) expect(await body(edge, host)).toBe('kept')
+    expect(await edge.status()).toMatchObject({ generation: 4 })
+  })
+
+  it('is gone on with when the unit is restarted; the control path is put back', async () => {
+    const { add, edge, start } = await unit()
+    const first = await start()
+    await add('one.test')
+    await edge.signal('SIGTERM', first)
+    await edge.ended(first)
+    const waiting = body(edge, 'one.test')
+    const second = await start()
+    expect(await waiting).toBe('kept')
+    await until('it can be asked', () => edge.pid.then(pid => pid === second).catch(() => false))
+  })
+
+  it('does not grow: what nobody needs any more is let go of', async () => {
+    const { edge, kill, manager, start } = await unit()
+    let pid = await start()
+    const counts: number[] = []
+    for (let starts = 0; starts < 4; starts++) {
+      await kill(pid)
+      pid = await start()
+      await until('it has said so', async () => {
+        const before = manager.count('FDSTORE') + manager.count('FDSTOREREMOVE')
+        await edge.status()
+        return manager.count('FDSTORE') + manager.count('FDSTOREREMOVE') === before
+      })
+      counts.push(manager.kept.size)
+    }
+    expect(Math.max(...counts.slice(1))).toBeLessThanOrEqual(counts[0]! + 1)
+  })
+
+  it('is not gone on with where a segment is missing, nor where somebody serves', async () => {
+    const { add, edge, kill, manager, start } = await unit()
+    const first = await start()
+    await add('one.test')
+    const beside = await start()
+    await edge.ended(first)
+    expect(await edge.status()).toMatchObject({ pid: beside, generation: 2 })
+    expect(await body(edge, 'one.test')).toBe('kept')
+    await kill(beside)
+    const names = [...manager.kept.keys()].filter(name => !name.includes('.epoch-'))
+    manager.forget(
+      name => !names.includes(name) || name.includes('.entry-') || /\.(control|lock)$/.test(name),
+    )
+    await start(names)
+    await edge.logged('the service manager has not kept the whole state: this process begins without it')
+    expect(await body(edge, 'one.test')).toBe('file')
+  })
+})
