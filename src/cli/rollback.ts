@@ -1,16 +1,20 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
-import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import type { ServiceStatus } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
 import { ROLLBACK, readTold, type Told } from '../operator/service-commands.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
+import { Installed } from './installed.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { serviceOf } from './who-serves.js'
+import { withRelease } from './with-release.js'
 
 interface RollbackFlags extends AskFlags {
   json?: true
   service?: string
+  at?: string
 }
 
 const LOOK_MS = 50
@@ -24,11 +28,15 @@ export function addRollback(program: Command): void {
       ),
   )
     .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
+    .option(
+      '--at <path>',
+      'what upgrade --binary has replaced: put back, and upgraded to where nobody stands by',
+    )
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
       `
-After the probation nobody stands by: then upgrade to the release before, with fd-broker upgrade -- COMMAND.
+After the probation nobody stands by: then give --at, or upgrade to the release before with fd-broker upgrade -- COMMAND.
 
 Examples:
   $ fd-broker rollback --control /run/shop/upgrade.sock
@@ -37,14 +45,38 @@ Examples:
     .action(rollback)
 }
 
-async function rollback({ json, service = '', ...flags }: RollbackFlags): Promise<void> {
+async function rollback({ json, service = '', at, ...flags }: RollbackFlags): Promise<void> {
+  const { pid, generation } = await rolledBack(flags, service, at === undefined ? null : new Installed(at))
+  if (json) process.stdout.write(jsonText({ ok: true, pid, generation }))
+  else process.stdout.write(`generation ${generation} (pid ${pid}) serves again\n`)
+}
+
+async function rolledBack(flags: AskFlags, service: string, installed: Installed | null): Promise<Told> {
+  try {
+    const told = await handedBack(flags, service)
+    installed?.swap()
+    return told
+  } catch (error) {
+    if (installed === null || !FdbError.is(error) || error.code !== 'ERR_FDB_NO_STANDBY') throw error
+  }
+  const { control, timeout: timeoutMs } = flags
+  const swap = () => installed.swap()
+  return await withRelease(
+    { control, service },
+    { path: installed.path, put: swap, back: swap },
+    async () => {
+      using client = await OperatorClient.connect(control, { timeoutMs })
+      return await client.upgrade({ service, timeoutMs })
+    },
+  )
+}
+
+async function handedBack(flags: AskFlags, service: string): Promise<Told> {
   const until = performance.now() + flags.timeout
   const left = readTold(
     await asked(flags, AGAIN, (client, timeoutMs) => client.command(ROLLBACK, '', { timeoutMs, service })),
   )
-  const { pid, generation } = await another(flags.control, service, left, until)
-  if (json) process.stdout.write(jsonText({ ok: true, pid, generation }))
-  else process.stdout.write(`generation ${generation} (pid ${pid}) serves again\n`)
+  return await another(flags.control, service, left, until)
 }
 
 /** Who serves in its place. */
@@ -68,14 +100,8 @@ async function another(control: string, service: string, left: Told, until: numb
 async function statusOf(control: string, service: string, timeoutMs: number): Promise<ServiceStatus | null> {
   try {
     using client = await OperatorClient.connect(control, { timeoutMs })
-    return pick(await client.status({ timeoutMs }), service)
+    return serviceOf(await client.status({ timeoutMs }), service) ?? null
   } catch {
     return null
   }
-}
-
-function pick(answer: StatusAnswer, name: string): ServiceStatus | null {
-  if (!isDaemon(answer)) return answer
-  const { services } = answer
-  return (name === '' ? services[0] : services.find(({ service }) => service === name)) ?? null
 }

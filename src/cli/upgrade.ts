@@ -1,12 +1,15 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
-import { type DaemonStatus, isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import type { StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 import { findsService } from './find-service.js'
+import { Installed } from './installed.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { plain } from './table.js'
+import { serviceOf } from './who-serves.js'
+import { type ReleaseChange, withRelease } from './with-release.js'
 
 /** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
@@ -19,6 +22,8 @@ interface UpgradeFlags {
   timeout: number
   service?: string
   killStuck?: true
+  binary?: string
+  at?: string
 }
 
 /** One phase as `--json` prints it. */
@@ -40,6 +45,14 @@ export function addUpgrade(program: Command): void {
       '--kill-stuck',
       'first end (SIGKILL) the processes that status names as blocking the upgrade; and a server that does not answer, whose listeners and state are kept',
     )
+    .option(
+      '--binary <new>',
+      'put this release in the place of --at before, and take it back when the upgrade fails',
+    )
+    .option(
+      '--at <path>',
+      'the symbolic link of a release folder, or the executable, that the server is started from',
+    )
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(
       'after',
@@ -51,6 +64,7 @@ serves. A second one, or kill -9, ends only this tool.
 Examples:
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock --timeout 2m
+  $ fd-broker upgrade --service shop --binary /srv/shop/releases/8 --at /srv/shop/current
   $ fd-broker upgrade --control /run/shop/upgrade.sock -- node /srv/shop-2/server.mjs --verbose`,
     )
     .action(upgrade)
@@ -58,8 +72,10 @@ Examples:
 
 async function upgrade(
   argv: string[],
-  { control, json, timeout, service = '', killStuck }: UpgradeFlags,
+  { control, json, timeout, service = '', killStuck, binary, at }: UpgradeFlags,
+  command: Command,
 ): Promise<void> {
+  if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   const say = (line: string) => {
     if (!json) process.stdout.write(`${line}\n`)
   }
@@ -92,9 +108,14 @@ async function upgrade(
   for (const signal of CANCELLING) process.on(signal, cancel)
   try {
     const limits = { argv, timeoutMs: timeout, progress, signal: interrupted.signal }
-    const { pid, generation } = hung
-      ? await (await import('../member/hung-incumbent.js')).replaceHung({ ...limits, control, say })
-      : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false })
+    const upgrade = async () =>
+      hung
+        ? await (await import('../member/hung-incumbent.js')).replaceHung({ ...limits, control, say })
+        : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false })
+    const { pid, generation } =
+      binary === undefined || at === undefined
+        ? await upgrade()
+        : await withRelease({ control, service }, installing(binary, at), upgrade)
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
     if (json) print({ ok: true, pid, generation, ms: since(), phases })
   } catch (error) {
@@ -108,14 +129,15 @@ async function upgrade(
 }
 
 function headline(answer: StatusAnswer, name: string): string {
-  const now = isDaemon(answer) ? serviceOf(answer, name) : answer
+  const now = serviceOf(answer, name)
   // The daemon itself refuses a name that it does not hold.
   if (now === undefined) return 'upgrading'
   return `upgrading ${plain(now.service)} from generation ${plain(now.generation)} (pid ${plain(now.pid)})`
 }
 
-function serviceOf({ services }: DaemonStatus, name: string): ServiceStatus | undefined {
-  return name === '' && services.length === 1 ? services[0] : services.find(({ service }) => service === name)
+function installing(binary: string, at: string): ReleaseChange {
+  const installed = new Installed(at)
+  return { path: installed.path, put: () => installed.install(binary), back: () => installed.undo() }
 }
 
 function print(outcome: object): void {

@@ -21,6 +21,7 @@ export class ServiceManager {
   /** How often it wants to hear that the service lives, milliseconds; null: it does not. */
   readonly watchdogMs: number | null
   readonly #socket: NotifySocket
+  readonly #keeps: boolean
 
   /** Null: nobody wants to hear. */
   static find(logger: Warnings): ServiceManager | null {
@@ -37,16 +38,17 @@ export class ServiceManager {
     return socket === null ? null : new ServiceManager(socket, env)
   }
 
-  private constructor(socket: NotifySocket, { WATCHDOG_USEC }: Readonly<NodeJS.ProcessEnv>) {
+  private constructor(socket: NotifySocket, { FDSTORE, WATCHDOG_USEC }: Readonly<NodeJS.ProcessEnv>) {
+    this.#keeps = Number(FDSTORE) > 0
     const usec = Number(WATCHDOG_USEC)
     this.#socket = socket
     // WATCHDOG_PID names the first process: those that serve after it have its variables, and its duty.
     this.watchdogMs = usec > 0 ? Math.max(1, Math.floor(usec / 1000)) : null
   }
 
-  /** Where descriptors of a service are kept, if the unit says how many. */
-  storeFor(service: string): FdStore {
-    return new FdStore(this.#socket, service)
+  /** Where descriptors of a service are kept; null: nowhere, or it is not said (`FDSTORE`). */
+  storeFor(service: string): FdStore | null {
+    return this.#keeps ? new FdStore(this.#socket, service) : null
   }
 
   /** The service is up, or has come to the end of what {@link changes} told of. */

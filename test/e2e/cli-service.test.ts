@@ -1,4 +1,13 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -117,6 +126,85 @@ describe('fd-broker reload, rollback and stop', () => {
     await until('the first is under way', () => edge.desk.processes().some(line => line === 'sleep 60 '))
     expect(await edge.desk.run('upgrade', ...control)).toMatchObject({ code: 4 })
     expect(await slow).toMatchObject({ code: 1 })
+  })
+})
+
+describe('a release', () => {
+  /** A proxy whose file lies in the folder that a link leads to. */
+  async function released() {
+    const edge = await Edge.prepare({ upgrade: { probation: '30s' } })
+    const folder = edge.desk.folder
+    const release = (name: string, config: object) => {
+      mkdirSync(join(folder, name))
+      writeFileSync(join(folder, name, 'edge.json'), JSON.stringify({ ...edge.config, ...config }))
+      return join(folder, name)
+    }
+    const one = release('1', { routes: [{ host: '*', respond: { body: 'one' } }] })
+    const two = release('2', {
+      routes: [{ host: '*', respond: { body: 'two' } }],
+      upgrade: { probation: '0s' },
+    })
+    const wrong = release('3', { routes: [{ host: '*', upstream: 'nowhere' }] })
+    const link = join(folder, 'current')
+    symlinkSync(one, link)
+    const pid = await edge.desk.launch([process.execPath, CLI, 'proxy', '--config', join(link, 'edge.json')])
+    await edge.serving(pid)
+    const at = ['--control', edge.desk.control, '--at', link]
+    const upgrade = (to: string) => edge.desk.run('upgrade', ...at, '--binary', to)
+    return { edge, one, two, wrong, link, pid, upgrade, rollback: () => edge.desk.run('rollback', ...at) }
+  }
+
+  it('is upgraded to by its link; one that fails leaves it, rollback in probation puts it back', async () => {
+    const { edge, link, one, pid, rollback, two, upgrade, wrong } = await released()
+    const failed = await upgrade(wrong)
+    expect(failed).toMatchObject({ code: 1 })
+    expect(readlinkSync(link)).toBe(one)
+    expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+    expect(readlinkSync(link)).toBe(two)
+    expect(await body(edge)).toBe('two')
+    expect(await rollback()).toMatchObject({ code: 0, stdout: `generation 1 (pid ${pid}) serves again\n` })
+    expect(readlinkSync(link)).toBe(one)
+    expect(await body(edge)).toBe('one')
+  })
+
+  it('is rolled back after its probation by an upgrade to the one before', async () => {
+    const { edge, link, one, pid, rollback, two, upgrade } = await released()
+    expect(await upgrade(two)).toMatchObject({ code: 0 })
+    // The standby's probation is its own.
+    await edge.signal('SIGTERM', pid)
+    await edge.ended(pid)
+    expect(await rollback()).toMatchObject({ code: 0, stderr: '' })
+    expect(readlinkSync(link)).toBe(one)
+    expect(await body(edge)).toBe('one')
+    expect(await rollback()).toMatchObject({ code: 0 })
+    expect(readlinkSync(link)).toBe(two)
+  })
+
+  it('may be an executable: its bytes are replaced at one stroke, and come back', async () => {
+    const { edge } = await proxy()
+    const program = join(edge.desk.folder, 'program')
+    const next = join(edge.desk.folder, 'next')
+    writeFileSync(program, 'old', { mode: 0o755 })
+    writeFileSync(next, 'new', { mode: 0o750 })
+    const at = ['--control', edge.desk.control, '--at', program]
+    const failed = await edge.desk.run(
+      'upgrade',
+      ...at,
+      '--binary',
+      next,
+      '--',
+      process.execPath,
+      '-e',
+      'process.exit(3)',
+    )
+    expect(failed).toMatchObject({ code: 1 })
+    expect(readFileSync(program, 'utf8')).toBe('old')
+    expect(await edge.desk.run('upgrade', ...at, '--binary', next)).toMatchObject({ code: 0 })
+    expect(readFileSync(program, 'utf8')).toBe('new')
+    expect(readFileSync(`${program}.previous`, 'utf8')).toBe('old')
+    const none = await edge.desk.run('upgrade', ...at, '--binary', join(edge.desk.folder, 'none'))
+    expect(none.stderr).toMatch(/^ERR_FDB_NO_BINARY: .*none/)
+    expect(await edge.desk.run('upgrade', ...at)).toMatchObject({ code: 2 })
   })
 })
 

@@ -29,6 +29,7 @@ async function unit() {
         env: {
           ...edge.desk.env,
           ...manager.env,
+          FDSTORE: '512',
           FDB_TEST_LOG: edge.desk.log,
           LISTEN_FDS: String(kept.length),
           LISTEN_FDNAMES: kept.map(({ name }) => name).join(':'),

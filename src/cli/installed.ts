@@ -1,0 +1,77 @@
+import {
+  chmodSync,
+  copyFileSync,
+  linkSync,
+  lstatSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
+import { resolve } from 'node:path'
+import { FdbError } from '../errors.js'
+
+/**
+ * What a server is started from, which is replaced at one stroke: the symbolic link of a release folder (`current`), or an executable.
+ * What it was before is kept beside it, as `PATH.previous`.
+ */
+export class Installed {
+  readonly path: string
+  readonly #previous: string
+  readonly #aside: string
+
+  /** Throws ERR_FDB_NO_BINARY. */
+  constructor(path: string) {
+    this.path = resolve(path)
+    this.#previous = `${this.path}.previous`
+    this.#aside = `${this.path}.${process.pid}~`
+    if (kindOf(this.path) === 'none') throw missing(this.path, 'there is nothing to be replaced')
+  }
+
+  /** Puts `release` there: a link is led to it, a file gets its bytes and its permissions. */
+  install(release: string): void {
+    const wanted = resolve(release)
+    const there = statSync(wanted, { throwIfNoEntry: false })
+    if (there === undefined) throw missing(wanted, 'there is nothing to be installed')
+    this.#keep()
+    if (kindOf(this.path) === 'link') symlinkSync(wanted, this.#aside)
+    else {
+      if (!there.isFile()) throw missing(wanted, `${this.path} is a file, and this is none`)
+      copyFileSync(wanted, this.#aside)
+      chmodSync(this.#aside, there.mode & 0o7777)
+    }
+    renameSync(this.#aside, this.path)
+  }
+
+  /** Puts back what was there before the last {@link install}; what was there instead is what was there before. */
+  swap(): void {
+    if (kindOf(this.#previous) === 'none') throw missing(this.#previous, 'nothing was kept')
+    renameSync(this.#previous, this.#aside)
+    this.#keep()
+    renameSync(this.#aside, this.path)
+  }
+
+  /** Puts back what was there before the last {@link install}, which has failed. */
+  undo(): void {
+    renameSync(this.#previous, this.path)
+  }
+
+  #keep(): void {
+    rmSync(this.#previous, { force: true })
+    if (kindOf(this.path) === 'link') symlinkSync(readlinkSync(this.path), this.#previous)
+    else linkSync(this.path, this.#previous)
+  }
+}
+
+function kindOf(path: string): 'none' | 'link' | 'file' {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  if (stat?.isSymbolicLink()) return 'link'
+  return stat?.isFile() ? 'file' : 'none'
+}
+
+function missing(path: string, why: string): FdbError {
+  return new FdbError('ERR_FDB_NO_BINARY', `${path}: ${why}: give a symbolic link, or a file`, {
+    details: { path },
+  })
+}

@@ -1,0 +1,19 @@
+import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+
+/** A control socket, and which service behind it; empty: the only one. */
+export interface Place {
+  readonly control: string
+  readonly service: string
+}
+
+/** Of a daemon that holds several. */
+export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | undefined {
+  if (!isDaemon(answer)) return answer
+  const { services } = answer
+  return name === '' && services.length === 1 ? services[0] : services.find(({ service }) => service === name)
+}
+
+/** Null: nobody serves. */
+export function pidServing(answer: StatusAnswer, name: string): number | null {
+  return serviceOf(answer, name)?.pid ?? null
+}
