@@ -4,7 +4,8 @@
 //   index, proxy, adapter, errors   one file for each entry of `exports`; what they share is in chunks that they import, so that
 //                                   there is one class FdbError and one of everything else, whatever was imported first
 //   config-worker                   the thread that reads a configuration
-//   cli.cjs                         the command, with all that only it uses; it is a program of its own, and shares nothing
+//   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
+//                                   runs the second with what V8 has kept of it
 //   msgpackr.cjs, yaml.cjs          packages that are loaded when they are asked for: `imports` of package.json
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
@@ -84,11 +85,12 @@ const results = await Promise.all([
   }),
   build({
     ...common,
-    entryPoints: { cli: join(modules, 'cli/main.js') },
+    entryPoints: { cli: join(modules, 'launch/main.js'), program: join(modules, 'cli/main.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     plugins: [lazyWithin],
     // CommonJS has no import.meta.
+    supported: { 'dynamic-import': false },
     define: { 'import.meta.url': 'thisFileUrl' },
     banner: { js: 'const thisFileUrl = require("node:url").pathToFileURL(__filename).href;' },
   }),

@@ -4,6 +4,7 @@ import { FdbError } from '../errors.js'
 import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import { LEVELS } from './options.js'
 import { PASSED_ON, ProxySignals } from './proxy-signals.js'
+import { serves } from './serving.js'
 
 /** Lines of the access log that nobody has taken: more are dropped. */
 const ACCESS_BYTES = 8 * 1024 * 1024
@@ -49,9 +50,9 @@ Examples:
 
 async function proxy(flags: ProxyFlags): Promise<void> {
   const { config: file, check, logLevel, pidFile, logFile, accessLogFile } = flags
-  const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
+  const { certificateWarnings, readConfig, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
-    const config = await readConfigAside(file)
+    const config = await readConfig(file)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
     const { listeners, upstreams, routes } = config
@@ -60,6 +61,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     return
   }
   const { pino } = await import('pino')
+  const { withUsualFlags } = await import('../proxy/young-generation.js')
   const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
   const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
   const accessTo = pino.destination({ dest: accessLogFile ?? 1, sync: false, maxLength: ACCESS_BYTES })
@@ -76,13 +78,15 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   }
   const signals = new ProxySignals(logger, () => readConfigAside(file), reopen)
   try {
-    const running: ReverseProxy = await startProxy(await readConfigAside(file), {
+    // Nobody is served yet who would have to wait: a thread to read it takes longer.
+    const running: ReverseProxy = await startProxy(await readConfig(file), {
       ...options,
       signal: signals.starting,
     })
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
+    serves(withUsualFlags)
     const stayed = running.member.stay({ signals: PASSED_ON })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander'
 import { controlOption, LEVELS } from './options.js'
 import { ServeSignals } from './serve-signals.js'
+import { serves } from './serving.js'
 import { plain } from './table.js'
 
 interface ServeFlags {
@@ -58,6 +59,7 @@ async function serve({ control, logLevel, drop, pidFile, logFile }: ServeFlags):
       ...(pidFile !== undefined && { pidFile }),
     })
     signals.attach(daemon)
+    serves()
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
     await daemon.closed
   } finally {

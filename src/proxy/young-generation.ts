@@ -1,5 +1,9 @@
 import { setFlagsFromString } from 'node:v8'
 
+const SMALL = '--semi-space-growth-factor=1'
+const USUAL = '--semi-space-growth-factor=2'
+let isSmall = false
+
 /**
  * Keeps V8's young generation at the size that it has when this is called, a few MiB. Otherwise it grows to 32 MiB and
  * stays there once many clients have connected at the same time, although next to nothing of a relayed request
@@ -7,5 +11,17 @@ import { setFlagsFromString } from 'node:v8'
  * cost the same CPU time. It is for the whole process, so only for one that does nothing else.
  */
 export function keepYoungGenerationSmall(): void {
-  setFlagsFromString('--semi-space-growth-factor=1')
+  isSmall = true
+  setFlagsFromString(SMALL)
+}
+
+/** V8 takes compiled code again only with the flags that it was kept with: those of a process that is just starting. */
+export function withUsualFlags<T>(work: () => T): T {
+  if (!isSmall) return work()
+  setFlagsFromString(USUAL)
+  try {
+    return work()
+  } finally {
+    setFlagsFromString(SMALL)
+  }
 }

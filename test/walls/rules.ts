@@ -92,6 +92,7 @@ export const ROOMS: readonly Room[] = [
     packages: ['yaml', 'protobufjs'],
   },
   { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },
+  { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['cli'] },
 ]
 
 /** What is said in a few places only, and how it is recognised in code. */

@@ -1,0 +1,101 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type CacheFolder, cacheFolders, isPrivate } from './cache-folders.js'
+
+/** When it was made: a process that served has compiled more than one that came to its end. */
+export type Kept = 'ended' | 'served'
+
+const MARKS: Record<Kept, string> = {
+  ended: 'fd-broker code 1 ended \n',
+  served: 'fd-broker code 1 served\n',
+}
+const MARK_BYTES = 24
+const SUM_BYTES = 32
+/** Of other commands, releases and versions of Node: older files go. */
+const MOST_FILES = 16
+
+export interface CacheSubject {
+  /** Of the file, for whoever looks into the folder. */
+  readonly name: string
+  /** What must be the same for it to be used; V8 checks its own version and flags besides. */
+  readonly facts: string
+  /** The package's folder. */
+  readonly package: string
+  /** Of the program's file. */
+  readonly owner: { readonly uid: number; readonly mode: number }
+}
+
+/**
+ * Compiled code in a file. It is trusted as the program is, so it is read and written only where nobody else can write: see
+ * {@link cacheFolders}.
+ */
+export class CodeCache {
+  readonly #folders: readonly CacheFolder[]
+  readonly #name: string
+
+  constructor({ name, facts, package: folder, owner }: CacheSubject) {
+    this.#folders = cacheFolders(folder, owner)
+    const key = createHash('sha256').update(facts).digest('hex').slice(0, 24)
+    this.#name = `${name}-${key}.v8`
+  }
+
+  /** Undefined: there is none, or none that can be trusted, or it is damaged. */
+  read(): { data: Buffer; kept: Kept } | undefined {
+    for (const folder of this.#folders) {
+      try {
+        const path = join(folder.path, this.#name)
+        if (!isPrivate(folder, path)) continue
+        const bytes = readFileSync(path)
+        const kept = bytes.toString('latin1', 0, MARK_BYTES) === MARKS.served ? 'served' : 'ended'
+        const data = bytes.subarray(MARK_BYTES + SUM_BYTES)
+        const head = headOf(data, kept)
+        if (bytes.subarray(0, head.length).equals(head)) return { data, kept }
+      } catch {
+        // The next folder may have one.
+      }
+    }
+    return undefined
+  }
+
+  /** Throws when it can be written nowhere. */
+  write(data: Buffer, kept: Kept): void {
+    let failure: unknown
+    for (const folder of this.#folders) {
+      try {
+        if (!folder.mayWrite) continue
+        mkdirSync(folder.path, { recursive: true, mode: folder.mode })
+        if (!isPrivate(folder)) continue
+        const path = join(folder.path, this.#name)
+        const made = `${path}.${randomUUID()}`
+        try {
+          writeFileSync(made, Buffer.concat([headOf(data, kept), data]), {
+            flag: 'wx',
+            mode: folder.mode & 0o666,
+          })
+          renameSync(made, path)
+        } finally {
+          rmSync(made, { force: true })
+        }
+        tidy(folder.path)
+        return
+      } catch (error) {
+        failure = error
+      }
+    }
+    if (failure !== undefined) throw failure
+  }
+}
+
+/** A file that is damaged must not come to V8, which believes what it reads. */
+function headOf(data: Buffer, kept: Kept): Buffer {
+  return Buffer.concat([Buffer.from(MARKS[kept], 'latin1'), createHash('sha256').update(data).digest()])
+}
+
+function tidy(folder: string): void {
+  const files = readdirSync(folder).map(name => join(folder, name))
+  const byAge = files
+    .map(path => ({ path, at: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+    .toSorted((a, b) => b.at - a.at)
+  for (const { path } of byAge.slice(MOST_FILES)) rmSync(path, { force: true })
+}

@@ -1,0 +1,82 @@
+import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, it } from 'vitest'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const DIST = fileURLToPath(new URL('../../dist/', import.meta.url))
+/** What precedes it in its file. */
+const HEAD_BYTES = 56
+/** Says whether V8 takes code that was kept of the program, in a process that has done nothing yet. */
+const TAKES = `
+const { readFileSync } = require('node:fs')
+const [file, kept] = process.argv.slice(1)
+const source = require('node:module').wrap(readFileSync(file, 'latin1'))
+const cachedData = readFileSync(kept).subarray(${HEAD_BYTES})
+const { cachedDataRejected } = new (require('node:vm').Script)(source, { filename: file, cachedData })
+process.stdout.write(String(!cachedDataRejected))`
+
+/** A desk whose commands keep their code in a folder of it. */
+function scene() {
+  const desk = Desk.open()
+  const folder = join(desk.folder, 'code')
+  const command = (...args: string[]) => [
+    'env',
+    `FD_BROKER_CODE_CACHE=${folder}`,
+    process.execPath,
+    join(DIST, 'cli.cjs'),
+    ...args,
+  ]
+  const files = () => {
+    try {
+      return readdirSync(folder).map(name => join(folder, name))
+    } catch {
+      return []
+    }
+  }
+  const config = join(desk.folder, 'edge.json')
+  writeFileSync(
+    config,
+    JSON.stringify({
+      service: 'edge',
+      control: desk.control,
+      listeners: [{ name: 'http', address: 'tcp://127.0.0.1:0' }],
+      routes: [{ host: '*', path: '/', respond: { status: 200, body: 'ok' } }],
+      upgrade: { probation: '0s' },
+    }),
+  )
+  return { desk, command, config, files }
+}
+
+/** Long ago, so that a file that is written anew is seen. */
+const age = (file: string) => utimesSync(file, 1, 1)
+const isAged = (file: string) => statSync(file).mtimeMs === 1000
+
+it('a command keeps its compiled code, and starts with it the next time', async () => {
+  const { desk, command, config, files } = scene()
+  const check = () => desk.runCommand(command('proxy', '--config', config, '--check'))
+  expect(await check()).toMatchObject({ code: 0, stderr: '' })
+  const [file = '', ...others] = files()
+  expect(others).toEqual([])
+  age(file)
+  expect(await check()).toMatchObject({ code: 0, stderr: '' })
+  expect(isAged(file)).toBe(true)
+  // Damaged: not used, and written anew.
+  writeFileSync(file, readFileSync(file).fill(7, 1000, 2000))
+  age(file)
+  expect(await check()).toMatchObject({ code: 0, stderr: '' })
+  expect(isAged(file)).toBe(false)
+  expect(await desk.runCommand(command('proxy', '--config', 'missing.json', '--check'))).toMatchObject({
+    code: 1,
+  })
+})
+
+it('a proxy keeps it when it has served for a while, and V8 takes it for the next one', async () => {
+  const { desk, command, config, files } = scene()
+  await desk.launch(command('proxy', '--config', config))
+  const file = await until('the code is kept', () => files().find(name => /proxy-\w+\.v8$/.test(name)))
+  expect(readFileSync(file, 'latin1')).toContain('served')
+  const { stdout } = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), file])
+  expect(stdout).toBe('true')
+})
