@@ -86,7 +86,7 @@ try {
     if (place > 0 && !flags.all) continue
     await check(`${title}: commands, and an upgrade of the proxy`, () => checkCommands(project, version))
     await check(`${title}: a handoff under load`, () => checkHandoff(project))
-    await check(`${title}: TypeScript`, () => checkTypes(project, flags.all))
+    await check(`${title}: TypeScript`, () => checkTypes(project, flags.all && place === 0))
     if (!manager.name.startsWith('npm')) continue
     await check(`${title}: the README's code`, () => checkOtherBlocks(project))
     await using empty = new Project(manager, ready, places)

@@ -58,6 +58,7 @@ unsafeHttpWhitelist: ["127.0.0.1"]
 nodeLinker: node-modules
 enableTelemetry: false
 enableGlobalCache: false
+enableMirror: false
 `
   return { 'package.json': '{ "private": true }\n', 'yarn.lock': '', '.yarnrc.yml': settings }
 }

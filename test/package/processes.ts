@@ -122,7 +122,7 @@ export async function checkHandoff(project: Project): Promise<string[]> {
 export async function checkCommands(project: Project, version: string): Promise<string[]> {
   const wrong: string[] = []
   const said = await project.exec('fd-broker', '--version')
-  if (said.text.trim() !== version) wrong.push(`--version says ${JSON.stringify(said.text)}`)
+  if (said.out.trim() !== version) wrong.push(`--version says ${JSON.stringify(said.text)}`)
   const port = await freePort()
   const control = join(project.folder, 'edge', 'upgrade.sock')
   const config = project.write(

@@ -21,6 +21,7 @@ const PROGRAMS = ['sh', 'bash', 'cat', 'sleep', 'env', 'uname', 'sed', 'ls', 'di
 
 export interface Ran {
   readonly code: number | null
+  readonly out: string
   /** stdout and stderr, as they came. */
   readonly text: string
   readonly ms: number
@@ -93,6 +94,8 @@ export class Project implements AsyncDisposable {
       killSignal: 'SIGKILL',
     })
     let text = ''
+    let out = ''
+    child.stdout.on('data', data => (out += data))
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding('utf8').on('data', data => (text += data))
     const code = await new Promise<number | null>(resolve => {
@@ -103,7 +106,7 @@ export class Project implements AsyncDisposable {
       // Not 'close': what it started in the background may keep its output open.
       child.on('exit', resolve)
     })
-    return { code, text, ms: performance.now() - from }
+    return { code, out, text, ms: performance.now() - from }
   }
 
   /** What the installation has brought. */
