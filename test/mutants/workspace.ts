@@ -6,11 +6,14 @@ import { fileURLToPath } from 'node:url'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 /** Of the project, as far as tests need it. */
-const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', '.ci']
+const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', 'systemd', '.ci']
 const FILES = [
   'package.json',
   'README.md',
   'CHANGELOG.md',
+  'CONTRIBUTING.md',
+  'LICENSE',
+  'SECURITY.md',
   'biome.json',
   'tsconfig.json',
   'tsconfig.test.json',
