@@ -18,7 +18,7 @@ import {
 import type { WireEnvelope } from '../../protocol/link.js'
 import { NOBODY } from '../../protocol/messages.js'
 import { remoteError } from '../../protocol/remote-error.js'
-import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../../protocol/versions.js'
+import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import { type Caller, turnAway, welcome } from '../admission.js'
 import { cancelHandoff } from '../cancel.js'
@@ -37,6 +37,7 @@ import type { RememberedService } from './rights-holders.js'
 import { RollCall } from './roll-call.js'
 import { ServiceOperations } from './service-operations.js'
 import { describeService } from './service-status.js'
+import { takesFrom } from './way-taker.js'
 
 const WAY_MS = 5_000
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
@@ -291,7 +292,7 @@ export class Service {
   /** One that does not serve any more gives its connections to the one that does. */
   #openWay(from: Peer): void {
     const to = this.#holder.peer(this.#machine.owner)
-    if (to === undefined || to === from || !to.link.open || !to.capabilities.has(TAKES_CONNECTIONS)) return
+    if (!takesFrom(to, from)) return
     openWay({
       take: end => to.link.sendBundle(wayItems(end, from), WAY_MS),
       give: end => from.link.sendBundle(wayItems(end, to), WAY_MS),
