@@ -7,7 +7,7 @@ import { fdbroker } from '../../src/proto/wire.js'
 import { packBundle } from '../../src/protocol/bundle.js'
 import { checkDecodeCost } from '../../src/protocol/decode-cost.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 import { workOf } from '../processes/worked.js'
 
 const { Envelope } = fdbroker.wire
@@ -115,6 +115,38 @@ describe('descriptors that a peer sends', () => {
     await far.send(encoded({ gone: {} }))
     await until('all is read', () => told.length === 1)
     expect(native.openCount()).toBe(before)
+    link.close()
+    await far.close()
+  })
+
+  it('are sent no faster than they are taken: two batches are on their way at most', async () => {
+    const [near, far] = Channel.pair()
+    const link = new Link(near)
+    link.start({ message: () => {}, broken: () => {}, end: () => {} })
+    const heard: { index: number; bundle: number }[] = []
+    far.start({
+      message: (payload, fds) => {
+        closeAll(fds)
+        const { index, bundle } = Envelope.decode(payload).fds!
+        heard.push({ index: index ?? 0, bundle: bundle ?? 0 })
+      },
+      end: () => {},
+    })
+    const fd = OwnedFd.own(native.memfd('x'), 'x')
+    const items = Array.from(
+      { length: 3 * 253 + 1 },
+      (_, i) => ({ role: 'named', name: `${i}`, fd }) as const,
+    )
+    const sent = link.sendBundle(items, 10_000)
+    for (let acknowledged = 0; acknowledged < 4; acknowledged++) {
+      const most = Math.min(acknowledged + 2, 4)
+      await until('they come', () => heard.length === most)
+      await pause(10)
+      expect(heard.map(({ index }) => index)).toEqual(Array.from({ length: most }, (_, i) => i))
+      await far.send(encoded({ fdsAck: heard[acknowledged]! }))
+    }
+    await sent
+    fd.close()
     link.close()
     await far.close()
   })

@@ -172,6 +172,7 @@ describe('too few descriptors', () => {
       retryable: true,
       tries: 2,
       patient: true,
+      waits: true,
     })
   })
 

@@ -2,6 +2,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Receiving, takeBack } from '../../src/holder/daemon/bringing.js'
 import { Custody } from '../../src/holder/daemon/custody.js'
 import { heldAlone } from '../../src/holder/daemon/held-alone.js'
+import { takesFrom } from '../../src/holder/daemon/way-taker.js'
 import type { Peer } from '../../src/holder/peer.js'
 import type { Entry } from '../../src/holder/registry.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
@@ -10,6 +11,7 @@ import { native } from '../../src/kernel/native.js'
 import { SILENT } from '../../src/logger.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../src/protocol/holder-machine.js'
 import { NOBODY } from '../../src/protocol/messages.js'
+import { TAKES_CONNECTIONS } from '../../src/protocol/versions.js'
 
 function named(name: string): Entry {
   return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }
@@ -115,6 +117,18 @@ describe('what a member brings back to its daemon', () => {
     expect([held.names, held.count]).toEqual([[], 2])
     held.custody.settle(other)
     expect([held.names, held.count]).toEqual([['other'], 1])
+  })
+})
+
+describe('a member that is to take the connections of another', () => {
+  const of = (pid: number, open: boolean, ...capabilities: string[]) =>
+    ({ ...member(pid), link: { open }, capabilities: new Set(capabilities) }) as unknown as Peer
+
+  it('is another one, that can be told and takes them', () => {
+    const from = of(1, true, TAKES_CONNECTIONS)
+    expect(takesFrom(of(2, true, TAKES_CONNECTIONS), from)).toBe(true)
+    for (const to of [undefined, from, of(2, false, TAKES_CONNECTIONS), of(2, true), of(2, true, 'other')])
+      expect(takesFrom(to, from)).toBe(false)
   })
 })
 
