@@ -48,6 +48,7 @@ function sockets() {
   assert.equal(native.accept(listeners[2]), -1)
   native.peerCredentials(accepted)
   const pidfd = native.peerPidfd(accepted)
+  const notifier = native.connectDatagram(join(folder, 'd'), false)
   const connected = native.connectUnix(`fdb-exercise-${process.pid}`, true)
   refused(() => native.bindSocket({ kind: 'unix', host: path }), 'EADDRINUSE')
   refused(() => native.bindSocket({ kind: 'unix', host: '/'.padEnd(300, 'x') }), 'ENAMETOOLONG')
@@ -55,8 +56,9 @@ function sockets() {
   refused(() => native.bindSocket({ kind: 'tcp', host: '::1%none', port: 0 }), 'ERR_OUT_OF_RANGE')
   refused(() => native.bindSocket(null), 'ERR_INVALID_ARG_TYPE')
   refused(() => native.connectUnix(join(folder, 'none'), false), 'ENOENT')
+  refused(() => native.connectDatagram(join(folder, 'none'), false), 'ENOENT')
   refused(() => native.listen(never, 1), 'EBADF')
-  const all = [...listeners, client, accepted, connected, ...(pidfd === null ? [] : [pidfd])]
+  const all = [...listeners, client, accepted, notifier, connected, ...(pidfd === null ? [] : [pidfd])]
   assert.ok(native.inspect([...all, never, 0]).length === all.length + 2)
   assert.equal(native.firstNotStream([client, accepted, listeners[0]]), 2)
   assert.deepEqual(native.hangups([client, accepted]), [0, 0])

@@ -83,12 +83,6 @@ describe.each(Object.keys(NODES))('%s', target => {
     expect(target).toContain(text.trim())
   })
 
-  it('every call of the addon is made', () => {
-    const { ended, text } = run(['test/native/exercise.mjs'])
-    expect(ended, text).toBe(0)
-    expect(text).toContain('exercised')
-  })
-
   it.each(TESTS)('passes test/native/%s', name => {
     const file = join('test/native', name)
     const { ended, text } = node.runsVitest
