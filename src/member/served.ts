@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import http from 'node:http'
+import type http from 'node:http'
 import type net from 'node:net'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
@@ -8,6 +8,7 @@ import { HttpServerConnections } from '../moving/adapters/http-server.js'
 import { NetServerConnections } from '../moving/adapters/net-server.js'
 import { OpenSockets } from '../moving/adapters/open-sockets.js'
 import type { MovableConnections } from '../moving/movable.js'
+import { nodeHttp } from '../node/http.js'
 import { HTTP_CONNECTIONS } from '../node/http-connections.js'
 import { letClose, mayClose, stopListening } from '../node/server-close.js'
 import { SERVER_CONNECTIONS } from '../node/server-connections.js'
@@ -99,7 +100,7 @@ export class Served {
     const parts = { open: this.#open, failed, run: this.#run }
     if (!SOCKET_HANDLE.works || !SERVER_CONNECTIONS.works) return undefined
     if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
-    if (!(server instanceof http.Server) || !HTTP_CONNECTIONS.works) return undefined
+    if (!(server instanceof nodeHttp.Server) || !HTTP_CONNECTIONS.works) return undefined
     return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
@@ -236,7 +237,7 @@ export class Served {
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
     server.closeIdleConnections()
-    if (server instanceof http.Server)
+    if (server instanceof nodeHttp.Server)
       for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
   }
 

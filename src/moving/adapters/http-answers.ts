@@ -1,5 +1,6 @@
-import http from 'node:http'
+import type http from 'node:http'
 import type net from 'node:net'
+import { nodeHttp } from '../../node/http.js'
 
 /** What was seen of the requests on one connection. */
 export interface Seen {
@@ -73,7 +74,7 @@ export class HttpAnswers {
 
   readonly #onRequest = (request: http.IncomingMessage, response: unknown): void => {
     // HTTP/2 has answers of its own.
-    if (!(response instanceof http.ServerResponse)) return
+    if (!(response instanceof nodeHttp.ServerResponse)) return
     const { socket } = request
     const seen = this.seen(socket)
     const earlier = seen.newest

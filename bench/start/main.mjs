@@ -1,0 +1,197 @@
+// @ts-check
+// npm run bench -- start: how long a new version takes from its start to its first answer, and how much processor time until it
+// serves, beside `node -e 0` in the same rounds: the proxy with a small configuration and with 10,000 routes, each an upgrade of
+// the one before; the library from join() to ready(). At rest, then with a process on every processor that has no end.
+// Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --quiet (only at rest) --json FILE
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { Figures, Progress, table } from '../report.mjs'
+import { phasesOf, status } from '../status.mjs'
+import { answers, busy, cpuMs, ended, freePort, start } from './processes.mjs'
+
+const { values: flags } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '10' },
+    routes: { type: 'string', default: '10000' },
+    node: { type: 'string', multiple: true, default: [process.execPath] },
+    quiet: { type: 'boolean', default: false },
+    json: { type: 'string' },
+  },
+})
+const rounds = Number(flags.rounds)
+const routes = Number(flags.routes)
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const MEMBER = fileURLToPath(new URL('member.mjs', import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), 'fd-broker-start-'))
+const codeCache = join(folder, 'code')
+const progress = new Progress()
+const figures = new Figures('start')
+
+/** @typedef {{ wall: number, cpu: number | null }} Sample */
+
+/** One kind of server, each process of which is the next version of the one before. */
+class Versions {
+  /** @type {import('node:child_process').ChildProcess | null} */
+  #before = null
+
+  /** @param {() => Promise<{ child: import('node:child_process').ChildProcess, sample: Sample }>} next */
+  constructor(next) {
+    this.next = async () => {
+      const { child, sample } = await next()
+      if (this.#before !== null) await ended(this.#before)
+      this.#before = child
+      return sample
+    }
+  }
+
+  async end() {
+    this.#before?.kill('SIGKILL')
+    if (this.#before !== null) await ended(this.#before)
+  }
+}
+
+/** @param {string} node @param {string} name @param {number} count of routes @param {string} cache */
+async function proxy(node, name, count, cache) {
+  const port = await freePort()
+  const control = join(folder, `${name}.sock`)
+  const file = join(folder, `${name}.json`)
+  const respond = { status: 200, body: 'ok\n' }
+  writeFileSync(
+    file,
+    JSON.stringify({
+      service: name,
+      control,
+      instanceHeader: 'X-Pid',
+      listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
+      routes: [
+        { host: '*', path: '/', respond },
+        ...Array.from({ length: count }, (_, n) => ({ host: '*', path: `/r/${n}`, respond })),
+      ],
+      upgrade: { probation: '0s' },
+    }),
+  )
+  const args = [CLI, 'proxy', '--config', file, '--log-level', 'warn']
+  const versions = new Versions(async () => {
+    const began = performance.now()
+    const child = start(node, args, { FD_BROKER_CODE_CACHE: cache })
+    const pid = child.pid ?? 0
+    await answers(port, pid)
+    return { child, sample: { wall: performance.now() - began, cpu: cpuMs(pid) } }
+  })
+  return { versions, control }
+}
+
+/** @param {string} node @param {string} name */
+async function member(node, name) {
+  const address = `tcp://127.0.0.1:${await freePort()}`
+  const control = join(folder, `${name}.sock`)
+  return new Versions(async () => {
+    const child = start(node, [MEMBER, control, address])
+    const [line] = await once(createInterface(/** @type {any} */ (child.stdout)), 'line')
+    const { joinToReady } = JSON.parse(line)
+    return { child, sample: { wall: joinToReady, cpu: null } }
+  })
+}
+
+/** @param {string} node @returns {Promise<Sample>} */
+async function bare(node) {
+  const began = performance.now()
+  await ended(start(node, ['-e', '0']))
+  return { wall: performance.now() - began, cpu: null }
+}
+
+/** Until the code of the first one is kept, which it is a while after it serves. */
+async function untilKept() {
+  const give = performance.now() + 20_000
+  const kept = () => {
+    try {
+      return readdirSync(codeCache).some(name => name.endsWith('.v8'))
+    } catch {
+      return false
+    }
+  }
+  while (!kept() && performance.now() < give) await new Promise(resolve => setTimeout(resolve, 50))
+}
+
+/** @param {number[]} values */
+const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+
+/** @param {string} node @param {string} where @param {{ small: number, join: number, many: number, cpu: number }} goals */
+async function measure(node, where, goals) {
+  rmSync(codeCache, { recursive: true, force: true })
+  const small = await proxy(node, 'small', 0, codeCache)
+  const first = await proxy(node, 'first', 0, 'off')
+  const many = await proxy(node, 'many', routes, codeCache)
+  const library = await member(node, 'library')
+  const kinds = {
+    'node -e 0': () => bare(node),
+    'proxy, small': () => small.versions.next(),
+    'proxy, small, no code kept': () => first.versions.next(),
+    [`proxy, ${routes} routes`]: () => many.versions.next(),
+    'library, join to ready': () => library.next(),
+  }
+  /** @type {Map<string, Sample[]>} */
+  const samples = new Map(Object.keys(kinds).map(name => [name, []]))
+  try {
+    // The first of each has nobody to take over from, and its code is not kept yet.
+    for (const next of Object.values(kinds)) await next()
+    await untilKept()
+    for (let round = 1; round <= rounds; round++) {
+      progress.show([`${where}: round ${round} of ${rounds}`], `${where}: round ${round} of ${rounds}`)
+      for (const [name, next] of Object.entries(kinds)) samples.get(name)?.push(await next())
+    }
+    const phases = phasesOf(await status(small.control))
+    progress.clear()
+    const wall = (/** @type {string} */ name) => median((samples.get(name) ?? []).map(sample => sample.wall))
+    const cpu = (/** @type {string} */ name) => median((samples.get(name) ?? []).map(each => each.cpu ?? NaN))
+    const base = wall('node -e 0')
+    const rows = Object.keys(kinds).map(name => {
+      const times = (samples.get(name) ?? []).map(sample => sample.wall)
+      return [
+        name,
+        wall(name).toFixed(0),
+        Math.min(...times).toFixed(0),
+        (wall(name) / base).toFixed(1),
+        Number.isNaN(cpu(name)) ? '' : cpu(name).toFixed(0),
+      ]
+    })
+    console.log(`\n${where}\n${table([['', 'ms', 'least', 'x node', 'CPU ms'], ...rows]).join('\n')}`)
+    console.log(`the last small one, ms after its Hello: ${phases}`)
+    figures.add(`${where}: proxy to its first answer`, wall('proxy, small'), 'ms', '<=', goals.small)
+    figures.add(`${where}: the same`, wall('proxy, small') / base, 'x node -e 0')
+    figures.add(`${where}: CPU until then`, cpu('proxy, small'), 'ms', '<=', goals.cpu)
+    figures.add(`${where}: ${routes} routes`, wall(`proxy, ${routes} routes`), 'ms', '<=', goals.many)
+    figures.add(`${where}: join() to ready()`, wall('library, join to ready'), 'ms', '<=', goals.join)
+  } finally {
+    for (const versions of [small.versions, first.versions, many.versions, library]) await versions.end()
+  }
+}
+
+try {
+  for (const node of flags.node) {
+    const version = await versionOf(node)
+    await measure(node, `${version} at rest`, { small: 100, join: 60, many: 450, cpu: 110 })
+    if (flags.quiet) continue
+    const end = busy(availableParallelism())
+    try {
+      await measure(node, `${version} under load`, { small: 170, join: 60, many: 450, cpu: 110 })
+    } finally {
+      end()
+    }
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
+figures.finish(flags.json)
+
+/** @param {string} node */
+async function versionOf(node) {
+  const child = start(node, ['--version'])
+  const [line] = await once(createInterface(/** @type {any} */ (child.stdout)), 'line')
+  return `Node ${String(line)}`
+}

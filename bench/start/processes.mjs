@@ -1,0 +1,67 @@
+// @ts-check
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import net from 'node:net'
+
+/** Between two questions who serves. */
+const ASK_MS = 2
+
+/** @typedef {import('node:child_process').ChildProcess} Child */
+
+/** A port that nobody has. @returns {Promise<number>} */
+export async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = /** @type {net.AddressInfo} */ (server.address())
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** @param {string} node @param {string[]} args @param {Record<string, string>} [env] */
+export function start(node, args, env = {}) {
+  const { NODE_EXTRA_CA_CERTS: _, NODE_OPTIONS: __, ...rest } = process.env
+  return spawn(node, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...rest, ...env } })
+}
+
+/** @param {Child} child */
+export async function ended(child) {
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+}
+
+/** Resolves when this process has answered a client. @param {number} port @param {number} pid */
+export async function answers(port, pid) {
+  const header = new RegExp(`^x-pid: .*\\b${pid}\\b`, 'im')
+  while (!header.test(await answer(port))) await new Promise(resolve => setTimeout(resolve, ASK_MS))
+}
+
+/** @param {number} port @returns {Promise<string>} '' when there was none */
+function answer(port) {
+  return new Promise(resolve => {
+    let text = ''
+    const socket = net.connect(port, '127.0.0.1')
+    socket.on('connect', () => socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'))
+    socket.on('data', bytes => (text += bytes))
+    socket.on('error', () => {})
+    socket.on('close', () => resolve(text))
+  })
+}
+
+/** Processor time of all its threads up to now, in milliseconds; a thread that has ended does not count. @param {number} pid */
+export function cpuMs(pid) {
+  let ns = 0
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const [ran = '0'] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')
+    ns += Number(ran)
+  }
+  return ns / 1e6
+}
+
+/** Processes that keep every processor busy. @param {number} count @returns {() => void} ends them */
+export function busy(count) {
+  const children = Array.from({ length: count }, () => start(process.execPath, ['-e', 'for (;;);']))
+  return () => {
+    for (const child of children) child.kill('SIGKILL')
+  }
+}
