@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { checkContents } from './contents.js'
+import { checkImage } from './image.js'
 import { checkLint } from './lint.js'
 import { MANAGERS, readied } from './managers.js'
 import { checkCommands, checkHandoff } from './processes.js'
@@ -63,6 +64,7 @@ try {
   ) as [string, string]
   await using registry = await startRegistry(tarball, configured)
   const places = { registry: registry.url, cache }
+  await check('an image of it, and upgrades of its PID 1', () => checkImage(tarball, places))
 
   for (const [place, manager] of MANAGERS.entries()) {
     if (flags.only !== undefined && flags.only !== manager.name) continue

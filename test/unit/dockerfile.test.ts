@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { parseDockerfile } from '../processes/dockerfile.js'
+import { parseDockerfile } from '../package/dockerfile.js'
 
 const ROOT = new URL('../../', import.meta.url)
 const read = (name: string) => readFileSync(new URL(name, ROOT), 'utf8')
