@@ -148,7 +148,8 @@ describe.skipIf(!hasDpkg || architecture === '')('the Debian package', () => {
     talk.socket.close(1000)
   })
 
-  it('is removed without a trace', () => {
+  it('is removed without a trace, of its code cache too', () => {
+    execFileSync(process.execPath, [join(machine.folder, 'usr/bin/fd-broker'), '--version'])
     dpkg('--purge', 'fd-broker')
     for (const path of ['usr/bin/fd-broker', 'usr/lib/fd-broker', 'usr/share/doc/fd-broker'])
       expect(existsSync(join(machine.folder, path)), path).toBe(false)

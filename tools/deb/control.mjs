@@ -64,6 +64,8 @@ set -e
 if [ "$1" = remove ] && ${running}; then
     systemctl stop ${units.join(' ')} || true
 fi
+# What root's processes have left there (docs/install.md, "Starting fast").
+rm -rf "\${DPKG_ROOT:-}/usr/lib/fd-broker/.code-cache"
 `,
     postrm: reread('remove'),
   }
