@@ -91,9 +91,8 @@ describe('prebuilt addons', () => {
 
   it('are the same bytes when they are built in another folder, with nothing compiled before', () => {
     const copy = elsewhere()
-    const names = ['linux-x64-glibc', 'linux-arm64-musl', 'darwin-arm64']
-    execFileSync(process.execPath, [join(copy, 'tools/prebuild/main.mjs'), ...names], { stdio: 'ignore' })
-    for (const { name, file } of TARGETS.filter(({ name }) => names.includes(name)))
+    execFileSync(process.execPath, [join(copy, 'tools/prebuild/main.mjs')], { stdio: 'ignore' })
+    for (const { name, file } of TARGETS)
       expect(hash(join(copy, 'prebuilds', file)), name).toBe(hash(join(first, file)))
   })
 
