@@ -10,7 +10,7 @@ import { hasEnded } from '../processes/launch.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { until } from '../processes/until.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 /** A proxy of a unit with `FileDescriptorStoreMax=`: its manager keeps what it is given, and gives it to the next process. */
 async function unit() {

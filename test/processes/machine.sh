@@ -6,7 +6,7 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=upper,workdir=work" root && mou
 mkdir -p root/etc/systemd/system root/out root/opt
 cp "$folder"/units/* root/etc/systemd/system/
 echo 11111111111111111111111111111111 >root/etc/machine-id
-printf '#!/bin/sh\nexec "%s" /opt/fd-broker/dist/cli/main.js "$@"\n' "$node" >root/usr/bin/fd-broker
+printf '#!/bin/sh\nexec "%s" /opt/fd-broker/dist/cli.cjs "$@"\n' "$node" >root/usr/bin/fd-broker
 chmod 755 root/usr/bin/fd-broker
 exec "$nspawn" -q --register=no --keep-unit --private-network --link-journal=no --tmpfs=/tmp --tmpfs=/var/tmp \
   --bind="$folder/out:/out" --bind-ro="$root:/opt/fd-broker" --console=pipe -D root -b systemd.unit=test.target systemd.show_status=0
