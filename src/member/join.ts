@@ -4,12 +4,13 @@ import { FdbError } from '../errors.js'
 import { missingInternals } from '../node/probe.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
+import { makeRoomForDescriptors } from '../process/limits.js'
 import type { MemberDriver } from './driver.js'
 import { HolderLink } from './holder-link.js'
 import { keptLegacy } from './kept-legacy.js'
 import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
-import { startFirst, startHeir, startNext } from './start.js'
+import { type Legacy, startFirst, startHeir, startNext } from './start.js'
 
 /** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
 const RETRY_MS = 20
@@ -44,7 +45,7 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
     settings.systemd === 'auto' && hosting === 'embedded'
       ? keptLegacy({ service, control, logger: settings.logger })
       : null
-  if (legacy !== null) return await startHeir(settings, legacy)
+  if (legacy !== null) return await goOn(settings, legacy)
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, until - performance.now())
@@ -81,6 +82,21 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }
+}
+
+/** What a dead process has left with the service manager. */
+async function goOn(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
+  makeRoomForDescriptors()
+  const { control, logger } = settings
+  const { generation, entries, segments } = legacy
+  const kept = { generation, entries: entries.length, segments: segments.length }
+  logger.info(
+    { control, ...kept },
+    'goes on with what the service manager has kept of a process that has ended',
+  )
+  const driver = await startHeir(settings, legacy)
+  driver.parts.state.file?.prepare()
+  return driver
 }
 
 async function beFirst(settings: Settings, place: FirstControl): Promise<MemberDriver> {

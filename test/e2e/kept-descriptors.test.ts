@@ -86,6 +86,19 @@ describe('what the service manager keeps', () => {
     await until('it can be asked', () => edge.pid.then(pid => pid === second).catch(() => false))
   })
 
+  it('is gone on with where there is a state file too, which the next one writes', async () => {
+    const { add, edge, kill, start } = await unit()
+    edge.write({ stateFile: join(edge.desk.folder, 'state') })
+    await kill(await start())
+    const second = await start()
+    await add('two.test')
+    await edge.signal('SIGTERM', second)
+    await edge.ended(second)
+    await start([])
+    expect(await edge.status()).toMatchObject({ generation: 1 })
+    expect(await body(edge, 'two.test')).toBe('kept')
+  })
+
   it('does not grow: what nobody needs any more is let go of', async () => {
     const { edge, kill, manager, start } = await unit()
     let pid = await start()
