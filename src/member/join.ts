@@ -5,6 +5,7 @@ import { missingInternals } from '../node/probe.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
 import { makeRoomForDescriptors } from '../process/limits.js'
+import { ServiceManager } from '../supervised/service-manager.js'
 import type { MemberDriver } from './driver.js'
 import { HolderLink } from './holder-link.js'
 import { keptLegacy } from './kept-legacy.js'
@@ -41,10 +42,7 @@ export async function join(options: JoinOptions): Promise<Member> {
 async function findPlace(settings: Settings): Promise<MemberDriver> {
   const { control, hosting, signal, timeout, service, versions } = settings
   if (control === null) return startFirst(settings, null)
-  const legacy =
-    settings.systemd === 'auto' && hosting === 'embedded'
-      ? keptLegacy({ service, control, logger: settings.logger })
-      : null
+  const legacy = settings.systemd === 'auto' && hosting === 'embedded' ? keptFrom(settings, control) : null
   if (legacy !== null) return await goOn(settings, legacy)
   const until = performance.now() + timeout
   for (;;) {
@@ -82,6 +80,11 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }
+}
+
+function keptFrom({ service, logger }: Settings, control: string): Legacy | null {
+  const store = ServiceManager.find(logger)?.storeFor(service)
+  return keptLegacy({ service, control, logger, discard: name => store?.drop(name) })
 }
 
 /** What a dead process has left with the service manager. */

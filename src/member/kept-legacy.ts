@@ -14,13 +14,15 @@ export interface KeptOf {
   readonly service: string
   readonly control: string
   readonly logger: Logger
+  /** Has the manager let go of one: what it keeps it holds, the lock too. */
+  readonly discard: (name: string) => void
 }
 
 /**
  * What the service manager has kept of a process of this service that is dead. Null: nothing, or somebody serves. What is kept and not
  * whole is let go of.
  */
-export function keptLegacy({ service, control, logger }: KeptOf): Legacy | null {
+export function keptLegacy({ service, control, logger, discard }: KeptOf): Legacy | null {
   const kept = keptFor(service)
   const left = new Set(kept.map(({ fd }) => fd))
   const take = (name: string) => {
@@ -30,10 +32,12 @@ export function keptLegacy({ service, control, logger }: KeptOf): Legacy | null 
   }
   try {
     const noted = newestNote(kept)
-    if (noted === null || noted.service !== service || isServed(control)) return null
+    if (kept.length === 0 || isServed(control)) return null
     const names = new Set(kept.map(({ name }) => name))
-    const missing = (noted.segments ?? ['']).filter(name => !names.has(name))
-    if (missing.length > 0) {
+    const needed = ['control', 'lock', ...(noted?.segments ?? ['segments'])]
+    const missing = needed.filter(name => !names.has(name))
+    if (noted === null || missing.length > 0) {
+      for (const name of names) discard(name)
       logger.warn(
         { missing },
         'the service manager has not kept the whole state: this process begins without it',
