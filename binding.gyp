@@ -14,6 +14,7 @@
         "native/inspect.c",
         "native/peers.c",
         "native/children.c",
+        "native/spawn.c",
         "native/unix_path.c",
         "native/memory.c",
         "native/locks.c",

@@ -83,3 +83,17 @@ napi_value fdb_set_cloexec(napi_env env, napi_callback_info info) {
     return fdb_throw(env, errno, "fcntl");
   return fdb_undefined(env);
 }
+
+/* Of the open file: whoever else holds it has the same. */
+napi_value fdb_set_blocking(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  bool on;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !fdb_bool(env, call.argv[1], "on", &on))
+    return NULL;
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, on ? flags & ~O_NONBLOCK : flags | O_NONBLOCK) < 0)
+    return fdb_throw(env, errno, "fcntl");
+  return fdb_undefined(env);
+}

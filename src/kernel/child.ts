@@ -1,4 +1,5 @@
 import { native } from './native.js'
+import type { OwnedFd } from './owned.js'
 
 /** Descendants whose parents end become children of this process, not of init. False: this system knows no such thing. */
 export function adoptOrphans(): boolean {
@@ -13,4 +14,46 @@ export function endedChild(): number {
 /** Its exit code, or the negative number of the signal that ended it; null: it has not ended, or is no child of ours. */
 export function reapChild(pid: number): number | null {
   return native.reapChild(pid)
+}
+
+export interface ChildStart {
+  /** Absolute, or relative to this process's folder: no PATH is searched. */
+  readonly file: string
+  readonly cwd: string
+  /** With argv[0]. */
+  readonly argv: readonly string[]
+  readonly env: Readonly<NodeJS.ProcessEnv>
+  /** A variable that has the child's own pid. */
+  readonly pidVariable?: string
+  /** They become 3, 4, … in the child; borrowed. */
+  readonly fds: readonly OwnedFd[]
+  /** What it gets when this thread ends, however that happens (Linux); 0: nothing. */
+  readonly deathSignal: number
+}
+
+/** The child writes its number over them. */
+const PID_ROOM = '0'.repeat(10)
+
+/**
+ * Starts a child that heads a process group of its own, with our stdin, stdout and stderr; its pid, when it has been executed. Who
+ * calls this reaps it: Node knows nothing of it. Throws the system call that failed: `execve`, `chdir`, `fork`.
+ */
+export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal }: ChildStart): number {
+  const variables = Object.entries(env).flatMap(([name, value]) =>
+    value === undefined || name === pidVariable ? [] : [`${name}=${value}`],
+  )
+  const first = pidVariable === undefined ? [] : [`${pidVariable}=${PID_ROOM}`]
+  const pidAt = pidVariable === undefined ? -1 : Buffer.byteLength(pidVariable) + 1
+  return native.spawn(
+    terminated([file, cwd, ...argv]),
+    terminated([...first, ...variables]),
+    pidAt,
+    fds.map(fd => fd.raw),
+    deathSignal,
+  )
+}
+
+/** Each ends at its first NUL, as it would for the kernel. */
+function terminated(strings: readonly string[]): Buffer {
+  return Buffer.from(strings.map(text => `${text.split('\0', 1)[0]}\0`).join(''))
 }

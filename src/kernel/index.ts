@@ -1,6 +1,6 @@
 /** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
 
-export { adoptOrphans, endedChild, reapChild } from './child.js'
+export { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from './child.js'
 export {
   identityNow,
   openFile,
@@ -63,6 +63,7 @@ export {
   namesSocket,
   type PeerCredentials,
   peerCredentials,
+  setBlocking,
   setSocketOption,
   socketPair,
 } from './socket.js'

@@ -157,6 +157,8 @@ export interface Native {
   /** The environment takes charge of a descriptor opened elsewhere (inherited, borrowed from Node). */
   adopt(fd: number): void
   setCloexec(fd: number, on: boolean): void
+  /** O_NONBLOCK off or on, of the open file: for all who hold it. */
+  setBlocking(fd: number, on: boolean): void
   inspect(fds: readonly number[]): Inspected[]
   /** The index of the first that is no TCP or Unix stream socket, or that listens; -1: all are connections. */
   firstNotStream(fds: readonly number[]): number
@@ -192,6 +194,23 @@ export interface Native {
   endedChild(): number
   /** Its exit code, or the negative number of the signal that ended it; null: it has not ended, or is no child of ours. */
   reapChild(pid: number): number | null
+
+  // spawn.c
+  /**
+   * Starts a child, at the head of a process group of its own and with usual signals; returns its pid when it has been executed, throws
+   * the system call that failed (`execve`, `chdir` …). Not a child of Node's: who calls this reaps it.
+   *
+   * `words`: file, folder ("": this one's), argv[0] and the rest; `env`: NAME=VALUE; all of them end with NUL. `pidAt`: where the
+   * child writes its own number over ten bytes of `env`, or -1. `fds` become 3, 4, …; of the others it has 0, 1 and 2.
+   * `deathSignal`: what it gets when the thread that called this ends (Linux); 0: nothing.
+   */
+  spawn(
+    words: Uint8Array,
+    env: Uint8Array,
+    pidAt: number,
+    fds: readonly number[],
+    deathSignal: number,
+  ): number
 
   // memory.c
   /**

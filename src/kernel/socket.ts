@@ -51,3 +51,8 @@ export function peerCredentials(fd: OwnedFd): PeerCredentials {
 export function namesSocket(fd: OwnedFd, path: string): boolean | null {
   return native.namesSocket(fd.raw, path)
 }
+
+/** O_NONBLOCK off or on, of the open file: for all processes that hold it. */
+export function setBlocking(fd: OwnedFd, on: boolean): void {
+  native.setBlocking(fd.raw, on)
+}

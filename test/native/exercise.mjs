@@ -135,6 +135,20 @@ async function children() {
   child.stdin.end()
   await new Promise(resolve => child.once('exit', resolve))
   assert.equal(native.reapChild(child.pid), null)
+  const strings = (...texts) => Buffer.from(texts.map(text => `${text}\0`).join(''))
+  const [a, b] = native.socketPair()
+  native.setBlocking(a, true)
+  const env = strings('OWN=0000000000', 'PATH=/usr/bin:/bin')
+  const pid = native.spawn(strings('/bin/sh', '/', 'sh', '-c', 'test $OWN = $$'), env, 4, [b, a], 9)
+  let status = null
+  while ((status = native.reapChild(pid)) === null) await new Promise(resolve => setTimeout(resolve, 5))
+  assert.equal(status, 0)
+  refused(() => native.spawn(strings('/none', '', 'x'), env, -1, [], 0), 'ENOENT')
+  refused(() => native.spawn(strings('/bin/sh', '', 'x'), env, -1, [never], 0), 'EBADF')
+  refused(() => native.spawn(strings('/bin/sh'), env, -1, [], 0), 'ERR_OUT_OF_RANGE')
+  refused(() => native.spawn('x', env, -1, [], 0), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.setBlocking(never, true), 'EBADF')
+  native.closeMany([a, b])
 }
 
 async function polls() {
@@ -177,6 +191,7 @@ try {
     rmSync(join(folder, 'd'))
     messages()
     files()
+    await children()
     await polls()
   }
   await workers()

@@ -1,0 +1,189 @@
+/* Starting a child: with descriptors from number 3 on, its own number in its environment, and its end with its parent's. */
+#include "fdb.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#define CLOSE_RANGE_CLOEXEC_FLAG 4u
+#endif
+
+#define PID_DIGITS 10
+#define FIRST_FD 3
+
+/* What the child needs is made before the fork: after it, only what is safe in a copy of a process with threads. */
+typedef struct {
+  char *file, *cwd;
+  char **argv, **env;
+  char *pid_at; /* ten bytes in the environment; NULL: it is not told */
+  int fds[FDB_SCRATCH]; /* as many as can be copied; FDB_MAX_FDS at most are */
+  uint32_t count;
+  int death_signal;
+  pid_t parent;
+  int report;
+} start;
+
+typedef struct {
+  int error;
+  char syscall[12];
+} failure;
+
+/* Pointers to the NUL-terminated strings of a buffer, and NULL behind them; the caller frees. */
+static char **split(char *text, size_t length, size_t *count) {
+  size_t found = 0;
+  for (size_t i = 0; i < length; i++) found += text[i] == 0;
+  char **strings = calloc(found + 1, sizeof(*strings));
+  if (strings == NULL) return NULL;
+  *count = 0;
+  for (size_t i = 0; i < length; i += strlen(text + i) + 1) strings[(*count)++] = text + i;
+  return strings;
+}
+
+static bool strings_of(napi_env env, napi_value value, const char *name, char **into, size_t *length) {
+  napi_typedarray_type type;
+  void *data;
+  if (napi_get_typedarray_info(env, value, &type, length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
+    fdb_throw_type(env, "%s must be a Uint8Array", name);
+    return false;
+  }
+  *into = data;
+  if (*length > 0 && (*into)[*length - 1] != 0) {
+    fdb_throw_range(env, "%s must end with a NUL", name);
+    return false;
+  }
+  return true;
+}
+
+static void fail(const start *it, const char *syscall) {
+  failure why = { .error = errno };
+  snprintf(why.syscall, sizeof(why.syscall), "%s", syscall);
+  ssize_t ignored = write(it->report, &why, sizeof(why));
+  (void)ignored;
+  _exit(127);
+}
+
+static void write_pid(char *at) {
+  char digits[PID_DIGITS];
+  int count = 0;
+  for (pid_t rest = getpid(); rest > 0 && count < PID_DIGITS; rest /= 10) digits[count++] = (char)('0' + rest % 10);
+  while (count > 0) *at++ = digits[--count];
+  *at = 0;
+}
+
+static void run(start *it) {
+  struct sigaction usual = { .sa_handler = SIG_DFL };
+  /* Node ignores SIGPIPE, and what is ignored stays so. */
+  for (int number = 1; number < NSIG; number++) sigaction(number, &usual, NULL);
+  if (setpgid(0, 0) < 0) fail(it, "setpgid");
+#ifdef __linux__
+  if (it->death_signal != 0) {
+    if (prctl(PR_SET_PDEATHSIG, it->death_signal, 0, 0, 0) < 0) fail(it, "prctl");
+    if (getppid() != it->parent) _exit(127); /* it has ended before this was said */
+  }
+#endif
+  if (it->cwd[0] != 0 && chdir(it->cwd) < 0) fail(it, "chdir");
+  /* Out of the way first: a source may have the number of another's target. */
+  int above = FIRST_FD + (int)it->count;
+  int report = fcntl(it->report, F_DUPFD_CLOEXEC, above);
+  if (report < 0) fail(it, "dup");
+  it->report = report;
+  for (uint32_t i = 0; i < it->count; i++)
+    if ((it->fds[i] = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above)) < 0) fail(it, "dup");
+  for (uint32_t i = 0; i < it->count; i++)
+    if (dup2(it->fds[i], FIRST_FD + (int)i) < 0) fail(it, "dup2");
+  /* Node marks all that it was started with. */
+  for (int fd = 0; fd < FIRST_FD; fd++) fcntl(fd, F_SETFD, 0);
+#ifdef __linux__
+  /* What was inherited without CLOEXEC; older kernels leave it open. */
+  syscall(SYS_close_range, (unsigned)above, ~0u, CLOSE_RANGE_CLOEXEC_FLAG);
+#endif
+  if (it->pid_at != NULL) write_pid(it->pid_at);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  execve(it->file, it->argv, it->env);
+  fail(it, "execve");
+}
+
+/* Waits until it has been executed, or why it was not is known. */
+static napi_value begin(napi_env env, start *it) {
+  int ends[2];
+  failure why;
+  sigset_t all, before;
+#ifdef __linux__
+  if (pipe2(ends, O_CLOEXEC) < 0) return fdb_throw(env, errno, "pipe");
+#else
+  if (pipe(ends) < 0) return fdb_throw(env, errno, "pipe");
+  fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+  fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+#endif
+  it->report = ends[1];
+  it->parent = getpid();
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pid_t pid = fork();
+  if (pid == 0) run(it);
+  int error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  close(ends[1]);
+  if (pid < 0) {
+    close(ends[0]);
+    return fdb_throw(env, error, "fork");
+  }
+  ssize_t size;
+  do size = read(ends[0], &why, sizeof(why));
+  while (size < 0 && errno == EINTR);
+  close(ends[0]);
+  if (size != (ssize_t)sizeof(why)) return fdb_int_value(env, pid);
+  while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
+  return fdb_throw(env, why.error, why.syscall);
+}
+
+napi_value fdb_spawn(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  char *words, *variables;
+  size_t words_length, variables_length, count, variable_count;
+  uint32_t length;
+  int pid_at;
+  start it = { 0 };
+  if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[2], "pidAt", -1, INT_MAX, &pid_at) ||
+      !fdb_array_length(env, call.argv[3], "fds", &length) ||
+      !fdb_int(env, call.argv[4], "deathSignal", 0, 64, &it.death_signal))
+    return NULL;
+  if (length > FDB_MAX_FDS) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_MAX_FDS, length);
+  /* Getters of the array may detach the buffers: those are looked at when nobody else's code runs any more. */
+  if (!fdb_copy_fds(call.self, call.argv[3], 0, it.fds, &it.count) ||
+      !strings_of(env, call.argv[0], "words", &words, &words_length) ||
+      !strings_of(env, call.argv[1], "env", &variables, &variables_length))
+    return NULL;
+  if (pid_at >= 0 && (size_t)pid_at + PID_DIGITS >= variables_length)
+    return fdb_throw_range(env, "pidAt %d leaves no room in an environment of %zu bytes", pid_at, variables_length);
+  char **all = split(words, words_length, &count);
+  it.env = split(variables, variables_length, &variable_count);
+  napi_value result = NULL;
+  if (all == NULL || it.env == NULL) fdb_throw(env, ENOMEM, "calloc");
+  else if (count < 3) fdb_throw_range(env, "words are file, folder and argv[0] at least, got %zu", count);
+  else {
+    it.file = all[0];
+    it.cwd = all[1];
+    it.argv = all + 2;
+    it.pid_at = pid_at < 0 ? NULL : variables + pid_at;
+    result = begin(env, &it);
+  }
+  free(all);
+  free(it.env);
+  return result;
+}

@@ -1,0 +1,137 @@
+import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { native } from '../../src/kernel/native.js'
+import { descriptors, thrown } from './support.js'
+
+const keep = descriptors()
+let folder = ''
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fdb-spawn-'))
+})
+
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true })
+})
+
+function bytes(...texts: string[]): Buffer {
+  return Buffer.from(texts.map(text => `${text}\0`).join(''))
+}
+
+/** Runs a line of the shell, and reaps it. */
+async function shell(
+  line: string,
+  { env = [] as string[], pidAt = -1, fds = [] as number[], cwd = '' } = {},
+): Promise<{ pid: number; status: number }> {
+  const pid = native.spawn(
+    bytes('/bin/sh', cwd, 'sh', '-c', line),
+    bytes('PATH=/bin:/usr/bin', ...env),
+    pidAt,
+    fds,
+    9,
+  )
+  let status: number | null = null
+  await expect.poll(() => (status = native.reapChild(pid))).not.toBe(null)
+  return { pid, status: status! }
+}
+
+describe('spawn', () => {
+  it('runs a program in its folder, with its environment and its own number in it', async () => {
+    const env = Buffer.from('OWN=0000000000\0PATH=/bin:/usr/bin\0LAST=x\0')
+    const words = bytes('/bin/sh', folder, 'sh', '-c', 'echo "$OWN $$ $LAST $(pwd -P)" >said')
+    const pid = native.spawn(words, env, 4, [], 9)
+    await expect.poll(() => native.reapChild(pid)).toBe(0)
+    expect(readFileSync(join(folder, 'said'), 'utf8')).toBe(`${pid} ${pid} x ${realpathSync(folder)}\n`)
+  })
+
+  it('gives descriptors from number 3 on, in their order, whatever numbers they had', async () => {
+    const pairs = [0, 1, 2].map(() => keep(native.socketPair()))
+    const theirs = pairs.map(([, b]) => b!)
+    // The first three are what the targets are in this process, or near.
+    const { status } = await shell('echo a >&3; echo b >&4; echo c >&5; ls -l /proc/self/fd >&5', {
+      fds: [theirs[2]!, theirs[0]!, theirs[1]!],
+    })
+    expect(status).toBe(0)
+    const said = pairs.map(([a]) => {
+      const into = Buffer.alloc(4_096)
+      return into.toString('utf8', 0, Math.max(0, native.receiveMessage(a!, into, 0, into.length).bytes))
+    })
+    expect(said[2]).toBe('a\n')
+    expect(said[0]).toBe('b\n')
+    expect(said[1]!.startsWith('c\n')).toBe(true)
+  })
+
+  it('has stdin, stdout and stderr, and no other descriptor that it was not given', async () => {
+    const [, b] = keep(native.socketPair())
+    const pid = native.spawn(bytes('/bin/sleep', '', 'sleep', '60'), bytes('A=b'), -1, [b!], 9)
+    const open = readdirSync(`/proc/${pid}/fd`).sort()
+    process.kill(pid, 'SIGKILL')
+    await expect.poll(() => native.reapChild(pid)).toBe(-9)
+    expect(open).toEqual(['0', '1', '2', '3'])
+  })
+
+  it('heads a group of its own, and has usual signals', async () => {
+    const { pid } = await shell(
+      `awk '{print $5}' /proc/$$/stat >group; grep SigIgn /proc/$$/status >ignored`,
+      {
+        cwd: folder,
+      },
+    )
+    expect(readFileSync(join(folder, 'group'), 'utf8')).toBe(`${pid}\n`)
+    expect(readFileSync(join(folder, 'ignored'), 'utf8')).toMatch(/^SigIgn:\s0+$/m)
+  })
+
+  it('tells by which signal it has ended', async () => {
+    expect((await shell('kill -TERM $$')).status).toBe(-15)
+    expect((await shell('exit 3')).status).toBe(3)
+  })
+
+  it('throws the call that failed, and leaves no child', () => {
+    const env = bytes('A=b')
+    expect(thrown(() => native.spawn(bytes(join(folder, 'none'), '', 'x'), env, -1, [], 0))).toMatchObject({
+      code: 'ENOENT',
+      syscall: 'execve',
+    })
+    expect(
+      thrown(() => native.spawn(bytes('/bin/sh', join(folder, 'no'), 'x'), env, -1, [], 0)),
+    ).toMatchObject({
+      code: 'ENOENT',
+      syscall: 'chdir',
+    })
+    expect(thrown(() => native.spawn(bytes('/bin/sh', '', 'x'), env, -1, [99_999], 0))).toMatchObject({
+      code: 'EBADF',
+      syscall: 'dup',
+    })
+    expect(native.reapChild(1)).toBe(null)
+  })
+
+  it('refuses what is no command line', () => {
+    const env = bytes('A=b')
+    expect(thrown(() => native.spawn(bytes('/bin/sh', ''), env, -1, [], 0)).message).toMatch(/words are/)
+    expect(thrown(() => native.spawn(Buffer.from('/bin/sh'), env, -1, [], 0)).message).toMatch(
+      /end with a NUL/,
+    )
+    expect(thrown(() => native.spawn(bytes('/bin/sh', '', 'x'), env, 0, [], 0)).message).toMatch(
+      /leaves no room/,
+    )
+    expect(thrown(() => native.spawn(bytes('/bin/sh', '', 'x'), env, -1, [], 65)).message).toMatch(
+      /deathSignal/,
+    )
+  })
+})
+
+describe('setBlocking', () => {
+  it('changes O_NONBLOCK for all who have the open file', () => {
+    const [a] = keep(native.socketPair())
+    const copy = keep(native.dup(a!))
+    const flags = () =>
+      Number.parseInt(/flags:\s+(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${copy}`, 'utf8'))![1]!, 8)
+    expect(flags() & 0o4000).toBe(0o4000)
+    native.setBlocking(a!, true)
+    expect(flags() & 0o4000).toBe(0)
+    native.setBlocking(a!, false)
+    expect(flags() & 0o4000).toBe(0o4000)
+  })
+})
