@@ -3,7 +3,7 @@
  * what a supervisor sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) ends a process
  * that has no handler yet.
  */
-const LONG_RUNNING: ReadonlySet<string | undefined> = new Set(['proxy', 'serve'])
+const LONG_RUNNING: ReadonlySet<string | undefined> = new Set(['proxy', 'serve', 'run'])
 const early = LONG_RUNNING.has(process.argv[2])
   ? (['SIGUSR1', 'SIGHUP', 'SIGUSR2'] as const)
   : (['SIGUSR1'] as const)

@@ -25,6 +25,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['rollback', async program => (await import('./rollback.js')).addRollback(program)],
   ['stop', async program => (await import('./stop.js')).addStop(program)],
   ['serve', async program => (await import('./serve.js')).addServe(program)],
+  ['run', async program => (await import('./run.js')).addRun(program)],
   ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
@@ -47,12 +48,13 @@ Examples:
   $ fd-broker status --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker serve --control /run/shop/broker.sock
+  $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
   $ fd-broker proxy --config edge.yaml
   $ fd-broker routes list --control /run/edge/upgrade.sock
   $ fd-broker certificates list --control /run/edge/upgrade.sock
   $ fd-broker state stats --control /run/shop/upgrade.sock
 
-Exit codes: ${codes} (stderr: CODE: message).`,
+Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
     )
   const named = COMMANDS.get(name)
   for (const add of named ? [named] : COMMANDS.values()) await add(root)

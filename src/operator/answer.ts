@@ -1,11 +1,13 @@
-import type { StatusReport } from './status-report.js'
+import type { DrainReport, StatusReport } from './status-report.js'
 
 /** One service, perhaps as another release tells it: any field may be missing. */
-export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'listeners'> & {
+export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'hosting' | 'listeners' | 'draining'> & {
+  readonly hosting?: StatusReport['hosting'] | 'supervisor'
   /** null: nobody serves (daemon). */
   readonly pid?: number | null
   /** Only the member that serves knows who accepts, a daemon knows the sockets. */
   readonly listeners?: readonly Partial<StatusReport['listeners'][number]>[]
+  readonly draining?: readonly Partial<DrainReport>[]
   /** Daemon: of the state log. */
   readonly segments?: number
   readonly logBytes?: number

@@ -91,6 +91,22 @@ export const ROOMS: readonly Room[] = [
     only: ['proto', 'errors', 'values', 'node', 'index', 'relay'],
     packages: ['yaml', 'protobufjs'],
   },
+  {
+    name: 'supervisor',
+    about: 'starts, judges and replaces programs that need not know us: `fd-broker run`',
+    only: [
+      'errors',
+      'values',
+      'kernel',
+      'listeners',
+      'process',
+      'supervised',
+      'channel',
+      'protocol',
+      'operator',
+      'holder',
+    ],
+  },
   { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },
   { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['cli'] },
 ]

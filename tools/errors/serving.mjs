@@ -99,8 +99,9 @@ export const CONTROL = {
     remedy: 'Use a folder of your own, mode 0700, on a local file system; the message says what is wrong',
   },
   ERR_FDB_CONTROL_TAKEN: {
-    cause: 'Another process holds the control path of the daemon that was to start',
-    remedy: 'End it, or give this daemon another path',
+    cause:
+      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start',
+    remedy: 'End it (have a `run` upgrade: `fd-broker upgrade`), or give the new one another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
     cause: 'The path of the control socket is longer than the kernel allows (107 bytes)',

@@ -1,0 +1,208 @@
+import { readFile } from 'node:fs/promises'
+import { constants } from 'node:os'
+import { basename, resolve } from 'node:path'
+import { checkKeys, type Keys, wrongOption } from '../check-option.js'
+import { durationMs, LONGEST_MS } from '../duration.js'
+import { FdbError } from '../errors.js'
+import { parseListenerSpec } from '../listeners/index.js'
+import type { Restart } from '../supervisor/machine.js'
+import { parseReadiness } from '../supervisor/readiness.js'
+import type { NamedListener, SupervisorSettings, VersionSettings } from '../supervisor/settings.js'
+import { UPGRADING } from './run-signals.js'
+
+/** As commander has them, from the command line and the environment: all of it text. */
+export interface RunFlags {
+  readonly listen?: string | readonly string[]
+  readonly ready?: string
+  readonly readyTimeout?: string
+  readonly healthyFor?: string
+  readonly stopSignal?: string
+  readonly stopTimeout?: string
+  readonly upgradeSignal?: string
+  readonly restart?: string
+  readonly restartDelay?: string
+  readonly control?: string
+  readonly pidFile?: string
+  readonly name?: string
+  readonly cwd?: string
+  readonly survive?: true | string
+  readonly nonBlocking?: true | string
+  readonly config?: string
+}
+
+/** What a file may say. */
+interface RunDocument extends Omit<RunFlags, 'config' | 'listen' | 'survive' | 'nonBlocking'> {
+  readonly command?: readonly string[]
+  readonly env?: Readonly<Record<string, string | number | boolean | null>>
+  /** Address by name. */
+  readonly listen?: Readonly<Record<string, string>>
+  readonly survive?: boolean
+  readonly nonBlocking?: boolean
+}
+
+const DOCUMENT: Keys<RunDocument> = {
+  command: true,
+  env: true,
+  listen: true,
+  ready: true,
+  readyTimeout: true,
+  healthyFor: true,
+  stopSignal: true,
+  stopTimeout: true,
+  upgradeSignal: true,
+  restart: true,
+  restartDelay: true,
+  control: true,
+  pidFile: true,
+  name: true,
+  cwd: true,
+  survive: true,
+  nonBlocking: true,
+}
+
+const RESTARTS: readonly string[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]
+/** In LISTEN_FDNAMES a colon divides them. */
+const NAME = /^[^:=\s]{1,255}$/
+
+/** Where the settings of `fd-broker run` come from: flags and environment for good, a file that is read anew. */
+export class RunSources {
+  readonly #command: readonly string[]
+  readonly #flags: RunFlags
+  readonly #file: string | null
+
+  constructor(command: readonly string[], flags: RunFlags) {
+    this.#command = command
+    this.#flags = flags
+    this.#file = flags.config === undefined ? null : resolve(flags.config)
+  }
+
+  /** What holds until the end, as it is at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
+  async lasting(): Promise<SupervisorSettings & { upgradeSignal: NodeJS.Signals }> {
+    const document = await this.#document()
+    const { name, control, pidFile, restart, restartDelay, upgradeSignal } = {
+      ...document,
+      ...defined(this.#flags),
+    }
+    if (restart !== undefined && !RESTARTS.includes(restart))
+      throw wrongOption('restart', restart, RESTARTS.join(', '))
+    return {
+      name: name ?? basename(this.#commandOf(document)[0]!),
+      control: control === undefined ? null : resolve(control),
+      pidFile: pidFile === undefined ? null : resolve(pidFile),
+      restart: (restart ?? 'never') as Restart,
+      restartDelay: duration('restartDelay', restartDelay, 100),
+      upgradeSignal: signal('upgradeSignal', upgradeSignal, 'SIGHUP', UPGRADING),
+    }
+  }
+
+  /** For the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
+  async read(): Promise<VersionSettings> {
+    const document = await this.#document()
+    const flags = defined(this.#flags)
+    const { ready, readyTimeout, healthyFor, stopSignal, stopTimeout, cwd } = { ...document, ...flags }
+    return {
+      command: this.#commandOf(document),
+      cwd: cwd === undefined ? undefined : resolve(cwd),
+      env: environment(document.env),
+      listen: this.#flags.listen === undefined ? ofDocument(document.listen) : ofFlags(this.#flags.listen),
+      nonBlocking: flag('nonBlocking', this.#flags.nonBlocking ?? document.nonBlocking),
+      ready: parseReadiness(`${ready ?? 'delay:1s'}`),
+      readyTimeout: duration('readyTimeout', readyTimeout, 60_000),
+      healthyFor: duration('healthyFor', healthyFor, 0),
+      stopSignal: signal('stopSignal', stopSignal, 'SIGTERM'),
+      stopTimeout: duration('stopTimeout', stopTimeout, 30_000),
+      survive: flag('survive', this.#flags.survive ?? document.survive),
+    }
+  }
+
+  #commandOf({ command }: RunDocument): readonly string[] {
+    if (this.#command.length > 0) return this.#command
+    const isList = Array.isArray(command) && command.every(word => typeof word === 'string')
+    if (isList && command.length > 0) return command
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'there is no program to run: give it after -- , or as the list "command" of --config',
+    )
+  }
+
+  async #document(): Promise<RunDocument> {
+    if (this.#file === null) return {}
+    let document: unknown
+    try {
+      const text = await readFile(this.#file, 'utf8')
+      document = (await import('yaml')).parse(text) ?? {}
+    } catch (cause) {
+      throw new FdbError('ERR_FDB_CONFIG', `${this.#file} cannot be read: ${(cause as Error).message}`, {
+        cause,
+      })
+    }
+    checkKeys(this.#file, document, DOCUMENT)
+    return document as RunDocument
+  }
+}
+
+/** Without what is not given. */
+function defined({ listen, survive, nonBlocking, config, ...flags }: RunFlags): Omit<RunDocument, 'listen'> {
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined))
+}
+
+function environment(given: RunDocument['env'] = {}): NodeJS.ProcessEnv {
+  const entries = Object.entries(given)
+  return Object.fromEntries(entries.map(([name, value]) => [name, value === null ? undefined : `${value}`]))
+}
+
+/** Of the environment: several are divided by spaces. */
+function ofFlags(listen: string | readonly string[]): NamedListener[] {
+  const texts = typeof listen === 'string' ? listen.split(/\s+/) : listen.flatMap(text => text.split(/\s+/))
+  return named(
+    texts
+      .filter(text => text !== '')
+      .map(text => {
+        const at = text.indexOf('=')
+        return at < 0 ? ['', text] : [text.slice(0, at), text.slice(at + 1)]
+      }),
+  )
+}
+
+function ofDocument(listen: RunDocument['listen'] = {}): NamedListener[] {
+  return named(Object.entries(listen))
+}
+
+function named(entries: readonly (readonly string[])[]): NamedListener[] {
+  const names = new Set<string>()
+  return entries.map(([name = '', address = '']) => {
+    if (!NAME.test(name) || names.has(name))
+      throw wrongOption(
+        'listen',
+        `${name}=${address}`,
+        'NAME=ADDRESS, each name once and without colon or space, for example web=tcp://0.0.0.0:8080',
+      )
+    names.add(name)
+    return { name, spec: parseListenerSpec(address) }
+  })
+}
+
+function duration(name: string, text: string | undefined, byDefault: number): number {
+  if (text === undefined) return byDefault
+  const ms = durationMs(`${text}`)
+  if (ms === null || ms > LONGEST_MS) throw wrongOption(name, text, 'a duration: 500ms, 30s, 2m, 1h')
+  return ms
+}
+
+function signal(
+  name: string,
+  text: string | undefined,
+  byDefault: NodeJS.Signals,
+  of: readonly string[] = Object.keys(constants.signals),
+): NodeJS.Signals {
+  if (text === undefined) return byDefault
+  const full = text.toUpperCase().startsWith('SIG') ? text.toUpperCase() : `SIG${text.toUpperCase()}`
+  if (!of.includes(full)) throw wrongOption(name, text, `a signal, for example ${byDefault.slice(3)}`)
+  return full as NodeJS.Signals
+}
+
+function flag(name: string, value: unknown): boolean {
+  if (value === undefined || value === false || value === 'false' || value === '0') return false
+  if (value === true || value === 'true' || value === '1') return true
+  throw wrongOption(name, value, 'true or false')
+}

@@ -1,0 +1,107 @@
+import { type Command, Option } from 'commander'
+import { FdbError } from '../errors.js'
+import { READINESS } from '../supervisor/readiness.js'
+import type { Supervisor } from '../supervisor/supervisor.js'
+import { LEVELS } from './options.js'
+import { RunSignals } from './run-signals.js'
+import { type RunFlags, RunSources } from './run-sources.js'
+import { serves } from './serving.js'
+
+export function addRun(program: Command): void {
+  const option = (flags: string, description: string, variable: string) =>
+    new Option(flags, description).env(`FD_BROKER_${variable}`)
+  program
+    .command('run')
+    .description('run any program, and replace it by its next version without refusing a connection')
+    .argument('[command...]', 'of the program, after --')
+    .addOption(
+      option(
+        '--listen <name=address...>',
+        'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
+        'LISTEN',
+      ),
+    )
+    .addOption(option('--ready <how>', `${READINESS} (default: delay:1s)`, 'READY'))
+    .addOption(
+      option('--ready-timeout <duration>', 'until a version must be ready (default: 60s)', 'READY_TIMEOUT'),
+    )
+    .addOption(
+      option(
+        '--healthy-for <duration>',
+        'a ready version runs beside the old one for so long (default: 0s)',
+        'HEALTHY_FOR',
+      ),
+    )
+    .addOption(option('--stop-signal <signal>', 'tells a version to end (default: TERM)', 'STOP_SIGNAL'))
+    .addOption(option('--stop-timeout <duration>', 'then it is killed (default: 30s)', 'STOP_TIMEOUT'))
+    .addOption(
+      option('--upgrade-signal <signal>', 'starts the next version (default: HUP)', 'UPGRADE_SIGNAL'),
+    )
+    .addOption(
+      option(
+        '--restart <when>',
+        'when the version that serves ends by itself: never, on-failure, always (default: never)',
+        'RESTART',
+      ),
+    )
+    .addOption(
+      option(
+        '--restart-delay <duration>',
+        'before that, each time twice as long, up to 30s (default: 100ms)',
+        'RESTART_DELAY',
+      ),
+    )
+    .addOption(
+      option('--control <path>', 'control socket, for fd-broker upgrade, status and stop', 'CONTROL'),
+    )
+    .addOption(option('--pid-file <file>', 'a file that names this process', 'PID_FILE'))
+    .addOption(option('--name <name>', 'in status and log (default: the name of the program)', 'NAME'))
+    .addOption(option('--cwd <folder>', 'working folder of the program (default: this one)', 'CWD'))
+    .addOption(option('--survive', 'the program lives on when this process is killed', 'SURVIVE'))
+    .addOption(
+      option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not', 'NON_BLOCKING'),
+    )
+    .addOption(option('--config <file>', 'settings in YAML or JSON, read anew for every version', 'CONFIG'))
+    .addOption(
+      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+    )
+    .addHelpText(
+      'after',
+      `
+The program finds its listeners as those of systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and of Server::Starter
+(SERVER_STARTER_PORT). A flag goes before FD_BROKER_… in the environment, that before --config.
+
+Signals: HUP starts the next version; TERM, INT and QUIT end the program (a later second one kills it), and with it this
+process, which passes its exit code on; all others are passed on to the program.
+
+Examples:
+  $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
+  $ fd-broker run --listen web=tcp://[::]:443 --ready notify --healthy-for 10s --control /run/shop/run.sock -- ./shop
+  $ fd-broker run --ready handoff:/run/shop/upgrade.sock -- node server.mjs
+  $ fd-broker upgrade --control /run/shop/run.sock
+  $ fd-broker upgrade --control /run/shop/run.sock -- ./shop-2 --verbose`,
+    )
+    .action(run)
+}
+
+async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
+  const sources = new RunSources(command, flags)
+  const { upgradeSignal, ...settings } = await sources.lasting()
+  // Wrong settings are told before anything is started.
+  await sources.read()
+  const { Supervisor } = await import('../supervisor/supervisor.js')
+  const { pino } = await import('pino')
+  const logger = pino({ name: 'fd-broker', level: flags.logLevel }, pino.destination({ dest: 2, sync: true }))
+  const signals = new RunSignals(logger, upgradeSignal)
+  try {
+    const running: Supervisor = await Supervisor.start({ settings, read: () => sources.read(), logger })
+    signals.attach(running)
+    serves()
+    process.exitCode = await running.ended
+  } catch (error) {
+    if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
+    throw error
+  } finally {
+    signals.close()
+  }
+}

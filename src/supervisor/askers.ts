@@ -1,0 +1,52 @@
+import { Pending } from '../channel/pending.js'
+import type { FdbError } from '../errors.js'
+import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+
+export interface UpgradeOptions {
+  /** The next version's command line, with argv[0], and that of later ones. Absent or empty: as before. */
+  readonly argv?: readonly string[]
+  /** Until it must be ready, milliseconds. 0 or absent: as the settings say. */
+  readonly timeoutMs?: number
+  readonly progress?: (step: UpgradeProgress) => void
+}
+
+interface Asker extends UpgradeOptions {
+  readonly pending: Pending<Upgraded>
+}
+
+/** Who has asked for an upgrade and was not answered yet. */
+export class Askers {
+  readonly #waiting = new Map<number, Asker>()
+  #count = 0
+
+  add(options: UpgradeOptions): { id: number; answer: Promise<Upgraded> } {
+    const id = ++this.#count
+    const pending = new Pending<Upgraded>()
+    this.#waiting.set(id, { ...options, pending })
+    return { id, answer: pending.answer }
+  }
+
+  /** What the last of them wants started; null: nothing else than before. */
+  argvOf(ids: readonly number[]): readonly string[] | null {
+    const wanted = ids.map(id => this.#waiting.get(id)?.argv ?? []).filter(argv => argv.length > 0)
+    return wanted.at(-1) ?? null
+  }
+
+  /** The longest that one of them waits; 0: none has said. */
+  timeoutOf(ids: readonly number[]): number {
+    return Math.max(0, ...ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0))
+  }
+
+  tell(ids: readonly number[], phase: string, pid: number): void {
+    for (const id of ids) this.#waiting.get(id)?.progress?.({ phase, at: Date.now(), pid })
+  }
+
+  answer(ids: readonly number[], answer: Upgraded | FdbError): void {
+    for (const id of ids) {
+      const asker = this.#waiting.get(id)
+      this.#waiting.delete(id)
+      if ('code' in answer) asker?.pending.reject(answer)
+      else asker?.pending.resolve(answer)
+    }
+  }
+}

@@ -1,0 +1,81 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import {
+  bindSocket,
+  closeAll,
+  type OwnedFd,
+  type Poll,
+  READABLE,
+  receiveMessage,
+  watch,
+} from '../kernel/index.js'
+import { NOTHING, type Probe, type ProbeEvents } from './probe.js'
+
+const MOST_BYTES = 65_536
+/** Messages read in one turn of the event loop. */
+const TURN_MESSAGES = 64
+
+/**
+ * What a version says as it would to systemd: READY=1, STATUS=, MAINPID=. Each has a socket of its own, so that it is known who
+ * speaks; whoever knows its path may, also a process that has become another user's.
+ */
+export class NotifyProbe implements Probe {
+  readonly listeners = NOTHING.listeners
+  readonly fds = NOTHING.fds
+  readonly env: NodeJS.ProcessEnv
+  readonly #folder: string
+  readonly #socket: OwnedFd
+  #poll: Poll | null = null
+
+  constructor() {
+    this.#folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
+    const host = join(this.#folder, 'notify')
+    try {
+      chmodSync(this.#folder, 0o711)
+      this.#socket = bindSocket({ kind: 'unix', host, datagram: true, mode: 0o777 }, 'notify socket')
+    } catch (error) {
+      rmSync(this.#folder, { recursive: true, force: true })
+      throw error
+    }
+    this.env = { NOTIFY_SOCKET: host }
+  }
+
+  begin(_pid: number, events: ProbeEvents): void {
+    const bytes = Buffer.alloc(MOST_BYTES)
+    this.#poll = watch(this.#socket, () => {
+      for (let i = 0; i < TURN_MESSAGES && this.#poll !== null; i++) {
+        const { bytes: got, fds } = receiveMessage(this.#socket, bytes, 0, bytes.length)
+        // BARRIER=1 waits for just this.
+        if (fds !== null) closeAll(fds)
+        if (got < 0) return
+        take(bytes.toString('utf8', 0, got), events)
+      }
+    })
+    this.#poll.start(READABLE)
+  }
+
+  /** It goes on telling who it is. */
+  settle(): void {}
+
+  [Symbol.dispose](): void {
+    this.#poll?.close()
+    this.#poll = null
+    this.#socket.close()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
+
+function take(text: string, events: ProbeEvents): void {
+  const said = new Map(
+    text.split('\n').map(line => {
+      const at = line.indexOf('=')
+      return [line.slice(0, at), line.slice(at + 1)] as const
+    }),
+  )
+  const main = Number(said.get('MAINPID'))
+  if (Number.isInteger(main) && main > 0) events.mainProcess(main)
+  const status = said.get('STATUS')
+  if (status !== undefined) events.says(status)
+  if (said.get('READY') === '1') events.ready()
+}

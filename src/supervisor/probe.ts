@@ -1,0 +1,28 @@
+import type { OwnedFd } from '../kernel/index.js'
+import type { GivenListener } from './shared-listeners.js'
+
+export interface ProbeEvents {
+  ready(): void
+  /** It is not ready any more, and was. */
+  failed(why: string): void
+  /** What it says of itself in words. */
+  says(text: string): void
+  /** Another process has taken its place, and is a descendant of ours. */
+  mainProcess(pid: number): void
+}
+
+/** Finds out about one version whether it is ready. Owns what it has opened. */
+export interface Probe extends Disposable {
+  /** A listener that this version alone has, behind the shared ones. */
+  readonly listeners: readonly GivenListener[]
+  /** Further descriptors of the child, behind all listeners. Lent. */
+  readonly fds: readonly OwnedFd[]
+  readonly env: NodeJS.ProcessEnv
+  /** Its process runs. */
+  begin(pid: number, events: ProbeEvents): void
+  /** What is asked only until it serves is not asked any more. Idempotent. */
+  settle(): void
+}
+
+/** What most of them have not. */
+export const NOTHING = { listeners: [], fds: [], env: {} } as const

@@ -1,0 +1,196 @@
+import { constants } from 'node:os'
+import { FdbError } from '../errors.js'
+import { OwnedFd, signalTo } from '../kernel/index.js'
+import { successorCommand } from '../process/command-line.js'
+import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
+import { endsWithUs } from '../process/main-process.js'
+import { listenerVariables, PID_VARIABLE } from './child-environment.js'
+import type { Children } from './children.js'
+import type { Probe, ProbeEvents } from './probe.js'
+import type { VersionSettings } from './settings.js'
+import type { SharedListeners } from './shared-listeners.js'
+
+/** The code of a process that was reaped by somebody else. */
+const UNKNOWN_CODE = 1
+/** Our own reaping tells the code, and comes first where the process is our child. */
+const REAPED_MS = 500
+
+export interface VersionParts {
+  readonly id: number
+  readonly settings: VersionSettings
+  readonly probe: Probe
+  readonly children: Children
+  readonly listeners: SharedListeners
+}
+
+export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
+  exited(code: number): void
+  /** Whether this process is another version's. */
+  isOthers(pid: number): boolean
+}
+
+/** One version from its start to its end: its main process, which may hand over to another that it has started. */
+export class RunningVersion {
+  readonly id: number
+  readonly settings: VersionSettings
+  readonly startedAt = Date.now()
+  /** What it says of itself. */
+  says = ''
+  readonly #children: Children
+  readonly #probe: Probe
+  readonly #events: VersionEvents
+  #pid: number
+  #watch: DeathWatch | null = null
+  #isReplaced = false
+  #over = false
+
+  /** Starts it. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, and what binding throws. Owns the probe from now on. */
+  constructor({ id, settings, probe, children, listeners }: VersionParts, events: VersionEvents) {
+    this.id = id
+    this.settings = settings
+    this.#children = children
+    this.#probe = probe
+    this.#events = events
+    try {
+      this.#pid = this.#start(listeners)
+    } catch (error) {
+      probe[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** Of its main process. */
+  get pid(): number {
+    return this.#pid
+  }
+
+  /** Speaks fd-broker itself: it knows when it has nothing left to do. */
+  get handsOver(): boolean {
+    return this.settings.ready.kind === 'handoff'
+  }
+
+  /** It is looked at whether it is ready. */
+  watch(): void {
+    this.#probe.begin(this.#pid, {
+      ready: () => this.#events.ready(),
+      failed: why => this.#events.failed(why),
+      says: text => {
+        this.says = text
+      },
+      mainProcess: pid => this.#follow(pid),
+    })
+  }
+
+  /** It serves, or is not wanted any more: it is not judged any longer. */
+  settle(): void {
+    this.#probe.settle()
+  }
+
+  /** Another version serves in its place: it has nobody to hand over to any more. */
+  replaced(): void {
+    this.#isReplaced = true
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    // Else its main process is a child of one of its own.
+    if (!this.#children.signal(this.#pid, signal)) signalOther(this.#pid, signal)
+  }
+
+  /** Its main process, and whoever serves in that one's place. */
+  async signalAll(signal: NodeJS.Signals): Promise<void> {
+    this.signal(signal)
+    const { ready } = this.settings
+    if (ready.kind !== 'handoff' || this.#isReplaced) return
+    const server = await servesAt(ready.control)
+    if (server !== null && server !== this.#pid && !this.#events.isOthers(server)) signalOther(server, signal)
+  }
+
+  kill(): void {
+    this.#children.kill(this.#pid)
+    signalOther(this.#pid, 'SIGKILL')
+  }
+
+  /** Nobody waits for its end any more. Idempotent. */
+  close(): void {
+    this.#over = true
+    this.#watch?.close()
+    this.#children.forget(this.#pid)
+    this.#probe[Symbol.dispose]()
+  }
+
+  #start(shared: SharedListeners): number {
+    const { settings } = this
+    const listeners = [...shared.provide(settings.listen, settings.nonBlocking), ...this.#probe.listeners]
+    const variables = { ...listenerVariables(listeners, this.id), ...this.#probe.env, ...settings.env }
+    const { file, argv0, args, cwd, env } = successorCommand({
+      argv: settings.command,
+      cwd: settings.cwd,
+      env: variables,
+    })
+    const start = {
+      file,
+      cwd,
+      argv: [argv0, ...args],
+      env,
+      ...(listeners.length > 0 && { pidVariable: PID_VARIABLE }),
+      fds: [...listeners.map(({ fd }) => fd), ...this.#probe.fds],
+      deathSignal: settings.survive ? 0 : constants.signals.SIGKILL,
+    }
+    try {
+      const pid = this.#children.start(start, code => this.#exited(pid, code))
+      return pid
+    } catch (cause) {
+      const { code = String(cause) } = cause as NodeJS.ErrnoException
+      const message = `cannot start ${file} in ${cwd} (${code}): check that it is executable and that the process limit is not reached`
+      throw new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file, cwd } })
+    }
+  }
+
+  #exited(pid: number, code: number): void {
+    if (this.#over || pid !== this.#pid) return
+    const { ready } = this.settings
+    if (ready.kind !== 'handoff' || this.#isReplaced) {
+      this.#events.exited(code)
+      return
+    }
+    // It may have handed over to one that it has started, and that is ours by now.
+    void servesAt(ready.control).then(server => {
+      if (this.#over || pid !== this.#pid) return
+      if (server === null || server === pid || this.#events.isOthers(server)) this.#events.exited(code)
+      else this.#follow(server)
+    })
+  }
+
+  /** Another process is its main process from now on. */
+  #follow(pid: number): void {
+    if (this.#over || pid === this.#pid || !endsWithUs(pid)) return
+    using pidfd = openOwn(pid)
+    if (pidfd === null) return
+    this.#pid = pid
+    this.#children.expect(pid, code => this.#exited(pid, code))
+    this.#watch?.close()
+    this.#watch = watchDeath(pidfd, () => {
+      setTimeout(() => this.#exited(pid, UNKNOWN_CODE), REAPED_MS)
+    })
+  }
+}
+
+/** Loaded where it is needed: it is half of the protocol. */
+async function servesAt(control: string): Promise<number | null> {
+  return await (await import('./handoff-probe.js')).servesForUs(control)
+}
+
+/** One that has ended, or is another user's by now, is not. */
+function signalOther(pid: number, signal: NodeJS.Signals): void {
+  using pidfd = openOwn(pid)
+  try {
+    if (pidfd !== null) signalTo(pidfd, constants.signals[signal])
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+function openOwn(pid: number): OwnedFd | null {
+  const pidfd = openPidfd(pid)
+  return pidfd instanceof OwnedFd ? pidfd : null
+}

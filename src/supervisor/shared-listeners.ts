@@ -1,0 +1,72 @@
+import { inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
+import { bindListener, formatAddress, formatListenerSpec, type ListenerSpec } from '../listeners/index.js'
+import { removeUnixPath } from '../listeners/unix-path.js'
+import { passedSockets } from '../supervised/passed-sockets.js'
+import type { NamedListener } from './settings.js'
+
+interface Held {
+  readonly fd: OwnedFd
+  /** Bound by a service manager, whose its path stays. */
+  readonly passed: boolean
+}
+
+/** One as a version gets it. The descriptor is lent. */
+export interface GivenListener {
+  readonly name: string
+  readonly fd: OwnedFd
+  readonly spec: ListenerSpec
+  /** Where it really is: `tcp://127.0.0.1:8080`. */
+  readonly address: string
+}
+
+/**
+ * The listeners of all versions: bound once, for as long as one version wants them. What connects between two versions waits in the
+ * kernel's queue.
+ */
+export class SharedListeners implements Disposable {
+  readonly #held = new Map<string, Held>()
+
+  /** Where each specification really is bound. */
+  get addresses(): ReadonlyMap<string, string> {
+    return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
+  }
+
+  /** Binds those that are not there, or takes what a service manager has bound for them. All or none: what was bound for a list that cannot be had is closed again. */
+  provide(wanted: readonly NamedListener[], nonBlocking: boolean): GivenListener[] {
+    const bound: string[] = []
+    try {
+      return wanted.map(({ name, spec }) => {
+        const key = formatListenerSpec(spec)
+        let held = this.#held.get(key)
+        if (held === undefined) {
+          const passed = passedSockets().take(name, spec)
+          held = { fd: passed?.fd ?? bindListener(spec), passed: passed !== null }
+          this.#held.set(key, held)
+          bound.push(key)
+        }
+        setBlocking(held.fd, !nonBlocking)
+        return { name, fd: held.fd, spec, address: formatAddress(inspectOne(held.fd)) }
+      })
+    } catch (error) {
+      for (const key of bound) this.#drop(key)
+      throw error
+    }
+  }
+
+  /** Closes those that none of the lists has. A version that was given one keeps it. */
+  keepOnly(lists: Iterable<readonly NamedListener[]>): void {
+    const wanted = new Set([...lists].flat().map(({ spec }) => formatListenerSpec(spec)))
+    for (const key of [...this.#held.keys()]) if (!wanted.has(key)) this.#drop(key)
+  }
+
+  [Symbol.dispose](): void {
+    for (const key of [...this.#held.keys()]) this.#drop(key)
+  }
+
+  #drop(key: string): void {
+    const { fd, passed } = this.#held.get(key)!
+    this.#held.delete(key)
+    if (!passed) removeUnixPath(fd, key)
+    fd.close()
+  }
+}

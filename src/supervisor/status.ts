@@ -1,0 +1,69 @@
+import { formatListenerSpec } from '../listeners/index.js'
+import type { ServiceStatus } from '../operator/answer.js'
+import type { Failure } from '../operator/status-report.js'
+import { fdLimits } from '../process/limits.js'
+import { coming, type SupervisorState, serving } from './machine.js'
+import type { RunningVersion } from './running-version.js'
+import type { SupervisorSettings } from './settings.js'
+
+export interface StatusParts {
+  readonly settings: SupervisorSettings
+  readonly state: SupervisorState
+  readonly versions: ReadonlyMap<number, RunningVersion>
+  readonly startedAt: number
+  /** By specification. */
+  readonly addresses: ReadonlyMap<string, string>
+  readonly lastFailure: Failure | null
+}
+
+/** What `fd-broker status` shows of a supervisor: the version that serves, those that come and those that go. */
+export interface SupervisorStatus extends ServiceStatus {
+  readonly supervisor: {
+    readonly pid: number
+    readonly startedAt: string
+    /** Its own, without its versions. */
+    readonly rssBytes: number
+    /** Versions that ended, or failed, since one has proved itself. */
+    readonly failures: number
+  }
+  /** What the version that serves says of itself. */
+  readonly says: string | null
+}
+
+export function statusOf(parts: StatusParts): SupervisorStatus {
+  const { settings, state, versions, startedAt, addresses, lastFailure } = parts
+  const now = serving(state)
+  const next = coming(state)
+  const shown = now ?? next
+  const running = shown && versions.get(shown.id)
+  return {
+    service: settings.name,
+    control: settings.control,
+    hosting: 'supervisor',
+    pid: running?.pid ?? null,
+    generation: shown?.id ?? state.started,
+    role: now !== undefined ? 'serving' : next !== undefined ? next.phase : 'waiting',
+    phase: state.mode === 'running' ? (next?.phase ?? 'idle') : state.mode,
+    serviceStartedAt: new Date(startedAt).toISOString(),
+    uptimeSeconds: (Date.now() - startedAt) / 1000,
+    ...(running && { processStartedAt: new Date(running.startedAt).toISOString() }),
+    listeners: (running?.settings.listen ?? []).map(({ name, spec }) => {
+      const wanted = formatListenerSpec(spec)
+      return { name, address: addresses.get(wanted) ?? wanted, accepting: now !== undefined }
+    }),
+    draining: state.versions.flatMap(({ id, phase }) => {
+      const older = phase === 'stopping' || phase === 'killed' ? versions.get(id) : undefined
+      return older === undefined ? [] : [{ generation: id, pid: older.pid, phase }]
+    }),
+    lastFailure,
+    rssBytes: process.memoryUsage.rss(),
+    openFds: fdLimits().open,
+    supervisor: {
+      pid: process.pid,
+      startedAt: new Date(startedAt).toISOString(),
+      rssBytes: process.memoryUsage.rss(),
+      failures: state.failures,
+    },
+    says: running?.says || null,
+  }
+}

@@ -1,0 +1,50 @@
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { loadOn } from '../processes/load.js'
+import { PROGRAMS, SERVER, Supervised } from '../processes/supervised.js'
+import { goServer, gunicorn, has } from '../processes/toolchains.js'
+
+const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
+/** Every other one crashes at its start. */
+const UPGRADES = 6
+
+/** Upgrades it under load: no request may be lost, and what was started last serves. */
+async function upgraded(run: Supervised, rate = 200): Promise<void> {
+  const load = await loadOn(run.url, { ...FRESH, rate })
+  for (let generation = 2; generation <= 1 + UPGRADES; generation++) {
+    const { code, stderr } = await run.upgrade()
+    if (generation % 2 === 0)
+      expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringMatching(/EXITED/) })
+    else expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  }
+  await load.stop()
+  expect(await run.status()).toMatchObject({ generation: 1 + UPGRADES, role: 'serving' })
+}
+
+describe('fd-broker run upgrades, while every other version crashes at its start,', () => {
+  it('a Node program, at 1,000 requests a second', { timeout: 90_000 }, async () => {
+    const env = { FDB_SUPERVISED: JSON.stringify({ crashEven: true }) }
+    await upgraded(await Supervised.start(['--ready', 'fd'], [SERVER], env), 1_000)
+  })
+
+  it('a plain Python server', { timeout: 90_000 }, async ({ skip }) => {
+    if (!has('python3')) skip('there is no python3')
+    const command = ['python3', join(PROGRAMS, 'server.py')]
+    await upgraded(await Supervised.start(['--ready', 'delay:700ms'], command, { FDB_CRASH: '1' }))
+  })
+
+  it('gunicorn, which is asked through a listener of its own', { timeout: 120_000 }, async ({ skip }) => {
+    const folder = await gunicorn()
+    if (folder === null) skip('gunicorn cannot be installed here')
+    const options = ['--workers', '2', '--graceful-timeout', '10', '--log-level', 'warning']
+    const command = ['python3', '-m', 'gunicorn', ...options, 'app:app']
+    const env = { FDB_CRASH: '1', PYTHONPATH: `${folder}:${PROGRAMS}`, PYTHONDONTWRITEBYTECODE: '1' }
+    await upgraded(await Supervised.start(['--ready', 'http:/r/1', '--healthy-for', '300ms'], command, env))
+  })
+
+  it('a Go program', { timeout: 120_000 }, async ({ skip }) => {
+    const file = await goServer()
+    if (file === null) skip('there is no Go toolchain')
+    await upgraded(await Supervised.start(['--ready', 'delay:300ms'], [file!], { FDB_CRASH: '1' }), 500)
+  })
+})

@@ -1,0 +1,45 @@
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { ancestorsOf } from '../processes/launch.js'
+import { NotifyRecorder } from '../processes/notify-socket.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+
+describe('fd-broker run under a service manager', () => {
+  it('tells of its start, of upgrades that succeed and fail, and of its end, and stays the main process', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const manager = NotifyRecorder.open(run.desk.folder)
+    await run.launch(['--ready', 'fd'], [SERVER], manager.env)
+    await manager.tells('READY')
+    await manager.says(/^version 1 serves$/)
+    expect((await run.upgrade()).code).toBe(0)
+    await manager.tells('READY', 'RELOADING', 'READY')
+    expect((await run.upgrade('--', 'false')).code).toBe(1)
+    await manager.tells('READY', 'RELOADING', 'READY', 'RELOADING', 'READY')
+    await manager.says(/^version 2 serves: version 3 \(false …, pid \d+\) ended with code 1/)
+    run.signal('SIGTERM')
+    await manager.tells('READY', 'RELOADING', 'READY', 'RELOADING', 'READY', 'STOPPING')
+    await run.ended()
+  })
+
+  it('adopts the sockets that it is given, and is heard: one supervises another', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const listen = ['--listen', `web=tcp://127.0.0.1:${run.port}`]
+    const inner = [process.execPath, CLI, 'run', ...listen, '--ready', 'fd', '--', SERVER]
+    await run.launch(['--ready', 'notify'], inner)
+    // The inner one has the same log.
+    const { child: first } = await run.logged('a version serves', line => line.pid === run.pid)
+    const { pid } = await run.whoami()
+    expect(ancestorsOf(pid).slice(0, 2)).toEqual([first, run.pid])
+    expect((await run.upgrade()).code).toBe(0)
+    await run.ended(first)
+    expect((await run.whoami()).pid).not.toBe(pid)
+    run.signal('SIGTERM')
+    await run.ended()
+  })
+})

@@ -1,0 +1,204 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { ancestorsOf, hasEnded } from '../processes/launch.js'
+import { loadOn } from '../processes/load.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
+
+/** Each request on a connection of its own: what a program does with open ones is its own affair. */
+const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
+
+describe('fd-broker run', () => {
+  it('gives listeners by name and number, upgrades under load, and ends with its program', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.start(['--ready', 'http:/health'])
+    await run.says(`started web:ready 127.0.0.1:${run.port}=3;`)
+    const load = await loadOn(run.url, { ...FRESH, rate: 300 })
+    for (let generation = 2; generation <= 4; generation++) {
+      const { code, stdout, stderr } = await run.upgrade('--json')
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+      const { ok, pid, generation: now, phases } = JSON.parse(stdout)
+      expect({ ok, now }).toEqual({ ok: true, now: generation })
+      expect(phases.map(({ phase }: { phase: string }) => phase)).toEqual(['started', 'ready', 'serving'])
+      await load.answeredBy(pid, 20)
+      expect(ancestorsOf(pid)[0]).toBe(run.pid)
+    }
+    await load.stop()
+    expect(await run.status()).toMatchObject({
+      service: 'server.mjs',
+      hosting: 'supervisor',
+      generation: 4,
+      role: 'serving',
+      phase: 'idle',
+      draining: [],
+      lastFailure: null,
+      listeners: [{ name: 'web', address: `tcp://127.0.0.1:${run.port}`, accepting: true }],
+    })
+    const { pid } = await run.whoami()
+    expect(await run.desk.run('reload', '--control', run.control)).toMatchObject({ code: 5 })
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect([hasEnded(run.pid), hasEnded(pid)]).toEqual([true, true])
+    expect(existsSync(run.control)).toBe(false)
+  })
+
+  it('keeps the version that serves when the next one crashes, is not ready, or cannot be started', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '60s'])
+    const load = await loadOn(run.url, { ...FRESH, rate: 200 })
+    const { pid } = await run.whoami()
+    const given = (orders: object) => ['env', `FDB_SUPERVISED=${run.orders(orders)}`, SERVER]
+    const crashed = await run.upgrade('--', ...given({ crash: 9 }))
+    expect(crashed).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_SUCCESSOR_EXITED: .*code 9/),
+    })
+    const late = await run.upgrade('--timeout', '700ms', '--', ...given({ fail: true }))
+    expect(late).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 700 ms/),
+    })
+    const none = await run.upgrade('--', '/nowhere/server')
+    expect(none).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_NO_BINARY/) })
+    expect(await run.whoami()).toEqual({ generation: 1, pid })
+    expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_NO_BINARY' } })
+    await load.stop()
+    // A command that failed is not kept.
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    expect(await run.status()).toMatchObject({ generation: 5, role: 'serving' })
+  })
+
+  it('starts the next version on HUP, one for all that come meanwhile, and passes other signals on', async () => {
+    const run = await Supervised.start(['--ready', 'fd', '--healthy-for', '300ms'])
+    for (let i = 0; i < 5; i++) run.signal('SIGHUP')
+    await run.serving(2)
+    run.signal('SIGUSR1')
+    run.signal('SIGWINCH')
+    await run.says('SIGUSR1')
+    await run.says('SIGWINCH')
+    await until('the last one serves', async () => {
+      const { phase, generation, draining } = await run.status()
+      return phase === 'idle' && draining.length === 0 && generation > 1
+    })
+    // Kernel and Node may join signals that come together: no more than one waits behind the one under way.
+    expect((await run.whoami()).generation).toBeLessThanOrEqual(3)
+  })
+
+  it('passes the exit code on, and a crash is the end unless it is told to restart', async () => {
+    const run = await Supervised.prepare()
+    const own = run.commandLine(['--ready', 'fd', '--stop-signal', 'INT'], [SERVER])
+    const child = spawn(own[0]!, own.slice(1), {
+      env: { ...run.desk.env, FDB_SUPERVISED: run.orders({}) },
+      stdio: ['ignore', 'ignore', 'ignore'],
+    })
+    await run.says('listens')
+    await until('it serves', async () => (await run.status().catch(() => ({}))).role === 'serving')
+    child.kill('SIGTERM')
+    expect(await once(child, 'exit')).toEqual([4, null])
+    const again = await Supervised.start([
+      '--ready',
+      'fd',
+      '--restart',
+      'on-failure',
+      '--restart-delay',
+      '50ms',
+    ])
+    const first = await again.whoami()
+    await fetch(`${again.url}/crash`).catch(() => {})
+    await again.logged('no version is left; one is started anew after a rest', line => line.ms === 50)
+    // It waits in the queue of the listener, which stays.
+    const second = await again.whoami()
+    expect([first.generation, second.generation]).toEqual([1, 2])
+    await fetch(`${again.url}/crash`).catch(() => {})
+    await again.logged('no version is left; one is started anew after a rest', line => line.ms === 100)
+  })
+
+  it('kills what does not end in time, and does not outlive its supervisor', async () => {
+    const run = await Supervised.start(['--ready', 'fd', '--stop-timeout', '300ms'], [SERVER], {})
+    const deaf = await run.upgrade('--', 'env', `FDB_SUPERVISED=${run.orders({ deaf: true })}`, SERVER)
+    expect(deaf.code).toBe(0)
+    const pid = await run.serving(2)
+    expect((await run.upgrade('--', SERVER)).code).toBe(0)
+    await run.ended(pid)
+    await run.logged('a version has ended', line => line.child === pid && line.code === 137)
+    const last = await run.serving(3)
+    run.signal('SIGKILL')
+    await run.ended()
+    await run.ended(last)
+  })
+
+  it('lets it outlive the supervisor where that is wanted', async () => {
+    const run = await Supervised.start(['--ready', 'fd', '--survive'])
+    const { pid } = await run.whoami()
+    run.signal('SIGKILL')
+    await run.ended()
+    expect(await run.whoami()).toMatchObject({ pid })
+  })
+
+  it('is told by NOTIFY_SOCKET, by a command and by a connect that a version is ready', async () => {
+    const notify = await Supervised.start(['--ready', 'notify'])
+    expect(await notify.status()).toMatchObject({ role: 'serving', says: 'at work' })
+    const file = join(notify.desk.folder, 'ready')
+    const command = await Supervised.prepare()
+    await command.launch(['--ready', `command:test -e ${file} && kill -0 $FD_BROKER_PID`])
+    await command.says('listens')
+    expect(await command.status()).toMatchObject({ role: 'starting' })
+    writeFileSync(file, '')
+    await command.serving()
+    const tcp = await Supervised.prepare()
+    await tcp.launch(['--ready', `tcp://127.0.0.1:${notify.port}`])
+    await tcp.serving()
+  })
+
+  it('reads its file anew for every version: command, environment and listeners', async () => {
+    const run = await Supervised.prepare()
+    const file = join(run.desk.folder, 'run.yaml')
+    const write = (more: string) =>
+      writeFileSync(
+        file,
+        `command: [${SERVER}]\nready: fd\nlisten:\n  web: tcp://127.0.0.1:${run.port}\n${more}`,
+      )
+    write(`  path: unix:${run.desk.folder}/a.sock\nenv: {FDB_SUPERVISED: '${run.orders({})}'}\n`)
+    await run.launch(['--config', file], [])
+    await run.serving()
+    await run.says(`started web:path 127.0.0.1:${run.port}=3;${run.desk.folder}/a.sock=4`)
+    const [client] = [connect(join(run.desk.folder, 'a.sock'))]
+    await once(client, 'connect')
+    client.destroy()
+    write(`  other: unix:${run.desk.folder}/b.sock\nwrong: 1\n`)
+    expect(await run.upgrade()).toMatchObject({ code: 1, stderr: expect.stringMatching(/no option "wrong"/) })
+    write(`  other: unix:${run.desk.folder}/b.sock\nenv: {FDB_SUPERVISED: '${run.orders({ code: 3 })}'}\n`)
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.says(`started web:other 127.0.0.1:${run.port}=3;${run.desk.folder}/b.sock=4`)
+    expect(existsSync(join(run.desk.folder, 'a.sock'))).toBe(false)
+    expect((await run.status()).listeners.map(({ name }: { name: string }) => name)).toEqual(['web', 'other'])
+  })
+
+  it('refuses wrong settings and a control path that another has, with what is to be done', async () => {
+    const run = await Supervised.start(['--ready', 'fd'])
+    const refused = async (...args: string[]) => await run.desk.run('run', ...args)
+    expect(await refused('--control', run.control, '--', 'true')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_CONTROL_TAKEN/),
+    })
+    expect((await refused('--ready', 'soon', '--', 'true')).stderr).toMatch(
+      /^ERR_FDB_OPTION: ready is "soon"; give notify/,
+    )
+    expect((await refused('--listen', 'tcp://127.0.0.1:0', '--', 'true')).stderr).toMatch(
+      /^ERR_FDB_OPTION.*NAME=ADDRESS/,
+    )
+    expect((await refused('--stop-signal', 'NONE', '--', 'true')).stderr).toMatch(/^ERR_FDB_OPTION.*a signal/)
+    expect((await refused()).stderr).toMatch(/^ERR_FDB_OPTION: there is no program/)
+    expect(await refused('--', 'sh', '-c', 'echo out; echo err >&2; exit 5')).toMatchObject({
+      code: 5,
+      stdout: 'out\n',
+      stderr: expect.stringMatching(/^err$/m),
+    })
+    expect(readFileSync(run.said, 'utf8')).toMatch(/listens/)
+  })
+})

@@ -1,0 +1,151 @@
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Desk, type Ran } from '../e2e/cli-processes.js'
+import { hasEnded, signalPid } from './launch.js'
+import { freePort } from './scene.js'
+import { until } from './until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+export const PROGRAMS = fileURLToPath(new URL('../fixtures/supervised', import.meta.url))
+export const SERVER = join(PROGRAMS, 'server.mjs')
+
+/** What test/fixtures/supervised/server.mjs is to do. */
+export interface Orders {
+  crash?: number
+  crashEven?: boolean
+  fail?: boolean
+  deaf?: boolean
+  code?: number
+}
+
+/** One line of the supervisor's log. */
+// biome-ignore lint/suspicious/noExplicitAny: whatever was logged
+type Line = Record<string, any>
+
+/** `fd-broker run` with a listener named `web`, in a folder of its own; all of it ends with the test. */
+export class Supervised {
+  readonly desk = Desk.open()
+  readonly control: string
+  readonly port: number
+  /** What the programs say, a line each. */
+  readonly said = join(this.desk.folder, 'said')
+  pid = 0
+
+  private constructor(port: number) {
+    mkdirSync(join(this.desk.folder, 'run'), { mode: 0o700 })
+    this.control = join(this.desk.folder, 'run', 'run.sock')
+    this.port = port
+  }
+
+  static async prepare(): Promise<Supervised> {
+    return new Supervised(await freePort())
+  }
+
+  /** Starts it, and waits until a version serves. */
+  static async start(
+    args: readonly string[] = [],
+    command: readonly string[] = [SERVER],
+    env: NodeJS.ProcessEnv = {},
+  ): Promise<Supervised> {
+    const run = await Supervised.prepare()
+    await run.launch(args, command, env)
+    await run.serving()
+    return run
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  get output(): string {
+    return this.desk.output
+  }
+
+  /** The command line of the supervisor. */
+  commandLine(args: readonly string[], command: readonly string[]): string[] {
+    const listen = args.includes('--config') ? [] : ['--listen', `web=tcp://127.0.0.1:${this.port}`]
+    const own = [process.execPath, CLI, 'run', '--control', this.control, ...listen, ...args]
+    return [...own, '--', ...command]
+  }
+
+  async launch(
+    args: readonly string[] = [],
+    command: readonly string[] = [SERVER],
+    env: NodeJS.ProcessEnv = {},
+  ): Promise<number> {
+    const given = Object.entries({ FDB_SUPERVISED: this.orders({}), ...env }).map(
+      ([name, value]) => `${name}=${value}`,
+    )
+    this.pid = await this.desk.launch(['env', ...given, ...this.commandLine(args, command)])
+    return this.pid
+  }
+
+  /** The value of FDB_SUPERVISED. */
+  orders(orders: Orders): string {
+    return JSON.stringify({ log: this.said, ...orders })
+  }
+
+  /** Waits until a version serves; its pid. */
+  async serving(generation = 1): Promise<number> {
+    const { child } = await this.logged('a version serves', line => line.version >= generation)
+    return child
+  }
+
+  get lines(): Line[] {
+    return this.output
+      .split('\n')
+      .filter(line => line.startsWith('{'))
+      .map(line => JSON.parse(line) as Line)
+  }
+
+  async logged(message: string, holds: (line: Line) => boolean = () => true): Promise<Line> {
+    return await until(
+      `the log says: ${message}`,
+      () => this.lines.find(line => line.msg === message && holds(line)),
+      20_000,
+      () => this.output,
+    )
+  }
+
+  /** What one of its programs has said. */
+  async says(text: string): Promise<void> {
+    await until(
+      `a program says ${text}`,
+      () => existsSync(this.said) && readFileSync(this.said, 'utf8').includes(text),
+      10_000,
+      () => (existsSync(this.said) ? readFileSync(this.said, 'utf8') : this.output),
+    )
+  }
+
+  upgrade(...args: string[]): Promise<Ran> {
+    return this.desk.run('upgrade', '--control', this.control, ...args)
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: as it is printed
+  async status(): Promise<any> {
+    const { stdout, stderr } = await this.desk.run('status', '--control', this.control, '--json')
+    if (stdout === '') throw new Error(stderr)
+    return JSON.parse(stdout)
+  }
+
+  signal(signal: NodeJS.Signals, pid = this.pid): void {
+    signalPid(pid, signal)
+  }
+
+  async ended(pid = this.pid): Promise<void> {
+    await until(
+      `process ${pid} ends`,
+      () => hasEnded(pid),
+      20_000,
+      () => this.output,
+    )
+  }
+
+  /** `generation,pid` of who answers. */
+  async whoami(): Promise<{ generation: number; pid: number }> {
+    const response = await fetch(`${this.url}/whoami`, { headers: { connection: 'close' } })
+    const [generation, pid] = (await response.text()).split(',').map(Number)
+    return { generation: generation!, pid: pid! }
+  }
+}

@@ -1,0 +1,346 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import {
+  coming,
+  initial,
+  type Restart,
+  type SupervisorEffect,
+  type SupervisorEvent,
+  type SupervisorState,
+  serving,
+  step,
+  type Timer,
+} from '../../src/supervisor/machine.js'
+
+/** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
+type Choice =
+  | { readonly kind: 'upgrade' | 'cancel' | 'stop' | 'stop now' | 'rested' }
+  | {
+      readonly kind: 'spawned' | 'spawn-failed' | 'ready' | 'unhealthy' | 'exited' | 'elapsed'
+      readonly which: number
+      readonly code: number
+    }
+
+const choice: fc.Arbitrary<Choice> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom('upgrade', 'cancel', 'rested') }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('stop', 'stop now') }) },
+  {
+    weight: 16,
+    arbitrary: fc.record({
+      kind: fc.constantFrom('spawned', 'spawned', 'spawn-failed', 'ready', 'unhealthy', 'exited', 'elapsed'),
+      which: fc.nat(40),
+      code: fc.constantFrom(0, 1, 137),
+    }),
+  },
+) as fc.Arbitrary<Choice>
+
+/** Carries effects out in a world without time, and holds what must never be. */
+class World {
+  state: SupervisorState
+  readonly spawning = new Set<number>()
+  readonly alive = new Set<number>()
+  readonly ready = new Set<number>()
+  /** Told to end by SIGKILL. */
+  readonly killed = new Set<number>()
+  timers: { timer: Timer; version: number }[] = []
+  resting = false
+  readonly waiting = new Set<number>()
+  readonly outcomes = new Map<number, string>()
+  asked = 0
+  exits: number[] = []
+  stopped = false
+
+  constructor(restart: Restart) {
+    this.state = initial(restart)
+    this.tell({ type: 'start' })
+  }
+
+  tell(event: SupervisorEvent): void {
+    const before = serving(this.state)
+    const { state, effects } = step(this.state, event)
+    this.state = state
+    for (const effect of effects) this.#take(effect)
+    const phases = state.versions.map(({ phase }) => phase)
+    expect(phases.filter(phase => phase === 'serving').length).toBeLessThanOrEqual(1)
+    expect(
+      phases.filter(phase => phase === 'spawning' || phase === 'starting' || phase === 'trial').length,
+    ).toBeLessThanOrEqual(1)
+    // Nobody is left waiting behind nothing.
+    if (state.next.length > 0) expect(coming(state)).toBeDefined()
+    // Whoever serves is told to end for one that is ready, or for the end of all.
+    const ended = effects.find(effect => effect.type === 'end' && effect.version === before?.id)
+    if (ended !== undefined && state.mode === 'running') {
+      const now = serving(state)
+      expect(now).toBeDefined()
+      expect(this.ready.has(now!.id)).toBe(true)
+    }
+    // A version that lives is in the state, or nobody would end it.
+    for (const version of this.alive) expect(state.versions.map(({ id }) => id)).toContain(version)
+    if (state.mode === 'running' && state.versions.length === 0) expect(state.waiting).toBe(true)
+  }
+
+  #take(effect: SupervisorEffect): void {
+    if (effect.type !== 'answer') expect(this.exits).toEqual([])
+    switch (effect.type) {
+      case 'spawn':
+        expect(this.stopped).toBe(false)
+        this.spawning.add(effect.version)
+        return
+      case 'wait':
+        this.timers.push({ timer: effect.timer, version: effect.version })
+        return
+      case 'rest':
+        this.resting = true
+        return
+      case 'promote':
+        expect(this.ready.has(effect.version)).toBe(true)
+        return
+      case 'end':
+        expect(this.alive.has(effect.version)).toBe(true)
+        return
+      case 'kill':
+        expect(this.alive.has(effect.version)).toBe(true)
+        this.killed.add(effect.version)
+        return
+      case 'answer':
+        for (const asker of effect.askers) {
+          expect(this.waiting.delete(asker)).toBe(true)
+          this.outcomes.set(asker, effect.outcome)
+        }
+        return
+      case 'exit':
+        expect(this.state.versions).toEqual([])
+        this.exits.push(effect.code)
+    }
+  }
+
+  choose(choice: Choice): void {
+    switch (choice.kind) {
+      case 'upgrade':
+        this.waiting.add(++this.asked)
+        this.tell({ type: 'upgrade', asker: this.asked })
+        return
+      case 'cancel':
+        this.tell({ type: 'cancel', asker: this.asked })
+        return
+      case 'stop':
+      case 'stop now':
+        this.stopped = true
+        this.tell({ type: 'stop', now: choice.kind === 'stop now' })
+        return
+      case 'rested':
+        if (this.resting) this.tell({ type: 'rested' })
+        return
+      case 'spawned':
+      case 'spawn-failed': {
+        const version = pick(this.spawning, choice.which)
+        if (version === undefined) return
+        this.spawning.delete(version)
+        if (choice.kind === 'spawned') this.alive.add(version)
+        this.tell({ type: choice.kind, version })
+        return
+      }
+      case 'ready':
+        this.#of(choice.which, version => {
+          this.ready.add(version)
+          this.tell({ type: 'ready', version })
+        })
+        return
+      case 'unhealthy':
+        this.#of(choice.which, version => this.tell({ type: 'unhealthy', version }))
+        return
+      case 'exited':
+        this.#of(choice.which, version => {
+          this.alive.delete(version)
+          this.tell({ type: 'exited', version, code: choice.code })
+        })
+        return
+      case 'elapsed': {
+        const due = this.timers[choice.which % Math.max(1, this.timers.length)]
+        if (due === undefined) return
+        this.timers = this.timers.filter(timer => timer !== due)
+        this.#elapse(due)
+      }
+    }
+  }
+
+  /** A process that is killed ends, before it is given up. */
+  #elapse(due: { timer: Timer; version: number }): void {
+    if (due.timer === 'kill' && this.alive.delete(due.version))
+      this.tell({ type: 'exited', version: due.version, code: 137 })
+    this.tell({ type: 'elapsed', ...due })
+  }
+
+  #of(which: number, act: (version: number) => void): void {
+    const version = pick(this.alive, which)
+    if (version !== undefined) act(version)
+  }
+
+  /** What is under way comes to its end, and only that: nobody ends by himself, all limits run out. */
+  settle(): void {
+    for (let turn = 0; turn < 1_000 && (this.spawning.size > 0 || this.timers.length > 0); turn++) {
+      for (const version of [...this.spawning]) {
+        this.spawning.delete(version)
+        this.alive.add(version)
+        this.tell({ type: 'spawned', version })
+      }
+      for (const due of this.timers.splice(0)) this.#elapse(due)
+    }
+  }
+}
+
+function pick(of: ReadonlySet<number>, which: number): number | undefined {
+  return [...of][which % Math.max(1, of.size)]
+}
+
+const runs = fc.record({
+  restart: fc.constantFrom<Restart>('never', 'on-failure', 'always'),
+  choices: fc.array(choice, { maxLength: 120 }),
+})
+
+describe('whatever versions and effects do, a supervisor', () => {
+  it('has one version that serves and one that is to, answers everybody once, and ends once when all have ended', () => {
+    fc.assert(
+      fc.property(runs, ({ restart, choices }) => {
+        const world = new World(restart)
+        for (const choice of choices) world.choose(choice)
+        world.choose({ kind: 'stop' })
+        world.settle()
+        expect(world.waiting.size).toBe(0)
+        expect(world.outcomes.size).toBe(world.asked)
+        expect(world.state).toMatchObject({ mode: 'ended', versions: [], next: [] })
+        expect(world.exits.length).toBe(1)
+        expect(step(world.state, { type: 'upgrade', asker: 9_999 }).effects).toEqual([
+          { type: 'answer', askers: [9_999], version: null, outcome: 'ending' },
+        ])
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  it('keeps the version that serves through any number of upgrades that fail', () => {
+    const failures = fc.array(fc.constantFrom('spawn-failed', 'unhealthy', 'exited', 'elapsed'), {
+      maxLength: 20,
+    })
+    fc.assert(
+      fc.property(failures, ways => {
+        const world = new World('never')
+        world.choose({ kind: 'spawned', which: 0, code: 0 })
+        world.choose({ kind: 'ready', which: 0, code: 0 })
+        for (const way of ways) {
+          world.choose({ kind: 'upgrade' })
+          const next = coming(world.state)!.id
+          if (way === 'spawn-failed') {
+            world.choose({ kind: way, which: 0, code: 0 })
+            continue
+          }
+          world.choose({ kind: 'spawned', which: 0, code: 0 })
+          if (way === 'exited') {
+            world.alive.delete(next)
+            world.tell({ type: 'exited', version: next, code: 1 })
+          } else if (way === 'unhealthy') world.tell({ type: 'unhealthy', version: next })
+          else world.tell({ type: 'elapsed', timer: 'ready', version: next })
+        }
+        expect(serving(world.state)?.id).toBe(1)
+        expect([...world.outcomes.values()]).toEqual(ways.map(() => 'failed'))
+        expect(world.exits).toEqual([])
+      }),
+    )
+  })
+})
+
+describe('a supervisor', () => {
+  const told = (restart: Restart, ...events: SupervisorEvent[]) => {
+    let state = initial(restart)
+    let effects: readonly SupervisorEffect[] = []
+    for (const event of [{ type: 'start' } as const, ...events]) ({ state, effects } = step(state, event))
+    return { state, effects }
+  }
+  const up = [
+    { type: 'spawned', version: 1 },
+    { type: 'ready', version: 1 },
+  ] as const
+
+  it('ends with the code of the version that served', () => {
+    expect(told('never', ...up, { type: 'exited', version: 1, code: 3 }).effects).toEqual([
+      { type: 'exit', code: 3 },
+    ])
+    const ended = told(
+      'never',
+      ...up,
+      { type: 'stop', now: false },
+      { type: 'exited', version: 1, code: 143 },
+    )
+    expect(ended.effects).toEqual([{ type: 'exit', code: 143 }])
+  })
+
+  it('does not call a first version that was never ready a success', () => {
+    const late = told(
+      'never',
+      up[0],
+      { type: 'elapsed', timer: 'ready', version: 1 },
+      { type: 'exited', version: 1, code: 0 },
+    )
+    expect(late.effects).toEqual([{ type: 'exit', code: 1 }])
+  })
+
+  it('starts a version anew after a rest that grows, until one has proved itself', () => {
+    const died = { type: 'exited', code: 1 } as const
+    const first = told('on-failure', ...up, { ...died, version: 1 })
+    expect(first.effects).toEqual([{ type: 'rest', failures: 1 }])
+    const again = [
+      { type: 'rested' },
+      { type: 'spawned', version: 2 },
+      { type: 'ready', version: 2 },
+    ] as const
+    const second = told('on-failure', ...up, { ...died, version: 1 }, ...again, { ...died, version: 2 })
+    expect(second.effects).toEqual([{ type: 'rest', failures: 2 }])
+    const proved = { type: 'elapsed', timer: 'proved', version: 2 } as const
+    const third = told('on-failure', ...up, { ...died, version: 1 }, ...again, proved, {
+      ...died,
+      version: 2,
+    })
+    expect(third.effects).toEqual([{ type: 'rest', failures: 1 }])
+    expect(told('on-failure', ...up, { type: 'exited', version: 1, code: 0 }).effects).toEqual([
+      { type: 'exit', code: 0 },
+    ])
+  })
+
+  it('promotes the one on trial at once when the one that serves dies', () => {
+    const { effects, state } = told(
+      'never',
+      ...up,
+      { type: 'upgrade', asker: 7 },
+      { type: 'spawned', version: 2 },
+      { type: 'ready', version: 2 },
+      { type: 'exited', version: 1, code: 139 },
+    )
+    expect(effects).toEqual([
+      { type: 'promote', version: 2 },
+      { type: 'wait', timer: 'proved', version: 2 },
+      { type: 'answer', askers: [7], version: 2, outcome: 'serving' },
+    ])
+    expect(serving(state)?.id).toBe(2)
+  })
+
+  it('brings one further version for all who asked meanwhile', () => {
+    const { effects } = told(
+      'never',
+      ...up,
+      { type: 'upgrade', asker: 1 },
+      { type: 'upgrade', asker: 2 },
+      { type: 'upgrade', asker: 3 },
+      { type: 'spawned', version: 2 },
+      { type: 'ready', version: 2 },
+      { type: 'elapsed', timer: 'healthy', version: 2 },
+    )
+    expect(effects).toEqual([
+      { type: 'promote', version: 2 },
+      { type: 'wait', timer: 'proved', version: 2 },
+      { type: 'answer', askers: [1], version: 2, outcome: 'serving' },
+      { type: 'end', version: 1, why: 'replaced' },
+      { type: 'wait', timer: 'stop', version: 1 },
+      { type: 'spawn', version: 3 },
+    ])
+  })
+})

@@ -1,0 +1,97 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { RunSources } from '../../src/cli/run-sources.js'
+import { listenerVariables } from '../../src/supervisor/child-environment.js'
+import { parseReadiness } from '../../src/supervisor/readiness.js'
+
+describe('--ready', () => {
+  it.each([
+    ['notify', { kind: 'notify' }],
+    ['fd', { kind: 'fd' }],
+    ['http:/health?deep=1', { kind: 'http', url: '/health?deep=1' }],
+    ['http://127.0.0.1:80/health', { kind: 'http', url: 'http://127.0.0.1:80/health' }],
+    ['http:http://[::1]/', { kind: 'http', url: 'http://[::1]/' }],
+    ['tcp:127.0.0.1:80', { kind: 'tcp', host: '127.0.0.1', port: 80 }],
+    ['tcp://[::1]:80', { kind: 'tcp', host: '::1', port: 80 }],
+    ['command:test -e /run/a:b', { kind: 'command', text: 'test -e /run/a:b' }],
+    ['delay:1.5s', { kind: 'delay', ms: 1500 }],
+    ['handoff:/run/a.sock', { kind: 'handoff', control: '/run/a.sock' }],
+  ])('%s is read', (text, readiness) => {
+    expect(parseReadiness(text)).toEqual(readiness)
+  })
+
+  it.each([
+    '',
+    'notify:x',
+    'http:',
+    'http:https://a/',
+    'tcp',
+    'tcp:80',
+    'tcp:a:99999',
+    'command: ',
+    'delay:5',
+    'soon',
+  ])('"%s" is refused, with what can be given', text => {
+    expect(() => parseReadiness(text)).toThrow(/give notify, fd, http:URL/)
+  })
+})
+
+describe('settings', () => {
+  function file(text: string): string {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    writeFileSync(join(folder, 'run.yaml'), text)
+    return join(folder, 'run.yaml')
+  }
+
+  it('are those of the command line, then those of the file, then the defaults', async () => {
+    const config = file(
+      'command: [app]\nready: fd\nstopTimeout: 5s\nhealthyFor: 1m\nname: shop\nenv: { A: 1, B: null }\n',
+    )
+    const sources = new RunSources([], { config, ready: 'notify', listen: ['web=tcp://127.0.0.1:80'] })
+    expect(await sources.lasting()).toMatchObject({
+      name: 'shop',
+      control: null,
+      restart: 'never',
+      upgradeSignal: 'SIGHUP',
+    })
+    expect(await sources.read()).toMatchObject({
+      command: ['app'],
+      ready: { kind: 'notify' },
+      stopTimeout: 5_000,
+      healthyFor: 60_000,
+      readyTimeout: 60_000,
+      stopSignal: 'SIGTERM',
+      env: { A: '1', B: undefined },
+      listen: [{ name: 'web', spec: { kind: 'tcp', port: 80 } }],
+    })
+  })
+
+  it('of the environment may name several listeners, and say yes in words', async () => {
+    const flags = { listen: 'a=tcp://127.0.0.1:80 b=unix:/run/b.sock', survive: 'true' }
+    const { listen, survive } = await new RunSources(['app'], flags).read()
+    expect({ names: listen.map(({ name }) => name), survive }).toEqual({ names: ['a', 'b'], survive: true })
+  })
+
+  it.each([
+    ['ready: [1]', /ready is "1"/],
+    ['stopTimeout: 5', /option "stopTimeout" is 5; give a duration/],
+    ['upgradeSignal: KILL', /give a signal, for example HUP/],
+    ['listen: { "a:b": "tcp://127.0.0.1:80" }', /NAME=ADDRESS/],
+    ['listens: {}', /no option "listens".*listen/],
+    ['restart: sometimes', /give never, on-failure, always/],
+    ['- a', /give an object with any of/],
+    ['{', /cannot be read/],
+  ])('that are wrong are refused: %s', async (text, why) => {
+    const sources = new RunSources(['app'], { config: file(text) })
+    await expect(sources.lasting().then(() => sources.read())).rejects.toThrow(why)
+  })
+})
+
+describe('what a program is told of its listeners', () => {
+  it('is nothing of what the supervisor was told of its own', () => {
+    expect(listenerVariables([], 3)).toMatchObject({ LISTEN_FDS: undefined, NOTIFY_SOCKET: undefined })
+  })
+})
