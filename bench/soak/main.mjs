@@ -1,13 +1,14 @@
 // @ts-check
-// npm run soak: what takes minutes. Without a name both, one after the other.
+// npm run soak: what takes minutes. Without a name all, one after the other.
 //
 //   npm run soak -- generations   what generation N holds must not grow with N
 //   npm run soak -- connections   what clients see whose connections live through many upgrades
+//   npm run soak -- run           a program that is upgraded every second, half of whose versions crash
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-const NAMES = ['generations', 'connections']
+const NAMES = ['generations', 'connections', 'run']
 const [first = '', ...rest] = process.argv.slice(2)
 const named = NAMES.includes(first)
 
