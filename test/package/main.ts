@@ -17,8 +17,11 @@ import { startRegistry } from './registry.js'
 import { pack, readTarball, withAddon } from './tarball.js'
 import { checkTypes } from './types.js'
 
-/** At most, of what an installation brings. protobufjs has 3.8 MB of it, its one dependency 0.1. */
-const MOST = { packages: 5, bytes: 7_500_000, ms: 3_000 }
+/**
+ * At most, of what an installation brings: protobufjs has 3.8 MB of it, its one dependency 0.1. Time is that of processors, which a busy
+ * machine changes little: the clock shows less at rest.
+ */
+const MOST = { packages: 5, bytes: 7_500_000, workMs: 3_000 }
 
 /** Of what is printed of one failure. */
 const MOST_LINES = 40
@@ -77,16 +80,10 @@ try {
       await project.install()
     }
     await using project = new Project(manager, ready, places)
-    await check(`${title}: installs`, async () => {
-      const wrong = await installs(project)
-      if (!wrong.some(({ late }) => late)) return wrong.map(({ text }) => text)
-      // Something else may have had the machine.
-      await using another = new Project(manager, ready, places)
-      return (await installs(another)).map(({ text }) => text)
-    })
+    await check(`${title}: installs`, () => installs(project, version))
     await check(`${title}: is imported and required`, () => loads(project))
     if (place > 0 && !flags.all) continue
-    await check(`${title}: commands, and an upgrade of the proxy`, () => checkCommands(project, version))
+    await check(`${title}: commands, and an upgrade of the proxy`, () => checkCommands(project))
     await check(`${title}: a handoff under load`, () => checkHandoff(project))
     await check(`${title}: TypeScript`, () => checkTypes(project, flags.all && place === 0))
     if (!manager.name.startsWith('npm')) continue
@@ -100,24 +97,26 @@ try {
 console.log(failures === 0 ? 'test:package: all is well' : `test:package: ${failures} failed`)
 process.exitCode = failures === 0 ? 0 : 1
 
-interface Wrong {
-  readonly text: string
-  readonly late?: true
-}
-
-async function installs(project: Project): Promise<Wrong[]> {
-  const { code, text, ms } = await project.install()
-  if (code !== 0) return [{ text: `it ended with ${code}: ${text}` }]
-  const wrong: Wrong[] = []
-  if (/warn|deprecat/i.test(text)) wrong.push({ text: `it warns: ${text}` })
-  if (ms > MOST.ms) wrong.push({ text: `it takes ${Math.round(ms)} ms, more than ${MOST.ms}`, late: true })
+/** As the documentation says it, up to the first answer of the command. */
+async function installs(project: Project, version: string): Promise<string[]> {
+  const installed = await project.install()
+  if (installed.code !== 0) return [`it ended with ${installed.code}: ${installed.text}`]
+  const asked = await project.exec('fd-broker', '--version')
+  const wrong: string[] = []
+  if (/warn|deprecat/i.test(installed.text)) wrong.push(`it warns: ${installed.text}`)
+  if (asked.out.trim() !== version) wrong.push(`--version says ${asked.text}`)
   const { packages, bytes } = project.brought()
+  const [ms, workMs] = [installed.ms + asked.ms, installed.workMs + asked.workMs].map(Math.round) as [
+    number,
+    number,
+  ]
   console.log(
-    `       ${packages.length} packages, ${bytes} bytes, ${Math.round(ms)} ms: ${packages.join(' ')}`,
+    `       ${packages.length} packages (${packages.join(' ')}), ${bytes} bytes, ${ms} ms (${workMs} of a processor)`,
   )
+  if (workMs > MOST.workMs) wrong.push(`it takes ${workMs} ms of a processor, more than ${MOST.workMs}`)
   if (packages.length > MOST.packages)
-    wrong.push({ text: `it brings ${packages.length} packages, more than ${MOST.packages}` })
-  if (bytes > MOST.bytes) wrong.push({ text: `it brings ${bytes} bytes, more than ${MOST.bytes}` })
+    wrong.push(`it brings ${packages.length} packages, more than ${MOST.packages}`)
+  if (bytes > MOST.bytes) wrong.push(`it brings ${bytes} bytes, more than ${MOST.bytes}`)
   return wrong
 }
 

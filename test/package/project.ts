@@ -2,9 +2,11 @@ import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import {
   chmodSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   statSync,
@@ -19,12 +21,17 @@ import type { Manager, Ready } from './managers.js'
 /** What a machine has on which nobody compiles: no cc, no make, no python. */
 const PROGRAMS = ['sh', 'bash', 'cat', 'sleep', 'env', 'uname', 'sed', 'ls', 'dirname', 'basename']
 
+/** Runs a command, and writes to `$0` what it has used of processors. */
+const TIMED = '"$@"; code=$?; times > "$0"; exit $code'
+
 export interface Ran {
   readonly code: number | null
   readonly out: string
   /** stdout and stderr, as they came. */
   readonly text: string
   readonly ms: number
+  /** What it worked, with all that it started and waited for: of processors. */
+  readonly workMs: number
 }
 
 /**
@@ -85,8 +92,8 @@ export class Project implements AsyncDisposable {
   /** Never rejects: how it went is for the caller to judge. */
   async run(command: readonly string[], env: NodeJS.ProcessEnv = {}, timeout = 60_000): Promise<Ran> {
     const from = performance.now()
-    const [file = '', ...args] = command
-    const child = spawn(file, args, {
+    const times = join(this.#bin, 'times')
+    const child = spawn('sh', ['-c', TIMED, times, ...command], {
       cwd: this.folder,
       env: { ...this.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -103,10 +110,11 @@ export class Project implements AsyncDisposable {
         text += error.message
         resolve(null)
       })
-      // Not 'close': what it started in the background may keep its output open.
-      child.on('exit', resolve)
+      child.on('close', resolve)
+      // What it started in the background may keep its output open: what it said itself has come by then.
+      child.on('exit', code => setTimeout(resolve, 250, code))
     })
-    return { code, out, text, ms: performance.now() - from }
+    return { code, out, text, ms: performance.now() - from, workMs: workedMs(times) }
   }
 
   /** What the installation has brought. */
@@ -142,6 +150,15 @@ export class Project implements AsyncDisposable {
       chmodSync(path, 0o755)
     }
   }
+}
+
+/** The second line of what `times` says is of the shell's children: user and system. */
+function workedMs(file: string): number {
+  // One that was killed has written nothing.
+  if (!existsSync(file)) return 0
+  const said = readFileSync(file, 'utf8').split('\n')[1] ?? ''
+  const seconds = [...said.matchAll(/(\d+)m([\d.]+)s/g)].map(([, m, s]) => Number(m) * 60 + Number(s))
+  return seconds.reduce((sum, one) => sum + one, 0) * 1000
 }
 
 function found(program: string): string {
