@@ -135,6 +135,18 @@ describe('a connection that left and came back', () => {
   })
 })
 
+describe('a connection that comes when the time of the drain is over', () => {
+  it('ends as those do that were there', async () => {
+    const here = await side()
+    const there = await side({}, here.server)
+    const peer = await waiting(here)
+    const departures = all(here.connections)
+    there.relay.end('', 20)
+    arriveAll(there.connections, departures, 'moved')
+    expect(await peer.all()).toMatch(/^HTTP\/1\.1 503 /)
+  })
+})
+
 describe('only those between two exchanges', () => {
   it('leave, the others when their answer has ended: then that is told', async () => {
     const [here, there] = [await side(), await side()]
