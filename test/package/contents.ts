@@ -20,7 +20,7 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Of the whole. */
-const MOST = { files: 40, packed: 950_000, unpacked: 3_300_000 }
+const MOST = { files: 40, packed: 1_000_000, unpacked: 3_600_000 }
 
 /**
  * What is in it that should not be, is larger than it should be, or is missing. `whole`: as it is published, with addons for all

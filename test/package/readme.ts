@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { chmodSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort } from './processes.js'
 import type { Project } from './project.js'
@@ -11,6 +11,11 @@ interface Block {
 
 /** These are for who has a clone: CI runs them there. */
 const IN_A_CLONE = [/^npm install && npm run demo$/, /^npm test$/]
+
+/** Stands in for the real one: it serves on the socket that it inherits. */
+const GUNICORN = `#!/usr/bin/env node
+require('node:http').createServer((request, response) => response.end('ok')).listen({ fd: 3 })
+`
 
 /** What the README shows, in its order. */
 function blocks(): Block[] {
@@ -47,19 +52,20 @@ export async function checkFirstBlock(project: Project): Promise<string[]> {
 
 /** The others, with paths and ports of a project, in which the package is installed. What is wrong. */
 export async function checkOtherBlocks(project: Project): Promise<string[]> {
-  const port = String(await freePort())
-  const here = (text: string) =>
+  const here = async (text: string) =>
     text
       .replaceAll(/\/run\/([\w-]+)\//g, join(project.folder, 'run', '$1', '/'))
-      .replaceAll('tcp://0.0.0.0:8080', `tcp://127.0.0.1:${port}`)
+      .replaceAll('tcp://0.0.0.0:8080', `tcp://127.0.0.1:${await freePort()}`)
   project.write('run/.keep', '')
+  chmodSync(project.write('bin/gunicorn', GUNICORN), 0o755)
+  const env = { PATH: `${join(project.folder, 'bin')}:${project.env.PATH}` }
   project.write('database.mjs', 'globalThis.database = { ping: async () => {} }\n')
   project.write('edge.yaml', edge(project, await freePort()))
   project.write('routes.json', JSON.stringify([{ host: 'shop.test', path: '/', respond: { status: 204 } }]))
   const wrong: string[] = []
   const steps: string[] = []
   for (const { language, text } of blocks().slice(1)) {
-    const code = here(text).trim()
+    const code = (await here(text)).trim()
     if (IN_A_CLONE.some(known => known.test(code))) continue
     if (language === 'js')
       steps.push(`node --import ./database.mjs ${project.write(`block-${steps.length}.mjs`, code)}`)
@@ -69,8 +75,8 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   for (const step of steps) {
     const [command = ''] = step.split(/ +#/)
     // What serves runs on.
-    const stays = /^node |fd-broker (?:serve|proxy) /.test(command)
-    const { code, text } = await project.run(['bash', '-c', stays ? inBackground(command) : command])
+    const stays = /^node |fd-broker (?:serve|proxy|run) /.test(command)
+    const { code, text } = await project.run(['bash', '-c', stays ? inBackground(command) : command], env)
     if (code !== 0) wrong.push(`the README's ${command} ended with ${code}: ${text}`)
   }
   return wrong
