@@ -58,10 +58,15 @@ const LAZY = {
   yaml: "export { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'",
 }
 
-/** In the command, all of which is one file, they are a part of it, and wait there. @type {import('esbuild').Plugin} */
+/**
+ * In the command, all of which is one file, they are a part of it, and wait there. pino's transports, each a thread, are not used.
+ * @type {import('esbuild').Plugin}
+ */
 const lazyWithin = {
   name: 'lazy packages within',
-  setup({ onLoad }) {
+  setup({ onLoad, onResolve }) {
+    onResolve({ filter: /^thread-stream$/ }, ({ path }) => ({ path, namespace: 'unused' }))
+    onLoad({ filter: /./, namespace: 'unused' }, () => ({ contents: 'module.exports = undefined' }))
     onLoad({ filter: /build\/modules\/(?:state\/msgpackr|proxy\/config\/yaml)\.js$/ }, ({ path }) => {
       const name = basename(path, '.js')
       return { contents: `export const ${name} = () => require('${name}')`, resolveDir: root }
@@ -89,6 +94,8 @@ const results = await Promise.all([
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     plugins: [lazyWithin],
+    // With what the library shares with its embedder, too: a command is a process of its own, and 12 ms faster with one file.
+    external: flags.external,
     // CommonJS has no import.meta.
     supported: { 'dynamic-import': false },
     define: { 'import.meta.url': 'thisFileUrl' },

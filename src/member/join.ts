@@ -1,4 +1,4 @@
-import cluster from 'node:cluster'
+import type { Cluster } from 'node:cluster'
 import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { missingInternals } from '../node/probe.js'
@@ -30,13 +30,20 @@ export async function join(options: JoinOptions): Promise<Member> {
   const settings = settle(options)
   for (const missing of missingInternals()) settings.logger.warn({ err: missing }, missing.message)
   settings.signal?.throwIfAborted()
-  if (cluster.isWorker) {
+  if (isClusterWorker()) {
     throw new FdbError(
       'ERR_FDB_CLUSTER_WORKER',
       'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
     )
   }
   return memberOf(await findPlace(settings))
+}
+
+/** Who has no channel to a parent is none, and need not load all that starts some. */
+function isClusterWorker(): boolean {
+  if (process.send === undefined) return false
+  const cluster: unknown = process.getBuiltinModule('node:cluster')
+  return (cluster as Cluster).isWorker
 }
 
 async function findPlace(settings: Settings): Promise<MemberDriver> {

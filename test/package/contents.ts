@@ -8,7 +8,7 @@ const FILES: readonly Rule[] = [
   [/^(?:README|SECURITY)\.md$/, 12_000],
   [/^CHANGELOG\.md$/, 60_000],
   [/^LICENSE$/, 12_000],
-  [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 20_000],
+  [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
   [/^dist\/(?:index|proxy|adapter|errors|config-worker)\.js$/, 400_000],
   [/^dist\/chunk-\w+\.js$/, 800_000, '?'],
   [/^dist\/cli\.cjs$/, 20_000],

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { FdbError } from '../../index.js'
 import type { ProxyConfig } from './config.js'
 import type { ReadAside } from './config-worker.js'
@@ -14,6 +14,7 @@ const CERTIFICATES = 'certificates'
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
   const bytes = await readFile(file).catch(() => Buffer.alloc(0))
   if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return await readConfig(file)
+  const { Worker } = process.getBuiltinModule('node:worker_threads')
   // In the package too it lies beside this file, under this name.
   const worker = new Worker(new URL('config-worker.js', import.meta.url), { workerData: file })
   try {
