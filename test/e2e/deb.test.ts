@@ -85,6 +85,7 @@ describe.skipIf(!hasDpkg || architecture === '')('the Debian package', () => {
     const names = listed.map(line => line.split(/\s+/)[5])
     expect(names).toContain('./usr/share/man/man1/fd-broker.1.gz')
     expect(names).toContain('./usr/share/doc/fd-broker/copyright')
+    expect(names.join()).not.toContain('.code-cache')
     // Nothing for other platforms, and nothing that only builds.
     expect(names.filter(name => name?.endsWith('.node'))).toHaveLength(1)
     expect(

@@ -18,7 +18,8 @@ const literal = text =>
  * @param {Date} time
  */
 export async function manPage(file, { version, description }, time) {
-  const env = { ...process.env, COLUMNS: '78' }
+  // What it keeps of itself would be packed with it.
+  const env = { ...process.env, COLUMNS: '78', FD_BROKER_CODE_CACHE: 'off' }
   /** @param {string[]} args */
   const help = async (...args) =>
     (await run(process.execPath, [file, ...args, '--help'], { env })).stdout.trimEnd()
