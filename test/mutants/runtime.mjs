@@ -1,9 +1,12 @@
 // @ts-check
 // What the sources of a workspace call (see workspace.ts). `switch.json` beside it says what is to be done.
-import { appendFileSync, readFileSync } from 'node:fs'
+import { openSync, readFileSync, writeSync } from 'node:fs'
 
 /** @type {{ mutant?: number, notes?: string }} */
 const { mutant, notes } = JSON.parse(readFileSync(new URL('switch.json', import.meta.url), 'utf8'))
+/** Open from the beginning: what is done without descriptors is noted too. */
+const book = notes === undefined ? null : openSync(notes, 'a')
+
 /** @param {number} id */
 export function mutated(id) {
   return id === mutant
@@ -12,10 +15,10 @@ export function mutated(id) {
 /** Notes that the test file at hand has come to this function, in whatever process. @param {string} name */
 export function noted(name) {
   try {
-    if (notes !== undefined) appendFileSync(notes, `${process.env.FDB_TEST_FILE}\t${name}\n`)
+    if (book !== null) writeSync(book, `${process.env.FDB_TEST_FILE}\t${name}\n`)
     return true
   } catch {
-    // No descriptor left: when it is come to the next time, perhaps.
+    // No room: when it is come to the next time, perhaps.
     return false
   }
 }

@@ -14,7 +14,11 @@ it('what a member says late of an upgrade that has failed is no answer to the ne
     upgrades.ask(peer, { argv: [], timeoutMs: 0 } as never, () => {}, new AbortController().signal)
   const first = ask()
   upgrades.failed({ code: 'ERR_FDB_DEADLINE', message: 'late', phase: 'offering', at: 0 })
-  await expect(first).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+  await expect(first).rejects.toMatchObject({
+    code: 'ERR_FDB_DEADLINE',
+    message: 'late (phase offering; the incumbent serves on)',
+  })
+  expect(told.flatMap(({ result }) => result ?? [])).toHaveLength(1)
   const second = ask()
   const requests = told.flatMap(({ upgradeRequest }) => upgradeRequest?.request ?? [])
   upgrades.answered(peer, { ok: false, code: 'ERR_FDB_DEADLINE', message: 'late', request: requests[0]! })
