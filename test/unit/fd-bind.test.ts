@@ -4,7 +4,7 @@ import { existsSync, lstatSync, readdirSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
@@ -95,6 +95,15 @@ describe('bindListener', () => {
     const text = `unix:@fdb-bind-${process.pid}`
     bind(text)
     expect(refusal(text).details).toMatchObject({ pid: process.pid, address: text })
+  })
+
+  it('takes no abstract name for a path, though there is a file of that name', async () => {
+    const file = join(await makeFolder(), 'file')
+    writeFileSync(file, 'not ours')
+    const text = `unix:@${relative(process.cwd(), file)}`
+    bind(text)
+    expect(refusal(text).code).toBe('ERR_FDB_ADDRESS_IN_USE')
+    expect(existsSync(file)).toBe(true)
   })
 })
 
