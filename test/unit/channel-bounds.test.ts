@@ -73,8 +73,11 @@ describe('a message that would be much work to decode', () => {
       [0x99, 8],
       [0x9d, 4],
     ] as const) {
-      const field = Buffer.concat([Buffer.from([tag, 6]), Buffer.alloc(bytes, Uint8Array.of(0x0a, 0x7f))])
-      expect(taken(Buffer.concat([field, encoded({ gone: {} }), field]))).toBe(true)
+      const inside = Buffer.alloc(bytes, Uint8Array.of(0x0a, 0xff, 0xff, 0x7f))
+      const field = Buffer.concat([Buffer.from([tag, 6]), inside])
+      expect(taken(Buffer.concat([field, encoded({ command: { body: Buffer.alloc(5_000) } }), field]))).toBe(
+        true,
+      )
     }
   })
 })
