@@ -109,7 +109,7 @@ function readOtherwise({ surroundings, peer: peerOf }: Heard, peer: Peer): FdbEr
 /** A report is a line for `status`; what is longer is none. */
 const REPORT_CHARACTERS = 4096
 
-function parseReport(text: string): unknown {
+export function parseReport(text: string): unknown {
   if (text === '' || text.length > REPORT_CHARACTERS) return null
   try {
     return JSON.parse(text)

@@ -1,7 +1,10 @@
 import { closeAll } from '../../kernel/index.js'
+import type { ProcessIdentity } from '../../process/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
+import type { MemberPhase } from '../../protocol/member-machine.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import { type Caller, welcome } from '../admission.js'
+import { parseReport } from '../hearing.js'
 import type { Peer } from '../peer.js'
 import type { SegmentShelf } from '../segment-shelf.js'
 import { SegmentSupply } from '../segment-supply.js'
@@ -9,6 +12,9 @@ import { SegmentSupply } from '../segment-supply.js'
 const { Outcome } = fdbroker.wire.Written
 /** More generations than this do not drain at once. */
 const MOST = 256
+
+/** Phases from which a member does not come back. */
+const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 
 type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
@@ -34,6 +40,8 @@ export interface WriteTarget {
   readonly shelf: SegmentShelf
   /** Who may write, if it can be asked. */
   writer(): Peer | undefined
+  /** It drains for good: it has no right any more, whatever a daemon before this one had heard of it. */
+  gaveUp(process: ProcessIdentity): void
 }
 
 /**
@@ -64,9 +72,10 @@ export class ForwardedWrites {
     this.#authors.set(caller, author)
     caller.link.channel.unref()
     caller.link.start({
-      message: ({ write }, fds) => {
+      message: ({ write, heartbeat }, fds) => {
         closeAll(fds)
         if (write) this.#pass(author, write)
+        if (heartbeat && GIVEN_UP.has(phaseOf(heartbeat.report ?? ''))) this.#target.gaveUp(caller.identity)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -149,4 +158,8 @@ export class ForwardedWrites {
       peer.link.tell({ write: { number: mapped, source: author!.source } })
     }
   }
+}
+
+function phaseOf(report: string): unknown {
+  return (parseReport(report) as { phase?: unknown } | null)?.phase
 }

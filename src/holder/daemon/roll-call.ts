@@ -6,7 +6,7 @@ import type { RightsHolder } from './rights-holders.js'
 const UNSEEN_MS = 5_000
 
 /**
- * Whom a restarted daemon waits for: rights-holders that are neither back nor proved dead. One that is stopped is waited
+ * Whom a restarted daemon waits for: rights-holders that are neither back, nor proved dead, nor known to have given up. One that is stopped is waited
  * for as long as it lives; one that cannot be seen, a few seconds.
  */
 export class RollCall {
@@ -45,7 +45,8 @@ export class RollCall {
       .map(({ pid }) => pid)
   }
 
-  provedDead(member: RightsHolder): void {
+  /** It has no right any more: it is dead, or has given up. */
+  excuse(member: RightsHolder): void {
     if (this.#remove(other => isSame(member, other))) this.#changed()
   }
 
@@ -67,7 +68,7 @@ export class RollCall {
     const { pid, startTime } = member
     const pidfd = startTime === undefined ? null : openPidfd(pid)
     if (pidfd === 'dead') return
-    const died = () => this.provedDead(member)
+    const died = () => this.excuse(member)
     // The process is looked at again: the number may have become another process's before the descriptor was its.
     if (isAlive(member)) {
       this.#members.push(member)

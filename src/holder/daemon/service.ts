@@ -89,6 +89,7 @@ export class Service {
     this.#writes = new ForwardedWrites({
       shelf: this.#shelf,
       writer: () => this.#holder.peer(this.#machine.owner),
+      gaveUp: identity => this.#rollCall.excuse(identity),
     })
     this.#rollCall = new RollCall(remembered.members, () => {
       this.#tryRebuilt()
@@ -336,7 +337,7 @@ export class Service {
     this.#custody.forget(peer)
     this.operations.forget(peer)
     this.#writes.forget(peer)
-    if (peer.died) this.#rollCall.provedDead(peer.identity)
+    if (peer.died) this.#rollCall.excuse(peer.identity)
   }
 
   #failUpgrades(effects: readonly HolderEffect[]): void {

@@ -1,6 +1,9 @@
 import type { Logger } from '../../logger.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 
+/** It is looked again so soon whether all have gone. */
+const AGAIN_MS = 10
+
 /** A listener whose connections are to end. */
 export interface Draining {
   readonly connections: number
@@ -61,10 +64,12 @@ export function endIdle(listeners: readonly Draining[]): void {
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
-/** What is between two processes may come back. */
+/** What is between two processes may come back. A keeper of the application may say that it is empty while it is not. */
 async function allGone(listeners: readonly Draining[], moves: Moving): Promise<void> {
-  do {
+  for (;;) {
     await Promise.all(listeners.map(listener => listener.emptied()))
     await moves.settled()
-  } while (listeners.some(listener => listener.connections > 0))
+    if (listeners.every(listener => listener.connections === 0)) return
+    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+  }
 }
