@@ -93,6 +93,7 @@ export class ControlSocket {
 
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
+    clearInterval(this.#look)
     this.#look = setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
     const { service, versions, logger } = this.#called.shared.settings
     const admission = { service, versions, logger, timeoutMs: HELLO_MS }
