@@ -71,29 +71,25 @@ napi_value fdb_adopt(napi_env env, napi_callback_info info) {
   return fdb_undefined(env);
 }
 
-napi_value fdb_set_cloexec(napi_env env, napi_callback_info info) {
+/* (fd, on): of the flags that `get` reads, `raised` are set when it is on and `lowered` when it is off; the others stay. */
+static napi_value change_flags(napi_env env, napi_callback_info info, int get, int set, int raised, int lowered) {
   fdb_call call;
   int fd;
   bool on;
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
       !fdb_bool(env, call.argv[1], "on", &on))
     return NULL;
-  int flags = fcntl(fd, F_GETFD);
-  if (flags < 0 || fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC) < 0)
+  int flags = fcntl(fd, get);
+  if (flags < 0 || fcntl(fd, set, (flags & ~(raised | lowered)) | (on ? raised : lowered)) < 0)
     return fdb_throw(env, errno, "fcntl");
   return fdb_undefined(env);
 }
 
+napi_value fdb_set_cloexec(napi_env env, napi_callback_info info) {
+  return change_flags(env, info, F_GETFD, F_SETFD, FD_CLOEXEC, 0);
+}
+
 /* Of the open file: whoever else holds it has the same. */
 napi_value fdb_set_blocking(napi_env env, napi_callback_info info) {
-  fdb_call call;
-  int fd;
-  bool on;
-  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
-      !fdb_bool(env, call.argv[1], "on", &on))
-    return NULL;
-  int flags = fcntl(fd, F_GETFL);
-  if (flags < 0 || fcntl(fd, F_SETFL, on ? flags & ~O_NONBLOCK : flags | O_NONBLOCK) < 0)
-    return fdb_throw(env, errno, "fcntl");
-  return fdb_undefined(env);
+  return change_flags(env, info, F_GETFL, F_SETFL, 0, O_NONBLOCK);
 }

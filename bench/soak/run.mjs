@@ -4,11 +4,11 @@
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { freePort } from '../app.mjs'
 import { spawnLoad } from '../referee/remote.mjs'
 import { LOSSES } from '../referee/verdicts.mjs'
 import { Figures, Progress } from '../report.mjs'
@@ -124,16 +124,4 @@ async function until(what, holds) {
     await new Promise(resolve => setTimeout(resolve, 20))
   )
     if (performance.now() > give) throw new Error(`not within 20 s: ${what}`)
-}
-
-/** @returns {Promise<number>} */
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.on('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 }

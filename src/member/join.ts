@@ -3,7 +3,7 @@ import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { missingInternals } from '../node/probe.js'
 import { connectUnix } from '../process/connect.js'
-import { acquireControl, type FirstControl, removeControl } from '../process/control-path.js'
+import { acquireControl, type FirstControl, letGoOfControl } from '../process/control-path.js'
 import { makeRoomForDescriptors } from '../process/limits.js'
 import { ServiceManager } from '../supervised/service-manager.js'
 import type { MemberDriver } from './driver.js'
@@ -114,9 +114,7 @@ async function beFirst(settings: Settings, place: FirstControl): Promise<MemberD
     return await startFirst(settings, place)
   } catch (error) {
     // The state file may not be read, say: who waits for us here is turned away, and may be the first.
-    removeControl(place)
-    place.listener.close()
-    place.lock.close()
+    letGoOfControl(place)
     throw error
   }
 }

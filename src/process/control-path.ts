@@ -115,6 +115,13 @@ export function removeControl(control: Pick<FirstControl, 'path' | 'entry' | 'lo
   return true
 }
 
+/** The service ends with its holder: the path goes, if it still is ours, and the socket and the lock with it. */
+export function letGoOfControl(control: FirstControl): void {
+  removeControl(control)
+  control.listener.close()
+  control.lock.close()
+}
+
 /** Of a path that is not ours to remove. */
 const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 

@@ -1,9 +1,8 @@
 import { ControlListener } from '../channel/control-listener.js'
-import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
 import type { Operations } from '../operator/requests.js'
-import { acquireControl, removeControl } from '../process/control-path.js'
-import { passedSockets } from '../supervised/passed-sockets.js'
+import { letGoOfControl } from '../process/control-path.js'
+import { takeControl } from '../supervised/take-control.js'
 
 /** The control socket of a supervisor. What answers there is loaded for the first who asks. */
 export interface Control {
@@ -11,21 +10,11 @@ export interface Control {
   close(): void
 }
 
-/** `path` is absolute. Rejects with ERR_FDB_CONTROL_TAKEN when another process holds the path, and as `acquireControl()` does. */
+/** `path` is absolute. Rejects as {@link takeControl} does. */
 export async function openControl(path: string, operations: Operations, logger: Logger): Promise<Control> {
-  const passed = passedSockets().takePath(path)
-  const place = await acquireControl(path, { passed }).catch(error => {
-    passed?.close()
-    throw error
+  const place = await takeControl(path, {
+    remedy: 'have it upgrade (fd-broker upgrade), end it, or give this one another control path',
   })
-  if (place.role === 'next') {
-    place.channel.close()
-    passed?.close()
-    throw new FdbError(
-      'ERR_FDB_CONTROL_TAKEN',
-      `another process holds ${place.path}: have it upgrade (fd-broker upgrade), end it, or give this one another control path`,
-    )
-  }
   const listener = new ControlListener(place.listener)
   listener.start({
     channel: (fd, who) => {
@@ -45,9 +34,7 @@ export async function openControl(path: string, operations: Operations, logger: 
       if (!open) return
       open = false
       listener.stop()
-      removeControl(place)
-      place.listener.close()
-      place.lock.close()
+      letGoOfControl(place)
     },
   }
 }

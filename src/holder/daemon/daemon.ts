@@ -1,18 +1,17 @@
 import { randomUUID } from 'node:crypto'
-import { resolve } from 'node:path'
 import { ControlListener } from '../../channel/control-listener.js'
 import { checkKeys, checkSignal, type Keys, wrongOption } from '../../check-option.js'
 import { FdbError } from '../../errors.js'
 import { checkLogger, type Logger, SILENT } from '../../logger.js'
 import { serveOperator } from '../../operator/server.js'
 import { STOP, type StopOrder, stopOrderOf, toldReply } from '../../operator/service-commands.js'
-import { acquireControl, type FirstControl, removeControl } from '../../process/control-path.js'
+import { type FirstControl, letGoOfControl } from '../../process/control-path.js'
 import { PidFile } from '../../process/pid-file.js'
 import { CONTROL_LOOK_MS, restoreControl } from '../../process/restore-control.js'
 import { VERSIONS } from '../../protocol/versions.js'
-import { passedSockets } from '../../supervised/passed-sockets.js'
 import { Reminders } from '../../supervised/reminders.js'
 import { ServiceManager } from '../../supervised/service-manager.js'
+import { takeControl } from '../../supervised/take-control.js'
 import { type Caller, receiveHello, turnAway, welcome } from '../admission.js'
 import { type HandoffTimes, settleTimes } from '../times.js'
 import type { HeldAlone } from './held-alone.js'
@@ -124,9 +123,7 @@ export class Daemon implements AsyncDisposable {
       // The state is safe before anybody else can be the first of a service here.
       await Promise.all([...this.#services.values()].map(service => service.keepState(KEEP_MS)))
       for (const service of this.#services.values()) service.close()
-      removeControl(this.#place)
-      this.#place.listener.close()
-      this.#place.lock.close()
+      letGoOfControl(this.#place)
       this.#pidFile?.remove()
       this.#reminders.close()
       this.#resolveClosed()
@@ -322,19 +319,10 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
     throw wrongOption('pidFile', pidFile, 'a path')
   checkSignal(signal)
   settleTimes(upgrade)
-  const passed = passedSockets().takePath(resolve(control))
-  const place = await acquireControl(control, { signal, passed }).catch(error => {
-    passed?.close()
-    throw error
+  const place = await takeControl(control, {
+    signal,
+    remedy: 'end it, or give this daemon another control path',
   })
-  if (place.role === 'next') {
-    place.channel.close()
-    passed?.close()
-    throw new FdbError(
-      'ERR_FDB_CONTROL_TAKEN',
-      `another process holds ${place.path}: end it, or give this daemon another control path`,
-    )
-  }
   const daemon = Daemon.at(place, options)
   options.signal?.addEventListener('abort', () => void daemon.close(), { once: true })
   return daemon

@@ -1,4 +1,5 @@
 import { type Caller, welcome } from '../../holder/admission.js'
+import { parseReport } from '../../holder/hearing.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
@@ -11,8 +12,6 @@ import { ForcedCloses } from './forced-closes.js'
 
 /** More generations than this do not drain at once. */
 const MOST = 256
-/** A report is a line for `status`; what is longer is none. */
-const REPORT_CHARACTERS = 4096
 /** The phase of a generation that has not said it yet. */
 const UNKNOWN = 'unknown'
 /** A generation that takes its segments later than this connects anew. */
@@ -119,9 +118,8 @@ export class OlderGenerations {
   }
 
   #note(caller: Caller, text: string): void {
-    if (text.length > REPORT_CHARACTERS) return
     try {
-      const { generation, phase, connections, moves, closed, unfit, quiescedMs } = JSON.parse(
+      const { generation, phase, connections, moves, closed, unfit, quiescedMs } = parseReport(
         text,
       ) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
