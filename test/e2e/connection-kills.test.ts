@@ -186,7 +186,16 @@ describe('upgrades while older generations still have connections', () => {
     const clients = clientsOf(scene)
     await clients.ready()
     const pids = [scene.app.pid]
-    for (let n = 0; n < 3; n++) pids.push(await next(scene))
+    for (let n = 0; n < 3; n++) {
+      // The serving one must have more than it gives away at once: else it has left before it could be shown.
+      if (n > 0)
+        await seen(
+          scene,
+          'more than a first wave has arrived',
+          ({ connections }) => connections >= 5 * FIRST_WAVE,
+        )
+      pids.push(await next(scene))
+    }
     // One that has just given its last is shown for a moment too.
     const now = await seen(
       scene,
