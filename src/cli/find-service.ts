@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
-import { controlPlaces, controlsThere } from '../process/default-control.js'
+import { controlPlaces, controlsThere, DAEMON } from '../process/default-control.js'
 import { readPidFile } from '../process/pid-file.js'
 import { controlOption } from './options.js'
 
@@ -16,7 +16,8 @@ export interface ServiceFlags {
 
 const HELP = `
 The service is found by --control, else by --pid-file, else by the variable FD_BROKER_CONTROL, else by --service NAME as NAME.sock in
-$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME; without a name it is the only one there.`
+$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME, or held by the daemon whose daemon.sock is there; without a name
+it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
 
 /** Gives a command the options by which it finds a running service. */
 export function findsService(command: Command): Command {
@@ -38,9 +39,11 @@ function find(command: Command): string {
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
   if (service !== undefined) {
     const places = controlPlaces(service, env)
-    const there = places.find(place => existsSync(place))
+    // A daemon is asked for the services that it holds.
+    const there = [...places, ...controlPlaces(DAEMON, env)].find(place => existsSync(place))
     if (there !== undefined) return there
-    throw noService(`the service "${service}" has no control socket at ${places.join(', ')}`)
+    const looked = places.length === 0 ? 'a default place' : places.join(', ')
+    throw noService(`the service "${service}" has no control socket at ${looked}, nor is there a daemon's`)
   }
   const there = controlsThere(env)
   if (there.length === 1) return there[0]!

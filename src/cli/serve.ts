@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander'
+import { DAEMON, defaultControl } from '../process/default-control.js'
 import { controlOption, LEVELS } from './options.js'
 import { ServeSignals } from './serve-signals.js'
 import { serves } from './serving.js'
 import { plain } from './table.js'
 
 interface ServeFlags {
-  control: string
+  control?: string
   logLevel: string
   drop?: true
   pidFile?: string
@@ -18,7 +19,7 @@ export function addServe(program: Command): void {
     .description(
       'run the daemon that holds listeners and state for its members, so that they outlive a kill -9',
     )
-    .addOption(controlOption())
+    .addOption(controlOption().makeOptionMandatory(false))
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
@@ -28,7 +29,8 @@ export function addServe(program: Command): void {
     .addHelpText(
       'after',
       `
-Members join it with join({ service, control, hosting: 'daemon' }). TERM, INT and QUIT end it; members serve on. When it
+Members join it with join({ service, control, hosting: 'daemon' }). Without --control, and without control there, both meet at daemon.sock,
+where services without one have theirs (fd-broker status --help). TERM, INT and QUIT end it; members serve on. When it
 alone holds listeners or state of a service (no member of it lives), it says which, and ends at the second one.
 USR1 opens --log-file anew; HUP, USR2 and WINCH do nothing. A service manager (NOTIFY_SOCKET, LISTEN_FDS) is
 heard and told.
@@ -40,7 +42,13 @@ Examples:
     .action(serve)
 }
 
-async function serve({ control, logLevel, drop, pidFile, logFile }: ServeFlags): Promise<void> {
+async function serve({
+  control = defaultControl(DAEMON, process.env),
+  logLevel,
+  drop,
+  pidFile,
+  logFile,
+}: ServeFlags): Promise<void> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
   const { serveDaemon } = await import('../holder/daemon/daemon.js')

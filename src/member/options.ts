@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
 import { checkLogger, type Logger, SILENT } from '../logger.js'
+import { DAEMON, defaultControl } from '../process/default-control.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
@@ -10,10 +11,11 @@ export interface JoinOptions {
   /** Names what is served. A control socket of another service refuses. */
   service: string
   /**
-   * Path of the control socket, at most 106 bytes; its folder is made (0700) when missing. `false`: no holder at all: no
-   * upgrade, the same code otherwise (tests, `tsx watch`).
+   * Path of the control socket, at most 106 bytes; its folder is made (0700) when missing. Default: `SERVICE.sock` (`daemon.sock` in daemon hosting) in
+   * `$RUNTIME_DIRECTORY`, `/run/fd-broker`, `$XDG_RUNTIME_DIR/fd-broker` or `/run/SERVICE`: where it is already, else the first that is this user's.
+   * `false`: no holder at all: no upgrade, the same code otherwise (tests, `tsx watch`).
    */
-  control: string | false
+  control?: string | false
   /**
    * `embedded` (default): whoever is first on the path holds sockets and state itself. `daemon`: only ever join a
    * running `fd-broker serve`, and wait for it when it is not there.
@@ -139,7 +141,7 @@ export function settle(options: JoinOptions): Settings {
   if (typeof service !== 'string' || service === '' || service.length > 128) {
     throw wrongOption('service', service, 'a name of 1 to 128 characters')
   }
-  if (control !== false && (typeof control !== 'string' || control === ''))
+  if (control !== undefined && control !== false && (typeof control !== 'string' || control === ''))
     throw wrongOption('control', control, 'a path, or false')
   if (hosting !== 'embedded' && hosting !== 'daemon')
     throw wrongOption('hosting', hosting, '"embedded" or "daemon"')
@@ -171,7 +173,7 @@ export function settle(options: JoinOptions): Settings {
     throw wrongOption('pidFile', pidFile, 'a path')
   return {
     service,
-    control: control === false ? null : resolve(control),
+    control: control === false ? null : resolve(control ?? defaultPlace(service, hosting)),
     hosting,
     signal: options.signal,
     logger: options.logger ?? SILENT,
@@ -191,4 +193,9 @@ export function settle(options: JoinOptions): Settings {
     pidFile: pidFile === undefined ? null : resolve(pidFile),
     versions: options.versions ?? VERSIONS,
   }
+}
+
+/** A daemon may hold several services: it has a name of its own. */
+function defaultPlace(service: string, hosting: Settings['hosting']): string {
+  return defaultControl(hosting === 'daemon' ? DAEMON : service, process.env)
 }

@@ -1,15 +1,39 @@
-import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { dirname, isAbsolute, join } from 'node:path'
+import { FdbError } from '../errors.js'
 
 const SUFFIX = '.sock'
 const FOLDER = 'fd-broker'
 
+/** The name of a daemon's control socket that was given no path: it may hold several services. */
+export const DAEMON = 'daemon'
+
 /**
- * Where the control socket of a service is looked for that was given no path, in this order: `$RUNTIME_DIRECTORY` (as systemd sets
- * it), `/run/fd-broker`, `/run/NAME`, `$XDG_RUNTIME_DIR/fd-broker`; each with `NAME.sock`.
+ * Where the control socket of a service is that was given no path: `NAME.sock` in `$RUNTIME_DIRECTORY` (as systemd sets it), `/run/fd-broker`,
+ * `$XDG_RUNTIME_DIR/fd-broker` or `/run/NAME`, in this order. None for a name that is none of a file.
  */
 export function controlPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
+  if (/[/\0]/.test(name)) return []
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
+}
+
+/**
+ * The control socket for a service that was given no path: where one is, else the first of {@link controlPlaces} whose folder is this user's own, or can
+ * be made so. Throws ERR_FDB_CONTROL_PATH.
+ */
+export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
+  const places = controlPlaces(name, env)
+  const place = places.find(path => existsSync(path)) ?? places.find(path => isOurs(dirname(path)))
+  if (place !== undefined) return place
+  const why =
+    places.length === 0
+      ? 'that is no name of a file'
+      : `this user has no folder of its own among ${places.map(path => dirname(path)).join(', ')}`
+  throw new FdbError(
+    'ERR_FDB_CONTROL_PATH',
+    `there is no default place for the control socket of "${name}": ${why}: give its path (control)`,
+    { details: { places } },
+  )
 }
 
 /** All control sockets in those folders: none is looked into. */
@@ -17,10 +41,21 @@ export function controlsThere(env: Readonly<NodeJS.ProcessEnv>): string[] {
   return folders(env).flatMap(folder => socketsIn(folder).map(name => join(folder, name)))
 }
 
-function folders({ RUNTIME_DIRECTORY = '', XDG_RUNTIME_DIR }: Readonly<NodeJS.ProcessEnv>): string[] {
-  const own = RUNTIME_DIRECTORY.split(':').filter(folder => folder !== '')
-  const user = XDG_RUNTIME_DIR ? [join(XDG_RUNTIME_DIR, FOLDER)] : []
+function folders({ RUNTIME_DIRECTORY = '', XDG_RUNTIME_DIR = '' }: Readonly<NodeJS.ProcessEnv>): string[] {
+  const own = RUNTIME_DIRECTORY.split(':').filter(isAbsolute)
+  const user = isAbsolute(XDG_RUNTIME_DIR) ? [join(XDG_RUNTIME_DIR, FOLDER)] : []
   return [...new Set([...own, join('/run', FOLDER), ...user])]
+}
+
+/** It is, or what it would be made in is. Whether others may write to it is looked at when it is used. */
+function isOurs(folder: string): boolean {
+  try {
+    const stats = [folder, dirname(folder)].map(path => statSync(path, { throwIfNoEntry: false }))
+    const nearest = stats.find(stat => stat !== undefined)
+    return nearest?.isDirectory() === true && nearest.uid === process.geteuid?.()
+  } catch {
+    return false
+  }
 }
 
 function socketsIn(folder: string): string[] {

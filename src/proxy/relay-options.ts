@@ -46,7 +46,9 @@ export function relayOptions(
 
 /** Every generation is called the same, and no other proxy is. */
 function ownName({ service, control }: ProxyConfig): string {
-  const digest = createHash('sha256').update(`${hostname()}\n${service}\n${control}`).digest('hex')
+  const digest = createHash('sha256')
+    .update(`${hostname()}\n${service}\n${control ?? ''}`)
+    .digest('hex')
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${digest.slice(0, 8)}`
 }
 

@@ -118,7 +118,7 @@ export class ReverseProxy {
     const { timeout, ...times } = config.upgrade
     const member = await join({
       service: config.service,
-      control: config.control,
+      ...(config.control !== null && { control: config.control }),
       upgrade: times,
       drain: drainOf(config),
       mainProcess: 'stays',
@@ -249,7 +249,7 @@ export class ReverseProxy {
       if (config[key] === before[key]) continue
       throw new FdbError(
         'ERR_FDB_RELOAD',
-        `"${key}" cannot change from ${before[key]} to ${config[key]} by a reload: stop this proxy, and start one with the new configuration`,
+        `"${key}" cannot change from ${before[key] ?? 'the default'} to ${config[key] ?? 'the default'} by a reload: stop this proxy, and start one with the new configuration`,
       )
     }
     // Before the listeners: a new one may forward to a new upstream, and needs its certificates.

@@ -70,12 +70,11 @@ describe('a configuration', () => {
     })
   })
 
-  it('needs a service, a control socket and a listener, and nothing else', () => {
-    const { instanceHeader, upstreams, routes } = config(LEAST)
-    expect([instanceHeader, upstreams, routes]).toEqual([null, [], []])
+  it('needs a service and a listener, and nothing else', () => {
+    const { control, instanceHeader, upstreams, routes } = config(LEAST.replace(/^control.*\n/m, ''))
+    expect([control, instanceHeader, upstreams, routes]).toEqual([null, null, [], []])
     expect(refusal('{}')).toEqual([
       'edge.yaml:1:1: the key "service" is missing',
-      'edge.yaml:1:1: the key "control" is missing',
       'edge.yaml:1:1: the key "listeners" is missing',
     ])
   })

@@ -12,8 +12,8 @@ export type { UpstreamConfig } from '../upstreams/upstream-config.js'
  */
 export interface ProxyConfig {
   service: string
-  /** Absolute path of the control socket. */
-  control: string
+  /** Absolute path of the control socket; null: where that of the service is by default. */
+  control: string | null
   /** Response header that carries the pid. */
   instanceHeader: string | null
   listeners: ListenerConfig[]

@@ -10,7 +10,7 @@ type Off = 'off' | false
  */
 export interface ProxyDocument {
   service: string
-  control: string
+  control?: string
   instanceHeader?: string | Off
   listeners: readonly ListenerDocument[]
   upstreams?: Readonly<Record<string, UpstreamDocument>>

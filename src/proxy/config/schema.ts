@@ -191,7 +191,11 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       ),
       'names what is served; a control socket of another service refuses',
     ),
-    control: required(text('a path', controlPath), 'absolute path of the control socket, at most 106 bytes'),
+    control: absent(
+      text('a path', controlPath),
+      null,
+      'absolute path of the control socket, at most 106 bytes; default: [by the name of the service](systemd.md#commands)',
+    ),
     instanceHeader: optional(
       orOff(text('a header name', headerName)),
       'off',

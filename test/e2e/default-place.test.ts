@@ -1,0 +1,119 @@
+import { existsSync, mkdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { ask } from '../processes/client.js'
+import { Edge } from '../processes/edge.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { Desk, type Ran } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const MEMBER = fileURLToPath(new URL('../fixtures/default-member.mjs', import.meta.url))
+const PROXY = { routes: [{ host: '*', respond: { body: 'one' } }], upgrade: { probation: '30s' } }
+const USER = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']
+
+/** What is started from here finds its folder in the environment, as in a unit of systemd. */
+function unitOf(desk: Desk) {
+  const runtime = join(desk.folder, 'runtime')
+  mkdirSync(runtime, { mode: 0o700 })
+  const words = ['env', `RUNTIME_DIRECTORY=${runtime}`, 'XDG_RUNTIME_DIR=', process.execPath]
+  return {
+    runtime,
+    launch: (...args: string[]) => desk.launch([...words, ...args]),
+    run: (...args: string[]) => desk.runCommand([...words, CLI, ...args]),
+  }
+}
+
+/** Waits until `status`, asked so, knows that this process serves. */
+async function serves(pid: number, status: () => Promise<Ran>, desk: Desk): Promise<void> {
+  let last: Ran | undefined
+  await until(
+    `process ${pid} serves`,
+    async () => {
+      last = await status()
+      if (last.code !== 0) return false
+      const answer = JSON.parse(last.stdout)
+      const { pid: now, role } = answer.services?.[0] ?? answer
+      return now === pid && (role === undefined || role === 'serving')
+    },
+    20_000,
+    () => `${desk.output}\n${JSON.stringify(last)}`,
+  )
+}
+
+describe('a service that was given no control path', () => {
+  it('a proxy: every command finds it by its name, and so does its next version', {
+    timeout: 60_000,
+  }, async () => {
+    const edge = await Edge.prepare({ ...PROXY, control: undefined })
+    const { launch, run, runtime } = unitOf(edge.desk)
+    const first = await launch(CLI, 'proxy', '--config', edge.file)
+    const status = () => run('status', '--service', 'edge', '--json')
+    await serves(first, status, edge.desk)
+    expect(existsSync(join(runtime, 'edge.sock'))).toBe(true)
+    expect(JSON.parse((await status()).stdout).control).toBe(join(runtime, 'edge.sock'))
+
+    const { pid: second } = JSON.parse((await run('upgrade', '--service', 'edge', '--json')).stdout)
+    expect(await run('rollback', '--service', 'edge')).toMatchObject({ code: 0 })
+    await edge.ended(second)
+    edge.write({ routes: [{ host: '*', respond: { body: 'two' } }] })
+    expect(await run('reload', '--service', 'edge')).toMatchObject({ code: 0 })
+    expect((await ask(edge.url).answer).body).toBe('two')
+    // Started anew by somebody, it takes over.
+    const third = await launch(CLI, 'proxy', '--config', edge.file)
+    await serves(third, status, edge.desk)
+    expect(await run('stop', '--service', 'edge')).toMatchObject({ code: 0 })
+    expect([first, third].map(hasEnded)).toEqual([true, true])
+    expect(existsSync(join(runtime, 'edge.sock'))).toBe(false)
+  })
+
+  it('a server of one’s own, alone and with a daemon', async () => {
+    const desk = Desk.open()
+    const { launch, run, runtime } = unitOf(desk)
+    const shop = await launch(MEMBER, 'shop')
+    await serves(shop, () => run('status', '--service', 'shop', '--json'), desk)
+    const next = await launch(MEMBER, 'shop')
+    // The only one there: it need not be named.
+    await serves(next, () => run('status', '--json'), desk)
+
+    const daemon = await launch(CLI, 'serve')
+    await until('the daemon listens', () => existsSync(join(runtime, 'daemon.sock')))
+    const kiosk = await launch(MEMBER, 'kiosk', 'daemon')
+    await serves(kiosk, () => run('status', '--service', 'kiosk', '--json'), desk)
+    const unknown = await run('status', '--service', 'a/b', '--json', '--timeout', '5s')
+    expect(JSON.parse(unknown.stdout).services).toBeDefined()
+    signalPid(daemon, 'SIGTERM')
+    await until('the daemon has ended', () => hasEnded(daemon))
+    expect(await run('status', '--service', 'a/b')).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: .*"a\/b"/),
+    })
+  })
+
+  it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', {
+    timeout: 60_000,
+  }, async () => {
+    const edge = await Edge.prepare({ ...PROXY, control: undefined })
+    const { desk } = edge
+    // An empty /run of its own. It has this process's number until all of it has ended.
+    const apart = ['unshare', ...USER, '--mount', 'sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh']
+    const bare = ['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', process.execPath, CLI]
+    const first = await desk.launch([...apart, ...bare, 'proxy', '--config', edge.file])
+    await edge.serving(first)
+    const beside = [
+      'nsenter',
+      '--target',
+      String(first),
+      ...(USER.length ? ['--user', '--preserve-credentials'] : []),
+    ]
+    const run = (...args: string[]) => desk.runCommand([...beside, '--mount', ...bare, ...args])
+    const { mode, uid } = statSync(`/proc/${first}/root/run/fd-broker`)
+    expect([mode & 0o7777, uid]).toEqual([0o700, process.getuid?.()])
+    expect(await run('upgrade')).toMatchObject({ code: 0, stderr: '' })
+    expect(await run('rollback', '--service', 'edge')).toMatchObject({ code: 0 })
+    edge.write({ service: 'a/b' })
+    const nowhere = await run('proxy', '--config', edge.file)
+    expect(nowhere).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_FDB_CONTROL_PATH') })
+  })
+})

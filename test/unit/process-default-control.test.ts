@@ -1,0 +1,54 @@
+import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { controlPlaces, defaultControl } from '../../src/process/default-control.js'
+
+const NAME = `test-${process.pid}`
+
+function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), 'fdb-place-'))
+  onTestFinished(() => rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+describe('the control socket of a service that was given no path', () => {
+  it('is looked for in the folders that systemd and the user have for it, in a fixed order', () => {
+    expect(
+      controlPlaces('shop', { RUNTIME_DIRECTORY: '/run/a:/run/b', XDG_RUNTIME_DIR: '/run/user/7' }),
+    ).toEqual([
+      '/run/a/shop.sock',
+      '/run/b/shop.sock',
+      '/run/fd-broker/shop.sock',
+      '/run/user/7/fd-broker/shop.sock',
+      '/run/shop/shop.sock',
+    ])
+    expect(controlPlaces('shop', {})).toEqual(['/run/fd-broker/shop.sock', '/run/shop/shop.sock'])
+  })
+
+  it('is in the first of them that is this user’s', () => {
+    const own = folder()
+    expect(defaultControl(NAME, { RUNTIME_DIRECTORY: own })).toBe(join(own, `${NAME}.sock`))
+  })
+
+  it('is where one is already, whatever comes before', () => {
+    const [own, user] = [folder(), folder()]
+    const there = join(user, 'fd-broker', `${NAME}.sock`)
+    mkdirSync(join(user, 'fd-broker'))
+    writeFileSync(there, '')
+    expect(defaultControl(NAME, { RUNTIME_DIRECTORY: own, XDG_RUNTIME_DIR: user })).toBe(there)
+  })
+
+  it.skipIf(process.geteuid?.() !== 0)('is in nobody else’s folder', () => {
+    const [others, own] = [folder(), folder()]
+    chownSync(others, 65_534, 65_534)
+    expect(defaultControl(NAME, { RUNTIME_DIRECTORY: `${others}:${own}` })).toBe(join(own, `${NAME}.sock`))
+  })
+
+  it('is nowhere for a name that is none of a file, and says so', () => {
+    expect(controlPlaces('../etc', {})).toEqual([])
+    expect(() => defaultControl('a/b', {})).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_CONTROL_PATH', message: expect.stringContaining('"a/b"') }),
+    )
+  })
+})
