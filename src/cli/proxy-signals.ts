@@ -1,7 +1,7 @@
 import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
-import type { ProxyConfig, ReverseProxy } from '../proxy/index.js'
+import type { ReverseProxy } from '../proxy/index.js'
 
 /** After the order to end at once: what was closed is told to the kernel within this time. */
 const AT_ONCE_MS = 500
@@ -23,7 +23,6 @@ const FOR_OTHERS: ReadonlySet<Handled> = new Set(['SIGHUP', 'SIGUSR2', 'SIGWINCH
 /** What signals make a proxy do. Handled from the first moment: one that comes early must not end the process by default. */
 export class ProxySignals {
   readonly #logger: Logger
-  readonly #read: () => Promise<ProxyConfig>
   readonly #reopen: () => void
   readonly #starting = new AbortController()
   readonly #handler = (signal: Handled) => this.#handle(signal)
@@ -31,11 +30,10 @@ export class ProxySignals {
   /** When it was told to end. */
   #endingSince: number | null = null
 
-  /** `read` reads the configuration anew; `reopen` opens the files of the logs anew. */
-  constructor(logger: Logger, read: () => Promise<ProxyConfig>, reopen: () => void) {
+  /** `reopen` opens the files of the logs anew. */
+  constructor(logger: Logger, reopen: () => void) {
     this.#logger = logger
     this.#reopen = reopen
-    this.#read = read
     for (const signal of HANDLED) process.on(signal, this.#handler)
   }
 
@@ -46,10 +44,6 @@ export class ProxySignals {
 
   attach(proxy: ReverseProxy): void {
     this.#proxy = proxy
-    proxy.member.onReload(async () => {
-      await proxy.reload(await this.#read())
-      await proxy.member.resume()
-    })
     // It came when it was too late not to serve: then it ends what has begun.
     if (this.#starting.signal.aborted) void proxy.close()
   }

@@ -1,8 +1,10 @@
 import type { Command } from 'commander'
 import { Option } from 'commander'
 import { FdbError } from '../errors.js'
+import { CHANGES, changesReply } from '../operator/service-commands.js'
 import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import { LEVELS } from './options.js'
+import { ProxyChanges } from './proxy-changes.js'
 import { PASSED_ON, ProxySignals } from './proxy-signals.js'
 import { serves } from './serving.js'
 
@@ -76,12 +78,22 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     ...(pidFile !== undefined && { pidFile }),
     access: pino({ base, timestamp: pino.stdTimeFunctions.isoTime }, accessTo),
   }
-  const signals = new ProxySignals(logger, () => readConfigAside(file), reopen)
+  const read = () => readConfigAside(file)
+  const signals = new ProxySignals(logger, reopen)
   try {
     // Nobody is served yet who would have to wait: a thread to read it takes longer.
-    const running: ReverseProxy = await startProxy(await readConfig(file), {
+    const config = await readConfig(file)
+    const changes = new ProxyChanges(config, read)
+    const running: ReverseProxy = await startProxy(config, {
       ...options,
       signal: signals.starting,
+      prepare: proxy => {
+        proxy.member.onReload(async () => {
+          await proxy.reload(await read())
+          await proxy.member.resume()
+        })
+        proxy.member.command(CHANGES, async () => changesReply(await changes.since(proxy.config)))
+      },
     })
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')

@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
-import { RELOAD, readTold } from '../operator/service-commands.js'
-import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { reloaded } from './smart.js'
 
 interface ReloadFlags extends AskFlags {
   json?: true
@@ -29,10 +29,7 @@ Examples:
 }
 
 async function reload({ json, service = '', ...flags }: ReloadFlags): Promise<void> {
-  const reply = await asked(flags, AGAIN, (client, timeoutMs) =>
-    client.command(RELOAD, '', { timeoutMs, service }),
-  )
-  const { pid, generation } = readTold(reply)
+  const { pid, generation } = await reloaded(flags, service)
   if (json) process.stdout.write(jsonText({ ok: true, pid, generation }))
   else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
 }

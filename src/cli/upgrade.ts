@@ -3,10 +3,12 @@ import { FdbError } from '../errors.js'
 import type { StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
+import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { type Plan, planFor, reloaded } from './smart.js'
 import { plain } from './table.js'
 import { serviceOf } from './who-serves.js'
 import { type ReleaseChange, withRelease } from './with-release.js'
@@ -24,6 +26,7 @@ interface UpgradeFlags {
   killStuck?: true
   binary?: string
   at?: string
+  smart?: true
 }
 
 /** One phase as `--json` prints it. */
@@ -53,6 +56,10 @@ export function addUpgrade(program: Command): void {
       '--at <path>',
       'the symbolic link of a release folder, or the executable, that the server is started from',
     )
+    .option(
+      '--smart',
+      'reload where only the configuration has changed, upgrade where the code has, do nothing where nothing has; says which (fd-broker proxy)',
+    )
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(
       'after',
@@ -64,6 +71,7 @@ serves. A second one, or kill -9, ends only this tool.
 Examples:
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock --timeout 2m
+  $ fd-broker upgrade --service edge --smart
   $ fd-broker upgrade --service shop --binary /srv/shop/releases/8 --at /srv/shop/current
   $ fd-broker upgrade --control /run/shop/upgrade.sock -- node /srv/shop-2/server.mjs --verbose`,
     )
@@ -72,13 +80,22 @@ Examples:
 
 async function upgrade(
   argv: string[],
-  { control, json, timeout, service = '', killStuck, binary, at }: UpgradeFlags,
+  { control, json, timeout, service = '', killStuck, binary, at, smart }: UpgradeFlags,
   command: Command,
 ): Promise<void> {
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   const say = (line: string) => {
     if (!json) process.stdout.write(`${line}\n`)
   }
+  if (smart && (argv.length > 0 || binary !== undefined || killStuck))
+    command.error('error: --smart decides by itself: not with a command, --binary or --kill-stuck')
+  const plan = smart ? await planFor({ control, timeout }, service) : null
+  if (plan !== null && plan.done !== 'upgrade') {
+    await withoutUpgrade(plan, { control, timeout }, service, json === true)
+    return
+  }
+  if (plan !== null) say(`${plain(plan.because)}: an upgrade`)
+  const decided = plan === null ? {} : { done: plan.done, changes: plan.changes }
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeoutMs: answerMs })
   const hung = await client.status({ timeoutMs: answerMs }).then(
@@ -117,10 +134,10 @@ async function upgrade(
         ? await upgrade()
         : await withRelease({ control, service }, installing(binary, at), upgrade)
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
-    if (json) print({ ok: true, pid, generation, ms: since(), phases })
+    if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases })
   } catch (error) {
     if (json && FdbError.is(error)) {
-      print({ ok: false, code: error.code, message: error.message, ms: since(), phases })
+      print({ ok: false, ...decided, code: error.code, message: error.message, ms: since(), phases })
     }
     throw error
   } finally {
@@ -133,6 +150,23 @@ function headline(answer: StatusAnswer, name: string): string {
   // The daemon itself refuses a name that it does not hold.
   if (now === undefined) return 'upgrading'
   return `upgrading ${plain(now.service)} from generation ${plain(now.generation)} (pid ${plain(now.pid)})`
+}
+
+/** A reload, or not even that. */
+async function withoutUpgrade(
+  { done, because, changes }: Plan,
+  flags: AskFlags,
+  service: string,
+  json: boolean,
+): Promise<void> {
+  const begun = Date.now()
+  const told = done === 'reload' ? await reloaded(flags, service) : null
+  if (json) print({ ok: true, done, changes, ...told, ms: Math.max(0, Date.now() - begun) })
+  else if (told === null) process.stdout.write(`${because}\n`)
+  else {
+    const { pid, generation } = told
+    process.stdout.write(`${plain(because)}: generation ${generation} (pid ${pid}) has read it\n`)
+  }
 }
 
 function installing(binary: string, at: string): ReleaseChange {

@@ -5,6 +5,8 @@ import { FdbError } from '../errors.js'
 export const RELOAD = 'service.reload'
 export const ROLLBACK = 'service.rollback'
 export const STOP = 'service.stop'
+/** What has changed since the process that serves was started. Only who knows has it. */
+export const CHANGES = 'service.changes'
 
 export interface StopOrder {
   /** For the last connections, milliseconds; null: as the service is configured. */
@@ -17,6 +19,14 @@ export interface StopOrder {
 export interface Told {
   readonly pid: number
   readonly generation: number
+}
+
+/** By name: of what is not as it was when the process loaded it. */
+export interface Changes {
+  readonly code: readonly string[]
+  /** Of the configuration, but only the next process takes it over. */
+  readonly next: readonly string[]
+  readonly configuration: readonly string[]
 }
 
 export function stopBody({ timeoutMs, drop }: StopOrder): string {
@@ -37,6 +47,17 @@ export function toldReply(told: Told): string {
 export function readTold(reply: Buffer): Told {
   const { pid, generation } = read(reply)
   return { pid: Number(pid) || 0, generation: Number(generation) || 0 }
+}
+
+export function changesReply(changes: Changes): string {
+  return JSON.stringify(changes)
+}
+
+/** Throws ERR_FDB_MESSAGE. */
+export function readChanges(reply: Buffer): Changes {
+  const { code, next, configuration } = read(reply)
+  const names = (value: unknown) => (Array.isArray(value) ? value.map(String) : [])
+  return { code: names(code), next: names(next), configuration: names(configuration) }
 }
 
 function read(body: Buffer): Record<string, unknown> {

@@ -37,6 +37,8 @@ export interface ProxyOptions {
   pidFile?: string
   /** Aborts the start. */
   signal?: AbortSignal
+  /** @internal Called before it may serve: what operators can ask of it is there from the first moment. */
+  prepare?: (proxy: ReverseProxy) => void
 }
 
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
@@ -130,6 +132,7 @@ export class ReverseProxy {
     })
     try {
       const proxy = new ReverseProxy(member, config, options)
+      options.prepare?.(proxy)
       for (const listener of config.listeners) await proxy.#open(listener, config)
       await proxy.#routes.prepare(proxy.#fileOf(config))
       await member.ready({ timeout })

@@ -1,0 +1,64 @@
+import { readdirSync, realpathSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { startedAs, successorCommand } from '../process/command-line.js'
+
+/** Where addons are, seen from the package's folder. */
+const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`]
+
+/**
+ * What this process has loaded, to be compared with what its own command would load now: Node, the package's files, its addons, and the folder that it
+ * was started in. Told by device, inode, size and times, not by content: a file that was replaced cannot be read any more, and to read all at every start
+ * would cost each of them. `ctime` is one of the times, as packages come with times of their own, numbers of inodes are used again, and nobody can set
+ * it. So what was written anew with the same bytes counts as changed: that costs an upgrade, which nobody notices; the other error would leave a
+ * correction that was installed out of force.
+ */
+export class LoadedCode {
+  readonly #then = look()
+
+  /** The names of what is another now. Throws what `successorCommand()` does: then there is nothing to be upgraded to. */
+  changed(): string[] {
+    const now = look()
+    const names = new Set([...this.#then.keys(), ...now.keys()])
+    return [...names].filter(name => this.#then.get(name) !== now.get(name)).sort()
+  }
+}
+
+/** Identity by name. */
+function look(): Map<string, string> {
+  const { file, cwd } = successorCommand()
+  const found = new Map([['node', identityOf(file, true)]])
+  // Not its times: they change with every file in it.
+  const { dev, ino } = statSync(cwd, { bigint: true })
+  found.set('the working folder', `${dev} ${ino}`)
+  if (startedAs.script === undefined) return found
+  const script = realpathSync(resolve(cwd, startedAs.script))
+  const root = dirname(dirname(script))
+  const add = (folder: string) => {
+    for (const name of filesIn(join(root, folder)))
+      found.set(`${folder}/${name}`, identityOf(join(root, folder, name)))
+  }
+  for (const folder of [basename(dirname(script)), ...ADDONS]) add(folder)
+  found.set('package.json', identityOf(join(root, 'package.json')))
+  return found
+}
+
+function filesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+      .filter(entry => !entry.isDirectory())
+      .map(({ name }) => name)
+  } catch {
+    return []
+  }
+}
+
+/** With its path, links resolved: the same file in the folder of another release is another. A program that runs cannot be written to. */
+function identityOf(path: string, runs = false): string {
+  try {
+    const real = realpathSync(path)
+    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(real, { bigint: true })
+    return [real, dev, ino, ...(runs ? [] : [size, mtimeNs, ctimeNs])].join(' ')
+  } catch {
+    return 'none'
+  }
+}

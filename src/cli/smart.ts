@@ -1,0 +1,53 @@
+import { FdbError } from '../errors.js'
+import {
+  CHANGES,
+  type Changes,
+  RELOAD,
+  readChanges,
+  readTold,
+  type Told,
+} from '../operator/service-commands.js'
+import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+
+/** What `fd-broker upgrade --smart` does. */
+export interface Plan {
+  readonly done: 'upgrade' | 'reload' | 'nothing'
+  /** For people. */
+  readonly because: string
+  readonly changes: Changes
+}
+
+/** Asks whoever serves what has changed. Rejects with ERR_FDB_COMMAND_UNKNOWN where it does not know. */
+export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
+  const changes = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) =>
+    readChanges(await client.command(CHANGES, '', { timeoutMs, service })),
+  ).catch(error => {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
+    const why = 'this service does not know what it has loaded (fd-broker proxy does): leave --smart out'
+    throw new FdbError(error.code, why, { cause: error })
+  })
+  const { code, next, configuration } = changes
+  if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${named(code)})`, changes }
+  if (next.length > 0) {
+    const because = `the configuration has changed in what only the next process takes over (${named(next)})`
+    return { done: 'upgrade', because, changes }
+  }
+  if (configuration.length > 0) {
+    return { done: 'reload', because: `the configuration has changed (${named(configuration)})`, changes }
+  }
+  return { done: 'nothing', because: 'nothing has changed', changes }
+}
+
+/** Has whoever serves read its configuration. */
+export async function reloaded(flags: AskFlags, service: string): Promise<Told> {
+  return readTold(
+    await asked(flags, AGAIN, (client, timeoutMs) => client.command(RELOAD, '', { timeoutMs, service })),
+  )
+}
+
+const NAMED = 3
+
+function named(names: readonly string[]): string {
+  const more = names.length > NAMED ? ` and ${names.length - NAMED} more` : ''
+  return names.slice(0, NAMED).join(', ') + more
+}

@@ -1,0 +1,101 @@
+import { cpSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { ask } from '../processes/client.js'
+import { Edge } from '../processes/edge.js'
+import { Desk } from './cli-processes.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const respond = (body: string) => ({ routes: [{ host: '*', respond: { body } }] })
+
+/** A copy of the package, as it is installed. */
+function install(folder: string): void {
+  mkdirSync(join(folder, 'dist'), { recursive: true })
+  cpSync(join(ROOT, 'package.json'), join(folder, 'package.json'))
+  for (const entry of readdirSync(join(ROOT, 'dist'), { withFileTypes: true }))
+    if (entry.isFile()) cpSync(join(ROOT, 'dist', entry.name), join(folder, 'dist', entry.name))
+  for (const name of ['build', 'node_modules']) symlinkSync(join(ROOT, name), join(folder, name))
+}
+
+/** A proxy whose program lies in the folder that a link leads to. */
+async function installed() {
+  const edge = await Edge.prepare({ ...respond('one'), upgrade: { probation: '0s' } })
+  const { folder, control } = edge.desk
+  for (const name of ['1', '2']) install(join(folder, name))
+  const current = join(folder, 'current')
+  symlinkSync('1', current)
+  const cli = join(current, 'dist/cli.cjs')
+  const pid = await edge.desk.launch([process.execPath, cli, 'proxy', '--config', edge.file])
+  await edge.serving(pid)
+  const smart = (...args: string[]) => edge.desk.run('upgrade', '--control', control, '--smart', ...args)
+  return { edge, folder, current, cli, pid, smart }
+}
+
+describe('fd-broker upgrade --smart', () => {
+  it('does what has changed asks for: nothing, a reload, or an upgrade, and says why', {
+    timeout: 60_000,
+  }, async () => {
+    const { cli, current, edge, folder, pid, smart } = await installed()
+    const body = async () => (await ask(edge.url).answer).body
+    expect(await smart()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })
+    expect(JSON.parse((await smart('--json')).stdout)).toMatchObject({ ok: true, done: 'nothing' })
+
+    edge.write(respond('two'))
+    expect(await smart()).toEqual({
+      code: 0,
+      stdout: `the configuration has changed (routes): generation 1 (pid ${pid}) has read it\n`,
+      stderr: '',
+    })
+    expect(await body()).toBe('two')
+    // Written anew, it says the same.
+    edge.write()
+    expect(await smart()).toMatchObject({ stdout: 'nothing has changed\n' })
+
+    // What a reload would not bring in force.
+    edge.write({ drain: { timeout: '7s' } })
+    const { changes, done, pid: second } = JSON.parse((await smart('--json')).stdout)
+    expect({ done, changes }).toEqual({
+      done: 'upgrade',
+      changes: { code: [], next: ['drain'], configuration: [] },
+    })
+    expect((await edge.status()).pid).toBe(second)
+    expect(await smart()).toMatchObject({ stdout: 'nothing has changed\n' })
+
+    // A file of the package that was put in the place of another, as installers do: with the same bytes and times.
+    cpSync(`${folder}/1/dist/program.cjs`, `${folder}/1/new`, { preserveTimestamps: true })
+    renameSync(`${folder}/1/new`, `${folder}/1/dist/program.cjs`)
+    const third = await smart()
+    expect(third).toMatchObject({ code: 0, stderr: '' })
+    expect(third.stdout).toMatch(/^the code has changed \(dist\/program\.cjs\): an upgrade\n.*generation 3 /s)
+
+    // Another release, by its link; its configuration with it.
+    edge.write(respond('three'))
+    unlinkSync(current)
+    symlinkSync('2', current)
+    const fourth = JSON.parse((await smart('--json')).stdout)
+    expect(fourth).toMatchObject({ ok: true, done: 'upgrade', generation: 4 })
+    expect(fourth.changes.code).toContain('dist/cli.cjs')
+    expect(await body()).toBe('three')
+
+    // What cannot be read is told, and nothing is done.
+    edge.write({ routes: [{ host: '*', upstream: 'nowhere' }] })
+    expect(await smart()).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_CONFIG: .*nowhere/),
+    })
+    rmSync(cli)
+    expect(await smart()).toMatchObject({ code: 1 })
+    expect((await edge.status()).generation).toBe(4)
+  })
+
+  it('is refused by a service that does not know what it has loaded, and beside a command', async () => {
+    const desk = Desk.open()
+    await desk.shop()
+    const refused = await desk.run('upgrade', '--control', desk.control, '--smart')
+    expect(refused).toMatchObject({ code: 5, stdout: '' })
+    expect(refused.stderr).toMatch(/^ERR_FDB_COMMAND_UNKNOWN: .*leave --smart out/)
+    const both = await desk.run('upgrade', '--control', desk.control, '--smart', '--', 'true')
+    expect(both).toMatchObject({ code: 2, stdout: '' })
+  })
+})
