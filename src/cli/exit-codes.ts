@@ -17,6 +17,7 @@ const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_NO_HOLDER', 3],
   ['ERR_FDB_BUSY', 4],
   ['ERR_FDB_DENIED', 5],
+  ['ERR_FDB_TRACE', 5],
   ['ERR_FDB_VERSION', 5],
   ['ERR_FDB_MAIN_PROCESS', 5],
   ['ERR_FDB_NO_STANDBY', 5],

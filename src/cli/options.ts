@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from 'commander'
+import { wrongOption } from '../check-option.js'
 import { parseDuration } from './duration.js'
 
 /** Of pino. */
@@ -22,4 +23,10 @@ function toMs(text: string): number {
   const ms = parseDuration(text)
   if (ms === null) throw new InvalidArgumentError('Give a duration with its unit: 500ms, 30s, 2m, 1h.')
   return ms
+}
+
+/** A process's number, as text. Throws ERR_FDB_OPTION. */
+export function pidOf(option: string, text: string): number {
+  if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
+  throw wrongOption(option, text, 'the number of a process')
 }

@@ -26,6 +26,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['stop', async program => (await import('./stop.js')).addStop(program)],
   ['serve', async program => (await import('./serve.js')).addServe(program)],
   ['run', async program => (await import('./run.js')).addRun(program)],
+  ['adopt', async program => (await import('./adopt.js')).addAdopt(program)],
   ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
@@ -49,6 +50,7 @@ Examples:
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker serve --control /run/shop/broker.sock
   $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
+  $ fd-broker adopt --pid 4711
   $ fd-broker proxy --config edge.yaml
   $ fd-broker routes list --control /run/edge/upgrade.sock
   $ fd-broker certificates list --control /run/edge/upgrade.sock

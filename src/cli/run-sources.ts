@@ -4,15 +4,19 @@ import { basename, resolve } from 'node:path'
 import { checkKeys, type Keys, wrongOption } from '../check-option.js'
 import { durationMs, LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
-import { parseListenerSpec } from '../listeners/index.js'
 import type { Restart } from '../supervisor/machine.js'
+import type { Takeover } from '../supervisor/predecessor.js'
 import { parseReadiness } from '../supervisor/readiness.js'
 import type { NamedListener, SupervisorSettings, VersionSettings } from '../supervisor/settings.js'
+import { named, namedListeners } from './named-listeners.js'
+import { pidOf } from './options.js'
 import { UPGRADING } from './run-signals.js'
 
 /** As commander has them, from the command line and the environment: all of it text. */
 export interface RunFlags {
   readonly listen?: string | readonly string[]
+  readonly adopt?: string
+  readonly adoptSignal?: string
   readonly ready?: string
   readonly readyTimeout?: string
   readonly healthyFor?: string
@@ -31,7 +35,8 @@ export interface RunFlags {
 }
 
 /** What a file may say. */
-interface RunDocument extends Omit<RunFlags, 'config' | 'listen' | 'survive' | 'nonBlocking'> {
+interface RunDocument
+  extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'listen' | 'survive' | 'nonBlocking'> {
   readonly command?: readonly string[]
   readonly env?: Readonly<Record<string, string | number | boolean | null>>
   /** Address by name. */
@@ -61,8 +66,6 @@ const DOCUMENT: Keys<RunDocument> = {
 }
 
 const RESTARTS: readonly string[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]
-/** In LISTEN_FDNAMES a colon divides them. */
-const NAME = /^[^:=\s]{1,255}$/
 
 /** Where the settings of `fd-broker run` come from: flags and environment for good, a file that is read anew. */
 export class RunSources {
@@ -77,7 +80,9 @@ export class RunSources {
   }
 
   /** What holds until the end, as it is at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
-  async lasting(): Promise<SupervisorSettings & { upgradeSignal: NodeJS.Signals }> {
+  async lasting(): Promise<
+    SupervisorSettings & { upgradeSignal: NodeJS.Signals; takeover: Takeover | null }
+  > {
     const document = await this.#document()
     const { name, control, pidFile, restart, restartDelay, upgradeSignal } = {
       ...document,
@@ -92,6 +97,7 @@ export class RunSources {
       restart: (restart ?? 'never') as Restart,
       restartDelay: duration('restartDelay', restartDelay, 100),
       upgradeSignal: signal('upgradeSignal', upgradeSignal, 'SIGHUP', UPGRADING),
+      takeover: takeoverOf(this.#flags),
     }
   }
 
@@ -104,7 +110,8 @@ export class RunSources {
       command: this.#commandOf(document),
       cwd: cwd === undefined ? undefined : resolve(cwd),
       env: environment(document.env),
-      listen: this.#flags.listen === undefined ? ofDocument(document.listen) : ofFlags(this.#flags.listen),
+      listen:
+        this.#flags.listen === undefined ? ofDocument(document.listen) : namedListeners(this.#flags.listen),
       nonBlocking: flag('nonBlocking', this.#flags.nonBlocking ?? document.nonBlocking),
       ready: parseReadiness(`${ready ?? 'delay:1s'}`),
       readyTimeout: duration('readyTimeout', readyTimeout, 60_000),
@@ -142,8 +149,23 @@ export class RunSources {
 }
 
 /** Without what is not given. */
-function defined({ listen, survive, nonBlocking, config, ...flags }: RunFlags): Omit<RunDocument, 'listen'> {
+function defined({
+  listen,
+  survive,
+  nonBlocking,
+  config,
+  adopt,
+  adoptSignal,
+  ...flags
+}: RunFlags): Omit<RunDocument, 'listen'> {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined))
+}
+
+function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
+  if (adopt === undefined) return null
+  if (adoptSignal === undefined) return { pid: pidOf('adopt', adopt), signal: undefined }
+  const none = adoptSignal.toLowerCase() === 'none'
+  return { pid: pidOf('adopt', adopt), signal: none ? 'none' : signal('adoptSignal', adoptSignal, 'SIGTERM') }
 }
 
 function environment(given: RunDocument['env'] = {}): NodeJS.ProcessEnv {
@@ -151,35 +173,8 @@ function environment(given: RunDocument['env'] = {}): NodeJS.ProcessEnv {
   return Object.fromEntries(entries.map(([name, value]) => [name, value === null ? undefined : `${value}`]))
 }
 
-/** Of the environment: several are divided by spaces. */
-function ofFlags(listen: string | readonly string[]): NamedListener[] {
-  const texts = typeof listen === 'string' ? listen.split(/\s+/) : listen.flatMap(text => text.split(/\s+/))
-  return named(
-    texts
-      .filter(text => text !== '')
-      .map(text => {
-        const at = text.indexOf('=')
-        return at < 0 ? ['', text] : [text.slice(0, at), text.slice(at + 1)]
-      }),
-  )
-}
-
 function ofDocument(listen: RunDocument['listen'] = {}): NamedListener[] {
   return named(Object.entries(listen))
-}
-
-function named(entries: readonly (readonly string[])[]): NamedListener[] {
-  const names = new Set<string>()
-  return entries.map(([name = '', address = '']) => {
-    if (!NAME.test(name) || names.has(name))
-      throw wrongOption(
-        'listen',
-        `${name}=${address}`,
-        'NAME=ADDRESS, each name once and without colon or space, for example web=tcp://0.0.0.0:8080',
-      )
-    names.add(name)
-    return { name, spec: parseListenerSpec(address) }
-  })
 }
 
 function duration(name: string, text: string | undefined, byDefault: number): number {

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
+import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
 import type { Supervisor } from '../supervisor/supervisor.js'
 import { LEVELS } from './options.js'
@@ -19,6 +20,20 @@ export function addRun(program: Command): void {
         '--listen <name=address...>',
         'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
         'LISTEN',
+      ),
+    )
+    .addOption(
+      option(
+        '--adopt <pid>',
+        'process that has these listeners and knows nothing of this: they are taken over, and it is told to end when the first version serves',
+        'ADOPT',
+      ),
+    )
+    .addOption(
+      option(
+        '--adopt-signal <signal>',
+        'by which it ends in order, or none (default: --stop-signal)',
+        'ADOPT_SIGNAL',
       ),
     )
     .addOption(option('--ready <how>', `${READINESS} (default: delay:1s)`, 'READY'))
@@ -77,6 +92,7 @@ process, which passes its exit code on; all others are passed on to the program.
 Examples:
   $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
   $ fd-broker run --listen web=tcp://[::]:443 --ready notify --healthy-for 10s --control /run/shop/run.sock -- ./shop
+  $ fd-broker run --adopt 4711 --listen web=tcp://0.0.0.0:8080 --ready http:/health -- ./shop
   $ fd-broker run --ready handoff:/run/shop/upgrade.sock -- node server.mjs
   $ fd-broker upgrade --control /run/shop/run.sock
   $ fd-broker upgrade --control /run/shop/run.sock -- ./shop-2 --verbose`,
@@ -86,15 +102,19 @@ Examples:
 
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
   const sources = new RunSources(command, flags)
-  const { upgradeSignal, ...settings } = await sources.lasting()
+  const { upgradeSignal, takeover, ...settings } = await sources.lasting()
   // Wrong settings are told before anything is started.
-  await sources.read()
+  const { listen } = await sources.read()
   const { Supervisor } = await import('../supervisor/supervisor.js')
   const { pino } = await import('pino')
   const logger = pino({ name: 'fd-broker', level: flags.logLevel }, pino.destination({ dest: 2, sync: true }))
   const signals = new RunSignals(logger, upgradeSignal)
+  let predecessor: Predecessor | null = null
   try {
-    const running: Supervisor = await Supervisor.start({ settings, read: () => sources.read(), logger })
+    if (takeover !== null)
+      predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(takeover, listen, logger)
+    const read = () => sources.read()
+    const running: Supervisor = await Supervisor.start({ settings, read, logger, predecessor })
     signals.attach(running)
     serves()
     process.exitCode = await running.ended
@@ -102,6 +122,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
     throw error
   } finally {
+    predecessor?.[Symbol.dispose]()
     signals.close()
   }
 }

@@ -29,6 +29,8 @@ export type CataloguedCode =
   | 'ERR_FDB_DIGEST'
   | 'ERR_FDB_STUCK'
   | 'ERR_FDB_LOST'
+  | 'ERR_FDB_ADOPT'
+  | 'ERR_FDB_TRACE'
   // The state: sections and changes
   | 'ERR_FDB_SCHEMA'
   | 'ERR_FDB_STATE_KEY'

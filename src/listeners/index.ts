@@ -4,6 +4,7 @@ export { formatAddress } from './address.js'
 export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
 export { bindListener } from './bind.js'
 export { type FdIdentity, verifyIdentity } from './identity.js'
+export { isLocatedAt, isOfKind } from './match.js'
 export { commandOf, findOccupant, type Occupant } from './occupant.js'
 export {
   DEFAULT_BACKLOG,

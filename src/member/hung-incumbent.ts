@@ -36,7 +36,7 @@ export interface ReplaceHung {
  * are the successor's; those that it had taken end with it.
  *
  * The process is the one that the kernel names at the control path, and it must hold that socket. Rejects before it has changed
- * anything with ERR_FDB_STUCK (it cannot be told, or is no such process), ERR_FDB_DENIED; later with what `upgrade` rejects with.
+ * anything with ERR_FDB_STUCK (it cannot be told, or is no such process), ERR_FDB_DENIED, ERR_FDB_TRACE; later with what `upgrade` rejects with.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const { control, argv, timeoutMs, progress, signal, say } = options

@@ -141,15 +141,20 @@ export class OwnListeners {
   }
 
   /** The path of a Unix socket that a service manager has bound is not removed when the service ends: it is registered without one. */
-  async #takePassed(name: string, spec: ListenerSpec, { fd, elsewhere }: PassedListener): Promise<OwnedFd> {
+  async #takePassed(
+    name: string,
+    spec: ListenerSpec,
+    { fd, elsewhere, adopted }: PassedListener,
+  ): Promise<OwnedFd> {
     const { logger } = this.#parts.shared.settings
     const { url } = addressOf(fd)
     const facts = { listener: name, address: url }
     if (elsewhere) logger.warn(facts, 'the service manager has bound this listener elsewhere than asked for')
+    else if (adopted) logger.info(facts, 'this listener was taken out of another process')
     else logger.info(facts, 'the service manager has bound this listener')
     adjustListener(fd, inspectOne(fd), null, spec)
     if (spec.kind !== 'udp') setBacklog(fd, spec.backlog)
-    const known = spec.kind === 'unix' ? '' : formatListenerSpec(spec)
+    const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)
     await this.#parts.holdings.register({ name, role: 'listener', spec: known, fd })
     return fd
   }

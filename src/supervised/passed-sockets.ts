@@ -1,5 +1,5 @@
-import { giveNumber, type Inspected, inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
-import type { ListenerSpec } from '../listeners/index.js'
+import { closeAll, giveNumber, type Inspected, inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
+import { isLocatedAt, isOfKind, type ListenerSpec } from '../listeners/index.js'
 import { startedAs } from '../process/command-line.js'
 
 /** The number of the first, see sd_listen_fds(3). */
@@ -9,7 +9,7 @@ const MOST = 20_000
 /** What such names begin with was kept for a service, see fd-store.ts. */
 export const KEPT = 'fdb.'
 
-interface Passed {
+export interface Passed {
   readonly name: string
   readonly fd: OwnedFd
   readonly about: Inspected
@@ -21,6 +21,8 @@ export interface PassedListener {
   readonly fd: OwnedFd
   /** It has the listener's name, and another address than was asked for. */
   readonly elsewhere: boolean
+  /** Another process has it too, which knows nothing of us and is to end: see {@link PassedSockets.offer}. */
+  readonly adopted: boolean
 }
 
 /**
@@ -30,6 +32,7 @@ export interface PassedListener {
 export class PassedSockets {
   #sockets: readonly Passed[]
   #kept: readonly Passed[]
+  readonly #adopted = new Set<OwnedFd>()
 
   constructor(env: Readonly<NodeJS.ProcessEnv>) {
     const passed = passedBy(env)
@@ -42,12 +45,25 @@ export class PassedSockets {
    * path of a Unix socket stays the manager's.
    */
   take(name: string, spec: ListenerSpec): PassedListener | null {
-    const fitting = this.#sockets.filter(({ about }) => fits(about, spec))
-    const there = fitting.filter(({ about }) => isAt(about, spec))
+    const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
+    const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
     const found = there.find(each => each.name === name) ?? there[0]
-    if (found !== undefined) return { fd: this.#give(found), elsewhere: false }
+    if (found !== undefined) return this.#found(found, false)
     const named = spec.kind === 'unix' ? [] : fitting.filter(each => each.name === name)
-    return named.length === 1 ? { fd: this.#give(named[0]!), elsewhere: true } : null
+    return named.length === 1 ? this.#found(named[0]!, true) : null
+  }
+
+  /** Listeners that were taken out of another process are found here too. Owns them: what nobody takes is closed by {@link discard}. */
+  offer(sockets: readonly Passed[]): void {
+    this.#sockets = [...sockets, ...this.#sockets]
+    for (const { fd } of sockets) this.#adopted.add(fd)
+  }
+
+  /** Closes what was offered and is still here: whoever holds a listener and does not accept leaves those who connect waiting. */
+  discard(): void {
+    this.#sockets = this.#sockets.filter(({ fd }) => !this.#adopted.has(fd))
+    closeAll(this.#adopted)
+    this.#adopted.clear()
   }
 
   /** The listening Unix socket of this path. Owned by the caller. */
@@ -63,6 +79,11 @@ export class PassedSockets {
     const taken = this.#kept.filter(({ name }) => name.startsWith(prefix))
     this.#kept = this.#kept.filter(({ name }) => !name.startsWith(prefix))
     return taken
+  }
+
+  #found(found: Passed, elsewhere: boolean): PassedListener {
+    const adopted = this.#adopted.delete(found.fd)
+    return { fd: this.#give(found), elsewhere, adopted }
   }
 
   #give(given: Passed): OwnedFd {
@@ -97,19 +118,4 @@ function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<Node
     }
   }
   return passed
-}
-
-function fits(about: Inspected, { kind }: ListenerSpec): boolean {
-  const stream = about.socketType === 'stream' && about.accepting === true
-  if (kind === 'unix') return about.family === 'unix' && stream
-  const inet = about.family === 'inet' || about.family === 'inet6'
-  return inet && (kind === 'tcp' ? stream : about.socketType === 'dgram')
-}
-
-function isAt(about: Inspected, { kind, host, port, path, abstract }: ListenerSpec): boolean {
-  if (kind === 'unix') return about.address === path && (about.abstract ?? false) === abstract
-  if (about.port !== port) return false
-  // ListenStream=PORT is every address of both families.
-  const every = about.address === '::' && about.ipv6Only === false
-  return about.address === host || (every && host === '0.0.0.0')
 }

@@ -8,6 +8,8 @@ interface Held {
   readonly fd: OwnedFd
   /** Bound by a service manager, whose its path stays. */
   readonly passed: boolean
+  /** Bound by a process that accepts on it still, and would hang if it blocked of a sudden: O_NONBLOCK stays as it is. */
+  readonly adopted: boolean
 }
 
 /** One as a version gets it. The descriptor is lent. */
@@ -31,7 +33,7 @@ export class SharedListeners implements Disposable {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
-  /** Binds those that are not there, or takes what a service manager has bound for them. All or none: what was bound for a list that cannot be had is closed again. */
+  /** Binds those that are not there, or takes what a service manager, or the process before, has bound for them. All or none: what was bound for a list that cannot be had is closed again. */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean): GivenListener[] {
     const bound: string[] = []
     try {
@@ -40,11 +42,12 @@ export class SharedListeners implements Disposable {
         let held = this.#held.get(key)
         if (held === undefined) {
           const passed = passedSockets().take(name, spec)
-          held = { fd: passed?.fd ?? bindListener(spec), passed: passed !== null }
+          const adopted = passed?.adopted ?? false
+          held = { fd: passed?.fd ?? bindListener(spec), passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
           bound.push(key)
         }
-        setBlocking(held.fd, !nonBlocking)
+        if (!held.adopted) setBlocking(held.fd, !nonBlocking)
         return { name, fd: held.fd, spec, address: formatAddress(inspectOne(held.fd)) }
       })
     } catch (error) {

@@ -3,6 +3,7 @@ import type { ServiceStatus } from '../operator/answer.js'
 import type { Failure } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
 import { coming, type SupervisorState, serving } from './machine.js'
+import type { Predecessor } from './predecessor.js'
 import type { RunningVersion } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
 
@@ -14,6 +15,8 @@ export interface StatusParts {
   /** By specification. */
   readonly addresses: ReadonlyMap<string, string>
   readonly lastFailure: Failure | null
+  /** Who served before the first version. */
+  readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
 }
 
 /** What `fd-broker status` shows of a supervisor: the version that serves, those that come and those that go. */
@@ -31,7 +34,7 @@ export interface SupervisorStatus extends ServiceStatus {
 }
 
 export function statusOf(parts: StatusParts): SupervisorStatus {
-  const { settings, state, versions, startedAt, addresses, lastFailure } = parts
+  const { settings, state, versions, startedAt, addresses, lastFailure, predecessor } = parts
   const now = serving(state)
   const next = coming(state)
   const shown = now ?? next
@@ -51,10 +54,15 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
       const wanted = formatListenerSpec(spec)
       return { name, address: addresses.get(wanted) ?? wanted, accepting: now !== undefined }
     }),
-    draining: state.versions.flatMap(({ id, phase }) => {
-      const older = phase === 'stopping' || phase === 'killed' ? versions.get(id) : undefined
-      return older === undefined ? [] : [{ generation: id, pid: older.pid, phase }]
-    }),
+    draining: [
+      ...(predecessor === null || predecessor.phase === 'ended'
+        ? []
+        : [{ generation: 0, pid: predecessor.pid, phase: predecessor.phase }]),
+      ...state.versions.flatMap(({ id, phase }) => {
+        const older = phase === 'stopping' || phase === 'killed' ? versions.get(id) : undefined
+        return older === undefined ? [] : [{ generation: id, pid: older.pid, phase }]
+      }),
+    ],
     lastFailure,
     rssBytes: process.memoryUsage.rss(),
     openFds: fdLimits().open,

@@ -20,6 +20,7 @@ import {
   type Timer,
 } from './machine.js'
 import { ManagerReport } from './manager-report.js'
+import type { Predecessor } from './predecessor.js'
 import { probeFor } from './probe-for.js'
 import { RunningVersion } from './running-version.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
@@ -37,6 +38,8 @@ export interface SupervisorParts {
   /** The settings for the next version. Rejects: it is not started. */
   readonly read: () => Promise<VersionSettings>
   readonly logger: Logger
+  /** Who serves until the first version does. Borrowed. */
+  readonly predecessor?: Predecessor | null
 }
 
 export interface StopOptions {
@@ -138,6 +141,7 @@ export class Supervisor {
       startedAt: this.#startedAt,
       addresses: this.#listeners.addresses,
       lastFailure: this.#lastFailure,
+      predecessor: this.#parts.predecessor ?? null,
     })
   }
 
@@ -257,6 +261,7 @@ export class Supervisor {
       const why = `version ${id} (${version.settings.command[0]} …, pid ${version.pid}) ended ${how} before it served: see its own output`
       this.#fail(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
     }
+    if (phase === 'serving') this.#parts.predecessor?.spare()
     this.#forget(id)
     this.#dispatch({ type: 'exited', version: id, code })
     this.#reasons.delete(id)
@@ -305,6 +310,7 @@ export class Supervisor {
     version.settle()
     this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     if (this.#given.delete(id)) this.#argv = command
+    this.#parts.predecessor?.retire(version.settings)
     this.#sweep()
   }
 

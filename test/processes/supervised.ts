@@ -12,6 +12,7 @@ export const SERVER = join(PROGRAMS, 'server.mjs')
 
 /** What test/fixtures/supervised/server.mjs is to do. */
 export interface Orders {
+  listen?: number | string | { host: string; port: number }
   crash?: number
   crashEven?: boolean
   fail?: boolean

@@ -130,4 +130,15 @@ export const UPGRADING = {
     cause: 'A proxy was taken for dead or unhealthy, and its right to serve was taken back',
     remedy: "See the log for why; another process serves, or the supervisor's restart will",
   },
+  ERR_FDB_ADOPT: {
+    cause:
+      'The listeners of a running process are not taken over: there is no such process, it does not listen there, it has several sockets at one address, or it speaks fd-broker itself',
+    remedy: 'The message says which; `fd-broker adopt --pid` lists what a process listens on',
+  },
+  ERR_FDB_TRACE: {
+    cause:
+      'This process may not look into another one, to take its listeners: a right is missing, which the message and `details.right` name',
+    remedy:
+      'Run as the user of that process, or as root with CAP_SYS_PTRACE; for Yama, seccomp and the like as the message says',
+  },
 }

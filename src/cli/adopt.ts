@@ -1,0 +1,140 @@
+import type { Command } from 'commander'
+import { FdbError } from '../errors.js'
+import { closeAll } from '../kernel/index.js'
+import { formatAddress } from '../listeners/index.js'
+import { adoptListeners, listenersOf } from '../process/foreign-listeners.js'
+import { OtherProcess } from '../process/other-process.js'
+import { jsonText } from './json-text.js'
+import { namedListeners } from './named-listeners.js'
+import { durationOption, pidOf } from './options.js'
+import { table } from './table.js'
+
+interface AdoptFlags {
+  pid: string
+  listener?: string[]
+  control?: string
+  service?: string
+  json?: true
+  timeout: number
+}
+
+export function addAdopt(program: Command): void {
+  program
+    .command('adopt')
+    .description('show what a running process listens on, or take that over into a daemon, without a restart')
+    .requiredOption('--pid <pid>', 'a process that knows nothing of fd-broker')
+    .option('--listener <name=address...>', 'which of its listeners, and their names in the service')
+    .option('--control <path>', 'control socket of the daemon that is to hold them')
+    .option('--service <name>', 'whose they are there; it has no member yet')
+    .option('--json', 'print the answer as JSON')
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the daemon', '10s'))
+    .addHelpText(
+      'after',
+      `
+Nothing changes for the process: it accepts as before, until it is told to end. Have the next version serve first (it
+joins the service; both accept meanwhile), then end this one by the signal at which it answers what it has accepted. It
+takes the right to trace the process: its user, or root with CAP_SYS_PTRACE. For any program: fd-broker run --adopt.
+
+Examples:
+  $ fd-broker adopt --pid 4711
+  $ fd-broker adopt --pid 4711 --listener web=tcp://0.0.0.0:8080 --control /run/shop/broker.sock --service shop`,
+    )
+    .action(adopt)
+}
+
+async function adopt({ pid: text, listener, control, service, json, timeout }: AdoptFlags): Promise<void> {
+  const pid = pidOf('pid', text)
+  if (control === undefined && service === undefined && listener === undefined) {
+    process.stdout.write(shown(pid, json ?? false))
+    return
+  }
+  if (control === undefined || service === undefined || listener === undefined)
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'give --listener, --control and --service to have a daemon hold the listeners, or none of them to see which there are',
+    )
+  const held = await intoDaemon(pid, { listener, control, service, timeout })
+  if (json) process.stdout.write(jsonText({ ok: true, pid, service, listeners: held }))
+  else
+    process.stdout.write(
+      `${held.map(({ name, address }) => `${name}  ${address}`).join('\n')}\nthe daemon holds them for ${service}; process ${pid} serves on\n`,
+    )
+}
+
+function shown(pid: number, json: boolean): string {
+  using other = OtherProcess.of(pid)
+  const found = listenersOf(other)
+  try {
+    const rows = found
+      .map(({ about, number }) => ({
+        address: formatAddress(about),
+        descriptor: number,
+        inode: about.ino,
+        reusePort: about.reusePort ?? false,
+        dualStack: about.family === 'inet6' && about.ipv6Only === false,
+      }))
+      .sort((a, b) => a.descriptor - b.descriptor)
+    if (json) return jsonText({ pid, listeners: rows })
+    const cells = rows.map(({ address, descriptor, inode, reusePort, dualStack }) => [
+      address,
+      descriptor,
+      Number(inode),
+      [...(reusePort ? ['reusePort'] : []), ...(dualStack ? ['IPv4 too'] : [])].join(', '),
+    ])
+    return `${table(['ADDRESS', 'FD', 'INODE', 'OPTIONS'], cells).join('\n')}\n`
+  } finally {
+    closeAll(found.map(({ fd }) => fd))
+  }
+}
+
+interface Target {
+  readonly listener: readonly string[]
+  readonly control: string
+  readonly service: string
+  readonly timeout: number
+}
+
+/** As a first member, which leaves: what a service has stays with its daemon. */
+async function intoDaemon(
+  pid: number,
+  { listener, control, service, timeout }: Target,
+): Promise<{ name: string; address: string }[]> {
+  const wanted = namedListeners(listener)
+  using other = OtherProcess.of(pid)
+  await refuseServed({ control, service, timeout })
+  const adopted = adoptListeners(other, wanted)
+  const { passedSockets } = await import('../supervised/passed-sockets.js')
+  passedSockets().offer(adopted)
+  const { join } = await import('../member/join.js')
+  const member = await join({ service, control, hosting: 'daemon', timeout })
+  try {
+    const held = []
+    for (const { name, spec } of adopted) {
+      const { address } = await member.listen(name, spec)
+      held.push({ name, address: address.url })
+    }
+    await member.ready({ timeout })
+    return held
+  } finally {
+    await member.close()
+  }
+}
+
+/** Its member would be replaced by one that does not serve. */
+async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
+  const { OperatorClient } = await import('../operator/client.js')
+  const { isDaemon } = await import('../operator/answer.js')
+  using client = await OperatorClient.connect(control, { timeoutMs: timeout })
+  const answer = await client.status({ timeoutMs: timeout })
+  if (!isDaemon(answer))
+    throw new FdbError(
+      'ERR_FDB_NOT_A_DAEMON',
+      `who listens on ${control} holds its sockets itself: start fd-broker serve on another path`,
+    )
+  const there = answer.services.find(each => each.service === service)
+  if (there === undefined) return
+  throw new FdbError(
+    'ERR_FDB_BUSY',
+    `the daemon at ${control} has a service ${service} already: take the listeners into one that has no member yet`,
+  )
+}

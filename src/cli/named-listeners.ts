@@ -1,0 +1,38 @@
+import { wrongOption } from '../check-option.js'
+import { type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
+
+/** A listener by name. */
+export interface Named {
+  readonly name: string
+  readonly spec: ListenerSpec
+}
+
+/** In LISTEN_FDNAMES a colon divides them. */
+const NAME = /^[^:=\s]{1,255}$/
+
+/** `NAME=ADDRESS`, of a command line or the environment; there several are divided by spaces. Throws ERR_FDB_OPTION, ERR_FDB_SPEC. */
+export function namedListeners(listen: string | readonly string[]): Named[] {
+  const texts = typeof listen === 'string' ? listen.split(/\s+/) : listen.flatMap(text => text.split(/\s+/))
+  return named(
+    texts
+      .filter(text => text !== '')
+      .map(text => {
+        const at = text.indexOf('=')
+        return at < 0 ? ['', text] : [text.slice(0, at), text.slice(at + 1)]
+      }),
+  )
+}
+
+export function named(entries: readonly (readonly string[])[]): Named[] {
+  const names = new Set<string>()
+  return entries.map(([name = '', address = '']) => {
+    if (!NAME.test(name) || names.has(name))
+      throw wrongOption(
+        'listen',
+        `${name}=${address}`,
+        'NAME=ADDRESS, each name once and without colon or space, for example web=tcp://0.0.0.0:8080',
+      )
+    names.add(name)
+    return { name, spec: parseListenerSpec(address) }
+  })
+}

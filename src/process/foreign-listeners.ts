@@ -1,0 +1,111 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type Inspected, inspectOne, type OwnedFd } from '../kernel/index.js'
+import {
+  commandOf,
+  formatAddress,
+  formatListenerSpec,
+  isLocatedAt,
+  isOfKind,
+  type ListenerSpec,
+} from '../listeners/index.js'
+import { controlOf } from '../listeners/occupant.js'
+import type { OtherProcess } from './other-process.js'
+
+/** A socket on which another process listens, or gets datagrams. */
+export interface ForeignListener {
+  /** A dup, owned by the caller. */
+  readonly fd: OwnedFd
+  readonly about: Inspected
+  /** Of the descriptor in that process. */
+  readonly number: number
+}
+
+/** Which listener of another process is wanted, and what it is called here. */
+export interface Wanted {
+  readonly name: string
+  readonly spec: ListenerSpec
+}
+
+/** One that was found. */
+export interface Adopted extends Wanted, Pick<ForeignListener, 'fd' | 'about'> {}
+
+/**
+ * All that a process listens on, whatever its language, network namespace and address family: stream sockets that accept, and udp
+ * sockets with a port. Each socket once. It goes on as if nothing had happened: what is returned are duplicates, of the same open
+ * files, so that O_NONBLOCK and socket options that are set here are set there. Throws ERR_FDB_TRACE.
+ */
+export function listenersOf(process: OtherProcess): ForeignListener[] {
+  const found = new Map<string, ForeignListener>()
+  try {
+    for (const [number, leads] of process.descriptors()) {
+      if (!leads.startsWith('socket:') || found.has(leads)) continue
+      const fd = process.takeIfThere(number, `${leads} of process ${process.pid}`)
+      if (fd === null) continue
+      const about = inspectOne(fd)
+      const listens = (['tcp', 'udp', 'unix'] as const).some(kind => isOfKind(about, { kind }))
+      if (listens && (about.socketType === 'stream' || about.port !== 0))
+        found.set(leads, { fd, about, number })
+      else fd.close()
+    }
+  } catch (error) {
+    closeAll([...found.values()].map(({ fd }) => fd))
+    throw error
+  }
+  return [...found.values()]
+}
+
+/**
+ * Takes those that are wanted out of it; where it has none at an address nothing is taken for that. Specifications come back with the
+ * options that the socket has. The caller owns the descriptors.
+ *
+ * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT when it has none of them, several sockets at one address, or speaks
+ * fd-broker itself.
+ */
+export function adoptListeners(process: OtherProcess, wanted: readonly Wanted[]): Adopted[] {
+  const control = controlOf(process.pid)
+  if (control !== null)
+    throw refused(process, `speaks fd-broker: have it upgrade at its control socket, ${control}`)
+  const all = listenersOf(process)
+  const adopted: Adopted[] = []
+  try {
+    for (const { name, spec } of wanted) {
+      const there = all.filter(({ about }) => isOfKind(about, spec) && isLocatedAt(about, spec))
+      if (there.length > 1)
+        throw refused(
+          process,
+          `has ${there.length} sockets at ${formatListenerSpec(spec)} (SO_REUSEPORT): connects that the kernel gives to those that are left behind would be lost`,
+        )
+      for (const { fd, about } of there) adopted.push({ name, spec: asBound(spec, about), fd, about })
+    }
+    if (adopted.length > 0) return adopted
+    const places = all.map(({ about }) => formatAddress(about)).join(', ') || 'nowhere'
+    if (wanted.length === 0) throw refused(process, `listens at ${places}: say which with NAME=ADDRESS`)
+    throw refused(
+      process,
+      `does not listen at ${wanted.map(({ spec }) => formatListenerSpec(spec)).join(', ')}: it listens at ${places}`,
+    )
+  } catch (error) {
+    adopted.length = 0
+    throw error
+  } finally {
+    const taken = new Set(adopted.map(({ fd }) => fd))
+    closeAll(all.flatMap(({ fd }) => (taken.has(fd) ? [] : [fd])))
+  }
+}
+
+/** Its options are those of the process that has it too: nobody changes them there. */
+function asBound(spec: ListenerSpec, { reuseAddr, reusePort, ipv6Only, family }: Inspected): ListenerSpec {
+  if (spec.kind === 'unix') return spec
+  return {
+    ...spec,
+    reuseAddr: reuseAddr ?? spec.reuseAddr,
+    reusePort: reusePort ?? spec.reusePort,
+    ipv6Only: family === 'inet6' && spec.host.includes(':') ? (ipv6Only ?? spec.ipv6Only) : spec.ipv6Only,
+  }
+}
+
+function refused({ pid }: OtherProcess, why: string): FdbError {
+  return new FdbError('ERR_FDB_ADOPT', `process ${pid} (${commandOf(pid) || 'command unknown'}) ${why}`, {
+    details: { pid },
+  })
+}

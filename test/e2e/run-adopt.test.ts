@@ -1,0 +1,147 @@
+import { readFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { hasEnded } from '../processes/launch.js'
+import { loadOn } from '../processes/load.js'
+import { type Orders, PROGRAMS, SERVER, Supervised } from '../processes/supervised.js'
+import { has } from '../processes/toolchains.js'
+import { until } from '../processes/until.js'
+
+/** Each request on a connection of its own: a program that ends closes those that are open. */
+const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
+
+/** A server that knows nothing of fd-broker, on the port of `run`, under load. */
+async function serving(run: Supervised, command: readonly string[], rate = 200) {
+  const pid = await run.desk.launch(command)
+  await until('it listens', () =>
+    fetch(`${run.url}/r/1`).then(
+      () => true,
+      () => false,
+    ),
+  )
+  const load = await loadOn(run.url, { ...FRESH, rate })
+  await load.answeredBy(pid, 20)
+  return { pid, load }
+}
+
+function node(run: Supervised, orders: Orders = {}): string[] {
+  const own = { listen: { host: '127.0.0.1', port: run.port }, ...orders }
+  return ['env', `FDB_SUPERVISED=${run.orders(own)}`, SERVER]
+}
+
+/** Takes it over, and waits until a version serves alone. */
+async function takenOver(run: Supervised, pid: number, ...args: string[]): Promise<number> {
+  await run.launch(['--adopt', String(pid), '--ready', 'http:/health', ...args])
+  const child = await run.serving()
+  await run.ended(pid)
+  await run.logged('the process that was taken over has ended')
+  return child
+}
+
+/** Of the socket that listens on the port. */
+function inodeOf(port: number): string {
+  const hex = port.toString(16).toUpperCase().padStart(4, '0')
+  const line = readFileSync('/proc/net/tcp', 'latin1')
+    .split('\n')
+    .find(text => text.includes(`:${hex} 00000000:0000 0A`))
+  return line?.trim().split(/\s+/)[9] ?? ''
+}
+
+describe('fd-broker run --adopt', () => {
+  it('takes over a Node server under load, without a refused connect, and upgrades as ever', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const { pid, load } = await serving(run, node(run))
+    const inode = inodeOf(run.port)
+    const child = await takenOver(run, pid, '--healthy-for', '300ms')
+    await load.answeredBy(child, 50)
+    expect(readFileSync(run.said, 'utf8')).toContain(`${pid} TERM`)
+    expect(await run.status()).toMatchObject({
+      pid: child,
+      role: 'serving',
+      draining: [],
+      listeners: [{ name: 'web' }],
+    })
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await load.answeredBy(await run.serving(2), 50)
+    await load.stop()
+    expect(inodeOf(run.port)).toBe(inode)
+  })
+
+  it('takes over a Python server under load', { timeout: 60_000 }, async ({ skip }) => {
+    if (!has('python3')) skip('there is no python3')
+    const run = await Supervised.prepare()
+    const { pid, load } = await serving(run, ['python3', join(PROGRAMS, 'server.py'), String(run.port)])
+    const child = await takenOver(run, pid)
+    await load.answeredBy(child, 50)
+    await load.stop()
+  })
+
+  it('leaves it as it was when the first version is not brought to serve', { timeout: 60_000 }, async () => {
+    const run = await Supervised.prepare()
+    const { pid, load } = await serving(run, node(run))
+    await run.launch(['--adopt', String(pid)], [SERVER], { FDB_SUPERVISED: run.orders({ crash: 9 }) })
+    await run.ended()
+    load.mark('afterwards')
+    await load.answeredBy(pid, 50)
+    await load.stop()
+    expect(readFileSync(run.said, 'utf8')).not.toContain('TERM')
+  })
+
+  it('kills what does not end, or leaves it alone where that is wanted', { timeout: 60_000 }, async () => {
+    const run = await Supervised.prepare()
+    const { pid: left, load: first } = await serving(run, node(run, { deaf: true }))
+    await first.stop()
+    await run.launch(['--adopt', String(left), '--adopt-signal', 'none', '--ready', 'fd'])
+    await run.serving()
+    expect((await run.status()).draining).toEqual([{ generation: 0, pid: left, phase: 'serving' }])
+    run.signal('SIGTERM')
+    await run.ended()
+    expect(hasEnded(left)).toBe(false)
+    await run.launch(['--adopt', String(left), '--stop-timeout', '200ms', '--ready', 'fd'])
+    await run.logged('the process that was taken over did not end in time and is killed')
+    await run.ended(left)
+  })
+
+  it('puts the path of a Unix socket back that the old server removes', { timeout: 60_000 }, async () => {
+    const run = await Supervised.prepare()
+    const path = join(run.desk.folder, 'run', 'web.sock')
+    const pid = await run.desk.launch(node(run, { listen: path }))
+    const whoami = () =>
+      new Promise<string>((resolve, reject) => {
+        const asked = request({ socketPath: path, path: '/whoami', agent: false }, async response => {
+          let text = ''
+          for await (const chunk of response.setEncoding('utf8')) text += chunk
+          resolve(text)
+        })
+        asked.on('error', reject).end()
+      })
+    await until('it listens', () => whoami().catch(() => null))
+    await run.launch(['--adopt', String(pid), '--listen', `local=unix:${path}`, '--ready', 'fd'])
+    await run.logged('the process that was taken over has ended')
+    expect(await whoami()).toBe(`1,${await run.serving()}`)
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    expect(await whoami()).toBe(`2,${await run.serving(2)}`)
+  })
+
+  it.each([
+    [
+      'that listens elsewhere',
+      (run: Supervised) => run.port + 1,
+      /ERR_FDB_ADOPT: process \d+ .* does not listen at tcp:.*: it listens at tcp:/,
+    ],
+    ['that has ended', null, /ERR_FDB_ADOPT: there is no process 4194305/],
+  ])('refuses a process %s, and starts nothing', async (_what, portOf, message) => {
+    const run = await Supervised.prepare()
+    let pid = 4_194_305
+    if (portOf !== null) {
+      pid = await run.desk.launch(node(run, { listen: { host: '127.0.0.1', port: 0 } }))
+      await run.says('listens')
+    }
+    const own = run.commandLine(['--adopt', String(pid)], [SERVER])
+    const { code, stderr } = await run.desk.runCommand(own)
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
+  })
+})
