@@ -10,6 +10,8 @@
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
 //
+// Nothing is installed beside it: what the library takes from npm (protobufjs) is in its files, too.
+//
 // It also writes build/bundle.json: which module is in which file, and what it imports. Files that are as they were are left alone.
 //
 // `node tools/bundle.mjs [--external PATTERN]`: what is imported by such a path stays an import (for tests that change sources).
@@ -19,6 +21,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { build } from 'esbuild'
 import { notices } from './bundle/notices.mjs'
+import { shorten } from './bundle/shorten.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const modules = join(root, 'build/modules')
@@ -28,8 +31,20 @@ const { values: flags } = parseArgs({
   options: { external: { type: 'string', multiple: true, default: [] } },
 })
 
-const { bin, dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-const external = [...Object.keys(dependencies).flatMap(name => [name, `${name}/*`]), ...flags.external]
+const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+
+/**
+ * Of pino the transports, each a thread, are not used. Of protobufjs 64-bit numbers are not, of which `long` is for those that are not
+ * exact: without it, it does not look for a copy of the application's either.
+ * @type {import('esbuild').Plugin}
+ */
+const unused = {
+  name: 'unused packages',
+  setup({ onLoad, onResolve }) {
+    onResolve({ filter: /^(?:long|thread-stream)$/ }, ({ path }) => ({ path, namespace: 'unused' }))
+    onLoad({ filter: /./, namespace: 'unused' }, () => ({ contents: 'module.exports = undefined' }))
+  },
+}
 
 /** @type {import('esbuild').BuildOptions} */
 const common = {
@@ -47,7 +62,8 @@ const common = {
   lineLimit: 160,
   legalComments: 'none',
   logLevel: 'warning',
-  external,
+  external: flags.external,
+  plugins: [unused],
   // Without its native part, which an install script would have to bring.
   alias: { msgpackr: join(root, 'node_modules/msgpackr/index.js') },
 }
@@ -59,14 +75,12 @@ const LAZY = {
 }
 
 /**
- * In the command, all of which is one file, they are a part of it, and wait there. pino's transports, each a thread, are not used.
+ * In the command, all of which is one file, they are a part of it, and wait there.
  * @type {import('esbuild').Plugin}
  */
 const lazyWithin = {
   name: 'lazy packages within',
-  setup({ onLoad, onResolve }) {
-    onResolve({ filter: /^thread-stream$/ }, ({ path }) => ({ path, namespace: 'unused' }))
-    onLoad({ filter: /./, namespace: 'unused' }, () => ({ contents: 'module.exports = undefined' }))
+  setup({ onLoad }) {
     onLoad({ filter: /build\/modules\/(?:state\/msgpackr|proxy\/config\/yaml)\.js$/ }, ({ path }) => {
       const name = basename(path, '.js')
       return { contents: `export const ${name} = () => require('${name}')`, resolveDir: root }
@@ -93,9 +107,8 @@ const results = await Promise.all([
     entryPoints: { cli: join(modules, 'launch/main.js'), program: join(modules, 'cli/main.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
-    plugins: [lazyWithin],
-    // With what the library shares with its embedder, too: a command is a process of its own, and 12 ms faster with one file.
-    external: flags.external,
+    // A command is a process of its own, and 12 ms faster with one file than with those that the library's entries share.
+    plugins: [unused, lazyWithin],
     // CommonJS has no import.meta.
     supported: { 'dynamic-import': false },
     define: { 'import.meta.url': 'thisFileUrl' },
@@ -123,11 +136,9 @@ for (const { outputFiles, metafile } of results) {
   // A module that only exports what others have becomes an empty chunk.
   const empty = written.filter(({ text }) => text === '').map(({ name }) => `import"./${name}";`)
   for (const { name, text } of written) {
-    if (text !== '')
-      files.set(
-        name,
-        empty.reduce((rest, statement) => rest.replace(statement, ''), text),
-      )
+    if (text === '') continue
+    const whole = empty.reduce((rest, statement) => rest.replace(statement, ''), text)
+    files.set(name, await shorten(name, whole))
   }
   Object.assign(inputs, metafile?.inputs)
   Object.assign(outputs, metafile?.outputs)

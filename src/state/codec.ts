@@ -69,8 +69,8 @@ export interface ProtobufType<T, P = T> {
 /**
  * A protobufjs message type. Fields that this version does not know are kept in what `get` returns, and survive when
  * that same object is changed and put back (not a copy of it: `toObject`, spread and `structuredClone` lose them). Not so
- * with protobufjs 7, which drops what it does not know, nor with a copy of 8 other than this library's for types without
- * `decodeDelimited`, unless its own `Reader.discardUnknown` is false.
+ * with protobufjs 7, which drops what it does not know, nor with 8 for types without `decodeDelimited`, unless its
+ * `Reader.discardUnknown` is false.
  */
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
   const read = readerFor(type)

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { billOf } from '../../tools/release/sbom.mjs'
-import { insideBy, installedWith } from '../../tools/release/shipped.mjs'
+import { bundledModules, insideBy, installedWith } from '../../tools/release/shipped.mjs'
 
 const LOCK = {
   packages: {
@@ -88,7 +89,11 @@ describe('what a user gets', () => {
   it('has a license and a hash for everything that is shipped', () => {
     const read = (name: string) => JSON.parse(readFileSync(new URL(`../../${name}`, import.meta.url), 'utf8'))
     const own = read('package.json')
-    const shipped = installedWith(read('package-lock.json'), Object.keys(own.dependencies))
+    const lock = read('package-lock.json')
+    const root = fileURLToPath(new URL('../..', import.meta.url))
+    const inside = insideBy(lock, bundledModules(root))
+    expect(inside.map(({ name }) => name)).toContain('protobufjs')
+    const shipped = [...installedWith(lock, Object.keys(own.dependencies ?? {})), ...inside]
     for (const { purl, licenses, hashes } of billOf({ ...rest, manifest: own, shipped }).components)
       expect({ purl, licenses: licenses.length, hashes: hashes.length }).toEqual({
         purl,

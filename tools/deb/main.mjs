@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 // @ts-check
 // npm run package:deb -- [--tarball FILE] [--out FOLDER] [--arch amd64|arm64]...: makes Debian packages of the commands, out of
-// the npm tarball (packed here when none is named) and the packages that it needs, as node_modules has them.
+// the npm tarball (packed here when none is named), and nothing else.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -30,8 +30,6 @@ try {
   execFileSync('tar', ['-xzf', tarball, '-C', staged])
   const unpacked = join(staged, 'package')
   const manifest = JSON.parse(readFileSync(join(unpacked, 'package.json'), 'utf8'))
-  // What the command imports, as it is asked for its help.
-  symlinkSync(join(root, 'node_modules'), join(staged, 'node_modules'))
   const time = new Date(outputOf('git', ['log', '-1', '--format=%cI'], root))
   const page = await manPage(join(unpacked, manifest.bin['fd-broker']), manifest, time)
   mkdirSync(out, { recursive: true })

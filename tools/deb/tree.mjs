@@ -11,9 +11,8 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import { installedWith } from '../release/shipped.mjs'
 import { ARCHITECTURES, control, scripts } from './control.mjs'
 
 const HOME = 'usr/lib/fd-broker'
@@ -31,7 +30,7 @@ const filesIn = folder =>
 /**
  * @param {string} tree must not be there
  * @param {object} from
- * @param {string} from.root of the checkout: the lock file, node_modules, the units
+ * @param {string} from.root of the checkout: the units
  * @param {string} from.unpacked what the npm tarball holds
  * @param {any} from.manifest
  * @param {string} from.architecture Debian's name
@@ -48,13 +47,6 @@ export function layOut(tree, { root, unpacked, manifest, architecture, page }) {
 
   // What only compilers read.
   rmSync(join(home, 'dist/types'), { recursive: true, force: true })
-
-  const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'))
-  for (const { path } of installedWith(lock, Object.keys(manifest.dependencies)))
-    cpSync(join(root, path), join(home, path), {
-      recursive: true,
-      filter: from => !/\.(map|md|ts|cts|mts)$/.test(from) || /licen[cs]e/i.test(basename(from)),
-    })
 
   const commands = /** @type {[string, string][]} */ (Object.entries(manifest.bin))
   for (const [name, file] of commands) {
@@ -78,7 +70,7 @@ export function layOut(tree, { root, unpacked, manifest, architecture, page }) {
   writeFileSync(join(doc, 'changelog.gz'), gzipSync(readFileSync(join(home, 'CHANGELOG.md')), { level: 9 }))
   writeFileSync(
     join(doc, 'copyright'),
-    `${readFileSync(join(home, 'LICENSE'), 'utf8')}\nPackages in node_modules have their licenses beside them.\n`,
+    `${readFileSync(join(home, 'LICENSE'), 'utf8')}\nCode of other packages is in these files: see /${HOME}/dist/THIRD-PARTY-NOTICES.txt.\n`,
   )
   rmSync(join(home, 'CHANGELOG.md'))
 

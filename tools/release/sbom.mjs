@@ -65,7 +65,9 @@ export function billOf({ manifest, home, sha256, time, shipped }) {
   /** @param {import('./shipped.mjs').Shipped} one */
   const needed = ({ needs }) => [...new Set(needs.flatMap(path => refs.get(path) ?? []))].sort()
   const indirect = new Set(shipped.flatMap(needed))
-  const direct = components.filter(one => one.name in manifest.dependencies || !indirect.has(refOf(one)))
+  const direct = components.filter(
+    one => one.name in (manifest.dependencies ?? {}) || !indirect.has(refOf(one)),
+  )
   return {
     $schema: 'http://cyclonedx.org/schema/bom-1.5.schema.json',
     bomFormat: 'CycloneDX',

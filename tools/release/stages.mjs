@@ -74,7 +74,7 @@ function test(release) {
 function sbom(release) {
   const { root, folder, manifest } = release
   const lock = JSON.parse(textOf(release, 'package-lock.json'))
-  const installed = installedWith(lock, Object.keys(manifest.dependencies))
+  const installed = installedWith(lock, Object.keys(manifest.dependencies ?? {}))
   const inside = insideBy(lock, bundledModules(root))
   const bill = billOf({
     manifest,
