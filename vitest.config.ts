@@ -18,7 +18,7 @@ export default defineConfig({
     })),
   },
   test: {
-    include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts'],
+    include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts', 'test/frameworks/*.test.ts'],
     pool: 'forks',
     // Two files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
     maxWorkers: 2,

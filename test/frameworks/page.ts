@@ -1,0 +1,39 @@
+import { readFileSync } from 'node:fs'
+
+/** A block of code of a page in docs/. */
+export interface Block {
+  readonly language: string
+  /** What its first line says: `// express.mjs`, `# edge.yaml`; '' where it does not begin with a name. */
+  readonly file: string
+  readonly text: string
+}
+
+const NAMED = /^(?:\/\/|#) ([\w.-]+\.\w+|Dockerfile)$/
+
+export function pageText(page: string): string {
+  return readFileSync(new URL(`../../docs/${page}`, import.meta.url), 'utf8')
+}
+
+/** What a page shows, in its order. */
+export function blocksOf(page: string): Block[] {
+  return [...pageText(page).matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = '', text = '']) => ({
+    language,
+    file: NAMED.exec(text.split('\n', 1)[0]!)?.[1] ?? '',
+    text,
+  }))
+}
+
+/** The one block of that name. */
+export function blockOf(page: string, file: string): string {
+  const found = blocksOf(page).filter(block => block.file === file)
+  if (found.length !== 1) throw new Error(`docs/${page} shows ${file} ${found.length} times`)
+  return found[0]!.text
+}
+
+/** The commands that it shows, without their comments. */
+export function commandsOf(page: string): string[] {
+  return blocksOf(page)
+    .filter(({ language }) => language === 'sh')
+    .flatMap(({ text }) => text.trim().split('\n'))
+    .map(line => line.replace(/ +#.*$/, ''))
+}
