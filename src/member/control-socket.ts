@@ -6,9 +6,10 @@ import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import { controlEntry, type PathEntry, removeControl } from '../process/control-path.js'
+import { ControlWatch } from '../process/control-watch.js'
 import { pidOf } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
-import { CONTROL_LOOK_MS, restoreControl } from '../process/restore-control.js'
+import type { RestoredControl } from '../process/restore-control.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { OlderGenerations } from './drain/older-generations.js'
@@ -41,7 +42,7 @@ export class ControlSocket {
   #listener: ControlListener | null = null
   #lock: OwnedFd | null = null
   #entry: PathEntry | null = null
-  #look: NodeJS.Timeout | undefined
+  readonly #watch: ControlWatch
   /** Joiners that came before this process was its own master. */
   #waiting: Caller[] = []
 
@@ -49,6 +50,12 @@ export class ControlSocket {
     const { generation, serviceStartedAt, shelf } = called.shared
     const { moves, state } = called
     this.#called = called
+    const { logger } = called.shared.settings
+    this.#watch = new ControlWatch({
+      place: () => this.#place,
+      restored: made => this.#moveTo(made),
+      logger,
+    })
     this.#older = new OlderGenerations({ generation, serviceStartedAt, shelf, moves, state })
   }
 
@@ -93,8 +100,7 @@ export class ControlSocket {
 
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
-    clearInterval(this.#look)
-    this.#look = setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
+    this.#watch.start()
     const { service, versions, logger } = this.#called.shared.settings
     const admission = { service, versions, logger, timeoutMs: HELLO_MS }
     this.#listener.start({
@@ -105,35 +111,24 @@ export class ControlSocket {
 
   /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
   close(): void {
-    clearInterval(this.#look)
+    this.#watch.stop()
     this.#listener?.stop()
     this.#older.close()
   }
 
   /** Only between handoffs: a successor may have been given what there is. */
-  #restore(): void {
+  get #place(): Parameters<typeof removeControl>[0] | null {
     const { hosting, shared } = this.#called
     const { departure, machine, settings } = shared
     const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
-    if (path === null || lock === null || departure.closing || departure.over) return
-    if (hosting().holder === null || machine.holder?.phase !== 'idle') return
-    try {
-      const restored = restoreControl({ path, lock, entry })
-      if (restored === null) return
-      settings.logger.warn({ control: path }, 'the control path or its lock was removed, and is put back')
-      const { listener } = restored
-      this.take({
-        entry: restored.entry,
-        ...(restored.lock !== null && { lock: restored.lock }),
-        ...(listener !== null && { listener }),
-      })
-      this.open()
-    } catch (error) {
-      settings.logger.error(
-        { err: error, control: path },
-        'the control path was removed, and cannot be put back',
-      )
-    }
+    if (path === null || lock === null || departure.closing || departure.over) return null
+    if (hosting().holder === null || machine.holder?.phase !== 'idle') return null
+    return { path, lock, entry }
+  }
+
+  #moveTo({ entry, listener, lock }: RestoredControl): void {
+    this.take({ entry, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
+    this.open()
   }
 
   /** The service ends: the path goes, if it still is ours. */
@@ -156,7 +151,7 @@ export class ControlSocket {
 
   /** This process is its own master now. */
   admitWaiting(): void {
-    setImmediate(() => this.#restore())
+    setImmediate(() => this.#watch.look())
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
   }
 

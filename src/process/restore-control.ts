@@ -10,9 +10,6 @@ import {
   takeLock,
 } from './control-path.js'
 
-/** How often it is looked whether the paths are there. */
-export const CONTROL_LOOK_MS = 5_000
-
 /** What was made anew. The caller owns the descriptors, and closes those before them. */
 export interface RestoredControl {
   /** Listens at the path now: what it takes the place of nobody can find any more. */
@@ -47,4 +44,11 @@ export function restoreControl({
     taken?.close()
     throw error
   }
+}
+
+/** The place as it is now; what was there before is closed. */
+export function placeRestored(place: FirstControl, { entry, listener, lock }: RestoredControl): FirstControl {
+  if (lock !== null) place.lock.close()
+  if (listener !== null) place.listener.close()
+  return { ...place, entry, listener: listener ?? place.listener, lock: lock ?? place.lock }
 }

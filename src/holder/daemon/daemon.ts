@@ -6,8 +6,9 @@ import { checkLogger, type Logger, SILENT } from '../../logger.js'
 import { serveOperator } from '../../operator/server.js'
 import { STOP, type StopOrder, stopOrderOf, toldReply } from '../../operator/service-commands.js'
 import { type FirstControl, letGoOfControl } from '../../process/control-path.js'
+import { ControlWatch } from '../../process/control-watch.js'
 import { PidFile } from '../../process/pid-file.js'
-import { CONTROL_LOOK_MS, restoreControl } from '../../process/restore-control.js'
+import { placeRestored } from '../../process/restore-control.js'
 import { VERSIONS } from '../../protocol/versions.js'
 import { Reminders } from '../../supervised/reminders.js'
 import { ServiceManager } from '../../supervised/service-manager.js'
@@ -49,7 +50,7 @@ export class Daemon implements AsyncDisposable {
   readonly closed: Promise<void>
   #place: FirstControl
   #listener!: ControlListener
-  readonly #look: NodeJS.Timeout
+  readonly #watch: ControlWatch
   readonly #logger: Logger
   readonly #times: HandoffTimes
   readonly #services = new Map<string, Service>()
@@ -83,7 +84,16 @@ export class Daemon implements AsyncDisposable {
     this.#reminders = new Reminders(this.#manager, () => true)
     this.#pidFile = pidFile === undefined ? null : new PidFile(pidFile)
     this.#open()
-    this.#look = setInterval(() => this.#restore(), CONTROL_LOOK_MS).unref()
+    this.#watch = new ControlWatch({
+      place: () => this.#place,
+      restored: made => {
+        this.#listener.stop()
+        this.#place = placeRestored(this.#place, made)
+        this.#open()
+      },
+      logger: this.#logger,
+    })
+    this.#watch.start()
     this.#pidFile?.write()
     this.#manager?.serves(this.#describe())
     this.#reminders.live()
@@ -116,7 +126,7 @@ export class Daemon implements AsyncDisposable {
     if (!this.#isClosed) {
       this.#isClosed = true
       clearImmediate(this.#sweep)
-      clearInterval(this.#look)
+      this.#watch.stop()
       this.#manager?.ends('the daemon ends; its members serve on')
       this.#reminders.takeTime()
       this.#listener.stop()
@@ -181,29 +191,6 @@ export class Daemon implements AsyncDisposable {
       channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#onCaller(caller)),
       error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
     })
-  }
-
-  #restore(): void {
-    const { control } = this
-    try {
-      const restored = restoreControl(this.#place)
-      if (restored === null) return
-      this.#logger.warn({ control }, 'the control path or its lock was removed, and is put back')
-      const { listener, lock } = this.#place
-      this.#place = {
-        ...this.#place,
-        entry: restored.entry,
-        listener: restored.listener ?? listener,
-        lock: restored.lock ?? lock,
-      }
-      if (restored.lock !== null) lock.close()
-      if (restored.listener === null) return
-      this.#listener.stop()
-      listener.close()
-      this.#open()
-    } catch (error) {
-      this.#logger.error({ err: error, control }, 'the control path was removed, and cannot be put back')
-    }
   }
 
   /** The answer leaves first. */
