@@ -15,6 +15,7 @@
         "native/peers.c",
         "native/children.c",
         "native/spawn.c",
+        "native/execute.c",
         "native/unix_path.c",
         "native/memory.c",
         "native/locks.c",

@@ -153,6 +153,7 @@ NAPI_MODULE_INIT() {
     METHOD("endedChild", fdb_ended_child),
     METHOD("reapChild", fdb_reap_child),
     METHOD("spawn", fdb_spawn),
+    METHOD("execute", fdb_execute),
     METHOD("hangups", fdb_hangups),
     METHOD("memfd", fdb_memfd),
     METHOD("addSeals", fdb_add_seals),

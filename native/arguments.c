@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool fdb_enter(napi_env env, napi_callback_info info, size_t wanted, fdb_call *call) {
@@ -89,6 +90,31 @@ bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t
   if (napi_get_array_length(env, value, length) == napi_ok) return true;
   fdb_throw_type(env, "%s must be an array", name);
   return false;
+}
+
+bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length) {
+  napi_typedarray_type type;
+  void *data;
+  if (napi_get_typedarray_info(env, value, &type, length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
+    fdb_throw_type(env, "%s must be a Uint8Array", name);
+    return false;
+  }
+  *into = data;
+  if (*length > 0 && (*into)[*length - 1] != 0) {
+    fdb_throw_range(env, "%s must end with a NUL", name);
+    return false;
+  }
+  return true;
+}
+
+char **fdb_split(char *text, size_t length, size_t *count) {
+  size_t found = 0;
+  for (size_t i = 0; i < length; i++) found += text[i] == 0;
+  char **strings = calloc(found + 1, sizeof(*strings));
+  if (strings == NULL) return NULL;
+  *count = 0;
+  for (size_t i = 0; i < length; i += strlen(text + i) + 1) strings[(*count)++] = text + i;
+  return strings;
 }
 
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into) {

@@ -6,6 +6,22 @@
 #include <limits.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#define CLOSE_RANGE_CLOEXEC_FLAG 4u
+#endif
+
+void fdb_close_at_exec(int from) {
+#ifdef __linux__
+  syscall(SYS_close_range, (unsigned)from, ~0u, CLOSE_RANGE_CLOEXEC_FLAG);
+#else
+  (void)from;
+#endif
+}
+
 napi_value fdb_dup(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;

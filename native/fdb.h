@@ -43,6 +43,9 @@ void fdb_disown(fdb_instance *self, int fd);
 void fdb_close_owned(fdb_instance *self);
 int fdb_close_fd(int fd); /* close() that does not retry on EINTR; 0 or an errno */
 
+/* descriptors.c: safe after fork. */
+void fdb_close_at_exec(int from); /* all from this number on; older kernels do nothing */
+
 /* errors.c */
 napi_value fdb_error(napi_env env, int error, const char *syscall);
 napi_value fdb_throw(napi_env env, int error, const char *syscall); /* always NULL */
@@ -76,6 +79,10 @@ bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size
 /* Copies up to FDB_SCRATCH descriptors from element `from` on into `into`; checks each. */
 bool fdb_copy_fds(fdb_instance *self, napi_value array, uint32_t from, int *into, uint32_t *count);
 bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t *length);
+/* Strings that each end with a NUL, as they lie in a Uint8Array: nobody else's code may run while they are used. */
+bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length);
+/* Pointers to them, and NULL behind; the caller frees. NULL: no memory. */
+char **fdb_split(char *text, size_t length, size_t *count);
 /* `length` bytes from `offset` of a Uint8Array. Call it after every other argument was read. */
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into);
 
@@ -119,6 +126,7 @@ FDB_CALL(fdb_adopt_orphans);
 FDB_CALL(fdb_ended_child);
 FDB_CALL(fdb_reap_child);
 FDB_CALL(fdb_spawn);
+FDB_CALL(fdb_execute);
 FDB_CALL(fdb_memfd);
 FDB_CALL(fdb_add_seals);
 FDB_CALL(fdb_get_seals);

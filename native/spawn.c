@@ -14,11 +14,6 @@
 
 #ifdef __linux__
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
-#define CLOSE_RANGE_CLOEXEC_FLAG 4u
 #endif
 
 #define PID_DIGITS 10
@@ -40,32 +35,6 @@ typedef struct {
   int error;
   char syscall[12];
 } failure;
-
-/* Pointers to the NUL-terminated strings of a buffer, and NULL behind them; the caller frees. */
-static char **split(char *text, size_t length, size_t *count) {
-  size_t found = 0;
-  for (size_t i = 0; i < length; i++) found += text[i] == 0;
-  char **strings = calloc(found + 1, sizeof(*strings));
-  if (strings == NULL) return NULL;
-  *count = 0;
-  for (size_t i = 0; i < length; i += strlen(text + i) + 1) strings[(*count)++] = text + i;
-  return strings;
-}
-
-static bool strings_of(napi_env env, napi_value value, const char *name, char **into, size_t *length) {
-  napi_typedarray_type type;
-  void *data;
-  if (napi_get_typedarray_info(env, value, &type, length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
-    fdb_throw_type(env, "%s must be a Uint8Array", name);
-    return false;
-  }
-  *into = data;
-  if (*length > 0 && (*into)[*length - 1] != 0) {
-    fdb_throw_range(env, "%s must end with a NUL", name);
-    return false;
-  }
-  return true;
-}
 
 static void fail(const start *it, const char *syscall) {
   failure why = { .error = errno };
@@ -106,10 +75,7 @@ static void run(start *it) {
     if (dup2(it->fds[i], FIRST_FD + (int)i) < 0) fail(it, "dup2");
   /* Node marks all that it was started with. */
   for (int fd = 0; fd < FIRST_FD; fd++) fcntl(fd, F_SETFD, 0);
-#ifdef __linux__
-  /* What was inherited without CLOEXEC; older kernels leave it open. */
-  syscall(SYS_close_range, (unsigned)above, ~0u, CLOSE_RANGE_CLOEXEC_FLAG);
-#endif
+  fdb_close_at_exec(above); /* what was inherited without CLOEXEC */
   if (it->pid_at != NULL) write_pid(it->pid_at);
   sigset_t none;
   sigemptyset(&none);
@@ -166,13 +132,13 @@ napi_value fdb_spawn(napi_env env, napi_callback_info info) {
   if (length > FDB_MAX_FDS) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_MAX_FDS, length);
   /* Getters of the array may detach the buffers: those are looked at when nobody else's code runs any more. */
   if (!fdb_copy_fds(call.self, call.argv[3], 0, it.fds, &it.count) ||
-      !strings_of(env, call.argv[0], "words", &words, &words_length) ||
-      !strings_of(env, call.argv[1], "env", &variables, &variables_length))
+      !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
+      !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))
     return NULL;
   if (pid_at >= 0 && (size_t)pid_at + PID_DIGITS >= variables_length)
     return fdb_throw_range(env, "pidAt %d leaves no room in an environment of %zu bytes", pid_at, variables_length);
-  char **all = split(words, words_length, &count);
-  it.env = split(variables, variables_length, &variable_count);
+  char **all = fdb_split(words, words_length, &count);
+  it.env = fdb_split(variables, variables_length, &variable_count);
   napi_value result = NULL;
   if (all == NULL || it.env == NULL) fdb_throw(env, ENOMEM, "calloc");
   else if (count < 3) fdb_throw_range(env, "words are file, folder and argv[0] at least, got %zu", count);

@@ -80,9 +80,7 @@ export class RunSources {
   }
 
   /** What holds until the end, as it is at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
-  async lasting(): Promise<
-    SupervisorSettings & { upgradeSignal: NodeJS.Signals; takeover: Takeover | null }
-  > {
+  async lasting(): Promise<SupervisorSettings> {
     const document = await this.#document()
     const { name, control, pidFile, restart, restartDelay, upgradeSignal } = {
       ...document,
@@ -97,8 +95,12 @@ export class RunSources {
       restart: (restart ?? 'never') as Restart,
       restartDelay: duration('restartDelay', restartDelay, 100),
       upgradeSignal: signal('upgradeSignal', upgradeSignal, 'SIGHUP', UPGRADING),
-      takeover: takeoverOf(this.#flags),
     }
+  }
+
+  /** Of the command line alone: it is done once. Throws ERR_FDB_OPTION. */
+  get takeover(): Takeover | null {
+    return takeoverOf(this.#flags)
   }
 
   /** For the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
+import type { Found } from '../supervisor/left-behind.js'
 import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
 import type { Supervisor } from '../supervisor/supervisor.js'
@@ -101,20 +102,27 @@ Examples:
 }
 
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
+  const { findLeft } = await import('../supervisor/left-behind.js')
+  const found = findLeft()
   const sources = new RunSources(command, flags)
-  const { upgradeSignal, takeover, ...settings } = await sources.lasting()
+  const left = found?.take ? found.left : null
+  const settings = left?.settings ?? (await sources.lasting())
   // Wrong settings are told before anything is started.
-  const { listen } = await sources.read()
+  const listen = left === null ? (await sources.read()).listen : []
+  // What was taken over is among what is left.
+  const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../supervisor/supervisor.js')
   const { pino } = await import('pino')
+  if (found !== null && !found.take) return sayWhether(found)
   const logger = pino({ name: 'fd-broker', level: flags.logLevel }, pino.destination({ dest: 2, sync: true }))
-  const signals = new RunSignals(logger, upgradeSignal)
+  const signals = new RunSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
     if (takeover !== null)
       predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(takeover, listen, logger)
-    const read = () => sources.read()
-    const running: Supervisor = await Supervisor.start({ settings, read, logger, predecessor })
+    const parts = { settings, read: () => sources.read(), logger, predecessor }
+    const running: Supervisor =
+      left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
     signals.attach(running)
     serves()
     process.exitCode = await running.ended
@@ -125,4 +133,13 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     predecessor?.[Symbol.dispose]()
     signals.close()
   }
+}
+
+/** Its exit code says whether this release could go on in the place of the one that has started it. */
+function sayWhether({ left }: Found): void {
+  if (left === null)
+    throw new FdbError(
+      'ERR_FDB_VERSION',
+      'this release cannot go on with what that supervisor leaves to it: restart the service to change it',
+    )
 }

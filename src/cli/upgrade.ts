@@ -27,6 +27,7 @@ interface UpgradeFlags {
   binary?: string
   at?: string
   smart?: true
+  self?: true
 }
 
 /** One phase as `--json` prints it. */
@@ -60,6 +61,10 @@ export function addUpgrade(program: Command): void {
       '--smart',
       'reload where only the configuration has changed, upgrade where the code has, do nothing where nothing has; says which (fd-broker proxy)',
     )
+    .option(
+      '--self',
+      'of fd-broker run: have the supervisor itself go on as what is installed now, with its program',
+    )
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(
       'after',
@@ -80,9 +85,13 @@ Examples:
 
 async function upgrade(
   argv: string[],
-  { control, json, timeout, service = '', killStuck, binary, at, smart }: UpgradeFlags,
+  { control, json, timeout, service = '', killStuck, binary, at, smart, self }: UpgradeFlags,
   command: Command,
 ): Promise<void> {
+  if (self) {
+    if (argv.length > 0 || binary !== undefined || smart) command.error('error: --self is given alone')
+    return await (await import('./upgrade-self.js')).upgradeSelf(control, timeout, json ?? false)
+  }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   const say = (line: string) => {
     if (!json) process.stdout.write(`${line}\n`)

@@ -16,13 +16,16 @@ export function reapChild(pid: number): number | null {
   return native.reapChild(pid)
 }
 
-export interface ChildStart {
+export interface ProgramStart {
   /** Absolute, or relative to this process's folder: no PATH is searched. */
   readonly file: string
   readonly cwd: string
   /** With argv[0]. */
   readonly argv: readonly string[]
   readonly env: Readonly<NodeJS.ProcessEnv>
+}
+
+export interface ChildStart extends ProgramStart {
   /** A variable that has the child's own pid. */
   readonly pidVariable?: string
   /** They become 3, 4, … in the child; borrowed. */
@@ -39,9 +42,7 @@ const PID_ROOM = '0'.repeat(10)
  * calls this reaps it: Node knows nothing of it. Throws the system call that failed: `execve`, `chdir`, `fork`.
  */
 export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal }: ChildStart): number {
-  const variables = Object.entries(env).flatMap(([name, value]) =>
-    value === undefined || name === pidVariable ? [] : [`${name}=${value}`],
-  )
+  const variables = assignments({ ...env, ...(pidVariable !== undefined && { [pidVariable]: undefined }) })
   const first = pidVariable === undefined ? [] : [`${pidVariable}=${PID_ROOM}`]
   const pidAt = pidVariable === undefined ? -1 : Buffer.byteLength(pidVariable) + 1
   return native.spawn(
@@ -51,6 +52,23 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
     fds.map(fd => fd.raw),
     deathSignal,
   )
+}
+
+/**
+ * Becomes another program, as the same process: its children stay its children, `kept` stay open by the numbers that they have (with
+ * stdin, stdout and stderr), all else is closed. Does not return; throws the system call that failed (`execve`, `chdir`), with nothing
+ * changed.
+ */
+export function executeInstead({ file, cwd, argv, env }: ProgramStart, kept: readonly OwnedFd[]): never {
+  return native.execute(
+    terminated([file, cwd, ...argv]),
+    terminated(assignments(env)),
+    kept.map(fd => fd.raw),
+  )
+}
+
+function assignments(env: Readonly<NodeJS.ProcessEnv>): string[] {
+  return Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]))
 }
 
 /** Each ends at its first NUL, as it would for the kernel. */

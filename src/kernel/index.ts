@@ -1,6 +1,14 @@
 /** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
 
-export { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from './child.js'
+export {
+  adoptOrphans,
+  type ChildStart,
+  endedChild,
+  executeInstead,
+  type ProgramStart,
+  reapChild,
+  startChild,
+} from './child.js'
 export {
   identityNow,
   openFile,

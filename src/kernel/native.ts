@@ -212,6 +212,14 @@ export interface Native {
     deathSignal: number,
   ): number
 
+  // execute.c
+  /**
+   * execve in place of this program: the same process, in another folder ("": this one's), with `fds` by the numbers that they have, and
+   * 0, 1 and 2. Does not return; throws the system call that failed (`execve`, `chdir`): then all is as it was, but for `fchdir`, after
+   * which this process is in the other folder. `words` and `env` as for {@link spawn}.
+   */
+  execute(words: Uint8Array, env: Uint8Array, fds: readonly number[]): never
+
   // memory.c
   /**
    * memfd_create with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL where the kernel has it (then the file has SEAL_EXEC); where there is

@@ -7,6 +7,8 @@ export const ROLLBACK = 'service.rollback'
 export const STOP = 'service.stop'
 /** What has changed since the process that serves was started. Only who knows has it. */
 export const CHANGES = 'service.changes'
+/** Of a supervisor: itself, by what is installed now. The connection ends with what it was; an answer is a failure. */
+export const UPGRADE_SELF = 'service.upgrade-self'
 
 export interface StopOrder {
   /** For the last connections, milliseconds; null: as the service is configured. */

@@ -9,9 +9,13 @@ const MOST = 20_000
 /** What such names begin with was kept for a service, see fd-store.ts. */
 export const KEPT = 'fdb.'
 
-export interface Passed {
+/** One that nobody has asked for. */
+export interface Unclaimed {
   readonly name: string
   readonly fd: OwnedFd
+}
+
+export interface Passed extends Unclaimed {
   readonly about: Inspected
 }
 
@@ -34,10 +38,15 @@ export class PassedSockets {
   #kept: readonly Passed[]
   readonly #adopted = new Set<OwnedFd>()
 
-  constructor(env: Readonly<NodeJS.ProcessEnv>) {
-    const passed = passedBy(env)
-    this.#kept = passed.filter(({ name }) => name.startsWith(KEPT))
-    this.#sockets = passed.filter(({ name }) => !name.startsWith(KEPT))
+  constructor(passed: readonly Unclaimed[]) {
+    const all = passed.map(each => ({ ...each, about: inspectOne(each.fd) }))
+    this.#kept = all.filter(({ name }) => name.startsWith(KEPT))
+    this.#sockets = all.filter(({ name }) => !name.startsWith(KEPT))
+  }
+
+  /** Lent. */
+  get unclaimed(): Unclaimed[] {
+    return [...this.#sockets, ...this.#kept].map(({ name, fd }) => ({ name, fd }))
   }
 
   /**
@@ -96,22 +105,27 @@ let ours: PassedSockets | null = null
 
 /** Those of this process: a successor inherits the variables, and not the sockets. */
 export function passedSockets(): PassedSockets {
-  ours ??= new PassedSockets(startedAs.env)
+  ours ??= new PassedSockets(passedBy(startedAs.env))
   return ours
 }
 
-function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<NodeJS.ProcessEnv>): Passed[] {
+/** Those of this process are what it has kept over an exec. Owns the descriptors. */
+export function keepPassed(unclaimed: readonly Unclaimed[]): void {
+  ours = new PassedSockets(unclaimed)
+}
+
+function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<NodeJS.ProcessEnv>): Unclaimed[] {
   const count = Number(LISTEN_FDS)
   if (LISTEN_PID !== String(process.pid) || !(count >= 1 && count <= MOST)) return []
   const names = LISTEN_FDNAMES.split(':')
-  const passed: Passed[] = []
+  const passed: Unclaimed[] = []
   for (let i = 0; i < count; i++) {
     const name = names[i] ?? ''
     try {
       const fd = ownNumber(FIRST + i, `passed socket ${name}`)
       const about = inspectOne(fd)
       if (about.error === undefined && (about.type === 'socket' || name.startsWith(KEPT)))
-        passed.push({ name, fd, about })
+        passed.push({ name, fd })
       else giveNumber(fd)
     } catch {
       // Not open: the variable says what is not so.

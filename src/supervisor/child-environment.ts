@@ -1,3 +1,4 @@
+import { LEFT_VARIABLE } from './left-behind.js'
 import type { GivenListener } from './shared-listeners.js'
 
 /** The variable in which a child finds its own pid: the descriptors are meant for it, not for what it starts. */
@@ -14,6 +15,7 @@ const OWN_ONLY = [
   'WATCHDOG_PID',
   'SERVER_STARTER_PORT',
   'SERVER_STARTER_GENERATION',
+  LEFT_VARIABLE,
 ]
 
 /** How a version is told of its listeners: as systemd and as Server::Starter do it. The first is descriptor 3. */

@@ -17,6 +17,10 @@ export class Children {
   constructor() {
     adoptOrphans()
     process.on('SIGCHLD', this.#reap)
+  }
+
+  /** Who is waited for is known: what has ended is reaped from now on. */
+  begin(): void {
     this.#reapAll()
   }
 

@@ -1,16 +1,8 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import {
-  bindSocket,
-  closeAll,
-  type OwnedFd,
-  type Poll,
-  READABLE,
-  receiveMessage,
-  watch,
-} from '../kernel/index.js'
-import { NOTHING, type Probe, type ProbeEvents } from './probe.js'
+import { bindSocket, closeAll, type Poll, READABLE, receiveMessage, watch } from '../kernel/index.js'
+import { type Hearing, NOTHING, type Probe, type ProbeEvents } from './probe.js'
 
 const MOST_BYTES = 65_536
 /** Messages read in one turn of the event loop. */
@@ -24,28 +16,21 @@ export class NotifyProbe implements Probe {
   readonly listeners = NOTHING.listeners
   readonly fds = NOTHING.fds
   readonly env: NodeJS.ProcessEnv
-  readonly #folder: string
-  readonly #socket: OwnedFd
+  readonly hearing: Hearing
   #poll: Poll | null = null
 
-  constructor() {
-    this.#folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
-    const host = join(this.#folder, 'notify')
-    try {
-      chmodSync(this.#folder, 0o711)
-      this.#socket = bindSocket({ kind: 'unix', host, datagram: true, mode: 0o777 }, 'notify socket')
-    } catch (error) {
-      rmSync(this.#folder, { recursive: true, force: true })
-      throw error
-    }
-    this.env = { NOTIFY_SOCKET: host }
+  /** `hearing`: of a version that is heard already; owned from now on. */
+  constructor(hearing: Hearing = openHearing()) {
+    this.hearing = hearing
+    this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
   }
 
   begin(_pid: number, events: ProbeEvents): void {
     const bytes = Buffer.alloc(MOST_BYTES)
-    this.#poll = watch(this.#socket, () => {
+    const { socket } = this.hearing
+    this.#poll = watch(socket, () => {
       for (let i = 0; i < TURN_MESSAGES && this.#poll !== null; i++) {
-        const { bytes: got, fds } = receiveMessage(this.#socket, bytes, 0, bytes.length)
+        const { bytes: got, fds } = receiveMessage(socket, bytes, 0, bytes.length)
         // BARRIER=1 waits for just this.
         if (fds !== null) closeAll(fds)
         if (got < 0) return
@@ -61,8 +46,24 @@ export class NotifyProbe implements Probe {
   [Symbol.dispose](): void {
     this.#poll?.close()
     this.#poll = null
-    this.#socket.close()
-    rmSync(this.#folder, { recursive: true, force: true })
+    this.hearing.socket.close()
+    rmSync(this.hearing.folder, { recursive: true, force: true })
+  }
+}
+
+function pathIn(folder: string): string {
+  return join(folder, 'notify')
+}
+
+function openHearing(): Hearing {
+  const folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
+  try {
+    chmodSync(folder, 0o711)
+    const wanted = { kind: 'unix', host: pathIn(folder), datagram: true, mode: 0o777 } as const
+    return { folder, socket: bindSocket(wanted, 'notify socket') }
+  } catch (error) {
+    rmSync(folder, { recursive: true, force: true })
+    throw error
   }
 }
 

@@ -71,6 +71,11 @@ export class Predecessor implements Disposable {
     return this.#phase
   }
 
+  /** Nothing is done with it any more. */
+  get over(): boolean {
+    return this.#phase === 'ended' || this.#endsAt === 'none'
+  }
+
   /**
    * A version serves in its place: when it has done so for `healthyFor`, this one is told to end, and killed when it has not after
    * `stopTimeout`.

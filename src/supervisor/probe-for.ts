@@ -1,5 +1,5 @@
 import type { Children } from './children.js'
-import type { Probe } from './probe.js'
+import { type Hearing, type Probe, SETTLED } from './probe.js'
 import type { VersionSettings } from './settings.js'
 
 const FIRST_FD = 3
@@ -27,4 +27,9 @@ export async function probeFor(settings: VersionSettings, children: Children): P
     case 'handoff':
       return (await import('./handoff-probe.js')).handoffProbe(ready.control)
   }
+}
+
+/** Of a version that serves already. Owns where it is heard. */
+export async function probeOfServing(hearing: Hearing | null): Promise<Probe> {
+  return hearing === null ? SETTLED : new (await import('./notify-probe.js')).NotifyProbe(hearing)
 }

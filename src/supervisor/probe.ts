@@ -11,6 +11,13 @@ export interface ProbeEvents {
   mainProcess(pid: number): void
 }
 
+/** Where a version tells of itself, also when it serves. */
+export interface Hearing {
+  /** Of the socket: it goes with it. */
+  readonly folder: string
+  readonly socket: OwnedFd
+}
+
 /** Finds out about one version whether it is ready. Owns what it has opened. */
 export interface Probe extends Disposable {
   /** A listener that this version alone has, behind the shared ones. */
@@ -18,6 +25,8 @@ export interface Probe extends Disposable {
   /** Further descriptors of the child, behind all listeners. Lent. */
   readonly fds: readonly OwnedFd[]
   readonly env: NodeJS.ProcessEnv
+  /** Lent. Absent: of a version that serves nothing is heard any more. */
+  readonly hearing?: Hearing
   /** Its process runs. */
   begin(pid: number, events: ProbeEvents): void
   /** What is asked only until it serves is not asked any more. Idempotent. */
@@ -26,3 +35,6 @@ export interface Probe extends Disposable {
 
 /** What most of them have not. */
 export const NOTHING = { listeners: [], fds: [], env: {} } as const
+
+/** Of a version that serves: nothing is asked. */
+export const SETTLED: Probe = { ...NOTHING, begin() {}, settle() {}, [Symbol.dispose]() {} }

@@ -6,6 +6,7 @@ import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
 import { listenerVariables, PID_VARIABLE } from './child-environment.js'
 import type { Children } from './children.js'
+import type { LeftVersion } from './left-behind.js'
 import type { Probe, ProbeEvents } from './probe.js'
 import type { VersionSettings } from './settings.js'
 import type { SharedListeners } from './shared-listeners.js'
@@ -33,7 +34,7 @@ export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'>
 export class RunningVersion {
   readonly id: number
   readonly settings: VersionSettings
-  readonly startedAt = Date.now()
+  readonly startedAt: number
   /** What it says of itself. */
   says = ''
   readonly #children: Children
@@ -44,18 +45,41 @@ export class RunningVersion {
   #isReplaced = false
   #over = false
 
-  /** Starts it. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, and what binding throws. Owns the probe from now on. */
-  constructor({ id, settings, probe, children, listeners }: VersionParts, events: VersionEvents) {
+  /**
+   * Starts it; `was`: goes on with one that lives. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, and what binding throws.
+   * Owns the probe from now on.
+   */
+  constructor(
+    { id, settings, probe, children, listeners }: VersionParts,
+    events: VersionEvents,
+    was: LeftVersion | null = null,
+  ) {
     this.id = id
     this.settings = settings
+    this.startedAt = was?.startedAt ?? Date.now()
     this.#children = children
     this.#probe = probe
     this.#events = events
     try {
-      this.#pid = this.#start(listeners)
+      this.#pid = was?.pid ?? this.#start(listeners)
     } catch (error) {
       probe[Symbol.dispose]()
       throw error
+    }
+    if (was !== null) this.#goOn(was)
+  }
+
+  /** What another program needs to go on with it. */
+  get left(): LeftVersion {
+    const { id, pid, settings, startedAt, says } = this
+    return {
+      id,
+      pid,
+      settings,
+      startedAt,
+      says,
+      replaced: this.#isReplaced,
+      hearing: this.#probe.hearing ?? null,
     }
   }
 
@@ -168,6 +192,20 @@ export class RunningVersion {
     if (pidfd === null) return
     this.#pid = pid
     this.#children.expect(pid, code => this.#exited(pid, code))
+    this.#watchEnd(pid, pidfd)
+  }
+
+  #goOn({ pid, says, replaced }: LeftVersion): void {
+    this.says = says
+    this.#isReplaced = replaced
+    this.#children.expect(pid, code => this.#exited(pid, code))
+    using pidfd = openOwn(pid)
+    if (pidfd !== null) this.#watchEnd(pid, pidfd)
+    this.watch()
+  }
+
+  /** Borrows the pidfd. */
+  #watchEnd(pid: number, pidfd: OwnedFd): void {
     this.#watch?.close()
     this.#watch = watchDeath(pidfd, () => {
       setTimeout(() => this.#exited(pid, UNKNOWN_CODE), REAPED_MS)

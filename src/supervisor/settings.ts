@@ -41,4 +41,6 @@ export interface SupervisorSettings {
   readonly restart: Restart
   /** Before the second start; each time twice as long. */
   readonly restartDelay: number
+  /** Starts the next version. */
+  readonly upgradeSignal: NodeJS.Signals
 }

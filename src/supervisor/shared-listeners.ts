@@ -4,7 +4,10 @@ import { removeUnixPath } from '../listeners/unix-path.js'
 import { passedSockets } from '../supervised/passed-sockets.js'
 import type { NamedListener } from './settings.js'
 
-interface Held {
+/** One that is held. */
+export interface SharedListener {
+  /** Its specification. */
+  readonly key: string
   readonly fd: OwnedFd
   /** Bound by a service manager, whose its path stays. */
   readonly passed: boolean
@@ -26,7 +29,17 @@ export interface GivenListener {
  * kernel's queue.
  */
 export class SharedListeners implements Disposable {
-  readonly #held = new Map<string, Held>()
+  readonly #held: Map<string, SharedListener>
+
+  /** `held`: what is there already; owned from now on. */
+  constructor(held: readonly SharedListener[] = []) {
+    this.#held = new Map(held.map(each => [each.key, each]))
+  }
+
+  /** Lent. */
+  get held(): SharedListener[] {
+    return [...this.#held.values()]
+  }
 
   /** Where each specification really is bound. */
   get addresses(): ReadonlyMap<string, string> {
@@ -43,7 +56,12 @@ export class SharedListeners implements Disposable {
         if (held === undefined) {
           const passed = passedSockets().take(name, spec)
           const adopted = passed?.adopted ?? false
-          held = { fd: passed?.fd ?? bindListener(spec), passed: passed !== null && !adopted, adopted }
+          held = {
+            key,
+            fd: passed?.fd ?? bindListener(spec),
+            passed: passed !== null && !adopted,
+            adopted,
+          }
           this.#held.set(key, held)
           bound.push(key)
         }
@@ -56,9 +74,9 @@ export class SharedListeners implements Disposable {
     }
   }
 
-  /** Closes those that none of the lists has. A version that was given one keeps it. */
-  keepOnly(lists: Iterable<readonly NamedListener[]>): void {
-    const wanted = new Set([...lists].flat().map(({ spec }) => formatListenerSpec(spec)))
+  /** Closes those that are none of these. A version that was given one keeps it. */
+  keepOnly(listeners: readonly NamedListener[]): void {
+    const wanted = new Set(listeners.map(({ spec }) => formatListenerSpec(spec)))
     for (const key of [...this.#held.keys()]) if (!wanted.has(key)) this.#drop(key)
   }
 

@@ -4,17 +4,16 @@ import type { Failure } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
 import { coming, type SupervisorState, serving } from './machine.js'
 import type { Predecessor } from './predecessor.js'
-import type { RunningVersion } from './running-version.js'
+import type { RunningVersions } from './running-versions.js'
 import type { SupervisorSettings } from './settings.js'
 
 export interface StatusParts {
   readonly settings: SupervisorSettings
   readonly state: SupervisorState
-  readonly versions: ReadonlyMap<number, RunningVersion>
+  readonly versions: RunningVersions
   readonly startedAt: number
-  /** By specification. */
-  readonly addresses: ReadonlyMap<string, string>
   readonly lastFailure: Failure | null
+  readonly replaced: number
   /** Who served before the first version. */
   readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
 }
@@ -28,13 +27,16 @@ export interface SupervisorStatus extends ServiceStatus {
     readonly rssBytes: number
     /** Versions that ended, or failed, since one has proved itself. */
     readonly failures: number
+    /** How often it has gone on as another program (`fd-broker upgrade --self`). */
+    readonly replaced: number
   }
   /** What the version that serves says of itself. */
   readonly says: string | null
 }
 
 export function statusOf(parts: StatusParts): SupervisorStatus {
-  const { settings, state, versions, startedAt, addresses, lastFailure, predecessor } = parts
+  const { settings, state, versions, startedAt, lastFailure, replaced, predecessor } = parts
+  const { addresses } = versions.listeners
   const now = serving(state)
   const next = coming(state)
   const shown = now ?? next
@@ -71,6 +73,7 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
       startedAt: new Date(startedAt).toISOString(),
       rssBytes: process.memoryUsage.rss(),
       failures: state.failures,
+      replaced,
     },
     says: running?.says || null,
   }

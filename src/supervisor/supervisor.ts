@@ -1,13 +1,13 @@
 import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
-import type { Operations, Upgraded } from '../operator/requests.js'
-import { STOP, stopOrderOf, toldReply } from '../operator/service-commands.js'
-import type { Failure } from '../operator/status-report.js'
+import type { Upgraded } from '../operator/requests.js'
 import { PidFile } from '../process/pid-file.js'
+import { keepPassed, passedSockets } from '../supervised/passed-sockets.js'
 import { ServiceManager } from '../supervised/service-manager.js'
-import { Askers, type UpgradeOptions } from './askers.js'
-import { Children } from './children.js'
-import { type Control, openControl } from './control.js'
+import { Askers, busy, type UpgradeOptions, whyNot } from './askers.js'
+import { Control } from './control.js'
+import { Failures } from './failures.js'
+import type { LeftBehind } from './left-behind.js'
 import {
   coming,
   type EndReason,
@@ -20,12 +20,13 @@ import {
   type Timer,
 } from './machine.js'
 import { ManagerReport } from './manager-report.js'
+import { operationsOf } from './operations.js'
 import type { Predecessor } from './predecessor.js'
-import { probeFor } from './probe-for.js'
-import { RunningVersion } from './running-version.js'
+import { probeFor, probeOfServing } from './probe-for.js'
+import { RunningVersions } from './running-versions.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
-import { SharedListeners } from './shared-listeners.js'
 import { statusOf } from './status.js'
+import { Timers } from './timers.js'
 
 /** After SIGKILL: what is there still waits in the kernel. */
 const KILLED_MS = 5_000
@@ -56,14 +57,15 @@ export class Supervisor {
   /** Resolves with the exit code when no version is left. */
   readonly ended: Promise<number>
   readonly #parts: SupervisorParts
-  readonly #startedAt = Date.now()
-  readonly #children = new Children()
-  readonly #listeners = new SharedListeners()
+  readonly #startedAt: number
+  readonly #replaced: number
   readonly #askers = new Askers()
-  readonly #versions = new Map<number, RunningVersion>()
-  readonly #timers = new Map<string, NodeJS.Timeout>()
-  /** Why a version has failed, or will be said to have. */
-  readonly #reasons = new Map<number, FdbError>()
+  readonly #versions: RunningVersions
+  readonly #timers = new Timers({
+    elapsed: (timer, version, ms) => this.#elapsed(timer, version, ms),
+    rested: () => this.#dispatch({ type: 'rested' }),
+  })
+  readonly #failures: Failures
   readonly #events: SupervisorEvent[] = []
   #state: SupervisorState
   #stepping = false
@@ -71,18 +73,27 @@ export class Supervisor {
   /** Versions whose command an operator has given. */
   readonly #given = new Set<number>()
   /** What an operator has put in the place of the command, since it has served. */
-  #argv: readonly string[] | null = null
+  #argv: readonly string[] | null
   #stopping: StopOptions = {}
-  /** Versions that know themselves when they have served out what they have. */
-  readonly #draining = new Set<number>()
   readonly #report: ManagerReport
   readonly #pidFile: PidFile | null
-  #lastFailure: Failure | null = null
   #end!: (code: number) => void
 
-  private constructor(parts: SupervisorParts) {
+  private constructor(parts: SupervisorParts, left: LeftBehind | null) {
     this.#parts = parts
-    this.#state = initial(parts.settings.restart)
+    this.#state = left?.state ?? initial(parts.settings.restart)
+    this.#startedAt = left?.startedAt ?? Date.now()
+    this.#replaced = left?.replaced ?? 0
+    this.#argv = left?.argv ?? null
+    this.#failures = new Failures(parts.logger, left?.lastFailure ?? null)
+    this.#versions = new RunningVersions(
+      {
+        ready: id => this.#ready(id),
+        failed: (id, why) => this.#unhealthy(id, why),
+        exited: (id, code) => this.#exited(id, code),
+      },
+      left,
+    )
     this.#report = new ManagerReport(ServiceManager.find(parts.logger))
     this.#pidFile = parts.settings.pidFile === null ? null : new PidFile(parts.settings.pidFile)
     this.ended = new Promise(resolve => {
@@ -90,15 +101,39 @@ export class Supervisor {
     })
   }
 
-  /** Takes its control path and starts the first version. Rejects as {@link openControl} does. */
+  /** Takes its control path and starts the first version. Rejects as {@link Control.open} does. */
   static async start(parts: SupervisorParts): Promise<Supervisor> {
-    const supervisor = new Supervisor(parts)
-    const { control } = parts.settings
-    if (control !== null)
-      supervisor.#control = await openControl(control, supervisor.#operations, parts.logger)
+    const supervisor = new Supervisor(parts, null)
+    const { settings, logger } = parts
+    if (settings.control !== null)
+      supervisor.#control = await Control.open(settings.control, operationsOf(supervisor), logger)
     supervisor.#pidFile?.write()
+    supervisor.#versions.children.begin()
     supervisor.#dispatch({ type: 'start' })
     return supervisor
+  }
+
+  /** Goes on in the place of another image of this process, with all that it has left. Owns that. */
+  static async goOn(parts: SupervisorParts, left: LeftBehind): Promise<Supervisor> {
+    const probes = await Promise.all(left.versions.map(({ hearing }) => probeOfServing(hearing)))
+    keepPassed(left.unclaimed)
+    const supervisor = new Supervisor(parts, left)
+    left.versions.forEach((was, i) => {
+      supervisor.#versions.run(was.id, was.settings, probes[i]!, was)
+    })
+    if (left.control !== null)
+      supervisor.#control = new Control(left.control, operationsOf(supervisor), parts.logger)
+    supervisor.#timers.resume(left.timers)
+    const { replaced } = left
+    parts.logger.info({ replaced }, 'the supervisor goes on as another program')
+    supervisor.#look()
+    supervisor.#versions.children.begin()
+    return supervisor
+  }
+
+  /** The number of the version that serves; 0: none does. */
+  get generation(): number {
+    return serving(this.#state)?.id ?? 0
   }
 
   /**
@@ -115,13 +150,23 @@ export class Supervisor {
     return answer.finally(() => cancel?.removeEventListener('abort', cancelled))
   }
 
+  /**
+   * Goes on as what is installed now, by the command line of this process: the same process, with its versions, listeners and control
+   * socket. Never resolves. Rejects, and goes on as it is, with ERR_FDB_BUSY while a version is being brought to serve, ERR_FDB_ABORTED
+   * where it ends, and as {@link goOnAsInstalled} does.
+   */
+  async upgradeSelf(): Promise<never> {
+    const { goOnAsInstalled } = await import('./next-image.js')
+    return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#parts.logger)
+  }
+
   /** Ends all versions; {@link ended} resolves when they have. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopping = options
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // There is an end to their patience too.
-    for (const id of [...this.#draining]) {
-      this.#draining.delete(id)
+    for (const id of [...this.#versions.draining]) {
+      this.#versions.draining.delete(id)
       this.#versions.get(id)?.signal(options.signal ?? 'SIGTERM')
       this.#wait('stop', id)
     }
@@ -139,27 +184,28 @@ export class Supervisor {
       state: this.#state,
       versions: this.#versions,
       startedAt: this.#startedAt,
-      addresses: this.#listeners.addresses,
-      lastFailure: this.#lastFailure,
+      lastFailure: this.#failures.last,
+      replaced: this.#replaced,
       predecessor: this.#parts.predecessor ?? null,
     })
   }
 
-  get #operations(): Operations {
+  /** Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
+  get #left(): LeftBehind {
+    const state = this.#state
+    if (state.mode !== 'running') throw whyNot('ending')
+    if (coming(state) !== undefined || this.#parts.predecessor?.over === false) throw busy()
     return {
-      status: () => this.status(),
-      upgrade: ({ argv, timeoutMs }, progress, cancel) => this.upgrade({ argv, timeoutMs, progress }, cancel),
-      command: async ({ name, body }) => {
-        if (name !== STOP)
-          throw new FdbError(
-            'ERR_FDB_COMMAND_UNKNOWN',
-            `process ${process.pid} supervises a program and knows no command "${name}": it knows upgrade, status and stop`,
-          )
-        const { timeoutMs } = stopOrderOf(body)
-        // The answer leaves first.
-        setImmediate(() => this.stop(timeoutMs === null ? {} : { timeoutMs }))
-        return Buffer.from(toldReply({ pid: process.pid, generation: serving(this.#state)?.id ?? 0 }))
-      },
+      replaced: this.#replaced + 1,
+      settings: this.#parts.settings,
+      startedAt: this.#startedAt,
+      state,
+      argv: this.#argv,
+      lastFailure: this.#failures.last,
+      timers: this.#timers.left,
+      control: this.#control?.place ?? null,
+      unclaimed: passedSockets().unclaimed,
+      ...this.#versions.left,
     }
   }
 
@@ -172,9 +218,13 @@ export class Supervisor {
       const { state, effects } = step(this.#state, next)
       this.#state = state
       for (const effect of effects) this.#perform(effect)
-      this.#report.look(state, this.#lastFailure?.message ?? null)
+      this.#look()
     }
     this.#stepping = false
+  }
+
+  #look(): void {
+    this.#report.look(this.#state, this.#failures.last?.message ?? null)
   }
 
   #perform(effect: SupervisorEffect): void {
@@ -218,22 +268,15 @@ export class Supervisor {
       if (this.#state.versions.some(version => version.id === id && version.doomed)) throw whyNot('cancelled')
       if (argv !== null) this.#given.add(id)
       const settings = { ...own, command: argv ?? this.#argv ?? own.command }
-      const probe = await probeFor(settings, this.#children)
-      const parts = { id, settings, probe, children: this.#children, listeners: this.#listeners }
-      const version = new RunningVersion(parts, {
-        ready: () => this.#ready(id),
-        failed: why => this.#unhealthy(id, new FdbError('ERR_FDB_UNHEALTHY', `version ${id}: ${why}`)),
-        exited: code => this.#exited(id, code),
-        isOthers: pid => [...this.#versions.values()].some(other => other.id !== id && other.pid === pid),
-      })
-      this.#versions.set(id, version)
+      const probe = await probeFor(settings, this.#versions.children)
+      const version = this.#versions.run(id, settings, probe)
       logger.info({ version: id, child: version.pid, command: settings.command }, 'a version was started')
       this.#askers.tell(askers, 'started', version.pid)
       this.#dispatch({ type: 'spawned', version: id })
     } catch (error) {
-      this.#fail(id, FdbError.from(error))
+      this.#failures.note(id, FdbError.from(error))
       this.#dispatch({ type: 'spawn-failed', version: id })
-      this.#reasons.delete(id)
+      this.#failures.forget(id)
       this.#sweep()
     }
   }
@@ -246,8 +289,8 @@ export class Supervisor {
     this.#dispatch({ type: 'ready', version: id })
   }
 
-  #unhealthy(id: number, reason: FdbError): void {
-    this.#fail(id, reason)
+  #unhealthy(id: number, why: string): void {
+    this.#failures.note(id, new FdbError('ERR_FDB_UNHEALTHY', `version ${id}: ${why}`))
     this.#dispatch({ type: 'unhealthy', version: id })
   }
 
@@ -259,12 +302,12 @@ export class Supervisor {
     if (phase === 'starting' || phase === 'trial') {
       const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
       const why = `version ${id} (${version.settings.command[0]} …, pid ${version.pid}) ended ${how} before it served: see its own output`
-      this.#fail(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
+      this.#failures.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
     }
     if (phase === 'serving') this.#parts.predecessor?.spare()
     this.#forget(id)
     this.#dispatch({ type: 'exited', version: id, code })
-    this.#reasons.delete(id)
+    this.#failures.forget(id)
     this.#sweep()
   }
 
@@ -280,28 +323,23 @@ export class Supervisor {
       stop: this.#stopping.timeoutMs ?? settings.stopTimeout,
       kill: KILLED_MS,
     }
-    if (timer === 'stop' && this.#draining.has(id)) return
-    const elapsed = () => {
-      this.#timers.delete(`${timer} ${id}`)
-      if (timer === 'ready' && this.#state.versions.some(one => one.id === id && one.phase === 'starting')) {
-        const why = `version ${id} (pid ${version.pid}) was not ready within ${times.ready} ms`
-        this.#fail(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
-      }
-      this.#dispatch({ type: 'elapsed', timer, version: id })
-      if (timer === 'kill' && !this.#state.versions.some(one => one.id === id)) this.#forget(id)
+    if (timer === 'stop' && this.#versions.draining.has(id)) return
+    this.#timers.start(timer, id, times[timer])
+  }
+
+  #elapsed(timer: Timer, id: number, ms: number): void {
+    if (timer === 'ready' && this.#state.versions.some(one => one.id === id && one.phase === 'starting')) {
+      const why = `version ${id} (pid ${this.#versions.get(id)?.pid}) was not ready within ${ms} ms`
+      this.#failures.note(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
     }
-    clearTimeout(this.#timers.get(`${timer} ${id}`))
-    this.#timers.set(`${timer} ${id}`, setTimeout(elapsed, times[timer]))
+    this.#dispatch({ type: 'elapsed', timer, version: id })
+    if (timer === 'kill' && !this.#state.versions.some(one => one.id === id)) this.#forget(id)
   }
 
   #rest(failures: number): void {
     const ms = Math.min(this.#parts.settings.restartDelay * 2 ** (failures - 1), LONGEST_REST_MS)
     this.#parts.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
-    clearTimeout(this.#timers.get('rest'))
-    this.#timers.set(
-      'rest',
-      setTimeout(() => this.#dispatch({ type: 'rested' }), ms),
-    )
+    this.#timers.rest(ms)
   }
 
   #promote(id: number): void {
@@ -320,7 +358,7 @@ export class Supervisor {
     if (why === 'failed' || why === 'cancelled') this.#sweep()
     if (why === 'replaced') version.replaced()
     if (why === 'replaced' && version.handsOver) {
-      this.#draining.add(id)
+      this.#versions.draining.add(id)
       return
     }
     const signal = (why === 'ending' && this.#stopping.signal) || version.settings.stopSignal
@@ -336,49 +374,26 @@ export class Supervisor {
       this.#askers.answer(askers, { pid, generation: version! })
       return
     }
-    const reason = version === null ? undefined : this.#reasons.get(version)
-    this.#askers.answer(askers, reason ?? whyNot(outcome))
-  }
-
-  /** Noted before the machine is told, which answers with it. */
-  #fail(id: number, reason: FdbError): void {
-    this.#reasons.set(id, reason)
-    const { code, message, phase = 'starting' } = reason
-    this.#lastFailure = { code, message, phase, at: Date.now() }
-    this.#parts.logger.error({ version: id, err: reason }, 'a version was not brought to serve')
+    this.#askers.answer(askers, this.#failures.of(version) ?? whyNot(outcome))
   }
 
   /** Listeners that no version wants any more; while none lives, those of the last are kept for the next. */
   #sweep(): void {
-    const wanted = [serving(this.#state), coming(this.#state)].flatMap(version => {
-      const running = version && this.#versions.get(version.id)
-      return running === undefined ? [] : [running.settings.listen]
-    })
-    if (serving(this.#state) !== undefined) this.#listeners.keepOnly(wanted)
+    const [now, next] = [serving(this.#state), coming(this.#state)]
+    if (now !== undefined) this.#versions.keepListenersOf(next === undefined ? [now.id] : [now.id, next.id])
   }
 
   #forget(id: number): void {
-    this.#versions.get(id)?.close()
-    this.#versions.delete(id)
-    this.#draining.delete(id)
-    for (const timer of ['ready', 'healthy', 'proved', 'stop', 'kill'])
-      clearTimeout(this.#timers.get(`${timer} ${id}`))
+    this.#versions.forget(id)
+    this.#timers.forget(id)
   }
 
   #close(code: number): void {
-    for (const timer of this.#timers.values()) clearTimeout(timer)
-    for (const id of [...this.#versions.keys()]) this.#forget(id)
+    this.#timers.close()
     this.#control?.close()
     this.#pidFile?.remove()
     this.#report.close()
-    this.#listeners[Symbol.dispose]()
-    this.#children.close()
+    this.#versions.close()
     this.#end(code)
   }
-}
-
-function whyNot(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
-  return outcome === 'ending'
-    ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, which supervises it, was told to end`)
-    : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the version that serves stays')
 }

@@ -15,6 +15,7 @@ import type { DaemonStatus } from '../../src/operator/answer.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
+import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
@@ -297,12 +298,21 @@ describe('the paths of a control socket that somebody has removed', () => {
     expect(readFileSync(control, 'utf8')).toBe('')
   })
 
-  it('of a daemon too', { timeout: 60_000 }, async () => {
+  it('of a daemon and of a supervisor too', { timeout: 60_000 }, async () => {
+    const run = await Supervised.start(['--ready', 'fd'])
+    rmSync(run.control)
+    rmSync(`${run.control}.lock`)
     const desk = Desk.open()
     const pid = await desk.serve('--control', desk.control)
     await desk.statusWhere('it listens', status => status.pid === pid)
     rmSync(desk.control)
     await until('it is back', () => existsSync(desk.control), 20_000)
     expect((await desk.status()).pid).toBe(pid)
+    await until('that is back', () => existsSync(run.control) && existsSync(`${run.control}.lock`), 20_000)
+    expect(await run.status()).toMatchObject({ supervisor: { pid: run.pid } })
+    // What was put back is what it leaves behind, and goes with it.
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(existsSync(run.control)).toBe(false)
   })
 })

@@ -11,7 +11,7 @@ const UPGRADES = 20
 const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 
 describe('fd-broker run as PID 1 of a container', () => {
-  it(`upgrades ${UPGRADES} times under load, reaps what is left behind, and ends all in order at TERM`, {
+  it(`upgrades ${UPGRADES} times under load, and itself twice, reaps what is left behind, and ends all in order at TERM`, {
     timeout: 90_000,
   }, async () => {
     const run = await Supervised.prepare()
@@ -23,6 +23,8 @@ describe('fd-broker run as PID 1 of a container', () => {
     for (let generation = 2; generation <= 1 + UPGRADES; generation++) {
       container.signal('SIGHUP')
       await run.serving(generation)
+      // PID 1 goes on as another image of itself, and has what it has adopted still.
+      if (generation % 10 === 5) expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     }
     await load.stop()
     await until(

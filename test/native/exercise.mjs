@@ -147,6 +147,9 @@ async function children() {
   refused(() => native.spawn(strings('/bin/sh', '', 'x'), env, -1, [never], 0), 'EBADF')
   refused(() => native.spawn(strings('/bin/sh'), env, -1, [], 0), 'ERR_OUT_OF_RANGE')
   refused(() => native.spawn('x', env, -1, [], 0), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.execute(strings('/none', '/', 'x'), env, [b, a]), 'ENOENT')
+  refused(() => native.execute(strings('/bin/sh'), env, []), 'ERR_OUT_OF_RANGE')
+  refused(() => native.execute('x', env, []), 'ERR_INVALID_ARG_TYPE')
   refused(() => native.setBlocking(never, true), 'EBADF')
   native.closeMany([a, b])
 }

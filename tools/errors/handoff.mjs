@@ -17,8 +17,8 @@ export const JOINING = {
   },
   ERR_FDB_VERSION: {
     cause:
-      'The two releases of fd-broker have no version of the protocol in common; the message says both ranges',
-    remedy: 'Upgrade by way of a release that speaks both',
+      'The two releases of fd-broker have no version of the protocol in common (the message says both ranges); or what is installed cannot go on with what a supervisor leaves to it (`upgrade --self`)',
+    remedy: 'Upgrade by way of a release that speaks both; a supervisor: restart the service',
   },
   ERR_FDB_NOT_A_DAEMON: {
     cause: "Who listens on the control path holds its sockets itself, and `hosting: 'daemon'` was asked for",

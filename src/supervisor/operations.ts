@@ -1,0 +1,40 @@
+import { FdbError } from '../errors.js'
+import type { Operations, Upgraded } from '../operator/requests.js'
+import { STOP, stopOrderOf, toldReply, UPGRADE_SELF } from '../operator/service-commands.js'
+import type { UpgradeOptions } from './askers.js'
+
+/** A supervisor, as operators see it. */
+export interface Operated {
+  /** The number of the version that serves; 0: none does. */
+  readonly generation: number
+  status(): object
+  upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
+  upgradeSelf(): Promise<never>
+  stop(options: { readonly timeoutMs?: number }): void
+}
+
+/** What operators may ask for. */
+export function operationsOf(supervisor: Operated): Operations {
+  return {
+    status: () => supervisor.status(),
+    upgrade: ({ argv, timeoutMs }, progress, cancel) =>
+      supervisor.upgrade({ argv, timeoutMs, progress }, cancel),
+    command: async ({ name, body }) => {
+      switch (name) {
+        case STOP: {
+          const { timeoutMs } = stopOrderOf(body)
+          const { generation } = supervisor
+          // The answer leaves first.
+          setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
+          return Buffer.from(toldReply({ pid: process.pid, generation }))
+        }
+        case UPGRADE_SELF:
+          return await supervisor.upgradeSelf()
+      }
+      throw new FdbError(
+        'ERR_FDB_COMMAND_UNKNOWN',
+        `process ${process.pid} supervises a program and knows no command "${name}": it knows upgrade, upgrade --self, status and stop`,
+      )
+    },
+  }
+}

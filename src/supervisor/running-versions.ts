@@ -1,0 +1,76 @@
+import { Children } from './children.js'
+import type { LeftBehind, LeftVersion } from './left-behind.js'
+import type { Probe } from './probe.js'
+import { RunningVersion } from './running-version.js'
+import type { VersionSettings } from './settings.js'
+import { SharedListeners } from './shared-listeners.js'
+
+export interface RunningEvents {
+  ready(version: number): void
+  /** It is not ready any more, and was. */
+  failed(version: number, why: string): void
+  exited(version: number, code: number): void
+}
+
+/** Those versions that have a process, with what they share. */
+export class RunningVersions {
+  readonly children = new Children()
+  readonly listeners: SharedListeners
+  /** Versions that know themselves when they have served out what they have. */
+  readonly draining: Set<number>
+  readonly #running = new Map<number, RunningVersion>()
+  readonly #events: RunningEvents
+
+  constructor(events: RunningEvents, left: LeftBehind | null) {
+    this.#events = events
+    this.listeners = new SharedListeners(left?.listeners)
+    this.draining = new Set(left?.draining)
+  }
+
+  get(id: number): RunningVersion | undefined {
+    return this.#running.get(id)
+  }
+
+  /** As {@link RunningVersion} does it. */
+  run(id: number, settings: VersionSettings, probe: Probe, was: LeftVersion | null = null): RunningVersion {
+    const { children, listeners } = this
+    const version = new RunningVersion(
+      { id, settings, probe, children, listeners },
+      {
+        ready: () => this.#events.ready(id),
+        failed: why => this.#events.failed(id, why),
+        exited: code => this.#events.exited(id, code),
+        isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
+      },
+      was,
+    )
+    this.#running.set(id, version)
+    return version
+  }
+
+  /** Listeners that none of these versions wants are let go of. */
+  keepListenersOf(ids: readonly number[]): void {
+    this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
+  }
+
+  /** Nobody waits for its end any more. */
+  forget(id: number): void {
+    this.#running.get(id)?.close()
+    this.#running.delete(id)
+    this.draining.delete(id)
+  }
+
+  get left(): Pick<LeftBehind, 'draining' | 'listeners' | 'versions'> {
+    return {
+      draining: [...this.draining],
+      listeners: this.listeners.held,
+      versions: [...this.#running.values()].map(version => version.left),
+    }
+  }
+
+  close(): void {
+    for (const id of [...this.#running.keys()]) this.forget(id)
+    this.listeners[Symbol.dispose]()
+    this.children.close()
+  }
+}

@@ -1,0 +1,71 @@
+import type { Timer } from './machine.js'
+
+/** In the place of a timer and its version: the time between two starts. */
+const REST = 'rest'
+
+interface Waiting {
+  readonly timer: NodeJS.Timeout
+  /** By the clock of {@link performance}. */
+  readonly until: number
+}
+
+export interface TimerEvents {
+  /** After so many milliseconds. */
+  elapsed(timer: Timer, version: number, ms: number): void
+  rested(): void
+}
+
+/** The machine's timers. */
+export class Timers {
+  readonly #waiting = new Map<string, Waiting>()
+  readonly #events: TimerEvents
+
+  constructor(events: TimerEvents) {
+    this.#events = events
+  }
+
+  /** In the place of an earlier one. */
+  start(timer: Timer, version: number, ms: number): void {
+    this.#start(`${timer} ${version}`, ms)
+  }
+
+  rest(ms: number): void {
+    this.#start(REST, ms)
+  }
+
+  forget(version: number): void {
+    for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
+  }
+
+  /** What is left of each, milliseconds: for {@link resume}. */
+  get left(): Record<string, number> {
+    const now = performance.now()
+    return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))
+  }
+
+  resume(left: Readonly<Record<string, number>>): void {
+    for (const [name, ms] of Object.entries(left)) this.#start(name, ms)
+  }
+
+  close(): void {
+    for (const name of this.#waiting.keys()) this.#stop(name)
+  }
+
+  #start(name: string, ms: number): void {
+    this.#stop(name)
+    const timer = setTimeout(() => this.#elapsed(name, ms), ms)
+    this.#waiting.set(name, { timer, until: performance.now() + ms })
+  }
+
+  #stop(name: string): void {
+    clearTimeout(this.#waiting.get(name)?.timer)
+    this.#waiting.delete(name)
+  }
+
+  #elapsed(name: string, ms: number): void {
+    this.#waiting.delete(name)
+    const [timer, version] = name.split(' ')
+    if (name === REST) this.#events.rested()
+    else this.#events.elapsed(timer as Timer, Number(version), ms)
+  }
+}

@@ -1,0 +1,182 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { ancestorsOf, hasEnded } from '../processes/launch.js'
+import { loadOn } from '../processes/load.js'
+import { NotifyRecorder } from '../processes/notify-socket.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
+
+/** `fd-broker run` by a command that can be replaced: a `node` and a script in the folder of the test. */
+class Installed {
+  readonly run: Supervised
+  readonly node: string
+  readonly script: string
+  /** What releases have said, a line each. */
+  readonly said: string
+
+  constructor(run: Supervised) {
+    const { folder } = run.desk
+    this.run = run
+    this.node = join(folder, 'node')
+    this.script = join(folder, 'fd-broker.cjs')
+    this.said = join(folder, 'releases')
+    this.putNode()
+    this.release('one')
+  }
+
+  putNode(): void {
+    rmSync(this.node, { force: true })
+    symlinkSync(process.execPath, this.node)
+  }
+
+  release(name: string, code = ''): void {
+    const say = `require('node:fs').appendFileSync(${JSON.stringify(this.said)}, '${name} ' + process.pid + '\\n')`
+    writeFileSync(this.script, `${say}\n${code}\nrequire(${JSON.stringify(CLI)})\n`)
+  }
+
+  /** Which releases this process has run. */
+  releases(pid = this.run.pid): string[] {
+    const lines = readFileSync(this.said, 'utf8').trim().split('\n')
+    return lines.filter(line => line.endsWith(` ${pid}`)).map(line => line.split(' ')[0]!)
+  }
+
+  command(args: readonly string[], program: readonly string[] = [SERVER]): string[] {
+    return [this.node, this.script, ...this.run.commandLine(args, program).slice(2)]
+  }
+
+  upgradeSelf() {
+    return this.run.upgrade('--self', '--json')
+  }
+}
+
+describe('fd-broker upgrade --self', () => {
+  it('replaces the supervisor under load: the same process, with its program, and all that it can', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const manager = NotifyRecorder.open(run.desk.folder)
+    const env = Object.entries({ FDB_SUPERVISED: run.orders({}), ...manager.env })
+    const given = env.map(([name, value]) => `${name}=${value}`)
+    run.pid = await run.desk.launch(['env', ...given, ...installed.command(['--ready', 'notify'])])
+    await run.serving()
+    const load = await loadOn(run.url, { ...FRESH, rate: 300 })
+    const { pid } = await run.whoami()
+    installed.release('two')
+    const first = await installed.upgradeSelf()
+    expect({ ...first, stdout: JSON.parse(first.stdout) }).toMatchObject({
+      code: 0,
+      stderr: '',
+      stdout: { ok: true, pid: run.pid },
+    })
+    expect(installed.releases()).toEqual(['one', 'two'])
+    expect(await run.status()).toMatchObject({
+      pid,
+      generation: 1,
+      role: 'serving',
+      says: 'at work',
+      listeners: [{ name: 'web', address: `tcp://127.0.0.1:${run.port}`, accepting: true }],
+      supervisor: { pid: run.pid, replaced: 1 },
+    })
+    expect(ancestorsOf(pid)[0]).toBe(run.pid)
+    // It is heard at the socket that it was given by the one before, gets signals, and is replaced and reaped.
+    run.signal('SIGUSR2')
+    await until('it is heard', async () => (await run.status()).says === 'heard of USR2')
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    const last = await run.serving(2)
+    await load.answeredBy(last, 20)
+    expect(ancestorsOf(last)[0]).toBe(run.pid)
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+    await run.logged('a version has ended', line => line.child === pid && line.code === 0)
+    expect(await run.whoami()).toEqual({ generation: 2, pid: last })
+    await load.stop()
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect([hasEnded(run.pid), hasEnded(last)]).toEqual([true, true])
+    expect(existsSync(run.control)).toBe(false)
+  })
+
+  it('leaves the supervisor as it is where what is installed cannot be started, or cannot go on', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const own = installed.command(['--ready', 'fd'])
+    run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
+    await run.serving()
+    const { pid } = await run.whoami()
+    const stays = async (why: RegExp) => {
+      expect(await installed.upgradeSelf()).toMatchObject({ code: 1, stderr: expect.stringMatching(why) })
+      expect(await run.status()).toMatchObject({ pid, role: 'serving', supervisor: { replaced: 0 } })
+    }
+    installed.release('broken', 'process.exit(9)')
+    await stays(/^ERR_FDB_SUCCESSOR_EXITED: .*code 9/)
+    installed.release('two')
+    rmSync(installed.node)
+    await stays(/^ERR_FDB_NO_BINARY/)
+    writeFileSync(installed.node, 'no program')
+    chmodSync(installed.node, 0o755)
+    await stays(/^ERR_FDB_SPAWN: this supervisor cannot go on as /)
+    installed.putNode()
+    expect(await run.desk.run('upgrade', '--control', run.control, '--self', '--', 'true')).toMatchObject({
+      code: 2,
+    })
+    // Not while a version is being brought to serve.
+    const slow = run.upgrade('--', 'env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER)
+    await until('a version starts', async () => (await run.status()).phase === 'starting')
+    expect(await installed.upgradeSelf()).toMatchObject({
+      code: 4,
+      stderr: expect.stringMatching(/^ERR_FDB_BUSY/),
+    })
+    const { child } = await run.logged('a version was started', line => line.version === 2)
+    run.signal('SIGKILL', child)
+    expect(await slow).toMatchObject({ code: 1 })
+    expect(installed.releases()).toEqual(['one'])
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+    expect(installed.releases()).toEqual(['one', 'two'])
+    expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_SUCCESSOR_EXITED' } })
+  })
+
+  it('goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const own = run.commandLine(['--ready', 'fd', '--stop-timeout', '1s'], [SERVER])
+    const child = spawn(own[0]!, own.slice(1), {
+      env: { ...run.desk.env, FDB_SUPERVISED: run.orders({ deaf: true }) },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    child.stderr.on('data', text => appendFileSync(run.desk.log, text))
+    const deaf = await run.serving()
+    const next = ['env', `FDB_SUPERVISED=${run.orders({ code: 5 })}`, SERVER]
+    expect(await run.upgrade('--', ...next)).toMatchObject({ code: 0 })
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    await run.logged('a version has ended', line => line.child === deaf && line.code === 137)
+    // The command that an operator has given counts on.
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    child.kill('SIGTERM')
+    expect(await once(child, 'exit')).toEqual([5, null])
+
+    const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
+    await fetch(`${again.url}/crash`).catch(() => {})
+    await again.logged('no version is left; one is started anew after a rest')
+    // It is refused while a version starts: where the rest is over already.
+    await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
+    expect(await again.whoami()).toMatchObject({ generation: 2 })
+  })
+})
