@@ -1,17 +1,16 @@
-import { readAt } from '../kernel/index.js'
 import type { Digest } from './digest.js'
 import { type Location, Locations } from './locations.js'
+import { ReadAhead, type ReadSegment } from './read-ahead.js'
 import { damaged } from './reader.js'
 import { emptyChange, scanChange } from './records.js'
 import type { SectionStore } from './section-store.js'
-import type { Segment } from './segment.js'
 
 const SMALL_CHANGE = 64 * 1024
 
 /** Where the entries of all sections lie, and what a change that displaces one costs the sums and the digests. */
 export class Entries {
   /** Readable segments by ordinal. */
-  readonly segments = new Map<number, Segment>()
+  readonly segments = new Map<number, ReadSegment>()
   readonly locations = new Locations()
   /**
    * Where entries lay that changes of the newest segment replaced or deleted: with them the state at the end of
@@ -27,6 +26,7 @@ export class Entries {
   staleSecrets = -1
   /** {@link staleSecrets} has risen. */
   onStaleSecret: (() => void) | null = null
+  readonly #ahead = new ReadAhead()
   readonly #old = emptyChange()
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
@@ -121,7 +121,7 @@ export class Entries {
       !section.isNamed(buffer, change.sectionStart, change.sectionEnd) ||
       buffer.toString('utf8', keyStart, keyEnd) !== key
     ) {
-      const segment = this.segments.get(at.segment)!
+      const { segment } = this.segments.get(at.segment)!
       throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
     }
     return { value: buffer.subarray(valueStart, valueEnd), version }
@@ -129,10 +129,10 @@ export class Entries {
 
   /** Reads an encoded Change to the start of `into`. */
   load(at: Location, into: Buffer): void {
-    const segment = this.segments.get(at.segment)!
-    const got = readAt(segment.fd, into, 0, at.length, at.offset)
+    const held = this.segments.get(at.segment)!
+    const got = this.#ahead.read(held, at, into)
     if (got === at.length) return
     const why = `${got} bytes of an entry of ${at.length}; the file was cut`
-    throw damaged(segment, at.offset, undefined, why)
+    throw damaged(held.segment, at.offset, undefined, why)
   }
 }

@@ -96,7 +96,7 @@ export class History {
       sequence: this.sequence,
     }
     this.held.push(held)
-    this.#store.entries.segments.set(held.ordinal, segment)
+    this.#store.entries.segments.set(held.ordinal, held)
     return held
   }
 
@@ -305,7 +305,7 @@ export class History {
       this.#store.entries.segments.delete(old.ordinal)
       old.segment.close()
     }
-    this.#store.entries.segments.set(ordinal, segment)
+    this.#store.entries.segments.set(ordinal, held)
   }
 
   close(): void {

@@ -1,0 +1,87 @@
+import { readAt } from '../kernel/index.js'
+import type { Location } from './locations.js'
+import type { Segment } from './segment.js'
+
+/** Of a segment, read in one go. */
+export const BLOCK_BYTES = 64 * 1024
+const MOST_BLOCKS = 16
+/** A block takes as long to read as so many entries one by one. */
+const WORTH = 16
+const MOST_CREDIT = MOST_BLOCKS * WORTH
+/** What each entry that is read by itself is worth, so that blocks are tried again. */
+const REGAINED = 1 / 8
+
+/** A segment, and how far it has been read: what lies below never changes. */
+export interface ReadSegment {
+  readonly segment: Segment
+  /** File offset behind the last record that was applied. */
+  readonly position: number
+}
+
+interface Block {
+  readonly segment: Segment
+  readonly number: number
+  readonly bytes: Buffer
+  filled: number
+}
+
+/**
+ * Reads entries a block at a time while many are read at once, which takes a tenth of the system calls and more; where blocks turn out
+ * to hold little that is asked for, one by one. Blocks are forgotten when a turn of the event loop asks for nothing: what they hold
+ * may be secret.
+ */
+export class ReadAhead {
+  readonly #blocks = new Array<Block | undefined>(MOST_BLOCKS)
+  /** Entries found in blocks, less what these have cost. */
+  #credit = MOST_CREDIT
+  #asked = false
+  #look: NodeJS.Immediate | undefined
+
+  /** Reads to the start of `into`. Bytes read: fewer than asked for only where the file ends. */
+  read({ segment, position }: ReadSegment, { offset, length }: Location, into: Buffer): number {
+    const block = this.#blockOf(segment, position, offset, length)
+    if (block === null) return readAt(segment.fd, into, 0, length, offset)
+    const start = offset % BLOCK_BYTES
+    return block.bytes.copy(into, 0, start, start + length)
+  }
+
+  /** Null: it is to be read by itself. */
+  #blockOf(segment: Segment, position: number, offset: number, length: number): Block | null {
+    const start = offset % BLOCK_BYTES
+    const end = start + length
+    // Behind the last whole record lies what a writer may still be writing, or may have left and another may write anew.
+    if (end > BLOCK_BYTES || offset + length > position) return null
+    const number = (offset - start) / BLOCK_BYTES
+    const at = number % MOST_BLOCKS
+    const found = this.#blocks[at]
+    if (found?.segment === segment && found.number === number && end <= found.filled) {
+      if (this.#credit < MOST_CREDIT) this.#credit++
+      this.#asked = true
+      return found
+    }
+    if (this.#credit < WORTH) {
+      this.#credit += REGAINED
+      return null
+    }
+    this.#credit -= WORTH
+    const bytes = found?.bytes ?? Buffer.allocUnsafeSlow(BLOCK_BYTES)
+    const wanted = Math.min(BLOCK_BYTES, position - number * BLOCK_BYTES)
+    const filled = readAt(segment.fd, bytes, 0, wanted, number * BLOCK_BYTES)
+    const block = { segment, number, bytes, filled }
+    this.#blocks[at] = block
+    this.#asked = true
+    this.#look ??= setImmediate(() => this.#lookAgain())
+    // The file was cut: reading it says where.
+    return end <= filled ? block : null
+  }
+
+  #lookAgain(): void {
+    this.#look = undefined
+    if (!this.#asked) {
+      this.#blocks.fill(undefined)
+      return
+    }
+    this.#asked = false
+    this.#look = setImmediate(() => this.#lookAgain())
+  }
+}
