@@ -1,10 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { parseRouteKey, routeKey, routeName } from '../../src/proxy/routes/key.js'
+import { parseRouteKey, type RouteId, routeKey, routeName } from '../../src/proxy/routes/key.js'
 import { changesOf, reconcile } from '../../src/proxy/routes/reconcile.js'
 import { addRoutes, removeRoutes } from '../../src/proxy/routes/runtime.js'
 import { type RouteChange, type RouteMessage, targetOf } from '../../src/proxy/routes/section.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
+import type { RouteTarget } from '../../src/proxy/routes/target.js'
 import { runAtOnce } from '../../src/state/slices.js'
 
 const STAMP = { generation: 1, now: 1 }
@@ -50,10 +51,14 @@ describe('files and changes at run time, in any order', () => {
           if (kind !== 'file' && routes.length === 0) continue
           if (kind === 'file') {
             file = new Map(routes.map(route => [routeName(route), route.upstream]))
+            const served = new Map<string, RouteTarget>()
+            const note = (id: RouteId, target: RouteTarget) => void served.set(routeKey(id), target)
             const result = runAtOnce(
-              reconcile(state, { routes: rules(routes), upstreams, former: new Set() }, STAMP),
+              reconcile(state, { routes: rules(routes), upstreams, former: new Set() }, STAMP, note),
             )
             apply(state, changesOf(result))
+            const targets = [...state].map(([key, message]) => [key, targetOf(message)] as const)
+            expect(served).toEqual(new Map(targets))
             expect(new Set(result.conflicts)).toEqual(
               new Set([...file.keys()].filter(name => runtime.has(name))),
             )

@@ -42,16 +42,23 @@ export class Problems {
 
 /** A value's place in the document, where problems with it are reported. */
 export class Place {
-  readonly path: Path
   readonly problems: Problems
+  readonly #within: Place | null
+  readonly #step: string | number
 
-  constructor(problems: Problems, path: Path = []) {
+  constructor(problems: Problems, within: Place | null = null, step: string | number = '') {
     this.problems = problems
-    this.path = path
+    this.#within = within
+    this.#step = step
+  }
+
+  /** Made when it is asked for: of most places nothing is reported. */
+  get path(): Path {
+    return this.#within === null ? [] : [...this.#within.path, this.#step]
   }
 
   at(step: string | number): Place {
-    return new Place(this.problems, [...this.path, step])
+    return new Place(this.problems, this, step)
   }
 
   /** Always returns undefined: what a check gives for a wrong value. */

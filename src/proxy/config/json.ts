@@ -17,12 +17,19 @@ export function parseJson(text: string): unknown {
 
 function keysIn(value: unknown): number {
   let keys = 0
-  const open = [value]
+  const open: unknown[] = [value]
+  const look = (each: unknown) => {
+    if (typeof each === 'object' && each !== null) open.push(each)
+  }
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    if (typeof next !== 'object' || next === null) continue
-    const values = Object.values(next)
-    if (!Array.isArray(next)) keys += values.length
-    for (const each of values) open.push(each)
+    if (Array.isArray(next)) {
+      for (const each of next) look(each)
+      continue
+    }
+    for (const key in next as Record<string, unknown>) {
+      keys++
+      look((next as Record<string, unknown>)[key])
+    }
   }
   return keys
 }

@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { parseRouteKey } from './key.js'
+import { parseRouteKey, type RouteId, routeKey } from './key.js'
 import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
 import { type RouteTarget, upstreamKey } from './target.js'
@@ -20,6 +20,8 @@ export interface FollowOptions<T> {
   sliceMs?: number
   /** A stored value that cannot be read or compiled: its route is not served. */
   onUnreadable?: (key: string, error: unknown) => void
+  /** False: what is there already comes by {@link RouteFollower.put}. */
+  scan?: boolean
 }
 
 /**
@@ -48,7 +50,17 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       this.#working ??= this.#work()
     })
     table.clear()
-    this.refresh()
+    if (options.scan ?? true) this.refresh()
+  }
+
+  /** What somebody else has just read in the section. */
+  put(id: RouteId, target: RouteTarget): void {
+    try {
+      this.#table.put(id, this.#compile(target))
+    } catch (error) {
+      this.#options.onUnreadable?.(routeKey(id), error)
+      this.#table.delete(id)
+    }
   }
 
   /** Resolves when every change made before this call is in the table, or following has stopped. */

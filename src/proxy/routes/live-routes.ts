@@ -34,6 +34,11 @@ export class LiveRoutes {
   readonly #follower: RouteFollower<Action>
   readonly #generation: number
   readonly #logger: Logger
+  readonly #unsubscribe: () => void
+  /** Changes of the section that were told. */
+  #changes = 0
+  /** What {@link prepare} has come to; null: it has been written. */
+  #prepared: { file: NewFile; found: Reconciled; changes: number } | null = null
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(options: LiveRoutesOptions) {
@@ -42,26 +47,33 @@ export class LiveRoutes {
     this.#generation = generation
     this.#logger = logger
     this.#view = new RouteView(section, serves)
+    this.#unsubscribe = section.onChange(() => this.#changes++)
     this.#follower = new RouteFollower(this.#view, this.table, {
+      scan: false,
       compile,
       onUnreadable: (key, error) =>
         logger.warn({ err: error, key }, 'a route cannot be read and is not served'),
     })
   }
 
-  /** Before this process may write: requests will find the routes of the file. */
+  /** Once, before this process may write: requests will find the routes of the file, and those that were made at run time. */
   prepare(file: NewFile): Promise<void> {
     return this.#inOrder(async () => {
-      this.#view.plan(await runInSlices(reconcile(this.#section, file, this.#stamp)))
-      this.#follower.refresh()
+      const changes = this.#told
+      const put = this.#follower.put.bind(this.#follower)
+      const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
+      this.#view.plan(found)
+      // What was changed meanwhile may have been looked at before it was planned.
+      if (this.#told !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()
+      this.#prepared = { file, found, changes }
     })
   }
 
   /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
   apply(file: NewFile): Promise<Reconciled> {
     return this.#inOrder(async () => {
-      const changes = await runInSlices(reconcile(this.#section, file, this.#stamp))
+      const changes = this.#foundFor(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
       for (const part of parts(changesOf(changes))) await this.#section.bulk(part)
       this.#view.plan(null)
       await this.#follower.caughtUp()
@@ -107,12 +119,30 @@ export class LiveRoutes {
   }
 
   stop(): void {
+    this.#unsubscribe()
     this.#follower.stop()
+  }
+
+  /** What was found in {@link prepare} of the same file, if it is true still. */
+  #foundFor(file: NewFile): Reconciled | null {
+    const prepared = this.#prepared
+    this.#prepared = null
+    if (prepared === null || prepared.changes !== this.#told) return null
+    const { routes, upstreams, former } = prepared.file
+    return file.routes === routes && isSame(file.upstreams, upstreams) && isSame(file.former, former)
+      ? prepared.found
+      : null
   }
 
   async #change(changes: readonly RouteChange[]): Promise<void> {
     await this.#section.bulk(changes)
     await this.#follower.caughtUp()
+  }
+
+  /** How many changes of the section there were, with those of this turn. */
+  get #told(): number {
+    void this.#section.size
+    return this.#changes
   }
 
   get #stamp(): RouteStamp {
@@ -151,6 +181,10 @@ export class LiveRoutes {
     this.#last = result.catch(() => {})
     return result
   }
+}
+
+function isSame(one: ReadonlySet<string>, other: ReadonlySet<string>): boolean {
+  return one.size === other.size && [...one].every(name => other.has(name))
 }
 
 function* parts(changes: Iterable<RouteChange>): Generator<RouteChange[]> {

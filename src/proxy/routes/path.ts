@@ -22,8 +22,12 @@ import { shown, Wrong } from '../check/wrong.js'
 
 const MOST = 4096
 
+/** What most routes name, and is compared as it stands. */
+const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
+
 /** The one spelling of a path prefix: no slash at its end (except `/`), escapes as they are compared. */
 export function canonicalPath(prefix: string): string | Wrong {
+  if (prefix.length <= MOST && PLAIN.test(prefix)) return prefix
   const refuse = (why: string) => new Wrong(`${shown(prefix)} is no path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
   if (prefix.length > MOST) return refuse(`it has ${prefix.length} characters, at most ${MOST} are allowed`)

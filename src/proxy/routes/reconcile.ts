@@ -5,7 +5,7 @@
  * deployment that knows nothing of it, and the answer does not depend on which of the two came first. Each
  * such conflict is reported by name, at every reload and upgrade, until it is gone.
  */
-import { originOf, parseRouteKey, routeKey, routeName } from './key.js'
+import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './key.js'
 import type { RouteRule } from './rule.js'
 import {
   type RouteChange,
@@ -15,7 +15,7 @@ import {
   routeMessage,
   targetOf,
 } from './section.js'
-import { sameTarget } from './target.js'
+import { type RouteTarget, sameTarget } from './target.js'
 
 export interface Reconciled {
   puts: { key: string; value: RouteMessage }[]
@@ -44,9 +44,14 @@ const STEP = 32
 /**
  * Yields where it may be interrupted. Routes that are made or removed at run time meanwhile cannot make its changes
  * wrong, only what it says about them incomplete. Applying only a part of the changes does no harm: the next call
- * finds the rest.
+ * finds the rest. `served`: told of each route that there is with these changes.
  */
-export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp): Generator<void, Reconciled> {
+export function* reconcile(
+  state: RouteState,
+  file: NewFile,
+  stamp: RouteStamp,
+  served: (id: RouteId, target: RouteTarget) => void = () => {},
+): Generator<void, Reconciled> {
   const result: Reconciled = {
     puts: [],
     deletes: [],
@@ -60,8 +65,10 @@ export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp):
   let steps = 0
   for (const { host, path, target } of file.routes) {
     if (++steps % STEP === 0) yield
-    const key = routeKey({ origin: 'file', host, path })
+    const id = { origin: 'file', host, path } as const
+    const key = routeKey(id)
     wanted.add(key)
+    served(id, target)
     const stored = state.get(key)
     const before = stored && targetOf(stored)
     if (before && sameTarget(before, target)) result.unchanged++
@@ -77,6 +84,7 @@ export function* reconcile(state: RouteState, file: NewFile, stamp: RouteStamp):
       const stored = state.get(key)
       const target = stored && targetOf(stored)
       const id = parseRouteKey(key)
+      if (id && target) served(id, target)
       if (!id || target?.kind !== 'upstream' || file.upstreams.has(target.upstream)) continue
       result.needed.add(target.upstream)
       if (file.former.has(target.upstream)) result.former.push(routeName(id))

@@ -100,7 +100,7 @@ function* eachOf<T>(
   then: (route: T, place: Place) => void,
 ): Generator<void> {
   const problems = new Problems(MOST)
-  const root = new Place(problems, ['routes'])
+  const root = new Place(problems).at('routes')
   if (!Array.isArray(given)) root.wrong(`${shown(given)} is no list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')
   else {
