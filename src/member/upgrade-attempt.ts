@@ -86,6 +86,11 @@ export class UpgradeAttempt {
     this.#look()
   }
 
+  /** Whether all that it waits for is the end of a successor that is not wanted any more. */
+  get givenUp(): boolean {
+    return this.#cancelling
+  }
+
   /**
    * The successor is not wanted any more. Before its Commit it is given up and ended; later it serves, or fails, as if this
    * had not been called. Either way the outcome says which.

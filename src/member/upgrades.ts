@@ -16,6 +16,8 @@ import { type Replaced, UpgradeAttempt } from './upgrade-attempt.js'
 
 /** Between asking a successor that is not wanted any more to end, and ending it. */
 const END_MS = 2_000
+/** An upgrade that was given up is over within this time: its successor is ended, and this process writes again. */
+const GIVEN_UP_MS = 10_000
 
 /** How the successor is started. */
 export interface Place {
@@ -31,6 +33,8 @@ export class Upgrades implements Replaced {
   readonly started: Successor[] = []
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
+  /** Of the upgrade under way, when its successor has been started. */
+  #attempt: UpgradeAttempt | null = null
   /** Why a successor failed that never came as far as a handoff. */
   #failure: Failure | null = null
 
@@ -65,6 +69,9 @@ export class Upgrades implements Replaced {
 
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, place: Place = {}): Promise<Upgraded> {
+    // Its failure may have been told already, by a daemon for one: who tries again then is not told "busy" for its rest.
+    const beingEnded = () => this.#attempt?.givenUp === true
+    if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const ended = new AbortController()
@@ -87,6 +94,7 @@ export class Upgrades implements Replaced {
       throw error
     } finally {
       this.#underWay = null
+      this.#attempt = null
       this.shared.changes.tell()
     }
   }
@@ -112,6 +120,7 @@ export class Upgrades implements Replaced {
     this.started.push(child)
     options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })
     const attempt = new UpgradeAttempt(this, child, command, options, graceMs)
+    this.#attempt = attempt
     const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
     const cancel = ({ target }: { target: EventTarget | null }) =>
       attempt.cancel((target as AbortSignal).reason)

@@ -113,6 +113,16 @@ describe('upgrades of a member through the daemon', () => {
       code: 'ERR_FDB_SERVICE',
     })
   })
+
+  it('are not busy with the rest of one whose failure was told: who tries again at once waits for it', async () => {
+    const { scene } = await open()
+    await startDaemon(scene, { upgrade: { ...UPGRADE, ready: 1_000 } })
+    await scene.serve()
+    const stuck = [process.execPath, '-e', STUCK.replace('CONTROL', scene.control)]
+    expect(await requestUpgrade(scene.control, { argv: stuck })).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    const again = await requestUpgrade(scene.control)
+    expect(again, JSON.stringify(again)).toMatchObject({ ok: true, generation: 2 })
+  })
 })
 
 /** Joins, then stops for good. */
