@@ -19,6 +19,9 @@ export interface RunFlags {
   readonly adoptSignal?: string
   readonly ready?: string
   readonly readyTimeout?: string
+  readonly healthInterval?: string
+  readonly healthTimeout?: string
+  readonly healthPasses?: string | number
   readonly healthyFor?: string
   readonly stopSignal?: string
   readonly stopTimeout?: string
@@ -51,6 +54,9 @@ const DOCUMENT: Keys<RunDocument> = {
   listen: true,
   ready: true,
   readyTimeout: true,
+  healthInterval: true,
+  healthTimeout: true,
+  healthPasses: true,
   healthyFor: true,
   stopSignal: true,
   stopTimeout: true,
@@ -107,7 +113,10 @@ export class RunSources {
   async read(): Promise<VersionSettings> {
     const document = await this.#document()
     const flags = defined(this.#flags)
-    const { ready, readyTimeout, healthyFor, stopSignal, stopTimeout, cwd } = { ...document, ...flags }
+    const { ready, readyTimeout, healthyFor, stopSignal, stopTimeout, cwd, ...rest } = {
+      ...document,
+      ...flags,
+    }
     return {
       command: this.#commandOf(document),
       cwd: cwd === undefined ? undefined : resolve(cwd),
@@ -116,6 +125,12 @@ export class RunSources {
         this.#flags.listen === undefined ? ofDocument(document.listen) : namedListeners(this.#flags.listen),
       nonBlocking: flag('nonBlocking', this.#flags.nonBlocking ?? document.nonBlocking),
       ready: parseReadiness(`${ready ?? 'delay:1s'}`),
+      asking: {
+        interval:
+          rest.healthInterval === undefined ? null : duration('healthInterval', rest.healthInterval, 0, 1),
+        timeout: duration('healthTimeout', rest.healthTimeout, 5_000, 1),
+        passes: count('healthPasses', rest.healthPasses, 1),
+      },
       readyTimeout: duration('readyTimeout', readyTimeout, 60_000),
       healthyFor: duration('healthyFor', healthyFor, 0),
       stopSignal: signal('stopSignal', stopSignal, 'SIGTERM'),
@@ -179,11 +194,19 @@ function ofDocument(listen: RunDocument['listen'] = {}): NamedListener[] {
   return named(Object.entries(listen))
 }
 
-function duration(name: string, text: string | undefined, byDefault: number): number {
+function duration(name: string, text: string | undefined, byDefault: number, least = 0): number {
   if (text === undefined) return byDefault
   const ms = durationMs(`${text}`)
-  if (ms === null || ms > LONGEST_MS) throw wrongOption(name, text, 'a duration: 500ms, 30s, 2m, 1h')
+  if (ms === null || ms < least || ms > LONGEST_MS)
+    throw wrongOption(name, text, 'a duration: 500ms, 30s, 2m, 1h')
   return ms
+}
+
+function count(name: string, given: string | number | undefined, byDefault: number): number {
+  if (given === undefined) return byDefault
+  const number = /^\d{1,4}$/.test(`${given}`) ? Number(given) : 0
+  if (number < 1) throw wrongOption(name, given, 'a whole number from 1 to 9999')
+  return number
 }
 
 function signal(

@@ -43,6 +43,27 @@ export function addRun(program: Command): void {
     )
     .addOption(
       option(
+        '--health-interval <duration>',
+        'between two questions of --ready (default: 100ms until it is ready, then 250ms)',
+        'HEALTH_INTERVAL',
+      ),
+    )
+    .addOption(
+      option(
+        '--health-timeout <duration>',
+        'an answer that takes longer is none (default: 5s)',
+        'HEALTH_TIMEOUT',
+      ),
+    )
+    .addOption(
+      option(
+        '--health-passes <count>',
+        'so many good answers in a row make a version ready (default: 1)',
+        'HEALTH_PASSES',
+      ),
+    )
+    .addOption(
+      option(
         '--healthy-for <duration>',
         'a ready version runs beside the old one for so long (default: 0s)',
         'HEALTHY_FOR',

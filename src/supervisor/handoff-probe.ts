@@ -3,15 +3,21 @@ import { OperatorClient } from '../operator/client.js'
 import { endsWithUs, statOf } from '../process/main-process.js'
 import type { Probe } from './probe.js'
 import { Repeated } from './repeated-probe.js'
+import type { Asking } from './settings.js'
 
 const ANSWER_MS = 2_000
 
 /** A version that speaks fd-broker: it is ready when it serves, or what it has started. */
-export function handoffProbe(control: string): Probe {
-  return new Repeated(async (_signal, pid) => {
-    const server = await whoServes(control)
-    return server !== null && descends(server, pid) ? null : `process ${server} serves at ${control}`
+export function handoffProbe(control: string, asking: Asking): Probe {
+  const questionTo = (pid: number) => ({
+    asked: `who serves at ${control}`,
+    async ask() {
+      const server = await whoServes(control)
+      if (server !== null && descends(server, pid)) return null
+      return server === null ? 'nobody' : `process ${server}`
+    },
   })
+  return new Repeated(questionTo, asking)
 }
 
 /** Who serves there, if it is this process's descendant; null: nobody, or somebody else. Never rejects. */

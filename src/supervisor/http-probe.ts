@@ -1,8 +1,9 @@
-import { get } from 'node:http'
 import { inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../listeners/index.js'
+import { httpQuestion } from '../probing/http-question.js'
 import { NOTHING, type Probe, type ProbeEvents } from './probe.js'
 import { Repeated } from './repeated-probe.js'
+import type { Asking } from './settings.js'
 import type { GivenListener } from './shared-listeners.js'
 
 const PRIVATE = parseListenerSpec('tcp://127.0.0.1:0')
@@ -10,8 +11,8 @@ const PRIVATE = parseListenerSpec('tcp://127.0.0.1:0')
 const NAME = 'ready'
 
 /** Asks at an address that the version listens at itself, or that all share. */
-export function httpProbe(url: string): Probe {
-  return new Repeated(signal => answerOf(url, signal))
+export function httpProbe(url: string, asking: Asking): Probe {
+  return new Repeated(() => httpQuestion(url), asking)
 }
 
 /**
@@ -25,12 +26,16 @@ export class PrivateHttpProbe implements Probe {
   readonly #fd: OwnedFd
   readonly #asking: Probe
 
-  constructor(path: string, nonBlocking: boolean) {
+  constructor(path: string, nonBlocking: boolean, asking: Asking) {
     this.#fd = bindListener(PRIVATE)
     setBlocking(this.#fd, !nonBlocking)
     const address = formatAddress(inspectOne(this.#fd))
     this.listeners = [{ name: NAME, fd: this.#fd, spec: PRIVATE, address }]
-    this.#asking = httpProbe(`${address.replace('tcp:', 'http:')}${path}`)
+    this.#asking = httpProbe(`${address.replace('tcp:', 'http:')}${path}`, asking)
+  }
+
+  get complaint(): string | null {
+    return this.#asking.complaint ?? null
   }
 
   begin(pid: number, events: ProbeEvents): void {
@@ -45,15 +50,4 @@ export class PrivateHttpProbe implements Probe {
   [Symbol.dispose](): void {
     this.settle()
   }
-}
-
-function answerOf(url: string, signal: AbortSignal): Promise<string | null> {
-  return new Promise((resolve, reject) => {
-    const request = get(url, { agent: false, signal }, response => {
-      const { statusCode = 0 } = response
-      response.resume()
-      resolve(statusCode >= 200 && statusCode < 400 ? null : `${url} answers ${statusCode}`)
-    })
-    request.once('error', reject)
-  })
 }

@@ -6,7 +6,7 @@ const FIRST_FD = 3
 
 /** Loads what this way of asking needs, and no other: a supervisor is to be small. */
 export async function probeFor(settings: VersionSettings, children: Children): Promise<Probe> {
-  const { ready, listen, nonBlocking, cwd, env } = settings
+  const { asking, ready, listen, nonBlocking, cwd, env } = settings
   switch (ready.kind) {
     case 'notify':
       return new (await import('./notify-probe.js')).NotifyProbe()
@@ -14,18 +14,24 @@ export async function probeFor(settings: VersionSettings, children: Children): P
       return new (await import('./ready-fd-probe.js')).ReadyFdProbe(FIRST_FD + listen.length)
     case 'http': {
       const { PrivateHttpProbe, httpProbe } = await import('./http-probe.js')
-      return ready.url.startsWith('/') ? new PrivateHttpProbe(ready.url, nonBlocking) : httpProbe(ready.url)
+      return ready.url.startsWith('/')
+        ? new PrivateHttpProbe(ready.url, nonBlocking, asking)
+        : httpProbe(ready.url, asking)
     }
-    case 'tcp':
-      return (await import('./tcp-probe.js')).tcpProbe(ready.host, ready.port)
+    case 'tcp': {
+      const { tcpQuestion } = await import('../probing/tcp-question.js')
+      const { Repeated } = await import('./repeated-probe.js')
+      return new Repeated(() => tcpQuestion(ready.host, ready.port), asking)
+    }
     case 'command': {
       const { commandProbe } = await import('./command-probe.js')
-      return commandProbe(children, ready.text, cwd ?? process.cwd(), { ...process.env, ...env })
+      const shell = { text: ready.text, cwd: cwd ?? process.cwd(), env: { ...process.env, ...env } }
+      return commandProbe(children, shell, asking)
     }
     case 'delay':
       return new (await import('./delay-probe.js')).DelayProbe(ready.ms)
     case 'handoff':
-      return (await import('./handoff-probe.js')).handoffProbe(ready.control)
+      return (await import('./handoff-probe.js')).handoffProbe(ready.control, asking)
   }
 }
 

@@ -27,6 +27,8 @@ export interface Probe extends Disposable {
   readonly env: NodeJS.ProcessEnv
   /** Lent. Absent: of a version that serves nothing is heard any more. */
   readonly hearing?: Hearing
+  /** What was asked of it last, and what it answered, if that was no yes. */
+  readonly complaint?: string | null
   /** Its process runs. */
   begin(pid: number, events: ProbeEvents): void
   /** What is asked only until it serves is not asked any more. Idempotent. */

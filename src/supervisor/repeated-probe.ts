@@ -1,29 +1,48 @@
+import { askAgain, type Question } from '../probing/question.js'
 import { NOTHING, type Probe, type ProbeEvents } from './probe.js'
+import type { Asking } from './settings.js'
 
 /** Between two questions to a version that is not ready yet. */
 const ASK_MS = 100
 /** To one that was, and is on trial. */
 const AGAIN_MS = 250
-/** An answer that takes longer is none. */
-const ANSWER_MS = 5_000
 
-/** Why it is not ready; null: it is. Rejects for the same. */
-export type Question = (signal: AbortSignal, pid: number) => Promise<string | null>
-
-/** Asks until the answer is yes; then goes on asking, and one no is a failure. */
+/** Asks until the answer was yes so often in a row; then goes on asking, and one no is a failure. */
 export class Repeated implements Probe {
   readonly listeners = NOTHING.listeners
   readonly fds = NOTHING.fds
   readonly env = NOTHING.env
-  readonly #ask: Question
+  readonly #questionTo: (pid: number) => Question
+  readonly #asking: Asking
   readonly #over = new AbortController()
+  /** Why it was not ready when it was asked last. */
+  #last: string | null = null
 
-  constructor(ask: Question) {
-    this.#ask = ask
+  /** `questionTo`: what is asked of the version with this process. */
+  constructor(questionTo: (pid: number) => Question, asking: Asking) {
+    this.#questionTo = questionTo
+    this.#asking = asking
+  }
+
+  get complaint(): string | null {
+    return this.#last
   }
 
   begin(pid: number, events: ProbeEvents): void {
-    void this.#run(pid, events)
+    const { interval, timeout, passes } = this.#asking
+    let passed = 0
+    const pace = () => ({ timeout, interval: interval ?? (passed < passes ? ASK_MS : AGAIN_MS) })
+    void askAgain(this.#questionTo(pid), pace, this.#over.signal, why => {
+      this.#last = why
+      if (why === null) {
+        passed++
+        if (passed === passes) events.ready()
+      } else if (passed < passes) passed = 0
+      else {
+        this.settle()
+        events.failed(why)
+      }
+    })
   }
 
   settle(): void {
@@ -33,42 +52,4 @@ export class Repeated implements Probe {
   [Symbol.dispose](): void {
     this.settle()
   }
-
-  async #run(pid: number, events: ProbeEvents): Promise<void> {
-    const { signal } = this.#over
-    let ready = false
-    while (!signal.aborted) {
-      const why = await this.#answer(pid)
-      if (signal.aborted) return
-      if (why === null && !ready) {
-        ready = true
-        events.ready()
-      } else if (why !== null && ready) {
-        events.failed(why)
-        return
-      }
-      await rest(ready ? AGAIN_MS : ASK_MS, signal)
-    }
-  }
-
-  async #answer(pid: number): Promise<string | null> {
-    const limit = AbortSignal.any([this.#over.signal, AbortSignal.timeout(ANSWER_MS)])
-    try {
-      return await this.#ask(limit, pid)
-    } catch (error) {
-      return error instanceof Error ? error.message : String(error)
-    }
-  }
-}
-
-function rest(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    const end = () => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', end)
-      resolve()
-    }
-    const timer = setTimeout(end, ms)
-    signal.addEventListener('abort', end, { once: true })
-  })
 }

@@ -93,6 +93,11 @@ export class RunningVersion {
     return this.settings.ready.kind === 'handoff'
   }
 
+  /** Why it is not ready, as it answered last; null: it was not asked, or said nothing against it. */
+  get complaint(): string | null {
+    return this.#probe.complaint ?? null
+  }
+
   /** It is looked at whether it is ready. */
   watch(): void {
     this.#probe.begin(this.#pid, {

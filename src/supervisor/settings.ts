@@ -8,6 +8,16 @@ export interface NamedListener {
   readonly spec: ListenerSpec
 }
 
+/** How a version is asked whether it is ready, where it does not say so itself. Milliseconds. */
+export interface Asking {
+  /** Between two questions; null: often until it is ready, seldomer then. */
+  readonly interval: number | null
+  /** An answer that takes longer is none. */
+  readonly timeout: number
+  /** So many in a row make it ready. */
+  readonly passes: number
+}
+
 /** How a version is started, judged and stopped: read anew for each. Times in milliseconds. */
 export interface VersionSettings {
   /** With argv[0]; it is looked up anew for each version. */
@@ -21,6 +31,7 @@ export interface VersionSettings {
   /** The listeners do not block (O_NONBLOCK); else they do, as those of systemd. */
   readonly nonBlocking: boolean
   readonly ready: Readiness
+  readonly asking: Asking
   readonly readyTimeout: number
   /** A ready version runs beside the one that serves for so long before that one is stopped. */
   readonly healthyFor: number

@@ -329,7 +329,8 @@ export class Supervisor {
 
   #elapsed(timer: Timer, id: number, ms: number): void {
     if (timer === 'ready' && this.#state.versions.some(one => one.id === id && one.phase === 'starting')) {
-      const why = `version ${id} (pid ${this.#versions.get(id)?.pid}) was not ready within ${ms} ms`
+      const { complaint = null, pid } = this.#versions.get(id) ?? {}
+      const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
       this.#failures.note(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
     }
     this.#dispatch({ type: 'elapsed', timer, version: id })

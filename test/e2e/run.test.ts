@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { ancestorsOf, hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
@@ -61,7 +62,9 @@ describe('fd-broker run', () => {
     const late = await run.upgrade('--timeout', '700ms', '--', ...given({ fail: true }))
     expect(late).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 700 ms/),
+      stderr: expect.stringMatching(
+        /^ERR_FDB_DEADLINE: .*not ready within 700 ms: GET http:\S+\/health: 5\d\d /,
+      ),
     })
     const none = await run.upgrade('--', '/nowhere/server')
     expect(none).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_NO_BINARY/) })
@@ -153,6 +156,31 @@ describe('fd-broker run', () => {
     const tcp = await Supervised.prepare()
     await tcp.launch(['--ready', `tcp://127.0.0.1:${notify.port}`])
     await tcp.serving()
+  })
+
+  it('says of a version that does not prove itself what was asked and what was answered', async () => {
+    const file = join(tmpdir(), `fdb-run-${process.pid}-well`)
+    onTestFinished(() => rmSync(file, { force: true }))
+    writeFileSync(file, '')
+    const asked = `test -e ${file} || { echo looked; echo nothing there; exit 3; }`
+    const paced = ['--health-interval', '20ms', '--health-passes', '3', '--healthy-for', '30s']
+    const run = await Supervised.start(['--ready', `command:${asked}`, ...paced])
+    const { pid } = await run.whoami()
+    // On trial: one no is a failure.
+    const upgrade = run.upgrade()
+    await until('the next one is on trial', async () => (await run.status()).phase === 'trial')
+    rmSync(file)
+    expect(await upgrade).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(
+        /^ERR_FDB_UNHEALTHY: version 2: command ".*": ended with 3 \(nothing there\)/,
+      ),
+    })
+    expect(await run.upgrade('--timeout', '500ms')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*within 500 ms: command .*\(nothing there\)/),
+    })
+    expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_DEADLINE' } })
   })
 
   it('reads its file anew for every version: command, environment and listeners', async () => {

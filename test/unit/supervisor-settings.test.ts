@@ -69,6 +69,14 @@ describe('settings', () => {
     })
   })
 
+  it('say how a version is asked', async () => {
+    const byDefault = { interval: null, timeout: 5_000, passes: 1 }
+    expect((await new RunSources(['app'], {}).read()).asking).toEqual(byDefault)
+    const config = file('healthInterval: 50ms\nhealthTimeout: 1s\nhealthPasses: 2\n')
+    const sources = new RunSources(['app'], { config, healthPasses: '3' })
+    expect((await sources.read()).asking).toEqual({ interval: 50, timeout: 1_000, passes: 3 })
+  })
+
   it('of the environment may name several listeners, and say yes in words', async () => {
     const flags = { listen: 'a=tcp://127.0.0.1:80 b=unix:/run/b.sock', survive: 'true' }
     const { listen, survive } = await new RunSources(['app'], flags).read()
@@ -77,6 +85,8 @@ describe('settings', () => {
 
   it.each([
     ['ready: [1]', /ready is "1"/],
+    ['healthPasses: 0', /option "healthPasses" is 0; give a whole number from 1 to 9999/],
+    ['healthTimeout: 0s', /option "healthTimeout" is "0s"; give a duration/],
     ['stopTimeout: 5', /option "stopTimeout" is 5; give a duration/],
     ['upgradeSignal: KILL', /give a signal, for example HUP/],
     ['listen: { "a:b": "tcp://127.0.0.1:80" }', /NAME=ADDRESS/],

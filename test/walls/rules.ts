@@ -42,6 +42,11 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'kernel'],
   },
   {
+    name: 'probing',
+    about: 'questions by which a version is known to be well: http, tcp, a command',
+    only: ['kernel'],
+  },
+  {
     name: 'listeners',
     about: 'listener specifications, binding, who holds an address',
     only: ['errors', 'values', 'kernel'],
@@ -88,7 +93,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'values', 'node', 'index', 'relay'],
+    only: ['proto', 'errors', 'values', 'node', 'probing', 'index', 'relay'],
     packages: ['yaml', 'protobufjs'],
   },
   {
@@ -98,6 +103,7 @@ export const ROOMS: readonly Room[] = [
       'errors',
       'values',
       'kernel',
+      'probing',
       'listeners',
       'process',
       'supervised',

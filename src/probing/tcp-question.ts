@@ -1,10 +1,11 @@
 import { connect } from 'node:net'
-import type { Probe } from './probe.js'
-import { Repeated } from './repeated-probe.js'
+import type { Question } from './question.js'
 
-export function tcpProbe(host: string, port: number): Probe {
-  return new Repeated(
-    signal =>
+/** Whether it takes a connection. */
+export function tcpQuestion(host: string, port: number): Question {
+  return {
+    asked: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,
+    ask: signal =>
       new Promise((resolve, reject) => {
         const socket = connect({ host, port, signal })
         socket.once('error', reject)
@@ -13,5 +14,5 @@ export function tcpProbe(host: string, port: number): Probe {
           resolve(null)
         })
       }),
-  )
+  }
 }
