@@ -17,9 +17,11 @@ export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: Ha
   const silent = Math.round(performance.now() - peer.beatAt)
   const sick = Math.round(performance.now() - peer.wellAt)
   if (phase === 'probation') {
+    const how = peer.healthy ? 'was silent' : 'said that it is not healthy'
+    const why = peer.unwell === '' ? '' : `: ${peer.unwell}`
     return new FdbError(
       'ERR_FDB_UNHEALTHY',
-      `process ${peer.pid} ${peer.healthy ? 'was silent' : 'said that it is not healthy'} for ${sick} ms (limit ${times.silence})`,
+      `process ${peer.pid} ${how} for ${sick} ms (limit ${times.silence})${why}`,
     )
   }
   const limit = limitOf(phase, times)

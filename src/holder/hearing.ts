@@ -51,6 +51,7 @@ export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: Owne
 function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
   peer.beatAt = performance.now()
   peer.healthy = heartbeat.healthy ?? false
+  peer.unwell = peer.healthy ? '' : (heartbeat.unwell ?? '').slice(0, REASON_CHARACTERS)
   if (peer.healthy) peer.wellAt = peer.beatAt
   peer.report = parseReport(heartbeat.report ?? '')
 }
@@ -106,6 +107,8 @@ function readOtherwise({ surroundings, peer: peerOf }: Heard, peer: Peer): FdbEr
   return difference(ours, peer.position)
 }
 
+/** Of a reason; the rest is cut off. */
+const REASON_CHARACTERS = 500
 /** A report is a line for `status`; what is longer is none. */
 const REPORT_CHARACTERS = 4096
 

@@ -32,6 +32,8 @@ export interface Peer {
   /** Last Heartbeat, performance.now(); and what it said. */
   beatAt: number
   healthy: boolean
+  /** Why it is not, if it said so. */
+  unwell: string
   /** When it last said that it is healthy, performance.now(). */
   wellAt: number
   report: unknown

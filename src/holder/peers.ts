@@ -198,6 +198,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     beatAt: now,
     wellAt: now,
     healthy: true,
+    unwell: '',
     report: null,
     position: null,
     reason: null,

@@ -4,6 +4,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 import { Reminders } from '../supervised/reminders.js'
 import { type MainProcess, ServiceManager } from '../supervised/service-manager.js'
+import { wellness } from './health.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
@@ -61,7 +62,7 @@ export class Announcer {
     const { health, logger, pidFile, service, systemd } = parts.shared.settings
     this.#parts = parts
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
-    this.#reminders = new Reminders(this.#manager, health)
+    this.#reminders = new Reminders(this.#manager, () => wellness(health).healthy)
     this.#pidFile = pidFile === null ? null : new PidFile(pidFile)
     const store = this.#manager?.storeFor(service) ?? null
     this.#safekeeping = new Safekeeping({ shared: parts.shared, control: parts.control, store })

@@ -1,5 +1,6 @@
 import { Wakefulness } from '../process/wakefulness.js'
 import type { Link } from '../protocol/link.js'
+import { type Health, wellness } from './health.js'
 
 export interface HeartbeatOptions {
   /** The interval, as the holder wants it; asked at {@link Heartbeat.start}. */
@@ -7,7 +8,7 @@ export interface HeartbeatOptions {
   /** The channel to the holder, as it is now. */
   link(): Link | undefined
   /** The application's own word; one that throws says no. */
-  healthy(): boolean
+  healthy: Health
   report(): object
   /** Silence of the holder that counts as its end: a daemon that is stopped keeps its channels. */
   silenceMs(): number
@@ -51,16 +52,9 @@ export class Heartbeat {
     const awakeSince = this.#awake.tick(this.#everyMs, now)
     const link = this.#options.link()
     if (link === undefined) return
-    link.tell({ heartbeat: { healthy: this.#healthy(), report: JSON.stringify(this.#options.report()) } })
+    const { healthy, report } = this.#options
+    link.tell({ heartbeat: { ...wellness(healthy), report: JSON.stringify(report()) } })
     this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
     if (this.#silent) this.#options.silent()
-  }
-
-  #healthy(): boolean {
-    try {
-      return this.#options.healthy()
-    } catch {
-      return false
-    }
   }
 }

@@ -6,6 +6,7 @@ import { DAEMON, defaultControl } from '../process/default-control.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
+import type { Health } from './health.js'
 
 export interface JoinOptions {
   /** Names what is served. A control socket of another service refuses. */
@@ -78,8 +79,11 @@ export interface JoinOptions {
   systemd?: 'auto' | 'off'
   /** A file that names the process that serves: replaced at the commit, and at a rollback; removed when the service ends. */
   pidFile?: string
-  /** Told in heartbeats: false in probation brings the old version back. Default: always healthy. */
-  health?: () => boolean
+  /**
+   * Told in heartbeats: false, or a sentence that says why not, brings the old version back in probation, when it is said for
+   * longer than `upgrade.silence`. Default: always healthy.
+   */
+  health?: Health
   /** Versions of the protocol to speak; for tests and staged roll-outs. */
   versions?: VersionRange
 }
@@ -101,7 +105,7 @@ export interface Settings {
   readonly firstWave: number
   readonly stateFile: StateFileSettings | null
   readonly stateLimits: Readonly<StateLimits>
-  readonly health: () => boolean
+  readonly health: Health
   readonly mainProcess: 'refuse' | 'stays' | 'ends'
   readonly systemd: 'auto' | 'off'
   readonly pidFile: string | null
@@ -149,7 +153,7 @@ export function settle(options: JoinOptions): Settings {
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
   checkLogger(options.logger)
   checkSignal(options.signal)
-  checkFunction('health', options.health, 'a function that answers true or false')
+  checkFunction('health', options.health, 'a function that answers true, false or why not')
   const times = settleTimes(options.upgrade)
   const timeout = options.timeout ?? 10_000
   checkMs('timeout', timeout, 1)

@@ -219,14 +219,16 @@ export class Parts implements Shared {
       everyMs: () => this.joined.holder?.beatEvery(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
       link: () => this.joined.link,
-      healthy: () => health() && this.#accepts,
+      healthy: () => this.#unattended ?? health(),
       report: () => this.drain.report,
       silent: () => this.hosting.silent(),
     })
   }
 
-  /** Healthy means serving: nobody waits at a listener where nobody accepts. */
-  get #accepts(): boolean {
-    return !this.machine.member.accepting || this.listeners.every(listener => listener.attended)
+  /** Healthy means serving: nobody waits at a listener where nobody accepts. Null: there is none such. */
+  get #unattended(): string | null {
+    if (!this.machine.member.accepting) return null
+    const alone = this.listeners.find(listener => !listener.attended)
+    return alone === undefined ? null : `nobody accepts on its listener "${alone.name}"`
   }
 }

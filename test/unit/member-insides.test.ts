@@ -105,7 +105,7 @@ describe('a heartbeat', () => {
     expect(told.slice(-3).map(({ heartbeat }) => heartbeat)).toEqual([
       { healthy: true, report: '{"connections":1}' },
       { healthy: false, report: '{"connections":1}' },
-      { healthy: false, report: '{"connections":1}' },
+      { healthy: false, unwell: 'its health hook threw: of the hook', report: '{"connections":1}' },
     ])
     link.open = false
     pass(20, 1_000)
