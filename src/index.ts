@@ -13,6 +13,7 @@ export {
   parseListenerSpec,
 } from './listeners/index.js'
 export type { Logger } from './logger.js'
+export { type AnswersOptions, answers } from './member/answers.js'
 export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
 export { join } from './member/join.js'

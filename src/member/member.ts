@@ -125,6 +125,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#driver.phase
   }
 
+  /**
+   * The pid of the version before, as long as that one could go on in this one's place: it serves until {@link ready} has resolved, and
+   * stands by in probation. Null: there is none (any more), or only a daemon knows.
+   */
+  get incumbent(): number | null {
+    const { hosting, joined } = this.#parts
+    return hosting.standsBy ? (joined.facts?.pid ?? null) : null
+  }
+
   /** When the service was first started; outlives upgrades. */
   get serviceStartedAt(): Date {
     return new Date(this.#parts.serviceStartedAt)

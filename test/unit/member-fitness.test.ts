@@ -136,7 +136,24 @@ describe('a health hook', () => {
     await until('the old one stands by', () => old.phase === 'standby')
     throws = true
     await until('the old one serves', () => old.phase === 'serving')
-    expect(old.status().lastFailure).toMatchObject({ code: 'ERR_FDB_UNHEALTHY' })
+    expect(old.status().lastFailure).toMatchObject({
+      code: 'ERR_FDB_UNHEALTHY',
+      message: expect.stringMatching(/not healthy for \d+ ms .*: its health hook threw: of the hook$/),
+    })
+  })
+
+  it('may say why the process is not well, which is the reason of the failure', async () => {
+    const { service, old } = await serving()
+    let word: boolean | string = true
+    const next = await service.join({ health: () => word })
+    await service.serve(next, 'new')
+    expect([old.incumbent, next.incumbent]).toEqual([null, process.pid])
+    await next.ready()
+    await until('the old one stands by', () => old.phase === 'standby')
+    expect([old.incumbent, next.incumbent]).toEqual([null, process.pid])
+    word = 'the database is gone'
+    await until('the old one serves', () => old.phase === 'serving')
+    expect(old.status().lastFailure?.message).toMatch(/not healthy for \d+ ms .*: the database is gone$/)
   })
 })
 

@@ -1,0 +1,55 @@
+import type { Server } from 'node:net'
+import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
+import { FdbError } from '../errors.js'
+import type { Check } from './member-options.js'
+
+export interface AnswersOptions {
+  /** What is asked for, with its query. Default `/`. */
+  path?: string
+  /** The field `Host`, and the server's name with TLS. Default `localhost`. */
+  host?: string
+  /** The status that passes. Default: any of 200 to 399. */
+  status?: number
+  /** For the head of the answer, milliseconds. Default 5 000. */
+  timeout?: number
+}
+
+const OPTIONS: Keys<AnswersOptions> = { path: true, host: true, status: true, timeout: true }
+
+/**
+ * A check for {@link Member.ready}: this process's own server answers a GET. The request comes over a socket pair, not through the
+ * listener, where the version that serves would answer it; the server sees a Unix connection, and need not listen yet. For
+ * `http` and `https` servers; with TLS the certificate is not looked at.
+ *
+ * The check rejects with ERR_FDB_CHECK, which says what was asked and what was answered. Throws ERR_FDB_OPTION.
+ */
+export function answers(server: Server, options: AnswersOptions = {}): Check {
+  checkKeys('answers()', options, OPTIONS)
+  const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
+  // Servers are told apart by what they have: a process without TLS need not load it.
+  if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
+    throw wrongOption('server', server, 'a server of http or https; of a framework the one below it')
+  if (typeof path !== 'string' || !/^\/[\x21-\x7e]*$/.test(path))
+    throw wrongOption(
+      'path',
+      path,
+      'a path that begins with / and has neither spaces nor letters beyond ASCII',
+    )
+  if (typeof host !== 'string' || !/^[\w.:[\]-]+$/.test(host))
+    throw wrongOption('host', host, 'a host, with or without port')
+  if (status !== undefined && !(Number.isInteger(status) && status >= 200 && status <= 599))
+    throw wrongOption('status', status, 'a status from 200 to 599')
+  checkMs('timeout', timeout, 1)
+  const tls = 'setTicketKeys' in server
+  const check: Check = async ({ signal }) => {
+    // Only who asks loads an HTTP client.
+    const { privateHttpQuestion } = await import('../probing/http-question.js')
+    const { askOnce } = await import('../probing/question.js')
+    const { connectionTo } = await import('../probing/connection-to.js')
+    const question = privateHttpQuestion({ path, host, tls, status, connect: () => connectionTo(server) })
+    const why = await askOnce(question, timeout, signal)
+    if (why !== null)
+      throw new FdbError('ERR_FDB_CHECK', `its own server does not answer as it should: ${why}`)
+  }
+  return Object.defineProperty(check, 'name', { value: `answers ${path}` })
+}
