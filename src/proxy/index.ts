@@ -8,6 +8,7 @@ export type {
   Duration,
   FieldsDocument,
   ForwardedHeaders,
+  HealthDocument,
   ListenerDocument,
   ProxyDocument,
   RouteDocument,

@@ -1,4 +1,5 @@
 import {
+  type Check,
   type CloseOptions,
   FdbError,
   type JoinOptions,
@@ -15,6 +16,7 @@ import { Admission } from './admission.js'
 import { Complaints } from './complaints.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
+import { Health } from './health/health.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
@@ -117,13 +119,15 @@ export class ReverseProxy {
 
   /** See {@link startProxy}. */
   static async start(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
-    const { timeout, ...times } = config.upgrade
+    const { timeout, health: _, ...times } = config.upgrade
+    let health: Health | null = null
     const member = await join({
       service: config.service,
       ...(config.control !== null && { control: config.control }),
       upgrade: times,
       drain: drainOf(config),
       mainProcess: 'stays',
+      health: () => health?.word ?? true,
       ...(options.logger && { logger: options.logger }),
       ...(config.stateFile && { stateFile: config.stateFile }),
       ...(options.signal && { signal: options.signal }),
@@ -135,13 +139,28 @@ export class ReverseProxy {
       options.prepare?.(proxy)
       for (const listener of config.listeners) await proxy.#open(listener, config)
       await proxy.#routes.prepare(proxy.#fileOf(config))
-      await member.ready({ timeout })
+      health = await proxy.#healthOf(config)
+      const proves: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
+      await member.ready({ timeout, checks: [proves] })
+      health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       await proxy.#writeFile()
       return proxy
     } catch (error) {
+      health?.[Symbol.dispose]()
       await member.close({ timeout: 0 })
       throw error
     }
+  }
+
+  /** Null where nothing is asked, or nobody would serve in this one's place. */
+  async #healthOf({ upgrade: { health }, listeners }: ProxyConfig): Promise<Health | null> {
+    if (health === null || this.member.incumbent === null) return null
+    const listener = listeners.find(
+      ({ name, forward }) => forward === null && name === (health.listener ?? name),
+    )
+    const entrance = listener && this.#entrances.get(listener.name)
+    const asks = entrance === undefined ? null : { server: entrance.server, tls: listener?.tls ?? false }
+    return await Health.of(health, asks, this.#logger)
   }
 
   get config(): ProxyConfig {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import type { Field, Shape } from '../../src/proxy/check/check.js'
 import { configShape } from '../../src/proxy/config/schema.js'
-import { config, EXAMPLE } from '../fixtures/proxy-config.js'
+import { config, EXAMPLE, LEAST } from '../fixtures/proxy-config.js'
 
 const text = readFileSync(new URL('../../docs/proxy-config.md', import.meta.url), 'utf8')
 
@@ -28,6 +28,15 @@ describe('docs/proxy-config.md', () => {
   it('has a row for every key, with the default that is used', () => {
     const expected = rows(configShape(new Set()))
     expect(text.split('\n').filter(line => line.startsWith('| `'))).toEqual(expected)
+  })
+
+  it('shows ways for a version to prove itself that are accepted', () => {
+    const [, section = ''] = /## A version must prove itself\n(.*?)\n## /s.exec(text) ?? []
+    const shown = [...section.matchAll(/```yaml\n(.*?)```/gs)].map(([, yaml]) => config(`${LEAST}${yaml}`))
+    expect(shown.map(({ upgrade }) => upgrade.health)).toMatchObject([
+      { http: '/health', host: 'app.example.com', timeout: 2000 },
+      { command: expect.stringContaining('"$FD_BROKER_SOCKET"') },
+    ])
   })
 
   it('shows an example that is accepted', () => {

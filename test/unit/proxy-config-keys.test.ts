@@ -149,6 +149,23 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upgrade.commit', '900h', /outside of 1 ms to 2147483647 ms \(24 days\)/],
   ['upgrade.heartbeat', '0ms', /outside/],
   ['upgrade.silence', '500ms', /not more than two heartbeats/],
+  ['upgrade.health', 'soon', /"soon" is nothing that can be asked; write http:\/health/],
+  ['upgrade.health', 'tcp:9000', /"9000" cannot be asked by tcp/],
+  ['upgrade.health', '{}', /nothing is asked; give one of http, tcp, command/],
+  ['upgrade.health', '{ http: /, tcp: "a:1" }', /more than one thing is asked; give one of/],
+  ['upgrade.health', '7', /7 is a number, not a map/],
+  ['upgrade.health.http', 'health', /"health" cannot be asked by http; write \/health, or http:/],
+  ['upgrade.health.http', 'https://a/', /cannot be asked by http/],
+  ['upgrade.health.tcp', '"5432"', /cannot be asked by tcp; write 127\.0\.0\.1:5432/],
+  ['upgrade.health.command', '" "', /cannot be asked by command/],
+  ['upgrade.health.host', '"a b.com"', /no host \(app\.example\.com\)/],
+  ['upgrade.health.listener', 'https', /"https" is no listener that takes requests; those are: http/],
+  ['upgrade.health.interval', '0s', /outside of 1 ms/],
+  ['upgrade.health.timeout', '2', /has no unit/],
+  ['upgrade.health.timeout', '9750ms', /\(10000 ms\) are not less than upgrade\.probation \(10000 ms\)/],
+  ['upgrade.health.passes', '0', /no whole number from 1 to 1000/],
+  ['upgrade.health.within', '1s', /less than one answer may take \(timeout: 2000 ms\)/],
+  ['upgrade.health.within', '30s', /not less than upgrade\.ready \(30000 ms\)/],
   ['timeouts', 'null', /not a map/],
   ['timeouts.head', '10S', /no duration/],
   ['timeouts.idle', 'off', /no duration/],
@@ -186,6 +203,8 @@ function fileWith(key: string, value: string): string {
       return ['name: http', 'address: "unix:/a"'].filter(part => !part.startsWith(within)).join(', ')
     }
     if (key.startsWith('upstreams.a.') && !below[1]?.startsWith('servers')) return 'servers: ["http://a:1"]'
+    if (key.startsWith('upgrade.health.') && !['http', 'tcp', 'command'].includes(within))
+      return 'http: /health'
     if (key.startsWith('stateFile.') && within !== 'path') return 'path: /a'
     if (key.startsWith('tls.certificates[0].')) {
       const rest = { cert: CERT_FILE, key: KEY_FILE, [within]: undefined }
@@ -205,7 +224,8 @@ function fileWith(key: string, value: string): string {
     if (/^\d+$/.test(step)) text = `[${text}]`
     else {
       const inList = listed && top !== 'upstreams' && top !== 'forwarded'
-      const first = depth === (inList ? below.indexOf('0') + 1 : top === 'upstreams' ? 1 : 0)
+      const nested = top === 'upstreams' || key.startsWith('upgrade.health.')
+      const first = depth === (inList ? below.indexOf('0') + 1 : nested ? 1 : 0)
       const more = first ? around(step) : ''
       text = `{ ${JSON.stringify(step)}: ${text}${more === '' ? '' : `, ${more}`} }`
     }

@@ -51,6 +51,7 @@ describe('a configuration', () => {
         commit: 10_000,
         heartbeat: 250,
         silence: 3000,
+        health: null,
       },
       tls: { certificates: [], minVersion: 'TLSv1.2', rotateTicketKeys: 43_200_000 },
       timeouts: {
@@ -77,6 +78,37 @@ describe('a configuration', () => {
       'edge.yaml:1:1: the key "service" is missing',
       'edge.yaml:1:1: the key "listeners" is missing',
     ])
+  })
+
+  it('says by what a version proves itself, in the words of fd-broker run --ready too', () => {
+    const health = (text: string) => config(`${LEAST}upgrade: { health: ${text} }`).upgrade.health
+    const rest = { host: null, listener: null, interval: 250, timeout: 2000, passes: 2, within: 10_000 }
+    const none = { http: null, tcp: null, command: null }
+    expect(health('http:/health?deep=1')).toEqual({ ...rest, ...none, http: '/health?deep=1' })
+    expect(health('{ http: /health?deep=1 }')).toEqual(health('http:/health?deep=1'))
+    expect(health('"tcp:[::1]:80"')).toEqual({ ...rest, ...none, tcp: '[::1]:80' })
+    expect(health('"command: test -e /a"')).toEqual({ ...rest, ...none, command: ' test -e /a' })
+    expect(health('off')).toBeNull()
+    expect(health('{ http: /, host: "a.com:8080", listener: http, passes: 3, within: 5s }')).toEqual({
+      ...rest,
+      ...none,
+      http: '/',
+      host: 'a.com:8080',
+      listener: 'http',
+      passes: 3,
+      within: 5000,
+    })
+  })
+
+  it('may ask by http: /PATH only where a listener takes requests', () => {
+    const text = `${LEAST.replace('" }]', '", forward: db }]')}upstreams: { db: { servers: ["tcp://a:1"] } }
+`
+    expect(refusal(`${text}upgrade: { health: http:/ }`)).toEqual([
+      expect.stringMatching(
+        /^edge.yaml:\d+:\d+: upgrade.health: no listener takes requests; ask "tcp: HOST:PORT"/,
+      ),
+    ])
+    expect(config(`${text}upgrade: { health: "tcp:a:1" }`).upgrade.health).toMatchObject({ tcp: 'a:1' })
   })
 
   it('may be JSON', () => {

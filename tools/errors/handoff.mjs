@@ -115,8 +115,9 @@ export const UPGRADING = {
   },
   ERR_FDB_UNHEALTHY: {
     cause:
-      'The successor was silent, or said that it is not healthy, while the incumbent stood by, which serves again',
-    remedy: 'Read its log: its event loop was blocked, or its health check failed',
+      'The successor did not pass what it was asked before it took over; or was silent, or said that it is not healthy, while the incumbent stood by: that one serves',
+    remedy:
+      'The message says what was asked and what was answered, if it was; else read its log: its event loop was blocked',
   },
   ERR_FDB_DIGEST: {
     cause: 'The successor read another state than the incumbent has: the handoff is refused',

@@ -54,6 +54,24 @@ export interface ListenerConfig {
 /** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
+  /** null: a version is taken at its word. */
+  health: HealthConfig | null
+}
+
+/** By what a version proves that it is well, before the commit and in probation. */
+export interface HealthConfig {
+  /** One of these three. */
+  http: string | null
+  tcp: string | null
+  command: string | null
+  /** null: `localhost`. */
+  host: string | null
+  /** null: the first that takes requests. */
+  listener: string | null
+  interval: number
+  timeout: number
+  passes: number
+  within: number
 }
 
 export interface StateFileConfig extends Required<StateFileOptions> {}

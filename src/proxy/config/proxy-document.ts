@@ -37,6 +37,7 @@ export interface ProxyDocument {
     commit?: Duration
     heartbeat?: Duration
     silence?: Duration
+    health?: string | Off | HealthDocument
   }
   timeouts?: {
     handshake?: Duration
@@ -65,6 +66,19 @@ export interface ProxyDocument {
 }
 
 export type ForwardedHeaders = 'x-forwarded' | 'forwarded' | 'both' | Off
+
+/** One of `http`, `tcp` and `command`. */
+export interface HealthDocument {
+  http?: string
+  tcp?: string
+  command?: string
+  host?: string
+  listener?: string
+  interval?: Duration
+  timeout?: Duration
+  passes?: number
+  within?: Duration
+}
 
 export interface ListenerDocument {
   name: string

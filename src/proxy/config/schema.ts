@@ -27,6 +27,7 @@ import { takesRequests } from '../upstreams/address.js'
 import { readCertificateFiles } from './certificate-files.js'
 import type { ListenerConfig, ProxyConfig, UpgradeConfig, UpstreamConfig } from './config.js'
 import { forwarded, forwardedShape } from './forwarded.js'
+import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerShape, listeners } from './listeners.js'
 import { stateFile, stateFileShape } from './state-file.js'
 import { absolutePath } from './texts.js'
@@ -127,17 +128,26 @@ const upgradeShape = {
   prepare: optional(duration(1), '10s', 'for the new process to read the last changes'),
   commit: optional(duration(1), '10s', 'from the commit until the new process serves'),
   heartbeat: optional(duration(1), '250ms', 'between two signs of health'),
-  silence: optional(duration(1), '3s', 'silence in probation that brings the old process back'),
+  silence: optional(
+    duration(1),
+    '3s',
+    'silence in probation, or bad health, that brings the old process back',
+  ),
+  health: optional(
+    health,
+    'off',
+    'what the new process is asked before the commit and in probation; `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map with',
+    healthShape,
+  ),
 } satisfies Record<keyof UpgradeConfig, unknown>
-const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefined =>
-  given.silence > 2 * given.heartbeat
-    ? given
-    : place
-        .at('silence')
-        .wrong(
-          `${given.silence} ms are not more than two heartbeats (upgrade.heartbeat is ${given.heartbeat} ms)`,
-        ),
-)
+const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefined => {
+  if (given.silence > 2 * given.heartbeat) return healthInTime(given, place) ? given : undefined
+  return place
+    .at('silence')
+    .wrong(
+      `${given.silence} ms are not more than two heartbeats (upgrade.heartbeat is ${given.heartbeat} ms)`,
+    )
+})
 
 const timeoutShape = {
   handshake: optional(duration(1), '10s', 'for a TLS handshake, however much moves'),
@@ -236,6 +246,7 @@ export const checkConfig: Check<ProxyConfig> = (value, place) => {
   const given = map(configShape(new Set(names)))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
+  if (!healthListener(given, place)) return undefined
   const { idle, tunnel = idle } = given.timeouts
   return {
     ...given,

@@ -1,0 +1,145 @@
+import { ASKED } from '../../probing/asked.js'
+import {
+  absent,
+  type Check,
+  type Fields,
+  integer,
+  isMap,
+  map,
+  optional,
+  refine,
+  text,
+} from '../check/check.js'
+import type { Place } from '../check/place.js'
+import { duration } from '../check/quantity.js'
+import { shown, Wrong } from '../check/wrong.js'
+import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
+
+const KINDS = ['http', 'tcp', 'command'] as const
+type Kind = (typeof KINDS)[number]
+
+const EXAMPLES: Readonly<Record<Kind, string>> = {
+  http: '/health, or http://127.0.0.1:9000/health',
+  tcp: '127.0.0.1:5432',
+  command: './healthy.sh',
+}
+
+function asked(kind: Kind): Check<string> {
+  return text(kind === 'command' ? 'a command' : 'an address', given =>
+    ASKED[kind](given) === null
+      ? new Wrong(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
+      : given,
+  )
+}
+
+function hostField(given: string): string | Wrong {
+  return /^[\w.-]+(:\d{1,5})?$|^\[[\da-fA-F:.]+\](:\d{1,5})?$/.test(given)
+    ? given
+    : new Wrong(`${shown(given)} is no host (app.example.com)`)
+}
+
+export const healthShape = {
+  http: absent(
+    asked('http'),
+    null,
+    'a GET that is answered with 2xx or 3xx: `/PATH`, through a socket that the new process alone has; `http://HOST:PORT/PATH`, there',
+  ),
+  tcp: absent(asked('tcp'), null, '`HOST:PORT`, where a connection is taken'),
+  command: absent(
+    asked('command'),
+    null,
+    '`sh -c` of it ends with 0; it has `FD_BROKER_PID`, and in `FD_BROKER_SOCKET` the path of a socket of the new process alone',
+  ),
+  host: absent(
+    text('a host', hostField),
+    null,
+    'the `Host` that `http: /PATH` asks for; `localhost` where it is left out',
+  ),
+  listener: absent(
+    text('the name of a listener', name => name),
+    null,
+    'whose clients `http: /PATH` and `FD_BROKER_SOCKET` are like; the first that takes requests where it is left out',
+  ),
+  interval: optional(duration(1), '250ms', 'between an answer and the next question'),
+  timeout: optional(duration(1), '2s', 'an answer that takes longer is none'),
+  passes: optional(integer(1, 1000), 2, 'good answers in a row before the commit'),
+  within: optional(duration(1), '10s', 'for these; then the upgrade is refused'),
+}
+
+/** What `http: /PATH` asks is answered by the process itself. */
+function asksItself({ http }: { http: string | null }): boolean {
+  return http?.startsWith('/') ?? false
+}
+
+function settle(given: Fields<typeof healthShape>, place: Place): HealthConfig | undefined {
+  const kinds = KINDS.filter(kind => given[kind] !== null)
+  if (kinds.length !== 1)
+    return place.wrong(
+      `${kinds.length === 0 ? 'nothing is asked' : 'more than one thing is asked'}; give one of ${KINDS.join(', ')}`,
+    )
+  const own = asksItself(given)
+  if (given.host !== null && !own)
+    return place.at('host').wrong('it goes with "http: /PATH" alone; leave it out')
+  if (given.listener !== null && !own && given.command === null)
+    return place.at('listener').wrong('it goes with "http: /PATH" and "command" alone; leave it out')
+  if (given.within < given.timeout)
+    return place
+      .at('within')
+      .wrong(`${given.within} ms are less than one answer may take (timeout: ${given.timeout} ms)`)
+  return given
+}
+
+const healthMap = refine(map(healthShape), settle)
+
+/** `health: http:/health` is short for `health: { http: /health }`, as with `fd-broker run --ready`. */
+export const health: Check<HealthConfig | null> = (value, place) => {
+  if (value === 'off' || value === false) return null
+  if (isMap(value) || typeof value !== 'string') return healthMap(value, place)
+  const at = value.indexOf(':')
+  const kind = KINDS.find(each => each === value.slice(0, at))
+  const rest = value.slice(at + 1)
+  if (kind === undefined)
+    return place.wrong(
+      `${shown(value)} is nothing that can be asked; write http:/health, tcp:HOST:PORT, command:TEXT or a map`,
+    )
+  return asked(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
+}
+
+/** Limits that would keep it from being known: what is asked is to be answered before the others have run out. */
+export function healthInTime(given: UpgradeConfig, place: Place): boolean {
+  const { health, probation, ready, timeout } = given
+  if (health === null) return true
+  const at = place.at('health')
+  for (const [name, limit] of Object.entries({ ready, timeout })) {
+    if (health.within < limit) continue
+    at.at('within').wrong(
+      `${health.within} ms are not less than upgrade.${name} (${limit} ms), which ends the upgrade without a reason`,
+    )
+    return false
+  }
+  const known = health.interval + health.timeout
+  if (probation === 0 || known < probation) return true
+  at.at('timeout').wrong(
+    `interval and timeout (${known} ms) are not less than upgrade.probation (${probation} ms): a version that does not answer would be kept`,
+  )
+  return false
+}
+
+/** The listener that is asked is there, and takes requests. */
+export function healthListener(
+  { listeners, upgrade: { health } }: { listeners: ListenerConfig[]; upgrade: UpgradeConfig },
+  place: Place,
+): boolean {
+  if (health === null) return true
+  const { listener } = health
+  const needed = asksItself(health)
+  const fits = listeners.filter(({ forward }) => forward === null).map(({ name }) => name)
+  if (listener === null ? fits.length > 0 || !needed : fits.includes(listener)) return true
+  const at = place.at('upgrade').at('health')
+  if (listener === null) at.wrong('no listener takes requests; ask "tcp: HOST:PORT" or a command')
+  else
+    at.at('listener').wrong(
+      `${shown(listener)} is no listener that takes requests; those are: ${fits.join(', ') || 'none'}`,
+    )
+  return false
+}

@@ -1,0 +1,44 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** A path at which this process alone answers, for commands: in a folder that is its user's alone. */
+export class PrivateSocket implements Disposable {
+  readonly path: string
+  readonly #folder: string
+  readonly #server: Server
+
+  private constructor(folder: string, server: Server) {
+    this.#folder = folder
+    this.path = join(folder, 'socket')
+    this.#server = server
+  }
+
+  /** What connects there is taken by `entrance`, which need not listen. Rejects when there is no room for it. */
+  static async open(entrance: Server): Promise<PrivateSocket> {
+    const folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, socket =>
+      entrance.emit('connection', socket),
+    )
+    const opened = new PrivateSocket(folder, server)
+    try {
+      chmodSync(folder, 0o700)
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(opened.path, resolve)
+      })
+      server.on('error', () => {})
+      return opened
+    } catch (error) {
+      opened[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** Connections that came go on. */
+  [Symbol.dispose](): void {
+    this.#server.close()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
+}
