@@ -25,6 +25,7 @@ export class ProxySignals {
   readonly #logger: Logger
   readonly #reopen: () => void
   readonly #starting = new AbortController()
+  readonly #ending = new AbortController()
   readonly #handler = (signal: Handled) => this.#handle(signal)
   #proxy: ReverseProxy | null = null
   /** When it was told to end. */
@@ -40,6 +41,11 @@ export class ProxySignals {
   /** Aborted by a signal to end before the proxy serves. */
   get starting(): AbortSignal {
     return this.#starting.signal
+  }
+
+  /** Aborted by the first signal to end. */
+  get ending(): AbortSignal {
+    return this.#ending.signal
   }
 
   attach(proxy: ReverseProxy): void {
@@ -113,6 +119,7 @@ export class ProxySignals {
   #end(proxy: ReverseProxy, timeout: number, handBack = false): void {
     if (this.#endingSince !== null) return
     this.#endingSince = performance.now()
+    this.#ending.abort()
     proxy.close({ timeout, handBack }).catch(error => this.#logger.error({ err: error }, 'the end failed'))
   }
 

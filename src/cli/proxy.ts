@@ -18,6 +18,7 @@ interface ProxyFlags {
   pidFile?: string
   logFile?: string
   accessLogFile?: string
+  stay?: true
 }
 
 export function addProxy(program: Command): void {
@@ -29,6 +30,7 @@ export function addProxy(program: Command): void {
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'a file that names the process that serves')
+    .option('--stay', 'as PID 1, replaced by another container’s: stays until it is told to end (Kubernetes)')
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .option('--access-log-file <file>', 'of the access log, in place of stdout; opened anew by USR1')
     .addOption(
@@ -51,7 +53,7 @@ Examples:
 }
 
 async function proxy(flags: ProxyFlags): Promise<void> {
-  const { config: file, check, logLevel, pidFile, logFile, accessLogFile } = flags
+  const { config: file, check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
   const { certificateWarnings, readConfig, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
     const config = await readConfig(file)
@@ -99,7 +101,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
     serves(withUsualFlags)
-    const stayed = running.member.stay({ signals: PASSED_ON })
+    const stayed = running.member.stay({ signals: PASSED_ON, ...(stay && { until: signals.ending }) })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
     process.exitCode = await stayed

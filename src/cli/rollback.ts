@@ -84,7 +84,9 @@ async function another(control: string, service: string, left: Told, until: numb
   for (;;) {
     const timeoutMs = Math.max(1, Math.round(until - performance.now()))
     const now = await statusOf(control, service, timeoutMs)
-    if (now?.pid && now.pid !== left.pid && now.role === 'serving')
+    // In different PID namespaces both may have the same number.
+    const isAnother = now?.pid !== left.pid || now.generation !== left.generation
+    if (now?.pid && isAnother && now.role === 'serving')
       return { pid: now.pid, generation: now.generation ?? 0 }
     if (performance.now() + LOOK_MS >= until) {
       throw new FdbError(

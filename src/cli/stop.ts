@@ -43,15 +43,17 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
   let ended: Promise<void> = Promise.resolve()
+  let seen = true
   const told = await asked(flags, AGAIN, async (client, timeoutMs) => {
     const left = readTold(await client.command(STOP, body, { timeoutMs, service }))
     // Its number is its own as long as it has not closed this connection.
-    ended = endOf(left, until)
+    seen = !client.elsewhere
+    if (seen) ended = endOf(left, until)
     return left
   })
   await ended
   if (json) process.stdout.write(jsonText({ ok: true, ...told }))
-  else process.stdout.write(`process ${told.pid} has ended\n`)
+  else process.stdout.write(`process ${told.pid} ${seen ? 'has ended' : 'ends'}\n`)
 }
 
 /** Where the process cannot be seen from here (another PID namespace), its word is enough. */

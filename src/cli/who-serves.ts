@@ -13,7 +13,8 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
   return name === '' && services.length === 1 ? services[0] : services.find(({ service }) => service === name)
 }
 
-/** Null: nobody serves. */
-export function pidServing(answer: StatusAnswer, name: string): number | null {
-  return serviceOf(answer, name)?.pid ?? null
+/** Tells it from whoever serves before or after: in different PID namespaces both may be number 1. Null: nobody serves. */
+export function whoServes(answer: StatusAnswer, name: string): string | null {
+  const service = serviceOf(answer, name)
+  return service?.pid ? `${service.generation} ${service.pid}` : null
 }

@@ -1,5 +1,5 @@
 import { OperatorClient } from '../operator/client.js'
-import { type Place, pidServing } from './who-serves.js'
+import { type Place, whoServes } from './who-serves.js'
 
 /** Changes what the server is started from, and back when the upgrade to it has failed. */
 export interface ReleaseChange {
@@ -28,10 +28,10 @@ export async function withRelease<T>(
   }
 }
 
-async function serving({ control, service }: Place): Promise<number | null> {
+async function serving({ control, service }: Place): Promise<string | null> {
   try {
     using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
-    return pidServing(await client.status({ timeoutMs: ANSWER_MS }), service)
+    return whoServes(await client.status({ timeoutMs: ANSWER_MS }), service)
   } catch {
     return null
   }

@@ -117,7 +117,9 @@ export class Announcer {
         return
       // In one step, where there is no probation.
       case 'leaving':
-        if (before !== 'replaced' && before !== 'starting' && this.#successor !== null) this.#isReplaced()
+        if (before === 'replaced' || before === 'starting') return
+        if (this.#successor !== null) this.#isReplaced()
+        else if (machine.holder === null && machine.member.scope === 'holder') this.#handedBack()
     }
   }
 
@@ -172,6 +174,12 @@ export class Announcer {
       successor,
       `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
     )
+  }
+
+  /** The one that stood by serves again, and names itself. */
+  #handedBack(): void {
+    this.#stance = 'replaced'
+    this.#changeFile(file => file.remove())
   }
 
   /** By its number in this PID namespace; null: it has none, or a daemon decides. */

@@ -58,7 +58,7 @@ const EVENTS: Keys<MemberEvents> = {
 const READY: Keys<ReadyOptions> = { checks: true, timeout: true }
 const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
 const CLOSE: Keys<CloseOptions> = { timeout: true, handBack: true }
-const STAY: Keys<StayOptions> = { signals: true }
+const STAY: Keys<StayOptions> = { signals: true, until: true }
 
 let make: (driver: MemberDriver) => Member
 
@@ -340,7 +340,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * Waits as long as processes live that would end with this one (see `mainProcess` of {@link join}), and resolves with the exit
    * code for it: that of the one that served last, 128 and the number of the signal that ended it. Meanwhile `signals` are
    * passed on to whoever serves, from the time on when this process does not, and processes without a parent are adopted and
-   * reaped. Elsewhere, or without `mainProcess: 'stays'`, it resolves with 0 when {@link retired} does. Call it once, at any time; what
+   * reaped. With `until` it stays as long as another container's process serves, too. Elsewhere, or without `mainProcess: 'stays'`, it resolves with 0 when {@link retired} does. Call it once, at any time; what
    * this process does on signals while it serves is its own matter.
    */
   async stay(options: StayOptions = {}): Promise<number> {

@@ -8,7 +8,7 @@ import { MoveLog } from '../moving/move-log.js'
 import { GIVE } from '../moving/pair.js'
 import type { Source } from '../moving/slice.js'
 import { Taker } from '../moving/taker.js'
-import { pidOf } from '../process/liveness.js'
+import { keyOf } from '../process/liveness.js'
 import { fateOf } from '../process/peer-fate.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { Link } from '../protocol/link.js'
@@ -39,10 +39,10 @@ export class Moves {
   /** Who has taken from us since we left, with how many it had before. Owned. */
   #went: { taker: OwnedFd; before: number }[] = []
   /** Processes that ended, or went to another, when they had no connection left. */
-  readonly #emptied = new Set<number>()
+  readonly #emptied = new Set<string>()
   #leaving = false
-  /** Has shown that it serves what it takes; 0: nobody has. */
-  #proved = 0
+  /** Has shown that it serves what it takes. */
+  #proved: string | null = null
   /** Since when, and how many had moved before; null when it has been told that all have gone. */
   #since: { at: number; moved: number } | null = null
   #told = false
@@ -69,7 +69,7 @@ export class Moves {
     for (const listener of this.#listeners()) listener.announceFixed()
     if (this.#leaving) return
     this.#leaving = true
-    this.#proved = 0
+    this.#proved = null
     this.#since = { at: performance.now(), moved: this.counts.moved }
     this.#patience = performance.now() + PATIENCE_MS
     this.#halfTime = setTimeout(() => this.#tell(), Math.min(this.#settings.drainTimeout / 2, LONGEST_MS))
@@ -87,11 +87,11 @@ export class Moves {
     const went = this.#went.splice(0)
     for (const [i, { taker, before }] of went.entries()) {
       const count = (went[i + 1]?.before ?? this.counts.moved) - before
-      const pid = pidOf(taker)
-      this.#emptied.delete(pid)
+      const key = keyOf(taker) ?? ''
+      this.#emptied.delete(key)
       void fateOf(taker).then(fate => {
         taker.close()
-        if (fate === 'alive' || count === 0 || this.#emptied.delete(pid)) return
+        if (fate === 'alive' || count === 0 || this.#emptied.delete(key)) return
         this.counts.lost += count
         this.#settings.logger.warn({ count }, 'connections were lost with the process that had taken them')
       })
@@ -99,8 +99,8 @@ export class Moves {
   }
 
   /** A process that drained told so when it left: what had gone to it came back, or ended by itself. */
-  emptied(pid: number): void {
-    this.#emptied.add(pid)
+  emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
+    this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
   }
 
   /** A way may be open now that was not before. */
@@ -138,7 +138,7 @@ export class Moves {
       return
     }
     const { move, movesPerSecond, firstWave } = this.#settings
-    const pid = taker === null ? 0 : pidOf(taker)
+    const key = taker === null ? null : keyOf(taker)
     const { other, ...way } = endOfWay(channel, log, taker)
     const { moved } = this.counts
     if (other !== null) this.#went.push({ taker: other, before: moved })
@@ -147,9 +147,9 @@ export class Moves {
       sources: () => this.#sources(),
       which: move === 'idle' ? 'idle' : 'auto',
       perSecond: movesPerSecond,
-      firstWaveMs: pid !== 0 && pid === this.#proved ? 0 : firstWave,
+      firstWaveMs: key !== null && key === this.#proved ? 0 : firstWave,
       proved: () => {
-        this.#proved = pid
+        this.#proved = key
         this.counts.wave = 'rest'
       },
       counts: this.counts,
@@ -163,7 +163,7 @@ export class Moves {
       },
     })
     this.#giver = giver
-    this.counts.wave = firstWave === 0 || (pid !== 0 && pid === this.#proved) ? 'rest' : 'first'
+    this.counts.wave = firstWave === 0 || (key !== null && key === this.#proved) ? 'rest' : 'first'
     clearTimeout(this.#timer)
     giver.start()
   }

@@ -19,11 +19,20 @@ export interface StayingParts extends Shared {
 export interface StayOptions {
   /** Passed on to whoever serves in this process's place. Their handlers are installed until it has ended. Default: none. */
   signals?: readonly NodeJS.Signals[]
+  /**
+   * Stays, too, while another container's process serves, until this is aborted: for who starts anew whatever has ended (Kubernetes), and so
+   * would have the version that was replaced, or rolled back, take over in turn. It ends when nobody has served for some seconds. Default: it ends.
+   */
+  until?: AbortSignal
 }
 
 /** Without a SIGCHLD. */
 const LOOK_MS = 5_000
 const ANSWER_MS = 2_000
+/** Where nobody has answered. */
+const AGAIN_MS = 500
+/** So often, one after the other: nobody serves any more. */
+const UNANSWERED = 3
 
 /** Phases in which this process serves, or is to: signals are its own matter. */
 const OWN: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'unfit', 'frozen'])
@@ -38,7 +47,7 @@ function whyStay({ settings }: StayingParts): string | null {
 }
 
 /** See `Member.stay`. */
-export async function stay(parts: StayingParts, { signals = [] }: StayOptions): Promise<number> {
+export async function stay(parts: StayingParts, { signals = [], until }: StayOptions): Promise<number> {
   const why = whyStay(parts)
   if (why === null) {
     await parts.departure.retired
@@ -55,6 +64,7 @@ export async function stay(parts: StayingParts, { signals = [] }: StayOptions): 
     const reason = await parts.departure.retired
     parts.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
     const code = await others.ended()
+    if (reason !== 'lost' && until !== undefined) await others.endedElsewhere(until)
     // A process that came back after a successor has served last itself.
     return reason === 'closed' ? 0 : code
   } finally {
@@ -102,7 +112,7 @@ class Others {
       const children = this.#orphans.reap()
       await this.#judging
       if (children) {
-        await this.#change()
+        await this.#change(this.#orphans.waiting ? ADOPTED_MS : LOOK_MS)
         continue
       }
       // No child: it came from elsewhere into what ends with us (docker exec), and its end shows on its pidfd.
@@ -110,6 +120,17 @@ class Others {
       if (server === null) return this.#code
       await deathOf(server.pidfd)
     }
+  }
+
+  /** Resolves when whoever serves in another container serves no more, or `until` is aborted. */
+  async endedElsewhere(until: AbortSignal): Promise<void> {
+    const wake = () => this.wake()
+    until.addEventListener('abort', wake, { once: true })
+    for (let unanswered = 0; !until.aborted && unanswered < UNANSWERED; ) {
+      unanswered = (await this.#ask()) === null ? unanswered + 1 : 0
+      if (!until.aborted) await this.#change(unanswered > 0 ? AGAIN_MS : LOOK_MS)
+    }
+    until.removeEventListener('abort', wake)
   }
 
   /** The code of a process counts when nobody serves after its end. */
@@ -125,8 +146,7 @@ class Others {
     this.wake()
   }
 
-  #change(): Promise<void> {
-    const ms = this.#orphans.waiting ? ADOPTED_MS : LOOK_MS
+  #change(ms: number): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(resolve, ms)
       this.#woken = () => {
@@ -138,23 +158,30 @@ class Others {
 
   /** Who serves, if it would end with us: by a pidfd that is its own. */
   async #inOurPlace(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
-    const pid = await this.#ask()
+    const pid = await this.#here()
     if (pid === null || !endsWithUs(pid)) return null
     const pidfd = openPidfd(pid)
     if (!(pidfd instanceof OwnedFd)) return null
     // It serves still: so the number was not another's when the descriptor was opened.
-    if ((await this.#ask()) === pid) return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
+    if ((await this.#here()) === pid) return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
     pidfd.close()
     return null
   }
 
-  /** Pid of whoever serves; null: nobody does. */
-  async #ask(): Promise<number | null> {
+  /** Pid of whoever serves, if it is one of this PID namespace: what another container calls its process is another one here. */
+  async #here(): Promise<number | null> {
+    const server = await this.#ask()
+    return server === null || server.elsewhere ? null : server.pid
+  }
+
+  /** Whoever serves; null: nobody does. */
+  async #ask(): Promise<{ pid: number; elsewhere: boolean } | null> {
     const { control, service } = this.#parts.settings
     if (control === null) return null
     try {
       using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
-      return serverOf(await client.status({ timeoutMs: ANSWER_MS }), service)
+      const pid = serverOf(await client.status({ timeoutMs: ANSWER_MS }), service)
+      return pid === null ? null : { pid, elsewhere: client.elsewhere }
     } catch {
       return null
     }

@@ -135,9 +135,14 @@ export class OperatorClient implements Disposable {
     return this.#pid
   }
 
+  /** @internal It is in a PID namespace that is not seen from here: what it calls a process by is another's number here. */
+  get elsewhere(): boolean {
+    return this.#link.channel.peer.pid === 0
+  }
+
   /** What it says itself counts only where the kernel's numbers are its own. */
   #learn(pid: number | null | undefined): void {
-    if (pid && this.#link.channel.peer.pid !== 0) this.#pid = pid
+    if (pid && !this.elsewhere) this.#pid = pid
   }
 
   /**

@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import {
   hasEnded,
+  inspectOne,
   type NativeError,
   type OwnedFd,
   type Poll,
@@ -100,6 +101,28 @@ export function pidOf(pidfd: OwnedFd): number {
     return Math.max(0, pidBehind(pidfd))
   } catch {
     return 0
+  }
+}
+
+/**
+ * What tells the process of a pidfd from all others: the number of the pidfd, as in other PID namespaces there is no other, and where the kernel does not
+ * number them (before Linux 6.9) that of the process. Null: nothing does.
+ */
+export function keyOf(pidfd: OwnedFd): string | null {
+  const number = pidfdNumber(pidfd)
+  if (number !== null) return `pidfd ${number}`
+  const pid = pidOf(pidfd)
+  return pid > 0 ? `${pid}` : null
+}
+
+/** One for each process since boot; null: this kernel has the same for all. */
+export function pidfdNumber(pidfd: OwnedFd): string | null {
+  try {
+    using own = ownPidfd()
+    const { ino } = inspectOne(pidfd)
+    return own !== null && inspectOne(own).ino !== ino ? ino : null
+  } catch {
+    return null
   }
 }
 

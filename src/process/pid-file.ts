@@ -1,9 +1,11 @@
-import { readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 
 /** A file that names the process that serves. Its readers find the one before or the one after, never a part. */
 export class PidFile {
   readonly path: string
+  /** Of the file that this process has written last: one of another container may name the same number. */
+  #written: bigint | undefined
 
   constructor(path: string) {
     this.path = resolve(path)
@@ -14,6 +16,7 @@ export class PidFile {
     const aside = `${this.path}.${process.pid}~`
     writeFileSync(aside, `${process.pid}\n`, { mode: 0o644 })
     try {
+      this.#written = inodeOf(aside)
       renameSync(aside, this.path)
     } catch (error) {
       unlinkSync(aside)
@@ -21,10 +24,14 @@ export class PidFile {
     }
   }
 
-  /** The service has ended with this process. Another's number stays. */
+  /** This process serves no more, and none in its place. What another has written stays. */
   remove(): void {
-    if (readPidFile(this.path) === process.pid) unlinkSync(this.path)
+    if (this.#written !== undefined && inodeOf(this.path) === this.#written) unlinkSync(this.path)
   }
+}
+
+function inodeOf(path: string): bigint | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
 }
 
 /** Null: there is none, or it names no process. */

@@ -1,6 +1,6 @@
-import { inspectOne, type OwnedFd } from '../kernel/index.js'
+import type { OwnedFd } from '../kernel/index.js'
 import { startedAs } from '../process/command-line.js'
-import { ownPidfd } from '../process/liveness.js'
+import { pidfdNumber } from '../process/liveness.js'
 import { FdStore } from './fd-store.js'
 import { NotifySocket, type Words } from './notify-socket.js'
 
@@ -93,8 +93,6 @@ export function namesMain(): boolean {
 /** With what tells it from a later process of its number, where the kernel numbers pidfds (Linux 6.9): not one of another as this one's. */
 function mainPid({ pid, pidfd }: MainProcess): Words {
   if (pidfd === null) return { MAINPID: pid }
-  using own = ownPidfd()
-  const { ino } = inspectOne(pidfd)
-  const numbered = own !== null && inspectOne(own).ino !== ino
-  return numbered ? { MAINPID: pid, MAINPIDFDID: ino } : { MAINPID: pid }
+  const number = pidfdNumber(pidfd)
+  return number === null ? { MAINPID: pid } : { MAINPID: pid, MAINPIDFDID: number }
 }

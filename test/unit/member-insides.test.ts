@@ -151,7 +151,7 @@ describe('older generations that drain', () => {
       state: log,
       generation: 4,
       serviceStartedAt: 0,
-      moves: { take: () => {}, emptied: pid => emptied.push(pid) },
+      moves: { take: () => {}, emptied: ({ pid }) => emptied.push(pid) },
     } satisfies ReportedTo)
     onTestFinished(() => {
       older.close()

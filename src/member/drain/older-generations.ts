@@ -24,7 +24,7 @@ export interface ReportedTo {
     /** Takes channel and log, also when it throws; borrows `giver`, which is a pid where the kernel has no pidfds. */
     take(channel: OwnedFd, log: OwnedFd, giver: OwnedFd | number): void
     /** A process that had no connection left has ended. */
-    emptied(pid: number): void
+    emptied(process: { readonly pid: number; readonly pidfd: OwnedFd | null }): void
   }
   readonly state: StateLog
   readonly generation: number
@@ -144,7 +144,7 @@ export class OlderGenerations {
 
   #drop(caller: Caller): void {
     const last = this.#callers.get(caller)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#to.moves.emptied(caller.pid)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#to.moves.emptied(caller)
     caller.link.close()
     caller.pidfd?.close()
     this.#callers.delete(caller)
