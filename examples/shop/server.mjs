@@ -18,7 +18,8 @@ const { values: flags } = parseArgs({
   },
 })
 
-const member = await join({ service: 'shop', control: flags.control === 'none' ? false : flags.control })
+const control = flags.control === 'none' ? false : flags.control
+const member = await join({ service: 'shop', control, systemd: 'auto', mainProcess: 'stays' })
 const routes = member.section('routes', defineSection({ version: 1, codec: codec.json() }))
 const visits = member.section('visits', defineSection({ version: 1, codec: codec.json() }))
 
@@ -41,8 +42,11 @@ await member.ready()
 await filled
 console.log(`generation ${member.generation} (pid ${process.pid}) serves ${flags.listen}`)
 
+// As PID 1 of a container it stays for those that would end with it.
+const stayed = member.stay({ signals: ['SIGTERM', 'SIGINT'] })
 const why = await member.retired
 console.log(`generation ${member.generation} (pid ${process.pid}) is done: ${why}`)
+process.exitCode = await stayed
 
 function* firstRoutes(count) {
   for (let n = 0; n < count; n++) yield { key: String(n), value: { item: `item-${n}` } }
