@@ -1,9 +1,11 @@
 import type { Command } from 'commander'
+import type { Reloaded } from '../operator/service-commands.js'
 import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { reloaded } from './smart.js'
+import { plain } from './table.js'
 
 interface ReloadFlags extends AskFlags {
   json?: true
@@ -29,7 +31,22 @@ Examples:
 }
 
 async function reload({ json, service = '', ...flags }: ReloadFlags): Promise<void> {
-  const { pid, generation } = await reloaded(flags, service)
-  if (json) process.stdout.write(jsonText({ ok: true, pid, generation }))
+  const told = await reloaded(flags, service)
+  const { pid, generation } = told
+  if (json) process.stdout.write(jsonText({ ok: true, ...told }))
+  else if ('restart' in told) process.stdout.write(`${lines(told).join('\n')}\n`)
   else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
+}
+
+/** What has changed, and from when on it counts. */
+function lines({ now, next, restart }: Reloaded): string[] {
+  const all = [
+    ['at once', now],
+    ['with the next version (fd-broker upgrade)', next],
+    ['when fd-broker run is started anew', restart],
+  ] as const
+  const said = all.flatMap(([when, names]) =>
+    names.length === 0 ? [] : [`${names.map(plain).join(', ')}: ${when}`],
+  )
+  return said.length === 0 ? ['nothing has changed'] : said
 }

@@ -53,8 +53,9 @@ async function rollback({ json, service = '', at, ...flags }: RollbackFlags): Pr
 
 async function rolledBack(flags: AskFlags, service: string, installed: Installed | null): Promise<Told> {
   try {
-    const told = await handedBack(flags, service)
-    installed?.swap()
+    const { supervised, ...told } = await handedBack(flags, service)
+    // There the upgrade itself was given up: who asked for it puts back what it has installed.
+    if (!supervised) installed?.swap()
     return told
   } catch (error) {
     if (installed === null || !FdbError.is(error) || error.code !== 'ERR_FDB_NO_STANDBY') throw error
@@ -71,7 +72,11 @@ async function rolledBack(flags: AskFlags, service: string, installed: Installed
   )
 }
 
-async function handedBack(flags: AskFlags, service: string): Promise<Told> {
+interface HandedBack extends Told {
+  readonly supervised: boolean
+}
+
+async function handedBack(flags: AskFlags, service: string): Promise<HandedBack> {
   const until = performance.now() + flags.timeout
   const left = readTold(
     await asked(flags, AGAIN, (client, timeoutMs) => client.command(ROLLBACK, '', { timeoutMs, service })),
@@ -80,14 +85,18 @@ async function handedBack(flags: AskFlags, service: string): Promise<Told> {
 }
 
 /** Who serves in its place. */
-async function another(control: string, service: string, left: Told, until: number): Promise<Told> {
+async function another(control: string, service: string, left: Told, until: number): Promise<HandedBack> {
   for (;;) {
     const timeoutMs = Math.max(1, Math.round(until - performance.now()))
     const now = await statusOf(control, service, timeoutMs)
     // In different PID namespaces both may have the same number.
     const isAnother = now?.pid !== left.pid || now.generation !== left.generation
     if (now?.pid && isAnother && now.role === 'serving')
-      return { pid: now.pid, generation: now.generation ?? 0 }
+      return {
+        pid: now.pid,
+        generation: now.generation ?? 0,
+        supervised: now.hosting === 'supervisor',
+      }
     if (performance.now() + LOOK_MS >= until) {
       throw new FdbError(
         'ERR_FDB_DEADLINE',

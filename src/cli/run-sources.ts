@@ -85,6 +85,11 @@ export class RunSources {
     this.#file = flags.config === undefined ? null : resolve(flags.config)
   }
 
+  /** There is a file, which may change. */
+  get changeable(): boolean {
+    return this.#file !== null
+  }
+
   /** What holds until the end, as it is at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
   async lasting(): Promise<SupervisorSettings> {
     const document = await this.#document()

@@ -141,7 +141,13 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   try {
     if (takeover !== null)
       predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(takeover, listen, logger)
-    const parts = { settings, read: () => sources.read(), logger, predecessor }
+    const parts = {
+      settings,
+      read: () => sources.read(),
+      readLasting: sources.changeable ? () => sources.lasting() : null,
+      logger,
+      predecessor,
+    }
     const running: Supervisor =
       left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
     signals.attach(running)

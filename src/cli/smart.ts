@@ -3,7 +3,9 @@ import {
   CHANGES,
   type Changes,
   RELOAD,
+  type Reloaded,
   readChanges,
+  readReloaded,
   readTold,
   type Told,
 } from '../operator/service-commands.js'
@@ -39,10 +41,11 @@ export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
 }
 
 /** Has whoever serves read its configuration. */
-export async function reloaded(flags: AskFlags, service: string): Promise<Told> {
-  return readTold(
-    await asked(flags, AGAIN, (client, timeoutMs) => client.command(RELOAD, '', { timeoutMs, service })),
+export async function reloaded(flags: AskFlags, service: string): Promise<Told | Reloaded> {
+  const reply = await asked(flags, AGAIN, (client, timeoutMs) =>
+    client.command(RELOAD, '', { timeoutMs, service }),
   )
+  return readReloaded(reply) ?? readTold(reply)
 }
 
 const NAMED = 3

@@ -31,6 +31,16 @@ export interface Changes {
   readonly configuration: readonly string[]
 }
 
+/** Of a supervisor: options of its settings that have changed. */
+export interface Reloaded extends Told {
+  /** They count at once. */
+  readonly now: readonly string[]
+  /** With the next version. */
+  readonly next: readonly string[]
+  /** When the supervisor itself is started anew. */
+  readonly restart: readonly string[]
+}
+
 export function stopBody({ timeoutMs, drop }: StopOrder): string {
   return JSON.stringify({ timeoutMs, drop })
 }
@@ -60,6 +70,14 @@ export function readChanges(reply: Buffer): Changes {
   const { code, next, configuration } = read(reply)
   const names = (value: unknown) => (Array.isArray(value) ? value.map(String) : [])
   return { code: names(code), next: names(next), configuration: names(configuration) }
+}
+
+/** Null: it is none of a supervisor, and says no more. */
+export function readReloaded(reply: Buffer): Reloaded | null {
+  const { now, next, restart } = read(reply)
+  if (![now, next, restart].every(Array.isArray)) return null
+  const names = (list: unknown) => (list as unknown[]).map(String)
+  return { ...readTold(reply), now: names(now), next: names(next), restart: names(restart) }
 }
 
 function read(body: Buffer): Record<string, unknown> {

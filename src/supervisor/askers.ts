@@ -1,5 +1,5 @@
 import { Pending } from '../channel/pending.js'
-import { FdbError } from '../errors.js'
+import type { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 
 export interface UpgradeOptions {
@@ -49,16 +49,4 @@ export class Askers {
       else asker?.pending.resolve(answer)
     }
   }
-}
-
-/** Where no version has failed. */
-export function whyNot(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
-  return outcome === 'ending'
-    ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, which supervises it, was told to end`)
-    : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the version that serves stays')
-}
-
-export function busy(): FdbError {
-  const why = `process ${process.pid} is just bringing a version to serve, or has another process to end: try again when that is done`
-  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }

@@ -1,6 +1,15 @@
-import type { FdbError } from '../errors.js'
+import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
 import type { Failure } from '../operator/status-report.js'
+import type { VersionSettings } from './settings.js'
+
+interface Failed {
+  readonly id: number
+  readonly pid: number
+  readonly settings: VersionSettings
+  /** Why it was not ready when it was asked last. */
+  readonly complaint: string | null
+}
 
 /** Why versions were not brought to serve. */
 export class Failures {
@@ -23,6 +32,19 @@ export class Failures {
     const { code, message, phase = 'starting' } = reason
     this.#last = { code, message, phase, at: Date.now() }
     this.#logger.error({ version, err: reason }, 'a version was not brought to serve')
+  }
+
+  /** It has ended before it served. */
+  ended({ id, pid, settings }: Failed, phase: string, code: number): void {
+    const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served: see its own output`
+    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
+  }
+
+  /** It was not ready within so many milliseconds. */
+  late({ id, pid, complaint }: Failed, ms: number): void {
+    const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
+    this.note(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
   }
 
   of(version: number | null): FdbError | undefined {

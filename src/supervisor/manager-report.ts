@@ -42,6 +42,13 @@ export class ManagerReport {
     else this.#reminders.takeTime()
   }
 
+  /** The settings are read anew; what comes of it the next {@link look} tells. */
+  rereads(): void {
+    if (!this.#wasUp) return
+    this.#manager?.changes('the settings are read anew')
+    this.#said = ''
+  }
+
   close(): void {
     this.#reminders.close()
   }

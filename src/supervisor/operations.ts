@@ -1,6 +1,15 @@
 import { FdbError } from '../errors.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
-import { STOP, stopOrderOf, toldReply, UPGRADE_SELF } from '../operator/service-commands.js'
+import {
+  RELOAD,
+  type Reloaded,
+  ROLLBACK,
+  STOP,
+  stopOrderOf,
+  type Told,
+  toldReply,
+  UPGRADE_SELF,
+} from '../operator/service-commands.js'
 import type { UpgradeOptions } from './askers.js'
 
 /** A supervisor, as operators see it. */
@@ -10,6 +19,8 @@ export interface Operated {
   status(): object
   upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
   upgradeSelf(): Promise<never>
+  reload(): Promise<Reloaded>
+  rollback(): Told
   stop(options: { readonly timeoutMs?: number }): void
 }
 
@@ -28,12 +39,16 @@ export function operationsOf(supervisor: Operated): Operations {
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
           return Buffer.from(toldReply({ pid: process.pid, generation }))
         }
+        case RELOAD:
+          return Buffer.from(toldReply(await supervisor.reload()))
+        case ROLLBACK:
+          return Buffer.from(toldReply(supervisor.rollback()))
         case UPGRADE_SELF:
           return await supervisor.upgradeSelf()
       }
       throw new FdbError(
         'ERR_FDB_COMMAND_UNKNOWN',
-        `process ${process.pid} supervises a program and knows no command "${name}": it knows upgrade, upgrade --self, status and stop`,
+        `process ${process.pid} supervises a program and knows no command "${name}": it knows upgrade, upgrade --self, reload, rollback, status and stop`,
       )
     },
   }

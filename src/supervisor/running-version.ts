@@ -33,7 +33,7 @@ export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'>
 /** One version from its start to its end: its main process, which may hand over to another that it has started. */
 export class RunningVersion {
   readonly id: number
-  readonly settings: VersionSettings
+  settings: VersionSettings
   readonly startedAt: number
   /** What it says of itself. */
   says = ''

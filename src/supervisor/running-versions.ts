@@ -1,5 +1,7 @@
 import { Children } from './children.js'
+import type { KeptListeners } from './kept-listeners.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
+import type { Ending } from './next-settings.js'
 import type { Probe } from './probe.js'
 import { RunningVersion } from './running-version.js'
 import type { VersionSettings } from './settings.js'
@@ -21,9 +23,9 @@ export class RunningVersions {
   readonly #running = new Map<number, RunningVersion>()
   readonly #events: RunningEvents
 
-  constructor(events: RunningEvents, left: LeftBehind | null) {
+  constructor(events: RunningEvents, kept: KeptListeners, left: LeftBehind | null) {
     this.#events = events
-    this.listeners = new SharedListeners(left?.listeners)
+    this.listeners = new SharedListeners(kept, left?.listeners)
     this.draining = new Set(left?.draining)
   }
 
@@ -46,6 +48,19 @@ export class RunningVersions {
     )
     this.#running.set(id, version)
     return version
+  }
+
+  /** With those that live already; the probes are theirs, in the same order. */
+  goOn(versions: readonly LeftVersion[], probes: readonly Probe[]): void {
+    versions.forEach((was, i) => {
+      this.run(was.id, was.settings, probes[i]!, was)
+    })
+  }
+
+  /** How all of them are told to end from now on. */
+  adjust({ stopSignal, stopTimeout }: Ending): void {
+    for (const version of this.#running.values())
+      version.settings = { ...version.settings, stopSignal, stopTimeout }
   }
 
   /** Listeners that none of these versions wants are let go of. */

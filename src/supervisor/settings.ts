@@ -55,3 +55,12 @@ export interface SupervisorSettings {
   /** Starts the next version. */
   readonly upgradeSignal: NodeJS.Signals
 }
+
+export interface StopOptions {
+  /** In the place of the versions' own. */
+  readonly signal?: NodeJS.Signals
+  /** Until they are killed, milliseconds. Absent: as the settings say. */
+  readonly timeoutMs?: number
+  /** By SIGKILL, at once. */
+  readonly now?: boolean
+}

@@ -2,6 +2,7 @@ import { inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
 import { bindListener, formatAddress, formatListenerSpec, type ListenerSpec } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
 import { passedSockets } from '../supervised/passed-sockets.js'
+import type { KeptListeners } from './kept-listeners.js'
 import type { NamedListener } from './settings.js'
 
 /** One that is held. */
@@ -30,9 +31,11 @@ export interface GivenListener {
  */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
+  readonly #kept: KeptListeners
 
   /** `held`: what is there already; owned from now on. */
-  constructor(held: readonly SharedListener[] = []) {
+  constructor(kept: KeptListeners, held: readonly SharedListener[] = []) {
+    this.#kept = kept
     this.#held = new Map(held.map(each => [each.key, each]))
   }
 
@@ -46,7 +49,7 @@ export class SharedListeners implements Disposable {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
-  /** Binds those that are not there, or takes what a service manager, or the process before, has bound for them. All or none: what was bound for a list that cannot be had is closed again. */
+  /** Binds those that are not there, or takes what a service manager has bound or kept for them, or the process before. All or none: what was bound for a list that cannot be had is closed again. */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean): GivenListener[] {
     const bound: string[] = []
     try {
@@ -56,14 +59,12 @@ export class SharedListeners implements Disposable {
         if (held === undefined) {
           const passed = passedSockets().take(name, spec)
           const adopted = passed?.adopted ?? false
-          held = {
-            key,
-            fd: passed?.fd ?? bindListener(spec),
-            passed: passed !== null && !adopted,
-            adopted,
-          }
+          const fd = passed?.fd ?? this.#kept.take(key, spec) ?? bindListener(spec)
+          held = { key, fd, passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
           bound.push(key)
+          // What the manager has bound it has anyway.
+          if (!held.passed) this.#kept.keep(key, fd)
         }
         if (!held.adopted) setBlocking(held.fd, !nonBlocking)
         return { name, fd: held.fd, spec, address: formatAddress(inspectOne(held.fd)) }
@@ -78,16 +79,24 @@ export class SharedListeners implements Disposable {
   keepOnly(listeners: readonly NamedListener[]): void {
     const wanted = new Set(listeners.map(({ spec }) => formatListenerSpec(spec)))
     for (const key of [...this.#held.keys()]) if (!wanted.has(key)) this.#drop(key)
+    this.#kept.discard()
   }
 
+  /** What the manager keeps it keeps for the next process, if the unit is not stopped. */
   [Symbol.dispose](): void {
-    for (const key of [...this.#held.keys()]) this.#drop(key)
+    for (const held of this.#held.values()) close(held)
+    this.#held.clear()
   }
 
   #drop(key: string): void {
-    const { fd, passed } = this.#held.get(key)!
+    const held = this.#held.get(key)!
     this.#held.delete(key)
-    if (!passed) removeUnixPath(fd, key)
-    fd.close()
+    this.#kept.drop(key)
+    close(held)
   }
+}
+
+function close({ fd, key, passed }: SharedListener): void {
+  if (!passed) removeUnixPath(fd, key)
+  fd.close()
 }

@@ -1,12 +1,14 @@
 import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
 import type { Upgraded } from '../operator/requests.js'
+import type { Reloaded, Told } from '../operator/service-commands.js'
 import { PidFile } from '../process/pid-file.js'
 import { keepPassed, passedSockets } from '../supervised/passed-sockets.js'
 import { ServiceManager } from '../supervised/service-manager.js'
-import { Askers, busy, type UpgradeOptions, whyNot } from './askers.js'
+import { Askers, type UpgradeOptions } from './askers.js'
 import { Control } from './control.js'
 import { Failures } from './failures.js'
+import { KeptListeners } from './kept-listeners.js'
 import type { LeftBehind } from './left-behind.js'
 import {
   coming,
@@ -20,36 +22,25 @@ import {
   type Timer,
 } from './machine.js'
 import { ManagerReport } from './manager-report.js'
+import { NextSettings, type SettingsSource } from './next-settings.js'
 import { operationsOf } from './operations.js'
 import type { Predecessor } from './predecessor.js'
 import { probeFor, probeOfServing } from './probe-for.js'
+import { busy, nobodyStandsBy, whyNot } from './refusals.js'
 import { RunningVersions } from './running-versions.js'
-import type { SupervisorSettings, VersionSettings } from './settings.js'
+import type { StopOptions } from './settings.js'
 import { statusOf } from './status.js'
 import { Timers } from './timers.js'
 
 /** After SIGKILL: what is there still waits in the kernel. */
 const KILLED_MS = 5_000
-const LONGEST_REST_MS = 30_000
 /** A version that has served for so long was none of those that die at their start. */
 const PROVED_MS = 10_000
 
-export interface SupervisorParts {
-  readonly settings: SupervisorSettings
-  /** The settings for the next version. Rejects: it is not started. */
-  readonly read: () => Promise<VersionSettings>
+export interface SupervisorParts extends SettingsSource {
   readonly logger: Logger
   /** Who serves until the first version does. Borrowed. */
   readonly predecessor?: Predecessor | null
-}
-
-export interface StopOptions {
-  /** In the place of the versions' own. */
-  readonly signal?: NodeJS.Signals
-  /** Until they are killed, milliseconds. Absent: as the settings say. */
-  readonly timeoutMs?: number
-  /** By SIGKILL, at once. */
-  readonly now?: boolean
 }
 
 /** Starts a program, replaces it by its next version and ends with it: carries out what the machine decides. */
@@ -70,21 +61,19 @@ export class Supervisor {
   #state: SupervisorState
   #stepping = false
   #control: Control | null = null
-  /** Versions whose command an operator has given. */
-  readonly #given = new Set<number>()
-  /** What an operator has put in the place of the command, since it has served. */
-  #argv: readonly string[] | null
+  readonly #settings: NextSettings
   #stopping: StopOptions = {}
   readonly #report: ManagerReport
   readonly #pidFile: PidFile | null
   #end!: (code: number) => void
 
   private constructor(parts: SupervisorParts, left: LeftBehind | null) {
+    const manager = ServiceManager.find(parts.logger)
     this.#parts = parts
     this.#state = left?.state ?? initial(parts.settings.restart)
     this.#startedAt = left?.startedAt ?? Date.now()
     this.#replaced = left?.replaced ?? 0
-    this.#argv = left?.argv ?? null
+    this.#settings = new NextSettings(parts, left?.argv ?? null)
     this.#failures = new Failures(parts.logger, left?.lastFailure ?? null)
     this.#versions = new RunningVersions(
       {
@@ -92,9 +81,10 @@ export class Supervisor {
         failed: (id, why) => this.#unhealthy(id, why),
         exited: (id, code) => this.#exited(id, code),
       },
+      new KeptListeners(manager?.storeFor(parts.settings.name) ?? null, parts.settings.name),
       left,
     )
-    this.#report = new ManagerReport(ServiceManager.find(parts.logger))
+    this.#report = new ManagerReport(manager)
     this.#pidFile = parts.settings.pidFile === null ? null : new PidFile(parts.settings.pidFile)
     this.ended = new Promise(resolve => {
       this.#end = resolve
@@ -118,14 +108,11 @@ export class Supervisor {
     const probes = await Promise.all(left.versions.map(({ hearing }) => probeOfServing(hearing)))
     keepPassed(left.unclaimed)
     const supervisor = new Supervisor(parts, left)
-    left.versions.forEach((was, i) => {
-      supervisor.#versions.run(was.id, was.settings, probes[i]!, was)
-    })
+    supervisor.#versions.goOn(left.versions, probes)
     if (left.control !== null)
       supervisor.#control = new Control(left.control, operationsOf(supervisor), parts.logger)
     supervisor.#timers.resume(left.timers)
-    const { replaced } = left
-    parts.logger.info({ replaced }, 'the supervisor goes on as another program')
+    parts.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
     supervisor.#look()
     supervisor.#versions.children.begin()
     return supervisor
@@ -151,13 +138,39 @@ export class Supervisor {
   }
 
   /**
-   * Goes on as what is installed now, by the command line of this process: the same process, with its versions, listeners and control
-   * socket. Never resolves. Rejects, and goes on as it is, with ERR_FDB_BUSY while a version is being brought to serve, ERR_FDB_ABORTED
-   * where it ends, and as {@link goOnAsInstalled} does.
+   * Goes on as what is installed now, with its versions, listeners and control socket. Never resolves. Rejects, and goes on as it is,
+   * with ERR_FDB_BUSY while a version is being brought to serve, ERR_FDB_ABORTED where it ends, and as {@link goOnAsInstalled} does.
    */
   async upgradeSelf(): Promise<never> {
     const { goOnAsInstalled } = await import('./next-image.js')
     return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#parts.logger)
+  }
+
+  /**
+   * Reads the settings anew: how versions are told to end counts at once. Rejects with ERR_FDB_COMMAND_UNKNOWN where there is nothing to
+   * be read, with ERR_FDB_BUSY while no version serves, and with what reading throws: then all is as it was.
+   */
+  async reload(): Promise<Reloaded> {
+    const version = this.#versions.get(this.generation)
+    if (version === undefined) throw busy()
+    this.#report.rereads()
+    try {
+      const { ending, changes } = await this.#settings.reread(version.settings)
+      this.#versions.adjust(ending)
+      this.#parts.logger.info(changes, 'the settings were read anew')
+      return { pid: version.pid, generation: version.id, ...changes }
+    } finally {
+      this.#look()
+    }
+  }
+
+  /** Ends the version that is being brought to serve: the one that serves stays. Which it was. Throws ERR_FDB_NO_STANDBY. */
+  rollback(): Told {
+    const next = coming(this.#state)
+    const running = next && this.#versions.get(next.id)
+    if (this.generation === 0 || next === undefined || running?.handsOver) throw nobodyStandsBy()
+    for (const asker of [...this.#state.next, ...next.askers]) this.#dispatch({ type: 'cancel', asker })
+    return { pid: running?.pid ?? 0, generation: next.id }
   }
 
   /** Ends all versions; {@link ended} resolves when they have. */
@@ -200,7 +213,7 @@ export class Supervisor {
       settings: this.#parts.settings,
       startedAt: this.#startedAt,
       state,
-      argv: this.#argv,
+      argv: this.#settings.argv,
       lastFailure: this.#failures.last,
       timers: this.#timers.left,
       control: this.#control?.place ?? null,
@@ -238,9 +251,12 @@ export class Supervisor {
       case 'wait':
         this.#wait(effect.timer, effect.version)
         return
-      case 'rest':
-        this.#rest(effect.failures)
+      case 'rest': {
+        const { failures } = effect
+        const ms = this.#timers.rest(this.#parts.settings.restartDelay, failures)
+        this.#parts.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
         return
+      }
       case 'promote':
         this.#promote(effect.version)
         return
@@ -260,17 +276,14 @@ export class Supervisor {
   }
 
   async #spawn(id: number): Promise<void> {
-    const { read, logger } = this.#parts
     const askers = coming(this.#state)?.askers ?? []
     try {
-      const own = await read()
-      const argv = this.#askers.argvOf(askers)
+      const settings = await this.#settings.of(id, this.#askers.argvOf(askers))
       if (this.#state.versions.some(version => version.id === id && version.doomed)) throw whyNot('cancelled')
-      if (argv !== null) this.#given.add(id)
-      const settings = { ...own, command: argv ?? this.#argv ?? own.command }
       const probe = await probeFor(settings, this.#versions.children)
       const version = this.#versions.run(id, settings, probe)
-      logger.info({ version: id, child: version.pid, command: settings.command }, 'a version was started')
+      const { command } = settings
+      this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version was started')
       this.#askers.tell(askers, 'started', version.pid)
       this.#dispatch({ type: 'spawned', version: id })
     } catch (error) {
@@ -299,11 +312,7 @@ export class Supervisor {
     if (version === undefined) return
     this.#parts.logger.info({ version: id, child: version.pid, code }, 'a version has ended')
     const phase = this.#state.versions.find(one => one.id === id)?.phase
-    if (phase === 'starting' || phase === 'trial') {
-      const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
-      const why = `version ${id} (${version.settings.command[0]} …, pid ${version.pid}) ended ${how} before it served: see its own output`
-      this.#failures.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
-    }
+    if (phase === 'starting' || phase === 'trial') this.#failures.ended(version, phase, code)
     if (phase === 'serving') this.#parts.predecessor?.spare()
     this.#forget(id)
     this.#dispatch({ type: 'exited', version: id, code })
@@ -328,19 +337,11 @@ export class Supervisor {
   }
 
   #elapsed(timer: Timer, id: number, ms: number): void {
-    if (timer === 'ready' && this.#state.versions.some(one => one.id === id && one.phase === 'starting')) {
-      const { complaint = null, pid } = this.#versions.get(id) ?? {}
-      const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
-      this.#failures.note(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
-    }
+    const version = this.#versions.get(id)
+    const starts = this.#state.versions.some(one => one.id === id && one.phase === 'starting')
+    if (timer === 'ready' && starts && version !== undefined) this.#failures.late(version, ms)
     this.#dispatch({ type: 'elapsed', timer, version: id })
     if (timer === 'kill' && !this.#state.versions.some(one => one.id === id)) this.#forget(id)
-  }
-
-  #rest(failures: number): void {
-    const ms = Math.min(this.#parts.settings.restartDelay * 2 ** (failures - 1), LONGEST_REST_MS)
-    this.#parts.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
-    this.#timers.rest(ms)
   }
 
   #promote(id: number): void {
@@ -348,7 +349,7 @@ export class Supervisor {
     const { command } = version.settings
     version.settle()
     this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version serves')
-    if (this.#given.delete(id)) this.#argv = command
+    this.#settings.serves(id, version.settings)
     this.#parts.predecessor?.retire(version.settings)
     this.#sweep()
   }
@@ -373,9 +374,7 @@ export class Supervisor {
       const { pid } = this.#versions.get(version!)!
       this.#askers.tell(askers, 'serving', pid)
       this.#askers.answer(askers, { pid, generation: version! })
-      return
-    }
-    this.#askers.answer(askers, this.#failures.of(version) ?? whyNot(outcome))
+    } else this.#askers.answer(askers, this.#failures.of(version) ?? whyNot(outcome))
   }
 
   /** Listeners that no version wants any more; while none lives, those of the last are kept for the next. */

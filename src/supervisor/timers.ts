@@ -2,6 +2,7 @@ import type { Timer } from './machine.js'
 
 /** In the place of a timer and its version: the time between two starts. */
 const REST = 'rest'
+const LONGEST_REST_MS = 30_000
 
 interface Waiting {
   readonly timer: NodeJS.Timeout
@@ -29,8 +30,11 @@ export class Timers {
     this.#start(`${timer} ${version}`, ms)
   }
 
-  rest(ms: number): void {
+  /** Each time twice as long; so long it is now. */
+  rest(delay: number, failures: number): number {
+    const ms = Math.min(delay * 2 ** (failures - 1), LONGEST_REST_MS)
     this.#start(REST, ms)
+    return ms
   }
 
   forget(version: number): void {

@@ -207,6 +207,46 @@ describe('fd-broker run', () => {
     expect((await run.status()).listeners.map(({ name }: { name: string }) => name)).toEqual(['web', 'other'])
   })
 
+  it('reads its file anew at once, and says from when on counts what has changed', async () => {
+    const run = await Supervised.prepare()
+    const file = join(run.desk.folder, 'run.yaml')
+    const write = (more: string) =>
+      writeFileSync(
+        file,
+        `command: [${SERVER}]\nready: fd\nlisten:\n  web: tcp://127.0.0.1:${run.port}\n${more}`,
+      )
+    write('')
+    await run.launch(['--config', file], [])
+    const pid = await run.serving()
+    const reload = (...args: string[]) => run.desk.run('reload', '--control', run.control, ...args)
+    expect(await reload()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })
+    write(`stopSignal: INT\nenv: { A: 1 }\nhealthPasses: 2\nrestart: always\n`)
+    // What is found is compared with what counts, also when the supervisor has gone on as another program.
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    const { stdout } = await reload('--json')
+    expect(JSON.parse(stdout)).toEqual({
+      ok: true,
+      pid,
+      generation: 1,
+      now: ['stopSignal'],
+      next: ['env', 'healthPasses'],
+      restart: ['restart'],
+    })
+    expect((await reload()).stdout.split('\n')).toEqual([
+      'env, healthPasses: with the next version (fd-broker upgrade)',
+      'restart: when fd-broker run is started anew',
+      '',
+    ])
+    write('stopSignal: NONE\n')
+    expect(await reload()).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_OPTION.*a signal/),
+    })
+    run.signal('SIGTERM')
+    await run.says('INT')
+    await run.ended()
+  })
+
   it('refuses wrong settings and a control path that another has, with what is to be done', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     const refused = async (...args: string[]) => await run.desk.run('run', ...args)

@@ -18,6 +18,7 @@ export interface Orders {
   fail?: boolean
   deaf?: boolean
   code?: number
+  release?: string
 }
 
 /** One line of the supervisor's log. */

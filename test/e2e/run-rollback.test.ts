@@ -1,0 +1,82 @@
+import { mkdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { SERVER, Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
+
+/** A program in a release folder, which a link leads to. */
+async function released(args: readonly string[]) {
+  const run = await Supervised.prepare()
+  const { folder } = run.desk
+  const release = (name: string, orders: object) => {
+    const where = join(folder, name)
+    mkdirSync(where)
+    const program = `#!/bin/sh\nFDB_SUPERVISED='${run.orders({ ...orders, release: name })}' exec ${SERVER}\n`
+    writeFileSync(join(where, 'server'), program, { mode: 0o755 })
+    return where
+  }
+  const [one, two, wrong] = [release('1', {}), release('2', {}), release('3', { crash: 9 })]
+  const link = join(folder, 'current')
+  symlinkSync(one, link)
+  await run.launch(args, [join(link, 'server')])
+  await run.serving()
+  const at = ['--at', link]
+  return {
+    run,
+    one,
+    two,
+    wrong,
+    leadsTo: () => readlinkSync(link),
+    upgrade: (to: string) => run.upgrade(...at, '--binary', to),
+    rollback: (...more: string[]) => run.desk.run('rollback', '--control', run.control, ...more),
+    at,
+    /** Which release answers. */
+    answers: async () => (await fetch(`${run.url}/release`, { headers: { connection: 'close' } })).text(),
+  }
+}
+
+describe('a release of a program that fd-broker run supervises', () => {
+  it('is upgraded to by its link; one that fails leaves it; rollback upgrades to the one before', async () => {
+    const { answers, at, leadsTo, one, rollback, run, two, upgrade, wrong } = await released([
+      '--ready',
+      'fd',
+    ])
+    expect(await answers()).toBe('1')
+    expect(await upgrade(wrong)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_SUCCESSOR_EXITED/),
+    })
+    expect([leadsTo(), await answers()]).toEqual([one, '1'])
+    expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+    expect(leadsTo()).toBe(two)
+    await until('the new one alone answers', async () => (await run.status()).draining.length === 0)
+    expect(await answers()).toBe('2')
+    expect(await rollback()).toMatchObject({
+      code: 5,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY: .*rollback --at PATH/),
+    })
+    expect(await rollback(...at)).toMatchObject({ code: 0, stderr: '' })
+    expect(leadsTo()).toBe(one)
+    await until('the old one alone answers', async () => (await run.status()).draining.length === 0)
+    expect(await answers()).toBe('1')
+  })
+
+  it('is given up by rollback while it is to prove itself: the one that serves stays, and the link is put back', async () => {
+    const { answers, at, leadsTo, one, rollback, run, two, upgrade } = await released([
+      '--ready',
+      'fd',
+      '--healthy-for',
+      '10m',
+    ])
+    const { pid } = await run.whoami()
+    const upgraded = upgrade(two)
+    await until('it is on trial', async () => (await run.status()).phase === 'trial')
+    const { child } = await run.logged('a version was started', line => line.version === 2)
+    expect(await rollback(...at, '--json')).toMatchObject({ code: 0, stderr: '' })
+    expect(await upgraded).toMatchObject({ code: 1, stderr: expect.stringMatching(/ERR_FDB_ABORTED/) })
+    expect(leadsTo()).toBe(one)
+    await run.ended(child)
+    expect(await run.status()).toMatchObject({ pid, generation: 1, role: 'serving', phase: 'idle' })
+    expect(await answers()).toBe('1')
+  })
+})
