@@ -19,14 +19,22 @@ export async function askOnce(
   signal: AbortSignal,
 ): Promise<string | null> {
   const late = AbortSignal.timeout(timeoutMs)
+  const limit = AbortSignal.any([signal, late])
   let answer: string | null
   try {
-    answer = await question.ask(AbortSignal.any([signal, late]))
+    answer = await Promise.race([question.ask(limit), aborted(limit)])
   } catch (error) {
     if (late.aborted) answer = `no answer within ${timeoutMs} ms`
     else answer = (error instanceof Error && error.message) || String(error)
   }
   return answer === null ? null : oneLine(`${question.asked}: ${answer}`)
+}
+
+/** Rejects as soon as it has: whoever was asked may not look at it. */
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
 }
 
 /** Without what would not be shown as it is. */

@@ -17,6 +17,7 @@ import { Complaints } from './complaints.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
 import { Health } from './health/health.js'
+import { healthQuestion } from './health/health-question.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
@@ -160,7 +161,7 @@ export class ReverseProxy {
     )
     const entrance = listener && this.#entrances.get(listener.name)
     const asks = entrance === undefined ? null : { server: entrance.server, tls: listener?.tls ?? false }
-    return await Health.of(health, asks, this.#logger)
+    return new Health(health, await healthQuestion(health, asks), this.#logger)
   }
 
   get config(): ProxyConfig {

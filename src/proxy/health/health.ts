@@ -1,15 +1,7 @@
-import type { Server } from 'node:net'
 import { FdbError, type Logger } from '../../index.js'
-import { ASKED, type Asked } from '../../probing/asked.js'
 import { askAgain, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
-import type { PrivateSocket } from './private-socket.js'
-
-/** The entrance that is asked: how its clients come to it, without the listener that all versions share. */
-export interface Asks {
-  readonly server: Server
-  readonly tls: boolean
-}
+import type { HealthQuestion } from './health-question.js'
 
 /**
  * By what this process proves that it is well: before the commit, and as long as the version before stands by. Its questions come by
@@ -19,51 +11,16 @@ export class Health implements Disposable {
   readonly #config: HealthConfig
   readonly #question: Question
   readonly #logger: Logger
-  readonly #socket: PrivateSocket | null
+  readonly #socket: Disposable | null
   readonly #over = new AbortController()
   /** What was asked last, and what was answered; null: all is well. */
   #complaint: string | null = null
 
-  private constructor(
-    config: HealthConfig,
-    question: Question,
-    socket: PrivateSocket | null,
-    logger: Logger,
-  ) {
+  constructor(config: HealthConfig, { question, socket }: HealthQuestion, logger: Logger) {
     this.#config = config
     this.#question = question
     this.#socket = socket
     this.#logger = logger
-  }
-
-  /** `asks` null: no listener takes requests. Loads what this way of asking needs, and no other. */
-  static async of(config: HealthConfig, asks: Asks | null, logger: Logger): Promise<Health> {
-    const asked = askedOf(config)
-    switch (asked.kind) {
-      case 'http': {
-        const { httpQuestion, privateHttpQuestion } = await import('../../probing/http-question.js')
-        const { connectionTo } = await import('../../probing/connection-to.js')
-        const { url: path } = asked
-        if (asks === null || !path.startsWith('/'))
-          return new Health(config, httpQuestion(path), null, logger)
-        const { server, tls } = asks
-        const host = config.host ?? 'localhost'
-        const question = privateHttpQuestion({ path, host, tls, connect: () => connectionTo(server) })
-        return new Health(config, question, null, logger)
-      }
-      case 'tcp': {
-        const { tcpQuestion } = await import('../../probing/tcp-question.js')
-        return new Health(config, tcpQuestion(asked.host, asked.port), null, logger)
-      }
-      case 'command': {
-        const { commandQuestion } = await import('../../probing/command-question.js')
-        const { shellWith } = await import('./shell.js')
-        const { PrivateSocket } = await import('./private-socket.js')
-        const socket = asks === null ? null : await PrivateSocket.open(asks.server)
-        const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
-        return new Health(config, commandQuestion(asked.text, shellWith(env)), socket, logger)
-      }
-    }
   }
 
   /** For `join({ health })`: true, or why not. */
@@ -131,8 +88,4 @@ export class Health implements Disposable {
     this.#over.abort()
     this.#socket?.[Symbol.dispose]()
   }
-}
-
-function askedOf({ http, tcp, command }: HealthConfig): Asked {
-  return (http !== null ? ASKED.http(http) : tcp !== null ? ASKED.tcp(tcp) : ASKED.command(command ?? ''))!
 }

@@ -1,0 +1,49 @@
+import type { Server } from 'node:net'
+import { ASKED, type Asked } from '../../probing/asked.js'
+import type { Question } from '../../probing/question.js'
+import type { HealthConfig } from '../config/config.js'
+
+/** The entrance that is asked: how its clients come to it, without the listener that all versions share. */
+export interface Asks {
+  readonly server: Server
+  readonly tls: boolean
+}
+
+/** What is asked, and what has to be there as long as it is. */
+export interface HealthQuestion {
+  readonly question: Question
+  readonly socket: Disposable | null
+}
+
+/** `asks` null: no listener takes requests. Loads what this way of asking needs, and no other. */
+export async function healthQuestion(config: HealthConfig, asks: Asks | null): Promise<HealthQuestion> {
+  const asked = askedOf(config)
+  switch (asked.kind) {
+    case 'http': {
+      const { httpQuestion, privateHttpQuestion } = await import('../../probing/http-question.js')
+      const { connectionTo } = await import('../../probing/connection-to.js')
+      const { url: path } = asked
+      if (asks === null || !path.startsWith('/')) return { question: httpQuestion(path), socket: null }
+      const { server, tls } = asks
+      const host = config.host ?? 'localhost'
+      const connect = () => connectionTo(server)
+      return { question: privateHttpQuestion({ path, host, tls, connect }), socket: null }
+    }
+    case 'tcp': {
+      const { tcpQuestion } = await import('../../probing/tcp-question.js')
+      return { question: tcpQuestion(asked.host, asked.port), socket: null }
+    }
+    case 'command': {
+      const { commandQuestion } = await import('../../probing/command-question.js')
+      const { shellWith } = await import('./shell.js')
+      const { PrivateSocket } = await import('./private-socket.js')
+      const socket = asks === null ? null : await PrivateSocket.open(asks.server)
+      const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
+      return { question: commandQuestion(asked.text, shellWith(env)), socket }
+    }
+  }
+}
+
+function askedOf({ http, tcp, command }: HealthConfig): Asked {
+  return (http !== null ? ASKED.http(http) : tcp !== null ? ASKED.tcp(tcp) : ASKED.command(command ?? ''))!
+}
