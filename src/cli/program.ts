@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
+import { sayLastWords } from '../process/last-words.js'
 import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
 import { plain } from './table.js'
 
@@ -12,7 +13,9 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   } catch (error) {
     // Commander has told what was wrong already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
-    process.stderr.write(`${explain(error)}\n`)
+    const why = explain(error)
+    process.stderr.write(`${why}\n`)
+    sayLastWords(why)
     return FdbError.is(error) ? exitCodeOf(error.code) : 1
   }
 }

@@ -1,3 +1,5 @@
+import { keepLastWords } from '../process/last-words.js'
+
 /** Does something with V8's flags as they were when the process was started. */
 export type WithUsualFlags = <T>(work: () => T) => T
 
@@ -10,5 +12,6 @@ export function onServing(tell: (withUsualFlags: WithUsualFlags) => void): void 
 
 /** A command says it once. */
 export function serves(withUsualFlags: WithUsualFlags = work => work()): void {
+  keepLastWords()
   told(withUsualFlags)
 }

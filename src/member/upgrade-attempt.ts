@@ -4,6 +4,7 @@ import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../process/command-line.js'
+import type { LastWords } from '../process/last-words.js'
 import type { Successor } from '../process/spawn-successor.js'
 import type { UpgradeOptions } from './member-options.js'
 import type { Shared } from './shared.js'
@@ -30,11 +31,19 @@ export interface Replaced {
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
 }
 
+/** What was started. */
+export interface Started {
+  readonly child: Successor
+  readonly words: LastWords
+  readonly command: SuccessorCommand
+}
+
 /** The attempt with one successor that was started, until it serves, has failed or was given up. */
 export class UpgradeAttempt {
   readonly outcome: Promise<Upgraded>
   readonly #replaced: Replaced
   readonly #child: Successor
+  readonly #words: LastWords
   readonly #progress: (step: UpgradeProgress) => void
   readonly #graceMs: () => number
   readonly #failureBefore
@@ -47,13 +56,13 @@ export class UpgradeAttempt {
 
   constructor(
     replaced: Replaced,
-    child: Successor,
-    command: SuccessorCommand,
+    { child, words, command }: Started,
     options: UpgradeOptions,
     graceMs: () => number,
   ) {
     this.#replaced = replaced
     this.#child = child
+    this.#words = words
     this.#progress = options.progress ?? (() => {})
     this.#graceMs = graceMs
     this.#failureBefore = replaced.lastFailure
@@ -67,16 +76,18 @@ export class UpgradeAttempt {
       this.#over = true
       stop()
       clearTimeout(timer)
+      words.take()
     })
     void child.exited.then(({ code, signal: by }) => {
       if (code === 0) {
         this.#forked = true
         return
       }
+      const said = words.take() ?? 'see its own output'
       const how = by === null ? `with code ${code}` : `by ${by}`
       const error = new FdbError(
         'ERR_FDB_SUCCESSOR_EXITED',
-        `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: see its own output; this process serves on`,
+        `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: ${said}; this process serves on`,
         { details: { code, signal: by } },
       )
       setTimeout(() => {
@@ -185,10 +196,11 @@ export class UpgradeAttempt {
   /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
   #late(limit: number): FdbError {
     const { pid } = this.#child
+    const said = this.#words.take()
     return new FdbError(
       'ERR_FDB_DEADLINE',
       this.#forked
-        ? `the command ${pid} ended with code 0, and nothing that it started has served within ${limit} ms`
+        ? `the command ${pid} ended with code 0, and nothing that it started has served within ${limit} ms${said === null ? '' : `: ${said}`}`
         : `the successor ${pid} did not serve within ${limit} ms`,
     )
   }

@@ -5,6 +5,7 @@ import type { Peer } from '../holder/peer.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../process/command-line.js'
+import { LastWords } from '../process/last-words.js'
 import { type Successor, spawnSuccessor } from '../process/spawn-successor.js'
 import type { Id } from '../protocol/messages.js'
 import type { Hosting } from './hosting.js'
@@ -115,11 +116,12 @@ export class Upgrades implements Replaced {
       cwd: options.cwd,
     })
     const { logger } = this.shared.settings
-    const child = await spawnSuccessor(command, { logger, stdio: options.stdio })
+    const words = new LastWords(this.shared.settings.control!)
+    const child = await spawnSuccessor(command, { logger, stdio: options.stdio, env: words.env })
     child.unref()
     this.started.push(child)
     options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })
-    const attempt = new UpgradeAttempt(this, child, command, options, graceMs)
+    const attempt = new UpgradeAttempt(this, { child, words, command }, options, graceMs)
     this.#attempt = attempt
     const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
     const cancel = ({ target }: { target: EventTarget | null }) =>

@@ -1,5 +1,6 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { constants } from 'node:os'
+import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
@@ -39,6 +40,15 @@ describe('signals to the proxy', () => {
     await edge.signal('SIGUSR2', pid)
     const { err } = await edge.logged('the upgrade failed; this process serves on')
     expect(err.code).toBe('ERR_FDB_SUCCESSOR_EXITED')
+    // The place in the file, and what is wrong there.
+    const place =
+      /ended with code \d+ before it served: ERR_FDB_CONFIG: \S+edge\.json:\d+:\d+: listeners: the list is empty/
+    expect(err.message).toMatch(place)
+    expect((await edge.status()).lastFailure).toMatchObject({
+      code: 'ERR_FDB_SUCCESSOR_EXITED',
+      message: expect.stringMatching(place),
+    })
+    expect(readdirSync(dirname(edge.desk.control)).filter(name => /\.[0-9a-f]{16}$/.test(name))).toEqual([])
     expect((await ask(`${edge.url}/r/1`).answer).headers['x-pid']).toBe(String(pid))
   })
 

@@ -1,0 +1,56 @@
+import { randomBytes } from 'node:crypto'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+
+/** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
+const VARIABLE = 'FD_BROKER_LAST_WORDS'
+const MOST_CHARACTERS = 2_000
+
+let place = process.env[VARIABLE]
+delete process.env[VARIABLE]
+
+/**
+ * What a successor says when it ends before it can say it over the control path, as with a configuration that is wrong: by a file
+ * beside that, which only its user can write. Else its parent would know no more than an exit code.
+ */
+export class LastWords {
+  readonly env: NodeJS.ProcessEnv
+  readonly #file: string
+
+  constructor(control: string) {
+    this.#file = `${control}.${randomBytes(8).toString('hex')}`
+    this.env = { [VARIABLE]: this.#file }
+  }
+
+  /** In one line; null: it said nothing. They are there once. */
+  take(): string | null {
+    try {
+      const text = readFileSync(this.#file, 'utf8')
+      rmSync(this.#file, { force: true })
+      return (
+        text
+          .slice(0, MOST_CHARACTERS)
+          .trim()
+          .replace(/\s*\n\s*/g, '; ') || null
+      )
+    } catch {
+      return null
+    }
+  }
+}
+
+/** Why this process ends. Nothing where nobody waits for it. */
+export function sayLastWords(text: string): void {
+  const file = place
+  place = undefined
+  if (file === undefined) return
+  try {
+    writeFileSync(file, text, { flag: 'wx', mode: 0o600 })
+  } catch {
+    // Its own output has it.
+  }
+}
+
+/** This process serves: what it says at its end is nobody's any more. */
+export function keepLastWords(): void {
+  place = undefined
+}
