@@ -30,6 +30,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['serve', async program => (await import('./serve.js')).addServe(program)],
   ['run', async program => (await import('./run.js')).addRun(program)],
   ['adopt', async program => (await import('./adopt.js')).addAdopt(program)],
+  ['fd', async program => (await import('./fd.js')).addFd(program)],
   ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
@@ -54,6 +55,7 @@ Examples:
   $ fd-broker serve --control /run/shop/broker.sock
   $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
   $ fd-broker adopt --pid 4711
+  $ fd-broker fd list --control /run/shop/broker.sock
   $ fd-broker proxy --config edge.yaml
   $ fd-broker routes list --control /run/edge/upgrade.sock
   $ fd-broker certificates list --control /run/edge/upgrade.sock

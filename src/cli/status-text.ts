@@ -8,13 +8,14 @@ const DIGEST_SHOWN = 12
 /** The status for people. Shows what is there: a field that the other side did not send is left out. */
 export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
   if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
-  const { control, pid, startedAt, rssBytes, services } = answer
+  const { control, descriptors, pid, startedAt, rssBytes, services } = answer
   const head: [string, string | null][] = [
     ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
     ['control', of(control)],
     ['pid', of(pid)],
     ['uptime', since(startedAt, now)],
     ['memory', of(rssBytes, size)],
+    ['descriptors', descriptors ? of(descriptors) : null],
   ]
   const blocks = [known(head), ...services.map(service => serviceLines(service, now))]
   return `${blocks.map(lines => lines.join('\n')).join('\n\n')}\n`

@@ -70,6 +70,9 @@ export type CataloguedCode =
   | 'ERR_FDB_COMMAND_SIZE'
   | 'ERR_FDB_NO_STANDBY'
   | 'ERR_FDB_HELD_ALONE'
+  | 'ERR_FDB_FD_UNKNOWN'
+  | 'ERR_FDB_FD_TAKEN'
+  | 'ERR_FDB_FD_CLAIMED'
   // The control socket
   | 'ERR_FDB_CONTROL_PATH'
   | 'ERR_FDB_CONTROL_TAKEN'

@@ -20,6 +20,8 @@ export interface DaemonStatus {
   readonly pid?: number
   readonly startedAt?: string
   readonly rssBytes?: number
+  /** How many it holds for whoever asks (`fd-broker fd`). */
+  readonly descriptors?: number
   readonly services: readonly ServiceStatus[]
 }
 

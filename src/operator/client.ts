@@ -2,15 +2,17 @@ import { Channel } from '../channel/channel.js'
 import { deadlineError } from '../channel/deadline.js'
 import { peerLeft } from '../channel/peer-left.js'
 import { Pending } from '../channel/pending.js'
-import { checkFunction, checkKeys, checkSignal, type Keys } from '../check-option.js'
+import { checkFunction, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import { closeAll } from '../kernel/index.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { pidOf } from '../process/liveness.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
 import { VERSIONS } from '../protocol/versions.js'
 import type { StatusAnswer } from './answer.js'
+import { HeldDescriptors } from './descriptors.js'
+import { ANSWER_MS, ASK, type AskOptions, checkAsk, type Limits, type Read } from './question.js'
 import {
   COMMAND_MS,
   checkCommandSize,
@@ -21,19 +23,10 @@ import {
   type UpgradeProgress,
 } from './requests.js'
 
-/** How long an answer may take that needs no work of the other side. */
-const ANSWER_MS = 5_000
 /** A server ends an upgrade at the limit it was given; this much later its word must be here. */
 const RESULT_GRACE_MS = 5_000
 /** For the answer of an upgrade that was cancelled: its successor is ended first; when the Commit had left, the handoff decides. */
 const CANCELLED_MS = 30_000
-
-export interface AskOptions {
-  /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000. */
-  timeoutMs?: number
-  /** Rejects with its reason. What was asked for goes on. */
-  signal?: AbortSignal
-}
 
 export interface UpgradeAsk {
   /** The successor's command line, with argv0. Empty or absent: as the running process was started. */
@@ -58,24 +51,14 @@ export interface CommandAsk extends AskOptions {
   service?: string
 }
 
-const ASK: Keys<AskOptions> = { timeoutMs: true, signal: true }
 const COMMAND: Keys<CommandAsk> = { ...ASK, service: true }
 const UPGRADE: Keys<UpgradeAsk> = { ...COMMAND, argv: true, killStuck: true, progress: true }
 
-/** Throws ERR_FDB_OPTION. */
-function checkAsk(what: string, ask: AskOptions, known: Keys<AskOptions>): void {
-  checkKeys(what, ask, known)
-  checkSignal(ask.signal)
-}
-
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
-
-/** What a message is to a question: its answer, a part of what comes before it, or nothing. Throws what it refuses with. */
-type Read<T> = (envelope: WireEnvelope) => { readonly answer: T } | 'part' | null
 
 interface Waiting {
   /** Whether the message was for it. */
-  take(envelope: WireEnvelope): boolean
+  take(envelope: WireEnvelope, fds: OwnedFd[]): boolean
   reject(error: FdbError): void
 }
 
@@ -89,6 +72,7 @@ export class OperatorClient implements Disposable {
   #pid: number
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
+  #descriptors: HeldDescriptors | undefined
 
   /**
    * Connects and says Hello; a refusal is told by the first question.
@@ -107,9 +91,9 @@ export class OperatorClient implements Disposable {
     this.#link.start({
       message: (envelope, fds) => {
         if (envelope.welcome) this.#learn(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
-        closeAll(fds)
         if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
-        else for (const waiting of this.#waiting) if (waiting.take(envelope)) break
+        else for (const waiting of this.#waiting) if (waiting.take(envelope, fds)) break
+        closeAll(fds)
       },
       broken: error => this.#fail(error),
       end: error => {
@@ -218,6 +202,14 @@ export class OperatorClient implements Disposable {
     )
   }
 
+  /** What a daemon holds for whoever asks. */
+  get descriptors(): HeldDescriptors {
+    this.#descriptors ??= new HeldDescriptors((body, { what, ...limits }, read, sent) =>
+      this.#ask(body, { what: `${what} of ${this.#peer}`, ...limits }, read, sent),
+    )
+    return this.#descriptors
+  }
+
   /** Idempotent. */
   close(): void {
     this.#link.close()
@@ -235,16 +227,12 @@ export class OperatorClient implements Disposable {
       : `process ${this.peerPid} at ${this.#control}`
   }
 
-  #ask<T>(
-    body: WireBody,
-    limits: { what: string; timeoutMs: number; signal: AbortSignal | undefined },
-    read: Read<T>,
-  ): Promise<T> {
+  #ask<T>(body: WireBody, limits: Limits, read: Read<T>, sent?: readonly OwnedFd[]): Promise<T> {
     const { what, timeoutMs, signal } = limits
     const waiting: Waiting = {
-      take: envelope => {
+      take: (envelope, fds) => {
         try {
-          const got = read(envelope)
+          const got = read(envelope, fds)
           if (got !== null && got !== 'part') pending.resolve(got.answer)
           return got !== null
         } catch (error) {
@@ -258,8 +246,19 @@ export class OperatorClient implements Disposable {
     if (pending.settled) return pending.answer
     this.#waiting.add(waiting)
     // A failed send is no news: what the peer said before it left is still read, then its end is told.
-    this.#link.tell(body)
+    if (sent === undefined) this.#link.tell(body)
+    else this.#send(body, sent, error => pending.reject(error))
+    if (timeoutMs === null) return pending.answer
     return pending.limit(timeoutMs, () => pending.reject(deadlineError(what, timeoutMs))).answer
+  }
+
+  #send(body: WireBody, borrowed: readonly OwnedFd[], failed: (error: unknown) => void): void {
+    const fds = borrowed.map(fd => fd.dup())
+    this.#link
+      .send(body, fds)
+      // What the peer said before it left is still read, then its end is told.
+      .catch(error => this.#link.open && failed(error))
+      .finally(() => closeAll(fds))
   }
 
   #fail(error: FdbError): void {

@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { WireBody } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
+import type { DescriptorHolder } from './held-descriptors.js'
 
 /** The most that a command's body or its reply has: a frame holds 16 MiB. */
 export const COMMAND_BYTES = 15 * 1024 * 1024
@@ -66,6 +67,8 @@ export interface Operations {
     cancel: AbortSignal,
   ): Promise<Upgraded>
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
+  /** Absent: none are held here for others. */
+  readonly descriptors?: DescriptorHolder
 }
 
 // Messages: each may lack any field. What has a `request` repeats it in its answer.

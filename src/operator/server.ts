@@ -3,6 +3,7 @@ import { closeAll } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
+import { type DescriptorAnswer, DescriptorRequests } from './descriptor-requests.js'
 import {
   commandAnswer,
   failedAnswer,
@@ -91,23 +92,35 @@ export class Requests {
  */
 export function serveOperator(link: Link, operations: Operations): void {
   const requests = new Requests(operations, body => link.tell(body))
+  const descriptors = new DescriptorRequests(link, operations.descriptors)
   let underWay = 0
+  const left = () => {
+    requests.close('the operator has left')
+    descriptors.close()
+  }
+  const send = (answer: Promise<DescriptorAnswer>) => {
+    if (++underWay === MOST_AT_ONCE) link.channel.pause()
+    // Until the kernel has it.
+    answer
+      .then(({ body, fds }) => link.send(body, fds).finally(() => closeAll(fds)))
+      .catch(() => {})
+      .finally(() => {
+        if (underWay-- === MOST_AT_ONCE && link.open) link.channel.resume()
+      })
+  }
   link.start({
     message: (envelope, fds) => {
+      const { cancelUpgrade, descriptorRequest } = envelope
+      if (descriptorRequest) send(Promise.resolve(descriptors.answer(descriptorRequest, fds)))
       closeAll(fds)
-      if (envelope.cancelUpgrade) requests.cancelUpgrades(remoteError(envelope.cancelUpgrade, CANCELLED))
+      if (cancelUpgrade) requests.cancelUpgrades(remoteError(cancelUpgrade, CANCELLED))
       const answer = requests.answer(envelope)
-      if (answer === null) return
-      if (++underWay === MOST_AT_ONCE) link.channel.pause()
-      // Until the kernel has it.
-      answer
-        .then(body => link.send(body))
-        .catch(() => {})
-        .finally(() => {
-          if (underWay-- === MOST_AT_ONCE && link.open) link.channel.resume()
-        })
+      if (answer !== null) send(answer.then(body => ({ body, fds: [] })))
     },
-    broken: () => link.close(),
-    end: () => requests.close('the operator has left'),
+    broken: () => {
+      link.close()
+      left()
+    },
+    end: left,
   })
 }

@@ -37,6 +37,18 @@ export const CALLER = {
     cause: '`fd-broker stop` of a daemon that has listeners or state which no living member has',
     remedy: 'Start a member, or stop it with `--drop`: they are lost then',
   },
+  ERR_FDB_FD_UNKNOWN: {
+    cause: 'The daemon holds no descriptor of that name: it was never put, was removed, or its lease is over',
+    remedy: '`fd-broker fd list` shows those that there are',
+  },
+  ERR_FDB_FD_TAKEN: {
+    cause: 'The daemon holds a descriptor of that name already',
+    remedy: 'Choose another name, or say that it is to be replaced',
+  },
+  ERR_FDB_FD_CLAIMED: {
+    cause: 'Somebody has claimed this descriptor for himself; the message names the process',
+    remedy: 'Try again when it has released it, or has ended',
+  },
 }
 
 /**

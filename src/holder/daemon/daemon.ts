@@ -14,7 +14,9 @@ import { Reminders } from '../../supervised/reminders.js'
 import { ServiceManager } from '../../supervised/service-manager.js'
 import { takeControl } from '../../supervised/take-control.js'
 import { type Caller, receiveHello, turnAway, welcome } from '../admission.js'
+import { Registry } from '../registry.js'
 import { type HandoffTimes, settleTimes } from '../times.js'
+import { DescriptorStore } from './descriptor-store.js'
 import type { HeldAlone } from './held-alone.js'
 import { type RememberedService, RightsHolders } from './rights-holders.js'
 import { Service } from './service.js'
@@ -54,6 +56,9 @@ export class Daemon implements AsyncDisposable {
   readonly #logger: Logger
   readonly #times: HandoffTimes
   readonly #services = new Map<string, Service>()
+  /** Of the descriptors that operators have put. */
+  readonly #registry = new Registry()
+  readonly #descriptors = new DescriptorStore(this.#registry)
   readonly #rightsHolders: RightsHolders
   readonly #incarnation = randomUUID()
   readonly #manager: ServiceManager | null
@@ -109,13 +114,15 @@ export class Daemon implements AsyncDisposable {
       pid: process.pid,
       startedAt: new Date(this.#startedAt).toISOString(),
       rssBytes: process.memoryUsage.rss(),
+      descriptors: this.#descriptors.size,
       services,
     }
   }
 
   /** What no living member has too: it is lost when this daemon closes or ends. */
   get heldAlone(): HeldAlone[] {
-    return [...this.#services.values()].flatMap(service => service.heldAlone ?? [])
+    const services = [...this.#services.values()].flatMap(service => service.heldAlone ?? [])
+    return [...services, ...this.#descriptors.heldAlone]
   }
 
   /**
@@ -133,6 +140,8 @@ export class Daemon implements AsyncDisposable {
       // The state is safe before anybody else can be the first of a service here.
       await Promise.all([...this.#services.values()].map(service => service.keepState(KEEP_MS)))
       for (const service of this.#services.values()) service.close()
+      this.#descriptors[Symbol.dispose]()
+      this.#registry.close()
       letGoOfControl(this.#place)
       this.#pidFile?.remove()
       this.#reminders.close()
@@ -156,6 +165,7 @@ export class Daemon implements AsyncDisposable {
           incarnation: this.#incarnation,
         })
         serveOperator(caller.link, {
+          descriptors: this.#descriptors,
           status: () => this.status(),
           upgrade: (order, progress, cancel) =>
             this.#only(order.service).operations.upgrade(order, progress, cancel),
@@ -195,7 +205,7 @@ export class Daemon implements AsyncDisposable {
 
   /** The answer leaves first. */
   #stop({ drop }: StopOrder): Buffer {
-    const alone = this.heldAlone.map(({ service }) => service)
+    const alone = this.heldAlone.map(({ service }) => service || 'the descriptors that were put')
     if (alone.length > 0 && !drop) {
       throw new FdbError(
         'ERR_FDB_HELD_ALONE',

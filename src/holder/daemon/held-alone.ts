@@ -7,6 +7,7 @@ import type { SegmentShelf } from '../segment-shelf.js'
 
 /** What of a service only the daemon has: when it ends, clients are refused and the state is gone. */
 export interface HeldAlone {
+  /** Empty: of no service, but put by operators (`fd-broker fd`). */
   readonly service: string
   /** Name and address. */
   readonly listeners: readonly string[]

@@ -1,0 +1,174 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { constants } from 'node:os'
+import { type Command, InvalidArgumentError } from 'commander'
+import { FdbError } from '../errors.js'
+import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
+import { OperatorClient } from '../operator/client.js'
+import type { DescriptorLease, HeldDescriptor } from '../operator/held-descriptors.js'
+import { OtherProcess } from '../process/other-process.js'
+import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import { asking } from './asking.js'
+import { jsonText } from './json-text.js'
+import { durationOption, pidOf } from './options.js'
+import { table } from './table.js'
+
+interface Flags extends AskFlags {
+  json?: true
+}
+
+interface PutFlags extends Flags {
+  descriptor: number
+  pid?: string
+  for?: number
+  while?: string
+  replace?: true
+}
+
+interface GetFlags extends Flags {
+  exclusive?: true
+  remove?: true
+}
+
+/** The child's own number: LISTEN_PID cannot be known before it is started. */
+const WITH_PID = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh']
+const ignore = () => {}
+const PASSED_ON = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
+
+export function addFd(program: Command): void {
+  const fd = program
+    .command('fd')
+    .description('descriptors of any kind that a daemon (fd-broker serve) holds for whoever asks')
+  asking(fd.command('list'))
+    .description('show those that are held')
+    .option('--watch', 'go on, with the list after each change')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker fd list --control /run/shop/broker.sock')
+    .action(list)
+  asking(fd.command('put'))
+    .description('have a descriptor held: an open file, pipe, device, socket, memory file …')
+    .argument('<name>', 'by which others find it')
+    .option('--descriptor <number>', 'which one of this command’s own', numberOf, 0)
+    .option('--pid <pid>', 'of that process, in place of this command’s own (as fd-broker adopt)')
+    .addOption(durationOption('--for <duration>', 'for so long; default: for good'))
+    .option('--while <pid>', 'as long as that process lives')
+    .option('--replace', 'in place of one of that name')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ fd-broker fd put --control /run/shop/broker.sock serial <>/dev/ttyS0
+  $ fd-broker fd put --control /run/shop/broker.sock spool --descriptor 3 --for 1h 3>>/var/spool/shop`,
+    )
+    .action(put)
+  asking(fd.command('get'))
+    .description('start a command with descriptors: from 3 on, as LISTEN_FDS and LISTEN_FDNAMES say')
+    .argument('<name>', 'of one that is held; of several, with commas between')
+    .argument('<command...>', 'that gets them, after --')
+    .option('--exclusive', 'nobody else gets them as long as the command runs')
+    .option('--remove', 'they are not held any more once the command has them')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
+    )
+    .action(get)
+  asking(fd.command('remove'))
+    .description('have one closed: those who have it keep it')
+    .argument('<name>', 'of one that is held')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
+    .action(remove)
+}
+
+async function list({ json, watch, ...flags }: Flags & { watch?: true }): Promise<void> {
+  const show = (held: readonly HeldDescriptor[]) =>
+    process.stdout.write(json ? jsonText(held) : listText(held))
+  if (!watch) {
+    show(await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.list({ timeoutMs })))
+    return
+  }
+  using client = await OperatorClient.connect(flags.control, { timeoutMs: flags.timeout })
+  for await (const held of client.descriptors.watch({ timeoutMs: flags.timeout })) show(held)
+}
+
+async function put(name: string, { descriptor, pid, replace, json, ...flags }: PutFlags): Promise<void> {
+  if (flags.for !== undefined && flags.while !== undefined)
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'a descriptor is held --for a time or --while a process lives: give one of them',
+    )
+  const lease: DescriptorLease =
+    flags.for !== undefined
+      ? { ms: flags.for }
+      : flags.while !== undefined
+        ? { pid: pidOf('while', flags.while) }
+        : 'forever'
+  using fd = pid === undefined ? ownOne(descriptor) : ofProcess(pidOf('pid', pid), descriptor)
+  await asked(flags, AGAIN, (client, timeoutMs) =>
+    client.descriptors.put(name, fd, { lease, replace: replace ?? false, timeoutMs }),
+  )
+  process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is held\n`)
+}
+
+async function get(name: string, argv: string[], { exclusive, remove, ...flags }: GetFlags): Promise<void> {
+  const names = name.split(',')
+  const [file = '', ...args] = [...WITH_PID, ...argv]
+  const { timeout: timeoutMs } = flags
+  let child: ChildProcess | null = null
+  for (const signal of PASSED_ON)
+    process.on(signal, () => {
+      if (child === null) process.exit(128 + constants.signals[signal])
+      child.kill(signal)
+    })
+  using client = await OperatorClient.connect(flags.control, { timeoutMs })
+  const fds: OwnedFd[] = []
+  try {
+    for (const each of names)
+      fds.push(await client.descriptors.claim(each, { shared: !exclusive, timeoutMs }))
+    const env = { ...process.env, LISTEN_FDS: `${fds.length}`, LISTEN_FDNAMES: names.join(':') }
+    const started = spawn(file, args, { stdio: ['inherit', 'inherit', 'inherit', ...numbersOf(fds)], env })
+    child = started
+    // A terminal tells the whole group: the command decides.
+    process.on('SIGINT', ignore).on('SIGQUIT', ignore)
+    const ended = new Promise<number>((resolve, reject) => {
+      started.once('error', reject)
+      started.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
+    })
+    if (remove) for (const each of names) await client.descriptors.remove(each, { timeoutMs })
+    closeAll(fds)
+    process.exitCode = await ended
+  } finally {
+    closeAll(fds)
+  }
+}
+
+async function remove(name: string, { json, ...flags }: Flags): Promise<void> {
+  await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.remove(name, { timeoutMs }))
+  process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is not held any more\n`)
+}
+
+function ownOne(number: number): OwnedFd {
+  try {
+    return ownNumber(number, `descriptor ${number}`)
+  } catch (cause) {
+    throw new FdbError('ERR_FDB_OPTION', `this command was given no descriptor ${number}`, { cause })
+  }
+}
+
+function ofProcess(pid: number, number: number): OwnedFd {
+  using other = OtherProcess.of(pid)
+  return other.take(number, `descriptor ${number} of process ${pid}`)
+}
+
+function numberOf(text: string): number {
+  if (/^\d{1,7}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('Give the number of a descriptor.')
+}
+
+function listText(held: readonly HeldDescriptor[]): string {
+  const rows = held.map(({ name, type, address, pid, until, whilePid, claimedBy }) => [
+    name,
+    address ?? type,
+    pid,
+    until ?? (whilePid === null ? 'for good' : `while ${whilePid || 'a process'} lives`),
+    claimedBy ?? '',
+  ])
+  return `${table(['NAME', 'WHAT', 'PUT BY', 'HELD', 'CLAIMED BY'], rows).join('\n')}\n`
+}

@@ -1,0 +1,202 @@
+import { deadlineError } from '../channel/deadline.js'
+import { checkMs, type Keys, wrongOption } from '../check-option.js'
+import { FdbError } from '../errors.js'
+import { OwnedFd } from '../kernel/index.js'
+import { openPidfd } from '../process/liveness.js'
+import { fdbroker } from '../proto/wire.js'
+import type { WireEnvelope } from '../protocol/link.js'
+import { remoteError } from '../protocol/remote-error.js'
+import { checkDescriptorName, type DescriptorLease, type HeldDescriptor } from './held-descriptors.js'
+import { ANSWER_MS, ASK, type Ask, type AskOptions, checkAsk } from './question.js'
+
+export interface PutOptions extends AskOptions {
+  /** How long it is held. Default `forever`: until somebody removes it. */
+  lease?: DescriptorLease
+  /** In place of one of that name. Default false: ERR_FDB_FD_TAKEN. */
+  replace?: boolean
+}
+
+export interface ClaimOptions extends AskOptions {
+  /** Others may have it too. Default false: nobody else gets it until `release()`, or until this connection ends. */
+  shared?: boolean
+}
+
+const PUT: Keys<PutOptions> = { ...ASK, lease: true, replace: true }
+const CLAIM: Keys<ClaimOptions> = { ...ASK, shared: true }
+
+const { Op } = fdbroker.wire.DescriptorRequest
+const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not do it' } as const
+
+type Request = fdbroker.wire.DescriptorRequest.$Properties
+
+/**
+ * Descriptors of any kind that a daemon holds for whoever asks, by name. All reject with ERR_FDB_NOT_A_DAEMON where none are held, and as
+ * `OperatorClient.status()` does; with ERR_FDB_DEADLINE also at a daemon of release 0.3 or earlier.
+ */
+export class HeldDescriptors {
+  readonly #ask: Ask
+  #requests = 0
+
+  /** @internal See `OperatorClient.descriptors`. */
+  constructor(ask: Ask) {
+    this.#ask = ask
+  }
+
+  /** All of them, by name. */
+  async list(options: AskOptions = {}): Promise<HeldDescriptor[]> {
+    checkAsk('list()', options, ASK)
+    return await this.#tell({ op: Op.LIST }, 'the list of descriptors', options, ({ json }) => listOf(json))
+  }
+
+  /**
+   * The list as it is, and again after each change; what changed while one was being looked at is told with the next. Ends with the loop,
+   * throws when the daemon leaves, or `signal` aborts.
+   */
+  async *watch(options: AskOptions = {}): AsyncGenerator<HeldDescriptor[], void, undefined> {
+    checkAsk('watch()', options, ASK)
+    const { timeoutMs = ANSWER_MS, signal } = options
+    const what = 'the list of descriptors'
+    const request = ++this.#requests
+    const over = new AbortController()
+    const late = setTimeout(() => over.abort(deadlineError(what, timeoutMs)), timeoutMs)
+    let latest: HeldDescriptor[] | null = null
+    let failure: { readonly error: unknown } | null = null
+    let wake = () => {}
+    const told = (envelope: WireEnvelope) => {
+      const reply = replyTo(request, envelope)
+      if (reply === null) return null
+      clearTimeout(late)
+      latest = listOf(reply.json)
+      wake()
+      return 'part' as const
+    }
+    const limits = {
+      what,
+      timeoutMs: null,
+      signal: signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]),
+    }
+    this.#ask<never>({ descriptorRequest: { request, op: Op.WATCH } }, limits, told).catch(error => {
+      failure = { error }
+      wake()
+    })
+    try {
+      for (;;) {
+        if (latest === null && failure === null)
+          await new Promise<void>(resolve => {
+            wake = resolve
+          })
+        if (failure !== null) throw (failure as { error: unknown }).error
+        const list = latest!
+        latest = null
+        yield list
+      }
+    } finally {
+      clearTimeout(late)
+      over.abort()
+      const unwatch = { descriptorRequest: { request, op: Op.UNWATCH } }
+      const ended = { what, timeoutMs, signal: undefined }
+      this.#ask(unwatch, ended, envelope => replyTo(request, envelope) && { answer: null }).catch(() => {})
+    }
+  }
+
+  /**
+   * Has the daemon hold a duplicate; the descriptor stays the caller's. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (it would
+   * replace what another process has claimed), ERR_FDB_TOO_MANY_NAMES; ERR_FDB_OPTION where the process of the lease has ended.
+   */
+  async put(name: string, fd: OwnedFd, options: PutOptions = {}): Promise<void> {
+    checkAsk('put()', options, PUT)
+    checkDescriptorName(name)
+    if (!(fd instanceof OwnedFd)) throw wrongOption('fd', fd, 'an OwnedFd')
+    const { lease = 'forever', replace = false } = options
+    using lifetime = lifetimeOf(lease)
+    const leaseMs = lease !== 'forever' && 'ms' in lease ? lease.ms : 0
+    const request = { op: Op.PUT, name, replace, leaseMs }
+    const sent = lifetime === null ? [fd] : [fd, lifetime]
+    await this.#tell(request, `the word that "${name}" is held`, options, () => undefined, sent)
+  }
+
+  /** A duplicate, owned by the caller. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`). */
+  async claim(name: string, options: ClaimOptions = {}): Promise<OwnedFd> {
+    checkAsk('claim()', options, CLAIM)
+    const request = { op: Op.CLAIM, name, shared: options.shared ?? false }
+    return await this.#tell(request, `the descriptor "${name}"`, options, (_reply, fds) => {
+      const fd = fds.shift()
+      if (fd !== undefined) return fd
+      throw new FdbError('ERR_FDB_FDS_MISSING', `the descriptor "${name}" did not come with the answer`)
+    })
+  }
+
+  /** Others may have it again. What was claimed stays open here. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another one). */
+  async release(name: string, options: AskOptions = {}): Promise<void> {
+    checkAsk('release()', options, ASK)
+    await this.#tell(
+      { op: Op.RELEASE, name },
+      `the word that "${name}" is released`,
+      options,
+      () => undefined,
+    )
+  }
+
+  /** The daemon closes it, whoever has claimed it: those who have one keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
+  async remove(name: string, options: AskOptions = {}): Promise<void> {
+    checkAsk('remove()', options, ASK)
+    await this.#tell({ op: Op.REMOVE, name }, `the word that "${name}" is removed`, options, () => undefined)
+  }
+
+  #tell<T>(
+    asked: Request,
+    what: string,
+    { timeoutMs = ANSWER_MS, signal }: AskOptions,
+    read: (reply: fdbroker.wire.DescriptorReply.$Properties, fds: OwnedFd[]) => T,
+    sent?: readonly OwnedFd[],
+  ): Promise<T> {
+    const request = ++this.#requests
+    return this.#ask(
+      { descriptorRequest: { ...asked, request } },
+      { what, timeoutMs, signal },
+      (envelope, fds) => {
+        const reply = replyTo(request, envelope)
+        return reply && { answer: read(reply, fds) }
+      },
+      sent,
+    )
+  }
+}
+
+/** Null: it is no answer to this request. Throws what it refuses with. */
+function replyTo(request: number, { descriptorReply: reply }: WireEnvelope) {
+  if (reply?.request !== request) return null
+  if (!reply.ok) throw remoteError(reply, FAILED)
+  return reply
+}
+
+function listOf(json: string | null | undefined): HeldDescriptor[] {
+  try {
+    const list: unknown = JSON.parse(json ?? '')
+    if (Array.isArray(list)) return list
+  } catch {
+    // What is wrong is said below.
+  }
+  throw new FdbError(
+    'ERR_FDB_MESSAGE',
+    `a list of descriptors has ${json?.length ?? 0} characters, and is none`,
+  )
+}
+
+/** The pidfd of the process with which it goes; null: it is held without one. */
+function lifetimeOf(lease: DescriptorLease): OwnedFd | null {
+  if (lease === 'forever') return null
+  if (typeof lease === 'object' && lease !== null && 'ms' in lease) {
+    checkMs('lease', lease.ms, 1)
+    return null
+  }
+  if (typeof lease !== 'object' || lease === null || !(Number.isInteger(lease.pid) && lease.pid > 0))
+    throw wrongOption('lease', lease, '"forever", { ms } or { pid }')
+  const pidfd = openPidfd(lease.pid)
+  if (pidfd instanceof OwnedFd) return pidfd
+  throw wrongOption(
+    'lease',
+    lease,
+    pidfd === 'dead' ? 'a process that lives' : 'a time: there are no pidfds to be had here',
+  )
+}

@@ -1,0 +1,80 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
+import { Registry } from '../../src/holder/registry.js'
+import { inspectOne, memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+import { openPidfd } from '../../src/process/liveness.js'
+import { until } from '../processes/until.js'
+
+const ME = { pid: 7 }
+
+function put(store: DescriptorStore, name: string, rest: { ms?: number; lifetime?: OwnedFd } = {}) {
+  const fd = memoryFile(name, 'a memory file')
+  store.put({ name, fd, lifetime: rest.lifetime ?? null, ms: rest.ms ?? null, replace: false, by: ME })
+  return fd
+}
+
+function open() {
+  const registry = new Registry()
+  const wanted = new Set<string>()
+  onTestFinished(() => registry.close())
+  return { registry, wanted, store: new DescriptorStore(registry, wanted) }
+}
+
+describe('the descriptors that are held', () => {
+  it('are entries of the registry: whoever goes on with that goes on with them and with their leases', async () => {
+    const { registry, wanted, store } = open()
+    const child = spawn('sleep', ['600'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    const fd = put(store, 'a/b %')
+    put(store, 'timed', { ms: 3_600_000 })
+    put(store, 'while', { lifetime: openPidfd(child.pid!) as OwnedFd })
+    store.claim('timed', ME, false).close()
+    const before = store.list()
+    expect([...wanted].sort()).toEqual([...registry.names].sort())
+    registry.put({
+      name: 'shop/listener/web',
+      role: 'named',
+      spec: '',
+      fd: memoryFile('not ours', 'a memory file'),
+    })
+    registry.put({
+      name: 'fd/strange',
+      role: 'named',
+      spec: 'of another release',
+      fd: memoryFile('strange', 'a memory file'),
+    })
+    store[Symbol.dispose]()
+    expect(store.list()).toEqual([])
+
+    const kept = new Set<string>()
+    const next = new DescriptorStore(registry, kept)
+    next.takeOver()
+    expect(next.list()).toEqual(before.map(each => ({ ...each, claimedBy: null })))
+    expect(kept).toEqual(wanted)
+    using mine = next.claim('a/b %', ME, true)
+    expect(inspectOne(mine).ino).toBe(inspectOne(fd).ino)
+    child.kill('SIGKILL')
+    await until('it went with the process', () => next.size === 2)
+    expect(registry.names.filter(name => name.startsWith('lifetime/'))).toEqual([])
+    next[Symbol.dispose]()
+  })
+
+  it('are closed when they cannot be held, and nothing else is', () => {
+    const { registry, store } = open()
+    const held = put(store, 'it')
+    const refused = memoryFile('refused', 'a memory file')
+    const noPidfd = memoryFile('no pidfd', 'a memory file')
+    const order = { name: 'it', fd: refused, lifetime: noPidfd, ms: null, replace: true, by: ME }
+    expect(() => store.put(order)).toThrow(expect.objectContaining({ code: 'ERR_FDB_NO_PIDFD' }))
+    expect([refused.closed, noPidfd.closed, held.closed]).toEqual([true, true, false])
+    expect(() =>
+      store.put({ ...order, fd: memoryFile('twice', 'a memory file'), lifetime: null, replace: false }),
+    ).toThrow(expect.objectContaining({ code: 'ERR_FDB_FD_TAKEN' }))
+    expect(registry.names).toEqual(['fd/it'])
+    store.remove('it')
+    expect([held.closed, registry.size, store.heldAlone]).toEqual([true, 0, []])
+    store[Symbol.dispose]()
+  })
+})
