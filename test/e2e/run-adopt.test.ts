@@ -1,6 +1,7 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
@@ -8,6 +9,7 @@ import { type Orders, PROGRAMS, SERVER, Supervised } from '../processes/supervis
 import { has } from '../processes/toolchains.js'
 import { until } from '../processes/until.js'
 
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Each request on a connection of its own: a program that ends closes those that are open. */
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 
@@ -103,6 +105,35 @@ describe('fd-broker run --adopt', () => {
     await run.launch(['--adopt', String(left), '--stop-timeout', '200ms', '--ready', 'fd'])
     await run.logged('the process that was taken over did not end in time and is killed')
     await run.ended(left)
+  })
+
+  it('has a proxy take the place of a plain server, which hands over to its next version', {
+    timeout: 60_000,
+  }, async () => {
+    const run = await Supervised.prepare()
+    const control = join(run.desk.folder, 'run', 'edge.sock')
+    const config = join(run.desk.folder, 'edge.yaml')
+    const respond = { status: 200, body: 'proxy\n' }
+    const edge = {
+      service: 'edge',
+      control,
+      listeners: [{ name: 'http', address: `tcp://127.0.0.1:${run.port}` }],
+      upstreams: {},
+      routes: [{ host: '*', path: '/', respond }],
+    }
+    writeFileSync(config, JSON.stringify(edge))
+    const { pid, load } = await serving(run, node(run))
+    await load.stop()
+    const inode = inodeOf(run.port)
+    await run.launch(
+      ['--adopt', String(pid), '--ready', `handoff:${control}`],
+      [process.execPath, CLI, 'proxy', '--config', config],
+    )
+    await run.logged('the process that was taken over has ended')
+    expect(await (await fetch(run.url)).text()).toBe('proxy\n')
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    expect(await (await fetch(run.url)).text()).toBe('proxy\n')
+    expect(inodeOf(run.port)).toBe(inode)
   })
 
   it('puts the path of a Unix socket back that the old server removes', { timeout: 60_000 }, async () => {
