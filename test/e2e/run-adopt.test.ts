@@ -154,7 +154,9 @@ describe('fd-broker run --adopt', () => {
     await run.logged('the process that was taken over has ended')
     expect(await whoami()).toBe(`1,${await run.serving()}`)
     expect(await run.upgrade()).toMatchObject({ code: 0 })
-    expect(await whoami()).toBe(`2,${await run.serving(2)}`)
+    const second = await run.serving(2)
+    // Both accept until the first has heard that it is to end.
+    await until('the second answers', async () => (await whoami()) === `2,${second}`)
   })
 
   it.each([
