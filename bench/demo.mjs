@@ -3,6 +3,10 @@
 // WebSockets, and is replaced five times by a process that somebody else started. `-- --app shop` shows the example app
 // instead (`-- --app FILE` any that takes the same flags), `-- --naive` stops and starts: that must show losses, or the
 // referee is blind. Exit code 1 when a request was lost.
+//
+// `p99 in`: of the requests with any part in the window of an upgrade, which is from the start of the new process until half a second after its
+// first answer, in which connections move; `p99 out`: of those wholly between two windows. The time in which this process asks for the
+// status, by a command, is in neither.
 import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
 import { startEdge } from './proxy/edge.mjs'
@@ -32,6 +36,8 @@ const everyMs = Number(flags.every) * 1000
 
 /** What can move has moved by then. */
 const SETTLE_MS = 1000
+/** Behind the first answer of the new process: the end of the window. */
+const MOVING_MS = 500
 
 const progress = new Progress()
 /** @type {Upgrade[]} */
@@ -71,13 +77,17 @@ try {
 /** One upgrade: done when the new process has answered a client. @param {string} name */
 async function replace(name) {
   const old = app.pid
+  await load.part('inside')
   const ms = await app.replace(pid => generations().some(id => id.endsWith(`/${pid}`)))
+  await new Promise(resolve => setTimeout(resolve, MOVING_MS))
+  await load.part(null)
   const after = flags.naive ? null : await settled()
   const phases = flags.naive ? 'stop, start' : phasesOf(after)
   const moved = after?.moves?.arrived ?? null
   upgrades.push({ name, pid: app.pid, ms, phases, moved, drained: after === null ? null : leftIn(after) })
   const outcome =
     ms === null ? `NOT DONE; the app says:\n${app.output}` : `first answer after ${ms.toFixed(0)} ms`
+  await load.part('outside')
   progress.say(`${name}: pid ${old} -> ${app.pid}, ${outcome}`)
 }
 
@@ -126,6 +136,8 @@ function rows(phases) {
     'closed',
     'req/s',
     'p99 ms',
+    'p99 in',
+    'p99 out',
     'max ms',
     'gap ms',
     ...LOSSES,
@@ -140,6 +152,7 @@ function rows(phases) {
     phase.counts.closedIdle,
     phase.perSecond.toFixed(0),
     phase.latencyMs.p99.toFixed(1),
+    ...[phase.parts.inside, phase.parts.outside].map(({ count, p99 }) => (count > 0 ? p99.toFixed(1) : '')),
     phase.latencyMs.max.toFixed(0),
     phase.worstGapMs.toFixed(0),
     ...LOSSES.map(kind => phase.counts[kind]),
@@ -186,6 +199,10 @@ function print({ total, phases, incidents, webSockets, ownLagMs }) {
   figures.add('writes retried', total.counts.retried, 'requests')
   figures.add('worst gap', total.worstGapMs, 'ms')
   figures.add('latency p99', total.latencyMs.p99, 'ms')
+  const { inside, outside } = total.parts
+  figures.add('latency p99 in the windows of upgrades', inside.p99, 'ms')
+  figures.add('latency p99 between them', outside.p99, 'ms')
+  figures.add('the first, of the second', inside.p99 / outside.p99, 'x')
   figures.add('latency max', total.latencyMs.max, 'ms')
   figures.add("the referee's own lag, at most", ownLagMs, 'ms')
   figures.finish(flags.json)

@@ -10,6 +10,7 @@ import { startWebSockets } from './websocket.mjs'
  * @typedef {import('./verdicts.mjs').Loss | import('./verdicts.mjs').Note} Kind
  * @typedef {import('./verdicts.mjs').Incident} Incident
  * @typedef {import('./tally.mjs').TallyReport} TallyReport
+ * @typedef {import('./tally.mjs').Part} Part
  * @typedef {object} LoadOptions
  * @property {string} target see parseTarget
  * @property {number} [rate] requests a second over pool and fresh connections (1200)
@@ -40,9 +41,10 @@ import { startWebSockets } from './websocket.mjs'
  * @property {number} open connections
  * @property {() => TallyReport & { phase: TallyReport }} snapshot counters so far
  * @property {(name: string) => TallyReport} mark ends the phase and begins the next; the report of the one that ended
+ * @property {(part: Part | null) => void} part what begins now: the window of an upgrade, the time between two, or neither
  * @property {() => Promise<LoadReport>} stop no more arrivals; waits for what is outstanding (bounded by its deadline)
  *
- * @typedef {{ request: import('./workload.mjs').Request, intended: number, due: number, timed: boolean, fresh: boolean,
+ * @typedef {{ request: import('./workload.mjs').Request, intended: number, due: number, timed: boolean, fresh: boolean, part: Part | null,
  *   connection: Connection | null, settle: (connection: Connection) => void }} Exchange
  */
 
@@ -77,6 +79,8 @@ export function startLoad(options) {
   /** @type {Exchange[]} */
   const waiting = []
   let pooled = 0
+  /** @type {Part | null} */
+  let part = null
   let arriving = true
   let ownLagMs = 0
 
@@ -143,7 +147,9 @@ export function startLoad(options) {
       const latency = now - exchange.intended
       const generation = `${answer.headers.get('x-generation') ?? '?'}/${answer.headers.get('x-pid') ?? '?'}`
       verdicts.took(latency)
-      for (const tally of [total, phase]) tally.answer(now, generation, exchange.timed ? latency : null)
+      const within = exchange.part === 'inside' || part === 'inside'
+      const fell = within ? 'inside' : exchange.part === part ? part : null
+      for (const tally of [total, phase]) tally.answer(now, generation, exchange.timed ? latency : null, fell)
       if (stays && !exchange.fresh && answer.announcesClose) count('announced', what, 'its end was announced')
       if (exchange.timed && latency > lateMs) count('late', what, `${latency.toFixed(0)} ms`)
     }
@@ -164,6 +170,7 @@ export function startLoad(options) {
       due: intended + deadlineMs + extraMs,
       timed: true,
       fresh: false,
+      part,
       connection: null,
       settle: release,
       ...how,
@@ -285,6 +292,9 @@ export function startLoad(options) {
       phase = new Tally(name, now)
       verdicts.phase = name
       return ended
+    },
+    part(next) {
+      part = next
     },
     async stop() {
       const now = performance.now()

@@ -1,6 +1,6 @@
 // @ts-check
 // The referee as a process of its own: clients of one kind. NDJSON on stdout, commands as NDJSON on stdin ({"mark":"name"},
-// {"stop":true}).
+// {"part":"inside"}, {"stop":true}).
 //
 //   node bench/referee/main.mjs load --target http://127.0.0.1:8080 --rate 1200 --duration 10
 //   node bench/referee/main.mjs idle --port 8080 --count 10000
@@ -79,6 +79,7 @@ const numbers = names =>
  * @typedef {object} Clients
  * @property {() => object} snapshot
  * @property {(name: string) => object} [mark]
+ * @property {(part: import('./tally.mjs').Part | null) => void} [part]
  * @property {() => Promise<object>} stop resolves with the report
  */
 
@@ -209,6 +210,10 @@ if (values.piped) {
     .on('line', line => {
       const command = JSON.parse(line)
       if (typeof command.mark === 'string') print('phase', clients.mark?.(command.mark) ?? {})
+      if ('part' in command) {
+        clients.part?.(command.part)
+        print('part', {})
+      }
       if (command.stop) stop()
     })
     .on('close', stop)

@@ -47,6 +47,8 @@ export function spawnLoad(options) {
     snapshot,
     /** @type {(name: string) => Promise<import('./tally.mjs').TallyReport>} */
     mark: name => ask({ mark: name }),
+    /** @type {(part: import('./tally.mjs').Part | null) => Promise<unknown>} */
+    part: part => ask({ part }),
     /** @type {() => Promise<LoadReport>} */
     stop,
     /** Ends it at once, without a report. */

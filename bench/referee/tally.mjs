@@ -3,6 +3,9 @@ import { Histogram } from './histogram.mjs'
 import { lost, noCounts } from './verdicts.mjs'
 
 /**
+ * Where a request falls that is looked at by itself: into the window of an upgrade, with any part of it, or wholly between two.
+ * @typedef {'inside' | 'outside'} Part
+ *
  * @typedef {object} TallyReport
  * @property {string} name
  * @property {number} seconds
@@ -13,6 +16,7 @@ import { lost, noCounts } from './verdicts.mjs'
  * @property {number} perSecond right answers a second
  * @property {number} worstGapMs the longest time without a right answer
  * @property {{ p50: number, p99: number, max: number }} latencyMs from the intended start, without slow and stream requests
+ * @property {Record<Part, { count: number, p99: number }>} parts of the same requests, those that fall into either
  * @property {Record<string, number>} generations right answers by `x-generation/x-pid`
  */
 
@@ -24,6 +28,7 @@ export class Tally {
   /** @type {Map<string, number>} */
   #generations = new Map()
   #latency = new Histogram()
+  #parts = { inside: new Histogram(), outside: new Histogram() }
   #begun
   #lastAnswer
   #worstGap = 0
@@ -42,13 +47,16 @@ export class Tally {
    * @param {number} now
    * @param {string} generation
    * @param {number | null} latencyMs null where the answer is meant to be slow
+   * @param {Part | null} part null: neither
    */
-  answer(now, generation, latencyMs) {
+  answer(now, generation, latencyMs, part) {
     this.answered++
     this.#worstGap = Math.max(this.#worstGap, now - this.#lastAnswer)
     this.#lastAnswer = now
     this.#generations.set(generation, (this.#generations.get(generation) ?? 0) + 1)
-    if (latencyMs !== null) this.#latency.add(latencyMs)
+    if (latencyMs === null) return
+    this.#latency.add(latencyMs)
+    if (part !== null) this.#parts[part].add(latencyMs)
   }
 
   /**
@@ -74,9 +82,15 @@ export class Tally {
         p99: round(this.#latency.quantile(0.99)),
         max: round(this.#latency.max),
       },
+      parts: { inside: partOf(this.#parts.inside), outside: partOf(this.#parts.outside) },
       generations: Object.fromEntries(this.#generations),
     }
   }
+}
+
+/** @param {Histogram} latency */
+function partOf(latency) {
+  return { count: latency.count, p99: round(latency.quantile(0.99)) }
 }
 
 /** @param {number} value */
