@@ -6,7 +6,7 @@ import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import { LEVELS } from './options.js'
 import { ProxyChanges } from './proxy-changes.js'
 import { PASSED_ON, ProxySignals } from './proxy-signals.js'
-import { serves } from './serving.js'
+import { tellTurn } from './serving.js'
 
 /** Lines of the access log that nobody has taken: more are dropped. */
 const ACCESS_BYTES = 8 * 1024 * 1024
@@ -100,11 +100,12 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
-    serves(withUsualFlags)
+    tellTurn(generation > 1 ? 'joined' : 'served', withUsualFlags)
     const stayed = running.member.stay({ signals: PASSED_ON, ...(stay && { until: signals.ending }) })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
     process.exitCode = await stayed
+    if (why === 'replaced' && generation > 1) tellTurn('left', withUsualFlags)
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()

@@ -7,7 +7,7 @@ import type { Supervisor } from '../supervisor/supervisor.js'
 import { LEVELS } from './options.js'
 import { RunSignals } from './run-signals.js'
 import { type RunFlags, RunSources } from './run-sources.js'
-import { serves } from './serving.js'
+import { tellTurn } from './serving.js'
 
 export function addRun(program: Command): void {
   const option = (flags: string, description: string, variable: string) =>
@@ -151,7 +151,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     const running: Supervisor =
       left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
     signals.attach(running)
-    serves()
+    tellTurn('served')
     process.exitCode = await running.ended
   } catch (error) {
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause

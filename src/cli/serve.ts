@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander'
 import { DAEMON, defaultControl } from '../process/default-control.js'
 import { controlOption, LEVELS } from './options.js'
 import { ServeSignals } from './serve-signals.js'
-import { serves } from './serving.js'
+import { tellTurn } from './serving.js'
 import { plain } from './table.js'
 
 interface ServeFlags {
@@ -67,7 +67,7 @@ async function serve({
       ...(pidFile !== undefined && { pidFile }),
     })
     signals.attach(daemon)
-    serves()
+    tellTurn('served')
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
     await daemon.closed
   } finally {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Module } from 'node:module'
 import { dirname } from 'node:path'
 import { Script } from 'node:vm'
-import type { CodeCache, Kept } from './code-cache.js'
+import { type CodeCache, isAsGood, type Kept } from './code-cache.js'
 
 /**
  * A CommonJS file, compiled with what V8 has kept of it at an earlier start. What is kept after it has run has the functions in it that
@@ -14,6 +14,7 @@ export class CachedProgram {
   #script: Script | undefined
   /** What the cache has of it, if that was of any use. */
   #has: Kept | undefined
+  #bytes = 0
 
   /** `cache` null: nothing is kept. */
   constructor(file: string, cache: CodeCache | null) {
@@ -27,7 +28,10 @@ export class CachedProgram {
     // It is ASCII, which the build sees to.
     const source = Module.wrap(readFileSync(this.#file, 'latin1'))
     const script = new Script(source, { filename: this.#file, ...(found && { cachedData: found.data }) })
-    if (found && !script.cachedDataRejected) this.#has = found.kept
+    if (found && !script.cachedDataRejected) {
+      this.#has = found.kept
+      this.#bytes = found.data.length
+    }
     this.#script = script
     const module = { exports: {} }
     script.runInThisContext()(module.exports, require, module, this.#file, dirname(this.#file))
@@ -40,10 +44,12 @@ export class CachedProgram {
    */
   keep(when: Kept): void {
     if (this.#cache === null || this.#script === undefined) return
-    if (this.#has === 'served' || this.#has === when) return
+    if (this.#has !== undefined && isAsGood(this.#has, when)) return
     this.#has = when
     try {
-      this.#cache.write(this.#script.createCachedData(), when)
+      const data = this.#script.createCachedData()
+      // V8 forgets what has not run for long: then there is less than at the start.
+      if (data.length >= this.#bytes) this.#cache.write(data, when)
     } catch {
       // The next start takes longer, no more.
     }

@@ -3,13 +3,14 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, wri
 import { join } from 'node:path'
 import { type CacheFolder, cacheFolders, isPrivate } from './cache-folders.js'
 
-/** When it was made: a process that served has compiled more than one that came to its end. */
-export type Kept = 'ended' | 'served'
+/**
+ * When it was made. A process that served has compiled more than one that came to its end; one that took over from another, more; and one
+ * that did, and that another has taken over from, all there is.
+ */
+export type Kept = 'ended' | 'served' | 'joined' | 'left'
 
-const MARKS: Record<Kept, string> = {
-  ended: 'fd-broker code 1 ended \n',
-  served: 'fd-broker code 1 served\n',
-}
+/** The later, the more is compiled. */
+const ORDER: readonly Kept[] = ['ended', 'served', 'joined', 'left']
 const MARK_BYTES = 24
 const SUM_BYTES = 32
 /** Of other commands, releases and versions of Node: older files go. */
@@ -47,7 +48,7 @@ export class CodeCache {
         const path = join(folder.path, this.#name)
         if (!isPrivate(folder, path)) continue
         const bytes = readFileSync(path)
-        const kept = bytes.toString('latin1', 0, MARK_BYTES) === MARKS.served ? 'served' : 'ended'
+        const kept = ORDER.find(each => markOf(each).equals(bytes.subarray(0, MARK_BYTES))) ?? 'ended'
         const data = bytes.subarray(MARK_BYTES + SUM_BYTES)
         const head = headOf(data, kept)
         if (bytes.subarray(0, head.length).equals(head)) return { data, kept }
@@ -89,7 +90,15 @@ export class CodeCache {
 
 /** A file that is damaged must not come to V8, which believes what it reads. */
 function headOf(data: Buffer, kept: Kept): Buffer {
-  return Buffer.concat([Buffer.from(MARKS[kept], 'latin1'), createHash('sha256').update(data).digest()])
+  return Buffer.concat([markOf(kept), createHash('sha256').update(data).digest()])
+}
+
+function markOf(kept: Kept): Buffer {
+  return Buffer.from(`fd-broker code 1 ${kept.padEnd(6)}\n`, 'latin1')
+}
+
+export function isAsGood(kept: Kept, when: Kept): boolean {
+  return ORDER.indexOf(kept) >= ORDER.indexOf(when)
 }
 
 function tidy(folder: string): void {

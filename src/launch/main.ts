@@ -17,8 +17,10 @@ const command = /^[a-z]+$/.exec(process.argv[2] ?? '')?.[0]
 const cached = new CachedProgram(file, command === undefined ? null : cacheFor(command))
 const { main } = cached.load(createRequire(file)) as typeof program
 
-void main(process.argv.slice(2), withUsualFlags => {
-  setTimeout(() => withUsualFlags(() => cached.keep('served')), SETTLED_MS).unref()
+void main(process.argv.slice(2), (turn, withUsualFlags) => {
+  const keep = () => withUsualFlags(() => cached.keep(turn))
+  if (turn === 'left') keep()
+  else setTimeout(keep, SETTLED_MS).unref()
 }).then(code => {
   // A command may have an exit code of its own to pass on.
   if (code !== 0 || process.exitCode === undefined) process.exitCode = code

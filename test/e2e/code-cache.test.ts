@@ -72,6 +72,29 @@ it('a command keeps its compiled code, and starts with it the next time', async 
   })
 })
 
+it('a proxy that took over, and is replaced then, adds to it what was compiled for that', async () => {
+  const { desk, command, config, files } = scene()
+  const kept = async (when: string) => {
+    const mark = `fd-broker code 1 ${when}`
+    const whole = () => files().filter(name => name.endsWith('.v8'))
+    const found = () => whole().find(name => readFileSync(name, 'latin1').startsWith(mark))
+    const file = await until(`the code is kept of one that has ${when}`, found)
+    return { file, bytes: statSync(file).size }
+  }
+  const start = () => desk.launch(command('proxy', '--config', config))
+  await start()
+  const served = await kept('served')
+  await start()
+  const joined = await kept('joined')
+  await start()
+  const left = await kept('left')
+  expect([joined.file, left.file]).toEqual([served.file, served.file])
+  expect(joined.bytes).toBeGreaterThan(served.bytes)
+  expect(left.bytes).toBeGreaterThan(joined.bytes)
+  const takes = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), left.file])
+  expect(takes.stdout).toBe('true')
+})
+
 it('a proxy keeps it when it has served for a while, and V8 takes it for the next one', async () => {
   const { desk, command, config, files } = scene()
   await desk.launch(command('proxy', '--config', config))

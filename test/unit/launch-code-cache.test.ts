@@ -26,13 +26,21 @@ function scene() {
   const root = mkdtempSync(join(tmpdir(), 'fdb-launch-'))
   onTestFinished(() => rmSync(root, { recursive: true, force: true }))
   const file = join(root, 'program.cjs')
-  writeFileSync(file, 'exports.add = (a, b) => a + b; exports.unused = () => "never called"')
+  writeFileSync(
+    file,
+    'exports.add = (a, b) => a + b; exports.joins = () => {}; exports.unused = () => "never called"',
+  )
   const folder = join(root, '.code-cache')
   const cache = (facts = 'these') => new CodeCache({ name: 'add', facts, package: root, owner: PROGRAM })
-  const start = (facts?: string) => {
+  /** `call`: another of its functions that is called. */
+  const start = (facts?: string, call?: 'joins') => {
     const program = new CachedProgram(file, cache(facts))
-    const { add } = program.load(createRequire(file)) as { add(a: number, b: number): number }
+    const { add, joins } = program.load(createRequire(file)) as {
+      add(a: number, b: number): number
+      joins(): void
+    }
     expect(add(1, 2)).toBe(3)
+    if (call === 'joins') joins()
     return program
   }
   const written = () => readdirSync(folder).map(name => join(folder, name))
@@ -68,6 +76,34 @@ describe('compiled code', () => {
     age(written()[0]!)
     start().keep('ended')
     expect(isAged(written()[0]!)).toBe(true)
+  })
+
+  it('grows with what a process has done, and never shrinks', () => {
+    const { start, written, cache } = scene()
+    start().keep('served')
+    const size = () => cache().read()?.data.length ?? 0
+    const before = size()
+    const second = start('these', 'joins')
+    second.keep('joined')
+    expect(cache().read()?.kept).toBe('joined')
+    expect(size()).toBeGreaterThan(before)
+    second.keep('left')
+    expect(cache().read()?.kept).toBe('left')
+    age(written()[0]!)
+    for (const when of ['ended', 'served', 'joined', 'left'] as const) start().keep(when)
+    expect(isAged(written()[0]!)).toBe(true)
+  })
+
+  it('is left alone by a process that knows less of it than it began with', () => {
+    const { start, written, cache } = scene()
+    start().keep('served')
+    const { data } = cache().read()!
+    // V8 takes no notice of what lies behind, and this one will not have it.
+    cache().write(Buffer.concat([data, Buffer.alloc(1000)]), 'served')
+    age(written()[0]!)
+    start().keep('joined')
+    expect(isAged(written()[0]!)).toBe(true)
+    expect(cache().read()?.kept).toBe('served')
   })
 
   it.each<[what: string, damage: (bytes: Buffer) => Buffer]>([
