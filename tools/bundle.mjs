@@ -42,6 +42,10 @@ const unused = {
   name: 'unused packages',
   setup({ onLoad, onResolve }) {
     onResolve({ filter: /^(?:long|thread-stream)$/ }, ({ path }) => ({ path, namespace: 'unused' }))
+    // commander's, for commands that are programs of their own: there are none.
+    onResolve({ filter: /^node:child_process$/ }, ({ path, importer }) =>
+      importer.includes('/commander/') ? { path, namespace: 'unused' } : undefined,
+    )
     onLoad({ filter: /./, namespace: 'unused' }, () => ({ contents: 'module.exports = undefined' }))
   },
 }

@@ -37,13 +37,13 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['state', async program => (await import('./state.js')).addState(program)],
 ])
 
-async function program([name = '']: readonly string[]): Promise<Command> {
+async function program(args: readonly string[]): Promise<Command> {
+  const [name = ''] = args
   const codes = Object.entries(EXIT_CODES)
     .map(([code, what]) => `${code} ${what}`)
     .join(', ')
   const root = new Command('fd-broker')
     .description('Replace a running server by its next version without losing a connection.')
-    .version(version())
     .exitOverride()
     .showHelpAfterError('(--help shows the options and examples)')
     .addHelpText(
@@ -64,6 +64,8 @@ Examples:
 Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
     )
   const named = COMMANDS.get(name)
+  // It is in a file of its own, which most command lines do without.
+  if (named === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
   for (const add of named ? [named] : COMMANDS.values()) await add(root)
   return root
 }

@@ -28,7 +28,6 @@ const RETRY_MS = 20
  */
 export async function join(options: JoinOptions): Promise<Member> {
   const settings = settle(options)
-  for (const missing of missingInternals()) settings.logger.warn({ err: missing }, missing.message)
   settings.signal?.throwIfAborted()
   if (isClusterWorker()) {
     throw new FdbError(
@@ -36,7 +35,14 @@ export async function join(options: JoinOptions): Promise<Member> {
       'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
     )
   }
-  return memberOf(await findPlace(settings))
+  const place = findPlace(settings)
+  // While the incumbent is thinking about the Hello.
+  setImmediate(() => tellMissing(settings))
+  return memberOf(await place)
+}
+
+function tellMissing({ logger }: Settings): void {
+  for (const missing of missingInternals()) logger.warn({ err: missing }, missing.message)
 }
 
 /** Who has no channel to a parent is none, and need not load all that starts some. */

@@ -1,5 +1,3 @@
-import { performance } from 'node:perf_hooks'
-
 /**
  * The most work that moves were in one turn of this process's event loop: by the clock, or by the processor's time where
  * other processes had the processor meanwhile. An upper bound: what V8 does beside is in the processor's time.

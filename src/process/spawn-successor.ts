@@ -1,4 +1,4 @@
-import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from './command-line.js'
@@ -48,6 +48,8 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
         new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } }),
       )
     }
+    // Loaded here: most processes start none.
+    const { spawn } = process.getBuiltinModule('node:child_process')
     let child: ChildProcess
     try {
       child = spawn(command.file, command.args, {

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
 import { FdbError } from '../../index.js'
 import { formatPath, Place, Problems } from '../check/place.js'
 import type { ProxyConfig } from './config.js'
@@ -19,11 +19,12 @@ export interface ConfigProblem {
   message: string
 }
 
-/** Reads and checks a configuration file (YAML or JSON). Rejects with ERR_FDB_CONFIG. */
+/** Reads and checks a configuration file (YAML or JSON), in one go. Rejects with ERR_FDB_CONFIG. */
 export async function readConfig(file: string): Promise<ProxyConfig> {
   let bytes: Buffer
   try {
-    bytes = await readFile(file)
+    // At a start nobody is served yet, and each hop to a thread waits for a processor.
+    bytes = readFileSync(file)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
     throw new FdbError(
@@ -35,6 +36,11 @@ export async function readConfig(file: string): Promise<ProxyConfig> {
       },
     )
   }
+  return configOf(bytes, file)
+}
+
+/** As {@link readConfig}, of what the file holds. Throws. */
+export function configOf(bytes: Buffer, file: string): ProxyConfig {
   let text: string
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)

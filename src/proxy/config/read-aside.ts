@@ -1,9 +1,8 @@
-import { readFile } from 'node:fs/promises'
 import type { Worker } from 'node:worker_threads'
 import { FdbError } from '../../index.js'
 import type { ProxyConfig } from './config.js'
 import type { ReadAside } from './config-worker.js'
-import { readConfig } from './load.js'
+import { configOf, readConfig } from './load.js'
 
 /** A larger file would stop the event loop for more than a few milliseconds. */
 const LARGE_BYTES = 16 * 1024
@@ -12,8 +11,10 @@ const CERTIFICATES = 'certificates'
 
 /** As {@link readConfig}, without stalling the event loop: what takes long is read in a worker thread. */
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
-  const bytes = await readFile(file).catch(() => Buffer.alloc(0))
-  if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return await readConfig(file)
+  const { readFile } = process.getBuiltinModule('node:fs/promises')
+  const bytes = await readFile(file).catch(() => null)
+  if (bytes === null) return await readConfig(file)
+  if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return configOf(bytes, file)
   const { Worker } = process.getBuiltinModule('node:worker_threads')
   // In the package too it lies beside this file, under this name.
   const worker = new Worker(new URL('config-worker.js', import.meta.url), { workerData: file })

@@ -1,4 +1,5 @@
-import { createSecureContext, type SecureContext } from 'node:tls'
+import type { SecureContext } from 'node:tls'
+import { nodeTls } from '../../node/tls.js'
 import type { CertificateMaterial } from './material.js'
 import { lookedUp } from './server-name.js'
 
@@ -64,7 +65,7 @@ export class CertificateTable {
     let context = this.#contexts.get(material)
     if (context === undefined) {
       const { chain: cert, key } = material
-      this.#contexts.set(material, (context = createSecureContext({ cert, key })))
+      this.#contexts.set(material, (context = nodeTls().createSecureContext({ cert, key })))
     }
     return context
   }

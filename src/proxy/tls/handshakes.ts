@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
-import { createServer, type SecureContext, type Server, type TLSSocket } from 'node:tls'
+import type { SecureContext, Server, TLSSocket } from 'node:tls'
 import { type TicketKeyPair, useTicketKeys } from '../../index.js'
+import { nodeTls } from '../../node/tls.js'
 import { socketBelow } from '../../node/tls-insides.js'
 import type { CertificateTable } from './certificate-table.js'
 import { failureOf, type HandshakeCounts } from './handshake-counts.js'
@@ -115,7 +116,7 @@ export class Handshakes {
 
   #make(own: CertificateMaterial | undefined): Server {
     const { timeout, minVersion, ticketKeys } = this.#settings
-    const server = createServer({
+    const server = nodeTls().createServer({
       cert: own?.chain,
       key: own?.key,
       minVersion,

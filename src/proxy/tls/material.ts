@@ -1,5 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { createSecureContext } from 'node:tls'
+import { nodeTls } from '../../node/tls.js'
 import { shown } from '../check/wrong.js'
 import { canonicalName } from './server-name.js'
 
@@ -59,7 +59,7 @@ export function readMaterial(
     return new WrongMaterial('key', 'there is no private key in PEM (-----BEGIN PRIVATE KEY-----)')
   }
   try {
-    createSecureContext({ cert: chain, key })
+    nodeTls().createSecureContext({ cert: chain, key })
   } catch (error) {
     return new WrongMaterial('cert', `OpenSSL refuses it (${reason(error)})`)
   }
