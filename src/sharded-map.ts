@@ -1,8 +1,18 @@
 const SHARDS = 256
 const MASK = SHARDS - 1
 
-/** FNV-1a over UTF-16 units: cheap, and good enough to spread keys over shards. */
+/** Maps are mostly asked for a key several times in a row: whether it is there, in this map and in the next, and to set it. */
+let asked = ''
+let shardOfAsked = hashed(asked)
+
 function shardOf(key: string): number {
+  if (key === asked) return shardOfAsked
+  asked = key
+  return (shardOfAsked = hashed(key))
+}
+
+/** FNV-1a over UTF-16 units: cheap, and good enough to spread keys over shards. */
+function hashed(key: string): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
   return (hash ^ (hash >>> 15)) & MASK

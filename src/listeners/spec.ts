@@ -12,8 +12,9 @@
  * `backlog` (511; tcp and unix), and for unix paths `mode` (octal; default: what the umask leaves), `uid`, `gid`
  * (numbers). In a path `%` and `?` are written `%25` and `%3F`.
  */
-import { isIPv4, isIPv6 } from 'node:net'
+import { isIPv4 } from 'node:net'
 import { FdbError } from '../errors.js'
+import { isIPv6 } from '../ip.js'
 
 export const DEFAULT_BACKLOG = 511
 /** Bytes of a Unix socket's path or abstract name (sun_path without its NUL). */

@@ -1,5 +1,6 @@
-import { BlockList, createServer, isIPv6, type Server, type Socket } from 'node:net'
+import { BlockList, createServer, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
+import { isIPv6 } from '../ip.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
 import type { Admission, Excess } from './admission.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'

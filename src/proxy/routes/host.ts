@@ -6,8 +6,9 @@
  *     *                every host
  */
 
-import { isIPv4, isIPv6 } from 'node:net'
+import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
+import { isIPv6 } from '../../ip.js'
 import { shown, Wrong } from '../check/wrong.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/

@@ -1,4 +1,5 @@
-import { isIPv4, isIPv6 } from 'node:net'
+import { isIPv4 } from 'node:net'
+import { isIPv6 } from '../../ip.js'
 import { shown, Wrong } from '../check/wrong.js'
 
 /** Where an upstream server listens. `text` is the canonical spelling: equal texts are the same address. */
