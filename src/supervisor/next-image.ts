@@ -29,8 +29,9 @@ export async function goOnAsInstalled(
 ): Promise<never> {
   try {
     await tryNextImage(left(), children)
-    logger.info({ pid: process.pid }, 'the supervisor goes on as what is installed now')
-    return becomeNextImage(left())
+    const all = left()
+    logger.info({ replaced: all.replaced }, 'the supervisor is replaced by what is installed now')
+    return becomeNextImage(all)
   } catch (error) {
     const reason = FdbError.from(error)
     logger.error({ err: reason }, 'the supervisor goes on as it is')

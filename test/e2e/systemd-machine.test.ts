@@ -70,4 +70,31 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
       expect(at('stop').answered).toBeGreaterThan(300)
     },
   )
+
+  it.skipIf(why !== null)(
+    `keep fd-broker run the main process, also when it replaces itself, and its listeners when it is killed${why === null ? '' : `: not here, ${why}`}`,
+    { timeout: 150_000 },
+    async () => {
+      const said = await runMachine('systemd-run-driver.mjs', {})
+      const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
+      const running = { code: 0, ActiveState: 'active', SubState: 'running', NFileDescriptorStore: '1' }
+      const { MainPID } = at('start')
+      expect(at('start')).toMatchObject({ ...running, StatusText: 'version 1 serves' })
+      expect(at('self')).toMatchObject({ ...running, MainPID, StatusText: 'version 1 serves' })
+      expect(at('reload')).toMatchObject({ ...running, MainPID, StatusText: 'version 2 serves' })
+      expect(at('self again')).toMatchObject({ ...running, MainPID, NRestarts: '0', failed: 0 })
+      expect(at('killed')).toMatchObject({ ...running, NRestarts: '1', StatusText: 'version 1 serves' })
+      expect(at('killed').MainPID).not.toBe(MainPID)
+      expect(at('restart')).toMatchObject(running)
+      // Nothing but what was under way in the program that was killed is lost.
+      expect(at('stop')).toMatchObject({
+        code: 0,
+        ActiveState: 'inactive',
+        NFileDescriptorStore: '0',
+        refused: 0,
+        failed: 0,
+      })
+      expect(at('stop').answered).toBeGreaterThan(50)
+    },
+  )
 })
