@@ -1,0 +1,108 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { FrameDecoder } from '../../src/channel/frame-decoder.js'
+import { FdbError } from '../../src/errors.js'
+import { fdbroker } from '../../src/proto/wire.js'
+import { initialMember, stepMember } from '../../src/protocol/member-machine.js'
+import { StateLog } from '../../src/state/state-log.js'
+import { segmentOf } from '../fixtures/state-logs.js'
+import type { FrameVector } from '../vectors/frames.js'
+import { fileOf, textOf, vectors } from '../vectors/make.js'
+import type { MemberWalk } from '../vectors/member.js'
+import { jsonOf, type MessageVector } from '../vectors/messages.js'
+import { type DigestVector, type StateVector, sectionsOf } from '../vectors/state.js'
+
+const read = <T>(name: string) => JSON.parse(readFileSync(fileOf(name), 'utf8')) as T[]
+
+/** The code of what it throws; undefined: nothing. */
+async function refusal(act: () => unknown): Promise<string | undefined> {
+  try {
+    await act()
+    return undefined
+  } catch (error) {
+    return FdbError.from(error).code
+  }
+}
+
+describe('the vectors of the protocol', () => {
+  it('are what this version makes (npx tsx test/vectors/make.ts writes them)', async () => {
+    for (const [name, lines] of Object.entries(await vectors()))
+      expect(readFileSync(fileOf(name), 'utf8'), name).toBe(textOf(lines))
+  })
+
+  for (const { name, bytes, arriving, payload, fds, error } of read<FrameVector>('frames')) {
+    it(`frame: ${name}`, async () => {
+      const decoder = new FrameDecoder<number>()
+      const code = await refusal(() => {
+        decoder.push(
+          Buffer.from(bytes, 'hex'),
+          Array.from({ length: arriving }, (_, n) => n),
+        )
+        const frame = decoder.next()
+        expect(frame?.payload.toString('hex')).toBe(payload)
+        expect(frame?.fds).toHaveLength(fds ?? 0)
+      })
+      expect(code).toBe(error)
+    })
+  }
+
+  it('messages decode to what they say', () => {
+    for (const { name, bytes, message } of read<MessageVector>('messages')) {
+      const decoded = fdbroker.wire.Envelope.decode(Buffer.from(bytes, 'hex'))
+      const { body, $unknowns, ...rest } = decoded as unknown as Record<string, unknown>
+      expect(jsonOf(rest), name).toMatchObject(message)
+      expect(body, name).toBe(Object.keys(message)[0])
+    }
+  })
+
+  it('there is one of every message', () => {
+    const named = new Set(read<MessageVector>('messages').flatMap(({ message }) => Object.keys(message)))
+    const proto = readFileSync(new URL('../../proto/wire.proto', import.meta.url), 'utf8')
+    const [, oneof = ''] = /oneof body \{([\s\S]*?)\n {2}\}/.exec(proto) ?? []
+    const all = [...oneof.matchAll(/^ +\w+ (\w+) = \d+;/gm)].map(([, field = '']) =>
+      field.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()),
+    )
+    expect(all.length).toBeGreaterThan(40)
+    // What is said on a way for connections, of an upgrade that is not wanted any more, and by an operator's tool.
+    const others =
+      'prepare prepareAck moved firstWave waveProved moveRequest cancelUpgrade upgradeCancelled renew descriptorRequest descriptorReply'
+    expect(all.filter(field => !named.has(field)).sort()).toEqual(others.split(' ').sort())
+  })
+
+  for (const vector of read<StateVector | DigestVector>('state')) {
+    if ('digest' in vector) continue
+    const { name, segments, position, sections, error } = vector
+    it(`state: ${name}`, async () => {
+      const log = new StateLog()
+      const code = await refusal(async () => {
+        for (const { bytes, sealed } of segments)
+          await log.adopt(segmentOf(Buffer.from(bytes, 'hex'), { sealed }))
+        expect(log.position).toEqual(position)
+        expect(sectionsOf(log)).toEqual(sections)
+      })
+      expect(code).toBe(error)
+    })
+  }
+
+  it('members do what they say', () => {
+    for (const { steps } of read<MemberWalk>('member')) {
+      let state = initialMember('member')
+      for (const { event, effects, ...after } of steps) {
+        const step = stepMember(state, event)
+        state = step.state
+        expect(step.effects).toEqual(effects)
+        expect(state).toMatchObject(after)
+      }
+    }
+  })
+
+  it('members come to every phase, and do everything that there is to do', () => {
+    const steps = read<MemberWalk>('member').flatMap(walk => walk.steps)
+    const phases = 'ready beginning serving frozen standby orphan unfit leaving gone'
+    expect(phases.split(' ').filter(phase => !steps.some(step => step.phase === phase))).toEqual([])
+    const done = new Set(steps.flatMap(({ effects }) => effects.map(({ type }) => type)))
+    const all =
+      'send accept stopAccepting closeListeners quiesce unquiesce freeze thaw carry write endWriting judge reconnect drain exit'
+    expect(all.split(' ').filter(type => !done.has(type as never))).toEqual([])
+  })
+})

@@ -1,0 +1,29 @@
+// npx tsx test/vectors/make.ts: writes the vectors of docs/protocol.md, as the codec, the state log and the machine of this checkout
+// make them. test/unit/protocol-vectors.test.ts fails when they would be others.
+import { writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { frameVectors } from './frames.js'
+import { memberVectors } from './member.js'
+import { messageVectors } from './messages.js'
+import { stateVectors } from './state.js'
+
+/** The vectors by the name of their file, one line for each. */
+export async function vectors(): Promise<Record<string, object[]>> {
+  return {
+    frames: frameVectors(),
+    messages: messageVectors(),
+    state: await stateVectors(),
+    member: memberVectors(),
+  }
+}
+
+export function fileOf(name: string): URL {
+  return new URL(`${name}.json`, import.meta.url)
+}
+
+export function textOf(lines: readonly object[]): string {
+  return `[\n${lines.map(line => JSON.stringify(line)).join(',\n')}\n]\n`
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  for (const [name, lines] of Object.entries(await vectors())) writeFileSync(fileOf(name), textOf(lines))
