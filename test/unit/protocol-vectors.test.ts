@@ -1,4 +1,6 @@
+import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { FrameDecoder } from '../../src/channel/frame-decoder.js'
 import { FdbError } from '../../src/errors.js'
@@ -6,12 +8,14 @@ import { fdbroker } from '../../src/proto/wire.js'
 import { initialMember, stepMember } from '../../src/protocol/member-machine.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { segmentOf } from '../fixtures/state-logs.js'
+import { has } from '../processes/toolchains.js'
 import type { FrameVector } from '../vectors/frames.js'
 import { fileOf, textOf, vectors } from '../vectors/make.js'
 import type { MemberWalk } from '../vectors/member.js'
 import { jsonOf, type MessageVector } from '../vectors/messages.js'
 import { type DigestVector, type StateVector, sectionsOf } from '../vectors/state.js'
 
+const PYTHON = fileURLToPath(new URL('../../clients/python', import.meta.url))
 const read = <T>(name: string) => JSON.parse(readFileSync(fileOf(name), 'utf8')) as T[]
 
 /** The code of what it throws; undefined: nothing. */
@@ -104,5 +108,17 @@ describe('the vectors of the protocol', () => {
     const all =
       'send accept stopAccepting closeListeners quiesce unquiesce freeze thaw carry write endWriting judge reconnect drain exit'
     expect(all.split(' ').filter(type => !done.has(type as never))).toEqual([])
+  })
+})
+
+describe.skipIf(!has('python3'))('the member in Python (skipped without python3)', () => {
+  it('comes to the same', { timeout: 60_000 }, () => {
+    const out = execFileSync('python3', ['-m', 'unittest', '-q', 'test_fd_broker'], {
+      cwd: PYTHON,
+      encoding: 'utf8',
+      stdio: 'pipe',
+      env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' },
+    })
+    expect(out).toBe('')
   })
 })

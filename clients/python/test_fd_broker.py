@@ -1,0 +1,250 @@
+"""Holds fd_broker.py to the vectors of the project (test/vectors) and to logs that its first release has written."""
+
+import base64
+import fcntl
+import json
+import os
+import re
+import socket
+import unittest
+
+import fd_broker
+from fd_broker import FdBrokerError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TESTS = os.path.join(HERE, '..', '..', 'test')
+F_ADD_SEALS = 1033
+
+
+def read(*path):
+    with open(os.path.join(TESTS, *path), encoding='utf8') as file:
+        return json.load(file)
+
+
+def snake(value):
+    """JSON's names of fields, as proto/wire.proto has them."""
+    if isinstance(value, list):
+        return [snake(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {re.sub('[A-Z]', lambda m: '_' + m.group().lower(), name): snake(one) for name, one in value.items()}
+
+
+def with_bytes(name, message):
+    """Base64 as bytes, by the kinds of the fields."""
+    kinds = dict(fd_broker.MESSAGES[name].values())
+    made = {}
+    for field, value in message.items():
+        kind = kinds[field].strip('*=')
+        if kind == 'y':
+            made[field] = [base64.b64decode(v) for v in value] if isinstance(value, list) else base64.b64decode(value)
+        elif kind in fd_broker.MESSAGES:
+            made[field] = [with_bytes(kind, v) for v in value] if isinstance(value, list) else with_bytes(kind, value)
+        else:
+            made[field] = value
+    return made
+
+
+def told(message):
+    """Without the lists that are empty as nothing was said."""
+    if isinstance(message, list):
+        return [told(one) for one in message]
+    if not isinstance(message, dict):
+        return message
+    return {field: told(value) for field, value in message.items() if value != []}
+
+
+def segment_of(data, sealed):
+    fd = os.memfd_create('given', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.pwrite(fd, data, 0)
+    if sealed:
+        fcntl.fcntl(fd, F_ADD_SEALS, fd_broker._SEAL_WRITE)
+    return fd_broker.Segment(fd)
+
+
+def sections_of(log):
+    return {
+        name: {
+            'version': section.stored.get('version', 0),
+            'minReader': section.stored.get('min_reader', 0),
+            'codec': section.stored.get('codec', ''),
+            'secret': section.stored.get('secret', False),
+            'entries': {
+                key: {'value': base64.b64encode(value).decode(), 'version': version}
+                for key, (value, version) in section.entries.items()
+            },
+        }
+        for name, section in log.sections.items()
+        if section.stored is not None
+    }
+
+
+class Vectors(unittest.TestCase):
+    maxDiff = None
+
+    def test_frames(self):
+        for vector in read('vectors', 'frames.json'):
+            with self.subTest(vector['name']):
+                decoder = fd_broker.FrameDecoder()
+                code = got = None
+                try:
+                    decoder.push(bytes.fromhex(vector['bytes']), [-1] * vector['arriving'])
+                    got = decoder.next()
+                except FdBrokerError as error:
+                    code = error.code
+                self.assertEqual(code, vector.get('error'))
+                if code is None:
+                    payload, fds = got
+                    self.assertEqual((payload.hex(), len(fds)), (vector['payload'], vector['fds']))
+                    self.assertEqual(fd_broker.frame(payload, len(fds)).hex(), vector['bytes'])
+
+    def test_frames_that_come_in_pieces(self):
+        decoder = fd_broker.FrameDecoder()
+        data = fd_broker.frame(b'one', 1) + fd_broker.frame(b'two')
+        got = []
+        for i, byte in enumerate(data):
+            decoder.push(bytes([byte]), [9] if i == 3 else [])
+            while (frame := decoder.next()) is not None:
+                got.append(frame)
+        self.assertEqual(got, [(b'one', [9]), (b'two', [])])
+
+    def test_messages(self):
+        for vector in read('vectors', 'messages.json'):
+            with self.subTest(vector['name']):
+                data, message = bytes.fromhex(vector['bytes']), with_bytes('Envelope', snake(vector['message']))
+                self.assertEqual(told(fd_broker.decode('Envelope', data)), told(message))
+                if not vector.get('decodeOnly'):
+                    self.assertEqual(fd_broker.encode('Envelope', message).hex(), vector['bytes'])
+
+    def test_messages_that_are_cut_are_refused(self):
+        for vector in read('vectors', 'messages.json'):
+            data = bytes.fromhex(vector['bytes'])
+            for end in range(1, len(data)):
+                try:
+                    fd_broker.decode('Envelope', data[:end])
+                except FdBrokerError as error:
+                    self.assertEqual(error.code, 'ERR_FDB_MESSAGE')
+
+    def test_digests_and_logs(self):
+        for vector in read('vectors', 'state.json'):
+            with self.subTest(vector['name']):
+                if 'digest' in vector:
+                    digest = fd_broker.Digest()
+                    for entry in vector['entries']:
+                        digest.add(*(part.encode() for part in entry))
+                    self.assertEqual(str(digest), vector['digest'])
+                else:
+                    self.check_log(vector)
+
+    def check_log(self, vector):
+        log, code = fd_broker.StateLog(), None
+        try:
+            for one in vector['segments']:
+                log.adopt(segment_of(bytes.fromhex(one['bytes']), one['sealed']))
+            log.catch_up()
+        except FdBrokerError as error:
+            code = error.code
+        self.assertEqual(code, vector.get('error'))
+        if code is None:
+            self.assertEqual(log.position, vector['position'])
+            self.assertEqual(sections_of(log), vector['sections'])
+        log.close()
+
+    def test_logs_of_the_first_release(self):
+        folder = os.path.join(TESTS, 'fixtures', 'first-schema')
+        for name in ('application', 'bulk', 'bulk-given-up', 'compacted', 'compacted-again', 'routes', 'torn'):
+            with self.subTest(name):
+                fixture = read('fixtures', 'first-schema', f'{name}.json')
+                log = fd_broker.StateLog()
+                for at, file in enumerate(fixture['files']):
+                    with open(os.path.join(folder, file), 'rb') as data:
+                        log.adopt(segment_of(data.read(), at < len(fixture['files']) - 1))
+                log.catch_up()
+                self.assertEqual(log.position, fixture['position'])
+                for section in fixture['sections']:
+                    entries = log.section(section['name']).entries
+                    wanted = {k: (base64.b64decode(v['base64']), v['version']) for k, v in section['entries'].items()}
+                    self.assertEqual(entries, wanted)
+                for request in fixture['requests']:
+                    self.assertTrue(log.knows_request(request))
+                log.close()
+
+    def test_what_a_member_does(self):
+        for n, walk in enumerate(read('vectors', 'member.json')):
+            state = fd_broker.initial_member()
+            for at, step in enumerate(walk['steps']):
+                state, effects = fd_broker.step_member(state, step['event'])
+                with self.subTest(walk=n, step=at, event=step['event']):
+                    self.assertEqual(effects, step['effects'])
+                    for fact in ('phase', 'accepting', 'link', 'epoch'):
+                        self.assertEqual(state[fact], step[fact])
+
+
+class Writing(unittest.TestCase):
+    def test_what_is_appended_is_read_back_and_a_seal_ends_it(self):
+        header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3})
+        segment = segment_of(fd_broker.state_frame(header), False)
+        record = {'epoch': 3, 'sequence': 1, 'changes': [{'section': 's', 'key': 'k', 'value': b'v', 'version': 1}]}
+        frame = fd_broker.state_frame(fd_broker.encode('Record', record))
+        self.assertTrue(segment.append(frame))
+        reader = fd_broker.StateLog()
+        reader.adopt(fd_broker.Segment(os.open(f'/proc/self/fd/{segment.fd}', os.O_RDONLY)))
+        reader.catch_up()
+        self.assertEqual(reader.section('s').entries, {'k': (b'v', 1)})
+        fcntl.fcntl(segment.fd, F_ADD_SEALS, fd_broker._SEAL_WRITE)
+        self.assertFalse(segment.append(frame))
+        self.assertTrue(segment.sealed)
+        reader.close()
+        segment.close()
+
+
+class Channels(unittest.TestCase):
+    def test_600_descriptors_arrive_in_order_and_are_who_they_were(self):
+        a, b = (fd_broker.Channel(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+        with open('/dev/null', 'rb') as null, socket.socket() as listening:
+            listening.bind(('127.0.0.1', 0))
+            listening.listen()
+            fds = [null.fileno() if n % 2 else listening.fileno() for n in range(600)]
+            a.send('fds', {'last': True}, fds)
+            got = []
+            while not got:
+                got = b.receive()
+            ((body, message, arrived),) = got
+            self.assertEqual((body, message.get('last')), ('fds', True))
+            identities = [fd_broker.identity_of(fd) for fd in arrived]
+            for fd, identity in zip(fds, identities):
+                self.assertIsNone(fd_broker.difference(fd_broker.identity_of(fd), identity))
+            self.assertIsNotNone(fd_broker.difference(identities[0], identities[1]))
+            self.assertTrue(all(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC for fd in arrived))
+            for fd in arrived:
+                os.close(fd)
+        a.release()
+        self.assertIsNone(b.receive())
+        b.release()
+
+    def test_another_listener_is_not_taken_for_the_announced_one(self):
+        with socket.socket() as one, socket.socket() as other:
+            for sock in (one, other):
+                sock.bind(('127.0.0.1', 0))
+                sock.listen()
+            announced, got = (fd_broker.identity_of(sock.fileno()) for sock in (one, other))
+            self.assertIn('another socket', fd_broker.difference(announced, got))
+            self.assertIn('accepting', fd_broker.difference({**announced, 'accepting': False}, announced))
+
+
+class Specs(unittest.TestCase):
+    def test_are_read(self):
+        self.assertEqual(fd_broker.parse_spec('tcp://127.0.0.1:80')['port'], 80)
+        self.assertEqual(fd_broker.parse_spec('tcp://*:80?reusePort')['host'], '::')
+        self.assertTrue(fd_broker.parse_spec('tcp://[::1]:80?reusePort')['reuse_port'])
+        self.assertEqual(fd_broker.parse_spec('unix:/run/a.sock?mode=0660')['mode'], 0o660)
+
+    def test_are_refused(self):
+        for spec in ('127.0.0.1:80', 'tcp://localhost:80', 'tcp://127.0.0.1', 'unix:a.sock', 'tcp://127.0.0.1:80?x=1'):
+            with self.subTest(spec), self.assertRaises(FdBrokerError) as caught:
+                fd_broker.parse_spec(spec)
+            self.assertEqual(caught.exception.code, 'ERR_FDB_SPEC')
+
+
+if __name__ == '__main__':
+    unittest.main()
