@@ -6,7 +6,10 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { daemonStatus, serveByCommand, serviceWhere } from '../processes/daemon.js'
+import { hasEnded } from '../processes/launch.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { TRACES_ALL, TRACES_OWN } from '../processes/tracing.js'
+import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -46,7 +49,7 @@ async function saidIt(child: ChildProcess): Promise<number> {
 
 const LOCAL = [{ host: '127.0.0.1', port: 0 }]
 
-describe('fd-broker adopt', () => {
+describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
   it('shows what a process listens on, in each family, and not what it is connected to', async () => {
     const desk = Desk.open()
     const path = join(desk.folder, 'plain.sock')
@@ -90,6 +93,7 @@ describe('fd-broker adopt', () => {
     const again = await desk.run('adopt', '--pid', String(pid), ...args)
     expect(again).toMatchObject({ code: 4, stderr: expect.stringMatching(/^ERR_FDB_BUSY: /) })
     process.kill(pid, 'SIGKILL')
+    await until('it has ended', () => hasEnded(pid))
     const waiting = connect(port, '127.0.0.1')
     await once(waiting, 'connect')
     waiting.end('GET /whoami HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n')
@@ -117,7 +121,7 @@ describe('fd-broker adopt', () => {
   })
 })
 
-describe.runIf(isRoot)('the right that is missing is named:', () => {
+describe.runIf(isRoot && TRACES_ALL)('the right that is missing is named:', () => {
   it.each<[what: string, as: readonly string[], wrap: readonly string[], right: RegExp]>([
     [
       'the process is another user’s',

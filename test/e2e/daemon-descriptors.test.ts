@@ -20,6 +20,7 @@ import type { HeldDescriptor } from '../../src/operator/held-descriptors.js'
 import { openFds, serveByCommand } from '../processes/daemon.js'
 import { hasEnded } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
+import { TRACES_OWN } from '../processes/tracing.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
@@ -211,7 +212,7 @@ describe('a daemon holds descriptors', () => {
 })
 
 describe('fd-broker fd', () => {
-  it('puts, lists, gives to a command and removes', async () => {
+  it.runIf(TRACES_OWN)('puts, lists, gives to a command and removes', async () => {
     const { control, pid: daemonPid } = await daemon()
     const desk = Desk.open()
     const at = ['--control', control]

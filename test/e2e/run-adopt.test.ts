@@ -7,6 +7,7 @@ import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { type Orders, PROGRAMS, SERVER, Supervised } from '../processes/supervised.js'
 import { has } from '../processes/toolchains.js'
+import { TRACES_OWN } from '../processes/tracing.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -50,7 +51,7 @@ function inodeOf(port: number): string {
   return line?.trim().split(/\s+/)[9] ?? ''
 }
 
-describe('fd-broker run --adopt', () => {
+describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
   it('takes over a Node server under load, without a refused connect, and upgrades as ever', {
     timeout: 60_000,
   }, async () => {
