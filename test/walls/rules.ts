@@ -25,8 +25,9 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'values',
-    places: ['check-option.ts', 'duration.ts', 'logger.ts', 'sharded-map.ts', 'suggest.ts'],
-    about: 'options checked by name, durations, the logger that is taken, large maps: for every room',
+    places: ['check-option.ts', 'duration.ts', 'ip.ts', 'logger.ts', 'sharded-map.ts', 'suggest.ts'],
+    about:
+      'options checked by name, durations, addresses, the logger that is taken, large maps: for every room',
     only: ['errors'],
   },
   {
