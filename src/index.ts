@@ -1,7 +1,7 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
+export { type Daemon, type DaemonOptions, serveDaemon } from './daemon/daemon.js'
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
-export { type Daemon, type DaemonOptions, serveDaemon } from './holder/daemon/daemon.js'
 export type { HeldAlone } from './holder/daemon/held-alone.js'
 export type { HandoffTimes } from './holder/times.js'
 export { OwnedFd, onLeak } from './kernel/index.js'

@@ -3,13 +3,14 @@
 //
 //   npm run soak -- generations   what generation N holds must not grow with N
 //   npm run soak -- connections   what clients see whose connections live through many upgrades
+//   npm run soak -- daemon        a daemon that is upgraded and killed, under a service's load
 //   npm run soak -- run           a program that is upgraded every second, half of whose versions crash
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-const NAMES = ['generations', 'connections', 'run', 'containers']
+const NAMES = ['generations', 'connections', 'daemon', 'run', 'containers']
 const [first = '', ...rest] = process.argv.slice(2)
 const named = NAMES.includes(first)
 

@@ -1,17 +1,12 @@
+import type { Daemon } from '../daemon/daemon.js'
 import { FdbError } from '../errors.js'
-import type { Daemon } from '../holder/daemon/daemon.js'
 import type { Logger } from '../logger.js'
 
 /** For so long a first TERM counts, when it would take something away. */
 const SECOND_MS = 60_000
 
-const ENDING = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const
-/** There is nothing to be read anew; members come back to the daemon that is started next. */
-const IGNORED = ['SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const
-type Ending = (typeof ENDING)[number]
-type Handled = Ending | (typeof IGNORED)[number]
-
-const ENDS: ReadonlySet<Handled> = new Set(ENDING)
+export const HANDLED = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const
+type Handled = (typeof HANDLED)[number]
 
 /** What signals make a daemon do. Handled from the first moment. */
 export class ServeSignals {
@@ -28,7 +23,7 @@ export class ServeSignals {
     this.#logger = logger
     this.#reopen = reopen
     this.#drop = drop
-    for (const signal of [...ENDING, ...IGNORED]) process.on(signal, this.#handler)
+    for (const signal of HANDLED) process.on(signal, this.#handler)
   }
 
   /** Aborted by a signal to end before the daemon listens. */
@@ -41,23 +36,43 @@ export class ServeSignals {
   }
 
   close(): void {
-    for (const signal of [...ENDING, ...IGNORED]) process.off(signal, this.#handler)
+    for (const signal of HANDLED) process.off(signal, this.#handler)
   }
 
   #handle(signal: Handled): void {
-    if (signal === 'SIGUSR1') this.#reopen()
-    if (!ENDS.has(signal)) {
-      this.#logger.info({ signal }, 'a daemon does nothing on this signal')
-      return
-    }
+    this.#logger.info({ signal }, 'signal')
     const daemon = this.#daemon
-    if (daemon === null) {
-      this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before it listened`))
-      return
+    switch (signal) {
+      case 'SIGUSR1':
+        this.#reopen()
+        return
+      case 'SIGUSR2':
+        if (daemon !== null && !daemon.staysForOthers) void this.#upgrade(daemon)
+        return
+      case 'SIGWINCH':
+        daemon?.pause()
+        this.#logger.warn({}, 'who comes to join waits until HUP')
+        return
+      case 'SIGHUP':
+        daemon?.resume()
+        return
+      default:
+        if (daemon === null)
+          this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before it listened`))
+        else if (this.#mayEnd(daemon)) {
+          this.#logger.info({ signal }, 'the daemon ends')
+          void daemon.close()
+        }
     }
-    if (!this.#mayEnd(daemon)) return
-    this.#logger.info({ signal }, 'the daemon ends')
-    void daemon.close()
+  }
+
+  async #upgrade(daemon: Daemon): Promise<void> {
+    try {
+      const { pid, generation } = await daemon.upgrade()
+      this.#logger.info({ successor: pid, generation }, 'upgraded')
+    } catch (error) {
+      this.#logger.error({ err: error }, 'the upgrade failed; this daemon goes on')
+    }
   }
 
   #mayEnd(daemon: Daemon): boolean {

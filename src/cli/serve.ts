@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander'
 import { DAEMON, defaultControl } from '../process/default-control.js'
 import { controlOption, LEVELS } from './options.js'
-import { ServeSignals } from './serve-signals.js'
+import { HANDLED, ServeSignals } from './serve-signals.js'
 import { tellTurn } from './serving.js'
 import { plain } from './table.js'
 
@@ -32,8 +32,9 @@ export function addServe(program: Command): void {
 Members join it with join({ service, control, hosting: 'daemon' }). Without --control, and without control there, both meet at daemon.sock,
 where services without one have theirs (fd-broker status --help). TERM, INT and QUIT end it; members serve on. When it
 alone holds listeners or state of a service (no member of it lives), it says which, and ends at the second one.
-USR1 opens --log-file anew; HUP, USR2 and WINCH do nothing. A service manager (NOTIFY_SOCKET, LISTEN_FDS) is
-heard and told.
+Started where a daemon runs, it takes over from that one: its control socket, and all that it holds. USR2, or fd-broker upgrade
+--self, starts the next one so. WINCH has those wait that come to join, until HUP; USR1 opens --log-file anew. A service manager
+(NOTIFY_SOCKET, LISTEN_FDS) is heard and told.
 
 Examples:
   $ fd-broker serve --control /run/shop/broker.sock
@@ -51,7 +52,7 @@ async function serve({
 }: ServeFlags): Promise<void> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
-  const { serveDaemon } = await import('../holder/daemon/daemon.js')
+  const { serveDaemon } = await import('../daemon/daemon.js')
   const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
   const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
   const reopen = () => {
@@ -64,12 +65,18 @@ async function serve({
       logger,
       signal: signals.starting,
       systemd: 'auto',
+      takeOver: true,
+      mainProcess: 'stays',
       ...(pidFile !== undefined && { pidFile }),
     })
     signals.attach(daemon)
     tellTurn('served')
+    // A server does not end with the reader of its output.
+    process.stdout.removeAllListeners('error').on('error', () => {})
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
+    const stayed = daemon.stay({ signals: HANDLED })
     await daemon.closed
+    process.exitCode = await stayed
   } finally {
     signals.close()
   }

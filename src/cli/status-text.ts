@@ -8,10 +8,11 @@ const DIGEST_SHOWN = 12
 /** The status for people. Shows what is there: a field that the other side did not send is left out. */
 export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
   if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
-  const { control, descriptors, pid, startedAt, rssBytes, services } = answer
+  const { control, descriptors, generation, pid, startedAt, rssBytes, services } = answer
   const head: [string, string | null][] = [
     ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
     ['control', of(control)],
+    ['generation', of(generation)],
     ['pid', of(pid)],
     ['uptime', since(startedAt, now)],
     ['memory', of(rssBytes, size)],

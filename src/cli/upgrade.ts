@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
-import type { StatusAnswer } from '../operator/answer.js'
+import { isDaemon, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
@@ -63,7 +64,7 @@ export function addUpgrade(program: Command): void {
     )
     .option(
       '--self',
-      'of fd-broker run: have the supervisor itself go on as what is installed now, with its program',
+      'of fd-broker run: have the supervisor itself go on as what is installed now, with its program; of a daemon: the daemon itself, and none of its services',
     )
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(
@@ -85,10 +86,12 @@ Examples:
 
 async function upgrade(
   argv: string[],
-  { control, json, timeout, service = '', killStuck, binary, at, smart, self }: UpgradeFlags,
+  { control, json, timeout, service: named = '', killStuck, binary, at, smart, self }: UpgradeFlags,
   command: Command,
 ): Promise<void> {
-  if (self) {
+  const daemon = self === true && isDaemon(await statusOf(control, timeout))
+  const service = daemon ? DAEMON_ITSELF : named
+  if (self && !daemon) {
     if (argv.length > 0 || binary !== undefined || smart) command.error('error: --self is given alone')
     return await (await import('./upgrade-self.js')).upgradeSelf(control, timeout, json ?? false)
   }
@@ -152,6 +155,11 @@ async function upgrade(
   } finally {
     for (const signal of CANCELLING) process.off(signal, cancel)
   }
+}
+
+async function statusOf(control: string, timeoutMs: number): Promise<StatusAnswer> {
+  using client = await OperatorClient.connect(control, { timeoutMs })
+  return await client.status({ timeoutMs })
 }
 
 function headline(answer: StatusAnswer, name: string): string {

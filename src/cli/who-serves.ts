@@ -1,4 +1,5 @@
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 
 /** A control socket, and which service behind it; empty: the only one. */
 export interface Place {
@@ -9,7 +10,9 @@ export interface Place {
 /** Of a daemon that holds several. */
 export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | undefined {
   if (!isDaemon(answer)) return answer
-  const { services } = answer
+  const { generation, pid, services } = answer
+  if (name === DAEMON_ITSELF)
+    return { service: DAEMON_ITSELF, role: 'serving', ...(pid && { pid }), ...(generation && { generation }) }
   return name === '' && services.length === 1 ? services[0] : services.find(({ service }) => service === name)
 }
 

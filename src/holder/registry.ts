@@ -18,8 +18,13 @@ export const MAX_ENTRIES = 10_000
 /** The named listeners and other descriptors of a service. Owns the masters. */
 export class Registry {
   readonly #entries = new Map<string, Entry>()
+  readonly #most: number
   /** Whoever sets this is told after each change. */
   changed: () => void = () => {}
+
+  constructor(most = MAX_ENTRIES) {
+    this.#most = most
+  }
 
   get(name: string): Entry | undefined {
     return this.#entries.get(name)
@@ -40,7 +45,7 @@ export class Registry {
   /** Takes ownership of the descriptor; an earlier one of that name is closed. */
   put(entry: Entry): void {
     const present = this.#entries.get(entry.name)
-    if (present === undefined && this.#entries.size >= MAX_ENTRIES) {
+    if (present === undefined && this.#entries.size >= this.#most) {
       entry.fd.close()
       throw tooMany(entry.name)
     }

@@ -194,8 +194,8 @@ export class Announcer {
 
   #describe(): string {
     const { joined, shared, upgrades } = this.#parts
-    const { generation, machine, unfitness } = shared
-    const parts = [`generation ${generation} serves`]
+    const { generation, machine, settings, unfitness } = shared
+    const parts = [settings.desk?.describe() ?? `generation ${generation} serves`]
     if (machine.member.scope === 'holder' && joined.facts !== null) parts.push('the one before stands by')
     if (upgrades.underWay || CHANGING.has(machine.holder?.phase)) parts.push('its successor is on the way')
     else if (this.#reloading > 0) parts.push('the configuration is read')

@@ -5,7 +5,7 @@ import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
-import { controlEntry, type PathEntry, removeControl } from '../process/control-path.js'
+import { controlEntry, NO_ENTRY, type PathEntry, removeControl } from '../process/control-path.js'
 import { ControlWatch } from '../process/control-watch.js'
 import { pidOf } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
@@ -21,6 +21,8 @@ import type { Shared } from './shared.js'
 /** The path was removed before this process took the socket. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
 
+/** Said of a control socket whose path is a service manager's. */
+const PASSED = 'passed'
 /** A connection that says nothing is not kept. */
 const HELLO_MS = 5_000
 
@@ -60,8 +62,9 @@ export class ControlSocket {
   }
 
   /** Takes the listener and the lock, from the start-up race or from the incumbent; earlier ones are closed. */
-  take(control: { listener?: OwnedFd; lock?: OwnedFd; entry?: PathEntry }): void {
-    const { listener, lock, entry } = control
+  take(control: { listener?: OwnedFd; lock?: OwnedFd; entry?: PathEntry; spec?: string }): void {
+    const { listener, lock, spec } = control
+    const entry = control.entry ?? (spec === PASSED || this.#entry === NO_ENTRY ? NO_ENTRY : undefined)
     if (listener !== undefined) {
       this.#listener?.stop()
       this.#listener?.fd.close()
@@ -93,7 +96,9 @@ export class ControlSocket {
   /** The descriptors for a successor. Borrowed. */
   items(): BundleItem[] {
     const items: BundleItem[] = []
-    if (this.#listener !== null) items.push({ role: 'control', fd: this.#listener.fd })
+    // Where the path is a service manager's, it is so for those after this process too.
+    const spec = this.#entry === NO_ENTRY ? PASSED : ''
+    if (this.#listener !== null) items.push({ role: 'control', spec, fd: this.#listener.fd })
     if (this.#lock !== null) items.push({ role: 'lock', fd: this.#lock })
     return items
   }
@@ -101,10 +106,12 @@ export class ControlSocket {
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
     this.#watch.start()
-    const { service, versions, logger } = this.#called.shared.settings
-    const admission = { service, versions, logger, timeoutMs: HELLO_MS }
+    const { desk, service, versions, logger } = this.#called.shared.settings
+    const admission = { service: desk === null ? service : null, versions, logger, timeoutMs: HELLO_MS }
+    const own = (caller: Caller) => this.#receive(caller)
+    const receive = desk === null ? own : (caller: Caller) => desk.receive(caller, own)
     this.#listener.start({
-      channel: (fd, who) => receiveHello(fd, who, admission, caller => this.#receive(caller)),
+      channel: (fd, who) => receiveHello(fd, who, admission, receive),
       error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
     })
   }

@@ -147,6 +147,8 @@ export class DaemonHosting implements Hosting {
       old.close()
       joined.attach(link)
       machine.step({ type: 'reconnected', restarted, sealed: machine.sealed })
+      // Behind what is said of all that is held.
+      this.#registrations.again(link.link, settings.timeout)
       heartbeat.start()
     })
     void old.fate().then(fate => {

@@ -122,7 +122,9 @@ export class MemberDriver implements PartsDriver {
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
     const { generation, machine, readiness, settings } = this.parts
-    settings.logger.info({ phase, before, epoch, generation }, 'member phase')
+    // What is told of a daemon is what becomes of its members.
+    const level = settings.desk === null ? 'info' : 'debug'
+    settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
     if (before === 'beginning' && phase === 'serving') this.#begun()
     if (phase === 'unfit') this.#cannotWrite()

@@ -50,7 +50,8 @@ export class EmbeddedHosting implements Hosting {
     this.#parts = parts
     const { generation, registry, serviceStartedAt, settings } = parts.shared
     const { control, service } = settings
-    if (control === null) return
+    // Who looks into a hung daemon would find the segments of all its services together.
+    if (control === null || settings.desk !== null) return
     const note = new NamesNote({ service, generation, serviceStartedAt }, () => registry.entries)
     this.#note = note
     registry.changed = () => note.changed()

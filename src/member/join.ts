@@ -1,7 +1,9 @@
 import type { Cluster } from 'node:cluster'
 import { peerLeft } from '../channel/peer-left.js'
+import { wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import { missingInternals } from '../node/probe.js'
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, letGoOfControl } from '../process/control-path.js'
 import { makeRoomForDescriptors } from '../process/limits.js'
@@ -28,6 +30,8 @@ const RETRY_MS = 20
  */
 export async function join(options: JoinOptions): Promise<Member> {
   const settings = settle(options)
+  if (settings.service === DAEMON_ITSELF)
+    throw wrongOption('service', DAEMON_ITSELF, 'another name: this is a daemon’s own')
   settings.signal?.throwIfAborted()
   if (isClusterWorker()) {
     throw new FdbError(
@@ -52,8 +56,9 @@ function isClusterWorker(): boolean {
   return (cluster as Cluster).isWorker
 }
 
-async function findPlace(settings: Settings): Promise<MemberDriver> {
-  const { control, hosting, signal, timeout, service, versions } = settings
+/** Takes a place for whoever has settled how: {@link join}, or a daemon. */
+export async function findPlace(settings: Settings): Promise<MemberDriver> {
+  const { control, desk, hosting, signal, timeout, service, versions } = settings
   if (control === null) return startFirst(settings, null)
   const legacy = settings.systemd === 'auto' && hosting === 'embedded' ? keptFrom(settings, control) : null
   if (legacy !== null) return await goOn(settings, legacy)
@@ -67,8 +72,12 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
               role: 'next',
               channel: await connectUnix(control, { timeoutMs: left, signal, as: 'member' }),
             } as const)
-          : await acquireControl(control, { timeoutMs: left, signal })
+          : await acquireControl(control, { timeoutMs: left, signal, passed: desk?.passed })
       if (place.role === 'first') return await beFirst(settings, place)
+      if (desk !== null && !desk.takesOver) {
+        place.channel.close()
+        throw taken(control, 'end it, or give this daemon another control path')
+      }
       const holderLink = await HolderLink.greet(
         place.channel,
         {
@@ -80,6 +89,13 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
         },
         { timeoutMs: left, signal },
       )
+      if (desk !== null && holderLink.facts.daemon) {
+        holderLink.close()
+        throw taken(
+          control,
+          'it is a daemon of a release that hands nothing over: end it, and start this one; its members serve on',
+        )
+      }
       if (hosting === 'daemon' && !holderLink.facts.daemon) {
         holderLink.close()
         throw new FdbError(
@@ -87,12 +103,21 @@ async function findPlace(settings: Settings): Promise<MemberDriver> {
           `process ${holderLink.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
       }
-      return await startNext(settings, holderLink, Math.max(1, until - performance.now()))
+      const driver = await startNext(settings, holderLink, Math.max(1, until - performance.now()))
+      // The incumbent has it too.
+      desk?.passed?.close()
+      return driver
     } catch (error) {
+      if (desk !== null && FdbError.is(error) && error.code === 'ERR_FDB_SERVICE')
+        throw taken(control, 'it serves itself: give this daemon another control path')
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }
+}
+
+function taken(control: string, remedy: string): FdbError {
+  return new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${control}: ${remedy}`)
 }
 
 function keptFrom({ service, logger }: Settings, control: string): Legacy | null {

@@ -86,7 +86,7 @@ export class OfferReceiver {
         this.#pidfds.push(fd)
         return
       case 'control':
-        controlSocket.take({ listener: fd })
+        controlSocket.take({ listener: fd, spec })
         return
       case 'lock':
         controlSocket.take({ lock: fd })

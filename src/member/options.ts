@@ -6,6 +6,7 @@ import { DAEMON, defaultControl } from '../process/default-control.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
+import type { Desk } from './desk.js'
 import type { Health } from './health.js'
 
 export interface JoinOptions {
@@ -110,6 +111,8 @@ export interface Settings {
   readonly systemd: 'auto' | 'off'
   readonly pidFile: string | null
   readonly versions: VersionRange
+  /** Null: it has no members of its own. */
+  readonly desk: Desk | null
 }
 
 const HOUR_MS = 3_600_000
@@ -196,6 +199,7 @@ export function settle(options: JoinOptions): Settings {
     systemd,
     pidFile: pidFile === undefined ? null : resolve(pidFile),
     versions: options.versions ?? VERSIONS,
+    desk: null,
   }
 }
 

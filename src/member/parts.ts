@@ -64,7 +64,7 @@ export class Parts implements Shared {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
-  readonly registry = new Registry()
+  readonly registry: Registry
   readonly shelf = new SegmentShelf()
   readonly wanted = new Set<string>()
   readonly changes = new Changes()
@@ -98,6 +98,8 @@ export class Parts implements Shared {
     const hosting = () => this.hosting
     const look = () => this.writes.look()
     this.settings = settings
+    // A daemon's is as large as those of all its services.
+    this.registry = new Registry(settings.desk === null ? undefined : Number.POSITIVE_INFINITY)
     this.generation = generation
     this.serviceStartedAt = serviceStartedAt
     this.departure = new Departure(settings.drainTimeout)

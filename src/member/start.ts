@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { PathEntry } from '../process/control-path.js'
+import { NO_ENTRY, type PathEntry } from '../process/control-path.js'
 import { makeRoomForDescriptors } from '../process/limits.js'
 import type { Segment } from '../state/segment.js'
 import { MemberDriver } from './driver.js'
@@ -67,7 +67,10 @@ export async function startHeir(settings: Settings, legacy: Legacy): Promise<Mem
   }
   const { top } = shelf
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
-  controlSocket.take({ listener, lock })
+  const passed = settings.desk?.passed ?? null
+  // Its path is the service manager's.
+  controlSocket.take({ listener, lock, ...(passed !== null && { entry: NO_ENTRY }) })
+  passed?.close()
   try {
     await state.read(top)
     return driver

@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { OwnedFd, signalTo } from '../kernel/index.js'
 import { isDaemon, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import { openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, statOf } from '../process/main-process.js'
 import { ADOPTED_MS, Orphans } from '../process/orphans.js'
@@ -196,8 +197,9 @@ function children(): number[] {
 }
 
 function serverOf(answer: StatusAnswer, service: string): number | null {
-  const status = isDaemon(answer) ? answer.services.find(one => one.service === service) : answer
-  return status?.pid ?? null
+  if (!isDaemon(answer)) return answer.pid ?? null
+  const { pid, services } = answer
+  return (service === DAEMON_ITSELF ? pid : services.find(one => one.service === service)?.pid) ?? null
 }
 
 function codeOf({ code, signal }: Exit): number {

@@ -18,6 +18,8 @@ export interface DaemonStatus {
   readonly hosting?: 'daemon'
   readonly control?: string
   readonly pid?: number
+  /** Counts the daemons that have taken over one from the other: 1 for the first. */
+  readonly generation?: number
   readonly startedAt?: string
   readonly rssBytes?: number
   /** How many it holds for whoever asks (`fd-broker fd`). */

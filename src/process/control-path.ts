@@ -123,7 +123,7 @@ export function letGoOfControl(control: FirstControl): void {
 }
 
 /** Of a path that is not ours to remove. */
-const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
+export const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
 const TEMPORARY_SUFFIX = '~'
 

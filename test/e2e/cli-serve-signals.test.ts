@@ -54,10 +54,10 @@ async function ends(desk: Desk, pid: number): Promise<void> {
 }
 
 describe('signals to fd-broker serve', () => {
-  it('HUP, USR1 and USR2 are noted and do nothing: no end, no inspector', async () => {
+  it('HUP, USR1 and WINCH are noted, and end nothing: no end, no inspector', async () => {
     const desk = Desk.open()
     const pid = await serve(desk)
-    for (const signal of ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
+    for (const signal of ['SIGWINCH', 'SIGHUP', 'SIGUSR1'] as const) {
       signalPid(pid, signal)
       await said(desk, `"signal":"${signal}"`)
     }
@@ -72,10 +72,25 @@ describe('signals to fd-broker serve', () => {
     await desk.launch(['sh', '-c', piped, 'sh', process.execPath, CLI, 'serve', '--control', desk.control])
     const { pid } = await desk.statusWhere('the daemon listens', ({ hosting }) => hosting === 'daemon')
     signalPid(pid, 'SIGPIPE')
-    signalPid(pid, 'SIGUSR2')
+    signalPid(pid, 'SIGHUP')
     await member(desk, 'shop')
     expect((await desk.status()).pid).toBe(pid)
     expect(hasEnded(pid)).toBe(false)
+    // Its successor writes where nobody reads, too.
+    signalPid(pid, 'SIGUSR2')
+    await ends(desk, pid)
+    await desk.statusWhere('the next one answers', status => status.generation === 2)
+  })
+
+  it('WINCH has those wait that come to join, until HUP', async () => {
+    const desk = Desk.open()
+    const pid = await serve(desk)
+    signalPid(pid, 'SIGWINCH')
+    await said(desk, 'waits until HUP')
+    const joining = member(desk, 'shop')
+    expect((await desk.status()).pid).toBe(pid)
+    signalPid(pid, 'SIGHUP')
+    await joining
   })
 
   it('TERM while members hold everything too: it ends at once, and they serve on', async () => {

@@ -65,13 +65,7 @@ describe('fd-broker serve', () => {
 
   it('refuses a control path that another one holds, which goes on', async () => {
     const desk = Desk.open()
-    const pid = await desk.serve('--control', desk.control)
-    await until(
-      'the daemon listens',
-      () => desk.output.includes(`(pid ${pid}) listens`),
-      10_000,
-      () => desk.output,
-    )
+    const pid = await desk.shop()
     const { code, stdout, stderr } = await desk.run('serve', '--control', desk.control)
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr).toMatch(/^ERR_FDB_[A-Z_]+: .*/)

@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/referee/remote.mjs'
-import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { requestUpgrade, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
-import { ask } from '../processes/operator.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -18,20 +17,6 @@ async function open(config: object = {}): Promise<{ scene: Scene; port: number }
     ...config,
   })
   return { scene, port }
-}
-
-/** As `fd-broker upgrade` does. */
-function requestUpgrade(control: string, order: { argv?: string[]; service?: string } = {}) {
-  const steps: string[] = []
-  return ask(
-    control,
-    { upgradeRequest: { argv: [], timeoutMs: 20_000, ...order } },
-    ({ progress, result }) => {
-      if (progress) steps.push(progress.phase ?? '')
-      return result ? { ...result, ok: result.ok ?? false, steps } : undefined
-    },
-    25_000,
-  )
 }
 
 describe('upgrades of a member through the daemon', () => {

@@ -1,11 +1,10 @@
-import { spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { numbersOf } from '../../src/kernel/index.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
+import { startWithKept } from '../processes/fd-store.js'
 import { hasEnded } from '../processes/launch.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { until } from '../processes/until.js'
@@ -20,27 +19,10 @@ async function unit() {
   })
   const manager = NotifyRecorder.open(edge.desk.folder)
   const start = async (): Promise<number> => {
-    const kept = [...manager.kept.keys()].flatMap(name =>
-      (manager.kept.get(name) ?? []).map(fd => ({ name, fd })),
-    )
-    const script = 'LISTEN_PID=$$ exec "$@" >>"$FDB_TEST_LOG" 2>&1'
-    const { pid } = spawn(
-      '/bin/sh',
-      ['-c', script, 'sh', process.execPath, CLI, 'proxy', '--config', edge.file],
-      {
-        env: {
-          ...edge.desk.env,
-          ...manager.env,
-          FDSTORE: '512',
-          FDB_TEST_LOG: edge.desk.log,
-          LISTEN_FDS: String(kept.length),
-          LISTEN_FDNAMES: kept.map(({ name }) => name).join(':'),
-        },
-        stdio: ['ignore', 'ignore', 'ignore', ...numbersOf(kept.map(({ fd }) => fd))],
-      },
-    )
-    await edge.serving(pid!)
-    return pid!
+    const command = [process.execPath, CLI, 'proxy', '--config', edge.file]
+    const pid = startWithKept(manager, command, edge.desk)
+    await edge.serving(pid)
+    return pid
   }
   const add = async (host: string) => {
     const file = join(edge.desk.folder, `${host}.json`)

@@ -47,6 +47,8 @@ export interface AppConfig {
    * to its successor.
    */
   traps?: Record<string, 'SIGKILL' | 'SIGSTOP' | 'SIGKILL successor' | 'SIGSTOP successor'>
+  /** A daemon takes over from the one that is there. */
+  takeOver?: boolean
   /** join() in a worker thread, in a worker of node:cluster. */
   inside?: 'thread' | 'cluster'
   /** A file: the app has a cron job and a queue, and notes there what it does. */

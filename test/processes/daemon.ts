@@ -31,9 +31,10 @@ export async function startDaemon(scene: Scene, config?: AppConfig, options?: St
 }
 
 /** The daemon as users start it: `fd-broker serve`, with its default limits. */
-export async function serveByCommand(scene: Scene): Promise<App> {
-  const command = [process.execPath, CLI, 'serve', '--control', scene.control]
-  const daemon = await launch(scene, {}, command, {})
+export async function serveByCommand(scene: Scene, options: StartOptions = {}): Promise<App> {
+  const { wrap = [], env = {} } = options
+  const command = [...wrap, process.execPath, CLI, 'serve', '--control', scene.control]
+  const daemon = await launch(scene, {}, command, env)
   await until(
     'fd-broker serve listens',
     () => daemon.output.includes('listens on'),
@@ -52,7 +53,13 @@ async function launch(
   const name = `daemon${++count}`
   const log = join(scene.folder, `${name}.log`)
   const whole: AppConfig = { control: scene.control, ...config }
-  const env = { ...process.env, NODE_OPTIONS: '', FDB_APP: JSON.stringify({ ...whole, name }), ...extra }
+  const env = {
+    ...process.env,
+    ...scene.marked,
+    NODE_OPTIONS: '',
+    FDB_APP: JSON.stringify({ ...whole, name }),
+    ...extra,
+  }
   const pid = await launchUnrelated(command, { log, env })
   onTestFinished(() => signalPid(pid, 'SIGKILL'))
   return new App({ name, pid, config: whole, log, commands: '' })
@@ -67,7 +74,22 @@ export interface ServiceStatus extends StatusReport {
 export interface DaemonStatus {
   readonly hosting: 'daemon'
   readonly pid: number
+  readonly generation: number
   readonly services: readonly ServiceStatus[]
+}
+
+/** As `fd-broker upgrade` does. */
+export function requestUpgrade(control: string, order: { argv?: string[]; service?: string } = {}) {
+  const steps: string[] = []
+  return ask(
+    control,
+    { upgradeRequest: { argv: [], timeoutMs: 20_000, ...order } },
+    ({ progress, result }) => {
+      if (progress) steps.push(progress.phase ?? '')
+      return result ? { ...result, ok: result.ok ?? false, steps } : undefined
+    },
+    25_000,
+  )
 }
 
 export async function daemonStatus(control: string): Promise<DaemonStatus> {

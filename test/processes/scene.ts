@@ -44,6 +44,11 @@ export class Scene {
     this.defaults = defaults
   }
 
+  /** The environment of a process that ends with the test, with all that it starts. */
+  get marked(): { readonly FDB_TEST_SCENE: string } {
+    return { FDB_TEST_SCENE: this.#mark }
+  }
+
   static open(defaults: AppConfig = {}, base: string = tmpdir()): Scene {
     const scene = new Scene(defaults, base)
     onTestFinished(() => scene.close())
@@ -59,7 +64,7 @@ export class Scene {
     const env = {
       ...process.env,
       NODE_OPTIONS: '',
-      FDB_TEST_SCENE: this.#mark,
+      ...this.marked,
       FDB_APP: JSON.stringify({ ...whole, name, commands, folder: this.folder }),
       ...options.env,
     }

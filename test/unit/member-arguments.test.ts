@@ -1,6 +1,6 @@
 import { type EventEmitter, once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { serveDaemon } from '../../src/holder/daemon/daemon.js'
+import { serveDaemon } from '../../src/daemon/daemon.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
 import { OperatorClient } from '../../src/operator/client.js'

@@ -76,8 +76,12 @@ export const ROOMS: readonly Room[] = [
   },
   { name: 'moving', about: 'live connections on their way; `adapters/`: one for each kind of server' },
   { name: 'operator', about: 'what operators ask, and what they are answered' },
-  { name: 'holder', about: 'who owns the registry and decides; the daemon' },
+  { name: 'holder', about: 'who owns the registry and decides; what a daemon holds of a service' },
   { name: 'member', about: 'what an embedding server is: join, listen, ready, retire' },
+  {
+    name: 'daemon',
+    about: 'holds services for others, and is a member of one of its own: so the next daemon takes over',
+  },
   { name: 'tls', about: 'session tickets that the next version opens too' },
   { name: 'index', places: ['index.ts'], about: 'the public face: `fd-broker`' },
   {

@@ -112,7 +112,7 @@ export const CONTROL = {
   },
   ERR_FDB_CONTROL_TAKEN: {
     cause:
-      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start',
+      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start, and is none that this one could take over from (`takeOver`)',
     remedy: 'End it (have a `run` upgrade: `fd-broker upgrade`), or give the new one another path',
   },
   ERR_FDB_PATH_TOO_LONG: {

@@ -92,8 +92,10 @@ export class Custody {
     const row = this.#rows.get(peer)
     const brought = row?.brought ?? []
     if (row !== undefined) row.brought = null
-    this.held.close()
+    const names = new Set(brought.map(({ name }) => name))
+    // Nothing is let go of that is to be had again.
     for (const entry of brought) this.held.put(entry)
+    for (const name of this.held.names) if (!names.has(name)) this.held.drop(name)
   }
 
   /** Who serves has come back, and holds what is lacking here. Takes the descriptors. */

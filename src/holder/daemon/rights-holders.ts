@@ -10,6 +10,10 @@ export interface RememberedService {
   readonly generation: number
   readonly startedAt: number
   readonly members: readonly RightsHolder[]
+  /** The file that its members keep the state in; empty, or absent: none. */
+  readonly stateFile?: string
+  /** When one was lost last, milliseconds since 1970. */
+  readonly diedAt?: number
 }
 
 /**
@@ -25,7 +29,7 @@ export class RightsHolders {
     this.#path = `${control}.members`
   }
 
-  /** The members of an earlier daemon that still live; services with none are left out. An unreadable file counts as none. */
+  /** The services of an earlier daemon, and of their members those that still live. An unreadable file counts as none. */
   read(): RememberedService[] {
     let services: unknown
     try {
@@ -37,7 +41,6 @@ export class RightsHolders {
     return services
       .filter(isService)
       .map(service => ({ ...service, members: service.members.filter(isAlive) }))
-      .filter(service => service.members.length > 0)
   }
 
   /** Throws when it cannot be written. */
@@ -52,8 +55,11 @@ export class RightsHolders {
 }
 
 function isService(value: unknown): value is RememberedService {
-  const { service, generation, startedAt, members } = (value ?? {}) as Partial<RememberedService>
+  const { service, generation, startedAt, members, stateFile, diedAt } = (value ??
+    {}) as Partial<RememberedService>
   return (
+    (stateFile === undefined || typeof stateFile === 'string') &&
+    (diedAt === undefined || Number.isFinite(diedAt)) &&
     typeof service === 'string' &&
     Number.isSafeInteger(generation) &&
     Number.isFinite(startedAt) &&

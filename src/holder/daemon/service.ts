@@ -1,7 +1,5 @@
 import { FdbError } from '../../errors.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
-import type { Logger } from '../../logger.js'
-import { openWay, wayItems } from '../../moving/pair.js'
 import type { BundleItem } from '../../protocol/bundle.js'
 import { EffectQueue } from '../../protocol/effect-queue.js'
 import { needs } from '../../protocol/embedded.js'
@@ -11,8 +9,6 @@ import {
   type HolderEvent,
   type HolderPhase,
   type HolderState,
-  initialHolder,
-  restartedHolder,
   stepHolder,
 } from '../../protocol/holder-machine.js'
 import type { WireEnvelope } from '../../protocol/link.js'
@@ -24,68 +20,58 @@ import { type Caller, turnAway, welcome } from '../admission.js'
 import { cancelHandoff } from '../cancel.js'
 import { Holder } from '../holder.js'
 import type { Peer } from '../peer.js'
-import type { Candidate } from '../peers.js'
 import { SegmentShelf } from '../segment-shelf.js'
-import type { HandoffTimes } from '../times.js'
-import { readTimes } from '../times.js'
 import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
+import { candidate, factsFor } from './candidate.js'
 import { Custody } from './custody.js'
 import { ForwardedWrites } from './forwarded-writes.js'
+import { awaitsMembers, EMPTY, heldFor, isEmpty, itemsOf, takeItems } from './handed-over.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
 import { keepState } from './kept-state.js'
+import { Pause } from './pause.js'
 import type { RememberedService } from './rights-holders.js'
 import { RollCall } from './roll-call.js'
 import { ServiceOperations } from './service-operations.js'
+import type { ServiceParts } from './service-parts.js'
 import { describeService } from './service-status.js'
-import { takesFrom } from './way-taker.js'
+import { openWayBetween } from './way-taker.js'
 
-const WAY_MS = 5_000
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
 /** A handoff, or a way back, has come to its end when `idle` follows these. */
 const SERVES_NOW: ReadonlySet<HolderPhase> = new Set(['committing', 'probation', 'returning'])
-
-/** Nobody serves, and nothing is kept. */
-const EMPTY = initialHolder('member', NOBODY, 0, 0)
-
-function isEmpty({ phase, owner, epoch }: HolderState): boolean {
-  return phase === 'idle' && owner === NOBODY && epoch === EMPTY.epoch
-}
 
 /** One service that a daemon holds: its registry, its segments and its holder's machine. */
 export class Service {
   readonly name: string
   /** What operators ask of it. */
   readonly operations: ServiceOperations
-  readonly #logger: Logger
-  readonly #incarnation: string
-  readonly #changed: () => void
+  readonly #parts: ServiceParts
   readonly #custody = new Custody()
   readonly #shelf = new SegmentShelf()
   readonly #queue: EffectQueue<HolderEffect>
   readonly #holder: Holder
-  readonly #times: HandoffTimes
   readonly #writes: ForwardedWrites
+  /** A daemon before this one had it too: what is left when no member is counts. */
+  readonly #handedOver: boolean
+  readonly #pause = new Pause()
   #machine: HolderState
   #generation: number
   #startedAt: number
   /** The state file of the member that serves, or served last; empty: none. */
-  #stateFile = ''
+  #stateFile: string
   /** When a member was lost last, milliseconds since 1970. */
-  #diedAt = 0
+  #diedAt: number
   readonly #rollCall: RollCall
 
-  constructor(
-    parts: { times: HandoffTimes; logger: Logger; incarnation: string; changed: () => void },
-    remembered: RememberedService,
-  ) {
+  constructor(parts: ServiceParts, remembered: RememberedService, items: readonly BundleItem[]) {
     this.name = remembered.service
-    this.#times = parts.times
-    this.#logger = parts.logger
-    this.#incarnation = parts.incarnation
-    this.#changed = parts.changed
+    this.#parts = parts
     this.#generation = remembered.generation
     this.#startedAt = remembered.startedAt
+    this.#stateFile = remembered.stateFile ?? ''
+    this.#diedAt = remembered.diedAt ?? 0
+    this.#handedOver = items.length > 0
     this.#writes = new ForwardedWrites({
       shelf: this.#shelf,
       writer: () => this.#holder.peer(this.#machine.owner),
@@ -93,10 +79,13 @@ export class Service {
     })
     this.#rollCall = new RollCall(remembered.members, () => {
       this.#tryRebuilt()
-      this.#changed()
+      parts.changed()
     })
-    this.#machine = this.#rollCall.members.length > 0 ? restartedHolder() : EMPTY
-    if (this.#machine === EMPTY) this.#startAnew()
+    takeItems(items, this.#custody, this.#shelf)
+    this.#machine = this.#rollCall.members.length > 0 ? awaitsMembers(this.#shelf) : EMPTY
+    if (this.#machine === EMPTY) this.#startAlone()
+    this.#custody.held.changed = () => parts.holds(this.name)
+    this.#shelf.changed = () => parts.holds(this.name)
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
         const done = this.#holder.perform(effect)
@@ -113,7 +102,7 @@ export class Service {
         extraItems: () => [],
         position: () => null,
         settled: peer => this.#settled(peer),
-        changed: () => this.#changed(),
+        changed: () => parts.changed(),
         other: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),
         takeBack: peer => this.#takeBack(peer),
@@ -143,7 +132,29 @@ export class Service {
       generation: this.#generation,
       startedAt: this.#startedAt,
       members: this.#rollCall.membersAnd(present),
+      stateFile: this.#stateFile,
+      diedAt: this.#diedAt,
     }
+  }
+
+  /** All that the daemon has of it. Borrowed. */
+  get items(): BundleItem[] {
+    return itemsOf(this.#custody, this.#shelf)
+  }
+
+  /** No handoff is under way. */
+  get settled(): boolean {
+    return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
+  }
+
+  /** What it has changes no more until {@link resume}; a probation ends as soon as that is safe. */
+  pause(): void {
+    this.#pause.begin()
+    this.#holder.endProbation()
+  }
+
+  resume(): void {
+    this.#pause.end()
   }
 
   /** Nobody has come to serve, and nobody tries. */
@@ -167,7 +178,7 @@ export class Service {
   async keepState(timeoutMs: number): Promise<void> {
     const { stateFile: path = null, stateBytes = 0 } = this.heldAlone ?? {}
     if (path === null || stateBytes === 0) return
-    const [shelf, logger, diedAt] = [this.#shelf, this.#logger, this.#diedAt]
+    const [shelf, logger, diedAt] = [this.#shelf, this.#parts.logger, this.#diedAt]
     await keepState({ service: this.name, path, diedAt, shelf, logger, timeoutMs })
   }
 
@@ -198,16 +209,9 @@ export class Service {
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
-  #facts({ version }: Caller, generation: number) {
-    return {
-      version,
-      pid: process.pid,
-      daemon: true,
-      incarnation: this.#incarnation,
-      generation,
-      serviceStartedAt: this.#startedAt,
-      heartbeatMs: this.#times.heartbeat,
-    }
+  #facts(caller: Caller, generation: number) {
+    const { incarnation, times } = this.#parts
+    return factsFor(caller, { incarnation, generation, times, serviceStartedAt: this.#startedAt })
   }
 
   #describe(answer: Record<string, unknown> | null): object {
@@ -226,9 +230,11 @@ export class Service {
     })
   }
 
-  close(): void {
+  /** `kept`: somebody else has what it has. */
+  close({ kept }: { readonly kept: boolean }): void {
     // Nobody else has them.
-    if (this.heldAlone !== null) this.#custody.removePaths()
+    if (!kept && this.heldAlone !== null) this.#custody.removePaths()
+    this.#custody.held.changed = this.#shelf.changed = () => {}
     this.#rollCall.close()
     this.#writes.close()
     this.#holder.close()
@@ -247,7 +253,7 @@ export class Service {
     this.#machine = state
     this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
     // Whoever is given something is written down before.
-    this.#changed()
+    this.#parts.changed()
     this.#queue.push(effects)
     this.#holder.stepped()
     if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
@@ -266,7 +272,7 @@ export class Service {
     try {
       this.#custody.arrive(peer, items)
     } catch (error) {
-      this.#logger.warn({ err: error, pid: peer.pid }, 'what a member sent is not kept')
+      this.#parts.logger.warn({ err: error, pid: peer.pid }, 'what a member sent is not kept')
     }
   }
 
@@ -274,9 +280,9 @@ export class Service {
     closeAll(fds)
     const { register, moveRequest, renew, cancelUpgrade, written } = envelope
     if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', this.#servesForGood(peer))
-    else if (register) this.#register(peer, register.request ?? 0)
-    else if (moveRequest) this.#openWay(peer)
-    else if (renew) this.#renew(peer)
+    else if (register) this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
+    else if (moveRequest) openWayBetween(peer, this.#holder.peer(this.#machine.owner), this.#parts.logger)
+    else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written) this.#writes.answered(peer, written)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
     else return this.operations.answered(peer, envelope)
@@ -290,16 +296,6 @@ export class Service {
       this.#dispatch({ type: 'renew' })
   }
 
-  /** One that does not serve any more gives its connections to the one that does. */
-  #openWay(from: Peer): void {
-    const to = this.#holder.peer(this.#machine.owner)
-    if (!takesFrom(to, from)) return
-    openWay({
-      take: end => to.link.sendBundle(wayItems(end, from), WAY_MS),
-      give: end => from.link.sendBundle(wayItems(end, to), WAY_MS),
-    }).catch(error => this.#logger.warn({ err: error }, 'no way for connections can be opened: they drain'))
-  }
-
   #register(peer: Peer, request: number): void {
     const failure = takeRegistered(peer, this.#servesForGood(peer), this.#receiving)
     peer.link.tell({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
@@ -311,7 +307,7 @@ export class Service {
   }
 
   get #receiving(): Receiving {
-    return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger: this.#logger }
+    return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger: this.#parts.logger }
   }
 
   /** Whether nobody can come back in its place: in probation the standby may, to what it had. */
@@ -322,7 +318,7 @@ export class Service {
   #settled(peer: Peer): void {
     if (peer.id !== this.#machine.owner) return
     this.#generation = Math.max(this.#generation, peer.generation)
-    this.#changed()
+    this.#parts.changed()
   }
 
   /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
@@ -371,9 +367,9 @@ export class Service {
   #rebuilt(): void {
     this.#rollCall.close()
     if (this.#machine.backs.length === 0) {
-      this.#startAnew()
+      this.#startAlone()
       this.#holder.stepped()
-      this.#changed()
+      this.#parts.changed()
       return
     }
     sealForTheDead(this.#shelf)
@@ -382,19 +378,17 @@ export class Service {
     if (owner !== undefined) this.#custody.adopt(owner)
   }
 
-  /** All who had anything are dead: sockets and state are gone with them. */
-  #startAnew(): void {
+  /** All who had anything are dead: sockets and state are gone with them, unless they were handed over. */
+  #startAlone(): void {
+    if (this.#handedOver) {
+      sealForTheDead(this.#shelf)
+      this.#machine = heldFor(this.#shelf)
+      return
+    }
     this.#machine = EMPTY
     this.#generation = 0
     this.#startedAt = Date.now()
     this.#shelf.close()
     this.#custody.held.close()
   }
-}
-
-/** A caller as a candidate, with what it says of itself in its Hello. */
-function candidate({ hello, link, pid, pidfd, proven, identity }: Caller, generation: number): Candidate {
-  const { capabilities, stateFile } = hello
-  const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile: stateFile ?? '' }
-  return { link, pid, pidfd, proven, identity, generation, ...told }
 }

@@ -1,7 +1,20 @@
+import type { Logger } from '../../logger.js'
+import { openWay, wayItems } from '../../moving/pair.js'
 import { TAKES_CONNECTIONS } from '../../protocol/versions.js'
 import type { Peer } from '../peer.js'
+
+const WAY_MS = 5_000
 
 /** Whether a member can be given the connections of another: it is there, hears us, and is of a version that takes them. */
 export function takesFrom(to: Peer | undefined, from: Peer): to is Peer {
   return to !== undefined && to !== from && to.link.open && to.capabilities.has(TAKES_CONNECTIONS)
+}
+
+/** One that does not serve any more gives its connections to the one that does. */
+export function openWayBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
+  if (!takesFrom(to, from)) return
+  openWay({
+    take: end => to.link.sendBundle(wayItems(end, from), WAY_MS),
+    give: end => from.link.sendBundle(wayItems(end, to), WAY_MS),
+  }).catch(error => logger.warn({ err: error }, 'no way for connections can be opened: they drain'))
 }

@@ -1,0 +1,206 @@
+// @ts-check
+// npm run soak -- daemon: the daemon of a service is upgraded 50 times and killed 20 times, while clients ask 2,000 times a second and
+// change the state, and a service of which no member lives waits in it. No request may be lost, no connect to the control path be refused while it
+// is upgraded, and all that it held be there at the end. With --upgrades, --kills, --rate.
+
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { freePort } from '../app.mjs'
+import { spawnLoad } from '../referee/remote.mjs'
+import { LOSSES } from '../referee/verdicts.mjs'
+import { Figures, Progress } from '../report.mjs'
+import { status } from '../status.mjs'
+import { hasEnded, signal, startUnrelated, untilEnded } from '../unrelated.mjs'
+
+const { values: flags } = parseArgs({
+  options: {
+    upgrades: { type: 'string', default: '50' },
+    kills: { type: 'string', default: '20' },
+    rate: { type: 'string', default: '2000' },
+    json: { type: 'string' },
+  },
+})
+const upgrades = Number(flags.upgrades)
+const kills = Number(flags.kills)
+const rate = Number(flags.rate)
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), 'fdb-soak-'))
+const control = join(folder, 'daemon.sock')
+const log = join(folder, 'log')
+/** @type {number[]} */
+const pids = []
+
+/** @param {string} service @param {number} port */
+async function member(service, port) {
+  const app = {
+    service,
+    control,
+    hosting: 'daemon',
+    routes: 1_000,
+    listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}?backlog=4096` }],
+    commands: join(folder, `${service}.sock`),
+    folder,
+  }
+  const env = { NODE_OPTIONS: '', FDB_APP: JSON.stringify(app) }
+  const pid = await startUnrelated(log, process.execPath, [join(root, 'test/fixtures/app.mjs')], env)
+  pids.push(pid)
+  await serves(service, pid)
+  return pid
+}
+
+async function daemon() {
+  const args = [join(root, 'dist/cli.cjs'), 'serve', '--control', control, '--log-level', 'warn']
+  const pid = await startUnrelated(log, process.execPath, args, { NODE_OPTIONS: '' })
+  pids.push(pid)
+  await until(`process ${pid} is the daemon`, async () => (await status(control))?.pid === pid)
+  return pid
+}
+
+/** @param {string} service */
+async function known(service) {
+  const answer = await status(control)
+  return answer?.services?.find((/** @type {{ service: string }} */ one) => one.service === service)
+}
+
+/** @param {string} service @param {number} pid */
+function serves(service, pid) {
+  return until(`${service} is served by process ${pid}`, async () => {
+    const now = await known(service)
+    return now?.pid === pid && now.phase === 'idle' && now.role === 'serving'
+  })
+}
+
+/** What has to be the same at the end. @param {string} service */
+async function held(service) {
+  const { listeners, generation, state, sections } = (await known(service)) ?? {}
+  const sockets = listeners?.map((/** @type {Record<string, unknown>} */ { name, address, inode }) => [
+    name,
+    address,
+    inode,
+  ])
+  return JSON.stringify({ sockets, generation, entries: state?.entries, sections })
+}
+
+/** Connects to the control path fail so often. */
+let refused = 0
+let knocks = 0
+let knocking = true
+let killed = false
+async function knock() {
+  while (knocking) {
+    await new Promise(resolve => {
+      const socket = connect(control, () => resolve(socket.destroy()))
+      knocks++
+      socket.on('error', error => {
+        const { code } = /** @type {NodeJS.ErrnoException} */ (error)
+        if (!killed && code !== 'EAGAIN') refused++
+        resolve(null)
+      })
+    })
+    await pause(2)
+  }
+}
+
+const progress = new Progress()
+try {
+  const [shopPort, mailPort] = [await freePort(), await freePort()]
+  let now = await daemon()
+  const shop = await member('shop', shopPort)
+  const mail = await member('mail', mailPort)
+  const before = await held('mail')
+  signal(mail, 'SIGKILL')
+  await until('nobody serves mail', async () => (await known('mail'))?.pid === null)
+  const knocked = knock()
+  const load = spawnLoad({
+    target: `http://127.0.0.1:${shopPort}`,
+    rate,
+    routes: 1_000,
+    writes: 20,
+    every: 250,
+  })
+  /** @type {number[]} */
+  const took = []
+  try {
+    await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 100)
+    const all = upgrades + kills
+    for (let event = 0, done = 0; event < all; event++) {
+      const kill = done < Math.floor(((event + 1) * kills) / all)
+      const last = now
+      const begun = performance.now()
+      if (kill) {
+        done++
+        // What a daemon alone has ends with it: here nobody but the service manager could keep it.
+        killed = true
+        signal(last, 'SIGKILL')
+        await untilEnded(last, 5_000)
+      }
+      now = await daemon()
+      killed = false
+      await serves('shop', shop)
+      if (!kill) {
+        took.push(performance.now() - begun)
+        if (!(await untilEnded(last, 20_000))) throw new Error(`the daemon ${last} has not ended`)
+      } else if (event < all - 1 || kills > 0) {
+        const again = await member('mail', mailPort)
+        signal(again, 'SIGKILL')
+        await until('nobody serves mail', async () => (await known('mail'))?.pid === null)
+      }
+      await pause(100)
+      const line = `${event + 1} of ${all}: ${load.snapshot()?.answered ?? 0} requests answered, ${load.snapshot()?.lost ?? 0} lost, ${refused} of ${knocks} connects to the control path refused`
+      progress.show([line], line)
+    }
+    const { total, incidents } = await load.stop()
+    knocking = false
+    await knocked
+    progress.clear()
+    for (const incident of incidents.slice(0, 5)) process.stderr.write(`${JSON.stringify(incident)}\n`)
+    const figures = new Figures('daemon')
+    figures.add('requests answered', total.answered, '', '>=', rate)
+    for (const kind of LOSSES) figures.add(kind, total.counts[kind], 'requests', '=', 0)
+    figures.add('upgrades', upgrades, '', '>=', upgrades)
+    figures.add('kills', kills, '', '>=', kills)
+    figures.add('connects to the control path', knocks, '')
+    figures.add('of them refused in an upgrade', refused, '', '=', 0)
+    took.sort((a, b) => a - b)
+    figures.add(
+      'start of the next daemon until the members are back, median',
+      took[took.length >> 1] ?? 0,
+      'ms',
+    )
+    figures.add('the longest', took.at(-1) ?? 0, 'ms')
+    const again = await member('mail', mailPort)
+    const after = await held('mail')
+    const generation = JSON.parse(after).generation
+    const same =
+      JSON.stringify({ ...JSON.parse(before), generation: 0 }) ===
+      JSON.stringify({ ...JSON.parse(after), generation: 0 })
+    figures.add('what no member had is the same', same || kills > 0 ? 1 : 0, '', '=', 1)
+    figures.add('generation of the service that no member had', generation, '', '>=', 2)
+    signal(again, 'SIGTERM')
+    figures.finish(flags.json)
+  } finally {
+    load.kill()
+  }
+} catch (error) {
+  process.stderr.write(readFileSync(log, 'utf8').slice(-4000))
+  throw error
+} finally {
+  knocking = false
+  for (const pid of pids.reverse()) if (!hasEnded(pid)) signal(pid, 'SIGKILL')
+  rmSync(folder, { recursive: true, force: true })
+}
+
+/** @param {number} ms */
+function pause(ms) {
+  return new Promise(resolve => setTimeout(resolve, ms))
+}
+
+/** @param {string} what @param {() => boolean | Promise<boolean>} holds */
+async function until(what, holds) {
+  for (const give = performance.now() + 20_000; !(await holds()); await pause(20))
+    if (performance.now() > give) throw new Error(`not within 20 s: ${what}`)
+}

@@ -1,0 +1,255 @@
+import { resolve } from 'node:path'
+import { checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import { FdbError } from '../errors.js'
+import { DescriptorStore } from '../holder/daemon/descriptor-store.js'
+import type { HeldAlone } from '../holder/daemon/held-alone.js'
+import { type HandoffTimes, settleTimes } from '../holder/times.js'
+import { checkLogger, type Logger, SILENT } from '../logger.js'
+import { findPlace } from '../member/join.js'
+import { type Member, memberOf } from '../member/member.js'
+import type { UpgradeOptions } from '../member/member-options.js'
+import { settle } from '../member/options.js'
+import type { Parts } from '../member/parts.js'
+import type { StayOptions } from '../member/stay.js'
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
+import type { CommandContext, CommandOrder, Operations, Upgraded } from '../operator/requests.js'
+import { STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
+import { passedSockets } from '../supervised/passed-sockets.js'
+import { ServiceManager } from '../supervised/service-manager.js'
+import { Deposits } from './deposits.js'
+import { FrontDesk } from './front-desk.js'
+import { Services } from './services.js'
+import { SettledDescriptors } from './settled-descriptors.js'
+
+/** A disk may be slow; what kills a service that does not end waits for longer. */
+const KEEP_MS = 30_000
+/** The next daemon has loaded all that it needs when it is offered anything; members that come meanwhile wait. */
+const READY_MS = 10_000
+
+export interface DaemonOptions {
+  /** Path of the control socket, at most 106 bytes. */
+  control: string
+  logger?: Logger
+  /** Limits of the handoffs that it decides; those that a member gives in join() count before them where it is the incumbent. */
+  upgrade?: Partial<HandoffTimes>
+  /** `auto`: the service manager is told when it listens and ends, and that it lives, as `systemd` of `join()` says. Default `off`. */
+  systemd?: 'auto' | 'off'
+  /** A file that names the process that listens. */
+  pidFile?: string
+  /** Closes the daemon. */
+  signal?: AbortSignal
+  /**
+   * Takes over from the daemon that listens there: its control socket, and what it holds of its services; it ends when this one serves.
+   * Default: a path that another process holds is refused (ERR_FDB_CONTROL_TAKEN).
+   */
+  takeOver?: boolean
+  /** What becomes of this process when the next daemon has taken over, and its end would end that one: see `mainProcess` of `join()`. */
+  mainProcess?: 'refuse' | 'stays' | 'ends'
+}
+
+/**
+ * `fd-broker serve`: holds sockets and state for members of any number of services, named by the members. A member that
+ * was killed is replaced by the next one that joins, which gets its listeners (connections queue meanwhile) and every
+ * acknowledged change. Members outlive the daemon: they serve on, and come back to the one that is started next, or takes over.
+ */
+export class Daemon implements AsyncDisposable {
+  readonly control: string
+  /** Resolves when it is closed, or another daemon has taken over. */
+  readonly closed: Promise<void>
+  readonly #member: Member
+  readonly #desk: FrontDesk
+  readonly #services: Services
+  /** What operators have put. */
+  readonly #descriptors: DescriptorStore
+  readonly #startedAt = Date.now()
+  /** The service manager keeps what this daemon has. */
+  readonly #kept: boolean
+  #closing = false
+
+  /** @internal Use {@link serveDaemon}. */
+  static of(member: Member, parts: Parts, desk: FrontDesk, services: Services, kept: boolean): Daemon {
+    return new Daemon(member, parts, desk, services, kept)
+  }
+
+  private constructor(member: Member, parts: Parts, desk: FrontDesk, services: Services, kept: boolean) {
+    this.control = parts.settings.control ?? ''
+    this.#member = member
+    this.#desk = desk
+    this.#services = services
+    this.#kept = kept
+    const descriptors = new DescriptorStore(parts.registry, parts.wanted)
+    this.#descriptors = descriptors
+    const operations: Operations = {
+      descriptors: new SettledDescriptors(descriptors, () => desk.handsOver),
+      status: () => this.status(),
+      upgrade: (order, progress, cancel) => {
+        if (order.service !== DAEMON_ITSELF)
+          return services.only(order.service).operations.upgrade(order, progress, cancel)
+        const { argv, timeoutMs } = order
+        return this.upgrade({ argv, progress, signal: cancel, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
+      },
+      command: (order, context) => this.#command(order, context, parts),
+    }
+    desk.staff({ parts, services, operations })
+    const serves = () => {
+      services.begin()
+      descriptors.takeOver()
+      desk.open()
+    }
+    const leaves = (how: { readonly kept: boolean }) => {
+      desk.close()
+      services.close(how)
+      descriptors[Symbol.dispose]()
+    }
+    member.on('serving', serves)
+    member.on('reinstated', serves)
+    member.on('retiring', () => leaves({ kept: true }))
+    // The state is safe before anybody else can be the first of a service here.
+    member.onQuiesce(() => (this.#closing ? services.keepState(KEEP_MS) : undefined))
+    this.closed = member.retired.then(() => leaves({ kept }))
+  }
+
+  async status(): Promise<object> {
+    const services = await Promise.all(this.#services.all.map(({ operations }) => operations.status()))
+    return {
+      hosting: 'daemon',
+      control: this.control,
+      pid: process.pid,
+      generation: this.#member.generation,
+      startedAt: new Date(this.#startedAt).toISOString(),
+      rssBytes: process.memoryUsage.rss(),
+      descriptors: this.#descriptors.size,
+      services,
+    }
+  }
+
+  /** What no living member has too, nor a service manager keeps: it is lost when this daemon closes or ends. */
+  get heldAlone(): HeldAlone[] {
+    return this.#kept ? [] : [...this.#services.heldAlone, ...this.#descriptors.heldAlone]
+  }
+
+  /**
+   * Starts the next daemon (same command, unless `argv` says otherwise), which takes over when it calls {@link serveDaemon} with
+   * `takeOver`; resolves when it serves, and this one ends. Members come back to it, and serve meanwhile. Rejects as
+   * `upgrade` of a member does, and this daemon goes on.
+   */
+  async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
+    return await this.#member.upgrade(options)
+  }
+
+  /** Who comes to join waits until {@link resume}. Members, and those that come back, are served as ever. */
+  pause(): void {
+    this.#desk.hold()
+  }
+
+  /** Behind {@link pause}. */
+  resume(): void {
+    this.#desk.admit()
+  }
+
+  /** As `stay` of a member. */
+  async stay(options: StayOptions = {}): Promise<number> {
+    return await this.#member.stay(options)
+  }
+
+  /** Another daemon serves, and this process stays for it. */
+  get staysForOthers(): boolean {
+    return this.#member.staysForOthers
+  }
+
+  /**
+   * Members serve on; what they hold stays theirs. What this daemon holds alone is let go of: the state is written to the
+   * members' state file before, if they have one. Idempotent.
+   */
+  async close(): Promise<void> {
+    this.#closing = true
+    await this.#member.close({ timeout: 0 })
+    await this.closed
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #command(order: CommandOrder, context: CommandContext, parts: Parts): Promise<Uint8Array> {
+    const { name, body, service } = order
+    if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(stopOrderOf(body))
+    if (service === DAEMON_ITSELF) return await parts.commands.run(name, body, context, parts.machine.phase)
+    return await this.#services.only(service).operations.command(order, context)
+  }
+
+  /** The answer leaves first. */
+  #stop({ drop }: StopOrder): Buffer {
+    const alone = this.heldAlone.map(({ service }) => service || 'the descriptors that were put')
+    if (alone.length > 0 && !drop) {
+      throw new FdbError(
+        'ERR_FDB_HELD_ALONE',
+        `no living member has what this daemon holds of ${alone.join(', ')}, and it would be lost: start a member, or stop it with --drop`,
+      )
+    }
+    setImmediate(() => void this.close())
+    return Buffer.from(toldReply({ pid: process.pid, generation: this.#member.generation }))
+  }
+}
+
+const OPTIONS: Keys<DaemonOptions> = {
+  control: true,
+  logger: true,
+  upgrade: true,
+  systemd: true,
+  pidFile: true,
+  signal: true,
+  takeOver: true,
+  mainProcess: true,
+}
+
+/** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
+export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
+  checkKeys('serveDaemon()', options, OPTIONS)
+  const {
+    control,
+    logger = SILENT,
+    mainProcess,
+    pidFile,
+    signal,
+    systemd,
+    takeOver = false,
+    upgrade,
+  } = options
+  if (typeof control !== 'string' || control === '') throw wrongOption('control', control, 'a path')
+  if (typeof takeOver !== 'boolean') throw wrongOption('takeOver', takeOver, 'true or false')
+  checkLogger(logger)
+  checkSignal(signal)
+  const times = settleTimes(upgrade)
+  const desk = new FrontDesk({ passed: passedSockets().takePath(resolve(control)), takesOver: takeOver })
+  const settings = settle({
+    service: DAEMON_ITSELF,
+    control,
+    logger,
+    // Members go back to whoever serves: nobody has to stand by for it.
+    upgrade: { probation: 0, ready: READY_MS, quiesce: KEEP_MS },
+    ...(signal !== undefined && { signal }),
+    ...(systemd !== undefined && { systemd }),
+    ...(pidFile !== undefined && { pidFile }),
+    ...(mainProcess !== undefined && { mainProcess }),
+  })
+  const driver = await findPlace({ ...settings, desk }).catch(error => {
+    desk.passed?.close()
+    throw error
+  })
+  const member = memberOf(driver)
+  const { changes, registry, wanted } = driver.parts
+  const deposits = new Deposits(registry, wanted)
+  const services = new Services({
+    control: settings.control!,
+    times,
+    logger,
+    deposits,
+    changed: () => changes.tell(),
+  })
+  const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
+  const daemon = Daemon.of(member, driver.parts, desk, services, kept)
+  await member.ready()
+  signal?.addEventListener('abort', () => void daemon.close(), { once: true })
+  return daemon
+}

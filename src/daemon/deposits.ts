@@ -1,0 +1,96 @@
+import type { Registry } from '../holder/registry.js'
+import type { OwnedFd } from '../kernel/index.js'
+import type { BundleItem, ItemRole } from '../protocol/bundle.js'
+
+/** What lies in the registry for one descriptor of a service. */
+interface Deposit {
+  /** The service's own, of which a duplicate is in the registry. */
+  readonly fd: OwnedFd
+  readonly spec: string
+}
+
+const WRITABLE = 'writable'
+
+/**
+ * What a daemon has of its services, as descriptors in the registry of its own member: so they cross its upgrade, and a service manager
+ * keeps them, as it does with a server's listeners.
+ */
+export class Deposits {
+  readonly #registry: Registry
+  readonly #wanted: Set<string>
+  readonly #services = new Map<string, Map<string, Deposit>>()
+
+  /** `wanted`: what is not named there goes when nobody can come back. */
+  constructor(registry: Registry, wanted: Set<string>) {
+    this.#registry = registry
+    this.#wanted = wanted
+  }
+
+  /** What the daemon before had, by service. The caller owns the descriptors. */
+  take(): Map<string, BundleItem[]> {
+    const services = new Map<string, BundleItem[]>()
+    this.#services.clear()
+    for (const { name, spec, fd } of this.#registry.entries) {
+      const item = itemOf(name, spec, fd)
+      if (item === null) continue
+      const { service, ...rest } = item
+      const own = fd.dup()
+      this.#wanted.add(name)
+      this.#depositsOf(service).set(name, { fd: own, spec })
+      services.set(service, [...(services.get(service) ?? []), { ...rest, fd: own }])
+    }
+    return services
+  }
+
+  /** The service has these now. Borrows the descriptors. */
+  update(service: string, items: readonly BundleItem[]): void {
+    const before = this.#depositsOf(service)
+    const now = new Map<string, Deposit>()
+    this.#services.set(service, now)
+    for (const item of items) {
+      const { fd } = item
+      const [name, spec] = [nameOf(service, item), specOf(item)]
+      now.set(name, { fd, spec })
+      const there = before.get(name)
+      before.delete(name)
+      if (there?.fd === fd && there.spec === spec) continue
+      this.#wanted.add(name)
+      this.#registry.put({ name, role: 'named', spec, fd: fd.dup() })
+    }
+    for (const name of before.keys()) {
+      this.#wanted.delete(name)
+      this.#registry.drop(name)
+    }
+  }
+
+  /** The service is no more. */
+  forget(service: string): void {
+    this.update(service, [])
+    this.#services.delete(service)
+  }
+
+  #depositsOf(service: string): Map<string, Deposit> {
+    const known = this.#services.get(service) ?? new Map<string, Deposit>()
+    this.#services.set(service, known)
+    return known
+  }
+}
+
+function nameOf(service: string, { role, name = '' }: BundleItem): string {
+  return [service, role, name].map(encodeURIComponent).join('/')
+}
+
+function specOf({ role, spec = '', writable }: BundleItem): string {
+  if (role !== 'segment') return spec
+  return writable ? WRITABLE : ''
+}
+
+/** Null: of a release that says it otherwise. */
+function itemOf(name: string, spec: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
+  const [service, role, called] = name.split('/').map(decodeURIComponent)
+  if (service === undefined || called === undefined) return null
+  if (role !== 'listener' && role !== 'named' && role !== 'segment') return null
+  const as: ItemRole = role
+  if (as === 'segment') return { service, role: as, name: called, writable: spec === WRITABLE, fd }
+  return { service, role: as, name: called, spec, fd }
+}

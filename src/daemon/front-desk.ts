@@ -1,0 +1,194 @@
+import { FdbError } from '../errors.js'
+import { type Caller, turnAway, welcome } from '../holder/admission.js'
+import type { OwnedFd } from '../kernel/index.js'
+import type { Desk } from '../member/desk.js'
+import type { Parts } from '../member/parts.js'
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
+import type { Operations } from '../operator/requests.js'
+import { serveOperator } from '../operator/server.js'
+import type { Services } from './services.js'
+
+/** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
+const SETTLE_MS = 5_000
+
+/** Whose desk it is. */
+export interface Office {
+  readonly parts: Parts
+  readonly services: Services
+  readonly operations: Operations
+}
+
+interface Waiting {
+  readonly caller: Caller
+  readonly own: (caller: Caller) => void
+}
+
+/**
+ * Receives who calls at a daemon's control socket. While it is handed over nothing of what it holds may change, so whoever would change it
+ * waits: for this daemon, when the next one fails, else for that one, to which it connects when it finds itself closed here.
+ */
+export class FrontDesk implements Desk {
+  readonly passed: OwnedFd | null
+  readonly takesOver: boolean
+  #office: Office | null = null
+  #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
+  /** The successor is the holder's matter: how that went is seen by its phase. */
+  #admitted = false
+  #admits = true
+  #waiting: Waiting[] = []
+
+  constructor({ passed, takesOver }: Pick<Desk, 'passed' | 'takesOver'>) {
+    this.passed = passed
+    this.takesOver = takesOver
+  }
+
+  /** The daemon is there; it does not serve yet. */
+  staff(office: Office): void {
+    this.#office = office
+    office.parts.changes.watch(() => this.#look())
+  }
+
+  /** The daemon serves. */
+  open(): void {
+    this.#stage = 'open'
+    this.#admitted = false
+    this.#office?.services.resume()
+    this.#serveWaiting()
+    this.#office?.parts.changes.tell()
+  }
+
+  /** What is held may not change now. */
+  get handsOver(): boolean {
+    return this.#stage === 'handing over' || this.#stage === 'over'
+  }
+
+  /** Who comes to join waits until {@link admit}; members and operators are served as ever. */
+  hold(): void {
+    this.#admits = false
+  }
+
+  admit(): void {
+    this.#admits = true
+    this.#serveWaiting()
+  }
+
+  /** Another daemon serves, or nobody: who waits here connects again. */
+  close(): void {
+    this.#stage = 'over'
+    for (const { caller } of this.#waiting.splice(0)) dismiss(caller)
+  }
+
+  describe(): string {
+    const { parts, services } = this.#office ?? {}
+    const size = services?.size ?? 0
+    return `holds ${size === 1 ? 'a service' : `${size} services`} at ${parts?.settings.control ?? ''}`
+  }
+
+  receive(caller: Caller, own: (caller: Caller) => void): void {
+    const { hello, intent } = caller
+    if (this.#stage === 'over') dismiss(caller)
+    else if (hello.service === DAEMON_ITSELF && intent !== 'operate') {
+      if (intent === 'join') void this.#receiveSuccessor({ caller, own })
+      else own(caller)
+    } else if (this.#mayServe(caller)) this.#serve(caller)
+    else {
+      caller.link.channel.pause()
+      this.#waiting.push({ caller, own })
+    }
+  }
+
+  #mayServe({ intent }: Caller): boolean {
+    if (this.#stage === 'opening') return false
+    if (intent === 'operate') return true
+    return this.#stage === 'open' && (intent !== 'join' || this.#admits)
+  }
+
+  #serveWaiting(): void {
+    for (const { caller, own } of this.#waiting.splice(0)) {
+      if (!caller.link.open) dismiss(caller)
+      else {
+        this.receive(caller, own)
+        if (this.#mayServe(caller) && caller.link.open) caller.link.channel.resume()
+      }
+    }
+  }
+
+  #serve(caller: Caller): void {
+    const { services, operations } = this.#office!
+    switch (caller.intent) {
+      case 'operate':
+        caller.pidfd?.close()
+        welcome(caller.link, {
+          version: caller.version,
+          pid: process.pid,
+          daemon: true,
+          incarnation: services.incarnation,
+        })
+        serveOperator(caller.link, operations)
+        return
+      case 'draining': {
+        const service = services.get(caller.hello.service ?? '')
+        if (service !== undefined) service.draining(caller)
+        else dismiss(caller)
+        return
+      }
+      case 'join':
+      case 'back': {
+        const service = services.of(caller)
+        if (caller.intent === 'join') service?.join(caller)
+        else service?.back(caller)
+      }
+    }
+  }
+
+  /** The next daemon: it is offered everything when no handoff of a member is under way. */
+  async #receiveSuccessor({ caller, own }: Waiting): Promise<void> {
+    if (this.#stage === 'handing over') {
+      // Its holder says that it is busy.
+      own(caller)
+      return
+    }
+    const { link } = caller
+    link.channel.pause()
+    await this.#until(() => this.#office !== null && this.#stage !== 'opening')
+    const { parts, services } = this.#office!
+    if (this.#stage === 'open') {
+      this.#stage = 'handing over'
+      services.pause()
+      await this.#until(() => this.#stage !== 'handing over' || !link.open || this.#isSettled)
+    }
+    if (this.#stage === 'over' || !link.open) dismiss(caller)
+    else if (!this.#isSettled) {
+      const why = `an upgrade of a member is under way, and has not ended within ${SETTLE_MS} ms: try again when it has`
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+    } else {
+      this.#admitted = true
+      own(caller)
+      if (link.open) link.channel.resume()
+    }
+    if (this.#stage === 'handing over' && !this.#admitted) this.open()
+    else parts.changes.tell()
+  }
+
+  async #until(holds: () => boolean): Promise<void> {
+    await this.#office?.parts.changes.until(holds, SETTLE_MS)
+  }
+
+  get #isSettled(): boolean {
+    const { parts, services } = this.#office!
+    return services.settled && parts.machine.holder?.phase === 'idle'
+  }
+
+  /** A successor that has failed leaves this daemon as it was. */
+  #look(): void {
+    const machine = this.#office?.parts.machine
+    const serves = machine?.phase === 'serving' || machine?.phase === 'unfit'
+    if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
+      this.open()
+  }
+}
+
+function dismiss({ link, pidfd }: Caller): void {
+  pidfd?.close()
+  link.close()
+}

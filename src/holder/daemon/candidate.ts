@@ -1,0 +1,22 @@
+import type { Caller } from '../admission.js'
+import type { Candidate } from '../peers.js'
+import { type HandoffTimes, readTimes } from '../times.js'
+
+/** A caller as a candidate, with what it says of itself in its Hello. */
+export function candidate(
+  { hello, link, pid, pidfd, proven, identity }: Caller,
+  generation: number,
+): Candidate {
+  const { capabilities, stateFile } = hello
+  const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile: stateFile ?? '' }
+  return { link, pid, pidfd, proven, identity, generation, ...told }
+}
+
+/** What its Welcome says. */
+export function factsFor(
+  { version }: Caller,
+  about: { incarnation: string; generation: number; serviceStartedAt: number; times: HandoffTimes },
+) {
+  const { times, ...facts } = about
+  return { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, ...facts }
+}
