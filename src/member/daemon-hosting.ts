@@ -33,7 +33,6 @@ export class DaemonHosting implements Hosting {
   readonly holder = null
   readonly blockedBy = []
   readonly stuckIncumbent = null
-  readonly standsBy = false
   readonly released = false
   readonly mergesAtOnce = false
   readonly beatsFromReady = true
@@ -42,6 +41,8 @@ export class DaemonHosting implements Hosting {
   readonly #requests: OperatorRequests
   readonly #growth: Growth
   #returning: AbortController | null = null
+  /** Nobody can come back in this process's place. */
+  #settled = false
 
   constructor(parts: DaemonHostingParts) {
     this.#parts = parts
@@ -57,6 +58,12 @@ export class DaemonHosting implements Hosting {
     })
   }
 
+  /** As far as this process knows: the daemon does. */
+  get standsBy(): boolean {
+    const { phase, source } = this.#parts.shared.machine.member
+    return phase === 'serving' && source !== 0 && !this.#settled
+  }
+
   get hearsReports(): boolean {
     return this.#parts.joined.facts?.forwardsWrites ?? false
   }
@@ -70,6 +77,7 @@ export class DaemonHosting implements Hosting {
 
   heardReleased(): void {
     const { settled, shared } = this.#parts
+    this.#settled = true
     if (shared.machine.phase === 'serving') settled()
     else shared.departure.hear('released')
   }
@@ -122,6 +130,7 @@ export class DaemonHosting implements Hosting {
   /** The daemon reads this before it hears that we have gone. */
   async releaseStandby(): Promise<void> {
     const { joined, shared } = this.#parts
+    this.#settled = true
     if (shared.machine.member.link === 'up') joined.tell({ endProbation: { closing: true } })
   }
 

@@ -3,6 +3,7 @@ import { Agent } from 'node:http'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
+import { ROLLBACK, readTold } from '../../src/operator/service-commands.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -100,6 +101,40 @@ describe('a successor that fails in probation under the daemon', () => {
     second.signal('SIGCONT')
     await second.end()
     await expectAll(writes, elder)
+  })
+})
+
+describe('a rollback that an operator asks the daemon for', () => {
+  const rollback = (scene: Scene) =>
+    OperatorClient.connect(scene.control).then(async client => {
+      using asked = client
+      return readTold(await asked.command(ROLLBACK, '', { service: 'shop' }))
+    })
+
+  it('has the standby serve again, with all that was acknowledged; afterwards, and at first, there is none', {
+    timeout: 30_000,
+  }, async () => {
+    const { scene, target } = await open()
+    const elder = await scene.serve()
+    expect(await rollback(scene).catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
+    const writes = new Writes(target)
+    await more(writes)
+    const second = await scene.serve()
+    await elder.says('retiring')
+    await more(writes)
+    expect(await rollback(scene)).toEqual({ pid: second.pid, generation: 2 })
+    await elder.says('reinstated')
+    await second.end()
+    expect(second.find('retired')).toMatchObject({ why: 'closed' })
+    await more(writes)
+    await serviceWhere(
+      scene,
+      'the elder serves',
+      ({ phase, pid, role }) => phase === 'idle' && pid === elder.pid && role === 'serving',
+    )
+    expect(await rollback(scene).catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
+    await expectAll(writes, elder)
+    await scene.serve()
   })
 })
 

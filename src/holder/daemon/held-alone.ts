@@ -45,6 +45,15 @@ export function heldAlone(known: {
     : null
 }
 
+/** Who can come back in the place of the member that serves, and can be told to. */
+export function standbyOf(
+  { phase, standby, unfit }: HolderState,
+  peer: (id: number) => Peer | undefined,
+): Peer | undefined {
+  const other = phase === 'probation' && !unfit.includes(standby) ? peer(standby) : undefined
+  return other?.link.open ? other : undefined
+}
+
 /** Whether the peer lives: its death may not have been told yet. */
 function lives(peer: Peer | undefined): boolean {
   return peer !== undefined && (peer.pidfd === null || !hasEnded(peer.pidfd))

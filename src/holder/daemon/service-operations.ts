@@ -7,6 +7,7 @@ import type {
   UpgradeOrder,
   UpgradeProgress,
 } from '../../operator/requests.js'
+import { ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { WireEnvelope } from '../../protocol/link.js'
 import type { Holder } from '../holder.js'
@@ -24,6 +25,8 @@ export interface OperatedService {
   readonly holder: Holder
   /** Who has the right to write, or had it last. */
   owner(): Peer | undefined
+  /** Who could come back in its place, and can be told to. */
+  standby(): Peer | undefined
   /** The status, in the words of the member that serves, if there are any. */
   describe(answer: Record<string, unknown> | null): object
 }
@@ -75,6 +78,14 @@ export class ServiceOperations implements Operations {
 
   /** Has the member that serves answer it. */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
+    const { name, standby } = this.#service
+    // The member cannot know for certain: what it hands back somebody has to take.
+    if (order.name === ROLLBACK && standby() === undefined) {
+      throw new FdbError(
+        'ERR_FDB_NO_STANDBY',
+        `${name}: nobody stands by for the member that serves: its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,
+      )
+    }
     return await this.#commands.ask(this.#owner, order, context)
   }
 

@@ -26,7 +26,7 @@ import { candidate, factsFor } from './candidate.js'
 import { Custody } from './custody.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { awaitsMembers, EMPTY, heldFor, isEmpty, itemsOf, takeItems } from './handed-over.js'
-import { type HeldAlone, heldAlone } from './held-alone.js'
+import { type HeldAlone, heldAlone, standbyOf } from './held-alone.js'
 import { keepState } from './kept-state.js'
 import { Pause } from './pause.js'
 import type { RememberedService } from './rights-holders.js'
@@ -120,6 +120,7 @@ export class Service {
       times: parts.times,
       holder: this.#holder,
       owner: () => this.#holder.peer(this.#machine.owner),
+      standby: () => standbyOf(this.#machine, id => this.#holder.peer(id)),
       describe: answer => this.#describe(answer),
     })
   }
