@@ -2,6 +2,8 @@ import { writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { memoryFile } from '../../src/kernel/index.js'
+import { OperatorClient } from '../../src/operator/client.js'
 import type { App, AppConfig } from '../processes/app.js'
 import {
   daemonStatus,
@@ -83,6 +85,10 @@ describe('a daemon that is started where one runs', () => {
     const mailPort = await freePort()
     const mail = { service: 'mail', listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${mailPort}` }] }
     let daemon = await serveByCommand(scene)
+    const client = await OperatorClient.connect(scene.control)
+    await client.descriptors.put('note', memoryFile('note', 'a memory file'), { lease: { pid: process.pid } })
+    const put = await client.descriptors.list()
+    client.close()
     const app = await scene.serve()
     const first = await scene.serve({ ...mail, hold: ['pipe'] })
     await first.order('put', { key: 'only', value: { item: 'in the daemon' } })
@@ -118,6 +124,8 @@ describe('a daemon that is started where one runs', () => {
         now: openFds(daemon.pid),
       }),
     )
+    using last = await OperatorClient.connect(scene.control)
+    expect(await last.descriptors.list()).toEqual(put)
     await knocking.stop()
     expect(knocking.failures).toEqual([])
     expect(knocking.connected).toBeGreaterThan(20)
