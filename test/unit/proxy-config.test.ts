@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readConfig } from '../../src/proxy/config/load.js'
+import { mayGo, settingMessages } from '../../src/proxy/state/entries.js'
 import { config, EXAMPLE, LEAST, problems, refusal } from '../fixtures/proxy-config.js'
 
 describe('a configuration', () => {
@@ -98,6 +99,25 @@ describe('a configuration', () => {
       passes: 3,
       within: 5000,
     })
+  })
+
+  it('is in the settings of the state as long as it is given', () => {
+    const settings = (text: string) => {
+      const paths = settingMessages(config(`${LEAST}upgrade: { health: ${text} }`), {
+        generation: 1,
+        created: 1,
+      })
+      return [...paths.keys()].filter(path => path.startsWith('upgrade.health'))
+    }
+    const pace = ['interval', 'timeout', 'passes', 'within'].map(key => `upgrade.health.${key}`)
+    expect(settings('off')).toEqual([])
+    expect(settings('http:/')).toEqual(['upgrade.health.http', ...pace])
+    expect(settings('"tcp:a:1"')).toEqual(['upgrade.health.tcp', ...pace])
+    expect(['upgrade.health.http', 'upgrade.health.later', 'upgrade.ready'].map(mayGo)).toEqual([
+      true,
+      false,
+      false,
+    ])
   })
 
   it('may ask by http: /PATH only where a listener takes requests', () => {

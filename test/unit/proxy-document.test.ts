@@ -54,6 +54,15 @@ const EVERY: ProxyDocument = {
     commit: '1s',
     heartbeat: '1s',
     silence: '3s',
+    health: {
+      http: '/health',
+      host: 'a.test',
+      listener: 'http',
+      interval: '10ms',
+      timeout: '100ms',
+      passes: 1,
+      within: '500ms',
+    },
   },
   timeouts: {
     handshake: '1s',
@@ -73,6 +82,8 @@ const EVERY: ProxyDocument = {
 }
 /** Read from files, so not given here. */
 const FILES = ['cert', 'key', 'names'].map(key => `tls.certificates[].${key}`)
+/** In place of `upgrade.health.http`. */
+const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command']
 
 function keysOf(value: unknown, path = ''): string[] {
   if (Array.isArray(value)) return value.flatMap(item => keysOf(item, `${path}[]`))
@@ -87,7 +98,7 @@ describe('a configuration that a program makes', () => {
   it('has every key that a file can have, and no other', () => {
     const text = readFileSync(new URL('../../docs/proxy-config.md', import.meta.url), 'utf8')
     const documented = [...text.matchAll(/^\| `([a-zA-Z.[\]]+)` \|/gm)].map(([, key]) => key!)
-    const given = new Set([...keysOf(EVERY), ...FILES])
+    const given = new Set([...keysOf(EVERY), ...FILES, ...OTHERS])
     given.delete('upstreams.NAME')
     expect([...given].sort()).toEqual(documented.sort())
     expect(configFrom(EVERY)).toMatchObject({ service: 'edge', drain: { move: 'idle' } })

@@ -2,7 +2,7 @@ import type { BulkChange, Logger, Member, Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
 import { type Difference, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
-import { listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
+import { listenerMessage, mayGo, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
   LISTENERS,
   type ListenerMessage,
@@ -67,7 +67,7 @@ export class DeclaredState {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
         // Of a newer version, or of an older one.
-        keeps: () => true,
+        keeps: path => !mayGo(path),
       }),
     }
     if (!first && Object.values(changes).some(each => each !== undefined)) {

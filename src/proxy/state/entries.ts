@@ -3,6 +3,7 @@ import { formatListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { Wrong } from '../check/wrong.js'
 import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
+import { healthShape } from '../config/health.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
@@ -91,6 +92,13 @@ const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
   forwarded: true,
 }
 
+const HEALTH = 'upgrade.health.'
+
+/** Of a map that may be left out, and whose keys may: they are there as long as they are given. */
+export function mayGo(path: string): boolean {
+  return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
+}
+
 /** All settings of a configuration, by their path in the file. */
 export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, SettingMessage> {
   const settings = new Map<string, SettingMessage>()
@@ -100,8 +108,11 @@ export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, 
     } else settings.set(path, settingMessage(value, stamp))
   }
   for (const key of Object.keys(SETTING_KEYS) as (keyof typeof SETTING_KEYS)[]) {
-    if (key !== 'forwarded') add(key, config[key])
+    if (key !== 'forwarded' && key !== 'upgrade') add(key, config[key])
   }
+  const { health, ...upgrade } = config.upgrade
+  add('upgrade', upgrade)
+  for (const [key, value] of Object.entries(health ?? {})) if (value !== null) add(`${HEALTH}${key}`, value)
   const { minVersion, rotateTicketKeys } = config.tls
   add('tls.minVersion', minVersion)
   add('tls.rotateTicketKeys', rotateTicketKeys)
