@@ -20,12 +20,15 @@ export class Installed {
   readonly path: string
   readonly #previous: string
   readonly #aside: string
+  /** What was kept before the last {@link install}, until it is known what becomes of that. */
+  readonly #older: string
 
   /** Throws ERR_FDB_NO_BINARY. */
   constructor(path: string) {
     this.path = resolve(path)
     this.#previous = `${this.path}.previous`
     this.#aside = `${this.path}.${process.pid}~`
+    this.#older = `${this.#previous}.${process.pid}~`
     if (kindOf(this.path) === 'none') throw missing(this.path, 'there is nothing to be replaced')
   }
 
@@ -34,14 +37,21 @@ export class Installed {
     const wanted = resolve(release)
     const there = statSync(wanted, { throwIfNoEntry: false })
     if (there === undefined) throw missing(wanted, 'there is nothing to be installed')
+    const isLink = kindOf(this.path) === 'link'
+    if (!isLink && !there.isFile()) throw missing(wanted, `${this.path} is a file, and this is none`)
+    if (kindOf(this.#previous) !== 'none') renameSync(this.#previous, this.#older)
     this.#keep()
-    if (kindOf(this.path) === 'link') symlinkSync(wanted, this.#aside)
-    else {
-      if (!there.isFile()) throw missing(wanted, `${this.path} is a file, and this is none`)
-      copyFileSync(wanted, this.#aside)
-      chmodSync(this.#aside, there.mode & 0o7777)
+    try {
+      if (isLink) symlinkSync(wanted, this.#aside)
+      else {
+        copyFileSync(wanted, this.#aside)
+        chmodSync(this.#aside, there.mode & 0o7777)
+      }
+      renameSync(this.#aside, this.path)
+    } catch (error) {
+      this.undo()
+      throw error
     }
-    renameSync(this.#aside, this.path)
   }
 
   /** Puts back what was there before the last {@link install}; what was there instead is what was there before. */
@@ -52,9 +62,15 @@ export class Installed {
     renameSync(this.#aside, this.path)
   }
 
-  /** Puts back what was there before the last {@link install}, which has failed. */
+  /** The last {@link install} stands. */
+  settle(): void {
+    rmSync(this.#older, { force: true })
+  }
+
+  /** Puts back what was there before the last {@link install}, which has failed, and what was kept before it. */
   undo(): void {
     renameSync(this.#previous, this.path)
+    if (kindOf(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }
 
   #keep(): void {

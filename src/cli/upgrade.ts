@@ -188,7 +188,12 @@ async function withoutUpgrade(
 
 function installing(binary: string, at: string): ReleaseChange {
   const installed = new Installed(at)
-  return { path: installed.path, put: () => installed.install(binary), back: () => installed.undo() }
+  return {
+    path: installed.path,
+    put: () => installed.install(binary),
+    back: () => installed.undo(),
+    settle: () => installed.settle(),
+  }
 }
 
 function print(outcome: object): void {

@@ -5,6 +5,8 @@ import { type Place, whoServes } from './who-serves.js'
 export interface ReleaseChange {
   put(): void
   back(): void
+  /** It stands. */
+  settle?(): void
   /** Its path, for people. */
   readonly path: string
 }
@@ -20,10 +22,16 @@ export async function withRelease<T>(
   const before = await serving(place)
   change.put()
   try {
-    return await upgrade()
+    const upgraded = await upgrade()
+    change.settle?.()
+    return upgraded
   } catch (error) {
-    if (before !== null && (await serving(place)) === before) change.back()
-    else process.stderr.write(`it is not known who serves: ${change.path} is left as it is\n`)
+    if (before !== null && (await serving(place)) === before) {
+      change.back()
+      throw error
+    }
+    change.settle?.()
+    process.stderr.write(`it is not known who serves: ${change.path} is left as it is\n`)
     throw error
   }
 }

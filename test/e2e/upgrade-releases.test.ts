@@ -1,0 +1,93 @@
+import { appendFileSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { Edge } from '../processes/edge.js'
+import { install } from '../processes/installed.js'
+import { until } from '../processes/until.js'
+import { Desk, SHOP, urlOf } from './cli-processes.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const FAILS = 'process.exit(3)\n'
+
+/** What operators do to the link that the server is started from. */
+function releases(desk: Desk) {
+  const link = join(desk.folder, 'current')
+  symlinkSync(join(desk.folder, '1'), link)
+  const at = ['--control', desk.control, '--at', link]
+  return {
+    link,
+    led: () => readlinkSync(link).slice(desk.folder.length + 1),
+    upgrade: (to: string) => desk.run('upgrade', ...at, '--binary', join(desk.folder, to)),
+    rollback: () => desk.run('rollback', ...at),
+  }
+}
+
+describe('a release by its link: the new code runs, a failed one leaves it, a rollback runs the old', () => {
+  it('of the shop example, whose folder it is', { timeout: 60_000 }, async () => {
+    const desk = Desk.open()
+    const release = (name: string, before = '') => {
+      mkdirSync(join(desk.folder, name))
+      const [first, rest] = readFileSync(SHOP, 'utf8').split(/\n(.*)/s)
+      const text = `${first}\n${before}${rest?.replace('no such page', `release ${name}`)}`
+      writeFileSync(join(desk.folder, name, 'server.mjs'), text)
+    }
+    release('1')
+    release('2')
+    release('broken', FAILS)
+    mkdirSync(join(desk.folder, 'node_modules'))
+    symlinkSync(ROOT, join(desk.folder, 'node_modules/fd-broker'))
+    const { led, link, rollback, upgrade } = releases(desk)
+    const args = ['--control', desk.control, '--listen', 'tcp://127.0.0.1:0', '--routes', '10']
+    // As a shell, or systemd, starts it: by the name of the folder.
+    const inFolder = ['sh', '-c', 'cd "$0" && exec "$@"', link]
+    await desk.launch([...inFolder, process.execPath, 'server.mjs', ...args])
+    const status = await desk.statusWhere('it serves', ({ role }) => role === 'serving')
+    // For a moment after the Commit the old version may accept, too.
+    const answers = (release: string) =>
+      until(`${release} answers`, async () => {
+        const answer = await fetch(`${urlOf(status)}/nothing`, { headers: { connection: 'close' } })
+        return (await answer.text()).trim() === release
+      })
+    await answers('release 1')
+    expect(await upgrade('2')).toMatchObject({ code: 0, stderr: '' })
+    await answers('release 2')
+    expect(led()).toBe('2')
+    expect(await upgrade('broken')).toMatchObject({ code: 1 })
+    await answers('release 2')
+    expect(led()).toBe('2')
+    expect(await rollback()).toMatchObject({ code: 0, stderr: '' })
+    await answers('release 1')
+    expect(led()).toBe('1')
+  })
+
+  it('of the proxy, whose program it is', { timeout: 60_000 }, async () => {
+    const edge = await Edge.prepare({
+      routes: [{ host: '*', respond: { body: 'fine' } }],
+      upgrade: { probation: '0s' },
+    })
+    const { desk } = edge
+    const release = (name: string, code: string) => {
+      install(join(desk.folder, name))
+      appendFileSync(join(desk.folder, name, 'dist/program.cjs'), `\n${code}`)
+    }
+    release('1', "process.stderr.write('code 1\\n')\n")
+    release('2', "process.stderr.write('code 2\\n')\n")
+    release('broken', FAILS)
+    const { led, link, rollback, upgrade } = releases(desk)
+    const cli = join(link, 'dist/cli.cjs')
+    const first = await desk.launch([process.execPath, cli, 'proxy', '--config', edge.file])
+    await edge.serving(first)
+    const started = () => desk.output.match(/^code \d$/gm)?.join(', ')
+    expect(started()).toBe('code 1')
+    expect(await upgrade('2')).toMatchObject({ code: 0, stderr: '' })
+    expect([started(), led()]).toEqual(['code 1, code 2', '2'])
+    expect(await upgrade('broken')).toMatchObject({ code: 1 })
+    expect([started(), led()]).toEqual(['code 1, code 2', '2'])
+    // Nobody stands by any more: it is an upgrade to what was kept.
+    await edge.ended(first)
+    expect(await rollback()).toMatchObject({ code: 0, stderr: '' })
+    expect([started(), led()]).toEqual(['code 1, code 2, code 1', '1'])
+    expect((await edge.status()).generation).toBe(3)
+  })
+})
