@@ -5,12 +5,13 @@
 //   npm run soak -- connections   what clients see whose connections live through many upgrades
 //   npm run soak -- daemon        a daemon that is upgraded and killed, under a service's load
 //   npm run soak -- run           a program that is upgraded every second, half of whose versions crash
+//   npm run soak -- kills         a unit whose main process is killed 20 times, with a systemd of its own
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-const NAMES = ['generations', 'connections', 'daemon', 'run', 'containers']
+const NAMES = ['generations', 'connections', 'daemon', 'run', 'kills', 'containers']
 const [first = '', ...rest] = process.argv.slice(2)
 const named = NAMES.includes(first)
 
