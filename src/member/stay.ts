@@ -30,6 +30,8 @@ export interface StayOptions {
 /** Without a SIGCHLD. */
 const LOOK_MS = 5_000
 const ANSWER_MS = 2_000
+/** Another container's process is asked for so often. */
+const ELSEWHERE_MS = 2_000
 /** Where nobody has answered. */
 const AGAIN_MS = 500
 /** So often, one after the other: nobody serves any more. */
@@ -129,7 +131,7 @@ class Others {
     until.addEventListener('abort', wake, { once: true })
     for (let unanswered = 0; !until.aborted && unanswered < UNANSWERED; ) {
       unanswered = (await this.#ask()) === null ? unanswered + 1 : 0
-      if (!until.aborted) await this.#change(unanswered > 0 ? AGAIN_MS : LOOK_MS)
+      if (!until.aborted) await this.#change(unanswered > 0 ? AGAIN_MS : ELSEWHERE_MS)
     }
     until.removeEventListener('abort', wake)
   }

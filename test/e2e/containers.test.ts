@@ -11,7 +11,7 @@ import { Desk, SHOP, whoami } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** `npm run soak -- containers` does 20. */
-const UPGRADES = Number(process.env.FD_BROKER_CONTAINER_UPGRADES ?? 3)
+const UPGRADES = Number(process.env.FD_BROKER_CONTAINER_UPGRADES ?? 2)
 const CLIENTS = { streams: 0, idle: 0 }
 
 /** Its PID 1 is this command, which serves there; it is upgraded under load, and told to end. */
