@@ -1,6 +1,6 @@
 // @ts-check
 // npm run soak -- run: `fd-broker run` is told to upgrade once a second, and half of the new versions crash at their start, while
-// clients connect 1,000 times a second. No request may be lost. With --program: node, python, gunicorn, go.
+// clients connect 1,000 times a second; every fifth second it replaces itself too. No request may be lost. With --program: node, python, gunicorn, go.
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
@@ -38,26 +38,26 @@ const PROGRAMS = {
 const program = PROGRAMS[flags.program]
 if (program === undefined) throw new Error(`--program: one of ${Object.keys(PROGRAMS).join(', ')}`)
 
+const REPLACED = 'the supervisor goes on as another program'
 const folder = mkdtempSync(join(tmpdir(), 'fdb-soak-'))
 const log = join(folder, 'log')
 const port = await freePort()
 const out = openSync(log, 'a')
-const options = ['--listen', `web=tcp://127.0.0.1:${port}?backlog=4096`, '--ready', program.ready]
-const child = spawn(
-  process.execPath,
-  [join(root, 'dist/cli.cjs'), 'run', ...options, '--', ...program.command],
-  {
-    stdio: ['ignore', out, out],
-    env: {
-      ...process.env,
-      NODE_OPTIONS: '',
-      FDB_CRASH: '1',
-      FDB_SUPERVISED: JSON.stringify({ crashEven: true }),
-      PYTHONPATH: `${join(built, 'python')}:${programs}`,
-      PYTHONDONTWRITEBYTECODE: '1',
-    },
+const cli = join(root, 'dist/cli.cjs')
+const control = join(folder, 'run.sock')
+const listen = `web=tcp://127.0.0.1:${port}?backlog=4096`
+const options = ['--listen', listen, '--ready', program.ready, '--control', control]
+const child = spawn(process.execPath, [cli, 'run', ...options, '--', ...program.command], {
+  stdio: ['ignore', out, out],
+  env: {
+    ...process.env,
+    NODE_OPTIONS: '',
+    FDB_CRASH: '1',
+    FDB_SUPERVISED: JSON.stringify({ crashEven: true }),
+    PYTHONPATH: `${join(built, 'python')}:${programs}`,
+    PYTHONDONTWRITEBYTECODE: '1',
   },
-)
+})
 const ended = new Promise(resolve => child.once('exit', resolve))
 const progress = new Progress()
 try {
@@ -77,6 +77,7 @@ try {
     for (let second = 1; second <= seconds; second++) {
       child.kill('SIGHUP')
       await new Promise(resolve => setTimeout(resolve, 1000))
+      if (second % 5 === 0) await upgradeSelf()
       const line = `${second} of ${seconds} s, ${count('a version serves')} versions served, ${count('a version was not brought to serve')} crashed, ${load.snapshot()?.lost ?? 0} requests lost`
       progress.show([line], line)
     }
@@ -87,6 +88,7 @@ try {
     for (const kind of LOSSES) figures.add(kind, total.counts[kind], 'requests', '=', 0)
     figures.add('versions that served', count('a version serves'), '', '>=', seconds / 3)
     figures.add('versions that crashed', count('a version was not brought to serve'), '', '>=', seconds / 3)
+    figures.add('times it replaced itself', count(REPLACED), '', '>=', Math.floor(seconds / 5))
     const rss = memory()
     figures.add('memory of the supervisor, RSS', rss.rss, 'MiB', '<=', 90)
     figures.add('its own, without what processes of Node share', rss.own, 'MiB', '<=', 40)
@@ -102,6 +104,18 @@ try {
 } finally {
   child.kill('SIGKILL')
   rmSync(folder, { recursive: true, force: true })
+}
+
+/** It is refused while a version is being brought to serve. */
+async function upgradeSelf() {
+  const before = count(REPLACED)
+  while (count(REPLACED) === before) {
+    const tool = spawn(process.execPath, [cli, 'upgrade', '--self', '--control', control], {
+      stdio: 'ignore',
+      env: { ...process.env, NODE_OPTIONS: '' },
+    })
+    await new Promise(resolve => tool.once('exit', resolve))
+  }
 }
 
 /** Lines of the log with this message. @param {string} message */
