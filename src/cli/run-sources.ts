@@ -17,6 +17,7 @@ export interface RunFlags {
   readonly listen?: string | readonly string[]
   readonly adopt?: string
   readonly adoptSignal?: string
+  readonly from?: string
   readonly ready?: string
   readonly readyTimeout?: string
   readonly healthInterval?: string
@@ -39,7 +40,7 @@ export interface RunFlags {
 
 /** What a file may say. */
 interface RunDocument
-  extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'listen' | 'survive' | 'nonBlocking'> {
+  extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'from' | 'listen' | 'survive' | 'nonBlocking'> {
   readonly command?: readonly string[]
   readonly env?: Readonly<Record<string, string | number | boolean | null>>
   /** Address by name. */
@@ -178,6 +179,7 @@ function defined({
   config,
   adopt,
   adoptSignal,
+  from,
   ...flags
 }: RunFlags): Omit<RunDocument, 'listen'> {
   return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined))

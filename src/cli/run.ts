@@ -32,6 +32,13 @@ export function addRun(program: Command): void {
     )
     .addOption(
       option(
+        '--from <control>',
+        'daemon (fd-broker serve) that holds these listeners by their names: what it does not hold is bound, and held there',
+        'FROM',
+      ).conflicts('adopt'),
+    )
+    .addOption(
+      option(
         '--adopt-signal <signal>',
         'by which it ends in order, or none (default: --stop-signal)',
         'ADOPT_SIGNAL',
@@ -139,6 +146,8 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const signals = new RunSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
+    if (left === null && flags.from !== undefined)
+      await (await import('../supervisor/held-listeners.js')).takeHeld(flags.from, listen, logger)
     if (takeover !== null)
       predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(takeover, listen, logger)
     const parts = {

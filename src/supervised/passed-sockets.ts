@@ -62,10 +62,13 @@ export class PassedSockets {
     return named.length === 1 ? this.#found(named[0]!, true) : null
   }
 
-  /** Listeners that were taken out of another process are found here too. Owns them: what nobody takes is closed by {@link discard}. */
-  offer(sockets: readonly Passed[]): void {
+  /**
+   * Listeners that were taken out of another process (`adopted`), or that a daemon holds, are found here too. Owns them: those of a
+   * process that nobody takes are closed by {@link discard}.
+   */
+  offer(sockets: readonly Passed[], adopted = true): void {
     this.#sockets = [...sockets, ...this.#sockets]
-    for (const { fd } of sockets) this.#adopted.add(fd)
+    if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
   }
 
   /** Closes what was offered and is still here: whoever holds a listener and does not accept leaves those who connect waiting. */

@@ -1,0 +1,67 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type Inspected, inspectOne, type OwnedFd } from '../kernel/index.js'
+import {
+  bindListener,
+  formatAddress,
+  formatListenerSpec,
+  isLocatedAt,
+  isOfKind,
+  type ListenerSpec,
+} from '../listeners/index.js'
+import type { Logger } from '../logger.js'
+import { OperatorClient } from '../operator/client.js'
+import { passedSockets } from '../supervised/passed-sockets.js'
+import type { NamedListener } from './settings.js'
+
+/**
+ * Has listeners found that a daemon holds under their names, in the place of binding them; what it does not hold is bound, and held
+ * there from now on: they outlive this process. Rejects with ERR_FDB_FD_TAKEN where a name is held for something else, with what
+ * binding throws, and as {@link OperatorClient} does.
+ */
+export async function takeHeld(
+  control: string,
+  wanted: readonly NamedListener[],
+  logger: Logger,
+): Promise<void> {
+  using client = await OperatorClient.connect(control)
+  const taken: { name: string; fd: OwnedFd; about: Inspected }[] = []
+  try {
+    for (const { name, spec } of wanted) {
+      const fd = await heldOrBound(client, name, spec)
+      const about = inspectOne(fd)
+      taken.push({ name, fd, about })
+      refuseOther(name, spec, about)
+      logger.info(
+        { listener: name, address: formatAddress(about), daemon: control },
+        'a daemon holds a listener',
+      )
+    }
+    passedSockets().offer(taken, false)
+  } catch (error) {
+    closeAll(taken.map(({ fd }) => fd))
+    throw error
+  }
+}
+
+async function heldOrBound(client: OperatorClient, name: string, spec: ListenerSpec): Promise<OwnedFd> {
+  try {
+    return await client.descriptors.claim(name, { shared: true })
+  } catch (error) {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_FD_UNKNOWN') throw error
+  }
+  const fd = bindListener(spec)
+  try {
+    await client.descriptors.put(name, fd)
+    return fd
+  } catch (error) {
+    fd.close()
+    throw error
+  }
+}
+
+function refuseOther(name: string, spec: ListenerSpec, about: Inspected): void {
+  if (isOfKind(about, spec) && (isLocatedAt(about, spec) || (spec.kind !== 'unix' && spec.port === 0))) return
+  const there = about.type === 'socket' ? formatAddress(about) : about.type
+  const why = `the daemon holds "${name}" for something else (${there}, not ${formatListenerSpec(spec)}): give the listener another name, or remove that (fd-broker fd remove ${name})`
+  throw new FdbError('ERR_FDB_FD_TAKEN', why, { details: { name } })
+}
