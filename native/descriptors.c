@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #ifdef __linux__
@@ -30,17 +31,53 @@ napi_value fdb_dup(napi_env env, napi_callback_info info) {
   return copy < 0 ? fdb_throw(env, errno, "dup") : fdb_owned_value(call.self, copy);
 }
 
+typedef struct fdb_room {
+  int count;
+  napi_async_work work;
+  napi_deferred deferred;
+} fdb_room;
+
 /* One growth to the full size instead of several when it matters: with threads each of them waits for all processors. */
+static void make_room(napi_env env, void *data) {
+  (void)env;
+  const fdb_room *room = data;
+  int any = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (any < 0) return;
+  int last = fcntl(any, F_DUPFD_CLOEXEC, room->count - 1); /* above the limit: no room is made */
+  if (last >= 0) close(last);
+  close(any);
+}
+
+static void made_room(napi_env env, napi_status status, void *data) {
+  (void)status;
+  fdb_room *room = data;
+  napi_value undefined;
+  if (napi_get_undefined(env, &undefined) == napi_ok) napi_resolve_deferred(env, room->deferred, undefined);
+  napi_delete_async_work(env, room->work);
+  free(room);
+}
+
+/* In a thread of the pool: only who needs more than there is waits for it. */
 napi_value fdb_make_room(napi_env env, napi_callback_info info) {
   fdb_call call;
   int count;
   if (!fdb_enter(env, info, 1, &call) || !fdb_int(env, call.argv[0], "count", 1, INT_MAX, &count)) return NULL;
-  int any = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (any < 0) return fdb_throw(env, errno, "open");
-  int last = fcntl(any, F_DUPFD_CLOEXEC, count - 1); /* above the limit: no room is made */
-  if (last >= 0) close(last);
-  close(any);
-  return fdb_undefined(env);
+  fdb_room *room = calloc(1, sizeof *room);
+  if (room == NULL) return fdb_throw(env, ENOMEM, "makeRoom");
+  room->count = count;
+  napi_value name, promise;
+  if (napi_create_string_utf8(env, "fdb:makeRoom", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, NULL, name, make_room, made_room, room, &room->work) != napi_ok) {
+    free(room);
+    return fdb_throw(env, ENOMEM, "makeRoom");
+  }
+  if (napi_create_promise(env, &room->deferred, &promise) != napi_ok ||
+      napi_queue_async_work(env, room->work) != napi_ok) {
+    napi_delete_async_work(env, room->work);
+    free(room);
+    return fdb_throw(env, ENOMEM, "makeRoom");
+  }
+  return promise;
 }
 
 napi_value fdb_close(napi_env env, napi_callback_info info) {

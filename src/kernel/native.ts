@@ -146,10 +146,10 @@ export interface Native {
   // descriptors.c
   dup(fd: number): number
   /**
-   * Lets the descriptor table have room for `count`. To grow it later stops a process with threads for some 15 ms, at each
-   * doubling. Above RLIMIT_NOFILE nothing is done.
+   * Lets the descriptor table have room for `count`, beside what this thread does. To grow it later stops a process with threads for some
+   * 15 ms, at each doubling. Above RLIMIT_NOFILE nothing is done. Never rejects.
    */
-  makeRoom(count: number): void
+  makeRoom(count: number): Promise<void>
   close(fd: number): void
   closeMany(fds: readonly number[]): void
   /** The environment no longer closes it at its end: somebody else owns it from now on. */

@@ -26,7 +26,7 @@ const ROOM = 32_768
 /** Room is made before connections of another process come in great number, so that their coming does not stop the event loop. */
 export function makeRoomForDescriptors(): void {
   try {
-    makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
+    void makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
   } catch {
     // Room is then made when it is needed.
   }
