@@ -1,7 +1,6 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
-import { sayLastWords } from '../process/last-words.js'
 import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
 import { plain } from './table.js'
 
@@ -15,6 +14,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = explain(error)
     process.stderr.write(`${why}\n`)
+    const { sayLastWords } = await import('../process/last-words.js')
     sayLastWords(why)
     return FdbError.is(error) ? exitCodeOf(error.code) : 1
   }

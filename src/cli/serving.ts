@@ -1,5 +1,3 @@
-import { keepLastWords } from '../process/last-words.js'
-
 /** Does something with V8's flags as they were when the process was started. */
 export type WithUsualFlags = <T>(work: () => T) => T
 
@@ -17,6 +15,5 @@ export function onTurn(tell: OnTurn): void {
 
 /** A command says each once. */
 export function tellTurn(turn: Turn, withUsualFlags: WithUsualFlags = work => work()): void {
-  if (turn !== 'left') keepLastWords()
   told(turn, withUsualFlags)
 }

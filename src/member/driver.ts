@@ -4,6 +4,7 @@ import { removePaths } from '../holder/former-listeners.js'
 import { insist } from '../holder/insist.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
+import { keepLastWords } from '../process/last-words.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../protocol/embedded.js'
 import type { MemberEffect, MemberPhase, MemberState } from '../protocol/member-machine.js'
@@ -147,6 +148,7 @@ export class MemberDriver implements PartsDriver {
   #begun(): void {
     const { departure, drain, duty, moves, readiness, state, timing, unfitness, writes } = this.parts
     unfitness.clear()
+    keepLastWords()
     moves.serve()
     state.file?.serve()
     writes.begun()
