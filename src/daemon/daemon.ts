@@ -250,6 +250,11 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
   const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
   const daemon = Daemon.of(member, driver.parts, desk, services, kept)
   await member.ready()
+  // It came when it was too late not to listen.
+  if (signal?.aborted) {
+    await daemon.close()
+    throw signal.reason
+  }
   signal?.addEventListener('abort', () => void daemon.close(), { once: true })
   return daemon
 }

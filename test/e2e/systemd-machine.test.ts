@@ -97,4 +97,25 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
       expect(at('stop').answered).toBeGreaterThan(50)
     },
   )
+
+  it.skipIf(why !== null)(
+    `upgrade the daemon, and keep what it alone holds when it is killed or restarted${why === null ? '' : `: not here, ${why}`}`,
+    { timeout: 150_000 },
+    async () => {
+      const said = await runMachine('systemd-daemon-driver.mjs', {})
+      const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
+      const running = { code: 0, ActiveState: 'active', SubState: 'running' }
+      const holds = (services: string) => `holds ${services} at /run/fd-broker/daemon.sock`
+      expect(at('start')).toMatchObject({ ...running, StatusText: holds('0 services') })
+      expect(at('member')).toMatchObject({ ...running, StatusText: holds('a service') })
+      expect(at('reload')).toMatchObject({ ...running, NRestarts: '0', StatusText: holds('a service') })
+      expect(at('reload').MainPID).not.toBe(at('start').MainPID)
+      expect(at('killed')).toMatchObject({ ...running, NRestarts: '1', StatusText: holds('a service') })
+      expect(at('restart')).toMatchObject({ ...running, StatusText: holds('a service') })
+      const { answer, expected } = at('served')
+      expect(at('served')).toMatchObject({ ...running, kept: true, answer: expected })
+      expect(answer).toMatch(/^2,\d+$/)
+      expect(at('stop')).toMatchObject({ ActiveState: 'inactive', MainPID: '0', NFileDescriptorStore: '0' })
+    },
+  )
 })
