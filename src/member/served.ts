@@ -26,6 +26,9 @@ import {
   serveOptions,
 } from './serve-options.js'
 
+/** For the first request of a connection, where the service ends. */
+const SILENT_MS = 500
+
 /** Servers that a listener has. */
 const taken = new WeakSet<ServableServer>()
 
@@ -231,14 +234,20 @@ export class Served {
     this.#sessions.leave()
   }
 
-  /** Closes the HTTP/1 connections that are between two requests, or before the first. The others end as announced. */
+  /**
+   * Closes the HTTP/1 connections that are between two requests, and in a moment those that have said nothing yet: the request of
+   * who has just connected may be on its way. The others end as announced.
+   */
   endIdle(): void {
     this.#ask(keeper => keeper.endIdle?.())
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
     server.closeIdleConnections()
-    if (server instanceof nodeHttp.Server)
+    if (!(server instanceof nodeHttp.Server)) return
+    const endSilent = () => {
       for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
+    }
+    setTimeout(endSilent, SILENT_MS).unref()
   }
 
   /** Resolves when the last connection has ended by itself. */

@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http'
 import http2 from 'node:http2'
 import { type AddressInfo, connect } from 'node:net'
 import { text } from 'node:stream/consumers'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { join } from '../../src/member/join.js'
 import type { Listener } from '../../src/member/listener.js'
 import type { Member } from '../../src/member/member.js'
@@ -71,6 +71,29 @@ describe('a server given to a listener', () => {
     b.serve(answering())
     await member.ready()
     expect(await Promise.all([get(portOf(a)), get(portOf(b))])).toEqual(['ok', 'ok'])
+  })
+
+  it('whose service ends answers who has just connected, and closes who says nothing', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const server = answering()
+    const served = new Served(server)
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const arrived = async () => {
+      const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+      await once(server, 'connection')
+      return client
+    }
+    const [asks, silent] = [await arrived(), await arrived()]
+    served.announce()
+    served.endIdle()
+    asks.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    expect(await text(asks)).toMatch(/^HTTP\/1.1 200 OK\r\n.*ok$/s)
+    expect(served.connections).toBe(1)
+    vi.advanceTimersByTime(500)
+    expect(await text(silent)).toBe('')
+    await served.emptied()
   })
 
   it('that begins to listen elsewhere before the commit keeps this process from serving', async () => {
