@@ -130,6 +130,20 @@ export class Application {
     return greeting
   }
 
+  /** Somebody answers on its port. */
+  async answers(): Promise<void> {
+    await until(
+      `${this.url} answers`,
+      () =>
+        fetch(this.url).then(
+          ({ ok }) => ok,
+          () => false,
+        ),
+      PATIENCE_MS,
+      () => this.desk.output,
+    )
+  }
+
   /** This process has. */
   async endedBy(pid: number): Promise<void> {
     await until(

@@ -9,14 +9,22 @@ import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
 import { Application } from './application.js'
 import { installed } from './installed.js'
-import { blockOf, blocksOf, commandsOf, pageText } from './page.js'
+import { blockOf, blocksOf, commandOf, commandsOf, pageText } from './page.js'
 
 const PAGE = 'frameworks.md'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MOVABLE = fileURLToPath(new URL('../../examples/websocket/movable-websockets.mjs', import.meta.url))
 const PLAIN = ['express.mjs', 'fastify.mjs', 'koa.mjs', 'hono.mjs', 'express.cjs', 'server.mts']
 const OTHERS = ['ws.mjs', 'ws-moves.mjs', 'socketio.mjs', 'worker.mjs', 'behind.mjs', 'edge.yaml']
-const [UPGRADE = '', BY_TSX = '', START_WORKERS = '', UPGRADE_WORKERS = ''] = commandsOf(PAGE)
+/** Tried in heavy/. */
+const LARGE = ['nest.ts', 'tsconfig.json', 'next.mjs', 'vite-ssr.mjs', 'vite-preview.mjs']
+const BUILDS = ['node --import tsx nest', 'npx next build', 'npx vite build --out', 'npx vite build --ssr']
+const [UPGRADE, BY_TSX, START_WORKERS, UPGRADE_WORKERS] = [
+  'npx fd-broker upgrade',
+  'node --import tsx server',
+  'for n in 1 2; do WORKER',
+  'for n in 1 2; do npx',
+].map(begin => commandOf(PAGE, begin)) as [string, string, string, string]
 let modules = ''
 
 beforeAll(() => {
@@ -25,7 +33,9 @@ beforeAll(() => {
 
 describe('docs/frameworks.md', () => {
   it('names the versions that it is tried with', () => {
-    const { packages } = JSON.parse(readFileSync(new URL('package-lock.json', import.meta.url), 'utf8'))
+    const locked = (folder: string) =>
+      JSON.parse(readFileSync(new URL(`${folder}package-lock.json`, import.meta.url), 'utf8')).packages
+    const packages = { ...locked('heavy/'), ...locked('') }
     const named = [...pageText(PAGE).matchAll(/^\| \[.*\| ([^|]+) \|$/gm)].flatMap(([, cell = '']) =>
       cell.split(', '),
     )
@@ -38,8 +48,9 @@ describe('docs/frameworks.md', () => {
 
   it('has no program that is not tried', () => {
     const files = blocksOf(PAGE).flatMap(({ file, language }) => (language === 'sh' ? [] : [file]))
-    expect(files.sort()).toEqual([...PLAIN, ...OTHERS].sort())
-    expect(commandsOf(PAGE)).toEqual([UPGRADE, BY_TSX, START_WORKERS, UPGRADE_WORKERS])
+    expect(files.sort()).toEqual([...PLAIN, ...OTHERS, ...LARGE].sort())
+    const builds = BUILDS.map(begin => commandOf(PAGE, begin))
+    expect(commandsOf(PAGE)).toEqual([UPGRADE, ...builds, BY_TSX, START_WORKERS, UPGRADE_WORKERS])
   })
 })
 

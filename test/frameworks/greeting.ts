@@ -2,7 +2,7 @@ import type { Workload } from '../../bench/referee/workload.mjs'
 import { get, wrong } from '../../bench/referee/workload.mjs'
 
 /** Who answered: `generation 3`. */
-const GREETING = /^(?:<[^>]*>)*generation (\d+)\b/
+const GREETING = /generation (\d+)\b/
 
 /** What the programs of the pages answer at `/`, counted by generation. */
 export class Greeting implements Workload {
@@ -11,7 +11,7 @@ export class Greeting implements Workload {
   readonly read = () =>
     get('/', body => {
       const generation = Number(GREETING.exec(body)?.[1] ?? 0)
-      if (generation === 0) return wrong(`no greeting: ${JSON.stringify(body.slice(0, 60))}`)
+      if (generation === 0) return wrong(`no greeting: ${JSON.stringify(body.slice(0, 200))}`)
       this.answers.set(generation, this.by(generation) + 1)
       return null
     })

@@ -37,3 +37,10 @@ export function commandsOf(page: string): string[] {
     .flatMap(({ text }) => text.trim().split('\n'))
     .map(line => line.replace(/ +#.*$/, ''))
 }
+
+/** The one command of it that begins so. */
+export function commandOf(page: string, begin: string): string {
+  const found = commandsOf(page).filter(line => line.startsWith(begin))
+  if (found.length !== 1) throw new Error(`docs/${page} shows ${begin} ${found.length} times`)
+  return found[0]!
+}

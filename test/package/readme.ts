@@ -47,6 +47,8 @@ export async function checkFirstBlock(project: Project): Promise<string[]> {
   )
   if (answer !== 'generation 2\n')
     return [`after the first block of the README its server says ${answer}: ${text}`]
+  const ended = await project.run(['npx', 'fd-broker', 'stop', '--control', 'run/upgrade.sock'])
+  if (ended.code !== 0) return [`the server of the README's first block does not end at TERM: ${ended.text}`]
   return ms < 30_000 ? [] : [`the first block of the README takes ${Math.round(ms / 1000)} s`]
 }
 
@@ -59,7 +61,6 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   project.write('run/.keep', '')
   chmodSync(project.write('bin/gunicorn', GUNICORN), 0o755)
   const env = { PATH: `${join(project.folder, 'bin')}:${project.env.PATH}` }
-  project.write('database.mjs', 'globalThis.database = { ping: async () => {} }\n')
   project.write('edge.yaml', edge(project, await freePort()))
   project.write('routes.json', JSON.stringify([{ host: 'shop.test', path: '/', respond: { status: 204 } }]))
   const wrong: string[] = []
@@ -67,8 +68,7 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   for (const { language, text } of blocks().slice(1)) {
     const code = (await here(text)).trim()
     if (IN_A_CLONE.some(known => known.test(code))) continue
-    if (language === 'js')
-      steps.push(`node --import ./database.mjs ${project.write(`block-${steps.length}.mjs`, code)}`)
+    if (language === 'js') steps.push(`node ${project.write(`block-${steps.length}.mjs`, code)}`)
     else if (language === 'sh') steps.push(...code.split('\n'))
     else wrong.push(`the README has a block of ${language}: how is it tried?`)
   }
