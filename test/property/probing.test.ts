@@ -15,7 +15,7 @@ const comes = fc.array(fc.constantFrom<Come[]>('yes', 'yes', 'yes', 'yes', 'yes'
 })
 const passes = fc.integer({ min: 1, max: 3 })
 /** As often as it takes a few milliseconds each. */
-const RUNS = { numRuns: 60 }
+const RUNS = { numRuns: 25 }
 /** An answer that has come at once is not late, however busy the machine is. */
 const PACE = { interval: 0, timeout: 2 }
 const LONG_MS = 20_000
