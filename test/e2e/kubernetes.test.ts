@@ -112,7 +112,7 @@ describe('pods that share a node’s network and the folder of the control socke
     await serves(1)
     expect((await edge.status()).moves).toMatchObject({ lost: 0 })
     // It is not ready any more, so that the old pod is not deleted, and does not end, to come back by itself.
-    expect(existsSync(`/proc/${next.init}/root${PID_FILE}`)).toBe(false)
+    await until('its file is gone', () => !existsSync(`/proc/${next.init}/root${PID_FILE}`))
     await edge.logged('stays until nobody is left who would end with it', line => line.reason === 'closed')
     expect([next, old].map(({ init }) => hasEnded(init))).toEqual([false, false])
     next.signal('SIGTERM')
