@@ -45,10 +45,15 @@ export class NamesNote {
     })
   }
 
-  /** The note as things are now. Borrowed; null: there is none. */
-  written(): OwnedFd | null {
-    this.#write()
+  /** The file, as it was written last. Borrowed; null: there is none. */
+  get file(): OwnedFd | null {
+    if (this.#fd === null) this.#write()
     return this.#fd
+  }
+
+  /** Says how things are now. */
+  write(): void {
+    this.#write()
   }
 
   /** Idempotent. */

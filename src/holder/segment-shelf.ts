@@ -91,11 +91,15 @@ export class SegmentShelf {
 
   /** A compacted segment has taken the place of all up to its epoch. */
   replaceUpTo(snapshot: Segment): void {
-    for (const segment of this.all) {
-      if (segment.epoch <= snapshot.epoch) this.#drop(segment)
+    const merged = this.all.filter(segment => segment.epoch <= snapshot.epoch)
+    for (const { epoch } of merged) {
+      this.#segments.delete(epoch)
+      this.#readOnly.delete(epoch)
     }
     this.#segments.set(snapshot.epoch, snapshot)
+    // Whoever keeps them for another process is never without both.
     this.changed()
+    for (const segment of merged) segment.close()
   }
 
   /** Drops what nobody can need any more: segments other than `current` that are sealed and hold nothing. */

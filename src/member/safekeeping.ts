@@ -74,6 +74,8 @@ export class Safekeeping {
       store.keep(name, fd)
       this.#kept.set(name, ino)
     }
+    // It names nothing that is not kept; nothing is let go of that it names.
+    this.#note.write()
     for (const name of [...this.#kept.keys()]) {
       if (wanted.has(name)) continue
       store.drop(name)
@@ -98,7 +100,7 @@ export class Safekeeping {
   #wanted(): Map<string, { fd: OwnedFd; ino: string }> {
     const { control, shared } = this.#parts
     const { generation, registry, shelf } = shared
-    const note = this.#note.written()
+    const note = this.#note.file
     const named: [string, OwnedFd][] = [
       ...shelf.all.map(segment => [nameOf(segment), segment.fd] as [string, OwnedFd]),
       ...control().map(({ role, fd }) => [role, fd] as [string, OwnedFd]),

@@ -5,6 +5,9 @@ export type Words = Readonly<Record<string, string | number | bigint>>
 
 /** The kernel's queue of a datagram socket is short. */
 const AGAIN_MS = 10
+/** Milliseconds that are waited in one turn for one that does not read. */
+const MOST_TRIES = 100
+const NOTHING = new Int32Array(new SharedArrayBuffer(4))
 /** More than this many wait only where nobody reads. */
 const MOST_WAITING = 1_000
 
@@ -49,6 +52,10 @@ export class NotifySocket {
     if (this.#timer === undefined) this.#send()
   }
 
+  get #keeps(): boolean {
+    return this.#waiting.some(({ fd }) => fd !== null)
+  }
+
   /** A socket for each: the manager may have been started anew. */
   #send(): void {
     this.#timer = undefined
@@ -56,7 +63,13 @@ export class NotifySocket {
       using socket = connectToDatagram(this.#name, this.#abstract, 'notify socket')
       for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
         const { text, fd } = next
-        if (sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd]) < 0) {
+        let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
+        // What is to be kept is there before it is used: whoever reads is another process, and quick.
+        for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
+          Atomics.wait(NOTHING, 0, 0, 1)
+          sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
+        }
+        if (sent < 0) {
           this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()
           return
         }

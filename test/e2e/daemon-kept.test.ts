@@ -32,7 +32,16 @@ async function unit() {
     })
     return pid
   }
+  /** It has heard all that the daemon has to say: what this process has not read yet is lost to nobody but the test. */
+  const heard = () =>
+    until('the manager has heard it', async () => {
+      const before = manager.notes.length
+      await daemonStatus(scene.control).catch(() => null)
+      await daemonStatus(scene.control).catch(() => null)
+      return manager.notes.length === before
+    })
   const end = async (pid: number, signal: NodeJS.Signals) => {
+    await heard()
     signalPid(pid, signal)
     await until('it has ended', () => hasEnded(pid))
   }

@@ -16,11 +16,17 @@ export function itemsOf(custody: Custody, shelf: SegmentShelf): BundleItem[] {
 
 /** Puts what the daemon before had of a service where it belongs. Takes it. */
 export function takeItems(items: readonly BundleItem[], custody: Custody, shelf: SegmentShelf): void {
+  const snapshots: Segment[] = []
   for (const { role, name = '', spec = '', writable = false, fd } of items) {
     if (role === 'listener' || role === 'named') custody.held.put({ role, name, spec, fd })
-    else if (role === 'segment') shelf.put(Segment.open(fd), writable)
-    else fd.close()
+    else if (role === 'segment') {
+      const segment = Segment.open(fd)
+      if (segment.kind === 'snapshot') snapshots.push(segment)
+      else shelf.put(segment, writable)
+    } else fd.close()
   }
+  // What one of them has merged may be here in part, when a daemon was killed in the middle.
+  for (const snapshot of snapshots.sort((a, b) => a.epoch - b.epoch)) shelf.replaceUpTo(snapshot)
 }
 
 /** Nobody serves, and nothing is kept. */
