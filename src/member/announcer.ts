@@ -63,7 +63,7 @@ export class Announcer {
     this.#parts = parts
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
     this.#reminders = new Reminders(this.#manager, () => wellness(health).healthy)
-    this.#pidFile = pidFile === null ? null : new PidFile(pidFile)
+    this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
     this.#safekeeping = new Safekeeping({ shared: parts.shared, control: parts.control, store })
     parts.shared.changes.watch(() => this.#look())
@@ -98,7 +98,7 @@ export class Announcer {
   close(): void {
     this.#reminders.close()
     this.#safekeeping.close()
-    if (this.#stance === 'ending') this.#changeFile(file => file.remove())
+    if (this.#stance === 'ending') this.#pidFile?.remove()
   }
 
   #look(): void {
@@ -140,7 +140,7 @@ export class Announcer {
     this.#status = status
     if (came) {
       this.#safekeeping.begin()
-      this.#changeFile(file => file.write())
+      this.#pidFile?.write()
       this.#reminders.live()
       if (before === 'replaced' || this.#isHeir) this.#manager?.servesBy(SELF_MAIN, status)
       else this.#manager?.serves(status)
@@ -179,7 +179,7 @@ export class Announcer {
   /** The one that stood by serves again, and names itself. */
   #handedBack(): void {
     this.#stance = 'replaced'
-    this.#changeFile(file => file.remove())
+    this.#pidFile?.remove()
   }
 
   /** By its number in this PID namespace; null: it has none, or a daemon decides. */
@@ -206,17 +206,6 @@ export class Announcer {
     const { report } = unfitness
     if (report !== null) parts.push(`it cannot write: ${report.message}`)
     return parts.join('; ')
-  }
-
-  #changeFile(change: (file: PidFile) => void): void {
-    const file = this.#pidFile
-    if (file === null) return
-    try {
-      change(file)
-    } catch (error) {
-      const { logger } = this.#parts.shared.settings
-      logger.error({ err: error, pidFile: file.path }, 'the pid file could not be changed')
-    }
   }
 }
 

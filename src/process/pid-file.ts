@@ -1,32 +1,57 @@
-import { readFileSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import type { Logger } from '../logger.js'
 
-/** A file that names the process that serves. Its readers find the one before or the one after, never a part. */
+/**
+ * A file that names the process that serves. Its readers find the one before or the one after, never a part. What cannot be done is
+ * logged: nobody serves less for it.
+ */
 export class PidFile {
-  readonly path: string
+  readonly #path: string
+  readonly #logger: Logger
   /** Of the file that this process has written last: one of another container may name the same number. */
   #written: bigint | undefined
 
-  constructor(path: string) {
-    this.path = resolve(path)
+  /** `path` null: none is wanted. */
+  static at(path: string | null, logger: Logger): PidFile | null {
+    return path === null ? null : new PidFile(path, logger)
   }
 
-  /** Names this process. Throws what the file system says. */
+  private constructor(path: string, logger: Logger) {
+    this.#path = resolve(path)
+    this.#logger = logger
+  }
+
+  /** Names this process. */
   write(): void {
-    const aside = `${this.path}.${process.pid}~`
-    writeFileSync(aside, `${process.pid}\n`, { mode: 0o644 })
-    try {
-      this.#written = inodeOf(aside)
-      renameSync(aside, this.path)
-    } catch (error) {
-      unlinkSync(aside)
-      throw error
-    }
+    this.#change(() => {
+      const aside = `${this.#path}.${process.pid}~`
+      // Made anew: in a folder that others may write to there could be a link of theirs.
+      rmSync(aside, { force: true })
+      writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
+      try {
+        this.#written = inodeOf(aside)
+        renameSync(aside, this.#path)
+      } catch (error) {
+        unlinkSync(aside)
+        throw error
+      }
+    })
   }
 
   /** This process serves no more, and none in its place. What another has written stays. */
   remove(): void {
-    if (this.#written !== undefined && inodeOf(this.path) === this.#written) unlinkSync(this.path)
+    this.#change(() => {
+      if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
+    })
+  }
+
+  #change(act: () => void): void {
+    try {
+      act()
+    } catch (error) {
+      this.#logger.error({ err: error, pidFile: this.#path }, 'the pid file could not be changed')
+    }
   }
 }
 

@@ -85,7 +85,7 @@ export class Supervisor {
       left,
     )
     this.#report = new ManagerReport(manager)
-    this.#pidFile = parts.settings.pidFile === null ? null : new PidFile(parts.settings.pidFile)
+    this.#pidFile = PidFile.at(parts.settings.pidFile, parts.logger)
     this.ended = new Promise(resolve => {
       this.#end = resolve
     })
@@ -111,6 +111,7 @@ export class Supervisor {
     supervisor.#versions.goOn(left.versions, probes)
     if (left.control !== null)
       supervisor.#control = new Control(left.control, operationsOf(supervisor), parts.logger)
+    supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
     parts.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
     supervisor.#look()

@@ -73,7 +73,9 @@ describe('fd-broker upgrade --self', () => {
     const manager = NotifyRecorder.open(run.desk.folder)
     const env = Object.entries({ FDB_SUPERVISED: run.orders({}), ...manager.env })
     const given = env.map(([name, value]) => `${name}=${value}`)
-    run.pid = await run.desk.launch(['env', ...given, ...installed.command(['--ready', 'notify'])])
+    const pidFile = join(run.desk.folder, 'run.pid')
+    const own = installed.command(['--ready', 'notify', '--pid-file', pidFile])
+    run.pid = await run.desk.launch(['env', ...given, ...own])
     await run.serving()
     const load = await loadOn(run.url, { ...FRESH, rate: 300 })
     const { pid } = await run.whoami()
@@ -85,6 +87,7 @@ describe('fd-broker upgrade --self', () => {
       stdout: { ok: true, pid: run.pid },
     })
     expect(installed.releases()).toEqual(['one', 'two'])
+    expect(readFileSync(pidFile, 'utf8')).toBe(`${run.pid}\n`)
     expect(await run.status()).toMatchObject({
       pid,
       generation: 1,
@@ -107,7 +110,7 @@ describe('fd-broker upgrade --self', () => {
     await load.stop()
     expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     expect([hasEnded(run.pid), hasEnded(last)]).toEqual([true, true])
-    expect(existsSync(run.control)).toBe(false)
+    expect([existsSync(run.control), existsSync(pidFile)]).toEqual([false, false])
   })
 
   it('leaves the supervisor as it is where what is installed cannot be started, or cannot go on', {

@@ -267,6 +267,12 @@ describe('fd-broker run', () => {
       stdout: 'out\n',
       stderr: expect.stringMatching(/^err$/m),
     })
+    // A pid file is for readers: the program runs without it.
+    const nowhere = join(run.desk.folder, 'missing', 'run.pid')
+    const control = join(run.desk.folder, 'run', 'other.sock')
+    expect(
+      await refused('--control', control, '--pid-file', nowhere, '--', 'sh', '-c', 'exit 6'),
+    ).toMatchObject({ code: 6, stderr: expect.stringContaining('the pid file could not be changed') })
     expect(readFileSync(run.said, 'utf8')).toMatch(/listens/)
   })
 })

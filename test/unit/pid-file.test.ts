@@ -1,0 +1,45 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/logger.js'
+import { PidFile, readPidFile } from '../../src/process/pid-file.js'
+
+function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), 'fdb-pid-file-'))
+  onTestFinished(() => rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+describe('a pid file', () => {
+  it('names this process, and goes with it', () => {
+    const path = join(folder(), 'shop.pid')
+    const file = PidFile.at(path, SILENT)!
+    file.write()
+    expect(readPidFile(path)).toBe(process.pid)
+    file.remove()
+    expect(readPidFile(path)).toBeNull()
+  })
+
+  it('is not written through a link that somebody has put where it is made', () => {
+    const there = folder()
+    const path = join(there, 'shop.pid')
+    const precious = join(there, 'precious')
+    writeFileSync(precious, 'kept')
+    symlinkSync(precious, `${path}.${process.pid}~`)
+    PidFile.at(path, SILENT)!.write()
+    expect(readFileSync(precious, 'utf8')).toBe('kept')
+    expect(readPidFile(path)).toBe(process.pid)
+    expect(readdirSync(there).sort()).toEqual(['precious', 'shop.pid'])
+  })
+
+  it('that cannot be written is logged, no more', () => {
+    const told: string[] = []
+    const path = join(folder(), 'missing', 'shop.pid')
+    const logger = { ...SILENT, error: (_facts: object, message: string) => told.push(message) }
+    const file = PidFile.at(path, logger)!
+    file.write()
+    file.remove()
+    expect(told).toEqual(['the pid file could not be changed'])
+  })
+})
