@@ -203,10 +203,16 @@ export class RunningVersion {
   #goOn({ pid, says, replaced }: LeftVersion): void {
     this.says = says
     this.#isReplaced = replaced
-    this.#children.expect(pid, code => this.#exited(pid, code))
-    using pidfd = openOwn(pid)
-    if (pidfd !== null) this.#watchEnd(pid, pidfd)
     this.watch()
+    const found = openPidfd(pid)
+    // The image before was about to be told, or asked who serves in its place: it is reaped, and its number may be a stranger's soon.
+    if (found === 'dead') {
+      setImmediate(() => this.#exited(pid, UNKNOWN_CODE))
+      return
+    }
+    using pidfd = found
+    this.#children.expect(pid, code => this.#exited(pid, code))
+    if (pidfd !== null) this.#watchEnd(pid, pidfd)
   }
 
   /** Borrows the pidfd. */

@@ -2,6 +2,7 @@ import { Children } from './children.js'
 import type { KeptListeners } from './kept-listeners.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
 import type { Ending } from './next-settings.js'
+import type { Predecessor } from './predecessor.js'
 import type { Probe } from './probe.js'
 import { RunningVersion } from './running-version.js'
 import type { VersionSettings } from './settings.js'
@@ -23,9 +24,14 @@ export class RunningVersions {
   readonly #running = new Map<number, RunningVersion>()
   readonly #events: RunningEvents
 
-  constructor(events: RunningEvents, kept: KeptListeners, left: LeftBehind | null) {
+  constructor(
+    events: RunningEvents,
+    kept: KeptListeners,
+    left: LeftBehind | null,
+    predecessor: Pick<Predecessor, 'phase'> | null,
+  ) {
     this.#events = events
-    this.listeners = new SharedListeners(kept, left?.listeners)
+    this.listeners = new SharedListeners(kept, left?.listeners, predecessor)
     this.draining = new Set(left?.draining)
   }
 

@@ -3,14 +3,17 @@ import { bindListener, formatAddress, formatListenerSpec, type ListenerSpec } fr
 import { removeUnixPath } from '../listeners/unix-path.js'
 import { passedSockets } from '../supervised/passed-sockets.js'
 import type { KeptListeners } from './kept-listeners.js'
+import type { Predecessor } from './predecessor.js'
 import type { NamedListener } from './settings.js'
 
 /** One that is held. */
 export interface SharedListener {
   /** Its specification. */
   readonly key: string
+  /** By which the first version that wanted it has called it. */
+  readonly name: string
   readonly fd: OwnedFd
-  /** Bound by a service manager, whose its path stays. */
+  /** Somebody else has it too and goes on to, as a service manager does: its path stays theirs, and nobody could bind it anew. */
   readonly passed: boolean
   /** Bound by a process that accepts on it still, and would hang if it blocked of a sudden: O_NONBLOCK stays as it is. */
   readonly adopted: boolean
@@ -32,16 +35,22 @@ export interface GivenListener {
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: KeptListeners
+  readonly #predecessor: Pick<Predecessor, 'phase'> | null
 
-  /** `held`: what is there already; owned from now on. */
-  constructor(kept: KeptListeners, held: readonly SharedListener[] = []) {
+  /** `held`: what is there already; owned from now on. `predecessor`: whose the adopted ones are until it has ended. */
+  constructor(
+    kept: KeptListeners,
+    held: readonly SharedListener[] = [],
+    predecessor: Pick<Predecessor, 'phase'> | null = null,
+  ) {
     this.#kept = kept
     this.#held = new Map(held.map(each => [each.key, each]))
+    this.#predecessor = predecessor
   }
 
   /** Lent. */
   get held(): SharedListener[] {
-    return [...this.#held.values()]
+    return [...this.#held.values()].map(each => ({ ...each, passed: this.#isOthers(each) }))
   }
 
   /** Where each specification really is bound. */
@@ -49,7 +58,7 @@ export class SharedListeners implements Disposable {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
-  /** Binds those that are not there, or takes what a service manager has bound or kept for them, or the process before. All or none: what was bound for a list that cannot be had is closed again. */
+  /** Binds those that are not there, or takes what a service manager has bound or kept for them, or the process before. All or none: what was bound for a list that cannot be had is closed again; what others have too stays here for the next list. */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean): GivenListener[] {
     const bound: string[] = []
     try {
@@ -60,9 +69,9 @@ export class SharedListeners implements Disposable {
           const passed = passedSockets().take(name, spec)
           const adopted = passed?.adopted ?? false
           const fd = passed?.fd ?? this.#kept.take(key, spec) ?? bindListener(spec)
-          held = { key, fd, passed: passed !== null && !adopted, adopted }
+          held = { key, name, fd, passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
-          bound.push(key)
+          if (passed === null) bound.push(key)
           // What the manager has bound it has anyway.
           if (!held.passed) this.#kept.keep(key, fd)
         }
@@ -84,7 +93,7 @@ export class SharedListeners implements Disposable {
 
   /** What the manager keeps it keeps for the next process, if the unit is not stopped. */
   [Symbol.dispose](): void {
-    for (const held of this.#held.values()) close(held)
+    for (const held of this.#held.values()) this.#close(held)
     this.#held.clear()
   }
 
@@ -92,11 +101,17 @@ export class SharedListeners implements Disposable {
     const held = this.#held.get(key)!
     this.#held.delete(key)
     this.#kept.drop(key)
-    close(held)
+    const { name, fd } = held
+    if (held.passed && !held.adopted) passedSockets().offer([{ name, fd, about: inspectOne(fd) }], false)
+    else this.#close(held)
   }
-}
 
-function close({ fd, key, passed }: SharedListener): void {
-  if (!passed) removeUnixPath(fd, key)
-  fd.close()
+  #close(held: SharedListener): void {
+    if (!this.#isOthers(held)) removeUnixPath(held.fd, held.key)
+    held.fd.close()
+  }
+
+  #isOthers({ passed, adopted }: SharedListener): boolean {
+    return passed || (adopted && this.#predecessor !== null && this.#predecessor.phase !== 'ended')
+  }
 }

@@ -83,6 +83,7 @@ export class Supervisor {
       },
       new KeptListeners(manager?.storeFor(parts.settings.name) ?? null, parts.settings.name),
       left,
+      parts.predecessor ?? null,
     )
     this.#report = new ManagerReport(manager)
     this.#pidFile = PidFile.at(parts.settings.pidFile, parts.logger)
@@ -323,7 +324,7 @@ export class Supervisor {
 
   #wait(timer: Timer, id: number): void {
     const version = this.#versions.get(id)
-    if (version === undefined) return
+    if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
     const { askers = [] } = coming(this.#state) ?? {}
     const times: Record<Timer, number> = {
@@ -333,7 +334,6 @@ export class Supervisor {
       stop: this.#stopping.timeoutMs ?? settings.stopTimeout,
       kill: KILLED_MS,
     }
-    if (timer === 'stop' && this.#versions.draining.has(id)) return
     this.#timers.start(timer, id, times[timer])
   }
 

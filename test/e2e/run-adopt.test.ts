@@ -42,6 +42,18 @@ async function takenOver(run: Supervised, pid: number, ...args: string[]): Promi
   return child
 }
 
+/** Who answers at the path of a Unix socket: `generation,pid`. */
+function whoAt(path: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath: path, path: '/whoami', agent: false }, async response => {
+      let text = ''
+      for await (const chunk of response.setEncoding('utf8')) text += chunk
+      resolve(text)
+    })
+    asked.on('error', reject).end()
+  })
+}
+
 /** Of the socket that listens on the port. */
 function inodeOf(port: number): string {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')
@@ -140,17 +152,15 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
   it('puts the path of a Unix socket back that the old server removes', { timeout: 60_000 }, async () => {
     const run = await Supervised.prepare()
     const path = join(run.desk.folder, 'run', 'web.sock')
+    const whoami = () => whoAt(path)
     const pid = await run.desk.launch(node(run, { listen: path }))
-    const whoami = () =>
-      new Promise<string>((resolve, reject) => {
-        const asked = request({ socketPath: path, path: '/whoami', agent: false }, async response => {
-          let text = ''
-          for await (const chunk of response.setEncoding('utf8')) text += chunk
-          resolve(text)
-        })
-        asked.on('error', reject).end()
-      })
     await until('it listens', () => whoami().catch(() => null))
+    // A version that is not brought to serve does not take the path with it.
+    await run.launch(['--adopt', String(pid), '--listen', `local=unix:${path}`], [SERVER], {
+      FDB_SUPERVISED: run.orders({ crash: 9 }),
+    })
+    await run.ended()
+    expect(await whoami()).toBe(`NaN,${pid}`)
     await run.launch(['--adopt', String(pid), '--listen', `local=unix:${path}`, '--ready', 'fd'])
     await run.logged('the process that was taken over has ended')
     expect(await whoami()).toBe(`1,${await run.serving()}`)
