@@ -1664,8 +1664,14 @@ class Member:
         link, self._link = self._link, None
         if link is not None:
             link.release()
-        self._bundles.clear()
+        self._drop_bundles()
         self._step({'type': 'lost'})
+
+    def _drop_bundles(self):
+        """What has come of bundles whose rest will not."""
+        for items in self._bundles.values():
+            _close_all([item['fd'] for item in items])
+        self._bundles.clear()
 
     def _broken(self, error):
         """What the holder sent cannot be taken."""
@@ -2040,7 +2046,8 @@ class Member:
                         'times': self._times or None,
                     }
                     welcome, pidfd, rest = _greet(channel, hello, self._ASK_S)
-                except FdBrokerError:
+                except (FdBrokerError, OSError):
+                    # No descriptor left, say: there will be one again.
                     if channel is not None:
                         channel.release()
                     time.sleep(self._RETRY_S)
@@ -2049,6 +2056,8 @@ class Member:
                     if self._over or self.phase in ('leaving', 'gone'):
                         channel.release()
                         _close_all([] if pidfd is None else [pidfd])
+                        for _, _, fds in rest:
+                            _close_all(fds)
                         return
                     self._attach(channel, welcome, pidfd)
                     segment = self._shelf.get(self._state['epoch'])
@@ -2073,6 +2082,7 @@ class Member:
         self._over = True
         self._writing = None
         self._end_link()
+        self._drop_bundles()
         for listener in self._listeners.values():
             listener._close()
         _close_all([entry['fd'] for entry in self._registry.values()])
@@ -2380,7 +2390,16 @@ class _Drain:
                 time.sleep(self._BEAT_S)
 
     def _listen(self, channel, messages):
-        member, bundles, beat_at = self._member, {}, 0.0
+        bundles = {}
+        try:
+            self._hear(channel, messages, bundles)
+        finally:
+            # What has come of bundles whose rest will not.
+            for items in bundles.values():
+                _close_all([fd for _, fd in items])
+
+    def _hear(self, channel, messages, bundles):
+        member, beat_at = self._member, 0.0
         while messages is not None and not self._closed and not channel.closed:
             for body, message, fds in messages:
                 if body == 'fds':

@@ -1,12 +1,15 @@
 """Holds fd_broker.py to the vectors of the project (test/vectors) and to logs that its first release has written."""
 
 import base64
+import errno
 import fcntl
 import json
 import os
 import re
 import socket
+import threading
 import unittest
+import unittest.mock
 
 import fd_broker
 from fd_broker import FdBrokerError
@@ -230,6 +233,41 @@ class Channels(unittest.TestCase):
             announced, got = (fd_broker.identity_of(sock.fileno()) for sock in (one, other))
             self.assertIn('another socket', fd_broker.difference(announced, got))
             self.assertIn('accepting', fd_broker.difference({**announced, 'accepting': False}, announced))
+
+
+class Links(unittest.TestCase):
+    def member(self):
+        member = fd_broker.Member('/nowhere', 'shop', None, {}, None)
+        self.addCleanup(member.close)
+        return member
+
+    def test_what_has_come_of_a_bundle_is_closed_when_its_rest_does_not(self):
+        member = self.member()
+        fd = os.open('/dev/null', os.O_RDONLY)
+        items = [{'role': fd_broker.NAMED, 'name': 'spool', 'identity': fd_broker.identity_of(fd)}]
+        member._take_batch({'bundle': 1, 'index': 0, 'items': items}, [fd])
+        os.fstat(fd)
+        with member._changed:
+            member._lose()
+        with self.assertRaises(OSError):
+            os.fstat(fd)
+
+    def test_it_connects_again_also_when_there_was_no_descriptor_for_it(self):
+        asked, again = [], threading.Event()
+
+        def connect(_control, _timeout):
+            asked.append(1)
+            if len(asked) == 1:
+                raise OSError(errno.EMFILE, 'Too many open files')
+            again.set()
+            raise FdBrokerError('ERR_FDB_CONTROL_PATH', 'nobody listens', True)
+
+        member = self.member()
+        with unittest.mock.patch.object(fd_broker, '_connect', connect):
+            with member._changed:
+                member._reconnect()
+            self.assertTrue(again.wait(20))
+            member.close()
 
 
 class Specs(unittest.TestCase):
