@@ -13,13 +13,22 @@ const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`
  * correction that was installed out of force.
  */
 export class LoadedCode {
-  readonly #then = look()
+  readonly #then = lookAtStart()
 
   /** The names of what is another now. Throws what `successorCommand()` does: then there is nothing to be upgraded to. */
   changed(): string[] {
     const now = look()
     const names = new Set([...this.#then.keys(), ...now.keys()])
     return [...names].filter(name => this.#then.get(name) !== now.get(name)).sort()
+  }
+}
+
+/** Nothing where its own command leads nowhere: that is a reason not to be upgraded, and none not to serve. */
+function lookAtStart(): Map<string, string> {
+  try {
+    return look()
+  } catch {
+    return new Map()
   }
 }
 
