@@ -42,22 +42,22 @@ export class Deposits {
     return services
   }
 
-  /** The service has these now. Borrows the descriptors. */
+  /** The service has these now. Borrows the descriptors. What is not deposited when it throws (EMFILE) is tried with the next change. */
   update(service: string, items: readonly BundleItem[]): void {
-    const before = this.#depositsOf(service)
-    const now = new Map<string, Deposit>()
-    this.#services.set(service, now)
+    const deposits = this.#depositsOf(service)
+    const former = new Set(deposits.keys())
     for (const item of items) {
       const { fd } = item
       const [name, spec] = [nameOf(service, item), specOf(item)]
-      now.set(name, { fd, spec })
-      const there = before.get(name)
-      before.delete(name)
+      const there = deposits.get(name)
+      former.delete(name)
       if (there?.fd === fd && there.spec === spec) continue
-      this.#wanted.add(name)
       this.#registry.put({ name, role: 'named', spec, fd: fd.dup() })
+      this.#wanted.add(name)
+      deposits.set(name, { fd, spec })
     }
-    for (const name of before.keys()) {
+    for (const name of former) {
+      deposits.delete(name)
       this.#wanted.delete(name)
       this.#registry.drop(name)
     }

@@ -1,0 +1,30 @@
+import { expect, it, onTestFinished } from 'vitest'
+import { Deposits } from '../../src/daemon/deposits.js'
+import { Registry } from '../../src/holder/registry.js'
+import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+
+it('tries again to deposit what could not be duplicated, and drops what is no more', () => {
+  const registry = new Registry()
+  const wanted = new Set<string>()
+  const deposits = new Deposits(registry, wanted)
+  const fd = memoryFile('web', 'a memory file')
+  onTestFinished(() => {
+    registry.close()
+    fd.close()
+  })
+  const items = ['a', 'b', 'c'].map(name => ({ role: 'named' as const, name, fd }))
+  const names = (...which: string[]) => which.map(name => `shop/named/${name}`)
+  deposits.update('shop', items.slice(1))
+  let left = 0
+  const scarce = {
+    dup() {
+      if (left-- === 0) throw new Error('EMFILE')
+      return fd.dup()
+    },
+  } as unknown as OwnedFd
+  const more = [{ role: 'named' as const, name: 'scarce', fd: scarce }, items[2]!]
+  expect(() => deposits.update('shop', more)).toThrow('EMFILE')
+  deposits.update('shop', more)
+  expect(registry.names.sort()).toEqual(names('c', 'scarce'))
+  expect([...wanted].sort()).toEqual(names('c', 'scarce'))
+})
