@@ -75,6 +75,20 @@ describe('what a member of a daemon has registered', () => {
     expect(custody.held.entries).toEqual([fresh])
   })
 
+  it('is not taken later, when it was dropped meanwhile; what came behind that is', () => {
+    const { custody } = new Held()
+    const peer = member(1)
+    const [dropped, other, anew] = [named('web'), named('other'), named('web')]
+    custody.arrive(peer, [dropped, other])
+    custody.awaitTaking(peer)
+    custody.letGo(peer, 'web', true)
+    custody.arrive(peer, [anew])
+    expect(dropped.fd.closed).toBe(true)
+    custody.letGo(peer, 'other', true)
+    expect(custody.takeArrived(peer)).toEqual([anew])
+    anew.fd.close()
+  })
+
   it('goes with it, whatever had come of it', () => {
     const held = new Held()
     const { custody } = held

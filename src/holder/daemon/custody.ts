@@ -12,6 +12,8 @@ const OTHERS = 1_000
 interface Row {
   /** Items of which neither Register nor Back has said yet what for. */
   arrived: BundleItem[]
+  /** Of those, the first so many were registered, and are taken later. */
+  registered: number
   /** What a member that came back to a restarted daemon has brought, until it is settled who serves; null: nothing. */
   brought: readonly Entry[] | null
   /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
@@ -46,8 +48,14 @@ export class Custody {
   takeArrived(peer: Peer): BundleItem[] {
     const row = this.#rows.get(peer)
     const items = row?.arrived ?? []
-    if (row !== undefined) row.arrived = []
+    if (row !== undefined) Object.assign(row, { arrived: [], registered: 0 })
     return items
+  }
+
+  /** The member has said Register of all that has arrived, and it cannot be taken yet. */
+  awaitTaking(peer: Peer): void {
+    const row = this.#row(peer)
+    row.registered = row.arrived.length
   }
 
   /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
@@ -75,6 +83,7 @@ export class Custody {
     const provisional = this.#rows.get(peer)?.provisional
     provisional?.get(name)?.fd.close()
     provisional?.delete(name)
+    this.#forgetRegistered(peer, name)
     if (forGood) this.#drop(name)
   }
 
@@ -161,9 +170,20 @@ export class Custody {
   #row(peer: Peer): Row {
     const known = this.#rows.get(peer)
     if (known !== undefined) return known
-    const row: Row = { arrived: [], brought: null, provisional: new Map() }
+    const row: Row = { arrived: [], registered: 0, brought: null, provisional: new Map() }
     this.#rows.set(peer, row)
     return row
+  }
+
+  /** What was to be taken later is not wanted any more. */
+  #forgetRegistered(peer: Peer, name: string): void {
+    const row = this.#rows.get(peer)
+    if (row === undefined || row.registered === 0) return
+    const registered = row.arrived.slice(0, row.registered)
+    const kept = registered.filter(item => item.name !== name)
+    closeItems(registered.filter(item => item.name === name))
+    row.arrived = [...kept, ...row.arrived.slice(row.registered)]
+    row.registered = kept.length
   }
 
   #provisionalOf(peer: Peer | undefined): Entry[] {

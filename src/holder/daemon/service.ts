@@ -281,7 +281,10 @@ export class Service {
     closeAll(fds)
     const { register, moveRequest, renew, cancelUpgrade, written } = envelope
     if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', this.#servesForGood(peer))
-    else if (register) this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
+    else if (register) {
+      this.#custody.awaitTaking(peer)
+      this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
+    }
     else if (moveRequest) openWayBetween(peer, this.#holder.peer(this.#machine.owner), this.#parts.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written) this.#writes.answered(peer, written)
