@@ -61,6 +61,17 @@ describe('the descriptors that are held', () => {
     next[Symbol.dispose]()
   })
 
+  it('are held when the clock was set back since they were put', async () => {
+    const { registry, store } = open()
+    const spec = JSON.stringify({ pid: 7, putAt: Date.now(), until: Date.now() + 2 ** 33 })
+    registry.put({ name: 'fd/it', role: 'named', spec, fd: memoryFile('it', 'a memory file') })
+    store.takeOver()
+    onTestFinished(() => store[Symbol.dispose]())
+    // A timer that cannot run for so long runs for a millisecond.
+    await new Promise(resolve => setTimeout(resolve, 20))
+    expect(store.list().map(({ name }) => name)).toEqual(['it'])
+  })
+
   it('are closed when they cannot be held, and nothing else is', () => {
     const { registry, store } = open()
     const held = put(store, 'it')

@@ -175,7 +175,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const { until } = noted
     this.#held.set(name, {
       ...noted,
-      timer: until === null ? undefined : setTimeout(over, Math.max(0, until - Date.now())).unref(),
+      timer: until === null ? undefined : setTimeout(over, restOf(until)).unref(),
       watch: lifetime === undefined ? null : watchDeath(lifetime, over),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
@@ -239,6 +239,11 @@ function notedIn(spec: string): Noted | null {
   } catch {
     return null
   }
+}
+
+/** Milliseconds. No lease is longer: where it seems so the clock was set back, and a timer of more ends at once. */
+function restOf(until: number): number {
+  return Math.min(LONGEST_MS, Math.max(0, until - Date.now()))
 }
 
 function refuseNoPidfd(lifetime: OwnedFd): void {
