@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { type Caller, turnAway, welcome } from '../holder/admission.js'
-import type { OwnedFd } from '../kernel/index.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Desk } from '../member/desk.js'
 import type { Parts } from '../member/parts.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
@@ -92,9 +92,19 @@ export class FrontDesk implements Desk {
       else own(caller)
     } else if (this.#mayServe(caller)) this.#serve(caller)
     else {
-      caller.link.channel.pause()
       this.#waiting.push({ caller, own })
+      if (intent === 'join') this.#attend(caller)
+      else caller.link.channel.pause()
     }
+  }
+
+  /** Whoever comes to join may wait for as long as {@link hold} lasts, says nothing before its Welcome, and may give up. */
+  #attend(caller: Caller): void {
+    const left = () => {
+      this.#waiting = this.#waiting.filter(waiting => waiting.caller !== caller)
+      dismiss(caller)
+    }
+    caller.link.start({ message: (_envelope, fds) => closeAll(fds), broken: left, end: left })
   }
 
   #mayServe({ intent }: Caller): boolean {
@@ -143,14 +153,13 @@ export class FrontDesk implements Desk {
 
   /** The next daemon: it is offered everything when no handoff of a member is under way. */
   async #receiveSuccessor({ caller, own }: Waiting): Promise<void> {
-    if (this.#stage === 'handing over') {
-      // Its holder says that it is busy.
-      own(caller)
-      return
-    }
     const { link } = caller
     link.channel.pause()
-    await this.#until(() => this.#office !== null && this.#stage !== 'opening')
+    await this.#until(() => this.#stage !== 'opening')
+    if (this.#stage === 'handing over' || this.#stage === 'opening') {
+      this.#refuseSuccessor({ caller, own })
+      return
+    }
     const { parts, services } = this.#office!
     if (this.#stage === 'open') {
       this.#stage = 'handing over'
@@ -168,6 +177,17 @@ export class FrontDesk implements Desk {
     }
     if (this.#stage === 'handing over' && !this.#admitted) this.open()
     else parts.changes.tell()
+  }
+
+  /** There is one already. While that waits itself nobody is offered anything; later the holder says that it is busy. */
+  #refuseSuccessor({ caller, own }: Waiting): void {
+    if (this.#admitted) {
+      own(caller)
+      if (caller.link.open) caller.link.channel.resume()
+    } else {
+      const why = `process ${process.pid} begins to serve, or is about to hand over to another one: try again`
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+    }
   }
 
   async #until(holds: () => boolean): Promise<void> {

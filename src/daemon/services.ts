@@ -123,6 +123,8 @@ export class Services {
   close(how: { readonly kept: boolean }): void {
     this.#paused = true
     clearImmediate(this.#sweep)
+    // They may be this daemon's again.
+    this.#sweep = undefined
     for (const service of this.all) service.close(how)
     this.#services.clear()
   }

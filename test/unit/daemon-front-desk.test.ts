@@ -1,0 +1,91 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { FrontDesk } from '../../src/daemon/front-desk.js'
+import type { Services } from '../../src/daemon/services.js'
+import type { Caller } from '../../src/holder/admission.js'
+import { memoryFile } from '../../src/kernel/index.js'
+import { Changes } from '../../src/member/changes.js'
+import type { Parts } from '../../src/member/parts.js'
+import { DAEMON_ITSELF } from '../../src/operator/daemon-service.js'
+import type { Operations } from '../../src/operator/requests.js'
+import type { LinkHandler, WireBody } from '../../src/protocol/link.js'
+import { until } from '../processes/until.js'
+
+/** Somebody who comes to join, as the desk sees him. */
+function joiner(service: string) {
+  const told: WireBody[] = []
+  const known: { handler: LinkHandler | null } = { handler: null }
+  const link = {
+    open: true,
+    channel: { pause() {}, resume() {} },
+    start(handler: LinkHandler) {
+      known.handler = handler
+    },
+    send(body: WireBody) {
+      told.push(body)
+      return Promise.resolve()
+    },
+    close() {
+      link.open = false
+    },
+  }
+  const pidfd = memoryFile('in place of a pidfd', 'a memory file')
+  onTestFinished(() => pidfd.close())
+  const caller = { hello: { service }, intent: 'join', link, pidfd, pid: 7 } as unknown as Caller
+  return { caller, link, pidfd, known, told, code: () => told[0]?.reject?.code }
+}
+
+function open() {
+  const changes = new Changes()
+  const state = { settled: true, paused: false, joined: [] as Caller[] }
+  const machine = { phase: 'serving', holder: { phase: 'idle' } }
+  const services = {
+    get settled() {
+      return state.settled
+    },
+    pause() {
+      state.paused = true
+    },
+    resume() {
+      state.paused = false
+    },
+    of: () => ({ join: (caller: Caller) => state.joined.push(caller) }),
+  }
+  const desk = new FrontDesk({ passed: null, takesOver: false })
+  desk.staff({
+    parts: { changes, machine, settings: { control: '/run/shop/broker.sock' } } as unknown as Parts,
+    services: services as unknown as Services,
+    operations: {} as Operations,
+  })
+  desk.open()
+  return { desk, changes, state }
+}
+
+describe('who calls at a daemon', () => {
+  it('as its successor is offered nothing while another one waits for that, and changes nothing for that one', async () => {
+    const { desk, changes, state } = open()
+    state.settled = false
+    const [first, second] = [joiner(DAEMON_ITSELF), joiner(DAEMON_ITSELF)]
+    const offered: Caller[] = []
+    desk.receive(first.caller, caller => offered.push(caller))
+    await until('what it has changes no more', () => state.paused)
+    desk.receive(second.caller, caller => offered.push(caller))
+    await until('the second one is told, or offered', () => second.told.length + offered.length > 0)
+    expect([second.code(), offered]).toEqual(['ERR_FDB_BUSY', []])
+    expect([state.paused, desk.handsOver]).toEqual([true, true])
+    state.settled = true
+    changes.tell()
+    await until('the first one is offered it', () => offered.length > 0)
+    expect(offered).toEqual([first.caller])
+  })
+
+  it('and waits there is let go of when he leaves', () => {
+    const { desk, state } = open()
+    desk.hold()
+    const [gone, stays] = [joiner('shop'), joiner('shop')]
+    for (const { caller } of [gone, stays]) desk.receive(caller, () => {})
+    gone.known.handler?.end(null)
+    expect([gone.pidfd.closed, stays.pidfd.closed]).toEqual([true, false])
+    desk.admit()
+    expect(state.joined).toEqual([stays.caller])
+  })
+})
