@@ -1,4 +1,13 @@
-import { inspect, memoryFile, type OwnedFd, readAt, sizeOf, writeAt } from '../kernel/index.js'
+import { createHash } from 'node:crypto'
+import {
+  type Inspected,
+  inspect,
+  memoryFile,
+  type OwnedFd,
+  readAt,
+  sizeOf,
+  writeAt,
+} from '../kernel/index.js'
 import type { Entry } from './registry.js'
 
 /** The memory file's name, as /proc shows it. */
@@ -11,7 +20,11 @@ export interface Noted {
   readonly service: string
   readonly generation: number
   readonly serviceStartedAt: number
-  readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & { readonly ino: string })[]
+  readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & {
+    readonly ino: string
+    /** See {@link keptName}. Absent: of a release that knew all by their inodes. */
+    readonly keptAs?: string
+  })[]
   /** Without one of these the state is not whole. Absent: it is not said. */
   readonly segments?: readonly string[]
 }
@@ -70,7 +83,10 @@ export class NamesNote {
       const seen = inspect(entries.map(({ fd }) => fd))
       const noted: Noted = {
         ...this.#facts,
-        entries: entries.map(({ name, role, spec }, i) => ({ name, role, spec, ino: seen[i]!.ino })),
+        entries: entries.map(({ name, role, spec }, i) => {
+          const about = seen[i]!
+          return { name, role, spec, ino: about.ino, keptAs: keptName(name, about) }
+        }),
         ...(this.#segments !== null && { segments: this.#segments() }),
       }
       const text = Buffer.from(JSON.stringify(noted))
@@ -80,6 +96,15 @@ export class NamesNote {
       // No descriptor or memory left: a process that hangs now takes its listeners with it.
     }
   }
+}
+
+/**
+ * What a service manager keeps an entry under. A socket is told by its inode, whatever it is called; all else by its name: eventfds share one
+ * inode, each file system has inodes of its own, and one file may be open for reading here and for writing there.
+ */
+export function keptName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
+  if (type === 'socket') return `entry-${ino}`
+  return `entry-${ino}-${createHash('sha256').update(name).digest('hex').slice(0, 16)}`
 }
 
 /** Null: nothing that can be read. */

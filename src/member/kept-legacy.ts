@@ -51,11 +51,15 @@ export function keptLegacy({ service, control, logger, discard }: KeptOf): Legac
       return null
     }
     const entries: Entry[] = []
-    for (const { name, role, spec, ino } of noted.entries) {
-      const fd = take(`entry-${ino}`)
+    const taken = new Map<string, OwnedFd>()
+    for (const { name, role, spec, ino, keptAs = `entry-${ino}` } of noted.entries) {
+      // A socket may be held under several names.
+      const fd = taken.get(keptAs)?.dup() ?? take(keptAs)
       if (fd === undefined) continue
-      if (isReachable(fd, spec)) entries.push({ name, role, spec, fd })
-      else fd.close()
+      if (isReachable(fd, spec)) {
+        entries.push({ name, role, spec, fd })
+        taken.set(keptAs, fd)
+      } else fd.close()
     }
     const segments: Segment[] = []
     for (const { name, fd } of kept) {

@@ -1,4 +1,4 @@
-import { NamesNote } from '../holder/names-note.js'
+import { keptName, NamesNote } from '../holder/names-note.js'
 import { inspect, inspectOne, type OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { SegmentKind } from '../state/segment.js'
@@ -22,7 +22,8 @@ const SWEPT = 8
  */
 export class Safekeeping {
   readonly #parts: SafekeepingParts
-  readonly #kept = new Map<string, string>()
+  /** By its name what is kept: the inode, or where that does not tell one from another the descriptor. */
+  readonly #kept = new Map<string, string | OwnedFd>()
   readonly #note: NamesNote
   #serves = false
 
@@ -68,11 +69,11 @@ export class Safekeeping {
     const { store } = this.#parts
     if (store === null || !this.#serves) return
     const wanted = this.#wanted()
-    for (const [name, { fd, ino }] of wanted) {
-      if (this.#kept.get(name) === ino) continue
+    for (const [name, { fd, is }] of wanted) {
+      if (this.#kept.get(name) === is) continue
       if (this.#kept.has(name)) store.drop(name)
       store.keep(name, fd)
-      this.#kept.set(name, ino)
+      this.#kept.set(name, is)
     }
     // It names nothing that is not kept; nothing is let go of that it names.
     this.#note.write()
@@ -97,7 +98,7 @@ export class Safekeeping {
         if (!this.#kept.has(nameOf({ kind, epoch }))) store.drop(nameOf({ kind, epoch }))
   }
 
-  #wanted(): Map<string, { fd: OwnedFd; ino: string }> {
+  #wanted(): Map<string, { fd: OwnedFd; is: string | OwnedFd }> {
     const { control, shared } = this.#parts
     const { generation, registry, shelf } = shared
     const note = this.#note.file
@@ -106,12 +107,14 @@ export class Safekeeping {
       ...control().map(({ role, fd }) => [role, fd] as [string, OwnedFd]),
       ...(note === null ? [] : [[`note-${generation}`, note] as [string, OwnedFd]]),
     ]
-    const wanted = new Map(named.map(([name, fd]) => [name, { fd, ino: inspectOne(fd).ino }]))
+    const wanted = new Map<string, { fd: OwnedFd; is: string | OwnedFd }>(
+      named.map(([name, fd]) => [name, { fd, is: inspectOne(fd).ino }]),
+    )
     const { entries } = registry
     const seen = inspect(entries.map(({ fd }) => fd))
-    entries.forEach(({ fd }, i) => {
-      const { ino } = seen[i]!
-      wanted.set(`entry-${ino}`, { fd, ino })
+    entries.forEach(({ fd, name }, i) => {
+      const about = seen[i]!
+      wanted.set(keptName(name, about), { fd, is: about.type === 'socket' ? about.ino : fd })
     })
     return wanted
   }

@@ -284,8 +284,7 @@ export class Service {
     else if (register) {
       this.#custody.awaitTaking(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
-    }
-    else if (moveRequest) openWayBetween(peer, this.#holder.peer(this.#machine.owner), this.#parts.logger)
+    } else if (moveRequest) openWayBetween(peer, this.#holder.peer(this.#machine.owner), this.#parts.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written) this.#writes.answered(peer, written)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))

@@ -1,0 +1,76 @@
+import { mkdtempSync, readSync, rmSync, writeSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { Registry } from '../../src/holder/registry.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { bindSocket, closeAll, inspectOne, memoryFile, type OwnedFd, openFile } from '../../src/kernel/index.js'
+import { SILENT } from '../../src/logger.js'
+import { keptLegacy } from '../../src/member/kept-legacy.js'
+import { Safekeeping } from '../../src/member/safekeeping.js'
+import type { Shared } from '../../src/member/shared.js'
+import type { FdStore } from '../../src/supervised/fd-store.js'
+import { keepPassed } from '../../src/supervised/passed-sockets.js'
+
+/** What a service manager keeps. */
+class Store implements Pick<FdStore, 'keep' | 'drop'> {
+  readonly kept = new Map<string, OwnedFd>()
+  keep(name: string, fd: OwnedFd): void {
+    this.kept.set(name, fd.dup())
+  }
+  drop(name: string): void {
+    this.kept.get(name)?.close()
+    this.kept.delete(name)
+  }
+}
+
+it('gives each name its own descriptor back: of a file that is open twice, of a socket with two names, of one that was replaced', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-'))
+  const file = join(folder, 'file')
+  const opened = (flags: string) => openFile(file, flags, 'a file')
+  const registry = new Registry()
+  const put = (name: string, fd: OwnedFd) => registry.put({ name, role: 'named', spec: '', fd })
+  const store = new Store()
+  const control = [
+    { role: 'control' as const, fd: memoryFile('control', 'in its place') },
+    { role: 'lock' as const, fd: memoryFile('lock', 'in its place') },
+  ]
+  const shared = {
+    generation: 1,
+    registry,
+    serviceStartedAt: 0,
+    settings: { service: 'shop' },
+    shelf: new SegmentShelf(),
+    machine: { member: { scope: 'holder' } },
+  } as unknown as Shared
+  const safekeeping = new Safekeeping({ shared, control: () => control, store: store as unknown as FdStore })
+  onTestFinished(() => {
+    safekeeping.close()
+    registry.close()
+    closeAll(control.map(({ fd }) => fd))
+    keepPassed([])
+    rmSync(folder, { recursive: true })
+  })
+  put('writes', opened('w'))
+  safekeeping.begin()
+  put('reads', opened('r'))
+  const socket = bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket')
+  put('one', socket)
+  put('other', socket.dup())
+  put('replaced', opened('r'))
+  put('replaced', opened('w'))
+  keepPassed([...store.kept].map(([name, fd]) => ({ name: `fdb.shop.${name}`, fd })))
+
+  const legacy = keptLegacy({
+    service: 'shop',
+    control: join(folder, 'nobody'),
+    logger: SILENT,
+    discard: () => {},
+  })!
+  const fds = new Map(legacy.entries.map(({ name, fd }) => [name, fd]))
+  onTestFinished(() => closeAll([...fds.values(), legacy.listener, legacy.lock]))
+  expect([...fds.keys()].sort()).toEqual(registry.names.sort())
+  expect(inspectOne(fds.get('other')!).ino).toBe(inspectOne(socket).ino)
+  for (const name of ['writes', 'replaced']) expect(writeSync(fds.get(name)!.raw, 'x')).toBe(1)
+  expect(readSync(fds.get('reads')!.raw, Buffer.alloc(1))).toBe(1)
+})
