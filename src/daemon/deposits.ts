@@ -52,7 +52,9 @@ export class Deposits {
       const there = deposits.get(name)
       former.delete(name)
       if (there?.fd === fd && there.spec === spec) continue
-      this.#registry.put({ name, role: 'named', spec, fd: fd.dup() })
+      // The one that is there stays: who keeps it beside would have to let go of it first.
+      const present = there?.fd === fd ? this.#registry.get(name)?.fd : undefined
+      this.#registry.put({ name, role: 'named', spec, fd: present ?? fd.dup() })
       this.#wanted.add(name)
       deposits.set(name, { fd, spec })
     }

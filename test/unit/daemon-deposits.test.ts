@@ -28,3 +28,21 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
   expect(registry.names.sort()).toEqual(names('c', 'scarce'))
   expect([...wanted].sort()).toEqual(names('c', 'scarce'))
 })
+
+it('keeps the duplicate of what only changes its rights', () => {
+  const registry = new Registry()
+  const deposits = new Deposits(registry, new Set())
+  const fd = memoryFile('epoch-1', 'a memory file')
+  onTestFinished(() => {
+    registry.close()
+    fd.close()
+  })
+  const segment = { role: 'segment' as const, name: 'epoch-1', fd }
+  deposits.update('shop', [{ ...segment, writable: true }])
+  const [before] = registry.entries
+  deposits.update('shop', [{ ...segment, writable: false }])
+  const [after] = registry.entries
+  expect([before?.spec, after?.spec]).toEqual(['writable', ''])
+  expect(after?.fd).toBe(before?.fd)
+  expect(after?.fd.closed).toBe(false)
+})

@@ -4,7 +4,14 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { Registry } from '../../src/holder/registry.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
-import { bindSocket, closeAll, inspectOne, memoryFile, type OwnedFd, openFile } from '../../src/kernel/index.js'
+import {
+  bindSocket,
+  closeAll,
+  inspectOne,
+  memoryFile,
+  type OwnedFd,
+  openFile,
+} from '../../src/kernel/index.js'
 import { SILENT } from '../../src/logger.js'
 import { keptLegacy } from '../../src/member/kept-legacy.js'
 import { Safekeeping } from '../../src/member/safekeeping.js'
