@@ -1,4 +1,4 @@
-import { existsSync, linkSync, unlinkSync } from 'node:fs'
+import { existsSync, linkSync, rmSync, unlinkSync } from 'node:fs'
 
 /** A second name of a Unix socket's file: what removes the first, as most servers do when they close, does not end the service. */
 export class KeptPath implements Disposable {
@@ -9,6 +9,8 @@ export class KeptPath implements Disposable {
   constructor(path: string) {
     this.#path = path
     this.#second = `${path}.adopted-${process.pid}`
+    // Of one of this number that was killed, as in a container that was started anew.
+    rmSync(this.#second, { force: true })
     linkSync(path, this.#second)
   }
 
