@@ -26,7 +26,12 @@ export function commandQuestion(text: string, start: StartShell): Question {
       new Promise((resolve, reject) => {
         signal.throwIfAborted()
         let kept = ''
-        const shell = start(text, {
+        let shell: Shell | undefined
+        const over = () => {
+          shell?.kill()
+          reject(signal.reason)
+        }
+        shell = start(text, {
           output: bytes => {
             kept = (kept + bytes.toString('latin1')).slice(-KEPT_CHARACTERS)
           },
@@ -36,10 +41,6 @@ export function commandQuestion(text: string, start: StartShell): Question {
             resolve(code === 0 ? null : `ended with ${code}${line ? ` (${line})` : ''}`)
           },
         })
-        const over = () => {
-          shell.kill()
-          reject(signal.reason)
-        }
         signal.addEventListener('abort', over, { once: true })
       }),
   }

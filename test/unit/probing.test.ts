@@ -200,3 +200,13 @@ describe('asking again', () => {
     expect(why).toHaveLength(300)
   })
 })
+
+it('hears of the end of a shell that was started, and of which nothing more could be had', async () => {
+  let ended: (code: number) => void = () => {}
+  const question = commandQuestion('true', (_text, events) => {
+    ended = events.ended
+    throw new Error('no descriptor left')
+  })
+  expect(await ask(question)).toBe('command "true": no descriptor left')
+  expect(() => ended(0)).not.toThrow()
+})
