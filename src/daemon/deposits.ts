@@ -44,6 +44,10 @@ export class Deposits {
 
   /** The service has these now. Borrows the descriptors. What is not deposited when it throws (EMFILE) is tried with the next change. */
   update(service: string, items: readonly BundleItem[]): void {
+    this.#registry.together(() => this.#update(service, items))
+  }
+
+  #update(service: string, items: readonly BundleItem[]): void {
     const deposits = this.#depositsOf(service)
     const former = new Set(deposits.keys())
     for (const item of items) {

@@ -42,6 +42,21 @@ export class Registry {
     return [...this.#entries.values()]
   }
 
+  /** What this changes is told of once, at its end: whoever is told looks at everything. */
+  together(work: () => void): void {
+    const { changed } = this
+    let any = false
+    this.changed = () => {
+      any = true
+    }
+    try {
+      work()
+    } finally {
+      this.changed = changed
+      if (any) changed()
+    }
+  }
+
   /** Takes ownership of the descriptor; an earlier one of that name is closed. */
   put(entry: Entry): void {
     const present = this.#entries.get(entry.name)

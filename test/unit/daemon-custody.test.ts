@@ -75,6 +75,23 @@ describe('what a member of a daemon has registered', () => {
     expect(custody.held.entries).toEqual([fresh])
   })
 
+  it('is told of once, however much one that comes back brings, and one that serves for good has registered', () => {
+    const { custody } = new Held()
+    const peer = member(1)
+    const names = Array.from({ length: 20 }, (_, i) => `l${i}`)
+    let told = 0
+    custody.held.changed = () => {
+      told++
+    }
+    custody.bring(peer, names.map(named))
+    custody.adopt(peer)
+    expect([told, custody.held.size]).toEqual([1, 20])
+    for (const name of names) custody.holdProvisionally(peer, named(name))
+    custody.settle(peer)
+    expect([told, custody.held.size]).toEqual([2, 20])
+    custody.held.changed = () => {}
+  })
+
   it('is not taken later, when it was dropped meanwhile; what came behind that is', () => {
     const { custody } = new Held()
     const peer = member(1)

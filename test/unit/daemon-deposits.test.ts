@@ -29,6 +29,25 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
   expect([...wanted].sort()).toEqual(names('c', 'scarce'))
 })
 
+it('tells once of all that has changed', () => {
+  const registry = new Registry()
+  const fd = memoryFile('web', 'a memory file')
+  onTestFinished(() => {
+    registry.close()
+    fd.close()
+  })
+  let told = 0
+  registry.changed = () => {
+    told++
+  }
+  const items = ['a', 'b', 'c'].map(name => ({ role: 'named' as const, name, fd }))
+  const deposits = new Deposits(registry, new Set())
+  deposits.update('shop', items)
+  expect([told, registry.size]).toEqual([1, 3])
+  deposits.update('shop', [])
+  expect([told, registry.size]).toEqual([2, 0])
+})
+
 it('keeps the duplicate of what only changes its rights', () => {
   const registry = new Registry()
   const deposits = new Deposits(registry, new Set())

@@ -102,9 +102,11 @@ export class Custody {
     const brought = row?.brought ?? []
     if (row !== undefined) row.brought = null
     const names = new Set(brought.map(({ name }) => name))
-    // Nothing is let go of that is to be had again.
-    for (const entry of brought) this.held.put(entry)
-    for (const name of this.held.names) if (!names.has(name)) this.held.drop(name)
+    this.held.together(() => {
+      // Nothing is let go of that is to be had again.
+      for (const entry of brought) this.held.put(entry)
+      for (const name of this.held.names) if (!names.has(name)) this.held.drop(name)
+    })
   }
 
   /** Who serves has come back, and holds what is lacking here. Takes the descriptors. */
@@ -123,8 +125,10 @@ export class Custody {
       closeItems(row.brought ?? [])
       row.brought = null
     }
-    for (const entry of this.#takeProvisional(owner)) this.hold(owner, entry)
-    for (const name of this.held.names) if (!owner.adopted.has(name)) this.#drop(name)
+    this.held.together(() => {
+      for (const entry of this.#takeProvisional(owner)) this.hold(owner, entry)
+      for (const name of this.held.names) if (!owner.adopted.has(name)) this.#drop(name)
+    })
   }
 
   /** The member died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
