@@ -103,7 +103,8 @@ export class Daemon implements AsyncDisposable {
     }
     member.on('serving', serves)
     member.on('reinstated', serves)
-    member.on('retiring', () => leaves({ kept: true }))
+    // The next daemon has what this one had, unless there is none.
+    member.on('retiring', () => leaves({ kept: kept || !parts.departure.ended }))
     // The state is safe before anybody else can be the first of a service here.
     member.onQuiesce(() => (this.#closing ? services.keepState(KEEP_MS) : undefined))
     this.closed = member.retired.then(() => leaves({ kept }))

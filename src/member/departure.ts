@@ -47,6 +47,11 @@ export class Departure {
     return this.#stage === 'over'
   }
 
+  /** The application has closed what served: nobody does in its place. */
+  get ended(): boolean {
+    return this.#why === 'closed'
+  }
+
   /** Why this process does not come to serve, or could not. */
   get reason(): FdbError | null {
     return this.#reason

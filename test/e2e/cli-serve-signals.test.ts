@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, utimesSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -190,7 +190,9 @@ describe('signals to fd-broker serve', () => {
     const desk = Desk.open()
     const file = join(desk.folder, 'shop.state')
     const pid = await serve(desk, '--drop')
-    await kill(desk, await member(desk, 'shop', file), 'shop')
+    const first = await member(desk, 'shop', file)
+    await until('the file is there', () => existsSync(file), 10_000)
+    await kill(desk, first, 'shop')
     const later = Date.now() / 1000 + 60
     utimesSync(file, later, later)
     const before = readFileSync(file)
