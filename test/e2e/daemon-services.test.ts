@@ -186,10 +186,11 @@ describe('a daemon', () => {
   it('closes a listener that the new version dropped only after the release', async () => {
     const [port, extra] = [await freePort(), await freePort()]
     const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE, listeners: [web(port)] })
-    await startDaemon(scene, { upgrade: { ...UPGRADE, probation: 1_500 } })
+    await startDaemon(scene, { upgrade: { ...UPGRADE, probation: 3_000 } })
     await scene.serve({ listeners: [web(port), web(extra, 'extra')] })
     const second = await scene.serve()
-    expect(await serviceStatus(scene)).toMatchObject({ phase: 'probation', pid: second.pid })
+    const trial = await serviceWhere(scene, 'it is known to serve', ({ phase }) => phase === 'probation')
+    expect(trial.pid).toBe(second.pid)
     expect(await connects(extra)).toBe(true)
     expect((await serviceStatus(scene)).listeners.map(({ name }) => name)).toEqual(['web', 'extra'])
     const after = await serviceWhere(scene, 'released', ({ phase }) => phase === 'idle')
@@ -205,6 +206,7 @@ describe('a daemon', () => {
     const first = await scene.serve()
     const second = await scene.serve({ listeners: [web(moved)] })
     expect(await whoami(moved)).toBe(second.pid)
+    await first.says('retiring')
     expect((await serviceStatus(scene)).listeners).toMatchObject([
       { name: 'web', address: `tcp://127.0.0.1:${moved}` },
     ])

@@ -70,6 +70,7 @@ describe('the path of a Unix listener', () => {
     const { scene, paths } = place
     const first = await scene.serve(listeners(place, 'web', 'admin'))
     const second = await scene.serve(listeners(place, 'web'))
+    await first.says('retiring')
     await second.kill()
     await first.says('reinstated')
     expect(await accepts(paths.admin)).toBe(true)
@@ -85,7 +86,7 @@ describe('the path of a Unix listener', () => {
     renameSync(`${paths.admin}.other`, paths.admin)
     first.signal('SIGTERM')
     await first.end()
-    expect(existsSync(paths.web)).toBe(false)
+    expect(existsSync(paths.web), first.output).toBe(false)
     expect(await accepts(paths.admin)).toBe(true)
   })
 

@@ -66,6 +66,7 @@ describe.skipIf(!has('python3'))('a member in Python (skipped without python3)',
     const load = await loadOn(target, { rate: 100, writes: 0, slow: 0, streams: 0 })
     const dying = await python(scene)
     await load.answeredBy(dying.pid)
+    await first.says('retiring')
     await dying.kill()
     await first.says('reinstated')
     await load.answeredBy(first.pid)

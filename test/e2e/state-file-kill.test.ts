@@ -14,7 +14,7 @@ import { StateLog } from '../../src/state/state-log.js'
 import { COUNT, changesOf } from '../fixtures/state-kill-changes.js'
 
 /** The acceptance run: FDB_KILLS=200. */
-const KILLS = Number(process.env.FDB_KILLS ?? 10)
+const KILLS = Number(process.env.FDB_KILLS ?? 6)
 const WRITER = fileURLToPath(new URL('../fixtures/state-file-writer.ts', import.meta.url))
 
 function modelOf(made: number): Map<string, Uint8Array> {

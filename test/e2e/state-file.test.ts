@@ -105,6 +105,7 @@ describe('a state file', () => {
     const second = await s.serve()
     await second.order('put', { key: 'of the second', value: { item: '2' } })
     await s.statusWhere('it is saved', saved)
+    await first.says('retiring')
     await second.kill()
     await first.says('reinstated')
     await first.order('put', { key: 'of the first', value: { item: '1' } })

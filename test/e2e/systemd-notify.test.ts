@@ -111,6 +111,7 @@ describe('a service manager is told', () => {
     await until('it was told who serves', () => manager.count('MAINPID') === 1)
     await until('the file was told too', () => named() === two.pid)
     await until('the successor has said so itself', () => manager.count('READY') === 3)
+    await one.says('retiring')
     await two.kill()
     await one.says('reinstated')
     await until('it was told who serves again', () => manager.count('MAINPID') === 2)
