@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/referee/remote.mjs'
-import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
+import { serveByCommand, servedBy, serviceWhere } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -57,7 +57,6 @@ describe('fd-broker serve, and a member that is killed', () => {
     const { sections, pid } = await serviceWhere(scene, 'the state rests', status => status.phase === 'idle')
     expect(pid).toBe(app.pid)
     await app.kill()
-    await scene.serve()
-    expect((await serviceStatus(scene)).sections).toEqual(sections)
+    expect((await servedBy(scene, await scene.serve())).sections).toEqual(sections)
   })
 })

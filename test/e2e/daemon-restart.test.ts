@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { App, AppConfig } from '../processes/app.js'
-import { daemonStatus, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { daemonStatus, servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { Writes } from '../processes/writes.js'
@@ -57,7 +57,7 @@ describe('a daemon that is killed and started again', () => {
     const { scene, target } = await open()
     let daemon = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()
-    const { serviceStartedAt } = await serviceStatus(scene)
+    const { serviceStartedAt } = await servedBy(scene, app)
     const writes = new Writes(target)
     for (let restart = 0; restart < 4; restart++) {
       await more(writes)

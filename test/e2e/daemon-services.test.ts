@@ -6,6 +6,7 @@ import {
   launchDaemon,
   openFds,
   type ServiceStatus,
+  servedBy,
   serviceStatus,
   serviceWhere,
   startDaemon,
@@ -154,7 +155,7 @@ describe('a daemon', () => {
     const scene = Scene.open({ hosting: 'daemon', listeners: [web(port)], hold: ['memfd'] })
     const daemon = await startDaemon(scene)
     const app = await scene.serve()
-    const [before, fds] = [lasting(await serviceStatus(scene)), openFds(daemon.pid)]
+    const [before, fds] = [lasting(await servedBy(scene, app)), openFds(daemon.pid)]
     for (const how of [
       { exitBeforeReady: true },
       { check: 'throw' as const },
@@ -265,6 +266,6 @@ describe('a daemon', () => {
       app = await scene.serve()
       expect(identities()).toEqual(held)
     }
-    expect([...(await serviceStatus(scene)).held].sort()).toEqual(['file', 'memfd', 'pipe'])
+    expect([...(await servedBy(scene, app)).held].sort()).toEqual(['file', 'memfd', 'pipe'])
   })
 })

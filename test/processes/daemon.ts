@@ -111,6 +111,12 @@ export async function serviceStatus(scene: Scene, service = 'shop'): Promise<Ser
   })
 }
 
+/** Waits until the daemon has heard that this member serves: it says so itself before. */
+export async function servedBy(scene: Scene, app: App, service = 'shop'): Promise<ServiceStatus> {
+  const heard = ({ pid, phase }: ServiceStatus) => pid === app.pid && phase !== 'committing'
+  return await serviceWhere(scene, `the daemon knows that ${app.pid} serves`, heard, { service })
+}
+
 /** Waits for a status of the named service. */
 export async function serviceWhere(
   scene: Scene,
