@@ -10,6 +10,9 @@
         "native/registry.c",
         "native/sockets.c",
         "native/messages.c",
+        "native/send.c",
+        "native/streams.c",
+        "native/epoll.c",
         "native/descriptors.c",
         "native/inspect.c",
         "native/peers.c",
@@ -18,6 +21,7 @@
         "native/execute.c",
         "native/unix_path.c",
         "native/memory.c",
+        "native/sums.c",
         "native/locks.c",
         "native/poll.c"
       ],

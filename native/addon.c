@@ -108,6 +108,7 @@ NAPI_MODULE_INIT() {
   }
   self->env = env;
   self->holders = 1;
+  self->blocks = fdb_fastest_blocks();
   if (napi_set_instance_data(env, self, finalize_instance, NULL) != napi_ok) {
     free(self);
     return NULL;
@@ -131,6 +132,14 @@ NAPI_MODULE_INIT() {
     METHOD("setOption", fdb_set_option),
     METHOD("sendMessage", fdb_send_message),
     METHOD("receiveMessage", fdb_receive_message),
+    METHOD("receiveDatagram", fdb_receive_datagram),
+    METHOD("send", fdb_send),
+    METHOD("receive", fdb_receive),
+    METHOD("shutDown", fdb_shut_down),
+    METHOD("resetAtClose", fdb_reset_at_close),
+    METHOD("createEpoll", fdb_create_epoll),
+    METHOD("setEpoll", fdb_set_epoll),
+    METHOD("askEpoll", fdb_ask_epoll),
     METHOD("dup", fdb_dup),
     METHOD("makeRoom", fdb_make_room),
     METHOD("close", fdb_close),
@@ -155,6 +164,7 @@ NAPI_MODULE_INIT() {
     METHOD("spawn", fdb_spawn),
     METHOD("execute", fdb_execute),
     METHOD("hangups", fdb_hangups),
+    METHOD("hangupOf", fdb_hangup_of),
     METHOD("memfd", fdb_memfd),
     METHOD("addSeals", fdb_add_seals),
     METHOD("getSeals", fdb_get_seals),
@@ -162,6 +172,7 @@ NAPI_MODULE_INIT() {
     METHOD("pread", fdb_pread),
     METHOD("pwrite", fdb_pwrite),
     METHOD("fileSize", fdb_file_size),
+    METHOD("addSums", fdb_add_sums),
     METHOD("tryLock", fdb_try_lock),
     METHOD("openLockFile", fdb_open_lock_file),
     METHOD("createPoll", fdb_create_poll),

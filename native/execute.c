@@ -3,33 +3,109 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STANDARD_FDS 3
+#define KEEP_NUMBERS -1
+
+typedef struct {
+  char **words, **variables;
+  int first; /* they become this number and those behind it; KEEP_NUMBERS: none */
+  uint32_t count;
+  int fds[FDB_SCRATCH];
+  int before[FDB_SCRATCH]; /* what had their new numbers; -1: nothing */
+  uint32_t ready, replaced;
+} image;
+
+/* Nothing is lost that has one of these numbers, as long as another program does not run. */
+static bool place(image *it) {
+  int above = it->first + (int)it->count;
+  for (uint32_t i = 0; i < it->count; i++) {
+    /* Out of the way first: a source may have the number of another's target. */
+    int source = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above);
+    if (source < 0) return false;
+    it->fds[i] = source;
+    it->before[i] = fcntl(it->first + (int)i, F_DUPFD_CLOEXEC, above);
+    it->ready = i + 1;
+    if (it->before[i] < 0 && errno != EBADF) return false;
+  }
+  for (; it->replaced < it->count; it->replaced++)
+    if (dup2(it->fds[it->replaced], it->first + (int)it->replaced) < 0) return false;
+  return true;
+}
+
+static void take_back(image *it) {
+  for (uint32_t i = 0; i < it->ready; i++) {
+    int number = it->first + (int)i;
+    if (i < it->replaced) {
+      if (it->before[i] < 0) close(number);
+      else if (dup2(it->before[i], number) >= 0) fcntl(number, F_SETFD, FD_CLOEXEC);
+    }
+    if (it->before[i] >= 0) close(it->before[i]);
+    close(it->fds[i]);
+  }
+}
+
+/* Of stdin, stdout and stderr: inherited, and blocking, as Node had them before it looked at them. */
+static void open_standard(const int *flags, const int *modes) {
+  for (int fd = 0; fd < STANDARD_FDS; fd++) {
+    struct stat about;
+    if (flags[fd] < 0) continue;
+    fcntl(fd, F_SETFD, 0);
+    if (modes[fd] & O_NONBLOCK && fstat(fd, &about) == 0 && (S_ISFIFO(about.st_mode) || S_ISSOCK(about.st_mode)))
+      fcntl(fd, F_SETFL, modes[fd] & ~O_NONBLOCK);
+  }
+}
 
 /* Returns only when it has failed: then all is as it was. */
-static int execute(char **words, char **variables, const int *fds, uint32_t count, const char **failed) {
-  const char *file = words[0], *cwd = words[1];
-  int standard[STANDARD_FDS], before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+static int execute(image *it, const char **failed) {
+  const char *file = it->words[0], *cwd = it->words[1];
+  int flags[STANDARD_FDS], modes[STANDARD_FDS], before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int error;
   *failed = "chdir";
   if (cwd[0] != 0 && chdir(cwd) < 0) {
-    int error = errno;
+    error = errno;
     if (before >= 0) close(before);
     return error;
   }
   fdb_close_at_exec(STANDARD_FDS);
   for (int fd = 0; fd < STANDARD_FDS; fd++) {
-    standard[fd] = fcntl(fd, F_GETFD);
-    fcntl(fd, F_SETFD, 0);
+    flags[fd] = fcntl(fd, F_GETFD);
+    modes[fd] = fcntl(fd, F_GETFL);
   }
-  for (uint32_t i = 0; i < count; i++) fcntl(fds[i], F_SETFD, 0);
-  *failed = "execve";
-  execve(file, words + 2, variables);
-  int error = errno;
-  for (uint32_t i = 0; i < count; i++) fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-  for (int fd = 0; fd < STANDARD_FDS; fd++)
-    if (standard[fd] >= 0) fcntl(fd, F_SETFD, standard[fd]);
+  *failed = "dup";
+  if (it->first == KEEP_NUMBERS || place(it)) {
+    /* Node ignores some, and what is ignored stays so in the next program. */
+    struct sigaction usual = { .sa_handler = SIG_DFL }, actions[NSIG];
+    bool ignored[NSIG] = { false };
+    sigset_t none, mask;
+    sigemptyset(&none);
+    open_standard(flags, modes);
+    if (it->first == KEEP_NUMBERS)
+      for (uint32_t i = 0; i < it->count; i++) fcntl(it->fds[i], F_SETFD, 0);
+    for (int number = 1; number < NSIG; number++) {
+      ignored[number] = sigaction(number, NULL, &actions[number]) == 0 && actions[number].sa_handler == SIG_IGN;
+      if (ignored[number]) sigaction(number, &usual, NULL);
+    }
+    pthread_sigmask(SIG_SETMASK, &none, &mask);
+    *failed = "execve";
+    execve(file, it->words + 2, it->variables);
+    error = errno;
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    for (int number = 1; number < NSIG; number++)
+      if (ignored[number]) sigaction(number, &actions[number], NULL);
+    for (int fd = 0; fd < STANDARD_FDS; fd++) {
+      if (flags[fd] >= 0) fcntl(fd, F_SETFD, flags[fd]);
+      if (modes[fd] >= 0) fcntl(fd, F_SETFL, modes[fd]);
+    }
+    if (it->first == KEEP_NUMBERS)
+      for (uint32_t i = 0; i < it->count; i++) fcntl(it->fds[i], F_SETFD, FD_CLOEXEC);
+  } else error = errno;
+  if (it->first != KEEP_NUMBERS) take_back(it);
   if (before >= 0) {
     if (cwd[0] != 0 && fchdir(before) < 0) *failed = "fchdir";
     close(before);
@@ -41,25 +117,27 @@ napi_value fdb_execute(napi_env env, napi_callback_info info) {
   fdb_call call;
   char *words, *variables;
   size_t words_length, variables_length, word_count, variable_count;
-  uint32_t length, count;
-  int fds[FDB_SCRATCH];
-  if (!fdb_enter(env, info, 3, &call) || !fdb_array_length(env, call.argv[2], "fds", &length)) return NULL;
+  uint32_t length;
+  image it = { .first = KEEP_NUMBERS };
+  if (!fdb_enter(env, info, 3, &call) || !fdb_array_length(env, call.argv[2], "fds", &length) ||
+      (call.argc > 3 && !fdb_int(env, call.argv[3], "first", STANDARD_FDS, INT_MAX - FDB_SCRATCH, &it.first)))
+    return NULL;
   if (length > FDB_SCRATCH) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_SCRATCH, length);
   /* Getters of the array may detach the buffers: those are looked at when nobody else's code runs any more. */
-  if (!fdb_copy_fds(call.self, call.argv[2], 0, fds, &count) ||
+  if (!fdb_copy_fds(call.self, call.argv[2], 0, it.fds, &it.count) ||
       !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
       !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))
     return NULL;
-  char **all = fdb_split(words, words_length, &word_count);
-  char **its_env = fdb_split(variables, variables_length, &variable_count);
-  if (all == NULL || its_env == NULL) fdb_throw(env, ENOMEM, "calloc");
+  it.words = fdb_split(words, words_length, &word_count);
+  it.variables = fdb_split(variables, variables_length, &variable_count);
+  if (it.words == NULL || it.variables == NULL) fdb_throw(env, ENOMEM, "calloc");
   else if (word_count < 3) fdb_throw_range(env, "words are file, folder and argv[0] at least, got %zu", word_count);
   else {
     const char *failed;
-    int error = execute(all, its_env, fds, count, &failed);
+    int error = execute(&it, &failed);
     fdb_throw(env, error, failed);
   }
-  free(all);
-  free(its_env);
+  free(it.words);
+  free(it.variables);
   return NULL;
 }

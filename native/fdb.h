@@ -15,6 +15,9 @@ enum fdb_maker { COPY_FDS, MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAK
 
 struct fdb_poll;
 
+/* Takes so many blocks of 64 bytes into a SHA-256 (see sums.c). */
+typedef void (*fdb_blocks)(uint32_t state[8], const uint8_t *data, size_t count);
+
 /* One per environment (main thread or worker); there are no globals. */
 typedef struct fdb_instance {
   napi_env env;
@@ -27,6 +30,7 @@ typedef struct fdb_instance {
   struct fdb_poll *polls; /* handles that are not closing yet */
   uint32_t closing;       /* uv handles whose close callback is still to come */
   napi_async_cleanup_hook_handle hook;
+  fdb_blocks blocks; /* the fastest that this processor has */
   bool ending;
   int holders; /* instance data and the cleanup hook: the last one frees */
 } fdb_instance;
@@ -46,6 +50,9 @@ int fdb_close_fd(int fd); /* close() that does not retry on EINTR; 0 or an errno
 /* descriptors.c: safe after fork. */
 void fdb_close_at_exec(int from); /* all from this number on; older kernels do nothing */
 
+/* sums.c */
+fdb_blocks fdb_fastest_blocks(void);
+
 /* errors.c */
 napi_value fdb_error(napi_env env, int error, const char *syscall);
 napi_value fdb_throw(napi_env env, int error, const char *syscall); /* always NULL */
@@ -54,7 +61,7 @@ napi_value fdb_throw_range(napi_env env, const char *format, ...) __attribute__(
 void fdb_error_name(int error, char *into, size_t size);
 
 /* arguments.c: each returns false with an exception pending. */
-#define FDB_MAX_ARGS 5
+#define FDB_MAX_ARGS 7
 typedef struct fdb_call {
   napi_env env;
   fdb_instance *self;
@@ -103,6 +110,14 @@ FDB_CALL(fdb_socket_pair);
 FDB_CALL(fdb_set_option);
 FDB_CALL(fdb_send_message);
 FDB_CALL(fdb_receive_message);
+FDB_CALL(fdb_receive_datagram);
+FDB_CALL(fdb_send);
+FDB_CALL(fdb_receive);
+FDB_CALL(fdb_shut_down);
+FDB_CALL(fdb_reset_at_close);
+FDB_CALL(fdb_create_epoll);
+FDB_CALL(fdb_set_epoll);
+FDB_CALL(fdb_ask_epoll);
 FDB_CALL(fdb_dup);
 FDB_CALL(fdb_make_room);
 FDB_CALL(fdb_close);
@@ -120,6 +135,7 @@ FDB_CALL(fdb_pidfd_signal);
 FDB_CALL(fdb_pidfd_take);
 FDB_CALL(fdb_pidfd_pid);
 FDB_CALL(fdb_hangups);
+FDB_CALL(fdb_hangup_of);
 FDB_CALL(fdb_pidfd_dead);
 FDB_CALL(fdb_names_socket);
 FDB_CALL(fdb_adopt_orphans);
@@ -134,6 +150,7 @@ FDB_CALL(fdb_reopen_read_only);
 FDB_CALL(fdb_pread);
 FDB_CALL(fdb_pwrite);
 FDB_CALL(fdb_file_size);
+FDB_CALL(fdb_add_sums);
 FDB_CALL(fdb_try_lock);
 FDB_CALL(fdb_open_lock_file);
 FDB_CALL(fdb_create_poll);

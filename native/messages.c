@@ -72,8 +72,12 @@ napi_value fdb_send_message(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, sent);
 }
 
+typedef struct {
+  int64_t pid, uid, gid; /* -1: the kernel has not said */
+} sender;
+
 /* All descriptors of all control messages, in order. A pidfd that nobody asked us for is closed. */
-static uint32_t collect(struct msghdr *message, int *fds) {
+static uint32_t collect(struct msghdr *message, int *fds, sender *from) {
   uint32_t count = 0;
   for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL; header = CMSG_NXTHDR(message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_len < CMSG_LEN(0)) continue;
@@ -85,11 +89,18 @@ static uint32_t collect(struct msghdr *message, int *fds) {
       count += here;
     }
 #ifdef __linux__
+    if (header->cmsg_type == SCM_CREDENTIALS && size >= sizeof(struct ucred)) {
+      struct ucred who;
+      memcpy(&who, CMSG_DATA(header), sizeof(who));
+      *from = (sender){ .pid = who.pid, .uid = who.uid, .gid = who.gid };
+    }
     if (header->cmsg_type == SCM_PIDFD_TYPE && size >= sizeof(int)) {
       int pidfd;
       memcpy(&pidfd, CMSG_DATA(header), sizeof(pidfd));
       if (pidfd >= 0) close(pidfd);
     }
+#else
+    (void)from;
 #endif
   }
   return count;
@@ -113,7 +124,8 @@ static bool own_all(fdb_instance *self, const int *fds, uint32_t count) {
   return true;
 }
 
-napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
+/* The maker's result, whose descriptors are ours; NULL with an exception pending. */
+static napi_value receive(napi_env env, napi_callback_info info, sender *from) {
   fdb_call call;
   fdb_bytes bytes;
   int fd, fds[RECEIVE_CAPACITY];
@@ -138,7 +150,7 @@ napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
     received = -1;
     message.msg_flags = 0;
   } else if (message.msg_controllen > 0) {
-    count = collect(&message, fds);
+    count = collect(&message, fds, from);
     if (count > 0 && !own_all(call.self, fds, count)) return NULL;
   }
 
@@ -147,6 +159,23 @@ napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
   if (napi_get_reference_value(env, call.self->scratch, &result[0]) != napi_ok ||
       napi_create_int64(env, received, &result[1]) != napi_ok || napi_create_uint32(env, count, &result[2]) != napi_ok)
     return NULL;
-  result[3] = fdb_bool_value(env, (message.msg_flags & MSG_CTRUNC) != 0);
+  /* Of a datagram its end may be lost, too. */
+  result[3] = fdb_bool_value(env, (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0);
   return fdb_make(call.self, MAKE_RECEIVED, 4, result);
+}
+
+napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
+  sender nobody;
+  return receive(env, info, &nobody);
+}
+
+/* From a socket with SO_PASSCRED (setOption "passCred"). */
+napi_value fdb_receive_datagram(napi_env env, napi_callback_info info) {
+  sender from = { .pid = -1, .uid = -1, .gid = -1 };
+  napi_value result = receive(env, info, &from);
+  if (result == NULL || napi_set_named_property(env, result, "pid", fdb_int_value(env, from.pid)) != napi_ok ||
+      napi_set_named_property(env, result, "uid", fdb_int_value(env, from.uid)) != napi_ok ||
+      napi_set_named_property(env, result, "gid", fdb_int_value(env, from.gid)) != napi_ok)
+    return NULL;
+  return result;
 }

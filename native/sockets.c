@@ -396,6 +396,9 @@ napi_value fdb_set_option(napi_env env, napi_callback_info info) {
   if (strcmp(option, "reuseAddr") == 0) name = SO_REUSEADDR;
   else if (strcmp(option, "reusePort") == 0) name = SO_REUSEPORT;
   else if (strcmp(option, "ipv6Only") == 0) { level = IPPROTO_IPV6; name = IPV6_V6ONLY; }
-  else return fdb_throw_range(env, "option must be reuseAddr, reusePort or ipv6Only, got %s", option);
+#ifdef SO_PASSCRED
+  else if (strcmp(option, "passCred") == 0) name = SO_PASSCRED;
+#endif
+  else return fdb_throw_range(env, "option must be reuseAddr, reusePort, ipv6Only or passCred, got %s", option);
   return set_flag(fd, level, name, on) != NULL ? fdb_throw(env, errno, "setsockopt") : fdb_undefined(env);
 }

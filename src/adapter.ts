@@ -1,6 +1,7 @@
 /**
  * What a relay of one's own needs, to have its connections go on in the next version: the record of a connection, descriptors
- * with owners, and what it registers with `listener.serve(server, { keeper })`. The reference proxy's relay imports nothing else.
+ * with owners, and what it registers with `listener.serve(server, { keeper })`. The reference proxy's relay imports
+ * nothing else of what a connection needs to move.
  */
 
 export { FdbError } from './errors.js'

@@ -39,10 +39,25 @@ export type { HttpHooks } from './moving/adapters/http-server.js'
 export type { Arrival, Departure, MovableConnections, MoveWhich } from './moving/movable.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
-export type { ClaimOptions, HeldDescriptors, PutOptions } from './operator/descriptors.js'
-export type { DescriptorLease, HeldDescriptor } from './operator/held-descriptors.js'
+export type { ClaimOptions, HeldDescriptors, PutOptions, ReleaseOptions } from './operator/descriptors.js'
+export type {
+  ClaimingProcess,
+  DescriptorLease,
+  DescriptorsOfProcess,
+  HeldDescriptor,
+} from './operator/held-descriptors.js'
 export type { AskOptions } from './operator/question.js'
 export type { CommandContext, CommandHandler, Upgraded, UpgradeProgress } from './operator/requests.js'
+export type {
+  ServiceState,
+  StateAsk,
+  StateChange,
+  StateEntry,
+  StateReadOptions,
+  StateSection,
+  StateWatchOptions,
+  StateWriteOptions,
+} from './operator/service-state.js'
 export type { Failure, ForcedClose, HandoffRecord, StatusReport } from './operator/status-report.js'
 export type { BulkChange } from './state/bulk.js'
 export * as codec from './state/codec.js'
@@ -58,3 +73,6 @@ export type { WriteOptions } from './state/write-options.js'
 export { shareTicketKeys } from './tls/share-ticket-keys.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'
 export { type TicketKeyPair, useTicketKeys } from './tls/ticket-opener.js'
+export type { WorkersOptions } from './workers/options.js'
+export type { WorkerReport } from './workers/slot.js'
+export { startWorkers, type Workers, type WorkersReport } from './workers/workers.js'

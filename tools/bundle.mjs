@@ -6,7 +6,8 @@
 //   config-worker                   the thread that reads a configuration
 //   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
 //                                   runs the second with what V8 has kept of it
-//   msgpackr.cjs, yaml.cjs          packages that are loaded when they are asked for: `imports` of package.json
+//   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json
+//   yaml.cjs
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
 //
@@ -75,6 +76,7 @@ const common = {
 /** Packages by the names that `imports` of package.json gives them, and what of them is used. */
 const LAZY = {
   msgpackr: "export { Packr } from 'msgpackr'",
+  'js-yaml': "export { CORE_SCHEMA, load } from 'js-yaml'",
   yaml: "export { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'",
 }
 
@@ -85,9 +87,10 @@ const LAZY = {
 const lazyWithin = {
   name: 'lazy packages within',
   setup({ onLoad }) {
-    onLoad({ filter: /build\/modules\/(?:state\/msgpackr|proxy\/config\/yaml)\.js$/ }, ({ path }) => {
+    onLoad({ filter: /build\/modules\/(?:state\/msgpackr|document\/(?:js-)?yaml)\.js$/ }, ({ path }) => {
       const name = basename(path, '.js')
-      return { contents: `export const ${name} = () => require('${name}')`, resolveDir: root }
+      const loader = name.replace(/-./, ([, letter]) => /** @type {string} */ (letter).toUpperCase())
+      return { contents: `export const ${loader} = () => require('${name}')`, resolveDir: root }
     })
   },
 }

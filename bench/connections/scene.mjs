@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { App, freePort } from '../app.mjs'
 import { CLI } from '../proxy/edge.mjs'
+import { edgeConfig } from '../referee/edge.mjs'
 import { spawnBackend, spawnPlain } from '../referee/remote.mjs'
 
 /** What watch.mjs puts together. */
@@ -32,29 +33,15 @@ export async function openScene({
     for (const each of [backend, plain]) each.end()
   }
   /** @param {{ control: string, target: string }} app */
-  const configFor = ({ control, target }) => ({
-    service: 'edge',
-    control,
-    instanceHeader: 'X-Pid',
-    listeners: [
-      { name: 'http', address: `${target.replace('http:', 'tcp:')}?backlog=4096`, halfClose: true },
-      { name: 'tcp', address: `tcp://127.0.0.1:${tcpPort}?backlog=4096`, forward: 'talk' },
-    ],
-    upstreams: {
-      backend: { servers: [`http://127.0.0.1:${backend.http}`] },
-      plain: { servers: [`http://127.0.0.1:${plain.port}`], keepAlive: { idle: '10m' } },
-      talk: { servers: [`tcp://127.0.0.1:${backend.tcp}`] },
-    },
-    routes: [
-      { host: 'clients.test', upstream: 'backend' },
-      { host: 'plain.test', upstream: 'plain' },
-      { host: '*', path: '/health', respond: { status: 200, body: 'ok\n' } },
-    ],
-    timeouts: { idle: '10m', tunnel: '10m' },
-    limits,
-    drain: { timeout: '5m', ...drain },
-    upgrade: { probation: '0s', ...upgrade },
-  })
+  const configFor = ({ control, target }) => {
+    const config = edgeConfig({ control, port: new URL(target).port, tcpPort, backend, plain })
+    return {
+      ...config,
+      limits,
+      drain: { ...config.drain, ...drain },
+      upgrade: { ...config.upgrade, ...upgrade },
+    }
+  }
   /** What the next version's configuration has otherwise. */
   const next = {
     change: (/** @type {ReturnType<typeof configFor>} */ config) => /** @type {object} */ (config),

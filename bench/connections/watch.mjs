@@ -3,9 +3,9 @@
 // Writes to FDB_WATCH/PID a line each 20 ms: end of the time that it is about (ms since 1970), the most that a timer was
 // late, the most CPU time that the main thread had between two looks, the most that it waited for a processor, and all CPU
 // time that it had; then the most CPU time that the main thread spent in one turn on moves, without garbage collection and with it (ms each).
-import { openSync, readSync, writeSync } from 'node:fs'
+import { openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { PerformanceObserver, performance } from 'node:perf_hooks'
+import { performance } from 'node:perf_hooks'
 import { isMainThread } from 'node:worker_threads'
 
 const LOOK_MS = 2
@@ -16,15 +16,8 @@ const WORTH_MS = 2
 const folder = process.env.FDB_WATCH
 if (folder !== undefined && isMainThread) {
   const out = openSync(join(folder, String(process.pid)), 'a')
-  const schedule = openSync(`/proc/self/task/${process.pid}/schedstat`, 'r')
-  const bytes = Buffer.alloc(128)
-  /** CPU time and time in the run queue of the main thread, in ms. */
-  const look = () => {
-    const text = bytes.toString('latin1', 0, readSync(schedule, bytes, 0, bytes.length, 0))
-    const [ran = 0, waited = 0] = text.split(' ').map(Number)
-    return { at: performance.now(), ran: ran / 1e6, waited: waited / 1e6 }
-  }
-  const moves = await watchMoves(look)
+  const { Collections, look } = await import('../turns.mjs')
+  const moves = await watchMoves(look, new Collections())
   let last = look()
   let line = last
   let [late, ran, waited] = [0, 0, 0]
@@ -46,17 +39,12 @@ if (folder !== undefined && isMainThread) {
 /**
  * What one turn was for moves: looks at the main thread's own CPU time around each piece of work, and at what V8 says of its
  * collections. Returns what gives the most of one turn since it was called last; a release without such work: none.
- * @param {() => { at: number, ran: number }} look
+ * @param {typeof import('../turns.mjs').look} look
+ * @param {import('../turns.mjs').Collections} collections
  */
-async function watchMoves(look) {
+async function watchMoves(look, collections) {
   /** @type {{ turn: number, ran: number, spans: { from: number, to: number, ran: number }[] }[]} */
   let turns = []
-  /** @type {{ from: number, to: number }[]} */
-  let collections = []
-  new PerformanceObserver(list => {
-    for (const { startTime, duration } of list.getEntries())
-      collections.push({ from: startTime, to: startTime + duration })
-  }).observe({ entryTypes: ['gc'] })
   const { TurnWork } = await import('../../build/modules/moving/turn-work.js').catch(() => ({
     TurnWork: null,
   }))
@@ -89,19 +77,13 @@ async function watchMoves(look) {
     for (const { ran, spans } of settled) {
       if (ran < WORTH_MS) continue
       let collecting = 0
-      for (const span of spans) {
-        let within = 0
-        for (const { from, to } of collections)
-          within += Math.max(0, Math.min(to, span.to) - Math.max(from, span.from))
-        collecting += Math.min(within, span.ran)
-      }
+      for (const { from, to, ran } of spans) collecting += Math.min(collections.within(from, to), ran)
       most.all = Math.max(most.all, ran)
       most.alone = Math.max(most.alone, ran - collecting)
     }
     settled = turns
     turns = []
-    const { at } = look()
-    collections = collections.filter(({ to }) => to > at - 10 * LINE_MS)
+    collections.forget(look().at - 10 * LINE_MS)
     return most
   }
 }

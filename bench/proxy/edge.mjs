@@ -48,10 +48,11 @@ export function edgeRoutes(count) {
 
 /**
  * The proxy, answering, with its routes made at run time: only the first generation is told of them.
- * @param {{ routes: number, naive: boolean }} options
+ * @param {{ routes: number, naive: boolean, server?: (name: string) => Promise<{ url: string, end: () => void }> }} options `server`: starts
+ *   one of the two servers
  */
-export async function startEdge({ routes, naive }) {
-  const servers = await Promise.all([spawnUpstream('even'), spawnUpstream('odd')])
+export async function startEdge({ routes, naive, server = spawnUpstream }) {
+  const servers = await Promise.all([server('even'), server('odd')])
   const [even, odd] = servers.map(server => server.url)
   const end = () => {
     for (const server of servers) server.end()

@@ -1,258 +1,295 @@
 // @ts-check
-// npm run bench -- proxy: CPU time a request (from /proc) of the reference proxy with 10 and with 100,000 routes, beside nginx
-// and beside node:http with undici, in turns in one run; and the peak memory (VmHWM) of the whole process with idle connections.
-// About 60 s.
-// Options: --rounds 3 --seconds 2 --idle 10000 --routes 100000 --json FILE
-import { execFileSync, fork, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+// npm run bench -- proxy: CPU time a request (user and system, from /proc) of the reference proxy beside nginx, HAProxy and sozu where
+// they are installed, beside node:http with undici, and beside a relay in C that understands as little as can be; with small and
+// browser-like heads, with 10 KiB of answer, over 1 to 1,000 connections, in turns in one run, medians. Then what a tunnel costs, whether a
+// burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades. About 7 minutes.
+// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows --json FILE
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Figures, Progress, table } from '../report.mjs'
-import { HOW_TO_INSTALL, nginxVersion, startNginx } from './nginx.mjs'
+import { Bare } from './bare.mjs'
+import {
+  BARE,
+  forked,
+  message,
+  OTHERS,
+  OURS,
+  startOther,
+  startProxy,
+  startTunnels,
+  startUndici,
+  UNDICI,
+} from './kinds.mjs'
+import { cpu, median, memoryOf, rest } from './processes.mjs'
+import { windows } from './windows.mjs'
 
+const text = /** @type {const} */ ('string')
 const { values: flags } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '3' },
-    seconds: { type: 'string', default: '2' },
-    idle: { type: 'string', default: '10000' },
-    routes: { type: 'string', default: '100000' },
-    json: { type: 'string' },
+    rounds: { type: text, default: '5' },
+    seconds: { type: text, default: '1' },
+    idle: { type: text, default: '8000' },
+    routes: { type: text, default: '100000' },
+    upgrades: { type: text, default: '5' },
+    rate: { type: text, default: '5000' },
+    only: { type: text, default: 'requests,tunnels,idle,windows' },
+    json: { type: text },
   },
 })
+const rounds = Number(flags.rounds)
+const seconds = Number(flags.seconds)
+const parts = new Set(flags.only.split(','))
 const FEW = 10
-const MANY = Number(flags.routes)
-const CONNECTIONS = 32
-/** Of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
-const MICROSECONDS_PER_TICK = 10_000
-/** Requests a second are told only where the proxy's core was the limit. */
-const BUSY = 0.95
-const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const GIGABYTE = 1e9
+const BURST = 2000
+const MANY_ROUTES = `${OURS}, ${flags.routes} routes`
+
+/** @typedef {import('./processes.mjs').Running} Running */
+
+/** `all`: proxies that are measured with nothing else too. */
+const USUAL = {
+  name: '64 connections',
+  connections: 64,
+  path: '/',
+  head: /** @type {'small' | 'browser'} */ ('small'),
+  all: true,
+}
+const CASES = [
+  { ...USUAL, name: '1 connection', connections: 1, all: false },
+  { ...USUAL, name: '8', connections: 8, all: false },
+  USUAL,
+  { ...USUAL, name: '1,000', connections: 1000, all: false },
+  { ...USUAL, name: '64, browser’s heads', head: /** @type {'small' | 'browser'} */ ('browser'), all: false },
+  { ...USUAL, name: '64, 10 KiB', path: '/10k', all: false },
+]
+
 const progress = new Progress()
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-bench-'))
+const bare = new Bare(folder)
+const figures = new Figures('proxy')
+const installed = OTHERS.filter(({ version }) => version !== null)
+/** @type {(() => void)[]} */
+const ends = []
 
-/**
- * @typedef {import('node:child_process').ChildProcess} Child
- * @typedef {{ port: number, pids: () => number[], end: () => void }} Running
- * @typedef {{ cost: number, rate: number, busy: number }} Run
- */
-
-/** @param {string} file @param {(string | number)[]} args */
-const start = (file, ...args) => startWith([], file, ...args)
-
-/** @param {string[]} execArgv @param {string} file @param {(string | number)[]} args */
-const startWith = (execArgv, file, ...args) =>
-  fork(fileURLToPath(new URL(file, import.meta.url)), args.map(String), {
-    execArgv,
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-  })
-
-/** @param {Child} child @returns {Promise<any>} */
-const message = child => new Promise(resolve => child.once('message', resolve))
-
-/** @param {Child} child */
-function ask(child) {
-  const answer = message(child)
-  child.send('?')
-  return answer
+/** @template {{ end: () => void }} T @param {T} running @returns {T} */
+function kept(running) {
+  ends.push(running.end)
+  return running
 }
 
-/** @param {number} ms */
-const rest = ms => new Promise(resolve => setTimeout(resolve, ms))
-
-/** CPU time so far, in microseconds. @param {number[]} pids */
-const cpu = pids =>
-  pids.reduce((sum, pid) => {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-    return sum + (Number(fields[11]) + Number(fields[12])) * MICROSECONDS_PER_TICK
-  }, 0)
-
-/** In KiB. @param {number[]} pids @param {'VmRSS' | 'VmHWM'} what */
-const memoryOf = (pids, what) =>
-  pids.reduce((sum, pid) => {
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-    return sum + Number(new RegExp(`${what}:\\s+(\\d+)`).exec(status)?.[1] ?? Number.NaN)
-  }, 0)
-
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
-
-/** @returns {Promise<number>} */
-const freePort = () =>
-  new Promise(resolve => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
-
-/** @param {number} port */
-async function answers(port) {
-  for (const until = performance.now() + 15_000; performance.now() < until; await rest(20)) {
-    try {
-      const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })
-      await response.text()
-      if (response.ok) return
-    } catch {
-      // Not yet.
-    }
-  }
-  throw new Error(`nobody answers on port ${port}`)
-}
-
-const upstream = start('../relay/upstream.mjs')
-const { port: upstreamPort } = await message(upstream)
-
-/** The proxy as operators run it, its routes made at run time. @param {number} routes @returns {Promise<Running>} */
-async function startProxy(routes) {
-  const port = await freePort()
-  const home = mkdtempSync(join(folder, 'proxy-'))
-  const control = join(home, 'upgrade.sock')
-  const config = {
-    service: 'bench',
-    control,
-    instanceHeader: 'X-Gen',
-    listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}?backlog=16384` }],
-    upstreams: { app: { servers: [`http://127.0.0.1:${upstreamPort}`] } },
-    routes: [{ host: '*', upstream: 'app' }],
-  }
-  const file = join(home, 'edge.json')
-  writeFileSync(file, JSON.stringify(config))
-  const child = spawn(process.execPath, [CLI, 'proxy', '--config', file, '--log-level', 'warn'], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-  await answers(port)
-  const more = join(home, 'routes.jsonl')
-  // The load asks for example.com/some/path.
-  const places = [{ host: 'example.com', path: '/some' }]
-  for (let n = 2; n < routes; n++) places.push({ host: `h${n}.example.com`, path: `/p${n % 10}` })
-  writeFileSync(more, places.map(place => `${JSON.stringify({ ...place, upstream: 'app' })}\n`).join(''))
-  execFileSync(process.execPath, [CLI, 'routes', 'add', '--control', control, '--file', more])
-  return { port, pids: () => [child.pid ?? 0], end: () => void child.kill('SIGKILL') }
-}
-
-/** @param {string[]} [execArgv] @returns {Promise<Running>} */
-async function startUndici(execArgv = []) {
-  const child = startWith(execArgv, '../relay/undici-proxy.mjs', upstreamPort)
-  const { port } = await message(child)
-  return { port, pids: () => [child.pid ?? 0], end: () => void child.kill('SIGKILL') }
-}
-
-/** @returns {Promise<Running>} */
-async function runNginx() {
-  const port = await freePort()
-  const running = startNginx({ folder, port, upstreamPort })
-  await answers(port)
-  return { port, ...running }
-}
-
-const version = nginxVersion()
-const few = `fd-broker proxy, ${FEW} routes`
-const many = `fd-broker proxy, ${MANY} routes`
-const plain = 'node:http + undici'
-/** The proxy keeps V8's semi-spaces at the 4 MiB of its start: what node:http needs with the same. */
-const tuned = `${plain}, semi-spaces of 4 MiB`
-const TUNED = ['--max-semi-space-size=4']
-/** @type {Record<string, () => Promise<Running>>} */
-const kinds = {
-  [few]: () => startProxy(FEW),
-  [many]: () => startProxy(MANY),
-  [plain]: () => startUndici(),
-  ...(version === null ? {} : { nginx: runNginx }),
-}
-
-/** @param {Running} proxy @returns {Promise<Run>} */
-async function measure(proxy) {
-  const load = start('../relay/load.mjs', proxy.port, CONNECTIONS)
-  await rest(1000)
-  const pids = proxy.pids()
-  const [before, cpuBefore, began] = [await ask(load), cpu(pids), performance.now()]
-  await rest(Number(flags.seconds) * 1000)
-  const [after, used, ms] = [await ask(load), cpu(pids) - cpuBefore, performance.now() - began]
-  load.kill()
-  const count = after.answers - before.answers
-  return { cost: used / count, rate: (count / ms) * 1000, busy: used / 1000 / ms }
-}
-
-/** Of many keep-alive connections at rest after one request. @param {() => Promise<Running>} launch */
-async function idle(launch) {
-  const proxy = await launch()
-  const count = Number(flags.idle)
-  const before = memoryOf(proxy.pids(), 'VmRSS')
-  const load = start('../relay/load.mjs', proxy.port, 0, count)
-  while ((await ask(load)).resting < count) await rest(50)
-  await rest(500)
-  const peak = memoryOf(proxy.pids(), 'VmHWM')
-  load.kill()
-  proxy.end()
-  return { each: (peak - before) / count, peak: peak / 1024, before: before / 1024 }
-}
-
-/** @type {Record<string, Run[]>} */
-const runs = {}
-/** @type {Record<string, { each: number, peak: number, before: number }>} */
-const memory = {}
-try {
-  for (let round = 0; round < Number(flags.rounds); round++) {
-    for (const [name, launch] of Object.entries(kinds)) {
-      progress.show([], `round ${round + 1}: ${name}`)
-      const proxy = await launch()
-      runs[name] = [...(runs[name] ?? []), await measure(proxy)]
-      proxy.end()
-    }
-  }
-  for (const name of [few, plain, tuned]) {
-    progress.show([], `idle connections: ${name}`)
-    memory[name] = await idle(kinds[name] ?? (() => startUndici(TUNED)))
-  }
-} finally {
-  upstream.kill()
-  rmSync(folder, { recursive: true, force: true })
-}
-progress.clear()
-
-/** @param {string} name @param {keyof Run} what */
-const of = (name, what) => median((runs[name] ?? []).map(run => run[what]))
 /** @param {number} value @param {number} digits */
 const shown = (value, digits) => (Number.isNaN(value) ? '' : value.toFixed(digits))
-const rows = [...Object.keys(kinds), tuned].map(name => {
-  const busy = of(name, 'busy')
-  const rate = busy >= BUSY ? of(name, 'rate').toFixed(0) : '-'
-  const { each, before, peak } = memory[name] ?? {}
-  return [
-    name,
-    shown(of(name, 'cost'), 1),
-    Number.isNaN(busy) ? '' : `${(busy * 100).toFixed(0)} %`,
-    rate,
-    each?.toFixed(2) ?? '',
-    before?.toFixed(0) ?? '',
-    peak?.toFixed(0) ?? '',
-  ]
-})
-const heading = ['proxy', 'CPU µs a request', 'core busy', 'requests/s', 'KiB an idle connection']
-console.log(table([[...heading, 'MiB at first', `MiB at ${flags.idle}`], ...rows]).join('\n'))
-console.log(version ?? `nginx is not installed, so its row is missing: ${HOW_TO_INSTALL}`)
 
-const figures = new Figures('proxy')
-for (const name of [few, many]) {
-  const cost = of(name, 'cost')
-  if (version !== null) figures.add(`CPU, ${name}, of nginx`, cost / of('nginx', 'cost'), '', '<=', 1.6)
-  figures.add(`CPU, ${name}, of ${plain}`, cost / of(plain, 'cost'), '', '<=', 0.75)
-}
-const [ours, theirs] = [memory[few], memory[plain]]
-if (ours && theirs) {
+async function requests() {
+  const { port: upstreamPort } = kept(await bare.start('server'))
+  /** @type {Record<string, Running>} */
+  const kinds = { [BARE]: kept(await bare.start('relay', upstreamPort)) }
+  for (const { name, start } of installed) kinds[name] = kept(await startOther(start, folder, upstreamPort))
+  kinds[OURS] = kept(await startProxy(folder, upstreamPort, FEW))
+  kinds[MANY_ROUTES] = kept(await startProxy(folder, upstreamPort, Number(flags.routes)))
+  kinds[UNDICI] = kept(await startUndici(upstreamPort))
+  const rare = new Set([MANY_ROUTES, UNDICI])
+  /** @type {Record<string, { cost: number, p99: number }[]>} */
+  const runs = {}
+  /** @type {Record<string, number[]>} */
+  const dropped = {}
+  /** What closes connections of a load is not measured with it any more: sozu does with 1,000. */
+  const unable = new Set()
+  // The first round warms the code up and is thrown away.
+  for (let round = 0; round <= rounds; round++) {
+    for (const { name, all, ...load } of CASES) {
+      for (const [kind, { port, pids }] of Object.entries(kinds)) {
+        if ((rare.has(kind) && !all) || unable.has(`${kind} ${name}`)) continue
+        progress.show([], `round ${round} of ${rounds}: ${kind}, ${name}`)
+        const processes = pids()
+        let before = Number.NaN
+        const given = bare.load(port, { ...load, seconds, warm: 0.3 }, () => {
+          before = cpu(processes)
+        })
+        const seen = await (kind === OURS ? given : given.catch(() => null))
+        if (seen === null) {
+          unable.add(`${kind} ${name}`)
+          continue
+        }
+        const cost = (cpu(processes) - before) / seen.answers
+        if (round > 0) (runs[`${kind} ${name}`] ??= []).push({ cost, p99: seen.p99 / 1000 })
+      }
+    }
+    for (const [kind, { port }] of Object.entries(kinds)) {
+      if (rare.has(kind)) continue
+      progress.show([], `round ${round} of ${rounds}: ${kind}, a burst of connects`)
+      const given = bare.load(port, { ...USUAL, connections: BURST, seconds: 5, warm: 0, head: 'once' })
+      const seen = await given.catch(() => null)
+      if (round > 0) (dropped[kind] ??= []).push(seen?.dropped ?? Number.NaN)
+    }
+  }
+  for (const end of ends.splice(0)) end()
+  progress.clear()
+  /** @param {string} kind @param {string} name @param {'cost' | 'p99'} what */
+  const of = (kind, name, what) => median((runs[`${kind} ${name}`] ?? []).map(run => run[what]))
+  for (const [what, title, digits] of /** @type {const} */ ([
+    ['cost', 'CPU µs a request', 1],
+    ['p99', 'p99 ms', 2],
+  ])) {
+    const rows = Object.keys(kinds).map(kind => [
+      kind,
+      ...CASES.map(({ name }) => shown(of(kind, name, what), digits)),
+    ])
+    console.log(`${table([[title, ...CASES.map(({ name }) => name)], ...rows]).join('\n')}\n`)
+  }
+  for (const { name } of CASES) {
+    const cost = of(OURS, name, 'cost')
+    const usual = name === USUAL.name ? /** @type {const} */ ('<=') : undefined
+    figures.add(`CPU a request, ${name}, of ${BARE}`, cost / of(BARE, name, 'cost'), '', usual, MOST_OF_BARE)
+    if (kinds.nginx)
+      figures.add(`the same, of nginx`, cost / of('nginx', name, 'cost'), '', usual, MOST_OF_NGINX)
+  }
+  const many = of(MANY_ROUTES, USUAL.name, 'cost')
   figures.add(
-    `peak memory with ${flags.idle} idle connections, of node:http's`,
+    `CPU a request with ${flags.routes} routes, of ${FEW}`,
+    many / of(OURS, USUAL.name, 'cost'),
+    '',
+    '<=',
+    1.3,
+  )
+  figures.add(
+    `CPU a request, of ${UNDICI}`,
+    of(OURS, USUAL.name, 'cost') / of(UNDICI, USUAL.name, 'cost'),
+    '',
+    '<=',
+    0.75,
+  )
+  for (const [kind, counts] of Object.entries(dropped)) {
+    if (counts.some(Number.isNaN)) continue
+    const none = kind === OURS ? /** @type {const} */ ('=') : undefined
+    figures.add(`dropped of ${BURST} connects at once, ${kind}`, median(counts), '', none, 0)
+  }
+}
+
+/** When it shows more, a request has become dearer, or the C relay cheaper. */
+const MOST_OF_BARE = 2.5
+const MOST_OF_NGINX = 1.6
+
+/** For all idle connections to be there. */
+const RESTING_MS = 20_000
+/** Connections with one request after the other, before any is counted, and for how long. */
+const WARMING = 64
+const WARMING_MS = 1500
+
+async function tunnels() {
+  const { port } = kept(await bare.start('source', GIGABYTE))
+  const kinds = await startTunnels(folder, port)
+  ends.push(...Object.values(kinds).map(({ end }) => end))
+  await rest(2000)
+  /** @type {Record<string, number[]>} */
+  const costs = {}
+  for (let round = 0; round <= rounds; round++) {
+    for (const [kind, tunnel] of Object.entries(kinds)) {
+      progress.show([], `round ${round} of ${rounds}: a tunnel through ${kind}`)
+      const before = cpu(tunnel.pids())
+      if ((await bare.drain(tunnel.port)) !== GIGABYTE) throw new Error(`${kind} did not bring all`)
+      if (round > 0) (costs[kind] ??= []).push((cpu(tunnel.pids()) - before) / 1e6)
+    }
+  }
+  for (const end of ends.splice(0)) end()
+  progress.clear()
+  for (const [kind, cost] of Object.entries(costs))
+    figures.add(`a tunnel, ${kind}`, median(cost), 's of CPU a GB')
+}
+
+/** Of many keep-alive connections at rest after one request. */
+async function idle() {
+  const upstream = forked([], '../relay/upstream.mjs')
+  ends.push(() => void upstream.kill())
+  const { port: upstreamPort } = await message(upstream)
+  /** The proxy keeps V8's semi-spaces at the 4 MiB of its start: what node:http needs with the same. */
+  const tuned = `${UNDICI}, semi-spaces of 4 MiB`
+  /** @type {Record<string, () => Promise<Running>>} */
+  const kinds = {
+    [OURS]: () => startProxy(folder, upstreamPort, FEW),
+    [UNDICI]: () => startUndici(upstreamPort),
+    [tuned]: () => startUndici(upstreamPort, ['--max-semi-space-size=4']),
+  }
+  for (const { name, start } of installed) kinds[name] = () => startOther(start, folder, upstreamPort)
+  const count = Number(flags.idle)
+  /** @type {Record<string, { each: number, before: number, peak: number }>} */
+  const memory = {}
+  for (const [kind, launch] of Object.entries(kinds)) {
+    progress.show([], `idle connections: ${kind}`)
+    const { port, pids, end } = kept(await launch())
+    // What serving takes at all, whatever number of connections: code, buffers, heaps.
+    const warming = forked([], '../relay/load.mjs', port, WARMING)
+    ends.push(() => void warming.kill())
+    await rest(WARMING_MS)
+    warming.kill()
+    await rest(500)
+    const before = memoryOf(pids(), 'VmRSS')
+    const load = forked([], '../relay/load.mjs', port, 0, count)
+    ends.push(() => void load.kill())
+    const asked = async () => {
+      const answer = message(load)
+      load.send('?')
+      return (await answer).resting
+    }
+    const until = performance.now() + RESTING_MS
+    let resting = 0
+    while ((resting = await asked()) < count && performance.now() < until) await rest(50)
+    await rest(500)
+    const peak = memoryOf(pids(), 'VmHWM')
+    // Without a figure: it does not keep so many.
+    if (resting === count)
+      memory[kind] = { each: (peak - before) / count, before: before / 1024, peak: peak / 1024 }
+    load.kill()
+    end()
+  }
+  progress.clear()
+  const heading = ['idle connections', 'KiB a connection', 'MiB warm', `MiB at ${count}`]
+  const rows = Object.entries(memory).map(([kind, { each, before, peak }]) => [
+    kind,
+    shown(each, 2),
+    shown(before, 0),
+    shown(peak, 0),
+  ])
+  console.log(`${table([heading, ...rows]).join('\n')}\n`)
+  const [ours, theirs, same] = [memory[OURS], memory[UNDICI], memory[tuned]]
+  if (!ours || !theirs || !same) return
+  figures.add(
+    `peak memory with ${count} idle connections, of node:http's`,
     ours.peak / theirs.peak,
     '',
     '<=',
     0.7,
   )
-  const same = memory[tuned]
-  if (same)
-    figures.add('the same where node:http is told to keep small semi-spaces too', ours.peak / same.peak, '')
-  figures.add('growth only, without the rest of the process', ours.each / theirs.each, '')
+  figures.add('the same where node:http is told to keep small semi-spaces too', ours.peak / same.peak, '')
+  figures.add('growth only, without what serving takes at all', ours.each, 'KiB a connection', '<=', 1)
 }
+
+async function inWindows() {
+  progress.show([], 'upgrades under load')
+  const { upgrades, rate } = { upgrades: Number(flags.upgrades), rate: Number(flags.rate) }
+  const seen = await windows({ bare, folder, upgrades, rate, everyMs: 3000, routes: 1000 })
+  progress.clear()
+  figures.add('upgrades', seen.done, '', '=', upgrades)
+  figures.add('requests lost', seen.lost, '', '=', 0)
+  if (seen.why !== '') console.log(`the first that was lost: ${seen.why}`)
+  figures.add('load', seen.perSecond, 'requests/s')
+  figures.add('CPU a request, of the proxy, between upgrades', seen.proxyUs, 'µs')
+  figures.add('the same, of the load and the servers', seen.othersUs, 'µs')
+  figures.add("the load's own lag, at most", seen.lagMs, 'ms')
+  figures.add('p99 in the windows of upgrades', seen.inside, 'ms')
+  figures.add('p99 between them', seen.outside, 'ms')
+  figures.add('the first, of the second', seen.inside / seen.outside, 'x')
+}
+
+const PARTS = { requests, tunnels, idle, windows: inWindows }
+try {
+  for (const [name, run] of Object.entries(PARTS)) if (parts.has(name)) await run()
+} finally {
+  for (const end of ends.splice(0)) end()
+  rmSync(folder, { recursive: true, force: true })
+}
+for (const { name, version, install } of OTHERS)
+  console.log(version ?? `${name} is not installed: ${install}`)
 figures.finish(flags.json)

@@ -1,10 +1,9 @@
 // @ts-check
 // nginx as the same proxy: one worker, keep-alive to the server, the same fields added, no log.
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-
-export const HOW_TO_INSTALL = 'apt-get install -y nginx-light'
+import { family } from './processes.mjs'
 
 /** @returns {string | null} its version; null: it is not installed */
 export function nginxVersion() {
@@ -20,7 +19,7 @@ export function nginxVersion() {
  * @returns {{ pids: () => number[], end: () => void }}
  */
 export function startNginx({ folder, port, upstreamPort }) {
-  const home = join(folder, 'nginx')
+  const home = join(folder, `nginx-${port}`)
   mkdirSync(home, { recursive: true })
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
   const user = process.getuid?.() === 0 ? 'user root;' : ''
@@ -36,7 +35,7 @@ http {
   access_log off;
   keepalive_requests 100000000;
   ${temporary.map(name => `${name}_temp_path ${home}/${name};`).join('\n  ')}
-  upstream app { server 127.0.0.1:${upstreamPort}; keepalive 64; keepalive_requests 100000000; }
+  upstream app { server 127.0.0.1:${upstreamPort}; keepalive 4096; keepalive_requests 100000000; }
   server {
     listen 127.0.0.1:${port} backlog=16384;
     location / {
@@ -56,20 +55,5 @@ http {
   const child = spawn('nginx', ['-p', home, '-c', join(home, 'nginx.conf')], {
     stdio: ['ignore', 'ignore', 'inherit'],
   })
-  const master = child.pid ?? 0
-  return { pids: () => [master, ...childrenOf(master)], end: () => void child.kill('SIGTERM') }
-}
-
-/** @param {number} pid @returns {number[]} */
-function childrenOf(pid) {
-  return readdirSync('/proc')
-    .filter(entry => /^\d+$/.test(entry))
-    .map(Number)
-    .filter(other => {
-      try {
-        return Number(readFileSync(`/proc/${other}/stat`, 'utf8').split(') ')[1]?.split(' ')[1]) === pid
-      } catch {
-        return false
-      }
-    })
+  return { pids: () => family(child.pid ?? 0), end: () => void child.kill('SIGTERM') }
 }

@@ -1,7 +1,8 @@
 // @ts-check
-// npm run soak -- daemon: the daemon of a service is upgraded 50 times and killed 20 times, while clients ask 2,000 times a second and
-// change the state, and a service of which no member lives waits in it. No request may be lost, no connect to the control path be refused while it
-// is upgraded, and all that it held be there at the end. With --upgrades, --kills, --rate.
+// npm run soak -- daemon: the daemon of a service is upgraded 50 times and killed 20 times, and the only member of that service killed 50 times, while
+// clients ask 2,000 times a second and change the state, and a service of which no member lives waits in it. No connect may be refused, no request be lost but
+// those inside of a killed member, no connect to the control path be refused while the daemon is upgraded, and all that it held be there at the end.
+// With --upgrades, --kills, --members (kills of members), --rate.
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -20,13 +21,18 @@ const { values: flags } = parseArgs({
   options: {
     upgrades: { type: 'string', default: '50' },
     kills: { type: 'string', default: '20' },
+    members: { type: 'string', default: '50' },
     rate: { type: 'string', default: '2000' },
     json: { type: 'string' },
   },
 })
 const upgrades = Number(flags.upgrades)
 const kills = Number(flags.kills)
+const memberKills = Number(flags.members)
 const rate = Number(flags.rate)
+/** What becomes of a request inside of a killed process. */
+/** @type {readonly typeof LOSSES[number][]} */
+const CUT = ['reset', 'truncated', 'raced']
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'fdb-soak-'))
 const control = join(folder, 'daemon.sock')
@@ -114,7 +120,7 @@ const progress = new Progress()
 try {
   const [shopPort, mailPort] = [await freePort(), await freePort()]
   let now = await daemon()
-  const shop = await member('shop', shopPort)
+  let shop = await member('shop', shopPort)
   const mail = await member('mail', mailPort)
   signal(mail, 'SIGKILL')
   await until('nobody serves mail', async () => (await known('mail'))?.pid === null)
@@ -125,6 +131,7 @@ try {
     routes: 1_000,
     writes: 20,
     every: 250,
+    deadlineMs: 10_000,
   })
   /** @type {number[]} */
   const took = []
@@ -160,16 +167,35 @@ try {
       const line = `${event + 1} of ${all}: ${load.snapshot()?.answered ?? 0} requests answered, ${load.snapshot()?.lost ?? 0} lost, ${refused} of ${knocks} connects to the control path refused`
       progress.show([line], line)
     }
-    const { total, incidents } = await load.stop()
+    for (let kill = 1; kill <= memberKills; kill++) {
+      const before = (await known('shop')).generation
+      await load.mark('killed')
+      signal(shop, 'SIGKILL')
+      await untilEnded(shop, 5_000)
+      shop = await member('shop', shopPort)
+      if ((await known('shop')).generation !== before + 1) different++
+      const answered = load.snapshot()?.answered ?? 0
+      await until('clients are answered', () => (load.snapshot()?.answered ?? 0) > answered + rate / 4)
+      await load.mark('calm')
+      const line = `${kill} of ${memberKills} members killed: ${load.snapshot()?.lost ?? 0} requests lost`
+      progress.show([line], line)
+    }
+    const { total, phases, incidents } = await load.stop()
     knocking = false
     await knocked
     progress.clear()
     for (const incident of incidents.slice(0, 5)) process.stderr.write(`${JSON.stringify(incident)}\n`)
     const figures = new Figures('daemon')
     figures.add('requests answered', total.answered, '', '>=', rate)
-    for (const kind of LOSSES) figures.add(kind, total.counts[kind], 'requests', '=', 0)
+    const inKilled = (/** @type {typeof LOSSES[number]} */ kind) =>
+      phases.reduce((sum, { name, counts }) => sum + (name === 'killed' ? counts[kind] : 0), 0)
+    for (const kind of LOSSES)
+      figures.add(kind, total.counts[kind] - (CUT.includes(kind) ? inKilled(kind) : 0), 'requests', '=', 0)
     figures.add('upgrades', upgrades, '', '>=', upgrades)
     figures.add('kills', kills, '', '>=', kills)
+    figures.add('kills of the only member', memberKills, '', '>=', memberKills)
+    const cut = CUT.reduce((sum, kind) => sum + inKilled(kind), 0)
+    figures.add('requests inside of them', cut / Math.max(1, memberKills), 'each')
     figures.add('connects to the control path', knocks, '')
     figures.add('of them refused in an upgrade', refused, '', '=', 0)
     took.sort((a, b) => a - b)

@@ -4,14 +4,16 @@
 //   npm run soak -- generations   what generation N holds must not grow with N
 //   npm run soak -- connections   what clients see whose connections live through many upgrades
 //   npm run soak -- daemon        a daemon that is upgraded and killed, under a service's load
+//   npm run soak -- workers       a proxy of several workers: spread, 50 upgrades, 50 kills, throughput
 //   npm run soak -- run           a program that is upgraded every second, half of whose versions crash
 //   npm run soak -- kills         a unit whose main process is killed 20 times, with a systemd of its own
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
+//   npm run soak -- languages     members in Node, Python and Go that replace each other
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-const NAMES = ['generations', 'connections', 'daemon', 'run', 'kills', 'containers']
+const NAMES = ['generations', 'connections', 'daemon', 'workers', 'run', 'kills', 'containers', 'languages']
 const [first = '', ...rest] = process.argv.slice(2)
 const named = NAMES.includes(first)
 

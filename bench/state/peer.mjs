@@ -4,8 +4,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { join } from '../../build/modules/index.js'
 import { ROUTES, routesSection } from '../../build/modules/proxy/routes/section.js'
-import { cpuMs, quiet, startMemory, watchTurns } from './meter.mjs'
-import { keyOf, routeOf } from './routes.mjs'
+import { cpuMs, watchTurns } from '../turns.mjs'
+import { quiet, startMemory } from './meter.mjs'
+import { obey } from './orders.mjs'
+import { changesOf, keyOf, routeOf } from './routes.mjs'
 
 /** @typedef {'turns' | 'cpu'} What of a process is measured: a ring of immediates costs CPU time itself. */
 
@@ -15,7 +17,14 @@ let member
 
 /** A wall clock with fractions, the same in all processes. */
 const now = () => performance.timeOrigin + performance.now()
-const joined = () => join({ service: 'bench-state', control, upgrade: { probation: 0 } })
+/** @param {object} [options] */
+const joined = options =>
+  join({ service: 'bench-state', control, upgrade: { probation: 0 }, timeout: 60_000, ...options })
+/** The section under test of who has joined. */
+const routes = () => {
+  if (member === undefined) throw new Error('it has not joined')
+  return member.section(ROUTES, routesSection)
+}
 
 /** @param {What} what */
 function watch(what) {
@@ -26,30 +35,50 @@ function watch(what) {
   return async () => {
     const spent = cpuMs() - cpu
     const ms = now() - started
-    return { ms, cpu: spent, ...memory(), ...(turns === null ? { longest: 0, work: 0 } : await turns()) }
+    return { ms, cpu: spent, ...memory(), ...(turns === null ? { turn: 0, work: 0 } : await turns.end()) }
   }
+}
+
+/** @param {(calm: () => Promise<void>) => unknown} work how long it takes, and what its longest turn is */
+async function measured(work) {
+  const turns = watchTurns()
+  const [started, cpu] = [now(), cpuMs()]
+  await work(turns.calm)
+  const spent = { ms: now() - started, cpu: cpuMs() - cpu }
+  return { ...spent, ...(await turns.end()) }
 }
 
 /** @type {ReturnType<typeof watch> | undefined} */
 let finish
 
-/** @type {Record<string, (order: any) => Promise<object>>} */
+/** @type {import('./orders.mjs').Orders} */
 const orders = {
-  /** The first generation. @param {{ count: number }} order */
-  async load({ count }) {
-    member = await joined()
-    const section = member.section(ROUTES, routesSection)
-    await member.ready()
-    const changes = function* () {
-      for (let i = 0; i < count; i++) yield { key: keyOf(i), value: routeOf(i) }
+  /** Serves: the first generation, or another. @param {{ options?: object }} order */
+  async serve({ options }) {
+    const taken = await measured(async () => {
+      member = await joined(options)
+      routes()
+      await member.ready()
+    })
+    return { ...taken, entries: routes().size }
+  },
+  /** All of them in one bulk; `turn`: another value of each; `merge`: with the compaction that follows. @param {{ count: number, turn?: number, merge?: boolean }} order */
+  async load({ count, turn = 0, merge = false }) {
+    const bulk = await measured(async calm => {
+      await routes().bulk(changesOf(count, turn))
+      if (merge) await calm()
+    })
+    return { ...bulk, digest: member?.status().state.digest }
+  },
+  /** Each is read, as an application does that looks at all. */
+  async read() {
+    let read = 0
+    const all = async () => {
+      for await (const [, { upstream }] of routes()) if (upstream?.name) read++
     }
-    const turns = watchTurns()
-    const started = now()
-    await section.bulk(changes())
-    const ms = now() - started
-    const bulk = { ms, ...(await turns()) }
-    await quiet()
-    return { bulk, bytes: member.status().state.bytes, digest: member.status().state.digest }
+    const [started, cpu] = [now(), cpuMs()]
+    await all()
+    return { read, ms: now() - started, cpu: cpuMs() - cpu }
   },
   /** The same without a handoff. @param {{ what: What, ms: number }} order */
   async idle({ what, ms }) {
@@ -57,33 +86,49 @@ const orders = {
     await sleep(ms)
     return end()
   },
-  /** The incumbent's part. @param {{ what: What }} order */
+  /** The incumbent's part, or that of who follows. @param {{ what: What }} order */
   async watch({ what }) {
     finish = watch(what)
     return {}
   },
   async finish() {
-    const measured = await finish?.()
-    const phases = member?.handoffs.at(-1)?.phases ?? []
-    const at = Object.fromEntries(phases.map(({ phase, at }) => [phase, at]))
-    return { ...measured, at }
+    return (await finish?.()) ?? {}
   },
   /** The successor's part. @param {{ what: What }} order */
   async take({ what }) {
     const all = watch('cpu')
     const hello = now()
+    const before = watch(what)
     member = await joined()
-    const section = member.section(ROUTES, routesSection)
-    const first = section.get(keyOf(0))
+    const first = routes().get(keyOf(0))
     if (first?.upstream?.name !== routeOf(0).upstream.name) throw new Error('the first route is not there')
     const read = now()
+    const joining = await before()
+    const waited = now() - read
     const turns = watch(what)
     await member.ready()
-    const serving = now()
+    const serving = now() - waited
     const after = await turns()
     const whole = await all()
     const { digest, entries } = member.status().state
-    return { read: read - hello, serving: serving - hello, after, whole, digest, entries }
+    return { read: read - hello, serving: serving - hello, joining, after, whole, digest, entries }
+  },
+  /** Resolves when it has what that process has that said so. @param {{ digest: string }} order */
+  async has({ digest }) {
+    while (member?.status().state.digest !== digest) await sleep(20)
+    return {}
+  },
+  /** Resolves when all is in the state file. */
+  async saved() {
+    for (;;) {
+      const { file, sequence } = member?.status().state ?? {}
+      if (file?.sequence === sequence) return {}
+      await sleep(20)
+    }
+  },
+  async status() {
+    const { digest, bytes } = member?.status().state ?? {}
+    return { digest, bytes }
   },
   quiet: async () => {
     await quiet()
@@ -91,12 +136,4 @@ const orders = {
   },
 }
 
-process.on('message', async (/** @type {{ order: string }} */ message) => {
-  try {
-    process.send?.({ ok: await orders[message.order]?.(message) })
-  } catch (error) {
-    process.send?.({ error: error instanceof Error ? error.stack : String(error) })
-  }
-})
-process.on('disconnect', () => process.exit())
-process.send?.({ ok: 'started' })
+obey(orders)

@@ -69,13 +69,15 @@ MESSAGES = {
         31: ('status', 'Status'), 32: ('upgrade_request', 'UpgradeRequest'), 33: ('progress', 'Progress'),
         34: ('result', 'Result'), 35: ('command', 'Command'), 36: ('command_reply', 'CommandReply'),
         43: ('write', 'Write'), 44: ('written', 'Written'), 47: ('unfit', 'Unfit'), 50: ('quiesce', 'Granted'),
-        51: ('quiesced', 'Granted'), 52: ('unquiesce', 'Empty'),
+        51: ('quiesced', 'Granted'), 52: ('unquiesce', 'Empty'), 70: ('tell_appended', 'TellAppended'),
+        71: ('appended', 'Empty'),
     },
     'Empty': {},
     'Hello': {
         1: ('version_min', 'u'), 2: ('version_max', 'u'), 3: ('capabilities', 's*'), 4: ('service', 's'),
         5: ('intent', 'u'), 6: ('pid', 'u'), 8: ('generation', 'u'), 9: ('incarnation', 's'), 10: ('top', 'u'),
         11: ('times', 'HandoffTimes'), 12: ('instance', 's'), 13: ('state_file', 's'),
+        14: ('follower', 's'), 15: ('service_started_at', 'd'),
     },
     'HandoffTimes': {
         1: ('ready', '=u'), 2: ('freeze', '=u'), 3: ('prepare', '=u'), 4: ('commit', '=u'), 5: ('probation', '=u'),
@@ -136,6 +138,7 @@ MESSAGES = {
         1: ('number', 'u'), 2: ('outcome', 'u'), 3: ('existed', 'b'), 4: ('sequence', 'd'), 5: ('code', 's'),
         6: ('message', 's'), 7: ('retryable', 'b'),
     },
+    'TellAppended': {1: ('wanted', 'b')},
     # proto/state.proto
     'Header': {1: ('magic', 's'), 2: ('format', 'u'), 3: ('epoch', 'u'), 4: ('kind', 'u'), 5: ('service', 's')},
     'Record': {
@@ -416,18 +419,20 @@ class Channel:
 
     def waiting(self):
         """Messages that have arrived whole already."""
-        messages = []
-        while (got := self._decoder.next()) is not None:
-            payload, fds = got
-            try:
-                body = body_of({k: v for k, v in decode('Envelope', payload).items()})
-            except FdBrokerError:
-                _close_all(fds)
-                raise
-            if body is None:
-                _close_all(fds)
-            else:
-                messages.append((body[0], body[1], fds))
+        messages, fds = [], []
+        try:
+            while (got := self._decoder.next()) is not None:
+                payload, fds = got
+                body = body_of(decode('Envelope', payload))
+                if body is None:
+                    _close_all(fds)
+                else:
+                    messages.append((body[0], body[1], fds))
+                fds = []
+        except FdBrokerError:
+            _close_all(fds)
+            _close_messages(messages)
+            raise
         return messages
 
     def close(self):
@@ -444,6 +449,11 @@ class Channel:
         """Closes the descriptor: only when no thread reads any more."""
         self.close()
         self._sock.close()
+
+
+def _close_messages(messages):
+    for _, _, fds in messages:
+        _close_all(fds)
 
 
 def _poll(fd, events, seconds):
@@ -549,17 +559,26 @@ def _damaged(segment, offset, why):
     return FdBrokerError('ERR_FDB_STATE_DAMAGED', f'the segment of epoch {segment.epoch} is damaged at offset {offset}: {why}')
 
 
+def _verify(items, fds):
+    """Each descriptor must be the very socket or file that was announced."""
+    if len(items) != len(fds):
+        raise FdBrokerError('ERR_FDB_FDS_MISSING', f'{len(items)} descriptors are named and {len(fds)} came')
+    for item, fd in zip(items, fds):
+        try:
+            why = difference(item.get('identity', {}), identity_of(fd))
+        except OSError as error:
+            why = f'it cannot be looked at: {error}'
+        if why is not None:
+            raise FdBrokerError('ERR_FDB_FD_MISMATCH', f"descriptor {item.get('name', '')!r} is not what was announced: {why}")
+
+
 class Segment:
-    """One memory file of the log. Owns its descriptor. It is never mapped for writing: that would keep the holder from sealing it."""
+    """One memory file of the log. Owns its descriptor, once it is made. It is never mapped for writing: that would keep the holder from sealing it."""
 
     def __init__(self, fd, writable=False):
         self.fd = fd
         self.writable = writable
-        try:
-            self._read_header()
-        except BaseException:
-            os.close(fd)
-            raise
+        self._read_header()
         self.end = self.start
         """Where reading goes on, behind the last whole record."""
         self.final = False
@@ -1049,7 +1068,7 @@ _STEPS = {
 
 # ---- listeners
 
-_BACKLOG = 511
+_BACKLOG = 4096
 
 
 def parse_spec(spec):
@@ -1412,6 +1431,10 @@ class Member:
         self._offer = None
         self._bundles = {}
         self._acks = set()
+        self._bundling = threading.Lock()
+        """One bundle at a time, with what is said of it."""
+        self._settled = None
+        """The link over which the holder knows what this process has: nothing may be registered before."""
         self._registered = {}
         self._next_number = 1
         self._writing = None
@@ -1421,6 +1444,7 @@ class Member:
         self._served = False
         self._hooks = {'quiesce': [], 'resumed': []}
         self._sent_away = set()
+        self._tells_appended = False
         self._arriving = {}
         self._reason = None
         self._over = False
@@ -1571,6 +1595,7 @@ class Member:
     def _start(self, channel, welcome, pidfd, rest, timeout):
         self.generation = welcome.get('generation', 0)
         self._attach(channel, welcome, pidfd)
+        self._settled = channel
         with self._changed:
             for message in rest:
                 self._hear(*message)
@@ -1745,6 +1770,9 @@ class Member:
             self._answer_command(message)
         elif body == 'write':
             self._take_write(message)
+        elif body == 'tell_appended':
+            self._tells_appended = message.get('wanted', False)
+            self._told_appended()
         elif body in ('reject', 'abort'):
             self._reason = self._reason or FdBrokerError(
                 message.get('code') or 'ERR_FDB_ABORTED', message.get('message', ''), message.get('retryable', False)
@@ -1760,15 +1788,10 @@ class Member:
         return {'type': 'message', 'message': said, 'sealed': segment is not None and segment.sealed}
 
     def _take_batch(self, message, fds):
-        """Each descriptor must be the very socket or file that was announced, or nothing of the handoff is taken."""
+        """One descriptor that is not what was announced, and nothing of the handoff is taken."""
         items = message['items']
         try:
-            if len(items) != len(fds):
-                raise FdBrokerError('ERR_FDB_FDS_MISSING', f'{len(items)} descriptors are named and {len(fds)} came')
-            for item, fd in zip(items, fds):
-                why = difference(item.get('identity', {}), identity_of(fd))
-                if why is not None:
-                    raise FdBrokerError('ERR_FDB_FD_MISMATCH', f"descriptor {item.get('name', '')!r} is not what was announced: {why}")
+            _verify(items, fds)
         except FdBrokerError as error:
             _close_all(fds)
             self._broken(error)
@@ -1781,29 +1804,39 @@ class Member:
             del self._bundles[number]
             try:
                 self._take_bundle(bundle)
-            except FdBrokerError as error:
+            except (FdBrokerError, OSError) as error:
                 self._broken(error)
 
     def _take_bundle(self, items):
-        for item in items:
+        """All of it, or, where something in it cannot be read, nothing: then all is closed."""
+        offer, self._offer = self._offer, None
+        try:
+            segments = {
+                at: Segment(item['fd'], item.get('writable', False)) for at, item in enumerate(items) if item.get('role') == SEGMENT
+            }
+            if offer is not None:
+                writable = {segment.epoch for segment in segments.values() if segment.writable}
+                whole = {offer.get('epoch', 0), offer.get('way_back', 0)} <= writable
+                if offer.get('items', 0) != len(items) or not whole:
+                    raise FdBrokerError('ERR_FDB_FDS_MISSING', 'the offer is not whole')
+        except (FdBrokerError, OSError):
+            _close_all([item['fd'] for item in items])
+            raise
+        for at, item in enumerate(items):
             role, fd = item.get('role', 0), item['fd']
             if role in (LISTENER, NAMED):
                 self._keep({'role': role, 'name': item.get('name', ''), 'spec': item.get('spec', ''), 'fd': fd})
             elif role == SEGMENT:
-                self._put_segment(Segment(fd, item.get('writable', False)))
+                self._put_segment(segments[at])
             elif role == PIDFD:
                 self._pidfds.append(fd)
             else:
                 os.close(fd)
-        offer, self._offer = self._offer, None
         if offer is None:
             self._prune()
             self._follow()
             return
         epochs = {'epoch': offer.get('epoch', 0), 'wayBack': offer.get('way_back', 0), 'source': offer.get('source', 0)}
-        missing = [e for e in (epochs['epoch'], epochs['wayBack']) if not (e in self._shelf and self._shelf[e].writable)]
-        if offer.get('items', 0) != len(items) or missing:
-            raise FdBrokerError('ERR_FDB_FDS_MISSING', 'the offer is not whole')
         self._step({'type': 'message', 'message': {'kind': 'offer', **epochs}, 'sealed': False})
 
     def _keep(self, entry):
@@ -1824,11 +1857,14 @@ class Member:
         self._step({'type': 'shared', 'top': segment.epoch})
 
     def _prune(self):
-        """Segments that nobody can need any more: sealed, empty, and neither written nor read."""
+        """Segments that nobody can need any more: sealed, empty, and not the one that this process wrote in last. A daemon that is killed
+        leaves one behind each time."""
         for epoch, segment in list(self._shelf.items()):
-            unused = epoch != self._state['epoch'] and segment not in self._log.segments
-            if unused and segment.sealed and segment.size <= segment.start:
+            used = segment.snapshot or epoch == self._state['epoch'] or segment in self._log.segments[-1:]
+            if not used and segment.sealed and segment.size <= segment.start:
                 del self._shelf[epoch]
+                if segment in self._log.segments:
+                    self._log.segments.remove(segment)
                 segment.close()
 
     # ---- the machine's effects
@@ -1944,8 +1980,12 @@ class Member:
             ]
             held += [{'role': PIDFD, 'fd': os.dup(fd)} for fd in self._pidfds]
         try:
-            self._send_bundle(link, held)
-            link.send('back', back)
+            with self._bundling:
+                self._send_bundle(link, held)
+                link.send('back', back)
+            with self._changed:
+                self._settled = link
+                self._changed.notify_all()
         except (FdBrokerError, OSError) as error:
             self._warn(f'the holder did not take back what is held: {error}')
             link.close()
@@ -1967,15 +2007,17 @@ class Member:
             self._acks.discard((bundle, index))
 
     def _register(self, item):
-        link = self._link
-        if link is None:
-            raise FdBrokerError('ERR_FDB_CHANNEL_CLOSED', 'the daemon is not there just now', True)
-        self._send_bundle(link, [item])
-        with self._lock:
+        with self._changed:
+            there = lambda: self._over or (self._link is not None and self._link is self._settled)
+            if not self._changed.wait_for(there, self._ASK_S) or self._over:
+                raise FdBrokerError('ERR_FDB_CHANNEL_CLOSED', 'the daemon is not there just now', True)
+            link = self._link
             request = self._next_number
             self._next_number += 1
-        link.send('register', {'request': request})
-        self._await(lambda: request in self._registered, link)
+        with self._bundling:
+            self._send_bundle(link, [item])
+            link.send('register', {'request': request})
+            self._await(lambda: request in self._registered, link)
         answer = self._registered.pop(request)
         if answer.get('code'):
             raise FdBrokerError(answer['code'], answer.get('message', ''))
@@ -2198,7 +2240,13 @@ class Member:
             self._writing = None
             return False
         self._log.apply(segment, decode('Record', whole))
+        self._told_appended()
         return True
+
+    def _told_appended(self):
+        """Somebody reads along, in another process."""
+        if self._tells_appended:
+            self._tell('appended', {})
 
     # ---- what other processes ask of the one that serves
 
@@ -2401,33 +2449,53 @@ class _Drain:
     def _hear(self, channel, messages, bundles):
         member, beat_at = self._member, 0.0
         while messages is not None and not self._closed and not channel.closed:
-            for body, message, fds in messages:
-                if body == 'fds':
-                    items = bundles.setdefault(message.get('bundle', 0), [])
-                    items += zip(message['items'], fds)
-                    ack = {'bundle': message.get('bundle', 0), 'index': message.get('index', 0), 'verified': len(fds)}
-                    channel.send('fds_ack', ack)
-                    if message.get('last'):
-                        self._take(bundles.pop(message.get('bundle', 0)))
-                    continue
-                _close_all(fds)
-                if body == 'written':
-                    with member._changed:
-                        self._answers[message.get('number', 0)] = message
-                        member._changed.notify_all()
+            while messages:
+                body, message, fds = messages.pop(0)
+                try:
+                    if body == 'fds':
+                        self._take_batch(channel, message, fds, bundles)
+                        continue
+                    _close_all(fds)
+                    if body == 'written':
+                        with member._changed:
+                            self._answers[message.get('number', 0)] = message
+                            member._changed.notify_all()
+                except BaseException:
+                    _close_messages(messages)
+                    raise
             now = time.monotonic()
             if now >= beat_at:
                 beat_at = now + self._BEAT_S
                 channel.send('heartbeat', {'healthy': True, 'report': json.dumps(member._report())})
             messages = channel.receive() if _poll(channel.fileno(), select.POLLIN, self._BEAT_S) else []
 
+    def _take_batch(self, channel, message, fds, bundles):
+        try:
+            _verify(message['items'], fds)
+        except BaseException:
+            _close_all(fds)
+            raise
+        number = message.get('bundle', 0)
+        items = bundles.setdefault(number, [])
+        items += zip(message['items'], fds)
+        channel.send('fds_ack', {'bundle': number, 'index': message.get('index', 0), 'verified': len(fds)})
+        if message.get('last'):
+            self._take(bundles.pop(number))
+
     def _take(self, items):
+        """Segments that are new go to the shelf, all else is closed."""
         member = self._member
         with member._changed:
-            for item, fd in items:
-                if item.get('role') == SEGMENT and item.get('epoch', 0) not in member._shelf and not member._over:
-                    segment = Segment(fd, False)
-                    member._shelf[segment.epoch] = segment
-                else:
+            while items:
+                item, fd = items.pop(0)
+                try:
+                    wanted = item.get('role') == SEGMENT and item.get('epoch', 0) not in member._shelf and not member._over
+                    segment = Segment(fd, False) if wanted else None
+                except BaseException:
+                    _close_all([fd, *(other for _, other in items)])
+                    raise
+                if segment is None or segment.epoch in member._shelf:
                     os.close(fd)
+                else:
+                    member._shelf[segment.epoch] = segment
             member._follow()

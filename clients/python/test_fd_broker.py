@@ -252,6 +252,50 @@ class Links(unittest.TestCase):
         with self.assertRaises(OSError):
             os.fstat(fd)
 
+    def test_a_bundle_with_a_bad_segment_leaves_nothing_open(self):
+        header = fd_broker.state_frame(fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3}))
+        before = set(os.listdir('/proc/self/fd'))
+        member = self.member()
+        fds = []
+        for data in (header, b'GET / HTTP/1.1'):
+            fds.append(os.memfd_create('given', os.MFD_CLOEXEC))
+            os.pwrite(fds[-1], data, 0)
+        fds.append(os.open('/dev/null', os.O_RDONLY))
+        roles = (fd_broker.SEGMENT, fd_broker.SEGMENT, fd_broker.LISTENER)
+        items = [{'role': role, 'name': 'web', 'identity': fd_broker.identity_of(fd)} for role, fd in zip(roles, fds)]
+        with member._changed:
+            member._take_batch({'bundle': 1, 'index': 0, 'items': items, 'last': True}, fds)
+        self.assertEqual((member.phase, member._reason.code), ('gone', 'ERR_FDB_STATE_FORMAT'))
+        member.close()
+        self.assertEqual(set(os.listdir('/proc/self/fd')), before)
+
+    def test_segments_in_which_nothing_was_written_are_not_kept(self):
+        member = self.member()
+        for epoch in (3, 4, 5):
+            header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
+            segment = member._shelf[epoch] = segment_of(fd_broker.state_frame(header), epoch < 5)
+            member._log.adopt(segment)
+        member._state['epoch'] = 5
+        member._prune()
+        self.assertEqual((list(member._shelf), len(member._log.segments)), ([5], 1))
+
+    def test_a_drained_process_closes_what_it_does_not_take(self):
+        member = self.member()
+        drain = unittest.mock.Mock(spec=fd_broker._Drain, _member=member)
+        fds = [os.memfd_create('given', os.MFD_CLOEXEC) for _ in range(2)]
+        with self.assertRaises(FdBrokerError):
+            fd_broker._Drain._take(drain, [({'role': fd_broker.SEGMENT, 'epoch': 9}, fd) for fd in fds])
+        for fd in fds:
+            with self.assertRaises(OSError):
+                os.fstat(fd)
+        other = os.open('/dev/null', os.O_RDONLY)
+        message = {'items': [{'role': fd_broker.SEGMENT, 'identity': {'type': 'file', 'dev': '1', 'ino': '1'}}]}
+        with self.assertRaises(FdBrokerError) as caught:
+            fd_broker._Drain._take_batch(drain, None, message, [other], {})
+        self.assertEqual(caught.exception.code, 'ERR_FDB_FD_MISMATCH')
+        with self.assertRaises(OSError):
+            os.fstat(other)
+
     def test_it_connects_again_also_when_there_was_no_descriptor_for_it(self):
         asked, again = [], threading.Event()
 

@@ -70,6 +70,29 @@ Examples:
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
     )
     .action(get)
+  asking(fd.command('watch'))
+    .description('list --watch: show those that are held, and again after each change')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
+    .action((flags: Flags) => list({ ...flags, watch: true }))
+  asking(fd.command('claim'))
+    .description('say that a process has one, for as long as that process lives: nobody else gets it')
+    .argument('<name>', 'of one that is held')
+    .requiredOption('--while <pid>', 'the process')
+    .option('--shared', 'others may have it too: it is only told who has it')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker fd claim --control /run/shop/broker.sock serial --while 4711',
+    )
+    .action(claim)
+  asking(fd.command('release'))
+    .description('end the claim of a process that lives')
+    .argument('<name>', 'of one that is held')
+    .requiredOption('--while <pid>', 'the process')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ fd-broker fd release --control /run/shop/broker.sock serial --while 4711',
+    )
+    .action(release)
   asking(fd.command('remove'))
     .description('have one closed: those who have it keep it')
     .argument('<name>', 'of one that is held')
@@ -139,6 +162,29 @@ async function get(name: string, argv: string[], { exclusive, remove, ...flags }
   }
 }
 
+interface ClaimFlags extends Flags {
+  while: string
+  shared?: true
+}
+
+async function claim(name: string, { json, shared, while: who, ...flags }: ClaimFlags): Promise<void> {
+  const pid = pidOf('while', who)
+  const options = { while: { pid }, shared: shared ?? false }
+  const fd = await asked(flags, AGAIN, (client, timeoutMs) =>
+    client.descriptors.claim(name, { ...options, timeoutMs }),
+  )
+  fd.close()
+  process.stdout.write(json ? jsonText({ ok: true, name, pid }) : `${name} is claimed by process ${pid}\n`)
+}
+
+async function release(name: string, { json, while: who, ...flags }: ClaimFlags): Promise<void> {
+  const pid = pidOf('while', who)
+  await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.release(name, { pid, timeoutMs }))
+  process.stdout.write(
+    json ? jsonText({ ok: true, name, pid }) : `${name} is not claimed by process ${pid} any more\n`,
+  )
+}
+
 async function remove(name: string, { json, ...flags }: Flags): Promise<void> {
   await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.remove(name, { timeoutMs }))
   process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is not held any more\n`)
@@ -163,12 +209,12 @@ function numberOf(text: string): number {
 }
 
 function listText(held: readonly HeldDescriptor[]): string {
-  const rows = held.map(({ name, type, address, pid, until, whilePid, claimedBy }) => [
+  const rows = held.map(({ name, type, address, pid, until, whilePid, claimedBy, users }) => [
     name,
     address ?? type,
     pid,
     until ?? (whilePid === null ? 'for good' : `while ${whilePid || 'a process'} lives`),
-    claimedBy ?? '',
+    claimedBy ?? users?.map(user => user.pid || 'another').join(', '),
   ])
   return `${table(['NAME', 'WHAT', 'PUT BY', 'HELD', 'CLAIMED BY'], rows).join('\n')}\n`
 }

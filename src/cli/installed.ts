@@ -39,8 +39,7 @@ export class Installed {
     if (there === undefined) throw missing(wanted, 'there is nothing to be installed')
     const isLink = kindOf(this.path) === 'link'
     if (!isLink && !there.isFile()) throw missing(wanted, `${this.path} is a file, and this is none`)
-    if (kindOf(this.#previous) !== 'none') renameSync(this.#previous, this.#older)
-    this.#keep()
+    this.#keep(this.#older)
     try {
       if (isLink) symlinkSync(wanted, this.#aside)
       else {
@@ -49,6 +48,7 @@ export class Installed {
       }
       renameSync(this.#aside, this.path)
     } catch (error) {
+      rmSync(this.#aside, { force: true })
       this.undo()
       throw error
     }
@@ -57,8 +57,7 @@ export class Installed {
   /** Puts back what was there before the last {@link install}; what was there instead is what was there before. */
   swap(): void {
     if (kindOf(this.#previous) === 'none') throw missing(this.#previous, 'nothing was kept')
-    renameSync(this.#previous, this.#aside)
-    this.#keep()
+    this.#keep(this.#aside)
     renameSync(this.#aside, this.path)
   }
 
@@ -73,10 +72,17 @@ export class Installed {
     if (kindOf(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }
 
-  #keep(): void {
-    rmSync(this.#previous, { force: true })
-    if (kindOf(this.path) === 'link') symlinkSync(readlinkSync(this.path), this.#previous)
-    else linkSync(this.path, this.#previous)
+  /** What is there now is kept; what was kept before lies at `aside`. Where that cannot be it throws, and all is as it was. */
+  #keep(aside: string): void {
+    const kept = kindOf(this.#previous) !== 'none'
+    if (kept) renameSync(this.#previous, aside)
+    try {
+      if (kindOf(this.path) === 'link') symlinkSync(readlinkSync(this.path), this.#previous)
+      else linkSync(this.path, this.#previous)
+    } catch (error) {
+      if (kept) renameSync(aside, this.#previous)
+      throw error
+    }
   }
 }
 

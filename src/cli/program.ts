@@ -28,7 +28,9 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['rollback', async program => (await import('./rollback.js')).addRollback(program)],
   ['stop', async program => (await import('./stop.js')).addStop(program)],
   ['serve', async program => (await import('./serve.js')).addServe(program)],
+  ['workers', async program => (await import('./workers.js')).addWorkers(program)],
   ['run', async program => (await import('./run.js')).addRun(program)],
+  ['exec', async program => (await import('./exec.js')).addExec(program)],
   ['adopt', async program => (await import('./adopt.js')).addAdopt(program)],
   ['fd', async program => (await import('./fd.js')).addFd(program)],
   ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
@@ -53,7 +55,9 @@ Examples:
   $ fd-broker status --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker serve --control /run/shop/broker.sock
+  $ fd-broker workers start --service shop --count auto -- node server.mjs
   $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
+  $ fd-broker exec --service shop web=tcp://0.0.0.0:8080 -- gunicorn app:app
   $ fd-broker adopt --pid 4711
   $ fd-broker fd list --control /run/shop/broker.sock
   $ fd-broker proxy --config edge.yaml

@@ -3,7 +3,7 @@ import type { ProxyConfig } from '../proxy/index.js'
 import { LoadedCode } from './loaded-code.js'
 
 /** What only the next process takes over. */
-const NEXT: ReadonlySet<string> = new Set<keyof ProxyConfig>(['drain', 'upgrade', 'stateFile'])
+const NEXT: ReadonlySet<string> = new Set<keyof ProxyConfig>(['drain', 'upgrade', 'stateFile', 'workers'])
 /** Routes that are compared in one turn of the event loop. */
 const SLICE = 1_000
 

@@ -2,11 +2,15 @@ import type { Command } from 'commander'
 import { Option } from 'commander'
 import { FdbError } from '../errors.js'
 import { CHANGES, changesReply } from '../operator/service-commands.js'
-import type { ProxyOptions, ReverseProxy } from '../proxy/index.js'
-import { LEVELS } from './options.js'
+import { workerPlace } from '../process/worker-place.js'
+import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
+import type { WorkersOptions } from '../workers/options.js'
+import { AccessLines } from './access-lines.js'
+import { countIn, LEVELS } from './options.js'
 import { ProxyChanges } from './proxy-changes.js'
-import { PASSED_ON, ProxySignals } from './proxy-signals.js'
+import { ProxySignals } from './proxy-signals.js'
 import { tellTurn } from './serving.js'
+import { ORDERS } from './signal-orders.js'
 
 /** Lines of the access log that nobody has taken: more are dropped. */
 const ACCESS_BYTES = 8 * 1024 * 1024
@@ -19,6 +23,7 @@ interface ProxyFlags {
   logFile?: string
   accessLogFile?: string
   stay?: true
+  workers?: string
 }
 
 export function addProxy(program: Command): void {
@@ -30,6 +35,7 @@ export function addProxy(program: Command): void {
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'a file that names the process that serves')
+    .option('--workers <number>', 'so many processes, or auto; in place of what the configuration says')
     .option('--stay', 'as PID 1, replaced by another container’s: stays until it is told to end (Kubernetes)')
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .option('--access-log-file <file>', 'of the access log, in place of stdout; opened anew by USR1')
@@ -69,22 +75,34 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
   const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
   const accessTo = pino.destination({ dest: accessLogFile ?? 1, sync: false, maxLength: ACCESS_BYTES })
+  const access = new AccessLines(accessTo)
   const reopen = () => {
     if (logFile !== undefined) logTo.reopen()
     if (accessLogFile !== undefined) accessTo.reopen()
   }
-  const base = { pid: process.pid }
   const options: ProxyOptions = {
     logger,
     systemd: 'auto',
     ...(pidFile !== undefined && { pidFile }),
-    access: pino({ base, timestamp: pino.stdTimeFunctions.isoTime }, accessTo),
+    access,
   }
   const read = () => readConfigAside(file)
   const signals = new ProxySignals(logger, reopen)
   try {
     // Nobody is served yet who would have to wait: a thread to read it takes longer.
     const config = await readConfig(file)
+    const several = severalOf(flags, config)
+    if (several !== null) {
+      const { runWorkers } = await import('./workers-main.js')
+      const { service, control, upgrade } = config
+      const options = { service, ...several, timeout: upgrade.timeout, ...(control && { control }) }
+      const count = async () => severalOf(flags, await read())?.workers ?? 1
+      await runWorkers(
+        { ...options, ...(pidFile && { pidFile }) },
+        { logger, reopen, before: signals, count },
+      )
+      return
+    }
     const changes = new ProxyChanges(config, read)
     const running: ReverseProxy = await startProxy(config, {
       ...options,
@@ -101,7 +119,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
     tellTurn(generation > 1 ? 'joined' : 'served', withUsualFlags)
-    const stayed = running.member.stay({ signals: PASSED_ON, ...(stay && { until: signals.ending }) })
+    const stayed = running.member.stay({ signals: ORDERS, ...(stay && { until: signals.ending }) })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
     process.exitCode = await stayed
@@ -109,15 +127,17 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()
-    flush(accessTo)
+    access.flush()
   }
 }
 
-/** A reader that has gone, or takes nothing, does not keep the process. */
-function flush(destination: { flushSync(): void }): void {
-  try {
-    destination.flushSync()
-  } catch {
-    // The lines are lost.
-  }
+/** Null: this process serves, alone or as one of them. */
+function severalOf(
+  { workers }: ProxyFlags,
+  config: ProxyConfig,
+): Pick<WorkersOptions, 'workers' | 'replace'> | null {
+  const several = workers === undefined ? config.workers : { count: countIn(workers), replace: undefined }
+  if (several === null || workerPlace()?.service === config.service) return null
+  const { replace = config.workers?.replace ?? 'one-by-one' } = several
+  return { workers: several.count, replace }
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
 import { parseDocument } from 'yaml'
+import { yamlValue } from '../document/yaml-value.js'
 import { FdbError } from '../errors.js'
 
 /**
@@ -15,7 +16,7 @@ export async function readRoutes(file: string): Promise<unknown[]> {
   } catch (cause) {
     throw new FdbError('ERR_FDB_ROUTES', `${name} cannot be read (${(cause as Error).message})`, { cause })
   }
-  const given = json(text) ?? jsonLines(text) ?? yaml(text, name)
+  const given = json(text) ?? jsonLines(text) ?? yamlValue(text) ?? yaml(text, name)
   const list = isMap(given) && 'routes' in given ? given.routes : given
   if (Array.isArray(list)) return list
   throw new FdbError('ERR_FDB_ROUTES', `${name} is no list of routes: give a list, or JSON lines`)

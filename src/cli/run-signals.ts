@@ -1,8 +1,6 @@
 import type { Logger } from '../logger.js'
 import type { Supervisor } from '../supervisor/supervisor.js'
-
-/** A second order to end that comes sooner is the same one: systemd sends it twice. */
-const IMPATIENT_MS = 2_000
+import { SignalOrders } from './signal-orders.js'
 
 const ENDING = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 const OTHERS = [
@@ -25,15 +23,13 @@ export const UPGRADING: readonly NodeJS.Signals[] = OTHERS
 export class RunSignals {
   readonly #logger: Logger
   readonly #upgradeSignal: NodeJS.Signals
-  readonly #handler = (signal: NodeJS.Signals) => this.#handle(signal)
+  readonly #orders = new SignalOrders(HANDLED, signal => this.#handle(signal))
   readonly #early: NodeJS.Signals[] = []
   #supervisor: Supervisor | null = null
-  #endingSince: number | null = null
 
   constructor(logger: Logger, upgradeSignal: NodeJS.Signals) {
     this.#logger = logger
     this.#upgradeSignal = upgradeSignal
-    for (const signal of HANDLED) process.on(signal, this.#handler)
   }
 
   attach(supervisor: Supervisor): void {
@@ -42,7 +38,7 @@ export class RunSignals {
   }
 
   close(): void {
-    for (const signal of HANDLED) process.off(signal, this.#handler)
+    this.#orders.close()
   }
 
   #handle(signal: NodeJS.Signals): void {
@@ -56,12 +52,12 @@ export class RunSignals {
   }
 
   #end(supervisor: Supervisor, signal: NodeJS.Signals): void {
-    if (this.#endingSince === null) {
-      this.#endingSince = performance.now()
+    const order = this.#orders.end()
+    if (order === 'first') {
       this.#logger.info({ signal }, 'the program is ended')
       // The program's own signal stands for TERM; INT and QUIT mean what they say.
       supervisor.stop(signal === 'SIGTERM' ? {} : { signal })
-    } else if (performance.now() - this.#endingSince >= IMPATIENT_MS) supervisor.stop({ now: true })
+    } else if (order === 'again') supervisor.stop({ now: true })
   }
 
   #upgrade(supervisor: Supervisor): void {

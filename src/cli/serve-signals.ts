@@ -1,20 +1,16 @@
 import type { Daemon } from '../daemon/daemon.js'
-import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
+import { ORDERS, type Order, SignalOrders } from './signal-orders.js'
 
 /** For so long a first TERM counts, when it would take something away. */
 const SECOND_MS = 60_000
 
-export const HANDLED = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH'] as const
-type Handled = (typeof HANDLED)[number]
-
-/** What signals make a daemon do. Handled from the first moment. */
+/** What signals make a daemon do. */
 export class ServeSignals {
   readonly #logger: Logger
   readonly #drop: boolean
   readonly #reopen: () => void
-  readonly #starting = new AbortController()
-  readonly #handler = (signal: Handled) => this.#handle(signal)
+  readonly #orders = new SignalOrders(ORDERS, signal => this.#handle(signal))
   #daemon: Daemon | null = null
   #firstAt = Number.NEGATIVE_INFINITY
 
@@ -23,12 +19,11 @@ export class ServeSignals {
     this.#logger = logger
     this.#reopen = reopen
     this.#drop = drop
-    for (const signal of HANDLED) process.on(signal, this.#handler)
   }
 
   /** Aborted by a signal to end before the daemon listens. */
   get starting(): AbortSignal {
-    return this.#starting.signal
+    return this.#orders.starting
   }
 
   attach(daemon: Daemon): void {
@@ -36,10 +31,10 @@ export class ServeSignals {
   }
 
   close(): void {
-    for (const signal of HANDLED) process.off(signal, this.#handler)
+    this.#orders.close()
   }
 
-  #handle(signal: Handled): void {
+  #handle(signal: Order): void {
     this.#logger.info({ signal }, 'signal')
     const daemon = this.#daemon
     switch (signal) {
@@ -55,10 +50,10 @@ export class ServeSignals {
         return
       case 'SIGHUP':
         daemon?.resume()
+        if (daemon !== null) void this.#reload(daemon)
         return
       default:
-        if (daemon === null)
-          this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before it listened`))
+        if (daemon === null) this.#orders.abandon(signal, 'it listened')
         else if (this.#mayEnd(daemon)) {
           this.#logger.info({ signal }, 'the daemon ends')
           void daemon.close()
@@ -72,6 +67,14 @@ export class ServeSignals {
       this.#logger.info({ successor: pid, generation }, 'upgraded')
     } catch (error) {
       this.#logger.error({ err: error }, 'the upgrade failed; this daemon goes on')
+    }
+  }
+
+  async #reload(daemon: Daemon): Promise<void> {
+    try {
+      await daemon.reload()
+    } catch (error) {
+      this.#logger.error({ err: error }, 'the configuration is wrong: what counted before counts on')
     }
   }
 

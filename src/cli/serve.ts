@@ -1,16 +1,23 @@
+import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
+import { wrongOption } from '../check-option.js'
 import { DAEMON, defaultControl } from '../process/default-control.js'
 import { controlOption, LEVELS } from './options.js'
-import { HANDLED, ServeSignals } from './serve-signals.js'
+import { ServeSignals } from './serve-signals.js'
 import { tellTurn } from './serving.js'
+import { ORDERS } from './signal-orders.js'
 import { plain } from './table.js'
 
 interface ServeFlags {
   control?: string
   logLevel: string
   drop?: true
+  config?: string
+  check?: true
   pidFile?: string
   logFile?: string
+  notifySocket?: string
+  fdstoreMax?: number
 }
 
 export function addServe(program: Command): void {
@@ -20,11 +27,20 @@ export function addServe(program: Command): void {
       'run the daemon that holds listeners and state for its members, so that they outlive a kill -9',
     )
     .addOption(controlOption().makeOptionMandatory(false))
+    .option('--config <file>', 'who may do what, limits, and what becomes of a service that nobody serves')
+    .option('--check', 'only check the configuration')
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .option('--pid-file <file>', 'a file that names the daemon’s process')
+    .option(
+      '--notify-socket <path>',
+      'where programs give descriptors away (FDSTORE=1), as to systemd, for fd-broker exec --fdstore',
+    )
+    .addOption(
+      new Option('--fdstore-max <count>', 'so many are kept for a service (default: 128)').argParser(Number),
+    )
     .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
     .addHelpText(
       'after',
@@ -33,11 +49,12 @@ Members join it with join({ service, control, hosting: 'daemon' }). Without --co
 where services without one have theirs (fd-broker status --help). TERM, INT and QUIT end it; members serve on. When it
 alone holds listeners or state of a service (no member of it lives), it says which, and ends at the second one.
 Started where a daemon runs, it takes over from that one: its control socket, and all that it holds. USR2, or fd-broker upgrade
---self, starts the next one so. WINCH has those wait that come to join, until HUP; USR1 opens --log-file anew. A service manager
+--self, starts the next one so. WINCH has those wait that come to join, until HUP, which also reads --config anew; USR1 opens --log-file anew. A service manager
 (NOTIFY_SOCKET, LISTEN_FDS) is heard and told.
 
 Examples:
   $ fd-broker serve --control /run/shop/broker.sock
+  $ fd-broker serve --control /run/shop/broker.sock --config /etc/fd-broker/broker.yaml
   $ fd-broker serve --control /run/shop/broker.sock --log-level warn 2>>/var/log/fd-broker.log`,
     )
     .action(serve)
@@ -45,11 +62,19 @@ Examples:
 
 async function serve({
   control = defaultControl(DAEMON, process.env),
+  config,
+  check,
   logLevel,
   drop,
   pidFile,
   logFile,
+  notifySocket,
+  fdstoreMax: fdStoreMax,
 }: ServeFlags): Promise<void> {
+  if (check) {
+    await checkOnly(config)
+    return
+  }
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
   const { serveDaemon } = await import('../daemon/daemon.js')
@@ -67,17 +92,27 @@ async function serve({
       systemd: 'auto',
       takeOver: true,
       mainProcess: 'stays',
+      ...(config !== undefined && { config: resolve(config) }),
       ...(pidFile !== undefined && { pidFile }),
+      ...(notifySocket !== undefined && { notifySocket }),
+      ...(fdStoreMax !== undefined && { fdStoreMax }),
     })
     signals.attach(daemon)
     tellTurn('served')
     // A server does not end with the reader of its output.
     process.stdout.removeAllListeners('error').on('error', () => {})
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
-    const stayed = daemon.stay({ signals: HANDLED })
+    const stayed = daemon.stay({ signals: ORDERS })
     await daemon.closed
     process.exitCode = await stayed
   } finally {
     signals.close()
   }
+}
+
+async function checkOnly(config: string | undefined): Promise<void> {
+  if (config === undefined) throw wrongOption('check', true, '--config too')
+  const { readPolicy } = await import('../daemon/policy/read.js')
+  const { services } = readPolicy(config)
+  process.stdout.write(`${config} is right: ${services.size} services are named\n`)
 }

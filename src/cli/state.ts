@@ -8,6 +8,7 @@ import type { StateLog } from '../state/state-log.js'
 import { jsonText } from './json-text.js'
 import { controlOption, durationOption } from './options.js'
 import { diffStates } from './state-diff.js'
+import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
 import { entryLine } from './state-lines.js'
@@ -28,7 +29,9 @@ interface JsonFlags extends SourceFlags {
 export function addState(program: Command): void {
   const state = program
     .command('state')
-    .description('look into the state of a running service or a file, verify it, and carry it over')
+    .description(
+      'look into the state of a running service or a file, change it, verify it, and carry it over',
+    )
     .addHelpText(
       'after',
       `
@@ -40,6 +43,8 @@ Examples:
   $ fd-broker state stats --control /run/shop/upgrade.sock
   $ fd-broker state get --control /run/shop/upgrade.sock routes runtime:example.com/
   $ fd-broker state export --control /run/shop/upgrade.sock --secrets --out state.jsonl
+  $ fd-broker state put --control /run/shop/upgrade.sock prices apple '{"cents":120}'
+  $ fd-broker state watch --control /run/shop/upgrade.sock --section prices
   $ fd-broker state diff /run/shop/upgrade.sock state.jsonl`,
     )
   source(state.command('show'))
@@ -59,6 +64,27 @@ Examples:
     .addOption(secretsOption())
     .option('--raw', 'print the bytes of the value, as they are')
     .action(get)
+  common(state.command('put').addOption(controlOption()))
+    .description('put one entry, which the process that serves checks as its own')
+    .argument('<section>')
+    .argument('<key>')
+    .argument(
+      '[value]',
+      'JSON, for sections of codec json or msgpack; without it: the bytes of standard input',
+    )
+    .action(putEntry)
+  common(state.command('delete').addOption(controlOption()))
+    .description('delete one entry; exit code 1 when it is not there')
+    .argument('<section>')
+    .argument('<key>')
+    .action(deleteEntry)
+  common(state.command('watch'))
+    .description('print each change as a JSON object on a line, until it is ended')
+    .addOption(controlOption())
+    .option('--section <name>', 'only of this section')
+    .option('--initial', 'begin with the entries that there are')
+    .addOption(secretsOption())
+    .action(watchEntries)
   source(state.command('stats'))
     .description('print what the state has: sections, entries, bytes')
     .option('--json', 'as JSON')

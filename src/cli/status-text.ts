@@ -4,11 +4,12 @@ import { formatDuration } from './duration.js'
 import { facts, plain, table } from './table.js'
 
 const DIGEST_SHOWN = 12
+const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']
 
 /** The status for people. Shows what is there: a field that the other side did not send is left out. */
 export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
   if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
-  const { control, descriptors, generation, pid, startedAt, rssBytes, services } = answer
+  const { control, descriptors, generation, pid, programs, startedAt, rssBytes, services, workers } = answer
   const head: [string, string | null][] = [
     ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
     ['control', of(control)],
@@ -16,9 +17,33 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
     ['pid', of(pid)],
     ['uptime', since(startedAt, now)],
     ['memory', of(rssBytes, size)],
+    ['workers', of(workers?.count)],
+    ['connections', workers ? of(sum(services.map(({ connections = 0 }) => connections))) : null],
     ['descriptors', descriptors ? of(descriptors) : null],
   ]
-  const blocks = [known(head), ...services.map(service => serviceLines(service, now))]
+  const claims = block('programs', ['PID', 'SINCE', 'DESCRIPTORS'], programs, program => [
+    program.pid || 'another',
+    program.since,
+    program.names.join(', '),
+  ])
+  const kept = block('workers', WORKERS, workers?.all, worker => {
+    const { connections } = services.find(({ service }) => service === worker.service) ?? {}
+    const { index, service, phase, pid, generation, restarts, lastFailure } = worker
+    return [
+      index,
+      service,
+      phase,
+      pid ?? undefined,
+      generation,
+      connections,
+      restarts,
+      lastFailure ?? undefined,
+    ]
+  })
+  const blocks = [
+    [...known(head), ...kept, ...claims],
+    ...services.map(service => serviceLines(service, now)),
+  ]
   return `${blocks.map(lines => lines.join('\n')).join('\n\n')}\n`
 }
 
@@ -176,6 +201,10 @@ function block<T>(
 
 function of<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
   return value === undefined || value === null ? null : plain(show(value))
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((all, one) => all + one, 0)
 }
 
 function short(digest: unknown): string {

@@ -13,7 +13,10 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
   const { generation, pid, services } = answer
   if (name === DAEMON_ITSELF)
     return { service: DAEMON_ITSELF, role: 'serving', ...(pid && { pid }), ...(generation && { generation }) }
-  return name === '' && services.length === 1 ? services[0] : services.find(({ service }) => service === name)
+  if (name === '' && services.length === 1) return services[0]
+  // Of workers the first.
+  const asked = name || answer.workers?.all?.[0]?.service
+  return services.find(({ service }) => service === asked)
 }
 
 /** Tells it from whoever serves before or after: in different PID namespaces both may be number 1. Null: nobody serves. */

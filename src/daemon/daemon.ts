@@ -1,9 +1,11 @@
 import { resolve } from 'node:path'
 import { checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
+import type { Caller } from '../holder/admission.js'
 import { DescriptorStore } from '../holder/daemon/descriptor-store.js'
 import type { HeldAlone } from '../holder/daemon/held-alone.js'
 import { type HandoffTimes, settleTimes } from '../holder/times.js'
+import { MAX_FDS_PER_MESSAGE } from '../kernel/index.js'
 import { checkLogger, type Logger, SILENT } from '../logger.js'
 import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
@@ -12,17 +14,25 @@ import { settle } from '../member/options.js'
 import type { Parts } from '../member/parts.js'
 import type { StayOptions } from '../member/stay.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
-import type { CommandContext, CommandOrder, Operations, Upgraded } from '../operator/requests.js'
-import { STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
+import { serviceIn } from '../operator/held-descriptors.js'
+import type { CommandContext, CommandOrder, Upgraded } from '../operator/requests.js'
+import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
 import { passedSockets } from '../supervised/passed-sockets.js'
 import { ServiceManager } from '../supervised/service-manager.js'
+import { AuditedDescriptors } from './audited-descriptors.js'
 import { Deposits } from './deposits.js'
 import { FrontDesk } from './front-desk.js'
+import { Governor } from './governor.js'
+import { type DaemonOperations, GuardedOperations } from './guarded-operations.js'
+import { OverseenDescriptors, type Overseer } from './overseer.js'
+import { visitorOf } from './policy/gate.js'
+import { Programs } from './programs.js'
+import { checkingRoom } from './room.js'
 import { Services } from './services.js'
-import { SettledDescriptors } from './settled-descriptors.js'
 
 /** A disk may be slow; what kills a service that does not end waits for longer. */
 const KEEP_MS = 30_000
+const FD_STORE_MAX = 128
 /** The next daemon has loaded all that it needs when it is offered anything; members that come meanwhile wait. */
 const READY_MS = 10_000
 
@@ -43,8 +53,33 @@ export interface DaemonOptions {
    * Default: a path that another process holds is refused (ERR_FDB_CONTROL_TAKEN).
    */
   takeOver?: boolean
+  /**
+   * A file (YAML or JSON) that says who may do what, how much a service may have, and what becomes of one that nobody serves: see
+   * docs/daemon.md. Default: the user of this process, and root, may do everything. Rejects with ERR_FDB_CONFIG.
+   */
+  config?: string
   /** What becomes of this process when the next daemon has taken over, and its end would end that one: see `mainProcess` of `join()`. */
   mainProcess?: 'refuse' | 'stays' | 'ends'
+  /**
+   * Path of a notify socket, at most 106 bytes: programs give descriptors away there, as to systemd (`FDSTORE=1`), and `fd-broker exec --fdstore` gives
+   * them back to the next. Only processes of this user, and root, are heard.
+   */
+  notifySocket?: string
+  /** How many of those are kept for one service, at most 253 (what one message carries). Default 128. */
+  fdStoreMax?: number
+}
+
+interface Insides {
+  readonly member: Member
+  readonly parts: Parts
+  readonly desk: FrontDesk
+  readonly services: Services
+  /** The service manager keeps what this daemon has. */
+  readonly kept: boolean
+  /** Null: there is no notify socket. */
+  readonly notify: { readonly path: string; readonly most: number } | null
+  readonly governor: Governor
+  readonly overseer: Overseer | null
 }
 
 /**
@@ -57,32 +92,57 @@ export class Daemon implements AsyncDisposable {
   /** Resolves when it is closed, or another daemon has taken over. */
   readonly closed: Promise<void>
   readonly #member: Member
+  readonly #parts: Parts
   readonly #desk: FrontDesk
   readonly #services: Services
   /** What operators have put. */
   readonly #descriptors: DescriptorStore
+  readonly #programs: Programs | null
   readonly #startedAt = Date.now()
   /** The service manager keeps what this daemon has. */
   readonly #kept: boolean
+  readonly #governor: Governor
   #closing = false
 
+  readonly #overseer: Overseer | null
+
   /** @internal Use {@link serveDaemon}. */
-  static of(member: Member, parts: Parts, desk: FrontDesk, services: Services, kept: boolean): Daemon {
-    return new Daemon(member, parts, desk, services, kept)
+  static of(insides: Insides): Daemon {
+    return new Daemon(insides)
   }
 
-  private constructor(member: Member, parts: Parts, desk: FrontDesk, services: Services, kept: boolean) {
+  private constructor({ member, parts, desk, services, governor, kept, notify, overseer }: Insides) {
+    this.#overseer = overseer
+    this.#governor = governor
     this.control = parts.settings.control ?? ''
     this.#member = member
+    this.#parts = parts
     this.#desk = desk
     this.#services = services
     this.#kept = kept
-    const descriptors = new DescriptorStore(parts.registry, parts.wanted)
+    const { registry, wanted } = parts
+    const { logger } = parts.settings
+    const settled = () => !desk.handsOver
+    const descriptors: DescriptorStore = new DescriptorStore(registry, wanted, settled, (what, name, pid) =>
+      audited.over(what, name, pid),
+    )
+    const audited: AuditedDescriptors =
+      overseer === null
+        ? new AuditedDescriptors(descriptors, logger)
+        : new OverseenDescriptors(overseer, descriptors, logger)
+    const programs =
+      notify === null
+        ? null
+        : new Programs({ ...notify, registry, wanted, descriptors, holder: audited, logger, settled })
+    audited.programs = programs
     this.#descriptors = descriptors
-    const operations: Operations = {
-      descriptors: new SettledDescriptors(descriptors, () => desk.handsOver),
-      status: () => this.status(),
+    this.#programs = programs
+    const operations: DaemonOperations = {
+      descriptors: audited,
+      status: shows => this.#status(shows),
+      named: service => (service === '' && overseer !== null ? DAEMON_ITSELF : services.only(service).name),
       upgrade: (order, progress, cancel) => {
+        if (order.service === '' && overseer !== null) return overseer.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)
           return services.only(order.service).operations.upgrade(order, progress, cancel)
         const { argv, timeoutMs } = order
@@ -90,15 +150,19 @@ export class Daemon implements AsyncDisposable {
       },
       command: (order, context) => this.#command(order, context, parts),
     }
-    desk.staff({ parts, services, operations })
+    const { gate } = governor
+    const operationsFor = (caller: Caller) => new GuardedOperations(operations, gate, visitorOf(caller))
+    desk.staff({ parts, services, operationsFor })
     const serves = () => {
       services.begin()
       descriptors.takeOver()
+      programs?.open()
       desk.open()
     }
     const leaves = (how: { readonly kept: boolean }) => {
       desk.close()
       services.close(how)
+      programs?.close(how)
       descriptors[Symbol.dispose]()
     }
     member.on('serving', serves)
@@ -111,7 +175,12 @@ export class Daemon implements AsyncDisposable {
   }
 
   async status(): Promise<object> {
-    const services = await Promise.all(this.#services.all.map(({ operations }) => operations.status()))
+    return await this.#status(() => true)
+  }
+
+  async #status(shows: (service: string | null) => boolean): Promise<object> {
+    const shown = this.#services.all.filter(({ name }) => shows(name))
+    const services = await Promise.all(shown.map(({ operations }) => operations.status()))
     return {
       hosting: 'daemon',
       control: this.control,
@@ -120,8 +189,20 @@ export class Daemon implements AsyncDisposable {
       startedAt: new Date(this.#startedAt).toISOString(),
       rssBytes: process.memoryUsage.rss(),
       descriptors: this.#descriptors.size,
+      programs: this.#descriptors.usersOf(name => shows(serviceIn(name))),
+      ...this.#overseer?.status(),
       services,
     }
+  }
+
+  /** Counts the daemons that have taken over one from the other: 1 for the first. */
+  get generation(): number {
+    return this.#member.generation
+  }
+
+  /** @internal Why programs have no notify socket; null: they have, or need none. */
+  get notifyFailure(): unknown {
+    return this.#programs?.failure ?? null
   }
 
   /** What no living member has too, nor a service manager keeps: it is lost when this daemon closes or ends. */
@@ -146,6 +227,16 @@ export class Daemon implements AsyncDisposable {
   /** Behind {@link pause}. */
   resume(): void {
     this.#desk.admit()
+  }
+
+  /**
+   * Reads the file of `config` anew: it counts for all that is asked from now on; who is a member stays one. Rejects with
+   * ERR_FDB_CONFIG, and what counted before counts on. Does nothing without `config`.
+   */
+  async reload(): Promise<void> {
+    await this.#governor.reload()
+    this.#services.governed()
+    this.#parts.controlSocket.adjust()
   }
 
   /** As `stay` of a member. */
@@ -174,9 +265,16 @@ export class Daemon implements AsyncDisposable {
 
   async #command(order: CommandOrder, context: CommandContext, parts: Parts): Promise<Uint8Array> {
     const { name, body, service } = order
+    const done = service === '' ? this.#overseer?.command(name, body) : null
+    if (done != null) return await done
     if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(stopOrderOf(body))
+    if (name === RELOAD && service === DAEMON_ITSELF) {
+      await this.reload()
+      return this.#told()
+    }
     if (service === DAEMON_ITSELF) return await parts.commands.run(name, body, context, parts.machine.phase)
-    return await this.#services.only(service).operations.command(order, context)
+    const asked = service || (this.#overseer?.service ?? '')
+    return await this.#services.only(asked).operations.command(order, context)
   }
 
   /** The answer leaves first. */
@@ -189,12 +287,17 @@ export class Daemon implements AsyncDisposable {
       )
     }
     setImmediate(() => void this.close())
+    return this.#told()
+  }
+
+  #told(): Buffer {
     return Buffer.from(toldReply({ pid: process.pid, generation: this.#member.generation }))
   }
 }
 
 const OPTIONS: Keys<DaemonOptions> = {
   control: true,
+  config: true,
   logger: true,
   upgrade: true,
   systemd: true,
@@ -202,15 +305,28 @@ const OPTIONS: Keys<DaemonOptions> = {
   signal: true,
   takeOver: true,
   mainProcess: true,
+  notifySocket: true,
+  fdStoreMax: true,
 }
 
 /** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
+  return await openDaemon(options)
+}
+
+/** With somebody who sees to it that its services are served. */
+export async function openDaemon(
+  options: DaemonOptions,
+  oversees: (services: Services) => Overseer | null = () => null,
+): Promise<Daemon> {
   checkKeys('serveDaemon()', options, OPTIONS)
   const {
+    config,
     control,
+    fdStoreMax = FD_STORE_MAX,
     logger = SILENT,
     mainProcess,
+    notifySocket,
     pidFile,
     signal,
     systemd,
@@ -218,11 +334,22 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
     upgrade,
   } = options
   if (typeof control !== 'string' || control === '') throw wrongOption('control', control, 'a path')
+  if (config !== undefined && (typeof config !== 'string' || config === ''))
+    throw wrongOption('config', config, 'the path of a file')
   if (typeof takeOver !== 'boolean') throw wrongOption('takeOver', takeOver, 'true or false')
+  if (notifySocket !== undefined && (typeof notifySocket !== 'string' || notifySocket === ''))
+    throw wrongOption('notifySocket', notifySocket, 'a path')
+  if (!Number.isInteger(fdStoreMax) || fdStoreMax < 1 || fdStoreMax > MAX_FDS_PER_MESSAGE)
+    throw wrongOption('fdStoreMax', fdStoreMax, `a number from 1 to ${MAX_FDS_PER_MESSAGE}`)
   checkLogger(logger)
   checkSignal(signal)
   const times = settleTimes(upgrade)
-  const desk = new FrontDesk({ passed: passedSockets().takePath(resolve(control)), takesOver: takeOver })
+  // Before anything is taken over.
+  const governor = await Governor.of(config ?? null, logger)
+  const desk = new FrontDesk(governor.gate, {
+    passed: passedSockets().takePath(resolve(control)),
+    takesOver: takeOver,
+  })
   const settings = settle({
     service: DAEMON_ITSELF,
     control,
@@ -246,11 +373,23 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
     times,
     logger,
     deposits,
-    changed: () => changes.tell(),
+    gate: governor.gate,
+    changed: () => {
+      changes.tell()
+      overseer?.look()
+    },
+    taker: service => overseer?.taker(service) ?? undefined,
   })
+  const overseer = oversees(services)
   const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
-  const daemon = Daemon.of(member, driver.parts, desk, services, kept)
-  await member.ready()
+  const notify = notifySocket === undefined ? null : { path: resolve(notifySocket), most: fdStoreMax }
+  const daemon = Daemon.of({ member, parts: driver.parts, desk, services, governor, kept, notify, overseer })
+  await member.ready(member.first ? {} : checkingRoom(services, deposits))
+  // Who took over goes on without: nobody else serves by now.
+  if (daemon.notifyFailure !== null && member.first) {
+    await daemon.close()
+    throw daemon.notifyFailure
+  }
   // It came when it was too late not to listen.
   if (signal?.aborted) {
     await daemon.close()

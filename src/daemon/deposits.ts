@@ -34,12 +34,24 @@ export class Deposits {
       const item = itemOf(name, spec, fd)
       if (item === null) continue
       const { service, ...rest } = item
-      const own = fd.dup()
+      const own = fd.share()
       this.#wanted.add(name)
       this.#depositsOf(service).set(name, { fd: own, spec })
-      services.set(service, [...(services.get(service) ?? []), { ...rest, fd: own }])
+      const items = services.get(service) ?? []
+      items.push({ ...rest, fd: own })
+      services.set(service, items)
     }
     return services
+  }
+
+  /** The most that there is of one service. */
+  get largest(): number {
+    const counts = new Map<string, number>()
+    for (const { name } of this.#registry.entries) {
+      const [service = ''] = name.split('/', 1)
+      counts.set(service, (counts.get(service) ?? 0) + 1)
+    }
+    return Math.max(0, ...counts.values())
   }
 
   /** The service has these now. Borrows the descriptors. What is not deposited when it throws (EMFILE) is tried with the next change. */
@@ -58,7 +70,7 @@ export class Deposits {
       if (there?.fd === fd && there.spec === spec) continue
       // The one that is there stays: who keeps it beside would have to let go of it first.
       const present = there?.fd === fd ? this.#registry.get(name)?.fd : undefined
-      this.#registry.put({ name, role: 'named', spec, fd: present ?? fd.dup() })
+      this.#registry.put({ name, role: 'named', spec, fd: present ?? fd.share() })
       this.#wanted.add(name)
       deposits.set(name, { fd, spec })
     }

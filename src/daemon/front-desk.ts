@@ -1,11 +1,13 @@
 import { FdbError } from '../errors.js'
-import { type Caller, turnAway, welcome } from '../holder/admission.js'
+import { type Caller, dismiss, turnAway } from '../holder/admission.js'
+import { notThere } from '../holder/daemon/followers.js'
+import { serveCaller } from '../holder/serve-caller.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Desk } from '../member/desk.js'
 import type { Parts } from '../member/parts.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import type { Operations } from '../operator/requests.js'
-import { serveOperator } from '../operator/server.js'
+import { type Gate, visitorOf } from './policy/gate.js'
 import type { Services } from './services.js'
 
 /** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
@@ -15,7 +17,8 @@ const SETTLE_MS = 5_000
 export interface Office {
   readonly parts: Parts
   readonly services: Services
-  readonly operations: Operations
+  /** As a visitor may use them, who has said Hello. Takes the caller's pidfd. */
+  operationsFor(caller: Caller): Operations
 }
 
 interface Waiting {
@@ -30,6 +33,7 @@ interface Waiting {
 export class FrontDesk implements Desk {
   readonly passed: OwnedFd | null
   readonly takesOver: boolean
+  readonly #gate: Gate
   #office: Office | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
   /** The successor is the holder's matter: how that went is seen by its phase. */
@@ -37,7 +41,8 @@ export class FrontDesk implements Desk {
   #admits = true
   #waiting: Waiting[] = []
 
-  constructor({ passed, takesOver }: Pick<Desk, 'passed' | 'takesOver'>) {
+  constructor(gate: Gate, { passed, takesOver }: Pick<Desk, 'passed' | 'takesOver'>) {
+    this.#gate = gate
     this.passed = passed
     this.takesOver = takesOver
   }
@@ -88,6 +93,7 @@ export class FrontDesk implements Desk {
     const { hello, intent } = caller
     if (this.#stage === 'over') dismiss(caller)
     else if (hello.service === DAEMON_ITSELF && intent !== 'operate') {
+      if (this.#refusesOther(caller)) return
       if (intent === 'join') void this.#receiveSuccessor({ caller, own })
       else own(caller)
     } else if (this.#mayServe(caller)) this.#serve(caller)
@@ -95,6 +101,25 @@ export class FrontDesk implements Desk {
       this.#waiting.push({ caller, own })
       if (intent === 'join') this.#attend(caller)
       else caller.link.channel.pause()
+    }
+  }
+
+  mayConnect(uid: number): boolean {
+    return this.#gate.mayConnect(uid)
+  }
+
+  /** The kernel keeps others out as long as no rule speaks of them. */
+  get controlMode(): number {
+    return this.#gate.opensToOthers ? 0o666 : 0o600
+  }
+
+  #refusesOther(caller: Caller): boolean {
+    try {
+      this.#gate.demandOwner(DAEMON_ITSELF, visitorOf(caller))
+      return false
+    } catch (error) {
+      turnAway(caller, FdbError.from(error))
+      return true
     }
   }
 
@@ -124,21 +149,29 @@ export class FrontDesk implements Desk {
   }
 
   #serve(caller: Caller): void {
-    const { services, operations } = this.#office!
+    const { operationsFor, services } = this.#office!
+    const name = caller.hello.service ?? ''
+    if (caller.intent !== 'operate') {
+      try {
+        this.#gate.demand('join', { service: name }, this.#gate.of(name), visitorOf(caller))
+      } catch (error) {
+        turnAway(caller, FdbError.from(error))
+        return
+      }
+    }
     switch (caller.intent) {
       case 'operate':
-        caller.pidfd?.close()
-        welcome(caller.link, {
-          version: caller.version,
-          pid: process.pid,
+        // Its pidfd is for the rules, as long as it asks.
+        serveCaller({ ...caller, pidfd: null }, operationsFor(caller), {
           daemon: true,
           incarnation: services.incarnation,
         })
-        serveOperator(caller.link, operations)
         return
-      case 'draining': {
-        const service = services.get(caller.hello.service ?? '')
-        if (service !== undefined) service.draining(caller)
+      case 'draining':
+      case 'follow': {
+        const service = services.get(name)
+        if (service !== undefined) service.forwards(caller)
+        else if (caller.intent === 'follow') turnAway(caller, notThere(name))
         else dismiss(caller)
         return
       }
@@ -206,9 +239,4 @@ export class FrontDesk implements Desk {
     if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
       this.open()
   }
-}
-
-function dismiss({ link, pidfd }: Caller): void {
-  pidfd?.close()
-  link.close()
 }

@@ -4,10 +4,13 @@ import { type Caller, turnAway } from '../holder/admission.js'
 import type { HeldAlone } from '../holder/daemon/held-alone.js'
 import { type RememberedService, RightsHolders } from '../holder/daemon/rights-holders.js'
 import { Service } from '../holder/daemon/service.js'
+import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
 import type { Logger } from '../logger.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Deposits } from './deposits.js'
+import type { Gate } from './policy/gate.js'
+import { UnservedServices } from './unserved-services.js'
 
 /** More services than this are a fault of somebody, not a need. */
 const MAX_SERVICES = 1_000
@@ -17,8 +20,11 @@ export interface ServicesParts {
   readonly times: HandoffTimes
   readonly logger: Logger
   readonly deposits: Deposits
+  readonly gate: Gate
   /** Something that `status` shows has changed. */
   changed(): void
+  /** Who takes the connections of a service that nobody serves. */
+  taker(service: string): Peer | undefined
 }
 
 /** The services of a daemon, as long as it serves. */
@@ -27,13 +33,23 @@ export class Services {
   readonly #parts: ServicesParts
   readonly #services = new Map<string, Service>()
   readonly #rightsHolders: RightsHolders
+  readonly #unserved: UnservedServices
   /** Another daemon may have them by now: nothing is written down. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
+  /** Of which something has changed since it was looked whether they are empty. */
+  readonly #touched = new Set<string>()
 
   constructor(parts: ServicesParts) {
     this.#parts = parts
     this.#rightsHolders = new RightsHolders(parts.control)
+    this.#unserved = new UnservedServices({
+      control: parts.control,
+      logger: parts.logger,
+      rule: name => parts.gate.of(name).unserved,
+      isUnserved: name => this.get(name)?.unserved ?? false,
+      end: name => this.#end(name),
+    })
   }
 
   /** They are this daemon's: those of which members of an earlier one live, and those that it has handed over. */
@@ -44,11 +60,26 @@ export class Services {
       items.delete(remembered.service)
       if (remembered.members.length > 0 || handedOver.length > 0) this.#add(remembered, handedOver)
     }
-    // The list was removed, or cannot be read.
+    // The list was removed, or cannot be read: whose they were is not known.
     for (const [service, handedOver] of items)
-      this.#add({ service, generation: 1, startedAt: Date.now(), members: [] }, handedOver)
-    this.#paused = false
-    this.#noteChange()
+      this.#add({ service, generation: 1, startedAt: Date.now(), members: [], foreign: true }, handedOver)
+    this.#goOn()
+    this.governed()
+  }
+
+  /** So many members will come back when this daemon serves in place of the one that has them now. */
+  get expected(): number {
+    return this.#rightsHolders.read().reduce((sum, { members }) => sum + members.length, 0)
+  }
+
+  /** Other rules count from now on. */
+  governed(): void {
+    for (const name of this.#services.keys()) this.#unserved.look(name)
+  }
+
+  /** Another daemon may have them now, or is to. */
+  get paused(): boolean {
+    return this.#paused
   }
 
   get all(): Service[] {
@@ -111,6 +142,13 @@ export class Services {
   resume(): void {
     this.#paused = false
     for (const service of this.all) service.resume()
+    this.#goOn()
+  }
+
+  #goOn(): void {
+    this.#paused = false
+    for (const name of this.#services.keys()) this.#touched.add(name)
+    this.#rightsHolders.replace(this.all.map(service => service.remembered))
     this.#noteChange()
   }
 
@@ -123,6 +161,7 @@ export class Services {
   close(how: { readonly kept: boolean }): void {
     this.#paused = true
     clearImmediate(this.#sweep)
+    this.#unserved.close()
     // They may be this daemon's again.
     this.#sweep = undefined
     for (const service of this.all) service.close(how)
@@ -130,13 +169,16 @@ export class Services {
   }
 
   #add(remembered: RememberedService, items: readonly BundleItem[]): Service {
-    const { deposits, logger, times } = this.#parts
+    const { deposits, gate, logger, times } = this.#parts
+    const name = remembered.service
     const service = new Service(
       {
         times,
         logger,
         incarnation: this.incarnation,
-        changed: () => this.#noteChange(),
+        limits: () => gate.of(name).limits,
+        changed: () => this.#noteChangeOf(name),
+        taker: name => this.#parts.taker(name),
         holds: name => deposits.update(name, this.#services.get(name)?.items ?? []),
       },
       remembered,
@@ -144,6 +186,15 @@ export class Services {
     )
     this.#services.set(service.name, service)
     return service
+  }
+
+  #noteChangeOf(name: string): void {
+    const service = this.get(name)
+    if (service === undefined) return
+    this.#unserved.look(name)
+    this.#touched.add(name)
+    if (!this.#paused) this.#rightsHolders.note(service.remembered)
+    this.#noteChange()
   }
 
   #noteChange(): void {
@@ -157,19 +208,34 @@ export class Services {
 
   /** A name that nobody came to serve under is not kept. */
   #dropEmpty(): void {
-    for (const service of this.all) {
-      if (!service.empty) continue
-      this.#services.delete(service.name)
-      service.close({ kept: false })
-      this.#parts.deposits.forget(service.name)
+    for (const name of this.#touched) {
+      const service = this.get(name)
+      if (service?.empty) this.#remove(service)
     }
+    this.#touched.clear()
     this.#writeRightsHolders()
+  }
+
+  /** Nobody serves it, and its rule is to close it then. */
+  #end(name: string): void {
+    const service = this.get(name)
+    if (service === undefined || this.#paused) return
+    this.#remove(service)
+    this.#noteChange()
+  }
+
+  #remove(service: Service): void {
+    this.#services.delete(service.name)
+    this.#rightsHolders.forget(service.name)
+    service.close({ kept: false })
+    this.#parts.deposits.forget(service.name)
+    this.#unserved.look(service.name)
   }
 
   #writeRightsHolders(): void {
     if (this.#paused) return
     try {
-      this.#rightsHolders.write(this.all.map(service => service.remembered))
+      this.#rightsHolders.write()
     } catch (error) {
       this.#parts.logger.warn(
         { err: error },

@@ -57,6 +57,7 @@ export type CataloguedCode =
   | 'ERR_FDB_BIND'
   | 'ERR_FDB_LISTENER_TWICE'
   | 'ERR_FDB_TOO_MANY_NAMES'
+  | 'ERR_FDB_SERVICE_LIMIT'
   | 'ERR_FDB_NOT_A_SERVER'
   | 'ERR_FDB_SERVER_LISTENS'
   | 'ERR_FDB_SERVER_TWICE'
@@ -73,6 +74,7 @@ export type CataloguedCode =
   | 'ERR_FDB_FD_UNKNOWN'
   | 'ERR_FDB_FD_TAKEN'
   | 'ERR_FDB_FD_CLAIMED'
+  | 'ERR_FDB_NO_FD_STORE'
   // The control socket
   | 'ERR_FDB_CONTROL_PATH'
   | 'ERR_FDB_CONTROL_TAKEN'

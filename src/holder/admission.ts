@@ -11,13 +11,14 @@ import { Link, type WireBody } from '../protocol/link.js'
 import { negotiate, type VersionRange } from '../protocol/versions.js'
 
 export type Hello = fdbroker.wire.Hello.$Properties
-export type Intent = 'join' | 'back' | 'operate' | 'draining'
+export type Intent = 'join' | 'back' | 'operate' | 'draining' | 'follow'
 
 const INTENTS: ReadonlyMap<number, Intent> = new Map([
   [fdbroker.wire.Intent.JOIN, 'join'],
   [fdbroker.wire.Intent.BACK, 'back'],
   [fdbroker.wire.Intent.OPERATE, 'operate'],
   [fdbroker.wire.Intent.DRAINING, 'draining'],
+  [fdbroker.wire.Intent.FOLLOW, 'follow'],
 ])
 
 /** Somebody who has said Hello and may be here. */
@@ -29,10 +30,16 @@ export interface Caller {
   readonly link: Link
   readonly pid: number
   readonly uid: number
+  readonly gid: number
   readonly pidfd: OwnedFd | null
   /** The kernel has said that the pidfd is this process's: it may be killed by it. */
   readonly proven: boolean
   readonly identity: ProcessIdentity
+}
+
+/** Another user's than this process's, or root's: its paths are not this process's to write or to remove. */
+export function isForeign({ uid }: Pick<Caller, 'uid'>): boolean {
+  return uid !== 0 && uid !== process.geteuid?.()
 }
 
 export interface AdmissionOptions {
@@ -42,11 +49,13 @@ export interface AdmissionOptions {
   /** How long a peer may take to say Hello. */
   readonly timeoutMs: number
   readonly logger: Logger
+  /** Whether another user may say Hello; what it may do is its reader's to decide. Absent: none may. */
+  readonly mayConnect?: (uid: number) => boolean
 }
 
 /**
  * Reads the Hello of whoever connected. Who may: the user of this process and root, by the kernel's word at
- * connect; everybody else is told and closed before anything of theirs is read. Calls `admit` at most once, in the
+ * connect, and whom `mayConnect` names; everybody else is told and closed before anything of theirs is read. Calls `admit` at most once, in the
  * turn in which the Hello arrived.
  */
 export function receiveHello(
@@ -73,7 +82,9 @@ export function receiveHello(
     over = true
     limit.clear()
     pidfd?.close()
-    options.logger.warn({ err: error, pid: who.pid, uid: who.uid }, 'refused a process on the control socket')
+    const { pid, uid, gid } = who
+    const audit = error.code === 'ERR_FDB_DENIED' ? { audit: 'connect', allowed: false } : {}
+    options.logger.warn({ err: error, ...audit, pid, uid, gid }, 'refused a process on the control socket')
     reject(link, error, facts)
   }
   const silent = () =>
@@ -81,7 +92,7 @@ export function receiveHello(
       new FdbError('ERR_FDB_DEADLINE', `process ${who.pid} said no Hello within ${options.timeoutMs} ms`),
     )
   const limit = afterHearing(options.timeoutMs, silent, { unref: true })
-  if (who.uid !== own && who.uid !== 0) {
+  if (who.uid !== own && who.uid !== 0 && !options.mayConnect?.(who.uid)) {
     refuse(
       new FdbError(
         'ERR_FDB_DENIED',
@@ -126,7 +137,8 @@ export function receiveHello(
       const identity = identify(who.pid, hello)
       const proven = proof !== null && (proof === pidfd || (who.pid > 0 && pidOf(proof) === who.pid))
       const { pid } = identity
-      admit({ hello, ...checked, link, pid, uid: who.uid, pidfd: proof, proven, identity })
+      const { uid, gid } = who
+      admit({ hello, ...checked, link, pid, uid, gid, pidfd: proof, proven, identity })
     },
     broken: error => refuse(error),
     end: () => {
@@ -166,6 +178,12 @@ export function range({ min, max }: VersionRange): string {
 export function turnAway({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>, error: FdbError): void {
   pidfd?.close()
   reject(link, error)
+}
+
+/** Lets go of a caller without a word: owns link and pidfd. */
+export function dismiss({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>): void {
+  pidfd?.close()
+  link.close()
 }
 
 /** Says why, then closes. */

@@ -4,10 +4,13 @@ import type { Entry, Registry } from './registry.js'
 /** Listeners that a version does not ask for any more: their Unix paths go when nobody can come back who would need them. */
 export class FormerListeners {
   readonly #entries: Entry[] = []
+  /** The paths are not this process's to remove: another user chose them, who may have others lead there. */
+  keepPaths = false
 
   /** What the registry has under this name is given up, or replaced. */
   note(registry: Registry, name: string): void {
     const entry = registry.get(name)
+    if (this.keepPaths) return
     if (entry?.role !== 'listener' || !entry.spec.startsWith('unix:')) return
     try {
       this.#entries.push({ ...entry, fd: entry.fd.dup() })

@@ -1,3 +1,4 @@
+import { afterHearing } from '../channel/limit.js'
 import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
@@ -173,7 +174,8 @@ export class Peers {
     peer.died = true
     if (peer.over) return
     peer.reason ??= new FdbError('ERR_FDB_SUCCESSOR_DIED', `process ${peer.pid} has died`)
-    this.#handler.died(peer)
+    // Its last words may lie there unread: why it ends, say.
+    afterHearing(0, () => peer.over || this.#handler.died(peer), { unref: true })
   }
 }
 

@@ -1,28 +1,32 @@
-import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
+import type { Epoch } from '../protocol/messages.js'
 import type { SegmentShelf } from './segment-shelf.js'
+import type { Surroundings } from './surroundings.js'
 
 /** How often it is looked how much has been written. */
 const LOOK_MS = 1_000
 /** An owner that could not begin tries again. */
 const AGAIN_MS = 1_000
 const AGAIN_MOST_MS = 60_000
+/** More between two looks may be a large bulk, for who does not know; in a segment of so many times the size it does not matter. */
+const FAST_BYTES = 512 * 1024
+const MOST_TIMES = 8
+
+type RenewalMachine = Pick<Surroundings, 'state' | 'dispatch' | 'amidBulk'>
 
 /**
  * Has the owner go on in a new segment: when the present one is as large as all before it, so that what is written again and
  * again is compacted, and costs no more than twice; and when the owner could not begin.
  */
 export class Renewal {
-  readonly #machine: { state(): HolderState; dispatch(event: HolderEvent): void }
+  readonly #machine: RenewalMachine
   readonly #shelf: SegmentShelf
   readonly #renewBytes: number
   readonly #timer: NodeJS.Timeout
   #again = { at: 0, ms: AGAIN_MS }
+  /** Of the owner's segment, at the last look. */
+  #size = 0
 
-  constructor(
-    machine: { state(): HolderState; dispatch(event: HolderEvent): void },
-    shelf: SegmentShelf,
-    renewBytes: number,
-  ) {
+  constructor(machine: RenewalMachine, shelf: SegmentShelf, renewBytes: number) {
     this.#machine = machine
     this.#shelf = shelf
     this.#renewBytes = renewBytes
@@ -41,7 +45,15 @@ export class Renewal {
       return
     }
     this.#again = { at: 0, ms: AGAIN_MS }
-    if (this.#shelf.hasGrown(epoch, this.#renewBytes)) this.#machine.dispatch({ type: 'renew' })
+    const amidBulk = this.#machine.amidBulk?.() ?? this.#growsFast(epoch)
+    if (!amidBulk && this.#shelf.hasGrown(epoch, this.#renewBytes)) this.#machine.dispatch({ type: 'renew' })
+  }
+
+  /** A bulk that is interrupted is appended anew, whole, and would be interrupted again: it is let come to its end. */
+  #growsFast(epoch: Epoch): boolean {
+    const before = this.#size
+    this.#size = this.#shelf.get(epoch)?.size() ?? 0
+    return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes
   }
 
   /** The owner lacks, perhaps, descriptors or memory: it is asked seldomer and seldomer. */

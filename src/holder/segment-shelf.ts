@@ -142,16 +142,17 @@ export class SegmentShelf {
 
   /**
    * What was made after `top`, read-only, for a generation that drains: it answers from the state until its last
-   * connection ends. Nothing when what it lacks has been merged: it could not tell what is missing.
+   * connection ends. When what it lacks has been merged, nothing: it could not tell what is missing; or, `whole`, all that there is,
+   * for one that begins anew.
    */
-  since(top: Epoch): { items: BundleItem[]; release(): void } {
+  since(top: Epoch, { whole = false } = {}): { items: BundleItem[]; release(): void } {
     const newer = this.all.filter(segment => segment.epoch > top)
     const own: Segment[] = []
     const release = () => {
       for (const segment of own) segment.close()
     }
     try {
-      if (!newer.some(segment => segment.kind === 'snapshot'))
+      if (whole || !newer.some(segment => segment.kind === 'snapshot'))
         for (const segment of newer) own.push(segment.readOnly())
     } catch (error) {
       release()

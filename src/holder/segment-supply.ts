@@ -6,8 +6,8 @@ import type { SegmentShelf } from './segment-shelf.js'
 const SUPPLY_MS = 5_000
 
 /**
- * Gives generations that drain the segments that were made since: whoever answers from the state must see what is written
- * there.
+ * Gives generations that drain, and those that follow, the segments that were made since: whoever answers from the state must see
+ * what is written there.
  */
 export class SegmentSupply {
   readonly #shelf: SegmentShelf
@@ -21,8 +21,9 @@ export class SegmentSupply {
     this.#drop = drop
   }
 
-  add(caller: Caller): void {
-    this.#tops.set(caller, caller.hello.top ?? 0)
+  /** `top`: the highest epoch that it has. */
+  add(caller: Caller, top: Epoch = caller.hello.top ?? 0): void {
+    this.#tops.set(caller, top)
     this.#supply(caller)
   }
 
@@ -39,7 +40,7 @@ export class SegmentSupply {
     const top = this.#tops.get(caller) ?? 0
     let newer: ReturnType<SegmentShelf['since']>
     try {
-      newer = this.#shelf.since(top)
+      newer = this.#shelf.since(top, { whole: caller.intent === 'follow' })
     } catch {
       // No descriptor left.
       this.#drop(caller)

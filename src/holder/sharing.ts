@@ -105,7 +105,7 @@ export class Sharing {
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
-  /** Dups for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
+  /** Shared for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
   #collect(peer: Peer, { epoch, wayBack, source }: Offered): BundleItem[] {
     if (this.#shelf.get(epoch) === undefined || this.#shelf.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
@@ -113,7 +113,7 @@ export class Sharing {
     const segments = this.#shelf.offer(source, [epoch, wayBack])
     try {
       const items = [...this.#registry.items(), ...this.#extraItems(), ...segments.items]
-      for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.dup() })
+      for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.share() })
       return sent
     } catch (error) {
       closeItems(sent)
@@ -136,10 +136,10 @@ export class Sharing {
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }
 
-  /** One small frame each, in order with what is told. */
+  /** One small frame each, in order with what is told. It takes no descriptor of this process: who is told to write in one must have it. */
   async #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
     const items = segments.map(
-      segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.dup() }) as const,
+      segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.share() }) as const,
     )
     await peer.link.sendBundle(items, this.#times().freeze).finally(() => closeItems(items))
   }

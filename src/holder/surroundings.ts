@@ -15,6 +15,8 @@ export interface Surroundings {
   extraItems(): BundleItem[]
   /** What the own member last said of the state (embedded), else null. */
   position(): StatePosition | null
+  /** The owner appends a large bulk (embedded), which would begin anew in another segment. Absent: nobody here knows. */
+  amidBulk?(): boolean
   /** A joiner said what it has adopted (daemon: names that it does not want may go after commit). */
   settled?(peer: Peer): void
   /** Something that `status` shows has changed. */

@@ -34,3 +34,39 @@ export function parseAuthority(text: string): Authority | undefined {
   if (!PORT.test(digits) || port > 65535) return undefined
   return { host: host.toLowerCase(), port }
 }
+
+interface Seen {
+  readonly bytes: Uint8Array
+  readonly authority: Readonly<Authority>
+}
+
+const MOST_SEEN = 512
+/** A longer one is no host that many ask for. */
+const MOST_SEEN_BYTES = 64
+const seen: (Seen | undefined)[] = new Array(MOST_SEEN).fill(undefined)
+
+/**
+ * {@link parseAuthority} of `bytes[start, end)`. Clients name the same hosts again and again: those named last are known by their bytes,
+ * and their strings, which routes are looked up by, are the same ones.
+ */
+export function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
+  let hash = end - start
+  for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!
+  const slot = (hash ^ (hash >>> 9)) & (MOST_SEEN - 1)
+  const known = seen[slot]
+  if (known !== undefined && isSame(known.bytes, bytes, start, end)) return known.authority
+  const authority = parseAuthority(bytes.toString('latin1', start, end))
+  if (authority !== undefined && end - start <= MOST_SEEN_BYTES) {
+    seen[slot] = {
+      bytes: Uint8Array.prototype.slice.call(bytes, start, end),
+      authority: Object.freeze(authority),
+    }
+  }
+  return authority
+}
+
+function isSame(known: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
+  if (known.length !== end - start) return false
+  for (let i = 0; i < known.length; i++) if (known[i] !== bytes[start + i]) return false
+  return true
+}

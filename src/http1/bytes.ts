@@ -4,6 +4,7 @@ export const TAB = 0x09
 export const LF = 0x0a
 export const CR = 0x0d
 export const SPACE = 0x20
+export const ZERO = 0x30
 export const COLON = 0x3a
 export const SEMICOLON = 0x3b
 export const EQUALS = 0x3d
@@ -21,6 +22,13 @@ const DIGITS = '0123456789'
 export const TOKEN_LOWER = new Uint8Array(256)
 for (const character of `!#$%&'*+-.^_\`|~${DIGITS}${UPPER}${LOWER}`) {
   TOKEN_LOWER[character.charCodeAt(0)] = character.toLowerCase().charCodeAt(0)
+}
+
+/** `bytes[start, end)` is the token `lower`, which is in small letters, in any case. */
+export function isToken(bytes: Uint8Array, start: number, end: number, lower: Uint8Array): boolean {
+  if (end - start !== lower.length) return false
+  for (let i = 0; i < lower.length; i++) if (TOKEN_LOWER[bytes[start + i]!] !== lower[i]) return false
+  return true
 }
 
 /** 1 for what a field value may hold: tab, space, visible ASCII and obs-text (RFC 9110, 5.5). */

@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { TOKEN_LOWER } from './bytes.js'
 
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const VALUE = /^(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?$/
@@ -14,9 +15,10 @@ export interface FieldEditOptions {
 }
 
 /** One edit: the line that takes the place of the others, '' to remove them. */
-interface Edit {
-  line: string
-  index: number
+export interface Edit {
+  /** In small letters. */
+  readonly name: string
+  readonly line: string
 }
 
 /**
@@ -35,44 +37,61 @@ export function fieldLine(name: string, value: string): string {
 }
 
 export class FieldEdits {
-  readonly #edits = new Map<string, Edit>()
-  /** By name length, so that the names of other fields are not even cut out. */
-  readonly #lengths: boolean[] = []
+  readonly #byLength: (Edit[] | undefined)[] = []
+  /** 1 for the first bytes of their names, small letters and capitals. */
+  readonly #first = new Uint8Array(256)
+  /** The edits that write a line. */
+  readonly #written: Edit[] = []
 
   constructor(options: FieldEditOptions = {}) {
     for (const name of options.remove ?? []) this.#add(name, '')
     for (const [name, value] of Object.entries(options.set ?? {})) this.#add(name, fieldLine(name, value))
   }
 
-  /** False for names that no edit can concern, judged by their length alone. */
-  mayConcern(nameLength: number): boolean {
-    return this.#lengths[nameLength] === true
+  /** The edit of the field whose name is `bytes[start, end)`. */
+  of(bytes: Uint8Array, start: number, end: number): Edit | undefined {
+    if (this.#first[bytes[start]!] === 0) return undefined
+    const length = end - start
+    const candidates = length < this.#byLength.length ? this.#byLength[length] : undefined
+    if (candidates === undefined) return undefined
+    for (let c = 0; c < candidates.length; c++) {
+      if (isSpelt(candidates[c]!.name, bytes, start)) return candidates[c]
+    }
+    return undefined
   }
 
-  /** The edit of that name, which must be in small letters. */
-  of(name: string): Readonly<Edit> | undefined {
-    return this.#edits.get(name)
-  }
-
-  /** The lines whose `index` is not in `placed`. */
-  rest(placed: readonly number[]): string {
+  /** The lines that are not in `placed`. */
+  rest(placed: readonly Edit[]): string {
+    if (this.#written.length === 0) return ''
     let lines = ''
-    for (const edit of this.#edits.values()) if (!placed.includes(edit.index)) lines += edit.line
+    for (const edit of this.#written) if (!placed.includes(edit)) lines += edit.line
     return lines
   }
 
   #add(name: string, line: string): void {
     const key = name.toLowerCase()
-    if (!NAME.test(name) || RESERVED.has(key) || this.#edits.has(key)) {
+    const others = (this.#byLength[key.length] ??= [])
+    if (!NAME.test(name) || RESERVED.has(key) || others.some(other => other.name === key)) {
       throw new FdbError(
         'ERR_FDB_HTTP1_FIELD',
         `the field ${JSON.stringify(name)} cannot be edited: it must be a token, named once, and none of ${[...RESERVED].join(', ')}`,
         { details: { name } },
       )
     }
-    this.#edits.set(key, { line, index: this.#edits.size })
-    this.#lengths[key.length] = true
+    this.#first[key.charCodeAt(0)] = 1
+    this.#first[key.toUpperCase().charCodeAt(0)] = 1
+    const edit = { name: key, line }
+    others.push(edit)
+    if (line !== '') this.#written.push(edit)
   }
+}
+
+/** The name of as many bytes from `start` on is this one, which is in small letters, in any case. */
+function isSpelt(name: string, bytes: Uint8Array, start: number): boolean {
+  for (let i = 0; i < name.length; i++) {
+    if (TOKEN_LOWER[bytes[start + i]!] !== name.charCodeAt(i)) return false
+  }
+  return true
 }
 
 export const NO_EDITS = new FieldEdits()

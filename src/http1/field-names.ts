@@ -1,3 +1,5 @@
+import { isToken } from './bytes.js'
+
 /**
  * The fields that a relay must understand or may not pass on, by small numbers, so that the parser recognises them
  * without making a string. 0 is every other field.
@@ -19,6 +21,8 @@ export const FieldId = {
   http2Settings: 13,
   lookalike: 14,
   maxForwards: 15,
+  via: 16,
+  date: 17,
 } as const
 
 export type FieldId = (typeof FieldId)[keyof typeof FieldId]
@@ -39,6 +43,8 @@ const IDS: readonly (readonly [string, FieldId])[] = [
   ['proxy-authorization', FieldId.proxyAuthorization],
   ['http2-settings', FieldId.http2Settings],
   ['max-forwards', FieldId.maxForwards],
+  ['via', FieldId.via],
+  ['date', FieldId.date],
   ['content_length', FieldId.lookalike],
   ['transfer_encoding', FieldId.lookalike],
 ]
@@ -61,16 +67,13 @@ export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId 
   const candidates = BY_LENGTH[length]!
   for (let c = 0; c < candidates.length; c++) {
     const { bytes: name, id } = candidates[c]!
-    let i = 0
-    // Setting bit 5 turns capitals into small letters, and no other token character into a letter or a hyphen.
-    while (i < length && (bytes[start + i]! | (name[i]! & 0x20)) === name[i]) i++
-    if (i === length) return id
+    if (isToken(bytes, start, end, name)) return id
   }
   return FieldId.other
 }
 
 /** 1 for the fields of one connection only (RFC 9110, 7.6.1), without those that frame the body. */
-export const HOP_BY_HOP = new Uint8Array(16)
+export const HOP_BY_HOP = new Uint8Array(32)
 for (const id of [
   FieldId.connection,
   FieldId.upgrade,

@@ -1,42 +1,76 @@
+import { TAB } from './bytes.js'
 import type { FieldId } from './field-names.js'
 
 /** Numbers that the scanner notes for each line: name start, name end, value start, value end, field id. */
 export const MARKS = 5
 
+/** What the scanner found in a field section; its memory is that of the next section too. */
+export interface Marks {
+  readonly numbers: Int32Array
+  /** Lines. */
+  readonly count: number
+  /** A bit for each field id among them. */
+  readonly ids: number
+}
+
 /**
- * The field lines of one head: a view of its text (latin1), from which names and values are cut only when asked for.
- * Offsets count from the first byte of the head.
+ * The field lines of one head: a view of the bytes that it was read from, of which a string is made only when asked for. Offsets
+ * count from the first byte of the head. Good until its reader reads on, or somebody writes over the bytes.
  */
 export class Fields {
-  readonly text: string
+  readonly bytes: Buffer
+  /** Where in `bytes` the head begins. */
+  readonly base: number
   readonly count: number
   /** Offset behind the last field line, that is of the empty line that ends the head. */
   readonly end: number
-  readonly #marks: readonly number[]
+  readonly #marks: Int32Array
+  readonly #ids: number
 
-  constructor(text: string, marks: readonly number[]) {
-    this.text = text
-    this.#marks = marks
-    this.count = marks.length / MARKS
-    this.end = text.length - 2
+  constructor(bytes: Buffer, base: number, end: number, marks: Marks) {
+    this.bytes = bytes
+    this.base = base
+    this.end = end
+    this.count = marks.count
+    this.#marks = marks.numbers
+    this.#ids = marks.ids
+  }
+
+  /** Offset behind the start line. */
+  get start(): number {
+    return this.count > 0 ? this.lineStart(0) : this.end
   }
 
   id(index: number): FieldId {
     return this.#marks[index * MARKS + 4] as FieldId
   }
 
-  /** As it was sent. */
-  name(index: number): string {
-    return this.text.slice(this.#marks[index * MARKS]!, this.#marks[index * MARKS + 1]!)
+  /** `bytes[start, end)` of the head as text (latin1). */
+  text(start: number, end: number): string {
+    return this.bytes.toString('latin1', this.base + start, this.base + end)
   }
 
-  nameLength(index: number): number {
-    return this.#marks[index * MARKS + 1]! - this.#marks[index * MARKS]!
+  /** As it was sent. */
+  name(index: number): string {
+    return this.text(this.#marks[index * MARKS]!, this.nameEnd(index))
+  }
+
+  /** Behind the name, which begins where its line does. */
+  nameEnd(index: number): number {
+    return this.#marks[index * MARKS + 1]!
   }
 
   /** Without the white space around it. */
   value(index: number): string {
-    return this.text.slice(this.#marks[index * MARKS + 2]!, this.#marks[index * MARKS + 3]!)
+    return this.text(this.valueStart(index), this.valueEnd(index))
+  }
+
+  valueStart(index: number): number {
+    return this.#marks[index * MARKS + 2]!
+  }
+
+  valueEnd(index: number): number {
+    return this.#marks[index * MARKS + 3]!
   }
 
   /**
@@ -44,8 +78,9 @@ export class Fields {
    * parser, for one, takes `chunked<TAB>` in a response for another coding.
    */
   hasTab(index: number): boolean {
-    const tab = this.text.indexOf('\t', this.#marks[index * MARKS]!)
-    return tab >= 0 && tab < this.lineEnd(index)
+    const end = this.base + this.lineEnd(index)
+    for (let at = this.base + this.lineStart(index); at < end; at++) if (this.bytes[at] === TAB) return true
+    return false
   }
 
   /** Where the line begins, which is where its name begins. */
@@ -58,11 +93,15 @@ export class Fields {
     return index + 1 < this.count ? this.#marks[(index + 1) * MARKS]! : this.end
   }
 
+  /** One of these ids, each a bit, is among the lines. */
+  hasAny(ids: number): boolean {
+    return (this.#ids & ids) !== 0
+  }
+
   /** The index of the first line of this number at or behind `from`, -1 if there is none. */
   indexOf(id: FieldId, from = 0): number {
-    for (let at = from * MARKS + 4; at < this.#marks.length; at += MARKS) {
-      if (this.#marks[at] === id) return (at - 4) / MARKS
-    }
+    if (!this.hasAny(1 << id)) return -1
+    for (let index = from; index < this.count; index++) if (this.id(index) === id) return index
     return -1
   }
 
@@ -71,7 +110,8 @@ export class Fields {
     const wanted = name.toLowerCase()
     let found: string | undefined
     for (let i = 0; i < this.count; i++) {
-      if (this.nameLength(i) !== wanted.length || this.name(i).toLowerCase() !== wanted) continue
+      if (this.nameEnd(i) - this.lineStart(i) !== wanted.length || this.name(i).toLowerCase() !== wanted)
+        continue
       found = found === undefined ? this.value(i) : `${found}, ${this.value(i)}`
     }
     return found

@@ -1,4 +1,5 @@
 import { FieldScanner } from './field-scanner.js'
+import { Fields } from './fields.js'
 import { type HeadLimits, headLimits } from './limits.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
@@ -43,7 +44,8 @@ export abstract class HeadReader<Head> {
 
   /**
    * Takes in `chunk[from, to)`: the head if it ends there (see {@link consumed} for where), null if more is needed.
-   * Throws {@link Http1Refusal}. The chunk may be reused afterwards.
+   * Throws {@link Http1Refusal}. The chunk may be reused afterwards, but the head is a view of it: it is good until then, and until
+   * this reader reads on.
    */
   read(chunk: Buffer, from = 0, to = chunk.length): Head | null {
     if (this.#refusal !== undefined) throw this.#refusal
@@ -60,7 +62,7 @@ export abstract class HeadReader<Head> {
     const at = this.scan(chunk, from, stop, from)
     if (this.fields.done) {
       this.#consumed = at - from
-      return this.finish(chunk.toString('latin1', from, at), this.fields.take())
+      return this.#finish(chunk, from, at)
     }
     this.#checkSize(stop - from)
     this.#hold(chunk, from, stop)
@@ -78,10 +80,16 @@ export abstract class HeadReader<Head> {
       return null
     }
     this.#consumed = at - before
-    const text = this.#held.toString('latin1', 0, at)
+    const bytes = this.#held
     this.#held = NOTHING
     this.#heldBytes = 0
-    return this.finish(text, this.fields.take())
+    return this.#finish(bytes, 0, at)
+  }
+
+  #finish(bytes: Buffer, from: number, to: number): Head {
+    const fields = new Fields(bytes, from, to - from - 2, this.fields)
+    this.fields.reset()
+    return this.finish(fields)
   }
 
   #checkSize(bytes: number): void {
@@ -107,5 +115,5 @@ export abstract class HeadReader<Head> {
   protected abstract scan(bytes: Uint8Array, at: number, to: number, base: number): number
 
   /** Makes the head and gets ready for the next one. */
-  protected abstract finish(text: string, marks: number[]): Head
+  protected abstract finish(fields: Fields): Head
 }

@@ -1,6 +1,9 @@
 /**
  * HTTP/1.0 and 1.1 as a relay needs it (RFC 9110, RFC 9112): heads read strictly, bodies followed byte by byte, heads
  * rewritten. Pure: no I/O, no clock. Whatever two servers could read differently is refused.
+ *
+ * A head is a view of the bytes that it was read from, good until these are written over or its reader reads on: readers mark where its
+ * parts are, {@link writeRequest} and {@link writeResponse} copy what goes on, and strings are made where they are asked for.
  */
 
 export type { Authority } from './authority.js'
@@ -11,8 +14,10 @@ export { FieldId } from './field-names.js'
 export type { Fields } from './fields.js'
 export { Framing } from './framing.js'
 export type { FramingKind, FramingRecord } from './framing-record.js'
+export type { HeadWriter } from './head-writer.js'
 export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './limits.js'
 export { listElements } from './message.js'
+export { isIdempotent } from './methods.js'
 export {
   Http1Refusal,
   REFUSAL_REASONS,
@@ -30,4 +35,6 @@ export {
   type RewriteOptions,
   rewriteRequest,
   rewriteResponse,
+  writeRequest,
+  writeResponse,
 } from './rewrite.js'

@@ -1,12 +1,19 @@
-import { SPACE, TAB } from './bytes.js'
+import { isToken, SPACE, TAB, ZERO } from './bytes.js'
 import { FieldId } from './field-names.js'
-import { Fields } from './fields.js'
+import type { Fields } from './fields.js'
 import { Http1Refusal, type RefusalReason, type Side } from './refusal.js'
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$/
 const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
-const NO_OPTIONS: string[] = []
+const NO_OPTIONS: readonly string[] = []
+/** What Connection mostly says. */
+const KEEP_ALIVE: readonly string[] = ['keep-alive']
+const CLOSE: readonly string[] = ['close']
+/** Values that are compared without making a string of them, in small letters. */
+const KEEP_ALIVE_BYTES = Buffer.from('keep-alive', 'latin1')
+const CLOSE_BYTES = Buffer.from('close', 'latin1')
+const CHUNKED_BYTES = Buffer.from('chunked', 'latin1')
 /** What a peer could only name in Connection to have it taken away behind our back. */
 const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
 
@@ -63,10 +70,10 @@ export abstract class MessageHead {
   readonly upgrade: string | undefined
 
   /** `status` of an answer. */
-  constructor(side: Side, text: string, marks: number[], minor: 0 | 1, status = 0) {
+  constructor(side: Side, fields: Fields, minor: 0 | 1, status = 0) {
     this.minor = minor
-    this.fields = new Fields(text, marks)
-    const read = new KnownFields(this.fields, side, minor)
+    this.fields = fields
+    const read = fields.hasAny(KNOWN) ? KNOWN_FIELDS.read(fields, side, minor) : NONE_KNOWN
     this.contentLength = read.length
     this.chunked = read.chunked
     // These have no body, whatever they say (RFC 9112, 6.3). A length of zero is wrong too, but common, and rewriting drops it.
@@ -88,21 +95,46 @@ export abstract class MessageHead {
 
   /** Bytes of the head, from its first to its last one. */
   get bytes(): number {
-    return this.fields.text.length
+    return this.fields.end + 2
   }
 }
 
-/** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). */
-class KnownFields {
-  length: number | undefined
+/** A bit for each id that {@link KnownFields} looks at. */
+const KNOWN =
+  (1 << FieldId.contentLength) |
+  (1 << FieldId.transferEncoding) |
+  (1 << FieldId.connection) |
+  (1 << FieldId.upgrade) |
+  (1 << FieldId.lookalike)
+
+/** What lines say that matter for framing and for the connection. */
+interface Known {
+  readonly length: number | undefined
+  readonly chunked: boolean
+  readonly odd: boolean
+  readonly connection: readonly string[]
+  readonly upgrade: string | undefined
+}
+
+/** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). What it has found is good until the next walk. */
+class KnownFields implements Known {
+  length: number | undefined = undefined
   chunked = false
   odd = false
-  connection: string[] = NO_OPTIONS
-  upgrade: string | undefined
-  readonly #fields: Fields
-  readonly #side: Side
+  connection: readonly string[] = NO_OPTIONS
+  upgrade: string | undefined = undefined
+  /** The options of several lines. */
+  #all: string[] | null = null
+  #fields!: Fields
+  #side: Side = 'request'
 
-  constructor(fields: Fields, side: Side, minor: 0 | 1) {
+  read(fields: Fields, side: Side, minor: 0 | 1): Known {
+    this.length = undefined
+    this.chunked = false
+    this.odd = false
+    this.connection = NO_OPTIONS
+    this.upgrade = undefined
+    this.#all = null
     this.#fields = fields
     this.#side = side
     for (let i = 0; i < fields.count; i++) {
@@ -114,14 +146,14 @@ class KnownFields {
       else if (id === FieldId.upgrade) this.#readUpgrade(i)
       else if (id === FieldId.lookalike) throw this.#refuse('field-lookalike', i)
     }
+    return this
   }
 
   #readLength(line: number): void {
     if (this.length !== undefined && this.#side === 'request') throw this.#refuse('length-repeated', line)
     if (this.chunked) throw this.#refuse('coding-with-length', line)
-    const value = this.#fields.value(line)
-    const length =
-      LENGTH.test(value) && !this.#fields.hasTab(line) ? Number(value) : this.#listedLength(value)
+    const digits = this.#digits(line)
+    const length = digits >= 0 && !this.#fields.hasTab(line) ? digits : this.#listedLength(line)
     if (!Number.isSafeInteger(length)) throw this.#refuse('length-invalid', line)
     if (this.length !== undefined) {
       if (this.length !== length) throw this.#refuse('length-repeated', line)
@@ -130,8 +162,25 @@ class KnownFields {
     this.length = length
   }
 
+  /** The number that a whole value is, as {@link LENGTH}; -1 for every other value. */
+  #digits(line: number): number {
+    const { bytes, base } = this.#fields
+    const start = base + this.#fields.valueStart(line)
+    const end = base + this.#fields.valueEnd(line)
+    const digits = end - start
+    if (digits === 0 || digits > 16 || (bytes[start] === ZERO && digits > 1)) return -1
+    let number = 0
+    for (let at = start; at < end; at++) {
+      const digit = bytes[at]! - ZERO
+      if (digit < 0 || digit > 9) return -1
+      number = number * 10 + digit
+    }
+    return number
+  }
+
   /** Servers behind others send the same length twice, also in one line. Of requests that is never believed. */
-  #listedLength(value: string): number {
+  #listedLength(line: number): number {
+    const value = this.#fields.value(line)
     const [first = '', ...others] =
       this.#side === 'request' || value.includes('\t') ? [] : value.split(',').map(trimmed)
     if (!LENGTH.test(first) || others.length === 0 || others.some(other => other !== first)) return Number.NaN
@@ -146,23 +195,41 @@ class KnownFields {
       if (this.#side === 'request') throw this.#refuse('coding-in-http10', line)
       this.odd = true
     }
-    const value = this.#fields.value(line)
-    const known = value === 'chunked' || value.toLowerCase() === 'chunked'
-    if (!known || this.#fields.hasTab(line)) {
-      throw this.#refuse(isCodings(value) ? 'coding-unsupported' : 'coding-invalid', line)
+    if (!this.#is(line, CHUNKED_BYTES) || this.#fields.hasTab(line)) {
+      throw this.#refuse(isCodings(this.#fields.value(line)) ? 'coding-unsupported' : 'coding-invalid', line)
     }
     this.chunked = true
   }
 
+  /** The value is that one, in any case. */
+  #is(line: number, lower: Uint8Array): boolean {
+    const { bytes, base } = this.#fields
+    const start = base + this.#fields.valueStart(line)
+    return isToken(bytes, start, base + this.#fields.valueEnd(line), lower)
+  }
+
   #readConnection(line: number): void {
+    const options = this.#is(line, KEEP_ALIVE_BYTES)
+      ? KEEP_ALIVE
+      : this.#is(line, CLOSE_BYTES)
+        ? CLOSE
+        : this.#options(line)
+    if (this.connection.length === 0) this.connection = options
+    else {
+      this.#all ??= [...this.connection]
+      for (const option of options) this.#all.push(option)
+      this.connection = this.#all
+    }
+  }
+
+  #options(line: number): string[] {
     const value = this.#fields.value(line)
     const options = (TOKEN.test(value) ? [value] : listElements(value)).map(option => option.toLowerCase())
     for (const option of options) {
       if (!TOKEN.test(option) || NOT_FOR_CONNECTION.has(option))
         throw this.#refuse('connection-invalid', line)
     }
-    if (this.connection.length === 0) this.connection = options
-    else for (const option of options) this.connection.push(option)
+    return options
   }
 
   #readUpgrade(line: number): void {
@@ -176,4 +243,16 @@ class KnownFields {
   #refuse(reason: RefusalReason, line: number): Http1Refusal {
     return new Http1Refusal(reason, this.#fields.lineStart(line), this.#side)
   }
+}
+
+/** All heads are read with it, one after the other. */
+const KNOWN_FIELDS = new KnownFields()
+
+/** Of most requests. */
+const NONE_KNOWN: Known = {
+  length: undefined,
+  chunked: false,
+  odd: false,
+  connection: NO_OPTIONS,
+  upgrade: undefined,
 }

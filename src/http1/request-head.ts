@@ -1,7 +1,9 @@
-import { type Authority, parseAuthority } from './authority.js'
+import { type Authority, parseAuthority, readAuthority } from './authority.js'
 import { FieldId } from './field-names.js'
+import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
 import { MessageHead } from './message.js'
+import { methodOf } from './methods.js'
 import { requestRefusal } from './refusal.js'
 
 /** The four forms of a target (RFC 9112, 3.2). */
@@ -12,8 +14,6 @@ export interface RequestLine {
   start: number
   methodEnd: number
   targetEnd: number
-  /** Of the target's question mark, -1 without one. */
-  query: number
   minor: 0 | 1
 }
 
@@ -25,33 +25,31 @@ export class RequestHead extends MessageHead {
   readonly method: string
   /** As it was sent. */
   readonly target: string
+  readonly line: Readonly<RequestLine>
   readonly form: TargetForm
   /** Path and query for the next server: the target, without scheme and authority; `*`; '' for CONNECT. */
   readonly resource: string
-  /** `resource` up to the question mark. Neither decoded nor normalised. */
-  readonly path: string
   /** The host that is asked for, from the target if it names one, else from Host. Only HTTP/1.0 may leave it out. */
   readonly authority: Readonly<Authority> | undefined
   /** The client waits for a 100 before it sends the body. */
   readonly expectsContinue: boolean
 
-  constructor(text: string, marks: number[], line: RequestLine) {
-    super('request', text, marks, line.minor)
-    this.method = text.slice(line.start, line.methodEnd)
-    this.target = text.slice(line.methodEnd + 1, line.targetEnd)
+  constructor(fields: Fields, line: RequestLine) {
+    super('request', fields, line.minor)
+    const { bytes, base } = fields
     const offset = line.methodEnd + 1
+    this.line = line
+    this.method = methodOf(bytes, base + line.start, base + line.methodEnd)
+    this.target = fields.text(offset, line.targetEnd)
     const host = this.#host()
-    const query = line.query < 0 ? -1 : line.query - offset
-    if (this.method !== 'CONNECT' && text.charCodeAt(offset) === SLASH) {
+    if (this.method !== 'CONNECT' && bytes[base + offset] === SLASH) {
       this.form = 'origin'
       this.resource = this.target
-      this.path = query < 0 ? this.target : this.target.slice(0, query)
       this.authority = host
     } else {
-      const named = this.#namedTarget(offset, query)
+      const named = this.#namedTarget(offset)
       this.form = named.form
       this.resource = named.resource
-      this.path = named.path
       this.authority = named.authority ?? host
       if (named.authority && host && !sameAuthority(named.authority, host, named.port)) {
         throw requestRefusal('host-mismatch', offset)
@@ -61,6 +59,12 @@ export class RequestHead extends MessageHead {
       throw requestRefusal('connect-with-body', this.#lineOf(FieldId.contentLength, FieldId.transferEncoding))
     }
     this.expectsContinue = this.#expectation() && line.minor === 1
+  }
+
+  /** `resource` up to the question mark. Neither decoded nor normalised. */
+  get path(): string {
+    const query = this.resource.indexOf('?')
+    return query < 0 ? this.resource : this.resource.slice(0, query)
   }
 
   /** A fresh tracker of the body. What follows a CONNECT or an Upgrade that was granted is the caller's to say. */
@@ -77,25 +81,31 @@ export class RequestHead extends MessageHead {
     }
     const again = this.fields.indexOf(FieldId.host, line + 1)
     if (again >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(again))
-    const authority = parseAuthority(this.fields.value(line))
+    const { bytes, base } = this.fields
+    const authority = readAuthority(
+      bytes,
+      base + this.fields.valueStart(line),
+      base + this.fields.valueEnd(line),
+    )
     if (authority === undefined) throw requestRefusal('host-invalid', this.fields.lineStart(line))
     return authority
   }
 
-  #namedTarget(offset: number, query: number): NamedTarget {
+  #namedTarget(offset: number): NamedTarget {
     const { target, method } = this
     if (method === 'CONNECT') {
       const authority = parseAuthority(target)
       if (authority?.port === undefined || authority.port === 0)
         throw requestRefusal('target-invalid', offset)
-      return { form: 'authority', resource: '', path: '', authority, port: authority.port }
+      return { form: 'authority', resource: '', authority, port: authority.port }
     }
     if (target === '*' && method === 'OPTIONS') {
-      return { form: 'asterisk', resource: '*', path: '*', authority: undefined, port: 0 }
+      return { form: 'asterisk', resource: '*', authority: undefined, port: 0 }
     }
     const scheme = SCHEME.exec(target)?.[0]
     if (scheme === undefined) throw requestRefusal('target-invalid', offset)
     const slash = target.indexOf('/', scheme.length)
+    const query = target.indexOf('?')
     const pathEnd = query < 0 ? target.length : query
     const authorityEnd = slash < 0 || slash > pathEnd ? pathEnd : slash
     const authority = parseAuthority(target.slice(scheme.length, authorityEnd))
@@ -103,11 +113,11 @@ export class RequestHead extends MessageHead {
     const rest = target.slice(authorityEnd)
     // An empty path asks for the root, in OPTIONS for the server itself (RFC 9112, 3.2.4).
     const resource = rest.startsWith('/') ? rest : rest === '' && method === 'OPTIONS' ? '*' : `/${rest}`
-    const path = target.slice(authorityEnd, pathEnd) || (resource === '*' ? '*' : '/')
-    return { form: 'absolute', resource, path, authority, port: scheme.length === 7 ? 80 : 443 }
+    return { form: 'absolute', resource, authority, port: scheme.length === 7 ? 80 : 443 }
   }
 
   #expectation(): boolean {
+    if (!this.fields.hasAny(1 << FieldId.expect)) return false
     let expects = false
     for (
       let line = this.fields.indexOf(FieldId.expect);
@@ -132,7 +142,6 @@ export class RequestHead extends MessageHead {
 interface NamedTarget {
   form: TargetForm
   resource: string
-  path: string
   authority: Authority | undefined
   /** What a missing port stands for. */
   port: number

@@ -1,4 +1,5 @@
 import { CR, IN_METHOD, IN_PATH, IN_QUERY, IN_TARGET, LF, QUESTION, SPACE, TOKEN_LOWER } from './bytes.js'
+import type { Fields } from './fields.js'
 import { HeadReader } from './head-reader.js'
 import type { HeadLimits } from './limits.js'
 import { Http1Refusal, requestRefusal } from './refusal.js'
@@ -21,7 +22,6 @@ export class RequestReader extends HeadReader<RequestHead> {
   #phase = START
   #lineStart = 0
   #methodEnd = 0
-  #query = -1
   #targetEnd = 0
   #minor: 0 | 1 = 1
 
@@ -62,10 +62,7 @@ export class RequestReader extends HeadReader<RequestHead> {
         const stop = Math.min(to, start + this.limits.targetBytes)
         if (phase === PATH) {
           while (at < stop && (IN_TARGET[bytes[at]!]! & IN_PATH) !== 0) at++
-          if (at < stop && bytes[at] === QUESTION) {
-            this.#query = at - base
-            phase = QUERY
-          }
+          if (at < stop && bytes[at] === QUESTION) phase = QUERY
         }
         if (phase === QUERY) while (at < stop && (IN_TARGET[bytes[at]!]! & IN_QUERY) !== 0) at++
         if (at === to) break
@@ -99,18 +96,16 @@ export class RequestReader extends HeadReader<RequestHead> {
     return at
   }
 
-  protected finish(text: string, marks: number[]): RequestHead {
+  protected finish(fields: Fields): RequestHead {
     const line = {
       start: this.#lineStart,
       methodEnd: this.#methodEnd,
       targetEnd: this.#targetEnd,
-      query: this.#query,
       minor: this.#minor,
     }
     this.#phase = START
     this.#lineStart = 0
-    this.#query = -1
-    return new RequestHead(text, marks, line)
+    return new RequestHead(fields, line)
   }
 }
 

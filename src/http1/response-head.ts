@@ -1,4 +1,5 @@
 import { FieldId } from './field-names.js'
+import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
 import { MessageHead } from './message.js'
 import { Http1Refusal } from './refusal.js'
@@ -23,13 +24,12 @@ export interface AskedFor {
 export class ResponseHead extends MessageHead {
   /** 100 to 599. */
   readonly status: number
-  /** The reason phrase as it was sent, mostly ignored, possibly ''. */
-  readonly reason: string
+  readonly line: Readonly<StatusLine>
 
-  constructor(text: string, marks: number[], line: StatusLine) {
-    super('response', text, marks, line.minor, line.status)
+  constructor(fields: Fields, line: StatusLine) {
+    super('response', fields, line.minor, line.status)
     this.status = line.status
-    this.reason = text.slice(line.reasonStart, Math.max(line.reasonStart, line.end))
+    this.line = line
     // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.
     const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
     const id = this.chunked ? FieldId.transferEncoding : length
@@ -37,6 +37,12 @@ export class ResponseHead extends MessageHead {
       const at = this.fields.indexOf(id as FieldId)
       throw new Http1Refusal('body-forbidden', this.fields.lineStart(at), 'response')
     }
+  }
+
+  /** The reason phrase as it was sent, mostly ignored, possibly ''. */
+  get reason(): string {
+    const { reasonStart, end } = this.line
+    return end < reasonStart ? '' : this.fields.text(reasonStart, end)
   }
 
   /** A 1xx that another head follows; not 101, which ends HTTP on the connection. */

@@ -1,4 +1,5 @@
 import { CR, IN_VALUE, LF, SPACE } from './bytes.js'
+import type { Fields } from './fields.js'
 import { HeadReader } from './head-reader.js'
 import type { HeadLimits } from './limits.js'
 import { Http1Refusal } from './refusal.js'
@@ -73,11 +74,11 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     return at
   }
 
-  protected finish(text: string, marks: number[]): ResponseHead {
+  protected finish(fields: Fields): ResponseHead {
     const status = this.#status
     this.#phase = VERSION
     this.#status = 0
-    return new ResponseHead(text, marks, {
+    return new ResponseHead(fields, {
       minor: this.#minor,
       status,
       reasonStart: STATUS_AT + 4,

@@ -1,27 +1,28 @@
-import { type FieldEdits, fieldLine, NO_EDITS } from './field-edits.js'
+import { type Edit, type FieldEdits, fieldLine, NO_EDITS } from './field-edits.js'
 import { FieldId, HOP_BY_HOP } from './field-names.js'
 import type { Fields } from './fields.js'
+import { HeadWriter } from './head-writer.js'
 import type { RequestHead } from './request-head.js'
 import type { ResponseHead } from './response-head.js'
 
-/** All heads are latin1 strings: write them with that encoding. Lines that are passed on keep their bytes and order. */
+/** Lines that are passed on keep their bytes and order. */
 export interface RewriteOptions {
-  edits?: FieldEdits
+  edits?: FieldEdits | undefined
   /** Further lines, each made by {@link fieldLine}, behind all others. */
-  extra?: string
+  extra?: string | Uint8Array | undefined
   /** What this connection's Connection field says; left out: nothing. `upgrade` passes the peer's Upgrade on. */
-  connection?: 'close' | 'keep-alive' | 'upgrade'
+  connection?: 'close' | 'keep-alive' | 'upgrade' | undefined
   /** Also passes on how client and server, which is a proxy too, authenticate to each other: fields of one connection otherwise. */
-  proxyAuthentication?: boolean
+  proxyAuthentication?: boolean | undefined
 }
 
 export interface RequestRewriteOptions extends RewriteOptions {
   /** Takes the place of path and query, not of CONNECT's target: must not be made of unchecked bytes. */
   resource?: string
   /** Takes the place of Host, as the first line; needed where HTTP/1.0 names no host at all. */
-  host?: string
+  host?: string | undefined
   /** Fields that {@link RewriteOptions.extra} says anew. */
-  without?: readonly FieldId[]
+  without?: readonly FieldId[] | undefined
 }
 
 export interface ResponseRewriteOptions extends RewriteOptions {
@@ -29,7 +30,7 @@ export interface ResponseRewriteOptions extends RewriteOptions {
    * `keep`: the body follows as it comes. `close`: without Content-Length, Transfer-Encoding and Trailer, the body
    * ends with the connection (HTTP/1.0 clients of a chunked body; a tunnel). `chunked`: the body is sent in chunks.
    */
-  body?: 'keep' | 'close' | 'chunked'
+  body?: 'keep' | 'close' | 'chunked' | undefined
 }
 
 /** Options of Connection that name no field, or one that is dropped anyway. */
@@ -38,6 +39,7 @@ const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 const UPGRADE_REQUIRED = 426
 const CHUNKED = 'Transfer-Encoding: chunked\r\n'
 const NONE: ReadonlySet<string> = new Set()
+const NO_EDIT: readonly Edit[] = []
 
 /** By field id: 1 for what is dropped. */
 const HOP_BY_HOP_AND_BODY = dropping(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
@@ -67,20 +69,41 @@ function dropping(...ids: FieldId[]): Uint8Array {
   return drop
 }
 
-/** The head to send to the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. */
-export function rewriteRequest(head: RequestHead, options: RequestRewriteOptions = {}): string {
-  const connect = head.form === 'authority'
-  const host = connect ? head.target : (options.host ?? missingHost(head))
-  let text = `${head.method} ${connect ? head.target : (options.resource ?? head.resource)} HTTP/1.1\r\n`
-  let drop = head.minor === 1 ? HOP_BY_HOP : OF_HTTP10
+/** All heads are put together here, one after the other. */
+const OUT = new HeadWriter()
+
+/** What {@link writeRequest} writes, as text (latin1). */
+export function rewriteRequest(head: RequestHead, options?: RequestRewriteOptions): string {
+  return writeRequest(head, options).toString()
+}
+
+/** What {@link writeResponse} writes, as text (latin1). */
+export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOptions): string {
+  return writeResponse(head, options).toString()
+}
+
+/** The head to send to the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. Good until the next head is written. */
+export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
+  const { fields, line, form, minor } = head
+  const { bytes, base } = fields
+  const host = form === 'authority' ? head.target : (options.host ?? missingHost(head))
+  let drop = minor === 1 ? HOP_BY_HOP : OF_HTTP10
+  let run = line.start
+  OUT.begin()
+  if (form !== 'origin' || minor === 0 || host !== undefined || options.resource !== undefined) {
+    OUT.slice(bytes, base + line.start, base + line.methodEnd + 1)
+    OUT.text(form === 'authority' ? head.target : (options.resource ?? head.resource))
+    OUT.text(' HTTP/1.1\r\n')
+    run = fields.start
+  }
   if (host !== undefined) {
-    text += fieldLine('Host', host)
-    drop = head.minor === 1 ? HOP_BY_HOP_AND_HOST : OF_HTTP10_AND_HOST
+    OUT.text(fieldLine('Host', host))
+    drop = minor === 1 ? HOP_BY_HOP_AND_HOST : OF_HTTP10_AND_HOST
   }
   drop = adjusted(drop, options.proxyAuthentication, options.without)
-  return (
-    text + rewriteFields(head.fields, drop, head.connection, options.edits) + ending(head.upgrade, options)
-  )
+  writeFields(fields, run, drop, head.connection, options.edits)
+  writeEnding(head.upgrade, options)
+  return OUT
 }
 
 /** The Host that HTTP/1.0 may leave to an absolute target. */
@@ -89,18 +112,24 @@ function missingHost({ minor, fields, authority }: RequestHead): string | undefi
   return authority.port === undefined ? authority.host : `${authority.host}:${authority.port}`
 }
 
-/** The head to send to the client, always as HTTP/1.1. */
-export function rewriteResponse(head: ResponseHead, options: ResponseRewriteOptions = {}): string {
-  const body = head.status < 200 || head.status === 204 ? 'close' : (options.body ?? 'keep')
-  const fields = rewriteFields(
-    head.fields,
-    adjusted(body === 'keep' && !head.odd ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY, options.proxyAuthentication),
-    head.connection,
-    options.edits,
-  )
-  const framing = body === 'chunked' ? CHUNKED : body === 'keep' && head.odd ? cleanFraming(head) : ''
-  const end = head.status === UPGRADE_REQUIRED ? requiring(head, options) : ending(head.upgrade, options)
-  return `HTTP/1.1 ${head.status} ${head.reason}\r\n${fields}${framing}${end}`
+/** The head to send to the client, always as HTTP/1.1. Good until the next head is written. */
+export function writeResponse(head: ResponseHead, options: ResponseRewriteOptions = {}): HeadWriter {
+  const { fields, line, status, odd } = head
+  const body = status < 200 || status === 204 ? 'close' : (options.body ?? 'keep')
+  const keep = body === 'keep' && !odd
+  let run = 0
+  OUT.begin()
+  if (head.minor === 0 || line.end < line.reasonStart) {
+    OUT.text(`HTTP/1.1 ${status} ${head.reason}\r\n`)
+    run = fields.start
+  }
+  const drop = adjusted(keep ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY, options.proxyAuthentication)
+  writeFields(fields, run, drop, head.connection, options.edits)
+  if (body === 'chunked') OUT.text(CHUNKED)
+  else if (body === 'keep' && odd) OUT.text(cleanFraming(head))
+  if (status === UPGRADE_REQUIRED) writeRequiring(head, options)
+  else writeEnding(head.upgrade, options)
+  return OUT
 }
 
 /** What an odd answer says about its end, said once and rightly. */
@@ -110,48 +139,57 @@ function cleanFraming({ status, chunked, contentLength }: ResponseHead): string 
 }
 
 /** It must say to what (RFC 9110, 15.5.22). */
-function requiring(head: ResponseHead, options: RewriteOptions): string {
+function writeRequiring(head: ResponseHead, options: RewriteOptions): void {
   const upgrade = head.fields.get('upgrade')
-  if (upgrade === undefined) return ending(undefined, options)
+  if (upgrade === undefined) {
+    writeEnding(undefined, options)
+    return
+  }
   const also = options.connection === undefined ? '' : `, ${options.connection}`
-  return `${options.extra ?? ''}Connection: upgrade${also}\r\nUpgrade: ${upgrade}\r\n\r\n`
+  if (options.extra !== undefined) OUT.text(options.extra)
+  OUT.text(`Connection: upgrade${also}\r\nUpgrade: ${upgrade}\r\n\r\n`)
 }
 
-function ending(upgrade: string | undefined, options: RewriteOptions): string {
-  const extra = options.extra ?? ''
-  if (options.connection === undefined) return `${extra}\r\n`
-  if (options.connection !== 'upgrade') return `${extra}Connection: ${options.connection}\r\n\r\n`
-  return upgrade === undefined ? `${extra}\r\n` : `${extra}Connection: upgrade\r\nUpgrade: ${upgrade}\r\n\r\n`
+function writeEnding(upgrade: string | undefined, { extra, connection }: RewriteOptions): void {
+  if (extra !== undefined) OUT.text(extra)
+  if (connection === 'upgrade') {
+    if (upgrade !== undefined) OUT.text(`Connection: upgrade\r\nUpgrade: ${upgrade}\r\n`)
+  } else if (connection !== undefined) OUT.text(`Connection: ${connection}\r\n`)
+  OUT.text('\r\n')
 }
 
-/** The lines without those of `drop` (by field id) and those that Connection names, after the edits. */
-function rewriteFields(
+/** What stands from `run` on, without the lines of `drop` (by field id) and those that Connection names, after the edits. */
+function writeFields(
   fields: Fields,
+  run: number,
   drop: Uint8Array,
   connection: readonly string[],
   edits: FieldEdits = NO_EDITS,
-): string {
-  const { text, count } = fields
-  const named = connection.length === 0 ? NONE : new Set(connection.filter(option => !NO_FIELDS.has(option)))
-  const placed: number[] = []
-  let out = ''
-  let run = count > 0 ? fields.lineStart(0) : fields.end
+): void {
+  const { bytes, base, count } = fields
+  const named = connection.length === 0 ? NONE : namedFields(connection)
+  let placed: Edit[] | null = null
   for (let i = 0; i < count; i++) {
-    let line = ''
+    const start = fields.lineStart(i)
+    let edit: Edit | undefined
     if (drop[fields.id(i)] === 0) {
-      const concerned = edits.mayConcern(fields.nameLength(i))
-      if (!concerned && named.size === 0) continue
-      const name = fields.name(i).toLowerCase()
-      const edit = concerned ? edits.of(name) : undefined
-      if (edit === undefined && !named.has(name)) continue
-      if (edit !== undefined && !placed.includes(edit.index)) {
-        placed.push(edit.index)
-        line = edit.line
-      }
+      edit = edits.of(bytes, base + start, base + fields.nameEnd(i))
+      if (edit === undefined && (named.size === 0 || !named.has(fields.name(i).toLowerCase()))) continue
     }
-    out += text.slice(run, fields.lineStart(i)) + line
+    if (start > run) OUT.slice(bytes, base + run, base + start)
+    if (edit !== undefined && edit.line !== '' && !placed?.includes(edit)) {
+      OUT.text(edit.line)
+      placed = [...(placed ?? []), edit]
+    }
     run = fields.lineEnd(i)
   }
-  out += text.slice(run, fields.end)
-  return edits === NO_EDITS ? out : out + edits.rest(placed)
+  if (fields.end > run) OUT.slice(bytes, base + run, base + fields.end)
+  OUT.text(edits.rest(placed ?? NO_EDIT))
+}
+
+/** Those that an option of Connection takes away. */
+function namedFields(connection: readonly string[]): ReadonlySet<string> {
+  return connection.every(option => NO_FIELDS.has(option))
+    ? NONE
+    : new Set(connection.filter(option => !NO_FIELDS.has(option)))
 }

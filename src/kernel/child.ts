@@ -59,12 +59,23 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
  * stdin, stdout and stderr), all else is closed. Does not return; throws the system call that failed (`execve`, `chdir`), with nothing
  * changed.
  */
-export function executeInstead({ file, cwd, argv, env }: ProgramStart, kept: readonly OwnedFd[]): never {
-  return native.execute(
-    terminated([file, cwd, ...argv]),
-    terminated(assignments(env)),
-    kept.map(fd => fd.raw),
-  )
+export function executeInstead(start: ProgramStart, kept: readonly OwnedFd[]): never {
+  const { words, env, fds } = wordsOf(start, kept)
+  return native.execute(words, env, fds)
+}
+
+/** {@link executeInstead}, but `given` are 3, 4, … of the other program. */
+export function executeWith(start: ProgramStart, given: readonly OwnedFd[]): never {
+  const { words, env, fds } = wordsOf(start, given)
+  return native.execute(words, env, fds, 3)
+}
+
+function wordsOf({ file, cwd, argv, env }: ProgramStart, fds: readonly OwnedFd[]) {
+  return {
+    words: terminated([file, cwd, ...argv]),
+    env: terminated(assignments(env)),
+    fds: fds.map(fd => fd.raw),
+  }
 }
 
 function assignments(env: Readonly<NodeJS.ProcessEnv>): string[] {

@@ -66,7 +66,27 @@ export function hangups(descriptors: readonly LentFd[]): Hangup[] {
   return native.hangups(descriptors).map(state => HANGUPS[state]!)
 }
 
-/** Bytes that the kernel has taken; -1: not now. Throws where its peer has gone. */
-export function sendOn(descriptor: LentFd, bytes: Uint8Array): number {
-  return native.sendMessage(descriptor, bytes, 0, bytes.length, null)
+/**
+ * `length` bytes of `first` from `offset`, and behind them those of `more`. Returns how many the kernel has taken; -1: not now. Throws where
+ * the peer has gone.
+ */
+export function sendOn(
+  descriptor: LentFd,
+  first: Uint8Array,
+  offset: number,
+  length: number,
+  more: Uint8Array | null = null,
+  moreOffset = 0,
+  moreLength = 0,
+): number {
+  // A range that is not there is not looked at.
+  return native.send(
+    descriptor,
+    first,
+    offset,
+    length,
+    moreLength === 0 ? null : more,
+    moreOffset,
+    moreLength,
+  )
 }

@@ -5,6 +5,7 @@ export {
   type ChildStart,
   endedChild,
   executeInstead,
+  executeWith,
   type ProgramStart,
   reapChild,
   startChild,
@@ -57,10 +58,18 @@ export {
   SEAL_WRITE,
   sealsOf,
 } from './memory-file.js'
-export { MAX_FDS_PER_MESSAGE, type ReceivedMessage, receiveMessage, sendMessage } from './message.js'
+export {
+  MAX_FDS_PER_MESSAGE,
+  type ReceivedDatagram,
+  type ReceivedMessage,
+  receiveDatagram,
+  receiveMessage,
+  sendMessage,
+} from './message.js'
 export type { NativeError } from './native.js'
 export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
 export { hasEnded, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
+export { type Lent, PolledSocket, polledSockets } from './polled-socket.js'
 export {
   accept,
   type BindOptions,
@@ -75,5 +84,6 @@ export {
   setSocketOption,
   socketPair,
 } from './socket.js'
+export { addSums } from './sums.js'
 export { makeRoom } from './table.js'
-export { type Poll, READABLE, WRITABLE, watch } from './watch.js'
+export { type Poll, READABLE, WRITABLE, watch, watchHangup } from './watch.js'

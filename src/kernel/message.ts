@@ -1,4 +1,4 @@
-import { native } from './native.js'
+import { native, type PeerCredentials } from './native.js'
 import { OwnedFd } from './owned.js'
 
 export { MAX_FDS_PER_MESSAGE } from './native.js'
@@ -34,6 +34,18 @@ export function receiveMessage(
 ): ReceivedMessage {
   const { bytes, fds, truncated } = native.receiveMessage(socket.raw, into, offset, length)
   return { bytes, fds: fds === null ? null : fds.map(raw => OwnedFd.own(raw, 'received')), truncated }
+}
+
+export interface ReceivedDatagram extends ReceivedMessage {
+  /** Who has sent it, by the kernel's word; pid 0: in another PID namespace. */
+  readonly from: PeerCredentials
+}
+
+/** From a datagram socket with the option `passCred`. */
+export function receiveDatagram(socket: OwnedFd, into: Uint8Array): ReceivedDatagram {
+  const { bytes, fds, truncated, pid, uid, gid } = native.receiveDatagram(socket.raw, into, 0, into.length)
+  const owned = fds === null ? null : fds.map(raw => OwnedFd.own(raw, 'received'))
+  return { bytes, fds: owned, truncated, from: { pid, uid, gid } }
 }
 
 function numbersOf(fds: readonly OwnedFd[]): number[] {

@@ -74,7 +74,7 @@ export interface Received {
   bytes: number
   /** Descriptors that arrived with these bytes, CLOEXEC from birth, in order; null when none. */
   fds: number[] | null
-  /** MSG_CTRUNC: the kernel closed descriptors that did not fit (limit of this process, or buffer). */
+  /** MSG_CTRUNC: the kernel closed descriptors that did not fit (limit of this process, or buffer); MSG_TRUNC: the end of a datagram did not. */
   truncated: boolean
 }
 
@@ -126,7 +126,7 @@ export interface Native {
   /** A connected pair of Unix stream sockets, non-blocking. */
   socketPair(): [number, number]
   /** setsockopt of one named boolean option. */
-  setOption(fd: number, option: 'reuseAddr' | 'reusePort' | 'ipv6Only', value: boolean): void
+  setOption(fd: number, option: 'reuseAddr' | 'reusePort' | 'ipv6Only' | 'passCred', value: boolean): void
 
   // messages.c
   /**
@@ -142,6 +142,42 @@ export interface Native {
   ): number
   /** Receives into `into`, with room for 253 descriptors. */
   receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
+  /** From a datagram socket with the option `passCred`: who has sent it, by the kernel's word; -1 where it has none. */
+  receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
+
+  // send.c
+  /**
+   * Sends `length` bytes of `first` from `offset`, and behind them `moreLength` of `more` from `moreOffset`, in one call, through a
+   * connected socket. Returns the bytes taken, or -1: not now (EAGAIN).
+   */
+  send(
+    fd: number,
+    first: Uint8Array,
+    offset: number,
+    length: number,
+    more: Uint8Array | null,
+    moreOffset: number,
+    moreLength: number,
+  ): number
+
+  // streams.c
+  /** Reads once from a connected socket. Bytes; 0: its peer has ended its direction; -1: nothing there now (EAGAIN). */
+  receive(fd: number, into: Uint8Array, offset: number, length: number): number
+  /** FIN. Nothing is done where the connection has ended. */
+  shutDown(fd: number): void
+  /** RST in place of FIN when it is closed, where its protocol has that. */
+  resetAtClose(fd: number): void
+
+  // epoll.c
+  /** Null: this system has none. */
+  createEpoll(): number | null
+  /** Has it watch a descriptor for `now` (bits: 1 readable, 2 writable; 0: no more) where it watched for `before`. ENOSPC, ENOMEM throw. */
+  setEpoll(epoll: number, fd: number, before: number, now: number): void
+  /**
+   * Which are ready, at once: pairs of a descriptor and its bits (a broken one has both), as many as fit, 256 at most. Returns how many. The
+   * others come next time.
+   */
+  askEpoll(epoll: number, into: Int32Array): number
 
   // descriptors.c
   dup(fd: number): number
@@ -182,6 +218,8 @@ export interface Native {
   pidfdDead(pidfd: number): boolean
   /** poll() of many sockets with no wait. For each: 0; 1, its peer has ended its direction; 2, the connection is broken. */
   hangups(fds: readonly number[]): number[]
+  /** A descriptor that is readable once POLLHUP or POLLERR is to be told of this one; null: never (a file). Leaves its flags alone. */
+  hangupOf(fd: number): number | null
 
   // unix_path.c
   /** Whether `path` is the file of this Unix socket; null where the kernel does not tell. Opens nothing. */
@@ -214,11 +252,11 @@ export interface Native {
 
   // execute.c
   /**
-   * execve in place of this program: the same process, in another folder ("": this one's), with `fds` by the numbers that they have, and
-   * 0, 1 and 2. Does not return; throws the system call that failed (`execve`, `chdir`): then all is as it was, but for `fchdir`, after
+   * execve in place of this program: the same process, in another folder ("": this one's), with usual signals, with `fds` by the numbers
+   * that they have, or from number `first` on, and 0, 1 and 2, which block. Does not return; throws the system call that failed (`execve`, `chdir`): then all is as it was, but for `fchdir`, after
    * which this process is in the other folder. `words` and `env` as for {@link spawn}.
    */
-  execute(words: Uint8Array, env: Uint8Array, fds: readonly number[]): never
+  execute(words: Uint8Array, env: Uint8Array, fds: readonly number[], first?: number): never
 
   // memory.c
   /**
@@ -236,6 +274,19 @@ export interface Native {
   pread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number
   pwrite(fd: number, from: Uint8Array, offset: number, length: number, position: number): number
   fileSize(fd: number): number
+
+  // sums.c
+  /**
+   * Adds the SHA-256 of each of `count` entries to the eight `lanes`, each modulo 2^32: of the lengths of section, key and value, and
+   * these. `ranges`: where key and value of each lie in the buffer (start, end, start, end).
+   */
+  addSums(
+    lanes: Uint32Array,
+    section: Uint8Array,
+    buffer: Uint8Array,
+    ranges: Uint32Array,
+    count: number,
+  ): void
 
   // locks.c
   /** flock(LOCK_EX | LOCK_NB): false when another open file description holds it. Opens nothing. */

@@ -1,3 +1,4 @@
+import { close } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { native } from './native.js'
 
@@ -11,6 +12,14 @@ export interface Leak {
 interface Slot {
   raw: number
   readonly label: string
+  /** Of those that have this number; null: no other has had it. */
+  sharers: { count: number } | null
+}
+
+/** Whether nobody else has its number any more: whoever hears that closes it, or gives it away. */
+function leave(slot: Slot): boolean {
+  slot.raw = -1
+  return slot.sharers === null || --slot.sharers.count === 0
 }
 
 const listeners = new Set<(leak: Leak) => void>()
@@ -19,9 +28,8 @@ const listeners = new Set<(leak: Leak) => void>()
 const collected = new FinalizationRegistry((slot: Slot) => {
   if (slot.raw < 0) return
   const leak: Leak = { fd: slot.raw, label: slot.label }
-  slot.raw = -1
   try {
-    native.close(leak.fd)
+    if (leave(slot)) native.close(leak.fd)
   } catch {
     // Somebody closed the number behind our back: the leak is reported all the same.
   }
@@ -41,14 +49,14 @@ export function onLeak(listener: (leak: Leak) => void): () => void {
 }
 
 /**
- * The one owner of a descriptor. Closing it is final and idempotent: the number is never closed twice, so that a
+ * The one owner of a descriptor (of those that share it, each is). Closing it is final and idempotent: the number is never closed twice, so that a
  * stranger's descriptor with the same number is safe. Belongs to the thread that made it.
  */
 export class OwnedFd implements Disposable {
   readonly #slot: Slot
 
-  private constructor(raw: number, label: string) {
-    this.#slot = { raw, label }
+  private constructor(raw: number, label: string, sharers: Slot['sharers'] = null) {
+    this.#slot = { raw, label, sharers }
     collected.register(this, this.#slot)
   }
 
@@ -87,19 +95,51 @@ export class OwnedFd implements Disposable {
     return OwnedFd.duplicate(this.raw, label)
   }
 
+  /**
+   * A second owner of the same number, which is closed when both have closed it: where there are many, and each would count twice
+   * against the limit of this process. Not for what is polled. @internal
+   */
+  share(): OwnedFd {
+    const { label } = this.#slot
+    const raw = this.raw
+    this.#slot.sharers ??= { count: 1 }
+    this.#slot.sharers.count++
+    return new OwnedFd(raw, label, this.#slot.sharers)
+  }
+
   /** Gives the descriptor away (to Node: `listen({ fd })`, `new Socket({ fd })`): whoever gets the number closes it. */
   release(): number {
-    const raw = this.raw
-    this.#slot.raw = -1
+    const raw = this.surrender()
     native.release(raw)
+    return raw
+  }
+
+  /** The same to another owner of this room: with its thread it is closed as before. @internal */
+  surrender(): number {
+    const { sharers } = this.#slot
+    // The others keep theirs.
+    const raw = sharers !== null && sharers.count > 1 ? native.dup(this.raw) : this.raw
+    leave(this.#slot)
     return raw
   }
 
   close(): void {
     const raw = this.#slot.raw
-    if (raw < 0) return
-    this.#slot.raw = -1
-    native.close(raw)
+    if (raw >= 0 && leave(this.#slot)) native.close(raw)
+  }
+
+  /**
+   * The same of a large memory file: whoever is the last to close it waits for the kernel to free it, 0.2 ms for each MB. Its number is in use for a
+   * moment yet. @internal
+   */
+  closeAside(): void {
+    const raw = this.#slot.raw
+    if (raw < 0 || !leave(this.#slot)) return
+    // In another thread Node complains: it has not opened it there.
+    if (process.getBuiltinModule('node:worker_threads').isMainThread) {
+      native.release(raw)
+      close(raw, () => {})
+    } else native.close(raw)
   }
 
   [Symbol.dispose](): void {
@@ -110,9 +150,8 @@ export class OwnedFd implements Disposable {
   static closeAll(fds: Iterable<OwnedFd>): void {
     const raws: number[] = []
     for (const fd of fds) {
-      if (fd.#slot.raw < 0) continue
-      raws.push(fd.#slot.raw)
-      fd.#slot.raw = -1
+      const { raw } = fd.#slot
+      if (raw >= 0 && leave(fd.#slot)) raws.push(raw)
     }
     if (raws.length > 0) native.closeMany(raws)
   }

@@ -36,7 +36,7 @@ export function socketPair(label: string): [OwnedFd, OwnedFd] {
 
 export function setSocketOption(
   fd: OwnedFd,
-  option: 'reuseAddr' | 'reusePort' | 'ipv6Only',
+  option: 'reuseAddr' | 'reusePort' | 'ipv6Only' | 'passCred',
   value: boolean,
 ): void {
   native.setOption(fd.raw, option, value)

@@ -5,10 +5,12 @@ import {
   bindSocket,
   connectToUnix,
   hasEnded,
+  listen,
   type NativeError,
   type OwnedFd,
   peerCredentials,
   peerPidfd,
+  setSocketOption,
 } from '../kernel/index.js'
 import { commandOf, controlOf, findOccupant, isBound, type Occupant } from './occupant.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
@@ -34,6 +36,29 @@ export function bindListener(spec: ListenerSpec): OwnedFd {
   try {
     return bindSocket(options, label)
   } catch (error) {
+    throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
+  }
+}
+
+/**
+ * As {@link bindListener}, of a TCP address that others of a group are to bind too (`reusePort`), as its first: it is refused where anybody
+ * holds the address, also one who shares it.
+ */
+export function bindFirstOf(spec: ListenerSpec): OwnedFd {
+  const { backlog, ...options } = bindOptions({ ...spec, reusePort: false })
+  let fd: OwnedFd
+  try {
+    fd = bindSocket(options, formatListenerSpec(spec))
+  } catch (error) {
+    throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
+  }
+  try {
+    setSocketOption(fd, 'reusePort', true)
+    if (backlog !== undefined) listen(fd, backlog)
+    return fd
+  } catch (error) {
+    fd.close()
+    // Between its bind and its listen another has come.
     throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
   }
 }

@@ -2,12 +2,13 @@
 
 export { formatAddress } from './address.js'
 export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
-export { bindListener } from './bind.js'
+export { bindFirstOf, bindListener } from './bind.js'
 export { type FdIdentity, verifyIdentity } from './identity.js'
 export { isLocatedAt, isOfKind } from './match.js'
 export { commandOf, findOccupant, type Occupant } from './occupant.js'
 export {
   DEFAULT_BACKLOG,
+  formatEndpoint,
   formatListenerSpec,
   type ListenerKind,
   type ListenerOptions,

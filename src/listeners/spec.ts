@@ -9,14 +9,15 @@
  *
  * Options: `reuseAddr` (default true for tcp, false for udp, where it would let another socket take the datagrams),
  * `reusePort` (false), `ipv6Only` (true on an IPv6 address, so that the two families never meet in one socket unasked),
- * `backlog` (511; tcp and unix), and for unix paths `mode` (octal; default: what the umask leaves), `uid`, `gid`
+ * `backlog` (4096; tcp and unix), and for unix paths `mode` (octal; default: what the umask leaves), `uid`, `gid`
  * (numbers). In a path `%` and `?` are written `%25` and `%3F`.
  */
 import { isIPv4 } from 'node:net'
 import { FdbError } from '../errors.js'
 import { isIPv6 } from '../ip.js'
 
-export const DEFAULT_BACKLOG = 511
+/** Connects that wait for one turn of the event loop; the kernel takes less where `net.core.somaxconn` is less. */
+export const DEFAULT_BACKLOG = 4096
 /** Bytes of a Unix socket's path or abstract name (sun_path without its NUL). */
 export const MAX_UNIX_NAME = 107
 

@@ -1,9 +1,10 @@
+import { chmodSync } from 'node:fs'
 import { ControlListener } from '../channel/control-listener.js'
 import { FdbError } from '../errors.js'
-import { type Caller, receiveHello, turnAway, welcome } from '../holder/admission.js'
+import { type Caller, dismiss, receiveHello, turnAway, welcome } from '../holder/admission.js'
+import { serveCaller } from '../holder/serve-caller.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
-import { serveOperator } from '../operator/server.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import { controlEntry, NO_ENTRY, type PathEntry, removeControl } from '../process/control-path.js'
 import { ControlWatch } from '../process/control-watch.js'
@@ -25,6 +26,8 @@ const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
 const PASSED = 'passed'
 /** A connection that says nothing is not kept. */
 const HELLO_MS = 5_000
+/** A successor accepts here within milliseconds of its Commit; one that is stopped does not, and the status is to be had. */
+const SLOW_MS = 1_000
 
 /** What the process that is called on lends. */
 export interface Called {
@@ -44,6 +47,8 @@ export class ControlSocket {
   #listener: ControlListener | null = null
   #lock: OwnedFd | null = null
   #entry: PathEntry | null = null
+  /** Who calls is left to the successor, or was until this. */
+  #left: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
   /** Joiners that came before this process was its own master. */
   #waiting: Caller[] = []
@@ -107,7 +112,10 @@ export class ControlSocket {
     if (this.#listener === null || this.#listener.accepting) return
     this.#watch.start()
     const { desk, service, versions, logger } = this.#called.shared.settings
-    const admission = { service: desk === null ? service : null, versions, logger, timeoutMs: HELLO_MS }
+    const mayConnect = (uid: number) => desk?.mayConnect(uid) ?? false
+    const named = desk === null ? service : null
+    const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, mayConnect }
+    this.adjust()
     const own = (caller: Caller) => this.#receive(caller)
     const receive = desk === null ? own : (caller: Caller) => desk.receive(caller, own)
     this.#listener.start({
@@ -116,9 +124,36 @@ export class ControlSocket {
     })
   }
 
+  /** The path has the permissions that the desk wants, unless it is a service manager's. */
+  adjust(): void {
+    const { control, desk, logger } = this.#called.shared.settings
+    if (desk === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
+    try {
+      chmodSync(control, desk.controlMode)
+    } catch (err) {
+      logger.warn({ err, control }, 'the permissions of the control socket cannot be set')
+    }
+  }
+
+  /** From the Commit on the successor accepts here, and knows before this process that it serves: who calls meanwhile is its, unless it is slow. */
+  leaveToSuccessor(leaves: boolean): void {
+    if (leaves === (this.#left !== undefined)) return
+    clearTimeout(this.#left)
+    this.#left = undefined
+    const goOn = () => {
+      if (this.#called.shared.machine.member.accepting) this.open()
+    }
+    if (leaves) {
+      this.#listener?.stop()
+      this.#left = setTimeout(goOn, SLOW_MS)
+    } else goOn()
+  }
+
   /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
   close(): void {
     this.#watch.stop()
+    clearTimeout(this.#left)
+    this.#left = undefined
     this.#listener?.stop()
     this.#older.close()
   }
@@ -171,23 +206,18 @@ export class ControlSocket {
   #receive(caller: Caller): void {
     switch (caller.intent) {
       case 'operate':
-        caller.pidfd?.close()
-        welcome(caller.link, {
-          version: caller.version,
-          pid: process.pid,
-          generation: this.#called.shared.generation,
-        })
-        serveOperator(caller.link, this.#called.operations)
+        serveCaller(caller, this.#called.operations, { generation: this.#called.shared.generation })
         return
       case 'draining':
         this.#older.add(caller)
         return
       case 'back':
+      case 'follow':
         turnAway(
           caller,
           new FdbError(
             'ERR_FDB_NOT_A_DAEMON',
-            `process ${process.pid} holds its sockets itself; there is no daemon here to come back to`,
+            `process ${process.pid} holds its sockets itself; there is no daemon here to come back to, or to follow a service of`,
           ),
         )
         return
@@ -253,8 +283,7 @@ export class ControlSocket {
 
   #drop(caller: Caller): void {
     this.#waiting = this.#waiting.filter(other => other !== caller)
-    caller.link.close()
-    caller.pidfd?.close()
+    dismiss(caller)
   }
 
   #admit(caller: Caller): void {

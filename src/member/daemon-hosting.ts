@@ -6,6 +6,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
+import { AppendNotice } from './append-notice.js'
 import { Growth } from './growth.js'
 import type { Heartbeat } from './heartbeat.js'
 import type { Hosting } from './hosting.js'
@@ -40,6 +41,7 @@ export class DaemonHosting implements Hosting {
   readonly #registrations = new Registrations()
   readonly #requests: OperatorRequests
   readonly #growth: Growth
+  readonly #appends: AppendNotice
   #returning: AbortController | null = null
   /** Nobody can come back in this process's place. */
   #settled = false
@@ -53,9 +55,11 @@ export class DaemonHosting implements Hosting {
       shelf,
       renewBytes: settings.stateLimits.renewBytes,
       written: () => (machine.phase === 'serving' ? machine.member.epoch : null),
+      amidBulk: () => state.amidBulk,
       ask: () => joined.tell({ renew: {} }),
       changes,
     })
+    this.#appends = new AppendNotice(state.appended, () => joined.tell({ appended: {} }))
   }
 
   /** As far as this process knows: the daemon does. */
@@ -69,7 +73,11 @@ export class DaemonHosting implements Hosting {
   }
 
   hear(envelope: WireEnvelope): boolean {
-    const { registered } = envelope
+    const { registered, tellAppended } = envelope
+    if (tellAppended) {
+      this.#appends.want(tellAppended.wanted ?? false)
+      return true
+    }
     if (!registered) return this.#requests.take(envelope)
     this.#registrations.answered(registered)
     return true
@@ -173,6 +181,7 @@ export class DaemonHosting implements Hosting {
   close(): void {
     this.#requests.close()
     this.#growth.close()
+    this.#appends.close()
     this.#returning?.abort()
   }
 

@@ -19,6 +19,8 @@ export class Departure {
   readonly retired: Promise<RetiredReason>
   /** Milliseconds for the last connections. */
   drainTimeout: number
+  /** What the application closes goes on elsewhere: another process serves the same addresses. */
+  yields = false
   #stage: Stage = 'stays'
   #resolve!: (why: RetiredReason) => void
   #why: RetiredReason = 'lost'

@@ -12,6 +12,10 @@ export interface Desk {
   readonly takesOver: boolean
   /** Takes a caller. `own`: receives one as every service does; it may be called later. */
   receive(caller: Caller, own: (caller: Caller) => void): void
+  /** Whether another user than this process's, or root, may say Hello. */
+  mayConnect(uid: number): boolean
+  /** Permission bits of the control socket. */
+  readonly controlMode: number
   /** What it is for those outside. */
   describe(): string
 }

@@ -32,7 +32,11 @@ export class MemberDriver implements PartsDriver {
   #freezeLimit: Limit | undefined
 
   readonly #effects: Effects = {
-    send: ({ message }) => this.parts.toHolder.send(message),
+    send: ({ message }) => {
+      const sent = this.parts.toHolder.send(message)
+      if (message.kind === 'serving') this.#tellServing()
+      return sent
+    },
     accept: () => {
       this.parts.controlSocket.open()
       return startListeners(this.parts.listeners)
@@ -127,7 +131,10 @@ export class MemberDriver implements PartsDriver {
     const level = settings.desk === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
-    if (before === 'beginning' && phase === 'serving') this.#begun()
+    if (before === 'beginning' && phase === 'serving') {
+      this.#begun()
+      if (link === 'local') this.#tellServing()
+    }
     if (phase === 'unfit') this.#cannotWrite()
     if (before === 'beginning' && link === 'local') this.decides()
     if (phase === 'leaving' && !readiness.served) readiness.fail(this.whyNot())
@@ -146,15 +153,21 @@ export class MemberDriver implements PartsDriver {
 
   /** Everything that was acknowledged is here, and this process has the right to write. */
   #begun(): void {
-    const { departure, drain, duty, moves, readiness, state, timing, unfitness, writes } = this.parts
+    const { departure, drain, moves, state, timing, unfitness, writes } = this.parts
     unfitness.clear()
     keepLastWords()
     moves.serve()
     state.file?.serve()
     writes.begun()
+    this.parts.followed?.begun()
     drain.stop()
     timing.note('serving')
     departure.serve()
+  }
+
+  /** The application hears of it when whoever decides has been told: who is told by it may ask there at once. */
+  #tellServing(): void {
+    const { duty, readiness } = this.parts
     readiness.begun()
     duty.begin()
   }
@@ -234,6 +247,7 @@ export class MemberDriver implements PartsDriver {
     joined.detach()
     offers.close()
     this.parts.state.close()
+    this.parts.followed?.close()
     this.parts.shelf.close()
     for (const listener of this.parts.listeners) listener.release()
     readiness.fail(why)

@@ -176,7 +176,11 @@ export class EmbeddedHosting implements Hosting {
         dispatch: event => machine.stepHolder(event),
         extraItems: () => controlSocket.items(),
         position: () => state.frozenAt,
-        changed: () => changes.tell(),
+        amidBulk: () => state.log.amidBulk,
+        changed: () => {
+          controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
+          changes.tell()
+        },
       },
       registry,
       shelf,

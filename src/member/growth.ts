@@ -13,6 +13,8 @@ export interface GrowingState {
   readonly renewBytes: number
   /** The epoch that this process writes to; null: it does not write. */
   written(): Epoch | null
+  /** It appends a large bulk, which would begin anew in another segment. */
+  amidBulk(): boolean
   ask(): void
   readonly changes: Changes
 }
@@ -30,7 +32,7 @@ export class Growth {
   #look(): void {
     const { shelf, renewBytes } = this.#state
     const epoch = this.#state.written()
-    if (epoch !== null && shelf.hasGrown(epoch, renewBytes)) this.#state.ask()
+    if (epoch !== null && shelf.hasGrown(epoch, renewBytes) && !this.#state.amidBulk()) this.#state.ask()
   }
 
   /** Asks for a new segment, whatever the size of this one, and waits until it is there; for a second at most. */

@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import { sendPast } from '../node/socket-handle.js'
+import { sendPast } from '../node/kernel-sender.js'
 
 /** What is needed of an `Http2Session`; the module itself is loaded by those who use it. */
 export interface Http2SessionLike extends NodeJS.EventEmitter {

@@ -53,10 +53,11 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const env = { ...blanked(process.env), ...startedAs.env }
   // What cannot be started is known before anything is ended.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
-  const output = [1, 2].map(number => hung.take(number, 'output of the hung process'))
   const { legacy, service } = takeFrom(hung, control)
+  const output: OwnedFd[] = []
   let driver: MemberDriver
   try {
+    for (const number of [1, 2]) output.push(hung.take(number, 'output of the hung process'))
     say(
       `process ${hung.pid} (${service}, generation ${legacy.generation}) does not answer: took ${legacy.entries.length} listeners and descriptors and ${legacy.segments.length} segments of state from it; ending it (SIGKILL)`,
     )
@@ -92,7 +93,10 @@ async function whoListens(control: string): Promise<OtherProcess> {
   using channel = await connectUnix(control)
   const { pid } = peerCredentials(channel)
   const pidfd = peerPidfd(channel, `pidfd of ${pid}`) ?? openPidfd(pid)
-  if (pid > 0 && pidfd instanceof OwnedFd) return new OtherProcess(pid, pidfd)
+  if (pidfd instanceof OwnedFd) {
+    if (pid > 0) return new OtherProcess(pid, pidfd)
+    pidfd.close()
+  }
   throw new FdbError(
     'ERR_FDB_STUCK',
     `it cannot be told which process listens on ${control} (${pid === 0 ? 'it is in another PID namespace' : 'there is no pidfd to be had'}): end it by hand`,

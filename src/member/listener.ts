@@ -3,6 +3,7 @@ import { giveNumber, type OwnedFd } from '../kernel/index.js'
 import { type ListenerSpec, setBacklog } from '../listeners/index.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
+import { SecondSource } from './second-source.js'
 import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
 import { Served } from './served.js'
 
@@ -41,6 +42,8 @@ export class Listener {
   readonly #fd: OwnedFd
   readonly #served: Served[] = []
   readonly #failed: (error: unknown) => void
+  /** By their keys. */
+  readonly #fosters = new Map<string, SecondSource>()
   #accepting = false
   #leaving = false
   #paused = false
@@ -150,11 +153,40 @@ export class Listener {
     this.#paused = false
     this.#accepting = true
     await Promise.all(this.#served.map(served => this.#attach(served)))
+    for (const second of this.#fosters.values()) this.#startSecond(second)
+  }
+
+  /** @internal Those that it accepts for beside its own. */
+  get fosters(): ReadonlyMap<string, unknown> {
+    return this.#fosters
+  }
+
+  /** @internal Its first server takes what comes there too, as long as it accepts. Takes the descriptor. */
+  foster(key: string, fd: OwnedFd): void {
+    const second = new SecondSource(fd, error => this.#failed(this.#named(error)))
+    this.#fosters.get(key)?.close()
+    this.#fosters.set(key, second)
+    if (this.#accepting) this.#startSecond(second)
+  }
+
+  /** @internal The others are let go of: what waits there is somebody else's. */
+  keepFosters(keys: ReadonlySet<string>): void {
+    for (const [key, second] of this.#fosters) {
+      if (keys.has(key)) continue
+      second.close()
+      this.#fosters.delete(key)
+    }
+  }
+
+  #startSecond(second: SecondSource): void {
+    const first = this.#served.find(({ accepting }) => accepting)
+    if (first !== undefined) second.start(first.server, this.spec.backlog)
   }
 
   /** @internal Accept no more; close nothing. */
   stop(): void {
     this.#accepting = false
+    for (const second of this.#fosters.values()) second.stop()
     for (const served of this.#served) served.detach()
   }
 
@@ -168,6 +200,7 @@ export class Listener {
   leave(): void {
     this.#leaving = true
     this.stop()
+    this.keepFosters(new Set())
     this.announce()
     this.finish()
   }
@@ -192,6 +225,11 @@ export class Listener {
     for (const served of this.#served) served.endIdle()
   }
 
+  /** @internal Its connections were to leave, and are not any more. */
+  stay(): void {
+    for (const served of this.#served) if (served.accepting) served.stay()
+  }
+
   /** @internal */
   get moving(): MovableConnections[] {
     return this.#served.flatMap(({ moving }) => moving ?? [])
@@ -209,6 +247,7 @@ export class Listener {
 
   /** @internal */
   release(): void {
+    this.keepFosters(new Set())
     for (const served of this.#served) served.release()
   }
 

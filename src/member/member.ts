@@ -111,14 +111,22 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#parts.settings.service
   }
 
+  /**
+   * The service whose state this member has, by the option `follow` of {@link join}; null: its own. What must be done once (a configuration that
+   * is read into the state, keys that are made anew) is done where it is null.
+   */
+  get follows(): string | null {
+    return this.#parts.settings.follow
+  }
+
   /** Counts the versions of this service that came to serve: 1 for the first. */
   get generation(): number {
     return this.#parts.generation
   }
 
-  /** There was nobody to take over from: the state is empty, or what the state file held. */
+  /** There was nobody to take over from: the state is empty, or what the state file held. Never where it {@link follows} another. */
   get first(): boolean {
-    return this.#driver.first
+    return this.follows === null && this.#driver.first
   }
 
   get phase(): MemberPhase {
@@ -153,9 +161,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
   section<T>(name: string, schema?: SectionSchema<T>): Section<T> | Section<Uint8Array> {
     try {
-      return schema === undefined
-        ? this.#parts.state.log.section(name)
-        : this.#parts.state.log.section(name, schema)
+      return schema === undefined ? this.#parts.view.section(name) : this.#parts.view.section(name, schema)
     } catch (error) {
       if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#driver.refuse(error)
       throw error
@@ -168,7 +174,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return this.#parts.state.log.update(change, options)
+    return this.#parts.view.update(change, options)
   }
 
   /**

@@ -3,6 +3,7 @@ import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption 
 import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
 import { checkLogger, type Logger, SILENT } from '../logger.js'
 import { DAEMON, defaultControl } from '../process/default-control.js'
+import { slotOf, type WorkerPlace, workerPlace } from '../process/worker-place.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
@@ -10,7 +11,11 @@ import type { Desk } from './desk.js'
 import type { Health } from './health.js'
 
 export interface JoinOptions {
-  /** Names what is served. A control socket of another service refuses. */
+  /**
+   * Names what is served. A control socket of another service refuses. In a worker (`startWorkers`, `fd-broker workers`) that joins the
+   * service of its main process, place and hosting are the worker's own, whatever is said here; state file, pid file and service
+   * manager are the first worker's, or the main process's.
+   */
   service: string
   /**
    * Path of the control socket, at most 106 bytes; its folder is made (0700) when missing. Default: `SERVICE.sock` (`daemon.sock` in daemon hosting) in
@@ -23,6 +28,12 @@ export interface JoinOptions {
    * running `fd-broker serve`, and wait for it when it is not there.
    */
   hosting?: 'embedded' | 'daemon'
+  /**
+   * The state is that of this other service of the same daemon (`hosting: 'daemon'`): sections are read, and changes made, as its own member
+   * does, which alone keeps a state file. What must be done once for all who have this state is for the member that does not follow: see
+   * {@link Member.follows}.
+   */
+  follow?: string
   /** Aborts the wait for a place. A member that has joined is closed by {@link Member.close}. */
   signal?: AbortSignal
   /** pino-compatible. Without one the library is silent. */
@@ -93,6 +104,8 @@ export interface Settings {
   readonly service: string
   readonly control: string | null
   readonly hosting: 'embedded' | 'daemon'
+  /** The service whose state this member has; null: its own. */
+  readonly follow: string | null
   readonly signal: AbortSignal | undefined
   readonly logger: Logger
   readonly timeout: number
@@ -111,6 +124,8 @@ export interface Settings {
   readonly systemd: 'auto' | 'off'
   readonly pidFile: string | null
   readonly versions: VersionRange
+  /** Null: it is no worker of a main process. */
+  readonly worker: WorkerPlace | null
   /** Null: it has no members of its own. */
   readonly desk: Desk | null
 }
@@ -121,6 +136,7 @@ const JOIN: Keys<JoinOptions> = {
   service: true,
   control: true,
   hosting: true,
+  follow: true,
   signal: true,
   logger: true,
   timeout: true,
@@ -142,18 +158,19 @@ const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
   firstWave: true,
 }
 
-export function settle(options: JoinOptions): Settings {
-  checkKeys('join()', options, JOIN)
-  const { service, control, hosting = 'embedded' } = options
-  if (typeof service !== 'string' || service === '' || service.length > 128) {
-    throw wrongOption('service', service, 'a name of 1 to 128 characters')
-  }
+export function settle(given: JoinOptions): Settings {
+  checkKeys('join()', given, JOIN)
+  const worker = workerFor(given)
+  const options = worker === null ? given : inPlaceOf(worker, given)
+  const { service, control, follow, hosting = 'embedded' } = options
+  if (!isName(service)) throw wrongOption('service', service, 'a name of 1 to 128 characters')
   if (control !== undefined && control !== false && (typeof control !== 'string' || control === ''))
     throw wrongOption('control', control, 'a path, or false')
   if (hosting !== 'embedded' && hosting !== 'daemon')
     throw wrongOption('hosting', hosting, '"embedded" or "daemon"')
   if (control === false && hosting === 'daemon')
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
+  if (follow !== undefined) checkFollow(follow, service, options)
   checkLogger(options.logger)
   checkSignal(options.signal)
   checkFunction('health', options.health, 'a function that answers true, false or why not')
@@ -182,6 +199,7 @@ export function settle(options: JoinOptions): Settings {
     service,
     control: control === false ? null : resolve(control ?? defaultPlace(service, hosting)),
     hosting,
+    follow: follow ?? null,
     signal: options.signal,
     logger: options.logger ?? SILENT,
     timeout,
@@ -199,7 +217,45 @@ export function settle(options: JoinOptions): Settings {
     systemd,
     pidFile: pidFile === undefined ? null : resolve(pidFile),
     versions: options.versions ?? VERSIONS,
+    worker,
     desk: null,
+  }
+}
+
+function isName(name: unknown): boolean {
+  return typeof name === 'string' && name !== '' && name.length <= 128
+}
+
+function checkFollow(follow: unknown, service: string, { hosting, stateFile }: JoinOptions): void {
+  if (!isName(follow) || follow === service)
+    throw wrongOption('follow', follow, 'the name of another service, of 1 to 128 characters')
+  if (hosting !== 'daemon')
+    throw wrongOption('hosting', hosting, '"daemon": with `follow` a daemon holds both services')
+  if (stateFile !== undefined)
+    throw wrongOption(
+      'stateFile',
+      stateFile,
+      `nothing with \`follow\`: the member of "${follow}" keeps the state`,
+    )
+}
+
+/** Null: it joins something else. */
+function workerFor({ service, control }: JoinOptions): WorkerPlace | null {
+  const place = control === false ? null : workerPlace()
+  return place?.service === service ? place : null
+}
+
+/** What is one for all workers is not this one's. */
+function inPlaceOf({ index, service, control }: WorkerPlace, given: JoinOptions): JoinOptions {
+  const { pidFile: _, systemd: __, stateFile, ...options } = given
+  return {
+    ...options,
+    service: slotOf(service, index),
+    control,
+    hosting: 'daemon',
+    // The state is the first one's, and the others have it too.
+    ...(index > 0 && { follow: service }),
+    ...(index === 0 && stateFile !== undefined && { stateFile }),
   }
 }
 

@@ -1,6 +1,5 @@
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import { DrainReporter } from './drain/reporter.js'
 import { type DrainTimes, drainListeners, endIdle } from './drain/wait.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'
@@ -8,6 +7,7 @@ import type { LateWrites } from './late-writes.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
+import { Reporter } from './writes/reporter.js'
 
 /** The last changes have so long to reach the state file, when this process leaves and nobody takes over. */
 const FILE_END_MS = 10_000
@@ -16,6 +16,8 @@ export interface OwnDrainParts {
   readonly shared: Shared
   readonly hosting: () => Hosting
   readonly state: OwnState
+  /** Resolves when no change of the application waits any more. */
+  readonly settled: () => Promise<void>
   readonly writes: () => LateWrites
   readonly moves: Moves
   readonly duty: Duty
@@ -24,7 +26,7 @@ export interface OwnDrainParts {
 /** The end of this process's connections, and what whoever serves hears of it meanwhile. Owns the connection for that. */
 export class OwnDrain {
   readonly #parts: OwnDrainParts
-  #reporter: DrainReporter | null = null
+  #reporter: Reporter | null = null
   /** What was closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
@@ -38,7 +40,7 @@ export class OwnDrain {
     const { generation, settings, shelf } = shared
     const { control, service, versions, times } = settings
     if (control === null || !hosting().hearsReports) return this.#reporter !== null
-    this.#reporter ??= new DrainReporter({
+    this.#reporter ??= new Reporter({
       control,
       service,
       versions,
@@ -86,13 +88,13 @@ export class OwnDrain {
 
   /** Waits for the end of all connections, which the machine hears of. */
   begin(): void {
-    const { hosting, moves, shared, state, writes } = this.#parts
+    const { hosting, moves, settled: changed, shared, state, writes } = this.#parts
     const { departure, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
     if (!departure.closing) departure.leave(hosting().released)
     if (!departure.closing || machine.member.link !== 'local') this.open()
-    // Who closes while it serves has nobody to give its connections to, unless another stands by.
-    const taker = departure.isRetired || !departure.closing || hosting().standsBy
+    // Who closes while it serves has nobody to give its connections to, unless another stands by, or serves beside it.
+    const taker = departure.isRetired || !departure.closing || departure.yields || hosting().standsBy
     moves.leave(taker)
     if (!taker) endIdle(listeners)
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {
@@ -100,7 +102,7 @@ export class OwnDrain {
       this.#reporter?.now()
     })
     // What those who have just left have changed.
-    const settled = drained.then(() => state.log.settled())
+    const settled = drained.then(() => changed())
     const file = async () => {
       if (toTheEnd) await settled
       await state.file?.finish(FILE_END_MS)
@@ -117,6 +119,9 @@ export class OwnDrain {
   get #times(): DrainTimes {
     const { departure, settings } = this.#parts.shared
     const plain = departure.drainTimeout
-    return { plain, tls: departure.closing ? plain : Math.max(plain, settings.drainTlsTimeout) }
+    return {
+      plain,
+      tls: departure.closing && !departure.yields ? plain : Math.max(plain, settings.drainTlsTimeout),
+    }
   }
 }

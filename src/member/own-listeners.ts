@@ -11,6 +11,7 @@ import {
   setBacklog,
 } from '../listeners/index.js'
 import { type PassedListener, passedSockets } from '../supervised/passed-sockets.js'
+import { GroupListeners } from './group-listeners.js'
 import type { Holdings } from './holdings.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Shared } from './shared.js'
@@ -34,9 +35,13 @@ export class OwnListeners {
   readonly #opening = new Set<string>()
   /** Not asked for any more, with connections that have not ended. */
   readonly #leaving = new Set<Listener>()
+  /** Null: this process is no worker. */
+  readonly #group: GroupListeners | null
 
   constructor(parts: OwnListenersParts) {
     this.#parts = parts
+    const { worker } = parts.shared.settings
+    this.#group = worker === null ? null : new GroupListeners(worker)
   }
 
   get names(): Iterable<string> {
@@ -88,7 +93,7 @@ export class OwnListeners {
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)
     try {
-      return await this.#openAlone(name, spec)
+      return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec)
     } finally {
       this.#opening.delete(name)
     }
@@ -134,10 +139,13 @@ export class OwnListeners {
   async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
     const passed = passedSockets().take(name, spec)
     if (passed !== null) return await this.#takePassed(name, spec, passed)
-    const fd = bindListener(spec)
+    const bound = (await this.#group?.bind(name, spec)) ?? {
+      fd: bindListener(spec),
+      spec: formatListenerSpec(spec),
+    }
     // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
-    await this.#parts.holdings.register({ name, role: 'listener', spec: formatListenerSpec(spec), fd })
-    return fd
+    await this.#parts.holdings.register({ name, role: 'listener', ...bound })
+    return bound.fd
   }
 
   /** The path of a Unix socket that a service manager has bound is not removed when the service ends: it is registered without one. */

@@ -6,6 +6,7 @@ import type { Operations, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import type { Scope } from '../protocol/messages.js'
 import { serveStateCommands } from '../state/commands.js'
+import type { StateLog } from '../state/state-log.js'
 import { Announcer } from './announcer.js'
 import type { Application } from './application.js'
 import { Changes } from './changes.js'
@@ -15,6 +16,7 @@ import { DaemonHosting } from './daemon-hosting.js'
 import { Departure } from './departure.js'
 import { Duty } from './duty.js'
 import { EmbeddedHosting } from './embedded-hosting.js'
+import { FollowedState } from './followed-state.js'
 import { Heartbeat } from './heartbeat.js'
 import { Holdings } from './holdings.js'
 import type { Hosting } from './hosting.js'
@@ -36,6 +38,7 @@ import { TakeoverTiming } from './takeover-timing.js'
 import { ToHolderSender } from './to-holder.js'
 import { Unfitness } from './unfit.js'
 import { Upgrades } from './upgrades.js'
+import { serveMainProcess } from './worker-orders.js'
 
 /** What a process is from the start. */
 export interface Origin {
@@ -76,6 +79,8 @@ export class Parts implements Shared {
   readonly machine: Machine
   readonly readiness: Readiness
   readonly state: OwnState
+  /** Null: the state is its own. */
+  readonly followed: FollowedState | null
   /** What the application may do in one process only. */
   readonly duty: Duty
   readonly moves: Moves
@@ -112,7 +117,8 @@ export class Parts implements Shared {
       fileChanged: status => this.application?.stateFile(status),
     })
     const log = this.state.log
-    serveStateCommands((name, handler) => this.commands.set(name, handler), log)
+    this.followed = settings.follow === null ? null : new FollowedState(settings.follow, this)
+    serveStateCommands((name, handler) => this.commands.set(name, handler), this.view)
     this.duty = new Duty(
       {
         serving: () => this.application?.serving(),
@@ -132,6 +138,7 @@ export class Parts implements Shared {
       shared: this,
       hosting,
       state: this.state,
+      settled: () => this.view.settled(),
       writes: () => this.writes,
       moves: this.moves,
       duty: this.duty,
@@ -197,7 +204,24 @@ export class Parts implements Shared {
     })
     this.reloading = new Reloading(this.announcer)
     const { commands, reloading } = this
+    const { worker } = settings
+    if (worker !== null)
+      serveMainProcess({
+        commands,
+        worker,
+        listeners: () => this.listeners,
+        allow: count => this.moves.allow(count),
+        close: () => {
+          this.departure.yields = true
+          return driver.close({})
+        },
+      })
     serveServiceCommands({ shared: this, hosting, commands, reloading, close: how => driver.close(how) })
+  }
+
+  /** The state as the application sees it. */
+  get view(): StateLog {
+    return this.followed?.log ?? this.state.log
   }
 
   get listeners(): Listener[] {
@@ -205,13 +229,24 @@ export class Parts implements Shared {
   }
 
   #operations(driver: PartsDriver): Operations {
+    const { changes, machine, settings } = this
+    // Who was heard to accept may have yet to begin, and another may serve already.
+    const decided = () =>
+      changes.until(
+        () => machine.phase !== 'beginning' && machine.holder?.phase !== 'committing',
+        settings.times.commit,
+      )
     return {
       status: () => driver.status(),
       upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
+        await decided()
         if (killStuck) await this.hosting.killStuck()
         return driver.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) })
       },
-      command: ({ name, body }, context) => this.commands.run(name, body, context, this.machine.phase),
+      command: async ({ name, body }, context) => {
+        await decided()
+        return await this.commands.run(name, body, context, machine.phase)
+      },
     }
   }
 
@@ -221,7 +256,7 @@ export class Parts implements Shared {
       everyMs: () => this.joined.holder?.beatEvery(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
       link: () => this.joined.link,
-      healthy: () => this.#unattended ?? health(),
+      healthy: () => this.#unattended ?? this.followed?.unwell ?? health(),
       report: () => this.drain.report,
       silent: () => this.hosting.silent(),
     })

@@ -194,8 +194,13 @@ export class Served {
   #resume(): void {
     this.#left = false
     this.#sessions.resume()
-    this.#ask(keeper => keeper.resume?.())
     this.#answers?.resume()
+    this.stay()
+  }
+
+  /** Connections that were to leave are served on as ever. */
+  stay(): void {
+    this.#ask(keeper => keeper.resume?.())
     this.#moving?.resume()
   }
 

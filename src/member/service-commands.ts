@@ -1,5 +1,11 @@
-import { FdbError } from '../errors.js'
-import { RELOAD, ROLLBACK, STOP, stopOrderOf, toldReply } from '../operator/service-commands.js'
+import {
+  nobodyStandsBy,
+  RELOAD,
+  ROLLBACK,
+  STOP,
+  stopOrderOf,
+  toldReply,
+} from '../operator/service-commands.js'
 import type { Commands } from './commands.js'
 import type { Hosting } from './hosting.js'
 import type { CloseOptions } from './member-options.js'
@@ -33,10 +39,7 @@ export function serveServiceCommands({
   })
   commands.set(ROLLBACK, async () => {
     if (!hosting().standsBy) {
-      throw new FdbError(
-        'ERR_FDB_NO_STANDBY',
-        `nobody stands by for process ${process.pid} (generation ${shared.generation}): its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,
-      )
+      throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
     }
     void close({ handBack: true })
     const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'

@@ -92,7 +92,7 @@ export async function startNext(
   const { generation, serviceStartedAt, daemon } = link.facts
   const scope = daemon ? 'member' : 'holder'
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope })
-  const { joined, machine, readiness, state, timing } = driver.parts
+  const { followed, joined, machine, readiness, state, timing } = driver.parts
   const { signal } = settings
   const aborted = () =>
     driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
@@ -102,10 +102,13 @@ export async function startNext(
     joined.attach(link)
     makeRoomForDescriptors()
     if (signal?.aborted) aborted()
+    const inView = followed?.open(timeoutMs)
+    inView?.catch(() => {})
     await readiness.offer()
     await state.read(machine.member.source)
     // Nobody else can write: the application may fill its state before it is ready.
     if (driver.first) await state.begin(machine.member.epoch)
+    await inView
     state.file?.prepare()
     timing.note('read')
     if (machine.phase === 'gone') throw driver.whyNot()

@@ -91,17 +91,18 @@ export class StateKeeper {
 
   /**
    * Merges what earlier generations wrote into one segment, and moves its memory to this process's account. `give`: what
-   * to do with the merged segment, which is the log's.
+   * to do with the merged segment, which is the log's. `from`: so many segments are worth it.
    */
   async compact(
     give: (snapshot: Segment) => void | Promise<void>,
-    options: { needed?: boolean } = {},
+    { needed = false, from = 2 }: { needed?: boolean; from?: number } = {},
   ): Promise<void> {
     const sealed = this.#shelf.all.filter(segment => segment.sealed)
     const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
-    const several = sealed.length > 1 && (bytes <= COMPACT_ALWAYS_BYTES || sealed.length >= COMPACT_SEGMENTS)
+    const several =
+      sealed.length >= from && (bytes <= COMPACT_ALWAYS_BYTES || sealed.length >= COMPACT_SEGMENTS)
     const garbage = bytes > COMPACT_GARBAGE_BYTES && bytes > 2 * this.#log.stats().liveBytes
-    if (!several && !garbage && !options.needed) return
+    if (!several && !garbage && !needed) return
     try {
       const [snapshot] = await this.#log.compact()
       if (snapshot?.kind === 'snapshot') await give(snapshot)

@@ -3,6 +3,7 @@ import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
+import type { StateLog } from '../state/state-log.js'
 import type { ControlSocket } from './control-socket.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
@@ -22,17 +23,21 @@ export interface DescribedParts extends Shared {
   readonly joined: JoinedHolder
   readonly moves: Moves
   readonly state: OwnState
+  /** The state as the application sees it. */
+  readonly view: StateLog
   readonly upgrades: Upgrades
 }
 
 /** What a process knows of itself, put together. */
 export function describe(parts: DescribedParts): StatusReport {
   const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } = parts
-  const { log, file, takenOver } = parts.state
+  const { file, takenOver } = parts.state
+  const log = parts.view
   const { member } = machine
   const { sequence, entries, bytes, segments } = log.stats()
   return {
     service: settings.service,
+    follows: settings.follow,
     control: settings.control,
     hosting: settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
     pid: process.pid,

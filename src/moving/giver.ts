@@ -19,6 +19,10 @@ const ACK_MS = 2_000
 const RESCAN_MS = 250
 /** But not more often than this. */
 const REST_MS = 5
+/** The bytes of a connection that is on its way wait: a slice is to be taken within so long. */
+const WAY_MS = 3
+/** A slice has at least so many, and the first one too. */
+const FEWEST = 4
 /** The reason, as it is counted, of those whose record is more than a message may hold. */
 const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
@@ -31,6 +35,8 @@ export interface GiverOptions {
   readonly which: MoveWhich
   /** Connections a second at most. */
   readonly perSecond: number
+  /** So many of those that can leave now, and then it ends: of a process that goes on serving. Default: all, now and later. */
+  readonly most?: number
   /** A few go first, the rest when the taker has served them for so long, milliseconds; 0: all at once. */
   readonly firstWaveMs: number
   readonly counts: MoveCounts
@@ -67,6 +73,10 @@ export class Giver {
   /** Connections that may go now, by the bound on the rate. */
   #allowance: number
   #countedAt = performance.now()
+  #left: number
+  /** Connections of a slice: so many as were taken in time before. */
+  #most = FEWEST
+  #preparedAt = 0
   #heard = new Set<Source>()
   #wave: FirstWave | null
   /** The first few have gone; nothing more does before the taker has shown that it can serve them. */
@@ -78,6 +88,7 @@ export class Giver {
   constructor(options: GiverOptions) {
     this.#options = options
     this.#allowance = options.perSecond
+    this.#left = options.most ?? Number.POSITIVE_INFINITY
     this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
   }
 
@@ -94,6 +105,7 @@ export class Giver {
         const most = this.#items.length
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
+        this.#adapt()
         counts.giving.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
       },
       broken: () => this.#end(),
@@ -184,17 +196,23 @@ export class Giver {
 
   #begin(): void {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
+    if (this.#left <= 0) {
+      this.#end()
+      return
+    }
     const filler = new SliceFiller(this.#options.counts.giving)
     this.#fill(filler)
     if (filler.items.length === 0) {
       // A turn may end before a source has found anything: then the pass goes on.
       if (this.#pass !== null) this.#soon()
       else if ((this.#wave?.gone ?? 0) > 0) this.#prove()
+      else if (this.#options.most !== undefined) this.#end()
       else this.#rest()
       return
     }
     this.#items = filler.items
     this.#allowance -= filler.items.length
+    this.#left -= filler.items.length
     this.#step({ type: 'start' })
   }
 
@@ -229,7 +247,7 @@ export class Giver {
 
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    while (filler.open && filler.items.length < this.#allowance) {
+    while (filler.open && filler.items.length < Math.min(this.#allowance, this.#left, this.#most)) {
       const departure = this.#next()
       if (departure === null) return
       const source = this.#source!
@@ -281,14 +299,23 @@ export class Giver {
   }
 
   #listen(source: Source): void {
+    if (this.#options.most !== undefined) return
     this.#heard.add(source)
     source.moving.onMovable = () => {
       if (this.#machine.pending === 0) this.#soon()
     }
   }
 
+  /** Before a slice is acknowledged the taker has gone on with the connections of the one before. */
+  #adapt(): void {
+    const taken = this.#items.length
+    const fit = Math.floor((taken * WAY_MS) / (performance.now() - this.#preparedAt))
+    this.#most = Math.max(FEWEST, Math.min(fit, 2 * taken))
+  }
+
   #prepare(slice: number): void {
     this.#refused.clear()
+    this.#preparedAt = performance.now()
     const items = this.#items
     const connections = items.map(({ source, departure }) => ({
       listener: source.listener,

@@ -1,3 +1,4 @@
+import type { DescriptorsOfProcess } from './held-descriptors.js'
 import type { DrainReport, StatusReport } from './status-report.js'
 
 /** One service, perhaps as another release tells it: any field may be missing. */
@@ -24,6 +25,22 @@ export interface DaemonStatus {
   readonly rssBytes?: number
   /** How many it holds for whoever asks (`fd-broker fd`). */
   readonly descriptors?: number
+  /** Who has claimed some of them for as long as it lives (`fd-broker exec`). */
+  readonly programs?: readonly DescriptorsOfProcess[]
+  /** Of a main process: its workers, of which each has a service. */
+  readonly workers?: {
+    readonly count?: number
+    readonly replace?: string
+    readonly all?: readonly {
+      readonly index?: number
+      readonly service?: string
+      readonly phase?: string
+      readonly pid?: number | null
+      readonly generation?: number
+      readonly restarts?: number
+      readonly lastFailure?: string | null
+    }[]
+  }
   readonly services: readonly ServiceStatus[]
 }
 

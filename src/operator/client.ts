@@ -22,6 +22,7 @@ import {
   type Upgraded,
   type UpgradeProgress,
 } from './requests.js'
+import { ServiceState } from './service-state.js'
 
 /** A server ends an upgrade at the limit it was given; this much later its word must be here. */
 const RESULT_GRACE_MS = 5_000
@@ -73,6 +74,7 @@ export class OperatorClient implements Disposable {
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
   #descriptors: HeldDescriptors | undefined
+  #state: ServiceState | undefined
 
   /**
    * Connects and says Hello; a refusal is told by the first question.
@@ -208,6 +210,12 @@ export class OperatorClient implements Disposable {
       this.#ask(body, { what: `${what} of ${this.#peer}`, ...limits }, read, sent),
     )
     return this.#descriptors
+  }
+
+  /** The state of the process that serves. */
+  get state(): ServiceState {
+    this.#state ??= new ServiceState((name, body, ask) => this.command(name, body, ask))
+    return this.#state
   }
 
   /** Idempotent. */

@@ -25,7 +25,8 @@ export class DescriptorRequests {
   constructor(link: Link, holder: DescriptorHolder | undefined) {
     this.#link = link
     this.#holder = holder
-    this.#user = { pid: link.channel.peer.pid }
+    const { pid, uid } = link.channel.peer
+    this.#user = { pid, uid }
   }
 
   /** Takes of the descriptors what it wants. Never throws. */
@@ -35,8 +36,7 @@ export class DescriptorRequests {
       const { json = '', sent = [] } = this.#carryOut(request, asked, fds)
       return { body: { descriptorReply: { request, ok: true, json } }, fds: sent }
     } catch (error) {
-      const { code, message, retryable } = FdbError.from(error)
-      return { body: { descriptorReply: { request, ok: false, code, message, retryable } }, fds: [] }
+      return { body: failed(request, error), fds: [] }
     }
   }
 
@@ -79,14 +79,27 @@ export class DescriptorRequests {
         holder.put({ name: name ?? '', fd, lifetime, ms, replace: replace ?? false, by })
         return {}
       }
-      case Op.CLAIM:
-        return { sent: [holder.claim(name ?? '', by, shared ?? false)] }
+      case Op.CLAIM: {
+        const claimant = fds.shift() ?? null
+        const { fd, others } = holder.claim({ name: name ?? '', by, shared: shared ?? false, claimant })
+        return { json: JSON.stringify({ others }), sent: [fd] }
+      }
       case Op.RELEASE:
-        holder.release(name ?? '', by)
+        holder.release(name ?? '', by, fds[0] ?? null)
         return {}
       case Op.REMOVE:
-        holder.remove(name ?? '')
+        holder.remove(name ?? '', by)
         return {}
+      case Op.PROGRAM: {
+        const pidfd = fds.shift()
+        if (pidfd === undefined)
+          throw new FdbError(
+            'ERR_FDB_FDS_MISSING',
+            `no pidfd came with the word who is a program of "${name}"`,
+          )
+        const { fds: sent, ...said } = holder.program(name ?? '', by, pidfd)
+        return { json: JSON.stringify(said), sent: [...sent] }
+      }
       default:
         throw new FdbError('ERR_FDB_MESSAGE', `a request about descriptors that is not known here (${op})`)
     }
@@ -104,9 +117,8 @@ export class DescriptorRequests {
       // What is done together is told together.
       setImmediate(() => {
         stale = false
-        const json = JSON.stringify(holder.list())
         this.#link
-          .send({ descriptorReply: { request, ok: true, json } })
+          .send(listed(request, holder))
           .then(() => {
             sending = false
             if (stale) tell()
@@ -116,4 +128,18 @@ export class DescriptorRequests {
     }
     this.#watches.set(request, holder.watch(tell))
   }
+}
+
+/** What an operator might see it may see no more. */
+function listed(request: number, holder: DescriptorHolder): WireBody {
+  try {
+    return { descriptorReply: { request, ok: true, json: JSON.stringify(holder.list()) } }
+  } catch (error) {
+    return failed(request, error)
+  }
+}
+
+function failed(request: number, error: unknown): WireBody {
+  const { code, message, retryable } = FdbError.from(error)
+  return { descriptorReply: { request, ok: false, code, message, retryable } }
 }

@@ -6,7 +6,13 @@ import { openPidfd } from '../process/liveness.js'
 import { fdbroker } from '../proto/wire.js'
 import type { WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
-import { checkDescriptorName, type DescriptorLease, type HeldDescriptor } from './held-descriptors.js'
+import {
+  type Claimed,
+  checkDescriptorName,
+  type DescriptorLease,
+  type HeldDescriptor,
+  type StoredDescriptors,
+} from './held-descriptors.js'
 import { ANSWER_MS, ASK, type Ask, type AskOptions, checkAsk } from './question.js'
 
 export interface PutOptions extends AskOptions {
@@ -19,15 +25,24 @@ export interface PutOptions extends AskOptions {
 export interface ClaimOptions extends AskOptions {
   /** Others may have it too. Default false: nobody else gets it until `release()`, or until this connection ends. */
   shared?: boolean
+  /** Claimed for as long as this process lives, instead of this connection; with `shared` it is only told who has it. */
+  while?: { readonly pid: number }
+}
+
+export interface ReleaseOptions extends AskOptions {
+  /** The claim of this process (`while` of {@link ClaimOptions}), instead of that of this connection. */
+  pid?: number
 }
 
 const PUT: Keys<PutOptions> = { ...ASK, lease: true, replace: true }
-const CLAIM: Keys<ClaimOptions> = { ...ASK, shared: true }
+const CLAIM: Keys<ClaimOptions> = { ...ASK, shared: true, while: true }
+const RELEASE: Keys<ReleaseOptions> = { ...ASK, pid: true }
 
 const { Op } = fdbroker.wire.DescriptorRequest
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not do it' } as const
 
 type Request = fdbroker.wire.DescriptorRequest.$Properties
+type Reply = fdbroker.wire.DescriptorReply.$Properties
 
 /**
  * Descriptors of any kind that a daemon holds for whoever asks, by name. All reject with ERR_FDB_NOT_A_DAEMON where none are held, and as
@@ -115,26 +130,50 @@ export class HeldDescriptors {
     await this.#tell(request, `the word that "${name}" is held`, options, () => undefined, sent)
   }
 
-  /** A duplicate, owned by the caller. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`). */
+  /**
+   * A duplicate, owned by the caller. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`); with ERR_FDB_OPTION where the process
+   * of `while` has ended.
+   */
   async claim(name: string, options: ClaimOptions = {}): Promise<OwnedFd> {
-    checkAsk('claim()', options, CLAIM)
-    const request = { op: Op.CLAIM, name, shared: options.shared ?? false }
-    return await this.#tell(request, `the descriptor "${name}"`, options, (_reply, fds) => {
-      const fd = fds.shift()
-      if (fd !== undefined) return fd
-      throw new FdbError('ERR_FDB_FDS_MISSING', `the descriptor "${name}" did not come with the answer`)
-    })
+    return (await this.claimAmong(name, options)).fd
   }
 
-  /** Others may have it again. What was claimed stays open here. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another one). */
-  async release(name: string, options: AskOptions = {}): Promise<void> {
-    checkAsk('release()', options, ASK)
-    await this.#tell(
-      { op: Op.RELEASE, name },
-      `the word that "${name}" is released`,
-      options,
-      () => undefined,
-    )
+  /** @internal As {@link claim}, with how many other processes have claimed it for as long as they live. */
+  async claimAmong(name: string, options: ClaimOptions = {}): Promise<Claimed> {
+    checkAsk('claim()', options, CLAIM)
+    using claimant = options.while === undefined ? null : pidfdFor('while', options.while.pid)
+    const request = { op: Op.CLAIM, name, shared: options.shared ?? false }
+    const sent = claimant === null ? undefined : [claimant]
+    const read = ({ json }: Reply, fds: OwnedFd[]) => {
+      const fd = fds.shift()
+      if (fd !== undefined) return { fd, others: othersIn(json) }
+      throw new FdbError('ERR_FDB_FDS_MISSING', `the descriptor "${name}" did not come with the answer`)
+    }
+    return await this.#tell(request, `the descriptor "${name}"`, options, read, sent)
+  }
+
+  /**
+   * Others may have it again. What was claimed stays open here. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another one),
+   * ERR_FDB_OPTION (the process has ended: it claims nothing any more).
+   */
+  async release(name: string, options: ReleaseOptions = {}): Promise<void> {
+    checkAsk('release()', options, RELEASE)
+    using claimant = options.pid === undefined ? null : pidfdFor('pid', options.pid)
+    const sent = claimant === null ? undefined : [claimant]
+    const request = { op: Op.RELEASE, name }
+    await this.#tell(request, `the word that "${name}" is released`, options, () => undefined, sent)
+  }
+
+  /**
+   * @internal This process is a program of the service (empty: of none) as long as it lives: what it gives away at the daemon's notify socket is that service's,
+   * and what was given away before comes with the answer, owned by the caller. Rejects with ERR_FDB_NO_FD_STORE.
+   */
+  async program(service: string, options: AskOptions = {}): Promise<StoredDescriptors> {
+    checkAsk('program()', options, ASK)
+    using own = pidfdFor('pid', process.pid)
+    const request = { op: Op.PROGRAM, name: service }
+    const what = `the descriptors that programs of "${service}" have given away`
+    return await this.#tell(request, what, options, ({ json }, fds) => storedIn(json, fds), [own])
   }
 
   /** The daemon closes it, whoever has claimed it: those who have one keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
@@ -147,7 +186,7 @@ export class HeldDescriptors {
     asked: Request,
     what: string,
     { timeoutMs = ANSWER_MS, signal }: AskOptions,
-    read: (reply: fdbroker.wire.DescriptorReply.$Properties, fds: OwnedFd[]) => T,
+    read: (reply: Reply, fds: OwnedFd[]) => T,
     sent?: readonly OwnedFd[],
   ): Promise<T> {
     const request = ++this.#requests
@@ -190,13 +229,35 @@ function lifetimeOf(lease: DescriptorLease): OwnedFd | null {
     checkMs('lease', lease.ms, 1)
     return null
   }
-  if (typeof lease !== 'object' || lease === null || !(Number.isInteger(lease.pid) && lease.pid > 0))
+  if (typeof lease !== 'object' || lease === null || !('pid' in lease))
     throw wrongOption('lease', lease, '"forever", { ms } or { pid }')
-  const pidfd = openPidfd(lease.pid)
+  return pidfdFor('lease', lease.pid)
+}
+
+/** Owned by the caller. Throws ERR_FDB_OPTION. */
+function pidfdFor(option: string, pid: number): OwnedFd {
+  if (!(Number.isInteger(pid) && pid > 0)) throw wrongOption(option, pid, 'the number of a process')
+  const pidfd = openPidfd(pid)
   if (pidfd instanceof OwnedFd) return pidfd
-  throw wrongOption(
-    'lease',
-    lease,
-    pidfd === 'dead' ? 'a process that lives' : 'a time: there are no pidfds to be had here',
+  const wanted =
+    pidfd === 'dead' ? 'a process that lives' : 'a process only where pidfds are to be had, not here'
+  throw wrongOption(option, pid, wanted)
+}
+
+function othersIn(json: string | null | undefined): number {
+  try {
+    return Number(JSON.parse(json || '{}').others) || 0
+  } catch {
+    return 0
+  }
+}
+
+/** Takes as many of the descriptors as there are names. */
+function storedIn(json: string | null | undefined, fds: OwnedFd[]): StoredDescriptors {
+  const { names = [], notifySocket = '', most = 0 } = JSON.parse(json || '{}') as Partial<StoredDescriptors>
+  if (names.length === fds.length) return { fds: fds.splice(0), names, notifySocket, most }
+  throw new FdbError(
+    'ERR_FDB_FDS_MISSING',
+    `${names.length} descriptors were given away, and ${fds.length} came back`,
   )
 }

@@ -23,6 +23,29 @@ export interface HeldDescriptor {
   readonly whilePid: number | null
   /** Who has claimed it for himself; null: nobody. */
   readonly claimedBy: number | null
+  /** FDNAME, by which it was given away at the notify socket; null: it was put. */
+  readonly storedAs: string | null
+  /** Who has claimed it for as long as he lives, as `fd-broker exec` does, alone or beside others. */
+  readonly users: readonly ClaimingProcess[]
+}
+
+/** A process that has claimed a descriptor for as long as it lives. */
+export interface ClaimingProcess {
+  /** 0: in another PID namespace. */
+  readonly pid: number
+  /** ISO 8601. */
+  readonly since: string
+  /** Nobody else may have it. */
+  readonly exclusive: boolean
+}
+
+/** What one process has claimed for as long as it lives: in the status of a daemon. */
+export interface DescriptorsOfProcess {
+  /** 0: in other PID namespaces. */
+  readonly pid: number
+  /** Of the first of them, ISO 8601. */
+  readonly since: string
+  readonly names: readonly string[]
 }
 
 /** An order to hold a descriptor. */
@@ -35,11 +58,56 @@ export interface DescriptorOrder {
   readonly ms: number | null
   readonly replace: boolean
   readonly by: DescriptorUser
+  /** So many may there be of its service, or of none. Absent: as many as there is room for. */
+  readonly most?: number
+  /** It came over the notify socket. */
+  readonly stored?: StoredAs
+}
+
+/** What is said of a descriptor at the notify socket. */
+export interface StoredAs {
+  /** Empty: of no service. */
+  readonly service: string
+  /** FDNAME: several descriptors may have it. */
+  readonly name: string
+  /** It goes when its other side has gone (FDPOLL=0: it does not). */
+  readonly polled: boolean
+}
+
+/** What is kept for the programs of a service. */
+export interface StoredDescriptors {
+  /** Duplicates, owned by the caller, in the order in which they came. */
+  readonly fds: readonly OwnedFd[]
+  /** Of each. */
+  readonly names: readonly string[]
+  /** Where programs give descriptors away: a path. */
+  readonly notifySocket: string
+  /** So many are kept for a service. */
+  readonly most: number
+}
+
+/** An order to give a descriptor. */
+export interface ClaimOrder {
+  readonly name: string
+  readonly by: DescriptorUser
+  /** Others may have it too. */
+  readonly shared: boolean
+  /** Of the process that claims it for as long as it lives; null: for as long as the connection does. */
+  readonly claimant: OwnedFd | null
+}
+
+/** What was claimed. */
+export interface Claimed {
+  /** A duplicate, owned by the caller. */
+  readonly fd: OwnedFd
+  /** So many other processes have claimed it too, for as long as they live. */
+  readonly others: number
 }
 
 /** Who asks: one connection. */
 export interface DescriptorUser {
   readonly pid: number
+  readonly uid: number
 }
 
 /** Who holds descriptors for others. What it throws is told to whoever asked. */
@@ -47,14 +115,23 @@ export interface DescriptorHolder {
   list(): HeldDescriptor[]
   /** Takes both descriptors, also when it throws. */
   put(order: DescriptorOrder): void
-  /** A duplicate, owned by the caller. */
-  claim(name: string, by: DescriptorUser, shared: boolean): OwnedFd
-  release(name: string, by: DescriptorUser): void
-  remove(name: string): void
+  /** Takes the pidfd, also when it throws. */
+  claim(order: ClaimOrder): Claimed
+  /** The claim of this user; of the process of a pidfd, which is borrowed. */
+  release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
+  remove(name: string, by: DescriptorUser): void
+  /** The process of a pidfd is a program of this service as long as it lives. Takes the pidfd, also when it throws. */
+  program(service: string, by: DescriptorUser, pidfd: OwnedFd): StoredDescriptors
   /** This user has gone: it claims nothing any more. */
   left(by: DescriptorUser): void
   /** Calls `changed` after each change; returns what ends that. */
   watch(changed: () => void): () => void
+}
+
+/** The service that a descriptor belongs to by its name, `shop/spool`; null: to none. */
+export function serviceIn(name: string): string | null {
+  const slash = name.indexOf('/')
+  return slash < 1 ? null : name.slice(0, slash)
 }
 
 /** LISTEN_FDNAMES divides names by colons, a command line by commas. */

@@ -10,6 +10,18 @@ export const CHANGES = 'service.changes'
 /** Of a supervisor: itself, by what is installed now. The connection ends with what it was; an answer is a failure. */
 export const UPGRADE_SELF = 'service.upgrade-self'
 
+/** Of a main process: its workers replaced by their next versions, or so many of them. */
+export const REPLACE_WORKERS = 'workers.replace'
+export const SET_WORKERS = 'workers.set'
+/** Of a worker: it accepts for another one too, whose place nobody has taken; until it is told to end that. */
+export const FOSTER = 'workers.foster'
+/** Of a worker: it gives so many idle connections to another one, to which a way comes. */
+export const GIVE_SOME = 'workers.give'
+/** Of a worker: it leaves, and its connections go on in another one. */
+export const YIELD = 'workers.yield'
+/** What a descriptor's name begins with by which a worker asks its main process for a listener of the others. */
+export const GROUP_LISTENER = 'worker-listener-'
+
 export interface StopOrder {
   /** For the last connections, milliseconds; null: as the service is configured. */
   readonly timeoutMs: number | null
@@ -89,4 +101,12 @@ function read(body: Buffer): Record<string, unknown> {
     // What is wrong is said below.
   }
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a command of the service are no JSON object`)
+}
+
+/** Of a service whose version before cannot be had back. */
+export function nobodyStandsBy(whom: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_NO_STANDBY',
+    `nobody stands by for ${whom}: its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,
+  )
 }

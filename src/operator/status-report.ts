@@ -7,6 +7,8 @@ import type { SectionDigest } from '../state/overview.js'
 /** What `fd-broker status --json` prints. */
 export interface StatusReport {
   readonly service: string
+  /** The service whose state it has; null: its own. */
+  readonly follows: string | null
   readonly control: string | null
   readonly hosting: 'embedded' | 'daemon' | 'none'
   readonly pid: number

@@ -1,18 +1,13 @@
 import type { Server, Socket } from 'node:net'
 import { socketOver, socketPair } from '../kernel/index.js'
-
-/** What a server has of the options that it was made with. */
-interface AcceptOptions {
-  readonly allowHalfOpen: boolean
-  readonly pauseOnConnect: boolean
-}
+import { acceptOptionsOf } from '../node/accept-options.js'
 
 /**
  * A connection to a server of this process that nobody else has a part in: its other end is given to the server as one that it has
  * accepted. The server need not listen. Throws when there are no descriptors left.
  */
 export function connectionTo(server: Server): Socket {
-  const { allowHalfOpen = false, pauseOnConnect = false } = server as unknown as Partial<AcceptOptions>
+  const { allowHalfOpen, pauseOnConnect } = acceptOptionsOf(server)
   const [ours, theirs] = socketPair('connection of a process to itself')
   let own: Socket
   try {

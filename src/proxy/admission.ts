@@ -1,6 +1,6 @@
-import type { Socket } from 'node:net'
 import type { Logger } from '../index.js'
-import { addressOf, ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
+import type { Accepted } from '../node/accepted.js'
+import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import { Complaints } from './complaints.js'
 import type { LimitConfig } from './config/config.js'
 
@@ -8,6 +8,11 @@ import type { LimitConfig } from './config/config.js'
 export type Excess = 'connections' | 'connectionsPerClient' | 'descriptors'
 
 const MOST_LINGERING = 256
+
+/** A connection that wants to come in; without a descriptor: it has gone, or Node is otherwise. */
+export type Arriving = Pick<Accepted, 'remoteAddress'> & {
+  readonly descriptor: Accepted['descriptor'] | null
+}
 
 export interface AdmissionOptions {
   limits: () => LimitConfig
@@ -37,12 +42,12 @@ export class Admission {
   }
 
   /** `null`: it may come in. A trusted client stands for many. */
-  excess(socket: Socket, trusted: boolean): Excess | null {
-    if (takesSpare(socket, this.#room)) return 'descriptors'
+  excess({ descriptor, remoteAddress }: Arriving, trusted: boolean): Excess | null {
+    if (takesSpare(descriptor, this.#room)) return 'descriptors'
     const { connectionsPerClient } = this.#options.limits()
     if (this.#options.open() >= this.#most) return 'connections'
     if (connectionsPerClient === null || trusted) return null
-    return this.clients.of(addressOf(socket)) >= connectionsPerClient ? 'connectionsPerClient' : null
+    return this.clients.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
   }
 
   turnedAway(listener: string, excess: Excess, client: string | undefined): void {

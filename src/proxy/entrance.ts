@@ -1,8 +1,10 @@
 import { BlockList, createServer, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
 import { isIPv6 } from '../ip.js'
+import { type Accepted, acceptBare } from '../node/accepted.js'
+import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
-import type { Admission, Excess } from './admission.js'
+import type { Admission, Arriving, Excess } from './admission.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
@@ -48,6 +50,7 @@ export class Entrance implements ConnectionKeeper {
   readonly server: Server
   readonly moving: RelayedConnections
   readonly #name: string
+  readonly #origins: Readonly<Record<Origin['scheme'], Origin>>
   readonly #tls: TlsTermination
   readonly #wiring: RelayWiring
   readonly #admission: Admission
@@ -75,6 +78,7 @@ export class Entrance implements ConnectionKeeper {
   ) {
     this.#onEmpty = onEmpty
     this.#name = name
+    this.#origins = { http: { listener: name, scheme: 'http' }, https: { listener: name, scheme: 'https' } }
     this.#tls = tls
     this.#forward = forward
     this.#wiring = wiring
@@ -84,6 +88,7 @@ export class Entrance implements ConnectionKeeper {
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
       this.#begin(socket),
     )
+    acceptBare(this.server, connection => this.#takes(connection))
     this.moving = new RelayedConnections({
       listener: name,
       relays: () => this.#all(),
@@ -209,7 +214,7 @@ export class Entrance implements ConnectionKeeper {
       this.#accept(socket, 'http')
       return
     }
-    const excess = this.#excess(socket)
+    const excess = this.#excess(arrivingOver(socket))
     // Those that are one too many are told so in TLS, if they are few.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#admission.mostLingering)) {
       handshakes.begin(socket)
@@ -219,28 +224,36 @@ export class Entrance implements ConnectionKeeper {
     }
   }
 
-  #excess(socket: Socket): Excess | null {
+  #excess(arriving: Arriving): Excess | null {
     const { trusted, trust } = this.#relays
-    return this.#admission.excess(socket, trusted !== null && isTrusted(trust, socket.remoteAddress))
+    return this.#admission.excess(arriving, trusted !== null && isTrusted(trust, arriving.remoteAddress))
+  }
+
+  /** What is in the clear, and not one too many, needs no socket. */
+  #takes(connection: Accepted): boolean {
+    if (this.#secure || this.#excess(connection) !== null) return false
+    const { relay, route } = this.#placeOf(connection.remoteAddress)
+    return relay.acceptBare(connection, this.#origins.http, route)
   }
 
   #accept(socket: Socket, scheme: Origin['scheme']): void {
-    const excess = this.#excess(socket)
+    const arriving = arrivingOver(socket)
+    const excess = this.#excess(arriving)
     if (excess !== null) {
       this.#turnAway(socket, excess)
       return
     }
-    const origin = { listener: this.#name, scheme }
-    if (this.#forward !== null) {
-      // None: it is reset, and counted.
-      const route = this.#wiring.routeByName?.(this.#forward) ?? NOWHERE
-      this.#relays.plain.accept(socket, origin, route)
-      return
-    }
-    this.#relayFor(socket.remoteAddress).accept(socket, origin)
+    const { relay, route } = this.#placeOf(arriving.remoteAddress)
+    relay.accept(socket, this.#origins[scheme], route)
   }
 
-  #relayFor(client: string | undefined): Relay {
+  #placeOf(client: string): { relay: Relay; route?: SendOn } {
+    if (this.#forward === null) return { relay: this.#relayFor(client) }
+    // None: it is reset, and counted.
+    return { relay: this.#relays.plain, route: this.#wiring.routeByName?.(this.#forward) ?? NOWHERE }
+  }
+
+  #relayFor(client: string): Relay {
     const { plain, trusted, trust } = this.#relays
     return trusted !== null && isTrusted(trust, client) ? trusted : plain
   }
@@ -277,8 +290,12 @@ export class Entrance implements ConnectionKeeper {
   }
 }
 
-/** `client` is an IP address, or nothing where there is none. */
-function isTrusted(trust: BlockList, client: string | undefined): boolean {
-  if (client === undefined || client === '') return false
+function arrivingOver(socket: Socket): Arriving {
+  return { descriptor: descriptorOf(socket), remoteAddress: addressOf(socket) }
+}
+
+/** `client` is an IP address, or '' where there is none. */
+function isTrusted(trust: BlockList, client: string): boolean {
+  if (client === '') return false
   return trust.check(client, isIPv6(client) ? 'ipv6' : 'ipv4')
 }

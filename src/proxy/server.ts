@@ -2,7 +2,6 @@ import {
   type Check,
   type CloseOptions,
   FdbError,
-  type JoinOptions,
   join,
   type Listener,
   type Logger,
@@ -18,6 +17,7 @@ import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
 import { Health } from './health/health.js'
 import { healthQuestion } from './health/health-question.js'
+import { type JoinedBy, joinOptions } from './join-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
@@ -25,6 +25,7 @@ import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { routerOf } from './routing.js'
 import { DeclaredState } from './state/declared-state.js'
+import { FollowedConfig } from './state/followed-config.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
 import { Upstreams } from './upstreams/upstreams.js'
@@ -38,6 +39,11 @@ export interface ProxyOptions {
   /** As `systemd` and `pidFile` of `join()`. */
   systemd?: 'auto' | 'off'
   pidFile?: string
+  /**
+   * As of `join()`, in place of what the configuration says. With `follow` its listeners, upstreams, routes, certificates and settings are those of the
+   * state, and are never written there; `drain`, `upgrade` and `control` are its own.
+   */
+  place?: JoinedBy['place'] & object
   /** Aborts the start. */
   signal?: AbortSignal
   /** @internal Called before it may serve: what operators can ask of it is there from the first moment. */
@@ -67,13 +73,17 @@ export class ReverseProxy {
   readonly #admission: Admission
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
+  /** Null: what this process was configured with counts, and is written to the state. */
+  readonly #followed: FollowedConfig | null
   readonly #wiring: RelayWiring
   readonly #tls: TlsTermination
   #config: ProxyConfig
   #reloading: Promise<unknown> = Promise.resolve()
 
-  private constructor(member: Member, config: ProxyConfig, options: ProxyOptions) {
+  private constructor(member: Member, given: ProxyConfig, options: ProxyOptions) {
     const { logger = SILENT, access = logger } = options
+    this.#followed = FollowedConfig.of(member, logger)
+    const config = this.#followed?.read(given) ?? given
     this.member = member
     this.#config = config
     this.#logger = logger
@@ -93,7 +103,7 @@ export class ReverseProxy {
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       generation: member.generation,
-      serves: () => OWN_FILE.has(member.phase),
+      serves: () => member.follows !== null || OWN_FILE.has(member.phase),
       compile: target => compileTarget(target, this.#upstreams),
       logger,
     })
@@ -120,31 +130,22 @@ export class ReverseProxy {
 
   /** See {@link startProxy}. */
   static async start(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
-    const { timeout, health: _, ...times } = config.upgrade
+    const { timeout } = config.upgrade
     let health: Health | null = null
-    const member = await join({
-      service: config.service,
-      ...(config.control !== null && { control: config.control }),
-      upgrade: times,
-      drain: drainOf(config),
-      mainProcess: 'stays',
-      health: () => health?.word ?? true,
-      ...(options.logger && { logger: options.logger }),
-      ...(config.stateFile && { stateFile: config.stateFile }),
-      ...(options.signal && { signal: options.signal }),
-      ...(options.systemd && { systemd: options.systemd }),
-      ...(options.pidFile && { pidFile: options.pidFile }),
-    })
+    const member = await join(joinOptions(config, options, () => health?.word ?? true))
     try {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
-      for (const listener of config.listeners) await proxy.#open(listener, config)
-      await proxy.#routes.prepare(proxy.#fileOf(config))
+      for (const listener of proxy.config.listeners) await proxy.#open(listener, proxy.config)
+      if (member.follows === null) await proxy.#routes.prepare(proxy.#fileOf(config))
+      else await proxy.#routes.refresh()
       health = await proxy.#healthOf(config)
       const proves: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [proves] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       await proxy.#writeFile()
+      proxy.#followed?.watch(() => proxy.#follow())
+      proxy.#follow()
       return proxy
     } catch (error) {
       health?.[Symbol.dispose]()
@@ -196,9 +197,20 @@ export class ReverseProxy {
    * because an address is in use or another process serves by now: then it serves on as before.
    */
   reload(config: ProxyConfig): Promise<void> {
-    const reloaded = this.#reloading.then(() => this.#reload(config))
+    const reloaded = this.#reloading.then(() => this.#reload(this.#followed?.read(config) ?? config))
     this.#reloading = reloaded.catch(() => {})
     return reloaded
+  }
+
+  /** What another process has written counts here too. */
+  #follow(): void {
+    if (this.#followed === null || this.member.phase !== 'serving') return
+    this.reload(this.#config).catch(error =>
+      this.#logger.error(
+        { err: error },
+        'what has changed of the configuration in the state is not in force here',
+      ),
+    )
   }
 
   /**
@@ -319,6 +331,7 @@ export class ReverseProxy {
 
   async #reinstated(): Promise<void> {
     await this.#routes.refresh()
+    this.#follow()
     await this.#writeFile()
   }
 
@@ -333,10 +346,12 @@ export class ReverseProxy {
 
   /** Gives the upstreams that the configuration does not have and that are needed nevertheless. */
   async #write(config: ProxyConfig): Promise<ReadonlySet<string>> {
-    const { needed } = await this.#routes.apply(this.#fileOf(config))
-    await this.#declared.write(config, needed)
-    await this.#tls.write(config)
-    return needed
+    if (this.#followed !== null) return new Set()
+    return await this.#declared.write(config, async () => {
+      const { needed } = await this.#routes.apply(this.#fileOf(config))
+      await this.#tls.write(config)
+      return needed
+    })
   }
 
   #fileOf({ routes }: ProxyConfig): NewFile {
@@ -357,16 +372,11 @@ export class ReverseProxy {
   #release(): void {
     this.#routes.stop()
     this.#declared.stop()
+    this.#followed?.stop()
     this.#tls.stop()
     for (const entrance of this.#allEntrances()) entrance.close()
     this.#pools.clear()
   }
-}
-
-function drainOf({
-  drain: { timeout, tlsTimeout, move, firstWave, movesPerSecond },
-}: ProxyConfig): JoinOptions['drain'] & object {
-  return { timeout, tlsTimeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { LentFd } from '../adapter.js'
 
-/** What is written: bytes, or text of which every character is one byte (latin1). The stream owns it from then on. */
+/** What is written: bytes, or text of which every character is one byte (latin1). */
 export type Bytes = Buffer | string
 
 /**
@@ -10,8 +10,8 @@ export type Bytes = Buffer | string
 export interface StreamOwner {
   /** The peer's connection stands. Only for streams that began as `connecting`. */
   onOpen(stream: ByteStream): void
-  /** The chunk is valid during the call only: the next read overwrites it. */
-  onData(stream: ByteStream, chunk: Buffer): void
+  /** `chunk[0, to)` has come. It is valid during the call only: the next read overwrites it. */
+  onData(stream: ByteStream, chunk: Buffer, to: number): void
   /** What was congested has all been taken by the kernel. */
   onDrain(stream: ByteStream): void
   /** The peer sends nothing more (FIN); it may still read. */
@@ -50,7 +50,11 @@ export interface ByteStream {
   /** The peer's IP address without zone or port; '' where it has none (Unix). */
   readonly remoteAddress: string
 
-  write(bytes: Bytes): void
+  /**
+   * Sends `bytes[from, to)` (text: all of it), and behind that `more[moreFrom, moreTo)`. Both are the caller's again when it returns: what
+   * has to wait is copied.
+   */
+  write(bytes: Bytes, from?: number, to?: number, more?: Buffer, moreFrom?: number, moreTo?: number): void
   /** Whether bytes of the peer are wanted. Accepted and dialled streams begin by themselves, reopened ones do not. */
   setReading(on: boolean): void
   /** Sends FIN behind everything written so far. */
@@ -60,7 +64,7 @@ export interface ByteStream {
   /** The same, and the peer sees an error (RST) rather than an end, where the transport can do that. */
   reset(): void
   /** Takes back all that was written but never reached the kernel: only of one that is `connecting`. */
-  takeUnsent(): Bytes[]
+  takeUnsent(): Buffer[]
   /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
   readonly movable: boolean
   /** Of the socket, which keeps it: for a dup (if `movable`) or a look at once. Only of one that is `alive` and not `connecting`. */

@@ -137,14 +137,14 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   onOpen(): void {}
 
-  onData(_client: ByteStream, chunk: Buffer): void {
+  onData(_client: ByteStream, chunk: Buffer, to: number): void {
     if (this.closing || this.#gone) return
     if (this.exchange !== null) {
-      const taken = this.exchange.fromClient(chunk)
+      const taken = this.exchange.fromClient(chunk, to)
       if (taken > 0) this.arm()
-      if (taken < chunk.length) this.#hold(chunk, taken)
-    } else if (this.held === null) this.#requests(chunk)
-    else this.#hold(chunk, 0)
+      if (taken < to) this.#hold(chunk, taken, to)
+    } else if (this.held === null) this.#requests(chunk, to)
+    else this.#hold(chunk, 0, to)
     this.settle()
   }
 
@@ -186,46 +186,47 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.settle()
   }
 
-  /** Takes requests out of the chunk until one must wait for its answer, or the client for reading its answers. `own`: it was held. */
-  #requests(chunk: Buffer, own = false): void {
+  /** Takes requests out of `chunk[0, to)` until one must wait for its answer, or the client for reading its answers. `own`: it was held. */
+  #requests(chunk: Buffer, to: number, own = false): void {
     let at = 0
-    while (at < chunk.length && this.exchange === null && !this.closing && !this.client.congested) {
-      at = this.#request(chunk, at)
+    while (at < to && this.exchange === null && !this.closing && !this.client.congested) {
+      at = this.#request(chunk, at, to)
     }
-    if (at === chunk.length) return
+    if (at === to) return
     // What was held already is not copied again for each request in it.
-    if (own && !this.closing) this.held = chunk.subarray(at)
-    else this.#hold(chunk, at)
+    if (own && !this.closing) this.held = chunk.subarray(at, to)
+    else this.#hold(chunk, at, to)
   }
 
-  #request(chunk: Buffer, at: number): number {
+  #request(chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
     const reader = this.requestReader ?? relay.readers.takeRequest()
     let head: RequestHead | null
     try {
-      head = reader.read(chunk, at)
+      head = reader.read(chunk, at, to)
     } catch (error) {
       const { status, reason } = refusalOf(error, relay)
       this.#refuse(status, reason)
-      return chunk.length
+      return to
     }
     if (head === null) {
       if (this.requestReader === null) {
         this.requestReader = reader
         this.arm()
       }
-      return chunk.length
+      return to
     }
     this.requestReader = null
     relay.readers.giveRequest(reader)
     const exchange = new Exchange(relay, this, newFacts(head))
     this.exchange = exchange
-    return exchange.begin(head, chunk, at + reader.consumed)
+    return exchange.begin(head, chunk, at + reader.consumed, to)
   }
 
-  #hold(chunk: Buffer, from: number): void {
+  #hold(chunk: Buffer, from: number, to: number): void {
     if (this.closing) return
-    this.held = this.held === null ? kept(chunk, from) : Buffer.concat([this.held, chunk.subarray(from)])
+    this.held =
+      this.held === null ? kept(chunk, from, to) : Buffer.concat([this.held, chunk.subarray(from, to)])
   }
 
   takeHeld(): Buffer | null {
@@ -287,7 +288,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   }
 
   #next(): void {
-    if (this.held !== null && !this.client.congested) this.#requests(this.takeHeld()!, true)
+    if (this.held !== null && !this.client.congested) {
+      const held = this.takeHeld()!
+      this.#requests(held, held.length, true)
+    }
     if (this.exchange === null && !this.closing && this.isLast) this.#close()
   }
 

@@ -1,5 +1,5 @@
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
-import { concat } from './bytes.js'
+import { concat, NOTHING } from './bytes.js'
 import type { SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
 import type { ExchangeFacts } from './exchange-facts.js'
@@ -50,31 +50,56 @@ export class Dispatch {
     return destination
   }
 
+  /** Sends all that there is of the request to the chosen server: `bytes[from, to)` and `more[moreFrom, moreTo)` behind them. */
+  send(
+    bytes: Buffer,
+    from = 0,
+    to: number = bytes.length,
+    more: Buffer = NOTHING,
+    moreFrom = 0,
+    moreTo: number = more.length,
+  ): void {
+    const stream = this.#connect(false)
+    if (stream === null) return
+    stream.write(bytes, from, to, more, moreFrom, moreTo)
+    this.#begun(stream)
+  }
+
+  /** The same over a new connection. */
+  sendAnew(bytes: Bytes): void {
+    const stream = this.#connect(true)
+    if (stream === null) return
+    stream.write(bytes)
+    this.#begun(stream)
+  }
+
+  #begun(stream: ByteStream): void {
+    if (this.#isTunnel && this.#side.ended) stream.end()
+    this.#side.arm()
+  }
+
+  get #isTunnel(): boolean {
+    return this.#exchange.facts.phase === 'tunnel'
+  }
+
   /**
-   * Sends all that there is of the request to the chosen server; `fresh`: over a new connection. A tunnel always has a
-   * connection of its own.
+   * A connection to the chosen server, or to the next one; null: there is none, and the exchange has failed. A tunnel always has a
+   * connection of its own, as what is `fresh` has.
    */
-  send(bytes: Bytes, fresh = false): void {
+  #connect(fresh: boolean): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange
-    const tunnel = facts.phase === 'tunnel'
     let stream: ByteStream | null
     try {
-      stream = this.#relay.pools.take(this.destination!, exchange, fresh || tunnel)
+      stream = this.#relay.pools.take(this.destination!, exchange, fresh || this.#isTunnel)
     } catch (error) {
-      this.#unconnected(bytes, shortageOf(error), 'connect-failed')
-      return
+      return this.#unconnected(shortageOf(error), 'connect-failed')
     }
-    if (stream === null) {
-      this.#elsewhere(bytes, 503, 'servers-full')
-      return
-    }
+    if (stream === null) return this.#elsewhere(503, 'servers-full')
     facts.attempts++
     exchange.upstream = stream
     facts.reused = !stream.connecting
-    if (bytes.length > 0) stream.write(bytes)
-    if (tunnel && this.#side.ended) stream.end()
-    this.#side.arm()
+    return stream
   }
 
   /** The connection that was to be did not come about: takes back what it was to send. */
@@ -85,7 +110,10 @@ export class Dispatch {
     this.#exchange.upstream = null
     const shortage = shortageOf(error)
     if (shortage === null) tell(this.#relay, () => this.destination!.failed?.(failure))
-    this.#unconnected(bytes, shortage, failure)
+    const next = this.#unconnected(shortage, failure)
+    if (next === null) return
+    next.write(bytes)
+    this.#begun(next)
   }
 
   #to(destination: Destination | null): void {
@@ -102,33 +130,31 @@ export class Dispatch {
     }
   }
 
-  /** Tries another server with a request of which no byte was sent, or fails as the last one did. */
-  #elsewhere(bytes: Bytes, status: number, reason: string): void {
+  /** A connection to another server for a request of which no byte was sent, or it fails as the last one did. */
+  #elsewhere(status: number, reason: string): ByteStream | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
     const next = tried.length < this.#relay.limits.attempts ? this.#pick() : null
     if (next === null || tried.includes(next)) {
       this.#exchange.fail(status, reason)
-      return
+      return null
     }
     this.#to(next)
-    this.send(bytes)
+    return this.#connect(false)
   }
 
   /** There is no connection to the server; with a `shortage` that is our own matter. */
-  #unconnected(bytes: Bytes, shortage: Shortage | null, failure: DialFailure): void {
-    if (shortage === null) {
-      this.#elsewhere(bytes, failure === 'connect-timeout' ? 504 : 502, failure)
-      return
-    }
+  #unconnected(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
+    if (shortage === null) return this.#elsewhere(failure === 'connect-timeout' ? 504 : 502, failure)
     tell(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
-    if (shortage === 'no-ports') this.#elsewhere(bytes, 503, shortage)
-    else if (this.#redialled) this.#exchange.fail(503, shortage)
-    else {
-      // Whoever asks first closes them for all.
-      this.#redialled = true
-      this.#relay.pools.clear()
-      this.send(bytes, true)
+    if (shortage === 'no-ports') return this.#elsewhere(503, shortage)
+    if (this.#redialled) {
+      this.#exchange.fail(503, shortage)
+      return null
     }
+    // Whoever asks first closes them for all.
+    this.#redialled = true
+    this.#relay.pools.clear()
+    return this.#connect(true)
   }
 }

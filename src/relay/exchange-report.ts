@@ -39,7 +39,23 @@ export interface Reported {
   readonly startedAt: number
 }
 
-export function reportOf(exchange: Reported, { origin, client }: ExchangeSide): ExchangeReport {
+/** Who is told. */
+interface Listener {
+  readonly onExchange: ((report: ExchangeReport) => void) | undefined
+  readonly onFault: ((error: unknown) => void) | undefined
+}
+
+/** Tells of the end of an exchange. `now`: on the clock of `performance`. */
+export function tellReport(exchange: Reported, side: ExchangeSide, to: Listener, now: number): void {
+  if (to.onExchange === undefined) return
+  try {
+    to.onExchange(reportOf(exchange, side, now))
+  } catch (error) {
+    to.onFault?.(error)
+  }
+}
+
+function reportOf(exchange: Reported, { origin, client }: ExchangeSide, now: number): ExchangeReport {
   const { facts, reason, serverFailed, startedAt } = exchange
   return {
     subject: subjectOf(facts),
@@ -55,6 +71,6 @@ export function reportOf(exchange: Reported, { origin, client }: ExchangeSide): 
     attempts: facts.attempts,
     bytesSent: facts.bytesSent,
     bytesReceived: facts.bytesReceived,
-    milliseconds: performance.now() - startedAt,
+    milliseconds: now - startedAt,
   }
 }

@@ -1,13 +1,14 @@
-import { Http1Refusal, type RequestHead } from '../http1/index.js'
+import { performance } from 'node:perf_hooks'
+import { Http1Refusal, isIdempotent, type RequestHead } from '../http1/index.js'
 import { errorAnswer, writtenAnswer } from './answer.js'
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
-import { copied, joined, NOTHING } from './bytes.js'
+import { NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import { decide } from './decide.js'
 import type { Respond, SendOn } from './decision.js'
 import { Dispatch } from './dispatch.js'
 import { answerRules, type ExchangeFacts } from './exchange-facts.js'
-import { reportOf } from './exchange-report.js'
+import { tellReport } from './exchange-report.js'
 import type { ExchangeSide } from './exchange-side.js'
 import { quietMs } from './patience.js'
 import { refusalOf } from './refusal.js'
@@ -15,9 +16,6 @@ import { type RelayContext, tell } from './relay-context.js'
 import { ServerAnswer } from './server-answer.js'
 import { Tunnel } from './tunnel.js'
 import { upstreamRequest } from './upstream-request.js'
-
-/** Methods that may be repeated without asking (RFC 9110, 9.2.2). */
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
 
 /**
  * One request and its answer: from the routed head to the last byte of both, or of the tunnel that came of it. Owns the
@@ -32,8 +30,8 @@ export class Exchange implements StreamOwner {
   upstream: ByteStream | null = null
   /** The end of the time for the whole exchange, on the wheel's clock. */
   until = Number.POSITIVE_INFINITY
-  /** For the report; 0: nobody wants one. */
-  startedAt: number
+  /** On the clock of `performance`, for the report. */
+  startedAt: number = performance.now()
   reason: string | undefined
   /** The server did not answer, or not to the end, or not in HTTP. */
   serverFailed = false
@@ -48,7 +46,6 @@ export class Exchange implements StreamOwner {
     this.#relay = relay
     this.#side = side
     this.facts = facts
-    this.startedAt = relay.onExchange === undefined ? 0 : performance.now()
     this.#dispatch = new Dispatch(relay, side, this)
     this.#answer = new ServerAnswer(relay, side, this)
     this.#tunnel = facts.phase === 'tunnel' ? new Tunnel(this) : null
@@ -110,8 +107,8 @@ export class Exchange implements StreamOwner {
 
   // ---- the request
 
-  /** Begins with a head and what of its body is in `chunk[at, …)`; returns where that ends. */
-  begin(head: RequestHead, chunk: Buffer, at: number): number {
+  /** Begins with a head and what of its body is in `chunk[at, to)`; returns where that ends. */
+  begin(head: RequestHead, chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
     const { facts } = this
     this.until = relay.wheel.now + relay.timeouts.request
@@ -124,15 +121,15 @@ export class Exchange implements StreamOwner {
       const body = head.framing()
       facts.requestBody = body
       try {
-        end += body.advance(chunk, at, chunk.length)
+        end += body.advance(chunk, at, to)
       } catch (error) {
         this.#requestRefused(error)
-        return chunk.length
+        return to
       }
       facts.bodySeen = end - at
       if ((head.contentLength ?? facts.bodySeen) > relay.limits.bodyBytes) {
         this.fail(413, 'body-too-large')
-        return chunk.length
+        return to
       }
       if (body.done) facts.requestBody = null
     }
@@ -169,29 +166,29 @@ export class Exchange implements StreamOwner {
     if (unsent.length > 0) upstream.write(unsent)
   }
 
-  /** Takes what belongs to this request, or to the tunnel; returns how many bytes that are. */
-  fromClient(chunk: Buffer): number {
+  /** Takes of `chunk[0, to)` what belongs to this request, or to the tunnel; returns how many bytes that are. */
+  fromClient(chunk: Buffer, to: number): number {
     if (this.#tunnel !== null) {
-      this.#tunnel.fromClient(chunk)
-      return chunk.length
+      this.#tunnel.fromClient(chunk, to)
+      return to
     }
     const { facts } = this
     const body = facts.requestBody
     if (body === null) return 0
     let end: number
     try {
-      end = body.advance(chunk, 0, chunk.length)
+      end = body.advance(chunk, 0, to)
     } catch (error) {
       this.#requestRefused(error)
-      return chunk.length
+      return to
     }
     facts.bodySeen += end
     if (facts.bodySeen > this.#relay.limits.bodyBytes) {
       this.fail(413, 'body-too-large')
-      return chunk.length
+      return to
     }
     if (body.done) facts.requestBody = null
-    this.upstream?.write(copied(chunk, 0, end))
+    this.upstream?.write(chunk, 0, end)
     return end
   }
 
@@ -206,10 +203,10 @@ export class Exchange implements StreamOwner {
     const destination = this.#dispatch.choose(route)
     if (destination === null) return
     facts.answer = answerRules(route.options)
-    const text = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
-    if (at === end && facts.requestBody === null && !facts.upgrade && IDEMPOTENT.has(head.method))
-      facts.resend = text
-    this.#dispatch.send(joined(text, chunk, at, end))
+    const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
+    if (at === end && facts.requestBody === null && !facts.upgrade && isIdempotent(head.method))
+      facts.resend = written.toString()
+    this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end)
   }
 
   // ---- what happens on the server's stream
@@ -225,11 +222,11 @@ export class Exchange implements StreamOwner {
     this.#side.settle()
   }
 
-  onData(_stream: ByteStream, chunk: Buffer): void {
+  onData(_stream: ByteStream, chunk: Buffer, to: number): void {
     const { phase } = this.facts
-    if (phase === 'waiting') this.#answer.heads(chunk)
-    else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk)
-    else this.#answer.body(chunk, 0)
+    if (phase === 'waiting') this.#answer.heads(chunk, to)
+    else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
+    else this.#answer.body(chunk, 0, to)
     this.#side.arm()
     this.#side.settle()
   }
@@ -264,7 +261,7 @@ export class Exchange implements StreamOwner {
       return
     }
     // The connection was closed while it was unused, or at the sight of a request that may be repeated.
-    this.#dispatch.send(resend, true)
+    this.#dispatch.sendAnew(resend)
   }
 
   switched(): void {
@@ -280,9 +277,9 @@ export class Exchange implements StreamOwner {
     if (this.#side.ended) upstream!.end()
   }
 
-  send(bytes: Bytes): void {
-    this.facts.bytesSent += bytes.length
-    this.#side.client.write(bytes)
+  send(bytes: Bytes, from = 0, to: number = bytes.length): void {
+    this.facts.bytesSent += to - from
+    this.#side.client.write(bytes, from, to)
   }
 
   /** The client's connection cannot serve another request behind this answer. */
@@ -372,7 +369,7 @@ export class Exchange implements StreamOwner {
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
     else this.#drop()
     this.upstream = null
-    this.#report()
+    tellReport(this, this.#side, this.#relay, performance.now())
   }
 
   #drop(): void {
@@ -383,18 +380,14 @@ export class Exchange implements StreamOwner {
   finish(): void {
     const { upstream, facts } = this
     const { destination } = this.#dispatch
+    const now = performance.now()
     this.upstream = null
     if (upstream !== null) {
       const reusable = facts.reusable && facts.requestBody === null && upstream.reusable
-      if (reusable && destination !== null) this.#relay.pools.give(destination, upstream)
+      if (reusable && destination !== null) this.#relay.pools.give(destination, upstream, now)
       else upstream.destroy()
     }
-    this.#report()
+    tellReport(this, this.#side, this.#relay, now)
     this.#side.finished(facts.closeClient || facts.requestBody !== null)
-  }
-
-  #report(): void {
-    const { onExchange } = this.#relay
-    if (onExchange !== undefined) tell(this.#relay, () => onExchange(reportOf(this, this.#side)))
   }
 }

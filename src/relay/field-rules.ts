@@ -9,37 +9,55 @@ export interface FieldRules {
 
 const NONE: FieldRules = {}
 
-/** The edits of all routes' heads, together with those of one relay, each prepared when it is first needed. */
+/** Edits by the rules that they are for, each prepared when it is first needed. Mostly it is asked for the same ones again. */
+class Prepared {
+  readonly #prepare: (rules: FieldRules) => FieldEdits
+  readonly #all = new WeakMap<FieldRules, FieldEdits>()
+  #lastRules: FieldRules | null = null
+  #last!: FieldEdits
+
+  constructor(prepare: (rules: FieldRules) => FieldEdits) {
+    this.#prepare = prepare
+  }
+
+  of(rules: FieldRules): FieldEdits {
+    if (rules === this.#lastRules) return this.#last
+    let edits = this.#all.get(rules)
+    if (edits === undefined) {
+      edits = this.#prepare(rules)
+      this.#all.set(rules, edits)
+    }
+    this.#lastRules = rules
+    this.#last = edits
+    return edits
+  }
+}
+
+/** The edits of all routes' heads, together with those of one relay. */
 export class FieldBook {
-  readonly #trusted: boolean
-  readonly #response: FieldEditOptions
-  readonly #requests = new WeakMap<FieldRules, FieldEdits>()
-  readonly #responses = new WeakMap<FieldRules, FieldEdits>()
+  readonly #requests: Prepared
+  readonly #responses: Prepared
 
   /** `trusted`: its clients may say who came before them. `response`: for every answer, where its route says nothing else. */
   constructor(trusted: boolean, response: FieldEditOptions = {}) {
-    this.#trusted = trusted
-    this.#response = response
+    this.#requests = new Prepared(rules => requestEdits(rules.request, trusted))
+    this.#responses = new Prepared(rules => responseEdits(rules.response, response))
   }
 
   request(rules: FieldRules = NONE): FieldEdits {
-    let edits = this.#requests.get(rules)
-    if (edits === undefined) {
-      edits = requestEdits(rules.request, this.#trusted)
-      this.#requests.set(rules, edits)
-    }
-    return edits
+    return this.#requests.of(rules)
   }
 
   response(rules: FieldRules = NONE): FieldEdits {
-    let edits = this.#responses.get(rules)
-    if (edits === undefined) {
-      const { set = {}, remove = [] } = rules.response ?? {}
-      const own = new Set([...Object.keys(set), ...remove].map(name => name.toLowerCase()))
-      const ours = Object.entries(this.#response.set ?? {}).filter(([name]) => !own.has(name.toLowerCase()))
-      edits = new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set } })
-      this.#responses.set(rules, edits)
-    }
-    return edits
+    return this.#responses.of(rules)
   }
+}
+
+function responseEdits(
+  { set = {}, remove = [] }: FieldEditOptions = {},
+  always: FieldEditOptions,
+): FieldEdits {
+  const own = new Set([...Object.keys(set), ...remove].map(name => name.toLowerCase()))
+  const ours = Object.entries(always.set ?? {}).filter(([name]) => !own.has(name.toLowerCase()))
+  return new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set } })
 }

@@ -1,4 +1,4 @@
-import { type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
+import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
 import type { Origin } from './origin.js'
 
 /** What servers are told about the client. */
@@ -51,20 +51,51 @@ export function requestEdits(options: FieldEditOptions = {}, trusted = false): F
   return new FieldEdits({ ...options, remove })
 }
 
-/** Writes the field lines that tell a server about the client. Values come from the parser or the kernel. */
+/** So many clients are remembered. */
+const MOST_CLIENTS = 1024
+
+/** The lines of a client's last request. */
+interface Told {
+  readonly authority: Readonly<Authority> | undefined
+  readonly minor: number
+  readonly scheme: Origin['scheme']
+  readonly lines: Uint8Array
+}
+
+/**
+ * Writes the field lines that tell a server about the client. Values come from the parser or the kernel. They are those of the client's
+ * last request mostly: then they are not written again.
+ */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean
   readonly #rfc: boolean
+  readonly #via: readonly [string, string]
+  readonly #told = new Map<string, Told>()
 
-  constructor(options: ForwardedOptions = {}) {
+  /** `via`: the line behind all others, by the minor version of the request. */
+  constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
     this.#append = options.client === 'append'
     this.#x = options.xForwarded ?? true
     this.#rfc = options.forwarded ?? false
+    this.#via = via
   }
 
   /** `client` is an IP address, or '' where there is none. */
-  lines(head: RequestHead, client: string, origin: Origin): string {
+  lines(head: RequestHead, client: string, origin: Origin): Uint8Array {
+    const { authority, minor } = head
+    const { scheme } = origin
+    const told = this.#told.get(client)
+    if (told !== undefined && told.authority === authority && told.minor === minor && told.scheme === scheme)
+      return told.lines
+    const lines = Buffer.from(this.#written(head, client, origin), 'latin1')
+    if (this.#append) return lines
+    if (this.#told.size >= MOST_CLIENTS) this.#told.clear()
+    this.#told.set(client, { authority, minor, scheme, lines })
+    return lines
+  }
+
+  #written(head: RequestHead, client: string, origin: Origin): string {
     const by = client === '' ? 'unknown' : client
     const host = head.authority === undefined ? '' : hostText(head.authority)
     let lines = ''
@@ -81,7 +112,7 @@ export class Forwarder {
       const element = `for=${node};proto=${origin.scheme}${host === '' ? '' : `;host="${host}"`}`
       lines += `Forwarded: ${before === undefined ? element : `${before}, ${element}`}\r\n`
     }
-    return lines
+    return lines + this.#via[head.minor]
   }
 
   #before(head: RequestHead, name: string): string | undefined {

@@ -20,12 +20,17 @@ const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
  */
 export class Gateway {
   readonly #via: string | null
+  /** The line that shows where a message has come along, by its minor version. */
+  readonly viaLines: readonly [string, string]
+  readonly #viaBytes: readonly Uint8Array[]
   readonly #trace: boolean
   #date = ''
   #second = -1
 
   constructor({ via, trace }: GatewayOptions) {
     this.#via = via
+    this.viaLines = via === null ? ['', ''] : [`Via: 1.0 ${via}\r\n`, `Via: 1.1 ${via}\r\n`]
+    this.#viaBytes = this.viaLines.map(line => Buffer.from(line, 'latin1'))
     this.#trace = trace
   }
 
@@ -49,28 +54,20 @@ export class Gateway {
     }
   }
 
-  /** Field lines for the server, and the fields of the client that they take the place of. */
-  requestLines(head: RequestHead): { lines: string; without: readonly FieldId[] } {
-    const lines = this.#viaLine(head)
-    if (head.method !== 'TRACE' && head.method !== 'OPTIONS') return { lines, without: [] }
-    const left = forwardsLeft(head)
-    if (left === null) return { lines, without: [] }
-    return { lines: `${lines}Max-Forwards: ${left - 1}\r\n`, without: [FieldId.maxForwards] }
+  /** Whether the request goes on with fewer {@link forwardsLeft} than it came with. */
+  counts({ method, fields }: RequestHead): boolean {
+    return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
 
   /** Field lines for the client. */
-  answerLines(head: ResponseHead): string {
-    const via = this.#viaLine(head)
-    return head.status < 200 || head.fields.get('date') !== undefined ? via : `${via}Date: ${this.#now()}\r\n`
-  }
-
-  #viaLine({ minor }: RequestHead | ResponseHead): string {
-    return this.#via === null ? '' : `Via: 1.${minor} ${this.#via}\r\n`
+  answerLines({ minor, status, fields }: ResponseHead): Uint8Array | string {
+    if (status < 200 || fields.hasAny(1 << FieldId.date)) return this.#viaBytes[minor]!
+    return `${this.viaLines[minor]}Date: ${this.#now()}\r\n`
   }
 
   #isLoop({ fields }: RequestHead): boolean {
     if (this.#via === null) return false
-    const passed = fields.get('via')
+    const passed = fields.hasAny(1 << FieldId.via) ? fields.get('via') : undefined
     return (
       passed !== undefined &&
       listElements(passed).some(element => element.split(/[ \t]+/, 2)[1] === this.#via)
@@ -88,7 +85,7 @@ export class Gateway {
 }
 
 /** The number in Max-Forwards; null: there is none; NaN: it is no number. */
-function forwardsLeft({ fields }: RequestHead): number | null {
+export function forwardsLeft({ fields }: RequestHead): number | null {
   const line = fields.indexOf(FieldId.maxForwards)
   if (line < 0) return null
   const value = fields.value(line)

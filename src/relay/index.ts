@@ -2,7 +2,6 @@
  * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades and CONNECT, and whole TCP connections, between clients
  * and the servers that a router names. Knows neither listeners nor configuration.
  */
-export { addressOf } from '../node/socket-handle.js'
 export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
@@ -14,7 +13,7 @@ export type { ExchangeReport } from './exchange-report.js'
 export type { FieldRules } from './field-rules.js'
 export type { ForwardedOptions } from './forwarded.js'
 export { ALLOW } from './gateway.js'
-export { acceptedStream, dialSocket, reopened } from './open-stream.js'
+export { dialSocket, reopened, socketStream } from './open-stream.js'
 export {
   DEFAULT_LIMITS,
   DEFAULT_TIMEOUTS,

@@ -70,7 +70,7 @@ export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
   pipelinedBytes: 16 * 1024,
   bodyBytes: Number.POSITIVE_INFINITY,
   upstreamConnections: Number.POSITIVE_INFINITY,
-  upstreamIdle: 64,
+  upstreamIdle: 4096,
   attempts: 3,
 }
 

@@ -226,7 +226,7 @@ function milliseconds(ms: number | null | undefined): number {
 
 /** A copy: the message's memory is somebody else's, and larger. */
 function owned(bytes: Uint8Array): Buffer {
-  return bytes.length === 0 ? NOTHING : kept(bytes as Buffer, 0)
+  return bytes.length === 0 ? NOTHING : kept(bytes as Buffer, 0, bytes.length)
 }
 
 function shown(text: string): string {

@@ -1,5 +1,6 @@
 import type net from 'node:net'
 import type { MoveWhich, Witness } from '../adapter.js'
+import type { Accepted } from '../node/accepted.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
@@ -9,7 +10,7 @@ import type { SendOn } from './decision.js'
 import { FieldBook } from './field-rules.js'
 import { Forwarder } from './forwarded.js'
 import { Gateway } from './gateway.js'
-import { acceptedStream, reopened } from './open-stream.js'
+import { acceptedStream, reopened, socketStream } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import type { Origin } from './origin.js'
 import { Readers } from './readers.js'
@@ -56,6 +57,7 @@ export class Relay {
     this.#sharesPools = options.pools !== undefined
     this.#onEmpty = options.onEmpty
     this.#clients = options.clients
+    const gateway = options.gateway === undefined ? null : new Gateway(options.gateway)
     this.#context = {
       route: options.route,
       timeouts,
@@ -64,8 +66,8 @@ export class Relay {
       readers: new Readers(options.headLimits),
       pools,
       watch: new ClientWatch(),
-      forwarder: new Forwarder(options.forwarded),
-      gateway: options.gateway === undefined ? null : new Gateway(options.gateway),
+      forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
+      gateway,
       fields: new FieldBook(options.forwarded?.client === 'append', options.responseFields),
       draining: false,
       abortHalfClosed: options.halfClosedClients !== 'serve',
@@ -92,7 +94,16 @@ export class Relay {
       socket.destroy()
       return
     }
-    this.take(acceptedStream(socket, NOBODY, this.#tally), origin, forward)
+    this.take(socketStream(socket, NOBODY, this.#tally), origin, forward)
+  }
+
+  /** The same before there is a socket. False: there must be one, for {@link accept}. */
+  acceptBare(accepted: Accepted, origin: Origin, forward?: SendOn): boolean {
+    if (this.#connections.size >= this.#context.limits.connections) return false
+    const stream = acceptedStream(accepted, NOBODY, this.#tally)
+    if (stream === null) return false
+    this.take(stream, origin, forward)
+    return true
   }
 
   /** The same for any stream that has not yet delivered anything. */

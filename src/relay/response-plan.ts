@@ -1,15 +1,16 @@
 import {
   encodeChunk,
   type Framing,
+  type HeadWriter,
   LAST_CHUNK,
   type ResponseHead,
+  type ResponseRewriteOptions,
   type RewriteOptions,
-  rewriteResponse,
   takeContent,
+  writeResponse,
 } from '../http1/index.js'
 import { EventTracker, FrameTracker } from './boundaries/index.js'
-import type { ByteStream, Bytes } from './byte-stream.js'
-import { copied } from './bytes.js'
+import type { ByteStream } from './byte-stream.js'
 
 /**
  * How a response's body goes on to the client: as it came; as bare content up to the end of the connection (HTTP/1.0
@@ -28,8 +29,8 @@ export interface AskedBy {
 }
 
 export interface ResponsePlan {
-  /** The head for the client. */
-  text: string
+  /** The head for the client. Good until the next head is written. */
+  head: HeadWriter
   /** Null if there is no body (left). */
   body: Framing | null
   coding: BodyCoding
@@ -46,8 +47,8 @@ export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthe
 export function planResponse(head: ResponseHead, asked: AskedBy, rewrite: AnswerRewrite = {}): ResponsePlan {
   const body = head.framing(asked)
   if (body.kind === 'tunnel') {
-    const text = rewriteResponse(head, { ...rewrite, body: 'close', connection: 'upgrade' })
-    return { text, body, coding: 'as-is', close: true, reusable: false }
+    const written = answerHead(head, rewrite, 'close', 'upgrade')
+    return { head: written, body, coding: 'as-is', close: true, reusable: false }
   }
   let coding: BodyCoding = 'as-is'
   let close = asked.closeClient
@@ -56,25 +57,24 @@ export function planResponse(head: ResponseHead, asked: AskedBy, rewrite: Answer
     close = true
   } else if (body.kind === 'until-close') coding = 'chunks'
   const connection = close ? 'close' : asked.http10 ? 'keep-alive' : undefined
-  const text = rewriteResponse(head, {
-    ...rewrite,
-    body:
-      coding === 'as-is'
-        ? asked.http10 && head.chunked
-          ? 'close'
-          : 'keep'
-        : coding === 'chunks'
-          ? 'chunked'
-          : 'close',
-    ...(connection && { connection }),
-  })
+  const framing = coding === 'chunks' ? 'chunked' : coding === 'content' ? 'close' : 'keep'
+  const hidden = framing === 'keep' && asked.http10 && head.chunked
   return {
-    text,
+    head: answerHead(head, rewrite, hidden ? 'close' : framing, connection),
     body: body.done ? null : body,
     coding,
     close,
     reusable: head.keepAlive && body.kind !== 'until-close',
   }
+}
+
+function answerHead(
+  head: ResponseHead,
+  { edits, extra, proxyAuthentication }: AnswerRewrite,
+  body: ResponseRewriteOptions['body'],
+  connection: RewriteOptions['connection'],
+): HeadWriter {
+  return writeResponse(head, { edits, extra, proxyAuthentication, body, connection })
 }
 
 /** An answer that can be ended between two events: nothing tells where it ends but its end. */
@@ -96,7 +96,7 @@ export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly
   for (let i = 0; i < spans.length; i += 2) events.follow(chunk, spans[i]!, spans[i + 1]!)
 }
 
-/** Passes the body's part of `chunk[from, …)` on; returns where it ends. Throws `Http1Refusal`. */
+/** Passes the body's part of `chunk[from, stop)` on; returns where it ends. Throws `Http1Refusal`. */
 export function passBody(
   to: ByteStream,
   coding: BodyCoding,
@@ -104,29 +104,32 @@ export function passBody(
   chunk: Buffer,
   from: number,
   events: EventTracker | null,
+  stop: number = chunk.length,
 ): number {
   if (coding === 'as-is') {
     const spans = events === null ? undefined : []
-    const end = from + body.advance(chunk, from, chunk.length, spans)
+    const end = from + body.advance(chunk, from, stop, spans)
     if (spans !== undefined) followSpans(events!, chunk, spans)
-    if (end > from) to.write(clean(body, chunk, from, end))
+    if (end === from) return end
+    if (body.blanks === null) to.write(chunk, from, end)
+    else to.write(clean(body, chunk, from, end))
     return end
   }
   if (coding === 'content') {
-    const { taken, content } = takeContent(body, chunk, from)
+    const { taken, content } = takeContent(body, chunk, from, stop)
     for (const piece of content) events?.follow(piece, 0, piece.length)
     if (content.length > 0) to.write(Buffer.concat(content))
     return from + taken
   }
-  events?.follow(chunk, from, chunk.length)
-  if (chunk.length > from) to.write(Buffer.concat(encodeChunk(chunk.subarray(from))))
-  return chunk.length
+  events?.follow(chunk, from, stop)
+  if (stop > from) to.write(Buffer.concat(encodeChunk(chunk.subarray(from, stop))))
+  return stop
 }
 
 /** What of a body that is passed on as it comes stands in `chunk[from, to)`, without the blanks behind its chunk sizes. */
-export function clean(body: Framing, chunk: Buffer, from: number, to: number): Bytes {
+export function clean(body: Framing, chunk: Buffer, from: number, to: number): Buffer {
   const blanks = body.takeBlanks()
-  if (blanks === null) return copied(chunk, from, to)
+  if (blanks === null) return chunk.subarray(from, to)
   const pieces: Buffer[] = []
   for (const blank of [...blanks, to]) {
     pieces.push(chunk.subarray(from, blank))

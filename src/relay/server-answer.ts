@@ -1,6 +1,6 @@
-import { type ResponseHead, type ResponseReader, rewriteResponse } from '../http1/index.js'
+import { type HeadWriter, type ResponseHead, type ResponseReader, rewriteResponse } from '../http1/index.js'
 import type { Bytes } from './byte-stream.js'
-import { joined, NOTHING } from './bytes.js'
+import { NOTHING } from './bytes.js'
 import type { ExchangeFacts } from './exchange-facts.js'
 import type { ExchangeSide } from './exchange-side.js'
 import { LastEvent } from './last-event.js'
@@ -22,7 +22,7 @@ export interface Answered {
   readonly facts: ExchangeFacts
   /** The client's connection cannot serve another request behind this answer. */
   readonly isLast: boolean
-  /** Sends to the client. */
+  /** Sends to the client: see {@link ByteStream.write}. */
   send(bytes: Bytes): void
   /** The server has switched: what it sends now is no answer any more. */
   switched(): void
@@ -56,16 +56,16 @@ export class ServerAnswer {
   }
 
   /** The server sends, and no final head has come yet. */
-  heads(chunk: Buffer): void {
+  heads(chunk: Buffer, to: number): void {
     const { readers } = this.#relay
     const { facts } = this.#exchange
     facts.heard = true
     facts.resend = ''
-    for (let at = 0; at < chunk.length; ) {
+    for (let at = 0; at < to; ) {
       const reader = this.#reader ?? readers.takeResponse()
       let head: ResponseHead | null
       try {
-        head = reader.read(chunk, at)
+        head = reader.read(chunk, at, to)
       } catch (error) {
         this.#exchange.answerRefused(error)
         return
@@ -78,14 +78,14 @@ export class ServerAnswer {
       this.#reader = null
       readers.giveResponse(reader)
       if (!head.interim) {
-        this.#begin(head, chunk, at)
+        this.#begin(head, chunk, at, to)
         return
       }
       if (!facts.http10) this.#exchange.send(rewriteResponse(head))
     }
   }
 
-  #begin(head: ResponseHead, chunk: Buffer, at: number): void {
+  #begin(head: ResponseHead, chunk: Buffer, at: number, to: number): void {
     const exchange = this.#exchange
     const { facts } = exchange
     let plan: ResponsePlan
@@ -100,7 +100,7 @@ export class ServerAnswer {
       facts.events = eventsOf(head, plan)
       if (plan.body !== null && plan.coding === 'as-is') {
         const spans = facts.events === null ? undefined : []
-        end += plan.body.advance(chunk, at, chunk.length, spans)
+        end += plan.body.advance(chunk, at, to, spans)
         if (spans !== undefined) followSpans(facts.events!, chunk, spans)
       }
     } catch (error) {
@@ -113,11 +113,8 @@ export class ServerAnswer {
     facts.reusable = plan.reusable
     facts.coding = plan.coding
     const blanks = plan.body?.blanks ?? null
-    if (blanks === null) exchange.send(joined(plan.text, chunk, at, end))
-    else {
-      exchange.send(plan.text)
-      exchange.send(clean(plan.body!, chunk, at, end))
-    }
+    if (blanks === null) this.#send(plan.head, chunk, at, end)
+    else this.#send(plan.head, clean(plan.body!, chunk, at, end))
     if (plan.body?.kind === 'tunnel') {
       facts.frames = framesOf(head)
       facts.frames?.follow(chunk, at, end)
@@ -127,25 +124,31 @@ export class ServerAnswer {
     facts.phase = 'answering'
     facts.responseBody = plan.body
     if (plan.body !== null && !plan.body.done) {
-      this.body(chunk, end)
+      this.body(chunk, end, to)
       return
     }
-    if (end < chunk.length) facts.reusable = false
+    if (end < to) facts.reusable = false
     exchange.finish()
   }
 
-  /** Passes on what of the body is in `chunk[at, …)`. */
-  body(chunk: Buffer, at: number): void {
+  /** A head, and what of its body is in `chunk[from, to)`. */
+  #send({ bytes, length }: HeadWriter, chunk: Buffer, from = 0, to: number = chunk.length): void {
+    this.#exchange.facts.bytesSent += length + to - from
+    this.#side.client.write(bytes, 0, length, chunk, from, to)
+  }
+
+  /** Passes on what of the body is in `chunk[at, to)`. */
+  body(chunk: Buffer, at: number, to: number): void {
     const { facts } = this.#exchange
     const body = facts.responseBody!
     const { client } = this.#side
     let end = at
     let last = false
     try {
-      if (this.#last === null) end = passBody(client, facts.coding, body, chunk, at, facts.events)
+      if (this.#last === null) end = passBody(client, facts.coding, body, chunk, at, facts.events, to)
       else {
-        last = this.#last.pass(client, body, facts.events!, chunk, at)
-        end = chunk.length
+        last = this.#last.pass(client, body, facts.events!, chunk, at, to)
+        end = to
       }
     } catch (error) {
       this.#exchange.answerRefused(error)
@@ -157,7 +160,7 @@ export class ServerAnswer {
       facts.reusable = false
     } else if (!body.done) return
     // Bytes behind the answer: nobody asked for them, so nothing that comes on this connection can be trusted.
-    if (end < chunk.length) facts.reusable = false
+    if (end < to) facts.reusable = false
     this.#exchange.finish()
   }
 
@@ -177,6 +180,6 @@ export class ServerAnswer {
   /** Ends a stream of events between two of them, behind one that says `text`. */
   endBehind(text: string): void {
     this.#last = new LastEvent(text, this.#exchange.facts.coding)
-    this.body(NOTHING, 0)
+    this.body(NOTHING, 0, 0)
   }
 }

@@ -1,6 +1,4 @@
-import type { Socket } from 'node:net'
-import { fdLimits, isBeyond } from '../adapter.js'
-import { descriptorOf } from '../node/socket-handle.js'
+import { fdLimits, isBeyond, type LentFd } from '../adapter.js'
 
 /** What this process, or its machine, has too little of: no server is to be blamed. */
 export type Shortage = 'no-descriptors' | 'no-ports'
@@ -39,8 +37,7 @@ export function descriptorRoom({ soft, open } = fdLimits()): DescriptorRoom {
   return { limit, clients, firstSpare: limit - spare, spare }
 }
 
-/** A client's connection for which there is no room. */
-export function takesSpare(socket: Socket, { firstSpare }: DescriptorRoom): boolean {
-  const descriptor = descriptorOf(socket)
+/** A client's connection for which there is no room; null: it has no descriptor (any more). */
+export function takesSpare(descriptor: LentFd | null, { firstSpare }: DescriptorRoom): boolean {
   return descriptor !== null && isBeyond(descriptor, firstSpare)
 }

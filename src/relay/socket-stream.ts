@@ -1,5 +1,6 @@
 import type net from 'node:net'
 import type { LentFd } from '../adapter.js'
+import { KernelSender } from '../node/kernel-sender.js'
 import {
   addressOf,
   descriptorOf,
@@ -11,10 +12,8 @@ import {
   unwrittenBytes,
 } from '../node/socket-handle.js'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, NOTHING } from './bytes.js'
-
-/** The most that one read brings. */
-export const READ_BYTES: number = 64 * 1024
+import { concat, joined, NOTHING, toBuffer } from './bytes.js'
+import { READ_BYTES } from './read-into.js'
 
 const STREAM = Symbol('stream')
 
@@ -30,17 +29,22 @@ export interface SocketInput {
 }
 
 /**
- * A {@link ByteStream} over a TCP or Unix socket, which it owns. At most one write is inside `net.Socket`; what follows
- * waits here. So whatever is not `congested` is in the kernel, and what is unsent is known to the byte.
+ * A {@link ByteStream} over a TCP or Unix socket, which it owns. What the kernel takes at once never comes into `net.Socket`, unless that
+ * is what encrypts it; of the rest at most one write is inside it, and what follows waits here. So whatever is not `congested` is in the
+ * kernel, and what is unsent is known to the byte.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   readonly #socket: StreamSocket
   readonly #tally: Tally
   /** What waits behind #current; null while nothing is unsent. */
-  #queue: Bytes[] | null = null
-  #current: Bytes | null = null
+  #queue: Buffer[] | null = null
+  #current: Buffer | null = null
   #flushed: (() => void) | null = null
+  /** Bytes that never came into the socket. */
+  #past = 0
+  /** Null where the socket encrypts. */
+  readonly #sender: KernelSender | null
   readonly #fed: boolean
   #connecting: boolean
   /** The last read was a full one: the kernel may have more. */
@@ -58,6 +62,7 @@ export class SocketStream implements ByteStream {
    */
   constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, input: SocketInput = {}) {
     this.#socket = socket
+    this.#sender = isPlain(socket) ? new KernelSender(socket) : null
     this.#tally = tally
     this.owner = owner
     tally.open++
@@ -101,7 +106,7 @@ export class SocketStream implements ByteStream {
   }
 
   get movable(): boolean {
-    return SOCKET_HANDLE.works && isPlain(this.#socket)
+    return this.#sender !== null && SOCKET_HANDLE.works
   }
 
   get descriptor(): LentFd {
@@ -113,7 +118,7 @@ export class SocketStream implements ByteStream {
   }
 
   get bytesWritten(): number {
-    return this.#socket.bytesWritten
+    return this.#past + this.#socket.bytesWritten
   }
 
   get remoteAddress(): string {
@@ -121,9 +126,29 @@ export class SocketStream implements ByteStream {
     return this.#remoteAddress
   }
 
-  write(bytes: Bytes): void {
-    if (this.#queue === null) this.#put(bytes)
-    else this.#queue.push(bytes)
+  write(
+    bytes: Bytes,
+    from = 0,
+    to: number = bytes.length,
+    more: Buffer = NOTHING,
+    moreFrom = 0,
+    moreTo: number = more.length,
+  ): void {
+    const length = to - from
+    const size = length + moreTo - moreFrom
+    if (size === 0) return
+    const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
+    if (this.#queue !== null) {
+      this.#queue.push(joined(first, from, to, more, moreFrom, moreTo))
+      return
+    }
+    let sent = 0
+    if (this.#sender !== null && !this.#ended) {
+      sent = this.#sender.send(first, from, length, more, moreFrom, moreTo - moreFrom)
+      this.#past += sent
+      if (sent === size) return
+    }
+    this.#put(joined(first, from, to, more, moreFrom, moreTo, sent))
   }
 
   setReading(on: boolean): void {
@@ -149,7 +174,7 @@ export class SocketStream implements ByteStream {
     reset(this.#socket)
   }
 
-  takeUnsent(): Bytes[] {
+  takeUnsent(): Buffer[] {
     const queue = this.#queue ?? []
     this.#queue = []
     return queue
@@ -172,13 +197,14 @@ export class SocketStream implements ByteStream {
   #unsent(): Buffer {
     if (this.#queue === null) return NOTHING
     if (this.#current === null) return concat(this.#queue)
-    const current = concat([this.#current])
-    return concat([current.subarray(current.length - unwrittenBytes(this.#socket)), ...this.#queue])
+    const unwritten = this.#current.length - unwrittenBytes(this.#socket)
+    return concat([this.#current.subarray(unwritten), ...this.#queue])
   }
 
-  #put(bytes: Bytes): void {
+  /** Its owner keeps `bytes` as they are. */
+  #put(bytes: Buffer): void {
     const socket = this.#socket
-    socket.write(bytes, 'latin1')
+    socket.write(bytes)
     if (socket.writableLength === 0) return
     this.#current = bytes
     this.#queue = []
@@ -212,9 +238,9 @@ export class SocketStream implements ByteStream {
   }
 
   /** Returns whether more is wanted. */
-  received(chunk: Buffer): boolean {
-    this.#more = chunk.length >= READ_BYTES
-    this.owner?.onData(this, chunk)
+  received(chunk: Buffer, to: number): boolean {
+    this.#more = to >= READ_BYTES
+    this.owner?.onData(this, chunk, to)
     return this.#reading
   }
 
@@ -240,7 +266,7 @@ function onConnect(this: StreamSocket): void {
 }
 
 function onData(this: StreamSocket, chunk: Buffer): void {
-  this[STREAM]!.received(chunk)
+  this[STREAM]!.received(chunk, chunk.length)
 }
 
 function onEnd(this: StreamSocket): void {

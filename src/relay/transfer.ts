@@ -77,7 +77,7 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
   return {
     facts,
     requestMs: Number.isFinite(until) ? wholeMs(Math.max(0, until - relay.wheel.now)) : -1,
-    elapsedMs: startedAt === 0 ? 0 : wholeMs(performance.now() - startedAt),
+    elapsedMs: wholeMs(performance.now() - startedAt),
     fromUpstream: concat([pending, detached?.unread ?? NOTHING]),
     toUpstream: dialling ?? detached?.unsent ?? NOTHING,
     endedUpstream: detached?.ended ?? false,
@@ -98,7 +98,7 @@ export function importConnection(
   if (record.toClient.length > 0) client.write(record.toClient)
   if (record.endedClient) client.end()
   if (record.exchange !== null) importExchange(relay, record.exchange, connection, upstream)
-  if (record.fromClient.length > 0) connection.onData(client, record.fromClient)
+  if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
   // Bytes that came along may have brought it further: then the timeout is that of where it is now.
@@ -124,5 +124,6 @@ function importExchange(
   exchange.goOn(upstream, record.toUpstream)
   if (upstream === null) return
   if (record.endedUpstream) upstream.end()
-  if (record.fromUpstream.length > 0) exchange.onData(upstream, record.fromUpstream)
+  const { fromUpstream } = record
+  if (fromUpstream.length > 0) exchange.onData(upstream, fromUpstream, fromUpstream.length)
 }

@@ -1,6 +1,6 @@
 import { closeFrame } from './boundaries/index.js'
 import type { ByteStream, Bytes } from './byte-stream.js'
-import { copied, NOTHING } from './bytes.js'
+import { NOTHING } from './bytes.js'
 import type { ExchangeFacts } from './exchange-facts.js'
 
 /** Status of a close frame (RFC 6455, 7.4.1). */
@@ -10,8 +10,8 @@ const GOING_AWAY = 1001
 export interface Tunnelled {
   readonly facts: ExchangeFacts
   readonly upstream: ByteStream | null
-  /** Sends to the client. */
-  send(bytes: Bytes): void
+  /** Sends to the client: see {@link ByteStream.write}. */
+  send(bytes: Bytes, from?: number, to?: number): void
 }
 
 /** Bytes go both ways unread, but for where the frames of a WebSocket end. */
@@ -26,28 +26,28 @@ export class Tunnel {
     this.#exchange = exchange
   }
 
-  fromClient(bytes: Buffer): void {
+  fromClient(chunk: Buffer, to: number): void {
     const { facts, upstream } = this.#exchange
     if (this.over && facts.frames === null) return
-    facts.bytesReceived += bytes.length
-    upstream!.write(copied(bytes, 0, bytes.length))
+    facts.bytesReceived += to
+    upstream!.write(chunk, 0, to)
   }
 
-  fromServer(chunk: Buffer): void {
+  fromServer(chunk: Buffer, to: number): void {
     if (this.over) return
     const exchange = this.#exchange
     const { frames } = exchange.facts
     if (this.#lastFrame === null) {
-      frames?.follow(chunk, 0, chunk.length)
-      exchange.send(copied(chunk, 0, chunk.length))
+      frames?.follow(chunk, 0, to)
+      exchange.send(chunk, 0, to)
       return
     }
-    const end = frames!.between ? 0 : frames!.followFrame(chunk, 0, chunk.length)
-    if (end > 0) exchange.send(copied(chunk, 0, end))
+    const end = frames!.between ? 0 : frames!.followFrame(chunk, 0, to)
+    if (end > 0) exchange.send(chunk, 0, end)
     if (frames!.between) {
       exchange.send(this.#lastFrame)
       this.over = true
-    } else if (end < chunk.length) exchange.send(copied(chunk, end, chunk.length))
+    } else if (end < to) exchange.send(chunk, end, to)
   }
 
   /** Brings about the end that the protocol has, as soon as there is a place for it: a close frame, or FIN both ways. */
@@ -59,7 +59,7 @@ export class Tunnel {
       upstream?.end()
     } else {
       this.#lastFrame = closeFrame(GOING_AWAY, 'the server is being replaced')
-      this.fromServer(NOTHING)
+      this.fromServer(NOTHING, 0)
     }
   }
 }

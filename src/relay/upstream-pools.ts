@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Destination, KeepAlive } from './destination.js'
 import type { Dial } from './dial.js'
@@ -14,7 +15,8 @@ export interface PoolOptions {
   tickMs?: number
 }
 
-export const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 64, idleMs: 30_000 }
+/** As many as were used at a time within `idleMs`: with fewer each request beyond that number would connect anew. */
+export const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
 interface Unused {
   readonly stream: ByteStream
@@ -48,14 +50,13 @@ class UpstreamPool implements StreamOwner, Timed {
     return last.stream
   }
 
-  give(stream: ByteStream, { connections, idleMs }: KeepAlive): void {
+  give(stream: ByteStream, { connections, idleMs }: KeepAlive, since: number): void {
     if (this.#unused.length >= connections) {
       stream.destroy()
       return
     }
     stream.owner = this
     stream.setReading(true)
-    const since = performance.now()
     this.#unused.push({ stream, since, until: since + idleMs })
     const left = this.#wheel.remaining(this)
     if (left < 0 || left > idleMs) this.#wheel.arm(this, idleMs)
@@ -127,9 +128,9 @@ export class UpstreamPools {
     return this.#dial(destination, owner, pool.tally)
   }
 
-  /** Takes over a stream after an exchange. */
-  give(destination: Destination, stream: ByteStream): void {
-    this.#poolOf(destination.key).give(stream, destination.keepAlive ?? this.#keepAlive)
+  /** Takes over a stream after an exchange. `now`: for who has just read the clock. */
+  give(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
+    this.#poolOf(destination.key).give(stream, destination.keepAlive ?? this.#keepAlive, now)
   }
 
   /** For a stream that came from another process. */

@@ -1,37 +1,41 @@
 import {
+  FieldId,
+  type HeadWriter,
   type RequestHead,
-  type RequestRewriteOptions,
   type ResponseHead,
-  rewriteRequest,
+  writeRequest,
 } from '../http1/index.js'
 import type { ExchangeOptions } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeSide } from './exchange-side.js'
+import { forwardsLeft } from './gateway.js'
 import type { RelayContext } from './relay-context.js'
 import type { AnswerRewrite } from './response-plan.js'
 
-/** The head of a request as the server gets it. */
+const COUNTED: readonly FieldId[] = [FieldId.maxForwards]
+
+/** The head of a request as the server gets it. Good until the next head is written. */
 export function upstreamRequest(
   head: RequestHead,
   relay: RelayContext,
   side: ExchangeSide,
   options: ExchangeOptions | undefined,
   destination: Destination,
-): string {
-  const rewrite: RequestRewriteOptions = {
+): HeadWriter {
+  const told = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
+  const counted = relay.gateway?.counts(head) === true
+  return writeRequest(head, {
     edits: relay.fields.request(options?.fields),
-    extra: relay.forwarder.lines(head, side.client.remoteAddress, side.origin),
-  }
-  if (relay.gateway !== null) {
-    const { lines, without } = relay.gateway.requestLines(head)
-    rewrite.extra += lines
-    rewrite.without = without
-  }
-  if (options?.proxyAuthentication) rewrite.proxyAuthentication = true
-  if (head.upgrade !== undefined) rewrite.connection = 'upgrade'
-  if (options?.host !== undefined) rewrite.host = options.host
-  else if (head.authority === undefined) rewrite.host = destination.authority
-  return rewriteRequest(head, rewrite)
+    extra: counted ? withFewer(head, told) : told,
+    without: counted ? COUNTED : undefined,
+    proxyAuthentication: options?.proxyAuthentication,
+    connection: head.upgrade === undefined ? undefined : 'upgrade',
+    host: options?.host ?? (head.authority === undefined ? destination.authority : undefined),
+  })
+}
+
+function withFewer(head: RequestHead, told: Uint8Array): Uint8Array {
+  return Buffer.concat([told, Buffer.from(`Max-Forwards: ${forwardsLeft(head)! - 1}\r\n`)])
 }
 
 /** What the client gets of an answer's head otherwise than the server wrote it. */
@@ -43,6 +47,6 @@ export function answerRewrite(
   return {
     extra: relay.gateway?.answerLines(head) ?? '',
     edits: relay.fields.response(rules?.fields),
-    ...(rules?.proxyAuthentication && { proxyAuthentication: true }),
+    proxyAuthentication: rules?.proxyAuthentication,
   }
 }

@@ -59,6 +59,11 @@ export class Appender {
     })
   }
 
+  /** A large bulk is being appended: who ends the right to write here now has it appended anew, whole. */
+  get amidBulk(): boolean {
+    return this.#appending
+  }
+
   /** Appends what waits, as far as it may be now. */
   flush(): void {
     if (this.#backlog) return
@@ -125,7 +130,7 @@ export class Appender {
     }
     queue.remove(done)
     for (let i = 0; i < done; i++) writes[i]!.resolve(results[i])
-    if (done > 0) this.#core.owner.onAppended?.()
+    if (done > 0) this.#tellAppended()
     if (refused !== null) this.#refused(held, refused, writes.slice(done))
   }
 
@@ -248,7 +253,7 @@ export class Appender {
         }
         queue.remove(1)
         void left.done().then(() => write.resolve())
-        this.#core.owner.onAppended?.()
+        this.#tellAppended()
       }
     } catch (error) {
       this.#reject([write], error)
@@ -256,6 +261,10 @@ export class Appender {
       this.#appending = false
       this.flush()
     }
+  }
+
+  #tellAppended(): void {
+    for (const told of this.#core.owner.appended) told()
   }
 
   /** A request that waited may have been applied by another writer meanwhile: it is done, not made again. */

@@ -68,6 +68,11 @@ export class ChangeCursor {
     return this.#text('a key', this.#change.keyStart, this.#change.keyEnd)
   }
 
+  /** Where it lies. */
+  get buffer(): Buffer {
+    return this.#buffer
+  }
+
   get keyBytes(): Buffer {
     return this.#buffer.subarray(this.#change.keyStart, this.#change.keyEnd)
   }

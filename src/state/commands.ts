@@ -2,6 +2,7 @@ import { FdbError } from '../errors.js'
 import { readAt, sizeOf } from '../kernel/index.js'
 import type { Position } from './history.js'
 import type { StagedImport } from './import.js'
+import type { KnownSection } from './overview.js'
 import type { SegmentKind } from './segment.js'
 import type { StateLog } from './state-log.js'
 
@@ -14,6 +15,10 @@ export const STATE_COMMANDS = {
   read: 'fd-broker.state.read',
   part: 'fd-broker.state.part',
   import: 'fd-broker.state.import',
+  sections: 'fd-broker.state.sections',
+  get: 'fd-broker.state.get',
+  put: 'fd-broker.state.put',
+  delete: 'fd-broker.state.delete',
 } as const
 
 /** The most bytes of one reply to `read`. */
@@ -54,6 +59,25 @@ export interface ImportReply {
   puts: number
 }
 
+/** `get`, answered by its bytes behind a line (an {@link EntryReply}); `delete`; the first line of `put`, which the bytes follow. */
+export interface EntryRequest {
+  section: string
+  key: string
+  /** Of `put` and `delete`: a retry with the same id applies once. */
+  request?: string
+  /** Of `get`: also what is secret. */
+  secrets?: boolean
+}
+
+export interface EntryReply {
+  /** None: there is no such entry. */
+  version?: number
+}
+
+export interface DeleteReply {
+  existed: boolean
+}
+
 type Register = (name: string, handler: (body: Buffer) => Promise<Uint8Array | string>) => unknown
 
 /** The most imports that are brought in pieces at a time, and how long one may be silent. */
@@ -77,6 +101,50 @@ export function serveStateCommands(register: Register, log: StateLog): void {
     const reply: ImportReply = await staged.commit(typeof request === 'string' ? request : '')
     return JSON.stringify(reply)
   })
+  register(STATE_COMMANDS.sections, async () => JSON.stringify(log.known()))
+  register(STATE_COMMANDS.get, async body => get(log, entryIn(parse(body))))
+  register(STATE_COMMANDS.put, async body => {
+    const { head, rest } = withHead<EntryRequest>(body)
+    const { section, key, request } = entryIn(head)
+    knownIn(log, section)
+    await log.section(section).putBytes_(key, rest, { request })
+    return ''
+  })
+  register(STATE_COMMANDS.delete, async body => {
+    const { section, key, request } = entryIn(parse(body))
+    knownIn(log, section)
+    return JSON.stringify({
+      existed: await log.section(section).delete(key, { request }),
+    } satisfies DeleteReply)
+  })
+}
+
+function entryIn({ section, key, request = '', secrets }: Partial<EntryRequest>): Required<EntryRequest> {
+  if ([section, key, request].every(each => typeof each === 'string'))
+    return { section: section!, key: key!, request, secrets: secrets === true }
+  throw wrong()
+}
+
+/** A name that was misspelt makes no section. */
+function knownIn(log: StateLog, name: string): KnownSection {
+  const all = log.known()
+  const known = all.find(section => section.name === name)
+  if (known) return known
+  throw new FdbError(
+    'ERR_FDB_STATE_NO_ENTRY',
+    `there is no section ${JSON.stringify(name)} (there are: ${all.map(section => section.name).join(', ') || 'none'})`,
+  )
+}
+
+function get(log: StateLog, { section, key, secrets }: Required<EntryRequest>): Buffer {
+  if (knownIn(log, section).secret && !secrets) throw secretSection(section)
+  const entry = log.rawSection(section).get(key)
+  const reply: EntryReply = entry ? { version: entry.version } : {}
+  return Buffer.concat([Buffer.from(`${JSON.stringify(reply)}\n`), entry?.value ?? Buffer.alloc(0)])
+}
+
+export function secretSection(name: string): FdbError {
+  return new FdbError('ERR_FDB_STATE_SECRET', `section "${name}" is secret; give "secrets" to see its values`)
 }
 
 interface Arriving {
@@ -146,7 +214,8 @@ class Imports {
   }
 }
 
-function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
+/** A JSON object in the first line, and what follows it. */
+export function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
   const end = body.indexOf(0x0a)
   if (end < 0) throw wrong()
   return { head: parse(body.subarray(0, end)) as Partial<T>, rest: body.subarray(end + 1) }
@@ -154,9 +223,11 @@ function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
 
 function segmentsOf(log: StateLog): SegmentsReply {
   const { position } = log
-  const segments = log.segments.map(({ kind, epoch, end, sealed, fd }) => {
-    // The end of what is written here is where it stands; sealed ones were read whole.
-    return { kind, epoch, size: sealed ? sizeOf(fd) : end }
+  const read = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
+  const segments = log.segments.map(segment => {
+    const { kind, epoch, end, sealed, fd } = segment
+    // Sealed ones were read whole; another's that is not, as far as it was; one's own, to where the next append goes.
+    return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, read.get(segment) ?? 0) }
   })
   return { position, segments }
 }

@@ -66,7 +66,7 @@ export class Compaction {
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)
-        owner.onAppended?.()
+        for (const told of owner.appended) told()
         return
       }
       merged.segment.close()

@@ -19,8 +19,8 @@ export interface LogOwner {
   onStaleSecret: (() => void) | null
   /** What another process writes, and this one follows, cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null
-  /** Changes were appended and applied, or segments merged. Called often. */
-  onAppended: (() => void) | null
+  /** Called, often, when changes were appended and applied, or segments merged. */
+  readonly appended: ReadonlySet<() => void>
   /** Why a change that waits must not be awaited now; null: it may be. */
   premature: (() => FdbError | null) | null
   /** Where `durable` changes come to. */

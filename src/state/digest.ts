@@ -1,7 +1,7 @@
-import * as crypto from 'node:crypto'
+import { addSums } from '../kernel/index.js'
+import type { ScannedChange } from './records.js'
 
 const LANES = 8
-const LENGTHS = 12
 
 /**
  * A digest over a set of (section, key, value) that does not depend on their order and is kept up to date by
@@ -12,14 +12,19 @@ const LENGTHS = 12
 export class Digest {
   readonly #lanes = new Uint32Array(LANES)
 
+  /** Adds entries of a section whose keys and values lie in `buffer`: where, `ranges` says, four numbers each. */
+  addAll(section: Uint8Array, buffer: Uint8Array, ranges: Uint32Array, count: number): void {
+    addSums(this.#lanes, section, buffer, ranges, count)
+  }
+
   add(section: Uint8Array, key: Uint8Array, value: Uint8Array): void {
-    const hash = entryHash(section, key, value)
-    for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! + hash.readUInt32LE(i * 4)
+    addEntry(this.#lanes, section, key, value)
   }
 
   remove(section: Uint8Array, key: Uint8Array, value: Uint8Array): void {
-    const hash = entryHash(section, key, value)
-    for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - hash.readUInt32LE(i * 4)
+    one.fill(0)
+    addEntry(one, section, key, value)
+    for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - one[i]!
   }
 
   /** Adds all entries of another, disjoint set. */
@@ -48,20 +53,54 @@ export class Digest {
   }
 }
 
+/** Of a single entry. */
+const one = new Uint32Array(LANES)
+const range = new Uint32Array(4)
 let scratch = Buffer.allocUnsafe(4096)
 
-function entryHash(section: Uint8Array, key: Uint8Array, value: Uint8Array): Buffer {
-  const length = LENGTHS + section.length + key.length + value.length
+function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, value: Uint8Array): void {
+  const length = key.length + value.length
   let into = scratch
   if (length > into.length) {
     into = Buffer.allocUnsafeSlow(length)
     if (length <= 65_536) scratch = into
   }
-  into.writeUInt32LE(section.length, 0)
-  into.writeUInt32LE(key.length, 4)
-  into.writeUInt32LE(value.length, 8)
-  into.set(section, LENGTHS)
-  into.set(key, LENGTHS + section.length)
-  into.set(value, LENGTHS + section.length + key.length)
-  return crypto.hash('sha256', into.subarray(0, length), 'buffer')
+  into.set(key, 0)
+  into.set(value, key.length)
+  range.set([0, key.length, key.length, length])
+  addSums(lanes, section, into, range, 1)
+}
+
+/** The most entries that are hashed in one go. */
+const MOST = 64
+
+/** Entries of a record that are to be in a digest: many are added for the price of a few. They lie where they were scanned until {@link flush}. */
+export class AddedEntries {
+  readonly #ranges = new Uint32Array(4 * MOST)
+  #count = 0
+  #digest: Digest | null = null
+  #section!: Uint8Array
+  #buffer!: Uint8Array
+
+  add(digest: Digest, section: Uint8Array, buffer: Uint8Array, change: Readonly<ScannedChange>): void {
+    if (digest !== this.#digest || buffer !== this.#buffer || this.#count === MOST) {
+      this.flush()
+      this.#digest = digest
+      this.#section = section
+      this.#buffer = buffer
+    }
+    const at = 4 * this.#count++
+    const ranges = this.#ranges
+    ranges[at] = change.keyStart
+    ranges[at + 1] = change.keyEnd
+    ranges[at + 2] = change.valueStart
+    ranges[at + 3] = change.valueEnd
+  }
+
+  /** Before the buffer is used again, and before anybody looks at the digest. */
+  flush(): void {
+    this.#digest?.addAll(this.#section, this.#buffer, this.#ranges, this.#count)
+    this.#count = 0
+    this.#digest = null
+  }
 }

@@ -11,7 +11,7 @@ const SMALL_CHANGE = 64 * 1024
 export class Entries {
   /** Readable segments by ordinal. */
   readonly segments = new Map<number, ReadSegment>()
-  readonly locations = new Locations()
+  locations = new Locations()
   /**
    * Where entries lay that changes of the newest segment replaced or deleted: with them the state at the end of
    * the segments before it is known exactly, which compaction needs.
@@ -31,11 +31,26 @@ export class Entries {
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /** The digest of what is put is the caller's to add. */
-  put(section: SectionStore, key: string, { segment, offset, length }: Location): void {
-    const slot = section.slots.get(key)
+  /** Has those of another one, which is used up. What lay in the segments before can be read until these are left. */
+  become(other: Entries): void {
+    for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
+    this.locations = other.locations
+    this.displaced = other.displaced
+    this.newest = other.newest
+    this.count = other.count
+    this.liveBytes = other.liveBytes
+    this.staleSecrets = other.staleSecrets
+  }
+
+  /** The digest of what is put is the caller's to add. `slot`: of the key; undefined: it has none. */
+  put(
+    section: SectionStore,
+    key: string,
+    slot: number | undefined,
+    { segment, offset, length }: Location,
+  ): void {
     if (slot === undefined) {
-      section.slots.set(key, this.locations.add(segment, offset, length))
+      section.slots.add(key, this.locations.add(segment, offset, length))
       this.count++
     } else {
       this.#forget(section, slot, segment)
@@ -44,15 +59,11 @@ export class Entries {
     this.#weigh(section, length)
   }
 
-  /** False: there was none. */
-  remove(section: SectionStore, key: string, ordinal: number): boolean {
-    const slot = section.slots.get(key)
-    if (slot === undefined) return false
+  remove(section: SectionStore, key: string, slot: number, ordinal: number): void {
     this.#forget(section, slot, ordinal)
     this.locations.remove(slot)
     section.slots.delete(key)
     this.count--
-    return true
   }
 
   /** Takes the old value of a slot out of the digest and the sums. */

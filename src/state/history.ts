@@ -5,6 +5,7 @@ import { damaged, type FoundRecord, recordsOf } from './reader.js'
 import type { Segment } from './segment.js'
 import type { Merged } from './snapshot.js'
 import type { Store } from './store.js'
+import type { Transaction } from './transaction.js'
 
 export interface Position {
   /** The epoch of the last record; 0 when there is none. */
@@ -54,13 +55,32 @@ export class History {
   applying = false
   sequence = 0
   #epoch = 0
-  #ordinals = 0
+  #ordinals: number
   readonly #store: Store
   readonly #limits: StateLimits
 
-  constructor(store: Store, limits: StateLimits) {
+  /** `ordinals`: so many were given before. */
+  constructor(store: Store, limits: StateLimits, ordinals = 0) {
     this.#store = store
     this.#limits = limits
+    this.#ordinals = ordinals
+  }
+
+  /** How many segments have ever been held. */
+  get ordinals(): number {
+    return this.#ordinals
+  }
+
+  /** Has what another one has read, whose ordinals follow on these; `open`: the bulk of it that is not whole, which is read again. */
+  become(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
+    this.held = other.held
+    this.sequence = other.sequence
+    this.#epoch = other.#epoch
+    this.#ordinals = other.#ordinals
+    const held = this.held.find(({ ordinal }) => ordinal === open?.ordinal)
+    if (open === null || held === undefined) return
+    held.position = open.begin.end
+    this.sequence = held.sequence = open.begin.sequence
   }
 
   get position(): Position {
@@ -297,15 +317,20 @@ export class History {
       end: last.end,
       sequence: last.sequence,
     }
-    this.#store.entries.locations.move(before, after, ordinal)
+    this.#store.entries.locations.move(before, after)
     this.#store.entries.displaced = new Locations()
     const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)
     for (const old of gone) {
       if (old === this.writing) this.writing = null
-      this.#store.entries.segments.delete(old.ordinal)
-      old.segment.close()
+      this.leave(old)
     }
     this.#store.entries.segments.set(ordinal, held)
+  }
+
+  /** Nothing of a segment that is not held any more is read from now on. */
+  leave({ ordinal, segment }: Held): void {
+    this.#store.entries.segments.delete(ordinal)
+    segment.close()
   }
 
   close(): void {

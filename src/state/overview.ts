@@ -1,4 +1,5 @@
 import type { StoredSchema } from './records.js'
+import { mergedSchema, storedForm } from './schema.js'
 import type { Store } from './store.js'
 
 export interface SectionDigest {
@@ -6,6 +7,11 @@ export interface SectionDigest {
   version: number
   entries: number
   digest: string
+}
+
+/** A section that the log says something of, or that the application has registered. */
+export interface KnownSection extends StoredSchema {
+  entries: number
 }
 
 export interface StateStats {
@@ -46,6 +52,16 @@ export function digestsOf({ sections }: Store): SectionDigest[] {
 /** What the log says of its sections, by name. */
 export function schemasOf({ sections }: Store): StoredSchema[] {
   return [...sections.values()].flatMap(({ stored }) => stored ?? []).sort(byName)
+}
+
+/** Those that are in the log, or `registered`, by name. */
+export function knownSections({ sections }: Store, registered: ReadonlySet<string>): KnownSection[] {
+  const all = [...sections.values()].flatMap(({ name, stored, schema, slots }) => {
+    if (stored === null && !registered.has(name)) return []
+    const said = stored && schema === null ? stored : mergedSchema(stored, storedForm(name, schema))
+    return { ...said, entries: slots.size }
+  })
+  return all.sort(byName)
 }
 
 /** A section as it lies in the log. Empty when there is none of that name. */

@@ -22,7 +22,7 @@ export class SectionStore {
   readonly nameBytes: Buffer
   /** Key to slot in the store's locations. */
   slots = new SlotMap()
-  readonly digest = new Digest()
+  digest = new Digest()
   readonly listeners = new Set<(change: StoredChange) => void>()
   /** Called when any number of entries has changed at once, before the listeners are told of each. */
   readonly resets = new Set<() => void>()
@@ -70,6 +70,14 @@ export class SectionStore {
   }
 
   readonly #prints: number[] = []
+
+  /** Has what the section of another store has, which is used up; null: nothing. */
+  become(other: SectionStore | null): void {
+    this.slots = other?.slots ?? new SlotMap()
+    this.digest = other?.digest ?? new Digest()
+    this.bytes = other?.bytes ?? 0
+    this.stored = other?.stored ?? null
+  }
 
   isNamed(buffer: Buffer, start: number, end: number): boolean {
     const name = this.nameBytes

@@ -217,6 +217,15 @@ export class Section<T> {
     await this.#write(this.#encodePut(key, value), options)
   }
 
+  /** @internal The bytes as they are, of an operator. Rejects with ERR_FDB_STATE_VALUE where the codec, or `validate`, does not take them. */
+  async putBytes_(key: string, value: Uint8Array, options: WriteOptions): Promise<void> {
+    const change = this.#encode(PUT, key)
+    change.version ||= this.version
+    this.#values.decode(key, { value, version: change.version ?? 0 }, 'nothing was put')
+    change.value = value
+    await this.#write(change, options)
+  }
+
   /**
    * Resolves, once it is in the log, with whether there was an entry. Deleting what is not there is a change too. Where a change
    * with this `request` id was made before, it is not known any more: true.

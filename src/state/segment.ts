@@ -2,6 +2,7 @@ import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import {
   addSeals,
+  closeAll,
   memoryFile,
   type NativeError,
   type OwnedFd,
@@ -23,6 +24,8 @@ const { Header } = fdbroker.state
 const MAGIC = 'fdb-state'
 const FORMAT = 1
 const MAX_HEADER = 4096
+/** To free the memory of less takes no thread of its own. */
+const LARGE_BYTES = 4 * 1024 * 1024
 const ZEROS = Buffer.alloc(4096)
 
 export type SegmentKind = 'epoch' | 'snapshot'
@@ -111,6 +114,16 @@ export class Segment {
       return new Segment(fd, epoch, kind, start, start)
     } catch (error) {
       fd.close()
+      throw error
+    }
+  }
+
+  /** As {@link open}, all of them: where one is refused all are closed. */
+  static openAll(fds: readonly OwnedFd[]): Segment[] {
+    try {
+      return fds.map(fd => Segment.open(fd))
+    } catch (error) {
+      closeAll(fds)
       throw error
     }
   }
@@ -247,7 +260,8 @@ export class Segment {
   }
 
   close(): void {
-    this.fd.close()
+    if (!this.fd.closed && this.size() >= LARGE_BYTES) this.fd.closeAside()
+    else this.fd.close()
   }
 }
 

@@ -2,7 +2,7 @@ import { ShardedMap } from '../sharded-map.js'
 import { inSteps } from './slices.js'
 
 /** Keys that a bulk has put, with their slots, and keys that it has deleted (null). */
-export type Layer = Map<string, number | null> | ShardedMap<number | null>
+export type Layer = ShardedMap<number | null>
 
 /**
  * Keys of a section and their slots. A large bulk comes in as a layer over what was there, in one step whatever its size;
@@ -17,6 +17,11 @@ export class SlotMap {
     return this.#size
   }
 
+  /** Nothing is there, and nothing is left to be merged. */
+  get empty(): boolean {
+    return this.#size === 0 && this.#layer === null
+  }
+
   get(key: string): number | undefined {
     const slot = this.#layer?.get(key)
     return slot === undefined ? this.#main.get(key) : (slot ?? undefined)
@@ -27,7 +32,17 @@ export class SlotMap {
   }
 
   set(key: string, slot: number): void {
-    if (!this.has(key)) this.#size++
+    if (this.has(key)) this.#put(key, slot)
+    else this.add(key, slot)
+  }
+
+  /** A key that is not there. */
+  add(key: string, slot: number): void {
+    this.#size++
+    this.#put(key, slot)
+  }
+
+  #put(key: string, slot: number): void {
     // What lies below in the main map is still to be freed by the merge.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)

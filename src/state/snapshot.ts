@@ -22,7 +22,7 @@ export interface Merge {
 export interface Merged {
   segment: Segment
   entries: number
-  /** The locations as they were when it began, and where the same changes lie in the snapshot (length 0: nowhere). */
+  /** The locations as they were when it began, and where the same changes lie in the snapshot (of others: as it was). */
   before: Locations
   after: Locations
 }
@@ -56,7 +56,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
     }
     yield
 
-    const batch = new Batch(store, segment, append, after)
+    const batch = new Batch(store, { segment, ordinal: last }, append, after)
     const at: Location = { segment: 0, offset: 0, length: 0 }
     let entries = 0
     for (let slot = 0; slot < before.end; slot++) {
@@ -65,7 +65,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       if (at.length > 0 && at.segment <= last) {
         batch.add(at, slot)
         entries++
-      } else after.set(slot, 0, 0, 0)
+      }
     }
     for (let slot = 0; slot < displaced.end; slot++) {
       if (slot % STEP === 0) yield
@@ -85,10 +85,16 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   }
 }
 
+/** The snapshot, and the ordinal that it will have in its log: of the last segment in it. */
+interface Into {
+  readonly segment: Segment
+  readonly ordinal: number
+}
+
 /** Gathers changes into records of about 64 KiB, and notes where they come to lie. */
 class Batch {
   readonly #store: Store
-  readonly #segment: Segment
+  readonly #into: Into
   readonly #append: (...parts: Uint8Array[]) => void
   readonly #after: Locations
   #parts: Uint8Array[] = []
@@ -96,9 +102,9 @@ class Batch {
   #count = 0
   #waiting: { slot: number; offset: number; length: number }[] = []
 
-  constructor(store: Store, segment: Segment, append: (...parts: Uint8Array[]) => void, after: Locations) {
+  constructor(store: Store, into: Into, append: (...parts: Uint8Array[]) => void, after: Locations) {
     this.#store = store
-    this.#segment = segment
+    this.#into = into
     this.#append = append
     this.#after = after
   }
@@ -119,8 +125,10 @@ class Batch {
   close(): void {
     if (this.#parts.length === 0) return
     this.#append(...this.#parts)
-    const start = this.#segment.end - this.#bytes
-    for (const { slot, offset, length } of this.#waiting) this.#after.set(slot, 0, start + offset, length)
+    const { segment, ordinal } = this.#into
+    const start = segment.end - this.#bytes
+    for (const { slot, offset, length } of this.#waiting)
+      this.#after.set(slot, ordinal, start + offset, length)
     this.#parts = []
     this.#waiting = []
     this.#bytes = 0

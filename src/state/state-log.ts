@@ -13,6 +13,8 @@ import { LeftWork } from './left-work.js'
 import { limitsFrom, type StateLimits } from './limits.js'
 import {
   digestsOf,
+  type KnownSection,
+  knownSections,
   type RawSection,
   rawSectionOf,
   type SectionDigest,
@@ -21,6 +23,7 @@ import {
 } from './overview.js'
 import type { StoredSchema } from './records.js'
 import { Replay } from './replay.js'
+import { restart } from './restart.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
@@ -48,7 +51,7 @@ export class StateLog implements LogOwner {
   onFull: (() => void) | null = null
   onStaleSecret: (() => void) | null = null
   onUnreadable: ((error: unknown) => void) | null = null
-  onAppended: (() => void) | null = null
+  readonly appended = new Set<() => void>()
   premature: (() => FdbError | null) | null = null
   disk: Disk | null = null
 
@@ -102,6 +105,11 @@ export class StateLog implements LogOwner {
     return this.#core.history.pieces().at(-1)?.sequence ?? 0
   }
 
+  /** A large bulk is being appended, and would be anew, whole, if writing had to go on in another segment now. */
+  get amidBulk(): boolean {
+    return this.#writing.amidBulk
+  }
+
   /** Segments hold secrets that were replaced or deleted: until they are merged, with all that displaced those in them. */
   get hasStaleSecrets(): boolean {
     return this.#core.store.entries.staleSecrets >= 0
@@ -136,6 +144,16 @@ export class StateLog implements LogOwner {
       history.hold(segment)
       return history.readOn()
     }, options.signal)
+  }
+
+  /**
+   * Reads these segments, a whole log, in place of those that are held: in one turn the sections are what they say, and listeners are told of
+   * what is different. For a log that was never written to, and lacks what others have merged. Takes the segments, also when it
+   * rejects, as {@link adopt} does: then all is as before.
+   */
+  async restart(segments: readonly Segment[]): Promise<void> {
+    await this.#compaction.ended()
+    await this.#replay.next(() => restart(this.#core, segments), undefined)
   }
 
   /** Reads what was appended to adopted segments since. A segment is read only when all before it are sealed. */
@@ -199,7 +217,7 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * After endWriting or forwardWriting: from now on reads see what others append to the segments that are held, as soon as it is
+   * Before startWriting, and after endWriting or forwardWriting: from now on reads see what others append to the segments that are held, as soon as it is
    * appended (what is more than 64 KiB at once a little later); until startWriting, or until a segment is damaged.
    */
   follow(): void {
@@ -246,6 +264,12 @@ export class StateLog implements LogOwner {
   schemas(): StoredSchema[] {
     this.#flush()
     return schemasOf(this.#core.store)
+  }
+
+  /** As {@link schemas}, with the sections that were registered here and are not in the log yet. */
+  known(): KnownSection[] {
+    this.#flush()
+    return knownSections(this.#core.store, new Set(this.#sections.keys()))
   }
 
   /** A section as it lies in the log, for tools: no codec, no cache. Empty when there is none of that name. */

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { ChangeCursor } from './change-cursor.js'
-import { Digest } from './digest.js'
+import { AddedEntries, Digest } from './digest.js'
 import { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
 import { overLimit, type StateLimits } from './limits.js'
@@ -19,12 +19,13 @@ const STEP = 32
 /** The map that a log adds up to, one record after the other: which keys each section has and where in which segment their values lie. */
 export class Store {
   readonly sections = new Map<string, SectionStore>()
-  readonly requests: RequestMemory
+  requests: RequestMemory
   readonly entries = new Entries()
   readonly limits: StateLimits
   readonly left: LeftWork
   readonly #reportListener: (error: unknown, section: string) => void
   readonly #cursor: ChangeCursor
+  readonly #added = new AddedEntries()
   /** The record that is being applied. */
   #found!: FoundRecord
   #segment!: Segment
@@ -93,21 +94,29 @@ export class Store {
     const open = this.#openFor(record, ordinal)
     if (!open) this.#learn(schemas)
     let print = 0
-    for (let i = 0; i < changes.length; i += 2) {
-      if (i % (2 * STEP) === 0 && i > 0) yield
-      const [start, end] = [changes[i]!, changes[i + 1]!]
-      const [offset, length] = [found.base + start, end - start]
-      const section = cursor.look(found.buffer, start, end)
-      const { op } = cursor.change
-      if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
-      if (request !== '' || part) print = addPrint(print, section.printOf(op, cursor.keyBytes))
-      if (open) open.take(section, cursor, offset, length)
-      else if (op === CLEAR) {
-        yield* this.left.steps()
-        const clearing = new Transaction(this.entries, ordinal, this.#found)
-        clearing.take(section, cursor, offset, length)
-        clearing.commit(origin, this.left)
-      } else this.#change(section, { segment: ordinal, offset, length }, origin)
+    try {
+      for (let i = 0; i < changes.length; i += 2) {
+        if (i % (2 * STEP) === 0 && i > 0) {
+          this.#added.flush()
+          yield
+        }
+        const [start, end] = [changes[i]!, changes[i + 1]!]
+        const [offset, length] = [found.base + start, end - start]
+        const section = cursor.look(found.buffer, start, end)
+        const { op } = cursor.change
+        if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
+        if (request !== '' || part) print = addPrint(print, section.printOf(op, cursor.keyBytes))
+        if (open) open.take(section, cursor, offset, length, this.#added)
+        else if (op === CLEAR) {
+          this.#added.flush()
+          yield* this.left.steps()
+          const clearing = new Transaction(this.entries, ordinal, this.#found)
+          clearing.take(section, cursor, offset, length, this.#added)
+          clearing.commit(origin, this.left)
+        } else this.#change(section, { segment: ordinal, offset, length }, origin)
+      }
+    } finally {
+      this.#added.flush()
     }
     if (open) {
       for (const { name } of schemas) this.sectionNamed(name)
@@ -144,13 +153,17 @@ export class Store {
   /** Makes the change that the cursor looks at, whose bytes lie there. */
   #change(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
     const { key, change } = this.#cursor
-    const before = this.entries.locate(section, section.slots.get(key))
+    const slot = section.slots.get(key)
+    const before = this.entries.locate(section, slot)
     if (change.op === DELETE) {
-      if (this.entries.remove(section, key, at.segment)) section.tell('delete', key, origin, before)
+      if (slot === undefined) return
+      this.entries.remove(section, key, slot, at.segment)
+      section.tell('delete', key, origin, before)
       return
     }
-    this.entries.put(section, key, at)
-    section.digest.add(section.nameBytes, this.#cursor.keyBytes, this.#cursor.value)
+    this.entries.put(section, key, slot, at)
+    this.#added.add(section.digest, section.nameBytes, this.#cursor.buffer, change)
+    if (section.listeners.size > 0) this.#added.flush()
     section.tell('put', key, origin, before)
   }
 
@@ -164,6 +177,14 @@ export class Store {
   /** The bulk that is not whole; null: there is none. */
   get open(): Transaction | null {
     return this.#open
+  }
+
+  /** Has the entries of another one, which is used up, but for its sections; what the open bulk of either has made is let go of. */
+  become(other: Store): void {
+    this.#open = null
+    other.giveUp()
+    this.entries.become(other.entries)
+    this.requests = other.requests
   }
 
   /** A bulk that is not whole will never be. */

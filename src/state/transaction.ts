@@ -1,6 +1,6 @@
 import { ShardedMap } from '../sharded-map.js'
 import type { ChangeCursor } from './change-cursor.js'
-import { Digest } from './digest.js'
+import { type AddedEntries, Digest } from './digest.js'
 import type { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
 import type { FoundRecord } from './reader.js'
@@ -14,10 +14,10 @@ const SMALL = 1024
 
 /** What a bulk does to one section, once it counts. */
 interface StagedSection {
-  section: SectionStore
-  layer: Layer
+  readonly section: SectionStore
+  readonly layer: Layer
   /** What was there before does not count. */
-  cleared: boolean
+  readonly cleared: boolean
   /** Entries of the section then, and bytes of their encoded changes. */
   size: number
   bytes: number
@@ -56,14 +56,20 @@ export class Transaction {
     if (!staged) {
       const { bytes, slots } = section
       const { size } = slots
-      staged = { section, layer: new Map(), cleared: false, size, bytes, digest: new Digest() }
+      staged = { section, layer: new ShardedMap(), cleared: false, size, bytes, digest: new Digest() }
       this.#sections.set(section, staged)
     }
     return (this.#last = staged)
   }
 
   /** Takes the change that the cursor looks at, whose bytes lie there in the segment. */
-  take(section: SectionStore, cursor: ChangeCursor, offset: number, length: number): void {
+  take(
+    section: SectionStore,
+    cursor: ChangeCursor,
+    offset: number,
+    length: number,
+    added: AddedEntries,
+  ): void {
     const { op } = cursor.change
     if (op === CLEAR) {
       this.#clear(section)
@@ -72,10 +78,9 @@ export class Transaction {
     const { key } = cursor
     const staged = this.#of(section)
     const had = this.#drop(staged, key)
-    if (staged.layer instanceof Map && staged.layer.size >= SMALL) staged.layer = shardedFrom(staged.layer)
     if (op === PUT) {
       staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
-      staged.digest.add(section.nameBytes, cursor.keyBytes, cursor.value)
+      added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
       staged.size++
       staged.bytes += length
     } else if (had) {
@@ -138,12 +143,13 @@ export class Transaction {
       if (below !== undefined) this.#entries.free(section, below, this.ordinal)
       return () => section.tell(put ? 'put' : 'delete', key, origin, before)
     }
-    if (cleared) {
-      // Of what is cleared nothing is left to be deleted.
+    if (cleared || (slots.empty && layer.size > SMALL)) {
+      // Where nothing is left, or was, nothing can be deleted.
       const before = slots.replace(layer as ShardedMap<number>)
       return () => {
-        section.tell('clear', '', origin, null)
-        left.add(this.#afterClear(before, staged, origin), before.size + size)
+        if (cleared) section.tell('clear', '', origin, null)
+        if (before.size > 0 || section.listeners.size > 0)
+          left.add(this.#afterClear(before, staged, origin), before.size + size)
       }
     }
     if (layer.size > SMALL) {
@@ -189,13 +195,6 @@ export class Transaction {
         staged.layer.size,
       )
   }
-}
-
-/** For a few entries one map is cheaper; of many, one that grows would hold up a turn. */
-function shardedFrom(few: Layer): Layer {
-  const many = new ShardedMap<number | null>()
-  for (const [key, slot] of few.entries()) many.set(key, slot)
-  return many
 }
 
 /** Slots that it has made. */

@@ -38,6 +38,10 @@ export class Writing {
     return this.#mode === 'writing' || this.#mode === 'paused'
   }
 
+  get amidBulk(): boolean {
+    return this.#appender.amidBulk
+  }
+
   start(segment: Segment): void {
     this.#core.history.claim(segment)
     this.#mode = 'writing'
@@ -89,7 +93,7 @@ export class Writing {
   }
 
   follow(): void {
-    this.#replay.following = this.#isElsewhere && !this.#core.closing.aborted
+    this.#replay.following = (this.#isElsewhere || this.#mode === 'reading') && !this.#core.closing.aborted
     this.#forwarding?.wake()
   }
 

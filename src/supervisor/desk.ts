@@ -1,9 +1,9 @@
 import { FdbError } from '../errors.js'
-import { receiveHello, turnAway, welcome } from '../holder/admission.js'
+import { receiveHello, turnAway } from '../holder/admission.js'
+import { serveCaller } from '../holder/serve-caller.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
 import type { Operations } from '../operator/requests.js'
-import { serveOperator } from '../operator/server.js'
 import { VERSIONS } from '../protocol/versions.js'
 
 /** A connection that says nothing is not kept. */
@@ -18,8 +18,6 @@ export function receive(fd: OwnedFd, who: PeerCredentials, operations: Operation
       turnAway(caller, new FdbError('ERR_FDB_NOT_A_DAEMON', why))
       return
     }
-    caller.pidfd?.close()
-    welcome(caller.link, { version: caller.version, pid: process.pid })
-    serveOperator(caller.link, operations)
+    serveCaller(caller, operations)
   })
 }

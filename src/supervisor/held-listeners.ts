@@ -1,4 +1,4 @@
-import { FdbError } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
 import { closeAll, type Inspected, inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
   bindListener,
@@ -27,7 +27,8 @@ export async function takeHeld(
   const taken: { name: string; fd: OwnedFd; about: Inspected }[] = []
   try {
     for (const { name, spec } of wanted) {
-      const fd = await heldOrBound(client, name, spec)
+      const claim = () => client.descriptors.claim(name, { shared: true })
+      const fd = await heldOrBound(client, name, spec, claim)
       const about = inspectOne(fd)
       taken.push({ name, fd, about })
       refuseOther(name, spec, about)
@@ -43,23 +44,36 @@ export async function takeHeld(
   }
 }
 
-async function heldOrBound(client: OperatorClient, name: string, spec: ListenerSpec): Promise<OwnedFd> {
+/** What `claim` gets; it is bound and put first where it is not held. Two who do so at once both have what the first has bound. */
+export async function heldOrBound<T>(
+  client: OperatorClient,
+  name: string,
+  spec: ListenerSpec,
+  claim: () => Promise<T>,
+): Promise<T> {
   try {
-    return await client.descriptors.claim(name, { shared: true })
+    return await claim()
   } catch (error) {
-    if (!FdbError.is(error) || error.code !== 'ERR_FDB_FD_UNKNOWN') throw error
+    if (!isCode(error, 'ERR_FDB_FD_UNKNOWN')) throw error
   }
-  const fd = bindListener(spec)
   try {
+    using fd = bindListener(spec)
     await client.descriptors.put(name, fd)
-    return fd
   } catch (error) {
-    fd.close()
-    throw error
+    if (!isCode(error, 'ERR_FDB_FD_TAKEN') && !isCode(error, 'ERR_FDB_ADDRESS_IN_USE')) throw error
+    return await claim().catch(late => {
+      throw isCode(late, 'ERR_FDB_FD_UNKNOWN') ? error : late
+    })
   }
+  return await claim()
 }
 
-function refuseOther(name: string, spec: ListenerSpec, about: Inspected): void {
+function isCode(error: unknown, code: FdbErrorCode): boolean {
+  return FdbError.is(error) && error.code === code
+}
+
+/** Throws ERR_FDB_FD_TAKEN where what is held is none for this specification. */
+export function refuseOther(name: string, spec: ListenerSpec, about: Inspected): void {
   if (isOfKind(about, spec) && (isLocatedAt(about, spec) || (spec.kind !== 'unix' && spec.port === 0))) return
   const there = about.type === 'socket' ? formatAddress(about) : about.type
   const why = `the daemon holds "${name}" for something else (${there}, not ${formatListenerSpec(spec)}): give the listener another name, or remove that (fd-broker fd remove ${name})`

@@ -3,19 +3,13 @@ import { FdbError } from '../errors.js'
 import { executeInstead, type NativeError, numbersOf, type ProgramStart } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
 import { successorCommand } from '../process/command-line.js'
+import { NONE_PASSED } from '../supervised/told-variables.js'
 import type { Children } from './children.js'
 import { LEFT_VARIABLE, type LeftBehind, written } from './left-behind.js'
 
 const FIRST_FD = 3
 /** For one that says whether it could go on. */
 const TRIAL_MS = 30_000
-/** What a service manager has passed is among what is left. */
-const PASSED = {
-  LISTEN_FDS: undefined,
-  LISTEN_FDNAMES: undefined,
-  LISTEN_PID: undefined,
-  LISTEN_PIDFDID: undefined,
-}
 
 /**
  * Goes on as what is installed now, when that has said that it can: the same process. Never resolves. Rejects, with nothing changed,
@@ -82,9 +76,11 @@ function becomeNextImage(left: LeftBehind): never {
   }
 }
 
-/** As this process was started, looked up anew. */
+/** As this process was started, looked up anew. What a service manager has passed is among what is left. */
 function nextCommand(order: string): ProgramStart {
-  const { file, argv0, args, cwd, env } = successorCommand({ env: { ...PASSED, [LEFT_VARIABLE]: order } })
+  const { file, argv0, args, cwd, env } = successorCommand({
+    env: { ...NONE_PASSED, [LEFT_VARIABLE]: order },
+  })
   return { file, cwd, argv: [argv0, ...args], env }
 }
 

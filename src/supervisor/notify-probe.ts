@@ -2,6 +2,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { bindSocket, closeAll, type Poll, READABLE, receiveMessage, watch } from '../kernel/index.js'
+import { notifyWords } from '../supervised/notify-words.js'
 import { type Hearing, NOTHING, type Probe, type ProbeEvents } from './probe.js'
 
 const MOST_BYTES = 65_536
@@ -68,12 +69,7 @@ function openHearing(): Hearing {
 }
 
 function take(text: string, events: ProbeEvents): void {
-  const said = new Map(
-    text.split('\n').map(line => {
-      const at = line.indexOf('=')
-      return [line.slice(0, at), line.slice(at + 1)] as const
-    }),
-  )
+  const said = notifyWords(text)
   const main = Number(said.get('MAINPID'))
   if (Number.isInteger(main) && main > 0) events.mainProcess(main)
   const status = said.get('STATUS')

@@ -1,9 +1,9 @@
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
-import { OwnedFd, signalTo } from '../kernel/index.js'
+import { hasEnded, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../process/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
-import { endsWithUs } from '../process/main-process.js'
+import { endsWithUs, statOf } from '../process/main-process.js'
 import { listenerVariables, PID_VARIABLE } from './child-environment.js'
 import type { Children } from './children.js'
 import type { LeftVersion } from './left-behind.js'
@@ -42,6 +42,8 @@ export class RunningVersion {
   readonly #events: VersionEvents
   #pid: number
   #watch: DeathWatch | null = null
+  /** Of a main process that is not our own child: who reaps it does not tell us, and its number may be a stranger's then. */
+  #pidfd: OwnedFd | null = null
   #isReplaced = false
   #over = false
 
@@ -121,8 +123,8 @@ export class RunningVersion {
   }
 
   signal(signal: NodeJS.Signals): void {
-    // Else its main process is a child of one of its own.
-    if (!this.#children.signal(this.#pid, signal)) signalOther(this.#pid, signal)
+    if (this.#pidfd === null) this.#children.signal(this.#pid, signal)
+    else signalBy(this.#pidfd, signal)
   }
 
   /** Its main process, and whoever serves in that one's place. */
@@ -135,14 +137,14 @@ export class RunningVersion {
   }
 
   kill(): void {
-    this.#children.kill(this.#pid)
-    signalOther(this.#pid, 'SIGKILL')
+    if (this.#pidfd === null || !hasEnded(this.#pidfd)) this.#children.kill(this.#pid)
   }
 
   /** Nobody waits for its end any more. Idempotent. */
   close(): void {
     this.#over = true
     this.#watch?.close()
+    this.#pidfd?.close()
     this.#children.forget(this.#pid)
     this.#probe[Symbol.dispose]()
   }
@@ -193,7 +195,7 @@ export class RunningVersion {
   /** Another process is its main process from now on. */
   #follow(pid: number): void {
     if (this.#over || pid === this.#pid || !endsWithUs(pid)) return
-    using pidfd = openOwn(pid)
+    const pidfd = openOwn(pid)
     if (pidfd === null) return
     this.#pid = pid
     this.#children.expect(pid, code => this.#exited(pid, code))
@@ -210,17 +212,21 @@ export class RunningVersion {
       setImmediate(() => this.#exited(pid, UNKNOWN_CODE))
       return
     }
-    using pidfd = found
     this.#children.expect(pid, code => this.#exited(pid, code))
-    if (pidfd !== null) this.#watchEnd(pid, pidfd)
+    if (found !== null) this.#watchEnd(pid, found)
   }
 
-  /** Borrows the pidfd. */
+  /** Takes the pidfd. */
   #watchEnd(pid: number, pidfd: OwnedFd): void {
     this.#watch?.close()
+    this.#pidfd?.close()
+    this.#pidfd = pidfd
     this.#watch = watchDeath(pidfd, () => {
       setTimeout(() => this.#exited(pid, UNKNOWN_CODE), REAPED_MS)
     })
+    if (statOf(pid)?.parent !== process.pid) return
+    pidfd.close()
+    this.#pidfd = null
   }
 }
 
@@ -232,8 +238,12 @@ async function servesAt(control: string): Promise<number | null> {
 /** One that has ended, or is another user's by now, is not. */
 function signalOther(pid: number, signal: NodeJS.Signals): void {
   using pidfd = openOwn(pid)
+  if (pidfd !== null) signalBy(pidfd, signal)
+}
+
+function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
   try {
-    if (pidfd !== null) signalTo(pidfd, constants.signals[signal])
+    signalTo(pidfd, constants.signals[signal])
   } catch {
     // It has ended meanwhile.
   }

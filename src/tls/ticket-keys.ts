@@ -45,7 +45,7 @@ const OPTIONS: Keys<TicketKeyOptions> = { name: true, rotateEvery: true, logger:
 
 /**
  * The keys that encrypt TLS session tickets, as state: made by the first process, the same in every later one, changed for
- * all of them by the one that serves. They are known from the beginning, also in a process that may not write yet.
+ * all of them by the one that serves (where several have one state, by the one that does not follow). They are known from the beginning, also in a process that may not write yet.
  */
 export class TicketKeys {
   readonly name: string
@@ -80,7 +80,7 @@ export class TicketKeys {
     const stored = this.#stored()
     this.#current = stored ?? this.#make()
     // A process that may not write yet uses them all the same: they are in the state when it serves.
-    if (stored === null) this.#put(this.#current).catch(error => this.#notWritten(error))
+    if (stored === null) this.#putFirst().catch(error => this.#notWritten(error))
     this.#unsubscribe = this.#section.onChange(({ key, op }) => {
       if (op === 'put' && key === name) this.#follow()
     })
@@ -147,6 +147,12 @@ export class TicketKeys {
     })
   }
 
+  /** Where others have the same state one of them was first. */
+  async #putFirst(): Promise<void> {
+    if (this.#member.follows === null) await this.#put(this.#current)
+    else await this.#section.update(this.name, keys => keys ?? this.#current)
+  }
+
   #put(keys: StoredKeys): Promise<void> {
     return this.#section.put(this.name, keys)
   }
@@ -171,7 +177,7 @@ export class TicketKeys {
   }
 
   #due(): void {
-    if (this.#member.phase === 'serving') {
+    if (this.#member.phase === 'serving' && this.#member.follows === null) {
       this.rotate().catch(error => this.#notWritten(error))
     }
     // Another process does it, or it is tried again.

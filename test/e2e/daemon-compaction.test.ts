@@ -4,7 +4,7 @@ import { openFds, type ServiceStatus, servedBy, serviceWhere, startDaemon } from
 import { freePort, Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 
-const ROUNDS = 20
+const ROUNDS = 12
 /** After so many it must have come to its size. */
 const A_FEW = 4
 

@@ -270,6 +270,24 @@ describe('fd-broker fd', () => {
     await until('none is left', () => said.at(-1)?.startsWith('NAME'))
   })
 
+  it('claims for a process that lives, and releases it', async () => {
+    const { control, held } = await daemon()
+    const desk = Desk.open()
+    using fd = memoryFile('claimed', 'a memory file')
+    await held.put('it', fd)
+    const { pid, end } = await other()
+    const ask = (order: string) => desk.run('fd', order, 'it', '--control', control, '--while', String(pid))
+    expect(await ask('claim')).toMatchObject({ code: 0, stdout: `it is claimed by process ${pid}\n` })
+    expect(await held.list()).toMatchObject([{ claimedBy: pid, users: [{ pid, exclusive: true }] }])
+    await expect(held.claim('it')).rejects.toEqual(code('ERR_FDB_FD_CLAIMED', true))
+    expect(await ask('release')).toMatchObject({ code: 0 })
+    expect(await held.list()).toMatchObject([{ claimedBy: null, users: [] }])
+    await held.claim('it', { shared: true, while: { pid } }).then(mine => mine.close())
+    await end()
+    await until('it is claimed no more', async () => (await held.list())[0]?.users.length === 0)
+    expect(await ask('claim')).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
+  })
+
   it('is for daemons', async () => {
     const desk = Desk.open()
     await desk.shop()

@@ -12,7 +12,7 @@ import { pause, until } from '../processes/until.js'
 import { Writes } from '../processes/writes.js'
 
 /** Long enough to fail in it. */
-const LONG = { probation: 60_000, heartbeat: 50, silence: 500, freeze: 300 }
+const LONG = { probation: 60_000, heartbeat: 50, silence: 500, freeze: 300, quiesce: 1_000 }
 
 async function open(daemon: AppConfig['upgrade'] = LONG): Promise<{ scene: Scene; target: string }> {
   const port = await freePort()

@@ -21,7 +21,7 @@ describe.each(releases())(
       await service.ask('/items/bulk', 'PUT', seed)
       await service.ask('/notes/anna', 'PUT', { list: [1, 'two', null], nested: { deep: true } })
       const start = (await service.status()).state.sequence
-      const clients = new Clients(service, 6)
+      const clients = new Clients(service, 6, { restMs: 1 })
       let others = 0
       let equal = 0
 

@@ -10,11 +10,15 @@ const QUICK = {
   probation: 400,
   heartbeat: 50,
   silence: 500,
-  ready: 800,
+  // Also for the good one that comes after: from its Offer on, however busy the machine is.
+  ready: 2_000,
   prepare: 800,
   commit: 800,
   freeze: 300,
 }
+
+/** For what is to end by a death, not by time. */
+const PATIENT = { ...QUICK, ready: 30_000, prepare: 30_000, commit: 30_000 }
 
 const PHASES = ['offering', 'preparing', 'committing', 'probation']
 
@@ -45,7 +49,7 @@ describe('a successor that is killed', () => {
   it('before it is ready, 20 in a row under load: no request fails, no descriptor leaks', {
     timeout: 50_000,
   }, async () => {
-    const { scene, url, first } = await stage()
+    const { scene, url, first } = await stage({ upgrade: PATIENT })
     const before = await first.status()
     const load = await loadOn(url, { rate: 300, streams: 0 })
     for (let round = 1; round <= 20; round++) {
@@ -73,7 +77,10 @@ describe('a successor that is killed', () => {
 
   for (const phase of PHASES) {
     it(`in phase ${phase}: the old one serves on with everything that was written`, async () => {
-      const { scene, url, first } = await stage({ traps: { [`holder ${phase}`]: 'SIGKILL successor' } })
+      const { scene, url, first } = await stage({
+        upgrade: PATIENT,
+        traps: { [`holder ${phase}`]: 'SIGKILL successor' },
+      })
       const load = await loadOn(url, { rate: 200, streams: 0 })
       await first.order('put', { key: 'before', value: { item: 'kept' } })
       const doomed = await scene.start()
@@ -99,8 +106,8 @@ describe('a successor that is killed', () => {
   }
 
   it('by itself, having acknowledged a change in probation: the old one serves on with that change', async () => {
-    const { scene, url, first } = await stage()
-    const doomed = await scene.serve({ upgrade: { ...QUICK, probation: 60_000 } })
+    const { scene, url, first } = await stage({ upgrade: { ...PATIENT, probation: 60_000 } })
+    const doomed = await scene.serve()
     await first.says('retiring')
     expect(
       (await ask(`${url}/r/new`, { method: 'PUT', body: 'by the new one' }).answer).headers['x-pid'],
@@ -117,7 +124,7 @@ describe('a successor that hangs', () => {
   for (const how of ['stopped', 'busy'] as const) {
     it(`${how} before it is ready: aborted at the deadline, named as long as it lives, and no obstacle afterwards`, async () => {
       const { scene, url, first } = await stage()
-      const stuck = await scene.start(how === 'busy' ? { hang: 'busy' } : { readyDelay: 1_500 })
+      const stuck = await scene.start(how === 'busy' ? { hang: 'busy' } : { readyDelay: 3_000 })
       await stuck.says('listener')
       if (how === 'stopped') stuck.signal('SIGSTOP')
       const begun = performance.now()
@@ -153,7 +160,7 @@ describe('a successor that hangs', () => {
 
   it('before it is ready, and an operator upgrades with --kill-stuck: it is ended, and the next one serves', async () => {
     const { scene, first } = await stage()
-    const stuck = await scene.start({ readyDelay: 1_500 })
+    const stuck = await scene.start({ readyDelay: 3_000 })
     await stuck.says('listener')
     stuck.signal('SIGSTOP')
     await scene.statusWhere('it blocks upgrades', ({ blockedBy }) => blockedBy.includes(stuck.pid))

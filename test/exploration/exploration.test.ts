@@ -6,7 +6,7 @@ import { boundsOf, NEEDED, POLICY } from './needed.js'
 import { explore } from './search.js'
 import { ALWAYS, LONG, worldOf } from './spaces.js'
 
-const long = process.env.FDB_EXPLORE === 'long'
+const long = process.env.FD_BROKER_EXPLORE === 'long'
 const spaces = long ? [...ALWAYS, ...LONG] : ALWAYS
 const limit = long ? 20_000_000 : 6_000_000
 const seen = new Set<string>()

@@ -33,8 +33,9 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'Transfer-Encoding need only contain the word chunked (TE.TE)',
     file: 'message.ts',
-    find: "const known = value === 'chunked' || value.toLowerCase() === 'chunked'",
-    replace: "const known = value.toLowerCase().includes('chunked')",
+    find: 'if (!this.#is(line, CHUNKED_BYTES) || this.#fields.hasTab(line)) {',
+    replace:
+      "if (!this.#fields.value(line).toLowerCase().includes('chunked') || this.#fields.hasTab(line)) {",
   },
   {
     name: 'the last of several Content-Lengths wins (CL.CL)',
@@ -63,8 +64,8 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'Content-Length is read up to the first byte that is no digit',
     file: 'message.ts',
-    find: 'LENGTH.test(value) && !this.#fields.hasTab(line) ? Number(value)',
-    replace: '/^[0-9]/.test(value) && !this.#fields.hasTab(line) ? Number.parseInt(value, 10)',
+    find: 'if (digit < 0 || digit > 9) return -1',
+    replace: 'if (digit < 0 || digit > 9) return at > start ? number : -1',
   },
   {
     name: 'chunk sizes may have spaces in them',

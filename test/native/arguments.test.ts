@@ -29,8 +29,8 @@ const anything = fc.oneof(
   fc.record({ kind: text, host: text, port: number, mode: number, backlog: number }, { requiredKeys: [] }),
 )
 
-/** Calls that open something for a text argument alone would leave files or memory behind: not with random texts. */
-const opening = new Set(['memfd', 'openLockFile', 'socketPair', 'openCount'])
+/** Calls that open something for a text argument alone, or none, would leave files or memory behind: not with random texts. */
+const opening = new Set(['memfd', 'openLockFile', 'socketPair', 'createEpoll', 'openCount'])
 /** They take no arguments, and are about the whole process. */
 const without = new Set(['adoptOrphans', 'endedChild'])
 const names = (Object.getOwnPropertyNames(native) as Array<keyof typeof native>).filter(

@@ -8,6 +8,7 @@ import { native } from '../../src/kernel/native.js'
 import { CLOEXEC, descriptors, flagsOf, folders, thrown } from './support.js'
 
 const script = fileURLToPath(new URL('children/execute.mjs', import.meta.url))
+const fromThree = fileURLToPath(new URL('children/execute-from-three.mjs', import.meta.url))
 const keep = descriptors()
 const folder = folders()
 
@@ -24,11 +25,21 @@ describe('execute', () => {
     expect(open).toEqual(['0', '1'])
   })
 
+  it('gives descriptors from a number on, whatever had that before, and usual signals', async () => {
+    const { stdout } = await promisify(execFile)(process.execPath, [fromThree])
+    const [sent, got, open, blocked, ignored, flags] = stdout.trim().split('\n')
+    expect(got).toBe(sent)
+    expect(open).toBe('0, 1, 2, 3, 4')
+    expect([blocked, ignored]).toEqual([expect.stringMatching(/:\s0+$/), expect.stringMatching(/:\s0+$/)])
+    // O_NONBLOCK of the pipe.
+    expect(Number.parseInt(flags!.split(/\s/)[1]!, 8) & 0o4000).toBe(0)
+  })
+
   it('leaves all as it is when that cannot be started', async () => {
     const [kept] = keep(native.socketPair())
     const before = process.cwd()
-    const failed = (file: string, cwd: string) => {
-      const error = thrown(() => native.execute(bytes(file, cwd, 'a'), bytes('A=b'), [kept!]))
+    const failed = (file: string, cwd: string, ...first: number[]) => {
+      const error = thrown(() => native.execute(bytes(file, cwd, 'a'), bytes('A=b'), [kept!], ...first))
       expect(flagsOf(kept!) & CLOEXEC).toBe(CLOEXEC)
       expect(realpathSync('/proc/self/cwd')).toBe(before)
       return `${error.code} ${error.syscall}`
@@ -36,6 +47,7 @@ describe('execute', () => {
     const where = await folder()
     expect(failed(join(where, 'none'), where)).toBe('ENOENT execve')
     expect(failed(where, '')).toBe('EACCES execve')
+    expect(failed(join(where, 'none'), where, 3)).toBe('ENOENT execve')
     expect(failed('/bin/sh', join(where, 'none'))).toBe('ENOENT chdir')
   })
 
@@ -46,5 +58,6 @@ describe('execute', () => {
     expect(refused(bytes('sh'), bytes('A=b'), [])).toBe('RangeError')
     expect(refused(Buffer.from('/bin/sh'), bytes('A=b'), [])).toBe('RangeError')
     expect(refused(bytes('/bin/sh', '', 'sh'), bytes('A=b'), [-1])).toMatch(/Error$/)
+    expect(refused(bytes('/bin/sh', '', 'sh'), bytes('A=b'), [], 2)).toBe('RangeError')
   })
 })

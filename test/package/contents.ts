@@ -10,17 +10,17 @@ const FILES: readonly Rule[] = [
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
   [/^dist\/(?:index|proxy|adapter|errors|config-worker)\.js$/, 200_000],
-  [/^dist\/chunk-\w+\.js$/, 650_000, '?'],
+  [/^dist\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/cli\.cjs$/, 20_000],
-  [/^dist\/program\.cjs$/, 1_300_000],
-  [/^dist\/(?:msgpackr|yaml)\.cjs$/, 200_000],
+  [/^dist\/program\.cjs$/, 1_550_000],
+  [/^dist\/(?:msgpackr|js-yaml|yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|adapter|errors)\.d\.ts$/, 3_000],
   [/^dist\/types\/declarations\.d\.ts$/, 120_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Of the whole, and of it what is not below `prebuilds/`, which a checkout may be without. */
-const MOST = { files: 40, packed: 1_000_000, unpacked: 3_000_000, withoutAddons: 2_600_000 }
+const MOST = { files: 48, packed: 1_000_000, unpacked: 3_000_000, withoutAddons: 2_850_000 }
 
 /**
  * What is in it that should not be, is larger than it should be, or is missing. `whole`: as it is published, with addons for all

@@ -43,8 +43,8 @@ export interface AppConfig {
   /** Unhealthy as long as this file exists. */
   sickFile?: string
   /**
-   * A signal to itself in that phase, for example { 'member ready': 'SIGKILL', 'holder committing': 'SIGSTOP' }; or
-   * to its successor.
+   * A signal to itself in that phase, for example { 'member ready': 'SIGKILL', 'holder committing': 'SIGSTOP' }, or when its
+   * application is told ('says serving'); or to its successor.
    */
   traps?: Record<string, 'SIGKILL' | 'SIGSTOP' | 'SIGKILL successor' | 'SIGSTOP successor'>
   /** A daemon takes over from the one that is there. */

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomInt, randomUUID } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -119,14 +119,28 @@ export class Scene {
   }
 }
 
-/** A TCP port that was free a moment ago. */
-export function freePort(host = '127.0.0.1'): Promise<number> {
+/** Below those that the kernel gives to who connects. */
+const [LOWEST_PORT, PORTS] = [12_000, 10_000]
+/** Of the two files that run at a time each has ports of its own: what is free to both is taken by one. */
+const FIRST_PORT = LOWEST_PORT + (Number(process.env.VITEST_POOL_ID ?? 0) % 2) * PORTS
+
+/**
+ * A TCP port that was free a moment ago. Not one of the kernel's choice: behind a block of ports that are in use, as after a load, it
+ * gives the same one again and again, to tests that run at the same time.
+ */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
+  for (;;) {
+    const port = randomInt(FIRST_PORT, FIRST_PORT + PORTS)
+    if (await isFree(port, host)) return port
+  }
+}
+
+function isFree(port: number, host: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const probe = createServer()
-    probe.on('error', reject)
-    probe.listen(0, host, () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
+    probe.on('error', (error: NodeJS.ErrnoException) =>
+      error.code === 'EADDRINUSE' ? resolve(false) : reject(error),
+    )
+    probe.listen(port, host, () => probe.close(() => resolve(true)))
   })
 }

@@ -6,7 +6,7 @@ import { Desk } from '../e2e/cli-processes.js'
 import { ask } from './client.js'
 import type { Version } from './release.js'
 import { freePort } from './scene.js'
-import { until } from './until.js'
+import { pause, until } from './until.js'
 
 const DAEMON = new URL('../fixtures/skew-daemon.mjs', import.meta.url)
 const MEMBER = new URL('../fixtures/skew-member.mjs', import.meta.url)
@@ -109,13 +109,15 @@ export class Clients {
   #running = true
   readonly #all: Promise<unknown>
 
-  constructor(service: Service, count: number) {
+  /** Each waits `restMs` between two changes. */
+  constructor(service: Service, count: number, { restMs = 0 } = {}) {
     const client = async (name: number) => {
       for (let n = 1; this.#running; n++) {
         const key = `c${name}-${n}`
         await service.ask(`/items/${key}`, 'PUT', { name: key, cents: n }, `put ${key}`)
         this.there.set(key, n)
         this.changes++
+        if (restMs > 0) await pause(restMs)
         if (n % 4 !== 0) continue
         const old = `c${name}-${n - 2}`
         await service.ask(`/items/${old}`, 'DELETE', undefined, `delete ${old}`)

@@ -34,6 +34,53 @@ export async function goServer(): Promise<string | null> {
   }
 }
 
+export type MemberLanguage = 'python' | 'go'
+
+/** The members in other languages, with the tool that a machine has if it can run them. */
+export const MEMBERS: readonly {
+  readonly language: MemberLanguage
+  readonly name: string
+  readonly tool: string
+}[] = [
+  { language: 'python', name: 'Python', tool: 'python3' },
+  { language: 'go', name: 'Go', tool: 'go' },
+]
+
+const at = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url))
+
+/** Nothing is looked for elsewhere: neither modules nor another toolchain. */
+export const GO_ALONE = {
+  GOFLAGS: '-mod=readonly',
+  GO111MODULE: 'on',
+  GOPROXY: 'off',
+  GOTOOLCHAIN: 'local',
+  GOWORK: 'off',
+}
+
+/** test/fixtures/app.mjs in that language: how it is started. What is compiled is, where it has changed. */
+export async function builtMember(
+  language: MemberLanguage,
+): Promise<{ command: string; env: Readonly<Record<string, string>> }> {
+  if (language === 'python') {
+    const env = { PYTHONPATH: at('clients/python'), PYTHONDONTWRITEBYTECODE: '1' }
+    return { command: `python3 ${at('test/fixtures/app.py')}`, env }
+  }
+  built ??= buildGo()
+  return { command: await built, env: {} }
+}
+
+let built: Promise<string> | undefined
+
+async function buildGo(): Promise<string> {
+  const file = join(BUILD, 'app-go')
+  mkdirSync(BUILD, { recursive: true })
+  await run('go', ['build', '-o', file, '.'], {
+    cwd: at('test/fixtures/app-go'),
+    env: { ...process.env, ...GO_ALONE },
+  })
+  return file
+}
+
 /** The folder with gunicorn for PYTHONPATH, installed once; null: it cannot be. */
 export async function gunicorn(): Promise<string | null> {
   const folder = join(BUILD, 'python')

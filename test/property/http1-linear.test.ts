@@ -91,7 +91,7 @@ function passResponse(text: string): void {
     const asked = { method: 'GET', upgrade: true, http10: false, closeClient: false }
     const plan = planResponse(head, asked, { edits: responseEdits })
     eventsOf(head, plan)
-    void plan.text.charCodeAt(0)
+    void plan.head.toString().charCodeAt(0)
   } catch (error) {
     if (!(error instanceof Http1Refusal)) throw error
   }

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Framing, takeContent } from '../../src/http1/index.js'
 import { EventTracker } from '../../src/relay/boundaries/index.js'
-import type { ByteStream, Bytes } from '../../src/relay/index.js'
+import type { ByteStream } from '../../src/relay/index.js'
 import { LastEvent } from '../../src/relay/last-event.js'
 import { passBody } from '../../src/relay/response-plan.js'
 
@@ -33,7 +33,8 @@ function relayed(
 ) {
   const out: Buffer[] = []
   const to = {
-    write: (bytes: Bytes) => void out.push(Buffer.from(bytes as string, 'latin1')),
+    write: (bytes: Buffer, from?: number, end?: number) =>
+      void out.push(Buffer.from(bytes.subarray(from, end))),
   } as unknown as ByteStream
   const tracker = new EventTracker()
   for (const read of reads.slice(0, cut)) passBody(to, coding, body, read, 0, tracker)

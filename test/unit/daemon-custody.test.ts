@@ -1,4 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { LIMITS } from '../../src/daemon/policy/owners-only.js'
 import { type Receiving, takeBack } from '../../src/holder/daemon/bringing.js'
 import { Custody } from '../../src/holder/daemon/custody.js'
 import { heldAlone } from '../../src/holder/daemon/held-alone.js'
@@ -29,6 +30,7 @@ function member(pid: number): Peer {
 /** What a daemon holds of one service, and how many descriptors that are. */
 class Held implements Receiving {
   readonly logger = SILENT
+  readonly limited = { service: 'shop', limits: LIMITS }
   readonly custody = new Custody()
   readonly shelf = new SegmentShelf()
   machine: HolderState = initialHolder('member', 1, 1)

@@ -17,9 +17,9 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
   deposits.update('shop', items.slice(1))
   let left = 0
   const scarce = {
-    dup() {
+    share() {
       if (left-- === 0) throw new Error('EMFILE')
-      return fd.dup()
+      return fd.share()
     },
   } as unknown as OwnedFd
   const more = [{ role: 'named' as const, name: 'scarce', fd: scarce }, items[2]!]

@@ -1,8 +1,11 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FrontDesk } from '../../src/daemon/front-desk.js'
+import { Gate } from '../../src/daemon/policy/gate.js'
+import { ANYONE, OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import type { Services } from '../../src/daemon/services.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
+import { SILENT } from '../../src/logger.js'
 import { Changes } from '../../src/member/changes.js'
 import type { Parts } from '../../src/member/parts.js'
 import { DAEMON_ITSELF } from '../../src/operator/daemon-service.js'
@@ -11,7 +14,7 @@ import type { LinkHandler, WireBody } from '../../src/protocol/link.js'
 import { until } from '../processes/until.js'
 
 /** Somebody who comes to join, as the desk sees him. */
-function joiner(service: string) {
+function joiner(service: string, uid = 0) {
   const told: WireBody[] = []
   const known: { handler: LinkHandler | null } = { handler: null }
   const link = {
@@ -30,11 +33,12 @@ function joiner(service: string) {
   }
   const pidfd = memoryFile('in place of a pidfd', 'a memory file')
   onTestFinished(() => pidfd.close())
-  const caller = { hello: { service }, intent: 'join', link, pidfd, pid: 7 } as unknown as Caller
+  const who = { pid: 7, uid, gid: 0, pidfd }
+  const caller = { hello: { service }, intent: 'join', link, ...who } as unknown as Caller
   return { caller, link, pidfd, known, told, code: () => told[0]?.reject?.code }
 }
 
-function open() {
+function open(gate = new Gate(OWNERS_ONLY, SILENT)) {
   const changes = new Changes()
   const state = { settled: true, paused: false, joined: [] as Caller[] }
   const machine = { phase: 'serving', holder: { phase: 'idle' } }
@@ -50,11 +54,11 @@ function open() {
     },
     of: () => ({ join: (caller: Caller) => state.joined.push(caller) }),
   }
-  const desk = new FrontDesk({ passed: null, takesOver: false })
+  const desk = new FrontDesk(gate, { passed: null, takesOver: false })
   desk.staff({
     parts: { changes, machine, settings: { control: '/run/shop/broker.sock' } } as unknown as Parts,
     services: services as unknown as Services,
-    operations: {} as Operations,
+    operationsFor: () => ({}) as Operations,
   })
   desk.open()
   return { desk, changes, state }
@@ -76,6 +80,18 @@ describe('who calls at a daemon', () => {
     changes.tell()
     await until('the first one is offered it', () => offered.length > 0)
     expect(offered).toEqual([first.caller])
+  })
+
+  it('as its successor, and is another user, gets nothing, whatever the rules let others do', () => {
+    const anyone = { key: 'anyone', who: [ANYONE] }
+    const gate = new Gate({ ...OWNERS_ONLY, operate: anyone }, SILENT)
+    const { desk } = open(gate)
+    const stranger = joiner(DAEMON_ITSELF, 12_345)
+    const offered: Caller[] = []
+    expect(desk.mayConnect(12_345)).toBe(true)
+    for (const intent of ['join', 'back', 'draining'] as const)
+      desk.receive({ ...stranger.caller, intent }, caller => offered.push(caller))
+    expect([stranger.code(), offered, desk.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
   })
 
   it('and waits there is let go of when he leaves', () => {

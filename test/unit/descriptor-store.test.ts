@@ -7,7 +7,7 @@ import { inspectOne, memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/process/liveness.js'
 import { until } from '../processes/until.js'
 
-const ME = { pid: 7 }
+const ME = { pid: 7, uid: 0 }
 
 function put(store: DescriptorStore, name: string, rest: { ms?: number; lifetime?: OwnedFd } = {}) {
   const fd = memoryFile(name, 'a memory file')
@@ -30,7 +30,7 @@ describe('the descriptors that are held', () => {
     const fd = put(store, 'a/b %')
     put(store, 'timed', { ms: 3_600_000 })
     put(store, 'while', { lifetime: openPidfd(child.pid!) as OwnedFd })
-    store.claim('timed', ME, false).close()
+    store.claim({ name: 'timed', by: ME, shared: false, claimant: null }).fd.close()
     const before = store.list()
     expect([...wanted].sort()).toEqual([...registry.names].sort())
     registry.put({
@@ -53,7 +53,7 @@ describe('the descriptors that are held', () => {
     next.takeOver()
     expect(next.list()).toEqual(before.map(each => ({ ...each, claimedBy: null })))
     expect(kept).toEqual(wanted)
-    using mine = next.claim('a/b %', ME, true)
+    using mine = next.claim({ name: 'a/b %', by: ME, shared: true, claimant: null }).fd
     expect(inspectOne(mine).ino).toBe(inspectOne(fd).ino)
     child.kill('SIGKILL')
     await until('it went with the process', () => next.size === 2)

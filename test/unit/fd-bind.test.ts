@@ -10,7 +10,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { inspectOne, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
+import { bindFirstOf, bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 
 const fds: OwnedFd[] = []
 const folders: string[] = []
@@ -216,5 +216,29 @@ describe('failures', () => {
     if (low !== null) expect(low).toMatch(/^ERR_FDB_BIND_DENIED .*CAP_NET_BIND_SERVICE/)
     expect(path).toMatch(/^ERR_FDB_BIND_DENIED .*folder must be writable/)
     expect(existsSync(join(folder, 's'))).toBe(false)
+  })
+})
+
+describe('bindFirstOf', () => {
+  const first = (text: string) => {
+    const fd = bindFirstOf(parseListenerSpec(text))
+    fds.push(fd)
+    return fd
+  }
+
+  it('binds where nobody is, and others of its group beside it', () => {
+    const { port, reusePort, accepting } = inspectOne(first('tcp://127.0.0.1:0?reusePort'))
+    expect({ reusePort, accepting }).toEqual({ reusePort: true, accepting: true })
+    expect(inspectOne(bind(`tcp://127.0.0.1:${port}?reusePort`)).port).toBe(port)
+  })
+
+  it.each(['', '?reusePort'])('is refused where another is, who has bound with "%s"', options => {
+    const { port } = inspectOne(bind(`tcp://127.0.0.1:0${options}`))
+    expect(() => first(`tcp://127.0.0.1:${port}?reusePort`)).toThrow(/is held by process/)
+  })
+
+  it('keeps away who does not share', () => {
+    const { port } = inspectOne(first('tcp://127.0.0.1:0?reusePort'))
+    expect(refusal(`tcp://127.0.0.1:${port}`).code).toBe('ERR_FDB_ADDRESS_IN_USE')
   })
 })

@@ -32,6 +32,27 @@ describe('OwnedFd', () => {
     reused.close()
   })
 
+  it('that is shared is closed with the last of its owners, and given away as a duplicate before', () => {
+    const first = memory()
+    const { raw } = first
+    const [second, third] = [first.share(), first.share()]
+    expect([second.raw, third.raw]).toEqual([raw, raw])
+    const before = native.openCount()
+    first.close()
+    first.close()
+    expect([isOpen(raw), first.closed, second.closed]).toEqual([true, true, false])
+    const given = second.release()
+    expect(given).not.toBe(raw)
+    closeAll([second, third, third])
+    expect([isOpen(raw), isOpen(given)]).toEqual([false, true])
+    expect(native.openCount()).toBe(before - 1)
+    OwnedFd.own(given, 'given').close()
+    const [fourth] = [memory()]
+    expect(fourth.share().release()).not.toBe(fourth.raw)
+    expect(isOpen(fourth.raw)).toBe(true)
+    fourth.close()
+  })
+
   it('closes at the end of a using block', () => {
     let raw: number
     {

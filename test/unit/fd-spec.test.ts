@@ -5,14 +5,14 @@ import { formatListenerSpec, type ListenerOptions, parseListenerSpec } from '../
 
 describe('parseListenerSpec', () => {
   it.each([
-    ['tcp://0.0.0.0:443', { kind: 'tcp', host: '0.0.0.0', port: 443, reuseAddr: true, backlog: 511 }],
+    ['tcp://0.0.0.0:443', { kind: 'tcp', host: '0.0.0.0', port: 443, reuseAddr: true, backlog: 4096 }],
     ['tcp://[::1]:80', { host: '::1', port: 80, ipv6Only: true }],
     ['tcp://*:0', { host: '::', port: 0, ipv6Only: false }],
     ['tcp://[::]:80?ipv6Only=false', { ipv6Only: false }],
     ['tcp://1.2.3.4:5?reusePort&reuseAddr=0&backlog=9', { reusePort: true, reuseAddr: false, backlog: 9 }],
     ['udp://[::]:53', { kind: 'udp', host: '::', reuseAddr: false, backlog: 0, ipv6Only: true }],
     ['udp://127.0.0.1:53?reusePort=true', { reusePort: true, ipv6Only: false }],
-    ['unix:/run/x.sock', { kind: 'unix', path: '/run/x.sock', abstract: false, backlog: 511 }],
+    ['unix:/run/x.sock', { kind: 'unix', path: '/run/x.sock', abstract: false, backlog: 4096 }],
     ['unix:///run/x.sock', { path: '/run/x.sock' }],
     ['unix:/run/x.sock?mode=0660&uid=1&gid=33', { mode: 0o660, uid: 1, gid: 33 }],
     ['unix:/x?uid=4294967294&gid=4294967294', { uid: 2 ** 32 - 2, gid: 2 ** 32 - 2 }],

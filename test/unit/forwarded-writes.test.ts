@@ -15,6 +15,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
     const gaveUp: ProcessIdentity[] = []
     const writes = new ForwardedWrites({
       shelf: new SegmentShelf(),
+      served: () => true,
       writer: () => undefined,
       gaveUp: process => gaveUp.push(process),
     })

@@ -7,17 +7,21 @@ beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'
 afterEach(() => void vi.useRealTimers())
 
 /** How often the owner is asked to go on in a new segment. */
-function renewing(renewBytes: number): { asked: () => number; machine: { state: HolderState } } {
+function renewing(
+  renewBytes: number,
+  owner: { amidBulk?: () => boolean } = {},
+): { asked: () => number; machine: { state: HolderState }; shelf: SegmentShelf } {
   const shelf = new SegmentShelf()
   shelf.make([1])
   const machine = { state: initialHolder('member', 1, 1) }
   let asked = 0
-  const renewal = new Renewal({ state: () => machine.state, dispatch: () => asked++ }, shelf, renewBytes)
+  const surroundings = { state: () => machine.state, dispatch: () => asked++, ...owner }
+  const renewal = new Renewal(surroundings, shelf, renewBytes)
   onTestFinished(() => {
     renewal.close()
     shelf.close()
   })
-  return { asked: () => asked, machine }
+  return { asked: () => asked, machine, shelf }
 }
 
 it('an owner that could not begin is asked again, seldomer and seldomer, and from the beginning after it could', () => {
@@ -47,4 +51,32 @@ it('an owner whose segment has grown is asked while no handoff is under way', ()
   machine.state = { ...machine.state, phase: 'idle' }
   vi.advanceTimersByTime(1_000)
   expect(asked()).toBe(1)
+})
+
+it('an owner amid a bulk is let be until that is whole', () => {
+  let amidBulk = true
+  const { asked } = renewing(1, { amidBulk: () => amidBulk })
+  vi.advanceTimersByTime(5_000)
+  expect(asked()).toBe(0)
+  amidBulk = false
+  vi.advanceTimersByTime(1_000)
+  expect(asked()).toBe(1)
+})
+
+it('where nobody here knows, a segment that grows fast is let grow, up to eight times its size', () => {
+  const { asked, shelf } = renewing(1024 * 1024)
+  const grow = (bytes: number) => {
+    shelf.get(1)!.append(Buffer.alloc(bytes))
+    vi.advanceTimersByTime(1_000)
+    return asked()
+  }
+  for (let seconds = 0; seconds < 7; seconds++) expect(grow(1024 * 1024)).toBe(0)
+  expect(grow(1024 * 1024)).toBe(1)
+  expect(grow(1024)).toBe(2)
+  const slow = renewing(1024 * 1024)
+  slow.shelf.get(1)!.append(Buffer.alloc(2 * 1024 * 1024))
+  vi.advanceTimersByTime(1_000)
+  expect(slow.asked()).toBe(0)
+  vi.advanceTimersByTime(1_000)
+  expect(slow.asked()).toBe(1)
 })

@@ -8,6 +8,7 @@ import * as codec from '../../src/state/codec.js'
 import { defineSection } from '../../src/state/schema.js'
 
 const ALONE = { service: 'shop', control: false } as const
+const DAEMON = { service: 'shop', hosting: 'daemon' } as const
 
 async function alone(): Promise<Member> {
   const member = await join(ALONE)
@@ -36,6 +37,10 @@ describe('what a caller passes is checked at the call', () => {
       'did you mean "sync"',
     ],
     ['a logger that is a function', { ...ALONE, logger: console.log }, 'it lacks debug, info, warn, error'],
+    ['a service that follows itself', { ...DAEMON, follow: 'shop' }, 'option "follow" is "shop"'],
+    ['a name to follow that is none', { ...DAEMON, follow: 7 }, 'option "follow" is 7'],
+    ['one that follows without a daemon', { service: 'shop', follow: 'a' }, 'option "hosting" is undefined'],
+    ['one that follows and keeps a file', { ...DAEMON, follow: 'a', stateFile: '/x' }, 'option "stateFile"'],
     ['a health that is no function', { ...ALONE, health: true }, 'option "health" is true'],
     ['a signal that is none', { ...ALONE, signal: 'SIGTERM' }, 'option "signal" is "SIGTERM"'],
   ])('join(): %s', async (_what, options, text) => {

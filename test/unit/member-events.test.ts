@@ -4,9 +4,9 @@ import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { DrainReporter } from '../../src/member/drain/reporter.js'
 import { join } from '../../src/member/join.js'
 import { WriteForwarder } from '../../src/member/writes/forwarder.js'
+import { Reporter } from '../../src/member/writes/reporter.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { until } from '../processes/until.js'
@@ -116,7 +116,7 @@ it('a reporter that is stopped and started again has one connection', async () =
   await once(server, 'listening')
   const report = () => ({ pid: 1, generation: 1, phase: 'standby', connections: 0 })
   const log = new StateLog()
-  const reporter = new DrainReporter({
+  const reporter = new Reporter({
     control,
     service: 'shop',
     generation: 1,

@@ -8,7 +8,7 @@ import { fdbroker } from '../../src/proto/wire.js'
 import { initialMember, stepMember } from '../../src/protocol/member-machine.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { segmentOf } from '../fixtures/state-logs.js'
-import { has } from '../processes/toolchains.js'
+import { GO_ALONE, has } from '../processes/toolchains.js'
 import type { FrameVector } from '../vectors/frames.js'
 import { fileOf, textOf, vectors } from '../vectors/make.js'
 import type { MemberWalk } from '../vectors/member.js'
@@ -16,6 +16,7 @@ import { jsonOf, type MessageVector } from '../vectors/messages.js'
 import { type DigestVector, type StateVector, sectionsOf } from '../vectors/state.js'
 
 const PYTHON = fileURLToPath(new URL('../../clients/python', import.meta.url))
+const GO = fileURLToPath(new URL('../../clients/go', import.meta.url))
 const read = <T>(name: string) => JSON.parse(readFileSync(fileOf(name), 'utf8')) as T[]
 
 /** The code of what it throws; undefined: nothing. */
@@ -120,5 +121,15 @@ describe.skipIf(!has('python3'))('the member in Python (skipped without python3)
       env: { ...process.env, PYTHONDONTWRITEBYTECODE: '1' },
     })
     expect(out).toBe('')
+  })
+})
+
+describe.skipIf(!has('go'))('the member in Go (skipped without go)', () => {
+  it('comes to the same', { timeout: 180_000 }, () => {
+    const env = { ...process.env, ...GO_ALONE }
+    const go = (...args: string[]) =>
+      execFileSync('go', args, { cwd: GO, encoding: 'utf8', stdio: 'pipe', env })
+    expect(go('test', '-count=1', '.')).toMatch(/^ok/)
+    expect(go('vet', './...')).toBe('')
   })
 })

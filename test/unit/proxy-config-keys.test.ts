@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import type { Shape } from '../../src/proxy/check/check.js'
+import type { Shape } from '../../src/document/check.js'
 import { configShape } from '../../src/proxy/config/schema.js'
 import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
 import { EXPIRED } from '../fixtures/expired-certificate.js'
@@ -35,6 +35,9 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['stateFile.path', '/var/lib/', /no absolute path of a file/],
   ['stateFile.sync', '5', /5 has no unit/],
   ['stateFile.damaged', 'ignore', /none of "refuse", "prefix"/],
+  ['workers', '0', /0 is no integer from 1 to 256|1 to 256/],
+  ['workers.count', 'many', /many/],
+  ['workers.replace', 'slowly', /none of "one-by-one", "at-once"/],
   ['instanceHeader', '"X Gen"', /no header name/],
   ['instanceHeader', 'Content-Length', /set by the proxy itself/],
   ['listeners', '[]', /the list is empty; give at least 1/],
@@ -205,6 +208,7 @@ function fileWith(key: string, value: string): string {
     if (key.startsWith('upstreams.a.') && !below[1]?.startsWith('servers')) return 'servers: ["http://a:1"]'
     if (key.startsWith('upgrade.health.') && !['http', 'tcp', 'command'].includes(within))
       return 'http: /health'
+    if (key.startsWith('workers.') && within !== 'count') return 'count: 2'
     if (key.startsWith('stateFile.') && within !== 'path') return 'path: /a'
     if (key.startsWith('tls.certificates[0].')) {
       const rest = { cert: CERT_FILE, key: KEY_FILE, [within]: undefined }

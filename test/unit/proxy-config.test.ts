@@ -20,7 +20,7 @@ describe('a configuration', () => {
           { kind: 'tcp', host: '127.0.0.1', port: 9002, text: 'http://127.0.0.1:9002' },
         ],
         health: { failures: 3, coolDown: 10_000 },
-        keepAlive: { connections: 128, idle: 4000 },
+        keepAlive: { connections: 4096, idle: 4000 },
         connections: null,
         retry: 2,
         timeouts: { connect: 3000, response: 60_000 },
@@ -33,6 +33,7 @@ describe('a configuration', () => {
     expect(rest).toEqual({
       service: 'edge',
       stateFile: null,
+      workers: null,
       control: '/run/edge/upgrade.sock',
       instanceHeader: 'X-Gen',
       drain: {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { Reconciled } from '../../src/proxy/routes/reconcile.js'
 import { ROUTES, routeMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
-import { RouteView } from '../../src/proxy/routes/view.js'
+import { planOf, RouteView } from '../../src/proxy/routes/view.js'
+import { runInSlices } from '../../src/state/slices.js'
 import { writingLog } from '../fixtures/state-logs.js'
 
 const to = (upstream: string) =>
@@ -45,7 +46,7 @@ describe('the routes as a process serves them', () => {
 
   it('have what is planned already, over whatever the state says meanwhile', async () => {
     const { section, seen, all } = await view()
-    seen.plan(plan)
+    seen.plan(await runInSlices(planOf(plan)))
     const planned = { 'file:a/': 'new', 'file:d/': 'new', 'runtime:c/': 'old' }
     expect(all()).toEqual(planned)
     expect(seen.get('file:b/')).toBeUndefined()

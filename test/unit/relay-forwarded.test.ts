@@ -10,7 +10,7 @@ function head(lines: string): RequestHead {
 }
 
 const lines = (options: ForwardedOptions, client: string, request = 'Host: A.example:81\r\n'): string =>
-  new Forwarder(options).lines(head(request), client, origin)
+  Buffer.from(new Forwarder(options).lines(head(request), client, origin)).toString('latin1')
 
 const THEIRS =
   'Host: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\nForwarded: for=1.1.1.1\r\n'

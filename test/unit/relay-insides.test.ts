@@ -3,10 +3,11 @@ import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type RequestHead, RequestReader, ResponseReader } from '../../src/http1/index.js'
 import { writtenAnswer } from '../../src/relay/answer.js'
-import type { ByteStream, StreamOwner } from '../../src/relay/byte-stream.js'
+import type { ByteStream, StreamOwner, Tally } from '../../src/relay/byte-stream.js'
 import type { Destination } from '../../src/relay/destination.js'
 import { type ExchangeFacts, newFacts } from '../../src/relay/exchange-facts.js'
 import { Forwarder } from '../../src/relay/forwarded.js'
+import { socketStream } from '../../src/relay/open-stream.js'
 import { quietMs } from '../../src/relay/patience.js'
 import { decodeRecord, encodeRecord } from '../../src/relay/record-message.js'
 import type { RelayContext } from '../../src/relay/relay-context.js'
@@ -63,7 +64,7 @@ describe('the request that a server gets', () => {
       { client: { remoteAddress: '9.9.9.9' }, origin: { listener: 'l', scheme: 'http' } } as never,
       undefined,
       { authority: 'inside:8080' } as Destination,
-    )
+    ).toString()
 
   it('asks for an upgrade where the client did, and for nothing of its connection elsewhere', () => {
     expect(sent('GET / HTTP/1.1\r\nHost: a\r\n\r\n')).toBe('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
@@ -82,7 +83,10 @@ describe('the body of an answer', () => {
     const asked = { method: 'GET', upgrade: false, http10: false, closeClient: false }
     const { body, coding } = planResponse(new ResponseReader().read(text)!, asked)
     const written: string[] = []
-    const to = { write: (bytes: Buffer | string) => written.push(bytes.toString()) } as unknown as ByteStream
+    const to = {
+      write: (bytes: Buffer, from?: number, end?: number) =>
+        written.push(bytes.toString('latin1', from, end)),
+    } as unknown as ByteStream
     expect(passBody(to, coding, body!, Buffer.from('...abc'), 3, null)).toBe(6)
     expect(passBody(to, coding, body!, Buffer.from('.deNEXT'), 1, null)).toBe(3)
     expect(written).toEqual(['abc', 'de'])
@@ -149,13 +153,18 @@ describe('the connections to a server', () => {
   })
 })
 
-describe('a stream over a socket', () => {
+type Parts = [socket: net.Socket, owner: StreamOwner, tally: Tally]
+
+describe.each([
+  ['of Node', (...parts: Parts) => new SocketStream(...parts)],
+  ['that is polled', (...parts: Parts) => socketStream(...parts)],
+])('a stream over a socket %s', (_name, open) => {
   /** What it hears is in `heard`; `peer` is the other side. */
-  async function connected(): Promise<{ stream: SocketStream; peer: net.Socket; heard: string[] }> {
+  async function connected(): Promise<{ stream: ByteStream; peer: net.Socket; heard: string[] }> {
     const heard: string[] = []
     const owner: StreamOwner = {
       ...NOBODY,
-      onData: (_stream, chunk) => heard.push(chunk.toString()),
+      onData: (_stream, chunk, to) => heard.push(chunk.toString('latin1', 0, to)),
       onEnd: () => heard.push('end'),
       onClose: () => heard.push('closed'),
     }
@@ -167,7 +176,7 @@ describe('a stream over a socket', () => {
       host: '127.0.0.1',
       allowHalfOpen: true,
     })
-    const stream = new SocketStream((await accepted)[0], owner, { open: 0 })
+    const stream = open((await accepted)[0], owner, { open: 0 })
     server.close()
     onTestFinished(() => {
       stream.destroy()
@@ -187,6 +196,54 @@ describe('a stream over a socket', () => {
     stream.end()
     await once(peer, 'end')
     expect([Buffer.concat(answer).toString(), heard.slice(0, 2)]).toEqual(['answer', ['question', 'end']])
+  })
+
+  it('copies what has to wait, in its order, and knows to the byte what that is', async () => {
+    const { stream, peer } = await connected()
+    const borrowed = Buffer.alloc(64 * 1024)
+    let written = 0
+    let rounds = 0
+    for (; rounds < 400 && stream.unsentBytes < 1 << 20; rounds++) {
+      borrowed.fill(rounds)
+      const start = `<${rounds}>`
+      stream.write(start, 0, start.length, borrowed, 1, 60_000)
+      written += 59_999 + start.length
+      borrowed.fill(0)
+    }
+    stream.write(borrowed.fill(255), 0, borrowed.length, borrowed, 0, 3)
+    borrowed.fill(0)
+    stream.write('the end')
+    written += borrowed.length + 10
+    expect([stream.congested, stream.bytesWritten <= written]).toEqual([true, true])
+    const waiting = stream.unsentBytes
+    const chunks: Buffer[] = []
+    peer.on('data', chunk => chunks.push(chunk))
+    await until('all has come', () => chunks.reduce((sum, { length }) => sum + length, 0) === written)
+    await until('nothing waits', () => !stream.congested)
+    expect([waiting > 1 << 20, stream.unsentBytes, stream.bytesWritten]).toEqual([true, 0, written])
+    const all = Buffer.concat(chunks)
+    let at = 0
+    for (let round = 0; round < rounds; round++) {
+      const start = `<${round}>`
+      expect(all.toString('latin1', at, at + start.length)).toBe(start)
+      at += start.length
+      expect(all.subarray(at, at + 59_999).equals(Buffer.alloc(59_999, round))).toBe(true)
+      at += 59_999
+    }
+    expect(all.subarray(at, -7).equals(Buffer.alloc(64 * 1024 + 3, 255))).toBe(true)
+    expect(all.toString('latin1', all.length - 7)).toBe('the end')
+  })
+
+  it('tells its owner of a peer that has gone while it was written to', async () => {
+    const { stream, peer, heard } = await connected()
+    stream.write('x')
+    await once(peer, 'data')
+    peer.resetAndDestroy()
+    await until('the stream has heard', () => {
+      if (stream.alive) stream.write('more')
+      return heard.includes('closed')
+    })
+    expect([stream.alive, stream.congested]).toEqual([false, expect.any(Boolean)])
   })
 
   it('ends behind all that was written, also what the kernel has not taken yet, and is used no more', async () => {

@@ -138,6 +138,18 @@ describe('a bulk of many changes', () => {
     log.close()
   })
 
+  it('is said to be under way until it is in the segment, so that nobody goes on in another meanwhile', async () => {
+    const { log } = writingLog({ sliceMs: 1 })
+    const section = log.section('numbers', schema)
+    const said: boolean[] = []
+    await whileIn(
+      section.bulk(numbers(i => i)).then(() => said.push(log.amidBulk)),
+      () => said.push(log.amidBulk),
+    )
+    expect(said).toContain(true)
+    expect(said.at(-1)).toBe(false)
+  })
+
   it('goes on where it was when a freeze ends well', async () => {
     const { log } = writingLog({ sliceMs: 0.1 })
     const section = log.section('numbers', schema)

@@ -52,6 +52,12 @@ describe('a segment', () => {
     }
   })
 
+  it('is closed with those beside it, where one of them is none', () => {
+    const fds = [Segment.create(1).fd, OwnedFd.own(native.memfd('no segment'), 'test'), Segment.create(2).fd]
+    expect(() => Segment.openAll(fds)).toThrow(expect.objectContaining({ code: 'ERR_FDB_STATE_FORMAT' }))
+    expect(fds.map(({ closed }) => closed)).toEqual([true, true, true])
+  })
+
   it('refuses appends once it is sealed, by whichever descriptor, and sealing again is fine', () => {
     const one = kept(Segment.create(1))
     const other = kept(one.dup())

@@ -1,4 +1,7 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { inspectOne } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
@@ -9,6 +12,7 @@ import { SETTLED } from '../../src/supervisor/probe.js'
 import { RunningVersion } from '../../src/supervisor/running-version.js'
 import type { VersionSettings } from '../../src/supervisor/settings.js'
 import { SharedListeners } from '../../src/supervisor/shared-listeners.js'
+import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
 
@@ -39,6 +43,29 @@ describe('a supervisor that goes on as another program', () => {
     expect(code).toBe(1)
     // Nobody is to be signalled by that number.
     expect(expected).toEqual([])
+  })
+})
+
+describe('a version whose main process is the child of one of its own', () => {
+  it('is signalled by its pidfd, and not by its number when its parent has reaped it', async () => {
+    const parent = spawn('/bin/sh', ['-c', 'sleep 600 & echo $!; wait; read over'], { stdio: 'pipe' })
+    onTestFinished(() => void parent.kill('SIGKILL'))
+    const [line] = await once(createInterface(parent.stdout), 'line')
+    const pid = Number(line)
+    const numbers: number[] = []
+    const by = (one: number) => numbers.push(one) > 0
+    const children = { expect() {}, forget() {}, signal: by, kill: by } as unknown as Children
+    const settings = { ready: { kind: 'notify' }, listen: [] } as unknown as VersionSettings
+    const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
+    const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const events = { exited() {}, ready() {}, failed() {}, isOthers: () => false }
+    const version = new RunningVersion({ id: 1, settings, probe: SETTLED, children, listeners }, events, was)
+    onTestFinished(() => version.close())
+    version.signal('SIGTERM')
+    await until('it has ended, and is reaped', () => !existsSync(`/proc/${pid}`))
+    version.signal('SIGTERM')
+    version.kill()
+    expect(numbers).toEqual([])
   })
 })
 

@@ -53,6 +53,20 @@ const BODIES: Record<string, WireBody> = {
       top: 9,
     },
   },
+  'hello of one that follows': {
+    hello: {
+      versionMin: 1,
+      versionMax: 1,
+      capabilities: ['writes'],
+      service: 'shop',
+      intent: Intent.FOLLOW,
+      pid: 4711,
+      generation: 4,
+      top: 9,
+      follower: 'shop.1',
+      serviceStartedAt: 1_770_000_000_000.5,
+    },
+  },
   welcome: {
     welcome: {
       version: 1,
@@ -153,6 +167,8 @@ const BODIES: Record<string, WireBody> = {
   'command reply': {
     commandReply: { request: 8, ok: true, code, message, retryable: true, body: Buffer.from('ok') },
   },
+  'tell of what is appended': { tellAppended: { wanted: true } },
+  appended: { appended: {} },
   write: {
     write: {
       number: 300,

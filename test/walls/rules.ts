@@ -25,10 +25,24 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'values',
-    places: ['check-option.ts', 'duration.ts', 'ip.ts', 'logger.ts', 'sharded-map.ts', 'suggest.ts'],
+    places: [
+      'check-option.ts',
+      'duration.ts',
+      'growing-list.ts',
+      'ip.ts',
+      'logger.ts',
+      'sharded-map.ts',
+      'suggest.ts',
+    ],
     about:
-      'options checked by name, durations, addresses, the logger that is taken, large maps: for every room',
+      'options checked by name, durations, addresses, the logger that is taken, large lists and maps: for every room',
     only: ['errors'],
+  },
+  {
+    name: 'document',
+    about: 'a configuration in YAML or JSON: read, and checked so that what is wrong names its place',
+    only: ['errors', 'values'],
+    packages: ['js-yaml', 'yaml'],
   },
   {
     name: 'kernel',
@@ -45,7 +59,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'probing',
     about: 'questions by which a version is known to be well: http, tcp, a command',
-    only: ['kernel'],
+    only: ['kernel', 'node'],
   },
   {
     name: 'listeners',
@@ -82,6 +96,10 @@ export const ROOMS: readonly Room[] = [
     name: 'daemon',
     about: 'holds services for others, and is a member of one of its own: so the next daemon takes over',
   },
+  {
+    name: 'workers',
+    about: 'a main process: starts the processes that serve one service together, and holds what they serve',
+  },
   { name: 'tls', about: 'session tickets that the next version opens too' },
   { name: 'index', places: ['index.ts'], about: 'the public face: `fd-broker`' },
   {
@@ -93,13 +111,13 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'relay',
     about: 'one connection between two sockets, at any byte',
-    only: ['proto', 'errors', 'values', 'node', 'adapter', 'http1'],
+    only: ['proto', 'errors', 'values', 'kernel', 'node', 'adapter', 'http1'],
   },
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'values', 'node', 'probing', 'index', 'relay'],
-    packages: ['yaml', 'protobufjs'],
+    only: ['proto', 'errors', 'values', 'document', 'node', 'probing', 'index', 'relay'],
+    packages: ['protobufjs'],
   },
   {
     name: 'supervisor',

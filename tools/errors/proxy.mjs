@@ -7,7 +7,7 @@
 export const PROXY = {
   ERR_FDB_CONFIG: {
     cause: 'The configuration cannot be read, or has mistakes: one a line, with its place',
-    remedy: 'Correct them; the proxy goes on with what it had',
+    remedy: 'Correct them; the proxy, or the daemon, goes on with what it had',
   },
   ERR_FDB_RELOAD: {
     cause: 'A reload cannot change this key: the message names it',

@@ -49,6 +49,10 @@ export const CALLER = {
     cause: 'Somebody has claimed this descriptor for himself; the message names the process',
     remedy: 'Try again when it has released it, or has ended',
   },
+  ERR_FDB_NO_FD_STORE: {
+    cause: 'This daemon keeps no descriptors of programs: it has no notify socket',
+    remedy: 'Start it with `--notify-socket PATH`, or `fd-broker exec` without `--fdstore`',
+  },
 }
 
 /**
@@ -80,6 +84,11 @@ export const LISTENERS = {
   ERR_FDB_TOO_MANY_NAMES: {
     cause: 'A service has as many listeners and named descriptors as it may',
     remedy: 'Use fewer, or several services',
+  },
+  ERR_FDB_SERVICE_LIMIT: {
+    cause:
+      'A service of a daemon, or the daemon, has as much as its configuration lets it have: the message says of what',
+    remedy: 'Let go of what is not needed, or raise the limit and send the daemon a HUP',
   },
   ERR_FDB_NOT_A_SERVER: {
     cause: '`serve()` was given an app or a function',
@@ -121,8 +130,8 @@ export const CONTROL = {
   },
   ERR_FDB_DENIED: {
     cause:
-      'The other side is of another user: who connects, who listens, who owns the folder, or whose descriptor was wanted',
-    remedy: 'Run as the user that the message names, or as root',
+      'The other side is of another user: who connects, who listens, who owns the folder, or whose descriptor was wanted; or the configuration of a daemon does not allow it',
+    remedy: 'Run as the user that the message names, or as root; or have the rule that it names allow it',
   },
   ERR_FDB_FOREIGN: {
     cause: 'Another program listens on the control path, or the lock file beside it was removed',

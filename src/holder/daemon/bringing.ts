@@ -8,7 +8,7 @@ import { Segment } from '../../state/segment.js'
 import type { Peer } from '../peer.js'
 import type { Entry } from '../registry.js'
 import type { SegmentShelf } from '../segment-shelf.js'
-import type { Custody } from './custody.js'
+import type { Custody, Limited } from './custody.js'
 
 /** The service that members bring something to. */
 export interface Receiving {
@@ -16,6 +16,7 @@ export interface Receiving {
   readonly custody: Custody
   readonly shelf: SegmentShelf
   readonly logger: Logger
+  readonly limited: Limited
 }
 
 /**
@@ -28,13 +29,24 @@ export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): Fdb
     try {
       if (role === 'segment') takeCompacted(fd, epoch, to)
       else if (role !== 'listener' && role !== 'named') fd.close()
-      else if (forGood) to.custody.hold(peer, { name, role, spec, fd })
-      else to.custody.holdProvisionally(peer, { name, role, spec, fd })
+      else takeNamed(peer, { name, role, spec, fd }, forGood, to)
     } catch (error) {
       failure = FdbError.from(error)
     }
   }
   return failure
+}
+
+/** Takes the descriptor, also when it throws. */
+function takeNamed(peer: Peer, entry: Entry, forGood: boolean, { custody, limited }: Receiving): void {
+  try {
+    custody.demandRoom(peer, entry, forGood, limited)
+  } catch (error) {
+    entry.fd.close()
+    throw error
+  }
+  if (forGood) custody.hold(peer, entry)
+  else custody.holdProvisionally(peer, entry)
 }
 
 /**

@@ -1,14 +1,13 @@
-import type { Caller } from '../admission.js'
+import { type Caller, isForeign } from '../admission.js'
 import type { Candidate } from '../peers.js'
 import { type HandoffTimes, readTimes } from '../times.js'
 
 /** A caller as a candidate, with what it says of itself in its Hello. */
-export function candidate(
-  { hello, link, pid, pidfd, proven, identity }: Caller,
-  generation: number,
-): Candidate {
-  const { capabilities, stateFile } = hello
-  const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile: stateFile ?? '' }
+export function candidate(caller: Caller, generation: number): Candidate {
+  const { hello, link, pid, pidfd, proven, identity } = caller
+  const { capabilities } = hello
+  const stateFile = isForeign(caller) ? '' : (hello.stateFile ?? '')
+  const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile }
   return { link, pid, pidfd, proven, identity, generation, ...told }
 }
 

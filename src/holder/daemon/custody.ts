@@ -4,9 +4,17 @@ import type { BundleItem } from '../../protocol/bundle.js'
 import { FormerListeners, removePaths } from '../former-listeners.js'
 import type { Peer } from '../peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../registry.js'
+import { overLimit, type ServiceLimits } from './service-rules.js'
 
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000
+
+type Named = Pick<Entry, 'name' | 'role'>
+
+export interface Limited {
+  readonly service: string
+  readonly limits: ServiceLimits
+}
 
 /** What one member has sent that is not the service's, by how far it has come. */
 interface Row {
@@ -56,6 +64,28 @@ export class Custody {
   awaitTaking(peer: Peer): void {
     const row = this.#row(peer)
     row.registered = row.arrived.length
+  }
+
+  /** Another user has, or had, members here: what that user named is not the daemon's to remove. */
+  get foreign(): boolean {
+    return this.#former.keepPaths
+  }
+
+  set foreign(foreign: boolean) {
+    this.#former.keepPaths = foreign
+  }
+
+  /** Throws ERR_FDB_SERVICE_LIMIT where the service would have more than it may. `forGood`: by {@link hold}, else provisionally. */
+  demandRoom(peer: Peer, { name, role }: Named, forGood: boolean, { service, limits }: Limited): void {
+    const size = forGood ? this.held.size : this.#row(peer).provisional.size
+    // Only then it is counted: who registers many one by one would have them all looked at each time.
+    if (size < Math.min(limits.descriptors, limits.listeners)) return
+    const entries = forGood ? this.held.entries : this.#provisionalOf(peer)
+    const others = entries.filter(entry => entry.name !== name)
+    if (others.length >= limits.descriptors) throw overLimit(service, 'descriptors', limits.descriptors)
+    const listeners = others.filter(entry => entry.role === 'listener')
+    if (role === 'listener' && listeners.length >= limits.listeners)
+      throw overLimit(service, 'listeners', limits.listeners)
   }
 
   /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
@@ -163,7 +193,7 @@ export class Custody {
 
   /** The service ends here: so do the paths of its listeners. */
   removePaths(): void {
-    removePaths(this.held)
+    if (!this.#former.keepPaths) removePaths(this.held)
   }
 
   close(): void {

@@ -2,23 +2,23 @@ import { LONGEST_MS } from '../../duration.js'
 import { FdbError } from '../../errors.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
-import type {
-  DescriptorHolder,
-  DescriptorOrder,
-  DescriptorUser,
-  HeldDescriptor,
+import {
+  type Claimed,
+  type ClaimOrder,
+  type DescriptorHolder,
+  type DescriptorOrder,
+  type DescriptorsOfProcess,
+  type DescriptorUser,
+  type HeldDescriptor,
+  type StoredAs,
+  serviceIn,
 } from '../../operator/held-descriptors.js'
-import { type DeathWatch, pidOf, unwatchable, watchDeath } from '../../process/liveness.js'
+import { type DeathWatch, pidOf, watchDeath } from '../../process/liveness.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../registry.js'
 import type { HeldAlone } from './held-alone.js'
-
-/** What is said of one in the registry, beside its descriptor. */
-interface Noted {
-  readonly pid: number
-  /** Milliseconds since 1970. */
-  readonly putAt: number
-  readonly until: number | null
-}
+import { keyOf, lifetimeOf, type Noted, nameOf, notedIn, restOf } from './noted-descriptor.js'
+import { ProcessClaims, refuseNoPidfd } from './process-claims.js'
+import { overLimit } from './service-rules.js'
 
 interface Held extends Noted {
   readonly timer: NodeJS.Timeout | undefined
@@ -28,20 +28,48 @@ interface Held extends Noted {
   claimedBy: DescriptorUser | null
 }
 
+/** What came to its end by itself. */
+export type Over =
+  | 'the time of a descriptor is over'
+  | 'the process of a descriptor has ended'
+  | 'the other side of a descriptor has gone'
+  | 'a claimant has ended'
+
 /**
  * Descriptors of any kind that a daemon holds for whoever asks, by name: for good, for a time, or as long as a process lives. They, and the
  * pidfds of those processes, are entries of a registry: what becomes of that becomes of them.
  */
-export class DescriptorStore implements DescriptorHolder, Disposable {
+export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Disposable {
   readonly #registry: Registry
   readonly #wanted: Set<string>
+  readonly #over: (what: Over, name: string, pid: number | null) => void
   readonly #held = new Map<string, Held>()
+  readonly #claims: ProcessClaims
+  /** How many, by service. */
+  readonly #sizes = new Map<string | null, number>()
+  readonly #settled: () => boolean
   readonly #watching = new Set<() => void>()
+  /** Those that came over the notify socket, in the order in which they did. */
+  readonly #given = new Set<string>()
 
-  /** `wanted`: names of the registry that stay when another process goes on with it. */
-  constructor(registry: Registry, wanted: Set<string> = new Set()) {
+  /**
+   * `wanted`: names of the registry that stay when another process goes on with it. `settled`: nobody is about to, so that descriptors
+   * may come and go. `over`: is told what nobody has asked for.
+   */
+  constructor(
+    registry: Registry,
+    wanted: Set<string> = new Set(),
+    settled = () => true,
+    over: (what: Over, name: string, pid: number | null) => void = () => {},
+  ) {
     this.#registry = registry
     this.#wanted = wanted
+    this.#settled = settled
+    this.#over = over
+    this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
+      over('a claimant has ended', name, pid)
+      this.#tell()
+    })
   }
 
   get size(): number {
@@ -54,7 +82,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
   }
 
-  /** What the process before has held, in this registry: its leases go on, its claims have ended with it. */
+  /** What the process before has held, in this registry: its leases go on, and the claims of processes; those of connections have ended with it. */
   takeOver(): void {
     for (const { name: key, spec } of this.#registry.entries) {
       const name = nameOf(key)
@@ -63,6 +91,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       for (const each of [key, lifetimeOf(name)]) if (this.#registry.get(each)) this.#wanted.add(each)
       this.#hold(name, noted)
     }
+    this.#claims.takeOver(name => this.#held.has(name) || isProgram(name))
   }
 
   list(): HeldDescriptor[] {
@@ -71,21 +100,34 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       .sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
-  put({ name, fd, lifetime, ms, replace, by }: DescriptorOrder): void {
+  /** Who has claimed what for as long as he lives, of what is to be shown. */
+  usersOf(shows: (name: string) => boolean): DescriptorsOfProcess[] {
+    const programs = new Map<number, DescriptorsOfProcess>()
+    for (const name of [...this.#held.keys()].filter(shows).sort())
+      for (const { pid, since } of this.#claims.of(name)) {
+        const known = programs.get(pid) ?? { pid, since, names: [] }
+        programs.set(pid, { ...known, names: [...known.names, name] })
+      }
+    return [...programs.values()]
+  }
+
+  put({ name, fd, lifetime, ms, replace, by, stored, most = MAX_ENTRIES }: DescriptorOrder): void {
     let begun = false
     try {
-      if (this.#held.has(name) && !replace)
+      this.#refuseUnsettled()
+      if (!this.#held.has(name)) this.#refuseMore(name, most)
+      else if (replace) this.#claimable(name, by, null)
+      else
         throw new FdbError(
           'ERR_FDB_FD_TAKEN',
           `a descriptor "${name}" is held already: choose another name, or have it replaced`,
         )
-      if (this.#held.size >= MAX_ENTRIES && !this.#held.has(name)) throw tooMany(name)
-      this.#claimable(name, by)
       if (lifetime !== null) refuseNoPidfd(lifetime)
       begun = true
       this.#forget(name)
       const now = Date.now()
-      const noted = { pid: by.pid, putAt: now, until: ms === null ? null : now + Math.min(ms, LONGEST_MS) }
+      const until = ms === null ? null : now + Math.min(ms, LONGEST_MS)
+      const noted = { pid: by.pid, putAt: now, until, ...(stored && { stored }) }
       this.#enter(keyOf(name), JSON.stringify(noted), fd)
       if (lifetime !== null) this.#enter(lifetimeOf(name), '', lifetime)
       this.#hold(name, noted)
@@ -99,29 +141,86 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     }
   }
 
-  claim(name: string, by: DescriptorUser, shared: boolean): OwnedFd {
-    const held = this.#known(name)
-    this.#claimable(name, by)
-    const fd = this.#registry.get(keyOf(name))!.fd.dup()
-    if (!shared && held.claimedBy !== by) {
-      held.claimedBy = by
-      this.#tell()
+  claim({ name, by, shared, claimant }: ClaimOrder): Claimed {
+    try {
+      // What a process claims for as long as it lives is handed over.
+      if (claimant !== null) this.#refuseUnsettled()
+      const held = this.#known(name)
+      const others = this.#claimable(name, by, claimant)
+      if (!shared && others[0] !== undefined) throw claimed(name, others[0].pid)
+      const fd = this.#registry.get(keyOf(name))!.fd.dup()
+      try {
+        if (claimant !== null) this.#claims.add(name, claimant, !shared)
+        else if (!shared) held.claimedBy = by
+      } catch (error) {
+        fd.close()
+        throw error
+      }
+      if (claimant !== null || !shared) this.#tell()
+      return { fd, others: others.length }
+    } catch (error) {
+      claimant?.close()
+      throw error
     }
-    return fd
   }
 
-  release(name: string, by: DescriptorUser): void {
+  release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
     const held = this.#known(name)
-    this.#claimable(name, by)
+    if (claimant !== null) {
+      this.#refuseUnsettled()
+      if (this.#claims.release(name, claimant)) this.#tell()
+      return
+    }
+    this.#claimable(name, by, null)
     if (held.claimedBy === null) return
     held.claimedBy = null
     this.#tell()
   }
 
   remove(name: string): void {
+    this.#refuseUnsettled()
     this.#known(name)
     this.#forget(name)
     this.#tell()
+  }
+
+  /** What is held has come to its end by itself: also while another process is about to go on with it. */
+  end(name: string, what: Over): void {
+    const { whilePid } = this.#held.get(name)!
+    this.#forget(name)
+    this.#over(what, name, whilePid)
+    this.#tell()
+  }
+
+  /** What came over the notify socket, in the order in which it did. The descriptors are lent. */
+  stored(service: string): { readonly name: string; readonly as: StoredAs; readonly fd: OwnedFd }[] {
+    return this.#givenAs(as => as.service === service)
+  }
+
+  /** Of what came over the notify socket, what goes when its other side has gone. The descriptors are lent. */
+  polled(): { readonly name: string; readonly fd: OwnedFd }[] {
+    return this.#givenAs(({ polled }) => polled)
+  }
+
+  has(name: string): boolean {
+    return this.#held.has(name)
+  }
+
+  /** The process of a pidfd is a program of this service as long as it lives. Takes the pidfd, also when it throws. */
+  addProgram(service: string, pidfd: OwnedFd): void {
+    try {
+      this.#refuseUnsettled()
+    } catch (error) {
+      pidfd.close()
+      throw error
+    }
+    this.#claims.add(programOf(service), pidfd, false)
+  }
+
+  /** Null: it is a program of none. */
+  serviceOf(pid: number): string | null {
+    const name = this.#claims.nameOf(pid, isProgram)
+    return name === null ? null : name.slice(1)
   }
 
   left(by: DescriptorUser): void {
@@ -142,11 +241,28 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       watch?.close()
     }
     this.#held.clear()
+    this.#given.clear()
+    this.#claims.close()
+    this.#sizes.clear()
     this.#watching.clear()
   }
 
-  #describe(name: string, { pid, putAt, until, whilePid, claimedBy }: Held): HeldDescriptor {
+  #givenAs(meant: (as: StoredAs) => boolean) {
+    return [...this.#given].flatMap(name => {
+      const as = this.#held.get(name)!.stored!
+      return meant(as) ? [{ name, as, fd: this.#registry.get(keyOf(name))!.fd }] : []
+    })
+  }
+
+  /** Throws ERR_FDB_BUSY. */
+  #refuseUnsettled(): void {
+    if (this.#settled()) return
+    throw new FdbError('ERR_FDB_BUSY', 'the daemon is being upgraded: try again', { retryable: true })
+  }
+
+  #describe(name: string, { pid, putAt, until, whilePid, claimedBy, stored }: Held): HeldDescriptor {
     const about = inspectOne(this.#registry.get(keyOf(name))!.fd)
+    const users = this.#claims.of(name)
     return {
       name,
       type: about.type,
@@ -156,7 +272,9 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       putAt: new Date(putAt).toISOString(),
       until: until === null ? null : new Date(until).toISOString(),
       whilePid,
-      claimedBy: claimedBy?.pid ?? null,
+      claimedBy: claimedBy?.pid ?? users.find(({ exclusive }) => exclusive)?.pid ?? null,
+      storedAs: stored?.name ?? null,
+      users,
     }
   }
 
@@ -168,15 +286,15 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   /** Its lease runs from now on. */
   #hold(name: string, noted: Noted): void {
     const lifetime = this.#registry.get(lifetimeOf(name))?.fd
-    const over = () => {
-      this.#forget(name)
-      this.#tell()
-    }
+    const late = () => this.end(name, 'the time of a descriptor is over')
+    const gone = () => this.end(name, 'the process of a descriptor has ended')
     const { until } = noted
+    this.#resize(name, 1)
+    if (noted.stored) this.#given.add(name)
     this.#held.set(name, {
       ...noted,
-      timer: until === null ? undefined : setTimeout(over, restOf(until)).unref(),
-      watch: lifetime === undefined ? null : watchDeath(lifetime, over),
+      timer: until === null ? undefined : setTimeout(late, restOf(until)).unref(),
+      watch: lifetime === undefined ? null : watchDeath(lifetime, gone),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
     })
@@ -186,11 +304,26 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const held = this.#held.get(name)
     clearTimeout(held?.timer)
     held?.watch?.close()
-    this.#held.delete(name)
+    if (this.#held.delete(name)) this.#resize(name, -1)
+    this.#given.delete(name)
+    this.#claims.forget(name)
     for (const key of [keyOf(name), lifetimeOf(name)]) {
       this.#wanted.delete(key)
       this.#registry.drop(key)
     }
+  }
+
+  #refuseMore(name: string, most: number): void {
+    if (this.#held.size >= MAX_ENTRIES) throw tooMany(name)
+    const service = serviceIn(name)
+    if ((this.#sizes.get(service) ?? 0) >= most) throw overLimit(service ?? '', 'descriptors', most)
+  }
+
+  #resize(name: string, by: number): void {
+    const service = serviceIn(name)
+    const size = (this.#sizes.get(service) ?? 0) + by
+    if (size > 0) this.#sizes.set(service, size)
+    else this.#sizes.delete(service)
   }
 
   #known(name: string): Held {
@@ -202,14 +335,14 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     )
   }
 
-  #claimable(name: string, by: DescriptorUser): void {
-    const { claimedBy = null } = this.#held.get(name) ?? {}
-    if (claimedBy === null || claimedBy === by) return
-    throw new FdbError(
-      'ERR_FDB_FD_CLAIMED',
-      `process ${claimedBy.pid} has claimed the descriptor "${name}" for itself: try again when it has released it, or has ended`,
-      { retryable: true },
-    )
+  /** The claims of other processes. Throws where somebody else has it for himself. */
+  #claimable(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
+    const { claimedBy } = this.#known(name)
+    if (claimedBy !== null && claimedBy !== by) throw claimed(name, claimedBy.pid)
+    const others = this.#claims.others(name, claimant)
+    const exclusive = others.find(each => each.exclusive)
+    if (exclusive !== undefined) throw claimed(name, exclusive.pid)
+    return others
   }
 
   #tell(): void {
@@ -217,39 +350,19 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 }
 
-/** Two parts: what a service has, beside this in the same registry, has three. */
-function keyOf(name: string): string {
-  return `fd/${encodeURIComponent(name)}`
+/** No descriptor has a colon in its name. */
+function programOf(service: string): string {
+  return `:${service}`
 }
 
-function lifetimeOf(name: string): string {
-  return `lifetime/${encodeURIComponent(name)}`
+function isProgram(name: string): boolean {
+  return name.startsWith(':')
 }
 
-function nameOf(key: string): string | null {
-  const [kind, name, more] = key.split('/')
-  return kind === 'fd' && name !== undefined && more === undefined ? decodeURIComponent(name) : null
-}
-
-/** Null: of a release that says it otherwise. */
-function notedIn(spec: string): Noted | null {
-  try {
-    const { pid, putAt, until } = JSON.parse(spec) as Partial<Noted>
-    return typeof putAt === 'number' ? { pid: pid ?? 0, putAt, until: until ?? null } : null
-  } catch {
-    return null
-  }
-}
-
-/** Milliseconds. No lease is longer: where it seems so the clock was set back, and a timer of more ends at once. */
-function restOf(until: number): number {
-  return Math.min(LONGEST_MS, Math.max(0, until - Date.now()))
-}
-
-function refuseNoPidfd(lifetime: OwnedFd): void {
-  try {
-    watchDeath(lifetime, () => {}).close()
-  } catch (cause) {
-    throw unwatchable(0, cause)
-  }
+function claimed(name: string, pid: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_FD_CLAIMED',
+    `process ${pid} has claimed the descriptor "${name}" for itself: try again when it has released it, or has ended`,
+    { retryable: true },
+  )
 }

@@ -1,16 +1,19 @@
 import { closeAll } from '../../kernel/index.js'
 import type { ProcessIdentity } from '../../process/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
+import type { WireEnvelope } from '../../protocol/link.js'
 import type { MemberPhase } from '../../protocol/member-machine.js'
+import type { Epoch } from '../../protocol/messages.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
-import { type Caller, welcome } from '../admission.js'
+import { type Caller, dismiss, turnAway, welcome } from '../admission.js'
 import { parseReport } from '../hearing.js'
 import type { Peer } from '../peer.js'
 import type { SegmentShelf } from '../segment-shelf.js'
 import { SegmentSupply } from '../segment-supply.js'
+import { Followers, notThere } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** More generations than this do not drain at once. */
+/** More generations than this do not drain at once, nor do so many follow. */
 const MOST = 256
 
 /** Phases from which a member does not come back. */
@@ -19,7 +22,7 @@ const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
-/** A draining generation that is connected. */
+/** A draining generation that is connected, or one that follows. */
 interface Author {
   readonly caller: Caller
   /** Names it to the members, once for each connection. */
@@ -38,6 +41,8 @@ interface UnderWay {
 /** What it needs of its service. */
 export interface WriteTarget {
   readonly shelf: SegmentShelf
+  /** Somebody has come to serve, and whoever did is known. */
+  served(): boolean
   /** Who may write, if it can be asked. */
   writer(): Peer | undefined
   /** It drains for good: it has no right any more, whatever a daemon before this one had heard of it. */
@@ -45,12 +50,13 @@ export interface WriteTarget {
 }
 
 /**
- * A daemon's part in changes that are made in generations that drain: they are passed on to the member that serves, and its
- * answers back. What a member that has ended had not answered is sent again, by its author.
+ * A daemon's part in changes that are made in generations that drain, and by those that follow: they are passed on to the member that
+ * serves, and its answers back. What a member that has ended had not answered is sent again, by its author.
  */
 export class ForwardedWrites {
   readonly #target: WriteTarget
   readonly #supply: SegmentSupply
+  readonly #followers: Followers
   readonly #authors = new Map<Caller, Author>()
   readonly #underWay = new Map<number, UnderWay>()
   #source = 0
@@ -59,29 +65,41 @@ export class ForwardedWrites {
   constructor(target: WriteTarget) {
     this.#target = target
     this.#supply = new SegmentSupply(target.shelf, caller => this.#drop(caller))
+    this.#followers = new Followers(() => target.writer())
   }
 
-  /** A generation that drains has connected. Takes it. */
+  /** A generation that drains has connected, or one that follows. Takes it. */
   add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties): void {
+    if (caller.intent === 'follow' && !this.#target.served()) {
+      turnAway(caller, notThere(caller.hello.service ?? ''))
+      return
+    }
     if (this.#authors.size >= MOST || !caller.hello.capabilities?.includes(FORWARDS_WRITES)) {
-      caller.pidfd?.close()
-      caller.link.close()
+      dismiss(caller)
       return
     }
     const author: Author = { caller, source: ++this.#source, underWay: new Map() }
     this.#authors.set(caller, author)
+    const drains = caller.intent !== 'follow'
     caller.link.channel.unref()
     caller.link.start({
       message: ({ write, heartbeat }, fds) => {
         closeAll(fds)
         if (write) this.#pass(author, write)
-        if (heartbeat && GIVEN_UP.has(phaseOf(heartbeat.report ?? ''))) this.#target.gaveUp(caller.identity)
+        if (heartbeat && drains && GIVEN_UP.has(phaseOf(heartbeat.report ?? '')))
+          this.#target.gaveUp(caller.identity)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
     })
     welcome(caller.link, { ...facts, capabilities: [FORWARDS_WRITES] })
-    this.#supply.add(caller)
+    this.#supply.add(caller, topOf(caller, facts))
+    if (caller.intent === 'follow') this.#followers.add(caller.link)
+  }
+
+  /** Another member may write by now. */
+  look(): void {
+    this.#followers.look()
   }
 
   /** New segments were made. */
@@ -89,7 +107,10 @@ export class ForwardedWrites {
     this.#supply.share()
   }
 
-  answered(peer: Peer, written: Written): void {
+  /** What the member that writes says: of a change, or that it has appended. */
+  hear(peer: Peer, { appended, written }: WireEnvelope): void {
+    if (appended) this.#followers.appended(peer)
+    if (!written) return
     const underWay = this.#underWay.get(written.number ?? 0)
     if (underWay?.peer === peer) this.#settle(written.number ?? 0, written)
   }
@@ -149,8 +170,8 @@ export class ForwardedWrites {
     const author = this.#authors.get(caller)
     this.#authors.delete(caller)
     this.#supply.forget(caller)
-    caller.link.close()
-    caller.pidfd?.close()
+    this.#followers.remove(caller.link)
+    dismiss(caller)
     for (const mapped of author?.underWay.values() ?? []) {
       const { peer } = this.#underWay.get(mapped)!
       this.#underWay.delete(mapped)
@@ -158,6 +179,12 @@ export class ForwardedWrites {
       peer.link.tell({ write: { number: mapped, source: author!.source } })
     }
   }
+}
+
+/** Who follows, and holds the segments of a service that has ended, has none of this one. */
+function topOf({ hello, intent }: Caller, { serviceStartedAt }: fdbroker.wire.Welcome.$Properties): Epoch {
+  const another = intent === 'follow' && hello.serviceStartedAt !== serviceStartedAt
+  return another ? 0 : (hello.top ?? 0)
 }
 
 function phaseOf(report: string): unknown {

@@ -36,6 +36,11 @@ export function isEmpty({ phase, owner, epoch }: HolderState): boolean {
   return phase === 'idle' && owner === NOBODY && epoch === EMPTY.epoch
 }
 
+/** It has been served, and nobody serves it, or tries. */
+export function isUnserved(machine: HolderState): boolean {
+  return machine.phase === 'idle' && machine.owner === NOBODY && !isEmpty(machine)
+}
+
 /** Members live, and are awaited. No epoch is given twice. */
 export function awaitsMembers(shelf: SegmentShelf): HolderState {
   return { ...restartedHolder(), top: shelf.top }

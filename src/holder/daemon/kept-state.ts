@@ -7,6 +7,7 @@ import { openStateFile } from '../../state/file/place.js'
 import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
 import type { SegmentShelf } from '../segment-shelf.js'
+import type { HeldAlone } from './held-alone.js'
 
 /** What the clocks of the file system and of this process may differ by. */
 const CLOCKS_MS = 1_000
@@ -20,6 +21,15 @@ export interface KeptState {
   readonly shelf: SegmentShelf
   readonly logger: Logger
   readonly timeoutMs: number
+}
+
+/** {@link keepState} of what a daemon holds alone, if it holds any state so, and the members have told a file. */
+export async function keepHeldAlone({
+  held,
+  ...rest
+}: Omit<KeptState, 'service' | 'path'> & { readonly held: HeldAlone | null }): Promise<void> {
+  if (held === null || held.stateFile === null || held.stateBytes === 0) return
+  await keepState({ ...rest, service: held.service, path: held.stateFile })
 }
 
 /**

@@ -14,16 +14,21 @@ export interface RememberedService {
   readonly stateFile?: string
   /** When one was lost last, milliseconds since 1970. */
   readonly diedAt?: number
+  /** Another user than the daemon's has, or had, members of it. */
+  readonly foreign?: boolean
 }
 
 /**
  * The list of rights-holders beside a daemon's control socket. Sockets and state are in the members' hands while the
  * daemon is away; this file only says of whom there were any, so that the next daemon names no writer before each is
- * back or proved dead. Written atomically on change.
+ * back or proved dead. Written atomically on change, and of each service anew only what has changed: there may be many.
  */
 export class RightsHolders {
   readonly #path: string
-  #written = ''
+  /** By service, as it is written. */
+  readonly #lines = new Map<string, string>()
+  /** The file says something else. */
+  #stale = true
 
   constructor(control: string) {
     this.#path = `${control}.members`
@@ -43,14 +48,33 @@ export class RightsHolders {
       .map(service => ({ ...service, members: service.members.filter(isAlive) }))
   }
 
-  /** Throws when it cannot be written. */
-  write(services: readonly RememberedService[]): void {
-    const text = `${JSON.stringify(services, null, 1)}\n`
-    if (text === this.#written) return
+  /** Counts when it is written. */
+  note(remembered: RememberedService): void {
+    const line = JSON.stringify(remembered)
+    if (this.#lines.get(remembered.service) === line) return
+    this.#lines.set(remembered.service, line)
+    this.#stale = true
+  }
+
+  /** The service is no more. Counts when it is written. */
+  forget(service: string): void {
+    if (this.#lines.delete(service)) this.#stale = true
+  }
+
+  /** These, and no others. Counts when it is written. */
+  replace(services: readonly RememberedService[]): void {
+    this.#lines.clear()
+    this.#stale = true
+    for (const remembered of services) this.note(remembered)
+  }
+
+  /** Throws when it cannot be written: it is tried with the next change. */
+  write(): void {
+    if (!this.#stale) return
     const temporary = `${this.#path}~`
-    writeFileSync(temporary, text, { mode: 0o600 })
+    writeFileSync(temporary, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`, { mode: 0o600 })
     renameSync(temporary, this.#path)
-    this.#written = text
+    this.#stale = false
   }
 }
 

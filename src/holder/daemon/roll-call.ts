@@ -1,3 +1,5 @@
+import { FdbError } from '../../errors.js'
+import type { OwnedFd } from '../../kernel/index.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../../process/liveness.js'
 import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../process/process-identity.js'
 import type { RightsHolder } from './rights-holders.js'
@@ -72,7 +74,7 @@ export class RollCall {
     // The process is looked at again: the number may have become another process's before the descriptor was its.
     if (isAlive(member)) {
       this.#members.push(member)
-      const watch = pidfd === null ? watchIdentity(member, died) : watchDeath(pidfd, died)
+      const watch = watchOf(member, pidfd, died)
       if (watch === null) this.#unseen.add(member)
       else this.#watch(watch)
     }
@@ -87,4 +89,22 @@ export class RollCall {
   #giveUpUnseen(): void {
     if (this.#remove(member => this.#unseen.has(member))) this.#changed()
   }
+}
+
+/** Null: its death cannot be seen. */
+function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void): DeathWatch | null {
+  if (pidfd === null) return watchIdentity(member, died)
+  try {
+    return watchDeath(pidfd, died)
+  } catch {
+    // No descriptor left.
+    return watchIdentity(member, died)
+  }
+}
+
+/** Told to whoever would join before all are there. */
+export function stillAwaited(pids: readonly number[]): FdbError {
+  const missing = pids.map(pid => `process ${pid}`).join(', ')
+  const why = `the daemon was restarted and waits for ${missing}: try again`
+  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }

@@ -7,28 +7,49 @@ import type {
   UpgradeOrder,
   UpgradeProgress,
 } from '../../operator/requests.js'
-import { ROLLBACK } from '../../operator/service-commands.js'
+import { nobodyStandsBy, ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
+import type { HolderPhase, HolderState } from '../../protocol/holder-machine.js'
 import type { WireEnvelope } from '../../protocol/link.js'
 import type { Holder } from '../holder.js'
 import { STUCK_MS } from '../kill-stuck.js'
 import type { Peer } from '../peer.js'
+import type { Entry } from '../registry.js'
 import type { HandoffTimes } from '../times.js'
+import type { Custody } from './custody.js'
 import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
+import { standbyOf } from './held-alone.js'
+import { stillAwaited } from './roll-call.js'
 import { StatusQuestion } from './status-question.js'
+import { Verdict } from './verdict.js'
+
+/** The status tells of a handoff that takes longer, too. */
+const STATUS_MS = 1_000
 
 /** What a service lets its operators do. */
 export interface OperatedService {
   readonly name: string
   readonly times: HandoffTimes
   readonly holder: Holder
-  /** Who has the right to write, or had it last. */
-  owner(): Peer | undefined
-  /** Who could come back in its place, and can be told to. */
-  standby(): Peer | undefined
+  readonly custody: Custody
+  machine(): HolderState
+  /** Who takes connections when nobody serves here. */
+  taker(): Peer | undefined
+  /** After a restart: who is awaited. */
+  missing(): readonly number[]
   /** The status, in the words of the member that serves, if there are any. */
   describe(answer: Record<string, unknown> | null): object
+}
+
+/** How a service stands, for who sees to it that somebody serves. */
+export interface Standing {
+  /** Who has the right to write, and hears: null: nobody, as far as is known. */
+  readonly owner: Peer | null
+  readonly phase: HolderPhase
+  readonly lastFailure: Failure | null
+  /** Lent. */
+  readonly entries: readonly Entry[]
 }
 
 /** What a daemon's operators ask of one service, which the member that serves it answers. */
@@ -37,17 +58,44 @@ export class ServiceOperations implements Operations {
   readonly #statusQuestion = new StatusQuestion()
   readonly #commands = new ForwardedCommands()
   readonly #upgrades: ForwardedUpgrades
+  readonly #verdict: Verdict
 
   constructor(service: OperatedService) {
     this.#service = service
+    this.#verdict = new Verdict(() => service.machine().phase)
     this.#upgrades = new ForwardedUpgrades(service.times)
   }
 
+  /** A probation that is under way ends as soon as that is safe. */
+  endProbation(): void {
+    this.#service.holder.endProbation()
+  }
+
+  get standing(): Standing {
+    const { custody, holder, machine } = this.#service
+    const { lastFailure } = holder.timeline
+    const owner = this.#serving
+    return { owner: owner ?? null, phase: machine().phase, lastFailure, entries: custody.seenBy(owner) }
+  }
+
+  /** Who takes the connections of members that do not serve any more. */
+  get taker(): Peer | undefined {
+    return this.#serving ?? this.#service.taker()
+  }
+
+  /** Who has the right to write, or had it last. */
+  get #serving(): Peer | undefined {
+    const { holder, machine } = this.#service
+    return holder.peer(machine().owner)
+  }
+
   async status(): Promise<object> {
-    const asked = this.#service.owner()
+    // A daemon that was started again may wait long, and its status tells for whom.
+    if (this.#service.machine().phase !== 'rebuilding') await this.#verdict.within(STATUS_MS)
+    const asked = this.#serving
     const answer = asked === undefined ? null : await this.#statusQuestion.ask(asked)
     // All else as it is in one moment.
-    return this.#service.describe(this.#service.owner() === asked ? answer : null)
+    return this.#service.describe(this.#serving === asked ? answer : null)
   }
 
   /** Has the member that serves start its successor, which joins here. */
@@ -57,6 +105,7 @@ export class ServiceOperations implements Operations {
     cancel: AbortSignal,
   ): Promise<Upgraded> {
     const { name, holder } = this.#service
+    const left = await this.#decided(order.timeoutMs, cancel)
     if (order.killStuck) {
       await holder.killStuck(STUCK_MS)
       const ended = await holder.killSilentOwner(STUCK_MS)
@@ -73,18 +122,16 @@ export class ServiceOperations implements Operations {
       throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid} cannot be asked now`, {
         retryable: true,
       })
-    return await this.#upgrades.ask(owner, order, progress, cancel)
+    return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
   }
 
   /** Has the member that serves answer it. */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
-    const { name, standby } = this.#service
+    const { name, holder, machine } = this.#service
+    await this.#decided(0, context.signal)
     // The member cannot know for certain: what it hands back somebody has to take.
-    if (order.name === ROLLBACK && standby() === undefined) {
-      throw new FdbError(
-        'ERR_FDB_NO_STANDBY',
-        `${name}: nobody stands by for the member that serves: its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,
-      )
+    if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
+      throw nobodyStandsBy(`the member that serves "${name}"`)
     }
     return await this.#commands.ask(this.#owner, order, context)
   }
@@ -99,9 +146,20 @@ export class ServiceOperations implements Operations {
     return true
   }
 
+  /** The machine has made a step. */
+  stepped(): void {
+    this.#verdict.look()
+  }
+
+  /** The service is held here no more. */
+  close(): void {
+    this.#verdict.end()
+  }
+
   /** A handoff has failed. */
-  failed(failure: Failure): void {
-    this.#upgrades.failed(failure)
+  failed(): void {
+    const failure = this.#service.holder.timeline.lastFailure
+    if (failure !== null) this.#upgrades.failed(failure)
   }
 
   /** This member is gone. */
@@ -111,12 +169,25 @@ export class ServiceOperations implements Operations {
     this.#upgrades.forget(peer)
   }
 
+  /** Waits for who serves, as long as a commit may take. What is left of `timeoutMs` then (0: no limit); rejects with the signal's reason. */
+  async #decided(timeoutMs: number, signal: AbortSignal): Promise<number> {
+    const begun = performance.now()
+    const { commit } = this.#service.times
+    await this.#verdict.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
+    return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - begun))) : 0
+  }
+
   /** Throws when nobody can be asked. */
   get #owner(): Peer {
-    const owner = this.#service.owner()
+    const owner = this.#serving
     if (owner !== undefined) return owner
-    throw new FdbError('ERR_FDB_BUSY', `${this.#service.name}: no member serves: start one`, {
-      retryable: true,
-    })
+    const { holder, machine, missing, name } = this.#service
+    const { joiner, phase } = machine()
+    if (phase === 'rebuilding') throw stillAwaited(missing())
+    const why =
+      phase === 'committing'
+        ? `process ${holder.peer(joiner)?.pid ?? 0} is to serve, and has not said yet that it does: try again`
+        : 'no member serves: start one'
+    throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true })
   }
 }

@@ -1,4 +1,4 @@
-import { FdbError } from '../../errors.js'
+import type { FdbError } from '../../errors.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import type { BundleItem } from '../../protocol/bundle.js'
 import { EffectQueue } from '../../protocol/effect-queue.js'
@@ -16,7 +16,7 @@ import { NOBODY } from '../../protocol/messages.js'
 import { remoteError } from '../../protocol/remote-error.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
-import { type Caller, turnAway, welcome } from '../admission.js'
+import { type Caller, isForeign, turnAway, welcome } from '../admission.js'
 import { cancelHandoff } from '../cancel.js'
 import { Holder } from '../holder.js'
 import type { Peer } from '../peer.js'
@@ -25,14 +25,15 @@ import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './brin
 import { candidate, factsFor } from './candidate.js'
 import { Custody } from './custody.js'
 import { ForwardedWrites } from './forwarded-writes.js'
-import { awaitsMembers, EMPTY, heldFor, isEmpty, itemsOf, takeItems } from './handed-over.js'
-import { type HeldAlone, heldAlone, standbyOf } from './held-alone.js'
-import { keepState } from './kept-state.js'
+import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
+import { type HeldAlone, heldAlone } from './held-alone.js'
+import { keepHeldAlone } from './kept-state.js'
 import { Pause } from './pause.js'
 import type { RememberedService } from './rights-holders.js'
-import { RollCall } from './roll-call.js'
+import { RollCall, stillAwaited } from './roll-call.js'
 import { ServiceOperations } from './service-operations.js'
 import type { ServiceParts } from './service-parts.js'
+import { overLimit } from './service-rules.js'
 import { describeService } from './service-status.js'
 import { openWayBetween } from './way-taker.js'
 
@@ -72,8 +73,10 @@ export class Service {
     this.#stateFile = remembered.stateFile ?? ''
     this.#diedAt = remembered.diedAt ?? 0
     this.#handedOver = items.length > 0
+    this.#custody.foreign = remembered.foreign ?? false
     this.#writes = new ForwardedWrites({
       shelf: this.#shelf,
+      served: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== EMPTY.epoch,
       writer: () => this.#holder.peer(this.#machine.owner),
       gaveUp: identity => this.#rollCall.excuse(identity),
     })
@@ -119,8 +122,10 @@ export class Service {
       name: this.name,
       times: parts.times,
       holder: this.#holder,
-      owner: () => this.#holder.peer(this.#machine.owner),
-      standby: () => standbyOf(this.#machine, id => this.#holder.peer(id)),
+      machine: () => this.#machine,
+      custody: this.#custody,
+      taker: () => parts.taker(this.name),
+      missing: () => this.#missing,
       describe: answer => this.#describe(answer),
     })
   }
@@ -135,6 +140,7 @@ export class Service {
       members: this.#rollCall.membersAnd(present),
       stateFile: this.#stateFile,
       diedAt: this.#diedAt,
+      foreign: this.#custody.foreign,
     }
   }
 
@@ -163,36 +169,36 @@ export class Service {
     return isEmpty(this.#machine) && this.#holder.peers.length === 0
   }
 
+  /** It has been served, and nobody serves it, or tries. */
+  get unserved(): boolean {
+    return isUnserved(this.#machine)
+  }
+
   /** What would be lost with the daemon; null: nothing. */
   get heldAlone(): HeldAlone | null {
-    return heldAlone({
-      service: this.name,
-      machine: this.#machine,
-      peer: id => this.#holder.peer(id),
-      registry: this.#custody.held,
-      shelf: this.#shelf,
-      stateFile: this.#stateFile,
-    })
+    const registry = this.#custody.held
+    const known = { service: this.name, machine: this.#machine, registry, shelf: this.#shelf }
+    return heldAlone({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
   }
 
   /** What would be lost of the state comes to the members' file, if they have told one. */
   async keepState(timeoutMs: number): Promise<void> {
-    const { stateFile: path = null, stateBytes = 0 } = this.heldAlone ?? {}
-    if (path === null || stateBytes === 0) return
-    const [shelf, logger, diedAt] = [this.#shelf, this.#parts.logger, this.#diedAt]
-    await keepState({ service: this.name, path, diedAt, shelf, logger, timeoutMs })
+    const { logger } = this.#parts
+    await keepHeldAlone({ held: this.heldAlone, diedAt: this.#diedAt, shelf: this.#shelf, logger, timeoutMs })
   }
 
   join(caller: Caller): void {
     if (this.#machine.phase === 'rebuilding') {
-      const missing = this.#missing.map(pid => `process ${pid}`).join(', ')
-      const why = `the daemon was restarted and waits for ${missing}: try again`
-      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      turnAway(caller, stillAwaited(this.#missing))
       return
     }
+    const { members } = this.#parts.limits()
     const generation = this.#generation + 1
-    this.#welcome(caller, generation)
-    this.#holder.admit(candidate(caller, generation))
+    if (this.#holder.peers.length >= members) turnAway(caller, overLimit(this.name, 'members', members))
+    else {
+      this.#welcome(caller, generation)
+      this.#holder.admit(candidate(caller, generation))
+    }
   }
 
   back(caller: Caller): void {
@@ -201,12 +207,13 @@ export class Service {
     this.#holder.readmit(candidate(caller, generation))
   }
 
-  /** A generation that does not serve any more, and forwards its changes. */
-  draining(caller: Caller): void {
+  /** A generation that does not serve any more, or a member of another service that follows: each forwards its changes. */
+  forwards(caller: Caller): void {
     this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0))
   }
 
   #welcome(caller: Caller, generation: number): void {
+    if (isForeign(caller)) this.#custody.foreign = true
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
@@ -236,11 +243,8 @@ export class Service {
     // Nobody else has them.
     if (!kept && this.heldAlone !== null) this.#custody.removePaths()
     this.#custody.held.changed = this.#shelf.changed = () => {}
-    this.#rollCall.close()
-    this.#writes.close()
-    this.#holder.close()
-    this.#custody.close()
-    this.#shelf.close()
+    const parts = [this.#rollCall, this.#writes, this.#holder, this.operations, this.#custody, this.#shelf]
+    for (const part of parts) part.close()
   }
 
   #dispatch(event: HolderEvent): void {
@@ -262,9 +266,11 @@ export class Service {
     this.#custody.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
     this.#tryRebuilt()
+    this.#writes.look()
     // What a first member wrote before, and did not come to serve, is nobody's state.
     if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#shelf.dropBelow(before.grant)
-    this.#failUpgrades(effects)
+    if (effects.some(effect => effect.type === 'failed')) this.operations.failed()
+    this.operations.stepped()
   }
 
   // ---- what members bring
@@ -279,14 +285,14 @@ export class Service {
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
-    const { register, moveRequest, renew, cancelUpgrade, written } = envelope
+    const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
     if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', this.#servesForGood(peer))
     else if (register) {
       this.#custody.awaitTaking(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
-    } else if (moveRequest) openWayBetween(peer, this.#holder.peer(this.#machine.owner), this.#parts.logger)
+    } else if (moveRequest) openWayBetween(peer, this.operations.taker, this.#parts.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
-    else if (written) this.#writes.answered(peer, written)
+    else if (written || appended) this.#writes.hear(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
     else return this.operations.answered(peer, envelope)
     return true
@@ -310,7 +316,9 @@ export class Service {
   }
 
   get #receiving(): Receiving {
-    return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger: this.#parts.logger }
+    const { limits, logger } = this.#parts
+    const limited = { service: this.name, limits: limits() }
+    return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger, limited }
   }
 
   /** Whether nobody can come back in its place: in probation the standby may, to what it had. */
@@ -333,16 +341,9 @@ export class Service {
   }
 
   #forgotten(peer: Peer): void {
-    this.#custody.forget(peer)
-    this.operations.forget(peer)
-    this.#writes.forget(peer)
+    for (const part of [this.#custody, this.operations, this.#writes]) part.forget(peer)
     if (peer.died) this.#rollCall.excuse(peer.identity)
-  }
-
-  #failUpgrades(effects: readonly HolderEffect[]): void {
-    if (!effects.some(effect => effect.type === 'failed')) return
-    const failure = this.#holder.timeline.lastFailure
-    if (failure !== null) this.operations.failed(failure)
+    this.#parts.changed()
   }
 
   /** The successor that this member has started is not wanted any more. */
@@ -372,6 +373,7 @@ export class Service {
     if (this.#machine.backs.length === 0) {
       this.#startAlone()
       this.#holder.stepped()
+      this.operations.stepped()
       this.#parts.changed()
       return
     }

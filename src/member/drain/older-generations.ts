@@ -1,4 +1,4 @@
-import { type Caller, welcome } from '../../holder/admission.js'
+import { type Caller, dismiss, welcome } from '../../holder/admission.js'
 import { parseReport } from '../../holder/hearing.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
@@ -64,8 +64,7 @@ export class OlderGenerations {
   add(caller: Caller): void {
     const { link } = caller
     if (this.#callers.size >= MOST) {
-      caller.pidfd?.close()
-      link.close()
+      dismiss(caller)
       return
     }
     this.#callers.set(caller, {
@@ -145,8 +144,7 @@ export class OlderGenerations {
   #drop(caller: Caller): void {
     const last = this.#callers.get(caller)
     if (last?.connections === 0 && last.phase !== UNKNOWN) this.#to.moves.emptied(caller)
-    caller.link.close()
-    caller.pidfd?.close()
+    dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)
   }

@@ -11,24 +11,27 @@ import { unpackAnswer } from './receiver.js'
 const WELCOME_MS = 1_000
 
 /**
- * Forwards the changes of a process that does not write any more, over the connection that it has to whoever serves while it
- * stands by and drains.
+ * Forwards the changes of a process that does not write, over the connection that it has to whoever does: while it stands by and drains,
+ * or as long as it follows the state of another service.
  */
 export class WriteForwarder {
   readonly #log: StateLog
   readonly #timeoutMs: number
   /** Connects anew: perhaps to another. */
   readonly #reconnect: () => void
+  /** Whoever says nothing of changes takes none. */
+  readonly #impatient: boolean
   #forwarding: Forwarding | null = null
   #link: Link | null = null
   /** The link leads to one that takes changes. */
   #taken = false
   #patience: NodeJS.Timeout | undefined
 
-  constructor(log: StateLog, timeoutMs: number, reconnect: () => void) {
+  constructor(log: StateLog, timeoutMs: number, reconnect: () => void, { impatient = true } = {}) {
     this.#log = log
     this.#timeoutMs = timeoutMs
     this.#reconnect = reconnect
+    this.#impatient = impatient
   }
 
   /** Changes that were made, or will be, are forwarded. `refusal`: what they are told where that cannot be. Idempotent. */
@@ -57,6 +60,7 @@ export class WriteForwarder {
     this.#link = link
     this.#taken = false
     clearTimeout(this.#patience)
+    if (!this.#impatient) return
     this.#patience = setTimeout(() => this.refuse(), WELCOME_MS)
     this.#patience.unref()
   }

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
-import type { Place } from '../check/place.js'
-import { shown } from '../check/wrong.js'
+import type { Place } from '../../document/place.js'
+import { shown } from '../../document/wrong.js'
 import { readMaterial, WrongMaterial } from '../tls/material.js'
 import type { CertificateConfig } from './config.js'
 

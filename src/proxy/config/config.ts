@@ -14,6 +14,8 @@ export interface ProxyConfig {
   service: string
   /** Absolute path of the control socket; null: where that of the service is by default. */
   control: string | null
+  /** Null: this process serves itself. For `fd-broker proxy`: whoever calls `startProxy()` has one process. */
+  workers: WorkersConfig | null
   /** Response header that carries the pid. */
   instanceHeader: string | null
   listeners: ListenerConfig[]
@@ -72,6 +74,11 @@ export interface HealthConfig {
   timeout: number
   passes: number
   within: number
+}
+
+export interface WorkersConfig {
+  count: number | 'auto'
+  replace: 'one-by-one' | 'at-once'
 }
 
 export interface StateFileConfig extends Required<StateFileOptions> {}

@@ -1,4 +1,3 @@
-import { ASKED } from '../../probing/asked.js'
 import {
   absent,
   type Check,
@@ -9,10 +8,11 @@ import {
   optional,
   refine,
   text,
-} from '../check/check.js'
-import type { Place } from '../check/place.js'
-import { duration } from '../check/quantity.js'
-import { shown, Wrong } from '../check/wrong.js'
+} from '../../document/check.js'
+import type { Place } from '../../document/place.js'
+import { duration } from '../../document/quantity.js'
+import { shown, Wrong } from '../../document/wrong.js'
+import { ASKED } from '../../probing/asked.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 
 const KINDS = ['http', 'tcp', 'command'] as const

@@ -1,10 +1,10 @@
+import { absent, boolean, type Check, map, optional, refine, required, text } from '../../document/check.js'
+import { name } from '../../document/texts.js'
+import { unique } from '../../document/unique.js'
+import { shown, Wrong } from '../../document/wrong.js'
 import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
-import { absent, boolean, type Check, map, optional, refine, required, text } from '../check/check.js'
-import { shown, Wrong } from '../check/wrong.js'
 import { noUpstream } from '../routes/rule.js'
 import type { ListenerConfig } from './config.js'
-import { name } from './texts.js'
-import { unique } from './unique.js'
 
 function listenerAddress(given: string): ListenerSpec | Wrong {
   try {

@@ -1,56 +1,18 @@
-import { readFileSync } from 'node:fs'
-import { FdbError } from '../../index.js'
-import { formatPath, Place, Problems } from '../check/place.js'
+import { checkMade, documentOf, parseDocument, readDocument } from '../../document/read.js'
 import type { ProxyConfig } from './config.js'
-import { ConfigDocument } from './document.js'
 import type { ProxyDocument } from './proxy-document.js'
 import { checkConfig } from './schema.js'
 
-/** At most so many problems are named. */
-const MOST = 20
-
-/** One of `details.problems` of an ERR_FDB_CONFIG. */
-export interface ConfigProblem {
-  /** From 1. */
-  line: number
-  column: number
-  /** `upstreams.app.servers[1]`; empty: the document, or its syntax. */
-  key: string
-  message: string
-}
+export type { ConfigProblem } from '../../document/read.js'
 
 /** Reads and checks a configuration file (YAML or JSON), in one go. Rejects with ERR_FDB_CONFIG. */
 export async function readConfig(file: string): Promise<ProxyConfig> {
-  let bytes: Buffer
-  try {
-    // At a start nobody is served yet, and each hop to a thread waits for a processor.
-    bytes = readFileSync(file)
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
-    throw new FdbError(
-      'ERR_FDB_CONFIG',
-      `${file} cannot be read (${why}); give the path of a YAML or JSON file`,
-      {
-        cause: error,
-        details: { file },
-      },
-    )
-  }
-  return configOf(bytes, file)
+  return readDocument(file, checkConfig)
 }
 
 /** As {@link readConfig}, of what the file holds. Throws. */
 export function configOf(bytes: Buffer, file: string): ProxyConfig {
-  let text: string
-  try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch (error) {
-    throw new FdbError('ERR_FDB_CONFIG', `${file} is not UTF-8; save it as UTF-8`, {
-      cause: error,
-      details: { file },
-    })
-  }
-  return parseConfig(text, file)
+  return documentOf(bytes, file, checkConfig)
 }
 
 /**
@@ -58,20 +20,7 @@ export function configOf(bytes: Buffer, file: string): ProxyConfig {
  * `FILE:LINE:COLUMN: KEY: what is wrong`, and whose `details.problems` has them as {@link ConfigProblem}.
  */
 export function parseConfig(text: string, file: string): ProxyConfig {
-  const document = new ConfigDocument(text)
-  if (document.syntax.length > 0) {
-    const problems = document.syntax.slice(0, MOST).map(problem => ({ ...problem, key: '' }))
-    throw refusal(file, problems, document.syntax.length)
-  }
-  const problems = new Problems(MOST)
-  const config = checkConfig(document.value, new Place(problems))
-  if (config !== undefined && problems.count === 0) return config
-  const located = problems.list.map(({ path, atKey, message }) => ({
-    ...document.position(path, atKey),
-    key: formatPath(path),
-    message,
-  }))
-  throw refusal(file, located, problems.count)
+  return parseDocument(text, file, checkConfig)
 }
 
 /**
@@ -79,24 +28,5 @@ export function parseConfig(text: string, file: string): ProxyConfig {
  * line for each problem (at most 20), `KEY: what is wrong`.
  */
 export function configFrom(document: ProxyDocument): ProxyConfig {
-  const problems = new Problems(MOST)
-  const config = checkConfig(document, new Place(problems))
-  if (config !== undefined && problems.count === 0) return config
-  const found = problems.list.map(({ path, message }) => ({ key: formatPath(path), message }))
-  const lines = found.map(({ key, message }) => (key === '' ? message : `${key}: ${message}`))
-  if (problems.count > found.length)
-    lines.push(`and ${problems.count - found.length} more; correct these first`)
-  throw new FdbError('ERR_FDB_CONFIG', lines.join('\n'), {
-    details: { problems: found, count: problems.count },
-  })
-}
-
-function refusal(file: string, found: ConfigProblem[], count: number): FdbError {
-  const problems = found.toSorted((a, b) => a.line - b.line || a.column - b.column)
-  const lines = problems.map(
-    ({ line, column, key, message }) =>
-      `${file}:${line}:${column}: ${key === '' ? '' : `${key}: `}${message}`,
-  )
-  if (count > found.length) lines.push(`${file}: and ${count - found.length} more; correct these first`)
-  return new FdbError('ERR_FDB_CONFIG', lines.join('\n'), { details: { file, problems, count } })
+  return checkMade(document, checkConfig)
 }

@@ -11,6 +11,7 @@ type Off = 'off' | false
 export interface ProxyDocument {
   service: string
   control?: string
+  workers?: number | 'auto' | Off | { count: number | 'auto'; replace?: 'one-by-one' | 'at-once' }
   instanceHeader?: string | Off
   listeners: readonly ListenerDocument[]
   upstreams?: Readonly<Record<string, UpstreamDocument>>

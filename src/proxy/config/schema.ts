@@ -16,11 +16,13 @@ import {
   required,
   type Shape,
   text,
-} from '../check/check.js'
-import { headerName } from '../check/http.js'
-import type { Place } from '../check/place.js'
-import { duration, size } from '../check/quantity.js'
-import { shown, Wrong } from '../check/wrong.js'
+} from '../../document/check.js'
+import type { Place } from '../../document/place.js'
+import { duration, size } from '../../document/quantity.js'
+import { absolutePath } from '../../document/texts.js'
+import { fresh } from '../../document/unique.js'
+import { shown, Wrong } from '../../document/wrong.js'
+import { headerName } from '../routes/headers.js'
 import { type RouteRule, routeList, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/server-name.js'
 import { takesRequests } from '../upstreams/address.js'
@@ -30,9 +32,8 @@ import { forwarded, forwardedShape } from './forwarded.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerShape, listeners } from './listeners.js'
 import { stateFile, stateFileShape } from './state-file.js'
-import { absolutePath } from './texts.js'
-import { fresh } from './unique.js'
 import { type Upstream, upstreamShape, upstreams } from './upstreams.js'
+import { workers, workersShape } from './workers.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
@@ -210,6 +211,12 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       orOff(text('a header name', headerName)),
       'off',
       'response header that carries the process’s pid',
+    ),
+    workers: optional(
+      workers,
+      'off',
+      '[several processes](workers.md) that serve the same listeners, kept by a main process: their number, `auto`, or a map with',
+      workersShape,
     ),
     listeners: required(
       fresh(listeners(upstreamNames), { least: 1, most: 1000 }),

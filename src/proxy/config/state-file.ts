@@ -1,7 +1,7 @@
-import { type Check, isMap, map, oneOf, optional, required } from '../check/check.js'
-import { duration } from '../check/quantity.js'
+import { type Check, isMap, map, oneOf, optional, required } from '../../document/check.js'
+import { duration } from '../../document/quantity.js'
+import { absolutePath } from '../../document/texts.js'
 import type { StateFileConfig } from './config.js'
-import { absolutePath } from './texts.js'
 
 export const stateFileShape = {
   path: required(absolutePath, 'absolute path; its folder must be there; of one service alone'),

@@ -10,12 +10,12 @@ import {
   refine,
   required,
   text,
-} from '../check/check.js'
-import type { Place } from '../check/place.js'
-import { duration } from '../check/quantity.js'
+} from '../../document/check.js'
+import type { Place } from '../../document/place.js'
+import { duration } from '../../document/quantity.js'
+import { name } from '../../document/texts.js'
+import { fresh, unique } from '../../document/unique.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
-import { name } from './texts.js'
-import { fresh, unique } from './unique.js'
 
 const healthShape = {
   failures: optional(
@@ -26,7 +26,7 @@ const healthShape = {
   coolDown: optional(duration(1), '10s', 'for how long; after it one failure more passes it over again'),
 }
 const keepAliveShape = {
-  connections: optional(integer(0, 100_000), 128, 'idle connections kept for each server'),
+  connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
   idle: optional(duration(1), '4s', 'for how long; choose less than the server’s own limit (Node’s is 5 s)'),
 }
 const ownTimeoutShape = {

@@ -7,7 +7,7 @@ import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, remo
 import type { RouteChange, RouteMessage, RouteStamp } from './section.js'
 import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
-import { RouteView } from './view.js'
+import { planOf, RouteView } from './view.js'
 
 /** Changes of the file that are written in one record. */
 const BULK = 2_000
@@ -62,7 +62,7 @@ export class LiveRoutes {
       const changes = this.#told
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
-      this.#view.plan(found)
+      this.#view.plan(await runInSlices(planOf(found)))
       // What was changed meanwhile may have been looked at before it was planned.
       if (this.#told !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()

@@ -5,6 +5,7 @@
  * deployment that knows nothing of it, and the answer does not depend on which of the two came first. Each
  * such conflict is reported by name, at every reload and upgrade, until it is gone.
  */
+import { ShardedMap } from '../../sharded-map.js'
 import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './key.js'
 import type { RouteRule } from './rule.js'
 import {
@@ -61,37 +62,56 @@ export function* reconcile(
     dangling: [],
     needed: new Set(),
   }
-  const wanted = new Set<string>()
   let steps = 0
+  let there = 0
+  const made: string[] = []
+  for (const key of state.keys()) {
+    if (++steps % STEP === 0) yield
+    const origin = originOf(key)
+    if (origin === 'file') there++
+    else if (origin === 'runtime') made.push(key)
+  }
   for (const { host, path, target } of file.routes) {
     if (++steps % STEP === 0) yield
     const id = { origin: 'file', host, path } as const
     const key = routeKey(id)
-    wanted.add(key)
     served(id, target)
     const stored = state.get(key)
+    if (stored) there--
     const before = stored && targetOf(stored)
     if (before && sameTarget(before, target)) result.unchanged++
     else result.puts.push({ key, value: routeMessage(target, stamp, stored) })
-    if (state.has(routeKey({ origin: 'runtime', host, path })))
+    if (made.length > 0 && state.has(routeKey({ origin: 'runtime', host, path })))
       result.conflicts.push(routeName({ host, path }))
+  }
+  // Mostly all that are there are wanted.
+  if (there !== 0) yield* unwanted(state, file, result.deletes)
+  for (const key of made) {
+    if (++steps % STEP === 0) yield
+    const stored = state.get(key)
+    const target = stored && targetOf(stored)
+    const id = parseRouteKey(key)
+    if (id && target) served(id, target)
+    if (!id || target?.kind !== 'upstream' || file.upstreams.has(target.upstream)) continue
+    result.needed.add(target.upstream)
+    if (file.former.has(target.upstream)) result.former.push(routeName(id))
+    else result.dangling.push(routeName(id))
+  }
+  return result
+}
+
+/** Routes of another file. */
+function* unwanted(state: RouteState, { routes }: NewFile, into: string[]): Generator<void> {
+  const wanted = new ShardedMap<true>()
+  let steps = 0
+  for (const { host, path } of routes) {
+    if (++steps % STEP === 0) yield
+    wanted.set(routeKey({ origin: 'file', host, path }), true)
   }
   for (const key of state.keys()) {
     if (++steps % STEP === 0) yield
-    const origin = originOf(key)
-    if (origin === 'file' && !wanted.has(key)) result.deletes.push(key)
-    else if (origin === 'runtime') {
-      const stored = state.get(key)
-      const target = stored && targetOf(stored)
-      const id = parseRouteKey(key)
-      if (id && target) served(id, target)
-      if (!id || target?.kind !== 'upstream' || file.upstreams.has(target.upstream)) continue
-      result.needed.add(target.upstream)
-      if (file.former.has(target.upstream)) result.former.push(routeName(id))
-      else result.dangling.push(routeName(id))
-    }
+    if (originOf(key) === 'file' && !wanted.has(key)) into.push(key)
   }
-  return result
 }
 
 /** For the section's `bulk`. */

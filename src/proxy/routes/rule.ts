@@ -1,4 +1,3 @@
-import { didYouMean } from '../../suggest.js'
 import {
   absent,
   boolean,
@@ -11,10 +10,12 @@ import {
   refine,
   required,
   text,
-} from '../check/check.js'
-import { headerName, headerValue } from '../check/http.js'
-import type { Place } from '../check/place.js'
-import { shown, Wrong } from '../check/wrong.js'
+} from '../../document/check.js'
+import type { Place } from '../../document/place.js'
+import { shown, Wrong } from '../../document/wrong.js'
+import { ShardedMap } from '../../sharded-map.js'
+import { didYouMean } from '../../suggest.js'
+import { headerName, headerValue } from './headers.js'
 import { canonicalHost } from './host.js'
 import { routeName } from './key.js'
 import { canonicalPath } from './path.js'
@@ -26,6 +27,9 @@ export interface RouteRule {
   path: string
   target: RouteTarget
 }
+
+/** Where each name was given first. */
+type Seen = ShardedMap<string | number>
 
 const MOST_BODY = 64 * 1024
 
@@ -122,7 +126,7 @@ export const routeShape = {
 /** Checks one route at a time, as they come in a list. */
 export class RouteChecker {
   readonly #upstreams: ReadonlySet<string>
-  readonly #seen = new Map<string, string | number>()
+  readonly #seen: Seen = new ShardedMap()
 
   constructor(upstreams: ReadonlySet<string>) {
     this.#upstreams = upstreams
@@ -165,7 +169,7 @@ export function noUpstream(name: string, known: ReadonlySet<string>): string {
 
 /** Checks what names a route: `{ host, path }`. */
 export class RouteNameChecker {
-  readonly #seen = new Map<string, string | number>()
+  readonly #seen: Seen = new ShardedMap()
 
   readonly check: Check<{ host: string; path: string }> = (value, place) => {
     const given = readPlace(value, place)
@@ -180,11 +184,7 @@ export function routeList(upstreams: ReadonlySet<string>): Check<RouteRule[]> {
 const readRoute = map(routeShape)
 const readPlace = map(placeShape)
 
-function isFirst(
-  seen: Map<string, string | number>,
-  route: { host: string; path: string },
-  place: Place,
-): boolean {
+function isFirst(seen: Seen, route: { host: string; path: string }, place: Place): boolean {
   const name = routeName(route)
   const before = seen.get(name)
   if (before === undefined) {

@@ -1,8 +1,9 @@
 /** Changes at run time, any number at once: all of them, or none and an error that names what is wrong. */
+
+import type { Check } from '../../document/check.js'
+import { formatPath, Place, Problems } from '../../document/place.js'
+import { shown } from '../../document/wrong.js'
 import { FdbError } from '../../index.js'
-import type { Check } from '../check/check.js'
-import { formatPath, Place, Problems } from '../check/place.js'
-import { shown } from '../check/wrong.js'
 import { routeKey, routeName } from './key.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
 import { type RouteChange, type RouteStamp, type RouteState, routeMessage, targetOf } from './section.js'

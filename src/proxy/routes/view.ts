@@ -1,7 +1,27 @@
+import { ShardedMap } from '../../sharded-map.js'
 import type { RouteSource } from './follow.js'
 import { originOf } from './key.js'
 import type { Reconciled } from './reconcile.js'
 import type { RouteMessage } from './section.js'
+
+const STEP = 32
+
+/** What is to be put, by its key, and deleted (null). */
+export type Plan = ShardedMap<RouteMessage | null>
+
+/** Yields where it may be interrupted. */
+export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Plan> {
+  const plan: Plan = new ShardedMap()
+  for (const [index, { key, value }] of puts.entries()) {
+    plan.set(key, value)
+    if (index % STEP === 0) yield
+  }
+  for (const [index, key] of deletes.entries()) {
+    plan.set(key, null)
+    if (index % STEP === 0) yield
+  }
+  return plan
+}
 
 type Listener = Parameters<RouteSource['onChange']>[0]
 
@@ -15,7 +35,7 @@ type Listener = Parameters<RouteSource['onChange']>[0]
 export class RouteView implements RouteSource {
   readonly #section: RouteSource
   readonly #own: () => boolean
-  #planned: Map<string, RouteMessage | null> | null = null
+  #planned: Plan | null = null
 
   /** `own`: whether the routes of the file in the state are this process's. */
   constructor(section: RouteSource, own: () => boolean) {
@@ -24,13 +44,8 @@ export class RouteView implements RouteSource {
   }
 
   /** These changes count from now on, as if they had been made. Null: what the state says. */
-  plan(changes: Reconciled | null): void {
-    if (changes === null) {
-      this.#planned = null
-      return
-    }
-    this.#planned = new Map(changes.puts.map(({ key, value }) => [key, value]))
-    for (const key of changes.deletes) this.#planned.set(key, null)
+  plan(changes: Plan | null): void {
+    this.#planned = changes
   }
 
   get size(): number {
@@ -40,7 +55,7 @@ export class RouteView implements RouteSource {
   *keys(): Generator<string> {
     const planned = this.#planned
     for (const key of this.#section.keys()) if (!planned?.has(key)) yield key
-    for (const [key, value] of planned ?? []) if (value !== null) yield key
+    for (const [key, value] of planned?.entries() ?? []) if (value !== null) yield key
   }
 
   get(key: string): RouteMessage | undefined {

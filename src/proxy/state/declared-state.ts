@@ -4,14 +4,10 @@ import { type Difference, type DifferenceOptions, difference, type Entry } from 
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { listenerMessage, mayGo, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
-  LISTENERS,
-  type ListenerMessage,
+  type DeclaredSections,
+  declaredSections,
   listenersSection,
-  SETTINGS,
-  type SettingMessage,
   settingsSection,
-  UPSTREAMS,
-  type UpstreamMessage,
   upstreamsSection,
 } from './sections.js'
 
@@ -24,46 +20,50 @@ const FIRST_ATTRIBUTE = 14
  * to them, and connections that come from another process.
  */
 export class DeclaredState {
-  readonly #upstreams: Section<UpstreamMessage>
-  readonly #listeners: Section<ListenerMessage>
-  readonly #settings: Section<SettingMessage>
+  readonly #declared: DeclaredSections
   readonly #member: Member
   readonly #known: Upstreams
   readonly #logger: Logger
   readonly #unsubscribe: () => void
 
   constructor(member: Member, known: Upstreams, logger: Logger) {
-    this.#upstreams = member.section(UPSTREAMS, upstreamsSection)
-    this.#listeners = member.section(LISTENERS, listenersSection)
-    this.#settings = member.section(SETTINGS, settingsSection)
+    this.#declared = declaredSections(member)
     this.#member = member
     this.#known = known
     this.#logger = logger
-    for (const name of this.#upstreams.keys()) this.#adopt(name)
-    this.#unsubscribe = this.#upstreams.onChange(({ op, key }) => {
+    const { upstreams } = this.#declared
+    for (const name of upstreams.keys()) this.#adopt(name)
+    this.#unsubscribe = upstreams.onChange(({ op, key }) => {
       if (op === 'put') this.#adopt(key)
     })
   }
 
   /**
-   * Writes what differs. `needed`: upstreams that stay though the configuration does not have them. Rejects when this
-   * process may not write (any more).
+   * Writes what differs. `between`: what is written when upstreams are there and none has gone yet, as others may read along; gives those
+   * that stay though the configuration does not have them. Rejects when this process may not write (any more).
    */
-  async write(config: ProxyConfig, needed: ReadonlySet<string>): Promise<void> {
+  async write(
+    config: ProxyConfig,
+    between: () => Promise<ReadonlySet<string>>,
+  ): Promise<ReadonlySet<string>> {
     const stamp = { created: Date.now(), generation: this.#member.generation }
-    const first = this.#settings.size === 0
+    const first = this.#declared.settings.size === 0
     const upstreams = new Map(config.upstreams.map(each => [each.name, upstreamMessage(each, stamp)]))
     const listeners = new Map(config.listeners.map(each => [each.name, listenerMessage(each, stamp)]))
+    const { encode } = upstreamsSection.codec
+    const put = await apply(this.#declared.upstreams, upstreams, { encode, keeps: () => true })
+    const needed = await between()
+    const removed = await apply(this.#declared.upstreams, upstreams, {
+      encode,
+      keeps: name => needed.has(name),
+    })
     const changes = {
-      upstreams: await apply(this.#upstreams, upstreams, {
-        encode: upstreamsSection.codec.encode,
-        keeps: name => needed.has(name),
-      }),
-      listeners: await apply(this.#listeners, listeners, {
+      upstreams: put || removed ? { ...put, ...removed } : undefined,
+      listeners: await apply(this.#declared.listeners, listeners, {
         encode: listenersSection.codec.encode,
         keeps: () => false,
       }),
-      settings: await apply(this.#settings, settingMessages(config, stamp), {
+      settings: await apply(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
         // Of a newer version, or of an older one.
@@ -73,6 +73,7 @@ export class DeclaredState {
     if (!first && Object.values(changes).some(each => each !== undefined)) {
       this.#logger.info(changes, 'the configuration is not the one before')
     }
+    return needed
   }
 
   stop(): void {
@@ -82,7 +83,7 @@ export class DeclaredState {
   #adopt(name: string): void {
     if (this.#known.names.has(name)) return
     try {
-      const stored = this.#upstreams.get(name)
+      const stored = this.#declared.upstreams.get(name)
       const config = stored && upstreamOf(name, stored)
       if (config) this.#known.adopt(config)
       if (config !== null) return

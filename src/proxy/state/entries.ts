@@ -1,7 +1,7 @@
+import { Wrong } from '../../document/wrong.js'
 import { LONGEST_MS } from '../../duration.js'
-import { formatListenerSpec } from '../../index.js'
+import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { Wrong } from '../check/wrong.js'
 import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
 import { upstreamAddress } from '../upstreams/address.js'
@@ -58,6 +58,16 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   }
 }
 
+/** null: one that this version cannot use. */
+export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
+  const { address, forward, tls, halfClose } = message
+  try {
+    return { name, spec: parseListenerSpec(address), forward: forward || null, tls, halfClose }
+  } catch {
+    return null
+  }
+}
+
 function isDuration(ms: number): boolean {
   return ms >= 1 && ms <= LONGEST_MS
 }
@@ -73,8 +83,8 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
   })
 }
 
-/** Sections of their own, and what is not to be read by everybody. */
-type NoSetting = 'listeners' | 'upstreams' | 'routes' | 'tls'
+/** Sections of their own, what is not to be read by everybody, and what is a main process's matter. */
+type NoSetting = 'listeners' | 'upstreams' | 'routes' | 'tls' | 'workers'
 
 /** Every other key of the configuration. */
 const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {

@@ -2,7 +2,7 @@
  * What the process that serves was configured with, as sections of the state: upstreams and listeners by name, settings by
  * their path in the file. For tools, and for successors.
  */
-import { codec, defineSection } from '../../index.js'
+import { codec, defineSection, type Member, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 
 /** Entries as they are stored; fields of newer versions are kept in them. Treat them as frozen. */
@@ -33,3 +33,17 @@ export const settingsSection = defineSection<SettingMessage>({
   codec: codec.protobuf<SettingMessage, fdbroker.proxy.Setting.$Properties>(Setting),
   cache: 0,
 })
+
+export interface DeclaredSections {
+  readonly upstreams: Section<UpstreamMessage>
+  readonly listeners: Section<ListenerMessage>
+  readonly settings: Section<SettingMessage>
+}
+
+export function declaredSections(member: Member): DeclaredSections {
+  return {
+    upstreams: member.section(UPSTREAMS, upstreamsSection),
+    listeners: member.section(LISTENERS, listenersSection),
+    settings: member.section(SETTINGS, settingsSection),
+  }
+}

@@ -1,6 +1,6 @@
+import { isMap } from '../../document/check.js'
+import { shown } from '../../document/wrong.js'
 import { FdbError, type Logger, type Section } from '../../index.js'
-import { isMap } from '../check/check.js'
-import { shown } from '../check/wrong.js'
 import { difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
 import { type CertificateMaterial, outOfTime, readMaterial, WrongMaterial } from './material.js'
@@ -87,8 +87,9 @@ export class LiveCertificates {
   write(file: readonly CertificateConfig[]): Promise<void> {
     return this.#inOrder(async () => {
       const wanted = new Map<string, CertificateMessage>()
-      for (const certificate of file) {
-        wanted.set(freeKey(wanted, certificate), certificateMessage(certificate, this.#stamp))
+      for (const [index, certificate] of file.entries()) {
+        const stamp = { ...this.#stamp, position: index + 1 }
+        wanted.set(freeKey(wanted, certificate), certificateMessage(certificate, stamp))
       }
       const { puts, deletes } = difference(this.#section, wanted, {
         encode: certificatesSection.codec.encode,
@@ -205,6 +206,25 @@ export class LiveCertificates {
     this.#last = result.catch(() => {})
     return result
   }
+}
+
+/** Those of the configuration file of the process that has written them; `wrong`: told of what cannot be read. */
+export function storedCertificates(
+  section: Section<CertificateMessage>,
+  wrong: (key: string, error: unknown) => void,
+): CertificateConfig[] {
+  const found: { certificate: CertificateConfig; position: number }[] = []
+  for (const key of section.keys()) {
+    if (parseCertificateKey(key)?.origin !== 'file') continue
+    try {
+      const stored = section.get(key)
+      const files = { cert: key, key }
+      if (stored) found.push({ certificate: { ...materialOf(stored), files }, position: stored.position })
+    } catch (error) {
+      wrong(key, error)
+    }
+  }
+  return found.toSorted((a, b) => a.position - b.position).map(({ certificate }) => certificate)
 }
 
 function freeKey(taken: ReadonlyMap<string, unknown>, { names }: CertificateMaterial): string {

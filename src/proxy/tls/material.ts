@@ -1,6 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { shown } from '../../document/wrong.js'
 import { nodeTls } from '../../node/tls.js'
-import { shown } from '../check/wrong.js'
 import { canonicalName } from './server-name.js'
 
 /** A certificate with its key, as it was checked: plain data. `key` is a secret. */

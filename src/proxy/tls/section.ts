@@ -32,7 +32,7 @@ export function parseCertificateKey(key: string): { origin: CertificateOrigin; n
 
 export function certificateMessage(
   material: CertificateMaterial,
-  stamp: { created: number; generation: number },
+  stamp: { created: number; generation: number; position?: number },
 ): CertificateMessage {
   const { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter } = material
   const facts = { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter }

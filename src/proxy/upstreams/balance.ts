@@ -23,6 +23,8 @@ export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
   #next = 0
+  /** None is down from then on, if none fails again; 0: none is. */
+  #downUntil = 0
 
   constructor(addresses: readonly string[], rules: HealthRules) {
     this.#rules = rules
@@ -37,18 +39,24 @@ export class Balancer {
     if (this.#next >= this.#servers.length) this.#next = 0
   }
 
-  /** The next server that was not tried yet; undefined: all were. */
-  pick(now: number, tried?: ReadonlySet<string>): string | undefined {
-    return this.#pick(tried, server => server.downUntil <= now) ?? this.#pick(tried, () => true)
+  /** None is down, whatever the time. */
+  get allUp(): boolean {
+    return this.#downUntil === 0
   }
 
-  #pick(tried: ReadonlySet<string> | undefined, eligible: (server: Server) => boolean): string | undefined {
+  /** The next server that was not tried yet; undefined: all were. */
+  pick(now: number, tried?: ReadonlySet<string>): string | undefined {
+    if (this.#downUntil <= now) this.#downUntil = 0
+    return this.#pick(tried, now) ?? this.#pick(tried, Number.POSITIVE_INFINITY)
+  }
+
+  #pick(tried: ReadonlySet<string> | undefined, now: number): string | undefined {
     const { length } = this.#servers
     for (let i = 0; i < length; i++) {
       let at = this.#next + i
       if (at >= length) at -= length
       const server = this.#servers[at]!
-      if (tried?.has(server.address) || !eligible(server)) continue
+      if (tried?.has(server.address) || server.downUntil > now) continue
       this.#next = at + 1 === length ? 0 : at + 1
       return server.address
     }
@@ -71,6 +79,7 @@ export class Balancer {
     server.failures++
     if (server.failures < failures || server.downUntil > now) return false
     server.downUntil = now + coolDown
+    this.#downUntil = Math.max(this.#downUntil, server.downUntil)
     return true
   }
 

@@ -80,7 +80,7 @@ export class Upstream {
     const balancer = this.#balancer
     if (balancer === null || tried.length > this.#retry) return null
     const before = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
-    const key = balancer.pick(performance.now(), before)
+    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), before)
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 

@@ -8,8 +8,6 @@ import type { StateFileSettings } from './options.js'
 import { checkService, keepAside, openStateFile } from './place.js'
 import { transcribe } from './transcribe.js'
 
-const SLICE_MS = 10
-
 /**
  * Fills a new segment with what the state file holds; does nothing when there is no file. What the system did not bring to the
  * disk before a power cut is left out with a warning: it is as long as `sync` says.
@@ -32,7 +30,7 @@ export async function loadStateFile(
   checkService(path, fd, service)
   try {
     const work = transcribe(fd, segment, { limits, unsynced: 'torn' })
-    const { sequence, torn } = await runInSlices(work, { sliceMs: SLICE_MS })
+    const { sequence, torn } = await runInSlices(work)
     if (torn === 0) logger.info({ path, sequence }, 'the state was read from its file')
     else {
       const what =

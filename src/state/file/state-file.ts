@@ -45,6 +45,7 @@ export class StateFile {
   #installing = false
   /** What is acknowledged and not in the file yet is in memory: it outlives process.exit() and an uncaught exception. */
   readonly #atExit = () => this.#finishNow()
+  readonly #appended = () => this.#soon(FOLLOW_MS)
   /** Asked for, and not begun. */
   #flushing: Promise<void> | null = null
   /** Milliseconds as of performance.now(): a file that could not be written anew is not tried again before. */
@@ -82,7 +83,7 @@ export class StateFile {
   serve(): void {
     if (this.#mode !== 'serving') process.on('exit', this.#atExit)
     this.#mode = 'serving'
-    this.#log.onAppended = () => this.#soon(FOLLOW_MS)
+    this.#log.appended.add(this.#appended)
     this.#soon(0)
   }
 
@@ -100,7 +101,7 @@ export class StateFile {
     this.#mode = 'idle'
     process.off('exit', this.#atExit)
     this.#stops++
-    this.#log.onAppended = null
+    this.#log.appended.delete(this.#appended)
     for (const timer of [this.#soonTimer, this.#lookTimer]) clearTimeout(timer)
     this.#soonTimer = this.#lookTimer = undefined
     this.#failures.stop()

@@ -1,0 +1,49 @@
+// @ts-check
+// HAProxy as the same proxy: one thread, keep-alive to the server, the same fields added, no log; and as one of whole connections.
+import { execFileSync, spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { family } from './processes.mjs'
+
+/** @returns {string | null} its version; null: it is not installed */
+export function haproxyVersion() {
+  try {
+    return execFileSync('haproxy', ['-v'], { encoding: 'utf8' }).split('\n')[0] ?? null
+  } catch {
+    return null
+  }
+}
+
+/**
+ * @param {{ folder: string, port: number, upstreamPort: number, tunnel?: boolean }} options
+ * @returns {{ pids: () => number[], end: () => void }}
+ */
+export function startHaproxy({ folder, port, upstreamPort, tunnel = false }) {
+  const file = join(folder, `haproxy-${port}.cfg`)
+  const fields = tunnel
+    ? ''
+    : `
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-response set-header X-Gen %pid`
+  writeFileSync(
+    file,
+    `global
+  maxconn 9000
+  nbthread 1
+defaults
+  mode ${tunnel ? 'tcp' : 'http'}
+  timeout connect 5s
+  timeout client 300s
+  timeout server 300s
+frontend front
+  bind 127.0.0.1:${port} backlog 16384${fields}
+  default_backend app
+backend app${tunnel ? '' : '\n  http-reuse always'}
+  server one 127.0.0.1:${upstreamPort}${tunnel ? '' : ' pool-max-conn -1'}
+`,
+  )
+  const child = spawn('haproxy', ['-f', file], { stdio: ['ignore', 'ignore', 'inherit'] })
+  return { pids: () => family(child.pid ?? 0), end: () => void child.kill('SIGTERM') }
+}

@@ -1,0 +1,49 @@
+// @ts-check
+// sozu as the same proxy: one worker.
+import { execFileSync, spawn } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { family } from './processes.mjs'
+
+/** @returns {string | null} its version; null: it is not installed */
+export function sozuVersion() {
+  try {
+    return execFileSync('sozu', ['--version'], { encoding: 'utf8' }).split('\n')[0] ?? null
+  } catch {
+    return null
+  }
+}
+
+/**
+ * @param {{ folder: string, port: number, upstreamPort: number }} options
+ * @returns {{ pids: () => number[], end: () => void }}
+ */
+export function startSozu({ folder, port, upstreamPort }) {
+  const home = join(folder, `sozu-${port}`)
+  mkdirSync(home, { recursive: true })
+  const frontends = ['127.0.0.1', 'example.com'].map(
+    host => `{ address = "127.0.0.1:${port}", hostname = "${host}", path = "/" }`,
+  )
+  writeFileSync(
+    join(home, 'sozu.toml'),
+    `log_level = "error"
+log_target = "stdout"
+command_socket = "${home}/sozu.sock"
+worker_count = 1
+max_connections = 9000
+buffer_size = 16393
+activate_listeners = true
+[[listeners]]
+protocol = "http"
+address = "127.0.0.1:${port}"
+[clusters.app]
+protocol = "http"
+frontends = [ ${frontends.join(', ')} ]
+backends = [ { address = "127.0.0.1:${upstreamPort}" } ]
+`,
+  )
+  const child = spawn('sozu', ['start', '-c', join(home, 'sozu.toml')], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  return { pids: () => family(child.pid ?? 0), end: () => void child.kill('SIGTERM') }
+}

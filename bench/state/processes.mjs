@@ -1,0 +1,35 @@
+// @ts-check
+// Processes that do what they are told.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+
+/** @param {string} script of this folder @param {string} control */
+export async function start(script, control) {
+  const child = fork(fileURLToPath(new URL(script, import.meta.url)), [control], {
+    execArgv: ['--expose-gc'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
+  const failed = once(child, 'exit').then(([code, signal]) => {
+    throw new Error(`a process under test ended (${code ?? signal})`)
+  })
+  failed.catch(() => {})
+  const answer = async () => {
+    const [{ ok, error }] = await Promise.race([once(child, 'message'), failed])
+    if (error) throw new Error(error)
+    return ok
+  }
+  await answer()
+  return {
+    /** @param {string} order @param {object} [facts] @returns {Promise<any>} */
+    ask(order, facts = {}) {
+      child.send({ order, ...facts })
+      return answer()
+    },
+    /** It has been replaced, or nobody needs it: it ends by itself when nobody talks to it. */
+    async leave() {
+      child.disconnect()
+      if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+    },
+  }
+}

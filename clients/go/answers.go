@@ -1,0 +1,50 @@
+//go:build linux
+
+package fdbroker
+
+import (
+	"encoding/json"
+	"os"
+	"runtime"
+)
+
+// status is JSON, in the words of this process.
+func (m *Member) status() string {
+	type listening struct {
+		Name      string `json:"name"`
+		Accepting bool   `json:"accepting"`
+	}
+	var listeners []listening
+	for name, one := range m.listeners {
+		one.mu.Lock()
+		listeners = append(listeners, listening{name, one.accepting})
+		one.mu.Unlock()
+	}
+	where := m.log.position()
+	said, _ := json.Marshal(map[string]any{
+		"language":  runtime.Version(),
+		"state":     map[string]any{"sequence": where.Sequence, "digest": where.Digest},
+		"listeners": listeners,
+	})
+	return string(said)
+}
+
+func (m *Member) answerUpgrade(asked *upgradeRequest) {
+	m.tell(envelope{Result: &result{
+		Code:    "ERR_FDB_COMMAND_UNKNOWN",
+		Message: "a member in Go does not start its successor: start the next version yourself, it joins by itself",
+		Request: asked.Request,
+	}})
+}
+
+func (m *Member) answerCommand(asked *command) {
+	if asked.Name != "service.stop" {
+		m.tell(envelope{CommandReply: &commandReply{
+			Request: asked.Request, Code: "ERR_FDB_COMMAND_UNKNOWN", Message: "this service has no command " + asked.Name,
+		}})
+		return
+	}
+	body, _ := json.Marshal(map[string]any{"pid": os.Getpid(), "generation": m.generation})
+	m.tell(envelope{CommandReply: &commandReply{Request: asked.Request, OK: true, Body: body}})
+	m.step(event{Type: "leave"})
+}

@@ -1,0 +1,203 @@
+//go:build linux
+
+package fdbroker
+
+import "time"
+
+// step is what follows from an event: the next state, and what is to be done. With the lock.
+func (m *Member) step(e event) {
+	before := m.state
+	next, effects := stepMember(before, e)
+	m.state = next
+	if next.Phase != before.Phase {
+		m.warn("%s -> %s (epoch %d)", before.Phase, next.Phase, next.Epoch)
+	}
+	for _, one := range effects {
+		err := m.perform(one)
+		if err == nil {
+			continue
+		}
+		// What follows it in this step is not done.
+		m.warn("%s failed: %v", one.Type, err)
+		m.reason = coded(err)
+		m.step(event{Type: "failed", Effect: one.Type, Epoch: max(one.Below, one.Epoch)})
+		break
+	}
+	m.notify()
+}
+
+// perform does one effect. Those that may fail are carry, write and accept.
+func (m *Member) perform(e effect) error {
+	switch e.Type {
+	case "send":
+		m.say(e.Message)
+	case "accept", "stopAccepting":
+		for _, one := range m.listeners {
+			if err := one.turn(e.Type == "accept"); err != nil && e.Type == "accept" {
+				return err
+			}
+		}
+	case "closeListeners":
+		m.closeListeners()
+	case "quiesce":
+		m.quiesce(e.Epoch)
+	case "unquiesce":
+		m.resume()
+	case "freeze":
+		m.freeze()
+	case "thaw":
+		m.paused = false
+	case "carry":
+		return m.carry(e.Below)
+	case "write":
+		if err := m.writeIn(e.Epoch); err != nil {
+			return err
+		}
+		m.served = true
+		m.resume()
+		m.step(event{Type: "begun", Epoch: e.Epoch})
+	case "endWriting":
+		m.writing, m.paused = nil, false
+		m.follow()
+	case "judge":
+		m.judge()
+	case "reconnect":
+		m.reconnect()
+	case "drain":
+		m.endLink()
+	case "exit":
+		m.end()
+	}
+	return nil
+}
+
+func (m *Member) say(s *said) {
+	switch s.Kind {
+	case "ready":
+		m.beats = true
+		m.beatNow()
+		told := ready{Position: m.log.position()}
+		for name := range m.registry {
+			if m.listeners[name] != nil {
+				told.Adopted = append(told.Adopted, name)
+			} else {
+				told.Refused = append(told.Refused, name)
+			}
+		}
+		m.tell(envelope{Ready: &told})
+	case "frozen":
+		where := m.frozenAt
+		if where == nil {
+			where = m.log.position()
+		}
+		m.tell(envelope{Frozen: &at{where}})
+	case "prepared":
+		m.tell(envelope{Prepared: &at{m.log.position()}})
+	case "serving":
+		m.beats = true
+		m.tell(envelope{Serving: &granted{uint64(s.Epoch)}})
+		m.beatNow()
+	case "quiesced":
+		m.tell(envelope{Quiesced: &granted{uint64(s.Epoch)}})
+	case "gone":
+		m.tell(envelope{Gone: &empty{}})
+	case "abort":
+		why := m.why(ErrAborted, "the successor gave up")
+		m.tell(envelope{Abort: &abort{why.Code, why.Message, m.state.Phase}})
+	case "unfit":
+		why := m.why(&Error{Code: "ERR_FDB_UNFIT"}, "it cannot serve")
+		m.tell(envelope{Unfit: &unfit{uint64(max(s.Epoch, 0)), why.Code, why.Message}})
+	case "back":
+		go m.sayBack(m.link, back{
+			Role: s.Role, Epoch: uint64(max(s.Epoch, 0)), Sealed: s.Sealed, Top: uint64(max(s.Top, 0)), Unfit: s.Unfit,
+		})
+	}
+}
+
+func (m *Member) freeze() {
+	m.paused, m.frozenAt = true, m.log.position()
+	epoch := m.state.Epoch
+	// The holder's limit decides; this one only keeps the service from waiting for a holder that is stuck.
+	m.later(3*orElse(m.options.Times.Freeze, defaultFreeze), func() {
+		if m.state.Epoch == epoch {
+			m.step(event{Type: "deadline"})
+		}
+	})
+}
+
+// quiesce ends what must run in one process only; Quiesced follows.
+func (m *Member) quiesce(epoch int64) {
+	m.quiesced = true
+	done := func() { m.step(event{Type: "quiesced", Epoch: epoch}) }
+	if m.options.Quiesce == nil {
+		done()
+		return
+	}
+	m.hook(func() {
+		ctx, cancel := within(orElse(m.options.Times.Quiesce, defaultQuiesce))
+		defer cancel()
+		m.options.Quiesce(ctx)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		done()
+	})
+}
+
+func (m *Member) resume() {
+	if m.quiesced && m.options.Resume != nil {
+		m.hook(m.options.Resume)
+	}
+	m.quiesced = false
+}
+
+// hook runs what the application gave, one after the other, without the lock.
+func (m *Member) hook(run func()) {
+	before, done := m.hooked, make(chan struct{})
+	m.hooked = done
+	go func() {
+		defer close(done)
+		<-before
+		run()
+	}()
+}
+
+func (m *Member) closeListeners() {
+	for _, one := range m.listeners {
+		one.Close()
+	}
+	for name, one := range m.registry {
+		closeAll([]int{one.fd})
+		delete(m.registry, name)
+	}
+}
+
+// endLink: another serves for good. What this process still changes goes over a connection of its own.
+func (m *Member) endLink() {
+	if m.link != nil {
+		m.link.finish()
+		m.link = nil
+	}
+	m.bundles.close()
+	m.beats = false
+}
+
+// end lets go of everything but what was read. Idempotent.
+func (m *Member) end() {
+	if m.over {
+		return
+	}
+	m.over, m.writing = true, nil
+	m.endLink()
+	m.closeListeners()
+	closeAll([]int{m.holderPidfd})
+	m.holderPidfd = -1
+	m.state.Phase = "gone"
+	close(m.ended)
+	m.notify()
+}
+
+const (
+	grace      = 100 * time.Millisecond
+	retryPause = 100 * time.Millisecond
+	askLimit   = 10 * time.Second
+)

@@ -1,0 +1,52 @@
+package fdbroker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Options of [Join]; the zero value will do.
+type Options struct {
+	// Health is asked at each heartbeat, in a goroutine of its own; what it returns is told to the daemon. In probation an error brings the
+	// version before back. One that has not answered for three seconds counts as an error.
+	Health func(ctx context.Context) error
+	// Quiesce is called before another may serve, to bring to its end what must run in one process only. It is awaited, within
+	// Times.Quiesce; the context ends then.
+	Quiesce func(ctx context.Context)
+	// Resume is called when the handoff failed behind a Quiesce, or this process serves again: begin that work anew.
+	Resume func()
+	// Times are the limits for handoffs in which this process is replaced. Zero: the daemon's own.
+	Times Times
+	// Logger is told of phases and of what went wrong. Nil: nobody.
+	Logger *slog.Logger
+}
+
+// Times are the limits of a handoff; docs/protocol.md says what each is.
+type Times struct {
+	Ready, Quiesce, Freeze, Prepare, Commit, Probation, Heartbeat, Silence time.Duration
+}
+
+func (t Times) wire() *handoffTimes {
+	if t == (Times{}) {
+		return nil
+	}
+	ms := func(d time.Duration) *uint64 {
+		if d <= 0 {
+			return nil
+		}
+		n := uint64(d.Milliseconds())
+		return &n
+	}
+	return &handoffTimes{
+		Ready: ms(t.Ready), Quiesce: ms(t.Quiesce), Freeze: ms(t.Freeze), Prepare: ms(t.Prepare), Commit: ms(t.Commit),
+		Probation: ms(t.Probation), Heartbeat: ms(t.Heartbeat), Silence: ms(t.Silence),
+	}
+}
+
+func orElse(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}

@@ -1,0 +1,138 @@
+//go:build linux
+
+package fdbroker
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"strconv"
+)
+
+// takeWrite: a change that was made in a process that drains is made here, once.
+func (m *Member) takeWrite(asked *write) {
+	key := [2]uint64{asked.Source, asked.Number}
+	parts := append(m.arriving[key], asked.Parts...)
+	delete(m.arriving, key)
+	if asked.Request == "" {
+		return
+	}
+	if asked.More {
+		m.arriving[key] = parts
+		return
+	}
+	answer, err := m.makeWrite(asked, parts)
+	if err != nil {
+		why := coded(err)
+		answer = written{Outcome: outcomeRefused, Code: why.Code, Message: why.Message, Retryable: why.Retryable}
+	}
+	answer.Number = asked.Number
+	m.tell(envelope{Written: &answer})
+}
+
+func (m *Member) makeWrite(asked *write, parts [][]byte) (written, error) {
+	sequence := func() float64 { return float64(m.log.sequence) }
+	if m.log.knows(asked.Request) {
+		return written{Outcome: outcomeApplied, Sequence: sequence()}, nil
+	}
+	if m.sentAway[asked.Source] || m.writing == nil || m.paused {
+		// A later change of it must not be made before an earlier one: until it connects anew, as another source.
+		m.sentAway[asked.Source] = true
+		return written{Outcome: outcomeAgain}, nil
+	}
+	if asked.Durable {
+		return written{}, fault("ERR_FDB_STATE_FILE", "the member that serves keeps no state file")
+	}
+	existed, err := m.checkWrite(parts)
+	if err != nil {
+		return written{}, err
+	}
+	for _, read := range asked.Reads {
+		if !bytes.Equal(m.mark(read), read.Mark) {
+			return written{Outcome: outcomeConflict, Sequence: sequence()}, nil
+		}
+	}
+	if len(parts) > 0 {
+		done, err := m.append(record{Request: asked.Request}, bytes.Join(parts, nil))
+		if err != nil {
+			return written{}, err
+		}
+		if !done {
+			m.sentAway[asked.Source] = true
+			return written{Outcome: outcomeAgain}, nil
+		}
+	}
+	return written{Outcome: outcomeApplied, Existed: existed, Sequence: sequence()}, nil
+}
+
+// checkWrite lets pass only changes and schemas, which this process and all that read its log may read. True: one deletion, of what
+// was there.
+func (m *Member) checkWrite(parts [][]byte) (bool, error) {
+	given := map[string]uint64{}
+	var changes []change
+	for _, data := range parts {
+		var one record
+		if err := unmarshal(data, &one, mostRecordFields); err != nil {
+			return false, err
+		}
+		placed := one.Epoch != 0 || one.Sequence != 0 || one.Request != "" || len(one.Requests) > 0 || one.End != nil || one.Part != nil
+		if placed {
+			return false, malformed("a forwarded change has a place of its own")
+		}
+		for _, schema := range one.Schemas {
+			if err := m.checkGiven(schema); err != nil {
+				return false, err
+			}
+			given[schema.Name] = max(given[schema.Name], schema.Version)
+		}
+		for _, c := range one.Changes {
+			if err := m.checkChange(c, given); err != nil {
+				return false, err
+			}
+		}
+		changes = append(changes, one.Changes...)
+	}
+	if len(changes) > mostChanges {
+		return false, fault("ERR_FDB_STATE_LIMIT", "%d changes at once are more than %d", len(changes), mostChanges)
+	}
+	if len(changes) != 1 || changes[0].Op != opDelete {
+		return false, nil
+	}
+	_, existed := m.log.section(changes[0].Section).entries[changes[0].Key]
+	return existed, nil
+}
+
+func (m *Member) checkGiven(schema sectionSchema) error {
+	own, used := m.sections[schema.Name]
+	if used && schema.MinReader > own.Version {
+		return fault("ERR_FDB_SCHEMA", "section %s would need a newer reader than the process that serves", schema.Name)
+	}
+	stored := m.log.section(schema.Name).stored
+	if (used && own.Codec != schema.Codec) || (stored != nil && stored.Codec != "" && stored.Codec != schema.Codec) {
+		return fault("ERR_FDB_SCHEMA", "section %s has another codec", schema.Name)
+	}
+	return nil
+}
+
+func (m *Member) checkChange(c change, given map[string]uint64) error {
+	if c.Op > opClear {
+		return malformed("a change of kind " + strconv.FormatUint(c.Op, 10))
+	}
+	version, known := given[c.Section]
+	if stored := m.log.section(c.Section).stored; stored != nil {
+		version, known = max(version, stored.Version), true
+	}
+	if c.Op == opPut && (!known || c.Version > version) {
+		return fault("ERR_FDB_SCHEMA", "who may read a change of section %s is not known", c.Section)
+	}
+	return nil
+}
+
+// mark stands for what an entry is; empty: there is none.
+func (m *Member) mark(read entryRead) []byte {
+	found, ok := m.log.section(read.Section).entries[read.Key]
+	if !ok {
+		return nil
+	}
+	sum := sha256.Sum256(append([]byte(strconv.FormatUint(found.version, 10)+" "), found.value...))
+	return sum[:16]
+}

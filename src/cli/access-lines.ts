@@ -1,0 +1,108 @@
+import type { Logger } from '../index.js'
+
+/** How long a line may be kept back for others, in milliseconds. */
+const LATE_MS = 20
+/** So much is not. */
+const MOST = 64 * 1024
+
+/** Where lines go to. */
+interface Sink {
+  write(text: string): unknown
+  flushSync(): void
+}
+
+/**
+ * A log of lines as pino writes them, many in one write: a write of its own for each line costs more than the request that it tells
+ * of. Facts are flat: strings, numbers, and what is left out.
+ */
+export class AccessLines implements Pick<Logger, 'info'> {
+  readonly #sink: Sink
+  readonly #pid = `,"pid":${process.pid}`
+  readonly #pass = (): void => this.#passOn()
+  /** By their place: the facts of all lines have the same keys in the same order mostly. */
+  readonly #pieces: Piece[] = []
+  #text = ''
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(sink: Sink) {
+    this.#sink = sink
+  }
+
+  info(facts: object, message: string): void {
+    const pieces = this.#pieces
+    let line = `{"level":30${timeField()}${this.#pid}`
+    let at = 0
+    for (const key in facts) {
+      const value = (facts as Record<string, unknown>)[key]
+      let piece = pieces[at]
+      if (piece === undefined || piece.key !== key) piece = pieces[at] = new Piece(key)
+      at++
+      if (value !== undefined) line += value === piece.value ? piece.text : piece.of(value)
+    }
+    this.#timer ??= setTimeout(this.#pass, LATE_MS)
+    this.#text += `${line},"msg":${quoted(message)}}\n`
+    if (this.#text.length > MOST) this.#passOn()
+  }
+
+  /** Writes what there is. A reader that has gone, or takes nothing, does not keep the process: the lines are lost. */
+  flush(): void {
+    try {
+      this.#passOn()
+      this.#sink.flushSync()
+    } catch {
+      // Said above.
+    }
+  }
+
+  #passOn(): void {
+    const text = this.#text
+    this.#text = ''
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    if (text !== '') this.#sink.write(text)
+  }
+}
+
+/** What a line says of one fact. Most facts are those of the line before. */
+class Piece {
+  readonly key: string
+  value: unknown = undefined
+  text = ''
+  readonly #start: string
+
+  constructor(key: string) {
+    this.key = key
+    this.#start = `,"${key}":`
+  }
+
+  of(value: unknown): string {
+    this.value = value
+    this.text = this.#start + (typeof value === 'string' ? quoted(value) : value)
+    return this.text
+  }
+}
+
+/** As JSON; most text needs no escape. */
+function quoted(text: string): string {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    if (code < 0x20 || code === QUOTE || code === BACKSLASH || code > 0x7e) return JSON.stringify(text)
+  }
+  return `"${text}"`
+}
+
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+
+let millisecond = 0
+let written = ''
+
+/** Lines of the same millisecond have the same text. */
+function timeField(): string {
+  const now = Date.now()
+  if (now !== millisecond) {
+    millisecond = now
+    written = `,"time":"${new Date(now).toISOString()}"`
+  }
+  return written
+}

@@ -1,0 +1,107 @@
+import type { Command } from 'commander'
+import { wrongOption } from '../check-option.js'
+import { FdbError } from '../errors.js'
+import { executeWith, type NativeError } from '../kernel/index.js'
+import { checkDescriptorName } from '../operator/held-descriptors.js'
+import { successorCommand } from '../process/command-line.js'
+import type { WantedDescriptor } from '../supervisor/claimed-descriptors.js'
+import { AGAIN_HARMLESS, asked } from './ask-service.js'
+import { findsService, type ServiceFlags } from './find-service.js'
+import { namedListeners } from './named-listeners.js'
+import { durationOption } from './options.js'
+
+interface ExecFlags extends ServiceFlags {
+  readonly exclusive?: true
+  readonly nonBlocking?: true
+  readonly nginx?: true
+  readonly fdstore?: true
+  readonly timeout: number
+}
+
+export function addExec(program: Command): void {
+  findsService(program.command('exec'))
+    .description(
+      'become a program with listeners that a daemon (fd-broker serve) holds: it can be killed and started again',
+    )
+    .argument(
+      '<name[=address]...>',
+      'of what is held; with an address it is bound, and held from now on, if it is not yet',
+    )
+    .option('--exclusive', 'nobody else gets them as long as the program lives')
+    .option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not')
+    .option('--nginx', 'tell nginx too (NGINX=3;4;), with --non-blocking')
+    .option(
+      '--fdstore',
+      'it may give descriptors away to the daemon (NOTIFY_SOCKET, FDSTORE), and gets those that were given before',
+    )
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the daemon', '60s'))
+    .addHelpText(
+      'after',
+      `
+The program, after --, is this very process (execve): same pid, 0, 1, 2 and from 3 on what was claimed, and nothing else. It finds them as those
+of systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and of Server::Starter (SERVER_STARTER_PORT). The daemon keeps them when it ends: who
+connects waits until it is started again. With --service S they are held as S/NAME.
+
+Examples:
+  $ fd-broker exec --service shop web=tcp://0.0.0.0:8080 -- gunicorn app:app
+  $ fd-broker exec --service edge http=tcp://0.0.0.0:80 https=tcp://0.0.0.0:443 --nginx -- nginx -g 'daemon off;'
+  $ fd-broker exec --service shop web -- ./shop`,
+    )
+    .action((_words: string[], flags: ExecFlags, command: Command) => exec(flags, command))
+}
+
+async function exec(flags: ExecFlags, command: Command): Promise<void> {
+  const { names, argv } = divided(command)
+  const wanted = names.map(wantedOf)
+  refuseTwice(wanted)
+  const { claimForLife, claimedVariables } = await import('../supervisor/claimed-descriptors.js')
+  // A command that is not there is told before anything is bound.
+  successorCommand({ argv })
+  const claiming = {
+    service: flags.service,
+    exclusive: flags.exclusive ?? false,
+    nonBlocking: flags.nonBlocking ?? flags.nginx ?? false,
+  }
+  const { claimed, store } = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) => ({
+    claimed: await claimForLife(client, wanted, { ...claiming, timeoutMs }),
+    store: flags.fdstore ? await client.descriptors.program(flags.service ?? '', { timeoutMs }) : null,
+  }))
+  const numbers = claimed.map((_, index) => `${3 + index};`).join('')
+  const { file, argv0, args, cwd, env } = successorCommand({
+    argv,
+    env: { ...claimedVariables(claimed, store), ...(flags.nginx && { NGINX: numbers }) },
+  })
+  const start = { file, cwd, argv: [argv0, ...args], env }
+  try {
+    executeWith(start, [...claimed.map(({ fd }) => fd), ...(store?.fds ?? [])])
+  } catch (cause) {
+    const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or names one in its first line`
+    throw new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file } })
+  }
+}
+
+/** What is before `--`, and the program behind it. Commander tells them not apart. */
+function divided(command: Command): { names: readonly string[]; argv: readonly string[] } {
+  const { rawArgs = [] } = command.parent as Command & { readonly rawArgs?: readonly string[] }
+  const at = rawArgs.indexOf('--')
+  const argv = at < 0 ? [] : rawArgs.slice(at + 1)
+  const names = command.args.slice(0, command.args.length - argv.length)
+  if (argv.length > 0 && (names.length > 0 || command.opts<ExecFlags>().fdstore)) return { names, argv }
+  return command.error(
+    'error: give what the program is to have, and the program behind -- : fd-broker exec NAME[=ADDRESS]... -- COMMAND [ARG...]',
+  )
+}
+
+function wantedOf(text: string): WantedDescriptor {
+  if (text.includes('=')) return namedListeners([text])[0]!
+  checkDescriptorName(text)
+  return { name: text, spec: null }
+}
+
+function refuseTwice(wanted: readonly WantedDescriptor[]): void {
+  const names = new Set<string>()
+  for (const { name } of wanted) {
+    if (names.has(name)) throw wrongOption('name', name, 'each name once')
+    names.add(name)
+  }
+}

@@ -1,0 +1,84 @@
+import { buffer } from 'node:stream/consumers'
+import { FdbError } from '../errors.js'
+import { ServiceState, type StateSection } from '../operator/service-state.js'
+import { asked } from './ask-service.js'
+import { AGAIN_STATE } from './state-control.js'
+import { bytesOf, entryLine } from './state-lines.js'
+import { LineWriter } from './state-output.js'
+
+interface Flags {
+  control: string
+  service?: string
+  timeout: number
+}
+
+interface WatchFlags extends Flags {
+  section?: string
+  initial?: true
+  secrets?: boolean
+}
+
+/** Of whoever serves: each question goes to the one that does by then, so a watch goes on across upgrades. */
+function stateOf({ control, service = '', timeout }: Flags): ServiceState {
+  return new ServiceState((command, body) =>
+    asked({ control, timeout }, AGAIN_STATE, (client, timeoutMs) =>
+      client.command(command, body, { timeoutMs, service }),
+    ),
+  )
+}
+
+export async function putEntry(
+  section: string,
+  key: string,
+  value: string | undefined,
+  flags: Flags,
+): Promise<void> {
+  const state = stateOf(flags)
+  const bytes = value === undefined ? await buffer(process.stdin) : await encoded(state, section, value)
+  await state.put(section, key, bytes)
+  process.stdout.write(`${key} of ${section} is put: ${bytes.length} bytes\n`)
+}
+
+async function encoded(state: ServiceState, section: string, text: string): Promise<Uint8Array> {
+  // Where it is not there, who serves says so.
+  const schema = (await state.sections()).find(({ name }) => name === section)
+  if (schema === undefined) return Buffer.from(text)
+  const bytes = bytesOf({ value: parsed(text) }, schema.codec)
+  if (typeof bytes !== 'string') return bytes
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `a value of section "${section}", codec "${schema.codec}", is given as its bytes at standard input`,
+  )
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new FdbError('ERR_FDB_OPTION', 'the value is no JSON: give its bytes at standard input', { cause })
+  }
+}
+
+export async function deleteEntry(section: string, key: string, flags: Flags): Promise<void> {
+  if (!(await stateOf(flags).delete(section, key)))
+    throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `section "${section}" had no key ${JSON.stringify(key)}`)
+  process.stdout.write(`${key} of ${section} is deleted\n`)
+}
+
+export async function watchEntries(flags: WatchFlags): Promise<void> {
+  const { section, initial = false, secrets = false } = flags
+  const state = stateOf(flags)
+  const known = new Map<string, StateSection>()
+  const out = new LineWriter()
+  const watched = section === undefined ? {} : { section }
+  for await (const change of state.watch({ ...watched, initial, secrets })) {
+    if (!known.has(change.section)) for (const one of await state.sections()) known.set(one.name, one)
+    const schema = known.get(change.section)
+    if (change.op === 'put' && schema) {
+      const line = entryLine(schema, change, { secrets, exact: false })
+      await out.write({ op: change.op, ...line })
+    } else await out.write(change)
+    await out.flush()
+    if (out.gone) return
+  }
+}

@@ -1,0 +1,92 @@
+import { type Command, Option } from 'commander'
+import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
+import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import { asking } from './asking.js'
+import { jsonText } from './json-text.js'
+import { controlOption, countIn, durationOption, LEVELS } from './options.js'
+
+interface StartFlags {
+  service: string
+  count: string
+  control?: string
+  replace: 'one-by-one' | 'at-once'
+  timeout: number
+  logLevel: string
+  logFile?: string
+  pidFile?: string
+}
+
+interface Flags extends AskFlags {
+  json?: true
+}
+
+export function addWorkers(program: Command): void {
+  const workers = program
+    .command('workers')
+    .description('several processes that serve the same listeners, kept by a main process')
+  workers
+    .command('start')
+    .description('be the main process of so many, of any program that calls join() with this service')
+    .argument('<command...>', 'that each of them runs, after --')
+    .requiredOption('--service <name>', 'what all of them serve')
+    .option('--count <number>', 'so many; auto: one for each processor', 'auto')
+    .addOption(controlOption().makeOptionMandatory(false))
+    .addOption(
+      new Option('--replace <how>', 'how an upgrade replaces them when the first has been')
+        .choices(['one-by-one', 'at-once'])
+        .default('one-by-one'),
+    )
+    .addOption(durationOption('--timeout <duration>', 'until each must serve', '60s'))
+    .option('--pid-file <file>', 'a file that names the main process')
+    .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
+    .addOption(
+      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+    )
+    .addHelpText(
+      'after',
+      `
+TERM ends the workers as their drain is configured, and then the main process; INT at once, QUIT when the last connection has ended. HUP
+has them read their configuration anew, USR2 upgrades, USR1 and WINCH are passed on to them.
+
+Examples:
+  $ fd-broker workers start --service shop --count 4 -- node server.mjs`,
+    )
+    .action(start)
+  asking(workers.command('restart'))
+    .description('replace every worker by a new process: the first, then the others')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker workers restart --control /run/shop/upgrade.sock')
+    .action((flags: Flags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
+  asking(workers.command('set'))
+    .description('from now on so many')
+    .argument('<number>', 'or auto: one for each processor')
+    .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
+    .action((count: string, flags: Flags) => ask(flags, SET_WORKERS, count, `${count} workers serve`))
+}
+
+async function start(command: string[], flags: StartFlags): Promise<void> {
+  const { service, count, control, replace, timeout, logLevel, logFile, pidFile } = flags
+  const { pino } = await import('pino')
+  const { runWorkers } = await import('./workers-main.js')
+  const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
+  const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
+  const reopen = () => {
+    if (logFile !== undefined) logTo.reopen()
+  }
+  await runWorkers(
+    {
+      service,
+      command,
+      replace,
+      timeout,
+      workers: countIn(count),
+      ...(control !== undefined && { control }),
+      ...(pidFile !== undefined && { pidFile }),
+    },
+    { logger, reopen },
+  )
+}
+
+async function ask({ json, ...flags }: Flags, name: string, body: string, done: string): Promise<void> {
+  await asked(flags, AGAIN, (client, timeoutMs) => client.command(name, body, { timeoutMs }))
+  process.stdout.write(json ? jsonText({ ok: true }) : `${done}\n`)
+}

@@ -1,0 +1,62 @@
+import { DAEMON_ITSELF } from '../operator/daemon-service.js'
+import type {
+  CommandContext,
+  CommandOrder,
+  Operations,
+  Upgraded,
+  UpgradeOrder,
+  UpgradeProgress,
+} from '../operator/requests.js'
+import { STOP } from '../operator/service-commands.js'
+import { GuardedDescriptors } from './guarded-descriptors.js'
+import type { Gate, Visitor } from './policy/gate.js'
+
+/** What a daemon does for operators who may ask for it. */
+export interface DaemonOperations extends Required<Omit<Operations, 'status'>> {
+  /** Of the services that are to be shown; null: and of descriptors of none. */
+  status(shows: (service: string | null) => boolean): Promise<object>
+  /** As {@link Services.only}; or the daemon itself, where that is what is meant. */
+  named(service: string): string
+}
+
+/** A daemon's operations, as one operator may use them. */
+export class GuardedOperations implements Operations {
+  readonly descriptors: GuardedDescriptors
+  readonly #operations: DaemonOperations
+  readonly #gate: Gate
+  readonly #visitor: Visitor
+
+  /** Owns the visitor's pidfd until it has left. */
+  constructor(operations: DaemonOperations, gate: Gate, visitor: Visitor) {
+    this.#operations = operations
+    this.#gate = gate
+    this.#visitor = visitor
+    this.descriptors = new GuardedDescriptors(operations.descriptors, gate, visitor)
+  }
+
+  async status(): Promise<object> {
+    return await this.#operations.status(this.#gate.lists(this.#visitor))
+  }
+
+  async upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded> {
+    this.#demand(order.service)
+    return await this.#operations.upgrade(order, progress, cancel)
+  }
+
+  async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
+    this.#demand(order.name === STOP && order.service === '' ? DAEMON_ITSELF : order.service)
+    return await this.#operations.command(order, context)
+  }
+
+  #demand(service: string): void {
+    // Names are for those who may see them.
+    if (service === '') this.#gate.lists(this.#visitor)
+    const name = service === '' ? this.#operations.named(service) : service
+    if (name === DAEMON_ITSELF) this.#gate.demandDaemon(name, this.#visitor)
+    else this.#gate.demand('operate', { service: name }, this.#gate.of(name), this.#visitor)
+  }
+}

@@ -1,0 +1,167 @@
+import { lstatSync, unlinkSync } from 'node:fs'
+import { FdbError } from '../errors.js'
+import type { ProgramStore } from '../holder/daemon/program-store.js'
+import type { Registry } from '../holder/registry.js'
+import {
+  bindSocket,
+  closeAll,
+  connectToDatagram,
+  type NativeError,
+  type OwnedFd,
+  type Poll,
+  READABLE,
+  type ReceivedDatagram,
+  receiveDatagram,
+  setSocketOption,
+  watch,
+} from '../kernel/index.js'
+import type { Logger } from '../logger.js'
+import { notifyWords } from '../supervised/notify-words.js'
+
+const MOST_BYTES = 65_536
+/** Messages read in one turn of the event loop. */
+const TURN_MESSAGES = 64
+/** What comes while the daemon is handed over waits in the socket, for whoever serves then. */
+const LATER_MS = 20
+/** See sd_pid_notify_with_fds(3). */
+const NAME = /^[\x20-\x39\x3b-\x7e]{1,255}$/
+const UNNAMED = 'stored'
+
+export interface NotifyDeskParts {
+  readonly path: string
+  /** The socket is an entry of it: what becomes of that becomes of it. */
+  readonly registry: Registry
+  readonly wanted: Set<string>
+  readonly programs: ProgramStore
+  readonly logger: Logger
+  /** Descriptors may come and go. */
+  readonly settled: () => boolean
+}
+
+/**
+ * Hears programs at a notify socket, as systemd does: what they give away (FDSTORE=1, FDNAME=, FDPOLL=0, FDSTOREREMOVE=1) is kept, BARRIER=1 is
+ * waited for by its sender, all else is not for us. Who may is the user of the daemon, and root, by the kernel's word for each message.
+ */
+export class NotifyDesk {
+  readonly #parts: NotifyDeskParts
+  readonly #socket: OwnedFd
+  readonly #bytes = Buffer.alloc(MOST_BYTES)
+  #poll: Poll | null
+  #later: NodeJS.Timeout | undefined
+
+  /** Throws ERR_FDB_ADDRESS_IN_USE, ERR_FDB_BIND. */
+  constructor(parts: NotifyDeskParts) {
+    this.#parts = parts
+    this.#socket = socketFor(parts)
+    this.#poll = watch(this.#socket, () => this.#hear())
+    this.#poll.start(READABLE)
+  }
+
+  /** `kept`: another process has the socket, and hears what waits in it; else its path is removed. Idempotent. */
+  close(how: { readonly kept: boolean }): void {
+    if (this.#poll === null) return
+    clearTimeout(this.#later)
+    this.#poll.close()
+    this.#poll = null
+    if (how.kept) return
+    try {
+      unlinkSync(this.#parts.path)
+    } catch {
+      // Somebody else has removed it.
+    }
+  }
+
+  #hear(): void {
+    for (let i = 0; i < TURN_MESSAGES && this.#poll !== null; i++) {
+      if (!this.#parts.settled()) {
+        this.#poll.stop()
+        this.#later = setTimeout(() => this.#poll?.start(READABLE), LATER_MS).unref()
+        return
+      }
+      const message = receiveDatagram(this.#socket, this.#bytes)
+      if (message.bytes < 0) return
+      const fds = message.fds ?? []
+      try {
+        this.#take(message, fds)
+      } finally {
+        // BARRIER=1 waits for just this.
+        closeAll(fds)
+      }
+    }
+  }
+
+  /** Takes of the descriptors what it keeps. */
+  #take({ bytes, truncated, from }: ReceivedDatagram, fds: OwnedFd[]): void {
+    const { logger, programs } = this.#parts
+    const { pid, uid } = from
+    const own = process.geteuid?.() ?? 0
+    if (uid !== own && uid !== 0) {
+      const facts = { audit: 'descriptor', pid, uid, code: 'ERR_FDB_DENIED' }
+      logger.warn(facts, 'a process of another user said something at the notify socket')
+      return
+    }
+    if (truncated) {
+      logger.warn({ pid, uid }, 'a message at the notify socket did not come whole, and counts for nothing')
+      return
+    }
+    const words = notifyWords(this.#bytes.toString('utf8', 0, bytes))
+    const said = words.get('FDNAME') ?? UNNAMED
+    const name = NAME.test(said) ? said : UNNAMED
+    const by = { pid, uid }
+    if (words.get('FDSTOREREMOVE') === '1') programs.drop({ service: programs.serviceOf(pid), name }, by)
+    else if (words.get('FDSTORE') === '1') {
+      const as = { service: programs.serviceOf(pid), name, polled: words.get('FDPOLL') !== '0' }
+      programs.keep(as, fds.splice(0), by)
+    }
+  }
+}
+
+/** The one that the daemon before had, or a new one. It stays the registry's. */
+function socketFor({ path, registry, wanted }: NotifyDeskParts): OwnedFd {
+  const key = `notify/${encodeURIComponent(path)}`
+  for (const other of registry.names) if (other.startsWith('notify/') && other !== key) registry.drop(other)
+  if (registry.get(key) === undefined) {
+    const fd = bound(path)
+    setSocketOption(fd, 'passCred', true)
+    registry.put({ name: key, role: 'named', spec: '', fd })
+  }
+  wanted.add(key)
+  return registry.get(key)!.fd
+}
+
+function bound(path: string): OwnedFd {
+  const bind = () => bindSocket({ kind: 'unix', host: path, datagram: true, mode: 0o600 }, 'notify socket')
+  try {
+    return bind()
+  } catch (error) {
+    if ((error as NativeError).code !== 'EADDRINUSE') throw notBound(path, error)
+  }
+  try {
+    if (isAbandoned(path)) unlinkSync(path)
+    return bind()
+  } catch (error) {
+    throw notBound(path, error)
+  }
+}
+
+/** A socket that nobody reads from. */
+function isAbandoned(path: string): boolean {
+  if (!lstatSync(path).isSocket()) return false
+  try {
+    connectToDatagram(path, false, 'notify socket').close()
+    return false
+  } catch (error) {
+    return (error as NativeError).code === 'ECONNREFUSED'
+  }
+}
+
+function notBound(path: string, cause: unknown): FdbError {
+  const { code } = cause as NativeError
+  if (code === 'EADDRINUSE')
+    return new FdbError(
+      'ERR_FDB_ADDRESS_IN_USE',
+      `${path} is there already, and is not this daemon's notify socket`,
+      { cause },
+    )
+  return new FdbError('ERR_FDB_BIND', `the notify socket ${path} cannot be bound (${code})`, { cause })
+}

@@ -1,0 +1,51 @@
+import { FdbError } from '../errors.js'
+import type { DescriptorStore } from '../holder/daemon/descriptor-store.js'
+import type { Peer } from '../holder/peer.js'
+import type { OwnedFd } from '../kernel/index.js'
+import type { Logger } from '../logger.js'
+import type { Claimed, ClaimOrder } from '../operator/held-descriptors.js'
+import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
+import { GROUP_LISTENER } from '../operator/service-commands.js'
+import { AuditedDescriptors } from './audited-descriptors.js'
+
+/** Whoever sees to it that a daemon's services are served: a main process, of its workers. */
+export interface Overseer {
+  /** Who asks of no service asks of this one. */
+  readonly service: string
+  /** Beside what the daemon says. */
+  status(): object
+  /** What is asked of no service. */
+  upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded>
+  /** Null: it is the daemon's own matter. */
+  command(name: string, body: Buffer): Promise<Uint8Array> | null
+  /** A duplicate of a listener by its key; null: there is none. */
+  listener(key: string): OwnedFd | null
+  /** Who takes the connections of a member of a service that nobody serves any more; null: nobody. */
+  taker(service: string): Peer | null
+  /** Something of the services has changed. */
+  look(): void
+}
+
+/** The descriptors of a daemon, and the listeners that its overseer finds. */
+export class OverseenDescriptors extends AuditedDescriptors {
+  readonly #overseer: Overseer
+
+  constructor(overseer: Overseer, store: DescriptorStore, logger: Logger) {
+    super(store, logger)
+    this.#overseer = overseer
+  }
+
+  override claim(order: ClaimOrder): Claimed {
+    const { claimant, name } = order
+    if (!name.startsWith(GROUP_LISTENER)) return super.claim(order)
+    // It is the workers' own: nobody's claim keeps it from another.
+    claimant?.close()
+    const fd = this.#overseer.listener(name)
+    if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
+    return { fd, others: 0 }
+  }
+}

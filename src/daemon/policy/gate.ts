@@ -1,0 +1,170 @@
+import { FdbError } from '../../errors.js'
+import type { Caller } from '../../holder/admission.js'
+import type { OwnedFd } from '../../kernel/index.js'
+import type { Logger } from '../../logger.js'
+import { type Executable, executableOf, isProgram } from '../../process/executable.js'
+import { OWNERS_ONLY } from './owners-only.js'
+import type { Action, Allowed, Policy, ServicePolicy, Who } from './policy.js'
+
+/** Who asks: uid, gid and pid by the kernel's word at connect. */
+export interface Visitor {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+  /** Of which the kernel has said that it is that process's; null: it cannot be proved what it runs. */
+  readonly pidfd: OwnedFd | null
+}
+
+/** Borrows the pidfd. */
+export function visitorOf({ pid, uid, gid, pidfd, proven }: Caller): Visitor {
+  return { pid, uid, gid, pidfd: proven ? pidfd : null }
+}
+
+/** What is asked, for the log. */
+export interface Asked {
+  readonly service: string
+  /** Of a descriptor. */
+  readonly descriptor?: string
+}
+
+/** Who may do what, as the configuration says it now. Every decision that lets something change, and every refusal, is a line of the log. */
+export class Gate {
+  readonly #logger: Logger
+  readonly #own = process.geteuid?.() ?? 0
+  #policy!: Policy
+  /** Users beside the daemon's own and root of whom a rule speaks; null: of any. */
+  #others: ReadonlySet<number> | null = new Set()
+
+  constructor(policy: Policy, logger: Logger) {
+    this.#logger = logger
+    this.policy = policy
+  }
+
+  /** Counts for all that is asked from now on. */
+  set policy(policy: Policy) {
+    this.#policy = policy
+    const uids = rulesOf(policy)
+      .flatMap(({ who }) => who)
+      .filter(({ owner }) => !owner)
+      .map(({ uid }) => uid)
+    const named = uids.filter(uid => uid !== null && !this.#isOwner(uid)) as number[]
+    this.#others = uids.includes(null) ? null : new Set(named)
+  }
+
+  of(service: string): ServicePolicy {
+    return this.#policy.services.get(service) ?? this.#policy.others
+  }
+
+  get descriptors(): ServicePolicy {
+    return this.#policy.descriptors
+  }
+
+  /** Somebody beside the daemon's user and root may do something. */
+  get opensToOthers(): boolean {
+    return this.#others?.size !== 0
+  }
+
+  /** Whether anything could be allowed to this user. */
+  mayConnect(uid: number): boolean {
+    return this.#isOwner(uid) || (this.#others?.has(uid) ?? true)
+  }
+
+  /** What of an answer is for it: a service, or null for descriptors of none. Throws ERR_FDB_DENIED where nothing could be. */
+  lists(visitor: Visitor): (service: string | null) => boolean {
+    const { descriptors, others, services } = this.#policy
+    const subject = new Subject(visitor, this.#own)
+    const sees = ({ may }: ServicePolicy) => subject.ruleOf(may.list) !== null
+    if (![others, descriptors, ...services.values()].some(sees))
+      throw this.#deny('list', { service: '' }, { key: 'list', who: [] }, subject)
+    return service => sees(service === null ? descriptors : this.of(service))
+  }
+
+  /** Throws ERR_FDB_DENIED. */
+  demand(action: Action, asked: Asked, policy: ServicePolicy, visitor: Visitor): void {
+    this.#demand(action, asked, policy.may[action], visitor)
+  }
+
+  /** Of the daemon itself. Throws ERR_FDB_DENIED. */
+  demandDaemon(service: string, visitor: Visitor): void {
+    this.#demand('operate', { service }, this.#policy.operate, visitor)
+  }
+
+  /** The next daemon gets everything that there is: no configuration lets another user be one. Throws ERR_FDB_DENIED. */
+  demandOwner(service: string, visitor: Visitor): void {
+    this.#demand('join', { service }, { key: 'owner', who: [ONLY_OWNER] }, visitor)
+  }
+
+  #demand(action: Action, asked: Asked, allowed: Allowed, visitor: Visitor): void {
+    const subject = new Subject(visitor, this.#own)
+    const rule = subject.ruleOf(allowed)
+    if (rule === null) throw this.#deny(action, asked, allowed, subject)
+    // Where there is no configuration it is no news that the daemon's own user may.
+    if (this.#policy === OWNERS_ONLY) return
+    this.#logger.info({ audit: action, allowed: true, rule, ...asked, ...subject.told }, 'allowed')
+  }
+
+  #deny(action: Action, asked: Asked, { key }: Allowed, subject: Subject): FdbError {
+    const { told } = subject
+    this.#logger.warn({ audit: action, allowed: false, rule: key, ...asked, ...told }, 'denied')
+    const { service, descriptor } = asked
+    const what =
+      descriptor !== undefined
+        ? `the descriptor "${descriptor}"`
+        : service === ''
+          ? 'anything'
+          : `"${service}"`
+    const who = `uid ${told.uid}, gid ${told.gid}, ${told.executable ?? 'a program that cannot be seen'}`
+    return new FdbError(
+      'ERR_FDB_DENIED',
+      `process ${told.pid} (${who}) may not ${action} ${what}: the daemon's configuration does not allow it (${key})`,
+      { details: { action, ...asked, rule: key } },
+    )
+  }
+
+  #isOwner(uid: number): boolean {
+    return uid === this.#own || uid === 0
+  }
+}
+
+/** A visitor as it is now: what it runs is looked at once, when it is asked for. */
+class Subject {
+  readonly #visitor: Visitor
+  readonly #own: number
+  #executable: Executable | null | undefined
+
+  constructor(visitor: Visitor, own: number) {
+    this.#visitor = visitor
+    this.#own = own
+  }
+
+  /** For a line of the log. */
+  get told() {
+    const { uid, gid, pid } = this.#visitor
+    return { uid, gid, pid, executable: this.#runs?.path ?? null }
+  }
+
+  /** The rule that allows it: `services.shop.join[0]`; null: none does. */
+  ruleOf({ key, who }: Allowed): string | null {
+    const at = who.findIndex(one => this.#is(one))
+    return at < 0 ? null : `${key}[${at}]`
+  }
+
+  #is(who: Who): boolean {
+    const { uid, gid } = this.#visitor
+    if (who.owner) return uid === this.#own || uid === 0
+    if (who.uid !== null && who.uid !== uid) return false
+    if (who.gid !== null && who.gid !== gid) return false
+    return who.executable === null || (this.#runs !== null && isProgram(this.#runs, who.executable))
+  }
+
+  get #runs(): Executable | null {
+    if (this.#executable === undefined) this.#executable = executableOf(this.#visitor.pidfd)
+    return this.#executable
+  }
+}
+
+function rulesOf({ descriptors, operate, others, services }: Policy): Allowed[] {
+  return [operate, ...[others, descriptors, ...services.values()].flatMap(({ may }) => Object.values(may))]
+}
+
+const ONLY_OWNER: Who = { owner: true, uid: null, gid: null, executable: null }

@@ -1,0 +1,50 @@
+import type { ServiceLimits } from '../../holder/daemon/service-rules.js'
+
+/** What somebody may ask of a service. `join` is also to come back, and to drain. */
+export type Action = 'join' | 'put' | 'claim' | 'list' | 'remove' | 'operate'
+
+/** Processes of one kind: all that is given must be true of one. */
+export interface Who {
+  /** The daemon's user, or root. */
+  readonly owner: boolean
+  readonly uid: number | null
+  readonly gid: number | null
+  /** Absolute path of the program that it runs. */
+  readonly executable: string | null
+}
+
+/** Who may do something; nobody else may. */
+export interface Allowed {
+  /** Where that is said: `services.shop.join`. */
+  readonly key: string
+  readonly who: readonly Who[]
+}
+
+/** What becomes of a service that nobody serves; null: it is held for the next member. */
+export interface Unserved {
+  readonly afterMs: number
+  /** Ended, with its listeners and its state; or a command line for `sh`. */
+  readonly act: 'close' | { readonly run: string }
+}
+
+/** Whether one process at a time may claim a descriptor, or as many as want; `any`: as is asked for. */
+export type Claims = 'any' | 'exclusive' | 'shared'
+
+export interface ServicePolicy {
+  readonly may: Readonly<Record<Action, Allowed>>
+  readonly claims: Claims
+  readonly limits: ServiceLimits
+  readonly unserved: Unserved | null
+}
+
+/** What a daemon lets others do. */
+export interface Policy {
+  /** By name. */
+  readonly services: ReadonlyMap<string, ServicePolicy>
+  /** Of every service that is not named. */
+  readonly others: ServicePolicy
+  /** Of descriptors that belong to no service. */
+  readonly descriptors: ServicePolicy
+  /** Who may upgrade, stop or reload the daemon itself. */
+  readonly operate: Allowed
+}

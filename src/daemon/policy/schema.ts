@@ -1,0 +1,148 @@
+/** Every key of a daemon's configuration: its check, its default and its line in the documentation. */
+import {
+  absent,
+  boolean,
+  type Check,
+  type Field,
+  integer,
+  map,
+  named,
+  oneOf,
+  optional,
+  refine,
+  type Shape,
+  text,
+} from '../../document/check.js'
+import type { Place } from '../../document/place.js'
+import { duration } from '../../document/quantity.js'
+import { shown, Wrong } from '../../document/wrong.js'
+import { MAX_ENTRIES } from '../../holder/registry.js'
+import { allowed, LIMITS, OWNERS, servicePolicy } from './owners-only.js'
+import type { Policy, Unserved, Who } from './policy.js'
+import { whoList } from './who.js'
+
+const who = (about: string): Field<Who[] | null> => absent(whoList, null, about)
+
+const command = text('a command', given =>
+  given.trim() === '' ? new Wrong('the command is empty; write one for sh') : given,
+)
+
+const unservedShape = {
+  after: optional(duration(0), '0s', 'how long nobody must have served'),
+  close: optional(boolean, false, 'the service ends, with its listeners and its state'),
+  run: absent(
+    command,
+    null,
+    'a command for `sh`, which is to start a member; again, ever later, until one serves',
+  ),
+}
+
+const unservedMap: Check<Unserved> = refine(map(unservedShape), ({ after, close, run }, place) => {
+  if (close === (run !== null)) return place.wrong('give one of `close: true` and `run`')
+  return { afterMs: after, act: run === null ? 'close' : { run } }
+})
+
+const unserved: Check<Unserved | 'hold'> = (value, place) => {
+  if (value === 'hold') return 'hold'
+  return typeof value === 'string'
+    ? place.wrong(`${shown(value)} is neither "hold" nor a map of after, close and run`)
+    : unservedMap(value, place)
+}
+
+const claims = oneOf('any', 'exclusive', 'shared')
+
+const limitsShape = {
+  listeners: absent(integer(0, MAX_ENTRIES), null, 'listening sockets that members bring, 10,000 by default'),
+  descriptors: absent(
+    integer(0, MAX_ENTRIES),
+    null,
+    'listeners and other named descriptors; as many put by others: 10,000 by default',
+  ),
+  members: absent(
+    integer(1, 1000),
+    null,
+    'processes that are its members: the one that serves, its successor, those that drain or stand by; 64 by default',
+  ),
+}
+
+const aboutPut = 'who may have it hold a descriptor'
+const aboutClaim = 'who may have a duplicate of a descriptor, or of a listener'
+const aboutRemove = 'who may have it let go of a descriptor'
+
+const one: Check<1> = (value, place) =>
+  value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
+
+export const serviceShape = {
+  join: who('who may be a member: serve, be a successor, come back; or follow its state'),
+  put: who(aboutPut),
+  claim: who(aboutClaim),
+  list: who('who sees it in `status`, and its descriptors in `fd list`'),
+  remove: who(aboutRemove),
+  operate: who(
+    'who may upgrade, stop, reload or roll back, and ask the member that serves, for its state too',
+  ),
+  serving: absent(one, null, 'how many members serve at a time: 1'),
+  claims: absent(
+    claims,
+    null,
+    'whether one process at a time may claim a descriptor, or many; `any`, the default: as it asks',
+  ),
+  limits: absent(map(limitsShape), null, 'how much it may have', limitsShape),
+  unserved: absent(unserved, null, '`hold`, the default: for the next member; or a map', unservedShape),
+}
+
+export const descriptorsShape = {
+  put: who(aboutPut),
+  claim: who(aboutClaim),
+  list: who('who sees them in `fd list`'),
+  remove: who(aboutRemove),
+  claims: absent(claims, null, 'as for a service'),
+  limit: absent(integer(0, MAX_ENTRIES), null, 'how many, 10,000 by default'),
+}
+
+const daemonShape = {
+  operate: who('who may upgrade, stop or reload the daemon itself'),
+}
+
+/** As a service is named in join(). */
+function serviceName(given: string): string | Wrong {
+  return given.length >= 1 && given.length <= 128
+    ? given
+    : new Wrong(`${shown(given)} is no name of a service (1 to 128 characters)`)
+}
+
+export const policyShape = {
+  daemon: absent(map(daemonShape), null, 'the daemon itself', daemonShape),
+  default: absent(
+    map(serviceShape),
+    null,
+    'services that are not named, and what a named one leaves out',
+    serviceShape,
+  ),
+  services: absent(named(serviceName, map(serviceShape)), [], 'by name, with the keys of `default`'),
+  descriptors: absent(
+    map(descriptorsShape),
+    null,
+    'descriptors of no service: those without a slash in their names',
+    descriptorsShape,
+  ),
+} satisfies Shape
+
+export const checkPolicy: Check<Policy> = (value: unknown, place: Place) => {
+  // A file in which all is a comment says nothing.
+  const given = map(policyShape)(value ?? {}, place)
+  if (given === undefined) return undefined
+  const { daemon, default: others, services, descriptors } = given
+  const base = servicePolicy('default', others ?? {}, undefined)
+  const { limit = null, ...rest } = descriptors ?? {}
+  return {
+    services: new Map(services.map(([name, each]) => [name, servicePolicy(`services.${name}`, each, base)])),
+    others: base,
+    descriptors: servicePolicy(
+      'descriptors',
+      { ...rest, limits: limit === null ? null : { ...LIMITS, descriptors: limit } },
+      undefined,
+    ),
+    operate: allowed('daemon.operate', daemon?.operate ?? OWNERS),
+  }
+}

@@ -1,0 +1,110 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { isDeepStrictEqual } from 'node:util'
+import type { Logger } from '../logger.js'
+import { MAIN_PROCESS } from '../process/command-line.js'
+import { NOTHING_TOLD } from '../supervised/told-variables.js'
+import type { Unserved } from './policy/policy.js'
+
+/** A command that did not bring a member is run again after this much longer each time. */
+const FIRST_MS = 1_000
+const MOST_MS = 60_000
+
+export interface UnservedParts {
+  readonly control: string
+  readonly logger: Logger
+  /** Null: a service that nobody serves is held. */
+  rule(service: string): Unserved | null
+  isUnserved(service: string): boolean
+  /** The service is to be no more, and what it has. */
+  end(service: string): void
+}
+
+/** One that nobody serves now. */
+interface Waiting {
+  /** Of which rule; another one begins anew. */
+  readonly rule: Unserved
+  timer: NodeJS.Timeout | undefined
+  runs: number
+}
+
+/** Does what is to be done with services that nobody serves, when that has lasted for long enough. */
+export class UnservedServices {
+  readonly #parts: UnservedParts
+  readonly #waiting = new Map<string, Waiting>()
+
+  constructor(parts: UnservedParts) {
+    this.#parts = parts
+  }
+
+  /** Something about it has changed, or its rule. */
+  look(service: string): void {
+    const rule = this.#parts.rule(service)
+    const waiting = this.#waiting.get(service)
+    if (rule === null && waiting === undefined) return
+    const unserved = rule !== null && this.#parts.isUnserved(service)
+    // The same rule, read anew, goes on.
+    if (unserved && isDeepStrictEqual(waiting?.rule, rule)) return
+    clearTimeout(waiting?.timer)
+    this.#waiting.delete(service)
+    if (!unserved) return
+    const next: Waiting = { rule, timer: undefined, runs: 0 }
+    this.#waiting.set(service, next)
+    this.#after(rule.afterMs, service, next)
+  }
+
+  /** What was begun goes on. It may be used again. */
+  close(): void {
+    for (const { timer } of this.#waiting.values()) clearTimeout(timer)
+    this.#waiting.clear()
+  }
+
+  #after(ms: number, service: string, waiting: Waiting): void {
+    waiting.timer = setTimeout(() => this.#act(service, waiting), ms).unref()
+  }
+
+  #act(service: string, waiting: Waiting): void {
+    const { end, logger } = this.#parts
+    const { act, afterMs } = waiting.rule
+    if (act === 'close') {
+      this.#waiting.delete(service)
+      logger.warn({ service, afterMs }, 'nobody serves: the service ends, with what the daemon held of it')
+      end(service)
+      return
+    }
+    this.#run(act.run, service, waiting)
+  }
+
+  #run(command: string, service: string, waiting: Waiting): void {
+    const { control, logger } = this.#parts
+    waiting.runs++
+    logger.info({ service, command, run: waiting.runs }, 'nobody serves: the command is run')
+    const over = (facts: object) => {
+      if (this.#waiting.get(service) !== waiting) return
+      const ms = Math.min(MOST_MS, FIRST_MS * 2 ** (waiting.runs - 1))
+      logger.warn(
+        { service, command, ...facts, againMs: ms },
+        'nobody serves still, and the command has ended, or could not be started',
+      )
+      this.#after(ms, service, waiting)
+    }
+    let child: ChildProcess
+    try {
+      child = start(command, { FD_BROKER_SERVICE: service, FD_BROKER_CONTROL: control })
+    } catch (err) {
+      over({ err })
+      return
+    }
+    child.unref()
+    child.on('error', err => over({ err }))
+    child.on('exit', (exitCode, signal) => over({ exitCode, signal }))
+  }
+}
+
+/** In a session of its own: what is to end the daemon's does not end the member that it starts. Throws, or tells by 'error', what cannot be. */
+function start(command: string, variables: NodeJS.ProcessEnv): ChildProcess {
+  return spawn('/bin/sh', ['-c', command], {
+    env: { ...process.env, ...NOTHING_TOLD, [MAIN_PROCESS]: undefined, ...variables },
+    detached: true,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+}

@@ -1,0 +1,20 @@
+import { FdbError } from '../../errors.js'
+
+/** How much a service may have of its daemon. */
+export interface ServiceLimits {
+  /** Listening sockets that members bring. */
+  readonly listeners: number
+  /** Listeners and other named descriptors. */
+  readonly descriptors: number
+  /** Processes that are connected as its members: the one that serves, its successor, and those that drain or stand by. */
+  readonly members: number
+}
+
+export function overLimit(service: string, what: keyof ServiceLimits, most: number): FdbError {
+  const whose = service === '' ? 'the daemon' : `the service "${service}"`
+  return new FdbError(
+    'ERR_FDB_SERVICE_LIMIT',
+    `${whose} may have ${most} ${what} (limits.${what} of the daemon's configuration), and this would be one more`,
+    { details: { service, limit: what, most } },
+  )
+}

@@ -1,0 +1,37 @@
+import { Pending } from '../../channel/pending.js'
+import type { HolderPhase } from '../../protocol/holder-machine.js'
+
+/** It is being decided who serves: whoever does may know it, and have told others, before it is heard here. */
+const OPEN: ReadonlySet<HolderPhase> = new Set(['committing', 'returning', 'rebuilding'])
+
+/** So many wait; what is asked besides is answered as things stand. */
+const MOST = 64
+
+/** Who serves, as soon as that is decided: operators who know of it already are not told what was before. */
+export class Verdict {
+  readonly #phase: () => HolderPhase
+  readonly #waiting = new Set<Pending<void>>()
+
+  constructor(phase: () => HolderPhase) {
+    this.#phase = phase
+  }
+
+  /** Resolves when it is decided, after `ms` at most. Rejects with the signal's reason. */
+  async within(ms: number, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted()
+    if (!OPEN.has(this.#phase()) || this.#waiting.size >= MOST) return
+    const pending = new Pending<void>({ signal, over: () => this.#waiting.delete(pending) })
+    this.#waiting.add(pending)
+    await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
+  }
+
+  /** The phase may be another by now. */
+  look(): void {
+    if (!OPEN.has(this.#phase())) this.end()
+  }
+
+  /** Nothing is decided here any more. */
+  end(): void {
+    for (const pending of [...this.#waiting]) pending.resolve()
+  }
+}

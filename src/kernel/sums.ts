@@ -1,0 +1,4 @@
+import { native } from './native.js'
+
+/** See {@link Native.addSums}. */
+export const { addSums } = native

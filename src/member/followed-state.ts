@@ -1,0 +1,196 @@
+import { Pending } from '../channel/pending.js'
+import { FdbError } from '../errors.js'
+import { SegmentShelf } from '../holder/segment-shelf.js'
+import { closeAll } from '../kernel/index.js'
+import type { BundleItem } from '../protocol/bundle.js'
+import type { WireEnvelope } from '../protocol/link.js'
+import { remoteError } from '../protocol/remote-error.js'
+import { Segment } from '../state/segment.js'
+import { StateLog } from '../state/state-log.js'
+import { REFUSED } from './holder-link.js'
+import { notReady } from './readiness.js'
+import type { Shared } from './shared.js'
+import { StateKeeper } from './state-keeper.js'
+import { WriteForwarder } from './writes/forwarder.js'
+import { Reporter } from './writes/reporter.js'
+
+/** It is looked so often what was written, where nobody says it: the daemon is away, or the member that writes is of an older release. */
+const LOOK_MS = 250
+/** So many segments that nobody writes to any more are merged here. */
+const MERGED_SEGMENTS = 8
+
+/**
+ * The state of another service of the daemon, in a member that has it in place of its own. Its segments are read here, and changes go by the
+ * daemon to the member that writes there, whoever that is: across its upgrades and its death, and across those of the daemon. Owns log
+ * and connection.
+ */
+export class FollowedState {
+  readonly log: StateLog
+  readonly #service: string
+  readonly #shared: Shared
+  readonly #shelf = new SegmentShelf()
+  readonly #keeper: StateKeeper
+  readonly #writes: WriteForwarder
+  readonly #reporter: Reporter
+  readonly #inView = new Pending<void>()
+  /** One bundle after the other. */
+  #taking: Promise<void> = Promise.resolve()
+  #timer: NodeJS.Timeout | undefined
+  #unreadable: FdbError | null = null
+  /** Of the service whose segments are here; 0: none are. */
+  #serviceStartedAt = 0
+  /** Of the service that the next segments are of. */
+  #offeredBy = 0
+  #closed = false
+
+  constructor(service: string, shared: Shared) {
+    const { generation, machine, settings } = shared
+    const { control, logger, stateLimits, timeout, times, versions } = settings
+    this.#service = service
+    this.#shared = shared
+    this.log = new StateLog({ logger, limits: stateLimits })
+    this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
+    this.log.onUnreadable = error => this.#cannotRead(error)
+    // Whether it is on the disk the member that writes has said, or nobody knows.
+    const flush = () => Promise.reject(new Error(`the member that writes "${service}" has not said so`))
+    this.log.disk = { checkServing: () => {}, flush }
+    this.#keeper = new StateKeeper(this.log, this.#shelf, logger)
+    const again = () => this.#reporter.reconnect()
+    this.#writes = new WriteForwarder(this.log, timeout, again, { impatient: false })
+    this.#reporter = new Reporter({
+      control: control ?? '',
+      service,
+      follower: settings.service,
+      serviceStartedAt: () => this.#serviceStartedAt,
+      versions,
+      generation,
+      everyMs: times.heartbeat,
+      report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
+      top: () => this.#shelf.top,
+      take: items => this.#take(items),
+      connected: () => {},
+      writes: this.#writes,
+      hear: envelope => this.#hear(envelope),
+    })
+  }
+
+  /**
+   * Resolves when the state is in view. Rejects with what the daemon refuses with, with ERR_FDB_STATE_… where it cannot be read, and with
+   * ERR_FDB_DEADLINE where nobody has come to serve it in time.
+   */
+  open(timeoutMs: number): Promise<void> {
+    this.#reporter.start()
+    const why = `the state of "${this.#service}" was not to be had within ${timeoutMs} ms: start a member of that service first`
+    this.#inView.limit(timeoutMs, () =>
+      this.#inView.reject(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true })),
+    )
+    return this.#inView.answer
+  }
+
+  /** This process serves: its changes leave from now on. */
+  begun(): void {
+    const why = `nobody who writes "${this.#service}" took the change in time, and it was not made: try again when its member serves`
+    this.#writes.begin(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
+  }
+
+  /** Why answers here may be of an older state; null: they are not. */
+  get unwell(): string | null {
+    return this.#unreadable && `the state of "${this.#service}" cannot be read: ${this.#unreadable.message}`
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    clearInterval(this.#timer)
+    this.#reporter.stop()
+    this.#writes.end()
+    this.#inView.reject(new FdbError('ERR_FDB_CLOSED', 'this member has left'))
+    this.log.endWriting(
+      new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
+    )
+    this.log.close()
+    this.#shelf.close()
+  }
+
+  #hear({ appended, reject: rejected, welcome }: WireEnvelope): void {
+    if (appended) this.#look()
+    if (welcome) this.#offeredBy = welcome.serviceStartedAt ?? 0
+    if (rejected && !rejected.retryable) this.#inView.reject(remoteError(rejected, REFUSED))
+  }
+
+  #look(): void {
+    if (!this.#closed) void this.log.position
+  }
+
+  /** Takes the segments that this process lacks. */
+  #take(items: readonly BundleItem[]): void {
+    const from = this.#offeredBy
+    this.#taking = this.#taking.then(() => this.#read(items, from)).catch(error => this.#cannotRead(error))
+  }
+
+  async #read(items: readonly BundleItem[], from: number): Promise<void> {
+    const segments = this.#opened(items)
+    const [first] = segments
+    if (first === undefined) return
+    const another = from !== this.#serviceStartedAt
+    if (!this.#inView.settled) await this.#begin(segments)
+    else if (another || first.kind === 'snapshot') await this.#beginAnew(segments)
+    else await this.#goOn(segments)
+    this.#serviceStartedAt = from
+    this.#look()
+    await this.#merge()
+  }
+
+  /** Nothing where this process has left. */
+  #opened(items: readonly BundleItem[]): Segment[] {
+    const wanted = items.filter(({ role }) => role === 'segment' && !this.#closed)
+    closeAll(items.filter(item => !wanted.includes(item)).map(({ fd }) => fd))
+    return Segment.openAll(wanted.map(({ fd }) => fd))
+  }
+
+  async #begin(segments: readonly Segment[]): Promise<void> {
+    for (const segment of segments) this.#shelf.put(segment, false)
+    await this.#keeper.read(Number.POSITIVE_INFINITY)
+    await this.#keeper.follow()
+    if (this.#closed) return
+    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref()
+    this.#inView.resolve()
+  }
+
+  async #goOn(segments: readonly Segment[]): Promise<void> {
+    for (const segment of segments) {
+      if (segment.epoch > this.#shelf.top) this.#shelf.put(segment, false)
+      else segment.close()
+    }
+    await this.#keeper.follow()
+  }
+
+  /** What this process lacks was merged, or the service has ended and begun again: these are all segments that there are. */
+  async #beginAnew(segments: readonly Segment[]): Promise<void> {
+    this.#shelf.close()
+    for (const segment of segments) this.#shelf.put(segment, false)
+    try {
+      await this.log.restart(segments.map(segment => segment.dup()))
+    } catch (error) {
+      // All are asked for again.
+      this.#shelf.close()
+      throw error
+    }
+    this.#unreadable = null
+    this.log.follow()
+  }
+
+  /** What was replaced in segments that nobody writes to any more is let go of. */
+  async #merge(): Promise<void> {
+    if (this.#closed) return
+    await this.#keeper.compact(snapshot => this.#shelf.replaceUpTo(snapshot.dup()), { from: MERGED_SEGMENTS })
+  }
+
+  #cannotRead(error: unknown): void {
+    if (this.#closed) return
+    this.#unreadable = FdbError.from(error)
+    this.#inView.reject(this.#unreadable)
+    const { logger } = this.#shared.settings
+    logger.error({ err: error, follows: this.#service }, 'the state that this process follows cannot be read')
+  }
+}

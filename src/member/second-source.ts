@@ -1,0 +1,51 @@
+import net from 'node:net'
+import { listenOver, type OwnedFd } from '../kernel/index.js'
+import { setBacklog } from '../listeners/index.js'
+import { acceptInto } from '../node/accept-into.js'
+import { acceptOptionsOf } from '../node/accept-options.js'
+import { stopListening } from '../node/server-close.js'
+import type { ServableServer } from './serve-options.js'
+
+/**
+ * Another listening socket whose connections a server takes beside those of its own: of a worker whose place nobody has taken. Owns its
+ * descriptor.
+ */
+export class SecondSource {
+  readonly #fd: OwnedFd
+  readonly #failed: (error: unknown) => void
+  #accepting: net.Server | null = null
+
+  constructor(fd: OwnedFd, failed: (error: unknown) => void) {
+    this.#fd = fd
+    this.#failed = failed
+  }
+
+  /** Node has a backlog of its own choice: `backlog` is put in its place. */
+  start(server: ServableServer, backlog: number): void {
+    if (this.#accepting !== null) return
+    const second = net.createServer(acceptOptionsOf(server as net.Server))
+    second.on('error', this.#failed)
+    second.once('listening', () => {
+      if (!this.#fd.closed) setBacklog(this.#fd, backlog)
+    })
+    try {
+      listenOver(second, this.#fd.dup())
+    } catch (error) {
+      this.#failed(error)
+      return
+    }
+    acceptInto(second, server as net.Server)
+    this.#accepting = second
+  }
+
+  /** Before its server stops listening. */
+  stop(): void {
+    if (this.#accepting !== null) stopListening(this.#accepting)
+    this.#accepting = null
+  }
+
+  close(): void {
+    this.stop()
+    this.#fd.close()
+  }
+}

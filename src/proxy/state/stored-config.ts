@@ -1,0 +1,85 @@
+import type { Section } from '../../index.js'
+import { isIPv6 } from '../../ip.js'
+import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
+import type { CertificateConfig } from '../tls/tls-config.js'
+import { listenerOf, upstreamOf } from './entries.js'
+import type { DeclaredSections, ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
+
+/** What a configuration can be read from. */
+export interface StoredConfig extends DeclaredSections {
+  readonly certificates: readonly CertificateConfig[]
+}
+
+/** Settings that may be off, or of several kinds. Any other is of the kind that this version knows it to be. */
+const LOOSE: ReadonlySet<string> = new Set([
+  'instanceHeader',
+  'via',
+  'timeouts.request',
+  'limits.body',
+  'limits.connections',
+  'limits.connectionsPerClient',
+])
+/** They are each process's own: they count from its start on. */
+const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile'])
+
+/**
+ * The configuration of whoever has written it to the state. `own`: what each process has for itself; and what the state does not say, or
+ * says in a way that this version cannot use.
+ */
+export function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
+  const { routes, ...rest } = own
+  const config: ProxyConfig = { ...structuredClone(rest), routes }
+  for (const path of stored.settings.keys()) {
+    const setting = readable(stored.settings, path)
+    if (setting !== undefined) set(config, path, setting)
+  }
+  config.upstreams = named<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf)
+  config.listeners = named<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf)
+  config.tls.certificates = [...stored.certificates]
+  return config
+}
+
+function set(config: ProxyConfig, path: string, setting: SettingMessage): void {
+  const names = path.split('.')
+  const last = names.pop()!
+  let at = config as unknown as Record<string, unknown>
+  if (OWN.has(names[0] ?? last)) return
+  for (const name of names) {
+    const below = Object.hasOwn(at, name) ? at[name] : null
+    if (typeof below !== 'object' || below === null) return
+    at = below as Record<string, unknown>
+  }
+  if (!Object.hasOwn(at, last)) return
+  const { number, flag, text, list } = setting
+  if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
+  else {
+    const value = number ?? flag ?? text ?? null
+    if (LOOSE.has(path) || typeof value === typeof at[last]) at[last] = value
+  }
+}
+
+function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
+  return items.map(item => {
+    const [address = '', prefix = ''] = item.split('/')
+    return { address, prefix: Number(prefix), family: isIPv6(address) ? 'ipv6' : 'ipv4' }
+  })
+}
+
+function named<M, C>(section: Section<M>, read: (name: string, message: M) => C | null): C[] {
+  const found: C[] = []
+  for (const name of [...section.keys()].sort()) {
+    const message = readable(section, name)
+    const config = message === undefined ? null : read(name, message)
+    if (config !== null) found.push(config)
+  }
+  return found
+}
+
+/** What cannot be read is as if it were not there. */
+function readable<M>(section: Section<M>, key: string): M | undefined {
+  try {
+    return section.get(key)
+  } catch {
+    return undefined
+  }
+}

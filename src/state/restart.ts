@@ -1,0 +1,103 @@
+import { GrowingList } from '../growing-list.js'
+import { closed, type LogCore } from './core.js'
+import { History } from './history.js'
+import type { Location } from './locations.js'
+import type { SectionStore } from './section-store.js'
+import type { Segment } from './segment.js'
+import { inSteps } from './slices.js'
+import { Store } from './store.js'
+
+/** Entries between two yields. */
+const STEP = 32
+
+/** What is another in a section, or there in one of the two alone. */
+interface Different {
+  readonly section: SectionStore
+  /** Null: it has nothing any more. */
+  readonly now: SectionStore | null
+  readonly told: GrowingList<{
+    readonly op: 'put' | 'delete'
+    readonly key: string
+    readonly before: Location | null
+  }>
+}
+
+/**
+ * Reads a whole log beside the one that is there, and puts it in its place in one step; listeners are then told what is different. For who
+ * lacks what others have merged meanwhile, or finds that another state has begun. Takes the segments. When it throws all is as before.
+ */
+export function restart(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
+  if (!core.closing.aborted) return readAnew(core, segments)
+  for (const segment of segments) segment.close()
+  throw closed()
+}
+
+function* readAnew(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
+  const { history, left, limits, store } = core
+  const former = history.held
+  let replaced = false
+  try {
+    yield* left.steps()
+    const after = new Store(limits, left, () => {})
+    const fresh = new History(after, limits, history.ordinals)
+    for (const segment of segments) {
+      const refusal = fresh.refusal(segment)
+      if (refusal) throw refusal
+      fresh.hold(segment)
+    }
+    yield* fresh.readOn()
+    yield* left.steps()
+    const different: Different[] = []
+    for (const name of new Set([...store.sections.keys(), ...after.sections.keys()]))
+      different.push(yield* compare(store, after, name))
+    replaced = true
+    replace(core, after, fresh, different)
+    // Where entries lay before can be read until all are told.
+    for (const { section, told } of different)
+      yield* inSteps(told, ({ op, key, before }) => section.tell(op, key, 'replay', before))
+  } finally {
+    if (replaced) for (const held of former) history.leave(held)
+    else for (const segment of segments) segment.close()
+  }
+}
+
+function* compare(before: Store, after: Store, name: string): Generator<unknown, Different> {
+  const section = before.sectionNamed(name)
+  const now = after.sections.get(name) ?? null
+  const told: Different['told'] = new GrowingList()
+  let steps = 0
+  for (const [key, slot] of now?.slots.entries() ?? []) {
+    if (++steps % STEP === 0) yield
+    const old = section.slots.get(key)
+    if (old === undefined) told.push({ op: 'put', key, before: null })
+    else if (!isSame(before, section, old, after, now!, slot, key))
+      told.push({ op: 'put', key, before: before.entries.locate(section, old) })
+  }
+  for (const [key, slot] of section.slots.entries()) {
+    if (++steps % STEP === 0) yield
+    if (!now?.slots.has(key)) told.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
+  }
+  return { section, now, told }
+}
+
+function isSame(
+  before: Store,
+  section: SectionStore,
+  old: number,
+  after: Store,
+  now: SectionStore,
+  slot: number,
+  key: string,
+): boolean {
+  const was = before.entries.read(section, key, old)
+  const is = after.entries.read(now, key, slot)
+  return was.version === is.version && was.value.equals(is.value)
+}
+
+/** In one step whatever its size: whoever reads finds the one or the other. */
+function replace({ history, store }: LogCore, after: Store, fresh: History, different: readonly Different[]) {
+  history.become(fresh, after.open)
+  for (const { section, now } of different) section.become(now)
+  store.become(after)
+  for (const { section } of different) for (const reset of section.resets) reset()
+}

@@ -1,0 +1,125 @@
+import { Pending } from '../channel/pending.js'
+import { FdbError } from '../errors.js'
+import type { Standing } from '../holder/daemon/service-operations.js'
+import type { Logger } from '../logger.js'
+import type { Upgraded } from '../operator/requests.js'
+import type { Failure } from '../operator/status-report.js'
+import { successorCommand } from '../process/command-line.js'
+import { LastWords } from '../process/last-words.js'
+import { type Successor, spawnSuccessor } from '../process/spawn-successor.js'
+import { type WorkerPlace, workerVariables } from '../process/worker-place.js'
+import { NOTHING_TOLD } from '../supervised/told-variables.js'
+
+/** Between asking a worker that has failed to end, and ending it. */
+const END_MS = 2_000
+/** What its handoff says about the reason arrives within this time after its end. */
+const AFTERMATH_MS = 250
+/** One whose handoff has failed ends within this time, as a rule, and says why. */
+const SAID_MS = 1_000
+
+export interface AttemptParts {
+  readonly place: WorkerPlace
+  readonly command: readonly string[] | null
+  readonly timeout: number
+  readonly logger: Logger
+  /** Null: nobody has come to serve yet. */
+  standing(): Standing | null
+}
+
+/** One process that is started to serve in a worker's place, in that of the one that does, or of none. */
+export class Attempt {
+  /** Resolves when it serves; rejects when it does not, and nothing of it is left. */
+  readonly outcome: Promise<Upgraded>
+  readonly #parts: AttemptParts
+  readonly #settled = new Pending<Upgraded>()
+  readonly #before: string
+  readonly #failureBefore: unknown
+  #child: Successor | null = null
+  #words: LastWords | null = null
+  #failing = false
+
+  constructor(parts: AttemptParts) {
+    this.#parts = parts
+    const standing = parts.standing()
+    this.#before = nameOf(standing?.owner)
+    this.#failureBefore = standing?.lastFailure ?? null
+    this.outcome = this.#settled.answer
+    this.#start().catch(error => this.#settled.reject(error))
+  }
+
+  /** Something of the service may have changed. */
+  look(): void {
+    if (this.#settled.settled || this.#child === null) return
+    const standing = this.#parts.standing()
+    const { owner = null, phase, lastFailure = null } = standing ?? {}
+    const serves = owner !== null && nameOf(owner) !== this.#before
+    if (serves && (phase === 'idle' || phase === 'probation')) {
+      this.#child.letGo()
+      this.#settled.resolve({ pid: owner.pid, generation: owner.generation })
+    } else if (lastFailure !== null && lastFailure !== this.#failureBefore) void this.#failed(lastFailure)
+  }
+
+  /** What its handoff says, unless its process says more at its end. */
+  async #failed({ code, message, phase }: Failure): Promise<void> {
+    if (this.#failing) return
+    this.#failing = true
+    const child = this.#child!
+    await Promise.race([child.exited, new Promise(resolve => setTimeout(resolve, SAID_MS).unref())])
+    const why = this.#words?.take() ?? `${message} (phase ${phase})`
+    this.#fail(new FdbError(code, `${this.#name} did not come to serve: ${why}`, { phase }))
+  }
+
+  /** It is not wanted any more. Resolves when its process has ended, unless it serves. */
+  async cancel(why: string): Promise<void> {
+    if (this.#settled.settled) return
+    this.#fail(new FdbError('ERR_FDB_ABORTED', `${this.#name}: ${why}`))
+    await this.#child?.end(END_MS)
+  }
+
+  get #name(): string {
+    const { index, service } = this.#parts.place
+    return `worker ${index} of ${service}${this.#child === null ? '' : ` (pid ${this.#child.pid})`}`
+  }
+
+  async #start(): Promise<void> {
+    const { command, logger, place, timeout } = this.#parts
+    const words = new LastWords(place.control)
+    const env = { ...NOTHING_TOLD, ...workerVariables(place) }
+    const child = await spawnSuccessor(
+      successorCommand({ env, ...(command !== null && { argv: command }) }),
+      { logger, env: words.env },
+    )
+    this.#child = child
+    this.#words = words
+    // A main process that was closed need not wait for those that drain.
+    child.unref()
+    this.#settled.limit(timeout, () => {
+      const said = words.take()
+      const why = `${this.#name} has not served within ${timeout} ms${said === null ? '' : `: ${said}`}`
+      this.#fail(new FdbError('ERR_FDB_DEADLINE', why))
+    })
+    void this.outcome.catch(() => {}).finally(() => words.take())
+    void child.exited.then(({ code, signal }) => {
+      this.look()
+      // A wrapper that has started what is to serve.
+      if (code === 0) return
+      const how = signal === null ? `with code ${code}` : `by ${signal}`
+      setTimeout(() => {
+        const why = `${this.#name} ended ${how} before it served: ${words.take() ?? 'see its own output'}`
+        this.#fail(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
+      }, AFTERMATH_MS)
+    })
+    if (this.#settled.settled) await child.end(END_MS)
+    this.look()
+  }
+
+  #fail(error: FdbError): void {
+    if (this.#settled.settled) return
+    this.#settled.reject(error)
+    void this.#child?.end(END_MS)
+  }
+}
+
+function nameOf(owner: Standing['owner'] | undefined): string {
+  return owner == null ? '' : `${owner.pid}/${owner.generation}`
+}

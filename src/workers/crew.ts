@@ -1,0 +1,285 @@
+import type { Services } from '../daemon/services.js'
+import { LONGEST_MS } from '../duration.js'
+import { FdbError } from '../errors.js'
+import type { Standing } from '../holder/daemon/service-operations.js'
+import { openWayBetween } from '../holder/daemon/way-taker.js'
+import type { OwnedFd } from '../kernel/index.js'
+import { groupKeyOf } from '../member/group-listeners.js'
+import { fosterBody } from '../member/worker-orders.js'
+import {
+  FOSTER,
+  GIVE_SOME,
+  GROUP_LISTENER,
+  RELOAD,
+  ROLLBACK,
+  STOP,
+  stopBody,
+  YIELD,
+} from '../operator/service-commands.js'
+import { killVerified } from '../process/verified-kill.js'
+import { slotOf } from '../process/worker-place.js'
+import { Evening } from './evening.js'
+import { MOST_WORKERS, type WorkersSettings } from './options.js'
+import { Orphans } from './orphans.js'
+import { Slot } from './slot.js'
+
+const AGAIN_MS = 200
+/** It ends with the next sign of health. */
+const FREE_MS = 10_000
+/** Beyond the time that it has to leave. */
+const HEARD_MS = 5_000
+/** In a command to a worker: nobody leaves who waits for its reply. */
+const FOREVER = new AbortController().signal
+
+/** The places of the workers, and what is done with all of them. */
+export class Crew {
+  readonly #settings: WorkersSettings
+  readonly #slots: Slot[] = []
+  readonly #orphans: Orphans
+  readonly #evening: Evening
+  /** Those that are too many, by the process that was told so. */
+  readonly #told = new Map<Slot, number>()
+  #services: Services | null = null
+  #count: number
+  #closing = false
+  #changed = () => {}
+
+  constructor(settings: WorkersSettings) {
+    this.#settings = settings
+    this.#count = settings.count
+    this.#orphans = new Orphans(
+      (slot, orphans) => this.#tell(slot, FOSTER, fosterBody(orphans)),
+      () => this.look(),
+      settings.logger,
+    )
+    this.#evening = new Evening(
+      () => (this.#services?.paused ? [] : this.#slots),
+      async ({ from, to, count }) => {
+        await this.#tell(from, GIVE_SOME, `${count}`)
+        if (from.owner && to.owner) openWayBetween(from.owner, to.owner, settings.logger)
+      },
+      settings.logger,
+    )
+    this.#fill(this.#count - 1)
+  }
+
+  /** How many are to serve. */
+  get count(): number {
+    return this.#count
+  }
+
+  get slots(): readonly Slot[] {
+    return this.#slots
+  }
+
+  /** The services are there; nobody is seen to before {@link startAll}. */
+  oversee(services: Services): void {
+    this.#services = services
+  }
+
+  /** Something of the services may have changed. */
+  look(): void {
+    // Another main process may have them.
+    if (this.#services === null || this.#services.paused) return
+    for (const slot of this.#slots) {
+      slot.look()
+      if (!slot.wanted && !this.#closing) this.#haveLeave(slot)
+    }
+    this.#orphans.look(this.#closing ? [] : this.#slots)
+    this.#changed()
+  }
+
+  /** A duplicate of a worker's listener; null: none has this key. */
+  listener(key: string): OwnedFd | null {
+    if (!key.startsWith(GROUP_LISTENER)) return null
+    const orphan = this.#orphans.listener(key, this.#slots)
+    if (orphan !== null) return orphan
+    for (const { standing } of this.#slots)
+      for (const entry of standing?.entries ?? []) if (groupKeyOf(entry) === key) return entry.fd.dup()
+    return null
+  }
+
+  /** Who takes the connections of one that leaves; null: nobody serves any more, or it is none of these that does. */
+  taker(service: string): Standing['owner'] {
+    if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
+    return this.wanted.find(({ owner }) => owner !== null)?.owner ?? null
+  }
+
+  /** The first binds what can be bound once only, so it comes before the others. */
+  async startAll(): Promise<void> {
+    const [first, ...others] = this.#slots
+    // A main process before this one may have had more.
+    for (let index = this.#count; index < MOST_WORKERS; index++)
+      if (this.#services?.get(slotOf(this.#settings.service, index))) this.#fill(index)
+    await this.#served(first!)
+    await Promise.all(others.map(slot => this.#served(slot)))
+    await this.resize(this.#count)
+    this.#evening.start()
+  }
+
+  /** Somebody serves there, one who has come back to this main process if there is one. */
+  async #served(slot: Slot): Promise<void> {
+    await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
+    if (slot.owner === null && !this.#closing) await slot.start()
+    if (!this.#closing) slot.keep()
+  }
+
+  async replaceAll(slots: readonly Slot[]): Promise<void> {
+    const [first, ...others] = slots
+    if (first === undefined) return
+    const old = new Set(slots)
+    const replace = async (slot: Slot) => {
+      await slot.settled()
+      await this.#free(slot)
+      await slot.start()
+      old.delete(slot)
+    }
+    try {
+      await replace(first)
+      if (this.#settings.replace === 'at-once') await allOf(others.map(replace))
+      else for (const slot of others) await replace(slot)
+    } catch (error) {
+      const { code, message } = FdbError.from(error)
+      const left = [...old].map(({ name, owner }) => `${name}${owner === null ? '' : ` (pid ${owner.pid})`}`)
+      throw new FdbError(code, `${message}; old, and serving on: ${left.join(', ')}`, { cause: error })
+    }
+  }
+
+  /** Another can come to serve there: a probation under way has ended, as far as it does so in time. */
+  async #free(slot: Slot): Promise<void> {
+    this.#services?.get(slot.name)?.operations.endProbation()
+    const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())
+    await Promise.race([late, this.#until(() => slot.standing?.phase === 'idle')])
+  }
+
+  async resize(count: number): Promise<void> {
+    this.#count = count
+    this.#fill(count - 1)
+    const lacking = this.#slots.filter(({ index }) => index < count)
+    const serve = async (slot: Slot) => {
+      try {
+        await this.#served(slot)
+      } catch (error) {
+        // It is tried again, as with one that has ended.
+        if (!this.#closing) slot.keep()
+        throw error
+      }
+    }
+    await allOf([...lacking.map(serve), this.#leaveBeyond(count)])
+  }
+
+  /** Those that are too many end; their listeners stay here, as they cannot be closed without those who wait there. */
+  async #leaveBeyond(count: number): Promise<void> {
+    const tooMany = this.#slots.filter(({ index }) => index >= count)
+    await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))
+    this.look()
+  }
+
+  /** Each process once. */
+  #haveLeave(slot: Slot): void {
+    const { owner } = slot
+    if (owner === null || this.#told.get(slot) === owner.pid) return
+    this.#told.set(slot, owner.pid)
+    this.#tell(slot, YIELD, '').catch(error => {
+      this.#settings.logger.warn(
+        { err: error, worker: slot.index },
+        'a worker too many cannot be told to end',
+      )
+      this.#told.delete(slot)
+      setTimeout(() => this.look(), AGAIN_MS).unref()
+    })
+  }
+
+  /** All, the first before the others. Rejects with why the first of those has not that could not. */
+  async reloadAll(): Promise<void> {
+    const failures: unknown[] = []
+    for (const slot of this.wanted) await this.#tell(slot, RELOAD, '').catch(error => failures.push(error))
+    if (failures.length > 0) throw failures[0]
+  }
+
+  /** The versions before serve again where they stand by. Resolves with the word of the first that leaves; rejects where none does. */
+  async rollback(): Promise<Buffer> {
+    const told = await Promise.allSettled(this.wanted.map(slot => this.#tell(slot, ROLLBACK, '')))
+    const left = told.find(one => one.status === 'fulfilled') ?? told[0]!
+    if (left.status === 'rejected') throw left.reason
+    return left.value
+  }
+
+  get wanted(): Slot[] {
+    return this.#slots.filter(({ wanted }) => wanted)
+  }
+
+  /** What a main process before this one has started. */
+  get older(): Slot[] {
+    return this.wanted.filter(({ startedHere }) => !startedHere)
+  }
+
+  async #tell(slot: Slot, name: string, body: string): Promise<Buffer> {
+    const service = this.#services?.only(slot.name)
+    const order = { name, body: Buffer.from(body), service: slot.name }
+    return Buffer.from((await service?.operations.command(order, { signal: FOREVER })) ?? [])
+  }
+
+  /**
+   * Everybody leaves. Resolves when nobody serves: who is told to leave within a time, and does not hear of it, is killed. Null: as each
+   * is configured.
+   */
+  async endAll(timeoutMs: number | null): Promise<void> {
+    this.#closing = true
+    this.#evening.stop()
+    await Promise.all(this.#slots.map(slot => slot.abandon('its main process ends')))
+    const serving = this.#slots.filter(({ owner }) => owner !== null)
+    const body = stopBody({ timeoutMs, drop: false })
+    for (const slot of serving)
+      this.#tell(slot, STOP, body).catch(error => {
+        // One that has ended answers no more.
+        if (slot.owner !== null)
+          this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker cannot be told to end')
+      })
+    const late =
+      timeoutMs === null
+        ? undefined
+        : setTimeout(() => this.#killAll(), Math.min(timeoutMs + HEARD_MS, LONGEST_MS))
+    await this.#until(() => this.#slots.every(({ owner }) => owner === null))
+    clearTimeout(late)
+  }
+
+  #killAll(): void {
+    const { logger } = this.#settings
+    for (const { index, owner } of this.#slots) {
+      if (owner === null) continue
+      const { identity, pid, pidfd, proven } = owner
+      logger.warn({ worker: index, pid }, 'a worker has not left in time: it is killed')
+      try {
+        killVerified(identity, proven ? pidfd : null)
+      } catch (error) {
+        logger.error({ err: error, worker: index }, 'a worker that has not left cannot be killed')
+      }
+    }
+  }
+
+  async #until(holds: () => boolean): Promise<void> {
+    while (!holds()) {
+      await new Promise<void>(resolve => {
+        const before = this.#changed
+        this.#changed = () => {
+          this.#changed = before
+          before()
+          resolve()
+        }
+      })
+    }
+  }
+
+  /** Places up to this one. */
+  #fill(last: number): void {
+    const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
+    for (let index = this.#slots.length; index <= last; index++)
+      this.#slots.push(new Slot(index, { settings: this.#settings, standing }))
+  }
+}
+
+/** Rejects when all have come to their ends, with what the first has rejected with. */
+async function allOf(works: readonly Promise<unknown>[]): Promise<void> {
+  for (const one of await Promise.allSettled(works)) if (one.status === 'rejected') throw one.reason
+}

@@ -1,0 +1,103 @@
+import { availableParallelism } from 'node:os'
+import { resolve } from 'node:path'
+import { checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import type { DaemonOptions } from '../daemon/daemon.js'
+import { checkLogger, type Logger, SILENT } from '../logger.js'
+import { defaultControl } from '../process/default-control.js'
+import { slotOf } from '../process/worker-place.js'
+
+/** More are a fault, not a need. */
+export const MOST_WORKERS = 256
+const LONGEST_NAME = 124
+
+export interface WorkersOptions {
+  /** What all of them serve: what each gives to `join()`. */
+  service: string
+  /** So many processes; `auto`: one for each processor that this process may use. */
+  workers: number | 'auto'
+  /** What each worker runs, with its arguments: found as a shell would find it. Default: the command that this process was started with. */
+  command?: readonly string[]
+  /** Path of the control socket, at most 106 bytes. Default: as that of `join()`. */
+  control?: string
+  /** In an upgrade: the first, then the others one after the other (default), or then all of them at once. */
+  replace?: 'one-by-one' | 'at-once'
+  /** pino-compatible. Default: nothing is logged. */
+  logger?: Logger
+  /** Within which a worker has to serve, milliseconds. Default 60 000. */
+  timeout?: number
+  /** Before a worker is started again that has ended twice within a second, milliseconds; doubled each time, at most 30 s. Default 500. */
+  restartDelay?: number
+  /** As those of `serveDaemon()`: this process is one. */
+  systemd?: DaemonOptions['systemd']
+  pidFile?: string
+  mainProcess?: DaemonOptions['mainProcess']
+  /** Closes it. */
+  signal?: AbortSignal
+}
+
+export interface WorkersSettings {
+  readonly service: string
+  readonly count: number
+  /** Null: as this process was started. */
+  readonly command: readonly string[] | null
+  readonly control: string
+  readonly replace: 'one-by-one' | 'at-once'
+  readonly logger: Logger
+  readonly timeout: number
+  readonly restartDelay: number
+}
+
+const OPTIONS: Keys<WorkersOptions> = {
+  service: true,
+  workers: true,
+  command: true,
+  control: true,
+  replace: true,
+  logger: true,
+  timeout: true,
+  restartDelay: true,
+  systemd: true,
+  pidFile: true,
+  mainProcess: true,
+  signal: true,
+}
+
+/** Throws ERR_FDB_OPTION. */
+export function settleWorkers(options: WorkersOptions): WorkersSettings {
+  checkKeys('startWorkers()', options, OPTIONS)
+  const { service, workers, command, control, replace = 'one-by-one' } = options
+  const { logger = SILENT, timeout = 60_000, restartDelay = 500 } = options
+  if (typeof service !== 'string' || service === '' || service.length > LONGEST_NAME)
+    throw wrongOption('service', service, `a name of 1 to ${LONGEST_NAME} characters`)
+  if (control !== undefined && (typeof control !== 'string' || control === ''))
+    throw wrongOption('control', control, 'a path')
+  if (
+    command !== undefined &&
+    !(Array.isArray(command) && command.length > 0 && command.every(word => typeof word === 'string'))
+  )
+    throw wrongOption('command', command, 'a list of texts, of which the first is a program')
+  if (replace !== 'one-by-one' && replace !== 'at-once')
+    throw wrongOption('replace', replace, '"one-by-one" or "at-once"')
+  checkLogger(logger)
+  checkSignal(options.signal)
+  checkMs('timeout', timeout, 1)
+  checkMs('restartDelay', restartDelay, 1)
+  return {
+    service,
+    count: countOf(workers),
+    command: command ?? null,
+    control: resolve(control ?? defaultControl(slotOf(service, 0), process.env)),
+    replace,
+    logger,
+    timeout,
+    restartDelay,
+  }
+}
+
+/** Throws ERR_FDB_OPTION. */
+export function countOf(workers: unknown): number {
+  if (workers === 'auto') return Math.min(availableParallelism(), MOST_WORKERS)
+  if (typeof workers === 'number' && Number.isInteger(workers) && workers >= 1 && workers <= MOST_WORKERS)
+    return workers
+  throw wrongOption('workers', workers, `a number from 1 to ${MOST_WORKERS}, or "auto"`)
+}

@@ -1,0 +1,94 @@
+import type { OwnedFd } from '../kernel/index.js'
+import type { Logger } from '../logger.js'
+import type { Orphan } from '../member/worker-orders.js'
+import { GROUP_LISTENER } from '../operator/service-commands.js'
+import type { Slot } from './slot.js'
+
+/** A worker that could not be told is told again. */
+const AGAIN_MS = 100
+
+/** What a worker that serves was told last. */
+interface Told {
+  /** Of its process, and what it was told. */
+  readonly text: string
+}
+
+/**
+ * Listeners in whose place nobody accepts: of a worker that has died, until the next one serves, and of one that was too many, for ever. The kernel
+ * goes on to give each its part of what comes, and what is queued there would be lost with it: so each is served by another worker meanwhile.
+ */
+export class Orphans {
+  readonly #tell: (slot: Slot, orphans: readonly Orphan[]) => Promise<unknown>
+  readonly #logger: Logger
+  readonly #told = new Map<Slot, Told>()
+
+  readonly #again: () => void
+
+  /** `again`: everything is to be looked at once more. */
+  constructor(
+    tell: (slot: Slot, orphans: readonly Orphan[]) => Promise<unknown>,
+    again: () => void,
+    logger: Logger,
+  ) {
+    this.#tell = tell
+    this.#again = again
+    this.#logger = logger
+  }
+
+  /** Something may have changed: whoever is to serve others' listeners than before is told. */
+  look(slots: readonly Slot[]): void {
+    const serving = slots.filter(({ standing }) => standing?.owner != null && standing.phase !== 'committing')
+    const shares = new Map<Slot, Orphan[]>(serving.map(slot => [slot, []]))
+    let next = 0
+    for (const slot of slots) {
+      const { owner = null, phase = 'idle' } = slot.standing ?? {}
+      // Who has joined there need not come to serve.
+      if (owner !== null || phase === 'rebuilding' || serving.length === 0) continue
+      shares.get(serving[next++ % serving.length]!)!.push(...orphansOf(slot))
+    }
+    for (const [slot, orphans] of shares) this.#say(slot, orphans)
+  }
+
+  /** A duplicate of the one of this key; null: it is no key of these. */
+  listener(key: string, slots: readonly Slot[]): OwnedFd | null {
+    for (const slot of slots) {
+      if (!key.startsWith(prefixOf(slot))) continue
+      const found = orphansIn(slot).find(one => one.key === key)
+      if (found !== undefined) return found.entry.fd.dup()
+    }
+    return null
+  }
+
+  #say(slot: Slot, orphans: readonly Orphan[]): void {
+    const { pid, generation } = slot.owner ?? {}
+    const text = JSON.stringify([pid, generation, orphans])
+    const before = this.#told.get(slot)
+    if (before?.text === text || (before === undefined && orphans.length === 0)) return
+    const told = { text }
+    this.#told.set(slot, told)
+    this.#tell(slot, orphans).catch(error => {
+      this.#logger.debug({ worker: slot.index, err: error }, 'a worker cannot be told whom it serves for')
+      setTimeout(() => {
+        if (this.#told.get(slot) !== told) return
+        this.#told.set(slot, { text: '' })
+        this.#again()
+      }, AGAIN_MS).unref()
+    })
+  }
+}
+
+function orphansOf(slot: Slot): Orphan[] {
+  return orphansIn(slot).map(({ name, key }) => ({ name, key }))
+}
+
+/** Those that are its own: what all share is served by the others anyway. */
+function orphansIn(slot: Slot) {
+  const entries = slot.standing?.entries ?? []
+  return entries
+    .filter(({ role, spec }) => role === 'listener' && spec.startsWith('tcp:'))
+    .map((entry, at) => ({ name: entry.name, key: `${prefixOf(slot)}${at}`, entry }))
+}
+
+function prefixOf({ index }: Slot): string {
+  return `${GROUP_LISTENER}of-${index}-`
+}

@@ -1,0 +1,178 @@
+import { FdbError } from '../errors.js'
+import type { Standing } from '../holder/daemon/service-operations.js'
+import type { Upgraded } from '../operator/requests.js'
+import { slotOf } from '../process/worker-place.js'
+import { Attempt } from './attempt.js'
+import type { WorkersSettings } from './options.js'
+
+/** A worker that has served for so long and ends is started again at once. */
+const PROVED_MS = 1_000
+const LONGEST_REST_MS = 30_000
+
+/** A worker for `status`. */
+export interface WorkerReport {
+  readonly index: number
+  readonly service: string
+  /** `leaving`: it is one too many, and ends with its connections. */
+  readonly phase: 'starting' | 'serving' | 'resting' | 'leaving'
+  /** null: nobody serves in its place now. */
+  readonly pid: number | null
+  readonly generation: number
+  /** How often it was started again because it had ended. */
+  readonly restarts: number
+  /** Why it was not brought to serve, last. */
+  readonly lastFailure: string | null
+}
+
+export interface SlotParts {
+  readonly settings: WorkersSettings
+  /** Null: its service is not known, as nobody has come. */
+  standing(slot: string): Standing | null
+}
+
+/** The place of one worker: sees to it that somebody serves there. */
+export class Slot {
+  readonly index: number
+  /** Of its service. */
+  readonly name: string
+  readonly #parts: SlotParts
+  #attempt: Attempt | null = null
+  #restTimer: NodeJS.Timeout | undefined
+  #failures = 0
+  #servesSince: number | null = null
+  #restarts = 0
+  #lastFailure: string | null = null
+  #wanted = true
+  /** It was seen to that somebody serves here: from now on it is again. */
+  #kept = false
+  #startedHere = false
+
+  constructor(index: number, parts: SlotParts) {
+    this.index = index
+    this.name = slotOf(parts.settings.service, index)
+    this.#parts = parts
+  }
+
+  /** Whether somebody is to serve here. */
+  get wanted(): boolean {
+    return this.#wanted
+  }
+
+  /** Nobody is to, from now on; whoever does is left alone. */
+  abandon(why: string): Promise<void> {
+    this.#wanted = false
+    this.#kept = false
+    clearTimeout(this.#restTimer)
+    this.#restTimer = undefined
+    return this.#attempt?.cancel(why) ?? Promise.resolve()
+  }
+
+  /** Somebody is to, from now on. */
+  keep(): void {
+    this.#wanted = true
+    this.#kept = true
+    this.look()
+  }
+
+  /** Whoever serves was started by this main process, and so by the command and release that are its own. */
+  get startedHere(): boolean {
+    return this.#startedHere
+  }
+
+  get standing(): Standing | null {
+    return this.#parts.standing(this.name)
+  }
+
+  /** Who serves; null: nobody. */
+  get owner(): Standing['owner'] {
+    return this.standing?.owner ?? null
+  }
+
+  /** Of whoever serves, as it said last; null: it is being replaced, or has not said so. */
+  get connections(): number | null {
+    const { owner = null, phase } = this.standing ?? {}
+    if (owner === null || !this.#wanted || (phase !== 'idle' && phase !== 'probation')) return null
+    const { connections } = (owner.report ?? {}) as { connections?: unknown }
+    return typeof connections === 'number' ? connections : null
+  }
+
+  /**
+   * Starts a process for it, which takes over from the one that serves. Resolves when it serves; rejects when it does not, and whoever
+   * serves stays. Rejects with ERR_FDB_BUSY while one is being started.
+   */
+  async start(command: readonly string[] | null = this.#parts.settings.command): Promise<Upgraded> {
+    if (this.#attempt !== null)
+      throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
+    const { control, logger, service, timeout } = this.#parts.settings
+    const place = { index: this.index, service, control }
+    const attempt = new Attempt({ place, command, timeout, logger, standing: () => this.standing })
+    this.#attempt = attempt
+    try {
+      const upgraded = await attempt.outcome
+      this.#startedHere = true
+      this.#lastFailure = null
+      return upgraded
+    } catch (error) {
+      this.#lastFailure = FdbError.from(error).message
+      throw error
+    } finally {
+      this.#attempt = null
+      this.look()
+    }
+  }
+
+  /** Resolves when nobody is being started here. */
+  async settled(): Promise<void> {
+    await this.#attempt?.outcome.catch(() => {})
+  }
+
+  /** Something of its service may have changed: one that has ended is started again. */
+  look(): void {
+    this.#attempt?.look()
+    const { owner = null, phase = 'idle' } = this.standing ?? {}
+    if (owner !== null) {
+      this.#servesSince ??= performance.now()
+      return
+    }
+    const { logger, restartDelay } = this.#parts.settings
+    // Those who held something when the main process ended come back, or are proved dead.
+    if (!this.#wanted || !this.#kept || phase !== 'idle') return
+    if (this.#attempt !== null || this.#restTimer !== undefined) return
+    const since = this.#servesSince
+    this.#servesSince = null
+    // Who came to serve and ended soon waits for one rest; those who do not come to serve for longer and longer ones.
+    if (since === null) this.#failures++
+    else this.#failures = performance.now() - since >= PROVED_MS ? 1 : 2
+    const rest =
+      this.#failures === 1 ? 0 : Math.min(restartDelay * 2 ** (this.#failures - 2), LONGEST_REST_MS)
+    logger.warn({ worker: this.index, failures: this.#failures, ms: rest }, 'a worker is started again')
+    this.#restTimer = setTimeout(() => {
+      this.#restTimer = undefined
+      if (!this.#wanted || this.owner !== null || this.#attempt !== null) return
+      this.#restarts++
+      this.start().catch(error =>
+        logger.error({ worker: this.index, err: error }, 'a worker was not brought to serve'),
+      )
+    }, rest)
+  }
+
+  get report(): WorkerReport {
+    const { owner = null } = this.standing ?? {}
+    const serving = owner !== null
+    return {
+      index: this.index,
+      service: this.name,
+      phase: !this.#wanted
+        ? 'leaving'
+        : this.#attempt !== null
+          ? 'starting'
+          : serving
+            ? 'serving'
+            : 'resting',
+      pid: owner?.pid ?? null,
+      generation: owner?.generation ?? 0,
+      restarts: this.#restarts,
+      lastFailure: this.#lastFailure,
+    }
+  }
+}

@@ -1,0 +1,86 @@
+import { execFileSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import type { App } from '../processes/app.js'
+import { daemonStatus, launchDaemon, openFds, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const UPGRADE = { probation: 200, heartbeat: 50, silence: 1_000, freeze: 500 }
+
+function limitedTo(limit: number) {
+  return { wrap: ['prlimit', `--nofile=${limit}:${limit}`, '--'] }
+}
+
+/** The process may open so many descriptors more than it has now; null: as many as it could. */
+function leave(pid: number, free: number | null): void {
+  const taken = new Set(readdirSync(`/proc/${pid}/fd`).map(Number))
+  let limit = 0
+  for (let left = free ?? 1_000; left > 0 || taken.has(limit); limit++) if (!taken.has(limit)) left--
+  execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${limit}:`])
+}
+
+describe('a daemon with few descriptors', () => {
+  it('does not take over what it could not hold with members that come back: the one before goes on, and says the numbers', {
+    timeout: 60_000,
+  }, async () => {
+    const scene = Scene.open({ hosting: 'daemon', routes: 5, upgrade: UPGRADE })
+    const listeners = Array.from({ length: 5 }, (_, i) => ({
+      name: `web-${i}`,
+      spec: 'tcp://127.0.0.1:0',
+      server: 'none' as const,
+    }))
+    const first = await startDaemon(scene, { upgrade: UPGRADE })
+    const apps: App[] = []
+    for (let n = 0; n < 6; n++) apps.push(await scene.serve({ service: `shop-${n}`, listeners }))
+    for (const [n, app] of apps.entries())
+      await serviceWhere(scene, 'it serves', ({ phase, pid }) => phase === 'idle' && pid === app.pid, {
+        service: `shop-${n}`,
+      })
+    const needed = openFds(first.pid).length
+    const failed = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limitedTo(needed - 5))
+    const { code, message } = await failed.says('failed')
+    expect(code).toBe('ERR_FDB_NO_DESCRIPTORS')
+    expect(message).toMatch(new RegExp(`needs \\d+ more for 6 members .* and may have ${needed - 5}:`))
+    expect((await daemonStatus(scene.control)).pid).toBe(first.pid)
+    for (const app of apps) await app.order('put', { key: 'still', value: { item: 'here' } })
+    const next = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limitedTo(needed + 40))
+    await next.says('listening')
+    for (const [n, app] of apps.entries()) {
+      await serviceWhere(scene, 'it is back', ({ phase, pid }) => phase === 'idle' && pid === app.pid, {
+        service: `shop-${n}`,
+      })
+      await app.order('put', { key: 'there', value: { item: 'too' } })
+      expect(app.output).not.toMatch(/ERR_FDB_INTERNAL|unfit/)
+    }
+    expect(next.output).not.toMatch(/EMFILE|ERR_FDB_ACCEPT/)
+  })
+
+  it('gives a member the segment that it is told to write in, with no descriptor left for a copy', {
+    timeout: 60_000,
+  }, async () => {
+    const options = { stateLimits: { renewBytes: 100_000 } }
+    const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE, options })
+    const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+    const app = await scene.serve({ routes: 0 })
+    const { epoch } = await serviceWhere(scene, 'it serves', ({ phase }) => phase === 'idle')
+    leave(daemon.pid, 1)
+    try {
+      await app.order('many', { count: 1_000 })
+      await app.order('many', { count: 1_000 })
+      await until('the daemon has made the next segment', () =>
+        openFds(daemon.pid).includes(`memfd:fdb-state-${(epoch ?? 0) + 1}`),
+      )
+      await app.order('put', { key: 'next', value: { item: 'there' } })
+    } finally {
+      leave(daemon.pid, null)
+    }
+    await serviceWhere(
+      scene,
+      'it goes on there',
+      status => status.pid === app.pid && (status.epoch ?? 0) > (epoch ?? 0),
+    )
+    await app.order('put', { key: 'last', value: { item: 'there' } })
+    expect(app.output).not.toContain('to write in')
+  })
+})

@@ -1,0 +1,176 @@
+import { beforeAll, describe, expect, it } from 'vitest'
+import type { App, AppConfig } from '../processes/app.js'
+import { servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import { loadOn } from '../processes/load.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { builtMember, has, MEMBERS, type MemberLanguage } from '../processes/toolchains.js'
+import { until } from '../processes/until.js'
+
+const UPGRADE = { probation: 100, heartbeat: 50 }
+/** Somebody stands by for as long as the test takes. */
+const WATCHED = { ...UPGRADE, probation: 60_000 }
+const BUILD_MS = 180_000
+/** More of it is `npm run soak -- languages`. */
+const ROUNDS = Number(process.env.FD_BROKER_LANGUAGES_ROUNDS ?? 1)
+
+type Language = MemberLanguage | 'node'
+
+async function open(upgrade: object = UPGRADE): Promise<{ scene: Scene; target: string; daemon: App }> {
+  const port = await freePort()
+  const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
+  const scene = Scene.open({ hosting: 'daemon', upgrade: { ...UPGRADE, ...upgrade }, listeners })
+  const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+  return { scene, target: `http://127.0.0.1:${port}`, daemon }
+}
+
+/** The app of the tests in that language, started as app.mjs is. */
+async function start(scene: Scene, language: Language, config: AppConfig = {}): Promise<App> {
+  if (language === 'node') return await scene.start(config)
+  const { command, env } = await builtMember(language)
+  return await scene.start(config, {
+    wrap: ['sh', '-c', 'exec $FDB_MEMBER'],
+    env: { ...env, FDB_MEMBER: command },
+  })
+}
+
+async function serve(scene: Scene, language: Language, config?: AppConfig): Promise<App> {
+  return await (await start(scene, language, config)).serving()
+}
+
+const node = async (scene: Scene) => await serve(scene, 'node')
+
+/** So often it has come to serve. */
+const served = (app: App): number => app.said.filter(({ msg }) => /-> serving /.test(msg ?? '')).length
+
+const there = MEMBERS.filter(({ tool }) => has(tool)).map(({ language }) => language)
+/** Every ordered pair of Node, Python and Go; in the long run also a language and itself. Without those whose toolchain is not there. */
+const PAIRS = ['node', 'python', 'go', 'node', 'go', 'python', 'node'] as const
+const ALL_PAIRS = ['node', 'node', 'python', 'python', 'go', 'go', 'node', 'go', 'python', 'node'] as const
+const CHAIN: readonly Language[] = (ROUNDS > 1 ? ALL_PAIRS : PAIRS).filter(
+  language => language === 'node' || there.includes(language),
+)
+
+describe.skipIf(there.length === 0)('members in several languages (skipped without python3 and go)', () => {
+  it(
+    `replace each other under load (${CHAIN.join(', ')}): no request fails, no write is lost`,
+    async () => {
+      for (const language of there) await builtMember(language)
+      const { scene, target } = await open()
+      const settled = (app: App) =>
+        serviceWhere(
+          scene,
+          `${app.name} serves alone`,
+          ({ pid, phase }) => pid === app.pid && phase === 'idle',
+        )
+      let serving = await node(scene)
+      const left: App[] = []
+      const load = await loadOn(target, { rate: 200, writes: 40, slow: 1 })
+      for (let round = 0; round < ROUNDS; round++) {
+        for (const language of CHAIN.slice(1)) {
+          await load.mark(language)
+          const next = await serve(scene, language)
+          await load.answeredBy(next.pid, 20)
+          await settled(next)
+          left.push(serving)
+          serving = next
+        }
+      }
+      for (const app of left) {
+        await app.end(30_000)
+        expect(app.find('ended')).toMatchObject({ why: 'replaced' })
+        expect(app.find('refused')).toBeUndefined()
+      }
+      await load.stop()
+      // With nobody who writes, each says the same of the state.
+      const { sequence, digest } = (await settled(serving)).state
+      for (const language of there) {
+        const app = await serve(scene, language)
+        expect(app.find('serving')?.position).toMatchObject({ sequence, digest })
+        await settled(app)
+      }
+    },
+    BUILD_MS + ROUNDS * 60_000,
+  )
+})
+
+for (const { language, name, tool } of MEMBERS) {
+  describe.skipIf(!has(tool))(`a member in ${name} (skipped without ${tool})`, () => {
+    beforeAll(async () => void (await builtMember(language)), BUILD_MS)
+
+    it('is taken back when it dies in probation, and comes back when its successor does', async () => {
+      const { scene, target } = await open(WATCHED)
+      const first = await node(scene)
+      const load = await loadOn(target, { rate: 100, writes: 0, slow: 0, streams: 0 })
+      const dying = await serve(scene, language)
+      await load.answeredBy(dying.pid)
+      await first.says('retiring')
+      await dying.kill()
+      await first.says('reinstated')
+      await load.answeredBy(first.pid)
+
+      const own = await serve(scene, language)
+      await load.answeredBy(own.pid)
+      await servedBy(scene, own)
+      await first.kill()
+      await serviceWhere(scene, 'nobody stands by', ({ phase }) => phase === 'idle')
+      const successor = await node(scene)
+      await load.answeredBy(successor.pid)
+      await servedBy(scene, successor)
+      await successor.kill()
+      await until(
+        'the member serves again',
+        () => served(own) === 2,
+        20_000,
+        () => own.output,
+      )
+      await load.answeredBy(own.pid)
+      expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
+      // What was on its way to a process that was killed is lost with it. Nobody was refused, and no answer was wrong.
+      await load.stop(['reset', 'dropped', 'truncated', 'raced'])
+    }, 60_000)
+
+    it('says in probation that it is not well, and the one before serves again', async () => {
+      const { scene } = await open(WATCHED)
+      const first = await node(scene)
+      const sickFile = scene.file('sick')
+      const sick = await serve(scene, language, { sickFile })
+      await first.says('retiring')
+      scene.write('sick', '')
+      await first.says('reinstated')
+      await sick.end()
+      const status = await servedBy(scene, first)
+      expect(status).toMatchObject({
+        blockedBy: [],
+        lastFailure: { phase: 'probation', code: 'ERR_FDB_UNHEALTHY' },
+      })
+    }, 60_000)
+
+    it('says why it does not take over, and the one before serves on', async () => {
+      const { scene } = await open()
+      const first = await node(scene)
+      const refusing = await start(scene, language, { check: 'throw' })
+      expect(await refusing.failure()).toMatchObject({ code: 'ERR_FDB_CHECK' })
+      await refusing.end()
+      const status = await serviceWhere(
+        scene,
+        'the failure is known',
+        ({ lastFailure }) => lastFailure !== null,
+      )
+      expect(status).toMatchObject({ pid: first.pid, blockedBy: [], lastFailure: { code: 'ERR_FDB_CHECK' } })
+      expect(first.find('retiring')).toBeUndefined()
+    }, 60_000)
+
+    it('serves on when the daemon is killed, and comes back to the next one with what it holds', async () => {
+      const { scene, target, daemon } = await open()
+      const own = await serve(scene, language)
+      const load = await loadOn(target, { rate: 100, writes: 20, slow: 0, streams: 0 })
+      await daemon.kill()
+      await startDaemon(scene, { upgrade: UPGRADE })
+      await serviceWhere(scene, 'the member is back', ({ pid, phase }) => pid === own.pid && phase === 'idle')
+      const next = await node(scene)
+      await load.answeredBy(next.pid)
+      await own.end()
+      await load.stop()
+    }, 60_000)
+  })
+}

@@ -1,0 +1,70 @@
+import { afterEach, describe, expect, it } from 'vitest'
+import { startMoving } from './relay-moving.js'
+import { type Peer, send, startWorld, Upstream, until, type World } from './relay-world.js'
+
+const CLIENTS = 1_500
+const ASK = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
+const ANSWER = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+
+const ends: (() => unknown)[] = []
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end()
+})
+
+/** So many that have had one answer each. */
+async function resting(): Promise<{ world: World; peers: Peer[] }> {
+  const server = await Upstream.start(({ peer }) => void peer.socket.write(ANSWER))
+  const route = send(server)
+  const world = await startWorld(route, {
+    limits: { upstreamIdle: CLIENTS },
+    routeByName: () => route,
+    destinationByKey: () => server,
+  })
+  ends.push(
+    () => server.shut(),
+    () => world.close(),
+  )
+  const peers: Peer[] = []
+  while (peers.length < CLIENTS) {
+    const some = await Promise.all(Array.from({ length: 100 }, () => world.client()))
+    peers.push(...some)
+  }
+  await allAnswered(peers, 1)
+  expect(world.relay.counts()).toMatchObject({ idle: CLIENTS, closing: 0 })
+  return { world, peers }
+}
+
+/** All ask before anything of it is read, and all are answered. */
+async function allAnswered(peers: readonly Peer[], times: number): Promise<void> {
+  for (const { socket } of peers) socket.write(ASK)
+  const length = times * ANSWER.length
+  await until(() => peers.every(({ got }) => got.length >= length), `all are answered ${times} times`, 20_000)
+  expect(peers.filter(({ got }) => got !== ANSWER.repeat(times))).toEqual([])
+}
+
+describe('many idle clients', () => {
+  it('are all answered when all ask at once', async () => {
+    const { world, peers } = await resting()
+    await allAnswered(peers, 2)
+    await allAnswered(peers, 3)
+    expect(world.relay.size).toBe(CLIENTS)
+  })
+
+  it('are all answered when they ask while they move', async () => {
+    const { world, peers } = await resting()
+    const moving = startMoving(world.relay)
+    await allAnswered(peers, 2)
+    await allAnswered(peers, 3)
+    await moving.stop()
+    expect(world.relay.size).toBe(CLIENTS)
+  })
+
+  it('are all noticed when all leave at once, however they leave', async () => {
+    const { world, peers } = await resting()
+    for (const [i, { socket }] of peers.entries()) {
+      if (i % 2 === 0) socket.resetAndDestroy()
+      else socket.destroy()
+    }
+    await until(() => world.relay.size === 0, 'nobody is left')
+  })
+})

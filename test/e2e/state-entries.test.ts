@@ -1,0 +1,94 @@
+import { spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { until } from '../processes/until.js'
+import type { Desk } from './cli-processes.js'
+import { launchMember, openState } from './state-desk.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+
+/** What `fd-broker state watch …` has printed so far. */
+function watch(desk: Desk, ...args: string[]): Record<string, unknown>[] {
+  const lines: Record<string, unknown>[] = []
+  const child = spawn(process.execPath, [CLI, 'state', 'watch', '--control', desk.control, ...args], {
+    env: desk.env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  let rest = ''
+  child.stdout.setEncoding('utf8').on('data', text => {
+    const all = `${rest}${text}`.split('\n')
+    rest = all.pop()!
+    lines.push(...all.map(line => JSON.parse(line)))
+  })
+  return lines
+}
+
+// Each command is a process: slow on a busy machine.
+describe.each(['embedded', 'daemon'])('entries by an operator (%s)', { timeout: 90_000 }, hosting => {
+  it('are put, deleted and watched by command, across an upgrade', async () => {
+    const desk = await openState(hosting)
+    const run = async (command: string, ...args: string[]) => {
+      const { code, stdout, stderr } = await desk.run('state', command, '--control', desk.control, ...args)
+      return code === 0 ? stdout : stderr
+    }
+    const lines = watch(desk, '--initial', '--section', 'carts')
+    const seen = (key: string) => lines.some(line => line.key === key)
+    await until('the watch has begun', () => seen('anna'), 20_000)
+    expect(lines).toEqual([
+      { op: 'put', section: 'carts', key: 'anna', version: 1, value: { items: [1, 2, 3], paid: true } },
+    ])
+    expect(await run('put', 'carts', 'bert', '{"items":[]}')).toMatch(/^bert of carts is put: \d+ bytes$/m)
+    await until('the watch tells of a put', () => seen('bert'), 20_000)
+
+    await launchMember(desk, hosting)
+    expect(await run('put', 'carts', 'carl', '[1]')).toMatch(/^carl of carts is put/)
+    await until('the watch tells of a put after the upgrade', () => seen('carl'), 20_000)
+    expect(await run('delete', 'carts', 'bert')).toBe('bert of carts is deleted\n')
+    await until('the watch tells of a deletion', () => lines.at(-1)?.op === 'delete', 20_000)
+    expect(lines.slice(1)).toEqual([
+      { op: 'put', section: 'carts', key: 'bert', version: 1, value: { items: [] } },
+      { op: 'put', section: 'carts', key: 'carl', version: 1, value: [1] },
+      { op: 'delete', section: 'carts', key: 'bert' },
+    ])
+
+    expect(await run('delete', 'carts', 'bert')).toMatch(/^ERR_FDB_STATE_NO_ENTRY/)
+    expect(await run('put', 'prices', 'apple', '{"euros":1}')).toMatch(/^ERR_FDB_STATE_VALUE/)
+    expect(await run('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*no JSON/)
+    expect(await run('put', 'keys', 'ticket', '1')).toMatch(/^ERR_FDB_OPTION: .*at standard input/)
+    expect(await run('put', 'non', 'ticket', '1')).toMatch(/^ERR_FDB_STATE_NO_ENTRY: .*carts, keys, prices/)
+    const piped = [process.execPath, CLI, 'state', 'put', '--control', desk.control, 'keys', 'ticket']
+    const { code } = await desk.runCommand(['sh', '-c', 'printf told | "$@"', 'sh', ...piped])
+    expect(code).toBe(0)
+    expect(await run('get', '--raw', '--secrets', 'keys', 'ticket')).toBe('told')
+  })
+
+  it('are read and changed by a program', async () => {
+    const desk = await openState(hosting)
+    using client = await OperatorClient.connect(desk.control)
+    const { state } = client
+    expect((await state.sections()).map(({ name, entries }) => [name, entries])).toEqual([
+      ['carts', 1],
+      ['keys', 1],
+      ['prices', 3000],
+    ])
+    expect((await state.list('prices')).length).toBe(3000)
+    const changes = state.watch({ section: 'prices', initial: true })
+    for (let i = 0; i < 3000; i++) await changes.next()
+    const value = Buffer.from('{"cents":7}')
+    for (let i = 0; i < 2; i++) await state.put('prices', 'item 7', value, { request: 'seven' })
+    expect((await changes.next()).value).toEqual({
+      op: 'put',
+      section: 'prices',
+      key: 'item 7',
+      version: 2,
+      value,
+    })
+    await changes.return()
+    expect(await state.get('prices', 'item 7')).toMatchObject({ version: 2, value })
+    const wrong = state.put('prices', 'item 7', Buffer.from('{}'))
+    await expect(wrong).rejects.toThrow(expect.objectContaining({ code: 'ERR_FDB_STATE_VALUE' }))
+    expect(await state.delete('prices', 'item 7')).toBe(true)
+  })
+})

@@ -1,0 +1,144 @@
+import { Agent } from 'node:http'
+import { createServer } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { ask } from '../processes/client.js'
+import { Edge } from '../processes/edge.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { Clients, type MainStatus, mainStatus, mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
+
+/** A proxy of two workers that answers by itself, and clients of it. */
+async function several(more: object = {}) {
+  const edge = await Edge.prepare({
+    workers: 2,
+    routes: [{ host: '*', respond: { status: 200, body: 'here\n' } }],
+    upgrade: { probation: '0s' },
+    ...more,
+  })
+  const main = await edge.launch()
+  await edge.logged('the workers serve')
+  const { control } = edge.desk
+  return { edge, main, control, now: () => mainStatus(control) }
+}
+
+function clientsOf(edge: Edge): Clients {
+  const clients = new Clients(edge.url)
+  onTestFinished(() => clients.stop())
+  return clients
+}
+
+const pids = ({ workers: { all } }: MainStatus) => all.flatMap(({ pid }) => pid ?? [])
+
+describe('a proxy of two workers', () => {
+  it('is served by both; one that is killed is started again, and loses what it was answering, no more', async () => {
+    const { edge, main, control } = await several()
+    const before = await mainWhere(control, 'two workers serve', servedByAll(2))
+    const clients = clientsOf(edge)
+    await until('both answer', () => clients.answered.size === 2)
+    const [first, second] = pidsOf(before) as [number, number]
+    for (const [index, victim] of [second, first].entries()) {
+      signalPid(victim, 'SIGKILL')
+      const killed = (status: MainStatus) => servedByAll(2)(status) && !pids(status).includes(victim)
+      const after = await mainWhere(control, `a worker in the place of ${victim}`, killed)
+      await until('the new one answers', () => pids(after).every(pid => clients.answered.has(String(pid))))
+      expect(after.workers.all[1 - index]?.restarts).toBe(1)
+    }
+    await clients.stop()
+    expect(clients.failures.filter(code => code !== 'ECONNRESET')).toEqual([])
+    expect(clients.failures.length).toBeLessThanOrEqual(8)
+
+    const last = pids(await mainStatus(control))
+    signalPid(main, 'SIGTERM')
+    for (const pid of [...last, main]) await edge.ended(pid)
+  })
+
+  it('ends at once when it is told so, also with a worker that does not hear of it', async () => {
+    const { main, control } = await several()
+    const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
+      number,
+      number,
+    ]
+    signalPid(second, 'SIGSTOP')
+    signalPid(main, 'SIGINT')
+    const all = [main, first, second]
+    await until(
+      'all have ended',
+      () => all.every(hasEnded),
+      30_000,
+      () => all.filter(pid => !hasEnded(pid)),
+    )
+  })
+
+  it('is upgraded, restarted, and served by more and by fewer, and no client is refused', async () => {
+    const { edge, main, control, now } = await several()
+    const old = pids(await now())
+    const clients = clientsOf(edge)
+    await until('both answer', () => clients.answered.size === 2)
+
+    expect(await edge.desk.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    const upgraded = await mainWhere(control, 'the next workers serve', servedByAll(2))
+    expect(upgraded).toMatchObject({ generation: 2, workers: { count: 2 } })
+    expect([upgraded.pid, ...pids(upgraded)].filter(pid => [main, ...old].includes(pid))).toEqual([])
+    for (const pid of [main, ...old]) await edge.ended(pid)
+
+    const host = 'once.example'
+    const added = `{}\n${JSON.stringify({ host, respond: { status: 200, body: 'once' } })}\n`
+    using operator = await OperatorClient.connect(control)
+    await operator.command('routes.add', added)
+    const told = new Map<unknown, string>()
+    await until('both answer by a route that was added once', async () => {
+      const { headers, body } = await ask(edge.url, { headers: { host } }).answer
+      told.set(headers['x-pid'], body)
+      return pids(upgraded).every(pid => told.get(String(pid)) === 'once')
+    })
+
+    expect(await edge.desk.run('workers', 'set', '--control', control, '3')).toMatchObject({ code: 0 })
+    await mainWhere(control, 'three serve', servedByAll(3))
+    const third = pidsOf(await now())[2]!
+    await until('the third answers', () => clients.answered.has(String(third)))
+    expect(await edge.desk.run('workers', 'set', '--control', control, '1')).toMatchObject({ code: 0 })
+    const fewer = await mainWhere(control, 'one serves', servedByAll(1))
+    expect(fewer.workers.all.map(({ phase }) => phase)).toEqual(['serving', 'leaving', 'leaving'])
+    // What comes to the others' listeners is answered too.
+    await clients.more(200)
+    expect(hasEnded(third)).toBe(true)
+    await clients.stop()
+    expect(clients.failures).toEqual([])
+
+    // What lasts is evened out, over the same connections.
+    const agents = Array.from({ length: 8 }, () => new Agent({ keepAlive: true, maxSockets: 1 }))
+    onTestFinished(() => {
+      for (const agent of agents) agent.destroy()
+    })
+    const answers = () => Promise.all(agents.map(agent => ask(edge.url, { agent }).answer))
+    await answers()
+    const sockets = agents.map(agent => Object.values(agent.freeSockets).flat()[0])
+    await operator.command('workers.set', '2')
+    await until(
+      'each has half of them',
+      async () => {
+        const who = (await answers()).map(({ headers }) => headers['x-pid'])
+        return new Set(who).size === 2 && who.filter(pid => pid === who[0]).length === 4
+      },
+      20_000,
+    )
+    expect(agents.map(agent => Object.values(agent.freeSockets).flat()[0])).toEqual(sockets)
+  })
+})
+
+describe('the address of workers', () => {
+  it('is refused where another program has it, also one that shares it', async () => {
+    const foreign = createServer()
+    const edge = await Edge.prepare({ workers: 2 })
+    await new Promise<void>((resolve, reject) => {
+      foreign.on('error', reject)
+      // An option since Node 23.1: before, it is not shared, and refused all the same.
+      foreign.listen({ port: edge.port, host: '127.0.0.1', ...{ reusePort: true } }, resolve)
+    })
+    onTestFinished(() => void foreign.close())
+    const { code, stderr } = await edge.desk.run('proxy', '--config', edge.file)
+    expect(code).not.toBe(0)
+    expect(stderr).toMatch(/worker 0 of edge .* did not come to serve: ERR_FDB_ADDRESS_IN_USE: tcp/)
+  })
+})

@@ -1,0 +1,289 @@
+import { isDeepStrictEqual } from 'node:util'
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { parseDocument } from 'yaml'
+import { yamlValue } from '../../src/document/yaml-value.js'
+
+const SEED = { seed: 20_26 }
+
+/** A key that is null is called so by one package, and '' by the other; no configuration has either. */
+function named(given: unknown): unknown {
+  if (Array.isArray(given)) return given.map(named)
+  if (typeof given !== 'object' || given === null) return given
+  return Object.entries(given).map(([key, value]) => [key || 'null', named(value)])
+}
+
+/** What the whole parser says; a symbol: something is wrong with it, or may be. */
+function whole(text: string): unknown {
+  const document = parseDocument(text, { version: '1.2', prettyErrors: false })
+  if (document.errors.length + document.warnings.length > 0) return Symbol('wrong')
+  try {
+    return document.toJS()
+  } catch {
+    return Symbol('an alias of nothing')
+  }
+}
+
+/** Texts that mean something in one place, and something else, or nothing, in another. */
+const SCALARS = [
+  ...['a', 'shop.example.com', '/api', 'tcp://127.0.0.1:80', '127.0.0.1', '[::1]:80', '::1', '*', '"*"', 'é'],
+  ...[
+    '1',
+    '0',
+    '-1',
+    '01',
+    '1.5',
+    '5.',
+    '.5',
+    '+1',
+    '0x1f',
+    '0o7',
+    '0b1',
+    '1e5',
+    '1_000',
+    '.inf',
+    '.nan',
+    '-.inf',
+  ],
+  ...['true', 'True', 'yes', 'off', 'null', '~', '10s', '16k', '12:30', '2001-01-01', '""', "''", '"a\\nb"'],
+  ...[
+    "'it''s'",
+    '"x',
+    "'x",
+    '"a"b',
+    '"\\x41"',
+    '"a" #c',
+    "'a'#c",
+    '#c',
+    ' #c',
+    'a#b',
+    'a #b',
+    'a: b',
+    'a:b',
+    'a:',
+  ],
+  ...[
+    '[',
+    ']',
+    '{',
+    '}',
+    ',',
+    '-',
+    '- ',
+    '- x',
+    '|',
+    '>',
+    '&x',
+    '&x a',
+    '*x',
+    '!t',
+    '!t a',
+    '?',
+    '? a',
+    '%',
+    '@',
+    '`',
+  ],
+  ...[
+    '...',
+    '---',
+    '--- a',
+    '..',
+    '.',
+    'a b',
+    'a  b',
+    'a,b',
+    'a]',
+    '(x)',
+    '=',
+    '<<',
+    '__proto__',
+    '\t',
+    'a\tb',
+    'a ?',
+  ],
+  ...[
+    '{ host: a, path: /b }',
+    '{}',
+    '[]',
+    '{a: 1}',
+    '{"a": 1}',
+    '{"a":1}',
+    '{a:1}',
+    '{a}',
+    '{ a : 1 }',
+    '{a: 1,}',
+  ],
+  ...[
+    '{a: , b: 1}',
+    '{ a: b: c }',
+    '{a: 1, a: 2}',
+    '[1, a]',
+    '[a,b]',
+    '[a,,b]',
+    '[,]',
+    '[a: 1]',
+    '[x y]',
+    '[ ]',
+    '[ a ]',
+  ],
+  ...[
+    '{ a: [b, {c: d}] }',
+    '[a #b',
+    '{a: x#y}',
+    '{a: x #y}',
+    '{a: 1} #c',
+    '{a: 1}#c',
+    '[http://x, "y,z"]',
+    '[a',
+    'b]',
+  ],
+]
+const KEYS = [
+  'a',
+  'b',
+  'host',
+  'a.b',
+  '/x',
+  '"q"',
+  "'s'",
+  'k k',
+  '1',
+  'null',
+  'true',
+  '-k',
+  'é',
+  'a:b',
+  '<<',
+  '__proto__',
+]
+const indent = fc.constantFrom('', '', '', ' ', '  ', '  ', '   ', '    ', '      ')
+const scalar = fc.constantFrom(...SCALARS)
+const key = fc.constantFrom(...KEYS, ...KEYS.slice(0, 7))
+const line = fc.oneof(
+  fc.tuple(indent, key, scalar).map(([space, name, value]) => `${space}${name}: ${value}`),
+  fc.tuple(indent, key).map(([space, name]) => `${space}${name}:`),
+  fc.tuple(indent, scalar).map(([space, value]) => `${space}- ${value}`),
+  fc.tuple(indent, key, scalar).map(([space, name, value]) => `${space}- ${name}: ${value}`),
+  fc
+    .tuple(
+      indent,
+      fc.constantFrom(
+        '',
+        '# c',
+        '-',
+        '- - a',
+        '-  a: 1',
+        '- # c',
+        'a:   # c',
+        'a:  b  ',
+        'a : b',
+        'b',
+        '? a',
+      ),
+    )
+    .map(([space, rest]) => `${space}${rest}`),
+)
+
+/** A document as people write it, of one of some styles. */
+const value = fc.letrec(tie => ({
+  leaf: fc.constantFrom<unknown>(
+    'shop.example.com',
+    '/api',
+    '*',
+    '127.0.0.1',
+    "it's",
+    'a: b',
+    '10s',
+    '',
+    'yes',
+    0,
+    17,
+    true,
+    false,
+    null,
+  ),
+  list: fc.array(tie('any'), { maxLength: 4 }),
+  map: fc.dictionary(fc.constantFrom('host', 'path', 'upstream', 'respond', 'x-y', 'A b'), tie('any'), {
+    maxKeys: 4,
+    noNullPrototype: true,
+  }),
+  any: fc.oneof({ depthSize: 'small', withCrossShrink: true }, tie('leaf'), tie('list'), tie('map')),
+})).any
+
+function inLine(given: unknown): string {
+  if (typeof given === 'string')
+    return /^[a-z/][\w./]*$/.test(given) && given !== 'yes' ? given : JSON.stringify(given)
+  if (Array.isArray(given)) return `[${given.map(inLine).join(', ')}]`
+  if (typeof given === 'object' && given !== null)
+    return `{ ${Object.entries(given)
+      .map(([name, its]) => `${JSON.stringify(name)}: ${inLine(its)}`)
+      .join(', ')} }`
+  return String(given)
+}
+
+function written(given: unknown, space: string, isInLine: boolean): string {
+  const lines = (all: [string, unknown][]) =>
+    all.map(([mark, its]) => {
+      const nested = typeof its === 'object' && its !== null && Object.keys(its).length > 0 && !isInLine
+      return nested
+        ? `${space}${mark}\n${written(its, `${space}  `, false)}`
+        : `${space}${mark} ${inLine(its)}\n`
+    })
+  if (Array.isArray(given) && given.length > 0) return lines(given.map(its => ['-', its])).join('')
+  if (typeof given === 'object' && given !== null && Object.keys(given).length > 0)
+    return lines(
+      Object.entries(given).map(([name, its]) => [/^\w+$/.test(name) ? `${name}:` : `"${name}":`, its]),
+    ).join('')
+  return `${space}${inLine(given)}\n`
+}
+
+describe('the value of a YAML text', () => {
+  it('is the one that the package has which knows where it stands, or left to that', () => {
+    let read = 0
+    const property = fc.property(fc.array(line, { minLength: 1, maxLength: 5 }), lines => {
+      const text = lines.join('\n')
+      const found = yamlValue(text)
+      if (found === undefined) return
+      read++
+      expect(named(found)).toStrictEqual(named(whole(text)))
+    })
+    fc.assert(property, { ...SEED, numRuns: 6_000 })
+    expect(read).toBeGreaterThan(100)
+  })
+
+  it('as people write it is not left to that', () => {
+    const property = fc.property(value, fc.boolean(), (given, isInLine) => {
+      if (typeof given !== 'object' || given === null || Object.keys(given).length === 0) return
+      const text = written(given, '', isInLine)
+      expect(yamlValue(text)).toStrictEqual(given)
+      if (!isDeepStrictEqual(whole(text), given)) throw new Error(`the test writes it wrong:\n${text}`)
+    })
+    fc.assert(property, { ...SEED, numRuns: 1_000 })
+  })
+
+  it.each([
+    ['texts of several lines', 'a: |\n  b\nc: >\n  d\n  e'],
+    ['a text that goes on', 'a: b\n  c'],
+    ['tabs', 'a:\tb'],
+    ['other line breaks', 'a: 1\r\nb: 2'],
+    ['a single text', 'a'],
+    ['brackets that go on', 'a: [b,\n  c]'],
+  ])('is the same of %s', (_, text) => {
+    expect(yamlValue(text)).toStrictEqual(whole(text))
+  })
+
+  it.each([
+    ['anchors', 'a: &x 1\nb: *x'],
+    ['tags', 'a: !!str 1'],
+    ['merged maps', 'a: {b: 1}\n<<: {c: 1}'],
+    ['several documents', 'a: 1\n---\nb: 1'],
+    ['directives', '%YAML 1.2\n---\na: 1'],
+    ['a key that is there twice', 'a: 1\na: 2'],
+    ['nothing', ''],
+    ['comments alone', '# a\n'],
+    ['what is nested too deep', `${'['.repeat(1000)}${']'.repeat(1000)}`],
+  ])('leaves %s to the package that knows where it stands', (_, text) => {
+    expect(yamlValue(text)).toBeUndefined()
+  })
+})

@@ -1,0 +1,80 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { expect, it, onTestFinished } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { Followers } from '../../src/holder/daemon/followers.js'
+import type { Peer } from '../../src/holder/peer.js'
+import { AppendNotice } from '../../src/member/append-notice.js'
+import { Link } from '../../src/protocol/link.js'
+import { until } from '../processes/until.js'
+
+/** A link, and what is heard at its other end. */
+function heard(): { link: Link; heard: string[] } {
+  const [ours, theirs] = Channel.pair()
+  const all: string[] = []
+  const other = new Link(theirs)
+  other.start({
+    message: ({ appended, tellAppended }) => {
+      if (appended) all.push('appended')
+      if (tellAppended) all.push(tellAppended.wanted ? 'wanted' : 'unwanted')
+    },
+    broken: () => {},
+    end: () => {},
+  })
+  const link = new Link(ours)
+  onTestFinished(() => {
+    link.close()
+    other.close()
+  })
+  return { link, heard: all }
+}
+
+it('whoever writes is asked to say when it appends, as long as anybody follows, and everybody who does is told', async () => {
+  const [first, second, one, two] = [heard(), heard(), heard(), heard()]
+  let writer: Pick<Peer, 'link'> | undefined = first
+  const followers = new Followers(() => writer as Peer | undefined)
+  followers.look()
+  followers.add(one.link)
+  followers.add(two.link)
+  await until('it is asked', () => first.heard.length > 0)
+  followers.appended(first as unknown as Peer)
+  await until('both are told', () => one.heard.length + two.heard.length === 2)
+  expect([first.heard, one.heard, two.heard]).toEqual([['wanted'], ['appended'], ['appended']])
+  // It dies; another comes to write.
+  writer = undefined
+  followers.look()
+  writer = second
+  followers.look()
+  followers.look()
+  await until('the other is asked', () => second.heard.length > 0)
+  followers.remove(one.link)
+  followers.remove(one.link)
+  expect(followers.size).toBe(1)
+  followers.remove(two.link)
+  await until('nobody wants to know', () => second.heard.length > 1)
+  expect(second.heard).toEqual(['wanted', 'unwanted'])
+  // One that was asked by the daemon before this one.
+  followers.appended(first as unknown as Peer)
+  await until('it is told so', () => first.heard.length > 1)
+  expect(first.heard).toEqual(['wanted', 'unwanted'])
+})
+
+it('what is appended is told once for all that comes together, and where nobody wants to know not at all', async () => {
+  const appended = new Set<() => void>()
+  let told = 0
+  const notice = new AppendNotice(appended, () => told++)
+  const append = () => appended.forEach(each => void each())
+  append()
+  expect(appended.size).toBe(0)
+  notice.want(true)
+  await until('what is there already is told', () => told === 1)
+  for (let i = 0; i < 100; i++) append()
+  await until('all of it is told', () => told === 2)
+  notice.want(true)
+  expect(appended.size).toBe(1)
+  await until('it is told when it is asked again', () => told === 3)
+  append()
+  notice.want(false)
+  append()
+  await pause(30)
+  expect([told, appended.size]).toEqual([3, 0])
+})

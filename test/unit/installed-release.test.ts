@@ -1,0 +1,35 @@
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Installed } from '../../src/cli/installed.js'
+
+const NOBODY = 65_534
+
+/** A release that is a file, and the one that it has replaced; this process may not make another link to a file of root's. */
+function asStranger(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  chmodSync(folder, 0o777)
+  for (const name of ['app', 'app.previous', 'new']) writeFileSync(join(folder, name), name, { mode: 0o755 })
+  process.seteuid!(NOBODY)
+  onTestFinished(() => {
+    process.seteuid!(0)
+    rmSync(folder, { recursive: true })
+  })
+  return folder
+}
+
+describe.skipIf(
+  process.geteuid?.() !== 0 || readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() !== '1',
+)('a release that cannot be kept, as hard links are refused', () => {
+  it.each([
+    ['installed', (installed: Installed, folder: string) => installed.install(join(folder, 'new'))],
+    ['swapped', (installed: Installed) => installed.swap()],
+  ])('is not %s, and all is as it was', (_how, change) => {
+    const folder = asStranger()
+    const installed = new Installed(join(folder, 'app'))
+    expect(() => change(installed, folder)).toThrow(expect.objectContaining({ code: 'EPERM' }))
+    expect(readdirSync(folder).sort()).toEqual(['app', 'app.previous', 'new'])
+    expect(readFileSync(join(folder, 'app.previous'), 'utf8')).toBe('app.previous')
+  })
+})

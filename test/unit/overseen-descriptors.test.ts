@@ -1,0 +1,29 @@
+import { expect, it, onTestFinished } from 'vitest'
+import { OverseenDescriptors, type Overseer } from '../../src/daemon/overseer.js'
+import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
+import { Registry } from '../../src/holder/registry.js'
+import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+import { SILENT } from '../../src/logger.js'
+import { GROUP_LISTENER } from '../../src/operator/service-commands.js'
+import { ownPidfd } from '../../src/process/liveness.js'
+
+it('a pidfd that comes with the question for a listener of workers is closed, whether there is one or not', () => {
+  const store = new DescriptorStore(new Registry())
+  onTestFinished(() => store[Symbol.dispose]())
+  const there = `${GROUP_LISTENER}there`
+  const listener = (key: string): OwnedFd | null => (key === there ? memoryFile(key, 'a memory file') : null)
+  const overseen = new OverseenDescriptors({ listener } as Overseer, store, SILENT)
+  const ask = (name: string) => {
+    const claimant = ownPidfd()!
+    try {
+      overseen.claim({ name, by: { pid: 7, uid: 0 }, shared: true, claimant }).fd.close()
+      return ['given', claimant.closed]
+    } catch {
+      return ['refused', claimant.closed]
+    }
+  }
+  expect([ask(there), ask(`${GROUP_LISTENER}gone`)]).toEqual([
+    ['given', true],
+    ['refused', true],
+  ])
+})

@@ -1,0 +1,272 @@
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { duplicateLent } from '../../src/kernel/index.js'
+import { type Accepted, acceptBare } from '../../src/node/accepted.js'
+import type { ByteStream, StreamOwner } from '../../src/relay/byte-stream.js'
+import { acceptedStream, reopened } from '../../src/relay/open-stream.js'
+import { PolledStream } from '../../src/relay/polled-stream.js'
+import { until } from '../processes/until.js'
+
+interface Heard extends StreamOwner {
+  text: string
+  events: string[]
+}
+
+function listening(): Heard {
+  const heard: Heard = {
+    text: '',
+    events: [],
+    onOpen() {},
+    onData(_stream, chunk, to) {
+      heard.text += chunk.toString('latin1', 0, to)
+    },
+    onDrain: () => heard.events.push('drain'),
+    onEnd: () => heard.events.push('end'),
+    onClose: (_stream, error) =>
+      heard.events.push(error === null ? 'closed' : (error as NodeJS.ErrnoException).code!),
+  }
+  return heard
+}
+
+/** Peers of a server that takes what it accepts, or leaves it to Node. */
+async function server(
+  take: (accepted: Accepted) => boolean,
+  where: net.ListenOptions = { port: 0, host: '127.0.0.1' },
+) {
+  const sockets: net.Socket[] = []
+  const listener = net.createServer({ noDelay: true, allowHalfOpen: true, pauseOnConnect: true }, socket =>
+    sockets.push(socket),
+  )
+  acceptBare(listener, take)
+  listener.listen(where)
+  await once(listener, 'listening')
+  const address = listener.address()
+  onTestFinished(() => {
+    listener.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  const connect = async () => {
+    const to = typeof address === 'string' ? { path: address } : { port: address!.port, host: '127.0.0.1' }
+    const peer = net.connect({ ...to, allowHalfOpen: true })
+    onTestFinished(() => void peer.destroy())
+    await once(peer, 'connect')
+    return peer
+  }
+  return { connect, sockets, listener }
+}
+
+async function connected(where?: net.ListenOptions) {
+  const tally = { open: 0 }
+  const streams: ByteStream[] = []
+  const heard = listening()
+  const { connect } = await server(accepted => {
+    streams.push(acceptedStream(accepted, heard, tally)!)
+    return true
+  }, where)
+  const peer = await connect()
+  await until('it is accepted', () => streams.length === 1)
+  onTestFinished(() => streams[0]!.destroy())
+  return { stream: streams[0]!, peer, heard, tally }
+}
+
+const turn = () => new Promise<void>(resolve => setImmediate(() => setImmediate(resolve)))
+
+describe('a connection that is taken before Node makes a socket of it', () => {
+  it('is closed for Node and for nobody else, with its address known', async () => {
+    const { stream, peer, heard, tally } = await connected()
+    expect([stream instanceof PolledStream, stream.remoteAddress, tally.open]).toEqual([true, '127.0.0.1', 1])
+    peer.write('question')
+    await until('it is read', () => heard.text === 'question')
+    stream.write('answer')
+    expect((await once(peer, 'data')).toString()).toBe('answer')
+    expect([stream.bytesRead, stream.bytesWritten]).toEqual([8, 6])
+  })
+
+  it('has no address where its peer has none', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const { stream, peer, heard } = await connected({ path: join(folder, 's') })
+    peer.write('x')
+    await until('it is read', () => heard.text === 'x')
+    expect(stream.remoteAddress).toBe('')
+    stream.reset()
+    await once(peer.resume(), 'end')
+  })
+
+  it('comes as a socket where it is not taken, also when its server listens once more', async () => {
+    let asked = 0
+    const { connect, sockets, listener } = await server(() => {
+      asked++
+      return false
+    })
+    await connect()
+    await until('it came', () => sockets.length === 1)
+    const { port } = listener.address() as net.AddressInfo
+    await new Promise(resolve => {
+      listener.close(resolve)
+      sockets[0]!.destroy()
+    })
+    await once(listener.listen(port, '127.0.0.1'), 'listening')
+    await connect()
+    await until('it came', () => sockets.length === 2)
+    expect([asked, sockets[1]!.remoteAddress]).toEqual([2, '127.0.0.1'])
+  })
+})
+
+describe('a polled stream', () => {
+  it('leaves in the kernel what nobody wants to read, and brings it when somebody does', async () => {
+    const { stream, peer, heard } = await connected()
+    stream.setReading(false)
+    peer.write('early')
+    peer.end()
+    await turn()
+    await turn()
+    expect([heard.text, heard.events]).toEqual(['', []])
+    stream.setReading(true)
+    await until('it has heard all', () => heard.events.length === 1)
+    expect([heard.text, heard.events, stream.alive, stream.reusable]).toEqual(['early', ['end'], true, false])
+  })
+
+  it('is closed, and says so in a later turn, when both sides have ended', async () => {
+    const { stream, peer, heard, tally } = await connected()
+    peer.end('bye')
+    await until('it has heard the end', () => heard.events.length === 1)
+    stream.write('bye')
+    stream.end()
+    expect(heard.events).toEqual(['end'])
+    await until('it has heard', () => heard.events.length === 2)
+    expect([heard.events, stream.alive, tally.open]).toEqual([['end', 'closed'], false, 0])
+    expect((await once(peer, 'data')).toString()).toBe('bye')
+  })
+
+  it('says why it is gone when its peer breaks the connection', async () => {
+    const { stream, peer, heard, tally } = await connected()
+    peer.resetAndDestroy()
+    await until('it has heard', () => heard.events.length === 1)
+    expect([heard.events, stream.alive, tally.open]).toEqual([['ECONNRESET'], false, 0])
+    stream.write('nobody hears')
+    stream.end()
+    stream.setReading(true)
+    stream.destroy()
+    expect(heard.events).toHaveLength(1)
+  })
+
+  it('tells who writes nothing in the middle of it', async () => {
+    const { stream, peer, heard } = await connected()
+    stream.setReading(false)
+    peer.resetAndDestroy()
+    await once(peer, 'close')
+    stream.write('x')
+    stream.write('y')
+    expect([heard.events, stream.alive, stream.congested]).toEqual([[], false, true])
+    await until('it has heard', () => heard.events.length === 1)
+    expect(heard.events).toEqual(['ECONNRESET'])
+  })
+
+  it('writes text that is longer than a head', async () => {
+    const { stream, peer } = await connected()
+    const text = 'é'.repeat(100_000)
+    const chunks: Buffer[] = []
+    peer.on('data', chunk => chunks.push(chunk))
+    stream.write(text, 0, text.length, Buffer.from('<end>'), 1, 4)
+    await until('all came', () => Buffer.concat(chunks).length === 100_003)
+    expect(Buffer.concat(chunks).toString('latin1')).toBe(`${text}end`)
+  })
+
+  it('breaks the connection when it is reset', async () => {
+    const { stream, peer } = await connected()
+    const error = once(peer, 'error')
+    peer.resume()
+    stream.reset()
+    expect((await error)[0]).toMatchObject({ code: 'ECONNRESET' })
+  })
+
+  it('lets go in the middle of everything: a duplicate goes on, with what was not sent', async () => {
+    const { stream, peer, heard, tally } = await connected()
+    const much = Buffer.alloc(8 * 1024 * 1024, 'x')
+    stream.write(much)
+    peer.write('first')
+    await until('it is read', () => heard.text === 'first')
+    stream.setReading(false)
+    const duplicate = duplicateLent(stream.descriptor, 'test')
+    const { unread, unsent, ended } = stream.detach()
+    peer.write('second')
+    expect([unread.length, ended, tally.open, stream.alive]).toEqual([0, false, 0, false])
+    let got = 0
+    peer.on('data', chunk => {
+      got += chunk.length
+    })
+    const next = listening()
+    const again = reopened(duplicate, next, tally)
+    again.write(unsent)
+    await until('the rest came', () => got === much.length)
+    expect(next.text).toBe('')
+    again.setReading(true)
+    await until('what came is read', () => next.text === 'second')
+    expect([heard.text, heard.events, next.events]).toEqual(['first', [], ['drain']])
+    again.destroy()
+    await once(peer, 'end')
+    expect(tally.open).toBe(0)
+  })
+
+  it('is read by nobody else when another throws', async () => {
+    const heard = listening()
+    const streams: ByteStream[] = []
+    const thrower: StreamOwner = {
+      ...heard,
+      onData() {
+        throw new Error('from its owner')
+      },
+    }
+    const { connect } = await server(accepted => {
+      streams.push(acceptedStream(accepted, streams.length === 0 ? thrower : heard, { open: 0 })!)
+      return true
+    })
+    const peers = [await connect(), await connect()]
+    await until('both are accepted', () => streams.length === 2)
+    onTestFinished(() => {
+      for (const stream of streams) stream.destroy()
+    })
+    const usual = process.listeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+    const caught: string[] = []
+    process.on('uncaughtException', error => caught.push(error.message))
+    try {
+      for (const peer of peers) peer.write('x')
+      await until('the other is read', () => heard.text === 'x')
+      expect(caught).toEqual(['from its owner'])
+    } finally {
+      process.removeAllListeners('uncaughtException')
+      for (const listener of usual) process.on('uncaughtException', listener)
+    }
+  })
+})
+
+describe('a process', () => {
+  it('lives as long as it has polled streams', () => {
+    const script = `
+      import net from 'node:net'
+      import { socketStream } from './src/relay/open-stream.ts'
+      const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() { process.stdout.write('gone') } }
+      const server = net.createServer({ pauseOnConnect: true }, socket => {
+        socketStream(socket, owner, { open: 0 })
+        server.close()
+        peer.unref()
+        setTimeout(() => peer.resetAndDestroy(), 50).unref()
+      })
+      server.listen(0, '127.0.0.1')
+      const peer = await new Promise(resolve => server.on('listening', () => resolve(net.connect(server.address()))))
+    `
+    const { stdout, stderr, status } = spawnSync(
+      process.execPath,
+      ['--import', 'tsx', '--input-type=module', '-e', script],
+      { encoding: 'utf8' },
+    )
+    expect([stdout, status, stderr]).toEqual(['gone', 0, ''])
+  })
+})

@@ -1,0 +1,36 @@
+import { existsSync, readlinkSync } from 'node:fs'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Locations } from '../../src/state/locations.js'
+import { Segment } from '../../src/state/segment.js'
+import { until } from '../processes/until.js'
+import { workOf } from '../processes/worked.js'
+
+describe('what a large state takes of memory', () => {
+  it('does not grow by the places that are freed: no list of them must be moved, which would hold the event loop', () => {
+    const locations = new Locations()
+    const count = 1_500_000
+    for (let n = 0; n < count; n++) locations.add(1, n + 1, 7)
+    const before = process.memoryUsage().heapUsed
+    for (let slot = 0; slot < count; slot++) locations.remove(slot)
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(4 * 1024 * 1024)
+    const again = new Set<number>()
+    for (let n = 0; n < count; n++) again.add(locations.add(2, n + 1, 7))
+    expect([again.size, locations.end]).toEqual([count, count])
+    expect(locations.add(3, 1, 7)).toBe(count)
+  })
+
+  it('is given back to the kernel without holding the event loop', async () => {
+    const bytes = Buffer.alloc(8 * 1024 * 1024, 1)
+    const segment = Segment.create(1)
+    onTestFinished(() => segment.close())
+    for (let n = 0; n < 32; n++) expect(segment.append(bytes).refused).toBeNull()
+    const link = `/proc/self/fd/${segment.fd.raw}`
+    const file = readlinkSync(link)
+    const worked = workOf()
+    segment.close()
+    // 40 ms where this thread closes it.
+    expect(worked()).toBeLessThan(20)
+    expect(segment.fd.closed).toBe(true)
+    await until('its number is free', () => !existsSync(link) || readlinkSync(link) !== file)
+  })
+})

@@ -1,0 +1,65 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { Unserved } from '../../src/daemon/policy/policy.js'
+import { UnservedServices } from '../../src/daemon/unserved-services.js'
+import { SILENT } from '../../src/logger.js'
+import { until } from '../processes/until.js'
+
+function folderOf(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-unserved-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** A service that nobody serves, under a rule that may be another one at each look. */
+function underRule(ruled: () => Unserved) {
+  const lines: { readonly facts: object; readonly message: string }[] = []
+  const warn = (facts: object, message: string) => lines.push({ facts, message })
+  const ended: string[] = []
+  const services = new UnservedServices({
+    control: '/run/daemon.sock',
+    logger: { ...SILENT, warn },
+    rule: ruled,
+    isUnserved: () => true,
+    end: service => ended.push(service),
+  })
+  onTestFinished(() => services.close())
+  return { services, lines, ended }
+}
+
+describe('a service that nobody serves', () => {
+  it('has its command run without what the daemon was told of itself', async () => {
+    const file = join(folderOf(), 'env')
+    const told = { NOTIFY_SOCKET: '/run/systemd/notify', FDSTORE: '512', FD_BROKER_MAIN_PROCESS: '1' }
+    for (const [name, value] of Object.entries(told)) vi.stubEnv(name, value)
+    onTestFinished(() => void vi.unstubAllEnvs())
+    const { services } = underRule(() => ({
+      afterMs: 0,
+      act: { run: `env > ${file}~; mv ${file}~ ${file}` },
+    }))
+    services.look('shop')
+    await until('it has run', () => existsSync(file))
+    const names = readFileSync(file, 'utf8')
+      .split('\n')
+      .map(line => line.split('=')[0])
+    expect(names).toEqual(expect.arrayContaining(['PATH', 'FD_BROKER_SERVICE', 'FD_BROKER_CONTROL']))
+    for (const name of Object.keys(told)) expect(names).not.toContain(name)
+  })
+
+  it('whose command cannot be started is waited for, and that is said', async () => {
+    // No process is given an argument of that length.
+    const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
+    services.look('shop')
+    await until('it was tried', () => lines.length > 0)
+    expect(lines[0]).toMatchObject({ facts: { service: 'shop', err: { code: 'E2BIG' }, againMs: 1000 } })
+  })
+
+  it('is not waited for anew when the same rule was read anew', async () => {
+    const { ended, services } = underRule(() => ({ afterMs: 200, act: 'close' }))
+    const looks = setInterval(() => services.look('shop'), 20)
+    onTestFinished(() => clearInterval(looks))
+    await until('it is ended', () => ended.length > 0)
+  })
+})
