@@ -95,6 +95,11 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     return this.heldBytes <= MOST_IN_FLIGHT
   }
 
+  /** Nothing of the client has come, in this process. */
+  get silent(): boolean {
+    return this.client.bytesRead === 0
+  }
+
   /** Ends the connection if it is idle. A request that is on its way is lost then. */
   closeIdle(): void {
     if (this.kind === 'idle') this.#close()

@@ -19,6 +19,9 @@ import { TimerWheel } from './timer-wheel.js'
 import { type ExportedConnection, exportConnection, importConnection } from './transfer.js'
 import { UpstreamPools } from './upstream-pools.js'
 
+/** For the first request of a connection, see {@link Relay.closeIdle}. */
+const SILENT_MS = 500
+
 /** For an error to reach a client whose request was not answered in time. */
 const LAST_ERROR_MS = 250
 
@@ -165,9 +168,19 @@ export class Relay {
     }
   }
 
-  /** Ends idle connections with FIN; requests on their way to them are lost. */
+  /**
+   * Ends idle connections with FIN; requests on their way to them are lost. Those that have said nothing yet end in a moment: the request
+   * of who has just connected is on its way.
+   */
   closeIdle(): void {
-    for (const connection of [...this.#connections]) connection.closeIdle()
+    const left = [...this.#connections]
+    const silent = left.filter(connection => connection.silent)
+    for (const connection of left) if (!connection.silent) connection.closeIdle()
+    if (silent.length === 0) return
+    const endSilent = () => {
+      for (const connection of silent) if (connection.silent) connection.closeIdle()
+    }
+    setTimeout(endSilent, SILENT_MS).unref()
   }
 
   /**

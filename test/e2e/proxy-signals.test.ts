@@ -81,6 +81,18 @@ describe('signals to the proxy', () => {
     await edge.logged('the proxy has ended', line => line.why === 'closed')
   })
 
+  it('TERM: who has just connected is answered, who goes on to say nothing is not waited for', async () => {
+    const { edge, pid } = await start()
+    const [asks, silent] = [await edge.raw(), await edge.raw()]
+    await until('both are there', async () => (await edge.status()).connections === 2)
+    await edge.signal('SIGTERM', pid)
+    await edge.logged('signal')
+    asks.send('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')
+    expect(await asks.toTheEnd()).toMatch(/^HTTP\/1.1 200 [\s\S]*connection: close[\s\S]*1 item-1\n$/i)
+    expect(await silent.toTheEnd()).toBe('')
+    await edge.ended(pid)
+  })
+
   it('TERM: what has not ended within drain.timeout is closed', async () => {
     const { edge, pid } = await start({ drain: { timeout: '500ms' } })
     const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { closeFrame } from '../../src/relay/boundaries/index.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { arriveMoved, movable } from './relay-moving.js'
@@ -50,6 +50,34 @@ async function asking(world: Side, request = GET, answer = ''): Promise<{ client
   }
   return { client, server }
 }
+
+describe('when what is idle is to end', () => {
+  it('who has just connected is answered, and who says nothing ends a moment later', async () => {
+    const world = await side()
+    const [asked, asks, silent] = [await world.client(), await world.client(), await world.client()]
+    await until(() => world.relay.size === 3, 'all are there')
+    const { server } = await asking({ ...world, client: async () => asked })
+    await server.write(OK)
+    await asked.sees('ok')
+    let later = () => {}
+    const timers = vi.spyOn(globalThis, 'setTimeout').mockImplementation(act => {
+      later = act as () => void
+      return { unref() {} } as NodeJS.Timeout
+    })
+    world.relay.drain()
+    world.relay.closeIdle()
+    expect(timers.mock.calls).toEqual([[later, 500]])
+    timers.mockRestore()
+    expect(world.relay.counts()).toMatchObject({ idle: 2, closing: 1 })
+    expect(await asked.all()).toBe(OK)
+    const late = await asking({ ...world, client: async () => asks })
+    await late.server.write(OK)
+    expect(await asks.all()).toMatch(/connection: close[\s\S]*ok$/i)
+    expect(world.relay.counts()).toMatchObject({ idle: 1 })
+    later()
+    expect(await silent.all()).toBe('')
+  })
+})
 
 describe('when the time of the drain is over', () => {
   it('a connection without a request ends, and half a head is answered', async () => {
