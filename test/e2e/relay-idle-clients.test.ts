@@ -11,8 +11,14 @@ afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end()
 })
 
+interface Resting {
+  server: Upstream
+  world: World
+  peers: Peer[]
+}
+
 /** So many that have had one answer each. */
-async function resting(): Promise<{ world: World; peers: Peer[] }> {
+async function resting(): Promise<Resting> {
   const server = await Upstream.start(({ peer }) => void peer.socket.write(ANSWER))
   const route = send(server)
   const world = await startWorld(route, {
@@ -29,34 +35,37 @@ async function resting(): Promise<{ world: World; peers: Peer[] }> {
     const some = await Promise.all(Array.from({ length: 100 }, () => world.client()))
     peers.push(...some)
   }
-  await allAnswered(peers, 1)
+  const all = { server, world, peers }
+  await allAnswered(all, 1)
   expect(world.relay.counts()).toMatchObject({ idle: CLIENTS, closing: 0 })
-  return { world, peers }
+  return all
 }
 
 /** All ask before anything of it is read, and all are answered. */
-async function allAnswered(peers: readonly Peer[], times: number): Promise<void> {
+async function allAnswered({ server, world, peers }: Resting, times: number): Promise<void> {
   for (const { socket } of peers) socket.write(ASK)
   const length = times * ANSWER.length
   await until(() => peers.every(({ got }) => got.length >= length), `all are answered ${times} times`, 20_000)
-  expect(peers.filter(({ got }) => got !== ANSWER.repeat(times))).toEqual([])
+  const others = peers.filter(({ got }) => got !== ANSWER.repeat(times)).map(({ got }) => got)
+  const failed = world.reports.filter(({ reason }) => reason !== undefined)
+  expect({ others, failed, troubled: server.troubled }).toEqual({ others: [], failed: [], troubled: [] })
 }
 
 describe('many idle clients', () => {
   it('are all answered when all ask at once', async () => {
-    const { world, peers } = await resting()
-    await allAnswered(peers, 2)
-    await allAnswered(peers, 3)
-    expect(world.relay.size).toBe(CLIENTS)
+    const all = await resting()
+    await allAnswered(all, 2)
+    await allAnswered(all, 3)
+    expect(all.world.relay.size).toBe(CLIENTS)
   })
 
   it('are all answered when they ask while they move', async () => {
-    const { world, peers } = await resting()
-    const moving = startMoving(world.relay)
-    await allAnswered(peers, 2)
-    await allAnswered(peers, 3)
+    const all = await resting()
+    const moving = startMoving(all.world.relay)
+    await allAnswered(all, 2)
+    await allAnswered(all, 3)
     await moving.stop()
-    expect(world.relay.size).toBe(CLIENTS)
+    expect(all.world.relay.size).toBe(CLIENTS)
   })
 
   it('are all noticed when all leave at once, however they leave', async () => {

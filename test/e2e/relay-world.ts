@@ -104,7 +104,8 @@ export class Upstream implements Destination {
 
   static async start(reply: Reply): Promise<Upstream> {
     const server = net.createServer({ allowHalfOpen: true, noDelay: true })
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    // More than any test connects at once: with Node's 511 the kernel drops the others, and they come a second later.
+    await new Promise<void>(resolve => server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, resolve))
     const upstream = new Upstream(server)
     server.on('connection', socket => {
       const peer = new Peer(socket)
@@ -117,6 +118,13 @@ export class Upstream implements Destination {
   /** Everything that all connections have brought, in the order in which they came. */
   get got(): string {
     return this.peers.map(peer => peer.got).join('')
+  }
+
+  /** Its connections that are not simply open, for messages. */
+  get troubled(): string[] {
+    return this.peers
+      .filter(({ ended, closed, error }) => ended || closed || error !== undefined)
+      .map(({ ended, closed, error, got }) => JSON.stringify({ ended, closed, error, got }))
   }
 
   /** Refuses connections from now on. */
