@@ -19,7 +19,8 @@ export function durationOption(flags: string, description: string, byDefault?: s
   return byDefault === undefined ? option : option.default(toMs(byDefault), byDefault)
 }
 
-function toMs(text: string): number {
+/** Of an option. */
+export function toMs(text: string): number {
   const ms = parseDuration(text)
   if (ms === null) throw new InvalidArgumentError('Give a duration with its unit: 500ms, 30s, 2m, 1h.')
   return ms

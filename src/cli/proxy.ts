@@ -135,9 +135,10 @@ async function proxy(flags: ProxyFlags): Promise<void> {
 function severalOf(
   { workers }: ProxyFlags,
   config: ProxyConfig,
-): Pick<WorkersOptions, 'workers' | 'replace'> | null {
-  const several = workers === undefined ? config.workers : { count: countIn(workers), replace: undefined }
-  if (several === null || workerPlace()?.service === config.service) return null
-  const { replace = config.workers?.replace ?? 'one-by-one' } = several
-  return { workers: several.count, replace }
+): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout'> | null {
+  const count = workers === undefined ? config.workers?.count : countIn(workers)
+  if (count === undefined || workerPlace()?.service === config.service) return null
+  if (config.workers === null) return { workers: count }
+  const { replace, stopTimeout } = config.workers
+  return { workers: count, replace, stopTimeout: stopTimeout ?? 'off' }
 }

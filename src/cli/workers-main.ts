@@ -93,8 +93,12 @@ class MainSignals {
 
   #end(workers: Workers, signal: Order): void {
     const order = this.#orders.end()
-    if (signal === 'SIGINT' || order === 'again') workers.signal('SIGINT')
-    if (order !== 'first') return
+    const atOnce = signal === 'SIGINT' || order === 'again'
+    if (atOnce) workers.signal('SIGINT')
+    if (order !== 'first') {
+      if (atOnce) workers.close({ timeout: 0 }).catch(() => {})
+      return
+    }
     const timeout = signal === 'SIGQUIT' ? { timeout: LONGEST_MS } : signal === 'SIGINT' ? { timeout: 0 } : {}
     void this.#do('end', () => workers.close(timeout))
   }

@@ -3,7 +3,7 @@ import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
 import { jsonText } from './json-text.js'
-import { controlOption, countIn, durationOption, LEVELS } from './options.js'
+import { controlOption, countIn, durationOption, LEVELS, toMs } from './options.js'
 
 interface StartFlags {
   service: string
@@ -11,6 +11,7 @@ interface StartFlags {
   control?: string
   replace: 'one-by-one' | 'at-once'
   timeout: number
+  stopTimeout: number | 'off'
   logLevel: string
   logFile?: string
   pidFile?: string
@@ -37,6 +38,14 @@ export function addWorkers(program: Command): void {
         .default('one-by-one'),
     )
     .addOption(durationOption('--timeout <duration>', 'until each must serve', '60s'))
+    .addOption(
+      new Option(
+        '--stop-timeout <duration>',
+        'at TERM: then a worker that has not stopped serving is killed, or off',
+      )
+        .argParser(text => (text === 'off' ? text : toMs(text)))
+        .default(30_000, '30s'),
+    )
     .option('--pid-file <file>', 'a file that names the main process')
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .addOption(
@@ -64,7 +73,7 @@ Examples:
 }
 
 async function start(command: string[], flags: StartFlags): Promise<void> {
-  const { service, count, control, replace, timeout, logLevel, logFile, pidFile } = flags
+  const { service, count, control, replace, timeout, stopTimeout, logLevel, logFile, pidFile } = flags
   const { pino } = await import('pino')
   const { runWorkers } = await import('./workers-main.js')
   const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
@@ -78,6 +87,7 @@ async function start(command: string[], flags: StartFlags): Promise<void> {
       command,
       replace,
       timeout,
+      stopTimeout,
       workers: countIn(count),
       ...(control !== undefined && { control }),
       ...(pidFile !== undefined && { pidFile }),

@@ -42,6 +42,9 @@ export class Crew {
   #services: Services | null = null
   #count: number
   #closing = false
+  /** Who has not left by then is killed; on the clock of `performance`. */
+  #lateAt = Number.POSITIVE_INFINITY
+  #late: NodeJS.Timeout | undefined
   #changed = () => {}
 
   constructor(settings: WorkersSettings) {
@@ -221,8 +224,8 @@ export class Crew {
   }
 
   /**
-   * Everybody leaves. Resolves when nobody serves: who is told to leave within a time, and does not hear of it, is killed. Null: as each
-   * is configured.
+   * Everybody leaves. Resolves when nobody serves: who does not hear of it in time is killed. Null: as each is configured, and within
+   * `stopTimeout`.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
@@ -236,12 +239,24 @@ export class Crew {
         if (slot.owner !== null)
           this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker cannot be told to end')
       })
-    const late =
-      timeoutMs === null
-        ? undefined
-        : setTimeout(() => this.#killAll(), Math.min(timeoutMs + HEARD_MS, LONGEST_MS))
+    const { stopTimeout } = this.#settings
+    if (timeoutMs !== null) this.hasten(timeoutMs)
+    else if (stopTimeout !== null) this.#killAfter(stopTimeout)
     await this.#until(() => this.#slots.every(({ owner }) => owner === null))
-    clearTimeout(late)
+    clearTimeout(this.#late)
+  }
+
+  /** Everybody leaves already: who has not within this time, and a moment, is killed. A later time than one before changes nothing. */
+  hasten(timeoutMs: number): void {
+    this.#killAfter(timeoutMs + HEARD_MS)
+  }
+
+  #killAfter(ms: number): void {
+    const at = performance.now() + ms
+    if (at >= this.#lateAt) return
+    this.#lateAt = at
+    clearTimeout(this.#late)
+    this.#late = setTimeout(() => this.#killAll(), Math.min(ms, LONGEST_MS))
   }
 
   #killAll(): void {

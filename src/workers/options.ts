@@ -27,6 +27,11 @@ export interface WorkersOptions {
   timeout?: number
   /** Before a worker is started again that has ended twice within a second, milliseconds; doubled each time, at most 30 s. Default 500. */
   restartDelay?: number
+  /**
+   * When this process is to end, and no time was given to `close()`: a worker that has not stopped serving by then is killed, milliseconds.
+   * Default 30 000; `off`: it is waited for as long as it takes. Its connections end as it is configured.
+   */
+  stopTimeout?: number | 'off'
   /** As those of `serveDaemon()`: this process is one. */
   systemd?: DaemonOptions['systemd']
   pidFile?: string
@@ -45,6 +50,8 @@ export interface WorkersSettings {
   readonly logger: Logger
   readonly timeout: number
   readonly restartDelay: number
+  /** Null: for ever. */
+  readonly stopTimeout: number | null
 }
 
 const OPTIONS: Keys<WorkersOptions> = {
@@ -56,6 +63,7 @@ const OPTIONS: Keys<WorkersOptions> = {
   logger: true,
   timeout: true,
   restartDelay: true,
+  stopTimeout: true,
   systemd: true,
   pidFile: true,
   mainProcess: true,
@@ -66,7 +74,7 @@ const OPTIONS: Keys<WorkersOptions> = {
 export function settleWorkers(options: WorkersOptions): WorkersSettings {
   checkKeys('startWorkers()', options, OPTIONS)
   const { service, workers, command, control, replace = 'one-by-one' } = options
-  const { logger = SILENT, timeout = 60_000, restartDelay = 500 } = options
+  const { logger = SILENT, timeout = 60_000, restartDelay = 500, stopTimeout = 30_000 } = options
   if (typeof service !== 'string' || service === '' || service.length > LONGEST_NAME)
     throw wrongOption('service', service, `a name of 1 to ${LONGEST_NAME} characters`)
   if (control !== undefined && (typeof control !== 'string' || control === ''))
@@ -82,6 +90,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
   checkSignal(options.signal)
   checkMs('timeout', timeout, 1)
   checkMs('restartDelay', restartDelay, 1)
+  if (stopTimeout !== 'off') checkMs('stopTimeout', stopTimeout, 1)
   return {
     service,
     count: countOf(workers),
@@ -91,6 +100,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
     logger,
     timeout,
     restartDelay,
+    stopTimeout: stopTimeout === 'off' ? null : stopTimeout,
   }
 }
 

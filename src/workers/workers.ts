@@ -132,7 +132,10 @@ export class Workers implements AsyncDisposable {
     }
   }
 
-  /** All workers leave as `Member.close()` does, within `timeout` milliseconds (default: as they are configured); then this process does. Idempotent. */
+  /**
+   * All workers leave as `Member.close()` does, within `timeout` milliseconds (default: as they are configured); then this process does. One
+   * that does not hear of it is killed: 5 s after `timeout`, by default after `stopTimeout`. Idempotent; a shorter time counts.
+   */
   async close({ timeout }: { timeout?: number } = {}): Promise<void> {
     const daemon = this.#daemon
     if (daemon === null) return
@@ -140,7 +143,7 @@ export class Workers implements AsyncDisposable {
       this.#closing = true
       await this.#crew.endAll(timeout ?? null)
       await daemon.close()
-    }
+    } else if (timeout !== undefined) this.#crew.hasten(timeout)
     await daemon.closed
   }
 

@@ -70,6 +70,35 @@ describe('a proxy of two workers', () => {
     )
   })
 
+  it('ends when it is told so, and kills a worker that does not hear of it in time', async () => {
+    const { edge, main, control } = await several({ workers: { count: 2, stopTimeout: '500ms' } })
+    const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
+      number,
+      number,
+    ]
+    signalPid(second, 'SIGSTOP')
+    signalPid(main, 'SIGTERM')
+    for (const pid of [first, second, main]) await edge.ended(pid)
+    expect(await edge.logged('a worker has not left in time: it is killed')).toMatchObject({
+      worker: 1,
+      pid: second,
+    })
+  })
+
+  it('kills such a worker soon when it is told to end again, where nothing else would', async () => {
+    const { edge, main, control } = await several({ workers: { count: 2, stopTimeout: 'off' } })
+    const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
+      number,
+      number,
+    ]
+    signalPid(second, 'SIGSTOP')
+    signalPid(main, 'SIGTERM')
+    await edge.ended(first)
+    expect([main, second].map(hasEnded)).toEqual([false, false])
+    signalPid(main, 'SIGINT')
+    for (const pid of [second, main]) await edge.ended(pid)
+  })
+
   it('is upgraded, restarted, and served by more and by fewer, and no client is refused', async () => {
     const { edge, main, control, now } = await several()
     const old = pids(await now())

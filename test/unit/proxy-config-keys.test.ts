@@ -38,6 +38,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['workers', '0', /0 is no integer from 1 to 256|1 to 256/],
   ['workers.count', 'many', /many/],
   ['workers.replace', 'slowly', /none of "one-by-one", "at-once"/],
+  ['workers.stopTimeout', 'never', /"never" is no duration/],
   ['instanceHeader', '"X Gen"', /no header name/],
   ['instanceHeader', 'Content-Length', /set by the proxy itself/],
   ['listeners', '[]', /the list is empty; give at least 1/],

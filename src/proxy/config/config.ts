@@ -79,6 +79,8 @@ export interface HealthConfig {
 export interface WorkersConfig {
   count: number | 'auto'
   replace: 'one-by-one' | 'at-once'
+  /** Null: for ever. */
+  stopTimeout: number | null
 }
 
 export interface StateFileConfig extends Required<StateFileOptions> {}

@@ -11,7 +11,11 @@ type Off = 'off' | false
 export interface ProxyDocument {
   service: string
   control?: string
-  workers?: number | 'auto' | Off | { count: number | 'auto'; replace?: 'one-by-one' | 'at-once' }
+  workers?:
+    | number
+    | 'auto'
+    | Off
+    | { count: number | 'auto'; replace?: 'one-by-one' | 'at-once'; stopTimeout?: string | Off }
   instanceHeader?: string | Off
   listeners: readonly ListenerDocument[]
   upstreams?: Readonly<Record<string, UpstreamDocument>>

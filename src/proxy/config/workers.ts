@@ -1,4 +1,5 @@
-import { type Check, integer, isMap, map, oneOf, optional, required } from '../../document/check.js'
+import { type Check, integer, isMap, map, oneOf, optional, orOff, required } from '../../document/check.js'
+import { duration } from '../../document/quantity.js'
 import type { WorkersConfig } from './config.js'
 
 const MOST = 256
@@ -12,6 +13,11 @@ export const workersShape = {
     oneOf('one-by-one', 'at-once'),
     'one-by-one',
     'how an upgrade replaces them when the first has been: one after the other, or all the others at once',
+  ),
+  stopTimeout: optional(
+    orOff(duration(1)),
+    '30s',
+    'at TERM: a worker that has not stopped serving by then is killed; `off`: it is waited for',
   ),
 }
 const workersMap = map(workersShape)
