@@ -25,7 +25,10 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   }
 }
 
-/** Asks for the routes bit by bit: each message is a turn of the event loop of its own. */
+/**
+ * Asks for the routes bit by bit: each message is a turn of the event loop of its own. Who asks for the next one at once has it in the same turn, as
+ * long as the thread is quick enough.
+ */
 function received(worker: Worker): Promise<ProxyConfig> {
   return new Promise((resolve, reject) => {
     let config: ProxyConfig | undefined
@@ -46,7 +49,7 @@ function received(worker: Worker): Promise<ProxyConfig> {
       } else config?.routes.push(...message.routes)
       if (config === undefined) return
       if (config.routes.length >= expected) resolve(config)
-      else worker.postMessage('more')
+      else setImmediate(() => worker.postMessage('more'))
     })
   })
 }
