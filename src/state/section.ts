@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { checkKey, checkNewKey, checkRequest } from './arguments.js'
 import { Bulk, type BulkChange, checkChanges, isDeletion } from './bulk.js'
@@ -186,14 +185,11 @@ export class Section<T> {
   /** In turns bounded in time. Entries that change meanwhile may be seen as before, as after, or (new ones) not. */
   async *[Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
     this.#core.flush()
-    let started = performance.now()
+    const slice = new Slice(this.#core.sliceMs)
     for (const [key, slot] of this.#section.slots.entries()) {
       const entry = this.#entry(key, slot, {})
       if (entry) yield entry
-      if (performance.now() - started >= this.#core.sliceMs) {
-        await nextTurn()
-        started = performance.now()
-      }
+      if (slice.over) await slice.next()
     }
   }
 

@@ -9,7 +9,8 @@ export interface SliceOptions {
 
 /**
  * Work in steps: a generator yields wherever it may be interrupted, as often as it likes (a step should take well
- * under a millisecond). Runs it to its end, at most `sliceMs` in one turn. Aborting stops it between two steps.
+ * under a millisecond). Runs it to its end, at most `sliceMs` in one turn, and less where others work in slices in the same turn. Aborting stops it
+ * between two steps.
  */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
@@ -26,23 +27,47 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
   }
 }
 
+/** What works in slices in the same turn has so much of it together: each has its own share, or what the others have left of this. */
+const TURN_MS = 5
+/** Whoever comes last goes on all the same. */
+const LEAST_MS = 1
+
+/** When the first slice of this turn began; null: none has yet. */
+let began: number | null = null
+
+function newTurn(): void {
+  began = null
+}
+
+/** When a slice that begins now has had its share of this turn. */
+function endOfShare(sliceMs: number): number {
+  const now = performance.now()
+  if (began === null) {
+    began = now
+    setImmediate(newTurn)
+  }
+  const left = began + Math.max(TURN_MS, sliceMs) - now
+  return now + Math.min(sliceMs, Math.max(LEAST_MS, left))
+}
+
 /** The share that work has in each turn, for what is no generator. */
 export class Slice {
   readonly #sliceMs: number
-  #started = performance.now()
+  #end: number
 
   constructor(sliceMs: number) {
     this.#sliceMs = sliceMs
+    this.#end = endOfShare(sliceMs)
   }
 
   /** This turn has had its share: {@link next} is due. */
   get over(): boolean {
-    return performance.now() - this.#started >= this.#sliceMs
+    return performance.now() >= this.#end
   }
 
   async next(): Promise<void> {
     await nextTurn()
-    this.#started = performance.now()
+    this.#end = endOfShare(this.#sliceMs)
   }
 
   /**

@@ -1,4 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { GrowingList } from '../../growing-list.js'
+import { runInSlices } from '../../index.js'
 import { parseRouteKey, type RouteId, routeKey } from './key.js'
 import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
@@ -37,7 +39,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   /** All keys, to be looked at from the beginning. */
   #scan: Iterable<string> | null = null
   /** Keys that were changed; null: everything was cleared. */
-  #queue: (string | null)[] = []
+  #queue = new GrowingList<string | null>()
   #working: Promise<void> | null = null
   #stopped = false
 
@@ -87,15 +89,17 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   async #work(): Promise<void> {
     const { sliceMs = 3 } = this.#options
     await nextTurn()
-    let started = performance.now()
+    await runInSlices(this.#steps(), { sliceMs })
+  }
+
+  *#steps(): Generator<undefined> {
     for (const key of this.#pending()) {
       if (this.#stopped) break
       if (key === null) this.#table.clear()
       else this.#apply(key)
-      if (performance.now() - started < sliceMs) continue
-      await nextTurn()
-      started = performance.now()
+      yield
     }
+    // In the step that has found nothing: what comes behind it begins anew.
     this.#working = null
   }
 
@@ -113,7 +117,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       }
       if (this.#queue.length === 0) return
       const queue = this.#queue
-      this.#queue = []
+      this.#queue = new GrowingList()
       yield* queue
     }
   }

@@ -5,6 +5,7 @@
  * deployment that knows nothing of it, and the answer does not depend on which of the two came first. Each
  * such conflict is reported by name, at every reload and upgrade, until it is gone.
  */
+import { GrowingList } from '../../growing-list.js'
 import { ShardedMap } from '../../sharded-map.js'
 import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './key.js'
 import type { RouteRule } from './rule.js'
@@ -64,7 +65,7 @@ export function* reconcile(
   }
   let steps = 0
   let there = 0
-  const made: string[] = []
+  const made = new GrowingList<string>()
   for (const key of state.keys()) {
     if (++steps % STEP === 0) yield
     const origin = originOf(key)
