@@ -2,7 +2,7 @@ import type { Cluster } from 'node:cluster'
 import { peerLeft } from '../channel/peer-left.js'
 import { wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
-import { missingInternals } from '../node/probe.js'
+import { tellMissing } from '../node/probe.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import { connectUnix } from '../process/connect.js'
 import { acquireControl, type FirstControl, letGoOfControl } from '../process/control-path.js'
@@ -41,12 +41,8 @@ export async function join(options: JoinOptions): Promise<Member> {
   }
   const place = findPlace(settings)
   // While the incumbent is thinking about the Hello.
-  setImmediate(() => tellMissing(settings))
+  void tellMissing(missing => settings.logger.warn({ err: missing }, missing.message))
   return memberOf(await place)
-}
-
-function tellMissing({ logger }: Settings): void {
-  for (const missing of missingInternals()) logger.warn({ err: missing }, missing.message)
 }
 
 /** Who has no channel to a parent is none, and need not load all that starts some. */

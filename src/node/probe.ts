@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
 import { describeMissing, type Internal } from './internal.js'
@@ -26,4 +27,15 @@ export function missingInternals(internals: readonly Internal[] = INTERNALS): Fd
           details: { internal: one.name, node: process.versions.node },
         }),
     )
+}
+
+/** The same of {@link INTERNALS}, each in a turn of its own: together they would hold the event loop for some milliseconds. */
+export async function tellMissing(
+  tell: (missing: FdbError) => void,
+  internals: readonly Internal[] = INTERNALS,
+): Promise<void> {
+  for (const internal of internals) {
+    await nextTurn()
+    for (const missing of missingInternals([internal])) tell(missing)
+  }
 }

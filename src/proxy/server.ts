@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import {
   type Check,
   type CloseOptions,
@@ -136,13 +137,20 @@ export class ReverseProxy {
     try {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
-      for (const listener of proxy.config.listeners) await proxy.#open(listener, proxy.config)
+      for (const listener of proxy.config.listeners) {
+        // Code that runs for the first time takes its time.
+        await nextTurn()
+        await proxy.#open(listener, proxy.config)
+      }
+      await nextTurn()
       if (member.follows === null) await proxy.#routes.prepare(proxy.#fileOf(config))
       else await proxy.#routes.refresh()
       health = await proxy.#healthOf(config)
       const proves: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [proves] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
+      // Requests that have waited come first.
+      await nextTurn()
       await proxy.#writeFile()
       proxy.#followed?.watch(() => proxy.#follow())
       proxy.#follow()
@@ -299,6 +307,7 @@ export class ReverseProxy {
     }
     this.#config = config
     for (const entrance of this.#entrances.values()) entrance.configure(config)
+    await nextTurn()
     this.#upstreams.prune(await this.#write(config))
     const later = (['drain', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),

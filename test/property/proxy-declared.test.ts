@@ -10,6 +10,7 @@ import {
   upstreamOf,
 } from '../../src/proxy/state/entries.js'
 import { listenersSection, settingsSection, upstreamsSection } from '../../src/proxy/state/sections.js'
+import { runAtOnce } from '../../src/state/slices.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'
 
 const name = fc.constantFrom('a', 'b', 'c', 'd')
@@ -102,7 +103,7 @@ class Stored<M extends Entry> {
 
   /** Says what was different. */
   become(wanted: ReadonlyMap<string, M>): string[] {
-    const { puts, deletes, added } = difference(this, wanted, this.options)
+    const { puts, deletes, added } = runAtOnce(difference(this, wanted, this.options))
     expect(added).toEqual(puts.map(({ key }) => key).filter(key => !this.has(key)))
     for (const { key, value } of puts) this.bytes.set(key, this.options.encode(value))
     for (const key of deletes) this.bytes.delete(key)

@@ -2,7 +2,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { describeMissing, internal } from '../../src/node/internal.js'
-import { INTERNALS, missingInternals } from '../../src/node/probe.js'
+import { INTERNALS, missingInternals, tellMissing } from '../../src/node/probe.js'
 import { SOCKET_HANDLE } from '../../src/node/socket-handle.js'
 import { TLS_INTERNALS } from '../../src/node/tls-insides.js'
 
@@ -29,6 +29,26 @@ async function missingNow(): Promise<string[]> {
 describe('the inside of Node', () => {
   it('is as expected on this version', () => {
     expect(missingInternals(ALL)).toEqual([])
+  })
+
+  it('is tried part by part, each in a turn of the event loop of its own', async () => {
+    const [turns, told]: [number[], string[]] = [[], []]
+    let turn = 0
+    let done = false
+    const count = () => {
+      turn++
+      if (!done) setImmediate(count)
+    }
+    setImmediate(count)
+    const tried = (works: boolean) => () => {
+      turns.push(turn)
+      return works
+    }
+    const parts = [true, false, true].map((works, n) => internal(`part ${n}`, 'nothing', tried(works)))
+    await tellMissing(({ code, details }) => told.push(`${code} ${details.internal}`), parts)
+    done = true
+    expect(turns).toEqual([turns[0]!, turns[0]! + 1, turns[0]! + 2])
+    expect(told).toEqual(['ERR_FDB_NODE part 1'])
   })
 
   it('has a probe for each of its parts, and none for two', () => {

@@ -32,15 +32,16 @@ export interface Difference<M> {
 
 /**
  * What makes the entries of a section those that are wanted. An entry that says the same already, whoever wrote it, stays
- * with its time and generation. What newer versions wrote in an entry stays when that entry is changed.
+ * with its time and generation. What newer versions wrote in an entry stays when that entry is changed. Yields where it may be interrupted.
  */
-export function difference<M extends Entry>(
+export function* difference<M extends Entry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,
   { encode, keptFrom = 1, keeps }: DifferenceOptions<M>,
-): Difference<M> {
+): Generator<undefined, Difference<M>> {
   const result: Difference<M> = { puts: [], deletes: [], added: [] }
   for (const [key, message] of wanted) {
+    yield
     const before = readable(state, key)
     const kept = unknownFields(before, keptFrom)
     const value = kept.length > 0 ? { ...message, $unknowns: kept } : message

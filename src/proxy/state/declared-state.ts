@@ -1,4 +1,5 @@
-import type { BulkChange, Logger, Member, Section } from '../../index.js'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { type BulkChange, type Logger, type Member, runInSlices, type Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
 import { type Difference, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
@@ -57,6 +58,8 @@ export class DeclaredState {
       encode,
       keeps: name => needed.has(name),
     })
+    // What has not been run yet in this process takes its time.
+    await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
       listeners: await apply(this.#declared.listeners, listeners, {
@@ -101,7 +104,7 @@ async function apply<M extends Entry>(
   wanted: ReadonlyMap<string, M>,
   options: DifferenceOptions<M>,
 ): Promise<{ added?: string[]; changed?: string[]; removed?: string[] } | undefined> {
-  const found = difference(section, wanted, options)
+  const found = await runInSlices(difference(section, wanted, options))
   if (found.puts.length + found.deletes.length === 0) return undefined
   await section.bulk(changesOf(found))
   const { puts, added, deletes: removed } = found

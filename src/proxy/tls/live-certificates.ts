@@ -1,6 +1,6 @@
 import { isMap } from '../../document/check.js'
 import { shown } from '../../document/wrong.js'
-import { FdbError, type Logger, type Section } from '../../index.js'
+import { FdbError, type Logger, runInSlices, type Section } from '../../index.js'
 import { difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
 import { type CertificateMaterial, outOfTime, readMaterial, WrongMaterial } from './material.js'
@@ -91,10 +91,9 @@ export class LiveCertificates {
         const stamp = { ...this.#stamp, position: index + 1 }
         wanted.set(freeKey(wanted, certificate), certificateMessage(certificate, stamp))
       }
-      const { puts, deletes } = difference(this.#section, wanted, {
-        encode: certificatesSection.codec.encode,
-        keeps: key => parseCertificateKey(key)?.origin !== 'file',
-      })
+      const encode = certificatesSection.codec.encode
+      const keeps = (key: string) => parseCertificateKey(key)?.origin !== 'file'
+      const { puts, deletes } = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
       if (puts.length + deletes.length > 0) {
         await this.#section.bulk([...puts, ...deletes.map(key => ({ key, delete: true as const }))])
       }
