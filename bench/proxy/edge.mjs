@@ -48,10 +48,16 @@ export function edgeRoutes(count) {
 
 /**
  * The proxy, answering, with its routes made at run time: only the first generation is told of them.
- * @param {{ routes: number, naive: boolean, server?: (name: string) => Promise<{ url: string, end: () => void }> }} options `server`: starts
- *   one of the two servers
+ * @param {{ routes: number, naive: boolean, inFile?: boolean, logLevel?: string, server?: (name: string) => Promise<{ url: string, end: () => void }> }} options `server`: starts
+ *   one of the two servers; `inFile`: the routes stand in the configuration
  */
-export async function startEdge({ routes, naive, server = spawnUpstream }) {
+export async function startEdge({
+  routes,
+  naive,
+  inFile = naive,
+  logLevel = 'warn',
+  server = spawnUpstream,
+}) {
   const servers = await Promise.all([server('even'), server('odd')])
   const [even, odd] = servers.map(server => server.url)
   const end = () => {
@@ -63,7 +69,7 @@ export async function startEdge({ routes, naive, server = spawnUpstream }) {
         const file = join(folder, 'edge.json')
         const config = edgeConfig({ control, target, even: even ?? '', odd: odd ?? '' })
         // Nobody remembers what was made at run time when it is stopped and started: it stands in the file then.
-        if (naive)
+        if (inFile)
           config.routes.push(
             ...edgeRoutes(routes)
               .trim()
@@ -71,13 +77,13 @@ export async function startEdge({ routes, naive, server = spawnUpstream }) {
               .map(line => JSON.parse(line)),
           )
         writeFileSync(file, JSON.stringify(config))
-        return [CLI, 'proxy', '--config', file, '--log-level', 'warn']
+        return [CLI, 'proxy', '--config', file, '--log-level', logLevel]
       },
       probe: '/health',
       naive,
     })
     try {
-      if (!naive) await addRoutes(app, routes)
+      if (!inFile) await addRoutes(app, routes)
     } catch (error) {
       await app.end()
       throw error

@@ -2,8 +2,9 @@
 // npm run bench -- proxy: CPU time a request (user and system, from /proc) of the reference proxy beside nginx, HAProxy and sozu where
 // they are installed, beside node:http with undici, and beside a relay in C that understands as little as can be; with small and
 // browser-like heads, with 10 KiB of answer, over 1 to 1,000 connections, in turns in one run, medians. Then what a tunnel costs, whether a
-// burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades. About 7 minutes.
-// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows --json FILE
+// burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
+// configuration is read anew. About 8 minutes.
+// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows,reloads --json FILE
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -23,6 +24,7 @@ import {
   UNDICI,
 } from './kinds.mjs'
 import { cpu, median, memoryOf, rest } from './processes.mjs'
+import { reloads } from './reloads.mjs'
 import { windows } from './windows.mjs'
 
 const text = /** @type {const} */ ('string')
@@ -34,7 +36,7 @@ const { values: flags } = parseArgs({
     routes: { type: text, default: '100000' },
     upgrades: { type: text, default: '5' },
     rate: { type: text, default: '5000' },
-    only: { type: text, default: 'requests,tunnels,idle,windows' },
+    only: { type: text, default: 'requests,tunnels,idle,windows,reloads' },
     json: { type: text },
   },
 })
@@ -283,7 +285,21 @@ async function inWindows() {
   figures.add('the first, of the second', seen.inside / seen.outside, 'x')
 }
 
-const PARTS = { requests, tunnels, idle, windows: inWindows }
+async function inReloads() {
+  progress.show([], 'reloads under load')
+  const [rate, routes] = [Number(flags.rate), Number(flags.routes)]
+  const seen = await reloads({ bare, folder, reloads: rounds, rate, everyMs: 3000, routes })
+  progress.clear()
+  if (seen.why !== '') console.log(`the first that was lost: ${seen.why}`)
+  figures.add('requests lost in reloads', seen.lost, '', '=', 0)
+  figures.add('requests in them', seen.count, '')
+  figures.add(`a reload of ${flags.routes} routes under load`, median(seen.ms), 'ms')
+  figures.add("the load's own lag, at most", seen.lagMs, 'ms')
+  figures.add('p99 while it goes on', seen.inside, 'ms')
+  figures.add('p99 between them', seen.outside, 'ms')
+}
+
+const PARTS = { requests, tunnels, idle, windows: inWindows, reloads: inReloads }
 try {
   for (const [name, run] of Object.entries(PARTS)) if (parts.has(name)) await run()
 } finally {
