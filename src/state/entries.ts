@@ -130,7 +130,7 @@ export class Entries {
     const { valueStart, valueEnd, keyStart, keyEnd, version } = change
     if (
       !section.isNamed(buffer, change.sectionStart, change.sectionEnd) ||
-      buffer.toString('utf8', keyStart, keyEnd) !== key
+      !isText(buffer, keyStart, keyEnd, key)
     ) {
       const { segment } = this.segments.get(at.segment)!
       throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
@@ -146,4 +146,16 @@ export class Entries {
     const why = `${got} bytes of an entry of ${at.length}; the file was cut`
     throw damaged(held.segment, at.offset, undefined, why)
   }
+}
+
+/** Whether bytes are a text in UTF-8; a text in ASCII, as most keys are, is compared without one being made of the bytes. */
+function isText(buffer: Buffer, start: number, end: number, text: string): boolean {
+  const { length } = text
+  if (end - start !== length) return buffer.toString('utf8', start, end) === text
+  for (let i = 0; i < length; i++) {
+    const byte = buffer[start + i]!
+    if (byte >= 0x80) return buffer.toString('utf8', start, end) === text
+    if (byte !== text.charCodeAt(i)) return false
+  }
+  return true
 }

@@ -5,6 +5,7 @@ import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { type Durability, made } from './durable.js'
 import { deepFreeze } from './frozen.js'
+import { InTurns } from './in-turns.js'
 import { mostBodyBytes, overLimit } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
@@ -183,14 +184,8 @@ export class Section<T> {
   }
 
   /** In turns bounded in time. Entries that change meanwhile may be seen as before, as after, or (new ones) not. */
-  async *[Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
-    this.#core.flush()
-    const slice = new Slice(this.#core.sliceMs)
-    for (const [key, slot] of this.#section.slots.entries()) {
-      const entry = this.#entry(key, slot, {})
-      if (entry) yield entry
-      if (slice.over) await slice.next()
-    }
+  [Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
+    return new InTurns(this.entries(), this.#core.sliceMs)
   }
 
   /**

@@ -206,4 +206,25 @@ describe('iteration', () => {
     expect(new Set(section.keys())).toEqual(seen)
     log.close()
   })
+
+  it('in slices may be left, and ends then', async () => {
+    const { log } = writingLog()
+    const section = log.section('n', defineSection<number>({ version: 1, codec: json() }))
+    await section.bulk(Array.from({ length: 300 }, (_, i) => ({ key: `k${i}`, value: i })))
+    const entries = section[Symbol.asyncIterator]()
+    let seen = 0
+    for await (const _ of entries) if (++seen === 10) break
+    expect(await entries.next()).toEqual({ done: true, value: undefined })
+    expect(seen).toBe(10)
+    log.close()
+  })
+
+  it('finds entries by keys in any script', async () => {
+    const { log } = writingLog()
+    const section = log.section('n', defineSection<number>({ version: 1, codec: json() }))
+    const keys = ['plain', 'größe', 'grosse', 'ключ', '鍵', 'a\u{1f511}', '\u007f', '\u0080']
+    await section.bulk(keys.map((key, value) => ({ key, value })))
+    expect(keys.map(key => section.get(key))).toEqual([...keys.keys()])
+    log.close()
+  })
 })
