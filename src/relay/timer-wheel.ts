@@ -36,7 +36,7 @@ export class TimerWheel {
     const deadline = this.#now + ms + this.tickMs
     entry.deadline = deadline
     if (entry.tick < 0) this.#insert(entry)
-    else if (this.#tickOf(deadline) < entry.tick) {
+    else if (deadline - this.#now <= (entry.tick - this.#tick - 1) * this.tickMs) {
       this.#remove(entry)
       this.#insert(entry)
     }
