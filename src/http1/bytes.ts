@@ -26,8 +26,10 @@ for (const character of `!#$%&'*+-.^_\`|~${DIGITS}${UPPER}${LOWER}`) {
 
 /** `bytes[start, end)` is the token `lower`, which is in small letters, in any case. */
 export function isToken(bytes: Uint8Array, start: number, end: number, lower: Uint8Array): boolean {
-  if (end - start !== lower.length) return false
-  for (let i = 0; i < lower.length; i++) if (TOKEN_LOWER[bytes[start + i]!] !== lower[i]) return false
+  const { length } = lower
+  const token = TOKEN_LOWER
+  if (end - start !== length) return false
+  for (let i = 0; i < length; i++) if (token[bytes[start + i]!] !== lower[i]) return false
   return true
 }
 

@@ -57,14 +57,26 @@ interface Candidate {
   id: FieldId
 }
 
-const BY_LENGTH: Candidate[][] = Array.from({ length: 32 }, () => [])
-for (const [name, id] of IDS) BY_LENGTH[name.length]!.push({ bytes: Buffer.from(name, 'latin1'), id })
+const LENGTHS = 32
+
+/** By length and first letter: of most names none, and they are known for others at once. */
+const CANDIDATES: (Candidate[] | null)[] = Array.from({ length: LENGTHS * 32 }, () => null)
+for (const [name, id] of IDS) {
+  const bytes = Buffer.from(name, 'latin1')
+  ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
+}
+
+/** The same for small letters and capitals. */
+function keyOf(first: number, length: number): number {
+  return length * 32 + (first & 31)
+}
 
 /** The number of the field whose name, already known to be a token, is `bytes[start, end)`. */
 export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId {
   const length = end - start
-  if (length >= BY_LENGTH.length) return FieldId.other
-  const candidates = BY_LENGTH[length]!
+  if (length >= LENGTHS) return FieldId.other
+  const candidates = CANDIDATES[keyOf(bytes[start]!, length)]!
+  if (candidates === null) return FieldId.other
   for (let c = 0; c < candidates.length; c++) {
     const { bytes: name, id } = candidates[c]!
     if (isToken(bytes, start, end, name)) return id

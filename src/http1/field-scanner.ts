@@ -2,6 +2,7 @@ import { COLON, CR, IN_VALUE, LF, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
 import { fieldId } from './field-names.js'
 import { MARKS, type Marks } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
+import { plainUntil, wordsOf } from './words.js'
 
 const LINE = 0
 const NAME = 1
@@ -27,7 +28,7 @@ export class FieldScanner implements Marks {
   count = 0
   ids = 0
   /** Of the section that is scanned, and of all that follow. */
-  numbers = new Int32Array(FIRST_LINES * MARKS)
+  numbers: Int32Array<ArrayBuffer> = new Int32Array(FIRST_LINES * MARKS)
 
   constructor(limit: number, side: Side) {
     this.#limit = limit
@@ -40,6 +41,8 @@ export class FieldScanner implements Marks {
 
   /** Scans `bytes[at, to)` of a head that begins at `base`; returns where it stopped, `to` unless it is done. */
   scan(bytes: Uint8Array, at: number, to: number, base: number): number {
+    const words = wordsOf(bytes)
+    if (this.#phase === LINE) at = this.#wholeLines(bytes, at, to, base, words)
     let phase = this.#phase
     while (at < to) {
       const byte = bytes[at]!
@@ -75,10 +78,10 @@ export class FieldScanner implements Marks {
         this.#valueStart = at - base
         if (at < to) phase = VALUE
       } else if (phase === VALUE) {
-        at = behindValue(bytes, at, to)
+        at = behindValue(bytes, at, to, words)
         if (at === to) break
         if (bytes[at] !== CR) throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-value', at - base)
-        this.#note(bytes, at, base)
+        this.#note(bytes, base, this.#nameStart, this.#nameEnd, this.#valueStart, at)
         at++
         phase = LINE_LF
       } else if (byte !== LF) {
@@ -100,25 +103,67 @@ export class FieldScanner implements Marks {
     this.#phase = LINE
   }
 
-  #note(bytes: Uint8Array, at: number, base: number): void {
-    const start = base + this.#valueStart
-    while (at > start && (bytes[at - 1] === SPACE || bytes[at - 1] === TAB)) at--
-    const id = fieldId(bytes, base + this.#nameStart, base + this.#nameEnd)
+  /**
+   * The lines of `bytes[at, to)` up to the first one that is not all there, or not as it must be: what is to be said of that one is not said
+   * here. Returns where it begins.
+   */
+  #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
+    const limit = this.#limit
+    const token = TOKEN_LOWER
+    let { count, ids, numbers } = this
+    let start = at
+    while (count < limit) {
+      while (at < to && token[bytes[at]!] !== 0) at++
+      if (at === start || at >= to || bytes[at] !== COLON) break
+      const nameEnd = at++
+      while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
+      const value = at
+      at = behindValue(bytes, at, to, words)
+      if (at + 1 >= to || bytes[at] !== CR || bytes[at + 1] !== LF) break
+      const id = fieldId(bytes, start, nameEnd)
+      const mark = count * MARKS
+      if (mark === numbers.length) numbers = this.#grow()
+      numbers[mark] = start - base
+      numbers[mark + 1] = nameEnd - base
+      numbers[mark + 2] = value - base
+      numbers[mark + 3] = trimmedEnd(bytes, value, at) - base
+      numbers[mark + 4] = id
+      ids |= 1 << id
+      count++
+      at += 2
+      start = at
+    }
+    this.count = count
+    this.ids = ids
+    return start
+  }
+
+  /** A line, of which the value ends at `end` or in front of the white space there. */
+  #note(
+    bytes: Uint8Array,
+    base: number,
+    nameStart: number,
+    nameEnd: number,
+    valueStart: number,
+    end: number,
+  ): void {
+    const id = fieldId(bytes, base + nameStart, base + nameEnd)
     const mark = this.count++ * MARKS
     if (mark === this.numbers.length) this.#grow()
     const numbers = this.numbers
-    numbers[mark] = this.#nameStart
-    numbers[mark + 1] = this.#nameEnd
-    numbers[mark + 2] = this.#valueStart
-    numbers[mark + 3] = at - base
+    numbers[mark] = nameStart
+    numbers[mark + 1] = nameEnd
+    numbers[mark + 2] = valueStart
+    numbers[mark + 3] = trimmedEnd(bytes, base + valueStart, end) - base
     numbers[mark + 4] = id
     this.ids |= 1 << id
   }
 
-  #grow(): void {
+  #grow(): Int32Array<ArrayBuffer> {
     const grown = new Int32Array(this.numbers.length * 2)
     grown.set(this.numbers)
     this.numbers = grown
+    return grown
   }
 
   #refuse(
@@ -129,16 +174,15 @@ export class FieldScanner implements Marks {
   }
 }
 
-/** The first byte of `bytes[at, to)` that no value may hold, `to` if there is none. Most of a head is values: four bytes at a time. */
-function behindValue(bytes: Uint8Array, at: number, to: number): number {
-  const may = IN_VALUE
-  const last = to - 4
-  while (
-    at <= last &&
-    (may[bytes[at]!]! & may[bytes[at + 1]!]! & may[bytes[at + 2]!]! & may[bytes[at + 3]!]!) !== 0
-  ) {
-    at += 4
-  }
-  while (at < to && may[bytes[at]!] !== 0) at++
+/** The first byte of `bytes[at, to)` that no value may hold, `to` if there is none. Most of a head is values. */
+function behindValue(bytes: Uint8Array, at: number, to: number, words: DataView | null): number {
+  if (words !== null) at = plainUntil(words, at, to)
+  while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
   return at
+}
+
+/** Without white space at its end. */
+function trimmedEnd(bytes: Uint8Array, start: number, end: number): number {
+  while (end > start && (bytes[end - 1] === SPACE || bytes[end - 1] === TAB)) end--
+  return end
 }

@@ -74,12 +74,12 @@ export class Fields {
   }
 
   /**
-   * A tab in the line. Legal, but in the white space around a framing field's value a classic of smuggling: Node's
+   * A tab behind the line's name, where alone there may be one. Legal, but in the white space around a framing field's value a classic of smuggling: Node's
    * parser, for one, takes `chunked<TAB>` in a response for another coding.
    */
   hasTab(index: number): boolean {
     const end = this.base + this.lineEnd(index)
-    for (let at = this.base + this.lineStart(index); at < end; at++) if (this.bytes[at] === TAB) return true
+    for (let at = this.base + this.nameEnd(index); at < end; at++) if (this.bytes[at] === TAB) return true
     return false
   }
 

@@ -2,7 +2,7 @@ import { type Authority, parseAuthority, readAuthority } from './authority.js'
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
-import { MessageHead } from './message.js'
+import { type MessageHead, saidBy } from './message.js'
 import { methodOf } from './methods.js'
 import { requestRefusal } from './refusal.js'
 
@@ -21,7 +21,15 @@ const SLASH = 0x2f
 const SCHEME = /^https?:\/\//i
 
 /** A request head that keeps every rule. Making one throws {@link Http1Refusal} for those that need the whole head. */
-export class RequestHead extends MessageHead {
+export class RequestHead implements MessageHead {
+  readonly minor: 0 | 1
+  readonly fields: Fields
+  readonly contentLength: number | undefined
+  readonly chunked: boolean
+  readonly odd: boolean
+  readonly connection: readonly string[]
+  readonly keepAlive: boolean
+  readonly upgrade: string | undefined
   readonly method: string
   /** As it was sent. */
   readonly target: string
@@ -35,7 +43,15 @@ export class RequestHead extends MessageHead {
   readonly expectsContinue: boolean
 
   constructor(fields: Fields, line: RequestLine) {
-    super('request', fields, line.minor)
+    const said = saidBy(fields, 'request', line.minor)
+    this.minor = line.minor
+    this.fields = fields
+    this.contentLength = said.contentLength
+    this.chunked = said.chunked
+    this.odd = said.odd
+    this.connection = said.connection
+    this.keepAlive = said.keepAlive
+    this.upgrade = said.upgrade
     const { bytes, base } = fields
     const offset = line.methodEnd + 1
     this.line = line

@@ -1,4 +1,15 @@
-import { CR, IN_METHOD, IN_PATH, IN_QUERY, IN_TARGET, LF, QUESTION, SPACE, TOKEN_LOWER } from './bytes.js'
+import {
+  CR,
+  IN_METHOD,
+  IN_PATH,
+  IN_QUERY,
+  IN_TARGET,
+  LF,
+  QUESTION,
+  SPACE,
+  TOKEN_LOWER,
+  ZERO,
+} from './bytes.js'
 import type { Fields } from './fields.js'
 import { HeadReader } from './head-reader.js'
 import type { HeadLimits } from './limits.js'
@@ -16,6 +27,8 @@ const LINE_LF = 6
 const FIELDS = 7
 
 const MOST_METHOD_BYTES = 32
+/** Of ` HTTP/1.1` and CRLF. */
+const VERSION_AND_LINE_END = 11
 
 /** Reads request heads (RFC 9112, 2.1, 3 and 5). One empty line in front of a request is passed over, no more. */
 export class RequestReader extends HeadReader<RequestHead> {
@@ -30,6 +43,7 @@ export class RequestReader extends HeadReader<RequestHead> {
   }
 
   protected scan(bytes: Uint8Array, at: number, to: number, base: number): number {
+    if (this.#phase === START) at = this.#wholeLine(bytes, at, to, base)
     let phase = this.#phase
     while (at < to) {
       if (phase === FIELDS) {
@@ -94,6 +108,33 @@ export class RequestReader extends HeadReader<RequestHead> {
     }
     this.#phase = phase
     return at
+  }
+
+  /**
+   * The request line at `at` where it is all there, and as it must be: what is to be said of another one is not said here. Returns where it
+   * ends, or `at`.
+   */
+  #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
+    const method = IN_METHOD
+    let end = at
+    while (end < to && method[bytes[end]!] !== 0) end++
+    if (end === at || end - at > MOST_METHOD_BYTES || bytes[end] !== SPACE) return at
+    const methodEnd = end++
+    const target = IN_TARGET
+    while (end < to && (target[bytes[end]!]! & IN_PATH) !== 0) end++
+    if (bytes[end] === QUESTION) while (end < to && (target[bytes[end]!]! & IN_QUERY) !== 0) end++
+    const length = end - methodEnd - 1
+    if (length === 0 || length > this.limits.targetBytes || to - end < VERSION_AND_LINE_END) return at
+    const targetEnd = end
+    if (bytes[end++] !== SPACE) return at
+    for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[end++] !== VERSION_BYTES[i]) return at
+    const minor = bytes[end]! - ZERO
+    if ((minor !== 0 && minor !== 1) || bytes[end + 1] !== CR || bytes[end + 2] !== LF) return at
+    this.#methodEnd = methodEnd - base
+    this.#targetEnd = targetEnd - base
+    this.#minor = minor
+    this.#phase = FIELDS
+    return end + 3
   }
 
   protected finish(fields: Fields): RequestHead {

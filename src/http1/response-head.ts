@@ -1,7 +1,7 @@
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
-import { MessageHead } from './message.js'
+import { type MessageHead, saidBy } from './message.js'
 import { Http1Refusal } from './refusal.js'
 
 /** Where the parts of a status line are, counted from the first byte of the head. */
@@ -21,13 +21,29 @@ export interface AskedFor {
 }
 
 /** A response head that keeps every rule. Making one throws {@link Http1Refusal} for those that need the whole head. */
-export class ResponseHead extends MessageHead {
+export class ResponseHead implements MessageHead {
+  readonly minor: 0 | 1
+  readonly fields: Fields
+  readonly contentLength: number | undefined
+  readonly chunked: boolean
+  readonly odd: boolean
+  readonly connection: readonly string[]
+  readonly keepAlive: boolean
+  readonly upgrade: string | undefined
   /** 100 to 599. */
   readonly status: number
   readonly line: Readonly<StatusLine>
 
   constructor(fields: Fields, line: StatusLine) {
-    super('response', fields, line.minor, line.status)
+    const said = saidBy(fields, 'response', line.minor, line.status)
+    this.minor = line.minor
+    this.fields = fields
+    this.contentLength = said.contentLength
+    this.chunked = said.chunked
+    this.odd = said.odd
+    this.connection = said.connection
+    this.keepAlive = said.keepAlive
+    this.upgrade = said.upgrade
     this.status = line.status
     this.line = line
     // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.

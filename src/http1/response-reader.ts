@@ -1,4 +1,4 @@
-import { CR, IN_VALUE, LF, SPACE } from './bytes.js'
+import { CR, IN_VALUE, LF, SPACE, ZERO } from './bytes.js'
 import type { Fields } from './fields.js'
 import { HeadReader } from './head-reader.js'
 import type { HeadLimits } from './limits.js'
@@ -15,6 +15,8 @@ const FIELDS = 5
 
 /** `HTTP/1.x`, then a space. */
 const STATUS_AT = VERSION_BYTES.length + 2
+/** Without a reason. */
+const SHORTEST_LINE = STATUS_AT + 5
 
 /** Reads response heads (RFC 9112, 4 and 5). Nothing may come before the status line. */
 export class ResponseReader extends HeadReader<ResponseHead> {
@@ -28,6 +30,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
   }
 
   protected scan(bytes: Uint8Array, at: number, to: number, base: number): number {
+    if (this.#phase === VERSION && at === base) at = this.#wholeLine(bytes, at, to, base)
     let phase = this.#phase
     while (at < to) {
       if (phase === FIELDS) {
@@ -72,6 +75,33 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     }
     this.#phase = phase
     return at
+  }
+
+  /**
+   * The status line at `at` where it is all there, and as it must be: what is to be said of another one is not said here. Returns where it
+   * ends, or `at`.
+   */
+  #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
+    if (to - at < SHORTEST_LINE) return at
+    for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[at + i] !== VERSION_BYTES[i]) return at
+    const minor = bytes[at + VERSION_BYTES.length]! - ZERO
+    if ((minor !== 0 && minor !== 1) || bytes[at + STATUS_AT - 1] !== SPACE) return at
+    const hundreds = bytes[at + STATUS_AT]! - ZERO
+    const tens = bytes[at + STATUS_AT + 1]! - ZERO
+    const ones = bytes[at + STATUS_AT + 2]! - ZERO
+    if (hundreds < 1 || hundreds > 5 || tens < 0 || tens > 9 || ones < 0 || ones > 9) return at
+    let end = at + STATUS_AT + 3
+    if (bytes[end] === SPACE) {
+      const may = IN_VALUE
+      end++
+      while (end < to && may[bytes[end]!] !== 0) end++
+    }
+    if (end + 1 >= to || bytes[end] !== CR || bytes[end + 1] !== LF) return at
+    this.#minor = minor
+    this.#status = hundreds * 100 + tens * 10 + ones
+    this.#lineEnd = end - base
+    this.#phase = FIELDS
+    return end + 2
   }
 
   protected finish(fields: Fields): ResponseHead {

@@ -6,16 +6,21 @@ export type Implementation = typeof Http1
 
 type Body = ReturnType<Implementation['Framing']['chunked']>
 
+/** What a relay reads into. */
+const MEMORY = Buffer.allocUnsafeSlow(64 * 1024)
+
 /** Reads a stream that arrives in pieces cut at `cuts`, as a relay does. */
 export function readWithOurs(http1: Implementation, input: Input, cuts: readonly number[] = []): Transcript {
   const stream = new Stream(http1, input)
   const bytes = Buffer.from(input.text, 'latin1')
   const bounds = [0, ...new Set(cuts.filter(cut => cut > 0 && cut < bytes.length))].sort((a, b) => a - b)
   for (const [i, from] of bounds.entries()) {
-    // A piece of its own, wiped afterwards: nothing may be kept by reference.
-    const piece = Buffer.from(bytes.subarray(from, bounds[i + 1] ?? bytes.length))
-    stream.take(piece)
-    piece.fill(0x58)
+    // Wiped afterwards: nothing may be kept by reference, nor read behind its end, where the line would seem to end.
+    const to = bounds[i + 1] ?? bytes.length
+    const piece = to - from > MEMORY.length ? Buffer.alloc(to - from) : MEMORY
+    bytes.copy(piece, 0, from, to)
+    stream.take(piece, to - from)
+    piece.fill('\r\n', 0, to - from)
   }
   return stream.end()
 }
@@ -41,11 +46,11 @@ class Stream {
     this.#responses = new http1.ResponseReader()
   }
 
-  take(piece: Buffer): void {
+  take(piece: Buffer, to: number): void {
     let at = 0
-    while (at < piece.length && !this.#stopped) {
+    while (at < to && !this.#stopped) {
       try {
-        at = this.#body === null ? this.#takeHead(piece, at) : this.#takeBody(piece, at, this.#body)
+        at = this.#body === null ? this.#takeHead(piece, at, to) : this.#takeBody(piece, at, to, this.#body)
       } catch (error) {
         if (!(error instanceof this.#http1.Http1Refusal)) throw error
         const base = this.#body === null ? this.#headStart : this.#pieceStart
@@ -57,7 +62,7 @@ class Stream {
         this.#stopped = true
       }
     }
-    this.#pieceStart += piece.length
+    this.#pieceStart += to
   }
 
   end(): Transcript {
@@ -75,10 +80,10 @@ class Stream {
     return transcript
   }
 
-  #takeHead(piece: Buffer, at: number): number {
+  #takeHead(piece: Buffer, at: number, to: number): number {
     const request = this.#input.side === 'request'
     const reader = request ? this.#requests : this.#responses
-    const head = reader.read(piece, at)
+    const head = reader.read(piece, at, to)
     at += reader.consumed
     if (head === null) return at
     const asked = { method: this.#input.method, upgrade: true }
@@ -102,8 +107,8 @@ class Stream {
     return at
   }
 
-  #takeBody(piece: Buffer, at: number, body: Body): number {
-    const { taken, content } = this.#http1.takeContent(body, piece, at)
+  #takeBody(piece: Buffer, at: number, to: number, body: Body): number {
+    const { taken, content } = this.#http1.takeContent(body, piece, at, to)
     this.#message!.body += Buffer.concat(content).toString('latin1')
     this.#syntax += piece.toString('latin1', at, at + taken)
     if (body.done) {
