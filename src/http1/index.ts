@@ -30,6 +30,7 @@ export { RequestReader } from './request-reader.js'
 export type { AskedFor, ResponseHead } from './response-head.js'
 export { ResponseReader } from './response-reader.js'
 export {
+  keepHead,
   type RequestRewriteOptions,
   type ResponseRewriteOptions,
   type RewriteOptions,

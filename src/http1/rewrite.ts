@@ -69,8 +69,15 @@ function dropping(...ids: FieldId[]): Uint8Array {
   return drop
 }
 
-/** All heads are put together here, one after the other. */
-const OUT = new HeadWriter()
+/** All heads are put together here, one after the other, unless somebody {@link keepHead keeps} one. */
+let OUT = HeadWriter.take()
+
+/** The head that was written last: it is good until it is released, and the next one is put together elsewhere. */
+export function keepHead(): HeadWriter {
+  const kept = OUT
+  OUT = HeadWriter.take()
+  return kept
+}
 
 /** What {@link writeRequest} writes, as text (latin1). */
 export function rewriteRequest(head: RequestHead, options?: RequestRewriteOptions): string {
@@ -82,7 +89,7 @@ export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOpt
   return writeResponse(head, options).toString()
 }
 
-/** The head to send to the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. Good until the next head is written. */
+/** The head to send to the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. Good until the next head is written, or see {@link keepHead}. */
 export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
   const { fields, line, form, minor } = head
   const { bytes, base } = fields

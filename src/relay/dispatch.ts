@@ -1,4 +1,5 @@
-import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
+import type { HeadWriter } from '../http1/index.js'
+import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
@@ -23,6 +24,7 @@ export class Dispatch {
   #tried: Destination[] | null = null
   /** There was no descriptor left once. */
   #redialled = false
+  #kept: HeadWriter | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
   readonly #exchange: Sender
@@ -65,12 +67,35 @@ export class Dispatch {
     this.#begun(stream)
   }
 
-  /** The same over a new connection. */
-  sendAnew(bytes: Bytes): void {
+  /** What was sent may be sent {@link sendAgain again}, until it is forgotten. */
+  keep(head: HeadWriter): void {
+    this.#kept = head
+  }
+
+  /** {@link ExchangeFacts.resend}: of an exchange that began here nobody wants it as text mostly. */
+  get resend(): string {
+    return this.#kept?.toString() ?? this.#exchange.facts.resend
+  }
+
+  forget(): void {
+    this.#exchange.facts.resend = ''
+    this.#kept?.release()
+    this.#kept = null
+  }
+
+  /**
+   * Sends the same over a new connection, where the last one was closed while it was unused, or at the sight of a request that may be
+   * repeated. False: it was not.
+   */
+  sendAgain(): boolean {
+    const { resend } = this
+    const { reused, heard } = this.#exchange.facts
+    if (!reused || heard || resend === '' || this.destination === null) return false
     const stream = this.#connect(true)
-    if (stream === null) return
-    stream.write(bytes)
+    if (stream === null) return true
+    stream.write(resend)
     this.#begun(stream)
+    return true
   }
 
   #begun(stream: ByteStream): void {

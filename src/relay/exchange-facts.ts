@@ -1,5 +1,6 @@
 import type { Framing, RequestHead } from '../http1/index.js'
 import type { EventTracker, FrameTracker } from './boundaries/index.js'
+import type { ConnectionKind } from './counts.js'
 import type { ExchangeOptions } from './decision.js'
 import type { BodyCoding } from './response-plan.js'
 
@@ -86,6 +87,12 @@ export function newFacts(head?: RequestHead): ExchangeFacts {
     bytesSent: 0,
     bytesReceived: 0,
   }
+}
+
+export function kindOf({ phase, method, events, frames, requestBody }: ExchangeFacts): ConnectionKind {
+  if (phase === 'answering') return events === null ? 'response' : 'events'
+  if (phase === 'tunnel') return method === '' ? 'tcp' : frames === null ? 'tunnel' : 'webSocket'
+  return requestBody === null ? 'waiting' : 'request'
 }
 
 export function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {

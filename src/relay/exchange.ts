@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { Http1Refusal, isIdempotent, type RequestHead } from '../http1/index.js'
+import { Http1Refusal, isIdempotent, keepHead, type RequestHead } from '../http1/index.js'
 import { errorAnswer, writtenAnswer } from './answer.js'
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
@@ -7,7 +7,7 @@ import type { ConnectionKind } from './counts.js'
 import { decide } from './decide.js'
 import type { Respond, SendOn } from './decision.js'
 import { Dispatch } from './dispatch.js'
-import { answerRules, type ExchangeFacts } from './exchange-facts.js'
+import { answerRules, type ExchangeFacts, kindOf } from './exchange-facts.js'
 import { tellReport } from './exchange-report.js'
 import type { ExchangeSide } from './exchange-side.js'
 import { quietMs } from './patience.js'
@@ -52,15 +52,7 @@ export class Exchange implements StreamOwner {
   }
 
   get kind(): ConnectionKind {
-    const { phase, events, frames, requestBody } = this.facts
-    if (phase === 'answering') return events === null ? 'response' : 'events'
-    if (phase === 'tunnel') return this.#isTcp ? 'tcp' : frames === null ? 'tunnel' : 'webSocket'
-    return requestBody === null ? 'waiting' : 'request'
-  }
-
-  /** A whole TCP connection, not the tunnel that came of a request. */
-  get #isTcp(): boolean {
-    return this.facts.method === ''
+    return kindOf(this.facts)
   }
 
   /** The tunnel has been told its end. */
@@ -140,6 +132,12 @@ export class Exchange implements StreamOwner {
     return end
   }
 
+  /** The facts, for another process to go on with; nothing else may be done with this exchange. */
+  leave(): ExchangeFacts {
+    this.facts.resend = this.#dispatch.resend
+    return this.facts
+  }
+
   /** Begins with a whole connection, of which nothing is read here: it goes to a server of this route as it comes. */
   forward(route: SendOn): void {
     this.facts.phase = 'tunnel'
@@ -205,14 +203,14 @@ export class Exchange implements StreamOwner {
     facts.answer = answerRules(route.options)
     const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
     if (at === end && facts.requestBody === null && !facts.upgrade && isIdempotent(head.method))
-      facts.resend = written.toString()
+      this.#dispatch.keep(keepHead())
     this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end)
   }
 
   // ---- what happens on the server's stream
 
   onOpen(): void {
-    tell(this.#relay, () => this.#dispatch.destination?.opened?.(this.#isTcp))
+    tell(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
     this.#side.arm()
     this.#side.settle()
   }
@@ -224,8 +222,11 @@ export class Exchange implements StreamOwner {
 
   onData(_stream: ByteStream, chunk: Buffer, to: number): void {
     const { phase } = this.facts
-    if (phase === 'waiting') this.#answer.heads(chunk, to)
-    else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
+    if (phase === 'waiting') {
+      this.facts.heard = true
+      this.#dispatch.forget()
+      this.#answer.heads(chunk, to)
+    } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
     else this.#answer.body(chunk, 0, to)
     this.#side.arm()
     this.#side.settle()
@@ -254,14 +255,8 @@ export class Exchange implements StreamOwner {
 
   /** The server's connection ended before the answer's head. */
   #lost(): void {
-    const { resend, reused, heard } = this.facts
     this.#drop()
-    if (!reused || heard || resend === '' || this.#dispatch.destination === null) {
-      this.serverFails(502, 'upstream-closed')
-      return
-    }
-    // The connection was closed while it was unused, or at the sight of a request that may be repeated.
-    this.#dispatch.sendAnew(resend)
+    if (!this.#dispatch.sendAgain()) this.serverFails(502, 'upstream-closed')
   }
 
   switched(): void {
@@ -369,6 +364,7 @@ export class Exchange implements StreamOwner {
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
     else this.#drop()
     this.upstream = null
+    this.#dispatch.forget()
     tellReport(this, this.#side, this.#relay, performance.now())
   }
 
@@ -382,6 +378,7 @@ export class Exchange implements StreamOwner {
     const { destination } = this.#dispatch
     const now = performance.now()
     this.upstream = null
+    this.#dispatch.forget()
     if (upstream !== null) {
       const reusable = facts.reusable && facts.requestBody === null && upstream.reusable
       if (reusable && destination !== null) this.#relay.pools.give(destination, upstream, now)

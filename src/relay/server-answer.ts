@@ -59,8 +59,6 @@ export class ServerAnswer {
   heads(chunk: Buffer, to: number): void {
     const { readers } = this.#relay
     const { facts } = this.#exchange
-    facts.heard = true
-    facts.resend = ''
     for (let at = 0; at < to; ) {
       const reader = this.#reader ?? readers.takeResponse()
       let head: ResponseHead | null

@@ -69,13 +69,13 @@ function wholeMs(ms: number): number {
 }
 
 function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
-  const { upstream, pending, facts, until, startedAt } = exchange
+  const { upstream, pending, until, startedAt } = exchange
   // One that is still connecting has sent nothing: whoever goes on dials again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null
   return {
-    facts,
+    facts: exchange.leave(),
     requestMs: Number.isFinite(until) ? wholeMs(Math.max(0, until - relay.wheel.now)) : -1,
     elapsedMs: wholeMs(performance.now() - startedAt),
     fromUpstream: concat([pending, detached?.unread ?? NOTHING]),

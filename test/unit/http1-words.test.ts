@@ -23,7 +23,7 @@ describe('four bytes at a time', () => {
   })
 
   it('as many bytes are copied as are asked for', () => {
-    const from = Buffer.alloc(40).map((_, i) => i + 1)
+    const from = Buffer.from(Array.from({ length: 40 }, (_, i) => i + 1))
     const words = new DataView(from.buffer, from.byteOffset, from.length)
     for (let start = 0; start < 5; start++) {
       for (let length = 0; length <= 30; length++) {
