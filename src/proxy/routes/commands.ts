@@ -55,7 +55,8 @@ export function serveRouteCommands(
 ): void {
   member
     .command(ROUTE_COMMANDS.add, async body => {
-      const [options, ...given] = await runInSlices(readLines(body))
+      const lines = await runInSlices(readLines(body))
+      const [options, given] = [lines[0], lines.slice(1)]
       const { replace = false } = isMap(options) ? (options as AddRequest) : {}
       const result = await routes.add(given, { upstreams: upstreams(), replace: replace === true })
       const { added, replaced, unchanged, shadows } = result
@@ -69,8 +70,8 @@ export function serveRouteCommands(
       return JSON.stringify(reply)
     })
     .command(ROUTE_COMMANDS.remove, async body => {
-      const [, ...given] = await runInSlices(readLines(body))
-      const { removed, uncovers } = await routes.remove(given)
+      const lines = await runInSlices(readLines(body))
+      const { removed, uncovers } = await routes.remove(lines.slice(1))
       const reply: RemoveReply = { removed, uncovers: uncovers.slice(0, NAMED), uncovered: uncovers.length }
       return JSON.stringify(reply)
     })
@@ -83,12 +84,13 @@ export function serveRouteCommands(
 
 function* readLines(body: Buffer): Generator<void, unknown[]> {
   const values: unknown[] = []
+  let steps = 0
   for (let start = 0; start < body.length; ) {
+    if (++steps % STEP === 0) yield
     const newline = body.indexOf(0x0a, start)
     const end = newline < 0 ? body.length : newline
     if (end > start) values.push(parse(body.toString('utf8', start, end), values.length))
     start = end + 1
-    if (values.length % STEP === 0) yield
   }
   return values
 }
@@ -107,22 +109,28 @@ function parse(line: string, index: number): unknown {
   }
 }
 
-function* page(routes: LiveRoutes, from: number): Generator<void, Buffer> {
+/** Yields where it may be interrupted, also while it passes over what pages before had. */
+export function* page(
+  routes: Pick<LiveRoutes, 'digest' | 'size' | 'keys' | 'listed'>,
+  from: number,
+): Generator<void, Buffer> {
   const { digest, size: total } = routes
   const lines: Buffer[] = []
   let bytes = 0
   let index = 0
   let next: number | null = null
-  for (const route of routes.list()) {
-    if (index++ < from) continue
+  for (const key of routes.keys()) {
+    if (++index % STEP === 0) yield
+    if (index <= from) continue
     if (bytes >= PAGE_BYTES) {
       next = index - 1
       break
     }
+    const route = routes.listed(key)
+    if (route === null) continue
     const line = Buffer.from(`${JSON.stringify(route satisfies ListedRoute)}\n`)
     lines.push(line)
     bytes += line.length
-    if (index % STEP === 0) yield
   }
   const head: ListReply = { total, digest, next }
   return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), ...lines])

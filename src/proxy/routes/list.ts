@@ -15,15 +15,13 @@ export interface ListedRoute {
   generation: number
 }
 
-/** Every route of the state, in no particular order. */
-export function* listRoutes(state: RouteState): Generator<ListedRoute> {
-  for (const key of state.keys()) {
-    const id = parseRouteKey(key)
-    const stored = id && state.get(key)
-    if (!id || !stored) continue
-    const { host, path, origin } = id
-    const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host, path }))
-    const { created, generation } = stored
-    yield { host, path, origin, shadowed, target: targetOf(stored), created, generation }
-  }
+/** Null: what a newer version has made, or what is gone. */
+export function listedRoute(state: RouteState, key: string): ListedRoute | null {
+  const id = parseRouteKey(key)
+  const stored = id && state.get(key)
+  if (!id || !stored) return null
+  const { host, path, origin } = id
+  const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host, path }))
+  const { created, generation } = stored
+  return { host, path, origin, shadowed, target: targetOf(stored), created, generation }
 }

@@ -1,7 +1,7 @@
 import { type Logger, runInSlices, type Section } from '../../index.js'
 import type { Action } from './action.js'
 import { RouteFollower } from './follow.js'
-import { type ListedRoute, listRoutes } from './list.js'
+import { type ListedRoute, listedRoute } from './list.js'
 import { changesOf, type NewFile, type Reconciled, reconcile } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
 import type { RouteChange, RouteMessage, RouteStamp } from './section.js'
@@ -105,8 +105,13 @@ export class LiveRoutes {
     })
   }
 
-  list(): Generator<ListedRoute> {
-    return listRoutes(this.#section)
+  /** Of all routes of the state, in no particular order, and the same as long as {@link digest} is. */
+  keys(): IterableIterator<string> {
+    return this.#section.keys()
+  }
+
+  listed(key: string): ListedRoute | null {
+    return listedRoute(this.#section, key)
   }
 
   /** Changes with every change of the routes. */
