@@ -120,6 +120,11 @@ export class ShardedMap<V> {
     this.#size = 0
   }
 
+  /** Its shards, each with the keys that a shard of this number has in any map; null: while it has few keys, or moves them. */
+  get shards(): readonly (ReadonlyMap<string, V> | undefined)[] | null {
+    return this.#first === null ? this.#shards : null
+  }
+
   *keys(): IterableIterator<string> {
     for (const [key] of this.entries()) yield key
   }

@@ -59,19 +59,36 @@ export class SlotMap {
     for (const [key] of this.entries()) yield key
   }
 
-  /** When a merge goes on meanwhile, still each key once. */
+  /**
+   * When a merge goes on meanwhile, still each key once. Shard by shard where both maps have them: what the layer has is passed over in the main map in
+   * short runs, and not all of it between two keys.
+   */
   *entries(): IterableIterator<[string, number]> {
     const layer = this.#layer
     if (layer === null) {
       yield* this.#main.entries()
       return
     }
+    const above = layer.shards
+    if (above === null || this.#main.shards === null) {
+      yield* this.#over(layer, layer.entries(), () => this.#main.entries())
+      return
+    }
+    for (let shard = 0; shard < above.length; shard++)
+      yield* this.#over(layer, above[shard] ?? [], () => this.#main.shards?.[shard] ?? [])
+  }
+
+  *#over(
+    layer: Layer,
+    above: Iterable<[string, number | null]>,
+    below: () => Iterable<[string, number]>,
+  ): Generator<[string, number], void> {
     const done = new ShardedMap<true>()
-    for (const [key, slot] of layer.entries()) {
+    for (const [key, slot] of above) {
       done.set(key, true)
       if (slot !== null) yield [key, slot]
     }
-    for (const entry of this.#main.entries()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
+    for (const entry of below()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
   }
 
   /** All keys of `layer` at once, over what there is. The layer before must be merged. */

@@ -17,9 +17,10 @@ async function view(own = () => true) {
   const seen = new RouteView(section, own)
   const all = () =>
     Object.fromEntries(
-      [...seen.keys()].map(key => {
-        const target = targetOf(seen.get(key)!)
-        return [key, target?.kind === 'upstream' ? target.upstream : '']
+      [...seen.keys()].flatMap(key => {
+        const stored = seen.get(key)
+        const target = stored && targetOf(stored)
+        return stored ? [[key, target?.kind === 'upstream' ? target.upstream : '']] : []
       }),
     )
   return { section, seen, all }

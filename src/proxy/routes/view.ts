@@ -52,10 +52,10 @@ export class RouteView implements RouteSource {
     return this.#section.size
   }
 
+  /** A key may come twice, or have no route: nothing is passed over in one go, however much is planned. */
   *keys(): Generator<string> {
-    const planned = this.#planned
-    for (const key of this.#section.keys()) if (!planned?.has(key)) yield key
-    for (const [key, value] of planned?.entries() ?? []) if (value !== null) yield key
+    yield* this.#section.keys()
+    for (const [key] of this.#planned?.entries() ?? []) yield key
   }
 
   get(key: string): RouteMessage | undefined {
