@@ -7,7 +7,7 @@ const NOTHING = Buffer.alloc(0)
 
 /**
  * Reads heads out of a stream of bytes that arrives in any split: what it returns or refuses, and at which byte,
- * depends on the bytes alone. Every byte is scanned once. A head that arrives in one piece is read in place; only an
+ * depends on the bytes alone. No byte is looked at more than twice. A head that arrives in one piece is read in place; only an
  * unfinished one is copied, so an idle reader holds no memory.
  *
  * After a refusal the reader repeats it for ever.

@@ -52,7 +52,10 @@ export class Dispatch {
     return destination
   }
 
-  /** Sends all that there is of the request to the chosen server: `bytes[from, to)` and `more[moreFrom, moreTo)` behind them. */
+  /**
+   * Sends all that there is of the request to the chosen server: `bytes[from, to)` and `more[moreFrom, moreTo)` behind them. `now`: for who has
+   * just read the clock of `performance`.
+   */
   send(
     bytes: Buffer,
     from = 0,
@@ -60,8 +63,9 @@ export class Dispatch {
     more: Buffer = NOTHING,
     moreFrom = 0,
     moreTo: number = more.length,
+    now?: number,
   ): void {
-    const stream = this.#connect(false)
+    const stream = this.#connect(false, now)
     if (stream === null) return
     stream.write(bytes, from, to, more, moreFrom, moreTo)
     this.#begun(stream)
@@ -111,12 +115,12 @@ export class Dispatch {
    * A connection to the chosen server, or to the next one; null: there is none, and the exchange has failed. A tunnel always has a
    * connection of its own, as what is `fresh` has.
    */
-  #connect(fresh: boolean): ByteStream | null {
+  #connect(fresh: boolean, now?: number): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange
     let stream: ByteStream | null
     try {
-      stream = this.#relay.pools.take(this.destination!, exchange, fresh || this.#isTunnel)
+      stream = this.#relay.pools.take(this.destination!, exchange, fresh || this.#isTunnel, now)
     } catch (error) {
       return this.#unconnected(shortageOf(error), 'connect-failed')
     }

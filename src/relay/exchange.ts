@@ -204,7 +204,7 @@ export class Exchange implements StreamOwner {
     const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
     if (at === end && facts.requestBody === null && !facts.upgrade && isIdempotent(head.method))
       this.#dispatch.keep(keepHead())
-    this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end)
+    this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, this.startedAt)
   }
 
   // ---- what happens on the server's stream

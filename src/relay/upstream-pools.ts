@@ -42,9 +42,9 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   /** None that has been unused for longer than `keepAlive` says, whoever gave it. */
-  take(owner: StreamOwner, { connections, idleMs }: KeepAlive): ByteStream | undefined {
-    const last = this.#unused.at(-1)
-    if (last === undefined || connections === 0 || performance.now() - last.since >= idleMs) return undefined
+  take(owner: StreamOwner, { connections, idleMs }: KeepAlive, now: number): ByteStream | undefined {
+    const last = this.#unused[this.#unused.length - 1]
+    if (last === undefined || connections === 0 || now - last.since >= idleMs) return undefined
     this.#unused.pop()
     last.stream.owner = owner
     return last.stream
@@ -119,10 +119,18 @@ export class UpstreamPools {
     this.#dial = options.dial ?? dialSocket
   }
 
-  /** An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. */
-  take(destination: Destination, owner: StreamOwner, fresh: boolean): ByteStream | null {
+  /**
+   * An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. `now`: for who has just
+   * read the clock.
+   */
+  take(
+    destination: Destination,
+    owner: StreamOwner,
+    fresh: boolean,
+    now: number = performance.now(),
+  ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
-    const stream = fresh ? undefined : pool.take(owner, destination.keepAlive ?? this.#keepAlive)
+    const stream = fresh ? undefined : pool.take(owner, destination.keepAlive ?? this.#keepAlive, now)
     if (stream !== undefined) return stream
     if (pool.tally.open >= (destination.connections ?? this.#most)) return null
     return this.#dial(destination, owner, pool.tally)

@@ -46,14 +46,28 @@ export function canonicalHost(pattern: string): string | Wrong {
  * dot, lower case. Whether it is a host at all is the head parser's to decide; what is none is found nowhere.
  */
 export function requestHost(host: string): string {
-  if (host.startsWith('[')) {
-    const end = host.indexOf(']')
-    return end < 0 ? host : compressed(host.slice(0, end + 1))
+  let end = 0
+  let lower = true
+  for (; end < host.length; end++) {
+    const code = host.charCodeAt(end)
+    if (code === COLON) break
+    if (code === BRACKET && end === 0) return bracketed(host)
+    if (code >= CAPITAL_A && code <= CAPITAL_Z) lower = false
   }
-  const colon = host.indexOf(':')
-  let end = colon < 0 ? host.length : colon
-  if (end > 1 && host.charCodeAt(end - 1) === 0x2e) end--
-  return (end === host.length ? host : host.slice(0, end)).toLowerCase()
+  if (end > 1 && host.charCodeAt(end - 1) === DOT) end--
+  const name = end === host.length ? host : host.slice(0, end)
+  return lower ? name : name.toLowerCase()
+}
+
+const DOT = 0x2e
+const COLON = 0x3a
+const CAPITAL_A = 0x41
+const CAPITAL_Z = 0x5a
+const BRACKET = 0x5b
+
+function bracketed(host: string): string {
+  const end = host.indexOf(']')
+  return end < 0 ? host : compressed(host.slice(0, end + 1))
 }
 
 function compressed(bracketed: string): string {
