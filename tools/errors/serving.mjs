@@ -87,8 +87,9 @@ export const LISTENERS = {
   },
   ERR_FDB_SERVICE_LIMIT: {
     cause:
-      'A service of a daemon, or the daemon, has as much as its configuration lets it have: the message says of what',
-    remedy: 'Let go of what is not needed, or raise the limit and send the daemon a HUP',
+      'A service of a daemon, or the daemon, has as much as its configuration lets it have, or 1,024 processes follow one service, or drain: the message says of what',
+    remedy:
+      'Let go of what is not needed, or raise the limit and send the daemon a HUP; that of who follows is fixed: have fewer members follow it',
   },
   ERR_FDB_NOT_A_SERVER: {
     cause: '`serve()` was given an app or a function',

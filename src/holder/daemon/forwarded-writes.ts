@@ -1,4 +1,6 @@
+import { FdbError } from '../../errors.js'
 import { closeAll } from '../../kernel/index.js'
+import type { Logger } from '../../logger.js'
 import type { ProcessIdentity } from '../../process/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../protocol/link.js'
@@ -13,8 +15,8 @@ import { SegmentSupply } from '../segment-supply.js'
 import { Followers, notThere } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** More generations than this do not drain at once, nor do so many follow. */
-const MOST = 256
+/** As many workers as there may be follow twice while all are replaced; more, with those that drain, are a fault of somebody. */
+export const MOST_AUTHORS = 1_024
 
 /** Phases from which a member does not come back. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
@@ -40,6 +42,8 @@ interface UnderWay {
 
 /** What it needs of its service. */
 export interface WriteTarget {
+  readonly name: string
+  readonly logger: Logger
   readonly shelf: SegmentShelf
   /** Somebody has come to serve, and whoever did is known. */
   served(): boolean
@@ -59,6 +63,8 @@ export class ForwardedWrites {
   readonly #followers: Followers
   readonly #authors = new Map<Caller, Author>()
   readonly #underWay = new Map<number, UnderWay>()
+  /** It was logged that there are too many. */
+  #full = false
   #source = 0
   #next = 1
 
@@ -74,8 +80,12 @@ export class ForwardedWrites {
       turnAway(caller, notThere(caller.hello.service ?? ''))
       return
     }
-    if (this.#authors.size >= MOST || !caller.hello.capabilities?.includes(FORWARDS_WRITES)) {
+    if (!caller.hello.capabilities?.includes(FORWARDS_WRITES)) {
       dismiss(caller)
+      return
+    }
+    if (this.#authors.size >= MOST_AUTHORS) {
+      this.#refuse(caller)
       return
     }
     const author: Author = { caller, source: ++this.#source, underWay: new Map() }
@@ -125,6 +135,18 @@ export class ForwardedWrites {
     for (const caller of [...this.#authors.keys()]) this.#drop(caller)
   }
 
+  /** Whoever is refused tries again, often: it is logged once. */
+  #refuse(caller: Caller): void {
+    const { logger, name } = this.#target
+    const why = `${MOST_AUTHORS} processes follow the state of the service "${name}", or drain, and process ${caller.pid} would be one more: have fewer members follow it, or end generations that drain (drain.timeout)`
+    const error = new FdbError('ERR_FDB_SERVICE_LIMIT', why, {
+      details: { service: name, limit: 'followers', most: MOST_AUTHORS },
+    })
+    if (!this.#full) logger.warn({ err: error, service: name, pid: caller.pid }, 'a process cannot follow')
+    this.#full = true
+    turnAway(caller, error)
+  }
+
   #pass(author: Author, write: Write): void {
     const number = write.number ?? 0
     let mapped = author.underWay.get(number)
@@ -169,6 +191,7 @@ export class ForwardedWrites {
   #drop(caller: Caller): void {
     const author = this.#authors.get(caller)
     this.#authors.delete(caller)
+    if (this.#authors.size < MOST_AUTHORS / 2) this.#full = false
     this.#supply.forget(caller)
     this.#followers.remove(caller.link)
     dismiss(caller)

@@ -75,6 +75,8 @@ export class Service {
     this.#handedOver = items.length > 0
     this.#custody.foreign = remembered.foreign ?? false
     this.#writes = new ForwardedWrites({
+      name: this.name,
+      logger: parts.logger,
       shelf: this.#shelf,
       served: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== EMPTY.epoch,
       writer: () => this.#holder.peer(this.#machine.owner),
@@ -87,8 +89,7 @@ export class Service {
     takeItems(items, this.#custody, this.#shelf)
     this.#machine = this.#rollCall.members.length > 0 ? awaitsMembers(this.#shelf) : EMPTY
     if (this.#machine === EMPTY) this.#startAlone()
-    this.#custody.held.changed = () => parts.holds(this.name)
-    this.#shelf.changed = () => parts.holds(this.name)
+    this.#custody.held.changed = this.#shelf.changed = () => parts.holds(this.name)
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
         const done = this.#holder.perform(effect)
