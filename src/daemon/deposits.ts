@@ -1,6 +1,8 @@
-import type { Registry } from '../holder/registry.js'
+import { FdbError } from '../errors.js'
+import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { BundleItem, ItemRole } from '../protocol/bundle.js'
+import { readHeader } from '../state/segment.js'
 
 /** What lies in the registry for one descriptor of a service. */
 interface Deposit {
@@ -52,6 +54,31 @@ export class Deposits {
       counts.set(service, (counts.get(service) ?? 0) + 1)
     }
     return Math.max(0, ...counts.values())
+  }
+
+  /**
+   * Throws as {@link readHeader} does, and ERR_FDB_TOO_MANY_NAMES: there is something that this release cannot take, and another one holds.
+   */
+  demandReadable(): void {
+    const counts = new Map<string, number>()
+    for (const { name, spec, fd } of this.#registry.entries) {
+      const item = itemOf(name, spec, fd)
+      if (item === null) continue
+      const { service, role } = item
+      if (role !== 'segment') {
+        const count = (counts.get(service) ?? 0) + 1
+        if (count > MAX_ENTRIES) throw tooMany(item.name ?? '')
+        counts.set(service, count)
+        continue
+      }
+      try {
+        readHeader(fd, 0)
+      } catch (error) {
+        const { code, message } = FdbError.from(error)
+        const why = `the state of the service "${service}" (${item.name}) cannot be taken over: ${message}; the daemon before goes on`
+        throw new FdbError(code, why, { cause: error, details: { service } })
+      }
+    }
   }
 
   /** The service has these now. Borrows the descriptors. What is not deposited when it throws (EMFILE) is tried with the next change. */

@@ -12,9 +12,9 @@ const OF_OTHERS = 16
 /** For a daemon that takes over, as long as the one before serves: members have nowhere else to go where there is none. */
 export function checkingRoom(
   services: Pick<Services, 'expected'>,
-  deposits: Pick<Deposits, 'largest'>,
+  deposits: Pick<Deposits, 'largest' | 'demandReadable'>,
 ): ReadyOptions {
-  return { checks: [() => demandRoom(services.expected, deposits.largest)] }
+  return { checks: [() => demandRoom(services.expected, deposits.largest), () => deposits.demandReadable()] }
 }
 
 /**

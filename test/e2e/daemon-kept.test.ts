@@ -1,6 +1,8 @@
+import { readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { memoryFile, numbersOf, type OwnedFd } from '../../src/kernel/index.js'
 import { ask } from '../processes/client.js'
 import { daemonStatus, requestUpgrade, serviceStatus, serviceWhere } from '../processes/daemon.js'
 import { startWithKept } from '../processes/fd-store.js'
@@ -11,6 +13,10 @@ import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const UPGRADE = { probation: 200, heartbeat: 50, silence: 1_000, freeze: 500 }
+
+function isSegment(fd: OwnedFd): boolean {
+  return numbersOf([fd]).some(number => readlinkSync(`/proc/self/fd/${number}`).includes('fdb-state'))
+}
 
 /** A daemon of a unit with `FileDescriptorStoreMax=`. */
 async function unit() {
@@ -97,6 +103,25 @@ describe('what the service manager keeps of a daemon', () => {
     // What nobody needs any more is let go of.
     await app.order('put', { key: 'x', value: { item: 'x' } })
     expect([...manager.kept.values()].flat().length).toBeLessThan(40)
+  })
+
+  it('is gone on with where a part of the state cannot be read: the listeners are kept, the log names what is lost', async () => {
+    const { scene, manager, start, end, url } = await unit()
+    const daemon = await start()
+    const app = await scene.serve()
+    await app.order('put', { key: 'a', value: { item: 'a' } })
+    await app.kill()
+    await end(daemon, 'SIGKILL')
+    for (const [name, fds] of manager.kept)
+      if (fds.some(isSegment)) manager.kept.set(name, [memoryFile('damaged', 'in place of a segment')])
+    await start()
+    const next = await scene.serve()
+    expect(next.find('joined')).toMatchObject({ first: false })
+    expect(await ask(`${url}/r/7`).answer).toMatchObject({ status: 404 })
+    expect(readFileSync(join(scene.folder, 'daemon.log'), 'utf8')).toMatch(
+      /"service":"shop","lost":"segment epoch-1".*cannot be taken/,
+    )
+    expect(await next.order('all')).toEqual({})
   })
 
   it('is gone on with where the members live and have more, and not after a stop of the unit', async () => {

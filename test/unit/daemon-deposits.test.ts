@@ -2,6 +2,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { Deposits } from '../../src/daemon/deposits.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+import { Segment } from '../../src/state/segment.js'
 
 it('tries again to deposit what could not be duplicated, and drops what is no more', () => {
   const registry = new Registry()
@@ -64,4 +65,25 @@ it('keeps the duplicate of what only changes its rights', () => {
   expect([before?.spec, after?.spec]).toEqual(['writable', ''])
   expect(after?.fd).toBe(before?.fd)
   expect(after?.fd.closed).toBe(false)
+})
+
+it('refuses what this release cannot read, and says of which service it is', () => {
+  const registry = new Registry()
+  const deposits = new Deposits(registry, new Set())
+  const [segment, other] = [Segment.create(1), memoryFile('of another format', 'a memory file')]
+  onTestFinished(() => {
+    registry.close()
+    segment.close()
+    other.close()
+  })
+  const of = (fd: OwnedFd) => [{ role: 'segment' as const, name: 'epoch-1', epoch: 1, writable: true, fd }]
+  deposits.update('shop', of(segment.fd))
+  deposits.demandReadable()
+  deposits.update('mail', of(other))
+  expect(() => deposits.demandReadable()).toThrow(
+    expect.objectContaining({
+      code: 'ERR_FDB_STATE_FORMAT',
+      message: expect.stringMatching(/state of the service "mail" \(epoch-1\).*the daemon before goes on/),
+    }),
+  )
 })

@@ -86,7 +86,7 @@ export class Service {
       this.#tryRebuilt()
       parts.changed()
     })
-    takeItems(items, this.#custody, this.#shelf)
+    takeItems(items, { service: this.name, custody: this.#custody, shelf: this.#shelf, logger: parts.logger })
     this.#machine = this.#rollCall.members.length > 0 ? awaitsMembers(this.#shelf) : EMPTY
     if (this.#machine === EMPTY) this.#startAlone()
     this.#custody.held.changed = this.#shelf.changed = () => parts.holds(this.name)

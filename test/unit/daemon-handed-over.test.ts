@@ -1,0 +1,53 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Custody } from '../../src/holder/daemon/custody.js'
+import { takeItems } from '../../src/holder/daemon/handed-over.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { SILENT } from '../../src/logger.js'
+import type { BundleItem } from '../../src/protocol/bundle.js'
+import { Segment, type SegmentKind } from '../../src/state/segment.js'
+
+const item = (name: string, fd: OwnedFd): BundleItem => ({ role: 'segment', name, writable: true, fd })
+const readable = (epoch: number, kind: SegmentKind = 'epoch') =>
+  item(`${kind}-${epoch}`, Segment.create(epoch, { kind }).fd)
+const damaged = (epoch: number, kind: SegmentKind = 'epoch') =>
+  item(`${kind}-${epoch}`, memoryFile('damaged', 'a memory file'))
+
+/** Takes them; what the log names then, and what is there. */
+function taken(items: BundleItem[]) {
+  const before = native.openCount() - items.length
+  const [custody, shelf] = [new Custody(), new SegmentShelf()]
+  const lost: string[] = []
+  const logger = { ...SILENT, error: (facts: { lost: string }) => void lost.push(facts.lost) }
+  onTestFinished(() => {
+    custody.close()
+    shelf.close()
+  })
+  takeItems(items, { service: 'shop', custody, shelf, logger: logger as typeof SILENT })
+  const segments = shelf.all.map(({ kind, epoch }) => `${kind}-${epoch}`)
+  expect(native.openCount() - before).toBe(segments.length + custody.held.size)
+  return { lost, segments, names: custody.held.names }
+}
+
+describe('a daemon that has taken over', () => {
+  it('goes on where a segment cannot be read: with the listeners, and the state as it was before that', () => {
+    const web: BundleItem = { role: 'named', name: 'web', fd: memoryFile('web', 'a memory file') }
+    expect(taken([readable(1), damaged(3), readable(5), web])).toEqual({
+      lost: ['segment epoch-3', 'segment epoch-5'],
+      segments: ['epoch-1'],
+      names: ['web'],
+    })
+  })
+
+  it('loses nothing where what cannot be read was merged, and all with what all was merged into', () => {
+    expect(taken([damaged(1), readable(3, 'snapshot'), readable(5)])).toMatchObject({
+      lost: ['segment epoch-1'],
+      segments: ['snapshot-3', 'epoch-5'],
+    })
+    expect(taken([damaged(3, 'snapshot'), readable(5)])).toMatchObject({
+      lost: ['segment snapshot-3', 'segment epoch-5'],
+      segments: [],
+    })
+  })
+})
