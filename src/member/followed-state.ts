@@ -10,6 +10,7 @@ import { StateLog } from '../state/state-log.js'
 import { REFUSED } from './holder-link.js'
 import { notReady } from './readiness.js'
 import type { Shared } from './shared.js'
+import { isShortOfDescriptors, ShortOfDescriptors } from './short-of-descriptors.js'
 import { StateKeeper } from './state-keeper.js'
 import { WriteForwarder } from './writes/forwarder.js'
 import { Reporter } from './writes/reporter.js'
@@ -33,6 +34,7 @@ export class FollowedState {
   readonly #writes: WriteForwarder
   readonly #reporter: Reporter
   readonly #inView = new Pending<void>()
+  readonly #short: ShortOfDescriptors
   /** One bundle after the other. */
   #taking: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
@@ -48,6 +50,7 @@ export class FollowedState {
     const { control, logger, stateLimits, timeout, times, versions } = settings
     this.#service = service
     this.#shared = shared
+    this.#short = new ShortOfDescriptors(`the newest state of "${service}" cannot be taken`, logger)
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)
@@ -70,6 +73,9 @@ export class FollowedState {
       take: items => this.#take(items),
       connected: () => {},
       writes: this.#writes,
+      broken: error => {
+        if (isShortOfDescriptors(error)) this.#short.note(error)
+      },
       hear: envelope => this.#hear(envelope),
     })
   }
@@ -102,6 +108,7 @@ export class FollowedState {
     if (this.#closed) return
     this.#closed = true
     clearInterval(this.#timer)
+    this.#short.over()
     this.#reporter.stop()
     this.#writes.end()
     this.#inView.reject(new FdbError('ERR_FDB_CLOSED', 'this member has left'))
@@ -125,7 +132,26 @@ export class FollowedState {
   /** Takes the segments that this process lacks. */
   #take(items: readonly BundleItem[]): void {
     const from = this.#offeredBy
-    this.#taking = this.#taking.then(() => this.#read(items, from)).catch(error => this.#cannotRead(error))
+    this.#queue(() => this.#read(items, from))
+  }
+
+  #queue(work: () => Promise<void>): void {
+    this.#taking = this.#taking.then(work).then(
+      () => this.#short.over(),
+      error => this.#failed(error),
+    )
+  }
+
+  /** What is on the shelf is read when that can be; where nothing is, all are asked for. */
+  #failed(error: unknown): void {
+    if (this.#closed || !this.#inView.settled || !isShortOfDescriptors(error)) {
+      this.#cannotRead(error)
+      return
+    }
+    this.#short.failed(error, () => {
+      if (this.#shelf.all.length === 0) this.#reporter.reconnect()
+      else this.#queue(() => this.#keeper.follow())
+    })
   }
 
   async #read(items: readonly BundleItem[], from: number): Promise<void> {
@@ -170,7 +196,7 @@ export class FollowedState {
     this.#shelf.close()
     for (const segment of segments) this.#shelf.put(segment, false)
     try {
-      await this.log.restart(segments.map(segment => segment.dup()))
+      await this.log.restart(dupsOf(segments))
     } catch (error) {
       // All are asked for again.
       this.#shelf.close()
@@ -192,5 +218,17 @@ export class FollowedState {
     this.#inView.reject(this.#unreadable)
     const { logger } = this.#shared.settings
     logger.error({ err: error, follows: this.#service }, 'the state that this process follows cannot be read')
+  }
+}
+
+/** All or none. */
+function dupsOf(segments: readonly Segment[]): Segment[] {
+  const dups: Segment[] = []
+  try {
+    for (const segment of segments) dups.push(segment.dup())
+    return dups
+  } catch (error) {
+    for (const dup of dups) dup.close()
+    throw error
   }
 }

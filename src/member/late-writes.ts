@@ -2,6 +2,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import { Segment } from '../state/segment.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
+import { isShortOfDescriptors, ShortOfDescriptors } from './short-of-descriptors.js'
 import { fenced } from './unfit.js'
 import { WriteForwarder } from './writes/forwarder.js'
 
@@ -18,11 +19,13 @@ export class LateWrites {
   readonly #shared: Shared
   readonly #state: OwnState
   readonly #way: WriteWay
+  readonly #short: ShortOfDescriptors
 
   constructor(shared: Shared, state: OwnState, way: WriteWay) {
     this.#shared = shared
     this.#state = state
     this.#way = way
+    this.#short = new ShortOfDescriptors('newer state cannot be taken', shared.settings.logger)
     this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => way.reconnect())
   }
 
@@ -82,13 +85,18 @@ export class LateWrites {
     const { departure, machine, settings } = this.#shared
     if (departure.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
     if (departure.closing && !this.forwarder.active) return
-    this.#state.follow().catch(error => {
-      if (!departure.over)
-        settings.logger.warn(
-          { err: error },
-          'newer state cannot be read: answers here may be of an older one',
-        )
-    })
+    this.#state.follow().then(
+      () => this.#short.over(),
+      error => {
+        if (departure.over) return
+        if (isShortOfDescriptors(error)) this.#short.failed(error, () => this.followOn())
+        else
+          settings.logger.warn(
+            { err: error },
+            'newer state cannot be read: answers here may be of an older one',
+          )
+      },
+    )
   }
 
   #forward(): void {

@@ -20,6 +20,35 @@ function leave(pid: number, free: number | null): void {
   execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${limit}:`])
 }
 
+describe('a member that follows, with few descriptors', () => {
+  it.each([1, 2, 3])(
+    '%d left: says that it cannot take the newest state, and takes it when it can',
+    async free => {
+      const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE })
+      await startDaemon(scene, { upgrade: UPGRADE })
+      const writer = await scene.serve({ routes: 5 })
+      const follower = await scene.serve({ service: 'shop.1', options: { follow: 'shop' } })
+      leave(follower.pid, free)
+      const next = await scene.serve({ routes: 0 })
+      await writer.end()
+      await next.order('put', { key: 'late', value: { item: 'late' } })
+      await until(
+        'it says so',
+        () => follower.output.includes('cannot be taken'),
+        10_000,
+        () => follower.output,
+      )
+      leave(follower.pid, null)
+      await until(
+        'it has it',
+        async () => (await follower.order<{ item: string } | null>('get', { key: 'late' }))?.item === 'late',
+        10_000,
+        () => follower.output,
+      )
+    },
+  )
+})
+
 describe('a daemon with few descriptors', () => {
   it('does not take over what it could not hold with members that come back: the one before goes on, and says the numbers', {
     timeout: 60_000,

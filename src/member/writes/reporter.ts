@@ -28,6 +28,8 @@ export interface ReporterOptions {
   readonly connected: () => void
   /** Takes the changes of this process along. */
   readonly writes: WriteForwarder
+  /** The connection ended so; another one follows. */
+  readonly broken?: (error: unknown) => void
   /** What else is said to it. */
   readonly hear?: (envelope: WireEnvelope) => void
 }
@@ -109,7 +111,10 @@ export class Reporter {
           hear?.(envelope)
         },
         bundle: items => this.#options.take(items),
-        broken: () => this.#again(link),
+        broken: error => {
+          this.#options.broken?.(error)
+          this.#again(link)
+        },
         end: () => this.#again(link),
       })
       link.tell({
