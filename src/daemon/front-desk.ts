@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import { type Caller, dismiss, turnAway } from '../holder/admission.js'
 import { notThere } from '../holder/daemon/followers.js'
+import type { Service } from '../holder/daemon/service.js'
 import { serveCaller } from '../holder/serve-caller.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Desk } from '../member/desk.js'
@@ -12,6 +13,9 @@ import type { Services } from './services.js'
 
 /** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
 const SETTLE_MS = 5_000
+
+/** Who comes to join while it is being decided who serves waits so long: less than it does itself, as a rule. */
+const DECIDED_MS = 5_000
 
 /** Whose desk it is. */
 export interface Office {
@@ -96,7 +100,7 @@ export class FrontDesk implements Desk {
       if (this.#refusesOther(caller)) return
       if (intent === 'join') void this.#receiveSuccessor({ caller, own })
       else own(caller)
-    } else if (this.#mayServe(caller)) this.#serve(caller)
+    } else if (this.#mayServe(caller)) this.#serve({ caller, own })
     else {
       this.#waiting.push({ caller, own })
       if (intent === 'join') this.#attend(caller)
@@ -148,7 +152,7 @@ export class FrontDesk implements Desk {
     }
   }
 
-  #serve(caller: Caller): void {
+  #serve({ caller, own }: Waiting): void {
     const { operationsFor, services } = this.#office!
     const name = caller.hello.service ?? ''
     if (caller.intent !== 'operate') {
@@ -178,10 +182,25 @@ export class FrontDesk implements Desk {
       case 'join':
       case 'back': {
         const service = services.of(caller)
-        if (caller.intent === 'join') service?.join(caller)
-        else service?.back(caller)
+        if (service === null) return
+        if (caller.intent === 'back') service.back(caller)
+        else {
+          const decided = service.operations.decided(DECIDED_MS)
+          if (decided === null) service.join(caller)
+          else void this.#joinWhen(decided, service, { caller, own })
+        }
       }
     }
+  }
+
+  /** Whoever starts the next version may know that this one serves before it is heard here. */
+  async #joinWhen(decided: Promise<void>, service: Service, { caller, own }: Waiting): Promise<void> {
+    this.#attend(caller)
+    await decided
+    if (!caller.link.open) return
+    const same = this.#office?.services.get(service.name) === service
+    if (same && this.#mayServe(caller)) service.join(caller)
+    else this.receive(caller, own)
   }
 
   /** The next daemon: it is offered everything when no handoff of a member is under way. */

@@ -132,6 +132,32 @@ describe('an operator of a daemon that was started again', () => {
   })
 })
 
+describe('a process that joins a daemon', () => {
+  it('in the commit of the one that serves waits for its outcome', async () => {
+    const scene = await open('daemon')
+    const first = await trapped(scene, KNOWS)
+    const second = await scene.start()
+    await pause(MEANWHILE_MS)
+    first.signal('SIGCONT')
+    await second.serving()
+    expect(second.find('joined')).toMatchObject({ generation: 2 })
+  })
+
+  it('that was started again waits for the members that come back', async () => {
+    const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    const first = await scene.serve()
+    first.signal('SIGSTOP')
+    await daemon.kill()
+    await startDaemon(scene, { upgrade: TIMES })
+    const second = await scene.start()
+    await pause(MEANWHILE_MS)
+    first.signal('SIGCONT')
+    await second.serving()
+    expect(second.find('joined')).toMatchObject({ generation: 2 })
+  })
+})
+
 describe('whoever decides', () => {
   it('hears that a version serves before the application does (daemon)', async () => {
     const scene = await open('daemon')

@@ -52,7 +52,7 @@ function open(gate = new Gate(OWNERS_ONLY, SILENT)) {
     resume() {
       state.paused = false
     },
-    of: () => ({ join: (caller: Caller) => state.joined.push(caller) }),
+    of: () => ({ join: (caller: Caller) => state.joined.push(caller), operations: { decided: () => null } }),
   }
   const desk = new FrontDesk(gate, { passed: null, takesOver: false })
   desk.staff({

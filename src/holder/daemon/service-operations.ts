@@ -66,6 +66,11 @@ export class ServiceOperations implements Operations {
     this.#upgrades = new ForwardedUpgrades(service.times)
   }
 
+  /** Resolves when it is known who serves, after `ms` at most; null: it is, as far as it can be. */
+  decided(ms: number): Promise<void> | null {
+    return this.#verdict.open ? this.#verdict.within(Math.min(ms, this.#service.times.commit)) : null
+  }
+
   /** A probation that is under way ends as soon as that is safe. */
   endProbation(): void {
     this.#service.holder.endProbation()

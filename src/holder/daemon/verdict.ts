@@ -16,10 +16,14 @@ export class Verdict {
     this.#phase = phase
   }
 
+  get open(): boolean {
+    return OPEN.has(this.#phase())
+  }
+
   /** Resolves when it is decided, after `ms` at most. Rejects with the signal's reason. */
   async within(ms: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted()
-    if (!OPEN.has(this.#phase()) || this.#waiting.size >= MOST) return
+    if (!this.open || this.#waiting.size >= MOST) return
     const pending = new Pending<void>({ signal, over: () => this.#waiting.delete(pending) })
     this.#waiting.add(pending)
     await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
@@ -27,7 +31,7 @@ export class Verdict {
 
   /** The phase may be another by now. */
   look(): void {
-    if (!OPEN.has(this.#phase())) this.end()
+    if (!this.open) this.end()
   }
 
   /** Nothing is decided here any more. */
