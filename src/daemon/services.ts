@@ -6,10 +6,12 @@ import { type RememberedService, RightsHolders } from '../holder/daemon/rights-h
 import { Service } from '../holder/daemon/service.js'
 import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
+import { sizeOf } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Deposits } from './deposits.js'
 import type { Gate } from './policy/gate.js'
+import { type StateSize, StateSizes } from './state-sizes.js'
 import { UnservedServices } from './unserved-services.js'
 
 /** More services than this are a fault of somebody, not a need. */
@@ -34,6 +36,7 @@ export class Services {
   readonly #services = new Map<string, Service>()
   readonly #rightsHolders: RightsHolders
   readonly #unserved: UnservedServices
+  readonly #sizes: StateSizes
   /** Another daemon may have them by now: nothing is written down. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
@@ -43,6 +46,7 @@ export class Services {
   constructor(parts: ServicesParts) {
     this.#parts = parts
     this.#rightsHolders = new RightsHolders(parts.control)
+    this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), parts.logger)
     this.#unserved = new UnservedServices({
       control: parts.control,
       logger: parts.logger,
@@ -65,6 +69,13 @@ export class Services {
       this.#add({ service, generation: 1, startedAt: Date.now(), members: [], foreign: true }, handedOver)
     this.#goOn()
     this.governed()
+    this.#sizes.open()
+  }
+
+  #sizeOf({ items, name: service }: Service): StateSize {
+    const segments = items.filter(({ role }) => role === 'segment')
+    const bytes = segments.reduce((sum, { fd }) => sum + sizeOf(fd), 0)
+    return { service, bytes, most: this.#parts.gate.of(service).limits.state }
   }
 
   /** So many members will come back when this daemon serves in place of the one that has them now. */
@@ -162,6 +173,7 @@ export class Services {
     this.#paused = true
     clearImmediate(this.#sweep)
     this.#unserved.close()
+    this.#sizes.close()
     // They may be this daemon's again.
     this.#sweep = undefined
     for (const service of this.all) service.close(how)

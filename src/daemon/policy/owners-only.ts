@@ -7,7 +7,12 @@ export const OWNER: Who = { ...ANYONE, owner: true }
 export const OWNERS: readonly Who[] = [OWNER]
 
 /** Of a service of which no file speaks. */
-export const LIMITS: ServiceLimits = { listeners: MAX_ENTRIES, descriptors: MAX_ENTRIES, members: 64 }
+export const LIMITS: ServiceLimits = {
+  listeners: MAX_ENTRIES,
+  descriptors: MAX_ENTRIES,
+  members: 64,
+  state: 2 ** 30,
+}
 
 /** What a file says of a service; null or absent: nothing. */
 export type GivenService = { readonly [A in Action]?: readonly Who[] | null } & {
@@ -40,6 +45,7 @@ export function servicePolicy(key: string, given: GivenService, base?: ServicePo
       listeners: limits?.listeners ?? whole.listeners,
       descriptors: limits?.descriptors ?? whole.descriptors,
       members: limits?.members ?? whole.members,
+      state: limits?.state ?? whole.state,
     },
     unserved: unserved === 'hold' ? null : (unserved ?? base?.unserved ?? null),
   }

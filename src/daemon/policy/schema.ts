@@ -14,7 +14,7 @@ import {
   text,
 } from '../../document/check.js'
 import type { Place } from '../../document/place.js'
-import { duration } from '../../document/quantity.js'
+import { duration, size } from '../../document/quantity.js'
 import { shown, Wrong } from '../../document/wrong.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import { allowed, LIMITS, OWNERS, servicePolicy } from './owners-only.js'
@@ -62,6 +62,11 @@ const limitsShape = {
     integer(1, 1000),
     null,
     'processes that are its members: the one that serves, its successor, those that drain or stand by; 64 by default',
+  ),
+  state: absent(
+    size(1, Number.MAX_SAFE_INTEGER),
+    null,
+    'bytes of its state in memory (`512m`): where it is more, a line of the log says so; 1g by default',
   ),
 }
 

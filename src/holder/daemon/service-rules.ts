@@ -8,6 +8,8 @@ export interface ServiceLimits {
   readonly descriptors: number
   /** Processes that are connected as its members: the one that serves, its successor, and those that drain or stand by. */
   readonly members: number
+  /** Bytes of its state: of more the log tells. */
+  readonly state: number
 }
 
 export function overLimit(service: string, what: keyof ServiceLimits, most: number): FdbError {
