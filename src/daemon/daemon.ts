@@ -384,7 +384,7 @@ export async function openDaemon(
   const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
   const notify = notifySocket === undefined ? null : { path: resolve(notifySocket), most: fdStoreMax }
   const daemon = Daemon.of({ member, parts: driver.parts, desk, services, governor, kept, notify, overseer })
-  await member.ready(member.first ? {} : checkingRoom(services, deposits))
+  await member.ready(member.incumbent === null ? {} : checkingRoom(services, deposits))
   // Who took over goes on without: nobody else serves by now.
   if (daemon.notifyFailure !== null && member.first) {
     await daemon.close()

@@ -112,8 +112,10 @@ describe('what the service manager keeps of a daemon', () => {
     await app.order('put', { key: 'a', value: { item: 'a' } })
     await app.kill()
     await end(daemon, 'SIGKILL')
+    // Its own says what there is at all: a daemon without it does not start.
     for (const [name, fds] of manager.kept)
-      if (fds.some(isSegment)) manager.kept.set(name, [memoryFile('damaged', 'in place of a segment')])
+      if (!name.includes('.epoch-') && fds.some(isSegment))
+        manager.kept.set(name, [memoryFile('damaged', 'in place of a segment')])
     await start()
     const next = await scene.serve()
     expect(next.find('joined')).toMatchObject({ first: false })
