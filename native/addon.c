@@ -140,6 +140,7 @@ NAPI_MODULE_INIT() {
     METHOD("createEpoll", fdb_create_epoll),
     METHOD("setEpoll", fdb_set_epoll),
     METHOD("askEpoll", fdb_ask_epoll),
+    METHOD("failure", fdb_failure),
     METHOD("dup", fdb_dup),
     METHOD("makeRoom", fdb_make_room),
     METHOD("close", fdb_close),

@@ -118,6 +118,7 @@ FDB_CALL(fdb_reset_at_close);
 FDB_CALL(fdb_create_epoll);
 FDB_CALL(fdb_set_epoll);
 FDB_CALL(fdb_ask_epoll);
+FDB_CALL(fdb_failure);
 FDB_CALL(fdb_dup);
 FDB_CALL(fdb_make_room);
 FDB_CALL(fdb_close);

@@ -174,10 +174,24 @@ export interface Native {
   /** Has it watch a descriptor for `now` (bits: 1 readable, 2 writable; 0: no more) where it watched for `before`. ENOSPC, ENOMEM throw. */
   setEpoll(epoll: number, fd: number, before: number, now: number): void
   /**
-   * Which are ready, at once: pairs of a descriptor and its bits (a broken one has both), as many as fit, 256 at most. Returns how many. The
-   * others come next time.
+   * Which are ready, at once: for each its descriptor, its bits (a broken one has both), and how many bytes it read from it, as many as fit into
+   * `into` and `memory`, 256 at most. Returns how many. The others come next time.
+   *
+   * Those that are not 0 in `eager` are read from: the first of them into the first `slot` bytes of `memory`, and so on, until `budget` bytes have
+   * come. 0: its peer has ended its direction; -1: not read, or none now; less: `-1 - errno`, for {@link failure}.
    */
-  askEpoll(epoll: number, into: Int32Array): number
+  askEpoll(
+    epoll: number,
+    into: Int32Array,
+    eager: Uint8Array,
+    memory: Uint8Array,
+    slot: number,
+    budget: number,
+  ): number
+
+  // errors.c
+  /** What a call would have thrown. */
+  failure(errno: number, syscall: string): NativeError
 
   // descriptors.c
   dup(fd: number): number

@@ -4,15 +4,34 @@ import { native, type Poll, READABLE } from './native.js'
 import { OwnedFd } from './owned.js'
 
 /** In one turn; the others come in the next one, when the event loop has looked at all else. */
-const MOST_AT_ONCE = 128
+const MOST_AT_ONCE = 64
+/** That are read from one at a time before anybody is told of them; no power of 2, so that not all begin in the same lines of a cache. */
+const SLOT = 16 * 1024 + 320
+/** What is read in one call: who is told of it finds it in a cache. */
+const MOST_READ = 256 * 1024
+
+const DESCRIPTOR = 0
+const EVENTS = 1
+const BYTES = 2
+const FIELDS = 3
 
 /** All polled sockets of this thread: to the event loop they are one descriptor. */
 class Crowd {
   readonly #epoll: OwnedFd
   readonly #poll: Poll
-  readonly #ready = new Int32Array(2 * MOST_AT_ONCE)
+  readonly #ready = new Int32Array(FIELDS * MOST_AT_ONCE)
+  readonly #memory = Buffer.allocUnsafeSlow(SLOT * MOST_AT_ONCE)
+  readonly #slots = Array.from({ length: MOST_AT_ONCE }, (_, i) =>
+    this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
+  )
+  /** Who is told, in this turn; as they were when the kernel was asked. Each only once. */
+  readonly #told = new Array<PolledSocket | undefined>(MOST_AT_ONCE).fill(undefined)
+  #at = 0
+  #end = 0
   /** By the number of their descriptor. */
   readonly #members: (PolledSocket | undefined)[] = []
+  /** By the same number: 1 where bytes are wanted as soon as they come. */
+  #eager = new Uint8Array(1024)
   #count = 0
 
   private constructor(epoll: OwnedFd) {
@@ -37,6 +56,7 @@ class Crowd {
 
   remove(fd: number): void {
     this.#members[fd] = undefined
+    this.setEager(fd, 0)
     if (--this.#count === 0) this.#poll.stop()
   }
 
@@ -44,14 +64,51 @@ class Crowd {
     native.setEpoll(this.#epoll.raw, fd, before, now)
   }
 
-  /**
-   * The number of a member that has gone meanwhile may be that of a new one: so to be ready is a reason to try, and no more. What is left
-   * when one of them throws comes again.
-   */
+  setEager(fd: number, eager: 0 | 1): void {
+    if (fd >= this.#eager.length) {
+      const grown = new Uint8Array(2 ** Math.ceil(Math.log2(fd + 1)))
+      grown.set(this.#eager)
+      this.#eager = grown
+    }
+    this.#eager[fd] = eager
+  }
+
   #turn(): void {
+    // Somebody has thrown, and the rest of that turn was to come first.
+    this.#tell()
     const ready = this.#ready
-    const end = 2 * native.askEpoll(this.#epoll.raw, ready)
-    for (let at = 0; at < end; at += 2) this.#members[ready[at]!]?.ready(ready[at + 1]!)
+    const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MOST_READ)
+    // The number of one that goes meanwhile may become that of a new one, which has nothing to do with what was read.
+    for (let i = 0; i < end; i++) this.#told[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
+    this.#at = 0
+    this.#end = end
+    this.#tell()
+  }
+
+  #tell(): void {
+    const ready = this.#ready
+    try {
+      while (this.#at < this.#end) {
+        const i = this.#at++
+        const member = this.#told[i]
+        this.#told[i] = undefined
+        if (member?.open)
+          member.ready(ready[i * FIELDS + EVENTS]!, this.#slots[i]!, ready[i * FIELDS + BYTES]!)
+      }
+    } finally {
+      if (this.#at < this.#end) setImmediate(() => this.#tell())
+    }
+  }
+
+  /** A copy of what was read from a member that has not been told of it, and will not be. */
+  takeBack(member: PolledSocket): Buffer | null {
+    for (let i = this.#at; i < this.#end; i++) {
+      if (this.#told[i] !== member) continue
+      this.#told[i] = undefined
+      const bytes = this.#ready[i * FIELDS + BYTES]!
+      return bytes > 0 ? Buffer.from(this.#slots[i]!.subarray(0, bytes)) : null
+    }
+    return null
   }
 }
 
@@ -98,21 +155,29 @@ function surrendered(fd: OwnedFd): number {
  * Node's takes kilobytes. No call blocks.
  */
 export abstract class PolledSocket {
-  /** -1: closed. */
-  #fd: number
+  /** -1: closed, or not there yet. */
+  #fd = -1
   #watched = 0
+
+  /** Null: it comes later, see {@link take}. */
+  constructor(fd: OwnedFd | Lent | null) {
+    if (fd !== null) this.take(fd)
+  }
 
   /**
    * Takes the descriptor. Throws where it is of no such socket, and closes it; what is lent stays as it is where there is no descriptor left for
    * a moment: EMFILE.
    */
-  constructor(fd: OwnedFd | Lent) {
+  protected take(fd: OwnedFd | Lent): void {
     this.#fd = fd instanceof OwnedFd ? surrendered(fd) : taken(fd)
     crowd!.add(this.#fd, this)
   }
 
-  /** It may be that it can be read from, or written to (bits: READABLE, WRITABLE): one that is broken says both. */
-  abstract ready(events: number): void
+  /**
+   * It may be that it can be read from, or written to (bits: READABLE, WRITABLE): one that is broken says both. `bytes`: what was read already,
+   * into `chunk`, which is good until this returns; of an eager one only. As {@link receive} says it, or less: see {@link failure}.
+   */
+  abstract ready(events: number, chunk: Buffer, bytes: number): void
 
   get open(): boolean {
     return this.#fd >= 0
@@ -128,6 +193,21 @@ export abstract class PolledSocket {
     if (events === this.#watched) return
     crowd!.watch(this.#fd, this.#watched, events)
     this.#watched = events
+  }
+
+  /** Whether bytes are read before {@link ready} tells that there are some, a few kilobytes at a time. */
+  protected setEager(eager: boolean): void {
+    if (this.#fd >= 0) crowd!.setEager(this.#fd, eager ? 1 : 0)
+  }
+
+  /** What was read from it, and it has not been told of. */
+  protected takeRead(): Buffer | null {
+    return crowd!.takeBack(this)
+  }
+
+  /** What is wrong where less than -1 bytes were read. */
+  protected failure(bytes: number): Error {
+    return native.failure(-1 - bytes, 'recv')
   }
 
   /** How many bytes came; 0: its peer has ended its direction; -1: none now. Throws where the peer has gone. */

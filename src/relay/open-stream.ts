@@ -1,7 +1,9 @@
 import net from 'node:net'
 import { type OwnedFd, polledSockets, socketOver } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
+import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { DialAddress } from './destination.js'
 import type { Dial } from './dial.js'
 import { PolledStream } from './polled-stream.js'
 import { READ_INTO } from './read-into.js'
@@ -27,12 +29,33 @@ export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tall
 
 /** Connects to a TCP or Unix address in the clear. */
 export const dialSocket: Dial = ({ address }, owner, tally) => {
+  if (polledSockets() && SOCKET_HANDLE.works) return dialled(address, owner, tally)
   const onread = new Feed()
-  const socket =
-    address.kind === 'unix'
-      ? net.connect({ path: address.path, allowHalfOpen: true, onread })
-      : net.connect({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true, onread })
+  const socket = connect(address, { onread })
   return (onread.stream = new SocketStream(socket, owner, tally, { fed: true }))
+}
+
+/** Node finds the address and connects; from then on it knows nothing of the connection. */
+function dialled(address: DialAddress, owner: StreamOwner, tally: Tally): ByteStream {
+  const socket = connect(address)
+  const stream = new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', dialling: socket })
+  let failure: Error | null = null
+  const onClose = () => stream.unconnected(failure)
+  socket.on('error', error => {
+    failure = error
+  })
+  socket.on('close', onClose)
+  socket.once('connect', () => {
+    socket.removeListener('close', onClose)
+    stream.connected({ descriptor: descriptorOf(socket)!, close: () => socket.destroy() })
+  })
+  return stream
+}
+
+function connect(address: DialAddress, options: Pick<net.ConnectOpts, 'onread'> = {}): net.Socket {
+  if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true, ...options })
+  const { host, port } = address
+  return net.connect({ host, port, allowHalfOpen: true, noDelay: true, ...options })
 }
 
 /**

@@ -11,28 +11,46 @@ export interface PolledInput {
   reading: boolean
   /** The peer's IP address; '' where it has none, or nobody wants it. */
   remoteAddress: string
+  /** Where there is no descriptor yet. */
+  dialling?: Dialling
 }
 
-/** A {@link ByteStream} over a connected TCP or Unix socket in the clear, of which Node knows nothing: idle, it takes a few hundred bytes. */
+/** A connection that is being made: what comes of it is told to {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
+export interface Dialling {
+  readonly destroyed: boolean
+  destroy(): void
+}
+
+/** A {@link ByteStream} over a TCP or Unix socket in the clear, of which Node knows nothing once it is connected: idle, it takes a few hundred bytes. */
 export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
   readonly remoteAddress: string
   bytesRead = 0
   bytesWritten = 0
   readonly #tally: Tally
+  /** Null: it is connected. */
+  #dialling: Dialling | null
   /** What the kernel has not taken; null while nothing is unsent. */
-  #queue: Buffer[] | null = null
+  #queue: Buffer[] | null
   #reading: boolean
   /** The last read was a full one: the kernel may have more. */
   #more = false
   #ended = false
   #peerEnded = false
+  #left = false
   /** It ends in the next turn: with this error, or null, because both sides have ended. */
   #ending: Error | null | undefined = undefined
 
   /** As {@link PolledSocket}'s. */
-  constructor(fd: OwnedFd | Lent, owner: StreamOwner, tally: Tally, { reading, remoteAddress }: PolledInput) {
+  constructor(
+    fd: OwnedFd | Lent | null,
+    owner: StreamOwner,
+    tally: Tally,
+    { reading, remoteAddress, dialling }: PolledInput,
+  ) {
     super(fd)
+    this.#dialling = dialling ?? null
+    this.#queue = dialling === undefined ? null : []
     this.owner = owner
     this.remoteAddress = remoteAddress
     this.#tally = tally
@@ -42,7 +60,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   get connecting(): boolean {
-    return false
+    return this.#dialling !== null
   }
 
   get congested(): boolean {
@@ -56,7 +74,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   get alive(): boolean {
-    return this.open && this.#ending === undefined
+    return this.#there && this.#ending === undefined
+  }
+
+  /** It is open, or may be yet. */
+  get #there(): boolean {
+    return this.open || this.#dialling?.destroyed === false
   }
 
   get reusable(): boolean {
@@ -76,7 +99,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     moreTo: number = more.length,
   ): void {
     const size = to - from + moreTo - moreFrom
-    if (size === 0 || this.#ended || !this.open) return
+    if (size === 0 || this.#ended || !this.#there) return
     const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
     if (this.#queue !== null) {
       this.#queue.push(joined(first, from, to, more, moreFrom, moreTo))
@@ -93,6 +116,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#reading = on
     // Off is told to the kernel when something comes: mostly it is on again by then.
     if (on) this.#listen()
+    else this.setEager(false)
   }
 
   end(): void {
@@ -103,33 +127,72 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   destroy(): void {
     this.#leave()
+    this.#dialling?.destroy()
     this.close()
   }
 
   reset(): void {
     this.#leave()
+    this.#dialling?.destroy()
     // What is to go before FIN would be thrown away.
     this.close(!(this.#ended && this.#queue !== null))
   }
 
   takeUnsent(): Buffer[] {
-    return []
+    const queue = this.#queue ?? []
+    this.#queue = []
+    return queue
+  }
+
+  /** The connection stands; its descriptor is taken from `lent`, which must not have been read from. */
+  connected(lent: Lent): void {
+    try {
+      this.take(lent)
+    } catch (error) {
+      // As one that has failed: there is no descriptor left for a moment.
+      this.#fail(error as Error)
+      return
+    }
+    this.#dialling = null
+    this.owner?.onOpen(this)
+    if (this.#queue !== null && this.open) this.#flush(this.#queue)
+    this.#listen()
+  }
+
+  /** There will be no connection. */
+  unconnected(error: Error | null): void {
+    const { owner } = this
+    this.#leave()
+    owner?.onClose(this, error)
   }
 
   detach(): DetachedStream {
     const unsent = concat(this.#queue ?? [])
+    const unread = this.takeRead() ?? NOTHING
+    this.bytesRead += unread.length
     this.destroy()
-    return { unread: NOTHING, unsent, ended: this.#ended }
+    return { unread, unsent, ended: this.#ended }
   }
 
-  override ready(events: number): void {
+  override ready(events: number, chunk: Buffer, bytes: number): void {
     if ((events & WRITABLE) !== 0 && this.#queue !== null) this.#flush(this.#queue)
-    if ((events & READABLE) !== 0) this.#read()
+    if (bytes !== -1) this.#readAhead(chunk, bytes)
+    else if ((events & READABLE) !== 0) this.#read(MOST_READS)
     this.#listen()
   }
 
-  #read(): void {
-    for (let reads = 0; reads < MOST_READS && this.#reading && !this.#peerEnded && this.alive; reads++) {
+  /** It had been asked for when it was read: so it is passed on, whatever has been said meanwhile. */
+  #readAhead(chunk: Buffer, bytes: number): void {
+    if (!this.alive) return
+    if (bytes < -1) this.#fail(this.failure(bytes))
+    else {
+      this.#got(chunk, bytes, chunk.length)
+      if (this.#more) this.#read(MOST_READS - 1)
+    }
+  }
+
+  #read(most: number): void {
+    for (let reads = 0; reads < most && this.#reading && !this.#peerEnded && this.alive; reads++) {
       let bytes: number
       try {
         bytes = this.receive(READ_INTO)
@@ -137,18 +200,21 @@ export class PolledStream extends PolledSocket implements ByteStream {
         this.#fail(error as Error)
         return
       }
-      if (bytes === 0) {
-        this.#more = false
-        this.#peerEnded = true
-        this.owner?.onEnd(this)
-        this.#endOfBoth()
-        return
-      }
-      this.#more = bytes >= READ_BYTES
-      if (bytes < 0) return
-      this.bytesRead += bytes
-      this.owner?.onData(this, READ_INTO, bytes)
+      this.#got(READ_INTO, bytes, READ_BYTES)
       if (!this.#more) return
+    }
+  }
+
+  /** As many as `most`: there may be more. */
+  #got(chunk: Buffer, bytes: number, most: number): void {
+    this.#more = bytes >= most
+    if (bytes === 0) {
+      this.#peerEnded = true
+      this.owner?.onEnd(this)
+      this.#endOfBoth()
+    } else if (bytes > 0) {
+      this.bytesRead += bytes
+      this.owner?.onData(this, chunk, bytes)
     }
   }
 
@@ -211,8 +277,10 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   #listen(): void {
-    if (!this.alive) return
+    if (!this.open || this.#ending !== undefined) return
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
+    // Who has much to say is read in larger pieces.
+    this.setEager((wanted & READABLE) !== 0 && !this.#more)
     try {
       this.watch(wanted)
     } catch (error) {
@@ -222,7 +290,9 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   #leave(): void {
     this.owner = null
-    if (this.open) this.#tally.open--
+    if (this.#left) return
+    this.#left = true
+    this.#tally.open--
   }
 }
 

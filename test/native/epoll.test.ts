@@ -22,9 +22,25 @@ function epoll(): number {
 
 /** Descriptors that are ready, each with its bits. */
 function ready(from: number, room = 16): Map<number, number> {
-  const into = new Int32Array(2 * room)
-  const count = native.askEpoll(from, into)
-  return new Map(Array.from({ length: count }, (_, i) => [into[2 * i]!, into[2 * i + 1]!]))
+  const into = new Int32Array(3 * room)
+  const count = native.askEpoll(from, into, new Uint8Array(0), Buffer.alloc(room), 1, 0)
+  return new Map(Array.from({ length: count }, (_, i) => [into[3 * i]!, into[3 * i + 1]!]))
+}
+
+/** What is read from each of `eager`, as text, or what the call says of it. */
+function readAhead(from: number, eager: readonly number[], budget = 1024): Map<number, string | number> {
+  const slot = 4
+  const into = new Int32Array(3 * 16)
+  const wanted = new Uint8Array(Math.max(0, ...eager) + 1)
+  for (const fd of eager) wanted[fd] = 1
+  const memory = Buffer.alloc(16 * slot)
+  const count = native.askEpoll(from, into, wanted, memory, slot, budget)
+  const read = new Map<number, string | number>()
+  for (let i = 0; i < count; i++) {
+    const bytes = into[3 * i + 2]!
+    read.set(into[3 * i]!, bytes > 0 ? memory.toString('latin1', slot * i, slot * i + bytes) : bytes)
+  }
+  return read
 }
 
 describe('epoll', () => {
@@ -75,6 +91,55 @@ describe('epoll', () => {
     expect([...seen].sort()).toEqual(all.map(([a]) => a).sort())
   })
 
+  it('reads from the eager ones, each into a place of its own, and leaves the rest in the kernel', () => {
+    const set = epoll()
+    const [a, b, c] = [pair(), pair(), pair()]
+    for (const [mine] of [a, b, c]) native.setEpoll(set, mine, 0, READABLE)
+    sent(a[1], 'abcdef')
+    sent(b[1], 'xy')
+    sent(c[1], 'left')
+    const first: [number, string | number][] = [
+      [a[0], 'abcd'],
+      [b[0], 'xy'],
+      [c[0], -1],
+    ]
+    expect(readAhead(set, [a[0], b[0]])).toEqual(new Map(first))
+    expect(readAhead(set, [a[0], b[0]])).toEqual(
+      new Map<number, string | number>([
+        [a[0], 'ef'],
+        [c[0], -1],
+      ]),
+    )
+    expect(native.receive(c[0], Buffer.alloc(8), 0, 8)).toBe(4)
+  })
+
+  it('reads no more than it may: what others have to say stays where it is', () => {
+    const set = epoll()
+    const all = Array.from({ length: 4 }, pair)
+    for (const [mine] of all) native.setEpoll(set, mine, 0, READABLE)
+    for (const [, other] of all) sent(other, 'abc')
+    const eager = all.map(([mine]) => mine)
+    const got = [...readAhead(set, eager, 4).values()]
+    expect(got.filter(bytes => bytes === 'abc')).toHaveLength(2)
+    expect(got.filter(bytes => bytes === -1)).toHaveLength(2)
+  })
+
+  it('tells the end of an eager one, and of one that is broken what is wrong', async () => {
+    const set = epoll()
+    const [a, b] = pair()
+    native.setEpoll(set, a, 0, READABLE)
+    // Bytes that its peer has not read break a Unix connection at its close.
+    sent(a, byte)
+    native.close(b)
+    const broken = readAhead(set, [a]).get(a) as number
+    expect(native.failure(-1 - broken, 'recv')).toMatchObject({
+      code: 'ECONNRESET',
+      syscall: 'recv',
+      errno: -1 - broken,
+    })
+    expect(readAhead(set, [a]).get(a)).toBe(0)
+  })
+
   it('throws what the kernel says, and what is wrong with its arguments', () => {
     const set = epoll()
     const [a] = pair()
@@ -89,11 +154,21 @@ describe('epoll', () => {
       code: 'EPERM',
     })
     expect(refused(() => native.setEpoll(set, a, READABLE, 4))).toBeInstanceOf(RangeError)
-    expect(refused(() => native.askEpoll(a, new Int32Array(2)))).toMatchObject({
-      code: 'EINVAL',
-      syscall: 'epoll_wait',
-    })
-    expect(refused(() => native.askEpoll(set, new Int32Array(1)))).toBeInstanceOf(RangeError)
-    expect(refused(() => native.askEpoll(set, Buffer.alloc(8) as never))).toBeInstanceOf(TypeError)
+    const ask = (
+      of: number,
+      into: Int32Array,
+      eager = new Uint8Array(1),
+      memory = Buffer.alloc(8),
+      slot = 8,
+    ) => refused(() => native.askEpoll(of, into, eager, memory, slot, 0))
+    const into = new Int32Array(3)
+    expect(ask(a, into)).toMatchObject({ code: 'EINVAL', syscall: 'epoll_wait' })
+    expect(ask(set, into.subarray(1))).toBeInstanceOf(RangeError)
+    expect(ask(set, into, undefined, undefined, 9)).toBeInstanceOf(RangeError)
+    expect(ask(set, into, undefined, undefined, 0)).toBeInstanceOf(RangeError)
+    expect(ask(set, Buffer.alloc(12) as never)).toBeInstanceOf(TypeError)
+    expect(ask(set, into, new Int32Array(1) as never)).toBeInstanceOf(TypeError)
+    expect(ask(set, into, undefined, new Int32Array(8) as never)).toBeInstanceOf(TypeError)
+    expect(refused(() => native.failure(0, 'recv'))).toBeInstanceOf(RangeError)
   })
 })

@@ -119,18 +119,39 @@ function streams() {
   const [a, b] = native.socketPair()
   native.send(a, bytes, 0, 4, null, 0, 0)
   if (set !== null) {
-    const ready = new Int32Array(8)
+    const ready = new Int32Array(9)
+    const ask = (of, into, eager = new Uint8Array(0), slot = 16, budget = 64) =>
+      native.askEpoll(of, into, eager, bytes.subarray(0, 64), slot, budget)
     native.setEpoll(set, b, 0, 1)
     native.setEpoll(set, a, 0, 2)
-    assert.equal(native.askEpoll(set, ready), 2)
+    assert.equal(ask(set, ready), 2)
     native.setEpoll(set, b, 1, 3)
-    assert.equal(native.askEpoll(set, ready.subarray(6)), 1)
-    native.setEpoll(set, b, 3, 0)
+    assert.equal(ask(set, ready.subarray(6)), 1)
+    native.setEpoll(set, b, 3, 1)
+    native.send(a, bytes, 0, 40, null, 0, 0)
+    const eager = new Uint8Array(b + 1).fill(1)
+    native.setEpoll(set, a, 2, 0)
+    const read = () => [ask(set, ready, eager), ready[2]]
+    assert.deepEqual(
+      [read(), read()],
+      [
+        [1, 16],
+        [1, 16],
+      ],
+    )
+    assert.deepEqual([ask(set, ready, eager, 16, 0), ready[2]], [1, -1])
+    assert.deepEqual([read(), ask(set, ready, eager)], [[1, 12], 0])
+    assert.equal(native.failure(104, 'recv').code, 'ECONNRESET')
+    native.setEpoll(set, b, 1, 0)
+    native.send(a, bytes, 0, 4, null, 0, 0)
     refused(() => native.setEpoll(set, never, 0, 1), 'EBADF')
     refused(() => native.setEpoll(set, a, 0, 4), 'ERR_OUT_OF_RANGE')
-    refused(() => native.askEpoll(a, ready), 'EINVAL')
-    refused(() => native.askEpoll(set, ready.subarray(7)), 'ERR_OUT_OF_RANGE')
-    refused(() => native.askEpoll(set, bytes), 'ERR_INVALID_ARG_TYPE')
+    refused(() => ask(a, ready), 'EINVAL')
+    refused(() => ask(set, ready.subarray(7)), 'ERR_OUT_OF_RANGE')
+    refused(() => ask(set, ready, eager, 65), 'ERR_OUT_OF_RANGE')
+    refused(() => ask(set, bytes), 'ERR_INVALID_ARG_TYPE')
+    refused(() => ask(set, ready, ready), 'ERR_INVALID_ARG_TYPE')
+    refused(() => native.failure(1, 2), 'ERR_INVALID_ARG_TYPE')
     native.close(set)
   }
   assert.deepEqual([native.receive(b, bytes, 4093, 3), native.receive(b, bytes, 0, 9)], [3, 1])

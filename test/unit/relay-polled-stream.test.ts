@@ -5,10 +5,11 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { duplicateLent } from '../../src/kernel/index.js'
+import { duplicateLent, type LentFd } from '../../src/kernel/index.js'
 import { type Accepted, acceptBare } from '../../src/node/accepted.js'
 import type { ByteStream, StreamOwner } from '../../src/relay/byte-stream.js'
-import { acceptedStream, reopened } from '../../src/relay/open-stream.js'
+import type { DialAddress } from '../../src/relay/destination.js'
+import { acceptedStream, dialSocket, reopened } from '../../src/relay/open-stream.js'
 import { PolledStream } from '../../src/relay/polled-stream.js'
 import { until } from '../processes/until.js'
 
@@ -244,6 +245,144 @@ describe('a polled stream', () => {
       process.removeAllListeners('uncaughtException')
       for (const listener of usual) process.on('uncaughtException', listener)
     }
+  })
+
+  it('gives away what was read of it when it lets go before it was told', async () => {
+    const streams: ByteStream[] = []
+    const gone: string[] = []
+    const heard = listening()
+    const told = heard.onData
+    heard.onData = (stream, chunk, to) => {
+      told(stream, chunk, to)
+      const other = streams.find(one => one !== stream)!
+      gone.push(other.detach().unread.toString())
+    }
+    const { connect } = await server(accepted => {
+      streams.push(acceptedStream(accepted, heard, { open: 0 })!)
+      return true
+    })
+    const peers = [await connect(), await connect()]
+    await until('both are accepted', () => streams.length === 2)
+    onTestFinished(() => {
+      for (const stream of streams) stream.destroy()
+    })
+    // Both come in one turn: this process does nothing else until they are there.
+    for (const peer of peers) peer.write('x')
+    const end = performance.now() + 50
+    while (performance.now() < end);
+    await until('one is told', () => heard.text !== '')
+    expect([heard.text, gone, heard.events]).toEqual(['x', ['x'], []])
+  })
+
+  it('is told of what was read in the order in which it came, however much that is', async () => {
+    const { peer, heard, stream } = await connected()
+    const text = Array.from({ length: 100_000 }, (_, i) => `${i} `).join('')
+    peer.write(text)
+    await until('all is read', () => heard.text.length === text.length)
+    expect([heard.text === text, stream.bytesRead]).toEqual([true, text.length])
+  })
+})
+
+describe('a stream that is dialled', () => {
+  const dial = (address: DialAddress, owner: StreamOwner, tally = { open: 0 }) => {
+    const stream = dialSocket({ key: 'd', authority: 'd', address }, owner, tally)
+    onTestFinished(() => stream.destroy())
+    return { stream, tally }
+  }
+  const free = async () => {
+    const listener = net.createServer().listen(0, '127.0.0.1')
+    await once(listener, 'listening')
+    const { port } = listener.address() as net.AddressInfo
+    await new Promise(resolve => listener.close(resolve))
+    return { kind: 'tcp', host: '127.0.0.1', port } as const
+  }
+
+  it('sends what was written meanwhile, and is a polled stream then', async () => {
+    const { listener, sockets } = await server(() => false)
+    const { port } = listener.address() as net.AddressInfo
+    const heard = listening()
+    heard.onOpen = stream => heard.events.push(`open ${stream.connecting}`)
+    const { stream, tally } = dial({ kind: 'tcp', host: 'localhost', port }, heard)
+    stream.write('first ')
+    stream.write(Buffer.from('<second>'), 1, 7)
+    expect([stream.connecting, stream.alive, stream.congested, stream.unsentBytes, tally.open]).toEqual([
+      true,
+      true,
+      true,
+      12,
+      1,
+    ])
+    await until('it has connected', () => sockets.length === 1 && !stream.connecting)
+    const [peer] = sockets
+    expect((await once(peer!.resume(), 'data')).toString()).toBe('first second')
+    expect([heard.events, stream.reusable, stream.bytesWritten]).toEqual([['open false', 'drain'], true, 12])
+    peer!.write('answer')
+    await until('it is read', () => heard.text === 'answer')
+    stream.destroy()
+    expect([stream.alive, tally.open]).toEqual([false, 0])
+    await once(peer!, 'end')
+  })
+
+  it('ends behind what was written, also when its end was said before it was connected', async () => {
+    const { listener, sockets } = await server(() => false)
+    const { port } = listener.address() as net.AddressInfo
+    const { stream } = dial({ kind: 'tcp', host: '127.0.0.1', port }, listening())
+    stream.write('all')
+    stream.end()
+    await until('it has connected', () => sockets.length === 1)
+    let got = ''
+    sockets[0]!.resume().on('data', chunk => {
+      got += chunk.toString()
+    })
+    await once(sockets[0]!, 'end')
+    expect(got).toBe('all')
+  })
+
+  it('says why there is no connection, once, and gives back what was to be sent', async () => {
+    const heard = listening()
+    const { stream, tally } = dial(await free(), heard)
+    stream.write('unsent')
+    await until('it has heard', () => heard.events.length === 1)
+    expect([heard.events, stream.connecting, stream.alive, tally.open]).toEqual([
+      ['ECONNREFUSED'],
+      true,
+      false,
+      0,
+    ])
+    expect(Buffer.concat(stream.takeUnsent()).toString()).toBe('unsent')
+    stream.destroy()
+    expect([heard.events.length, tally.open]).toEqual([1, 0])
+  })
+
+  it('tells nothing when it is destroyed before it is connected', async () => {
+    const heard = listening()
+    const { stream, tally } = dial(await free(), heard)
+    stream.destroy()
+    stream.write('nobody gets it')
+    for (let turns = 0; turns < 10; turns++) await turn()
+    expect([heard.events, stream.alive, tally.open]).toEqual([[], false, 0])
+  })
+
+  it('has failed where its descriptor cannot be taken', () => {
+    const heard = listening()
+    const dialling = {
+      destroyed: false,
+      destroy() {
+        this.destroyed = true
+      },
+    }
+    const tally = { open: 0 }
+    const stream = new PolledStream(null, heard, tally, { reading: true, remoteAddress: '', dialling })
+    stream.write('unsent')
+    stream.connected({ descriptor: 5_000_000 as LentFd, close() {} })
+    expect([heard.events, dialling.destroyed, stream.connecting, stream.alive, tally.open]).toEqual([
+      ['EBADF'],
+      true,
+      true,
+      false,
+      0,
+    ])
+    expect(Buffer.concat(stream.takeUnsent()).toString()).toBe('unsent')
   })
 })
 
