@@ -7,7 +7,7 @@ import { chai, JestAsymmetricMatchers, JestChaiExpect, JestExtend } from '@vites
 
 for (const matchers of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) chai.use(matchers)
 
-export const { afterEach, describe } = runner
+export const { afterEach, beforeEach, describe } = runner
 export const { expect } = chai
 
 const lacks = process.env.FD_BROKER_TARGET_LACKS
@@ -26,22 +26,28 @@ it.each = rows => (name, body) => {
   }
 }
 
-/** Asks again until the matcher agrees, for a second. */
+/** Asks again until the matcher, or its opposite behind `not`, agrees, for a second. */
 expect.poll = read =>
-  new Proxy(
-    {},
-    {
-      get:
-        (_, matcher) =>
-        async (...wanted) => {
-          for (const end = Date.now() + 1_000; ; await sleep(20)) {
-            const found = await read()
-            try {
-              return expect(found)[matcher](...wanted)
-            } catch (error) {
-              if (Date.now() > end) throw error
-            }
-          }
-        },
+  asked(read, found => expect(found), {
+    get not() {
+      return asked(read, found => expect(found).not)
     },
-  )
+  })
+
+function asked(read, wrapped, more = {}) {
+  return new Proxy(more, {
+    get: (target, matcher) => {
+      if (matcher in target) return target[matcher]
+      return async (...wanted) => {
+        for (const end = Date.now() + 1_000; ; await sleep(20)) {
+          const found = await read()
+          try {
+            return wrapped(found)[matcher](...wanted)
+          } catch (error) {
+            if (Date.now() > end) throw error
+          }
+        }
+      }
+    },
+  })
+}
