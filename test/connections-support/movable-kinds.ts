@@ -28,6 +28,8 @@ export interface Side {
   readonly moving: MovableConnections
   /** Those that are here, also those that stay. */
   readonly size: number
+  /** Descriptors that it keeps beside those of its connections, for whoever comes. */
+  readonly spare?: number
   /** Resolves when the connection has come here. */
   connect(): Promise<Talker>
 }
@@ -179,6 +181,9 @@ async function relaySide(): Promise<Side> {
     moving: movable(world.relay),
     get size() {
       return world.relay.size
+    },
+    get spare() {
+      return world.relay.upstreamCounts().idle
     },
     async connect() {
       const before = world.relay.size
