@@ -1,19 +1,15 @@
-import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import {
   type BindOptions,
   bindSocket,
-  connectToUnix,
-  hasEnded,
   listen,
   type NativeError,
   type OwnedFd,
-  peerCredentials,
-  peerPidfd,
   setSocketOption,
 } from '../kernel/index.js'
-import { commandOf, controlOf, findOccupant, isBound, type Occupant } from './occupant.js'
+import { findOccupant, type Occupant } from './occupant.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
+import { type NoSocket, type Occupied, replaceStale } from './stale-path.js'
 
 /**
  * Binds what the specification says, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a
@@ -31,13 +27,27 @@ export function bindListener(spec: ListenerSpec): OwnedFd {
   } catch (error) {
     if (!isErrno(error, 'EADDRINUSE')) throw explain(spec, error)
     if (spec.kind !== 'unix' || spec.abstract) throw inUse(spec, findOccupant(spec), error)
-    removeStale(spec, error)
+    return bindStale(spec, () => bindSocket(options, label), error)
   }
+}
+
+function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): OwnedFd {
+  const { path } = spec
+  let found: OwnedFd | Occupied | NoSocket
   try {
-    return bindSocket(options, label)
+    found = replaceStale(path, bind)
   } catch (error) {
     throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
   }
+  if ('occupant' in found) throw inUse(spec, found.occupant ?? findOccupant(spec), cause)
+  if ('noSocket' in found) {
+    throw new FdbError(
+      'ERR_FDB_SPEC',
+      `The path ${path} exists and is no socket. Move it away or choose another path.`,
+      { cause, details: { part: 'path', path } },
+    )
+  }
+  return found
 }
 
 /**
@@ -78,71 +88,6 @@ function bindOptions(spec: ListenerSpec): BindOptions {
     ...(spec.uid === undefined ? {} : { uid: spec.uid }),
     ...(spec.gid === undefined ? {} : { gid: spec.gid }),
   }
-}
-
-/**
- * Clears the path if it is a socket that refuses connections. It is renamed aside and looked at again before it is
- * deleted: a live socket that another process bound there meanwhile is put back. (Binding a temporary name and
- * renaming it over the stale one would leave the temporary name in getsockname() for good.)
- */
-function removeStale(spec: ListenerSpec, cause: unknown): void {
-  const { path } = spec
-  const before = lookAt(path)
-  if (before === null) return
-  if (!before.isSocket()) {
-    throw new FdbError(
-      'ERR_FDB_SPEC',
-      `The path ${path} exists and is no socket. Move it away or choose another path.`,
-      { cause, details: { part: 'path', path } },
-    )
-  }
-  const owner = probe(path)
-  if (owner !== 'stale') throw inUse(spec, owner ?? findOccupant(spec), cause)
-  // Refused, but bound: another process is between its bind and its listen.
-  if (isBound(path)) throw inUse(spec, findOccupant(spec), cause)
-  const aside = `${path}.stale-${process.pid}`
-  try {
-    renameSync(path, aside)
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return
-    throw explain(spec, error)
-  }
-  const moved = lookAt(aside)
-  if (moved === null) return
-  // The time too: a file system may give the inode number of a deleted file to the next one.
-  if (moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs) {
-    unlinkSync(aside)
-    return
-  }
-  try {
-    linkSync(aside, path)
-  } catch (error) {
-    if (!isErrno(error, 'EEXIST')) throw explain(spec, error)
-  }
-  unlinkSync(aside)
-  throw inUse(spec, findOccupant(spec), cause)
-}
-
-function lookAt(path: string): BigIntStats | null {
-  return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
-}
-
-/** Who listens on this path: the pid from the kernel of who called listen(), if it lives; null when it cannot be named. */
-function probe(path: string): Occupant | null | 'stale' {
-  try {
-    using connection = connectToUnix(path, 'probe')
-    const { pid } = peerCredentials(connection)
-    return pid > 0 && lives(connection) ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
-  } catch (error) {
-    if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
-    return null // backlog full, no right to connect, a datagram socket: somebody is there
-  }
-}
-
-/** It may have handed the socket over and ended. */
-function lives(connection: OwnedFd): boolean {
-  using pidfd = peerPidfd(connection, 'pidfd')
-  return pidfd === null || !hasEnded(pidfd)
 }
 
 function isErrno(error: unknown, code: string): boolean {

@@ -1,15 +1,25 @@
-// Says "ready", binds a Unix path when told to, says how that went, and holds it until its input ends.
-import { once } from 'node:events'
+// Says "ready". For each "bind" it binds a Unix path, says how that went, and holds it until "close", to which it says "closed".
+import { createInterface } from 'node:readline'
+import type { OwnedFd } from '../../../src/kernel/index.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 
+const spec = parseListenerSpec(`unix:${process.argv[2]}`)
+const held: OwnedFd[] = []
+
+function bind(): string {
+  try {
+    held.push(bindListener(spec))
+    return 'bound'
+  } catch (error) {
+    return (error as { code: string }).code
+  }
+}
+
 process.stdout.write('ready\n')
-await once(process.stdin, 'data')
-try {
-  const fd = bindListener(parseListenerSpec(`unix:${process.argv[2]}`))
-  process.stdout.write('bound\n')
-  await once(process.stdin, 'end')
-  fd.close()
-} catch (error) {
-  process.stdout.write(`${(error as { code: string }).code}\n`)
-  await once(process.stdin, 'end')
+for await (const order of createInterface({ input: process.stdin })) {
+  if (order === 'bind') process.stdout.write(`${bind()}\n`)
+  else {
+    held.pop()?.close()
+    process.stdout.write('closed\n')
+  }
 }
