@@ -3,6 +3,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { App, freePort } from '../app.mjs'
 import { CLI } from '../proxy/edge.mjs'
 import { edgeConfig } from '../referee/edge.mjs'
@@ -11,11 +12,12 @@ import { spawnBackend, spawnPlain } from '../referee/remote.mjs'
 /** What watch.mjs puts together. */
 const LINE_MS = 20
 const WATCH = new URL('watch.mjs', import.meta.url).href
+const MODULES = fileURLToPath(new URL('modules-cli.mjs', import.meta.url))
 
 /**
  * A line of the log. @typedef {{ time: number, pid: number, msg: string } & Record<string, any>} Line
  * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms; `moves`: in one turn for moves, `movesAll`: with garbage collection. @typedef {{ late: number, ran: number, waited: number, cpu: number, moves: number, movesAll: number }} Delays
- * `drain`, `upgrade` and `limits` are those of the configuration; `everyMs` is between two messages of a talk. @typedef {{ drain?: object, upgrade?: object, limits?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
+ * `drain`, `upgrade` and `limits` are those of the configuration; `everyMs` is between two messages of a talk; `modules`: not the published file, so that `moves` can be told (0 otherwise). @typedef {{ modules?: boolean, drain?: object, upgrade?: object, limits?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
  */
 
 /** @param {SceneOptions} [options] */
@@ -26,6 +28,7 @@ export async function openScene({
   everyMs = 500,
   fds = null,
   nodeFlags = [],
+  modules = false,
 } = {}) {
   const tcpPort = await freePort()
   const [backend, plain] = await Promise.all([spawnBackend({ everyMs }), spawnPlain()])
@@ -52,7 +55,7 @@ export async function openScene({
       command: ({ folder, control, target }) => {
         const file = join(folder, 'edge.json')
         writeFileSync(file, JSON.stringify(next.change(configFor({ control, target }))))
-        return [...nodeFlags, CLI, 'proxy', '--config', file, '--log-level', 'debug']
+        return [...nodeFlags, modules ? MODULES : CLI, 'proxy', '--config', file, '--log-level', 'debug']
       },
       probe: '/health',
       naive: false,

@@ -18,7 +18,7 @@ const SLOWLY_MS = 200
 export class Talkers {
   /** @type {Set<Talker>} */
   all = new Set()
-  /** Read at once from now on, also by those that read slowly. */
+  /** Also those that read slowly read at once from now on, and those that say all they can say nothing more: see {@link relax}. */
   relaxed = false
   #everyMs
   #turn = 0
@@ -42,7 +42,7 @@ export class Talkers {
     this.all.add(talker)
     socket.on('close', () => this.all.delete(talker))
     if (options.manner === 'full') {
-      socket.on('drain', () => talker.talk.say())
+      socket.on('drain', () => this.relaxed || talker.talk.say())
       talker.talk.say()
     }
     return talker
@@ -56,7 +56,10 @@ export class Talkers {
     return false
   }
 
-  /** Reads all there is from now on. */
+  /**
+   * Reads all there is from now on. What is on its way by then is much (each side's kernel buffers up to 32 MB a connection,
+   * net.ipv4.tcp_rmem), and would never be all while as much is said as is read.
+   */
   relax() {
     this.relaxed = true
     this.#resume()
