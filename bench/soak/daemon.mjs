@@ -176,6 +176,8 @@ try {
       if ((await known('shop')).generation !== before + 1) different++
       const answered = load.snapshot()?.answered ?? 0
       await until('clients are answered', () => (load.snapshot()?.answered ?? 0) > answered + rate / 4)
+      // Who waited meanwhile as well: otherwise more wait after each kill, until they wait too long.
+      await until('nobody waits any more', () => waiting(load.snapshot()) < rate / 10)
       await load.mark('calm')
       const line = `${kill} of ${memberKills} members killed: ${load.snapshot()?.lost ?? 0} requests lost`
       progress.show([line], line)
@@ -226,6 +228,11 @@ try {
   knocking = false
   for (const pid of pids.reverse()) if (!hasEnded(pid)) signal(pid, 'SIGKILL')
   rmSync(folder, { recursive: true, force: true })
+}
+
+/** Requests that were sent and have no answer yet. @param {ReturnType<ReturnType<typeof spawnLoad>['snapshot']>} snapshot */
+function waiting(snapshot) {
+  return snapshot === null ? Number.POSITIVE_INFINITY : snapshot.sent - snapshot.answered - snapshot.lost
 }
 
 /** @param {number} ms */
