@@ -1,7 +1,7 @@
 // @ts-check
 // npm run soak -- workers: a proxy of two workers (and of four). How evenly they are given requests, at 50 and at as many as go (20,000) a second;
 // 50 upgrades, with connections that live through all of them; 50 kills of workers under fresh connections, of which only what was inside
-// a killed process may fail; and what two workers answer in the time of one, by the processor time that they need for it.
+// a killed process may fail; and what two workers answer in the time of one, each with the same part of a processor (root, for a cgroup).
 // With --only spread|upgrades|kills|throughput, --upgrades, --kills, --seconds, --rate, --connections, --scale.
 
 import { execFile, fork, spawn } from 'node:child_process'
@@ -18,6 +18,7 @@ import { spawnBackend, spawnClients, spawnPlain } from '../referee/remote.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { status } from '../status.mjs'
 import { signal } from '../unrelated.mjs'
+import { limitProcessor } from './processor-share.mjs'
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
@@ -32,8 +33,8 @@ const { values: flags, positionals } = parseArgs({
     json: { type: 'string' },
   },
 })
-/** Of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
-const MS_PER_TICK = 10
+/** Of a processor, for each worker whose throughput is measured. */
+const SHARE = 0.3
 const REQUEST = 'GET /health HTTP/1.1\r\nHost: any.test\r\n'
 /** The end of a killed process reaches its clients within this time, on a machine that is busy. */
 const AFTER_KILL_MS = 500
@@ -171,52 +172,42 @@ async function kills(figures, progress, edge) {
   }
 }
 
-/** In turns, so that both have the same machine. @param {Figures} figures @param {string} folder @param {Upstreams} upstreams */
+/**
+ * In turns, so that both have the same machine. Each worker has the same part of a processor, and all the time that is left is the
+ * clients': beside workers that take all they can, clients on the same processors would be what is measured.
+ * @param {Figures} figures @param {string} folder @param {Upstreams} upstreams
+ */
 async function throughput(figures, folder, upstreams) {
   const seconds = Math.max(2, Number(flags.seconds) / 5)
   const edges = [await Edge.start(folder, 1, upstreams), await Edge.start(folder, 2, upstreams)]
-  /** @type {{ rate: number, cost: number, skew: number }[][]} */
-  const runs = [[], []]
+  /** @type {number[][]} requests a second */
+  const rates = [[], []]
+  /** @type {(() => void)[]} */
+  const limits = []
   try {
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < 6; round++) {
+      // The first is for the compiler.
+      if (round === 1)
+        for (const edge of edges)
+          for (const pid of await edge.workers()) limits.push(limitProcessor(pid, SHARE))
       for (const [at, edge] of edges.entries()) {
-        const before = await edge.cpuMs()
-        const report = await edge.clients('kept', 64, seconds)
-        const cpu = (await edge.cpuMs()) - before
-        // The first is for the compiler.
-        if (round > 0)
-          runs[at]?.push({
-            rate: perSecond(report),
-            cost: (cpu * 1_000) / total(report),
-            skew: unevenness(report, at + 1),
-          })
+        const report = await edge.clients('kept', 32 * (at + 1), seconds)
+        if (round > 0) rates[at]?.push(perSecond(report))
       }
     }
   } finally {
     for (const edge of edges) await edge.end()
+    for (const giveBack of limits) giveBack()
   }
-  const [one, two] = runs.map(all => ({
-    rate: median(all.map(({ rate }) => rate)),
-    cost: median(all.map(({ cost }) => cost)),
-    skew: median(all.map(({ skew }) => skew)),
-  }))
+  const [one, two] = rates.map(median)
   if (one === undefined || two === undefined) return
-  figures.add('one worker: requests a second, beside its clients', one.rate, '')
-  figures.add('two workers', two.rate, '')
-  figures.add('one worker: processor time of a request', one.cost, 'µs')
-  figures.add('two workers', two.cost, 'µs')
-  // A core each: so many times as much, when the one that is given most has no time left.
-  figures.add(
-    'two workers on two cores, in workers',
-    (2 * (one.cost / two.cost)) / (1 + two.skew / 100),
-    '',
-    '>=',
-    1.8,
-  )
+  figures.add(`one worker, ${SHARE * 100} % of a processor: requests a second`, one, '')
+  figures.add(`two workers, ${SHARE * 100} % each`, two, '')
+  figures.add('two workers, in workers', two / one, '', '>=', 1.8)
 }
 
 /** @typedef {{ backend: Awaited<ReturnType<typeof spawnBackend>>, plain: Awaited<ReturnType<typeof spawnPlain>> }} Upstreams */
-/** @typedef {{ pids: Record<string, number>, last: string[], failures: { code: string, at: number }[], seconds: number }} Report */
+/** @typedef {{ pids: Record<string, number>, failures: { code: string, at: number }[], seconds: number }} Report */
 
 let started = 0
 
@@ -266,13 +257,6 @@ class Edge {
     await promisify(execFile)(process.execPath, [CLI, ...args, '--control', this.control])
   }
 
-  async cpuMs() {
-    return (await this.workers()).reduce((sum, pid) => {
-      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-      return sum + (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK
-    }, 0)
-  }
-
   /** @param {'fresh' | 'kept'} kind @param {number} many requests a second, or connections */
   client(kind, many) {
     const child = fork(fileURLToPath(import.meta.url), ['client', kind, String(this.port), String(many)], {
@@ -306,7 +290,7 @@ class Edge {
       const pids = Object.fromEntries(
         Object.entries(after.pids).map(([pid, sum]) => [pid, sum - (before.pids[pid] ?? 0)]),
       )
-      return { pids, last: after.last, failures: after.failures, seconds: after.seconds - before.seconds }
+      return { pids, failures: after.failures, seconds: after.seconds - before.seconds }
     } finally {
       clients.end()
     }
@@ -327,13 +311,11 @@ class Edge {
 function client([kind, port, many]) {
   /** @type {Record<string, number>} */
   const pids = {}
-  /** Of each connection that is kept, who has answered last. @type {string[]} */
-  const last = []
   /** @type {Report['failures']} */
   const failures = []
   const begun = performance.now()
-  /** @param {boolean} once @param {number} number */
-  const connect = (once, number) => {
+  /** @param {boolean} once */
+  const connect = once => {
     let text = ''
     let answered = false
     const request = `${REQUEST}${once ? 'Connection: close\r\n' : ''}\r\n`
@@ -353,21 +335,20 @@ function client([kind, port, many]) {
       const pid = /x-pid: (\d+)/i.exec(text)?.[1] ?? ''
       pids[pid] = (pids[pid] ?? 0) + 1
       text = ''
-      if (!once) last[number] = pid
       if (once) answered = true
       else socket.write(request, 'latin1')
     })
   }
-  if (kind === 'kept') for (let i = 0; i < Number(many); i++) connect(false, i)
+  if (kind === 'kept') for (let i = 0; i < Number(many); i++) connect(false)
   else {
     let sent = 0
     setInterval(() => {
       const due = ((performance.now() - begun) / 1_000) * Number(many)
-      for (; sent < due; sent++) connect(true, sent)
+      for (; sent < due; sent++) connect(true)
     }, 2)
   }
   process.on('message', () =>
-    process.send?.({ pids, last, failures, seconds: (performance.now() - begun) / 1_000 }),
+    process.send?.({ pids, failures, seconds: (performance.now() - begun) / 1_000 }),
   )
 }
 
@@ -376,14 +357,6 @@ function skew({ pids }, count) {
   const shares = Object.values(pids)
   const share = shares.reduce((sum, one) => sum + one, 0) / count
   return (Math.max(...shares, share) / share - 1) * 100
-}
-
-/** The same of connections: where clients wait for answers, requests are as uneven as the time that others leave to the workers. @param {Report} report @param {number} count */
-function unevenness({ last }, count) {
-  /** @type {Record<string, number>} */
-  const pids = {}
-  for (const pid of last) pids[pid] = (pids[pid] ?? 0) + 1
-  return skew({ pids }, count)
 }
 
 /** Two standard deviations of a share, where each request goes to any: what chance alone may do. @param {Report} report @param {number} count */
