@@ -125,6 +125,8 @@ NAPI_MODULE_INIT() {
   const napi_property_descriptor calls[] = {
     METHOD("bindSocket", fdb_bind_socket),
     METHOD("listen", fdb_listen),
+    METHOD("connectTcp", fdb_connect_tcp),
+    METHOD("connectResult", fdb_connect_result),
     METHOD("connectUnix", fdb_connect_unix),
     METHOD("connectDatagram", fdb_connect_datagram),
     METHOD("accept", fdb_accept),

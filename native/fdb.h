@@ -103,6 +103,8 @@ napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes charge of a new
 #define FDB_CALL(name) napi_value name(napi_env env, napi_callback_info info)
 FDB_CALL(fdb_bind_socket);
 FDB_CALL(fdb_listen);
+FDB_CALL(fdb_connect_tcp);
+FDB_CALL(fdb_connect_result);
 FDB_CALL(fdb_connect_unix);
 FDB_CALL(fdb_connect_datagram);
 FDB_CALL(fdb_accept);

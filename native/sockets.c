@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -161,16 +162,17 @@ static bool unix_address(napi_env env, const char *name, size_t length, bool abs
   return true;
 }
 
-static bool inet_address(napi_env env, bind_options *options, address *into) {
+/* `host` is written to, and has `length` bytes of 256. */
+static bool inet_address(napi_env env, char *host, size_t length, int port, address *into) {
   memset(into, 0, sizeof(*into));
-  bool whole = options->host_length < sizeof(options->host) && strlen(options->host) == options->host_length;
-  if (whole && inet_pton(AF_INET, options->host, &into->of.v4.sin_addr) == 1) {
+  bool whole = length < 256 && strlen(host) == length;
+  if (whole && inet_pton(AF_INET, host, &into->of.v4.sin_addr) == 1) {
     into->of.v4.sin_family = AF_INET;
-    into->of.v4.sin_port = htons((uint16_t)options->port);
+    into->of.v4.sin_port = htons((uint16_t)port);
     into->length = sizeof(into->of.v4);
     return true;
   }
-  char *zone = whole ? strchr(options->host, '%') : NULL;
+  char *zone = whole ? strchr(host, '%') : NULL;
   if (zone != NULL) {
     *zone = 0;
     into->of.v6.sin6_scope_id = if_nametoindex(zone + 1);
@@ -179,12 +181,12 @@ static bool inet_address(napi_env env, bind_options *options, address *into) {
       return false;
     }
   }
-  if (!whole || inet_pton(AF_INET6, options->host, &into->of.v6.sin6_addr) != 1) {
-    fdb_throw_range(env, "host must be an IP address, got %.100s", options->host);
+  if (!whole || inet_pton(AF_INET6, host, &into->of.v6.sin6_addr) != 1) {
+    fdb_throw_range(env, "host must be an IP address, got %.100s", host);
     return false;
   }
   into->of.v6.sin6_family = AF_INET6;
-  into->of.v6.sin6_port = htons((uint16_t)options->port);
+  into->of.v6.sin6_port = htons((uint16_t)port);
   into->length = sizeof(into->of.v6);
   return true;
 }
@@ -291,7 +293,7 @@ napi_value fdb_bind_socket(napi_env env, napi_callback_info info) {
   if (!fdb_enter(env, info, 1, &call) || !read_options(env, call.argv[0], &options)) return NULL;
   if (options.unix_domain) {
     if (!unix_address(env, options.host, options.host_length, options.abstract, "bind", &at)) return NULL;
-  } else if (!inet_address(env, &options, &at)) {
+  } else if (!inet_address(env, options.host, options.host_length, options.port, &at)) {
     return NULL;
   }
   const char *failed = open_bound(&options, &at, &fd);
@@ -333,6 +335,38 @@ static napi_value connect_unix(napi_env env, napi_callback_info info, int type) 
     return fdb_throw(env, error, "connect");
   }
   return fdb_owned_value(call.self, fd);
+}
+
+/* EINTR: it goes on without us, as with EINPROGRESS. */
+napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  address to;
+  char host[256];
+  size_t length;
+  int port;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_text(env, call.argv[0], "host", host, sizeof(host), &length) ||
+      !fdb_int(env, call.argv[1], "port", 1, 65535, &port) || !inet_address(env, host, length, port, &to))
+    return NULL;
+  int fd = new_socket(to.of.any.sa_family, SOCK_STREAM);
+  if (fd < 0) return fdb_throw(env, errno, "socket");
+  const char *failed = "setsockopt";
+  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0) {
+    failed = "connect";
+    if (connect(fd, &to.of.any, to.length) == 0 || errno == EINPROGRESS || errno == EINTR)
+      return fdb_owned_value(call.self, fd);
+  }
+  int error = errno;
+  close(fd);
+  return fdb_throw(env, error, failed);
+}
+
+napi_value fdb_connect_result(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd, error = 0;
+  socklen_t size = sizeof(error);
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return fdb_throw(env, errno, "getsockopt");
+  return fdb_int_value(env, error);
 }
 
 napi_value fdb_connect_unix(napi_env env, napi_callback_info info) {

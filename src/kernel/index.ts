@@ -69,7 +69,7 @@ export {
 export type { NativeError } from './native.js'
 export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
 export { hasEnded, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
-export { type Lent, PolledSocket, polledSockets } from './polled-socket.js'
+export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
 export {
   accept,
   type BindOptions,

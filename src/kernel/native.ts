@@ -117,6 +117,13 @@ export interface Native {
   bindSocket(options: BindOptions): number
   /** listen() again on a bound or listening socket: changes the backlog. */
   listen(fd: number, backlog: number): void
+  /**
+   * Begins to connect to an IP address, with TCP_NODELAY: the descriptor is writable when it is known what comes of it. Throws what is known at once:
+   * ENETUNREACH, EADDRNOTAVAIL (no port is left), EMFILE.
+   */
+  connectTcp(host: string, port: number): number
+  /** What came of it, once: 0, or an errno for {@link failure}. */
+  connectResult(fd: number): number
   /** Non-blocking connect to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (backlog full) throw. */
   connectUnix(path: string, abstract: boolean): number
   /** The same to a Unix datagram socket. ECONNREFUSED, ENOENT, EPROTOTYPE (it is a stream socket) throw. */

@@ -124,6 +124,9 @@ export function polledSockets(): boolean {
   return theCrowd() !== null
 }
 
+/** What can be connected to without asking who has that name. */
+export type KernelAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
+
 /** A descriptor that Node keeps until it is told to close it. */
 export interface Lent {
   readonly descriptor: LentFd
@@ -171,6 +174,24 @@ export abstract class PolledSocket {
   protected take(fd: OwnedFd | Lent): void {
     this.#fd = fd instanceof OwnedFd ? surrendered(fd) : taken(fd)
     crowd!.add(this.#fd, this)
+  }
+
+  /**
+   * Begins to connect to an IP address or a path; with what comes of it it is writable, see {@link connectFailure}. Throws what is known at
+   * once: EMFILE, EADDRNOTAVAIL, ENOENT.
+   */
+  protected connectTo(address: KernelAddress): void {
+    this.#fd =
+      address.kind === 'unix'
+        ? native.connectUnix(address.path, false)
+        : native.connectTcp(address.host, address.port)
+    crowd!.add(this.#fd, this)
+  }
+
+  /** Null: the connection stands. To be asked once. */
+  protected connectFailure(): Error | null {
+    const errno = native.connectResult(this.#fd)
+    return errno === 0 ? null : native.failure(errno, 'connect')
   }
 
   /**

@@ -29,13 +29,15 @@ export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tall
 
 /** Connects to a TCP or Unix address in the clear. */
 export const dialSocket: Dial = ({ address }, owner, tally) => {
+  if (polledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
+    return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
   if (polledSockets() && SOCKET_HANDLE.works) return dialled(address, owner, tally)
   const onread = new Feed()
   const socket = connect(address, { onread })
   return (onread.stream = new SocketStream(socket, owner, tally, { fed: true }))
 }
 
-/** Node finds the address and connects; from then on it knows nothing of the connection. */
+/** Node finds the address of a name and connects; from then on it knows nothing of the connection. */
 function dialled(address: DialAddress, owner: StreamOwner, tally: Tally): ByteStream {
   const socket = connect(address)
   const stream = new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', dialling: socket })

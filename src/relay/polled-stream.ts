@@ -1,4 +1,12 @@
-import { type Lent, type OwnedFd, PolledSocket, READABLE, sendOn, WRITABLE } from '../kernel/index.js'
+import {
+  type KernelAddress,
+  type Lent,
+  type OwnedFd,
+  PolledSocket,
+  READABLE,
+  sendOn,
+  WRITABLE,
+} from '../kernel/index.js'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joined, NOTHING, toBuffer } from './bytes.js'
 import { READ_BYTES, READ_INTO } from './read-into.js'
@@ -13,9 +21,11 @@ export interface PolledInput {
   remoteAddress: string
   /** Where there is no descriptor yet. */
   dialling?: Dialling
+  /** Where it connects by itself. */
+  address?: KernelAddress
 }
 
-/** A connection that is being made: what comes of it is told to {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
+/** A connection that is being made by somebody else: what comes of it is told to {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
 export interface Dialling {
   readonly destroyed: boolean
   destroy(): void
@@ -46,17 +56,18 @@ export class PolledStream extends PolledSocket implements ByteStream {
     fd: OwnedFd | Lent | null,
     owner: StreamOwner,
     tally: Tally,
-    { reading, remoteAddress, dialling }: PolledInput,
+    { reading, remoteAddress, dialling, address }: PolledInput,
   ) {
     super(fd)
-    this.#dialling = dialling ?? null
-    this.#queue = dialling === undefined ? null : []
+    this.#dialling = address === undefined ? (dialling ?? null) : new OwnDialling()
+    this.#queue = this.#dialling === null ? null : []
     this.owner = owner
     this.remoteAddress = remoteAddress
     this.#tally = tally
     this.#reading = reading
     tally.open++
-    this.#listen()
+    if (address === undefined) this.#listen()
+    else this.#connect(address)
   }
 
   get connecting(): boolean {
@@ -153,10 +164,26 @@ export class PolledStream extends PolledSocket implements ByteStream {
       this.#fail(error as Error)
       return
     }
+    this.#stands()
+  }
+
+  #stands(): void {
     this.#dialling = null
     this.owner?.onOpen(this)
     if (this.#queue !== null && this.open) this.#flush(this.#queue)
     this.#listen()
+  }
+
+  /** What fails at once is told as if it had failed later. */
+  #connect(address: KernelAddress): void {
+    try {
+      this.connectTo(address)
+      this.#listen()
+    } catch (error) {
+      setImmediate(() => {
+        if (!this.#left) this.#fail(error as Error)
+      })
+    }
   }
 
   /** There will be no connection. */
@@ -175,6 +202,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   override ready(events: number, chunk: Buffer, bytes: number): void {
+    if (this.#dialling !== null) {
+      const failure = this.connectFailure()
+      if (failure === null) this.#stands()
+      else this.#fail(failure)
+      return
+    }
     if ((events & WRITABLE) !== 0 && this.#queue !== null) this.#flush(this.#queue)
     if (bytes !== -1) this.#readAhead(chunk, bytes)
     else if ((events & READABLE) !== 0) this.#read(MOST_READS)
@@ -278,6 +311,10 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   #listen(): void {
     if (!this.open || this.#ending !== undefined) return
+    if (this.#dialling !== null) {
+      this.watch(WRITABLE)
+      return
+    }
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
     // Who has much to say is read in larger pieces.
     this.setEager((wanted & READABLE) !== 0 && !this.#more)
@@ -293,6 +330,15 @@ export class PolledStream extends PolledSocket implements ByteStream {
     if (this.#left) return
     this.#left = true
     this.#tally.open--
+  }
+}
+
+/** What this process has asked the kernel for. */
+class OwnDialling implements Dialling {
+  destroyed = false
+
+  destroy(): void {
+    this.destroyed = true
   }
 }
 

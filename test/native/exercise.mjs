@@ -44,6 +44,12 @@ function sockets() {
   native.listen(listeners[0], 20)
   native.setOption(listeners[1], 'reuseAddr', true)
   const client = native.connectUnix(path, false)
+  const { port } = native.inspect([listeners[0]])[0]
+  const dialled = native.connectTcp('127.0.0.1', port)
+  native.connectResult(dialled)
+  refused(() => native.connectTcp('localhost', port), 'ERR_OUT_OF_RANGE')
+  refused(() => native.connectResult(never), 'EBADF')
+  native.close(dialled)
   const accepted = native.accept(listeners[2])
   assert.equal(native.accept(listeners[2]), -1)
   native.peerCredentials(accepted)

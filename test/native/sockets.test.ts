@@ -105,6 +105,38 @@ describe('bindSocket', () => {
   })
 })
 
+describe('connectTcp', () => {
+  it.each(['127.0.0.1', '::1'])(
+    'begins to connect to %s, without delay, and knows what came of it',
+    async host => {
+      const listener = keep(native.bindSocket({ kind: 'tcp', host, port: 0, backlog: 1 }))
+      const { port } = native.inspect([listener])[0]!
+      const client = keep(native.connectTcp(host, port!))
+      expectBornRight(client)
+      const server = keep(native.accept(listener))
+      expect(server).toBeGreaterThanOrEqual(0)
+      expect(native.connectResult(client)).toBe(0)
+      native.close(listener)
+      const refused = keep(native.connectTcp(host, port!))
+      const error = native.failure(native.connectResult(refused), 'connect')
+      expect(error).toMatchObject({ code: 'ECONNREFUSED', syscall: 'connect' })
+      // Asked once: the kernel tells it to the first.
+      expect(native.connectResult(refused)).toBe(0)
+    },
+  )
+
+  it('names what is known at once, and what is no address', () => {
+    expect(thrown(() => native.connectTcp('255.255.255.255', 9))).toMatchObject({
+      code: 'ENETUNREACH',
+      syscall: 'connect',
+    })
+    for (const host of ['localhost', '', '1.2.3', '127.0.0.1\0', '::1%nothing'])
+      expect(thrown(() => native.connectTcp(host, 9))).toBeInstanceOf(RangeError)
+    for (const port of [0, -1, 65_536, 1.5])
+      expect(thrown(() => native.connectTcp('127.0.0.1', port))).toBeInstanceOf(RangeError)
+  })
+})
+
 describe('Unix sockets', () => {
   it('have the mode that was asked for, whatever the umask', async () => {
     const dir = await folder()

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -283,26 +283,48 @@ describe('a polled stream', () => {
   })
 })
 
-describe('a stream that is dialled', () => {
-  const dial = (address: DialAddress, owner: StreamOwner, tally = { open: 0 }) => {
-    const stream = dialSocket({ key: 'd', authority: 'd', address }, owner, tally)
-    onTestFinished(() => stream.destroy())
-    return { stream, tally }
+/** Where somebody listens, and where nobody does. */
+const PLACES = {
+  'to a name': { host: '127.0.0.1', kind: 'tcp', as: 'localhost', refusal: 'ECONNREFUSED' },
+  'to an address': { host: '127.0.0.1', kind: 'tcp', as: '127.0.0.1', refusal: 'ECONNREFUSED' },
+  'to an address of IPv6': { host: '::1', kind: 'tcp', as: '::1', refusal: 'ECONNREFUSED' },
+  'to a path': { host: '', kind: 'unix', as: '', refusal: 'ENOENT' },
+} as const
+
+const dial = (address: DialAddress, owner: StreamOwner, tally = { open: 0 }) => {
+  const stream = dialSocket({ key: 'd', authority: 'd', address }, owner, tally)
+  onTestFinished(() => stream.destroy())
+  return { stream, tally }
+}
+
+describe.each(Object.entries(PLACES))('a stream that is dialled %s', (_, { host, kind, as, refusal }) => {
+  const path = () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-dial-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    return join(folder, 's')
   }
-  const free = async () => {
-    const listener = net.createServer().listen(0, '127.0.0.1')
+  const place = async (): Promise<{ address: DialAddress; sockets: net.Socket[] }> => {
+    if (kind === 'unix') {
+      const address = { kind, path: path() }
+      return { address, ...(await server(() => false, { path: address.path })) }
+    }
+    const { listener, sockets } = await server(() => false, { port: 0, host })
+    return { address: { kind, host: as, port: (listener.address() as net.AddressInfo).port }, sockets }
+  }
+  const nowhere = async (): Promise<DialAddress> => {
+    if (kind === 'unix') return { kind, path: path() }
+    const listener = net.createServer().listen(0, host)
     await once(listener, 'listening')
     const { port } = listener.address() as net.AddressInfo
     await new Promise(resolve => listener.close(resolve))
-    return { kind: 'tcp', host: '127.0.0.1', port } as const
+    return { kind, host: as, port }
   }
 
   it('sends what was written meanwhile, and is a polled stream then', async () => {
-    const { listener, sockets } = await server(() => false)
-    const { port } = listener.address() as net.AddressInfo
+    const { address, sockets } = await place()
     const heard = listening()
     heard.onOpen = stream => heard.events.push(`open ${stream.connecting}`)
-    const { stream, tally } = dial({ kind: 'tcp', host: 'localhost', port }, heard)
+    const { stream, tally } = dial(address, heard)
     stream.write('first ')
     stream.write(Buffer.from('<second>'), 1, 7)
     expect([stream.connecting, stream.alive, stream.congested, stream.unsentBytes, tally.open]).toEqual([
@@ -324,9 +346,8 @@ describe('a stream that is dialled', () => {
   })
 
   it('ends behind what was written, also when its end was said before it was connected', async () => {
-    const { listener, sockets } = await server(() => false)
-    const { port } = listener.address() as net.AddressInfo
-    const { stream } = dial({ kind: 'tcp', host: '127.0.0.1', port }, listening())
+    const { address, sockets } = await place()
+    const { stream } = dial(address, listening())
     stream.write('all')
     stream.end()
     await until('it has connected', () => sockets.length === 1)
@@ -340,15 +361,10 @@ describe('a stream that is dialled', () => {
 
   it('says why there is no connection, once, and gives back what was to be sent', async () => {
     const heard = listening()
-    const { stream, tally } = dial(await free(), heard)
+    const { stream, tally } = dial(await nowhere(), heard)
     stream.write('unsent')
     await until('it has heard', () => heard.events.length === 1)
-    expect([heard.events, stream.connecting, stream.alive, tally.open]).toEqual([
-      ['ECONNREFUSED'],
-      true,
-      false,
-      0,
-    ])
+    expect([heard.events, stream.connecting, stream.alive, tally.open]).toEqual([[refusal], true, false, 0])
     expect(Buffer.concat(stream.takeUnsent()).toString()).toBe('unsent')
     stream.destroy()
     expect([heard.events.length, tally.open]).toEqual([1, 0])
@@ -356,13 +372,76 @@ describe('a stream that is dialled', () => {
 
   it('tells nothing when it is destroyed before it is connected', async () => {
     const heard = listening()
-    const { stream, tally } = dial(await free(), heard)
+    const { stream, tally } = dial(await nowhere(), heard)
     stream.destroy()
     stream.write('nobody gets it')
     for (let turns = 0; turns < 10; turns++) await turn()
     expect([heard.events, stream.alive, tally.open]).toEqual([[], false, 0])
   })
 
+  it('is told of an end that comes with the connection, after what came before it', async () => {
+    const { address, sockets } = await place()
+    const heard = listening()
+    const { stream } = dial(address, heard)
+    await until('it has connected', () => sockets.length === 1)
+    sockets[0]!.end('all')
+    await until('it has ended', () => heard.events.includes('end'))
+    expect([heard.text, stream.connecting]).toEqual(['all', false])
+  })
+})
+
+describe('a stream that connects by itself', () => {
+  it('is writable without delay, and needs one descriptor', async () => {
+    const { listener, sockets } = await server(() => false)
+    const { port } = listener.address() as net.AddressInfo
+    const open = () => readdirSync('/proc/self/fd').length
+    const before = open()
+    const { stream } = dial({ kind: 'tcp', host: '127.0.0.1', port }, listening())
+    expect(open() - before).toBe(1)
+    await until('it has connected', () => sockets.length === 1 && !stream.connecting)
+    // Its own, and that of the peer, which is in this process too.
+    expect(open() - before).toBe(2)
+  })
+
+  it('has failed where no descriptor is left, and says so in a later turn', () => {
+    const script = `
+      import { openSync } from 'node:fs'
+      import { dialSocket } from './src/relay/open-stream.ts'
+      import { polledSockets } from './src/kernel/index.ts'
+      polledSockets()
+      const heard = []
+      const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose(_, error) { heard.push(error.code) } }
+      const tally = { open: 0 }
+      try { for (;;) openSync('/dev/null') } catch {}
+      const address = { kind: 'tcp', host: '127.0.0.1', port: 9 }
+      const [stream, gone] = [0, 1].map(() => dialSocket({ key: 'd', authority: 'd', address }, owner, tally))
+      stream.write('unsent')
+      gone.destroy()
+      const first = [...heard, stream.connecting, stream.alive, tally.open]
+      await new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+      const then = [...heard, stream.connecting, stream.alive, tally.open, String(stream.takeUnsent()[0])]
+      process.stdout.write(JSON.stringify([first, then]))
+    `
+    const { stdout, stderr } = spawnSync(
+      'sh',
+      [
+        '-c',
+        'ulimit -n 80; exec "$@"',
+        'sh',
+        process.execPath,
+        '--import',
+        'tsx',
+        '--input-type=module',
+        '-e',
+        script,
+      ],
+      { encoding: 'utf8' },
+    )
+    expect([stdout, stderr]).toEqual(['[[true,true,1],["EMFILE",true,false,0,"unsent"]]', ''])
+  })
+})
+
+describe('a stream whose connection somebody else makes', () => {
   it('has failed where its descriptor cannot be taken', () => {
     const heard = listening()
     const dialling = {
