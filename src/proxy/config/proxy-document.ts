@@ -37,6 +37,7 @@ export interface ProxyDocument {
     timeout?: Duration
     probation?: Duration
     ready?: Duration
+    warmUp?: Duration
     freeze?: Duration
     prepare?: Duration
     commit?: Duration
