@@ -27,4 +27,3 @@ export { type RelayedConnection, RelayedConnections, type RelayedOptions } from 
 export { type DescriptorRoom, descriptorRoom, type Shortage, takesSpare } from './shortage.js'
 export { SocketStream } from './socket-stream.js'
 export { DEFAULT_KEEP_ALIVE, type PoolOptions, UpstreamPools } from './upstream-pools.js'
-export { type WarmUpOptions, type WarmUpRelay, warmUp } from './warm-up/warm-up.js'

@@ -1,11 +1,14 @@
-import { polledSockets, socketPair } from '../../kernel/index.js'
-import type { StreamOwner } from '../byte-stream.js'
-import type { Dial } from '../dial.js'
-import type { RelayOptions } from '../options.js'
-import type { Origin } from '../origin.js'
-import { PolledStream } from '../polled-stream.js'
-import { Relay } from '../relay.js'
-import { UpstreamPools } from '../upstream-pools.js'
+import { polledSockets, socketPair } from '../kernel/index.js'
+import {
+  type ByteStream,
+  type Dial,
+  type Origin,
+  Relay,
+  type RelayOptions,
+  reopened,
+  type StreamOwner,
+  UpstreamPools,
+} from '../relay/index.js'
 import { answer, request } from './exchanges.js'
 import { StandIn } from './stand-in.js'
 
@@ -103,11 +106,13 @@ class Stage {
     tally: { open: number },
     remoteAddress: string,
     hears: ConstructorParameters<typeof StandIn>[1],
-  ): [PolledStream, StandIn] {
+  ): [ByteStream, StandIn] {
     const [here, there] = socketPair('warm-up')
     const standIn = new StandIn(there, hears)
     this.#standIns.push(standIn)
-    return [new PolledStream(here, owner, tally, { reading: true, remoteAddress }), standIn]
+    const stream = reopened(here, owner, tally, remoteAddress)
+    stream.setReading(true)
+    return [stream, standIn]
   }
 
   close(): void {

@@ -1,5 +1,6 @@
-import { type OwnedFd, PolledSocket, READABLE, sendOn } from '../../kernel/index.js'
-import { NOTHING } from '../bytes.js'
+import { type OwnedFd, PolledSocket, READABLE, sendOn } from '../kernel/index.js'
+
+const NOTHING = Buffer.alloc(0)
 
 /** What came is good until it returns. */
 export type Hears = (standIn: StandIn, heard: Buffer, bytes: number) => void
