@@ -21,6 +21,8 @@ import { pause, until } from '../processes/until.js'
 
 const seen = (look: () => boolean) => until('connections where they belong', look)
 
+const hands: SocketPairs[] = []
+
 /** Connected socket pairs by name: one end is moved about, the other stays with the test. */
 class Hand extends SocketPairs {
   readonly came: [string, Arrival][] = []
@@ -31,6 +33,11 @@ class Hand extends SocketPairs {
   large = new Set<string>()
   /** Of every connection that arrives. */
   witness = { asked: false, answered: false }
+
+  constructor() {
+    super()
+    hands.push(this)
+  }
 
   override *departures(which: MoveWhich): Generator<PairConnection, void, undefined> {
     for (const value of super.departures(which)) {
@@ -67,6 +74,8 @@ const children: ChildProcess[] = []
 
 afterEach(() => {
   for (const fd of others.splice(0)) fd.close()
+  // Or the next test counts them, until they are collected.
+  for (const hand of hands.splice(0)) for (const fd of hand.here.values()) fd.close()
   for (const child of children.splice(0)) child.kill('SIGKILL')
 })
 
