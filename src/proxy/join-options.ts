@@ -13,7 +13,7 @@ export function joinOptions(
   health: () => boolean | string,
 ): JoinOptions {
   const { control, drain, service, stateFile, upgrade } = config
-  const { timeout: _, health: __, warmUp: ___, ...times } = upgrade
+  const { timeout: _, health: __, ...times } = upgrade
   return {
     service,
     ...(control !== null && { control }),

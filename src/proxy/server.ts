@@ -30,7 +30,7 @@ import { FollowedConfig } from './state/followed-config.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
 import { Upstreams } from './upstreams/upstreams.js'
-import { warmUpRequests } from './warm-up.js'
+import { warmUpInFirstWave } from './warm-up.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
@@ -147,7 +147,7 @@ export class ReverseProxy {
       if (member.follows === null) await proxy.#routes.prepare(proxy.#fileOf(config))
       else await proxy.#routes.refresh()
       health = await proxy.#healthOf(config)
-      await warmUpRequests(proxy.config, () => member.incumbent !== null, proxy.#logger)
+      warmUpInFirstWave(proxy.config, member, proxy.#logger)
       const proves: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [proves] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)

@@ -1,4 +1,4 @@
-import type { Logger } from '../index.js'
+import type { Logger, Member } from '../index.js'
 import type { ExchangeReport } from '../relay/index.js'
 import { type WarmUpRelay, warmUp } from '../warm-up/warm-up.js'
 import type { ProxyConfig } from './config/config.js'
@@ -14,19 +14,23 @@ import { Upstreams } from './upstreams/upstreams.js'
 const EXCHANGES = 1_000
 
 /**
- * Relays requests of this process to itself, as this configuration says but for routes and servers, so that what they need is compiled
- * when the first client comes. Nobody is connected to, and no request of it is counted. Takes `upgrade.warmUp`, and half of `upgrade.ready` at
- * most; ends as soon as it is not `needed`: nobody else serves. Never rejects.
+ * Relays requests of this process to itself when it has taken over, as this configuration says but for routes and servers: what they need is compiled
+ * when all clients come, and not while they wait. It has `drain.firstWave` for that, in which only a few come. Nobody is connected to, and no
+ * request of it is counted.
  */
-export async function warmUpRequests(
+export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
+  const within = config.drain.firstWave
+  if (member.incumbent === null || within < 1) return
+  member.once('serving', () => void warmUpRequests(config, { member, within, logger }))
+}
+
+/** Never rejects. */
+async function warmUpRequests(
   config: ProxyConfig,
-  needed: () => boolean,
-  logger: Logger,
+  { member, within, logger }: { member: Member; within: number; logger: Logger },
 ): Promise<void> {
-  const { warmUp: most, ready } = config.upgrade
-  const within = Math.min(most, ready / 2)
-  if (within < 1 || !needed()) return
   const begun = performance.now()
+  const needed = () => member.phase === 'serving'
   try {
     const requests = await warmUp(() => relayOf(config), { most: EXCHANGES, within, needed })
     const ms = Math.round(performance.now() - begun)

@@ -148,7 +148,6 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upgrade.timeout', '0s', /outside of 1 ms/],
   ['upgrade.probation', '10 s', /no duration/],
   ['upgrade.ready', '30', /has no unit/],
-  ['upgrade.warmUp', 'off', /no duration/],
   ['upgrade.freeze', 'off', /no duration/],
   ['upgrade.prepare', '[]', /is a list, not a duration/],
   ['upgrade.commit', '900h', /outside of 1 ms to 2147483647 ms \(24 days\)/],

@@ -53,7 +53,6 @@ describe('a configuration', () => {
         commit: 10_000,
         heartbeat: 250,
         silence: 3000,
-        warmUp: 500,
         health: null,
       },
       tls: { certificates: [], minVersion: 'TLSv1.2', rotateTicketKeys: 43_200_000 },

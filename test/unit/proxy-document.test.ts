@@ -55,7 +55,6 @@ const EVERY: ProxyDocument = {
     commit: '1s',
     heartbeat: '1s',
     silence: '3s',
-    warmUp: '100ms',
     health: {
       http: '/health',
       host: 'a.test',

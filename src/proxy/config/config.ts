@@ -56,8 +56,6 @@ export interface ListenerConfig {
 /** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
-  /** For requests to itself before it is ready; 0: none. */
-  warmUp: number
   /** null: a version is taken at its word. */
   health: HealthConfig | null
 }

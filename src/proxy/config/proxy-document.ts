@@ -37,7 +37,6 @@ export interface ProxyDocument {
     timeout?: Duration
     probation?: Duration
     ready?: Duration
-    warmUp?: Duration
     freeze?: Duration
     prepare?: Duration
     commit?: Duration

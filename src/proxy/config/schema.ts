@@ -125,11 +125,6 @@ const upgradeShape = {
     'how long the old process stands by; `0s`: until the first sign of health',
   ),
   ready: optional(duration(1), '30s', 'from the offer until the new process is ready'),
-  warmUp: optional(
-    duration(0),
-    '500ms',
-    'before it is ready the new process relays requests of its own to itself, so that its code is compiled; so long at most, and half of `upgrade.ready`; `0s`: none',
-  ),
   freeze: optional(duration(1), '1s', 'for the old process to stop writing'),
   prepare: optional(duration(1), '10s', 'for the new process to read the last changes'),
   commit: optional(duration(1), '10s', 'from the commit until the new process serves'),
