@@ -1,6 +1,6 @@
 import type { Logger, Member } from '../index.js'
 import type { ExchangeReport } from '../relay/index.js'
-import { type WarmUpRelay, warmUp } from '../warm-up/warm-up.js'
+import { type WarmUpRelay, warmUp } from '../warmup/warm-up.js'
 import type { ProxyConfig } from './config/config.js'
 import { relayOptions } from './relay-options.js'
 import { type Action, compileTarget } from './routes/action.js'

@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { polledSockets } from '../../src/kernel/index.js'
 import type { Destination, SendOn } from '../../src/relay/index.js'
-import { type WarmUpRelay, warmUp } from '../../src/warm-up/warm-up.js'
+import { type WarmUpRelay, warmUp } from '../../src/warmup/warm-up.js'
 import { until } from '../processes/until.js'
 
 const openFds = () => readdirSync('/proc/self/fd').length

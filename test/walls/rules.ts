@@ -114,14 +114,14 @@ export const ROOMS: readonly Room[] = [
     only: ['proto', 'errors', 'values', 'kernel', 'node', 'adapter', 'http1'],
   },
   {
-    name: 'warm-up',
+    name: 'warmup',
     about: 'requests of a process to itself, through a relay, before others come',
     only: ['kernel', 'relay'],
   },
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'values', 'document', 'node', 'probing', 'index', 'relay', 'warm-up'],
+    only: ['proto', 'errors', 'values', 'document', 'node', 'probing', 'index', 'relay', 'warmup'],
     packages: ['protobufjs'],
   },
   {
