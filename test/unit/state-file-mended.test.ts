@@ -5,10 +5,12 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { keepState } from '../../src/holder/daemon/kept-state.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { bytes } from '../../src/state/codec.js'
 import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { stateFileSettings } from '../../src/state/file/options.js'
 import { StateFile } from '../../src/state/file/state-file.js'
+import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { until } from '../processes/until.js'
@@ -150,6 +152,25 @@ it('a file that a successor prepares is begun again when what it lacks was merge
   file.serve()
   await file.flush()
   expect(beside()).toEqual(['state'])
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
+
+it('a file that has all of what is merged is written anew nevertheless, where that has secrets: one of them was replaced', async () => {
+  const path = statePath()
+  const log = writing()
+  const keys = log.section('keys', defineSection({ version: 1, codec: bytes(), secret: true }))
+  const file = follow(log, path)
+  const has = (text: string) => readFileSync(path).includes(text)
+  await keys.put('key', Buffer.from('the former one'))
+  await keys.put('key', Buffer.from('the next one'))
+  log.segments.at(-1)!.seal()
+  log.startWriting(Segment.create(2))
+  await file.flush()
+  expect([has('the former one'), has('the next one')]).toEqual([true, true])
+  // Nothing is changed afterwards that the file would be told of.
+  await log.compact()
+  await until('the former one is gone', () => !has('the former one'))
+  expect(has('the next one')).toBe(true)
   expect(await digestOf(path)).toBe(log.position.digest)
 })
 

@@ -184,7 +184,8 @@ export class FileCopy {
     const { kind, epoch } = reached.segment
     const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
     if (index >= 0) return { index, copied: reached.offset - pieces[index]!.segment.start }
-    // It was merged: with just what is here, or with more.
+    // It was merged: with just what is here, or with more. What was left out may be a secret that was replaced, and must not stay here.
+    if (this.#kind.secret) return null
     const merged = pieces.findIndex(({ segment }) => segment.kind === 'snapshot' && segment.epoch === epoch)
     return merged >= 0 && reached.whole ? { index: merged + 1, copied: 0 } : null
   }
