@@ -12,6 +12,8 @@ import { Upstreams } from './upstreams/upstreams.js'
 
 /** As many as it takes until more make little difference: some 200 ms of a processor. */
 const EXCHANGES = 1_000
+/** Who has waited for the handoff is answered first. */
+const LATER_MS = 50
 
 /**
  * Relays requests of this process to itself when it has taken over, as this configuration says but for routes and servers: what they need is compiled
@@ -19,9 +21,10 @@ const EXCHANGES = 1_000
  * request of it is counted.
  */
 export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
-  const within = config.drain.firstWave
+  const within = config.drain.firstWave - LATER_MS
   if (member.incumbent === null || within < 1) return
-  member.once('serving', () => void warmUpRequests(config, { member, within, logger }))
+  const begin = () => void warmUpRequests(config, { member, within, logger })
+  member.once('serving', () => setTimeout(begin, LATER_MS).unref())
 }
 
 /** Never rejects. */
