@@ -1,7 +1,5 @@
 import { type OwnedFd, PolledSocket, READABLE, sendOn } from '../kernel/index.js'
 
-const NOTHING = Buffer.alloc(0)
-
 /** What came is good until it returns. */
 export type Hears = (standIn: StandIn, heard: Buffer, bytes: number) => void
 
@@ -17,15 +15,28 @@ export class StandIn extends PolledSocket {
     this.watch(READABLE)
   }
 
-  /** What the kernel does not take is lost: it takes a few lines. */
+  /** What the kernel does not take is lost: it takes a few lines. Leaves where the other end has gone. */
   say(line: Buffer): void {
-    if (this.open) sendOn(this.descriptor, line, 0, line.length, NOTHING, 0, 0)
+    if (!this.open) return
+    try {
+      sendOn(this.descriptor, line, 0, line.length)
+    } catch {
+      this.leave()
+    }
   }
 
   override ready(_events: number, chunk: Buffer, read: number): void {
-    const bytes = read === -1 ? this.receive(chunk) : read
+    const bytes = read === -1 ? this.#read(chunk) : read
     if (bytes > 0) this.#hears(this, chunk, bytes)
     else if (bytes !== -1) this.leave()
+  }
+
+  #read(into: Buffer): number {
+    try {
+      return this.receive(into)
+    } catch {
+      return 0
+    }
   }
 
   leave(): void {

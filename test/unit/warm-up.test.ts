@@ -1,8 +1,9 @@
 import { readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { polledSockets } from '../../src/kernel/index.js'
+import { polledSockets, socketPair } from '../../src/kernel/index.js'
 import type { Destination, SendOn } from '../../src/relay/index.js'
+import { StandIn } from '../../src/warmup/stand-in.js'
 import { type WarmUpRelay, warmUp } from '../../src/warmup/warm-up.js'
 import { until } from '../processes/until.js'
 
@@ -66,6 +67,25 @@ describe('a warm-up', () => {
     })
     expect(answered).toBeGreaterThan(0)
     expect(performance.now() - begun).toBeLessThan(10_000)
+  })
+
+  it('comes to its end where its connections are closed instead', async () => {
+    const { sendOn } = await somebody()
+    const small = () => ({ ...relayOf(sendOn).make(), headLimits: { headBytes: 256 } })
+    expect(await warmUp(small, { most: 60, within: 300, needed: () => true })).toBeLessThan(60)
+  })
+
+  it('is not ended by who has gone while something was to be said: nobody would catch it', async () => {
+    const [here, there] = socketPair('gone')
+    const standIn = new StandIn(there, () => standIn.say(Buffer.from('to nobody')))
+    here.close()
+    expect(() => standIn.say(Buffer.from('to nobody'))).not.toThrow()
+    expect(standIn.open).toBe(false)
+    const [other, reset] = socketPair('reset')
+    const another = new StandIn(reset, () => {})
+    another.say(Buffer.from('never read'))
+    other.close()
+    await until('it has heard', () => !another.open)
   })
 
   it('comes to its end where every request is refused', async () => {
