@@ -70,6 +70,7 @@ export type { NativeError } from './native.js'
 export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
 export { hasEnded, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
 export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
+export { restNow } from './rest-now.js'
 export {
   accept,
   type BindOptions,

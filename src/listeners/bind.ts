@@ -7,6 +7,7 @@ import {
   type OwnedFd,
   setSocketOption,
 } from '../kernel/index.js'
+import { isErrno } from './is-errno.js'
 import { findOccupant, type Occupant } from './occupant.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
 import { type NoSocket, type Occupied, replaceStale } from './stale-path.js'
@@ -88,10 +89,6 @@ function bindOptions(spec: ListenerSpec): BindOptions {
     ...(spec.uid === undefined ? {} : { uid: spec.uid }),
     ...(spec.gid === undefined ? {} : { gid: spec.gid }),
   }
-}
-
-function isErrno(error: unknown, code: string): boolean {
-  return (error as Partial<NativeError> | null)?.code === code
 }
 
 function inUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): FdbError {

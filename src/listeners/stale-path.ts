@@ -3,18 +3,18 @@ import { dirname } from 'node:path'
 import {
   connectToUnix,
   hasEnded,
-  type NativeError,
   type OwnedFd,
   openFile,
   peerCredentials,
   peerPidfd,
+  restNow,
   tryLock,
 } from '../kernel/index.js'
+import { isErrno } from './is-errno.js'
 import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 
 /** Who else replaces a path in the folder holds it for a few hundred microseconds. */
 const LOCK_MS = 500
-const NOTHING = new Int32Array(new SharedArrayBuffer(4))
 
 /** The path leads to somebody; null: who that is must be looked for. */
 export interface Occupied {
@@ -51,7 +51,7 @@ function lock(path: string): OwnedFd | null | 'held' {
     return null
   }
   try {
-    for (const end = performance.now() + LOCK_MS; !tryLock(folder); Atomics.wait(NOTHING, 0, 0, 1)) {
+    for (const end = performance.now() + LOCK_MS; !tryLock(folder); restNow(1)) {
       if (performance.now() < end) continue
       folder.close()
       return 'held'
@@ -113,8 +113,4 @@ function probe(path: string): Occupant | null | 'stale' {
 function lives(connection: OwnedFd): boolean {
   using pidfd = peerPidfd(connection, 'pidfd')
   return pidfd === null || !hasEnded(pidfd)
-}
-
-function isErrno(error: unknown, code: string): boolean {
-  return (error as Partial<NativeError> | null)?.code === code
 }

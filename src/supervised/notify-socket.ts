@@ -1,4 +1,4 @@
-import { connectToDatagram, type OwnedFd, sendMessage } from '../kernel/index.js'
+import { connectToDatagram, type OwnedFd, restNow, sendMessage } from '../kernel/index.js'
 
 /** What one datagram says: names with values, in this order. */
 export type Words = Readonly<Record<string, string | number | bigint>>
@@ -7,7 +7,6 @@ export type Words = Readonly<Record<string, string | number | bigint>>
 const AGAIN_MS = 10
 /** Milliseconds that are waited in one turn for one that does not read. */
 const MOST_TRIES = 100
-const NOTHING = new Int32Array(new SharedArrayBuffer(4))
 /** More than this many wait only where nobody reads. */
 const MOST_WAITING = 1_000
 
@@ -66,7 +65,7 @@ export class NotifySocket {
         let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         // What is to be kept is there before it is used: whoever reads is another process, and quick.
         for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
-          Atomics.wait(NOTHING, 0, 0, 1)
+          restNow(1)
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         }
         if (sent < 0) {
