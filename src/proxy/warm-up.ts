@@ -2,12 +2,12 @@ import type { Logger, Member } from '../index.js'
 import type { ExchangeReport } from '../relay/index.js'
 import { type WarmUpRelay, warmUp } from '../warmup/warm-up.js'
 import type { ProxyConfig } from './config/config.js'
+import { configFrom } from './config/load.js'
+import type { ProxyDocument } from './config/proxy-document.js'
 import { relayOptions } from './relay-options.js'
 import { type Action, compileTarget } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
 import { routerOf } from './routing.js'
-import type { UpstreamAddress } from './upstreams/address.js'
-import type { UpstreamConfig } from './upstreams/upstream-config.js'
 import { Upstreams } from './upstreams/upstreams.js'
 
 /** As many as it takes until more make little difference: some 200 ms of a processor. */
@@ -35,7 +35,8 @@ async function warmUpRequests(
   const begun = performance.now()
   const needed = () => member.phase === 'serving'
   try {
-    const requests = await warmUp(() => relayOf(config), { most: EXCHANGES, within, needed })
+    const routed = configFrom(ROUTED)
+    const requests = await warmUp(() => relayOf(config, routed), { most: EXCHANGES, within, needed })
     const ms = Math.round(performance.now() - begun)
     logger.info({ requests, ms }, 'relayed requests to itself, so that its code is compiled')
   } catch (error) {
@@ -44,39 +45,30 @@ async function warmUpRequests(
   }
 }
 
-function relayOf(config: ProxyConfig): WarmUpRelay {
+/** As it is where nothing else is said. Its servers are never connected to. */
+const ROUTED: ProxyDocument = {
+  service: 'warm-up',
+  listeners: [{ name: 'http', address: 'tcp://127.0.0.1:80' }],
+  upstreams: {
+    one: { servers: ['http://warm-up.invalid:1', 'http://warm-up.invalid:2'] },
+    two: { servers: ['http://warm-up.invalid:3'] },
+  },
+  routes: [
+    { host: '*', upstream: 'two' },
+    { host: 'one.invalid', upstream: 'one' },
+    { host: 'one.invalid', path: '/some', upstream: 'two' },
+  ],
+}
+
+function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
   const upstreams = new Upstreams(() => {})
-  upstreams.configure([upstream('one', 1, 2), upstream('two', 3)])
+  upstreams.configure(routed.upstreams)
   const table = new RouteTable<Action>()
-  const put = (host: string, path: string, to: string) =>
-    table.put(
-      { origin: 'file', host, path },
-      compileTarget({ kind: 'upstream', upstream: to, connect: false }, upstreams),
-    )
-  put('*', '/', 'two')
-  put('one.invalid', '/', 'one')
-  put('one.invalid', '/some', 'two')
+  for (const { host, path, target } of routed.routes)
+    table.put({ origin: 'file', host, path }, compileTarget(target, upstreams))
   return {
     ...relayOptions(config, { trusted: false, halfClose: false }),
     route: routerOf(table, () => config),
     onExchange: (report: ExchangeReport) => upstreams.note(report),
   }
-}
-
-/** As the defaults are. Its servers are never connected to. */
-function upstream(name: string, ...ports: number[]): UpstreamConfig {
-  return {
-    name,
-    servers: ports.map(server),
-    health: { failures: 3, coolDown: 10_000 },
-    keepAlive: { connections: 64, idle: 30_000 },
-    connections: null,
-    retry: 1,
-    timeouts: { connect: 3_000, response: 60_000 },
-  }
-}
-
-function server(port: number): UpstreamAddress {
-  const host = 'warm-up.invalid'
-  return { kind: 'tcp', host, port, text: `http://${host}:${port}` }
 }

@@ -20,6 +20,9 @@ export interface StreamOwner {
   onClose(stream: ByteStream, error: Error | null): void
 }
 
+/** Of a stream that was just made, until it has an owner. */
+export const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
+
 /** What travels with a stream that was taken out of this process's hands, see {@link ByteStream.detach}. */
 export interface DetachedStream {
   /** Read from the peer, told to nobody. */

@@ -2,7 +2,14 @@
  * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades and CONNECT, and whole TCP connections, between clients
  * and the servers that a router names. Knows neither listeners nor configuration.
  */
-export type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
+export {
+  type ByteStream,
+  type Bytes,
+  type DetachedStream,
+  NOBODY,
+  type StreamOwner,
+  type Tally,
+} from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
 export type { Decision, ExchangeOptions, Refuse, Respond, Router, SendOn } from './decision.js'

@@ -1,7 +1,7 @@
 import type net from 'node:net'
 import type { MoveWhich, Witness } from '../adapter.js'
 import type { Accepted } from '../node/accepted.js'
-import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import { type ByteStream, NOBODY, type Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
@@ -24,8 +24,6 @@ const SILENT_MS = 500
 
 /** For an error to reach a client whose request was not answered in time. */
 const LAST_ERROR_MS = 250
-
-const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
 interface Ending {
   readonly lastEvent: string

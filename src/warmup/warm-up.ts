@@ -2,15 +2,17 @@ import { polledSockets, socketPair } from '../kernel/index.js'
 import {
   type ByteStream,
   type Dial,
+  NOBODY,
   type Origin,
   Relay,
   type RelayOptions,
   reopened,
   type StreamOwner,
+  type Tally,
   UpstreamPools,
 } from '../relay/index.js'
 import { answer, request } from './exchanges.js'
-import { StandIn } from './stand-in.js'
+import { type Hears, StandIn } from './stand-in.js'
 
 /** What a relay is made with, but for who is connected to. */
 export type WarmUpRelay = Omit<RelayOptions, 'pools' | 'dial'>
@@ -25,8 +27,8 @@ export interface WarmUpOptions {
 }
 
 const CLIENTS = 8
+const RELAYS = 2
 const CLIENT = '127.0.0.1'
-const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
 /**
  * Relays requests between clients and servers that this process stands in for, and nobody else: whatever `route` of `relayOf()` says, nothing is connected
@@ -40,8 +42,8 @@ export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions)
   if (!polledSockets()) return 0
   const stage = new Stage()
   try {
-    const relays = [stage.relay(relayOf()), stage.relay(relayOf())]
-    return await stage.run(relays, options)
+    for (let i = 0; i < RELAYS; i++) stage.add(relayOf())
+    return await stage.run(options)
   } finally {
     stage.close()
   }
@@ -54,15 +56,13 @@ class Stage {
   readonly #pools: UpstreamPools[] = []
   #said = 0
 
-  relay(options: WarmUpRelay): Relay {
+  add(options: WarmUpRelay): void {
     const pools = new UpstreamPools({ dial: this.#dial })
-    const relay = new Relay({ ...options, pools })
     this.#pools.push(pools)
-    this.#relays.push(relay)
-    return relay
+    this.#relays.push(new Relay({ ...options, pools }))
   }
 
-  run(relays: readonly Relay[], { most, within, needed }: WarmUpOptions): Promise<number> {
+  run({ most, within, needed }: WarmUpOptions): Promise<number> {
     return new Promise((resolve, reject) => {
       let asked = 0
       let answered = 0
@@ -81,9 +81,10 @@ class Stage {
       }
       try {
         for (let i = 0; i < CLIENTS; i++) {
-          const origin: Origin = { listener: `warm-up ${i % 2}`, scheme: 'http' }
+          const at = i % RELAYS
+          const origin: Origin = { listener: `warm-up ${at}`, scheme: 'http' }
           const [stream, client] = this.#pair(NOBODY, { open: 0 }, CLIENT, hears)
-          relays[i % relays.length]!.take(stream, origin)
+          this.#relays[at]!.take(stream, origin)
           ask(client)
         }
       } catch (error) {
@@ -101,12 +102,7 @@ class Stage {
     return stream
   }
 
-  #pair(
-    owner: StreamOwner,
-    tally: { open: number },
-    remoteAddress: string,
-    hears: ConstructorParameters<typeof StandIn>[1],
-  ): [ByteStream, StandIn] {
+  #pair(owner: StreamOwner, tally: Tally, remoteAddress: string, hears: Hears): [ByteStream, StandIn] {
     const [here, there] = socketPair('warm-up')
     const standIn = new StandIn(there, hears)
     this.#standIns.push(standIn)

@@ -38,8 +38,11 @@ describe('the next version of a proxy', () => {
 
   it('relays none where all clients come at once', async () => {
     const { edge, warmed } = await edgeWith({ firstWave: '0s' })
-    await edge.next()
+    const second = await edge.next()
     expect((await ask(edge.url).answer).headers['x-upstream']).toBe('app')
+    // One that had begun would say so when another serves.
+    await edge.next()
+    await edge.ended(second)
     expect(warmed()).toEqual([])
   })
 })
