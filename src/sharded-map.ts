@@ -134,15 +134,28 @@ export class ShardedMap<V> {
   }
 
   *entries(): IterableIterator<[string, V]> {
+    for (const run of this.runs()) yield* run
+  }
+
+  /** The same, map by map: a step of a `Map` costs less than one of a generator. */
+  *runs(): IterableIterator<Iterable<[string, V]>> {
     const first = this.#first
-    for (const entry of first ?? []) {
+    if (first !== null) yield this.#entriesOf(first)
+    for (const shard of this.#shards) yield first === null ? (shard ?? []) : entriesBut(first, shard ?? [])
+  }
+
+  *#entriesOf(first: Map<string, V>): Generator<[string, V], void> {
+    for (const entry of first) {
       if (this.#first === first) yield entry
       // All are in shards since, or it was cleared.
       else if (this.has(entry[0])) yield [entry[0], this.get(entry[0])!]
     }
-    for (const shard of this.#shards) {
-      if (first === null) yield* shard?.entries() ?? []
-      else for (const entry of shard ?? []) if (!first.has(entry[0])) yield entry
-    }
   }
+}
+
+function* entriesBut<V>(
+  left: ReadonlyMap<string, V>,
+  shard: Iterable<[string, V]>,
+): Generator<[string, V], void> {
+  for (const entry of shard) if (!left.has(entry[0])) yield entry
 }

@@ -103,11 +103,10 @@ export class Entries {
   /** Takes the entry of a slot out of a digest. Returns where it lies, until the next call. */
   subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)
-    const small = at.length <= SMALL_CHANGE
-    const buffer = small ? this.#scratch : Buffer.allocUnsafeSlow(at.length)
-    this.load(at, buffer)
-    const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(buffer, 0, at.length, this.#old)
-    digest.remove(section.nameBytes, buffer.subarray(keyStart, keyEnd), buffer.subarray(valueStart, valueEnd))
+    this.#whole(at, this.#ahead.find(this.#held(at), at, this.#roomFor(at)))
+    const { found, start } = this.#ahead
+    const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(found, start, start + at.length, this.#old)
+    digest.remove(section.nameBytes, found.subarray(keyStart, keyEnd), found.subarray(valueStart, valueEnd))
     return at
   }
 
@@ -124,28 +123,50 @@ export class Entries {
 
   /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
-    const buffer = Buffer.allocUnsafe(at.length)
-    this.load(at, buffer)
-    const change = scanChange(buffer, 0, at.length, this.#old)
+    this.#whole(at, this.#ahead.find(this.#held(at), at, this.#roomFor(at)))
+    const { found, start } = this.#ahead
+    const change = scanChange(found, start, start + at.length, this.#old)
     const { valueStart, valueEnd, keyStart, keyEnd, version } = change
     if (
-      !section.isNamed(buffer, change.sectionStart, change.sectionEnd) ||
-      !isText(buffer, keyStart, keyEnd, key)
+      !section.isNamed(found, change.sectionStart, change.sectionEnd) ||
+      !isText(found, keyStart, keyEnd, key)
     ) {
-      const { segment } = this.segments.get(at.segment)!
+      const { segment } = this.#held(at)
       throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
     }
-    return { value: buffer.subarray(valueStart, valueEnd), version }
+    return { value: copyOf(found, valueStart, valueEnd), version }
   }
 
   /** Reads an encoded Change to the start of `into`. */
   load(at: Location, into: Buffer): void {
-    const held = this.segments.get(at.segment)!
-    const got = this.#ahead.read(held, at, into)
+    this.#whole(at, this.#ahead.read(this.#held(at), at, into))
+  }
+
+  #held(at: Location): ReadSegment {
+    return this.segments.get(at.segment)!
+  }
+
+  /** What it holds is good until the next one is read. */
+  #roomFor({ length }: Location): Buffer {
+    return length <= SMALL_CHANGE ? this.#scratch : Buffer.allocUnsafeSlow(length)
+  }
+
+  #whole(at: Location, got: number): void {
     if (got === at.length) return
     const why = `${got} bytes of an entry of ${at.length}; the file was cut`
-    throw damaged(held.segment, at.offset, undefined, why)
+    throw damaged(this.#held(at).segment, at.offset, undefined, why)
   }
+}
+
+/** A copy of so few bytes is made faster here than by a call. */
+const FEW = 64
+
+function copyOf(bytes: Buffer, start: number, end: number): Buffer {
+  const length = end - start
+  const copy = Buffer.allocUnsafe(length)
+  if (length > FEW) bytes.copy(copy, 0, start, end)
+  else for (let i = 0; i < length; i++) copy[i] = bytes[start + i]!
+  return copy
 }
 
 /** Whether bytes are a text in UTF-8; a text in ASCII, as most keys are, is compared without one being made of the bytes. */

@@ -5,11 +5,15 @@ import type { Segment } from './segment.js'
 /** Of a segment, read in one go. */
 export const BLOCK_BYTES = 64 * 1024
 const MOST_BLOCKS = 16
+/** At most so much of a segment is held, what lies together. */
+export const READ_AHEAD_BYTES = BLOCK_BYTES * MOST_BLOCKS
 /** A block takes as long to read as so many entries one by one. */
 const WORTH = 16
 const MOST_CREDIT = MOST_BLOCKS * WORTH
 /** What each entry that is read by itself is worth, so that blocks are tried again. */
 const REGAINED = 1 / 8
+
+const NOTHING = Buffer.alloc(0)
 
 /** A segment, and how far it has been read: what lies below never changes. */
 export interface ReadSegment {
@@ -37,12 +41,23 @@ export class ReadAhead {
   #asked = false
   #look: NodeJS.Immediate | undefined
 
+  /** Where the bytes lie that were found last, until others are looked for: in a block, or in what was given for them. */
+  found: Buffer = NOTHING
+  /** The first of them in {@link found}. */
+  start = 0
+
   /** Reads to the start of `into`. Bytes read: fewer than asked for only where the file ends. */
-  read({ segment, position }: ReadSegment, { offset, length }: Location, into: Buffer): number {
+  read(held: ReadSegment, at: Location, into: Buffer): number {
+    const got = this.find(held, at, into)
+    return this.found === into ? got : this.found.copy(into, 0, this.start, this.start + got)
+  }
+
+  /** The same, to {@link found}, which is `into` only where no block has them. */
+  find({ segment, position }: ReadSegment, { offset, length }: Location, into: Buffer): number {
     const block = this.#blockOf(segment, position, offset, length)
-    if (block === null) return readAt(segment.fd, into, 0, length, offset)
-    const start = offset % BLOCK_BYTES
-    return block.bytes.copy(into, 0, start, start + length)
+    this.found = block?.bytes ?? into
+    this.start = block === null ? 0 : offset % BLOCK_BYTES
+    return block === null ? readAt(segment.fd, into, 0, length, offset) : length
   }
 
   /** Null: it is to be read by itself. */
@@ -79,6 +94,7 @@ export class ReadAhead {
     this.#look = undefined
     if (!this.#asked) {
       this.#blocks.fill(undefined)
+      this.found = NOTHING
       return
     }
     this.#asked = false

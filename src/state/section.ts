@@ -5,6 +5,7 @@ import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { type Durability, made } from './durable.js'
 import { deepFreeze } from './frozen.js'
+import { inFileOrder } from './in-file-order.js'
 import { InTurns } from './in-turns.js'
 import { mostBodyBytes, overLimit } from './limits.js'
 import type { Location } from './locations.js'
@@ -154,11 +155,15 @@ export class Section<T> {
    * out, and told of.
    */
   *entries(options: IterationOptions = {}): IterableIterator<[string, T]> {
+    for (const entry of this.#read(options)) if (entry !== null) yield entry
+  }
+
+  /** Null: none, but it may be left for another turn of the event loop. */
+  #read(options: IterationOptions): Generator<[string, T] | null, undefined> {
     this.#core.flush()
-    for (const [key, slot] of this.#section.slots.entries()) {
-      const entry = this.#entry(key, slot, options)
-      if (entry) yield entry
-    }
+    return inFileOrder(this.#section, this.#core.store.entries, (key, slot) =>
+      this.#entry(key, slot, options),
+    )
   }
 
   /** Null: it cannot be decoded, which was told. */
@@ -185,7 +190,7 @@ export class Section<T> {
 
   /** In turns bounded in time. Entries that change meanwhile may be seen as before, as after, or (new ones) not. */
   [Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
-    return new InTurns(this.entries(), this.#core.sliceMs)
+    return new InTurns(this.#read({}), this.#core.sliceMs)
   }
 
   /**

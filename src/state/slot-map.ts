@@ -12,9 +12,15 @@ export class SlotMap {
   #main = new ShardedMap<number>()
   #layer: Layer | null = null
   #size = 0
+  #changes = 0
 
   get size(): number {
     return this.#size
+  }
+
+  /** Another number than before: a key may have another slot than it had then, or none. */
+  get changes(): number {
+    return this.#changes
   }
 
   /** Nothing is there, and nothing is left to be merged. */
@@ -43,6 +49,7 @@ export class SlotMap {
   }
 
   #put(key: string, slot: number): void {
+    this.#changes++
     // What lies below in the main map is still to be freed by the merge.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
@@ -50,6 +57,7 @@ export class SlotMap {
 
   delete(key: string): void {
     if (!this.has(key)) return
+    this.#changes++
     this.#size--
     if (this.#layer?.has(key)) this.#layer.set(key, null)
     else this.#main.delete(key)
@@ -59,23 +67,28 @@ export class SlotMap {
     for (const [key] of this.entries()) yield key
   }
 
-  /**
-   * When a merge goes on meanwhile, still each key once. Shard by shard where both maps have them: what the layer has is passed over in the main map in
-   * short runs, and not all of it between two keys.
-   */
+  /** When a merge goes on meanwhile, still each key once. */
   *entries(): IterableIterator<[string, number]> {
+    for (const run of this.runs()) yield* run
+  }
+
+  /**
+   * The same, map by map. Shard by shard where both maps have them: what the layer has is passed over in the main map in short runs, and not all of
+   * it between two keys.
+   */
+  *runs(): IterableIterator<Iterable<[string, number]>> {
     const layer = this.#layer
     if (layer === null) {
-      yield* this.#main.entries()
+      yield* this.#main.runs()
       return
     }
     const above = layer.shards
     if (above === null || this.#main.shards === null) {
-      yield* this.#over(layer, layer.entries(), () => this.#main.entries())
+      yield this.#over(layer, layer.entries(), () => this.#main.entries())
       return
     }
     for (let shard = 0; shard < above.length; shard++)
-      yield* this.#over(layer, above[shard] ?? [], () => this.#main.shards?.[shard] ?? [])
+      yield this.#over(layer, above[shard] ?? [], () => this.#main.shards?.[shard] ?? [])
   }
 
   *#over(
@@ -93,6 +106,7 @@ export class SlotMap {
 
   /** All keys of `layer` at once, over what there is. The layer before must be merged. */
   lay(layer: Layer, size: number): void {
+    this.#changes++
     this.#layer = layer
     this.#size = size
   }
@@ -100,6 +114,7 @@ export class SlotMap {
   /** `slots` in place of all there is. Returns what there was, to be freed. */
   replace(slots: ShardedMap<number>): ShardedMap<number> {
     const before = this.#main
+    this.#changes++
     this.#main = slots
     this.#layer = null
     this.#size = slots.size

@@ -15,9 +15,9 @@ interface Group {
 }
 
 /** A service, and members of three others that follow it. */
-async function open(): Promise<Group> {
-  const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE })
-  const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+async function open(upgrade = UPGRADE): Promise<Group> {
+  const scene = Scene.open({ hosting: 'daemon', upgrade })
+  const daemon = await startDaemon(scene, { upgrade })
   const writer = await scene.serve({ routes: 100 })
   const followers = await Promise.all([1, 2, 3].map(slot => follow(scene, slot)))
   return { scene, daemon, writer, followers }
@@ -140,7 +140,8 @@ describe('members that follow the state of another service', () => {
   it('go on when the one that writes is upgraded, comes back, is killed and replaced: each increment counts once', {
     timeout: 60_000,
   }, async () => {
-    const { scene, writer, followers } = await open()
+    // The daemon decides how long a successor has to fall ill.
+    const { scene, writer, followers } = await open({ ...UPGRADE, probation: 5000 })
     const counting = new Counting(followers)
     await counting.more()
     // Upgraded.
@@ -150,7 +151,7 @@ describe('members that follow the state of another service', () => {
     // A successor that falls ill: the one before comes back.
     await serviceWhere(scene, 'it is settled', ({ pid, phase }) => pid === second.pid && phase === 'idle')
     const sickFile = scene.file('sick')
-    const third = await scene.serve({ sickFile, upgrade: { ...UPGRADE, probation: 20_000 } })
+    const third = await scene.serve({ sickFile })
     await counting.more()
     writeFileSync(sickFile, '')
     await second.says('reinstated')

@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
@@ -191,6 +192,11 @@ describe('schemas', () => {
   })
 })
 
+/** System calls of this process that read. */
+function reads(): number {
+  return Number(/^syscr: (\d+)$/m.exec(readFileSync('/proc/self/io', 'utf8'))?.[1])
+}
+
 describe('iteration', () => {
   it('sees every entry, in one go or in slices, while others change', async () => {
     const { log } = writingLog()
@@ -204,6 +210,45 @@ describe('iteration', () => {
     }
     expect(seen.size).toBe(5000)
     expect(new Set(section.keys())).toEqual(seen)
+    log.close()
+  })
+
+  it('leaves out what was deleted meanwhile, and takes nothing for what has come in its place', async () => {
+    const { log } = writingLog()
+    const section = log.section('n', defineSection<string>({ version: 1, codec: json() }))
+    const count = 3000
+    await section.bulk(Array.from({ length: count }, (_, i) => ({ key: `k${i}`, value: `of k${i}` })))
+    const seen = new Set<string>()
+    const deleted = new Set<string>()
+    for await (const [key, value] of section) {
+      expect([value, seen.has(key), deleted.has(key)]).toEqual([`of ${key}`, false, false])
+      seen.add(key)
+      if (seen.size % 500 !== 100) continue
+      const gone = Array.from({ length: 200 }, (_, i) => `k${(seen.size * 7 + i * 11) % count}`)
+      for (const other of gone) {
+        void section.delete(other)
+        if (!seen.has(other)) deleted.add(other)
+        void section.put(`new ${other}`, `of new ${other}`)
+      }
+    }
+    const left = [...section.keys()].filter(key => !key.startsWith('new'))
+    expect(left.length).toBeLessThan(count)
+    for (const key of left) expect(seen).toContain(key)
+    log.close()
+  })
+
+  it.runIf(existsSync('/proc/self/io'))('reads many entries in one go, wherever their keys lie', async () => {
+    const { log } = writingLog()
+    const section = log.section('n', defineSection<number>({ version: 1, codec: json() }))
+    const count = 60_000
+    const key = (i: number) => `k${i}`.padEnd(200, '.')
+    await section.bulk(Array.from({ length: count }, (_, i) => ({ key: key(i), value: i })))
+    const before = reads()
+    let sum = 0
+    for await (const [, value] of section) sum += value
+    const taken = reads() - before
+    expect(sum).toBe((count * (count - 1)) / 2)
+    expect(taken).toBeLessThan(count / 20)
     log.close()
   })
 

@@ -1,0 +1,95 @@
+import type { Location, Locations } from './locations.js'
+import { READ_AHEAD_BYTES } from './read-ahead.js'
+import type { SectionStore } from './section-store.js'
+
+/** A batch has at most so many keys: of a log of a million entries, thousands lie in what is read ahead. */
+const MOST = 262_144
+/** And the first, so that who wants a few does not wait for many. */
+const FIRST = 64
+const GROWTH = 4
+/** After so many it may be left, and gone on with later. */
+const STEP = 256
+/** Of a segment, what is read ahead so often. */
+const PARTS = 2 ** 32 / READ_AHEAD_BYTES
+
+/** Keys whose entries lie in the same part of a segment, with their slots. */
+interface Part {
+  readonly keys: string[]
+  readonly slots: number[]
+}
+
+interface Places {
+  readonly locations: Locations
+}
+
+/**
+ * What `read` makes of each key of a section and its slot: in batches, those together that lie together in the log, so that what is read in one go has
+ * many of them. By key they lie anywhere, and each costs a read of its own. Changes meanwhile are seen: a key that is gone by its turn is left out.
+ * Null: nothing, or what `read` made nothing of; it may be left there for another turn of the event loop.
+ */
+export function* inFileOrder<T>(
+  section: SectionStore,
+  places: Places,
+  read: (key: string, slot: number) => T | null,
+): Generator<T | null, undefined> {
+  const left = new LeftKeys(section.slots.runs())
+  for (let most = FIRST; ; most = Math.min(MOST, most * GROWTH)) {
+    const { slots } = section
+    const { changes } = slots
+    const parts = yield* left.take(most, places)
+    if (parts.length === 0) return
+    for (const part of parts) {
+      for (let i = 0; i < part.keys.length; i++) {
+        const key = part.keys[i]!
+        // A slot may be another's since.
+        const same = section.slots === slots && slots.changes === changes
+        const slot = same ? part.slots[i] : section.slots.get(key)
+        if (slot !== undefined) yield read(key, slot)
+      }
+    }
+  }
+}
+
+class LeftKeys {
+  readonly #runs: Iterator<Iterable<[string, number]>>
+  #run: Iterator<[string, number]> | null = null
+
+  constructor(runs: Iterator<Iterable<[string, number]>>) {
+    this.#runs = runs
+  }
+
+  /** So many, by where they lie; fewer only when these are the last. */
+  *take(most: number, places: Places): Generator<null, Part[]> {
+    const parts = new Map<number, Part>()
+    const at: Location = { segment: 0, offset: 0, length: 0 }
+    let part: Part = { keys: [], slots: [] }
+    let number = -1
+    for (let count = 0; count < most; ) {
+      const entry = this.#next()
+      if (entry === null) break
+      const slot = entry[1]
+      const { segment, offset } = places.locations.get(slot, at)
+      const place = segment * PARTS + Math.floor(offset / READ_AHEAD_BYTES)
+      if (place !== number) {
+        number = place
+        const known = parts.get(place)
+        part = known ?? { keys: [], slots: [] }
+        if (known === undefined) parts.set(place, part)
+      }
+      part.keys.push(entry[0])
+      part.slots.push(slot)
+      if (++count % STEP === 0) yield null
+    }
+    return [...parts.values()]
+  }
+
+  #next(): [string, number] | null {
+    for (;;) {
+      const next = this.#run?.next()
+      if (next !== undefined && !next.done) return next.value
+      const run = this.#runs.next()
+      if (run.done) return null
+      this.#run = run.value[Symbol.iterator]()
+    }
+  }
+}
