@@ -6,7 +6,7 @@ import type { SectionStore } from './section-store.js'
 const MOST = 262_144
 /** And the first, so that who wants a few does not wait for many. */
 const FIRST = 64
-const GROWTH = 4
+const GROWTH = 16
 /** After so many it may be left, and gone on with later. */
 const STEP = 256
 /** Of a segment, what is read ahead so often. */
