@@ -7,7 +7,7 @@
  * busy one more is opened, up to eight times as many.
  *
  * On stdin, a character each: `i`, `o`, `n`: what begins now is inside a window, outside of all, or neither; `s` or the end: stop. A
- * request with any part inside is inside; one is outside that was due and answered there.
+ * request with any part inside is inside; one is outside that was due and answered there. Each of them is a stretch of its own.
  * On stdout: `pid N` at the first answer of each process (X-Pid), `part C` for each character, at the end a line of JSON.
  */
 #define _GNU_SOURCE
@@ -31,6 +31,7 @@
 #define TICK 1000
 #define DEADLINE 5000000L
 #define PROCESSES 4096
+#define STRETCHES 1024
 
 typedef struct request {
   struct request *next; /* that waits for a connection */
@@ -51,8 +52,8 @@ typedef struct peer {
   char bytes[4096]; /* of the answer */
 } peer;
 
-/* Times in microseconds. */
-typedef struct { int *times; size_t count, room; } sample;
+/* Times in microseconds, and where stretches begin. */
+typedef struct { int *times; size_t count, room, stretches; size_t starts[STRETCHES]; } sample;
 
 static int epoll, port;
 static long connections, pooled, sent, answered, lost;
@@ -218,6 +219,11 @@ static void connected(peer *one) {
   if (one->asked != NULL) put(one);
 }
 
+static void stretch(sample *of) {
+  if (of->stretches == STRETCHES) exit(1);
+  of->starts[of->stretches++] = of->count;
+}
+
 /* False: to stop. */
 static bool told(void) {
   char text[16];
@@ -225,6 +231,8 @@ static bool told(void) {
   for (ssize_t i = 0; i < got; i++) {
     if (text[i] == 's') return false;
     part = text[i];
+    if (part == 'i') stretch(&inside);
+    else if (part == 'o') stretch(&outside);
     printf("part %c\n", part);
     fflush(stdout);
   }
@@ -243,10 +251,19 @@ static int later(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+/* In milliseconds; sorts them. */
+static double p99(int *times, size_t count) {
+  qsort(times, count, sizeof(*times), later);
+  return count == 0 ? 0 : times[count * 99 / 100] / 1e3;
+}
+
 static void report(const char *name, sample *of) {
-  qsort(of->times, of->count, sizeof(*of->times), later);
-  double p99 = of->count == 0 ? 0 : of->times[of->count * 99 / 100] / 1e3;
-  printf("\"%s\":{\"count\":%zu,\"p99\":%.3f},", name, of->count, p99);
+  printf("\"%s\":{\"count\":%zu,\"each\":[", name, of->count);
+  for (size_t i = 0; i < of->stretches; i++) {
+    size_t start = of->starts[i], end = i + 1 < of->stretches ? of->starts[i + 1] : of->count;
+    printf("%s%.3f", i == 0 ? "" : ",", p99(of->times + start, end - start));
+  }
+  printf("],\"p99\":%.3f},", p99(of->times, of->count));
 }
 
 int main(int argc, char **argv) {

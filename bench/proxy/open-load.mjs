@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 import { compiled } from './compiled.mjs'
 
 /**
- * @typedef {{ count: number, p99: number }} Sample p99 in milliseconds
+ * @typedef {{ count: number, p99: number, each: number[] }} Sample p99 in milliseconds, of all and of each stretch
  * @typedef {{ inside: Sample, outside: Sample, perSecond: number, lost: number, why: string, lagMs: number }} OpenReport `why`: of the
  *   first that was lost; `lagMs`: the most that the load was late itself
  */

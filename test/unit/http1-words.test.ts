@@ -43,4 +43,16 @@ describe('four bytes at a time', () => {
     expect(wordsOf(Buffer.alloc(1))).toBeNull()
     expect(wordsOf(bytes)).toBeNull()
   })
+
+  it('there is a view of each of what sockets are read into in one turn, whichever come between', () => {
+    const [memory, slot, slots] = [Buffer.alloc(64 * 16_704), 16_704, 64]
+    const all = Array.from({ length: slots }, (_, i) => memory.subarray(i * slot, (i + 1) * slot))
+    for (const bytes of all) expect(wordsOf(bytes)).toBeNull()
+    for (const [i, bytes] of all.entries()) {
+      bytes[0] = i
+      const words = wordsOf(bytes)
+      expect(words?.getUint8(0)).toBe(i)
+      expect(wordsOf(bytes)).toBe(words)
+    }
+  })
 })
