@@ -2,6 +2,7 @@
 import '../cli/early-signals.js'
 import { statSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { constants, setPriority } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type * as program from '../cli/main.js'
@@ -19,8 +20,12 @@ const { main } = cached.load(createRequire(file)) as typeof program
 
 void main(process.argv.slice(2), (turn, withUsualFlags) => {
   const keep = () => withUsualFlags(() => cached.keep(turn))
-  if (turn === 'left') keep()
-  else setTimeout(keep, SETTLED_MS).unref()
+  if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
+  else {
+    // Nobody waits for it any more, and the one that has just begun needs the processor.
+    setPriority(constants.priority.PRIORITY_BELOW_NORMAL)
+    keep()
+  }
 }).then(code => {
   // A command may have an exit code of its own to pass on.
   if (code !== 0 || process.exitCode === undefined) process.exitCode = code
