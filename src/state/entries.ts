@@ -1,3 +1,4 @@
+import { readAt } from '../kernel/index.js'
 import type { Digest } from './digest.js'
 import { type Location, Locations } from './locations.js'
 import { ReadAhead, type ReadSegment } from './read-ahead.js'
@@ -103,8 +104,8 @@ export class Entries {
   /** Takes the entry of a slot out of a digest. Returns where it lies, until the next call. */
   subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)
-    this.#whole(at, this.#ahead.find(this.#held(at), at, this.#roomFor(at)))
-    const { found, start } = this.#ahead
+    const found = this.#find(at)
+    const { start } = this.#ahead
     const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(found, start, start + at.length, this.#old)
     digest.remove(section.nameBytes, found.subarray(keyStart, keyEnd), found.subarray(valueStart, valueEnd))
     return at
@@ -123,8 +124,8 @@ export class Entries {
 
   /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
-    this.#whole(at, this.#ahead.find(this.#held(at), at, this.#roomFor(at)))
-    const { found, start } = this.#ahead
+    const found = this.#find(at)
+    const { start } = this.#ahead
     const change = scanChange(found, start, start + at.length, this.#old)
     const { valueStart, valueEnd, keyStart, keyEnd, version } = change
     if (
@@ -142,13 +143,19 @@ export class Entries {
     this.#whole(at, this.#ahead.read(this.#held(at), at, into))
   }
 
-  #held(at: Location): ReadSegment {
-    return this.segments.get(at.segment)!
+  /** What has an encoded Change, from the `start` of {@link ReadAhead} on, until another is looked for. */
+  #find(at: Location): Buffer {
+    const held = this.#held(at)
+    const block = this.#ahead.find(held, at)
+    if (block !== null) return block
+    const { offset, length } = at
+    const into = length <= SMALL_CHANGE ? this.#scratch : Buffer.allocUnsafeSlow(length)
+    this.#whole(at, readAt(held.segment.fd, into, 0, length, offset))
+    return into
   }
 
-  /** What it holds is good until the next one is read. */
-  #roomFor({ length }: Location): Buffer {
-    return length <= SMALL_CHANGE ? this.#scratch : Buffer.allocUnsafeSlow(length)
+  #held(at: Location): ReadSegment {
+    return this.segments.get(at.segment)!
   }
 
   #whole(at: Location, got: number): void {

@@ -13,8 +13,6 @@ const MOST_CREDIT = MOST_BLOCKS * WORTH
 /** What each entry that is read by itself is worth, so that blocks are tried again. */
 const REGAINED = 1 / 8
 
-const NOTHING = Buffer.alloc(0)
-
 /** A segment, and how far it has been read: what lies below never changes. */
 export interface ReadSegment {
   readonly segment: Segment
@@ -41,23 +39,21 @@ export class ReadAhead {
   #asked = false
   #look: NodeJS.Immediate | undefined
 
-  /** Where the bytes lie that were found last, until others are looked for: in a block, or in what was given for them. */
-  found: Buffer = NOTHING
-  /** The first of them in {@link found}. */
+  /** Where in its block that begins which was found last; 0 where no block has it. */
   start = 0
 
   /** Reads to the start of `into`. Bytes read: fewer than asked for only where the file ends. */
   read(held: ReadSegment, at: Location, into: Buffer): number {
-    const got = this.find(held, at, into)
-    return this.found === into ? got : this.found.copy(into, 0, this.start, this.start + got)
+    const block = this.find(held, at)
+    if (block === null) return readAt(held.segment.fd, into, 0, at.length, at.offset)
+    return block.copy(into, 0, this.start, this.start + at.length)
   }
 
-  /** The same, to {@link found}, which is `into` only where no block has them. */
-  find({ segment, position }: ReadSegment, { offset, length }: Location, into: Buffer): number {
+  /** The block that has all of it, from {@link start} on, until another is looked for; null: it is to be read by itself. */
+  find({ segment, position }: ReadSegment, { offset, length }: Location): Buffer | null {
     const block = this.#blockOf(segment, position, offset, length)
-    this.found = block?.bytes ?? into
     this.start = block === null ? 0 : offset % BLOCK_BYTES
-    return block === null ? readAt(segment.fd, into, 0, length, offset) : length
+    return block?.bytes ?? null
   }
 
   /** Null: it is to be read by itself. */
@@ -94,7 +90,6 @@ export class ReadAhead {
     this.#look = undefined
     if (!this.#asked) {
       this.#blocks.fill(undefined)
-      this.found = NOTHING
       return
     }
     this.#asked = false
