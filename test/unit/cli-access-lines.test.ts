@@ -20,6 +20,28 @@ describe('the lines of an access log', () => {
     expect(Date.now() - Date.parse(JSON.parse(lines[0]!).time)).toBeLessThan(60_000)
   })
 
+  it('say what they are told, whether it is the same as in the lines before or not', () => {
+    const written: string[] = []
+    const lines = new AccessLines({ write: text => written.push(text), flushSync() {} })
+    const targets = ['/a', '/a', '/a', '/a', '/b"', '/b"', '/b"', '/ä', '/ä', '/ä', '/a', 7, 7, 7, '7']
+    for (const target of targets) lines.info({ target, status: 200 }, 'request')
+    lines.info({ other: 1 }, 'connection')
+    lines.info({ target: '/a', other: 2 }, 'request')
+    lines.flush()
+    const told = written.join('').trimEnd().split('\n')
+    const facts = told.map(line => {
+      const { level, time, pid, ...rest } = JSON.parse(line)
+      expect([level, typeof time, pid]).toEqual([30, 'string', process.pid])
+      return rest
+    })
+    const msg = 'request'
+    expect(facts).toEqual([
+      ...targets.map(target => ({ target, status: 200, msg })),
+      { other: 1, msg: 'connection' },
+      { target: '/a', other: 2, msg },
+    ])
+  })
+
   it('are written together, soon, or before they are too many', async () => {
     const written: string[] = []
     const lines = new AccessLines({ write: text => written.push(text), flushSync() {} })
