@@ -2,12 +2,12 @@
 import '../cli/early-signals.js'
 import { statSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { constants, setPriority } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type * as program from '../cli/main.js'
 import { CachedProgram } from './cached-program.js'
 import { CodeCache } from './code-cache.js'
+import { lowerPriority } from './low-priority.js'
 
 /** A process that serves has come to what it does at its start by then, and few wait for it. */
 const SETTLED_MS = 1_500
@@ -23,7 +23,7 @@ void main(process.argv.slice(2), (turn, withUsualFlags) => {
   if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
   else {
     // Nobody waits for it any more, and the one that has just begun needs the processor.
-    setPriority(constants.priority.PRIORITY_BELOW_NORMAL)
+    lowerPriority()
     keep()
   }
 }).then(code => {
