@@ -62,20 +62,14 @@ class LeftKeys {
   *take(most: number, places: Places): Generator<null, Part[]> {
     const parts = new Map<number, Part>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
-    let part: Part = { keys: [], slots: [] }
-    let number = -1
     for (let count = 0; count < most; ) {
       const entry = this.#next()
       if (entry === null) break
       const slot = entry[1]
       const { segment, offset } = places.locations.get(slot, at)
       const place = segment * PARTS + Math.floor(offset / READ_AHEAD_BYTES)
-      if (place !== number) {
-        number = place
-        const known = parts.get(place)
-        part = known ?? { keys: [], slots: [] }
-        if (known === undefined) parts.set(place, part)
-      }
+      let part = parts.get(place)
+      if (part === undefined) parts.set(place, (part = { keys: [], slots: [] }))
       part.keys.push(entry[0])
       part.slots.push(slot)
       if (++count % STEP === 0) yield null

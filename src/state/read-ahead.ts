@@ -5,7 +5,7 @@ import type { Segment } from './segment.js'
 /** Of a segment, read in one go. */
 export const BLOCK_BYTES = 64 * 1024
 const MOST_BLOCKS = 16
-/** At most so much of a segment is held, what lies together. */
+/** At most so much is held: of a segment, what lies together from a multiple of it on. */
 export const READ_AHEAD_BYTES = BLOCK_BYTES * MOST_BLOCKS
 /** A block takes as long to read as so many entries one by one. */
 const WORTH = 16
