@@ -12,6 +12,8 @@ const EXAMPLE = fileURLToPath(new URL('../examples/shop/server.mjs', import.meta
 const START_MS = 10_000
 /** How long a naive stop waits for a drain before it kills. */
 const STOP_MS = 3000
+/** The window of an upgrade ends with the process before it, but not sooner after the first answer of the next, and not later. */
+const WINDOW_MS = { least: 500, most: 5000 }
 
 /** @typedef {(app: { folder: string, control: string, target: string }) => string[]} Command */
 
@@ -90,6 +92,15 @@ export class App {
     }
     const pid = await this.#launch()
     return (await until(() => served(pid), START_MS)) ? performance.now() - begun : null
+  }
+
+  /** Behind {@link replace}: the end of the window, in which connections move. */
+  async windowEnds() {
+    const before = this.pids.at(-2) ?? 0
+    await Promise.all([
+      new Promise(resolve => setTimeout(resolve, WINDOW_MS.least)),
+      untilEnded(before, WINDOW_MS.most),
+    ])
   }
 
   async answers() {

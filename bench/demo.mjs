@@ -4,8 +4,8 @@
 // instead (`-- --app FILE` any that takes the same flags), `-- --naive` stops and starts: that must show losses, or the
 // referee is blind. Exit code 1 when a request was lost.
 //
-// `p99 in`: of the requests with any part in the window of an upgrade, which is from the start of the new process until half a second after its
-// first answer, in which connections move; `p99 out`: of those wholly between two windows. The time in which this process asks for the
+// `p99 in`: of the requests with any part in the window of an upgrade, which is from the start of the new process until the end of the old
+// one, whose connections have moved by then, and at least until half a second after its own first answer; `p99 out`: of those wholly between two windows. The time in which this process asks for the
 // status, by a command, is in neither.
 import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
@@ -36,8 +36,6 @@ const everyMs = Number(flags.every) * 1000
 
 /** What can move has moved by then. */
 const SETTLE_MS = 1000
-/** Behind the first answer of the new process: the end of the window. */
-const MOVING_MS = 500
 
 const progress = new Progress()
 /** @type {Upgrade[]} */
@@ -79,7 +77,7 @@ async function replace(name) {
   const old = app.pid
   await load.part('inside')
   const ms = await app.replace(pid => generations().some(id => id.endsWith(`/${pid}`)))
-  await new Promise(resolve => setTimeout(resolve, MOVING_MS))
+  await app.windowEnds()
   await load.part(null)
   const after = flags.naive ? null : await settled()
   const phases = flags.naive ? 'stop, start' : phasesOf(after)

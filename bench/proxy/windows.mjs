@@ -1,13 +1,10 @@
 // @ts-check
 // What the others wait for while the proxy is upgraded: p99 of an open-loop load inside and outside the windows of upgrades. The
-// window is that of bench/demo.mjs: from the start of the new process until half a second after its first answer. Medians of upgrades and of what
-// lies before each, since a machine that does other things as well spoils a few. The load and the servers are in C: they share the processors with
+// window is that of bench/demo.mjs: from the start of the new process until the end of the old one. Medians of upgrades and of what lies before each, since a machine that does other things as well spoils a few. The load and the servers are in C: they share the processors with
 // the proxy, and would else take most of them.
 import { startEdge } from './edge.mjs'
 import { OpenLoad } from './open-load.mjs'
 import { cpu, rest } from './processes.mjs'
-
-const MOVING_MS = 500
 
 /**
  * @typedef {{ inside: number[], outside: number[], perSecond: number, lost: number, why: string, done: number, proxyUs: number, othersUs: number,
@@ -44,7 +41,7 @@ export async function windows({ bare, folder, upgrades, rate, everyMs, routes })
       await load.part('inside')
       const ms = await app.replace(pid => load.pids.has(pid))
       if (ms !== null) done++
-      await rest(MOVING_MS)
+      await app.windowEnds()
       await load.part(null)
       await rest(500)
     }

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import type * as program from '../cli/main.js'
 import { CachedProgram } from './cached-program.js'
 import { CodeCache } from './code-cache.js'
-import { lowerPriority } from './low-priority.js'
+import { lowerPriority, lowerThreads, threadsOfV8 } from './low-priority.js'
 
 /** A process that serves has come to what it does at its start by then, and few wait for it. */
 const SETTLED_MS = 1_500
@@ -15,10 +15,13 @@ const SETTLED_MS = 1_500
 const here = dirname(fileURLToPath(import.meta.url))
 const file = join(here, 'program.cjs')
 const command = /^[a-z]+$/.exec(process.argv[2] ?? '')?.[0]
+const threads = threadsOfV8()
 const cached = new CachedProgram(file, command === undefined ? null : cacheFor(command))
 const { main } = cached.load(createRequire(file)) as typeof program
 
 void main(process.argv.slice(2), (turn, withUsualFlags) => {
+  // All clients of the one before come now; until here it waited for what was compiled.
+  if (turn === 'joined') lowerThreads(threads)
   const keep = () => withUsualFlags(() => cached.keep(turn))
   if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
   else {

@@ -63,7 +63,8 @@ export interface JoinOptions {
     /**
      * A few connections of each kind (1 %, at least 8) move first. The rest follows when the next version has been healthy with
      * them for so many milliseconds, and has answered over them if anything was asked: one that crashes before takes no more
-     * than those with it. Default 250; 0: all at once.
+     * than those with it. It comes evenly, within three times that, 750 ms at most, unless there are more than can go in it. Default
+     * 250; 0: all at once.
      */
     firstWave?: number
   }

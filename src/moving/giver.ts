@@ -11,6 +11,7 @@ import type { MoveCounts } from './counts.js'
 import { FirstWave, LONGEST_PROOF_MS } from './first-wave.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
+import { Pace } from './pace.js'
 import { closeItems, fdsOf, type Item, inTurns, SliceFiller, type Source } from './slice.js'
 
 /** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
@@ -23,6 +24,13 @@ const REST_MS = 5
 const WAY_MS = 3
 /** A slice has at least so many, and the first one too. */
 const FEWEST = 4
+/**
+ * A taker that has just begun needs several times as long for each of its first requests: those who ask all the time come one after the other
+ * within so many times that of the first wave, and no more milliseconds than this.
+ */
+const SPREAD = { waves: 3, mostMs: 750 }
+/** So much of that may be made up for. */
+const LATE_MS = 10
 /** The reason, as it is counted, of those whose record is more than a message may hold. */
 const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
@@ -37,7 +45,7 @@ export interface GiverOptions {
   readonly perSecond: number
   /** So many of those that can leave now, and then it ends: of a process that goes on serving. Default: all, now and later. */
   readonly most?: number
-  /** A few go first, the rest when the taker has served them for so long, milliseconds; 0: all at once. */
+  /** A few go first, the rest when the taker has served them for so long, milliseconds, and not all at once; 0: all at once. */
   readonly firstWaveMs: number
   readonly counts: MoveCounts
   /** Somebody must know of what an adapter did. */
@@ -70,9 +78,9 @@ export class Giver {
   #over = false
   #decided: (() => void)[] = []
   #settling: Promise<void> = Promise.resolve()
-  /** Connections that may go now, by the bound on the rate. */
-  #allowance: number
-  #countedAt = performance.now()
+  readonly #pace: Pace
+  /** After the first wave, until all that can leave have left once. */
+  #spread: Pace | null = null
   #left: number
   /** Connections of a slice: so many as were taken in time before. */
   #most = FEWEST
@@ -87,7 +95,7 @@ export class Giver {
 
   constructor(options: GiverOptions) {
     this.#options = options
-    this.#allowance = options.perSecond
+    this.#pace = new Pace({ perSecond: options.perSecond, most: options.perSecond, atOnce: 1 })
     this.#left = options.most ?? Number.POSITIVE_INFINITY
     this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
   }
@@ -178,7 +186,7 @@ export class Giver {
   #soon(): void {
     if (this.#over || this.#turn !== undefined || this.#proving) return
     clearTimeout(this.#timer)
-    const rest = Math.max(this.#restUntil, this.#allowedAt()) - performance.now()
+    const rest = Math.max(this.#restUntil, this.#pace.ready(), this.#spread?.ready() ?? 0) - performance.now()
     if (rest > 0) {
       this.#timer = setTimeout(() => this.#work(), rest)
       this.#timer.unref()
@@ -211,7 +219,8 @@ export class Giver {
       return
     }
     this.#items = filler.items
-    this.#allowance -= filler.items.length
+    this.#pace.spend(filler.items.length)
+    this.#spread?.spend(filler.items.length)
     this.#left -= filler.items.length
     this.#step({ type: 'start' })
   }
@@ -234,10 +243,25 @@ export class Giver {
     this.#proving = false
     clearTimeout(this.#proof)
     this.#options.proved?.()
+    this.#spread = this.#evenly()
     this.#soon()
   }
 
+  #evenly(): Pace | null {
+    const { sources, firstWaveMs } = this.#options
+    let movable = 0
+    for (const { moving } of sources()) movable += moving.movable
+    if (movable <= FEWEST) return null
+    const perMs = movable / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs)
+    return new Pace({
+      perSecond: 1000 * perMs,
+      most: Math.max(FEWEST, perMs * LATE_MS),
+      atOnce: FEWEST,
+    })
+  }
+
   #rest(): void {
+    this.#spread = null
     this.#restUntil = performance.now() + REST_MS
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
@@ -247,7 +271,8 @@ export class Giver {
 
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    while (filler.open && filler.items.length < Math.min(this.#allowance, this.#left, this.#most)) {
+    const most = Math.min(this.#pace.allowed, this.#spread?.allowed ?? this.#most, this.#left, this.#most)
+    while (filler.open && filler.items.length < most) {
       const departure = this.#next()
       if (departure === null) return
       const source = this.#source!
@@ -375,16 +400,5 @@ export class Giver {
         }
       }),
     ]).then(() => {})
-  }
-
-  // ---- the bound on the rate
-
-  #allowedAt(): number {
-    const { perSecond } = this.#options
-    const now = performance.now()
-    if (!Number.isFinite(perSecond)) return now
-    this.#allowance = Math.min(perSecond, this.#allowance + ((now - this.#countedAt) / 1000) * perSecond)
-    this.#countedAt = now
-    return this.#allowance >= 1 ? now : now + ((1 - this.#allowance) / perSecond) * 1000
   }
 }

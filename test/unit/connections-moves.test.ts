@@ -219,6 +219,32 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
+  it('come one after the other when the first few are proved, and those at once that can leave later', async () => {
+    const { giver, taker, old, young, given } = way({ firstWaveMs: 200 })
+    const all = async (count: number) => {
+      const begun = performance.now()
+      await seen(() => young.here.size === count)
+      return performance.now() - begun
+    }
+    fill(old, 308)
+    taker.start()
+    giver.start()
+    await seen(() => given.moved > 8)
+    const first = await all(308)
+    // 600 ms, but for those that may be late and those that went until it was seen.
+    expect(first).toBeGreaterThan(450)
+    // The next pass finds nothing left.
+    await seen(() => given.moved === 308)
+    await pause(50)
+    for (const fd of young.here.values()) fd.close()
+    young.here.clear()
+    fill(old, 300)
+    old.onMovable!()
+    expect(await all(300)).toBeLessThan(first / 2)
+    await giver.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
   it('wait for an answer where something was asked on the first few', async () => {
     const { giver, taker, old, young } = way({ firstWaveMs: 1 })
     young.witness = { asked: true, answered: false }

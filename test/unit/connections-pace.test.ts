@@ -1,0 +1,49 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { Pace } from '../../src/moving/pace.js'
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }))
+afterEach(() => void vi.useRealTimers())
+
+/** Of a thousand in a second. */
+const pace = (bounds: { most?: number; atOnce?: number } = {}) =>
+  new Pace({ perSecond: 1_000, most: bounds.most ?? 10, atOnce: bounds.atOnce ?? 4 })
+const waits = (of: Pace) => of.ready() - performance.now()
+
+describe('a pace', () => {
+  it('lets the first few go at once', () => {
+    const some = pace()
+    expect([waits(some), some.allowed]).toEqual([0, 10])
+  })
+
+  it('tells when it is worth a turn again', () => {
+    const some = pace()
+    some.spend(10)
+    expect(waits(some)).toBe(4)
+    vi.advanceTimersByTime(3)
+    expect([waits(some), some.allowed]).toEqual([1, 3])
+    vi.advanceTimersByTime(1)
+    expect(waits(some)).toBe(0)
+  })
+
+  it('makes up for what did not go, but for no more than at first', () => {
+    const some = pace()
+    some.spend(10)
+    vi.advanceTimersByTime(8)
+    expect([waits(some), some.allowed]).toEqual([0, 8])
+    vi.advanceTimersByTime(60_000)
+    expect([waits(some), some.allowed]).toEqual([0, 10])
+  })
+
+  it('waits for one where more are not allowed at once', () => {
+    const some = pace({ most: 1 })
+    some.spend(1)
+    expect(waits(some)).toBe(1)
+  })
+
+  it('never waits where nothing bounds it', () => {
+    const most = Number.POSITIVE_INFINITY
+    const some = new Pace({ perSecond: most, most, atOnce: 1 })
+    some.spend(1_000_000)
+    expect([waits(some), some.allowed]).toEqual([0, most])
+  })
+})
