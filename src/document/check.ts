@@ -151,8 +151,9 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
     }
     const result: Record<string, unknown> = {}
     for (const key of known) {
-      const { check, byDefault } = shape[key]!
+      const field = shape[key]!
       if (!Object.hasOwn(value, key)) {
+        const { byDefault } = field
         if (byDefault) result[key] = byDefault.value
         else {
           place.wrong(`the key "${key}" is missing`)
@@ -160,7 +161,7 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
         }
         continue
       }
-      const checked = check(value[key], place.at(key))
+      const checked = field.check(value[key], place.at(key))
       if (checked === undefined) whole = false
       else result[key] = checked
     }

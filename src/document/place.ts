@@ -57,6 +57,11 @@ export class Place {
     return this.#within === null ? [] : [...this.#within.path, this.#step]
   }
 
+  /** The last of {@link path}; of the root, nothing. */
+  get step(): string | number {
+    return this.#step
+  }
+
   at(step: string | number): Place {
     return new Place(this.problems, this, step)
   }

@@ -13,7 +13,7 @@ export function unique<T>(
     return (value, place) => {
       const checked = item(value, place)
       if (checked === undefined) return undefined
-      const index = Number(place.path.at(-1))
+      const index = Number(place.step)
       const before = seen.get(key(checked))
       if (before === undefined) seen.set(key(checked), index)
       else {

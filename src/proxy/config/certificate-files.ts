@@ -21,7 +21,7 @@ export function readCertificateFiles(files: Files, place: Place): CertificateCon
   if (material instanceof WrongMaterial) {
     return place.at(material.at).wrong(`${shown(files[material.at])}: ${material.why}`)
   }
-  if (material.names.length === 0 && place.path.at(-1) !== 0) {
+  if (material.names.length === 0 && place.step !== 0) {
     return place
       .at('cert')
       .wrong(

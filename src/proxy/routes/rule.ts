@@ -188,7 +188,7 @@ function isFirst(seen: Seen, route: { host: string; path: string }, place: Place
   const name = routeName(route)
   const before = seen.get(name)
   if (before === undefined) {
-    seen.set(name, place.path.at(-1) ?? '')
+    seen.set(name, place.step)
     return true
   }
   const where = typeof before === 'number' ? `routes[${before}]` : 'an earlier one'
