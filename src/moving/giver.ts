@@ -11,7 +11,7 @@ import type { MoveCounts } from './counts.js'
 import { FirstWave, LONGEST_PROOF_MS } from './first-wave.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { Pace } from './pace.js'
+import { Pace, spread } from './pace.js'
 import { closeItems, fdsOf, type Item, inTurns, SliceFiller, type Source } from './slice.js'
 
 /** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
@@ -24,13 +24,6 @@ const REST_MS = 5
 const WAY_MS = 3
 /** A slice has at least so many, and the first one too. */
 const FEWEST = 4
-/**
- * A taker that has just begun needs several times as long for each of its first requests: those who ask all the time come one after the other
- * within so many times that of the first wave, and no more milliseconds than this.
- */
-const SPREAD = { waves: 3, mostMs: 750 }
-/** So much of that may be made up for. */
-const LATE_MS = 10
 /** The reason, as it is counted, of those whose record is more than a message may hold. */
 const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
@@ -251,13 +244,7 @@ export class Giver {
     const { sources, firstWaveMs } = this.#options
     let movable = 0
     for (const { moving } of sources()) movable += moving.movable
-    if (movable <= FEWEST) return null
-    const perMs = movable / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs)
-    return new Pace({
-      perSecond: 1000 * perMs,
-      most: Math.max(FEWEST, perMs * LATE_MS),
-      atOnce: FEWEST,
-    })
+    return movable <= FEWEST ? null : spread({ connections: movable, firstWaveMs, atOnce: FEWEST })
   }
 
   #rest(): void {

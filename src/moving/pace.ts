@@ -1,4 +1,12 @@
 /**
+ * A process that has just begun needs several times as long for each of its first requests: those who ask all the time come one after the other
+ * within so many times that of the first wave, and no more milliseconds than this.
+ */
+const SPREAD = { waves: 3, mostMs: 750 }
+/** So much of that may be made up for. */
+const LATE_MS = 10
+
+/**
  * How many connections may go by now, where so many may go in a second, evenly. Those that may and did not are not kept for long: what
  * comes after is no faster for it.
  */
@@ -34,4 +42,11 @@ export class Pace {
     this.#countedAt = now
     return now + Math.max(0, this.#atOnce - this.#allowed) / this.#perMs
   }
+}
+
+/** The pace of all those behind a first wave. `atOnce`: connections that are worth a turn. */
+export function spread(of: { connections: number; firstWaveMs: number; atOnce: number }): Pace {
+  const { connections, firstWaveMs, atOnce } = of
+  const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs)
+  return new Pace({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }

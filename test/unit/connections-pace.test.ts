@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Pace } from '../../src/moving/pace.js'
+import { Pace, spread } from '../../src/moving/pace.js'
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }))
 afterEach(() => void vi.useRealTimers())
@@ -45,5 +45,30 @@ describe('a pace', () => {
     const some = new Pace({ perSecond: most, most, atOnce: 1 })
     some.spend(1_000_000)
     expect([waits(some), some.allowed]).toEqual([0, most])
+  })
+})
+
+describe('those behind a first wave', () => {
+  const time = (firstWaveMs: number) => {
+    const connections = 1_000
+    const begun = performance.now()
+    const pace = spread({ connections, firstWaveMs, atOnce: 4 })
+    for (let left = connections; left > 0; ) {
+      vi.advanceTimersByTime(Math.ceil(pace.ready() - performance.now()))
+      const some = Math.min(left, Math.floor(pace.allowed))
+      pace.spend(some)
+      left -= some
+    }
+    return performance.now() - begun
+  }
+
+  it('come within three times its length, but for the 10 ms that may be late', () => {
+    expect(time(100)).toBeGreaterThanOrEqual(280)
+    expect(time(100)).toBeLessThanOrEqual(300)
+  })
+
+  it('come within 750 ms where that is long', () => {
+    expect(time(60_000)).toBeGreaterThanOrEqual(730)
+    expect(time(60_000)).toBeLessThanOrEqual(750)
   })
 })

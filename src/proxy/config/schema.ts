@@ -99,7 +99,7 @@ const drainShape = {
   firstWave: optional(
     duration(0),
     '250ms',
-    'a few connections of each kind move first, the rest when the new process has been healthy with them for so long, and has answered over them if it was asked; `0s`: all at once',
+    'a few connections of each kind move first, the rest when the new process has been healthy with them for so long, and has answered over them if it was asked; it comes evenly, within three times that, 750 ms at most; `0s`: all at once',
   ),
   movesPerSecond: optional(
     orOff(integer(1, 1_000_000)),
