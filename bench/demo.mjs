@@ -4,9 +4,9 @@
 // instead (`-- --app FILE` any that takes the same flags), `-- --naive` stops and starts: that must show losses, or the
 // referee is blind. Exit code 1 when a request was lost.
 //
-// `p99 in`: of the requests with any part in the window of an upgrade, which is from the start of the new process until the end of the old
-// one, whose connections have moved by then, and at least until half a second after its own first answer; `p99 out`: of those wholly between two windows. The time in which this process asks for the
-// status, by a command, is in neither.
+// `p99 in`: of the requests with any part in the window of an upgrade, which is from the start of the new process until the end of the old one, whose
+// connections have moved by then, and at least until half a second after the new one's first answer; `p99 out`: of those wholly between two windows. The
+// time in which this process asks for the status, by a command, is in neither.
 import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
 import { startEdge } from './proxy/edge.mjs'

@@ -6,7 +6,7 @@ import { Giver } from '../moving/giver.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { MoveLog } from '../moving/move-log.js'
 import { GIVE } from '../moving/pair.js'
-import type { Source } from '../moving/slice.js'
+import { movableOf, type Source } from '../moving/slice.js'
 import { Taker } from '../moving/taker.js'
 import { keyOf } from '../process/liveness.js'
 import { fateOf } from '../process/peer-fate.js'
@@ -253,9 +253,7 @@ export class Moves {
 
   #seek(): void {
     if (!this.#leaving || this.#giver !== null) return
-    let movable = 0
-    for (const { moving } of this.#sources()) movable += moving.movable
-    if (movable > 0) this.#ask()
+    if (movableOf(this.#sources()) > 0) this.#ask()
     if (performance.now() >= this.#patience) this.#tell()
     this.#later(ASK_MS)
   }

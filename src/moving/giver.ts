@@ -11,8 +11,8 @@ import type { MoveCounts } from './counts.js'
 import { FirstWave, LONGEST_PROOF_MS } from './first-wave.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { Pace, spread } from './pace.js'
-import { closeItems, fdsOf, type Item, inTurns, SliceFiller, type Source } from './slice.js'
+import { Pace, spread, UNBOUNDED } from './pace.js'
+import { closeItems, fdsOf, type Item, inTurns, movableOf, SliceFiller, type Source } from './slice.js'
 
 /** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
 const ACK_MS = 2_000
@@ -73,7 +73,7 @@ export class Giver {
   #settling: Promise<void> = Promise.resolve()
   readonly #pace: Pace
   /** After the first wave, until all that can leave have left once. */
-  #spread: Pace | null = null
+  #spread = UNBOUNDED
   #left: number
   /** Connections of a slice: so many as were taken in time before. */
   #most = FEWEST
@@ -179,7 +179,7 @@ export class Giver {
   #soon(): void {
     if (this.#over || this.#turn !== undefined || this.#proving) return
     clearTimeout(this.#timer)
-    const rest = Math.max(this.#restUntil, this.#pace.ready(), this.#spread?.ready() ?? 0) - performance.now()
+    const rest = Math.max(this.#restUntil, this.#pace.ready(), this.#spread.ready()) - performance.now()
     if (rest > 0) {
       this.#timer = setTimeout(() => this.#work(), rest)
       this.#timer.unref()
@@ -213,7 +213,7 @@ export class Giver {
     }
     this.#items = filler.items
     this.#pace.spend(filler.items.length)
-    this.#spread?.spend(filler.items.length)
+    this.#spread.spend(filler.items.length)
     this.#left -= filler.items.length
     this.#step({ type: 'start' })
   }
@@ -236,19 +236,13 @@ export class Giver {
     this.#proving = false
     clearTimeout(this.#proof)
     this.#options.proved?.()
-    this.#spread = this.#evenly()
+    const { sources, firstWaveMs } = this.#options
+    this.#spread = spread({ connections: movableOf(sources()), firstWaveMs, atOnce: FEWEST })
     this.#soon()
   }
 
-  #evenly(): Pace | null {
-    const { sources, firstWaveMs } = this.#options
-    let movable = 0
-    for (const { moving } of sources()) movable += moving.movable
-    return movable <= FEWEST ? null : spread({ connections: movable, firstWaveMs, atOnce: FEWEST })
-  }
-
   #rest(): void {
-    this.#spread = null
+    this.#spread = UNBOUNDED
     this.#restUntil = performance.now() + REST_MS
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
@@ -258,7 +252,7 @@ export class Giver {
 
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    const most = Math.min(this.#pace.allowed, this.#spread?.allowed ?? this.#most, this.#left, this.#most)
+    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#left, this.#most)
     while (filler.open && filler.items.length < most) {
       const departure = this.#next()
       if (departure === null) return

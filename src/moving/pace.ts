@@ -44,9 +44,14 @@ export class Pace {
   }
 }
 
-/** The pace of all those behind a first wave. `atOnce`: connections that are worth a turn. */
+const { POSITIVE_INFINITY: ANY } = Number
+/** All may go. It has nothing to remember: many may share it. */
+export const UNBOUNDED = new Pace({ perSecond: ANY, most: ANY, atOnce: 1 })
+
+/** The pace of all those behind a first wave. `atOnce`: connections that are worth a turn; no more than those are not spread. */
 export function spread(of: { connections: number; firstWaveMs: number; atOnce: number }): Pace {
   const { connections, firstWaveMs, atOnce } = of
+  if (connections <= atOnce) return UNBOUNDED
   const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs)
   return new Pace({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }

@@ -14,6 +14,13 @@ export interface Source {
   readonly moving: MovableConnections
 }
 
+/** Connections that may leave, now or later. */
+export function movableOf(sources: Iterable<Source>): number {
+  let sum = 0
+  for (const { moving } of sources) sum += moving.movable
+  return sum
+}
+
 /** A connection between two servers. */
 export interface Item {
   readonly source: Source

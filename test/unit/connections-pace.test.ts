@@ -71,4 +71,10 @@ describe('those behind a first wave', () => {
     expect(time(60_000)).toBeGreaterThanOrEqual(730)
     expect(time(60_000)).toBeLessThanOrEqual(750)
   })
+
+  it('come at once where they are not worth two turns', () => {
+    const few = spread({ connections: 4, firstWaveMs: 100, atOnce: 4 })
+    few.spend(4)
+    expect([waits(few), few.allowed]).toEqual([0, Number.POSITIVE_INFINITY])
+  })
 })

@@ -9,8 +9,7 @@ const MODULE = fileURLToPath(new URL('../../build/modules/launch/low-priority.js
 /** What a process prints, as JSON, that began with the priority of this one, and does this. */
 async function printed(program: string): Promise<unknown> {
   const whole = `
-    const { constants, getPriority, setPriority } = await import('node:os')
-    const { readdirSync } = await import('node:fs')
+    const { getPriority, setPriority } = await import('node:os')
     const { lowerPriority, lowerThreads, threadsOfV8 } = await import(${JSON.stringify(MODULE)})
     const print = value => process.stdout.write(JSON.stringify(value))
     ${program}`
