@@ -366,7 +366,10 @@ napi_value fdb_connect_result(napi_env env, napi_callback_info info) {
   socklen_t size = sizeof(error);
   if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
   if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return fdb_throw(env, errno, "getsockopt");
-  return fdb_int_value(env, error);
+  if (error != 0) return fdb_int_value(env, error);
+  struct sockaddr_storage peer;
+  socklen_t length = sizeof(peer);
+  return fdb_int_value(env, getpeername(fd, (struct sockaddr *)&peer, &length) == 0 ? 0 : -1);
 }
 
 napi_value fdb_connect_unix(napi_env env, napi_callback_info info) {

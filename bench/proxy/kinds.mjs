@@ -26,25 +26,34 @@ export const forked = (execArgv, file, ...args) =>
 /** @param {import('node:child_process').ChildProcess} child @returns {Promise<any>} */
 export const message = child => new Promise(resolve => child.once('message', resolve))
 
+/** What writes a line for each request, into a file. */
+export const LOGGED = ', access log'
+
 /** The proxy as operators run it. @param {string} folder @param {object} parts of the configuration */
 function spawnProxy(folder, parts) {
   const home = mkdtempSync(join(folder, 'proxy-'))
   const control = join(home, 'upgrade.sock')
   const file = join(home, 'edge.json')
   writeFileSync(file, JSON.stringify({ service: 'bench', control, ...parts }))
-  const child = spawn(process.execPath, [CLI, 'proxy', '--config', file, '--log-level', 'warn'], {
+  const logs = ['--log-level', 'warn', '--access-log-file', join(home, 'access.log')]
+  const child = spawn(process.execPath, [CLI, 'proxy', '--config', file, ...logs], {
     stdio: ['ignore', 'ignore', 'inherit'],
   })
   return { home, control, pids: () => [child.pid ?? 0], end: () => void child.kill('SIGKILL') }
 }
 
-/** With its routes made at run time. @param {string} folder @param {number} upstreamPort @param {number} routes @returns {Promise<Running>} */
-export async function startProxy(folder, upstreamPort, routes) {
+/**
+ * With its routes made at run time.
+ * @param {string} folder @param {number} upstreamPort @param {number} routes @param {boolean} [accessLog] @returns {Promise<Running>}
+ */
+export async function startProxy(folder, upstreamPort, routes, accessLog = false) {
   const port = await freePort()
   const { home, control, ...running } = spawnProxy(folder, {
     instanceHeader: 'X-Gen',
+    accessLog,
     listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
-    upstreams: { app: { servers: [`http://127.0.0.1:${upstreamPort}`] } },
+    // As long as nginx keeps them.
+    upstreams: { app: { servers: [`http://127.0.0.1:${upstreamPort}`], keepAlive: { idle: '60s' } } },
     routes: [{ host: '*', upstream: 'app' }],
   })
   await answers(port)
@@ -64,7 +73,7 @@ export async function startUndici(upstreamPort, execArgv = []) {
   return { port, pids: () => [child.pid ?? 0], end: () => void child.kill('SIGKILL') }
 }
 
-/** @typedef {(options: { folder: string, port: number, upstreamPort: number }) => Pick<Running, 'pids' | 'end'>} Start */
+/** @typedef {(options: { folder: string, port: number, upstreamPort: number, accessLog?: boolean }) => Pick<Running, 'pids' | 'end'>} Start */
 
 /** Of other proxies, by name: what is installed here. */
 export const OTHERS = [
@@ -88,10 +97,10 @@ export const OTHERS = [
   },
 ]
 
-/** @param {Start} start @param {string} folder @param {number} upstreamPort @returns {Promise<Running>} */
-export async function startOther(start, folder, upstreamPort) {
+/** @param {Start} start @param {string} folder @param {number} upstreamPort @param {boolean} [accessLog] @returns {Promise<Running>} */
+export async function startOther(start, folder, upstreamPort, accessLog = false) {
   const port = await freePort()
-  const running = start({ folder, port, upstreamPort })
+  const running = start({ folder, port, upstreamPort, accessLog })
   await answers(port)
   return { port, ...running }
 }

@@ -14,6 +14,7 @@ import { Bare } from './bare.mjs'
 import {
   BARE,
   forked,
+  LOGGED,
   message,
   OTHERS,
   OURS,
@@ -47,6 +48,9 @@ const FEW = 10
 const GIGABYTE = 1e9
 const BURST = 2000
 const MANY_ROUTES = `${OURS}, ${flags.routes} routes`
+const NGINX = 'nginx'
+const OURS_LOGGED = `${OURS}${LOGGED}`
+const NGINX_LOGGED = `${NGINX}${LOGGED}`
 
 /** @typedef {import('./processes.mjs').Running} Running */
 
@@ -91,8 +95,11 @@ async function requests() {
   for (const { name, start } of installed) kinds[name] = kept(await startOther(start, folder, upstreamPort))
   kinds[OURS] = kept(await startProxy(folder, upstreamPort, FEW))
   kinds[MANY_ROUTES] = kept(await startProxy(folder, upstreamPort, Number(flags.routes)))
+  kinds[OURS_LOGGED] = kept(await startProxy(folder, upstreamPort, FEW, true))
+  for (const { name, start } of installed)
+    if (name === NGINX) kinds[NGINX_LOGGED] = kept(await startOther(start, folder, upstreamPort, true))
   kinds[UNDICI] = kept(await startUndici(upstreamPort))
-  const rare = new Set([MANY_ROUTES, UNDICI])
+  const rare = new Set([MANY_ROUTES, OURS_LOGGED, NGINX_LOGGED, UNDICI])
   /** @type {Record<string, { cost: number, p99: number }[]>} */
   const runs = {}
   /** @type {Record<string, number[]>} */
@@ -145,8 +152,13 @@ async function requests() {
     const cost = of(OURS, name, 'cost')
     const usual = name === USUAL.name ? /** @type {const} */ ('<=') : undefined
     figures.add(`CPU a request, ${name}, of ${BARE}`, cost / of(BARE, name, 'cost'), '', usual, MOST_OF_BARE)
-    if (kinds.nginx)
-      figures.add(`the same, of nginx`, cost / of('nginx', name, 'cost'), '', usual, MOST_OF_NGINX)
+    if (kinds[NGINX])
+      figures.add(`the same, of nginx`, cost / of(NGINX, name, 'cost'), '', usual, MOST_OF_NGINX)
+  }
+  if (kinds[NGINX_LOGGED]) {
+    const [ours, nginx] = [OURS_LOGGED, NGINX_LOGGED].map(kind => of(kind, USUAL.name, 'cost'))
+    const logged = Number(ours) / Number(nginx)
+    figures.add('CPU a request with an access log, of nginx with its own', logged, '', '<=', MOST_OF_NGINX)
   }
   const many = of(MANY_ROUTES, USUAL.name, 'cost')
   figures.add(

@@ -1,5 +1,5 @@
 // @ts-check
-// nginx as the same proxy: one worker, keep-alive to the server, the same fields added, no log.
+// nginx as the same proxy: one worker, keep-alive to the server, the same fields added; with no log, or with its usual one.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,10 +15,10 @@ export function nginxVersion() {
 }
 
 /**
- * @param {{ folder: string, port: number, upstreamPort: number }} options
+ * @param {{ folder: string, port: number, upstreamPort: number, accessLog?: boolean }} options
  * @returns {{ pids: () => number[], end: () => void }}
  */
-export function startNginx({ folder, port, upstreamPort }) {
+export function startNginx({ folder, port, upstreamPort, accessLog = false }) {
   const home = join(folder, `nginx-${port}`)
   mkdirSync(home, { recursive: true })
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
@@ -32,7 +32,7 @@ pid ${home}/nginx.pid;
 error_log stderr crit;
 events { worker_connections 20000; }
 http {
-  access_log off;
+  access_log ${accessLog ? `${home}/access.log` : 'off'};
   keepalive_requests 100000000;
   ${temporary.map(name => `${name}_temp_path ${home}/${name};`).join('\n  ')}
   upstream app { server 127.0.0.1:${upstreamPort}; keepalive 4096; keepalive_requests 100000000; }

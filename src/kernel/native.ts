@@ -122,7 +122,7 @@ export interface Native {
    * ENETUNREACH, EADDRNOTAVAIL (no port is left), EMFILE.
    */
   connectTcp(host: string, port: number): number
-  /** What came of it, once: 0, or an errno for {@link failure}. */
+  /** What came of it: 0, the connection stands; an errno for {@link failure}, once; -1: nothing yet, or that was told. */
   connectResult(fd: number): number
   /** Non-blocking connect to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (backlog full) throw. */
   connectUnix(path: string, abstract: boolean): number

@@ -188,9 +188,10 @@ export abstract class PolledSocket {
     crowd!.add(this.#fd, this)
   }
 
-  /** Null: the connection stands. To be asked once. */
-  protected connectFailure(): Error | null {
+  /** Null: the connection stands; undefined: nothing is known yet. A failure is told once. */
+  protected connectFailure(): Error | null | undefined {
     const errno = native.connectResult(this.#fd)
+    if (errno === -1) return undefined
     return errno === 0 ? null : native.failure(errno, 'connect')
   }
 

@@ -179,6 +179,8 @@ export class PolledStream extends PolledSocket implements ByteStream {
     try {
       this.connectTo(address)
       this.#listen()
+      // On this machine it stands already, and need not wait for its turn behind all that is ready.
+      setImmediate(lookAtDial, this)
     } catch (error) {
       setImmediate(() => {
         if (!this.#left) this.#fail(error as Error)
@@ -203,15 +205,21 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   override ready(events: number, chunk: Buffer, bytes: number): void {
     if (this.#dialling !== null) {
-      const failure = this.connectFailure()
-      if (failure === null) this.#stands()
-      else this.#fail(failure)
+      this.lookAtDial()
       return
     }
     if ((events & WRITABLE) !== 0 && this.#queue !== null) this.#flush(this.#queue)
     if (bytes !== -1) this.#readAhead(chunk, bytes)
     else if ((events & READABLE) !== 0) this.#read(MOST_READS)
     this.#listen()
+  }
+
+  /** @internal */
+  lookAtDial(): void {
+    if (this.#dialling === null || !this.open) return
+    const failure = this.connectFailure()
+    if (failure === null) this.#stands()
+    else if (failure !== undefined) this.#fail(failure)
   }
 
   /** It had been asked for when it was read: so it is passed on, whatever has been said meanwhile. */
@@ -345,4 +353,8 @@ class OwnDialling implements Dialling {
 // One for all: a stream costs no closure.
 function endNow(stream: PolledStream): void {
   stream.endNow()
+}
+
+function lookAtDial(stream: PolledStream): void {
+  stream.lookAtDial()
 }

@@ -16,6 +16,18 @@ function pair(): [number, number] {
   return made
 }
 
+/** The same of TCP. */
+async function tcpPair(): Promise<[number, number]> {
+  const listening = keep(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 8 }))
+  const [{ port }] = native.inspect([listening]) as [{ port: number }]
+  const here = keep(native.connectTcp('127.0.0.1', port))
+  for (;;) {
+    const there = native.accept(listening)
+    if (there >= 0) return [keep(there), here]
+    await new Promise(resolve => setImmediate(resolve))
+  }
+}
+
 function epoll(): number {
   return keep(native.createEpoll()!)
 }
@@ -170,5 +182,61 @@ describe('epoll', () => {
     expect(ask(set, into, new Int32Array(1) as never)).toBeInstanceOf(TypeError)
     expect(ask(set, into, undefined, new Int32Array(8) as never)).toBeInstanceOf(TypeError)
     expect(refused(() => native.failure(0, 'recv'))).toBeInstanceOf(RangeError)
+  })
+})
+
+describe('of TCP, epoll', () => {
+  it('tells again as long as not all was read: a rest, the end behind the last bytes, what nobody is eager for', async () => {
+    const set = epoll()
+    const [[a, toA], [b, toB], [c, toC]] = [await tcpPair(), await tcpPair(), await tcpPair()]
+    for (const mine of [a, b, c]) native.setEpoll(set, mine, 0, READABLE)
+    sent(toA, 'abcdef')
+    sent(toB, 'xy')
+    native.shutDown(toB)
+    sent(toC, 'left')
+    const next = () => readAhead(set, [a, b])
+    const of = (...all: [number, string | number][]) => new Map<number, string | number>(all)
+    expect(next()).toEqual(of([a, 'abcd'], [b, 'xy'], [c, -1]))
+    expect(next()).toEqual(of([a, 'ef'], [b, 0], [c, -1]))
+    expect(next()).toEqual(of([b, 0], [c, -1]))
+    native.receive(c, Buffer.alloc(8), 0, 8)
+    native.setEpoll(set, b, READABLE, 0)
+    expect(next()).toEqual(of())
+    sent(toA, 'gh')
+    expect(next()).toEqual(of([a, 'gh']))
+  })
+
+  it('tells that one may be written to until that is not wanted any more', async () => {
+    const set = epoll()
+    const [a] = await tcpPair()
+    native.setEpoll(set, a, 0, READABLE | WRITABLE)
+    const writable = new Map([[a, WRITABLE]])
+    expect([ready(set), ready(set)]).toEqual([writable, writable])
+    native.setEpoll(set, a, READABLE | WRITABLE, READABLE)
+    expect(ready(set).size).toBe(0)
+  })
+
+  it('says of a broken one that it can be read from and written to, for as long as it is there', async () => {
+    const set = epoll()
+    const [a, b] = await tcpPair()
+    native.setEpoll(set, a, 0, READABLE)
+    native.resetAtClose(b)
+    native.close(b)
+    const broken = new Map([[a, READABLE | WRITABLE]])
+    expect([ready(set), ready(set)]).toEqual([broken, broken])
+  })
+
+  it('tells of them in the order in which something came', async () => {
+    const set = epoll()
+    const pairs = [await tcpPair(), await tcpPair(), await tcpPair()]
+    const [a, b, c] = pairs.map(([mine]) => mine) as [number, number, number]
+    const [toA, toB, toC] = pairs.map(([, other]) => other) as [number, number, number]
+    for (const mine of [a, b, c]) native.setEpoll(set, mine, 0, READABLE)
+    for (const other of [toA, toB]) sent(other, byte)
+    const eager = [a, b, c]
+    expect([...readAhead(set, eager).keys()]).toEqual([a, b])
+    // Both were just told of, and stand nowhere in the queue that is left.
+    for (const other of [toC, toB, toA]) sent(other, byte)
+    expect([...readAhead(set, eager).keys()]).toEqual([c, b, a])
   })
 })
