@@ -35,36 +35,46 @@ function lookAtStart(): Map<string, string> {
 /** Identity by name. */
 function look(): Map<string, string> {
   const { file, cwd } = successorCommand()
-  const found = new Map([['node', identityOf(file, true)]])
+  const found = new Map([['node', identityOf(realpathOf(file), true)]])
   // Not its times: they change with every file in it.
   const { dev, ino } = statSync(cwd, { bigint: true })
   found.set('the working folder', `${dev} ${ino}`)
   if (startedAs.script === undefined) return found
   const script = realpathSync(resolve(cwd, startedAs.script))
   const root = dirname(dirname(script))
-  const add = (folder: string) => {
-    for (const name of filesIn(join(root, folder)))
-      found.set(`${folder}/${name}`, identityOf(join(root, folder, name)))
-  }
-  for (const folder of [basename(dirname(script)), ...ADDONS]) add(folder)
-  found.set('package.json', identityOf(join(root, 'package.json')))
+  for (const folder of [basename(dirname(script)), ...ADDONS])
+    for (const [name, real] of filesIn(join(root, folder))) found.set(`${folder}/${name}`, identityOf(real))
+  found.set('package.json', identityOf(realpathOf(join(root, 'package.json'))))
   return found
 }
 
-function filesIn(folder: string): string[] {
+/** Real paths by name. Links are resolved only where there are any: that takes longer than all the rest. */
+function filesIn(folder: string): [name: string, real: string | null][] {
   try {
-    return readdirSync(folder, { withFileTypes: true })
+    const real = realpathSync(folder)
+    return readdirSync(real, { withFileTypes: true })
       .filter(entry => !entry.isDirectory())
-      .map(({ name }) => name)
+      .map(entry => {
+        const path = join(real, entry.name)
+        return [entry.name, entry.isSymbolicLink() ? realpathOf(path) : path]
+      })
   } catch {
     return []
   }
 }
 
-/** With its path, links resolved: the same file in the folder of another release is another. A program that runs cannot be written to. */
-function identityOf(path: string, runs = false): string {
+function realpathOf(path: string): string | null {
   try {
-    const real = realpathSync(path)
+    return realpathSync(path)
+  } catch {
+    return null
+  }
+}
+
+/** With its path: the same file in the folder of another release is another. A program that runs cannot be written to. */
+function identityOf(real: string | null, runs = false): string {
+  if (real === null) return 'none'
+  try {
     const { dev, ino, size, mtimeNs, ctimeNs } = statSync(real, { bigint: true })
     return [real, dev, ino, ...(runs ? [] : [size, mtimeNs, ctimeNs])].join(' ')
   } catch {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { isDeepStrictEqual } from 'node:util'
 import type { Logger } from '../logger.js'
 import { MAIN_PROCESS } from '../process/command-line.js'
@@ -102,6 +102,7 @@ export class UnservedServices {
 
 /** In a session of its own: what is to end the daemon's does not end the member that it starts. Throws, or tells by 'error', what cannot be. */
 function start(command: string, variables: NodeJS.ProcessEnv): ChildProcess {
+  const { spawn } = process.getBuiltinModule('node:child_process')
   return spawn('/bin/sh', ['-c', command], {
     env: { ...process.env, ...NOTHING_TOLD, [MAIN_PROCESS]: undefined, ...variables },
     detached: true,

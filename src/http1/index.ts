@@ -18,6 +18,7 @@ export type { HeadWriter } from './head-writer.js'
 export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './limits.js'
 export { listElements } from './message.js'
 export { isIdempotent } from './methods.js'
+export { reasonOf } from './reasons.js'
 export {
   Http1Refusal,
   REFUSAL_REASONS,

@@ -2,6 +2,7 @@ import type { Cluster } from 'node:cluster'
 import { peerLeft } from '../channel/peer-left.js'
 import { wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
+import { loadForListen } from '../node/listen.js'
 import { tellMissing } from '../node/probe.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import { connectUnix } from '../process/connect.js'
@@ -40,9 +41,14 @@ export async function join(options: JoinOptions): Promise<Member> {
     )
   }
   const place = findPlace(settings)
-  // While the incumbent is thinking about the Hello.
-  void tellMissing(missing => settings.logger.warn({ err: missing }, missing.message))
+  void whileOthersThink(settings)
   return memberOf(await place)
+}
+
+/** While the incumbent is thinking about the Hello there is time for what is needed soon. */
+async function whileOthersThink({ logger }: Settings): Promise<void> {
+  await tellMissing(missing => logger.warn({ err: missing }, missing.message))
+  loadForListen()
 }
 
 /** Who has no channel to a parent is none, and need not load all that starts some. */

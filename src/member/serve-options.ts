@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 import { checkProtocol, type SocketProtocol } from '../moving/adapters/application-socket.js'
 import type { HttpHooks } from '../moving/adapters/http-server.js'
 import type { MovableConnections } from '../moving/movable.js'
-import { nodeHttp } from '../node/http.js'
+import { isHttpServer } from '../node/http.js'
 import type { DrainCounts } from './drain/forced-closes.js'
 
 /** A server that this library can attach to a listener. */
@@ -104,7 +104,7 @@ function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketPr
       'connections of a TLS or HTTP/2 server cannot go on in another process: give hooks with net and http servers only',
     )
   }
-  if (!(server instanceof nodeHttp.Server)) {
+  if (!isHttpServer(server)) {
     checkKeys('socket', socket ?? hooks, SOCKET)
     checkProtocol((socket ?? hooks) as SocketProtocol)
     return

@@ -8,7 +8,7 @@ import { HttpServerConnections } from '../moving/adapters/http-server.js'
 import { NetServerConnections } from '../moving/adapters/net-server.js'
 import { OpenSockets } from '../moving/adapters/open-sockets.js'
 import type { MovableConnections } from '../moving/movable.js'
-import { nodeHttp } from '../node/http.js'
+import { isHttpServer } from '../node/http.js'
 import { HTTP_CONNECTIONS } from '../node/http-connections.js'
 import { letClose, mayClose, stopListening } from '../node/server-close.js'
 import { SERVER_CONNECTIONS } from '../node/server-connections.js'
@@ -103,7 +103,7 @@ export class Served {
     const parts = { open: this.#open, failed, run: this.#run }
     if (!SOCKET_HANDLE.works || !SERVER_CONNECTIONS.works) return undefined
     if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
-    if (!(server instanceof nodeHttp.Server) || !HTTP_CONNECTIONS.works) return undefined
+    if (!isHttpServer(server) || !HTTP_CONNECTIONS.works) return undefined
     return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
@@ -248,7 +248,7 @@ export class Served {
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
     server.closeIdleConnections()
-    if (!(server instanceof nodeHttp.Server)) return
+    if (!isHttpServer(server)) return
     const endSilent = () => {
       for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
     }

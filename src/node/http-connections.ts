@@ -46,7 +46,7 @@ let own: ConnectionListener | undefined
 
 /** What every `http.Server` has connections given to. */
 export function ownListener(): ConnectionListener {
-  own ??= new nodeHttp.Server().listeners('connection')[0] as ConnectionListener
+  own ??= new (nodeHttp().Server)().listeners('connection')[0] as ConnectionListener
   return own
 }
 
@@ -80,7 +80,7 @@ export const HTTP_CONNECTIONS = internal(
 )
 
 function tryIdle(): boolean {
-  const server = new nodeHttp.Server()
+  const server = new (nodeHttp().Server)()
   const socket = new net.Socket()
   try {
     let answered = false

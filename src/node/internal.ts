@@ -9,25 +9,37 @@ export interface Internal {
   readonly without: string
   /** It is as expected on this Node. Tried once, at the first question. */
   readonly works: boolean
+  /** Calls `tell`, once, if it is not: now or when it is tried. */
+  whenMissing(tell: () => void): void
 }
 
 /** `attempt` says whether it is as expected; when it throws it is not, unless there was no descriptor to try it with. */
 export function internal(name: string, without: string, attempt: () => boolean): Internal {
   let known: boolean | undefined
+  let waiting: (() => void)[] = []
+  const found = (works: boolean) => {
+    known = works
+    const told = waiting
+    waiting = []
+    if (!works) for (const tell of told) tell()
+    return works
+  }
   return {
     name,
     without,
     get works() {
       if (known !== undefined) return known
       try {
-        known = attempt()
+        return found(attempt())
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
         // Asked again when there is room.
-        if (code === 'EMFILE' || code === 'ENFILE') return true
-        known = false
+        return code === 'EMFILE' || code === 'ENFILE' || found(false)
       }
-      return known
+    },
+    whenMissing(tell) {
+      if (known === undefined) waiting.push(tell)
+      else if (!known) tell()
     },
   }
 }

@@ -6,36 +6,37 @@ import { SERVER_CLOSE } from './server-close.js'
 import { SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE } from './socket-handle.js'
 
+/** What servers of every kind without TLS need. */
+const SOON: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]
+/** What is for some, and takes long to try. */
+const LATE: readonly Internal[] = [HTTP_CONNECTIONS]
 /** What servers without TLS need. */
-export const INTERNALS: readonly Internal[] = [
-  SOCKET_HANDLE,
-  SERVER_CONNECTIONS,
-  SERVER_CLOSE,
-  HTTP_CONNECTIONS,
-]
+export const INTERNALS: readonly Internal[] = [...SOON, ...LATE]
 
 /**
  * Tries what is not tried yet of `internals`, and returns one ERR_FDB_NODE for each that this version of Node has not, or has
  * otherwise. What needs it is done without it, as the error says; nothing is done half.
  */
 export function missingInternals(internals: readonly Internal[] = INTERNALS): FdbError[] {
-  return internals
-    .filter(({ works }) => !works)
-    .map(
-      one =>
-        new FdbError('ERR_FDB_NODE', describeMissing(one), {
-          details: { internal: one.name, node: process.versions.node },
-        }),
-    )
+  return internals.filter(({ works }) => !works).map(errorOf)
 }
 
-/** The same of {@link INTERNALS}, each in a turn of its own: together they would hold the event loop for some milliseconds. */
+/**
+ * The same of {@link INTERNALS}. What every server needs is tried now, each part in a turn of its own: together they would hold the event loop for some
+ * milliseconds. What is only for some is told when it is needed: it is tried then.
+ */
 export async function tellMissing(
   tell: (missing: FdbError) => void,
-  internals: readonly Internal[] = INTERNALS,
+  { soon = SOON, late = LATE }: { soon?: readonly Internal[]; late?: readonly Internal[] } = {},
 ): Promise<void> {
-  for (const internal of internals) {
+  for (const internal of late) internal.whenMissing(() => tell(errorOf(internal)))
+  for (const internal of soon) {
     await nextTurn()
     for (const missing of missingInternals([internal])) tell(missing)
   }
+}
+
+function errorOf(internal: Internal): FdbError {
+  const details = { internal: internal.name, node: process.versions.node }
+  return new FdbError('ERR_FDB_NODE', describeMissing(internal), { details })
 }

@@ -1,5 +1,4 @@
-import { type FieldEdits, fieldLine } from '../http1/index.js'
-import { nodeHttp } from '../node/http.js'
+import { type FieldEdits, fieldLine, reasonOf } from '../http1/index.js'
 import type { Respond } from './decision.js'
 import type { ExchangeFacts } from './exchange-facts.js'
 import type { RelayContext } from './relay-context.js'
@@ -18,7 +17,7 @@ const OWN = new Set(['content-length', 'transfer-encoding', 'connection', 'date'
 function answerText(answer: Respond, options: AnswerOptions): string {
   const { status } = answer
   const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : (answer.body ?? Buffer.alloc(0))
-  let text = `HTTP/1.1 ${status} ${nodeHttp.STATUS_CODES[status] ?? ''}\r\nDate: ${new Date().toUTCString()}\r\n`
+  let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
   for (const [name, value] of answer.headers ?? [])
     if (!OWN.has(name.toLowerCase())) text += fieldLine(name, value)
   text += options.edits?.rest([]) ?? ''

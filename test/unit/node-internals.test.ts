@@ -45,10 +45,29 @@ describe('the inside of Node', () => {
       return works
     }
     const parts = [true, false, true].map((works, n) => internal(`part ${n}`, 'nothing', tried(works)))
-    await tellMissing(({ code, details }) => told.push(`${code} ${details.internal}`), parts)
+    await tellMissing(({ code, details }) => told.push(`${code} ${details.internal}`), {
+      soon: parts,
+      late: [],
+    })
     done = true
     expect(turns).toEqual([turns[0]!, turns[0]! + 1, turns[0]! + 2])
     expect(told).toEqual(['ERR_FDB_NODE part 1'])
+  })
+
+  it('is told where it is missed when it is first needed, if only some need it', async () => {
+    const told: string[] = []
+    const attempt = vi.fn(() => false)
+    const [missed, there] = [internal('a', 'b', attempt), internal('c', 'd', () => true)]
+    const tell = () =>
+      tellMissing(({ details }) => told.push(String(details.internal)), { soon: [], late: [missed, there] })
+    await tell()
+    expect(attempt).not.toHaveBeenCalled()
+    expect([missed.works, missed.works, there.works]).toEqual([false, false, true])
+    expect(told).toEqual(['a'])
+    // Who comes later is told at once.
+    await tell()
+    expect(told).toEqual(['a', 'a'])
+    expect(attempt).toHaveBeenCalledOnce()
   })
 
   it('has a probe for each of its parts, and none for two', () => {

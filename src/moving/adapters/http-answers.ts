@@ -74,7 +74,7 @@ export class HttpAnswers {
 
   readonly #onRequest = (request: http.IncomingMessage, response: unknown): void => {
     // HTTP/2 has answers of its own.
-    if (!(response instanceof nodeHttp.ServerResponse)) return
+    if (!(response instanceof nodeHttp().ServerResponse)) return
     const { socket } = request
     const seen = this.seen(socket)
     const earlier = seen.newest

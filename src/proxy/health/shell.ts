@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import type { StartShell } from '../../probing/command-question.js'
 
@@ -10,6 +9,7 @@ const COULD_NOT_START = 126
 /** A shell in a process group of its own, with these variables over our own. */
 export function shellWith(env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
+    const { spawn } = process.getBuiltinModule('node:child_process')
     const child = spawn('/bin/sh', ['-c', text], {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],

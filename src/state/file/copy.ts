@@ -1,10 +1,11 @@
 import { lstatSync, renameSync, rmSync } from 'node:fs'
-import { type FileHandle, lstat } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { identityNow, readAt, syncNow, truncateNow, writeNow } from '../../kernel/index.js'
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import { createBeside, type Kind, replaceStateFile, syncFolderNow } from './place.js'
+import { nodeFiles } from './promises.js'
 
 /** The most bytes of one write: reading them from the log takes well under a millisecond. */
 const CHUNK = 256 * 1024
@@ -265,7 +266,9 @@ export class FileCopy {
   /** It is what the path names: nobody has removed or replaced it. */
   async isAt(path: string): Promise<boolean> {
     const own = await this.#handle.stat({ bigint: true })
-    const there = await lstat(path, { bigint: true }).catch(() => null)
+    const there = await nodeFiles()
+      .lstat(path, { bigint: true })
+      .catch(() => null)
     return there?.ino === own.ino && there.dev === own.dev
   }
 

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, link, lstat, open, readdir, rename, unlink } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
+import { nodeFiles } from './promises.js'
 
 /** A file that holds no secrets, less what the umask takes away. */
 const OPEN_MODE = 0o640
@@ -60,14 +61,18 @@ function serviceOf(head: Buffer): string {
 
 /** What is there; null: nothing. Throws ERR_FDB_STATE_FILE when it may not be replaced. */
 export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
-  const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
-    throw error
-  })
+  const present = await nodeFiles()
+    .lstat(path)
+    .catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null
+      throw error
+    })
   if (present === null) return null
   checkKind(path, present)
   // What cannot be read is not known to be another's.
-  const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
+  const handle = await nodeFiles()
+    .open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    .catch(() => null)
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
@@ -134,7 +139,7 @@ export function newMode(present: { mode: number } | null | undefined, secret: bo
 export async function createBeside(path: string, { secret, service }: Kind): Promise<NewFile> {
   const present = await checkReplaceable(path, service)
   const beside = besidePath(path)
-  const handle = await open(beside, CREATE, newMode(present, secret))
+  const handle = await nodeFiles().open(beside, CREATE, newMode(present, secret))
   // As long as it is open: see removeLeftovers().
   tryLockNow(handle)
   return { path: beside, handle }
@@ -143,10 +148,15 @@ export async function createBeside(path: string, { secret, service }: Kind): Pro
 /** Removes what processes that were killed have left beside the state file. */
 export async function removeLeftovers(path: string): Promise<void> {
   for (const beside of await besides(path)) {
-    const handle = await open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
+    const handle = await nodeFiles()
+      .open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+      .catch(() => null)
     if (handle === null) continue
     try {
-      if (tryLockNow(handle)) await unlink(beside).catch(() => {})
+      if (tryLockNow(handle))
+        await nodeFiles()
+          .unlink(beside)
+          .catch(() => {})
     } finally {
       await handle.close()
     }
@@ -155,12 +165,16 @@ export async function removeLeftovers(path: string): Promise<void> {
 
 /** Removes all but one of the files beside the state file, also of processes that live: they find nothing to rename. */
 export async function removeOthers(path: string, own: string): Promise<void> {
-  for (const beside of await besides(path)) if (beside !== own) await unlink(beside).catch(() => {})
+  for (const beside of await besides(path))
+    if (beside !== own)
+      await nodeFiles()
+        .unlink(beside)
+        .catch(() => {})
 }
 
 async function besides(path: string): Promise<string[]> {
   const before = `${basename(path)}.new-`
-  const names = await readdir(dirname(path))
+  const names = await nodeFiles().readdir(dirname(path))
   const made = names.filter(
     name => name.startsWith(before) && /^[0-9a-f]{8}$/.test(name.slice(before.length)),
   )
@@ -169,9 +183,9 @@ async function besides(path: string): Promise<string[]> {
 
 /** Puts a file in the place of the state file, for good: also after a power cut it is the one or the other. */
 export async function replaceStateFile(from: string, path: string, renamed: () => void): Promise<void> {
-  await rename(from, path)
+  await nodeFiles().rename(from, path)
   renamed()
-  const folder = await open(dirname(path), O_RDONLY)
+  const folder = await nodeFiles().open(dirname(path), O_RDONLY)
   try {
     await folder.sync()
   } finally {
@@ -187,6 +201,8 @@ export function syncFolderNow(path: string): void {
 export async function keepAside(path: string): Promise<string> {
   const aside = `${path}.damaged-${new Date().toISOString().replace(/[:.]/g, '-')}`
   // Where there are no hard links it must move.
-  await link(path, aside).catch(() => rename(path, aside))
+  await nodeFiles()
+    .link(path, aside)
+    .catch(() => nodeFiles().rename(path, aside))
   return aside
 }
