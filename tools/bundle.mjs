@@ -6,8 +6,8 @@
 //   config-worker                   the thread that reads a configuration
 //   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
 //                                   runs the second with what V8 has kept of it
-//   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json
-//   yaml.cjs
+//   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json. The command has only js-yaml in
+//   yaml.cjs                        its own file, too: what it reads a configuration with, at each start
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
 //
@@ -69,29 +69,51 @@ const common = {
   logLevel: 'warning',
   external: flags.external,
   plugins: [unused],
-  // Without its native part, which an install script would have to bring.
-  alias: { msgpackr: join(root, 'node_modules/msgpackr/index.js') },
+  alias: {
+    // Without its native part, which an install script would have to bring.
+    msgpackr: join(root, 'node_modules/msgpackr/index.js'),
+    // As ES modules, of which what nobody asks for is left out.
+    yaml: join(root, 'node_modules/yaml/browser/index.js'),
+    'js-yaml': join(root, 'node_modules/js-yaml/dist/js-yaml.mjs'),
+  },
 }
 
 /** Packages by the names that `imports` of package.json gives them, and what of them is used. */
 const LAZY = {
   msgpackr: "export { Packr } from 'msgpackr'",
   'js-yaml': "export { CORE_SCHEMA, load } from 'js-yaml'",
-  yaml: "export { isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'",
+  yaml: "export { isAlias, isMap, isScalar, isSeq, LineCounter, parse, parseDocument, visit } from 'yaml'",
 }
 
+const lazy = await Promise.all(
+  Object.entries(LAZY).map(([name, contents]) =>
+    build({
+      ...common,
+      stdin: { contents, resolveDir: root, sourcefile: name },
+      entryNames: name,
+      format: 'cjs',
+      outExtension: { '.js': '.cjs' },
+    }),
+  ),
+)
+
 /**
- * In the command, all of which is one file, they are a part of it, and wait there.
+ * The command, all of which is one file, has what it reads a configuration with in it, and that waits there.
  * @type {import('esbuild').Plugin}
  */
 const lazyWithin = {
-  name: 'lazy packages within',
+  name: 'a lazy package within',
   setup({ onLoad }) {
-    onLoad({ filter: /build\/modules\/(?:state\/msgpackr|document\/(?:js-)?yaml)\.js$/ }, ({ path }) => {
-      const name = basename(path, '.js')
-      const loader = name.replace(/-./, ([, letter]) => /** @type {string} */ (letter).toUpperCase())
-      return { contents: `export const ${loader} = () => require('${name}')`, resolveDir: root }
-    })
+    const made = lazy.flatMap(({ outputFiles = [] }) => outputFiles)
+    const text = made.find(({ path }) => basename(path) === 'js-yaml.cjs')?.text
+    onLoad({ filter: /node_modules\/js-yaml\/dist\/js-yaml\.mjs$/ }, () => ({
+      contents: text ?? '',
+      loader: 'js',
+    }))
+    onLoad({ filter: /build\/modules\/document\/js-yaml\.js$/ }, () => ({
+      contents: "export const jsYaml = () => require('js-yaml')",
+      resolveDir: root,
+    }))
   },
 }
 
@@ -121,15 +143,6 @@ const results = await Promise.all([
     define: { 'import.meta.url': 'thisFileUrl' },
     banner: { js: 'const thisFileUrl = require("node:url").pathToFileURL(__filename).href;' },
   }),
-  ...Object.entries(LAZY).map(([name, contents]) =>
-    build({
-      ...common,
-      stdin: { contents, resolveDir: root, sourcefile: name },
-      entryNames: name,
-      format: 'cjs',
-      outExtension: { '.js': '.cjs' },
-    }),
-  ),
 ])
 
 /** What lies in dist, by its path there. @type {Map<string, string>} */
@@ -138,7 +151,7 @@ const files = new Map()
 const inputs = {}
 /** @type {Record<string, unknown>} */
 const outputs = {}
-for (const { outputFiles, metafile } of results) {
+for (const { outputFiles, metafile } of [...lazy, ...results]) {
   const written = (outputFiles ?? []).map(({ path, text }) => ({ name: relative(dist, path), text }))
   // A module that only exports what others have becomes an empty chunk.
   const empty = written.filter(({ text }) => text === '').map(({ name }) => `import"./${name}";`)

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
-import { parseDocument } from 'yaml'
+import { yaml } from '../document/yaml.js'
 import { yamlValue } from '../document/yaml-value.js'
 import { FdbError } from '../errors.js'
 
@@ -16,7 +16,7 @@ export async function readRoutes(file: string): Promise<unknown[]> {
   } catch (cause) {
     throw new FdbError('ERR_FDB_ROUTES', `${name} cannot be read (${(cause as Error).message})`, { cause })
   }
-  const given = json(text) ?? jsonLines(text) ?? yamlValue(text) ?? yaml(text, name)
+  const given = json(text) ?? jsonLines(text) ?? yamlValue(text) ?? positioned(text, name)
   const list = isMap(given) && 'routes' in given ? given.routes : given
   if (Array.isArray(list)) return list
   throw new FdbError('ERR_FDB_ROUTES', `${name} is no list of routes: give a list, or JSON lines`)
@@ -45,8 +45,8 @@ function jsonLines(text: string): unknown[] | undefined {
   }
 }
 
-function yaml(text: string, name: string): unknown {
-  const document = parseDocument(text, { version: '1.2' })
+function positioned(text: string, name: string): unknown {
+  const document = yaml().parseDocument(text, { version: '1.2' })
   const [error] = document.errors
   if (error !== undefined) {
     const [at] = error.linePos ?? []

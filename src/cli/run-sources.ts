@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { checkKeys, type Keys, wrongOption } from '../check-option.js'
+import { yaml } from '../document/yaml.js'
 import { durationMs, LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import type { Restart } from '../supervisor/machine.js'
@@ -160,7 +161,7 @@ export class RunSources {
     let document: unknown
     try {
       const text = await readFile(this.#file, 'utf8')
-      document = (await import('yaml')).parse(text) ?? {}
+      document = yaml().parse(text) ?? {}
     } catch (cause) {
       throw new FdbError('ERR_FDB_CONFIG', `${this.#file} cannot be read: ${(cause as Error).message}`, {
         cause,

@@ -19,8 +19,8 @@ function pair(): [number, number] {
 /** The same of TCP. */
 async function tcpPair(): Promise<[number, number]> {
   const listening = keep(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 8 }))
-  const [{ port }] = native.inspect([listening]) as [{ port: number }]
-  const here = keep(native.connectTcp('127.0.0.1', port))
+  const { port } = native.inspect([listening])[0]!
+  const here = keep(native.connectTcp('127.0.0.1', port!))
   for (;;) {
     const there = native.accept(listening)
     if (there >= 0) return [keep(there), here]
