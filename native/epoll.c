@@ -29,10 +29,11 @@ static struct epoll_event interest(int fd, int what) {
   return (struct epoll_event){ .events = events, .data.u64 = (uint64_t)events << 32 | (uint32_t)fd };
 }
 
-/* Has one that is reported once reported again, as long as it can be read from or written to. */
+/* Has one that is reported once reported again, as long as it can be read from or written to. Who is in the set no more wants to hear nothing. */
 static bool report_again(int epoll, const struct epoll_event *told) {
   struct epoll_event event = { .events = (uint32_t)(told->data.u64 >> 32), .data.u64 = told->data.u64 };
-  return !(event.events & EPOLLET) || epoll_ctl(epoll, EPOLL_CTL_MOD, (int)(uint32_t)told->data.u64, &event) == 0;
+  if (!(event.events & EPOLLET)) return true;
+  return epoll_ctl(epoll, EPOLL_CTL_MOD, (int)(uint32_t)told->data.u64, &event) == 0 || errno == ENOENT || errno == EBADF;
 }
 
 napi_value fdb_create_epoll(napi_env env, napi_callback_info info) {

@@ -47,7 +47,7 @@ export async function join(options: JoinOptions): Promise<Member> {
 
 /** While the incumbent is thinking about the Hello there is time for what is needed soon. */
 async function whileOthersThink({ logger }: Settings): Promise<void> {
-  await tellMissing(missing => logger.warn({ err: missing }, missing.message))
+  await tellMissing(logger, missing => logger.warn({ err: missing }, missing.message))
   loadForListen()
 }
 

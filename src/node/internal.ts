@@ -9,19 +9,18 @@ export interface Internal {
   readonly without: string
   /** It is as expected on this Node. Tried once, at the first question. */
   readonly works: boolean
-  /** Calls `tell`, once, if it is not: now or when it is tried. */
-  whenMissing(tell: () => void): void
+  /** Calls `tell`, once for each `who`, if it is not: now or when it is tried. */
+  whenMissing(who: object, tell: () => void): void
 }
 
 /** `attempt` says whether it is as expected; when it throws it is not, unless there was no descriptor to try it with. */
 export function internal(name: string, without: string, attempt: () => boolean): Internal {
   let known: boolean | undefined
-  let waiting: (() => void)[] = []
+  const waiting = new Map<object, () => void>()
   const found = (works: boolean) => {
     known = works
-    const told = waiting
-    waiting = []
-    if (!works) for (const tell of told) tell()
+    if (!works) for (const tell of waiting.values()) tell()
+    waiting.clear()
     return works
   }
   return {
@@ -37,8 +36,8 @@ export function internal(name: string, without: string, attempt: () => boolean):
         return code === 'EMFILE' || code === 'ENFILE' || found(false)
       }
     },
-    whenMissing(tell) {
-      if (known === undefined) waiting.push(tell)
+    whenMissing(who, tell) {
+      if (known === undefined) waiting.set(who, tell)
       else if (!known) tell()
     },
   }

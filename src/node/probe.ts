@@ -23,13 +23,14 @@ export function missingInternals(internals: readonly Internal[] = INTERNALS): Fd
 
 /**
  * The same of {@link INTERNALS}. What every server needs is tried now, each part in a turn of its own: together they would hold the event loop for some
- * milliseconds. What is only for some is told when it is needed: it is tried then.
+ * milliseconds. What is only for some is told when it is needed: it is tried then. `who` asks twice is told once.
  */
 export async function tellMissing(
+  who: object,
   tell: (missing: FdbError) => void,
   { soon = SOON, late = LATE }: { soon?: readonly Internal[]; late?: readonly Internal[] } = {},
 ): Promise<void> {
-  for (const internal of late) internal.whenMissing(() => tell(errorOf(internal)))
+  for (const internal of late) internal.whenMissing(who, () => tell(errorOf(internal)))
   for (const internal of soon) {
     await nextTurn()
     for (const missing of missingInternals([internal])) tell(missing)

@@ -1,4 +1,5 @@
 import { crc32 } from 'node:zlib'
+import { crc32Of } from './crc32.js'
 import { Digest } from './digest.js'
 import type { Location } from './locations.js'
 import type { StoredSchema } from './records.js'
@@ -65,8 +66,16 @@ export class SectionStore {
 
   /** What a change does to which entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
   printOf(op: number, key: string | Uint8Array): number {
-    this.#prints[op] ??= crc32(Buffer.from([op]), crc32(this.nameBytes))
-    return crc32(key, this.#prints[op])
+    return crc32(key, this.#printOf(op))
+  }
+
+  /** The same of a key that lies in a buffer. */
+  printAt(op: number, buffer: Uint8Array, start: number, end: number): number {
+    return crc32Of(buffer, start, end, this.#printOf(op))
+  }
+
+  #printOf(op: number): number {
+    return (this.#prints[op] ??= crc32(Buffer.from([op]), crc32(this.nameBytes)))
   }
 
   readonly #prints: number[] = []

@@ -45,7 +45,7 @@ describe('the inside of Node', () => {
       return works
     }
     const parts = [true, false, true].map((works, n) => internal(`part ${n}`, 'nothing', tried(works)))
-    await tellMissing(({ code, details }) => told.push(`${code} ${details.internal}`), {
+    await tellMissing({}, ({ code, details }) => told.push(`${code} ${details.internal}`), {
       soon: parts,
       late: [],
     })
@@ -56,10 +56,15 @@ describe('the inside of Node', () => {
 
   it('is told where it is missed when it is first needed, if only some need it', async () => {
     const told: string[] = []
+    const who = {}
     const attempt = vi.fn(() => false)
     const [missed, there] = [internal('a', 'b', attempt), internal('c', 'd', () => true)]
     const tell = () =>
-      tellMissing(({ details }) => told.push(String(details.internal)), { soon: [], late: [missed, there] })
+      tellMissing(who, ({ details }) => told.push(String(details.internal)), {
+        soon: [],
+        late: [missed, there],
+      })
+    await tell()
     await tell()
     expect(attempt).not.toHaveBeenCalled()
     expect([missed.works, missed.works, there.works]).toEqual([false, false, true])
