@@ -160,7 +160,7 @@ export const CONTROL = {
 export const MACHINE = {
   ERR_FDB_NODE: {
     cause:
-      'This version of Node has something inside otherwise than those on which this release was tried; it is logged, at the start',
+      'This version of Node has something inside otherwise than those on which this release was tried; it is logged, at the start or when it is first needed',
     remedy:
       'The message names it, and what is done without it: run a version of Node that is named, or a newer release of fd-broker',
   },
