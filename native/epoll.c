@@ -52,9 +52,9 @@ napi_value fdb_set_epoll(napi_env env, napi_callback_info info) {
       !fdb_int(env, call.argv[3], "now", 0, READABLE | WRITABLE, &now))
     return NULL;
   if (before == now) return fdb_undefined(env);
-  struct epoll_event event = interest(fd, now);
   /* Out of the set while nothing is wanted: errors are told of whatever is in it. */
   int what = now == 0 ? EPOLL_CTL_DEL : before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  struct epoll_event event = now == 0 ? (struct epoll_event){ 0 } : interest(fd, now);
   return epoll_ctl(epoll, what, fd, &event) < 0 ? fdb_throw(env, errno, "epoll_ctl") : fdb_undefined(env);
 }
 

@@ -26,9 +26,6 @@ export const forked = (execArgv, file, ...args) =>
 /** @param {import('node:child_process').ChildProcess} child @returns {Promise<any>} */
 export const message = child => new Promise(resolve => child.once('message', resolve))
 
-/** What writes a line for each request, into a file. */
-export const LOGGED = ', access log'
-
 /** The proxy as operators run it. @param {string} folder @param {object} parts of the configuration */
 function spawnProxy(folder, parts) {
   const home = mkdtempSync(join(folder, 'proxy-'))

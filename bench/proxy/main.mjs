@@ -14,7 +14,6 @@ import { Bare } from './bare.mjs'
 import {
   BARE,
   forked,
-  LOGGED,
   message,
   OTHERS,
   OURS,
@@ -49,8 +48,8 @@ const GIGABYTE = 1e9
 const BURST = 2000
 const MANY_ROUTES = `${OURS}, ${flags.routes} routes`
 const NGINX = 'nginx'
-const OURS_LOGGED = `${OURS}${LOGGED}`
-const NGINX_LOGGED = `${NGINX}${LOGGED}`
+const OURS_LOGGED = `${OURS}, access log`
+const NGINX_LOGGED = `${NGINX}, access log`
 
 /** @typedef {import('./processes.mjs').Running} Running */
 
@@ -156,8 +155,7 @@ async function requests() {
       figures.add(`the same, of nginx`, cost / of(NGINX, name, 'cost'), '', usual, MOST_OF_NGINX)
   }
   if (kinds[NGINX_LOGGED]) {
-    const [ours, nginx] = [OURS_LOGGED, NGINX_LOGGED].map(kind => of(kind, USUAL.name, 'cost'))
-    const logged = Number(ours) / Number(nginx)
+    const logged = of(OURS_LOGGED, USUAL.name, 'cost') / of(NGINX_LOGGED, USUAL.name, 'cost')
     figures.add('CPU a request with an access log, of nginx with its own', logged, '', '<=', MOST_OF_NGINX)
   }
   const many = of(MANY_ROUTES, USUAL.name, 'cost')

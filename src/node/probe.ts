@@ -23,7 +23,7 @@ export function missingInternals(internals: readonly Internal[] = INTERNALS): Fd
 
 /**
  * The same of {@link INTERNALS}. What every server needs is tried now, each part in a turn of its own: together they would hold the event loop for some
- * milliseconds. What is only for some is told when it is needed: it is tried then. `who` asks twice is told once.
+ * milliseconds. What is only for some is tried when it is needed, and told then, once for each `who`.
  */
 export async function tellMissing(
   who: object,

@@ -73,8 +73,10 @@ export class ChangeCursor {
     return this.#buffer
   }
 
-  get keyBytes(): Buffer {
-    return this.#buffer.subarray(this.#change.keyStart, this.#change.keyEnd)
+  /** {@link SectionStore.printOf} it, in the section that {@link look} returned. */
+  printIn(section: SectionStore): number {
+    const { op, keyStart, keyEnd } = this.#change
+    return section.printAt(op, this.#buffer, keyStart, keyEnd)
   }
 
   get value(): Buffer {

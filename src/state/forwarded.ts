@@ -116,13 +116,13 @@ export class ArrivingWrite {
   #addChange(bytes: Buffer, start: number, end: number): void {
     const cursor = this.#cursor
     const section = cursor.look(bytes, start, end)
-    const { key, change, keyBytes } = cursor
+    const { key, change } = cursor
     const { op } = change
     if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformed(`a change of kind ${op}`)
     if (op === PUT) this.#checkVersion(section, change.version)
     this.#changes++
     this.#deletes = op === DELETE ? { section, key } : null
-    this.#print = addPrint(this.#print, section.printOf(op, keyBytes))
+    this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
   /** Who may read it must be known. */

@@ -101,7 +101,7 @@ export class StagedImport {
 
   /** The change that the cursor looks at. */
   #check(section: SectionStore): void {
-    const { change, key, keyBytes, value } = this.#cursor
+    const { change, key, value } = this.#cursor
     const { op, version } = change
     const { name, stored, schema } = section
     if (op !== PUT && op !== DELETE) throw malformed(`a change of kind ${op}`)
@@ -112,7 +112,7 @@ export class StagedImport {
         `section "${name}" is not in the state, and nothing says its schema; import it with its line under "sections"`,
       )
     }
-    this.#print = addPrint(this.#print, section.printOf(op, keyBytes))
+    this.#print = addPrint(this.#print, this.#cursor.printIn(section))
     if (op !== PUT) return
     this.#checkVersion(section, key, version)
     new Values(section, schema).decode(key, { value, version }, 'nothing was imported')

@@ -65,7 +65,7 @@ export class SectionStore {
   }
 
   /** What a change does to which entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
-  printOf(op: number, key: string | Uint8Array): number {
+  printOf(op: number, key: string): number {
     return crc32(key, this.#printOf(op))
   }
 

@@ -103,10 +103,9 @@ export class Store {
         const [start, end] = [changes[i]!, changes[i + 1]!]
         const [offset, length] = [found.base + start, end - start]
         const section = cursor.look(found.buffer, start, end)
-        const { op, keyStart, keyEnd } = cursor.change
+        const { op } = cursor.change
         if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
-        if (request !== '' || part)
-          print = addPrint(print, section.printAt(op, found.buffer, keyStart, keyEnd))
+        if (request !== '' || part) print = addPrint(print, cursor.printIn(section))
         if (open) open.take(section, cursor, offset, length, this.#added)
         else if (op === CLEAR) {
           this.#added.flush()

@@ -266,9 +266,8 @@ export class FileCopy {
   /** It is what the path names: nobody has removed or replaced it. */
   async isAt(path: string): Promise<boolean> {
     const own = await this.#handle.stat({ bigint: true })
-    const there = await nodeFiles()
-      .lstat(path, { bigint: true })
-      .catch(() => null)
+    const { lstat } = nodeFiles()
+    const there = await lstat(path, { bigint: true }).catch(() => null)
     return there?.ino === own.ino && there.dev === own.dev
   }
 

@@ -61,18 +61,15 @@ function serviceOf(head: Buffer): string {
 
 /** What is there; null: nothing. Throws ERR_FDB_STATE_FILE when it may not be replaced. */
 export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
-  const present = await nodeFiles()
-    .lstat(path)
-    .catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return null
-      throw error
-    })
+  const { lstat, open } = nodeFiles()
+  const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null
+    throw error
+  })
   if (present === null) return null
   checkKind(path, present)
   // What cannot be read is not known to be another's.
-  const handle = await nodeFiles()
-    .open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
-    .catch(() => null)
+  const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
@@ -137,9 +134,10 @@ export function newMode(present: { mode: number } | null | undefined, secret: bo
 
 /** A new, empty file beside the state file. Throws ERR_FDB_STATE_FILE when the state file may not be replaced. */
 export async function createBeside(path: string, { secret, service }: Kind): Promise<NewFile> {
+  const { open } = nodeFiles()
   const present = await checkReplaceable(path, service)
   const beside = besidePath(path)
-  const handle = await nodeFiles().open(beside, CREATE, newMode(present, secret))
+  const handle = await open(beside, CREATE, newMode(present, secret))
   // As long as it is open: see removeLeftovers().
   tryLockNow(handle)
   return { path: beside, handle }
@@ -147,16 +145,12 @@ export async function createBeside(path: string, { secret, service }: Kind): Pro
 
 /** Removes what processes that were killed have left beside the state file. */
 export async function removeLeftovers(path: string): Promise<void> {
+  const { open, unlink } = nodeFiles()
   for (const beside of await besides(path)) {
-    const handle = await nodeFiles()
-      .open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
-      .catch(() => null)
+    const handle = await open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
     if (handle === null) continue
     try {
-      if (tryLockNow(handle))
-        await nodeFiles()
-          .unlink(beside)
-          .catch(() => {})
+      if (tryLockNow(handle)) await unlink(beside).catch(() => {})
     } finally {
       await handle.close()
     }
@@ -165,11 +159,8 @@ export async function removeLeftovers(path: string): Promise<void> {
 
 /** Removes all but one of the files beside the state file, also of processes that live: they find nothing to rename. */
 export async function removeOthers(path: string, own: string): Promise<void> {
-  for (const beside of await besides(path))
-    if (beside !== own)
-      await nodeFiles()
-        .unlink(beside)
-        .catch(() => {})
+  const { unlink } = nodeFiles()
+  for (const beside of await besides(path)) if (beside !== own) await unlink(beside).catch(() => {})
 }
 
 async function besides(path: string): Promise<string[]> {
@@ -183,9 +174,10 @@ async function besides(path: string): Promise<string[]> {
 
 /** Puts a file in the place of the state file, for good: also after a power cut it is the one or the other. */
 export async function replaceStateFile(from: string, path: string, renamed: () => void): Promise<void> {
-  await nodeFiles().rename(from, path)
+  const { open, rename } = nodeFiles()
+  await rename(from, path)
   renamed()
-  const folder = await nodeFiles().open(dirname(path), O_RDONLY)
+  const folder = await open(dirname(path), O_RDONLY)
   try {
     await folder.sync()
   } finally {
@@ -199,10 +191,9 @@ export function syncFolderNow(path: string): void {
 
 /** A second name for a damaged file, so that it is there when the state file is replaced. Returns it. */
 export async function keepAside(path: string): Promise<string> {
+  const { link, rename } = nodeFiles()
   const aside = `${path}.damaged-${new Date().toISOString().replace(/[:.]/g, '-')}`
   // Where there are no hard links it must move.
-  await nodeFiles()
-    .link(path, aside)
-    .catch(() => nodeFiles().rename(path, aside))
+  await link(path, aside).catch(() => rename(path, aside))
   return aside
 }
