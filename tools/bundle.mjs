@@ -64,7 +64,6 @@ const common = {
   // Names stay: a stack says where it was.
   minifyWhitespace: true,
   minifySyntax: true,
-  lineLimit: 160,
   legalComments: 'none',
   logLevel: 'warning',
   external: flags.external,

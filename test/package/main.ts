@@ -18,9 +18,10 @@ import { pack, readTarball, withAddon } from './tarball.js'
 import { checkTypes } from './types.js'
 
 /**
- * At most, of what an installation brings. Time is that of processors, which a busy machine changes little: the clock shows less at rest.
+ * At most, of what an installation brings. Its time is that of processors; where their time is shared with others' they take up to four times
+ * as long for the same, which a start of Node beside it tells: 43 ms at rest where this is developed.
  */
-const MOST = { packages: 1, bytes: 3_000_000, workMs: 3_000 }
+const MOST = { packages: 1, bytes: 3_000_000, workMs: 3_000, starts: 70 }
 
 /** Of what is printed of one failure. */
 const MOST_LINES = 40
@@ -98,9 +99,12 @@ process.exitCode = failures === 0 ? 0 : 1
 
 /** As the documentation says it, up to the first answer of the command. */
 async function installs(project: Project, version: string): Promise<string[]> {
+  const starts = [await project.run(['node', '-e', '0'])]
   const installed = await project.install()
   if (installed.code !== 0) return [`it ended with ${installed.code}: ${installed.text}`]
   const asked = await project.exec('fd-broker', '--version')
+  starts.push(await project.run(['node', '-e', '0']))
+  const startMs = Math.max(...starts.map(start => start.workMs))
   const wrong: string[] = []
   if (/warn|deprecat/i.test(installed.text)) wrong.push(`it warns: ${installed.text}`)
   if (asked.out.trim() !== version) wrong.push(`--version says ${asked.text}`)
@@ -110,9 +114,12 @@ async function installs(project: Project, version: string): Promise<string[]> {
     number,
   ]
   console.log(
-    `       ${packages.length} packages (${packages.join(' ')}), ${bytes} bytes, ${ms} ms (${workMs} of a processor)`,
+    `       ${packages.length} packages (${packages.join(' ')}), ${bytes} bytes, ${ms} ms (${workMs} of a processor, a start of Node ${Math.round(startMs)})`,
   )
-  if (workMs > MOST.workMs) wrong.push(`it takes ${workMs} ms of a processor, more than ${MOST.workMs}`)
+  if (workMs > Math.max(MOST.workMs, MOST.starts * startMs))
+    wrong.push(
+      `it takes ${workMs} ms of a processor, more than ${MOST.workMs} and than ${MOST.starts} starts of Node`,
+    )
   if (packages.length > MOST.packages)
     wrong.push(`it brings ${packages.length} packages, more than ${MOST.packages}`)
   if (bytes > MOST.bytes) wrong.push(`it brings ${bytes} bytes, more than ${MOST.bytes}`)

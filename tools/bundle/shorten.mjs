@@ -3,6 +3,8 @@ import { minify, parse } from 'rolldown/utils'
 
 /** Of a stack, a place can be found in lines of so many characters; and what Node shows of an exception is one of them. */
 const LINE_CHARACTERS = 160
+/** What esbuild calls the function of a module that waits in the file: its path, between these. It is in stacks and profiles. */
+const MODULE = /\b(__esm|__commonJS)\(\s*\{\s*"(?:build\/modules\/|node_modules\/)?([^"]*?)(?:\.[cm]?js)?"/g
 /** What stands in these lists of a program begins behind a bracket, a comma, a semicolon or a colon: a line may end there. */
 const LISTS = new Set(['arguments', 'body', 'cases', 'consequent', 'elements', 'properties'])
 
@@ -15,7 +17,7 @@ const LISTS = new Set(['arguments', 'body', 'cases', 'consequent', 'elements', '
  */
 export async function shorten(name, code) {
   const module = !name.endsWith('.cjs')
-  const { code: short, errors } = await minify(name, code, {
+  const { code: short, errors } = await minify(name, code.replace(MODULE, '$1({"$2"'), {
     module,
     // What can be left out esbuild has left out.
     compress: false,
