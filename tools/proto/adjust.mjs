@@ -56,14 +56,15 @@ const COMMON = /** @type {const} */ ([
      throw $Error("missing end group");`,
     '$shared.leave(reader, length, end, outer, _end);',
   ],
-])
-
-/** A field that is not known: in a message that has fields, and in one that has none. */
-const SKIP = `reader.skipType(WIRE_TYPE, _depth, tag);
+  [
+    `reader.skipType(WIRE_TYPE, _depth, tag);
      if (!reader.discardUnknown) {
      $util.makeProp(message, "$unknowns", false);
      (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
-     }`
+     }`,
+    '$shared.skipField(reader, message, $1, _depth, tag, start);',
+  ],
+])
 
 /** What the fields of a message are when they are not there: a run of lines. */
 const DEFAULTS = /(?:^ *\w+\.prototype\.\w+ = .*;\n(?: *\n)*)+/gm
@@ -75,9 +76,14 @@ function defaults(run) {
   return `$Object.assign(${lines[0]?.[1]}.prototype, {${lines.map(([, , field, value]) => `${field}: ${value}`).join(', ')}});\n`
 }
 
+/** What of a field's tag is its wire type: in a message that has fields, and in one that has none. */
+const WIRE_TYPE = '(wireType|tag & 7)'
+
 /** @param {string} lines */
-const pattern = lines =>
-  new RegExp(lines.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/\n\s*/g, '\\s+'), 'g')
+function pattern(lines) {
+  const literal = lines.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/\n\s*/g, '\\s+')
+  return new RegExp(literal.replace('WIRE_TYPE', WIRE_TYPE), 'g')
+}
 
 /**
  * The code of one file: every message calls what they have in common, and 64-bit numbers are plain ones, exact up to 2^53.
@@ -87,34 +93,15 @@ const pattern = lines =>
  */
 export function adjustCode(code, name) {
   const messages = code.match(/\.decode = function/g)?.length ?? 0
-  /** @param {string} text @param {string} lines @param {string} call */
-  const replaced = (text, lines, call) => {
-    let count = 0
-    const result = text.replace(pattern(lines), () => {
-      count++
-      return call
-    })
-    return { count, result }
-  }
   let adjusted = code.replace(/^ *\/\*\*[\s\S]*?\*\/\n/gm, '').replace(DEFAULTS, defaults)
   for (const [lines, call] of COMMON) {
-    const { count, result } = replaced(adjusted, lines, call)
+    const count = adjusted.match(pattern(lines))?.length ?? 0
     if (count !== messages)
       throw new Error(
         `proto/${name}.proto: ${count} of ${messages} messages have "${lines.split('\n')[0]} …": the generator has changed, see tools/proto/adjust.mjs`,
       )
-    adjusted = result
+    adjusted = adjusted.replace(pattern(lines), call)
   }
-  const skips = ['wireType', 'tag & 7'].map(wireType => {
-    const call = `$shared.skipField(reader, message, ${wireType}, _depth, tag, start);`
-    const { count, result } = replaced(adjusted, SKIP.replace('WIRE_TYPE', wireType), call)
-    adjusted = result
-    return count
-  })
-  if (skips.reduce((sum, count) => sum + count, 0) < messages)
-    throw new Error(
-      `proto/${name}.proto: ${skips} of ${messages} messages skip fields, see tools/proto/adjust.mjs`,
-    )
   adjusted = adjusted
     // A root of its own for each file: the shared one would let two packages, or two copies of this one, overwrite
     // each other's messages.
