@@ -14,3 +14,23 @@ export function workOf(pid?: number): () => number {
   const [clock, processor] = [performance.now(), processorMs(pid)]
   return () => Math.min(performance.now() - clock, processorMs(pid) - processor)
 }
+
+const RUNS = 3
+
+/**
+ * Of each figure that `measure` gives, the least of up to three runs: until each was below `bound`. What a hypervisor does to a processor in the
+ * middle of a turn is counted as work of whoever runs there: a loop of C that only looks at its clocks is seen to work for 38 ms between two
+ * looks, where others share the machine. That is in some runs; what the code does is in all of them. A run that was above is told of.
+ */
+export async function leastOf(bound: number, measure: () => Promise<readonly number[]>): Promise<number[]> {
+  const least: number[] = []
+  for (let run = 0; run < RUNS; run++) {
+    const figures = await measure()
+    for (const [i, figure] of figures.entries()) least[i] = Math.min(least[i] ?? figure, figure)
+    if (least.every(figure => figure < bound)) break
+    console.log(
+      `run ${run + 1} of ${RUNS}: ${figures.map(figure => figure.toFixed(1)).join(' and ')} ms, the bound is ${bound}`,
+    )
+  }
+  return least
+}
