@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { inTurns, TURN_MS } from '../../src/moving/slice.js'
 import { TurnWork } from '../../src/moving/turn-work.js'
+import { leastOf } from '../processes/worked.js'
 
 /** By the clock and by the processor: the work of a turn is the smaller of both, as others may have the processor meanwhile. */
 function busy(ms: number): void {
@@ -55,13 +56,17 @@ describe('the work for moves in one turn', () => {
 
 describe('work in slices', () => {
   it('shares one turn with all other work for moves', async () => {
-    const work = new TurnWork()
-    const one = inTurns(Array.from({ length: 20 }), work, () => busy(1))
-    const other = inTurns(Array.from({ length: 20 }), work, () => busy(1))
-    work.run(() => busy(1))
-    await Promise.all([one, other])
     // Each goes on by one at least: else none would when the turn is used up.
-    expect(work.longestMs).toBeLessThan(TURN_MS + 8)
+    const bound = TURN_MS + 8
+    const [longest] = await leastOf(bound, async () => {
+      const work = new TurnWork()
+      const one = inTurns(Array.from({ length: 20 }), work, () => busy(1))
+      const other = inTurns(Array.from({ length: 20 }), work, () => busy(1))
+      work.run(() => busy(1))
+      await Promise.all([one, other])
+      return [work.longestMs]
+    })
+    expect(longest).toBeLessThan(bound)
   })
 
   it('does at least one in each turn', async () => {
