@@ -114,6 +114,7 @@ export function adjustCode(code, name) {
     // What a type has for a field is its default, which is not written whosever it is.
     .replace(/\$Object\.hasOwnProperty\.call\(message, "\w+"\) && /g, '')
     .replaceAll('$Object.hasOwnProperty.call(', '$shared.has.call(')
+    .replaceAll('$util.oneOfSetter(', '$shared.oneOfSetter(')
     .replaceAll('reader.uint64()', '$shared.uint64(reader)')
   const left = /reader\.(u?int64s?|sint64s?|s?fixed64s?)\(|\$util\.Long/.exec(adjusted)
   if (left)

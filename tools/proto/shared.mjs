@@ -91,6 +91,19 @@ export function writeUnknowns(message, writer) {
   for (const bytes of message.$unknowns ?? []) writer.raw(bytes)
 }
 
+/**
+ * What makes one of several fields the one that counts. Deleting a field that is not there costs more than reading the message, and of an envelope it
+ * would be fifty.
+ *
+ * @param {readonly string[]} fields
+ */
+export function oneOfSetter(fields) {
+  /** @this {Record<string, unknown>} @param {string} name */
+  return function (name) {
+    for (const field of fields) if (field !== name && has.call(this, field)) delete this[field]
+  }
+}
+
 /** A varint as a number: exact up to 2^53 - 1, a RangeError above. @param {protobuf.Reader} reader */
 export function uint64(reader) {
   let value = 0
