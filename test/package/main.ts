@@ -17,11 +17,11 @@ import { startRegistry } from './registry.js'
 import { pack, readTarball, withAddon } from './tarball.js'
 import { checkTypes } from './types.js'
 
-/**
- * At most, of what an installation brings. Its time is that of processors; where their time is shared with others' they take up to four times
- * as long for the same, which a start of Node beside it tells: 43 ms at rest where this is developed.
- */
-const MOST = { packages: 1, bytes: 3_000_000, workMs: 3_000, starts: 70 }
+/** At most, of what an installation brings. Its time is that of processors, which a busy machine changes little: the clock shows less at rest. */
+const MOST = { packages: 1, bytes: 3_000_000, workMs: 3_000 }
+
+/** A hypervisor that shares its processors with others makes them slower for seconds: the least of so many installations counts. */
+const INSTALLATIONS = 3
 
 /** Of what is printed of one failure. */
 const MOST_LINES = 40
@@ -80,7 +80,9 @@ try {
       await project.install()
     }
     await using project = new Project(manager, ready, places)
-    await check(`${title}: installs`, () => installs(project, version))
+    await check(`${title}: installs`, () =>
+      installs(project, version, () => new Project(manager, ready, places)),
+    )
     await check(`${title}: is imported and required`, () => loads(project))
     if (place > 0 && !flags.all) continue
     await check(`${title}: commands, and an upgrade of the proxy`, () => checkCommands(project))
@@ -97,33 +99,39 @@ try {
 console.log(failures === 0 ? 'test:package: all is well' : `test:package: ${failures} failed`)
 process.exitCode = failures === 0 ? 0 : 1
 
-/** As the documentation says it, up to the first answer of the command. */
-async function installs(project: Project, version: string): Promise<string[]> {
-  const starts = [await project.run(['node', '-e', '0'])]
-  const installed = await project.install()
-  if (installed.code !== 0) return [`it ended with ${installed.code}: ${installed.text}`]
-  const asked = await project.exec('fd-broker', '--version')
-  starts.push(await project.run(['node', '-e', '0']))
-  const startMs = Math.max(...starts.map(start => start.workMs))
+/** As the documentation says it, up to the first answer of the command. What it costs is measured again in `another` place where it was too much. */
+async function installs(project: Project, version: string, another: () => Project): Promise<string[]> {
   const wrong: string[] = []
-  if (/warn|deprecat/i.test(installed.text)) wrong.push(`it warns: ${installed.text}`)
-  if (asked.out.trim() !== version) wrong.push(`--version says ${asked.text}`)
+  let least = await installation(project, version, wrong)
+  for (let n = 1; n < INSTALLATIONS && least > MOST.workMs && wrong.length === 0; n++) {
+    await using next = another()
+    least = Math.min(least, await installation(next, version, wrong))
+  }
+  if (wrong.length > 0) return wrong
+  if (least > MOST.workMs) wrong.push(`it takes ${least} ms of a processor, more than ${MOST.workMs}`)
   const { packages, bytes } = project.brought()
-  const [ms, workMs] = [installed.ms + asked.ms, installed.workMs + asked.workMs].map(Math.round) as [
-    number,
-    number,
-  ]
-  console.log(
-    `       ${packages.length} packages (${packages.join(' ')}), ${bytes} bytes, ${ms} ms (${workMs} of a processor, a start of Node ${Math.round(startMs)})`,
-  )
-  if (workMs > Math.max(MOST.workMs, MOST.starts * startMs))
-    wrong.push(
-      `it takes ${workMs} ms of a processor, more than ${MOST.workMs} and than ${MOST.starts} starts of Node`,
-    )
   if (packages.length > MOST.packages)
     wrong.push(`it brings ${packages.length} packages, more than ${MOST.packages}`)
   if (bytes > MOST.bytes) wrong.push(`it brings ${bytes} bytes, more than ${MOST.bytes}`)
   return wrong
+}
+
+/** One installation, and the first answer: what both took of a processor, in milliseconds. */
+async function installation(project: Project, version: string, wrong: string[]): Promise<number> {
+  const installed = await project.install()
+  if (installed.code !== 0) {
+    wrong.push(`it ended with ${installed.code}: ${installed.text}`)
+    return installed.workMs
+  }
+  const asked = await project.exec('fd-broker', '--version')
+  if (/warn|deprecat/i.test(installed.text)) wrong.push(`it warns: ${installed.text}`)
+  if (asked.out.trim() !== version) wrong.push(`--version says ${asked.text}`)
+  const { packages, bytes } = project.brought()
+  const workMs = Math.round(installed.workMs + asked.workMs)
+  console.log(
+    `       ${packages.length} packages (${packages.join(' ')}), ${bytes} bytes, ${Math.round(installed.ms + asked.ms)} ms (${workMs} of a processor)`,
+  )
+  return workMs
 }
 
 /** Every entry, as a module and from CommonJS: the same classes both ways. */
