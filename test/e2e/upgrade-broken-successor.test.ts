@@ -134,7 +134,8 @@ describe('a successor that hangs', () => {
         'the handoff was given up',
         ({ lastFailure }) => lastFailure !== null,
       )
-      expect(performance.now() - begun).toBeLessThan(QUICK.ready + 1_000)
+      // Far from the minute of the default: how late a deadline is heard of is the machine's, which may be stopped for a second.
+      expect(performance.now() - begun).toBeLessThan(QUICK.ready + 10_000)
       expect(status).toMatchObject({
         pid: first.pid,
         role: 'serving',
