@@ -30,7 +30,8 @@ describe('fd-broker run upgrades, while every other version crashes at its start
   it('a plain Python server', { timeout: 90_000 }, async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const command = ['python3', join(PROGRAMS, 'server.py')]
-    await upgraded(await Supervised.start(['--ready', 'delay:700ms'], command, { FDB_CRASH: '1' }))
+    // Longer than it takes to crash, on a machine that others use too.
+    await upgraded(await Supervised.start(['--ready', 'delay:2500ms'], command, { FDB_CRASH: '1' }))
   })
 
   it('gunicorn, which is asked through a listener of its own', { timeout: 120_000 }, async ({ skip }) => {
@@ -45,6 +46,6 @@ describe('fd-broker run upgrades, while every other version crashes at its start
   it('a Go program', { timeout: 120_000 }, async ({ skip }) => {
     const file = await goServer()
     if (file === null) skip('there is no Go toolchain')
-    await upgraded(await Supervised.start(['--ready', 'delay:300ms'], [file!], { FDB_CRASH: '1' }), 500)
+    await upgraded(await Supervised.start(['--ready', 'delay:1500ms'], [file!], { FDB_CRASH: '1' }), 500)
   })
 })

@@ -25,13 +25,16 @@ describe('the work for moves in one turn', () => {
   })
 
   it('is the longest of many turns, not their sum', async () => {
-    const work = new TurnWork()
-    for (let turn = 0; turn < 10; turn++) {
-      work.run(() => busy(4))
-      await nextTurn()
-    }
-    expect(work.longestMs).toBeGreaterThanOrEqual(4)
-    expect(work.longestMs).toBeLessThan(40)
+    const [longest] = await leastOf(40, async () => {
+      const work = new TurnWork()
+      for (let turn = 0; turn < 10; turn++) {
+        work.run(() => busy(4))
+        await nextTurn()
+      }
+      return [work.longestMs]
+    })
+    expect(longest).toBeGreaterThanOrEqual(4)
+    expect(longest).toBeLessThan(40)
   })
 
   it('is the longest one also when shorter ones came behind it', async () => {
