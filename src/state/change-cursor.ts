@@ -1,4 +1,5 @@
 import type { FdbError } from '../errors.js'
+import { areAscii, Bytes, hashOf, type KeyBytes } from './key-bytes.js'
 import { overLimit, type StateLimits } from './limits.js'
 import {
   emptyChange,
@@ -9,6 +10,8 @@ import {
   scanRecord,
 } from './records.js'
 import type { SectionStore } from './section-store.js'
+
+const NONE = new Bytes(Buffer.alloc(0))
 
 /** Where the changes of a record go, as far as looking at them goes. */
 export interface CursorStore {
@@ -24,9 +27,10 @@ export class ChangeCursor {
   /** The one that was looked at last. */
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
+  readonly #key: KeyBytes = { bytes: NONE, start: 0, end: 0, hash: 0 }
   readonly #store: CursorStore
   readonly #malformed: (why: string) => FdbError
-  #buffer!: Buffer
+  #bytes = NONE
   #section: SectionStore | null = null
 
   /** `malformed`: makes the error for what is not right. */
@@ -46,7 +50,7 @@ export class ChangeCursor {
 
   /** The section of the change that is encoded there. */
   look(buffer: Buffer, start: number, end: number): SectionStore {
-    this.#buffer = buffer
+    if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
     const change = this.#change
     try {
       scanChange(buffer, start, end, change)
@@ -68,25 +72,41 @@ export class ChangeCursor {
     return this.#text('a key', this.#change.keyStart, this.#change.keyEnd)
   }
 
+  /** The same where it lies, until another change is looked at. */
+  get keyBytes(): KeyBytes {
+    const { keyStart: start, keyEnd: end } = this.#change
+    const bytes = this.#bytes
+    if (!areAscii(bytes, start, end)) this.#text('a key', start, end)
+    const key = this.#key
+    key.bytes = bytes
+    key.start = start
+    key.end = end
+    key.hash = hashOf(bytes, start, end)
+    return key
+  }
+
   /** Where it lies. */
   get buffer(): Buffer {
-    return this.#buffer
+    return this.#bytes.buffer
   }
 
   /** {@link SectionStore.printOf} it, in the section that {@link look} returned. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
-    return section.printAt(op, this.#buffer, keyStart, keyEnd)
+    return section.printAt(op, this.#bytes, keyStart, keyEnd)
   }
 
   get value(): Buffer {
-    return this.#buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
+    return this.#bytes.buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
   }
 
   /** Decoding what is not UTF-8 would fold different keys into one. */
   #text(what: string, start: number, end: number): string {
-    const text = this.#buffer.toString('utf8', start, end)
-    if (text.includes('\ufffd') && Buffer.compare(Buffer.from(text), this.#buffer.subarray(start, end)) !== 0)
+    const text = this.#bytes.buffer.toString('utf8', start, end)
+    if (
+      text.includes('\ufffd') &&
+      Buffer.compare(Buffer.from(text), this.#bytes.buffer.subarray(start, end)) !== 0
+    )
       throw this.#malformed(`${what} that is not UTF-8`)
     return text
   }

@@ -1,5 +1,6 @@
 import { readAt } from '../kernel/index.js'
 import type { Digest } from './digest.js'
+import type { KeyBytes } from './key-bytes.js'
 import { type Location, Locations } from './locations.js'
 import { ReadAhead, type ReadSegment } from './read-ahead.js'
 import { damaged } from './reader.js'
@@ -46,7 +47,7 @@ export class Entries {
   /** The digest of what is put is the caller's to add. `slot`: of the key; undefined: it has none. */
   put(
     section: SectionStore,
-    key: string,
+    key: KeyBytes,
     slot: number | undefined,
     { segment, offset, length }: Location,
   ): void {
@@ -60,7 +61,7 @@ export class Entries {
     this.#weigh(section, length)
   }
 
-  remove(section: SectionStore, key: string, slot: number, ordinal: number): void {
+  remove(section: SectionStore, key: KeyBytes, slot: number, ordinal: number): void {
     this.#forget(section, slot, ordinal)
     this.locations.remove(slot)
     section.slots.delete(key)

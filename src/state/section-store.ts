@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib'
 import { crc32Of } from './crc32.js'
 import { Digest } from './digest.js'
+import type { Bytes } from './key-bytes.js'
 import type { Location } from './locations.js'
 import type { StoredSchema } from './records.js'
 import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
@@ -70,8 +71,8 @@ export class SectionStore {
   }
 
   /** The same of a key that lies in a buffer. */
-  printAt(op: number, buffer: Uint8Array, start: number, end: number): number {
-    return crc32Of(buffer, start, end, this.#printOf(op))
+  printAt(op: number, bytes: Bytes, start: number, end: number): number {
+    return crc32Of(bytes, start, end, this.#printOf(op))
   }
 
   #printOf(op: number): number {

@@ -1,15 +1,16 @@
-import { ShardedMap } from '../sharded-map.js'
+import { type KeyBytes, keyBytesOf } from './key-bytes.js'
+import { KeyMap } from './key-map.js'
 import { inSteps } from './slices.js'
 
 /** Keys that a bulk has put, with their slots, and keys that it has deleted (null). */
-export type Layer = ShardedMap<number | null>
+export type Layer = KeyMap<number | null>
 
 /**
  * Keys of a section and their slots. A large bulk comes in as a layer over what was there, in one step whatever its size;
  * it is then merged bit by bit, and at every moment a look finds the same.
  */
 export class SlotMap {
-  #main = new ShardedMap<number>()
+  #main = new KeyMap<number>()
   #layer: Layer | null = null
   #size = 0
   #changes = 0
@@ -28,34 +29,44 @@ export class SlotMap {
     return this.#size === 0 && this.#layer === null
   }
 
-  get(key: string): number | undefined {
+  /** See {@link KeyMap.touch}. */
+  touch(hash: number): number {
+    return this.#main.touch(hash)
+  }
+
+  get(key: string | KeyBytes): number | undefined {
+    const bytes = typeof key === 'string' ? keyBytesOf(key) : key
+    return bytes === null ? undefined : this.#get(bytes)
+  }
+
+  #get(key: KeyBytes): number | undefined {
     const slot = this.#layer?.get(key)
     return slot === undefined ? this.#main.get(key) : (slot ?? undefined)
   }
 
-  has(key: string): boolean {
+  has(key: string | KeyBytes): boolean {
     return this.get(key) !== undefined
   }
 
-  set(key: string, slot: number): void {
+  set(key: string | KeyBytes, slot: number): void {
     if (this.has(key)) this.#put(key, slot)
     else this.add(key, slot)
   }
 
   /** A key that is not there. */
-  add(key: string, slot: number): void {
+  add(key: string | KeyBytes, slot: number): void {
     this.#size++
     this.#put(key, slot)
   }
 
-  #put(key: string, slot: number): void {
+  #put(key: string | KeyBytes, slot: number): void {
     this.#changes++
     // What lies below in the main map is still to be freed by the merge.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
   }
 
-  delete(key: string): void {
+  delete(key: string | KeyBytes): void {
     if (!this.has(key)) return
     this.#changes++
     this.#size--
@@ -73,7 +84,7 @@ export class SlotMap {
   }
 
   /**
-   * The same, map by map. Shard by shard where both maps have them: what the layer has is passed over in the main map in short runs, and not all of
+   * The same, table by table where both maps have several: what the layer has is passed over in the main map in short runs, and not all of
    * it between two keys.
    */
   *runs(): IterableIterator<Iterable<[string, number]>> {
@@ -82,13 +93,13 @@ export class SlotMap {
       yield* this.#main.runs()
       return
     }
-    const above = layer.shards
-    if (above === null || this.#main.shards === null) {
+    const { tables } = layer
+    if (tables === 1 || this.#main.tables === 1) {
       yield this.#over(layer, layer.entries(), () => this.#main.entries())
       return
     }
-    for (let shard = 0; shard < above.length; shard++)
-      yield this.#over(layer, above[shard] ?? [], () => this.#main.shards?.[shard] ?? [])
+    for (let table = 0; table < tables; table++)
+      yield this.#over(layer, layer.run(table), () => this.#main.run(table))
   }
 
   *#over(
@@ -96,9 +107,9 @@ export class SlotMap {
     above: Iterable<[string, number | null]>,
     below: () => Iterable<[string, number]>,
   ): Generator<[string, number], void> {
-    const done = new ShardedMap<true>()
+    const done = new KeyMap()
     for (const [key, slot] of above) {
-      done.set(key, true)
+      done.set(key, 0)
       if (slot !== null) yield [key, slot]
     }
     for (const entry of below()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
@@ -112,7 +123,7 @@ export class SlotMap {
   }
 
   /** `slots` in place of all there is. Returns what there was, to be freed. */
-  replace(slots: ShardedMap<number>): ShardedMap<number> {
+  replace(slots: KeyMap<number>): KeyMap<number> {
     const before = this.#main
     this.#changes++
     this.#main = slots
@@ -126,10 +137,11 @@ export class SlotMap {
     const layer = this.#layer
     if (layer === null) return
     yield* inSteps(layer.entries(), ([key, slot]) => {
-      const below = this.#main.get(key)
-      if (slot === null) this.#main.delete(key)
-      else this.#main.set(key, slot)
-      layer.delete(key)
+      const bytes = keyBytesOf(key)!
+      const below = this.#main.get(bytes)
+      if (slot === null) this.#main.delete(bytes)
+      else this.#main.set(bytes, slot)
+      layer.delete(bytes)
       merged(key, slot !== null, below)
     })
     this.#layer = null

@@ -98,6 +98,7 @@ export class Store {
       for (let i = 0; i < changes.length; i += 2) {
         if (i % (2 * STEP) === 0 && i > 0) {
           this.#added.flush()
+          open?.flush()
           yield
         }
         const [start, end] = [changes[i]!, changes[i + 1]!]
@@ -115,6 +116,7 @@ export class Store {
           clearing.commit(origin, this.left)
         } else this.#change(section, { segment: ordinal, offset, length }, origin)
       }
+      open?.flush()
     } finally {
       this.#added.flush()
     }
@@ -152,19 +154,30 @@ export class Store {
 
   /** Makes the change that the cursor looks at, whose bytes lie there. */
   #change(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
-    const { key, change } = this.#cursor
+    const { keyBytes: key, change } = this.#cursor
     const slot = section.slots.get(key)
     const before = this.entries.locate(section, slot)
     if (change.op === DELETE) {
       if (slot === undefined) return
       this.entries.remove(section, key, slot, at.segment)
-      section.tell('delete', key, origin, before)
+      this.#tell(section, 'delete', origin, before)
       return
     }
     this.entries.put(section, key, slot, at)
     this.#added.add(section.digest, section.nameBytes, this.#cursor.buffer, change)
-    if (section.listeners.size > 0) this.#added.flush()
-    section.tell('put', key, origin, before)
+    this.#tell(section, 'put', origin, before)
+  }
+
+  /** Of the change that the cursor looks at. */
+  #tell(
+    section: SectionStore,
+    op: 'put' | 'delete',
+    origin: StoredChange['origin'],
+    before: Location | null,
+  ): void {
+    if (section.listeners.size === 0) return
+    this.#added.flush()
+    section.tell(op, this.#cursor.key, origin, before)
   }
 
   #learn(schemas: readonly StoredSchema[]): void {

@@ -1,19 +1,21 @@
-import { ShardedMap } from '../sharded-map.js'
 import type { ChangeCursor } from './change-cursor.js'
 import { type AddedEntries, Digest } from './digest.js'
 import type { Entries } from './entries.js'
+import type { KeyBytes } from './key-bytes.js'
+import { KeyMap } from './key-map.js'
 import type { LeftWork } from './left-work.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import { inSteps } from './slices.js'
 import type { Layer } from './slot-map.js'
+import { WaitingPuts } from './waiting-puts.js'
 
 /** The most entries of a section that are changed one by one. */
 const SMALL = 1024
 
 /** What a bulk does to one section, once it counts. */
-interface StagedSection {
+export interface StagedSection {
   readonly section: SectionStore
   readonly layer: Layer
   /** What was there before does not count. */
@@ -40,6 +42,7 @@ export class Transaction {
   /** What its changes so far come to, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
+  readonly #puts = new WaitingPuts()
   readonly #sections = new Map<SectionStore, StagedSection>()
   /** Most changes are of the section of the one before. */
   #last: StagedSection | null = null
@@ -56,7 +59,7 @@ export class Transaction {
     if (!staged) {
       const { bytes, slots } = section
       const { size } = slots
-      staged = { section, layer: new ShardedMap(), cleared: false, size, bytes, digest: new Digest() }
+      staged = { section, layer: new KeyMap(), cleared: false, size, bytes, digest: new Digest() }
       this.#sections.set(section, staged)
     }
     return (this.#last = staged)
@@ -72,21 +75,34 @@ export class Transaction {
   ): void {
     const { op } = cursor.change
     if (op === CLEAR) {
+      this.flush()
       this.#clear(section)
       return
     }
-    const { key } = cursor
+    const key = cursor.keyBytes
     const staged = this.#of(section)
-    const had = this.#drop(staged, key)
     if (op === PUT) {
-      staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
+      if (!this.#puts.takes(staged, key)) this.flush()
+      this.#puts.add(staged, key, offset, length)
       added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
-      staged.size++
-      staged.bytes += length
-    } else if (had) {
-      if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
-      else staged.layer.delete(key)
+      return
     }
+    this.flush()
+    if (!this.#drop(staged, key)) return
+    if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
+    else staged.layer.delete(key)
+  }
+
+  /** Before the buffer that its changes lie in is used again, and before anybody looks at it. */
+  flush(): void {
+    this.#puts.flush(this.#put)
+  }
+
+  readonly #put = (staged: StagedSection, key: KeyBytes, offset: number, length: number): void => {
+    this.#drop(staged, key)
+    staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
+    staged.size++
+    staged.bytes += length
   }
 
   #clear(section: SectionStore): void {
@@ -97,7 +113,7 @@ export class Transaction {
     digest.subtract(section.digest)
     this.#sections.set(section, {
       section,
-      layer: new ShardedMap(),
+      layer: new KeyMap(),
       cleared: true,
       size: 0,
       bytes: 0,
@@ -106,7 +122,7 @@ export class Transaction {
   }
 
   /** Takes what the key has up to now out of the sums; false: it has nothing. */
-  #drop(staged: StagedSection, key: string): boolean {
+  #drop(staged: StagedSection, key: KeyBytes): boolean {
     const { section, layer, cleared, digest } = staged
     const own = layer.get(key)
     if (own === null) return false
@@ -145,7 +161,7 @@ export class Transaction {
     }
     if (cleared || (slots.empty && layer.size > SMALL)) {
       // Where nothing is left, or was, nothing can be deleted.
-      const before = slots.replace(layer as ShardedMap<number>)
+      const before = slots.replace(layer as KeyMap<number>)
       return () => {
         if (cleared) section.tell('clear', '', origin, null)
         if (before.size > 0 || section.listeners.size > 0)
@@ -179,7 +195,7 @@ export class Transaction {
   }
 
   *#afterClear(
-    before: ShardedMap<number>,
+    before: KeyMap<number>,
     { section, layer }: StagedSection,
     origin: StoredChange['origin'],
   ): Generator<undefined, void> {

@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from 'vitest'
-import { ShardedMap } from '../../src/sharded-map.js'
+import { KeyMap } from '../../src/state/key-map.js'
 import { type Layer, SlotMap } from '../../src/state/slot-map.js'
 
 const COUNT = 60_000
@@ -7,7 +7,7 @@ const COUNT = 60_000
 function withLayer(main: number, over: number, deleted = 0) {
   const slots = new SlotMap()
   for (let i = 0; i < main; i++) slots.add(`k${i}`, i)
-  const layer: Layer = new ShardedMap()
+  const layer: Layer = new KeyMap()
   for (let i = 0; i < over; i++) layer.set(`k${i}`, i < deleted ? null : COUNT + i)
   slots.lay(layer, Math.max(main, over) - deleted)
   return { slots, layer }
@@ -46,7 +46,7 @@ describe('the keys of a section with a bulk over them', () => {
   it('come without a long run between two that passes over what the bulk has', () => {
     const { slots, layer } = withLayer(COUNT, COUNT)
     const asked = vi.spyOn(layer, 'has')
-    const passed = vi.spyOn(ShardedMap.prototype, 'has')
+    const passed = vi.spyOn(KeyMap.prototype, 'has')
     let most = 0
     const keys = slots.keys()
     for (;;) {

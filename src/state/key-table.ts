@@ -1,0 +1,223 @@
+import { areEqual, Bytes, copyKey, type KeyBytes } from './key-bytes.js'
+
+/** Of an entry of the index: there is none, or was one. Of others it is the place of their key, and this. */
+const EMPTY = 0
+const GONE = 1
+const PLACES = 2
+/** In place of a value: the key was deleted, or has null. */
+const DELETED = 0xffff_ffff
+const NULL = 0xffff_fffe
+
+const LEAST = 8
+/** Room for a key, at first. */
+const KEY_BYTES = 16
+
+/**
+ * Keys, and for each a number below 2^32 - 2 or null, in three arrays outside the JavaScript heap, without an object for any key: the garbage
+ * collector has no work with a million, and a key that is not there costs one look at the index. Keys are in the order in which they came.
+ * When it grows it is made anew, in one go: many keys take several (see `KeyMap`).
+ */
+export class KeyTable {
+  size = 0
+  /** Hash and place of each key, from where its hash says on. At most half of it is not empty. */
+  #index: Uint32Array
+  /** Entries of the index that are not empty. */
+  #indexed = 0
+  /** Value of each place, and where its key ends, which begins where that of the place before ends. As many as may be indexed. */
+  #places: Uint32Array
+  #count = 0
+  #bytes: Bytes
+  /** Of them, those of keys that were deleted. */
+  #deleted = 0
+  /** Where the last look at the index ended. */
+  #found = 0
+
+  /** `room`: for so many keys, a power of two. */
+  constructor(room = LEAST) {
+    this.#index = new Uint32Array(2 * 2 * room)
+    this.#places = new Uint32Array(2 * room)
+    this.#bytes = new Bytes(Buffer.allocUnsafeSlow(room * KEY_BYTES))
+  }
+
+  /** Length of all keys. */
+  get bytes(): number {
+    return this.#start(this.#count) - this.#deleted
+  }
+
+  /** Looks where a key with this hash would be, so that it is near when it is looked for: the processor fetches many such places at once. */
+  touch(hash: number): number {
+    const index = this.#index
+    return index[(2 * hash) & (index.length - 1)]!
+  }
+
+  /** Undefined: it is not there. */
+  get(key: KeyBytes): number | null | undefined {
+    const place = this.#find(key)
+    if (place < 0) return undefined
+    const value = this.#places[2 * place]!
+    return value === NULL ? null : value
+  }
+
+  /** False: it was there, and has another value now. */
+  set(key: KeyBytes, value: number | null): boolean {
+    return this.#set(key, value ?? NULL)
+  }
+
+  #set(key: KeyBytes, stored: number): boolean {
+    const place = this.#find(key)
+    if (place >= 0) {
+      this.#places[2 * place] = stored
+      return false
+    }
+    if (4 * (this.#indexed + 1) > this.#index.length) {
+      this.#remake()
+      this.#find(key)
+    }
+    this.#index[this.#found] = key.hash
+    this.#index[this.#found + 1] = this.#count + PLACES
+    this.#indexed++
+    this.#append(key, stored)
+    return true
+  }
+
+  /** Whether it was there. */
+  delete(key: KeyBytes): boolean {
+    const place = this.#find(key)
+    if (place < 0) return false
+    this.#index[this.#found + 1] = GONE
+    this.#places[2 * place] = DELETED
+    this.#deleted += key.end - key.start
+    this.size--
+    return true
+  }
+
+  /** The place of a key; -1: it has none. Leaves in `#found` where in the index it is, or where it could be. */
+  #find(key: KeyBytes): number {
+    const { hash } = key
+    const index = this.#index
+    const mask = index.length - 1
+    for (let at = (2 * hash) & mask; ; at = (at + 2) & mask) {
+      const place = index[at + 1]!
+      if (place !== EMPTY && (index[at] !== hash || place === GONE || !this.#isAt(place - PLACES, key)))
+        continue
+      this.#found = at
+      return place - PLACES
+    }
+  }
+
+  #isAt(place: number, { bytes, start, end }: KeyBytes): boolean {
+    const from = this.#start(place)
+    return (
+      this.#places[2 * place + 1]! - from === end - start && areEqual(this.#bytes, from, bytes, start, end)
+    )
+  }
+
+  #start(place: number): number {
+    return place === 0 ? 0 : this.#places[2 * place - 1]!
+  }
+
+  #append({ bytes, start, end }: KeyBytes, stored: number): void {
+    const from = this.#start(this.#count)
+    const to = from + end - start
+    if (to > this.#bytes.buffer.length) this.#bytes = larger(this.#bytes, from, to)
+    copyKey(bytes, start, end, this.#bytes, from)
+    this.#places[2 * this.#count] = stored
+    this.#places[2 * this.#count + 1] = to
+    this.#count++
+    this.size++
+  }
+
+  /** With room for as many keys again, and without those that were deleted. */
+  #remake(): void {
+    let room = LEAST
+    while (room < 2 * this.size) room *= 2
+    const index = new Uint32Array(2 * 2 * room)
+    const places = new Uint32Array(2 * room)
+    const moved = this.size < this.#count ? this.#compact(places) : null
+    if (moved === null) places.set(this.#places.subarray(0, 2 * this.#count))
+    const old = this.#index
+    const mask = index.length - 1
+    for (let from = 0; from < old.length; from += 2) {
+      const place = old[from + 1]!
+      if (place < PLACES) continue
+      let at = (2 * old[from]!) & mask
+      while (index[at + 1] !== EMPTY) at = (at + 2) & mask
+      index[at] = old[from]!
+      index[at + 1] = moved === null ? place : moved[place - PLACES]! + PLACES
+    }
+    this.#index = index
+    this.#places = places
+    this.#indexed = this.#count = this.size
+  }
+  /** Has only the keys that were not deleted. Returns the new place of each. */
+  #compact(places: Uint32Array): Uint32Array {
+    const moved = new Uint32Array(this.#count)
+    const bytes = new Bytes(Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * this.bytes)))
+    let end = 0
+    for (let old = 0, place = 0, from = 0; old < this.#count; old++) {
+      const to = this.#places[2 * old + 1]!
+      const stored = this.#places[2 * old]!
+      if (stored !== DELETED) {
+        copyKey(this.#bytes, from, to, bytes, end)
+        end += to - from
+        moved[old] = place
+        places[2 * place] = stored
+        places[2 * place++ + 1] = end
+      }
+      from = to
+    }
+    this.#bytes = bytes
+    this.#deleted = 0
+    return moved
+  }
+
+  /** Each of its keys comes into the table that is told for its hash. This one is not of use any more. */
+  moveTo(tableOf: (hash: number) => KeyTable): void {
+    const hashes = new Uint32Array(this.#count)
+    for (let at = 0; at < this.#index.length; at += 2) {
+      const place = this.#index[at + 1]!
+      if (place >= PLACES) hashes[place - PLACES] = this.#index[at]!
+    }
+    const key: KeyBytes = { bytes: this.#bytes, start: 0, end: 0, hash: 0 }
+    for (let place = 0; place < this.#count; place++) {
+      const value = this.#places[2 * place]!
+      if (value === DELETED) continue
+      key.start = this.#start(place)
+      key.end = this.#places[2 * place + 1]!
+      key.hash = hashes[place]!
+      tableOf(key.hash).#set(key, value)
+    }
+    this.#places = new Uint32Array(0)
+    this.#count = 0
+  }
+
+  /**
+   * The keys that are there when it is called, with the values that they have when it is their turn, in order; what is deleted meanwhile is left
+   * out. `moved`: tells the value of a key once this table was made anew; undefined: it is not there any more.
+   */
+  entries(moved: (key: string) => number | null | undefined): IterableIterator<[string, number | null]> {
+    return this.#entries(this.#places, this.#bytes.buffer, this.#count, moved)
+  }
+
+  *#entries(
+    places: Uint32Array,
+    bytes: Buffer,
+    count: number,
+    moved: (key: string) => number | null | undefined,
+  ): Generator<[string, number | null], undefined> {
+    for (let place = 0, start = 0, end = 0; place < count; place++, start = end) {
+      const stored = places[2 * place]!
+      end = places[2 * place + 1]!
+      if (stored === DELETED) continue
+      const key = bytes.toString('utf8', start, end)
+      const value = places !== this.#places ? moved(key) : stored === NULL ? null : stored
+      if (value !== undefined) yield [key, value]
+    }
+  }
+}
+
+function larger({ buffer }: Bytes, used: number, least: number): Bytes {
+  const made = Buffer.allocUnsafeSlow(Math.max(least, 2 * buffer.length))
+  buffer.copy(made, 0, 0, used)
+  return new Bytes(made)
+}
