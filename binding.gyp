@@ -22,6 +22,7 @@
         "native/unix_path.c",
         "native/memory.c",
         "native/sums.c",
+        "native/changes.c",
         "native/locks.c",
         "native/poll.c"
       ],

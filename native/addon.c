@@ -176,6 +176,7 @@ NAPI_MODULE_INIT() {
     METHOD("pwrite", fdb_pwrite),
     METHOD("fileSize", fdb_file_size),
     METHOD("addSums", fdb_add_sums),
+    METHOD("scanChanges", fdb_scan_changes),
     METHOD("tryLock", fdb_try_lock),
     METHOD("openLockFile", fdb_open_lock_file),
     METHOD("createPoll", fdb_create_poll),

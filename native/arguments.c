@@ -92,13 +92,31 @@ bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t
   return false;
 }
 
-bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length) {
+static bool typed_array(napi_env env, napi_value value, const char *name, napi_typedarray_type wanted, void **data,
+                        size_t *length) {
   napi_typedarray_type type;
+  if (napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) == napi_ok && type == wanted) return true;
+  fdb_throw_type(env, "%s must be a %s", name, wanted == napi_uint8_array ? "Uint8Array" : "Uint32Array");
+  return false;
+}
+
+bool fdb_view(napi_env env, napi_value value, const char *name, fdb_bytes *into) {
   void *data;
-  if (napi_get_typedarray_info(env, value, &type, length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
-    fdb_throw_type(env, "%s must be a Uint8Array", name);
-    return false;
-  }
+  if (!typed_array(env, value, name, napi_uint8_array, &data, &into->length)) return false;
+  into->data = data;
+  return true;
+}
+
+bool fdb_words_of(napi_env env, napi_value value, const char *name, fdb_words *into) {
+  void *data;
+  if (!typed_array(env, value, name, napi_uint32_array, &data, &into->count)) return false;
+  into->data = data;
+  return true;
+}
+
+bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length) {
+  void *data;
+  if (!typed_array(env, value, name, napi_uint8_array, &data, length)) return false;
   *into = data;
   if (*length > 0 && (*into)[*length - 1] != 0) {
     fdb_throw_range(env, "%s must end with a NUL", name);
@@ -120,16 +138,11 @@ char **fdb_split(char *text, size_t length, size_t *count) {
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into) {
   napi_env env = call->env;
   double offset, length;
-  napi_typedarray_type type;
   size_t count;
   void *data;
   if (!fdb_integer(env, call->argv[index + 1], "offset", 0, 9007199254740991.0, &offset)) return false;
   if (!fdb_integer(env, call->argv[index + 2], "length", 0, 9007199254740991.0, &length)) return false;
-  if (napi_get_typedarray_info(env, call->argv[index], &type, &count, &data, NULL, NULL) != napi_ok ||
-      type != napi_uint8_array) {
-    fdb_throw_type(env, "the buffer must be a Uint8Array");
-    return false;
-  }
+  if (!typed_array(env, call->argv[index], "the buffer", napi_uint8_array, &data, &count)) return false;
   if (offset > (double)count || length > (double)count - offset) {
     fdb_throw_range(env, "offset %.0f and length %.0f exceed the buffer of %zu bytes", offset, length, count);
     return false;

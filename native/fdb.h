@@ -74,6 +74,11 @@ typedef struct fdb_bytes {
   size_t length;
 } fdb_bytes;
 
+typedef struct fdb_words {
+  uint32_t *data;
+  size_t count;
+} fdb_words;
+
 bool fdb_enter(napi_env env, napi_callback_info info, size_t wanted, fdb_call *call);
 bool fdb_integer(napi_env env, napi_value value, const char *name, double min, double max, double *into);
 bool fdb_int(napi_env env, napi_value value, const char *name, int min, int max, int *into);
@@ -90,6 +95,9 @@ bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t
 bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length);
 /* Pointers to them, and NULL behind; the caller frees. NULL: no memory. */
 char **fdb_split(char *text, size_t length, size_t *count);
+/* What lies in a Uint8Array or a Uint32Array: nobody else's code may run while it is used. */
+bool fdb_view(napi_env env, napi_value value, const char *name, fdb_bytes *into);
+bool fdb_words_of(napi_env env, napi_value value, const char *name, fdb_words *into);
 /* `length` bytes from `offset` of a Uint8Array. Call it after every other argument was read. */
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into);
 
@@ -154,6 +162,7 @@ FDB_CALL(fdb_pread);
 FDB_CALL(fdb_pwrite);
 FDB_CALL(fdb_file_size);
 FDB_CALL(fdb_add_sums);
+FDB_CALL(fdb_scan_changes);
 FDB_CALL(fdb_try_lock);
 FDB_CALL(fdb_open_lock_file);
 FDB_CALL(fdb_create_poll);

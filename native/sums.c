@@ -127,47 +127,38 @@ static void put_length(uint8_t *into, size_t length) {
   for (int i = 0; i < 4; i++) into[i] = (uint8_t)(length >> 8 * i);
 }
 
-static bool view(napi_env env, napi_value value, napi_typedarray_type wanted, void **data, size_t *length) {
-  napi_typedarray_type type;
-  if (napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) == napi_ok && type == wanted) return true;
-  fdb_throw_type(env, "lanes and ranges must be Uint32Arrays, section and buffer Uint8Arrays");
-  return false;
-}
-
 /* (lanes, section, buffer, ranges, count): see Digest in src/state/digest.ts. */
 napi_value fdb_add_sums(napi_env env, napi_callback_info info) {
   fdb_call call;
-  void *lanes, *section, *buffer, *ranges;
-  size_t lane_count, section_length, length, room;
+  fdb_words lanes, ranges;
+  fdb_bytes section, buffer;
   int count;
   if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[4], "count", 0, 1 << 24, &count) ||
-      !view(env, call.argv[0], napi_uint32_array, &lanes, &lane_count) ||
-      !view(env, call.argv[1], napi_uint8_array, &section, &section_length) ||
-      !view(env, call.argv[2], napi_uint8_array, &buffer, &length) ||
-      !view(env, call.argv[3], napi_uint32_array, &ranges, &room))
+      !fdb_words_of(env, call.argv[0], "lanes", &lanes) || !fdb_view(env, call.argv[1], "section", &section) ||
+      !fdb_view(env, call.argv[2], "buffer", &buffer) || !fdb_words_of(env, call.argv[3], "ranges", &ranges))
     return NULL;
-  if (lane_count != WORDS || room / RANGES < (size_t)count)
+  if (lanes.count != WORDS || ranges.count / RANGES < (size_t)count)
     return fdb_throw_range(env, "%d lanes are needed, and ranges for %d entries", WORDS, count);
-  const uint32_t *range = ranges;
+  const uint32_t *range = ranges.data;
   for (int i = 0; i < count; i++, range += RANGES) {
-    if (range[0] > range[1] || range[1] > length || range[2] > range[3] || range[3] > length)
-      return fdb_throw_range(env, "the ranges of entry %d exceed the buffer of %zu bytes", i, length);
+    if (range[0] > range[1] || range[1] > buffer.length || range[2] > range[3] || range[3] > buffer.length)
+      return fdb_throw_range(env, "the ranges of entry %d exceed the buffer of %zu bytes", i, buffer.length);
   }
-  range = ranges;
+  range = ranges.data;
   for (int i = 0; i < count; i++, range += RANGES) {
     hash one = {.blocks = call.self->blocks};
     uint8_t lengths[12];
     memcpy(one.state, beginning, sizeof beginning);
-    put_length(lengths, section_length);
+    put_length(lengths, section.length);
     put_length(lengths + 4, range[1] - range[0]);
     put_length(lengths + 8, range[3] - range[2]);
     take(&one, lengths, sizeof lengths);
-    take(&one, section, section_length);
-    take(&one, (const uint8_t *)buffer + range[0], range[1] - range[0]);
-    take(&one, (const uint8_t *)buffer + range[2], range[3] - range[2]);
+    take(&one, section.data, section.length);
+    take(&one, buffer.data + range[0], range[1] - range[0]);
+    take(&one, buffer.data + range[2], range[3] - range[2]);
     finish(&one);
     /* The words of a hash are big-endian, the lanes are read from it as little-endian. */
-    for (int lane = 0; lane < WORDS; lane++) ((uint32_t *)lanes)[lane] += __builtin_bswap32(one.state[lane]);
+    for (int lane = 0; lane < WORDS; lane++) lanes.data[lane] += __builtin_bswap32(one.state[lane]);
   }
   return fdb_undefined(env);
 }

@@ -95,8 +95,8 @@ function ours(xml) {
 function isLeakOfTheHeap(block) {
   if (!block.includes('<kind>Leak_')) return false
   const frames = block.split('<frame>').slice(1)
-  const allocator = frames.find(frame => !frame.includes('vgpreload'))
-  return /<fn>v8::internal::(Heap|MemoryChunk)(_|::)/.test(allocator ?? '')
+  const allocator = frames.find(frame => !frame.includes('vgpreload') && !/<fn>(void )?std::/.test(frame))
+  return /<fn>v8::internal::(Heap|MemoryChunk|CodeObjectRegistry)(_|::)/.test(allocator ?? '')
 }
 
 function underValgrind() {

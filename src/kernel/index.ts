@@ -1,5 +1,6 @@
 /** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
 
+export { CHANGE_FIELDS, scanChanges } from './changes.js'
 export {
   adoptOrphans,
   type ChildStart,

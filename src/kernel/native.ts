@@ -309,6 +309,15 @@ export interface Native {
     count: number,
   ): void
 
+  // changes.c
+  /**
+   * Looks at `count` encoded changes of the state (Change in proto/state.proto) that lie in the buffer where `ranges` says (start, end), and tells of
+   * each, in 11 numbers: 1; kind; version; start and end of section, key and value; the hash of the key with this
+   * `seed`, as hashOf() of src/state/key-bytes.ts has it; its sum, as SectionStore.printOf(). 0 in place of the 1, and nothing else of
+   * use: what is wrong with it, rare, or not in ASCII, is for the caller to look at.
+   */
+  scanChanges(buffer: Uint8Array, ranges: Uint32Array, count: number, seed: number, into: Uint32Array): void
+
   // locks.c
   /** flock(LOCK_EX | LOCK_NB): false when another open file description holds it. Opens nothing. */
   tryLock(fd: number): boolean

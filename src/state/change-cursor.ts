@@ -1,5 +1,6 @@
 import type { FdbError } from '../errors.js'
-import { areAscii, Bytes, hashOf, type KeyBytes } from './key-bytes.js'
+import { CHANGE_FIELDS, scanChanges } from '../kernel/index.js'
+import { areAscii, Bytes, hashOf, type KeyBytes, SEED } from './key-bytes.js'
 import { overLimit, type StateLimits } from './limits.js'
 import {
   emptyChange,
@@ -10,6 +11,9 @@ import {
   scanRecord,
 } from './records.js'
 import type { SectionStore } from './section-store.js'
+
+/** As many changes are looked at in one call. */
+export const AHEAD = 32
 
 const NONE = new Bytes(Buffer.alloc(0))
 
@@ -27,11 +31,17 @@ export class ChangeCursor {
   /** The one that was looked at last. */
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
-  readonly #key: KeyBytes = { bytes: NONE, start: 0, end: 0, hash: 0 }
+  readonly #key: KeyBytes = { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
   readonly #store: CursorStore
   readonly #malformed: (why: string) => FdbError
   #bytes = NONE
   #section: SectionStore | null = null
+  /** Those that {@link ahead} has looked at: where they lie, and what they are. */
+  readonly #ranges = new Uint32Array(2 * AHEAD)
+  readonly #ahead = new Uint32Array(CHANGE_FIELDS * AHEAD)
+  /** Of the change that was looked at last, if {@link ahead} has told it. */
+  #hash: number | null = null
+  #print: number | null = null
 
   /** `malformed`: makes the error for what is not right. */
   constructor(store: CursorStore, malformed: (why: string) => FdbError) {
@@ -51,12 +61,46 @@ export class ChangeCursor {
   /** The section of the change that is encoded there. */
   look(buffer: Buffer, start: number, end: number): SectionStore {
     if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
-    const change = this.#change
+    this.#hash = this.#print = null
     try {
-      scanChange(buffer, start, end, change)
+      scanChange(buffer, start, end, this.#change)
     } catch (error) {
       throw this.#malformed((error as Error).message)
     }
+    return this.#checked()
+  }
+
+  /** Those of a record from the `first` on, {@link AHEAD} of them at most: {@link lookAt} knows them until the buffer changes. */
+  ahead(buffer: Buffer, changes: readonly number[], first: number): void {
+    if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
+    const count = Math.min(AHEAD, changes.length / 2 - first)
+    for (let i = 0; i < 2 * count; i++) this.#ranges[i] = changes[2 * first + i]!
+    scanChanges(buffer, this.#ranges, count, SEED, this.#ahead)
+  }
+
+  /** As {@link look}, of one of those. */
+  lookAt(index: number): SectionStore {
+    const ahead = this.#ahead
+    const at = CHANGE_FIELDS * index
+    if (ahead[at] === 0)
+      return this.look(this.#bytes.buffer, this.#ranges[2 * index]!, this.#ranges[2 * index + 1]!)
+    const change = this.#change
+    change.op = ahead[at + 1]!
+    change.version = ahead[at + 2]!
+    change.sectionStart = ahead[at + 3]!
+    change.sectionEnd = ahead[at + 4]!
+    change.keyStart = ahead[at + 5]!
+    change.keyEnd = ahead[at + 6]!
+    change.valueStart = ahead[at + 7]!
+    change.valueEnd = ahead[at + 8]!
+    this.#hash = ahead[at + 9]!
+    this.#print = ahead[at + 10]!
+    return this.#checked()
+  }
+
+  #checked(): SectionStore {
+    const buffer = this.#bytes.buffer
+    const change = this.#change
     const { sectionStart, sectionEnd, keyStart, keyEnd } = change
     const { keyBytes, sectionNameBytes } = this.#store.limits
     if (keyEnd - keyStart > keyBytes)
@@ -76,12 +120,13 @@ export class ChangeCursor {
   get keyBytes(): KeyBytes {
     const { keyStart: start, keyEnd: end } = this.#change
     const bytes = this.#bytes
-    if (!areAscii(bytes, start, end)) this.#text('a key', start, end)
+    if (this.#hash === null && !areAscii(bytes, start, end)) this.#text('a key', start, end)
     const key = this.#key
     key.bytes = bytes
     key.start = start
     key.end = end
-    key.hash = hashOf(bytes, start, end)
+    key.hash = this.#hash ?? hashOf(bytes, start, end)
+    key.text = null
     return key
   }
 
@@ -93,7 +138,7 @@ export class ChangeCursor {
   /** {@link SectionStore.printOf} it, in the section that {@link look} returned. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
-    return section.printAt(op, this.#bytes, keyStart, keyEnd)
+    return this.#print ?? section.printAt(op, this.#bytes, keyStart, keyEnd)
   }
 
   get value(): Buffer {

@@ -15,21 +15,34 @@ export interface KeyBytes {
   start: number
   end: number
   hash: number
+  /** Null: it has not been asked for. */
+  text: string | null
 }
 
 /**
  * Another one in each process, so that keys that come to one hash in one process do not in the next. It is no defence against who
  * chooses keys and sees how long they take: whoever writes to a state may fill the memory anyway.
  */
-const SEED = Math.floor(Math.random() * 2 ** 32)
+export const SEED = Math.floor(Math.random() * 2 ** 32)
 /** More are encoded by a call. */
 const SHORT = 256
 
 const scratch = new Bytes(Buffer.allocUnsafeSlow(SHORT))
-const ofText: KeyBytes = { bytes: scratch, start: 0, end: 0, hash: 0 }
+const ofText: KeyBytes = { bytes: scratch, start: 0, end: 0, hash: 0, text: null }
 
-/** The bytes of a text, until it is called again; null: half a surrogate pair is in it, which no key has. */
-export function keyBytesOf(text: string): KeyBytes | null {
+/** The text of a key. */
+export function textOf(key: string | KeyBytes): string {
+  if (typeof key === 'string') return key
+  return (key.text ??= key.bytes.buffer.toString('utf8', key.start, key.end))
+}
+
+/** The bytes of a text, until it is called for another one; null: half a surrogate pair is in it, which no key has. */
+export function keyBytesOf(key: string | KeyBytes): KeyBytes | null {
+  return typeof key !== 'string' ? key : key === ofText.text ? ofText : encoded(key)
+}
+
+function encoded(text: string): KeyBytes | null {
+  ofText.text = null
   const { length } = text
   let at = 0
   if (length <= SHORT)
@@ -46,6 +59,7 @@ export function keyBytesOf(text: string): KeyBytes | null {
     ofText.end = ofText.bytes.buffer.length
   }
   ofText.hash = hashOf(ofText.bytes, 0, ofText.end)
+  ofText.text = text
   return ofText
 }
 

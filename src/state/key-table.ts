@@ -58,26 +58,30 @@ export class KeyTable {
     return value === NULL ? null : value
   }
 
-  /** False: it was there, and has another value now. */
-  set(key: KeyBytes, value: number | null): boolean {
-    return this.#set(key, value ?? NULL)
+  /** Returns the value that it had; undefined: it was not there. */
+  set(key: KeyBytes, value: number | null): number | null | undefined {
+    const stored = value ?? NULL
+    const place = this.#find(key)
+    if (place < 0) {
+      this.#add(key, stored)
+      return undefined
+    }
+    const before = this.#places[2 * place]!
+    this.#places[2 * place] = stored
+    return before === NULL ? null : before
   }
 
-  #set(key: KeyBytes, stored: number): boolean {
-    const place = this.#find(key)
-    if (place >= 0) {
-      this.#places[2 * place] = stored
-      return false
-    }
-    if (4 * (this.#indexed + 1) > this.#index.length) {
-      this.#remake()
-      this.#find(key)
-    }
-    this.#index[this.#found] = key.hash
-    this.#index[this.#found + 1] = this.#count + PLACES
+  /** A key that is not there. */
+  #add(key: KeyBytes, stored: number): void {
+    if (4 * (this.#indexed + 1) > this.#index.length) this.#remake()
+    const index = this.#index
+    const mask = index.length - 1
+    let at = (2 * key.hash) & mask
+    while (index[at + 1] !== EMPTY) at = (at + 2) & mask
+    index[at] = key.hash
+    index[at + 1] = this.#count + PLACES
     this.#indexed++
     this.#append(key, stored)
-    return true
   }
 
   /** Whether it was there. */
@@ -169,26 +173,6 @@ export class KeyTable {
     this.#bytes = bytes
     this.#deleted = 0
     return moved
-  }
-
-  /** Each of its keys comes into the table that is told for its hash. This one is not of use any more. */
-  moveTo(tableOf: (hash: number) => KeyTable): void {
-    const hashes = new Uint32Array(this.#count)
-    for (let at = 0; at < this.#index.length; at += 2) {
-      const place = this.#index[at + 1]!
-      if (place >= PLACES) hashes[place - PLACES] = this.#index[at]!
-    }
-    const key: KeyBytes = { bytes: this.#bytes, start: 0, end: 0, hash: 0 }
-    for (let place = 0; place < this.#count; place++) {
-      const value = this.#places[2 * place]!
-      if (value === DELETED) continue
-      key.start = this.#start(place)
-      key.end = this.#places[2 * place + 1]!
-      key.hash = hashes[place]!
-      tableOf(key.hash).#set(key, value)
-    }
-    this.#places = new Uint32Array(0)
-    this.#count = 0
   }
 
   /**

@@ -1,4 +1,4 @@
-import { type KeyBytes, keyBytesOf } from './key-bytes.js'
+import type { KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
 import { inSteps } from './slices.js'
 
@@ -35,11 +35,6 @@ export class SlotMap {
   }
 
   get(key: string | KeyBytes): number | undefined {
-    const bytes = typeof key === 'string' ? keyBytesOf(key) : key
-    return bytes === null ? undefined : this.#get(bytes)
-  }
-
-  #get(key: KeyBytes): number | undefined {
     const slot = this.#layer?.get(key)
     return slot === undefined ? this.#main.get(key) : (slot ?? undefined)
   }
@@ -84,7 +79,7 @@ export class SlotMap {
   }
 
   /**
-   * The same, table by table where both maps have several: what the layer has is passed over in the main map in short runs, and not all of
+   * The same, table by table where both maps have them: what the layer has is passed over in the main map in short runs, and not all of
    * it between two keys.
    */
   *runs(): IterableIterator<Iterable<[string, number]>> {
@@ -94,7 +89,7 @@ export class SlotMap {
       return
     }
     const { tables } = layer
-    if (tables === 1 || this.#main.tables === 1) {
+    if (tables === 0 || this.#main.tables === 0) {
       yield this.#over(layer, layer.entries(), () => this.#main.entries())
       return
     }
@@ -137,11 +132,10 @@ export class SlotMap {
     const layer = this.#layer
     if (layer === null) return
     yield* inSteps(layer.entries(), ([key, slot]) => {
-      const bytes = keyBytesOf(key)!
-      const below = this.#main.get(bytes)
-      if (slot === null) this.#main.delete(bytes)
-      else this.#main.set(bytes, slot)
-      layer.delete(bytes)
+      const below = this.#main.get(key)
+      if (slot === null) this.#main.delete(key)
+      else this.#main.set(key, slot)
+      layer.delete(key)
       merged(key, slot !== null, below)
     })
     this.#layer = null

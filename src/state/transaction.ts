@@ -9,7 +9,7 @@ import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import { inSteps } from './slices.js'
 import type { Layer } from './slot-map.js'
-import { WaitingPuts } from './waiting-puts.js'
+import { NEAR, WaitingPuts } from './waiting-puts.js'
 
 /** The most entries of a section that are changed one by one. */
 const SMALL = 1024
@@ -82,13 +82,16 @@ export class Transaction {
     const key = cursor.keyBytes
     const staged = this.#of(section)
     if (op === PUT) {
-      if (!this.#puts.takes(staged, key)) this.flush()
-      this.#puts.add(staged, key, offset, length)
+      if (staged.layer.size <= NEAR && section.slots.size <= NEAR) this.#put(staged, key, offset, length)
+      else {
+        if (!this.#puts.takes(staged, key)) this.flush()
+        this.#puts.add(staged, key, offset, length)
+      }
       added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
       return
     }
     this.flush()
-    if (!this.#drop(staged, key)) return
+    if (!this.#subtract(staged, key, staged.layer.get(key))) return
     if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
     else staged.layer.delete(key)
   }
@@ -99,8 +102,8 @@ export class Transaction {
   }
 
   readonly #put = (staged: StagedSection, key: KeyBytes, offset: number, length: number): void => {
-    this.#drop(staged, key)
-    staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
+    const own = staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
+    this.#subtract(staged, key, own)
     staged.size++
     staged.bytes += length
   }
@@ -121,12 +124,11 @@ export class Transaction {
     })
   }
 
-  /** Takes what the key has up to now out of the sums; false: it has nothing. */
-  #drop(staged: StagedSection, key: KeyBytes): boolean {
-    const { section, layer, cleared, digest } = staged
-    const own = layer.get(key)
+  /** Takes what the key had up to now out of the sums; `own`: what it had in the layer. False: it had nothing. */
+  #subtract(staged: StagedSection, key: KeyBytes, own: number | null | undefined): boolean {
+    const { section, cleared, digest } = staged
     if (own === null) return false
-    const slot = own ?? (cleared ? undefined : section.slots.get(key))
+    const slot = own ?? (cleared || section.slots.size === 0 ? undefined : section.slots.get(key))
     if (slot === undefined) return false
     staged.bytes -= this.#entries.subtract(section, slot, digest).length
     staged.size--

@@ -3,6 +3,8 @@ import type { StagedSection } from './transaction.js'
 
 const MOST = 32
 const FIELDS = 5
+/** So many keys are all near, and none has to wait. */
+export const NEAR = 16_384
 
 /**
  * Puts of a bulk that wait for each other. Of a million keys each is somewhere else in memory, and most of the time of a put is spent on waiting
@@ -10,7 +12,7 @@ const FIELDS = 5
  */
 export class WaitingPuts {
   readonly #fields = new Uint32Array(FIELDS * MOST)
-  readonly #key: KeyBytes = { bytes: null as unknown as Bytes, start: 0, end: 0, hash: 0 }
+  readonly #key: KeyBytes = { bytes: null as unknown as Bytes, start: 0, end: 0, hash: 0, text: null }
   #staged: StagedSection | null = null
   #count = 0
   /** What is looked at must be of use, or it is not looked at. */
@@ -49,6 +51,7 @@ export class WaitingPuts {
       key.hash = fields[at]!
       key.start = fields[at + 1]!
       key.end = fields[at + 2]!
+      key.text = null
       put(staged, key, fields[at + 3]!, fields[at + 4]!)
     }
   }

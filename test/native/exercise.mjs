@@ -180,6 +180,29 @@ function sums() {
   refused(() => native.addSums('x', bytes, bytes, ranges, 1), 'ERR_INVALID_ARG_TYPE')
 }
 
+function changes() {
+  // A put of "key" in section "s", then what is cut off at each length, and bytes that are no change.
+  const put = Buffer.from([10, 1, 115, 26, 3, 107, 101, 121, 34, 2, 118, 118, 40, 3])
+  const into = new Uint32Array(22)
+  native.scanChanges(put, Uint32Array.from([0, put.length, 0, put.length]), 2, 7, into)
+  assert.deepEqual([into[0], into[2], into[5], into[6], into[11]], [1, 3, 5, 8, 1])
+  for (let end = 0; end < put.length; end++) native.scanChanges(put, Uint32Array.from([0, end]), 1, 7, into)
+  for (let byte = 0; byte < 256; byte++)
+    native.scanChanges(Buffer.alloc(20, byte), Uint32Array.from([0, 20]), 1, 7, into)
+  native.scanChanges(Buffer.alloc(0), Uint32Array.from([0, 0]), 1, 7, into)
+  native.scanChanges(put, new Uint32Array(0), 0, 7, new Uint32Array(0))
+  refused(
+    () => native.scanChanges(put, Uint32Array.from([0, put.length + 1]), 1, 7, into),
+    'ERR_OUT_OF_RANGE',
+  )
+  refused(() => native.scanChanges(put, Uint32Array.from([2, 1]), 1, 7, into), 'ERR_OUT_OF_RANGE')
+  refused(() => native.scanChanges(put, new Uint32Array(4), 3, 7, into), 'ERR_OUT_OF_RANGE')
+  refused(() => native.scanChanges(put, new Uint32Array(4), 2, 7, new Uint32Array(21)), 'ERR_OUT_OF_RANGE')
+  refused(() => native.scanChanges(put, new Uint32Array(2), 1, -1, into), 'ERR_OUT_OF_RANGE')
+  refused(() => native.scanChanges(put, put, 1, 7, into), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.scanChanges('x', new Uint32Array(2), 1, 7, into), 'ERR_INVALID_ARG_TYPE')
+}
+
 function files() {
   const memory = native.memfd('files')
   native.pwrite(memory, bytes, 0, bytes.length, 5)
@@ -289,6 +312,7 @@ try {
     sends()
     streams()
     sums()
+    changes()
     files()
     await children()
     await polls()

@@ -10,6 +10,7 @@ import { leastOf } from '../processes/worked.js'
 
 const schema = defineSection<number>({ version: 1, codec: json() })
 const COUNT = 20_000
+type Numbers = ReturnType<typeof StateLog.prototype.section<number>>
 const numbers = (value: (i: number) => number, count = COUNT) =>
   Array.from({ length: count }, (_, i) => ({ key: `key ${i}`, value: value(i) }))
 
@@ -60,6 +61,45 @@ describe('a bulk of many changes', () => {
     ])
     expect(new Map(section).size).toBe(section.size)
     log.close()
+  })
+
+  it('may say of a key several things, of which the last counts, and of two sections', async () => {
+    const { log, segment } = writingLog()
+    const names = ['numbers', 'others']
+    const [section, other] = names.map(name => log.section(name, schema)) as [Numbers, Numbers]
+    const model = new Map<string, number>()
+    let seed = 1
+    const random = (below: number) => {
+      seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
+      return Math.floor((seed / 2 ** 32) * below)
+    }
+    for (let bulk = 0; bulk < 3; bulk++) {
+      const changes = Array.from({ length: 80_000 }, (_, i) => {
+        const key = `${random(50) === 0 ? 'ключ' : 'key'} ${random(40_000)}`
+        if (random(10) > 0) {
+          model.set(key, i)
+          return { key, value: i }
+        }
+        model.delete(key)
+        return { key, delete: true as const }
+      })
+      await Promise.all([section.bulk(changes), other.bulk(numbers(i => i, 100))])
+      expect(section.size).toBe(model.size)
+    }
+    expect(model.size).toBeGreaterThan(30_000)
+    const reader = new StateLog()
+    await reader.adopt(segment.readOnly())
+    for (const each of [section, reader.section('numbers', schema)]) {
+      const seen = new Map(each)
+      expect(seen.size).toBe(model.size)
+      for (const [key, value] of seen) if (model.get(key) !== value) expect.fail(`${key} is ${value}`)
+    }
+    expect(reader.position).toEqual(log.position)
+    // The digest is that of what is there, however it came to be.
+    const { log: plain } = writingLog()
+    await plain.section('numbers', schema).bulk(Array.from(model, ([key, value]) => ({ key, value })))
+    expect(plain.section('numbers', schema).digest).toBe(section.digest)
+    for (const each of [log, reader, plain]) each.close()
   })
 
   it('is seen all at once by another process that reads it, and is the same there', async () => {
