@@ -20,7 +20,7 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Of the whole, and of it what is not below `prebuilds/`, which a checkout may be without. */
-const MOST = { filesWithoutAddons: 46, packed: 1_000_000, unpacked: 3_000_000, withoutAddons: 2_515_000 }
+const MOST = { filesWithoutAddons: 46, packed: 1_000_000, unpacked: 3_000_000, withoutAddons: 2_527_000 }
 
 /**
  * What is in it that should not be, is larger than it should be, or is missing. `whole`: as it is published, with addons for all
