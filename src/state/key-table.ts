@@ -33,7 +33,7 @@ export class KeyTable {
   #found = 0
 
   /** `room`: for so many keys, a power of two. */
-  constructor(room = LEAST) {
+  constructor(room: number) {
     this.#index = new Uint32Array(2 * 2 * room)
     this.#places = new Uint32Array(2 * room)
     this.#bytes = new Bytes(Buffer.allocUnsafeSlow(room * KEY_BYTES))
@@ -95,7 +95,7 @@ export class KeyTable {
     return true
   }
 
-  /** The place of a key; -1: it has none. Leaves in `#found` where in the index it is, or where it could be. */
+  /** The place of a key; below 0: it has none. Leaves in `#found` where in the index that is said. */
   #find(key: KeyBytes): number {
     const { hash } = key
     const index = this.#index

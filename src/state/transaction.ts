@@ -8,24 +8,11 @@ import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import { inSteps } from './slices.js'
-import type { Layer } from './slot-map.js'
+import type { StagedSection } from './staged-section.js'
 import { NEAR, WaitingPuts } from './waiting-puts.js'
 
 /** The most entries of a section that are changed one by one. */
 const SMALL = 1024
-
-/** What a bulk does to one section, once it counts. */
-export interface StagedSection {
-  readonly section: SectionStore
-  readonly layer: Layer
-  /** What was there before does not count. */
-  readonly cleared: boolean
-  /** Entries of the section then, and bytes of their encoded changes. */
-  size: number
-  bytes: number
-  /** To be added to the section's digest. */
-  digest: Digest
-}
 
 /**
  * Changes that are looked at as they come and count all at once: those of a record, or of the several records of a large bulk with

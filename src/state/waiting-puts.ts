@@ -1,5 +1,5 @@
 import type { Bytes, KeyBytes } from './key-bytes.js'
-import type { StagedSection } from './transaction.js'
+import type { StagedSection } from './staged-section.js'
 
 const MOST = 32
 const FIELDS = 5

@@ -66,10 +66,14 @@ describe('spawn', () => {
   it('has stdin, stdout and stderr, and no other descriptor that it was not given', async () => {
     const [, b] = keep(native.socketPair())
     const pid = native.spawn(bytes('/bin/sleep', '', 'sleep', '60'), bytes('A=b'), -1, [b!], 9)
-    const open = readdirSync(`/proc/${pid}/fd`).sort()
-    process.kill(pid, 'SIGKILL')
-    await expect.poll(() => native.reapChild(pid)).toBe(-9)
-    expect(open).toEqual(['0', '1', '2', '3'])
+    try {
+      // Its loader has a library open at first.
+      const open = () => readdirSync(`/proc/${pid}/fd`).sort()
+      await expect.poll(open, { timeout: 10_000 }).toEqual(['0', '1', '2', '3'])
+    } finally {
+      process.kill(pid, 'SIGKILL')
+      await expect.poll(() => native.reapChild(pid)).toBe(-9)
+    }
   })
 
   it('heads a group of its own, and has usual signals', async () => {
