@@ -6,7 +6,8 @@ import { freePort, Scene } from '../processes/scene.js'
 it('one that waits to join is turned away when the process that was to hand over leaves, not when it has drained', async () => {
   const port = await freePort()
   const scene = Scene.open({
-    upgrade: { probation: 60_000, heartbeat: 50, silence: 600 },
+    // The first takes back when it has not heard from the second for so long: the third must have come by then.
+    upgrade: { probation: 60_000, heartbeat: 50, silence: 5_000 },
     listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'net' }],
   })
   const first = await scene.serve()
