@@ -1,6 +1,6 @@
 import type { FdbError } from '../errors.js'
 import { CHANGE_FIELDS, scanChanges } from '../kernel/index.js'
-import { areAscii, Bytes, hashOf, type KeyBytes, SEED } from './key-bytes.js'
+import { areAscii, Bytes, emptyKey, hashOf, type KeyBytes, SEED } from './key-bytes.js'
 import { overLimit, type StateLimits } from './limits.js'
 import {
   emptyChange,
@@ -13,9 +13,7 @@ import {
 import type { SectionStore } from './section-store.js'
 
 /** As many changes are looked at in one call. */
-export const AHEAD = 32
-
-const NONE = new Bytes(Buffer.alloc(0))
+const AHEAD = 32
 
 /** Where the changes of a record go, as far as looking at them goes. */
 export interface CursorStore {
@@ -31,15 +29,17 @@ export class ChangeCursor {
   /** The one that was looked at last. */
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
-  readonly #key: KeyBytes = { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
+  readonly #key = emptyKey()
   readonly #store: CursorStore
   readonly #malformed: (why: string) => FdbError
-  #bytes = NONE
+  #bytes = this.#key.bytes
+  /** Start and end of each, alternating. */
+  #changes: readonly number[] = []
   #section: SectionStore | null = null
-  /** Those that {@link ahead} has looked at: where they lie, and what they are. */
+  /** Those that the addon has looked at: where they lie, and what they are. */
   readonly #ranges = new Uint32Array(2 * AHEAD)
   readonly #ahead = new Uint32Array(CHANGE_FIELDS * AHEAD)
-  /** Of the change that was looked at last, if {@link ahead} has told it. */
+  /** Of the change that was looked at last, if the addon has told it. */
   #hash: number | null = null
   #print: number | null = null
 
@@ -58,44 +58,49 @@ export class ChangeCursor {
     }
   }
 
-  /** The section of the change that is encoded there. */
-  look(buffer: Buffer, start: number, end: number): SectionStore {
+  /** The encoded changes that are looked at from now on, from the first on. What they lie in must stay as it is. */
+  begin(buffer: Buffer, changes: readonly number[]): void {
     if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
-    this.#hash = this.#print = null
-    try {
-      scanChange(buffer, start, end, this.#change)
-    } catch (error) {
-      throw this.#malformed((error as Error).message)
+    this.#changes = changes
+  }
+
+  /** The section of the next change, which is the one of this index. */
+  look(index: number): SectionStore {
+    const nth = index % AHEAD
+    if (nth === 0) this.#lookAhead(index)
+    const ahead = this.#ahead
+    const at = CHANGE_FIELDS * nth
+    const change = this.#change
+    if (ahead[at] === 0) this.#scan(this.#ranges[2 * nth]!, this.#ranges[2 * nth + 1]!)
+    else {
+      change.op = ahead[at + 1]!
+      change.version = ahead[at + 2]!
+      change.sectionStart = ahead[at + 3]!
+      change.sectionEnd = ahead[at + 4]!
+      change.keyStart = ahead[at + 5]!
+      change.keyEnd = ahead[at + 6]!
+      change.valueStart = ahead[at + 7]!
+      change.valueEnd = ahead[at + 8]!
+      this.#hash = ahead[at + 9]!
+      this.#print = ahead[at + 10]!
     }
     return this.#checked()
   }
 
-  /** Those of a record from the `first` on, {@link AHEAD} of them at most: {@link lookAt} knows them until the buffer changes. */
-  ahead(buffer: Buffer, changes: readonly number[], first: number): void {
-    if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
+  #lookAhead(first: number): void {
+    const changes = this.#changes
     const count = Math.min(AHEAD, changes.length / 2 - first)
     for (let i = 0; i < 2 * count; i++) this.#ranges[i] = changes[2 * first + i]!
-    scanChanges(buffer, this.#ranges, count, SEED, this.#ahead)
+    scanChanges(this.#bytes.buffer, this.#ranges, count, SEED, this.#ahead)
   }
 
-  /** As {@link look}, of one of those. */
-  lookAt(index: number): SectionStore {
-    const ahead = this.#ahead
-    const at = CHANGE_FIELDS * index
-    if (ahead[at] === 0)
-      return this.look(this.#bytes.buffer, this.#ranges[2 * index]!, this.#ranges[2 * index + 1]!)
-    const change = this.#change
-    change.op = ahead[at + 1]!
-    change.version = ahead[at + 2]!
-    change.sectionStart = ahead[at + 3]!
-    change.sectionEnd = ahead[at + 4]!
-    change.keyStart = ahead[at + 5]!
-    change.keyEnd = ahead[at + 6]!
-    change.valueStart = ahead[at + 7]!
-    change.valueEnd = ahead[at + 8]!
-    this.#hash = ahead[at + 9]!
-    this.#print = ahead[at + 10]!
-    return this.#checked()
+  #scan(start: number, end: number): void {
+    this.#hash = this.#print = null
+    try {
+      scanChange(this.#bytes.buffer, start, end, this.#change)
+    } catch (error) {
+      throw this.#malformed((error as Error).message)
+    }
   }
 
   #checked(): SectionStore {
@@ -138,7 +143,7 @@ export class ChangeCursor {
   /** {@link SectionStore.printOf} it, in the section that {@link look} returned. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
-    return this.#print ?? section.printAt(op, this.#bytes, keyStart, keyEnd)
+    return this.#print ?? section.printOf(op, this.#bytes.buffer.subarray(keyStart, keyEnd))
   }
 
   get value(): Buffer {

@@ -80,8 +80,8 @@ export class ArrivingWrite {
     if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || piece)
       throw malformed('a record with a place of its own')
     for (const schema of record.schemas) this.#addSchema(schema)
-    for (let i = 0; i < record.changes.length; i += 2)
-      this.#addChange(bytes, record.changes[i]!, record.changes[i + 1]!)
+    this.#cursor.begin(bytes, record.changes)
+    for (let index = 0; index < record.changes.length / 2; index++) this.#addChange(index)
     this.#parts.push(bytes)
   }
 
@@ -113,9 +113,9 @@ export class ArrivingWrite {
     this.#given.set(schema.name, Math.max(schema.version, this.#given.get(schema.name) ?? 0))
   }
 
-  #addChange(bytes: Buffer, start: number, end: number): void {
+  #addChange(index: number): void {
     const cursor = this.#cursor
-    const section = cursor.look(bytes, start, end)
+    const section = cursor.look(index)
     const { key, change } = cursor
     const { op } = change
     if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformed(`a change of kind ${op}`)

@@ -74,10 +74,11 @@ export class StagedImport {
   *#take(bytes: Buffer): Generator<unknown, void> {
     const { schemas, changes } = this.#cursor.scan(bytes)
     for (const schema of schemas) this.#addSchema(schema)
+    this.#cursor.begin(bytes, changes)
     for (let i = 0; i < changes.length; i += 2) {
       if (i % (2 * PART_CHANGES) === 0) yield
       const [start, end] = [changes[i]!, changes[i + 1]!]
-      this.#check(this.#cursor.look(bytes, start, end))
+      this.#check(this.#cursor.look(i / 2))
       this.#group.push(changePrefix(end - start), bytes.subarray(start, end))
       if (this.#group.length >= 2 * PART_CHANGES) this.#close()
     }

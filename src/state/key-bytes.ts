@@ -9,6 +9,8 @@ export class Bytes {
   }
 }
 
+const NONE = new Bytes(Buffer.alloc(0))
+
 /** A key in UTF-8 where it lies in a buffer, and what it is looked up by. */
 export interface KeyBytes {
   bytes: Bytes
@@ -17,6 +19,11 @@ export interface KeyBytes {
   hash: number
   /** Null: it has not been asked for. */
   text: string | null
+}
+
+/** One to be filled in. */
+export function emptyKey(): KeyBytes {
+  return { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
 }
 
 /**
@@ -28,7 +35,7 @@ export const SEED = Math.floor(Math.random() * 2 ** 32)
 const SHORT = 256
 
 const scratch = new Bytes(Buffer.allocUnsafeSlow(SHORT))
-const ofText: KeyBytes = { bytes: scratch, start: 0, end: 0, hash: 0, text: null }
+const ofText = emptyKey()
 
 /** The text of a key. */
 export function textOf(key: string | KeyBytes): string {

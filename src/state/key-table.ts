@@ -15,7 +15,7 @@ const KEY_BYTES = 16
 /**
  * Keys, and for each a number below 2^32 - 2 or null, in three arrays outside the JavaScript heap, without an object for any key: the garbage
  * collector has no work with a million, and a key that is not there costs one look at the index. Keys are in the order in which they came.
- * When it grows it is made anew, in one go: many keys take several (see `KeyMap`).
+ * When it grows it is made anew, in one go: many keys take several, see `KeyMap`.
  */
 export class KeyTable {
   size = 0
@@ -37,11 +37,6 @@ export class KeyTable {
     this.#index = new Uint32Array(2 * 2 * room)
     this.#places = new Uint32Array(2 * room)
     this.#bytes = new Bytes(Buffer.allocUnsafeSlow(room * KEY_BYTES))
-  }
-
-  /** Length of all keys. */
-  get bytes(): number {
-    return this.#start(this.#count) - this.#deleted
   }
 
   /** Looks where a key with this hash would be, so that it is near when it is looked for: the processor fetches many such places at once. */
@@ -156,7 +151,9 @@ export class KeyTable {
   /** Has only the keys that were not deleted. Returns the new place of each. */
   #compact(places: Uint32Array): Uint32Array {
     const moved = new Uint32Array(this.#count)
-    const bytes = new Bytes(Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * this.bytes)))
+    const bytes = new Bytes(
+      Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * (this.#start(this.#count) - this.#deleted))),
+    )
     let end = 0
     for (let old = 0, place = 0, from = 0; old < this.#count; old++) {
       const to = this.#places[2 * old + 1]!

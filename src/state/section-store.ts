@@ -1,7 +1,5 @@
 import { crc32 } from 'node:zlib'
-import { crc32Of } from './crc32.js'
 import { Digest } from './digest.js'
-import type { Bytes } from './key-bytes.js'
 import type { Location } from './locations.js'
 import type { StoredSchema } from './records.js'
 import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
@@ -66,13 +64,8 @@ export class SectionStore {
   }
 
   /** What a change does to which entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
-  printOf(op: number, key: string): number {
+  printOf(op: number, key: string | Uint8Array): number {
     return crc32(key, this.#printOf(op))
-  }
-
-  /** The same of a key that lies in a buffer. */
-  printAt(op: number, bytes: Bytes, start: number, end: number): number {
-    return crc32Of(bytes, start, end, this.#printOf(op))
   }
 
   #printOf(op: number): number {

@@ -1,3 +1,4 @@
+import { PARTS } from '../dividing-map.js'
 import type { KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
 import { inSteps } from './slices.js'
@@ -79,7 +80,7 @@ export class SlotMap {
   }
 
   /**
-   * The same, table by table where both maps have them: what the layer has is passed over in the main map in short runs, and not all of
+   * The same, part by part where both maps are divided: what the layer has is passed over in the main map in short runs, and not all of
    * it between two keys.
    */
   *runs(): IterableIterator<Iterable<[string, number]>> {
@@ -88,13 +89,12 @@ export class SlotMap {
       yield* this.#main.runs()
       return
     }
-    const { tables } = layer
-    if (tables === 0 || this.#main.tables === 0) {
+    if (!layer.divided || !this.#main.divided) {
       yield this.#over(layer, layer.entries(), () => this.#main.entries())
       return
     }
-    for (let table = 0; table < tables; table++)
-      yield this.#over(layer, layer.run(table), () => this.#main.run(table))
+    for (let part = 0; part < PARTS; part++)
+      yield this.#over(layer, layer.run(part), () => this.#main.run(part))
   }
 
   *#over(

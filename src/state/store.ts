@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { AHEAD, ChangeCursor } from './change-cursor.js'
+import { ChangeCursor } from './change-cursor.js'
 import { AddedEntries, Digest } from './digest.js'
 import { Entries } from './entries.js'
 import type { LeftWork } from './left-work.js'
@@ -12,6 +12,9 @@ import { mergedSchema } from './schema.js'
 import { SectionStore, type StoredChange } from './section-store.js'
 import type { Segment } from './segment.js'
 import { Transaction } from './transaction.js'
+
+/** Changes between two yields. */
+const STEP = 32
 
 /** The map that a log adds up to, one record after the other: which keys each section has and where in which segment their values lie. */
 export class Store {
@@ -92,19 +95,16 @@ export class Store {
     if (!open) this.#learn(schemas)
     let print = 0
     try {
+      cursor.begin(found.buffer, changes)
       for (let i = 0; i < changes.length; i += 2) {
-        const step = (i / 2) % AHEAD
-        if (step === 0) {
-          if (i > 0) {
-            this.#added.flush()
-            open?.flush()
-            yield
-          }
-          cursor.ahead(found.buffer, changes, i / 2)
+        if (i % (2 * STEP) === 0 && i > 0) {
+          this.#added.flush()
+          open?.flush()
+          yield
         }
         const [start, end] = [changes[i]!, changes[i + 1]!]
         const [offset, length] = [found.base + start, end - start]
-        const section = cursor.lookAt(step)
+        const section = cursor.look(i / 2)
         const { op } = cursor.change
         if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
         if (request !== '' || part) print = addPrint(print, cursor.printIn(section))

@@ -29,7 +29,8 @@ export class Transaction {
   /** What its changes so far come to, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
-  readonly #puts = new WaitingPuts()
+  /** Null: nothing has waited. */
+  #puts: WaitingPuts | null = null
   readonly #sections = new Map<SectionStore, StagedSection>()
   /** Most changes are of the section of the one before. */
   #last: StagedSection | null = null
@@ -71,8 +72,9 @@ export class Transaction {
     if (op === PUT) {
       if (staged.layer.size <= NEAR && section.slots.size <= NEAR) this.#put(staged, key, offset, length)
       else {
-        if (!this.#puts.takes(staged, key)) this.flush()
-        this.#puts.add(staged, key, offset, length)
+        const puts = (this.#puts ??= new WaitingPuts())
+        if (!puts.takes(staged, key)) this.flush()
+        puts.add(staged, key, offset, length)
       }
       added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
       return
@@ -85,7 +87,7 @@ export class Transaction {
 
   /** Before the buffer that its changes lie in is used again, and before anybody looks at it. */
   flush(): void {
-    this.#puts.flush(this.#put)
+    this.#puts?.flush(this.#put)
   }
 
   readonly #put = (staged: StagedSection, key: KeyBytes, offset: number, length: number): void => {

@@ -1,4 +1,4 @@
-import type { Bytes, KeyBytes } from './key-bytes.js'
+import { emptyKey, type KeyBytes } from './key-bytes.js'
 import type { StagedSection } from './staged-section.js'
 
 const MOST = 32
@@ -12,7 +12,7 @@ export const NEAR = 16_384
  */
 export class WaitingPuts {
   readonly #fields = new Uint32Array(FIELDS * MOST)
-  readonly #key: KeyBytes = { bytes: null as unknown as Bytes, start: 0, end: 0, hash: 0, text: null }
+  readonly #key = emptyKey()
   #staged: StagedSection | null = null
   #count = 0
   /** What is looked at must be of use, or it is not looked at. */

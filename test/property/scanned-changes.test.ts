@@ -30,7 +30,7 @@ function looked(buffer: Buffer, start: number, end: number): number[] | null {
   return [
     ...[op, version, sectionStart, sectionEnd, keyStart, keyEnd, valueStart, valueEnd],
     hashOf(bytes, keyStart, keyEnd),
-    section.printAt(op, bytes, keyStart, keyEnd),
+    section.printOf(op, buffer.subarray(keyStart, keyEnd)),
   ]
 }
 

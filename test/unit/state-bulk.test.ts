@@ -5,6 +5,7 @@ import { json } from '../../src/state/codec.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import { seeded } from '../fixtures/seeded.js'
 import { bytesOf, longestTurn, readBy, segmentOf, writingLog } from '../fixtures/state-logs.js'
 import { leastOf } from '../processes/worked.js'
 
@@ -68,11 +69,7 @@ describe('a bulk of many changes', () => {
     const names = ['numbers', 'others']
     const [section, other] = names.map(name => log.section(name, schema)) as [Numbers, Numbers]
     const model = new Map<string, number>()
-    let seed = 1
-    const random = (below: number) => {
-      seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
-      return Math.floor((seed / 2 ** 32) * below)
-    }
+    const random = seeded()
     for (let bulk = 0; bulk < 3; bulk++) {
       const changes = Array.from({ length: 80_000 }, (_, i) => {
         const key = `${random(50) === 0 ? 'ключ' : 'key'} ${random(40_000)}`

@@ -1,21 +1,16 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
-import { Bytes, hashOf, type KeyBytes, keyBytesOf } from '../../src/state/key-bytes.js'
+import { keyBytesOf } from '../../src/state/key-bytes.js'
 import { KeyMap } from '../../src/state/key-map.js'
+import { lying } from '../fixtures/lying-keys.js'
+import { seeded } from '../fixtures/seeded.js'
 
 setFlagsFromString('--expose-gc')
 const gc = runInNewContext('gc') as () => void
 
-/** More than are in one table. */
+/** More than are in one `Map`. */
 const MANY = 40_000
-
-/** A key where it lies among other bytes; `hash`: in place of its own. */
-function lying(key: string, hash?: number): KeyBytes {
-  const bytes = new Bytes(Buffer.from(`<<${key}>>`))
-  const [start, end] = [2, bytes.buffer.length - 2]
-  return { bytes, start, end, hash: hash ?? hashOf(bytes, start, end), text: null }
-}
 
 describe('the keys of a state', () => {
   it.each([5000, MANY])('are found as texts and as bytes, %i of them', count => {
@@ -89,11 +84,7 @@ describe('the keys of a state', () => {
   it('are as in a Map after any changes, while they become many, and few again', () => {
     const map = new KeyMap<number | null>()
     const model = new Map<string, number | null>()
-    let seed = 1
-    const random = (below: number) => {
-      seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
-      return Math.floor((seed / 2 ** 32) * below)
-    }
+    const random = seeded()
     const check = (key: string) => {
       if (map.size !== model.size || map.get(key) !== model.get(key) || map.has(key) !== model.has(key))
         expect([map.size, map.get(key), map.has(key)]).toEqual([model.size, model.get(key), model.has(key)])

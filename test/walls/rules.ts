@@ -27,6 +27,7 @@ export const ROOMS: readonly Room[] = [
     name: 'values',
     places: [
       'check-option.ts',
+      'dividing-map.ts',
       'duration.ts',
       'growing-list.ts',
       'ip.ts',

@@ -1,0 +1,146 @@
+/** As many keys are in one `Map`. */
+export const ALONE = 16_384
+/** Of them so many come to their parts with each key that is set then. */
+const MOVED = 8
+/** Parts of which a key has one, a power of two. */
+export const PARTS = 256
+
+/**
+ * A map that never stalls the event loop while it grows: one `Map` that passes 524,288 keys rehashes for 20 ms in a single `set`, 256 small
+ * parts do not. While it has few keys it is one `Map`. Iteration is in order of insertion then, and part by part later; keys that are added
+ * meanwhile may be seen or not, all others are seen once. No value is undefined. `K`: what a key may be given as beside a text.
+ */
+export abstract class DividingMap<K, V> {
+  /** All keys while they are few; then those of that time, until each is in its part too. Null: all are in parts. */
+  #first: Map<string, V> | null = new Map()
+  /** Of `#first`, what is not in its part yet; null: there are no parts, or nothing else. */
+  #moving: IterableIterator<[string, V]> | null = null
+  /** Where there are parts. */
+  #size = 0
+
+  protected abstract textOf(key: string | K): string
+  protected abstract getInPart(key: string | K): V | undefined
+  /** Returns undefined where it was not there, else what `set` returns. */
+  protected abstract setInPart(key: string | K, value: V): V | undefined
+  /** Whether it was there. */
+  protected abstract deleteInPart(key: string | K): boolean
+  protected abstract clearParts(): void
+  /** What is in a part now; every map has a key in the part of the same number. */
+  abstract run(part: number): Iterable<[string, V]>
+
+  get size(): number {
+    return this.#first !== null && this.#moving === null ? this.#first.size : this.#size
+  }
+
+  /** Whether all keys are in parts. */
+  get divided(): boolean {
+    return this.#first === null
+  }
+
+  /** Undefined: it is not there. */
+  get(key: string | K): V | undefined {
+    if (this.#first !== null) {
+      const value = this.#first.get(this.textOf(key))
+      if (value !== undefined || this.#moving === null) return value
+    }
+    return this.getInPart(key)
+  }
+
+  has(key: string | K): boolean {
+    return this.get(key) !== undefined
+  }
+
+  protected put(key: string | K, value: V): V | undefined {
+    const first = this.#first
+    if (first === null) return this.#putInPart(key, value)
+    const text = this.textOf(key)
+    const before = first.get(text)
+    if (this.#moving === null) {
+      first.set(text, value)
+      if (first.size > ALONE) {
+        this.#size = first.size
+        this.#moving = first.entries()
+      }
+      return before
+    }
+    if (before === undefined) {
+      const had = this.#putInPart(key, value)
+      this.#moveSome(this.#moving)
+      return had
+    }
+    // What is in the first map stays there, and counts.
+    first.set(text, value)
+    if (this.getInPart(key) !== undefined) this.setInPart(key, value)
+    this.#moveSome(this.#moving)
+    return before
+  }
+
+  #putInPart(key: string | K, value: V): V | undefined {
+    const before = this.setInPart(key, value)
+    if (before === undefined) this.#size++
+    return before
+  }
+
+  #moveSome(moving: IterableIterator<[string, V]>): void {
+    for (let moved = 0; moved < MOVED; moved++) {
+      const step = moving.next()
+      if (step.done) {
+        this.#first = this.#moving = null
+        return
+      }
+      this.setInPart(step.value[0], step.value[1])
+    }
+  }
+
+  /** Whether it was there. */
+  delete(key: string | K): boolean {
+    if (this.#first !== null && this.#moving === null) return this.#first.delete(this.textOf(key))
+    const wasFirst = this.#first?.delete(this.textOf(key)) ?? false
+    const deleted = this.deleteInPart(key) || wasFirst
+    if (deleted) this.#size--
+    return deleted
+  }
+
+  clear(): void {
+    this.#first = new Map()
+    this.#moving = null
+    this.#size = 0
+    this.clearParts()
+  }
+
+  *keys(): IterableIterator<string> {
+    for (const [key] of this.entries()) yield key
+  }
+
+  *values(): IterableIterator<V> {
+    for (const [, value] of this.entries()) yield value
+  }
+
+  *entries(): IterableIterator<[string, V]> {
+    for (const run of this.runs()) yield* run
+  }
+
+  /** The same, map by map: a step of a `Map` costs less than one of a generator. */
+  *runs(): IterableIterator<Iterable<[string, V]>> {
+    const first = this.#first
+    if (first !== null) yield this.#entriesOf(first)
+    if (this.#first !== null && this.#moving === null) return
+    for (let part = 0; part < PARTS; part++)
+      yield first === null ? this.run(part) : entriesBut(first, this.run(part))
+  }
+
+  *#entriesOf(first: Map<string, V>): Generator<[string, V], void> {
+    for (const entry of first) {
+      if (this.#first === first) yield entry
+      // All are in parts since, or it was cleared.
+      else if (this.has(entry[0])) yield [entry[0], this.get(entry[0])!]
+    }
+  }
+}
+
+function* entriesBut<V>(
+  left: ReadonlyMap<string, V>,
+  part: Iterable<[string, V]>,
+): Generator<[string, V], void> {
+  for (const entry of part) if (!left.has(entry[0])) yield entry
+}
