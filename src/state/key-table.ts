@@ -148,6 +148,7 @@ export class KeyTable {
     this.#places = places
     this.#indexed = this.#count = this.size
   }
+
   /** Has only the keys that were not deleted. Returns the new place of each. */
   #compact(places: Uint32Array): Uint32Array {
     const moved = new Uint32Array(this.#count)

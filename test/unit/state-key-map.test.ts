@@ -1,13 +1,8 @@
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { keyBytesOf } from '../../src/state/key-bytes.js'
 import { KeyMap } from '../../src/state/key-map.js'
 import { lying } from '../fixtures/lying-keys.js'
 import { seeded } from '../fixtures/seeded.js'
-
-setFlagsFromString('--expose-gc')
-const gc = runInNewContext('gc') as () => void
 
 /** More than are in one `Map`. */
 const MANY = 40_000
@@ -150,18 +145,5 @@ describe('the keys of a state', () => {
     // What had come before its value changed has not come again.
     expect(fresh.length).toBeGreaterThan(900)
     expect([...seen].filter(key => /^key-5\d\d\d$/.test(key)).length).toBeLessThan(50)
-  })
-
-  it('take no place for long once they are deleted', () => {
-    const map = new KeyMap()
-    gc()
-    const before = process.memoryUsage().arrayBuffers
-    for (let i = 0; i < 300_000; i++) {
-      map.set(`a key that is here for a short time only, ${i}`, i)
-      if (i >= 100) map.delete(`a key that is here for a short time only, ${i - 100}`)
-    }
-    expect(map.size).toBe(100)
-    gc()
-    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 20)
   })
 })
