@@ -125,18 +125,31 @@ export class Entries {
 
   /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
+    const found = this.#lookedFor(section, key, at)
+    const { valueStart, valueEnd, version } = this.#old
+    return { value: copyOf(found, valueStart, valueEnd), version }
+  }
+
+  /** What `is` says of the value of a slot, where it lies. */
+  look(
+    section: SectionStore,
+    key: string,
+    slot: number,
+    is: (bytes: Buffer, start: number, end: number) => boolean,
+  ): boolean {
+    const found = this.#lookedFor(section, key, this.locations.get(slot, this.#at))
+    return is(found, this.#old.valueStart, this.#old.valueEnd)
+  }
+
+  /** As {@link #find}; what lies where is in `#old`. */
+  #lookedFor(section: SectionStore, key: string, at: Location): Buffer {
     const found = this.#find(at)
     const { start } = this.#ahead
     const change = scanChange(found, start, start + at.length, this.#old)
-    const { valueStart, valueEnd, keyStart, keyEnd, version } = change
-    if (
-      !section.isNamed(found, change.sectionStart, change.sectionEnd) ||
-      !isText(found, keyStart, keyEnd, key)
-    ) {
-      const { segment } = this.#held(at)
-      throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
-    }
-    return { value: copyOf(found, valueStart, valueEnd), version }
+    const { keyStart, keyEnd, sectionStart, sectionEnd } = change
+    if (section.isNamed(found, sectionStart, sectionEnd) && isText(found, keyStart, keyEnd, key)) return found
+    const { segment } = this.#held(at)
+    throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
   }
 
   /** Reads an encoded Change to the start of `into`. */

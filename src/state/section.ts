@@ -135,10 +135,17 @@ export class Section<T> {
     return slot === undefined ? undefined : this.#decode(key, slot)
   }
 
+  /** @internal Whether it is there, and `is` says so of its bytes, which are there for that call only. */
+  isStored_(key: string, is: (bytes: Uint8Array, start: number, end: number) => boolean): boolean {
+    checkKey(key, this.name)
+    this.#core.flush()
+    const slot = this.#section.slots.get(key)
+    return slot !== undefined && this.#core.store.entries.look(this.#section, key, slot, is)
+  }
+
   #decode(key: string, slot: number): T {
     const decoded = this.#values.decode(key, this.#core.store.entries.read(this.#section, key, slot))
-    const schema = this.#schema
-    if (!schema || this.#cacheSize === 0 || !mayBeShared(decoded, schema)) return decoded
+    if (this.#cacheSize === 0 || !mayBeShared(decoded, this.#schema?.frozen ?? false)) return decoded
     if (this.#cache.size >= this.#cacheSize) this.#cache.clear()
     this.#cache.set(key, decoded)
     return decoded
@@ -386,8 +393,8 @@ export class Section<T> {
 }
 
 /** Nobody can change it. Freezes it where the schema says so. */
-function mayBeShared(value: unknown, schema: { readonly frozen: boolean }): boolean {
+function mayBeShared(value: unknown, frozen: boolean): boolean {
   return typeof value === 'object' && value !== null
-    ? schema.frozen && deepFreeze(value)
+    ? frozen && deepFreeze(value)
     : typeof value !== 'function'
 }

@@ -4,7 +4,7 @@ import { runInSlices } from '../../index.js'
 import { parseRouteKey, type RouteId, routeKey } from './key.js'
 import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
-import { type RouteTarget, upstreamKey } from './target.js'
+import { type RouteTarget, targetKey } from './target.js'
 
 /** What is followed: the section of the state, or a view of it. */
 export interface RouteSource {
@@ -141,7 +141,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
 
   #compile(target: RouteTarget): T {
     if (target.kind !== 'upstream') return this.#options.compile(target)
-    const name = upstreamKey(target)
+    const name = targetKey(target)
     let compiled = this.#compiled.get(name)
     if (compiled === undefined) this.#compiled.set(name, (compiled = this.#options.compile(target)))
     return compiled

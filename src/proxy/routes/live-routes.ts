@@ -9,8 +9,8 @@ import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
 import { planOf, RouteView } from './view.js'
 
-/** Changes of the file that are written in one record. */
-const BULK = 2_000
+/** Changes of the file that are made at once: the first of them need no merging with what was there. */
+const BULK = 16_384
 /** Names that one line of the log shows. */
 const NAMED = 20
 

@@ -17,6 +17,7 @@ import {
   routeMessage,
   targetOf,
 } from './section.js'
+import { StoredTargets } from './stored-targets.js'
 import { type RouteTarget, sameTarget } from './target.js'
 
 export interface Reconciled {
@@ -64,6 +65,38 @@ export function* reconcile(
     needed: new Set(),
   }
   let steps = 0
+  let found = 0
+  const stored = new StoredTargets(state)
+  for (const { host, path, target } of file.routes) {
+    if (++steps % STEP === 0) yield
+    const id = { origin: 'file', host, path } as const
+    const key = routeKey(id)
+    served(id, target)
+    if (stored.has(key, target)) {
+      found++
+      result.unchanged++
+      continue
+    }
+    const before = state.get(key)
+    if (before) found++
+    const was = before && targetOf(before)
+    if (was && sameTarget(was, target)) result.unchanged++
+    else result.puts.push({ key, value: routeMessage(target, stamp, before) })
+  }
+  // Mostly nothing else is there.
+  if (found !== state.size) yield* others(state, file, found, result, served)
+  return result
+}
+
+/** What is there beside `found` routes of the file. */
+function* others(
+  state: RouteState,
+  file: NewFile,
+  found: number,
+  result: Reconciled,
+  served: (id: RouteId, target: RouteTarget) => void,
+): Generator<void> {
+  let steps = 0
   let there = 0
   const made = new GrowingList<string>()
   for (const key of state.keys()) {
@@ -72,21 +105,14 @@ export function* reconcile(
     if (origin === 'file') there++
     else if (origin === 'runtime') made.push(key)
   }
-  for (const { host, path, target } of file.routes) {
+  // Mostly all that are there are wanted.
+  if (there !== found) yield* unwanted(state, file, result.deletes)
+  if (made.length === 0) return
+  for (const { host, path } of file.routes) {
     if (++steps % STEP === 0) yield
-    const id = { origin: 'file', host, path } as const
-    const key = routeKey(id)
-    served(id, target)
-    const stored = state.get(key)
-    if (stored) there--
-    const before = stored && targetOf(stored)
-    if (before && sameTarget(before, target)) result.unchanged++
-    else result.puts.push({ key, value: routeMessage(target, stamp, stored) })
-    if (made.length > 0 && state.has(routeKey({ origin: 'runtime', host, path })))
+    if (state.has(routeKey({ origin: 'runtime', host, path })))
       result.conflicts.push(routeName({ host, path }))
   }
-  // Mostly all that are there are wanted.
-  if (there !== 0) yield* unwanted(state, file, result.deletes)
   for (const key of made) {
     if (++steps % STEP === 0) yield
     const stored = state.get(key)
@@ -98,7 +124,6 @@ export function* reconcile(
     if (file.former.has(target.upstream)) result.former.push(routeName(id))
     else result.dangling.push(routeName(id))
   }
-  return result
 }
 
 /** Routes of another file. */

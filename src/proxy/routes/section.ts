@@ -21,6 +21,9 @@ export interface RouteState {
   get(key: string): RouteMessage | undefined
   has(key: string): boolean
   keys(): Iterable<string>
+  readonly size: number
+  /** As a section has it; undefined: there are no bytes. */
+  isStored_?(key: string, is: (bytes: Uint8Array, start: number, end: number) => boolean): boolean
 }
 
 /** A change for the section's `bulk`. */
@@ -47,7 +50,8 @@ export function routeMessage(
   return message
 }
 
-function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Shape {
+/** The fields of a message that are its target. */
+export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Properties {
   if (target.kind === 'upstream') {
     const { upstream: name, connect, changes } = target
     return {

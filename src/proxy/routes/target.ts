@@ -49,18 +49,16 @@ export interface RespondTarget {
   headers: [name: string, value: string][]
 }
 
-/** Equal for targets that do the same. */
-export function upstreamKey({ upstream, connect, changes }: UpstreamTarget): string {
-  return `${connect ? '+' : '-'}${upstream}${changes === undefined ? '' : ` ${JSON.stringify(changes)}`}`
+/** Equal for targets that do the same, and only for these. */
+export function targetKey(target: RouteTarget): string {
+  if (target.kind === 'upstream') {
+    const { upstream, connect, changes } = target
+    return `${connect ? '+' : '-'}${upstream}${changes === undefined ? '' : ` ${JSON.stringify(changes)}`}`
+  }
+  const { status, headers, body } = target
+  return `${status} ${headers.length === 0 ? '[]' : JSON.stringify(headers)} ${body}`
 }
 
 export function sameTarget(a: RouteTarget, b: RouteTarget): boolean {
-  if (a.kind === 'upstream') return b.kind === 'upstream' && upstreamKey(a) === upstreamKey(b)
-  return (
-    b.kind === 'respond' &&
-    a.status === b.status &&
-    a.body === b.body &&
-    a.headers.length === b.headers.length &&
-    a.headers.every(([name, value], i) => name === b.headers[i]?.[0] && value === b.headers[i]?.[1])
-  )
+  return a.kind === b.kind && targetKey(a) === targetKey(b)
 }

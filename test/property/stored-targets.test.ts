@@ -1,0 +1,131 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { routeMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
+import { StoredTargets } from '../../src/proxy/routes/stored-targets.js'
+import { type RouteTarget, sameTarget } from '../../src/proxy/routes/target.js'
+
+const { codec } = routesSection
+const FAR = 100_000
+/** A field of a message, or what looks like one. */
+const JUNK = fc.oneof(
+  fc.constantFrom(
+    [0x70, 1],
+    [0x78, 0xff, 1],
+    [0x70, 0xff],
+    [0x78],
+    [0x70, 0x80, 0x80],
+    [0x70, ...new Array(10).fill(0x80), 1],
+    [0x78, ...new Array(9).fill(0x80), 1],
+    [0xc0, 2, 7],
+    [0x4a, 0],
+  ),
+  fc.constantFrom([0x0a, 3, 0x0a, 1, 0x62], [0x12, 2, 8, 7], [0x10, 1], [0x71, 1, 2, 3, 4, 5, 6, 7, 8]),
+  fc.array(fc.integer({ min: 0, max: 255 }), { maxLength: 3 }),
+)
+const text = fc.constantFrom('', 'a', 'b', 'ä', 'a b', '[]', '"', 'x'.repeat(200))
+const fields = fc.record({ set: fc.array(fc.tuple(text, text), { maxLength: 2 }), remove: fc.array(text) })
+const some = fields.filter(({ set, remove }) => set.length + remove.length > 0)
+const target: fc.Arbitrary<RouteTarget> = fc.oneof(
+  fc.record(
+    {
+      kind: fc.constant('upstream' as const),
+      upstream: text,
+      connect: fc.boolean(),
+      changes: fc
+        .record({ host: fc.constantFrom('a', 'b'), request: some, response: some }, { requiredKeys: [] })
+        .filter(changes => Object.keys(changes).length > 0),
+    },
+    { requiredKeys: ['kind', 'upstream', 'connect'] },
+  ),
+  fc.record({
+    kind: fc.constant('respond' as const),
+    status: fc.constantFrom(0, 200, 503),
+    body: text,
+    headers: fc.array(fc.tuple(text, text), { maxLength: 2 }),
+  }),
+)
+const stamp = fc.record({
+  generation: fc.constantFrom(0, 1, 300),
+  now: fc.constantFrom(0, 1, 1_700_000_000_000),
+})
+
+/** What is stored there, between other bytes. */
+function stored(value: Uint8Array) {
+  const before = Buffer.from('before')
+  const bytes = Buffer.concat([before, value, Buffer.from([0x70, 1, 0x0a, 1])])
+  return new StoredTargets({
+    size: 1,
+    get: () => expect.fail('it was decoded'),
+    has: () => true,
+    keys: () => ['a'],
+    isStored_: (_, is) => is(bytes, before.length, before.length + value.length),
+  })
+}
+
+function decoded(value: Uint8Array): RouteTarget | null {
+  try {
+    return targetOf(codec.decode(value))
+  } catch {
+    return null
+  }
+}
+
+describe('the target of a stored route', () => {
+  it('is known by its bytes, whoever wrote it and when', () => {
+    fc.assert(
+      fc.property(target, stamp, (wanted, who) => {
+        expect(stored(codec.encode(routeMessage(wanted, who))).has('a', wanted)).toBe(true)
+      }),
+      { seed: 7, numRuns: 2_000 },
+    )
+  })
+
+  it('is never said to be one that it is not', () => {
+    let were = 0
+    fc.assert(
+      fc.property(
+        target,
+        target,
+        stamp,
+        fc.array(JUNK, { maxLength: 2 }),
+        fc.nat(FAR),
+        (one, other, who, more, cut) => {
+          const whole = Buffer.concat([codec.encode(routeMessage(one, who)), Uint8Array.from(more.flat())])
+          const value = cut < FAR / 2 ? whole : whole.subarray(0, cut % (whole.length + 1))
+          for (const wanted of [one, other]) {
+            if (!stored(value).has('a', wanted)) continue
+            were++
+            const is = decoded(value)
+            expect(is !== null && sameTarget(is, wanted)).toBe(true)
+          }
+        },
+      ),
+      { seed: 8, numRuns: 20_000 },
+    )
+    expect(were).toBeGreaterThan(2_000)
+  })
+
+  it('is looked up right for more targets than are kept', () => {
+    const targets = Array.from(
+      { length: 3_000 },
+      (_, n): RouteTarget => ({
+        kind: 'respond',
+        status: 200,
+        body: `${n}`,
+        headers: [],
+      }),
+    )
+    let value: Uint8Array = new Uint8Array()
+    const all = new StoredTargets({
+      size: 1,
+      get: () => undefined,
+      has: () => true,
+      keys: () => [],
+      isStored_: (_, is) => is(value, 0, value.length),
+    })
+    for (const [n, each] of targets.entries()) {
+      value = codec.encode(routeMessage(each, { generation: 1, now: 1 }))
+      expect([all.has('a', each), all.has('a', targets[(n + 1) % 3_000]!)]).toEqual([true, false])
+    }
+  })
+})
