@@ -1,4 +1,4 @@
-import { GrowingMap } from './growing-map.js'
+import { ShardedMap } from '../../sharded-map.js'
 import type { Origin } from './key.js'
 
 /**
@@ -10,7 +10,7 @@ export class PathNode<T> {
   /** The value in force for the path that ends here. */
   value: T | undefined = undefined
   origin: Origin | null = null
-  children: PathNode<T> | GrowingMap<PathNode<T>> | null = null
+  children: PathNode<T> | ShardedMap<PathNode<T>> | null = null
 
   constructor(segment: string) {
     this.segment = segment
@@ -32,7 +32,7 @@ export class PathNode<T> {
     const { children } = this
     if (children === null) this.children = child
     else if (children instanceof PathNode) {
-      const map = new GrowingMap<PathNode<T>>()
+      const map = new ShardedMap<PathNode<T>>()
       map.set(children.segment, children)
       map.set(segment, child)
       this.children = map

@@ -1,4 +1,4 @@
-import { GrowingMap } from './growing-map.js'
+import { ShardedMap } from '../../sharded-map.js'
 import { requestHost } from './host.js'
 import { type Origin, type RouteId, routeName } from './key.js'
 import { plainEnd, readings } from './path.js'
@@ -20,12 +20,12 @@ export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
  * path that routes know: it does not depend on the number of routes. Changes are visible to the next lookup.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
-  #hosts = new GrowingMap<PathNode<T>>()
+  #hosts = new ShardedMap<PathNode<T>>()
   /** By what stands behind the `*.`. */
-  #wildcards = new GrowingMap<PathNode<T>>()
+  #wildcards = new ShardedMap<PathNode<T>>()
   #any = new PathNode<T>('')
   /** Values of the file under ones made at run time, by name. */
-  #shadowed = new GrowingMap<T>()
+  #shadowed = new ShardedMap<T>()
   #size = 0
 
   /** Pairs of host and path. */
@@ -114,10 +114,10 @@ export class RouteTable<T extends NonNullable<unknown>> {
   }
 
   clear(): void {
-    this.#hosts = new GrowingMap()
-    this.#wildcards = new GrowingMap()
+    this.#hosts = new ShardedMap()
+    this.#wildcards = new ShardedMap()
     this.#any = new PathNode('')
-    this.#shadowed = new GrowingMap()
+    this.#shadowed = new ShardedMap()
     this.#size = 0
   }
 
