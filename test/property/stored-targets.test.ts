@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { routeMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
@@ -22,7 +23,7 @@ const JUNK = fc.oneof(
   fc.constantFrom([0x0a, 3, 0x0a, 1, 0x62], [0x12, 2, 8, 7], [0x10, 1], [0x71, 1, 2, 3, 4, 5, 6, 7, 8]),
   fc.array(fc.integer({ min: 0, max: 255 }), { maxLength: 3 }),
 )
-const text = fc.constantFrom('', 'a', 'b', 'ä', 'a b', '[]', '"', 'x'.repeat(200))
+const text = fc.constantFrom('', 'a', 'b', 'ä', 'a b', '[]', '"', 'x'.repeat(2_000), 'a {"host":"b"}')
 const fields = fc.record({ set: fc.array(fc.tuple(text, text), { maxLength: 2 }), remove: fc.array(text) })
 const some = fields.filter(({ set, remove }) => set.length + remove.length > 0)
 const target: fc.Arbitrary<RouteTarget> = fc.oneof(
@@ -103,6 +104,22 @@ describe('the target of a stored route', () => {
       { seed: 8, numRuns: 20_000 },
     )
     expect(were).toBeGreaterThan(2_000)
+  })
+
+  it('is another one where anything of it is', () => {
+    fc.assert(
+      fc.property(target, target, (one, other) => {
+        // Records are made without a prototype now and then.
+        expect(sameTarget(one, other)).toBe(isDeepStrictEqual(structuredClone(one), structuredClone(other)))
+      }),
+      { seed: 9, numRuns: 20_000 },
+    )
+  })
+
+  it('is not that of an upstream whose name says what it changes', () => {
+    const one = { kind: 'upstream', upstream: 'a', connect: false, changes: { host: 'b' } } as const
+    expect(sameTarget(one, { kind: 'upstream', upstream: 'a {"host":"b"}', connect: false })).toBe(false)
+    expect(sameTarget(one, { kind: 'upstream', upstream: '{"host":"b"} a', connect: false })).toBe(false)
   })
 
   it('is looked up right for more targets than are kept', () => {

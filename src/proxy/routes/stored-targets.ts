@@ -2,8 +2,9 @@ import { fdbroker } from '../../proto/proxy.js'
 import { type RouteState, targetFields } from './section.js'
 import { type RouteTarget, targetKey } from './target.js'
 
-/** Targets whose encoding is kept: most files have many routes of few, some as many as routes. */
+/** Targets whose encoding is kept: most files have many routes of few, some as many as routes. None that is longer. */
 const KEPT = 1_024
+const LONGEST_KEPT = 1_024
 /** The tags of `created` and `generation`, which are numbers. */
 const CREATED = 14 << 3
 const GENERATION = 15 << 3
@@ -32,12 +33,12 @@ export class StoredTargets {
 
   #encoded(target: RouteTarget): Uint8Array {
     const key = targetKey(target)
-    let encoded = this.#kept.get(key)
-    if (encoded === undefined) {
-      if (this.#kept.size >= KEPT) this.#kept.clear()
-      encoded = fdbroker.proxy.Route.encode(targetFields(target)).finish()
-      this.#kept.set(key, encoded)
-    }
+    const kept = this.#kept.get(key)
+    if (kept !== undefined) return kept
+    const encoded = fdbroker.proxy.Route.encode(targetFields(target)).finish()
+    if (encoded.length > LONGEST_KEPT) return encoded
+    if (this.#kept.size >= KEPT) this.#kept.clear()
+    this.#kept.set(key, encoded)
     return encoded
   }
 }

@@ -53,7 +53,7 @@ export interface RespondTarget {
 export function targetKey(target: RouteTarget): string {
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target
-    return `${connect ? '+' : '-'}${upstream}${changes === undefined ? '' : ` ${JSON.stringify(changes)}`}`
+    return `${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`
   }
   const { status, headers, body } = target
   return `${status} ${headers.length === 0 ? '[]' : JSON.stringify(headers)} ${body}`
