@@ -8,7 +8,7 @@ import { packBundle } from '../../src/protocol/bundle.js'
 import { checkDecodeCost } from '../../src/protocol/decode-cost.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
 import { pause, until } from '../processes/until.js'
-import { workOf } from '../processes/worked.js'
+import { leastOf, workOf } from '../processes/worked.js'
 
 const { Envelope } = fdbroker.wire
 const MIB = 1024 * 1024
@@ -38,13 +38,16 @@ function taken(bytes: Uint8Array): boolean {
 }
 
 describe('a message that would be much work to decode', () => {
-  it('is refused before it is decoded, at once, whatever it says that it is', () => {
+  it('is refused before it is decoded, at once, whatever it says that it is', async () => {
     for (const field of [1, 5, 7, 22, 32, 35, 99]) {
       const bytes = hollow(field, 15 * MIB)
-      const worked = workOf()
-      expect(taken(bytes), `field ${field}`).toBe(false)
       // Decoding it takes 1 to 4.6 s; refusing it, a millisecond or two.
-      expect(worked()).toBeLessThan(10)
+      const [worked] = await leastOf(10, async () => {
+        const working = workOf()
+        expect(taken(bytes), `field ${field}`).toBe(false)
+        return [working()]
+      })
+      expect(worked).toBeLessThan(10)
     }
     expect(taken(Buffer.alloc(MIB, encoded({ gone: {} })))).toBe(false)
     expect(taken(Buffer.alloc(MIB, 0xff))).toBe(false)

@@ -3,7 +3,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { Locations } from '../../src/state/locations.js'
 import { Segment } from '../../src/state/segment.js'
 import { until } from '../processes/until.js'
-import { workOf } from '../processes/worked.js'
+import { leastOf, workOf } from '../processes/worked.js'
 
 describe('what a large state takes of memory', () => {
   it('does not grow by the places that are freed: no list of them must be moved, which would hold the event loop', () => {
@@ -21,15 +21,21 @@ describe('what a large state takes of memory', () => {
 
   it('is given back to the kernel without holding the event loop', async () => {
     const bytes = Buffer.alloc(8 * 1024 * 1024, 1)
-    const segment = Segment.create(1)
-    onTestFinished(() => segment.close())
-    for (let n = 0; n < 32; n++) expect(segment.append(bytes).refused).toBeNull()
-    const link = `/proc/self/fd/${segment.fd.raw}`
-    const file = readlinkSync(link)
-    const worked = workOf()
-    segment.close()
+    let segment!: Segment
+    let link = ''
+    let file = ''
+    const [worked] = await leastOf(20, async () => {
+      const filled = (segment = Segment.create(1))
+      onTestFinished(() => filled.close())
+      for (let n = 0; n < 32; n++) expect(filled.append(bytes).refused).toBeNull()
+      link = `/proc/self/fd/${filled.fd.raw}`
+      file = readlinkSync(link)
+      const working = workOf()
+      filled.close()
+      return [working()]
+    })
     // 40 ms where this thread closes it.
-    expect(worked()).toBeLessThan(20)
+    expect(worked).toBeLessThan(20)
     expect(segment.fd.closed).toBe(true)
     await until('its number is free', () => !existsSync(link) || readlinkSync(link) !== file)
   })
