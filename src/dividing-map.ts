@@ -131,9 +131,13 @@ export abstract class DividingMap<K, V> {
 
   *#entriesOf(first: Map<string, V>): Generator<[string, V], void> {
     for (const entry of first) {
-      if (this.#first === first) yield entry
+      if (this.#first === first) {
+        yield entry
+        continue
+      }
       // All are in parts since, or it was cleared.
-      else if (this.has(entry[0])) yield [entry[0], this.get(entry[0])!]
+      const value = this.get(entry[0])
+      if (value !== undefined) yield [entry[0], value]
     }
   }
 }

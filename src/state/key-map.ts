@@ -6,6 +6,10 @@ const MASK = PARTS - 1
 /** The bits of a hash that say the part; its table looks at those below. */
 const BITS = 24
 
+function partOf(hash: number): number {
+  return (hash >>> BITS) & MASK
+}
+
 /**
  * A {@link DividingMap} of the keys of a section, with a number below 2^32 - 2 or null for each, whose parts are tables outside the JavaScript heap. Keys
  * can be given as texts, or where they lie in UTF-8. While they are few, no code of tables must be compiled first.
@@ -24,7 +28,7 @@ export class KeyMap<V extends number | null = number> extends DividingMap<KeyByt
   }
 
   #tableOf(hash: number): KeyTable | undefined {
-    return this.#tables[(hash >>> BITS) & MASK]
+    return this.#tables[partOf(hash)]
   }
 
   protected textOf(key: string | KeyBytes): string {
@@ -39,7 +43,7 @@ export class KeyMap<V extends number | null = number> extends DividingMap<KeyByt
   protected setInPart(key: string | KeyBytes, value: V): V | undefined {
     const bytes = keyBytesOf(key)
     if (bytes === null) throw new TypeError('a key is Unicode text')
-    const table = (this.#tables[(bytes.hash >>> BITS) & MASK] ??= new KeyTable((2 * ALONE) / PARTS))
+    const table = (this.#tables[partOf(bytes.hash)] ??= new KeyTable((2 * ALONE) / PARTS))
     return table.set(bytes, value) as V | undefined
   }
 

@@ -1,8 +1,13 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { keyBytesOf } from '../../src/state/key-bytes.js'
 import { KeyMap } from '../../src/state/key-map.js'
 import { lying } from '../fixtures/lying-keys.js'
 import { seeded } from '../fixtures/seeded.js'
+
+setFlagsFromString('--expose-gc')
+const gc = runInNewContext('gc') as () => void
 
 /** More than are in one `Map`. */
 const MANY = 40_000
@@ -145,5 +150,21 @@ describe('the keys of a state', () => {
     // What had come before its value changed has not come again.
     expect(fresh.length).toBeGreaterThan(900)
     expect([...seen].filter(key => /^key-5\d\d\d$/.test(key)).length).toBeLessThan(50)
+  })
+
+  it('take no place for long once they are deleted, of many', async () => {
+    const map = new KeyMap()
+    for (let i = 0; i < MANY; i++) map.set(`key-${i}`, i)
+    gc()
+    const before = process.memoryUsage().arrayBuffers
+    for (let i = 0; i < 300_000; i++) {
+      map.set(`a key that is here for a short time only, ${i}`, i)
+      if (i >= 100) map.delete(`a key that is here for a short time only, ${i - 100}`)
+    }
+    // What a collection found is given back by a thread of V8 afterwards.
+    gc()
+    const kept = () => process.memoryUsage().arrayBuffers - before
+    await expect.poll(kept, { timeout: 20_000 }).toBeLessThan(2 ** 20)
+    expect(map.size).toBe(MANY + 100)
   })
 })

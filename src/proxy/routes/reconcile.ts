@@ -10,6 +10,7 @@ import { ShardedMap } from '../../sharded-map.js'
 import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './key.js'
 import type { RouteRule } from './rule.js'
 import {
+  hasTarget,
   type RouteChange,
   type RouteMessage,
   type RouteStamp,
@@ -18,7 +19,7 @@ import {
   targetOf,
 } from './section.js'
 import { StoredTargets } from './stored-targets.js'
-import { type RouteTarget, sameTarget } from './target.js'
+import type { RouteTarget } from './target.js'
 
 export interface Reconciled {
   puts: { key: string; value: RouteMessage }[]
@@ -72,15 +73,10 @@ export function* reconcile(
     const id = { origin: 'file', host, path } as const
     const key = routeKey(id)
     served(id, target)
-    if (stored.has(key, target)) {
-      found++
-      result.unchanged++
-      continue
-    }
-    const before = state.get(key)
-    if (before) found++
-    const was = before && targetOf(before)
-    if (was && sameTarget(was, target)) result.unchanged++
+    const same = stored.has(key, target)
+    const before = same ? undefined : state.get(key)
+    if (same || before) found++
+    if (same || hasTarget(before, target)) result.unchanged++
     else result.puts.push({ key, value: routeMessage(target, stamp, before) })
   }
   // Mostly nothing else is there.

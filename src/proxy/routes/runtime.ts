@@ -6,8 +6,7 @@ import { shown } from '../../document/wrong.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './key.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
-import { type RouteChange, type RouteStamp, type RouteState, routeMessage, targetOf } from './section.js'
-import { sameTarget } from './target.js'
+import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
 
 /** At most so many problems are named. */
 const MOST = 20
@@ -44,8 +43,7 @@ export function* addRoutes(
   yield* eachOf(given, new RouteChecker(upstreams).check, ({ host, path, target }, place) => {
     const key = routeKey({ origin: 'runtime', host, path })
     const stored = state.get(key)
-    const before = stored && targetOf(stored)
-    if (before && sameTarget(before, target)) {
+    if (hasTarget(stored, target)) {
       result.unchanged++
       return
     }

@@ -1,7 +1,7 @@
-import { codec, defineSection } from '../../index.js'
+import { codec, defineSection, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { unknownFields } from '../entries/unknown-fields.js'
-import { type FieldChanges, type RouteTarget, routeChanges } from './target.js'
+import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
 export type RouteMessage = fdbroker.proxy.Route
@@ -23,7 +23,7 @@ export interface RouteState {
   keys(): Iterable<string>
   readonly size: number
   /** As a section has it; undefined: there are no bytes. */
-  isStored_?(key: string, is: (bytes: Uint8Array, start: number, end: number) => boolean): boolean
+  isStored_?: Section<RouteMessage>['isStored_']
 }
 
 /** A change for the section's `bulk`. */
@@ -103,4 +103,10 @@ export function targetOf(message: RouteMessage): RouteTarget | null {
     body: respond.body ?? '',
     headers: (respond.headers ?? []).map(({ name, value }) => [name ?? '', value ?? '']),
   }
+}
+
+/** Whether a stored route, if there is one, does what `target` says. */
+export function hasTarget(stored: RouteMessage | undefined, target: RouteTarget): boolean {
+  const its = stored && targetOf(stored)
+  return its != null && sameTarget(its, target)
 }

@@ -15,10 +15,6 @@ const NUMBER = 7
 export class StoredTargets {
   readonly #state: RouteState
   readonly #kept = new Map<string, Uint8Array>()
-  /** What is looked for. */
-  #wanted: Uint8Array = new Uint8Array()
-  readonly #isWanted = (bytes: Uint8Array, start: number, end: number): boolean =>
-    beginsWith(bytes, start, end, this.#wanted) && areStamps(bytes, start + this.#wanted.length, end)
 
   constructor(state: RouteState) {
     this.#state = state
@@ -27,8 +23,12 @@ export class StoredTargets {
   /** True: the route is there, with this target. False: it may be, or not. */
   has(key: string, target: RouteTarget): boolean {
     if (this.#state.isStored_ === undefined) return false
-    this.#wanted = this.#encoded(target)
-    return this.#state.isStored_(key, this.#isWanted)
+    const wanted = this.#encoded(target)
+    return this.#state.isStored_(
+      key,
+      (bytes, start, end) =>
+        beginsWith(bytes, start, end, wanted) && areStamps(bytes, start + wanted.length, end),
+    )
   }
 
   #encoded(target: RouteTarget): Uint8Array {

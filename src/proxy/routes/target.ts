@@ -60,5 +60,5 @@ export function targetKey(target: RouteTarget): string {
 }
 
 export function sameTarget(a: RouteTarget, b: RouteTarget): boolean {
-  return a.kind === b.kind && targetKey(a) === targetKey(b)
+  return targetKey(a) === targetKey(b)
 }
