@@ -22,8 +22,9 @@ export default defineConfig({
     pool: 'forks',
     // Two files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     teardownTimeout: 5_000,
     execArgv: ['--expose-gc'],
     reporters: ['default'],

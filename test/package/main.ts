@@ -8,20 +8,15 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { checkContents } from './contents.js'
 import { checkImage } from './image.js'
+import { checkInstallation } from './installation.js'
 import { checkLint } from './lint.js'
 import { MANAGERS, readied } from './managers.js'
 import { checkCommands, checkHandoff } from './processes.js'
 import { Project } from './project.js'
 import { checkFirstBlock, checkOtherBlocks } from './readme.js'
 import { startRegistry } from './registry.js'
-import { pack, readTarball, withAddon } from './tarball.js'
+import { bareTarball, pack, readTarball, withAddon } from './tarball.js'
 import { checkTypes } from './types.js'
-
-/** At most, of what an installation brings. Its time is that of processors, which a busy machine changes little: the clock shows less at rest. */
-const MOST = { packages: 1, bytes: 3_000_000, workMs: 3_000 }
-
-/** A hypervisor that shares its processors with others makes them slower for seconds: the least of so many installations counts. */
-const INSTALLATIONS = 3
 
 /** Of what is printed of one failure. */
 const MOST_LINES = 40
@@ -67,6 +62,8 @@ try {
   ) as [string, string]
   await using registry = await startRegistry(tarball, configured)
   const places = { registry: registry.url, cache }
+  const bare = bareTarball(tarball, folder)
+  await using bareRegistry = await startRegistry(bare, configured)
   await check('an image of it, and upgrades of its PID 1', () => checkImage(tarball, places))
 
   for (const [place, manager] of MANAGERS.entries()) {
@@ -81,7 +78,11 @@ try {
     }
     await using project = new Project(manager, ready, places)
     await check(`${title}: installs`, () =>
-      installs(project, version, () => new Project(manager, ready, places)),
+      checkInstallation(project, version, {
+        another: () => new Project(manager, ready, places),
+        bare: () => new Project(manager, ready, { ...places, registry: bareRegistry.url }),
+        bareVersion: bare.manifest.version,
+      }),
     )
     await check(`${title}: is imported and required`, () => loads(project))
     if (place > 0 && !flags.all) continue
@@ -98,41 +99,6 @@ try {
 }
 console.log(failures === 0 ? 'test:package: all is well' : `test:package: ${failures} failed`)
 process.exitCode = failures === 0 ? 0 : 1
-
-/** As the documentation says it, up to the first answer of the command. What it costs is measured again in `another` place where it was too much. */
-async function installs(project: Project, version: string, another: () => Project): Promise<string[]> {
-  const wrong: string[] = []
-  let least = await installation(project, version, wrong)
-  for (let n = 1; n < INSTALLATIONS && least > MOST.workMs && wrong.length === 0; n++) {
-    await using next = another()
-    least = Math.min(least, await installation(next, version, wrong))
-  }
-  if (wrong.length > 0) return wrong
-  if (least > MOST.workMs) wrong.push(`it takes ${least} ms of a processor, more than ${MOST.workMs}`)
-  const { packages, bytes } = project.brought()
-  if (packages.length > MOST.packages)
-    wrong.push(`it brings ${packages.length} packages, more than ${MOST.packages}`)
-  if (bytes > MOST.bytes) wrong.push(`it brings ${bytes} bytes, more than ${MOST.bytes}`)
-  return wrong
-}
-
-/** One installation, and the first answer: what both took of a processor, in milliseconds. */
-async function installation(project: Project, version: string, wrong: string[]): Promise<number> {
-  const installed = await project.install()
-  if (installed.code !== 0) {
-    wrong.push(`it ended with ${installed.code}: ${installed.text}`)
-    return installed.workMs
-  }
-  const asked = await project.exec('fd-broker', '--version')
-  if (/warn|deprecat/i.test(installed.text)) wrong.push(`it warns: ${installed.text}`)
-  if (asked.out.trim() !== version) wrong.push(`--version says ${asked.text}`)
-  const { packages, bytes } = project.brought()
-  const workMs = Math.round(installed.workMs + asked.workMs)
-  console.log(
-    `       ${packages.length} packages (${packages.join(' ')}), ${bytes} bytes, ${Math.round(installed.ms + asked.ms)} ms (${workMs} of a processor)`,
-  )
-  return workMs
-}
 
 /** Every entry, as a module and from CommonJS: the same classes both ways. */
 async function loads(project: Project): Promise<string[]> {

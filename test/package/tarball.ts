@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, readFileSync, statSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
@@ -72,5 +72,20 @@ export function withAddon(tarball: Tarball, folder: string): Tarball {
   copyFileSync(join(ROOT, 'build/Release/fd_broker.node'), addon)
   const path = join(folder, 'with-addon.tgz')
   execFileSync('tar', ['-czf', path, '-C', staged, 'package'])
+  return readTarball(path)
+}
+
+/** A package of the same name that has nothing but a command that says its version: what a package manager costs by itself. */
+export function bareTarball({ manifest: { name } }: Tarball, folder: string): Tarball {
+  const version = '0.0.0'
+  const staged = join(folder, 'bare', 'package')
+  mkdirSync(staged, { recursive: true })
+  writeFileSync(
+    join(staged, 'package.json'),
+    JSON.stringify({ name, version, license: 'UNLICENSED', bin: { [name]: 'cli.cjs' } }),
+  )
+  writeFileSync(join(staged, 'cli.cjs'), `#!/usr/bin/env node\nconsole.log('${version}')\n`, { mode: 0o755 })
+  const path = join(folder, 'bare.tgz')
+  execFileSync('tar', ['-czf', path, '-C', join(folder, 'bare'), 'package'])
   return readTarball(path)
 }
