@@ -6,10 +6,22 @@ const SMALL_BYTES = 4 * 1024
 const MOST_BODIES = 16
 /** The fields of a body: a list of 10 000 names, three times over. */
 const MOST_FIELDS = 32_768
-/** The bytes of a body with further messages in it. */
+/** The field of a body that is a message, by the body's: a Position, times, what was read, connections. */
+export const INNER: Readonly<Record<number, number>> = {
+  1: 11,
+  7: 3,
+  9: 1,
+  10: 1,
+  11: 1,
+  40: 2,
+  41: 2,
+  43: 5,
+}
+/** The fields of all of them: of 32,768 entries that were read, three each, and what a later version may put beside them. */
+const MOST_INNER_FIELDS = 4 * MOST_FIELDS
+/** Bodies with an Item, or up to 253: messages with messages of their own. */
+export const WITH_ITEMS: readonly number[] = [5, 24]
 const MOST_ITEMS_BYTES = 512 * 1024
-/** Envelope.fds: up to 253 items, each a message with messages of its own. */
-const FDS = 5
 
 const VARINT = 0
 const FIXED64 = 1
@@ -18,26 +30,39 @@ const FIXED32 = 5
 
 /**
  * Throws ERR_FDB_MESSAGE for bytes that are a few to send and many to decode: an Envelope of 16 MiB may hold 8 million
- * empty fields, each of which becomes an object, and stops the event loop for seconds. Looks at the first two levels.
+ * empty fields, each of which becomes an object, and stops the event loop for seconds. Looks at the first three levels.
  */
 export function checkDecodeCost(payload: Uint8Array): void {
   if (payload.length <= SMALL_BYTES) return
-  walk(payload, 0, payload.length, MOST_BODIES, (field, from, to) => {
-    if (field === FDS && to - from > MOST_ITEMS_BYTES)
+  let innerLeft = MOST_INNER_FIELDS
+  walk(payload, 0, payload.length, MOST_BODIES, (body, from, to) => {
+    if (WITH_ITEMS.includes(body) && to - from > MOST_ITEMS_BYTES)
       throw unfit(payload, `descriptions of ${to - from} bytes`)
-    walk(payload, from, to, MOST_FIELDS, null)
+    const inner = INNER[body]
+    walk(
+      payload,
+      from,
+      to,
+      MOST_FIELDS,
+      inner === undefined
+        ? null
+        : (field, from, to) => {
+            if (field === inner) innerLeft -= walk(payload, from, to, innerLeft, null)
+          },
+    )
   })
 }
 
-/** `each` is told of what has a length of its own. */
+/** How many fields there are. `each` is told of what has a length of its own. */
 function walk(
   bytes: Uint8Array,
   from: number,
   to: number,
   most: number,
   each: ((field: number, from: number, to: number) => void) | null,
-): void {
+): number {
   let at = from
+  let fields = 0
   const varint = (): number => {
     let value = 0
     for (let scale = 1; at < to; scale *= 128) {
@@ -48,7 +73,7 @@ function walk(
     }
     throw unfit(bytes, 'a number without an end')
   }
-  for (let fields = 0; at < to; fields++) {
+  for (; at < to; fields++) {
     if (fields === most) throw unfit(bytes, `more than ${most} fields`)
     const tag = varint()
     switch (tag % 8) {
@@ -72,6 +97,7 @@ function walk(
         throw unfit(bytes, `a field of kind ${tag % 8}`)
     }
   }
+  return fields
 }
 
 function unfit(bytes: Uint8Array, what: string): FdbError {

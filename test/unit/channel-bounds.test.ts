@@ -1,3 +1,5 @@
+import { fileURLToPath } from 'node:url'
+import protobuf from 'protobufjs'
 import { describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import type { FdbError } from '../../src/errors.js'
@@ -5,7 +7,7 @@ import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { packBundle } from '../../src/protocol/bundle.js'
-import { checkDecodeCost } from '../../src/protocol/decode-cost.js'
+import { checkDecodeCost, INNER, WITH_ITEMS } from '../../src/protocol/decode-cost.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
 import { pause, until } from '../processes/until.js'
 import { leastOf, workOf } from '../processes/worked.js'
@@ -25,6 +27,13 @@ function hollow(field: number, bytes: number): Buffer {
   const length = Buffer.from(head.subarray(2, 2 + 4))
   const tag = Buffer.from([((field * 8 + 2) & 127) | 128, (field * 8 + 2) >> 7])
   return Buffer.concat([tag, length, Buffer.alloc(whole.length - 6, Buffer.from([0x1a, 0]))])
+}
+
+/** A field with a length: its tag, that, and what it has. */
+function within(field: number, bytes: Uint8Array): Buffer {
+  const writer = protobuf.Writer.create()
+  writer.uint32(field * 8 + 2).bytes(bytes)
+  return Buffer.from(writer.finish())
 }
 
 function taken(bytes: Uint8Array): boolean {
@@ -52,6 +61,33 @@ describe('a message that would be much work to decode', () => {
     expect(taken(Buffer.alloc(MIB, encoded({ gone: {} })))).toBe(false)
     expect(taken(Buffer.alloc(MIB, 0xff))).toBe(false)
     expect(taken(Buffer.alloc(MIB))).toBe(false)
+  })
+
+  it('is refused where the fields are those of a message in a message, in one or in many', () => {
+    for (const [body, inner] of Object.entries(INNER)) {
+      const hollowInner = (bytes: number) => within(inner, Buffer.alloc(bytes, Buffer.from([0x7a, 0])))
+      expect(taken(within(Number(body), hollowInner(15 * MIB))), body).toBe(false)
+      const many = Buffer.concat(Array.from({ length: 20_000 }, () => hollowInner(400)))
+      expect(taken(within(Number(body), many)), body).toBe(false)
+    }
+    for (const body of WITH_ITEMS)
+      expect(taken(within(body, within(2, Buffer.alloc(MIB, Buffer.from([0x7a, 0]))))), `${body}`).toBe(false)
+  })
+
+  it('knows every message that is in a body', async () => {
+    const root = await protobuf.load(fileURLToPath(new URL('../../proto/wire.proto', import.meta.url)))
+    const messagesOf = ({ fieldsArray }: protobuf.Type) =>
+      fieldsArray.filter(field => field.resolve().resolvedType instanceof protobuf.Type)
+    const inner: Record<number, number> = {}
+    const withItems: number[] = []
+    for (const { id, resolvedType } of messagesOf(root.lookupType('fdbroker.wire.Envelope')))
+      for (const field of messagesOf(resolvedType as protobuf.Type)) {
+        const deeper = messagesOf(field.resolvedType as protobuf.Type)
+        if (deeper.length > 0) withItems.push(id)
+        else inner[id] = field.id
+      }
+    expect(inner).toEqual(INNER)
+    expect(withItems.sort((a, b) => a - b)).toEqual(WITH_ITEMS)
   })
 
   it('is taken when it is only large', () => {
