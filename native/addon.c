@@ -155,6 +155,7 @@ NAPI_MODULE_INIT() {
     METHOD("firstNotStream", fdb_first_not_stream),
     METHOD("peerCredentials", fdb_peer_credentials),
     METHOD("peerPidfd", fdb_peer_pidfd),
+    METHOD("unreadBytes", fdb_unread_bytes),
     METHOD("pidfdOpen", fdb_pidfd_open),
     METHOD("pidfdSignal", fdb_pidfd_signal),
     METHOD("pidfdTake", fdb_pidfd_take),

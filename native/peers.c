@@ -13,7 +13,9 @@
 #include <unistd.h>
 
 #ifdef __linux__
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
@@ -71,6 +73,17 @@ napi_value fdb_peer_pidfd(napi_env env, napi_callback_info info) {
 #else
   return fdb_null(env);
 #endif
+}
+
+/* Of a Unix stream socket, unix_outq_len() of the kernel: what was sent and not read, each message with what the kernel keeps beside it. */
+napi_value fdb_unread_bytes(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd, bytes = 0;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+#ifdef __linux__
+  if (ioctl(fd, SIOCOUTQ, &bytes) < 0) return fdb_throw(env, errno, "ioctl");
+#endif
+  return fdb_int_value(env, bytes);
 }
 
 napi_value fdb_pidfd_open(napi_env env, napi_callback_info info) {

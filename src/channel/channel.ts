@@ -11,6 +11,7 @@ import {
   type ReceivedMessage,
   receiveMessage,
   socketPair,
+  unreadBytes,
   WRITABLE,
   watch,
 } from '../kernel/index.js'
@@ -29,9 +30,9 @@ const TURN_MS = 3
 export interface ChannelOptions {
   /** What a frame may have, in both directions. */
   limits?: Partial<FrameLimits>
-  /** A frame that the kernel has not taken whole after so many milliseconds fails. Default 10 000. */
+  /** A frame that the kernel has not taken whole after so many milliseconds ends the channel. Default 10 000. */
   sendTimeoutMs?: number
-  /** Bytes that may wait for a slow peer; one frame may always wait. Default 64 MiB. */
+  /** Bytes that may wait for a slow peer, 1 KiB for each frame beside its own; one frame may always wait. Default 64 MiB. */
   maxQueuedBytes?: number
 }
 
@@ -127,7 +128,7 @@ export class Channel implements AsyncDisposable {
   /**
    * Resolves when the kernel has taken the whole frame (it then survives our close and our death). The
    * descriptors, and a payload above 32 KiB, are borrowed until the promise settles, and still the caller's then.
-   * `signal` withdraws a frame of which nothing was sent; one that has begun goes on to its end.
+   * `signal` withdraws a frame of which nothing was sent; one that has begun goes on to its end. One that is late ends the channel.
    *
    * Rejects with ERR_FDB_CHANNEL_CLOSED, ERR_FDB_CHANNEL_FULL, ERR_FDB_DEADLINE, ERR_FDB_FRAME_TOO_LARGE,
    * ERR_FDB_FRAME_TOO_MANY_FDS, ERR_FDB_FDS_REFUSED, ERR_FDB_SEND.
@@ -161,6 +162,11 @@ export class Channel implements AsyncDisposable {
   /** Bytes accepted by {@link send} and not yet taken by the kernel. */
   get queuedBytes(): number {
     return this.#outbound.queuedBytes
+  }
+
+  /** What the peer has not read of what the kernel has taken, as {@link unreadBytes} counts it. */
+  get unreadBytes(): number {
+    return this.#isClosed ? 0 : unreadBytes(this.#fd)
   }
 
   /** On the clock of performance.now(), milliseconds; at first the channel's birth. */

@@ -6,6 +6,9 @@ import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader 
 /** Frames up to here are copied behind their header and leave in one call; above, the payload is sent in place. */
 const COPY_BYTES = 32 * 1024
 
+/** What a frame that waits costs beside its bytes: objects, a promise, whoever waits for that. */
+const FRAME_BYTES = 1024
+
 /** A flush hands the loop back after this many bytes, even when the peer reads as fast as we write. */
 const TURN_BYTES = 1024 * 1024
 
@@ -26,7 +29,7 @@ export interface OutboundOptions {
 export interface OutboundEvents {
   /** The kernel takes no more: call {@link Outbound.flush} when the socket is writable (true), or no longer. */
   blocked(on: boolean): void
-  /** A frame was cut in its middle by a deadline or a failure: the stream is of no more use. */
+  /** A frame was late, or cut by a failure: what follows may rely on it, so the stream is of no more use. */
   broken(error: FdbError): void
 }
 
@@ -99,8 +102,8 @@ export class Outbound {
         retry = true
       }
     }
-    const { maxQueuedBytes } = this.#options
-    if (!this.#idle && this.#queuedBytes + total > maxQueuedBytes) return Promise.reject(this.#full(total))
+    if (!this.#idle && this.#cost + total > this.#options.maxQueuedBytes)
+      return Promise.reject(this.#full(total))
     const head = Buffer.allocUnsafe(small ? total : HEADER_BYTES)
     writeHeader(head, 0, payload.length, fds.length)
     if (small) head.set(payload, HEADER_BYTES)
@@ -178,6 +181,10 @@ export class Outbound {
 
   get #idle(): boolean {
     return this.#first === this.#queue.length
+  }
+
+  get #cost(): number {
+    return this.#queuedBytes + (this.#queue.length - this.#first) * FRAME_BYTES
   }
 
   #advance(entry: Entry): 'done' | 'blocked' {
@@ -289,25 +296,20 @@ export class Outbound {
 
   #onDeadline(): void {
     this.#deadlineTimer = undefined
-    let dropped = false
-    while (!this.#idle) {
-      const entry = this.#queue[this.#first]!
-      if (entry.deadline > performance.now()) break
-      const error = deadlineError(
-        `sending ${entry.total} bytes with ${entry.fds.length} descriptors`,
-        this.#options.sendTimeoutMs,
-      )
-      if (entry.sent > 0) {
-        this.fail(error)
-        this.#events.broken(error)
-        return
-      }
-      this.#shift()
-      entry.reject(error)
-      dropped = true
+    // We may have been stopped ourselves: the kernel may take it by now.
+    this.#resume()
+    if (this.#idle || this.#deadlineTimer !== undefined) return
+    const entry = this.#queue[this.#first]!
+    if (entry.deadline > performance.now()) {
+      this.#armDeadline()
+      return
     }
-    if (!this.#idle && this.#deadlineTimer === undefined) this.#armDeadline()
-    if (dropped) this.#resume()
+    const error = deadlineError(
+      `sending ${entry.total} bytes with ${entry.fds.length} descriptors`,
+      this.#options.sendTimeoutMs,
+    )
+    this.fail(error)
+    this.#events.broken(error)
   }
 
   /** ETOOMANYREFS: this user has too many descriptors in flight. It clears when anybody receives or closes. */
@@ -320,8 +322,8 @@ export class Outbound {
     const { maxQueuedBytes } = this.#options
     return new FdbError(
       'ERR_FDB_CHANNEL_FULL',
-      `${this.#queuedBytes} bytes wait for a slow peer and ${bytes} more would exceed the limit of ${maxQueuedBytes}: await earlier sends, or raise maxQueuedBytes`,
-      { retryable: true, details: { limit: maxQueuedBytes, got: this.#queuedBytes + bytes } },
+      `${this.#cost} bytes wait for a slow peer (${FRAME_BYTES} for each frame among them) and ${bytes} more would exceed the limit of ${maxQueuedBytes}: await earlier sends, or raise maxQueuedBytes`,
+      { retryable: true, details: { limit: maxQueuedBytes, got: this.#cost + bytes } },
     )
   }
 }

@@ -329,7 +329,7 @@ export class Holder {
    * by it that the one that decides is stopped, and says so.
    */
   #beat(): void {
-    for (const peer of this.#peers.holding) peer.link.tell({ heartbeat: { healthy: true } })
+    for (const peer of this.#peers.holding) peer.link.beat({ healthy: true })
   }
 
   #setDeadline(phase: HolderPhase): void {

@@ -85,6 +85,7 @@ export {
   setBlocking,
   setSocketOption,
   socketPair,
+  unreadBytes,
 } from './socket.js'
 export { addSums } from './sums.js'
 export { makeRoom } from './table.js'

@@ -224,6 +224,8 @@ export interface Native {
   peerCredentials(fd: number): PeerCredentials
   /** SO_PEERPIDFD, or null where the kernel has none. */
   peerPidfd(fd: number): number | null
+  /** SIOCOUTQ; 0 where there is none. */
+  unreadBytes(fd: number): number
   /** pidfd_open, or null where the kernel has none. ESRCH throws. */
   pidfdOpen(pid: number): number | null
   /** pidfd_send_signal; ESRCH throws. */

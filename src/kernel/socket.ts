@@ -47,6 +47,14 @@ export function peerCredentials(fd: OwnedFd): PeerCredentials {
   return native.peerCredentials(fd.raw)
 }
 
+/**
+ * What the peer of a Unix stream socket has not read, counted as the send buffer counts it: a small message takes 768 bytes of
+ * it. Always 0 where the kernel does not tell.
+ */
+export function unreadBytes(fd: OwnedFd): number {
+  return native.unreadBytes(fd.raw)
+}
+
 /** Whether `path` is the file of this Unix socket; null where the kernel does not tell. */
 export function namesSocket(fd: OwnedFd, path: string): boolean | null {
   return native.namesSocket(fd.raw, path)

@@ -53,7 +53,7 @@ export class Heartbeat {
     const link = this.#options.link()
     if (link === undefined) return
     const { healthy, report } = this.#options
-    link.tell({ heartbeat: { ...wellness(healthy), report: JSON.stringify(report()) } })
+    link.beat({ ...wellness(healthy), report: JSON.stringify(report()) })
     this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
     if (this.#silent) this.#options.silent()
   }

@@ -1,5 +1,6 @@
 import type { Channel } from '../channel/channel.js'
 import { deadlineError } from '../channel/deadline.js'
+import { peerLeft } from '../channel/peer-left.js'
 import { Pending } from '../channel/pending.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
@@ -15,6 +16,8 @@ export type WireBody = fdbroker.wire.Envelope.$Properties
 const MAX_BUNDLE_FDS = 100_000
 /** Bundles that have begun and not ended. */
 const MAX_BUNDLES = 64
+/** A quarter of the smallest buffer that a Unix socket usually has (`net.core.wmem_default`, 208 KiB). */
+const BEATS_UNREAD_BYTES = 52 * 1024
 /** Batches on the way before the first must have been acknowledged. */
 const BATCH_WINDOW = 2
 
@@ -70,9 +73,19 @@ export class Link {
     return this.channel.send(Envelope.encode(body).finish(), fds)
   }
 
-  /** As {@link send}, for what needs no answer: a channel that cannot take it has ended, and its end is told. */
+  /** As {@link send}, for what needs no answer. What comes behind relies on it: where the channel cannot take it, it ends, and that is told. */
   tell(body: WireBody): void {
-    this.send(body).catch(() => {})
+    this.send(body).catch((error: FdbError) => {
+      // What a peer that has left said before is still read: its end comes behind that.
+      if (!this.open || peerLeft(error)) return
+      void this.channel.close()
+      this.#onChannelEnd(error)
+    })
+  }
+
+  /** As {@link tell}, for a Heartbeat: none where many wait unread, so that a peer that is stopped for long has room for what it must hear. */
+  beat(heartbeat: NonNullable<WireBody['heartbeat']>): void {
+    if (this.open && this.channel.unreadBytes < BEATS_UNREAD_BYTES) this.tell({ heartbeat })
   }
 
   /**

@@ -54,6 +54,8 @@ function sockets() {
   assert.equal(native.accept(listeners[2]), -1)
   native.peerCredentials(accepted)
   const pidfd = native.peerPidfd(accepted)
+  assert.equal(native.unreadBytes(accepted), 0)
+  refused(() => native.unreadBytes(never), 'EBADF')
   const notifier = native.connectDatagram(join(folder, 'd'), false)
   const connected = native.connectUnix(`fdb-exercise-${process.pid}`, true)
   refused(() => native.bindSocket({ kind: 'unix', host: path }), 'EADDRINUSE')

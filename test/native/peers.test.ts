@@ -62,6 +62,22 @@ describe('peerCredentials', () => {
   })
 })
 
+it('unreadBytes counts what the peer of a Unix socket has not read', () => {
+  const [a, b] = keep(native.socketPair()) as [number, number]
+  expect(native.unreadBytes(a)).toBe(0)
+  native.sendMessage(a, Buffer.alloc(100), 0, 100, [])
+  const one = native.unreadBytes(a)
+  expect(one).toBeGreaterThanOrEqual(100)
+  native.sendMessage(a, Buffer.alloc(100), 0, 100, [])
+  expect(native.unreadBytes(a)).toBe(2 * one)
+  expect(native.unreadBytes(b)).toBe(0)
+  native.receiveMessage(b, Buffer.alloc(1_000), 0, 1_000)
+  expect(native.unreadBytes(a)).toBe(0)
+  const file = openSync('/dev/null', 'r')
+  expect(thrown(() => native.unreadBytes(file))).toMatchObject({ code: 'ENOTTY', syscall: 'ioctl' })
+  closeSync(file)
+})
+
 describe('pidfds', () => {
   it('follow a process from life to death', async () => {
     const child = sleeper()

@@ -2,9 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
-import { OwnedFd } from '../../src/kernel/index.js'
+import { OwnedFd, receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { until } from '../processes/until.js'
 
 const silent = { message: () => {}, end: () => {} }
 
@@ -37,6 +36,20 @@ describe('what a channel refuses', () => {
     })
     b.start(silent)
     await first
+    await Promise.all([a.close(), b.close()])
+  })
+
+  it('more frames than the queue may hold: each costs more than its bytes', async () => {
+    const [a, b] = Channel.pair({ maxQueuedBytes: 100_000 })
+    const sends: Promise<void>[] = []
+    while (a.queuedBytes === 0) sends.push(a.send(Buffer.alloc(10)))
+    for (let n = 0; n < 80; n++) sends.push(a.send(Buffer.alloc(10)))
+    const more = Array.from({ length: 20 }, () => a.send(Buffer.alloc(10)))
+    const settled = Promise.allSettled(more)
+    await expect(more.at(-1)).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_FULL' })
+    b.start(silent)
+    await Promise.all(sends)
+    await settled
     await Promise.all([a.close(), b.close()])
   })
 
@@ -101,22 +114,38 @@ describe('a send that has to wait', () => {
     await b.close()
   })
 
-  it('fails alone at its deadline when nothing of it has gone; later ones go', async () => {
+  it('ends the channel at its deadline though nothing of it has gone: what comes behind may rely on it', async () => {
     const [a, b] = Channel.pair({ sendTimeoutMs: 30 })
+    const ended = new Promise(resolve => a.start({ message: () => {}, end: resolve }))
     const sends: Promise<void>[] = []
     // Frames that are small go whole or not at all.
     while (a.queuedBytes === 0) sends.push(a.send(Buffer.alloc(1_000)))
     const late = sends.pop()!
+    const behind = a.send(Buffer.from('behind'))
     await Promise.all(sends)
     await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE', details: { ms: 30 } })
-    expect(a.queuedBytes).toBe(0)
+    await expect(behind).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(await ended).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
     const heard: number[] = []
-    b.start({ message: ({ length }) => heard.push(length), end: () => {} })
-    await until('the rest is read', () => heard.length === sends.length)
-    await a.send(Buffer.from('later'))
-    await until('it comes', () => heard.length > sends.length)
-    expect(heard).toEqual([...sends.map(() => 1_000), 5])
-    await Promise.all([a.close(), b.close()])
+    const whole = new Promise(resolve =>
+      b.start({ message: ({ length }) => heard.push(length), end: resolve }),
+    )
+    expect(await whole).toBeNull()
+    expect(heard).toEqual(sends.map(() => 1_000))
+  })
+
+  it('is not late where it was its own process that stood still: the kernel takes it by now', async () => {
+    const [ours, theirs] = socketPair('stopped')
+    const a = new Channel(ours, { sendTimeoutMs: 30 })
+    a.start({ message: () => {}, end: error => expect.unreachable(String(error)) })
+    const sends: Promise<void>[] = []
+    while (a.queuedBytes === 0) sends.push(a.send(Buffer.alloc(1_000)))
+    const into = Buffer.alloc(64 * 1024)
+    for (const give = performance.now() + 60; performance.now() < give; )
+      receiveMessage(theirs, into, 0, into.length)
+    await Promise.all(sends)
+    await a.close()
+    theirs.close()
   })
 
   it('fails when the peer goes away, and so do all later ones', async () => {

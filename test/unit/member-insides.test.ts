@@ -72,7 +72,11 @@ describe('a heartbeat', () => {
 
   it('tells how this process is, and notices the silence of one that has a channel and says nothing', () => {
     const told: WireBody[] = []
-    const link = { open: true, idleMs: 0, tell: (body: WireBody) => void told.push(body) }
+    const link = {
+      open: true,
+      idleMs: 0,
+      beat: (heartbeat: WireBody['heartbeat']) => void told.push({ heartbeat }),
+    }
     let well: () => boolean = () => true
     let silent = 0
     const beats = new Heartbeat({

@@ -146,7 +146,7 @@ export class Reporter {
   }
 
   #tell(link: Link): void {
-    link.tell({ heartbeat: { healthy: true, report: JSON.stringify(this.#options.report()) } })
+    link.beat({ healthy: true, report: JSON.stringify(this.#options.report()) })
   }
 
   #again(link: Link): void {
