@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -28,6 +29,13 @@ function exists(path: string): boolean {
   return readdirSync(`${root}/${place}`).some(entry => entry.startsWith(name))
 }
 
+/** Says which of some modules this version of Node cannot read, and why: one process for all of a document. */
+const READ = `
+import { readFileSync } from 'node:fs'
+import { SourceTextModule } from 'node:vm'
+for (const code of JSON.parse(readFileSync(0, 'utf8')))
+  try { new SourceTextModule(code) } catch (error) { console.log(error.stack) }`
+
 describe('the documents', () => {
   it.each(texts)('%s names files that are there', name => {
     expect(filesNamed(read(name)).filter(path => !exists(path))).toEqual([])
@@ -37,6 +45,16 @@ describe('the documents', () => {
     const links = [...read(name).matchAll(/\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, link]) => link!)
     const folder = name.startsWith('docs/') ? `${root}/docs` : root
     expect(links.filter(link => !existsSync(`${folder}/${link}`))).toEqual([])
+  })
+
+  it.each(texts)('%s shows JavaScript that this version of Node can read', name => {
+    const blocks = [...read(name).matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => code!)
+    const args = ['--experimental-vm-modules', '--no-warnings', '--input-type=module', '--eval', READ]
+    const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+      input: JSON.stringify(blocks),
+      encoding: 'utf8',
+    })
+    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '', stderr: '' })
   })
 })
 
