@@ -55,7 +55,7 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
   if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
     throw new FdbError(
       'ERR_FDB_NO_CWD',
-      `the start folder ${cwd} does not exist any more: give the successor another cwd`,
+      `the start folder ${cwd} does not exist any more: make it again, or start the next version by hand in another folder (of fd-broker run: --cwd)`,
       { details: { cwd } },
     )
   }

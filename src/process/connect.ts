@@ -21,7 +21,7 @@ export function checkSocketPath(path: string, spare = 0): void {
   if (length > limit) {
     throw new FdbError(
       'ERR_FDB_PATH_TOO_LONG',
-      `control socket path of ${length} bytes exceeds the kernel's limit of ${limit}: choose a shorter folder, for example under /run. Path: ${path}`,
+      `control socket path of ${length} bytes exceeds the limit of ${limit}: choose a shorter folder, for example under /run. Path: ${path}`,
       { details: { limit, got: length, path } },
     )
   }

@@ -72,7 +72,10 @@ describe('the command line of the successor', () => {
       }),
     )
     expect(() => successorCommand({ cwd: join(folder, 'gone') })).toThrow(
-      expect.objectContaining({ code: 'ERR_FDB_NO_CWD' }),
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_CWD',
+        message: expect.stringContaining('start the next version by hand in another folder'),
+      }),
     )
     expect(startedAs.argv0).not.toBe('')
   })

@@ -91,7 +91,7 @@ export const UPGRADING = {
   },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started does not exist any more',
-    remedy: 'Give the successor another `cwd`',
+    remedy: 'Make it again, or start the next version by hand in another folder; of `run`: `--cwd`',
   },
   ERR_FDB_SPAWN: {
     cause: 'The successor could not be started: the system refused, see the cause',

@@ -63,7 +63,7 @@ export const CALLER = {
 export const LISTENERS = {
   ERR_FDB_SPEC: {
     cause: 'The description of a listener is wrong: the message says which part',
-    remedy: 'Correct it: `tcp://host:port`, `tcp6://`, `unix:/path`',
+    remedy: 'Correct it: `tcp://HOST:PORT`, `udp://HOST:PORT`, `unix:/path`',
   },
   ERR_FDB_ADDRESS_IN_USE: {
     cause: 'Another process has the address; the message names it where the kernel tells',
@@ -126,7 +126,7 @@ export const CONTROL = {
     remedy: 'End it (have a `run` upgrade: `fd-broker upgrade`), or give the new one another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
-    cause: 'The path of the control socket is longer than the kernel allows (107 bytes)',
+    cause: 'The path of the control socket is longer than 106 bytes to serve there, or 107 to connect',
     remedy: 'Choose a shorter folder, for example under `/run`',
   },
   ERR_FDB_DENIED: {
