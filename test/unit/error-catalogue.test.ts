@@ -52,4 +52,12 @@ describe('the catalogue of errors', () => {
     const refusals = REFUSAL_REASONS.map(reason => [http1Code(reason), REFUSALS[reason]])
     expect(readFileSync(`${root}/docs/errors.md`, 'utf8')).toBe(errorDocs(Object.fromEntries(refusals)))
   })
+
+  it('has no status of a refused request that is not among the proxy’s own answers in docs/proxy.md', () => {
+    const [, answers = ''] = readFileSync(`${root}/docs/proxy.md`, 'utf8').split('## Answers of its own\n')
+    const rows = answers.split('\n## ')[0]!.matchAll(/^\| ([\d, ]+) \|/gm)
+    const shown = [...rows].flatMap(([, statuses]) => statuses!.split(', ').map(Number))
+    const statuses = new Set(REFUSAL_REASONS.map(reason => REFUSALS[reason][0]))
+    expect([...statuses].filter(status => !shown.includes(status))).toEqual([])
+  })
 })
