@@ -22,6 +22,12 @@ describe('the units in systemd/', () => {
     expect(shown.sort()).toEqual(units.map(text).sort())
   })
 
+  it('that run the command as a user who does not own the package have a folder for what V8 has compiled', () => {
+    const ofOthers = units.filter(unit => /^ExecStart=\S*\/fd-broker .*^User=/ms.test(text(unit)))
+    expect(ofOthers).toEqual(['edge.service', 'run.service'])
+    for (const unit of ofOthers) expect(text(unit), unit).toMatch(/^CacheDirectory=\w+$/m)
+  })
+
   it.skipIf(analyzer() === null)(
     `pass systemd-analyze verify (${analyzer() ?? 'there is none here'})`,
     () => {
