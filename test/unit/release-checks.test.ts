@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,6 +8,7 @@ import { changesOf, withVersion } from '../../tools/release/changelog.mjs'
 import { checkRelease } from '../../tools/release/check.mjs'
 import { writeChecksums } from '../../tools/release/checksums.mjs'
 import { homeOf, withHome } from '../../tools/release/home.mjs'
+import { NAMED, withNamedVersion } from '../../tools/release/named-version.mjs'
 import { packed } from '../../tools/release/tarball.mjs'
 import { workflowOf } from '../../tools/release/workflow.mjs'
 
@@ -110,6 +111,20 @@ describe('what is released', () => {
     expect(packed(made, manifest, sha256).sha256).toBe(sha256)
     writeFileSync(join(made, 'fd-broker-1.2.3.tgz'), 'another')
     expect(() => packed(made, manifest, sha256)).toThrow('is not what was packed')
+  })
+
+  it('has the version of package.json in every file that names it, and release:version writes the next one there', () => {
+    const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
+    const { version } = JSON.parse(read('package.json'))
+    expect(Object.keys(NAMED)).toEqual(['clients/python/pyproject.toml', 'clients/python/fd_broker.py'])
+    for (const path of Object.keys(NAMED)) {
+      const text = read(path)
+      expect(withNamedVersion(path, text, version), path).toBe(text)
+      const next = withNamedVersion(path, text, '98.7.6')
+      expect(next.match(/98\.7\.6/g), path).toHaveLength(1)
+      expect(withNamedVersion(path, next, version), path).toBe(text)
+      expect(() => withNamedVersion(path, '', version), path).toThrow(path)
+    }
   })
 
   it('comes with checksums that sha256sum reads', () => {

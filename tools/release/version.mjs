@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { isDate, withVersion } from './changelog.mjs'
+import { NAMED, withNamedVersion } from './named-version.mjs'
 import { outputOf, run } from './run.mjs'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -39,6 +40,7 @@ if (outputOf('git', ['status', '--porcelain'], root) !== '')
   refuse('the tree has changes that are in no commit')
 
 edit('CHANGELOG.md', text => withVersion(text, version, values.date))
+for (const path of Object.keys(NAMED)) edit(path, text => withNamedVersion(path, text, version))
 // A version that package.json has already is no error here, where the last release left it so.
 run('npm', ['version', version, '--no-git-tag-version', '--allow-same-version', '--ignore-scripts'], {
   cwd: root,
