@@ -1,5 +1,5 @@
 # The commands of fd-broker on any image that has Node, npm and a shell:
-#   npm pack && docker build --build-arg NODE=node:24-alpine --tag fd-broker .
+#   npm run prebuilds && npm pack && docker build --build-arg NODE=node:24-alpine --tag fd-broker .
 ARG NODE=node:24-bookworm-slim
 
 FROM ${NODE} AS install

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { ROOMS } from '../walls/rules.js'
@@ -20,6 +21,18 @@ function read(name: string): string {
 function filesNamed(text: string): string[] {
   const pattern = /`((?:bench|docs|examples|native|proto|src|test|tools)\/[A-Za-z0-9_./*-]+)`/g
   return [...text.matchAll(pattern)].map(([, path]) => path!)
+}
+
+/** `#what-it-is-for`, of each heading. */
+function anchors(text: string): string[] {
+  const headings = text.replace(/^```.*?^```$/gms, '').matchAll(/^#+ (.*)$/gm)
+  return [...headings].map(([, heading]) =>
+    heading!
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, '')
+      .replaceAll(' ', '-'),
+  )
 }
 
 function exists(path: string): boolean {
@@ -45,6 +58,15 @@ describe('the documents', () => {
     const links = [...read(name).matchAll(/\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, link]) => link!)
     const folder = name.startsWith('docs/') ? `${root}/docs` : root
     expect(links.filter(link => !existsSync(`${folder}/${link}`))).toEqual([])
+  })
+
+  it.each(texts)('%s links to headings that are there', name => {
+    const links = [...read(name).matchAll(/\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)/g)]
+    const wrong = links.filter(([, path, anchor]) => {
+      const page = path === '' ? name : posix.join(posix.dirname(name), path!)
+      return page.endsWith('.md') && !anchors(read(page)).includes(anchor!)
+    })
+    expect(wrong.map(([link]) => link)).toEqual([])
   })
 
   it.each(texts)('%s shows JavaScript that this version of Node can read', name => {
