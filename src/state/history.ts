@@ -35,7 +35,7 @@ export interface Held {
 /** What of a segment counts, for who copies the log as it lies in memory. */
 export interface LogPiece {
   segment: Segment
-  /** File offset behind the last record; what belongs to a bulk that is not whole does not count. */
+  /** File offset behind the last record; what belongs to a bulk that may still become whole does not count. */
   end: number
   /** The number of the last record up to there. */
   sequence: number
@@ -140,7 +140,8 @@ export class History {
   pieces(): LogPiece[] {
     const { open } = this.#store
     return this.held.flatMap(({ segment, ordinal, position, sequence, final }) => {
-      const whole = open?.ordinal === ordinal ? open.begin : { end: position, sequence }
+      // What is left of a bulk where no more can come is passed over by who reads it, and what follows is numbered behind it.
+      const whole = open?.ordinal === ordinal && !final ? open.begin : { end: position, sequence }
       return whole.end > segment.start ? [{ segment, ...whole, final }] : []
     })
   }

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { FdbError } from '../../src/errors.js'
+import { FdbError } from '../../src/errors.js'
 import { bytes } from '../../src/state/codec.js'
 import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
@@ -186,6 +186,27 @@ describe('the state file', () => {
     await next.routes.put('b', { to: 'b' })
     await next.file.flush()
     expect(statSync(path).ino).toBe(inode)
+    expect((await load(path)).position.digest).toBe(next.log.position.digest)
+  })
+
+  it('goes on where a bulk was cut by the end of the one before, which is merged before another change is made', async () => {
+    const path = join(folder(), 'state')
+    const elder = new Writer(path)
+    elder.log.startWriting(Segment.create(1))
+    await elder.routes.put('a', { to: 'a' })
+    const cut = refusal(elder.log.section('raw').bulk(large(20_000)))
+    await until('parts of it are in the log', () => elder.log.sequence > 10)
+    elder.log.segments[0]!.seal()
+    elder.log.endWriting(new FdbError('ERR_FDB_FENCED', 'over'))
+    await cut
+    const next = new Writer(path)
+    await next.log.adopt(elder.log.segments[0]!.readOnly())
+    next.log.startWriting(Segment.create(2))
+    next.file.serve()
+    await next.file.flush()
+    await next.log.compact()
+    await next.routes.put('b', { to: 'b' })
+    await next.file.flush()
     expect((await load(path)).position.digest).toBe(next.log.position.digest)
   })
 
