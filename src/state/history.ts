@@ -78,7 +78,8 @@ export class History {
     this.#epoch = other.#epoch
     this.#ordinals = other.#ordinals
     const held = this.held.find(({ ordinal }) => ordinal === open?.ordinal)
-    if (open === null || held === undefined) return
+    // Where no more of it can come, what is there has been read.
+    if (open === null || held === undefined || held.final) return
     held.position = open.begin.end
     this.sequence = held.sequence = open.begin.sequence
   }

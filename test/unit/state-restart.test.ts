@@ -1,4 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { FdbError } from '../../src/errors.js'
 import { json } from '../../src/state/codec.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
@@ -137,6 +138,25 @@ describe('a log that is read anew in place of another', () => {
     await reader.catchUp()
     expect(reader.position).toEqual(writer.position)
     expect(changes).toHaveLength(2_000)
+  })
+
+  it('goes on behind a bulk that the end of its writer has cut', async () => {
+    const { writer, reader } = await pair({ sliceMs: 0 })
+    const many = Array.from({ length: 20_000 }, (_, i) => ({ key: `key-${i}`, value: i }))
+    const cut = writer.section('counts', schema).bulk(many)
+    await until('a part of it is there', () => writer.sequence > 3)
+    writer.segments[0]!.seal()
+    writer.endWriting(new FdbError('ERR_FDB_FENCED', 'over'))
+    await expect(cut).rejects.toEqual(code('ERR_FDB_FENCED'))
+    const next = new StateLog()
+    onTestFinished(() => next.close())
+    await next.adopt(writer.segments[0]!.readOnly())
+    next.startWriting(Segment.create(2))
+    await reader.restart([next.segments[0]!.readOnly()])
+    await next.section('counts', schema).put('d', 4)
+    await reader.adopt(next.segments[1]!.readOnly())
+    expect(reader.position).toEqual(next.position)
+    expect(reader.section('counts', schema).size).toBe(4)
   })
 
   it('holds the event loop for no long turn, however much is different, and lets go of what was before when all is told', {
