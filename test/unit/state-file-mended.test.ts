@@ -1,8 +1,17 @@
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
+import fs, {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { keepState } from '../../src/holder/daemon/kept-state.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { bytes } from '../../src/state/codec.js'
@@ -10,8 +19,9 @@ import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { stateFileSettings } from '../../src/state/file/options.js'
 import { StateFile } from '../../src/state/file/state-file.js'
+import { FRAME_HEADER } from '../../src/state/frame.js'
 import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
+import { HEADER_MARK, Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { until } from '../processes/until.js'
 
@@ -196,4 +206,66 @@ it('a daemon writes the state that it alone has to its members’ file, unless a
   await keep(Date.now())
   expect(told).toHaveLength(1)
   expect(await digestOf(path)).toBe(log.position.digest)
+})
+
+/** How many bytes a file had whenever it was brought to the disk. */
+async function atEachSync(path: string): Promise<number[]> {
+  const sizes: number[] = []
+  const handle = await open('/dev/null', 'r')
+  const all: FileHandle = Object.getPrototypeOf(handle)
+  await handle.close()
+  const { datasync } = all
+  const { fdatasyncSync } = fs
+  const spies = [
+    vi.spyOn(all, 'datasync').mockImplementation(function (this: FileHandle) {
+      sizes.push(statSync(path).size)
+      return Reflect.apply(datasync, this, [])
+    }),
+    vi.spyOn(fs, 'fdatasyncSync').mockImplementation(fd => {
+      sizes.push(statSync(path).size)
+      fdatasyncSync(fd)
+    }),
+  ]
+  syncBuiltinESMExports()
+  onTestFinished(() => {
+    for (const spy of spies) spy.mockRestore()
+    syncBuiltinESMExports()
+  })
+  return sizes
+}
+
+describe.each(['copied', 'at the end of the process'])('a power cut after a segment was begun, %s,', when => {
+  it.each(['a change', 'the mark of a sync'])(
+    'takes no more than what was not synced: %s before it',
+    async last => {
+      const log = writing()
+      const copy = await FileCopy.create(statePath(), { secret: false, service: '' })
+      onTestFinished(() => copy.close())
+      const synced = await atEachSync(copy.path)
+      const copyAll = async () => {
+        while ((await copy.copySome(log)) !== 0);
+      }
+      const notes = log.section('notes')
+      await notes.put('a', Buffer.alloc(100, 'a'))
+      await copyAll()
+      await copy.sync()
+      if (last === 'a change') {
+        await notes.put('b', Buffer.alloc(100, 'b'))
+        await copyAll()
+      }
+      const { digest } = log.position
+      log.segments.at(-1)!.seal()
+      log.startWriting(Segment.create(2))
+      await notes.put('c', Buffer.alloc(100, 'c'))
+      if (when === 'copied') await copyAll()
+      else copy.finishNow(log)
+      // The first bytes that were not on the disk when the segment's header was written are lost, what lies behind them is not.
+      const left = readFileSync(copy.path)
+      const header = left.lastIndexOf(HEADER_MARK) - FRAME_HEADER
+      const onDisk = Math.max(...synced.filter(size => size <= header))
+      left.fill(0, onDisk, onDisk + FRAME_HEADER)
+      writeFileSync(copy.path, left)
+      expect(await digestOf(copy.path)).toBe(digest)
+    },
+  )
 })

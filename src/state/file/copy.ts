@@ -23,6 +23,8 @@ interface Reached {
 /** Bytes to be written at the end of the file, and what is so then. */
 interface Taken {
   bytes: Buffer
+  /** A header is the first of them: it says that all before it is on the disk. */
+  header: boolean
   /** Of the log. */
   count: number
   written(): void
@@ -40,6 +42,8 @@ export class FileCopy {
   #installed = false
   #reached: Reached | null = null
   #size = 0
+  /** So much of it the disk has. */
+  #onDisk = 0
   /** A write has failed: what lies behind `#size` is to be cut off. */
   #cut = false
   /** What a thread does now: writes this at the end, or cuts off what lies behind it. */
@@ -100,6 +104,7 @@ export class FileCopy {
   async copySome(log: StateLog): Promise<number | null> {
     const taken = this.#take(log)
     if (taken === null || taken === 0) return taken
+    if (taken.header && this.#onDisk < this.#size) await this.#bringToDisk()
     await this.#append(taken)
     return taken.count
   }
@@ -118,10 +123,16 @@ export class FileCopy {
       const taken = this.#take(log)
       if (taken === null) return false
       if (taken === 0) break
+      if (taken.header && this.#onDisk < this.#size) this.#bringToDiskNow()
       this.#writeNow(taken)
     }
-    syncNow(this.#handle)
+    this.#bringToDiskNow()
     return true
+  }
+
+  #bringToDiskNow(): void {
+    syncNow(this.#handle)
+    this.#onDisk = this.#size
   }
 
   #writeNow({ bytes, written }: Taken): void {
@@ -144,17 +155,18 @@ export class FileCopy {
     const { kind, epoch } = segment
     const to = Math.min(end, from + CHUNK)
     const service = this.#size === 0 ? this.#kind.service : ''
-    const header = from === segment.start ? headerFrame(epoch, kind, service) : Buffer.alloc(0)
-    const bytes = Buffer.allocUnsafe(header.length + to - from)
-    header.copy(bytes)
-    readAt(segment.fd, bytes, header.length, to - from, from)
+    const header = from === segment.start
+    const head = header ? headerFrame(epoch, kind, service) : Buffer.alloc(0)
+    const bytes = Buffer.allocUnsafe(head.length + to - from)
+    head.copy(bytes)
+    readAt(segment.fd, bytes, head.length, to - from, from)
     const written = () => {
       this.#reached = { segment: { kind, epoch }, offset: to, whole: final && to === end }
       this.unsynced = true
       this.whole = to === end
       if (this.whole) this.sequence = sequence
     }
-    return { bytes, count: to - from, written }
+    return { bytes, header, count: to - from, written }
   }
 
   /** Where it was at the end of a segment that was written then, and that is final now. */
@@ -221,8 +233,17 @@ export class FileCopy {
    * cut leaves. When it fails the file is {@link lost}.
    */
   async sync(): Promise<void> {
-    const { sequence, whole, unsynced } = this
+    const { whole, unsynced } = this
     if (!unsynced) return
+    await this.#bringToDisk()
+    const epoch = this.#reached?.segment.epoch
+    if (!whole || epoch === undefined) return
+    await this.#append({ bytes: headerFrame(epoch, 'epoch'), header: true, count: 0, written() {} })
+  }
+
+  async #bringToDisk(): Promise<void> {
+    const { sequence, whole } = this
+    const size = this.#size
     this.unsynced = false
     try {
       await this.#handle.datasync()
@@ -230,10 +251,8 @@ export class FileCopy {
       this.#lost = true
       throw error
     }
+    this.#onDisk = size
     if (whole) this.syncedSequence = sequence
-    const epoch = this.#reached?.segment.epoch
-    if (!whole || epoch === undefined) return
-    await this.#append({ bytes: headerFrame(epoch, 'epoch'), count: 0, written() {} })
   }
 
   /** From now on it is the state file. When only the last step fails, the path names it, and it is {@link lost}. */
