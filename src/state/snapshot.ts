@@ -1,11 +1,16 @@
 import { FdbError } from '../errors.js'
 import { frame } from './frame.js'
+import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
 import { changePrefix, encodeEnvelope, encodeSchema } from './records.js'
 import { Segment } from './segment.js'
 import type { Store } from './store.js'
 
 const RECORD_BYTES = 64 * 1024
+/** The most schemas, or requests, of one record. */
+const RECORD_LINES = 128
+/** What a request takes of a record beside its id, at most. */
+const REQUEST_BYTES = 16
 const STEP = 32
 
 /** What is to be merged: the state at the end of the segment with ordinal `last`. */
@@ -41,7 +46,12 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   let finished = false
   try {
     const append = (...parts: Uint8Array[]) => {
-      const { refused } = segment.append(frame(encodeEnvelope({ epoch, sequence }), ...parts))
+      const bytes = frame(encodeEnvelope({ epoch, sequence }), ...parts)
+      const end = segment.end + bytes.length
+      const { segmentBytes } = store.limits
+      if (end > segmentBytes)
+        throw overLimit(`the snapshot of epoch ${epoch}`, end, 'segmentBytes', segmentBytes)
+      const { refused } = segment.append(bytes)
       if (refused === 'sealed') {
         throw new FdbError(
           'ERR_FDB_STATE_SEAL',
@@ -50,8 +60,13 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       }
       if (refused) throw refused
     }
-    append(...[...store.sections.values()].flatMap(({ stored }) => (stored ? [encodeSchema(stored)] : [])))
-    for (const some of chunks(store.requests.upTo(sequence))) {
+    const most = mostOf(store.limits)
+    const schemas = [...store.sections.values()].flatMap(({ stored }) =>
+      stored ? [encodeSchema(stored)] : [],
+    )
+    for (const some of chunks(schemas, most, one => one.length)) append(...some)
+    const requests = store.requests.upTo(sequence)
+    for (const some of chunks(requests, most, one => Buffer.byteLength(one.id) + REQUEST_BYTES)) {
       append(encodeEnvelope({ requests: some.map(one => one.id), requestPrints: some.map(one => one.print) }))
     }
     yield
@@ -91,9 +106,15 @@ interface Into {
   readonly ordinal: number
 }
 
-/** Gathers changes into records of about 64 KiB, and notes where they come to lie. */
+/** The most bytes of one record, but for a change that takes more by itself: its author has seen to it that it fits. */
+function mostOf(limits: StateLimits): number {
+  return Math.min(RECORD_BYTES, mostBodyBytes(limits))
+}
+
+/** Gathers changes into records of at most 64 KiB, and notes where they come to lie. */
 class Batch {
   readonly #store: Store
+  readonly #most: number
   readonly #into: Into
   readonly #append: (...parts: Uint8Array[]) => void
   readonly #after: Locations
@@ -104,6 +125,7 @@ class Batch {
 
   constructor(store: Store, into: Into, append: (...parts: Uint8Array[]) => void, after: Locations) {
     this.#store = store
+    this.#most = mostOf(store.limits)
     this.#into = into
     this.#append = append
     this.#after = after
@@ -112,6 +134,7 @@ class Batch {
   /** `slot` -1: an entry that has no slot any more. */
   add(at: Location, slot: number): void {
     const prefix = changePrefix(at.length)
+    if (this.#bytes + prefix.length + at.length > this.#most) this.close()
     const change = Buffer.allocUnsafe(at.length)
     this.#store.entries.load(at, change)
     this.#parts.push(prefix, change)
@@ -119,7 +142,7 @@ class Batch {
     this.#bytes += prefix.length + at.length
     if (slot >= 0) this.#waiting.push({ slot, offset, length: at.length })
     this.#count++
-    if (this.#bytes >= RECORD_BYTES || this.#count >= this.#store.limits.changesPerRecord) this.close()
+    if (this.#count >= this.#store.limits.changesPerRecord) this.close()
   }
 
   close(): void {
@@ -136,6 +159,18 @@ class Batch {
   }
 }
 
-function* chunks<T>(all: T[]): Generator<T[]> {
-  for (let i = 0; i < all.length; i += 128) yield all.slice(i, i + 128)
+/** Those that come to so many bytes together; what comes to more by itself stands alone. */
+function* chunks<T>(all: readonly T[], most: number, bytesOf: (one: T) => number): Generator<T[]> {
+  let from = 0
+  let bytes = 0
+  for (const [i, one] of all.entries()) {
+    const more = bytesOf(one)
+    if (i > from && (i - from >= RECORD_LINES || bytes + more > most)) {
+      yield all.slice(from, i)
+      from = i
+      bytes = 0
+    }
+    bytes += more
+  }
+  if (from < all.length) yield all.slice(from)
 }

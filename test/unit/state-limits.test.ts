@@ -1,8 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
+import type { FdbError } from '../../src/errors.js'
+import { native } from '../../src/kernel/native.js'
 import { encodeImport } from '../../src/state/import.js'
+import { limitsFrom, mostBodyBytes, type StateLimits } from '../../src/state/limits.js'
 import { PUT } from '../../src/state/records.js'
 import { Segment } from '../../src/state/segment.js'
+import type { StateLog } from '../../src/state/state-log.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const KiB = 1024
@@ -101,5 +105,75 @@ describe('changes that are made while a large bulk is appended', () => {
     expect(order.filter(one => one !== 'bulk')).toEqual(Array.from({ length: taken }, (_, i) => `small ${i}`))
     expect(raw.get('k3')!.length).toBe(KiB)
     log.close()
+  })
+})
+
+describe('what a compaction writes', () => {
+  /** Merges all of it but for a new segment, and reads what is there then, as the next process would. */
+  async function merged({ log }: { log: StateLog }, limits: Partial<StateLimits>): Promise<void> {
+    log.segments.at(-1)!.seal()
+    log.startWriting(Segment.create(log.segments.at(-1)!.epoch + 1))
+    const [snapshot] = await log.compact()
+    expect(snapshot!.kind).toBe('snapshot')
+    const reader = await readBy(log, { limits })
+    expect(reader.position).toEqual(log.position)
+    for (const one of [reader, log]) one.close()
+  }
+
+  it('has no record above `recordBytes`: a change that is just within it stands by itself', async () => {
+    const limits = limitsFrom({ recordBytes: 256 * KiB })
+    const { log } = writingLog({ limits })
+    const raw = log.section('raw')
+    for (let i = 0; i < 50; i++) await raw.put(`k${i}`, Buffer.alloc(KiB))
+    await raw.put('large', Buffer.alloc(mostBodyBytes(limits) - 32))
+    await raw.put('after', Buffer.alloc(KiB))
+    await merged({ log }, limits)
+  })
+
+  it('has none either where that is little, however many entries, sections and requests there are', async () => {
+    const limits = { recordBytes: 4 * KiB }
+    const { log } = writingLog({ limits })
+    for (let i = 0; i < 100; i++) {
+      const raw = log.section(`section-${i}`.padEnd(200, '-'))
+      await raw.put('k', Buffer.alloc(100), { request: `request-${i}`.padEnd(200, '-') })
+      await raw.delete('none', { request: `another-${i}` })
+    }
+    await merged({ log }, limits)
+  })
+
+  it('is not more than `segmentBytes`: it is refused with the numbers, and all is as it was', async () => {
+    const limits = { segmentBytes: 256 * KiB }
+    const { log, segment } = writingLog({ limits })
+    const raw = log.section('raw')
+    const fill = async (name: string) => {
+      for (let i = 0; i < 150; i++) await raw.put(`${name}${i}`, Buffer.alloc(KiB, i))
+    }
+    await fill('a')
+    segment.seal()
+    const second = Segment.create(2)
+    log.startWriting(second)
+    await fill('b')
+    second.seal()
+    log.startWriting(Segment.create(3))
+    await raw.put('last', Buffer.alloc(1))
+    const [before, open] = [log.position, native.openCount()]
+    const refused = await log.compact().then(
+      () => expect.fail('it was not refused'),
+      error => error as FdbError,
+    )
+    expect(refused).toMatchObject({
+      code: 'ERR_FDB_STATE_LIMIT',
+      details: { limit: 'segmentBytes', most: 256 * KiB },
+    })
+    expect(refused.message).toMatch(
+      /the snapshot of epoch 2 is \d{6}, the limit "segmentBytes" is 262144; raise/,
+    )
+    expect([log.segments.length, log.position, native.openCount()]).toEqual([3, before, open])
+    const reader = await readBy(log, { limits })
+    expect(reader.position).toEqual(before)
+    // What fits is merged.
+    for (let i = 0; i < 150; i++) await raw.delete(`a${i}`)
+    await merged({ log }, limits)
+    reader.close()
   })
 })
