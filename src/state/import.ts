@@ -45,6 +45,7 @@ export class StagedImport {
   /** Of sections that have a schema in it, the highest version. */
   readonly #given = new Map<string, number>()
   #group: Uint8Array[] = []
+  #groupBytes = 0
   #puts = 0
   #bytes = 0
   /** Of its changes, see {@link SectionStore.printOf}. */
@@ -79,7 +80,7 @@ export class StagedImport {
       if (i % (2 * PART_CHANGES) === 0) yield
       const [start, end] = [changes[i]!, changes[i + 1]!]
       this.#check(this.#cursor.look(i / 2))
-      this.#group.push(changePrefix(end - start), bytes.subarray(start, end))
+      this.#push(changePrefix(end - start), bytes.subarray(start, end))
       if (this.#group.length >= 2 * PART_CHANGES) this.#close()
     }
     this.#close()
@@ -91,10 +92,10 @@ export class StagedImport {
     checkSchema(section, schema)
     const newest = newer(schema, section)
     if (section.stored === null || !isSameSchema(newest, section.stored)) {
-      this.#group.push(encodeSchema(newest))
+      this.#push(encodeSchema(newest))
     }
     if (this.#replace && !this.#given.has(schema.name)) {
-      this.#group.push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
+      this.#push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
       this.#print = addPrint(this.#print, section.printOf(CLEAR, ''))
     }
     this.#given.set(schema.name, Math.max(newest.version, this.#given.get(schema.name) ?? 0))
@@ -132,9 +133,18 @@ export class StagedImport {
     )
   }
 
+  /** These stay together. What empties a section comes on top of what was given, and may be too much for one record with it. */
+  #push(...pieces: Uint8Array[]): void {
+    const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
+    if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#close()
+    this.#group.push(...pieces)
+    this.#groupBytes += bytes
+  }
+
   #close(): void {
     if (this.#group.length > 0) this.#parts.push(Buffer.concat(this.#group))
     this.#group = []
+    this.#groupBytes = 0
   }
 
   /** Rejects as a put does. */

@@ -1,4 +1,4 @@
-import type { StateLimits } from './limits.js'
+import { mostBodyBytes, type StateLimits } from './limits.js'
 import type { PendingWrite } from './write-queue.js'
 
 /** The most changes of one part of a bulk, as they are encoded. */
@@ -10,7 +10,8 @@ const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
 export function isLarge({ parts, bytes }: PendingWrite, limits: StateLimits): boolean {
-  return parts.length > 1 && (bytes > LARGE_BYTES || parts.length > Math.min(LARGE_PARTS, mostParts(limits)))
+  const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))
+  return parts.length > 1 && (bytes > most || parts.length > Math.min(LARGE_PARTS, mostParts(limits)))
 }
 
 function mostParts({ changesPerRecord }: StateLimits): number {
@@ -23,11 +24,12 @@ export function* recordsOfParts(
   limits: StateLimits,
 ): Generator<{ parts: Uint8Array[]; index: number; last: boolean }> {
   const most = Math.min(LARGE_PARTS, mostParts(limits))
+  const mostBytes = Math.min(RECORD_BYTES, mostBodyBytes(limits))
   let index = 0
   for (let from = 0; from < parts.length; index++) {
     let end = from + 1
     let bytes = parts[from]!.length
-    while (end < parts.length && end - from < most && bytes + parts[end]!.length <= RECORD_BYTES) {
+    while (end < parts.length && end - from < most && bytes + parts[end]!.length <= mostBytes) {
       bytes += parts[end++]!.length
     }
     yield { parts: parts.slice(from, end), index, last: end === parts.length }

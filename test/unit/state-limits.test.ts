@@ -108,6 +108,32 @@ describe('changes that are made while a large bulk is appended', () => {
   })
 })
 
+describe('what is made of several changes', () => {
+  const limits = { recordBytes: 16 * KiB }
+
+  it('has no record above `recordBytes`, where that is little: a bulk', async () => {
+    for (const count of [30, 300]) {
+      const { log } = writingLog({ limits })
+      const bulk = Array.from({ length: count }, (_, i) => ({ key: `k${i}`, value: Buffer.alloc(KiB) }))
+      await log.section('raw').bulk(bulk)
+      const reader = await readBy(log, { limits })
+      expect(reader.section('raw').size).toBe(count)
+      for (const one of [reader, log]) one.close()
+    }
+  })
+
+  it('has none either: an import that empties many sections first', async () => {
+    const { log } = writingLog({ limits })
+    const names = Array.from({ length: 30 }, (_, i) => `${i}`.padEnd(200, '-'))
+    const schemas = names.map(name => ({ name, version: 1, minReader: 1, codec: 'bytes', secret: false }))
+    const change = { section: names[0]!, op: PUT, key: 'k', value: Buffer.alloc(7 * KiB), version: 1 }
+    await log.importRecord(encodeImport(schemas, [change]), { replace: true })
+    const reader = await readBy(log, { limits })
+    expect(reader.section(names[0]!).size).toBe(1)
+    for (const one of [reader, log]) one.close()
+  })
+})
+
 describe('what a compaction writes', () => {
   /** Merges all of it but for a new segment, and reads what is there then, as the next process would. */
   async function merged({ log }: { log: StateLog }, limits: Partial<StateLimits>): Promise<void> {
