@@ -9,7 +9,9 @@ const RECORD_BYTES = 32 * 1024
 const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
-export function isLarge({ parts, bytes }: PendingWrite, limits: StateLimits): boolean {
+/** An update is not, whatever the schemas that come with one of another process: it is one record, made in its turn. */
+export function isLarge({ parts, bytes, draw }: PendingWrite, limits: StateLimits): boolean {
+  if (draw !== undefined) return false
   const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))
   return parts.length > 1 && (bytes > most || parts.length > Math.min(LARGE_PARTS, mostParts(limits)))
 }

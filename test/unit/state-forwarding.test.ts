@@ -252,6 +252,18 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.size).toBe(0)
   })
 
+  it('are updates of as many new sections as there may be, each one change', async () => {
+    const { forwarding, counts, writer, author } = await replaced()
+    new Way(forwarding, writer)
+    const fresh = Array.from({ length: 100 }, (_, i) => author.section(`new-${i}`, counterSchema))
+    const before = writer.sequence
+    const made = author.update(state => {
+      for (const section of fresh) state.put(section, 'k', (state.get(counts.here, 'n') ?? 0) + 1)
+    })
+    await made
+    expect([writer.sequence, author.section('new-99').size]).toEqual([before + 1, 1])
+  })
+
   it('keep the schema of their author; one that the writer may not read is refused', async () => {
     const { forwarding, author, writer } = await replaced()
     new Way(forwarding, writer)
