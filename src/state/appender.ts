@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
-import { frame } from './frame.js'
+import { FRAME_HEADER, frame } from './frame.js'
 import type { Held } from './history.js'
-import { overLimit } from './limits.js'
+import { overLimit, type StateLimits } from './limits.js'
 import { isLarge, recordsOfParts } from './parts.js'
 import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
 import { requestRefusal } from './requests.js'
@@ -109,9 +109,10 @@ export class Appender {
       void this.#appendLarge(held, ready[0]!)
       return
     }
-    const writes = large > 0 ? ready.slice(0, large) : ready
     const { segment } = held
-    const frames = this.#framesOf(writes, segment.epoch)
+    const frames = this.#framesOf(large > 0 ? ready.slice(0, large) : ready, segment.epoch)
+    if (frames.length === 0) return
+    const writes = ready.slice(0, frames.length)
     const bytes = frames.length === 1 ? frames[0]! : Buffer.concat(frames)
     const start = segment.end
     if (!this.#hasRoom(segment, bytes.length, writes)) return
@@ -134,20 +135,33 @@ export class Appender {
     if (refused !== null) this.#refused(held, refused, writes.slice(done))
   }
 
-  /** One record for each change, which says what the log does not know yet of its sections. */
+  /**
+   * One record for each change, which says what the log does not know yet of its sections; up to one that nobody could read, which is
+   * rejected when it is the first.
+   */
   #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
+    const { history, limits } = this.#core
     const told = new Set<SectionStore>()
-    let { sequence } = this.#core.history
-    return writes.map(({ sections, parts, request }) => {
-      const body = [encodeEnvelope({ epoch, sequence: ++sequence, request }), ...parts]
+    const frames: Buffer[] = []
+    for (const write of writes) {
+      const { sections, parts, request } = write
+      const sequence = history.sequence + frames.length + 1
+      const body = [encodeEnvelope({ epoch, sequence, request }), ...parts]
       for (const section of sections) {
         const { unsaid } = section
         if (!unsaid || told.has(section)) continue
         told.add(section)
         body.push(encodeSchema(unsaid))
       }
-      return frame(...body)
-    })
+      const bytes = frame(...body)
+      const refusal = recordRefusal(bytes, limits)
+      if (refusal) {
+        if (frames.length === 0) this.#reject([write], refusal)
+        break
+      }
+      frames.push(bytes)
+    }
+    return frames
   }
 
   /** Applies the record in `bytes`, which lie at `start` in the segment, whose frame is from `offset` to `next` in them. */
@@ -239,6 +253,8 @@ export class Appender {
         const body = [encodeEnvelope(last ? { ...place, request: write.request } : place), ...parts]
         for (const { unsaid } of last ? write.sections : []) if (unsaid) body.push(encodeSchema(unsaid))
         const bytes = frame(...body)
+        const refusal = recordRefusal(bytes, limits)
+        if (refusal) throw refusal
         if (!this.#hasRoom(segment, bytes.length, [write])) return
         const start = segment.end
         const { refused } = segment.append(bytes)
@@ -289,4 +305,16 @@ export class Appender {
     queue.remove(writes.length)
     for (const write of writes) write.reject(error)
   }
+}
+
+/** Its author may have other limits, or it says more of its sections than there is room for. */
+function recordRefusal({ length }: Buffer, { recordBytes }: StateLimits): FdbError | null {
+  const got = length - FRAME_HEADER
+  if (got <= recordBytes) return null
+  return overLimit(
+    'the record of a change, with the schemas of its sections,',
+    got,
+    'recordBytes',
+    recordBytes,
+  )
 }

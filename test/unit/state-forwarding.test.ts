@@ -264,6 +264,22 @@ describe('changes of a process that was replaced', () => {
     expect([writer.sequence, author.section('new-99').size]).toEqual([before + 1, 1])
   })
 
+  it('are refused where their author has higher limits: nobody could read them there', async () => {
+    const limits = { recordBytes: 64 * 1024 }
+    const { forwarding, counts, writer } = await replaced({ writer: { limits } })
+    new Way(forwarding, writer)
+    const long = 'x'.repeat(70_000) as never
+    await expect(counts.here.put('long', long)).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))
+    const bulk = counts.here.bulk(['a', 'long', 'z'].map(key => ({ key, value: key === 'long' ? long : 1 })))
+    await expect(bulk).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))
+    await counts.here.put('short', 1)
+    const reader = new StateLog({ limits })
+    for (const segment of writer.segments) await reader.adopt(segment.readOnly())
+    expect(reader.position).toEqual(writer.position)
+    expect(reader.section('counts').size).toBe(2)
+    reader.close()
+  })
+
   it('keep the schema of their author; one that the writer may not read is refused', async () => {
     const { forwarding, author, writer } = await replaced()
     new Way(forwarding, writer)

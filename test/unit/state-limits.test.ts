@@ -132,6 +132,35 @@ describe('what is made of several changes', () => {
     expect(reader.section(names[0]!).size).toBe(1)
     for (const one of [reader, log]) one.close()
   })
+
+  it('has none either: an update is refused that would be one with what the log must be told of its sections', async () => {
+    const { log } = writingLog({ limits })
+    const sections = Array.from({ length: 4 }, (_, i) => log.section(`${i}`.padEnd(250, '-')))
+    const update = (bytes: number) =>
+      log.update(state => {
+        for (const section of sections) state.put(section, 'k', Buffer.alloc(1))
+        state.put(sections[0]!, 'large', Buffer.alloc(bytes))
+      })
+    const refusal = (bytes: number) =>
+      update(bytes).then(
+        () => expect.fail('it was not refused'),
+        error => error as FdbError & { details: { got: number; most: number } },
+      )
+    const { got, most } = (await refusal(16 * KiB)).details
+    const largest = 16 * KiB - (got - most)
+    expect(await refusal(largest)).toMatchObject({
+      code: 'ERR_FDB_STATE_LIMIT',
+      message: expect.stringMatching(
+        /^the record of a change, .*, is 16\d{3}, the limit "recordBytes" is 16384;/,
+      ),
+    })
+    // It is in nobody's way, and the log knows the sections by then.
+    await update(8 * KiB)
+    await update(largest)
+    const reader = await readBy(log, { limits })
+    expect([reader.position, log.sequence]).toEqual([log.position, 2])
+    for (const one of [reader, log]) one.close()
+  })
 })
 
 describe('what a compaction writes', () => {
