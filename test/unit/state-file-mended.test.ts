@@ -208,6 +208,22 @@ it('a daemon writes the state that it alone has to its members’ file, unless a
   expect(await digestOf(path)).toBe(log.position.digest)
 })
 
+it('a file that cannot be removed any more, as the disk is read-only by now, is closed all the same', async () => {
+  const copy = await FileCopy.create(statePath(), { secret: false, service: '' })
+  const removed = vi.spyOn(fs, 'rmSync').mockImplementation(() => {
+    throw Object.assign(new Error('read-only file system'), { code: 'EROFS' })
+  })
+  syncBuiltinESMExports()
+  onTestFinished(() => {
+    removed.mockRestore()
+    syncBuiltinESMExports()
+  })
+  // Nobody waits for it at the end of a file: an error here would end the process.
+  await copy.close()
+  expect(removed).toHaveBeenCalledOnce()
+  expect(openAt(copy.path)).toEqual([])
+})
+
 /** How many bytes a file had whenever it was brought to the disk. */
 async function atEachSync(path: string): Promise<number[]> {
   const sizes: number[] = []

@@ -301,7 +301,11 @@ export class FileCopy {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    if (!this.#installed) rmSync(this.#path, { force: true })
+    try {
+      if (!this.#installed) rmSync(this.#path, { force: true })
+    } catch {
+      // The disk is read-only by now, say: whoever writes the next one removes it.
+    }
     await this.#handle.close().catch(() => {})
   }
 }
