@@ -1,6 +1,7 @@
 import type { Location, Locations } from './locations.js'
 import { READ_AHEAD_BYTES } from './read-ahead.js'
 import type { SectionStore } from './section-store.js'
+import type { SlotMap } from './slot-map.js'
 
 /** A batch has at most so many keys: of a log of a million entries, thousands lie in what is read ahead. */
 const MOST = 262_144
@@ -32,7 +33,7 @@ export function* inFileOrder<T>(
   places: Places,
   read: (key: string, slot: number) => T | null,
 ): Generator<T | null, undefined> {
-  const left = new LeftKeys(section.slots.runs())
+  const left = new LeftKeys(section)
   for (let most = FIRST; ; most = Math.min(MOST, most * GROWTH)) {
     const { slots } = section
     const { changes } = slots
@@ -51,30 +52,45 @@ export function* inFileOrder<T>(
 }
 
 class LeftKeys {
+  readonly #section: SectionStore
+  readonly #slots: SlotMap
+  readonly #renewals: number
   readonly #runs: Iterator<Iterable<[string, number]>>
   #run: Iterator<[string, number]> | null = null
 
-  constructor(runs: Iterator<Iterable<[string, number]>>) {
-    this.#runs = runs
+  constructor(section: SectionStore) {
+    const { slots } = section
+    this.#section = section
+    this.#slots = slots
+    this.#renewals = slots.renewals
+    this.#runs = slots.runs()
   }
 
   /** So many, by where they lie; fewer only when these are the last. */
   *take(most: number, places: Places): Generator<null, Part[]> {
     const parts = new Map<number, Part>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
-    for (let count = 0; count < most; ) {
+    for (let count = 0, looked = 0; count < most; ) {
       const entry = this.#next()
       if (entry === null) break
-      const slot = entry[1]
+      if (++looked % STEP === 0) yield null
+      const slot = this.#slotOf(entry)
+      if (slot === undefined) continue
+      count++
       const { segment, offset } = places.locations.get(slot, at)
       const place = segment * PARTS + Math.floor(offset / READ_AHEAD_BYTES)
       let part = parts.get(place)
       if (part === undefined) parts.set(place, (part = { keys: [], slots: [] }))
       part.keys.push(entry[0])
       part.slots.push(slot)
-      if (++count % STEP === 0) yield null
     }
     return [...parts.values()]
+  }
+
+  /** What it goes through may have been replaced by a bulk, or with the whole log: those slots are free since, or another's. */
+  #slotOf([key, slot]: [string, number]): number | undefined {
+    const { slots } = this.#section
+    return slots === this.#slots && slots.renewals === this.#renewals ? slot : slots.get(key)
   }
 
   #next(): [string, number] | null {

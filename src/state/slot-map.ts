@@ -15,6 +15,7 @@ export class SlotMap {
   #layer: Layer | null = null
   #size = 0
   #changes = 0
+  #renewals = 0
 
   get size(): number {
     return this.#size
@@ -23,6 +24,11 @@ export class SlotMap {
   /** Another number than before: a key may have another slot than it had then, or none. */
   get changes(): number {
     return this.#changes
+  }
+
+  /** Another number than before: many keys have other slots at once, and who is still going through {@link runs} is told of those of before. */
+  get renewals(): number {
+    return this.#renewals
   }
 
   /** Nothing is there, and nothing is left to be merged. */
@@ -113,6 +119,7 @@ export class SlotMap {
   /** All keys of `layer` at once, over what there is. The layer before must be merged. */
   lay(layer: Layer, size: number): void {
     this.#changes++
+    this.#renewals++
     this.#layer = layer
     this.#size = size
   }
@@ -121,6 +128,7 @@ export class SlotMap {
   replace(slots: KeyMap<number>): KeyMap<number> {
     const before = this.#main
     this.#changes++
+    this.#renewals++
     this.#main = slots
     this.#layer = null
     this.#size = slots.size

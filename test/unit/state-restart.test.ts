@@ -159,6 +159,24 @@ describe('a log that is read anew in place of another', () => {
     expect(reader.section('counts', schema).size).toBe(4)
   })
 
+  it('is what those read on in who iterate meanwhile, however little it is', async () => {
+    const { writer, reader } = await pair()
+    const counts = reader.section('counts', schema)
+    const many = Array.from({ length: 40_000 }, (_, i) => ({ key: `key-${i}`, value: i }))
+    await writer.section('counts', schema).bulk(many)
+    await reader.catchUp()
+    const other = new StateLog()
+    onTestFinished(() => other.close())
+    other.startWriting(Segment.create(1))
+    const few = many.slice(0, 50).map(({ key }) => ({ key, value: -1 }))
+    await other.section('counts', schema).bulk(few)
+    const entries = counts.entries()
+    for (let i = 0; i < 100; i++) entries.next()
+    await reader.restart(whole(other))
+    for (const [key, value] of entries) expect([key, value]).toEqual([key, -1])
+    expect([...counts.keys()]).toHaveLength(50)
+  })
+
   it('holds the event loop for no long turn, however much is different, and lets go of what was before when all is told', {
     timeout: 30_000,
   }, async () => {

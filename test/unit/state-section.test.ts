@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
@@ -236,6 +237,37 @@ describe('iteration', () => {
     for (const key of left) expect(seen).toContain(key)
     log.close()
   })
+
+  it.each(['a bulk over all of it', 'others in the place of all'])(
+    'goes on with what is there by then: %s',
+    async change => {
+      const { log } = writingLog({ sliceMs: 0 })
+      const section = log.section('n', defineSection<string>({ version: 1, codec: json() }))
+      const all = (value: string, from = 0) =>
+        Array.from({ length: 20_000 }, (_, i) => ({ key: `k${from + i}`, value }))
+      await section.bulk(all('old'))
+      const entries = section.entries()
+      for (let i = 0; i < 100; i++) entries.next()
+      if (change === 'a bulk over all of it') {
+        void section.bulk(all('new'))
+        // It counts at once, and is merged bit by bit.
+        while (section.get('k0') === 'old') await nextTurn()
+      } else {
+        await section.clear()
+        await section.bulk(all('new', 10_000))
+      }
+      const seen = [...entries]
+      expect(seen.filter(([, value]) => value !== 'new').slice(0, 3)).toEqual([])
+      expect(seen.length).toBeGreaterThan(9_000)
+      // And nothing is remembered of what was there.
+      for (const [key] of seen.slice(-1000)) expect(section.get(key)).toBe('new')
+      expect([section.has('k0'), section.get('k0')]).toEqual(
+        change === 'a bulk over all of it' ? [true, 'new'] : [false, undefined],
+      )
+      await section.settled()
+      log.close()
+    },
+  )
 
   it.runIf(existsSync('/proc/self/io'))('reads many entries in one go, wherever their keys lie', async () => {
     const { log } = writingLog()
