@@ -22,6 +22,7 @@ import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { type StateFileOptions, stateFileSettings } from '../../src/state/file/options.js'
 import { StateFile } from '../../src/state/file/state-file.js'
+import type { StateLimits } from '../../src/state/limits.js'
 import { defineSection } from '../../src/state/schema.js'
 import { HEADER_MARK, Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
@@ -80,12 +81,16 @@ class Writer {
 
 interface Loading {
   damaged?: 'refuse' | 'prefix'
+  limits?: Partial<StateLimits>
   warn?: (facts: object) => void
   service?: string
 }
 
-async function load(path: string, { damaged = 'refuse', warn = () => {}, service = '' }: Loading = {}) {
-  const log = new StateLog()
+async function load(
+  path: string,
+  { damaged = 'refuse', limits = {}, warn = () => {}, service = '' }: Loading = {},
+) {
+  const log = new StateLog({ limits })
   onTestFinished(() => log.close())
   const segment = Segment.create(1)
   await loadStateFile(stateFileSettings({ path, damaged }, service), segment, log.limits, { ...quiet, warn })
@@ -296,6 +301,57 @@ describe('the state file', () => {
       await until('it is whole again', () => told > before)
       expect((await load(path)).position.digest).toBe(log.position.digest)
     }
+  })
+})
+
+describe('a state file of more than one segment may have', () => {
+  const limits = { segmentBytes: 256 * 1024 }
+  const some = (name: string) =>
+    Array.from({ length: 200 }, (_, i) => ({ key: `${name}${i}`, value: Buffer.alloc(1000, name) }))
+
+  /** A file of two segments, which are within the limit. */
+  async function written(second: string): Promise<Writer & { path: string }> {
+    const path = join(folder(), 'state')
+    const writer = Writer.serve(path)
+    const raw = writer.log.section('raw')
+    await raw.put('once', Buffer.alloc(1), { request: 'once' })
+    await raw.bulk(some('a'))
+    writer.renew(2)
+    await raw.bulk(some(second))
+    await raw.put('last', Buffer.alloc(1))
+    await writer.file.flush()
+    for (const segment of writer.log.segments) expect(segment.size()).toBeLessThan(limits.segmentBytes)
+    expect(statSync(path).size).toBeGreaterThan(1.5 * limits.segmentBytes)
+    return Object.assign(writer, { path })
+  }
+
+  it('is read nevertheless where what is in force is less', async () => {
+    const { path, log } = await written('a')
+    const after = await load(path, { limits })
+    expect(after.position.digest).toBe(log.position.digest)
+    const { sequence } = after
+    await after.section('raw').put('once', Buffer.alloc(1), { request: 'once' })
+    expect(after.sequence).toBe(sequence)
+  })
+
+  it('is refused with the numbers where it is not, and nothing was changed', async () => {
+    const { path } = await written('b')
+    const whole = readFileSync(path)
+    expect(await refusal(load(path, { limits }))).toMatchObject({
+      code: 'ERR_FDB_STATE_LIMIT',
+      details: { limit: 'segmentBytes', most: limits.segmentBytes },
+    })
+    expect(readFileSync(path)).toEqual(whole)
+  })
+
+  it('and that is damaged is refused, or gives what stands before the damage', async () => {
+    const { path, log } = await written('a')
+    const bytes = readFileSync(path)
+    bytes[bytes.lastIndexOf('last')]! ^= 4
+    writeFileSync(path, bytes)
+    expect((await refusal(load(path, { limits }))).code).toBe('ERR_FDB_STATE_DAMAGED')
+    const before = await load(path, { limits, damaged: 'prefix' })
+    expect([before.section('raw').size, log.section('raw').size]).toEqual([201, 202])
   })
 })
 

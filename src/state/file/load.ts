@@ -4,6 +4,7 @@ import type { Logger } from '../../logger.js'
 import type { StateLimits } from '../limits.js'
 import type { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
+import { condense } from './condense.js'
 import type { StateFileSettings } from './options.js'
 import { checkService, keepAside, openStateFile } from './place.js'
 import { transcribe } from './transcribe.js'
@@ -29,8 +30,11 @@ export async function loadStateFile(
   }
   checkService(path, fd, service)
   try {
-    const work = transcribe(fd, segment, { limits, unsynced: 'torn' })
-    const { sequence, torn } = await runInSlices(work)
+    const reading = { limits, unsynced: 'torn' } as const
+    // A record may become longer in its new place.
+    const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
+    const work = fits ? runInSlices(transcribe(fd, segment, reading)) : condense(fd, segment, reading)
+    const { sequence, torn } = await work
     if (torn === 0) logger.info({ path, sequence }, 'the state was read from its file')
     else {
       const what =

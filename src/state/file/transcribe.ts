@@ -4,7 +4,7 @@ import { frame } from '../frame.js'
 import { overLimit } from '../limits.js'
 import type { FoundRecord } from '../reader.js'
 import { encodeEnvelope } from '../records.js'
-import { Segment } from '../segment.js'
+import { Segment, type SegmentHeader } from '../segment.js'
 import { type FileEnd, type FileReading, recordsOfFile } from './records.js'
 
 const BATCH = 256 * 1024
@@ -13,20 +13,23 @@ const SEQUENCE_TAG = (2 << 3) | 0
 
 /**
  * Appends the records of a state file to a new segment, as they are but for their place: epoch and sequence are those of the
- * segment. What was appended stays when it throws. The end of a snapshot comes along: who reads the segment checks it.
+ * segment. What was appended stays when it throws. The end of a snapshot comes along: who reads the segment checks it. `next`: gives
+ * another segment for each that follows in the file; default: all come to the first.
  */
 export function* transcribe(
   fd: OwnedFd,
   segment: Segment,
   reading: FileReading,
+  next?: () => Segment,
 ): Generator<unknown, FileEnd> {
-  const { epoch } = segment
   const records = recordsOfFile(fd, reading)
+  let into = segment
+  let before: SegmentHeader | null = null
   let sequence = 0
   let frames: Buffer[] = []
   let bytes = 0
   const close = () => {
-    if (bytes > 0) append(segment, Buffer.concat(frames), reading.limits.segmentBytes)
+    if (bytes > 0) append(into, Buffer.concat(frames), reading.limits.segmentBytes)
     frames = []
     bytes = 0
   }
@@ -36,7 +39,13 @@ export function* transcribe(
       if (step.done) return step.value
       yield
       if (!step.value) continue
-      const one = frame(bodyOf(step.value.found), encodeEnvelope({ epoch, sequence: ++sequence }))
+      const { found, header } = step.value
+      if (next !== undefined && before !== null && !isSame(before, header)) {
+        close()
+        into = next()
+      }
+      before = header
+      const one = frame(bodyOf(found), encodeEnvelope({ epoch: into.epoch, sequence: ++sequence }))
       frames.push(one)
       bytes += one.length
       if (bytes >= BATCH) close()
@@ -53,6 +62,11 @@ function append(segment: Segment, bytes: Buffer, most: number): void {
   if (refused === 'sealed')
     throw new FdbError('ERR_FDB_STATE_SEAL', 'somebody sealed a segment while it was filled')
   if (refused) throw refused
+}
+
+/** Another header of the same segment says that all before it is on the disk. */
+function isSame(one: SegmentHeader, other: SegmentHeader): boolean {
+  return one.epoch === other.epoch && one.kind === other.kind
 }
 
 /** A record without the epoch and sequence that it begins with; where they stand elsewhere, later ones count. */
@@ -98,7 +112,7 @@ export function* segmentsOfFile(
       if (!step.value) continue
       const { found, header } = step.value
       const last = segments.at(-1)
-      const same = last?.epoch === header.epoch && last.kind === header.kind
+      const same = last !== undefined && isSame(last, header)
       if (!same || found.offset !== to || to - from >= BATCH) close()
       if (!same) segments.push(Segment.create(header.epoch, { kind: header.kind, name: 'fdb-state-file' }))
       if (found.offset !== to) from = found.offset
