@@ -8,7 +8,6 @@ const MOST = 64 * 1024
 /** Where lines go to. */
 interface Sink {
   write(text: string): unknown
-  flushSync(): void
 }
 
 /**
@@ -18,7 +17,7 @@ interface Sink {
 export class AccessLines implements Pick<Logger, 'info'> {
   readonly #sink: Sink
   readonly #pid = `,"pid":${process.pid}`
-  readonly #pass = (): void => this.#passOn()
+  readonly #pass = (): void => this.flush()
   /** By their place: the facts of all lines have the same keys in the same order mostly. */
   readonly #pieces: Piece[] = []
   #text = ''
@@ -41,20 +40,11 @@ export class AccessLines implements Pick<Logger, 'info'> {
     }
     this.#timer ??= setTimeout(this.#pass, LATE_MS)
     this.#text += `${line},"msg":${quoted(message)}}\n`
-    if (this.#text.length > MOST) this.#passOn()
+    if (this.#text.length > MOST) this.flush()
   }
 
-  /** Writes what there is. A reader that has gone, or takes nothing, does not keep the process: the lines are lost. */
+  /** Writes what there is. */
   flush(): void {
-    try {
-      this.#passOn()
-      this.#sink.flushSync()
-    } catch {
-      // Said above.
-    }
-  }
-
-  #passOn(): void {
     const text = this.#text
     this.#text = ''
     clearTimeout(this.#timer)

@@ -5,15 +5,13 @@ import { CHANGES, changesReply } from '../operator/service-commands.js'
 import { workerPlace } from '../process/worker-place.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
-import { AccessLines } from './access-lines.js'
+import { openAccessLog } from './access-log.js'
+import { openLog } from './log.js'
 import { countIn, LEVELS } from './options.js'
 import { ProxyChanges } from './proxy-changes.js'
 import { ProxySignals } from './proxy-signals.js'
 import { tellTurn } from './serving.js'
 import { ORDERS } from './signal-orders.js'
-
-/** Lines of the access log that nobody has taken: more are dropped. */
-const ACCESS_BYTES = 8 * 1024 * 1024
 
 interface ProxyFlags {
   config: string
@@ -70,15 +68,19 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     process.stdout.write(`${file} is right: ${counts}\n`)
     return
   }
-  const { pino } = await import('pino')
   const { withUsualFlags } = await import('../proxy/young-generation.js')
-  const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
-  const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
-  const accessTo = pino.destination({ dest: accessLogFile ?? 1, sync: false, maxLength: ACCESS_BYTES })
-  const access = new AccessLines(accessTo)
+  let logsAccess = false
+  const log = await openLog({
+    level: logLevel,
+    file: logFile,
+    other: (facts, message) => logsAccess && access.info(facts, message),
+  })
+  const { logger } = log
+  const accessLog = await openAccessLog(accessLogFile, logger)
+  const { lines: access } = accessLog
   const reopen = () => {
-    if (logFile !== undefined) logTo.reopen()
-    if (accessLogFile !== undefined) accessTo.reopen()
+    log.reopen()
+    accessLog.reopen()
   }
   const options: ProxyOptions = {
     logger,
@@ -91,6 +93,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   try {
     // Nobody is served yet who would have to wait: a thread to read it takes longer.
     const config = await readConfig(file)
+    logsAccess = config.accessLog
     const several = severalOf(flags, config)
     if (several !== null) {
       const { runWorkers } = await import('./workers-main.js')
@@ -127,7 +130,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()
-    access.flush()
+    accessLog.end()
   }
 }
 

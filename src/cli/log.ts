@@ -1,0 +1,48 @@
+import { writeSync } from 'node:fs'
+import type { Logger } from '../logger.js'
+import { LogFile } from './log-file.js'
+
+export interface Log {
+  readonly logger: Logger
+  /** Opens its file, if any, anew. */
+  readonly reopen: () => void
+}
+
+export interface LogOptions {
+  readonly level: string
+  /** In place of stderr. */
+  readonly file?: string | undefined
+  /** The other log, if any, says why this one cannot be written. */
+  readonly other?: (facts: object, message: string) => void
+}
+
+/** The log of a server. */
+export async function openLog({ level, file: path, other }: LogOptions): Promise<Log> {
+  // Loaded here: the other commands start faster without.
+  const { pino } = await import('pino')
+  const file = await LogFile.open(
+    { path, fd: 2, sync: true },
+    {
+      failed: error => {
+        if (path !== undefined) sayOnStderr(`${path}: ${FAILED}: ${error.message}`)
+        other?.({ error: error.message }, FAILED)
+      },
+      missing: missing => logger.warn({ missing }, MISSING),
+      kept: error => logger.warn({ err: error, file: path }, KEPT),
+    },
+  )
+  const logger = pino({ name: 'fd-broker', level }, file)
+  return { logger, reopen: () => file.reopen() }
+}
+
+const FAILED = 'the log cannot be written: its lines are dropped until it can'
+export const MISSING = 'lines are missing here: this log could not be written'
+export const KEPT = 'the file of a log could not be opened anew: the one before stays in use'
+
+function sayOnStderr(text: string): void {
+  try {
+    writeSync(2, `fd-broker: ${text}\n`)
+  } catch {
+    // There is nobody else to be told.
+  }
+}

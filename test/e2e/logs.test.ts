@@ -1,0 +1,91 @@
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { ask } from '../processes/client.js'
+import { Edge } from '../processes/edge.js'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+
+/** No process here may write a file beyond this, as if the disk were full: 512 times what `ulimit -f` is told. */
+const LARGEST = 2 ** 30
+const LIMITED = ['sh', '-c', `ulimit -f ${LARGEST / 512}; exec "$@"`, 'sh']
+/** Its stderr is a full disk. */
+const MUTE = ['sh', '-c', 'exec "$@" 2>/dev/full', 'sh']
+
+/** A proxy that answers by itself. */
+function prepare(config: object = {}): Promise<Edge> {
+  const routes = [{ host: '*', respond: { body: 'one' } }]
+  return Edge.prepare({ routes, upgrade: { probation: '0s' }, accessLog: true, ...config })
+}
+
+const proxy = (edge: Edge, ...args: string[]) => [
+  process.execPath,
+  CLI,
+  'proxy',
+  '--config',
+  edge.file,
+  ...args,
+]
+const body = async (edge: Edge) => (await ask(edge.url).answer).body
+
+describe('an access log that finds no room', () => {
+  it('goes on when there is some, and says how many lines are missing; the log says once that it stands', async () => {
+    const edge = await prepare()
+    const file = join(edge.desk.folder, 'access')
+    writeFileSync(file, '')
+    truncateSync(file, LARGEST - 10)
+    const pid = await edge.desk.launch([...LIMITED, ...proxy(edge, '--access-log-file', file)])
+    await edge.serving(pid)
+    expect(await body(edge)).toBe('one')
+    const stands = /^the access log cannot be written/
+    await until('the log says so', () => edge.lines.some(({ msg }) => stands.test(msg)))
+    for (let i = 0; i < 3; i++) expect(await body(edge)).toBe('one')
+    expect((await edge.status()).pid).toBe(pid)
+    truncateSync(file)
+    const said = await until('it goes on', () =>
+      readFileSync(file, 'utf8')
+        .split('\n')
+        .find(line => line.includes('missing')),
+    )
+    expect(JSON.parse(said!)).toMatchObject({ msg: expect.stringMatching(/^lines are missing here/) })
+    await body(edge)
+    await until('it is written', () => readFileSync(file, 'utf8').endsWith('"msg":"request"}\n'))
+    expect(edge.lines.filter(({ msg }) => stands.test(msg))).toHaveLength(1)
+  })
+
+  it('/dev/full: the proxy serves, is upgraded, and ends at TERM', async () => {
+    const edge = await prepare()
+    const command = proxy(edge, '--access-log-file', '/dev/full')
+    const pid = await edge.desk.launch(command)
+    await edge.serving(pid)
+    for (let i = 0; i < 3; i++) expect(await body(edge)).toBe('one')
+    await edge.logged('the access log cannot be written: its lines are dropped until it can')
+    const { code } = await edge.desk.run('upgrade', '--control', edge.desk.control)
+    expect(code).toBe(0)
+    await edge.ended(pid)
+    expect(await body(edge)).toBe('one')
+    const next = await edge.pid
+    await edge.signal('SIGTERM', next)
+    await edge.ended(next)
+  })
+})
+
+describe('a log that finds no room', () => {
+  it('of the proxy: it serves, and the access log says so', async () => {
+    const edge = await prepare()
+    const file = join(edge.desk.folder, 'access')
+    const pid = await edge.desk.launch([...MUTE, ...proxy(edge, '--access-log-file', file)])
+    await edge.desk.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
+    await edge.signal('SIGWINCH', pid)
+    await edge.signal('SIGHUP', pid)
+    await until('the access log says so', () =>
+      readFileSync(file, 'utf8').includes('the log cannot be written'),
+    )
+    expect(await body(edge)).toBe('one')
+    expect((await edge.status()).pid).toBe(pid)
+    await edge.signal('SIGTERM', pid)
+    await edge.ended(pid)
+  })
+})
