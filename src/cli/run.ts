@@ -4,6 +4,7 @@ import type { Found } from '../supervisor/left-behind.js'
 import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
 import type { Supervisor } from '../supervisor/supervisor.js'
+import { openLog } from './log.js'
 import { LEVELS } from './options.js'
 import { RunSignals } from './run-signals.js'
 import { type RunFlags, RunSources } from './run-sources.js'
@@ -140,9 +141,8 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   // What was taken over is among what is left.
   const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../supervisor/supervisor.js')
-  const { pino } = await import('pino')
   if (found !== null && !found.take) return sayWhether(found)
-  const logger = pino({ name: 'fd-broker', level: flags.logLevel }, pino.destination({ dest: 2, sync: true }))
+  const { logger } = await openLog({ level: flags.logLevel })
   const signals = new RunSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {

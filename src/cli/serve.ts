@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { wrongOption } from '../check-option.js'
 import { DAEMON, defaultControl } from '../process/default-control.js'
+import { openLog } from './log.js'
 import { controlOption, LEVELS } from './options.js'
 import { ServeSignals } from './serve-signals.js'
 import { tellTurn } from './serving.js'
@@ -75,14 +76,8 @@ async function serve({
     await checkOnly(config)
     return
   }
-  // Loaded here: the other commands start faster without.
-  const { pino } = await import('pino')
   const { serveDaemon } = await import('../daemon/daemon.js')
-  const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
-  const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
-  const reopen = () => {
-    if (logFile !== undefined) logTo.reopen()
-  }
+  const { logger, reopen } = await openLog({ level: logLevel, file: logFile })
   const signals = new ServeSignals(logger, drop ?? false, reopen)
   try {
     const daemon = await serveDaemon({

@@ -3,6 +3,7 @@ import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
 import { jsonText } from './json-text.js'
+import { openLog } from './log.js'
 import { controlOption, countIn, durationOption, LEVELS, toMs } from './options.js'
 
 interface StartFlags {
@@ -74,13 +75,8 @@ Examples:
 
 async function start(command: string[], flags: StartFlags): Promise<void> {
   const { service, count, control, replace, timeout, stopTimeout, logLevel, logFile, pidFile } = flags
-  const { pino } = await import('pino')
   const { runWorkers } = await import('./workers-main.js')
-  const logTo = pino.destination({ dest: logFile ?? 2, sync: true })
-  const logger = pino({ name: 'fd-broker', level: logLevel }, logTo)
-  const reopen = () => {
-    if (logFile !== undefined) logTo.reopen()
-  }
+  const { logger, reopen } = await openLog({ level: logLevel, file: logFile })
   await runWorkers(
     {
       service,

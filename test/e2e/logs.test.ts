@@ -4,9 +4,13 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
+import { signalPid } from '../processes/launch.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
 
 /** No process here may write a file beyond this, as if the disk were full: 512 times what `ulimit -f` is told. */
 const LARGEST = 2 ** 30
@@ -87,5 +91,39 @@ describe('a log that finds no room', () => {
     expect((await edge.status()).pid).toBe(pid)
     await edge.signal('SIGTERM', pid)
     await edge.ended(pid)
+  })
+
+  it('of a daemon: it goes on, and a log in a file says so on stderr', async () => {
+    const desk = Desk.open()
+    const pid = await desk.serve('--control', desk.control, '--log-file', '/dev/full')
+    await desk.statusWhere('it listens', status => status.pid === pid)
+    const member = await desk.launch([process.execPath, MEMBER, desk.control, 'shop'])
+    await desk.statusWhere('the member serves', status => JSON.stringify(status).includes(String(member)))
+    for (const signal of ['SIGWINCH', 'SIGHUP'] as const) signalPid(pid, signal)
+    const said = () => desk.output.match(/^fd-broker: \/dev\/full: the log cannot be written/gm)?.length
+    await until('stderr says so', () => said())
+    expect((await desk.status()).pid).toBe(pid)
+    expect(said()).toBe(1)
+  })
+
+  it('of workers: they serve on', async () => {
+    const desk = Desk.open()
+    const { control } = desk
+    const command = ['--service', 'shop', '--count', '1', '--control', control, '--log-file', '/dev/full']
+    const start = [process.execPath, CLI, 'workers', 'start', ...command, '--', process.execPath, MEMBER]
+    const pid = await desk.launch([...start, control, 'shop'])
+    await desk.statusWhere('they serve', status => JSON.stringify(status).includes('"role":"serving"'))
+    expect((await desk.status()).pid).toBe(pid)
+  })
+
+  it('of `run`: neither it nor its program ends', async () => {
+    const run = await Supervised.prepare()
+    const env = `FDB_SUPERVISED=${run.orders({})}`
+    const pid = await run.desk.launch([...MUTE, 'env', env, ...run.commandLine(['--ready', 'fd'], [SERVER])])
+    await until('a version serves', async () => (await run.status().catch(() => null))?.generation === 1)
+    expect((await run.upgrade()).code).toBe(0)
+    expect(await run.whoami()).toMatchObject({ generation: 2 })
+    signalPid(pid, 'SIGTERM')
+    await run.ended(pid)
   })
 })
