@@ -1,4 +1,4 @@
-import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -125,5 +125,47 @@ describe('a log that finds no room', () => {
     expect(await run.whoami()).toMatchObject({ generation: 2 })
     signalPid(pid, 'SIGTERM')
     await run.ended(pid)
+  })
+})
+
+describe('USR1 where the file of a log cannot be opened anew', () => {
+  it('the proxy goes on with those that it has, and says so', async () => {
+    const edge = await prepare()
+    const folder = join(edge.desk.folder, 'logs')
+    mkdirSync(folder)
+    const files = ['--log-file', join(folder, 'log'), '--access-log-file', join(folder, 'access')]
+    const pid = await edge.desk.launch(proxy(edge, ...files))
+    await edge.desk.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
+    renameSync(folder, `${folder}.1`)
+    const log = () => readFileSync(join(`${folder}.1`, 'log'), 'utf8')
+    const access = () => readFileSync(join(`${folder}.1`, 'access'), 'utf8')
+    await edge.signal('SIGUSR1', pid)
+    for (const file of ['log', 'access'])
+      await until('the log says so', () =>
+        log()
+          .split('\n')
+          .some(
+            line => line.includes('could not be opened anew') && line.includes(`"${join(folder, file)}"`),
+          ),
+      )
+    expect(await body(edge)).toBe('one')
+    await until('it is written to', () => access().includes('"msg":"request"'))
+    mkdirSync(folder)
+    await edge.signal('SIGUSR1', pid)
+    await until('both are there', () => ['log', 'access'].every(file => existsSync(join(folder, file))))
+  })
+
+  it('the daemon goes on with the one that it has', async () => {
+    const desk = Desk.open()
+    const folder = join(desk.folder, 'logs')
+    mkdirSync(folder)
+    const pid = await desk.serve('--control', desk.control, '--log-file', join(folder, 'log'))
+    await desk.statusWhere('it listens', status => status.pid === pid)
+    renameSync(folder, `${folder}.1`)
+    signalPid(pid, 'SIGUSR1')
+    await until('the log says so', () =>
+      readFileSync(join(`${folder}.1`, 'log'), 'utf8').includes('could not be opened anew'),
+    )
+    expect((await desk.status()).pid).toBe(pid)
   })
 })
