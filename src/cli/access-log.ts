@@ -17,7 +17,7 @@ interface AccessLog {
 /** The access log of a proxy, in `path` or on stdout. What becomes of it is said in the other log. */
 export async function openAccessLog(path: string | undefined, logger: Logger): Promise<AccessLog> {
   const file = await LogFile.open(
-    { path, fd: 1, sync: false, most: MOST_BYTES },
+    { option: 'access-log-file', path, fd: 1, sync: false, most: MOST_BYTES },
     {
       failed: error =>
         logger.warn(

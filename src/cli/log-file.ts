@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { wrongOption } from '../check-option.js'
 
 type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>
@@ -9,6 +10,8 @@ const AGAIN_MS = 1_000
 const END_MS = 1_000
 
 export interface LogPlace {
+  /** Names the file. */
+  readonly option: string
   /** Undefined: where `fd` leads. */
   readonly path: string | undefined
   readonly fd: 1 | 2
@@ -46,11 +49,16 @@ export class LogFile {
   #reopened = Promise.resolve()
   #endsAt = Number.POSITIVE_INFINITY
 
-  /** Rejects where its file cannot be opened. */
+  /** Rejects with ERR_FDB_OPTION where its file cannot be opened. */
   static async open(place: LogPlace, events: LogEvents): Promise<LogFile> {
     const { pino } = await import('pino')
     const file = new LogFile(pino, place, events)
-    file.#outlet = await file.#open()
+    try {
+      file.#outlet = await file.#open()
+    } catch (error) {
+      const why = (error as Error).message
+      throw wrongOption(place.option, place.path, `a file that can be written (${why})`)
+    }
     return file
   }
 

@@ -16,12 +16,12 @@ export interface LogOptions {
   readonly other?: (facts: object, message: string) => void
 }
 
-/** The log of a server. */
+/** The log of a server. Rejects as {@link LogFile.open} does. */
 export async function openLog({ level, file: path, other }: LogOptions): Promise<Log> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
   const file = await LogFile.open(
-    { path, fd: 2, sync: true },
+    { option: 'log-file', path, fd: 2, sync: true },
     {
       failed: error => {
         if (path !== undefined) sayOnStderr(`${path}: ${FAILED}: ${error.message}`)

@@ -169,3 +169,28 @@ describe('USR1 where the file of a log cannot be opened anew', () => {
     expect((await desk.status()).pid).toBe(pid)
   })
 })
+
+describe('the file of a log that cannot be opened', () => {
+  it.each([
+    ['log-file', 'proxy'],
+    ['access-log-file', 'proxy'],
+    ['log-file', 'serve'],
+    ['log-file', 'workers'],
+  ])('--%s of %s: is told by option and path, and nothing is joined', async (option, command) => {
+    const edge = await prepare()
+    const { desk } = edge
+    const nowhere = join(desk.folder, 'nowhere', 'log')
+    const given = {
+      proxy: ['proxy', '--config', edge.file],
+      serve: ['serve', '--control', desk.control],
+      workers: ['workers', 'start', '--service', 'shop', '--control', desk.control],
+    }[command]!
+    const behind = command === 'workers' ? ['--', 'true'] : []
+    expect(await desk.run(...given, `--${option}`, nowhere, ...behind)).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `ERR_FDB_OPTION: option "${option}" is "${nowhere}"; give a file that can be written (ENOENT: no such file or directory, open '${nowhere}')\n`,
+    })
+    expect(existsSync(desk.control)).toBe(false)
+  })
+})

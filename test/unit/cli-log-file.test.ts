@@ -49,7 +49,7 @@ function disk(room: number): { room: number; writes: number; full?: number } {
 async function opened(sync: boolean, most?: number): Promise<{ file: LogFile; told: string[] }> {
   const told: string[] = []
   const file = await LogFile.open(
-    { path, fd: 1, sync, ...(most !== undefined && { most }) },
+    { option: 'log-file', path, fd: 1, sync, ...(most !== undefined && { most }) },
     {
       failed: error => told.push(`failed: ${error.message}`),
       missing: lines => file.write(`missing: ${lines}\n`),
