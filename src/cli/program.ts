@@ -2,7 +2,7 @@ import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
-import { plain } from './table.js'
+import { failureText } from './failure-text.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
@@ -12,7 +12,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   } catch (error) {
     // Commander has told what was wrong already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
-    const why = explain(error)
+    const why = failureText(error)
     process.stderr.write(`${why}\n`)
     const { sayLastWords } = await import('../process/last-words.js')
     sayLastWords(why)
@@ -72,15 +72,6 @@ Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
   if (named === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
   for (const add of named ? [named] : COMMANDS.values()) await add(root)
   return root
-}
-
-function explain(error: unknown): string {
-  if (FdbError.is(error)) {
-    // Some name one problem a line.
-    return `${plain(error.code)}: ${error.message.split('\n').map(plain).join('\n')}`
-  }
-  if (error instanceof Error) return `ERR_FDB_INTERNAL: ${error.stack ?? error.message}`
-  return `ERR_FDB_INTERNAL: ${plain(error)}`
 }
 
 function version(): string {

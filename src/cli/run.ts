@@ -4,6 +4,7 @@ import type { Found } from '../supervisor/left-behind.js'
 import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
 import type { Supervisor } from '../supervisor/supervisor.js'
+import { codeAndMessage } from './failure-text.js'
 import { openLog } from './log.js'
 import { LEVELS } from './options.js'
 import { RunSignals } from './run-signals.js'
@@ -161,7 +162,10 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
       left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
     signals.attach(running)
     tellTurn('served')
-    process.exitCode = await running.ended
+    const { code, failure } = await running.ended
+    process.exitCode = code
+    // Its log may be silent, and is not what people read.
+    if (failure !== null) process.stderr.write(`${codeAndMessage(failure)}\n`)
   } catch (error) {
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
     throw error

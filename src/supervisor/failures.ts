@@ -11,6 +11,13 @@ interface Failed {
   readonly complaint: string | null
 }
 
+export interface SupervisorEnd {
+  /** The exit code. */
+  readonly code: number
+  /** Why no version has ever served; null: one has, or none was to. */
+  readonly failure: Failure | null
+}
+
 /** Why versions were not brought to serve. */
 export class Failures {
   readonly #logger: Logger

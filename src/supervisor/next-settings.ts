@@ -25,6 +25,7 @@ export class NextSettings {
   /** Versions whose command an operator has given. */
   readonly #given = new Set<number>()
   #argv: readonly string[] | null
+  #served = false
 
   constructor(source: SettingsSource, argv: readonly string[] | null) {
     this.#source = source
@@ -36,6 +37,11 @@ export class NextSettings {
     return this.#argv
   }
 
+  /** A version has served. */
+  get served(): boolean {
+    return this.#served
+  }
+
   /** Of this version; `given`: by an operator. */
   async of(id: number, given: readonly string[] | null): Promise<VersionSettings> {
     const own = await this.#source.read()
@@ -45,6 +51,7 @@ export class NextSettings {
 
   /** What it was started by has proved itself. */
   serves(id: number, { command }: VersionSettings): void {
+    this.#served = true
     if (this.#given.delete(id)) this.#argv = command
   }
 

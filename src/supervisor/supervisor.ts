@@ -7,7 +7,7 @@ import { keepPassed, passedSockets } from '../supervised/passed-sockets.js'
 import { ServiceManager } from '../supervised/service-manager.js'
 import { Askers, type UpgradeOptions } from './askers.js'
 import { Control } from './control.js'
-import { Failures } from './failures.js'
+import { Failures, type SupervisorEnd } from './failures.js'
 import { KeptListeners } from './kept-listeners.js'
 import type { LeftBehind } from './left-behind.js'
 import {
@@ -45,8 +45,8 @@ export interface SupervisorParts extends SettingsSource {
 
 /** Starts a program, replaces it by its next version and ends with it: carries out what the machine decides. */
 export class Supervisor {
-  /** Resolves with the exit code when no version is left. */
-  readonly ended: Promise<number>
+  /** Resolves when no version is left. */
+  readonly ended: Promise<SupervisorEnd>
   readonly #parts: SupervisorParts
   readonly #startedAt: number
   readonly #replaced: number
@@ -65,7 +65,7 @@ export class Supervisor {
   #stopping: StopOptions = {}
   readonly #report: ManagerReport
   readonly #pidFile: PidFile | null
-  #end!: (code: number) => void
+  #end!: (end: SupervisorEnd) => void
 
   private constructor(parts: SupervisorParts, left: LeftBehind | null) {
     const manager = ServiceManager.find(parts.logger)
@@ -395,6 +395,6 @@ export class Supervisor {
     this.#pidFile?.remove()
     this.#report.close()
     this.#versions.close()
-    this.#end(code)
+    this.#end({ code, failure: this.#settings.served || this.#replaced > 0 ? null : this.#failures.last })
   }
 }

@@ -9,6 +9,7 @@ import { ancestorsOf, hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
 
 /** Each request on a connection of its own: what a program does with open ones is its own affair. */
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
@@ -274,5 +275,28 @@ describe('fd-broker run', () => {
       await refused('--control', control, '--pid-file', nowhere, '--', 'sh', '-c', 'exit 6'),
     ).toMatchObject({ code: 6, stderr: expect.stringContaining('the pid file could not be changed') })
     expect(readFileSync(run.said, 'utf8')).toMatch(/listens/)
+  })
+
+  it.each([
+    ['a command that is not there', ['--', 'nosuchprogram'], /^ERR_FDB_NO_BINARY: .*"nosuchprogram"/m],
+    ['a folder that is not there', ['--cwd', '/nowhere', '--', 'true'], /^ERR_FDB_NO_CWD: .*\/nowhere/m],
+    // Of no interface: it is for documents.
+    [
+      'an address that cannot be bound',
+      ['--listen', 'web=tcp://192.0.2.1:8080', '--', 'true'],
+      /^ERR_FDB_BIND: tcp:\/\/192\.0\.2\.1:8080 /m,
+    ],
+    [
+      'a program that ends',
+      ['--', 'sh', '-c', 'exit 5'],
+      /^ERR_FDB_SUCCESSOR_EXITED: .* ended with code 5 /m,
+    ],
+  ])('says at its end why %s never served, also where the log is silent', async (_, args, why) => {
+    const desk = Desk.open()
+    const code = args.includes('exit 5') ? 5 : 1
+    expect(await desk.run('run', ...args)).toMatchObject({ code, stderr: expect.stringMatching(why) })
+    const { stderr } = await desk.run('run', '--log-level', 'silent', ...args)
+    expect(stderr).toMatch(why)
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1)
   })
 })
