@@ -1,6 +1,6 @@
-import { writeSync } from 'node:fs'
 import type { Logger } from '../logger.js'
 import { LogFile } from './log-file.js'
+import { sayOnStderr } from './stderr.js'
 
 export interface Log {
   readonly logger: Logger
@@ -24,7 +24,7 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
     { option: 'log-file', path, fd: 2, sync: true },
     {
       failed: error => {
-        if (path !== undefined) sayOnStderr(`${path}: ${FAILED}: ${error.message}`)
+        if (path !== undefined) sayOnStderr(`fd-broker: ${path}: ${FAILED}: ${error.message}`)
         other?.({ error: error.message }, FAILED)
       },
       missing: missing => logger.warn({ missing }, MISSING),
@@ -38,11 +38,3 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
 const FAILED = 'the log cannot be written: its lines are dropped until it can'
 export const MISSING = 'lines are missing here: this log could not be written'
 export const KEPT = 'the file of a log could not be opened anew: the one before stays in use'
-
-function sayOnStderr(text: string): void {
-  try {
-    writeSync(2, `fd-broker: ${text}\n`)
-  } catch {
-    // There is nobody else to be told.
-  }
-}

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
 import { failureText } from './failure-text.js'
+import { sayOnStderr } from './stderr.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
@@ -13,7 +14,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     // Commander has told what was wrong already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
-    process.stderr.write(`${why}\n`)
+    sayOnStderr(why)
     const { sayLastWords } = await import('../process/last-words.js')
     sayLastWords(why)
     return FdbError.is(error) ? exitCodeOf(error.code) : 1

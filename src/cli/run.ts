@@ -10,6 +10,7 @@ import { LEVELS } from './options.js'
 import { RunSignals } from './run-signals.js'
 import { type RunFlags, RunSources } from './run-sources.js'
 import { tellTurn } from './serving.js'
+import { sayOnStderr } from './stderr.js'
 
 export function addRun(program: Command): void {
   const option = (flags: string, description: string, variable: string) =>
@@ -165,7 +166,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     const { code, failure } = await running.ended
     process.exitCode = code
     // Its log may be silent, and is not what people read.
-    if (failure !== null) process.stderr.write(`${codeAndMessage(failure)}\n`)
+    if (failure !== null) sayOnStderr(codeAndMessage(failure))
   } catch (error) {
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
     throw error

@@ -1,6 +1,10 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { Desk } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 describe('fd-broker on the command line', () => {
   it('has help with examples for every command, exit code 0', async () => {
@@ -49,5 +53,23 @@ describe('fd-broker on the command line', () => {
     const { code, stderr } = await desk.run()
     expect(code).toBe(2)
     expect(stderr).toContain('Usage: fd-broker')
+  })
+
+  it.each([
+    ['help', ['--help']],
+    ['the help of a command', ['proxy', '--help']],
+    ['a configuration that is right', ['proxy', '--check', '--config']],
+  ])('exits 1 with one line where %s finds no room on stdout', async (_, args) => {
+    const desk = Desk.open()
+    const file = join(desk.folder, 'edge.json')
+    const listeners = [{ name: 'http', address: 'tcp://127.0.0.1:0' }]
+    const routes = [{ host: '*', respond: { body: 'one' } }]
+    writeFileSync(file, JSON.stringify({ service: 'edge', listeners, routes }))
+    const command = [process.execPath, CLI, ...args, ...(args.includes('--config') ? [file] : [])]
+    expect(await desk.runCommand(['sh', '-c', 'exec "$@" >/dev/full', 'sh', ...command])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'stdout cannot be written: ENOSPC: no space left on device, write\n',
+    })
   })
 })
