@@ -87,7 +87,7 @@ export interface Step {
   readonly effects: readonly SupervisorEffect[]
 }
 
-/** Exit code where a version was not brought to serve, whatever it ended with. */
+/** Exit code where no version was brought to serve, and none says by its own that it failed: 0 is no success then. */
 const FAILED_CODE = 1
 
 export function initial(restart: Restart = 'never'): SupervisorState {
@@ -298,7 +298,7 @@ function gone(draft: Draft, id: number, code: number): void {
     }
     lost(draft, code)
   } else if (phase !== 'stopping' && phase !== 'killed') {
-    lost(draft, code)
+    lost(draft, code || FAILED_CODE)
   }
   finish(draft)
 }

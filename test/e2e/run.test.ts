@@ -280,6 +280,7 @@ describe('fd-broker run', () => {
   it.each([
     ['a command that is not there', ['--', 'nosuchprogram'], /^ERR_FDB_NO_BINARY: .*"nosuchprogram"/m],
     ['a folder that is not there', ['--cwd', '/nowhere', '--', 'true'], /^ERR_FDB_NO_CWD: .*\/nowhere/m],
+    ['a program that has nothing to do', ['--', 'true'], /^ERR_FDB_SUCCESSOR_EXITED: .* ended with code 0 /m],
     // Of no interface: it is for documents.
     [
       'an address that cannot be bound',

@@ -282,6 +282,10 @@ describe('a supervisor', () => {
       { type: 'exited', version: 1, code: 0 },
     )
     expect(late.effects).toEqual([{ type: 'exit', code: 1 }])
+    const early = (code: number) => told('never', up[0], { type: 'exited', version: 1, code }).effects
+    expect([early(0), early(5)]).toEqual([[{ type: 'exit', code: 1 }], [{ type: 'exit', code: 5 }]])
+    const anew = told('on-failure', up[0], { type: 'exited', version: 1, code: 0 })
+    expect(anew.effects).toEqual([{ type: 'rest', failures: 1 }])
   })
 
   it('starts a version anew after a rest that grows, until one has proved itself', () => {
