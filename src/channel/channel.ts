@@ -61,6 +61,7 @@ export class Channel implements AsyncDisposable {
   readonly #poll: Poll
   readonly #decoder: FrameDecoder<OwnedFd>
   readonly #outbound: Outbound
+  readonly #maxQueuedBytes: number
   #handler: ChannelHandler | null = null
   #buffer: Buffer | null = null
   #interest = 0
@@ -101,6 +102,7 @@ export class Channel implements AsyncDisposable {
     })
     this.#decoder = new FrameDecoder(limits)
     const { sendTimeoutMs = 10_000, maxQueuedBytes = 64 * 1024 * 1024 } = options
+    this.#maxQueuedBytes = maxQueuedBytes
     this.#outbound = new Outbound(
       fd,
       { limits, sendTimeoutMs, maxQueuedBytes },
@@ -167,6 +169,11 @@ export class Channel implements AsyncDisposable {
   /** What the peer has not read of what the kernel has taken, as {@link unreadBytes} counts it. */
   get unreadBytes(): number {
     return this.#isClosed ? 0 : unreadBytes(this.#fd)
+  }
+
+  /** More than half of what may wait does: who can send another time leaves the rest to who cannot. */
+  get crowded(): boolean {
+    return this.queuedBytes > this.#maxQueuedBytes / 2
   }
 
   /** On the clock of performance.now(), milliseconds; at first the channel's birth. */

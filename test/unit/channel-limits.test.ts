@@ -53,6 +53,18 @@ describe('what a channel refuses', () => {
     await Promise.all([a.close(), b.close()])
   })
 
+  it('nothing where half of what may wait does: it says so beforehand', async () => {
+    const [a, b] = Channel.pair({ maxQueuedBytes: 2_000_000 })
+    const first = a.send(Buffer.alloc(1_000_000))
+    expect(a.crowded).toBe(false)
+    const second = a.send(Buffer.alloc(900_000))
+    expect(a.crowded).toBe(true)
+    b.start(silent)
+    await Promise.all([first, second])
+    expect(a.crowded).toBe(false)
+    await Promise.all([a.close(), b.close()])
+  })
+
   it('a descriptor that is no socket, which it closes', () => {
     const before = native.openCount()
     expect(() => new Channel(OwnedFd.own(native.memfd('x'), 'x'))).toThrow('ENOTSOCK')

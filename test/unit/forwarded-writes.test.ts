@@ -1,14 +1,29 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { ForwardedWrites, MOST_AUTHORS } from '../../src/holder/daemon/forwarded-writes.js'
+import type { Peer } from '../../src/holder/peer.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { SILENT } from '../../src/logger.js'
 import { identify, type ProcessIdentity } from '../../src/process/process-identity.js'
-import { Link, type WireBody } from '../../src/protocol/link.js'
+import { fdbroker } from '../../src/proto/wire.js'
+import { Link, type LinkHandler, type WireBody } from '../../src/protocol/link.js'
 import { FORWARDS_WRITES } from '../../src/protocol/versions.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
 import { until } from '../processes/until.js'
+
+const { Outcome } = fdbroker.wire.Written
+type Write = fdbroker.wire.Write.$Properties
+
+/** A member that writes, its answers left out. */
+interface Member {
+  readonly peer: Peer
+  readonly link: { readonly channel: { crowded: boolean } }
+  /** Pieces of changes. */
+  readonly got: Write[]
+  /** What is taken back. */
+  readonly told: Write[]
+}
 
 describe('a generation that drains, to a daemon that was started anew', () => {
   it('is known to have given up its rights when it leaves, not while it stands by', async () => {
@@ -82,5 +97,161 @@ describe('those that follow a service', () => {
     }
     expect(logged).toMatchObject([{ service: 'shop', err: { code: 'ERR_FDB_SERVICE_LIMIT' } }])
     writes.close()
+  })
+})
+
+describe('a change that is forwarded in several pieces', () => {
+  /** A daemon, the members that write in turn, and authors of changes. */
+  function daemon() {
+    const member = (pid: number): Member => {
+      const got: Write[] = []
+      const told: Write[] = []
+      const link = {
+        open: true,
+        channel: { crowded: false },
+        send: ({ write }: WireBody) => Promise.resolve(void got.push(write!)),
+        tell: ({ write }: WireBody) => void told.push(write!),
+      }
+      return {
+        got,
+        told,
+        link,
+        peer: { pid, link, capabilities: new Set([FORWARDS_WRITES]) } as unknown as Peer,
+      }
+    }
+    const members: [Member, Member] = [member(1), member(2)]
+    let writer: Member | undefined = members[0]
+    const writes = new ForwardedWrites({
+      name: 'shop',
+      logger: SILENT,
+      shelf: new SegmentShelf(),
+      served: () => true,
+      writer: () => writer?.peer,
+      gaveUp: () => {},
+    })
+    onTestFinished(() => writes.close())
+    const author = () => {
+      const told: [number, unknown][] = []
+      let handler!: LinkHandler
+      const link = {
+        closed: false,
+        channel: { unref() {} },
+        start: (given: LinkHandler) => {
+          handler = given
+        },
+        send: () => Promise.resolve(),
+        tell: ({ written }: WireBody) => void (written && told.push([written.number!, written.outcome])),
+        close: () => {
+          link.closed = true
+        },
+      }
+      const hello = { service: 'shop', capabilities: [FORWARDS_WRITES] }
+      writes.add({ hello, intent: 'draining', link, pid: 7, pidfd: null } as unknown as Caller, {})
+      const piece = (number: number, more: boolean) =>
+        handler.message({ write: { number, request: `r${number}`, parts: [], more } } as never, [])
+      return { told, link, piece, leave: () => handler.end(null) }
+    }
+    const answer = (member: Member, number: number, outcome: number) =>
+      writes.hear(member.peer, { written: { number, outcome } } as never)
+    const serve = (member: Member | undefined) => {
+      writer = member
+    }
+    return { writes, members, author, answer, serve }
+  }
+
+  it('is passed on not at all where the way is full for its beginning, and nothing behind it', () => {
+    const { members, author } = daemon()
+    const [member] = members
+    const one = author()
+    member.link.channel.crowded = true
+    one.piece(1, true)
+    member.link.channel.crowded = false
+    one.piece(1, false)
+    // It would be made before the first.
+    one.piece(2, false)
+    expect(member.got).toEqual([])
+    expect(one.told).toEqual([
+      [1, Outcome.AGAIN],
+      [2, Outcome.AGAIN],
+    ])
+    const anew = author()
+    anew.piece(3, true)
+    anew.piece(3, false)
+    expect(member.got.map(({ number, more }) => [number, more])).toEqual([
+      [1, true],
+      [1, false],
+    ])
+  })
+
+  it('is taken back from the member where the way is full in its middle', () => {
+    const { members, author } = daemon()
+    const [member] = members
+    const one = author()
+    one.piece(1, true)
+    member.link.channel.crowded = true
+    one.piece(1, false)
+    expect([one.told, member.told]).toEqual([[[1, Outcome.AGAIN]], [{ number: 1, source: 1 }]])
+    expect(member.got).toHaveLength(1)
+  })
+
+  it('has no rest where the member refuses it before it is whole: that is no other change', () => {
+    const { members, author, answer } = daemon()
+    const [member] = members
+    const one = author()
+    one.piece(1, true)
+    answer(member, 1, Outcome.REFUSED)
+    one.piece(1, true)
+    one.piece(1, false)
+    one.piece(2, false)
+    answer(member, 2, Outcome.APPLIED)
+    expect(one.told).toEqual([
+      [1, Outcome.REFUSED],
+      [2, Outcome.APPLIED],
+    ])
+    expect(member.got.map(({ number, request }) => [number, request])).toEqual([
+      [1, 'r1'],
+      [2, 'r2'],
+    ])
+    // The member knows that no more of it comes.
+    expect(member.told).toEqual([{ number: 1, source: 1 }])
+  })
+
+  it('does not go on with the next member where the one that has its beginning is lost', () => {
+    const { members, author, serve, writes } = daemon()
+    const [first, second] = members
+    const one = author()
+    one.piece(1, true)
+    writes.forget(first.peer)
+    serve(second)
+    one.piece(1, false)
+    expect([one.told, second.got]).toEqual([[[1, Outcome.AGAIN]], []])
+  })
+
+  it('does not begin with a member that comes to write in its middle', () => {
+    const { members, author, serve } = daemon()
+    serve(undefined)
+    const one = author()
+    one.piece(1, true)
+    serve(members[0])
+    one.piece(1, false)
+    expect([one.told, members[0].got]).toEqual([[[1, Outcome.AGAIN]], []])
+  })
+
+  it('is taken back where its author leaves; whoever begins many and ends none has to leave', () => {
+    const { members, author, answer } = daemon()
+    const [member] = members
+    const one = author()
+    one.piece(1, true)
+    one.leave()
+    expect(member.told).toEqual([{ number: 1, source: 1 }])
+    const other = author()
+    for (let number = 1; number <= 64; number++) {
+      other.piece(number, true)
+      answer(member, member.got.at(-1)!.number!, Outcome.REFUSED)
+    }
+    expect(other.link.closed).toBe(false)
+    other.piece(65, true)
+    answer(member, member.got.at(-1)!.number!, Outcome.REFUSED)
+    expect(other.link.closed).toBe(true)
   })
 })

@@ -13,13 +13,17 @@ import { Moves } from '../../src/member/moves.js'
 import { Reloading } from '../../src/member/reloading.js'
 import { WriteReceiver } from '../../src/member/writes/receiver.js'
 import { movePair } from '../../src/moving/pair.js'
+import { fdbroker } from '../../src/proto/wire.js'
 import type { BundleItem } from '../../src/protocol/bundle.js'
 import type { Link, LinkHandler, WireBody } from '../../src/protocol/link.js'
 import { encodeBody, PUT } from '../../src/state/records.js'
 import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
 import { writingLog } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
+
+const { Outcome } = fdbroker.wire.Written
+type Written = fdbroker.wire.Written.$Properties
 
 describe('whose turn it is', () => {
   function duty(hook?: () => void): { duty: Duty; told: string[] } {
@@ -117,31 +121,97 @@ describe('a heartbeat', () => {
   })
 })
 
-describe('changes that older generations forward', () => {
-  it('are made in parts as they come, and one that has begun is not forgotten for those that are whole', async () => {
-    const { log } = writingLog()
+describe('changes that other processes forward', () => {
+  const part = (key: string, bytes = 1) => [
+    encodeBody([{ section: 's', op: PUT, key, value: Buffer.alloc(bytes), version: 0 }]),
+  ]
+
+  async function receiving(options?: StateLogOptions) {
+    const { log } = writingLog(options)
     onTestFinished(() => log.close())
-    // What the log knows of a section says who may read it.
-    await log.section('s').put('here', Buffer.from('here'))
-    const told: WireBody[] = []
-    const receiver = new WriteReceiver(log, body => told.push(body))
-    const parts = (key: string) => [
-      encodeBody([{ section: 's', op: PUT, key, value: Buffer.from(key), version: 0 }]),
-    ]
-    receiver.take({ number: 1, source: 0, request: 'two parts', parts: parts('first'), more: true })
-    for (let number = 2; number <= 100; number++)
-      receiver.take({ number, source: 0, request: `r${number}`, parts: parts(`k${number}`) })
-    receiver.take({ number: 101, source: 0, request: 'gone', parts: parts('gone'), more: true })
-    receiver.take({ number: 101, source: 0, request: '' })
-    receiver.take({ number: 1, source: 0, request: 'two parts', parts: parts('second') })
-    await until('all are answered', () => told.length === 100)
     const section = log.section('s')
+    // What the log knows of a section says who may read it.
+    await section.put('here', Buffer.from('here'))
+    const told: Written[] = []
+    const receiver = new WriteReceiver(log, ({ written }) => void told.push(written!))
+    return { receiver, section, told }
+  }
+
+  it('are made in parts as they come, and one that has begun is not forgotten for those that are whole', async () => {
+    const { receiver, section, told } = await receiving()
+    receiver.take({ number: 1, source: 0, request: 'two parts', parts: part('first'), more: true })
+    for (let number = 2; number <= 100; number++)
+      receiver.take({ number, source: 0, request: `r${number}`, parts: part(`k${number}`) })
+    receiver.take({ number: 101, source: 0, request: 'gone', parts: part('gone'), more: true })
+    receiver.take({ number: 101, source: 0, request: '' })
+    receiver.take({ number: 1, source: 0, request: 'two parts', parts: part('second') })
+    await until('all are answered', () => told.length === 100)
     expect([section.size, section.has('first'), section.has('second'), section.has('gone')]).toEqual([
       102,
       true,
       true,
       false,
     ])
+  })
+
+  it('are made not at all where one is refused before it has come whole, and answered once', async () => {
+    const { receiver, section, told } = await receiving({ limits: { waitingBytes: 2_000 } })
+    const piece = (number: number, key: string, bytes: number, more: boolean) =>
+      receiver.take({ number, source: 0, request: `r${number}`, parts: part(key, bytes), more })
+    piece(1, 'first', 1_000, true)
+    piece(1, 'second', 1_500, true)
+    piece(1, 'third', 10, true)
+    piece(1, 'fourth', 10, false)
+    // The number is free again behind the last piece.
+    piece(1, 'another', 10, false)
+    await until('both are answered', () => told.length >= 2)
+    expect(told).toMatchObject([{ code: 'ERR_FDB_STATE_LIMIT' }, { outcome: Outcome.APPLIED }])
+    expect([...section.keys()].sort()).toEqual(['another', 'here'])
+  })
+
+  it('are sent away where too many have come in part, and those that have begun are made', async () => {
+    const { receiver, section, told } = await receiving()
+    const piece = (source: number, number: number, key: string, more: boolean) =>
+      receiver.take({ number, source, request: `${source} ${number}`, parts: part(key), more })
+    const begun = Array.from({ length: 64 }, (_, i) => i + 1)
+    for (const source of begun) piece(source, source, `${source} first`, true)
+    piece(65, 65, '65 first', true)
+    piece(65, 65, '65 second', true)
+    // What it sends behind that must not be made before.
+    piece(65, 66, '66', false)
+    piece(65, 65, '65 last', false)
+    for (const source of begun) piece(source, source, `${source} last`, false)
+    await until('all are answered', () => told.length >= 66)
+    expect(told.filter(({ outcome }) => outcome === Outcome.AGAIN).map(({ number }) => number)).toEqual([
+      65, 66,
+    ])
+    expect(new Set(told.map(({ number }) => number)).size).toBe(told.length)
+    expect(section.size).toBe(1 + 2 * 64)
+    expect(['65 first', '65 second', '65 last', '66'].filter(key => section.has(key))).toEqual([])
+    // It has connected anew, and is another source.
+    piece(67, 67, '65 first', true)
+    piece(67, 67, '65 last', false)
+    await until('it is made', () => section.has('65 last'))
+  })
+
+  it('are no more than begun where their author has gone', async () => {
+    const { receiver, section, told } = await receiving({ limits: { waitingBytes: 2_000 } })
+    for (let number = 1; number <= 200; number++) {
+      // Refused, or not: nothing is kept of it.
+      receiver.take({
+        number,
+        source: number,
+        request: 'r',
+        parts: part('gone', (number % 2) * 3_000),
+        more: true,
+      })
+      receiver.take({ number, source: number, request: '' })
+    }
+    receiver.take({ number: 201, source: 201, request: 'r', parts: part('first'), more: true })
+    receiver.take({ number: 201, source: 201, request: 'r', parts: part('last') })
+    await until('it is answered', () => told.some(({ number }) => number === 201))
+    expect(told.filter(({ outcome }) => outcome === Outcome.AGAIN)).toEqual([])
+    expect([...section.keys()].sort()).toEqual(['first', 'here', 'last'])
   })
 })
 

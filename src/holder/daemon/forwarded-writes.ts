@@ -17,6 +17,8 @@ import { Followers, notThere } from './followers.js'
 const { Outcome } = fdbroker.wire.Written
 /** As many workers as there may be follow twice while all are replaced; more, with those that drain, are a fault of somebody. */
 export const MOST_AUTHORS = 1_024
+/** Changes of one author that were answered in their middle, and whose ends have not come: it sends one after the other. */
+const MOST_CUT = 64
 
 /** Phases from which a member does not come back. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
@@ -31,6 +33,10 @@ interface Author {
   readonly source: number
   /** Changes that are on their way to a member: its numbers, and ours. */
   readonly underWay: Map<number, number>
+  /** Changes that were answered before their last piece came: what still comes of them is no other change. */
+  readonly cut: Set<number>
+  /** It was told AGAIN, and is until it connects anew: a later change must not be made before an earlier one. */
+  sentAway: boolean
 }
 
 /** A change that a member has, or has in part. */
@@ -38,6 +44,8 @@ interface UnderWay {
   readonly author: Author
   readonly number: number
   readonly peer: Peer
+  /** Its last piece has not come yet. */
+  more: boolean
 }
 
 /** What it needs of its service. */
@@ -88,7 +96,13 @@ export class ForwardedWrites {
       this.#refuse(caller)
       return
     }
-    const author: Author = { caller, source: ++this.#source, underWay: new Map() }
+    const author: Author = {
+      caller,
+      source: ++this.#source,
+      underWay: new Map(),
+      cut: new Set(),
+      sentAway: false,
+    }
     this.#authors.set(caller, author)
     const drains = caller.intent !== 'follow'
     caller.link.channel.unref()
@@ -149,14 +163,20 @@ export class ForwardedWrites {
 
   #pass(author: Author, write: Write): void {
     const number = write.number ?? 0
-    let mapped = author.underWay.get(number)
-    const peer = mapped === undefined ? this.#target.writer() : this.#underWay.get(mapped)!.peer
-    if (peer === undefined || !peer.link.open) {
-      this.#answer(author, number, { outcome: Outcome.AGAIN })
+    const more = write.more ?? false
+    if (author.cut.has(number)) {
+      if (!more) author.cut.delete(number)
+      return
+    }
+    const begun = author.underWay.get(number)
+    const peer = begun === undefined ? this.#target.writer() : this.#underWay.get(begun)!.peer
+    // A change can be sent another time: it leaves the rest of the way to what cannot, and is never lost in its middle.
+    if (author.sentAway || peer === undefined || !peer.link.open || peer.link.channel.crowded) {
+      this.#end(author, number, more, { outcome: Outcome.AGAIN })
       return
     }
     if (!peer.capabilities.has(FORWARDS_WRITES)) {
-      this.#answer(author, number, {
+      this.#end(author, number, more, {
         outcome: Outcome.REFUSED,
         code: 'ERR_FDB_FENCED',
         message: `process ${peer.pid} has the right to write now, and is of a version that takes no changes of others: repeat the change there`,
@@ -164,28 +184,36 @@ export class ForwardedWrites {
       })
       return
     }
-    if (mapped === undefined) {
-      mapped = this.#next++
-      this.#underWay.set(mapped, { author, number, peer })
-      author.underWay.set(number, mapped)
-    }
-    const sent = mapped
-    peer.link.send({ write: { ...write, number: sent, source: author.source } }).catch(() => {
-      // More waits for it than may.
-      this.#settle(sent, { outcome: Outcome.AGAIN })
+    const mapped = begun ?? this.#next++
+    this.#underWay.set(mapped, { author, number, peer, more })
+    author.underWay.set(number, mapped)
+    peer.link.send({ write: { ...write, number: mapped, source: author.source } }).catch(() => {
+      // It has not read for too long, or has gone.
+      this.#settle(mapped, { outcome: Outcome.AGAIN })
     })
   }
 
   #settle(mapped: number, written: Written): void {
     const underWay = this.#underWay.get(mapped)
-    if (underWay === undefined) return
-    this.#underWay.delete(mapped)
-    underWay.author.underWay.delete(underWay.number)
-    this.#answer(underWay.author, underWay.number, written)
+    if (underWay !== undefined) this.#end(underWay.author, underWay.number, underWay.more, written)
   }
 
-  #answer({ caller }: Author, number: number, written: Written): void {
-    caller.link.tell({ written: { ...written, number } })
+  /** Answers a change, of which `more` is still to come from its author. */
+  #end(author: Author, number: number, more: boolean, written: Written): void {
+    const mapped = author.underWay.get(number)
+    if (mapped !== undefined) this.#takeBack(author, mapped)
+    if (written.outcome === Outcome.AGAIN) author.sentAway = true
+    author.caller.link.tell({ written: { ...written, number } })
+    if (more) author.cut.add(number)
+    if (author.cut.size > MOST_CUT) this.#drop(author.caller)
+  }
+
+  /** It is not under way any more: a member that has it in part may forget that. */
+  #takeBack({ source, underWay }: Author, mapped: number): void {
+    const { number, peer, more } = this.#underWay.get(mapped)!
+    this.#underWay.delete(mapped)
+    underWay.delete(number)
+    if (more) peer.link.tell({ write: { number: mapped, source } })
   }
 
   #drop(caller: Caller): void {
@@ -195,12 +223,7 @@ export class ForwardedWrites {
     this.#supply.forget(caller)
     this.#followers.remove(caller.link)
     dismiss(caller)
-    for (const mapped of author?.underWay.values() ?? []) {
-      const { peer } = this.#underWay.get(mapped)!
-      this.#underWay.delete(mapped)
-      // What of it has come may be forgotten.
-      peer.link.tell({ write: { number: mapped, source: author!.source } })
-    }
+    for (const mapped of author?.underWay.values() ?? []) this.#takeBack(author!, mapped)
   }
 }
 

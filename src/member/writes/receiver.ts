@@ -9,6 +9,8 @@ import type { StateLog } from '../../state/state-log.js'
 const { Outcome } = fdbroker.wire.Written
 /** Changes that have come in part, of one link. */
 const MOST_ARRIVING = 64
+/** So many authors a daemon has at most: of more that are remembered the oldest have gone. */
+const MOST_REMEMBERED = 1_024
 const NO_BYTES = new Uint8Array(0)
 
 type Write = fdbroker.wire.Write.$Properties
@@ -23,6 +25,8 @@ export class WriteReceiver {
   readonly #tell: (body: WireBody) => void
   /** Changes that have come in part, by source and number. */
   readonly #arriving = new Map<string, ArrivingWrite>()
+  /** Changes that were answered before their last piece: what still comes of them is no other change. */
+  readonly #cut = new Set<string>()
   readonly #sentAway = new Set<number>()
 
   constructor(log: StateLog, tell: (body: WireBody) => void) {
@@ -32,52 +36,56 @@ export class WriteReceiver {
 
   take({ number = 0, source = 0, request = '', parts = [], more = false, reads = [], durable }: Write): void {
     const key = `${source} ${number}`
-    const arriving = this.#arriving.get(key) ?? this.#begin(key)
+    // No more of it comes: its author has gone, or was answered.
+    if (request === '') {
+      this.#arriving.delete(key)
+      this.#cut.delete(key)
+      return
+    }
+    if (this.#cut.has(key)) {
+      if (!more) this.#cut.delete(key)
+      return
+    }
+    const begun = this.#arriving.get(key)
     this.#arriving.delete(key)
-    // The author has gone in the middle of the change.
-    if (request === '') return
+    const end = (answer: Answer) => {
+      if (more) remember(this.#cut, key)
+      this.#answer(number, source, answer)
+    }
+    const tooMany = more && begun === undefined && this.#arriving.size >= MOST_ARRIVING
+    if (tooMany || this.#sentAway.has(source ?? 0)) {
+      end({ outcome: 'again' })
+      return
+    }
+    const arriving = begun ?? this.#log.arriving()
     try {
       for (const part of parts ?? []) arriving.add(part)
     } catch (error) {
-      this.#answer(number, source, refused(error))
+      end({ outcome: 'refused', error: FdbError.from(error) })
       return
     }
     if (more) {
       this.#arriving.set(key, arriving)
       return
     }
-    if (this.#sentAway.has(source ?? 0)) this.#answer(number, source, { outcome: 'again' })
-    else
-      void this.#log
-        .accept(arriving, {
-          request: request ?? '',
-          reads: (reads ?? []).map(readOf),
-          durable: durable ?? false,
-        })
-        .then(answer => this.#answer(number, source, answer))
-  }
-
-  #begin(key: string): ArrivingWrite {
-    if (this.#arriving.size >= MOST_ARRIVING) {
-      const oldest = this.#arriving.keys().next().value
-      if (oldest !== undefined) this.#arriving.delete(oldest)
-    }
-    const arriving = this.#log.arriving()
-    this.#arriving.set(key, arriving)
-    return arriving
+    void this.#log
+      .accept(arriving, {
+        request: request ?? '',
+        reads: (reads ?? []).map(readOf),
+        durable: durable ?? false,
+      })
+      .then(end)
   }
 
   #answer(number: number | null, source: number | null, answer: Answer): void {
-    if (answer.outcome === 'again') this.#sentAway.add(source ?? 0)
+    if (answer.outcome === 'again') remember(this.#sentAway, source ?? 0)
     this.#tell({ written: { number: number ?? 0, ...packAnswer(answer) } })
   }
 }
 
-function refused(error: unknown): Answer {
-  return {
-    outcome: 'refused',
-    error: FdbError.from(error),
-  }
+function remember<T>(memory: Set<T>, what: T): void {
+  memory.add(what)
+  if (memory.size > MOST_REMEMBERED) memory.delete(memory.values().next().value!)
 }
 
 function readOf({ section, key, mark }: fdbroker.wire.EntryRead.$Properties): EntryRead {
