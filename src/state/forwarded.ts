@@ -138,6 +138,15 @@ export class ArrivingWrite {
   }
 }
 
+/** Nobody knows whether a change was made that was sent. */
+export function mayBeMade(why: string, request: string, cause?: unknown): FdbError {
+  return new FdbError(
+    'ERR_FDB_DEADLINE',
+    `${why} whether a change was made: it may have been. Make such changes with a \`request\` id, and try again with the same`,
+    { details: { request }, cause },
+  )
+}
+
 export function tooLarge(bytes: number, waitingBytes: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { FdbError } from '../errors.js'
+import type { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
 import { markOf } from './entry-mark.js'
-import { type Answer, type ForwardedWrite, tooLarge } from './forwarded.js'
+import { type Answer, type ForwardedWrite, mayBeMade, tooLarge } from './forwarded.js'
 import { encodeSchema } from './records.js'
 import type { Replay } from './replay.js'
 import { Slice } from './slices.js'
@@ -87,13 +87,17 @@ export class Forwarding {
     this.wake()
   }
 
-  /** Who serves takes no changes: those that wait are refused, until there is another way. */
+  /**
+   * Who serves takes no changes: those that wait are refused, until there is another way. What was sent may have been made: it waits on,
+   * to be found in the log, or sent again.
+   */
   refuse(): void {
     if (this.#stopped) return
     this.#courier = null
     this.#lose()
     this.#refused = true
-    void this.#core.queue.rejectAll(this.#options.refusal, this.#core.sliceMs)
+    void this.#core.queue.rejectUnsent(this.#options.refusal, this.#core.sliceMs)
+    this.wake()
   }
 
   answered(number: number, answer: Answer): void {
@@ -188,14 +192,8 @@ export class Forwarding {
     const { timeoutMs, refusal } = this.#options
     if (performance.now() - Math.max(write.at, this.#startedAt) < timeoutMs) return false
     this.#done(write)
-    const unknown = () =>
-      new FdbError(
-        'ERR_FDB_DEADLINE',
-        `the process that serves did not say within ${timeoutMs} ms whether a change was made: it may have been. Make such changes ` +
-          'with a `request` id, and try again with the same',
-        { details: { request: write.request } },
-      )
-    write.reject(write.sent ? unknown() : refusal)
+    const why = `the process that serves did not say within ${timeoutMs} ms`
+    write.reject(write.sent ? mayBeMade(why, write.request) : refusal)
     return true
   }
 

@@ -119,14 +119,29 @@ export class WriteQueue {
 
   /** Rejects the changes that other processes made: they have them still. */
   rejectForeign(error: unknown): void {
-    const foreign = this.#writes.filter(write => write.foreign)
-    if (foreign.length === 0) return
-    this.#writes = this.#writes.filter(write => !write.foreign)
-    for (const write of foreign) {
-      this.#bytes -= write.bytes
-      this.#requests.delete(write.request)
-      write.reject(error)
-    }
+    for (const write of this.#take(({ foreign = false }) => foreign)) write.reject(error)
+  }
+
+  /** Those that no other process can have made wait no more; they are told in slices. */
+  async rejectUnsent(error: unknown, sliceMs: number): Promise<void> {
+    await reject(
+      this.#take(({ sent = false }) => !sent),
+      () => error,
+      sliceMs,
+    )
+  }
+
+  #take(which: (write: PendingWrite) => boolean): PendingWrite[] {
+    const taken = this.#writes.filter(which)
+    if (taken.length === 0) return taken
+    this.#writes = this.#writes.filter(write => !which(write))
+    for (const write of taken) this.#leaves(write)
+    return taken
+  }
+
+  #leaves(write: PendingWrite): void {
+    this.#bytes -= write.bytes
+    if (this.#requests.get(write.request) === write) this.#requests.delete(write.request)
   }
 
   /** The change that is next. */
@@ -148,22 +163,27 @@ export class WriteQueue {
 
   /** The first `count` are settled by the caller. */
   remove(count: number): void {
-    for (const write of this.#writes.splice(0, count)) {
-      this.#bytes -= write.bytes
-      if (this.#requests.get(write.request) === write) this.#requests.delete(write.request)
-    }
+    for (const write of this.#writes.splice(0, count)) this.#leaves(write)
   }
 
   /** None waits any more; they are told in slices. */
-  async rejectAll(error: unknown, sliceMs: number): Promise<void> {
+  async rejectAll(errorOf: (write: PendingWrite) => unknown, sliceMs: number): Promise<void> {
     const writes = this.#writes
     this.#writes = []
     this.#bytes = 0
     this.#requests.clear()
-    const slice = new Slice(sliceMs)
-    for (let i = 0; i < writes.length; i++) {
-      writes[i]!.reject(error)
-      if (i % AT_ONCE === AT_ONCE - 1) await slice.passed()
-    }
+    await reject(writes, errorOf, sliceMs)
+  }
+}
+
+async function reject(
+  writes: readonly PendingWrite[],
+  errorOf: (write: PendingWrite) => unknown,
+  sliceMs: number,
+): Promise<void> {
+  const slice = new Slice(sliceMs)
+  for (let i = 0; i < writes.length; i++) {
+    writes[i]!.reject(errorOf(writes[i]!))
+    if (i % AT_ONCE === AT_ONCE - 1) await slice.passed()
   }
 }

@@ -2,7 +2,14 @@ import { Appender } from './appender.js'
 import type { LogCore } from './core.js'
 import { draw, type StateDraft } from './draft.js'
 import { type Disk, type Durability, made } from './durable.js'
-import { type Answer, type ArrivingWrite, answerOf, type ForwardedWrite, NOT_HERE } from './forwarded.js'
+import {
+  type Answer,
+  type ArrivingWrite,
+  answerOf,
+  type ForwardedWrite,
+  mayBeMade,
+  NOT_HERE,
+} from './forwarded.js'
 import { Forwarding, type ForwardingOptions } from './forwarding.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
@@ -10,7 +17,7 @@ import { requestRefusal } from './requests.js'
 import type { Segment } from './segment.js'
 import { ToldToWait } from './told-to-wait.js'
 import type { WriteOptions } from './write-options.js'
-import type { NewWrite } from './write-queue.js'
+import type { NewWrite, PendingWrite } from './write-queue.js'
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
@@ -69,7 +76,9 @@ export class Writing {
     this.#stopForwarding()
     const { queue, sliceMs } = this.#core
     queue.rejectForeign(NOT_HERE)
-    void queue.rejectAll(error, sliceMs)
+    const why = 'this process lost its way to the one that serves before that had said'
+    const told = ({ sent, request }: PendingWrite) => (sent ? mayBeMade(why, request, error) : error)
+    void queue.rejectAll(told, sliceMs)
   }
 
   forward(options: ForwardingOptions): Forwarding {

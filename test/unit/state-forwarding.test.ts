@@ -311,6 +311,61 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.get('c')).toBe(1)
   })
 
+  describe('that were sent when their way ends', () => {
+    /** One is sent, and made in a segment that its author does not have; the one behind it was not sent. */
+    async function sent(timeoutMs?: number) {
+      const all = await replaced({ ...(timeoutMs && { timeoutMs }) })
+      const { forwarding, counts, writer } = all
+      writer.segments.at(-1)!.seal()
+      const segment = Segment.create(3)
+      writer.startWriting(segment)
+      const way = new Way(forwarding, writer)
+      way.prompt = false
+      const made = counts.here.put('a', 1)
+      await until('it is there', () => counts.there.get('a') === 1)
+      forwarding.disconnect()
+      const behind = counts.here.put('b', 1)
+      // What becomes of the one is looked at when that of the other is known.
+      for (const change of [made, behind]) change.catch(() => {})
+      return { ...all, segment, made, behind }
+    }
+
+    it('are not refused where the next one takes none: they are found to be made', async () => {
+      const { author, forwarding, counts, made, behind, segment } = await sent()
+      forwarding.refuse()
+      await expect(behind).rejects.toThrow(code('ERR_FDB_FENCED'))
+      expect(author.stats().waiting).toBe(1)
+      await author.adopt(segment.readOnly())
+      author.follow()
+      await made
+      expect([counts.here.get('a'), counts.here.get('b'), author.stats().waiting]).toEqual([1, undefined, 0])
+    })
+
+    it('are made once where the next one takes them late', async () => {
+      const { forwarding, made, behind, segment, writer, author } = await sent()
+      forwarding.refuse()
+      await expect(behind).rejects.toThrow(code('ERR_FDB_FENCED'))
+      new Way(forwarding, writer)
+      await author.adopt(segment.readOnly())
+      author.follow()
+      await made
+      expect(writer.sequence).toBe(2)
+    })
+
+    it('may have been made, which is what is said where it is not known in time, or this process ends', async () => {
+      const late = await sent(100)
+      late.forwarding.refuse()
+      await expect(late.behind).rejects.toThrow(code('ERR_FDB_FENCED'))
+      await expect(late.made).rejects.toThrow(code('ERR_FDB_DEADLINE'))
+      const ends = await sent()
+      ends.author.endWriting(refusal)
+      await expect(ends.behind).rejects.toThrow(code('ERR_FDB_FENCED'))
+      await expect(ends.made).rejects.toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_DEADLINE', cause: refusal }),
+      )
+    })
+  })
+
   it('that are no changes are refused, and nothing is made of them', async () => {
     const { writer } = await replaced()
     const forge = (part: Uint8Array) => make(writer, { request: 'r', parts: [part], reads: [] })
