@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
 import { markOf } from './entry-mark.js'
+import { checkForwardable } from './forwardable.js'
 import { type Answer, type ForwardedWrite, mayBeMade, tooLarge } from './forwarded.js'
 import { encodeSchema } from './records.js'
 import type { Replay } from './replay.js'
@@ -243,6 +244,7 @@ export class Forwarding {
     const { store } = this.#core
     const { draw } = write
     const { sections, parts, reads, result } = draw ? draw() : { ...write, reads: [], result: undefined }
+    checkForwardable({ parts, reads })
     if (draw) write.outcome = result
     const unsaid = sections.flatMap(section => section.unsaid ?? [])
     return {

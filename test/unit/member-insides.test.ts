@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { FdbError } from '../../src/errors.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { OwnedFd } from '../../src/kernel/index.js'
@@ -11,17 +12,22 @@ import { LateWrites } from '../../src/member/late-writes.js'
 import type { Listener } from '../../src/member/listener.js'
 import { Moves } from '../../src/member/moves.js'
 import { Reloading } from '../../src/member/reloading.js'
+import { WriteCourier } from '../../src/member/writes/courier.js'
+import { WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { WriteReceiver } from '../../src/member/writes/receiver.js'
 import { movePair } from '../../src/moving/pair.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import type { BundleItem } from '../../src/protocol/bundle.js'
+import { checkDecodeCost } from '../../src/protocol/decode-cost.js'
 import type { Link, LinkHandler, WireBody } from '../../src/protocol/link.js'
+import { FORWARDS_WRITES } from '../../src/protocol/versions.js'
 import { encodeBody, PUT } from '../../src/state/records.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
 import { writingLog } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 
+const { Envelope } = fdbroker.wire
 const { Outcome } = fdbroker.wire.Written
 type Written = fdbroker.wire.Written.$Properties
 
@@ -118,6 +124,86 @@ describe('a heartbeat', () => {
     link.open = false
     pass(20, 1_000)
     expect(beats.holderSilent).toBe(false)
+  })
+})
+
+describe('a courier of changes', () => {
+  /** A link that takes messages of up to so many bytes. */
+  function linked(most: number) {
+    const sent: WireBody[] = []
+    const link = {
+      open: true,
+      send: async (body: WireBody) => {
+        if (Envelope.encode(body).finish().length > most) throw new Error('too large')
+        sent.push(body)
+      },
+    }
+    let failed = 0
+    const courier = new WriteCourier(link as unknown as Link, () => void failed++)
+    return { courier, link, sent, failed: () => failed }
+  }
+  const reads = (count: number) =>
+    Array.from({ length: count }, (_, n) => ({ section: 's', key: `${n}`, mark: Buffer.alloc(16) }))
+
+  it('has the most that a change may be in messages that are taken', async () => {
+    const { courier, sent } = linked(16 * 1024 * 1024)
+    const request = 'r'.repeat(255)
+    courier.send(1, { request, parts: [Buffer.alloc(10)], reads: reads(32_000), durable: true })
+    courier.send(2, { request, parts: [Buffer.alloc(16 * 1024 * 1024 - 1022)], reads: reads(32_000) })
+    await until('all are sent', () => sent.length === 3)
+    for (const body of sent) {
+      const write = { ...body.write, number: 0xffff_ffff, source: 0xffff_ffff }
+      const bytes = Envelope.encode({ write }).finish()
+      expect(bytes.length).toBeLessThanOrEqual(16 * 1024 * 1024)
+      expect(() => checkDecodeCost(bytes)).not.toThrow()
+    }
+    const shapes = sent.map(({ write }) => [
+      write!.number,
+      write!.parts!.length,
+      write!.reads?.length ?? 0,
+      write!.more,
+    ])
+    expect(shapes).toEqual([
+      [1, 1, 32_000, false],
+      [2, 1, 0, true],
+      [2, 0, 32_000, false],
+    ])
+  })
+
+  it('says that its link takes nothing more; its end is told otherwise', async () => {
+    const { courier, link, sent, failed } = linked(1_000)
+    courier.send(1, { request: 'a', parts: [Buffer.alloc(10)], reads: [] })
+    courier.send(2, { request: 'b', parts: [Buffer.alloc(2_000)], reads: [] })
+    await until('it is said', () => failed() > 0)
+    link.open = false
+    courier.send(3, { request: 'c', parts: [Buffer.alloc(2_000)], reads: [] })
+    courier.send(4, { request: 'd', parts: [Buffer.alloc(10)], reads: [] })
+    await until('the last is sent', () => sent.length === 2)
+    expect(failed()).toBe(1)
+  })
+
+  it('has a link that takes nothing more left for another one', async () => {
+    const log = new StateLog()
+    log.startWriting(Segment.create(1))
+    onTestFinished(() => log.close())
+    let reconnected = 0
+    const forwarder = new WriteForwarder(log, 5_000, () => void reconnected++)
+    const failing = () => {
+      const link = { open: true, send: () => Promise.reject(new Error('too large')) } as unknown as Link
+      forwarder.connected(link)
+      forwarder.welcomed(link, { capabilities: [FORWARDS_WRITES] })
+      return link
+    }
+    forwarder.begin(new FdbError('ERR_FDB_FENCED', 'another serves'))
+    const first = failing()
+    log
+      .section('s')
+      .put('a', Buffer.from('a'))
+      .catch(() => {})
+    await until('the first is left', () => reconnected === 1)
+    forwarder.lost(first)
+    failing()
+    await until('the second is left', () => reconnected === 2)
   })
 })
 

@@ -56,9 +56,14 @@ async function make(writer: StateLog, write: ForwardedWrite): Promise<Answer> {
 
 /** A process that was replaced in good order, and the one that writes now. */
 async function replaced(
-  options: { waiting?: (log: StateLog) => unknown; timeoutMs?: number; writer?: StateLogOptions } = {},
+  options: {
+    waiting?: (log: StateLog) => unknown
+    timeoutMs?: number
+    author?: StateLogOptions
+    writer?: StateLogOptions
+  } = {},
 ) {
-  const author = new StateLog()
+  const author = new StateLog(options.author)
   author.startWriting(Segment.create(1))
   await author.section('counts', counterSchema).put('n', 1)
   author.pauseWriting()
@@ -278,6 +283,41 @@ describe('changes of a process that was replaced', () => {
     expect(reader.position).toEqual(writer.position)
     expect(reader.section('counts').size).toBe(2)
     reader.close()
+  })
+
+  it('that no message takes are refused at once, and those behind them are made', async () => {
+    const limits = { recordBytes: 24 * 1024 * 1024 }
+    const { forwarding, counts, writer, author } = await replaced({ author: { limits }, writer: { limits } })
+    const way = new Way(forwarding, writer)
+    const reading = (keys: number, bytes: number) =>
+      author.update(state => {
+        for (let n = 0; n < keys; n++) state.has(counts.here, `${n}`.padEnd(bytes))
+        state.put(counts.here, 'read', keys)
+      })
+    const whole = reading(32_000, 5)
+    const refused = [
+      reading(32_001, 5),
+      reading(150, 60_000),
+      counts.here.put('large', 'x'.repeat(17 * 1024 * 1024) as never),
+    ].map(change => change.catch((why: FdbError) => why))
+    const behind = counts.here.put('a', 1)
+    const limit = (most: number, of: string) => ({
+      code: 'ERR_FDB_STATE_LIMIT',
+      message: expect.stringContaining(of),
+      details: { most },
+    })
+    expect(await Promise.all(refused)).toMatchObject([
+      limit(32_000, 'reads 32001 entries'),
+      limit(8 * 1024 * 1024, 'bytes of keys'),
+      limit(16 * 1024 * 1024 - 1022, 'bytes in one record'),
+    ])
+    await Promise.all([whole, behind])
+    expect([counts.there.get('read'), counts.there.get('a'), counts.there.has('large')]).toEqual([
+      32_000,
+      1,
+      false,
+    ])
+    expect(way.sent).toHaveLength(2)
   })
 
   it('keep the schema of their author; one that the writer may not read is refused', async () => {

@@ -8,10 +8,13 @@ const PIECE_BYTES = 256 * 1024
 /** Sends changes over a link, those that are large in several messages: one behind the other, as fast as the peer takes them. */
 export class WriteCourier implements Courier {
   readonly #link: Link
+  readonly #failed: () => void
   #sent: Promise<void> = Promise.resolve()
 
-  constructor(link: Link) {
+  /** `failed`: the link is there, and does not take what is sent. */
+  constructor(link: Link, failed: () => void) {
     this.#link = link
+    this.#failed = failed
   }
 
   send(number: number, write: ForwardedWrite): void {
@@ -19,7 +22,8 @@ export class WriteCourier implements Courier {
       try {
         for (const body of messagesOf(number, write)) await this.#link.send(body)
       } catch {
-        // The link has ended, which is told: it is sent again over the next.
+        // It is sent again over the next link. The end of this one is told.
+        if (this.#link.open) this.#failed()
       }
     })
   }
@@ -30,13 +34,15 @@ function* messagesOf(
   { request, parts, reads, durable = false }: ForwardedWrite,
 ): Generator<WireBody> {
   let from = 0
+  let more: boolean
   do {
     let end = from
-    for (let bytes = 0; end < parts.length && (end === from || bytes < PIECE_BYTES); end++)
-      bytes += parts[end]!.length
-    const more = end < parts.length
+    let bytes = 0
+    for (; end < parts.length && (end === from || bytes < PIECE_BYTES); end++) bytes += parts[end]!.length
+    // Beside a large part there may be no room for what was read.
+    more = end < parts.length || (bytes > PIECE_BYTES && reads.length > 0)
     const last = more ? {} : { reads: [...reads], durable }
     yield { write: { number, request, parts: parts.slice(from, end), more, ...last } }
     from = end
-  } while (from < parts.length)
+  } while (more)
 }

@@ -88,6 +88,11 @@ export class WriteForwarder {
   }
 
   #useLink(): void {
-    if (this.#link !== null && this.#taken) this.#forwarding?.connect(new WriteCourier(this.#link))
+    const link = this.#link
+    if (link === null || !this.#taken) return
+    const failed = () => {
+      if (link === this.#link) this.#reconnect()
+    }
+    this.#forwarding?.connect(new WriteCourier(link, failed))
   }
 }
