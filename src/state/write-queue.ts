@@ -48,6 +48,8 @@ export interface PendingWrite extends NewWrite {
   outcome?: unknown
   /** It was sent to another process at least once. */
   sent?: boolean
+  /** Before it waits a change of another process with its request: it is looked at when it is known what has become of that one. */
+  readonly retry: boolean
   /** When it was made, as of performance.now(). */
   readonly at: number
   readonly bytes: number
@@ -101,7 +103,8 @@ export class WriteQueue {
     const promise = new Promise<unknown>((resolve, reject) => {
       settle = { resolve, reject }
     })
-    const pending: PendingWrite = { ...write, at: performance.now(), bytes, promise, ...settle }
+    const retry = write.request !== '' && this.#requests.has(write.request)
+    const pending: PendingWrite = { ...write, at: performance.now(), bytes, promise, retry, ...settle }
     this.#writes.push(pending)
     this.#bytes += bytes
     if (write.request !== '') this.#requests.set(write.request, pending)
@@ -149,13 +152,16 @@ export class WriteQueue {
     return this.#writes[0]
   }
 
-  /** The first ones, up to `bytes` in all (at least one), an update only by itself; they stay until {@link remove}. */
+  /**
+   * The first ones, up to `bytes` in all (at least one), an update only by itself, a retry only as the first; they stay until
+   * {@link remove}.
+   */
   first(bytes: number): PendingWrite[] {
     let count = 0
     for (let sum = 0; count < this.#writes.length; count++) {
       const write = this.#writes[count]!
       sum += write.bytes
-      if (count > 0 && (sum > bytes || write.draw !== undefined)) break
+      if (count > 0 && (sum > bytes || write.draw !== undefined || write.retry)) break
       if (write.draw !== undefined) return [write]
     }
     return this.#writes.slice(0, count)

@@ -132,7 +132,9 @@ export class Writing {
       const before = known ? [known.print] : waiting?.prints
       const refusal = before ? requestRefusal(request, before, prints) : null
       if (refusal) throw refusal
-      if (before) return waiting?.promise ?? Promise.resolve()
+      // That of another process may not be made here: then this one is, in its own place.
+      if (waiting && (!waiting.foreign || write.foreign)) return waiting.promise
+      if (known) return Promise.resolve()
     }
     const refused = this.#forwarding?.refusal
     if (refused) throw refused

@@ -5,7 +5,7 @@ import { json } from '../../src/state/codec.js'
 import { REMOVE } from '../../src/state/draft.js'
 import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
 import type { Courier, Forwarding } from '../../src/state/forwarding.js'
-import { encodeEnvelope, encodeSchema } from '../../src/state/records.js'
+import { encodeBody, encodeEnvelope, encodeSchema, PUT } from '../../src/state/records.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
@@ -403,6 +403,69 @@ describe('changes of a process that was replaced', () => {
       await expect(ends.made).rejects.toThrow(
         expect.objectContaining({ code: 'ERR_FDB_DEADLINE', cause: refusal }),
       )
+    })
+  })
+
+  describe('that wait where their client tries again itself', () => {
+    /** One is forwarded, and waits for a handoff with its retry. */
+    async function waiting(reads: ForwardedWrite['reads'] = []) {
+      const { writer, counts } = await replaced()
+      await counts.there.put('n', 1)
+      writer.pauseWriting()
+      const part = encodeBody([{ section: 'counts', op: PUT, key: 'n', value: Buffer.from('2'), version: 1 }])
+      const forwarded = make(writer, { request: 'r', parts: [part], reads })
+      const again = counts.there.update('n', next, { request: 'r' })
+      const twice = counts.there.update('n', next, { request: 'r' })
+      const behind = counts.there.put('m', 1)
+      await nextTurn()
+      return { writer, n: counts.there, forwarded, again, twice, behind }
+    }
+
+    it('are made once, and the retry gets the value', async () => {
+      const { writer, n, forwarded, again, twice, behind } = await waiting()
+      const { sequence } = writer
+      writer.resumeWriting()
+      expect(await Promise.all([forwarded, again, twice, behind])).toMatchObject([
+        { outcome: 'applied' },
+        2,
+        2,
+        undefined,
+      ])
+      expect([n.get('n'), writer.sequence]).toEqual([2, sequence + 2])
+      // It is known by now.
+      expect(await n.update('n', next, { request: 'r' })).toBe(2)
+    })
+
+    it('are left to their author at a handoff, and the retry is forwarded', async () => {
+      const { writer, forwarded, again, twice, behind } = await waiting()
+      const third = new StateLog()
+      for (const segment of writer.segments) await third.adopt(segment.readOnly())
+      writer.segments.at(-1)!.seal()
+      await third.catchUp()
+      const segment = Segment.create(3)
+      third.startWriting(segment)
+      await writer.adopt(segment.readOnly())
+      const way = new Way(writer.forwardWriting({ timeoutMs: 5_000, refusal }), third)
+      expect(await forwarded).toEqual({ outcome: 'again' })
+      expect(await Promise.all([again, twice, behind])).toEqual([2, 2, undefined])
+      expect(way.sent.map(({ write }) => write.request)).toEqual(['r', expect.any(String)])
+      third.close()
+    })
+
+    it('are none where what they have read has changed, and the retry is made', async () => {
+      const { writer, forwarded, again, twice } = await waiting([
+        { section: 'counts', key: 'n', mark: Buffer.from('another') },
+      ])
+      writer.resumeWriting()
+      expect(await Promise.all([forwarded, again, twice])).toMatchObject([{ outcome: 'conflict' }, 2, 2])
+    })
+
+    it('are refused, and so is the retry, where nobody writes any more', async () => {
+      const { writer, forwarded, again, twice, behind } = await waiting()
+      const refused = [again, twice, behind].map(change => expect(change).rejects.toBe(refusal))
+      writer.endWriting(refusal)
+      await Promise.all(refused)
+      expect(await forwarded).toEqual({ outcome: 'again' })
     })
   })
 
