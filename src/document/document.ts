@@ -109,6 +109,8 @@ function explain(code: string, message: string): string {
       return 'this key is given twice in the same map'
     case 'TAB_AS_INDENT':
       return 'tabs are not allowed as indentation; use spaces'
+    case 'RESOURCE_EXHAUSTION':
+      return 'this is nested too deeply to be read'
     default:
       return first.charAt(0).toLowerCase() + first.slice(1)
   }

@@ -11,9 +11,16 @@ const SHOWN = 80
 
 /** A value as it is named in messages: JSON, cut after 80 characters. */
 export function shown(value: unknown): string {
-  const text =
-    typeof value === 'number'
-      ? String(value)
-      : (JSON.stringify(value) ?? (value === undefined ? 'nothing' : String(value)))
+  const text = jsonOf(value)
   return text.length <= SHOWN ? text : `${text.slice(0, SHOWN)}…`
+}
+
+function jsonOf(value: unknown): string {
+  if (typeof value === 'number') return String(value)
+  try {
+    return JSON.stringify(value) ?? (value === undefined ? 'nothing' : String(value))
+  } catch {
+    // It has itself in it, or is nested too deeply.
+    return Array.isArray(value) ? '[…]' : '{…}'
+  }
 }

@@ -336,6 +336,19 @@ describe('what is no YAML', () => {
     expect(refusal(text)[0]).toMatch(/^edge\.yaml:1:1: .* not a map.*; its keys are: service, control, /)
   })
 
+  it.each([
+    ['a list that has itself in it', `${LEAST}accessLog: &x [*x]`, '4:15', '[…]'],
+    ['a map that has itself in it', `${LEAST}accessLog: &x { a: *x }`, '4:15', '{…}'],
+    ['a JSON list in many lists', `{"accessLog":${'['.repeat(20_000)}${']'.repeat(20_000)}}`, '1:14', '[…]'],
+  ])('%s is wrong where it stands', (_, text, place, value) => {
+    expect(refusal(text)).toContain(`edge.yaml:${place}: accessLog: ${value} is neither true nor false`)
+  })
+
+  it('takes no list in many lists', () => {
+    const text = `${LEAST}accessLog: ${'['.repeat(20_000)}${']'.repeat(20_000)}`
+    expect(refusal(text)[0]).toMatch(/^edge\.yaml:4:\d+: this is nested too deeply to be read$/)
+  })
+
   it('takes no merge keys and no __proto__', () => {
     const text = `${LEAST}__proto__: { accessLog: true }\ndrain: { <<: { timeout: 3s } }\n`
     expect(refusal(text).map(line => line.split('; ')[0])).toEqual([
