@@ -1,8 +1,10 @@
 import { type Command, Option } from 'commander'
+import type { Logger } from 'pino'
 import { FdbError } from '../errors.js'
 import type { Found } from '../supervisor/left-behind.js'
 import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
+import type { VersionSettings } from '../supervisor/settings.js'
 import type { Supervisor } from '../supervisor/supervisor.js'
 import { codeAndMessage } from './failure-text.js'
 import { openLog } from './log.js'
@@ -11,6 +13,9 @@ import { RunSignals } from './run-signals.js'
 import { type RunFlags, RunSources } from './run-sources.js'
 import { tellTurn } from './serving.js'
 import { sayOnStderr } from './stderr.js'
+
+/** How long a daemon may be upgraded. */
+const FROM_MS = 60_000
 
 export function addRun(program: Command): void {
   const option = (flags: string, description: string, variable: string) =>
@@ -139,7 +144,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const left = found?.take ? found.left : null
   const settings = left?.settings ?? (await sources.lasting())
   // Wrong settings are told before anything is started.
-  const listen = left === null ? (await sources.read()).listen : []
+  const first = left === null ? await sources.read() : null
   // What was taken over is among what is left.
   const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../supervisor/supervisor.js')
@@ -148,10 +153,13 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const signals = new RunSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
-    if (left === null && flags.from !== undefined)
-      await (await import('../supervisor/held-listeners.js')).takeHeld(flags.from, listen, logger)
-    if (takeover !== null)
-      predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(takeover, listen, logger)
+    if (first !== null && flags.from !== undefined) await takeFrom(flags.from, first, logger)
+    if (first !== null && takeover !== null)
+      predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(
+        takeover,
+        first.listen,
+        logger,
+      )
     const parts = {
       settings,
       read: () => sources.read(),
@@ -174,6 +182,14 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     predecessor?.[Symbol.dispose]()
     signals.close()
   }
+}
+
+/** Again where the daemon is just being upgraded. */
+async function takeFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
+  const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
+  const { takeHeld } = await import('../supervisor/held-listeners.js')
+  const of = logger.child({ daemon: control })
+  await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first, of))
 }
 
 /** Its exit code says whether this release could go on in the place of the one that has started it. */

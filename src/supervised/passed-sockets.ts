@@ -13,6 +13,8 @@ export const KEPT = 'fdb.'
 export interface Unclaimed {
   readonly name: string
   readonly fd: OwnedFd
+  /** It was offered: a program may run on it, for which O_NONBLOCK stays as it is. */
+  readonly inUse?: boolean
 }
 
 export interface Passed extends Unclaimed {
@@ -27,6 +29,8 @@ export interface PassedListener {
   readonly elsewhere: boolean
   /** Another process has it too, which knows nothing of us and is to end: see {@link PassedSockets.offer}. */
   readonly adopted: boolean
+  /** A program may run on it, for which O_NONBLOCK stays as it is. */
+  readonly inUse: boolean
 }
 
 /**
@@ -46,7 +50,7 @@ export class PassedSockets {
 
   /** Lent. */
   get unclaimed(): Unclaimed[] {
-    return [...this.#sockets, ...this.#kept].map(({ name, fd }) => ({ name, fd }))
+    return [...this.#sockets, ...this.#kept].map(({ about, ...each }) => each)
   }
 
   /**
@@ -67,7 +71,7 @@ export class PassedSockets {
    * process that nobody takes are closed by {@link discard}.
    */
   offer(sockets: readonly Passed[], adopted = true): void {
-    this.#sockets = [...sockets, ...this.#sockets]
+    this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
     if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
   }
 
@@ -95,7 +99,7 @@ export class PassedSockets {
 
   #found(found: Passed, elsewhere: boolean): PassedListener {
     const adopted = this.#adopted.delete(found.fd)
-    return { fd: this.#give(found), elsewhere, adopted }
+    return { fd: this.#give(found), elsewhere, adopted, inUse: found.inUse ?? false }
   }
 
   #give(given: Passed): OwnedFd {

@@ -1,5 +1,5 @@
 import { FdbError, type FdbErrorCode } from '../errors.js'
-import { closeAll, type Inspected, inspectOne, type OwnedFd } from '../kernel/index.js'
+import { closeAll, type Inspected, inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
 import {
   bindListener,
   formatAddress,
@@ -9,38 +9,46 @@ import {
   type ListenerSpec,
 } from '../listeners/index.js'
 import type { Logger } from '../logger.js'
-import { OperatorClient } from '../operator/client.js'
+import type { OperatorClient } from '../operator/client.js'
+import type { Claimed } from '../operator/held-descriptors.js'
 import { passedSockets } from '../supervised/passed-sockets.js'
-import type { NamedListener } from './settings.js'
+import type { VersionSettings } from './settings.js'
 
 /**
  * Has listeners found that a daemon holds under their names, in the place of binding them; what it does not hold is bound, and held
- * there from now on: they outlive this process. Rejects with ERR_FDB_FD_TAKEN where a name is held for something else, with what
- * binding throws, and as {@link OperatorClient} does.
+ * there from now on: they outlive this process, which has claimed them as long as it lives. Rejects with ERR_FDB_FD_TAKEN where a name is held
+ * for something else, with what binding throws, and as {@link OperatorClient} does.
  */
 export async function takeHeld(
-  control: string,
-  wanted: readonly NamedListener[],
+  client: OperatorClient,
+  { listen, nonBlocking }: Pick<VersionSettings, 'listen' | 'nonBlocking'>,
   logger: Logger,
 ): Promise<void> {
-  using client = await OperatorClient.connect(control)
   const taken: { name: string; fd: OwnedFd; about: Inspected }[] = []
   try {
-    for (const { name, spec } of wanted) {
-      const claim = () => client.descriptors.claim(name, { shared: true })
-      const fd = await heldOrBound(client, name, spec, claim)
+    for (const { name, spec } of listen) {
+      const { fd, others } = await heldOrBound(client, name, spec, () => claimForLife(client, name))
       const about = inspectOne(fd)
       taken.push({ name, fd, about })
       refuseOther(name, spec, about)
-      logger.info(
-        { listener: name, address: formatAddress(about), daemon: control },
-        'a daemon holds a listener',
-      )
+      // It is one of the open socket: who runs on it already goes on with what he has.
+      if (others === 0) setBlocking(fd, !nonBlocking)
+      logger.info({ listener: name, address: formatAddress(about) }, 'a daemon holds a listener')
     }
     passedSockets().offer(taken, false)
   } catch (error) {
     closeAll(taken.map(({ fd }) => fd))
     throw error
+  }
+}
+
+/** Where there are no pidfds nobody is told who has it. */
+async function claimForLife(client: OperatorClient, name: string): Promise<Claimed> {
+  try {
+    return await client.descriptors.claimAmong(name, { shared: true, while: { pid: process.pid } })
+  } catch (error) {
+    if (!isCode(error, 'ERR_FDB_OPTION') && !isCode(error, 'ERR_FDB_NO_PIDFD')) throw error
+    return await client.descriptors.claimAmong(name, { shared: true })
   }
 }
 

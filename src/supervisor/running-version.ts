@@ -22,6 +22,8 @@ export interface VersionParts {
   readonly probe: Probe
   readonly children: Children
   readonly listeners: SharedListeners
+  /** No other version has a process. */
+  readonly alone: boolean
 }
 
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
@@ -52,7 +54,7 @@ export class RunningVersion {
    * Owns the probe from now on.
    */
   constructor(
-    { id, settings, probe, children, listeners }: VersionParts,
+    { id, settings, probe, children, listeners, alone }: VersionParts,
     events: VersionEvents,
     was: LeftVersion | null = null,
   ) {
@@ -63,7 +65,7 @@ export class RunningVersion {
     this.#probe = probe
     this.#events = events
     try {
-      this.#pid = was?.pid ?? this.#start(listeners)
+      this.#pid = was?.pid ?? this.#start(listeners, alone)
     } catch (error) {
       probe[Symbol.dispose]()
       throw error
@@ -149,9 +151,10 @@ export class RunningVersion {
     this.#probe[Symbol.dispose]()
   }
 
-  #start(shared: SharedListeners): number {
+  #start(shared: SharedListeners, alone: boolean): number {
     const { settings } = this
-    const listeners = [...shared.provide(settings.listen, settings.nonBlocking), ...this.#probe.listeners]
+    const provided = shared.provide(settings.listen, settings.nonBlocking, alone)
+    const listeners = [...provided, ...this.#probe.listeners]
     const variables = { ...listenerVariables(listeners, this.id), ...this.#probe.env, ...settings.env }
     const { file, argv0, args, cwd, env } = successorCommand({
       argv: settings.command,

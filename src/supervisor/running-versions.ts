@@ -43,7 +43,7 @@ export class RunningVersions {
   run(id: number, settings: VersionSettings, probe: Probe, was: LeftVersion | null = null): RunningVersion {
     const { children, listeners } = this
     const version = new RunningVersion(
-      { id, settings, probe, children, listeners },
+      { id, settings, probe, children, listeners, alone: this.#running.size === 0 },
       {
         ready: () => this.#events.ready(id),
         failed: why => this.#events.failed(id, why),

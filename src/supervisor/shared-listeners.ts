@@ -15,7 +15,7 @@ export interface SharedListener {
   readonly fd: OwnedFd
   /** Somebody else has it too and goes on to, as a service manager does: its path stays theirs, and nobody could bind it anew. */
   readonly passed: boolean
-  /** Bound by a process that accepts on it still, and would hang if it blocked of a sudden: O_NONBLOCK stays as it is. */
+  /** Bound by a process that accepts on it still. */
   readonly adopted: boolean
 }
 
@@ -58,13 +58,18 @@ export class SharedListeners implements Disposable {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
-  /** Binds those that are not there, or takes what a service manager has bound or kept for them, or the process before. All or none: what was bound for a list that cannot be had is closed again; what others have too stays here for the next list. */
-  provide(wanted: readonly NamedListener[], nonBlocking: boolean): GivenListener[] {
+  /**
+   * Binds those that are not there, or takes what a service manager has bound or kept for them, or the process before. All or none: what was
+   * bound for a list that cannot be had is closed again; what others have too stays here for the next list. `alone`: no version runs. Where
+   * one does, whether a listener blocks stays as it is: a server that accepts until there is nobody left would hang in that.
+   */
+  provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
     const bound: string[] = []
     try {
       return wanted.map(({ name, spec }) => {
         const key = formatListenerSpec(spec)
         let held = this.#held.get(key)
+        let free = alone && held !== undefined && !held.passed && !held.adopted
         if (held === undefined) {
           const passed = passedSockets().take(name, spec)
           const adopted = passed?.adopted ?? false
@@ -74,8 +79,9 @@ export class SharedListeners implements Disposable {
           if (passed === null) bound.push(key)
           // What the manager has bound it has anyway.
           if (!held.passed) this.#kept.keep(key, fd)
+          free = !passed?.inUse
         }
-        if (!held.adopted) setBlocking(held.fd, !nonBlocking)
+        if (free) setBlocking(held.fd, !nonBlocking)
         return { name, fd: held.fd, spec, address: formatAddress(inspectOne(held.fd)) }
       })
     } catch (error) {

@@ -1,16 +1,17 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { constants, existsSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { inspectOne } from '../../src/kernel/index.js'
+import { inspectOne, numbersOf, type OwnedFd, setBlocking } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { keepPassed } from '../../src/supervised/passed-sockets.js'
 import type { Children } from '../../src/supervisor/children.js'
 import { KeptListeners } from '../../src/supervisor/kept-listeners.js'
 import { SETTLED } from '../../src/supervisor/probe.js'
 import { RunningVersion } from '../../src/supervisor/running-version.js'
-import type { VersionSettings } from '../../src/supervisor/settings.js'
+import { RunningVersions } from '../../src/supervisor/running-versions.js'
+import type { NamedListener, VersionSettings } from '../../src/supervisor/settings.js'
 import { SharedListeners } from '../../src/supervisor/shared-listeners.js'
 import { until } from '../processes/until.js'
 
@@ -34,7 +35,7 @@ describe('a supervisor that goes on as another program', () => {
     const code = await new Promise<number>(exited => {
       const events = { exited, ready() {}, failed() {}, isOthers: () => false }
       const version = new RunningVersion(
-        { id: 1, settings, probe: SETTLED, children, listeners },
+        { id: 1, settings, probe: SETTLED, children, listeners, alone: true },
         events,
         was,
       )
@@ -59,7 +60,11 @@ describe('a version whose main process is the child of one of its own', () => {
     const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const events = { exited() {}, ready() {}, failed() {}, isOthers: () => false }
-    const version = new RunningVersion({ id: 1, settings, probe: SETTLED, children, listeners }, events, was)
+    const version = new RunningVersion(
+      { id: 1, settings, probe: SETTLED, children, listeners, alone: true },
+      events,
+      was,
+    )
     onTestFinished(() => version.close())
     version.signal('SIGTERM')
     await until('it has ended, and is reaped', () => !existsSync(`/proc/${pid}`))
@@ -77,13 +82,94 @@ describe('a listener that a service manager has bound', () => {
     keepPassed([{ name: 'web', fd: web.fd }])
     using listeners = new SharedListeners(new KeptListeners(null, 'shop'))
     const wanted = { name: 'web', spec: web.spec }
-    expect(() => listeners.provide([wanted, { name: 'admin', spec: taken.spec }], false)).toThrow(
+    expect(() => listeners.provide([wanted, { name: 'admin', spec: taken.spec }], false, true)).toThrow(
       /is held by process/,
     )
-    const inodes = () => listeners.provide([wanted], false).map(({ fd }) => inspectOne(fd).ino)
+    const inodes = () => listeners.provide([wanted], false, true).map(({ fd }) => inspectOne(fd).ino)
     expect(inodes()).toEqual([web.inode])
     listeners.keepOnly([])
     expect(listeners.held).toEqual([])
     expect(inodes()).toEqual([web.inode])
   })
 })
+
+describe('whether a listener blocks', () => {
+  it('is as asked for when a version is started alone, and as it was under one that runs', async () => {
+    const { run, close } = versions()
+    const web = bound()
+    web.fd.close()
+    const wanted = { name: 'web', spec: web.spec }
+    const first = run([wanted])
+    const fd = first.listener('web')
+    expect(blocks(fd)).toBe(true)
+    // As a server with an event loop does.
+    setBlocking(fd, false)
+    const second = run([wanted, { name: 'admin', spec: ANY }], true)
+    expect([blocks(fd), blocks(second.listener('admin'))]).toEqual([false, false])
+    const third = run([wanted])
+    expect(blocks(fd)).toBe(false)
+    for (const { ended } of [first, second, third]) await ended()
+    run([wanted])
+    expect(blocks(fd)).toBe(true)
+    await close()
+  })
+
+  it('stays as it was where a service manager has it too, and may have started another program with it', async () => {
+    const { run, close } = versions()
+    const web = bound()
+    keepPassed([{ name: 'web', fd: web.fd }])
+    const wanted = { name: 'web', spec: web.spec }
+    const first = run([wanted], true)
+    expect(blocks(web.fd)).toBe(false)
+    await first.ended()
+    const second = run([wanted])
+    expect(blocks(web.fd)).toBe(false)
+    // Nobody wants it, and somebody again, while one lives that has it.
+    second.letGo()
+    run([wanted])
+    expect(blocks(web.fd)).toBe(false)
+    await close()
+  })
+})
+
+/** Versions that do nothing, with these listeners. */
+function versions() {
+  const over = new Map<number, () => void>()
+  const events = { ready() {}, failed() {}, exited: (id: number) => over.get(id)?.() }
+  const all = new RunningVersions(events, new KeptListeners(null, 'shop'), null, null)
+  onTestFinished(() => all.close())
+  const living = new Set<() => Promise<void>>()
+  const run = (listen: readonly NamedListener[], nonBlocking = false) => {
+    const id = over.size + 1
+    const settings = {
+      command: ['sleep', '600'],
+      listen,
+      nonBlocking,
+      ready: { kind: 'notify' },
+      survive: false,
+    }
+    const exited = new Promise<void>(resolve => over.set(id, resolve))
+    const version = all.run(id, settings as unknown as VersionSettings, SETTLED)
+    const ended = async () => {
+      living.delete(ended)
+      version.kill()
+      await exited
+      all.forget(id)
+    }
+    living.add(ended)
+    return {
+      ended,
+      letGo: () => all.listeners.keepOnly([]),
+      listener: (name: string) => all.listeners.held.find(each => each.name === name)!.fd,
+    }
+  }
+  const close = async () => {
+    for (const ended of living) await ended()
+  }
+  return { run, close }
+}
+
+function blocks(fd: OwnedFd): boolean {
+  const [, flags] = /flags:\s+(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${numbersOf([fd])[0]}`, 'latin1'))!
+  return (Number.parseInt(flags!, 8) & constants.O_NONBLOCK) === 0
+}
