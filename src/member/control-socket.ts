@@ -175,9 +175,9 @@ export class ControlSocket {
 
   /** The service ends: the path goes, if it still is ours. */
   removePath(): void {
-    const path = this.#called.shared.settings.control
+    const { control: path, logger } = this.#called.shared.settings
     if (path !== null && this.#lock !== null && this.#entry !== null) {
-      removeControl({ path, lock: this.#lock, entry: this.#entry })
+      removeControl({ path, lock: this.#lock, entry: this.#entry }, logger)
     }
   }
 

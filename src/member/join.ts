@@ -147,7 +147,7 @@ async function beFirst(settings: Settings, place: FirstControl): Promise<MemberD
     return await startFirst(settings, place)
   } catch (error) {
     // The state file may not be read, say: who waits for us here is turned away, and may be the first.
-    letGoOfControl(place)
+    letGoOfControl(place, settings.logger)
     throw error
   }
 }

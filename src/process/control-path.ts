@@ -2,6 +2,7 @@ import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { bindSocket, inspectOne, type NativeError, OwnedFd, openLockFile, tryLock } from '../kernel/index.js'
+import type { Logger } from '../logger.js'
 import { checkSocketPath, trusted, tryConnect } from './connect.js'
 import { listeningPid, refuseOpenFolder } from './holder-peer.js'
 import { pause, retry } from './retry.js'
@@ -101,23 +102,32 @@ export function controlEntry(path: string): PathEntry | null {
 /**
  * Removes the socket's path when the last holder leaves for good; call it before the listener and the lock are
  * closed. Does nothing (false) when the path is not the one that was bound, or the lock not ours: another process
- * has taken it over.
+ * has taken it over. Never throws: one that cannot be removed (privileges were dropped since it was bound) stays, for the next
+ * process to replace.
  *
  * The lock file stays. Removing it would race: a process that opened it just before would lock a file that has
  * no name, while a third creates and locks a new one; two firsts.
  */
-export function removeControl(control: Pick<FirstControl, 'path' | 'entry' | 'lock'>): boolean {
+export function removeControl(
+  control: Pick<FirstControl, 'path' | 'entry' | 'lock'>,
+  logger: Logger,
+): boolean {
   const { path, entry, lock } = control
-  if (!tryLock(lock)) return false
-  const now = controlEntry(path)
-  if (now === null || now.ino !== entry.ino || now.dev !== entry.dev) return false
-  unlinkSync(path)
-  return true
+  try {
+    if (!tryLock(lock)) return false
+    const now = controlEntry(path)
+    if (now === null || now.ino !== entry.ino || now.dev !== entry.dev) return false
+    unlinkSync(path)
+    return true
+  } catch (err) {
+    logger.warn({ err, control: path }, 'the path of the control socket cannot be removed')
+    return false
+  }
 }
 
 /** The service ends with its holder: the path goes, if it still is ours, and the socket and the lock with it. */
-export function letGoOfControl(control: FirstControl): void {
-  removeControl(control)
+export function letGoOfControl(control: FirstControl, logger: Logger): void {
+  removeControl(control, logger)
   control.listener.close()
   control.lock.close()
 }

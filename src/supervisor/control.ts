@@ -52,7 +52,7 @@ export class Control {
     this.#open = false
     this.#watch.stop()
     this.#listener.stop()
-    letGoOfControl(this.#place)
+    letGoOfControl(this.#place, this.#logger)
   }
 
   #listen(): void {

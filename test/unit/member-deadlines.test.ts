@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -161,6 +161,23 @@ describe('close() of the last process', () => {
     pending[0]!.end('slow but sure')
     expect(await busy.all).toMatch(/connection: close[\s\S]*slow but sure$/i)
     await closed
+  })
+
+  it('leaves where its control path cannot be removed, and says so', async () => {
+    const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-deadlines-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const run = joinPath(folder, 'run')
+    mkdirSync(run, { mode: 0o700 })
+    const { logger, told } = warnings()
+    const control = joinPath(run, 'control.sock')
+    const member = await join({ service: 'shop', control, logger })
+    await member.ready()
+    // Nobody can look into it, root neither.
+    renameSync(run, joinPath(folder, 'moved'))
+    symlinkSync(run, run)
+    await member.close()
+    expect(member.phase).toBe('gone')
+    expect(told).toMatchObject([{ facts: { err: { code: 'ELOOP' }, control } }])
   })
 })
 

@@ -1,6 +1,15 @@
 import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -8,10 +17,12 @@ import { Channel } from '../../src/channel/channel.js'
 import { ControlListener } from '../../src/channel/control-listener.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { SILENT } from '../../src/logger.js'
 import {
   acquireControl,
   controlEntry,
   type FirstControl,
+  letGoOfControl,
   removeControl,
 } from '../../src/process/control-path.js'
 
@@ -144,7 +155,7 @@ describe('the control path', () => {
     expect(next.role).toBe('next')
     if (next.role === 'next') next.channel.close()
     const entry = controlEntry(path)!
-    expect(removeControl({ path, entry, lock: lock! })).toBe(true)
+    expect(removeControl({ path, entry, lock: lock! }, SILENT)).toBe(true)
     closeAll([control!, lock!])
     release(await asFirst(path))
     listener.stop()
@@ -207,12 +218,24 @@ describe('the control path', () => {
     const path = join(folder, 's')
     const control = await asFirst(path)
     unlinkSync(path)
-    expect(removeControl(control)).toBe(false)
+    expect(removeControl(control, SILENT)).toBe(false)
     const other = OwnedFd.own(native.bindSocket({ kind: 'unix', host: path, backlog: 1 }), 'other')
-    expect(removeControl(control)).toBe(false)
+    expect(removeControl(control, SILENT)).toBe(false)
     expect(existsSync(path)).toBe(true)
     release(control)
     other.close()
+  })
+
+  it('is let go of with its descriptors where its path cannot be removed, which is told', async () => {
+    const run = join(folder, 'run')
+    const control = await asFirst(join(run, 's'))
+    // Nobody can look into it, root neither.
+    renameSync(run, join(folder, 'moved'))
+    symlinkSync(run, run)
+    const told: object[] = []
+    letGoOfControl(control, { ...SILENT, warn: facts => told.push(facts) })
+    expect(told).toMatchObject([{ err: { code: 'ELOOP' }, control: control.path }])
+    expect([control.listener.closed, control.lock.closed]).toEqual([true, true])
   })
 
   it('leaks nothing, whatever the outcome', async () => {
