@@ -44,7 +44,7 @@ export class SessionMembers implements Disposable {
   #look(): void {
     const first = this.#members.size === 0
     if (!first && [...this.#members.values()].every(pidfd => hasEnded(pidfd))) return
-    for (const entry of readdirSync('/proc')) {
+    for (const entry of processes()) {
       const pid = Number(entry)
       if (Number.isInteger(pid) && !this.#members.has(pid) && sessionOf(pid) === this.#session) this.#add(pid)
     }
@@ -60,6 +60,15 @@ export class SessionMembers implements Disposable {
     } catch {
       // The process has ended, or there is no descriptor left.
     }
+  }
+}
+
+/** None where they cannot be told: no descriptor is free, or there is no /proc. Who asks looks again. */
+function processes(): string[] {
+  try {
+    return readdirSync('/proc')
+  } catch {
+    return []
   }
 }
 

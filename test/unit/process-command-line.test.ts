@@ -99,6 +99,35 @@ describe('spawnSuccessor', () => {
     expect(readFileSync(join(folder, 'out'), 'utf8')).toBe(`hello ${process.execPath}`)
   })
 
+  it('tells the exit also while no descriptor is free, and finds later whom it has left behind', () => {
+    const script = `
+      import { closeSync, existsSync, openSync, readFileSync, statSync } from 'node:fs'
+      import { successorCommand } from './src/process/command-line.ts'
+      import { spawnSuccessor } from './src/process/spawn-successor.ts'
+      const left = process.argv[1]
+      const argv = ['sh', '-c', 'trap "exit 3" TERM; sleep 60 & echo $! > "$0"; wait', left]
+      const successor = await spawnSuccessor(successorCommand({ argv }), { stdio: 'ignore' })
+      while (!existsSync(left) || statSync(left).size === 0) await new Promise(resolve => setTimeout(resolve, 5))
+      const pid = Number(readFileSync(left, 'latin1'))
+      const fill = []
+      try {
+        for (;;) fill.push(openSync('/dev/null', 'r'))
+      } catch {}
+      process.kill(successor.pid, 'SIGTERM')
+      const { code } = await successor.exited
+      for (const fd of fill) closeSync(fd)
+      const ended = await successor.end(0)
+      const lives = existsSync('/proc/' + pid) && !/\\) Z /.test(readFileSync('/proc/' + pid + '/stat', 'latin1'))
+      console.log(JSON.stringify({ code, ended, lives }))
+    `
+    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]
+    const said = spawnSync('sh', ['-c', 'ulimit -n 64; exec "$@"', 'sh', ...node, join(folder, 'left')], {
+      cwd: project,
+      encoding: 'utf8',
+    })
+    expect([said.stdout, said.stderr]).toEqual(['{"code":3,"ended":true,"lives":false}\n', ''])
+  })
+
   it('rejects what cannot be executed', async () => {
     const file = join(folder, 'text')
     writeFileSync(file, '#!/no/such/interpreter\n')
