@@ -6,7 +6,6 @@ import {
   type PeerCredentials,
   type Poll,
   peerCredentials,
-  peerPidfd,
   READABLE,
   type ReceivedMessage,
   receiveMessage,
@@ -184,12 +183,6 @@ export class Channel implements AsyncDisposable {
   /** Milliseconds since the last byte arrived. */
   get idleMs(): number {
     return performance.now() - this.#lastReceivedAt
-  }
-
-  /** A pidfd of the peer, or null where the kernel has none. The caller owns it. */
-  peerPidfd(): OwnedFd | null {
-    this.#refuseClosed()
-    return peerPidfd(this.#fd, 'peer pidfd')
   }
 
   /** A client's other end: the process that listens at the other end and lives; 0 when the kernel cannot name it. */

@@ -66,11 +66,15 @@ export function receiveHello(
 ): void {
   const own = process.geteuid?.() ?? who.uid
   let pidfd: OwnedFd | null = null
-  let noPidfd: FdbError | null = null
+  let ended = false
+  let unwatched: FdbError | null = null
   try {
-    pidfd = peerPidfd(fd, `pidfd of ${who.pid}`)
+    const peer = peerPidfd(fd, `pidfd of ${who.pid}`)
+    ended = peer === 'dead'
+    if (peer !== 'dead') pidfd = peer
+    else unwatched = new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${who.pid}, which connected, has ended`)
   } catch (cause) {
-    noPidfd = noDescriptors(`process ${who.pid} cannot be watched`, cause)
+    unwatched = noDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
   const link = new Link(new Channel(fd))
   // Whoever is connected does not keep a process alive that has nothing else to do.
@@ -121,12 +125,13 @@ export function receiveHello(
       limit.clear()
       const given = fds.shift() ?? null
       closeAll(fds)
-      // The kernel's word about who connected is worth more than the peer's own.
-      const proof = pidfd ?? given
-      if (pidfd !== null) given?.close()
+      // The kernel's word about who connected is worth more than the peer's own: also that it has ended.
+      const proof = pidfd ?? (ended ? null : given)
+      if (proof !== given) given?.close()
       const answer = check(hello, options)
       // Whoever only asks is answered also when there is no descriptor left to watch it by.
-      const checked = noPidfd !== null && 'intent' in answer && answer.intent !== 'operate' ? noPidfd : answer
+      const checked =
+        unwatched !== null && 'intent' in answer && answer.intent !== 'operate' ? unwatched : answer
       if (checked instanceof FdbError) {
         if (proof !== pidfd) proof?.close()
         const { min: versionMin, max: versionMax } = options.versions

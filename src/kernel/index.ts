@@ -69,7 +69,7 @@ export {
 } from './message.js'
 export type { NativeError } from './native.js'
 export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
-export { hasEnded, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
+export { hasEnded, peerLives, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
 export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
 export { restNow } from './rest-now.js'
 export {

@@ -1,4 +1,4 @@
-import { native } from './native.js'
+import { type NativeError, native } from './native.js'
 import { OwnedFd } from './owned.js'
 
 /** Of a process of this PID namespace; null where the kernel has none. ESRCH throws. */
@@ -7,10 +7,27 @@ export function pidfdOf(pid: number, label = `pidfd of ${pid}`): OwnedFd | null 
   return raw === null ? null : OwnedFd.own(raw, label)
 }
 
-/** Of the process at the other end of a Unix socket, as the kernel noted it; null where the kernel has none. */
-export function peerPidfd(socket: OwnedFd, label: string): OwnedFd | null {
-  const raw = native.peerPidfd(socket.raw)
-  return raw === null ? null : OwnedFd.own(raw, label)
+/**
+ * Of the process at the other end of a Unix socket, as the kernel noted it; null where the kernel has none. 'dead': that was reaped, and this
+ * kernel has none of such (before Linux 6.16); others give one that has ended.
+ */
+export function peerPidfd(socket: OwnedFd, label: string): OwnedFd | 'dead' | null {
+  try {
+    const raw = native.peerPidfd(socket.raw)
+    return raw === null ? null : OwnedFd.own(raw, label)
+  } catch (error) {
+    const { code } = error as NativeError
+    if (code === 'EINVAL' || code === 'ESRCH') return 'dead'
+    throw error
+  }
+}
+
+/** Whether the process at the other end of a Unix socket, as the kernel noted it, has not ended; null where the kernel has no pidfd of it. */
+export function peerLives(socket: OwnedFd): boolean | null {
+  const peer = peerPidfd(socket, 'pidfd of a peer')
+  if (peer === 'dead') return false
+  using pidfd = peer
+  return pidfd === null ? null : !hasEnded(pidfd)
 }
 
 export function hasEnded(pidfd: OwnedFd): boolean {

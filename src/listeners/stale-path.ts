@@ -2,11 +2,10 @@ import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'n
 import { dirname } from 'node:path'
 import {
   connectToUnix,
-  hasEnded,
   type OwnedFd,
   openFile,
   peerCredentials,
-  peerPidfd,
+  peerLives,
   restNow,
   tryLock,
 } from '../kernel/index.js'
@@ -102,15 +101,11 @@ function probe(path: string): Occupant | null | 'stale' {
   try {
     using connection = connectToUnix(path, 'probe')
     const { pid } = peerCredentials(connection)
-    return pid > 0 && lives(connection) ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
+    // It may have handed the socket over and ended.
+    const named = pid > 0 && peerLives(connection) !== false
+    return named ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
     return null // backlog full, no right to connect, a datagram socket: somebody is there
   }
-}
-
-/** It may have handed the socket over and ended. */
-function lives(connection: OwnedFd): boolean {
-  using pidfd = peerPidfd(connection, 'pidfd')
-  return pidfd === null || !hasEnded(pidfd)
 }

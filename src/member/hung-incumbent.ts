@@ -3,7 +3,15 @@ import { FdbError } from '../errors.js'
 import { STUCK_MS } from '../holder/kill-stuck.js'
 import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
 import type { Entry } from '../holder/registry.js'
-import { closeAll, inspectOne, numbersOf, OwnedFd, peerCredentials, peerPidfd } from '../kernel/index.js'
+import {
+  closeAll,
+  hasEnded,
+  inspectOne,
+  numbersOf,
+  OwnedFd,
+  peerCredentials,
+  peerPidfd,
+} from '../kernel/index.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import { successorCommand } from '../process/command-line.js'
 import { connectUnix } from '../process/connect.js'
@@ -94,8 +102,14 @@ async function whoListens(control: string): Promise<OtherProcess> {
   const { pid } = peerCredentials(channel)
   const pidfd = peerPidfd(channel, `pidfd of ${pid}`) ?? openPidfd(pid)
   if (pidfd instanceof OwnedFd) {
-    if (pid > 0) return new OtherProcess(pid, pidfd)
+    if (pid > 0 && !hasEnded(pidfd)) return new OtherProcess(pid, pidfd)
     pidfd.close()
+  }
+  if (pid > 0 && pidfd !== null) {
+    throw new FdbError(
+      'ERR_FDB_STUCK',
+      `process ${pid}, which listened on ${control}, has ended, and another one holds its socket still: there is nobody to end; start the service anew`,
+    )
   }
   throw new FdbError(
     'ERR_FDB_STUCK',

@@ -1,6 +1,6 @@
 import { type Noted, readNote } from '../holder/names-note.js'
 import type { Entry } from '../holder/registry.js'
-import { closeAll, hasEnded, inspectOne, namesSocket, OwnedFd, peerPidfd } from '../kernel/index.js'
+import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../kernel/index.js'
 import { parseListenerSpec } from '../listeners/index.js'
 import type { Logger } from '../logger.js'
 import { tryConnect } from '../process/connect.js'
@@ -110,8 +110,7 @@ function isServed(control: string): boolean {
   const channel = tryConnect(control)
   if (!(channel instanceof OwnedFd)) return false
   try {
-    using pidfd = peerPidfd(channel, 'pidfd')
-    return pidfd === null ? statOf(listeningPid(channel)) !== null : !hasEnded(pidfd)
+    return peerLives(channel) ?? statOf(listeningPid(channel)) !== null
   } finally {
     channel.close()
   }

@@ -123,6 +123,8 @@ export class Moves {
       if (channel === undefined || log === undefined) return
       const gives = channel.spec === GIVE
       const other = pidfd?.fd ?? (gives ? creatorOf(channel.fd) : null)
+      // Nobody takes: the next way is asked for as ever.
+      if (other === 'dead') return
       if (other !== null) left.add(other)
       left.delete(channel.fd)
       left.delete(log.fd)
@@ -294,7 +296,7 @@ export class Moves {
 }
 
 /** Whoever made a socket pair counts as the peer of both its ends; embedded, that is who takes. */
-function creatorOf(channel: OwnedFd): OwnedFd | null {
+function creatorOf(channel: OwnedFd): OwnedFd | 'dead' | null {
   return peerPidfd(channel, 'pidfd of who takes connections')
 }
 

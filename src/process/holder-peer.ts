@@ -1,7 +1,7 @@
 import { lstatSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { FdbError } from '../errors.js'
-import { hasEnded, type OwnedFd, peerCredentials, peerPidfd } from '../kernel/index.js'
+import { type OwnedFd, peerCredentials, peerLives } from '../kernel/index.js'
 
 /** A member gives and takes descriptors and state; an operator's tool asks. */
 export type Asker = 'member' | 'operator'
@@ -65,9 +65,7 @@ export function refuseOpenFolder(
 export function listeningPid(channel: OwnedFd): number {
   const { pid } = peerCredentials(channel)
   try {
-    using pidfd = peerPidfd(channel, `pidfd of ${pid}`)
-    if (pidfd === null) return pid
-    return hasEnded(pidfd) ? 0 : pid
+    return peerLives(channel) === false ? 0 : pid
   } catch {
     return pid
   }

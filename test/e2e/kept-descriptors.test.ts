@@ -10,9 +10,10 @@ import { NotifyRecorder } from '../processes/notify-socket.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const BEFORE_6_16 = fileURLToPath(new URL('../fixtures/addon-before-6.16.cjs', import.meta.url))
 
 /** A proxy of a unit with `FileDescriptorStoreMax=`: its manager keeps what it is given, and gives it to the next process. */
-async function unit() {
+async function unit(env: NodeJS.ProcessEnv = {}) {
   const edge = await Edge.prepare({
     routes: [{ host: '*', respond: { body: 'file' } }],
     upgrade: { probation: '0s' },
@@ -20,7 +21,7 @@ async function unit() {
   const manager = NotifyRecorder.open(edge.desk.folder)
   const start = async (): Promise<number> => {
     const command = [process.execPath, CLI, 'proxy', '--config', edge.file]
-    const pid = startWithKept(manager, command, edge.desk)
+    const pid = startWithKept(manager, command, { env: { ...edge.desk.env, ...env }, log: edge.desk.log })
     await edge.serving(pid)
     return pid
   }
@@ -57,6 +58,33 @@ describe('what the service manager keeps', () => {
     for (const host of ['one.test', 'two.test', 'three.test']) expect(await body(edge, host)).toBe('kept')
     expect(await edge.status()).toMatchObject({ generation: 4 })
   })
+
+  it('is gone on with where the kernel has no pidfd of who listened and was reaped', async () => {
+    const { add, edge, kill, start } = await unit({ FD_BROKER_ADDON: BEFORE_6_16 })
+    const first = await start()
+    await add('one.test')
+    await kill(first)
+    const second = await start()
+    expect(await body(edge, 'one.test')).toBe('kept')
+    expect(await edge.status()).toMatchObject({ pid: second, generation: 2 })
+  })
+
+  it.each([
+    ['has a pidfd', []],
+    ['has none', [`FD_BROKER_ADDON=${BEFORE_6_16}`]],
+  ])(
+    'is not taken for a server that hangs, where the kernel %s of who listened and was reaped',
+    async (_, env) => {
+      const { edge, kill, start } = await unit()
+      const pid = await start()
+      await kill(pid)
+      const args = ['upgrade', '--control', edge.desk.control, '--kill-stuck', '--timeout', '500ms']
+      expect(await edge.desk.runCommand(['env', ...env, process.execPath, CLI, ...args])).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(new RegExp(`^ERR_FDB_STUCK: process ${pid}, .* has ended`)),
+      })
+    },
+  )
 
   it('is gone on with when the unit is restarted; the control path is put back', async () => {
     const { add, edge, start } = await unit()
