@@ -153,12 +153,12 @@ export class Daemon implements AsyncDisposable {
     const { gate } = governor
     const operationsFor = (caller: Caller) => new GuardedOperations(operations, gate, visitorOf(caller))
     desk.staff({ parts, services, operationsFor })
-    const serves = () => {
+    const take = () => {
       services.begin()
       descriptors.takeOver()
       programs?.open()
-      desk.open()
     }
+    const serves = () => desk.open(take)
     const leaves = (how: { readonly kept: boolean }) => {
       desk.close()
       services.close(how)
@@ -384,7 +384,7 @@ export async function openDaemon(
   const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
   const notify = notifySocket === undefined ? null : { path: resolve(notifySocket), most: fdStoreMax }
   const daemon = Daemon.of({ member, parts: driver.parts, desk, services, governor, kept, notify, overseer })
-  await member.ready(member.incumbent === null ? {} : checkingRoom(services, deposits))
+  await member.ready(member.incumbent === null ? {} : checkingRoom(services, deposits, registry))
   // Who took over goes on without: nobody else serves by now.
   if (daemon.notifyFailure !== null && member.first) {
     await daemon.close()

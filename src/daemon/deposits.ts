@@ -50,8 +50,8 @@ export class Deposits {
   get largest(): number {
     const counts = new Map<string, number>()
     for (const { name } of this.#registry.entries) {
-      const [service = ''] = name.split('/', 1)
-      counts.set(service, (counts.get(service) ?? 0) + 1)
+      const [service = '', , called] = name.split('/', 3)
+      if (called !== undefined) counts.set(service, (counts.get(service) ?? 0) + 1)
     }
     return Math.max(0, ...counts.values())
   }

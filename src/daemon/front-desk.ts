@@ -57,13 +57,17 @@ export class FrontDesk implements Desk {
     office.parts.changes.watch(() => this.#look())
   }
 
-  /** The daemon serves. */
-  open(): void {
-    this.#stage = 'open'
-    this.#admitted = false
-    this.#office?.services.resume()
-    this.#serveWaiting()
-    this.#office?.parts.changes.tell()
+  /** The daemon serves, once it has taken what it holds. Where that fails it serves with what it has: nobody else does. */
+  open(take: () => void = () => {}): void {
+    try {
+      take()
+    } finally {
+      this.#stage = 'open'
+      this.#admitted = false
+      this.#office?.services.resume()
+      this.#serveWaiting()
+      this.#office?.parts.changes.tell()
+    }
   }
 
   /** What is held may not change now. */

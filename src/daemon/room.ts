@@ -1,4 +1,6 @@
 import { FdbError } from '../errors.js'
+import { isPolled } from '../holder/daemon/noted-descriptor.js'
+import type { Registry } from '../holder/registry.js'
 import type { ReadyOptions } from '../member/member-options.js'
 import { fdLimits } from '../process/limits.js'
 import type { Deposits } from './deposits.js'
@@ -13,18 +15,20 @@ const OF_OTHERS = 16
 export function checkingRoom(
   services: Pick<Services, 'expected'>,
   deposits: Pick<Deposits, 'largest' | 'demandReadable'>,
+  registry: Pick<Registry, 'entries'>,
 ): ReadyOptions {
-  return { checks: [() => demandRoom(services.expected, deposits.largest), () => deposits.demandReadable()] }
+  const room = () => demandRoom(services.expected, deposits.largest, registry.entries.filter(isPolled).length)
+  return { checks: [room, () => deposits.demandReadable()] }
 }
 
 /**
  * Throws ERR_FDB_NO_DESCRIPTORS where there are too few for what comes: members could not come back. `brought`: the most that one of them
- * brings.
+ * brings. `polled`: each is seen to have gone by a descriptor more.
  */
-function demandRoom(members: number, brought: number): void {
+function demandRoom(members: number, brought: number, polled: number): void {
   const { open, soft } = fdLimits()
   if (open === null || soft === null) return
-  const more = members * OF_A_MEMBER + brought + OF_OTHERS
+  const more = members * OF_A_MEMBER + brought + polled + OF_OTHERS
   if (open + more <= soft) return
   throw new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',

@@ -97,7 +97,7 @@ export class OwnedFd implements Disposable {
 
   /**
    * A second owner of the same number, which is closed when both have closed it: where there are many, and each would count twice
-   * against the limit of this process. Not for what is polled. @internal
+   * against the limit of this process. Not for what both poll. @internal
    */
   share(): OwnedFd {
     const { label } = this.#slot

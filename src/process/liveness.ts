@@ -28,7 +28,15 @@ export interface DeathWatch {
  * holds nothing, when it is no pidfd, or when there is no descriptor left.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
-  const own = pidfd.dup()
+  return watchOwn(pidfd.dup(), onDead)
+}
+
+/** The same without a descriptor more, where there are many: this pidfd is polled, which nobody else may do meanwhile. */
+export function watchDeathThere(pidfd: OwnedFd, onDead: () => void): DeathWatch {
+  return watchOwn(pidfd.share(), onDead)
+}
+
+function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
   let dead: boolean
   let poll: Poll
   try {

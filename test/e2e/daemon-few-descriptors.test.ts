@@ -1,13 +1,17 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { memoryFile } from '../../src/kernel/index.js'
+import { OperatorClient } from '../../src/operator/client.js'
 import type { App } from '../processes/app.js'
 import { daemonStatus, launchDaemon, openFds, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const UPGRADE = { probation: 200, heartbeat: 50, silence: 1_000, freeze: 500 }
+const HELD = 60
 
 function limitedTo(limit: number) {
   return { wrap: ['prlimit', `--nofile=${limit}:${limit}`, '--'] }
@@ -87,6 +91,36 @@ describe('a daemon with few descriptors', () => {
       expect(app.output).not.toMatch(/ERR_FDB_INTERNAL|unfit/)
     }
     expect(next.output).not.toMatch(/EMFILE|ERR_FDB_ACCEPT/)
+  })
+
+  it('takes over leases and claims where there is room for them and no more: it answers, and they end with their processes', async () => {
+    const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE })
+    const first = await startDaemon(scene, { upgrade: UPGRADE })
+    using client = await OperatorClient.connect(scene.control)
+    const lives = spawn('sleep', ['600'], { stdio: 'ignore' })
+    onTestFinished(() => void lives.kill('SIGKILL'))
+    await once(lives, 'spawn')
+    await client.status()
+    const free = openFds(first.pid).length
+    const pid = lives.pid!
+    for (let i = 0; i < HELD; i++) {
+      using fd = memoryFile('held', 'a memory file')
+      await client.descriptors.put(`held-${i}`, fd, { lease: { pid } })
+      const claimed = await client.descriptors.claim(`held-${i}`, { shared: true, while: { pid } })
+      claimed.close()
+    }
+    // Each is a descriptor, a lease and a claim; and as many more as a daemon wants that knows of no members.
+    const limit = limitedTo(free + 4 * HELD + 35)
+    const next = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limit)
+    await next.says('listening')
+    using operator = await OperatorClient.connect(scene.control)
+    expect(await operator.status()).toMatchObject({ pid: next.pid, descriptors: HELD })
+    lives.kill('SIGKILL')
+    await until('all have gone with the process', async () => {
+      const { descriptors } = (await operator.status()) as unknown as { descriptors: number }
+      return descriptors === 0
+    })
+    expect(next.output).not.toContain('EMFILE')
   })
 
   it('gives a member the segment that it is told to write in, with no descriptor left for a copy', {

@@ -38,7 +38,7 @@ function joiner(service: string, uid = 0) {
   return { caller, link, pidfd, known, told, code: () => told[0]?.reject?.code }
 }
 
-function open(gate = new Gate(OWNERS_ONLY, SILENT)) {
+function staffed(gate = new Gate(OWNERS_ONLY, SILENT)) {
   const changes = new Changes()
   const state = { settled: true, paused: false, joined: [] as Caller[] }
   const machine = { phase: 'serving', holder: { phase: 'idle' } }
@@ -60,11 +60,27 @@ function open(gate = new Gate(OWNERS_ONLY, SILENT)) {
     services: services as unknown as Services,
     operationsFor: () => ({}) as Operations,
   })
-  desk.open()
   return { desk, changes, state }
 }
 
+function open(gate?: Gate) {
+  const { desk, ...rest } = staffed(gate)
+  desk.open()
+  return { desk, ...rest }
+}
+
 describe('who calls at a daemon', () => {
+  it('is answered, also where something of what the daemon before held could not be taken', () => {
+    const { desk, state } = staffed()
+    const { caller } = joiner('shop')
+    desk.receive(caller, () => {})
+    const fails = () => {
+      throw new Error('dup EMFILE: too many open files')
+    }
+    expect(() => desk.open(fails)).toThrow('EMFILE')
+    expect(state.joined).toEqual([caller])
+  })
+
   it('as its successor is offered nothing while another one waits for that, and changes nothing for that one', async () => {
     const { desk, changes, state } = open()
     state.settled = false

@@ -4,6 +4,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import { inspectOne, memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { openPidfd } from '../../src/process/liveness.js'
 import { until } from '../processes/until.js'
 
@@ -59,6 +60,27 @@ describe('the descriptors that are held', () => {
     await until('it went with the process', () => next.size === 2)
     expect(registry.names.filter(name => name.startsWith('lifetime/'))).toEqual([])
     next[Symbol.dispose]()
+  })
+
+  it('are taken over without a descriptor more for the leases and claims: their own are watched, for as long as they are there', async () => {
+    const { registry, store } = open()
+    const child = spawn('sleep', ['600'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    const pidfd = () => openPidfd(child.pid!) as OwnedFd
+    put(store, 'lease', { lifetime: pidfd() })
+    put(store, 'claimed')
+    store.claim({ name: 'claimed', by: ME, shared: true, claimant: pidfd() }).fd.close()
+    store[Symbol.dispose]()
+    const before = native.openCount()
+    store.takeOver()
+    expect([native.openCount(), registry.size]).toEqual([before, 4])
+    // Again, in the same turn: another process has taken over, and failed.
+    store[Symbol.dispose]()
+    store.takeOver()
+    child.kill('SIGKILL')
+    await until('they went with the process', () => registry.size === 1)
+    expect(native.openCount()).toBe(before - 3)
+    store[Symbol.dispose]()
   })
 
   it('are held when the clock was set back since they were put', async () => {

@@ -13,7 +13,7 @@ import {
   type StoredAs,
   serviceIn,
 } from '../../operator/held-descriptors.js'
-import { type DeathWatch, pidOf, watchDeath } from '../../process/liveness.js'
+import { type DeathWatch, pidOf, watchDeathThere } from '../../process/liveness.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../registry.js'
 import type { HeldAlone } from './held-alone.js'
 import { keyOf, lifetimeOf, type Noted, nameOf, notedIn, restOf } from './noted-descriptor.js'
@@ -294,7 +294,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     this.#held.set(name, {
       ...noted,
       timer: until === null ? undefined : setTimeout(late, restOf(until)).unref(),
-      watch: lifetime === undefined ? null : watchDeath(lifetime, gone),
+      watch: lifetime === undefined ? null : watchDeathThere(lifetime, gone),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
     })

@@ -1,5 +1,6 @@
 import { LONGEST_MS } from '../../duration.js'
 import type { StoredAs } from '../../operator/held-descriptors.js'
+import type { Entry } from '../registry.js'
 
 /** What is said of one in the registry, beside its descriptor. */
 export interface Noted {
@@ -33,6 +34,11 @@ export function notedIn(spec: string): Noted | null {
   } catch {
     return null
   }
+}
+
+/** One that goes when its other side has gone. */
+export function isPolled({ name, spec }: Pick<Entry, 'name' | 'spec'>): boolean {
+  return nameOf(name) !== null && notedIn(spec)?.stored?.polled === true
 }
 
 /** Milliseconds. No lease is longer: where it seems so the clock was set back, and a timer of more ends at once. */

@@ -1,7 +1,14 @@
 import { FdbError } from '../../errors.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
-import { type DeathWatch, keyOf, pidOf, unwatchable, watchDeath } from '../../process/liveness.js'
+import {
+  type DeathWatch,
+  keyOf,
+  pidOf,
+  unwatchable,
+  watchDeath,
+  watchDeathThere,
+} from '../../process/liveness.js'
 import type { Registry } from '../registry.js'
 
 /** More processes that have one descriptor are a fault of somebody: each costs a descriptor here. */
@@ -116,7 +123,7 @@ export class ProcessClaims {
 
   #watch(name: string, key: string, pidfd: OwnedFd, noted: Pick<Claim, 'since' | 'exclusive'>): void {
     const pid = pidOf(pidfd)
-    const watch = watchDeath(pidfd, () => {
+    const watch = watchDeathThere(pidfd, () => {
       this.#drop(name, claim)
       this.#ended(name, pid)
     })
