@@ -123,6 +123,27 @@ describe('a daemon with few descriptors', () => {
     expect(next.output).not.toContain('EMFILE')
   })
 
+  it('keeps what the first member brought when that dies as soon as it accepts, with no descriptor left', async () => {
+    const listeners = Array.from({ length: 5 }, (_, i) => ({
+      name: `web-${i}`,
+      spec: 'tcp://127.0.0.1:0',
+      server: 'none' as const,
+    }))
+    const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE, listeners })
+    const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+    const first = await scene.start({ traps: { 'member serving': 'SIGSTOP' } })
+    await first.says('trapped')
+    leave(daemon.pid, 0)
+    await first.kill()
+    const pidfds = () => openFds(daemon.pid).filter(what => what === 'anon_inode:[pidfd]')
+    await until('it is let go of', () => daemon.ended || pidfds().length === 0)
+    expect(daemon.ended, daemon.output).toBe(false)
+    leave(daemon.pid, null)
+    const names = listeners.map(({ name }) => name)
+    const held = await serviceWhere(scene, 'nobody serves', ({ pid }) => pid === null)
+    expect(held.listeners.map(({ name }) => name)).toEqual(names)
+  })
+
   it('gives a member the segment that it is told to write in, with no descriptor left for a copy', {
     timeout: 60_000,
   }, async () => {

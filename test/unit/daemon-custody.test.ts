@@ -1,5 +1,9 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { LIMITS } from '../../src/daemon/policy/owners-only.js'
+import type { FdbError } from '../../src/errors.js'
 import { type Receiving, takeBack } from '../../src/holder/daemon/bringing.js'
 import { Custody } from '../../src/holder/daemon/custody.js'
 import { heldAlone } from '../../src/holder/daemon/held-alone.js'
@@ -7,9 +11,10 @@ import { takesFrom } from '../../src/holder/daemon/way-taker.js'
 import type { Peer } from '../../src/holder/peer.js'
 import type { Entry } from '../../src/holder/registry.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
-import { OwnedFd } from '../../src/kernel/index.js'
+import { memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { SILENT } from '../../src/logger.js'
+import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
+import { type Logger, SILENT } from '../../src/logger.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../src/protocol/holder-machine.js'
 import { NOBODY } from '../../src/protocol/messages.js'
 import { TAKES_CONNECTIONS } from '../../src/protocol/versions.js'
@@ -29,9 +34,13 @@ function member(pid: number): Peer {
 
 /** What a daemon holds of one service, and how many descriptors that are. */
 class Held implements Receiving {
-  readonly logger = SILENT
+  readonly said: string[] = []
+  readonly logger = {
+    ...SILENT,
+    error: ({ err, count }: { err: FdbError; count: number }) => this.said.push(`${err.code} ${count}`),
+  } as unknown as Logger
   readonly limited = { service: 'shop', limits: LIMITS }
-  readonly custody = new Custody()
+  readonly custody = new Custody(this.logger)
   readonly shelf = new SegmentShelf()
   machine: HolderState = initialHolder('member', 1, 1)
   readonly #before = native.openCount()
@@ -48,6 +57,17 @@ class Held implements Receiving {
     this.custody.close()
     this.shelf.close()
   }
+}
+
+/** So many names; each is the same descriptor. */
+function many(prefix: string, count: number): Entry[] {
+  using fd = memoryFile(prefix, 'a memory file')
+  return Array.from({ length: count }, (_, i) => ({
+    role: 'named',
+    name: `${prefix}${i}`,
+    spec: '',
+    fd: fd.share(),
+  }))
 }
 
 describe('what a member of a daemon has registered', () => {
@@ -75,6 +95,47 @@ describe('what a member of a daemon has registered', () => {
     custody.settle(next)
     expect([old, both, fresh].map(({ fd }) => fd.closed)).toEqual([true, true, false])
     expect(custody.held.entries).toEqual([fresh])
+  })
+
+  it('makes room for itself: more names than a service may have, of two versions together, are not too many', () => {
+    const { custody, said } = new Held()
+    const [first, next] = [member(1), member(2)]
+    for (const entry of many('old', 6_000)) custody.hold(first, entry)
+    for (const entry of many('new', 4_001)) custody.holdProvisionally(next, entry)
+    custody.settle(next)
+    expect(said).toEqual([])
+    expect(custody.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
+  })
+
+  it('is closed above what a service may have, with what it asked for of the version before, and that is said', () => {
+    const { custody, said } = new Held()
+    const [first, next] = [member(1), member(2)]
+    for (const entry of many('old', 6_000)) custody.hold(first, entry)
+    next.adopted = new Set(custody.held.names)
+    const entries = many('new', 4_002)
+    for (const entry of entries) custody.holdProvisionally(next, entry)
+    custody.settle(next)
+    expect(said).toEqual(['ERR_FDB_TOO_MANY_NAMES 2'])
+    expect([custody.held.size, entries.filter(({ fd }) => fd.closed).length]).toEqual([10_000, 2])
+  })
+
+  it('keeps the path of a Unix listener that it has under another name, and those of others go', () => {
+    const { custody } = new Held()
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-custody-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const at = (name: string): Entry => {
+      const spec = `unix:${join(folder, name)}`
+      return { role: 'listener', name, spec, fd: bindListener(parseListenerSpec(spec)) }
+    }
+    const [first, next] = [member(1), member(2)]
+    const stays = at('stays')
+    custody.hold(first, stays)
+    custody.hold(first, at('goes'))
+    // One that does not matter comes first.
+    custody.holdProvisionally(next, named('other'))
+    custody.holdProvisionally(next, { ...stays, name: 'now', fd: stays.fd.dup() })
+    custody.settle(next)
+    expect(readdirSync(folder)).toEqual(['stays'])
   })
 
   it('is told of once, however much one that comes back brings, and one that serves for good has registered', () => {
@@ -120,6 +181,27 @@ describe('what a member of a daemon has registered', () => {
   })
 })
 
+describe('what a member has registered that dies as soon as it may have accepted', () => {
+  it('is the service’s where that has none of the name, with no descriptor more, and as far as it may have more', () => {
+    const held = new Held()
+    const { custody } = held
+    const [first, dead] = [member(1), member(2)]
+    const [both, fresh, late] = [named('both'), named('fresh'), named('late')]
+    for (const entry of many('old', 9_998)) custody.hold(first, entry)
+    custody.hold(first, named('both'))
+    for (const entry of [both, fresh, late]) custody.holdProvisionally(dead, entry)
+    const { count } = held
+    custody.inherit(dead)
+    expect(held.said).toEqual(['ERR_FDB_TOO_MANY_NAMES 1'])
+    expect([both, fresh, late].map(({ fd }) => fd.closed)).toEqual([true, false, true])
+    expect([custody.held.get('fresh')?.fd, custody.held.size, held.count]).toEqual([
+      fresh.fd,
+      10_000,
+      count - 2,
+    ])
+  })
+})
+
 describe('what a member brings back to its daemon', () => {
   it('is the service’s where it was lacking, when it comes from the one that serves', () => {
     const held = new Held()
@@ -137,6 +219,15 @@ describe('what a member brings back to its daemon', () => {
     held.custody.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
     takeBack(other, false, held)
     expect([held.names, held.count]).toEqual([[], 0])
+  })
+
+  it('is all that the service has when that is settled, however much else it had', () => {
+    const { custody } = new Held()
+    const peer = member(2)
+    for (const entry of many('old', 6_000)) custody.hold(member(1), entry)
+    custody.bring(peer, many('new', 4_001))
+    custody.adopt(peer)
+    expect(custody.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
   })
 
   it('is kept until it is settled who serves, when the daemon was started again', () => {

@@ -17,7 +17,7 @@ const damaged = (epoch: number, kind: SegmentKind = 'epoch') =>
 /** Takes them; what the log names then, and what is there. */
 function taken(items: BundleItem[]) {
   const before = native.openCount() - items.length
-  const [custody, shelf] = [new Custody(), new SegmentShelf()]
+  const [custody, shelf] = [new Custody(SILENT), new SegmentShelf()]
   const lost: string[] = []
   const logger = { ...SILENT, error: (facts: { lost: string }) => void lost.push(facts.lost) }
   onTestFinished(() => {

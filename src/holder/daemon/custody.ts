@@ -1,5 +1,6 @@
 import { FdbError } from '../../errors.js'
 import { closeAll } from '../../kernel/index.js'
+import type { Logger } from '../../logger.js'
 import type { BundleItem } from '../../protocol/bundle.js'
 import { FormerListeners, removePaths } from '../former-listeners.js'
 import type { Peer } from '../peer.js'
@@ -38,6 +39,11 @@ export class Custody {
   readonly held = new Registry()
   readonly #rows = new Map<Peer, Row>()
   readonly #former = new FormerListeners()
+  readonly #logger: Logger
+
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
 
   /** Takes what a member sends. When too much has come that nothing was said of, all of that is closed, and it throws. */
   arrive(peer: Peer, items: readonly BundleItem[]): void {
@@ -90,8 +96,7 @@ export class Custody {
 
   /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
   hold(peer: Peer, entry: Entry): void {
-    this.#former.note(this.held, entry.name)
-    this.held.put(entry)
+    this.#put(entry)
     this.#former.settle(this.held)
     peer.adopted.add(entry.name)
   }
@@ -127,15 +132,16 @@ export class Custody {
   }
 
   /** What this member brought is what the service has; nothing, when it brought nothing. */
-  adopt(peer: Peer): void {
+  adopt(peer: Peer | undefined): void {
+    if (peer === undefined) return
     const row = this.#rows.get(peer)
     const brought = row?.brought ?? []
     if (row !== undefined) row.brought = null
     const names = new Set(brought.map(({ name }) => name))
     this.held.together(() => {
-      // Nothing is let go of that is to be had again.
-      for (const entry of brought) this.held.put(entry)
+      // First: with what it brought it may be more than a service may have.
       for (const name of this.held.names) if (!names.has(name)) this.held.drop(name)
+      for (const entry of brought) this.held.put(entry)
     })
   }
 
@@ -155,17 +161,21 @@ export class Custody {
       closeItems(row.brought ?? [])
       row.brought = null
     }
-    this.held.together(() => {
-      for (const entry of this.#takeProvisional(owner)) this.hold(owner, entry)
-      for (const name of this.held.names) if (!owner.adopted.has(name)) this.#drop(name)
+    const entries = this.#takeProvisional(owner)
+    for (const { name } of entries) owner.adopted.add(name)
+    this.#holdAll(owner, entries, () => {
+      // First: with what it has registered it may be more than a service may have.
+      for (const name of this.held.names) if (!owner.adopted.has(name)) this.#giveUp(name)
     })
   }
 
   /** The member died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
   inherit(peer: Peer | undefined): void {
-    for (const entry of this.#provisionalOf(peer)) {
-      if (this.held.get(entry.name) === undefined) this.held.put({ ...entry, fd: entry.fd.dup() })
-    }
+    if (peer === undefined) return
+    const entries = this.#takeProvisional(peer)
+    const lacking = new Set(entries.filter(({ name }) => this.held.get(name) === undefined))
+    closeItems(entries.filter(entry => !lacking.has(entry)))
+    this.#holdAll(peer, lacking)
   }
 
   /**
@@ -232,9 +242,37 @@ export class Custody {
     return entries
   }
 
-  #drop(name: string): void {
+  /** Takes them. The member cannot be told any more: what is too many is closed, and logged. */
+  #holdAll({ pid }: Peer, entries: Iterable<Entry>, before: () => void = () => {}): void {
+    const failures: unknown[] = []
+    this.held.together(() => {
+      before()
+      for (const entry of entries) {
+        try {
+          this.#put(entry)
+        } catch (error) {
+          failures.push(error)
+        }
+      }
+      this.#former.settle(this.held)
+    })
+    if (failures.length === 0) return
+    const facts = { err: failures[0], pid, count: failures.length }
+    this.#logger.error(facts, 'what a member has registered is too much, and is not kept for the next')
+  }
+
+  #put(entry: Entry): void {
+    this.#former.note(this.held, entry.name)
+    this.held.put(entry)
+  }
+
+  #giveUp(name: string): void {
     this.#former.note(this.held, name)
     this.held.drop(name)
+  }
+
+  #drop(name: string): void {
+    this.#giveUp(name)
     this.#former.settle(this.held)
   }
 }

@@ -48,7 +48,7 @@ export class Service {
   /** What operators ask of it. */
   readonly operations: ServiceOperations
   readonly #parts: ServiceParts
-  readonly #custody = new Custody()
+  readonly #custody: Custody
   readonly #shelf = new SegmentShelf()
   readonly #queue: EffectQueue<HolderEffect>
   readonly #holder: Holder
@@ -73,6 +73,7 @@ export class Service {
     this.#stateFile = remembered.stateFile ?? ''
     this.#diedAt = remembered.diedAt ?? 0
     this.#handedOver = items.length > 0
+    this.#custody = new Custody(parts.logger)
     this.#custody.foreign = remembered.foreign ?? false
     this.#writes = new ForwardedWrites({
       name: this.name,
@@ -380,8 +381,7 @@ export class Service {
     }
     sealForTheDead(this.#shelf)
     this.#dispatch({ type: 'rebuilt' })
-    const owner = this.#holder.peer(this.#machine.owner)
-    if (owner !== undefined) this.#custody.adopt(owner)
+    this.#custody.adopt(this.#holder.peer(this.#machine.owner))
   }
 
   /** All who had anything are dead: sockets and state are gone with them, unless they were handed over. */
