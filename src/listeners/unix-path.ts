@@ -18,10 +18,14 @@ export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Whether it is the socket that the path of this specification leads to. */
+/** Whether it is the socket that the path of this specification leads to; not known of one of another release that this one cannot read. */
 export function isAt(fd: OwnedFd, spec: string): boolean {
-  const { kind, path, abstract } = parseListenerSpec(spec)
-  return kind === 'unix' && !abstract && namesSocket(fd, path) === true
+  try {
+    const { kind, path, abstract } = parseListenerSpec(spec)
+    return kind === 'unix' && !abstract && namesSocket(fd, path) === true
+  } catch {
+    return false
+  }
 }
 
 /** Looked at again under another name: another process may have put its own there in between, which goes back. */

@@ -138,6 +138,16 @@ describe('what a member of a daemon has registered', () => {
     expect(readdirSync(folder)).toEqual(['stays'])
   })
 
+  it('may have an address that this release cannot read: its path is left alone', () => {
+    const { custody } = new Held()
+    const [first, next] = [member(1), member(2)]
+    custody.hold(first, { ...listening('strange'), spec: 'unix:/run/shop.sock?option-of-a-later-release=1' })
+    custody.hold(first, listening('web'))
+    custody.holdProvisionally(next, listening('web'))
+    custody.settle(next)
+    expect(custody.held.names).toEqual(['web'])
+  })
+
   it('is told of once, however much one that comes back brings, and one that serves for good has registered', () => {
     const { custody } = new Held()
     const peer = member(1)
