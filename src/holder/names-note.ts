@@ -3,6 +3,7 @@ import {
   type Inspected,
   inspect,
   memoryFile,
+  numbersOf,
   type OwnedFd,
   readAt,
   sizeOf,
@@ -24,6 +25,9 @@ export interface Noted {
     readonly ino: string
     /** See {@link keptName}. Absent: of a release that knew all by their inodes. */
     readonly keptAs?: string
+    /** Which descriptor of that process it is, and of which file system. Absent: of such a release too. */
+    readonly number?: number
+    readonly dev?: string
   })[]
   /** Without one of these the state is not whole. Absent: it is not said. */
   readonly segments?: readonly string[]
@@ -80,12 +84,14 @@ export class NamesNote {
     try {
       this.#fd ??= memoryFile(NOTE_NAME, 'names of what is held')
       const entries = this.#entries()
-      const seen = inspect(entries.map(({ fd }) => fd))
+      const fds = entries.map(({ fd }) => fd)
+      const [seen, numbers] = [inspect(fds), numbersOf(fds)]
       const noted: Noted = {
         ...this.#facts,
         entries: entries.map(({ name, role, spec }, i) => {
           const about = seen[i]!
-          return { name, role, spec, ino: about.ino, keptAs: keptName(name, about) }
+          const { dev, ino } = about
+          return { name, role, spec, ino, keptAs: keptName(name, about), number: numbers[i]!, dev }
         }),
         ...(this.#segments !== null && { segments: this.#segments() }),
       }

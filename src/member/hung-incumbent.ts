@@ -1,8 +1,7 @@
 import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { STUCK_MS } from '../holder/kill-stuck.js'
-import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
-import type { Entry } from '../holder/registry.js'
+import { NOTE_NAME, readNote } from '../holder/names-note.js'
 import {
   closeAll,
   hasEnded,
@@ -19,6 +18,7 @@ import { openPidfd } from '../process/liveness.js'
 import { OtherProcess, type StartedAs } from '../process/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
+import { entriesOf } from './noted-entries.js'
 import { settle } from './options.js'
 import { type Legacy, startHeir } from './start.js'
 
@@ -119,18 +119,18 @@ async function whoListens(control: string): Promise<OtherProcess> {
 
 /** Throws, and holds nothing, unless that process holds the control socket and says what else it holds. */
 function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; service: string } {
-  const descriptors = [...hung.descriptors()]
+  const descriptors = hung.descriptors()
   const taken = new Set<OwnedFd>()
   const take = (number: number, label: string) => {
     const fd = hung.take(number, label)
     taken.add(fd)
     return fd
   }
-  const find = (target: string) => descriptors.find(([, leads]) => leads === target)?.[0]
+  const find = (target: string) => [...descriptors].find(([, leads]) => leads === target)?.[0]
   try {
     const note = find(`/memfd:${NOTE_NAME} (deleted)`)
     const noted = note === undefined ? null : readNote(take(note, NOTE_NAME))
-    const listener = descriptors
+    const listener = [...descriptors]
       .filter(([, leads]) => leads.startsWith('socket:'))
       .map(([number]) => number)
       .find(number => isControl(hung, number, control))
@@ -167,30 +167,8 @@ function isControl(hung: OtherProcess, number: number, control: string): boolean
   return family === 'unix' && accepting === true && (address === `${control}~` || address === control)
 }
 
-function entriesOf(
-  noted: Noted,
-  descriptors: readonly (readonly [number, string])[],
-  take: (number: number, label: string) => OwnedFd,
-): Entry[] {
-  const entries: Entry[] = []
-  for (const { name, role, spec, ino } of noted.entries) {
-    for (const [number, leads] of descriptors) {
-      // A socket's inode is in its name; other kinds are looked at.
-      if (leads.startsWith('socket:') && leads !== `socket:[${ino}]`) continue
-      const fd = take(number, name)
-      if (inspectOne(fd).ino !== ino) {
-        fd.close()
-        continue
-      }
-      entries.push({ name, role, spec, fd })
-      break
-    }
-  }
-  return entries
-}
-
 function segmentsOf(
-  descriptors: readonly (readonly [number, string])[],
+  descriptors: ReadonlyMap<number, string>,
   take: (number: number, label: string) => OwnedFd,
 ): Segment[] {
   const segments = new Map<string, Segment>()

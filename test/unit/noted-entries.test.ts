@@ -1,0 +1,104 @@
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { NamesNote, type Noted, readNote } from '../../src/holder/names-note.js'
+import type { Entry } from '../../src/holder/registry.js'
+import { bindSocket, closeAll, inspectOne, numbersOf, OwnedFd, openFile } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { entriesOf } from '../../src/member/noted-entries.js'
+
+const owned: OwnedFd[] = []
+
+function own(fd: OwnedFd): OwnedFd {
+  if (owned.length === 0) onTestFinished(() => closeAll(owned.splice(0)))
+  owned.push(fd)
+  return fd
+}
+
+/** A file that one opens again and again. */
+function file(): (flags: string) => OwnedFd {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-noted-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  writeFileSync(join(folder, 'file'), '')
+  return flags => own(openFile(join(folder, 'file'), flags, 'a file'))
+}
+
+/** All of this kind have one inode. */
+const anonymous = () => own(OwnedFd.own(native.createEpoll()!, 'an anonymous inode'))
+
+function noteOf(entries: readonly Entry[]): Noted {
+  const note = new NamesNote({ service: 'shop', generation: 1, serviceStartedAt: 0 }, () => entries)
+  onTestFinished(() => note.close())
+  return readNote(note.file!)!
+}
+
+/** Which descriptor of this process, as if it hung, is taken for each name. */
+function taken(noted: Noted): Record<string, number> {
+  const descriptors = new Map<number, string>()
+  for (const number of readdirSync('/proc/self/fd').map(Number)) {
+    try {
+      descriptors.set(number, readlinkSync(`/proc/self/fd/${number}`))
+    } catch {
+      // That of the list itself.
+    }
+  }
+  const from = new Map<OwnedFd, number>()
+  const take = (number: number) => {
+    const fd = own(OwnedFd.duplicate(number, 'taken'))
+    from.set(fd, number)
+    return fd
+  }
+  const entries = entriesOf(noted, descriptors, take)
+  const kept = new Set(entries.map(({ fd }) => fd))
+  expect([...from.keys()].filter(fd => !fd.closed && !kept.has(fd))).toEqual([])
+  return Object.fromEntries(entries.map(({ name, fd }) => [name, from.get(fd)!]))
+}
+
+const named = (name: string, fd: OwnedFd): Entry => ({ name, role: 'named', spec: '', fd })
+const numberOf = (fd: OwnedFd) => numbersOf([fd])[0]!
+
+it('what a process that hangs has named is taken from it, and nothing else that looks alike', () => {
+  const open = file()
+  open('r')
+  const journal = open('r+')
+  anonymous()
+  const [first, second] = [anonymous(), anonymous()]
+  const socket = own(bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket'))
+  const entries = [
+    named('journal', journal),
+    named('first', first),
+    named('second', second),
+    named('socket', socket),
+    named('the same', own(socket.dup())),
+  ]
+  expect(inspectOne(first).ino).toBe(inspectOne(second).ino)
+  expect(taken(noteOf(entries))).toMatchObject({
+    journal: numberOf(journal),
+    first: numberOf(first),
+    second: numberOf(second),
+    socket: numberOf(socket),
+    'the same': expect.any(Number),
+  })
+})
+
+it('what is not there any more as it was noted is not taken, but for a socket, which has its own inode', () => {
+  const open = file()
+  open('r')
+  const journal = open('r+')
+  const socket = own(bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket'))
+  const noted = noteOf([named('journal', journal), named('socket', socket)])
+  own(socket.dup())
+  for (const fd of [journal, socket]) fd.close()
+  expect(Object.keys(taken(noted))).toEqual(['socket'])
+  // Their numbers may be others' by now.
+  for (let i = 0; i < 2; i++) file()('r+')
+  expect(Object.keys(taken(noted))).toEqual(['socket'])
+})
+
+it('what a release has noted that knew all by their inodes is taken by these', () => {
+  const journal = file()('r+')
+  const noted = noteOf([named('journal', journal)])
+  const entries = noted.entries.map(({ name, role, spec, ino }) => ({ name, role, spec, ino }))
+  expect(taken({ ...noted, entries })).toEqual({ journal: numberOf(journal) })
+})
