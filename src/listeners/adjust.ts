@@ -1,5 +1,5 @@
 import { chmodSync, chownSync, lstatSync } from 'node:fs'
-import { type Inspected, listen, type OwnedFd, setSocketOption } from '../kernel/index.js'
+import { type Inspected, listen, namesSocket, type OwnedFd, setSocketOption } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
 /** listen() again: the kernel takes the new backlog and drops nobody who waits (measured: shared/kernel facts, Linux). */
@@ -31,7 +31,7 @@ export function adjustListener(
     changes.push({ option: 'backlog', applied: true })
   }
   if (wanted.kind === 'unix') {
-    if (!wanted.abstract) changes.push(...adjustPath(wanted))
+    if (!wanted.abstract) changes.push(...adjustPath(fd, wanted))
     return changes
   }
   for (const option of ['reuseAddr', 'reusePort'] as const) {
@@ -57,13 +57,18 @@ export function adjustListener(
   return changes
 }
 
-/** The file's permissions and owner: only where the path still is this socket's. */
-function adjustPath(wanted: ListenerSpec): OptionChange[] {
+/** The file's permissions and owner: not where the kernel says that the path is not this socket's. */
+function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
   const { path, mode, uid, gid } = wanted
   const stat = lstatSync(path, { throwIfNoEntry: false })
   if (!stat?.isSocket()) return []
   const changes: OptionChange[] = []
   const attempt = (option: 'mode' | 'owner', act: () => void) => {
+    if (namesSocket(fd, path) === false) {
+      const reason = `the kernel does not know ${path} as this socket's: another may have its place; bind another path`
+      changes.push({ option, applied: false, reason })
+      return
+    }
     try {
       act()
       changes.push({ option, applied: true })

@@ -38,6 +38,22 @@ describe('an adopted listener', () => {
     chownSync(path, uid, gid)
   })
 
+  it('whose path leads to another socket by now leaves that as it is, and says so', () => {
+    const path = join(folder(), 'x.sock')
+    const fd = bound(`unix:${path}?mode=0600`)
+    renameSync(path, `${path}.away`)
+    bound(`unix:${path}?mode=0600`)
+    const before = lstatSync(path)
+    const wanted = parseListenerSpec(`unix:${path}?mode=0666&uid=${before.uid + 1}`)
+    const reason = expect.stringContaining(path)
+    expect(adjustListener(fd, inspectOne(fd), null, wanted)).toEqual([
+      { option: 'mode', applied: false, reason },
+      { option: 'owner', applied: false, reason },
+    ])
+    const { mode, uid } = lstatSync(path)
+    expect({ mode, uid }).toEqual({ mode: before.mode, uid: before.uid })
+  })
+
   it('that is a datagram socket has no backlog to set', () => {
     expect(() => setBacklog(bound('udp://127.0.0.1:0'), 0)).not.toThrow()
   })
