@@ -48,7 +48,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   #ended = false
   #peerEnded = false
   #left = false
-  /** It ends in the next turn: with this error, or null, because both sides have ended. */
+  /** It ends in the next turn: with this error, when what is left has been read, or null, because both sides have ended. */
   #ending: Error | null | undefined = undefined
 
   /** As {@link PolledSocket}'s. */
@@ -224,7 +224,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   /** It had been asked for when it was read: so it is passed on, whatever has been said meanwhile. */
   #readAhead(chunk: Buffer, bytes: number): void {
-    if (!this.alive) return
+    if (this.#ending === null) return
     if (bytes < -1) this.#fail(this.failure(bytes))
     else {
       this.#got(chunk, bytes, chunk.length)
@@ -233,7 +233,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   #read(most: number): void {
-    for (let reads = 0; reads < most && this.#reading && !this.#peerEnded && this.alive; reads++) {
+    for (let reads = 0; reads < most && this.#reading && !this.#peerEnded && this.open; reads++) {
       let bytes: number
       try {
         bytes = this.receive(READ_INTO)
@@ -242,7 +242,8 @@ export class PolledStream extends PolledSocket implements ByteStream {
         return
       }
       this.#got(READ_INTO, bytes, READ_BYTES)
-      if (!this.#more) return
+      // Of one that is broken nobody will tell that there is more.
+      if (!this.#more && (this.alive || bytes < 0)) return
     }
   }
 
@@ -251,6 +252,8 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#more = bytes >= most
     if (bytes === 0) {
       this.#peerEnded = true
+      // The write that failed has taken the error of a reset: what is left looks like FIN.
+      if (this.#ending && (this.#ending as NodeJS.ErrnoException).code !== 'EPIPE') return
       this.owner?.onEnd(this)
       this.#endOfBoth()
     } else if (bytes > 0) {
@@ -308,7 +311,11 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   /** @internal */
   endNow(): void {
-    if (this.open) this.#fail(this.#ending ?? null)
+    // What the peer said before it broke the connection may be its answer: the kernel still has it.
+    if (this.#ending) this.#read(MOST_READS)
+    if (!this.open) return
+    if (this.#ending && this.#more && this.#reading) setImmediate(endNow, this)
+    else this.#fail(this.#ending ?? null)
   }
 
   #fail(error: Error | null): void {

@@ -298,6 +298,26 @@ describe('an answer before the whole request', () => {
     early.close()
   })
 
+  it('reaches the client although its server has broken the connection, and what comes meanwhile cannot be sent', async () => {
+    const sockets: net.Socket[] = []
+    const early = net.createServer(socket => sockets.push(socket.on('error', () => {}).on('data', () => {})))
+    await new Promise<void>(resolve => early.listen(0, '127.0.0.1', resolve))
+    const { port } = early.address() as net.AddressInfo
+    const { client, reports } = await world(
+      send({ key: 'early', authority: 'a', address: { kind: 'tcp', host: '127.0.0.1', port } }),
+    )
+    const peer = await client()
+    await peer.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n')
+    await until(() => sockets.some(({ bytesRead }) => bytesRead > 0), 'the server has the head')
+    // The relay is told of all this in one turn, and of the body first.
+    peer.socket.write('12345')
+    sockets[0]!.write('HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig')
+    sockets[0]!.resetAndDestroy()
+    expect(await peer.all()).toMatch(/^HTTP\/1.1 413 Too Large\r\n[\s\S]*\r\n\r\nbig$/)
+    expect(reports).toMatchObject([{ status: 413, serverFailed: false }])
+    early.close()
+  })
+
   it('may itself be long: both bodies flow at once', async () => {
     const server = net.createServer(socket => {
       socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n'))

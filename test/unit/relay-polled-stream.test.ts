@@ -169,6 +169,44 @@ describe('a polled stream', () => {
     expect(heard.events).toEqual(['ECONNRESET'])
   })
 
+  it('hears what its peer said before it broke the connection, although a write has failed, and no end', async () => {
+    const { stream, peer, heard } = await connected()
+    stream.setReading(false)
+    peer.write('answer')
+    peer.resetAndDestroy()
+    await once(peer, 'close')
+    stream.setReading(true)
+    stream.write('y')
+    expect([heard.text, heard.events, stream.alive]).toEqual(['', [], false])
+    await until('it has heard', () => heard.events.length === 1)
+    expect([heard.text, heard.events]).toEqual(['answer', ['ECONNRESET']])
+  })
+
+  it('hears the end as well where its peer had ended before it broke the connection', async () => {
+    const { stream, peer, heard } = await connected()
+    stream.setReading(false)
+    peer.end('all')
+    await once(peer, 'finish')
+    peer.resetAndDestroy()
+    await once(peer, 'close')
+    stream.setReading(true)
+    stream.write('y')
+    await until('it has heard', () => heard.events.length === 2)
+    expect([heard.text, heard.events]).toEqual(['all', ['end', 'EPIPE']])
+  })
+
+  it('is told of what was read before a write to it failed in the same turn', async () => {
+    const { stream, peer, heard } = await connected()
+    const other = await connected()
+    other.heard.onData = () => stream.write('y')
+    // Both are ready in one turn, the other first.
+    other.peer.write('x')
+    peer.write('answer')
+    peer.resetAndDestroy()
+    await until('it has heard', () => heard.events.length === 1)
+    expect([heard.text, heard.events]).toEqual(['answer', ['ECONNRESET']])
+  })
+
   it('writes text that is longer than a head', async () => {
     const { stream, peer } = await connected()
     const text = 'é'.repeat(100_000)
