@@ -49,6 +49,8 @@ export class Moves {
   /** Since when, and how many had moved before; null when it has been told that all have gone. */
   #since: { at: number; moved: number } | null = null
   #told = false
+  /** When what has not left by then is closed. */
+  #cutAt = 0
   #patience = 0
   #timer: NodeJS.Timeout | undefined
   /** Whoever is still here by then is told, so that nothing is cut at the end of the drain that could have been told. */
@@ -62,7 +64,7 @@ export class Moves {
 
   /** This process does not serve any more. `taker`: another does, and may take what can move. Idempotent. */
   leave(taker: boolean): void {
-    const { move } = this.#settings
+    const { drainTimeout, move } = this.#settings
     for (const each of this.#takers) void each.stop()
     void this.#evening?.stop()
     if (!taker || move === 'off') {
@@ -76,7 +78,8 @@ export class Moves {
     this.#proved = null
     this.#since = { at: performance.now(), moved: this.counts.moved }
     this.#patience = performance.now() + PATIENCE_MS
-    this.#halfTime = setTimeout(() => this.#tell(), Math.min(this.#settings.drainTimeout / 2, LONGEST_MS))
+    this.#cutAt = performance.now() + drainTimeout
+    this.#halfTime = setTimeout(() => this.#tell(), Math.min(drainTimeout / 2, LONGEST_MS))
     this.#halfTime.unref()
     this.#seek()
   }
@@ -185,6 +188,7 @@ export class Moves {
       which: move === 'idle' ? 'idle' : 'auto',
       perSecond: movesPerSecond,
       firstWaveMs: key !== null && key === this.#proved ? 0 : firstWave,
+      drainMs: Math.max(0, this.#cutAt - performance.now()),
       proved: () => {
         this.#proved = key
         this.counts.wave = 'rest'

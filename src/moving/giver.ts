@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
 import type { Link } from '../protocol/link.js'
@@ -40,6 +41,8 @@ export interface GiverOptions {
   readonly most?: number
   /** A few go first, the rest when the taker has served them for so long, milliseconds, and not all at once; 0: all at once. */
   readonly firstWaveMs: number
+  /** What has not left after so long is closed. Default: nothing is. */
+  readonly drainMs?: number | undefined
   readonly counts: MoveCounts
   /** Somebody must know of what an adapter did. */
   readonly fault: (error: unknown, message: string) => void
@@ -218,7 +221,7 @@ export class Giver {
     this.#step({ type: 'start' })
   }
 
-  /** Asks the taker, which answers when it has; one that knows of no waves has the time alone. */
+  /** Asks the taker, which answers when it has; one that knows of no waves has the time alone. The rest must have left before it is closed. */
   #prove(): void {
     const { link, firstWaveMs } = this.#options
     this.#wave = null
@@ -227,7 +230,7 @@ export class Giver {
     for (const source of this.#heard) source.moving.onMovable = null
     if (this.#waves) link.tell({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
-    this.#proof = setTimeout(() => this.#proved(), longest)
+    this.#proof = setTimeout(() => this.#proved(), Math.min(longest, this.#drainMs / 2))
     this.#proof.unref()
   }
 
@@ -237,8 +240,13 @@ export class Giver {
     clearTimeout(this.#proof)
     this.#options.proved?.()
     const { sources, firstWaveMs } = this.#options
-    this.#spread = spread({ connections: movableOf(sources()), firstWaveMs, atOnce: FEWEST })
+    const connections = movableOf(sources())
+    this.#spread = spread({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
     this.#soon()
+  }
+
+  get #drainMs(): number {
+    return this.#options.drainMs ?? LONGEST_MS
   }
 
   #rest(): void {

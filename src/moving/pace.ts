@@ -48,10 +48,18 @@ const { POSITIVE_INFINITY: ANY } = Number
 /** All may go. It has nothing to remember: many may share it. */
 export const UNBOUNDED = new Pace({ perSecond: ANY, most: ANY, atOnce: 1 })
 
-/** The pace of all those behind a first wave. `atOnce`: connections that are worth a turn; no more than those are not spread. */
-export function spread(of: { connections: number; firstWaveMs: number; atOnce: number }): Pace {
-  const { connections, firstWaveMs, atOnce } = of
+/**
+ * The pace of all those behind a first wave, which takes no longer than `mostMs`. `atOnce`: connections that are worth a turn; no more than
+ * those are not spread.
+ */
+export function spread(of: {
+  connections: number
+  firstWaveMs: number
+  mostMs: number
+  atOnce: number
+}): Pace {
+  const { connections, firstWaveMs, mostMs, atOnce } = of
   if (connections <= atOnce) return UNBOUNDED
-  const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs)
+  const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs, mostMs)
   return new Pace({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }

@@ -274,7 +274,8 @@ export class Relay {
     importConnection(context, record, connection, server)
     // The connection was between two processes when the others were told.
     if (this.#ending !== null && this.#connections.has(connection)) this.#end([connection], this.#ending)
-    const owed = record.exchange !== null
+    // In a tunnel nobody has asked for anything that is known of.
+    const owed = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
     return {
       get asked() {
         return owed || stream.bytesRead > 0

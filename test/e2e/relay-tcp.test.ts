@@ -3,7 +3,7 @@ import net, { type AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { native } from '../../src/kernel/native.js'
 import type { Destination, RelayOptions, SendOn } from '../../src/relay/index.js'
-import { startMoving } from './relay-moving.js'
+import { movable, startMoving } from './relay-moving.js'
 import { Peer, send, startWorld, until, type World } from './relay-world.js'
 
 const BLOCK = Buffer.alloc(1 << 20, 'a block of which each byte matters, ')
@@ -276,6 +276,21 @@ describe('a TCP connection', () => {
     relay.closeIdle()
     await peer.write('b')
     expect(await peer.sees('b')).toBe('ab')
+  })
+
+  it('is asked for nothing when it moves, until its client sends', async () => {
+    const server = await Server.start(echo)
+    const { client, relay } = await world(send(server))
+    const peer = await client()
+    await peer.write('a')
+    await peer.sees('a')
+    const connections = movable(relay)
+    const [quiet] = [...connections.departures('auto')]
+    const witness = connections.arrive(quiet!, 'moved')
+    expect([witness.asked, witness.answered]).toEqual([false, false])
+    await peer.write('b')
+    await peer.sees('b')
+    expect([witness.asked, witness.answered]).toEqual([true, true])
   })
 
   it('never uses a connection that an HTTP request has left behind', async () => {

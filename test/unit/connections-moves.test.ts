@@ -88,7 +88,9 @@ function fill(hand: Hand, count: number): void {
   }
 }
 
-function way(options: { perSecond?: number; giverFate?: OwnedFd; firstWaveMs?: number } = {}) {
+function way(
+  options: { perSecond?: number; giverFate?: OwnedFd; firstWaveMs?: number; drainMs?: number } = {},
+) {
   const pair = movePair()
   const old = new Hand()
   const young = new Hand()
@@ -110,6 +112,7 @@ function way(options: { perSecond?: number; giverFate?: OwnedFd; firstWaveMs?: n
     which: 'auto',
     perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
     firstWaveMs: options.firstWaveMs ?? 0,
+    drainMs: options.drainMs,
     counts: given,
     fault,
     ended: giverEnded,
@@ -256,6 +259,17 @@ describe('connections that move', () => {
     await new Promise(resolve => setTimeout(resolve, 100))
     expect(young.here.size).toBe(8)
     young.witness.answered = true
+    await seen(() => young.here.size === 100)
+    await giver.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('go without an answer when half of the time is over after which they are closed', async () => {
+    const { giver, taker, old, young } = way({ firstWaveMs: 60_000, drainMs: 100 })
+    young.witness = { asked: true, answered: false }
+    fill(old, 100)
+    taker.start()
+    giver.start()
     await seen(() => young.here.size === 100)
     await giver.stop()
     for (const fd of young.here.values()) fd.close()

@@ -49,10 +49,10 @@ describe('a pace', () => {
 })
 
 describe('those behind a first wave', () => {
-  const time = (firstWaveMs: number) => {
+  const time = (firstWaveMs: number, mostMs = 10_000) => {
     const connections = 1_000
     const begun = performance.now()
-    const pace = spread({ connections, firstWaveMs, atOnce: 4 })
+    const pace = spread({ connections, firstWaveMs, mostMs, atOnce: 4 })
     for (let left = connections; left > 0; ) {
       vi.advanceTimersByTime(Math.ceil(pace.ready() - performance.now()))
       const some = Math.min(left, Math.floor(pace.allowed))
@@ -72,8 +72,13 @@ describe('those behind a first wave', () => {
     expect(time(60_000)).toBeLessThanOrEqual(750)
   })
 
+  it('come within the time that is left for it where that is short', () => {
+    expect(time(60_000, 100)).toBeGreaterThanOrEqual(80)
+    expect(time(60_000, 100)).toBeLessThanOrEqual(100)
+  })
+
   it('come at once where they are not worth two turns', () => {
-    const few = spread({ connections: 4, firstWaveMs: 100, atOnce: 4 })
+    const few = spread({ connections: 4, firstWaveMs: 100, mostMs: 1000, atOnce: 4 })
     few.spend(4)
     expect([waits(few), few.allowed]).toEqual([0, Number.POSITIVE_INFINITY])
   })
