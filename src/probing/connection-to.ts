@@ -4,9 +4,12 @@ import { acceptOptionsOf } from '../node/accept-options.js'
 
 /**
  * A connection to a server of this process that nobody else has a part in: its other end is given to the server as one that it has
- * accepted. The server need not listen. Throws when there are no descriptors left.
+ * accepted, or to whoever takes it for the server. The server need not listen. Throws when there are no descriptors left.
  */
-export function connectionTo(server: Server): Socket {
+export function connectionTo(
+  server: Server,
+  take = (socket: Socket): unknown => server.emit('connection', socket),
+): Socket {
   const { allowHalfOpen, pauseOnConnect } = acceptOptionsOf(server)
   const [ours, theirs] = socketPair('connection of a process to itself')
   let own: Socket
@@ -17,7 +20,7 @@ export function connectionTo(server: Server): Socket {
     throw error
   }
   try {
-    server.emit('connection', socketOver(theirs, { allowHalfOpen, pauseOnCreate: pauseOnConnect } as object))
+    take(socketOver(theirs, { allowHalfOpen, pauseOnCreate: pauseOnConnect } as object))
   } catch (error) {
     own.destroy()
     throw error

@@ -66,6 +66,8 @@ export class Entrance implements ConnectionKeeper {
   /** Of configurations before, as long as they have connections. */
   #former: Relay[] = []
   #turnedAway = 0
+  /** Of this process to itself. */
+  readonly #own = new WeakSet<Socket>()
   #empty: (() => void)[] = []
 
   /** `onEmpty` is called whenever the last connection is gone. */
@@ -202,10 +204,16 @@ export class Entrance implements ConnectionKeeper {
     else if (own.tls) {
       this.#handshakes = this.#tls.handshakes({
         http: own.forward === null,
-        onSecure: socket => this.#accept(socket, 'https'),
+        onSecure: (socket, raw) => this.#accept(socket, 'https', raw),
         onEnd: () => this.#emptied(),
       })
     }
+  }
+
+  /** Takes a connection of this process to itself. It is never one too many: a proxy that is full could not prove that it is well. */
+  takeOwn(socket: Socket): void {
+    this.#own.add(socket)
+    this.#begin(socket)
   }
 
   #begin(socket: Socket): void {
@@ -214,7 +222,7 @@ export class Entrance implements ConnectionKeeper {
       this.#accept(socket, 'http')
       return
     }
-    const excess = this.#excess(arrivingOver(socket))
+    const excess = this.#own.has(socket) ? null : this.#excess(arrivingOver(socket))
     // Those that are one too many are told so in TLS, if they are few.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#admission.mostLingering)) {
       handshakes.begin(socket)
@@ -236,9 +244,11 @@ export class Entrance implements ConnectionKeeper {
     return relay.acceptBare(connection, this.#origins.http, route)
   }
 
-  #accept(socket: Socket, scheme: Origin['scheme']): void {
+  /** `raw`: below TLS, where it is known. */
+  #accept(socket: Socket, scheme: Origin['scheme'], raw: Socket | undefined = socket): void {
     const arriving = arrivingOver(socket)
-    const excess = this.#excess(arriving)
+    const own = raw !== undefined && this.#own.has(raw)
+    const excess = own ? null : this.#excess(arriving)
     if (excess !== null) {
       this.#turnAway(socket, excess)
       return

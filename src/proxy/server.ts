@@ -171,7 +171,7 @@ export class ReverseProxy {
       ({ name, forward }) => forward === null && name === (health.listener ?? name),
     )
     const entrance = listener && this.#entrances.get(listener.name)
-    const asks = entrance === undefined ? null : { server: entrance.server, tls: listener?.tls ?? false }
+    const asks = entrance === undefined ? null : { entrance, tls: listener?.tls ?? false }
     return new Health(health, await healthQuestion(health, asks), this.#logger)
   }
 

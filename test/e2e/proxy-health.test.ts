@@ -1,6 +1,7 @@
+import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
@@ -143,6 +144,34 @@ describe('a version of the proxy that is to prove itself', () => {
     await edge.logged('the handoff failed; the incumbent serves on', line => /503/.test(line.err.message))
     await edge.ended(next, 40_000)
     await load.stop()
+  })
+
+  it('is asked although it has as many clients as it may have', { timeout: 60_000 }, async () => {
+    const well = await judge()
+    const times = { ...TIMES, silence: '500ms', probation: '4s' }
+    const edge = await start(
+      well,
+      {},
+      {
+        limits: { connections: 2 },
+        upgrade: { ...times, health: { ...PACE, http: '/health' } },
+      },
+    )
+    const { hostname, port } = new URL(edge.url)
+    const clients = [0, 1].map(() => connect(Number(port), hostname))
+    onTestFinished(() => {
+      for (const client of clients) client.destroy()
+    })
+    for (const client of clients) {
+      client.write('GET /health HTTP/1.1\r\nHost: a\r\n\r\n')
+      await once(client, 'data')
+    }
+    const first = await edge.pid
+    const next = await edge.next()
+    await edge.ended(first, 30_000)
+    expect(await edge.status()).toMatchObject({ pid: next, generation: 2, lastFailure: null })
+    // It had the clients, and so no place for anybody else.
+    expect((await edge.status()).connections).toBe(2)
   })
 
   it('is asked over TLS where its listener speaks that', { timeout: 60_000 }, async () => {

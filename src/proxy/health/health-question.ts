@@ -1,11 +1,11 @@
-import type { Server } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import { ASKED, type Asked } from '../../probing/asked.js'
 import type { Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 
 /** The entrance that is asked: how its clients come to it, without the listener that all versions share. */
 export interface Asks {
-  readonly server: Server
+  readonly entrance: { readonly server: Server; takeOwn(connection: Socket): void }
   readonly tls: boolean
 }
 
@@ -24,9 +24,9 @@ export async function healthQuestion(config: HealthConfig, asks: Asks | null): P
       const { connectionTo } = await import('../../probing/connection-to.js')
       const { url: path } = asked
       if (asks === null || !path.startsWith('/')) return { question: httpQuestion(path), socket: null }
-      const { server, tls } = asks
+      const { entrance, tls } = asks
       const host = config.host ?? 'localhost'
-      const connect = () => connectionTo(server)
+      const connect = () => connectionTo(entrance.server, socket => entrance.takeOwn(socket))
       return { question: privateHttpQuestion({ path, host, tls, connect }), socket: null }
     }
     case 'tcp': {
@@ -37,7 +37,7 @@ export async function healthQuestion(config: HealthConfig, asks: Asks | null): P
       const { commandQuestion } = await import('../../probing/command-question.js')
       const { shellWith } = await import('./shell.js')
       const { PrivateSocket } = await import('./private-socket.js')
-      const socket = asks === null ? null : await PrivateSocket.open(asks.server)
+      const socket = asks && (await PrivateSocket.open(connection => asks.entrance.takeOwn(connection)))
       const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
       return { question: commandQuestion(asked.text, shellWith(env)), socket }
     }

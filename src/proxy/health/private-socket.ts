@@ -1,5 +1,5 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -15,12 +15,10 @@ export class PrivateSocket implements Disposable {
     this.#server = server
   }
 
-  /** What connects there is taken by `entrance`, which need not listen. Rejects when there is no room for it. */
-  static async open(entrance: Server): Promise<PrivateSocket> {
+  /** `take` is given what connects there. Rejects when there is no room for it. */
+  static async open(take: (socket: Socket) => void): Promise<PrivateSocket> {
     const folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, socket =>
-      entrance.emit('connection', socket),
-    )
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, take)
     const opened = new PrivateSocket(folder, server)
     try {
       chmodSync(folder, 0o700)

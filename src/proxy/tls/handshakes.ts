@@ -22,7 +22,8 @@ export interface HandshakeOptions {
   counts: HandshakeCounts
   /** Its clients speak HTTP/1 over TLS: those that want only another protocol are refused. */
   http: boolean
-  onSecure: (socket: TLSSocket) => void
+  /** `raw`: what was begun with, where it is known. */
+  onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
   /** Called when a handshake has come to an end, whichever, after `onSecure`. */
   onEnd: () => void
 }
@@ -49,7 +50,7 @@ interface Shaker {
 export class Handshakes {
   readonly #certificates: CertificateTable
   readonly #counts: HandshakeCounts
-  readonly #onSecure: (socket: TLSSocket) => void
+  readonly #onSecure: HandshakeOptions['onSecure']
   readonly #onEnd: () => void
   readonly #underWay = new Set<Socket>()
   /** By kind of key. */
@@ -128,8 +129,9 @@ export class Handshakes {
     useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
       this.#counts.completed(socket.isSessionReused())
-      this.#onSecure(socket)
-      this.#ended(socketBelow(socket))
+      const raw = socketBelow(socket)
+      this.#onSecure(socket, raw)
+      this.#ended(raw)
     })
     server.on('tlsClientError', (error, socket) => {
       this.#counts.failed(failureOf(error))
