@@ -73,6 +73,13 @@ class UpstreamPool implements StreamOwner, Timed {
     if (this.#unused.length > 0) this.#wheel.arm(this, next - now)
   }
 
+  /** Closes the one that has been unused for longest; false: there is none. */
+  closeOldest(): boolean {
+    const oldest = this.#unused.shift()
+    oldest?.stream.destroy()
+    return oldest !== undefined
+  }
+
   clear(): void {
     for (const { stream } of this.#unused.splice(0)) stream.destroy()
     this.#wheel.disarm(this)
@@ -132,7 +139,9 @@ export class UpstreamPools {
     const pool = this.#poolOf(destination.key)
     const stream = fresh ? undefined : pool.take(owner, destination.keepAlive ?? this.#keepAlive, now)
     if (stream !== undefined) return stream
-    if (pool.tally.open >= (destination.connections ?? this.#most)) return null
+    // Unused ones that this destination does not take must not keep it from a new one.
+    const most = destination.connections ?? this.#most
+    while (pool.tally.open >= most) if (!pool.closeOldest()) return null
     return this.#dial(destination, owner, pool.tally)
   }
 

@@ -116,6 +116,21 @@ describe('connections kept open to a server', () => {
     expect(server.peers.length).toBe(2)
   })
 
+  it('make room for a new one where a server has its most, if they may not be used', async () => {
+    const server = await answering(2)
+    const shared = pools()
+    await asks(await world(kept(server, { connections: 8, idleMs: LONG }), shared), 2)
+    expect(shared).toMatchObject({ open: 2, idle: 2 })
+    const last = { ...kept(server, { connections: 0, idleMs: LONG }), connections: 2 }
+    const { client } = await world(last, shared)
+    const peer = await client()
+    await peer.write(GET)
+    expect(await peer.gets(OK.length)).toBe(OK)
+    expect(server.peers.length).toBe(3)
+    expect(shared).toMatchObject({ open: 1, idle: 1 })
+    await until(() => server.peers[0]!.closed, 'the one used first is closed')
+  })
+
   it('are none that a request has not been sent on whole, however early its answer came', async () => {
     const server = await answering()
     const { relay, client } = await world(kept(server, { connections: 8, idleMs: LONG }))
