@@ -16,7 +16,7 @@ export class Framing implements FramingRecord {
   phase = 0
   count = 0
   hash = 0
-  /** Where {@link advance} has met blanks that should not be passed on, see {@link takeBlanks}. */
+  /** Where the last {@link advance} has met blanks that should not be passed on, see {@link takeBlanks}. */
   blanks: number[] | null = null
 
   private constructor(kind: FramingKind, side: Side, left = 0) {
@@ -101,6 +101,7 @@ export class Framing implements FramingRecord {
 
   /** {@link advance} up to the end of the chunk that is under way, where it ends in these bytes. Of `chunked` only. */
   advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
+    this.blanks = null
     return advanceChunked(this, bytes, from, to, data, true) - from
   }
 
@@ -112,7 +113,10 @@ export class Framing implements FramingRecord {
    * `data` collects the parts of `bytes` that are content rather than chunk syntax: start, end, start, end, …
    */
   advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
-    if (this.kind === 'chunked') return advanceChunked(this, bytes, from, to, data) - from
+    if (this.kind === 'chunked') {
+      this.blanks = null
+      return advanceChunked(this, bytes, from, to, data) - from
+    }
     let taken = to - from
     if (this.kind === 'none') taken = 0
     else if (this.kind === 'length') {

@@ -22,6 +22,20 @@ function read(text: string): { content: string; rest: string; done: boolean } | 
   }
 }
 
+describe('blanks behind the sizes of an answer', () => {
+  it('are known of the last piece only, also where nobody asks for them', () => {
+    const framing = Framing.chunked('response')
+    for (let n = 0; n < 3; n++) takeContent(framing, Buffer.from('1 \r\na\r\n1  \r\nb\r\n'))
+    expect(framing.takeBlanks()).toEqual([1, 8, 9])
+    takeContent(framing, Buffer.from('1 '))
+    takeContent(framing, Buffer.from('\r\na\r\n'))
+    expect(framing.takeBlanks()).toBeNull()
+    framing.advanceChunk(Buffer.from('1 '), 0, 2)
+    framing.advanceChunk(Buffer.from('  '), 0, 2)
+    expect(framing.takeBlanks()).toEqual([0, 1])
+  })
+})
+
 describe('RFC 9112, 7.1: chunked coding', () => {
   it.each([
     ['0\r\n\r\n', ''],
