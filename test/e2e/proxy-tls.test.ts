@@ -285,6 +285,12 @@ describe('a hostile handshake', () => {
     expect(Object.values(line.failed as Record<string, number>).reduce((a, b) => a + b)).toBe(54)
   })
 
+  it('does not count any more beside the client that it has become', async () => {
+    const { edge } = await secured({ limits: { connections: 1 } })
+    expect((await askTls(edge.port)).text).toMatch(/^HTTP\/1\.1 200 /)
+    expect((await askTls(edge.port)).text).toContain('503')
+  })
+
   it('counts as a connection: one that is too many is told so', async () => {
     const { edge } = await secured({ limits: { connections: 1 }, timeouts: { handshake: '30s' } })
     const first = connectTcp({ port: edge.port, host: '127.0.0.1' })

@@ -130,8 +130,10 @@ export class Handshakes {
     server.on('secureConnection', socket => {
       this.#counts.completed(socket.isSessionReused())
       const raw = socketBelow(socket)
+      // It becomes a client, and must not count twice.
+      const counted = raw !== undefined && this.#underWay.delete(raw)
       this.#onSecure(socket, raw)
-      this.#ended(raw)
+      if (counted) this.#onEnd()
     })
     server.on('tlsClientError', (error, socket) => {
       this.#counts.failed(failureOf(error))
