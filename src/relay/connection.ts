@@ -117,21 +117,23 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   /** What has not ended by now: a request without an answer gets one, everything else is closed. */
   giveUp(): void {
     if (this.exchange?.facts.phase === 'waiting') this.exchange.fail(503, 'drained')
-    else if (this.exchange === null || this.exchange.over) this.#destroy('drained')
+    else if (this.exchange?.over) this.#dismiss('drained')
     else this.abort('drained')
     this.settle()
   }
 
-  #destroy(reason: string): void {
+  /** Nothing more is to be said. FIN, which may be the end of an answer, must not come in place of what is not sent. */
+  #dismiss(reason: string): void {
     if (this.#gone) return
-    this.client.destroy()
+    if (this.client.congested) this.client.reset()
+    else this.client.destroy()
     this.#leave(reason)
   }
 
   abort(reason: string): void {
     if (this.#gone) return
     if (this.exchange === null) {
-      this.#destroy(reason)
+      this.#dismiss(reason)
       return
     }
     this.client.reset()

@@ -145,8 +145,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   reset(): void {
     this.#leave()
     this.#dialling?.destroy()
-    // What is to go before FIN would be thrown away.
-    this.close(!(this.#ended && this.#queue !== null))
+    this.close(true)
   }
 
   takeUnsent(): Buffer[] {

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import type { RelayOptions, SendOn } from '../../src/relay/index.js'
+import type { Decision, RelayOptions, SendOn } from '../../src/relay/index.js'
 import { startMoving } from './relay-moving.js'
-import { type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
+import { lateReader, type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const GET = 'GET /x HTTP/1.1\r\nHost: a\r\n\r\n'
@@ -20,6 +20,8 @@ async function start(reply: Reply, options: Partial<RelayOptions> = {}): Promise
 
 const answer: Reply = ({ peer }) => void peer.socket.write(OK)
 const silence: Reply = () => {}
+/** More than kernels take. */
+const LONG = (): Decision => ({ kind: 'respond', status: 200, body: 'x'.repeat(32 * 1024 * 1024) })
 
 afterEach(async () => {
   expect(world.faults).toEqual([])
@@ -197,6 +199,18 @@ describe('timeouts', () => {
     await peer.gets(OK.length)
     expect(relay.upstreamCounts()).toEqual({ open: 1, idle: 1 })
     await until(() => relay.upstreamCounts().open === 0, 'it is closed')
+  })
+
+  it('a client that does not read the rest of its last answer sees that it is cut', async () => {
+    server = await Upstream.start(answer)
+    world = await startWorld(LONG, { timeouts: { stall: 60 } })
+    const client = lateReader(world.port)
+    client.stream.write('GET / HTTP/1.0\r\nHost: a\r\n\r\n')
+    await until(() => world.relay.counts().closing === 1, 'it is answered')
+    await until(() => world.relay.size === 0, 'it is let go')
+    client.stream.setReading(true)
+    await until(() => client.end !== '', 'it sees the end')
+    expect(client.end).toBe('ECONNRESET')
   })
 
   it('a client that was answered and never ends is let go', async () => {

@@ -2,7 +2,16 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { closeFrame } from '../../src/relay/boundaries/index.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { arriveMoved, movable } from './relay-moving.js'
-import { type Peer, type Seen, send, startWorld, Upstream, until, type World } from './relay-world.js'
+import {
+  lateReader,
+  type Peer,
+  type Seen,
+  send,
+  startWorld,
+  Upstream,
+  until,
+  type World,
+} from './relay-world.js'
 
 const ends: (() => unknown)[] = []
 
@@ -50,6 +59,22 @@ async function asking(world: Side, request = GET, answer = ''): Promise<{ client
   }
   return { client, server }
 }
+
+describe('at the end of the time', () => {
+  it('who has not read its last answer sees that it is cut', async () => {
+    const body = 'x'.repeat(32 * 1024 * 1024)
+    const world = await startWorld(() => ({ kind: 'respond', status: 200, body }))
+    ends.push(() => world.close())
+    const client = lateReader(world.port)
+    client.stream.write('GET / HTTP/1.0\r\nHost: a\r\n\r\n')
+    await until(() => world.relay.counts().closing === 1, 'it is answered')
+    end(world.relay)
+    await until(() => world.relay.size === 0, 'it is let go')
+    client.stream.setReading(true)
+    await until(() => client.end !== '', 'it sees the end')
+    expect(client.end).toBe('ECONNRESET')
+  })
+})
 
 describe('when what is idle is to end', () => {
   it('who has just connected is answered, and who says nothing ends a moment later', async () => {

@@ -1,9 +1,11 @@
 import type { AddressInfo } from 'node:net'
 import net from 'node:net'
 import { type Framing, type RequestHead, RequestReader } from '../../src/http1/index.js'
+import type { ByteStream, StreamOwner } from '../../src/relay/byte-stream.js'
 import {
   type Decision,
   type Destination,
+  dialSocket,
   type ExchangeReport,
   Relay,
   type RelayOptions,
@@ -75,6 +77,22 @@ export class Peer {
     await until(() => this.ended || this.closed, `the end of ${JSON.stringify(this.got.slice(0, 300))}`)
     return this.got
   }
+}
+
+/** A client that reads nothing before it is told to, and hears how its connection ends: Node takes a reset behind bytes for an end. */
+export function lateReader(port: number) {
+  const client = { stream: null as unknown as ByteStream, bytes: 0, end: '' }
+  const owner: StreamOwner = {
+    onOpen() {},
+    onDrain() {},
+    onData: (_stream, _chunk, to) => (client.bytes += to),
+    onEnd: () => (client.end ||= 'FIN'),
+    onClose: (_stream, error) => (client.end ||= (error as NodeJS.ErrnoException | null)?.code ?? 'closed'),
+  }
+  const address = { kind: 'tcp', host: '127.0.0.1', port } as const
+  client.stream = dialSocket({ key: '', authority: '', address }, owner, { open: 0 })
+  client.stream.setReading(false)
+  return client
 }
 
 export interface Seen {

@@ -225,6 +225,28 @@ describe('a polled stream', () => {
     expect((await error)[0]).toMatchObject({ code: 'ECONNRESET' })
   })
 
+  it('breaks the connection also where its end was to come behind what is not sent', async () => {
+    const streams: ByteStream[] = []
+    const { listener } = await server(accepted => {
+      streams.push(acceptedStream(accepted, listening(), { open: 0 })!)
+      return true
+    })
+    const { port } = listener.address() as net.AddressInfo
+    // Node takes a reset behind bytes for an end.
+    const heard = listening()
+    const { stream: peer } = dial({ kind: 'tcp', host: '127.0.0.1', port }, heard)
+    peer.setReading(false)
+    await until('it is accepted', () => streams.length === 1)
+    const [stream] = streams
+    stream!.write(Buffer.alloc(32 * 1024 * 1024))
+    stream!.end()
+    expect(stream!.congested).toBe(true)
+    stream!.reset()
+    peer.setReading(true)
+    await until('it has heard', () => heard.events.length > 1)
+    expect(heard.events).toEqual(['drain', 'ECONNRESET'])
+  })
+
   it('lets go in the middle of everything: a duplicate goes on, with what was not sent', async () => {
     const { stream, peer, heard, tally } = await connected()
     const much = Buffer.alloc(8 * 1024 * 1024, 'x')
