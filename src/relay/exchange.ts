@@ -228,7 +228,8 @@ export class Exchange implements StreamOwner {
       this.#answer.heads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
     else this.#answer.body(chunk, 0, to)
-    this.#side.arm()
+    // The time for the head of an answer is one for the whole head.
+    if (this.facts.phase !== 'waiting' || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
   }
 

@@ -75,6 +75,21 @@ describe('timeouts', () => {
     expect(relay.counts().idle).toBe(1)
   })
 
+  it('a server that does not end the head of its answer: 504, however often bytes come', async () => {
+    let drip: NodeJS.Timeout | undefined
+    const { client } = await start(
+      ({ peer }) => {
+        peer.socket.write('HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX: ')
+        drip = setInterval(() => peer.socket.write('x'), 5)
+      },
+      { timeouts: { response: 60 } },
+    )
+    const peer = await client()
+    await peer.write(GET)
+    expect(await peer.sees('response-timeout')).toContain('HTTP/1.1 504 Gateway Timeout')
+    clearInterval(drip)
+  })
+
   it('a route may have its own', async () => {
     server = await Upstream.start(silence)
     const route: SendOn = { ...send(server), options: { responseTimeout: 40 } }
