@@ -202,8 +202,7 @@ export class Exchange implements StreamOwner {
     if (destination === null) return
     facts.answer = answerRules(route.options)
     const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
-    if (at === end && facts.requestBody === null && !facts.upgrade && isIdempotent(head.method))
-      this.#dispatch.keep(keepHead())
+    if (at === end && facts.requestBody === null && isIdempotent(head.method)) this.#dispatch.keep(keepHead())
     this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, this.startedAt)
   }
 

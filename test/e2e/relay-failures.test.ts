@@ -133,6 +133,23 @@ describe('a server that goes away', () => {
     expect(relay.size).toBe(1)
   })
 
+  it('on a connection used before: a GET that would switch is sent again, and what came early goes into the tunnel', async () => {
+    const server = await upstream(seen => {
+      const { peer, head } = seen
+      if (head.upgrade === undefined || server.peers.length === 1) return onceOnly(seen)
+      peer.raw = true
+      peer.socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello')
+    })
+    const { client } = await world(send(server))
+    const peer = await client()
+    await peer.write(GET)
+    await peer.gets(OK.length)
+    await peer.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nearly')
+    expect(await peer.sees('hello')).toContain('HTTP/1.1 101 ')
+    expect(await server.peers[1]!.sees('early')).toMatch(/\r\n\r\nearly$/)
+    expect(server.got.match(/GET/g)).toHaveLength(3)
+  })
+
   it('on a connection used before: a POST is not repeated', async () => {
     const server = await upstream(onceOnly)
     const { client } = await world(send(server))
