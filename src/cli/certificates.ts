@@ -15,6 +15,7 @@ import { plain } from './table.js'
 
 interface Flags extends AskFlags {
   json?: true
+  service?: string
 }
 
 interface AddFlags extends Flags {
@@ -80,8 +81,9 @@ function ask<T>(
   command: string,
   request: object,
 ): Promise<T> {
+  const { service = '' } = flags
   return asked(flags, again, async (client, timeoutMs) => {
-    const answer = await client.command(command, JSON.stringify(request), { timeoutMs })
+    const answer = await client.command(command, JSON.stringify(request), { timeoutMs, service })
     return JSON.parse(answer.toString()) as T
   })
 }

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
-import type { OperatorClient } from '../operator/client.js'
+import type { CommandAsk, OperatorClient } from '../operator/client.js'
 import {
   type AddReply,
   type ListedRoute,
@@ -18,6 +18,7 @@ const LIST_TRIES = 5
 
 interface Flags extends AskFlags {
   json?: true
+  service?: string
 }
 
 interface PlaceFlags extends Flags {
@@ -72,7 +73,10 @@ function placed(command: Command): Command {
 }
 
 async function list(flags: Flags): Promise<void> {
-  const routes = await asked(flags, AGAIN_HARMLESS, listAll)
+  const { service = '' } = flags
+  const routes = await asked(flags, AGAIN_HARMLESS, (client, timeoutMs) =>
+    listAll(client, { timeoutMs, service }),
+  )
   process.stdout.write(flags.json ? jsonText(routes) : listText(routes))
 }
 
@@ -85,8 +89,9 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
     '--host and --upstream',
   )
   const body = lines([{ replace: replace ?? false }, ...routes])
+  const { service = '' } = flags
   const reply = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) => {
-    const answer = await client.command(ROUTE_COMMANDS.add, body, { timeoutMs })
+    const answer = await client.command(ROUTE_COMMANDS.add, body, { timeoutMs, service })
     return JSON.parse(answer.toString()) as AddReply
   })
   process.stdout.write(flags.json ? jsonText(reply) : addText(reply))
@@ -101,8 +106,9 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
     return { host, path }
   })
   const body = lines([{}, ...places])
+  const { service = '' } = flags
   const reply = await asked(flags, AGAIN, async (client, timeoutMs) => {
-    const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeoutMs })
+    const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeoutMs, service })
     return JSON.parse(answer.toString()) as RemoveReply
   })
   process.stdout.write(flags.json ? jsonText(reply) : removeText(reply))
@@ -124,13 +130,13 @@ function lines(values: readonly unknown[]): string {
   return values.map(value => `${JSON.stringify(value ?? null)}\n`).join('')
 }
 
-async function listAll(client: OperatorClient, timeoutMs: number): Promise<ListedRoute[]> {
+async function listAll(client: OperatorClient, ask: CommandAsk): Promise<ListedRoute[]> {
   for (let tries = LIST_TRIES; ; tries--) {
     const routes: ListedRoute[] = []
     let first: string | undefined
     let from: number | null = 0
     while (from !== null) {
-      const reply = await client.command(ROUTE_COMMANDS.list, lines([{ from }]), { timeoutMs })
+      const reply = await client.command(ROUTE_COMMANDS.list, lines([{ from }]), ask)
       const [head, ...page] = reply
         .toString()
         .trimEnd()

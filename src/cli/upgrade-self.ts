@@ -2,17 +2,22 @@ import { FdbError } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
 import type { SupervisorStatus } from '../supervisor/status.js'
+import type { AskFlags } from './ask-service.js'
 import { jsonText } from './json-text.js'
 
 const LOOK_MS = 50
 
 /** Has a supervisor go on as what is installed now, and waits until it answers as that. */
-export async function upgradeSelf(control: string, timeoutMs: number, json: boolean): Promise<void> {
+export async function upgradeSelf(
+  { control, timeout: timeoutMs }: AskFlags,
+  service: string,
+  json: boolean,
+): Promise<void> {
   const begun = performance.now()
   const before = await supervisorAt(control, timeoutMs)
   using client = await OperatorClient.connect(control, { timeoutMs })
   try {
-    await client.command(UPGRADE_SELF, '', { timeoutMs })
+    await client.command(UPGRADE_SELF, '', { timeoutMs, service })
   } catch (error) {
     // The connection is one of those that its next image has not.
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error

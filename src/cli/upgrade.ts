@@ -11,7 +11,7 @@ import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { type Plan, planFor, reloaded } from './smart.js'
 import { plain } from './table.js'
-import { serviceOf } from './who-serves.js'
+import { answerOf, serviceOf } from './who-serves.js'
 import { type ReleaseChange, withRelease } from './with-release.js'
 
 /** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
@@ -93,7 +93,7 @@ async function upgrade(
   const service = daemon ? DAEMON_ITSELF : named
   if (self && !daemon) {
     if (argv.length > 0 || binary !== undefined || smart) command.error('error: --self is given alone')
-    return await (await import('./upgrade-self.js')).upgradeSelf(control, timeout, json ?? false)
+    return await (await import('./upgrade-self.js')).upgradeSelf({ control, timeout }, named, json ?? false)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   const say = (line: string) => {
@@ -112,6 +112,8 @@ async function upgrade(
   using client = await OperatorClient.connect(control, { timeoutMs: answerMs })
   const hung = await client.status({ timeoutMs: answerMs }).then(
     answer => {
+      // One of an earlier release would not refuse it; a daemon does.
+      if (!isDaemon(answer)) answerOf(answer, { control, service })
       say(headline(answer, service))
       return false
     },

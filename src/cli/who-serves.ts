@@ -1,4 +1,6 @@
+import { FdbError } from '../errors.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import { refuseOther } from '../operator/asked-service.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 
 /** A control socket, and which service behind it; empty: the only one. */
@@ -23,4 +25,22 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
 export function whoServes(answer: StatusAnswer, name: string): string | null {
   const service = serviceOf(answer, name)
   return service?.pid ? `${service.generation} ${service.pid}` : null
+}
+
+/** The same answer, of one service; of workers the plain name is that of all. Throws ERR_FDB_SERVICE. */
+export function answerOf(answer: StatusAnswer, { control, service: name }: Place): StatusAnswer {
+  if (name === '') return answer
+  if (!isDaemon(answer)) {
+    refuseOther(name, { service: answer.service ?? name, control })
+    return answer
+  }
+  const { services, workers } = answer
+  if (workers !== undefined && name === workers.all?.[0]?.service) return answer
+  const found = services.filter(({ service }) => service === name)
+  if (found.length === 0 && name !== DAEMON_ITSELF) {
+    const held = services.map(({ service }) => service).join(', ') || 'none'
+    throw new FdbError('ERR_FDB_SERVICE', `there is no service "${name}" (this daemon holds: ${held})`)
+  }
+  const all = workers?.all?.filter(({ service }) => service === name)
+  return { ...answer, services: found, ...(all && { workers: { ...workers, all } }) }
 }

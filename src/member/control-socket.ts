@@ -4,6 +4,7 @@ import { FdbError } from '../errors.js'
 import { type Caller, dismiss, receiveHello, turnAway, welcome } from '../holder/admission.js'
 import { serveCaller } from '../holder/serve-caller.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import { controlEntry, NO_ENTRY, type PathEntry, removeControl } from '../process/control-path.js'
@@ -205,9 +206,11 @@ export class ControlSocket {
 
   #receive(caller: Caller): void {
     switch (caller.intent) {
-      case 'operate':
-        serveCaller(caller, this.#called.operations, { generation: this.#called.shared.generation })
+      case 'operate': {
+        const { operations, shared } = this.#called
+        serveCaller(caller, operationsOnly(shared.settings, operations), { generation: shared.generation })
         return
+      }
       case 'draining':
         this.#older.add(caller)
         return

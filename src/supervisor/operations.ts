@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import {
   RELOAD,
@@ -11,6 +12,7 @@ import {
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
 import type { UpgradeOptions } from './askers.js'
+import type { SupervisorSettings } from './settings.js'
 
 /** A supervisor, as operators see it. */
 export interface Operated {
@@ -25,8 +27,11 @@ export interface Operated {
 }
 
 /** What operators may ask for. */
-export function operationsOf(supervisor: Operated): Operations {
-  return {
+export function operationsOf(
+  supervisor: Operated,
+  { name: service, control }: Pick<SupervisorSettings, 'control' | 'name'>,
+): Operations {
+  const operations: Operations = {
     status: () => supervisor.status(),
     upgrade: ({ argv, timeoutMs }, progress, cancel) =>
       supervisor.upgrade({ argv, timeoutMs, progress }, cancel),
@@ -52,4 +57,5 @@ export function operationsOf(supervisor: Operated): Operations {
       )
     },
   }
+  return operationsOnly({ service, control }, operations)
 }

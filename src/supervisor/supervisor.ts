@@ -97,7 +97,7 @@ export class Supervisor {
     const supervisor = new Supervisor(parts, null)
     const { settings, logger } = parts
     if (settings.control !== null)
-      supervisor.#control = await Control.open(settings.control, operationsOf(supervisor), logger)
+      supervisor.#control = await Control.open(settings.control, operationsOf(supervisor, settings), logger)
     supervisor.#pidFile?.write()
     supervisor.#versions.children.begin()
     supervisor.#dispatch({ type: 'start' })
@@ -111,7 +111,7 @@ export class Supervisor {
     const supervisor = new Supervisor(parts, left)
     supervisor.#versions.goOn(left.versions, probes)
     if (left.control !== null)
-      supervisor.#control = new Control(left.control, operationsOf(supervisor), parts.logger)
+      supervisor.#control = new Control(left.control, operationsOf(supervisor, parts.settings), parts.logger)
     supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
     parts.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')

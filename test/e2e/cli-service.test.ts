@@ -239,6 +239,43 @@ describe('a running service is found', () => {
   })
 })
 
+describe('a service that is asked for by another’s name', () => {
+  const orders = ['stop', 'upgrade', 'reload', 'rollback', 'routes list', 'certificates list']
+
+  it('does nothing, and says whose control socket that is; by its own name, or its socket’s, it is meant', async () => {
+    const { edge, pid } = await proxy()
+    const { desk } = edge
+    const other = [`FD_BROKER_CONTROL=${desk.control}`, process.execPath, CLI]
+    for (const order of orders) {
+      const { code, stderr } = await desk.runCommand([
+        'env',
+        ...other,
+        ...order.split(' '),
+        '--service',
+        'other',
+      ])
+      expect({ order, failed: code !== 0, stderr }).toEqual({
+        order,
+        failed: true,
+        stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*upgrade\.sock.*"edge".*"other"/),
+      })
+    }
+    expect(await desk.status()).toMatchObject({ pid, role: 'serving' })
+    for (const name of ['edge', 'upgrade'])
+      expect(await desk.run('reload', '--control', desk.control, '--service', name), name).toMatchObject({
+        code: 0,
+      })
+  })
+
+  it('is not stopped where it is a program under fd-broker run either', async () => {
+    const { control, desk, pid } = await Supervised.start(['--ready', 'fd', '--name', 'shop'])
+    const asked = ['stop', '--control', control, '--service']
+    expect((await desk.run(...asked, 'other')).stderr).toMatch(/^ERR_FDB_SERVICE: .*"shop".*"other"/)
+    expect(hasEnded(pid)).toBe(false)
+    expect(await desk.run(...asked, 'shop')).toMatchObject({ code: 0 })
+  })
+})
+
 describe('signals to fd-broker proxy', () => {
   it('WINCH: who connects waits, connections go on; HUP: they are answered', async () => {
     const { edge, pid } = await proxy()

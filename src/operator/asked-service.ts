@@ -1,0 +1,37 @@
+import { basename } from 'node:path'
+import { FdbError } from '../errors.js'
+import type { Operations } from './requests.js'
+
+/** The one service behind a control socket. */
+export interface OnlyService {
+  readonly service: string
+  readonly control: string | null
+}
+
+/**
+ * Throws ERR_FDB_SERVICE where an operator means another one. Empty: whichever it is. Who looks for a service by its name finds it by that of
+ * its control socket, so that is right too.
+ */
+export function refuseOther(asked: string, { service, control }: OnlyService): void {
+  const found = control === null ? service : basename(control, '.sock')
+  if (asked === '' || asked === service || asked === found) return
+  throw new FdbError(
+    'ERR_FDB_SERVICE',
+    `the control socket ${control} is of the service "${service}", not of "${asked}": leave --service out, or give the control socket of that one`,
+  )
+}
+
+/** The same operations, for those alone who mean this service. */
+export function operationsOnly(only: OnlyService, operations: Operations): Operations {
+  return {
+    ...operations,
+    upgrade: async (order, progress, cancel) => {
+      refuseOther(order.service, only)
+      return await operations.upgrade(order, progress, cancel)
+    },
+    command: async (order, context) => {
+      refuseOther(order.service, only)
+      return await operations.command(order, context)
+    },
+  }
+}
