@@ -15,6 +15,7 @@ export const EXIT_CODES = {
 
 const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_NO_HOLDER', 3],
+  ['ERR_FDB_SERVICE', 3],
   ['ERR_FDB_BUSY', 4],
   ['ERR_FDB_DENIED', 5],
   ['ERR_FDB_TRACE', 5],

@@ -4,7 +4,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
 import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
-import type { DescriptorLease, HeldDescriptor } from '../operator/held-descriptors.js'
+import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operator/held-descriptors.js'
 import { OtherProcess } from '../process/other-process.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
@@ -14,6 +14,7 @@ import { table } from './table.js'
 
 interface Flags extends AskFlags {
   json?: true
+  service?: string
 }
 
 interface PutFlags extends Flags {
@@ -100,9 +101,11 @@ Examples:
     .action(remove)
 }
 
-async function list({ json, watch, ...flags }: Flags & { watch?: true }): Promise<void> {
-  const show = (held: readonly HeldDescriptor[]) =>
+async function list({ json, service, watch, ...flags }: Flags & { watch?: true }): Promise<void> {
+  const show = (all: readonly HeldDescriptor[]) => {
+    const held = service === undefined ? all : all.filter(({ name }) => serviceIn(name) === service)
     process.stdout.write(json ? jsonText(held) : listText(held))
+  }
   if (!watch) {
     show(await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.list({ timeoutMs })))
     return

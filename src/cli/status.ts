@@ -4,10 +4,12 @@ import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { statusText } from './status-text.js'
+import { answerOf } from './who-serves.js'
 
 interface StatusFlags {
   control: string
   json?: true
+  service?: string
   timeout: number
 }
 
@@ -31,8 +33,8 @@ Examples:
     .action(status)
 }
 
-async function status({ control, json, timeout }: StatusFlags): Promise<void> {
+async function status({ control, json, service = '', timeout }: StatusFlags): Promise<void> {
   using client = await OperatorClient.connect(control, { timeoutMs: timeout })
-  const answer = await client.status({ timeoutMs: timeout })
+  const answer = answerOf(await client.status({ timeoutMs: timeout }), { control, service })
   process.stdout.write(json ? jsonText(answer) : statusText(answer))
 }

@@ -82,8 +82,14 @@ describe('a service that was given no control path', () => {
     await until('the daemon listens', () => existsSync(join(runtime, 'daemon.sock')))
     const kiosk = await launch(MEMBER, 'kiosk', 'daemon')
     await serves(kiosk, () => run('status', '--service', 'kiosk', '--json'), desk)
-    const unknown = await run('status', '--service', 'a/b', '--json', '--timeout', '5s')
-    expect(JSON.parse(unknown.stdout).services).toBeDefined()
+    expect(await run('status', '--service', 'a/b', '--timeout', '5s')).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*"a\/b".*kiosk/),
+    })
+    for (const name of ['a', 'kiosk/a', 'shop/a'])
+      expect(await run('fd', 'put', '--service', 'kiosk', name)).toMatchObject({ code: 0 })
+    const held = await run('fd', 'list', '--service', 'kiosk', '--json')
+    expect(JSON.parse(held.stdout)).toMatchObject([{ name: 'kiosk/a' }])
     signalPid(daemon, 'SIGTERM')
     await until('the daemon has ended', () => hasEnded(daemon))
     expect(await run('status', '--service', 'a/b')).toMatchObject({
