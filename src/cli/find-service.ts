@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
-import { controlPlaces, controlsThere, DAEMON } from '../process/default-control.js'
+import { askedPlaces, controlPlaces, controlsThere } from '../process/default-control.js'
 import { readPidFile } from '../process/pid-file.js'
 import { controlOption } from './options.js'
 
@@ -16,8 +16,8 @@ export interface ServiceFlags {
 
 const HELP = `
 The service is found by --control, else by --pid-file, else by the variable FD_BROKER_CONTROL, else by --service NAME as NAME.sock in
-$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME, or held by the daemon whose daemon.sock is there; without a name
-it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
+$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME (of a worker, NAME.1, by its main process's), or held by the daemon
+whose daemon.sock is there; without a name it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
 
 /** Gives a command the options by which it finds a running service. */
 export function findsService(command: Command): Command {
@@ -38,10 +38,9 @@ function find(command: Command): string {
   const { env } = process
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
   if (service !== undefined) {
-    const places = controlPlaces(service, env)
-    // A daemon is asked for the services that it holds.
-    const there = [...places, ...controlPlaces(DAEMON, env)].find(place => existsSync(place))
+    const there = askedPlaces(service, env).find(place => existsSync(place))
     if (there !== undefined) return there
+    const places = controlPlaces(service, env)
     const looked = places.length === 0 ? 'a default place' : places.join(', ')
     throw noService(`the service "${service}" has no control socket at ${looked}, nor is there a daemon's`)
   }

@@ -20,6 +20,7 @@ interface StartFlags {
 
 interface Flags extends AskFlags {
   json?: true
+  service?: string
 }
 
 export function addWorkers(program: Command): void {
@@ -92,7 +93,12 @@ async function start(command: string[], flags: StartFlags): Promise<void> {
   )
 }
 
-async function ask({ json, ...flags }: Flags, name: string, body: string, done: string): Promise<void> {
-  await asked(flags, AGAIN, (client, timeoutMs) => client.command(name, body, { timeoutMs }))
+async function ask(
+  { json, service = '', ...flags }: Flags,
+  name: string,
+  body: string,
+  done: string,
+): Promise<void> {
+  await asked(flags, AGAIN, (client, timeoutMs) => client.command(name, body, { timeoutMs, service }))
   process.stdout.write(json ? jsonText({ ok: true }) : `${done}\n`)
 }

@@ -24,7 +24,7 @@ import { Deposits } from './deposits.js'
 import { FrontDesk } from './front-desk.js'
 import { Governor } from './governor.js'
 import { type DaemonOperations, GuardedOperations } from './guarded-operations.js'
-import { OverseenDescriptors, type Overseer } from './overseer.js'
+import { meansAll, OverseenDescriptors, type Overseer } from './overseer.js'
 import { visitorOf } from './policy/gate.js'
 import { Programs } from './programs.js'
 import { checkingRoom } from './room.js'
@@ -140,9 +140,9 @@ export class Daemon implements AsyncDisposable {
     const operations: DaemonOperations = {
       descriptors: audited,
       status: shows => this.#status(shows),
-      named: service => (service === '' && overseer !== null ? DAEMON_ITSELF : services.only(service).name),
+      named: service => (meansAll(overseer, service) ? DAEMON_ITSELF : services.only(service).name),
       upgrade: (order, progress, cancel) => {
-        if (order.service === '' && overseer !== null) return overseer.upgrade(order, progress, cancel)
+        if (meansAll(overseer, order.service)) return overseer.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)
           return services.only(order.service).operations.upgrade(order, progress, cancel)
         const { argv, timeoutMs } = order
@@ -265,7 +265,7 @@ export class Daemon implements AsyncDisposable {
 
   async #command(order: CommandOrder, context: CommandContext, parts: Parts): Promise<Uint8Array> {
     const { name, body, service } = order
-    const done = service === '' ? this.#overseer?.command(name, body) : null
+    const done = meansAll(this.#overseer, service) ? this.#overseer.command(name, body) : null
     if (done != null) return await done
     if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(stopOrderOf(body))
     if (name === RELOAD && service === DAEMON_ITSELF) {

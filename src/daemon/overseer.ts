@@ -10,11 +10,11 @@ import { AuditedDescriptors } from './audited-descriptors.js'
 
 /** Whoever sees to it that a daemon's services are served: a main process, of its workers. */
 export interface Overseer {
-  /** Who asks of no service asks of this one. */
+  /** Who asks of no service asks of this one; it has the name of all. */
   readonly service: string
   /** Beside what the daemon says. */
   status(): object
-  /** What is asked of no service. */
+  /** What is asked of no service, or of all: see {@link meansAll}. */
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
@@ -28,6 +28,11 @@ export interface Overseer {
   taker(service: string): Peer | null
   /** Something of the services has changed. */
   look(): void
+}
+
+/** Whether all that it sees to is meant: by no name, or by theirs. */
+export function meansAll(overseer: Overseer | null, service: string): overseer is Overseer {
+  return overseer !== null && (service === '' || service === overseer.service)
 }
 
 /** The descriptors of a daemon, and the listeners that its overseer finds. */

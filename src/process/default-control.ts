@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
+import { groupOf } from './worker-place.js'
 
 const SUFFIX = '.sock'
 const FOLDER = 'fd-broker'
@@ -15,6 +16,11 @@ export const DAEMON = 'daemon'
 export function controlPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   if (/[/\0]/.test(name)) return []
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
+}
+
+/** Where the control socket is by which this service is asked: its own, else, of a worker, its main process's, else that of a daemon. */
+export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
+  return [name, ...groupOf(name), DAEMON].flatMap(each => controlPlaces(each, env))
 }
 
 /**

@@ -30,3 +30,9 @@ export function workerVariables(place: WorkerPlace | null): NodeJS.ProcessEnv {
 export function slotOf(service: string, index: number): string {
   return index === 0 ? service : `${service}.${index}`
 }
+
+/** The name of all, where this one may be a worker's: see {@link slotOf}. */
+export function groupOf(name: string): string[] {
+  const [, group] = /^(.+)\.[1-9]\d{0,3}$/.exec(name) ?? []
+  return group === undefined ? [] : [group]
+}

@@ -98,6 +98,35 @@ describe('a service that was given no control path', () => {
     })
   })
 
+  it('of workers: each is asked alone by its name, and all of them by theirs', {
+    timeout: 60_000,
+  }, async () => {
+    const edge = await Edge.prepare({
+      ...PROXY,
+      control: undefined,
+      workers: 2,
+      upgrade: { probation: '0s' },
+    })
+    const { launch, run } = unitOf(edge.desk)
+    const main = await launch(CLI, 'proxy', '--config', edge.file)
+    const status = async (name: string) => {
+      const { stdout } = await run('status', '--service', name, '--json')
+      return JSON.parse(stdout || '{}') as { pid?: number; services?: { pid: number }[] }
+    }
+    const workers = async () => (await status('edge')).services?.map(({ pid }) => pid)
+    await edge.logged('the workers serve')
+    const before = (await workers()) ?? []
+    expect(before).toHaveLength(2)
+    expect((await status('edge.1')).services?.map(({ pid }) => pid)).toEqual([before[1]])
+    expect(await run('upgrade', '--service', 'edge.1')).toMatchObject({ code: 0 })
+    expect(await status('edge')).toMatchObject({ pid: main, services: [{ pid: before[0] }, {}] })
+    expect(await workers()).not.toContain(before[1])
+    expect(await run('upgrade', '--service', 'edge')).toMatchObject({ code: 0 })
+    expect((await status('edge')).pid).not.toBe(main)
+    expect(await workers()).not.toContain(before[0])
+    expect(await run('stop', '--service', 'edge')).toMatchObject({ code: 0 })
+  })
+
   it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', {
     timeout: 60_000,
   }, async () => {

@@ -2,7 +2,7 @@ import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { controlPlaces, defaultControl } from '../../src/process/default-control.js'
+import { askedPlaces, controlPlaces, defaultControl } from '../../src/process/default-control.js'
 
 const NAME = `test-${process.pid}`
 
@@ -24,6 +24,23 @@ describe('the control socket of a service that was given no path', () => {
       '/run/shop/shop.sock',
     ])
     expect(controlPlaces('shop', {})).toEqual(['/run/fd-broker/shop.sock', '/run/shop/shop.sock'])
+  })
+
+  it('is that of its main process, where it is a worker’s, and may be a daemon’s', () => {
+    expect(askedPlaces('shop.1', {})).toEqual([
+      '/run/fd-broker/shop.1.sock',
+      '/run/shop.1/shop.1.sock',
+      '/run/fd-broker/shop.sock',
+      '/run/shop/shop.sock',
+      '/run/fd-broker/daemon.sock',
+      '/run/daemon/daemon.sock',
+    ])
+    // No worker's.
+    for (const name of ['shop', 'shop.0', 'shop.a', '.1'])
+      expect(askedPlaces(name, {}), name).toEqual([
+        ...controlPlaces(name, {}),
+        ...controlPlaces('daemon', {}),
+      ])
   })
 
   it('is in the first of them that is this user’s', () => {
