@@ -1,4 +1,5 @@
-import type { FdbErrorCode } from '../errors.js'
+import type { FdbError, FdbErrorCode } from '../errors.js'
+import { wasTold } from '../protocol/remote-error.js'
 
 /** What a command ends with. */
 export type ExitCode = keyof typeof EXIT_CODES
@@ -26,7 +27,20 @@ const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_COMMAND_UNKNOWN', 5],
 ])
 
+/** Of the command line, where nobody else has told it. */
+const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  'ERR_FDB_OPTION',
+  'ERR_FDB_SPEC',
+  'ERR_FDB_STATE_SOURCE',
+])
+
 /** Of a command that failed so. */
-export function exitCodeOf(code: FdbErrorCode): ExitCode {
-  return OTHER.get(code) ?? 1
+export function exitCodeOf(error: FdbError): ExitCode {
+  if (USAGE.has(error.code) && !wasTold(error) && !foundThere(error)) return 2
+  return OTHER.get(error.code) ?? 1
+}
+
+/** The address is well written: what stands at its path is in the way. */
+function foundThere({ code, details }: FdbError): boolean {
+  return code === 'ERR_FDB_SPEC' && 'path' in details
 }

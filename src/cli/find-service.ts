@@ -46,9 +46,12 @@ function find(command: Command): string {
   }
   const there = controlsThere(env)
   if (there.length === 1) return there[0]!
-  const found = there.length === 0 ? 'no service was found' : `which service? There are ${there.join(', ')}`
+  if (there.length === 0)
+    throw noService(
+      'no service was found where they are by default, and none was named (--service, --pid-file)',
+    )
   return command.error(
-    `error: required option '--control <path>' not specified, nor --pid-file, --service or FD_BROKER_CONTROL, and ${found}`,
+    `error: which service? There are ${there.join(', ')}: give --control, --pid-file, --service or FD_BROKER_CONTROL`,
   )
 }
 

@@ -17,7 +17,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     sayOnStderr(why)
     const { sayLastWords } = await import('../process/last-words.js')
     sayLastWords(why)
-    return FdbError.is(error) ? exitCodeOf(error.code) : 1
+    return FdbError.is(error) ? exitCodeOf(error) : 1
   }
 }
 

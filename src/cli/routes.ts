@@ -121,7 +121,7 @@ async function given(
   needed: string,
 ): Promise<unknown[]> {
   if ((file === undefined) === (route.host === undefined) || (file === undefined && !complete)) {
-    throw new FdbError('ERR_FDB_ROUTES', `which routes? Give ${needed}, or --file`)
+    throw new FdbError('ERR_FDB_OPTION', `which routes? Give ${needed}, or --file`)
   }
   return file === undefined ? [route] : await (await import('./routes-file.js')).readRoutes(file)
 }

@@ -78,7 +78,7 @@ export class OperatorClient implements Disposable {
 
   /**
    * Connects and says Hello; a refusal is told by the first question.
-   * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DEADLINE.
+   * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DENIED, ERR_FDB_DEADLINE.
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
     checkAsk('OperatorClient.connect()', options, ASK)

@@ -35,7 +35,7 @@ export function checkSocketPath(path: string, spare = 0): void {
 
 /**
  * One attempt. 'absent': nothing has that name; 'refused': nothing listens there; 'full': something listens and
- * its queue is full just now. Anything else throws ERR_FDB_CONTROL_PATH with the cause. Who listens is not looked at.
+ * its queue is full just now. Anything else throws ERR_FDB_CONTROL_PATH, or ERR_FDB_DENIED, with the cause. Who listens is not looked at.
  */
 export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
   try {
@@ -46,7 +46,7 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
     if (code === 'ECONNREFUSED') return 'refused'
     if (code === 'EAGAIN') return 'full'
     throw new FdbError(
-      'ERR_FDB_CONTROL_PATH',
+      code === 'EACCES' || code === 'EPERM' ? 'ERR_FDB_DENIED' : 'ERR_FDB_CONTROL_PATH',
       `cannot connect to the control socket ${path} (${code}): ${remedy(code)}`,
       { cause: error, details: { path } },
     )

@@ -8,6 +8,13 @@ export interface RemoteError {
   readonly phase?: string | null | undefined
 }
 
+const told = new WeakSet<FdbError>()
+
+/** Another process has told it: what it says is of that one, its options for example. */
+export function wasTold(error: FdbError): boolean {
+  return told.has(error)
+}
+
 /** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
 export function remoteError(
   { code, message, retryable, phase }: RemoteError,
@@ -15,8 +22,10 @@ export function remoteError(
 ): FdbError {
   // One of a newer release is kept as it is.
   const stable = code?.startsWith('ERR_FDB_') ? (code as FdbErrorCode) : otherwise.code
-  return new FdbError(stable, message || otherwise.message, {
+  const error = new FdbError(stable, message || otherwise.message, {
     retryable: retryable ?? false,
     ...(phase ? { phase } : {}),
   })
+  told.add(error)
+  return error
 }

@@ -113,7 +113,7 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
     const control = ['--control', desk.control, '--service', 'shop']
     const place = 'tcp://127.0.0.1:1'
     const half = await desk.run('adopt', '--pid', String(shop), '--listener', `web=${place}`)
-    expect(half).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
+    expect(half).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
     const embedded = await desk.run('adopt', '--pid', String(shop), '--listener', `web=${place}`, ...control)
     expect(embedded).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_NOT_A_DAEMON: /) })
     const own = await desk.run('run', '--adopt', String(shop), '--listen', `web=${place}`, '--', 'true')

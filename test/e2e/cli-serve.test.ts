@@ -51,7 +51,7 @@ describe('fd-broker serve', () => {
     }
 
     const vague = await desk.run('upgrade', '--control', desk.control)
-    expect(vague.code).toBe(1)
+    expect(vague.code).toBe(3)
     expect(vague.stderr).toMatch(/^ERR_FDB_SERVICE: .*shop/)
 
     const { code, stdout, stderr } = await desk.run('upgrade', '--control', desk.control, '--service', 'mail')

@@ -228,9 +228,7 @@ describe('a running service is found', () => {
 
     mkdirSync(runtime(desk), { mode: 0o700 })
     const place = { RUNTIME_DIRECTORY: runtime(desk), XDG_RUNTIME_DIR: '' }
-    expect(await status(place)).toMatch(
-      /^2 .*required option '--control <path>' not specified.*no service was found/,
-    )
+    expect(await status(place)).toMatch(/^3 ERR_FDB_NO_HOLDER: no service was found/)
     edge.write({ control: join(runtime(desk), 'edge.sock') })
     const second = await edge.launch()
     await until('it is there', async () => (await status(place)) === second)
@@ -254,9 +252,9 @@ describe('a service that is asked for by another’s name', () => {
         '--service',
         'other',
       ])
-      expect({ order, failed: code !== 0, stderr }).toEqual({
+      expect({ order, code, stderr }).toEqual({
         order,
-        failed: true,
+        code: 3,
         stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*upgrade\.sock.*"edge".*"other"/),
       })
     }

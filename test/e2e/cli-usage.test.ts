@@ -30,7 +30,6 @@ describe('fd-broker on the command line', () => {
 
   it.each([
     [['frobnicate'], /unknown command 'frobnicate'/],
-    [['status'], /required option '--control <path>' not specified/],
     [['status', '--control', ''], /--control <path>.*Give the path of a Unix socket/],
     [['status', '--control', 'x', '--jsno'], /unknown option '--jsno'/],
     [['status', '--control', 'x', '--timeout', '5'], /argument '5' is invalid.*500ms, 30s, 2m, 1h/],
@@ -38,7 +37,6 @@ describe('fd-broker on the command line', () => {
     [['upgrade', '--control', 'x', '--timeout', '1000h'], /argument '1000h' is invalid/],
     [['proxy'], /required option '--config <file>' not specified/],
     [['proxy', '--config', 'x', '--log-level', 'loud'], /argument 'loud' is invalid/],
-    [['routes', 'add', '--host', 'a'], /required option '--control <path>' not specified/],
     [['serve', '--control', 'x', '--log-level', 'loud'], /argument 'loud' is invalid.*trace, debug, info/],
   ])('exits 2 with a plain sentence for %j', async (args, message) => {
     const desk = Desk.open()
@@ -46,6 +44,42 @@ describe('fd-broker on the command line', () => {
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
     expect(stderr).toMatch(message)
     expect(stderr).toContain('--help')
+  })
+
+  it.each([
+    [['adopt', '--pid', 'abc'], /^ERR_FDB_OPTION: .*"abc"/],
+    [['run'], /^ERR_FDB_OPTION: there is no program to run/],
+    [['run', '--ready', 'nonsense', '--', 'true'], /^ERR_FDB_OPTION: .*nonsense/],
+    [['run', '--listen', 'web=foo', '--', 'true'], /^ERR_FDB_SPEC: .*foo/],
+    [['serve', '--control', 'x', '--check'], /^ERR_FDB_OPTION: .*--config/],
+    [['routes', 'add', '--control', 'x'], /^ERR_FDB_OPTION: which routes/],
+    [['state', 'stats', '--control', 'x', '--file', 'y'], /^ERR_FDB_STATE_SOURCE: /],
+  ])('exits 2 where the values of options are wrong: %j', async (args, message) => {
+    const desk = Desk.open()
+    const { code, stdout, stderr } = await desk.run(...args)
+    expect({ code, stdout, stderr }).toEqual({ code: 2, stdout: '', stderr: expect.stringMatching(message) })
+  })
+
+  it.each([['status'], ['routes list']])('exits 3 where %s finds no service', async line => {
+    const desk = Desk.open()
+    const away = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', 'FD_BROKER_CONTROL=']
+    const { code, stderr } = await desk.runCommand([...away, process.execPath, CLI, ...line.split(' ')])
+    expect({ code, stderr }).toEqual({
+      code: 3,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: no service was found .*--control/),
+    })
+  })
+
+  it.skipIf(process.geteuid?.() !== 0)('exits 5 at the socket of another user', async () => {
+    const desk = Desk.open()
+    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+    await desk.serve('--control', desk.control)
+    await desk.statusWhere('the daemon serves', ({ pid }) => pid !== undefined)
+    for (const command of ['status', 'upgrade', 'stop'])
+      expect(
+        await desk.runCommand([...nobody, process.execPath, CLI, command, '--control', desk.control]),
+        command,
+      ).toMatchObject({ code: 5, stderr: expect.stringMatching(/^ERR_FDB_DENIED: .*EACCES/) })
   })
 
   it('shows the help and exits 2 without a command', async () => {

@@ -285,7 +285,7 @@ describe('fd-broker fd', () => {
     await held.claim('it', { shared: true, while: { pid } }).then(mine => mine.close())
     await end()
     await until('it is claimed no more', async () => (await held.list())[0]?.users.length === 0)
-    expect(await ask('claim')).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
+    expect(await ask('claim')).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
   })
 
   it('is for daemons', async () => {
@@ -296,7 +296,7 @@ describe('fd-broker fd', () => {
       stderr: expect.stringMatching(/^ERR_FDB_NOT_A_DAEMON: /),
     })
     const both = await desk.run('fd', 'put', 'it', '--control', desk.control, '--for', '1s', '--while', '1')
-    expect(both).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
+    expect(both).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
   })
 })
 

@@ -129,8 +129,8 @@ describe('fd-broker routes', () => {
   it('says what is wrong with the question', async () => {
     const edge = await start()
     expect(await edge.routes('add', '--host', 'a.test')).toMatchObject({
-      code: 1,
-      stderr: expect.stringContaining('ERR_FDB_ROUTES: which routes? Give --host and --upstream, or --file'),
+      code: 2,
+      stderr: expect.stringContaining('ERR_FDB_OPTION: which routes? Give --host and --upstream, or --file'),
     })
     const missing = await edge.routes('add', '--file', join(edge.desk.folder, 'none'))
     expect(missing.stderr).toMatch(/ERR_FDB_ROUTES: .*none cannot be read/)
