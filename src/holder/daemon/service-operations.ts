@@ -22,10 +22,13 @@ import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './held-alone.js'
 import { stillAwaited } from './roll-call.js'
 import { StatusQuestion } from './status-question.js'
-import { Verdict } from './verdict.js'
+import { UNDER_WAY, Verdict } from './verdict.js'
 
 /** The status tells of a handoff that takes longer, too. */
 const STATUS_MS = 1_000
+
+/** A successor takes about so long to come: what is over by then is not in its way. */
+const COMING_MS = 1_000
 
 /** What a service lets its operators do. */
 export interface OperatedService {
@@ -59,9 +62,11 @@ export class ServiceOperations implements Operations {
   readonly #commands = new ForwardedCommands()
   readonly #upgrades: ForwardedUpgrades
   readonly #verdict: Verdict
+  readonly #handoff: Verdict
 
   constructor(service: OperatedService) {
     this.#service = service
+    this.#handoff = new Verdict(() => service.machine().phase, UNDER_WAY)
     this.#verdict = new Verdict(() => service.machine().phase)
     this.#upgrades = new ForwardedUpgrades(service.times)
   }
@@ -122,6 +127,7 @@ export class ServiceOperations implements Operations {
         )
       }
     }
+    await this.#refuseUnderWay(cancel)
     const owner = this.#owner
     if (!owner.link.open || this.#upgrades.has(owner))
       throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid} cannot be asked now`, {
@@ -154,11 +160,13 @@ export class ServiceOperations implements Operations {
   /** The machine has made a step. */
   stepped(): void {
     this.#verdict.look()
+    this.#handoff.look()
   }
 
   /** The service is held here no more. */
   close(): void {
     this.#verdict.end()
+    this.#handoff.end()
   }
 
   /** A handoff has failed. */
@@ -180,6 +188,19 @@ export class ServiceOperations implements Operations {
     const { commit } = this.#service.times
     await this.#verdict.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
     return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - begun))) : 0
+  }
+
+  /** The successor would be refused when it comes. */
+  async #refuseUnderWay(signal: AbortSignal): Promise<void> {
+    await this.#handoff.within(COMING_MS, signal)
+    if (!this.#handoff.open) return
+    const { holder, machine, name } = this.#service
+    const { joiner, owner, phase } = machine()
+    const why =
+      phase === 'probation'
+        ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or have the version before serve again (fd-broker rollback)`
+        : `process ${holder.peer(joiner)?.pid ?? 0} is taking over (phase ${phase}): try again when that is over`
+    throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true, phase })
   }
 
   /** Throws when nobody can be asked. */

@@ -4,20 +4,34 @@ import type { HolderPhase } from '../../protocol/holder-machine.js'
 /** It is being decided who serves: whoever does may know it, and have told others, before it is heard here. */
 const OPEN: ReadonlySet<HolderPhase> = new Set(['committing', 'returning', 'rebuilding'])
 
+/** A handoff is under way, or may be taken back: who would join is refused. */
+export const UNDER_WAY: ReadonlySet<HolderPhase> = new Set([
+  'offering',
+  'quiescing',
+  'freezing',
+  'preparing',
+  'probation',
+])
+
 /** So many wait; what is asked besides is answered as things stand. */
 const MOST = 64
 
-/** Who serves, as soon as that is decided: operators who know of it already are not told what was before. */
+/**
+ * Who serves, as soon as that is decided: operators who know of it already are not told what was before. Or the end of other phases that are
+ * waited for.
+ */
 export class Verdict {
   readonly #phase: () => HolderPhase
+  readonly #phases: ReadonlySet<HolderPhase>
   readonly #waiting = new Set<Pending<void>>()
 
-  constructor(phase: () => HolderPhase) {
+  constructor(phase: () => HolderPhase, phases: ReadonlySet<HolderPhase> = OPEN) {
     this.#phase = phase
+    this.#phases = phases
   }
 
   get open(): boolean {
-    return OPEN.has(this.#phase())
+    return this.#phases.has(this.#phase())
   }
 
   /** Resolves when it is decided, after `ms` at most. Rejects with the signal's reason. */
