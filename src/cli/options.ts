@@ -31,8 +31,3 @@ export function pidOf(option: string, text: string): number {
   if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
   throw wrongOption(option, text, 'the number of a process')
 }
-
-/** A number of workers, as text: what it may be is said where it is used. */
-export function countIn(text: string): number | 'auto' {
-  return text === 'auto' ? text : Number(text)
-}

@@ -7,11 +7,12 @@ import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
 import { openAccessLog } from './access-log.js'
 import { openLog } from './log.js'
-import { countIn, LEVELS } from './options.js'
+import { LEVELS } from './options.js'
 import { ProxyChanges } from './proxy-changes.js'
 import { ProxySignals } from './proxy-signals.js'
 import { tellTurn } from './serving.js'
 import { ORDERS } from './signal-orders.js'
+import { countIn } from './worker-count.js'
 
 interface ProxyFlags {
   config: string
@@ -21,7 +22,7 @@ interface ProxyFlags {
   logFile?: string
   accessLogFile?: string
   stay?: true
-  workers?: string
+  workers?: number | 'auto'
 }
 
 export function addProxy(program: Command): void {
@@ -33,7 +34,12 @@ export function addProxy(program: Command): void {
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'a file that names the process that serves')
-    .option('--workers <number>', 'so many processes, or auto; in place of what the configuration says')
+    .addOption(
+      new Option(
+        '--workers <number>',
+        'so many processes, or auto; in place of what the configuration says',
+      ).argParser(countIn),
+    )
     .option('--stay', 'as PID 1, replaced by another container’s: stays until it is told to end (Kubernetes)')
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .option('--access-log-file <file>', 'of the access log, in place of stdout; opened anew by USR1')
@@ -139,7 +145,7 @@ function severalOf(
   { workers }: ProxyFlags,
   config: ProxyConfig,
 ): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout'> | null {
-  const count = workers === undefined ? config.workers?.count : countIn(workers)
+  const count = workers ?? config.workers?.count
   if (count === undefined || workerPlace()?.service === config.service) return null
   if (config.workers === null) return { workers: count }
   const { replace, stopTimeout } = config.workers

@@ -4,11 +4,12 @@ import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { asking } from './asking.js'
 import { jsonText } from './json-text.js'
 import { openLog } from './log.js'
-import { controlOption, countIn, durationOption, LEVELS, toMs } from './options.js'
+import { controlOption, durationOption, LEVELS, toMs } from './options.js'
+import { countIn } from './worker-count.js'
 
 interface StartFlags {
   service: string
-  count: string
+  count: number | 'auto'
   control?: string
   replace: 'one-by-one' | 'at-once'
   timeout: number
@@ -32,7 +33,11 @@ export function addWorkers(program: Command): void {
     .description('be the main process of so many, of any program that calls join() with this service')
     .argument('<command...>', 'that each of them runs, after --')
     .requiredOption('--service <name>', 'what all of them serve')
-    .option('--count <number>', 'so many; auto: one for each processor', 'auto')
+    .addOption(
+      new Option('--count <number>', 'so many; auto: one for each processor')
+        .argParser(countIn)
+        .default('auto'),
+    )
     .addOption(controlOption().makeOptionMandatory(false))
     .addOption(
       new Option('--replace <how>', 'how an upgrade replaces them when the first has been')
@@ -69,9 +74,11 @@ Examples:
     .action((flags: Flags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
   asking(workers.command('set'))
     .description('from now on so many')
-    .argument('<number>', 'or auto: one for each processor')
+    .argument('<number>', 'or auto: one for each processor', countIn)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
-    .action((count: string, flags: Flags) => ask(flags, SET_WORKERS, count, `${count} workers serve`))
+    .action((count: number | 'auto', flags: Flags) =>
+      ask(flags, SET_WORKERS, `${count}`, `${count} workers serve`),
+    )
 }
 
 async function start(command: string[], flags: StartFlags): Promise<void> {
@@ -85,7 +92,7 @@ async function start(command: string[], flags: StartFlags): Promise<void> {
       replace,
       timeout,
       stopTimeout,
-      workers: countIn(count),
+      workers: count,
       ...(control !== undefined && { control }),
       ...(pidFile !== undefined && { pidFile }),
     },

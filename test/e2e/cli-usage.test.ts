@@ -36,6 +36,15 @@ describe('fd-broker on the command line', () => {
     [['upgrade', '--control', 'x', '--timeout', '0s'], /argument '0s' is invalid/],
     [['upgrade', '--control', 'x', '--timeout', '1000h'], /argument '1000h' is invalid/],
     [['proxy'], /required option '--config <file>' not specified/],
+    ...['abc', '0', '257'].map((count): [string[], RegExp] => [
+      ['proxy', '--config', 'x', '--check', '--workers', count],
+      new RegExp(`argument '${count}' is invalid. Give a number from 1 to 256, or auto`),
+    ]),
+    [
+      ['workers', 'start', '--service', 'x', '--count', 'y', '--', 'true'],
+      /--count <number>.*'y' is invalid.*1 to 256/,
+    ],
+    [['workers', 'set', '--control', 'x', 'abc'], /'abc' is invalid.*1 to 256/],
     [['proxy', '--config', 'x', '--log-level', 'loud'], /argument 'loud' is invalid/],
     [['serve', '--control', 'x', '--log-level', 'loud'], /argument 'loud' is invalid.*trace, debug, info/],
   ])('exits 2 with a plain sentence for %j', async (args, message) => {
