@@ -2,6 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { checkKeys, type Keys, wrongOption } from '../check-option.js'
+import { type Check, list, text } from '../document/check.js'
+import { parseDocument } from '../document/read.js'
 import { yaml } from '../document/yaml.js'
 import { durationMs, LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
@@ -148,8 +150,7 @@ export class RunSources {
 
   #commandOf({ command }: RunDocument): readonly string[] {
     if (this.#command.length > 0) return this.#command
-    const isList = Array.isArray(command) && command.every(word => typeof word === 'string')
-    if (isList && command.length > 0) return command
+    if (command != null && command.length > 0) return command
     throw new FdbError(
       'ERR_FDB_OPTION',
       'there is no program to run: give it after -- , or as the list "command" of --config',
@@ -159,18 +160,30 @@ export class RunSources {
   async #document(): Promise<RunDocument> {
     if (this.#file === null) return {}
     let document: unknown
+    let written: string
     try {
-      const text = await readFile(this.#file, 'utf8')
-      document = yaml().parse(text) ?? {}
+      written = await readFile(this.#file, 'utf8')
+      document = yaml().parse(written) ?? {}
     } catch (cause) {
       throw new FdbError('ERR_FDB_CONFIG', `${this.#file} cannot be read: ${(cause as Error).message}`, {
         cause,
       })
     }
     checkKeys(this.#file, document, DOCUMENT)
+    const { command } = document as RunDocument
+    // Where something else stands is looked for only then.
+    if (command != null && !isTexts(command)) parseDocument(written, this.#file, COMMAND)
     return document as RunDocument
   }
 }
+
+function isTexts(value: unknown): boolean {
+  return Array.isArray(value) && value.every(word => typeof word === 'string')
+}
+
+/** Of the document's command alone. */
+const COMMAND: Check<unknown> = (document, place) =>
+  list(text('a text', word => word))((document as RunDocument).command, place.at('command'))
 
 /** Without what is not given. */
 function defined({

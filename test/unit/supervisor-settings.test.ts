@@ -46,6 +46,21 @@ describe('settings', () => {
     return join(folder, 'run.yaml')
   }
 
+  it.each([
+    [
+      'command: [sleep, 1]\n',
+      /run\.yaml:1:18: command\[1\]: 1 is a number, not a text; put it in quotes, "1"$/,
+    ],
+    ['ready: fd\ncommand: true\n', /run\.yaml:2:10: command: true is a boolean, not a list$/],
+    ['command:\n  - sleep\n  - { for: 1 }\n', /run\.yaml:3:5: command\[1\]: .* is a map, not a text$/],
+  ])('name what of a command is no text, and where: %j', async (written, message) => {
+    const sources = new RunSources([], { config: file(written) })
+    await expect(sources.lasting()).rejects.toMatchObject({
+      code: 'ERR_FDB_CONFIG',
+      message: expect.stringMatching(message),
+    })
+  })
+
   it('are those of the command line, then those of the file, then the defaults', async () => {
     const config = file(
       'command: [app]\nready: fd\nstopTimeout: 5s\nhealthyFor: 1m\nname: shop\nenv: { A: 1, B: null }\n',
