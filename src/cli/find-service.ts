@@ -19,15 +19,15 @@ The service is found by --control, else by --pid-file, else by the variable FD_B
 $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME (of a worker, NAME.1, by its main process's), or held by the daemon
 whose daemon.sock is there; without a name it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
 
-/** Gives a command the options by which it finds a running service. */
-export function findsService(command: Command): Command {
+/** Gives a command the options by which it finds a running service, unless it was told not to look for one. */
+export function findsService(command: Command, needless = (_asked: Command) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
     .option('--pid-file <file>', 'of the service, in place of its control socket')
     .option('--service <name>', 'by its name; or which one, of a daemon that holds several')
     .addHelpText('after', HELP)
     .hook('preAction', (_root, asked) => {
-      asked.setOptionValue('control', find(asked))
+      if (!needless(asked)) asked.setOptionValue('control', find(asked))
     })
 }
 

@@ -36,7 +36,7 @@ export async function openState(flags: SourceFlags, options: OpenOptions = {}): 
   if (file !== undefined && control === undefined) return openFile(file, options)
   throw new FdbError(
     'ERR_FDB_STATE_SOURCE',
-    'which state? Give --control or --file (- is standard input), not both',
+    'which state? Give a service (--control) or --file (- is standard input), not both',
   )
 }
 

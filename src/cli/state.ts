@@ -5,8 +5,9 @@ import { recordsOf } from '../state/reader.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/slices.js'
 import type { StateLog } from '../state/state-log.js'
+import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'
-import { controlOption, durationOption } from './options.js'
+import { durationOption } from './options.js'
 import { diffStates } from './state-diff.js'
 import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
@@ -64,7 +65,7 @@ Examples:
     .addOption(secretsOption())
     .option('--raw', 'print the bytes of the value, as they are')
     .action(get)
-  common(state.command('put').addOption(controlOption()))
+  running(state.command('put'))
     .description('put one entry, which the process that serves checks as its own')
     .argument('<section>')
     .argument('<key>')
@@ -73,14 +74,13 @@ Examples:
       'JSON, for sections of codec json or msgpack; without it: the bytes of standard input',
     )
     .action(putEntry)
-  common(state.command('delete').addOption(controlOption()))
+  running(state.command('delete'))
     .description('delete one entry; exit code 1 when it is not there')
     .argument('<section>')
     .argument('<key>')
     .action(deleteEntry)
-  common(state.command('watch'))
+  running(state.command('watch'))
     .description('print each change as a JSON object on a line, until it is ended')
-    .addOption(controlOption())
     .option('--section <name>', 'only of this section')
     .option('--initial', 'begin with the entries that there are')
     .addOption(secretsOption())
@@ -95,7 +95,8 @@ Examples:
     )
     .option('--json', 'as JSON')
     .action(verify)
-  common(state.command('diff'))
+  limited(state.command('diff'))
+    .option('--service <name>', 'which one, of a daemon that holds several')
     .description('print the entries that differ, one JSON object a line; exit code 1 when there are any')
     .argument('<from>', 'control socket, file, or -')
     .argument('<to>', 'control socket, file, or -')
@@ -112,11 +113,10 @@ Examples:
     .option('--out <file>', 'to this new file (mode 0600) instead of standard output')
     .addOption(secretsOption())
     .action(exportState)
-  common(state.command('import'))
+  running(state.command('import'))
     .description(
       'put the entries of an export into a running service: all of them, or none and an error that says why',
     )
-    .addOption(controlOption())
     .requiredOption('--file <file>', 'what "state export" wrote; - is standard input')
     .option('--section <name...>', 'only these sections')
     .option('--replace', 'empty the sections first: what is not in the file is deleted')
@@ -125,16 +125,21 @@ Examples:
     .action(importState)
 }
 
-function common(command: Command): Command {
-  return command
-    .option('--service <name>', 'which one, of a daemon that holds several')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the service', '60s'))
+function limited(command: Command): Command {
+  return command.addOption(durationOption('--timeout <duration>', 'how long to wait for the service', '60s'))
+}
+
+function running(command: Command): Command {
+  return limited(findsService(command))
 }
 
 function source(command: Command): Command {
-  const control = controlOption().makeOptionMandatory(false)
-  return common(
-    command.addOption(control).option('--file <file>', 'instead of a service; - is standard input'),
+  const isFile = (asked: Command) => {
+    const { file, pidFile } = asked.opts<SourceFlags & { pidFile?: string }>()
+    return file !== undefined && pidFile === undefined
+  }
+  return limited(
+    findsService(command, isFile).option('--file <file>', 'instead of a service; - is standard input'),
   )
 }
 

@@ -1,8 +1,11 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { Desk } from './cli-processes.js'
 import { launchMember, openState } from './state-desk.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 /** What `fd-broker state …` prints; it must succeed. */
 async function state(desk: Desk, ...args: string[]): Promise<string> {
@@ -185,10 +188,41 @@ describe('fd-broker state', { timeout: 90_000 }, () => {
     )
   })
 
+  it('finds the service as every other command does, unless a file is given', {
+    timeout: 60_000,
+  }, async () => {
+    const desk = await openState('embedded')
+    const named = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', `FD_BROKER_CONTROL=${desk.control}`]
+    const ask = async (...args: string[]) => {
+      const { code, stdout, stderr } = await desk.runCommand([
+        ...named,
+        process.execPath,
+        CLI,
+        'state',
+        ...args,
+      ])
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+      return stdout
+    }
+    expect(JSON.parse(await ask('stats', '--json'))).toMatchObject({ entries: 3002 })
+    const file = join(desk.folder, 'before.jsonl')
+    await ask('export', '--secrets', '--out', file)
+    await ask('put', 'prices', 'pear', '{"cents":7}')
+    expect(JSON.parse(await ask('get', 'prices', 'pear'))).toMatchObject({ key: 'pear' })
+    await ask('delete', 'prices', 'pear')
+    expect(JSON.parse(await ask('stats', '--json', '--file', file))).toMatchObject({ entries: 3002 })
+    await ask('import', '--file', file, '--json')
+    const pidFile = ['--pid-file', join(desk.folder, 'none.pid')]
+    expect(await desk.run('state', 'watch', ...pidFile)).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: .*none\.pid names no process/),
+    })
+  })
+
   it('asks for one source', async () => {
     const desk = Desk.open()
-    expect(await refused(desk, 'stats')).toMatch(/^ERR_FDB_STATE_SOURCE/)
-    expect(await refused(desk, 'stats', '--control', 'a', '--file', 'b')).toMatch(/^ERR_FDB_STATE_SOURCE/)
+    const both = await desk.run('state', 'stats', '--control', 'a', '--file', 'b')
+    expect(both).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_STATE_SOURCE/) })
     expect(await refused(desk, 'stats', '--file', join(desk.folder, 'none'))).toMatch(
       /^ERR_FDB_STATE_FILE: .*ENOENT/,
     )
