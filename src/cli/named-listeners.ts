@@ -18,18 +18,18 @@ export function namedListeners(listen: string | readonly string[]): Named[] {
       .filter(text => text !== '')
       .map(text => {
         const at = text.indexOf('=')
-        return at < 0 ? ['', text] : [text.slice(0, at), text.slice(at + 1)]
+        return at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)]
       }),
   )
 }
 
 export function named(entries: readonly (readonly string[])[]): Named[] {
   const names = new Set<string>()
-  return entries.map(([name = '', address = '']) => {
-    if (!NAME.test(name) || names.has(name))
+  return entries.map(([name = '', address]) => {
+    if (address === undefined || !NAME.test(name) || names.has(name))
       throw wrongOption(
         'listen',
-        `${name}=${address}`,
+        address === undefined ? name : `${name}=${address}`,
         'NAME=ADDRESS, each name once and without colon or space, for example web=tcp://0.0.0.0:8080',
       )
     names.add(name)

@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander'
 import { wrongOption } from '../check-option.js'
+import { durationMs, LONGEST_MS } from '../duration.js'
 import { parseDuration } from './duration.js'
 
 /** Of pino. */
@@ -22,8 +23,13 @@ export function durationOption(flags: string, description: string, byDefault?: s
 /** Of an option. */
 export function toMs(text: string): number {
   const ms = parseDuration(text)
-  if (ms === null) throw new InvalidArgumentError('Give a duration with its unit: 500ms, 30s, 2m, 1h.')
-  return ms
+  if (ms !== null) return ms
+  const tooLong = (durationMs(text) ?? 0) > LONGEST_MS
+  throw new InvalidArgumentError(
+    tooLong
+      ? 'Give at most 596h (24.8 days): no timer of Node waits longer.'
+      : 'Give a duration with its unit: 500ms, 30s, 2m, 1h.',
+  )
 }
 
 /** A process's number, as text. Throws ERR_FDB_OPTION. */

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import { Option } from 'commander'
 import { FdbError } from '../errors.js'
 import { CHANGES, changesReply } from '../operator/service-commands.js'
+import { refuseWithoutPlace } from '../process/default-control.js'
 import { workerPlace } from '../process/worker-place.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
@@ -67,6 +68,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const { certificateWarnings, readConfig, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
     const config = await readConfig(file)
+    if (config.control === null) refuseWithoutPlace(config.service)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
     const { listeners, upstreams, routes } = config

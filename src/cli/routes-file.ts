@@ -46,12 +46,14 @@ function jsonLines(text: string): unknown[] | undefined {
 }
 
 function positioned(text: string, name: string): unknown {
-  const document = yaml().parseDocument(text, { version: '1.2' })
+  const { LineCounter, parseDocument } = yaml()
+  const lines = new LineCounter()
+  // What it says prettily has the place in the middle of it.
+  const document = parseDocument(text, { version: '1.2', prettyErrors: false, lineCounter: lines })
   const [error] = document.errors
   if (error !== undefined) {
-    const [at] = error.linePos ?? []
-    const where = at === undefined ? name : `${name}:${at.line}:${at.col}`
-    throw new FdbError('ERR_FDB_ROUTES', `${where}: ${error.message.split('\n')[0]}`)
+    const { line, col } = lines.linePos(error.pos[0])
+    throw new FdbError('ERR_FDB_ROUTES', `${name}:${line}:${col}: ${error.message}`)
   }
   return document.toJS()
 }

@@ -219,7 +219,7 @@ function duration(name: string, text: string | undefined, byDefault: number, lea
   if (text === undefined) return byDefault
   const ms = durationMs(`${text}`)
   if (ms === null || ms < least || ms > LONGEST_MS)
-    throw wrongOption(name, text, 'a duration: 500ms, 30s, 2m, 1h')
+    throw wrongOption(name, text, 'a duration: 500ms, 30s, 2m, 1h; at most 596h (24.8 days)')
   return ms
 }
 

@@ -114,7 +114,12 @@ export class Services {
   only(name: string): Service {
     const service = name === '' && this.size === 1 ? this.all[0] : this.get(name)
     if (service !== undefined) return service
-    const names = [...this.#services.keys()].join(', ') || 'none'
+    const names = [...this.#services.keys()].join(', ')
+    if (names === '') {
+      const meant = name === '' ? '' : ` "${name}"`
+      const why = `there is no service${meant}: this daemon holds none yet, start a member of it (hosting: 'daemon')`
+      throw new FdbError('ERR_FDB_SERVICE', why)
+    }
     throw new FdbError(
       'ERR_FDB_SERVICE',
       `which service? ${name === '' ? 'Give one' : `There is no "${name}"`} (this daemon holds: ${names})`,

@@ -53,24 +53,32 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
   const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
   const cwd = options.cwd ?? startedAs.cwd
   if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new FdbError(
-      'ERR_FDB_NO_CWD',
-      `the start folder ${cwd} does not exist any more: make it again, or start the next version by hand in another folder (of fd-broker run: --cwd)`,
-      { details: { cwd } },
-    )
+    const why =
+      options.cwd === undefined
+        ? `the start folder ${cwd} does not exist any more: make it again, or start the next version by hand in another folder (of fd-broker run: --cwd)`
+        : `there is no folder ${cwd} to start it in: make it, or give another one as cwd`
+    throw new FdbError('ERR_FDB_NO_CWD', why, { details: { cwd } })
   }
   const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, [MAIN_PROCESS]: undefined, ...options.env }
   for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name]
   const name = argv[0] ?? ''
-  return { file: resolveBinary(name, startedAs.cwd, env.PATH), argv0: name, args: argv.slice(1), cwd, env }
+  const search = { cwd: startedAs.cwd, path: env.PATH, given: options.argv !== undefined }
+  return { file: resolveBinary(name, search), argv0: name, args: argv.slice(1), cwd, env }
 }
 
-function resolveBinary(name: string, cwd: string, path: string | undefined): string {
+interface Search {
+  readonly cwd: string
+  readonly path: string | undefined
+  /** It is none of this process's own words. */
+  readonly given: boolean
+}
+
+function resolveBinary(name: string, { cwd, path, given }: Search): string {
   if (name.includes('/')) {
     // Joined, not normalised: `..` after a symlink means what the kernel says.
     const file = isAbsolute(name) ? name : `${cwd}/${name}`
     if (runnable(file)) return file
-    throw noBinary(name, `${file} is missing or not executable`)
+    throw noBinary(name, `${file} is missing or not executable`, given)
   }
   if (name !== '') {
     for (const folder of (path ?? '/usr/local/bin:/usr/bin:/bin').split(':')) {
@@ -79,15 +87,14 @@ function resolveBinary(name: string, cwd: string, path: string | undefined): str
       if (runnable(file)) return file
     }
   }
-  throw noBinary(name, `no executable of that name in PATH=${path ?? ''}`)
+  throw noBinary(name, `no executable of that name in PATH=${path ?? ''}`, given)
 }
 
-function noBinary(name: string, why: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_NO_BINARY',
-    `cannot resolve own binary "${name}": ${why}. Give the successor's argv with an absolute path`,
-    { details: { name } },
-  )
+function noBinary(name: string, why: string, given: boolean): FdbError {
+  const text = given
+    ? `there is no program "${name}": ${why}. Correct its name, or give its absolute path`
+    : `cannot resolve own binary "${name}": ${why}. Give the successor's argv with an absolute path`
+  return new FdbError('ERR_FDB_NO_BINARY', text, { details: { name } })
 }
 
 function runnable(file: string): boolean {

@@ -28,14 +28,21 @@ export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): str
  * be made so. Throws ERR_FDB_CONTROL_PATH.
  */
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
+  refuseWithoutPlace(name)
   const places = controlPlaces(name, env)
   const place = places.find(path => existsSync(path)) ?? places.find(path => isOurs(dirname(path)))
   if (place !== undefined) return place
-  const why =
-    places.length === 0
-      ? 'that is no name of a file'
-      : `this user has no folder of its own among ${places.map(path => dirname(path)).join(', ')}`
-  throw new FdbError(
+  const folders = places.map(path => dirname(path)).join(', ')
+  throw noPlace(name, `this user has no folder of its own among ${folders}`, places)
+}
+
+/** Throws ERR_FDB_CONTROL_PATH where a service of this name needs a path, whoever starts it where. */
+export function refuseWithoutPlace(name: string): void {
+  if (controlPlaces(name, {}).length === 0) throw noPlace(name, 'that is no name of a file', [])
+}
+
+function noPlace(name: string, why: string, places: readonly string[]): FdbError {
+  return new FdbError(
     'ERR_FDB_CONTROL_PATH',
     `there is no default place for the control socket of "${name}": ${why}: give its path (control)`,
     { details: { places } },

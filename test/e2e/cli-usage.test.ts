@@ -34,7 +34,10 @@ describe('fd-broker on the command line', () => {
     [['status', '--control', 'x', '--jsno'], /unknown option '--jsno'/],
     [['status', '--control', 'x', '--timeout', '5'], /argument '5' is invalid.*500ms, 30s, 2m, 1h/],
     [['upgrade', '--control', 'x', '--timeout', '0s'], /argument '0s' is invalid/],
-    [['upgrade', '--control', 'x', '--timeout', '1000h'], /argument '1000h' is invalid/],
+    [
+      ['upgrade', '--control', 'x', '--timeout', '1000h'],
+      /argument '1000h' is invalid.*at most 596h \(24\.8 days\)/,
+    ],
     [['proxy'], /required option '--config <file>' not specified/],
     ...['abc', '0', '257'].map((count): [string[], RegExp] => [
       ['proxy', '--config', 'x', '--check', '--workers', count],
@@ -60,6 +63,10 @@ describe('fd-broker on the command line', () => {
     [['run'], /^ERR_FDB_OPTION: there is no program to run/],
     [['run', '--ready', 'nonsense', '--', 'true'], /^ERR_FDB_OPTION: .*nonsense/],
     [['run', '--listen', 'web=foo', '--', 'true'], /^ERR_FDB_SPEC: .*foo/],
+    [
+      ['run', '--listen', 'web', '--', 'true'],
+      /^ERR_FDB_OPTION: option "listen" is "web"; give NAME=ADDRESS/,
+    ],
     [['serve', '--control', 'x', '--check'], /^ERR_FDB_OPTION: .*--config/],
     [['routes', 'add', '--control', 'x'], /^ERR_FDB_OPTION: which routes/],
     [['state', 'stats', '--control', 'x', '--file', 'y'], /^ERR_FDB_STATE_SOURCE: /],
@@ -67,6 +74,29 @@ describe('fd-broker on the command line', () => {
     const desk = Desk.open()
     const { code, stdout, stderr } = await desk.run(...args)
     expect({ code, stdout, stderr }).toEqual({ code: 2, stdout: '', stderr: expect.stringMatching(message) })
+  })
+
+  it.each([
+    // The log of run is JSON.
+    [['run', '--', 'nosuch-program'], /there is no program \W+nosuch-program\W+: .*ERR_FDB_NO_BINARY/],
+    [
+      ['exec', '--control', 'x', 'web', '--', 'nosuch-program'],
+      /^ERR_FDB_NO_BINARY: there is no program "nosuch-program": .*PATH=/,
+    ],
+    [['run', '--cwd', '/nowhere', '--', 'true'], /there is no folder \/nowhere .*ERR_FDB_NO_CWD/],
+  ])('says what is not there in the words of its options: %j', async (args, message) => {
+    const { code, stderr } = await Desk.open().run(...args)
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
+  })
+
+  it('proxy --check: a service whose name is none of a file needs a control path', async () => {
+    const desk = Desk.open()
+    const config = join(desk.folder, 'edge.yaml')
+    writeFileSync(config, 'service: a/b\nlisteners: [{ name: http, address: "tcp://127.0.0.1:0" }]\n')
+    expect(await desk.run('proxy', '--config', config, '--check')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_CONTROL_PATH: .*"a\/b".*give its path \(control\)/),
+    })
   })
 
   it.each([['status'], ['routes list']])('exits 3 where %s finds no service', async line => {
@@ -79,17 +109,23 @@ describe('fd-broker on the command line', () => {
     })
   })
 
-  it.skipIf(process.geteuid?.() !== 0)('exits 5 at the socket of another user', async () => {
-    const desk = Desk.open()
-    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
-    await desk.serve('--control', desk.control)
-    await desk.statusWhere('the daemon serves', ({ pid }) => pid !== undefined)
-    for (const command of ['status', 'upgrade', 'stop'])
-      expect(
-        await desk.runCommand([...nobody, process.execPath, CLI, command, '--control', desk.control]),
-        command,
-      ).toMatchObject({ code: 5, stderr: expect.stringMatching(/^ERR_FDB_DENIED: .*EACCES/) })
-  })
+  it.skipIf(process.geteuid?.() !== 0)(
+    'exits 5 at the socket of another user; the daemon’s own is told that it holds nothing',
+    async () => {
+      const desk = Desk.open()
+      const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+      await desk.serve('--control', desk.control)
+      await desk.statusWhere('the daemon serves', ({ pid }) => pid !== undefined)
+      expect((await desk.run('upgrade', '--control', desk.control)).stderr).toMatch(
+        /^ERR_FDB_SERVICE: there is no service: this daemon holds none yet, start a member/m,
+      )
+      for (const command of ['status', 'upgrade', 'stop'])
+        expect(
+          await desk.runCommand([...nobody, process.execPath, CLI, command, '--control', desk.control]),
+          command,
+        ).toMatchObject({ code: 5, stderr: expect.stringMatching(/^ERR_FDB_DENIED: .*EACCES/) })
+    },
+  )
 
   it('shows the help and exits 2 without a command', async () => {
     const desk = Desk.open()

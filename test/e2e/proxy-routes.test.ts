@@ -134,6 +134,10 @@ describe('fd-broker routes', () => {
     })
     const missing = await edge.routes('add', '--file', join(edge.desk.folder, 'none'))
     expect(missing.stderr).toMatch(/ERR_FDB_ROUTES: .*none cannot be read/)
+    const bad = file(edge, 'bad.jsonl', '{"host":"a.test","upstream":"spare"}\n{"host":"b.test",}x\n')
+    expect((await edge.routes('add', '--file', bad)).stderr).toMatch(
+      /^ERR_FDB_ROUTES: \S+bad\.jsonl:2:1: .*\w$/m,
+    )
     const odd = file(edge, 'odd.yaml', 'a: b\n  - c: [\n')
     expect((await edge.routes('add', '--file', odd)).stderr).toMatch(/ERR_FDB_ROUTES: .*odd\.yaml:\d+:\d+: /)
     expect((await edge.routes('add', '--file', file(edge, 'map.yaml', 'a: b\n'))).stderr).toContain(

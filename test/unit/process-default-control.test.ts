@@ -2,7 +2,12 @@ import { chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { askedPlaces, controlPlaces, defaultControl } from '../../src/process/default-control.js'
+import {
+  askedPlaces,
+  controlPlaces,
+  defaultControl,
+  refuseWithoutPlace,
+} from '../../src/process/default-control.js'
 
 const NAME = `test-${process.pid}`
 
@@ -64,8 +69,13 @@ describe('the control socket of a service that was given no path', () => {
 
   it('is nowhere for a name that is none of a file, and says so', () => {
     expect(controlPlaces('../etc', {})).toEqual([])
-    expect(() => defaultControl('a/b', {})).toThrow(
-      expect.objectContaining({ code: 'ERR_FDB_CONTROL_PATH', message: expect.stringContaining('"a/b"') }),
-    )
+    const said = expect.objectContaining({
+      code: 'ERR_FDB_CONTROL_PATH',
+      message: expect.stringContaining('"a/b"'),
+    })
+    expect(() => defaultControl('a/b', {})).toThrow(said)
+    expect(() => refuseWithoutPlace('a/b')).toThrow(said)
+    // Whether there is a folder for it is another machine's matter.
+    expect(() => refuseWithoutPlace(NAME)).not.toThrow()
   })
 })

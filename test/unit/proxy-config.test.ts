@@ -328,8 +328,6 @@ describe('what is no YAML', () => {
   })
 
   it.each([
-    ['nothing', ''],
-    ['a comment', '# later\n'],
     ['a list', '- service: edge'],
     ['a text', 'edge'],
   ])('%s is no map', (_, text) => {
@@ -347,6 +345,12 @@ describe('what is no YAML', () => {
   it('takes no list in many lists', () => {
     const text = `${LEAST}accessLog: ${'['.repeat(20_000)}${']'.repeat(20_000)}`
     expect(refusal(text)[0]).toMatch(/^edge\.yaml:4:\d+: this is nested too deeply to be read$/)
+  })
+
+  it.each(['', '# later\n'])('is said to be empty where it is: %j', text => {
+    expect(refusal(text)).toEqual([
+      expect.stringMatching(/^edge\.yaml:1:1: the file is empty; its keys are: service, control, /),
+    ])
   })
 
   it('takes no merge keys and no __proto__', () => {
