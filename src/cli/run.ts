@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander'
-import type { Logger } from 'pino'
 import { FdbError } from '../errors.js'
+import type { Logger } from '../logger.js'
 import type { Found } from '../supervisor/left-behind.js'
 import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
@@ -188,8 +188,8 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
 async function takeFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
   const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
   const { takeHeld } = await import('../supervisor/held-listeners.js')
-  const of = logger.child({ daemon: control })
-  await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first, of))
+  const taken = await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first))
+  for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
 }
 
 /** Its exit code says whether this release could go on in the place of the one that has started it. */

@@ -8,7 +8,6 @@ import {
   isOfKind,
   type ListenerSpec,
 } from '../listeners/index.js'
-import type { Logger } from '../logger.js'
 import type { OperatorClient } from '../operator/client.js'
 import type { Claimed } from '../operator/held-descriptors.js'
 import { passedSockets } from '../supervised/passed-sockets.js'
@@ -16,14 +15,13 @@ import type { VersionSettings } from './settings.js'
 
 /**
  * Has listeners found that a daemon holds under their names, in the place of binding them; what it does not hold is bound, and held
- * there from now on: they outlive this process, which has claimed them as long as it lives. Rejects with ERR_FDB_FD_TAKEN where a name is held
+ * there from now on: they outlive this process, which has claimed them as long as it lives. Resolves with what it has. Rejects with ERR_FDB_FD_TAKEN where a name is held
  * for something else, with what binding throws, and as {@link OperatorClient} does.
  */
 export async function takeHeld(
   client: OperatorClient,
   { listen, nonBlocking }: Pick<VersionSettings, 'listen' | 'nonBlocking'>,
-  logger: Logger,
-): Promise<void> {
+): Promise<{ listener: string; address: string }[]> {
   const taken: { name: string; fd: OwnedFd; about: Inspected }[] = []
   try {
     for (const { name, spec } of listen) {
@@ -33,9 +31,9 @@ export async function takeHeld(
       refuseOther(name, spec, about)
       // It is one of the open socket: who runs on it already goes on with what he has.
       if (others === 0) setBlocking(fd, !nonBlocking)
-      logger.info({ listener: name, address: formatAddress(about) }, 'a daemon holds a listener')
     }
     passedSockets().offer(taken, false)
+    return taken.map(({ name, about }) => ({ listener: name, address: formatAddress(about) }))
   } catch (error) {
     closeAll(taken.map(({ fd }) => fd))
     throw error
