@@ -9,8 +9,8 @@ const MODULE = /\b(__esm|__commonJS)\(\s*\{\s*"(?:build\/modules\/|node_modules\
 const LISTS = new Set(['arguments', 'body', 'cases', 'consequent', 'elements', 'properties'])
 
 /**
- * The same program with short names for its variables: a quarter of its bytes less to install, to read and to parse. Functions, classes
- * and properties keep theirs, so a stack says where it was.
+ * The same program with short names for its variables, and statements in fewer words: a quarter of its bytes less to install, to read and to
+ * parse. Functions, classes and properties keep their names, so a stack says where it was.
  *
  * @param {string} name of the file
  * @param {string} code
@@ -19,8 +19,8 @@ export async function shorten(name, code) {
   const module = !name.endsWith('.cjs')
   const { code: short, errors } = await minify(name, code.replace(MODULE, '$1({"$2"'), {
     module,
-    // What can be left out esbuild has left out.
-    compress: false,
+    // What nobody uses esbuild has left out.
+    compress: { target: 'es2023', unused: false, keepNames: { function: true, class: true } },
     mangle: { toplevel: true, keepNames: true },
     codegen: { removeWhitespace: true },
   })
