@@ -63,7 +63,7 @@ static int file_of(ino_t socket_ino, struct unix_diag_vfs *file) {
 }
 #endif
 
-/* True, false; null where the kernel does not tell (no unix_diag). */
+/* True, false; null where the kernel does not tell: no unix_diag, or the file system has another device for stat() (overlay, btrfs). */
 napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
   fdb_call call;
   char path[PATH_MAX];
@@ -81,10 +81,12 @@ napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
     return errno == ENOENT || errno == ENOTDIR ? fdb_bool_value(env, false) : fdb_throw(env, errno, "lstat");
   int found = file_of(socket_stat.st_ino, &file);
   if (found < 0) return fdb_null(env);
-  /* The socket holds its file: while it lives the file's number is no other's. The device is the kernel's 12:20 bits. */
+  /* The socket holds its file: while it lives the file's number is no other's. */
+  if (found == 0 || !S_ISSOCK(named.st_mode) || (uint32_t)named.st_ino != file.udiag_vfs_ino)
+    return fdb_bool_value(env, false);
+  /* The kernel's 12:20 bits. */
   dev_t device = makedev(file.udiag_vfs_dev >> 20, file.udiag_vfs_dev & 0xfffff);
-  return fdb_bool_value(env, found == 1 && S_ISSOCK(named.st_mode) && named.st_dev == device &&
-                               (uint32_t)named.st_ino == file.udiag_vfs_ino);
+  return named.st_dev == device ? fdb_bool_value(env, true) : fdb_null(env);
 #else
   return fdb_null(env);
 #endif

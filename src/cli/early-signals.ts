@@ -3,8 +3,9 @@
  * what a supervisor sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) ends a process
  * that has no handler yet.
  */
-const LONG_RUNNING: ReadonlySet<string | undefined> = new Set(['proxy', 'serve', 'run'])
-const early = LONG_RUNNING.has(process.argv[2])
+const LONG_RUNNING: ReadonlySet<string> = new Set(['proxy', 'serve', 'run', 'workers start'])
+const [, , command = '', part = ''] = process.argv
+const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each))
   ? (['SIGUSR1', 'SIGHUP', 'SIGUSR2'] as const)
   : (['SIGUSR1'] as const)
 

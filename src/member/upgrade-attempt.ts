@@ -36,6 +36,8 @@ export interface Started {
   readonly child: Successor
   readonly words: LastWords
   readonly command: SuccessorCommand
+  /** Never throws. */
+  readonly progress: (step: UpgradeProgress) => void
 }
 
 /** The attempt with one successor that was started, until it serves, has failed or was given up. */
@@ -56,14 +58,14 @@ export class UpgradeAttempt {
 
   constructor(
     replaced: Replaced,
-    { child, words, command }: Started,
-    options: UpgradeOptions,
+    { child, words, command, progress }: Started,
+    options: Pick<UpgradeOptions, 'timeout'>,
     graceMs: () => number,
   ) {
     this.#replaced = replaced
     this.#child = child
     this.#words = words
-    this.#progress = options.progress ?? (() => {})
+    this.#progress = progress
     this.#graceMs = graceMs
     this.#failureBefore = replaced.lastFailure
     const { changes, settings } = replaced.shared

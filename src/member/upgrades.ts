@@ -14,6 +14,7 @@ import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './refuse-main-process.js'
 import type { Shared } from './shared.js'
 import { type Replaced, UpgradeAttempt } from './upgrade-attempt.js'
+import { toldOf } from './upgrade-progress.js'
 
 /** Between asking a successor that is not wanted any more to end, and ending it. */
 const END_MS = 2_000
@@ -120,8 +121,9 @@ export class Upgrades implements Replaced {
     const child = await spawnSuccessor(command, { logger, stdio: options.stdio, env: words.env })
     child.unref()
     this.started.push(child)
-    options.progress?.({ phase: 'started', at: Date.now(), pid: child.pid })
-    const attempt = new UpgradeAttempt(this, { child, words, command }, options, graceMs)
+    const progress = toldOf(options.progress, logger)
+    progress({ phase: 'started', at: Date.now(), pid: child.pid })
+    const attempt = new UpgradeAttempt(this, { child, words, command, progress }, options, graceMs)
     this.#attempt = attempt
     const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
     const cancel = ({ target }: { target: EventTarget | null }) =>

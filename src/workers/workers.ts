@@ -2,6 +2,7 @@ import { type Daemon, openDaemon } from '../daemon/daemon.js'
 import type { Overseer } from '../daemon/overseer.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
+import { toldOf } from '../member/upgrade-progress.js'
 import { OperatorClient } from '../operator/client.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 import {
@@ -92,7 +93,7 @@ export class Workers implements AsyncDisposable {
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)
-    options.progress?.({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
+    toldOf(options.progress, this.#settings.logger)({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#crew.count + 1)
     await client.command(REPLACE_WORKERS, OLDER, { timeoutMs })
