@@ -5,9 +5,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk, urlOf, whoami } from './cli-processes.js'
 
-it('a server that hangs is ended and followed by the next with --kill-stuck: no connect in its queue is lost, nor its state', {
-  timeout: 60_000,
-}, async () => {
+it('a server that hangs is ended and followed by the next with --kill-stuck: no connect in its queue is lost, nor its state', async () => {
   const desk = Desk.open()
   const first = await desk.shop()
   const again = await desk.run('upgrade', '--control', desk.control)

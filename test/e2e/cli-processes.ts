@@ -60,7 +60,7 @@ export class Desk {
   /** Any command until it ends. */
   runCommand([command = '', ...args]: readonly string[]): Promise<Ran> {
     return new Promise((resolve, reject) => {
-      const child = spawn(command, args, { env: this.env, timeout: 25_000 })
+      const child = spawn(command, args, { env: this.env, timeout: 120_000 })
       let stdout = ''
       let stderr = ''
       child.stdout.setEncoding('utf8').on('data', text => (stdout += text))

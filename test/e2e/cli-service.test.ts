@@ -310,9 +310,7 @@ describe('signals to fd-broker proxy', () => {
 })
 
 describe('the paths of a control socket that somebody has removed', () => {
-  it('are put back, with the lock, and no second service comes to serve beside the first', {
-    timeout: 60_000,
-  }, async () => {
+  it('are put back, with the lock, and no second service comes to serve beside the first', async () => {
     const { edge, pid } = await proxy({ upgrade: { probation: '0s' } })
     const { control } = edge.desk
     rmSync(control)
@@ -333,7 +331,7 @@ describe('the paths of a control socket that somebody has removed', () => {
     expect(readFileSync(control, 'utf8')).toBe('')
   })
 
-  it('of a daemon and of a supervisor too', { timeout: 60_000 }, async () => {
+  it('of a daemon and of a supervisor too', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     rmSync(run.control)
     rmSync(`${run.control}.lock`)

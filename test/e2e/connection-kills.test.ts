@@ -161,7 +161,7 @@ describe('a way back with both alive', () => {
     await until('the other ends', () => hasEnded(second))
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
     expect((await status(scene.app.control)).moves.lost).toBe(0)
-  }, 60_000)
+  })
 
   it('takes every connection along, when the new one did not answer for a while', async () => {
     const scene = await standby()
@@ -176,7 +176,7 @@ describe('a way back with both alive', () => {
     await seen(scene, 'all are back', ({ connections }) => connections === IDLE + TALKS)
     await until('the other ends', () => hasEnded(second))
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
-  }, 60_000)
+  })
 })
 
 describe('upgrades while older generations still have connections', () => {
@@ -215,7 +215,7 @@ describe('upgrades while older generations still have connections', () => {
     const old = pids.slice(0, -1)
     await until('the older ones end', () => old.every(hasEnded))
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
-  }, 60_000)
+  })
 
   it('leave those that the newest has no server for, and say why', async () => {
     const scene = await standby({ upgrade: {} })
@@ -241,7 +241,7 @@ describe('upgrades while older generations still have connections', () => {
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
     expect((await tcp.stop()).counts).toMatchObject({ closed: 0, failed: 0, wrong: 0 })
     await until('the older one ends', () => hasEnded(first))
-  }, 60_000)
+  })
 })
 
 describe('a successor with few descriptors', () => {
@@ -262,5 +262,5 @@ describe('a successor with few descriptors', () => {
     await until('it says why', () => readFileSync(log, 'utf8').includes('ERR_FDB_FDS_TRUNCATED'))
     const { closed, wrong } = await clients.stop()
     expect({ closed, wrong }).toEqual({ closed: 0, wrong: 0 })
-  }, 60_000)
+  })
 })

@@ -58,7 +58,7 @@ async function write(member: App): Promise<void> {
 }
 
 describe('what the daemon holds', () => {
-  it(`is the same after ${ROUNDS} upgrades as after ${A_FEW}`, { timeout: 60_000 }, async () => {
+  it(`is the same after ${ROUNDS} upgrades as after ${A_FEW}`, async () => {
     const { scene, daemon } = await open()
     let member = await scene.serve()
     const sizes: Size[] = []
@@ -73,7 +73,7 @@ describe('what the daemon holds', () => {
     expect((await servedBy(scene, member)).state.entries).toBe(520)
   })
 
-  it(`is the same after ${ROUNDS} kills as after ${A_FEW}`, { timeout: 60_000 }, async () => {
+  it(`is the same after ${ROUNDS} kills as after ${A_FEW}`, async () => {
     const { scene, daemon } = await open()
     let member = await scene.serve()
     const sizes: Size[] = []

@@ -58,9 +58,7 @@ describe('a member that follows, with few descriptors', () => {
 })
 
 describe('a daemon with few descriptors', () => {
-  it('does not take over what it could not hold with members that come back: the one before goes on, and says the numbers', {
-    timeout: 60_000,
-  }, async () => {
+  it('does not take over what it could not hold with members that come back: the one before goes on, and says the numbers', async () => {
     const scene = Scene.open({ hosting: 'daemon', routes: 5, upgrade: UPGRADE })
     const listeners = Array.from({ length: 5 }, (_, i) => ({
       name: `web-${i}`,
@@ -144,9 +142,7 @@ describe('a daemon with few descriptors', () => {
     expect(held.listeners.map(({ name }) => name)).toEqual(names)
   })
 
-  it('gives a member the segment that it is told to write in, with no descriptor left for a copy', {
-    timeout: 60_000,
-  }, async () => {
+  it('gives a member the segment that it is told to write in, with no descriptor left for a copy', async () => {
     const options = { stateLimits: { renewBytes: 100_000 } }
     const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE, options })
     const daemon = await startDaemon(scene, { upgrade: UPGRADE })

@@ -55,9 +55,7 @@ async function unit() {
 }
 
 describe('what the service manager keeps of a daemon', () => {
-  it('is gone on with where no member lives: killed, restarted, upgraded and killed; who connects waits', {
-    timeout: 60_000,
-  }, async () => {
+  it('is gone on with where no member lives: killed, restarted, upgraded and killed; who connects waits', async () => {
     const { scene, manager, start, end, url } = await unit()
     let daemon = await start()
     const mail = { service: 'mail', listeners: [] }

@@ -8,9 +8,7 @@ import { until } from '../processes/until.js'
 const KILLS = 20
 
 describe('fd-broker serve, and a member that is killed', () => {
-  it('gives the next one the queued connections and every acknowledged change, 20 times under load', {
-    timeout: 90_000,
-  }, async () => {
+  it('gives the next one the queued connections and every acknowledged change, 20 times under load', async () => {
     const port = await freePort()
     const scene = Scene.open({
       hosting: 'daemon',

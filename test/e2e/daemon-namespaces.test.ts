@@ -12,9 +12,7 @@ const APART = [
 ]
 const UPGRADE = { probation: 60_000, heartbeat: 50, silence: 2_000 }
 
-it('members that are all number 1 of their containers are told apart: a restarted daemon waits for each', {
-  timeout: 60_000,
-}, async () => {
+it('members that are all number 1 of their containers are told apart: a restarted daemon waits for each', async () => {
   const scene = Scene.open({ hosting: 'daemon', upgrade: UPGRADE })
   const start = () => startDaemon(scene, { upgrade: UPGRADE }, { wrap: APART })
   const daemon = await start()

@@ -40,9 +40,7 @@ async function expectAll(writes: Writes, serving: App): Promise<void> {
 
 describe('a successor that fails in probation under the daemon', () => {
   for (const how of ['is killed', 'is stopped', 'says that it is not healthy'] as const) {
-    it(`${how}: the elder serves again, with what both of them have acknowledged`, {
-      timeout: 30_000,
-    }, async () => {
+    it(`${how}: the elder serves again, with what both of them have acknowledged`, async () => {
       const { scene, target } = await open()
       const elder = await scene.serve()
       const writes = new Writes(target)
@@ -111,9 +109,7 @@ describe('a rollback that an operator asks the daemon for', () => {
       return readTold(await asked.command(ROLLBACK, '', { service: 'shop' }))
     })
 
-  it('has the standby serve again, with all that was acknowledged; afterwards, and at first, there is none', {
-    timeout: 30_000,
-  }, async () => {
+  it('has the standby serve again, with all that was acknowledged; afterwards, and at first, there is none', async () => {
     const { scene, target } = await open()
     const elder = await scene.serve()
     expect(await rollback(scene).catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
@@ -195,9 +191,7 @@ describe('an owner that is stopped', () => {
     expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
   })
 
-  it('is replaced by the seal; continued, it has its changes made by the new one, and leaves', {
-    timeout: 30_000,
-  }, async () => {
+  it('is replaced by the seal; continued, it has its changes made by the new one, and leaves', async () => {
     const { scene, target } = await open()
     const first = await scene.serve({ drain: { move: 'off' }, upgrade: { ...LONG, probation: 100 } })
     const writes = new Writes(target)
@@ -230,9 +224,7 @@ describe('an owner that is stopped', () => {
     )
   })
 
-  it('stands by when it is continued in probation, and serves again when the new one dies', {
-    timeout: 30_000,
-  }, async () => {
+  it('stands by when it is continued in probation, and serves again when the new one dies', async () => {
     const { scene, target } = await open()
     const first = await scene.serve()
     const writes = new Writes(target)

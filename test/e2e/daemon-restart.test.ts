@@ -53,7 +53,7 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
 }
 
 describe('a daemon that is killed and started again', () => {
-  it('finds its members serving as before, again and again', { timeout: 40_000 }, async () => {
+  it('finds its members serving as before, again and again', async () => {
     const { scene, target } = await open()
     let daemon = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()
@@ -83,9 +83,7 @@ describe('a daemon that is killed and started again', () => {
     await serviceWhere(scene, 'the state is compacted', ({ segments }) => segments <= 3)
   })
 
-  it('keeps the incumbent when a joiner was not ready yet, and refuses others until both are back', {
-    timeout: 30_000,
-  }, async () => {
+  it('keeps the incumbent when a joiner was not ready yet, and refuses others until both are back', async () => {
     const { scene, target } = await open()
     const first = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()
@@ -112,9 +110,7 @@ describe('a daemon that is killed and started again', () => {
   })
 
   for (const phase of ['offering', 'freezing', 'preparing', 'committing', 'probation', 'returning']) {
-    it(`loses nothing and has one writer when it died on entering "${phase}"`, {
-      timeout: 30_000,
-    }, async () => {
+    it(`loses nothing and has one writer when it died on entering "${phase}"`, async () => {
       const { scene, target } = await open()
       const first = await startDaemon(scene, { upgrade: UPGRADE })
       const app = await scene.serve()

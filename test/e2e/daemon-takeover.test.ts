@@ -78,9 +78,7 @@ async function nothingLost(app: App, writes: Writes): Promise<void> {
 }
 
 describe('a daemon that is started where one runs', () => {
-  it('takes over, with members connected, traffic, and what nobody else has: no connect is refused', {
-    timeout: 60_000,
-  }, async () => {
+  it('takes over, with members connected, traffic, and what nobody else has: no connect is refused', async () => {
     const { scene, target } = await open()
     const mailPort = await freePort()
     const mail = { service: 'mail', listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${mailPort}` }] }

@@ -20,7 +20,7 @@ async function open(config: object = {}): Promise<{ scene: Scene; port: number }
 }
 
 describe('upgrades of a member through the daemon', () => {
-  it('lose no request under load, and list the old one while it drains', { timeout: 60_000 }, async () => {
+  it('lose no request under load, and list the old one while it drains', async () => {
     const { scene, port } = await open({ routes: 1_000 })
     await startDaemon(scene, { upgrade: UPGRADE })
     let old = await scene.serve()

@@ -59,7 +59,7 @@ describe.skipIf(!hasDpkg || architecture === '')('the Debian package', () => {
     const admin = join(machine.folder, 'var/lib/dpkg')
     for (const folder of ['info', 'updates']) mkdirSync(join(admin, folder), { recursive: true })
     writeFileSync(join(admin, 'status'), installed('nodejs', '18.20.4+dfsg-1~deb12u1'))
-  }, 120_000)
+  })
 
   it('is refused beside a Node that is too old, and configured beside one that is not', () => {
     expect(() => dpkg('--install', deb)).toThrow(/fd-broker depends on nodejs \(>= 20\.19\)/)
@@ -121,9 +121,9 @@ describe.skipIf(!hasDpkg || architecture === '')('the Debian package', () => {
     expect(shown.stdout).toMatch(/fd-broker proxy/)
   })
 
-  it('runs from there: the proxy is replaced while a connection is open, and by the command', {
-    timeout: 60_000,
-  }, async ({ skip }) => {
+  it('runs from there: the proxy is replaced while a connection is open, and by the command', async ({
+    skip,
+  }) => {
     if (!machine.possible) skip('this machine allows no overlay in a namespace')
     const cli = [...machine.enter, '/usr/bin/fd-broker']
     const there: Version = { name: 'the Debian package', cli, program: () => [] }

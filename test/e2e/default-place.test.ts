@@ -43,9 +43,7 @@ async function serves(pid: number, status: () => Promise<Ran>, desk: Desk): Prom
 }
 
 describe('a service that was given no control path', () => {
-  it('a proxy: every command finds it by its name, and so does its next version', {
-    timeout: 60_000,
-  }, async () => {
+  it('a proxy: every command finds it by its name, and so does its next version', async () => {
     const edge = await Edge.prepare({ ...PROXY, control: undefined })
     const { launch, run, runtime } = unitOf(edge.desk)
     const first = await launch(CLI, 'proxy', '--config', edge.file)
@@ -98,9 +96,7 @@ describe('a service that was given no control path', () => {
     })
   })
 
-  it('of workers: each is asked alone by its name, and all of them by theirs', {
-    timeout: 60_000,
-  }, async () => {
+  it('of workers: each is asked alone by its name, and all of them by theirs', async () => {
     const edge = await Edge.prepare({
       ...PROXY,
       control: undefined,
@@ -127,9 +123,7 @@ describe('a service that was given no control path', () => {
     expect(await run('stop', '--service', 'edge')).toMatchObject({ code: 0 })
   })
 
-  it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', {
-    timeout: 60_000,
-  }, async () => {
+  it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', async () => {
     const edge = await Edge.prepare({ ...PROXY, control: undefined })
     const { desk } = edge
     // An empty /run of its own. It has this process's number until all of it has ended.

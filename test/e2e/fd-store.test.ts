@@ -115,9 +115,7 @@ describe('the notify socket of a daemon keeps what programs give away', () => {
     expect(await held()).toEqual(['shop/file', 'shop/kept', 'shop/more'])
   })
 
-  it('over an upgrade of the daemon, and of whoever was started by nobody here', { timeout: 60_000 }, async ({
-    skip,
-  }) => {
+  it('over an upgrade of the daemon, and of whoever was started by nobody here', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const { args, desk, exec, held, notify, pid } = await daemon()
     const shop = await program([...exec('shop'), 'web=tcp://127.0.0.1:0', '--', ...PROGRAM])

@@ -89,9 +89,7 @@ class Counting {
 }
 
 describe('members that follow the state of another service', () => {
-  it('have it before they are ready, see each change of the others, and begin anew when what they lack was merged, or is gone', {
-    timeout: 60_000,
-  }, async () => {
+  it('have it before they are ready, see each change of the others, and begin anew when what they lack was merged, or is gone', async () => {
     const { scene, daemon, writer, followers } = await open()
     const all = [writer, ...followers]
     for (const app of followers) {
@@ -137,9 +135,7 @@ describe('members that follow the state of another service', () => {
     await agree([anew, ...followers], 'visits', 1)
   })
 
-  it('go on when the one that writes is upgraded, comes back, is killed and replaced: each increment counts once', {
-    timeout: 60_000,
-  }, async () => {
+  it('go on when the one that writes is upgraded, comes back, is killed and replaced: each increment counts once', async () => {
     // The daemon decides how long a successor has to fall ill.
     const { scene, writer, followers } = await open({ ...UPGRADE, probation: 5000 })
     const counting = new Counting(followers)
@@ -171,9 +167,7 @@ describe('members that follow the state of another service', () => {
     await agree([fourth, ...now], 'visits', counting.counted + more.counted)
   })
 
-  it('go on when their daemon is killed and started again, and when it is upgraded: each increment counts once', {
-    timeout: 60_000,
-  }, async () => {
+  it('go on when their daemon is killed and started again, and when it is upgraded: each increment counts once', async () => {
     const { scene, daemon, writer, followers } = await open()
     await servedBy(scene, writer)
     const counting = new Counting(followers)

@@ -59,9 +59,7 @@ const lineOf = (edge: Edge, generation: number) =>
   edge.lines.find(line => line.msg === 'the proxy serves' && line.generation === generation)
 
 describe('pods that share a node’s network and the folder of the control socket', () => {
-  it('replace each other under load: none that was replaced ends before it is told to, and no request fails', {
-    timeout: 90_000,
-  }, async () => {
+  it('replace each other under load: none that was replaced ends before it is told to, and no request fails', async () => {
     const { control, edge, ended, fd, pod } = await node('0s')
     let before = await pod()
     const load = await loadOn(edge.url, { streams: 0, writes: 0 })
@@ -88,9 +86,7 @@ describe('pods that share a node’s network and the folder of the control socke
     await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
 
-  it('come back: to the old pod when the new one dies in its probation, and at fd-broker rollback in either', {
-    timeout: 60_000,
-  }, async () => {
+  it('come back: to the old pod when the new one dies in its probation, and at fd-broker rollback in either', async () => {
     const { control, edge, fd, pod } = await node('60s')
     const old = await pod()
     const serves = (generation: number) =>
@@ -120,9 +116,7 @@ describe('pods that share a node’s network and the folder of the control socke
     await serves(1)
   })
 
-  it('know their own processes from those of others that have the same number', {
-    timeout: 60_000,
-  }, async () => {
+  it('know their own processes from those of others that have the same number', async () => {
     const { control, edge, ended, fd, pod } = await node('0s')
     const old = await pod()
     const next = await pod()
@@ -153,7 +147,7 @@ describe('pods that share a node’s network and the folder of the control socke
 })
 
 describe('a pod in which fd-broker run is PID 1', () => {
-  it('is upgraded by an exec, as its manifest says, and no request fails', { timeout: 60_000 }, async () => {
+  it('is upgraded by an exec, as its manifest says, and no request fails', async () => {
     const [config, deployment] = manifest('shop.yaml')
     const run = await Supervised.prepare()
     const program = join(run.desk.folder, 'server.mjs')

@@ -127,7 +127,7 @@ for (const { language, name, tool } of MEMBERS) {
       expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
       // What was on its way to a process that was killed is lost with it. Nobody was refused, and no answer was wrong.
       await load.stop(['reset', 'dropped', 'truncated', 'raced'])
-    }, 60_000)
+    })
 
     it('says in probation that it is not well, and the one before serves again', async () => {
       const { scene } = await open(WATCHED)
@@ -143,7 +143,7 @@ for (const { language, name, tool } of MEMBERS) {
         blockedBy: [],
         lastFailure: { phase: 'probation', code: 'ERR_FDB_UNHEALTHY' },
       })
-    }, 60_000)
+    })
 
     it('says why it does not take over, and the one before serves on', async () => {
       const { scene } = await open()
@@ -158,7 +158,7 @@ for (const { language, name, tool } of MEMBERS) {
       )
       expect(status).toMatchObject({ pid: first.pid, blockedBy: [], lastFailure: { code: 'ERR_FDB_CHECK' } })
       expect(first.find('retiring')).toBeUndefined()
-    }, 60_000)
+    })
 
     it('serves on when the daemon is killed, and comes back to the next one with what it holds', async () => {
       const { scene, target, daemon } = await open()
@@ -171,6 +171,6 @@ for (const { language, name, tool } of MEMBERS) {
       await load.answeredBy(next.pid)
       await own.end()
       await load.stop()
-    }, 60_000)
+    })
   })
 }

@@ -46,9 +46,7 @@ const answers = async (edge: Edge) =>
   Number((await ask(`${edge.url}/r/1`).answer.catch(() => null))?.headers['x-pid'] ?? 0)
 
 describe('fd-broker proxy as PID 1 of a container', () => {
-  it('stays when it was replaced: no request is lost in three upgrades, and a stop reaches who serves', {
-    timeout: 60_000,
-  }, async () => {
+  it('stays when it was replaced: no request is lost in three upgrades, and a stop reaches who serves', async () => {
     const edge = await prepare()
     const inside = await contained(edge)
     const load = await loadOn(edge.url, { streams: 0, writes: 0 })
@@ -144,9 +142,7 @@ describe('the main process of a unit', () => {
   // What systemd says to it: its own number, which successors inherit and is not theirs.
   const unit = ['sh', '-c', 'SYSTEMD_EXEC_PID=$$ INVOCATION_ID=0123456789abcdef exec "$@"', 'sh']
 
-  it('stays, adopts its later successors, passes signals on, and ends with them', {
-    timeout: 40_000,
-  }, async () => {
+  it('stays, adopts its later successors, passes signals on, and ends with them', async () => {
     const edge = await prepare()
     const main = await edge.desk.launch([...unit, process.execPath, CLI, 'proxy', '--config', edge.file])
     await edge.serving(main)

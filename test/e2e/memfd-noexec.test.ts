@@ -17,7 +17,7 @@ function inSystemWith(memfdNoexec: number): string[] {
 }
 
 describe.skipIf(!KNOWN).each([1, 2])('on a system with vm.memfd_noexec = %i', setting => {
-  it('state and connections go on in the next process', { timeout: 60_000 }, async () => {
+  it('state and connections go on in the next process', async () => {
     const port = await freePort()
     const scene = Scene.open(
       {

@@ -88,9 +88,7 @@ class Workers {
 const respond = (host: string, body: string) => ({ host, respond: { body } })
 
 describe('proxies that have the state of another', () => {
-  it('answer by its routes, by each that is made through any of them, and by what it reads anew', {
-    timeout: 60_000,
-  }, async () => {
+  it('answer by its routes, by each that is made through any of them, and by what it reads anew', async () => {
     const app = await upstream('first')
     const workers = await Workers.start(3, { routes: [respond('file.test', 'of the file\n')] })
     await workers.all('file.test', '200 of the file\n')

@@ -70,9 +70,7 @@ const unhealthy = (phase: string, message: RegExp) => ({
 })
 
 describe('a version of the proxy that is to prove itself', () => {
-  it('and answers only 502 is refused before the commit; the one before serves on, and nothing fails', {
-    timeout: 60_000,
-  }, async () => {
+  it('and answers only 502 is refused before the commit; the one before serves on, and nothing fails', async () => {
     const well = await judge()
     const edge = await start(well, { http: '/health', timeout: '1s', within: '1s' })
     // The first was not asked: there was nobody to serve in its place.
@@ -91,9 +89,7 @@ describe('a version of the proxy that is to prove itself', () => {
     expect((await ask(`${edge.url}/health`).answer).status).toBe(200)
   })
 
-  it('and hangs is refused; one that is well takes over, is asked in probation, and is committed', {
-    timeout: 60_000,
-  }, async () => {
+  it('and hangs is refused; one that is well takes over, is asked in probation, and is committed', async () => {
     const slow = await judge()
     const asked = { http: '/health', host: 'app.example.com' }
     // How long the one before stands by is its own affair.
@@ -116,9 +112,7 @@ describe('a version of the proxy that is to prove itself', () => {
     expect(new Set(slow.asked)).toEqual(new Set(['app.example.com/health']))
   })
 
-  it('and becomes sick in probation is rolled back, with what it was asked and what it answered, and nothing fails', {
-    timeout: 60_000,
-  }, async () => {
+  it('and becomes sick in probation is rolled back, with what it was asked and what it answered, and nothing fails', async () => {
     const sick = await judge()
     const edge = await start(sick, { http: '/health' })
     const first = await edge.pid
@@ -146,7 +140,7 @@ describe('a version of the proxy that is to prove itself', () => {
     await load.stop()
   })
 
-  it('is asked although it has as many clients as it may have', { timeout: 60_000 }, async () => {
+  it('is asked although it has as many clients as it may have', async () => {
     const well = await judge()
     const times = { ...TIMES, silence: '500ms', probation: '4s' }
     const edge = await start(
@@ -174,7 +168,7 @@ describe('a version of the proxy that is to prove itself', () => {
     expect((await edge.status()).connections).toBe(2)
   })
 
-  it('is asked over TLS where its listener speaks that', { timeout: 60_000 }, async () => {
+  it('is asked over TLS where its listener speaks that', async () => {
     const well = await judge()
     const edge = await Edge.prepare({})
     const certificate = edge.issue('app', ['app.example.com'])
@@ -195,9 +189,7 @@ describe('a command', () => {
   const asks = (path: string) =>
     `"${process.execPath}" -e 'require("http").get({socketPath: process.env.FD_BROKER_SOCKET, path: "${path}"}, answer => { console.log("status", answer.statusCode, process.env.FD_BROKER_PID); process.exit(answer.statusCode === 200 ? 0 : 9) })'`
 
-  it('asks the new version alone by the socket that it is told, and its last line is the reason', {
-    timeout: 60_000,
-  }, async () => {
+  it('asks the new version alone by the socket that it is told, and its last line is the reason', async () => {
     const both = await judge()
     const edge = await start(both, { http: '/health' })
     const health = { ...PACE, passes: 1, timeout: '3s', within: '3s' }
@@ -211,7 +203,7 @@ describe('a command', () => {
     expect(await edge.pid).toBe(next)
   })
 
-  it('that takes too long is killed, and the version is refused', { timeout: 60_000 }, async () => {
+  it('that takes too long is killed, and the version is refused', async () => {
     const edge = await start(await judge(), { http: '/health' })
     const file = `${edge.desk.folder}/pids`
     const health = { ...PACE, timeout: '300ms', within: '1s', command: `echo $$ >> ${file}; sleep 600` }

@@ -185,7 +185,7 @@ describe('a listener that forwards', () => {
     await until('none is left', async () => (await kindsOf(edge))?.tcp === undefined)
   })
 
-  it('hands its connections over in upgrades, at any byte', { timeout: 120_000 }, async () => {
+  it('hands its connections over in upgrades, at any byte', async () => {
     const one = await server('one')
     const { edge, port } = await forwarding([one])
     const talks = await Promise.all(Array.from({ length: TALKS }, (_, n) => Talk.begin(port, n)))

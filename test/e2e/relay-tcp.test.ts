@@ -256,7 +256,7 @@ describe('a TCP connection', () => {
 
   it('on which nothing moves is cut, one on which something does is not', async () => {
     const server = await Server.start()
-    const { client, relay, reports } = await world(send(server), { timeouts: { tunnel: 80, idle: 20 } })
+    const { client, relay, reports } = await world(send(server), { timeouts: { tunnel: 1_000, idle: 20 } })
     const [quiet, busy] = [await client(), await client()]
     const drip = setInterval(() => busy.socket.write('x'), 10)
     ends.push(() => clearInterval(drip))

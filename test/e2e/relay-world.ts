@@ -11,14 +11,15 @@ import {
   type RelayOptions,
   type SendOn,
 } from '../../src/relay/index.js'
+import { GivenTime } from '../processes/given-time.js'
 
 export const turn = (): Promise<void> => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
 
-/** Resolves when `check` is true; looks at every turn of the event loop. */
+/** Resolves when `check` is true; looks at every turn of the event loop. Throws after `ms` of the machine's own time. */
 export async function until(check: () => boolean, what: string, ms = 8_000): Promise<void> {
-  const deadline = Date.now() + ms
+  const time = new GivenTime()
   while (!check()) {
-    if (Date.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`)
+    if (time.now() > ms) throw new Error(`not within ${ms} ms: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 1))
   }
 }

@@ -64,9 +64,7 @@ function inodeOf(port: number): string {
 }
 
 describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
-  it('takes over a Node server under load, without a refused connect, and upgrades as ever', {
-    timeout: 60_000,
-  }, async () => {
+  it('takes over a Node server under load, without a refused connect, and upgrades as ever', async () => {
     const run = await Supervised.prepare()
     const { pid, load } = await serving(run, node(run))
     const inode = inodeOf(run.port)
@@ -85,7 +83,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(inodeOf(run.port)).toBe(inode)
   })
 
-  it('takes over a Python server under load', { timeout: 60_000 }, async ({ skip }) => {
+  it('takes over a Python server under load', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const run = await Supervised.prepare()
     const { pid, load } = await serving(run, ['python3', join(PROGRAMS, 'server.py'), String(run.port)])
@@ -94,7 +92,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     await load.stop()
   })
 
-  it('leaves it as it was when the first version is not brought to serve', { timeout: 60_000 }, async () => {
+  it('leaves it as it was when the first version is not brought to serve', async () => {
     const run = await Supervised.prepare()
     const { pid, load } = await serving(run, node(run))
     await run.launch(['--adopt', String(pid)], [SERVER], { FDB_SUPERVISED: run.orders({ crash: 9 }) })
@@ -105,7 +103,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(readFileSync(run.said, 'utf8')).not.toContain('TERM')
   })
 
-  it('kills what does not end, or leaves it alone where that is wanted', { timeout: 60_000 }, async () => {
+  it('kills what does not end, or leaves it alone where that is wanted', async () => {
     const run = await Supervised.prepare()
     const { pid: left, load: first } = await serving(run, node(run, { deaf: true }))
     await first.stop()
@@ -120,9 +118,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     await run.ended(left)
   })
 
-  it('has a proxy take the place of a plain server, which hands over to its next version', {
-    timeout: 60_000,
-  }, async () => {
+  it('has a proxy take the place of a plain server, which hands over to its next version', async () => {
     const run = await Supervised.prepare()
     const control = join(run.desk.folder, 'run', 'edge.sock')
     const config = join(run.desk.folder, 'edge.yaml')
@@ -149,7 +145,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(inodeOf(run.port)).toBe(inode)
   })
 
-  it('puts the path of a Unix socket back that the old server removes', { timeout: 60_000 }, async () => {
+  it('puts the path of a Unix socket back that the old server removes', async () => {
     const run = await Supervised.prepare()
     const path = join(run.desk.folder, 'run', 'web.sock')
     const whoami = () => whoAt(path)

@@ -11,9 +11,7 @@ const UPGRADES = 20
 const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 
 describe('fd-broker run as PID 1 of a container', () => {
-  it(`upgrades ${UPGRADES} times under load, and itself twice, reaps what is left behind, and ends all in order at TERM`, {
-    timeout: 90_000,
-  }, async () => {
+  it(`upgrades ${UPGRADES} times under load, and itself twice, reaps what is left behind, and ends all in order at TERM`, async () => {
     const run = await Supervised.prepare()
     const env = { ...run.desk.env, FDB_SUPERVISED: run.orders({}) }
     const command = run.commandLine(['--ready', 'fd'], LEAVES_ORPHANS)

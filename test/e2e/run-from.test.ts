@@ -25,9 +25,7 @@ async function daemon() {
 }
 
 describe('fd-broker run with listeners that a daemon holds', () => {
-  it('has them held there, and takes them from there: who connects while it is away waits', {
-    timeout: 60_000,
-  }, async () => {
+  it('has them held there, and takes them from there: who connects while it is away waits', async () => {
     const { args, held, run } = await daemon()
     const path = join(run.desk.folder, 'a.sock')
     await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])

@@ -8,9 +8,7 @@ import { until } from '../processes/until.js'
 import { SHOP, urlOf } from './cli-processes.js'
 
 describe('fd-broker run of a program that speaks fd-broker', () => {
-  it('is the parent that stays: upgrades by HUP and by the program itself hand over as ever', {
-    timeout: 90_000,
-  }, async () => {
+  it('is the parent that stays: upgrades by HUP and by the program itself hand over as ever', async () => {
     const run = await Supervised.prepare()
     const control = join(run.desk.folder, 'run', 'shop.sock')
     const args = ['--control', control, '--listen', 'tcp://127.0.0.1:0', '--routes', '100']

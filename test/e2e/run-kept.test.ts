@@ -42,9 +42,7 @@ async function unit() {
 }
 
 describe('listeners of fd-broker run that the service manager keeps', () => {
-  it('are gone on with when it was killed, or the unit is restarted: who connects waits', {
-    timeout: 60_000,
-  }, async () => {
+  it('are gone on with when it was killed, or the unit is restarted: who connects waits', async () => {
     const { end, manager, run, start, write } = await unit()
     const path = join(run.desk.folder, 'a.sock')
     write({ web: `tcp://127.0.0.1:${run.port}`, path: `unix:${path}` })
@@ -69,7 +67,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     expect(manager.kept.size).toBe(2)
   })
 
-  it('are let go of when no version wants them', { timeout: 60_000 }, async () => {
+  it('are let go of when no version wants them', async () => {
     const { end, manager, run, start, write } = await unit()
     const path = (name: string) => `unix:${join(run.desk.folder, name)}`
     const web = `tcp://127.0.0.1:${run.port}`

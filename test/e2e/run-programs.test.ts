@@ -22,19 +22,19 @@ async function upgraded(run: Supervised, rate = 200): Promise<void> {
 }
 
 describe('fd-broker run upgrades, while every other version crashes at its start,', () => {
-  it('a Node program, at 1,000 requests a second', { timeout: 90_000 }, async () => {
+  it('a Node program, at 1,000 requests a second', async () => {
     const env = { FDB_SUPERVISED: JSON.stringify({ crashEven: true }) }
     await upgraded(await Supervised.start(['--ready', 'fd'], [SERVER], env), 1_000)
   })
 
-  it('a plain Python server', { timeout: 90_000 }, async ({ skip }) => {
+  it('a plain Python server', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const command = ['python3', join(PROGRAMS, 'server.py')]
     // Longer than it takes to crash, on a machine that others use too.
     await upgraded(await Supervised.start(['--ready', 'delay:2500ms'], command, { FDB_CRASH: '1' }))
   })
 
-  it('gunicorn, which is asked through a listener of its own', { timeout: 120_000 }, async ({ skip }) => {
+  it('gunicorn, which is asked through a listener of its own', async ({ skip }) => {
     const folder = await gunicorn()
     if (folder === null) skip('gunicorn cannot be installed here')
     const options = ['--workers', '2', '--graceful-timeout', '10', '--log-level', 'warning']
@@ -43,7 +43,7 @@ describe('fd-broker run upgrades, while every other version crashes at its start
     await upgraded(await Supervised.start(['--ready', 'http:/r/1', '--healthy-for', '300ms'], command, env))
   })
 
-  it('a Go program', { timeout: 120_000 }, async ({ skip }) => {
+  it('a Go program', async ({ skip }) => {
     const file = await goServer()
     if (file === null) skip('there is no Go toolchain')
     await upgraded(await Supervised.start(['--ready', 'delay:1500ms'], [file!], { FDB_CRASH: '1' }), 500)

@@ -7,9 +7,7 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 describe('fd-broker run under a service manager', () => {
-  it('tells of its start, of upgrades that succeed and fail, and of its end, and stays the main process', {
-    timeout: 60_000,
-  }, async () => {
+  it('tells of its start, of upgrades that succeed and fail, and of its end, and stays the main process', async () => {
     const run = await Supervised.prepare()
     const manager = NotifyRecorder.open(run.desk.folder)
     await run.launch(['--ready', 'fd'], [SERVER], manager.env)
@@ -25,9 +23,7 @@ describe('fd-broker run under a service manager', () => {
     await run.ended()
   })
 
-  it('adopts the sockets that it is given, and is heard: one supervises another', {
-    timeout: 60_000,
-  }, async () => {
+  it('adopts the sockets that it is given, and is heard: one supervises another', async () => {
     const run = await Supervised.prepare()
     const listen = ['--listen', `web=tcp://127.0.0.1:${run.port}`]
     const inner = [process.execPath, CLI, 'run', ...listen, '--ready', 'fd', '--', SERVER]

@@ -65,9 +65,7 @@ class Installed {
 }
 
 describe('fd-broker upgrade --self', () => {
-  it('replaces the supervisor under load: the same process, with its program, and all that it can', {
-    timeout: 60_000,
-  }, async () => {
+  it('replaces the supervisor under load: the same process, with its program, and all that it can', async () => {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
     const manager = NotifyRecorder.open(run.desk.folder)
@@ -113,9 +111,7 @@ describe('fd-broker upgrade --self', () => {
     expect([existsSync(run.control), existsSync(pidFile)]).toEqual([false, false])
   })
 
-  it('leaves the supervisor as it is where what is installed cannot be started, or cannot go on', {
-    timeout: 60_000,
-  }, async () => {
+  it('leaves the supervisor as it is where what is installed cannot be started, or cannot go on', async () => {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
     const own = installed.command(['--ready', 'fd'])
@@ -154,9 +150,7 @@ describe('fd-broker upgrade --self', () => {
     expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_SUCCESSOR_EXITED' } })
   })
 
-  it('goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew', {
-    timeout: 60_000,
-  }, async () => {
+  it('goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew', async () => {
     const run = await Supervised.prepare()
     const own = run.commandLine(['--ready', 'fd', '--stop-timeout', '1s'], [SERVER])
     const child = spawn(own[0]!, own.slice(1), {

@@ -15,9 +15,7 @@ import { Desk } from './cli-processes.js'
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 
 describe('fd-broker run', () => {
-  it('gives listeners by name and number, upgrades under load, and ends with its program', {
-    timeout: 60_000,
-  }, async () => {
+  it('gives listeners by name and number, upgrades under load, and ends with its program', async () => {
     const run = await Supervised.start(['--ready', 'http:/health'])
     await run.says(`started web:ready 127.0.0.1:${run.port}=3;`)
     const load = await loadOn(run.url, { ...FRESH, rate: 300 })
@@ -48,9 +46,7 @@ describe('fd-broker run', () => {
     expect(existsSync(run.control)).toBe(false)
   })
 
-  it('keeps the version that serves when the next one crashes, is not ready, or cannot be started', {
-    timeout: 60_000,
-  }, async () => {
+  it('keeps the version that serves when the next one crashes, is not ready, or cannot be started', async () => {
     const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '60s'])
     const load = await loadOn(run.url, { ...FRESH, rate: 200 })
     const { pid } = await run.whoami()

@@ -37,7 +37,7 @@ async function contents(segment: Segment): Promise<{ records: number; torn: bool
 }
 
 describe('a seal against an append in another process', () => {
-  it(`leaves each append whole or refused, ${RACES} times`, { timeout: 30_000 + RACES * 20 }, async () => {
+  it(`leaves each append whole or refused, ${RACES} times`, { timeout: 180_000 + RACES * 20 }, async () => {
     const memory = OwnedFd.own(native.memfd('race board'), 'race board')
     const board = new RaceBoard(memory.raw)
     const child = start('seal-race-writer', memory.raw)

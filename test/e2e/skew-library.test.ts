@@ -9,9 +9,7 @@ const ITEMS = 2_000
 describe.each(releases())(
   'a service on $name and on the present version, with an older and a newer schema',
   previous => {
-    it('goes up, down and up again while clients change its state: nothing is lost, nothing done twice', {
-      timeout: 120_000,
-    }, async () => {
+    it('goes up, down and up again while clients change its state: nothing is lost, nothing done twice', async () => {
       const service = await Service.open()
       const pids = [await service.next(previous, 1)]
       const seed = Array.from({ length: ITEMS }, (_, n) => ({
@@ -106,9 +104,7 @@ describe.each(releases())(
       expect(state.sequence - start).toBe(clients.changes + others)
     })
 
-    it('is refused before the commit where the newer schema has a lowest reader, and the newer one serves on', {
-      timeout: 60_000,
-    }, async () => {
+    it('is refused before the commit where the newer schema has a lowest reader, and the newer one serves on', async () => {
       const service = await Service.open()
       await service.next(previous, 1)
       await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
@@ -144,9 +140,6 @@ describe.each(releases())(
       [previous.name, previous, present],
     ])(
       'is refused too where the newer schema is first written while it waits to take over (from %s)',
-      {
-        timeout: 60_000,
-      },
       async (_, newer, older) => {
         const service = await Service.open()
         await service.next(older, 1)

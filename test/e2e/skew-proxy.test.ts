@@ -66,9 +66,7 @@ async function writeNewer(edge: Edge): Promise<Map<string, Stored>> {
 }
 
 describe.each(releases())('the proxy of $name and the present one', previous => {
-  it(`go up, down and up again under load, with ${ROUTES} routes and changes all the time`, {
-    timeout: 180_000,
-  }, async () => {
+  it(`go up, down and up again under load, with ${ROUTES} routes and changes all the time`, async () => {
     // As a number: what it is by default is not the same everywhere, and a difference would be one more change.
     const edge = await behind({ limits: { connections: 5_000 } }, previous)
     const file = join(edge.desk.folder, 'routes.jsonl')
@@ -153,9 +151,6 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
 
   it.skipIf(previous.has('0.2.0'))(
     'let connections go on that were open before, through the other version and back',
-    {
-      timeout: 60_000,
-    },
     async () => {
       const edge = await behind({}, present)
       const talk = await edge.talking()
@@ -186,34 +181,28 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
     },
   )
 
-  it.runIf(previous.has('0.2.0'))(
-    'give each other the connections that are open',
-    {
-      timeout: 60_000,
-    },
-    async () => {
-      const edge = await behind({}, present)
-      const talk = await edge.talking()
-      const kept = await edge.raw()
-      let answers = 0
-      const get = async (n: number) => {
-        kept.send(`GET /r/${n} HTTP/1.1\r\nHost: a\r\n\r\n`)
-        await kept.until(text => text.includes(`${n} item-${n}\n`))
-        answers++
-      }
-      let serving = await edge.pid
-      for (const [n, version] of [previous, present, previous, present].entries()) {
-        await get(n)
-        const old = serving
-        serving = await edge.next(version)
-        // Nothing is left in it: all have gone on in the other.
-        await edge.ended(old)
-        await talk.says(`in the ${n}th`)
-      }
-      await get(9)
-      expect(answers).toBe(5)
-      talk.socket.close(1000)
-      kept.socket.end()
-    },
-  )
+  it.runIf(previous.has('0.2.0'))('give each other the connections that are open', async () => {
+    const edge = await behind({}, present)
+    const talk = await edge.talking()
+    const kept = await edge.raw()
+    let answers = 0
+    const get = async (n: number) => {
+      kept.send(`GET /r/${n} HTTP/1.1\r\nHost: a\r\n\r\n`)
+      await kept.until(text => text.includes(`${n} item-${n}\n`))
+      answers++
+    }
+    let serving = await edge.pid
+    for (const [n, version] of [previous, present, previous, present].entries()) {
+      await get(n)
+      const old = serving
+      serving = await edge.next(version)
+      // Nothing is left in it: all have gone on in the other.
+      await edge.ended(old)
+      await talk.says(`in the ${n}th`)
+    }
+    await get(9)
+    expect(answers).toBe(5)
+    talk.socket.close(1000)
+    kept.socket.end()
+  })
 })

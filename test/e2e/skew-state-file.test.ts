@@ -26,9 +26,6 @@ describe('the state file', () => {
   const without = releases().filter(release => !release.has('0.2.0'))
   it.each(without)(
     'is left alone while $name serves, which has none, and made whole by the present version after it',
-    {
-      timeout: 60_000,
-    },
     async previous => {
       const service = await withFile()
       await service.next(present, 2)
@@ -55,9 +52,6 @@ describe('the state file', () => {
   const having = releases().filter(release => release.has('0.2.0'))
   it.each(having)(
     'that $name has written is gone on with by the present version, and the other way round',
-    {
-      timeout: 60_000,
-    },
     async previous => {
       const service = await withFile()
       let serving = await service.next(previous, 1)
@@ -83,9 +77,7 @@ describe('the state file', () => {
     },
   )
 
-  it('is refused, by section and versions, and left as it is by a version that may not read it', {
-    timeout: 60_000,
-  }, async () => {
+  it('is refused, by section and versions, and left as it is by a version that may not read it', async () => {
     const service = await withFile()
     const first = await service.next(present, 3)
     await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })

@@ -9,7 +9,7 @@ const TOOLS = releases().flatMap((release): [string, string, Version, Version][]
 ])
 
 describe.each(TOOLS)('the tools of %s', (_, _other, tools, served) => {
-  it(`understand a process of ${served.name}, and replace it`, { timeout: 60_000 }, async () => {
+  it(`understand a process of ${served.name}, and replace it`, async () => {
     const edge = await behind({}, served)
     const control = ['--control', edge.desk.control]
     const run = async (...args: string[]) => {

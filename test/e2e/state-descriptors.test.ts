@@ -30,9 +30,7 @@ function segmentsOf({ pid }: App): Map<number, number> {
 }
 
 describe.each(['embedded', 'daemon'] as const)('a process that joins (%s)', hosting => {
-  it('holds the state by read-only descriptors, and may write only to what was made for it', {
-    timeout: 60_000,
-  }, async () => {
+  it('holds the state by read-only descriptors, and may write only to what was made for it', async () => {
     const upgrade = { probation: 0, heartbeat: 20 }
     const scene = Scene.open({ hosting, upgrade })
     if (hosting === 'daemon') await startDaemon(scene, { upgrade })

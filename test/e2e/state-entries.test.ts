@@ -26,7 +26,7 @@ function watch(desk: Desk, ...args: string[]): Record<string, unknown>[] {
 }
 
 // Each command is a process: slow on a busy machine.
-describe.each(['embedded', 'daemon'])('entries by an operator (%s)', { timeout: 90_000 }, hosting => {
+describe.each(['embedded', 'daemon'])('entries by an operator (%s)', hosting => {
   it('are put, deleted and watched by command, across an upgrade', async () => {
     const desk = await openState(hosting)
     const run = async (command: string, ...args: string[]) => {

@@ -211,7 +211,7 @@ describe('a process that ends by itself', () => {
     expect(readdirSync(`${shop.folder}/files`)).toEqual(['state'])
   })
 
-  it('in the middle of writes, at any moment', { timeout: 120_000 }, async () => {
+  it('in the middle of writes, at any moment', async () => {
     for (let round = 0; round < 12; round++) {
       const sync = (['never', 'always', 1] as const)[round % 3]!
       const host = await FileHost.start({ sync })

@@ -23,7 +23,7 @@ async function run(service: string, path: string, how: string) {
 }
 
 describe('a service that ends by itself, without close()', () => {
-  it('finds everything that it acknowledged when it is started again', { timeout: 60_000 }, async () => {
+  it('finds everything that it acknowledged when it is started again', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-exit-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     const path = join(folder, 'state')

@@ -142,7 +142,7 @@ describe('a state file that cannot be written', () => {
     expect(await digestOf(path)).toBe(log.position.digest)
   })
 
-  it('stops no service and no upgrade, and shows in status', { timeout: 60_000 }, async () => {
+  it('stops no service and no upgrade, and shows in status', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-full-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     const place = join(folder, 'state')

@@ -29,7 +29,7 @@ function modelOf(made: number): Map<string, Uint8Array> {
 }
 
 it(`a state file whose writer is killed while it replaces it is readable, and holds what is older than the policy says, ${KILLS} times`, {
-  timeout: 30_000 + KILLS * 5000,
+  timeout: 180_000 + KILLS * 5000,
 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-file-kill-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))

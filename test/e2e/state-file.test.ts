@@ -40,9 +40,7 @@ async function killAll(apps: readonly App[]): Promise<void> {
 }
 
 describe('a state file', () => {
-  it('is what a service begins with when all its processes were killed, again and again', {
-    timeout: 60_000,
-  }, async () => {
+  it('is what a service begins with when all its processes were killed, again and again', async () => {
     const { scene: s, path } = scene()
     let digest = ''
     for (let boot = 0; boot < 4; boot++) {
@@ -57,9 +55,7 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
   })
 
-  it('goes on over five upgrades with changes all the time, and an upgrade that fails', {
-    timeout: 90_000,
-  }, async () => {
+  it('goes on over five upgrades with changes all the time, and an upgrade that fails', async () => {
     const { scene: s, path } = scene()
     let current = await s.serve({ routes: 200 })
     const inodes = new Set<number>()
@@ -99,7 +95,7 @@ describe('a state file', () => {
     expect((await s.status()).state.digest).toBe(digest)
   })
 
-  it('is taken over by the way back: the old version writes it again', { timeout: 60_000 }, async () => {
+  it('is taken over by the way back: the old version writes it again', async () => {
     const { scene: s, path } = scene({ upgrade: { ...TIMES, probation: 60_000, silence: 300 } })
     const first = await s.serve({ routes: 50 })
     const second = await s.serve()
@@ -137,9 +133,7 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.includes('.damaged-'))).toHaveLength(1)
   })
 
-  it('is read by the first member of a daemon that holds nothing, and not by one that is given the state', {
-    timeout: 60_000,
-  }, async () => {
+  it('is read by the first member of a daemon that holds nothing, and not by one that is given the state', async () => {
     const { scene: s, path } = scene({ hosting: 'daemon' })
     const daemon = await serveByCommand(s)
     const first = await s.serve({ routes: 100 })

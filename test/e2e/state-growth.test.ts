@@ -7,9 +7,7 @@ import { until } from '../processes/until.js'
 const TIMES = { probation: 0, heartbeat: 50 }
 
 describe('a service that changes the same entries again and again', () => {
-  it('goes on in new segments and compacts the old ones, without an upgrade; nothing is lost', {
-    timeout: 90_000,
-  }, async () => {
+  it('goes on in new segments and compacts the old ones, without an upgrade; nothing is lost', async () => {
     const scene = Scene.open({ upgrade: TIMES, options: { stateLimits: { renewBytes: 100_000 } } })
     const path = scene.file('state')
     const stateFile = { options: { stateLimits: { renewBytes: 100_000 }, stateFile: path } }
@@ -54,9 +52,6 @@ describe('a service that changes the same entries again and again', () => {
 
   it.each(['embedded', 'daemon'] as const)(
     'that meets the limit of its log is told so, and has room again when it is compacted (%s)',
-    {
-      timeout: 60_000,
-    },
     async hosting => {
       const scene = Scene.open({ hosting, upgrade: TIMES, options: { stateLimits: { logBytes: 300_000 } } })
       if (hosting === 'daemon') await serveByCommand(scene)
@@ -83,9 +78,7 @@ describe('a service that changes the same entries again and again', () => {
     },
   )
 
-  it('goes on in new segments as its own limit says, under a daemon that knows another', {
-    timeout: 60_000,
-  }, async () => {
+  it('goes on in new segments as its own limit says, under a daemon that knows another', async () => {
     const scene = Scene.open({
       hosting: 'daemon',
       upgrade: TIMES,
@@ -107,9 +100,7 @@ describe('a service that changes the same entries again and again', () => {
   })
 })
 
-it('an upgrade right after a renewal, and a kill, lose nothing: with a daemon as well', {
-  timeout: 60_000,
-}, async () => {
+it('an upgrade right after a renewal, and a kill, lose nothing: with a daemon as well', async () => {
   const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
   await serveByCommand(scene)
   const first = await scene.serve({ routes: 0 })

@@ -49,7 +49,7 @@ const pieceOf = (from: number, count: number) =>
 const withHead = (head: object, bytes: Buffer) =>
   Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
 
-describe.each(['embedded', 'daemon'] as const)('a large import (%s)', { timeout: 120_000 }, hosting => {
+describe.each(['embedded', 'daemon'] as const)('a large import (%s)', hosting => {
   it('is one change, and goes into its place whole', async () => {
     const desk = await openState(hosting)
     const file = await large(desk)
@@ -116,9 +116,7 @@ describe.each(['embedded', 'daemon'] as const)('a large import (%s)', { timeout:
   })
 })
 
-it('a large import that meets an upgrade begins again at the new version, and applies once', {
-  timeout: 120_000,
-}, async () => {
+it('a large import that meets an upgrade begins again at the new version, and applies once', async () => {
   const desk = await openState('embedded')
   const file = await large(desk)
   const importing = desk.run('state', 'import', '--control', desk.control, '--file', file, '--edited')

@@ -56,7 +56,7 @@ async function isTorn(segment: Segment): Promise<boolean> {
 
 describe('a writer that is killed', () => {
   it(`leaves every acknowledged change and no half of a bulk, ${KILLS} times`, {
-    timeout: 30_000 + KILLS * 4000,
+    timeout: 180_000 + KILLS * 4000,
   }, async () => {
     const board = OwnedFd.own(native.memfd('acknowledged'), 'acknowledged')
     const note = Buffer.alloc(8)

@@ -14,7 +14,7 @@ const CLIENTS = 3
 
 describe('changes through the control socket', () => {
   it(`are each applied exactly once, during ${UPGRADES} upgrades in a row`, {
-    timeout: 60_000 + UPGRADES * 5000,
+    timeout: 180_000 + UPGRADES * 5000,
   }, async () => {
     const desk = Desk.open()
     let launched = 0

@@ -18,7 +18,6 @@ const KEPT = '- { host: kept.test, respond: { body: kept } }'
 describe('the units of docs/systemd.md, as they are, with a systemd of their own', () => {
   it.skipIf(why !== null)(
     `are upgraded, rolled back, killed and stopped as systemd knows it, and no connect is refused${why === null ? '' : `: not here, ${why}`}`,
-    { timeout: 150_000 },
     async () => {
       const said = await runMachine('systemd-driver.mjs', { 'edge.yaml': CONFIG, 'kept.yaml': KEPT })
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
@@ -73,7 +72,6 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
 
   it.skipIf(why !== null)(
     `keep fd-broker run the main process, also when it replaces itself, and its listeners when it is killed${why === null ? '' : `: not here, ${why}`}`,
-    { timeout: 150_000 },
     async () => {
       const said = await runMachine('systemd-run-driver.mjs', {})
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
@@ -100,7 +98,6 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
 
   it.skipIf(why !== null)(
     `upgrade the daemon, and keep what it alone holds when it is killed or restarted${why === null ? '' : `: not here, ${why}`}`,
-    { timeout: 150_000 },
     async () => {
       const said = await runMachine('systemd-daemon-driver.mjs', {})
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }

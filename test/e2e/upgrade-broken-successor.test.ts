@@ -46,9 +46,7 @@ async function expectUpgradeWorks(scene: Scene, url: string, old: App): Promise<
 }
 
 describe('a successor that is killed', () => {
-  it('before it is ready, 20 in a row under load: no request fails, no descriptor leaks', {
-    timeout: 50_000,
-  }, async () => {
+  it('before it is ready, 20 in a row under load: no request fails, no descriptor leaks', async () => {
     const { scene, url, first } = await stage({ upgrade: PATIENT })
     const before = await first.status()
     const load = await loadOn(url, { rate: 300, streams: 0 })

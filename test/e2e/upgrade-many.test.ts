@@ -24,7 +24,7 @@ async function lastingFds(pid: number): Promise<number> {
 
 describe('many upgrades in a row', () => {
   it(`what generation ${UPGRADES} holds is what generation 10 held`, {
-    timeout: 20_000 + UPGRADES * 5_000,
+    timeout: 180_000 + UPGRADES * 5_000,
   }, async () => {
     const scene = Scene.open({
       upgrade: { probation: 0, heartbeat: 50 },

@@ -15,9 +15,7 @@ const APART = [
 ]
 
 describe('processes in different PID and mount namespaces that share only the folder of the control socket', () => {
-  it('replace each other: from outside to inside, to another inside, and back', {
-    timeout: 40_000,
-  }, async () => {
+  it('replace each other: from outside to inside, to another inside, and back', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open(

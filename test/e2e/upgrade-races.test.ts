@@ -8,9 +8,7 @@ import { until } from '../processes/until.js'
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
 describe('several processes at once', () => {
-  it('two started together, 20 times: one is the first, the other its successor', {
-    timeout: 40_000,
-  }, async () => {
+  it('two started together, 20 times: one is the first, the other its successor', async () => {
     for (let round = 1; round <= 20; round++) {
       const scene = Scene.open({ upgrade: TIMES })
       const both = await Promise.all([scene.start(), scene.start()])

@@ -24,7 +24,7 @@ function releases(desk: Desk) {
 }
 
 describe('a release by its link: the new code runs, a failed one leaves it, a rollback runs the old', () => {
-  it('of the shop example, whose folder it is', { timeout: 60_000 }, async () => {
+  it('of the shop example, whose folder it is', async () => {
     const desk = Desk.open()
     const release = (name: string, before = '') => {
       mkdirSync(join(desk.folder, name))
@@ -61,7 +61,7 @@ describe('a release by its link: the new code runs, a failed one leaves it, a ro
     expect(led()).toBe('1')
   })
 
-  it('of the proxy, whose program it is', { timeout: 60_000 }, async () => {
+  it('of the proxy, whose program it is', async () => {
     const edge = await Edge.prepare({
       routes: [{ host: '*', respond: { body: 'fine' } }],
       upgrade: { probation: '0s' },

@@ -144,7 +144,7 @@ describe('servers of other kinds cross an upgrade', () => {
     expect([...first.story, ...second.story]).not.toContain('borrowError')
   })
 
-  it('a Unix path under load: never absent, never refusing, the same file', { timeout: 30_000 }, async () => {
+  it('a Unix path under load: never absent, never refusing, the same file', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const path = scene.file('web.sock')
     const listeners = [{ name: 'web', spec: `unix:${path}?mode=0660` }]

@@ -24,9 +24,7 @@ async function installed() {
 }
 
 describe('fd-broker upgrade --smart', () => {
-  it('does what has changed asks for: nothing, a reload, or an upgrade, and says why', {
-    timeout: 60_000,
-  }, async () => {
+  it('does what has changed asks for: nothing, a reload, or an upgrade, and says why', async () => {
     const { cli, current, edge, folder, pid, smart } = await installed()
     const body = async () => (await ask(edge.url).answer).body
     expect(await smart()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })

@@ -7,9 +7,7 @@ import { until } from '../processes/until.js'
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
 
 describe('state', () => {
-  it('of 100,000 entries put at run time is read by the successor, with the same digest at the commit', {
-    timeout: 40_000,
-  }, async () => {
+  it('of 100,000 entries put at run time is read by the successor, with the same digest at the commit', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const first = await scene.serve({ routes: 0 })
     await first.order('many', { count: 100_000 })
@@ -27,9 +25,7 @@ describe('state', () => {
     expect(second.find('joined')!.ms).toBeLessThan(5_000)
   })
 
-  it('is written across five upgrades: each acknowledged change is there once, each refused one can be repeated', {
-    timeout: 40_000,
-  }, async () => {
+  it('is written across five upgrades: each acknowledged change is there once, each refused one can be repeated', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({
@@ -96,9 +92,7 @@ describe('state', () => {
     agent.destroy()
   })
 
-  it('changed while the handoff commits is made once, on one side or the other: by calls that do not know of it', {
-    timeout: 30_000,
-  }, async () => {
+  it('changed while the handoff commits is made once, on one side or the other: by calls that do not know of it', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     let current = await scene.serve({ routes: 0 })
     for (let upgrade = 1; upgrade <= 3; upgrade++) {

@@ -8,9 +8,7 @@ import { freePort, Scene } from '../processes/scene.js'
 const EVENTS = ['serving', 'retiring', 'reinstated', 'retired']
 
 describe('an unrelated process takes over', () => {
-  it('under load, three times: no request is lost, and the old one leaves as replaced', {
-    timeout: 45_000,
-  }, async () => {
+  it('under load, three times: no request is lost, and the old one leaves as replaced', async () => {
     const port = await freePort()
     const scene = Scene.open({
       routes: 1_000,

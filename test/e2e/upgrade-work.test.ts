@@ -48,9 +48,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       return { scene, work: scene.file('journal'), lines: journalOf(scene) }
     }
 
-    it('are never done by two processes at once, and no job is begun twice, over three upgrades', {
-      timeout: 60_000,
-    }, async () => {
+    it('are never done by two processes at once, and no job is begun twice, over three upgrades', async () => {
       const { scene, work, lines } = await open()
       const apps = [await scene.serve({ work })]
       for (let upgrade = 1; upgrade <= 3; upgrade++) {
@@ -75,9 +73,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
     })
 
     for (const phase of ['quiescing', 'preparing'] as const) {
-      it(`go on in the old process when its successor dies in phase ${phase}`, {
-        timeout: 30_000,
-      }, async () => {
+      it(`go on in the old process when its successor dies in phase ${phase}`, async () => {
         const { scene, work, lines } = await open()
         const trap = { [`holder ${phase}`]: 'SIGKILL successor' } as const
         const first = await scene.serve({ work, ...(hosting === 'embedded' && { traps: trap }) })

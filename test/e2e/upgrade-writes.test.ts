@@ -109,9 +109,7 @@ async function expectAllCounted(clients: Clients, last: App): Promise<void> {
 }
 
 describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s hosting', hosting => {
-  it('are made, each once: three upgrades under 300 puts a second and read-modify-write sessions', {
-    timeout: 60_000,
-  }, async () => {
+  it('are made, each once: three upgrades under 300 puts a second and read-modify-write sessions', async () => {
     const { scene, url } = await world(hosting)
     let current = await scene.serve({ routes: 0 })
     const clients = new Clients(url)
@@ -136,7 +134,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     await expectAllCounted(clients, current)
   })
 
-  it('cross several generations, each once', { timeout: 60_000 }, async () => {
+  it('cross several generations, each once', async () => {
     const { scene, url } = await world(hosting, { drain: { timeout: 60_000 } })
     const options = { stateFile: scene.file('state') }
     const first = await scene.serve({ routes: 0, options })
@@ -163,7 +161,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     }
   })
 
-  it('are made once over a way back, while counters count in both', { timeout: 60_000 }, async () => {
+  it('are made once over a way back, while counters count in both', async () => {
     const { scene } = await world(hosting, { upgrade: { ...TIMES, probation: 30_000 } })
     const first = await scene.serve({ routes: 0 })
     let counted = 0
@@ -196,7 +194,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
 })
 
 describe('changes made in a member that drains', () => {
-  it('are made when the daemon, or another member, is there again', { timeout: 60_000 }, async () => {
+  it('are made when the daemon, or another member, is there again', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({
@@ -224,9 +222,7 @@ describe('changes made in a member that drains', () => {
 })
 
 describe('close() of the last process', () => {
-  it('lets those who are still served make their changes, and the state file has them', {
-    timeout: 30_000,
-  }, async () => {
+  it('lets those who are still served make their changes, and the state file has them', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({ listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }] })

@@ -34,9 +34,7 @@ async function standsBy(app: App): Promise<void> {
 }
 
 describe.each(['embedded', 'daemon'] as const)('a way back that cannot be taken, %s', hosting => {
-  it('leaves a successor that lives alone; with it dead, reads are served until the next version repairs it', {
-    timeout: 60_000,
-  }, async () => {
+  it('leaves a successor that lives alone; with it dead, reads are served until the next version repairs it', async () => {
     const { scene, status, target } = await open(hosting)
     const elder = await scene.serve(FIRST)
     const sickFile = join(scene.folder, 'sick')
@@ -88,9 +86,7 @@ describe.each(['embedded', 'daemon'] as const)('a way back that cannot be taken,
     expect(await whoAnswers(target)).toBe(third.pid)
   })
 
-  it('because of a limit is known to the successor only when it is turned away from, and it goes on', {
-    timeout: 60_000,
-  }, async () => {
+  it('because of a limit is known to the successor only when it is turned away from, and it goes on', async () => {
     const { scene, status, target } = await open(hosting)
     const elder = await scene.serve({ options: { stateLimits: { keyBytes: 8 } } })
     const sickFile = join(scene.folder, 'sick')
@@ -110,7 +106,7 @@ describe.each(['embedded', 'daemon'] as const)('a way back that cannot be taken,
 })
 
 describe('a joiner that gave up before anything was handed to it', () => {
-  it('blocks nobody, though its process lives on', { timeout: 30_000 }, async () => {
+  it('blocks nobody, though its process lives on', async () => {
     const { scene } = await open('embedded')
     const incumbent = await scene.serve()
     incumbent.signal('SIGSTOP')

@@ -122,7 +122,7 @@ describe('each rule is needed', () => {
     }
   })
 
-  it.each(Object.entries(POLICY))('without %s there is none: %s', { timeout: 120_000 }, rule => {
+  it.each(Object.entries(POLICY))('without %s there is none: %s', rule => {
     const off = { ...RULES, [rule]: false }
     for (const parties of [2, 3] as const) {
       const world = worldOf(

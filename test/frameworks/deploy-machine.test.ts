@@ -11,7 +11,6 @@ const DATABASE =
 describe('the units of docs/deploy.md, as they are, with a systemd of their own', () => {
   it.skipIf(why !== null)(
     `are reloaded without a lost request, and with the daemon restarted without one${why === null ? '' : `: not here, ${why}`}`,
-    { timeout: 150_000 },
     async () => {
       const shown = Object.fromEntries(FILES.map(file => [file, blockOf('deploy.md', file)]))
       const said = await runMachine('systemd-deploy-driver.mjs', { ...shown, 'database.mjs': DATABASE })

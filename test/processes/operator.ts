@@ -4,6 +4,7 @@ import type { StatusReport } from '../../src/operator/status-report.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
+import { GivenTime } from './given-time.js'
 import { pause } from './until.js'
 
 /** Connects as an operator's tool does, asks, and waits for the first answer that `pick` takes. */
@@ -11,7 +12,7 @@ export async function ask<T>(
   control: string,
   question: WireBody,
   pick: (envelope: WireEnvelope) => T | undefined,
-  timeoutMs = 10_000,
+  timeoutMs = 60_000,
 ): Promise<T> {
   const link = new Link(await Channel.connect(control, { timeoutMs }))
   try {
@@ -48,7 +49,7 @@ export async function ask<T>(
 
 /** `status` of whoever serves. Whoever is just being replaced may close the connection: asked again then. */
 export async function status(control: string, timeoutMs = 5_000): Promise<StatusReport> {
-  const give = performance.now() + timeoutMs
+  const time = new GivenTime()
   for (;;) {
     try {
       return await ask(
@@ -58,7 +59,7 @@ export async function status(control: string, timeoutMs = 5_000): Promise<Status
         Math.min(1_000, timeoutMs),
       )
     } catch (error) {
-      if (performance.now() >= give) throw error
+      if (time.now() >= timeoutMs) throw error
       await pause(10)
     }
   }

@@ -57,7 +57,7 @@ async function turns(count: number): Promise<void> {
 }
 
 describe('HTTP connections that move at random moments', () => {
-  it('answer every request once, in order and whole', { timeout: 60_000 }, async () => {
+  it('answer every request once, in order and whole', async () => {
     const places: Place[] = []
     for (let i = 0; i < 3; i++) places.push(await place(echo()))
     const port = (places[0]!.server.address() as net.AddressInfo).port

@@ -176,4 +176,4 @@ it('whatever breaks, each change of a follower is made once, and all come to the
     }),
     { numRuns: 60 },
   )
-}, 60_000)
+})

@@ -200,7 +200,7 @@ describe('a connection whose application writes while it gives it away', () => {
 })
 
 describe('an HTTP connection that is not let go', () => {
-  it('is told to go by an answer, though it may still move', { timeout: 20_000 }, async () => {
+  it('is told to go by an answer, though it may still move', async () => {
     let says: Uint8Array | undefined
     const server = () => http.createServer((_request, response) => response.end('x'))
     const from = await place(server(), { http: { serialize: () => says, restore: () => {} } })

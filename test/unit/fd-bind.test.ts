@@ -124,7 +124,7 @@ describe('Unix paths', () => {
     native.close(native.connectUnix(path, false))
   })
 
-  it('are won by exactly one of several processes that find them stale', { timeout: 60_000 }, async () => {
+  it('are won by exactly one of several processes that find them stale', async () => {
     const folder = await makeFolder()
     const path = join(folder, 's')
     const script = fileURLToPath(new URL('../native/children/contend.ts', import.meta.url))

@@ -121,7 +121,7 @@ describe('a process that does not come to ready()', () => {
     expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
   })
 
-  it('is warned of after 10 s by default', { timeout: 20_000 }, async () => {
+  it('is warned of after 10 s by default', async () => {
     const { logger, told } = warnings()
     const begin = service()
     const begun = performance.now()

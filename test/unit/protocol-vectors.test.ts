@@ -113,7 +113,7 @@ describe('the vectors of the protocol', () => {
 })
 
 describe.skipIf(!has('python3'))('the member in Python (skipped without python3)', () => {
-  it('comes to the same', { timeout: 60_000 }, () => {
+  it('comes to the same', () => {
     const out = execFileSync('python3', ['-m', 'unittest', '-q', 'test_fd_broker'], {
       cwd: PYTHON,
       encoding: 'utf8',
@@ -125,7 +125,7 @@ describe.skipIf(!has('python3'))('the member in Python (skipped without python3)
 })
 
 describe.skipIf(!has('go'))('the member in Go (skipped without go)', () => {
-  it('comes to the same', { timeout: 180_000 }, () => {
+  it('comes to the same', () => {
     const env = { ...process.env, ...GO_ALONE }
     const go = (...args: string[]) =>
       execFileSync('go', args, { cwd: GO, encoding: 'utf8', stdio: 'pipe', env })

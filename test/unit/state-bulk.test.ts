@@ -7,6 +7,7 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { seeded } from '../fixtures/seeded.js'
 import { bytesOf, longestTurn, readBy, segmentOf, writingLog } from '../fixtures/state-logs.js'
+import { GivenTime } from '../processes/given-time.js'
 import { leastOf } from '../processes/worked.js'
 
 const schema = defineSection<number>({ version: 1, codec: json() })
@@ -16,8 +17,8 @@ const numbers = (value: (i: number) => number, count = COUNT) =>
   Array.from({ length: count }, (_, i) => ({ key: `key ${i}`, value: value(i) }))
 
 async function until(holds: () => boolean): Promise<void> {
-  for (const end = performance.now() + 5000; !holds(); ) {
-    if (performance.now() > end) throw new Error('it does not become so')
+  for (const time = new GivenTime(); !holds(); ) {
+    if (time.now() > 5_000) throw new Error('it does not become so')
     await nextTurn()
   }
 }

@@ -177,9 +177,7 @@ describe('a log that is read anew in place of another', () => {
     expect([...counts.keys()]).toHaveLength(50)
   })
 
-  it('holds the event loop for no long turn, however much is different, and lets go of what was before when all is told', {
-    timeout: 30_000,
-  }, async () => {
+  it('holds the event loop for no long turn, however much is different, and lets go of what was before when all is told', async () => {
     const { writer, reader } = await pair()
     const counts = writer.section('counts', schema)
     const count = 200_000

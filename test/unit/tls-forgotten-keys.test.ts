@@ -60,4 +60,4 @@ it('ticket keys before the previous ones are gone from log and state file soon a
     places,
   )
   expect([tickets.previous, tickets.current]).toEqual(keys.slice(-2))
-}, 30_000)
+})

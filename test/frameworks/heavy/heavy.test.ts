@@ -46,7 +46,7 @@ describe('docs/frameworks.md: a server is upgraded three times under load, and n
     expect(application.desk.output).toBe('')
   })
 
-  it('next.mjs', { timeout: 180_000 }, async () => {
+  it('next.mjs', async () => {
     const application = await shown(['next.mjs'], {
       ...MODULE,
       // Its packages are elsewhere.
@@ -60,7 +60,7 @@ export default () => <p>{\`generation \${process.env.GENERATION}\`}</p>
     await upgraded(application, 'node next.mjs')
   })
 
-  it('vite-ssr.mjs', { timeout: 60_000 }, async () => {
+  it('vite-ssr.mjs', async () => {
     const application = await shown(['vite-ssr.mjs'], {
       ...MODULE,
       'index.html':
