@@ -187,7 +187,7 @@ describe('the file of a log that cannot be opened', () => {
     }[command]!
     const behind = command === 'workers' ? ['--', 'true'] : []
     expect(await desk.run(...given, `--${option}`, nowhere, ...behind)).toEqual({
-      code: 1,
+      code: 2,
       stdout: '',
       stderr: `ERR_FDB_OPTION: option "${option}" is "${nowhere}"; give a file that can be written (ENOENT: no such file or directory, open '${nowhere}')\n`,
     })
