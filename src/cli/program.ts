@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
-import { EXIT_CODES, type ExitCode, exitCodeOf } from './exit-codes.js'
+import { EXIT_CODES, type ExitCode } from './exit-codes.js'
 import { failureText } from './failure-text.js'
 import { sayOnStderr } from './stderr.js'
 
@@ -17,7 +17,8 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     sayOnStderr(why)
     const { sayLastWords } = await import('../process/last-words.js')
     sayLastWords(why)
-    return FdbError.is(error) ? exitCodeOf(error) : 1
+    if (!FdbError.is(error)) return 1
+    return (await import('./exit-code-of.js')).exitCodeOf(error)
   }
 }
 

@@ -1,0 +1,34 @@
+import type { FdbError, FdbErrorCode } from '../errors.js'
+import { wasTold } from '../protocol/remote-error.js'
+import type { ExitCode } from './exit-codes.js'
+
+const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
+  ['ERR_FDB_NO_HOLDER', 3],
+  ['ERR_FDB_SERVICE', 3],
+  ['ERR_FDB_BUSY', 4],
+  ['ERR_FDB_DENIED', 5],
+  ['ERR_FDB_TRACE', 5],
+  ['ERR_FDB_VERSION', 5],
+  ['ERR_FDB_MAIN_PROCESS', 5],
+  ['ERR_FDB_NO_STANDBY', 5],
+  ['ERR_FDB_HELD_ALONE', 5],
+  ['ERR_FDB_COMMAND_UNKNOWN', 5],
+])
+
+/** Of the command line, where nobody else has told it. */
+const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  'ERR_FDB_OPTION',
+  'ERR_FDB_SPEC',
+  'ERR_FDB_STATE_SOURCE',
+])
+
+/** Of a command that failed so. */
+export function exitCodeOf(error: FdbError): ExitCode {
+  if (USAGE.has(error.code) && !wasTold(error) && !foundThere(error)) return 2
+  return OTHER.get(error.code) ?? 1
+}
+
+/** The address is well written: what stands at its path is in the way. */
+function foundThere({ code, details }: FdbError): boolean {
+  return code === 'ERR_FDB_SPEC' && 'path' in details
+}
