@@ -76,7 +76,7 @@ describe('a service that was given no control path', () => {
     // The only one there: it need not be named.
     await serves(next, () => run('status', '--json'), desk)
 
-    const daemon = await launch(CLI, 'serve')
+    const daemon = await launch(CLI, 'serve', '--drop')
     await until('the daemon listens', () => existsSync(join(runtime, 'daemon.sock')))
     const kiosk = await launch(MEMBER, 'kiosk', 'daemon')
     await serves(kiosk, () => run('status', '--service', 'kiosk', '--json'), desk)
