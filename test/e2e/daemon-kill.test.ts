@@ -25,7 +25,7 @@ describe('fd-broker serve, and a member that is killed', () => {
       routes: 1_000,
       every: 50,
       writes: 40,
-      deadlineMs: 10_000,
+      deadlineMs: 30_000,
     })
     try {
       await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 50)

@@ -79,7 +79,7 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
       slow: 4,
       writes: 10,
       // Of a machine that has other things to do; what is lost never comes.
-      deadlineMs: 15_000,
+      deadlineMs: 30_000,
     })
     const start = (await edge.status()).state.sequence
     const changes = new RouteChanges(edge.desk.control, 'even')

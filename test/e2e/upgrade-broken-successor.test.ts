@@ -180,7 +180,7 @@ describe('a successor that hangs', () => {
   it('stopped in probation: the old one takes back; continued, it finds that it has lost and leaves', async () => {
     const { scene, url, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
     // Reads only: what the stopped one answers in the turn in which it wakes up is from before it was stopped.
-    const load = await loadOn(url, { rate: 200, streams: 0, writes: 0, deadlineMs: 10_000 })
+    const load = await loadOn(url, { rate: 200, streams: 0, writes: 0, deadlineMs: 30_000 })
     const stopped = await scene.serve()
     await first.says('retiring')
     stopped.signal('SIGSTOP')

@@ -187,8 +187,8 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'the digits of a chunk size are forgotten between two reads',
     file: 'framing.ts',
-    find: "if (this.kind === 'chunked') return",
-    replace: "if (this.phase === 0) this.left = 0\n    if (this.kind === 'chunked') return",
+    find: "if (this.kind === 'chunked') {",
+    replace: "if (this.phase === 0) this.left = 0\n    if (this.kind === 'chunked') {",
   },
 ]
 

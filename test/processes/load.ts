@@ -24,6 +24,8 @@ export async function loadOn(target: string, options: LoadOptions = {}) {
     lines: 8,
     idleEveryMs: 1_000,
     every: 50,
+    // An answer that does not come at all, and not one of a machine that stands still for seconds.
+    deadlineMs: 30_000,
     ...options,
   })
   onTestFinished(() => {
