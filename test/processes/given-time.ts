@@ -20,17 +20,31 @@ export class GivenTime {
     const passed = at - this.#at
     if (passed < LOOK_MS) return this.#given + passed
     const counted = counters()
-    const [had, stolen] = [counted.had - this.#counted.had, counted.stolen - this.#counted.stolen]
-    const share = stolen > 0 ? Math.max(LEAST_SHARE, had / (had + stolen)) : 1
-    this.#given += passed * share
+    this.#given += passed * shareBetween(this.#counted, counted)
     this.#at = at
     this.#counted = counted
     return this.#given
   }
 }
 
+/** Starts to look; the function returned says which part of what was to run on this machine since then ran: 1 where nobody else had its processors. */
+export function shareGiven(): () => number {
+  const before = counters()
+  return () => shareBetween(before, counters())
+}
+
+function shareBetween(before: Counted, now: Counted): number {
+  const [had, stolen] = [now.had - before.had, now.stolen - before.stolen]
+  return stolen > 0 ? Math.max(LEAST_SHARE, had / (had + stolen)) : 1
+}
+
+interface Counted {
+  readonly had: number
+  readonly stolen: number
+}
+
 /** Of all processors since the machine began: what was computed, and what others computed in that time though there was something to do here. */
-function counters(): { had: number; stolen: number } {
+function counters(): Counted {
   if (!existsSync('/proc/stat')) return { had: 0, stolen: 0 }
   const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n', 1)
   const [, user = 0, nice = 0, system = 0, , , , , steal = 0] = line.split(/ +/).map(Number)

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { shareGiven } from './given-time.js'
 
 /** What the main thread of a process has had of the processors, in milliseconds. The kernel counts it every few of them. */
 export function processorMs(pid: number = process.pid): number {
@@ -20,16 +21,20 @@ const RUNS = 3
 /**
  * Of each figure that `measure` gives, the least of up to three runs: until each was below `bound`. What a hypervisor does to a processor in the
  * middle of a turn is counted as work of whoever runs there: a loop of C that only looks at its clocks is seen to work for 38 ms between two
- * looks, where others share the machine. That is in some runs; what the code does is in all of them. A run that was above is told of.
+ * looks, where others share the machine. That is in some runs; what the code does is in all of them. A run that was above is told of. Where
+ * others had processors of this machine during a run, its figures are of the part that was left.
  */
 export async function leastOf(bound: number, measure: () => Promise<readonly number[]>): Promise<number[]> {
   const least: number[] = []
   for (let run = 0; run < RUNS; run++) {
-    const figures = await measure()
+    const share = shareGiven()
+    const seen = await measure()
+    const left = share()
+    const figures = seen.map(figure => figure * left)
     for (const [i, figure] of figures.entries()) least[i] = Math.min(least[i] ?? figure, figure)
     if (least.every(figure => figure < bound)) break
     console.log(
-      `run ${run + 1} of ${RUNS}: ${figures.map(figure => figure.toFixed(1)).join(' and ')} ms, the bound is ${bound}`,
+      `run ${run + 1} of ${RUNS}: ${seen.map(figure => figure.toFixed(1)).join(' and ')} ms with ${left.toFixed(2)} of the processors, the bound is ${bound}`,
     )
   }
   return least

