@@ -18,9 +18,12 @@ const TURN_ACCEPTS = 16
 const PAUSE_MS = 100
 
 export interface ControlListenerEvents {
-  /** A peer has connected. The callback owns the socket; who the peer is was told by the kernel. */
+  /**
+   * A peer has connected. The callback owns the socket; who the peer is was told by the kernel. Where it throws (there is no room to watch
+   * one more, ENOSPC) the socket is closed, and {@link error} is told.
+   */
   channel(fd: OwnedFd, peer: PeerCredentials): void
-  /** Accepting failed for good and has stopped; or, with `retryable`, is tried again in 100 ms. */
+  /** Accepting failed for good and has stopped; with `retryable` it is tried again in 100 ms, or goes on without that peer. */
   error?(error: FdbError): void
 }
 
@@ -92,8 +95,21 @@ export class ControlListener {
         return
       }
       if (fd === null) return
-      this.#events!.channel(fd, peerCredentials(fd))
+      try {
+        this.#events!.channel(fd, peerCredentials(fd))
+      } catch (cause) {
+        fd.close()
+        this.#lost(cause)
+      }
     }
+  }
+
+  /** Others are served on: they need not end with this process. */
+  #lost(cause: unknown): void {
+    const { code, message } = cause as NativeError
+    const why = `a peer on the control socket cannot be served (${code ?? message})`
+    const remedy = 'it is told by the end of its connection; of ENOSPC: raise fs.epoll.max_user_watches'
+    this.#events?.error?.(new FdbError('ERR_FDB_ACCEPT', `${why}: ${remedy}`, { cause, retryable: true }))
   }
 
   #failed(error: NativeError): void {

@@ -65,6 +65,8 @@ export function receiveHello(
   admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
+  // First: it may throw, and owns the descriptor.
+  const link = new Link(new Channel(fd))
   let pidfd: OwnedFd | null = null
   let ended = false
   let unwatched: FdbError | null = null
@@ -76,7 +78,6 @@ export function receiveHello(
   } catch (cause) {
     unwatched = noDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
-  const link = new Link(new Channel(fd))
   // Whoever is connected does not keep a process alive that has nothing else to do.
   link.channel.unref()
   /** Refused or admitted: what else is in the channel already is not for us. */

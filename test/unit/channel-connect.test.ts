@@ -88,6 +88,36 @@ describe('Channel.connect', () => {
 })
 
 describe('a ControlListener', () => {
+  it('goes on without a peer that cannot be served, and says why', async () => {
+    const path = join(folder, 's')
+    const fd = listenAt(path, 64)
+    const listener = new ControlListener(fd)
+    const told: unknown[] = []
+    const clients = await Promise.all([Channel.connect(path), Channel.connect(path)])
+    let accepted = 0
+    const served = new Promise<void>(resolve => {
+      listener.start({
+        channel: socket => {
+          if (++accepted === 1) throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+          socket.close()
+          resolve()
+        },
+        error: error => told.push(error),
+      })
+    })
+    const [first, second] = clients.map(client => {
+      return new Promise<void>(end => client.start({ message: () => {}, end: () => end() }))
+    })
+    await Promise.all([served, first, second])
+    expect(told).toMatchObject([
+      { code: 'ERR_FDB_ACCEPT', retryable: true, message: expect.stringContaining('(ENOSPC)') },
+    ])
+    expect(listener.accepting).toBe(true)
+    listener.stop()
+    fd.close()
+    await Promise.all(clients.map(client => client.close()))
+  })
+
   it('keeps what connects while it is stopped, and goes on when it is started again', async () => {
     const path = join(folder, 's')
     const fd = listenAt(path, 64)
