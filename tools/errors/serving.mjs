@@ -148,7 +148,7 @@ export const CONTROL = {
   },
   ERR_FDB_ACCEPT: {
     cause: 'Accepting on the control socket failed (logged, and tried again)',
-    remedy: 'Raise `RLIMIT_NOFILE` where the message says so',
+    remedy: 'Raise `RLIMIT_NOFILE`, or what else the message names',
   },
 }
 
