@@ -4,6 +4,7 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
+import { plainEnv } from './plain-env.mjs'
 
 /** Says its pid, and becomes the command. */
 const BECOME = 'log=$1; shift; echo $$; exec "$@" >>"$log" 2>&1 </dev/null'
@@ -12,22 +13,14 @@ const BECOME = 'log=$1; shift; echo $$; exec "$@" >>"$log" 2>&1 </dev/null'
  * @param {string} log file that gets stdout and stderr
  * @param {string} command
  * @param {string[]} args
- * @param {Record<string, string>} [env] besides ours; not for the launcher
+ * @param {Record<string, string>} [env] besides ours (plainEnv()); not for the launcher
  * @returns {Promise<number>} its pid
  */
 export async function startUnrelated(log, command, args, env = {}) {
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
-  const { stdout } = await promisify(execFile)('setsid', [
-    '--fork',
-    'sh',
-    '-c',
-    BECOME,
-    'sh',
-    log,
-    ...(variables.length > 0 ? ['env', ...variables] : []),
-    command,
-    ...args,
-  ])
+  const become = [log, ...(variables.length > 0 ? ['env', ...variables] : []), command, ...args]
+  const launcher = ['--fork', 'sh', '-c', BECOME, 'sh', ...become]
+  const { stdout } = await promisify(execFile)('setsid', launcher, { env: plainEnv() })
   return Number(stdout)
 }
 

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import net from 'node:net'
+import { plainEnv } from '../plain-env.mjs'
 
 /** Between two questions who serves. */
 const ASK_MS = 2
@@ -21,8 +22,7 @@ export async function freePort() {
 
 /** @param {string} node @param {string[]} args @param {Record<string, string>} [env] */
 export function start(node, args, env = {}) {
-  const { NODE_EXTRA_CA_CERTS: _, NODE_OPTIONS: __, ...rest } = process.env
-  return spawn(node, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...rest, ...env } })
+  return spawn(node, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...plainEnv(), ...env } })
 }
 
 /** @param {Child} child */
