@@ -17,7 +17,10 @@ import type { Settings } from './options.js'
 
 /** While nobody takes, it is asked again after so long. */
 const ASK_MS = 250
-/** When nobody has come to take for so long, peers are told to go. They may still move later. */
+/**
+ * When nobody has come to take for so long, peers are told to go. They may still move later. Of a pause between two questions no more counts than was
+ * meant: where this process, or its machine, stood still, who was to come may be at the door.
+ */
 const PATIENCE_MS = 2_000
 /** After the end of one way another is asked for so soon. */
 const AGAIN_MS = 10
@@ -51,7 +54,9 @@ export class Moves {
   #told = false
   /** When what has not left by then is closed. */
   #cutAt = 0
-  #patience = 0
+  /** Milliseconds of {@link PATIENCE_MS}. */
+  #waited = 0
+  #pause = { since: 0, ms: 0 }
   #timer: NodeJS.Timeout | undefined
   /** Whoever is still here by then is told, so that nothing is cut at the end of the drain that could have been told. */
   #halfTime: NodeJS.Timeout | undefined
@@ -77,7 +82,8 @@ export class Moves {
     this.#leaving = true
     this.#proved = null
     this.#since = { at: performance.now(), moved: this.counts.moved }
-    this.#patience = performance.now() + PATIENCE_MS
+    this.#waited = 0
+    this.#pause = { since: 0, ms: 0 }
     this.#cutAt = performance.now() + drainTimeout
     this.#halfTime = setTimeout(() => this.#tell(), Math.min(drainTimeout / 2, LONGEST_MS))
     this.#halfTime.unref()
@@ -199,7 +205,7 @@ export class Moves {
       ended: () => {
         this.#giver = null
         const inVain = this.counts.moved === moved
-        if (!inVain) this.#patience = performance.now() + PATIENCE_MS
+        if (!inVain) this.#waited = 0
         this.#later(inVain ? IN_VAIN_MS : AGAIN_MS)
       },
     })
@@ -260,7 +266,9 @@ export class Moves {
   #seek(): void {
     if (!this.#leaving || this.#giver !== null) return
     if (movableOf(this.#sources()) > 0) this.#ask()
-    if (performance.now() >= this.#patience) this.#tell()
+    const { since, ms } = this.#pause
+    this.#waited += Math.min(performance.now() - since, ms)
+    if (this.#waited >= PATIENCE_MS) this.#tell()
     this.#later(ASK_MS)
   }
 
@@ -285,6 +293,7 @@ export class Moves {
   #later(ms: number): void {
     clearTimeout(this.#timer)
     if (!this.#leaving) return
+    this.#pause = { since: performance.now(), ms }
     this.#timer = setTimeout(() => this.#seek(), ms)
     this.#timer.unref()
   }

@@ -470,6 +470,16 @@ describe('the moves of connections', () => {
     expect([some.told, none.told, alone.told]).toEqual([['asked'], [], ['announced']])
   })
 
+  it('are waited for in vain before peers are told to go, and a pause in which the process stood still is not waiting', async () => {
+    const { made, told } = moves(2, 1)
+    made.leave(true)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_200)
+    await until('it has asked again', () => told.length > 1)
+    expect(told).not.toContain('announced')
+    await until('peers are told', () => told.includes('announced'))
+    expect(told.indexOf('announced')).toBeGreaterThanOrEqual(8)
+  })
+
   it('are said to be over, once, when no connection is left', () => {
     const { made, told, listener } = moves(1, 0)
     made.leave(true)
