@@ -15,9 +15,12 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
   return socket
 }
 
-/** Has a server accept on a listening socket; it takes the descriptor. What fails is told by its 'error'. */
-export function listenOver(server: net.Server, fd: OwnedFd): void {
-  server.listen({ fd: fd.release() })
+/**
+ * Has a server accept on a listening socket; it takes the descriptor. What fails is told by its 'error'. Node calls listen() again, with 511 where
+ * it is not told: where more wait, the kernel refuses who comes next until it is corrected.
+ */
+export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
+  server.listen({ fd: fd.release() }, backlog)
 }
 
 /** Takes charge of a number that the application has opened, and of nothing that Node would close. */

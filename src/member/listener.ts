@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { giveNumber, type OwnedFd } from '../kernel/index.js'
-import { type ListenerSpec, setBacklog } from '../listeners/index.js'
+import type { ListenerSpec } from '../listeners/index.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
 import { SecondSource } from './second-source.js'
@@ -252,11 +252,8 @@ export class Listener {
   }
 
   async #attach(served: Served): Promise<void> {
-    const { backlog } = this.spec
     try {
-      await served.attach(this.#fd, () => {
-        if (!this.#fd.closed) setBacklog(this.#fd, backlog)
-      })
+      await served.attach(this.#fd, this.spec.backlog)
     } catch (error) {
       const named = this.#named(error)
       this.#failed(named)

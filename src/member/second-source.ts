@@ -1,6 +1,5 @@
 import net from 'node:net'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
-import { setBacklog } from '../listeners/index.js'
 import { acceptInto } from '../node/accept-into.js'
 import { acceptOptionsOf } from '../node/accept-options.js'
 import { stopListening } from '../node/server-close.js'
@@ -20,16 +19,12 @@ export class SecondSource {
     this.#failed = failed
   }
 
-  /** Node has a backlog of its own choice: `backlog` is put in its place. */
   start(server: ServableServer, backlog: number): void {
     if (this.#accepting !== null) return
     const second = net.createServer(acceptOptionsOf(server as net.Server))
     second.on('error', this.#failed)
-    second.once('listening', () => {
-      if (!this.#fd.closed) setBacklog(this.#fd, backlog)
-    })
     try {
-      listenOver(second, this.#fd.dup())
+      listenOver(second, this.#fd.dup(), backlog)
     } catch (error) {
       this.#failed(error)
       return

@@ -140,11 +140,8 @@ export class Served {
     return kinds
   }
 
-  /**
-   * Listens on a dup of `fd`, which Node owns from then on. Node calls listen() again with a backlog of its own
-   * choice (511); `relisten` puts ours back.
-   */
-  attach(fd: OwnedFd, relisten: () => void): Promise<void> {
+  /** Listens on a dup of `fd`, which Node owns from then on. */
+  attach(fd: OwnedFd, backlog: number): Promise<void> {
     if (this.#left) this.#resume()
     const { server } = this
     if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
@@ -168,7 +165,6 @@ export class Served {
       }
       const listening = () => {
         settled()
-        relisten()
         resolve()
       }
       const failed = (error: Error) => {
@@ -178,7 +174,7 @@ export class Served {
       server.on('listening', listening)
       server.on('error', failed)
       mayClose(server)
-      this.#run(() => listenOver(server, own))
+      this.#run(() => listenOver(server, own, backlog))
       // Closed by the application before Node has said that it listens: it says nothing any more.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())

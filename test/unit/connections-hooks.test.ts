@@ -184,7 +184,7 @@ describe('a connection whose application writes while it gives it away', () => {
   it('comes back on a socket of its own when this process serves again', async () => {
     const [old, from, client] = await given()
     from.served.detach()
-    await from.served.attach(undefined as never, () => {}).catch(() => {})
+    await from.served.attach(undefined as never, 16).catch(() => {})
     await whole(client, () => old.restored.length === 1)
     expect(old.restored[0]).not.toBe(old.given[0])
     expect([old.given.length, from.served.connections]).toEqual([1, 1])

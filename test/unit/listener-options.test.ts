@@ -1,11 +1,13 @@
 import { chownSync, lstatSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
+import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { inspectOne, type OwnedFd } from '../../src/kernel/index.js'
+import { closeAll, connectToUnix, inspectOne, listenOver, type OwnedFd } from '../../src/kernel/index.js'
 import { setBacklog } from '../../src/listeners/adjust.js'
 import { adjustListener, bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { removeUnixPath } from '../../src/listeners/unix-path.js'
+import { until } from '../processes/until.js'
 
 function folder(): string {
   const path = mkdtempSync(join(tmpdir(), 'fdb-options-'))
@@ -52,6 +54,23 @@ describe('an adopted listener', () => {
     ])
     const { mode, uid } = lstatSync(path)
     expect({ mode, uid }).toEqual({ mode: before.mode, uid: before.uid })
+  })
+
+  it('has room for who comes while many wait and a server begins to accept', async () => {
+    const path = join(folder(), 'x.sock')
+    const fd = bound(`unix:${path}`)
+    const clients = Array.from({ length: 600 }, () => connectToUnix(path, 'a client'))
+    onTestFinished(() => closeAll(clients))
+    const accepted: net.Socket[] = []
+    const server = net.createServer(socket => accepted.push(socket))
+    onTestFinished(() => {
+      for (const socket of accepted) socket.destroy()
+      server.close()
+    })
+    listenOver(server, fd.dup(), parseListenerSpec(`unix:${path}`).backlog)
+    // Before anything else of this process runs.
+    clients.push(connectToUnix(path, 'one more'))
+    await until('all are accepted', () => accepted.length === clients.length)
   })
 
   it('that is a datagram socket has no backlog to set', () => {
