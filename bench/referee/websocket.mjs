@@ -5,8 +5,6 @@ import { WebSocket } from 'ws'
 
 /** @typedef {import('./verdicts.mjs').Loss} Loss */
 
-/** A second closing handshake is not waited for longer. */
-const CLOSE_MS = 2000
 /** Before the next is tried after one that was lost. */
 const REOPEN_MS = 250
 
@@ -16,7 +14,7 @@ const REOPEN_MS = 250
  * @param {number} options.count sockets open at a time
  * @param {number} [options.everyMs] between two messages of a socket
  * @param {number} [options.lifeMs] of those that do not stay
- * @param {number} [options.deadlineMs] an echo later than this is `dropped`
+ * @param {number} [options.deadlineMs] an echo, or the answer to a close, later than this is `dropped`
  * @param {(kind: Loss, what: string, reason: string) => void} options.lost called for each loss
  */
 export function startWebSockets({ url, count, everyMs = 200, lifeMs = 3000, deadlineMs = 5000, lost }) {
@@ -74,7 +72,7 @@ export function startWebSockets({ url, count, everyMs = 200, lifeMs = 3000, dead
         await new Promise(resolve => setTimeout(resolve, 10))
       if (waiting.length > 0) fail('dropped', `${waiting.length} echoes are missing`)
       socket.close(1000)
-      setTimeout(() => fail('dropped', 'the close was not answered'), CLOSE_MS).unref()
+      setTimeout(() => fail('dropped', 'the close was not answered'), deadlineMs).unref()
       await ended
     }
 
