@@ -56,7 +56,7 @@ describe('several processes at once', () => {
   })
 
   it('one that waits for a probation to end, when the process it waits for is killed: it is the successor of who serves then', async () => {
-    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, silence: 1_000 } })
+    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, silence: 60_000 } })
     const first = await scene.serve()
     // Never well, so that its probation cannot end: who comes has to wait.
     const sickFile = scene.write('sick', '')
