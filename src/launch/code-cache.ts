@@ -1,6 +1,7 @@
-import { createHash, randomUUID } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { OWN_INSTANCE } from '../own-instance.js'
 import { type CacheFolder, cacheFolders, isPrivate } from './cache-folders.js'
 
 /**
@@ -12,7 +13,10 @@ export type Kept = 'ended' | 'served' | 'joined' | 'left'
 /** The later, the more is compiled. */
 const ORDER: readonly Kept[] = ['ended', 'served', 'joined', 'left']
 const MARK_BYTES = 24
-const SUM_BYTES = 32
+/** u32le crc32 of what V8 has made, u32le length of the facts, which follow. */
+const SUM_BYTES = 8
+/** V8 copies what does not begin at a multiple of it. */
+const ALIGNMENT = 8
 /** Of other commands, releases and versions of Node: older files go. */
 const MOST_FILES = 16
 
@@ -34,11 +38,13 @@ export interface CacheSubject {
 export class CodeCache {
   readonly #folders: readonly CacheFolder[]
   readonly #name: string
+  readonly #facts: Buffer
 
   constructor({ name, facts, package: folder, owner }: CacheSubject) {
     this.#folders = cacheFolders(folder, owner)
-    const key = createHash('sha256').update(facts).digest('hex').slice(0, 24)
-    this.#name = `${name}-${key}.v8`
+    const bytes = Buffer.byteLength(facts)
+    this.#facts = Buffer.from(facts.padEnd(facts.length + ALIGNMENT - (bytes % ALIGNMENT)))
+    this.#name = `${name}-${crc32(facts).toString(16).padStart(8, '0')}.v8`
   }
 
   /** Undefined: there is none, or none that can be trusted, or it is damaged. */
@@ -49,8 +55,8 @@ export class CodeCache {
         if (!isPrivate(folder, path)) continue
         const bytes = readFileSync(path)
         const kept = ORDER.find(each => markOf(each).equals(bytes.subarray(0, MARK_BYTES))) ?? 'ended'
-        const data = bytes.subarray(MARK_BYTES + SUM_BYTES)
-        const head = headOf(data, kept)
+        const data = bytes.subarray(MARK_BYTES + SUM_BYTES + this.#facts.length)
+        const head = this.#headOf(data, kept)
         if (bytes.subarray(0, head.length).equals(head)) return { data, kept }
       } catch {
         // The next folder may have one.
@@ -68,9 +74,9 @@ export class CodeCache {
         mkdirSync(folder.path, { recursive: true, mode: folder.mode })
         if (!isPrivate(folder)) continue
         const path = join(folder.path, this.#name)
-        const made = `${path}.${randomUUID()}`
+        const made = `${path}.${OWN_INSTANCE}`
         try {
-          writeFileSync(made, Buffer.concat([headOf(data, kept), data]), {
+          writeFileSync(made, Buffer.concat([this.#headOf(data, kept), data]), {
             flag: 'wx',
             mode: folder.mode & 0o666,
           })
@@ -86,15 +92,18 @@ export class CodeCache {
     }
     if (failure !== undefined) throw failure
   }
-}
 
-/** A file that is damaged must not come to V8, which believes what it reads. */
-function headOf(data: Buffer, kept: Kept): Buffer {
-  return Buffer.concat([markOf(kept), createHash('sha256').update(data).digest()])
+  /** What is damaged, or was made of another program, must not come to V8, which believes what it reads. */
+  #headOf(data: Buffer, kept: Kept): Buffer {
+    const sum = Buffer.alloc(SUM_BYTES)
+    sum.writeUInt32LE(crc32(data))
+    sum.writeUInt32LE(this.#facts.length, 4)
+    return Buffer.concat([markOf(kept), sum, this.#facts])
+  }
 }
 
 function markOf(kept: Kept): Buffer {
-  return Buffer.from(`fd-broker code 1 ${kept.padEnd(6)}\n`, 'latin1')
+  return Buffer.from(`fd-broker code 2 ${kept.padEnd(6)}\n`, 'latin1')
 }
 
 export function isAsGood(kept: Kept, when: Kept): boolean {

@@ -3,7 +3,6 @@ import '../cli/early-signals.js'
 import { statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type * as program from '../cli/main.js'
 import { CachedProgram } from './cached-program.js'
 import { CodeCache } from './code-cache.js'
@@ -12,7 +11,7 @@ import { lowerPriority, lowerThreads, threadsOfV8 } from './low-priority.js'
 /** A process that serves has come to what it does at its start by then, and few wait for it. */
 const SETTLED_MS = 1_500
 
-const here = dirname(fileURLToPath(import.meta.url))
+const here = import.meta.dirname
 const file = join(here, 'program.cjs')
 const command = /^[a-z]+$/.exec(process.argv[2] ?? '')?.[0]
 const threads = threadsOfV8()

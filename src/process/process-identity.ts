@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { DeathWatch } from './liveness.js'
 
@@ -11,9 +10,6 @@ export interface ProcessIdentity {
   /** A name that the process has given itself. Absent: of a release that gave none. */
   readonly instance?: string
 }
-
-/** The name of this process, or of this thread of it. */
-export const OWN_INSTANCE = randomUUID()
 
 const MOST_INSTANCE = 64
 /** How often it is looked where the kernel does not tell of deaths. */

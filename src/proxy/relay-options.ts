@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import { hostname } from 'node:os'
+import { crc32 } from 'node:zlib'
 import type { RelayOptions } from '../relay/index.js'
 import type { ProxyConfig } from './config/config.js'
 
@@ -46,10 +46,8 @@ export function relayOptions(
 
 /** Every generation is called the same, and no other proxy is. */
 function ownName({ service, control }: ProxyConfig): string {
-  const digest = createHash('sha256')
-    .update(`${hostname()}\n${service}\n${control ?? ''}`)
-    .digest('hex')
-  return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${digest.slice(0, 8)}`
+  const sum = crc32(`${hostname()}\n${service}\n${control ?? ''}`)
+  return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
 }
 
 /** Everything that {@link relayOptions} looks at. */

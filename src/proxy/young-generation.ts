@@ -1,4 +1,5 @@
 import { setFlagsFromString } from 'node:v8'
+import { loadForListen } from '../node/listen.js'
 
 const SMALL = '--semi-space-growth-factor=1'
 const USUAL = '--semi-space-growth-factor=2'
@@ -11,6 +12,8 @@ let isSmall = false
  * cost the same CPU time. It is for the whole process, so only for one that does nothing else.
  */
 export function keepYoungGenerationSmall(): void {
+  // Behind a change of the flags, what Node loads is not as it was compiled when Node was built, and takes three times as long.
+  loadForListen()
   isSmall = true
   setFlagsFromString(SMALL)
 }

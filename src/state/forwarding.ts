@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto'
 import type { FdbError } from '../errors.js'
+import { OWN_INSTANCE } from '../own-instance.js'
 import type { LogCore } from './core.js'
 import { markOf } from './entry-mark.js'
 import { checkForwardable } from './forwardable.js'
@@ -16,6 +16,9 @@ const MOST_BYTES = 256 * 1024
 const LOOK_MS = 20
 /** A change that was made, and does not come into view, is waited for no longer: what this process lacks was merged away. */
 const VIEW_MS = 2_000
+
+/** Of ids that changes were given, of all logs of this process. */
+let made = 0
 
 /** A way to the process that may write. */
 export interface Courier {
@@ -47,14 +50,12 @@ export class Forwarding {
   readonly #core: LogCore
   readonly #replay: Replay
   readonly #options: ForwardingOptions
-  readonly #ids = `${randomBytes(9).toString('base64url')}.`
   readonly #ways = new Map<PendingWrite, Way>()
   readonly #numbers = new Map<number, PendingWrite>()
   readonly #startedAt = performance.now()
   #courier: Courier | null = null
   /** The process that serves takes no changes. */
   #refused = false
-  #count = 0
   #number = 0
   #bytes = 0
   #running = false
@@ -226,7 +227,7 @@ export class Forwarding {
       return true
     }
     if (write.request === '') {
-      write.request = `${this.#ids}${(++this.#count).toString(36)}`
+      write.request = `${OWN_INSTANCE}.${(++made).toString(36)}`
       write.prints = [0]
     }
     let bytes = 0

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
@@ -6,14 +6,16 @@ import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url))
-/** What precedes it in its file. */
-const HEAD_BYTES = 56
+const HOOK = fileURLToPath(new URL('../fixtures/loaded-at-start.cjs', import.meta.url))
+/** What precedes it in its file, before the facts; its last four bytes say how long these are. */
+const HEAD_BYTES = 32
 /** Says whether V8 takes code that was kept of the program, in a process that has done nothing yet. */
 const TAKES = `
 const { readFileSync } = require('node:fs')
 const [file, kept] = process.argv.slice(1)
 const source = require('node:module').wrap(readFileSync(file, 'latin1'))
-const cachedData = readFileSync(kept).subarray(${HEAD_BYTES})
+const bytes = readFileSync(kept)
+const cachedData = bytes.subarray(${HEAD_BYTES} + bytes.readUInt32LE(${HEAD_BYTES} - 4))
 const { cachedDataRejected } = new (require('node:vm').Script)(source, { filename: file, cachedData })
 process.stdout.write(String(!cachedDataRejected))`
 
@@ -75,7 +77,7 @@ it('a command keeps its compiled code, and starts with it the next time', async 
 it('a proxy that took over, and is replaced then, adds to it what was compiled for that', async () => {
   const { desk, command, config, files } = scene()
   const kept = async (when: string) => {
-    const mark = `fd-broker code 1 ${when}`
+    const mark = `fd-broker code 2 ${when}`
     const whole = () => files().filter(name => name.endsWith('.v8'))
     const found = () => whole().find(name => readFileSync(name, 'latin1').startsWith(mark))
     const file = await until(`the code is kept of one that has ${when}`, found)
@@ -93,6 +95,23 @@ it('a proxy that took over, and is replaced then, adds to it what was compiled f
   expect(left.bytes).toBeGreaterThan(joined.bytes)
   const takes = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), left.file])
   expect(takes.stdout).toBe('true')
+})
+
+it('a proxy that takes over loads nothing of Node that few starts need, and with other flags of V8 than Node was built with, nothing at all', async () => {
+  const { desk, command, config } = scene()
+  const loaded = join(desk.folder, 'loaded.json')
+  const [env = '', ...rest] = command('proxy', '--config', config)
+  await desk.launch([env, ...rest])
+  await desk.statusWhere('it serves', ({ generation }) => generation === 1)
+  const hooked = rest.flatMap(part => (part === process.execPath ? [part, '-r', HOOK] : [part]))
+  const next = await desk.launch([env, `FDB_LOADED=${loaded}`, ...hooked])
+  await desk.statusWhere('the next serves', ({ pid, phase }) => pid === next && phase === 'idle')
+  process.kill(next, 'SIGWINCH')
+  const text = await until('it has written', () => existsSync(loaded) && readFileSync(loaded, 'utf8'))
+  const { all, later } = JSON.parse(text) as { all: string[]; later: string[] }
+  expect(all).toEqual(expect.arrayContaining(['net', 'cluster', 'zlib']))
+  expect(all.filter(name => ['crypto', 'tls', 'http', 'https'].includes(name))).toEqual([])
+  expect(later).toEqual([])
 })
 
 it('a proxy keeps it when it has served for a while, and V8 takes it for the next one', async () => {

@@ -138,6 +138,16 @@ describe('compiled code', () => {
     expect(cache('others').read()).toBe(undefined)
   })
 
+  it('of another is not used where it lies under the name of this one', () => {
+    const { start, cache, written } = scene()
+    start('these').keep('ended')
+    const [these = ''] = written()
+    start('others').keep('ended')
+    const others = written().find(file => file !== these)!
+    writeFileSync(these, readFileSync(others))
+    expect([cache('these').read(), cache('others').read()?.kept]).toEqual([undefined, 'ended'])
+  })
+
   it('of other versions goes when there is much of it', () => {
     const { start, written } = scene()
     for (let n = 0; n < 20; n++) start(`version ${n}`).keep('ended')

@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { expect, it, onTestFinished } from 'vitest'
 import { RollCall } from '../../src/holder/daemon/roll-call.js'
 import { native } from '../../src/kernel/native.js'
-import { identify, OWN_INSTANCE } from '../../src/process/process-identity.js'
+import { OWN_INSTANCE } from '../../src/own-instance.js'
+import { identify } from '../../src/process/process-identity.js'
 import { pause, until } from '../processes/until.js'
 
 function started(): ChildProcess & { pid: number } {

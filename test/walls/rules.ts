@@ -32,11 +32,12 @@ export const ROOMS: readonly Room[] = [
       'growing-list.ts',
       'ip.ts',
       'logger.ts',
+      'own-instance.ts',
       'sharded-map.ts',
       'suggest.ts',
     ],
     about:
-      'options checked by name, durations, addresses, the logger that is taken, large lists and maps: for every room',
+      'options checked by name, durations, addresses, the logger that is taken, a name of one’s own, large lists and maps: for every room',
     only: ['errors'],
   },
   {
@@ -143,7 +144,7 @@ export const ROOMS: readonly Room[] = [
     ],
   },
   { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },
-  { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['cli'] },
+  { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['values', 'cli'] },
 ]
 
 /** What is said in a few places only, and how it is recognised in code. */
