@@ -1,8 +1,9 @@
 // @ts-check
 // npm run bench -- start: how long a new version takes from its start to its first answer, and how much processor time until it
 // serves, beside `node -e 0` in the same rounds: the proxy with a small configuration and with 10,000 routes, each an upgrade of
-// the one before; the library from join() to ready(). At rest, then with a process on every processor that has no end.
-// Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --quiet (only at rest) --json FILE
+// the one before; the library from join() to ready(). At rest; under load, which is 5,000 requests a second to the small proxy, before, during and
+// after its upgrades, relayed to a server in C; and beside as many processes that compute without end as there are processors.
+// Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --only rest,load,busy --rate 5000 --json FILE
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -10,6 +11,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { Bare } from '../proxy/bare.mjs'
+import { OpenLoad } from '../proxy/open-load.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { phasesOf, status } from '../status.mjs'
 import { answers, busy, cpuMs, ended, freePort, start } from './processes.mjs'
@@ -19,12 +22,15 @@ const { values: flags } = parseArgs({
     rounds: { type: 'string', default: '10' },
     routes: { type: 'string', default: '10000' },
     node: { type: 'string', multiple: true, default: [process.execPath] },
-    quiet: { type: 'boolean', default: false },
+    only: { type: 'string', default: 'rest,load,busy' },
+    rate: { type: 'string', default: '5000' },
     json: { type: 'string' },
   },
 })
 const rounds = Number(flags.rounds)
 const routes = Number(flags.routes)
+const rate = Number(flags.rate)
+const only = flags.only.split(',')
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('member.mjs', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-start-'))
@@ -55,8 +61,14 @@ class Versions {
   }
 }
 
-/** @param {string} node @param {string} name @param {number} count of routes @param {string} cache */
-async function proxy(node, name, count, cache) {
+/**
+ * @param {string} node
+ * @param {string} name
+ * @param {number} count of routes
+ * @param {string} cache
+ * @param {string | null} [server] that it relays to; null: it answers itself
+ */
+async function proxy(node, name, count, cache, server = null) {
   const port = await freePort()
   const control = join(folder, `${name}.sock`)
   const file = join(folder, `${name}.json`)
@@ -68,8 +80,9 @@ async function proxy(node, name, count, cache) {
       control,
       instanceHeader: 'X-Pid',
       listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
+      upstreams: server === null ? {} : { server: { servers: [server] } },
       routes: [
-        { host: '*', path: '/', respond },
+        { host: '*', path: '/', ...(server === null ? { respond } : { upstream: 'server' }) },
         ...Array.from({ length: count }, (_, n) => ({ host: '*', path: `/r/${n}`, respond })),
       ],
       upgrade: { probation: '0s' },
@@ -83,7 +96,7 @@ async function proxy(node, name, count, cache) {
     await answers(port, pid)
     return { child, sample: { wall: performance.now() - began, cpu: cpuMs(pid) } }
   })
-  return { versions, control }
+  return { versions, control, port }
 }
 
 /** @param {string} node @param {string} name */
@@ -99,7 +112,7 @@ async function member(node, name) {
 }
 
 /** @param {string} node @returns {Promise<Sample>} */
-async function bare(node) {
+async function bareNode(node) {
   const began = performance.now()
   await ended(start(node, ['-e', '0']))
   return { wall: performance.now() - began, cpu: null }
@@ -121,15 +134,21 @@ async function untilKept() {
 /** @param {number[]} values */
 const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
-/** @param {string} node @param {string} where @param {{ small: number, join: number, many: number, cpu: number }} goals */
-async function measure(node, where, goals) {
+/**
+ * @param {string} node
+ * @param {string} where
+ * @param {{ small: number, join: number, many: number, cpu: number } | null} goals null: what it takes is shown, and is held against nothing
+ * @param {Bare | null} [bare] what requests are relayed to, a few thousand a second
+ */
+async function measure(node, where, goals, bare = null) {
   rmSync(codeCache, { recursive: true, force: true })
-  const small = await proxy(node, 'small', 0, codeCache)
+  const server = await bare?.start('server')
+  const small = await proxy(node, 'small', 0, codeCache, server && `http://127.0.0.1:${server.port}`)
   const first = await proxy(node, 'first', 0, 'off')
   const many = await proxy(node, 'many', routes, codeCache)
   const library = await member(node, 'library')
   const kinds = {
-    'node -e 0': () => bare(node),
+    'node -e 0': () => bareNode(node),
     'proxy, small': () => small.versions.next(),
     'proxy, small, no code kept': () => first.versions.next(),
     [`proxy, ${routes} routes`]: () => many.versions.next(),
@@ -137,10 +156,15 @@ async function measure(node, where, goals) {
   }
   /** @type {Map<string, Sample[]>} */
   const samples = new Map(Object.keys(kinds).map(name => [name, []]))
+  /** @type {OpenLoad | null} */
+  let load = null
   try {
     // The first of each has nobody to take over from, and its code is not kept yet.
     for (const next of Object.values(kinds)) await next()
     await untilKept()
+    load = server
+      ? new OpenLoad({ folder, port: small.port, rate, connections: 32, routes: 1000, fresh: 100 })
+      : null
     for (let round = 1; round <= rounds; round++) {
       progress.show([`${where}: round ${round} of ${rounds}`], `${where}: round ${round} of ${rounds}`)
       for (const [name, next] of Object.entries(kinds)) samples.get(name)?.push(await next())
@@ -162,24 +186,32 @@ async function measure(node, where, goals) {
     })
     console.log(`\n${where}\n${table([['', 'ms', 'least', 'x node', 'CPU ms'], ...rows]).join('\n')}`)
     console.log(`the last small one, ms after its Hello: ${phases}`)
-    figures.add(`${where}: proxy to its first answer`, wall('proxy, small'), 'ms', '<=', goals.small)
+    figures.add(`${where}: proxy to its first answer`, wall('proxy, small'), 'ms', '<=', goals?.small)
     figures.add(`${where}: the same`, wall('proxy, small') / base, 'x node -e 0')
-    figures.add(`${where}: CPU until then`, cpu('proxy, small'), 'ms', '<=', goals.cpu)
-    figures.add(`${where}: ${routes} routes`, wall(`proxy, ${routes} routes`), 'ms', '<=', goals.many)
-    figures.add(`${where}: join() to ready()`, wall('library, join to ready'), 'ms', '<=', goals.join)
+    figures.add(`${where}: CPU until then`, cpu('proxy, small'), 'ms', '<=', goals?.cpu)
+    figures.add(`${where}: ${routes} routes`, wall(`proxy, ${routes} routes`), 'ms', '<=', goals?.many)
+    figures.add(`${where}: join() to ready()`, wall('library, join to ready'), 'ms', '<=', goals?.join)
+    if (load === null) return
+    const { perSecond, lost, why } = await load.stop()
+    figures.add(`${where}: requests lost ${why}`.trim(), lost, 'requests', '=', 0)
+    figures.add(`${where}: load`, perSecond, 'requests/s')
   } finally {
+    load?.kill()
     for (const versions of [small.versions, first.versions, many.versions, library]) await versions.end()
+    server?.end()
   }
 }
 
 try {
   for (const node of flags.node) {
     const version = await versionOf(node)
-    await measure(node, `${version} at rest`, { small: 100, join: 60, many: 450, cpu: 110 })
-    if (flags.quiet) continue
+    const goals = { small: 170, join: 60, many: 450, cpu: 110 }
+    if (only.includes('rest')) await measure(node, `${version} at rest`, { ...goals, small: 100 })
+    if (only.includes('load')) await measure(node, `${version} under load`, goals, new Bare(folder))
+    if (!only.includes('busy')) continue
     const end = busy(availableParallelism())
     try {
-      await measure(node, `${version} under load`, { small: 170, join: 60, many: 450, cpu: 110 })
+      await measure(node, `${version} beside processes without end`, null)
     } finally {
       end()
     }
