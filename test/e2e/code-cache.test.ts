@@ -107,7 +107,7 @@ it('a proxy that takes over loads nothing of Node that few starts need, and with
   const next = await desk.launch([env, `FDB_LOADED=${loaded}`, ...hooked])
   await desk.statusWhere('the next serves', ({ pid, phase }) => pid === next && phase === 'idle')
   process.kill(next, 'SIGWINCH')
-  const text = await until('it has written', () => (existsSync(loaded) ? readFileSync(loaded, 'utf8') : ''))
+  const text = await until('it has written', () => (existsSync(loaded) ? readFileSync(loaded, 'utf8') : null))
   const { all, later } = JSON.parse(text) as { all: string[]; later: string[] }
   expect(all).toEqual(expect.arrayContaining(['net', 'cluster', 'zlib']))
   expect(all.filter(name => ['crypto', 'tls', 'http', 'https'].includes(name))).toEqual([])
