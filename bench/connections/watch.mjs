@@ -10,7 +10,7 @@ import { isMainThread } from 'node:worker_threads'
 
 const LOOK_MS = 2
 const LINE_MS = 20
-/** Of turns with less nobody asks. */
+/** In turns with less it is not looked for collections. */
 const WORTH_MS = 2
 
 const folder = process.env.FDB_WATCH
@@ -75,9 +75,9 @@ async function watchMoves(look, collections) {
   return () => {
     const most = { alone: 0, all: 0 }
     for (const { ran, spans } of settled) {
-      if (ran < WORTH_MS) continue
       let collecting = 0
-      for (const { from, to, ran } of spans) collecting += Math.min(collections.within(from, to), ran)
+      if (ran >= WORTH_MS)
+        for (const { from, to, ran } of spans) collecting += Math.min(collections.within(from, to), ran)
       most.all = Math.max(most.all, ran)
       most.alone = Math.max(most.alone, ran - collecting)
     }
