@@ -31,9 +31,10 @@ describe('the work for moves in one turn', () => {
         work.run(() => busy(4))
         await nextTurn()
       }
+      // As it was told: what is compared below is of the part of the machine that was left.
+      expect(work.longestMs).toBeGreaterThanOrEqual(4)
       return [work.longestMs]
     })
-    expect(longest).toBeGreaterThanOrEqual(4)
     expect(longest).toBeLessThan(40)
   })
 
