@@ -116,29 +116,6 @@ const lazyWithin = {
   },
 }
 
-/**
- * What few starts need of Node, and what takes as long to load as 2 % of one: loaded by the command when it is first called.
- * @type {import('esbuild').Plugin}
- */
-const loadedWhenUsed = {
-  name: 'loaded when used',
-  setup({ onLoad, onResolve }) {
-    onResolve({ filter: /^node:crypto$/ }, ({ path, namespace }) =>
-      namespace === 'when used' ? { path, external: true } : { path, namespace: 'when used' },
-    )
-    onLoad({ filter: /./, namespace: 'when used' }, ({ path }) => {
-      const functions = Object.entries(process.getBuiltinModule(path) ?? {}).flatMap(([name, value]) =>
-        typeof value === 'function' ? name : [],
-      )
-      const contents = functions.map(
-        name =>
-          `export function ${name}(...args) { const { ${name}: it } = require('${path}'); return new.target ? new it(...args) : it(...args) }`,
-      )
-      return { contents: contents.join('\n') }
-    })
-  },
-}
-
 const results = await Promise.all([
   build({
     ...common,
@@ -159,7 +136,7 @@ const results = await Promise.all([
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     // A command is a process of its own, and 12 ms faster with one file than with those that the library's entries share.
-    plugins: [unused, lazyWithin, loadedWhenUsed],
+    plugins: [unused, lazyWithin],
     // CommonJS has no import.meta.
     supported: { 'dynamic-import': false },
     define: { 'import.meta.dirname': '__dirname', 'import.meta.url': 'thisFile.url' },

@@ -51,7 +51,7 @@ async function member(service, port) {
     commands: join(folder, `${service}.sock`),
     folder,
   }
-  const env = { NODE_OPTIONS: '', FDB_APP: JSON.stringify(app) }
+  const env = { FDB_APP: JSON.stringify(app) }
   const pid = await startUnrelated(log, process.execPath, [join(root, 'test/fixtures/app.mjs')], env)
   pids.push(pid)
   await serves(service, pid)
@@ -60,7 +60,7 @@ async function member(service, port) {
 
 async function daemon() {
   const args = [join(root, 'dist/cli.cjs'), 'serve', '--control', control, '--log-level', 'warn']
-  const pid = await startUnrelated(log, process.execPath, args, { NODE_OPTIONS: '' })
+  const pid = await startUnrelated(log, process.execPath, args)
   pids.push(pid)
   await until(`process ${pid} is the daemon`, async () => (await status(control))?.pid === pid)
   return pid

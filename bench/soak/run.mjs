@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { freePort } from '../app.mjs'
+import { plainEnv } from '../plain-env.mjs'
 import { spawnLoad } from '../referee/remote.mjs'
 import { LOSSES } from '../referee/verdicts.mjs'
 import { Figures, Progress } from '../report.mjs'
@@ -50,8 +51,7 @@ const options = ['--listen', listen, '--ready', program.ready, '--control', cont
 const child = spawn(process.execPath, [cli, 'run', ...options, '--', ...program.command], {
   stdio: ['ignore', out, out],
   env: {
-    ...process.env,
-    NODE_OPTIONS: '',
+    ...plainEnv(),
     FDB_CRASH: '1',
     FDB_SUPERVISED: JSON.stringify({ crashEven: true }),
     PYTHONPATH: `${join(built, 'python')}:${programs}`,
@@ -112,7 +112,7 @@ async function upgradeSelf() {
   while (count(REPLACED) === before) {
     const tool = spawn(process.execPath, [cli, 'upgrade', '--self', '--control', control], {
       stdio: 'ignore',
-      env: { ...process.env, NODE_OPTIONS: '' },
+      env: plainEnv(),
     })
     await new Promise(resolve => tool.once('exit', resolve))
   }

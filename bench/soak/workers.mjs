@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
 import { freePort } from '../app.mjs'
+import { plainEnv } from '../plain-env.mjs'
 import { CLI } from '../proxy/edge.mjs'
 import { edgeConfig } from '../referee/edge.mjs'
 import { spawnBackend, spawnClients, spawnPlain } from '../referee/remote.mjs'
@@ -224,7 +225,7 @@ class Edge {
     const child = spawn(process.execPath, [CLI, 'proxy', '--config', `${name}.json`, '--log-level', 'warn'], {
       stdio: ['ignore', log, log],
       detached: true,
-      env: { ...process.env, NODE_OPTIONS: '' },
+      env: plainEnv(),
     })
     const edge = new Edge({ child, control, port, tcpPort, log: `${name}.log` })
     try {

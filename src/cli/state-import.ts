@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS } from '../state/commands.js'
 import { encodeImport } from '../state/import.js'
@@ -37,7 +37,10 @@ export async function importState(flags: ImportFlags): Promise<void> {
       throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `${state.name} has no section ${JSON.stringify(name)}`)
   }
   // Lines without a head say nothing of their sections' schemas: the service knows them, or refuses.
-  const request: ImportRequest = { request: `import ${randomUUID()}`, replace: flags.replace ?? false }
+  const request: ImportRequest = {
+    request: `import ${nodeCrypto().randomUUID()}`,
+    replace: flags.replace ?? false,
+  }
   const known = schemas.filter(({ codec }) => codec !== '')
   if (request.replace && known.length < schemas.length) {
     throw new FdbError(
@@ -50,7 +53,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   using progress = new ProgressLine()
   const reply = await askServing({ control, service, timeout }, async ask => {
     // Whoever is asked has none of it: from the beginning, under a name of its own.
-    const id = randomUUID()
+    const id = nodeCrypto().randomUUID()
     let part = 0
     let done = 0
     let sent: Buffer | null = null

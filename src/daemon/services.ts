@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { type Caller, turnAway } from '../holder/admission.js'
 import type { HeldAlone } from '../holder/daemon/held-alone.js'
@@ -31,7 +31,7 @@ export interface ServicesParts {
 
 /** The services of a daemon, as long as it serves. */
 export class Services {
-  readonly incarnation = randomUUID()
+  readonly incarnation = nodeCrypto().randomUUID()
   readonly #parts: ServicesParts
   readonly #services = new Map<string, Service>()
   readonly #rightsHolders: RightsHolders

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { nodeCrypto } from '../crypto.js'
 import {
   type Inspected,
   inspect,
@@ -110,7 +110,7 @@ export class NamesNote {
  */
 export function keptName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
   if (type === 'socket') return `entry-${ino}`
-  return `entry-${ino}-${createHash('sha256').update(name).digest('hex').slice(0, 16)}`
+  return `entry-${ino}-${nodeCrypto().createHash('sha256').update(name).digest('hex').slice(0, 16)}`
 }
 
 /** Null: nothing that can be read. */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
@@ -90,7 +90,7 @@ export async function claimFrom(control: string, name: string): Promise<OwnedFd 
 /** By what a main process is asked for a listener of any of its workers: name and address, options aside. */
 export function groupKey(name: string, { kind, host, path, port, abstract }: ListenerSpec): string {
   const where = formatEndpoint(kind, kind === 'unix' ? path : host, port, abstract)
-  return `${GROUP_LISTENER}${createHash('sha256').update(`${name}\0${where}`).digest('hex').slice(0, 40)}`
+  return `${GROUP_LISTENER}${nodeCrypto().createHash('sha256').update(`${name}\0${where}`).digest('hex').slice(0, 40)}`
 }
 
 /** The key of one that a worker has registered; null: it is another's, or no listener. */

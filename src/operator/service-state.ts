@@ -1,7 +1,7 @@
-import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { types } from 'node:util'
 import { type Keys, wrongOption } from '../check-option.js'
+import { nodeCrypto } from '../crypto.js'
 import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ASK, type AskOptions, checkAsk } from './question.js'
@@ -173,7 +173,7 @@ export class ServiceState {
 }
 
 function newRequest(): string {
-  return `operator ${randomUUID()}`
+  return `operator ${nodeCrypto().randomUUID()}`
 }
 
 /** Sections that are not to be shown. Rejects with ERR_FDB_STATE_SECRET where it is the one that was asked for. */

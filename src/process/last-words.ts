@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { nodeCrypto } from '../crypto.js'
 
 /** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
@@ -17,7 +17,7 @@ export class LastWords {
   readonly #file: string
 
   constructor(control: string) {
-    this.#file = `${control}.${randomBytes(8).toString('hex')}`
+    this.#file = `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
     this.env = { [VARIABLE]: this.#file }
   }
 

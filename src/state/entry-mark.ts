@@ -1,4 +1,4 @@
-import * as crypto from 'node:crypto'
+import { nodeCrypto } from '../crypto.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 
@@ -22,7 +22,7 @@ export function markOf(store: Store, section: SectionStore | undefined, key: str
   const slot = section?.slots.get(key)
   if (section === undefined || slot === undefined) return NONE
   const { value, version } = store.entries.read(section, key, slot)
-  const hash = crypto.createHash('sha256').update(`${version} `).update(value).digest()
+  const hash = nodeCrypto().createHash('sha256').update(`${version} `).update(value).digest()
   return hash.subarray(0, MARK_BYTES)
 }
 

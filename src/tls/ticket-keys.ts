@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto'
 import { checkKeys, checkMs, type Keys } from '../check-option.js'
+import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { checkLogger, type Logger, SILENT } from '../logger.js'
 import type { Member } from '../member/member.js'
@@ -138,7 +138,7 @@ export class TicketKeys {
   }
 
   #make(previous: Uint8Array = NONE): StoredKeys {
-    const keys = randomBytes(KEY_BYTES)
+    const keys = nodeCrypto().randomBytes(KEY_BYTES)
     return fdbroker.tls.TicketKeys.create({
       keys,
       previous,

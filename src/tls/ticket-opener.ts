@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto'
 import type { Server } from 'node:tls'
+import { nodeCrypto } from '../crypto.js'
 import { askForTicketKeys } from '../node/tls-insides.js'
 
 /** Each 48 bytes, as `tls.Server.setTicketKeys()` takes them: name, HMAC key and AES key of 16 bytes. */
@@ -22,7 +22,7 @@ export function useTicketKeys(server: Server, keys: TicketKeyPair): void {
   const current = parts(keys.current)
   const previous = keys.previous && parts(keys.previous)
   askForTicketKeys(server, (name, _iv, sealing) => {
-    if (sealing) return [1, current.hmac, current.aes, current.name, randomBytes(PART)]
+    if (sealing) return [1, current.hmac, current.aes, current.name, nodeCrypto().randomBytes(PART)]
     if (name.equals(current.name)) return [1, current.hmac, current.aes]
     if (previous !== null && name.equals(previous.name)) return [2, previous.hmac, previous.aes]
     return [0, current.hmac, current.aes]

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import type { Server } from 'node:tls'
+import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { renameSessions, type SessionFacts, sessionFactsOf } from '../node/tls-insides.js'
 import { type TicketKeyPair, useTicketKeys } from './ticket-opener.js'
@@ -40,7 +40,7 @@ export class TicketServer {
 
 /** Node's own choice. */
 function defaultContext(): string {
-  return createHash('sha1').update(process.argv.join(' ')).digest('hex').slice(0, 32)
+  return nodeCrypto().createHash('sha1').update(process.argv.join(' ')).digest('hex').slice(0, 32)
 }
 
 /**
@@ -48,7 +48,9 @@ function defaultContext(): string {
  * TLS does not look at certificates when a session is resumed.
  */
 function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: SessionFacts): string {
-  const hash = createHash('sha256').update(JSON.stringify([name, requestCert, rejectUnauthorized]))
+  const hash = nodeCrypto()
+    .createHash('sha256')
+    .update(JSON.stringify([name, requestCert, rejectUnauthorized]))
   const add = (list: unknown) => {
     for (const one of [list].flat(2))
       if (typeof one === 'string' || one instanceof Uint8Array) hash.update(one).update('\0')

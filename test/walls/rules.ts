@@ -27,6 +27,7 @@ export const ROOMS: readonly Room[] = [
     name: 'values',
     places: [
       'check-option.ts',
+      'crypto.ts',
       'dividing-map.ts',
       'duration.ts',
       'growing-list.ts',
@@ -37,7 +38,7 @@ export const ROOMS: readonly Room[] = [
       'suggest.ts',
     ],
     about:
-      'options checked by name, durations, addresses, the logger that is taken, a name of one’s own, large lists and maps: for every room',
+      'options checked by name, durations, addresses, the logger that is taken, a name of one’s own, what is loaded when it is asked for, large lists and maps: for every room',
     only: ['errors'],
   },
   {

@@ -1,4 +1,5 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
+import { nodeCrypto } from '../../crypto.js'
 import { shown } from '../../document/wrong.js'
 import { nodeTls } from '../../node/tls.js'
 import { canonicalName } from './server-name.js'
@@ -41,7 +42,7 @@ export function readMaterial(
 ): CertificateMaterial | WrongMaterial {
   let leaf: X509Certificate
   try {
-    leaf = new X509Certificate(chain)
+    leaf = new (nodeCrypto().X509Certificate)(chain)
   } catch {
     return new WrongMaterial('cert', 'there is no certificate in PEM (-----BEGIN CERTIFICATE-----)')
   }
@@ -50,7 +51,7 @@ export function readMaterial(
   }
   let keyKind: string
   try {
-    const given = createPrivateKey(key)
+    const given = nodeCrypto().createPrivateKey(key)
     keyKind = given.asymmetricKeyType ?? 'unknown'
     if (!leaf.checkPrivateKey(given)) {
       return new WrongMaterial('key', `the key does not belong to the certificate for ${subject(leaf)}`)

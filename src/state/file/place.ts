@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { nodeCrypto } from '../../crypto.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
@@ -123,7 +123,7 @@ export interface NewFile {
 export const CREATE = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
 
 export function besidePath(path: string): string {
-  return `${path}.new-${randomBytes(4).toString('hex')}`
+  return `${path}.new-${nodeCrypto().randomBytes(4).toString('hex')}`
 }
 
 /** With which a file is made that takes its place: permissions no wider than those that it has. The umask makes them fewer. */
