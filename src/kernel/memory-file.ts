@@ -1,5 +1,5 @@
 import { openSync } from 'node:fs'
-import { native } from './native.js'
+import { type NativeError, native } from './native.js'
 import { OwnedFd } from './owned.js'
 
 export {
@@ -24,9 +24,23 @@ export function sealsOf(fd: OwnedFd): number | null {
   return native.getSeals(fd.raw)
 }
 
-/** Throws EPERM on a read-only descriptor and where the seals are sealed, EBUSY where somebody maps it writable. */
+/** How often the kernel is asked while pages are held. */
+const ATTEMPTS = 4
+
+/**
+ * Throws EPERM on a read-only descriptor and where the seals are sealed, EBUSY where somebody maps it writable, or holds pages of it for longer
+ * than half a second. For pages that are held for a moment (a read in another process, compaction, reclaim) the kernel waits 150 ms, then says EBUSY as well
+ * (memfd_wait_for_pins() in mm/memfd.c): it is asked again. Where it is mapped it says so at once.
+ */
 export function addSeals(fd: OwnedFd, seals: number): void {
-  native.addSeals(fd.raw, seals)
+  for (let left = ATTEMPTS - 1; ; left--) {
+    try {
+      native.addSeals(fd.raw, seals)
+      return
+    } catch (error) {
+      if (left === 0 || (error as NativeError).code !== 'EBUSY') throw error
+    }
+  }
 }
 
 /** The same memory, of its own description: whoever holds it can neither write nor seal. */

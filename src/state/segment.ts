@@ -211,7 +211,7 @@ export class Segment {
         code === 'EPERM'
           ? 'this descriptor is read-only, or the seals are sealed; seal through a writable descriptor'
           : code === 'EBUSY'
-            ? 'somebody maps it writable; use pwrite only'
+            ? 'somebody maps it writable, or holds pages of it (splice); use pread and pwrite only'
             : 'see the cause'
       throw new FdbError(
         'ERR_FDB_STATE_SEAL',
