@@ -17,9 +17,20 @@ function limitedTo(limit: number) {
   return { wrap: ['prlimit', `--nofile=${limit}:${limit}`, '--'] }
 }
 
+/** Its descriptors, when none has come or gone for a while: one that it has for a moment would be one more later. */
+async function settled(pid: number): Promise<number[]> {
+  let fds: number[] = []
+  for (let same = 0; same < 10; await setTimeout(20)) {
+    const now = readdirSync(`/proc/${pid}/fd`).map(Number)
+    same = now.join() === fds.join() ? same + 1 : 0
+    fds = now
+  }
+  return fds
+}
+
 /** The process may open so many descriptors more than it has now; null: as many as it could. */
-function leave(pid: number, free: number | null): void {
-  const taken = new Set(readdirSync(`/proc/${pid}/fd`).map(Number))
+async function leave(pid: number, free: number | null): Promise<void> {
+  const taken = new Set(free === null ? [] : await settled(pid))
   let limit = 0
   for (let left = free ?? 1_000; left > 0 || taken.has(limit); limit++) if (!taken.has(limit)) left--
   execFileSync('prlimit', ['--pid', `${pid}`, `--nofile=${limit}:`])
@@ -33,7 +44,7 @@ describe('a member that follows, with few descriptors', () => {
       await startDaemon(scene, { upgrade: UPGRADE })
       const writer = await scene.serve({ routes: 5 })
       const follower = await scene.serve({ service: 'shop.1', options: { follow: 'shop' } })
-      leave(follower.pid, free)
+      await leave(follower.pid, free)
       const next = await scene.serve({ routes: 0 })
       await writer.end()
       await next.order('put', { key: 'late', value: { item: 'late' } })
@@ -46,7 +57,7 @@ describe('a member that follows, with few descriptors', () => {
           10_000,
           () => follower.output,
         )
-      leave(follower.pid, null)
+      await leave(follower.pid, null)
       await until(
         'it has it',
         async () => (await follower.order<{ item: string } | null>('get', { key: 'late' }))?.item === 'late',
@@ -131,12 +142,12 @@ describe('a daemon with few descriptors', () => {
     const daemon = await startDaemon(scene, { upgrade: UPGRADE })
     const first = await scene.start({ traps: { 'member serving': 'SIGSTOP' } })
     await first.says('trapped')
-    leave(daemon.pid, 0)
+    await leave(daemon.pid, 0)
     await first.kill()
     const pidfds = () => openFds(daemon.pid).filter(what => what === 'anon_inode:[pidfd]')
     await until('it is let go of', () => daemon.ended || pidfds().length === 0)
     expect(daemon.ended, daemon.output).toBe(false)
-    leave(daemon.pid, null)
+    await leave(daemon.pid, null)
     const names = listeners.map(({ name }) => name)
     const held = await serviceWhere(scene, 'nobody serves', ({ pid }) => pid === null)
     expect(held.listeners.map(({ name }) => name)).toEqual(names)
@@ -148,7 +159,7 @@ describe('a daemon with few descriptors', () => {
     const daemon = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve({ routes: 0 })
     const { epoch } = await serviceWhere(scene, 'it serves', ({ phase }) => phase === 'idle')
-    leave(daemon.pid, 1)
+    await leave(daemon.pid, 1)
     try {
       await app.order('many', { count: 1_000 })
       await app.order('many', { count: 1_000 })
@@ -157,7 +168,7 @@ describe('a daemon with few descriptors', () => {
       )
       await app.order('put', { key: 'next', value: { item: 'there' } })
     } finally {
-      leave(daemon.pid, null)
+      await leave(daemon.pid, null)
     }
     await serviceWhere(
       scene,
