@@ -12,6 +12,7 @@ import { until } from '../processes/until.js'
 
 const UPGRADE = { probation: 200, heartbeat: 50, silence: 1_000, freeze: 500 }
 const HELD = 60
+const QUIET_MS = 200
 
 function limitedTo(limit: number) {
   return { wrap: ['prlimit', `--nofile=${limit}:${limit}`, '--'] }
@@ -20,12 +21,13 @@ function limitedTo(limit: number) {
 /** Its descriptors, when none has come or gone for a while: one that it has for a moment would be one more later. */
 async function settled(pid: number): Promise<number[]> {
   let fds: number[] = []
-  for (let same = 0; same < 10; await setTimeout(20)) {
+  let since = 0
+  return await until('its descriptors stay as they are', () => {
     const now = readdirSync(`/proc/${pid}/fd`).map(Number)
-    same = now.join() === fds.join() ? same + 1 : 0
+    if (now.join() !== fds.join()) since = performance.now()
     fds = now
-  }
-  return fds
+    return performance.now() - since >= QUIET_MS ? fds : null
+  })
 }
 
 /** The process may open so many descriptors more than it has now; null: as many as it could. */

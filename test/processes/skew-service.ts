@@ -51,17 +51,20 @@ export class Service {
 
   /** Another generation serves. One that comes while the one before is coming back to a new daemon is told to try again, and does. */
   async next(version: Version, schema: number): Promise<number> {
-    for (const until = performance.now() + 20_000; ; ) {
-      const pid = await this.launch(version, schema)
-      const { msg, message } = await this.said(pid, 'serving', 'failed')
-      if (msg === 'failed') {
+    const pid = await until(
+      'another generation serves',
+      async () => {
+        const pid = await this.launch(version, schema)
+        const { msg, message } = await this.said(pid, 'serving', 'failed')
+        if (msg === 'serving') return pid
         expect(message).toContain('a handoff is under way (phase returning')
-        expect(performance.now(), 'it has come back').toBeLessThan(until)
-        continue
-      }
-      expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.program(MEMBER).at(-1))
-      return pid
-    }
+        return null
+      },
+      20_000,
+      () => this.desk.output,
+    )
+    expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.program(MEMBER).at(-1))
+    return pid
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: whatever the fixture says
