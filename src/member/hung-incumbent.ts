@@ -20,6 +20,7 @@ import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
 import { entriesOf } from './noted-entries.js'
 import { settle } from './options.js'
+import { sealLegacy } from './seal-legacy.js'
 import { type Legacy, startHeir } from './start.js'
 
 const SIGKILL = 9
@@ -71,7 +72,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     )
     signal.throwIfAborted()
     // Should it wake up once more: it cannot write what nobody would read.
-    sealAll(legacy.segments)
+    sealLegacy(legacy.segments, ({ message }) => say(`${message}; it is ended all the same`))
     await end(hung)
     // From here on there is no way back: this process is the incumbent until the successor serves.
     driver = await startHeir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
@@ -186,17 +187,6 @@ function segmentsOf(
     segments.delete(ino)
   }
   return [...segments.values()].sort((a, b) => a.epoch - b.epoch)
-}
-
-/** What cannot be sealed by a read-only descriptor is not written by the hung process either, or ends with it. */
-function sealAll(segments: readonly Segment[]): void {
-  for (const segment of segments) {
-    try {
-      if (!segment.sealed) segment.seal()
-    } catch {
-      // Who cannot write needs no seal.
-    }
-  }
 }
 
 async function end(hung: OtherProcess): Promise<void> {

@@ -8,6 +8,7 @@ import { listeningPid } from '../process/holder-peer.js'
 import { statOf } from '../process/main-process.js'
 import { Segment } from '../state/segment.js'
 import { keptFor } from '../supervised/fd-store.js'
+import { sealLegacy } from './seal-legacy.js'
 import type { Legacy } from './start.js'
 
 export interface KeptOf {
@@ -70,7 +71,7 @@ export function keptLegacy({ service, control, logger, discard }: KeptOf): Legac
       else segments.push(segment)
     }
     const { generation, serviceStartedAt } = noted
-    sealAll(segments)
+    sealLegacy(segments, err => logger.warn({ err }, 'what a dead process wrote could not be sealed'))
     return {
       generation: generation + 1,
       serviceStartedAt,
@@ -92,17 +93,6 @@ function newestNote(kept: readonly { readonly name: string; readonly fd: OwnedFd
 
 function byEpoch(a: Segment, b: Segment): number {
   return a.epoch - b.epoch
-}
-
-/** Their writer is dead. What was given to others read-only is sealed. */
-function sealAll(segments: readonly Segment[]): void {
-  for (const segment of segments) {
-    try {
-      if (!segment.sealed) segment.seal()
-    } catch {
-      // A read-only descriptor: who has the other one is dead.
-    }
-  }
 }
 
 /** A living process listens there: who accepts on a control socket has called listen() on it. */

@@ -1,10 +1,9 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd, SEAL_SEAL, SEAL_WRITE } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { frame } from '../../src/state/frame.js'
 import { parseHeader, Segment } from '../../src/state/segment.js'
+import { holdPage } from '../processes/held-page.js'
 import { has } from '../processes/toolchains.js'
 
 const open: { close(): void }[] = []
@@ -16,26 +15,10 @@ afterEach(() => {
   for (const one of open.splice(0)) one.close()
 })
 
-/** A segment of which a page is in a pipe of another process until that has done what `until` says. */
-async function withHeldPage(until: string): Promise<{ segment: Segment; end: () => Promise<void> }> {
+function withBytes(): Segment {
   const segment = kept(Segment.create(1))
   segment.append(Buffer.from('abc'))
-  const program = `
-import os, sys, time
-out, into = os.pipe()
-os.splice(3, into, 4096, offset_src=0)
-print('held', flush=True)
-${until}
-os.read(out, 65536)
-`
-  const holder = spawn('python3', ['-c', program], { stdio: ['pipe', 'pipe', 'inherit', segment.fd.raw] })
-  const exited = once(holder, 'exit')
-  await once(holder.stdout!, 'data')
-  const end = async () => {
-    holder.stdin!.end()
-    await exited
-  }
-  return { segment, end }
+  return segment
 }
 
 describe('a segment', () => {
@@ -98,7 +81,8 @@ describe('a segment', () => {
   // The kernel waits 150 ms for such a page. A read in another process, compaction and reclaim hold one for a moment, and longer where the machine stands still.
   it('is sealed although a page of it is held for a quarter of a second', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
-    const { segment, end } = await withHeldPage('time.sleep(0.25)')
+    const segment = withBytes()
+    const { end } = await holdPage(segment, 'time.sleep(0.25)')
     segment.seal()
     expect(segment.sealed).toBe(true)
     expect(segment.append(Buffer.from('def')).refused).toBe('sealed')
@@ -107,7 +91,8 @@ describe('a segment', () => {
 
   it('says that pages of it are held for good, and takes appends', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
-    const { segment, end } = await withHeldPage('sys.stdin.read()')
+    const segment = withBytes()
+    const { end } = await holdPage(segment, 'sys.stdin.read()')
     expect(() => segment.seal()).toThrow(/EBUSY\): somebody maps it writable, or holds pages of it/)
     expect(segment.sealed).toBe(false)
     expect(segment.append(Buffer.from('def')).refused).toBe(null)
