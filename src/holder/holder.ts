@@ -109,6 +109,7 @@ export class Holder {
 
   /** A process wants to take over: it gets an Offer, or a Reject. Takes the link and the pidfd. */
   admit(candidate: Candidate): void {
+    this.#peers.tellOfTheDead()
     const peer = this.#peers.add(candidate)
     if (peer !== null) this.#surroundings.dispatch({ type: 'join', id: peer.id })
   }
@@ -283,13 +284,11 @@ export class Holder {
   #refuse(id: Id, because: 'busy' | 'bound'): void {
     const peer = this.#peers.get(id)
     if (peer === undefined) return
-    const { joiner, bound, phase } = this.#surroundings.state()
-    const others = because === 'busy' ? [joiner] : bound
+    const { joiner, bound, phase, owner } = this.#surroundings.state()
+    const untold = because === 'busy' && phase === 'idle'
+    const others = because === 'bound' ? bound : [untold ? owner : joiner]
     const pids = others.map(other => this.#peers.get(other)?.pid).filter(pid => pid !== undefined)
-    const message =
-      because === 'busy'
-        ? `a handoff is under way (phase ${phase}${pids.length > 0 ? `, process ${pids.join(', ')}` : ''}): try again when it is over`
-        : `process ${pids.join(', ')} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
+    const message = whyNot(untold ? 'untold' : because, phase, pids.join(', '))
     this.#peers.refuse(peer, new FdbError('ERR_FDB_BUSY', message, { retryable: true }))
   }
 
@@ -348,5 +347,17 @@ export class Holder {
       { pid: peer.pid, err: reasonSeen(peer, this.#phase, this.#times) },
       'the successor is not well, and is kept: the process that stands by for it cannot come back',
     )
+  }
+}
+
+/** Why nobody can join now; `untold`: the process that serves would miss what is shared with it. */
+function whyNot(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
+  switch (because) {
+    case 'busy':
+      return `a handoff is under way (phase ${phase}${pids === '' ? '' : `, process ${pids}`}): try again when it is over`
+    case 'bound':
+      return `process ${pids} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
+    case 'untold':
+      return `process ${pids}, which serves, lives and has lost its channel to this one: try again when it is back, or end it`
   }
 }

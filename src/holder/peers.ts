@@ -1,10 +1,10 @@
 import { afterHearing } from '../channel/limit.js'
 import { peerLeft } from '../channel/peer-left.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { closeAll, hasEnded, type OwnedFd } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
 import { unwatchable, watchDeath } from '../process/liveness.js'
-import { isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
+import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../process/process-identity.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Link, WireEnvelope } from '../protocol/link.js'
 import type { Id } from '../protocol/messages.js'
@@ -128,6 +128,20 @@ export class Peers {
     this.#letGo(peer)
   }
 
+  /**
+   * Tells at once of those that have ended, by the kernel's word, and that nothing more is to be read of: who was stopped, or late,
+   * hears of a death and of who comes for it in one turn of the event loop.
+   */
+  tellOfTheDead(): void {
+    for (const peer of this.all) {
+      if (peer.over || peer.link.open) continue
+      if (peer.pidfd === null ? isAlive(peer.identity) : !hasEnded(peer.pidfd)) continue
+      peer.watch?.close()
+      this.#noteDeath(peer)
+      this.#handler.died(peer)
+    }
+  }
+
   /** Ends all links. What is held by others is not touched. */
   close(): void {
     for (const peer of this.all) this.forget(peer)
@@ -169,11 +183,14 @@ export class Peers {
     })
   }
 
-  #died(peer: Peer): void {
+  #noteDeath(peer: Peer): void {
     peer.watch = null
     peer.died = true
-    if (peer.over) return
     peer.reason ??= new FdbError('ERR_FDB_SUCCESSOR_DIED', `process ${peer.pid} has died`)
+  }
+
+  #died(peer: Peer): void {
+    this.#noteDeath(peer)
     // Its last words may lie there unread: why it ends, say.
     afterHearing(0, () => peer.over || this.#handler.died(peer), { unref: true })
   }

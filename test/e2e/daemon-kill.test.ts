@@ -3,7 +3,8 @@ import { spawnLoad } from '../../bench/referee/remote.mjs'
 import { serveByCommand, servedBy, serviceWhere } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { until } from '../processes/until.js'
+import { socketsAt } from '../processes/sockets.js'
+import { pause, until } from '../processes/until.js'
 
 const KILLS = 20
 
@@ -56,5 +57,23 @@ describe('fd-broker serve, and a member that is killed', () => {
     expect(pid).toBe(app.pid)
     await app.kill()
     expect((await servedBy(scene, await scene.serve())).sections).toEqual(sections)
+  })
+
+  it('lets the next one in, though the daemon hears of both in one turn', async () => {
+    const scene = Scene.open({ hosting: 'daemon', routes: 50 })
+    const daemon = await serveByCommand(scene)
+    let app = await scene.serve()
+    for (let kill = 1; kill <= 5; kill++) {
+      daemon.signal('SIGSTOP')
+      await app.kill()
+      const before = socketsAt(scene.control)
+      app = await scene.start()
+      await until('it has connected', () => socketsAt(scene.control) > before)
+      // It has said Hello.
+      await pause(50)
+      daemon.signal('SIGCONT')
+      await app.serving()
+      expect(app.find('joined')).toMatchObject({ generation: kill + 1, first: false })
+    }
   })
 })

@@ -10,20 +10,19 @@ import { native } from '../../src/kernel/native.js'
 import { SILENT } from '../../src/logger.js'
 import { openPidfd } from '../../src/process/liveness.js'
 import { identify } from '../../src/process/process-identity.js'
-import { initialHolder } from '../../src/protocol/holder-machine.js'
+import { type HolderState, initialHolder } from '../../src/protocol/holder-machine.js'
 import { Link } from '../../src/protocol/link.js'
 import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 
-/** A holder that tells what comes to its machine. */
-function watching(pid: number) {
+/** A holder that tells what comes to its machine, which reckons with the first peer still. */
+function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
   const story: string[] = []
-  const machine = initialHolder('member', 0, 1)
+  const machine = { ...initialHolder('member', 0, 1), ...facts }
   const shelf = new SegmentShelf()
   const holder = new Holder({
     surroundings: {
-      // The machine reckons with it still.
-      state: () => ({ ...machine, joiner: 1 }),
+      state: () => machine,
       dispatch: event => story.push('message' in event ? event.message.kind : event.type),
       extraItems: () => [],
       position: () => null,
@@ -80,4 +79,48 @@ it('what a peer has said counts, also when its death is heard first', async ({ s
   await until('it is forgotten', () => story.includes('forgotten true'))
   expect(story).toEqual(['join', 'abort', 'dead', 'forgotten true'])
   far.close()
+})
+
+/** A channel of this process, as if it were one of another. */
+function peerOf(pid: number, pidfd: OwnedFd | null) {
+  const [here, there] = native.socketPair()
+  const far = new Link(new Channel(OwnedFd.own(there, 'far')))
+  const link = new Link(new Channel(OwnedFd.own(here, 'peer')))
+  onTestFinished(() => far.close())
+  return { far, candidate: { link, pid, generation: 2, identity: identify(pid), proven: true, pidfd } }
+}
+
+it.each(['by a pidfd', 'without pidfds'])(
+  'one that has ended is told of before who comes then, %s',
+  async how => {
+    const child = spawn('sleep', ['60'], { stdio: 'ignore' })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const pid = child.pid!
+    const pidfd = how === 'by a pidfd' ? openPidfd(pid) : null
+    const { holder, story } = watching(pid)
+    const first = peerOf(pid, pidfd instanceof OwnedFd ? pidfd : null)
+    holder.admit(first.candidate)
+    first.far.close()
+    await until('its channel has ended', () => story.includes('lost'))
+    // All in one turn: this process hears of nothing else.
+    process.kill(pid, 'SIGKILL')
+    for (const give = performance.now() + 20_000; !hasEnded(pid); )
+      expect(performance.now()).toBeLessThan(give)
+    holder.admit(peerOf(process.pid, null).candidate)
+    expect(story).toEqual(['join', 'lost', 'dead', 'forgotten true', 'join'])
+  },
+)
+
+it('who comes is told of the process that serves, lives and has no channel', async () => {
+  const { holder } = watching(process.pid, { owner: 1, down: [1] })
+  holder.admit(peerOf(process.pid, null).candidate)
+  const { far, candidate } = peerOf(process.ppid, null)
+  const told: string[] = []
+  far.start({ message: ({ reject }) => told.push(reject?.message ?? ''), broken: () => {}, end: () => {} })
+  holder.admit(candidate)
+  holder.perform({ type: 'refuse', id: 2, because: 'busy' })
+  await until('it is told', () => told.length > 0)
+  expect(told).toEqual([
+    `process ${process.pid}, which serves, lives and has lost its channel to this one: try again when it is back, or end it`,
+  ])
 })
