@@ -48,12 +48,13 @@ export function edgeRoutes(count) {
 
 /**
  * The proxy, answering, with its routes made at run time: only the first generation is told of them.
- * @param {{ routes: number, naive: boolean, inFile?: boolean, logLevel?: string, server?: (name: string) => Promise<{ url: string, end: () => void }> }} options `server`: starts
- *   one of the two servers; `inFile`: the routes stand in the configuration
+ * @param {{ routes: number, naive: boolean, cli?: string, inFile?: boolean, logLevel?: string, server?: (name: string) => Promise<{ url: string, end: () => void }> }} options
+ *   `server`: starts one of the two servers; `inFile`: the routes stand in the configuration
  */
 export async function startEdge({
   routes,
   naive,
+  cli = CLI,
   inFile = naive,
   logLevel = 'warn',
   server = spawnUpstream,
@@ -77,13 +78,13 @@ export async function startEdge({
               .map(line => JSON.parse(line)),
           )
         writeFileSync(file, JSON.stringify(config))
-        return [CLI, 'proxy', '--config', file, '--log-level', logLevel]
+        return [cli, 'proxy', '--config', file, '--log-level', logLevel]
       },
       probe: '/health',
       naive,
     })
     try {
-      if (!inFile) await addRoutes(app, routes)
+      if (!inFile) await addRoutes(cli, app, routes)
     } catch (error) {
       await app.end()
       throw error
@@ -95,9 +96,9 @@ export async function startEdge({
   }
 }
 
-/** @param {App} app @param {number} count */
-async function addRoutes({ folder, control }, count) {
+/** @param {string} cli @param {App} app @param {number} count */
+async function addRoutes(cli, { folder, control }, count) {
   const file = join(folder, 'routes.jsonl')
   writeFileSync(file, edgeRoutes(count))
-  await promisify(execFile)(process.execPath, [CLI, 'routes', 'add', '--control', control, '--file', file])
+  await promisify(execFile)(process.execPath, [cli, 'routes', 'add', '--control', control, '--file', file])
 }

@@ -5,12 +5,15 @@
 // burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
 // configuration is read anew. About 8 minutes.
 // Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows,reloads --json FILE
-import { mkdtempSync, rmSync } from 'node:fs'
+// --release 0.2.0: the windows of that release's upgrades as well.
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { releaseCommand } from '../release.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { Bare } from './bare.mjs'
+import { CLI } from './edge.mjs'
 import {
   BARE,
   forked,
@@ -37,6 +40,7 @@ const { values: flags } = parseArgs({
     upgrades: { type: text, default: '5' },
     rate: { type: text, default: '5000' },
     only: { type: text, default: 'requests,tunnels,idle,windows,reloads' },
+    release: { type: text },
     json: { type: text },
   },
 })
@@ -279,22 +283,33 @@ async function idle() {
 }
 
 async function inWindows() {
-  progress.show([], 'upgrades under load')
+  const ours = await windowsOf(CLI)
+  if (flags.release === undefined) return
+  const into = join(folder, flags.release)
+  mkdirSync(into)
+  const before = await windowsOf(releaseCommand(flags.release, into), `${flags.release}: `)
+  figures.add(`p99 in the window, of that of ${flags.release}`, ours / before, 'x')
+}
+
+/** @param {string} cli @param {string} [of] what its figures are called @returns {Promise<number>} p99 in the windows, in milliseconds */
+async function windowsOf(cli, of = '') {
+  progress.show([], `${of}upgrades under load`)
   const { upgrades, rate } = { upgrades: Number(flags.upgrades), rate: Number(flags.rate) }
-  const seen = await windows({ bare, folder, upgrades, rate, everyMs: 3000, routes: 1000 })
+  const seen = await windows({ bare, folder, cli, upgrades, rate, everyMs: 3000, routes: 1000 })
   progress.clear()
-  figures.add('upgrades', seen.done, '', '=', upgrades)
-  figures.add('requests lost', seen.lost, '', '=', 0)
-  if (seen.why !== '') console.log(`the first that was lost: ${seen.why}`)
-  figures.add('load', seen.perSecond, 'requests/s')
-  figures.add('CPU a request, of the proxy, between upgrades', seen.proxyUs, 'µs')
-  figures.add('the same, of the load and the servers', seen.othersUs, 'µs')
-  figures.add("the load's own lag, at most", seen.lagMs, 'ms')
+  if (seen.why !== '') console.log(`${of}the first that was lost: ${seen.why}`)
+  figures.add(`${of}upgrades`, seen.done, '', '=', upgrades)
+  figures.add(`${of}requests lost`, seen.lost, '', '=', 0)
+  figures.add(`${of}load`, seen.perSecond, 'requests/s')
+  figures.add(`${of}CPU a request, of the proxy, between upgrades`, seen.proxyUs, 'µs')
+  figures.add(`${of}the same, of the load and the servers`, seen.othersUs, 'µs')
+  figures.add(`${of}the load's own lag, at most`, seen.lagMs, 'ms')
   const [inside, outside] = [median(seen.inside), median(seen.outside)]
-  figures.add('p99 in the window of an upgrade', inside, 'ms')
-  figures.add('p99 between two', outside, 'ms')
-  figures.add('the first, of the second', inside / outside, 'x')
-  figures.add('p99 in the worst of the windows', Math.max(...seen.inside), 'ms')
+  figures.add(`${of}p99 in the window of an upgrade`, inside, 'ms')
+  figures.add(`${of}p99 between two`, outside, 'ms')
+  figures.add(`${of}the first, of the second`, inside / outside, 'x')
+  figures.add(`${of}p99 in the worst of the windows`, Math.max(...seen.inside), 'ms')
+  return inside
 }
 
 async function inReloads() {

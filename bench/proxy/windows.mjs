@@ -10,15 +10,16 @@ import { cpu, rest } from './processes.mjs'
 /**
  * @typedef {{ inside: number[], outside: number[], perSecond: number, lost: number, why: string, done: number, proxyUs: number, othersUs: number,
  *   lagMs: number }} Windows p99 in milliseconds of each, CPU of a request between upgrades in microseconds
- * @param {{ bare: import('./bare.mjs').Bare, folder: string, upgrades: number, rate: number, everyMs: number, routes: number }} options
+ * @param {{ bare: import('./bare.mjs').Bare, folder: string, cli: string, upgrades: number, rate: number, everyMs: number, routes: number }} options
  * @returns {Promise<Windows>}
  */
-export async function windows({ bare, folder, upgrades, rate, everyMs, routes }) {
+export async function windows({ bare, folder, cli, upgrades, rate, everyMs, routes }) {
   /** @type {number[]} */
   const servers = []
   const { app, end } = await startEdge({
     routes,
     naive: false,
+    cli,
     async server() {
       const { port, pids, end } = await bare.start('server')
       servers.push(...pids())

@@ -3,7 +3,8 @@
 // serves, beside `node -e 0` in the same rounds: the proxy with a small configuration and with 10,000 routes, each an upgrade of
 // the one before; the library from join() to ready(). At rest; under load, which is 5,000 requests a second to the small proxy, before, during and
 // after its upgrades, relayed to a server in C; and beside as many processes that compute without end as there are processors.
-// Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --only rest,load,busy --rate 5000 --json FILE
+// Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --only rest,load,busy --rate 5000
+// --release 0.2.0 (the proxy of that release in the same rounds) --json FILE
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -13,6 +14,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Bare } from '../proxy/bare.mjs'
 import { OpenLoad } from '../proxy/open-load.mjs'
+import { releaseCommand, releaseProgram } from '../release.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { phasesOf, status } from '../status.mjs'
 import { answers, busy, cpuMs, ended, freePort, start } from './processes.mjs'
@@ -24,6 +26,7 @@ const { values: flags } = parseArgs({
     node: { type: 'string', multiple: true, default: [process.execPath] },
     only: { type: 'string', default: 'rest,load,busy' },
     rate: { type: 'string', default: '5000' },
+    release: { type: 'string' },
     json: { type: 'string' },
   },
 })
@@ -35,10 +38,16 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('member.mjs', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-start-'))
 const codeCache = join(folder, 'code')
+/** @param {string} version */
+function releaseOf(version) {
+  const empty = () => mkdtempSync(join(folder, 'release-'))
+  return { cli: releaseCommand(version, empty()), member: releaseProgram(version, empty(), MEMBER) }
+}
+const release = flags.release === undefined ? null : releaseOf(flags.release)
 const progress = new Progress()
 const figures = new Figures('start')
 
-/** @typedef {{ wall: number, cpu: number | null }} Sample */
+/** @typedef {{ wall: number, cpu: number | null, sinceStart?: number }} Sample `sinceStart`: where `wall` begins later than the process */
 
 /** One kind of server, each process of which is the next version of the one before. */
 class Versions {
@@ -66,9 +75,9 @@ class Versions {
  * @param {string} name
  * @param {number} count of routes
  * @param {string} cache
- * @param {string | null} [server] that it relays to; null: it answers itself
+ * @param {{ server?: string | null, cli?: string }} [options] `server`: that it relays to; null: it answers itself
  */
-async function proxy(node, name, count, cache, server = null) {
+async function proxy(node, name, count, cache, { server = null, cli = CLI } = {}) {
   const port = await freePort()
   const control = join(folder, `${name}.sock`)
   const file = join(folder, `${name}.json`)
@@ -88,7 +97,7 @@ async function proxy(node, name, count, cache, server = null) {
       upgrade: { probation: '0s' },
     }),
   )
-  const args = [CLI, 'proxy', '--config', file, '--log-level', 'warn']
+  const args = [cli, 'proxy', '--config', file, '--log-level', 'warn']
   const versions = new Versions(async () => {
     const began = performance.now()
     const child = start(node, args, { FD_BROKER_CODE_CACHE: cache })
@@ -99,15 +108,15 @@ async function proxy(node, name, count, cache, server = null) {
   return { versions, control, port }
 }
 
-/** @param {string} node @param {string} name */
-async function member(node, name) {
+/** @param {string} node @param {string} name @param {string} [file] */
+async function member(node, name, file = MEMBER) {
   const address = `tcp://127.0.0.1:${await freePort()}`
   const control = join(folder, `${name}.sock`)
   return new Versions(async () => {
-    const child = start(node, [MEMBER, control, address])
+    const child = start(node, [file, control, address])
     const [line] = await once(createInterface(/** @type {any} */ (child.stdout)), 'line')
-    const { joinToReady } = JSON.parse(line)
-    return { child, sample: { wall: joinToReady, cpu: null } }
+    const { joinToReady, all } = JSON.parse(line)
+    return { child, sample: { wall: joinToReady, cpu: null, sinceStart: all } }
   })
 }
 
@@ -143,16 +152,30 @@ const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ??
 async function measure(node, where, goals, bare = null) {
   rmSync(codeCache, { recursive: true, force: true })
   const server = await bare?.start('server')
-  const small = await proxy(node, 'small', 0, codeCache, server && `http://127.0.0.1:${server.port}`)
+  const url = server === undefined ? null : `http://127.0.0.1:${server.port}`
+  const small = await proxy(node, 'small', 0, codeCache, { server: url })
   const first = await proxy(node, 'first', 0, 'off')
   const many = await proxy(node, 'many', routes, codeCache)
   const library = await member(node, 'library')
+  /** @type {Record<string, Versions>} */
+  const before =
+    release === null
+      ? {}
+      : {
+          'proxy, small': (await proxy(node, 'small-before', 0, 'off', release)).versions,
+          [`proxy, ${routes} routes`]: (await proxy(node, 'many-before', routes, 'off', release)).versions,
+          'library, join to ready': await member(node, 'library-before', release.member),
+        }
+  const ofBefore = (/** @type {string} */ name) => `${flags.release} ${name}`
   const kinds = {
     'node -e 0': () => bareNode(node),
     'proxy, small': () => small.versions.next(),
     'proxy, small, no code kept': () => first.versions.next(),
     [`proxy, ${routes} routes`]: () => many.versions.next(),
     'library, join to ready': () => library.next(),
+    ...Object.fromEntries(
+      Object.entries(before).map(([name, versions]) => [ofBefore(name), () => versions.next()]),
+    ),
   }
   /** @type {Map<string, Sample[]>} */
   const samples = new Map(Object.keys(kinds).map(name => [name, []]))
@@ -171,11 +194,17 @@ async function measure(node, where, goals, bare = null) {
     }
     const phases = phasesOf(await status(small.control))
     progress.clear()
+    for (const [name, all] of [...samples]) {
+      const whole = all.flatMap(({ sinceStart, cpu }) =>
+        sinceStart === undefined ? [] : [{ wall: sinceStart, cpu }],
+      )
+      if (whole.length > 0) samples.set(name.replace('join', 'start'), whole)
+    }
     const wall = (/** @type {string} */ name) => median((samples.get(name) ?? []).map(sample => sample.wall))
     const cpu = (/** @type {string} */ name) => median((samples.get(name) ?? []).map(each => each.cpu ?? NaN))
     const base = wall('node -e 0')
-    const rows = Object.keys(kinds).map(name => {
-      const times = (samples.get(name) ?? []).map(sample => sample.wall)
+    const rows = [...samples].map(([name, all]) => {
+      const times = all.map(sample => sample.wall)
       return [
         name,
         wall(name).toFixed(0),
@@ -191,13 +220,20 @@ async function measure(node, where, goals, bare = null) {
     figures.add(`${where}: CPU until then`, cpu('proxy, small'), 'ms', '<=', goals?.cpu)
     figures.add(`${where}: ${routes} routes`, wall(`proxy, ${routes} routes`), 'ms', '<=', goals?.many)
     figures.add(`${where}: join() to ready()`, wall('library, join to ready'), 'ms', '<=', goals?.join)
+    for (const name of samples.keys()) {
+      if (!samples.has(ofBefore(name))) continue
+      figures.add(`${where}: ${name}, of that of ${flags.release}`, wall(name) / wall(ofBefore(name)), 'x')
+      const part = cpu(name) / cpu(ofBefore(name))
+      if (!Number.isNaN(part)) figures.add(`${where}: CPU of ${name}, of that of ${flags.release}`, part, 'x')
+    }
     if (load === null) return
     const { perSecond, lost, why } = await load.stop()
     figures.add(`${where}: requests lost ${why}`.trim(), lost, 'requests', '=', 0)
     figures.add(`${where}: load`, perSecond, 'requests/s')
   } finally {
     load?.kill()
-    for (const versions of [small.versions, first.versions, many.versions, library]) await versions.end()
+    for (const versions of [small.versions, first.versions, many.versions, library, ...Object.values(before)])
+      await versions.end()
     server?.end()
   }
 }

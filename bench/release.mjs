@@ -1,0 +1,59 @@
+// @ts-check
+// Releases of test/fixtures/releases, to be run beside what was built here: their own JavaScript, with the addon and the dependencies of
+// the present version.
+import { execFileSync } from 'node:child_process'
+import { copyFileSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+/** That of the present version. */
+export const ADDON = process.env.FD_BROKER_ADDON ?? join(ROOT, 'build/Release/fd_broker.node')
+/** What differs there in what the addon did by itself. */
+const ADDON_BEFORE = join(ROOT, 'test/fixtures/addon-before-0.3.cjs')
+
+/** @param {string} a @param {string} b */
+export const compareVersions = (a, b) => a.localeCompare(b, 'en', { numeric: true })
+
+/**
+ * @param {string} version
+ * @param {string} into an empty folder
+ * @returns {{ folder: string, addon: string }} where its package.json is, and what FD_BROKER_ADDON must be for it
+ */
+export function unpackRelease(version, into) {
+  const archive = join(ROOT, `test/fixtures/releases/fd-broker-${version}.tgz`)
+  execFileSync('tar', ['-xzf', archive, '-C', into])
+  const folder = join(into, 'package')
+  symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
+  return { folder, addon: compareVersions(version, '0.3.0') < 0 ? ADDON_BEFORE : ADDON }
+}
+
+/** The file of a version's command: each release has its own layout. @param {string} folder where its package.json is */
+export function commandOf(folder) {
+  const { bin } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  return join(folder, String(bin['fd-broker']))
+}
+
+/** The command of a release, for any node to run. @param {string} version @param {string} into an empty folder */
+export function releaseCommand(version, into) {
+  const release = unpackRelease(version, into)
+  return withAddon(release, commandOf(release.folder))
+}
+
+/** A program for which `fd-broker` is that release, for any node to run. @param {string} version @param {string} into an empty folder @param {string} program */
+export function releaseProgram(version, into, program) {
+  const release = unpackRelease(version, into)
+  const copy = join(release.folder, basename(program))
+  copyFileSync(program, copy)
+  return withAddon(release, copy)
+}
+
+/** @param {{ folder: string, addon: string }} release @param {string} file */
+function withAddon({ folder, addon }, file) {
+  const started = join(folder, 'started.cjs')
+  writeFileSync(
+    started,
+    `process.env.FD_BROKER_ADDON = ${JSON.stringify(addon)}\nimport(${JSON.stringify(file)})\n`,
+  )
+  return started
+}
