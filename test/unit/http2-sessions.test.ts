@@ -23,10 +23,27 @@ async function served(name: string): Promise<{ port: number; served: Served }> {
   return { port: (server.address() as net.AddressInfo).port, served: one }
 }
 
+const PREFACE_BYTES = 24
+const HEADERS = 1
+
+/** Tells of each request in what one client sends. */
+function requestsIn(tell: () => void): (chunk: Buffer) => void {
+  let rest: Buffer = Buffer.alloc(0)
+  let at = PREFACE_BYTES
+  return chunk => {
+    rest = Buffer.concat([rest, chunk])
+    while (rest.length >= at + 9) {
+      if (rest[at + 3] === HEADERS) tell()
+      at += 9 + rest.readUIntBE(at, 3)
+    }
+  }
+}
+
 /** A path on which every byte takes its time. */
-async function far(port: () => number): Promise<number> {
+async function far(port: () => number, onRequest: () => void): Promise<number> {
   const relay = net.createServer(client => {
     const server = net.connect(port(), '127.0.0.1')
+    client.on('data', requestsIn(onRequest))
     for (const [from, to] of [
       [client, server],
       [server, client],
@@ -45,7 +62,11 @@ async function far(port: () => number): Promise<number> {
 it('no request that crosses the GOAWAY fails, 25 ms each way, at 100 requests a second', async () => {
   const [old, young] = [await served('old'), await served('new')]
   let target = old
-  const port = await far(() => target.port)
+  let sent = 0
+  const port = await far(
+    () => target.port,
+    () => sent++,
+  )
   const answers = { old: 0, new: 0 }
   const failed: unknown[] = []
   const lastStreams: number[] = []
@@ -64,9 +85,9 @@ it('no request that crosses the GOAWAY fails, 25 ms each way, at 100 requests a 
     return one
   }
   session = open()
-  let sent = 0
+  let made = 0
   const post = () => {
-    sent++
+    made++
     const stream = session.request({ ':method': 'POST' })
     let body = ''
     stream.setEncoding('utf8')
@@ -82,8 +103,11 @@ it('no request that crosses the GOAWAY fails, 25 ms each way, at 100 requests a 
   old.served.announce()
   await until('the new one answers', () => answers.new > 20)
   clearInterval(pace)
-  await until('all are answered', () => answers.old + answers.new + failed.length >= sent)
-  expect(failed).toEqual([])
+  await until('all are answered', () => answers.old + answers.new + failed.length >= made)
+  // Node's client writes a request at the end of a turn. Where a GOAWAY comes in the same turn it refuses it itself, and sends nothing.
+  const refused = expect.objectContaining({ message: expect.stringContaining('NGHTTP2_REFUSED_STREAM') })
+  expect(failed).toEqual(Array(made - sent).fill(refused))
+  expect(answers.old + answers.new).toBe(sent)
   expect(lastStreams[0]).toBe(2 ** 31 - 1)
   await until('the old session has ended', () => old.served.connections === 0)
 })
