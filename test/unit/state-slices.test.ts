@@ -8,7 +8,8 @@ afterEach(() => vi.restoreAllMocks())
 
 /** A clock that only work moves, and how far it moves in each turn of the event loop until `done`. */
 function clock() {
-  let now = performance.now()
+  // A whole number: what is added is exact then.
+  let now = Math.ceil(performance.now())
   vi.spyOn(performance, 'now').mockImplementation(() => now)
   const work = (ms: number) => void (now += ms)
   const turnsUntil = async (done: Promise<unknown>) => {
