@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
@@ -20,8 +21,8 @@ export default defineConfig({
   test: {
     include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts', 'test/frameworks/*.test.ts'],
     pool: 'forks',
-    // Two files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
-    maxWorkers: 2,
+    // Files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
+    maxWorkers: availableParallelism() < 4 ? 2 : 3,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.
     testTimeout: 180_000,
     hookTimeout: 180_000,
