@@ -123,8 +123,7 @@ describe('certificates as state', () => {
     await add('made', ['b.test'])
     const { session, socket } = await askTls(edge.port, { servername: 'b.test' })
     socket.destroy()
-    // A change is in the file some 10 ms after it was acknowledged, and the first one once the file is on the disk.
-    await until('the file has it', async () => (await edge.status()).state.file?.behindBytes === 0)
+    await edge.stateWritten()
     await edge.signal('SIGKILL', pid)
     await edge.ended(pid)
     expect(statSync(path).mode & 0o777).toBe(0o600)

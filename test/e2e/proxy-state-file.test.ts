@@ -23,10 +23,7 @@ it('a proxy with a state file has the routes of run time after a reboot, and tho
     '1 added\n',
   )
   const second = await edge.next()
-  await until('the file has it', async () => {
-    const { state } = await edge.status()
-    return state.file?.sequence === state.sequence
-  })
+  await edge.stateWritten()
   expect(statSync(path).mode & 0o007).toBe(0)
   for (const pid of [first, second]) {
     if (!hasEnded(pid)) signalPid(pid, 'SIGKILL')

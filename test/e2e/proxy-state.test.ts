@@ -8,7 +8,6 @@ import { PUT } from '../../src/state/records.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
-import { until } from '../processes/until.js'
 
 const QUICK = { upgrade: { probation: '0s' }, drain: { timeout: '1m' } }
 
@@ -116,8 +115,7 @@ describe('the configuration of the proxy', () => {
     edge.write({ stateFile: join(edge.desk.folder, 'edge.state') })
     const first = await edge.next()
     expect((await edge.routes('add', '--host', 'a.test', '--upstream', 'spare')).code).toBe(0)
-    // A change is in the file some 10 ms after it was acknowledged.
-    await until('the file has it', async () => (await edge.status()).state.file?.behindBytes === 0)
+    await edge.stateWritten()
     await edge.signal('SIGKILL', first)
     await edge.ended(first)
     edge.write({ upstreams: { app: { servers: [app.url] } } })

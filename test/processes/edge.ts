@@ -105,6 +105,11 @@ export class Edge {
     return operator.status(this.desk.control)
   }
 
+  /** A change is in the state file some 10 ms after it was acknowledged, and the first one once the file is on the disk. */
+  async stateWritten(): Promise<void> {
+    await until('the state file has all', async () => (await this.status()).state.file?.behindBytes === 0)
+  }
+
   get pid(): Promise<number> {
     return this.status().then(({ pid }) => pid)
   }

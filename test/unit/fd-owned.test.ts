@@ -1,13 +1,8 @@
 import { setImmediate as turn } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, type Leak, OwnedFd, onLeak } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
 
 function memory(label = 'memory'): OwnedFd {
   return OwnedFd.own(native.memfd(label), label)
@@ -128,7 +123,7 @@ describe('onLeak', () => {
     })()
     const deadline = Date.now() + 5000
     while (leaks.length === 0 && Date.now() < deadline) {
-      collect()
+      global.gc!()
       await turn()
     }
     stop()
