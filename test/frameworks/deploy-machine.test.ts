@@ -22,7 +22,8 @@ describe('the units of docs/deploy.md, as they are, with a systemd of their own'
         expect(said.filter(({ step }) => step === act)).toEqual(Array(times).fill(once))
         const load = said.find(({ step }) => step === `load of ${act}`)!
         expect(load).toMatchObject({ failed: 0 })
-        expect(load.answered).toBeGreaterThan(30)
+        // 20 before the first act and 20 after the last one: the driver waits for them.
+        expect(load.answered).toBeGreaterThanOrEqual(40)
       }
     },
   )
