@@ -29,7 +29,7 @@ import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
-import { Upstreams } from './upstreams/upstreams.js'
+import { serverLog, Upstreams } from './upstreams/upstreams.js'
 import { warmUpInFirstWave } from './warm-up.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
@@ -90,9 +90,7 @@ export class ReverseProxy {
     this.#config = config
     this.#logger = logger
     this.#access = access
-    this.#upstreams = new Upstreams((upstream, server) =>
-      logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
-    )
+    this.#upstreams = new Upstreams(serverLog(logger))
     this.#upstreams.configure(config.upstreams)
     this.#admission = new Admission({
       limits: () => this.#config.limits,

@@ -61,7 +61,7 @@ const ROUTED: ProxyDocument = {
 }
 
 function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
-  const upstreams = new Upstreams(() => {})
+  const upstreams = new Upstreams({ out: () => {}, in: () => {} })
   upstreams.configure(routed.upstreams)
   const table = new RouteTable<Action>()
   for (const { host, path, target } of routed.routes)

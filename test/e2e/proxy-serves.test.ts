@@ -407,7 +407,54 @@ describe('servers that fail', () => {
     })
     await until('the server is used', async () => (await status()) === 200)
   })
+
+  it('get their share again after each restart, and the log says when they went and came back', async () => {
+    const servers = await Promise.all([1, 2, 3, 4, 5].map(restartable))
+    const edge = await Edge.start({
+      upstreams: {
+        app: { servers: servers.map(({ url }) => url), health: { failures: 1, coolDown: '200ms' } },
+      },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    const answers = async (count: number) => {
+      const bodies: string[] = []
+      for (let n = 0; n < count; n++) {
+        const { status, body } = await ask(`${edge.url}/${n}`).answer
+        bodies.push(status === 200 ? body : String(status))
+      }
+      return bodies
+    }
+    for (const server of servers) {
+      await server.stop()
+      // An odd number of requests each time: the turn stands elsewhere when the server comes back.
+      expect(await answers(7)).not.toContain('502')
+      await edge.logged('a server failed and is passed over for a while', line => line.server === server.url)
+      await server.start()
+      await until('the server gets a request', async () => (await answers(1))[0] === server.url)
+      await edge.logged('a server answers and gets requests again', line => line.server === server.url)
+      const share = await answers(servers.length)
+      expect(share.toSorted()).toEqual(servers.map(({ url }) => url).toSorted())
+    }
+  })
 })
+
+/** A server that can be stopped and started again at its address, which it answers with. */
+async function restartable() {
+  const port = await freePort()
+  const url = `http://127.0.0.1:${port}`
+  let server = createServer()
+  const start = () => {
+    server = createServer((_request, response) => response.end(url))
+    return new Promise<void>(resolve => server.listen(port, '127.0.0.1', resolve))
+  }
+  const stop = () => {
+    server.closeAllConnections()
+    return new Promise<unknown>(resolve => server.close(resolve))
+  }
+  await start()
+  onTestFinished(() => void stop())
+  return { url, start, stop }
+}
 
 /** A server that counts its connections. */
 async function counting() {

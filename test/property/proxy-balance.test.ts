@@ -1,120 +1,207 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Balancer } from '../../src/proxy/upstreams/balance.js'
+import {
+  afterEvent,
+  type HealthEvent,
+  type ServerHealth,
+  UP,
+} from '../../src/proxy/upstreams/server-health.js'
 
 const names = (count: number) => Array.from({ length: count }, (_, i) => `s${i}`)
 const RULES = { failures: 3, coolDown: 1000 }
+/** How many servers, and which of them are broken: any number from none to all. */
+const group = fc
+  .integer({ min: 2, max: 20 })
+  .chain(count => fc.tuple(fc.constant(names(count)), fc.subarray(names(count)), fc.nat({ max: 40 })))
 
-/** Brings these servers down at time `now`. */
-function down(balancer: Balancer, servers: Iterable<string>, now: number): void {
+/** Takes these servers out at time `now`. */
+function takeOut(balancer: Balancer, servers: Iterable<string>, now: number): void {
   for (const server of servers) for (let i = 0; i < RULES.failures; i++) balancer.failed(server, now)
 }
 
+/** A balancer that has had `turns` requests, with some servers out since time 0. */
+function balancerOf(servers: string[], out: string[], turns: number): Balancer {
+  const balancer = new Balancer(servers, RULES)
+  for (let i = 0; i < turns; i++) balancer.pick(0)
+  takeOut(balancer, out, 0)
+  return balancer
+}
+
+const count = (picks: (string | undefined)[], name: string) => picks.filter(pick => pick === name).length
+
 describe('servers', () => {
-  it('that are healthy are taken in turn, each equally often, whichever are down', () => {
+  it('that are up are taken in turn, each equally often, whichever are out', () => {
     fc.assert(
-      fc.property(
-        fc.integer({ min: 1, max: 12 }),
-        fc.nat({ max: 4095 }),
-        fc.nat({ max: 20 }),
-        fc.integer({ min: 1, max: 5 }),
-        (count, mask, before, rounds) => {
-          const balancer = new Balancer(names(count), RULES)
-          for (let i = 0; i < before; i++) balancer.pick(0)
-          const broken = names(count).filter((_, i) => mask & (1 << i))
-          down(balancer, broken, 0)
-          const eligible =
-            broken.length === count ? names(count) : names(count).filter(name => !broken.includes(name))
-          const picks = Array.from({ length: eligible.length * rounds }, () => balancer.pick(1))
-          for (const name of eligible) expect(picks.filter(pick => pick === name)).toHaveLength(rounds)
-          expect(balancer.healthy(1)).toEqual(names(count).filter(name => !broken.includes(name)))
-        },
-      ),
+      fc.property(group, fc.integer({ min: 1, max: 5 }), ([servers, out, turns], rounds) => {
+        const balancer = balancerOf(servers, out, turns)
+        const up = servers.filter(name => !out.includes(name))
+        expect(balancer.healthy()).toEqual(up)
+        expect(balancer.allUp).toBe(out.length === 0)
+        const used = up.length === 0 ? servers : up
+        const picks = Array.from({ length: used.length * rounds }, () => balancer.pick(999))
+        for (const name of used) expect(count(picks, name)).toBe(rounds)
+      }),
       { seed: 51, numRuns: 1000 },
     )
   })
 
-  it('are each tried once by a request, the healthy ones first', () => {
+  it('are each tried once by a request, those that are up first', () => {
     fc.assert(
-      fc.property(
-        fc.integer({ min: 1, max: 10 }),
-        fc.nat({ max: 1023 }),
-        fc.nat({ max: 20 }),
-        (count, mask, before) => {
-          const balancer = new Balancer(names(count), RULES)
-          for (let i = 0; i < before; i++) balancer.pick(0)
-          const broken = names(count).filter((_, i) => mask & (1 << i))
-          down(balancer, broken, 0)
-          const tried = new Set<string>()
-          const order: string[] = []
-          for (let next = balancer.pick(1, tried); next !== undefined; next = balancer.pick(1, tried)) {
-            tried.add(next)
-            order.push(next)
-          }
-          expect(order).toHaveLength(count)
-          expect(tried.size).toBe(count)
-          expect(new Set(order.slice(0, count - broken.length))).toEqual(
-            new Set(names(count).filter(name => !broken.includes(name))),
-          )
-        },
-      ),
+      fc.property(group, ([servers, out, turns]) => {
+        const balancer = balancerOf(servers, out, turns)
+        const tried = new Set<string>()
+        const order: string[] = []
+        for (let next = balancer.pick(1, tried); next !== undefined; next = balancer.pick(1, tried)) {
+          tried.add(next)
+          order.push(next)
+        }
+        expect(order).toHaveLength(servers.length)
+        expect(tried.size).toBe(servers.length)
+        const up = servers.filter(name => !out.includes(name))
+        expect(new Set(order.slice(0, up.length))).toEqual(new Set(up))
+      }),
       { seed: 52, numRuns: 500 },
     )
   })
 
-  it('behave as a model in any course of events', () => {
-    const event = fc.record({
-      kind: fc.constantFrom('fail', 'fail', 'succeed', 'wait', 'pick', 'configure'),
-      at: fc.nat({ max: 3 }),
-      time: fc.nat({ max: 700 }),
-    })
+  it('that recovered get their share after one trial each, in the first requests after the cool-down', () => {
     fc.assert(
-      fc.property(fc.array(event, { maxLength: 60 }), events => {
-        let present = names(4)
-        const balancer = new Balancer(present, RULES)
-        const model = new Map(present.map(name => [name, { failures: 0, until: 0 }]))
-        let now = 1
-        for (const { kind, at, time } of events) {
-          const name = `s${at}`
-          const entry = model.get(name)
-          if (kind === 'wait') now += time
-          else if (kind === 'configure') {
-            present = entry ? present.filter(each => each !== name) : [...present, name]
-            if (entry) model.delete(name)
-            else model.set(name, { failures: 0, until: 0 })
-            balancer.configure(present, RULES)
-          } else if (kind === 'succeed') {
-            balancer.succeeded(name)
-            if (entry) Object.assign(entry, { failures: 0, until: 0 })
-          } else if (kind === 'fail') {
-            const goesDown = entry !== undefined && ++entry.failures >= 3 && entry.until <= now
-            if (entry && goesDown) entry.until = now + 1000
-            expect(balancer.failed(name, now)).toBe(goesDown)
-          } else {
-            const healthy = present.filter(each => model.get(each)!.until <= now)
-            expect(balancer.healthy(now)).toEqual(healthy)
-            const picked = balancer.pick(now)
-            if (present.length === 0) expect(picked).toBeUndefined()
-            else expect(healthy.length > 0 ? healthy : present).toContain(picked)
-          }
-        }
+      fc.property(group, fc.nat({ max: 5000 }), ([servers, out, turns], late) => {
+        const balancer = balancerOf(servers, out, turns)
+        const now = 1000 + late
+        const trials = Array.from({ length: out.length }, () => balancer.pick(now))
+        expect(new Set(trials)).toEqual(new Set(out))
+        for (const name of out) expect(balancer.succeeded(name, now)).toBe(true)
+        const picks = Array.from({ length: servers.length * 3 }, () => balancer.pick(now))
+        for (const name of servers) expect(count(picks, name)).toBe(3)
       }),
       { seed: 53, numRuns: 1000 },
     )
   })
 
-  it('take their turn again after the cool-down, and go down again by one failure', () => {
-    const balancer = new Balancer(names(2), RULES)
-    down(balancer, ['s0'], 0)
-    expect([balancer.healthy(999), balancer.healthy(1000)]).toEqual([['s1'], ['s0', 's1']])
-    expect([balancer.failed('s0', 1000), balancer.healthy(1001)]).toEqual([true, ['s1']])
-    balancer.succeeded('s0')
-    expect([balancer.failed('s0', 1002), balancer.healthy(1002)]).toEqual([false, ['s0', 's1']])
+  it('that stay broken get one request a cool-down, as long as another server is up', () => {
+    fc.assert(
+      fc.property(
+        group.filter(([servers, out]) => out.length < servers.length),
+        fc.integer({ min: 1, max: 300 }),
+        ([servers, out, turns], step) => {
+          const balancer = balancerOf(servers, out, turns)
+          const lost = new Map(out.map(name => [name, 0]))
+          for (let now = 1; now < 10_000; now += step) {
+            const picked = balancer.pick(now)!
+            const failures = lost.get(picked)
+            if (failures === undefined) continue
+            lost.set(picked, failures + 1)
+            expect(balancer.failed(picked, now)).toBe(false)
+          }
+          for (const failures of lost.values()) expect(failures).toBeLessThanOrEqual(9)
+        },
+      ),
+      { seed: 54, numRuns: 300 },
+    )
   })
 
-  it('never go down when that is off', () => {
-    const balancer = new Balancer(['a'], { failures: null, coolDown: 1 })
+  it('have one trial at a time; a trial without an outcome is followed by another after the cool-down', () => {
+    const balancer = new Balancer(names(3), RULES)
+    takeOut(balancer, ['s1'], 0)
+    const picks = (now: number) => Array.from({ length: 6 }, () => balancer.pick(now))
+    expect(count(picks(999), 's1')).toBe(0)
+    expect(count(picks(1000), 's1')).toBe(1)
+    expect(count(picks(1999), 's1')).toBe(0)
+    expect(count(picks(2000), 's1')).toBe(1)
+    balancer.undecided('s1', 2001)
+    expect(count(picks(2001), 's1')).toBe(1)
+    expect(balancer.healthy()).toEqual(['s0', 's2'])
+  })
+
+  it('that are out are no trial for a request that failed on another server, unless none is up', () => {
+    const balancer = new Balancer(names(3), RULES)
+    takeOut(balancer, ['s0'], 0)
+    expect(balancer.pick(2000, new Set(['s1']))).toBe('s2')
+    expect(balancer.pick(2000, new Set(['s1', 's2']))).toBe('s0')
+  })
+
+  it('are followed by a model in any course of events', () => {
+    const event = fc.record({
+      kind: fc.constantFrom('fail', 'fail', 'succeed', 'undecided', 'wait', 'pick', 'pick', 'configure'),
+      at: fc.nat({ max: 4 }),
+      time: fc.nat({ max: 700 }),
+    })
+    fc.assert(
+      fc.property(fc.array(event, { maxLength: 80 }), events => {
+        let present = names(4)
+        const balancer = new Balancer(present, RULES)
+        const model = new Map<string, ServerHealth>(present.map(name => [name, UP]))
+        let now = 1
+        const apply = (name: string, what: HealthEvent): [boolean, boolean] => {
+          const before = model.get(name)
+          if (before === undefined) return [false, false]
+          model.set(name, afterEvent(before, what, RULES, now))
+          return [before.kind === 'up', model.get(name)!.kind === 'up']
+        }
+        for (const { kind, at, time } of events) {
+          const name = `s${at}`
+          if (kind === 'wait') now += time
+          else if (kind === 'configure') {
+            present = model.has(name) ? present.filter(each => each !== name) : [...present, name]
+            if (!model.delete(name)) model.set(name, UP)
+            balancer.configure(present, RULES)
+          } else if (kind === 'succeed') {
+            const [was, is] = apply(name, 'succeeded')
+            expect(balancer.succeeded(name, now)).toBe(!was && is)
+          } else if (kind === 'fail') {
+            const [was, is] = apply(name, 'failed')
+            expect(balancer.failed(name, now)).toBe(was && !is)
+          } else if (kind === 'undecided') {
+            apply(name, 'undecided')
+            balancer.undecided(name, now)
+          } else {
+            const picked = balancer.pick(now)
+            if (present.length === 0) expect(picked).toBeUndefined()
+            else {
+              const due = present.filter(each => {
+                const health = model.get(each)!
+                return health.kind !== 'up' && health.until <= now
+              })
+              const up = present.filter(each => model.get(each)!.kind === 'up')
+              expect(due.length > 0 ? due : up.length > 0 ? up : present).toContain(picked)
+              apply(picked!, 'picked')
+            }
+          }
+          const up = present.filter(each => model.get(each)!.kind === 'up')
+          expect(balancer.healthy()).toEqual(up)
+          expect(balancer.allUp).toBe(up.length === present.length)
+        }
+      }),
+      { seed: 55, numRuns: 1000 },
+    )
+  })
+
+  it('are out after so many failures in a row, and until a request succeeds', () => {
+    const fail = (health: ServerHealth, now: number) => afterEvent(health, 'failed', RULES, now)
+    const second = fail(fail(UP, 0), 0)
+    expect(second).toEqual({ kind: 'up', failures: 2 })
+    expect(afterEvent(second, 'succeeded', RULES, 0)).toEqual(UP)
+    const down = fail(second, 5)
+    expect(down).toEqual({ kind: 'down', until: 1005 })
+    // A request that was on its way before prolongs nothing.
+    expect(fail(down, 900)).toEqual(down)
+    const trial = afterEvent(down, 'picked', RULES, 1005)
+    expect(trial).toEqual({ kind: 'probing', until: 2005 })
+    expect(fail(trial, 1300)).toEqual({ kind: 'down', until: 2300 })
+    expect(afterEvent(trial, 'succeeded', RULES, 1300)).toEqual(UP)
+  })
+
+  it('never go out when that is off, and come back when it is switched off', () => {
+    const never = { failures: null, coolDown: 1 }
+    const balancer = new Balancer(['a'], never)
     for (let i = 0; i < 10; i++) expect(balancer.failed('a', i)).toBe(false)
-    expect(balancer.healthy(10)).toEqual(['a'])
+    expect(balancer.healthy()).toEqual(['a'])
+    balancer.configure(['a'], RULES)
+    takeOut(balancer, ['a'], 0)
+    expect(balancer.healthy()).toEqual([])
+    balancer.configure(['a'], never)
+    expect([balancer.healthy(), balancer.allUp]).toEqual([['a'], true])
   })
 })

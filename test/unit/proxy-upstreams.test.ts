@@ -10,9 +10,13 @@ function configs(text: string): UpstreamConfig[] {
 
 function upstreams(text: string) {
   const down: string[] = []
-  const all = new Upstreams((group, server) => down.push(`${group} ${server}`))
+  const up: string[] = []
+  const all = new Upstreams({
+    out: (group, server) => down.push(`${group} ${server}`),
+    in: (group, server) => up.push(`${group} ${server}`),
+  })
   all.configure(configs(text))
-  return { all, down }
+  return { all, down, up }
 }
 
 const [A, B, C] = ['http://a:1', 'http://b:2', 'http://c:3'] as const
@@ -55,7 +59,7 @@ describe('groups of servers', () => {
 
   it('pass over servers that break off, until they answer', () => {
     const rules = 'retry: 0, health: { failures: 2, coolDown: 10m }'
-    const { all, down } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
+    const { all, down, up } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
     all.note(ended(A, 'upstream-closed', 502, true))
     all.note(ended(A))
     all.note(ended(A, 'response-timeout', 504, true))
@@ -64,6 +68,7 @@ describe('groups of servers', () => {
     expect(down).toEqual([`app ${A}`])
     expect([tries(all, 'app'), tries(all, 'app')]).toEqual([[B], [B]])
     all.note(ended(A))
+    expect(up).toEqual([`app ${A}`])
     expect([tries(all, 'app'), tries(all, 'app')].flat().toSorted()).toEqual([A, B])
   })
 

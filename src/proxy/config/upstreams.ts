@@ -23,7 +23,7 @@ const healthShape = {
     3,
     'failures in a row after which a server is passed over; `off`: never',
   ),
-  coolDown: optional(duration(1), '10s', 'for how long; after it one failure more passes it over again'),
+  coolDown: optional(duration(1), '10s', 'for how long; then one request tries it'),
 }
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),

@@ -1,95 +1,113 @@
-export interface HealthRules {
-  /** Failures in a row after which a server is down; null: never. */
-  failures: number | null
-  /** For how long, milliseconds. */
-  coolDown: number
-}
+import {
+  afterEvent,
+  type HealthEvent,
+  type HealthRules,
+  type ServerHealth,
+  trialDue,
+  UP,
+} from './server-health.js'
 
 interface Server {
   readonly address: string
-  failures: number
-  downUntil: number
+  health: ServerHealth
 }
 
 /**
- * Takes the servers of one upstream in turn, passing over those that are down. Times are the caller's, in milliseconds
+ * Takes the servers of one upstream in turn, passing over those that are out. Times are the caller's, in milliseconds
  * of any clock that does not go back.
  *
- * A server that failed `failures` times in a row is down for `coolDown`; then it takes its turn again, and one more
- * failure brings it down again, until a success. When all servers are down they are tried nevertheless: refusing for
- * the rest of a cool-down would make a short outage longer.
+ * A server that failed `failures` times in a row is out for `coolDown`. The first request after that tries it, alone: if it
+ * answers it is up again, else it is out for another `coolDown`. When all servers are out they are used nevertheless:
+ * refusing for the rest of a cool-down would make a short outage longer.
  */
 export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
   #next = 0
-  /** None is down from then on, if none fails again; 0: none is. */
-  #downUntil = 0
+  /** How many servers are down or probing. */
+  #out = 0
 
   constructor(addresses: readonly string[], rules: HealthRules) {
     this.#rules = rules
     this.configure(addresses, rules)
   }
 
-  /** Servers that stay keep their health. */
+  /** Servers that stay keep their health, unless `rules` takes no server out. */
   configure(addresses: readonly string[], rules: HealthRules): void {
-    const before = new Map(this.#servers.map(server => [server.address, server]))
-    this.#servers = addresses.map(address => before.get(address) ?? { address, failures: 0, downUntil: 0 })
+    const before = new Map(this.#servers.map(({ address, health }) => [address, health]))
+    this.#servers = addresses.map(address => ({
+      address,
+      health: (rules.failures === null ? undefined : before.get(address)) ?? UP,
+    }))
+    this.#out = this.#servers.filter(({ health }) => health.kind !== 'up').length
     this.#rules = rules
     if (this.#next >= this.#servers.length) this.#next = 0
   }
 
-  /** None is down, whatever the time. */
+  /** Every server is up: {@link pick} does not look at the time. */
   get allUp(): boolean {
-    return this.#downUntil === 0
+    return this.#out === 0
   }
 
-  /** The next server that was not tried yet; undefined: all were. */
+  /**
+   * Returns the next server that is not among `tried`, or undefined if all are: one whose trial is due, else the next that is
+   * up, else the next. A request that has failed once becomes a trial only if no server that is up is left.
+   */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
-    if (this.#downUntil <= now) this.#downUntil = 0
-    return this.#pick(tried, now) ?? this.#pick(tried, Number.POSITIVE_INFINITY)
+    if (this.#out === 0) return this.#pick(tried, isUp, now)
+    const [first, second] = tried === undefined || tried.size === 0 ? [trialDue, isUp] : [isUp, trialDue]
+    return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, isAny, now)
   }
 
-  #pick(tried: ReadonlySet<string> | undefined, now: number): string | undefined {
+  #pick(
+    tried: ReadonlySet<string> | undefined,
+    eligible: (health: ServerHealth, now: number) => boolean,
+    now: number,
+  ): string | undefined {
     const { length } = this.#servers
     for (let i = 0; i < length; i++) {
       let at = this.#next + i
       if (at >= length) at -= length
       const server = this.#servers[at]!
-      if (tried?.has(server.address) || server.downUntil > now) continue
+      if (tried?.has(server.address) || !eligible(server.health, now)) continue
       this.#next = at + 1 === length ? 0 : at + 1
+      if (server.health.kind !== 'up') server.health = afterEvent(server.health, 'picked', this.#rules, now)
       return server.address
     }
     return undefined
   }
 
-  /** It answered, whatever the status. */
-  succeeded(address: string): void {
-    const server = this.#find(address)
-    if (!server) return
-    server.failures = 0
-    server.downUntil = 0
+  /** The server answered, whatever the status. Returns whether it was out until now. */
+  succeeded(address: string, now: number): boolean {
+    return this.#apply(address, 'succeeded', now) === 'in'
   }
 
-  /** It refused, timed out or broke off. True: it is down from now on, and was not before. */
+  /** The server refused, timed out or broke off. Returns whether it is out from now on and was not before. */
   failed(address: string, now: number): boolean {
-    const server = this.#find(address)
-    const { failures, coolDown } = this.#rules
-    if (!server || failures === null) return false
-    server.failures++
-    if (server.failures < failures || server.downUntil > now) return false
-    server.downUntil = now + coolDown
-    this.#downUntil = Math.max(this.#downUntil, server.downUntil)
-    return true
+    return this.#apply(address, 'failed', now) === 'out'
   }
 
-  /** Addresses that are not down. */
-  healthy(now: number): string[] {
-    return this.#servers.filter(server => server.downUntil <= now).map(server => server.address)
+  /** A request to the server ended without a sign of the server's health. */
+  undecided(address: string, now: number): void {
+    this.#apply(address, 'undecided', now)
   }
 
-  #find(address: string): Server | undefined {
-    for (const server of this.#servers) if (server.address === address) return server
-    return undefined
+  #apply(address: string, event: HealthEvent, now: number): 'in' | 'out' | null {
+    const server = this.#servers.find(server => server.address === address)
+    if (server === undefined) return null
+    const wasUp = server.health.kind === 'up'
+    server.health = afterEvent(server.health, event, this.#rules, now)
+    const up = server.health.kind === 'up'
+    if (up === wasUp) return null
+    this.#out += up ? -1 : 1
+    return up ? 'in' : 'out'
+  }
+
+  /** Addresses that are up. */
+  healthy(): string[] {
+    return this.#servers.filter(({ health }) => health.kind === 'up').map(({ address }) => address)
   }
 }
+
+const isUp = ({ kind }: ServerHealth): boolean => kind === 'up'
+const isAny = (): boolean => true

@@ -3,12 +3,14 @@ import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
 import type { UpstreamConfig } from './upstream-config.js'
 
-/** Who is told about servers. */
+/** Callbacks about servers. */
 export interface ServerWatch {
-  /** It failed once. */
+  /** The server failed once. */
   failed(server: string): void
-  /** It is passed over from now on. */
-  down(upstream: string, server: string): void
+  /** The server gets no requests from now on. */
+  out(upstream: string, server: string): void
+  /** The server answered a trial and gets its share again. */
+  in(upstream: string, server: string): void
 }
 
 /**
@@ -65,15 +67,20 @@ export class Upstream {
     return this.#destinations.get(key)
   }
 
-  /** It answered. */
+  /** The server answered. */
   succeeded(key: string): void {
-    this.#balancer?.succeeded(key)
+    if (this.#balancer?.succeeded(key, performance.now())) this.#watch.in(this.name, key)
+  }
+
+  /** A request to the server ended without a sign of the server's health. */
+  undecided(key: string): void {
+    this.#balancer?.undecided(key, performance.now())
   }
 
   failed(key: string): void {
     if (this.#balancer === null) return
     this.#watch.failed(key)
-    if (this.#balancer.failed(key, performance.now())) this.#watch.down(this.name, key)
+    if (this.#balancer.failed(key, performance.now())) this.#watch.out(this.name, key)
   }
 
   #pick(tried: readonly Destination[]): Destination | null {

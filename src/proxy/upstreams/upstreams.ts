@@ -1,7 +1,17 @@
+import type { Logger } from '../../index.js'
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import { takesRequests } from './address.js'
 import { type ServerWatch, Upstream } from './upstream.js'
 import type { UpstreamConfig } from './upstream-config.js'
+
+/** Logs each server that goes out or comes back. */
+export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWatch, 'out' | 'in'> {
+  return {
+    out: (upstream, server) =>
+      logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
+    in: (upstream, server) => logger.info({ upstream, server }, 'a server answers and gets requests again'),
+  }
+}
 
 /** All groups of servers that routes and listeners name. */
 export class Upstreams {
@@ -12,9 +22,8 @@ export class Upstreams {
   /** Servers that failed since they last answered. */
   readonly #troubled = new Set<string>()
 
-  /** `down` is told which server of which group is passed over from now on. */
-  constructor(down: ServerWatch['down']) {
-    this.#watch = { down, failed: server => this.#troubled.add(server) }
+  constructor(watch: Pick<ServerWatch, 'out' | 'in'>) {
+    this.#watch = { ...watch, failed: server => this.#troubled.add(server) }
   }
 
   /** Names in the configuration. */
@@ -86,9 +95,13 @@ export class Upstreams {
     if (destination === undefined || subject === 'tcp') return
     if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.failed(destination)
-    } else if (this.#troubled.size > 0 && status !== 0 && reason === undefined) {
-      if (!this.#troubled.delete(destination)) return
-      for (const upstream of this.#upstreams.values()) upstream.succeeded(destination)
+    } else if (this.#troubled.has(destination)) {
+      const answered = status !== 0 && reason === undefined
+      if (answered) this.#troubled.delete(destination)
+      for (const upstream of this.#upstreams.values()) {
+        if (answered) upstream.succeeded(destination)
+        else upstream.undecided(destination)
+      }
     }
   }
 }
