@@ -5,7 +5,7 @@ import { cpus, release, totalmem } from 'node:os'
 
 /**
  * @typedef {{ name: string, value: number, unit: string, limit: string | null, ok: boolean }} Figure
- * `limit` is for example `>= 0.9`; null: for information, always ok.
+ * `limit` is for example `>= 0.9`; null: for information, which is always ok.
  */
 
 /** The machine, as far as it explains a figure. */
@@ -78,6 +78,9 @@ const COMPARE = {
   '=': (/** @type {number} */ value, /** @type {number} */ bar) => value === bar,
 }
 
+/** @param {number} value */
+const rounded = value => Math.round(value * 1000) / 1000
+
 /** The figures of one check. */
 export class Figures {
   /** @type {Figure[]} */
@@ -89,16 +92,33 @@ export class Figures {
   }
 
   /**
+   * A figure that states a promise: what does not keep to its bound makes the exit code 1, and so does what is no number.
    * @param {string} name
    * @param {number} value
    * @param {string} unit
-   * @param {keyof typeof COMPARE} [compare]
-   * @param {number} [bar]
+   * @param {keyof typeof COMPARE} compare
+   * @param {number} bar
    */
   add(name, value, unit, compare, bar) {
-    const limit = compare === undefined || bar === undefined ? null : `${compare} ${bar}`
-    const ok = compare === undefined || bar === undefined || COMPARE[compare](value, bar)
-    this.#figures.push({ name, value: Math.round(value * 1000) / 1000, unit, limit, ok })
+    if (COMPARE[compare] === undefined || Number.isNaN(Number(bar ?? Number.NaN)))
+      throw new TypeError(`${name}: a promise has a bound; info() is for what promises nothing`)
+    this.#figures.push({
+      name,
+      value: rounded(value),
+      unit,
+      limit: `${compare} ${rounded(bar)}`,
+      ok: COMPARE[compare](value, bar),
+    })
+  }
+
+  /**
+   * A figure for information: it explains others, and promises nothing.
+   * @param {string} name
+   * @param {number} value
+   * @param {string} unit
+   */
+  info(name, value, unit) {
+    this.#figures.push({ name, value: rounded(value), unit, limit: null, ok: true })
   }
 
   /**
@@ -107,7 +127,7 @@ export class Figures {
    */
   finish(file) {
     const rows = this.#figures.map(({ name, value, unit, limit, ok }) => [
-      ok ? 'ok' : 'NOT OK',
+      limit === null ? 'info' : ok ? 'ok' : 'NOT OK',
       name,
       `${value}${unit === '' ? '' : ` ${unit}`}`,
       limit ?? '',

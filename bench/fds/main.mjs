@@ -90,14 +90,24 @@ console.log(
 const share = (/** @type {string} */ name) => shares.get(name) ?? 0
 const figures = new Figures('fds')
 figures.add('raw, 253 a message', share('raw 253'), 'of bare C', '>=', 0.9)
-figures.add('owned, 253 a message', share('owned 253'), 'of bare C')
-figures.add('owned and verified, 253 a message', share('verified 253'), 'of C with the same calls', '>=', 0.5)
+figures.info('owned, 253 a message', share('owned 253'), 'of bare C')
+/** The calls are most of it. */
+const LEAST_VERIFIED = 0.5
+figures.add(
+  'owned and verified, 253 a message',
+  share('verified 253'),
+  'of C with the same calls',
+  '>=',
+  LEAST_VERIFIED,
+)
 for (const count of SIZES.slice(0, -1)) {
-  figures.add(`raw, ${count} a message`, share(`raw ${count}`), 'of bare C')
+  figures.info(`raw, ${count} a message`, share(`raw ${count}`), 'of bare C')
   figures.add(
     `owned and verified, ${count} a message`,
     share(`verified ${count}`),
     'of C with the same calls',
+    '>=',
+    LEAST_VERIFIED,
   )
 }
 figures.add('round trip of one descriptor', ours / node, 'of child_process.send', '<', 1)

@@ -88,8 +88,8 @@ function compare(name, ours, theirs) {
     rates.theirs.push(rate(theirs))
   }
   const [mine, node] = [median(rates.ours), median(rates.theirs)]
-  const figures = [mine, node].map(figure => `${(figure / 1e6).toFixed(2)} M/s`.padStart(11))
-  console.log(`${name.padEnd(34)}${figures.join('')}${(mine / node).toFixed(2).padStart(8)}`)
+  const speeds = [mine, node].map(speed => `${(speed / 1e6).toFixed(2)} M/s`.padStart(11))
+  console.log(`${name.padEnd(34)}${speeds.join('')}${(mine / node).toFixed(2).padStart(8)}`)
 }
 
 const small = Buffer.from(SMALL)

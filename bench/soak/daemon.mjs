@@ -30,6 +30,8 @@ const upgrades = Number(flags.upgrades)
 const kills = Number(flags.kills)
 const memberKills = Number(flags.members)
 const rate = Number(flags.rate)
+/** Members are back at the next daemon after this, on a machine that is busy with the load too. */
+const BACK_MS = 5_000
 /** What becomes of a request inside of a killed process. */
 /** @type {readonly typeof LOSSES[number][]} */
 const CUT = ['reset', 'truncated', 'raced']
@@ -39,6 +41,8 @@ const control = join(folder, 'daemon.sock')
 const log = join(folder, 'log')
 /** @type {number[]} */
 const pids = []
+/** Processes that said by the control path that they are the daemon. @type {Set<number>} */
+const daemons = new Set()
 
 /** @param {string} service @param {number} port */
 async function member(service, port) {
@@ -62,7 +66,11 @@ async function daemon() {
   const args = [join(root, 'dist/cli.cjs'), 'serve', '--control', control, '--log-level', 'warn']
   const pid = await startUnrelated(log, process.execPath, args)
   pids.push(pid)
-  await until(`process ${pid} is the daemon`, async () => (await status(control))?.pid === pid)
+  await until(`process ${pid} is the daemon`, async () => {
+    const answered = (await status(control))?.pid
+    if (answered !== undefined) daemons.add(answered)
+    return answered === pid
+  })
   return pid
 }
 
@@ -193,20 +201,25 @@ try {
       phases.reduce((sum, { name, counts }) => sum + (name === 'killed' ? counts[kind] : 0), 0)
     for (const kind of LOSSES)
       figures.add(kind, total.counts[kind] - (CUT.includes(kind) ? inKilled(kind) : 0), 'requests', '=', 0)
-    figures.add('upgrades', upgrades, '', '>=', upgrades)
-    figures.add('kills', kills, '', '>=', kills)
-    figures.add('kills of the only member', memberKills, '', '>=', memberKills)
+    figures.add('daemons that answered at the control path', daemons.size, '', '=', 1 + upgrades + kills)
+    figures.add(
+      'members that clients had answers of',
+      Object.keys(total.generations).length,
+      '',
+      '=',
+      1 + memberKills,
+    )
     const cut = CUT.reduce((sum, kind) => sum + inKilled(kind), 0)
-    figures.add('requests inside of them', cut / Math.max(1, memberKills), 'each')
-    figures.add('connects to the control path', knocks, '')
+    figures.info('requests inside of them', cut / Math.max(1, memberKills), 'each')
+    figures.add('connects to the control path', knocks, '', '>', 0)
     figures.add('of them refused in an upgrade', refused, '', '=', 0)
     took.sort((a, b) => a - b)
-    figures.add(
+    figures.info(
       'start of the next daemon until the members are back, median',
       took[took.length >> 1] ?? 0,
       'ms',
     )
-    figures.add('the longest', took.at(-1) ?? 0, 'ms')
+    if (upgrades > 0) figures.add('the longest', took.at(-1) ?? Number.NaN, 'ms', '<=', BACK_MS)
     figures.add('upgrades after which something held was another', different, '', '=', 0)
     const again = await member('mail', mailPort)
     const { generation, sections } = await known('mail')

@@ -109,7 +109,7 @@ async function measureWork(name, count) {
     if (count >= MOST_WRITTEN)
       figures.add(`${name}: put in one bulk, a second of CPU`, rate, '', '>=', 100_000)
     const read = median(put.map(({ read }) => (1000 * count) / read.cpu))
-    figures.add(`${name}: looked at one by one, a second of CPU`, read, '')
+    figures.info(`${name}: looked at one by one, a second of CPU`, read, '')
   }
   const seen = await inRounds(name, 'follow', round => followed(at('f', round), count))
   if (seen.length > 0) note(name, count, 'followed by another service', seen.flat())
@@ -168,14 +168,14 @@ async function measureHandoffs(name, count) {
   rows.next.push([count, ...[next.read, next.serving, next.turn, next.work, next.cpu, next.peak].map(one)])
 
   figures.add(`${name}: old process, work in one turn`, old.work, 'ms', '<=', TURN_MS)
-  figures.add(`${name}: old process, longest turn with garbage collection and scheduler`, old.turn, 'ms')
-  figures.add(`${name}: the same without an upgrade`, old.turnIdle, 'ms')
+  figures.info(`${name}: old process, longest turn with garbage collection and scheduler`, old.turn, 'ms')
+  figures.info(`${name}: the same without an upgrade`, old.turnIdle, 'ms')
   figures.add(`${name}: old process, CPU time of the handoff`, old.cpu, 'ms', '<=', 20)
-  figures.add(`${name}: old process, peak memory`, old.peak, 'MiB')
+  figures.info(`${name}: old process, peak memory`, old.peak, 'MiB')
   // A small heap's noise is more than that.
   if (count >= 1_000_000) {
     figures.add(`${name}: old process, memory growth`, old.growth, '%', '<=', 5)
-  } else figures.add(`${name}: old process, memory growth`, old.growth, '%')
+  } else figures.info(`${name}: old process, memory growth`, old.growth, '%')
   if (count >= MOST_WRITTEN)
     figures.add(`${name}: read by the new process, a second of CPU`, next.rate, '', '>=', 500_000)
   figures.add(
@@ -186,10 +186,10 @@ async function measureHandoffs(name, count) {
     TURN_MS,
   )
   figures.add(`${name}: new process, work in one turn after Ready`, next.work, 'ms', '<=', TURN_MS)
-  figures.add(`${name}: new process, Hello to state read`, next.read, 'ms')
-  figures.add(`${name}: new process, Hello to Serving`, next.serving, 'ms')
-  figures.add(`${name}: new process, peak memory`, next.peak, 'MiB')
-  figures.add(`${name}: log`, generations.bytes / MB, 'MiB')
+  figures.info(`${name}: new process, Hello to state read`, next.read, 'ms')
+  figures.info(`${name}: new process, Hello to Serving`, next.serving, 'ms')
+  figures.info(`${name}: new process, peak memory`, next.peak, 'MiB')
+  figures.info(`${name}: log`, generations.bytes / MB, 'MiB')
 }
 
 /** @param {string} name @param {number} count */
@@ -202,8 +202,8 @@ function measureCodecs(name, count) {
     const result = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }))
     const { encode, decode, bytes, before, peak } = result
     rows.codecs.push([count, codec, ...[encode, decode, bytes / MB, peak, growth(result)].map(one)])
-    figures.add(`${name}: one-shot ${codec} holds the loop`, encode, 'ms')
-    figures.add(`${name}: one-shot ${codec}, memory growth`, (100 * (peak - before)) / before, '%')
+    figures.info(`${name}: one-shot ${codec} holds the loop`, encode, 'ms')
+    figures.info(`${name}: one-shot ${codec}, memory growth`, (100 * (peak - before)) / before, '%')
   }
 }
 
