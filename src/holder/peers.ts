@@ -22,7 +22,7 @@ export interface Candidate {
   readonly pidfd: OwnedFd | null
   /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
   readonly times?: Partial<HandoffTimes>
-  /** Daemon: as it says in its Hello. */
+  /** As it says in its Hello. */
   readonly capabilities?: readonly string[]
   /** Daemon: where it keeps the state. */
   readonly stateFile?: string

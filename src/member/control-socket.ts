@@ -295,7 +295,16 @@ export class ControlSocket {
       this.#drop(caller)
       return
     }
-    const { link, pid, pidfd, proven, identity } = caller
-    holder.admit({ link, pid, pidfd, proven, identity, generation: this.#called.shared.generation + 1 })
+    const { hello, link, pid, pidfd, proven, identity } = caller
+    const generation = this.#called.shared.generation + 1
+    holder.admit({
+      link,
+      pid,
+      pidfd,
+      proven,
+      identity,
+      generation,
+      capabilities: hello.capabilities ?? [],
+    })
   }
 }

@@ -69,6 +69,11 @@ export class DaemonHosting implements Hosting {
   }
 
   get hearsReports(): boolean {
+    return this.takesWrites
+  }
+
+  /** The daemon answers for a member that takes none. */
+  get takesWrites(): boolean {
     return this.#parts.joined.facts?.forwardsWrites ?? false
   }
 

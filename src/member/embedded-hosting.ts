@@ -4,6 +4,7 @@ import { FormerListeners } from '../holder/former-listeners.js'
 import { Holder } from '../holder/holder.js'
 import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
 import { NamesNote } from '../holder/names-note.js'
+import { FORWARDS_WRITES } from '../protocol/versions.js'
 import type { Segment } from '../state/segment.js'
 import type { ControlSocket } from './control-socket.js'
 import type { Heartbeat } from './heartbeat.js'
@@ -75,6 +76,13 @@ export class EmbeddedHosting implements Hosting {
 
   get standsBy(): boolean {
     return this.#parts.shared.machine.member.link === 'up'
+  }
+
+  /** Of a process that this one did not hand over to it is not known: the Welcome tells. */
+  get takesWrites(): boolean {
+    const { owner } = this.#parts.shared.machine.holder ?? {}
+    const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
+    return peer?.capabilities.has(FORWARDS_WRITES) ?? true
   }
 
   get released(): boolean {

@@ -59,7 +59,7 @@ export class FollowedState {
     this.log.disk = { checkServing: () => {}, flush }
     this.#keeper = new StateKeeper(this.log, this.#shelf, logger)
     const again = () => this.#reporter.reconnect()
-    this.#writes = new WriteForwarder(this.log, timeout, again, { impatient: false })
+    this.#writes = new WriteForwarder(this.log, timeout, again)
     this.#reporter = new Reporter({
       control: control ?? '',
       service,

@@ -22,6 +22,8 @@ export interface Hosting {
   readonly released: boolean
   /** Whoever serves hears what older generations report. */
   readonly hearsReports: boolean
+  /** False: the process that serves has said in its Hello that it takes no changes of others. */
+  readonly takesWrites: boolean
   /** What was merged can be used without anybody's leave. */
   readonly mergesAtOnce: boolean
 

@@ -8,7 +8,7 @@ import { WriteForwarder } from './writes/forwarder.js'
 
 /** The connection to whoever serves, which changes go by. */
 export interface WriteWay {
-  /** Begins to connect. Whether there will be a connection. */
+  /** Starts to connect. Returns false if no process takes changes of this one. */
   open(): boolean
   reconnect(): void
 }

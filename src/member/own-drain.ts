@@ -34,7 +34,7 @@ export class OwnDrain {
     this.#parts = parts
   }
 
-  /** Tells whoever serves how many connections are left here. Whether it is heard by anybody. */
+  /** Tells the process that serves how many connections are left here. Returns false if no process takes changes of this one. */
   open(): boolean {
     const { hosting, moves, shared, writes } = this.#parts
     const { generation, settings, shelf } = shared
@@ -56,7 +56,7 @@ export class OwnDrain {
       writes: writes().forwarder,
     })
     this.#reporter.start()
-    return true
+    return hosting().takesWrites
   }
 
   reconnect(): void {

@@ -1,3 +1,4 @@
+import { request } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { present, releases, type Version } from '../processes/release.js'
@@ -133,6 +134,29 @@ describe.each(releases())(
         a: { name: 'a', cents: 1, tags: ['old'] },
         b: { name: 'b', cents: 2 },
       })
+    })
+
+    it('refuses a late change at once where the successor has said that it takes none, and else has it made', async () => {
+      const service = await Service.open()
+      const old = await service.next(present, 1)
+      const put = request(`${service.url}/items/late`, { method: 'PUT', agent: false })
+      put.on('error', () => {})
+      const answer = new Promise<number>(resolve =>
+        put.on('response', response => resolve(response.resume().statusCode ?? 0)),
+      )
+      put.write('{"name": "late"')
+      await until(
+        'its handler has begun',
+        // With the one that asks.
+        async () => (await service.status()).listeners[0]?.connections === 2,
+      )
+      await service.next(previous, 1)
+      await service.said(old, 'retiring')
+      const begun = performance.now()
+      put.end('}')
+      expect(await answer).toBe(previous.has('0.3.0') ? 200 : 503)
+      // A change that nobody answers waits for 10 s.
+      expect(performance.now() - begun).toBeLessThan(5_000)
     })
 
     it.each([

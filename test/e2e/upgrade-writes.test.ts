@@ -134,6 +134,15 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     await expectAllCounted(clients, current)
   })
 
+  it('wait for a successor that is busy behind its commit, however long: it has said that it takes them', async () => {
+    const { scene } = await world(hosting, { upgrade: { ...TIMES, silence: 20_000 } })
+    const first = await scene.serve({ routes: 0 })
+    const next = await scene.start({ warmUp: 1_500 })
+    await first.says('retiring')
+    await first.order('count', { key: 'all' })
+    expect(await next.order('get', { key: 'all' })).toEqual({ item: 1 })
+  })
+
   it('cross several generations, each once', async () => {
     const { scene, url } = await world(hosting, { drain: { timeout: 60_000 } })
     const options = { stateFile: scene.file('state') }

@@ -36,6 +36,10 @@ export class Service {
     return new Service(await freePort(), hosting)
   }
 
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`
+  }
+
   launch(version: Version, schema: number, ...more: string[]): Promise<number> {
     const args = [this.desk.control, `${this.#port}`, `${schema}`, this.#hosting, ...more]
     const env = ['/usr/bin/env', `SKEW_STATE_FILE=${this.stateFile}`]
@@ -86,7 +90,7 @@ export class Service {
   async ask(path: string, method = 'GET', body: unknown = undefined, id = ''): Promise<string> {
     const headers: Record<string, string> = id === '' ? {} : { 'x-request-id': id }
     for (;;) {
-      const url = `http://127.0.0.1:${this.#port}${path}`
+      const url = `${this.url}${path}`
       const text = body === undefined ? '' : JSON.stringify(body)
       const answer = await ask(url, { method, body: text, headers, agent: this.#agent }).answer
       if (answer.status === 200) return answer.body
@@ -105,7 +109,7 @@ export class Service {
 
   /** On a connection of its own: kept ones may be those of a generation that drains. */
   async #fresh(path: string): Promise<string> {
-    const { status, body } = await ask(`http://127.0.0.1:${this.#port}${path}`).answer
+    const { status, body } = await ask(`${this.url}${path}`).answer
     expect(status).toBe(200)
     return body
   }

@@ -35,6 +35,7 @@ it('a process that drains is brought newer segments, and ways for its connection
     taken.push(`${where}: ${items.map(({ role }) => role).join(', ')}`)
     closeAll(items.map(({ fd }) => fd))
   }
+  let takesWrites = true
   const drain = new OwnDrain({
     shared: {
       generation: 1,
@@ -44,7 +45,7 @@ it('a process that drains is brought newer segments, and ways for its connection
       machine: { phase: 'leaving' },
       unfitness: { report: null },
     },
-    hosting: () => ({ hearsReports: true, reported: () => {} }),
+    hosting: () => ({ hearsReports: true, takesWrites, reported: () => {} }),
     state: { log },
     writes: () => ({ forwarder: new WriteForwarder(log, 1_000, () => {}), takeNewer: take('state') }),
     moves: { open: take('moves'), counts: { report: {} } },
@@ -62,6 +63,8 @@ it('a process that drains is brought newer segments, and ways for its connection
     rmSync(folder, { recursive: true, force: true })
   })
   expect(drain.open()).toBe(true)
+  takesWrites = false
+  expect(drain.open()).toBe(false)
   const { link, intent } = await until('it reports', () => callers[0])
   expect(intent).toBe('draining')
   const segment = Segment.create(3)

@@ -7,31 +7,24 @@ import type { StateLog } from '../../state/state-log.js'
 import { WriteCourier } from './courier.js'
 import { unpackAnswer } from './receiver.js'
 
-/** Whoever serves and says nothing of changes by then is of a version that takes none. */
-const WELCOME_MS = 1_000
-
 /**
- * Forwards the changes of a process that does not write, over the connection that it has to whoever does: while it stands by and drains,
- * or as long as it follows the state of another service.
+ * Forwards the changes of a process that does not write, over its connection to the process that does: while it stands by, drains, or
+ * follows the state of another service. A change waits for its own timeout; a process that answers late is slow, and takes changes still.
  */
 export class WriteForwarder {
   readonly #log: StateLog
   readonly #timeoutMs: number
-  /** Connects anew: perhaps to another. */
+  /** Connects again, perhaps to another process. */
   readonly #reconnect: () => void
-  /** Whoever says nothing of changes takes none. */
-  readonly #impatient: boolean
   #forwarding: Forwarding | null = null
   #link: Link | null = null
   /** The link leads to one that takes changes. */
   #taken = false
-  #patience: NodeJS.Timeout | undefined
 
-  constructor(log: StateLog, timeoutMs: number, reconnect: () => void, { impatient = true } = {}) {
+  constructor(log: StateLog, timeoutMs: number, reconnect: () => void) {
     this.#log = log
     this.#timeoutMs = timeoutMs
     this.#reconnect = reconnect
-    this.#impatient = impatient
   }
 
   /** Changes that were made, or will be, are forwarded. `refusal`: what they are told where that cannot be. Idempotent. */
@@ -53,21 +46,15 @@ export class WriteForwarder {
   /** This process writes again, or has left. */
   end(): void {
     this.#forwarding = null
-    clearTimeout(this.#patience)
   }
 
   connected(link: Link): void {
     this.#link = link
     this.#taken = false
-    clearTimeout(this.#patience)
-    if (!this.#impatient) return
-    this.#patience = setTimeout(() => this.refuse(), WELCOME_MS)
-    this.#patience.unref()
   }
 
   welcomed(link: Link, { capabilities }: fdbroker.wire.Welcome.$Properties): void {
     if (link !== this.#link || !capabilities?.includes(FORWARDS_WRITES)) return
-    clearTimeout(this.#patience)
     this.#taken = true
     this.#useLink()
   }
@@ -83,7 +70,6 @@ export class WriteForwarder {
     if (link !== this.#link) return
     this.#link = null
     this.#taken = false
-    clearTimeout(this.#patience)
     this.#forwarding?.disconnect()
   }
 
