@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { isForeign } from '../holder/admission.js'
 import type { DescriptorStore, Over } from '../holder/daemon/descriptor-store.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
@@ -9,6 +10,7 @@ import type {
   DescriptorOrder,
   DescriptorUser,
   HeldDescriptor,
+  ProgramOrder,
   StoredDescriptors,
 } from '../operator/held-descriptors.js'
 import { pidOf } from '../process/liveness.js'
@@ -59,7 +61,7 @@ export class AuditedDescriptors implements DescriptorHolder {
     this.#audited('a descriptor was removed', { descriptor: name, ...by }, () => this.#store.remove(name))
   }
 
-  program(service: string, by: DescriptorUser, pidfd: OwnedFd): StoredDescriptors {
+  program({ service, by, pidfd, own }: ProgramOrder): StoredDescriptors {
     const programs = this.programs?.there ?? null
     if (programs === null) {
       pidfd.close()
@@ -70,7 +72,9 @@ export class AuditedDescriptors implements DescriptorHolder {
     }
     const { notifySocket, store } = programs
     return this.#audited('a program of a service', { service, ...by, program: pidOf(pidfd) }, () => {
-      this.#store.addProgram(service, pidfd)
+      // The notify socket hears no other user. What such a process becomes (by set-user-ID, say) must not give away in its name.
+      if (isForeign(by)) pidfd.close()
+      else this.#store.addProgram(service, pidfd, own)
       return { ...store.give(service), notifySocket, most: store.most }
     })
   }

@@ -7,11 +7,13 @@ import {
   type DescriptorOrder,
   type DescriptorUser,
   type HeldDescriptor,
+  type ProgramOrder,
   type StoredDescriptors,
   serviceIn,
 } from '../operator/held-descriptors.js'
 import type { Gate, Visitor } from './policy/gate.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
+import { demandProcess, isOwnProcess } from './process-proof.js'
 
 /** The descriptors of a daemon, as one operator may use them. One called `shop/spool` is the service shop's. */
 export class GuardedDescriptors implements DescriptorHolder {
@@ -47,6 +49,7 @@ export class GuardedDescriptors implements DescriptorHolder {
   claim(order: ClaimOrder): Claimed {
     try {
       this.#demandClaim(order)
+      if (order.claimant !== null) demandProcess(this.#visitor, order.claimant)
     } catch (error) {
       order.claimant?.close()
       throw error
@@ -55,8 +58,10 @@ export class GuardedDescriptors implements DescriptorHolder {
   }
 
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
-    // Whoever has a pidfd of a process could release what that one has claimed.
-    if (claimant !== null) this.#demand('claim', name)
+    if (claimant !== null) {
+      this.#demand('claim', name)
+      demandProcess(this.#visitor, claimant)
+    }
     this.#descriptors.release(name, by, claimant)
   }
 
@@ -65,15 +70,19 @@ export class GuardedDescriptors implements DescriptorHolder {
     this.#descriptors.remove(name, by)
   }
 
-  program(service: string, by: DescriptorUser, pidfd: OwnedFd): StoredDescriptors {
+  program(order: ProgramOrder): StoredDescriptors {
+    const { service, pidfd } = order
+    let own: boolean
     try {
       // It gets what others have given away, and gives away itself.
       for (const action of ['claim', 'put'] as const) this.#demand(action, service && `${service}/`)
+      demandProcess(this.#visitor, pidfd)
+      own = isOwnProcess(this.#visitor, pidfd)
     } catch (error) {
       pidfd.close()
       throw error
     }
-    return this.#descriptors.program(service, by, pidfd)
+    return this.#descriptors.program({ ...order, own })
   }
 
   left(by: DescriptorUser): void {

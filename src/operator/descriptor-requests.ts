@@ -97,7 +97,7 @@ export class DescriptorRequests {
             'ERR_FDB_FDS_MISSING',
             `no pidfd came with the word who is a program of "${name}"`,
           )
-        const { fds: sent, ...said } = holder.program(name ?? '', by, pidfd)
+        const { fds: sent, ...said } = holder.program({ service: name ?? '', by, pidfd, own: false })
         return { json: JSON.stringify(said), sent: [...sent] }
       }
       default:

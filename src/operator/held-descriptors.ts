@@ -96,6 +96,17 @@ export interface ClaimOrder {
   readonly claimant: OwnedFd | null
 }
 
+/** An order to hear a process at the notify socket as a program of a service. */
+export interface ProgramOrder {
+  /** Empty: of none. */
+  readonly service: string
+  readonly by: DescriptorUser
+  /** Of the program. */
+  readonly pidfd: OwnedFd
+  /** The kernel has said that the pidfd is of the process that asks. */
+  readonly own: boolean
+}
+
 /** What was claimed. */
 export interface Claimed {
   /** A duplicate, owned by the caller. */
@@ -121,7 +132,7 @@ export interface DescriptorHolder {
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
   remove(name: string, by: DescriptorUser): void
   /** The process of a pidfd is a program of this service as long as it lives. Takes the pidfd, also when it throws. */
-  program(service: string, by: DescriptorUser, pidfd: OwnedFd): StoredDescriptors
+  program(order: ProgramOrder): StoredDescriptors
   /** This user has gone: it claims nothing any more. */
   left(by: DescriptorUser): void
   /** Calls `changed` after each change; returns what ends that. */

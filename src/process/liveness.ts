@@ -84,6 +84,15 @@ export function unwatchable(pid: number, cause: unknown): FdbError {
   )
 }
 
+/** Throws ERR_FDB_NO_PIDFD. */
+export function refuseNoPidfd(lifetime: OwnedFd): void {
+  try {
+    watchDeath(lifetime, () => {}).close()
+  } catch (cause) {
+    throw unwatchable(0, cause)
+  }
+}
+
 /** A peer may call anything its pidfd; a socket that is readable would look like a dead process. */
 function refuseOther(pidfd: OwnedFd): void {
   try {

@@ -13,11 +13,12 @@ import {
   type StoredAs,
   serviceIn,
 } from '../../operator/held-descriptors.js'
-import { type DeathWatch, pidOf, watchDeathThere } from '../../process/liveness.js'
+import { lineOf } from '../../process/line-of.js'
+import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../process/liveness.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../registry.js'
 import type { HeldAlone } from './held-alone.js'
 import { keyOf, lifetimeOf, type Noted, nameOf, notedIn, restOf } from './noted-descriptor.js'
-import { ProcessClaims, refuseNoPidfd } from './process-claims.js'
+import { ProcessClaims } from './process-claims.js'
 import { overLimit } from './service-rules.js'
 
 interface Held extends Noted {
@@ -206,10 +207,17 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     return this.#held.has(name)
   }
 
-  /** The process of a pidfd is a program of this service as long as it lives. Takes the pidfd, also when it throws. */
-  addProgram(service: string, pidfd: OwnedFd): void {
+  /**
+   * The process of a pidfd is a program of this service as long as it lives. `own`: it asks itself, and may change its service. Takes the pidfd, also
+   * when it throws.
+   */
+  addProgram(service: string, pidfd: OwnedFd, own: boolean): void {
     try {
       this.#refuseUnsettled()
+      refuseAncestor(pidOf(pidfd))
+      const before = this.#claims.namesOf(pidfd, isProgram)
+      if (before[0] !== undefined && !own) throw programAlready(pidOf(pidfd), serviceOf(before[0]))
+      for (const name of before) this.#claims.release(name, pidfd)
     } catch (error) {
       pidfd.close()
       throw error
@@ -220,7 +228,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
   /** Null: it is a program of none. */
   serviceOf(pid: number): string | null {
     const name = this.#claims.nameOf(pid, isProgram)
-    return name === null ? null : name.slice(1)
+    return name === null ? null : serviceOf(name)
   }
 
   left(by: DescriptorUser): void {
@@ -357,6 +365,26 @@ function programOf(service: string): string {
 
 function isProgram(name: string): boolean {
   return name.startsWith(':')
+}
+
+function serviceOf(program: string): string {
+  return program.slice(1)
+}
+
+/** What PID 1, this process or an ancestor of it is a program of, every process without a service of its own would be. */
+function refuseAncestor(pid: number): void {
+  if (pid !== 1 && !(pid > 0 && [...lineOf(process.pid)].includes(pid))) return
+  throw new FdbError(
+    'ERR_FDB_DENIED',
+    `process ${pid} can be no program of a service: it is ${pid === 1 ? 'the first process of all' : `the daemon (process ${process.pid}), or has started it`}; start the program as a process of its own`,
+  )
+}
+
+function programAlready(pid: number, service: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_DENIED',
+    `process ${pid} is a program of "${service}" already: only the process itself can change that`,
+  )
 }
 
 function claimed(name: string, pid: number): FdbError {

@@ -1,14 +1,7 @@
 import { FdbError } from '../../errors.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
-import {
-  type DeathWatch,
-  keyOf,
-  pidOf,
-  unwatchable,
-  watchDeath,
-  watchDeathThere,
-} from '../../process/liveness.js'
+import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathThere } from '../../process/liveness.js'
 import type { Registry } from '../registry.js'
 
 /** More processes that have one descriptor are a fault of somebody: each costs a descriptor here. */
@@ -61,6 +54,13 @@ export class ProcessClaims {
         for (const claim of this.#living(name))
           if (claim.pid === pid && claim.since >= (found?.since ?? 0)) found = { name, since: claim.since }
     return found?.name ?? null
+  }
+
+  /** All that the process of this pidfd has claimed, and that are meant. */
+  namesOf(pidfd: OwnedFd, meant: (name: string) => boolean): string[] {
+    return [...this.#claims.keys()].filter(
+      name => meant(name) && this.#living(name).some(claim => isSame(claim.pidfd, pidfd)),
+    )
   }
 
   /** Those of other processes than that of this pidfd (null: of all). */
@@ -139,15 +139,6 @@ export class ProcessClaims {
     else this.#claims.set(name, rest)
     this.#wanted.delete(claim.key)
     this.#registry.drop(claim.key)
-  }
-}
-
-/** Throws ERR_FDB_NO_PIDFD. */
-export function refuseNoPidfd(lifetime: OwnedFd): void {
-  try {
-    watchDeath(lifetime, () => {}).close()
-  } catch (cause) {
-    throw unwatchable(0, cause)
   }
 }
 

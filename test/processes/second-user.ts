@@ -1,0 +1,111 @@
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished, type TestContext } from 'vitest'
+import type { fdbroker } from '../../src/proto/wire.js'
+import type { WireBody } from '../../src/protocol/link.js'
+import { hello } from './stranger.js'
+
+const FIXTURE = fileURLToPath(new URL('../fixtures/second-user.ts', import.meta.url))
+/** A user of no name. */
+export const SECOND_UID = 12_001
+
+export type SecondUserOrder =
+  | {
+      readonly verb: 'say'
+      /** A name of the connection. */
+      readonly as: string
+      /** A new connection to this path; absent: the one of that name. */
+      readonly control?: string
+      readonly bodies: readonly WireBody[]
+      /** Come with the last body: `memory`, `pidfd:123`. */
+      readonly fds?: readonly string[]
+      /** It waits for one of these messages, or for the Reject. */
+      readonly answers: readonly string[]
+    }
+  | { readonly verb: 'pry' | 'leave'; readonly as: string }
+  | { readonly verb: 'child' }
+
+/** An answer, and where the descriptors lead that came with it. */
+export type Heard = { readonly links: readonly string[] } & {
+  readonly [K in keyof fdbroker.wire.Envelope.$Properties]?: fdbroker.wire.Envelope.$Properties[K]
+}
+
+/** What came of each attempt to change what a descriptor leads to: `done`, or the errno. */
+export interface Pried {
+  readonly link: string
+  readonly mode: string
+  readonly reopened: string
+  readonly written: string
+  readonly sealed: string
+  readonly text: string
+}
+
+export function needsRoot({ skip }: TestContext): void {
+  if (process.getuid?.() !== 0) skip('only root can be other users')
+}
+
+let connections = 0
+
+/** A process of another user, which may say at a control socket whatever it likes. */
+export class SecondUser {
+  readonly pid: number
+  readonly #tell: (order: SecondUserOrder) => Promise<unknown>
+
+  private constructor(pid: number, tell: (order: SecondUserOrder) => Promise<unknown>) {
+    this.pid = pid
+    this.#tell = tell
+  }
+
+  static async start(uid = SECOND_UID): Promise<SecondUser> {
+    const user = ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups']
+    const [file = '', ...args] = [...user, process.execPath, '--import', 'tsx', FIXTURE]
+    const child = spawn(file, args, {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: { ...process.env, NODE_OPTIONS: '', TSX_DISABLE_CACHE: '1' },
+    })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
+    const next = async () => JSON.parse((await lines.next()).value ?? '{"error":"the second user has ended"}')
+    const { pid } = (await next()) as { pid: number }
+    return new SecondUser(pid, async order => {
+      child.stdin.write(`${JSON.stringify(order)}\n`)
+      const { value, error } = (await next()) as { value?: unknown; error?: string }
+      if (error !== undefined) throw new Error(error)
+      return value
+    })
+  }
+
+  /** Null: the other side has closed without a word. */
+  async say(order: Omit<Extract<SecondUserOrder, { verb: 'say' }>, 'verb'>): Promise<Heard | null> {
+    return (await this.#tell({ verb: 'say', ...order })) as Heard | null
+  }
+
+  /** As an operator, over a connection of its own: the code of the refusal, or `done`, and the whole reply. */
+  async asks(
+    control: string,
+    descriptorRequest: fdbroker.wire.DescriptorRequest.$Properties,
+    fds: readonly string[] = [],
+  ): Promise<{ code: string; json: unknown; as: string; links: readonly string[] }> {
+    const as = `operator${++connections}`
+    const bodies = [hello('OPERATE', ''), { descriptorRequest: { request: 1, ...descriptorRequest } }]
+    const heard = await this.say({ as, control, bodies, fds, answers: ['descriptorReply'] })
+    const { descriptorReply: reply, reject, links = [] } = heard ?? {}
+    const code = reply?.ok ? 'done' : (reply?.code ?? reject?.code ?? 'closed')
+    return { code, json: reply?.json ? JSON.parse(reply.json) : null, as, links }
+  }
+
+  /** What it can do to all that came over a connection. */
+  async pry(as: string): Promise<Pried[]> {
+    return (await this.#tell({ verb: 'pry', as })) as Pried[]
+  }
+
+  async leave(as: string): Promise<void> {
+    await this.#tell({ verb: 'leave', as })
+  }
+
+  /** The pid of a child of it, which lives as long as it likes. */
+  async child(): Promise<number> {
+    return (await this.#tell({ verb: 'child' })) as number
+  }
+}
