@@ -156,6 +156,7 @@ NAPI_MODULE_INIT() {
     METHOD("peerCredentials", fdb_peer_credentials),
     METHOD("peerPidfd", fdb_peer_pidfd),
     METHOD("unreadBytes", fdb_unread_bytes),
+    METHOD("ackedBytes", fdb_acked_bytes),
     METHOD("pidfdOpen", fdb_pidfd_open),
     METHOD("pidfdSignal", fdb_pidfd_signal),
     METHOD("pidfdTake", fdb_pidfd_take),

@@ -142,6 +142,7 @@ FDB_CALL(fdb_inspect);
 FDB_CALL(fdb_peer_credentials);
 FDB_CALL(fdb_peer_pidfd);
 FDB_CALL(fdb_unread_bytes);
+FDB_CALL(fdb_acked_bytes);
 FDB_CALL(fdb_pidfd_open);
 FDB_CALL(fdb_pidfd_signal);
 FDB_CALL(fdb_pidfd_take);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +86,30 @@ napi_value fdb_unread_bytes(napi_env env, napi_callback_info info) {
   if (ioctl(fd, SIOCOUTQ, &bytes) < 0) return fdb_throw(env, errno, "ioctl");
 #endif
   return fdb_int_value(env, bytes);
+}
+
+/* tcpi_bytes_acked (RFC 4898, tcpEStatsAppHCThruOctetsAcked; Linux 4.1): the headers of the C library end before it. */
+#define TCPI_BYTES_ACKED 120
+
+napi_value fdb_acked_bytes(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+#ifdef __linux__
+  unsigned char tcp_info[TCPI_BYTES_ACKED + sizeof(uint64_t)];
+  socklen_t size = sizeof(tcp_info);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, tcp_info, &size) < 0)
+    /* A Unix socket, or a filter of system calls. */
+    return errno == EOPNOTSUPP || errno == ENOPROTOOPT || errno == EPERM ? fdb_null(env)
+                                                                         : fdb_throw(env, errno, "getsockopt");
+  if (size == sizeof(tcp_info)) {
+    uint64_t bytes;
+    napi_value value;
+    memcpy(&bytes, tcp_info + TCPI_BYTES_ACKED, sizeof(bytes));
+    return napi_create_double(env, (double)bytes, &value) == napi_ok ? value : NULL;
+  }
+#endif
+  return fdb_null(env);
 }
 
 napi_value fdb_pidfd_open(napi_env env, napi_callback_info info) {

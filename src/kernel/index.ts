@@ -43,6 +43,7 @@ export {
   ownNumber,
   sendOn,
   socketOver,
+  takenBytes,
 } from './for-node.js'
 export { firstNotStream, type Inspected, inspect, inspectOne } from './inspection.js'
 export { openLockFile, tryLock } from './lock.js'

@@ -226,6 +226,8 @@ export interface Native {
   peerPidfd(fd: number): number | null
   /** SIOCOUTQ; 0 where there is none. */
   unreadBytes(fd: number): number
+  /** tcpi_bytes_acked of TCP_INFO: what the peer of a TCP socket has acknowledged since the connection was made; null where there is none. */
+  ackedBytes(fd: number): number | null
   /** pidfd_open, or null where the kernel has none. ESRCH throws. */
   pidfdOpen(pid: number): number | null
   /** pidfd_send_signal; ESRCH throws. */

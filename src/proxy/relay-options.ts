@@ -15,7 +15,7 @@ export function relayOptions(
   'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseFields' | 'halfClosedClients'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
-  const { idle, tunnel, head, connect, response, request } = timeouts
+  const { idle, stall, tunnel, head, connect, response, request } = timeouts
   const { headBytes, fields, body } = limits
   const options: ReturnType<typeof relayOptions> = {
     timeouts: {
@@ -24,7 +24,7 @@ export function relayOptions(
       connect,
       response,
       request: request ?? Number.POSITIVE_INFINITY,
-      stall: idle,
+      stall,
       tunnel,
     },
     limits: {

@@ -1,5 +1,6 @@
 import { type LentFd, MAX_RECORD_BYTES, type MoveWhich } from '../adapter.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
+import { takenBytes } from '../kernel/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
 import type { Unread } from './client-watch.js'
@@ -43,6 +44,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   deadline = 0
   tick = -1
   #gone = false
+  /** How far the peers that are behind had come at the last deadline, see {@link #peersGoOn}. */
+  #takenBytes = 0
   /** Nothing is read from the client although its request is under way. */
   #unread = false
   readonly #relay: RelayContext
@@ -176,11 +179,27 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   }
 
   expired(): void {
+    if (this.#peersGoOn()) {
+      this.arm()
+      return
+    }
     if (this.exchange !== null) this.exchange.expired()
     else if (this.closing || this.client.congested) this.abort('client-stalled')
     else if (this.requestReader === null) this.#close()
     else this.#refuse(408, 'head-timeout')
     this.settle()
+  }
+
+  /**
+   * Whether a peer that reads more slowly than bytes come has taken some since the last deadline: the kernel has up to some
+   * megabytes for it, and says nothing while these go. The first deadline of a peer that takes nothing counts as progress, so that
+   * it is cut after two.
+   */
+  #peersGoOn(): boolean {
+    if (this.exchange?.overdue) return false
+    const before = this.#takenBytes
+    this.#takenBytes = taken(this.client) + taken(this.exchange?.upstream ?? null)
+    return this.#takenBytes > before
   }
 
   // ---- requests
@@ -346,4 +365,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.#relay.wheel.disarm(this)
     this.#relay.forget(this)
   }
+}
+
+/** See {@link takenBytes}; 0 of a stream whose peer is not behind. */
+function taken(stream: ByteStream | null): number {
+  if (stream === null || !stream.congested || stream.connecting || !stream.alive) return 0
+  return takenBytes(stream.descriptor, stream.bytesWritten)
 }

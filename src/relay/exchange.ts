@@ -79,10 +79,15 @@ export class Exchange implements StreamOwner {
     return this.upstream !== null && !this.upstream.congested
   }
 
+  /** The time for the whole exchange is over. */
+  get overdue(): boolean {
+    return this.#relay.wheel.now >= this.until
+  }
+
   /** Nothing happened for {@link patience}. */
   expired(): void {
     const { phase, requestBody } = this.facts
-    if (this.#relay.wheel.now >= this.until) this.#overdue()
+    if (this.overdue) this.#overdue()
     else if (this.upstream?.connecting) this.#dispatch.unreachable('connect-timeout')
     else if (phase === 'waiting') {
       if (requestBody === null) this.serverFails(504, 'response-timeout')

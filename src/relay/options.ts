@@ -27,9 +27,12 @@ export interface RelayTimeouts {
    * counts no more. `Infinity` (default): no limit.
    */
   request: number
-  /** Nothing moves in either direction while a body is under way. */
+  /**
+   * Nothing moves in either direction while a body is under way. A peer that reads slowly moves as long as its kernel acknowledges
+   * bytes; one that acknowledges none is cut after one to two times this.
+   */
   stall: number
-  /** Nothing moves in either direction of a tunnel, also one that is a whole TCP connection. */
+  /** The same for a tunnel, also one that is a whole TCP connection. */
   tunnel: number
   /** How long a client that was answered before it had sent everything may go on sending. */
   linger: number

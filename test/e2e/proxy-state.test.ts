@@ -60,7 +60,7 @@ describe('the configuration of the proxy', () => {
     expect(await edge.logged(differs)).toMatchObject({
       upstreams: { changed: ['app'], removed: ['old'] },
       listeners: { added: ['more'] },
-      settings: { changed: ['timeouts.idle', 'timeouts.tunnel'] },
+      settings: { changed: ['timeouts.idle', 'timeouts.stall', 'timeouts.tunnel'] },
     })
     expect(await shown(edge, 'upstreams')).toMatchObject({
       app: { servers: [one.url, two.url], generation: 3 },

@@ -1,4 +1,6 @@
-import { afterEach, describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import net from 'node:net'
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import type { Decision, RelayOptions, SendOn } from '../../src/relay/index.js'
 import { startMoving } from './relay-moving.js'
 import { lateReader, type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
@@ -226,6 +228,30 @@ describe('timeouts', () => {
     client.stream.setReading(true)
     await until(() => client.end !== '', 'it sees the end')
     expect(client.end).toBe('ECONNRESET')
+  })
+
+  it('a client that reads slowly is not cut, one that stops reading is', async () => {
+    server = await Upstream.start(answer)
+    world = await startWorld(LONG, { timeouts: { stall: 150 } })
+    const client = net.connect(world.port, '127.0.0.1')
+    onTestFinished(() => void client.destroy())
+    client.on('error', () => {})
+    client.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    let read = 0
+    // As much as a receive buffer has to give before its peer is told of the room.
+    const piece = 256 * 1024
+    for (const end = performance.now() + 1500; performance.now() < end; ) {
+      for (let got = 0; got < piece; ) {
+        const chunk = client.read() as Buffer | null
+        if (chunk === null) await once(client, 'readable')
+        else got += chunk.length
+        read += chunk?.length ?? 0
+      }
+      await new Promise(resolve => setTimeout(resolve, 40))
+      expect([world.relay.size, client.destroyed]).toEqual([1, false])
+    }
+    expect(read).toBeLessThan(32 * 1024 * 1024)
+    await until(() => world.relay.size === 0, 'it is cut')
   })
 
   it('a client that was answered and never ends is let go', async () => {

@@ -55,6 +55,8 @@ function sockets() {
   native.peerCredentials(accepted)
   const pidfd = native.peerPidfd(accepted)
   assert.equal(native.unreadBytes(accepted), 0)
+  assert.equal(native.ackedBytes(accepted), null)
+  refused(() => native.ackedBytes(never), 'EBADF')
   refused(() => native.unreadBytes(never), 'EBADF')
   const notifier = native.connectDatagram(join(folder, 'd'), false)
   const connected = native.connectUnix(`fdb-exercise-${process.pid}`, true)

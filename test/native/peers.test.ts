@@ -78,6 +78,23 @@ it('unreadBytes counts what the peer of a Unix socket has not read', () => {
   closeSync(file)
 })
 
+it('ackedBytes counts what the peer of a TCP socket has acknowledged, and knows no other kind', async () => {
+  const server = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  const [accepted] = (await once(server, 'connection')) as [Socket]
+  const { fd } = (client as unknown as { _handle: { fd: number } })._handle
+  const before = native.ackedBytes(fd)!
+  client.write(Buffer.alloc(1000))
+  await expect.poll(() => native.ackedBytes(fd)! - before).toBe(1000)
+  client.destroy()
+  accepted.destroy()
+  server.close()
+  const [a] = keep(native.socketPair())
+  expect(native.ackedBytes(a!)).toBeNull()
+  expect(thrown(() => native.ackedBytes(99_999))).toMatchObject({ code: 'EBADF', syscall: 'getsockopt' })
+})
+
 describe('pidfds', () => {
   it('follow a process from life to death', async () => {
     const child = sleeper()

@@ -173,6 +173,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['timeouts', 'null', /not a map/],
   ['timeouts.head', '10S', /no duration/],
   ['timeouts.idle', 'off', /no duration/],
+  ['timeouts.stall', 'off', /no duration/],
   ['timeouts.tunnel', 'off', /no duration/],
   ['timeouts.connect', '.5s', /no duration|is a number/],
   ['timeouts.response', 'true', /true is a boolean, not a duration/],

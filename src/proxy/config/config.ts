@@ -89,6 +89,7 @@ export interface TimeoutConfig {
   handshake: number
   head: number
   idle: number
+  stall: number
   tunnel: number
   connect: number
   response: number

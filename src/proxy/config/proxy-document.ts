@@ -48,6 +48,7 @@ export interface ProxyDocument {
     handshake?: Duration
     head?: Duration
     idle?: Duration
+    stall?: Duration
     tunnel?: Duration
     connect?: Duration
     response?: Duration

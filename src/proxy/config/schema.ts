@@ -153,10 +153,11 @@ const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefi
 const timeoutShape = {
   handshake: optional(duration(1), '10s', 'for a TLS handshake, however much moves'),
   head: optional(duration(1), '10s', 'for a request’s head, from its first byte (408)'),
-  idle: optional(
+  idle: optional(duration(1), '60s', 'a client’s connection between two requests'),
+  stall: absent(
     duration(1),
-    '60s',
-    'a client’s connection between two requests, and one on which nothing moves',
+    undefined,
+    'in place of `timeouts.idle`, for a body of which nothing moves; a peer that reads slowly moves, one that reads nothing is cut after one to two times this',
   ),
   tunnel: absent(
     duration(1),
@@ -254,10 +255,10 @@ export const checkConfig: Check<ProxyConfig> = (value, place) => {
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
   if (!healthListener(given, place)) return undefined
-  const { idle, tunnel = idle } = given.timeouts
+  const { idle, stall = idle, tunnel = idle } = given.timeouts
   return {
     ...given,
-    timeouts: { ...given.timeouts, tunnel },
+    timeouts: { ...given.timeouts, stall, tunnel },
     upstreams: given.upstreams.map(each => settle(each, given.timeouts)),
   }
 }
