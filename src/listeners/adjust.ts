@@ -1,5 +1,12 @@
-import { chmodSync, chownSync, lstatSync } from 'node:fs'
-import { type Inspected, listen, namesSocket, type OwnedFd, setSocketOption } from '../kernel/index.js'
+import { chmodSync, chownSync, lstatSync, type Stats } from 'node:fs'
+import {
+  type Inspected,
+  inspectOne,
+  listen,
+  namesSocket,
+  type OwnedFd,
+  setSocketOption,
+} from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
 /** listen() again: the kernel takes the new backlog and drops nobody who waits (measured: shared/kernel facts, Linux). */
@@ -15,9 +22,20 @@ export interface OptionChange {
   readonly reason?: string
 }
 
+/** The options that a socket and its path have now; where they cannot be read, those of `spec`, with which it was bound or adjusted last. */
+export function optionsNow(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
+  if (spec.kind === 'unix') {
+    const { path, abstract } = spec
+    const stat = abstract || namesSocket(fd, path) === false ? undefined : lookAt(path)
+    return stat?.isSocket() ? { ...spec, mode: stat.mode & 0o777, uid: stat.uid, gid: stat.gid } : spec
+  }
+  const { reuseAddr = spec.reuseAddr, reusePort = spec.reusePort } = inspectOne(fd)
+  return { ...spec, reuseAddr, reusePort }
+}
+
 /**
- * Brings an adopted listener to another version's spec where the kernel allows it on a bound socket, and says what
- * it did. Before: the spec it was asked for with by the version before; null: unknown.
+ * Brings a shared listener to a version's spec where the kernel allows it on a bound socket, and says what it did. It acts at once on all
+ * that share the socket: call it behind the commit only. Before: the spec of the version before; null: unknown, so that its backlog is set unsaid.
  */
 export function adjustListener(
   fd: OwnedFd,
@@ -26,9 +44,9 @@ export function adjustListener(
   wanted: ListenerSpec,
 ): OptionChange[] {
   const changes: OptionChange[] = []
-  if (wanted.kind !== 'udp' && before !== null && before.backlog !== wanted.backlog) {
+  if (wanted.kind !== 'udp' && before?.backlog !== wanted.backlog) {
     setBacklog(fd, wanted.backlog)
-    changes.push({ option: 'backlog', applied: true })
+    if (before !== null) changes.push({ option: 'backlog', applied: true })
   }
   if (wanted.kind === 'unix') {
     if (!wanted.abstract) changes.push(...adjustPath(fd, wanted))
@@ -60,7 +78,7 @@ export function adjustListener(
 /** The file's permissions and owner: not where the kernel says that the path is not this socket's. */
 function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
   const { path, mode, uid, gid } = wanted
-  const stat = lstatSync(path, { throwIfNoEntry: false })
+  const stat = lookAt(path)
   if (!stat?.isSocket()) return []
   const changes: OptionChange[] = []
   const attempt = (option: 'mode' | 'owner', act: () => void) => {
@@ -85,4 +103,8 @@ function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
     attempt('owner', () => chownSync(path, uid ?? stat.uid, gid ?? stat.gid))
   }
   return changes
+}
+
+function lookAt(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })
 }

@@ -1,7 +1,7 @@
 /** Listener specifications and binding; whether a descriptor is the one that was announced. */
 
 export { formatAddress } from './address.js'
-export { adjustListener, type OptionChange, setBacklog } from './adjust.js'
+export { adjustListener, type OptionChange, optionsNow, setBacklog } from './adjust.js'
 export { bindFirstOf, bindListener } from './bind.js'
 export { type FdIdentity, verifyIdentity } from './identity.js'
 export { isLocatedAt, isOfKind } from './match.js'

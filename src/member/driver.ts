@@ -39,6 +39,7 @@ export class MemberDriver implements PartsDriver {
     },
     accept: () => {
       this.parts.controlSocket.open()
+      if (this.phase === 'beginning') this.#setOptions()
       return startListeners(this.parts.listeners)
     },
     stopAccepting: () => this.#stopAccepting(),
@@ -50,17 +51,24 @@ export class MemberDriver implements PartsDriver {
     unquiesce: () => this.parts.duty.resume(),
     freeze: () => {
       this.parts.duty.hurry()
+      this.#keepOptions()
       this.parts.state.freeze()
     },
     thaw: () => this.parts.state.thaw(),
     carry: ({ below }) => this.parts.state.carry(below),
     seal: ({ from, below }) => this.#insist('seal', () => this.parts.shelf.seal(from, below)),
     make: ({ epochs }) => this.#insist('make', () => void this.parts.shelf.make(epochs)),
-    write: ({ epoch }) => this.parts.state.write(epoch),
+    write: ({ epoch }) => {
+      this.#setOptions()
+      return this.parts.state.write(epoch)
+    },
     endWriting: () => this.parts.writes.end(),
     becomeHolder: () => this.parts.hosting.becomeHolder(),
     judge: () => this.parts.joined.judge(),
-    reconnect: () => this.parts.hosting.reconnect(),
+    reconnect: () => {
+      this.#keepOptions()
+      this.parts.hosting.reconnect()
+    },
     drain: () => this.parts.drain.begin(),
     exit: () => this.end(this.parts.departure.reason),
   }
@@ -149,6 +157,16 @@ export class MemberDriver implements PartsDriver {
     return insist(act, what, settings.logger, () => departure.over)
   }
 
+  /** Behind the commit: until then the incumbent's clients meet the incumbent's options. */
+  #setOptions(): void {
+    for (const listener of this.parts.listeners) listener.setOptions()
+  }
+
+  /** A successor may begin to serve without another word to this process. */
+  #keepOptions(): void {
+    if (this.phase !== 'standby') for (const listener of this.parts.listeners) listener.keepOptions()
+  }
+
   // ---- turns of its life
 
   /** Everything that was acknowledged is here, and this process has the right to write. */
@@ -201,7 +219,7 @@ export class MemberDriver implements PartsDriver {
 
   #closeListeners(): void {
     this.parts.controlSocket.release()
-    this.parts.registry.close()
+    this.parts.holdings.close()
   }
 
   /** The service ends with this process. */

@@ -3,7 +3,9 @@ import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { FormerListeners } from '../holder/former-listeners.js'
 import { Holder } from '../holder/holder.js'
 import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
+import { MadePaths } from '../holder/made-paths.js'
 import { NamesNote } from '../holder/names-note.js'
+import type { Entry } from '../holder/registry.js'
 import { FORWARDS_WRITES } from '../protocol/versions.js'
 import type { Segment } from '../state/segment.js'
 import type { ControlSocket } from './control-socket.js'
@@ -44,12 +46,15 @@ export class EmbeddedHosting implements Hosting {
   readonly #former = new FormerListeners()
   /** What it says is for who looks into this process when it hangs. */
   readonly #note: NamesNote | null = null
+  /** Of successors. */
+  readonly #madePaths: MadePaths
   #holder: Holder | null = null
   #sealLook: NodeJS.Timeout | undefined
 
   constructor(parts: EmbeddedHostingParts) {
     this.#parts = parts
     const { generation, registry, serviceStartedAt, settings } = parts.shared
+    this.#madePaths = new MadePaths(registry)
     const { control, service } = settings
     // Who looks into a hung daemon would find the segments of all its services together.
     if (control === null || settings.desk !== null) return
@@ -116,7 +121,23 @@ export class EmbeddedHosting implements Hosting {
     this.#parts.retryMoves()
   }
 
-  keep(): void {}
+  keep(entry: Entry, made: boolean): void {
+    if (made && this.#holder === null) this.#tellOfPath(entry)
+  }
+
+  /** The incumbent removes the path when this process dies. One of an earlier release closes what it is sent here. */
+  #tellOfPath({ name, role, spec, fd }: Entry): void {
+    const { joined } = this.#parts
+    const { settings } = this.#parts.shared
+    if (!spec.startsWith('unix:')) return
+    const { link } = joined
+    if (link === undefined) return
+    const shared = fd.share()
+    link
+      .sendBundle([{ name, role, spec, fd: shared }], settings.timeout)
+      .catch(() => {})
+      .finally(() => shared.close())
+  }
 
   drop(): void {}
 
@@ -185,6 +206,8 @@ export class EmbeddedHosting implements Hosting {
         extraItems: () => controlSocket.items(),
         position: () => state.frozenAt,
         amidBulk: () => state.log.amidBulk,
+        bundle: (peer, items) => this.#madePaths.arrive(peer, items),
+        forgotten: peer => this.#madePaths.forgotten(peer),
         changed: () => {
           controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
           changes.tell()
@@ -210,6 +233,7 @@ export class EmbeddedHosting implements Hosting {
     clearInterval(this.#sealLook)
     this.#parts.shared.registry.changed = () => {}
     this.#note?.close()
+    this.#madePaths.close()
     this.#holder?.close()
     this.#former.close()
   }

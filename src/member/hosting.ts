@@ -44,8 +44,11 @@ export interface Hosting {
 
   // ---- what it is asked for
 
-  /** Keeps a descriptor beyond this process. When it rejects nothing has changed, and the descriptor is closed. */
-  keep(entry: Entry): void | Promise<void>
+  /**
+   * Keeps a descriptor beyond this process; of one that this process has `made`, whoever decides removes the path when this process dies before
+   * it serves for good. When it rejects nothing has changed, and the descriptor is closed.
+   */
+  keep(entry: Entry, made: boolean): void | Promise<void>
   /** Asks for it no more. */
   drop(name: string): void
   /** What has this name here is replaced, or not asked for any more. */

@@ -1,11 +1,12 @@
 import { FdbError } from '../errors.js'
 import { giveNumber, type OwnedFd } from '../kernel/index.js'
-import type { ListenerSpec } from '../listeners/index.js'
+import type { ListenerSpec, OptionChange } from '../listeners/index.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
 import { SecondSource } from './second-source.js'
 import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
 import { Served } from './served.js'
+import type { SocketOptions } from './socket-options.js'
 
 /** Where a listener listens. */
 export interface ListenerAddress {
@@ -25,6 +26,8 @@ interface ListenerParts {
   readonly adopted: boolean
   /** Borrowed: the registry owns it. */
   readonly fd: OwnedFd
+  readonly options: SocketOptions
+  readonly changed: (changes: readonly OptionChange[]) => void
   readonly failed: (error: unknown) => void
 }
 
@@ -42,6 +45,8 @@ export class Listener {
   readonly #fd: OwnedFd
   readonly #served: Served[] = []
   readonly #failed: (error: unknown) => void
+  readonly #changed: (changes: readonly OptionChange[]) => void
+  readonly #options: SocketOptions
   /** By their keys. */
   readonly #fosters = new Map<string, SecondSource>()
   #accepting = false
@@ -59,6 +64,8 @@ export class Listener {
     this.address = parts.address
     this.adopted = parts.adopted
     this.#fd = parts.fd
+    this.#options = parts.options
+    this.#changed = parts.changed
     this.#failed = parts.failed
   }
 
@@ -134,6 +141,28 @@ export class Listener {
   /** @internal Nobody who connects here waits in vain: somebody accepts, or is not to now. */
   get attended(): boolean {
     return this.#leaving || this.#paused || this.accepting
+  }
+
+  /** @internal This process begins to serve: the socket gets the options that this version wants. A failure is told, and does not keep it from serving. */
+  setOptions(): void {
+    this.#orTell(() => {
+      const changes = this.#options.begin()
+      if (changes.length > 0) this.#changed(changes)
+    })
+  }
+
+  /** @internal Another version may begin to serve, and set its own options. */
+  keepOptions(): void {
+    this.#orTell(() => this.#options.keep())
+  }
+
+  #orTell(act: () => void): void {
+    if (this.#leaving) return
+    try {
+      act()
+    } catch (error) {
+      this.#failed(error)
+    }
   }
 
   /** @internal Throws ERR_FDB_SERVER_LISTENS when a server cannot be attached, as the application has called its listen(). */

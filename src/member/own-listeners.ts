@@ -1,20 +1,19 @@
 import { FdbError } from '../errors.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
-  adjustListener,
   bindListener,
   formatAddress,
   formatListenerSpec,
   type ListenerSpec,
   type OptionChange,
   parseListenerSpec,
-  setBacklog,
 } from '../listeners/index.js'
 import { type PassedListener, passedSockets } from '../supervised/passed-sockets.js'
 import { GroupListeners } from './group-listeners.js'
 import type { Holdings } from './holdings.js'
 import { Listener, type ListenerAddress } from './listener.js'
 import type { Shared } from './shared.js'
+import { SocketOptions } from './socket-options.js'
 
 const MOST_NAME = 256
 
@@ -106,46 +105,43 @@ export class OwnListeners {
     const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
     const adopted =
       entry !== undefined && (before === null ? isHere(entry.fd, spec) : sameAddress(before, spec))
-    const fd = adopted ? entry.fd : await this.#bind(name, spec)
+    const { fd, passed } = adopted ? { fd: entry.fd, passed: false } : await this.#bind(name, spec)
     const listener = Listener.of({
       name,
       spec,
       address: addressOf(fd),
       adopted,
       fd,
+      options: new SocketOptions({ fd, spec, before: adopted ? before : null, bound: !adopted && !passed }),
+      changed: changes => {
+        if (!adopted) return
+        settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
+        changed(name, changes)
+      },
       failed: error => {
-        settings.logger.error(
-          { err: error, listener: name },
-          'a server could not be attached to its listener',
-        )
+        settings.logger.error({ err: error, listener: name }, 'a listener cannot be served as asked for')
         failed(error)
       },
     })
-    if (adopted) {
-      const changes = adjustListener(fd, inspectOne(fd), before, spec)
-      // Without one its path is a service manager's.
-      if (before !== null && formatListenerSpec(spec) !== entry.spec)
-        registry.put({ ...entry, spec: formatListenerSpec(spec) })
-      if (changes.length > 0) {
-        settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
-        changed(name, changes)
-      }
-    }
+    // Without one its path is a service manager's.
+    if (adopted && before !== null && formatListenerSpec(spec) !== entry.spec)
+      registry.put({ ...entry, spec: formatListenerSpec(spec) })
     this.#listeners.set(name, listener)
+    if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener
   }
 
-  async #bind(name: string, spec: ListenerSpec): Promise<OwnedFd> {
+  async #bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; passed: boolean }> {
     const passed = passedSockets().take(name, spec)
-    if (passed !== null) return await this.#takePassed(name, spec, passed)
+    if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
     const bound = (await this.#group?.bind(name, spec)) ?? {
       fd: bindListener(spec),
       spec: formatListenerSpec(spec),
     }
     // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
-    await this.#parts.holdings.register({ name, role: 'listener', ...bound })
-    return bound.fd
+    await this.#parts.holdings.register({ name, role: 'listener', ...bound }, true)
+    return { fd: bound.fd, passed: false }
   }
 
   /** The path of a Unix socket that a service manager has bound is not removed when the service ends: it is registered without one. */
@@ -160,8 +156,6 @@ export class OwnListeners {
     if (elsewhere) logger.warn(facts, 'the service manager has bound this listener elsewhere than asked for')
     else if (adopted) logger.info(facts, 'this listener was taken out of another process')
     else logger.info(facts, 'the service manager has bound this listener')
-    adjustListener(fd, inspectOne(fd), null, spec)
-    if (spec.kind !== 'udp') setBacklog(fd, spec.backlog)
     const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)
     await this.#parts.holdings.register({ name, role: 'listener', spec: known, fd })
     return fd

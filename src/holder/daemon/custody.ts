@@ -3,6 +3,7 @@ import { closeAll } from '../../kernel/index.js'
 import type { Logger } from '../../logger.js'
 import type { BundleItem } from '../../protocol/bundle.js'
 import { FormerListeners, removePaths } from '../former-listeners.js'
+import { discardMade } from '../made-paths.js'
 import type { Peer } from '../peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../registry.js'
 import { overLimit, type ServiceLimits } from './service-rules.js'
@@ -108,7 +109,7 @@ export class Custody {
       entry.fd.close()
       throw tooMany(entry.name)
     }
-    provisional.get(entry.name)?.fd.close()
+    this.#discard([provisional.get(entry.name)])
     provisional.set(entry.name, entry)
   }
 
@@ -116,7 +117,7 @@ export class Custody {
   letGo(peer: Peer, name: string, forGood: boolean): void {
     peer.adopted.delete(name)
     const provisional = this.#rows.get(peer)?.provisional
-    provisional?.get(name)?.fd.close()
+    this.#discard([provisional?.get(name)])
     provisional?.delete(name)
     this.#forgetRegistered(peer, name)
     if (forGood) this.#drop(name)
@@ -190,13 +191,14 @@ export class Custody {
 
   /** All others can come to serve no more: what they have registered is closed. */
   keepProvisional(peers: readonly (Peer | undefined)[]): void {
-    for (const peer of this.#rows.keys()) if (!peers.includes(peer)) closeItems(this.#takeProvisional(peer))
+    for (const peer of this.#rows.keys())
+      if (!peers.includes(peer)) this.#discard(this.#takeProvisional(peer))
   }
 
   /** The member is gone for good. */
   forget(peer: Peer): void {
     closeItems(this.takeArrived(peer))
-    closeItems(this.#takeProvisional(peer))
+    this.#discard(this.#takeProvisional(peer))
     closeItems(this.#rows.get(peer)?.brought ?? [])
     this.#rows.delete(peer)
   }
@@ -206,8 +208,12 @@ export class Custody {
     if (!this.#former.keepPaths) removePaths(this.held)
   }
 
+  /** Members that live go on with what they have made. */
   close(): void {
-    for (const peer of [...this.#rows.keys()]) this.forget(peer)
+    for (const peer of [...this.#rows.keys()]) {
+      closeItems(this.#takeProvisional(peer))
+      this.forget(peer)
+    }
     this.held.close()
   }
 
@@ -240,6 +246,13 @@ export class Custody {
     const entries = this.#provisionalOf(peer)
     this.#rows.get(peer)?.provisional.clear()
     return entries
+  }
+
+  /** What a member has registered and the service does not get: with the paths that it has made. */
+  #discard(entries: readonly (Entry | undefined)[]): void {
+    const made = entries.filter(entry => entry !== undefined)
+    if (this.#former.keepPaths) closeItems(made)
+    else discardMade(made, this.held)
   }
 
   /** Takes them. The member cannot be told any more: what is too many is closed, and logged. */
