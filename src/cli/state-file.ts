@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import { memoryFile, writeAt } from '../kernel/index.js'
 import { segmentsOfFile } from '../state/file/transcribe.js'
 import { encodeImport } from '../state/import.js'
+import { limitsToRead } from '../state/limits.js'
 import type { SectionDigest } from '../state/overview.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import { Segment } from '../state/segment.js'
@@ -74,8 +75,8 @@ export async function readStateFile(file: string, progress: ProgressLine): Promi
 
 async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; torn: number }> {
   const fd = memoryFile('fdb-state-file', 'a copy of a state file')
+  let at = 0
   try {
-    let at = 0
     for await (const chunk of chunks) {
       writeAt(fd, chunk, 0, chunk.length, at)
       at += chunk.length
@@ -84,9 +85,9 @@ async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; 
     fd.close()
     throw error
   }
-  const log = new StateLog()
+  const log = new StateLog({ limits: limitsToRead(at) })
   try {
-    const reading = { limits: log.limits, unsynced: 'torn' } as const
+    const reading = { limits: log.limits }
     const { segments, torn } = await runInSlices(segmentsOfFile(fd, reading), { sliceMs: SLICE_MS })
     for (const segment of segments) await log.adopt(segment)
     return { log, torn }

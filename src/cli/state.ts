@@ -14,6 +14,7 @@ import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
 import { entryLine } from './state-lines.js'
 import { LineWriter, writeEntries } from './state-output.js'
+import { repairState } from './state-repair.js'
 import { openState, type SourceFlags } from './state-source.js'
 import { facts, table } from './table.js'
 
@@ -95,6 +96,18 @@ Examples:
     )
     .option('--json', 'as JSON')
     .action(verify)
+  state
+    .command('repair')
+    .description(
+      'make a damaged state file readable: keep what stands before the damage, and the damaged file under another name',
+    )
+    .requiredOption('--file <file>', 'the state file of a service that does not run')
+    .option('--json', 'as JSON')
+    .addHelpText(
+      'after',
+      '\nRun it as the user that the file belongs to. Nothing is changed where the file is not damaged.',
+    )
+    .action(repairState)
   limited(state.command('diff'))
     .option('--service <name>', 'which one, of a daemon that holds several')
     .description('print the entries that differ, one JSON object a line; exit code 1 when there are any')

@@ -76,6 +76,14 @@ export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<St
   return limits
 }
 
+/** For a tool that reads a file of so many bytes: no limit of the process that wrote it is refused. */
+export function limitsToRead(bytes: number): Partial<StateLimits> {
+  return {
+    recordBytes: Math.max(bytes, DEFAULT_LIMITS.recordBytes),
+    changesPerRecord: Math.max(bytes, DEFAULT_LIMITS.changesPerRecord),
+  }
+}
+
 /** What is left of a record for changes: epoch, sequence, request id and a schema may stand before them. */
 export function mostBodyBytes(limits: StateLimits): number {
   return limits.recordBytes - 512 - limits.requestBytes - limits.sectionNameBytes

@@ -68,9 +68,9 @@ export function damaged(
  *
  * What ends the log without an error (`torn`): fewer bytes than the frame says, a length of zero, a wrong
  * checksum in the very last frame; and in a segment that is not sealed any wrong checksum, as its writer may be in the
- * middle of it. Everything else is ERR_FDB_STATE_DAMAGED: a wrong checksum with more behind it in a sealed
+ * middle of it. Everything else is an error. ERR_FDB_STATE_DAMAGED: a wrong checksum with more behind it in a sealed
  * segment, what is no record under a right checksum, a record of another epoch, a sequence that is not one more
- * than the last.
+ * than the last. ERR_FDB_STATE_LIMIT: a record with a right checksum that is larger than the limits of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,
@@ -106,11 +106,9 @@ export function* recordsOf(
     const checksum = window.readUInt32LE(start + 4)
     if (length === 0) return { position, torn: true }
     const next = position + FRAME_HEADER + length
-    if (length > limits.recordBytes) {
-      if (next <= size)
-        throw overLimit(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
+    const large = length > limits.recordBytes
+    if (large && next > size && !live)
       throw damaged(source, position, after, `a record of ${length} bytes where ${size - position} are left`)
-    }
     if (next > size) return { position, torn: true }
 
     let buffer = window
@@ -127,14 +125,16 @@ export function* recordsOf(
       start += FRAME_HEADER
       sum = crc32(window.subarray(start, start + length))
     } else {
-      buffer = Buffer.allocUnsafe(length)
+      // One that is too large is not kept, but its checksum tells whether it is a record at all.
+      buffer = Buffer.allocUnsafe(large ? CHUNK : length)
       bufferBase = position + FRAME_HEADER
       start = 0
       sum = 0
       for (let got = 0; got < length; ) {
-        const n = readAt(segment.fd, buffer, got, Math.min(CHUNK, length - got), bufferBase + got)
+        const into = large ? 0 : got
+        const n = readAt(segment.fd, buffer, into, Math.min(CHUNK, length - got), bufferBase + got)
         if (n === 0) return { position, torn: true }
-        sum = crc32(buffer.subarray(got, got + n), sum)
+        sum = crc32(buffer.subarray(into, into + n), sum)
         got += n
         yield
       }
@@ -143,6 +143,7 @@ export function* recordsOf(
       if (live || next === size) return { position, torn: true }
       throw damaged(source, position, after, `wrong checksum, and ${size - next} bytes behind it`)
     }
+    if (large) throw overLimit(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
     if (options.next && isHeader(buffer, start)) {
       source = decodeHeader(buffer.subarray(start, start + length))
       options.next(source, position)

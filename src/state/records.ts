@@ -1,5 +1,5 @@
 import { fdbroker } from '../proto/state.js'
-import type { StateLimits } from './limits.js'
+import { overLimit, type StateLimits } from './limits.js'
 
 const { Record: RecordMessage, SectionSchema } = fdbroker.state
 
@@ -166,7 +166,10 @@ function checkRoom(list: readonly unknown[], most: number, what: string): void {
   if (list.length >= most) throw new MalformedRecord(`more than ${most} ${what}`)
 }
 
-/** Scans a Record in `buffer` from `start` to `end`. Its changes are not looked into: {@link scanChange} does. */
+/**
+ * Scans a Record in `buffer` from `start` to `end`. Its changes are not looked into: {@link scanChange} does. Throws MalformedRecord;
+ * ERR_FDB_STATE_LIMIT for more changes than `changesPerRecord`.
+ */
 export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
   const record: ScannedRecord = {
     epoch: 0,
@@ -179,17 +182,13 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
     end: null,
     part: null,
   }
+  let changes = 0
   at = start
   while (at < end) {
     const tag = varint(buffer, end)
     if (tag === ((4 << 3) | LEN)) {
       const length = lengthOf(buffer, end)
-      if (record.changes.length >= 2 * limits.changesPerRecord) {
-        throw new MalformedRecord(
-          `more than ${limits.changesPerRecord} changes, the limit "changesPerRecord"; raise it if they are real`,
-        )
-      }
-      record.changes.push(at, at + length)
+      if (++changes <= limits.changesPerRecord) record.changes.push(at, at + length)
       at += length
     } else if (tag === ((1 << 3) | VARINT)) record.epoch = varint(buffer, end)
     else if (tag === ((2 << 3) | VARINT)) record.sequence = varint(buffer, end)
@@ -214,6 +213,10 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
       }
     } else if (tag >= 1 << 3) skip(buffer, tag & 7, end)
     else throw new MalformedRecord('field number 0')
+  }
+  if (changes > limits.changesPerRecord) {
+    const what = `the number of changes in the record of sequence ${record.sequence}`
+    throw overLimit(what, changes, 'changesPerRecord', limits.changesPerRecord)
   }
   return record
 }

@@ -38,6 +38,10 @@ export interface SegmentHeader {
 export interface FileHeader extends SegmentHeader {
   /** Of a state file: whose it is; empty: it does not say. */
   readonly service: string
+  /** Of a state file: how many marks it has. 0 in files of releases up to 0.3.0. */
+  readonly marks: number
+  /** Of a mark in a state file: its numbers. Empty in other headers. */
+  readonly mark: Uint8Array
 }
 
 export interface SegmentOptions {
@@ -285,10 +289,14 @@ export function isHeader(buffer: Buffer, start: number): boolean {
   )
 }
 
-/** The frame that a segment begins with. */
-export function headerFrame(epoch: number, kind: SegmentKind, service = ''): Buffer {
+/** The frame that a segment begins with. `more`: what only a state file says. */
+export function headerFrame(
+  epoch: number,
+  kind: SegmentKind,
+  more: Partial<Pick<FileHeader, 'service' | 'marks' | 'mark'>> = {},
+): Buffer {
   const number = kind === 'snapshot' ? Header.Kind.SNAPSHOT : Header.Kind.EPOCH
-  return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number, service }).finish())
+  return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number, ...more }).finish())
 }
 
 /** The header at a file offset. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
@@ -336,7 +344,8 @@ export function decodeHeader(payload: Uint8Array): FileHeader {
     )
   }
   const kind = header.kind === Header.Kind.SNAPSHOT ? 'snapshot' : 'epoch'
-  return { epoch: header.epoch, kind, service: header.service }
+  const { epoch, service, marks, mark } = header
+  return { epoch, kind, service, marks, mark }
 }
 
 function noSegment(why: string): FdbError {

@@ -133,6 +133,27 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.includes('.damaged-'))).toHaveLength(1)
   })
 
+  it('that was cut keeps its service from starting until one command has repaired it', async () => {
+    const { scene: s, path } = scene()
+    const first = await s.serve({ routes: 500 })
+    await first.order('put', { key: 'one', value: { item: '1' } })
+    await first.order('put', { key: 'two', value: { item: '2' } })
+    first.signal('SIGTERM')
+    await first.end()
+    writeFileSync(path, readFileSync(path).subarray(0, -10))
+    const { code, message } = await (await s.start({ routes: 0 })).failure()
+    expect(code).toBe('ERR_FDB_STATE_DAMAGED')
+    const command = /"fd-broker (state repair --file [^"]+)"/.exec(message)![1]!
+    const { stdout } = await promisify(execFile)(process.execPath, [CLI, ...command.split(' ')])
+    const [, entries] = /it holds now what stood before the damage: (\d+) entries, up to sequence \d+/.exec(
+      stdout,
+    )!
+    expect(Number(entries)).toBe(501)
+    expect(await verified(path)).toMatchObject({ entries: 501, torn: false })
+    await s.serve({ routes: 0 })
+    expect((await s.status()).state.entries).toBe(501)
+  })
+
   it('is read by the first member of a daemon that holds nothing, and not by one that is given the state', async () => {
     const { scene: s, path } = scene({ hosting: 'daemon' })
     const daemon = await serveByCommand(s)

@@ -193,14 +193,14 @@ describe('a hostile log with right checksums', () => {
     for (let i = 0; i < changes.length; i += 2) changes[i] = (4 << 3) | 2
     const envelope = fdbroker.state.Record.encode({ epoch: 1, sequence: 1 }).finish()
     const before = process.memoryUsage()
-    for (const body of [
-      huge,
-      frame(envelope, changes),
-      frame(envelope, Buffer.from([0x22, 0xff, 0xff, 0xff, 0xff, 0x0f])),
-    ]) {
+    for (const [body, code] of [
+      [huge, 'ERR_FDB_STATE_DAMAGED'],
+      [frame(envelope, changes), 'ERR_FDB_STATE_LIMIT'],
+      [frame(envelope, Buffer.from([0x22, 0xff, 0xff, 0xff, 0xff, 0x0f])), 'ERR_FDB_STATE_DAMAGED'],
+    ] as const) {
       const log = new StateLog()
       const adopted = log.adopt(segmentOf(Buffer.concat([header(), body]), { sealed: true }))
-      await expect(adopted).rejects.toThrow(expect.objectContaining({ code: 'ERR_FDB_STATE_DAMAGED' }))
+      await expect(adopted).rejects.toThrow(expect.objectContaining({ code }))
       log.close()
     }
     const after = process.memoryUsage()

@@ -26,7 +26,7 @@ describe('a segment', () => {
     const made = kept(Segment.create(7, { kind: 'snapshot' }))
     const bytes = Buffer.alloc(made.start + 5)
     native.pread(made.fd.raw, bytes, 0, made.start, 0)
-    expect(parseHeader(bytes)).toEqual({ epoch: 7, kind: 'snapshot', service: '', start: made.start })
+    expect(parseHeader(bytes)).toMatchObject({ epoch: 7, kind: 'snapshot', service: '', start: made.start })
     for (let at = 0; at < made.start; at++) {
       const other = Buffer.from(bytes)
       other[at]! ^= 1

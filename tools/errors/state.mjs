@@ -57,9 +57,9 @@ export const LOG = {
   },
   ERR_FDB_STATE_DAMAGED: {
     cause:
-      'A record has been changed since it was written: its checksum, its sequence or its length does not fit',
+      'A record has been changed since it was written: its checksum, its sequence or its length does not fit. Or a state file is shorter than it was when it was synced',
     remedy:
-      "Use another copy; or go on with what stands before the damage (`stateFile.damaged: 'prefix'`, the file is kept aside)",
+      'Use another copy; or keep what stands before the damage: `fd-broker state repair --file PATH`, which keeps the damaged file aside',
   },
   ERR_FDB_STATE_ORDER: {
     cause: 'A segment was adopted or written out of its order',

@@ -3,6 +3,7 @@ import { openFile, readAt, statOf, syncData, writeAllAt } from '../../kernel/ind
 import { headerFrame } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { FileCopy } from './copy.js'
+import { firstMarks, MARKS, MarkPlaces } from './marks.js'
 import {
   besidePath,
   CREATE,
@@ -43,14 +44,26 @@ function writeStateFileNow(path: string, log: StateLog, { secret, service }: Kin
       writeAllAt(fd, bytes, at)
       at += bytes.length
     }
-    for (const [i, { segment, end }] of log.pieces().entries()) {
-      write(headerFrame(segment.epoch, segment.kind, i === 0 ? service : ''))
+    let places: MarkPlaces | null = null
+    const writeMarks = (epoch: number) => {
+      const one = new MarkPlaces(epoch, at)
+      write(firstMarks(epoch))
+      return one
+    }
+    let reached = 0
+    for (const [i, { segment, end, sequence }] of log.pieces().entries()) {
+      write(headerFrame(segment.epoch, segment.kind, i === 0 ? { service, marks: MARKS } : {}))
+      if (segment.kind === 'epoch') places ??= writeMarks(segment.epoch)
       for (let from = segment.start; from < end; from += CHUNK) {
         const bytes = Buffer.allocUnsafe(Math.min(CHUNK, end - from))
         readAt(segment.fd, bytes, 0, bytes.length, from)
         write(bytes)
       }
+      places ??= writeMarks(segment.epoch)
+      reached = sequence
     }
+    const mark = places?.next({ length: at, sequence: reached })
+    if (mark) writeAllAt(fd, mark.bytes, mark.at)
     syncData(fd)
     renameSync(beside, path)
   } catch (error) {

@@ -4,9 +4,11 @@ import { identityNow, readAt, syncNow, truncateNow, writeNow } from '../../kerne
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
+import { firstMarks, MARKS, MarkPlaces } from './marks.js'
 import { createBeside, type Kind, replaceStateFile, syncFolderNow } from './place.js'
 import { nodeFiles } from './promises.js'
 
+const NOTHING = Buffer.alloc(0)
 /** The most bytes of one write: reading them from the log takes well under a millisecond. */
 const CHUNK = 256 * 1024
 /** Where there is no room now there will be. */
@@ -42,8 +44,12 @@ export class FileCopy {
   #installed = false
   #reached: Reached | null = null
   #size = 0
-  /** So much of it the disk has. */
+  /** Bytes known to be on the disk. */
   #onDisk = 0
+  /** Null until their place is written. */
+  #marks: MarkPlaces | null = null
+  /** The length that the newest mark says. */
+  #marked = 0
   /** A write has failed: what lies behind `#size` is to be cut off. */
   #cut = false
   /** What a thread does now: writes this at the end, or cuts off what lies behind it. */
@@ -58,6 +64,8 @@ export class FileCopy {
   syncedSequence = 0
   /** Changes were written since it was brought to the disk. */
   unsynced = false
+  /** The newest mark is not known to be on the disk. */
+  markUnsynced = false
 
   private constructor(path: string, handle: FileHandle, kind: Kind) {
     this.#path = path
@@ -126,13 +134,27 @@ export class FileCopy {
       if (taken.header && this.#onDisk < this.#size) this.#bringToDiskNow()
       this.#writeNow(taken)
     }
+    if (!this.#installed) this.#markNow()
     this.#bringToDiskNow()
+    if (this.#markNow()) this.#bringToDiskNow()
+    return true
+  }
+
+  /** False: the newest mark says all already. */
+  #markNow(): boolean {
+    const length = this.#size
+    if (this.#marks === null || !this.whole || this.#marked === length) return false
+    const { bytes, at } = this.#marks.next({ length, sequence: this.sequence })
+    writeNow(this.#handle, bytes, at)
+    this.#marks.written()
+    this.#marked = length
     return true
   }
 
   #bringToDiskNow(): void {
     syncNow(this.#handle)
     this.#onDisk = this.#size
+    this.markUnsynced = false
   }
 
   #writeNow({ bytes, written }: Taken): void {
@@ -154,19 +176,27 @@ export class FileCopy {
     const { segment, end, final, sequence } = piece
     const { kind, epoch } = segment
     const to = Math.min(end, from + CHUNK)
-    const service = this.#size === 0 ? this.#kind.service : ''
     const header = from === segment.start
-    const head = header ? headerFrame(epoch, kind, service) : Buffer.alloc(0)
-    const bytes = Buffer.allocUnsafe(head.length + to - from)
+    const first = this.#size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
+    const head = header ? headerFrame(epoch, kind, first) : NOTHING
+    // They stand before the first change that is written when the file is the state file already.
+    const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
+    const count = to - from
+    const marksAt = kind === 'epoch' ? head.length : head.length + count
+    const recordsAt = kind === 'epoch' ? head.length + marks.length : head.length
+    const bytes = Buffer.allocUnsafe(head.length + marks.length + count)
     head.copy(bytes)
-    readAt(segment.fd, bytes, head.length, to - from, from)
+    marks.copy(bytes, marksAt)
+    readAt(segment.fd, bytes, recordsAt, count, from)
+    const markPlaces = marks.length > 0 ? new MarkPlaces(epoch, this.#size + marksAt) : this.#marks
     const written = () => {
+      this.#marks = markPlaces
       this.#reached = { segment: { kind, epoch }, offset: to, whole: final && to === end }
       this.unsynced = true
       this.whole = to === end
       if (this.whole) this.sequence = sequence
     }
-    return { bytes, header, count: to - from, written }
+    return { bytes, header, count, written }
   }
 
   /** Where it was at the end of a segment that was written then, and that is final now. */
@@ -213,12 +243,9 @@ export class FileCopy {
       }
       this.#cut = true
       this.#underWay = taken
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, this.#size + done)
-        done += bytesWritten
-      }
+      await this.#write(bytes, this.#size)
     } catch (error) {
-      if (!FULL.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
+      this.#noteLost(error)
       throw error
     } finally {
       this.#underWay = null
@@ -228,17 +255,48 @@ export class FileCopy {
     taken.written()
   }
 
+  #noteLost(error: unknown): void {
+    if (!FULL.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
+  }
+
+  async #write(bytes: Buffer, at: number): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesWritten } = await this.#handle.write(bytes, done, bytes.length - done, at + done)
+      done += bytesWritten
+    }
+  }
+
   /**
-   * Brings it to the disk. Where it is {@link whole} a header follows, which says so: damage before it is not what a power
-   * cut leaves. When it fails the file is {@link lost}.
+   * Brings it to the disk, and marks how far that is where it is {@link whole}. When it fails the file is {@link lost}. A file that is
+   * not the state file yet is marked first, as it comes to be that only when the sync has succeeded. In the state file a mark must
+   * not reach the disk before the bytes that it tells of: the next sync brings it there, or {@link settle}.
    */
   async sync(): Promise<void> {
-    const { whole, unsynced } = this
-    if (!unsynced) return
+    if (!this.unsynced) return
+    if (!this.#installed) await this.#mark()
     await this.#bringToDisk()
-    const epoch = this.#reached?.segment.epoch
-    if (!whole || epoch === undefined) return
-    await this.#append({ bytes: headerFrame(epoch, 'epoch'), header: true, count: 0, written() {} })
+    await this.#mark()
+  }
+
+  /** Brings to the disk what is not there, the newest mark too. */
+  async settle(): Promise<void> {
+    if (this.unsynced) await this.sync()
+    else if (this.markUnsynced) await this.#bringToDisk()
+  }
+
+  async #mark(): Promise<void> {
+    const length = this.#size
+    if (this.#marks === null || !this.whole || this.#marked === length) return
+    const { bytes, at } = this.#marks.next({ length, sequence: this.sequence })
+    this.markUnsynced = true
+    try {
+      await this.#write(bytes, at)
+    } catch (error) {
+      this.#noteLost(error)
+      throw error
+    }
+    this.#marks.written()
+    this.#marked = length
   }
 
   async #bringToDisk(): Promise<void> {
@@ -252,6 +310,7 @@ export class FileCopy {
       throw error
     }
     this.#onDisk = size
+    this.markUnsynced = false
     if (whole) this.syncedSequence = sequence
   }
 

@@ -9,9 +9,17 @@ import type { StateFileSettings } from './options.js'
 import { checkService, keepAside, openStateFile } from './place.js'
 import { transcribe } from './transcribe.js'
 
+/** What was wrong with a state file of which the part before the damage was read. */
+export interface Damage {
+  readonly cause: FdbError
+  /** The damaged file. */
+  readonly aside: string
+}
+
 /**
  * Fills a new segment with what the state file holds; does nothing when there is no file. What the system did not bring to the
- * disk before a power cut is left out with a warning: it is as long as `sync` says.
+ * disk before a power cut is left out with a warning: it is as long as `sync` says. Resolves with the damage that
+ * `damaged: 'prefix'` has passed over.
  *
  * Rejects with ERR_FDB_STATE_DAMAGED when the file is damaged elsewhere (unless `damaged: 'prefix'`), ERR_FDB_STATE_FORMAT when it
  * is no state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's, or another service's.
@@ -21,16 +29,14 @@ export async function loadStateFile(
   segment: Segment,
   limits: StateLimits,
   logger: Pick<Logger, 'info' | 'warn'>,
-): Promise<void> {
+): Promise<Damage | null> {
   using fd = openStateFile(path)
-  if (fd === null) return
-  if (sizeOf(fd) === 0) {
-    logger.warn({ path }, 'the state file is empty: the state is')
-    return
-  }
+  if (fd === null) return null
   checkService(path, fd, service)
   try {
-    const reading = { limits, unsynced: 'torn' } as const
+    if (sizeOf(fd) === 0)
+      throw new FdbError('ERR_FDB_STATE_DAMAGED', 'it has 0 bytes, which no state file has')
+    const reading = { limits }
     // A record may become longer in its new place.
     const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
     const work = fits ? runInSlices(transcribe(fd, segment, reading)) : condense(fd, segment, reading)
@@ -41,6 +47,7 @@ export async function loadStateFile(
         'the state was read from its file; its last bytes were not on the disk whole, and do not count'
       logger.warn({ path, sequence, bytes: torn }, what)
     }
+    return null
   } catch (cause) {
     if (!FdbError.is(cause)) throw cause
     if (cause.code === 'ERR_FDB_STATE_DAMAGED' && damaged === 'prefix') {
@@ -48,16 +55,24 @@ export async function loadStateFile(
       const what =
         'the state file is damaged: what stands before the damage is the state now, and the file is kept aside'
       logger.warn({ err: cause, path, aside }, what)
-      return
+      return { cause, aside }
     }
-    const remedy =
-      cause.code === 'ERR_FDB_STATE_DAMAGED'
-        ? ". Nothing was changed. Put a copy in its place, move it away to start without, or start with stateFile.damaged 'prefix' to go on with what stands before the damage"
-        : ''
     const { code, details, message } = cause
-    throw new FdbError(code, `the state file ${path}: ${message}${remedy}`, {
+    throw new FdbError(code, `the state file ${path}: ${message}${remedy(path, cause)}`, {
       cause,
       details: { ...details, path },
     })
   }
+}
+
+function remedy(path: string, { code, details }: FdbError): string {
+  if (code === 'ERR_FDB_STATE_DAMAGED') {
+    return (
+      `. Nothing was changed. Put a copy in its place, or run "fd-broker state repair --file ${path}": it keeps what stands before ` +
+      "the damage, and the file as it is under another name (stateFile.damaged 'prefix' does so at a start)"
+    )
+  }
+  if (code !== 'ERR_FDB_STATE_LIMIT') return ''
+  const { limit, got } = details
+  return `. Nothing was changed. Give join() stateLimits with ${String(limit)} of at least ${String(got)}`
 }

@@ -12,8 +12,8 @@ export interface StateFileOptions {
    */
   sync?: 'always' | 'never' | number
   /**
-   * A first process that finds the file damaged: `refuse` (default), join() rejects and the file stays as it is; `prefix`, it
-   * starts with what stands before the damage, and the file is kept as `PATH.damaged-TIME`.
+   * A first process that finds the file damaged, or shorter than it was when it was synced: `refuse` (default), join() rejects and
+   * the file stays as it is; `prefix`, it starts with what stands before the damage, and the file is kept as `PATH.damaged-TIME`.
    */
   damaged?: 'refuse' | 'prefix'
 }

@@ -35,12 +35,16 @@ export function openStateFile(path: string): OwnedFd | null {
 
 /** Throws ERR_FDB_STATE_FILE for a file that says that it is another service's. */
 export function checkService(path: string, fd: OwnedFd, service: string): void {
-  const head = Buffer.alloc(MOST_HEADER_BYTES)
-  checkHead(path, head.subarray(0, readAt(fd, head, 0, head.length, 0)), service)
+  checkNamed(path, serviceIn(fd), service)
 }
 
-function checkHead(path: string, head: Buffer, service: string): void {
-  const named = serviceOf(head)
+/** The service that a file names; empty: it does not say. */
+export function serviceIn(fd: OwnedFd): string {
+  const head = Buffer.alloc(MOST_HEADER_BYTES)
+  return serviceOf(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
+}
+
+function checkNamed(path: string, named: string, service: string): void {
   if (service === '' || named === '' || named === service) return
   throw new FdbError(
     'ERR_FDB_STATE_FILE',
@@ -50,7 +54,6 @@ function checkHead(path: string, head: Buffer, service: string): void {
   )
 }
 
-/** Empty: it does not say. */
 function serviceOf(head: Buffer): string {
   try {
     return parseHeader(head).service
@@ -73,7 +76,7 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
-    checkHead(path, head.subarray(0, bytesRead), service)
+    checkNamed(path, serviceOf(head.subarray(0, bytesRead)), service)
   } finally {
     await handle?.close()
   }

@@ -1,11 +1,10 @@
-import { FdbError, type FdbErrorCode } from '../../errors.js'
-import { type OwnedFd, readAt, sizeOf } from '../../kernel/index.js'
-import { FRAME_HEADER } from '../frame.js'
+import { FdbError } from '../../errors.js'
+import { type OwnedFd, sizeOf } from '../../kernel/index.js'
 import type { StateLimits } from '../limits.js'
 import { damaged, type FoundRecord, recordsOf } from '../reader.js'
-import { HEADER_MARK, readHeader, type SegmentHeader } from '../segment.js'
-
-const SEARCHED = 1024 * 1024
+import { readHeader, type SegmentHeader } from '../segment.js'
+import { headerBehind } from './header-behind.js'
+import { type Mark, readMarks } from './marks.js'
 
 export interface FileRecord {
   found: FoundRecord
@@ -23,28 +22,33 @@ export interface FileEnd {
 
 export interface FileReading {
   limits: StateLimits
-  /**
-   * How to take damage behind which no header stands. Each header says that all before it was brought to the disk: what
-   * a power cut leaves of the rest may be in any order. `torn`: it ends the log, as half a record does. `damaged`: an error.
-   */
-  unsynced: 'torn' | 'damaged'
 }
 
 /**
  * The records of a state file, which is segments one behind the other: a snapshot may be the first, epochs never fall, several
- * segments may be of the same epoch. Checksum first, as {@link recordsOf}. Throws ERR_FDB_STATE_DAMAGED with the offset in
- * the file and the sequence, ERR_FDB_STATE_FORMAT, ERR_FDB_STATE_LIMIT.
+ * segments may be of the same epoch. Checksum first, as {@link recordsOf}.
+ *
+ * What was synced must be there: a file that ends, or has no whole record, before the length that its newest mark says throws
+ * ERR_FDB_STATE_DAMAGED with the offset in the file and the sequence. A tear behind that ends the log, as half a record does: it is
+ * what a power cut leaves. A whole record that cannot be taken is never a tear, wherever it stands: ERR_FDB_STATE_DAMAGED,
+ * ERR_FDB_STATE_FORMAT, ERR_FDB_STATE_LIMIT.
  */
 export function* recordsOfFile(
   fd: OwnedFd,
-  { limits, unsynced }: FileReading,
+  { limits }: FileReading,
 ): Generator<FileRecord | undefined, FileEnd> {
-  const size = sizeOf(fd)
-  const { start, ...first } = readHeader(fd, 0)
+  const { start, marks, ...first } = readHeader(fd, 0)
   let header: SegmentHeader = first
   let sequence = 0
   let position = start
   let whole = header.kind === 'epoch'
+  let mark: Mark | null = null
+  const passMarks = () => {
+    if (marks === 0) return
+    const read = readMarks(fd, position, first.epoch, marks)
+    mark = read.mark
+    position = read.end
+  }
   const next = (following: SegmentHeader, offset: number) => {
     if (!whole) throw damaged(header, offset, sequence, 'the end of the snapshot is missing')
     if (following.kind === 'snapshot' || following.epoch < header.epoch)
@@ -52,61 +56,52 @@ export function* recordsOfFile(
     header = following
     position = offset
   }
-  const source = { ...header, fd, start, sealed: true, size: () => size }
-  const records = recordsOf(source, {
-    live: false,
-    after: whole ? 0 : undefined,
-    limits: { ...limits, segmentBytes: Number.MAX_SAFE_INTEGER },
-    next,
-  })
-  try {
-    for (;;) {
-      const step = records.next()
-      if (step.done) {
-        position = step.value.position
-        if (step.value.torn && headerBehind(fd, position, size))
-          throw damaged(header, position, sequence, 'no whole record, and more behind it')
-        break
+  // The size counts as of the time behind the reading of the marks: another process may be writing.
+  const recordsFrom = (after: number | undefined) =>
+    recordsOf(
+      { ...header, fd, start: position, sealed: false, size: () => sizeOf(fd) },
+      { live: true, after, limits: { ...limits, segmentBytes: Number.MAX_SAFE_INTEGER }, next },
+    )
+  if (whole) passMarks()
+  let records = recordsFrom(whole ? 0 : undefined)
+  for (;;) {
+    const step = records.next()
+    if (step.done) break
+    const found = step.value
+    if (found) {
+      if (header.kind === 'snapshot' && whole)
+        throw damaged(header, found.offset, sequence, 'records behind the end of a snapshot')
+      yield { found, header }
+      sequence = found.record.sequence
+      position = found.next
+      if (!whole && found.record.end !== null) {
+        whole = true
+        if (marks > 0) {
+          passMarks()
+          records = recordsFrom(sequence)
+        }
       }
-      const found = step.value
-      if (found) {
-        if (header.kind === 'snapshot' && whole)
-          throw damaged(header, found.offset, sequence, 'records behind the end of a snapshot')
-        whole ||= found.record.end !== null
-        yield { found, header }
-        sequence = found.record.sequence
-        position = found.next
-      } else yield
-    }
-  } catch (error) {
-    const mayBeTorn = FdbError.is(error) && TORN.has(error.code) && unsynced === 'torn'
-    if (!mayBeTorn || headerBehind(fd, position, size)) throw error
+    } else yield
   }
+  const size = sizeOf(fd)
   if (!whole) throw damaged(header, position, sequence, 'the end of the snapshot is missing')
-  return { sequence, position, torn: size - position }
+  if (marks > 0) checkSynced(header, { position, sequence, size }, mark)
+  else if (position < size && headerBehind(fd, position, size))
+    throw damaged(header, position, sequence, 'no whole record, and more behind it')
+  return { sequence, position, torn: Math.max(0, size - position) }
 }
 
-const TORN: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_STATE_DAMAGED', 'ERR_FDB_STATE_LIMIT'])
-
-/** Whether a whole header begins behind this offset. */
-function headerBehind(fd: OwnedFd, offset: number, size: number): boolean {
-  const buffer = Buffer.allocUnsafe(Math.min(SEARCHED, Math.max(0, size - offset)))
-  for (let from = offset + 1; from < size; from += Math.max(1, buffer.length - HEADER_MARK.length)) {
-    const got = readAt(fd, buffer, 0, Math.min(buffer.length, size - from), from)
-    const searched = buffer.subarray(0, got)
-    for (let at = searched.indexOf(HEADER_MARK); at >= 0; at = searched.indexOf(HEADER_MARK, at + 1)) {
-      if (from + at - FRAME_HEADER > offset && isWhole(fd, from + at - FRAME_HEADER)) return true
-    }
-    if (got < buffer.length) break
-  }
-  return false
-}
-
-function isWhole(fd: OwnedFd, offset: number): boolean {
-  try {
-    readHeader(fd, offset)
-    return true
-  } catch {
-    return false
-  }
+/** Throws ERR_FDB_STATE_DAMAGED unless all that was synced was read. */
+function checkSynced(
+  header: SegmentHeader,
+  { position, sequence, size }: { position: number; sequence: number; size: number },
+  mark: Mark | null,
+): void {
+  if (mark === null) throw damaged(header, position, sequence, 'its marks are damaged or missing')
+  if (position >= mark.length) return
+  const synced = `${mark.length} bytes, up to sequence ${mark.sequence}, were synced`
+  const why =
+    size < mark.length ? `the file has ${size} bytes, and ${synced}` : `no whole record, and ${synced}`
+  const { code, message, details } = damaged(header, position, sequence, why)
+  throw new FdbError(code, message, { details: { ...details, bytes: size, synced: { ...mark } } })
 }

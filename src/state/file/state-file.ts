@@ -276,12 +276,14 @@ export class StateFile {
     const every = typeof sync === 'number' ? sync : LOOK_MS
     const now = performance.now()
     if (now < this.#lookAt) {
-      if (file.unsynced) this.#lookAgain(this.#lookAt - now)
+      if (file.unsynced || file.markUnsynced) this.#lookAgain(this.#lookAt - now)
       return
     }
     this.#lookAt = now + every
     await this.#checkThere()
-    if (sync !== 'never') await file.sync()
+    if (sync === 'never') return
+    await file.settle()
+    if (file.markUnsynced) this.#lookAgain(every)
   }
 
   /** Throws when somebody has removed or replaced the file: another is written in its place. */

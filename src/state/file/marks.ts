@@ -1,0 +1,82 @@
+import { type OwnedFd, readAt } from '../../kernel/index.js'
+import { headerFrame, MOST_HEADER_BYTES, parseHeader } from '../segment.js'
+
+/** How far the file was synced: its length, and the last change in that. */
+export interface Mark {
+  readonly length: number
+  readonly sequence: number
+}
+
+/** A state file has two marks, which are overwritten in turn: a power cut that tears one leaves the other. */
+export const MARKS = 2
+
+const NUMBERS_BYTES = 16
+const NOTHING: Mark = { length: 0, sequence: 0 }
+
+function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
+  const mark = Buffer.allocUnsafe(NUMBERS_BYTES)
+  mark.writeBigUInt64LE(BigInt(length), 0)
+  mark.writeBigUInt64LE(BigInt(sequence), 8)
+  return headerFrame(epoch, 'epoch', { mark })
+}
+
+/** The marks of a file that was not synced yet. Releases up to 0.3.0 take them for headers of this epoch. */
+export function firstMarks(epoch: number): Buffer {
+  const one = markFrame(epoch, NOTHING)
+  return Buffer.concat(Array.from({ length: MARKS }, () => one))
+}
+
+/** Where the marks of a file stand, and the turn in which they are overwritten. */
+export class MarkPlaces {
+  readonly #epoch: number
+  readonly #at: number
+  #turn = 0
+
+  /** `at`: the file offset of {@link firstMarks}. */
+  constructor(epoch: number, at: number) {
+    this.#epoch = epoch
+    this.#at = at
+  }
+
+  /** What to write for the next mark, and where. */
+  next(mark: Mark): { bytes: Buffer; at: number } {
+    const bytes = markFrame(this.#epoch, mark)
+    return { bytes, at: this.#at + this.#turn * bytes.length }
+  }
+
+  /** The next mark is whole: the one after it takes the other place. */
+  written(): void {
+    this.#turn = (this.#turn + 1) % MARKS
+  }
+}
+
+/** Reads the marks at a file offset. `mark`: the newest; null: none of them is whole. `end`: of what follows them. */
+export function readMarks(
+  fd: OwnedFd,
+  at: number,
+  epoch: number,
+  count: number,
+): { mark: Mark | null; end: number } {
+  const { length } = markFrame(epoch, NOTHING)
+  const marks = Array.from({ length: Math.min(count, MARKS) }, (_, i) =>
+    readMark(fd, at + i * length, length),
+  )
+  const whole = marks.filter(mark => mark !== null)
+  const mark = whole.reduce<Mark | null>(
+    (newest, each) => (newest !== null && newest.length >= each.length ? newest : each),
+    null,
+  )
+  return { mark, end: at + count * length }
+}
+
+function readMark(fd: OwnedFd, at: number, length: number): Mark | null {
+  const bytes = Buffer.alloc(Math.min(length, MOST_HEADER_BYTES))
+  try {
+    const { mark } = parseHeader(bytes.subarray(0, readAt(fd, bytes, 0, bytes.length, at)))
+    if (mark.length !== NUMBERS_BYTES) return null
+    const numbers = Buffer.from(mark)
+    return { length: Number(numbers.readBigUInt64LE(0)), sequence: Number(numbers.readBigUInt64LE(8)) }
+  } catch {
+    return null
+  }
+}

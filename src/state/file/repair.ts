@@ -1,0 +1,59 @@
+import { rmSync } from 'node:fs'
+import { FdbError } from '../../errors.js'
+import { sizeOf, statOf, tryLock } from '../../kernel/index.js'
+import { limitsToRead } from '../limits.js'
+import { Segment } from '../segment.js'
+import { StateLog } from '../state-log.js'
+import { finishAtOnce } from './at-once.js'
+import { type Damage, loadStateFile } from './load.js'
+import { stateFileSettings } from './options.js'
+import { openStateFile, serviceIn, syncFolderNow } from './place.js'
+
+export interface Repaired {
+  /** Null: nothing was damaged, and nothing was changed. */
+  readonly damage: Damage | null
+  /** What the file holds now. */
+  readonly entries: number
+  /** The last change before the damage, as the damaged file numbers it. */
+  readonly kept: number
+}
+
+/**
+ * Replaces a damaged state file by one of what stands before the damage, and keeps the damaged one aside. Where nothing stands before
+ * it no file is left. Rejects with ERR_FDB_STATE_FILE where there is no file, a process writes it, or it belongs to another user;
+ * otherwise as {@link loadStateFile}.
+ */
+export async function repairStateFile(path: string): Promise<Repaired> {
+  const { service, bytes } = facts(path)
+  const log = new StateLog({ limits: limitsToRead(bytes) })
+  const segment = Segment.create(1)
+  try {
+    const settings = stateFileSettings({ path, damaged: 'prefix' }, service)
+    const damage = await loadStateFile(settings, segment, log.limits, { info() {}, warn() {} })
+    if (segment.end > segment.start) await log.adopt(segment)
+    const { entries } = log.stats()
+    const { sequence } = log
+    if (damage !== null) {
+      if (log.pieces().length === 0) {
+        rmSync(path, { force: true })
+        syncFolderNow(path)
+      } else finishAtOnce(path, log, { secret: log.secret, service }, { file: null, installing: null })
+    }
+    const at = damage?.cause.details.sequence
+    return { damage, entries, kept: typeof at === 'number' ? at : sequence }
+  } finally {
+    log.close()
+    segment.close()
+  }
+}
+
+function facts(path: string): { service: string; bytes: number } {
+  const refuse = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `${path} ${why}`, { details: { path } })
+  using fd = openStateFile(path)
+  if (fd === null) throw refuse('is not there: give the path of a state file')
+  const { uid } = statOf(fd)
+  const own = process.geteuid?.() ?? uid
+  if (uid !== own) throw refuse(`belongs to user ${uid}, this process is of user ${own}: run it as that user`)
+  if (!tryLock(fd)) throw refuse('is written by a running process, which has all of the state in memory')
+  return { service: serviceIn(fd), bytes: sizeOf(fd) }
+}
