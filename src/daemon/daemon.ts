@@ -255,7 +255,7 @@ export class Daemon implements AsyncDisposable {
    */
   async close(): Promise<void> {
     this.#closing = true
-    await this.#member.close({ timeout: 0 })
+    await this.#member.close({ timeout: 0, handBack: false })
     await this.closed
   }
 

@@ -39,7 +39,7 @@ export interface ClosingDriver {
 /** The end that the application asks for: whatever is under way comes to its end first. Resolves when all is let go of. */
 export async function closeInOrder(
   parts: ClosingParts,
-  { timeout, handBack = false }: CloseOptions,
+  { timeout, handBack = true }: CloseOptions,
   driver: ClosingDriver,
 ): Promise<void> {
   const { changes, departure, settings } = parts

@@ -93,7 +93,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     return upgraded
   } finally {
     closeAll(output)
-    await driver.close({ timeout: 0 })
+    await driver.close({ timeout: 0, handBack: false })
   }
 }
 

@@ -37,24 +37,17 @@ export class LateWrites {
   /** Another was given the right to write, or it was taken from this process. */
   end(): void | Promise<void> {
     if (this.#toTheEnd) return
-    const { departure, machine, unfitness } = this.#shared
-    // Who was told to stand by, or leaves, is in good order: its changes go to the one that writes.
-    if (machine.phase === 'standby' || departure.closing) this.#forward()
-    else {
-      this.forwarder.end()
-      this.#state.log.endWriting(machine.phase === 'unfit' ? unfitness.refusal() : this.#fenced())
-    }
-    if (machine.sealed) this.#state.file?.stop()
+    this.#handOver()
+    if (this.#shared.machine.sealed) this.#state.file?.stop()
     return this.#state.follow()
   }
 
   /** The last connections drain. Whether what they came for is changed here, to the end. */
   leave(): boolean {
     const toTheEnd = this.#toTheEnd
-    const end = () => this.#state.log.endWriting(this.#fenced())
-    // Who accepted without the right to write has changes that wait for it: connections wait for them.
-    if (toTheEnd) this.#state.file?.leave(end)
-    else if (!this.forwarder.active) end()
+    if (toTheEnd) this.#state.file?.leave(() => this.#state.log.endWriting(this.#fenced()))
+    // A process that accepted without the right to write has changes that wait for it.
+    else this.#handOver()
     return toTheEnd
   }
 
@@ -99,6 +92,16 @@ export class LateWrites {
     )
   }
 
+  /** Changes go to the process that serves, also those of a process that was cut off. */
+  #handOver(): void {
+    const { machine, unfitness } = this.#shared
+    if (machine.phase !== 'unfit' && !this.#servedByNone) this.#forward()
+    else {
+      this.forwarder.end()
+      this.#state.log.endWriting(unfitness.refusal())
+    }
+  }
+
   #forward(): void {
     this.forwarder.begin(this.#fenced())
     if (!this.#way.open()) this.forwarder.refuse()
@@ -107,12 +110,17 @@ export class LateWrites {
   /** An orderly end with nobody to take over: those who are still served may change what they came for. */
   get #toTheEnd(): boolean {
     const { departure, machine } = this.#shared
-    return (
-      departure.closing &&
-      machine.member.link === 'local' &&
-      machine.holder?.phase === 'idle' &&
-      !machine.sealed
-    )
+    return departure.closing && this.#alone && !machine.sealed
+  }
+
+  /** The process could not come to serve, and there is no other. */
+  get #servedByNone(): boolean {
+    return this.#alone && !this.#shared.departure.closing
+  }
+
+  get #alone(): boolean {
+    const { holder, member } = this.#shared.machine
+    return member.link === 'local' && holder?.phase === 'idle'
   }
 
   #fenced() {

@@ -37,8 +37,8 @@ export interface CloseOptions {
   /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
   timeout?: number
   /**
-   * In probation: the version before, which stands by, comes back and serves. Default false: the service ends with this
-   * process. (A process that dies is followed by it in any case.)
+   * In probation the version before stands by. True, the default: it serves again, as after a crash, and takes the connections.
+   * False: the service ends with this process.
    */
   handBack?: boolean
 }

@@ -213,7 +213,7 @@ export class Parts implements Shared {
         allow: count => this.moves.allow(count),
         close: () => {
           this.departure.yields = true
-          return driver.close({})
+          return driver.close({ handBack: false })
         },
       })
     serveServiceCommands({ shared: this, hosting, commands, reloading, close: how => driver.close(how) })

@@ -41,7 +41,7 @@ export function serveServiceCommands({
     if (!hosting().standsBy) {
       throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
     }
-    void close({ handBack: true })
+    void close({})
     const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)
     return told()
@@ -49,7 +49,7 @@ export function serveServiceCommands({
   commands.set(STOP, async body => {
     const { timeoutMs } = stopOrderOf(body)
     // The answer leaves first.
-    setImmediate(() => void close(timeoutMs === null ? {} : { timeout: timeoutMs }))
+    setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
     return told()
   })
 }

@@ -88,8 +88,11 @@ export class History {
     return { epoch: this.#epoch, sequence: this.sequence, digest: this.#store.digest().toString() }
   }
 
-  /** Why a segment cannot be the next; null when it can. */
-  refusal(segment: Segment): FdbError | null {
+  /**
+   * Returns why a segment cannot be the next; null when it can. `mayWrite`: this log may append to the segment before. One that has
+   * given up its right may hold the next before the seal: nothing of it is read until then.
+   */
+  refusal(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)
     const order = (why: string) =>
       new FdbError(
@@ -100,7 +103,7 @@ export class History {
     if (segment.kind === 'snapshot') return last ? order(`${this.held.length} segments are there`) : null
     if (last && segment.epoch <= last.segment.epoch) return order(`epoch ${last.segment.epoch} is there`)
     const writing = this.writing?.segment
-    if (writing?.sealable && !writing.sealed)
+    if (mayWrite && writing?.sealable && !writing.sealed)
       return order(`this log writes to epoch ${writing.epoch}, which is not sealed`)
     return null
   }

@@ -136,7 +136,7 @@ export class StateLog implements LogOwner {
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
     await this.#replay.next(() => {
-      const refusal = closing.aborted ? closed() : history.refusal(segment)
+      const refusal = closing.aborted ? closed() : history.refusal(segment, this.#writing.mayWrite)
       if (refusal) {
         segment.close()
         throw refusal

@@ -170,6 +170,29 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     }
   })
 
+  it.each(['is not well', 'closes'] as const)(
+    'are made, each once, when a successor that lives %s and its incumbent serves again',
+    async how => {
+      const { scene, url } = await world(hosting, { upgrade: { ...TIMES, silence: 300, probation: 30_000 } })
+      const first = await scene.serve({ routes: 0 })
+      const clients = new Clients(url)
+      const next = await scene.serve({ sickFile: scene.file('sick') })
+      await first.says('retiring')
+      const more = clients.acknowledged + 100
+      await until('100 changes are made', () => clients.acknowledged >= more || clients.failures.length > 0)
+      if (how === 'closes') next.signal('SIGTERM')
+      else scene.write('sick', '')
+      await first.says('reinstated')
+      const enough = clients.acknowledged + 100
+      await until(
+        '100 changes more are made',
+        () => clients.acknowledged >= enough || clients.failures.length > 0,
+      )
+      await clients.stop()
+      await expectAllCounted(clients, first)
+    },
+  )
+
   it('are made once over a way back, while counters count in both', async () => {
     const { scene } = await world(hosting, { upgrade: { ...TIMES, probation: 30_000 } })
     const first = await scene.serve({ routes: 0 })

@@ -6,10 +6,13 @@ import { serveDaemon } from '../../src/daemon/daemon.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
 import type { JoinOptions } from '../../src/member/options.js'
+import { OperatorClient } from '../../src/operator/client.js'
+import { STOP, stopBody } from '../../src/operator/service-commands.js'
 import { until } from '../processes/until.js'
 
 /** What the members of one service were told, in order. */
 interface Service {
+  readonly control: string
   readonly story: string[]
   join(options?: Partial<JoinOptions>): Promise<Member>
 }
@@ -25,6 +28,7 @@ async function service(hosting: 'embedded' | 'daemon', times: JoinOptions['upgra
   }
   const story: string[] = []
   return {
+    control,
     story,
     async join(options) {
       const member = await join({ service: 'shop', control, hosting, upgrade, ...options })
@@ -38,13 +42,13 @@ async function service(hosting: 'embedded' | 'daemon', times: JoinOptions['upgra
 
 /** The first stands by, the second serves. */
 async function probation(hosting: 'embedded' | 'daemon') {
-  const { story, join } = await service(hosting)
+  const { control, story, join } = await service(hosting)
   const first = await join()
   await first.ready()
   const second = await join()
   await second.ready()
   await until('the first stands by', () => first.phase === 'standby')
-  return { story, join, first, second }
+  return { control, story, join, first, second }
 }
 
 /** Work that ends when it is let end. */
@@ -141,9 +145,9 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       expect(story).toEqual(['1 serving', '1 ends its work', '1 has ended it', '1 retiring', '1 retired'])
     })
 
-    it('an orderly stop in probation ends the service: the old process does not come back', async () => {
+    it('an orderly stop in probation ends the service when it is asked to: the old process does not come back', async () => {
       const { story, join, first, second } = await probation(hosting)
-      await second.close()
+      await second.close({ handBack: false })
       expect(await first.retired).toBe('replaced')
       expect(story).toEqual(['1 serving', '2 serving', '1 retiring', ...story.slice(3)])
       expect(story).not.toContain('1 reinstated')
@@ -153,9 +157,17 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       expect(third.phase).toBe('serving')
     })
 
-    it('comes back when it is asked to', async () => {
+    it('an operator’s stop in probation ends the service', async () => {
+      const { control, story, first, second } = await probation(hosting)
+      using client = await OperatorClient.connect(control)
+      await client.command(STOP, stopBody({ timeoutMs: null, drop: false }), { service: 'shop' })
+      expect(await Promise.all([first.retired, second.retired])).toEqual(['replaced', 'closed'])
+      expect(story).not.toContain('1 reinstated')
+    })
+
+    it('comes back when the new process closes', async () => {
       const { story, first, second } = await probation(hosting)
-      await second.close({ handBack: true })
+      await second.close()
       await until('the first serves again', () => story.includes('1 reinstated'))
       expect(story).toContain('2 retiring')
       expect(first.phase).toBe('serving')

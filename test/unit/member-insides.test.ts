@@ -345,17 +345,24 @@ describe('older generations that drain', () => {
 })
 
 describe('a process that may not write any more', () => {
-  function late(facts: { phase: string; closing?: boolean; over?: boolean; sealed?: boolean }) {
+  function late(facts: {
+    phase: string
+    closing?: boolean
+    over?: boolean
+    sealed?: boolean
+    alone?: boolean
+  }) {
     const log = new StateLog()
     const shelf = new SegmentShelf()
     const steps: string[] = []
-    const { phase, closing = false, over = false, sealed = false } = facts
+    const { phase, closing = false, over = false, sealed = false, alone = false } = facts
     const shared = {
       departure: { closing, over },
       machine: {
         phase,
         sealed,
-        member: { epoch: 1, link: 'up' },
+        member: { epoch: 1, link: alone ? 'local' : 'up' },
+        holder: alone ? { phase: 'idle' } : null,
         step: ({ type }: { type: string }) => steps.push(type),
       },
       settings: { timeout: 1_000, logger: SILENT },
@@ -372,16 +379,19 @@ describe('a process that may not write any more', () => {
     return { writes, shelf, steps }
   }
 
-  it('forwards its changes where it stands by or leaves in good order, and ends them where it was cut off', async () => {
-    for (const facts of [{ phase: 'standby' }, { phase: 'leaving', closing: true }]) {
+  it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
+    for (const facts of [{ phase: 'standby' }, { phase: 'leaving' }, { phase: 'leaving', closing: true }]) {
       const { writes } = late(facts)
       await writes.end()
       expect(writes.forwarder.active).toBe(true)
     }
-    const { writes } = late({ phase: 'serving' })
-    writes.forwarder.begin(new Error('late') as never)
-    await writes.end()
-    expect(writes.forwarder.active).toBe(false)
+    for (const facts of [{ phase: 'unfit' }, { phase: 'leaving', alone: true }]) {
+      const { writes } = late(facts)
+      writes.forwarder.begin(new Error('late') as never)
+      await writes.end()
+      expect(writes.leave()).toBe(false)
+      expect(writes.forwarder.active).toBe(false)
+    }
   })
 
   it('that finds its segment sealed forwards them when it leaves, and else asks where it stands', () => {

@@ -246,6 +246,23 @@ describe('freeze, seal and fence', () => {
     log.close()
   })
 
+  it('holds the next segment before the seal once it has given up its right, and reads it behind the seal', async () => {
+    const { log, segment } = writingLog()
+    await log.section('raw').put('a', Buffer.from('ours'))
+    log.forwardWriting({ timeoutMs: 1_000, refusal: new FdbError('ERR_FDB_FENCED', 'another serves') })
+    const next = Segment.create(2)
+    const other = await readBy(log)
+    await log.adopt(next.dup())
+    log.follow()
+    segment.seal()
+    await other.catchUp()
+    other.startWriting(next)
+    await other.section('raw').put('a', Buffer.from('theirs'))
+    expect(log.section('raw').get('a')).toEqual(Buffer.from('theirs'))
+    other.close()
+    log.close()
+  })
+
   it('refuses a change that the segment has no room for, and takes one that fits', async () => {
     const { log, segment } = writingLog({ limits: { segmentBytes: 3000 } })
     const raw = log.section('raw')

@@ -61,7 +61,7 @@ export const JOINING = {
   },
   ERR_FDB_FENCED: {
     cause:
-      'Another process has the right to write and to answer now. This one was cut off, or nobody took what it sent while it drained',
+      'Another process has the right to write and to answer now, and the change was not made: this process stands by, drains or was cut off, and the other one did not take the change within `timeout`',
     remedy: 'Repeat it: the next connection reaches the process that serves',
   },
   ERR_FDB_UNFIT: {
