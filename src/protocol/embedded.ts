@@ -45,6 +45,14 @@ export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
   }
 }
 
+/** The machines that are joined. */
+export interface Joined {
+  readonly member: typeof stepMember
+  readonly holder: typeof stepHolder
+}
+
+const JOINED: Joined = { member: stepMember, holder: stepHolder }
+
 export interface EmbeddedStep {
   readonly state: Embedded
   readonly effects: readonly EmbeddedEffect[]
@@ -56,6 +64,7 @@ export function stepEmbedded(
   /** F_GET_SEALS of a segment, now; asked when the holder tells its own member something. */
   isSealed: (epoch: Epoch) => boolean,
   rules: Rules = RULES,
+  machines: Joined = JOINED,
 ): EmbeddedStep {
   let current = state
   const effects: EmbeddedEffect[] = []
@@ -66,7 +75,7 @@ export function stepEmbedded(
 
   /** `own`: its own holder says so, and hears the answer. */
   const toMember = (event: MemberEvent, own = false): void => {
-    const step = stepMember(current.member, event, rules)
+    const step = machines.member(current.member, event, rules)
     current = { ...current, member: step.state }
     for (const effect of step.effects) {
       if (effect.type === 'send' && (own || current.member.link === 'local')) {
@@ -88,7 +97,7 @@ export function stepEmbedded(
 
   const toHolder = (event: HolderEvent): void => {
     if (current.holder === null) return
-    const step = stepHolder(current.holder, event, rules)
+    const step = machines.holder(current.holder, event, rules)
     current = { ...current, holder: step.state }
     for (const effect of step.effects) {
       if (effect.type === 'tell' && effect.to === current.self) {

@@ -12,11 +12,10 @@ import {
   type MoveOutEffect,
   type MoveOutEvent,
   NO_SLICE,
-  stepMoveIn,
-  stepMoveOut,
 } from '../../src/protocol/move-machine.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import { Interner } from './interning.js'
+import type { Parts } from './parts.js'
 import type { Move } from './world.js'
 
 /** Slices that one process sends to another. */
@@ -48,6 +47,7 @@ export class Connection {
 
   constructor(
     private readonly rules: Rules,
+    private readonly parts: Pick<Parts, 'moveIn' | 'moveOut'>,
     private readonly t: Uint16Array,
     private readonly base: number,
     private readonly around: Surroundings,
@@ -107,7 +107,7 @@ export class Connection {
 
   private give(k: number, p: number, event: MoveOutEvent): boolean {
     const at = this.pair(k)
-    const step = stepMoveOut(this.outs.value(this.t[at]!), event, this.rules)
+    const step = this.parts.moveOut(this.outs.value(this.t[at]!), event, this.rules)
     const id = this.outs.id(step.state)
     const changed = id !== this.t[at] || step.effects.length > 0
     this.t[at] = id
@@ -153,7 +153,7 @@ export class Connection {
   }
   private take(k: number, event: MoveInEvent): boolean {
     const at = this.pair(k) + 1
-    const step = stepMoveIn(this.ins.value(this.t[at]!), event, this.rules)
+    const step = this.parts.moveIn(this.ins.value(this.t[at]!), event, this.rules)
     const id = this.ins.id(step.state)
     const changed = id !== this.t[at] || step.effects.length > 0
     this.t[at] = id

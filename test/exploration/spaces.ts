@@ -1,5 +1,6 @@
 import type { Rules } from '../../src/protocol/rules.js'
 import { BOUNDS, type Bounds, rulesOf } from './bounds.js'
+import { PARTS, type Parts } from './parts.js'
 import { ThreeParties } from './three-parties.js'
 import { TwoParties } from './two-parties.js'
 import type { World } from './world.js'
@@ -11,9 +12,13 @@ export interface Space {
   readonly bounds: Bounds
 }
 
-export function worldOf({ parties, bounds }: Pick<Space, 'parties' | 'bounds'>, rules: Rules): World {
+export function worldOf(
+  { parties, bounds }: Pick<Space, 'parties' | 'bounds'>,
+  rules: Rules,
+  parts: Parts = PARTS,
+): World {
   const obeyed = rulesOf(bounds, rules)
-  return parties === 2 ? new TwoParties(bounds, obeyed) : new ThreeParties(bounds, obeyed)
+  return parties === 2 ? new TwoParties(bounds, obeyed, parts) : new ThreeParties(bounds, obeyed, parts)
 }
 
 function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {

@@ -12,19 +12,18 @@ import {
   type HolderState,
   initialHolder,
   restartedHolder,
-  stepHolder,
 } from '../../src/protocol/holder-machine.js'
 import {
   initialMember,
   type MemberEvent,
   type MemberPhase,
   type MemberState,
-  stepMember,
 } from '../../src/protocol/member-machine.js'
 import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/messages.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Machine } from './machine.js'
+import type { Parts } from './parts.js'
 import {
   ACCEPTS,
   ACKED,
@@ -84,15 +83,15 @@ export class ThreeParties extends World {
   /** The joiner is well, and only a deadline ends the handoff. */
   private blocked = false
 
-  constructor(bounds: Bounds, rules: Rules) {
-    super(bounds, rules, bounds.processes + 1, bounds.processes, 1)
+  constructor(bounds: Bounds, rules: Rules, parts: Parts) {
+    super(bounds, rules, parts, bounds.processes + 1, bounds.processes, 1)
     this.d = bounds.processes
     this.members = new Machine(this.lists, this.effects, (state, event) => {
-      const step = stepMember(state, event, rules)
+      const step = parts.member(state, event, rules)
       return { state: step.state, effects: step.effects.map(effect => ({ by: 'member', effect })) }
     })
     this.daemon = new Machine(this.lists, this.effects, (state, event) => {
-      const step = stepHolder(state, event, rules)
+      const step = parts.holder(state, event, rules)
       return { state: step.state, effects: step.effects.map(effect => ({ by: 'holder', effect })) }
     })
     const fresh = initialMember('member')

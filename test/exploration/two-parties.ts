@@ -20,6 +20,7 @@ import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
 import { Machine } from './machine.js'
+import type { Parts } from './parts.js'
 import {
   ABSENT,
   ACCEPTS,
@@ -70,16 +71,17 @@ export class TwoParties extends World {
   private readonly eventIds = new Map<number, number>()
   private readonly plain = new Map<string, number>()
 
-  constructor(bounds: Bounds, rules: Rules) {
+  constructor(bounds: Bounds, rules: Rules, parts: Parts) {
     super(
       bounds,
       rules,
+      parts,
       bounds.processes,
       bounds.processes,
       bounds.connection ? Connection.words(bounds.processes) : 0,
     )
     this.machine = new Machine(this.lists, this.effects, (state, event, sealed) =>
-      stepEmbedded(state, event, epoch => ((sealed >> epoch) & 1) === 1, rules),
+      stepEmbedded(state, event, epoch => ((sealed >> epoch) & 1) === 1, rules, parts),
     )
     this.first = this.machine.states.id({
       self: 0,
@@ -90,7 +92,7 @@ export class TwoParties extends World {
       this.machine.states.id({ self, member: initialMember('holder'), holder: null }),
     )
     this.connection = bounds.connection
-      ? new Connection(rules, this.t, this.moreAt, {
+      ? new Connection(rules, parts, this.t, this.moreAt, {
           post: (k, up, message) => this.pass(k, up, message),
           bad: what => this.bad(what),
           alive: p => this.alive(p),

@@ -4,6 +4,7 @@
  * carrying out of effects. Nothing here decides anything about a handoff; that is for the real `step` functions.
  */
 
+import type { EmbeddedEffect } from '../../src/protocol/embedded.js'
 import type { HolderEffect, HolderEvent } from '../../src/protocol/holder-machine.js'
 import type { MemberEffect, MemberEvent, MemberPhase } from '../../src/protocol/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
@@ -11,6 +12,8 @@ import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { ForwardedChange } from './forwarded.js'
 import { Interner, Lists } from './interning.js'
+import type { Parts } from './parts.js'
+import { Queue } from './queue.js'
 
 /** What a transition is. Only a state that is left by nothing but choices and faults is at rest. */
 export const MUST = 0
@@ -61,7 +64,8 @@ export const BITS = 5
  * the epoch of the handoff before which its work is to end.
  */
 export const DATA = 6
-const PROCESS = 7
+export const MORE = 7
+const PROCESS = 8
 const QUIESCING_SHIFT = 8
 
 // Bits of a process.
@@ -93,6 +97,12 @@ export const WORKS = 8192
 const HURRIED = 16384
 /** It has done so before. */
 export const WORKED = 32768
+
+// Bits of the last word of a process.
+/** Its last word from its holder was that it accepts, though another serves. */
+export const RESUMED = 1
+/** Its event loop is blocked; it goes on for certain. */
+export const BUSY = 2
 
 // Words of a channel; its lower end is the one towards the joiner (member).
 export const ENDS = 0
@@ -155,6 +165,9 @@ export abstract class World {
   protected readonly lists = new Lists()
   protected readonly effects = new Interner<Effect>()
   protected readonly parcels = new Interner<Parcel>()
+  private readonly queue: Queue<Effect>
+  /** The effects of a step that was made while one is settled. */
+  private more = 0
   protected readonly all: number
   protected readonly segments: number
   private readonly processesAt: number
@@ -173,10 +186,22 @@ export abstract class World {
   constructor(
     protected readonly bounds: Bounds,
     protected readonly rules: Rules,
+    protected readonly parts: Parts,
     processes: number,
     protected readonly links: number,
     more: number,
   ) {
+    this.queue = new Queue<Effect>({
+      lists: this.lists,
+      effects: this.effects,
+      border: this.effects.id(STEP),
+      make: parts.queue,
+      needs: (failed, later) =>
+        failed.effect.type !== 'step' &&
+        later.effect.type !== 'step' &&
+        (rules.begun || failed.effect.type === 'carry') &&
+        parts.needs(failed as EmbeddedEffect, later as EmbeddedEffect),
+    })
     this.all = processes
     this.segments = bounds.segments
     this.processesAt = SEGMENTS + this.segments
@@ -406,19 +431,22 @@ export abstract class World {
   protected run(p: number, effects: number, atOnce = false): void {
     if (effects === 0) return
     const waiting = this.get(p, UNDONE)
-    this.put(p, UNDONE, waiting === 0 ? effects : this.behind(waiting, effects))
-    if (this.pumping) return
+    const more = waiting === 0 ? effects : this.news(waiting, effects)
+    if (this.pumping) {
+      this.more = more
+      return
+    }
+    if (more !== 0) this.put(p, UNDONE, this.queue.push(waiting, more))
     if (waiting === 0) this.pump(p, atOnce || this.closes(effects))
     else this.set(p, LATE)
   }
 
   /** To ask twice whether the holder lives is to ask once. */
-  private behind(waiting: number, effects: number): number {
+  private news(waiting: number, effects: number): number {
     const there = this.lists.items(waiting)
-    const more = this.lists
-      .items(effects)
-      .filter(id => !there.includes(id) || !isSilent(this.effects.value(id)))
-    return more.length === 0 ? waiting : this.lists.of([...there, this.effects.id(STEP), ...more])
+    const items = this.lists.items(effects)
+    if (!items.some(id => there.includes(id) && isSilent(this.effects.value(id)))) return effects
+    return this.lists.of(items.filter(id => !there.includes(id) || !isSilent(this.effects.value(id))))
   }
 
   /** Carries out the first effect that others can see, and what they cannot; `whole`: all there are. */
@@ -439,18 +467,35 @@ export abstract class World {
     if (this.get(p, UNDONE) === 0) this.clear(p, LATE)
   }
 
-  /** The first effect of p is carried out, or fails; its machine hears of it. */
+  /** The first effect of p is carried out, or fails; its machine hears what the queue tells of it. */
   private settle(p: number, { by, effect }: Effect, done: boolean): void {
-    this.put(p, UNDONE, this.lists.tail(this.get(p, UNDONE)))
-    if (effect.type === 'step') return
+    const list = this.get(p, UNDONE)
+    if (effect.type === 'step') {
+      this.put(p, UNDONE, this.lists.tail(list))
+      return
+    }
+    const slow = takesTime({ by, effect } as Effect)
+    const told = this.queue.told(list, done, slow)
+    if (told.wrong !== null) this.bad(told.wrong)
     const reached = effect.type !== 'tell' || this.delivers(p, effect.to)
     if (done) this.perform(p, { by, effect } as Effect)
     else {
       if (effect.type === 'carry') this.set(p, UNREADABLE)
       if (effect.type === 'accept' || effect.type === 'write') this.set(p, UNATTACHED)
-      if (this.rules.begun || effect.type === 'carry') this.skip(p, by)
     }
     if (this.get(p, STATUS) !== RUNNING) return
+    this.more = 0
+    if (told.outcome !== 'nothing') this.tellOutcome(p, effect, told.outcome === 'done', reached)
+    if (this.abandoned || this.get(p, STATUS) !== RUNNING) return
+    this.put(p, UNDONE, this.queue.after(list, done, slow, this.more))
+  }
+
+  private tellOutcome(
+    p: number,
+    effect: Exclude<Effect, typeof STEP>['effect'],
+    done: boolean,
+    reached: boolean,
+  ): void {
     switch (effect.type) {
       case 'accept':
         if (!done) this.hears(p, { type: 'failed', effect: 'accept' })
@@ -477,15 +522,6 @@ export abstract class World {
           this.hears(p, { type: 'undelivered', id: effect.to, taken: false })
         return
     }
-  }
-
-  /** What follows a failed effect in its step is not carried out. */
-  private skip(p: number, by: 'member' | 'holder'): void {
-    const items = this.lists.items(this.get(p, UNDONE))
-    const step = this.effects.id(STEP)
-    const end = items.includes(step) ? items.indexOf(step) : items.length
-    const left = items.filter((id, i) => i >= end || this.effects.value(id).by !== by)
-    this.put(p, UNDONE, this.lists.of(left))
   }
 
   /** It may be carried out, or fail. */
