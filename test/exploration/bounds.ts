@@ -34,6 +34,10 @@ export interface Bounds {
   readonly silent: number
   /** Applications have work that may be done in one process only; else no incumbent is asked to end it, as ever before 0.3. */
   readonly work: boolean
+  /** How often a process that serves is busy (its loop is blocked) for longer than another may be patient, and less than a change may take. */
+  readonly busy: number
+  /** Probations and drains last as long as they like: what must hold at rest must hold there too. */
+  readonly lasting: boolean
   /** Segments that are ever made. */
   readonly segments: number
   /** The effects of one step happen all at once; else anything may happen between two of them. */
@@ -57,6 +61,8 @@ export const BOUNDS: Bounds = {
   absent: 0,
   silent: 0,
   work: false,
+  busy: 0,
+  lasting: false,
   segments: 9,
   atomic: false,
 }

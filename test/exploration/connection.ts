@@ -24,9 +24,15 @@ const SLICES = 2
 const READERS = 0x000f
 const HOLDERS_SHIFT = 4
 const ENDED = 0x0100
+/** A process that sent it has taken it back: what it reads from then on is in no slice that is on its way. */
+const BACK = 0x0200
+/** Bytes were read then. */
+const MORE_READ = 0x0400
 const PAIR = 3
 // The log: sealed, then two bits for each slice.
 const LOG_SEALED = 1
+/** A bit for each slice: it was sent when those bytes had been read. */
+const READ_SHIFT = 1 + 2 * SLICES
 const RECORDS = ['nothing', 'moved', 'back'] as const
 
 export interface Surroundings {
@@ -119,6 +125,7 @@ export class Connection {
     switch (effect.type) {
       case 'prepare':
         this.t[this.base]! &= ~(1 << p)
+        if (this.moreRead) this.t[log]! |= 1 << (READ_SHIFT + effect.slice - 1)
         this.around.post(k, false, { kind: 'prepare', slice: effect.slice })
         return
       case 'log': {
@@ -140,7 +147,7 @@ export class Connection {
         this.around.post(k, false, { kind: 'moved', slice: effect.slice })
         return
       case 'takeBack':
-        this.t[this.base]! |= 1 << p
+        this.t[this.base]! |= (1 << p) | BACK
         return
     }
   }
@@ -168,7 +175,10 @@ export class Connection {
         this.around.post(k, true, { kind: 'ack', slice: effect.slice })
         return
       case 'adopt':
-        if ((this.t[this.base]! & ENDED) === 0) this.t[this.base]! |= 1 << k
+        if ((this.t[this.base]! & ENDED) !== 0) return
+        this.t[this.base]! |= 1 << k
+        if (this.moreRead && ((this.t[log]! >> (READ_SHIFT + effect.slice - 1)) & 1) === 0)
+          this.around.bad(`bytes are lost: ${this.around.name(k)} reads behind what another has read`)
         return
       case 'release':
         if (!this.holds(k)) return
@@ -201,6 +211,15 @@ export class Connection {
 
   // ---- the client
 
+  /** It sends on: who has taken the connection back reads what the other does not know of. */
+  read(p: number): boolean {
+    if (!this.reads(p) || (this.t[this.base]! & (BACK | MORE_READ)) !== BACK) return false
+    this.t[this.base]! |= MORE_READ
+    return true
+  }
+  private get moreRead(): boolean {
+    return (this.t[this.base]! & MORE_READ) !== 0
+  }
   /** It leaves p, which drains. */
   end(p: number): boolean {
     if (!this.reads(p)) return false

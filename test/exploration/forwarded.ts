@@ -19,6 +19,8 @@ const QUEUES_SHIFT = 8
 
 export interface ForwardedSurroundings {
   phase(p: number): MemberPhase
+  /** Does nothing at present, and goes on for certain. */
+  busy(p: number): boolean
   /** Not stopped, not dead. */
   runs(p: number): boolean
   /** It could append now. */
@@ -43,6 +45,7 @@ export class ForwardedChange {
 
   constructor(
     private readonly rules: Rules,
+    private readonly impatient: boolean,
     private readonly t: Uint16Array,
     private readonly base: number,
     private readonly processes: number,
@@ -117,11 +120,21 @@ export class ForwardedChange {
       return
     }
     if (!this.forwards(p)) return
+    let busy = false
     for (let q = 0; q < this.processes; q++) {
       if (q === p || this.onWay(q) || this.queued(q) || !around.hears(p, q)) continue
+      if (around.busy(q)) {
+        // It is sent when that one has said that it takes changes.
+        busy = true
+        continue
+      }
       this.t[this.base + 1]! |= 1 << q
       this.set(SENT)
       around.done(true, `P${p} sends its change to P${q}`)
+    }
+    if (busy) {
+      if (!this.impatient) return
+      if (!this.is(SENT)) around.bad('a forwarded change is refused: the one that writes is only busy')
     }
     // It has waited for too long.
     const refused = !this.is(SENT) || !this.rules.refuseUnsent

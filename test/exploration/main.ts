@@ -2,7 +2,7 @@
  * The exploration by hand:
  *
  *     tsx test/exploration/main.ts 2p|3p [-n 3] [-w 2] [-c] [--crash 1] [--stop 1] [--cut 1] [--back 1] [--restarts 1]
- *       [--fail 1] [--lag] [--leave 1] [--absent 1] [--silent 1] [--work] [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
+ *       [--fail 1] [--lag] [--leave 1] [--absent 1] [--silent 1] [--work] [--busy 1] [--lasting] [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]
  *
  * `-c`: a live connection moves too. `--atomic`: the effects of one step happen all at once. `--each`: switch each
  * rule off alone, stop at the first violation. `--all`: go on after a violation. `--ends`: check that from every
@@ -36,6 +36,8 @@ const { values, positionals } = parseArgs({
     segments: { type: 'string' },
     atomic: { type: 'boolean' },
     work: { type: 'boolean' },
+    busy: { type: 'string' },
+    lasting: { type: 'boolean' },
     off: { type: 'string' },
     each: { type: 'boolean' },
     all: { type: 'boolean' },
@@ -64,6 +66,8 @@ const bounds: Bounds = {
   segments: number(values.segments, BOUNDS.segments),
   atomic: values.atomic ?? BOUNDS.atomic,
   work: values.work ?? BOUNDS.work,
+  busy: number(values.busy, BOUNDS.busy),
+  lasting: values.lasting ?? BOUNDS.lasting,
 }
 const parties = positionals[0] === '3p' ? 3 : 2
 const run = (off: readonly string[], title: string): void => {

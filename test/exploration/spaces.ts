@@ -25,16 +25,18 @@ function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {
   return { name, parties, bounds: { ...BOUNDS, ...bounds } }
 }
 
-/** On every change: a minute on two slow cores. */
+/** On every change: about 40 seconds of a processor. */
 export const ALWAYS: readonly Space[] = [
-  space('two parties, chain of 3, steps whole', 2, { processes: 3, atomic: true }),
+  space('two parties, chain of 3, kill and stop, steps whole', 2, { processes: 3, cut: 0, atomic: true }),
   space('two parties, a connection moves, effect by effect', 2, { connection: true }),
   space('two parties, each fault twice, effect by effect', 2, { crash: 2, stop: 2, cut: 2 }),
-  space('three parties, two kills and a stop, effect by effect', 3, { segments: 5, crash: 2, cut: 0 }),
+  space('three parties, two kills, effect by effect', 3, { segments: 5, crash: 2, stop: 0, cut: 0 }),
   space('three parties, stop and cut, steps whole', 3, { segments: 5, crash: 0, atomic: true }),
-  space('three parties, two upgrades and a kill, steps whole', 3, {
+  space('three parties, two upgrades, work that ends first, steps whole', 3, {
     processes: 3,
-    segments: 5,
+    segments: 6,
+    work: true,
+    crash: 0,
     stop: 0,
     cut: 0,
     atomic: true,
@@ -63,16 +65,44 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
-  space('three parties, work that ends first, kill and cut, steps whole', 3, {
+  space('three parties, work that ends first, a kill, steps whole', 3, {
     segments: 5,
     work: true,
     stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('two parties, the successor is busy behind its commit, a forwarded change, effect by effect', 2, {
+    forward: true,
+    writes: 0,
+    busy: 1,
+  }),
+  space('three parties, the successor is busy behind its commit, a forwarded change, steps whole', 3, {
+    forward: true,
+    writes: 0,
+    busy: 1,
+    segments: 5,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('two parties, probations and drains last, an effect fails, each fault', 2, {
+    fail: 1,
+    lasting: true,
+  }),
+  space('three parties, probations and drains last, an effect fails and a kill, steps whole', 3, {
+    segments: 5,
+    fail: 1,
+    lasting: true,
+    stop: 0,
+    cut: 0,
     atomic: true,
   }),
   space('two parties, a segment that has grown, effect by effect', 2, { renewals: 1 }),
-  space('three parties, a segment that has grown, kill and stop, steps whole', 3, {
+  space('three parties, a segment that has grown, a kill, steps whole', 3, {
     segments: 6,
     renewals: 1,
+    stop: 0,
     cut: 0,
     atomic: true,
   }),
@@ -117,6 +147,48 @@ export const ALWAYS: readonly Space[] = [
 
 /** By hand (`npm run explore`): some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
+  space('two parties, chain of 3, steps whole', 2, { processes: 3, atomic: true }),
+  space('three parties, two kills and a stop, effect by effect', 3, { segments: 5, crash: 2, cut: 0 }),
+  space('three parties, two upgrades and a kill, steps whole', 3, {
+    processes: 3,
+    segments: 5,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space('three parties, work that ends first, kill and cut, steps whole', 3, {
+    segments: 5,
+    work: true,
+    stop: 0,
+    atomic: true,
+  }),
+  space('three parties, probations and drains last, an effect fails and a cut, steps whole', 3, {
+    segments: 5,
+    fail: 1,
+    lasting: true,
+    crash: 0,
+    stop: 0,
+    atomic: true,
+  }),
+  space('three parties, a segment that has grown, kill and stop, steps whole', 3, {
+    segments: 6,
+    renewals: 1,
+    cut: 0,
+    atomic: true,
+  }),
+  space('two parties, probations last, a connection moves, effect by effect', 2, {
+    connection: true,
+    lasting: true,
+  }),
+  space('two parties, chain of 3, the successors are busy, a forwarded change, a kill', 2, {
+    processes: 3,
+    forward: true,
+    writes: 0,
+    busy: 2,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
   space('three parties, kill, stop and cut, steps whole', 3, { segments: 5, atomic: true }),
   space('two parties, a forwarded change beside another, chain of 3, steps whole', 2, {
     forward: true,

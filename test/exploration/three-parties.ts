@@ -336,7 +336,7 @@ export class ThreeParties extends World {
           this.offer(
             m,
             this.id('drained', () => ({ type: 'drained' })),
-            MUST,
+            this.bounds.lasting ? CHOICE : MUST,
             'drained',
           )
         }
@@ -455,15 +455,19 @@ export class ThreeParties extends World {
       const status = this.get(m, STATUS)
       if (status === DEAD || status === EXITED) this.offer(d, this.holderId('dead', m), MUST, `M${m} is dead`)
     }
+    // Whether it may be at present is for the machine to say.
+    this.join()
+    this.offer(d, this.holderId('cancel'), CHOICE, 'the upgrade is cancelled')
+    if (this.t[RENEWALS]! > 0) {
+      this.t[RENEWALS]!--
+      this.offer(d, this.holderId('renew'), CHOICE, 'the segment has grown')
+    }
+    if (holder.phase !== 'probation')
+      this.offer(d, this.holderId('unhealthy'), CHOICE, 'an operator wants the version before')
     switch (holder.phase) {
       case 'idle':
-        this.join()
         if (holder.unfit.includes(holder.owner) && !this.has(holder.owner, UNREADABLE))
           this.offer(d, this.holderId('renew'), MUST, 'has its owner try again')
-        if (this.t[RENEWALS]! > 0) {
-          this.t[RENEWALS]!--
-          this.offer(d, this.holderId('renew'), CHOICE, 'the segment has grown')
-        }
         break
       case 'quiescing':
         this.hurry(holder.owner)
@@ -473,8 +477,6 @@ export class ThreeParties extends World {
         this.blocked = this.get(holder.joiner, STATUS) === RUNNING && this.reached(holder.joiner)
         this.offer(d, this.holderId('deadline'), MUST, 'deadline (freezing)')
         this.blocked = false
-        // In the other phases before Commit it does what the deadline does.
-        this.offer(d, this.holderId('cancel'), CHOICE, 'the upgrade is cancelled')
         break
       case 'offering':
       case 'preparing':
@@ -570,11 +572,11 @@ export class ThreeParties extends World {
     if (!well || this.t[BACK]! > 0) {
       if (well) this.t[BACK]!--
       if (this.deliver(d, this.holderId(well ? 'unhealthy' : 'silent')))
-        this.done(MUST, this.labelled ? 'D: the probation fails' : '')
+        this.done(well && this.bounds.lasting ? CHOICE : MUST, this.labelled ? 'D: the probation fails' : '')
       else this.open()
     }
     if (well || !this.rules.releaseByHealth)
-      this.offer(d, this.holderId('healthy'), MUST, 'the probation ends')
+      this.offer(d, this.holderId('healthy'), this.bounds.lasting ? CHOICE : MUST, 'the probation ends')
   }
 
   /** Every rights-holder is back, or proved dead. */
@@ -595,7 +597,7 @@ export class ThreeParties extends World {
     if (writers !== null) return writers
     for (let m = 0; m < this.d; m++) {
       if (!this.alive(m) || this.get(m, UNDONE) !== 0) continue
-      const keeps = this.keepsWriting(m)
+      const keeps = this.keepsWriting(m) ?? this.keepsAccepting(m)
       if (keeps !== null) return keeps
       const { accepting, holds } = this.member(m)
       if (accepting !== this.has(m, ACCEPTS) || holds !== this.has(m, LISTENERS)) {
@@ -644,6 +646,9 @@ export class ThreeParties extends World {
     if (hole !== null) return hole
     if (this.get(this.d, STATUS) !== RUNNING) return null
     if (onlyResumes) return this.blockedWrites()
+    const { phase: held, owner, helped } = this.holder()
+    if (this.bounds.lasting && held === 'probation' && this.lasts(owner))
+      return this.duringProbation(owner, helped)
     let live = 0
     let writers = 0
     let readers = 0
@@ -651,18 +656,13 @@ export class ThreeParties extends World {
     let stuck = ''
     for (let m = 0; m < this.d; m++) {
       if (this.get(m, STATUS) !== RUNNING) continue
+      if (this.bounds.lasting && this.has(m, DRAINING) && this.member(m).phase === 'leaving') continue
       live++
       listeners ||= this.has(m, LISTENERS)
-      const pen = this.get(m, PEN)
-      if (pen !== 0 && !this.isSealed(pen - 1)) writers++
+      const writes = this.mayWrite(m)
+      if (writes) writers++
       const { phase } = this.member(m)
-      if (
-        this.bounds.work &&
-        pen !== 0 &&
-        !this.isSealed(pen - 1) &&
-        phase === 'serving' &&
-        !this.has(m, WORKS)
-      )
+      if (this.bounds.work && writes && phase === 'serving' && !this.has(m, WORKS))
         stuck = `nobody works: M${m} serves and did not begin again`
       if (phase === 'unfit' && this.has(m, UNREADABLE) && this.holder().owner === m) readers++
       else if (phase !== 'serving') stuck = `stuck generation: M${m} in ${phase}`

@@ -15,7 +15,7 @@ import {
   type MemberEvent,
   type MemberPhase,
 } from '../../src/protocol/member-machine.js'
-import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/messages.js'
+import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
@@ -267,6 +267,9 @@ export class TwoParties extends World {
           MUST,
           'deadline',
         )
+      if (this.connection?.read(p))
+        this.done(CHOICE, this.labelled ? `P${p} reads more of the connection` : '')
+      else this.open()
       if (this.has(p, DRAINING)) this.drain(p)
     }
     for (let k = 1; k < this.all; k++) if (this.get(k, STATUS) !== NONE) this.cuts(k, this.name(k))
@@ -294,23 +297,25 @@ export class TwoParties extends World {
   }
 
   private asHolder(p: number, phase: string): void {
+    // Whether it may be at present is for the machine to say.
+    this.join(p)
+    this.deliverNamed(p, this.toHolder('cancel', -1), CHOICE, 'the upgrade is cancelled')
+    if (this.t[RENEWALS]! > 0) {
+      this.t[RENEWALS]!--
+      this.deliverNamed(p, this.toHolder('renew', -1), CHOICE, 'its segment has grown')
+    }
+    if (phase !== 'probation')
+      this.deliverNamed(p, this.toHolder('unhealthy', -1), CHOICE, 'an operator wants the version before')
     switch (phase) {
       case 'idle':
-        this.join(p)
         if (this.process(p).member.phase === 'unfit' && !this.has(p, UNREADABLE))
           this.deliverNamed(p, this.toHolder('renew', -1), MUST, 'tries again')
-        if (this.t[RENEWALS]! > 0) {
-          this.t[RENEWALS]!--
-          this.deliverNamed(p, this.toHolder('renew', -1), CHOICE, 'its segment has grown')
-        }
         break
       case 'quiescing':
         this.hurry(p)
         this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
         break
       case 'freezing':
-        // In the other phases before Commit it does what the deadline does.
-        this.deliverNamed(p, this.toHolder('cancel', -1), CHOICE, 'the upgrade is cancelled')
         this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
         break
       case 'offering':
@@ -322,12 +327,13 @@ export class TwoParties extends World {
       case 'probation': {
         const owner = this.process(p).holder!.owner
         const silent = this.get(owner, STATUS) !== RUNNING
-        this.deliverNamed(p, this.toHolder(silent ? 'silent' : 'unhealthy', -1), MUST, 'the probation fails')
+        const kind = this.lasts(owner) ? CHOICE : MUST
+        this.deliverNamed(p, this.toHolder(silent ? 'silent' : 'unhealthy', -1), kind, 'the probation fails')
         if (
           (this.get(owner, STATUS) === RUNNING && this.has(owner, ACCEPTS)) ||
           !this.rules.releaseByHealth
         ) {
-          this.deliverNamed(p, this.toHolder('healthy', -1), MUST, 'the probation ends')
+          this.deliverNamed(p, this.toHolder('healthy', -1), kind, 'the probation ends')
           break
         }
         break
@@ -547,14 +553,15 @@ export class TwoParties extends World {
   }
 
   private drain(p: number): void {
-    if (this.connection?.end(p)) this.done(MUST, this.labelled ? `the client of P${p} leaves` : '')
+    if (this.connection?.end(p))
+      this.done(this.bounds.lasting ? CHOICE : MUST, this.labelled ? `the client of P${p} leaves` : '')
     else this.open()
     if (this.get(p, DATA) >> 4 !== 0 || this.forwarded?.busy(p)) return
     if (this.connection?.busy(p, k => this.parent(k))) return
     this.deliverNamed(
       p,
       this.toMember('drained', () => ({ type: 'drained' })),
-      MUST,
+      this.bounds.lasting ? CHOICE : MUST,
       'drained',
     )
   }
@@ -566,7 +573,7 @@ export class TwoParties extends World {
     if (writers !== null) return writers
     for (let p = 0; p < this.all; p++) {
       if (!this.alive(p)) continue
-      const keeps = this.keepsWriting(p)
+      const keeps = this.keepsWriting(p) ?? this.keepsAccepting(p)
       if (keeps !== null) return keeps
       const { holder, member } = this.process(p)
       if (
@@ -592,7 +599,7 @@ export class TwoParties extends World {
 
   /** One that cannot come back waits for the end of a successor that it hears nothing of: that one serves. */
   private waitsForTheCut(p: number, { unfit, phase, owner, joiner, down }: HolderState): boolean {
-    const other = phase === 'probation' ? owner : phase === 'committing' ? joiner : NOBODY
+    const other = phase === 'probation' ? owner : joiner
     return unfit.includes(p) && down.includes(other)
   }
 
@@ -607,14 +614,16 @@ export class TwoParties extends World {
     for (let p = 0; p < this.all; p++) {
       if (this.get(p, STATUS) !== RUNNING) continue
       const { holder, member } = this.process(p)
+      if (this.bounds.lasting && member.phase === 'leaving' && this.has(p, DRAINING)) continue
+      if (this.bounds.lasting && holder?.phase === 'probation' && this.lasts(holder.owner))
+        return this.duringProbation(holder.owner, holder.helped)
       if (holder !== null && this.waitsForTheCut(p, holder)) {
         waiting = true
         continue
       }
       live++
       listeners ||= this.has(p, LISTENERS)
-      const pen = this.get(p, 3)
-      const writes = pen !== 0 && !this.isSealed(pen - 1)
+      const writes = this.mayWrite(p)
       for (const k of holder?.bound ?? [])
         if (this.get(k, STATUS) === LINGERING) return `blocked by one that was given nothing: P${k}`
       const decides = holder?.phase === 'idle' || (waiting && holder === null)

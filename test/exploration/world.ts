@@ -47,7 +47,8 @@ export const FAILS = 7
 export const LEAVES = 8
 export const ABSENT = 9
 export const SILENT = 10
-const SEGMENTS = 11
+export const BUSIES = 11
+const SEGMENTS = 12
 
 // Words of a process.
 export const STATUS = 0
@@ -99,8 +100,8 @@ const HURRIED = 16384
 export const WORKED = 32768
 
 // Bits of the last word of a process.
-/** Its last word from its holder was that it accepts, though another serves. */
-export const RESUMED = 1
+/** It began to accept while it stands by. */
+const RESUMED = 1
 /** Its event loop is blocked; it goes on for certain. */
 export const BUSY = 2
 
@@ -217,11 +218,9 @@ export abstract class World {
 
   private forwardedChange(at: number): ForwardedChange {
     const bit = 1 << this.bounds.writes
-    const writes = (p: number): number => {
-      const pen = this.get(p, PEN)
-      return pen === 0 || this.isSealed(pen - 1) || this.has(p, FROZEN) ? -1 : pen - 1
-    }
-    return new ForwardedChange(this.rules, this.t, at, this.links, {
+    const writes = (p: number): number => (this.mayWrite(p) ? this.get(p, PEN) - 1 : -1)
+    return new ForwardedChange(this.rules, this.parts.impatient, this.t, at, this.links, {
+      busy: p => (this.get(p, MORE) & BUSY) !== 0,
       phase: p => this.phaseOf(p),
       runs: p => this.get(p, STATUS) === RUNNING,
       mayWrite: p => writes(p) >= 0,
@@ -285,6 +284,7 @@ export abstract class World {
     this.t[LEAVES] = this.bounds.leave
     this.t[ABSENT] = this.bounds.absent
     this.t[SILENT] = this.bounds.silent
+    this.t[BUSIES] = this.bounds.busy
     this.start()
   }
 
@@ -572,6 +572,7 @@ export abstract class World {
       case 'accept':
         this.set(p, ACCEPTS)
         this.clear(p, UNATTACHED)
+        if (this.phaseOf(p) === 'standby') this.put(p, MORE, this.get(p, MORE) | RESUMED)
         return
       case 'stopAccepting':
         this.stopAccepting(p)
@@ -583,7 +584,7 @@ export abstract class World {
         this.put(p, DATA, this.changesOf(p) | ((effect.epoch + 1) << QUIESCING_SHIFT))
         return
       case 'unquiesce':
-        this.work(p)
+        this.workAgain(p)
         return
       case 'freeze':
         this.set(p, FROZEN)
@@ -611,6 +612,10 @@ export abstract class World {
         this.make(p, effect.epochs, by)
         return
       case 'write': {
+        this.put(p, MORE, this.get(p, MORE) & ~RESUMED)
+        // What it was asked for earlier may have failed by now: it ends writing next.
+        if (this.rules.begun && !this.has(p, ACCEPTS | LATE))
+          this.bad(`${this.name(p)} writes, and does not accept`)
         let segment = this.find(p, effect.epoch)
         if (segment < 0) {
           if (this.rules.sharedSegment)
@@ -629,6 +634,7 @@ export abstract class World {
       case 'endWriting':
         this.put(p, PEN, 0)
         this.ended(p)
+        this.clear(p, HURRIED)
         this.clear(p, FROZEN)
         return
       case 'judge':
@@ -658,13 +664,17 @@ export abstract class World {
     return this.get(p, DATA) & ((1 << QUIESCING_SHIFT) - 1)
   }
   private work(p: number): void {
+    this.workAgain(p)
+    this.clear(p, HURRIED)
+  }
+  /** For a handoff that is off; the time that it had for the next may be over by now. */
+  private workAgain(p: number): void {
     if (!this.bounds.work) return
     this.set(p, WORKS | WORKED)
     this.put(p, DATA, this.changesOf(p))
-    this.clear(p, HURRIED)
   }
   private ended(p: number): void {
-    this.clear(p, WORKS | HURRIED)
+    this.clear(p, WORKS)
     this.put(p, DATA, this.changesOf(p))
   }
   /** The time of p is over. */
@@ -710,6 +720,7 @@ export abstract class World {
   private stopAccepting(p: number): void {
     if (!this.has(p, ACCEPTS)) return
     this.clear(p, ACCEPTS)
+    this.put(p, MORE, this.get(p, MORE) & ~RESUMED)
     const { t, bounds } = this
     if (t[CRASH] !== bounds.crash || t[LEAVES] !== bounds.leave) return
     // A successor without a channel takes the seal of an elder that could not accept for its order.
@@ -785,6 +796,16 @@ export abstract class World {
       t[STOP]!--
       this.put(p, STATUS, STOPPED)
       this.done(FAULT, `${name} SIGSTOP`)
+    }
+    if ((this.get(p, MORE) & BUSY) !== 0) {
+      this.put(p, MORE, this.get(p, MORE) & ~BUSY)
+      this.done(MUST, `${name} is busy no longer`)
+      return false
+    }
+    if (t[BUSIES]! > 0 && p > 0 && p < this.links && this.phaseOf(p) === 'serving') {
+      t[BUSIES]!--
+      this.put(p, MORE, this.get(p, MORE) | BUSY)
+      this.done(CHOICE, `${name} is busy`)
     }
     this.clients(p, name)
     if (p < this.links) this.forwarded?.expand(p)
@@ -877,6 +898,8 @@ export abstract class World {
   protected keepsWriting(p: number): string | null {
     if (this.get(p, UNDONE) !== 0 || this.get(p, PEN) === 0) return null
     switch (this.phaseOf(p)) {
+      case 'serving':
+        return this.has(p, FROZEN) ? `${this.name(p)} serves, and its changes wait` : null
       case 'standby':
       case 'unfit':
       case 'leaving':
@@ -884,6 +907,50 @@ export abstract class World {
       default:
         return null
     }
+  }
+
+  /** One that does not serve accepts only in place of one that cannot. */
+  protected keepsAccepting(p: number): string | null {
+    if (this.get(p, UNDONE) !== 0 || !this.has(p, ACCEPTS)) return null
+    const phase = this.phaseOf(p)
+    switch (phase) {
+      case 'joining':
+      case 'ready':
+        return `two accept: ${this.name(p)} before its commit`
+      case 'standby':
+        return (this.get(p, MORE) & RESUMED) !== 0 ? null : `two accept: ${this.name(p)} while it stands by`
+      case 'leaving':
+      case 'gone':
+        return `two accept: ${this.name(p)} while it leaves`
+      default:
+        return null
+    }
+  }
+
+  /** A probation of this one may last. */
+  protected lasts(owner: number): boolean {
+    return this.bounds.lasting && this.get(owner, STATUS) === RUNNING && this.has(owner, ACCEPTS)
+  }
+
+  /** While a probation lasts, and the one that serves is well, one accepts and one writes. */
+  protected duringProbation(owner: number, helped: boolean): string | null {
+    if (this.get(owner, STATUS) !== RUNNING || this.has(owner, UNATTACHED | UNREADABLE | LEFT)) return null
+    let accepting = 0
+    let writing = 0
+    for (let p = 0; p < this.links; p++) {
+      if (this.get(p, STATUS) !== RUNNING) continue
+      // One that found its daemon silent accepts until it is told where it stands.
+      if (this.has(p, ACCEPTS) && this.phaseOf(p) !== 'orphan') accepting++
+      if (this.mayWrite(p)) writing++
+    }
+    if (accepting !== 1 && !helped) return `not exactly one accepts in a probation: ${accepting}`
+    return writing === 1 ? null : `not exactly one writes in a probation: ${writing}`
+  }
+
+  /** It appends, and what it appends counts. */
+  protected mayWrite(p: number): boolean {
+    const pen = this.get(p, PEN)
+    return pen !== 0 && !this.isSealed(pen - 1) && !this.has(p, FROZEN)
   }
 
   /** At most one may write in a segment that is not sealed, and it knows every change that was acknowledged. */
