@@ -8,12 +8,23 @@
 //   npm run soak -- run           a program that is upgraded every second, half of whose versions crash
 //   npm run soak -- kills         a unit whose main process is killed 20 times, with a systemd of its own
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
+//   npm run soak -- chaos         an embedded application whose versions are killed, stopped, hung, and lose disk or control path
 //   npm run soak -- languages     members in Node, Python and Go that replace each other
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-const NAMES = ['generations', 'connections', 'daemon', 'workers', 'run', 'kills', 'containers', 'languages']
+const NAMES = [
+  'generations',
+  'connections',
+  'daemon',
+  'workers',
+  'run',
+  'kills',
+  'containers',
+  'chaos',
+  'languages',
+]
 const [first = '', ...rest] = process.argv.slice(2)
 const named = NAMES.includes(first)
 

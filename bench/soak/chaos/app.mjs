@@ -1,0 +1,127 @@
+// @ts-check
+// The application of the chaos: it counts and keeps what it is told, and does itself what cannot be done to a process from outside. Its
+// options are the JSON of its first argument.
+import http from 'node:http'
+import { codec, defineSection, join } from 'fd-broker'
+
+/** @type {{ control: string, port: number, stateFile: string | null, upgrade: object, itself: { act: 'hang' | 'throw' | 'close', ms: number } | null, throwsBefore: boolean }} */
+const options = JSON.parse(process.argv[2] ?? '{}')
+/** @param {object} said */
+const say = said => {
+  if (process.connected) process.send?.(said, () => {})
+}
+/** @param {number} ms */
+const hang = ms => {
+  const until = performance.now() + ms
+  while (performance.now() < until);
+}
+/** @param {string} level */
+const log = level => (/** @type {any} */ facts, /** @type {string} */ text) =>
+  process.stderr.write(
+    `${process.pid} ${level} ${text} ${facts?.err?.code ?? ''} ${facts?.err?.message ?? ''}\n`,
+  )
+
+const member = await join({
+  service: 'chaos',
+  control: options.control,
+  upgrade: options.upgrade,
+  drain: { timeout: 25_000 },
+  ...(options.stateFile !== null && { stateFile: { path: options.stateFile, sync: 50 } }),
+  logger: { debug() {}, info() {}, warn: log('warn'), error: log('error') },
+})
+const kept = member.section('kept', defineSection({ version: 1, codec: codec.json() }))
+const counts = member.section('counts', defineSection({ version: 1, codec: codec.json() }))
+let opened = () => {}
+const gate = new Promise(resolve => {
+  opened = () => resolve(true)
+})
+
+process.on('message', (/** @type {any} */ order) => {
+  switch (order.order) {
+    case 'open':
+      return opened()
+    case 'hang':
+      return hang(order.ms)
+    case 'throw':
+      setImmediate(() => {
+        throw new Error('the chaos wants it')
+      })
+      return
+    case 'dump': {
+      const keys = [...kept.keys()].filter(key => key.startsWith(order.prefix))
+      return say({ said: 'dump', keys, counts: Object.fromEntries(counts.entries()) })
+    }
+  }
+})
+// Its parent is gone.
+process.on('disconnect', () => process.exit(1))
+
+member.on('serving', () => {
+  say({ said: 'serving' })
+  const { itself } = options
+  if (itself === null) return
+  if (itself.act === 'hang') return hang(itself.ms)
+  setTimeout(() => {
+    if (itself.act === 'throw') throw new Error('the chaos wants it')
+    void member.close()
+  }, itself.ms)
+})
+member.on('retiring', () => say({ said: 'retiring' }))
+member.on('reinstated', () => say({ said: 'reinstated' }))
+member.retired.then(why => {
+  say({ said: 'retired', why })
+  setTimeout(() => process.exit(0), 10)
+})
+
+const server = http.createServer((request, response) => {
+  handle(request).then(
+    () => response.end(`${member.generation} ${process.pid}\n`),
+    error => {
+      response.writeHead(error.retryable === false ? 500 : 503)
+      response.end(`${error.code} ${error.message}\n`)
+    },
+  )
+})
+server.keepAliveTimeout = 60_000
+
+/** @param {http.IncomingMessage} request */
+async function handle(request) {
+  const [, kind = '', key = ''] = (request.url ?? '').split('/')
+  const id = String(request.headers['x-request-id'])
+  if (kind === 'memory') await kept.put(key, 1, { request: id })
+  else if (kind === 'durable') await keepDurable(key, id)
+  else if (kind === 'count') await counts.update(key, (/** @type {any} */ n) => (n ?? 0) + 1, { request: id })
+}
+
+/** How long a durable change is tried again. */
+const DURABLE_MS = 5_000
+
+/**
+ * A handoff between a durable change and its disk says so to the one who made it, who makes it again under its id.
+ * @param {string} key @param {string} request
+ */
+async function keepDurable(key, request) {
+  for (const until = performance.now() + DURABLE_MS; ; ) {
+    try {
+      return await kept.put(key, 1, { request, durable: true })
+    } catch (/** @type {any} */ error) {
+      const crossed = error.code === 'ERR_FDB_STATE_FILE' || error.code === 'ERR_FDB_FENCED'
+      if (!crossed || performance.now() > until) throw error
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  }
+}
+
+const listener = await member.listen('web', `tcp://127.0.0.1:${options.port}`)
+listener.serve(server)
+say({ said: 'waits', first: member.first })
+await member.ready({
+  checks: [
+    async () => {
+      // The first has nobody to wait for.
+      if (!member.first) await gate
+      if (options.throwsBefore) throw new Error('the chaos wants it')
+    },
+  ],
+})
+say({ said: 'ready' })
