@@ -2,7 +2,7 @@ import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from './command-line.js'
-import { SessionMembers } from './session-members.js'
+import { ProcessMembers } from './process-members.js'
 
 export interface SpawnOptions {
   /** Laid over the command's environment. */
@@ -63,10 +63,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       failed(error)
       return
     }
-    let left: SessionMembers | null = null
+    let left: ProcessMembers | null = null
     const exited = new Promise<Exit>(done => {
       child.once('exit', (code, signal) => {
-        left = new SessionMembers(child.pid!)
+        left = ProcessMembers.ofSession(child.pid!)
         logger?.info({ pid: child.pid, code, signal }, 'successor exited')
         done({ code, signal })
       })

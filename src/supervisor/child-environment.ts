@@ -5,6 +5,9 @@ import type { GivenListener } from './shared-listeners.js'
 /** The variable in which a child finds its own pid: the descriptors are meant for it, not for what it starts. */
 export const PID_VARIABLE = 'LISTEN_PID'
 
+/** Marks each process of a version, also those that leave its group: see {@link ProcessMembers.ofGroup}. */
+export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
+
 /** What the supervisor was told by its own: none of it is meant for what it starts. */
 const NONE: NodeJS.ProcessEnv = {
   ...NOTHING_TOLD,

@@ -41,10 +41,18 @@ export class Failures {
     this.#logger.error({ version, err: reason }, 'a version was not brought to serve')
   }
 
-  /** It has ended before it served. */
-  ended({ id, pid, settings }: Failed, phase: string, code: number): void {
+  /** The main process of a version has ended before the version served; `left`: the processes that it has left behind. */
+  ended({ id, pid, settings }: Failed, phase: string, code: number, left: readonly number[]): void {
     const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served: see its own output`
+    const behind =
+      left.length === 0
+        ? ''
+        : ` and left ${left.length} processes behind (${left.join(', ')}), which are ended`
+    const remedy =
+      left.length > 0 && code === 0
+        ? 'a program that goes to the background cannot be run, have it stay in the foreground'
+        : 'see its own output'
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served${behind}: ${remedy}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 

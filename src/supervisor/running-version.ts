@@ -4,7 +4,8 @@ import { hasEnded, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../process/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, statOf } from '../process/main-process.js'
-import { listenerVariables, PID_VARIABLE } from './child-environment.js'
+import { ProcessMembers } from '../process/process-members.js'
+import { listenerVariables, PID_VARIABLE, VERSION_VARIABLE } from './child-environment.js'
 import type { Children } from './children.js'
 import type { LeftVersion } from './left-behind.js'
 import type { Probe, ProbeEvents } from './probe.js'
@@ -27,7 +28,8 @@ export interface VersionParts {
 }
 
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
-  exited(code: number): void
+  /** The main process has ended, and these processes of the version have not. The callee owns `left`. */
+  exited(code: number, left: ProcessMembers): void
   /** Whether this process is another version's. */
   isOthers(pid: number): boolean
 }
@@ -155,7 +157,12 @@ export class RunningVersion {
     const { settings } = this
     const provided = shared.provide(settings.listen, settings.nonBlocking, alone)
     const listeners = [...provided, ...this.#probe.listeners]
-    const variables = { ...listenerVariables(listeners, this.id), ...this.#probe.env, ...settings.env }
+    const variables = {
+      ...listenerVariables(listeners, this.id),
+      [VERSION_VARIABLE]: this.#mark,
+      ...this.#probe.env,
+      ...settings.env,
+    }
     const { file, argv0, args, cwd, env } = successorCommand({
       argv: settings.command,
       cwd: settings.cwd,
@@ -180,18 +187,29 @@ export class RunningVersion {
     }
   }
 
+  get #mark(): string {
+    return `${process.pid}.${this.id}.${this.startedAt}`
+  }
+
   #exited(pid: number, code: number): void {
     if (this.#over || pid !== this.#pid) return
     const { ready } = this.settings
+    // A version that hands over by itself leaves older generations behind that end by themselves: only its group is its own.
+    const mark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
+    const left = ProcessMembers.ofGroup(pid, mark)
     if (ready.kind !== 'handoff' || this.#isReplaced) {
-      this.#events.exited(code)
+      this.#events.exited(code, left)
       return
     }
     // It may have handed over to one that it has started, and that is ours by now.
     void servesAt(ready.control).then(server => {
-      if (this.#over || pid !== this.#pid) return
-      if (server === null || server === pid || this.#events.isOthers(server)) this.#events.exited(code)
-      else this.#follow(server)
+      const wasOurs = !this.#over && pid === this.#pid
+      if (wasOurs && (server === null || server === pid || this.#events.isOthers(server))) {
+        this.#events.exited(code, left)
+        return
+      }
+      left[Symbol.dispose]()
+      if (wasOurs) this.#follow(server!)
     })
   }
 

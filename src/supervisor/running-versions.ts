@@ -1,3 +1,4 @@
+import type { ProcessMembers } from '../process/process-members.js'
 import { Children } from './children.js'
 import type { KeptListeners } from './kept-listeners.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
@@ -7,17 +8,30 @@ import type { Probe } from './probe.js'
 import { RunningVersion } from './running-version.js'
 import type { VersionSettings } from './settings.js'
 import { SharedListeners } from './shared-listeners.js'
+import { Strays } from './strays.js'
+
+/** A version whose main process has ended. */
+export interface MainEnd {
+  /** It served until now. */
+  readonly served: boolean
+  /** How long the processes that it has left behind may take to end. */
+  readonly graceMs: number
+}
 
 export interface RunningEvents {
   ready(version: number): void
   /** It is not ready any more, and was. */
   failed(version: number, why: string): void
+  /** Its main process has ended, and left these processes behind, which are told to end. */
+  mainEnded(version: number, code: number, left: readonly number[]): MainEnd
+  /** The version has ended: a version that served with its main process, every other with its last process. */
   exited(version: number, code: number): void
 }
 
 /** Those versions that have a process, with what they share. */
 export class RunningVersions {
   readonly children = new Children()
+  readonly strays = new Strays()
   readonly listeners: SharedListeners
   /** Versions that know themselves when they have served out what they have. */
   readonly draining: Set<number>
@@ -47,13 +61,27 @@ export class RunningVersions {
       {
         ready: () => this.#events.ready(id),
         failed: why => this.#events.failed(id, why),
-        exited: code => this.#events.exited(id, code),
+        exited: (code, left) => this.#exited(id, code, left),
         isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
       },
       was,
     )
     this.#running.set(id, version)
     return version
+  }
+
+  #exited(id: number, code: number, left: ProcessMembers): void {
+    const { stopSignal } = this.#running.get(id)!.settings
+    const { pids } = left
+    const { served, graceMs } = this.#events.mainEnded(id, code, pids)
+    if (pids.length === 0) left[Symbol.dispose]()
+    else {
+      this.strays.end(id, left, stopSignal, graceMs, () => {
+        if (!served) this.#events.exited(id, code)
+      })
+    }
+    // The next version is started at once in place of one that served.
+    if (served || pids.length === 0) this.#events.exited(id, code)
   }
 
   /** With those that live already; the probes are theirs, in the same order. */
@@ -74,6 +102,12 @@ export class RunningVersions {
     this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
   }
 
+  /** Kills its main process, with its group, and what that has left behind. */
+  kill(id: number): void {
+    this.#running.get(id)?.kill()
+    this.strays.kill(id)
+  }
+
   /** Nobody waits for its end any more. */
   forget(id: number): void {
     this.#running.get(id)?.close()
@@ -91,6 +125,7 @@ export class RunningVersions {
 
   close(): void {
     for (const id of [...this.#running.keys()]) this.forget(id)
+    this.strays.close()
     this.listeners[Symbol.dispose]()
     this.children.close()
   }

@@ -27,15 +27,11 @@ import { operationsOf } from './operations.js'
 import type { Predecessor } from './predecessor.js'
 import { probeFor, probeOfServing } from './probe-for.js'
 import { busy, nobodyStandsBy, whyNot } from './refusals.js'
-import { RunningVersions } from './running-versions.js'
+import { type MainEnd, RunningVersions } from './running-versions.js'
 import type { StopOptions } from './settings.js'
 import { statusOf } from './status.js'
-import { Timers } from './timers.js'
-
-/** After SIGKILL: what is there still waits in the kernel. */
-const KILLED_MS = 5_000
-/** A version that has served for so long was none of those that die at their start. */
-const PROVED_MS = 10_000
+import { LEFT_BEHIND_MS } from './strays.js'
+import { Timers, timesOf } from './timers.js'
 
 export interface SupervisorParts extends SettingsSource {
   readonly logger: Logger
@@ -79,6 +75,7 @@ export class Supervisor {
       {
         ready: id => this.#ready(id),
         failed: (id, why) => this.#unhealthy(id, why),
+        mainEnded: (id, code, left) => this.#mainEnded(id, code, left),
         exited: (id, code) => this.#exited(id, code),
       },
       new KeptListeners(manager?.storeFor(parts.settings.name) ?? null, parts.settings.name),
@@ -209,7 +206,8 @@ export class Supervisor {
   get #left(): LeftBehind {
     const state = this.#state
     if (state.mode !== 'running') throw whyNot('ending')
-    if (coming(state) !== undefined || this.#parts.predecessor?.over === false) throw busy()
+    const ending = this.#parts.predecessor?.over === false || this.#versions.strays.list.length > 0
+    if (coming(state) !== undefined || ending) throw busy()
     return {
       replaced: this.#replaced + 1,
       settings: this.#parts.settings,
@@ -267,7 +265,7 @@ export class Supervisor {
         return
       case 'kill':
         this.#parts.logger.warn({ version: effect.version }, 'a version did not end in time and is killed')
-        this.#versions.get(effect.version)?.kill()
+        this.#versions.kill(effect.version)
         return
       case 'answer':
         this.#answer(effect)
@@ -309,13 +307,20 @@ export class Supervisor {
     this.#dispatch({ type: 'unhealthy', version: id })
   }
 
-  #exited(id: number, code: number): void {
-    const version = this.#versions.get(id)
-    if (version === undefined) return
-    this.#parts.logger.info({ version: id, child: version.pid, code }, 'a version has ended')
+  #mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
+    const version = this.#versions.get(id)!
+    this.#parts.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
     const phase = this.#state.versions.find(one => one.id === id)?.phase
-    if (phase === 'starting' || phase === 'trial') this.#failures.ended(version, phase, code)
-    if (phase === 'serving') this.#parts.predecessor?.spare()
+    const served = phase === 'serving'
+    if (served) this.#parts.predecessor?.spare()
+    if (phase === 'starting' || phase === 'trial') {
+      this.#failures.ended(version, phase, code, left)
+      if (left.length > 0) this.#dispatch({ type: 'unhealthy', version: id })
+    }
+    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : LEFT_BEHIND_MS }
+  }
+
+  #exited(id: number, code: number): void {
     this.#forget(id)
     this.#dispatch({ type: 'exited', version: id, code })
     this.#failures.forget(id)
@@ -327,14 +332,9 @@ export class Supervisor {
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
     const { askers = [] } = coming(this.#state) ?? {}
-    const times: Record<Timer, number> = {
-      ready: this.#askers.timeoutOf(askers) || settings.readyTimeout,
-      healthy: settings.healthyFor,
-      proved: Math.max(settings.healthyFor, PROVED_MS),
-      stop: this.#stopping.timeoutMs ?? settings.stopTimeout,
-      kill: KILLED_MS,
-    }
-    this.#timers.start(timer, id, times[timer])
+    const ready = this.#askers.timeoutOf(askers) || settings.readyTimeout
+    const stop = this.#stopping.timeoutMs ?? settings.stopTimeout
+    this.#timers.start(timer, id, timesOf({ ready, healthy: settings.healthyFor, stop })[timer])
   }
 
   #elapsed(timer: Timer, id: number, ms: number): void {

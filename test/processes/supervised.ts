@@ -17,6 +17,8 @@ export interface Orders {
   crashEven?: boolean
   fail?: boolean
   deaf?: boolean
+  /** It starts a child that accepts too, and then ends with this code; null: it goes on. */
+  leaves?: { code: number | null; detached?: boolean; child?: Orders }
   code?: number
   release?: string
 }

@@ -135,7 +135,12 @@ describe('whether a listener blocks', () => {
 /** Versions that do nothing, with these listeners. */
 function versions() {
   const over = new Map<number, () => void>()
-  const events = { ready() {}, failed() {}, exited: (id: number) => over.get(id)?.() }
+  const events = {
+    ready() {},
+    failed() {},
+    mainEnded: () => ({ served: false, graceMs: 1000 }),
+    exited: (id: number) => over.get(id)?.(),
+  }
   const all = new RunningVersions(events, new KeptListeners(null, 'shop'), null, null)
   onTestFinished(() => all.close())
   const living = new Set<() => Promise<void>>()

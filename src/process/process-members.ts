@@ -1,0 +1,124 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
+
+/** Fields 4, 5 and 6 of /proc/PID/stat, counted from behind the command, which may hold spaces and parentheses. */
+const PARENT = 1
+const GROUP = 2
+const SESSION = 3
+
+/** An environment variable that only certain processes have. */
+export interface Mark {
+  readonly name: string
+  readonly value: string
+}
+
+/**
+ * The processes that a leader has left behind when it ended. They are held by their pidfds, so that no signal meets another process.
+ * Where the kernel or its limits give none, none is held.
+ */
+export class ProcessMembers implements Disposable {
+  readonly #belongs: (pid: number) => boolean
+  readonly #members = new Map<number, OwnedFd>()
+
+  /**
+   * Finds them. The process that reaps the leader calls this in the same turn: the number of a session or group cannot be another's
+   * yet, and is not as long as a member lives.
+   */
+  private constructor(belongs: (pid: number) => boolean) {
+    this.#belongs = belongs
+    this.#find()
+  }
+
+  /** The processes that did not leave the session of this leader. */
+  static ofSession(leader: number): ProcessMembers {
+    return new ProcessMembers(pid => statField(pid, SESSION) === leader)
+  }
+
+  /**
+   * Of the descendants of this process, which adopts orphans: those in the group of this leader, and those that have the variable
+   * `mark` in the environment that they were started with; null: only the group.
+   */
+  static ofGroup(leader: number, mark: Mark | null): ProcessMembers {
+    const text = mark === null ? null : `${mark.name}=${mark.value}`
+    const belongs = (pid: number) =>
+      statField(pid, GROUP) === leader || (text !== null && environmentHas(pid, text))
+    return new ProcessMembers(pid => pid !== leader && belongs(pid) && isDescendant(pid))
+  }
+
+  /** The members that live. */
+  get pids(): number[] {
+    this.#find()
+    return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)
+  }
+
+  signal(signal: number): void {
+    for (const pid of this.pids) {
+      try {
+        signalTo(this.#members.get(pid)!, signal)
+      } catch {
+        // The process has ended meanwhile, or has become another user's.
+      }
+    }
+  }
+
+  /** Idempotent. */
+  [Symbol.dispose](): void {
+    for (const pidfd of this.#members.values()) pidfd.close()
+    this.#members.clear()
+  }
+
+  #find(): void {
+    const first = this.#members.size === 0
+    if (!first && [...this.#members.values()].every(pidfd => hasEnded(pidfd))) return
+    for (const entry of processes()) {
+      const pid = Number(entry)
+      if (Number.isInteger(pid) && !this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
+    }
+  }
+
+  #add(pid: number): void {
+    try {
+      const pidfd = pidfdOf(pid)
+      if (pidfd === null) return
+      // The process is looked at again: the number may have become another's before the descriptor was its.
+      if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
+      else pidfd.close()
+    } catch {
+      // The process has ended, or there is no descriptor left.
+    }
+  }
+}
+
+/** None where they cannot be told: no descriptor is free, or there is no /proc. The caller looks again. */
+function processes(): string[] {
+  try {
+    return readdirSync('/proc')
+  } catch {
+    return []
+  }
+}
+
+function statField(pid: number, field: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[field])
+  } catch {
+    return undefined
+  }
+}
+
+/** Whether this process is an ancestor: whatever else is wrong, no signal leaves its own tree. */
+function isDescendant(pid: number): boolean {
+  for (let at = statField(pid, PARENT); at !== undefined && at > 0; at = statField(at, PARENT))
+    if (at === process.pid) return true
+  return false
+}
+
+/** False of another user's process too: its environment cannot be read. */
+function environmentHas(pid: number, mark: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark)
+  } catch {
+    return false
+  }
+}

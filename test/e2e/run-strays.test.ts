@@ -1,0 +1,73 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { hasEnded } from '../processes/launch.js'
+import { type Orders, SERVER, Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
+
+/** The command of a version with these orders. */
+const given = (run: Supervised, orders: Orders) => ['env', `FDB_SUPERVISED=${run.orders(orders)}`, SERVER]
+/** All processes of this program that have listened. */
+const listened = (run: Supervised) =>
+  [...readFileSync(run.said, 'utf8').matchAll(/^(\d+) listens$/gm)].map(([, pid]) => Number(pid))
+
+/** The pids that answer so many requests. */
+async function answering(run: Supervised, requests = 40): Promise<Set<number>> {
+  const pids = new Set<number>()
+  for (let n = 0; n < requests; n++) pids.add((await run.whoami()).pid)
+  return pids
+}
+
+describe('processes that a version leaves behind', () => {
+  it('are ended when it fails: no other version answers, and the failure says which they were', async () => {
+    const run = await Supervised.start(['--ready', 'delay:2s'])
+    const { pid } = await run.whoami()
+    const behind = 'before it served and left 1 processes behind'
+    const background = 'a program that goes to the background cannot be run'
+    for (const [leaves, said] of [
+      [{ code: 1 }, `with code 1 ${behind}`],
+      [{ code: 0, detached: true }, background],
+      [{ code: 1, child: { deaf: true } }, `with code 1 ${behind}`],
+    ] as const) {
+      const before = new Set(listened(run))
+      const { code, stderr } = await run.upgrade('--', ...given(run, { leaves }))
+      expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(said) })
+      const stray = listened(run).find(one => !before.has(one))!
+      expect(stderr).toContain(`${stray}`)
+      await run.ended(stray)
+      expect(await answering(run)).toEqual(new Set([pid]))
+      await until('the status has no rest', async () => (await run.status()).draining.length === 0)
+    }
+  })
+
+  it('are named by status, and killed with the time for a stop of a version that was replaced', async () => {
+    const run = await Supervised.prepare()
+    const leaves = { code: null, child: { deaf: true } }
+    await run.launch(['--ready', 'delay:1s', '--stop-timeout', '6s'], given(run, { leaves }))
+    await run.serving()
+    const [child] = listened(run)
+    expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+    await until('the status names it', async () =>
+      (await run.status()).draining.some(
+        ({ generation, pid, phase }: Record<string, unknown>) =>
+          generation === 1 && pid === child && phase === 'left behind',
+      ),
+    )
+    await run.ended(child)
+    await until('the status has no rest', async () => (await run.status()).draining.length === 0)
+  })
+
+  it('are ended by stop, and when a version that served dies', async () => {
+    const run = await Supervised.prepare()
+    // The main process serves on, beside its child.
+    await run.launch(['--ready', 'delay:1s', '--restart', 'always'], given(run, { leaves: { code: null } }))
+    await run.serving()
+    const [child, main] = listened(run)
+    process.kill(main!, 'SIGKILL')
+    await run.ended(child)
+    await run.serving(2)
+    const [, , secondChild] = listened(run)
+    expect(hasEnded(secondChild!)).toBe(false)
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(listened(run).map(hasEnded)).toEqual([true, true, true, true])
+  })
+})
