@@ -59,6 +59,16 @@ static int sealable_file(const char *name, bool unsaid) {
 }
 #endif
 
+/* Another user who has a read-only descriptor of it must not open it for writing, by /proc. */
+static int own_file(int fd) {
+  struct stat found;
+  if (fstat(fd, &found) == 0 && fchmod(fd, found.st_mode & S_IRWXU) == 0) return fd;
+  int error = errno;
+  close(fd);
+  errno = error;
+  return -1;
+}
+
 napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   fdb_call call;
   char name[256];
@@ -71,6 +81,7 @@ napi_value fdb_memfd(napi_env env, napi_callback_info info) {
     return fdb_throw_range(env, "name must have at most 249 bytes and no NUL, got %zu bytes", length);
 #ifdef __linux__
   int fd = sealable_file(name, unsaid);
+  if (fd >= 0) fd = own_file(fd);
   if (fd >= 0) return fdb_owned_value(call.self, fd);
   if (errno != ENOSYS) return fdb_throw(env, errno, "memfd_create");
 #endif

@@ -161,7 +161,8 @@ export class FrontDesk implements Desk {
     const name = caller.hello.service ?? ''
     if (caller.intent !== 'operate') {
       try {
-        this.#gate.demand('join', { service: name }, this.#gate.of(name), visitorOf(caller))
+        const action = caller.intent === 'follow' ? 'follow' : 'join'
+        this.#gate.demand(action, { service: name }, this.#gate.of(name), visitorOf(caller))
       } catch (error) {
         turnAway(caller, FdbError.from(error))
         return
@@ -178,7 +179,8 @@ export class FrontDesk implements Desk {
       case 'draining':
       case 'follow': {
         const service = services.get(name)
-        if (service !== undefined) service.forwards(caller)
+        if (service !== undefined)
+          service.forwards(caller, this.#gate.allows('join', this.#gate.of(name), visitorOf(caller)))
         else if (caller.intent === 'follow') turnAway(caller, notThere(name))
         else dismiss(caller)
         return

@@ -2,6 +2,12 @@ import type { BundleItem } from '../protocol/bundle.js'
 import type { Epoch } from '../protocol/messages.js'
 import { Segment } from '../state/segment.js'
 
+/** Segments to be sent, and what closes them when they were. */
+export interface Since {
+  readonly items: BundleItem[]
+  release(): void
+}
+
 /**
  * The segments that this process holds, by epoch: those that hold the state, the one that is written, and those
  * that were made in advance (a successor's, a way back). Owns each of them; the state log works on dups.
@@ -145,20 +151,8 @@ export class SegmentShelf {
    * connection ends. When what it lacks has been merged, nothing: it could not tell what is missing; or, `whole`, all that there is,
    * for one that begins anew.
    */
-  since(top: Epoch, { whole = false } = {}): { items: BundleItem[]; release(): void } {
-    const newer = this.all.filter(segment => segment.epoch > top)
-    const own: Segment[] = []
-    const release = () => {
-      for (const segment of own) segment.close()
-    }
-    try {
-      if (whole || !newer.some(segment => segment.kind === 'snapshot'))
-        for (const segment of newer) own.push(segment.readOnly())
-    } catch (error) {
-      release()
-      throw error
-    }
-    return { items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })), release }
+  since(top: Epoch, { whole = false } = {}): Since {
+    return segmentsSince(this.all, top, { whole })
   }
 
   close(): void {
@@ -171,4 +165,21 @@ export class SegmentShelf {
     segment.close()
     this.changed()
   }
+}
+
+/** Of `all`, read-only, what {@link SegmentShelf.since} answers. */
+export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): Since {
+  const newer = all.filter(segment => segment.epoch > top)
+  const own: Segment[] = []
+  const release = () => {
+    for (const segment of own) segment.close()
+  }
+  try {
+    if (whole || !newer.some(segment => segment.kind === 'snapshot'))
+      for (const segment of newer) own.push(segment.readOnly())
+  } catch (error) {
+    release()
+    throw error
+  }
+  return { items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })), release }
 }

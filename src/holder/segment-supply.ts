@@ -10,13 +10,13 @@ const SUPPLY_MS = 5_000
  * what is written there.
  */
 export class SegmentSupply {
-  readonly #shelf: SegmentShelf
+  readonly #shelf: Pick<SegmentShelf, 'since'>
   readonly #drop: (caller: Caller) => void
   /** The highest epoch that each of them has. */
   readonly #tops = new Map<Caller, Epoch>()
 
   /** `drop`: it cannot be supplied now; it connects anew, and asks again. */
-  constructor(shelf: SegmentShelf, drop: (caller: Caller) => void) {
+  constructor(shelf: Pick<SegmentShelf, 'since'>, drop: (caller: Caller) => void) {
     this.#shelf = shelf
     this.#drop = drop
   }

@@ -43,14 +43,28 @@ export function addSeals(fd: OwnedFd, seals: number): void {
   }
 }
 
-/** The same memory, of its own description: whoever holds it can neither write nor seal. */
+/**
+ * The same memory, of its own description: its holder can neither write nor seal, unless the memory belongs to its user. Of another user's
+ * memory (this process was another user when it was made) a duplicate: the kernel opens it for its owner and root only.
+ */
 export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
-  return OwnedFd.own(native.reopenReadOnly(fd.raw), label)
+  return reopened(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))
 }
 
-/** The same memory for writing, by a descriptor that may be read-only. */
+/** The same memory for writing, by a descriptor that may be read-only; of another user's memory a duplicate. */
 export function reopenWritable(fd: OwnedFd, label: string): OwnedFd {
-  const raw = openSync(`/proc/self/fd/${fd.raw}`, 'r+')
-  native.adopt(raw)
-  return OwnedFd.own(raw, label)
+  return reopened(fd, () => {
+    const raw = openSync(`/proc/self/fd/${fd.raw}`, 'r+')
+    native.adopt(raw)
+    return OwnedFd.own(raw, label)
+  })
+}
+
+function reopened(fd: OwnedFd, open: () => OwnedFd): OwnedFd {
+  try {
+    return open()
+  } catch (error) {
+    if ((error as NativeError).code !== 'EACCES') throw error
+    return fd.dup()
+  }
 }

@@ -34,6 +34,14 @@ function content(fd: number): string {
 }
 
 describe('memfd', () => {
+  it('can be opened again by its own user only', () => {
+    for (const unsaid of [false, true]) {
+      const { mode } = fstatSync(keep(native.memfd('own', unsaid)))
+      expect((mode & 0o666).toString(8)).toBe('600')
+      expect(mode & 0o077).toBe(0)
+    }
+  })
+
   it('has a name, no seals and no bytes', () => {
     const fd = memory()
     expect(target(fd)).toContain('memfd:fdb-test')

@@ -39,7 +39,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       gaveUp: process => gaveUp.push(process),
     })
     const caller = { hello: { capabilities: [FORWARDS_WRITES] }, link: new Link(ours), pidfd: null, identity }
-    writes.add(caller as unknown as Caller, {})
+    writes.add(caller as unknown as Caller, {}, true)
     const generation = new Link(theirs)
     const answered: number[] = []
     generation.start({
@@ -83,7 +83,11 @@ describe('those that follow a service', () => {
       const send = (body: WireBody) => Promise.resolve(void told.push(body))
       const link = { channel: { unref() {} }, start() {}, send, tell() {}, close() {} }
       const hello = { service: 'shop', capabilities: [FORWARDS_WRITES] }
-      writes.add({ hello, intent: 'follow', link, pid: 7, pidfd: null } as unknown as Caller, {})
+      writes.add(
+        { hello, intent: 'follow', link, pid: 7, uid: 0, pidfd: null } as unknown as Caller,
+        {},
+        true,
+      )
     }
     expect(MOST_AUTHORS).toBeGreaterThan(2 * MOST_WORKERS)
     for (let n = 0; n < MOST_AUTHORS; n++) follower()
@@ -146,7 +150,11 @@ describe('a change that is forwarded in several pieces', () => {
         },
       }
       const hello = { service: 'shop', capabilities: [FORWARDS_WRITES] }
-      writes.add({ hello, intent: 'draining', link, pid: 7, pidfd: null } as unknown as Caller, {})
+      writes.add(
+        { hello, intent: 'draining', link, pid: 7, uid: 0, pidfd: null } as unknown as Caller,
+        {},
+        true,
+      )
       const piece = (number: number, more: boolean) =>
         handler.message({ write: { number, request: `r${number}`, parts: [], more } } as never, [])
       return { told, link, piece, leave: () => handler.end(null) }

@@ -84,6 +84,11 @@ export class Gate {
     this.#demand(action, asked, policy.may[action], visitor)
   }
 
+  /** Reports whether a rule allows it; no line of the log. */
+  allows(action: Action, policy: ServicePolicy, visitor: Visitor): boolean {
+    return new Subject(visitor, this.#own).ruleOf(policy.may[action]) !== null
+  }
+
   /** Of the daemon itself. Throws ERR_FDB_DENIED. */
   demandDaemon(service: string, visitor: Visitor): void {
     this.#demand('operate', { service }, this.#policy.operate, visitor)

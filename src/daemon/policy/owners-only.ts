@@ -34,6 +34,8 @@ export function servicePolicy(key: string, given: GivenService, base?: ServicePo
   return {
     may: {
       join: may('join'),
+      // A member has the state.
+      follow: given.follow || !given.join ? may('follow') : may('join'),
       put: may('put'),
       claim: may('claim'),
       list: may('list'),

@@ -1,7 +1,7 @@
 import type { ServiceLimits } from '../../holder/daemon/service-rules.js'
 
-/** What somebody may ask of a service. `join` is also to come back, and to drain. */
-export type Action = 'join' | 'put' | 'claim' | 'list' | 'remove' | 'operate'
+/** What a process may ask of a service. `join` is also to come back, and to drain; `follow` to read its state. */
+export type Action = 'join' | 'follow' | 'put' | 'claim' | 'list' | 'remove' | 'operate'
 
 /** Processes of one kind: all that is given must be true of one. */
 export interface Who {

@@ -78,7 +78,8 @@ const one: Check<1> = (value, place) =>
   value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
 
 export const serviceShape = {
-  join: who('who may be a member: serve, be a successor, come back; or follow its state'),
+  join: who('who may be a member: serve, be a successor, come back'),
+  follow: who('who may follow its state, and read it; default: as `join`'),
   put: who(aboutPut),
   claim: who(aboutClaim),
   list: who('who sees it in `status`, and its descriptors in `fd list`'),

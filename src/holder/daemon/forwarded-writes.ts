@@ -7,12 +7,13 @@ import type { WireEnvelope } from '../../protocol/link.js'
 import type { MemberPhase } from '../../protocol/member-machine.js'
 import type { Epoch } from '../../protocol/messages.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
-import { type Caller, dismiss, turnAway, welcome } from '../admission.js'
+import { type Caller, dismiss, isForeign, turnAway, welcome } from '../admission.js'
 import { parseReport } from '../hearing.js'
 import type { Peer } from '../peer.js'
 import type { SegmentShelf } from '../segment-shelf.js'
 import { SegmentSupply } from '../segment-supply.js'
 import { Followers, notThere } from './followers.js'
+import { ForeignFollowers } from './foreign-followers.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** As many workers as there may be follow twice while all are replaced; more, with those that drain, are a fault of somebody. */
@@ -29,6 +30,8 @@ type Written = fdbroker.wire.Written.$Properties
 /** A draining generation that is connected, or one that follows. */
 interface Author {
   readonly caller: Caller
+  /** Its changes are passed on. */
+  readonly writes: boolean
   /** Names it to the members, once for each connection. */
   readonly source: number
   /** Changes that are on their way to a member: its numbers, and ours. */
@@ -69,6 +72,8 @@ export class ForwardedWrites {
   readonly #target: WriteTarget
   readonly #supply: SegmentSupply
   readonly #followers: Followers
+  /** By user. */
+  readonly #foreign = new Map<number, ForeignFollowers>()
   readonly #authors = new Map<Caller, Author>()
   readonly #underWay = new Map<number, UnderWay>()
   /** It was logged that there are too many. */
@@ -82,8 +87,8 @@ export class ForwardedWrites {
     this.#followers = new Followers(() => target.writer())
   }
 
-  /** A generation that drains has connected, or one that follows. Takes it. */
-  add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties): void {
+  /** A generation that drains has connected, or one that follows. `writes`: it may change the state. Takes the caller. */
+  add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties, writes: boolean): void {
     if (caller.intent === 'follow' && !this.#target.served()) {
       turnAway(caller, notThere(caller.hello.service ?? ''))
       return
@@ -98,6 +103,7 @@ export class ForwardedWrites {
     }
     const author: Author = {
       caller,
+      writes,
       source: ++this.#source,
       underWay: new Map(),
       cut: new Set(),
@@ -117,7 +123,9 @@ export class ForwardedWrites {
       end: () => this.#drop(caller),
     })
     welcome(caller.link, { ...facts, capabilities: [FORWARDS_WRITES] })
-    this.#supply.add(caller, topOf(caller, facts))
+    if (caller.intent === 'follow' && isForeign(caller))
+      this.#foreignOf(caller).add(caller, topOf(caller, facts))
+    else this.#supply.add(caller, topOf(caller, facts))
     if (caller.intent === 'follow') this.#followers.add(caller.link)
   }
 
@@ -129,11 +137,15 @@ export class ForwardedWrites {
   /** New segments were made. */
   share(): void {
     this.#supply.share()
+    for (const followers of this.#foreign.values()) followers.look()
   }
 
   /** What the member that writes says: of a change, or that it has appended. */
   hear(peer: Peer, { appended, written }: WireEnvelope): void {
-    if (appended) this.#followers.appended(peer)
+    if (appended) {
+      this.#followers.appended(peer)
+      for (const followers of this.#foreign.values()) followers.look()
+    }
     if (!written) return
     const underWay = this.#underWay.get(written.number ?? 0)
     if (underWay?.peer === peer) this.#settle(written.number ?? 0, written)
@@ -166,6 +178,15 @@ export class ForwardedWrites {
     const more = write.more ?? false
     if (author.cut.has(number)) {
       if (!more) author.cut.delete(number)
+      return
+    }
+    if (!author.writes) {
+      this.#end(author, number, more, {
+        outcome: Outcome.REFUSED,
+        code: 'ERR_FDB_DENIED',
+        message: `process ${author.caller.pid} may follow "${this.#target.name}", and not change it: the daemon's configuration does not allow it to join`,
+        retryable: false,
+      })
       return
     }
     const begun = author.underWay.get(number)
@@ -216,11 +237,28 @@ export class ForwardedWrites {
     if (more) peer.link.tell({ write: { number: mapped, source } })
   }
 
+  #foreignOf({ uid }: Caller): ForeignFollowers {
+    const known = this.#foreign.get(uid)
+    if (known !== undefined) return known
+    const followers = new ForeignFollowers(this.#target.shelf, caller => this.#drop(caller))
+    this.#foreign.set(uid, followers)
+    return followers
+  }
+
+  #forgetForeign(caller: Caller): void {
+    const followers = this.#foreign.get(caller.uid)
+    followers?.remove(caller)
+    if (followers?.size !== 0) return
+    followers.close()
+    this.#foreign.delete(caller.uid)
+  }
+
   #drop(caller: Caller): void {
     const author = this.#authors.get(caller)
     this.#authors.delete(caller)
     if (this.#authors.size < MOST_AUTHORS / 2) this.#full = false
     this.#supply.forget(caller)
+    this.#forgetForeign(caller)
     this.#followers.remove(caller.link)
     dismiss(caller)
     for (const mapped of author?.underWay.values() ?? []) this.#takeBack(author!, mapped)

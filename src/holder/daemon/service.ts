@@ -209,9 +209,9 @@ export class Service {
     this.#holder.readmit(candidate(caller, generation))
   }
 
-  /** A generation that does not serve any more, or a member of another service that follows: each forwards its changes. */
-  forwards(caller: Caller): void {
-    this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0))
+  /** A generation that does not serve any more, or a member of another service that follows. `writes`: it may forward changes. */
+  forwards(caller: Caller, writes: boolean): void {
+    this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0), writes)
   }
 
   #welcome(caller: Caller, generation: number): void {

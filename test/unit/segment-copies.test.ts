@@ -1,0 +1,84 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SegmentCopies } from '../../src/holder/daemon/segment-copies.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { readAt, sizeOf } from '../../src/kernel/index.js'
+import { fdbroker } from '../../src/proto/state.js'
+import { frame } from '../../src/state/frame.js'
+import type { Segment } from '../../src/state/segment.js'
+
+const { Record } = fdbroker.state
+
+function open() {
+  const shelf = new SegmentShelf()
+  const copies = new SegmentCopies(shelf)
+  onTestFinished(() => {
+    copies.close()
+    shelf.close()
+  })
+  const [segment] = shelf.make([1]) as [Segment]
+  /** What the copy of each segment has behind its header. */
+  const copied = async () => {
+    await copies.refresh()
+    const { items, release } = copies.since(0)
+    const texts = items.map(({ fd }) => {
+      const bytes = Buffer.alloc(sizeOf(fd))
+      return bytes.subarray(segment.start, readAt(fd, bytes, 0, bytes.length, 0)).toString('latin1')
+    })
+    release()
+    return texts
+  }
+  return { shelf, copies, segment, copied }
+}
+
+/** A record of the log: one entry of the section `s`. */
+function record(sequence: number, key: string): Buffer {
+  const changes = [{ section: 's', key, value: Buffer.from('value') }]
+  return frame(Record.encode({ epoch: 1, sequence, changes }).finish())
+}
+
+describe('the copies of segments', () => {
+  it('have whole records only: what a writer cuts off was never in them', async () => {
+    const { segment, copied } = open()
+    const first = record(1, 'first')
+    const half = record(2, 'half').subarray(0, 12)
+    segment.append(first)
+    segment.append(half)
+    expect(await copied()).toEqual([first.toString('latin1')])
+    segment.continueAt(segment.start + first.length)
+    const second = record(2, 'second')
+    segment.append(second)
+    expect(await copied()).toEqual([Buffer.concat([first, second]).toString('latin1')])
+  })
+
+  it('are sealed when their segments are, and go with them', async () => {
+    const { copies, shelf, segment } = open()
+    segment.append(record(1, 'first'))
+    segment.seal()
+    shelf.make([2])
+    await copies.refresh()
+    const seals = (given: ReturnType<typeof copies.since>) => given.items.map(({ epoch }) => epoch)
+    const both = copies.since(0)
+    expect(seals(both)).toEqual([1, 2])
+    both.release()
+    shelf.dropBelow(2)
+    await copies.refresh()
+    const one = copies.since(0)
+    expect(seals(one)).toEqual([2])
+    one.release()
+  })
+
+  it('of a large segment are made a few milliseconds at a time', async () => {
+    const { copies, segment } = open()
+    for (let i = 1; i <= 100; i++) segment.append(record(i, `${i}`.padEnd(100_000)))
+    let turns = 0
+    const count = () => {
+      turns++
+      later = setImmediate(count)
+    }
+    let later = setImmediate(count)
+    expect(await copies.refresh()).toBe(true)
+    clearImmediate(later)
+    expect(turns).toBeGreaterThan(1)
+    expect(await copies.refresh()).toBe(false)
+  })
+})
