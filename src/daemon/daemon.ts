@@ -103,7 +103,6 @@ export class Daemon implements AsyncDisposable {
   readonly #kept: boolean
   readonly #governor: Governor
   #closing = false
-
   readonly #overseer: Overseer | null
 
   /** @internal Use {@link serveDaemon}. */
@@ -140,7 +139,8 @@ export class Daemon implements AsyncDisposable {
     const operations: DaemonOperations = {
       descriptors: audited,
       status: shows => this.#status(shows),
-      named: service => (meansAll(overseer, service) ? DAEMON_ITSELF : services.only(service).name),
+      named: (service, shows) =>
+        meansAll(overseer, service) ? DAEMON_ITSELF : services.only(service, shows).name,
       upgrade: (order, progress, cancel) => {
         if (meansAll(overseer, order.service)) return overseer.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)

@@ -58,10 +58,9 @@ export class GuardedDescriptors implements DescriptorHolder {
   }
 
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
-    if (claimant !== null) {
-      this.#demand('claim', name)
-      demandProcess(this.#visitor, claimant)
-    }
+    // Its answer says whether the descriptor is held, and which process has claimed it.
+    this.#demand('claim', name)
+    if (claimant !== null) demandProcess(this.#visitor, claimant)
     this.#descriptors.release(name, by, claimant)
   }
 

@@ -16,7 +16,7 @@ export interface DaemonOperations extends Required<Omit<Operations, 'status'>> {
   /** Of the services that are to be shown; null: and of descriptors of none. */
   status(shows: (service: string | null) => boolean): Promise<object>
   /** As {@link Services.only}; or the daemon itself, where that is what is meant. */
-  named(service: string): string
+  named(service: string, shows: (service: string) => boolean): string
 }
 
 /** A daemon's operations, as one operator may use them. */
@@ -43,20 +43,30 @@ export class GuardedOperations implements Operations {
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded> {
-    this.#demand(order.service)
-    return await this.#operations.upgrade(order, progress, cancel)
+    const service = this.#demanded(order.service)
+    return await this.#operations.upgrade({ ...order, service }, progress, cancel)
   }
 
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
-    this.#demand(order.name === STOP && order.service === '' ? DAEMON_ITSELF : order.service)
-    return await this.#operations.command(order, context)
+    const service = this.#demanded(
+      order.name === STOP && order.service === '' ? DAEMON_ITSELF : order.service,
+    )
+    return await this.#operations.command({ ...order, service }, context)
   }
 
-  #demand(service: string): void {
-    // Names are for those who may see them.
-    if (service === '') this.#gate.lists(this.#visitor)
-    const name = service === '' ? this.#operations.named(service) : service
-    if (name === DAEMON_ITSELF) this.#gate.demandDaemon(name, this.#visitor)
-    else this.#gate.demand('operate', { service: name }, this.#gate.of(name), this.#visitor)
+  /** The name of the service that is meant, which the visitor may operate. A refusal names only services that it may see. */
+  #demanded(given: string): string {
+    const gate = this.#gate
+    const visitor = this.#visitor
+    const shows = (service: string) => gate.allows('list', gate.of(service), visitor)
+    if (given === '') gate.lists(visitor)
+    const meant = given === '' ? this.#operations.named('', shows) : given
+    if (meant === DAEMON_ITSELF) {
+      gate.demandDaemon(meant, visitor)
+      return given
+    }
+    gate.demand('operate', { service: meant }, gate.of(meant), visitor)
+    this.#operations.named(meant, shows)
+    return meant
   }
 }

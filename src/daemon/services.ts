@@ -110,11 +110,12 @@ export class Services {
     return this.all.flatMap(service => service.heldAlone ?? [])
   }
 
-  /** The one that is named; empty: the only one. Throws ERR_FDB_SERVICE. */
-  only(name: string): Service {
-    const service = name === '' && this.size === 1 ? this.all[0] : this.get(name)
+  /** The one that is named; empty: the only one of those that are shown. Throws ERR_FDB_SERVICE, which names those that are shown. */
+  only(name: string, shows: (service: string) => boolean = () => true): Service {
+    const shown = this.all.filter(service => shows(service.name))
+    const service = name === '' && shown.length === 1 ? shown[0] : this.get(name)
     if (service !== undefined) return service
-    const names = [...this.#services.keys()].join(', ')
+    const names = shown.map(each => each.name).join(', ')
     if (names === '') {
       const meant = name === '' ? '' : ` "${name}"`
       const why = `there is no service${meant}: this daemon holds none yet, start a member of it (hosting: 'daemon')`

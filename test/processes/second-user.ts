@@ -15,6 +15,8 @@ export type SecondUserOrder =
       readonly verb: 'say'
       /** A name of the connection. */
       readonly as: string
+      /** The connection is another user's than the process: root's process may be any. */
+      readonly uid?: number
       /** A new connection to this path; absent: the one of that name. */
       readonly control?: string
       readonly bodies: readonly WireBody[]
