@@ -6,6 +6,8 @@ export interface RemoteError {
   readonly message?: string | null | undefined
   readonly retryable?: boolean | null | undefined
   readonly phase?: string | null | undefined
+  /** What this process knows of it; the wire carries none. */
+  readonly details?: FdbError['details']
 }
 
 const told = new WeakSet<FdbError>()
@@ -17,7 +19,7 @@ export function wasTold(error: FdbError): boolean {
 
 /** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
 export function remoteError(
-  { code, message, retryable, phase }: RemoteError,
+  { code, message, retryable, phase, details }: RemoteError,
   otherwise: { code: FdbErrorCode; message: string },
 ): FdbError {
   // One of a newer release is kept as it is.
@@ -25,6 +27,7 @@ export function remoteError(
   const error = new FdbError(stable, message || otherwise.message, {
     retryable: retryable ?? false,
     ...(phase ? { phase } : {}),
+    ...(details ? { details } : {}),
   })
   told.add(error)
   return error

@@ -12,6 +12,7 @@ export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
 /** What an update may do with a section. */
 export interface DraftSection<T> {
   readonly store: SectionStore
+  readonly durable: boolean
   has(key: string): boolean
   /** A value that nobody else has. */
   read(key: string): T | undefined
@@ -59,6 +60,7 @@ class Draft implements StateDraft {
   readonly #sections = new Map<SectionStore, Map<string, Drafted>>()
   readonly #reads = new Map<SectionStore, Set<string>>()
   readonly #store: Store
+  readonly #durable = new Set<SectionStore>()
   #closed = false
 
   constructor(store: Store) {
@@ -109,7 +111,7 @@ class Draft implements StateDraft {
     else this.#reads.set(store, new Set([key]))
   }
 
-  encode(limits: StateLimits): Pick<Drawn, 'sections' | 'parts'> {
+  encode(limits: StateLimits): Pick<Drawn, 'sections' | 'parts' | 'durable'> {
     const sections: SectionStore[] = []
     const changes: NewChange[] = []
     for (const [section, drafted] of this.#sections) {
@@ -122,11 +124,15 @@ class Draft implements StateDraft {
     const body = encodeBody(changes)
     const most = mostBodyBytes(limits)
     if (body.length > most) throw overLimit('an update', body.length, 'recordBytes', most)
-    return { sections, parts: [body] }
+    return { sections, parts: [body], durable: sections.some(section => this.#durable.has(section)) }
   }
 
   #access<T>(section: DraftableSection<T>): DraftSection<T> {
-    if (!this.#closed) return section.draft_(this.#store)
+    if (!this.#closed) {
+      const access = section.draft_(this.#store)
+      if (access.durable) this.#durable.add(access.store)
+      return access
+    }
     throw new FdbError(
       'ERR_FDB_OPTION',
       'this update is over: read and change the state in its function, before that returns',

@@ -8,40 +8,77 @@ export interface Disk {
   flush(): Promise<void>
 }
 
-/** A change that is to be on a disk. */
+/** What becomes of a change on its way to a disk. */
 export interface Durability {
+  /** It must be on the disk before it is acknowledged. An update may learn that only when it is made. */
+  needed: boolean
   /** The process that made it, in place of this one, has brought it to its disk. */
   done: boolean
 }
 
-/** Makes a change, and resolves with what that gives; when it is to be `durable`, only once it is on the disk. */
-export function made<R>(
-  change: (durability: Durability | null) => Promise<R>,
-  { durable = false }: { durable?: boolean },
-  disk: Disk | null,
-): Promise<R> {
-  return durable ? throughTo(disk, change) : change(null)
+interface Asked {
+  durable?: boolean
 }
 
-async function throughTo<R>(disk: Disk | null, change: (durability: Durability) => Promise<R>): Promise<R> {
-  if (disk === null) {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      'option "durable" needs a state file: give join() a stateFile, or leave it out',
-    )
-  }
-  disk.checkServing()
-  const durability: Durability = { done: false }
+/**
+ * Makes a change, and resolves with what that gives; a durable one only once it is on the disk. `byDefault`: of a durable section, where
+ * the caller does not say; such a change waits before `ready()` as any other does.
+ */
+export function made<R>(
+  change: (durability: Durability | null) => Promise<R>,
+  { durable }: Asked,
+  disk: Disk | null,
+  byDefault = false,
+): Promise<R> {
+  return (durable ?? byDefault) ? throughTo(disk, change, durable === true) : change(null)
+}
+
+/** The same of an update, which is durable by default where it changes a durable section: see {@link need}. */
+export async function madeAsDrawn<R>(
+  change: (durability: Durability | null) => Promise<R>,
+  asked: Asked,
+  disk: () => Disk | null,
+): Promise<R> {
+  if (asked.durable !== undefined) return await made(change, asked, disk())
+  const durability: Durability = { needed: false, done: false }
   const result = await change(durability)
-  if (durability.done) return result
+  return await onDisk(disk(), durability, result)
+}
+
+/** The update changes a durable section. Throws ERR_FDB_OPTION where there is no disk. */
+export function need(durability: Durability | null, disk: Disk | null): void {
+  if (durability === null || durability.needed) return
+  existing(disk)
+  durability.needed = true
+}
+
+async function throughTo<R>(
+  given: Disk | null,
+  change: (durability: Durability) => Promise<R>,
+  asked: boolean,
+): Promise<R> {
+  const disk = existing(given)
+  if (asked) disk.checkServing()
+  const durability: Durability = { needed: true, done: false }
+  return await onDisk(disk, durability, await change(durability))
+}
+
+function existing(disk: Disk | null): Disk {
+  if (disk !== null) return disk
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    'option "durable" needs a state file: give join() a stateFile, or leave it out',
+  )
+}
+
+/** The error's `details.made`: the change counts and is read, but a power cut may take it back. */
+async function onDisk<R>(disk: Disk | null, { needed, done }: Durability, result: R): Promise<R> {
+  if (!needed || done) return result
   try {
-    await disk.flush()
+    await disk?.flush()
   } catch (cause) {
-    throw new FdbError(
-      'ERR_FDB_STATE_FILE',
-      `the change is made, and is not known to be on the disk yet: ${(cause as Error).message}`,
-      { cause, retryable: true },
-    )
+    const why = `the change is made, and is not known to be on the disk yet: ${(cause as Error).message}`
+    throw new FdbError('ERR_FDB_STATE_FILE', why, { cause, retryable: true, details: { made: true } })
   }
   return result
 }

@@ -249,7 +249,7 @@ export class Forwarding {
     if (draw) write.outcome = result
     const unsaid = sections.flatMap(section => section.unsaid ?? [])
     return {
-      ...(write.durability && { durable: true }),
+      ...(write.durability?.needed && { durable: true }),
       parts: unsaid.length > 0 ? [...unsaid.map(encodeSchema), ...parts] : parts,
       reads: reads.map(({ section, key }) => ({
         section: section.name,

@@ -30,6 +30,11 @@ export interface SectionOptions<T> {
    * decoded each time all the same.
    */
   frozen?: boolean
+  /**
+   * Each change of the section resolves when it is on the disk, unless it is made with `durable: false`. An update of several sections
+   * does when it changes one of these. Needs a `stateFile`. Default false.
+   */
+  durable?: boolean
   /** The most decoded values that are kept in memory, of those that nobody can change; default 1024, 0 for none. */
   cache?: number
 }
@@ -38,6 +43,7 @@ export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
   readonly minReader: number
   readonly secret: boolean
   readonly frozen: boolean
+  readonly durable: boolean
   readonly cache: number
 }
 
@@ -50,6 +56,7 @@ const OPTIONS: Keys<SectionOptions<unknown>> = {
   secret: true,
   cache: true,
   frozen: true,
+  durable: true,
 }
 
 /** Checks and fixes the schema of a section. One schema may be used for several sections. */
@@ -71,6 +78,9 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
       `migrate is ${typeof options.migrate}; give a function (value, from, to) => value`,
     )
   }
+  if (options.durable !== undefined && typeof options.durable !== 'boolean') {
+    throw new FdbError('ERR_FDB_SCHEMA', `durable is ${String(options.durable)}; give true or false`)
+  }
   const name = options.codec.name
   if (name.length < 1 || Buffer.byteLength(name) > 64) {
     throw new FdbError('ERR_FDB_SCHEMA', `codec name "${name}" has ${name.length} letters; give 1 to 64`)
@@ -80,6 +90,7 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
     minReader,
     secret: options.secret ?? false,
     frozen: options.frozen ?? false,
+    durable: options.durable ?? false,
     cache: options.cache ?? 1024,
   })
 }

@@ -279,7 +279,7 @@ export class Section<T> {
     const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
     const writing = this.#writing
     const update = (durability: Durability | null) => writing.update(write, request, prints, durability)
-    const answer = await made(update, options, writing.disk)
+    const answer = await made(update, options, writing.disk, this.#schema?.durable)
     return answer === undefined ? this.get(key) : answer.value
   }
 
@@ -343,6 +343,7 @@ export class Section<T> {
     const section = this.#section
     return {
       store: section,
+      durable: this.#schema?.durable ?? false,
       has: key => {
         checkKey(key, this.name)
         return section.slots.has(key)
@@ -361,8 +362,7 @@ export class Section<T> {
 
   #write(change: NewChange, options: WriteOptions, look?: () => unknown): Promise<unknown> {
     const { limits } = this.#core
-    const body = encodeBody([change])
-    const most = mostBodyBytes(limits)
+    const [body, most] = [encodeBody([change]), mostBodyBytes(limits)]
     if (body.length > most) throw overLimit('a change', body.length, 'recordBytes', most)
     const print = addPrint(0, this.#section.printOf(change.op, change.key))
     return this.#make([body], checkRequest(options.request, limits), print, options, look)
@@ -377,7 +377,8 @@ export class Section<T> {
   ): Promise<unknown> {
     const write = { sections: [this.#section], parts, request, prints: [print], ...(look && { look }) }
     const writing = this.#writing
-    return made(durability => writing.write({ ...write, durability }), options, writing.disk)
+    const make = (durability: Durability | null) => writing.write({ ...write, durability })
+    return made(make, options, writing.disk, this.#schema?.durable)
   }
 
   #encodePut(key: string, value: T): NewChange {
@@ -394,7 +395,6 @@ export class Section<T> {
 
 /** Nobody can change it. Freezes it where the schema says so. */
 function mayBeShared(value: unknown, frozen: boolean): boolean {
-  return typeof value === 'object' && value !== null
-    ? frozen && deepFreeze(value)
-    : typeof value !== 'function'
+  if (typeof value === 'object' && value !== null) return frozen && deepFreeze(value)
+  return typeof value !== 'function'
 }

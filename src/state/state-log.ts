@@ -4,7 +4,7 @@ import { checkRequest, checkSectionName } from './arguments.js'
 import { Compaction } from './compaction.js'
 import { closed, type LogCore, type LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
-import { type Disk, made } from './durable.js'
+import { type Disk, madeAsDrawn } from './durable.js'
 import { type Answer, ArrivingWrite, type ForwardedWrite } from './forwarded.js'
 import type { Forwarding, ForwardingOptions } from './forwarding.js'
 import { behind, History, type LogPiece, type Position } from './history.js'
@@ -319,7 +319,11 @@ export class StateLog implements LogOwner {
     // What it comes to cannot be known here.
     const request = checkRequest(options.request, this.#core.limits)
     const writing = this.#writing
-    return await made(make => writing.update(change, request, [0], make), options, writing.disk)
+    return await madeAsDrawn(
+      durability => writing.update(change, request, [0], durability),
+      options,
+      () => writing.disk,
+    )
   }
 
   #flush(): void {

@@ -9,8 +9,8 @@ export interface WriteOptions {
   /**
    * Resolves when the change is on the disk (needs a `stateFile`): it then outlives a power cut too. Several at a time share one sync.
    * Where another process writes, that one brings it to its disk. Rejects with ERR_FDB_FENCED, and makes no change, before `ready()`;
-   * with ERR_FDB_STATE_FILE when the disk fails, or a handoff comes between: the change is made, in memory, and comes to the disk when
-   * that is possible.
+   * with ERR_FDB_STATE_FILE and `details.made: true` when the disk fails, or a handoff comes between: the change is made, in memory, and
+   * comes to the disk when that is possible. Default: as the section's schema says.
    */
   durable?: boolean
 }

@@ -36,6 +36,8 @@ export interface Drawn {
   readonly sections: readonly SectionStore[]
   /** Empty: there is nothing to change. */
   readonly parts: readonly Uint8Array[]
+  /** It changes a section whose changes are durable. */
+  readonly durable?: boolean
   /** What its promise resolves with. */
   readonly result: unknown
 }

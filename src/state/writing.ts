@@ -1,7 +1,7 @@
 import { Appender } from './appender.js'
 import type { LogCore } from './core.js'
 import { draw, type StateDraft } from './draft.js'
-import { type Disk, type Durability, made } from './durable.js'
+import { type Disk, type Durability, made, need } from './durable.js'
 import {
   type Answer,
   type ArrivingWrite,
@@ -172,7 +172,11 @@ export class Writing {
     prints: readonly number[],
     durability: Durability | null,
   ): Promise<R | undefined> {
-    const make = () => draw(change, this.#core.store)
+    const make = () => {
+      const drawn = draw(change, this.#core.store)
+      if (drawn.durable) need(durability, this.disk)
+      return drawn
+    }
     const write = { sections: [], parts: [], request, prints, durability, draw: make }
     return this.write(write) as Promise<R | undefined>
   }

@@ -433,7 +433,7 @@ describe('a change that is to be on the disk', () => {
     writer.mayWrite = false
     writer.log.resumeWriting()
     const error = await refusal(waits)
-    expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE', retryable: true })
+    expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE', retryable: true, details: { made: true } })
     expect(error.message).toMatch(/the change is made/)
     expect(writer.routes.has('b')).toBe(true)
   })

@@ -90,7 +90,7 @@ export const STATE_FILE = {
     cause:
       'The state file cannot be read or written, or is not to be trusted: a link, of another user or service, replaced by somebody',
     remedy:
-      'As the message says. A durable change that ends so is made in memory, and will be on the disk when it can',
+      'As the message says. A durable change that ends so with `details.made` is made, in memory, and comes to the disk when that can be written',
   },
 }
 

@@ -115,11 +115,15 @@ export function unpackAnswer(written: Written): Answer {
     case Outcome.CONFLICT:
       return { outcome: 'conflict', sequence: sequence ?? 0 }
     case Outcome.REFUSED:
-      return {
-        outcome: 'refused',
-        error: remoteError(written, { code: 'ERR_FDB_REJECTED', message: 'the change was refused' }),
-      }
+      return { outcome: 'refused', error: refusalOf(written) }
     default:
       return { outcome: 'again' }
   }
+}
+
+/** One code says that the change was made: only a durable one ends so, when it is not known to be on the disk. */
+function refusalOf(written: Written): FdbError {
+  const details = written.code === 'ERR_FDB_STATE_FILE' ? { made: true } : {}
+  const otherwise = { code: 'ERR_FDB_REJECTED', message: 'the change was refused' } as const
+  return remoteError({ ...written, details }, otherwise)
 }
