@@ -24,6 +24,7 @@
         "native/sums.c",
         "native/changes.c",
         "native/locks.c",
+        "native/inotify.c",
         "native/poll.c"
       ],
       "defines": ["NAPI_VERSION=9", "_GNU_SOURCE"],

@@ -181,6 +181,7 @@ NAPI_MODULE_INIT() {
     METHOD("scanChanges", fdb_scan_changes),
     METHOD("tryLock", fdb_try_lock),
     METHOD("openLockFile", fdb_open_lock_file),
+    METHOD("watchPaths", fdb_watch_paths),
     METHOD("createPoll", fdb_create_poll),
     METHOD("openCount", fdb_open_count),
   };

@@ -77,6 +77,7 @@ export {
   accept,
   type BindOptions,
   bindSocket,
+  connectToAbstract,
   connectToDatagram,
   connectToUnix,
   listen,
@@ -90,4 +91,4 @@ export {
 } from './socket.js'
 export { addSums } from './sums.js'
 export { makeRoom } from './table.js'
-export { type Poll, READABLE, WRITABLE, watch, watchHangup } from './watch.js'
+export { type Poll, READABLE, WRITABLE, watch, watchHangup, watchPaths } from './watch.js'

@@ -328,6 +328,13 @@ export interface Native {
   /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */
   openLockFile(path: string, mode: number): number
 
+  // inotify.c
+  /**
+   * A descriptor that is readable once the folder or one of the files was removed, replaced or renamed; a path that is not there is left
+   * out. Null where there is no inotify, or none left for this user.
+   */
+  watchPaths(folder: string, files: readonly string[]): number | null
+
   // poll.c
   createPoll(fd: number, callback: (events: number, error: NativeError | null) => void): Poll
 

@@ -17,6 +17,11 @@ export function connectToUnix(path: string, label: string): OwnedFd {
   return OwnedFd.own(native.connectUnix(path, false), label)
 }
 
+/** To a Unix stream socket with an abstract name; throws as {@link connectToUnix} does, ECONNREFUSED where nothing has that name. */
+export function connectToAbstract(name: string, label: string): OwnedFd {
+  return OwnedFd.own(native.connectUnix(name, true), label)
+}
+
 /** To a Unix datagram socket. ECONNREFUSED and ENOENT throw. */
 export function connectToDatagram(name: string, abstract: boolean, label: string): OwnedFd {
   return OwnedFd.own(native.connectDatagram(name, abstract), label)

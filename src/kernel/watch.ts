@@ -15,15 +15,31 @@ export function watch(fd: OwnedFd, callback: (events: number, error: NativeError
 export function watchHangup(fd: OwnedFd, gone: () => void): Disposable | null {
   const raw = native.hangupOf(fd.raw)
   if (raw === null) return null
-  const over = OwnedFd.own(raw, `hangup of ${fd.label}`)
-  const poll = native.createPoll(over.raw, () => {
-    close()
-    gone()
-  })
+  return onceReadable(OwnedFd.own(raw, `hangup of ${fd.label}`), gone)
+}
+
+/**
+ * Calls `changed` once when the folder or one of the files is removed, replaced or renamed. Files that are not there are left out. Null:
+ * this system cannot tell, or has no room for one more watch. Does not keep the process alive.
+ */
+export function watchPaths(folder: string, files: readonly string[], changed: () => void): Disposable | null {
+  const raw = native.watchPaths(folder, files)
+  if (raw === null) return null
+  const watched = onceReadable(OwnedFd.own(raw, `watch of ${folder}`), changed)
+  watched.poll.unref()
+  return watched
+}
+
+/** Owns the descriptor, and closes it before it calls. */
+function onceReadable(fd: OwnedFd, call: () => void): Disposable & { readonly poll: Poll } {
   const close = () => {
     poll.close()
-    over.close()
+    fd.close()
   }
+  const poll = native.createPoll(fd.raw, () => {
+    close()
+    call()
+  })
   poll.start(READABLE)
-  return { [Symbol.dispose]: close }
+  return { poll, [Symbol.dispose]: close }
 }

@@ -7,11 +7,17 @@ import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
-import { controlEntry, NO_ENTRY, type PathEntry, removeControl } from '../process/control-path.js'
+import {
+  controlEntry,
+  type FirstControl,
+  NO_ENTRY,
+  type PathEntry,
+  removeControl,
+} from '../process/control-path.js'
 import { ControlWatch } from '../process/control-watch.js'
 import { pidOf } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
-import type { RestoredControl } from '../process/restore-control.js'
+import type { HeldControl, RestoredControl } from '../process/restore-control.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { OlderGenerations } from './drain/older-generations.js'
@@ -47,6 +53,7 @@ export class ControlSocket {
   readonly #older: OlderGenerations
   #listener: ControlListener | null = null
   #lock: OwnedFd | null = null
+  #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
   /** Who calls is left to the successor, or was until this. */
   #left: NodeJS.Timeout | undefined
@@ -67,9 +74,9 @@ export class ControlSocket {
     this.#older = new OlderGenerations({ generation, serviceStartedAt, shelf, moves, state })
   }
 
-  /** Takes the listener and the lock, from the start-up race or from the incumbent; earlier ones are closed. */
-  take(control: { listener?: OwnedFd; lock?: OwnedFd; entry?: PathEntry; spec?: string }): void {
-    const { listener, lock, spec } = control
+  /** Takes what was given of these, from the start-up race or from the incumbent; earlier ones are closed. */
+  take(control: Partial<Omit<FirstControl, 'role' | 'path'>> & { spec?: string }): void {
+    const { listener, lock, reservation = null, spec } = control
     const entry = control.entry ?? (spec === PASSED || this.#entry === NO_ENTRY ? NO_ENTRY : undefined)
     if (listener !== undefined) {
       this.#listener?.stop()
@@ -79,6 +86,10 @@ export class ControlSocket {
     if (lock !== undefined) {
       this.#lock?.close()
       this.#lock = lock
+    }
+    if (reservation !== null) {
+      this.#reservation?.close()
+      this.#reservation = reservation
     }
     const path = this.#called.shared.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
@@ -106,6 +117,7 @@ export class ControlSocket {
     const spec = this.#entry === NO_ENTRY ? PASSED : ''
     if (this.#listener !== null) items.push({ role: 'control', spec, fd: this.#listener.fd })
     if (this.#lock !== null) items.push({ role: 'lock', fd: this.#lock })
+    if (this.#reservation !== null) items.push({ role: 'reservation', fd: this.#reservation })
     return items
   }
 
@@ -160,17 +172,17 @@ export class ControlSocket {
   }
 
   /** Only between handoffs: a successor may have been given what there is. */
-  get #place(): Parameters<typeof removeControl>[0] | null {
+  get #place(): HeldControl | null {
     const { hosting, shared } = this.#called
     const { departure, machine, settings } = shared
     const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
     if (path === null || lock === null || departure.closing || departure.over) return null
     if (hosting().holder === null || machine.holder?.phase !== 'idle') return null
-    return { path, lock, entry }
+    return { path, lock, entry, reservation: this.#reservation }
   }
 
-  #moveTo({ entry, listener, lock }: RestoredControl): void {
-    this.take({ entry, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
+  #moveTo({ entry, listener, lock, reservation }: RestoredControl): void {
+    this.take({ entry, reservation, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
     this.open()
   }
 
@@ -188,8 +200,10 @@ export class ControlSocket {
     this.#refuseWaiting()
     this.#listener?.fd.close()
     this.#lock?.close()
+    this.#reservation?.close()
     this.#listener = null
     this.#lock = null
+    this.#reservation = null
   }
 
   /** This process is its own master now. */

@@ -150,6 +150,8 @@ function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; servic
       segments: segmentsOf(descriptors, take),
       listener: take(listener, 'control listener'),
       lock: take(lock, 'control lock'),
+      // Ends with that process.
+      reservation: null,
     }
     for (const { fd } of [...legacy.entries, ...legacy.segments]) taken.delete(fd)
     taken.delete(legacy.listener)

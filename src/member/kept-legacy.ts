@@ -79,6 +79,7 @@ export function keptLegacy({ service, control, logger, discard }: KeptOf): Legac
       segments: segments.sort(byEpoch),
       listener,
       lock,
+      reservation: take('reservation') ?? null,
     }
   } finally {
     closeAll(left)

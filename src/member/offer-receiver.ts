@@ -91,6 +91,9 @@ export class OfferReceiver {
       case 'lock':
         controlSocket.take({ lock: fd })
         return
+      case 'reservation':
+        controlSocket.take({ reservation: fd })
+        return
       default:
         fd.close()
     }

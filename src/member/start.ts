@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
-import { NO_ENTRY, type PathEntry } from '../process/control-path.js'
+import { type FirstControl, NO_ENTRY } from '../process/control-path.js'
 import { makeRoomForDescriptors } from '../process/limits.js'
 import type { Segment } from '../state/segment.js'
 import { MemberDriver } from './driver.js'
@@ -19,12 +19,14 @@ export interface Legacy {
   readonly segments: readonly Segment[]
   readonly listener: OwnedFd
   readonly lock: OwnedFd
+  /** Null: that process had none, or it cannot be taken; it is made again. */
+  readonly reservation: OwnedFd | null
 }
 
 /** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
 export async function startFirst(
   settings: Settings,
-  control: { listener: OwnedFd; lock: OwnedFd; entry: PathEntry } | null,
+  control: Omit<FirstControl, 'role' | 'path'> | null,
 ): Promise<MemberDriver> {
   const driver = new MemberDriver(settings, {
     generation: 1,
@@ -44,8 +46,8 @@ export async function startFirst(
   }
   state.file?.prepare()
   if (control !== null) {
-    const { listener, lock, entry } = control
-    controlSocket.take({ listener, lock, entry })
+    const { listener, lock, reservation, entry } = control
+    controlSocket.take({ listener, lock, reservation, entry })
     controlSocket.open()
   }
   return driver
@@ -56,7 +58,7 @@ export async function startFirst(
  * ready() makes it the one that decides. Takes all of it, also when it rejects.
  */
 export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
-  const { generation, serviceStartedAt, entries, segments, listener, lock } = legacy
+  const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = legacy
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
   const { controlSocket, machine, registry, shelf, state, wanted } = driver.parts
   for (const segment of segments.filter(({ kind }) => kind === 'epoch')) shelf.put(segment, true)
@@ -69,7 +71,7 @@ export async function startHeir(settings: Settings, legacy: Legacy): Promise<Mem
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
   const passed = settings.desk?.passed ?? null
   // Its path is the service manager's.
-  controlSocket.take({ listener, lock, ...(passed !== null && { entry: NO_ENTRY }) })
+  controlSocket.take({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
   try {
     await state.read(top)

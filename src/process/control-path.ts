@@ -1,10 +1,20 @@
 import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
-import { bindSocket, inspectOne, type NativeError, OwnedFd, openLockFile, tryLock } from '../kernel/index.js'
+import {
+  bindSocket,
+  closeAll,
+  inspectOne,
+  type NativeError,
+  OwnedFd,
+  openLockFile,
+  tryLock,
+} from '../kernel/index.js'
+import { commandOf } from '../listeners/index.js'
 import type { Logger } from '../logger.js'
 import { checkSocketPath, trusted, tryConnect } from './connect.js'
 import { listeningPid, refuseOpenFolder } from './holder-peer.js'
+import { holderOfReservation, reserve } from './reservation.js'
 import { pause, retry } from './retry.js'
 
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
@@ -30,7 +40,7 @@ export interface PathEntry {
   ino: bigint
 }
 
-/** We hold the path: nobody else did. The caller owns both descriptors. */
+/** This process holds the path: no other process did. The caller owns the descriptors. */
 export interface FirstControl {
   role: 'first'
   path: string
@@ -38,6 +48,8 @@ export interface FirstControl {
   listener: OwnedFd
   /** Holds the lock as long as this description is open anywhere: a dup passed to another process keeps it. */
   lock: OwnedFd
+  /** Holds the right to the path when the lock file is removed; null where there is none. */
+  reservation: OwnedFd | null
   /** What `path` names; for {@link removeControl}. */
   entry: PathEntry
 }
@@ -54,8 +66,8 @@ export interface NextControl {
  * connection to whoever holds it.
  *
  * The judge is flock() on `<path>.lock`. It belongs to the open file description, so it crosses by SCM_RIGHTS
- * with the listener, and ends by itself when the last process that has it is gone, however that happened. The
- * socket's path is bound under a temporary name and renamed, so it never stops naming a listener.
+ * with the listener, and ends by itself when the last process that has it is gone, however that happened. A lock
+ * file can be removed; the reservation ({@link reserve}) cannot, and crosses in the same way. The socket's path is bound under a temporary name and renamed, so it never stops naming a listener.
  */
 export async function acquireControl(
   path: string,
@@ -64,18 +76,20 @@ export async function acquireControl(
   const { signal, timeoutMs = 10_000, mode = 0o600, passed = null } = options
   path = resolve(path)
   checkSocketPath(path, TEMPORARY_SUFFIX.length)
-  ensureFolder(dirname(path))
   const until = performance.now() + timeoutMs
   let state: keyof typeof STATES = 'absent'
+  let lost = false
   const attempt = async (): Promise<FirstControl | NextControl | null> => {
-    const lock = takeLock(`${path}.lock`)
-    if (lock !== null) {
-      if (passed !== null) return { role: 'first', path, lock, listener: passed, entry: NO_ENTRY }
+    ensureFolder(dirname(path))
+    const right = takeRight(path)
+    lost = right === 'lost'
+    if (typeof right === 'object' && right !== null) {
       try {
+        if (passed !== null) return { role: 'first', path, ...right, listener: passed, entry: NO_ENTRY }
         await refuseForeign(path, until, signal)
-        return { role: 'first', path, lock, ...bindControl(path, mode) }
+        return { role: 'first', path, ...right, ...bindControl(path, mode) }
       } catch (error) {
-        lock.close()
+        closeRight(right)
         throw error
       }
     }
@@ -84,13 +98,42 @@ export async function acquireControl(
     state = result
     return null
   }
-  const late = () =>
-    new FdbError(
+  const late = () => {
+    if (lost) return lostControl(path, STATES[state], timeoutMs)
+    return new FdbError(
       'ERR_FDB_DEADLINE',
       `after ${timeoutMs} ms the control socket ${path} ${STATES[state]}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
       { retryable: true, details: { path, lock: `${path}.lock`, ms: timeoutMs, state } },
     )
+  }
   return await retry(attempt, until, signal, late)
+}
+
+/** The right to a control path. The caller owns the descriptors. */
+type Right = Pick<FirstControl, 'lock' | 'reservation'>
+
+/** Null: another process has it. 'lost': it has, and its lock file was removed; it puts the file back itself. */
+function takeRight(path: string): Right | 'lost' | null {
+  const lock = takeLock(`${path}.lock`)
+  if (lock === null) return null
+  const reservation = reserve(path)
+  if (reservation !== 'taken') return { lock, reservation }
+  lock.close()
+  return 'lost'
+}
+
+function closeRight({ lock, reservation }: Right): void {
+  closeAll(reservation === null ? [lock] : [lock, reservation])
+}
+
+function lostControl(path: string, state: string, ms: number): FdbError {
+  const pid = holderOfReservation(path)
+  const holder = pid === null ? 'another process' : `process ${pid} (${commandOf(pid) || 'command unknown'})`
+  return new FdbError(
+    'ERR_FDB_DEADLINE',
+    `${holder} serves under the control path ${path}, whose files were removed; the path ${state}, and was not put back within ${ms} ms: that process is stuck or stopped, or may not write to the folder (its log says so). Continue it, or end it, and try again`,
+    { retryable: true, details: { path, lock: `${path}.lock`, ms, state: 'lost', pid: pid ?? 0 } },
+  )
 }
 
 /** What `path` names now, or null. A successor remembers it when it takes the listener and the lock over. */
@@ -128,8 +171,13 @@ export function removeControl(
 /** The service ends with its holder: the path goes, if it still is ours, and the socket and the lock with it. */
 export function letGoOfControl(control: FirstControl, logger: Logger): void {
   removeControl(control, logger)
+  closeControl(control)
+}
+
+/** The path stays: it still names the socket if another process has that. */
+export function closeControl(control: FirstControl): void {
   control.listener.close()
-  control.lock.close()
+  closeRight(control)
 }
 
 /** Of a path that is not ours to remove. */

@@ -1,6 +1,8 @@
-import { statSync } from 'node:fs'
+import { existsSync, lstatSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { inspectOne, type OwnedFd } from '../kernel/index.js'
+import { FdbError } from '../errors.js'
+import { closeAll, inspectOne, OwnedFd } from '../kernel/index.js'
+import { tryConnect } from './connect.js'
 import {
   bindControl,
   controlEntry,
@@ -9,46 +11,105 @@ import {
   type PathEntry,
   takeLock,
 } from './control-path.js'
+import { listeningPid } from './holder-peer.js'
+import { reserve } from './reservation.js'
 
-/** What was made anew. The caller owns the descriptors, and closes those before them. */
+/** What a process holds of its control path. */
+export type HeldControl = Pick<FirstControl, 'path' | 'entry' | 'lock' | 'reservation'>
+
+/** What was made again; null: that is as it was. The caller owns the descriptors, and closes those that they replace. */
 export interface RestoredControl {
-  /** Listens at the path now: what it takes the place of nobody can find any more. */
+  /** Listens at the path now; no client can reach the listener that it replaces. */
   readonly listener: OwnedFd | null
   readonly lock: OwnedFd | null
+  readonly reservation: OwnedFd | null
   readonly entry: PathEntry
 }
 
 /**
- * Puts back the path of a control socket, or of its lock, that somebody has removed (a cleaner of /tmp): without the one nobody finds
- * the service, without the other a second one could come to serve. Null: they are there, or are another's by now, or a service
- * manager's. Throws what {@link takeLock} and {@link bindControl} do.
+ * Puts back the path of a control socket, its lock file and its reservation if they were removed or replaced (a cleaner of /tmp): without
+ * the path clients do not find the service, without the others a second process could start to serve. A path that a service manager has
+ * bound is left to it. Null: all of it is there.
+ *
+ * Throws ERR_FDB_CONTROL_TAKEN when another process has taken one of them, and what {@link takeLock} and {@link bindControl} throw.
  */
-export function restoreControl({
-  path,
-  entry,
-  lock,
-}: Pick<FirstControl, 'path' | 'entry' | 'lock'>): RestoredControl | null {
-  if (entry.ino < 0n) return null
-  const named = controlEntry(path)
-  const locked = statSync(`${path}.lock`, { bigint: true, throwIfNoEntry: false })
-  if (named !== null && locked !== undefined) return null
-  if (locked !== undefined && String(locked.ino) !== inspectOne(lock).ino) return null
-  ensureFolder(dirname(path))
-  // First: whoever finds no path looks at the lock.
-  const taken = locked === undefined ? takeLock(`${path}.lock`) : null
-  if (locked === undefined && taken === null) return null
-  if (named !== null) return { listener: null, lock: taken, entry }
+export function restoreControl(held: HeldControl): RestoredControl | null {
+  const { path, entry } = held
+  const made: OwnedFd[] = []
+  const keep = (fd: OwnedFd | null) => {
+    if (fd !== null) made.push(fd)
+    return fd
+  }
   try {
-    return { lock: taken, ...bindControl(path, 0o600) }
+    if (!existsSync(path) || !existsSync(lockFile(path))) ensureFolder(dirname(path))
+    // A starter that finds no path looks at the lock: the lock comes first.
+    const lock = keep(missingLock(held))
+    const reservation = keep(missingReservation(held))
+    const bound = isOurs(path, entry) ? null : bindControl(path, 0o600)
+    if (bound === null && made.length === 0) return null
+    return { lock, reservation, listener: bound?.listener ?? null, entry: bound?.entry ?? entry }
   } catch (error) {
-    taken?.close()
+    closeAll(made)
     throw error
   }
 }
 
 /** The place as it is now; what was there before is closed. */
-export function placeRestored(place: FirstControl, { entry, listener, lock }: RestoredControl): FirstControl {
+export function placeRestored(place: FirstControl, made: RestoredControl): FirstControl {
+  const { entry, listener, lock, reservation } = made
   if (lock !== null) place.lock.close()
   if (listener !== null) place.listener.close()
-  return { ...place, entry, listener: listener ?? place.listener, lock: lock ?? place.lock }
+  return {
+    ...place,
+    entry,
+    listener: listener ?? place.listener,
+    lock: lock ?? place.lock,
+    reservation: reservation ?? place.reservation,
+  }
+}
+
+function lockFile(path: string): string {
+  return `${path}.lock`
+}
+
+function missingLock({ path, lock }: HeldControl): OwnedFd | null {
+  const file = lockFile(path)
+  const { ino, dev } = inspectOne(lock)
+  const named = statSync(file, { bigint: true, throwIfNoEntry: false })
+  if (named !== undefined && String(named.ino) === ino && String(named.dev) === dev) return null
+  const taken = takeLock(file)
+  if (taken !== null) return taken
+  throw conflict(path, `the lock file ${file} was replaced, and another process holds the new one`)
+}
+
+function missingReservation({ path, reservation }: HeldControl): OwnedFd | null {
+  if (reservation !== null) return null
+  const made = reserve(path)
+  // The lock is this process's: a process that held the path before may not have ended yet.
+  return made === 'taken' ? null : made
+}
+
+/** Whether the path is to stay as it is. Throws when it names the live socket of another process, or no socket. */
+function isOurs(path: string, entry: PathEntry): boolean {
+  if (entry.ino < 0n) return true
+  const named = controlEntry(path)
+  if (named === null) return false
+  if (named.ino === entry.ino && named.dev === entry.dev) return true
+  if (!lstatSync(path).isSocket()) throw conflict(path, 'it names something that is no socket now')
+  const found = tryConnect(path)
+  if (found === 'absent' || found === 'refused') return false
+  let pid = 0
+  if (found instanceof OwnedFd) {
+    pid = listeningPid(found)
+    found.close()
+  }
+  throw conflict(path, `${pid === 0 ? 'another process' : `process ${pid}`} listens there now`)
+}
+
+function conflict(path: string, why: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_CONTROL_TAKEN',
+    `the control path ${path} of this process is another's: ${why}. Stop that process (fuser or lsof on the path and its .lock name it), or this one`,
+    { details: { path } },
+  )
 }

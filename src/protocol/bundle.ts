@@ -7,7 +7,16 @@ const Role = fdbroker.wire.Item.Role
 
 export type ItemRole =
   /** A role of a newer version, never sent: who takes the bundle closes it. */
-  'unknown' | 'listener' | 'named' | 'segment' | 'control' | 'lock' | 'pidfd' | 'moveLog' | 'moveChannel'
+  | 'unknown'
+  | 'listener'
+  | 'named'
+  | 'segment'
+  | 'control'
+  | 'lock'
+  | 'reservation'
+  | 'pidfd'
+  | 'moveLog'
+  | 'moveChannel'
 
 const ROLES: Readonly<Record<ItemRole, number>> = {
   unknown: Role.UNKNOWN,
@@ -19,6 +28,7 @@ const ROLES: Readonly<Record<ItemRole, number>> = {
   pidfd: Role.PIDFD,
   moveLog: Role.MOVE_LOG,
   moveChannel: Role.MOVE_CHANNEL,
+  reservation: Role.RESERVATION,
 }
 const ROLE_NAMES = new Map(Object.entries(ROLES).map(([name, number]) => [number, name as ItemRole]))
 

@@ -27,7 +27,8 @@ export class Control {
   constructor(place: FirstControl, operations: Operations, logger: Logger) {
     this.#operations = operations
     this.#logger = logger
-    this.#place = place
+    // An image of an earlier release leaves no reservation.
+    this.#place = { ...place, reservation: place.reservation ?? null }
     this.#listen()
     this.#watch = new ControlWatch({
       place: () => this.#place,

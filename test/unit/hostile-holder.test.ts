@@ -9,7 +9,7 @@ import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { SILENT } from '../../src/logger.js'
 import { join } from '../../src/member/join.js'
-import { acquireControl, type FirstControl } from '../../src/process/control-path.js'
+import { acquireControl, closeControl, type FirstControl } from '../../src/process/control-path.js'
 import type { BundleItem } from '../../src/protocol/bundle.js'
 import type { WireBody } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
@@ -72,7 +72,7 @@ async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> 
     caller.pidfd?.close()
   }
   listener.stop()
-  closeAll([place.listener, place.lock])
+  closeControl(place)
   tale.pidfd?.close()
   await until(
     'every descriptor is closed',

@@ -8,7 +8,7 @@ import { serveDaemon } from '../../src/index.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { SILENT } from '../../src/logger.js'
 import { join } from '../../src/member/join.js'
-import { acquireControl, type FirstControl } from '../../src/process/control-path.js'
+import { acquireControl, closeControl, type FirstControl } from '../../src/process/control-path.js'
 import type { WireEnvelope } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
 import { until } from '../processes/until.js'
@@ -42,8 +42,7 @@ async function deafDaemon(control: string, deaf: number): Promise<WireEnvelope[]
   onTestFinished(() => {
     listener.stop()
     for (const end of ends) end()
-    place.listener.close()
-    place.lock.close()
+    closeControl(place)
   })
   return heard
 }

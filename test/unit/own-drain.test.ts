@@ -9,7 +9,7 @@ import { SILENT } from '../../src/logger.js'
 import { OwnDrain } from '../../src/member/own-drain.js'
 import { WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { movePair, wayItems } from '../../src/moving/pair.js'
-import { acquireControl, type FirstControl } from '../../src/process/control-path.js'
+import { acquireControl, closeControl, type FirstControl } from '../../src/process/control-path.js'
 import type { BundleItem } from '../../src/protocol/bundle.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
 import { Segment } from '../../src/state/segment.js'
@@ -58,7 +58,7 @@ it('a process that drains is brought newer segments, and ways for its connection
       link.close()
       pidfd?.close()
     }
-    closeAll([place.listener, place.lock])
+    closeControl(place)
     log.close()
     rmSync(folder, { recursive: true, force: true })
   })

@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { acquireControl } from '../../src/process/control-path.js'
+import { acquireControl, closeControl } from '../../src/process/control-path.js'
 
 const folders: string[] = []
 afterEach(() => {
@@ -29,7 +29,6 @@ describe('the folder of a control socket', () => {
     const place = await acquireControl(join(folder(0o1777), 'x.sock'))
     expect(place.role).toBe('first')
     if (place.role !== 'first') return
-    place.listener.close()
-    place.lock.close()
+    closeControl(place)
   })
 })

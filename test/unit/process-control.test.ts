@@ -20,6 +20,7 @@ import { native } from '../../src/kernel/native.js'
 import { SILENT } from '../../src/logger.js'
 import {
   acquireControl,
+  closeControl,
   controlEntry,
   type FirstControl,
   letGoOfControl,
@@ -63,10 +64,6 @@ class Candidate {
   }
 }
 
-function release(control: FirstControl): void {
-  closeAll([control.listener, control.lock])
-}
-
 async function asFirst(path: string): Promise<FirstControl> {
   const control = await acquireControl(path)
   if (control.role !== 'first') throw new Error('expected to be first')
@@ -85,7 +82,7 @@ describe('the start-up race', () => {
     it(`two processes that start at once on ${state}: exactly one is first, the other is connected to it`, async () => {
       for (let round = 0; round < 10; round++) {
         const path = join(folder, `s${round}`)
-        if (state !== 'a fresh path') release(await asFirst(path))
+        if (state !== 'a fresh path') closeControl(await asFirst(path))
         const at = Date.now() + 10
         const answers = await Promise.all(two.map(candidate => candidate.order({ do: 'acquire', path, at })))
         expect(answers.map(answer => answer.role).sort()).toEqual(['first', 'next'])
@@ -114,7 +111,7 @@ describe('the control path', () => {
     expect(statSync(path).mode & 0o777).toBe(0o600)
     expect(statSync(join(folder, 'run')).mode & 0o777).toBe(0o700)
     expect(existsSync(`${path}~`)).toBe(false)
-    release(control)
+    closeControl(control)
     await expect(acquireControl(join(folder, 'no', 'such', 's'))).rejects.toMatchObject({
       code: 'ERR_FDB_CONTROL_PATH',
       message: expect.stringContaining('create its parent folder first'),
@@ -131,7 +128,7 @@ describe('the control path', () => {
     if (next.role === 'next') next.channel.close()
     await candidate.kill()
     expect(existsSync(path)).toBe(true)
-    release(await asFirst(path))
+    closeControl(await asFirst(path))
   })
 
   it('stays held through a dup of the lock that crossed to another process, after the first died', async () => {
@@ -157,7 +154,7 @@ describe('the control path', () => {
     const entry = controlEntry(path)!
     expect(removeControl({ path, entry, lock: lock! }, SILENT)).toBe(true)
     closeAll([control!, lock!])
-    release(await asFirst(path))
+    closeControl(await asFirst(path))
     listener.stop()
     meeting.close()
   })
@@ -174,19 +171,20 @@ describe('the control path', () => {
     const gone = once(foreign, 'exit')
     foreign.kill('SIGKILL')
     await gone
-    release(await asFirst(path))
+    closeControl(await asFirst(path))
   })
 
-  it('is refused when somebody has removed the lock file of a live holder', async () => {
+  it('is refused to a second process where only the lock file told of the first, and that was removed', async () => {
     const path = join(folder, 's')
     const control = await asFirst(path)
+    control.reservation?.close()
     unlinkSync(`${path}.lock`)
     await expect(acquireControl(path)).rejects.toMatchObject({
       code: 'ERR_FDB_FOREIGN',
       details: { pid: process.pid },
     })
     expect((await Channel.connect(path)).close()).toBeInstanceOf(Promise)
-    release(control)
+    closeControl(control)
   })
 
   it('is not taken from a file that is no socket, and no link is followed for the lock', async () => {
@@ -222,7 +220,7 @@ describe('the control path', () => {
     const other = OwnedFd.own(native.bindSocket({ kind: 'unix', host: path, backlog: 1 }), 'other')
     expect(removeControl(control, SILENT)).toBe(false)
     expect(existsSync(path)).toBe(true)
-    release(control)
+    closeControl(control)
     other.close()
   })
 
@@ -245,6 +243,7 @@ describe('the control path', () => {
     const next = await acquireControl(path)
     if (next.role === 'next') next.channel.close()
     control.lock.close()
+    control.reservation?.close()
     await expect(acquireControl(path, { timeoutMs: 30 })).rejects.toMatchObject({ code: 'ERR_FDB_FOREIGN' })
     control.listener.close()
     expect(native.openCount()).toBe(before)

@@ -122,7 +122,7 @@ export const CONTROL = {
   },
   ERR_FDB_CONTROL_TAKEN: {
     cause:
-      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start, and is none that this one could take over from (`takeOver`)',
+      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start, and is none that this one could take over from (`takeOver`). In the log of a process that serves: its control path or lock file was removed, and another process has taken the place',
     remedy: 'End it (have a `run` upgrade: `fd-broker upgrade`), or give the new one another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
@@ -135,7 +135,8 @@ export const CONTROL = {
     remedy: 'Run as the user that the message names, or as root; or have the rule that it names allow it',
   },
   ERR_FDB_FOREIGN: {
-    cause: 'Another program listens on the control path, or the lock file beside it was removed',
+    cause:
+      'Another program listens on the control path; or a process of fd-broker does whose lock file was removed, in another network namespace or of a release before 0.4',
     remedy: 'Stop it, or choose another path',
   },
   ERR_FDB_NOT_FD_BROKER: {

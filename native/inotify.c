@@ -1,0 +1,54 @@
+/* inotify: notices that a path was removed, replaced or renamed. */
+#include "fdb.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <sys/inotify.h>
+
+/* The kernel has none to give, or a filter of system calls forbids it: the caller looks from time to time instead. */
+static bool is_unavailable(int error) {
+  return error == ENOSYS || error == EPERM || error == EMFILE || error == ENOSPC;
+}
+#endif
+
+/*
+ * Each watch is on the inode of a path itself, not on the entries of a folder: other files of the folder wake nobody up. IN_ATTRIB tells that a
+ * file lost a name; a folder would also tell of the modes of its files, and is only watched for its own end.
+ */
+napi_value fdb_watch_paths(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  uint32_t count;
+  if (!fdb_enter(env, info, 2, &call)) return NULL;
+  if (napi_get_array_length(env, call.argv[1], &count) != napi_ok)
+    return fdb_throw_type(env, "files must be an array");
+  char path[PATH_MAX];
+  size_t length;
+  if (!fdb_text(env, call.argv[0], "folder", path, sizeof(path), &length)) return NULL;
+#ifdef __linux__
+  int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  if (fd < 0) return is_unavailable(errno) ? fdb_null(env) : fdb_throw(env, errno, "inotify_init1");
+  uint32_t mask = IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+  for (uint32_t i = 0;; i++) {
+    if (length >= sizeof(path) || strlen(path) != length) errno = ENOENT;
+    else if (inotify_add_watch(fd, path, mask) >= 0) errno = 0;
+    if (is_unavailable(errno)) {
+      fdb_close_fd(fd);
+      return fdb_null(env);
+    }
+    /* Any other refusal: the path is not there, which the caller finds out. */
+    if (i == count) return fdb_owned_value(call.self, fd);
+    napi_value file;
+    if (napi_get_element(env, call.argv[1], i, &file) != napi_ok ||
+        !fdb_text(env, file, "file", path, sizeof(path), &length)) {
+      fdb_close_fd(fd);
+      return NULL;
+    }
+    mask = IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_DONT_FOLLOW;
+  }
+#else
+  return fdb_null(env);
+#endif
+}

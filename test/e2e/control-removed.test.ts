@@ -1,0 +1,32 @@
+import { existsSync, rmSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const TIMES = { probation: 200, heartbeat: 50 }
+
+describe('a version that starts when a cleaner has removed', () => {
+  it.each([
+    ['the lock file', (control: string) => rmSync(`${control}.lock`)],
+    ['the folder of the control path', (control: string) => rmSync(dirname(control), { recursive: true })],
+  ])(
+    '%s, while the process that serves is stopped: waits for it, and takes over from it',
+    async (_what, remove) => {
+      const scene = Scene.open({ upgrade: TIMES })
+      const first = await scene.serve()
+      first.signal('SIGSTOP')
+      remove(scene.control)
+      const second = await scene.start()
+      await until('it has looked for the lock', () => existsSync(`${scene.control}.lock`))
+      first.signal('SIGCONT')
+      await second.serving()
+      expect(second.find('joined')).toMatchObject({ first: false, generation: 2 })
+      await first.end()
+      // What the first has put back, and handed over, is what the second looks after.
+      rmSync(dirname(scene.control), { recursive: true })
+      await until('it is back', () => existsSync(scene.control))
+      expect((await scene.status()).pid).toBe(second.pid)
+    },
+  )
+})
