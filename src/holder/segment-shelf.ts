@@ -1,5 +1,6 @@
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Epoch } from '../protocol/messages.js'
+import { RULES, type Rules, WITHOUT_SEALS } from '../protocol/rules.js'
 import { Segment } from '../state/segment.js'
 
 /** Segments to be sent, and what closes them when they were. */
@@ -21,6 +22,12 @@ export class SegmentShelf {
   /** The segments in order of epoch; a snapshot before what came after it. */
   get all(): Segment[] {
     return [...this.#segments.values()].sort((a, b) => a.epoch - b.epoch)
+  }
+
+  /** Those of a handoff over these segments. */
+  get rules(): Rules {
+    for (const segment of this.#segments.values()) if (!segment.sealable) return WITHOUT_SEALS
+    return RULES
   }
 
   get(epoch: Epoch): Segment | undefined {

@@ -79,7 +79,12 @@ export class Machine {
 
   dispatch(event: EmbeddedEvent): void {
     const before = this.#state.member
-    const { state, effects } = stepEmbedded(this.#state, event, epoch => this.#shelf.isSealed(epoch))
+    const { state, effects } = stepEmbedded(
+      this.#state,
+      event,
+      epoch => this.#shelf.isSealed(epoch),
+      this.#shelf.rules,
+    )
     this.#state = state
     this.#queue.push(effects)
     this.#driver.stepped(event, before)

@@ -285,10 +285,11 @@ function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): H
     const late: HolderEffect[] = rules.sealFirst ? [] : [{ type: 'seal', from: 0, below: state.grant }]
     const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helped: false }
     if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
-    return {
-      state: { ...next, phase: 'probation', standby: state.owner },
-      effects: [...late, { type: 'tell', to: state.owner, message: { kind: 'retire' } }],
-    }
+    const probation: HolderState = { ...next, phase: 'probation', standby: state.owner }
+    const retire: HolderEffect = { type: 'tell', to: state.owner, message: { kind: 'retire' } }
+    // Without seals no process can come back while the other lives: there is nothing to stand by for.
+    const last = rules.arbiter ? same(probation) : onHealthy(probation)
+    return { state: last.state, effects: [...late, retire, ...last.effects] }
   }
   if (state.phase === 'returning' && from === state.owner) {
     const others = [...(state.joiner === NOBODY ? [] : [state.joiner]), ...state.bound]
@@ -506,8 +507,8 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
   const state: HolderState = { ...before, down: [...before.down, id].sort((a, b) => a - b) }
   if (id === state.joiner) {
     if (beforeCommit(state)) return giveUp(state, rules)
-    if (state.phase === 'committing') return turnAway(state, rules)
-    return same(state)
+    // Without seals a living joiner may write: its death tells, or its Serving over a new channel.
+    return state.phase === 'committing' && rules.arbiter ? turnAway(state, rules) : same(state)
   }
   if (id === state.owner && state.phase === 'quiescing') return freeze(state)
   // An owner that is to come back and has lost its channel connects again at once, or is proved dead; else the
@@ -594,18 +595,19 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
       return freeze(state)
     case 'freezing':
       // Freeze has a deadline of its own, and it is the holder's: seal whether Frozen came or not.
-      return rules.forceSeal ? prepare(state, rules) : giveUp(state, rules)
+      return rules.forceSeal && rules.arbiter ? prepare(state, rules) : giveUp(state, rules)
     case 'offering':
     case 'preparing':
       return giveUp(state, rules)
     case 'committing':
+      if (!rules.arbiter) return same(state)
       return state.unfit.includes(state.owner) && !state.unfit.includes(state.joiner)
         ? help(state, state.owner)
         : turnAway(state, rules)
     case 'returning':
       // The owner does not come back (stopped): the one that was turned away from is there. Of its own member a holder hears for
       // certain how it went.
-      if (state.scope === 'holder') return same(state)
+      if (state.scope === 'holder' || !rules.arbiter) return same(state)
       return state.joiner === NOBODY || state.down.includes(state.joiner) ? same(state) : regrant(state)
     default:
       return same(state)

@@ -6,7 +6,7 @@
  * whose absence nothing detects would be a superstition.
  *
  * Rules marked *resource* say what the drivers share with whom; the exploration's model of the kernel honours
- * them. Rules marked *policy* choose between outcomes that are both sound. `test/exploration/needed.ts` says for
+ * them. The rule marked *kernel* says what the kernel can do. Rules marked *policy* choose between outcomes that are both sound. `test/exploration/needed.ts` says for
  * each in which world its absence is caught: two parties (`sealFirst` to `promote`), or three (`forceSeal` on).
  */
 export interface Rules {
@@ -32,6 +32,11 @@ export interface Rules {
   readonly requestId: boolean
   /** A change that was forwarded is refused only where it was never sent; else it is refused and made. */
   readonly refuseUnsent: boolean
+  /**
+   * *kernel* A process that is alive can be turned away from: its segment is sealed. Off where the kernel seals nothing
+   * ({@link WITHOUT_SEALS}): a commit is final then, and only a process that has died or has given up its right loses it.
+   */
+  readonly arbiter: boolean
   /** *resource* The successor's segment is made by the holder; both hold it from the Offer on. */
   readonly sharedSegment: boolean
   /** *resource* The incumbent's way-back segment is shared in the Offer too; else what it writes there dies with it. */
@@ -90,6 +95,7 @@ export const RULES: Rules = Object.freeze({
   workAgain: true,
   requestId: true,
   refuseUnsent: true,
+  arbiter: true,
   sharedSegment: true,
   sharedWayBack: true,
   moveLog: true,
@@ -113,3 +119,6 @@ export const RULES: Rules = Object.freeze({
   untaken: true,
   backAgain: true,
 })
+
+/** Of a service whose segments are files that know no seals: two processes that both live never both come to write. */
+export const WITHOUT_SEALS: Rules = Object.freeze({ ...RULES, arbiter: false })

@@ -77,6 +77,8 @@ export class Segment {
   #end: number
   /** Where the kernel has no seals (no memfd) there is no arbiter: only this object remembers. */
   #sealedHere = false
+  /** Never changes; asked once, as every step of a handoff wants to know. */
+  #sealable: boolean | undefined
 
   private constructor(fd: OwnedFd, epoch: number, kind: SegmentKind, start: number, end: number) {
     this.fd = fd
@@ -159,9 +161,10 @@ export class Segment {
     return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
   }
 
-  /** The kernel seals files of this kind: without (no memfd) nobody can tell who may write. */
+  /** The kernel seals files of this kind: without (no memfd) no process can tell who may write. */
   get sealable(): boolean {
-    return sealsOf(this.fd) !== null
+    this.#sealable ??= sealsOf(this.fd) !== null
+    return this.#sealable
   }
 
   /** Ends the right to write here, for everybody and for good. Idempotent. Needs a writable descriptor. */
@@ -194,6 +197,8 @@ export class Segment {
   markReleased(): boolean {
     if (this.released) return true
     if (this.sealed) return false
+    // No standby can come back where there are no seals: there is nothing to mark.
+    if (!this.sealable) return true
     this.#addSeals(SEAL_SHRINK, SEAL_SHRINK)
     return this.released
   }

@@ -73,6 +73,9 @@ export const POLICY: Readonly<Partial<Record<keyof Rules, string>>> = {
     'the right given to a member without a channel comes back by the deadline of the way back: it costs a detour',
 }
 
+/** Rules that say what the kernel can do: the world of the exploration has a kernel that seals. */
+export const KERNEL: readonly (keyof Rules)[] = ['arbiter']
+
 export function boundsOf(need: Need): Bounds {
   return { ...BOUNDS, ...need.bounds }
 }

@@ -8,6 +8,7 @@ import {
   stepHolder,
 } from '../../src/protocol/holder-machine.js'
 import { NOBODY, type ToHolder } from '../../src/protocol/messages.js'
+import { WITHOUT_SEALS } from '../../src/protocol/rules.js'
 
 const OWNER = 0
 const JOINER = 1
@@ -398,5 +399,49 @@ describe('an upgrade that is cancelled', () => {
     const state = after(events)
     expect(state.phase).toBe(phase)
     expect(stepHolder(state, cancel)).toEqual({ state, effects: [] })
+  })
+})
+
+describe('the holder of memory that cannot be sealed', () => {
+  const unsealed = (events: readonly HolderEvent[], scope: 'holder' | 'member' = 'member') =>
+    events.reduce(
+      (before, event) => stepHolder(before, event, WITHOUT_SEALS).state,
+      initialHolder(scope, OWNER, 0),
+    )
+  const toldBy = (state: HolderState, event: HolderEvent) =>
+    stepHolder(state, event, WITHOUT_SEALS).effects.flatMap(effect =>
+      effect.type === 'tell' ? [`${effect.to} ${effect.message.kind}`] : [],
+    )
+
+  it.each(['holder', 'member'] as const)('releases the one before when the next serves (%s)', scope => {
+    const serving = says(JOINER, { kind: 'serving', epoch: 1 })
+    const committed = unsealed(upTo.committing, scope)
+    expect(toldBy(committed, serving)).toEqual(
+      expect.arrayContaining([`${OWNER} retire`, `${OWNER} released`]),
+    )
+    expect(unsealed([...upTo.committing, serving], scope).phase).toBe(
+      scope === 'holder' ? 'released' : 'idle',
+    )
+  })
+
+  it('gives no right back while a joiner that was told to commit may live: it is silent, or its channel ends', () => {
+    const late: HolderEvent[] = [{ type: 'deadline' }, { type: 'lost', id: JOINER }]
+    for (const event of late) expect(toldBy(unsealed(upTo.committing), event)).toEqual([])
+    expect(toldBy(unsealed([...upTo.committing, ...late]), { type: 'dead', id: JOINER })).toContain(
+      `${OWNER} reinstate`,
+    )
+  })
+
+  it.each([
+    ['has closed all', { kind: 'abort' }],
+    ['cannot write', { kind: 'unfit', epoch: 1 }],
+  ] as const)('gives the right back at once when the joiner itself says that it %s', (_what, message) => {
+    expect(toldBy(unsealed(upTo.committing), says(JOINER, message))).toContain(`${OWNER} reinstate`)
+  })
+
+  it('gives up the upgrade when the owner does not freeze: it may write still', () => {
+    const state = unsealed([...upTo.freezing, { type: 'deadline' }])
+    expect(state).toMatchObject({ phase: 'returning', owner: OWNER })
+    expect(toldBy(state, { type: 'deadline' })).toEqual([])
   })
 })

@@ -256,7 +256,7 @@ export class Service {
       this.#writes.forget(lost)
       this.#diedAt = Date.now()
     }
-    const { state, effects } = stepHolder(before, event)
+    const { state, effects } = stepHolder(before, event, this.#shelf.rules)
     this.#machine = state
     this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
     // Whoever is given something is written down before.
