@@ -100,12 +100,13 @@ type reject struct {
 }
 
 type offer struct {
-	Epoch     uint64 `pb:"1"`
-	WayBack   uint64 `pb:"2"`
-	Source    uint64 `pb:"3"`
-	Items     uint64 `pb:"4"`
-	TimeoutMs uint64 `pb:"5"`
-	QuiesceMs uint64 `pb:"6"`
+	Epoch       uint64 `pb:"1"`
+	WayBack     uint64 `pb:"2"`
+	Source      uint64 `pb:"3"`
+	Items       uint64 `pb:"4"`
+	TimeoutMs   uint64 `pb:"5"`
+	QuiesceMs   uint64 `pb:"6"`
+	Descriptors uint64 `pb:"7"`
 }
 
 type fds struct {

@@ -92,7 +92,7 @@ MESSAGES = {
     },
     'Offer': {
         1: ('epoch', 'u'), 2: ('way_back', 'u'), 3: ('source', 'u'), 4: ('items', 'u'), 5: ('timeout_ms', 'u'),
-        6: ('quiesce_ms', 'u'),
+        6: ('quiesce_ms', 'u'), 7: ('descriptors', 'u'),
     },
     'Fds': {1: ('index', 'u'), 2: ('last', 'b'), 3: ('items', 'Item*'), 4: ('bundle', 'u')},
     'Item': {

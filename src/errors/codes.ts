@@ -62,6 +62,7 @@ export type CataloguedCode =
   | 'ERR_FDB_SERVER_LISTENS'
   | 'ERR_FDB_SERVER_TWICE'
   | 'ERR_FDB_SERVER_CLOSED'
+  | 'ERR_FDB_UNSERVED'
   // What a caller passed
   | 'ERR_FDB_OPTION'
   | 'ERR_FDB_EVENT'

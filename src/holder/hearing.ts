@@ -65,7 +65,7 @@ function noteFacts({ logger }: Heard, peer: Peer, envelope: WireEnvelope): void 
     peer.reason = remoteError({ code, message }, CANNOT_SERVE)
     logger.warn({ pid: peer.pid, err: peer.reason }, 'a process says that it cannot come to serve')
   }
-  if (ready) peer.adopted = new Set(ready.adopted)
+  if (ready) peer.adopted = new Set([...(ready.adopted ?? []), ...peer.late])
   const said = ready?.position ?? frozen?.position ?? prepared?.position
   if (said)
     peer.position = { epoch: said.epoch ?? 0, sequence: said.sequence ?? 0, digest: said.digest ?? '' }

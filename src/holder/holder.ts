@@ -1,10 +1,10 @@
 import { afterHearing, type Limit } from '../channel/limit.js'
 import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
-import { noDescriptors } from '../process/limits.js'
+import { descriptorsOf, fdLimits, noDescriptors } from '../process/limits.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember } from '../protocol/envelope.js'
-import { concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
+import { beforeCommit, concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
 import type { Id, ToMember } from '../protocol/messages.js'
 import { QUIESCES } from '../protocol/versions.js'
 import { reasonSeen } from './failure-reasons.js'
@@ -80,9 +80,12 @@ export class Holder {
       shelf,
       peers: this.#peers,
       extraItems: () => surroundings.extraItems(),
+      descriptors: () => this.#descriptorsOfOwner,
       times: () => this.#times,
       insist: (what, act) => this.#insist(what, act),
       undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
+      joining: () => this.#joining,
+      giveUp: () => surroundings.dispatch({ type: 'cancel' }),
       logger,
     })
     this.#probation = new Probation(
@@ -232,6 +235,20 @@ export class Holder {
   /** A peer that the machine does not wait for is forgotten with its link: the process may live on, and try again and again. */
   #forgetIfIdle(peer: Peer): void {
     if (!concerned(this.#surroundings.state()).includes(peer.id)) this.#peers.forget(peer)
+  }
+
+  /** Null: not known. */
+  get #descriptorsOfOwner(): number | null {
+    const { owner, scope } = this.#surroundings.state()
+    if (scope === 'holder') return fdLimits().open
+    const peer = this.#peers.get(owner)
+    return peer?.proven ? descriptorsOf(peer.pid) : null
+  }
+
+  /** Undefined: none, or its Commit has left. */
+  get #joining(): Peer | undefined {
+    const state = this.#surroundings.state()
+    return beforeCommit(state) ? this.#peers.get(state.joiner) : undefined
   }
 
   // ---- effects

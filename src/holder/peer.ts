@@ -43,6 +43,8 @@ export interface Peer {
   reason: FdbError | null
   /** What it said it has adopted, at Ready. */
   adopted: Set<string>
+  /** Names of what crossed to it behind its Offer: it has adopted these, whether its Ready tells of them or not. */
+  late: Set<string>
   /** Proved dead, or gone and forgotten. */
   over: boolean
   /** Proved dead. */

@@ -222,6 +222,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     position: null,
     reason: null,
     adopted: new Set(),
+    late: new Set(),
     over: false,
     died: false,
   }

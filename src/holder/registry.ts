@@ -21,6 +21,8 @@ export class Registry {
   readonly #most: number
   /** Whoever sets this is told after each change. */
   changed: () => void = () => {}
+  /** Told of each descriptor that comes in, under a new name or in place of another. */
+  added: (entry: Entry) => void = () => {}
 
   constructor(most = MAX_ENTRIES) {
     this.#most = most
@@ -67,6 +69,7 @@ export class Registry {
     if (present !== undefined && present.fd !== entry.fd) present.fd.close()
     this.#entries.set(entry.name, entry)
     this.changed()
+    if (present?.fd !== entry.fd) this.added(entry)
   }
 
   drop(name: string): boolean {

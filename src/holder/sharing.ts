@@ -9,7 +9,7 @@ import type { Segment } from '../state/segment.js'
 import { lostChannel } from './failure-reasons.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'
-import type { Registry } from './registry.js'
+import type { Entry, Registry } from './registry.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import type { HandoffTimes } from './times.js'
 
@@ -21,7 +21,7 @@ export interface Offered {
 }
 
 /**
- * Gives descriptors to peers: all there is to a joiner, new segments to whoever may have to read or write there. Owns the dups
+ * Gives descriptors to peers: all there is to a joiner, and what the service takes in until the Commit; new segments to whoever may have to read or write there. Owns the dups
  * that are on their way.
  */
 export class Sharing {
@@ -32,9 +32,17 @@ export class Sharing {
   readonly #times: () => HandoffTimes
   readonly #insist: (what: string, act: () => void) => void | Promise<void>
   readonly #undelivered: (peer: Peer, taken: boolean) => void
+  readonly #descriptors: () => number | null
+  readonly #joining: () => Peer | undefined
+  readonly #giveUp: () => void
   readonly #logger: Logger
+  /** The last Offer is on its way; what comes later must not be taken for a part of it. */
+  #offering: Promise<void> = Promise.resolve()
 
-  /** `undelivered`: an Offer did not get through; `taken`: the kernel took descriptors for the joiner. */
+  /**
+   * `undelivered`: an Offer did not get through; `taken`: the kernel took descriptors for the joiner. `joining`: the joiner, until its Commit.
+   * `giveUp`: ends its handoff.
+   */
   constructor(parts: {
     registry: Registry
     shelf: SegmentShelf
@@ -43,6 +51,9 @@ export class Sharing {
     times: () => HandoffTimes
     insist: (what: string, act: () => void) => void | Promise<void>
     undelivered: (peer: Peer, taken: boolean) => void
+    descriptors: () => number | null
+    joining: () => Peer | undefined
+    giveUp: () => void
     logger: Logger
   }) {
     this.#registry = parts.registry
@@ -52,6 +63,10 @@ export class Sharing {
     this.#times = parts.times
     this.#insist = parts.insist
     this.#undelivered = parts.undelivered
+    this.#descriptors = parts.descriptors
+    this.#joining = parts.joining
+    this.#giveUp = parts.giveUp
+    parts.registry.added = entry => this.#late(entry)
     this.#logger = parts.logger
   }
 
@@ -71,9 +86,17 @@ export class Sharing {
     const { channel } = peer.link
     const before = channel.fdsSent
     peer.link.tell({
-      offer: { epoch, wayBack, source: Math.max(0, source), items: sent.length, timeoutMs, quiesceMs },
+      offer: {
+        epoch,
+        wayBack,
+        source: Math.max(0, source),
+        items: sent.length,
+        timeoutMs,
+        quiesceMs,
+        descriptors: this.#descriptors() ?? 0,
+      },
     })
-    peer.link
+    this.#offering = peer.link
       .sendBundle(sent, timeoutMs)
       .catch(error => {
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
@@ -81,6 +104,29 @@ export class Sharing {
         this.#undelivered(peer, channel.fdsSent > before)
       })
       .finally(() => closeItems(sent))
+  }
+
+  /**
+   * What the service takes in between Offer and Commit crosses too. It is in the channel before the Commit, and the joiner takes it first: a
+   * listener or descriptor that was acknowledged is not lost with the process that acknowledged it.
+   */
+  #late({ name, role, spec, fd }: Entry): void {
+    const peer = this.#joining()
+    // One that has not been made its Offer yet finds it there.
+    if (peer === undefined || !peer.holds) return
+    if (role === 'named') {
+      peer.late.add(name)
+      peer.adopted.add(name)
+    }
+    const item = { name, role, spec, fd: fd.share() }
+    void this.#offering
+      .then(() => peer.link.sendBundle([item], this.#times().ready))
+      .catch(error => {
+        if (this.#joining() !== peer) return
+        peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
+        this.#giveUp()
+      })
+      .finally(() => item.fd.close())
   }
 
   /**

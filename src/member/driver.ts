@@ -290,6 +290,7 @@ export class MemberDriver implements PartsDriver {
     try {
       await readiness.check(options, serving, () => {
         for (const listener of this.parts.listeners) listener.check()
+        this.parts.holdings.checkServed(options.unserved ?? false)
       })
     } catch (error) {
       this.refuse(error as FdbError)

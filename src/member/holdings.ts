@@ -1,7 +1,16 @@
+import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
+import { inspectOne } from '../kernel/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
+import type { MemberPhase } from '../protocol/member-machine.js'
 import type { Hosting } from './hosting.js'
+import { OfferedListeners } from './offered-listeners.js'
 import type { Shared } from './shared.js'
+import { fencedFrom } from './unfit.js'
+import { Unserved, type UnservedOption } from './unserved.js'
+
+/** What this process may be while it takes something in for the service. */
+const SERVES: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
 
 /** What comes into the registry of this process, and what goes. */
 export class Holdings {
@@ -10,9 +19,17 @@ export class Holdings {
   /** Listeners that this version has bound and that are not the service's for good yet; null: all that it binds is. */
   #made: Set<Entry> | null = new Set()
 
-  constructor(shared: Shared, hosting: () => Hosting) {
+  readonly #refuse: (error: FdbError) => void
+  readonly #unserved = new Unserved()
+  /** Of the version before. */
+  readonly offered: OfferedListeners
+
+  /** `refuse`: this version cannot take over. */
+  constructor(shared: Shared, hosting: () => Hosting, refuse: (error: FdbError) => void) {
     this.#shared = shared
     this.#hosting = hosting
+    this.#refuse = refuse
+    this.offered = new OfferedListeners(shared)
   }
 
   /**
@@ -22,9 +39,10 @@ export class Holdings {
    */
   async register(entry: Entry, made = false): Promise<void> {
     const hosting = this.#hosting()
-    const { registry, wanted } = this.#shared
+    const { machine, registry, wanted } = this.#shared
     if (made) this.#made?.add(entry)
     try {
+      if (machine.phase === 'frozen') await this.#decided(entry)
       const kept = hosting.keep(entry, made && this.#made !== null)
       if (kept !== undefined) await kept
     } catch (error) {
@@ -35,6 +53,49 @@ export class Holdings {
     registry.put(entry)
     wanted.add(entry.name)
     hosting.settleFormer()
+  }
+
+  /** Throws ERR_FDB_UNSERVED where clients would not be accepted any more; `meant`: by these listeners that is meant. */
+  checkServed(meant: UnservedOption): void {
+    this.#unserved.allow(meant)
+    this.#unserved.check(this.#shared.listeners)
+  }
+
+  /** The service has taken it in since the Offer: this version keeps it, or is refused where it would not serve it. Takes the descriptor. */
+  takeLate(entry: Entry): void {
+    const { listeners, machine, registry, wanted } = this.#shared
+    const { name, role, fd } = entry
+    if (role === 'named') {
+      registry.put(entry)
+      wanted.add(name)
+      return
+    }
+    const present = listeners.some(listener => listener.name === name) ? registry.get(name)?.fd : undefined
+    if (present === undefined) registry.put(entry)
+    else {
+      const same = inspectOne(present).ino === inspectOne(fd).ino
+      // The listener borrows the one that there is.
+      fd.close()
+      if (same) return
+    }
+    this.#unserved.comes(entry, present !== undefined)
+    if (machine.phase !== 'ready') return
+    try {
+      this.#unserved.check(listeners)
+    } catch (error) {
+      this.#refuse(FdbError.from(error))
+    }
+  }
+
+  /** The handoff that commits comes to its end first. Closes what cannot be taken in, and throws ERR_FDB_FENCED where another process serves. */
+  async #decided({ name, fd, spec }: Entry): Promise<void> {
+    const { changes, departure, machine, settings } = this.#shared
+    const { freeze, prepare, commit } = settings.times
+    await changes.until(() => departure.over || machine.phase !== 'frozen', freeze + prepare + commit)
+    if (!departure.over && SERVES.has(machine.phase)) return
+    removeUnixPath(fd, spec)
+    fd.close()
+    throw fencedFrom(name)
   }
 
   /** Asks for it no more; daemon hosting: the daemon lets go of it too. */
@@ -50,6 +111,7 @@ export class Holdings {
   settle(): void {
     const { registry, wanted } = this.#shared
     this.#made = null
+    this.offered.close()
     for (const name of registry.names) if (!wanted.has(name)) this.#drop(name)
     this.#hosting().settleFormer()
   }
@@ -60,6 +122,7 @@ export class Holdings {
     for (const { name, fd, spec } of this.#made ?? [])
       if (registry.get(name)?.fd === fd) removeUnixPath(fd, spec)
     this.#made = null
+    this.offered.close()
     registry.close()
   }
 

@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { tooFewFor } from '../process/limits.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import { unpackToMember } from '../protocol/envelope.js'
 import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
@@ -116,10 +117,17 @@ export class JoinedHolder {
   }
 
   #hear(envelope: WireEnvelope): void {
-    const { offers, readiness, hosting, shared } = this.#parts
+    const { offers, readiness, refuse, hosting, shared } = this.#parts
     const { departure, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
+      // A daemon counts more exactly what it must hold.
+      const short = settings.desk === null ? tooFewFor(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
+      if (short !== null) {
+        departure.because(short)
+        refuse(short)
+        return
+      }
       offers.announce(offer)
       readiness.limit(settings.times.ready + (offer.quiesceMs ?? 0) + settings.timeout)
       return

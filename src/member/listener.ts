@@ -50,6 +50,7 @@ export class Listener {
   /** By their keys. */
   readonly #fosters = new Map<string, SecondSource>()
   #accepting = false
+  #borrowed = false
   #leaving = false
   #paused = false
 
@@ -111,6 +112,7 @@ export class Listener {
    * move, no drain waits for them, and the end of the process cuts its answers. Give its server to {@link serve} instead.
    */
   borrow(): number {
+    this.#borrowed = true
     return giveNumber(this.#fd.dup())
   }
 
@@ -133,14 +135,22 @@ export class Listener {
     return sum
   }
 
-  /** Somebody accepts: not so when the application has closed all its servers itself. */
+  /**
+   * A server accepts here, or what has borrowed the descriptor may. Not so before {@link serve}, or when the application has closed all its
+   * servers itself.
+   */
   get accepting(): boolean {
-    return this.#accepting && (this.#served.length === 0 || this.#served.some(served => served.accepting))
+    return this.#accepting && (this.#borrowed || this.#served.some(served => served.accepting))
   }
 
-  /** @internal Nobody who connects here waits in vain: somebody accepts, or is not to now. */
+  /** @internal A server accepts here, or none should. */
   get attended(): boolean {
-    return this.#leaving || this.#paused || this.accepting
+    return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#served.length === 0)
+  }
+
+  /** @internal Its clients will be accepted once this process serves; a datagram socket has none that wait for that. */
+  get served(): boolean {
+    return this.#served.length > 0 || this.#borrowed || this.spec.kind === 'udp'
   }
 
   /** @internal This process begins to serve: the socket gets the options that this version wants. A failure is told, and does not keep it from serving. */

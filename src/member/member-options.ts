@@ -20,6 +20,11 @@ export interface ReadyOptions {
   checks?: readonly Check[]
   /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
   timeout?: number
+  /**
+   * Listeners that may have nobody to accept on them, by name; true: any. Without it `ready()` refuses (ERR_FDB_UNSERVED) while a stream
+   * listener that was taken over has no server and was not borrowed, and where the incumbent has opened one since this version joined.
+   */
+  unserved?: boolean | readonly string[]
 }
 
 /** Options of {@link Member.upgrade}. */

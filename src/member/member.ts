@@ -55,7 +55,7 @@ const EVENTS: Keys<MemberEvents> = {
   listenerError: true,
   unfit: true,
 }
-const READY: Keys<ReadyOptions> = { checks: true, timeout: true }
+const READY: Keys<ReadyOptions> = { checks: true, timeout: true, unserved: true }
 const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
 const CLOSE: Keys<CloseOptions> = { timeout: true, handBack: true }
 const STAY: Keys<StayOptions> = { signals: true, until: true }
@@ -218,7 +218,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name: it
    * crosses upgrades like a listener. Takes ownership, of a number too (from `fs.openSync`, not of one that a stream or
    * a server of Node still uses): do not close it afterwards. An earlier one of that name is closed. A member that has
-   * left takes nothing (ERR_FDB_CLOSED): it is the caller's still.
+   * left takes nothing (ERR_FDB_CLOSED): it is the caller's still. While a successor starts it crosses to that too; while the handoff commits the
+   * call waits, and rejects (ERR_FDB_FENCED, the descriptor is closed) where another process serves then.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.refuseLeft()
@@ -250,8 +251,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * Takes over: resolves when this process serves. Until then the incumbent does; when this rejects it still does,
    * and this process holds nothing any more and should end.
    *
-   * Rejects with what a check threw (ERR_FDB_CHECK), ERR_FDB_DEADLINE, ERR_FDB_ABORTED and its kind from the
-   * incumbent, ERR_FDB_SCHEMA.
+   * Rejects with what a check threw (ERR_FDB_CHECK), ERR_FDB_UNSERVED (nobody would accept on a listener), ERR_FDB_DEADLINE,
+   * ERR_FDB_ABORTED and its kind from the incumbent, ERR_FDB_SCHEMA.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
     checkKeys('ready()', options, READY)
@@ -262,6 +263,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     )
       throw wrongOption('checks', checks, 'a list of functions')
     checkTimeout(options.timeout, 1)
+    checkUnserved(options.unserved)
     for (const name of this.#listeners.names) this.#parts.wanted.add(name)
     await this.#driver.ready(options)
   }
@@ -375,6 +377,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 }
 
 /** Node takes what is too long for its timers as one millisecond. */
+function checkUnserved(value: unknown): void {
+  if (value === undefined || typeof value === 'boolean') return
+  if (!(Array.isArray(value) && value.every(name => typeof name === 'string')))
+    throw wrongOption('unserved', value, 'true, or a list of names of listeners')
+}
+
 function checkTimeout(timeout: number | undefined, least: number): void {
   if (timeout !== undefined) checkMs('timeout', timeout, least)
 }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { Registry } from '../holder/registry.js'
+import type { Entry, Registry } from '../holder/registry.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../protocol/bundle.js'
@@ -19,15 +19,19 @@ export class OfferReceiver {
   readonly #into: { registry: Registry; shelf: SegmentShelf; controlSocket: ControlSocket }
   /** A segment of this epoch exists: no number is given twice. */
   readonly #shared: (epoch: number) => void
+  readonly #late: (entry: Entry) => void
   readonly #pidfds: OwnedFd[] = []
   #offer: (Offered & { readonly items: number }) | null = null
 
   constructor(
     into: { registry: Registry; shelf: SegmentShelf; controlSocket: ControlSocket },
     shared: (epoch: number) => void,
+    /** The incumbent has taken it in since the Offer. Takes the descriptor. */
+    late: (entry: Entry) => void,
   ) {
     this.#into = into
     this.#shared = shared
+    this.#late = late
   }
 
   /** The pidfds of the other rights-holders: for whom this process may have to come back to. */
@@ -74,7 +78,8 @@ export class OfferReceiver {
     switch (role) {
       case 'listener':
       case 'named':
-        registry.put({ name, role, spec, fd })
+        if (this.#offer === null) this.#late({ name, role, spec, fd })
+        else registry.put({ name, role, spec, fd })
         return
       case 'segment': {
         const segment = Segment.open(fd)

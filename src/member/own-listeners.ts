@@ -6,12 +6,12 @@ import {
   formatListenerSpec,
   type ListenerSpec,
   type OptionChange,
-  parseListenerSpec,
 } from '../listeners/index.js'
 import { type PassedListener, passedSockets } from '../supervised/passed-sockets.js'
 import { GroupListeners } from './group-listeners.js'
 import type { Holdings } from './holdings.js'
 import { Listener, type ListenerAddress } from './listener.js'
+import { type OfferedListener, type OfferedListeners, sameAddress } from './offered-listeners.js'
 import type { Shared } from './shared.js'
 import { SocketOptions } from './socket-options.js'
 
@@ -34,11 +34,13 @@ export class OwnListeners {
   readonly #opening = new Set<string>()
   /** Not asked for any more, with connections that have not ended. */
   readonly #leaving = new Set<Listener>()
+  readonly #offered: OfferedListeners
   /** Null: this process is no worker. */
   readonly #group: GroupListeners | null
 
   constructor(parts: OwnListenersParts) {
     this.#parts = parts
+    this.#offered = parts.holdings.offered
     const { worker } = parts.shared.settings
     this.#group = worker === null ? null : new GroupListeners(worker)
   }
@@ -100,19 +102,21 @@ export class OwnListeners {
 
   async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
     const { changed, failed, shared } = this.#parts
-    const { machine, registry, settings } = shared
-    const entry = registry.get(name)
-    const before = entry?.role === 'listener' && entry.spec !== '' ? parseListenerSpec(entry.spec) : null
-    const adopted =
-      entry !== undefined && (before === null ? isHere(entry.fd, spec) : sameAddress(before, spec))
-    const { fd, passed } = adopted ? { fd: entry.fd, passed: false } : await this.#bind(name, spec)
+    const { machine, settings } = shared
+    const offered = this.#offered.find(name, spec)
+    const adopted = offered !== null
+    const before = offered?.before ?? null
+    const { fd, passed } = adopted
+      ? { fd: await this.#adopt(name, spec, offered), passed: false }
+      : await this.#bind(name, spec)
+    this.#offered.use(fd)
     const listener = Listener.of({
       name,
       spec,
       address: addressOf(fd),
       adopted,
       fd,
-      options: new SocketOptions({ fd, spec, before: adopted ? before : null, bound: !adopted && !passed }),
+      options: new SocketOptions({ fd, spec, before, bound: !adopted && !passed }),
       changed: changes => {
         if (!adopted) return
         settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
@@ -123,13 +127,24 @@ export class OwnListeners {
         failed(error)
       },
     })
-    // Without one its path is a service manager's.
-    if (adopted && before !== null && formatListenerSpec(spec) !== entry.spec)
-      registry.put({ ...entry, spec: formatListenerSpec(spec) })
     this.#listeners.set(name, listener)
     if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener
+  }
+
+  async #adopt(name: string, spec: ListenerSpec, { entry, before }: OfferedListener): Promise<OwnedFd> {
+    const { holdings, shared } = this.#parts
+    const known = formatListenerSpec(spec)
+    if (entry.name !== name) {
+      const fd = entry.fd.share()
+      this.#offered.rename(name)
+      await holdings.register({ name, role: 'listener', spec: known, fd })
+      return fd
+    }
+    // Without one its path is a service manager's.
+    if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
+    return entry.fd
   }
 
   async #bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; passed: boolean }> {
@@ -139,7 +154,8 @@ export class OwnListeners {
       fd: bindListener(spec),
       spec: formatListenerSpec(spec),
     }
-    // The old one of that name, elsewhere, stays the incumbent's until the commit: this process only lets go of its dup.
+    // The old one of that name, elsewhere, stays the incumbent's until the commit, and at hand for another name of this version.
+    this.#offered.rename(name)
     await this.#parts.holdings.register({ name, role: 'listener', ...bound }, true)
     return { fd: bound.fd, passed: false }
   }
@@ -177,22 +193,6 @@ function twice(name: string): FdbError {
     'ERR_FDB_LISTENER_TWICE',
     `listener "${name}" was asked for before: share what listen() returned`,
   )
-}
-
-function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
-  return (
-    a.kind === b.kind &&
-    a.host === b.host &&
-    a.port === b.port &&
-    a.path === b.path &&
-    a.abstract === b.abstract
-  )
-}
-
-/** Only of those that a service manager has bound, or another release has not described, is the address not known. */
-function isHere(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
-  const { family, address, abstract: hidden = false } = inspectOne(fd)
-  return family !== 'unix' || kind !== 'unix' || (address === path && hidden === abstract)
 }
 
 function addressOf(fd: OwnedFd): ListenerAddress {

@@ -154,8 +154,10 @@ export class Parts implements Shared {
       hurry: () => this.joined.tell({ endProbation: {} }),
     })
     const { controlSocket, registry, shelf } = this
-    this.offers = new OfferReceiver({ registry, shelf, controlSocket }, top =>
-      this.machine.step({ type: 'shared', top }),
+    this.offers = new OfferReceiver(
+      { registry, shelf, controlSocket },
+      top => this.machine.step({ type: 'shared', top }),
+      entry => this.holdings.takeLate(entry),
     )
     this.joined = new JoinedHolder({
       shared: this,
@@ -187,7 +189,7 @@ export class Parts implements Shared {
             askForMove: () => this.drain.askForMove(),
             retryMoves: () => this.moves.retry(),
           })
-    this.holdings = new Holdings(this, hosting)
+    this.holdings = new Holdings(this, hosting, error => driver.refuse(error))
     this.toHolder = new ToHolderSender({
       ...parts,
       hosting: this.hosting,

@@ -45,3 +45,12 @@ export function fenced(epoch: Epoch): FdbError {
     { retryable: true },
   )
 }
+
+/** Another process serves, and has what the service has. */
+export function fencedFrom(name: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_FENCED',
+    `another process has come to serve before "${name}" could be taken in: give it to the next version, or open it there`,
+    { retryable: true },
+  )
+}

@@ -10,13 +10,15 @@ export interface FdLimits {
   open: number | null
 }
 
+const OWN_FOLDER = '/proc/self/fd'
+
 /** The limits on descriptors of this process, and how many it uses. Never throws. */
 export function fdLimits(): FdLimits {
   const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(read('/proc/self/limits'))
   return {
     soft: row === null ? null : limit(row[1]!),
     hard: row === null ? null : limit(row[2]!),
-    open: openFds(),
+    open: openFds(OWN_FOLDER),
   }
 }
 
@@ -30,6 +32,22 @@ export function makeRoomForDescriptors(): void {
   } catch {
     // Room is then made when it is needed.
   }
+}
+
+/** Descriptors that a process has open; null where that cannot be known: no /proc, another user's, or another PID namespace. */
+export function descriptorsOf(pid: number): number | null {
+  return pid > 0 ? openFds(`/proc/${pid}/fd`) : null
+}
+
+/** A process that may have fewer descriptors than the one that it replaces would serve a part of its clients. Null: it may have as many. */
+export function tooFewFor(needed: number, incumbent: number): FdbError | null {
+  const { soft } = fdLimits()
+  if (soft === null || soft >= needed) return null
+  return new FdbError(
+    'ERR_FDB_NO_DESCRIPTORS',
+    `process ${incumbent}, which serves, has ${needed} descriptors open, and process ${process.pid} may have ${soft}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) to at least ${needed}, and start the upgrade again`,
+    { details: { needed, soft } },
+  )
 }
 
 /** `what` cannot be, as a system call for a descriptor has failed. */
@@ -55,13 +73,13 @@ function read(path: string): string {
   }
 }
 
-function openFds(): number | null {
+function openFds(folder: string): number | null {
   try {
     // Linux 6.2 counts them itself; to read the folder takes 1 ms a thousand.
-    const { size } = statSync('/proc/self/fd')
+    const { size } = statSync(folder)
     if (size > 0) return size
-    // One of them is the descriptor that reads the folder.
-    return readdirSync('/proc/self/fd').length - 1
+    // Of this process one is the descriptor that reads the folder.
+    return readdirSync(folder).length - (folder === OWN_FOLDER ? 1 : 0)
   } catch {
     return null
   }

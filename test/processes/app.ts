@@ -40,6 +40,8 @@ export interface AppConfig {
   /** The process does not end with its member. */
   staysAlive?: boolean
   readyTimeout?: number
+  /** Given to ready(); else the listeners of the servers `none` and `borrowed`. */
+  unserved?: boolean | readonly string[]
   /** Milliseconds that it works behind its commit, without a turn for anything else. */
   warmUp?: number
   /** Unhealthy as long as this file exists. */

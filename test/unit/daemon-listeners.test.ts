@@ -33,7 +33,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       const second = await next()
       const again = await second.listen('web', 'tcp://127.0.0.1:0')
       expect([again.adopted, again.address]).toEqual([true, web.address])
-      await second.ready()
+      await second.ready({ unserved: true })
       expect(existsSync(path)).toBe(true)
       expect(await first.retired).toBe('replaced')
       await until('nobody needs the path any more', () => !existsSync(path))

@@ -55,7 +55,7 @@ it('what the listeners of the application throw is logged and counted, and undoe
   await notes.put('from', Buffer.from('the first'))
   const second = await service()
   await second.listen('web', 'tcp://127.0.0.1:0')
-  await second.ready()
+  await second.ready({ unserved: ['web'] })
   await until('the first knows', () => first.status().phase === 'probation')
   await second.section('notes').put('from', Buffer.from('the second'))
   await until('the first stands by', () => first.phase === 'standby')

@@ -80,7 +80,17 @@ const BODIES: Record<string, WireBody> = {
     },
   },
   reject: { reject: { code, message, retryable: true, versionMin: 1, versionMax: 1 } },
-  offer: { offer: { epoch: 4, wayBack: 5, source: 3, items: 3, timeoutMs: 60_000, quiesceMs: 10_000 } },
+  offer: {
+    offer: {
+      epoch: 4,
+      wayBack: 5,
+      source: 3,
+      items: 3,
+      timeoutMs: 60_000,
+      quiesceMs: 10_000,
+      descriptors: 90,
+    },
+  },
   fds: {
     fds: {
       index: 1,

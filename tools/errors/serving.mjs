@@ -107,6 +107,12 @@ export const LISTENERS = {
     cause: 'The server was closed while it was being attached',
     remedy: 'Do not call its `close()`: the library takes it off',
   },
+  ERR_FDB_UNSERVED: {
+    cause:
+      'This version would leave clients unaccepted: a listener that it took over has no server, or the incumbent has opened one while this version started',
+    remedy:
+      'Call `serve()` before `ready()`, or start the upgrade again; `ready({ unserved: [NAME] })` where it is meant (the descriptor is borrowed later)',
+  },
 }
 
 /**
