@@ -114,6 +114,35 @@ describe('Unix paths', () => {
     expect(lstatSync(path).mode & 0o777).toBe(0o606)
   })
 
+  /** The mode that the path has when the kernel ends the process that binds it, as it makes this system call. */
+  const modeAt = async (
+    call: 'chmod' | 'fchownat' | 'listen',
+    options: object,
+    umask: string,
+  ): Promise<number> => {
+    const path = join(await makeFolder(), 's')
+    const child = (name: string) => fileURLToPath(new URL(`../native/children/${name}`, import.meta.url))
+    const command = [process.execPath, child('bind.mjs'), path, JSON.stringify(options), umask]
+    const { signal, stdout, stderr } = spawnSync('python3', [child('killed-at.py'), call, ...command], {
+      encoding: 'utf8',
+    })
+    expect({ signal, stdout, stderr }).toEqual({ signal: 'SIGSYS', stdout: '', stderr: '' })
+    return lstatSync(path).mode & 0o777
+  }
+
+  it('are born with no more rights than asked for, before their mode is set', async () => {
+    expect(await modeAt('chmod', { mode: 0o640 }, '000')).toBe(0o640)
+  })
+
+  it('are born with no rights for group and others while the owner is not the right one', async () => {
+    expect(await modeAt('fchownat', { mode: 0o666, uid: process.getuid!() }, '000')).toBe(0o600)
+  })
+
+  it('have their mode, whatever the umask, before anybody can connect', async () => {
+    expect(await modeAt('listen', { mode: 0o666 }, '077')).toBe(0o666)
+    expect(await modeAt('listen', { mode: 0o666, uid: process.getuid!() }, '077')).toBe(0o666)
+  })
+
   it('that are stale are replaced, and the kernel knows the new socket by its path', async () => {
     const folder = await makeFolder()
     const path = join(folder, 's')
