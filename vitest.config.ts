@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
+import { NIGHTLY } from './test/lanes/lane.js'
 
 /**
  * Tests import the sources by relative path; the processes that end-to-end tests start import the package by
@@ -19,7 +20,8 @@ export default defineConfig({
     })),
   },
   test: {
-    include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts', 'test/frameworks/*.test.ts'],
+    include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts'],
+    exclude: NIGHTLY ? [] : ['**/*.long.test.ts'],
     pool: 'forks',
     // Files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
     maxWorkers: availableParallelism() < 4 ? 2 : 3,
@@ -28,6 +30,8 @@ export default defineConfig({
     hookTimeout: 180_000,
     teardownTimeout: 5_000,
     execArgv: ['--expose-gc'],
-    reporters: ['default'],
+    // For the reasons of what is left out.
+    includeTaskLocation: true,
+    reporters: ['default', './test/lanes/left-out.ts'],
   },
 })

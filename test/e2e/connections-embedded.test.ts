@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { get, RawClient } from '../connections-support/http-client.js'
+import { perLane } from '../lanes/lane.js'
 import type { App, ListenerConfig } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { launchUnrelated, signalPid } from '../processes/launch.js'
@@ -15,6 +16,7 @@ const ROOM = fileURLToPath(new URL('../../examples/websocket/server.mjs', import
 
 /** On a machine that has much else to do. Alone an upgrade takes a tenth of a second. */
 const BUSY_MS = 60_000
+const ROUNDS = perLane(2, 3)
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
 
@@ -32,7 +34,9 @@ async function upgrade(scene: Scene, before: App): Promise<App> {
 }
 
 describe('an http.Server that is upgraded', () => {
-  it('keeps every connection, idle and busy, through three upgrades', { timeout: 240_000 }, async () => {
+  it('keeps every connection, idle and busy, through one upgrade after the other', {
+    timeout: 240_000,
+  }, async () => {
     const [scene, port] = await sceneWith('http')
     let app = await scene.serve()
     const clients: RawClient[] = []
@@ -59,7 +63,7 @@ describe('an http.Server that is upgraded', () => {
         }
       }
     })
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       app = await upgrade(scene, app)
     }
     stopped = true
@@ -156,12 +160,14 @@ describe('an http.Server that is upgraded', () => {
 })
 
 describe('WebSockets that the application terminates', () => {
-  it('go on through three upgrades with every message in order', { timeout: 240_000 }, async () => {
+  it('go on through one upgrade after the other with every message in order', {
+    timeout: 240_000,
+  }, async () => {
     const [scene, port] = await sceneWith('ws')
     let app = await scene.serve()
     const chats = await Promise.all(Array.from({ length: 20 }, () => Chat.open(port)))
     const talks = chats.map(chat => chat.talk())
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       app = await upgrade(scene, app)
     }
     for (const chat of chats) chat.stop()
@@ -216,7 +222,7 @@ describe('the example examples/websocket', () => {
 })
 
 describe('connections of an application protocol', () => {
-  it('go on through three upgrades at any byte', { timeout: 240_000 }, async () => {
+  it('go on through one upgrade after the other at any byte', { timeout: 240_000 }, async () => {
     const [scene, port] = await sceneWith('lines')
     let app = await scene.serve()
     const sockets = await Promise.all(Array.from({ length: 20 }, () => connected(port)))
@@ -246,7 +252,7 @@ describe('connections of an application protocol', () => {
         })
       expect(closed).toBe(false)
     })
-    for (let round = 0; round < 3; round++) app = await upgrade(scene, app)
+    for (let round = 0; round < ROUNDS; round++) app = await upgrade(scene, app)
     stopped = true
     await Promise.all(talks)
   })

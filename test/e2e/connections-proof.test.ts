@@ -1,10 +1,11 @@
 import { expect, it } from 'vitest'
 import { prove } from '../../bench/connections/prove.mjs'
+import { perLane } from '../lanes/lane.js'
 
 /** `npm run soak -- connections` is the same in full size. */
 const MB = 1_000_000
 
-it('notices nothing of three upgrades, whatever a client is doing', async () => {
+it('notices nothing of upgrades, whatever a client is doing', async () => {
   const proof = await prove({
     clients: [
       { kind: 'idle', count: 300, everyMs: 2_000 },
@@ -16,7 +17,7 @@ it('notices nothing of three upgrades, whatever a client is doing', async () => 
       { kind: 'download', count: 3, bytes: 5 * MB, stallMs: 100 },
     ],
     rate: 200,
-    upgrades: 3,
+    upgrades: perLane(2, 3),
     everyMs: 300,
     quietMs: 500,
   })

@@ -1,12 +1,13 @@
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { openFds, type ServiceStatus, servedBy, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 
-const ROUNDS = 12
+const ROUNDS = perLane(6, 12)
 /** After so many it must have come to its size. */
-const A_FEW = 4
+const A_FEW = 3
 
 interface Size {
   readonly segments: number

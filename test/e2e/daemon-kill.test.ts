@@ -1,15 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/referee/remote.mjs'
+import { perLane } from '../lanes/lane.js'
 import { serveByCommand, servedBy, serviceWhere } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { socketsAt } from '../processes/sockets.js'
 import { pause, until } from '../processes/until.js'
 
-const KILLS = 20
+const KILLS = perLane(4, 20)
 
 describe('fd-broker serve, and a member that is killed', () => {
-  it('gives the next one the queued connections and every acknowledged change, 20 times under load', async () => {
+  it(`gives the next one the queued connections and every acknowledged change, ${KILLS} times under load`, async () => {
     const port = await freePort()
     const scene = Scene.open({
       hosting: 'daemon',
@@ -63,7 +64,7 @@ describe('fd-broker serve, and a member that is killed', () => {
     const scene = Scene.open({ hosting: 'daemon', routes: 50 })
     const daemon = await serveByCommand(scene)
     let app = await scene.serve()
-    for (let kill = 1; kill <= 5; kill++) {
+    for (let kill = 1; kill <= perLane(2, 5); kill++) {
       daemon.signal('SIGSTOP')
       await app.kill()
       const before = socketsAt(scene.control)

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { daemonStatus, servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -52,6 +53,8 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
   return serving
 }
 
+const PHASES = ['offering', 'freezing', 'preparing', 'committing', 'probation', 'returning']
+
 describe('a daemon that is killed and started again', () => {
   it('finds its members serving as before, again and again', async () => {
     const { scene, target } = await open()
@@ -59,7 +62,7 @@ describe('a daemon that is killed and started again', () => {
     const app = await scene.serve()
     const { serviceStartedAt } = await servedBy(scene, app)
     const writes = new Writes(target)
-    for (let restart = 0; restart < 4; restart++) {
+    for (let restart = 0; restart < perLane(2, 4); restart++) {
       await more(writes)
       await daemon.kill()
       // Nobody holds the service together now, and it serves and takes changes as before.
@@ -109,7 +112,7 @@ describe('a daemon that is killed and started again', () => {
     await app.end()
   })
 
-  for (const phase of ['offering', 'freezing', 'preparing', 'committing', 'probation', 'returning']) {
+  for (const phase of perLane(['freezing', 'committing', 'returning'], PHASES)) {
     it(`loses nothing and has one writer when it died on entering "${phase}"`, async () => {
       const { scene, target } = await open()
       const first = await startDaemon(scene, { upgrade: UPGRADE })

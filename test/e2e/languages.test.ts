@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { loadOn } from '../processes/load.js'
@@ -43,8 +44,11 @@ const node = async (scene: Scene) => await serve(scene, 'node')
 const served = (app: App): number => app.said.filter(({ msg }) => /-> serving /.test(msg ?? '')).length
 
 const there = MEMBERS.filter(({ tool }) => has(tool)).map(({ language }) => language)
-/** Every ordered pair of Node, Python and Go; in the long run also a language and itself. Without those whose toolchain is not there. */
-const PAIRS = ['node', 'python', 'go', 'node', 'go', 'python', 'node'] as const
+/** At night every ordered pair of Node, Python and Go; in the long run also a language and itself. Without those whose toolchain is not there. */
+const PAIRS = perLane<readonly Language[]>(
+  ['node', 'python', 'go', 'node'],
+  ['node', 'python', 'go', 'node', 'go', 'python', 'node'],
+)
 const ALL_PAIRS = ['node', 'node', 'python', 'python', 'go', 'go', 'node', 'go', 'python', 'node'] as const
 const CHAIN: readonly Language[] = (ROUNDS > 1 ? ALL_PAIRS : PAIRS).filter(
   language => language === 'node' || there.includes(language),

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, type Line, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
@@ -53,7 +54,7 @@ async function forwarding(servers: TcpServer[], config: Record<string, unknown> 
 }
 
 const TALKS = 100
-const UPGRADES = 6
+const UPGRADES = perLane(3, 6)
 
 /** A connection that carries numbered bytes all the time, and wants each of them back in its order. */
 class Talk {

@@ -3,6 +3,7 @@ import { connect as connectTcp } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { EXPIRED } from '../fixtures/expired-certificate.js'
+import { perLane } from '../lanes/lane.js'
 import { Edge, type Line, upstream } from '../processes/edge.js'
 import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
@@ -93,49 +94,52 @@ describe('a TLS listener', () => {
     }
   })
 
-  it.each(['ec', 'rsa:2048'])('keeps kinds of keys apart, the default being %s', async first => {
-    const edge = await Edge.prepare({
-      routes: answers('hello\n'),
-      timeouts: { handshake: '1s' },
-      ...QUICK,
-    })
-    const other = first === 'ec' ? 'rsa:2048' : 'ec'
-    const certificates = [
-      edge.issue('standard', [], first),
-      edge.issue('other', ['other.test', '*.other.test'], other),
-      edge.issue('same', ['same.test'], first),
-      edge.issue('ed', ['ed.test'], 'ed25519'),
-      edge.issue('other2', ['other2.test'], other),
-    ]
-    edge.write(edge.secured(certificates))
-    await edge.next()
-    const wanted: [name: string | undefined, certificate: string][] = [
-      [undefined, 'standard'],
-      ['other.test', 'other'],
-      ['Sub.Other.test', 'other'],
-      ['same.test', 'same'],
-      ['ed.test', 'ed'],
-      ['other2.test', 'other2'],
-      ['nobody.test', 'standard'],
-    ]
-    for (const [name, certificate] of wanted) {
-      for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-        const options = { maxVersion, ...(name !== undefined && { servername: name }) }
-        const found = await askTls(edge.port, options)
-        expect([name, found.certificate]).toEqual([name, certificate])
-        const again = await askTls(edge.port, { ...options, session: found.session })
-        expect([name, again.reused]).toEqual([name, true])
+  it.each(perLane(['ec'], ['ec', 'rsa:2048']))(
+    'keeps kinds of keys apart, the default being %s',
+    async first => {
+      const edge = await Edge.prepare({
+        routes: answers('hello\n'),
+        timeouts: { handshake: '1s' },
+        ...QUICK,
+      })
+      const other = first === 'ec' ? 'rsa:2048' : 'ec'
+      const certificates = [
+        edge.issue('standard', [], first),
+        edge.issue('other', ['other.test', '*.other.test'], other),
+        edge.issue('same', ['same.test'], first),
+        edge.issue('ed', ['ed.test'], 'ed25519'),
+        edge.issue('other2', ['other2.test'], other),
+      ]
+      edge.write(edge.secured(certificates))
+      await edge.next()
+      const wanted: [name: string | undefined, certificate: string][] = [
+        [undefined, 'standard'],
+        ['other.test', 'other'],
+        ['Sub.Other.test', 'other'],
+        ['same.test', 'same'],
+        ['ed.test', 'ed'],
+        ['other2.test', 'other2'],
+        ['nobody.test', 'standard'],
+      ]
+      for (const [name, certificate] of wanted) {
+        for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+          const options = { maxVersion, ...(name !== undefined && { servername: name }) }
+          const found = await askTls(edge.port, options)
+          expect([name, found.certificate]).toEqual([name, certificate])
+          const again = await askTls(edge.port, { ...options, session: found.session })
+          expect([name, again.reused]).toEqual([name, true])
+        }
       }
-    }
-    const silent = raw(edge.port, () => {})
-    const plain = await raw(edge.port, socket => socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n'))
-    expect(plain.got.toString('latin1')).not.toContain('HTTP')
-    await raw(edge.port, socket => socket.end(Buffer.of(22, 3, 1, 2, 0, 1)))
-    expect((await silent).ms).toBeGreaterThan(900)
-    const { failed } = await edge.logged('TLS handshakes failed', () => true, 20_000)
-    // Only the silent one had to wait for its time to be over.
-    expect(failed).toEqual({ 'no-tls': 1, 'broken-off': 1, timeout: 1 })
-  })
+      const silent = raw(edge.port, () => {})
+      const plain = await raw(edge.port, socket => socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n'))
+      expect(plain.got.toString('latin1')).not.toContain('HTTP')
+      await raw(edge.port, socket => socket.end(Buffer.of(22, 3, 1, 2, 0, 1)))
+      expect((await silent).ms).toBeGreaterThan(900)
+      const { failed } = await edge.logged('TLS handshakes failed', () => true, 20_000)
+      // Only the silent one had to wait for its time to be over.
+      expect(failed).toEqual({ 'no-tls': 1, 'broken-off': 1, timeout: 1 })
+    },
+  )
 
   it('may forward what is no HTTP', async () => {
     const app = await upstream()

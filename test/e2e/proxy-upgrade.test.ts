@@ -5,6 +5,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { edgeRoutes } from '../../bench/proxy/edge.mjs'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -13,7 +14,7 @@ import { pause, until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
 /** `FDB_UPGRADES=60` for the whole bar. */
-const UPGRADES = Number(process.env.FDB_UPGRADES ?? 12)
+const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(3, 12))
 const EVERY_MS = 1_000
 const QUICK = { upgrade: { probation: '0s' } }
 
@@ -83,7 +84,7 @@ describe('an upgrade of the proxy', () => {
   it('shows every generation that drains, while they are replaced each second', async () => {
     const edge = await behind({ drain: { timeout: '5m', move: 'off' } })
     const pids: number[] = []
-    for (let n = 0; n < 5; n++) {
+    for (let n = 0; n < 3; n++) {
       await edge.talking()
       pids.push(await edge.pid)
       const due = performance.now() + EVERY_MS
@@ -109,7 +110,7 @@ describe('an upgrade of the proxy', () => {
       expect({ code, stdout, stderr }).toMatchObject({ code: 0, stderr: '' })
       added.push(host)
     }
-    for (let n = 0; n < 4; n++) {
+    for (let n = 0; n < perLane(2, 4); n++) {
       // The tool may take longer than the upgrade: one at least begins with it, and ends when it ends.
       let upgrading = true
       const adding = async () => {

@@ -2,6 +2,7 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { reset } from '../../src/node/socket-handle.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
+import { perLane } from '../lanes/lane.js'
 import { KINDS } from './relay-kinds.js'
 import { startMoving, startTravelling } from './relay-moving.js'
 import { randomSizes } from './relay-splits.js'
@@ -76,7 +77,7 @@ describe.each([
       for (let turns = roll(10); turns > 0; turns--) await turn()
       ending(peer, roll(4))
     }
-    for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 20 }, client))
+    for (let round = 0; round < perLane(6, 20); round++) await Promise.all(Array.from({ length: 20 }, client))
     const relays = [relay, other.relay]
     const none = (count: (of: Relay) => number) => relays.every(each => count(each) === 0)
     // None may be on its way: stopped first.

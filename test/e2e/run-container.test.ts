@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { PidNamespace } from '../processes/namespace.js'
@@ -6,12 +7,12 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
-const UPGRADES = 20
+const UPGRADES = perLane(6, 20)
 /** It leaves a process behind that ends as nobody's child. */
 const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 
 describe('fd-broker run as PID 1 of a container', () => {
-  it(`upgrades ${UPGRADES} times under load, and itself twice, reaps what is left behind, and ends all in order at TERM`, async () => {
+  it(`upgrades ${UPGRADES} times under load, and itself meanwhile, reaps what is left behind, and ends all in order at TERM`, async () => {
     const run = await Supervised.prepare()
     const env = { ...run.desk.env, FDB_SUPERVISED: run.orders({}) }
     const command = run.commandLine(['--ready', 'fd'], LEAVES_ORPHANS)

@@ -1,12 +1,13 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { loadOn } from '../processes/load.js'
 import { PROGRAMS, SERVER, Supervised } from '../processes/supervised.js'
 import { goServer, gunicorn, has } from '../processes/toolchains.js'
 
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 /** Every other one crashes at its start. */
-const UPGRADES = 6
+const UPGRADES = perLane(2, 6)
 
 /** Upgrades it under load: no request may be lost, and what was started last serves. */
 async function upgraded(run: Supervised, rate = 200): Promise<void> {
@@ -34,7 +35,7 @@ describe('fd-broker run upgrades, while every other version crashes at its start
     await upgraded(await Supervised.start(['--ready', 'delay:2500ms'], command, { FDB_CRASH: '1' }))
   })
 
-  it('gunicorn, which is asked through a listener of its own', async ({ skip }) => {
+  it.runIf(NIGHTLY)('gunicorn, which is asked through a listener of its own', async ({ skip }) => {
     const folder = await gunicorn()
     if (folder === null) skip('gunicorn cannot be installed here')
     const options = ['--workers', '2', '--graceful-timeout', '10', '--log-level', 'warning']
@@ -43,7 +44,7 @@ describe('fd-broker run upgrades, while every other version crashes at its start
     await upgraded(await Supervised.start(['--ready', 'http:/r/1', '--healthy-for', '300ms'], command, env))
   })
 
-  it('a Go program', async ({ skip }) => {
+  it.runIf(NIGHTLY)('a Go program', async ({ skip }) => {
     const file = await goServer()
     if (file === null) skip('there is no Go toolchain')
     await upgraded(await Supervised.start(['--ready', 'delay:1500ms'], [file!], { FDB_CRASH: '1' }), 500)

@@ -2,6 +2,7 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { Desk } from './cli-processes.js'
 import { launchMember, openState } from './state-desk.js'
 
@@ -34,99 +35,106 @@ function withLast(file: string, to: string, change: (line: Record<string, unknow
 }
 
 // Each command is a process, twenty and more in a test: slow on a busy machine.
-describe.each(['embedded', 'daemon'])('fd-broker state on a control socket (%s)', hosting => {
-  it('tells what the state has, shows entries and keeps secrets', async () => {
-    const desk = await openState(hosting)
-    const source = ['--control', desk.control]
-    const stats = JSON.parse(await state(desk, 'stats', ...source, '--json'))
-    expect(stats).toMatchObject({ entries: 3002, epoch: 1 })
-    expect(
-      stats.sections.map(({ name, entries, codec, version, secret }: never) => [
-        name,
-        entries,
-        codec,
-        version,
-        secret,
-      ]),
-    ).toEqual([
-      ['carts', 1, 'msgpack', 1, false],
-      ['keys', 1, 'bytes', 1, true],
-      ['prices', 3000, 'json', 2, false],
-    ])
-    expect(await state(desk, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
-    expect(JSON.parse(await state(desk, 'get', ...source, 'carts', 'anna'))).toEqual({
-      section: 'carts',
-      key: 'anna',
-      version: 1,
-      value: { items: [1, 2, 3], paid: true },
-    })
-    const all = parsed(await state(desk, 'show', ...source))
-    expect(all.length).toBe(3002)
-    expect(all[1]).toEqual({ section: 'keys', key: 'ticket', version: 1, redacted: true, bytes: 11 })
-    const some = parsed(await state(desk, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'))
-    expect(some.map(({ key }) => key)).toContain('item 2999')
-    expect(some.length).toBe(11)
-    const [secret] = parsed(await state(desk, 'show', ...source, '--section', 'keys', '--secrets'))
-    expect(secret).toMatchObject({ text: 'do not tell' })
-    expect(await refused(desk, 'get', ...source, '--raw', 'keys', 'ticket')).toMatch(/^ERR_FDB_STATE_SECRET/)
-    expect(await state(desk, 'get', ...source, '--raw', '--secrets', 'keys', 'ticket')).toBe('do not tell')
-    const verified = JSON.parse(await state(desk, 'verify', ...source, '--json'))
-    expect(verified).toMatchObject({
-      ok: true,
-      verified: 'the service',
-      entries: 3002,
-      digest: stats.digest,
-      torn: false,
-    })
-    expect(await refused(desk, 'get', ...source, 'prices', 'none')).toMatch(
-      /^ERR_FDB_STATE_NO_ENTRY: .* no key "none"/,
-    )
-    expect(await refused(desk, 'show', ...source, '--section', 'x')).toMatch(/there are: carts, keys, prices/)
-  })
-
-  it('exports and imports byte for byte, across an upgrade too', async () => {
-    const desk = await openState(hosting)
-    const source = ['--control', desk.control]
-    const file = join(desk.folder, 'state.jsonl')
-    await state(desk, 'export', ...source, '--secrets', '--out', file)
-    expect(statSync(file).mode & 0o777).toBe(0o600)
-    expect(await state(desk, 'diff', desk.control, file)).toBe('')
-    const before = JSON.parse(await state(desk, 'stats', ...source, '--json'))
-    expect(JSON.parse(await state(desk, 'verify', '--file', file, '--json'))).toMatchObject({
-      verified: 'its first line',
-      digest: before.digest,
-      entries: 3002,
+describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
+  'fd-broker state on a control socket (%s)',
+  hosting => {
+    it('tells what the state has, shows entries and keeps secrets', async () => {
+      const desk = await openState(hosting)
+      const source = ['--control', desk.control]
+      const stats = JSON.parse(await state(desk, 'stats', ...source, '--json'))
+      expect(stats).toMatchObject({ entries: 3002, epoch: 1 })
+      expect(
+        stats.sections.map(({ name, entries, codec, version, secret }: never) => [
+          name,
+          entries,
+          codec,
+          version,
+          secret,
+        ]),
+      ).toEqual([
+        ['carts', 1, 'msgpack', 1, false],
+        ['keys', 1, 'bytes', 1, true],
+        ['prices', 3000, 'json', 2, false],
+      ])
+      expect(await state(desk, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
+      expect(JSON.parse(await state(desk, 'get', ...source, 'carts', 'anna'))).toEqual({
+        section: 'carts',
+        key: 'anna',
+        version: 1,
+        value: { items: [1, 2, 3], paid: true },
+      })
+      const all = parsed(await state(desk, 'show', ...source))
+      expect(all.length).toBe(3002)
+      expect(all[1]).toEqual({ section: 'keys', key: 'ticket', version: 1, redacted: true, bytes: 11 })
+      const some = parsed(await state(desk, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'))
+      expect(some.map(({ key }) => key)).toContain('item 2999')
+      expect(some.length).toBe(11)
+      const [secret] = parsed(await state(desk, 'show', ...source, '--section', 'keys', '--secrets'))
+      expect(secret).toMatchObject({ text: 'do not tell' })
+      expect(await refused(desk, 'get', ...source, '--raw', 'keys', 'ticket')).toMatch(
+        /^ERR_FDB_STATE_SECRET/,
+      )
+      expect(await state(desk, 'get', ...source, '--raw', '--secrets', 'keys', 'ticket')).toBe('do not tell')
+      const verified = JSON.parse(await state(desk, 'verify', ...source, '--json'))
+      expect(verified).toMatchObject({
+        ok: true,
+        verified: 'the service',
+        entries: 3002,
+        digest: stats.digest,
+        torn: false,
+      })
+      expect(await refused(desk, 'get', ...source, 'prices', 'none')).toMatch(
+        /^ERR_FDB_STATE_NO_ENTRY: .* no key "none"/,
+      )
+      expect(await refused(desk, 'show', ...source, '--section', 'x')).toMatch(
+        /there are: carts, keys, prices/,
+      )
     })
 
-    const edited = join(desk.folder, 'edited.jsonl')
-    withLast(file, edited, line => ({ ...line, value: { cents: 7 } }))
-    expect(await refused(desk, 'import', ...source, '--file', edited)).toMatch(
-      /^ERR_FDB_STATE_DIGEST: .*--edited/,
-    )
-    await state(desk, 'import', ...source, '--file', edited, '--edited', '--section', 'prices')
-    const { code, stdout, stderr } = await desk.run('state', 'diff', file, desk.control)
-    expect([code, stderr]).toEqual([
-      1,
-      'ERR_FDB_STATE_DIFFERENT: 1 entries differ: 0 added, 0 removed, 1 changed\n',
-    ])
-    expect(parsed(stdout)).toEqual([
-      {
-        section: 'prices',
-        key: 'item 999',
-        change: 'changed',
-        from: { version: 2, value: { cents: 999, name: 'Apfel ä' } },
-        to: { version: 2, value: { cents: 7 } },
-      },
-    ])
+    it('exports and imports byte for byte, across an upgrade too', async () => {
+      const desk = await openState(hosting)
+      const source = ['--control', desk.control]
+      const file = join(desk.folder, 'state.jsonl')
+      await state(desk, 'export', ...source, '--secrets', '--out', file)
+      expect(statSync(file).mode & 0o777).toBe(0o600)
+      expect(await state(desk, 'diff', desk.control, file)).toBe('')
+      const before = JSON.parse(await state(desk, 'stats', ...source, '--json'))
+      expect(JSON.parse(await state(desk, 'verify', '--file', file, '--json'))).toMatchObject({
+        verified: 'its first line',
+        digest: before.digest,
+        entries: 3002,
+      })
 
-    await launchMember(desk, hosting)
-    expect(await state(desk, 'import', ...source, '--file', file, '--replace')).toBe(
-      '3002 entries of carts, keys, prices imported\n',
-    )
-    expect(JSON.parse(await state(desk, 'stats', ...source, '--json')).digest).toBe(before.digest)
-    expect(JSON.parse(await state(desk, 'verify', ...source, '--json')).verified).toBe('the service')
-  })
-})
+      const edited = join(desk.folder, 'edited.jsonl')
+      withLast(file, edited, line => ({ ...line, value: { cents: 7 } }))
+      expect(await refused(desk, 'import', ...source, '--file', edited)).toMatch(
+        /^ERR_FDB_STATE_DIGEST: .*--edited/,
+      )
+      await state(desk, 'import', ...source, '--file', edited, '--edited', '--section', 'prices')
+      const { code, stdout, stderr } = await desk.run('state', 'diff', file, desk.control)
+      expect([code, stderr]).toEqual([
+        1,
+        'ERR_FDB_STATE_DIFFERENT: 1 entries differ: 0 added, 0 removed, 1 changed\n',
+      ])
+      expect(parsed(stdout)).toEqual([
+        {
+          section: 'prices',
+          key: 'item 999',
+          change: 'changed',
+          from: { version: 2, value: { cents: 999, name: 'Apfel ä' } },
+          to: { version: 2, value: { cents: 7 } },
+        },
+      ])
+
+      await launchMember(desk, hosting)
+      expect(await state(desk, 'import', ...source, '--file', file, '--replace')).toBe(
+        '3002 entries of carts, keys, prices imported\n',
+      )
+      expect(JSON.parse(await state(desk, 'stats', ...source, '--json')).digest).toBe(before.digest)
+      expect(JSON.parse(await state(desk, 'verify', ...source, '--json')).verified).toBe('the service')
+    })
+  },
+)
 
 describe('fd-broker state', () => {
   it('imports all of a file or nothing', async () => {

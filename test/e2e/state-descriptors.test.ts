@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { Segment } from '../../src/state/segment.js'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -29,30 +30,33 @@ function segmentsOf({ pid }: App): Map<number, number> {
   return access
 }
 
-describe.each(['embedded', 'daemon'] as const)('a process that joins (%s)', hosting => {
-  it('holds the state by read-only descriptors, and may write only to what was made for it', async () => {
-    const upgrade = { probation: 0, heartbeat: 20 }
-    const scene = Scene.open({ hosting, upgrade })
-    if (hosting === 'daemon') await startDaemon(scene, { upgrade })
-    let serving = await scene.serve()
-    for (let round = 0; round < 3; round++) {
-      await serving.order('put', { key: `k${round}`, value: { item: 'x' } })
-      const { epoch } = (await serving.status()) as { epoch: number }
-      expect(segmentsOf(serving).get(epoch)).toBe(WRITABLE)
-      const joiner = await scene.start({ hang: 'sleep' })
-      await joiner.says('joined')
-      const held = segmentsOf(joiner)
-      expect(held.get(epoch)).toBe(READ_ONLY)
-      for (const [each, access] of held)
-        expect([each, access]).toEqual([each, each > epoch ? WRITABLE : READ_ONLY])
-      expect([...held.keys()].filter(each => each > epoch)).toHaveLength(2)
-      await joiner.kill()
-      const before = serving
-      serving = await scene.serve()
-      await before.end()
-    }
-  })
-})
+describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
+  'a process that joins (%s)',
+  hosting => {
+    it('holds the state by read-only descriptors, and may write only to what was made for it', async () => {
+      const upgrade = { probation: 0, heartbeat: 20 }
+      const scene = Scene.open({ hosting, upgrade })
+      if (hosting === 'daemon') await startDaemon(scene, { upgrade })
+      let serving = await scene.serve()
+      for (let round = 0; round < 3; round++) {
+        await serving.order('put', { key: `k${round}`, value: { item: 'x' } })
+        const { epoch } = (await serving.status()) as { epoch: number }
+        expect(segmentsOf(serving).get(epoch)).toBe(WRITABLE)
+        const joiner = await scene.start({ hang: 'sleep' })
+        await joiner.says('joined')
+        const held = segmentsOf(joiner)
+        expect(held.get(epoch)).toBe(READ_ONLY)
+        for (const [each, access] of held)
+          expect([each, access]).toEqual([each, each > epoch ? WRITABLE : READ_ONLY])
+        expect([...held.keys()].filter(each => each > epoch)).toHaveLength(2)
+        await joiner.kill()
+        const before = serving
+        serving = await scene.serve()
+        await before.end()
+      }
+    })
+  },
+)
 
 describe('what is offered and sent', () => {
   function shelfOf(epochs: number[]): SegmentShelf {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
+import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import type { Desk } from './cli-processes.js'
 import { launchMember, openState } from './state-desk.js'
@@ -26,7 +27,7 @@ function watch(desk: Desk, ...args: string[]): Record<string, unknown>[] {
 }
 
 // Each command is a process: slow on a busy machine.
-describe.each(['embedded', 'daemon'])('entries by an operator (%s)', hosting => {
+describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an operator (%s)', hosting => {
   it('are put, deleted and watched by command, across an upgrade', async () => {
     const desk = await openState(hosting)
     const run = async (command: string, ...args: string[]) => {

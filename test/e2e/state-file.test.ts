@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -39,11 +40,13 @@ async function killAll(apps: readonly App[]): Promise<void> {
   for (const app of apps) if (!app.ended) await app.kill()
 }
 
+const UPGRADES = perLane(2, 5)
+
 describe('a state file', () => {
   it('is what a service begins with when all its processes were killed, again and again', async () => {
     const { scene: s, path } = scene()
     let digest = ''
-    for (let boot = 0; boot < 4; boot++) {
+    for (let boot = 0; boot < perLane(3, 4); boot++) {
       const app = await s.serve({ routes: boot === 0 ? 300 : 0 })
       expect(app.find('joined')).toMatchObject({ generation: 1, first: true })
       if (boot > 0) expect((await s.status()).state.digest).toBe(digest)
@@ -55,15 +58,15 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
   })
 
-  it('goes on over five upgrades with changes all the time, and an upgrade that fails', async () => {
+  it(`goes on over ${UPGRADES} upgrades with changes all the time, and an upgrade that fails`, async () => {
     const { scene: s, path } = scene()
     let current = await s.serve({ routes: 200 })
     const inodes = new Set<number>()
     let acknowledged = 0
-    for (let generation = 2; generation <= 6; generation++) {
+    for (let generation = 2; generation <= UPGRADES + 1; generation++) {
       await current.order('hammer', { prefix: `g${generation}-` })
       await pause(100)
-      if (generation === 4) await (await s.start({ check: 'throw' })).failure()
+      if (generation === 3) await (await s.start({ check: 'throw' })).failure()
       const next = await s.serve()
       acknowledged += (await current.says('hammered')).acknowledged
       await s.statusWhere('it is saved', report => report.pid === next.pid && saved(report))

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
+import { perLane } from '../lanes/lane.js'
 import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -50,7 +51,7 @@ describe('a service that changes the same entries again and again', () => {
     expect((await scene.status()).state).toMatchObject({ digest, entries: 1000 })
   })
 
-  it.each(['embedded', 'daemon'] as const)(
+  it.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
     'that meets the limit of its log is told so, and has room again when it is compacted (%s)',
     async hosting => {
       const scene = Scene.open({ hosting, upgrade: TIMES, options: { stateLimits: { logBytes: 300_000 } } })

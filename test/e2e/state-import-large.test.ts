@@ -7,6 +7,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
+import { perLane } from '../lanes/lane.js'
 import * as operator from '../processes/operator.js'
 import type { Desk } from './cli-processes.js'
 import { launchMember, openState } from './state-desk.js'
@@ -49,72 +50,80 @@ const pieceOf = (from: number, count: number) =>
 const withHead = (head: object, bytes: Buffer) =>
   Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
 
-describe.each(['embedded', 'daemon'] as const)('a large import (%s)', hosting => {
-  it('is one change, and goes into its place whole', async () => {
-    const desk = await openState(hosting)
-    const file = await large(desk)
-    const { code, stdout, stderr } = await desk.run(
-      'state',
-      'import',
-      '--control',
-      desk.control,
-      '--file',
-      file,
-      '--replace',
-      '--edited',
-    )
-    expect({ code, stdout, stderr }).toEqual({
-      code: 0,
-      stdout: `${ENTRIES} entries of prices imported\n`,
-      stderr: '',
-    })
-    const { entries } = await stateOf(desk)
-    expect(entries).toBe(ENTRIES + 2)
-  })
-
-  it('of which the rest does not come has changed nothing, nor has one with a wrong value at its end', async () => {
-    const desk = await openState(hosting)
-    const before = await stateOf(desk)
-    const id = randomUUID()
-    {
-      using client = await OperatorClient.connect(desk.control)
-      for (let part = 0; part < 3; part++)
-        await client.command(STATE_COMMANDS.part, withHead({ import: id, part }, pieceOf(part * 1000, 1000)))
-    }
-    expect(await stateOf(desk)).toEqual(before)
-    using client = await OperatorClient.connect(desk.control)
-    const ask = (head: object, bytes: Buffer, command: string = STATE_COMMANDS.import) =>
-      client.command(command, withHead(head, bytes))
-    // What is missing is noticed: a piece that was left out, one sent twice, an end that comes too early.
-    for (const part of [2, 4])
-      await expect(ask({ import: id, part }, pieceOf(0, 1), STATE_COMMANDS.part)).rejects.toThrow(
-        expect.objectContaining({ code: 'ERR_FDB_STATE_MOVED' }),
+describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
+  'a large import (%s)',
+  hosting => {
+    it('is one change, and goes into its place whole', async () => {
+      const desk = await openState(hosting)
+      const file = await large(desk)
+      const { code, stdout, stderr } = await desk.run(
+        'state',
+        'import',
+        '--control',
+        desk.control,
+        '--file',
+        file,
+        '--replace',
+        '--edited',
       )
-    await expect(ask({ after: { import: id, part: 4 } }, pieceOf(0, 1))).rejects.toThrow(
-      /has 3 parts of the import, not 4: begin again/,
-    )
-    await expect(ask({ after: { import: 'another', part: 0 } }, pieceOf(0, 1))).rejects.toThrow(/has 0 parts/)
-    const wrong = encodeImport(
-      [],
-      [{ section: 'prices', op: PUT, key: 'wrong', value: Buffer.from('{}'), version: 2 }],
-    )
-    await expect(ask({ after: { import: id, part: 3 } }, wrong)).rejects.toThrow(
-      expect.objectContaining({ code: 'ERR_FDB_STATE_VALUE' }),
-    )
-    expect(await stateOf(desk)).toEqual(before)
-    // Whole, and sent again as its answer was lost: once.
-    for (let again = 0; again < 2; again++) {
-      for (let part = 0; part < 3; part++)
-        await ask({ import: id, part }, pieceOf(part * 1000, 1000), STATE_COMMANDS.part)
-      expect(
-        JSON.parse(
-          (await ask({ request: 'once', after: { import: id, part: 3 } }, pieceOf(3000, 1))).toString(),
-        ),
-      ).toEqual({ puts: 3001 })
-    }
-    expect((await stateOf(desk)).entries).toBe(before.entries + 3001)
-  })
-})
+      expect({ code, stdout, stderr }).toEqual({
+        code: 0,
+        stdout: `${ENTRIES} entries of prices imported\n`,
+        stderr: '',
+      })
+      const { entries } = await stateOf(desk)
+      expect(entries).toBe(ENTRIES + 2)
+    })
+
+    it('of which the rest does not come has changed nothing, nor has one with a wrong value at its end', async () => {
+      const desk = await openState(hosting)
+      const before = await stateOf(desk)
+      const id = randomUUID()
+      {
+        using client = await OperatorClient.connect(desk.control)
+        for (let part = 0; part < 3; part++)
+          await client.command(
+            STATE_COMMANDS.part,
+            withHead({ import: id, part }, pieceOf(part * 1000, 1000)),
+          )
+      }
+      expect(await stateOf(desk)).toEqual(before)
+      using client = await OperatorClient.connect(desk.control)
+      const ask = (head: object, bytes: Buffer, command: string = STATE_COMMANDS.import) =>
+        client.command(command, withHead(head, bytes))
+      // What is missing is noticed: a piece that was left out, one sent twice, an end that comes too early.
+      for (const part of [2, 4])
+        await expect(ask({ import: id, part }, pieceOf(0, 1), STATE_COMMANDS.part)).rejects.toThrow(
+          expect.objectContaining({ code: 'ERR_FDB_STATE_MOVED' }),
+        )
+      await expect(ask({ after: { import: id, part: 4 } }, pieceOf(0, 1))).rejects.toThrow(
+        /has 3 parts of the import, not 4: begin again/,
+      )
+      await expect(ask({ after: { import: 'another', part: 0 } }, pieceOf(0, 1))).rejects.toThrow(
+        /has 0 parts/,
+      )
+      const wrong = encodeImport(
+        [],
+        [{ section: 'prices', op: PUT, key: 'wrong', value: Buffer.from('{}'), version: 2 }],
+      )
+      await expect(ask({ after: { import: id, part: 3 } }, wrong)).rejects.toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_STATE_VALUE' }),
+      )
+      expect(await stateOf(desk)).toEqual(before)
+      // Whole, and sent again as its answer was lost: once.
+      for (let again = 0; again < 2; again++) {
+        for (let part = 0; part < 3; part++)
+          await ask({ import: id, part }, pieceOf(part * 1000, 1000), STATE_COMMANDS.part)
+        expect(
+          JSON.parse(
+            (await ask({ request: 'once', after: { import: id, part: 3 } }, pieceOf(3000, 1))).toString(),
+          ),
+        ).toEqual({ puts: 3001 })
+      }
+      expect((await stateOf(desk)).entries).toBe(before.entries + 3001)
+    })
+  },
+)
 
 it('a large import that meets an upgrade begins again at the new version, and applies once', async () => {
   const desk = await openState('embedded')

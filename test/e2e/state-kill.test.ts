@@ -9,11 +9,12 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { readSegment } from '../fixtures/read-segment.js'
 import { COUNT, changesOf } from '../fixtures/state-kill-changes.js'
+import { perLane } from '../lanes/lane.js'
 
-/** The acceptance run: FDB_KILLS=200. */
-const KILLS = Number(process.env.FDB_KILLS ?? 20)
 /** Writers, one after the other, in the same segment. */
 const CHAIN = 5
+/** The acceptance run: FDB_KILLS=200. */
+const KILLS = Number(process.env.FDB_KILLS ?? perLane(CHAIN, 20))
 const WRITER = fileURLToPath(new URL('../fixtures/state-kill-writer.ts', import.meta.url))
 
 const children: ChildProcess[] = []

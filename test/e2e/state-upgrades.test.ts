@@ -4,12 +4,13 @@ import { askServing } from '../../src/cli/state-control.js'
 import { type SegmentsReply, STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
+import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
 const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
 /** The acceptance run: FDB_UPGRADES=200. */
-const UPGRADES = Number(process.env.FDB_UPGRADES ?? 8)
+const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(3, 8))
 const CLIENTS = 3
 
 describe('changes through the control socket', () => {

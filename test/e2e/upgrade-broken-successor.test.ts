@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
@@ -45,12 +46,14 @@ async function expectUpgradeWorks(scene: Scene, url: string, old: App): Promise<
   return next
 }
 
+const IN_A_ROW = perLane(5, 20)
+
 describe('a successor that is killed', () => {
-  it('before it is ready, 20 in a row under load: no request fails, no descriptor leaks', async () => {
+  it(`before it is ready, ${IN_A_ROW} in a row under load: no request fails, no descriptor leaks`, async () => {
     const { scene, url, first } = await stage({ upgrade: PATIENT })
     const before = await first.status()
     const load = await loadOn(url, { rate: 300, streams: 0 })
-    for (let round = 1; round <= 20; round++) {
+    for (let round = 1; round <= IN_A_ROW; round++) {
       const doomed = await scene.start({ hang: 'sleep' })
       await doomed.says('listener')
       await doomed.kill()

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { whoServes } from '../processes/client.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -62,79 +63,82 @@ async function started(first: App): Promise<number> {
   return (await first.says('progress')).pid
 }
 
-describe.each(['embedded', 'daemon'] as const)('an upgrade that is cancelled, %s hosting', hosting => {
-  it('before the successor has joined: it is ended, and the incumbent serves on', async () => {
-    const place = await open(hosting)
-    const { first } = place
-    const argv = [process.execPath, '-e', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1e6)']
-    const upgrade = outcome(first.order('upgrade', { argv }))
-    const pid = await started(first)
-    await first.order('abort')
-    const result = await upgrade
-    expect(result).toMatchObject({ ok: false, code: 'ERR_FDB_ABORTED' })
-    expect(result).toMatchObject({ message: expect.stringContaining(`process ${first.pid} serves on`) })
-    await servesAlone(place, pid)
-  })
-
-  it('with a successor that is being made ready: no client notices', async () => {
-    const place = await open(hosting)
-    const { first, url } = place
-    const load = await loadOn(url, { streams: 0 })
-    const upgrade = outcome(first.order('upgrade', successor(place, { hang: 'sleep' })))
-    const pid = await started(first)
-    await until('it has joined', () => joined(first) === 2)
-    await first.order('abort')
-    expect(await upgrade).toMatchObject({
-      ok: false,
-      code: 'ERR_FDB_ABORTED',
-      message: expect.stringContaining(`successor ${pid} was ended; process ${first.pid} serves on`),
+describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
+  'an upgrade that is cancelled, %s hosting',
+  hosting => {
+    it('before the successor has joined: it is ended, and the incumbent serves on', async () => {
+      const place = await open(hosting)
+      const { first } = place
+      const argv = [process.execPath, '-e', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1e6)']
+      const upgrade = outcome(first.order('upgrade', { argv }))
+      const pid = await started(first)
+      await first.order('abort')
+      const result = await upgrade
+      expect(result).toMatchObject({ ok: false, code: 'ERR_FDB_ABORTED' })
+      expect(result).toMatchObject({ message: expect.stringContaining(`process ${first.pid} serves on`) })
+      await servesAlone(place, pid)
     })
-    await servesAlone(place, pid)
-    await load.stop()
-  })
 
-  it('when the incumbent is frozen already and the successor does not answer', async () => {
-    const place = await open(hosting, { upgrade: { ...TIMES, freeze: 200 } })
-    const { first } = place
-    const upgrade = outcome(
-      first.order('upgrade', successor(place, { traps: { 'member ready': 'SIGSTOP' } })),
-    )
-    const pid = await started(first)
-    await until('the incumbent is frozen', async () => (await first.order('phase')) === 'frozen')
-    await first.order('abort')
-    expect(await upgrade).toMatchObject({ ok: false, code: 'ERR_FDB_ABORTED' })
-    await servesAlone(place, pid)
-  })
+    it('with a successor that is being made ready: no client notices', async () => {
+      const place = await open(hosting)
+      const { first, url } = place
+      const load = await loadOn(url, { streams: 0 })
+      const upgrade = outcome(first.order('upgrade', successor(place, { hang: 'sleep' })))
+      const pid = await started(first)
+      await until('it has joined', () => joined(first) === 2)
+      await first.order('abort')
+      expect(await upgrade).toMatchObject({
+        ok: false,
+        code: 'ERR_FDB_ABORTED',
+        message: expect.stringContaining(`successor ${pid} was ended; process ${first.pid} serves on`),
+      })
+      await servesAlone(place, pid)
+      await load.stop()
+    })
 
-  it('after the Commit: too late, the answer says that the successor serves', async () => {
-    const place = await open(hosting, { upgrade: { ...TIMES, probation: 3_000 } })
-    const { first, url } = place
-    const order = successor(place, { traps: { 'member serving': 'SIGSTOP' } })
-    const upgrade = outcome(first.order('upgrade', order))
-    const pid = await started(first)
-    // It has its Commit, and was stopped before it could say Serving.
-    await until('the successor has stopped', () => first.output.includes('"say":"trapped"'))
-    await first.order('abort')
-    process.kill(pid, 'SIGCONT')
-    expect(await upgrade).toMatchObject({ ok: true, answer: { pid } })
-    await until('it answers', async () => (await whoServes(url)) === pid)
-    await first.end()
-    expect(hasEnded(pid)).toBe(false)
-  })
+    it('when the incumbent is frozen already and the successor does not answer', async () => {
+      const place = await open(hosting, { upgrade: { ...TIMES, freeze: 200 } })
+      const { first } = place
+      const upgrade = outcome(
+        first.order('upgrade', successor(place, { traps: { 'member ready': 'SIGSTOP' } })),
+      )
+      const pid = await started(first)
+      await until('the incumbent is frozen', async () => (await first.order('phase')) === 'frozen')
+      await first.order('abort')
+      expect(await upgrade).toMatchObject({ ok: false, code: 'ERR_FDB_ABORTED' })
+      await servesAlone(place, pid)
+    })
 
-  it('by a TERM of the incumbent: the successor ends with it', async () => {
-    const place = await open(hosting)
-    const { scene, first } = place
-    void outcome(first.order('upgrade', successor(place, { hang: 'sleep' })))
-    const pid = await started(first)
-    await until('it has joined', () => joined(first) === 2)
-    first.signal('SIGTERM')
-    await first.end()
-    await until('the successor has ended', () => hasEnded(pid), 2_000)
-    if (hosting === 'daemon') return
-    await expect(ask(scene.control, { statusRequest: {} }, ({ status }) => status, 1_000)).rejects.toThrow()
-  })
-})
+    it('after the Commit: too late, the answer says that the successor serves', async () => {
+      const place = await open(hosting, { upgrade: { ...TIMES, probation: 3_000 } })
+      const { first, url } = place
+      const order = successor(place, { traps: { 'member serving': 'SIGSTOP' } })
+      const upgrade = outcome(first.order('upgrade', order))
+      const pid = await started(first)
+      // It has its Commit, and was stopped before it could say Serving.
+      await until('the successor has stopped', () => first.output.includes('"say":"trapped"'))
+      await first.order('abort')
+      process.kill(pid, 'SIGCONT')
+      expect(await upgrade).toMatchObject({ ok: true, answer: { pid } })
+      await until('it answers', async () => (await whoServes(url)) === pid)
+      await first.end()
+      expect(hasEnded(pid)).toBe(false)
+    })
+
+    it('by a TERM of the incumbent: the successor ends with it', async () => {
+      const place = await open(hosting)
+      const { scene, first } = place
+      void outcome(first.order('upgrade', successor(place, { hang: 'sleep' })))
+      const pid = await started(first)
+      await until('it has joined', () => joined(first) === 2)
+      first.signal('SIGTERM')
+      await first.end()
+      await until('the successor has ended', () => hasEnded(pid), 2_000)
+      if (hosting === 'daemon') return
+      await expect(ask(scene.control, { statusRequest: {} }, ({ status }) => status, 1_000)).rejects.toThrow()
+    })
+  },
+)
 
 function joined(app: App): number {
   return app.said.filter(({ say }) => say === 'joined').length

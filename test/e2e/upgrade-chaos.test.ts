@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
-const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? 20)
+const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(6, 20))
 const SEED = Number(process.env.FDB_CHAOS_SEED ?? 1)
 
 /** A small generator, so that a run can be repeated as far as the machine allows (mulberry32). */
@@ -106,7 +107,7 @@ describe('kills at any time', () => {
     await writers.stop()
     const { state } = await current.status()
     expect(state.entries).toBeGreaterThanOrEqual(acknowledged.length)
-    expect(acknowledged.length).toBeGreaterThan(20)
+    expect(acknowledged.length).toBeGreaterThan(ROUNDS)
   })
 })
 

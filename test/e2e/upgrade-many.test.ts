@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { openFds } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
@@ -22,7 +23,7 @@ async function lastingFds(pid: number): Promise<number> {
   return least
 }
 
-describe('many upgrades in a row', () => {
+describe.runIf(NIGHTLY)('many upgrades in a row', () => {
   it(`what generation ${UPGRADES} holds is what generation 10 held`, {
     timeout: 180_000 + UPGRADES * 5_000,
   }, async () => {

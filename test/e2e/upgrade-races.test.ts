@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -7,9 +8,11 @@ import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
+const TWO_TIMES = perLane(4, 20)
+
 describe('several processes at once', () => {
-  it('two started together, 20 times: one is the first, the other its successor', async () => {
-    for (let round = 1; round <= 20; round++) {
+  it(`two started together, ${TWO_TIMES} times: one is the first, the other its successor`, async () => {
+    for (let round = 1; round <= TWO_TIMES; round++) {
       const scene = Scene.open({ upgrade: TIMES })
       const both = await Promise.all([scene.start(), scene.start()])
       const joined = await Promise.all(both.map(app => app.says('joined')))

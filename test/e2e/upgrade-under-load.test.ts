@@ -1,5 +1,6 @@
 import { Agent } from 'node:http'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { ask, whoServes } from '../processes/client.js'
 import { ancestorsOf } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
@@ -7,8 +8,10 @@ import { freePort, Scene } from '../processes/scene.js'
 
 const EVENTS = ['serving', 'retiring', 'reinstated', 'retired']
 
+const UPGRADES = perLane(2, 3)
+
 describe('an unrelated process takes over', () => {
-  it('under load, three times: no request is lost, and the old one leaves as replaced', async () => {
+  it(`under load, ${UPGRADES} times: no request is lost, and the old one leaves as replaced`, async () => {
     const port = await freePort()
     const scene = Scene.open({
       routes: 1_000,
@@ -19,7 +22,7 @@ describe('an unrelated process takes over', () => {
     const { startedAt } = first.find('joined')!
     const load = await loadOn(`http://127.0.0.1:${port}`, { rate: 600, routes: 64, writes: 60 })
     let old = first
-    for (let upgrade = 1; upgrade <= 3; upgrade++) {
+    for (let upgrade = 1; upgrade <= UPGRADES; upgrade++) {
       await load.mark(`upgrade ${upgrade}`)
       const next = await scene.serve()
       await load.answeredBy(next.pid, 200)
@@ -32,7 +35,7 @@ describe('an unrelated process takes over', () => {
       old = next
     }
     const { uptimeSeconds, serviceStartedAt, generation } = await scene.status()
-    expect(generation).toBe(4)
+    expect(generation).toBe(UPGRADES + 1)
     expect(Date.parse(serviceStartedAt)).toBe(startedAt)
     expect(uptimeSeconds).toBeGreaterThan((Date.now() - startedAt) / 1000 - 1)
     await load.stop()

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -40,7 +41,7 @@ async function workOf(app: App, lines: () => Line[], jobs = 2): Promise<void> {
   })
 }
 
-for (const hosting of ['embedded', 'daemon'] as const) {
+for (const hosting of perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon'])) {
   describe(`cron jobs and queues across upgrades (${hosting})`, () => {
     const open = async () => {
       const scene = Scene.open({ hosting, upgrade: UPGRADE })

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { join as joinService } from '../../src/member/join.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, startDaemon } from '../processes/daemon.js'
@@ -33,77 +34,82 @@ async function standsBy(app: App): Promise<void> {
   await until('the elder stands by', async () => (await app.order('phase')) === 'standby')
 }
 
-describe.each(['embedded', 'daemon'] as const)('a way back that cannot be taken, %s', hosting => {
-  it('leaves a successor that lives alone; with it dead, reads are served until the next version repairs it', async () => {
-    const { scene, status, target } = await open(hosting)
-    const elder = await scene.serve(FIRST)
-    const sickFile = join(scene.folder, 'sick')
-    const second = await scene.serve({ ...SECOND, sickFile })
-    await standsBy(elder)
-    await second.order('put', { key: 'of the second', value: { item: 'x' } })
-    // A read is what it takes to see what another has written.
-    await until('the elder knows', async () => {
-      await elder.order('get', { key: '0' })
-      return (await elder.status()).unfit?.code === 'ERR_FDB_SCHEMA'
-    })
-    await until('status says it', async () => {
-      const { draining } = await status()
-      return draining.find(({ pid }) => pid === elder.pid)?.unfit?.code === 'ERR_FDB_SCHEMA'
-    })
-    writeFileSync(sickFile, '')
-    if (hosting === 'embedded') {
-      await until('it is kept', () => elder.output.includes('the successor is not well, and is kept'))
-    }
-    await second.order('put', { key: 'later', value: { item: 'y' } })
-    expect(await whoAnswers(target)).toBe(second.pid)
-    expect(elder.story).not.toContain('reinstated')
+describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
+  'a way back that cannot be taken, %s',
+  hosting => {
+    it('leaves a successor that lives alone; with it dead, reads are served until the next version repairs it', async () => {
+      const { scene, status, target } = await open(hosting)
+      const elder = await scene.serve(FIRST)
+      const sickFile = join(scene.folder, 'sick')
+      const second = await scene.serve({ ...SECOND, sickFile })
+      await standsBy(elder)
+      await second.order('put', { key: 'of the second', value: { item: 'x' } })
+      // A read is what it takes to see what another has written.
+      await until('the elder knows', async () => {
+        await elder.order('get', { key: '0' })
+        return (await elder.status()).unfit?.code === 'ERR_FDB_SCHEMA'
+      })
+      await until('status says it', async () => {
+        const { draining } = await status()
+        return draining.find(({ pid }) => pid === elder.pid)?.unfit?.code === 'ERR_FDB_SCHEMA'
+      })
+      writeFileSync(sickFile, '')
+      if (hosting === 'embedded') {
+        await until('it is kept', () => elder.output.includes('the successor is not well, and is kept'))
+      }
+      await second.order('put', { key: 'later', value: { item: 'y' } })
+      expect(await whoAnswers(target)).toBe(second.pid)
+      expect(elder.story).not.toContain('reinstated')
 
-    await second.kill()
-    expect(await elder.says('unfit')).toMatchObject({
-      code: 'ERR_FDB_UNFIT',
-      message: expect.stringContaining('schema version 2'),
-    })
-    await until('the elder answers', async () => (await whoAnswers(target).catch(() => 0)) === elder.pid)
-    expect(await elder.order('get', { key: '0' })).toEqual({ item: 'item-0' })
-    await expect(elder.order('put', { key: 'z', value: { item: 'z' } })).rejects.toMatchObject({
-      code: 'ERR_FDB_UNFIT',
-      message: expect.stringMatching(/schema version 2.*upgrade/s),
-    })
-    await until('status says that nobody writes', async () => {
-      const { pid, role, phase, unfit } = await status()
-      return pid === elder.pid && role === 'unfit' && phase === 'idle' && unfit?.code === 'ERR_FDB_SCHEMA'
+      await second.kill()
+      expect(await elder.says('unfit')).toMatchObject({
+        code: 'ERR_FDB_UNFIT',
+        message: expect.stringContaining('schema version 2'),
+      })
+      await until('the elder answers', async () => (await whoAnswers(target).catch(() => 0)) === elder.pid)
+      expect(await elder.order('get', { key: '0' })).toEqual({ item: 'item-0' })
+      await expect(elder.order('put', { key: 'z', value: { item: 'z' } })).rejects.toMatchObject({
+        code: 'ERR_FDB_UNFIT',
+        message: expect.stringMatching(/schema version 2.*upgrade/s),
+      })
+      await until('status says that nobody writes', async () => {
+        const { pid, role, phase, unfit } = await status()
+        return pid === elder.pid && role === 'unfit' && phase === 'idle' && unfit?.code === 'ERR_FDB_SCHEMA'
+      })
+
+      const third = await scene.serve(SECOND)
+      await third.order('put', { key: 'of the third', value: { item: 'z' } })
+      const all = await third.order<Record<string, unknown>>('all')
+      expect(all).toMatchObject({
+        'of the second': { item: 'x' },
+        later: { item: 'y' },
+        'of the third': { item: 'z' },
+      })
+      await standsBy(elder)
+      expect(await whoAnswers(target)).toBe(third.pid)
     })
 
-    const third = await scene.serve(SECOND)
-    await third.order('put', { key: 'of the third', value: { item: 'z' } })
-    const all = await third.order<Record<string, unknown>>('all')
-    expect(all).toMatchObject({
-      'of the second': { item: 'x' },
-      later: { item: 'y' },
-      'of the third': { item: 'z' },
+    it('because of a limit is known to the successor only when it is turned away from, and it goes on', async () => {
+      const { scene, status, target } = await open(hosting)
+      const elder = await scene.serve({ options: { stateLimits: { keyBytes: 8 } } })
+      const sickFile = join(scene.folder, 'sick')
+      const second = await scene.serve({ sickFile })
+      await standsBy(elder)
+      writeFileSync(sickFile, '')
+      const keys = Array.from({ length: 50 }, (_, i) => `a longer key ${i}`)
+      for (const key of keys) await second.order('put', { key, value: { item: key } })
+      await until('it has tried, or seen', async () => {
+        const { unfit } = await elder.status()
+        return unfit?.code === 'ERR_FDB_STATE_LIMIT' && (await status()).pid === second.pid
+      })
+      await second.order('put', { key: 'later', value: { item: 'y' } })
+      expect(Object.keys(await second.order<object>('all'))).toEqual(
+        expect.arrayContaining([...keys, 'later']),
+      )
+      expect(await whoAnswers(target)).toBe(second.pid)
     })
-    await standsBy(elder)
-    expect(await whoAnswers(target)).toBe(third.pid)
-  })
-
-  it('because of a limit is known to the successor only when it is turned away from, and it goes on', async () => {
-    const { scene, status, target } = await open(hosting)
-    const elder = await scene.serve({ options: { stateLimits: { keyBytes: 8 } } })
-    const sickFile = join(scene.folder, 'sick')
-    const second = await scene.serve({ sickFile })
-    await standsBy(elder)
-    writeFileSync(sickFile, '')
-    const keys = Array.from({ length: 50 }, (_, i) => `a longer key ${i}`)
-    for (const key of keys) await second.order('put', { key, value: { item: key } })
-    await until('it has tried, or seen', async () => {
-      const { unfit } = await elder.status()
-      return unfit?.code === 'ERR_FDB_STATE_LIMIT' && (await status()).pid === second.pid
-    })
-    await second.order('put', { key: 'later', value: { item: 'y' } })
-    expect(Object.keys(await second.order<object>('all'))).toEqual(expect.arrayContaining([...keys, 'later']))
-    expect(await whoAnswers(target)).toBe(second.pid)
-  })
-})
+  },
+)
 
 describe('a joiner that gave up before anything was handed to it', () => {
   it('blocks nobody, though its process lives on', async () => {

@@ -145,7 +145,7 @@ export const ALWAYS: readonly Space[] = [
   }),
 ]
 
-/** By hand (`npm run explore`): some minutes, some gigabytes. */
+/** At night, and by hand (`npm run explore`): some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
   space('two parties, chain of 3, steps whole', 2, { processes: 3, atomic: true }),
   space('three parties, two kills and a stop, effect by effect', 3, { segments: 5, crash: 2, cut: 0 }),

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { afterAll } from 'vitest'
 import { ADDON, commandOf, compareVersions, unpackRelease } from '../../bench/release.mjs'
+import { perLane } from '../lanes/lane.js'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -76,5 +77,8 @@ export const RELEASES: readonly string[] = readdirSync(join(ROOT, 'test/fixtures
   .flatMap(name => /^fd-broker-(.*)\.tgz$/.exec(name)?.[1] ?? [])
   .sort(compareVersions)
 
-/** Those; see {@link Release}. */
-export const releases = (): Release[] => RELEASES.map(version => new Release(version))
+/** The newest of those, or of those before one, in the gate; all at night. See {@link Release}. */
+export function releases(before?: string): Release[] {
+  const there = RELEASES.filter(version => before === undefined || compareVersions(version, before) < 0)
+  return there.slice(perLane(-1, 0)).map(version => new Release(version))
+}

@@ -4,8 +4,9 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { RawClient } from '../connections-support/http-client.js'
 import { giveBack, type Place, place, taken } from '../connections-support/http-pair.js'
+import { perLane } from '../lanes/lane.js'
 
-const RUNS = 200
+const RUNS = perLane(50, 200)
 
 interface Request {
   readonly kind: 'get' | 'length' | 'chunked'

@@ -4,9 +4,10 @@ import { compare } from '../http1-support/compare.js'
 import { DEFECTS, DefectiveCopies, NO_DEFECT } from '../http1-support/defects.js'
 import { ALLOWED_DIFFERENCES, allowedAs } from '../http1-support/differences.js'
 import { fuzz } from '../http1-support/fuzz.js'
+import { perLane } from '../lanes/lane.js'
 
 /** FDB_FUZZ=N runs N inputs, FDB_FUZZ_SEED=N others than the usual ones. */
-const INPUTS = Number(process.env.FDB_FUZZ ?? 60_000)
+const INPUTS = Number(process.env.FDB_FUZZ ?? perLane(15_000, 60_000))
 const SEED = Number(process.env.FDB_FUZZ_SEED ?? 1)
 const INPUTS_FOR_A_DEFECT = 60_000
 

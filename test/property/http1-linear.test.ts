@@ -15,6 +15,7 @@ import { Forwarder, requestEdits } from '../../src/relay/forwarded.js'
 import { eventsOf, planResponse } from '../../src/relay/response-plan.js'
 import { growthOf } from '../http1-support/growth.js'
 import { Random } from '../http1-support/random.js'
+import { perLane } from '../lanes/lane.js'
 
 const FROM = 2 * 1024
 const TO = 64 * 1024
@@ -53,6 +54,12 @@ const FILLERS: [name: string, fill: (bytes: number) => string][] = [
   ['digits', n => '0'.repeat(n)],
   ...[0, 1, 2].map((n): [string, (bytes: number) => string] => [`mixture ${n}`, bytes => mixture(n, bytes)]),
 ]
+
+/** With every field in turn; at night all. */
+const USUAL = perLane(
+  FILLERS.filter(([name]) => ['blanks', 'elements', 'mixture 0'].includes(name)),
+  FILLERS,
+)
 
 function mixture(salt: number, bytes: number): string {
   const random = new Random(SEED * 97 + salt)
@@ -135,7 +142,7 @@ const NAMES = [
 describe('the time for a head grows with its bytes, not with their square', () => {
   for (const name of NAMES) {
     it(`${name}: whatever its value is`, () => {
-      for (const [filler, fill] of FILLERS) {
+      for (const [filler, fill] of USUAL) {
         const value = (n: number) => `${name}: a${fill(n)}b\r\n`
         expectLinear(
           `${filler} in a request`,
@@ -148,7 +155,7 @@ describe('the time for a head grows with its bytes, not with their square', () =
 
     it(`${name}: however many lines there are`, () => {
       const other = name === 'connection' ? '' : 'Connection: upgrade, x-a, x-b\r\n'
-      for (const value of ['a', 'chunked', '100-continue', 'a, b']) {
+      for (const value of perLane(['a', 'a, b'], ['a', 'chunked', '100-continue', 'a, b'])) {
         const lines = (n: number) =>
           other + `${name}: ${value}\r\n`.repeat(n / (name.length + value.length + 4))
         expectLinear(`${value} in requests`, passRequest, n => `GET / HTTP/1.1\r\nHost: a\r\n${lines(n)}\r\n`)

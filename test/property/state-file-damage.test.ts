@@ -11,9 +11,10 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { routeSchema } from '../fixtures/state-logs.js'
 import { unmarked } from '../fixtures/unmarked-file.js'
+import { perLane } from '../lanes/lane.js'
 
 /** The acceptance run: FDB_RUNS=100000. */
-const RUNS = Number(process.env.FDB_RUNS ?? 800)
+const RUNS = Number(process.env.FDB_RUNS ?? perLane(300, 800))
 const SEED = 17
 
 const folder = mkdtempSync(join(tmpdir(), 'fdb-file-fuzz-'))

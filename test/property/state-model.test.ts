@@ -8,6 +8,7 @@ import type { Section } from '../../src/state/section.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
 import { readBy } from '../fixtures/state-logs.js'
+import { perLane } from '../lanes/lane.js'
 
 /** A plain model of what a log adds up to. */
 class Model {
@@ -190,7 +191,11 @@ describe.each(OPTIONS)(
             await Promise.allSettled(world.pending)
           }
         }),
-        { numRuns: Number(process.env.FDB_RUNS ?? 1000), seed: 4, interruptAfterTimeLimit: 60_000 },
+        {
+          numRuns: Number(process.env.FDB_RUNS ?? perLane(250, 1000)),
+          seed: 4,
+          interruptAfterTimeLimit: 60_000,
+        },
       )
     })
   },

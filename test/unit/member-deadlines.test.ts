@@ -13,6 +13,7 @@ import type { JoinOptions } from '../../src/member/options.js'
 import { ReadyReminder } from '../../src/member/ready-reminder.js'
 import * as codec from '../../src/state/codec.js'
 import { defineSection } from '../../src/state/schema.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { openFds } from '../processes/daemon.js'
 import { until } from '../processes/until.js'
 
@@ -121,7 +122,7 @@ describe('a process that does not come to ready()', () => {
     expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
   })
 
-  it('is warned of after 10 s by default', async () => {
+  it.runIf(NIGHTLY)('is warned of after 10 s by default', async () => {
     const { logger, told } = warnings()
     const begin = service()
     const begun = performance.now()

@@ -8,7 +8,7 @@ import { changePrefix, encodeBody, encodeEnvelope, encodeSchema } from '../../sr
 import { type Release, releases } from '../processes/release.js'
 
 const { Header } = fdbroker.state
-const withModules = releases().filter(({ hasModules }) => hasModules)
+const withModules = releases('0.3.0').filter(({ hasModules }) => hasModules)
 
 interface Code {
   Segment: typeof Segment

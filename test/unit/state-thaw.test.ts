@@ -4,10 +4,11 @@ import { FdbError } from '../../src/errors.js'
 import { Segment } from '../../src/state/segment.js'
 import type { StateLog } from '../../src/state/state-log.js'
 import { longestTurn, type Route, routeSchema, writingLog } from '../fixtures/state-logs.js'
+import { perLane } from '../lanes/lane.js'
 import { leastOf } from '../processes/worked.js'
 
 /** As many as may wait. */
-const MOST = 65_536
+const MOST = perLane(16_384, 65_536)
 /** A slice is 3 ms; one collection of garbage among so many promises may take several times as long. All at once took 400. */
 const MOST_MS = 60
 

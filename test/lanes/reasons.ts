@@ -1,0 +1,51 @@
+/** Why tests are left out where a condition is met: what `skipIf(...)` is given, or the contrary of what `runIf(...)` is given. */
+export interface Reason {
+  readonly text: string
+  /** Also where root runs the suite with all tools that it knows: there is nothing to try, or the kernel has it not. */
+  readonly always?: true
+}
+
+const NO_ROOT = { text: 'it needs root' }
+const NO_TRACING = {
+  text: 'it may not look into other processes (CAP_SYS_PTRACE, or kernel.yama.ptrace_scope=0)',
+}
+const NO_MACHINE = {
+  text: 'no machine can be booted: it needs root, systemd and systemd-nspawn (npm run unpack-nspawn)',
+}
+
+/** By the condition, as the source has it. */
+export const REASONS: Readonly<Record<string, Reason>> = {
+  'process.geteuid?.() !== 0': NO_ROOT,
+  'process.getuid?.() === 0': NO_ROOT,
+  isRoot: NO_ROOT,
+  ROOT: NO_ROOT,
+  TRACES_OWN: NO_TRACING,
+  'isRoot && TRACES_ALL': NO_TRACING,
+  'why !== null': NO_MACHINE,
+  'analyzer() === null': { text: 'there is no systemd-analyze' },
+  "spawnSync('systemd-analyze', ['--version']).status !== 0": { text: 'there is no systemd-analyze' },
+  "existsSync('/proc/self/io')": { text: 'this kernel does not count what a process reads' },
+  'mayOverlay()': { text: 'an overlay may not be mounted' },
+  "process.geteuid?.() !== 0 || readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() !== '1'": {
+    text: 'it needs root and fs.protected_hardlinks=1',
+  },
+  "!has('python3')": { text: 'there is no python3' },
+  "!has('go')": { text: 'there is no Go toolchain' },
+  '!has(tool)': { text: 'the toolchain of this language is not there' },
+  'there.length === 0': { text: 'there is neither python3 nor a Go toolchain' },
+  "!hasDpkg || architecture === ''": { text: 'there is no dpkg' },
+  '!hasDpkg': { text: 'there is no dpkg' },
+  "process.platform === 'linux'": { text: 'it is about Linux' },
+  '!KNOWN': { text: 'this kernel has no vm.memfd_noexec (Linux 6.3)', always: true },
+  NIGHTLY: { text: 'it is of the nightly lane (npm run nightly)', always: true },
+  takesAny: { text: 'this kind of connection goes on with any descriptor', always: true },
+  'ASKED === undefined': { text: 'a soak asks for it: npm run soak -- containers', always: true },
+  "previous.has('0.2.0')": { text: 'whether that release gives connections away decides', always: true },
+}
+
+/** Tests that say themselves that they are left out, by `skip(note)`: these notes are met by root with all tools too. */
+export const NOTES_OF_ROOT: readonly string[] = [
+  'no perl, or a kernel before 6.16',
+  'this systemd-notify has no --fd',
+  'there is no python3 that every user has',
+]
