@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
+import { STEPS } from '../../tools/nightly.mjs'
 import { STAGES } from '../../tools/release/stages.mjs'
 
 const ROOT = new URL('../../', import.meta.url)
@@ -67,6 +68,27 @@ describe.each(readdirSync(FOLDER))('%s', name => {
     expect(textOf(name)).not.toContain('secrets.')
     for (const { uses, with: given } of Object.values(jobs).flatMap(({ steps }) => steps))
       if (uses?.startsWith('actions/checkout@')) expect(given).toEqual({ 'persist-credentials': false })
+  })
+})
+
+describe('the nightly lane', () => {
+  const [job] = Object.values(jobsOf('nightly.yml')) as unknown as [
+    Job & { strategy: { matrix: { step: string[] } } },
+  ]
+
+  it('runs each step of its tool, in a job of its own', () => {
+    expect(job.strategy.matrix.step).toEqual(Object.keys(STEPS))
+    expect(runsOf(job).at(-1)).toMatch(/^npm run nightly -- \$\{\{ matrix\.step \}\}$/)
+  })
+
+  it('runs by the clock', () => {
+    expect(textOf('nightly.yml')).toMatch(/schedule:\n {4}- cron:/)
+  })
+
+  it('is made of scripts that there are', () => {
+    const missing = Object.values(STEPS).filter(({ script }) => !(script in scripts))
+    // The tool says of a script that is not there that it is not.
+    expect(missing.map(({ script }) => script).filter(script => script !== 'seeds')).toEqual([])
   })
 })
 
