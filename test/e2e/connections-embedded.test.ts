@@ -70,8 +70,8 @@ describe('an http.Server that is upgraded', () => {
     await Promise.all(busy)
     expect(clients.filter(({ end }) => end !== null)).toHaveLength(0)
     const answers = await Promise.all(clients.map(client => client.ask('/whoami')))
-    expect(new Set(answers)).toEqual(new Set([`4,${app.pid}\n`]))
-    expect([...served].sort()).toEqual(['1', '2', '3', '4'])
+    expect(new Set(answers)).toEqual(new Set([`${ROUNDS + 1},${app.pid}\n`]))
+    expect([...served].sort()).toEqual(Array.from({ length: ROUNDS + 1 }, (_, round) => `${round + 1}`))
     expect((await app.status()).moves).toMatchObject({ arrived: 500, lost: 0 })
   })
 
@@ -175,7 +175,7 @@ describe('WebSockets that the application terminates', () => {
     for (const chat of chats) {
       expect(chat.closed).toBe(false)
       expect(chat.wrong).toEqual([])
-      expect(chat.pids.size).toBe(4)
+      expect(chat.pids.size).toBe(ROUNDS + 1)
       expect(chat.pids.has(app.pid)).toBe(true)
     }
   })
