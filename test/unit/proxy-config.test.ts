@@ -60,6 +60,7 @@ describe('a configuration', () => {
         handshake: 10_000,
         head: 10_000,
         idle: 60_000,
+        stall: 60_000,
         tunnel: 60_000,
         connect: 3000,
         response: 60_000,
@@ -236,7 +237,7 @@ routes: [{ host: "*", upstream: db }]
 
   it('points at an unknown key and guesses what was meant', () => {
     expect(refusal(`${LEAST}timeouts: { haed: 3s }\n`)).toEqual([
-      'edge.yaml:4:13: timeouts.haed: unknown key (did you mean "head"?); the keys here are: handshake, head, idle, tunnel, connect, response, request',
+      'edge.yaml:4:13: timeouts.haed: unknown key (did you mean "head"?); the keys here are: handshake, head, idle, stall, tunnel, connect, response, request',
     ])
     expect(refusal(`${LEAST}Upstream: {}\n`)[0]).toContain('unknown key (did you mean "upstreams"?)')
     expect(refusal(`${LEAST}entirely: {}\n`)[0]).toMatch(/entirely: unknown key; the keys here are/)
