@@ -45,7 +45,9 @@ export class Services {
 
   constructor(parts: ServicesParts) {
     this.#parts = parts
-    this.#rightsHolders = new RightsHolders(parts.control)
+    this.#rightsHolders = new RightsHolders(parts.control, error =>
+      parts.logger.warn({ err: error }, 'the list of rights-holders of an earlier daemon is not used'),
+    )
     this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), parts.logger)
     this.#unserved = new UnservedServices({
       control: parts.control,

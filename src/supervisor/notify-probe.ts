@@ -1,7 +1,17 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { bindSocket, closeAll, type Poll, READABLE, receiveMessage, watch } from '../kernel/index.js'
+import {
+  bindSocket,
+  closeAll,
+  type PeerCredentials,
+  type Poll,
+  READABLE,
+  receiveDatagram,
+  setSocketOption,
+  watch,
+} from '../kernel/index.js'
+import { lineOf } from '../process/line-of.js'
 import { notifyWords } from '../supervised/notify-words.js'
 import { type Hearing, NOTHING, type Probe, type ProbeEvents } from './probe.js'
 
@@ -10,8 +20,8 @@ const MOST_BYTES = 65_536
 const TURN_MESSAGES = 64
 
 /**
- * What a version says as it would to systemd: READY=1, STATUS=, MAINPID=. Each has a socket of its own, so that it is known who
- * speaks; whoever knows its path may, also a process that has become another user's.
+ * What a version says as it would to systemd: READY=1, STATUS=, MAINPID=. Each version has a socket of its own. A datagram counts when the kernel says that its sender is
+ * of this process's user or root, or a process of the version: one that has become another user's, say. All others' are dropped.
  */
 export class NotifyProbe implements Probe {
   readonly listeners = NOTHING.listeners
@@ -26,16 +36,27 @@ export class NotifyProbe implements Probe {
     this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
   }
 
-  begin(_pid: number, events: ProbeEvents): void {
+  begin(pid: number, events: ProbeEvents): void {
     const bytes = Buffer.alloc(MOST_BYTES)
     const { socket } = this.hearing
+    // One that an earlier release has made.
+    setSocketOption(socket, 'passCred', true)
+    /** The processes of which one is the version's, or was. */
+    const roots = new Set([pid])
+    const heard = {
+      ...events,
+      mainProcess: (main: number) => {
+        roots.add(main)
+        events.mainProcess(main)
+      },
+    }
     this.#poll = watch(socket, () => {
       for (let i = 0; i < TURN_MESSAGES && this.#poll !== null; i++) {
-        const { bytes: got, fds } = receiveMessage(socket, bytes, 0, bytes.length)
+        const { bytes: got, fds, from } = receiveDatagram(socket, bytes)
         // BARRIER=1 waits for just this.
         if (fds !== null) closeAll(fds)
         if (got < 0) return
-        take(bytes.toString('utf8', 0, got), events)
+        if (mayTell(from, roots)) take(bytes.toString('utf8', 0, got), heard)
       }
     })
     this.#poll.start(READABLE)
@@ -59,13 +80,29 @@ function pathIn(folder: string): string {
 function openHearing(): Hearing {
   const folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
   try {
-    chmodSync(folder, 0o711)
-    const wanted = { kind: 'unix', host: pathIn(folder), datagram: true, mode: 0o777 } as const
-    return { folder, socket: bindSocket(wanted, 'notify socket') }
+    // Root's version may become another user before it tells; what others say is dropped.
+    const shared = process.geteuid?.() === 0
+    chmodSync(folder, shared ? 0o711 : 0o700)
+    const wanted = {
+      kind: 'unix',
+      host: pathIn(folder),
+      datagram: true,
+      mode: shared ? 0o666 : 0o600,
+    } as const
+    const socket = bindSocket(wanted, 'notify socket')
+    setSocketOption(socket, 'passCred', true)
+    return { folder, socket }
   } catch (error) {
     rmSync(folder, { recursive: true, force: true })
     throw error
   }
+}
+
+function mayTell({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boolean {
+  const own = process.geteuid?.() ?? uid
+  if (uid === own || uid === 0) return true
+  for (const each of lineOf(pid)) if (roots.has(each)) return true
+  return false
 }
 
 function take(text: string, events: ProbeEvents): void {

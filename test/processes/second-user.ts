@@ -27,6 +27,7 @@ export type SecondUserOrder =
     }
   | { readonly verb: 'pry' | 'leave'; readonly as: string }
   | { readonly verb: 'child' }
+  | { readonly verb: 'notify'; readonly path: string; readonly text: string }
 
 /** An answer, and where the descriptors lead that came with it. */
 export type Heard = { readonly links: readonly string[] } & {
@@ -104,6 +105,11 @@ export class SecondUser {
 
   async leave(as: string): Promise<void> {
     await this.#tell({ verb: 'leave', as })
+  }
+
+  /** Says something at a notify socket: the errno where it cannot. */
+  async notifies(path: string, text: string): Promise<string> {
+    return (await this.#tell({ verb: 'notify', path, text })) as string
   }
 
   /** The pid of a child of it, which lives as long as it likes. */

@@ -85,6 +85,11 @@ export const LISTENERS = {
     cause: 'A service has as many listeners and named descriptors as it may',
     remedy: 'Use fewer, or several services',
   },
+  ERR_FDB_SIDE_FILE: {
+    cause:
+      'A file beside the control socket (`PATH.members`) is a link, belongs to another user, or may be written by others; it is not read',
+    remedy: 'Remove it, and keep the control socket in a folder of its own with mode 0700',
+  },
   ERR_FDB_SERVICE_LIMIT: {
     cause:
       'A service of a daemon, or the daemon, has as much as its configuration lets it have, or 1,024 processes follow one service, or drain: the message says of what',

@@ -3,7 +3,7 @@ import { FdbError } from '../../errors.js'
 import { statOf, tryLock } from '../../kernel/index.js'
 import type { Logger } from '../../logger.js'
 import { stateFileSettings } from '../../state/file/options.js'
-import { openStateFile } from '../../state/file/place.js'
+import { isStateFile, openStateFile } from '../../state/file/place.js'
 import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
 import type { SegmentShelf } from '../segment-shelf.js'
@@ -73,6 +73,7 @@ function refuseOthers(path: string, diedAt: number): void {
   if (fd === null) return
   const refuse = (why: string) =>
     new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${why}: it is left as it is`)
+  if (!isStateFile(fd)) throw refuse('is no state file')
   if (!tryLock(fd)) throw refuse('is written by another process')
   const { mtimeMs } = statOf(fd)
   if (mtimeMs > diedAt + CLOCKS_MS)

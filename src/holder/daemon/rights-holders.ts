@@ -1,5 +1,5 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { isAlive, type ProcessIdentity } from '../../process/process-identity.js'
+import { readSideFile, writeSideFile } from '../../process/side-file.js'
 
 /** A process that was given descriptors. */
 export type RightsHolder = ProcessIdentity
@@ -25,21 +25,28 @@ export interface RememberedService {
  */
 export class RightsHolders {
   readonly #path: string
+  readonly #refused: (error: unknown) => void
   /** By service, as it is written. */
   readonly #lines = new Map<string, string>()
   /** The file says something else. */
   #stale = true
 
-  constructor(control: string) {
+  /** `refused`: the file is not this user's, or cannot be read. */
+  constructor(control: string, refused: (error: unknown) => void = () => {}) {
     this.#path = `${control}.members`
+    this.#refused = refused
   }
 
-  /** The services of an earlier daemon, and of their members those that still live. An unreadable file counts as none. */
+  /**
+   * The services of an earlier daemon, and of their members those that still live. A file that cannot be read, or that another user may have written, counts
+   * as none, and is told.
+   */
   read(): RememberedService[] {
     let services: unknown
     try {
-      services = JSON.parse(readFileSync(this.#path, 'utf8'))
-    } catch {
+      services = JSON.parse(readSideFile(this.#path) ?? '[]')
+    } catch (error) {
+      this.#refused(error)
       return []
     }
     if (!Array.isArray(services)) return []
@@ -71,9 +78,7 @@ export class RightsHolders {
   /** Throws when it cannot be written: it is tried with the next change. */
   write(): void {
     if (!this.#stale) return
-    const temporary = `${this.#path}~`
-    writeFileSync(temporary, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`, { mode: 0o600 })
-    renameSync(temporary, this.#path)
+    writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`, 0o600)
     this.#stale = false
   }
 }

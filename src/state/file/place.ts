@@ -44,6 +44,17 @@ export function serviceIn(fd: OwnedFd): string {
   return serviceOf(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
 }
 
+/** Reports whether the file begins as a state file does. */
+export function isStateFile(fd: OwnedFd): boolean {
+  const head = Buffer.alloc(MOST_HEADER_BYTES)
+  try {
+    parseHeader(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
+    return true
+  } catch {
+    return false
+  }
+}
+
 function checkNamed(path: string, named: string, service: string): void {
   if (service === '' || named === '' || named === service) return
   throw new FdbError(
