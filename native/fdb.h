@@ -3,6 +3,7 @@
 #define FDB_H
 
 #include <node_api.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -108,6 +109,11 @@ napi_value fdb_bool_value(napi_env env, bool value);
 napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes charge of a new descriptor, answers it */
 
 /* The calls, by file. */
+/* There is no such system call or option: this kernel has none, or a filter of system calls (seccomp) refuses it. */
+static inline bool fdb_is_missing(int error) {
+  return error == ENOSYS || error == ENOPROTOOPT || error == EPERM;
+}
+
 #define FDB_CALL(name) napi_value name(napi_env env, napi_callback_info info)
 FDB_CALL(fdb_bind_socket);
 FDB_CALL(fdb_listen);

@@ -10,7 +10,7 @@
 
 /* The kernel has none to give, or a filter of system calls forbids it: the caller looks from time to time instead. */
 static bool is_unavailable(int error) {
-  return error == ENOSYS || error == EPERM || error == EMFILE || error == ENOSPC;
+  return fdb_is_missing(error) || error == EMFILE || error == ENOSPC;
 }
 #endif
 

@@ -83,7 +83,7 @@ napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   int fd = sealable_file(name, unsaid);
   if (fd >= 0) fd = own_file(fd);
   if (fd >= 0) return fdb_owned_value(call.self, fd);
-  if (errno != ENOSYS) return fdb_throw(env, errno, "memfd_create");
+  if (!fdb_is_missing(errno)) return fdb_throw(env, errno, "memfd_create");
 #endif
   int file = unnamed_file();
   return file < 0 ? fdb_throw(env, errno, "mkostemp") : fdb_owned_value(call.self, file);

@@ -71,7 +71,7 @@ napi_value fdb_peer_pidfd(napi_env env, napi_callback_info info) {
   int pidfd = -1;
   socklen_t size = sizeof(pidfd);
   if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0) return fdb_owned_value(call.self, pidfd);
-  return errno == ENOPROTOOPT ? fdb_null(env) : fdb_throw(env, errno, "getsockopt");
+  return fdb_is_missing(errno) ? fdb_null(env) : fdb_throw(env, errno, "getsockopt");
 #else
   return fdb_null(env);
 #endif
@@ -99,9 +99,8 @@ napi_value fdb_acked_bytes(napi_env env, napi_callback_info info) {
   unsigned char tcp_info[TCPI_BYTES_ACKED + sizeof(uint64_t)];
   socklen_t size = sizeof(tcp_info);
   if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, tcp_info, &size) < 0)
-    /* A Unix socket, or a filter of system calls. */
-    return errno == EOPNOTSUPP || errno == ENOPROTOOPT || errno == EPERM ? fdb_null(env)
-                                                                         : fdb_throw(env, errno, "getsockopt");
+    /* EOPNOTSUPP: a Unix socket. */
+    return errno == EOPNOTSUPP || fdb_is_missing(errno) ? fdb_null(env) : fdb_throw(env, errno, "getsockopt");
   if (size == sizeof(tcp_info)) {
     uint64_t bytes;
     napi_value value;
@@ -119,7 +118,7 @@ napi_value fdb_pidfd_open(napi_env env, napi_callback_info info) {
 #ifdef __linux__
   int fd = (int)syscall(SYS_pidfd_open, pid, 0);
   if (fd >= 0) return fdb_owned_value(call.self, fd);
-  return errno == ENOSYS ? fdb_null(env) : fdb_throw(env, errno, "pidfd_open");
+  return fdb_is_missing(errno) ? fdb_null(env) : fdb_throw(env, errno, "pidfd_open");
 #else
   return fdb_null(env);
 #endif

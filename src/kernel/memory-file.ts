@@ -1,4 +1,5 @@
 import { openSync } from 'node:fs'
+import { FdbError } from '../errors.js'
 import { type NativeError, native } from './native.js'
 import { OwnedFd } from './owned.js'
 
@@ -16,7 +17,18 @@ export {
  * `unsaid`: whether it can be executed is left to the kernel; without, it can not, and has SEAL_EXEC.
  */
 export function memoryFile(name: string, label: string, { unsaid = false } = {}): OwnedFd {
-  return OwnedFd.own(native.memfd(name, unsaid), label)
+  try {
+    return OwnedFd.own(native.memfd(name, unsaid), label)
+  } catch (cause) {
+    const { code, syscall } = cause as NativeError
+    // The file without a name that takes the place of memory.
+    if (syscall !== 'mkostemp') throw cause
+    throw new FdbError(
+      'ERR_FDB_NO_SEALS',
+      `memfd_create is missing or refused (a filter of system calls, seccomp), and no file can be made in its place in ${process.env.TMPDIR || '/tmp'} (${code}): allow memfd_create, or set TMPDIR to a folder that can be written to`,
+      { cause },
+    )
+  }
 }
 
 /** Null where the file knows no seals. */

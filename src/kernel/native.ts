@@ -228,7 +228,7 @@ export interface Native {
   unreadBytes(fd: number): number
   /** tcpi_bytes_acked of TCP_INFO: what the peer of a TCP socket has acknowledged since the connection was made; null where there is none. */
   ackedBytes(fd: number): number | null
-  /** pidfd_open, or null where the kernel has none. ESRCH throws. */
+  /** pidfd_open, or null where the kernel has none, or a filter of system calls refuses it. ESRCH throws. */
   pidfdOpen(pid: number): number | null
   /** pidfd_send_signal; ESRCH throws. */
   pidfdSignal(pidfd: number, signal: number): void
@@ -286,7 +286,7 @@ export interface Native {
   // memory.c
   /**
    * memfd_create with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL where the kernel has it (then the file has SEAL_EXEC); where there is
-   * no memfd: an unlinked temporary file (seals are then null). `unsaid`: whether it can be executed is left to the kernel's
+   * no memfd, or a filter of system calls refuses it: an unlinked temporary file (seals are then null). `unsaid`: whether it can be executed is left to the kernel's
    * `vm.memfd_noexec`, unless that wants to be told.
    */
   memfd(name: string, unsaid?: boolean): number

@@ -45,6 +45,7 @@ export async function startFirst(
     throw error
   }
   state.file?.prepare()
+  tellUnsealed(driver)
   if (control !== null) {
     const { listener, lock, reservation, entry } = control
     controlSocket.take({ listener, lock, reservation, entry })
@@ -75,6 +76,7 @@ export async function startHeir(settings: Settings, legacy: Legacy): Promise<Mem
   passed?.close()
   try {
     await state.read(top)
+    tellUnsealed(driver)
     return driver
   } catch (error) {
     driver.end(FdbError.from(error))
@@ -113,6 +115,7 @@ export async function startNext(
     await inView
     state.file?.prepare()
     timing.note('read')
+    tellUnsealed(driver)
     if (machine.phase === 'gone') throw driver.whyNot()
   } catch (error) {
     // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
@@ -123,4 +126,13 @@ export async function startNext(
     signal?.removeEventListener('abort', aborted)
   }
   return driver
+}
+
+/** An operator who counts on the way back hears that there is none. */
+function tellUnsealed({ parts: { settings, shelf } }: MemberDriver): void {
+  if (shelf.rules.arbiter || process.platform !== 'linux') return
+  settings.logger.warn(
+    {},
+    'memfd_create is missing or refused (ENOSYS, EPERM: a filter of system calls, seccomp): the state is in a file without a name that cannot be sealed, so that a commit is final, without an automatic way back, and connections do not move; allow memfd_create',
+  )
 }

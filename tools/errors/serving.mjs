@@ -191,8 +191,10 @@ export const MACHINE = {
     remedy: 'Raise `RLIMIT_NOFILE` (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_NO_SEALS: {
-    cause: 'The kernel has no memory files that can be sealed: connections cannot move',
-    remedy: 'Run Linux 5.10 or newer, with memfd; without it connections drain',
+    cause:
+      'The kernel has no memory files that can be sealed, or a filter of system calls refuses `memfd_create`: connections cannot move; or the file in its place cannot be made in `TMPDIR`',
+    remedy:
+      'Run Linux 5.10 or newer, and allow `memfd_create` in the filter; without it connections drain. Or set `TMPDIR` to a folder that can be written to',
   },
   ERR_FDB_INTERNAL: {
     cause:
