@@ -9,6 +9,7 @@
 //   npm run soak -- kills         a unit whose main process is killed 20 times, with a systemd of its own
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
 //   npm run soak -- chaos         an embedded application whose versions are killed, stopped, hung, and lose disk or control path
+//   npm run soak -- disk          power cuts behind every call to the disk, and an error of every call
 //   npm run soak -- languages     members in Node, Python and Go that replace each other
 
 import { spawnSync } from 'node:child_process'
@@ -23,6 +24,7 @@ const NAMES = [
   'kills',
   'containers',
   'chaos',
+  'disk',
   'languages',
 ]
 const [first = '', ...rest] = process.argv.slice(2)

@@ -1,0 +1,123 @@
+const SECTOR = 512
+
+/** What `disk-recorder.c` records. */
+export type DiskEvent =
+  | { kind: 'write'; inode: number; at: number; bytes: Buffer }
+  | { kind: 'truncate'; inode: number; size: number }
+  | { kind: 'sync' | 'folder'; inode: number }
+  | { kind: 'name'; inode: number; name: string }
+  | { kind: 'unlink'; name: string }
+
+export function eventsOf(text: string): DiskEvent[] {
+  return text
+    .trim()
+    .split('\n')
+    .map((line): DiskEvent => {
+      const [kind, first, second, third = ''] = line.split(' ') as [
+        DiskEvent['kind'],
+        string,
+        string,
+        string?,
+      ]
+      const inode = Number(first)
+      switch (kind) {
+        case 'write':
+          return { kind, inode, at: Number(second), bytes: Buffer.from(third, 'hex') }
+        case 'truncate':
+          return { kind, inode, size: Number(second) }
+        case 'name':
+          return { kind, inode, name: second }
+        case 'unlink':
+          return { kind, name: second }
+        default:
+          return { kind, inode }
+      }
+    })
+}
+
+type Change = Extract<DiskEvent, { kind: 'write' | 'truncate' }>
+type Naming = Extract<DiskEvent, { kind: 'name' | 'unlink' }>
+
+/** What reached the disk of what was not synced. */
+export interface Fate {
+  /** Of the first so many of `count` changes of names, or of lengths, the disk has heard. */
+  upTo(count: number): number
+  /** This sector of a write is on the disk. */
+  has(): boolean
+}
+
+/** A disk that keeps what was synced for sure, and of the rest what a fate says. */
+export class SimulatedDisk {
+  readonly #synced = new Map<number, Buffer>()
+  readonly #pending = new Map<number, Change[]>()
+  readonly #names = new Map<string, number>()
+  #naming: Naming[] = []
+
+  add(event: DiskEvent): void {
+    switch (event.kind) {
+      case 'write':
+      case 'truncate':
+        this.#pendingOf(event.inode).push(event)
+        return
+      case 'sync':
+        this.#synced.set(event.inode, this.#contents(event.inode, { upTo: count => count, has: () => true }))
+        this.#pending.delete(event.inode)
+        return
+      case 'folder':
+        for (const naming of this.#naming) apply(this.#names, naming)
+        this.#naming = []
+        return
+      case 'name':
+      case 'unlink':
+        this.#naming.push(event)
+    }
+  }
+
+  /** What a name leads to after a power cut; null: there is no such file. */
+  after(name: string, fate: Fate): Buffer | null {
+    const names = new Map(this.#names)
+    for (const naming of this.#naming.slice(0, fate.upTo(this.#naming.length))) apply(names, naming)
+    const inode = names.get(name)
+    return inode === undefined ? null : this.#contents(inode, fate)
+  }
+
+  #pendingOf(inode: number): Change[] {
+    let pending = this.#pending.get(inode)
+    if (pending === undefined) this.#pending.set(inode, (pending = []))
+    return pending
+  }
+
+  /** Lengths change in their order; of each sector the disk has any of the writes to it, or none. */
+  #contents(inode: number, fate: Fate): Buffer {
+    const before = this.#synced.get(inode) ?? Buffer.alloc(0)
+    const pending = this.#pending.get(inode) ?? []
+    const reached = pending.slice(0, fate.upTo(pending.length))
+    let size = before.length
+    let bytes = Buffer.concat([before, Buffer.alloc(Math.max(0, ...pending.map(endOf)))])
+    for (const change of reached) {
+      if (change.kind === 'truncate') {
+        size = change.size
+        bytes = Buffer.concat([bytes.subarray(0, size), Buffer.alloc(bytes.length - size)])
+        continue
+      }
+      const { at, bytes: written } = change
+      const end = at + written.length
+      size = Math.max(size, end)
+      for (let from = at; from < end; ) {
+        const to = Math.min(end, (Math.floor(from / SECTOR) + 1) * SECTOR)
+        if (fate.has()) written.copy(bytes, from, from - at, to - at)
+        from = to
+      }
+    }
+    return bytes.subarray(0, size)
+  }
+}
+
+function endOf(change: Change): number {
+  return change.kind === 'truncate' ? change.size : change.at + change.bytes.length
+}
+
+function apply(names: Map<string, number>, naming: Naming): void {
+  if (naming.kind === 'name') names.set(naming.name, naming.inode)
+  else names.delete(naming.name)
+}
