@@ -9,6 +9,7 @@
 //   npm run soak -- kills         a unit whose main process is killed 20 times, with a systemd of its own
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
 //   npm run soak -- chaos         an embedded application whose versions are killed, stopped, hung, and lose disk or control path
+//   npm run soak -- history       what clients saw of a state whose processes are upgraded, killed and stopped
 //   npm run soak -- disk          power cuts behind every call to the disk, and an error of every call
 //   npm run soak -- languages     members in Node, Python and Go that replace each other
 
@@ -24,6 +25,7 @@ const NAMES = [
   'kills',
   'containers',
   'chaos',
+  'history',
   'disk',
   'languages',
 ]

@@ -1,0 +1,97 @@
+import { fileURLToPath } from 'node:url'
+import { expect, it } from 'vitest'
+import { seeded } from '../fixtures/seeded.js'
+import type { App } from '../processes/app.js'
+import { serveByCommand, servedBy } from '../processes/daemon.js'
+import { History, type Reading, TOTAL } from '../processes/history.js'
+import { Scene } from '../processes/scene.js'
+import { pause, until } from '../processes/until.js'
+
+/** `npm run soak -- history` gives more rounds, and another seed. */
+const ROUNDS = Number(process.env.FDB_HISTORY_ROUNDS ?? 6)
+const SEED = Number(process.env.FDB_HISTORY_SEED ?? 32)
+const MEMBER = fileURLToPath(new URL('../fixtures/history-member.mjs', import.meta.url))
+const CLIENTS = 6
+
+it(
+  `changes through ${ROUNDS} upgrades, kills and stops are linearizable, and made once (seed ${SEED})`,
+  async () => {
+    const random = seeded(SEED)
+    const scene = Scene.open({
+      hosting: 'daemon',
+      upgrade: { probation: 300, heartbeat: 50, silence: 1_000 },
+    })
+    await serveByCommand(scene)
+    const start = () => scene.start({}, { command: [MEMBER] })
+    const serving = async () => await (await start()).serving()
+    let current = await serving()
+    await current.says('ready')
+    await current.order('seed', { amount: TOTAL })
+    /** Those that may be asked: who serves, and who has served and forwards. */
+    let asked: App[] = [current]
+    const clientsRandom = seeded(SEED + 1)
+    const history = new History(CLIENTS, clientsRandom, () => asked[clientsRandom(asked.length)]!)
+    const story: string[] = []
+    const acts = {
+      /** Both are asked: the one that was replaced forwards. */
+      async upgrade() {
+        const next = await serving()
+        asked = [next, current]
+        await pause(100 + random(200))
+        asked = [next]
+        current = next
+      },
+      async 'kill who serves'() {
+        await pause(random(100))
+        await current.kill()
+        current = await serving()
+        asked = [current]
+      },
+      async 'kill the successor'() {
+        const next = await start()
+        await next.says('takes orders')
+        asked = [current, next]
+        await pause(random(60))
+        await next.kill()
+        asked = [current]
+        await until('the one before serves', async () => {
+          if (current.ended) current = await serving()
+          return (await servedBy(scene, current).catch(() => null)) !== null
+        })
+        asked = [current]
+      },
+      /** It finds that another serves when it goes on. */
+      async 'stop who serves'() {
+        const stopped = current
+        stopped.signal('SIGSTOP')
+        const next = await serving()
+        asked = [next]
+        stopped.signal('SIGCONT')
+        asked = [next, stopped]
+        await pause(100 + random(200))
+        asked = [next]
+        current = next
+      },
+    }
+    const names = Object.keys(acts) as (keyof typeof acts)[]
+    for (let round = 0; round < ROUNDS; round++) {
+      // Each kind comes first once.
+      const name = round < names.length ? names[(round + SEED) % names.length]! : names[random(names.length)]!
+      story.push(name)
+      await acts[name]()
+    }
+    await history.stop()
+    const last = await current.order<Reading>('read')
+    try {
+      history.check(last)
+    } catch (error) {
+      throw new Error(`seed ${SEED}: ${story.join(', ')}: ${(error as Error).message}`, { cause: error })
+    }
+    const { acknowledged, operations, readings } = history
+    console.log(
+      `seed ${SEED}: ${acknowledged.length} of ${operations.length} acknowledged, ${readings.length} readings, refused: ${JSON.stringify(Object.fromEntries(history.refusals))}; ${story.join(', ')}`,
+    )
+    expect(acknowledged.length).toBeGreaterThan(ROUNDS * 10)
+  },
+  60_000 + ROUNDS * 10_000,
+)
