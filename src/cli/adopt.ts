@@ -113,7 +113,8 @@ async function intoDaemon(
       const { address } = await member.listen(name, spec)
       held.push({ name, address: address.url })
     }
-    await member.ready({ timeout })
+    // The daemon holds them, and nobody serves them yet.
+    await member.ready({ timeout, unserved: true })
     return held
   } finally {
     await member.close()

@@ -210,6 +210,7 @@ export class EmbeddedHosting implements Hosting {
         forgotten: peer => this.#madePaths.forgotten(peer),
         changed: () => {
           controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
+          if (machine.holder?.phase === 'released') this.#madePaths.close()
           changes.tell()
         },
       },
