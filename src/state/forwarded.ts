@@ -12,7 +12,7 @@ import type { Drawn, NewWrite } from './write-queue.js'
 export interface ForwardedWrite {
   /** It is made once, however often it is sent. */
   readonly request: string
-  /** Records without their place: together one change. None: only `reads` are to be confirmed. */
+  /** Records without their place: together one change. None: `reads` are to be confirmed; nor those: what was made before is to come to the disk. */
   readonly parts: readonly Uint8Array[]
   /** What an update has read. */
   readonly reads: readonly EntryRead[]
@@ -86,13 +86,16 @@ export class ArrivingWrite {
   }
 
   /** To be appended. It resolves with whether there was an entry, and rejects with {@link CONFLICT}. */
-  write({ request, reads }: Pick<ForwardedWrite, 'request' | 'reads'>): NewWrite {
+  write({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
     const deletes = this.#changes === 1 ? this.#deletes : null
     const look = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
     const parts = this.#parts
-    if (this.#changes + reads.length === 0) throw malformed('there is no change in it')
-    if (reads.length === 0) return { sections, parts, request, prints: [this.#print], look, foreign: true }
+    const changes = this.#changes > 0
+    // A durable one without any asks for the disk alone.
+    if (!changes && reads.length === 0 && !durable) throw malformed('there is no change in it')
+    if (changes && reads.length === 0)
+      return { sections, parts, request, prints: [this.#print], look, foreign: true }
     const draw = (): Drawn => {
       if (!reads.every(read => isStill(this.#store, read))) throw CONFLICT
       return { sections, parts, reads: [], result: look() }

@@ -220,7 +220,7 @@ export class Forwarding {
       write.reject(error)
       return true
     }
-    if (forwarded.parts.length === 0 && forwarded.reads.length === 0) {
+    if (forwarded.parts.length === 0 && forwarded.reads.length === 0 && !forwarded.durable) {
       if (onWay > 0) return false
       this.#done(write)
       write.resolve(write.outcome)

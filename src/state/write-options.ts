@@ -8,9 +8,9 @@ export interface WriteOptions {
   request?: string
   /**
    * Resolves when the change is on the disk (needs a `stateFile`): it then outlives a power cut too. Several at a time share one sync.
-   * Where another process writes, that one brings it to its disk. Rejects with ERR_FDB_FENCED, and makes no change, before `ready()`;
-   * with ERR_FDB_STATE_FILE and `details.made: true` when the disk fails, or a handoff comes between: the change is made, in memory, and
-   * comes to the disk when that is possible. Default: as the section's schema says.
+   * Where another process writes, or comes to write meanwhile, that one brings it to its disk. Rejects with ERR_FDB_FENCED, and makes no change, before `ready()`;
+   * with ERR_FDB_STATE_FILE and `details.made: true` when the disk fails: the change is made, in memory, and comes to the disk when that is
+   * possible. Default: as the section's schema says.
    */
   durable?: boolean
 }

@@ -17,7 +17,7 @@ import { requestRefusal } from './requests.js'
 import type { Segment } from './segment.js'
 import { ToldToWait } from './told-to-wait.js'
 import type { WriteOptions } from './write-options.js'
-import type { NewWrite, PendingWrite } from './write-queue.js'
+import type { Drawn, NewWrite, PendingWrite } from './write-queue.js'
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
@@ -114,11 +114,31 @@ export class Writing {
     this.#appender.flush()
   }
 
-  /** Where `durable` changes come to. Where this process does not write, whoever does brings them to its disk. */
+  /** Where `durable` changes come to. Where this process does not write, the one that does brings them to its disk. */
   get disk(): Disk | null {
     const { disk } = this.#core.owner
-    if (disk === null || this.#mode !== 'forwarding') return disk
-    return { checkServing: () => {}, flush: () => disk.flush() }
+    if (disk === null) return null
+    return {
+      // In a handoff a durable change waits, as any other does.
+      checkServing: () => {
+        if (this.#mode === 'reading' || this.#mode === 'ended') disk.checkServing()
+      },
+      flush: () => this.#flushTo(disk),
+    }
+  }
+
+  /** What was made here before another process was given the right to write is in that one's log: it says when its disk has all of that. */
+  async #flushTo(disk: Disk): Promise<void> {
+    try {
+      await disk.flush()
+      return
+    } catch (error) {
+      if (serves(disk)) throw error
+    }
+    const durability: Durability = { needed: true, done: false }
+    await this.write({ sections: [], parts: [], request: '', prints: [], durability, draw: nothing })
+    // This process writes again.
+    if (!durability.done) await disk.flush()
   }
 
   /** Resolves with what its `look` or `draw` gave. Throws when it is refused at once. */
@@ -192,4 +212,18 @@ export class Writing {
       return answerOf(closing.aborted ? NOT_HERE : error, history.sequence)
     }
   }
+}
+
+function serves(disk: Disk): boolean {
+  try {
+    disk.checkServing()
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** A change that changes nothing. */
+function nothing(): Drawn {
+  return { reads: [], sections: [], parts: [], result: undefined }
 }

@@ -143,6 +143,31 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     expect(await next.order('get', { key: 'all' })).toEqual({ item: 1 })
   })
 
+  it('are on the disk of the successor when the commit comes between a durable one and its own disk', async () => {
+    const { scene } = await world(hosting)
+    const options = { stateFile: scene.file('state') }
+    const first = await scene.serve({ routes: 0, options })
+    const refused: unknown[] = []
+    const asked: Promise<unknown>[] = []
+    let made = 0
+    let crossed = false
+    const puts = (async () => {
+      for (; !crossed; made++) {
+        const put = first.order('put', { key: `durable-${made}`, value: { item: made }, durable: true })
+        asked.push(put.catch(error => refused.push(error.message)))
+        await pause(2)
+      }
+    })()
+    const next = await scene.serve({ options })
+    await first.says('retiring')
+    crossed = true
+    await puts
+    await Promise.all(asked)
+    expect(refused).toEqual([])
+    const all = await next.order<Record<string, unknown>>('all')
+    for (let n = 0; n < made; n++) expect(all[`durable-${n}`]).toEqual({ item: n })
+  })
+
   it('cross several generations, each once', async () => {
     const { scene, url } = await world(hosting, { drain: { timeout: 60_000 } })
     const options = { stateFile: scene.file('state') }

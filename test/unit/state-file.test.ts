@@ -412,7 +412,7 @@ describe('a change that is to be on the disk', () => {
     without.close()
     const writer = Writer.serve(join(folder(), 'state'))
     writer.log.disk = writer.file
-    writer.mayWrite = false
+    writer.log.endWriting(new FdbError('ERR_FDB_FENCED', 'another serves', { retryable: true }))
     const changes = [
       writer.routes.put('a', { to: 'a' }, { durable: true }),
       writer.routes.delete('a', { durable: true }),

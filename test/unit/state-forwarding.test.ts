@@ -115,6 +115,38 @@ describe('changes of a process that was replaced', () => {
     expect([counts.here.get('a'), writer.sequence]).toEqual([2, 3])
   })
 
+  it('that were made here, and not on the disk when the right went on, are acknowledged when the next disk has them', async () => {
+    let fail = (_: unknown): void => {}
+    let fenced = false
+    const disk = {
+      checkServing: () => {
+        if (fenced) throw refusal
+      },
+      flush: () => new Promise<void>((_, reject) => (fail = reject)),
+    }
+    const asked: Promise<unknown>[] = []
+    const { forwarding, counts, writer } = await replaced({
+      waiting: log => {
+        log.resumeWriting()
+        log.disk = disk
+        asked.push(log.section('counts', counterSchema).put('made', 1, { durable: true }))
+        log.pauseWriting()
+        fenced = true
+        // Between the seal and the word of it a change waits, a durable one as any other.
+        asked.push(log.section('counts', counterSchema).put('waits', 2, { durable: true }))
+      },
+    })
+    const flushed: number[] = []
+    writer.disk = { checkServing: () => {}, flush: async () => void flushed.push(writer.sequence) }
+    const way = new Way(forwarding, writer)
+    await nextTurn()
+    fail(refusal)
+    await Promise.all(asked)
+    expect(flushed).toEqual([3, 3])
+    expect(way.sent.at(-1)!.write).toMatchObject({ parts: [], reads: [], durable: true })
+    expect([counts.there.get('made'), counts.there.get('waits')]).toEqual([1, 2])
+  })
+
   it('count each once as updates, beside updates there', async () => {
     const { forwarding, counts, writer } = await replaced()
     const way = new Way(forwarding, writer)

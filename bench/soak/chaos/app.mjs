@@ -89,27 +89,8 @@ async function handle(request) {
   const [, kind = '', key = ''] = (request.url ?? '').split('/')
   const id = String(request.headers['x-request-id'])
   if (kind === 'memory') await kept.put(key, 1, { request: id })
-  else if (kind === 'durable') await keepDurable(key, id)
+  else if (kind === 'durable') await kept.put(key, 1, { request: id, durable: true })
   else if (kind === 'count') await counts.update(key, (/** @type {any} */ n) => (n ?? 0) + 1, { request: id })
-}
-
-/** How long a durable change is tried again. */
-const DURABLE_MS = 5_000
-
-/**
- * A handoff between a durable change and its disk says so to the one who made it, who makes it again under its id.
- * @param {string} key @param {string} request
- */
-async function keepDurable(key, request) {
-  for (const until = performance.now() + DURABLE_MS; ; ) {
-    try {
-      return await kept.put(key, 1, { request, durable: true })
-    } catch (/** @type {any} */ error) {
-      const crossed = error.code === 'ERR_FDB_STATE_FILE' || error.code === 'ERR_FDB_FENCED'
-      if (!crossed || performance.now() > until) throw error
-      await new Promise(resolve => setTimeout(resolve, 20))
-    }
-  }
 }
 
 const listener = await member.listen('web', `tcp://127.0.0.1:${options.port}`)
