@@ -209,7 +209,9 @@ export class Writing {
       const existed = await made(make, write, owner.disk)
       return { outcome: 'applied', existed: existed === true, sequence: history.sequence }
     } catch (error) {
-      return answerOf(closing.aborted ? NOT_HERE : error, history.sequence)
+      // The right to write has gone on before the change was on the disk: its author sends it to the next.
+      const over = closing.aborted || (owner.disk !== null && !serves(owner.disk))
+      return answerOf(over ? NOT_HERE : error, history.sequence)
     }
   }
 }
