@@ -3,7 +3,7 @@ import type { StatePosition } from '../protocol/envelope.js'
 import type { HolderPhase } from '../protocol/holder-machine.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
-import { limitOf } from './times.js'
+import { limitOf, waitingSilence } from './times.js'
 
 /** Told of every end of a channel that says no more than that the successor is gone. */
 export function lostChannel({ pid }: Peer): FdbError {
@@ -22,6 +22,13 @@ export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: Ha
     return new FdbError(
       'ERR_FDB_UNHEALTHY',
       `process ${peer.pid} ${how} for ${sick} ms (limit ${times.silence})${why}`,
+    )
+  }
+  const waited = phase === 'preparing' || phase === 'committing'
+  if (waited && peer.beats && silent > waitingSilence(times)) {
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `process ${peer.pid} was silent for ${silent} ms in phase ${phase} while changes waited for it (limit ${waitingSilence(times)}): it is stopped or stuck; continue or end it, and upgrade again`,
     )
   }
   const limit = limitOf(phase, times)

@@ -49,6 +49,7 @@ export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: Owne
 }
 
 function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
+  peer.beats = true
   peer.beatAt = performance.now()
   peer.healthy = heartbeat.healthy ?? false
   peer.unwell = peer.healthy ? '' : (heartbeat.unwell ?? '').slice(0, REASON_CHARACTERS)

@@ -5,7 +5,7 @@ import { descriptorsOf, fdLimits, noDescriptors } from '../process/limits.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember } from '../protocol/envelope.js'
 import { beforeCommit, concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
-import type { Id, ToMember } from '../protocol/messages.js'
+import { type Id, NOBODY, type ToMember } from '../protocol/messages.js'
 import { QUIESCES } from '../protocol/versions.js'
 import { reasonSeen } from './failure-reasons.js'
 import { type Heard, hear } from './hearing.js'
@@ -18,10 +18,11 @@ import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import { Sharing } from './sharing.js'
+import { SuccessorWatch } from './successor-watch.js'
 import type { Surroundings } from './surroundings.js'
 import { Timeline } from './timeline.js'
 import type { HandoffTimes } from './times.js'
-import { limitOf, patience } from './times.js'
+import { limitOf, patience, waitingSilence } from './times.js'
 
 /** The driver of the holder's machine: carries out what it decides, and tells it what peers say and what time it is. */
 export class Holder {
@@ -33,6 +34,7 @@ export class Holder {
   readonly #peers: Peers
   readonly #sharing: Sharing
   readonly #probation: Probation
+  readonly #successorWatch: SuccessorWatch
   readonly #renewal: Renewal
   readonly #beats: NodeJS.Timeout
   /** The phase before the step that is under way. */
@@ -98,6 +100,14 @@ export class Holder {
       },
       times.heartbeat,
     )
+    this.#successorWatch = new SuccessorWatch({
+      joiner: () => {
+        const { joiner, owner } = surroundings.state()
+        return owner === NOBODY ? undefined : peer(joiner)
+      },
+      limitMs: () => waitingSilence(this.#times),
+      stuck: () => surroundings.dispatch({ type: 'deadline' }),
+    })
     this.#beats = setInterval(() => this.#beat(), times.heartbeat).unref()
     this.#renewal = new Renewal(surroundings, shelf, parts.renewBytes)
   }
@@ -163,6 +173,7 @@ export class Holder {
     this.timeline.enter(phase)
     this.#logger.debug({ phase }, 'handoff phase')
     this.#setDeadline(phase)
+    this.#successorWatch.enter(phase)
     if (phase === 'probation') this.#probation.begin()
     else this.#probation.end()
     this.#prune()
@@ -206,6 +217,7 @@ export class Holder {
     this.#closed = true
     this.#deadline?.clear()
     this.#probation.end()
+    this.#successorWatch.end()
     clearInterval(this.#beats)
     this.#renewal.close()
     this.#peers.close()

@@ -29,6 +29,8 @@ export interface Peer {
   returning: boolean
   /** The peer has descriptors of ours (or we have sent some). */
   holds: boolean
+  /** A Heartbeat has come: a successor of this release beats from its Ready on. */
+  beats: boolean
   /** Last Heartbeat, performance.now(); and what it said. */
   beatAt: number
   healthy: boolean

@@ -214,6 +214,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     watch: null,
     holds: false,
     returning: false,
+    beats: false,
     beatAt: now,
     wellAt: now,
     healthy: true,

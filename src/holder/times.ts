@@ -34,6 +34,8 @@ export const HANDOFF_TIMES: HandoffTimes = {
   silence: 3_000,
 }
 
+/** A successor may be silent for so long while changes wait for it: with the way back they wait for less than 2 s. */
+const WAITING_SILENCE_MS = 1_500
 /** Silence is judged when so many heartbeats could have come. */
 const BEATS_OF_SILENCE = 3
 
@@ -76,6 +78,11 @@ export function readTimes(
 /** How long one that is to beat every `heartbeatMs` may be silent: as long as it was said, but never shorter than some beats. */
 export function patience(silenceMs: number, heartbeatMs: number): number {
   return Math.max(silenceMs, BEATS_OF_SILENCE * heartbeatMs)
+}
+
+/** Silence of a successor that ends the handoff while changes wait for it. */
+export function waitingSilence({ heartbeat }: HandoffTimes): number {
+  return patience(WAITING_SILENCE_MS, heartbeat)
 }
 
 /** How long a phase may take; undefined: it ends by something else than time. */

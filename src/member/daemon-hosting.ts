@@ -36,7 +36,6 @@ export class DaemonHosting implements Hosting {
   readonly stuckIncumbent = null
   readonly released = false
   readonly mergesAtOnce = false
-  readonly beatsFromReady = true
   readonly #parts: DaemonHostingParts
   readonly #registrations = new Registrations()
   readonly #requests: OperatorRequests

@@ -41,7 +41,6 @@ export interface EmbeddedHostingParts {
 export class EmbeddedHosting implements Hosting {
   readonly hearsReports = true
   readonly mergesAtOnce = true
-  readonly beatsFromReady = false
   readonly #parts: EmbeddedHostingParts
   readonly #former = new FormerListeners()
   /** What it says is for who looks into this process when it hangs. */

@@ -33,8 +33,6 @@ export interface Hosting {
   hear(envelope: WireEnvelope): boolean
   /** The holder has said Released; the machine hears of it next. */
   heardReleased(): void
-  /** The holder wants to hear from us from Ready on, not only once we serve. */
-  readonly beatsFromReady: boolean
   /** The holder has a channel to us and says nothing on it. */
   silent(): void
   /** The channel has ended, as the machine has heard. */

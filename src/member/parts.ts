@@ -192,7 +192,6 @@ export class Parts implements Shared {
     this.holdings = new Holdings(this, hosting, error => driver.refuse(error))
     this.toHolder = new ToHolderSender({
       ...parts,
-      hosting: this.hosting,
       offers: this.offers,
       state: this.state,
     })

@@ -3,7 +3,6 @@ import type { BundleItem } from '../protocol/bundle.js'
 import { packToHolder } from '../protocol/envelope.js'
 import type { ToHolder } from '../protocol/messages.js'
 import type { Heartbeat } from './heartbeat.js'
-import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
@@ -12,7 +11,6 @@ import type { Shared } from './shared.js'
 export interface ToHolderParts {
   readonly shared: Shared
   readonly joined: JoinedHolder
-  readonly hosting: Hosting
   readonly offers: OfferReceiver
   readonly state: OwnState
   readonly heartbeat: Heartbeat
@@ -57,10 +55,11 @@ export class ToHolderSender {
   }
 
   #ready(): void {
-    const { heartbeat, hosting, joined, shared, state } = this.#parts
+    const { heartbeat, joined, shared, state } = this.#parts
     const { registry, timing, wanted } = shared
     timing.note('ready')
-    if (hosting.beatsFromReady) heartbeat.start()
+    // Before Ready: from then on silence tells that this process is stuck.
+    heartbeat.start()
     joined.tell({
       ready: {
         adopted: [...wanted],

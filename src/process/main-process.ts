@@ -45,13 +45,14 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
 /** What the kernel says of a process; null: there is none, or it cannot be seen. */
 export function statOf(
   pid: number,
-): { command: string; parent: number; session: number; startTicks: number } | null {
+): { command: string; state: string; parent: number; session: number; startTicks: number } | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const end = stat.lastIndexOf(')')
     const fields = stat.slice(end + 2).split(' ')
     return {
       command: stat.slice(stat.indexOf('(') + 1, end),
+      state: fields[0] ?? '',
       parent: Number(fields[1]),
       session: Number(fields[3]),
       startTicks: Number(fields[19]),

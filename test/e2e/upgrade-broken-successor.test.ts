@@ -3,6 +3,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
+import { serviceWhere, startDaemon } from '../processes/daemon.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -47,6 +48,33 @@ async function expectUpgradeWorks(scene: Scene, url: string, old: App): Promise<
 }
 
 const IN_A_ROW = perLane(5, 20)
+
+describe.each(['embedded', 'daemon'] as const)(
+  'a successor that stops behind its Ready, %s hosting',
+  hosting => {
+    it('is given up within two seconds, however long the limits: changes wait for no longer', async () => {
+      const scene = Scene.open({ hosting, upgrade: PATIENT })
+      if (hosting === 'daemon') await startDaemon(scene, { upgrade: PATIENT })
+      const first = await scene.serve()
+      const stopped = await scene.start({ traps: { 'member ready': 'SIGSTOP' } })
+      await stopped.says('trapped')
+      const begun = performance.now()
+      await first.order('put', { key: 'meanwhile', value: { item: 'written' } })
+      // 1.5 s of silence; the rest is for a busy machine.
+      expect(performance.now() - begun).toBeLessThan(4_000)
+      const failure = await until('the failure is told', async () =>
+        hosting === 'daemon'
+          ? (await serviceWhere(scene, 'it is idle', ({ phase }) => phase === 'idle')).lastFailure
+          : (await first.status()).lastFailure,
+      )
+      expect(failure).toMatchObject({ code: 'ERR_FDB_DEADLINE', phase: 'preparing' })
+      expect(failure.message).toMatch(/was silent for \d+ ms in phase preparing while changes waited for it/)
+      await stopped.kill()
+      const next = await scene.serve()
+      expect(await next.order('get', { key: 'meanwhile' })).toEqual({ item: 'written' })
+    })
+  },
+)
 
 describe('a successor that is killed', () => {
   it(`before it is ready, ${IN_A_ROW} in a row under load: no request fails, no descriptor leaks`, async () => {

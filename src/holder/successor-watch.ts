@@ -1,0 +1,67 @@
+import { statOf } from '../process/main-process.js'
+import { Wakefulness } from '../process/wakefulness.js'
+import type { HolderPhase } from '../protocol/holder-machine.js'
+import type { Peer } from './peer.js'
+
+/** Changes wait for the successor in these phases. */
+const WAITED_FOR: ReadonlySet<HolderPhase> = new Set(['preparing', 'committing'])
+const LOOK_MS = 100
+
+/** The joiner, and its holder. */
+export interface WatchedJoiner {
+  /** Returns undefined if no process could serve in its place. */
+  joiner(): Peer | undefined
+  /** Milliseconds of silence. */
+  limitMs(): number
+  /** The joiner is stopped, or stuck in a call. Told at each look. */
+  stuck(): void
+}
+
+/**
+ * Watches a successor while changes wait for it. A successor beats from its Ready on; one that falls silent and does not run either is
+ * stopped or stuck, and the changes need not wait for the limit of the phase. A silent one that runs, or waits for a processor, is slow.
+ */
+export class SuccessorWatch {
+  readonly #watched: WatchedJoiner
+  readonly #awake = new Wakefulness()
+  #ticker: NodeJS.Timeout | undefined
+  #reading: NodeJS.Immediate | undefined
+
+  constructor(watched: WatchedJoiner) {
+    this.#watched = watched
+  }
+
+  enter(phase: HolderPhase): void {
+    if (!WAITED_FOR.has(phase)) this.end()
+    else if (this.#ticker === undefined) {
+      this.#awake.restart()
+      this.#ticker = setInterval(() => this.#look(), LOOK_MS).unref()
+    }
+  }
+
+  /** Idempotent. */
+  end(): void {
+    clearInterval(this.#ticker)
+    clearImmediate(this.#reading)
+    this.#ticker = undefined
+  }
+
+  #look(): void {
+    const awakeSince = this.#awake.tick(LOOK_MS)
+    // What has arrived is read before the joiner is called silent.
+    clearImmediate(this.#reading)
+    this.#reading = setImmediate(() => this.#judge(awakeSince))
+  }
+
+  #judge(awakeSince: number): void {
+    const peer = this.#watched.joiner()
+    if (peer === undefined || !peer.beats) return
+    const silentMs = performance.now() - Math.max(peer.beatAt, awakeSince)
+    if (silentMs > this.#watched.limitMs() && !runs(peer)) this.#watched.stuck()
+  }
+}
+
+/** Returns false also for a process that cannot be seen from here: its silence is all that there is. */
+function runs({ identity }: Peer): boolean {
+  return identity.startTime !== undefined && statOf(identity.pid)?.state === 'R'
+}
