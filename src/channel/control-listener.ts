@@ -23,6 +23,8 @@ export interface ControlListenerEvents {
    * one more, ENOSPC) the socket is closed, and {@link error} is told.
    */
   channel(fd: OwnedFd, peer: PeerCredentials): void
+  /** There is no descriptor for this connection but the spare one: the callback tells the peer at once, and closes the socket. Absent: it waits in the queue. */
+  crowded?(fd: OwnedFd, cause: unknown): void
   /** Accepting failed for good and has stopped; with `retryable` it is tried again in 100 ms, or goes on without that peer. */
   error?(error: FdbError): void
 }
@@ -36,6 +38,8 @@ export class ControlListener {
   #poll: Poll | null = null
   #events: ControlListenerEvents | null = null
   #pause: NodeJS.Timeout | undefined
+  /** Given up for a moment where no other is left, so that the peer can be told. */
+  #spare: OwnedFd | null = null
   #referenced = true
 
   constructor(fd: OwnedFd) {
@@ -52,6 +56,7 @@ export class ControlListener {
     this.#events = typeof events === 'function' ? { channel: events } : events
     this.#poll = watch(this.fd, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()
+    this.#keepSpare()
     this.#poll.start(READABLE)
   }
 
@@ -62,6 +67,8 @@ export class ControlListener {
     this.#poll?.close()
     this.#poll = null
     this.#events = null
+    this.#spare?.close()
+    this.#spare = null
   }
 
   /** Whether a waiting listener keeps the process alive (it does at first). */
@@ -90,7 +97,9 @@ export class ControlListener {
       try {
         fd = accept(this.fd, 'control connection')
       } catch (error) {
-        if ((error as NativeError).code === 'ECONNABORTED') continue
+        const { code } = error as NativeError
+        if (code === 'ECONNABORTED') continue
+        if (code === 'EMFILE' && this.#tellCrowded(error)) continue
         this.#failed(error as NativeError)
         return
       }
@@ -101,6 +110,32 @@ export class ControlListener {
         fd.close()
         this.#lost(cause)
       }
+    }
+  }
+
+  #keepSpare(): void {
+    try {
+      if (this.#events?.crowded) this.#spare ??= this.fd.dup()
+    } catch {
+      // There is none to spare: who connects waits.
+    }
+  }
+
+  /** Reports whether a peer was told. */
+  #tellCrowded(cause: unknown): boolean {
+    this.#keepSpare()
+    if (this.#spare === null || !this.#events?.crowded) return false
+    this.#spare.close()
+    this.#spare = null
+    try {
+      const fd = accept(this.fd, 'control connection')
+      if (fd === null) return false
+      this.#events.crowded(fd, cause)
+      return true
+    } catch {
+      return false
+    } finally {
+      this.#keepSpare()
     }
   }
 

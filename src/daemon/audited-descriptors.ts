@@ -32,6 +32,10 @@ export class AuditedDescriptors implements DescriptorHolder {
     return this.#store.list()
   }
 
+  heldBy(uid: number): number {
+    return this.#store.heldBy(uid)
+  }
+
   put(order: DescriptorOrder): void {
     const { name, by, ms, replace, lifetime } = order
     const lease = lifetime !== null ? { whilePid: pidOf(lifetime) } : ms !== null ? { leaseMs: ms } : {}

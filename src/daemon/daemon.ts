@@ -99,7 +99,6 @@ export class Daemon implements AsyncDisposable {
   readonly #descriptors: DescriptorStore
   readonly #programs: Programs | null
   readonly #startedAt = Date.now()
-  /** The service manager keeps what this daemon has. */
   readonly #kept: boolean
   readonly #governor: Governor
   #closing = false
@@ -150,8 +149,8 @@ export class Daemon implements AsyncDisposable {
       },
       command: (order, context) => this.#command(order, context, parts),
     }
-    const { gate } = governor
-    const operationsFor = (caller: Caller) => new GuardedOperations(operations, gate, visitorOf(caller))
+    const operationsFor = (caller: Caller) =>
+      new GuardedOperations(operations, governor.gate, visitorOf(caller), desk.shares)
     desk.staff({ parts, services, operationsFor })
     const take = () => {
       services.begin()
@@ -374,6 +373,7 @@ export async function openDaemon(
     logger,
     deposits,
     gate: governor.gate,
+    shares: desk.shares,
     changed: () => {
       changes.tell()
       overseer?.look()

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { type Caller, dismiss, turnAway } from '../holder/admission.js'
+import { type Caller, dismiss, isForeign, turnAway } from '../holder/admission.js'
 import { notThere } from '../holder/daemon/followers.js'
 import type { Service } from '../holder/daemon/service.js'
 import { serveCaller } from '../holder/serve-caller.js'
@@ -10,12 +10,16 @@ import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import type { Operations } from '../operator/requests.js'
 import { type Gate, visitorOf } from './policy/gate.js'
 import type { Services } from './services.js'
+import { Shares } from './shares.js'
 
 /** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
 const SETTLE_MS = 5_000
 
 /** Who comes to join while it is being decided who serves waits so long: less than it does itself, as a rule. */
 const DECIDED_MS = 5_000
+
+/** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
+const IDLE_MS = 60_000
 
 /** Whose desk it is. */
 export interface Office {
@@ -38,6 +42,8 @@ export class FrontDesk implements Desk {
   readonly passed: OwnedFd | null
   readonly takesOver: boolean
   readonly #gate: Gate
+  /** What other users may take of this daemon. */
+  readonly shares: Shares
   #office: Office | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
   /** The successor is the holder's matter: how that went is seen by its phase. */
@@ -45,8 +51,9 @@ export class FrontDesk implements Desk {
   #admits = true
   #waiting: Waiting[] = []
 
-  constructor(gate: Gate, { passed, takesOver }: Pick<Desk, 'passed' | 'takesOver'>) {
+  constructor(gate: Gate, { passed, takesOver }: Pick<Desk, 'passed' | 'takesOver'>, shares = new Shares()) {
     this.#gate = gate
+    this.shares = shares
     this.passed = passed
     this.takesOver = takesOver
   }
@@ -116,6 +123,10 @@ export class FrontDesk implements Desk {
     return this.#gate.mayConnect(uid)
   }
 
+  connected(uid: number, closed: Promise<void>): FdbError | null {
+    return this.shares.connect(uid, closed)
+  }
+
   /** The kernel keeps others out as long as no rule speaks of them. */
   get controlMode(): number {
     return this.#gate.opensToOthers ? 0o666 : 0o600
@@ -171,10 +182,12 @@ export class FrontDesk implements Desk {
     switch (caller.intent) {
       case 'operate':
         // Its pidfd is for the rules, as long as it asks.
-        serveCaller({ ...caller, pidfd: null }, operationsFor(caller), {
-          daemon: true,
-          incarnation: services.incarnation,
-        })
+        serveCaller(
+          { ...caller, pidfd: null },
+          operationsFor(caller),
+          { daemon: true, incarnation: services.incarnation },
+          isForeign(caller) ? IDLE_MS : null,
+        )
         return
       case 'draining':
       case 'follow': {

@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { isForeign } from '../holder/admission.js'
 import type { OwnedFd } from '../kernel/index.js'
 import {
   type Claimed,
@@ -14,15 +15,18 @@ import {
 import type { Gate, Visitor } from './policy/gate.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
 import { demandProcess, isOwnProcess } from './process-proof.js'
+import type { Shares } from './shares.js'
 
 /** The descriptors of a daemon, as one operator may use them. One called `shop/spool` is the service shop's. */
 export class GuardedDescriptors implements DescriptorHolder {
   readonly #descriptors: DescriptorHolder
   readonly #gate: Gate
   readonly #visitor: Visitor
+  readonly #shares: Shares
 
   /** Owns the visitor's pidfd until it has left. */
-  constructor(descriptors: DescriptorHolder, gate: Gate, visitor: Visitor) {
+  constructor(descriptors: DescriptorHolder, gate: Gate, visitor: Visitor, shares: Shares) {
+    this.#shares = shares
     this.#descriptors = descriptors
     this.#gate = gate
     this.#visitor = visitor
@@ -33,10 +37,15 @@ export class GuardedDescriptors implements DescriptorHolder {
     return this.#descriptors.list().filter(({ name }) => lists(serviceIn(name)))
   }
 
+  heldBy(uid: number): number {
+    return this.#descriptors.heldBy(uid)
+  }
+
   put(order: DescriptorOrder): void {
     let most: number
     try {
       const { limits } = this.#demand('put', order.name)
+      this.#demandShare()
       most = limits.descriptors
     } catch (error) {
       order.fd.close()
@@ -49,7 +58,10 @@ export class GuardedDescriptors implements DescriptorHolder {
   claim(order: ClaimOrder): Claimed {
     try {
       this.#demandClaim(order)
-      if (order.claimant !== null) demandProcess(this.#visitor, order.claimant)
+      if (order.claimant !== null) {
+        demandProcess(this.#visitor, order.claimant)
+        this.#demandShare()
+      }
     } catch (error) {
       order.claimant?.close()
       throw error
@@ -91,7 +103,17 @@ export class GuardedDescriptors implements DescriptorHolder {
 
   watch(changed: () => void): () => void {
     this.#gate.lists(this.#visitor)
-    return this.#descriptors.watch(changed)
+    const back = this.#shares.watch(this.#visitor.uid)
+    const end = this.#descriptors.watch(changed)
+    return () => {
+      end()
+      back()
+    }
+  }
+
+  #demandShare(): void {
+    const { uid } = this.#visitor
+    if (isForeign({ uid })) this.#shares.demandNames(uid, this.#descriptors.heldBy(uid) + 1)
   }
 
   #demandClaim({ name, shared }: ClaimOrder): void {

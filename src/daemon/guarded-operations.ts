@@ -10,6 +10,7 @@ import type {
 import { STOP } from '../operator/service-commands.js'
 import { GuardedDescriptors } from './guarded-descriptors.js'
 import type { Gate, Visitor } from './policy/gate.js'
+import type { Shares } from './shares.js'
 
 /** What a daemon does for operators who may ask for it. */
 export interface DaemonOperations extends Required<Omit<Operations, 'status'>> {
@@ -27,11 +28,11 @@ export class GuardedOperations implements Operations {
   readonly #visitor: Visitor
 
   /** Owns the visitor's pidfd until it has left. */
-  constructor(operations: DaemonOperations, gate: Gate, visitor: Visitor) {
+  constructor(operations: DaemonOperations, gate: Gate, visitor: Visitor, shares: Shares) {
     this.#operations = operations
     this.#gate = gate
     this.#visitor = visitor
-    this.descriptors = new GuardedDescriptors(operations.descriptors, gate, visitor)
+    this.descriptors = new GuardedDescriptors(operations.descriptors, gate, visitor, shares)
   }
 
   async status(): Promise<object> {

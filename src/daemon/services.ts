@@ -11,6 +11,7 @@ import type { Logger } from '../logger.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { Deposits } from './deposits.js'
 import type { Gate } from './policy/gate.js'
+import type { Shares } from './shares.js'
 import { type StateSize, StateSizes } from './state-sizes.js'
 import { UnservedServices } from './unserved-services.js'
 
@@ -23,6 +24,7 @@ export interface ServicesParts {
   readonly logger: Logger
   readonly deposits: Deposits
   readonly gate: Gate
+  readonly shares: Pick<Shares, 'demandServices'>
   /** Something that `status` shows has changed. */
   changed(): void
   /** Who takes the connections of a service that nobody serves. */
@@ -42,6 +44,8 @@ export class Services {
   #sweep: NodeJS.Immediate | undefined
   /** Of which something has changed since it was looked whether they are empty. */
   readonly #touched = new Set<string>()
+  /** The user that each service was begun by, as far as this daemon has seen it. */
+  readonly #begunBy = new Map<string, number>()
 
   constructor(parts: ServicesParts) {
     this.#parts = parts
@@ -142,6 +146,15 @@ export class Services {
       turnAway(caller, new FdbError('ERR_FDB_SERVICE', why))
       return null
     }
+    const { uid } = caller
+    try {
+      const begun = [...this.#begunBy.values()].filter(user => user === uid).length
+      this.#parts.shares.demandServices(uid, begun + 1)
+    } catch (error) {
+      turnAway(caller, FdbError.from(error))
+      return null
+    }
+    this.#begunBy.set(name, uid)
     // A member of a service that this daemon does not know comes back: it is to be waited for like the others.
     const members = caller.intent === 'back' ? [caller.identity] : []
     return this.#add({ service: name, generation: 0, startedAt: Date.now(), members }, [])
@@ -246,6 +259,7 @@ export class Services {
 
   #remove(service: Service): void {
     this.#services.delete(service.name)
+    this.#begunBy.delete(service.name)
     this.#rightsHolders.forget(service.name)
     service.close({ kept: false })
     this.#parts.deposits.forget(service.name)

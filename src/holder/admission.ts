@@ -51,6 +51,8 @@ export interface AdmissionOptions {
   readonly logger: Logger
   /** Whether another user may say Hello; what it may do is its reader's to decide. Absent: none may. */
   readonly mayConnect?: (uid: number) => boolean
+  /** Counts a connection until it has closed; why it is one too many, or null. Absent: none is. */
+  readonly connected?: (uid: number, closed: Promise<void>) => FdbError | null
 }
 
 /**
@@ -104,6 +106,11 @@ export function receiveHello(
         `uid ${who.uid} may not use this control socket: it belongs to uid ${own}; run as that user or as root`,
       ),
     )
+    return
+  }
+  const tooMany = options.connected?.(who.uid, link.channel.closed) ?? null
+  if (tooMany !== null) {
+    refuse(tooMany)
     return
   }
   link.start({

@@ -1,5 +1,6 @@
 import { chmodSync } from 'node:fs'
 import { ControlListener } from '../channel/control-listener.js'
+import { sayLast } from '../channel/last-message.js'
 import { FdbError } from '../errors.js'
 import { type Caller, dismiss, receiveHello, turnAway, welcome } from '../holder/admission.js'
 import { serveCaller } from '../holder/serve-caller.js'
@@ -15,9 +16,11 @@ import {
   removeControl,
 } from '../process/control-path.js'
 import { ControlWatch } from '../process/control-watch.js'
+import { noDescriptors } from '../process/limits.js'
 import { pidOf } from '../process/liveness.js'
 import { endsWithUs } from '../process/main-process.js'
 import type { HeldControl, RestoredControl } from '../process/restore-control.js'
+import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../protocol/bundle.js'
 import type { StateLog } from '../state/state-log.js'
 import { OlderGenerations } from './drain/older-generations.js'
@@ -28,6 +31,8 @@ import type { Shared } from './shared.js'
 
 /** The path was removed before this process took the socket. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
+
+const { Envelope } = fdbroker.wire
 
 /** Said of a control socket whose path is a service manager's. */
 const PASSED = 'passed'
@@ -127,12 +132,18 @@ export class ControlSocket {
     const { desk, service, versions, logger } = this.#called.shared.settings
     const mayConnect = (uid: number) => desk?.mayConnect(uid) ?? false
     const named = desk === null ? service : null
-    const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, mayConnect }
+    const connected = (uid: number, closed: Promise<void>) => desk?.connected(uid, closed) ?? null
+    const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, mayConnect, connected }
     this.adjust()
     const own = (caller: Caller) => this.#receive(caller)
     const receive = desk === null ? own : (caller: Caller) => desk.receive(caller, own)
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
+      crowded: (fd, cause) => {
+        const error = noDescriptors('your connection cannot be kept', cause)
+        const { code, message, retryable } = error
+        sayLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
+      },
       error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
     })
   }

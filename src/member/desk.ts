@@ -1,3 +1,4 @@
+import type { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import type { OwnedFd } from '../kernel/index.js'
 
@@ -14,6 +15,8 @@ export interface Desk {
   receive(caller: Caller, own: (caller: Caller) => void): void
   /** Whether another user than this process's, or root, may say Hello. */
   mayConnect(uid: number): boolean
+  /** Counts a connection until it has closed; why it is one too many, or null. */
+  connected(uid: number, closed: Promise<void>): FdbError | null
   /** Permission bits of the control socket. */
   readonly controlMode: number
   /** What it is for those outside. */

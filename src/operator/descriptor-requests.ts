@@ -20,6 +20,7 @@ export class DescriptorRequests {
   readonly #user: DescriptorUser
   /** By the number of the request. */
   readonly #watches = new Map<number, () => void>()
+  #claimed = false
 
   /** `holder` undefined: descriptors are not held here. */
   constructor(link: Link, holder: DescriptorHolder | undefined) {
@@ -27,6 +28,11 @@ export class DescriptorRequests {
     this.#holder = holder
     const { pid, uid } = link.channel.peer
     this.#user = { pid, uid }
+  }
+
+  /** The connection is needed while nothing is asked: for a watch, or a claim that ends with it. */
+  get lasting(): boolean {
+    return this.#watches.size > 0 || this.#claimed
   }
 
   /** Takes of the descriptors what it wants. Never throws. */
@@ -82,6 +88,7 @@ export class DescriptorRequests {
       case Op.CLAIM: {
         const claimant = fds.shift() ?? null
         const { fd, others } = holder.claim({ name: name ?? '', by, shared: shared ?? false, claimant })
+        if (claimant === null && !shared) this.#claimed = true
         return { json: JSON.stringify({ others }), sent: [fd] }
       }
       case Op.RELEASE:

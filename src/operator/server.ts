@@ -88,13 +88,24 @@ export class Requests {
 
 /**
  * Serves an operator's tool until it leaves. Its leaving does not undo what it asked for; a word does. One that asks faster than it
- * reads the answers is read no further.
+ * reads the answers is read no further. `idleMs`: one that asks nothing for so long, waits for no answer, watches nothing and has no claim is sent away; null: none is.
  */
-export function serveOperator(link: Link, operations: Operations): void {
+export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
   const requests = new Requests(operations, body => link.tell(body))
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let underWay = 0
+  let idle: NodeJS.Timeout | undefined
+  const rest = () => {
+    clearTimeout(idle)
+    if (idleMs !== null && link.open) idle = setTimeout(late, idleMs).unref()
+  }
+  const late = () => {
+    if (underWay > 0 || descriptors.lasting) return rest()
+    link.close()
+    left()
+  }
   const left = () => {
+    clearTimeout(idle)
     requests.close('the operator has left')
     descriptors.close()
   }
@@ -106,10 +117,13 @@ export function serveOperator(link: Link, operations: Operations): void {
       .catch(() => {})
       .finally(() => {
         if (underWay-- === MOST_AT_ONCE && link.open) link.channel.resume()
+        rest()
       })
   }
+  rest()
   link.start({
     message: (envelope, fds) => {
+      rest()
       const { cancelUpgrade, descriptorRequest } = envelope
       if (descriptorRequest) send(Promise.resolve(descriptors.answer(descriptorRequest, fds)))
       closeAll(fds)

@@ -15,12 +15,12 @@ const OWN_FOLDER = '/proc/self/fd'
 /** The limits on descriptors of this process, and how many it uses. Never throws. */
 export function fdLimits(): FdLimits {
   const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(read('/proc/self/limits'))
-  return {
-    soft: row === null ? null : limit(row[1]!),
-    hard: row === null ? null : limit(row[2]!),
-    open: openFds(OWN_FOLDER),
-  }
+  if (row !== null) known = { soft: limit(row[1]!), hard: limit(row[2]!) }
+  return { ...known, open: openFds(OWN_FOLDER) }
 }
+
+/** As they were read last: a process that has no descriptor left cannot read them. */
+let known: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
 
 /** Takes 256 KiB of the kernel's memory. */
 const ROOM = 32_768

@@ -85,6 +85,12 @@ export const LISTENERS = {
     cause: 'A service has as many listeners and named descriptors as it may',
     remedy: 'Use fewer, or several services',
   },
+  ERR_FDB_SHARE: {
+    cause:
+      'A user other than the daemon’s has as many connections, watches, descriptors with claims, or services of it as one user may',
+    remedy:
+      'Close some, or start the daemon with more descriptors (`ulimit -n`, `LimitNOFILE=`): the shares are parts of that',
+  },
   ERR_FDB_SIDE_FILE: {
     cause:
       'A file beside the control socket (`PATH.members`) is a link, belongs to another user, or may be written by others; it is not read',

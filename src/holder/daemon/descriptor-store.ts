@@ -128,7 +128,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       this.#forget(name)
       const now = Date.now()
       const until = ms === null ? null : now + Math.min(ms, LONGEST_MS)
-      const noted = { pid: by.pid, putAt: now, until, ...(stored && { stored }) }
+      const noted = { pid: by.pid, uid: by.uid, putAt: now, until, ...(stored && { stored }) }
       this.#enter(keyOf(name), JSON.stringify(noted), fd)
       if (lifetime !== null) this.#enter(lifetimeOf(name), '', lifetime)
       this.#hold(name, noted)
@@ -151,7 +151,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       if (!shared && others[0] !== undefined) throw claimed(name, others[0].pid)
       const fd = this.#registry.get(keyOf(name))!.fd.dup()
       try {
-        if (claimant !== null) this.#claims.add(name, claimant, !shared)
+        if (claimant !== null) this.#claims.add(name, claimant, { exclusive: !shared, uid: by.uid })
         else if (!shared) held.claimedBy = by
       } catch (error) {
         fd.close()
@@ -203,6 +203,10 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     return this.#givenAs(({ polled }) => polled)
   }
 
+  heldBy(user: number): number {
+    return [...this.#held.values()].filter(({ uid }) => uid === user).length + this.#claims.countOf(user)
+  }
+
   has(name: string): boolean {
     return this.#held.has(name)
   }
@@ -222,7 +226,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       pidfd.close()
       throw error
     }
-    this.#claims.add(programOf(service), pidfd, false)
+    this.#claims.add(programOf(service), pidfd, { exclusive: false })
   }
 
   /** Null: it is a program of none. */

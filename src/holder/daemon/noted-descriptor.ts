@@ -5,6 +5,8 @@ import type { Entry } from '../registry.js'
 /** What is said of one in the registry, beside its descriptor. */
 export interface Noted {
   readonly pid: number
+  /** Of the process that put it. Absent: an earlier release has noted it. */
+  readonly uid?: number
   /** Milliseconds since 1970. */
   readonly putAt: number
   readonly until: number | null
@@ -28,9 +30,15 @@ export function nameOf(key: string): string | null {
 /** Null: of a release that says it otherwise. */
 export function notedIn(spec: string): Noted | null {
   try {
-    const { pid, putAt, until, stored } = JSON.parse(spec) as Partial<Noted>
+    const { pid, uid, putAt, until, stored } = JSON.parse(spec) as Partial<Noted>
     if (typeof putAt !== 'number') return null
-    return { pid: pid ?? 0, putAt, until: until ?? null, ...(stored && { stored }) }
+    return {
+      pid: pid ?? 0,
+      ...(uid !== undefined && { uid }),
+      putAt,
+      until: until ?? null,
+      ...(stored && { stored }),
+    }
   } catch {
     return null
   }

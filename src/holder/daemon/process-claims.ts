@@ -17,6 +17,8 @@ interface Claim {
   /** Milliseconds since 1970. */
   readonly since: number
   readonly exclusive: boolean
+  /** Of the process that asked for it. Absent: an earlier release has noted it. */
+  readonly uid?: number
 }
 
 /**
@@ -63,13 +65,18 @@ export class ProcessClaims {
     )
   }
 
+  /** So many has this user asked for. */
+  countOf(user: number): number {
+    return [...this.#claims.values()].flat().filter(({ uid }) => uid === user).length
+  }
+
   /** Those of other processes than that of this pidfd (null: of all). */
   others(name: string, pidfd: OwnedFd | null): Pick<Claim, 'pid' | 'exclusive'>[] {
     return this.#living(name).filter(claim => pidfd === null || !isSame(claim.pidfd, pidfd))
   }
 
   /** In place of one of the same process. Takes the pidfd, also when it throws: ERR_FDB_NO_PIDFD. */
-  add(name: string, pidfd: OwnedFd, exclusive: boolean): void {
+  add(name: string, pidfd: OwnedFd, by: Pick<Claim, 'exclusive' | 'uid'>): void {
     try {
       const there = this.others(name, pidfd).length
       if (there >= MOST)
@@ -86,8 +93,8 @@ export class ProcessClaims {
     this.release(name, pidfd)
     const since = Date.now()
     const key = keyFor(name, `${since}.${++this.#count}`)
-    this.#registry.put({ name: key, role: 'named', spec: JSON.stringify({ since, exclusive }), fd: pidfd })
-    this.#watch(name, key, pidfd, { since, exclusive })
+    this.#registry.put({ name: key, role: 'named', spec: JSON.stringify({ since, ...by }), fd: pidfd })
+    this.#watch(name, key, pidfd, { since, ...by })
   }
 
   /** The process of this pidfd claims it no more; whether it did. */
@@ -121,7 +128,7 @@ export class ProcessClaims {
     return (this.#claims.get(name) ?? []).filter(({ pidfd }) => !hasEnded(pidfd))
   }
 
-  #watch(name: string, key: string, pidfd: OwnedFd, noted: Pick<Claim, 'since' | 'exclusive'>): void {
+  #watch(name: string, key: string, pidfd: OwnedFd, noted: Pick<Claim, 'since' | 'exclusive' | 'uid'>): void {
     const pid = pidOf(pidfd)
     const watch = watchDeathThere(pidfd, () => {
       this.#drop(name, claim)
@@ -160,10 +167,12 @@ function nameIn(key: string): string | null {
 }
 
 /** Null: of a release that says it otherwise. */
-function notedIn(spec: string): Pick<Claim, 'since' | 'exclusive'> | null {
+function notedIn(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
   try {
-    const { since, exclusive } = JSON.parse(spec) as Partial<Claim>
-    return typeof since === 'number' ? { since, exclusive: exclusive === true } : null
+    const { since, exclusive, uid } = JSON.parse(spec) as Partial<Claim>
+    return typeof since === 'number'
+      ? { since, exclusive: exclusive === true, ...(uid !== undefined && { uid }) }
+      : null
   } catch {
     return null
   }

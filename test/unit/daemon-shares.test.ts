@@ -1,0 +1,129 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Deposits } from '../../src/daemon/deposits.js'
+import { Gate } from '../../src/daemon/policy/gate.js'
+import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
+import { Services } from '../../src/daemon/services.js'
+import { Shares } from '../../src/daemon/shares.js'
+import type { Caller } from '../../src/holder/admission.js'
+import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
+import { Registry } from '../../src/holder/registry.js'
+import { settleTimes } from '../../src/holder/times.js'
+import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
+import { SILENT } from '../../src/logger.js'
+import { openPidfd } from '../../src/process/liveness.js'
+
+const OTHER = 12_001
+const OWN = process.geteuid?.() ?? 0
+const FULL = expect.objectContaining({ code: 'ERR_FDB_SHARE' })
+
+/** How many of `most` connections of a user are admitted, and what closes the first. */
+function connections(shares: Shares, uid: number, most: number) {
+  let admitted = 0
+  const closes: (() => void)[] = []
+  for (let i = 0; i < most; i++) {
+    const closed = new Promise<void>(resolve => closes.push(resolve))
+    if (shares.connect(uid, closed) === null) admitted++
+  }
+  return { admitted, close: () => closes[0]!() }
+}
+
+describe('the share of another user in a daemon', () => {
+  it('of connections leaves most descriptors to the daemon’s user, and those of others to them', async () => {
+    const shares = new Shares(1_024)
+    const { admitted, close } = connections(shares, OTHER, 2_000)
+    expect(admitted).toBe(32)
+    expect(shares.connect(OTHER, new Promise(() => {}))).toEqual(FULL)
+    expect(connections(shares, OTHER + 1, 2_000).admitted).toBe(32)
+    // Whatever the number of users: a quarter of all descriptors.
+    let others = 0
+    for (let user = 2; user < 100; user++) others += connections(shares, OTHER + user, 40).admitted
+    expect(others + 64).toBe(128)
+    expect(connections(shares, OWN, 2_000).admitted).toBe(2_000)
+    expect(connections(shares, 0, 2_000).admitted).toBe(2_000)
+    close()
+    await Promise.resolve()
+    await Promise.resolve()
+    expect(shares.connect(OTHER, new Promise(() => {}))).toBe(null)
+  })
+
+  it('of watches, names and services is bounded, and comes back', () => {
+    const shares = new Shares(1_024)
+    const ends = Array.from({ length: 16 }, () => shares.watch(OTHER))
+    expect(() => shares.watch(OTHER)).toThrow(FULL)
+    for (let i = 0; i < 100; i++) shares.watch(OWN)
+    ends[0]!()
+    // Once, however often it is said.
+    ends[0]!()
+    shares.watch(OTHER)
+    expect(() => shares.watch(OTHER)).toThrow(FULL)
+    shares.demandNames(OTHER, 32)
+    expect(() => shares.demandNames(OTHER, 33)).toThrow(FULL)
+    shares.demandNames(OWN, 10_000)
+    shares.demandServices(OTHER, 32)
+    expect(() => shares.demandServices(OTHER, 33)).toThrow(FULL)
+    shares.demandServices(OWN, 900)
+  })
+
+  it('counts what it has put and claimed, also in the next daemon', () => {
+    const registry = new Registry()
+    onTestFinished(() => registry.close())
+    const store = new DescriptorStore(registry)
+    const by = { pid: 7, uid: OTHER }
+    const fd = memoryFile('a', 'a memory file')
+    store.put({ name: 'a', fd, lifetime: null, ms: null, replace: false, by })
+    const claimant = openPidfd(process.pid) as OwnedFd
+    store.claim({ name: 'a', by, shared: true, claimant }).fd.close()
+    expect([store.heldBy(OTHER), store.heldBy(OWN)]).toEqual([2, 0])
+    store[Symbol.dispose]()
+    const next = new DescriptorStore(registry)
+    next.takeOver()
+    expect(next.heldBy(OTHER)).toBe(2)
+    next[Symbol.dispose]()
+  })
+})
+
+describe('services', () => {
+  function open() {
+    const registry = new Registry()
+    const services = new Services({
+      control: join(tmpdir(), 'fdb-no-such-folder', 'c.sock'),
+      times: settleTimes(undefined),
+      logger: SILENT,
+      deposits: new Deposits(registry, new Set()),
+      gate: new Gate(OWNERS_ONLY, SILENT),
+      shares: new Shares(1_024),
+      changed: () => {},
+      taker: () => undefined,
+    })
+    onTestFinished(() => {
+      services.close({ kept: true })
+      registry.close()
+    })
+    const refused: unknown[] = []
+    const begin = (service: string, uid: number) => {
+      const send = async ({ reject }: { reject: { code: string } }) => void refused.push(reject.code)
+      const link = { send, close() {} }
+      return services.of({ hello: { service }, intent: 'join', link, uid, pidfd: null } as unknown as Caller)
+    }
+    return { begin, refused, services }
+  }
+
+  it('are 1,000 at most, whoever begins them', () => {
+    const { begin, refused, services } = open()
+    for (let i = 0; i < 1_000; i++) expect(begin(`service ${i}`, OWN)).not.toBe(null)
+    expect(begin('one more', OWN)).toBe(null)
+    expect([refused, services.size]).toEqual([['ERR_FDB_SERVICE'], 1_000])
+    expect(begin('service 7', OWN)).toBe(services.get('service 7'))
+  })
+
+  it('are 32 at most that one other user has begun', () => {
+    const { begin, refused, services } = open()
+    for (let i = 0; i < 32; i++) expect(begin(`theirs ${i}`, OTHER)).not.toBe(null)
+    expect(begin('theirs too', OTHER)).toBe(null)
+    expect(refused).toEqual(['ERR_FDB_SHARE'])
+    expect(begin('ours', OWN)).not.toBe(null)
+    expect(services.size).toBe(33)
+  })
+})

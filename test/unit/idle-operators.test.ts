@@ -1,0 +1,64 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import type { DescriptorHolder } from '../../src/operator/held-descriptors.js'
+import type { Operations } from '../../src/operator/requests.js'
+import { serveOperator } from '../../src/operator/server.js'
+import { fdbroker } from '../../src/proto/wire.js'
+import { Link, type WireEnvelope } from '../../src/protocol/link.js'
+import { until } from '../processes/until.js'
+
+const { Op } = fdbroker.wire.DescriptorRequest
+
+/** An operator that may ask nothing for so long. */
+function operator(idleMs: number | null, status: () => Promise<object> = async () => ({})) {
+  const [ours, theirs] = Channel.pair()
+  const changed = new Set<() => void>()
+  const holder: Partial<DescriptorHolder> = {
+    list: () => [],
+    left: () => {},
+    watch: told => {
+      changed.add(told)
+      return () => changed.delete(told)
+    },
+  }
+  serveOperator(new Link(ours), { status, descriptors: holder } as unknown as Operations, idleMs)
+  const link = new Link(theirs)
+  onTestFinished(() => link.close())
+  const heard: WireEnvelope[] = []
+  const seen = { ended: false }
+  const end = () => {
+    seen.ended = true
+  }
+  link.start({ message: envelope => heard.push(envelope), broken: end, end })
+  const change = () => {
+    for (const told of changed) told()
+  }
+  return { change, heard, link, seen }
+}
+
+describe('an operator that asks nothing', () => {
+  it('is sent away after its time, unless it watches, waits for an answer, or has no such limit', async () => {
+    let answer = (_status: object) => {}
+    const slow = new Promise<object>(resolve => {
+      answer = resolve
+    })
+    const [idle, watching, waiting, own] = [
+      operator(100),
+      operator(100),
+      operator(100, () => slow),
+      operator(null),
+    ] as const
+    await watching.link.send({ descriptorRequest: { request: 1, op: Op.WATCH } })
+    await waiting.link.send({ statusRequest: {} })
+    await until('the idle one has ended', () => idle.seen.ended)
+    // Later than all others could have been sent away.
+    const later = operator(100)
+    await until('a later one has ended too', () => later.seen.ended)
+    expect([watching.seen.ended, waiting.seen.ended, own.seen.ended]).toEqual([false, false, false])
+    watching.change()
+    await until('it is told', () => watching.heard.length === 2)
+    answer({})
+    await until('it is answered', () => waiting.heard.length === 1)
+    await until('and has asked nothing since', () => waiting.seen.ended)
+  })
+})
