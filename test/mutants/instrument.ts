@@ -62,5 +62,5 @@ function render(source: string, start: number, end: number, within: readonly Cho
 function switched({ id, form, text }: Chosen, now: string): string {
   return form === 'expression'
     ? `(mutated(${id}) ? (${text}) : (${now}))`
-    : `{ if (!mutated(${id})) { ${now}\n} }`
+    : `{ if (mutated(${id})) { ${text}\n} else { ${now}\n} }`
 }

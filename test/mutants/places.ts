@@ -6,7 +6,7 @@ export interface Mutant {
   readonly start: number
   readonly end: number
   readonly form: 'expression' | 'statement'
-  /** What stands there instead; of a statement: nothing, it is left out. */
+  /** What stands there instead; '': the statement is left out. */
   readonly text: string
   readonly kind: string
   /** The function that it is in, with its class: `Giver.#prepare`; '' at the top. */

@@ -39,7 +39,7 @@ interface JsonResult {
 export async function runTests(
   { folder }: Workspace,
   files: readonly string[],
-  options: { bail: boolean; workers?: number; limitMs: number; show?: boolean },
+  options: { bail: boolean; workers?: number; limitMs: number; show?: boolean; mutant?: number },
 ): Promise<Trial> {
   const mark = randomUUID()
   const output = join(folder, `results-${mark}.json`)
@@ -49,7 +49,12 @@ export async function runTests(
   const { workers = 1 } = options
   const child = spawn(process.execPath, [vitest, ...args, `--maxWorkers=${workers}`, ...files], {
     cwd: folder,
-    env: { ...process.env, FDB_MUTANT_TRIAL: mark, FDB_BAIL: options.bail ? '1' : '0' },
+    env: {
+      ...process.env,
+      FDB_MUTANT_TRIAL: mark,
+      FDB_BAIL: options.bail ? '1' : '0',
+      ...(options.mutant !== undefined && { FDB_MUTANT: `${options.mutant}` }),
+    },
     stdio: ['ignore', options.show ? 'inherit' : 'ignore', 'ignore'],
   })
   let late = false

@@ -3,12 +3,14 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { switchableHeader } from './native.js'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 /** Of the project, as far as tests need it. */
 const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', 'systemd', '.ci']
 const FILES = [
   'package.json',
+  'binding.gyp',
   'README.md',
   'CHANGELOG.md',
   'CONTRIBUTING.md',
@@ -19,7 +21,7 @@ const FILES = [
   'tsconfig.test.json',
   'vitest.config.ts',
 ]
-const LINKED = ['node_modules', 'build/Release']
+const ADDON = 'build/Release'
 
 /** Tells the runtime, before anything of the project is loaded, which test file runs; its processes inherit that. */
 const SETUP = `import { expect } from 'vitest'
@@ -34,22 +36,32 @@ export default mergeConfig(base, { test: { setupFiles: ['./mutants-setup.ts'], b
 export class Workspace {
   readonly folder = mkdtempSync(join(tmpdir(), 'fdb-mutants-'))
 
-  /** `change` gets the text of each source file by its path in the project, and the address of the runtime. */
+  /**
+   * `change` gets the text of each source file by its path in the project, and the address of the runtime. Where C sources are among them
+   * the workspace has an addon of its own.
+   */
   constructor(files: Iterable<string>, change: (source: string, file: string, runtime: string) => string) {
     const { folder } = this
     for (const name of [...COPIED, ...FILES])
       cpSync(join(ROOT, name), join(folder, name), { recursive: true, preserveTimestamps: true })
     mkdirSync(join(folder, 'build'))
-    for (const name of LINKED) symlinkSync(join(ROOT, name), join(folder, name))
+    symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
+    const all = [...files]
+    const native = all.some(file => file.endsWith('.c'))
+    if (native) {
+      const header = join(folder, 'native/fdb.h')
+      writeFileSync(header, switchableHeader(readFileSync(header, 'utf8')))
+    } else symlinkSync(join(ROOT, ADDON), join(folder, ADDON))
     writeFileSync(join(folder, 'mutants-setup.ts'), SETUP)
     writeFileSync(join(folder, 'vitest.mutants.config.ts'), CONFIG)
     cpSync(new URL('runtime.mjs', import.meta.url), join(folder, 'mutants-runtime.mjs'))
     this.switch({})
     const runtime = join(folder, 'mutants-runtime.mjs')
-    for (const file of files) {
+    for (const file of all) {
       const path = join(folder, file)
       writeFileSync(path, change(readFileSync(path, 'utf8'), file, runtime))
     }
+    if (native) this.#run('tools/build-native.mjs')
     // Types are of no interest here: only what is written.
     this.#run(join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json', '--noCheck')
     this.#run('tools/build-proto.mjs')

@@ -1,0 +1,80 @@
+import { room } from '../seed.js'
+
+const LOG = ['unit/cli-log-file']
+
+export const cli = room(
+  'cli',
+  ['unit/cli-answer-of', 'unit/cli-parts'],
+  [
+    [
+      'cli/log-file.ts',
+      'if (this.#failing) this.#missing += linesIn(text)',
+      'if (this.#failing) this.#missing += 1',
+      ...LOG,
+    ],
+    ['cli/log-file.ts', 'this.#timer ??= setTimeout(() => this.#again(), AGAIN_MS).unref()', '', ...LOG],
+    [
+      'cli/log-file.ts',
+      'if (this.#failing) return\n    this.#failing = true',
+      'this.#failing = true',
+      ...LOG,
+    ],
+    ['cli/log-file.ts', 'before.stream.end()', '', ...LOG],
+    ['cli/log-file.ts', 'this.#endsAt = performance.now() + END_MS', '', ...LOG, 'e2e/logs'],
+    [
+      'cli/exit-code-of.ts',
+      "return code === 'ERR_FDB_SPEC' && 'path' in details",
+      'return false',
+      'unit/cli-parts',
+      'e2e/cli-usage',
+    ],
+    [
+      'cli/exit-code-of.ts',
+      'USAGE.has(error.code) && !wasTold(error)',
+      'USAGE.has(error.code)',
+      'unit/cli-parts',
+      'e2e/cli-usage',
+    ],
+    [
+      'cli/duration.ts',
+      'ms >= 1 && ms <= LONGEST_MS',
+      'ms >= 0 && ms <= LONGEST_MS',
+      'unit/cli-parts',
+      'e2e/cli-usage',
+    ],
+    [
+      'cli/duration.ts',
+      'Math.floor(whole / 3600) % 24',
+      'Math.floor(whole / 3600)',
+      'unit/cli-parts',
+      'e2e/cli-text',
+    ],
+    [
+      'cli/worker-count.ts',
+      'count >= 1 && count <= MOST_WORKERS',
+      'count >= 1',
+      'unit/cli-parts',
+      'e2e/workers',
+    ],
+    ['cli/who-serves.ts', 'return service?.pid ?', 'return service ?'],
+    [
+      'cli/who-serves.ts',
+      "if (name === '' && services.length === 1) return services[0]",
+      'if (services.length === 1) return services[0]',
+    ],
+    [
+      'cli/rollback.ts',
+      'now?.pid !== left.pid || now.generation !== left.generation',
+      'now?.pid !== left.pid',
+      'e2e/cli-service',
+      'unit/cli-parts',
+    ],
+    [
+      'cli/stop.ts',
+      'until - performance.now()',
+      '1000 * (until - performance.now())',
+      'e2e/cli-service',
+      'unit/deadlines',
+    ],
+  ],
+)

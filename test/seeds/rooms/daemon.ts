@@ -1,0 +1,109 @@
+import { room } from '../seed.js'
+
+const WRITES = ['unit/forwarded-writes', 'unit/followers']
+const NOTIFY = ['e2e/kept-descriptors', 'e2e/daemon-descriptors']
+
+export const daemon = room(
+  'daemon',
+  ['unit/daemon-gate', 'unit/daemon-custody', 'unit/daemon-deposits'],
+  [
+    [
+      'daemon/notify-desk.ts',
+      'if (uid !== own && uid !== 0) {',
+      'if (uid !== own && uid === 0) {',
+      'unit/daemon-notify',
+      ...NOTIFY,
+    ],
+    [
+      'daemon/notify-desk.ts',
+      '        // BARRIER=1 waits for just this.\n        closeAll(fds)',
+      '',
+      'unit/daemon-notify',
+      ...NOTIFY,
+    ],
+    [
+      'daemon/notify-desk.ts',
+      'this.#later = setTimeout(() => this.#poll?.start(READABLE), LATER_MS).unref()',
+      '',
+      'unit/daemon-notify',
+      ...NOTIFY,
+    ],
+    [
+      'daemon/guarded-descriptors.ts',
+      "    this.#demand('remove', name)\n",
+      '\n',
+      'unit/daemon-gate',
+      'unit/daemon-policy-docs',
+      'e2e/daemon-policy',
+    ],
+    [
+      'daemon/guarded-operations.ts',
+      'if (name === DAEMON_ITSELF) this.#gate.demandDaemon(name, this.#visitor)\n    else ',
+      '',
+      'unit/daemon-gate',
+      'e2e/daemon-policy',
+    ],
+    ['daemon/policy/gate.ts', 'if (who.gid !== null && who.gid !== gid) return false\n', ''],
+    [
+      'daemon/policy/gate.ts',
+      'return who.executable === null || (this.#runs !== null && isProgram(this.#runs, who.executable))',
+      'return who.executable === null || this.#runs === null || isProgram(this.#runs, who.executable)',
+    ],
+    [
+      'daemon/unserved-services.ts',
+      'Math.min(MOST_MS, FIRST_MS * 2 ** (waiting.runs - 1))',
+      'FIRST_MS',
+      'unit/unserved-services',
+    ],
+    [
+      'daemon/unserved-services.ts',
+      'if (unserved && isDeepStrictEqual(waiting?.rule, rule)) return\n',
+      '',
+      'unit/unserved-services',
+    ],
+    [
+      'daemon/unserved-services.ts',
+      'for (const { timer } of this.#waiting.values()) clearTimeout(timer)',
+      '',
+      'unit/unserved-services',
+    ],
+    [
+      'daemon/state-sizes.ts',
+      'for (const service of this.#larger) if (!present.has(service)) this.#larger.delete(service)',
+      '',
+      'unit/daemon-state-sizes',
+    ],
+    ['daemon/room.ts', 'members * OF_A_MEMBER', 'members', 'unit/daemon-room'],
+    [
+      'daemon/deposits.ts',
+      'for (const name of former) {\n      deposits.delete(name)\n      this.#wanted.delete(name)',
+      'for (const name of former) {\n      deposits.delete(name)',
+      'unit/daemon-deposits',
+      'unit/daemon-handed-over',
+    ],
+    [
+      'holder/daemon/forwarded-writes.ts',
+      'if (this.#authors.size >= MOST_AUTHORS) {',
+      'if (this.#authors.size > MOST_AUTHORS) {',
+      ...WRITES,
+    ],
+    [
+      'holder/daemon/forwarded-writes.ts',
+      'if (written.outcome === Outcome.AGAIN) author.sentAway = true',
+      '',
+      ...WRITES,
+    ],
+    [
+      'holder/daemon/roll-call.ts',
+      'this.#timer = setTimeout(() => this.#giveUpUnseen(), UNSEEN_MS)',
+      'this.#timer = setTimeout(() => {}, UNSEEN_MS)',
+      'unit/roll-call',
+    ],
+    [
+      'holder/daemon/roll-call.ts',
+      'for (const watch of this.#watches.splice(0)) watch.close()',
+      '',
+      'unit/roll-call',
+    ],
+  ],
+)

@@ -1,0 +1,94 @@
+import { room } from '../seed.js'
+
+const PROBATION = ['unit/holder-probation', 'unit/holder-peers']
+
+export const holder = room(
+  'holder',
+  ['unit/holder-admission', 'unit/holder-peers', 'unit/holder-registry', 'unit/segment-shelf'],
+  [
+    [
+      'holder/probation.ts',
+      'const fresh = now - peer.beatAt <= beat * 2',
+      'const fresh = true',
+      ...PROBATION,
+    ],
+    [
+      'holder/probation.ts',
+      'over && fresh && peer.healthy && peer.link.open',
+      'over && fresh && peer.link.open',
+      ...PROBATION,
+    ],
+    [
+      'holder/probation.ts',
+      'now - Math.max(peer.wellAt, awakeSince) > patience',
+      'now - peer.wellAt > patience',
+      ...PROBATION,
+    ],
+    [
+      'holder/probation.ts',
+      '    this.#ticker = undefined\n    this.#hurry = false',
+      '    this.#ticker = undefined',
+      ...PROBATION,
+    ],
+    [
+      'holder/times.ts',
+      'Math.max(silenceMs, BEATS_OF_SILENCE * heartbeatMs)',
+      'Math.min(silenceMs, BEATS_OF_SILENCE * heartbeatMs)',
+      'unit/holder-times',
+      ...PROBATION,
+    ],
+    [
+      'holder/times.ts',
+      "    case 'preparing':\n      return prepare",
+      "    case 'preparing':\n      return undefined",
+      'unit/holder-times',
+      'unit/deadlines',
+    ],
+    [
+      'holder/times.ts',
+      "    case 'quiescing':\n      return quiesce",
+      "    case 'quiescing':\n      return undefined",
+      'unit/holder-times',
+      'unit/deadlines',
+    ],
+    ['holder/times.ts', 'if (silence <= 2 * heartbeat)', 'if (silence <= heartbeat)', 'unit/holder-times'],
+    ['holder/renewal.ts', 'if (now < this.#again.at) return\n', '', 'unit/holder-renewal'],
+    ['holder/renewal.ts', 'Math.min(this.#again.ms * 2, AGAIN_MOST_MS)', 'AGAIN_MS', 'unit/holder-renewal'],
+    [
+      'holder/admission.ts',
+      'const limit = afterHearing(options.timeoutMs, silent, { unref: true })',
+      'const limit = afterHearing(options.timeoutMs * 1000, silent, { unref: true })',
+      'unit/holder-admission',
+      'unit/deadlines',
+    ],
+    [
+      'holder/admission.ts',
+      'who.uid !== own && who.uid !== 0 && !options.mayConnect?.(who.uid)',
+      'who.uid !== own && who.uid !== 0 && options.mayConnect?.(who.uid) === false',
+    ],
+    [
+      'holder/peers.ts',
+      '    known.link = candidate.link\n    known.returning = true',
+      '    known.link = candidate.link',
+    ],
+    ['holder/peers.ts', 'if (peer.link !== link) return\n', ''],
+    [
+      'holder/peers.ts',
+      '    peer.watch?.close()\n    peer.pidfd?.close()\n    this.#peers.delete',
+      '    peer.watch?.close()\n    this.#peers.delete',
+    ],
+    [
+      'holder/segment-shelf.ts',
+      'if (segment.epoch < epoch) this.#drop(segment)',
+      'if (segment.epoch <= epoch) this.#drop(segment)',
+    ],
+    [
+      'holder/hearing.ts',
+      'if (peer.healthy) peer.wellAt = peer.beatAt',
+      'peer.wellAt = peer.beatAt',
+      'unit/holder-peers',
+      'unit/holder-probation',
+      'unit/member-heartbeats',
+    ],
+  ],
+)

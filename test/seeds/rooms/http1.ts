@@ -1,0 +1,89 @@
+import { room } from '../seed.js'
+
+const CHUNKED = ['unit/http1-chunked', 'unit/http1-limits', 'unit/http1-records']
+
+export const http1 = room(
+  'http1',
+  [
+    'unit/http1-request-line',
+    'unit/http1-smuggling',
+    'unit/http1-fields',
+    'unit/http1-framing',
+    'unit/http1-limits',
+  ],
+  [
+    ['http1/chunked.ts', '++state.count > MOST_DIGITS', 'state.count > MOST_DIGITS', ...CHUNKED],
+    [
+      'http1/chunked.ts',
+      "if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)\n",
+      '',
+      ...CHUNKED,
+    ],
+    [
+      'http1/chunked.ts',
+      "if (byte !== CR) throw new Http1Refusal('chunk-ending', at, state.side)",
+      '',
+      ...CHUNKED,
+    ],
+    [
+      'http1/chunked.ts',
+      '++state.count > MOST_TRAILER_BYTES',
+      '++state.count > 100 * MOST_TRAILER_BYTES',
+      ...CHUNKED,
+    ],
+    [
+      'http1/chunked.ts',
+      "if (isForbiddenTrailer(state.hash)) throw new Http1Refusal('trailer-forbidden', at, state.side)",
+      '',
+      ...CHUNKED,
+    ],
+    [
+      'http1/framing.ts',
+      'taken = Math.min(this.left, taken)',
+      'taken = Math.max(this.left, taken)',
+      'unit/http1-framing',
+    ],
+    [
+      'http1/request-head.ts',
+      "if (again >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(again))",
+      '',
+    ],
+    [
+      'http1/request-head.ts',
+      'named.authority && host && !sameAuthority(named.authority, host, named.port)',
+      'named.authority && host && named.authority.host !== host.host',
+    ],
+    ['http1/request-head.ts', 'this.#expectation() && line.minor === 1', 'this.#expectation()'],
+    [
+      'http1/response-head.ts',
+      "status < 200 || status === 204 || status === 304 || asked.method === 'HEAD'",
+      "status < 200 || status === 204 || asked.method === 'HEAD'",
+      'unit/http1-responses',
+      'unit/http1-framing',
+    ],
+    [
+      'http1/response-head.ts',
+      '!asked.upgrade || this.upgrade === undefined',
+      'this.upgrade === undefined',
+      'unit/http1-responses',
+      'unit/http1-framing',
+    ],
+    ['http1/head-reader.ts', 'if (bytes >= limit)', 'if (bytes > limit)'],
+    [
+      'http1/authority.ts',
+      '!PORT.test(digits) || port > 65535',
+      '!PORT.test(digits)',
+      'unit/http1-request-line',
+      'unit/http1-fields',
+      'unit/http1-insides',
+    ],
+    [
+      'http1/authority.ts',
+      'if (known[i] !== bytes[start + i]) return false',
+      'if (known[i] === undefined) return false',
+      'unit/http1-request-line',
+      'unit/http1-fields',
+      'unit/http1-insides',
+    ],
+  ],
+)

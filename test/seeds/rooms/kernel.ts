@@ -1,0 +1,54 @@
+import { room } from '../seed.js'
+
+const POLLED = ['unit/relay-polled-stream', 'unit/relay-insides']
+
+export const kernel = room(
+  'kernel',
+  ['unit/fd-owned', 'unit/fd-bind', 'unit/fd-inspect'],
+  [
+    ['kernel/owned.ts', '--slot.sharers.count === 0', '--slot.sharers.count >= 0'],
+    ['kernel/owned.ts', 'this.#slot.sharers ??= { count: 1 }', 'this.#slot.sharers ??= { count: 0 }'],
+    [
+      'kernel/owned.ts',
+      'const raw = this.surrender()\n    native.release(raw)',
+      'const raw = this.surrender()',
+    ],
+    ['kernel/owned.ts', 'if (raw >= 0 && leave(fd.#slot)) raws.push(raw)', 'if (raw >= 0) raws.push(raw)'],
+    ['kernel/owned.ts', 'for (const listener of listeners) listener(leak)', ''],
+    ['kernel/polled-socket.ts', 'if (--this.#count === 0) this.#poll.stop()', '--this.#count', ...POLLED],
+    ['kernel/polled-socket.ts', 'this.setEager(fd, 0)', '', ...POLLED],
+    ['kernel/polled-socket.ts', 'if (this.#watched !== 0) crowd!.watch(fd, this.#watched, 0)', '', ...POLLED],
+    ['kernel/polled-socket.ts', 'if (this.#at < this.#end) setImmediate(() => this.#tell())', '', ...POLLED],
+    ['kernel/polled-socket.ts', 'if (member?.open)', 'if (member)', ...POLLED],
+    [
+      'kernel/memory-file.ts',
+      'for (let left = ATTEMPTS - 1; ; left--)',
+      'for (let left = 0; ; left--)',
+      'unit/state-segment',
+      'unit/seal-legacy',
+      'native/memory',
+    ],
+    [
+      'kernel/watch.ts',
+      '    poll.close()\n    over.close()',
+      '    poll.close()',
+      'unit/overseen-descriptors',
+      'unit/descriptor-store',
+      'unit/kept-listeners',
+    ],
+    [
+      'kernel/pidfd.ts',
+      "code === 'EINVAL' || code === 'ESRCH'",
+      "code === 'EINVAL'",
+      'unit/process-liveness',
+      'native/peers',
+    ],
+    [
+      'kernel/file.ts',
+      'position + done)\n}\n\nexport function truncateNow',
+      'position)\n}\n\nexport function truncateNow',
+      'unit/state-file',
+      'unit/state-file-mended',
+    ],
+  ],
+)

@@ -1,0 +1,75 @@
+import { room } from '../seed.js'
+
+const OPTIONS = ['unit/listener-options', 'unit/fd-bind']
+
+export const listeners = room(
+  'listeners',
+  ['unit/fd-bind', 'unit/fd-spec', 'unit/kept-path'],
+  [
+    [
+      'listeners/adjust.ts',
+      'before?.backlog !== wanted.backlog',
+      'before?.backlog === wanted.backlog',
+      ...OPTIONS,
+    ],
+    ['listeners/adjust.ts', '(stat.mode & 0o777) !== mode', '(stat.mode & 0o700) !== mode', ...OPTIONS],
+    [
+      'listeners/adjust.ts',
+      'if (namesSocket(fd, path) === false) {',
+      'if (namesSocket(fd, path) === null) {',
+      ...OPTIONS,
+    ],
+    ['listeners/occupant.ts', "(spec.kind === 'tcp' && state !== LISTENING)", 'state !== LISTENING'],
+    ['listeners/occupant.ts', 'return same.size > 0 ? same : overlapping', 'return same'],
+    [
+      'listeners/occupant.ts',
+      'if (!file.endsWith(LOCK_SUFFIX)) continue',
+      'if (file.endsWith(LOCK_SUFFIX)) continue',
+    ],
+    [
+      'listeners/bind.ts',
+      "setSocketOption(fd, 'reusePort', true)",
+      "setSocketOption(fd, 'reusePort', false)",
+      'unit/fd-bind',
+      'unit/workers-start',
+      'e2e/workers',
+    ],
+    [
+      'listeners/bind.ts',
+      'bindOptions({ ...spec, reusePort: false })',
+      'bindOptions(spec)',
+      'unit/fd-bind',
+      'unit/workers-start',
+      'e2e/workers',
+    ],
+    ['listeners/stale-path.ts', 'if (isBound(path)) return { occupant: null }', ''],
+    ['listeners/stale-path.ts', '  } finally {\n    folder?.close()\n  }', '  } finally {\n  }'],
+    [
+      'listeners/stale-path.ts',
+      'moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs',
+      'true',
+    ],
+    ['listeners/unix-path.ts', 'if (!own) linkSync(aside, path)', ''],
+    [
+      'listeners/match.ts',
+      "const every = address === '::' && about.ipv6Only === false",
+      "const every = address === '::'",
+      'unit/named-files',
+      'e2e/socket-activation',
+      'unit/listener-options',
+    ],
+    [
+      'listeners/identity.ts',
+      'expected.dev === got.dev && expected.ino === got.ino',
+      'expected.ino === got.ino',
+      'unit/fd-inspect',
+      'unit/protocol-bundle',
+    ],
+    [
+      'listeners/spec.ts',
+      "checkInteger(input, 'mode', options.mode, 0, 0o777)",
+      "checkInteger(input, 'mode', options.mode, 0, 777)",
+    ],
+    ['listeners/spec.ts', 'if (bytes > MAX_UNIX_NAME) {', 'if (path.length > MAX_UNIX_NAME) {'],
+  ],
+)

@@ -1,0 +1,79 @@
+import { room } from '../seed.js'
+
+const BALANCE = ['property/proxy-balance', 'unit/proxy-upstreams']
+
+export const proxy = room(
+  'proxy',
+  ['unit/proxy-table', 'unit/proxy-host', 'property/proxy-table'],
+  [
+    ['proxy/upstreams/balance.ts', 'this.#out += up ? -1 : 1', 'this.#out += up ? 0 : 1', ...BALANCE],
+    ['proxy/upstreams/server-health.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
+    [
+      'proxy/upstreams/server-health.ts',
+      "{ kind: 'down', until: now } : health",
+      'health : health',
+      ...BALANCE,
+    ],
+    ['proxy/upstreams/balance.ts', 'if (this.#next >= this.#servers.length) this.#next = 0', '', ...BALANCE],
+    [
+      'proxy/upstreams/balance.ts',
+      '(rules.failures === null ? undefined : before.get(address)) ?? UP',
+      'UP',
+      ...BALANCE,
+    ],
+    [
+      'proxy/upstreams/upstream.ts',
+      'if (balancer === null || tried.length > this.#retry) return null',
+      'if (balancer === null) return null',
+      ...BALANCE,
+      'e2e/proxy-serves',
+    ],
+    [
+      'proxy/upstreams/upstreams.ts',
+      'if (!this.#names.has(name) && !needed.has(name)) upstream.configure(null)',
+      'if (!this.#names.has(name)) upstream.configure(null)',
+      ...BALANCE,
+    ],
+    [
+      'proxy/health/health.ts',
+      'inARow = why === null ? inARow + 1 : 0',
+      'inARow = why === null ? inARow + 1 : inARow',
+      'unit/proxy-health',
+      'unit/probing',
+      'e2e/proxy-health',
+    ],
+    [
+      'proxy/health/health.ts',
+      '    this.#complaint = null\n    this.#over.abort()',
+      '    this.#over.abort()',
+      'unit/proxy-health',
+      'unit/probing',
+      'e2e/proxy-health',
+    ],
+    [
+      'probing/question.ts',
+      'AbortSignal.timeout(timeoutMs)',
+      'AbortSignal.timeout(timeoutMs * 100)',
+      'unit/probing',
+      'property/probing',
+      'unit/deadlines',
+    ],
+    [
+      'probing/question.ts',
+      "      signal.removeEventListener('abort', end)\n",
+      '\n',
+      'unit/probing',
+      'property/probing',
+    ],
+    [
+      'proxy/routes/path-tree.ts',
+      'segment.length === to - from && path.startsWith(segment, from)',
+      'path.startsWith(segment, from)',
+    ],
+    ['proxy/routes/path-tree.ts', 'if (node.value !== undefined) best = node.value', 'best = node.value'],
+    ['proxy/routes/table.ts', 'if (root.empty) this.#drop(host)', ''],
+    ['proxy/routes/table.ts', "return origin === 'file' && this.#shadowed.delete(name)", 'return false'],
+    ['proxy/routes/host.ts', 'if (end > 1 && host.charCodeAt(end - 1) === DOT) end--', ''],
+    ['proxy/routes/host.ts', 'ascii.length > 253 - (wildcard ? 2 : 0)', 'ascii.length > 253'],
+  ],
+)

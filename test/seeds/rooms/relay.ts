@@ -1,0 +1,83 @@
+import { room } from '../seed.js'
+
+const TRANSFER = ['unit/relay-transfer', 'unit/relay-record-format', 'e2e/relay-splits']
+const POOLS = ['unit/relay-pooled', 'e2e/relay-pools']
+
+export const relay = room(
+  'relay',
+  ['unit/relay-insides', 'unit/relay-response-plan', 'unit/relay-forwarded'],
+  [
+    ['relay/transfer.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
+    [
+      'relay/transfer.ts',
+      'early.length === 0 ? detached.unread : concat([early, detached.unread])',
+      'detached.unread',
+      ...TRANSFER,
+    ],
+    [
+      'relay/transfer.ts',
+      '    own.close()\n    throw error',
+      '    throw error',
+      ...TRANSFER,
+      'e2e/proxy-descriptors',
+    ],
+    ['relay/transfer.ts', 'if (record.endedClient) client.end()', '', ...TRANSFER, 'e2e/relay-records'],
+    [
+      'relay/timer-wheel.ts',
+      'if (entry.deadline > this.#now) this.#insert(entry)\n      else entry.expired()',
+      'entry.expired()',
+      'unit/relay-timer-wheel',
+    ],
+    ['relay/timer-wheel.ts', 'if (this.#count > 0) return\n', '', 'unit/relay-timer-wheel'],
+    [
+      'relay/timer-wheel.ts',
+      'entry.deadline - this.tickMs - this.#now',
+      'entry.deadline - this.#now',
+      'unit/relay-timer-wheel',
+    ],
+    ['relay/upstream-pools.ts', 'stream.setReading(true)', '', ...POOLS],
+    ['relay/upstream-pools.ts', 'now - last.since >= idleMs', 'false', ...POOLS],
+    [
+      'relay/upstream-pools.ts',
+      'if (this.#unused.length > 0) this.#wheel.arm(this, next - now)',
+      '',
+      ...POOLS,
+    ],
+    ['relay/upstream-pools.ts', 'if (at >= 0) this.#unused.splice(at, 1)', '', ...POOLS],
+    [
+      'relay/client-watch.ts',
+      "if (state !== 'none' && this.#unread.has(connection)) connection.hungUp(state)",
+      "if (state !== 'none') connection.hungUp(state)",
+      'unit/relay-client-watch',
+      'e2e/relay-gone-clients',
+    ],
+    [
+      'relay/server-answer.ts',
+      'if (end < to) facts.reusable = false\n    exchange.finish()',
+      'exchange.finish()',
+      'e2e/relay-smuggling',
+      'e2e/relay-broken-answers',
+    ],
+    [
+      'relay/server-answer.ts',
+      'if (!facts.responseBody!.mayEnd) {',
+      'if (facts.responseBody === null) {',
+      'e2e/relay-broken-answers',
+      'e2e/relay-failures',
+    ],
+    [
+      'relay/tunnel.ts',
+      'if (this.over && facts.frames === null) return\n',
+      '',
+      'e2e/relay-tcp',
+      'e2e/relay-leaving',
+      'unit/relay-insides',
+    ],
+    [
+      'relay/forwarded.ts',
+      'told.authority === authority && told.minor',
+      'told.minor',
+      'unit/relay-forwarded',
+    ],
+  ],
+)

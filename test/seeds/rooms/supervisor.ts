@@ -1,0 +1,71 @@
+import { room } from '../seed.js'
+
+const MACHINE = ['property/supervisor-machine', 'unit/supervisor-machine']
+const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
+
+export const supervisor = room('supervisor', PARTS, [
+  ['supervisor/timers.ts', 'Math.min(delay * 2 ** (failures - 1), LONGEST_REST_MS)', 'delay', ...PARTS],
+  ['supervisor/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
+  ['supervisor/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
+  [
+    'supervisor/repeated-probe.ts',
+    'else if (passed < passes) passed = 0',
+    'else if (passed < passes) passed += 0',
+    'unit/supervisor-parts',
+    'unit/probing',
+  ],
+  [
+    'supervisor/ready-fd-probe.ts',
+    'if (got === 0) this.settle()\n      else if',
+    'if',
+    'unit/supervisor-parts',
+    'e2e/run-programs',
+  ],
+  ['supervisor/delay-probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
+  [
+    'supervisor/children.ts',
+    "if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')",
+    '',
+    'unit/supervisor-parts',
+    'e2e/run',
+  ],
+  [
+    'supervisor/children.ts',
+    'status < 0 ? 128 - status : status',
+    'status < 0 ? 128 + status : status',
+    'unit/supervisor-parts',
+    'e2e/run',
+  ],
+  ['supervisor/askers.ts', 'this.#waiting.delete(id)', '', ...PARTS],
+  ['supervisor/machine.ts', "if (before !== undefined) end(draft, before.id, 'replaced')", '', ...MACHINE],
+  [
+    'supervisor/machine.ts',
+    "{ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id }",
+    "{ type: 'end', version: id, why }",
+    ...MACHINE,
+  ],
+  [
+    'supervisor/machine.ts',
+    "else if (phase !== 'stopping' && phase !== 'killed') end(draft, id, 'ending')",
+    "else if (phase === 'serving') end(draft, id, 'ending')",
+    ...MACHINE,
+  ],
+  [
+    'supervisor/machine.ts',
+    "if (now) for (const { id, phase } of draft.versions) if (phase === 'stopping') kill(draft, id)",
+    '',
+    ...MACHINE,
+  ],
+  [
+    'supervisor/machine.ts',
+    "if (draft.is(id, 'serving')) draft.failures = 0",
+    'draft.failures = 0',
+    ...MACHINE,
+  ],
+  [
+    'supervisor/machine.ts',
+    "draft.restart === 'on-failure' && code !== 0",
+    "draft.restart === 'on-failure'",
+    ...MACHINE,
+  ],
+])

@@ -1,0 +1,56 @@
+import { room } from '../seed.js'
+
+export const workers = room(
+  'workers',
+  ['unit/worker-slots', 'unit/workers-start', 'unit/workers-evening'],
+  [
+    [
+      'workers/slot.ts',
+      'this.#failures === 1 ? 0 : Math.min(restartDelay * 2 ** (this.#failures - 2), LONGEST_REST_MS)',
+      '0',
+    ],
+    [
+      'workers/slot.ts',
+      'Math.min(restartDelay * 2 ** (this.#failures - 2), LONGEST_REST_MS)',
+      'restartDelay * 2 ** (this.#failures - 2)',
+    ],
+    ['workers/slot.ts', 'performance.now() - since >= PROVED_MS ? 1 : 2', '1'],
+    [
+      'workers/slot.ts',
+      '    clearTimeout(this.#restTimer)\n    this.#restTimer = undefined\n    return',
+      '    return',
+    ],
+    ['workers/slot.ts', 'if (!this.#wanted || this.owner !== null || this.#attempt !== null) return\n', ''],
+    ['workers/attempt.ts', '    await this.#child?.end(END_MS)\n  }\n\n  get #name', '  }\n\n  get #name'],
+    [
+      'workers/attempt.ts',
+      '    this.#settled.reject(error)\n    void this.#child?.end(END_MS)',
+      '    this.#settled.reject(error)',
+    ],
+    [
+      'workers/attempt.ts',
+      'this.#settled.limit(timeout, () => {',
+      'this.#settled.limit(timeout * 1000, () => {',
+    ],
+    ['workers/attempt.ts', 'if (this.#settled.settled) await child.end(END_MS)', ''],
+    [
+      'workers/crew.ts',
+      'const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())',
+      'const late = new Promise<void>(() => {})',
+    ],
+    ['workers/crew.ts', 'this.#killAfter(timeoutMs + HEARD_MS)', ''],
+    ['workers/crew.ts', 'if (at >= this.#lateAt) return\n', ''],
+    [
+      'workers/crew.ts',
+      'if (owner === null || this.#told.get(slot) === owner.pid) return',
+      'if (owner === null) return',
+    ],
+    ['workers/crew.ts', 'if (failures.length > 0) throw failures[0]', ''],
+    ['workers/evening.ts', 'Math.min(this.#rest * 2, LONGEST_MS)', 'LOOK_MS'],
+    [
+      'workers/orphans.ts',
+      '  #say(slot: Slot, orphans: readonly Orphan[]): void {\n',
+      '  #say(slot: Slot, orphans: readonly Orphan[]): void {\n    if (orphans.length === 0) return\n',
+    ],
+  ],
+)
