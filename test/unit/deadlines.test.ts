@@ -1,0 +1,242 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { receiveHello } from '../../src/holder/admission.js'
+import { ForwardedCommands } from '../../src/holder/daemon/forwarded-commands.js'
+import { ForwardedUpgrades } from '../../src/holder/daemon/forwarded-upgrades.js'
+import { StatusQuestion } from '../../src/holder/daemon/status-question.js'
+import type { Peer } from '../../src/holder/peer.js'
+import { HANDOFF_TIMES, limitOf } from '../../src/holder/times.js'
+import { memoryFile, receiveMessage, socketPair } from '../../src/kernel/index.js'
+import { SILENT } from '../../src/logger.js'
+import { Changes } from '../../src/member/changes.js'
+import { HolderLink } from '../../src/member/holder-link.js'
+import { OperatorRequests } from '../../src/member/operator-requests.js'
+import { Registrations } from '../../src/member/registrations.js'
+import { proved } from '../../src/moving/first-wave.js'
+import { OperatorClient } from '../../src/operator/client.js'
+import { askOnce } from '../../src/probing/question.js'
+import { Link } from '../../src/protocol/link.js'
+import { VERSIONS } from '../../src/protocol/versions.js'
+import { limitedWaits, PROVED } from '../walls/deadlines.js'
+
+const ROOT = join(import.meta.dirname, '../..')
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] }))
+afterEach(() => void vi.useRealTimers())
+
+/** The event loop goes round; no time passes. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 10; i++) await new Promise(resolve => setImmediate(resolve))
+}
+
+/** A link whose peer has connected, and neither reads nor writes. */
+function silentLink(): Link {
+  const [ours, theirs] = socketPair('silent')
+  const link = new Link(new Channel(ours))
+  link.start({ message: () => {}, broken: () => {}, end: () => {} })
+  onTestFinished(() => {
+    link.close()
+    theirs.close()
+  })
+  return link
+}
+
+/** A member of a daemon that takes everything and answers nothing. */
+function silentPeer(): Peer {
+  const link = { open: true, tell: () => {} }
+  return { id: 2, pid: 7, link } as unknown as Peer
+}
+
+interface Wait {
+  /** When it must have ended, milliseconds. */
+  readonly ms: number
+  readonly begin: () => Promise<unknown>
+}
+
+const never = new AbortController().signal
+const sum = HANDOFF_TIMES.ready + HANDOFF_TIMES.quiesce + HANDOFF_TIMES.freeze
+
+/** Every wait for a peer that lives and says nothing. */
+const WAITS: Readonly<Record<string, Wait>> = {
+  'a frame that the peer does not read': {
+    ms: 10_000,
+    begin: () => silentLink().channel.send(Buffer.alloc(16 << 20)),
+  },
+  'a Hello that does not come': {
+    ms: 5_000,
+    begin: () => {
+      const [ours, theirs] = socketPair('silent')
+      const peer = new Channel(theirs)
+      onTestFinished(() => peer.close())
+      const who = { pid: process.pid, uid: process.geteuid!(), gid: 0 }
+      const options = { versions: VERSIONS, service: 'shop', timeoutMs: 5_000, logger: SILENT }
+      receiveHello(ours, who, options, () => {})
+      return new Promise(resolve => peer.start({ message: resolve, end: resolve }))
+    },
+  },
+  'a Welcome that does not come': {
+    ms: 3_000,
+    begin: () => {
+      const [ours, theirs] = socketPair('silent')
+      onTestFinished(() => theirs.close())
+      const hello = { service: 'shop', intent: 'join', versions: VERSIONS, stateFile: '' } as const
+      return HolderLink.greet(ours, hello, { timeoutMs: 3_000, signal: undefined })
+    },
+  },
+  'the acknowledgement of descriptors': {
+    ms: 2_000,
+    begin: async () => {
+      using fd = memoryFile('one', 'one')
+      await silentLink().sendBundle([{ role: 'named', name: 'one', fd }], 2_000)
+    },
+  },
+  'the registration of a listener': {
+    ms: 2_000,
+    begin: async () => {
+      using fd = memoryFile('one', 'one')
+      const link = silentLink()
+      vi.spyOn(link, 'sendBundle').mockResolvedValue()
+      await new Registrations().send(link, [{ role: 'named', name: 'one', fd }], 2_000)
+    },
+  },
+  'the reply of a member to a command': {
+    ms: 60_000,
+    begin: () =>
+      new ForwardedCommands().ask(
+        silentPeer(),
+        { name: 'x', body: Buffer.alloc(0), service: '' },
+        { signal: never },
+      ),
+  },
+  'the answer of a member to an upgrade': {
+    ms: sum + HANDOFF_TIMES.prepare + HANDOFF_TIMES.commit + 14_000,
+    begin: () =>
+      new ForwardedUpgrades(HANDOFF_TIMES).ask(
+        silentPeer(),
+        { argv: [], timeoutMs: 0, service: '' } as never,
+        () => {},
+        never,
+      ),
+  },
+  'the answer of a member to a question for its status': {
+    ms: 1_000,
+    begin: () => new StatusQuestion().ask(silentPeer()),
+  },
+  'the word of a daemon that is asked to give up a successor': {
+    ms: 1_000,
+    begin: () =>
+      new OperatorRequests({} as never, {} as never, silentLink).cancelHandoff({
+        code: 'x',
+        message: 'y',
+      } as never),
+  },
+  'a change that does not come': { ms: 700, begin: () => new Changes().until(() => false, 700) },
+  'the answer to an operator': {
+    ms: 1_500,
+    begin: async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'fdb-silent-'))
+      const path = join(folder, 'control.sock')
+      const server = net.createServer(() => {})
+      await new Promise<void>(resolve => server.listen(path, resolve))
+      onTestFinished(() => {
+        server.close()
+        rmSync(folder, { recursive: true, force: true })
+      })
+      const client = await OperatorClient.connect(path)
+      onTestFinished(() => client.close())
+      await client.command('x', '', { timeoutMs: 1_500 })
+    },
+  },
+  'an answer over the connections of a first wave': {
+    ms: 6_000,
+    begin: () => proved([{ asked: true, answered: false }] as never, 1_000, () => false),
+  },
+}
+
+describe('a wait for a peer that lives and says nothing', () => {
+  it.each(Object.entries(WAITS))('ends in its time, and not before: %s', async (_name, { ms, begin }) => {
+    let over = false
+    const end = () => {
+      over = true
+    }
+    begin().then(end, end)
+    await turns()
+    await vi.advanceTimersByTimeAsync(ms - 100)
+    await turns()
+    expect(over).toBe(false)
+    await vi.advanceTimersByTimeAsync(250)
+    await turns()
+    expect(over).toBe(true)
+  })
+
+  it('is of a version that is asked whether it is well: a question that is not answered is a no', async () => {
+    vi.useRealTimers()
+    const question = { asked: 'it', ask: () => new Promise<never>(() => {}) }
+    expect(await askOnce(question, 20, never)).toBe('it: no answer within 20 ms')
+  })
+})
+
+describe('the limit of a frame', () => {
+  it('counts for each that waits behind one that was late, and went', async () => {
+    const [ours, theirs] = socketPair('slow')
+    const channel = new Channel(ours, { sendTimeoutMs: 1_000 })
+    channel.start({ message: () => {}, end: () => {} })
+    onTestFinished(() => {
+      void channel.close()
+      theirs.close()
+    })
+    const first = Array.from({ length: 40 }, () => channel.send(Buffer.alloc(20_000)))
+    await vi.advanceTimersByTimeAsync(600)
+    let late = false
+    channel.send(Buffer.alloc(16 << 20)).catch(() => {
+      late = true
+    })
+    const room = Buffer.alloc(1 << 16)
+    let went = false
+    void Promise.all(first).then(() => {
+      went = true
+    })
+    while (!went) {
+      receiveMessage(theirs, room, 0, room.length)
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    await vi.advanceTimersByTimeAsync(500)
+    await turns()
+    expect(late).toBe(false)
+    await vi.advanceTimersByTimeAsync(700)
+    await turns()
+    expect(late).toBe(true)
+  })
+})
+
+describe('a phase of a handoff', () => {
+  it('has a limit wherever another process must act', () => {
+    const waits = ['offering', 'quiescing', 'freezing', 'preparing', 'committing', 'returning'] as const
+    for (const phase of waits) expect(limitOf(phase, HANDOFF_TIMES), phase).toBeGreaterThan(0)
+    for (const phase of ['idle', 'probation', 'released', 'rebuilding'] as const)
+      expect(limitOf(phase, HANDOFF_TIMES), phase).toBeUndefined()
+  })
+})
+
+describe('the table of limits', () => {
+  const waits = limitedWaits(join(ROOT, 'src'))
+
+  it('has a row for every wait that has a limit: say in test/walls/deadlines.ts where a new one is proved', () => {
+    const files = new Set(waits.map(wait => wait.slice(0, wait.indexOf(':'))))
+    expect([...files].filter(file => PROVED[file] === undefined)).toEqual([])
+    expect(files.size).toBeGreaterThan(18)
+  })
+
+  it('names tests that are there', () => {
+    for (const where of Object.values(PROVED)) {
+      const [test = '', title = ''] = where.split(/: (.*)/s)
+      const file = join(ROOT, 'test', `${test}.test.ts`)
+      expect(existsSync(file), file).toBe(true)
+      expect(readFileSync(file, 'utf8').includes(title), where).toBe(true)
+    }
+  })
+})

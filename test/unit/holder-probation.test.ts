@@ -1,0 +1,114 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { Peer } from '../../src/holder/peer.js'
+import { Probation } from '../../src/holder/probation.js'
+import { HANDOFF_TIMES } from '../../src/holder/times.js'
+
+const BEAT = 100
+const TIMES = { ...HANDOFF_TIMES, probation: 1_000, silence: 500, heartbeat: BEAT }
+
+beforeEach(() => vi.useFakeTimers())
+afterEach(() => vi.useRealTimers())
+
+/** A successor in probation, on a clock that the test turns. */
+function watched(phase = 'probation') {
+  const peer = { id: 2, beatAt: 0, wellAt: 0, healthy: true, link: { open: true } } as unknown as Peer
+  const heard: string[] = []
+  const kept: number[] = []
+  const beat = (healthy = true) => {
+    peer.beatAt = performance.now()
+    peer.healthy = healthy
+    if (healthy) peer.wellAt = peer.beatAt
+  }
+  const probation = new Probation(
+    {
+      state: () => ({ phase, owner: 2 }) as never,
+      dispatch: event => heard.push(event.type),
+      peer: () => peer,
+      times: () => TIMES,
+      kept: ({ id }) => kept.push(id),
+    },
+    BEAT,
+  )
+  beat()
+  /** Beats as long as `ms` milliseconds take. */
+  const live = (ms: number, healthy = true) => {
+    for (let at = 0; at < ms; at += BEAT) {
+      beat(healthy)
+      vi.advanceTimersByTime(BEAT)
+    }
+  }
+  return { probation, peer, heard, kept, live }
+}
+
+describe('probation', () => {
+  it('ends when its time is over and the successor says that it is well', () => {
+    const { probation, heard, live } = watched()
+    probation.begin()
+    live(900)
+    expect(heard).toEqual([])
+    live(200)
+    expect(heard[0]).toBe('healthy')
+    probation.end()
+  })
+
+  it('is not ended by a heartbeat that is two beats old', () => {
+    const { probation, heard, live } = watched()
+    probation.begin()
+    live(800)
+    // The successor is silent from here; its last word, that it is well, is no evidence at the end.
+    vi.advanceTimersByTime(300)
+    expect(heard).toEqual([])
+    vi.advanceTimersByTime(400)
+    expect(heard).toContain('silent')
+    expect(heard).not.toContain('healthy')
+    probation.end()
+  })
+
+  it('is not ended by a fresh heartbeat that says that the successor is not well', () => {
+    const { probation, heard, live } = watched()
+    probation.begin()
+    live(700)
+    live(400, false)
+    expect(heard).toEqual([])
+    live(300, false)
+    expect(heard).toContain('unhealthy')
+    expect(heard).not.toContain('healthy')
+    probation.end()
+  })
+
+  it('does not take its own stall for the silence of the successor', () => {
+    const { probation, heard, live } = watched()
+    probation.begin()
+    live(300)
+    // The process was stopped: its clock went on, and no timer ran.
+    vi.setSystemTime(Date.now())
+    const now = performance.now()
+    vi.spyOn(performance, 'now').mockImplementation(() => now + 5_000 + (Date.now() - start))
+    const start = Date.now()
+    vi.advanceTimersByTime(BEAT)
+    expect(heard).toEqual([])
+    vi.restoreAllMocks()
+    probation.end()
+  })
+
+  it('is in no hurry for the next successor because the one before had to be', () => {
+    const { probation, heard, live } = watched()
+    probation.begin()
+    probation.endSoon()
+    expect(heard).toEqual(['healthy'])
+    probation.end()
+    heard.length = 0
+    probation.begin()
+    live(500)
+    expect(heard).toEqual([])
+    probation.end()
+  })
+
+  it('leaves no timer behind', () => {
+    const { probation } = watched()
+    probation.begin()
+    probation.begin()
+    probation.end()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+})

@@ -1,0 +1,178 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { bindSocket, memoryFile, receiveMessage } from '../../src/kernel/index.js'
+import { startedAs } from '../../src/process/command-line.js'
+import { FdStore } from '../../src/supervised/fd-store.js'
+import { NotifySocket } from '../../src/supervised/notify-socket.js'
+import { PassedSockets } from '../../src/supervised/passed-sockets.js'
+import { Reminders } from '../../src/supervised/reminders.js'
+import { ServiceManager } from '../../src/supervised/service-manager.js'
+import { NotifyRecorder } from '../processes/notify-socket.js'
+import { until } from '../processes/until.js'
+
+afterEach(() => void vi.useRealTimers())
+
+function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), 'fdb-notify-'))
+  onTestFinished(() => rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+/** A manager that does not read before it is told to. */
+function unread() {
+  const path = join(folder(), 'notify')
+  const socket = bindSocket({ kind: 'unix', host: path, datagram: true }, 'notify socket')
+  onTestFinished(() => socket.close())
+  const room = Buffer.alloc(4096)
+  const read = () => {
+    const texts: string[] = []
+    for (;;) {
+      const { bytes, fds } = receiveMessage(socket, room, 0, room.length)
+      for (const fd of fds ?? []) fd.close()
+      if (bytes < 0) return texts
+      texts.push(room.toString('utf8', 0, bytes))
+    }
+  }
+  return { env: { NOTIFY_SOCKET: path }, read }
+}
+
+const open = () => readdirSync('/proc/self/fd').length
+
+describe('what a service manager is told', () => {
+  it('is one assignment a line, whatever a status says', async () => {
+    const recorder = NotifyRecorder.open(folder())
+    NotifySocket.of(recorder.env, () => {})!.say({ STATUS: 'one\nREADY=1\r\ntwo' })
+    await until('it is heard', () => recorder.notes.length > 0)
+    expect(recorder.notes).toEqual([{ STATUS: 'one READY=1 two' }])
+  })
+
+  it('waits for a manager that does not read, in order, and comes when it does', async () => {
+    const { env, read } = unread()
+    const socket = NotifySocket.of(env, () => {})!
+    for (let n = 0; n < 900; n++) socket.say({ STATUS: n })
+    const heard: string[] = []
+    await until('all is heard', () => {
+      heard.push(...read())
+      return heard.length >= 900
+    })
+    expect(heard).toEqual(Array.from({ length: 900 }, (_, n) => `STATUS=${n}`))
+  })
+
+  it('is at most a thousand messages for one that never reads: the oldest are dropped, with their descriptors', async () => {
+    const { env, read } = unread()
+    const socket = NotifySocket.of(env, () => {})!
+    using fd = memoryFile('kept', 'kept')
+    for (let n = 0; n < 1_000; n++) socket.say({ STATUS: n })
+    const before = open()
+    socket.say({ FDSTORE: 1, FDNAME: 'a' }, fd)
+    for (let n = 0; n < 1_500; n++) socket.say({ STATUS: `later ${n}` })
+    expect(open()).toBe(before)
+    const heard: string[] = []
+    await until('the last is heard', () => {
+      heard.push(...read())
+      return heard.at(-1) === 'STATUS=later 1499'
+    })
+    expect(heard.length).toBeLessThan(1_700)
+  })
+
+  it('leaves no descriptor behind once it was heard, nor where nobody can hear it', async () => {
+    const { env, read } = unread()
+    using fd = memoryFile('kept', 'kept')
+    const before = open()
+    NotifySocket.of(env, () => {})!.say({ FDSTORE: 1, FDNAME: 'a' }, fd)
+    expect(read()).toHaveLength(1)
+    expect(open()).toBe(before)
+    const failed: unknown[] = []
+    NotifySocket.of({ NOTIFY_SOCKET: join(folder(), 'none') }, error => failed.push(error))!.say(
+      { FDSTORE: 1 },
+      fd,
+    )
+    expect(failed).toHaveLength(1)
+    expect(open()).toBe(before)
+  })
+
+  it('has milliseconds where it gives microseconds, and the other way round', async () => {
+    const recorder = NotifyRecorder.open(folder())
+    const env = vi
+      .spyOn(startedAs, 'env', 'get')
+      .mockReturnValue({ ...recorder.env, WATCHDOG_USEC: '3000000' })
+    onTestFinished(() => env.mockRestore())
+    const manager = ServiceManager.find({ warn: () => {} })!
+    expect(manager.watchdogMs).toBe(3_000)
+    manager.takesTime(30_000)
+    await until('it is heard', () => recorder.notes.length > 0)
+    expect(recorder.notes).toEqual([{ EXTEND_TIMEOUT_USEC: '30000000' }])
+  })
+})
+
+describe('the name under which a descriptor is kept', () => {
+  it('has at most 255 bytes: with a longer one nothing is kept', () => {
+    const said: unknown[] = []
+    const store = new FdStore({ say: (words: object) => said.push(words) } as never, 'shop')
+    using fd = memoryFile('kept', 'kept')
+    const room = 255 - 'fdb.shop.'.length
+    store.keep('a'.repeat(room), fd)
+    store.keep('a'.repeat(room + 1), fd)
+    expect(said).toHaveLength(1)
+  })
+})
+
+describe('sockets that were offered and that nobody took', () => {
+  it('are closed when they are discarded', () => {
+    const before = open()
+    const passed = new PassedSockets([])
+    passed.offer([{ name: 'a', fd: memoryFile('a', 'a'), about: {} as never }])
+    passed.discard()
+    expect(open()).toBe(before)
+  })
+})
+
+describe('what a service manager wants to hear again', () => {
+  function remindersOf(watchdogMs: number | null) {
+    vi.useFakeTimers()
+    const heard: string[] = []
+    let healthy = true
+    const manager = {
+      watchdogMs,
+      lives: () => heard.push('lives'),
+      takesTime: (ms: number) => heard.push(`${ms}`),
+    }
+    const reminders = new Reminders(manager as unknown as ServiceManager, () => healthy)
+    const fall = () => {
+      healthy = false
+    }
+    return { heard, reminders, fall }
+  }
+
+  it('is that the service lives, at least twice in the time that it was given, and only while it does', () => {
+    const { heard, reminders, fall } = remindersOf(1_000)
+    reminders.live()
+    vi.advanceTimersByTime(1_000)
+    expect(heard.length).toBeGreaterThan(2)
+    fall()
+    heard.length = 0
+    vi.advanceTimersByTime(2_000)
+    expect(heard).toEqual([])
+  })
+
+  it('is nothing more once another process is watched', () => {
+    const { heard, reminders } = remindersOf(1_000)
+    reminders.live()
+    reminders.rest()
+    heard.length = 0
+    vi.advanceTimersByTime(5_000)
+    expect(heard).toEqual([])
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('is that it takes longer, before the time before is over, until it does not', () => {
+    const { heard, reminders } = remindersOf(null)
+    reminders.takeTime()
+    vi.advanceTimersByTime(25_000)
+    expect(heard).toEqual(['30000', '30000', '30000'])
+    reminders.takeNoTime()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+})

@@ -1,0 +1,188 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { sendMessage } from '../../src/kernel/index.js'
+import type { Question } from '../../src/probing/question.js'
+import { Askers } from '../../src/supervisor/askers.js'
+import { DelayProbe } from '../../src/supervisor/delay-probe.js'
+import { initial, type SupervisorEvent, step } from '../../src/supervisor/machine.js'
+import { ReadyFdProbe } from '../../src/supervisor/ready-fd-probe.js'
+import { Repeated } from '../../src/supervisor/repeated-probe.js'
+import { Timers } from '../../src/supervisor/timers.js'
+import { until } from '../processes/until.js'
+
+afterEach(() => vi.useRealTimers())
+
+/** What a probe tells. */
+function told() {
+  const heard: string[] = []
+  const events = {
+    ready: () => heard.push('ready'),
+    failed: (why: string) => heard.push(`failed ${why}`),
+    mainProcess: () => {},
+    says: () => {},
+  }
+  return { heard, events: events as never }
+}
+
+describe('the timers of a supervisor', () => {
+  const timers = () => {
+    const heard: string[] = []
+    const all = new Timers({
+      elapsed: (timer, version, ms) => heard.push(`${timer} ${version} ${ms}`),
+      rested: () => heard.push('rested'),
+    })
+    return { all, heard }
+  }
+
+  it('rest twice as long each time, and 30 s at most', () => {
+    vi.useFakeTimers()
+    const { all } = timers()
+    expect([1, 2, 3, 10].map(failures => all.rest(1_000, failures))).toEqual([1_000, 2_000, 4_000, 30_000])
+    all.close()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('elapse once where they are started anew: the earlier one does not count', () => {
+    vi.useFakeTimers()
+    const { all, heard } = timers()
+    all.start('ready', 1, 100)
+    all.start('ready', 1, 300)
+    vi.advanceTimersByTime(200)
+    expect(heard).toEqual([])
+    vi.advanceTimersByTime(200)
+    expect(heard).toEqual(['ready 1 300'])
+  })
+
+  it('go on in the next image with what is left of each', () => {
+    vi.useFakeTimers()
+    const { all } = timers()
+    all.start('stop', 2, 1_000)
+    vi.advanceTimersByTime(400)
+    expect(all.left).toEqual({ 'stop 2': 600 })
+    all.close()
+    const next = timers()
+    next.all.resume({ 'stop 2': 600 })
+    vi.advanceTimersByTime(600)
+    expect(next.heard).toEqual(['stop 2 600'])
+  })
+})
+
+describe('a version', () => {
+  it('is ready when it has answered well so often in a row', async () => {
+    const answers = [null, 'no', null, null]
+    let asked = 0
+    const question: Question = { asked: 'it', ask: async () => answers[asked++] ?? null }
+    const { heard, events } = told()
+    const probe = new Repeated(() => question, { interval: 1, timeout: 1_000, passes: 2 } as never)
+    probe.begin(1, events)
+    await until('it is ready', () => heard.length > 0)
+    probe.settle()
+    expect(asked).toBe(4)
+  })
+
+  it('that closes the descriptor without a line is not ready, and is not listened to any more', async () => {
+    const { heard, events } = told()
+    const probe = new ReadyFdProbe(3)
+    const theirs = probe.fds[0]!.dup()
+    probe.begin(1, events)
+    const line = Buffer.from('not yet')
+    sendMessage(theirs, line, 0, line.length, [])
+    theirs.close()
+    const before = process.cpuUsage()
+    await pause(100)
+    expect(heard).toEqual([])
+    // One that is heard of again and again would take the whole processor.
+    expect(process.cpuUsage(before).user).toBeLessThan(80_000)
+    probe.settle()
+  })
+
+  it('is ready by a line on the descriptor', async () => {
+    const { heard, events } = told()
+    const probe = new ReadyFdProbe(3)
+    const theirs = probe.fds[0]!.dup()
+    probe.begin(1, events)
+    sendMessage(theirs, Buffer.from('ready\n'), 0, 6, [])
+    await until('it is ready', () => heard.length > 0)
+    theirs.close()
+  })
+
+  it('is not ready by its age when it has ended before', () => {
+    vi.useFakeTimers()
+    const { heard, events } = told()
+    const probe = new DelayProbe(1_000)
+    probe.begin(1, events)
+    vi.advanceTimersByTime(500)
+    probe.settle()
+    vi.advanceTimersByTime(1_000)
+    expect(heard).toEqual([])
+  })
+})
+
+describe('those who ask for an upgrade', () => {
+  it('are forgotten when they are answered', async () => {
+    const askers = new Askers()
+    const { id, answer } = askers.add({ argv: ['a'] })
+    askers.answer([id], { pid: 1, generation: 2 } as never)
+    expect(await answer).toMatchObject({ pid: 1 })
+    expect(askers.argvOf([id])).toBeNull()
+  })
+})
+
+describe('the machine of a supervisor', () => {
+  /** One version serves, and another is in the phase that `events` bring it to. */
+  function after(...events: SupervisorEvent[]) {
+    const effects: string[] = []
+    let state = initial('on-failure')
+    for (const event of events) {
+      const next = step(state, event)
+      state = next.state
+      effects.push(...next.effects.map(effect => JSON.stringify(effect)))
+    }
+    return { state, effects }
+  }
+  const FIRST: SupervisorEvent[] = [
+    { type: 'start' },
+    { type: 'spawned', version: 1 },
+    { type: 'ready', version: 1 },
+  ] as never
+  const SECOND: SupervisorEvent[] = [
+    { type: 'upgrade', asker: 7 },
+    { type: 'spawned', version: 2 },
+    { type: 'ready', version: 2 },
+    { type: 'elapsed', timer: 'healthy', version: 2 },
+  ] as never
+  const phases = (...events: SupervisorEvent[]) =>
+    after(...events).state.versions.map(({ id, phase }) => `${id} ${phase}`)
+
+  it('ends the version before when the next serves, and kills it when it does not end in time', () => {
+    expect(phases(...FIRST, ...SECOND)).toEqual(['1 stopping', '2 serving'])
+    const late = { type: 'elapsed', timer: 'stop', version: 1 } as never
+    expect(phases(...FIRST, ...SECOND, late)).toEqual(['1 killed', '2 serving'])
+    expect(after(...FIRST, ...SECOND).effects.join()).toContain('"timer":"stop","version":1')
+  })
+
+  it('ends all versions with a stop: also one that is starting, and one that drains', () => {
+    const stop = { type: 'stop', now: false } as never
+    expect(phases(...FIRST, ...SECOND, stop)).toEqual(['1 stopping', '2 stopping'])
+    expect(phases(...FIRST, ...SECOND.slice(0, 2), stop)).toEqual(['1 stopping', '2 stopping'])
+    expect(phases(...FIRST, ...SECOND.slice(0, 3), stop)).toEqual(['1 stopping', '2 stopping'])
+  })
+
+  it('kills all versions with a second stop, one that drains too', () => {
+    const stop = (now: boolean) => ({ type: 'stop', now }) as never
+    expect(phases(...FIRST, ...SECOND, stop(false), stop(true))).toEqual(['1 killed', '2 killed'])
+  })
+
+  it('does not take a version for proved that is to end', () => {
+    const gone = { type: 'exited', version: 1, code: 1 } as never
+    const again = { type: 'rested' } as never
+    const spawned = { type: 'spawned', version: 2 } as never
+    const proved = { type: 'elapsed', timer: 'proved', version: 1 } as never
+    expect(after(...FIRST, gone, again, spawned, proved).state.failures).toBe(1)
+  })
+
+  it('starts nothing again that ended well, where only failures are to be', () => {
+    expect(after(...FIRST, { type: 'exited', version: 1, code: 0 } as never).state.mode).toBe('ended')
+    expect(after(...FIRST, { type: 'exited', version: 1, code: 3 } as never).state.waiting).toBe(true)
+  })
+})

@@ -1,0 +1,268 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import type { Standing } from '../../src/holder/daemon/service-operations.js'
+import { SILENT } from '../../src/logger.js'
+import { Attempt } from '../../src/workers/attempt.js'
+import { Crew } from '../../src/workers/crew.js'
+import { excessOf } from '../../src/workers/evening.js'
+import type { WorkersSettings } from '../../src/workers/options.js'
+import { Orphans } from '../../src/workers/orphans.js'
+import { Slot } from '../../src/workers/slot.js'
+import { until } from '../processes/until.js'
+
+afterEach(() => vi.useRealTimers())
+
+const NO_PROGRAM = ['/no/such/program']
+const STAYS = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
+
+function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
+  return {
+    service: 'shop',
+    control: '/tmp/no.sock',
+    command: NO_PROGRAM,
+    count: 1,
+    replace: 'one-by-one',
+    restartDelay: 1_000,
+    timeout: 10_000,
+    stopTimeout: null,
+    logger: SILENT,
+    ...facts,
+  } as WorkersSettings
+}
+
+function owned(pid = 42, generation = 1): Standing {
+  return { owner: { pid, generation, report: null }, phase: 'idle', lastFailure: null, entries: [] } as never
+}
+
+function slotWith(settings: Partial<WorkersSettings> = {}) {
+  let standing: Standing | null = null
+  const rests: number[] = []
+  const logger = { ...SILENT, warn: (facts: object) => void rests.push((facts as { ms: number }).ms) }
+  const slot = new Slot(0, { settings: settingsWith({ logger, ...settings }), standing: () => standing })
+  const stands = (now: Standing | null) => {
+    standing = now
+    slot.look()
+  }
+  return { slot, rests, stands }
+}
+
+/** Until what was begun has come to its end, where no timer is waited for. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 20; i++) await new Promise(resolve => setImmediate(resolve))
+}
+
+const FAKE = { toFake: ['setTimeout', 'clearTimeout', 'performance'] } as const
+
+/** Children of this process, by /proc. */
+function children(): string[] {
+  return readdirSync('/proc').filter(entry => {
+    if (!/^\d+$/.test(entry)) return false
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'latin1')
+      const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      return Number(parent) === process.pid && state !== 'Z' && /setInterval/.test(commandOf(entry))
+    } catch {
+      return false
+    }
+  })
+}
+
+const commandOf = (pid: string) => readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+
+describe('the place of a worker', () => {
+  it('rests twice as long before each start that fails, and never longer than 30 s', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, rests } = slotWith()
+    slot.keep()
+    for (const ms of [0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
+      expect(rests.at(-1)).toBe(ms)
+      const before = rests.length
+      await vi.advanceTimersByTimeAsync(ms)
+      for (let i = 0; i < 50 && rests.length === before; i++) await turns()
+    }
+    expect(slot.report.restarts).toBe(8)
+    await slot.abandon('the test ends')
+  })
+
+  it('starts a worker at once that had served for a second, and after a rest one that had not', () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, rests, stands } = slotWith()
+    stands(owned())
+    slot.keep()
+    vi.advanceTimersByTime(1_500)
+    stands(null)
+    expect(rests).toEqual([0])
+    const soon = slotWith()
+    soon.stands(owned())
+    soon.slot.keep()
+    vi.advanceTimersByTime(100)
+    soon.stands(null)
+    expect(soon.rests).toEqual([1_000])
+  })
+
+  it('starts nobody where another has come during the rest', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, stands } = slotWith()
+    stands(owned())
+    slot.keep()
+    stands(null)
+    stands(owned(43, 2))
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot.report.restarts).toBe(0)
+  })
+
+  it('waits for nothing once nobody is to serve there', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, stands } = slotWith()
+    stands(owned())
+    slot.keep()
+    stands(null)
+    expect(vi.getTimerCount()).toBe(1)
+    await slot.abandon('it is one too many')
+    expect(vi.getTimerCount()).toBe(0)
+    expect(slot.report.restarts).toBe(0)
+  })
+})
+
+describe('an attempt to bring a worker', () => {
+  const attemptWith = (timeout = 60_000) =>
+    new Attempt({
+      place: { index: 0, service: 'shop', control: '/tmp/no.sock' },
+      command: STAYS,
+      timeout,
+      logger: SILENT,
+      standing: () => null,
+    })
+
+  it('that is cancelled has left no process when that is told', async () => {
+    const attempt = attemptWith()
+    await until('it runs', () => children().length > 0)
+    await turns()
+    await attempt.cancel('it is one too many')
+    expect(children()).toEqual([])
+    await expect(attempt.outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  })
+
+  it('that is cancelled before its process runs leaves none', async () => {
+    const attempt = attemptWith()
+    await attempt.cancel('it is one too many')
+    await expect(attempt.outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+    await until('it has ended', () => children().length === 0)
+  })
+
+  it('that has not served in time fails, and its process ends', async () => {
+    const attempt = attemptWith(300)
+    await expect(attempt.outcome).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    await until('it has ended', () => children().length === 0)
+  })
+})
+
+/** A crew whose workers are told of by the test. */
+function crewWith(facts: Partial<WorkersSettings> = {}, count = 2) {
+  const standings = new Map<string, Standing>()
+  const told: string[] = []
+  const failing = new Set<string>()
+  const crew = new Crew(settingsWith({ count, ...facts }))
+  const operationsOf = (name: string) => ({
+    get standing() {
+      return standings.get(name) ?? null
+    },
+    endProbation() {},
+    command: async (order: { name: string }) => {
+      told.push(`${name} ${order.name}`)
+      if (failing.has(name)) throw new Error(`${name} refuses`)
+      return new Uint8Array(0)
+    },
+  })
+  const service = (name: string) => ({ operations: operationsOf(name) })
+  crew.oversee({ paused: false, get: service, only: service } as never)
+  for (const { name, index } of crew.slots) standings.set(name, owned(100 + index))
+  return { crew, standings, told, failing }
+}
+
+describe('all workers', () => {
+  it('are replaced although a probation does not end: that is waited for 10 s', async () => {
+    vi.useFakeTimers(FAKE)
+    const { crew, standings } = crewWith({}, 1)
+    const [slot] = crew.slots
+    standings.set(slot!.name, { ...owned(), phase: 'probation' } as never)
+    let failed: unknown
+    const replaced = crew.replaceAll(crew.slots).catch(error => {
+      failed = error
+    })
+    await vi.advanceTimersByTimeAsync(9_000)
+    await turns()
+    expect(failed).toBeUndefined()
+    await vi.advanceTimersByTimeAsync(2_000)
+    await turns()
+    await replaced
+    expect(String(failed)).toMatch(/old, and serving on/)
+  })
+
+  it('that are told to reload are all told, and a refusal of one is told', async () => {
+    const { crew, told, failing } = crewWith()
+    failing.add(crew.slots[0]!.name)
+    await expect(crew.reloadAll()).rejects.toThrow('refuses')
+    expect(told).toHaveLength(2)
+  })
+
+  it('that are too many are told once to leave, not at each look', async () => {
+    const { crew, told } = crewWith()
+    await crew.slots[1]!.abandon('it is one too many')
+    for (let i = 0; i < 3; i++) crew.look()
+    expect(told.filter(text => text.startsWith(crew.slots[1]!.name))).toHaveLength(1)
+  })
+
+  it('are killed 5 s behind the time in which they must leave; a later time changes nothing', async () => {
+    vi.useFakeTimers(FAKE)
+    const killed: number[] = []
+    const logger = { ...SILENT, warn: (facts: object) => void killed.push((facts as { pid: number }).pid) }
+    const { crew, standings } = crewWith({ logger }, 1)
+    const name = crew.slots[0]!.name
+    const gone = { pid: 2 ** 22 + 1, startTime: '1' }
+    standings.set(name, {
+      ...owned(gone.pid),
+      owner: { ...gone, identity: gone, generation: 1, pidfd: null },
+    } as never)
+    void crew.endAll(1_000)
+    await turns()
+    crew.hasten(60_000)
+    await vi.advanceTimersByTimeAsync(5_900)
+    expect(killed).toEqual([])
+    await vi.advanceTimersByTimeAsync(200)
+    expect(killed).toEqual([gone.pid])
+    standings.delete(name)
+  })
+})
+
+describe('listeners in whose place nobody accepts', () => {
+  it('are given back by a worker that served them, as soon as their own worker is there', () => {
+    const entry = { role: 'listener', name: 'web', spec: 'tcp://127.0.0.1:1' }
+    const slot = (index: number, standing: object) =>
+      ({
+        index,
+        standing,
+        get owner() {
+          return (this.standing as Standing).owner
+        },
+      }) as unknown as Slot
+    const told: number[] = []
+    const orphans = new Orphans(
+      async (_slot, list) => void told.push(list.length),
+      () => {},
+      SILENT,
+    )
+    const serving = slot(0, owned())
+    orphans.look([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
+    orphans.look([serving, slot(1, owned(43))])
+    expect(told).toEqual([1, 0])
+  })
+})
+
+describe('the evening out of connections', () => {
+  it('moves half of the difference, and nothing where they are even', () => {
+    const counts = (...all: number[]) => all.map((connections, of) => ({ of, connections }))
+    expect(excessOf(counts(100, 0))).toEqual({ from: 0, to: 1, count: 50 })
+    expect(excessOf(counts(100, 99))).toBeNull()
+  })
+})

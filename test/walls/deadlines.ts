@@ -1,0 +1,50 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** Every way by which a wait gets a limit. What limits are made of is not a wait. */
+const LIMITED = /\.limit\(|\bafterHearing\(|AbortSignal\.timeout\(|\bwithDeadline\(/
+const MACHINERY = new Set([
+  'channel/limit.ts',
+  'channel/pending.ts',
+  'channel/deadline.ts',
+  'member/readiness.ts',
+])
+
+/** The lines of all sources that give a wait its limit, as `FILE: LINE`, without indentation. */
+export function limitedWaits(src: string): string[] {
+  return readdirSync(src, { recursive: true, encoding: 'utf8' })
+    .filter(file => file.endsWith('.ts') && !file.endsWith('.d.ts') && !MACHINERY.has(file))
+    .flatMap(file =>
+      readFileSync(join(src, file), 'utf8')
+        .split('\n')
+        .filter(line => LIMITED.test(line) && !/^\s*(?:\*|\/\/|import|export function|limit\()/.test(line))
+        .map(line => `${file}: ${line.trim()}`),
+    )
+    .toSorted()
+}
+
+/** Where it is proved that the wait ends: a title of the table, or of a test of its own. */
+export const PROVED: Readonly<Record<string, string>> = {
+  'channel/outbound.ts: send': 'unit/deadlines: a frame that the peer does not read',
+  'holder/admission.ts': 'unit/deadlines: a Hello that does not come',
+  'holder/holder.ts': 'unit/deadlines: a phase of a handoff',
+  'holder/daemon/forwarded-commands.ts': 'unit/deadlines: the reply of a member to a command',
+  'holder/daemon/forwarded-upgrades.ts': 'unit/deadlines: the answer of a member to an upgrade',
+  'holder/daemon/kept-state.ts': 'e2e/state-file-disk',
+  'holder/daemon/status-question.ts': 'unit/deadlines: the answer of a member to a question for its status',
+  'holder/daemon/verdict.ts': 'unit/verdict: has a limit, and ends with the service',
+  'holder/peers.ts': 'unit/holder-peers',
+  'member/changes.ts': 'unit/deadlines: a change that does not come',
+  'member/driver.ts': 'unit/protocol-member',
+  'member/followed-state.ts': 'unit/member-follow: waits until somebody serves what it follows',
+  'member/holder-link.ts': 'unit/deadlines: a Welcome that does not come',
+  'member/joined-holder.ts': 'unit/member-deadlines: gives up at its timeout',
+  'member/operator-requests.ts': 'unit/deadlines: the word of a daemon that is asked to give up a successor',
+  'member/registrations.ts': 'unit/deadlines: the registration of a listener',
+  'member/start.ts': 'unit/member-deadlines: gives up at its timeout',
+  'operator/client.ts': 'unit/deadlines: the answer to an operator',
+  'probing/question.ts': 'unit/deadlines: is of a version that is asked whether it is well',
+  'protocol/link.ts': 'unit/deadlines: the acknowledgement of descriptors',
+  'proxy/health/health.ts': 'e2e/proxy-health',
+  'workers/attempt.ts': 'unit/worker-slots: that has not served in time fails, and its process ends',
+}
