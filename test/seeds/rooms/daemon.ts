@@ -11,21 +11,18 @@ export const daemon = room(
       'daemon/notify-desk.ts',
       'if (uid !== own && uid !== 0) {',
       'if (uid !== own && uid === 0) {',
-      'unit/daemon-notify',
       ...NOTIFY,
     ],
     [
       'daemon/notify-desk.ts',
       '        // BARRIER=1 waits for just this.\n        closeAll(fds)',
       '',
-      'unit/daemon-notify',
       ...NOTIFY,
     ],
     [
       'daemon/notify-desk.ts',
       'this.#later = setTimeout(() => this.#poll?.start(READABLE), LATER_MS).unref()',
       '',
-      'unit/daemon-notify',
       ...NOTIFY,
     ],
     [

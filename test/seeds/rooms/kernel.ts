@@ -32,6 +32,7 @@ export const kernel = room(
       'kernel/watch.ts',
       '    poll.close()\n    over.close()',
       '    poll.close()',
+      'native/remainder',
       'unit/overseen-descriptors',
       'unit/descriptor-store',
       'unit/kept-listeners',

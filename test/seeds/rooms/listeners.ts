@@ -43,7 +43,14 @@ export const listeners = room(
       'e2e/workers',
     ],
     ['listeners/stale-path.ts', 'if (isBound(path)) return { occupant: null }', ''],
-    ['listeners/stale-path.ts', '  } finally {\n    folder?.close()\n  }', '  } finally {\n  }'],
+    [
+      'listeners/stale-path.ts',
+      '  } finally {\n    folder?.close()\n  }',
+      '  } finally {\n  }',
+      'native/remainder',
+      'unit/fd-bind',
+      'unit/process-liveness',
+    ],
     [
       'listeners/stale-path.ts',
       'moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs',

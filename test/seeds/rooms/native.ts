@@ -2,12 +2,13 @@ import { room } from '../seed.js'
 
 export const native = room(
   'native C',
-  ['native/memory', 'native/messages', 'native/descriptors'],
+  ['native/remainder', 'native/memory', 'native/messages', 'native/descriptors'],
   [
     [
       'unix_path.c',
       '  close(netlink);\n',
       '',
+      'native/remainder',
       'native/sockets',
       'unit/kept-path',
       'native/descriptors',
@@ -41,6 +42,7 @@ export const native = room(
       'peers.c',
       'close(file);\n  if (size < 0) return fdb_throw(env, error, "read");',
       'if (size < 0) return fdb_throw(env, error, "read");',
+      'native/remainder',
       'native/peers',
       'unit/process-liveness',
       'native/descriptors',
@@ -49,6 +51,7 @@ export const native = room(
       'peers.c',
       'epoll_create1(EPOLL_CLOEXEC)',
       'epoll_create1(0)',
+      'native/remainder',
       'native/peers',
       'native/sockets',
       'native/spawn',

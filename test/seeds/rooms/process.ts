@@ -17,6 +17,9 @@ export const processRoom = room(
       'process/liveness.ts',
       '    poll.close()\n    own.close()\n  }\n  return',
       '    poll.close()\n  }\n  return',
+      'native/remainder',
+      'unit/fd-bind',
+      'unit/process-liveness',
     ],
     ['process/liveness.ts', "if ((error as NativeError).code === 'EINVAL') throw error", ''],
     [
@@ -63,7 +66,7 @@ export const processRoom = room(
       'if (now - this.#seen.at < ADOPTED_MS) return true\n',
       '',
       'e2e/process-ends',
-      'unit/adopted-orphans',
+      'e2e/main-process',
     ],
     ['process/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
     [

@@ -1,6 +1,6 @@
 import { room } from '../seed.js'
 
-const TRANSFER = ['unit/relay-transfer', 'unit/relay-record-format', 'e2e/relay-splits']
+const TRANSFER = ['unit/relay-transfer', 'unit/relay-record-format', 'e2e/relay-records']
 const POOLS = ['unit/relay-pooled', 'e2e/relay-pools']
 
 export const relay = room(

@@ -81,7 +81,7 @@ export const state = room(
       'for (const told of owner.appended) told()',
       '',
       'unit/state-compaction',
-      'unit/state-follow',
+      'property/state-follow',
     ],
     [
       'state/limits.ts',

@@ -29,9 +29,9 @@ export const supervised = room(
       'LISTEN_PID !== String(process.pid) || ',
       '',
       'e2e/socket-activation',
-      'unit/passed-sockets',
+      'unit/notify-socket',
     ],
-    ['supervised/passed-sockets.ts', '    closeAll(this.#adopted)\n', '', 'e2e/adopt', 'unit/passed-sockets'],
+    ['supervised/passed-sockets.ts', '    closeAll(this.#adopted)\n', '', 'e2e/adopt', 'unit/notify-socket'],
     [
       'supervised/fd-store.ts',
       'if (whole.length <= MOST_NAME) this.#socket.say({ FDSTORE: 1',

@@ -1,6 +1,6 @@
 import { room } from '../seed.js'
 
-const MACHINE = ['property/supervisor-machine', 'unit/supervisor-machine']
+const MACHINE = ['property/supervisor-machine', 'unit/supervisor-parts']
 const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
 
 export const supervisor = room('supervisor', PARTS, [

@@ -1,0 +1,37 @@
+import { describe, expect, it } from 'vitest'
+import { SILENT } from '../../src/logger.js'
+import { Health } from '../../src/proxy/health/health.js'
+import { until } from '../processes/until.js'
+
+const never = new AbortController().signal
+
+/** A process whose answers are these; then the last of them for ever. */
+function healthOf(answers: readonly (string | null)[], config: object = {}) {
+  let asked = 0
+  const question = { asked: 'it', ask: async () => answers[Math.min(asked++, answers.length - 1)]! }
+  const all = { passes: 2, within: 5_000, interval: 1, timeout: 1_000, ...config }
+  const health = new Health(all as never, { question, socket: null } as never, SILENT)
+  return { health, asked: () => asked }
+}
+
+describe('a process that has to prove that it is well', () => {
+  it('has proved it by good answers in a row only', async () => {
+    const { health, asked } = healthOf([null, 'no', null, null])
+    await health.prove(never, () => true)
+    expect(asked()).toBe(4)
+  })
+
+  it('fails when it has not in its time, with what it answered last', async () => {
+    const { health } = healthOf(['no'], { within: 50 })
+    await expect(health.prove(never, () => true)).rejects.toMatchObject({ code: 'ERR_FDB_UNHEALTHY' })
+  })
+
+  it('is well again once nobody asks any more', async () => {
+    const { health } = healthOf(['no'])
+    let needed = true
+    health.watch(() => needed)
+    await until('it is not well', () => health.word !== true)
+    needed = false
+    await until('it is well', () => health.word === true)
+  })
+})
