@@ -28,7 +28,11 @@ export const STEPS = {
   native: { what: 'the addon under the sanitizers and valgrind', script: 'test:native' },
   soak: { what: 'many upgrades and kills under load', script: 'soak' },
   demo: { what: 'five upgrades of the proxy under load, with bounds', script: 'demo' },
-  seeds: { what: 'other seeds for what is random', script: 'seeds' },
+  seeds: {
+    what: 'the list of mistakes that tests must notice',
+    script: 'seeds',
+    args: ['--least', '90'],
+  },
   mutants: { what: 'small mistakes in the sources', script: 'mutants' },
   targets: { what: 'the addons of all platforms', script: 'test:targets' },
   package: { what: 'the tarball with every package manager', script: 'test:package', args: ['--all'] },

@@ -18,17 +18,18 @@ interface Stream extends ByteStream {
 }
 
 function stream(): Stream {
-  return {
+  const made = {
     owner: null,
     reading: false,
     destroyed: false,
-    setReading(on: boolean) {
-      this.reading = on
+    setReading: (on: boolean) => {
+      made.reading = on
     },
-    destroy() {
-      this.destroyed = true
+    destroy: () => {
+      made.destroyed = true
     },
-  } as unknown as Stream
+  }
+  return made as unknown as Stream
 }
 
 function poolsWith() {

@@ -51,7 +51,7 @@ async function turns(): Promise<void> {
   for (let i = 0; i < 20; i++) await new Promise(resolve => setImmediate(resolve))
 }
 
-const FAKE = { toFake: ['setTimeout', 'clearTimeout', 'performance'] } as const
+const FAKE: Parameters<typeof vi.useFakeTimers>[0] = { toFake: ['setTimeout', 'clearTimeout', 'performance'] }
 
 /** Children of this process, by /proc. */
 function children(): string[] {
@@ -239,13 +239,7 @@ describe('listeners in whose place nobody accepts', () => {
   it('are given back by a worker that served them, as soon as their own worker is there', () => {
     const entry = { role: 'listener', name: 'web', spec: 'tcp://127.0.0.1:1' }
     const slot = (index: number, standing: object) =>
-      ({
-        index,
-        standing,
-        get owner() {
-          return (this.standing as Standing).owner
-        },
-      }) as unknown as Slot
+      ({ index, standing, owner: (standing as Standing).owner }) as unknown as Slot
     const told: number[] = []
     const orphans = new Orphans(
       async (_slot, list) => void told.push(list.length),

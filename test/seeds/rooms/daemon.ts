@@ -35,7 +35,7 @@ export const daemon = room(
     ],
     [
       'daemon/guarded-operations.ts',
-      'if (name === DAEMON_ITSELF) this.#gate.demandDaemon(name, this.#visitor)\n    else ',
+      "gate.demand('operate', { service: meant }, gate.of(meant), visitor)",
       '',
       'unit/daemon-gate',
       'e2e/daemon-policy',

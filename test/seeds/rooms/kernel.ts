@@ -30,7 +30,7 @@ export const kernel = room(
     ],
     [
       'kernel/watch.ts',
-      '    poll.close()\n    over.close()',
+      '    poll.close()\n    fd.close()',
       '    poll.close()',
       'native/remainder',
       'unit/overseen-descriptors',
