@@ -259,8 +259,12 @@ async function main() {
     `seed ${flags.seed}, ${faults.length} faults${mounted ? '' : ' (no root: the disk is never full)'}`,
   )
   const chaos = new Chaos(folder, await freePort(), mounted)
-  const stop = () => {
+  const release = () => {
     chaos.kill()
+    if (mounted) execFileSync('umount', ['-l', chaos.disk])
+  }
+  const stop = () => {
+    release()
     process.exit(1)
   }
   process.once('SIGTERM', stop).once('SIGINT', stop)
@@ -295,8 +299,7 @@ async function main() {
     keep = process.exitCode === 1
   } finally {
     chaos.clients.end()
-    chaos.kill()
-    if (mounted) execFileSync('umount', ['-l', chaos.disk])
+    release()
     if (keep && existsSync(chaos.log)) progress.say(`what the application said: ${chaos.log}`)
     else rmSync(folder, { recursive: true, force: true, maxRetries: 10 })
   }
