@@ -7,14 +7,15 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Chosen, withMutants } from './instrument.js'
+import { nativePlaces, withNativeMutants } from './native.js'
 import { Places } from './places.js'
 import { Reach } from './reach.js'
 import { runTests } from './trial.js'
 import { ROOT, Workspace } from './workspace.js'
 
-const PARTS = ['protocol', 'state', 'moving', 'holder', 'member', 'channel', 'kernel', 'listeners', 'relay']
+const PARTS = [...foldersOf('src').filter(part => part !== 'proto'), 'native']
 const TESTS = ['test/unit', 'test/property', 'test/native', 'test/exploration', 'test/e2e']
-const HELP = `npm run mutants -- [options] [parts or files of src; default: ${PARTS.join(' ')}]
+const HELP = `npm run mutants -- [options] [parts or files of src; default: all: ${PARTS.join(' ')}]
 
   --count N      mutants to try (200)
   --seed TEXT    another choice of them
@@ -66,7 +67,23 @@ interface Ranked extends Chosen {
   readonly key: string
 }
 
+function nativeSources(): string[] {
+  return readdirSync(join(ROOT, 'native'))
+    .filter(name => name.endsWith('.c'))
+    .map(name => `native/${name}`)
+}
+
+/** Folders, sorted. */
+function foldersOf(folder: string): string[] {
+  return readdirSync(join(ROOT, folder), { withFileTypes: true })
+    .filter(entry => entry.isDirectory())
+    .map(({ name }) => name)
+    .toSorted()
+}
+
 function sourcesIn(part: string): string[] {
+  if (part.endsWith('.c')) return [part.startsWith('native/') ? part : `native/${part}`]
+  if (part === 'native') return nativeSources()
   if (part.endsWith('.ts')) return [part.startsWith('src/') ? part : `src/${part}`]
   return readdirSync(join(ROOT, 'src', part), { recursive: true, encoding: 'utf8' })
     .filter(name => name.endsWith('.ts'))
@@ -88,7 +105,8 @@ function choose(files: readonly string[]): Ranked[] {
   const all = files.flatMap(file => {
     const text = source(file)
     const twins = new Map<string, number>()
-    return new Places(text).mutants.map(mutant => {
+    const mutants = file.endsWith('.c') ? nativePlaces(text) : new Places(text).mutants
+    return mutants.map(mutant => {
       const facts = [seed, file, mutant.within, mutant.kind, text.slice(mutant.start, mutant.end)]
       const rank = createHash('sha256').update(facts.join('\0')).digest('hex')
       const before = twins.get(rank) ?? 0
@@ -115,7 +133,7 @@ async function attempt(workspace: Workspace, mutant: Ranked, reach: Reach): Prom
   const usual = tests.reduce((sum, test) => sum + reach.msOf(test), 0)
   const bail = !reach.hasUnsure(tests)
   const limitMs = 60_000 + Number(values.patience) * usual
-  const { files, late } = await runTests(workspace, tests, { bail, limitMs })
+  const { files, late } = await runTests(workspace, tests, { bail, limitMs, mutant: mutant.id })
   if (late) return { ...facts, result: 'late' }
   for (const { file, failed } of files)
     for (const { name, why } of failed)
@@ -144,13 +162,10 @@ async function tryAll(chosen: readonly Ranked[], reach: Reach): Promise<Outcome[
   if (left.length === 0) return outcomes
   const json = values.resume ?? values.json
   const worker = async () => {
-    const workspace = new Workspace(new Set(chosen.map(({ file }) => file)), (text, file, runtime) =>
-      withMutants(
-        text,
-        chosen.filter(each => each.file === file),
-        runtime,
-      ),
-    )
+    const workspace = new Workspace(new Set(chosen.map(({ file }) => file)), (text, file, runtime) => {
+      const own = chosen.filter(each => each.file === file)
+      return file.endsWith('.c') ? withNativeMutants(text, own) : withMutants(text, own, runtime)
+    })
     try {
       for (let mutant = left.shift(); mutant !== undefined; mutant = left.shift()) {
         const outcome = await attempt(workspace, mutant, reach)
@@ -170,7 +185,9 @@ async function tryAll(chosen: readonly Ranked[], reach: Reach): Promise<Outcome[
 function report(outcomes: readonly Outcome[]): void {
   for (const { mutant, result } of outcomes) if (result !== 'killed') console.log(`${result}: ${mutant}`)
   for (const part of PARTS) {
-    const own = outcomes.filter(({ mutant }) => mutant.startsWith(`src/${part}/`))
+    const own = outcomes.filter(({ mutant }) =>
+      mutant.startsWith(part === 'native' ? 'native/' : `src/${part}/`),
+    )
     if (own.length > 0) console.log(`${part}: ${summary(own)}`)
   }
   if (outcomes.length > 0) console.log(summary(outcomes))
@@ -188,6 +205,8 @@ if (values.help) process.stdout.write(HELP)
 else if (values.list) for (const mutant of choose(files)) console.log(nameOf(mutant))
 else {
   const known = values.reach ? null : Reach.load()
-  const reach = known ?? (await Reach.find(PARTS.flatMap(sourcesIn), values.tests ?? TESTS))
+  const reach =
+    known ??
+    (await Reach.find(PARTS.filter(part => part !== 'native').flatMap(sourcesIn), values.tests ?? TESTS))
   report(await tryAll(choose(files), reach))
 }

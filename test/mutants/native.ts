@@ -1,3 +1,5 @@
+import type { Mutant } from './places.js'
+
 /** One small mistake in a C source, behind its number. */
 export interface NativeMutant {
   readonly id: number
@@ -38,4 +40,34 @@ export function withNativeMutants(source: string, mutants: readonly NativeMutant
 function switched(id: number, now: string, instead: string): string {
   if (/[;}]\s*$/.test(now)) return `if (fdb_mutated(${id})) { ${instead} } else { ${now} }`
   return `(fdb_mutated(${id}) ? (${instead}) : (${now}))`
+}
+
+/** Left out they change only what is freed or closed, or what is written. */
+const CALL = /^ +((?:close|free|memcpy|memset|unlink|fdb_\w+)\([^;{}]*\);)$/gm
+
+/** Conditions the other way round, and calls left out. */
+export function nativePlaces(source: string): Mutant[] {
+  const mutants: Mutant[] = []
+  for (const { index, 0: head } of source.matchAll(/\bif \(/g)) {
+    const start = index + head.length
+    const end = closing(source, start)
+    const text = source.slice(start, end)
+    if (text.includes('#')) continue
+    mutants.push({ start, end, form: 'expression', text: `!(${text})`, kind: 'the other way', within: '' })
+  }
+  for (const found of source.matchAll(CALL)) {
+    const start = found.index + found[0].indexOf(found[1]!)
+    const end = found.index + found[0].length
+    mutants.push({ start, end, form: 'statement', text: '', kind: 'left out', within: '' })
+  }
+  return mutants
+}
+
+/** Where the parenthesis ends that is open at `at`. */
+function closing(source: string, at: number): number {
+  for (let depth = 1; at < source.length; at++) {
+    if (source[at] === '(') depth++
+    else if (source[at] === ')' && --depth === 0) return at
+  }
+  return at
 }

@@ -112,6 +112,9 @@ export class Places {
         return
       case 'CallExpression':
         this.#call(node)
+        return
+      case 'VariableDeclarator':
+        this.#constant(node)
     }
   }
 
@@ -136,6 +139,14 @@ export class Places {
     }
     // A side may hold `??`, which does not mix with the other two.
     this.#add(node, other, `(${this.#text(left)}) ${other} (${this.#text(right)})`)
+  }
+
+  /** A time, a size, a number of attempts: another by far. */
+  #constant({ id, init }: Node): void {
+    if (!/^[A-Z][A-Z0-9_]*$/.test(id.name ?? '') || init === null) return
+    const text = this.#text(init)
+    if (/^[\d_]+(?:\.\d+)?(?: \* [\d_]+)*$/.test(text))
+      this.#add(init, 'another constant', `(${text}) * 16 + 1`)
   }
 
   #call({ callee, start, end, type }: Node): void {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseAst } from 'vitest/node'
 import { type Chosen, withMutants, withNotes } from '../mutants/instrument.js'
+import { nativePlaces, withNativeMutants } from '../mutants/native.js'
 import { Places } from '../mutants/places.js'
 
 const RUNTIME = '/runtime.mjs'
@@ -59,6 +60,25 @@ describe('mutants', () => {
       const source = readFileSync(join(src, file), 'utf8')
       for (const text of [withMutants(source, chosenIn(source), RUNTIME), withNotes(source, file, RUNTIME)])
         expect(() => parseAst(text, { lang: 'ts' }), file).not.toThrow()
+    }
+  })
+
+  it('are in constants, times among them', () => {
+    const found = chosenIn('const WAIT_MS = 5_000\nconst ROOM = 64 * 1024\nconst name = 3\n')
+    expect(found.map(({ kind, text }) => [kind, text])).toEqual([
+      ['another constant', '(5_000) * 16 + 1'],
+      ['another constant', '(64 * 1024) * 16 + 1'],
+    ])
+  })
+
+  it('are in C sources, each behind its number', () => {
+    const folder = join(import.meta.dirname, '../../native')
+    for (const file of readdirSync(folder).filter(name => name.endsWith('.c'))) {
+      const source = readFileSync(join(folder, file), 'utf8')
+      const found = nativePlaces(source).map((mutant, n) => ({ ...mutant, id: n + 1 }))
+      expect(found.length, file).toBeGreaterThan(0)
+      const text = withNativeMutants(source, found)
+      for (const { id } of found) expect(text.split(`fdb_mutated(${id})`)).toHaveLength(2)
     }
   })
 })

@@ -3,6 +3,8 @@ import { room } from '../seed.js'
 export const channel = room(
   'channel',
   [
+    'unit/channel-remainder',
+    'unit/deadlines',
     'unit/channel-bounds',
     'unit/channel-deadline',
     'unit/channel-failures',
@@ -59,6 +61,7 @@ export const channel = room(
       'unit/control-socket',
       'unit/channel-connect',
       'unit/channel-failures',
+      'e2e/descriptors-exhausted',
     ],
     [
       'channel/frame-decoder.ts',
@@ -66,6 +69,7 @@ export const channel = room(
       'this.#fds.length > this.#limits.queuedFds + 1000',
       'unit/channel-limits',
       'property/frames',
+      'unit/channel-remainder',
     ],
   ],
 )

@@ -4,7 +4,13 @@ const PROBATION = ['unit/holder-probation', 'unit/holder-peers']
 
 export const holder = room(
   'holder',
-  ['unit/holder-admission', 'unit/holder-peers', 'unit/holder-registry', 'unit/segment-shelf'],
+  [
+    'unit/holder-remainder',
+    'unit/holder-admission',
+    'unit/holder-peers',
+    'unit/holder-registry',
+    'unit/segment-shelf',
+  ],
   [
     [
       'holder/probation.ts',
@@ -51,7 +57,13 @@ export const holder = room(
       'unit/holder-times',
       'unit/deadlines',
     ],
-    ['holder/times.ts', 'if (silence <= 2 * heartbeat)', 'if (silence <= heartbeat)', 'unit/holder-times'],
+    [
+      'holder/times.ts',
+      'if (silence <= 2 * heartbeat)',
+      'if (silence <= heartbeat)',
+      'unit/holder-times',
+      'unit/holder-remainder',
+    ],
     ['holder/renewal.ts', 'if (now < this.#again.at) return\n', '', 'unit/holder-renewal'],
     ['holder/renewal.ts', 'Math.min(this.#again.ms * 2, AGAIN_MOST_MS)', 'AGAIN_MS', 'unit/holder-renewal'],
     [
@@ -89,6 +101,7 @@ export const holder = room(
       'unit/holder-peers',
       'unit/holder-probation',
       'unit/member-heartbeats',
+      'unit/holder-remainder',
     ],
   ],
 )

@@ -4,7 +4,7 @@ const OPTIONS = ['unit/listener-options', 'unit/fd-bind']
 
 export const listeners = room(
   'listeners',
-  ['unit/fd-bind', 'unit/fd-spec', 'unit/kept-path'],
+  ['unit/process-remainder', 'unit/fd-bind', 'unit/fd-spec', 'unit/kept-path'],
   [
     [
       'listeners/adjust.ts',
@@ -71,6 +71,7 @@ export const listeners = room(
       'expected.ino === got.ino',
       'unit/fd-inspect',
       'unit/protocol-bundle',
+      'unit/process-remainder',
     ],
     [
       'listeners/spec.ts',

@@ -2,7 +2,7 @@ import { room } from '../seed.js'
 
 export const moving = room(
   'moving',
-  ['unit/connections-moves', 'unit/connections-pace', 'unit/connections-turn-work'],
+  ['unit/holder-remainder', 'unit/connections-moves', 'unit/connections-pace', 'unit/connections-turn-work'],
   [
     [
       'moving/taker.ts',
@@ -10,6 +10,7 @@ export const moving = room(
       '',
       'unit/connections-moves',
       'unit/deadlines',
+      'unit/holder-remainder',
     ],
     ['moving/taker.ts', 'DECISION_MS = 5_000', 'DECISION_MS = 5', 'unit/connections-moves', 'unit/deadlines'],
     ['moving/taker.ts', 'if (held.released) closeAll(own)\n        else ', ''],

@@ -1,10 +1,10 @@
 import { room } from '../seed.js'
 
-const CONTROL = ['unit/process-control', 'unit/process-control-folder']
+const CONTROL = ['unit/process-remainder', 'unit/process-control', 'unit/process-control-folder']
 
 export const processRoom = room(
   'process',
-  ['unit/process-liveness'],
+  ['unit/process-remainder', 'unit/process-liveness'],
   [
     [
       'process/wakefulness.ts',
@@ -60,6 +60,7 @@ export const processRoom = room(
       'unit/process-liveness',
       'unit/roll-call',
       'unit/holder-peers',
+      'unit/process-remainder',
     ],
     [
       'process/orphans.ts',

@@ -30,6 +30,7 @@ export const supervised = room(
       '',
       'e2e/socket-activation',
       'unit/notify-socket',
+      'unit/process-remainder',
     ],
     ['supervised/passed-sockets.ts', '    closeAll(this.#adopted)\n', '', 'e2e/adopt', 'unit/notify-socket'],
     [

@@ -1,0 +1,76 @@
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { FrameDecoder } from '../../src/channel/frame-decoder.js'
+import { Pending } from '../../src/channel/pending.js'
+import { receiveMessage, socketPair } from '../../src/kernel/index.js'
+import { until } from '../processes/until.js'
+
+afterEach(() => void vi.useRealTimers())
+
+const turn = () => new Promise(resolve => setImmediate(resolve))
+
+describe('an answer that has come', () => {
+  it('leaves neither its limit nor a listener of its signal behind', () => {
+    vi.useFakeTimers()
+    const { signal } = new AbortController()
+    const [added, removed] = [vi.spyOn(signal, 'addEventListener'), vi.spyOn(signal, 'removeEventListener')]
+    const pending = new Pending<number>({ signal }).limit(1_000, () => {})
+    expect(vi.getTimerCount()).toBe(1)
+    pending.resolve(1)
+    expect(vi.getTimerCount()).toBe(0)
+    expect(removed).toHaveBeenCalledTimes(added.mock.calls.length)
+  })
+})
+
+describe('a channel', () => {
+  it('leaves no timer behind once its peer has read all', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const [ours, theirs] = socketPair('slow')
+    const channel = new Channel(ours)
+    channel.start({ message: () => {}, end: () => {} })
+    onTestFinished(() => {
+      void channel.close()
+      theirs.close()
+    })
+    let sent = false
+    void channel.send(Buffer.alloc(4 << 20)).then(() => {
+      sent = true
+    })
+    expect(vi.getTimerCount()).toBe(1)
+    const room = Buffer.alloc(1 << 20)
+    while (!sent) {
+      receiveMessage(theirs, room, 0, room.length)
+      await turn()
+    }
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('that is resumed delivers what had been read before it was paused, though nothing more comes', async () => {
+    const [one, other] = Channel.pair()
+    const heard: string[] = []
+    other.start({
+      message: payload => {
+        heard.push(`${payload}`)
+        if (heard.length === 1) other.pause()
+      },
+      end: () => {},
+    })
+    for (const text of ['a', 'b', 'c']) void one.send(Buffer.from(text))
+    await until('the first is there', () => heard.length === 1)
+    for (let i = 0; i < 5; i++) await turn()
+    expect(heard).toEqual(['a'])
+    other.resume()
+    await until('all are there', () => heard.length === 3)
+    await one.close()
+    await other.close()
+  })
+})
+
+describe('descriptors that no frame claims', () => {
+  it('are as many as the limit says, and one more ends the stream', () => {
+    const decoder = new FrameDecoder<number>({ queuedFds: 300 })
+    const fds = Array.from({ length: 300 }, (_, n) => n)
+    decoder.push(Buffer.alloc(0), fds)
+    expect(() => decoder.push(Buffer.alloc(0), [300])).toThrow(/wait for their frames/)
+  })
+})

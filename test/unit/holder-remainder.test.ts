@@ -1,0 +1,152 @@
+import { readdirSync } from 'node:fs'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { Channel } from '../../src/channel/channel.js'
+import { type Heard, hear } from '../../src/holder/hearing.js'
+import type { Peer } from '../../src/holder/peer.js'
+import { type Candidate, Peers } from '../../src/holder/peers.js'
+import { settleTimes } from '../../src/holder/times.js'
+import { memoryFile } from '../../src/kernel/index.js'
+import { SILENT } from '../../src/logger.js'
+import { MoveCounts } from '../../src/moving/counts.js'
+import { MAX_RECORD_BYTES } from '../../src/moving/movable.js'
+import { MoveLog } from '../../src/moving/move-log.js'
+import { Taker } from '../../src/moving/taker.js'
+import { ownPidfd } from '../../src/process/liveness.js'
+import { identify } from '../../src/process/process-identity.js'
+import { Link, type LinkHandler, type WireEnvelope } from '../../src/protocol/link.js'
+
+const open = () => readdirSync('/proc/self/fd').length
+
+describe('a taker of connections', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
+  afterEach(() => void vi.useRealTimers())
+
+  function taker() {
+    const before = open()
+    const [ours, theirs] = Channel.pair()
+    const heard: WireEnvelope[] = []
+    const giver = new Link(theirs)
+    giver.start({ message: envelope => heard.push(envelope), broken: () => {}, end: () => {} })
+    let over = false
+    const taking = new Taker({
+      link: new Link(ours),
+      log: MoveLog.create(),
+      giver: ownPidfd()!,
+      target: () => ({ check: () => {}, arrive: () => {} }) as never,
+      counts: new MoveCounts(),
+      fault: () => {},
+      ended: () => {
+        over = true
+      },
+    })
+    taking.start()
+    const turns = async () => {
+      for (let i = 0; i < 30; i++) await new Promise(resolve => setImmediate(resolve))
+    }
+    return { before, giver, heard, turns, over: () => over }
+  }
+
+  const connection = (fds: number, record = Buffer.from('a')) => ({
+    listener: 'web',
+    protocol: 'http',
+    record,
+    fds,
+  })
+
+  it('waits 5 s for the decision of a giver that lives, then lets go of all that it had', async () => {
+    const { before, giver, heard, turns, over } = taker()
+    using fd = memoryFile('a', 'a')
+    await giver.send({ prepare: { slice: 1, connections: [connection(1)] } }, [fd])
+    await turns()
+    expect(heard.filter(({ prepareAck }) => prepareAck)).toHaveLength(1)
+    await vi.advanceTimersByTimeAsync(4_900)
+    await turns()
+    expect(over()).toBe(false)
+    await vi.advanceTimersByTimeAsync(200)
+    await turns()
+    expect(over()).toBe(true)
+    giver.close()
+    fd.close()
+    expect(open()).toBe(before)
+  })
+
+  it('refuses a connection whose record is too large, and takes the others', async () => {
+    const { giver, heard, turns } = taker()
+    using fd = memoryFile('a', 'a')
+    const large = connection(1, Buffer.alloc(MAX_RECORD_BYTES + 1))
+    await giver.send({ prepare: { slice: 1, connections: [large, connection(1)] } }, [fd, fd])
+    await turns()
+    expect(heard.find(({ prepareAck }) => prepareAck)?.prepareAck?.refused).toMatchObject([
+      { index: 0, code: 'ERR_FDB_CONNECTION' },
+    ])
+    giver.close()
+    await turns()
+    await vi.advanceTimersByTimeAsync(200)
+  })
+})
+
+describe('the times of a handoff', () => {
+  it('take nobody for silent who is late by one heartbeat', () => {
+    expect(() => settleTimes({ heartbeat: 100, silence: 200 })).toThrow(/more than twice/)
+    expect(settleTimes({ heartbeat: 100, silence: 201 })).toMatchObject({ silence: 201 })
+  })
+})
+
+describe('a heartbeat', () => {
+  it('that says that a process is not well counts for its life, and not for its health', () => {
+    const peer = { beatAt: 0, wellAt: 0, healthy: true } as Peer
+    hear({} as Heard, peer, { heartbeat: { healthy: false, unwell: 'no disk' } } as never, [])
+    expect(peer).toMatchObject({ healthy: false, wellAt: 0, unwell: 'no disk' })
+    expect(peer.beatAt).toBeGreaterThan(0)
+    hear({} as Heard, peer, { heartbeat: { healthy: true } } as never, [])
+    expect(peer.wellAt).toBe(peer.beatAt)
+  })
+})
+
+describe('a member that comes back over another channel', () => {
+  function link() {
+    let handler!: LinkHandler
+    const made = {
+      open: true,
+      start: (given: LinkHandler) => {
+        handler = given
+      },
+      close: () => {
+        made.open = false
+      },
+    }
+    return { made: made as unknown as Link, end: () => handler.end(null) }
+  }
+
+  it('is told nothing before it has said Back, and the end of its former channel is no news', () => {
+    const heard: string[] = []
+    const peers = new Peers({
+      handler: {
+        message: () => {},
+        lost: () => heard.push('lost'),
+        replaced: () => heard.push('replaced'),
+        died: () => {},
+        forgotten: () => {},
+      },
+      logger: SILENT,
+      firstId: 1,
+    })
+    onTestFinished(() => peers.close())
+    const candidate = (of: Link): Candidate => ({
+      link: of,
+      pid: process.pid,
+      generation: 1,
+      identity: identify(process.pid),
+      proven: false,
+      pidfd: null,
+    })
+    const [first, second] = [link(), link()]
+    const peer = peers.add(candidate(first.made))!
+    peer.holds = true
+    expect(peers.holding).toEqual([peer])
+    peers.readmit(candidate(second.made))
+    expect(peers.holding).toEqual([])
+    first.end()
+    expect(heard).toEqual(['replaced'])
+  })
+})
