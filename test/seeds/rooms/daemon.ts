@@ -5,7 +5,7 @@ const NOTIFY = ['e2e/kept-descriptors', 'e2e/daemon-descriptors']
 
 export const daemon = room(
   'daemon',
-  ['unit/daemon-gate', 'unit/daemon-custody', 'unit/daemon-deposits'],
+  ['unit/member-parts', 'unit/daemon-gate', 'unit/daemon-custody', 'unit/daemon-deposits'],
   [
     [
       'daemon/notify-desk.ts',
@@ -50,24 +50,28 @@ export const daemon = room(
       'daemon/unserved-services.ts',
       'Math.min(MOST_MS, FIRST_MS * 2 ** (waiting.runs - 1))',
       'FIRST_MS',
+      'unit/member-parts',
       'unit/unserved-services',
     ],
     [
       'daemon/unserved-services.ts',
       'if (unserved && isDeepStrictEqual(waiting?.rule, rule)) return\n',
       '',
+      'unit/member-parts',
       'unit/unserved-services',
     ],
     [
       'daemon/unserved-services.ts',
       'for (const { timer } of this.#waiting.values()) clearTimeout(timer)',
       '',
+      'unit/member-parts',
       'unit/unserved-services',
     ],
     [
       'daemon/state-sizes.ts',
       'for (const service of this.#larger) if (!present.has(service)) this.#larger.delete(service)',
       '',
+      'unit/member-parts',
       'unit/daemon-state-sizes',
     ],
     ['daemon/room.ts', 'members * OF_A_MEMBER', 'members', 'unit/daemon-room'],

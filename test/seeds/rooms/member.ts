@@ -2,35 +2,51 @@ import { room } from '../seed.js'
 
 export const member = room(
   'member',
-  ['unit/member-duty', 'unit/member-departure', 'unit/member-heartbeats'],
+  ['unit/member-parts', 'unit/member-duty', 'unit/member-departure', 'unit/member-heartbeats'],
   [
-    ['member/duty.ts', "      if (this.#turn === 'ours') tell()", '      tell()', 'unit/member-duty'],
-    ['member/duty.ts', "if (this.#turn !== 'ended') return\n", '\n', 'unit/member-duty'],
+    [
+      'member/duty.ts',
+      "      if (this.#turn === 'ours') tell()",
+      '      tell()',
+      'unit/member-parts',
+      'unit/member-duty',
+    ],
+    ['member/duty.ts', "if (this.#turn !== 'ended') return\n", '\n', 'unit/member-parts', 'unit/member-duty'],
     [
       'member/duty.ts',
       "if (this.#turn === 'not yet' || this.#turn === 'another’s') return\n",
       "if (this.#turn === 'another’s') return\n",
+      'unit/member-parts',
       'unit/member-duty',
     ],
     [
       'member/duty.ts',
       "if (this.#turn === 'ours') {\n      this.#turn = 'ended'",
       "{\n      this.#turn = 'ended'",
+      'unit/member-parts',
       'unit/member-duty',
     ],
     [
       'member/duty.ts',
       'this.#run.late.abort()\n  }\n\n  /** The handoff',
       '}\n\n  /** The handoff',
+      'unit/member-parts',
       'unit/member-duty',
     ],
     [
       'member/heartbeat.ts',
       'Math.min(link.idleMs, now - awakeSince)',
       'link.idleMs',
+      'unit/member-parts',
       'unit/member-heartbeats',
     ],
-    ['member/heartbeat.ts', '    clearInterval(this.#timer)\n', '\n', 'unit/member-heartbeats'],
+    [
+      'member/heartbeat.ts',
+      '    clearInterval(this.#timer)\n',
+      '\n',
+      'unit/member-parts',
+      'unit/member-heartbeats',
+    ],
     [
       'member/departure.ts',
       "if (this.#stage === 'retired') this.#stage = 'stays'\n    else if",
@@ -48,9 +64,16 @@ export const member = room(
       'member/append-notice.ts',
       'Math.max(0, this.#toldAt + EVERY_MS - performance.now())',
       '0',
+      'unit/member-parts',
       'unit/append-notice',
     ],
-    ['member/append-notice.ts', 'this.#appended.delete(this.#note)', '', 'unit/append-notice'],
+    [
+      'member/append-notice.ts',
+      'this.#appended.delete(this.#note)',
+      '',
+      'unit/member-parts',
+      'unit/append-notice',
+    ],
     ['member/safekeeping.ts', 'if (this.#kept.has(name)) store.drop(name)', '', 'unit/safekeeping'],
     [
       'member/reconnect.ts',

@@ -4,12 +4,13 @@ const FORWARDING = ['unit/state-forwarding']
 
 export const state = room(
   'state',
-  ['unit/state-waiting', 'unit/state-section', 'unit/state-requests'],
+  ['unit/member-parts', 'unit/state-waiting', 'unit/state-section', 'unit/state-requests'],
   [
     [
       'state/write-queue.ts',
       'this.#writes.length >= waitingWrites',
       'this.#writes.length > waitingWrites',
+      'unit/member-parts',
       'unit/state-waiting',
       'unit/state-limits',
     ],
@@ -17,6 +18,7 @@ export const state = room(
       'state/write-queue.ts',
       'head > waitingBytes ? this.#bytes - head : this.#bytes',
       'this.#bytes',
+      'unit/member-parts',
       'unit/state-waiting',
       'unit/state-limits',
       'unit/state-bulk',
@@ -25,13 +27,16 @@ export const state = room(
       'state/write-queue.ts',
       'if (write.draw !== undefined) return [write]\n',
       '',
+      'unit/member-parts',
       'unit/state-update',
+      'unit/member-parts',
       'unit/state-waiting',
     ],
     [
       'state/write-queue.ts',
       'this.#bytes -= write.bytes\n',
       '\n',
+      'unit/member-parts',
       'unit/state-waiting',
       'unit/state-limits',
       'unit/state-forwarding',
@@ -41,6 +46,7 @@ export const state = room(
       'state/requests.ts',
       'known.sequence <= sequence',
       'known.sequence < sequence',
+      'unit/member-parts',
       'unit/state-requests',
       'unit/state-compaction',
     ],
@@ -48,6 +54,7 @@ export const state = room(
       'state/requests.ts',
       'return (sum + print) >>> 0 || 1',
       'return (sum + print) >>> 0',
+      'unit/member-parts',
       'unit/state-requests',
     ],
     [
