@@ -69,6 +69,7 @@ const EVERY: ProxyDocument = {
     handshake: '1s',
     head: '1s',
     idle: '1s',
+    stall: '1s',
     tunnel: '1h',
     connect: '1s',
     response: '1s',
