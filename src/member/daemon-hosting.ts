@@ -64,7 +64,7 @@ export class DaemonHosting implements Hosting {
   /** As far as this process knows: the daemon does. */
   get standsBy(): boolean {
     const { phase, source } = this.#parts.shared.machine.member
-    return phase === 'serving' && source !== 0 && !this.#settled
+    return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#settled
   }
 
   get hearsReports(): boolean {
