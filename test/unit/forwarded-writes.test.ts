@@ -262,4 +262,16 @@ describe('a change that is forwarded in several pieces', () => {
     answer(member, member.got.at(-1)!.number!, Outcome.REFUSED)
     expect(other.link.closed).toBe(true)
   })
+
+  it('is answered by the member that has it, and by no other', () => {
+    const { members, author, answer } = daemon()
+    const [first, second] = members
+    const one = author()
+    one.piece(1, false)
+    const { number } = first.got[0]!
+    answer(second, number!, Outcome.APPLIED)
+    expect(one.told).toEqual([])
+    answer(first, number!, Outcome.APPLIED)
+    expect(one.told).toEqual([[1, Outcome.APPLIED]])
+  })
 })

@@ -84,6 +84,12 @@ export const daemon = room(
     ],
     [
       'holder/daemon/forwarded-writes.ts',
+      'if (underWay?.peer === peer) this.#settle(written',
+      'if (underWay) this.#settle(written',
+      ...WRITES,
+    ],
+    [
+      'holder/daemon/forwarded-writes.ts',
       'if (this.#authors.size >= MOST_AUTHORS) {',
       'if (this.#authors.size > MOST_AUTHORS) {',
       ...WRITES,
