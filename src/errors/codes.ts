@@ -92,6 +92,7 @@ export type CataloguedCode =
   | 'ERR_FDB_ADDON'
   | 'ERR_FDB_NO_DESCRIPTORS'
   | 'ERR_FDB_NO_SEALS'
+  | 'ERR_FDB_NO_PROC'
   | 'ERR_FDB_NODE'
   | 'ERR_FDB_INTERNAL'
   // Connections that do not move

@@ -76,7 +76,13 @@ function reopened(fd: OwnedFd, open: () => OwnedFd): OwnedFd {
   try {
     return open()
   } catch (error) {
-    if ((error as NativeError).code !== 'EACCES') throw error
-    return fd.dup()
+    const { code } = error as NativeError
+    if (code === 'EACCES') return fd.dup()
+    if (code !== 'ENOENT') throw error
+    throw new FdbError(
+      'ERR_FDB_NO_PROC',
+      'there is no /proc here, through which memory is opened read-only for another process: mount it (mount -t proc proc /proc) in this mount namespace',
+      { cause: error },
+    )
   }
 }

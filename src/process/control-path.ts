@@ -294,7 +294,8 @@ function pathError(what: string, error: NativeError): FdbError {
     ENOTDIR: 'a part of the path is not a folder; correct it',
     EACCES: 'give this user write access to the folder, or choose another path',
     EPERM: 'give this user write access to the folder, or choose another path',
-    EROFS: 'the file system is read-only; choose a path under /run',
+    EROFS:
+      'the folder is on a read-only file system, but a process that starts must take the lock there; mount it read-write for this process too (ReadWritePaths= in a unit), or choose another path',
     ELOOP: 'it is a symbolic link, which is not followed; remove it',
     ENOSPC: 'the file system is full',
   }

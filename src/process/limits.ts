@@ -52,6 +52,7 @@ export function tooFewFor(needed: number, incumbent: number): FdbError | null {
 
 /** `what` cannot be, as a system call for a descriptor has failed. */
 export function noDescriptors(what: string, cause: unknown): FdbError {
+  if (FdbError.is(cause)) return cause
   const { open, soft } = fdLimits()
   const { code = String(cause) } = cause as Partial<NodeJS.ErrnoException>
   return new FdbError(

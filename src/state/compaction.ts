@@ -1,4 +1,5 @@
-import { closed, type LogCore } from './core.js'
+import { closed } from './closed.js'
+import type { LogCore } from './core.js'
 import type { Replay } from './replay.js'
 import { runInSlices } from './slices.js'
 import { writeSnapshot } from './snapshot.js'

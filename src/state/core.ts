@@ -1,4 +1,4 @@
-import { FdbError } from '../errors.js'
+import type { FdbError } from '../errors.js'
 import type { Disk } from './durable.js'
 import type { History } from './history.js'
 import type { LeftWork } from './left-work.js'
@@ -42,8 +42,4 @@ export interface LogCore {
   /** Reads and appends everything that can be. */
   flush(): void
   warn(facts: object, message: string): void
-}
-
-export function closed(): FdbError {
-  return new FdbError('ERR_FDB_STATE_CLOSED', 'the state log is closed; make a new one')
 }

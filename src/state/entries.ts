@@ -1,4 +1,5 @@
 import { readAt } from '../kernel/index.js'
+import { closed } from './closed.js'
 import type { Digest } from './digest.js'
 import type { KeyBytes } from './key-bytes.js'
 import { type Location, Locations } from './locations.js'
@@ -169,7 +170,9 @@ export class Entries {
   }
 
   #held(at: Location): ReadSegment {
-    return this.segments.get(at.segment)!
+    const held = this.segments.get(at.segment)!
+    if (held.segment.fd.closed) throw closed()
+    return held
   }
 
   #whole(at: Location, got: number): void {

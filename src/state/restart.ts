@@ -1,5 +1,6 @@
 import { GrowingList } from '../growing-list.js'
-import { closed, type LogCore } from './core.js'
+import { closed } from './closed.js'
+import type { LogCore } from './core.js'
 import { History } from './history.js'
 import type { Location } from './locations.js'
 import type { SectionStore } from './section-store.js'

@@ -202,6 +202,11 @@ export const MACHINE = {
     remedy:
       'Run Linux 5.10 or newer, and allow `memfd_create` in the filter; without it connections drain. Or set `TMPDIR` to a folder that can be written to',
   },
+  ERR_FDB_NO_PROC: {
+    cause:
+      'There is no `/proc` in the mount namespace of this process: what it hands over cannot be opened read-only',
+    remedy: 'Mount it there: `mount -t proc proc /proc`',
+  },
   ERR_FDB_INTERNAL: {
     cause:
       'What was thrown has no code of this library: see the cause. A hook of the application threw it, or it is a bug of ours',

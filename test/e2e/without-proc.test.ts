@@ -1,0 +1,31 @@
+import { describe, expect, it } from 'vitest'
+import { Scene } from '../processes/scene.js'
+
+const ROOT = process.getuid?.() === 0
+
+describe.runIf(ROOT)('in a mount namespace of its own', () => {
+  it('without /proc, the incumbent hands nothing over, and both sides hear that /proc is missing', async () => {
+    const scene = Scene.open({ upgrade: { probation: 200, heartbeat: 50 } })
+    const wrap = ['unshare', '-m', 'sh', '-c', 'umount -l /proc; exec "$@"', 'sh']
+    const first = await scene.serve({}, { wrap })
+    const refused = await scene.start({}, { wrap })
+    expect(await refused.failure()).toMatchObject({
+      code: 'ERR_FDB_NO_PROC',
+      message: expect.stringContaining('mount -t proc'),
+    })
+    expect(await first.order('phase')).toBe('serving')
+  })
+
+  it('with a control folder that is read-only, the version that starts says so', async () => {
+    const scene = Scene.open({ upgrade: { probation: 200, heartbeat: 50 } })
+    const first = await scene.serve()
+    const mounts = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    const wrap = ['unshare', '-m', 'sh', '-c', mounts, scene.file('run')]
+    const refused = await scene.start({}, { wrap })
+    expect(await refused.failure()).toMatchObject({
+      code: 'ERR_FDB_CONTROL_PATH',
+      message: expect.stringMatching(/EROFS.*read-only file system.*read-write/),
+    })
+    expect((await scene.status()).pid).toBe(first.pid)
+  })
+})
