@@ -5,6 +5,7 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../process/command-line.js'
 import type { LastWords } from '../process/last-words.js'
+import { mayLive } from '../process/process-members.js'
 import type { Successor } from '../process/spawn-successor.js'
 import type { UpgradeOptions } from './member-options.js'
 import type { Shared } from './shared.js'
@@ -15,6 +16,10 @@ const AFTERMATH_MS = 250
 const END_MS = 2_000
 /** A successor that has failed is left so long to say why and to end. */
 const OWN_END_MS = 5_000
+/** A command that ended with code 0, and of which nothing lives, may have had a service manager start the successor: it joins within this time. */
+const JOIN_MS = 2_000
+/** How often it is looked whether anything lives that such a command has started. */
+const LOOK_MS = 250
 /** After a cancellation: for the incumbent to write again. */
 const SERVING_MS = 2_000
 /** Failures in these phases of a handoff: the successor may have clients, and is ended by the handoff's own rules. */
@@ -49,6 +54,7 @@ export class UpgradeAttempt {
   readonly #progress: (step: UpgradeProgress) => void
   readonly #graceMs: () => number
   readonly #failureBefore
+  readonly #startedAt = performance.now()
   readonly #settled = new Pending<Upgraded>()
   #phase = 'idle'
   #cancelling = false
@@ -83,6 +89,7 @@ export class UpgradeAttempt {
     void child.exited.then(({ code, signal: by }) => {
       if (code === 0) {
         this.#forked = true
+        this.#expectJoiner(command, performance.now())
         return
       }
       const said = words.take() ?? 'see its own output'
@@ -97,6 +104,25 @@ export class UpgradeAttempt {
       }, AFTERMATH_MS).unref()
     })
     this.#look()
+  }
+
+  /** The command has ended with code 0: as long as something lives that it has started, that may join. */
+  #expectJoiner(command: SuccessorCommand, lastLived: number): void {
+    if (this.#over || this.#cancelling || this.#phase !== 'idle' || this.#replaced.joinerPid !== null) return
+    const now = performance.now()
+    const since = mayLive(this.#words.mark, now - this.#startedAt) ? now : lastLived
+    if (now - since < JOIN_MS) {
+      setTimeout(() => this.#expectJoiner(command, since), LOOK_MS).unref()
+      return
+    }
+    const said = this.#words.take()
+    this.#settled.reject(
+      new FdbError(
+        'ERR_FDB_SUCCESSOR_EXITED',
+        `the successor ${this.#child.pid} (${command.argv0} …) ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${said === null ? ': check the command' : `: ${said}`}; this process serves on`,
+        { details: { code: 0, signal: null } },
+      ),
+    )
   }
 
   /** Whether all that it waits for is the end of a successor that is not wanted any more. */

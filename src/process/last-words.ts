@@ -1,5 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../crypto.js'
+import type { Mark } from './process-members.js'
 
 /** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
@@ -19,6 +20,11 @@ export class LastWords {
   constructor(control: string) {
     this.#file = `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
     this.env = { [VARIABLE]: this.#file }
+  }
+
+  /** The variable that the successor was started with, and all that it starts without changing its environment. */
+  get mark(): Mark {
+    return { name: VARIABLE, value: this.#file }
   }
 
   /** In one line; null: it said nothing. They are there once. */

@@ -1,10 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
 
-/** Fields 4, 5 and 6 of /proc/PID/stat, counted from behind the command, which may hold spaces and parentheses. */
+/** Fields 4, 5, 6 and 22 of /proc/PID/stat, counted from behind the command, which may hold spaces and parentheses. */
 const PARENT = 1
 const GROUP = 2
 const SESSION = 3
+const START_TIME = 19
+/** USER_HZ of every Linux: the unit of a start time. */
+const TICKS_A_SECOND = 100
 
 /** An environment variable that only certain processes have. */
 export interface Mark {
@@ -41,7 +44,7 @@ export class ProcessMembers implements Disposable {
   static ofGroup(leader: number, mark: Mark | null): ProcessMembers {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
     const belongs = (pid: number) =>
-      statField(pid, GROUP) === leader || (text !== null && environmentHas(pid, text))
+      statField(pid, GROUP) === leader || (text !== null && environmentHas(pid, text) === true)
     return new ProcessMembers(pid => pid !== leader && belongs(pid) && isDescendant(pid))
   }
 
@@ -89,6 +92,26 @@ export class ProcessMembers implements Disposable {
   }
 }
 
+/**
+ * Whether a process may live that was started with `mark` in its environment, since this many milliseconds ago or before: a process
+ * whose environment cannot be read, as it is another user's, counts if it is that young.
+ */
+export function mayLive({ name, value }: Mark, withinMs: number): boolean {
+  const text = `${name}=${value}`
+  let uptime: number
+  try {
+    uptime = Number.parseFloat(readFileSync('/proc/uptime', 'latin1'))
+  } catch {
+    return true
+  }
+  const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
+  return processes().some(entry => {
+    const pid = Number(entry)
+    const startTime = Number.isInteger(pid) ? statField(pid, START_TIME) : undefined
+    return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
+  })
+}
+
 /** None where they cannot be told: no descriptor is free, or there is no /proc. The caller looks again. */
 function processes(): string[] {
   try {
@@ -114,11 +137,11 @@ function isDescendant(pid: number): boolean {
   return false
 }
 
-/** False of another user's process too: its environment cannot be read. */
-function environmentHas(pid: number, mark: string): boolean {
+/** Null of another user's process: its environment cannot be read. */
+function environmentHas(pid: number, mark: string): boolean | null {
   try {
     return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark)
-  } catch {
-    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? null : false
   }
 }

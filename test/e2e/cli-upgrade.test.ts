@@ -72,6 +72,26 @@ describe('fd-broker upgrade', () => {
     expect(await whoami(url)).toEqual({ generation: 2, pid: outcome.pid })
   })
 
+  it('fails within seconds when the command ends with code 0 and leaves nothing that could join', async () => {
+    const desk = Desk.open()
+    const pid = await desk.shop()
+    const limits = ['--timeout', '100s']
+    const { code, stderr } = await desk.run(
+      'upgrade',
+      '--control',
+      desk.control,
+      ...limits,
+      '--',
+      '/bin/true',
+    )
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /^ERR_FDB_SUCCESSOR_EXITED: .*ended with code 0, and nothing that it started lives/,
+    )
+    expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
+    expect((await desk.status()).pid).not.toBe(pid)
+  })
+
   it('ends at its deadline what a wrapper has started and never joined', async () => {
     const desk = Desk.open()
     const pid = await desk.shop()
@@ -138,7 +158,8 @@ describe('fd-broker upgrade', () => {
     const { code, stderr } = await running
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it had answered/)
-    expect(hasEnded(pid)).toBe(true)
+    // The kernel closes the descriptors of a process before it is a zombie.
+    await until('the server has ended', () => hasEnded(pid))
   })
 
   it('says that nothing listens', async () => {
