@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { openScene } from '../../bench/connections/scene.mjs'
@@ -251,7 +251,12 @@ describe('a successor with few descriptors', () => {
     await clients.ready()
     const log = join(scene.app.folder, 'few.log')
     const proxy = [CLI, 'proxy', '--config', join(scene.app.folder, 'edge.json')]
-    const few = await startUnrelated(log, 'prlimit', ['--nofile=150:150', '--', process.execPath, ...proxy])
+    // Its limit is above what the incumbent has open (else the upgrade would be refused), but it has other use for most of it.
+    const others = 'for (let n = 0; n < 350; n++) fs.openSync("/dev/null")'
+    const preload = join(scene.app.folder, 'others.cjs')
+    writeFileSync(preload, `const fs = require('node:fs'); ${others}`)
+    const node = [process.execPath, '--require', preload, ...proxy]
+    const few = await startUnrelated(log, 'prlimit', ['--nofile=500:500', '--', ...node])
     onTestFinished(() => signalPid(few, 'SIGKILL'))
     const now = await seen(
       scene,
