@@ -149,4 +149,20 @@ describe('sendMessage and receiveMessage', () => {
     expect(child.stderr).toBe('')
     expect(JSON.parse(child.stdout)).toEqual({ bytes: 1, arrived, truncated: arrived < sent, same: true })
   })
+
+  it('close the pidfd of the sender that the kernel adds where the socket asks for it (SO_PASSPIDFD)', ({
+    skip,
+  }) => {
+    const [a, b] = pair()
+    const script = 'open(S, "+<&=3") or exit 1; setsockopt(S, 1, 76, pack("i", 1)) or exit 1'
+    const set = spawnSync('perl', ['-e', script], { stdio: ['ignore', 'ignore', 'ignore', b] })
+    if (set.status !== 0) skip('no perl, or a kernel before 6.5')
+    native.sendMessage(a, text('with'), 0, 4, [a])
+    native.sendMessage(a, text('none'), 0, 4, null)
+    const before = openDescriptors()
+    expect(receive(b)).toMatchObject({ text: 'with', fds: [expect.any(Number)] })
+    expect(openDescriptors()).toBe(before + 1)
+    expect(receive(b)).toMatchObject({ text: 'none', fds: null })
+    expect(openDescriptors()).toBe(before + 1)
+  })
 })

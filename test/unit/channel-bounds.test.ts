@@ -6,7 +6,7 @@ import type { FdbError } from '../../src/errors.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { packBundle } from '../../src/protocol/bundle.js'
+import { type BundleItem, packBundle } from '../../src/protocol/bundle.js'
 import { checkDecodeCost, INNER, WITH_ITEMS } from '../../src/protocol/decode-cost.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
 import { pause, until } from '../processes/until.js'
@@ -188,6 +188,27 @@ describe('descriptors that a peer sends', () => {
       await far.send(encoded({ fdsAck: heard[acknowledged]! }))
     }
     await sent
+    fd.close()
+    link.close()
+    await far.close()
+  })
+
+  it('in bundles that end are as many as there are: only those of bundles without their end are counted', async () => {
+    let taken = 0
+    const { far, link, told } = pair({
+      bundle: ((items: BundleItem[]) => {
+        closeAll(items.map(({ fd }) => fd))
+        taken += items.length
+      }) as () => void,
+    })
+    const fd = OwnedFd.own(native.memfd('x'), 'x')
+    const [batch] = packBundle(Array.from({ length: 253 }, () => ({ role: 'named', name: 'x', fd }) as const))
+    for (let bundle = 0; taken <= 100_000; bundle++) {
+      await far.send(encoded({ fds: { ...batch!.message, bundle, last: true } }), batch!.fds)
+      if (bundle % 8 === 0)
+        await until('they are taken', () => taken === (bundle + 1) * 253 || told.length > 0)
+      expect(told).toEqual([])
+    }
     fd.close()
     link.close()
     await far.close()

@@ -217,7 +217,12 @@ describe('too few descriptors', () => {
     })
   })
 
-  it('in flight for this user (ETOOMANYREFS): what is over waits, and all arrive in order', () => {
-    expect(withDescriptors(100, 'host-many-in-flight.ts')).toEqual({ waited: true, inOrder: true })
+  it('in flight for this user (ETOOMANYREFS): what is over waits 50 ms at most at a time or is withdrawn, and all arrive in order', () => {
+    expect(withDescriptors(100, 'host-many-in-flight.ts')).toEqual({
+      waited: true,
+      goesOn: true,
+      longestPause: 50,
+      inOrder: true,
+    })
   })
 })

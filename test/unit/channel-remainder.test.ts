@@ -45,6 +45,50 @@ describe('a channel', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
+  it('tells of each frame that is late by its own time, also of one that waited behind another', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    const [ours, theirs] = socketPair('slow')
+    const channel = new Channel(ours, { sendTimeoutMs: 1_000 })
+    onTestFinished(() => {
+      void channel.close()
+      theirs.close()
+    })
+    const ended = new Promise(resolve => channel.start({ message: () => {}, end: resolve }))
+    let sent = false
+    void channel.send(Buffer.alloc(4 << 20)).then(() => {
+      sent = true
+    })
+    vi.advanceTimersByTime(600)
+    let late: unknown
+    channel.send(Buffer.alloc(8 << 20)).catch(error => {
+      late = error
+    })
+    const room = Buffer.alloc(1 << 20)
+    while (!sent) {
+      receiveMessage(theirs, room, 0, room.length)
+      await turn()
+    }
+    vi.advanceTimersByTime(900)
+    await turn()
+    expect([late, vi.getTimerCount()]).toEqual([undefined, 1])
+    vi.advanceTimersByTime(101)
+    await turn()
+    expect(late).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(await ended).toBe(late)
+  })
+
+  it('whose peer goes while frames wait rejects each of them, and ends', async () => {
+    const [ours, theirs] = socketPair('gone')
+    const channel = new Channel(ours)
+    const ended = new Promise(resolve => channel.start({ message: () => {}, end: resolve }))
+    const waiting = [channel.send(Buffer.alloc(4 << 20)), channel.send(Buffer.alloc(4 << 20))]
+    theirs.close()
+    for (const result of await Promise.allSettled(waiting))
+      expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ERR_FDB_CHANNEL_CLOSED' } })
+    await ended
+    await channel.closed
+  })
+
   it('that is resumed delivers what had been read before it was paused, though nothing more comes', async () => {
     const [one, other] = Channel.pair()
     const heard: string[] = []

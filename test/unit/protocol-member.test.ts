@@ -39,6 +39,13 @@ describe('a joiner', () => {
     expect(stepMember(beginning, begun(2)).state).toBe(beginning)
   })
 
+  it('keeps to the first Offer: a second one changes neither its epoch nor its way back', () => {
+    const holding = after('holder', [offer])
+    expect(holding).toMatchObject({ holds: true, epoch: 1, wayBack: 2 })
+    const again = stepMember(holding, hears({ kind: 'offer', epoch: 3, wayBack: 4, source: 1 }))
+    expect(again).toEqual({ state: holding, effects: [] })
+  })
+
   it('that cannot accept, read or write says so, and leaves when the elder has said that it serves again', () => {
     const beginning = after('holder', [offer, adopted, commit])
     for (const failed of [accept, carry(1), write(1)]) {

@@ -1,6 +1,7 @@
 import { room } from '../seed.js'
 
-const POLLED = ['unit/relay-polled-stream', 'unit/relay-insides']
+const REMAINDER = 'unit/kernel-remainder'
+const POLLED = [REMAINDER, 'unit/relay-polled-stream', 'unit/relay-insides']
 
 export const kernel = room(
   'kernel',
@@ -15,7 +16,7 @@ export const kernel = room(
     ],
     ['kernel/owned.ts', 'if (raw >= 0 && leave(fd.#slot)) raws.push(raw)', 'if (raw >= 0) raws.push(raw)'],
     ['kernel/owned.ts', 'for (const listener of listeners) listener(leak)', ''],
-    ['kernel/polled-socket.ts', 'if (--this.#count === 0) this.#poll.stop()', '--this.#count', ...POLLED],
+    ['kernel/polled-socket.ts', 'if (--this.#count === 0) this.#poll.stop()', '--this.#count', REMAINDER],
     ['kernel/polled-socket.ts', 'this.setEager(fd, 0)', '', ...POLLED],
     ['kernel/polled-socket.ts', 'if (this.#watched !== 0) crowd!.watch(fd, this.#watched, 0)', '', ...POLLED],
     ['kernel/polled-socket.ts', 'if (this.#at < this.#end) setImmediate(() => this.#tell())', '', ...POLLED],
@@ -39,15 +40,16 @@ export const kernel = room(
     ],
     [
       'kernel/pidfd.ts',
-      "code === 'EINVAL' || code === 'ESRCH'",
-      "code === 'EINVAL'",
+      'return pidfd === null ? null : !hasEnded(pidfd)',
+      'return pidfd === null ? null : hasEnded(pidfd)',
       'unit/process-liveness',
-      'native/peers',
+      'unit/fd-bind',
     ],
     [
       'kernel/file.ts',
       'position + done)\n}\n\nexport function truncateNow',
       'position)\n}\n\nexport function truncateNow',
+      REMAINDER,
       'unit/state-file',
       'unit/state-file-mended',
     ],

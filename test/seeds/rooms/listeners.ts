@@ -55,8 +55,9 @@ export const listeners = room(
       'listeners/stale-path.ts',
       'moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs',
       'true',
+      'unit/listeners-replaced',
     ],
-    ['listeners/unix-path.ts', 'if (!own) linkSync(aside, path)', ''],
+    ['listeners/unix-path.ts', 'if (!own) linkSync(aside, path)', '', 'unit/listeners-replaced'],
     [
       'listeners/match.ts',
       "const every = address === '::' && about.ipv6Only === false",

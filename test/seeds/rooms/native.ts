@@ -76,6 +76,7 @@ export const native = room(
       'memory.c',
       'pwrite(fd, bytes.data + done, bytes.length - done, position + (off_t)done)',
       'pwrite(fd, bytes.data + done, bytes.length - done, position)',
+      'unit/kernel-remainder',
       'native/memory',
       'unit/state-segment',
       'unit/state-file',

@@ -21,7 +21,7 @@ export const protocol = room(
       'this.channel.unreadBytes >= 0',
       ...LINK,
     ],
-    ['protocol/link.ts', 'this.#incomingFds -= items.length', '', ...LINK],
+    ['protocol/link.ts', 'this.#incomingFds -= items.length', '', 'unit/channel-bounds'],
     [
       'protocol/link.ts',
       "pending.limit(Math.max(0, until - performance.now()), () =>\n      pending.reject(deadlineError('the acknowledgement of the descriptors', timeoutMs)),\n    )",
@@ -40,7 +40,7 @@ export const protocol = room(
       'protocol/member-machine.ts',
       "if (phase !== 'joining' || state.holds) return same(state)",
       "if (phase !== 'joining') return same(state)",
-      ...MEMBER,
+      'unit/protocol-member',
     ],
     [
       'protocol/member-machine.ts',
