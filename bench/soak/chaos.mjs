@@ -2,10 +2,11 @@
 // npm run soak -- chaos: an embedded application is upgraded under a load of reads and changes, and in each round (--rounds 300) something goes
 // wrong: the young or the old version is killed, stopped, hung or throws, before or behind the commit; the disk is full; the control path, its lock
 // or its folder is removed. No request may fail in a round whose fault no client should see, and every acknowledged change must be there, each
-// increment once. --seed is printed; the same seed has the same faults in the same order. --only TEXT takes the faults whose names have it,
+// increment once. A round in which the machine stalled the load generator, or kept an application from a processor, is named as such: a request that
+// failed in it says nothing of the product, a lost change still does. --seed is printed; the same seed has the same faults in the same order. --only TEXT takes the faults whose names have it,
 // --rate requests a second, --list names the faults. Without root there is no disk to fill.
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -14,6 +15,7 @@ import { freePort } from '../app.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { Clients, Round } from './chaos/clients.mjs'
 import { FAULTS, START_MS } from './chaos/faults.mjs'
+import { disturbed, Machine } from './chaos/machine.mjs'
 import { Process } from './chaos/process.mjs'
 
 const { values: flags } = parseArgs({
@@ -28,6 +30,8 @@ const { values: flags } = parseArgs({
 })
 /** One process serves, and no other is left, within this time behind a fault. */
 const SETTLED_MS = 40_000
+/** Of all rounds; a machine that disturbs more is too busy for a soak. */
+const MOST_DISTURBED = 0.1
 const UPGRADE = { probation: 1_000, heartbeat: 100, silence: 1_800, ready: 8_000, commit: 4_000 }
 
 /** A small generator (mulberry32): a seed has the same faults in the same order. @param {number} seed @returns {import('./chaos/faults.mjs').Between} */
@@ -57,6 +61,11 @@ class Chaos {
   acknowledged = 0
   excused = 0
   slowestMs = 0
+  /** Rounds. */
+  disturbed = 0
+  failedDisturbed = 0
+  lateMs = 0
+  waitedMs = 0
 
   /** @param {string} folder @param {number} port @param {boolean} mounted */
   constructor(folder, port, mounted) {
@@ -68,6 +77,7 @@ class Chaos {
     this.log = join(folder, 'log')
     this.clients = new Clients(port, Number(flags.rate))
     this.between = randomFrom(Number(flags.seed))
+    this.machine = new Machine(() => this.#all.filter(({ ended }) => !ended))
     this.serves = this.start()
   }
 
@@ -92,6 +102,7 @@ class Chaos {
   async round(number, fault, say) {
     const round = new Round(number)
     const before = this.serves
+    this.machine.take()
     // Where all have ended, what was durable is there, and nothing else.
     this.#anew = fault.name === 'all are killed'
     this.clients.begin(round)
@@ -153,15 +164,26 @@ class Chaos {
     const bad = round.failures.filter(
       ({ kind }) => fault.seen === 'none' || (fault.seen === 'durable' && kind !== 'durable'),
     )
+    const machine = this.machine.take()
+    this.lateMs = Math.max(this.lateMs, machine.lateMs)
+    this.waitedMs = Math.max(this.waitedMs, machine.waitedMs)
+    if (disturbed(machine)) {
+      this.disturbed++
+      this.failedDisturbed += bad.length
+    } else this.failed += bad.length
     this.asked += round.asked
     this.excused += round.failures.length - bad.length
-    this.failed += bad.length
     if (fault.seen === 'none') this.slowestMs = Math.max(this.slowestMs, round.slowestMs)
     this.acknowledged += round.memory.size + round.durable.size + round.counted
     if (this.#anew) for (const { memory } of this.#past) memory.clear()
     const lost = await this.#lost(round, this.#anew, say)
-    if (bad.length > 0 || lost > 0)
-      say(`${titleOf(round, fault)}: failed ${bad.length}, lost ${lost}; ${reasonsOf(bad).join('; ')}`)
+    if (bad.length > 0 || lost > 0) {
+      say(
+        `${titleOf(round, fault)}: failed ${bad.length}, lost ${lost}${disturbed(machine) ? ', disturbed by the machine' : ''} ` +
+          `(load generator late by ${machine.lateMs.toFixed()} ms, an application waited ${machine.waitedMs.toFixed()} ms of 5 s for a processor); ${reasonsOf(bad).join('; ')}`,
+      )
+      writeFileSync(join(this.folder, `round-${round.number}`), `${machine.looks.join('\n')}\n`)
+    }
     if (this.#anew) round.memory.clear()
     this.#past.push(round)
   }
@@ -290,6 +312,10 @@ async function main() {
     figures.info('requests', chaos.asked, '')
     figures.info('failed in rounds whose fault clients see', chaos.excused, 'requests')
     figures.info('slowest in a round whose fault they do not see', chaos.slowestMs, 'ms')
+    figures.add('disturbed by the machine', chaos.disturbed, 'rounds', '<=', Math.ceil(done * MOST_DISTURBED))
+    figures.info('failed in rounds that the machine disturbed', chaos.failedDisturbed, 'requests')
+    figures.info('load generator late by up to', chaos.lateMs, 'ms')
+    figures.info('an application waited for a processor up to', chaos.waitedMs, 'ms of 5 s')
     figures.add('acknowledged', chaos.acknowledged, 'changes', '>', rounds)
     figures.add('failed in rounds whose fault no client should see', chaos.failed, 'requests', '=', 0)
     figures.add('acknowledged and lost', chaos.lost, 'changes', '=', 0)
@@ -298,6 +324,7 @@ async function main() {
     figures.finish(flags.json)
     keep = process.exitCode === 1
   } finally {
+    chaos.machine.end()
     chaos.clients.end()
     release()
     if (keep && existsSync(chaos.log)) progress.say(`what the application said: ${chaos.log}`)

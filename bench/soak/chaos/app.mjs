@@ -18,8 +18,18 @@ const hang = ms => {
 /** @param {string} level */
 const log = level => (/** @type {any} */ facts, /** @type {string} */ text) =>
   process.stderr.write(
-    `${process.pid} ${level} ${text} ${facts?.err?.code ?? ''} ${facts?.err?.message ?? ''}\n`,
+    `${new Date().toISOString()} ${process.pid} ${level} ${text} ${facts?.phase ?? ''} ${facts?.err?.code ?? ''} ${facts?.err?.message ?? ''}\n`,
   )
+
+/** Its own stalls, beside what the load generator sees of them. */
+const STALL_MS = 1_000
+let turnedAt = performance.now()
+setInterval(() => {
+  const now = performance.now()
+  if (now - turnedAt > STALL_MS)
+    log('warn')({}, `the event loop stood still for ${Math.round(now - turnedAt)} ms`)
+  turnedAt = now
+}, 100).unref()
 
 const member = await join({
   service: 'chaos',
@@ -27,7 +37,7 @@ const member = await join({
   upgrade: options.upgrade,
   drain: { timeout: 25_000 },
   ...(options.stateFile !== null && { stateFile: { path: options.stateFile, sync: 50 } }),
-  logger: { debug() {}, info() {}, warn: log('warn'), error: log('error') },
+  logger: { debug() {}, info: log('info'), warn: log('warn'), error: log('error') },
 })
 const kept = member.section('kept', defineSection({ version: 1, codec: codec.json() }))
 const counts = member.section('counts', defineSection({ version: 1, codec: codec.json() }))

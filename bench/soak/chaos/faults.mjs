@@ -149,7 +149,12 @@ export const FAULTS = [
   fault('the disk is full', 'durable', async scene => {
     const ballast = join(scene.disk, 'ballast')
     const { bavail, bsize } = statfsSync(scene.disk)
-    writeFileSync(ballast, Buffer.alloc(Math.max(0, bavail * bsize - scene.between(0, 8_192))))
+    try {
+      writeFileSync(ballast, Buffer.alloc(Math.max(0, bavail * bsize - scene.between(0, 8_192))))
+    } catch (error) {
+      // The state file has grown meanwhile: the disk is full all the same.
+      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOSPC') throw error
+    }
     const young = await committed(scene)
     await pause(scene.between(100, 500))
     rmSync(ballast)
