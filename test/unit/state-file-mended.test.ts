@@ -157,6 +157,28 @@ it('a file that a successor prepares is begun again when what it lacks was merge
   expect(await digestOf(path)).toBe(log.position.digest)
 })
 
+it('a flush waits for the file that is begun again when what the first lacks was merged with what it has', async () => {
+  const path = statePath()
+  const log = writing()
+  const notes = log.section('notes')
+  for (let i = 0; i < 4; i++) await notes.put(`${i}`, Buffer.alloc(200_000, i))
+  log.segments.at(-1)!.seal()
+  log.startWriting(Segment.create(2))
+  let merged = false
+  await atNextWrite(async write => {
+    const done = await write()
+    await log.compact()
+    merged = true
+    return done
+  })
+  const file = new StateFile(stateFileSettings(path), log, quiet, () => true)
+  onTestFinished(() => file.stop())
+  file.serve()
+  await file.flush()
+  expect(merged).toBe(true)
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
+
 it('a file that has all of what is merged is written anew nevertheless, where that has secrets: one of them was replaced', async () => {
   const path = statePath()
   const log = writing()

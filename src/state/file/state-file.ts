@@ -306,32 +306,33 @@ export class StateFile {
     }, ms).unref()
   }
 
+  /** A flush waits for it: it ends with the file, or with the right to write. */
   async #writeAnew(): Promise<void> {
     const stops = this.#stops
     const { path } = this.#settings
-    if (this.#next === null) {
-      if (this.#log.pieces().length === 0) return
-      await removeLeftovers(path)
-      const next = await FileCopy.create(path, this.#kind)
-      if (stops !== this.#stops) return await next.close()
-      this.#next = next
-    }
-    const next = this.#next
-    try {
-      if (await this.#copyAll(next)) {
-        await next.sync()
-        if (this.#mode !== 'serving') return
-        if (await this.#install(next)) return
+    do {
+      if (this.#next === null) {
+        if (this.#log.pieces().length === 0) return
+        await removeLeftovers(path)
+        const next = await FileCopy.create(path, this.#kind)
+        if (stops !== this.#stops) return await next.close()
+        this.#next = next
       }
-      // What it has was merged meanwhile with what it has not: from the beginning.
-      this.#soon(0)
-    } catch (error) {
+      const next = this.#next
+      try {
+        if (await this.#copyAll(next)) {
+          await next.sync()
+          if (this.#mode !== 'serving' || (await this.#install(next))) return
+        }
+      } catch (error) {
+        if (this.#next === next) this.#next = null
+        await next.close()
+        throw error
+      }
       if (this.#next === next) this.#next = null
       await next.close()
-      throw error
-    }
-    if (this.#next === next) this.#next = null
-    await next.close()
+      // What it has was merged meanwhile with what it has not: from the beginning.
+    } while (stops === this.#stops && this.#mayWrite())
   }
 
   async #copyAll(next: FileCopy): Promise<boolean> {
