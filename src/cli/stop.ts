@@ -61,18 +61,21 @@ async function endOf({ pid }: Told, until: number): Promise<void> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) return
   await new Promise<void>((resolve, reject) => {
-    const late = () =>
+    const watch = watchDeath(pidfd, () => {
+      clearTimeout(timer)
+      resolve()
+    })
+    pidfd.close()
+    const late = () => {
+      // A watch keeps the command from its end.
+      watch.close()
       reject(
         new FdbError(
           'ERR_FDB_DEADLINE',
           `process ${pid} was told to end, and has connections still: it ends with them`,
         ),
       )
+    }
     const timer = setTimeout(late, Math.max(1, until - performance.now()))
-    watchDeath(pidfd, () => {
-      clearTimeout(timer)
-      resolve()
-    })
-    pidfd.close()
   })
 }

@@ -8,9 +8,10 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/answer.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
@@ -97,6 +98,24 @@ describe('fd-broker reload, rollback and stop', () => {
     expect(hasEnded(pid)).toBe(true)
     expect(existsSync(join(edge.desk.folder, 'edge.pid'))).toBe(false)
     expect(await edge.desk.run('stop', ...control)).toMatchObject({ code: 3, stdout: '' })
+  })
+
+  it('stop: fails when its time is over and a client is still connected; the process ends with the client', async () => {
+    const { edge, pid } = await proxy()
+    const client = connect(edge.port, '127.0.0.1')
+    client.on('error', () => {})
+    onTestFinished(() => void client.destroy())
+    client.write('GET / HTTP/1.1\r\nHost: a\r\n')
+    await until('the client is connected', () => client.readyState === 'open')
+    const stopped = await edge.desk.run(
+      ...['stop', '--control', edge.desk.control],
+      ...['--timeout', '300ms', '--drain', '60s'],
+    )
+    expect(stopped).toMatchObject({ code: 1, stdout: '' })
+    expect(stopped.stderr).toContain(`process ${pid} was told to end, and has connections still`)
+    expect(hasEnded(pid)).toBe(false)
+    client.destroy()
+    await edge.ended(pid)
   })
 
   it('stop of a daemon: its members serve on; not where it holds a service alone, unless it may drop it', async () => {
