@@ -1,5 +1,14 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -42,6 +51,8 @@ export class Workspace {
    */
   constructor(files: Iterable<string>, change: (source: string, file: string, runtime: string) => string) {
     const { folder } = this
+    // Tests start programs of it as another user.
+    chmodSync(folder, 0o755)
     for (const name of [...COPIED, ...FILES])
       cpSync(join(ROOT, name), join(folder, name), { recursive: true, preserveTimestamps: true })
     mkdirSync(join(folder, 'build'))
