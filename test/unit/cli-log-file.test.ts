@@ -124,6 +124,33 @@ describe.each([
 })
 
 describe('a log whose reader is slow', () => {
+  it('is waited for as long as it is written, and 1 s at the end', async () => {
+    const now = performance.now.bind(performance)
+    let later = 0
+    vi.spyOn(performance, 'now').mockImplementation(() => now() + later)
+    let tries = 0
+    vi.spyOn(fs, 'write').mockImplementation(((...given: unknown[]) => {
+      tries++
+      const done = given.at(-1) as (error: unknown) => void
+      setImmediate(() => done(Object.assign(new Error('EAGAIN: try again'), { code: 'EAGAIN' })))
+    }) as typeof fs.write)
+    const { file, told } = await opened(false)
+    file.write(LINE)
+    later = 60_000
+    const tried = async (more: number) => {
+      const before = tries
+      await until('it is tried again', () => tries >= before + more)
+    }
+    await tried(2)
+    expect(told).toEqual([])
+    file.end()
+    later += 900
+    await tried(0)
+    later += 200
+    await until('it is given up', () => told.length > 0, 2_000)
+    expect(told).toEqual(['failed: EAGAIN: try again'])
+  })
+
   it('keeps so much for it, and says how many lines more there were', async () => {
     const there = disk(Number.POSITIVE_INFINITY)
     const { file, told } = await opened(false, 1_000)

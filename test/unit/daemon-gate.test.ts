@@ -63,6 +63,14 @@ describe('who may do what', () => {
     expect(one.gate.mayConnect(OTHER + 7)).toBe(true)
   })
 
+  it('is a program that a rule names, and no process whose program cannot be seen', ({ skip }) => {
+    using pidfd = ownPidfd()
+    if (pidfd === null) return skip('no pidfds here')
+    const one = gateOf(`services: { shop: { join: [{ uid: ${OTHER}, executable: ${process.execPath} }] } }`)
+    expect(joins(one, visitor(OTHER, OTHER, pidfd))).toBe(true)
+    expect(joins(one, visitor(OTHER))).toBe(false)
+  })
+
   it('is for a named service what is said there, and else what is said for all', () => {
     const both = gateOf(`
 default: { join: [anyone], limits: { members: 3, listeners: 4 }, unserved: { after: 1s, close: true } }

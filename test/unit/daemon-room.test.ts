@@ -8,8 +8,8 @@ import { memoryFile } from '../../src/kernel/index.js'
 import { fdLimits } from '../../src/process/limits.js'
 
 /** What is checked before a daemon takes over, where so many descriptors are left. */
-function check(registry: Registry, left: number): void {
-  const { checks = [] } = checkingRoom({ expected: 0 }, new Deposits(registry, new Set()), registry)
+function check(registry: Registry, left: number, expected = 0): void {
+  const { checks = [] } = checkingRoom({ expected }, new Deposits(registry, new Set()), registry)
   const { open, soft } = fdLimits()
   const limit = (to: number) => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${to}:`])
   limit(open! + left)
@@ -48,4 +48,16 @@ it('a daemon that takes over has room to see when the other side of what it keep
     }),
   )
   expect(() => check(registry, 40)).not.toThrow()
+})
+
+it('a daemon that takes over has room for four descriptors of each member that comes back', () => {
+  const registry = new Registry()
+  onTestFinished(() => registry.close())
+  expect(() => check(registry, 30, 5)).toThrow(
+    expect.objectContaining({
+      code: 'ERR_FDB_NO_DESCRIPTORS',
+      details: expect.objectContaining({ more: 36, members: 5 }),
+    }),
+  )
+  expect(() => check(registry, 45, 5)).not.toThrow()
 })

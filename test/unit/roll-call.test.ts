@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { RollCall } from '../../src/holder/daemon/roll-call.js'
 import { native } from '../../src/kernel/native.js'
 import { OWN_INSTANCE } from '../../src/own-instance.js'
@@ -42,4 +42,18 @@ it('a restarted daemon that waits no more watches nobody', async () => {
   await once(child, 'exit')
   await pause(20)
   expect(changes).toBe(0)
+})
+
+it('a restarted daemon waits 5 s for a member whose death cannot be seen, and on for one that can be seen', () => {
+  vi.useFakeTimers()
+  onTestFinished(() => void vi.useRealTimers())
+  const seen = started()
+  const unseen = identify(0, { pid: 7, instance: 'elsewhere' })
+  let changes = 0
+  const call = new RollCall([identify(seen.pid), unseen], () => changes++)
+  onTestFinished(() => call.close())
+  vi.advanceTimersByTime(4_999)
+  expect([changes, call.missing([])]).toEqual([0, [seen.pid, 7]])
+  vi.advanceTimersByTime(1)
+  expect([changes, call.missing([])]).toEqual([1, [seen.pid]])
 })

@@ -43,6 +43,19 @@ describe('compaction', () => {
     log.close()
   })
 
+  it('is told to all who follow the log, once for each merge', async () => {
+    const { log, segment } = await filled(10)
+    segment.seal()
+    log.endWriting(over)
+    let told = 0
+    log.appended.add(() => told++)
+    await log.compact()
+    expect([told, log.segments[0]!.kind]).toEqual([1, 'snapshot'])
+    await log.compact()
+    expect(told).toBe(1)
+    log.close()
+  })
+
   it('merges nothing that is not sealed', async () => {
     const { log, segment } = await filled(10)
     expect(await log.compact()).toEqual([segment])
@@ -84,6 +97,7 @@ describe('compaction', () => {
     const second = Segment.create(2)
     log.startWriting(second)
     await routes.put('k1', { to: 'second' })
+    const open = native.openCount()
     const compaction = log.compact()
     await new Promise(resolve => setImmediate(resolve))
     second.seal()
@@ -94,6 +108,8 @@ describe('compaction', () => {
       ['snapshot', 2],
       ['epoch', 3],
     ])
+    // Two segments before, and two now: the snapshot that was too early is closed.
+    expect(native.openCount()).toBe(open)
     const reader = await readBy(log)
     expect(reader.position).toEqual(log.position)
     reader.close()

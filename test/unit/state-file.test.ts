@@ -21,12 +21,13 @@ import { bytes } from '../../src/state/codec.js'
 import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { type StateFileOptions, stateFileSettings } from '../../src/state/file/options.js'
+import { recordsOfFile } from '../../src/state/file/records.js'
 import { StateFile } from '../../src/state/file/state-file.js'
-import type { StateLimits } from '../../src/state/limits.js'
+import { DEFAULT_LIMITS, type StateLimits } from '../../src/state/limits.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
-import { routeSchema } from '../fixtures/state-logs.js'
+import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 
 const SECRET = defineSection({ version: 1, codec: bytes(), secret: true })
@@ -648,4 +649,26 @@ it('names the option that is wrong', () => {
   expect(wrong({ path: '' })).toThrow(/option "stateFile.path" is ""/)
   expect(wrong({ path: '/a', sync: 0 })).toThrow(/option "stateFile.sync" is 0; give "always", "never" or/)
   expect(wrong({ path: '/a', damaged: 'yes' })).toThrow(/option "stateFile.damaged" is "yes"/)
+})
+
+describe('the segments of a state file', () => {
+  /** Reads a file of segments of these epochs, which hold nothing. */
+  function read(...epochs: number[]) {
+    const all = epochs.map(epoch => Segment.create(epoch))
+    const whole = segmentOf(Buffer.concat(all.map(bytesOf)), { sealed: false })
+    onTestFinished(() => {
+      for (const one of [...all, whole]) one.close()
+    })
+    return [...recordsOfFile(whole.fd, { limits: DEFAULT_LIMITS })].filter(record => record !== undefined)
+  }
+
+  it('may be of one epoch or of later ones, and never of one before', () => {
+    expect(read(2, 2, 3)).toEqual([])
+    expect(() => read(2, 1)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_STATE_DAMAGED',
+        message: expect.stringContaining('behind epoch 2'),
+      }),
+    )
+  })
 })

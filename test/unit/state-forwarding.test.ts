@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { json } from '../../src/state/codec.js'
 import { REMOVE } from '../../src/state/draft.js'
@@ -113,6 +113,38 @@ describe('changes of a process that was replaced', () => {
     new Way(forwarding, writer)
     await Promise.all([...waiting, later])
     expect([counts.here.get('a'), writer.sequence]).toEqual([2, 3])
+  })
+
+  it('wait their time from the handoff on, however long they have waited for it', async () => {
+    const now = performance.now.bind(performance)
+    let later = 0
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + later)
+    onTestFinished(() => clock.mockRestore())
+    const waiting: Promise<unknown>[] = []
+    const { forwarding, counts, writer } = await replaced({
+      waiting: log => {
+        waiting.push(log.section('counts', counterSchema).put('a', 1))
+        later = 60_000
+      },
+    })
+    for (let turn = 0; turn < 10; turn++) await nextTurn()
+    new Way(forwarding, writer)
+    await Promise.all(waiting)
+    expect(counts.there.get('a')).toBe(1)
+  })
+
+  it('are on their way up to 256 KiB at a time, and all come', async () => {
+    const { author, forwarding, writer } = await replaced()
+    const way = new Way(forwarding, writer)
+    way.prompt = false
+    const raw = author.section('raw')
+    const all = Array.from({ length: 10 }, (_, i) => raw.put(`k${i}`, Buffer.alloc(100 * 1024)))
+    await until('three are made', () => way.answers.length >= 3)
+    expect(way.sent).toHaveLength(3)
+    way.prompt = true
+    for (const tell of way.answers) tell()
+    await Promise.all(all)
+    expect(writer.section('raw').size).toBe(10)
   })
 
   it('that were made here, and not on the disk when the right went on, are acknowledged when the next disk has them', async () => {

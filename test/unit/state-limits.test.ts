@@ -11,6 +11,36 @@ import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const KiB = 1024
 
+describe('the limit of a segment', () => {
+  it('is never above what 32 bits hold, whatever was asked for', () => {
+    expect(limitsFrom({ segmentBytes: 2 ** 40 }).segmentBytes).toBe(0xffff_ffff)
+    expect(limitsFrom({ segmentBytes: 4096 }).segmentBytes).toBe(4096)
+  })
+})
+
+describe('the limit of a record', () => {
+  it('is kept by the largest change that is taken, with the longest request id in a section with the longest name', async () => {
+    const limits = { recordBytes: 16 * KiB }
+    const { log } = writingLog({ limits })
+    const section = log.section('s'.repeat(255))
+    const request = 'r'.repeat(255)
+    const put = (bytes: number) =>
+      section.put('k', Buffer.alloc(bytes), { request }).then(
+        () => true,
+        (error: FdbError) => {
+          expect(error.code).toBe('ERR_FDB_STATE_LIMIT')
+          return false
+        },
+      )
+    let bytes = 16 * KiB
+    while (!(await put(bytes))) bytes -= 8
+    expect(bytes).toBeGreaterThan(14 * KiB)
+    const reader = await readBy(log, { limits })
+    expect([reader.position, reader.section('s'.repeat(255)).size]).toEqual([log.position, 1])
+    for (const one of [reader, log]) one.close()
+  })
+})
+
 describe('the limit of the whole log', () => {
   it('refuses a change with the numbers, and takes changes again when a compaction has made room', async () => {
     const { log } = writingLog({ limits: { logBytes: 64 * KiB } })

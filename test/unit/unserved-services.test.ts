@@ -56,6 +56,16 @@ describe('a service that nobody serves', () => {
     expect(lines[0]).toMatchObject({ facts: { service: 'shop', err: { code: 'E2BIG' }, againMs: 1000 } })
   })
 
+  it('has its command run again after twice as long each time, and 60 s at most', () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
+    services.look('shop')
+    vi.advanceTimersByTime(150_000)
+    const pauses = lines.map(({ facts }) => (facts as { againMs: number }).againMs / 1000)
+    expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
+  })
+
   it('is not waited for anew when the same rule was read anew', async () => {
     const { ended, services } = underRule(() => ({ afterMs: 200, act: 'close' }))
     const looks = setInterval(() => services.look('shop'), 20)

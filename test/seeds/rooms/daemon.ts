@@ -1,7 +1,7 @@
 import { room } from '../seed.js'
 
 const WRITES = ['unit/forwarded-writes', 'unit/followers']
-const NOTIFY = ['e2e/kept-descriptors', 'e2e/daemon-descriptors']
+const NOTIFY = ['unit/notify-desk']
 
 export const daemon = room(
   'daemon',
