@@ -105,5 +105,6 @@ describe('bytes behind an answer', () => {
     expect(all.slice(0, answer.length)).toBe(answer)
     expect(all.slice(-4)).toBe('fine')
     expect(all).not.toContain('evil')
+    expect(server.peers).toHaveLength(2)
   })
 })

@@ -73,6 +73,7 @@ describe('servers', () => {
         const trials = Array.from({ length: out.length }, () => balancer.pick(now))
         expect(new Set(trials)).toEqual(new Set(out))
         for (const name of out) expect(balancer.succeeded(name, now)).toBe(true)
+        expect(balancer.allUp).toBe(true)
         const picks = Array.from({ length: servers.length * 3 }, () => balancer.pick(now))
         for (const name of servers) expect(count(picks, name)).toBe(3)
       }),

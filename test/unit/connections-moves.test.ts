@@ -4,14 +4,20 @@ import net from 'node:net'
 import { afterEach, assert, describe, expect, it } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
 import { FdbError } from '../../src/errors.js'
-import { OwnedFd } from '../../src/kernel/index.js'
+import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd } from '../../src/kernel/index.js'
 import { native, SEAL_WRITE } from '../../src/kernel/native.js'
 import { MoveCounts } from '../../src/moving/counts.js'
 import { Giver } from '../../src/moving/giver.js'
-import { type Arrival, MAX_RECORD_BYTES, type MoveWhich, type Witness } from '../../src/moving/movable.js'
+import {
+  type Arrival,
+  MAX_CONNECTION_FDS,
+  MAX_RECORD_BYTES,
+  type MoveWhich,
+  type Witness,
+} from '../../src/moving/movable.js'
 import { MoveLog } from '../../src/moving/move-log.js'
 import { movePair } from '../../src/moving/pair.js'
-import { TURN_MS } from '../../src/moving/slice.js'
+import { fdsOf, SliceFiller, TURN_MS } from '../../src/moving/slice.js'
 import { Taker } from '../../src/moving/taker.js'
 import { openPidfd } from '../../src/process/liveness.js'
 import { Link } from '../../src/protocol/link.js'
@@ -327,6 +333,7 @@ describe('connections that move', () => {
     giver.start()
     await seen(() => young.here.size > 0)
     await giver.stop()
+    expect(old.onMovable).toBeNull()
     await ended
     expect(old.here.size + young.here.size).toBe(500)
     for (const name of old.here.keys()) expect(young.here.has(name)).toBe(false)
@@ -474,6 +481,58 @@ describe('connections that move', () => {
     }
   })
 
+  it('go also where an acknowledgement of another slice refuses some', async () => {
+    const { link, giver, old, given, ended } = lonelyGiver()
+    fill(old, 4)
+    link.start({
+      message: ({ prepare }, fds) => {
+        closeAll(fds)
+        if (!prepare) return
+        const slice = prepare.slice ?? 0
+        link.tell({ prepareAck: { slice: slice + 1, refused: [{ index: 0, code: 'ERR_FDB_REFUSED' }] } })
+        link.tell({ prepareAck: { slice } })
+      },
+      broken() {},
+      end() {},
+    })
+    giver.start()
+    await seen(() => given.moved + old.came.length === 4)
+    expect([given.moved, old.came]).toEqual([4, []])
+    await giver.stop()
+    await ended
+    link.close()
+  })
+
+  it('are closed also where they were not looked at when they are let go', async () => {
+    const before = open()
+    const { link, taker, young, ended, log } = lonelyTaker()
+    let looked = 0
+    young.refuses = () => {
+      // Longer than a turn may last.
+      busy(2 * TURN_MS)
+      if (++looked === 1) setImmediate(() => void taker.stop())
+      return false
+    }
+    await prepare(link, 1, ['a', 'b', 'c', 'd'])
+    await ended
+    link.close()
+    log.close()
+    for (const fd of others.splice(0)) fd.close()
+    await seen(() => open() === before)
+    expect(looked).toBeLessThan(4)
+    expect(young.here.size).toBe(0)
+  })
+
+  it('are no more in a slice than a message has room for their descriptors', () => {
+    const filler = new SliceFiller(new MoveCounts().giving)
+    const source = { listener: 'web', moving: new Hand() }
+    const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
+    while (filler.open && filler.items.length < MAX_FDS_PER_MESSAGE)
+      filler.add(source, { record: Buffer.alloc(0), fds } as unknown as PairConnection)
+    expect(fdsOf(filler.items).length).toBeLessThanOrEqual(MAX_FDS_PER_MESSAGE)
+    expect(fdsOf(filler.items).length).toBeGreaterThan(MAX_FDS_PER_MESSAGE - MAX_CONNECTION_FDS)
+  })
+
   it('are refused one by one when what came is not what was announced, and the rest goes on', async () => {
     const { link, young, ended, refusals, log } = lonelyTaker()
     const [a, b] = native.socketPair()
@@ -549,7 +608,7 @@ function lonelyTaker() {
   })
   let over!: () => void
   const ended = new Promise<void>(resolve => (over = resolve))
-  new Taker({
+  const taker = new Taker({
     link: new Link(new Channel(pair.take)),
     log: MoveLog.open(pair.log.fd.dup()),
     giver: process.pid,
@@ -557,8 +616,9 @@ function lonelyTaker() {
     counts: new MoveCounts(),
     fault() {},
     ended: over,
-  }).start()
-  return { link, young, ended, log: pair.log, refusals }
+  })
+  taker.start()
+  return { link, taker, young, ended, log: pair.log, refusals }
 }
 
 async function prepare(link: Link, slice: number, names: readonly string[]): Promise<void> {

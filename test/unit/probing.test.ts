@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
 import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net'
@@ -164,6 +165,21 @@ describe('a command that takes too long', () => {
 })
 
 describe('asking again', () => {
+  it('leaves nothing behind of one question when it asks the next', async () => {
+    const over = new AbortController()
+    const listening: number[] = []
+    await askAgain(
+      { asked: 'it', ask: async () => null },
+      () => ({ interval: 1, timeout: LONG_MS }),
+      over.signal,
+      () => {
+        listening.push(getEventListeners(over.signal, 'abort').length)
+        if (listening.length === 10) over.abort()
+      },
+    )
+    expect(new Set(listening).size).toBe(1)
+  })
+
   it('asks one at a time, until it is told to stop', async () => {
     const over = new AbortController()
     let open = 0

@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { ownPidfd, watchDeath } from '../../src/process/liveness.js'
+import { Orphans } from '../../src/process/orphans.js'
 import { fateOf } from '../../src/process/peer-fate.js'
 
 const children: ChildProcess[] = []
@@ -80,6 +82,14 @@ describe('fateOf', () => {
     pidfd.close()
   })
 
+  it('holds nothing when it has answered', async () => {
+    const { pidfd } = await sleeper()
+    const before = native.openCount()
+    expect(await fateOf(pidfd, 1)).toBe('alive')
+    expect(native.openCount()).toBe(before)
+    pidfd.close()
+  })
+
   it('judges by pid where there is no pidfd, and never calls an unknown one dead', async () => {
     const { child } = await sleeper()
     expect(await fateOf(child.pid!, 20)).toBe('alive')
@@ -89,3 +99,21 @@ describe('fateOf', () => {
     expect(await fateOf(child.pid!, 10_000)).toBe('dead')
   })
 })
+
+it('a child of Node that has just ended is left to Node, which hears of its code', async () => {
+  const reaped: number[] = []
+  const orphans = new Orphans(pid => reaped.push(pid))
+  const child = spawn('/bin/sh', ['-c', 'exit 3'])
+  children.push(child)
+  const exited = once(child, 'exit')
+  // Node looks for its children between two turns only.
+  const late = performance.now() + 10_000
+  while (!isZombie(child.pid!)) expect(performance.now()).toBeLessThan(late)
+  expect([orphans.reap(), orphans.waiting]).toEqual([true, true])
+  expect(reaped).toEqual([])
+  expect((await exited)[0]).toBe(3)
+})
+
+function isZombie(pid: number): boolean {
+  return /\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
+}

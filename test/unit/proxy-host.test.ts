@@ -14,6 +14,8 @@ describe('a host pattern', () => {
     ['[::0001]', '[::1]'],
     ['münchen.de', 'xn--mnchen-3ya.de'],
     ['*.MÜNCHEN.de', '*.xn--mnchen-3ya.de'],
+    [`${'a.'.repeat(126)}a`, `${'a.'.repeat(126)}a`],
+    [`*.${'a.'.repeat(125)}a`, `*.${'a.'.repeat(125)}a`],
   ])('%s is %s', (given, expected) => {
     expect(canonicalHost(given)).toBe(expected)
   })
@@ -34,6 +36,7 @@ describe('a host pattern', () => {
     ['*.', /1 to 253 letters/],
     [`${'a'.repeat(64)}.com`, /is no label/],
     ['a.'.repeat(128), /1 to 253/],
+    [`*.${'a.'.repeat(126)}a`, /1 to 253/],
     ['http://a.com', /write only the name/],
     ['a b', /write only the name/],
     ['a%2eb', /write only the name/],

@@ -22,6 +22,13 @@ describe('what a server is told about the client', () => {
     )
   })
 
+  it('is the host of each request, also where a client asks for another than before', () => {
+    const forwarder = new Forwarder()
+    const told = (host: string) => `${forwarder.lines(head(`Host: ${host}\r\n`), '9.9.9.9', origin)}`
+    for (const host of ['a.example', 'b.example', 'a.example'])
+      expect(/X-Forwarded-Host: (.*)\r\n/.exec(told(host))?.[1]).toBe(host)
+  })
+
   it('is one Forwarded field on demand, with IPv6 in brackets and quotes', () => {
     const options = { xForwarded: false, forwarded: true }
     expect(lines(options, '::1')).toBe('Forwarded: for="[::1]";proto=https;host="a.example:81"\r\n')

@@ -13,6 +13,7 @@ import { decodeRecord, encodeRecord } from '../../src/relay/record-message.js'
 import type { RelayContext } from '../../src/relay/relay-context.js'
 import { passBody, planResponse } from '../../src/relay/response-plan.js'
 import { SocketStream } from '../../src/relay/socket-stream.js'
+import { Tunnel, type Tunnelled } from '../../src/relay/tunnel.js'
 import { UpstreamPools } from '../../src/relay/upstream-pools.js'
 import { upstreamRequest } from '../../src/relay/upstream-request.js'
 import { until } from '../processes/until.js'
@@ -53,6 +54,25 @@ describe('an answer that is made here', () => {
     expect(connection({ closeClient: true, http10: true })).toBe('close')
     expect(connection({ closeClient: false, http10: true })).toBe('keep-alive')
     expect(connection({ closeClient: false, http10: false })).toBeUndefined()
+  })
+})
+
+describe('a tunnel without frames', () => {
+  it('passes on, and counts, nothing of its client when it has ended', () => {
+    const passed: string[] = []
+    const stream = (name: string) =>
+      ({
+        write: (chunk: Buffer, from: number, to: number) =>
+          passed.push(`${name} ${chunk.toString('latin1', from, to)}`),
+        end: () => passed.push(`${name} ends`),
+      }) as unknown as ByteStream
+    const exchange: Tunnelled = { facts: newFacts(), upstream: stream('server'), send: () => {} }
+    const tunnel = new Tunnel(exchange)
+    tunnel.fromClient(Buffer.from('before'), 6)
+    tunnel.end(stream('client'))
+    tunnel.fromClient(Buffer.from('after'), 5)
+    expect(passed).toEqual(['server before', 'client ends', 'server ends'])
+    expect(exchange.facts.bytesReceived).toBe(6)
   })
 })
 

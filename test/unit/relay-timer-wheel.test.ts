@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type Timed, TimerWheel } from '../../src/relay/timer-wheel.js'
+import { until } from '../processes/until.js'
 
 class Entry implements Timed {
   deadline = 0
@@ -21,6 +22,23 @@ class Entry implements Timed {
 }
 
 describe('the timer wheel', () => {
+  it('turns as long as an entry waits', async () => {
+    const wheel = new TimerWheel(5)
+    const [sooner, later] = [new Entry(), new Entry()]
+    wheel.arm(sooner, 1)
+    wheel.arm(later, 60)
+    await until('both have expired', () => sooner.at.length + later.at.length === 2)
+  })
+
+  it('answers how long an entry has still, to its deadline and not to the tick behind', () => {
+    const wheel = new TimerWheel(50)
+    const entry = new Entry()
+    wheel.arm(entry, 1_000)
+    const armed = wheel.remaining(entry)
+    wheel.disarm(entry)
+    expect([Math.round(armed), wheel.remaining(entry)]).toEqual([1_000, -1])
+  })
+
   it('calls each entry once, in the order of the deadlines and never early', async () => {
     const wheel = new TimerWheel(5)
     const start = performance.now()
