@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
@@ -30,7 +31,9 @@ describe('several processes at once', () => {
   it('a third while one is joining: busy, retryable, and named', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const first = await scene.serve()
-    const second = await scene.start({ readyDelay: 1_000 })
+    // Ready only when the third has its answer, however long that takes.
+    const readyFile = join(scene.folder, 'ready')
+    const second = await scene.start({ readyFile })
     await second.says('joined')
     const third = await scene.start()
     expect(await third.failure()).toMatchObject({
@@ -39,6 +42,7 @@ describe('several processes at once', () => {
       message: expect.stringContaining(`${second.pid}`),
     })
     await third.end()
+    scene.write('ready', '')
     await second.serving()
     await first.end()
     expect(await scene.status()).toMatchObject({ pid: second.pid, generation: 2, lastFailure: null })
