@@ -1,0 +1,94 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { serveDaemon } from '../../src/index.js'
+import { join } from '../../src/member/join.js'
+import type { Member } from '../../src/member/member.js'
+import { perLane } from '../lanes/lane.js'
+import { openFds } from '../processes/daemon.js'
+import { until } from '../processes/until.js'
+
+const ROUNDS = perLane(12, 100)
+/** More than after the third round: descriptors of a compaction that is under way. One that each round leaves makes nine in the gate. */
+const DESCRIPTORS = 4
+/** The same in bytes: the history of upgrades and compiled code fill up to 2 MiB, in about twenty rounds. */
+const BYTES = 8 * 1024 * 1024
+
+function controlPath(): string {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-rounds-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return joinPath(folder, 'control.sock')
+}
+
+async function serve(control: string, hosting: 'embedded' | 'daemon'): Promise<Member> {
+  const upgrade = { probation: 0, heartbeat: 50 }
+  const member = await join({ service: 'shop', control, hosting, drain: { timeout: 0 }, upgrade })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  const web = await member.listen('web', 'tcp://127.0.0.1:0')
+  web.serve(createServer())
+  await member.ready()
+  return member
+}
+
+/** What this process holds. Every party of a round is in it, so a remainder is nowhere else. */
+function held() {
+  globalThis.gc!()
+  const { heapUsed, external } = process.memoryUsage()
+  return {
+    descriptors: openFds(process.pid),
+    children: readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(),
+    bytes: heapUsed + external,
+  }
+}
+
+/** Runs the rounds, and waits until no more is held than after the third. */
+async function leavesNothing(round: () => Promise<void>): Promise<void> {
+  for (let count = 0; count < 3; count++) await round()
+  const third = held()
+  for (let count = 3; count < ROUNDS; count++) await round()
+  const rest = () => {
+    const { descriptors, children, bytes } = held()
+    const more = descriptors.length - third.descriptors.length
+    return { more, grown: bytes - third.bytes, children, descriptors }
+  }
+  await until(
+    `round ${ROUNDS} leaves what the third left`,
+    () => {
+      const { more, grown, children } = rest()
+      return more <= DESCRIPTORS && grown <= BYTES && children === third.children
+    },
+    15_000,
+    rest,
+  )
+}
+
+describe('descriptors, processes and memory are as after the third', () => {
+  it('of many upgrades of an embedded service', { timeout: 180_000 }, async () => {
+    const control = controlPath()
+    let member = await serve(control, 'embedded')
+    let upgrades = 0
+    await leavesNothing(async () => {
+      const next = await serve(control, 'embedded')
+      await member.close({ timeout: 0 })
+      member = next
+      upgrades++
+    })
+    expect(upgrades).toBe(ROUNDS)
+    expect(member.phase).toBe('serving')
+  })
+
+  it('of many connections of a member to one daemon', { timeout: 180_000 }, async () => {
+    const control = controlPath()
+    const daemon = await serveDaemon({ control })
+    onTestFinished(() => daemon.close())
+    let connections = 0
+    await leavesNothing(async () => {
+      const member = await serve(control, 'daemon')
+      await member.close({ timeout: 0 })
+      connections++
+    })
+    expect(connections).toBe(ROUNDS)
+  })
+})
