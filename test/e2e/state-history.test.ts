@@ -2,7 +2,13 @@ import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { seeded } from '../fixtures/seeded.js'
 import type { App } from '../processes/app.js'
-import { serveByCommand, servedBy } from '../processes/daemon.js'
+import {
+  type ServiceStatus,
+  serveByCommand,
+  servedBy,
+  serviceStatus,
+  serviceWhere,
+} from '../processes/daemon.js'
 import { History, type Reading, TOTAL } from '../processes/history.js'
 import { Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
@@ -12,6 +18,8 @@ const ROUNDS = Number(process.env.FDB_HISTORY_ROUNDS ?? 6)
 const SEED = Number(process.env.FDB_HISTORY_SEED ?? 32)
 const MEMBER = fileURLToPath(new URL('../fixtures/history-member.mjs', import.meta.url))
 const CLIENTS = 6
+/** A handoff that lasts longer has no end: the deadlines here come to less than half of it, also with a stopped incumbent. */
+const REST_MS = 15_000
 
 it(
   `changes through ${ROUNDS} upgrades, kills and stops are linearizable, and made once (seed ${SEED})`,
@@ -19,7 +27,7 @@ it(
     const random = seeded(SEED)
     const scene = Scene.open({
       hosting: 'daemon',
-      upgrade: { probation: 300, heartbeat: 50, silence: 1_000 },
+      upgrade: { probation: 300, heartbeat: 50, silence: 1_000, quiesce: 1_000 },
     })
     await serveByCommand(scene)
     const start = () => scene.start({}, { command: [MEMBER] })
@@ -32,6 +40,20 @@ it(
     const clientsRandom = seeded(SEED + 1)
     const history = new History(CLIENTS, clientsRandom, () => asked[clientsRandom(asked.length)]!)
     const story: string[] = []
+    const atRest = () =>
+      serviceWhere(scene, 'the service comes to rest', ({ phase }) => phase === 'idle', { ms: REST_MS })
+    let watched = true
+    /** A successor that is told ERR_FDB_BUSY joins again: a handoff without an end would look like a slow machine. */
+    const rests = (async () => {
+      while (watched) {
+        const last = (await serviceStatus(scene)).handoffs.at(-1)?.successor
+        const rested = ({ phase, handoffs }: ServiceStatus) =>
+          phase === 'idle' || handoffs.at(-1)?.successor !== last
+        await serviceWhere(scene, 'the handoff comes to its end', rested, { ms: REST_MS })
+        await pause(50)
+      }
+    })()
+    rests.catch(() => {})
     const acts = {
       /** Both are asked: the one that was replaced forwards. */
       async upgrade() {
@@ -60,8 +82,12 @@ it(
         })
         asked = [current]
       },
-      /** It finds that another serves when it goes on. */
+      /**
+       * The stopped process finds that another serves when it goes on. In its probation the standby would serve again, and a
+       * successor would be refused until the stopped process goes on or ends.
+       */
       async 'stop who serves'() {
+        await atRest()
         const stopped = current
         stopped.signal('SIGSTOP')
         const next = await serving()
@@ -72,15 +98,30 @@ it(
         asked = [next]
         current = next
       },
+      /** Heartbeats are missing: the standby serves again, and the stopped successor learns that when it goes on. */
+      async 'stop the successor'() {
+        await atRest()
+        const next = await serving()
+        next.signal('SIGSTOP')
+        const { pid } = await atRest()
+        next.signal('SIGCONT')
+        asked = [current, next]
+        await pause(100 + random(200))
+        if (pid === next.pid) current = next
+        asked = [current]
+      },
     }
     const names = Object.keys(acts) as (keyof typeof acts)[]
     for (let round = 0; round < ROUNDS; round++) {
       // Each kind comes first once.
       const name = round < names.length ? names[(round + SEED) % names.length]! : names[random(names.length)]!
       story.push(name)
-      await acts[name]()
+      await Promise.race([acts[name](), rests])
     }
+    watched = false
     await history.stop()
+    await rests
+    await atRest()
     const last = await current.order<Reading>('read')
     try {
       history.check(last)
