@@ -315,7 +315,8 @@ export class Holder {
     if (peer === undefined) return
     const { joiner, bound, phase, owner } = this.#surroundings.state()
     const untold = because === 'busy' && phase === 'idle'
-    const others = because === 'bound' ? bound : [untold ? owner : joiner]
+    const awaited = untold || phase === 'returning' ? owner : joiner
+    const others = because === 'bound' ? bound : [awaited]
     const pids = others.map(other => this.#peers.get(other)?.pid).filter(pid => pid !== undefined)
     const message = whyNot(untold ? 'untold' : because, phase, pids.join(', '))
     this.#peers.refuse(peer, new FdbError('ERR_FDB_BUSY', message, { retryable: true }))

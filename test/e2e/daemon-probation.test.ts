@@ -191,6 +191,28 @@ describe('an owner that is stopped', () => {
     expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
   })
 
+  it('is named to a process that would join while it is given the service back, and is ended with --kill-stuck', async () => {
+    const { scene } = await open({ ...LONG, commit: 500 })
+    const first = await scene.serve({ upgrade: { ...LONG, commit: 500 } })
+    await first.order('put', { key: 'kept', value: { item: 'x' } })
+    const second = await scene.serve()
+    await first.says('retiring')
+    first.signal('SIGSTOP')
+    await second.kill()
+    await serviceWhere(scene, 'the first is given the right again', ({ phase }) => phase === 'returning')
+    expect(await (await scene.start()).failure()).toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      message: expect.stringContaining(`(phase returning, process ${first.pid})`),
+    })
+    using client = await OperatorClient.connect(scene.control)
+    await until('it is ended as silent', async () => {
+      const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
+      return error.message.includes(`process ${first.pid}, which served, was silent and is ended`)
+    })
+    const next = await scene.serve()
+    expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
+  })
+
   it('is replaced by the seal; continued, it has its changes made by the new one, and leaves', async () => {
     const { scene, target } = await open()
     const first = await scene.serve({ drain: { move: 'off' }, upgrade: { ...LONG, probation: 100 } })
