@@ -2,9 +2,11 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
+import { json } from '../../src/state/codec.js'
 import { encodeImport } from '../../src/state/import.js'
 import { limitsFrom, mostBodyBytes, type StateLimits } from '../../src/state/limits.js'
 import { PUT } from '../../src/state/records.js'
+import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import type { StateLog } from '../../src/state/state-log.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
@@ -19,24 +21,22 @@ describe('the limit of a segment', () => {
 })
 
 describe('the limit of a record', () => {
-  it('is kept by the largest change that is taken, with the longest request id in a section with the longest name', async () => {
+  it('is kept by a change that is as large as its refusal said, with the longest names of request and section', async () => {
     const limits = { recordBytes: 16 * KiB }
     const { log } = writingLog({ limits })
-    const section = log.section('s'.repeat(255))
-    const request = 'r'.repeat(255)
-    const put = (bytes: number) =>
-      section.put('k', Buffer.alloc(bytes), { request }).then(
-        () => true,
-        (error: FdbError) => {
-          expect(error.code).toBe('ERR_FDB_STATE_LIMIT')
-          return false
-        },
-      )
-    let bytes = 16 * KiB
-    while (!(await put(bytes))) bytes -= 8
-    expect(bytes).toBeGreaterThan(14 * KiB)
+    const name = 's'.repeat(255)
+    const schema = defineSection<string>({ version: 1, codec: json(), secret: true })
+    const section = log.section(name, schema)
+    const put = (bytes: number) => section.put('k', 'x'.repeat(bytes), { request: 'r'.repeat(255) })
+    const refused = await put(16 * KiB).then(
+      () => expect.fail('it was not refused'),
+      (error: FdbError & { details: { got: number; most: number } }) => error,
+    )
+    expect(refused).toMatchObject({ code: 'ERR_FDB_STATE_LIMIT', details: { limit: 'recordBytes' } })
+    // By so much less, and no more.
+    await put(16 * KiB - (refused.details.got - refused.details.most))
     const reader = await readBy(log, { limits })
-    expect([reader.position, reader.section('s'.repeat(255)).size]).toEqual([log.position, 1])
+    expect([reader.position, reader.section(name, schema).size]).toEqual([log.position, 1])
     for (const one of [reader, log]) one.close()
   })
 })
