@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Channel } from '../../src/channel/channel.js'
+import { frameLimits } from '../../src/channel/frame.js'
 import { FrameDecoder } from '../../src/channel/frame-decoder.js'
+import { Outbound } from '../../src/channel/outbound.js'
 import { Pending } from '../../src/channel/pending.js'
 import { receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { until } from '../processes/until.js'
@@ -77,16 +79,21 @@ describe('a channel', () => {
     expect(await ended).toBe(late)
   })
 
-  it('whose peer goes while frames wait rejects each of them, and ends', async () => {
-    const [ours, theirs] = socketPair('gone')
-    const channel = new Channel(ours)
-    const ended = new Promise(resolve => channel.start({ message: () => {}, end: resolve }))
-    const waiting = [channel.send(Buffer.alloc(4 << 20)), channel.send(Buffer.alloc(4 << 20))]
-    theirs.close()
-    for (const result of await Promise.allSettled(waiting))
-      expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ERR_FDB_CHANNEL_CLOSED' } })
-    await ended
-    await channel.closed
+  it('that its handler closes delivers nothing more of what was read', async () => {
+    const [one, other] = Channel.pair()
+    onTestFinished(() => void one.close())
+    for (const text of ['a', 'b']) void one.send(Buffer.from(text))
+    const heard: string[] = []
+    other.start({
+      message: payload => {
+        heard.push(`${payload}`)
+        void other.close()
+      },
+      end: () => heard.push('end'),
+    })
+    await other.closed
+    await turn()
+    expect(heard).toEqual(['a'])
   })
 
   it('that is resumed delivers what had been read before it was paused, though nothing more comes', async () => {
@@ -107,6 +114,23 @@ describe('a channel', () => {
     await until('all are there', () => heard.length === 3)
     await one.close()
     await other.close()
+  })
+})
+
+describe('frames that wait for a peer that has gone', () => {
+  it('are each rejected by the attempt that finds it so, which throws nothing', async () => {
+    const [ours, theirs] = socketPair('gone')
+    onTestFinished(() => ours.close())
+    const options = { limits: frameLimits(), sendTimeoutMs: 10_000, maxQueuedBytes: 64 << 20 }
+    const asked: boolean[] = []
+    const outbound = new Outbound(ours, options, { blocked: on => asked.push(on), broken: () => {} })
+    const waiting = [outbound.send(Buffer.alloc(4 << 20)), outbound.send(Buffer.alloc(4 << 20))]
+    const settled = Promise.allSettled(waiting)
+    theirs.close()
+    outbound.flush()
+    for (const result of await settled)
+      expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ERR_FDB_CHANNEL_CLOSED' } })
+    expect([asked.at(-1), outbound.queuedBytes]).toEqual([false, 0])
   })
 })
 

@@ -1,10 +1,20 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { writeNow } from '../../src/kernel/file.js'
-import { OwnedFd, openFile, READABLE, sendMessage, socketPair, writeAt } from '../../src/kernel/index.js'
+import {
+  connectToUnix,
+  OwnedFd,
+  openFile,
+  peerLives,
+  READABLE,
+  sendMessage,
+  socketPair,
+  writeAt,
+} from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { PolledSocket, polledSockets } from '../../src/kernel/polled-socket.js'
 import { until } from '../processes/until.js'
@@ -108,6 +118,25 @@ describe.runIf(supported)('a polled socket', () => {
     expect(stop).not.toHaveBeenCalled()
     other.socket.end()
     expect(stop).toHaveBeenCalledTimes(1)
+  })
+})
+
+describe('the process at the other end of a connection', () => {
+  it('lives until it has ended, also when the connection is open still', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-kernel-'))
+    const path = join(folder, 'socket')
+    const program = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`
+    const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] })
+    onTestFinished(() => {
+      child.kill('SIGKILL')
+      rmSync(folder, { recursive: true, force: true })
+    })
+    await once(child.stdout, 'data')
+    using connection = connectToUnix(path, 'connection')
+    expect(peerLives(connection)).not.toBe(false)
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    expect(peerLives(connection)).not.toBe(true)
   })
 })
 

@@ -42,8 +42,9 @@ export const channel = room(
     ],
     [
       'channel/channel.ts',
-      'if (failure !== undefined || this.#isClosed || this.#paused || this.#decoder.pending) break',
-      'if (failure !== undefined || this.#paused || this.#decoder.pending) break',
+      'while (!this.#paused && !this.#isClosed) {',
+      'while (!this.#paused) {',
+      'unit/channel-remainder',
     ],
     ['channel/channel.ts', 'closeAll(this.#decoder.takeFds())', ''],
     ['channel/channel.ts', 'return this.#decoder.midFrame ? cutError() : null', 'return null'],

@@ -42,16 +42,13 @@ export const kernel = room(
       'kernel/pidfd.ts',
       'return pidfd === null ? null : !hasEnded(pidfd)',
       'return pidfd === null ? null : hasEnded(pidfd)',
-      'unit/process-liveness',
-      'unit/fd-bind',
+      REMAINDER,
     ],
     [
       'kernel/file.ts',
       'position + done)\n}\n\nexport function truncateNow',
       'position)\n}\n\nexport function truncateNow',
       REMAINDER,
-      'unit/state-file',
-      'unit/state-file-mended',
     ],
   ],
 )

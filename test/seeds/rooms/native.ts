@@ -77,9 +77,6 @@ export const native = room(
       'pwrite(fd, bytes.data + done, bytes.length - done, position + (off_t)done)',
       'pwrite(fd, bytes.data + done, bytes.length - done, position)',
       'unit/kernel-remainder',
-      'native/memory',
-      'unit/state-segment',
-      'unit/state-file',
     ],
     ['locks.c', 'flock(fd, LOCK_EX | LOCK_NB)', 'flock(fd, LOCK_SH | LOCK_NB)', 'native/locks'],
     [
