@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
@@ -6,8 +8,11 @@ import { ControlListener } from '../../src/channel/control-listener.js'
 import { receiveHello } from '../../src/holder/admission.js'
 import { serveDaemon } from '../../src/index.js'
 import { closeAll } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
+import { type Logger, SILENT } from '../../src/logger.js'
+import type { HolderLink } from '../../src/member/holder-link.js'
 import { join } from '../../src/member/join.js'
+import type { Settings } from '../../src/member/options.js'
+import { reconnectToDaemon } from '../../src/member/reconnect.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/process/control-path.js'
 import type { WireEnvelope } from '../../src/protocol/link.js'
 import { VERSIONS } from '../../src/protocol/versions.js'
@@ -69,4 +74,28 @@ it('a member tells a new daemon where it stands until that has taken it', async 
   expect(heard.map(told => told.map(({ body }) => body))).toEqual([[], [], ['back']])
   expect(heard[2]?.[0]?.back).toMatchObject({ role: 'serving', sealed: false })
   expect(member.phase).toBe('serving')
+})
+
+it('a member that is to end while a daemon does not answer connects no more, and blames no daemon', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  const control = joinPath(folder, 'control.sock')
+  const connections: Socket[] = []
+  const daemon = createServer(socket => connections.push(socket)).listen(control)
+  onTestFinished(() => {
+    for (const socket of connections) socket.destroy()
+    daemon.close()
+    rmSync(folder, { recursive: true, force: true })
+  })
+  await once(daemon, 'listening')
+  const told: string[] = []
+  const logger: Logger = { ...SILENT, debug: (_facts: object, text?: string) => told.push(text ?? '') }
+  const settings = { control, service: 'shop', versions: VERSIONS, timeout: 60_000, logger } as Settings
+  const over = new AbortController()
+  const old = { facts: { incarnation: 'old' } } as HolderLink
+  const back = reconnectToDaemon(settings, old, 1, over.signal)
+  await until('the daemon is asked', () => connections.length === 1)
+  over.abort()
+  expect(await back).toBeNull()
+  expect(told).toEqual([])
+  expect(connections).toHaveLength(1)
 })

@@ -91,8 +91,8 @@ export const member = room(
     ],
     [
       'member/late-writes.ts',
-      'epoch <= shelf.top',
-      'epoch < shelf.top',
+      "machine.phase !== 'standby' && machine.phase !== 'leaving'",
+      "machine.phase !== 'leaving'",
       'unit/member-follow',
       'unit/state-forwarding',
     ],

@@ -66,8 +66,7 @@ export const processRoom = room(
       'process/orphans.ts',
       'if (now - this.#seen.at < ADOPTED_MS) return true\n',
       '',
-      'e2e/process-ends',
-      'e2e/main-process',
+      'unit/process-liveness',
     ],
     ['process/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
     [
