@@ -208,6 +208,7 @@ function changes() {
 }
 
 function files() {
+  native.close(native.watchPaths(folder, [join(folder, 'none')]))
   const memory = native.memfd('files')
   native.pwrite(memory, bytes, 0, bytes.length, 5)
   native.pread(memory, bytes, 0, bytes.length, 0)
