@@ -70,6 +70,14 @@ describe('the end of a process', () => {
 })
 
 describe('fateOf', () => {
+  it('holds nothing when it has answered', async () => {
+    const { pidfd } = await sleeper()
+    const before = native.openCount()
+    expect(await fateOf(pidfd, 1)).toBe('alive')
+    expect(native.openCount()).toBe(before)
+    pidfd.close()
+  })
+
   it('is dead as soon as the kernel says so, alive only after the grace', async () => {
     const { child, pidfd } = await sleeper()
     const before = performance.now()
@@ -79,14 +87,6 @@ describe('fateOf', () => {
     const killed = performance.now()
     expect(await fateOf(pidfd, 10_000)).toBe('dead')
     expect(performance.now() - killed).toBeLessThan(5000)
-    pidfd.close()
-  })
-
-  it('holds nothing when it has answered', async () => {
-    const { pidfd } = await sleeper()
-    const before = native.openCount()
-    expect(await fateOf(pidfd, 1)).toBe('alive')
-    expect(native.openCount()).toBe(before)
     pidfd.close()
   })
 
