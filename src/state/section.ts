@@ -361,11 +361,11 @@ export class Section<T> {
   }
 
   #write(change: NewChange, options: WriteOptions, look?: () => unknown): Promise<unknown> {
-    const { limits } = this.#core
-    const [body, most] = [encodeBody([change]), mostBodyBytes(limits)]
+    const body = encodeBody([change])
+    const most = mostBodyBytes(this.#core.limits)
     if (body.length > most) throw overLimit('a change', body.length, 'recordBytes', most)
     const print = addPrint(0, this.#section.printOf(change.op, change.key))
-    return this.#make([body], checkRequest(options.request, limits), print, options, look)
+    return this.#make([body], checkRequest(options.request, this.#core.limits), print, options, look)
   }
 
   #make(

@@ -116,15 +116,19 @@ export class Writing {
 
   /** Where `durable` changes come to. Where this process does not write, the one that does brings them to its disk. */
   get disk(): Disk | null {
-    const { disk } = this.#core.owner
-    if (disk === null) return null
-    return {
-      // In a handoff a durable change waits, as any other does.
-      checkServing: () => {
-        if (this.#mode === 'reading' || this.#mode === 'ended') disk.checkServing()
-      },
-      flush: () => this.#flushTo(disk),
-    }
+    return this.#core.owner.disk === null ? null : this.#disk
+  }
+
+  /** One for all changes: it is asked for at each, durable or not. */
+  readonly #disk: Disk = {
+    // In a handoff a durable change waits, as any other does.
+    checkServing: () => {
+      if (this.#mode === 'reading' || this.#mode === 'ended') this.#core.owner.disk?.checkServing()
+    },
+    flush: async () => {
+      const { disk } = this.#core.owner
+      if (disk !== null) await this.#flushTo(disk)
+    },
   }
 
   /** What was made here before another process was given the right to write is in that one's log: it says when its disk has all of that. */
