@@ -1,0 +1,140 @@
+import { randomUUID } from 'node:crypto'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { afterAll, beforeAll, expect } from 'vitest'
+
+/**
+ * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner gives each file
+ * a process of its own and imports this module first, so that its last hook runs behind every hook of the file.
+ */
+const FILE = relative(join(import.meta.dirname, '..'), expect.getState().testPath ?? '')
+
+/** The end-to-end tests start processes that end by their scene, with their folder. */
+const GUARDED = /^(unit|property|native)\//
+
+/** Files that leave something. A file may leave this list, and none may enter it. */
+const LEAVES: Readonly<Record<string, string>> = {
+  'native/descriptors.test.ts': 'one end of a pair of sockets',
+  'native/remainder.test.ts': 'a folder',
+  'native/send.test.ts': 'a socket',
+  'property/http1-fuzz.test.ts': 'the process of a compiler',
+  'unit/channel-messages.test.ts': 'a socket',
+  'unit/cli-log-file.test.ts': 'log files, open',
+  'unit/deadlines.test.ts': 'a socket',
+  'unit/fd-owned.test.ts': 'a memory file',
+  'unit/forwarded-writes.test.ts': 'a descriptor, for seconds',
+  'unit/listener-servers.test.ts': 'a socket',
+  'unit/load-websockets.test.ts': 'two sockets',
+  'unit/node-internals.test.ts': 'a descriptor, for a second',
+  'unit/process-liveness.test.ts': 'a descriptor, for a second',
+  'unit/proxy-view.test.ts': 'three segments',
+}
+
+/** A limit, not a pause: time for what closes by itself, such as a socket whose peer has closed. */
+const MOST_MS = 30_000
+
+/** Descriptors that Node opens when it first needs them: an event loop's own, the source of random bytes, no output. */
+const OF_NODE = /^(anon_inode:\[(eventpoll|eventfd|io_uring)\]|\/dev\/(u?random|null))$/
+
+/** The loader of the fixtures keeps compiled sources there, for every file and every run. */
+const COMPILED = /^tsx-\d+$/
+
+if (GUARDED.test(FILE) && !(FILE in LEAVES)) guard()
+
+function guard(): void {
+  const mark = `FDB_TEST_FILE=${randomUUID()}`
+  const folder = temporaryFolder()
+  process.env.FDB_TEST_FILE = mark.split('=')[1]
+  process.env.TMPDIR = folder
+  let before: ReadonlySet<string>
+
+  const remainder = () => [
+    ...descriptors()
+      .filter(one => !before.has(one))
+      .map(one => `the descriptor ${one}`),
+    ...processes(mark).map(one => `the process ${one}`),
+    ...readdirSync(folder)
+      .filter(name => !COMPILED.test(name))
+      .map(name => `${name} in the temporary folder`),
+  ]
+
+  beforeAll(() => {
+    before = new Set(descriptors())
+  })
+
+  afterAll(async () => {
+    try {
+      const end = performance.now() + MOST_MS
+      let left = remainder()
+      while (left.length > 0 && performance.now() < end) {
+        // Whether a descriptor without an owner is closed by now must not depend on the collector's moment.
+        globalThis.gc?.()
+        await new Promise(resolve => setTimeout(resolve, 20))
+        left = remainder()
+      }
+      if (left.length > 0) throw new Error(`test/${FILE} leaves:\n${left.join('\n')}`)
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  }, MOST_MS * 4)
+}
+
+/** As `/tmp`: another user reaches what a test gives it. The name is short, as the path of a socket is. */
+function temporaryFolder(): string {
+  const shared = tmpdir()
+  const made = mkdtempSync(join(shared, 'f-'))
+  chmodSync(made, 0o1777)
+  const compiled = `tsx-${process.getuid!()}`
+  mkdirSync(join(shared, compiled), { recursive: true })
+  symlinkSync(join(shared, compiled), join(made, compiled))
+  return made
+}
+
+/** Number and target of each. */
+function descriptors(): string[] {
+  return readdirSync('/proc/self/fd').flatMap(fd => {
+    const target = targetOf(fd)
+    return target === null || OF_NODE.test(target) ? [] : [`${fd} ${target}`]
+  })
+}
+
+/** Null of one that is closed, such as that which listed the others. */
+function targetOf(fd: string): string | null {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`)
+  } catch {
+    return null
+  }
+}
+
+/** The processes that the file started: the children, and those that inherited the mark, under any parent. */
+function processes(mark: string): string[] {
+  return readdirSync('/proc')
+    .filter(entry => /^\d+$/.test(entry) && Number(entry) !== process.pid)
+    .filter(pid => isChild(pid) || textOf(pid, 'environ').includes(mark))
+    .map(pid => `${pid} ${textOf(pid, 'cmdline').replaceAll('\0', ' ')}`)
+}
+
+function isChild(pid: string): boolean {
+  const stat = textOf(pid, 'stat')
+  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === process.pid
+}
+
+/** A file of a process in /proc; '' of one that has ended or is another user's. */
+function textOf(pid: string, name: 'environ' | 'cmdline' | 'stat'): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
+  } catch {
+    return ''
+  }
+}
