@@ -1,5 +1,14 @@
 import { execFile } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -191,10 +200,10 @@ describe('the configuration of a daemon', () => {
     await shop.listen('web', 'tcp://127.0.0.1:0')
     const more = { code: 'ERR_FDB_SERVICE_LIMIT', message: expect.stringContaining('limits.listeners') }
     await expect(shop.listen('more', 'tcp://127.0.0.1:0')).rejects.toMatchObject(more)
-    await shop.hold('stderr', 2)
+    await shop.hold('one', openSync('/dev/null', 'r'))
     await shop.ready()
     const most = { code: 'ERR_FDB_SERVICE_LIMIT', message: expect.stringContaining('limits.descriptors') }
-    await expect(shop.hold('stdout', 1)).rejects.toMatchObject(most)
+    await expect(shop.hold('two', openSync('/dev/null', 'r'))).rejects.toMatchObject(most)
     await hold(control, 'shop/a', 'shop/b', 'c', 'd', 'e')
     await expect(hold(control, 'shop/c')).rejects.toMatchObject(most)
   })
