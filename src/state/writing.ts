@@ -121,9 +121,10 @@ export class Writing {
 
   /** One for all changes: it is asked for at each, durable or not. */
   readonly #disk: Disk = {
-    // In a handoff a durable change waits, as any other does.
+    // In a handoff a durable change waits, as any other does; before ready() it is refused.
     checkServing: () => {
-      if (this.#mode === 'reading' || this.#mode === 'ended') this.#core.owner.disk?.checkServing()
+      const waits = this.#mode === 'paused' || this.#mode === 'fenced' || this.#mode === 'forwarding'
+      if (!waits) this.#core.owner.disk?.checkServing()
     },
     flush: async () => {
       const { disk } = this.#core.owner
