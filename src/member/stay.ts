@@ -37,6 +37,9 @@ const AGAIN_MS = 500
 /** So often, one after the other: nobody serves any more. */
 const UNANSWERED = 3
 
+/** Signals that end a service. */
+const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
+
 /** Phases in which this process serves, or is to: signals are its own matter. */
 const OWN: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'unfit', 'frozen'])
 
@@ -92,14 +95,21 @@ class Others {
     this.#woken()
   }
 
-  /** Passes a signal to whoever serves in our place; when nobody does, to our children: they drain, or are just ending. */
+  /**
+   * Passes a signal to the process that serves in place of this one; where none does, to the children: they drain, or are just ending. A
+   * signal that ends the service goes to all of them.
+   */
   async forward(signal: NodeJS.Signals): Promise<void> {
     const { logger } = this.#parts.settings
     using server = await this.#inOurPlace()
     const number = constants.signals[signal]
     try {
-      if (server !== null) signalTo(server.pidfd, number)
-      else for (const pid of children()) process.kill(pid, signal)
+      if (server !== null) {
+        signalTo(server.pidfd, number)
+        // The service is to end: a version that stands by would take it back from the one that leaves.
+        if (ENDING.has(signal))
+          for (const pid of children()) if (pid !== server.pid) process.kill(pid, signal)
+      } else for (const pid of children()) process.kill(pid, signal)
       logger.info({ signal, to: server?.pid ?? null }, 'signal passed on')
     } catch (error) {
       logger.warn({ err: error, signal }, 'a signal could not be passed on')
