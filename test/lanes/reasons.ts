@@ -36,6 +36,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   "!hasDpkg || architecture === ''": { text: 'there is no dpkg' },
   '!hasDpkg': { text: 'there is no dpkg' },
   "process.platform === 'linux'": { text: 'it is about Linux' },
+  supported: { text: 'this system has no epoll' },
   '!KNOWN': { text: 'this kernel has no vm.memfd_noexec (Linux 6.3)', always: true },
   NIGHTLY: { text: 'it is of the nightly lane (npm run nightly)', always: true },
   takesAny: { text: 'this kind of connection goes on with any descriptor', always: true },
