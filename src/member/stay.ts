@@ -104,12 +104,11 @@ class Others {
     using server = await this.#inOurPlace()
     const number = constants.signals[signal]
     try {
-      if (server !== null) {
-        signalTo(server.pidfd, number)
-        // The service is to end: a version that stands by would take it back from the one that leaves.
-        if (ENDING.has(signal))
-          for (const pid of children()) if (pid !== server.pid) process.kill(pid, signal)
-      } else for (const pid of children()) process.kill(pid, signal)
+      if (server !== null) signalTo(server.pidfd, number)
+      // When the service is to end, a version that stands by would take it back from the one that leaves.
+      if (server === null || ENDING.has(signal)) {
+        for (const pid of children()) if (pid !== server?.pid) process.kill(pid, signal)
+      }
       logger.info({ signal, to: server?.pid ?? null }, 'signal passed on')
     } catch (error) {
       logger.warn({ err: error, signal }, 'a signal could not be passed on')

@@ -43,9 +43,14 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
 }
 
 /** What the kernel says of a process; null: there is none, or it cannot be seen. */
-export function statOf(
-  pid: number,
-): { command: string; state: string; parent: number; session: number; startTicks: number } | null {
+export function statOf(pid: number): {
+  command: string
+  state: string
+  parent: number
+  group: number
+  session: number
+  startTicks: number
+} | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const end = stat.lastIndexOf(')')
@@ -54,6 +59,7 @@ export function statOf(
       command: stat.slice(stat.indexOf('(') + 1, end),
       state: fields[0] ?? '',
       parent: Number(fields[1]),
+      group: Number(fields[2]),
       session: Number(fields[3]),
       startTicks: Number(fields[19]),
     }

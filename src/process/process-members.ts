@@ -1,11 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
+import { endsWithUs, statOf } from './main-process.js'
 
-/** Fields 4, 5, 6 and 22 of /proc/PID/stat, counted from behind the command, which may hold spaces and parentheses. */
-const PARENT = 1
-const GROUP = 2
-const SESSION = 3
-const START_TIME = 19
 /** USER_HZ of every Linux: the unit of a start time. */
 const TICKS_A_SECOND = 100
 
@@ -34,7 +30,7 @@ export class ProcessMembers implements Disposable {
 
   /** The processes that did not leave the session of this leader. */
   static ofSession(leader: number): ProcessMembers {
-    return new ProcessMembers(pid => statField(pid, SESSION) === leader)
+    return new ProcessMembers(pid => statOf(pid)?.session === leader)
   }
 
   /**
@@ -44,8 +40,9 @@ export class ProcessMembers implements Disposable {
   static ofGroup(leader: number, mark: Mark | null): ProcessMembers {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
     const belongs = (pid: number) =>
-      statField(pid, GROUP) === leader || (text !== null && environmentHas(pid, text) === true)
-    return new ProcessMembers(pid => pid !== leader && belongs(pid) && isDescendant(pid))
+      statOf(pid)?.group === leader || (text !== null && environmentHas(pid, text) === true)
+    // Whatever else is wrong, no signal leaves the tree of this process.
+    return new ProcessMembers(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
   }
 
   /** The members that live. */
@@ -107,7 +104,7 @@ export function mayLive({ name, value }: Mark, withinMs: number): boolean {
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
   return processes().some(entry => {
     const pid = Number(entry)
-    const startTime = Number.isInteger(pid) ? statField(pid, START_TIME) : undefined
+    const startTime = Number.isInteger(pid) ? statOf(pid)?.startTicks : undefined
     return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
   })
 }
@@ -119,22 +116,6 @@ function processes(): string[] {
   } catch {
     return []
   }
-}
-
-function statField(pid: number, field: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[field])
-  } catch {
-    return undefined
-  }
-}
-
-/** Whether this process is an ancestor: whatever else is wrong, no signal leaves its own tree. */
-function isDescendant(pid: number): boolean {
-  for (let at = statField(pid, PARENT); at !== undefined && at > 0; at = statField(at, PARENT))
-    if (at === process.pid) return true
-  return false
 }
 
 /** Null of another user's process: its environment cannot be read. */
