@@ -113,21 +113,26 @@ describe('what the service manager keeps', () => {
     expect(await body(edge, 'two.test')).toBe('kept')
   })
 
-  it('does not grow: what nobody needs any more is let go of', async () => {
-    const { edge, kill, manager, start } = await unit()
+  it('does not grow: after each start the manager has the descriptors of this start and the first epoch alone', async () => {
+    const { kill, manager, start } = await unit()
     let pid = await start()
-    const counts: number[] = []
-    for (let starts = 0; starts < 4; starts++) {
+    for (let generation = 2; generation <= 5; generation++) {
       await kill(pid)
       pid = await start()
-      await until('it has said so', async () => {
-        const before = manager.count('FDSTORE') + manager.count('FDSTOREREMOVE')
-        await edge.status()
-        return manager.count('FDSTORE') + manager.count('FDSTOREREMOVE') === before
-      })
-      counts.push(manager.kept.size)
+      const names = [
+        'control',
+        'entry',
+        'epoch-1',
+        `epoch-${generation}`,
+        'lock',
+        `note-${generation}`,
+        'reservation',
+      ]
+      const kept = () =>
+        [...manager.kept.keys()].map(name => name.replace(/^fdb\.edge\./, '').replace(/^entry-.*/, 'entry'))
+      // A server stores the new descriptors before it removes the old ones: for a moment the manager has both.
+      await until(`it has ${names.join(', ')}`, () => kept().sort().join() === names.join(), undefined, kept)
     }
-    expect(Math.max(...counts.slice(1))).toBeLessThanOrEqual(counts[0]! + 1)
   })
 
   it('is not gone on with where a segment is missing, nor where somebody serves', async () => {
