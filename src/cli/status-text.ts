@@ -65,7 +65,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
     ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
       older.generation,
       older.pid,
-      older.unfit ? `${older.phase}, cannot come back (${older.unfit.code})` : older.phase,
+      phaseOf(older),
       older.connections,
       movesLine(older.moves),
     ]),
@@ -76,6 +76,11 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       short(section.digest),
     ]),
   ]
+}
+
+function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
+  if (unfit) return `${phase}, cannot come back (${unfit.code})`
+  return keptBy ? `${phase}, kept by ${kindsOf(keptBy) || 'something without a name'}` : phase
 }
 
 /** `2 idle, 1 tcp` */

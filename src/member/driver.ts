@@ -10,11 +10,13 @@ import type { EmbeddedEffect, EmbeddedEvent } from '../protocol/embedded.js'
 import type { MemberEffect, MemberPhase, MemberState } from '../protocol/member-machine.js'
 import type { Application } from './application.js'
 import { closeInOrder } from './close.js'
+import { lives, livesNoMore, watchRetired } from './lingering.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Origin, Parts, type PartsDriver } from './parts.js'
 import { describe } from './status.js'
+import { staysForOthers } from './stay.js'
 
 /** What is done for every effect of the member's machine. What it returns is awaited before the next one. */
 type Effects = {
@@ -80,6 +82,7 @@ export class MemberDriver implements PartsDriver {
   bind(application: Application): void {
     const { joined, readiness } = this.parts
     this.parts.application = application
+    lives(this)
     readiness.remind(() => joined.facts?.pid ?? null)
   }
 
@@ -271,6 +274,22 @@ export class MemberDriver implements PartsDriver {
     readiness.fail(why)
     hosting.fail(why)
     departure.tell(reason => application?.retired(reason))
+    this.#watchRetired()
+  }
+
+  /** Where the process stays for others it is meant to live on. */
+  #watchRetired(): void {
+    const { application, drain, settings, writes } = this.parts
+    if (application === null || staysForOthers(this.parts)) {
+      livesNoMore(this)
+      return
+    }
+    const { exitWhenRetired, logger } = settings
+    const tell = () => {
+      writes.forwarder.end()
+      drain.linger()
+    }
+    watchRetired(this, { logger, exitWhenRetired, tell })
   }
 
   // ---- what the application asks for

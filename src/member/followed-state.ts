@@ -67,7 +67,7 @@ export class FollowedState {
       serviceStartedAt: () => this.#serviceStartedAt,
       versions,
       generation,
-      everyMs: times.heartbeat,
+      everyMs: () => times.heartbeat,
       report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
       top: () => this.#shelf.top,
       take: items => this.#take(items),

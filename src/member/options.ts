@@ -9,6 +9,7 @@ import { type StateFileOptions, type StateFileSettings, stateFileSettings } from
 import { limitsFrom, type StateLimits } from '../state/limits.js'
 import type { Desk } from './desk.js'
 import type { Health } from './health.js'
+import { RETIRED_MS } from './lingering.js'
 
 export interface JoinOptions {
   /**
@@ -97,6 +98,12 @@ export interface JoinOptions {
    * longer than `upgrade.silence`. Default: always healthy.
    */
   health?: Health
+  /**
+   * Ends this process (`process.exit()`) when it still lives so many milliseconds after {@link Member.retired} has resolved: a timer or a
+   * watcher that nothing closes keeps it otherwise. True: 2 000. A process that {@link Member.stay}s for others is left alone. Default false: the log and
+   * `status` name what keeps it.
+   */
+  exitWhenRetired?: boolean | number
   /** Versions of the protocol to speak; for tests and staged roll-outs. */
   versions?: VersionRange
 }
@@ -124,6 +131,8 @@ export interface Settings {
   readonly mainProcess: 'refuse' | 'stays' | 'ends'
   readonly systemd: 'auto' | 'off'
   readonly pidFile: string | null
+  /** Milliseconds; null: it is not ended. */
+  readonly exitWhenRetired: number | null
   readonly versions: VersionRange
   /** Null: it is no worker of a main process. */
   readonly worker: WorkerPlace | null
@@ -149,6 +158,7 @@ const JOIN: Keys<JoinOptions> = {
   mainProcess: true,
   systemd: true,
   pidFile: true,
+  exitWhenRetired: true,
   versions: true,
 }
 const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
@@ -217,10 +227,18 @@ export function settle(given: JoinOptions): Settings {
     mainProcess,
     systemd,
     pidFile: pidFile === undefined ? null : resolve(pidFile),
+    exitWhenRetired: exitAfter(options.exitWhenRetired),
     versions: options.versions ?? VERSIONS,
     worker,
     desk: null,
   }
+}
+
+/** Throws ERR_FDB_OPTION. */
+function exitAfter(given: unknown = false): number | null {
+  if (typeof given === 'boolean') return given ? RETIRED_MS : null
+  checkMs('exitWhenRetired', given, 0)
+  return given as number
 }
 
 function isName(name: unknown): boolean {

@@ -4,11 +4,14 @@ import { type DrainTimes, drainListeners, endIdle } from './drain/wait.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'
 import type { LateWrites } from './late-writes.js'
+import { RETIRED_MS, whatKeeps } from './lingering.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 import { Reporter } from './writes/reporter.js'
 
+/** A process that has retired has all the segments that it needs: none. */
+const NO_SEGMENTS = 2 ** 32 - 1
 /** The last changes have so long to reach the state file, when this process leaves and nobody takes over. */
 const FILE_END_MS = 10_000
 
@@ -27,6 +30,8 @@ export interface OwnDrainParts {
 export class OwnDrain {
   readonly #parts: OwnDrainParts
   #reporter: Reporter | null = null
+  /** The process has retired and lives on. */
+  #lingers = false
   /** What was closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
@@ -45,9 +50,9 @@ export class OwnDrain {
       service,
       versions,
       generation,
-      everyMs: times.heartbeat,
+      everyMs: () => (this.#lingers ? RETIRED_MS : times.heartbeat),
       report: () => this.report,
-      top: () => shelf.top,
+      top: () => (this.#lingers ? NO_SEGMENTS : shelf.top),
       take: (items: BundleItem[]) => {
         if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
         else writes().takeNewer(items)
@@ -77,7 +82,8 @@ export class OwnDrain {
     return {
       pid: process.pid,
       generation,
-      phase,
+      phase: this.#lingers ? 'retired' : phase,
+      ...(this.#lingers && { keptBy: whatKeeps() }),
       connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
       moves: moves.counts.report,
       closed: this.#closed,
@@ -108,6 +114,12 @@ export class OwnDrain {
       await state.file?.finish(FILE_END_MS)
     }
     void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
+  }
+
+  /** The process has retired, and something keeps it: the process that serves shows it in its status. */
+  linger(): void {
+    this.#lingers = true
+    this.#reporter?.start()
   }
 
   /** This process serves again, or has ended: says once more how it is. */

@@ -7,6 +7,7 @@ import type { StateLog } from '../state/state-log.js'
 import type { ControlSocket } from './control-socket.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
+import { whatKeeps } from './lingering.js'
 import type { Listener } from './listener.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
@@ -72,6 +73,7 @@ export function describe(parts: DescribedParts): StatusReport {
     takeover: parts.timing.steps,
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
+    keptBy: parts.departure.over ? whatKeeps() : null,
   }
 }
 

@@ -67,6 +67,8 @@ export interface StatusReport {
   readonly handoffs: readonly HandoffRecord[]
   /** Exceptions of the application's event listeners; the log has each. */
   readonly applicationErrors: number
+  /** What keeps this process from its end after it has retired, counted by Node's names; null: it has not retired. */
+  readonly keptBy: Readonly<Record<string, number>> | null
 }
 
 /** What a generation that does not serve any more tells of itself. */
@@ -82,6 +84,18 @@ export interface DrainReport {
   readonly closed?: readonly ForcedClose[]
   /** Why it could not come back. */
   readonly unfit?: UnfitReport
+  /** Phase `retired`, more than 2 s ago: what keeps the process from its end, counted by Node's names (`process.getActiveResourcesInfo()`). */
+  readonly keptBy?: Readonly<Record<string, number>>
+}
+
+/** More kinds than this do not keep a process. */
+const MOST_KINDS = 32
+
+/** What another process says of `keptBy`; nothing where that is not as it should be. */
+export function keptOf(told: unknown): Pick<DrainReport, 'keptBy'> {
+  if (typeof told !== 'object' || told === null) return {}
+  const known = Object.entries(told).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
+  return { keptBy: Object.fromEntries(known.slice(0, MOST_KINDS)) }
 }
 
 /** Connections of one kind that were closed for one reason. */

@@ -121,7 +121,7 @@ it('a reporter that is stopped and started again has one connection', async () =
     service: 'shop',
     generation: 1,
     versions: VERSIONS,
-    everyMs: 20,
+    everyMs: () => 20,
     report,
     top: () => 0,
     take: () => {},

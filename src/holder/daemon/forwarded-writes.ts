@@ -1,6 +1,7 @@
 import { FdbError } from '../../errors.js'
 import { closeAll } from '../../kernel/index.js'
 import type { Logger } from '../../logger.js'
+import { type DrainReport, keptOf } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../process/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../protocol/link.js'
@@ -40,6 +41,8 @@ interface Author {
   readonly cut: Set<number>
   /** It was told AGAIN, and is until it connects anew: a later change must not be made before an earlier one. */
   sentAway: boolean
+  /** Its process has retired and lives on; null: it drains, or follows. */
+  retired: DrainReport | null
 }
 
 /** A change that a member has, or has in part. */
@@ -108,6 +111,7 @@ export class ForwardedWrites {
       underWay: new Map(),
       cut: new Set(),
       sentAway: false,
+      retired: null,
     }
     this.#authors.set(caller, author)
     const drains = caller.intent !== 'follow'
@@ -116,8 +120,7 @@ export class ForwardedWrites {
       message: ({ write, heartbeat }, fds) => {
         closeAll(fds)
         if (write) this.#pass(author, write)
-        if (heartbeat && drains && GIVEN_UP.has(phaseOf(heartbeat.report ?? '')))
-          this.#target.gaveUp(caller.identity)
+        if (heartbeat && drains) this.#note(author, heartbeat.report ?? '')
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -127,6 +130,19 @@ export class ForwardedWrites {
       this.#foreignOf(caller).add(caller, topOf(caller, facts))
     else this.#supply.add(caller, topOf(caller, facts))
     if (caller.intent === 'follow') this.#followers.add(caller.link)
+  }
+
+  get retired(): DrainReport[] {
+    return [...this.#authors.values()].flatMap(({ retired }) => retired ?? [])
+  }
+
+  #note(author: Author, text: string): void {
+    const { caller } = author
+    const { phase, keptBy } = (parseReport(text) ?? {}) as Partial<DrainReport>
+    if (GIVEN_UP.has(phase)) this.#target.gaveUp(caller.identity)
+    if (phase !== 'retired') return
+    const generation = caller.hello.generation ?? 0
+    author.retired = { pid: caller.pid, generation, phase, connections: 0, ...keptOf(keptBy) }
   }
 
   /** Another member may write by now. */
@@ -269,8 +285,4 @@ export class ForwardedWrites {
 function topOf({ hello, intent }: Caller, { serviceStartedAt }: fdbroker.wire.Welcome.$Properties): Epoch {
   const another = intent === 'follow' && hello.serviceStartedAt !== serviceStartedAt
   return another ? 0 : (hello.top ?? 0)
-}
-
-function phaseOf(report: string): unknown {
-  return (parseReport(report) as { phase?: unknown } | null)?.phase
 }

@@ -1,11 +1,10 @@
 import { inspect } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
+import type { DrainReport } from '../../operator/status-report.js'
 import type { HolderState } from '../../protocol/holder-machine.js'
-import type { Id } from '../../protocol/messages.js'
-import type { Peer } from '../peer.js'
+import type { Holder } from '../holder.js'
 import type { Entry } from '../registry.js'
 import type { SegmentShelf } from '../segment-shelf.js'
-import type { Timeline } from '../timeline.js'
 
 /** What a daemon knows of one service. */
 export interface KnownService {
@@ -16,9 +15,9 @@ export interface KnownService {
   /** The descriptors as the member that serves sees them. */
   readonly entries: readonly Entry[]
   readonly shelf: SegmentShelf
-  readonly timeline: Timeline
-  readonly peers: readonly Peer[]
-  peer(id: Id): Peer | undefined
+  readonly holder: Pick<Holder, 'peer' | 'peers' | 'timeline'>
+  /** Processes that have retired and live on. */
+  readonly retired: readonly DrainReport[]
   /** Whom a restarted daemon waits for. */
   readonly missing: readonly number[]
   /** What the member that serves says of itself; null: it has not answered. */
@@ -27,8 +26,10 @@ export interface KnownService {
 
 /** A service for `status`: in the words of the member that serves, if there are any, and by what its daemon knows better. */
 export function describeService(known: KnownService): object {
-  const { machine, shelf, timeline, startedAt, answer } = known
-  const owner = known.peer(machine.owner)
+  const { machine, shelf, startedAt, answer } = known
+  const { holder } = known
+  const { peers, timeline } = holder
+  const owner = holder.peer(machine.owner)
   const identities = inspect(known.entries.map(entry => entry.fd))
   const listeners = known.entries
     .map((entry, i) => ({
@@ -50,14 +51,17 @@ export function describeService(known: KnownService): object {
     serviceStartedAt: new Date(startedAt).toISOString(),
     uptimeSeconds: Math.max(0, (Date.now() - startedAt) / 1000),
     listeners: answer === null ? listeners : merged(listeners, answer),
-    draining: known.peers
-      .filter(({ id, report }) => id !== machine.owner && id !== machine.joiner && report !== null)
-      .map(({ report }) => report),
+    draining: [
+      ...peers
+        .filter(({ id, report }) => id !== machine.owner && id !== machine.joiner && report !== null)
+        .map(({ report }) => report),
+      ...known.retired,
+    ],
     held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
     segments: shelf.all.length,
     logBytes: shelf.all.reduce((sum, segment) => sum + segment.size(), 0),
     lastFailure: timeline.lastFailure,
-    blockedBy: [...machine.bound.map(id => known.peer(id)?.pid ?? 0), ...known.missing],
+    blockedBy: [...machine.bound.map(id => holder.peer(id)?.pid ?? 0), ...known.missing],
     handoffs: timeline.records,
   }
 }

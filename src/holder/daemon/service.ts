@@ -232,9 +232,8 @@ export class Service {
       machine: this.#machine,
       entries: this.#custody.seenBy(this.#holder.peer(this.#machine.owner)),
       shelf: this.#shelf,
-      timeline: this.#holder.timeline,
-      peers: this.#holder.peers,
-      peer: id => this.#holder.peer(id),
+      holder: this.#holder,
+      retired: this.#writes.retired,
       missing: this.#missing,
       answer,
     })

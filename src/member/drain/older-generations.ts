@@ -4,7 +4,7 @@ import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { openWay, ownEnd, wayItems } from '../../moving/pair.js'
-import type { DrainReport, ForcedClose } from '../../operator/status-report.js'
+import { type DrainReport, type ForcedClose, keptOf } from '../../operator/status-report.js'
 import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { StateLog } from '../../state/state-log.js'
 import { WriteReceiver } from '../writes/receiver.js'
@@ -118,13 +118,20 @@ export class OlderGenerations {
 
   #note(caller: Caller, text: string): void {
     try {
-      const { generation, phase, connections, moves, closed, unfit, quiescedMs } = parseReport(
+      const { generation, phase, connections, moves, closed, unfit, quiescedMs, keptBy } = parseReport(
         text,
       ) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: caller.pid, generation: Number(generation), phase, connections }
       const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
-      this.#callers.set(caller, { ...report, ...(moves && { moves }), ...ended, ...unfitness(unfit) })
+      const kept = keptOf(keptBy)
+      this.#callers.set(caller, {
+        ...report,
+        ...(moves && { moves }),
+        ...ended,
+        ...unfitness(unfit),
+        ...kept,
+      })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // Not a report: the last one stands.

@@ -11,7 +11,7 @@ export interface ReporterOptions {
   readonly service: string
   readonly generation: number
   readonly versions: VersionRange
-  readonly everyMs: number
+  readonly everyMs: () => number
   readonly report: () => object
   /** This process has the state of that service, and is a member of this one; absent: it drains. */
   readonly follower?: string
@@ -135,14 +135,15 @@ export class Reporter {
       this.#options.writes.connected(link)
       this.#options.connected()
     } catch {
-      if (turn === this.#turn) this.#later(() => void this.#connect(), RETRY_MS)
+      const ms = Math.max(RETRY_MS, this.#options.everyMs())
+      if (turn === this.#turn) this.#later(() => void this.#connect(), ms)
     }
   }
 
   #beat(link: Link): void {
     if (!this.#running || this.#link !== link) return
     this.#tell(link)
-    this.#later(() => this.#beat(link), this.#options.everyMs)
+    this.#later(() => this.#beat(link), this.#options.everyMs())
   }
 
   #tell(link: Link): void {
