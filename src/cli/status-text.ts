@@ -1,5 +1,6 @@
 import type { MoveReport } from '../moving/counts.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import { keptText } from '../operator/status-report.js'
 import { formatDuration } from './duration.js'
 import { facts, plain, table } from './table.js'
 
@@ -80,7 +81,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
 
 function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
   if (unfit) return `${phase}, cannot come back (${unfit.code})`
-  return keptBy ? `${phase}, kept by ${kindsOf(keptBy) || 'something without a name'}` : phase
+  return keptBy ? `${phase}, kept by ${plain(keptText(keptBy))}` : phase
 }
 
 /** `2 idle, 1 tcp` */

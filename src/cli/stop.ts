@@ -1,12 +1,19 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
+import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
+import type { OperatorClient } from '../operator/client.js'
 import { readTold, STOP, stopBody, type Told } from '../operator/service-commands.js'
+import { keptText } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../process/liveness.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { plain } from './table.js'
+
+/** Of a process that was told to end: why it has not. */
+const ANSWER_MS = 2_000
 
 interface StopFlags extends AskFlags {
   json?: true
@@ -42,40 +49,73 @@ Examples:
 async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): Promise<void> {
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
-  let ended: Promise<void> = Promise.resolve()
   let seen = true
   const told = await asked(flags, AGAIN, async (client, timeoutMs) => {
     const left = readTold(await client.command(STOP, body, { timeoutMs, service }))
     // Its number is its own as long as it has not closed this connection.
     seen = !client.elsewhere
-    if (seen) ended = endOf(left, until)
+    if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
     return left
   })
-  await ended
   if (json) process.stdout.write(jsonText({ ok: true, ...told }))
   else process.stdout.write(`process ${told.pid} ${seen ? 'has ended' : 'ends'}\n`)
 }
 
-/** Where the process cannot be seen from here (another PID namespace), its word is enough. */
-async function endOf({ pid }: Told, until: number): Promise<void> {
+/** Resolves with true when the process has ended, and where it cannot be seen from here (another PID namespace): its word is enough there. */
+async function endsBy({ pid }: Told, until: number): Promise<boolean> {
   const pidfd = openPidfd(pid)
-  if (!(pidfd instanceof OwnedFd)) return
-  await new Promise<void>((resolve, reject) => {
+  if (!(pidfd instanceof OwnedFd)) return true
+  return await new Promise<boolean>(resolve => {
     const watch = watchDeath(pidfd, () => {
       clearTimeout(timer)
-      resolve()
+      resolve(true)
     })
     pidfd.close()
     const late = () => {
       // A watch keeps the command from its end.
       watch.close()
-      reject(
-        new FdbError(
-          'ERR_FDB_DEADLINE',
-          `process ${pid} was told to end, and has connections still: it ends with them`,
-        ),
-      )
+      resolve(false)
     }
     const timer = setTimeout(late, Math.max(1, until - performance.now()))
   })
+}
+
+/** The process answers over the connection that told it to end, also when its control path is gone. */
+async function whyStill(client: OperatorClient, { pid }: Told, timeout: number): Promise<FdbError> {
+  const told = `process ${pid} was told to end, and lives after ${timeout} ms`
+  let answer: StatusAnswer
+  try {
+    answer = await client.status({ timeoutMs: ANSWER_MS })
+  } catch (error) {
+    const { code } = error as Partial<FdbError>
+    const why =
+      code === 'ERR_FDB_DEADLINE'
+        ? 'it does not answer (it is stopped, or busy)'
+        : `it could not be asked why (${(error as Error).message})`
+    return new FdbError('ERR_FDB_DEADLINE', `${told}: ${why}`, { cause: error })
+  }
+  return new FdbError('ERR_FDB_DEADLINE', `${told}: ${reasonOf(answer, pid)}`)
+}
+
+function reasonOf(answer: StatusAnswer, pid: number): string {
+  const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
+  const own = services.find(service => service.pid === pid)
+  const older =
+    isDaemon(answer) && answer.pid === pid ? [] : services.flatMap(({ draining = [] }) => draining)
+  const { connections = 0, keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
+  if (keptBy) {
+    const what = plain(keptText(keptBy))
+    return `its last connection has ended, and ${what} keeps it: close that when member.retired resolves, or give join() exitWhenRetired; kill ${pid} ends it now`
+  }
+  if (connections > 0) {
+    const kinds = own?.listeners?.flatMap(({ kinds = {} }) => Object.entries(kinds)) ?? []
+    const which =
+      kinds.length === 0 ? '' : ` (${kinds.map(([kind, count]) => `${count} ${plain(kind)}`).join(', ')})`
+    return `it has ${connections} ${connections === 1 ? 'connection' : 'connections'} still${which} and ends with the last, or when its drain is over (--drain)`
+  }
+  const versions = older.map(
+    report => `version ${plain(report.generation)} (pid ${plain(report.pid)}, ${plain(report.phase)})`,
+  )
+  if (versions.length > 0) return `it waits for ${versions.join(', ')}`
+  return 'it has no connection left and is about to end, or its application has still to close something: its log says more'
 }

@@ -1,4 +1,5 @@
 import type { Logger } from '../logger.js'
+import { keptText } from '../operator/status-report.js'
 
 /** A process that has retired and lives after so long has something that keeps it. */
 export const RETIRED_MS = 2_000
@@ -52,10 +53,4 @@ export function whatKeeps(): Record<string, number> {
   const kept: Record<string, number> = {}
   for (const type of process.getActiveResourcesInfo()) kept[type] = (kept[type] ?? 0) + 1
   return kept
-}
-
-/** `2 Timeout, 1 TCPSocketWrap` */
-export function keptText(kept: Readonly<Record<string, number>>): string {
-  const parts = Object.entries(kept).map(([type, count]) => `${count} ${type}`)
-  return parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
 }

@@ -98,6 +98,12 @@ export function keptOf(told: unknown): Pick<DrainReport, 'keptBy'> {
   return { keptBy: Object.fromEntries(known.slice(0, MOST_KINDS)) }
 }
 
+/** `2 Timeout, 1 TCPSocketWrap` */
+export function keptText(kept: Readonly<Record<string, number>>): string {
+  const parts = Object.entries(kept).map(([type, count]) => `${count} ${type}`)
+  return parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
+}
+
 /** Connections of one kind that were closed for one reason. */
 export interface ForcedClose {
   /** `http`, `https`, `http2`, `tls`, `net`; of the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */

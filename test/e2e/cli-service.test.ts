@@ -112,7 +112,9 @@ describe('fd-broker reload, rollback and stop', () => {
       ...['--timeout', '300ms', '--drain', '60s'],
     )
     expect(stopped).toMatchObject({ code: 1, stdout: '' })
-    expect(stopped.stderr).toContain(`process ${pid} was told to end, and has connections still`)
+    expect(stopped.stderr).toContain(
+      `process ${pid} was told to end, and lives after 300 ms: it has 1 connection still`,
+    )
     expect(hasEnded(pid)).toBe(false)
     client.destroy()
     await edge.ended(pid)

@@ -1,9 +1,19 @@
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 10_000 }
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+
+interface Failed {
+  readonly code: number
+  readonly stderr: string
+}
 
 interface Older {
   readonly pid?: number
@@ -65,5 +75,35 @@ describe('a version that a timer keeps from its end after it has retired', () =>
     expect(first.story).toContain('ended')
     expect(first.output).toContain('1 Timeout kept it')
     expect(second.ended).toBe(false)
+  })
+})
+
+describe('fd-broker stop of a process that does not end', () => {
+  async function stopped(scene: Scene, ...args: readonly string[]): Promise<Failed> {
+    const words = [CLI, 'stop', '--control', scene.control, ...args]
+    return await promisify(execFile)(process.execPath, words).then(
+      () => ({ code: 0, stderr: '' }),
+      error => error as Failed,
+    )
+  }
+
+  it('names what keeps it where its last connection has ended', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve({ staysAlive: true })
+    const { code, stderr } = await stopped(scene, '--timeout', '500ms')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      new RegExp(`process ${app.pid} was told .*: its last connection has ended, and 1 Timeout keeps it`),
+    )
+  })
+
+  it('says of one that is stopped that it does not answer', async () => {
+    const scene = Scene.open({ upgrade: TIMES, traps: { 'member leaving': 'SIGSTOP' } })
+    const app = await scene.serve()
+    const { code, stderr } = await stopped(scene, '--timeout', '300ms')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(new RegExp(`process ${app.pid} was told .*: it does not answer`))
+    app.signal('SIGCONT')
+    await app.end()
   })
 })
