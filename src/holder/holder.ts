@@ -369,6 +369,8 @@ export class Holder {
     this.#deadline = afterHearing(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
       this.#surroundings.dispatch({ type: 'deadline' })
+      // Nothing could be done about it yet: the process that could serve has no channel at present.
+      if (!this.#closed && this.#surroundings.state().phase === phase) this.#setDeadline(phase)
     })
   }
 

@@ -601,6 +601,7 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
       return giveUp(state, rules)
     case 'committing':
       if (!rules.arbiter) return same(state)
+      if (state.owner === NOBODY) return takeLater(state, state.joiner)
       return state.unfit.includes(state.owner) && !state.unfit.includes(state.joiner)
         ? help(state, state.owner)
         : turnAway(state, rules)
@@ -608,9 +609,21 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
       // The owner does not come back (stopped): the one that was turned away from is there. Of its own member a holder hears for
       // certain how it went.
       if (state.scope === 'holder' || !rules.arbiter) return same(state)
-      return state.joiner === NOBODY || state.down.includes(state.joiner) ? same(state) : regrant(state)
+      if (state.joiner === NOBODY) return takeLater(state, state.owner)
+      return state.down.includes(state.joiner) ? same(state) : regrant(state)
     default:
       return same(state)
+  }
+}
+
+/**
+ * `owner` is stopped, or slow, and the only process that can serve: the right is there for it to take whenever it goes on. A joiner
+ * may come meanwhile, and fences it as it fences any incumbent that says nothing.
+ */
+function takeLater(state: HolderState, owner: Id): HolderStep {
+  return {
+    state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },
+    effects: NOTHING,
   }
 }
 
@@ -658,17 +671,16 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
     }
     case 'idle':
     case 'offering':
-      if (id === state.owner)
-        return sealed && state.phase === 'idle'
-          ? reinstate(state)
-          : sealed
-            ? giveUpThen(state, rules)
-            : workAgain(state, rules)
+      if (id === state.owner) {
+        if (sealed) return state.phase === 'idle' ? reinstate(state) : giveUpThen(state, rules)
+        return took(back, state.epoch) ? workAgain(state, rules) : grantAgain(state, id, state.epoch)
+      }
       break
     case 'quiescing':
     case 'freezing':
     case 'preparing':
-      if (id === state.owner) return same(state)
+      if (id === state.owner)
+        return sealed || took(back, state.epoch) ? same(state) : grantAgain(state, id, state.epoch)
       break
     case 'committing':
       if (id === state.owner) {
@@ -685,12 +697,8 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
             effects: [{ type: 'tell', to: id, message: { kind: 'commit', epoch: state.grant } }],
           }
         }
-        if (epoch === state.grant && (role === 'serving' || role === 'frozen'))
-          return onServing(state, id, epoch, rules)
-        return {
-          state,
-          effects: [{ type: 'tell', to: id, message: { kind: 'reinstate', epoch: state.grant } }],
-        }
+        if (took(back, state.grant)) return onServing(state, id, epoch, rules)
+        return grantAgain(state, id, state.grant)
       }
       break
     case 'probation':
@@ -702,12 +710,7 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
       if (id === state.owner) return same(state)
       break
     case 'returning':
-      if (id === state.owner) {
-        return {
-          state,
-          effects: [{ type: 'tell', to: id, message: { kind: 'reinstate', epoch: state.grant } }],
-        }
-      }
+      if (id === state.owner) return grantAgain(state, id, state.grant)
       if (id === state.joiner)
         return state.unfit.includes(state.owner) ? regrant(state) : { state, effects: NOTHING }
       break
@@ -715,6 +718,20 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
       return same(state)
   }
   return { state: bind(state, id), effects: [{ type: 'tell', to: id, message: { kind: 'fenced' } }] }
+}
+
+function begun(role: Role): boolean {
+  return role === 'serving' || role === 'frozen'
+}
+
+/** The member writes in the segment that it was given the right to write in. */
+function took({ role, epoch }: Back, given: Epoch): boolean {
+  return begun(role) && epoch === given
+}
+
+/** The word that gave the right may have been lost with the channel. */
+function grantAgain(state: HolderState, to: Id, epoch: Epoch): HolderStep {
+  return { state, effects: [{ type: 'tell', to, message: { kind: 'reinstate', epoch } }] }
 }
 
 function bind(state: HolderState, id: Id): HolderState {
@@ -759,7 +776,7 @@ function onRenew(state: HolderState): HolderStep {
 
 function onRebuilt(state: HolderState, rules: Rules): HolderStep {
   if (state.phase !== 'rebuilding') return same(state)
-  const serves = (role: Role): number => (role === 'serving' || role === 'frozen' ? 1 : 0)
+  const serves = (role: Role): number => (begun(role) ? 1 : 0)
   const unfit = (id: Id): number => (state.unfit.includes(id) ? 1 : 0)
   const best = [...state.backs].sort(
     (a, b) => unfit(a.id) - unfit(b.id) || serves(b.role) - serves(a.role) || b.epoch - a.epoch,

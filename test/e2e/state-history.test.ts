@@ -27,7 +27,7 @@ it(
     const random = seeded(SEED)
     const scene = Scene.open({
       hosting: 'daemon',
-      upgrade: { probation: 300, heartbeat: 50, silence: 1_000, quiesce: 1_000 },
+      upgrade: { probation: 300, heartbeat: 50, silence: 1_000, quiesce: 1_000, commit: 3_000 },
     })
     await serveByCommand(scene)
     const start = () => scene.start({}, { command: [MEMBER] })
@@ -97,6 +97,22 @@ it(
         await pause(100 + random(200))
         asked = [next]
         current = next
+      },
+      /** The right goes back to a process that is stopped: a joiner may come all the same. */
+      async 'stop who serves, and kill its successor'() {
+        await atRest()
+        const stopped = current
+        stopped.signal('SIGSTOP')
+        const next = await start()
+        await serviceWhere(scene, 'the stopped process is to freeze', ({ phase }) => phase === 'freezing')
+        await pause(random(1_000))
+        await next.kill()
+        current = await serving()
+        asked = [current]
+        stopped.signal('SIGCONT')
+        asked = [current, stopped]
+        await pause(100 + random(200))
+        asked = [current]
       },
       /** Heartbeats are missing: the standby serves again, and the stopped successor learns that when it goes on. */
       async 'stop the successor'() {

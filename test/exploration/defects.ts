@@ -319,6 +319,28 @@ export const DEFECTS: readonly Defect[] = [
     harm: /^two work at once/,
   },
   {
+    what: 'a stopped process that is given its right back is waited for',
+    parts: holder((before, event) =>
+      event.type === 'deadline' && before.phase === 'returning' && before.joiner < 0
+        ? { state: before, effects: [] }
+        : null,
+    ),
+    parties: 3,
+    bounds: { ...CALM, stop: 1, segments: 5, atomic: true },
+    harm: /^a stopped process blocks every joiner: returning/,
+  },
+  {
+    what: 'the word that gave the right back is not said again',
+    parts: holder((before, event, _rules, { state, effects }) =>
+      event.type === 'message' && event.message.kind === 'back' && before.phase === 'idle'
+        ? { state, effects: effects.filter(e => e.type !== 'tell' || e.message.kind !== 'reinstate') }
+        : null,
+    ),
+    parties: 3,
+    bounds: { ...CALM, cut: 1, segments: 5, atomic: true },
+    harm: /^(not exactly one writer at rest|stuck generation)/,
+  },
+  {
     what: 'a change is refused though the one that writes is only busy',
     parts: { impatient: true },
     parties: 2,

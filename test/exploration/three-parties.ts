@@ -641,11 +641,19 @@ export class ThreeParties extends World {
     return well ? 'a stopped process blocks all writes' : null
   }
 
+  /** All wait for a stopped process, and a joiner that would serve in its place is refused: it could be fenced. */
+  private blockedJoiners(): string | null {
+    const { phase, unfit } = this.holder()
+    // One that found that it cannot serve waits for the stopped one, which is named, to be ended.
+    if (phase === 'idle' || phase === 'rebuilding' || unfit.length > 0) return null
+    return `a stopped process blocks every joiner: ${phase}`
+  }
+
   protected rest(onlyResumes: boolean): string | null {
     const hole = this.blackHole()
     if (hole !== null) return hole
     if (this.get(this.d, STATUS) !== RUNNING) return null
-    if (onlyResumes) return this.blockedWrites()
+    if (onlyResumes) return this.blockedWrites() ?? this.blockedJoiners()
     const { phase: held, owner, helped } = this.holder()
     if (this.bounds.lasting && held === 'probation' && this.lasts(owner))
       return this.duringProbation(owner, helped)

@@ -7,7 +7,7 @@ import {
   restartedHolder,
   stepHolder,
 } from '../../src/protocol/holder-machine.js'
-import { NOBODY, type ToHolder } from '../../src/protocol/messages.js'
+import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/protocol/messages.js'
 import { WITHOUT_SEALS } from '../../src/protocol/rules.js'
 
 const OWNER = 0
@@ -174,6 +174,25 @@ describe('the holder, when something fails', () => {
   it('gives the right to nobody that cannot hear of it', () => {
     const returning = after([...upTo.probation, { type: 'unhealthy' }, { type: 'lost', id: JOINER }])
     expect(stepHolder(returning, { type: 'deadline' })).toEqual({ state: returning, effects: [] })
+  })
+
+  it('lets a joiner come in place of an owner that stays silent, and fences it as any other', () => {
+    const given = after([...upTo.probation, { type: 'dead', id: JOINER }])
+    const silent = after([{ type: 'deadline' }], given)
+    expect(silent).toMatchObject({ phase: 'idle', owner: OWNER, joiner: NOBODY, epoch: 2, bound: [] })
+    const joined = after([{ type: 'join', id: 2 }, says(2, { kind: 'ready' }), { type: 'deadline' }], silent)
+    expect(effects(joined, { type: 'deadline' })).toEqual(['seal 0..2', 'tell 2 sealed'])
+    // It goes on before that: what it says late is no news, and it is told again where it lost its channel.
+    expect(effects(silent, says(OWNER, { kind: 'serving', epoch: 2 }))).toEqual([])
+    const back = { kind: 'back', role: 'standby', epoch: 0, sealed: false } as const
+    expect(effects(silent, says(OWNER, back))).toEqual(['tell 0 reinstate 2'])
+  })
+
+  it('lets a joiner come in place of a first member that does not say Serving', () => {
+    const { state } = stepHolder(initialHolder('member', NOBODY, NO_EPOCH), { type: 'join', id: 0 })
+    const committing = after([says(0, { kind: 'ready' }), says(0, { kind: 'prepared' })], state)
+    const { phase, epoch, grant } = after([{ type: 'deadline' }], committing)
+    expect([committing.phase, phase, epoch]).toEqual(['committing', 'idle', grant])
   })
 
   it('gives the right back at once when the one that was to come back cannot', () => {
