@@ -24,6 +24,14 @@ export class Complaints {
     setTimeout(() => this.#tell(kind, message), EVERY_MS).unref()
   }
 
+  shortage(shortage: string, server: string): void {
+    this.say(
+      shortage,
+      { shortage, server },
+      'this process could not connect to a server for want of its own means',
+    )
+  }
+
   #tell(kind: string, message: string): void {
     const { count, facts } = this.#waiting.get(kind)!
     if (count === 0) {

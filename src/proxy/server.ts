@@ -19,6 +19,7 @@ import { Entrance, type RelayWiring } from './entrance.js'
 import { Health } from './health/health.js'
 import { healthQuestion } from './health/health-question.js'
 import { type JoinedBy, joinOptions } from './join-options.js'
+import { type Names, serverNames } from './names/names.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
@@ -70,6 +71,7 @@ export class ReverseProxy {
   readonly #closed = new Set<Entrance>()
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
+  readonly #names: Names
   /** Of all entrances, whatever configuration they began with. */
   readonly #pools = new UpstreamPools()
   readonly #admission: Admission
@@ -90,14 +92,15 @@ export class ReverseProxy {
     this.#config = config
     this.#logger = logger
     this.#access = access
-    this.#upstreams = new Upstreams(serverLog(logger))
+    const complaints = new Complaints(logger)
+    this.#names = serverNames(config.resolver, complaints)
+    this.#upstreams = new Upstreams(serverLog(logger), this.#names)
     this.#upstreams.configure(config.upstreams)
     this.#admission = new Admission({
       limits: () => this.#config.limits,
       open: () => this.connections,
       logger,
     })
-    const complaints = new Complaints(logger)
     this.#declared = new DeclaredState(member, this.#upstreams, logger)
     this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
@@ -113,13 +116,7 @@ export class ReverseProxy {
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
-      onShortage: (shortage, server) => {
-        complaints.say(
-          shortage,
-          { shortage, server },
-          'this process could not connect to a server for want of its own means',
-        )
-      },
+      onShortage: (shortage, server) => complaints.shortage(shortage, server),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
     }
     serveCertificateCommands(member, this.#tls)
@@ -298,6 +295,7 @@ export class ReverseProxy {
     // Before the listeners: a new one may forward to a new upstream, and needs its certificates.
     this.#upstreams.configure(config.upstreams)
     this.#tls.configure(config)
+    this.#names.configure(config.resolver)
     try {
       await this.#relisten(before, config)
     } catch (error) {
@@ -385,6 +383,7 @@ export class ReverseProxy {
     this.#tls.stop()
     for (const entrance of this.#allEntrances()) entrance.close()
     this.#pools.clear()
+    this.#names.close()
   }
 }
 

@@ -36,6 +36,8 @@ export interface DetachedStream {
 /** Both directions of one connection, plain or encrypted. No call blocks or throws for what the peer did. */
 export interface ByteStream {
   owner: StreamOwner | null
+  /** When this process came to have it, on the clock of `performance`; 0: not noted. Kept by {@link UpstreamPools}. */
+  since: number
   /** Not connected, yet or (once it is gone) ever; what is written waits. */
   readonly connecting: boolean
   /** Something written is not in the kernel yet: whoever writes should stop reading its source until `onDrain`. */

@@ -1,3 +1,5 @@
+import type { LookupFunction } from 'node:net'
+
 /** Where a server listens. */
 export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
@@ -10,6 +12,17 @@ export interface KeepAlive {
   readonly connections: number
   /** Milliseconds that one may stay unused. Choose less than the server's own limit. */
   readonly idleMs: number
+  /** Milliseconds after which one is not kept any more, however much it is used; left out: no limit. */
+  readonly ageMs?: number
+}
+
+/** A name whose addresses may change. */
+export interface NamedHost {
+  readonly lookup: LookupFunction
+  /** Reports whether the name still has this address: a connection to it may be used again. */
+  current(address: string): boolean
+  /** A connect to this address, of several, has come to its end. */
+  tried(address: string, connected: boolean): void
 }
 
 /** One server that requests can be sent to, as whoever balances sees it. One object may stand for it all its life. */
@@ -17,6 +30,8 @@ export interface Destination {
   /** Names its pool of connections: equal keys share them, also after a change of the configuration. */
   readonly key: string
   readonly address: DialAddress
+  /** Left out: Node looks the name up, and what it found first stays in use. */
+  readonly named?: NamedHost
   /** `Host` for requests of HTTP/1.0 clients that came without one. */
   readonly authority: string
   /** Connections to it, used and unused, of all relays that share the pools; left out: that of the pools. */

@@ -13,7 +13,7 @@ export {
 export { ClientTally } from './client-tally.js'
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
 export type { Decision, ExchangeOptions, Refuse, Respond, Router, SendOn } from './decision.js'
-export type { Destination, DialAddress, DialFailure, KeepAlive } from './destination.js'
+export type { Destination, DialAddress, DialFailure, KeepAlive, NamedHost } from './destination.js'
 export type { Dial } from './dial.js'
 export type { ExchangeSubject } from './exchange-facts.js'
 export type { ExchangeReport } from './exchange-report.js'

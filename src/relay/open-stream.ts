@@ -3,7 +3,7 @@ import { type OwnedFd, polledSockets, socketOver } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { DialAddress } from './destination.js'
+import type { DialAddress, NamedHost } from './destination.js'
 import type { Dial } from './dial.js'
 import { PolledStream } from './polled-stream.js'
 import { READ_INTO } from './read-into.js'
@@ -28,18 +28,23 @@ export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tall
 }
 
 /** Connects to a TCP or Unix address in the clear. */
-export const dialSocket: Dial = ({ address }, owner, tally) => {
+export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   if (polledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
-  if (polledSockets() && SOCKET_HANDLE.works) return dialled(address, owner, tally)
+  if (polledSockets() && SOCKET_HANDLE.works) return dialled(address, named, owner, tally)
   const onread = new Feed()
-  const socket = connect(address, { onread })
+  const socket = connect(address, named, { onread })
   return (onread.stream = new SocketStream(socket, owner, tally, { fed: true }))
 }
 
 /** Node finds the address of a name and connects; from then on it knows nothing of the connection. */
-function dialled(address: DialAddress, owner: StreamOwner, tally: Tally): ByteStream {
-  const socket = connect(address)
+function dialled(
+  address: DialAddress,
+  named: NamedHost | undefined,
+  owner: StreamOwner,
+  tally: Tally,
+): ByteStream {
+  const socket = connect(address, named)
   const stream = new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', dialling: socket })
   let failure: Error | null = null
   const onClose = () => stream.unconnected(failure)
@@ -49,15 +54,35 @@ function dialled(address: DialAddress, owner: StreamOwner, tally: Tally): ByteSt
   socket.on('close', onClose)
   socket.once('connect', () => {
     socket.removeListener('close', onClose)
+    stream.remoteAddress = socket.remoteAddress ?? ''
     stream.connected({ descriptor: descriptorOf(socket)!, close: () => socket.destroy() })
   })
   return stream
 }
 
-function connect(address: DialAddress, options: Pick<net.ConnectOpts, 'onread'> = {}): net.Socket {
+/** Of several addresses the next is tried when one has not answered for so long; the last one has no such limit. */
+const NEXT_ADDRESS_MS = 500
+
+function connect(
+  address: DialAddress,
+  named?: NamedHost,
+  options: Pick<net.ConnectOpts, 'onread'> = {},
+): net.Socket {
   if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true, ...options })
   const { host, port } = address
-  return net.connect({ host, port, allowHalfOpen: true, noDelay: true, ...options })
+  const common = { host, port, allowHalfOpen: true, noDelay: true, ...options }
+  if (named === undefined) return net.connect(common)
+  const socket = net.connect({
+    ...common,
+    lookup: named.lookup,
+    autoSelectFamily: true,
+    autoSelectFamilyAttemptTimeout: NEXT_ADDRESS_MS,
+  })
+  const failed = (ip: string) => named.tried(ip, false)
+  socket.on('connectionAttemptFailed', failed)
+  socket.on('connectionAttemptTimeout', failed)
+  socket.once('connect', () => named.tried(socket.remoteAddress ?? '', true))
+  return socket
 }
 
 /**

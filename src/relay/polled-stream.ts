@@ -34,7 +34,10 @@ export interface Dialling {
 /** A {@link ByteStream} over a TCP or Unix socket in the clear, of which Node knows nothing once it is connected: idle, it takes a few hundred bytes. */
 export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
-  readonly remoteAddress: string
+  /** The peer's IP address; '' where it has none, or nothing asks for it. */
+  remoteAddress: string
+  /** See {@link ByteStream.since}. */
+  since = 0
   bytesRead = 0
   bytesWritten = 0
   readonly #tally: Tally

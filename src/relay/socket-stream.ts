@@ -35,6 +35,7 @@ export interface SocketInput {
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
+  since = 0
   readonly #socket: StreamSocket
   readonly #tally: Tally
   /** What waits behind #current; null while nothing is unsent. */

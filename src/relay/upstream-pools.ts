@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { Destination, KeepAlive } from './destination.js'
+import type { Destination, KeepAlive, NamedHost } from './destination.js'
 import type { Dial } from './dial.js'
 import { dialSocket } from './open-stream.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
@@ -41,17 +41,30 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#unused.length
   }
 
-  /** None that has been unused for longer than `keepAlive` says, whoever gave it. */
-  take(owner: StreamOwner, { connections, idleMs }: KeepAlive, now: number): ByteStream | undefined {
-    const last = this.#unused[this.#unused.length - 1]
-    if (last === undefined || connections === 0 || now - last.since >= idleMs) return undefined
-    this.#unused.pop()
-    last.stream.owner = owner
-    return last.stream
+  /** None that has been unused for longer than `keepAlive` says, and none to an address that the name does not have any more. */
+  take(
+    owner: StreamOwner,
+    { connections, idleMs }: KeepAlive,
+    named: NamedHost | undefined,
+    now: number,
+  ): ByteStream | undefined {
+    while (this.#unused.length > 0) {
+      const last = this.#unused[this.#unused.length - 1]!
+      if (connections === 0 || now - last.since >= idleMs) return undefined
+      this.#unused.pop()
+      if (named === undefined || named.current(last.stream.remoteAddress)) {
+        last.stream.owner = owner
+        return last.stream
+      }
+      last.stream.destroy()
+    }
+    return undefined
   }
 
-  give(stream: ByteStream, { connections, idleMs }: KeepAlive, since: number): void {
-    if (this.#unused.length >= connections) {
+  give(stream: ByteStream, { connections, idleMs, ageMs }: KeepAlive, since: number): void {
+    if (stream.since === 0) stream.since = since
+    const old = ageMs !== undefined && since - stream.since >= ageMs
+    if (old || this.#unused.length >= connections) {
       stream.destroy()
       return
     }
@@ -137,12 +150,16 @@ export class UpstreamPools {
     now: number = performance.now(),
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
-    const stream = fresh ? undefined : pool.take(owner, destination.keepAlive ?? this.#keepAlive, now)
+    const stream = fresh
+      ? undefined
+      : pool.take(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
     if (stream !== undefined) return stream
     // Unused ones that this destination does not take must not keep it from a new one.
     const most = destination.connections ?? this.#most
     while (pool.tally.open >= most) if (!pool.closeOldest()) return null
-    return this.#dial(destination, owner, pool.tally)
+    const dialled = this.#dial(destination, owner, pool.tally)
+    dialled.since = now
+    return dialled
   }
 
   /** Takes over a stream after an exchange. `now`: for who has just read the clock. */

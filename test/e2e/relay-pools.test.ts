@@ -116,6 +116,15 @@ describe('connections kept open to a server', () => {
     expect(server.peers.length).toBe(2)
   })
 
+  it('are not kept beyond their age, however much they are used', async () => {
+    const server = await answering()
+    const made = await world(kept(server, { connections: 8, idleMs: LONG, ageMs: 50 }))
+    const began = performance.now()
+    while (server.peers.length < 2) await asks(made)
+    expect(performance.now() - began).toBeGreaterThanOrEqual(50)
+    await until(() => server.peers[0]!.closed, 'the old one is closed')
+  })
+
   it('make room for a new one where a server has its most, if they may not be used', async () => {
     const server = await answering(2)
     const shared = pools()

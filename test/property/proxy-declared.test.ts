@@ -23,7 +23,7 @@ const upstream = fc.record({
     failures: fc.option(fc.integer({ min: 1, max: 1000 })),
     coolDown: ms,
   }),
-  keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms }),
+  keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms, age: fc.option(ms) }),
   connections: fc.option(fc.integer({ min: 1, max: 10_000 })),
   timeouts: fc.record({ connect: ms, response: ms }),
 })

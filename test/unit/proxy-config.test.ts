@@ -20,7 +20,7 @@ describe('a configuration', () => {
           { kind: 'tcp', host: '127.0.0.1', port: 9002, text: 'http://127.0.0.1:9002' },
         ],
         health: { failures: 3, coolDown: 10_000 },
-        keepAlive: { connections: 4096, idle: 4000 },
+        keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,
         retry: 2,
         timeouts: { connect: 3000, response: 60_000 },
@@ -55,6 +55,7 @@ describe('a configuration', () => {
         silence: 3000,
         health: null,
       },
+      resolver: { servers: [], timeout: 5000 },
       tls: { certificates: [], minVersion: 'TLSv1.2', rotateTicketKeys: 43_200_000 },
       timeouts: {
         handshake: 10_000,

@@ -19,7 +19,7 @@ const EVERY: ProxyDocument = {
     app: {
       servers: ['http://127.0.0.1:9001'],
       health: { failures: 'off', coolDown: '1s' },
-      keepAlive: { connections: 1, idle: '500ms' },
+      keepAlive: { connections: 1, idle: '500ms', age: '5m' },
       connections: false,
       retry: 0,
       timeouts: { connect: '1s', response: '2m' },
@@ -37,6 +37,7 @@ const EVERY: ProxyDocument = {
     },
     { host: '*', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
   ],
+  resolver: { servers: ['127.0.0.1:53'], timeout: '1s' },
   tls: { certificates: [], minVersion: 'TLSv1.3', rotateTicketKeys: '1h' },
   drain: {
     timeout: '1s',

@@ -22,6 +22,7 @@ export interface ProxyConfig {
   upstreams: UpstreamConfig[]
   /** Hosts and paths are canonical, each pair is there once, each upstream exists. */
   routes: RouteRule[]
+  resolver: ResolverConfig
   tls: TlsConfig
   drain: {
     timeout: number
@@ -84,6 +85,14 @@ export interface WorkersConfig {
 }
 
 export interface StateFileConfig extends Required<StateFileOptions> {}
+
+/** How the names of servers are looked up. */
+export interface ResolverConfig {
+  /** None: those of /etc/resolv.conf. */
+  servers: string[]
+  /** For one name. */
+  timeout: number
+}
 
 export interface TimeoutConfig {
   handshake: number

@@ -20,6 +20,7 @@ export interface ProxyDocument {
   listeners: readonly ListenerDocument[]
   upstreams?: Readonly<Record<string, UpstreamDocument>>
   routes?: readonly RouteDocument[]
+  resolver?: { servers?: readonly string[]; timeout?: Duration }
   tls?: {
     certificates?: readonly { cert: string; key: string; names?: readonly string[] }[]
     minVersion?: 'TLSv1.2' | 'TLSv1.3'
@@ -97,7 +98,7 @@ export interface ListenerDocument {
 export interface UpstreamDocument {
   servers: readonly string[]
   health?: { failures?: number | Off; coolDown?: Duration }
-  keepAlive?: { connections?: number; idle?: Duration }
+  keepAlive?: { connections?: number; idle?: Duration; age?: Duration | Off }
   connections?: number | Off
   retry?: number
   timeouts?: { connect?: Duration; response?: Duration }

@@ -31,6 +31,7 @@ import type { ListenerConfig, ProxyConfig, UpgradeConfig, UpstreamConfig } from 
 import { forwarded, forwardedShape } from './forwarded.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerShape, listeners } from './listeners.js'
+import { resolverShape } from './resolver.js'
 import { stateFile, stateFileShape } from './state-file.js'
 import { type Upstream, upstreamShape, upstreams } from './upstreams.js'
 import { workers, workersShape } from './workers.js'
@@ -226,6 +227,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
     routes: optional(routeList(upstreamNames), [], 'what goes where', routeShape),
+    resolver: group(resolverShape, 'how names of servers are looked up that `/etc/hosts` does not have'),
     tls: group(tlsShape, 'TLS with clients'),
     drain: group(drainShape, 'leaving'),
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),

@@ -28,6 +28,11 @@ const healthShape = {
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
   idle: optional(duration(1), '4s', 'for how long; choose less than the server’s own limit (Node’s is 5 s)'),
+  age: optional(
+    orOff(duration(1)),
+    '1h',
+    'after this time a connection is not kept any more, however much it is used; `off`: no limit',
+  ),
 }
 const ownTimeoutShape = {
   connect: absent(duration(1), undefined, 'in place of `timeouts.connect`, for this upstream'),

@@ -9,6 +9,9 @@ import type { ListenerMessage, SettingMessage, UpstreamMessage } from './section
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
+/** Of entries that a version without this key has written. */
+const DEFAULT_AGE_MS = 3_600_000
+
 /** Who writes, and when (milliseconds since 1970). */
 export interface Stamp {
   generation: number
@@ -24,6 +27,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     coolDownMs: health.coolDown,
     keepAliveConnections: keepAlive.connections,
     keepAliveIdleMs: keepAlive.idle,
+    keepAliveAgeMs: keepAlive.age ?? 0,
     connectTimeoutMs: timeouts.connect,
     responseTimeoutMs: timeouts.response,
     connections,
@@ -41,6 +45,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   }
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
   const { connectTimeoutMs, responseTimeoutMs, connections = null } = message
+  const { keepAliveAgeMs = DEFAULT_AGE_MS } = message
   const possible =
     servers.length > 0 &&
     failures !== 0 &&
@@ -53,7 +58,11 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     connections,
     retry,
     health: { failures, coolDown: coolDownMs },
-    keepAlive: { connections: keepAliveConnections, idle: keepAliveIdleMs },
+    keepAlive: {
+      connections: keepAliveConnections,
+      idle: keepAliveIdleMs,
+      age: keepAliveAgeMs === 0 ? null : keepAliveAgeMs,
+    },
     timeouts: { connect: connectTimeoutMs, response: responseTimeoutMs },
   }
 }
@@ -100,6 +109,7 @@ const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
   accessLog: true,
   stateFile: true,
   forwarded: true,
+  resolver: true,
 }
 
 const HEALTH = 'upgrade.health.'

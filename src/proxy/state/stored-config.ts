@@ -20,7 +20,7 @@ const LOOSE: ReadonlySet<string> = new Set([
   'limits.connectionsPerClient',
 ])
 /** They are each process's own: they count from its start on. */
-const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile'])
+const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile', 'resolver'])
 
 /**
  * The configuration of whoever has written it to the state. `own`: what each process has for itself; and what the state does not say, or

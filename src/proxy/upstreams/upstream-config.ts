@@ -10,8 +10,8 @@ export interface UpstreamConfig {
     failures: number | null
     coolDown: number
   }
-  /** Idle connections kept for each server. */
-  keepAlive: { connections: number; idle: number }
+  /** Idle connections kept for each server; `age`: null is no limit. */
+  keepAlive: { connections: number; idle: number; age: number | null }
   /** To each server, used and unused; null: no limit. */
   connections: number | null
   /** Other servers that are tried where nothing was sent yet. */

@@ -1,4 +1,6 @@
+import { isIP } from 'node:net'
 import type { Destination, ExchangeOptions, KeepAlive, SendOn } from '../../relay/index.js'
+import type { Names } from '../names/names.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
 import type { UpstreamConfig } from './upstream-config.js'
@@ -26,9 +28,11 @@ export class Upstream {
   #retry = 0
   #takesRequests = false
   readonly #watch: ServerWatch
+  readonly #names: Pick<Names, 'named'> | null
 
-  constructor(name: string, watch: ServerWatch) {
+  constructor(name: string, watch: ServerWatch, names: Pick<Names, 'named'> | null = null) {
     this.name = name
+    this.#names = names
     this.#watch = watch
     this.sendOn = { kind: 'upstream', name, pick: tried => this.#pick(tried) }
   }
@@ -50,7 +54,8 @@ export class Upstream {
       return
     }
     const { servers, health, keepAlive, connections, retry, timeouts } = config
-    const kept = { connections: keepAlive.connections, idleMs: keepAlive.idle }
+    const { idle: idleMs, age } = keepAlive
+    const kept = { connections: keepAlive.connections, idleMs, ...(age !== null && { ageMs: age }) }
     const addresses = servers.map(server => server.text)
     if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
     else this.#balancer.configure(addresses, health)
@@ -94,6 +99,7 @@ export class Upstream {
   #destination(server: UpstreamAddress, keepAlive: KeepAlive, connections: number | null): Destination {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
+    const named = tcp && isIP(server.host) === 0 ? this.#names?.named(server.host) : undefined
     return {
       key,
       address: tcp
@@ -101,6 +107,7 @@ export class Upstream {
         : { kind: 'unix', path: server.path },
       authority: tcp ? key.slice(key.indexOf('//') + 2) : 'localhost',
       keepAlive,
+      ...(named !== undefined && { named }),
       ...(connections !== null && { connections }),
       opened: whole => {
         if (whole) this.succeeded(key)

@@ -1,5 +1,6 @@
 import type { Logger } from '../../index.js'
 import type { Destination, ExchangeReport } from '../../relay/index.js'
+import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
 import { type ServerWatch, Upstream } from './upstream.js'
 import type { UpstreamConfig } from './upstream-config.js'
@@ -17,25 +18,28 @@ export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWat
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
   readonly #watch: ServerWatch
-  #names: ReadonlySet<string> = new Set()
+  readonly #names: Pick<Names, 'named'> | null
+  #configured: ReadonlySet<string> = new Set()
   #forRequests: ReadonlySet<string> = new Set()
   /** Servers that failed since they last answered. */
   readonly #troubled = new Set<string>()
 
-  constructor(watch: Pick<ServerWatch, 'out' | 'in'>) {
+  /** `names` null: Node looks names up. */
+  constructor(watch: Pick<ServerWatch, 'out' | 'in'>, names: Pick<Names, 'named'> | null = null) {
+    this.#names = names
     this.#watch = { ...watch, failed: server => this.#troubled.add(server) }
   }
 
   /** Names in the configuration. */
   get names(): ReadonlySet<string> {
-    return this.#names
+    return this.#configured
   }
 
   /** Names of those that routes may lead to, and that the configuration does not have (any more). */
   get former(): ReadonlySet<string> {
     const former = new Set<string>()
     for (const { name, takesRequests } of this.#upstreams.values()) {
-      if (takesRequests && !this.#names.has(name)) former.add(name)
+      if (takesRequests && !this.#configured.has(name)) former.add(name)
     }
     return former
   }
@@ -47,7 +51,7 @@ export class Upstreams {
 
   /** Adds and changes. What the configuration has no more stays until {@link prune}: routes may still lead there. */
   configure(configs: readonly UpstreamConfig[]): void {
-    this.#names = new Set(configs.map(({ name }) => name))
+    this.#configured = new Set(configs.map(({ name }) => name))
     this.#forRequests = new Set(
       configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name),
     )
@@ -56,13 +60,13 @@ export class Upstreams {
 
   /** One that the configuration does not have; it stays until {@link prune}. */
   adopt(config: UpstreamConfig): void {
-    if (!this.#names.has(config.name)) this.named(config.name).configure(config)
+    if (!this.#configured.has(config.name)) this.named(config.name).configure(config)
   }
 
   /** Forgets what the configuration does not have, but for those `needed`. */
   prune(needed: ReadonlySet<string>): void {
     for (const [name, upstream] of this.#upstreams) {
-      if (!this.#names.has(name) && !needed.has(name)) upstream.configure(null)
+      if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)
     }
   }
 
@@ -70,7 +74,7 @@ export class Upstreams {
   named(name: string): Upstream {
     let upstream = this.#upstreams.get(name)
     if (upstream === undefined) {
-      upstream = new Upstream(name, this.#watch)
+      upstream = new Upstream(name, this.#watch, this.#names)
       this.#upstreams.set(name, upstream)
     }
     return upstream

@@ -1,0 +1,123 @@
+import type { promises as dns } from 'node:dns'
+import { setTimeout as rest } from 'node:timers/promises'
+import { FollowedFile } from './followed-file.js'
+import { candidates, searchList } from './search-list.js'
+
+/** How long the addresses of one family wait for those of the other. */
+const OTHER_FAMILY_MS = 50
+/** c-ares sends a question again after this time, and later after more. */
+const AGAIN_MS = 1_000
+const TRIES = 3
+
+/** `nothing`: the name has no address. `failed`: the name servers did not say, and `code` tells why. */
+export type Answer =
+  | { readonly kind: 'addresses'; readonly addresses: readonly string[]; readonly ttlMs: number }
+  | { readonly kind: 'nothing'; readonly code: string }
+  | { readonly kind: 'failed'; readonly code: string }
+
+export interface NameServersOptions {
+  /** `IP`, `IP:PORT` or `[IPv6]:PORT`; none: those of `resolvConf`. */
+  servers: readonly string[]
+  /** For one name, in milliseconds. */
+  timeout: number
+}
+
+/** Each name is one question on its own: a name that nobody answers for holds up no other. */
+export class NameServers {
+  readonly #file: FollowedFile
+  #options: NameServersOptions
+  #resolver: dns.Resolver | null = null
+  #text = ''
+
+  constructor(resolvConf: string, options: NameServersOptions) {
+    this.#file = new FollowedFile(resolvConf)
+    this.#options = options
+  }
+
+  /** Questions under way end as they began. Returns whether other servers are asked from now on. */
+  configure(options: NameServersOptions): boolean {
+    const others = options.servers.join() !== this.#options.servers.join()
+    this.#options = options
+    if (others) this.#resolver = null
+    return others
+  }
+
+  /** Never rejects. Answers within the timeout. */
+  async ask(name: string, now: number): Promise<Answer> {
+    const late = new AbortController()
+    const { timeout } = this.#options
+    try {
+      return await Promise.race([
+        this.#search(name, this.#resolverNow(now), late.signal),
+        rest(timeout, TIMED_OUT, { ref: false, signal: late.signal }),
+      ])
+    } catch (error) {
+      return failure(error)
+    } finally {
+      late.abort()
+    }
+  }
+
+  /** Ends the questions under way. */
+  close(): void {
+    this.#resolver?.cancel()
+    this.#resolver = null
+  }
+
+  #resolverNow(now: number): dns.Resolver {
+    const text = this.#file.text(now)
+    if (text !== this.#text) {
+      this.#text = text
+      this.#resolver = null
+    }
+    if (this.#resolver !== null) return this.#resolver
+    const { Resolver } = process.getBuiltinModule('node:dns').promises
+    const { servers } = this.#options
+    this.#resolver = new Resolver({ timeout: AGAIN_MS, tries: TRIES })
+    if (servers.length > 0) this.#resolver.setServers(servers)
+    return this.#resolver
+  }
+
+  async #search(name: string, resolver: dns.Resolver, late: AbortSignal): Promise<Answer> {
+    let answer: Answer = NOT_FOUND
+    for (const candidate of candidates(name, searchList(this.#text))) {
+      answer = await ofBothFamilies(candidate, resolver)
+      if (answer.kind !== 'nothing' || late.aborted) return answer
+    }
+    return answer
+  }
+}
+
+const TIMED_OUT: Answer = { kind: 'failed', code: 'ETIMEOUT' }
+const NOT_FOUND: Answer = { kind: 'nothing', code: 'ENOTFOUND' }
+
+async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<Answer> {
+  const families = [
+    resolver.resolve4(name, { ttl: true }).then(found, failure),
+    resolver.resolve6(name, { ttl: true }).then(found, failure),
+  ] as const
+  const first = await Promise.race(families)
+  const waits = new AbortController()
+  const slow = rest(OTHER_FAMILY_MS, null, { ref: false, signal: waits.signal }).catch(() => null)
+  const both = Promise.all(families)
+  const answers = (await (first.kind === 'addresses' ? Promise.race([both, slow]) : both)) ?? [first]
+  waits.abort()
+  const have = answers.filter(answer => answer.kind === 'addresses')
+  if (have.length === 0) return answers.find(({ kind }) => kind === 'failed') ?? first
+  return {
+    kind: 'addresses',
+    addresses: have.flatMap(({ addresses }) => addresses),
+    ttlMs: Math.min(...have.map(({ ttlMs }) => ttlMs)),
+  }
+}
+
+function found(records: readonly { address: string; ttl: number }[]): Answer {
+  if (records.length === 0) return { kind: 'nothing', code: 'ENODATA' }
+  const ttlMs = Math.min(...records.map(({ ttl }) => ttl)) * 1_000
+  return { kind: 'addresses', addresses: records.map(({ address }) => address), ttlMs }
+}
+
+function failure(error: unknown): Answer {
+  const { code = 'EUNKNOWN' } = error as Partial<NodeJS.ErrnoException>
+  return { kind: code === 'ENOTFOUND' || code === 'ENODATA' ? 'nothing' : 'failed', code }
+}
