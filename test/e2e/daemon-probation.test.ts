@@ -192,8 +192,9 @@ describe('an owner that is stopped', () => {
   })
 
   it('is named to a process that would join while it is given the service back, and is ended with --kill-stuck', async () => {
+    // The handoff waits for the first as long as that one asked for; a joiner hears much sooner how things stand.
     const { scene } = await open({ ...LONG, commit: 500 })
-    const first = await scene.serve({ upgrade: { ...LONG, commit: 500 } })
+    const first = await scene.serve({ upgrade: { ...LONG, commit: 60_000 } })
     await first.order('put', { key: 'kept', value: { item: 'x' } })
     const second = await scene.serve()
     await first.says('retiring')
