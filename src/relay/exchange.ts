@@ -226,14 +226,15 @@ export class Exchange implements StreamOwner {
 
   onData(_stream: ByteStream, chunk: Buffer, to: number): void {
     const { phase } = this.facts
+    let moves = true
     if (phase === 'waiting') {
       this.facts.heard = true
       this.#dispatch.forget()
-      this.#answer.heads(chunk, to)
+      moves = this.#answer.heads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
     else this.#answer.body(chunk, 0, to)
     // The time for the head of an answer is one for the whole head.
-    if (this.facts.phase !== 'waiting' || this.facts.requestBody !== null) this.#side.arm()
+    if (moves || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
   }
 

@@ -19,7 +19,7 @@ export interface RelayTimeouts {
   head: number
   /** For a connection to a server; then the next one is tried. */
   connect: number
-  /** From the last byte of the request, or an interim answer, to the head of the answer. */
+  /** From the last byte of the request, or the last interim answer, to the head of the answer. */
   response: number
   /**
    * From the end of a request's head to the end of its answer, however much moves: 408 while the client still owes

@@ -11,6 +11,10 @@ import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './by
 import { concat, joined, NOTHING, toBuffer } from './bytes.js'
 import { READ_BYTES, READ_INTO } from './read-into.js'
 
+/** A Unix server with a full queue is tried again after this time, and then after twice as long each time, up to the most. */
+const FIRST_AGAIN_MS = 1
+const MOST_AGAIN_MS = 32
+
 /** Full reads of one socket in one turn: the others wait meanwhile. */
 const MOST_READS = 4
 
@@ -177,16 +181,21 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   /** What fails at once is told as if it had failed later. */
-  #connect(address: KernelAddress): void {
+  #connect(address: KernelAddress, again = FIRST_AGAIN_MS): void {
     try {
       this.connectTo(address)
       this.#listen()
       // On this machine it stands already, and need not wait for its turn behind all that is ready.
       setImmediate(lookAtDial, this)
     } catch (error) {
-      setImmediate(() => {
-        if (!this.#left) this.#fail(error as Error)
-      })
+      const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
+      const next = () => {
+        if (this.#left) return
+        if (full) this.#connect(address, Math.min(2 * again, MOST_AGAIN_MS))
+        else this.#fail(error as Error)
+      }
+      if (full) setTimeout(next, again)
+      else setImmediate(next)
     }
   }
 

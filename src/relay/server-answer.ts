@@ -55,8 +55,9 @@ export class ServerAnswer {
     return this.#reader?.pending ?? NOTHING
   }
 
-  /** The server sends, and no final head has come yet. */
-  heads(chunk: Buffer, to: number): void {
+  /** The server sends, and no final head has come yet. Returns whether a head has come: an interim one is a sign of life. */
+  heads(chunk: Buffer, to: number): boolean {
+    let come = false
     const { readers } = this.#relay
     const { facts } = this.#exchange
     for (let at = 0; at < to; ) {
@@ -66,21 +67,23 @@ export class ServerAnswer {
         head = reader.read(chunk, at, to)
       } catch (error) {
         this.#exchange.answerRefused(error)
-        return
+        return false
       }
       if (head === null) {
         this.#reader = reader
-        return
+        return come
       }
       at += reader.consumed
       this.#reader = null
+      come = true
       readers.giveResponse(reader)
       if (!head.interim) {
         this.#begin(head, chunk, at, to)
-        return
+        return true
       }
       if (!facts.http10) this.#exchange.send(rewriteResponse(head))
     }
+    return come
   }
 
   #begin(head: ResponseHead, chunk: Buffer, at: number, to: number): void {

@@ -92,6 +92,28 @@ describe('timeouts', () => {
     clearInterval(drip)
   })
 
+  it('a server that sends interim answers: the time begins again with each, and ends after the last', async () => {
+    // Longer than this process is stopped on a busy machine: what came meanwhile is read behind the timers.
+    const response = 800
+    const { client } = await start(
+      async ({ peer, head }) => {
+        const began = performance.now()
+        while (performance.now() - began < 1.5 * response) {
+          peer.socket.write('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n')
+          await new Promise(resolve => setTimeout(resolve, 20))
+        }
+        if (head.target === '/x') peer.socket.write(OK)
+      },
+      { timeouts: { response } },
+    )
+    const [answered, left] = [await client(), await client()]
+    await Promise.all([answered.write(GET), left.write(GET.replace('/x', '/left'))])
+    expect(await answered.sees('ok')).toMatch(
+      /^(HTTP\/1.1 103 Early Hints\r\nLink: <\/a>\r\n\r\n)+HTTP\/1.1 200 /,
+    )
+    expect(await left.sees('response-timeout')).toContain('HTTP/1.1 504 Gateway Timeout')
+  })
+
   it('a route may have its own', async () => {
     server = await Upstream.start(silence)
     const route: SendOn = { ...send(server), options: { responseTimeout: 40 } }

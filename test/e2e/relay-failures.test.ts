@@ -1,8 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import net from 'node:net'
-import { afterEach, describe, expect, it } from 'vitest'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { native } from '../../src/kernel/native.js'
 import type { RelayOptions, SendOn } from '../../src/relay/index.js'
-import { type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
+import { type Reply, send, startWorld, turn, Upstream, until, type World } from './relay-world.js'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const GET = 'GET /x HTTP/1.1\r\nHost: a\r\n\r\n'
@@ -91,6 +94,53 @@ describe('a server that cannot be reached', () => {
     } as const
     const { ask } = await world(send(silent), { timeouts: { connect: 60 } })
     expect(await ask(LAST)).toMatch(/^HTTP\/1.1 504 Gateway Timeout\r\n[\s\S]*\r\n\r\nconnect-timeout\n$/)
+  })
+
+  describe('because the queue of its Unix socket is full', () => {
+    /** A queue that has its most, and what to do for it to have none. */
+    async function full() {
+      const path = join(mkdtempSync(join(tmpdir(), 'fdb-full-')), 'socket')
+      onTestFinished(() => rmSync(dirname(path), { recursive: true }))
+      const fd = native.bindSocket({ kind: 'unix', host: path, backlog: 1 })
+      open.fds.push(fd)
+      let refused = false
+      while (!refused) {
+        const filler = net.connect(path)
+        open.fillers.push(filler)
+        refused = await new Promise<boolean>(resolve => {
+          filler.once('connect', () => resolve(false)).once('error', () => resolve(true))
+        })
+      }
+      const answerAll = () => {
+        for (let at = native.accept(fd); at >= 0; at = native.accept(fd)) {
+          const socket = new net.Socket({ fd: at })
+          open.fillers.push(socket)
+          socket.on('error', () => {}).on('data', () => socket.write(OK))
+        }
+      }
+      const address = { kind: 'unix', path } as const
+      return { destination: { key: 'full', authority: 'a', address }, answerAll }
+    }
+
+    it('is tried again until it takes the connection', async () => {
+      const { destination, answerAll } = await full()
+      const { ask, relay, reports } = await world(send(destination))
+      const asked = ask(LAST)
+      await until(() => relay.upstreamCounts().open === 1, 'the relay connects')
+      for (let n = 0; n < 5; n++) await turn()
+      expect(relay.upstreamCounts().open).toBe(1)
+      const draining = setInterval(answerAll, 1)
+      expect(await asked).toMatch(/^HTTP\/1.1 200 OK/)
+      clearInterval(draining)
+      expect(reports[0]).toMatchObject({ status: 200, attempts: 1 })
+    })
+
+    it('makes a 504 when it takes none in time', async () => {
+      const { destination } = await full()
+      const { ask, relay } = await world(send(destination), { timeouts: { connect: 60 } })
+      expect(await ask(LAST)).toMatch(/^HTTP\/1.1 504 [\s\S]*\r\n\r\nconnect-timeout\n$/)
+      expect(relay.upstreamCounts().open).toBe(0)
+    })
   })
 
   it('makes a 503 where the balancer names none', async () => {

@@ -166,7 +166,11 @@ const timeoutShape = {
     'in place of `timeouts.idle`, for WebSockets and other upgrades, CONNECT, and connections of `forward`',
   ),
   connect: optional(duration(1), '3s', 'for a connection to a server (504, or another server)'),
-  response: optional(duration(1), '60s', 'from the end of a request until the head of its answer (504)'),
+  response: optional(
+    duration(1),
+    '60s',
+    'from the end of a request, or the last interim answer (1xx), until the head of its answer (504)',
+  ),
   request: optional(
     orOff(duration(1)),
     'off',
