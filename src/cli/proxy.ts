@@ -146,10 +146,10 @@ async function proxy(flags: ProxyFlags): Promise<void> {
 function severalOf(
   { workers }: ProxyFlags,
   config: ProxyConfig,
-): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout'> | null {
+): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout' | 'hungTimeout'> | null {
   const count = workers ?? config.workers?.count
   if (count === undefined || workerPlace()?.service === config.service) return null
   if (config.workers === null) return { workers: count }
-  const { replace, stopTimeout } = config.workers
-  return { workers: count, replace, stopTimeout: stopTimeout ?? 'off' }
+  const { hungTimeout, replace, stopTimeout } = config.workers
+  return { workers: count, replace, stopTimeout: stopTimeout ?? 'off', hungTimeout: hungTimeout ?? 'off' }
 }

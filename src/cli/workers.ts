@@ -14,6 +14,7 @@ interface StartFlags {
   replace: 'one-by-one' | 'at-once'
   timeout: number
   stopTimeout: number | 'off'
+  hungTimeout: number | 'off'
   logLevel: string
   logFile?: string
   pidFile?: string
@@ -53,6 +54,11 @@ export function addWorkers(program: Command): void {
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(30_000, '30s'),
     )
+    .addOption(
+      new Option('--hung-timeout <duration>', 'a worker that is silent for so long is replaced, or off')
+        .argParser(text => (text === 'off' ? text : toMs(text)))
+        .default(10_000, '10s'),
+    )
     .option('--pid-file <file>', 'a file that names the main process')
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .addOption(
@@ -82,7 +88,8 @@ Examples:
 }
 
 async function start(command: string[], flags: StartFlags): Promise<void> {
-  const { service, count, control, replace, timeout, stopTimeout, logLevel, logFile, pidFile } = flags
+  const { service, count, control, replace, timeout, stopTimeout, hungTimeout } = flags
+  const { logLevel, logFile, pidFile } = flags
   const { runWorkers } = await import('./workers-main.js')
   const { logger, reopen } = await openLog({ level: logLevel, file: logFile })
   await runWorkers(
@@ -92,6 +99,7 @@ async function start(command: string[], flags: StartFlags): Promise<void> {
       replace,
       timeout,
       stopTimeout,
+      hungTimeout,
       workers: count,
       ...(control !== undefined && { control }),
       ...(pidFile !== undefined && { pidFile }),

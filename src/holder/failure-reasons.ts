@@ -48,3 +48,15 @@ export function difference(ours: StatePosition, theirs: StatePosition | null): F
     `the successor read another state: ${read}; ours is sequence ${ours.sequence}, digest ${ours.digest}: the handoff is refused`,
   )
 }
+
+/** Why nobody can join now; `untold`: the process that serves would miss what is shared with it. */
+export function whyNot(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
+  switch (because) {
+    case 'busy':
+      return `a handoff is under way (phase ${phase}${pids === '' ? '' : `, process ${pids}`}): try again when it is over`
+    case 'bound':
+      return `process ${pids} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
+    case 'untold':
+      return `process ${pids}, which serves, lives and has lost its channel to this one: try again when it is back, or end it`
+  }
+}

@@ -7,7 +7,7 @@ import { packToMember } from '../protocol/envelope.js'
 import { beforeCommit, concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../protocol/messages.js'
 import { QUIESCES } from '../protocol/versions.js'
-import { reasonSeen } from './failure-reasons.js'
+import { reasonSeen, whyNot } from './failure-reasons.js'
 import { type Heard, hear } from './hearing.js'
 import { insist } from './insist.js'
 import { killPeer, untilGone } from './kill-stuck.js'
@@ -18,11 +18,11 @@ import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import { Sharing } from './sharing.js'
+import { Silence } from './silence.js'
 import { SuccessorWatch } from './successor-watch.js'
 import type { Surroundings } from './surroundings.js'
 import { Timeline } from './timeline.js'
-import type { HandoffTimes } from './times.js'
-import { limitOf, patience, waitingSilence } from './times.js'
+import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
 
 /** The driver of the holder's machine: carries out what it decides, and tells it what peers say and what time it is. */
 export class Holder {
@@ -37,6 +37,7 @@ export class Holder {
   readonly #successorWatch: SuccessorWatch
   readonly #renewal: Renewal
   readonly #beats: NodeJS.Timeout
+  readonly #silence: Silence
   /** The phase before the step that is under way. */
   #phase: HolderPhase
   #deadline: Limit | undefined
@@ -108,6 +109,7 @@ export class Holder {
       limitMs: () => waitingSilence(this.#times),
       stuck: () => surroundings.dispatch({ type: 'deadline' }),
     })
+    this.#silence = new Silence(times.heartbeat)
     this.#beats = setInterval(() => this.#beat(), times.heartbeat).unref()
     this.#renewal = new Renewal(surroundings, shelf, parts.renewBytes)
   }
@@ -118,6 +120,11 @@ export class Holder {
 
   peer(id: Id): Peer | undefined {
     return this.#peers.get(id)
+  }
+
+  /** A process that hangs, as far as is known: changes need not wait for it. */
+  isSilent(peer: Peer): boolean {
+    return this.#silence.of(peer) > waitingSilence(this.#times)
   }
 
   /** A process wants to take over: it gets an Offer, or a Reject. Takes the link and the pidfd. */
@@ -152,8 +159,8 @@ export class Holder {
   async killSilentOwner(timeoutMs: number): Promise<number | null> {
     const owner = this.#peers.get(this.#surroundings.state().owner)
     if (owner === undefined) return null
-    const silentMs = performance.now() - owner.beatAt
-    if (silentMs <= patience(this.#times.silence, this.#ownTimes.heartbeat)) return null
+    if (performance.now() - owner.beatAt <= patience(this.#times.silence, this.#ownTimes.heartbeat))
+      return null
     killPeer(owner, 'the member that serves and is silent', this.#logger)
     await untilGone(() => (owner.died ? [] : [owner.pid]), timeoutMs)
     return owner.pid
@@ -358,13 +365,15 @@ export class Holder {
    * by it that the one that decides is stopped, and says so.
    */
   #beat(): void {
+    this.#silence.tick()
     for (const peer of this.#peers.holding) peer.link.beat({ healthy: true })
   }
 
   #setDeadline(phase: HolderPhase): void {
     this.#deadline?.clear()
     this.#deadline = undefined
-    const limit = limitOf(phase, this.#times)
+    const owner = this.#peers.get(this.#surroundings.state().owner)
+    const limit = limitOf(phase, this.#times, this.#silence.of(owner))
     if (limit === undefined) return
     this.#deadline = afterHearing(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
@@ -379,17 +388,5 @@ export class Holder {
       { pid: peer.pid, err: reasonSeen(peer, this.#phase, this.#times) },
       'the successor is not well, and is kept: the process that stands by for it cannot come back',
     )
-  }
-}
-
-/** Why nobody can join now; `untold`: the process that serves would miss what is shared with it. */
-function whyNot(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
-  switch (because) {
-    case 'busy':
-      return `a handoff is under way (phase ${phase}${pids === '' ? '' : `, process ${pids}`}): try again when it is over`
-    case 'bound':
-      return `process ${pids} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
-    case 'untold':
-      return `process ${pids}, which serves, lives and has lost its channel to this one: try again when it is back, or end it`
   }
 }

@@ -85,14 +85,15 @@ export function waitingSilence({ heartbeat }: HandoffTimes): number {
   return patience(WAITING_SILENCE_MS, heartbeat)
 }
 
-/** How long a phase may take; undefined: it ends by something else than time. */
-export function limitOf(phase: HolderPhase, times: HandoffTimes): number | undefined {
-  const { ready, quiesce, freeze, prepare, commit } = times
+/** How long a phase may take; undefined: it ends by something else than time. `silentMs`: of the incumbent. */
+export function limitOf(phase: HolderPhase, times: HandoffTimes, silentMs = 0): number | undefined {
+  const { ready, quiesce, freeze, prepare, commit, heartbeat } = times
   switch (phase) {
     case 'offering':
       return ready
     case 'quiescing':
-      return quiesce
+      // The hooks of a process that hangs already do not run.
+      return silentMs > waitingSilence(times) ? Math.min(quiesce, heartbeat) : quiesce
     case 'freezing':
       return freeze
     case 'preparing':

@@ -19,6 +19,7 @@ import {
 import { killVerified } from '../process/verified-kill.js'
 import { slotOf } from '../process/worker-place.js'
 import { Evening } from './evening.js'
+import { HungWorkers } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Orphans } from './orphans.js'
 import { Slot } from './slot.js'
@@ -37,6 +38,7 @@ export class Crew {
   readonly #slots: Slot[] = []
   readonly #orphans: Orphans
   readonly #evening: Evening
+  readonly #hung: HungWorkers
   /** Those that are too many, by the process that was told so. */
   readonly #told = new Map<Slot, number>()
   #services: Services | null = null
@@ -63,6 +65,12 @@ export class Crew {
       },
       settings.logger,
     )
+    this.#hung = new HungWorkers({
+      logger: settings.logger,
+      limitMs: settings.hungTimeout,
+      slots: () => (this.#services?.paused || this.#closing ? [] : this.#slots),
+      changed: () => this.look(),
+    })
     this.#fill(this.#count - 1)
   }
 
@@ -105,11 +113,12 @@ export class Crew {
   /** Who takes the connections of one that leaves; null: nobody serves any more, or it is none of these that does. */
   taker(service: string): Standing['owner'] {
     if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
-    return this.wanted.find(({ owner }) => owner !== null)?.owner ?? null
+    return this.wanted.find(({ hung, owner }) => owner !== null && !hung)?.owner ?? null
   }
 
   /** The first binds what can be bound once only, so it comes before the others. */
   async startAll(): Promise<void> {
+    this.#hung.start()
     const [first, ...others] = this.#slots
     // A main process before this one may have had more.
     for (let index = this.#count; index < MOST_WORKERS; index++)
@@ -196,7 +205,10 @@ export class Crew {
   /** All, the first before the others. Rejects with why the first of those has not that could not. */
   async reloadAll(): Promise<void> {
     const failures: unknown[] = []
-    for (const slot of this.wanted) await this.#tell(slot, RELOAD, '').catch(error => failures.push(error))
+    for (const slot of this.wanted) {
+      if (slot.hung) failures.push(hangs(slot))
+      else await this.#tell(slot, RELOAD, '').catch(error => failures.push(error))
+    }
     if (failures.length > 0) throw failures[0]
   }
 
@@ -230,6 +242,7 @@ export class Crew {
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
     this.#evening.stop()
+    this.#hung.stop()
     await Promise.all(this.#slots.map(slot => slot.abandon('its main process ends')))
     const serving = this.#slots.filter(({ owner }) => owner !== null)
     const body = stopBody({ timeoutMs, drop: false })
@@ -292,6 +305,11 @@ export class Crew {
     for (let index = this.#slots.length; index <= last; index++)
       this.#slots.push(new Slot(index, { settings: this.#settings, standing }))
   }
+}
+
+function hangs({ name, owner }: Slot): FdbError {
+  const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration anew: try again when it was replaced`
+  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
 /** Rejects when all have come to their ends, with what the first has rejected with. */

@@ -32,6 +32,11 @@ export interface WorkersOptions {
    * Default 30 000; `off`: it is waited for as long as it takes. Its connections end as it is configured.
    */
   stopTimeout?: number | 'off'
+  /**
+   * A worker that lives and is silent for so long is replaced, milliseconds; the first one after 3 s already, as it decides the changes of all. Default
+   * 10 000; `off`: never. Others accept what comes to its listeners after 2 s.
+   */
+  hungTimeout?: number | 'off'
   /** As those of `serveDaemon()`: this process is one. */
   systemd?: DaemonOptions['systemd']
   pidFile?: string
@@ -52,6 +57,8 @@ export interface WorkersSettings {
   readonly restartDelay: number
   /** Null: for ever. */
   readonly stopTimeout: number | null
+  /** Null: never. */
+  readonly hungTimeout: number | null
 }
 
 const OPTIONS: Keys<WorkersOptions> = {
@@ -64,6 +71,7 @@ const OPTIONS: Keys<WorkersOptions> = {
   timeout: true,
   restartDelay: true,
   stopTimeout: true,
+  hungTimeout: true,
   systemd: true,
   pidFile: true,
   mainProcess: true,
@@ -75,6 +83,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
   checkKeys('startWorkers()', options, OPTIONS)
   const { service, workers, command, control, replace = 'one-by-one' } = options
   const { logger = SILENT, timeout = 60_000, restartDelay = 500, stopTimeout = 30_000 } = options
+  const { hungTimeout = 10_000 } = options
   if (typeof service !== 'string' || service === '' || service.length > LONGEST_NAME)
     throw wrongOption('service', service, `a name of 1 to ${LONGEST_NAME} characters`)
   if (control !== undefined && (typeof control !== 'string' || control === ''))
@@ -91,6 +100,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
   checkMs('timeout', timeout, 1)
   checkMs('restartDelay', restartDelay, 1)
   if (stopTimeout !== 'off') checkMs('stopTimeout', stopTimeout, 1)
+  if (hungTimeout !== 'off') checkMs('hungTimeout', hungTimeout, 2_000)
   return {
     service,
     count: countOf(workers),
@@ -101,6 +111,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
     timeout,
     restartDelay,
     stopTimeout: stopTimeout === 'off' ? null : stopTimeout,
+    hungTimeout: hungTimeout === 'off' ? null : hungTimeout,
   }
 }
 

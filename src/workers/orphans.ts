@@ -14,7 +14,7 @@ interface Told {
 }
 
 /**
- * Listeners in whose place nobody accepts: of a worker that has died, until the next one serves, and of one that was too many, for ever. The kernel
+ * Listeners in whose place nobody accepts: of a worker that has died, until the next one serves, of one that hangs, and of one that was too many, for ever. The kernel
  * goes on to give each its part of what comes, and what is queued there would be lost with it: so each is served by another worker meanwhile.
  */
 export class Orphans {
@@ -37,13 +37,15 @@ export class Orphans {
 
   /** Something may have changed: whoever is to serve others' listeners than before is told. */
   look(slots: readonly Slot[]): void {
-    const serving = slots.filter(({ standing }) => standing?.owner != null && standing.phase !== 'committing')
+    const serving = slots.filter(
+      ({ hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
+    )
     const shares = new Map<Slot, Orphan[]>(serving.map(slot => [slot, []]))
     let next = 0
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
       // Who has joined there need not come to serve.
-      if (owner !== null || phase === 'rebuilding' || serving.length === 0) continue
+      if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...orphansOf(slot))
     }
     for (const [slot, orphans] of shares) this.#say(slot, orphans)

@@ -13,12 +13,12 @@ const LONGEST_REST_MS = 30_000
 export interface WorkerReport {
   readonly index: number
   readonly service: string
-  /** `leaving`: it is one too many, and ends with its connections. */
-  readonly phase: 'starting' | 'serving' | 'resting' | 'leaving'
+  /** `hung`: its process lives and is silent; others accept in its place. `leaving`: it is one too many, and ends with its connections. */
+  readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
   /** null: nobody serves in its place now. */
   readonly pid: number | null
   readonly generation: number
-  /** How often it was started again because it had ended. */
+  /** How often it was started again because it had ended, or hung. */
   readonly restarts: number
   /** Why it was not brought to serve, last. */
   readonly lastFailure: string | null
@@ -46,6 +46,8 @@ export class Slot {
   /** It was seen to that somebody serves here: from now on it is again. */
   #kept = false
   #startedHere = false
+  /** Its process is silent, and accepts nothing. */
+  hung = false
 
   constructor(index: number, parts: SlotParts) {
     this.index = index
@@ -91,7 +93,8 @@ export class Slot {
   /** Of whoever serves, as it said last; null: it is being replaced, or has not said so. */
   get connections(): number | null {
     const { owner = null, phase } = this.standing ?? {}
-    if (owner === null || !this.#wanted || (phase !== 'idle' && phase !== 'probation')) return null
+    if (owner === null || this.hung || !this.#wanted || (phase !== 'idle' && phase !== 'probation'))
+      return null
     const { connections } = (owner.report ?? {}) as { connections?: unknown }
     return typeof connections === 'number' ? connections : null
   }
@@ -119,6 +122,19 @@ export class Slot {
       this.#attempt = null
       this.look()
     }
+  }
+
+  /** Starts a successor of a process that hangs. Rejects as {@link start}. */
+  async replaceHung(silentMs: number): Promise<void> {
+    const why = `process ${this.owner?.pid ?? 0} was silent for ${Math.round(silentMs / 1_000)} s, and was replaced`
+    this.#restarts++
+    await this.start()
+    this.#lastFailure = why
+  }
+
+  /** A process is being started here. */
+  get starting(): boolean {
+    return this.#attempt !== null
   }
 
   /** Resolves when nobody is being started here. */
@@ -167,7 +183,9 @@ export class Slot {
         : this.#attempt !== null
           ? 'starting'
           : serving
-            ? 'serving'
+            ? this.hung
+              ? 'hung'
+              : 'serving'
             : 'resting',
       pid: owner?.pid ?? null,
       generation: owner?.generation ?? 0,

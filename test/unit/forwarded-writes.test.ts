@@ -35,6 +35,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       logger: SILENT,
       shelf: new SegmentShelf(),
       served: () => true,
+      isSilent: () => false,
       writer: () => undefined,
       gaveUp: process => gaveUp.push(process),
     })
@@ -75,6 +76,7 @@ describe('those that follow a service', () => {
       logger,
       shelf: new SegmentShelf(),
       served: () => true,
+      isSilent: () => false,
       writer: () => undefined,
       gaveUp: () => {},
     })
@@ -125,11 +127,13 @@ describe('a change that is forwarded in several pieces', () => {
     }
     const members: [Member, Member] = [member(1), member(2)]
     let writer: Member | undefined = members[0]
+    const silent = new Set<Peer>()
     const writes = new ForwardedWrites({
       name: 'shop',
       logger: SILENT,
       shelf: new SegmentShelf(),
       served: () => true,
+      isSilent: peer => silent.has(peer),
       writer: () => writer?.peer,
       gaveUp: () => {},
     })
@@ -164,7 +168,7 @@ describe('a change that is forwarded in several pieces', () => {
     const serve = (member: Member | undefined) => {
       writer = member
     }
-    return { writes, members, author, answer, serve }
+    return { writes, members, author, answer, serve, silent }
   }
 
   it('is passed on not at all where the way is full for its beginning, and nothing behind it', () => {
@@ -222,6 +226,22 @@ describe('a change that is forwarded in several pieces', () => {
     ])
     // The member knows that no more of it comes.
     expect(member.told).toEqual([{ number: 1, source: 1 }])
+  })
+
+  it('is sent again when another member writes, where the one that has it hangs, and only there', () => {
+    const { writes, members, author, serve, silent } = daemon()
+    const one = author()
+    one.piece(1, false)
+    silent.add(members[0].peer)
+    writes.look()
+    expect(one.told).toEqual([])
+    serve(members[1])
+    silent.clear()
+    writes.look()
+    expect(one.told).toEqual([])
+    silent.add(members[0].peer)
+    writes.look()
+    expect(one.told).toEqual([[1, Outcome.AGAIN]])
   })
 
   it('does not go on with the next member where the one that has its beginning is lost', () => {

@@ -39,6 +39,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['workers.count', 'many', /many/],
   ['workers.replace', 'slowly', /none of "one-by-one", "at-once"/],
   ['workers.stopTimeout', 'never', /"never" is no duration/],
+  ['workers.hungTimeout', '1s', /"1s" is 1000 ms, outside of 2000 ms/],
   ['instanceHeader', '"X Gen"', /no header name/],
   ['instanceHeader', 'Content-Length', /set by the proxy itself/],
   ['listeners', '[]', /the list is empty; give at least 1/],

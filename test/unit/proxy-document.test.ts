@@ -10,7 +10,7 @@ const EVERY: ProxyDocument = {
   service: 'edge',
   control: '/run/edge/upgrade.sock',
   instanceHeader: 'X-Gen',
-  workers: { count: 2, replace: 'at-once', stopTimeout: '5s' },
+  workers: { count: 2, replace: 'at-once', stopTimeout: '5s', hungTimeout: '1m' },
   listeners: [
     { name: 'http', address: 'tcp://127.0.0.1:8080', tls: false, halfClose: true },
     { name: 'db', address: 'tcp://127.0.0.1:5432', forward: 'db' },

@@ -63,6 +63,8 @@ export interface WriteTarget {
   served(): boolean
   /** Who may write, if it can be asked. */
   writer(): Peer | undefined
+  /** It hangs, as far as is known. */
+  isSilent(peer: Peer): boolean
   /** It drains for good: it has no right any more, whatever a daemon before this one had heard of it. */
   gaveUp(process: ProcessIdentity): void
 }
@@ -145,8 +147,12 @@ export class ForwardedWrites {
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...keptOf(keptBy) }
   }
 
-  /** Another member may write by now. */
+  /** Another member may write by now. One that hung before will not answer: its changes are sent again. */
   look(): void {
+    const writer = this.#target.writer()
+    for (const [number, { peer }] of [...this.#underWay])
+      if (writer !== undefined && peer !== writer && this.#target.isSilent(peer))
+        this.#settle(number, { outcome: Outcome.AGAIN })
     this.#followers.look()
   }
 

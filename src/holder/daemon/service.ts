@@ -81,6 +81,7 @@ export class Service {
       shelf: this.#shelf,
       served: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== EMPTY.epoch,
       writer: () => this.#holder.peer(this.#machine.owner),
+      isSilent: peer => this.#holder.isSilent(peer),
       gaveUp: identity => this.#rollCall.excuse(identity),
     })
     this.#rollCall = new RollCall(remembered.members, () => {
@@ -312,8 +313,7 @@ export class Service {
   }
 
   #takeBack(peer: Peer): void {
-    const top = takeBack(peer, this.#servesForGood(peer), this.#receiving)
-    this.#machine = { ...this.#machine, top }
+    this.#machine = { ...this.#machine, top: takeBack(peer, this.#servesForGood(peer), this.#receiving) }
   }
 
   get #receiving(): Receiving {

@@ -82,6 +82,8 @@ export interface WorkersConfig {
   replace: 'one-by-one' | 'at-once'
   /** Null: for ever. */
   stopTimeout: number | null
+  /** Null: never. */
+  hungTimeout: number | null
 }
 
 export interface StateFileConfig extends Required<StateFileOptions> {}

@@ -15,7 +15,12 @@ export interface ProxyDocument {
     | number
     | 'auto'
     | Off
-    | { count: number | 'auto'; replace?: 'one-by-one' | 'at-once'; stopTimeout?: string | Off }
+    | {
+        count: number | 'auto'
+        replace?: 'one-by-one' | 'at-once'
+        stopTimeout?: string | Off
+        hungTimeout?: string | Off
+      }
   instanceHeader?: string | Off
   listeners: readonly ListenerDocument[]
   upstreams?: Readonly<Record<string, UpstreamDocument>>

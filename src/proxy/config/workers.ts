@@ -19,6 +19,11 @@ export const workersShape = {
     '30s',
     'at TERM: a worker that has not stopped serving by then is killed; `off`: it is waited for',
   ),
+  hungTimeout: optional(
+    orOff(duration(2_000)),
+    '10s',
+    'a worker that lives and is silent for so long is replaced; `off`: never',
+  ),
 }
 const workersMap = map(workersShape)
 /** `workers: 4` is short for `workers: { count: 4 }`. */

@@ -1,0 +1,148 @@
+import { Silence } from '../holder/silence.js'
+import type { Logger } from '../logger.js'
+import { killVerified } from '../process/verified-kill.js'
+import type { Slot } from './slot.js'
+
+const LOOK_MS = 250
+/** A worker beats every 250 ms; one that is silent for so long hangs, until the next beat. */
+const SILENT_MS = 2_000
+/** The first worker decides the changes of all: they wait for its successor. */
+const FIRST_MS = 3_000
+/** A worker that hangs within this time after the start of the one before hangs for a reason that its successor shares. */
+const SOON_MS = 60_000
+const MOST_DOUBLINGS = 4
+
+/** The process of a worker, as the holder of its service knows it. */
+type Process = NonNullable<Slot['owner']>
+
+interface Replaced {
+  /** The process that hung, and was to be replaced. */
+  readonly process: Process
+  readonly at: number
+  /** How many before it hung soon after their start. */
+  readonly doublings: number
+}
+
+export interface HungParts {
+  readonly logger: Logger
+  /** Silence after which a worker is replaced, milliseconds; null: never. */
+  readonly limitMs: number | null
+  slots(): readonly Slot[]
+  /** A worker hangs, or is heard again. */
+  changed(): void
+}
+
+/**
+ * Notices workers that hang: processes that live, and say nothing. A worker that hangs accepts nothing, so its listeners are accepted by others;
+ * after a limit a successor takes over from it. A process that has woken up by then drains like any other; one that has not is killed.
+ */
+export class HungWorkers {
+  readonly #parts: HungParts
+  readonly #silence = new Silence(LOOK_MS)
+  readonly #hung = new Map<Slot, Process>()
+  readonly #replaced = new Map<Slot, Replaced>()
+  /** Processes that were replaced while they hung. */
+  readonly #left = new Map<Process, Slot>()
+  readonly #killed = new WeakSet<Process>()
+  #ticker: NodeJS.Timeout | undefined
+  #reading: NodeJS.Immediate | undefined
+
+  constructor(parts: HungParts) {
+    this.#parts = parts
+  }
+
+  /** Idempotent. */
+  start(): void {
+    if (this.#ticker !== undefined) return
+    this.#ticker = setInterval(() => this.#look(), LOOK_MS).unref()
+  }
+
+  stop(): void {
+    clearInterval(this.#ticker)
+    clearImmediate(this.#reading)
+    this.#ticker = undefined
+  }
+
+  #look(): void {
+    this.#silence.tick()
+    // What has arrived is read before a worker is called silent.
+    clearImmediate(this.#reading)
+    this.#reading = setImmediate(() => this.#judge())
+  }
+
+  #judge(): void {
+    let changed = false
+    for (const slot of this.#parts.slots()) {
+      const { owner } = slot
+      const ms = this.#silence.of(owner ?? undefined)
+      const hung = ms > SILENT_MS
+      if (hung !== slot.hung) {
+        changed = true
+        slot.hung = hung
+        this.#tell(slot)
+      }
+      if (hung) this.#replace(slot, owner!, ms)
+    }
+    for (const [process, slot] of this.#left) this.#endLeft(process, slot, this.#silence.of(process))
+    if (changed) this.#parts.changed()
+  }
+
+  #tell(slot: Slot): void {
+    const { logger } = this.#parts
+    const { hung, index, owner } = slot
+    const facts = { worker: index, pid: owner?.pid }
+    const same = this.#hung.get(slot) === owner
+    if (hung) {
+      this.#hung.set(slot, owner!)
+      logger.warn(facts, 'a worker hangs: others accept what comes to its listeners')
+    } else {
+      this.#hung.delete(slot)
+      if (same) logger.info(facts, 'a worker hangs no more')
+    }
+  }
+
+  #replace(slot: Slot, process: Process, silentMs: number): void {
+    const { limitMs, logger } = this.#parts
+    if (limitMs === null || !slot.wanted || slot.starting || slot.standing?.phase !== 'idle') return
+    const before = this.#replaced.get(slot)
+    if (before?.process === process) {
+      // Its successor did not come to serve.
+      if (silentMs > limitMs * 2 ** before.doublings) this.#kill(process, slot)
+      return
+    }
+    const now = performance.now()
+    const soon = before !== undefined && now - before.at < SOON_MS
+    const doublings = soon ? Math.min(before.doublings + 1, MOST_DOUBLINGS) : 0
+    const limit = (slot.index === 0 ? Math.min(FIRST_MS, limitMs) : limitMs) * 2 ** doublings
+    if (silentMs <= limit) return
+    this.#replaced.set(slot, { process, at: now, doublings })
+    const facts = { worker: slot.index, pid: process.pid, ms: Math.round(silentMs) }
+    logger.warn(facts, 'a worker that hangs is replaced')
+    slot.replaceHung(silentMs).then(
+      () => this.#left.set(process, slot),
+      error => logger.error({ ...facts, err: error }, 'a worker that hangs was not replaced'),
+    )
+  }
+
+  /** A process that is heard, or has left its channel, ends as any that was replaced. */
+  #endLeft(process: Process, slot: Slot, silentMs: number): void {
+    if (process.over || !process.link.open || silentMs <= SILENT_MS) this.#left.delete(process)
+    else if (silentMs > this.#parts.limitMs!) {
+      this.#left.delete(process)
+      this.#kill(process, slot)
+    }
+  }
+
+  #kill(process: Process, { index }: Slot): void {
+    if (this.#killed.has(process)) return
+    this.#killed.add(process)
+    const { logger } = this.#parts
+    const { identity, pid, pidfd, proven } = process
+    logger.warn({ worker: index, pid }, 'a worker that hangs is killed')
+    try {
+      killVerified(identity, proven ? pidfd : null)
+    } catch (error) {
+      logger.error({ worker: index, err: error }, 'a worker that hangs cannot be killed')
+    }
+  }
+}
