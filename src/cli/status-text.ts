@@ -116,6 +116,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
     ['application', errorsLine(report)],
+    ['output', outputLine(report)],
     ['unfit', unfitLine(report)],
   ]
 }
@@ -193,6 +194,11 @@ function unfitLine({ unfit }: ServiceStatus): string | null {
 function errorsLine({ applicationErrors }: ServiceStatus): string | null {
   if (!applicationErrors) return null
   return `its event listeners threw ${plain(applicationErrors)} times: see the log`
+}
+
+function outputLine({ droppedOutput }: ServiceStatus): string | null {
+  if (!droppedOutput) return null
+  return `${plain(droppedOutput)} writes were dropped: its terminal is closed, or its pipe has no reader`
 }
 
 function block<T>(

@@ -9,6 +9,7 @@ import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { outputOf, outputText } from './output-of.js'
 import { type Plan, planFor, reloaded } from './smart.js'
 import { plain } from './table.js'
 import { answerOf, serviceOf } from './who-serves.js'
@@ -148,7 +149,10 @@ async function upgrade(
         ? await upgrade()
         : await withRelease({ control, service }, installing(binary, at), upgrade)
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
-    if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases })
+    const output = client.elsewhere ? undefined : outputOf(pid)
+    const goes = output === undefined ? null : outputText(output)
+    if (goes !== null) say(plain(goes))
+    if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases, output })
   } catch (error) {
     if (json && FdbError.is(error)) {
       print({ ok: false, ...decided, code: error.code, message: error.message, ms: since(), phases })

@@ -2,6 +2,7 @@ import type { Entry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import type { StatusReport } from '../operator/status-report.js'
+import { inheritedOutput } from '../process/inherited-output.js'
 import { fdLimits } from '../process/limits.js'
 import type { StateLog } from '../state/state-log.js'
 import type { ControlSocket } from './control-socket.js'
@@ -73,6 +74,7 @@ export function describe(parts: DescribedParts): StatusReport {
     takeover: parts.timing.steps,
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
+    droppedOutput: inheritedOutput()?.dropped ?? 0,
     keptBy: parts.departure.over ? whatKeeps() : null,
   }
 }

@@ -6,7 +6,7 @@ import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../process/command-line.js'
 import type { LastWords } from '../process/last-words.js'
 import { mayLive } from '../process/process-members.js'
-import type { Successor } from '../process/spawn-successor.js'
+import type { Exit, Successor } from '../process/spawn-successor.js'
 import type { UpgradeOptions } from './member-options.js'
 import type { Shared } from './shared.js'
 
@@ -24,6 +24,9 @@ const LOOK_MS = 250
 const SERVING_MS = 2_000
 /** Failures in these phases of a handoff: the successor may have clients, and is ended by the handoff's own rules. */
 const AFTER_COMMIT: ReadonlySet<string | undefined> = new Set(['committing', 'probation'])
+
+/** The handoff knows of a successor's end, and not why it ended. */
+const GONE: ReadonlySet<string> = new Set(['ERR_FDB_SUCCESSOR_LOST', 'ERR_FDB_SUCCESSOR_DIED'])
 
 /** The process that is to be replaced. */
 export interface Replaced {
@@ -61,6 +64,8 @@ export class UpgradeAttempt {
   /** The command has ended with code 0: it was a wrapper, and what it has started is to join. */
   #forked = false
   #over = false
+  #failing = false
+  #saidMore = false
 
   constructor(
     replaced: Replaced,
@@ -84,7 +89,7 @@ export class UpgradeAttempt {
       this.#over = true
       stop()
       clearTimeout(timer)
-      words.take()
+      words.close()
     })
     void child.exited.then(({ code, signal: by }) => {
       if (code === 0) {
@@ -92,15 +97,16 @@ export class UpgradeAttempt {
         this.#expectJoiner(command, performance.now())
         return
       }
-      const said = words.take() ?? 'see its own output'
-      const how = by === null ? `with code ${code}` : `by ${by}`
+      const said = words.take()
+      const lines = said === null ? words.takeLines() : null
+      const why = said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below')
       const error = new FdbError(
         'ERR_FDB_SUCCESSOR_EXITED',
-        `the successor ${child.pid} (${command.argv0} …) ended ${how} before it served: ${said}; this process serves on`,
+        `the successor ${child.pid} (${command.argv0} …) ended ${howOf({ code, signal: by })} before it served: ${why}; this process serves on${below(lines)}`,
         { details: { code, signal: by } },
       )
       setTimeout(() => {
-        if (!this.#cancelling) this.#settled.reject(error)
+        if (!this.#cancelling && !this.#failing) this.#settled.reject(error)
       }, AFTERMATH_MS).unref()
     })
     this.#look()
@@ -196,7 +202,7 @@ export class UpgradeAttempt {
     if (this.#over || this.#isReplaced() || this.#cancelling) return
     const { joinerPid, lastFailure: failure, shared } = this.#replaced
     if (failure !== null && failure !== this.#failureBefore) {
-      this.#failed(failure)
+      void this.#failed(failure)
       return
     }
     const now = shared.machine.holder?.phase ?? this.#phase
@@ -206,9 +212,25 @@ export class UpgradeAttempt {
     this.#progress({ phase: now, at: Date.now(), pid: joinerPid ?? this.#child.pid })
   }
 
+  /** Its process says more of its end than the handoff knows. */
+  get saidMore(): boolean {
+    return this.#saidMore
+  }
+
   /** A successor ends by itself, as a rule, when it has said why. */
-  #failed({ code, message, phase }: Failure): void {
-    const text = `${message} (phase ${phase}; this process serves on)`
+  async #failed({ code, message, phase }: Failure): Promise<void> {
+    if (this.#failing) return
+    this.#failing = true
+    let how: string | null = null
+    let lines: string | null = null
+    if (GONE.has(code) && !AFTER_COMMIT.has(phase)) {
+      const exit = await Promise.race([this.#child.exited, afterMs(AFTERMATH_MS)])
+      how = exit === undefined ? null : howOf(exit)
+      lines = this.#words.takeLines()
+    }
+    this.#saidMore = how !== null || lines !== null
+    const end = how === null ? '' : `; it ended ${how}`
+    const text = `${message}${end} (phase ${phase}; this process serves on)${below(lines)}`
     this.#settled.reject(new FdbError(code, text, { phase }))
     if (AFTER_COMMIT.has(phase)) return
     setTimeout(() => void this.#child.end(END_MS), OWN_END_MS).unref()
@@ -232,6 +254,19 @@ export class UpgradeAttempt {
         : `the successor ${pid} did not serve within ${limit} ms`,
     )
   }
+}
+
+function howOf({ code, signal }: Exit): string {
+  return signal === null ? `with code ${code}` : `by ${signal}`
+}
+
+/** The last lines of a successor, behind the sentence that says how it ended. */
+function below(lines: string | null): string {
+  return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
+}
+
+function afterMs(ms: number): Promise<undefined> {
+  return new Promise(resolve => setTimeout(() => resolve(undefined), ms).unref())
 }
 
 /** What the successor and `status` are told. */

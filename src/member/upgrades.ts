@@ -92,7 +92,8 @@ export class Upgrades implements Replaced {
       return await upgraded
     } catch (error) {
       // Else the handoff has noted it.
-      if (FdbError.is(error) && this.lastFailure === failureBefore) this.#note(error)
+      const unknown = this.lastFailure === failureBefore || this.#attempt?.saidMore === true
+      if (FdbError.is(error) && unknown) this.#note(error)
       throw error
     } finally {
       this.#underWay = null

@@ -67,6 +67,8 @@ export interface StatusReport {
   readonly handoffs: readonly HandoffRecord[]
   /** Exceptions of the application's event listeners; the log has each. */
   readonly applicationErrors: number
+  /** Writes to stdout and stderr of a version that an upgrade has started, which failed (its terminal is closed, its pipe has no reader), and were dropped. */
+  readonly droppedOutput: number
   /** What keeps this process from its end after it has retired, counted by Node's names; null: it has not retired. */
   readonly keptBy: Readonly<Record<string, number>> | null
 }

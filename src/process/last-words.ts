@@ -1,10 +1,14 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../crypto.js'
+import { inheritedOutput } from './inherited-output.js'
 import type { Mark } from './process-members.js'
+import { LAST_LINES } from './started-with.js'
 
 /** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
 const MOST_CHARACTERS = 2_000
+/** Of the last lines on stderr. */
+const MOST_LINES = 12
 
 let place = process.env[VARIABLE]
 delete process.env[VARIABLE]
@@ -16,10 +20,19 @@ delete process.env[VARIABLE]
 export class LastWords {
   readonly env: NodeJS.ProcessEnv
   readonly #file: string
+  /** What the successor has written on stderr, by its preload. */
+  readonly #lines: string
 
   constructor(control: string) {
     this.#file = `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
-    this.env = { [VARIABLE]: this.#file }
+    this.#lines = `${this.#file}.stderr`
+    this.env = { [VARIABLE]: this.#file, [LAST_LINES]: this.#lines }
+    try {
+      // A successor that ends when nothing is waited for finds no file, and leaves none.
+      writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
+    } catch {
+      // Its own output has the lines.
+    }
   }
 
   /** The variable that the successor was started with, and all that it starts without changing its environment. */
@@ -42,6 +55,30 @@ export class LastWords {
       return null
     }
   }
+
+  /** The last lines that it has written on stderr; null: there are none, or it is no program of Node. There are so once. */
+  takeLines(): string | null {
+    try {
+      const text = readFileSync(this.#lines, 'utf8')
+      rmSync(this.#lines, { force: true })
+      const lines = text.split('\n').map(line => line.trimEnd())
+      return (
+        lines
+          .filter(line => line !== '')
+          .slice(-MOST_LINES)
+          .join('\n')
+          .slice(-MOST_CHARACTERS) || null
+      )
+    } catch {
+      return null
+    }
+  }
+
+  /** Nothing is waited for. */
+  close(): void {
+    rmSync(this.#file, { force: true })
+    rmSync(this.#lines, { force: true })
+  }
 }
 
 /** Why this process ends. Nothing where nobody waits for it. */
@@ -59,4 +96,6 @@ export function sayLastWords(text: string): void {
 /** This process serves: what it says at its end is nobody's any more. */
 export function keepLastWords(): void {
   place = undefined
+  const output = inheritedOutput()
+  if (output !== null) output.lines = null
 }

@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from './command-line.js'
 import { ProcessMembers } from './process-members.js'
+import { startedWith } from './started-with.js'
 
 export interface SpawnOptions {
   /** Laid over the command's environment. */
@@ -55,7 +56,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       child = spawn(command.file, command.args, {
         argv0: command.argv0,
         cwd: command.cwd,
-        env: { ...command.env, ...env },
+        env: startedWith({ ...command.env, ...env }),
         stdio,
         detached: true,
       })

@@ -98,14 +98,14 @@ export class Attempt {
       const why = `${this.#name} has not served within ${timeout} ms${said === null ? '' : `: ${said}`}`
       this.#fail(new FdbError('ERR_FDB_DEADLINE', why))
     })
-    void this.outcome.catch(() => {}).finally(() => words.take())
+    void this.outcome.catch(() => {}).finally(() => words.close())
     void child.exited.then(({ code, signal }) => {
       this.look()
       // A wrapper that has started what is to serve.
       if (code === 0) return
       const how = signal === null ? `with code ${code}` : `by ${signal}`
       setTimeout(() => {
-        const why = `${this.#name} ended ${how} before it served: ${words.take() ?? 'see its own output'}`
+        const why = `${this.#name} ended ${how} before it served: ${words.take() ?? words.takeLines() ?? 'see its own output'}`
         this.#fail(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
       }, AFTERMATH_MS)
     })

@@ -1,6 +1,6 @@
 import { inspect } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
-import type { DrainReport } from '../../operator/status-report.js'
+import type { DrainReport, Failure } from '../../operator/status-report.js'
 import type { HolderState } from '../../protocol/holder-machine.js'
 import type { Holder } from '../holder.js'
 import type { Entry } from '../registry.js'
@@ -60,10 +60,22 @@ export function describeService(known: KnownService): object {
     held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
     segments: shelf.all.length,
     logBytes: shelf.all.reduce((sum, segment) => sum + segment.size(), 0),
-    lastFailure: timeline.lastFailure,
+    lastFailure: newer(timeline.lastFailure, answer?.lastFailure),
     blockedBy: [...machine.bound.map(id => holder.peer(id)?.pid ?? 0), ...known.missing],
     handoffs: timeline.records,
   }
+}
+
+/** The member knows how the process of a successor ended, the daemon knows the handoff. */
+const OF_THE_PROCESS: ReadonlySet<unknown> = new Set([
+  'ERR_FDB_SUCCESSOR_EXITED',
+  'ERR_FDB_SUCCESSOR_LOST',
+  'ERR_FDB_SUCCESSOR_DIED',
+])
+
+function newer(own: Failure | null, told: unknown): unknown {
+  const { at, code } = (told ?? {}) as Partial<Failure>
+  return OF_THE_PROCESS.has(code) && at !== undefined && at > (own?.at ?? 0) ? told : own
 }
 
 /** The daemon knows which sockets there are; the member knows who accepts on them. */

@@ -1,0 +1,128 @@
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { App } from '../processes/app.js'
+import { startDaemon } from '../processes/daemon.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const SHOP = fileURLToPath(new URL('../fixtures/talking-shop.mjs', import.meta.url))
+const TIMES = { probation: 0, heartbeat: 50, ready: 10_000 }
+
+/** A program that is no member, as its source. */
+function program(source: string): readonly string[] {
+  return [process.execPath, '-e', source]
+}
+
+async function failed(app: App, facts: object): Promise<string> {
+  return await app.order('upgrade', facts).then(
+    () => 'it serves',
+    error => (error as Error).message,
+  )
+}
+
+/** Beside the control socket. */
+function leftIn({ control }: Scene): string[] {
+  return readdirSync(dirname(control)).filter(name => /\.[0-9a-f]{16}/.test(name))
+}
+
+describe('the failure of a version that does not come to serve', () => {
+  it('has its exit code and its last lines on stderr, also in the status, and leaves no file', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    const source = "console.error('cannot connect to the database\\nat 10.0.0.7'); process.exit(7)"
+    const said =
+      'ended with code 7 before it served: its last lines on stderr are below; this process serves on\n'
+    const message = await failed(app, { argv: program(source) })
+    expect(message).toContain(`${said}  cannot connect to the database\n  at 10.0.0.7`)
+    expect((await scene.status()).lastFailure).toMatchObject({ code: 'ERR_FDB_SUCCESSOR_EXITED', message })
+    const thrown = await failed(app, { argv: program("throw new Error('there is no table of users')") })
+    expect(thrown).toMatch(
+      /ended with code 1 before it served.*\n(.*\n)*? {2}Error: there is no table of users/,
+    )
+    expect(leftIn(scene)).toEqual([])
+  })
+
+  it('has them where it ends between join() and ready()', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    const FDB_APP = JSON.stringify({ ...app.config, exitBeforeReady: true })
+    const message = await failed(app, { env: { FDB_APP } })
+    expect(message).toMatch(/it ended with code 3 \(phase offering; this process serves on\)/)
+    expect((await scene.status()).lastFailure?.message).toBe(message)
+    expect(leftIn(scene)).toEqual([])
+  })
+
+  it('is in the status of its daemon', async () => {
+    const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
+    await startDaemon(scene, { upgrade: TIMES })
+    const app = await scene.serve()
+    await failed(app, { argv: program("console.error('no licence'); process.exit(4)") })
+    const { services } = (await scene.status()) as never as {
+      services: readonly { lastFailure: { message: string } }[]
+    }
+    expect(services[0]?.lastFailure.message).toMatch(/with code 4 before.*\n {2}no licence$/)
+  })
+
+  it('is printed by fd-broker upgrade', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    await scene.serve()
+    const command = [
+      'upgrade',
+      '--control',
+      scene.control,
+      '--',
+      ...program("console.error('no port'); process.exit(5)"),
+    ]
+    const { stderr } = await promisify(execFile)(process.execPath, [CLI, ...command]).then(
+      () => ({ stderr: '' }),
+      error => error as { stderr: string },
+    )
+    expect(stderr).toMatch(/^ERR_FDB_SUCCESSOR_EXITED: .*with code 5.*\n {2}no port\n$/)
+  })
+})
+
+describe('a version that an upgrade has started', () => {
+  it('has the environment that it would have without being watched', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    const source =
+      "console.error(JSON.stringify([process.env.NODE_OPTIONS, process.execArgv.slice(0, 1), Object.keys(process.env).filter(name => name.startsWith('FD_BROKER_') && name !== 'FD_BROKER_LAST_WORDS')])); process.exit(1)"
+    expect(await failed(app, { argv: program(source) })).toContain('["",["-e"],[]]')
+    const env = { NODE_OPTIONS: '--no-deprecation' }
+    expect(await failed(app, { argv: program(source), env })).toContain('["--no-deprecation",["-e"],[]]')
+  })
+
+  it('outlives the pipe that its output goes to: writes are dropped and counted', async () => {
+    const scene = Scene.open()
+    const port = await freePort()
+    const first = spawn(process.execPath, [SHOP, scene.control, `${port}`], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+      env: { ...process.env, ...scene.marked, NODE_OPTIONS: '' },
+    })
+    onTestFinished(() => void first.kill('SIGKILL'))
+    const whoAnswers = () =>
+      fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } }).then(
+        response => response.text(),
+        error => String(error),
+      )
+    await until('the first version serves', async () => (await whoAnswers()) === '1')
+    const upgraded = await promisify(execFile)(process.execPath, [CLI, 'upgrade', '--control', scene.control])
+    expect(upgraded.stdout).toMatch(
+      /serves, after \d+ ms\nits output goes to a (pipe|socket) \(what is written after its end is dropped\)/,
+    )
+    first.stdout.destroy()
+    first.stderr.destroy()
+    await Promise.all([once(first.stdout, 'close'), once(first.stderr, 'close')])
+    for (let request = 0; request < 10; request++) expect(await whoAnswers()).toBe('2')
+    const { generation, droppedOutput } = await scene.status()
+    expect(generation).toBe(2)
+    expect(droppedOutput).toBeGreaterThanOrEqual(10)
+  })
+})
