@@ -39,6 +39,8 @@ export class Workers implements AsyncDisposable {
   #daemon: Daemon | null = null
   #closing = false
   #onReload: (() => Promise<number | 'auto'>) | null = null
+  /** Workers of the main process before are replaced: once, by the order of that one or without it. */
+  #renewal: Promise<void> | null = null
   /** One order on all of them at a time. */
   #orders: Promise<unknown> = Promise.resolve()
 
@@ -179,6 +181,21 @@ export class Workers implements AsyncDisposable {
       await this.close({ timeout: 0 })
       throw error
     }
+    // A main process that has taken over from a living one is its upgrade, whether that one has started it or not.
+    if (this.#daemon.generation > 1) this.#renew().catch(() => {})
+  }
+
+  #renew(): Promise<void> {
+    const { logger } = this.#settings
+    this.#renewal ??= this.#inTurn(() => this.#crew.replaceAll(this.#crew.older)).then(
+      () => logger.info({ workers: this.report.all }, 'the workers of the main process before are replaced'),
+      error => {
+        if (!this.#closing)
+          logger.error({ err: error }, 'the workers of the main process before were not replaced')
+        throw error
+      },
+    )
+    return this.#renewal
   }
 
   get #overseer(): Overseer {
@@ -208,11 +225,7 @@ export class Workers implements AsyncDisposable {
     }
     switch (name) {
       case REPLACE_WORKERS:
-        return told(
-          body.toString() === OLDER
-            ? this.#inTurn(() => this.#crew.replaceAll(this.#crew.older))
-            : this.restart(),
-        )
+        return told(body.toString() === OLDER ? this.#renew() : this.restart())
       case SET_WORKERS: {
         const text = body.toString()
         return told(this.set(/^\d+$/.test(text) ? Number(text) : (text as 'auto')))
@@ -243,7 +256,7 @@ export class Workers implements AsyncDisposable {
 /**
  * Starts so many workers, and keeps them. Resolves when all of them serve. Rejects, and leaves nothing behind, with ERR_FDB_OPTION,
  * ERR_FDB_CONTROL_TAKEN, and with why a worker was not brought to serve. Where a main process serves the same service this one takes over
- * from it, with its workers as they are.
+ * from it, and then replaces its workers: one that does not come to serve is logged, and stands in `report`; those that are old serve on.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)

@@ -1,5 +1,5 @@
 import { Agent } from 'node:http'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { ask } from '../processes/client.js'
@@ -153,6 +153,48 @@ describe('a proxy of two workers', () => {
       20_000,
     )
     expect(agents.map(agent => Object.values(agent.freeSockets).flat()[0])).toEqual(sockets)
+  })
+})
+
+describe('a second main process', () => {
+  it('replaces the first one and its workers, and no client is refused', async () => {
+    const { edge, main, control, now } = await several()
+    const old = pids(await now())
+    const clients = clientsOf(edge)
+    await until('both answer', () => clients.answered.size === 2)
+    const next = await edge.launch()
+    const all = ({ pid, workers }: MainStatus) => [pid, ...workers.all.map(worker => worker.pid)]
+    const replaced = await mainWhere(
+      control,
+      'all are new',
+      status => servedByAll(2)(status) && !all(status).some(pid => [main, ...old].includes(pid!)),
+    )
+    expect(replaced.pid).toBe(next)
+    for (const pid of [main, ...old]) await edge.ended(pid)
+    await clients.stop()
+    expect(clients.failures).toEqual([])
+  })
+
+  it('says which workers it could not replace, and why; they serve on', async () => {
+    const foreign = createServer()
+    const taken = await new Promise<number>(resolve => {
+      foreign.listen(0, '127.0.0.1', () => resolve((foreign.address() as AddressInfo).port))
+    })
+    onTestFinished(() => void foreign.close())
+    const { edge, main, now } = await several()
+    const old = pids(await now())
+    const [listener] = edge.config.listeners as object[]
+    edge.write({ listeners: [listener, { name: 'taken', address: `tcp://127.0.0.1:${taken}` }] })
+    const next = await edge.launch()
+    const failed = await edge.logged('the workers of the main process before were not replaced')
+    expect(failed.pid).toBe(next)
+    expect(failed.err.message).toContain('ERR_FDB_ADDRESS_IN_USE')
+    expect(failed.err.message).toContain(`old, and serving on: edge (pid ${old[0]}), edge.1 (pid ${old[1]})`)
+    await edge.ended(main)
+    const status = await now()
+    expect([status.pid, ...pids(status)]).toEqual([next, ...old])
+    expect(status.workers.all[0]?.lastFailure).toContain('ERR_FDB_ADDRESS_IN_USE')
+    expect((await ask(edge.url).answer).body).toBe('here\n')
   })
 })
 
