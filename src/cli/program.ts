@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode } from './exit-codes.js'
 import { failureText } from './failure-text.js'
+import { jsonText } from './json-text.js'
 import { sayOnStderr } from './stderr.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
@@ -15,11 +16,24 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
     sayOnStderr(why)
+    if (wantsJson(args)) process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
     const { sayLastWords } = await import('../process/last-words.js')
     sayLastWords(why)
     if (!FdbError.is(error)) return 1
     return (await import('./exit-code-of.js')).exitCodeOf(error)
   }
+}
+
+/** Commands that print no JSON of their own when they fail. */
+const JSON_HERE: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
+
+function wantsJson(args: readonly string[]): boolean {
+  return JSON_HERE.has(args[0]) && args.includes('--json')
+}
+
+function codeOf(error: unknown): { readonly code: string; readonly message: string } {
+  if (FdbError.is(error)) return { code: error.code, message: error.message }
+  return { code: 'ERR_FDB_INTERNAL', message: error instanceof Error ? error.message : String(error) }
 }
 
 /** Adds a command to the program; its modules are loaded for it alone, and for the help on all. */

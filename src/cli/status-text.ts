@@ -1,6 +1,8 @@
 import type { MoveReport } from '../moving/counts.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
 import { keptText } from '../operator/status-report.js'
+import type { SupervisorStatus } from '../supervisor/status.js'
+import { isOld } from './condition.js'
 import { formatDuration } from './duration.js'
 import { facts, plain, table } from './table.js'
 
@@ -70,6 +72,12 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       older.connections,
       movesLine(older.moves),
     ]),
+    ...block('servers that are out', ['UPSTREAM', 'SERVER', 'STATE', 'TRIED IN'], serversOut(report), out => [
+      out.upstream,
+      out.server,
+      out.state,
+      formatDuration(Number(out.triedInSeconds)),
+    ]),
     ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
       section.name,
       section.version,
@@ -77,6 +85,12 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       short(section.digest),
     ]),
   ]
+}
+
+/** Of a proxy. */
+function serversOut({ details }: ServiceStatus): readonly Record<string, unknown>[] | undefined {
+  const out = details?.serversOut
+  return Array.isArray(out) ? out.filter(one => typeof one === 'object' && one !== null) : undefined
 }
 
 function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
@@ -102,7 +116,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['pid', report.pid === null ? 'none: nobody serves' : of(report.pid)],
     ['epoch', of(report.epoch)],
     ['role', of(report.role)],
-    ['handoff', of(report.phase)],
+    ['handoff', phaseLine(report)],
     ['control', of(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`)],
     ['uptime', uptime(report, now)],
     ['connections', of(report.connections)],
@@ -113,6 +127,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['state file', fileLine(report)],
     ['memory', of(report.rssBytes, size)],
     ['open fds', of(report.openFds)],
+    ...supervisorLines(report, now),
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
     ['application', errorsLine(report)],
@@ -174,11 +189,39 @@ function closedLine(closed: ServiceStatus['closed']): string | null {
   return plain(closed.map(({ kind, reason, count }) => `${count} ${kind} (${reason})`).join(', '))
 }
 
-function failureLine({ lastFailure }: ServiceStatus): string | null {
+function phaseLine({ phase, probationSeconds }: ServiceStatus): string | null {
+  const left = typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
+  return of(phase, text => `${text}${left}`)
+}
+
+/** Of `fd-broker run`: the supervisor is another process than the program. */
+function supervisorLines(report: ServiceStatus, now: number): [string, string | null][] {
+  const { supervisor } = report as Partial<SupervisorStatus>
+  if (supervisor === undefined) return []
+  const { pid, rssBytes, loops, failures, exits } = supervisor
+  const last = exits?.last?.at(-1)
+  const ended =
+    last === undefined
+      ? null
+      : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${how(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
+  return [
+    ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
+    ['crashed', ended],
+    ['loop', loops ? `IT CRASHES AGAIN AND AGAIN: ${plain(failures)} ends or failures in a row` : null],
+  ]
+}
+
+function how(code: number): string {
+  return code > 128 ? `by signal ${code - 128}` : `with code ${plain(code)}`
+}
+
+function failureLine(report: ServiceStatus): string | null {
+  const { lastFailure } = report
   if (lastFailure === undefined || lastFailure === null) return null
   const { code, phase, at, message } = lastFailure
   const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
-  return `${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
+  const age = isOld(report) ? 'OLD (a version has come to serve since): ' : ''
+  return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
 }
 
 function blockedLine({ blockedBy }: ServiceStatus): string | null {

@@ -1,9 +1,11 @@
 import type { Command } from 'commander'
 import { OperatorClient } from '../operator/client.js'
+import { illnessOf, withAges } from './condition.js'
 import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { statusText } from './status-text.js'
+import { sayOnStderr } from './stderr.js'
 import { answerOf } from './who-serves.js'
 
 interface StatusFlags {
@@ -26,6 +28,8 @@ export function addStatus(program: Command): void {
     .addHelpText(
       'after',
       `
+Exit code 3 also where no process serves, 1 also where a program under fd-broker run crashes again and again; stderr says which.
+
 Examples:
   $ fd-broker status --control /run/shop/upgrade.sock
   $ fd-broker status --control /run/shop/upgrade.sock --json | jq '.listeners[].connections'`,
@@ -35,6 +39,10 @@ Examples:
 
 async function status({ control, json, service = '', timeout }: StatusFlags): Promise<void> {
   using client = await OperatorClient.connect(control, { timeoutMs: timeout })
-  const answer = answerOf(await client.status({ timeoutMs: timeout }), { control, service })
+  const answer = withAges(answerOf(await client.status({ timeoutMs: timeout }), { control, service }))
   process.stdout.write(json ? jsonText(answer) : statusText(answer))
+  const ill = illnessOf(answer)
+  if (ill === null) return
+  sayOnStderr(ill.why)
+  process.exitCode = ill.code
 }

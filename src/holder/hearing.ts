@@ -91,12 +91,18 @@ function decide(heard: Heard, peer: Peer, message: ToHolder): void {
   if (message.kind === 'gone') {
     peer.reason ??= new FdbError(
       'ERR_FDB_SUCCESSOR_LEFT',
-      `process ${peer.pid} was told to end while another stood by`,
+      `process ${peer.pid} was told to end while another stood by: ${whyLeft(peer)}`,
     )
   }
   surroundings.dispatch({ type: 'message', from: peer.id, message })
   if (message.kind === 'serving') surroundings.settled?.(peer)
   if (message.kind === 'gone' && !surroundings.state().bound.includes(peer.id)) surroundings.changed?.()
+}
+
+function whyLeft({ report }: Peer): string {
+  const { leaves } = (report ?? {}) as { leaves?: unknown }
+  if (typeof leaves !== 'string') return 'its application closed it (at a signal, say)'
+  return leaves.slice(0, REASON_CHARACTERS)
 }
 
 /** Both sides must have come to the same state at the commit's sequence. */

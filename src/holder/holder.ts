@@ -114,6 +114,11 @@ export class Holder {
     this.#renewal = new Renewal(surroundings, shelf, parts.renewBytes)
   }
 
+  /** Milliseconds of probation that are left; null: there is none. */
+  get probationLeftMs(): number | null {
+    return this.#probation.leftMs
+  }
+
   get peers(): Peer[] {
     return this.#peers.all
   }

@@ -44,6 +44,12 @@ export class Probation {
     this.#judge()
   }
 
+  /** Until it may end, at the earliest; null: there is none. */
+  get leftMs(): number | null {
+    if (this.#ticker === undefined) return null
+    return Math.max(0, this.#since + this.#watched.times().probation - performance.now())
+  }
+
   /** Probation ends as soon as there is fresh evidence of health, however early. */
   endSoon(): void {
     this.#hurry = true

@@ -8,6 +8,8 @@ export interface Application {
   listeners(): Iterable<Listener>
   /** What listeners of its events threw. */
   failures(): number
+  /** What it says of itself in the status. */
+  details(): Record<string, unknown>
   serving(): void
   retiring(): void
   reinstated(): void

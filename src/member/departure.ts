@@ -21,6 +21,8 @@ export class Departure {
   drainTimeout: number
   /** What the application closes goes on elsewhere: another process serves the same addresses. */
   yields = false
+  /** Who asked for it to leave; null: the application does so by itself. */
+  asked: string | null = null
   #stage: Stage = 'stays'
   #resolve!: (why: RetiredReason) => void
   #why: RetiredReason = 'lost'

@@ -37,6 +37,11 @@ export class Heartbeat {
     this.#timer.unref()
   }
 
+  /** Beats once more, now. */
+  now(): void {
+    this.#beat()
+  }
+
   stop(): void {
     clearInterval(this.#timer)
     this.#silent = false

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import { checkFunction, checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'
 import { type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
@@ -15,7 +15,14 @@ import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
 import { checkEvent, ToldListeners } from './events.js'
 import { type Listener, startListeners } from './listener.js'
-import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
+import {
+  type CloseOptions,
+  checkTimeout,
+  checkUnserved,
+  type ReadyOptions,
+  type RetiredReason,
+  type UpgradeOptions,
+} from './member-options.js'
 import { checkName, OwnListeners } from './own-listeners.js'
 import type { Parts } from './parts.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
@@ -73,6 +80,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   readonly #parts: Parts
   readonly #listeners: OwnListeners
   readonly #told: ToldListeners
+  #details: () => Record<string, unknown> = () => ({})
 
   private constructor(driver: MemberDriver) {
     super()
@@ -90,6 +98,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     driver.bind({
       listeners: () => this.#listeners.all,
       failures: () => this.#told.failures,
+      details: () => this.#details(),
       serving: () => this.#tell('serving'),
       retiring: () => this.#tell('retiring'),
       reinstated: () => this.#tell('reinstated'),
@@ -360,6 +369,13 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.close()
   }
 
+  /** Adds what the application says of itself to {@link status}, as its `details`: asked for each status, and sent as JSON. */
+  describe(details: () => Record<string, unknown>): this {
+    if (typeof details !== 'function') throw wrongOption('details', details, 'a function')
+    this.#details = details
+    return this
+  }
+
   /** What `fd-broker status` shows. */
   status(): StatusReport {
     return this.#driver.status()
@@ -374,15 +390,4 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   #tell<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
     this.#told.tell(event, args)
   }
-}
-
-/** Node takes what is too long for its timers as one millisecond. */
-function checkUnserved(value: unknown): void {
-  if (value === undefined || typeof value === 'boolean') return
-  if (!(Array.isArray(value) && value.every(name => typeof name === 'string')))
-    throw wrongOption('unserved', value, 'true, or a list of names of listeners')
-}
-
-function checkTimeout(timeout: number | undefined, least: number): void {
-  if (timeout !== undefined) checkMs('timeout', timeout, least)
 }

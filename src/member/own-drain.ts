@@ -84,12 +84,20 @@ export class OwnDrain {
       generation,
       phase: this.#lingers ? 'retired' : phase,
       ...(this.#lingers && { keptBy: whatKeeps() }),
+      ...this.#standby,
       connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
       moves: moves.counts.report,
       closed: this.#closed,
       quiescedMs: duty.quiescedMs,
       ...(unfit && { unfit }),
     }
+  }
+
+  get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
+    const { hosting, shared } = this.#parts
+    const left = hosting().holder?.probationLeftMs ?? null
+    const asked = shared.departure?.asked ?? null
+    return { ...(left !== null && { standbySeconds: left / 1000 }), ...(asked !== null && { leaves: asked }) }
   }
 
   /** Waits for the end of all connections, which the machine hears of. */

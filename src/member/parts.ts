@@ -217,7 +217,14 @@ export class Parts implements Shared {
           return driver.close({ handBack: false })
         },
       })
-    serveServiceCommands({ shared: this, hosting, commands, reloading, close: how => driver.close(how) })
+    serveServiceCommands({
+      shared: this,
+      hosting,
+      commands,
+      reloading,
+      close: how => driver.close(how),
+      beat: () => this.heartbeat.now(),
+    })
   }
 
   /** The state as the application sees it. */

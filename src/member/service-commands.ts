@@ -21,6 +21,8 @@ export interface ServiceCommandsParts {
   readonly commands: Commands
   readonly reloading: Reloading
   close(options: CloseOptions): Promise<void>
+  /** Tells whoever decides at once how this process is. */
+  beat(): void
 }
 
 /** What operators may ask of every service: `fd-broker reload`, `rollback` and `stop`. */
@@ -30,6 +32,7 @@ export function serveServiceCommands({
   commands,
   reloading,
   close,
+  beat,
 }: ServiceCommandsParts): void {
   const { changes, departure, machine } = shared
   const told = () => toldReply({ pid: process.pid, generation: shared.generation })
@@ -37,10 +40,13 @@ export function serveServiceCommands({
     await reloading.run()
     return told()
   })
-  commands.set(ROLLBACK, async () => {
+  commands.set(ROLLBACK, async (_body, { by }) => {
     if (!hosting().standsBy) {
       throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
     }
+    departure.asked =
+      by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
+    beat()
     void close({})
     const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)

@@ -19,7 +19,7 @@ const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOStr
 
 /** The parts that know something of it. */
 export interface DescribedParts extends Shared {
-  readonly application: { failures(): number } | null
+  readonly application: { details(): Record<string, unknown>; failures(): number } | null
   readonly controlSocket: ControlSocket
   readonly hosting: Hosting
   readonly joined: JoinedHolder
@@ -74,8 +74,20 @@ export function describe(parts: DescribedParts): StatusReport {
     takeover: parts.timing.steps,
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
+    probationSeconds:
+      controlSocket.older.find(({ standbySeconds }) => standbySeconds !== undefined)?.standbySeconds ?? null,
+    details: detailsOf(application),
     droppedOutput: inheritedOutput()?.dropped ?? 0,
     keptBy: parts.departure.over ? whatKeeps() : null,
+  }
+}
+
+/** The application's own mistake is no reason to have no status. */
+function detailsOf(application: DescribedParts['application']): Record<string, unknown> {
+  try {
+    return application?.details() ?? {}
+  } catch (error) {
+    return { error: String(error) }
   }
 }
 

@@ -44,6 +44,8 @@ export interface CommandOrder {
 }
 
 export interface CommandContext {
+  /** Who asks, by the kernel's word; absent where a daemon passes it on. */
+  readonly by?: { readonly pid: number; readonly uid: number }
   /** Aborted when the operator's tool has left: nobody waits for the reply any more. */
   readonly signal: AbortSignal
 }

@@ -5,6 +5,7 @@ import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
 import { type DescriptorAnswer, DescriptorRequests } from './descriptor-requests.js'
 import {
+  type CommandContext,
   commandAnswer,
   failedAnswer,
   failedCommandAnswer,
@@ -23,12 +24,14 @@ const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled
 export class Requests {
   readonly #operations: Operations
   readonly #tell: (body: WireBody) => void
+  readonly #by: CommandContext['by']
   readonly #over = new AbortController()
   /** One for each upgrade under way. */
   readonly #cancels = new Set<AbortController>()
 
   /** `tell`: what is said before the answer. */
-  constructor(operations: Operations, tell: (body: WireBody) => void) {
+  constructor(operations: Operations, tell: (body: WireBody) => void, by?: CommandContext['by']) {
+    this.#by = by
     this.#operations = operations
     this.#tell = tell
   }
@@ -79,7 +82,9 @@ export class Requests {
     const request = asked.request ?? 0
     try {
       const { signal } = this.#over
-      return commandAnswer(request, await this.#operations.command(readCommand(asked), { signal }))
+      const by = this.#by
+      const context = { signal, ...(by && { by }) }
+      return commandAnswer(request, await this.#operations.command(readCommand(asked), context))
     } catch (error) {
       return failedCommandAnswer(request, error)
     }
@@ -91,7 +96,7 @@ export class Requests {
  * reads the answers is read no further. `idleMs`: one that asks nothing for so long, waits for no answer, watches nothing and has no claim is sent away; null: none is.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
-  const requests = new Requests(operations, body => link.tell(body))
+  const requests = new Requests(operations, body => link.tell(body), link.channel.peer)
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let underWay = 0
   let idle: NodeJS.Timeout | undefined

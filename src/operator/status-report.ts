@@ -67,6 +67,10 @@ export interface StatusReport {
   readonly handoffs: readonly HandoffRecord[]
   /** Exceptions of the application's event listeners; the log has each. */
   readonly applicationErrors: number
+  /** Phase `probation`: seconds until the version before stands by no more, at the earliest; null where that is not known, or there is none. */
+  readonly probationSeconds: number | null
+  /** What the application says of itself: {@link Member.describe}. */
+  readonly details: Readonly<Record<string, unknown>>
   /** Writes to stdout and stderr of a version that an upgrade has started, which failed (its terminal is closed, its pipe has no reader), and were dropped. */
   readonly droppedOutput: number
   /** What keeps this process from its end after it has retired, counted by Node's names; null: it has not retired. */
@@ -86,6 +90,10 @@ export interface DrainReport {
   readonly closed?: readonly ForcedClose[]
   /** Why it could not come back. */
   readonly unfit?: UnfitReport
+  /** Phase `standby`: until it may end its probation of the version that serves. */
+  readonly standbySeconds?: number
+  /** It is being told to end: who asked for that. */
+  readonly leaves?: string
   /** Phase `retired`, more than 2 s ago: what keeps the process from its end, counted by Node's names (`process.getActiveResourcesInfo()`). */
   readonly keptBy?: Readonly<Record<string, number>>
 }
@@ -146,6 +154,8 @@ export interface Failure {
   /** Milliseconds since 1970. */
   readonly at: number
   readonly message: string
+  /** Added by `fd-broker status`: a version has come to serve since. */
+  readonly old?: boolean
 }
 
 /** One handoff as it went. */

@@ -119,6 +119,7 @@ export class ReverseProxy {
       onShortage: (shortage, server) => complaints.shortage(shortage, server),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
     }
+    member.describe(() => ({ serversOut: this.#upstreams.out }))
     serveCertificateCommands(member, this.#tls)
     serveRouteCommands(member, this.#routes, () => this.#upstreams.forRequests)
     member.on('reinstated', () => void this.#reinstated())

@@ -2,6 +2,7 @@ import { memoryFile, numbersOf, OwnedFd, ownNumber, readAt, sizeOf, writeAllAt }
 import type { Failure } from '../operator/status-report.js'
 import type { FirstControl } from '../process/control-path.js'
 import type { Unclaimed } from '../supervised/passed-sockets.js'
+import type { ExitReport } from './exits.js'
 import type { SupervisorState } from './machine.js'
 import type { Hearing } from './probe.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
@@ -42,6 +43,8 @@ export interface LeftBehind {
   /** What an operator has put in the place of the command. */
   readonly argv: readonly string[] | null
   readonly draining: readonly number[]
+  /** Absent of an earlier release. */
+  readonly exits?: ExitReport
   readonly lastFailure: Failure | null
   /** What is left of them, milliseconds. */
   readonly timers: Readonly<Record<string, number>>

@@ -1,5 +1,6 @@
 import type { ProcessMembers } from '../process/process-members.js'
 import { Children } from './children.js'
+import { Exits } from './exits.js'
 import type { KeptListeners } from './kept-listeners.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
 import type { Ending } from './next-settings.js'
@@ -32,6 +33,7 @@ export interface RunningEvents {
 export class RunningVersions {
   readonly children = new Children()
   readonly strays = new Strays()
+  readonly exits: Exits
   readonly listeners: SharedListeners
   /** Versions that know themselves when they have served out what they have. */
   readonly draining: Set<number>
@@ -47,6 +49,7 @@ export class RunningVersions {
     this.#events = events
     this.listeners = new SharedListeners(kept, left?.listeners, predecessor)
     this.draining = new Set(left?.draining)
+    this.exits = new Exits(left?.exits)
   }
 
   get(id: number): RunningVersion | undefined {
@@ -71,9 +74,11 @@ export class RunningVersions {
   }
 
   #exited(id: number, code: number, left: ProcessMembers): void {
-    const { stopSignal } = this.#running.get(id)!.settings
+    const { pid, settings, startedAt } = this.#running.get(id)!
+    const { stopSignal } = settings
     const { pids } = left
     const { served, graceMs } = this.#events.mainEnded(id, code, pids)
+    if (served) this.exits.note({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
     else {
       this.strays.end(id, left, stopSignal, graceMs, () => {
@@ -115,8 +120,9 @@ export class RunningVersions {
     this.draining.delete(id)
   }
 
-  get left(): Pick<LeftBehind, 'draining' | 'listeners' | 'versions'> {
+  get left(): Pick<LeftBehind, 'draining' | 'exits' | 'listeners' | 'versions'> {
     return {
+      exits: this.exits.report,
       draining: [...this.draining],
       listeners: this.listeners.held,
       versions: [...this.#running.values()].map(version => version.left),

@@ -2,6 +2,8 @@ import { formatListenerSpec } from '../listeners/index.js'
 import type { ServiceStatus } from '../operator/answer.js'
 import type { Failure } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
+import { memoryOfGroup } from '../process/process-memory.js'
+import { type ExitReport, loops } from './exits.js'
 import { coming, type SupervisorState, serving } from './machine.js'
 import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-versions.js'
@@ -25,8 +27,13 @@ export interface SupervisorStatus extends ServiceStatus {
     readonly startedAt: string
     /** Its own, without its versions. */
     readonly rssBytes: number
+    readonly openFds: number | null
     /** Versions that ended, or failed, since one has proved itself. */
     readonly failures: number
+    /** Versions end, or fail, one after the other. */
+    readonly loops: boolean
+    /** Ends of versions that served and were not told to end; with `--restart` each was started again. */
+    readonly exits: ExitReport
     /** How often it has gone on as another program (`fd-broker upgrade --self`). */
     readonly replaced: number
   }
@@ -67,13 +74,15 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
       ...versions.strays.list.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
     ],
     lastFailure,
-    rssBytes: process.memoryUsage.rss(),
-    openFds: fdLimits().open,
+    ...(running && { rssBytes: memoryOfGroup(running.pid) ?? 0 }),
     supervisor: {
       pid: process.pid,
       startedAt: new Date(startedAt).toISOString(),
       rssBytes: process.memoryUsage.rss(),
+      openFds: fdLimits().open,
       failures: state.failures,
+      loops: loops(state.failures),
+      exits: versions.exits.report,
       replaced,
     },
     says: running?.says || null,

@@ -15,7 +15,7 @@ export interface KnownService {
   /** The descriptors as the member that serves sees them. */
   readonly entries: readonly Entry[]
   readonly shelf: SegmentShelf
-  readonly holder: Pick<Holder, 'peer' | 'peers' | 'timeline'>
+  readonly holder: Pick<Holder, 'peer' | 'peers' | 'probationLeftMs' | 'timeline'>
   /** Processes that have retired and live on. */
   readonly retired: readonly DrainReport[]
   /** Whom a restarted daemon waits for. */
@@ -60,6 +60,7 @@ export function describeService(known: KnownService): object {
     held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
     segments: shelf.all.length,
     logBytes: shelf.all.reduce((sum, segment) => sum + segment.size(), 0),
+    probationSeconds: holder.probationLeftMs === null ? null : holder.probationLeftMs / 1000,
     lastFailure: newer(timeline.lastFailure, answer?.lastFailure),
     blockedBy: [...machine.bound.map(id => holder.peer(id)?.pid ?? 0), ...known.missing],
     handoffs: timeline.records,

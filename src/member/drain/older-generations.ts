@@ -118,13 +118,15 @@ export class OlderGenerations {
 
   #note(caller: Caller, text: string): void {
     try {
-      const { generation, phase, connections, moves, closed, unfit, quiescedMs, keptBy } = parseReport(
-        text,
-      ) as DrainReport
+      const { generation, phase, connections, moves, closed, unfit, quiescedMs, keptBy, standbySeconds } =
+        parseReport(text) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: caller.pid, generation: Number(generation), phase, connections }
       const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
-      const kept = keptOf(keptBy)
+      const kept = {
+        ...keptOf(keptBy),
+        ...(typeof standbySeconds === 'number' && { standbySeconds }),
+      }
       this.#callers.set(caller, {
         ...report,
         ...(moves && { moves }),

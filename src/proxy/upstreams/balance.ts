@@ -103,6 +103,13 @@ export class Balancer {
     return up ? 'in' : 'out'
   }
 
+  /** Servers that are out, each with the milliseconds until it is tried again. */
+  out(now: number): { readonly address: string; readonly kind: 'down' | 'probing'; readonly ms: number }[] {
+    return this.#servers.flatMap(({ address, health }) =>
+      health.kind === 'up' ? [] : [{ address, kind: health.kind, ms: Math.max(0, health.until - now) }],
+    )
+  }
+
   /** Addresses that are up. */
   healthy(): string[] {
     return this.#servers.filter(({ health }) => health.kind === 'up').map(({ address }) => address)

@@ -15,6 +15,15 @@ export interface ServerWatch {
   in(upstream: string, server: string): void
 }
 
+/** A server that is passed over, as the status shows it. */
+export interface ServerOut {
+  readonly upstream: string
+  readonly server: string
+  /** `probing`: one request is on its way to it. */
+  readonly state: 'down' | 'probing'
+  readonly triedInSeconds: number
+}
+
 /**
  * One group of servers, under its name for as long as the process lives: routes refer to it, also while no configuration
  * has it.
@@ -80,6 +89,17 @@ export class Upstream {
   /** A request to the server ended without a sign of the server's health. */
   undecided(key: string): void {
     this.#balancer?.undecided(key, performance.now())
+  }
+
+  /** Servers that get no share of the requests. */
+  get out(): ServerOut[] {
+    const out = this.#balancer?.out(performance.now()) ?? []
+    return out.map(({ address, kind, ms }) => ({
+      upstream: this.name,
+      server: address,
+      state: kind,
+      triedInSeconds: ms / 1000,
+    }))
   }
 
   failed(key: string): void {

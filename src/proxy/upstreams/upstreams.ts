@@ -2,7 +2,7 @@ import type { Logger } from '../../index.js'
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
-import { type ServerWatch, Upstream } from './upstream.js'
+import { type ServerOut, type ServerWatch, Upstream } from './upstream.js'
 import type { UpstreamConfig } from './upstream-config.js'
 
 /** Logs each server that goes out or comes back. */
@@ -83,6 +83,11 @@ export class Upstreams {
   find(name: string): Upstream | undefined {
     const upstream = this.#upstreams.get(name)
     return upstream?.configured ? upstream : undefined
+  }
+
+  /** Servers of the configuration that get no share of the requests. */
+  get out(): ServerOut[] {
+    return [...this.#configured].flatMap(name => this.#upstreams.get(name)?.out ?? [])
   }
 
   destination(key: string): Destination | undefined {
