@@ -73,8 +73,13 @@ func (m *Member) beatOnce(now time.Time) {
 	if m.awakeSince.After(heard) {
 		heard = m.awakeSince
 	}
-	if link == m.link && now.Sub(heard) > orElse(m.options.Times.Silence, defaultSilence) {
+	if link != m.link {
+		return
+	}
+	if now.Sub(heard) > orElse(m.options.Times.Silence, defaultSilence) {
 		m.step(event{Type: "silent"})
+	} else {
+		m.step(event{Type: "heard"})
 	}
 }
 

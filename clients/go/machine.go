@@ -13,6 +13,8 @@ type memberState struct {
 	Top       int64
 	Down      bool
 	Unfit     bool
+	// Unheard: it stood by, and accepts only because its holder is silent.
+	Unheard bool
 }
 
 func initialMember() memberState {
@@ -106,7 +108,13 @@ func stepMember(s memberState, e event) (memberState, []effect) {
 		return onFate(s, e)
 	case "silent":
 		if s.in("ready", "standby") {
+			s.Unheard = s.Phase == "standby" && !s.Accepting
 			return orphan(s)
+		}
+	case "heard":
+		if s.Phase == "orphan" && s.Unheard && !s.Down {
+			s.Accepting, s.Unheard = false, false
+			return s.to("standby"), []effect{{Type: "stopAccepting"}}
 		}
 	case "quiesced":
 		if s.in("serving", "unfit") {
@@ -179,6 +187,8 @@ func onMessage(s memberState, e event) (memberState, []effect) {
 			return s.to("standby"), []effect{{Type: "endWriting"}, {Type: "stopAccepting"}}
 		}
 	case "resume":
+		// It is to accept, whether or not it hears its holder.
+		s.Unheard = s.Unheard && s.Phase != "orphan"
 		if s.in("standby", "unfit") && !s.Accepting {
 			s.Accepting = true
 			return s, []effect{{Type: "accept"}}
@@ -323,7 +333,7 @@ func onReconnected(s memberState, e event) (memberState, []effect) {
 	told := effect{Type: "send", Message: &said{
 		Kind: "back", Role: role, Epoch: s.Epoch, Top: s.Top, Sealed: e.Sealed, Unfit: s.Unfit,
 	}}
-	s.Down = false
+	s.Down, s.Unheard = false, false
 	if !e.Restarted || !s.in("ready", "standby") {
 		return s, []effect{told}
 	}

@@ -333,9 +333,12 @@ func TestWhatAMemberDoes(t *testing.T) {
 			Event     event
 			Effects   []effect
 			Phase     string
+			Holds     bool
 			Accepting bool
 			Link      string
 			Epoch     int64
+			Top       int64
+			Unfit     bool
 		}
 	}
 	readJSON(t, &walks, true, "vectors", "member.json")
@@ -349,11 +352,10 @@ func TestWhatAMemberDoes(t *testing.T) {
 				want, _ := json.Marshal(step.Effects)
 				t.Fatalf("walk %d, step %d, %+v: does %s, want %s", n, at, step.Event, got, want)
 			}
-			link := "up"
-			if state.Down {
-				link = "down"
-			}
-			if state.Phase != step.Phase || state.Accepting != step.Accepting || link != step.Link || state.Epoch != step.Epoch {
+			want := state
+			want.Phase, want.Holds, want.Accepting, want.Down = step.Phase, step.Holds, step.Accepting, step.Link == "down"
+			want.Epoch, want.Top, want.Unfit = step.Epoch, step.Top, step.Unfit
+			if state != want {
 				t.Fatalf("walk %d, step %d, %+v: is %+v, want %+v", n, at, step.Event, state, step)
 			}
 		}

@@ -827,7 +827,7 @@ def merged_schema(known, told):
 def initial_member():
     return {
         'phase': 'joining', 'holds': False, 'accepting': False, 'epoch': -1, 'source': -1, 'wayBack': -1, 'top': -1,
-        'link': 'up', 'unfit': False, 'fenced': False,
+        'link': 'up', 'unfit': False, 'unheard': False,
     }
 
 
@@ -884,8 +884,12 @@ def _on_message(state, event):
             return {**state, 'accepting': False}, [_do('stopAccepting')]
         if phase not in (*_RIGHT, 'frozen', 'orphan'):
             return _same(state)
-        return {**state, 'phase': 'standby', 'accepting': False}, [_do('endWriting'), _do('stopAccepting')]
+        standby = {**state, 'phase': 'standby', 'accepting': False, 'unheard': False}
+        return standby, [_do('endWriting'), _do('stopAccepting')]
     if kind == 'resume':
+        # It is to accept, whether or not it hears its holder.
+        if phase == 'orphan' and state['unheard']:
+            return {**state, 'unheard': False}, []
         if phase not in ('standby', 'unfit') or state['accepting']:
             return _same(state)
         return {**state, 'accepting': True}, [_do('accept')]
@@ -906,7 +910,7 @@ def _begin(state):
     """Accept first, then take over what others acknowledged, then write; Serving is said when all that is done."""
     epoch = state['epoch']
     following = {
-        **state, 'phase': 'beginning', 'accepting': True, 'unfit': False, 'fenced': False, 'top': max(state['top'], epoch),
+        **state, 'phase': 'beginning', 'accepting': True, 'unfit': False, 'unheard': False, 'top': max(state['top'], epoch),
     }
     effects = [] if state['accepting'] else [_do('accept')]
     return following, [*effects, _do('carry', below=epoch), _do('write', epoch=epoch)]
@@ -994,7 +998,16 @@ def _on_fate(state, event):
 
 def _on_silent(state, _event):
     """A holder that is stopped is as good as dead to those who connect: somebody has to accept."""
-    return _orphan(state) if state['phase'] in ('ready', 'standby') else _same(state)
+    if state['phase'] not in ('ready', 'standby'):
+        return _same(state)
+    return _orphan({**state, 'unheard': state['phase'] == 'standby' and not state['accepting']})
+
+
+def _on_heard(state, _event):
+    """The silence was no end: whatever the holder has decided meanwhile, it says next."""
+    if state['phase'] != 'orphan' or not state['unheard'] or state['link'] != 'up':
+        return _same(state)
+    return {**state, 'phase': 'standby', 'accepting': False, 'unheard': False}, [_do('stopAccepting')]
 
 
 def _orphan(state):
@@ -1010,7 +1023,7 @@ def _on_reconnected(state, event):
     said = _send('back', role=role, epoch=state['epoch'], top=state['top'], sealed=event['sealed'])
     if state['unfit']:
         said['message']['unfit'] = True
-    up = {**state, 'link': 'up'}
+    up = {**state, 'link': 'up', 'unheard': False}
     if not event['restarted'] or phase not in ('ready', 'standby'):
         return up, [said]
     # The new holder does not know yet who serves: until it does, everybody who can, accepts.
@@ -1062,7 +1075,7 @@ def _leave(state):
 _STEPS = {
     'message': _on_message, 'adopted': _on_adopted, 'refused': _on_refused, 'lost': _on_lost, 'deadline': _on_deadline,
     'fate': _on_fate, 'begun': _on_begun, 'failed': _on_failed, 'reconnected': _on_reconnected, 'leave': _on_leave,
-    'silent': _on_silent, 'quiesced': _on_quiesced, 'shared': _on_shared, 'drained': _on_drained,
+    'silent': _on_silent, 'heard': _on_heard, 'quiesced': _on_quiesced, 'shared': _on_shared, 'drained': _on_drained,
 }
 
 
@@ -1737,8 +1750,9 @@ class Member:
             return
         self._tell('heartbeat', {'healthy': self._healthy(), 'report': json.dumps(self._report())})
         silence = (self._times.get('silence') or self._SILENCE_MS) / 1000
-        if link is self._link and now - max(link.received_at, self._awake_since) > silence:
-            self._step({'type': 'silent'})
+        if link is self._link:
+            silent = now - max(link.received_at, self._awake_since) > silence
+            self._step({'type': 'silent' if silent else 'heard'})
 
     def _healthy(self):
         try:

@@ -179,7 +179,7 @@ class Vectors(unittest.TestCase):
                 state, effects = fd_broker.step_member(state, step['event'])
                 with self.subTest(walk=n, step=at, event=step['event']):
                     self.assertEqual(effects, step['effects'])
-                    for fact in ('phase', 'accepting', 'link', 'epoch'):
+                    for fact in ('phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit'):
                         self.assertEqual(state[fact], step[fact])
 
 

@@ -39,11 +39,11 @@ export class Renewal {
 
   #look(): void {
     const { phase, epoch, owner, unfit } = this.#machine.state()
-    if (phase !== 'idle') return
-    if (unfit.includes(owner)) {
+    if ((phase === 'idle' || phase === 'returning') && unfit.includes(owner)) {
       this.#tryAgain()
       return
     }
+    if (phase !== 'idle') return
     this.#again = { at: 0, ms: AGAIN_MS }
     const amidBulk = this.#machine.amidBulk?.() ?? this.#growsFast(epoch)
     if (!amidBulk && this.#shelf.hasGrown(epoch, this.#renewBytes)) this.#machine.dispatch({ type: 'renew' })

@@ -98,6 +98,10 @@ export class DaemonHosting implements Hosting {
     this.#parts.shared.machine.step({ type: 'silent' })
   }
 
+  heard(): void {
+    this.#parts.shared.machine.step({ type: 'heard' })
+  }
+
   lost(): void {}
 
   /** A way for connections comes from the daemon. */

@@ -102,6 +102,8 @@ export class EmbeddedHosting implements Hosting {
   /** The incumbent decides: its silence is no reason to do anything. */
   silent(): void {}
 
+  heard(): void {}
+
   /** Without a channel the seals are looked at regularly. */
   lost(): void {
     const { look, shared } = this.#parts

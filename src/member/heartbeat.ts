@@ -13,6 +13,8 @@ export interface HeartbeatOptions {
   /** Silence of the holder that counts as its end: a daemon that is stopped keeps its channels. */
   silenceMs(): number
   silent(): void
+  /** The holder says something again, over the same channel. */
+  heard(): void
 }
 
 /** Tells the holder regularly that this process lives and is well, and notices when the holder says nothing. */
@@ -59,7 +61,9 @@ export class Heartbeat {
     if (link === undefined) return
     const { healthy, report } = this.#options
     link.beat({ ...wellness(healthy), report: JSON.stringify(report()) })
+    const before = this.#silent
     this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
     if (this.#silent) this.#options.silent()
+    else if (before && link.open) this.#options.heard()
   }
 }

@@ -35,6 +35,8 @@ export interface Hosting {
   heardReleased(): void
   /** The holder has a channel to us and says nothing on it. */
   silent(): void
+  /** It says something again. */
+  heard(): void
   /** The channel has ended, as the machine has heard. */
   lost(): void
   /** Whoever serves hears our reports now. */

@@ -267,6 +267,7 @@ export class Parts implements Shared {
       healthy: () => this.#unattended ?? this.followed?.unwell ?? health(),
       report: () => this.drain.report,
       silent: () => this.hosting.silent(),
+      heard: () => this.hosting.heard(),
     })
   }
 

@@ -93,7 +93,7 @@ export type HolderEvent =
   | { readonly type: 'healthy' }
   /**
    * The owner's segment has grown: it is to go on in a new one, so that the old one can be compacted. Or the owner was
-   * unfit, and is to try again.
+   * unfit, and is to try again: in `returning` in the segment that it was given.
    */
   | { readonly type: 'renew' }
   /** Rebuilding: every rights-holder is back or proved dead. */
@@ -769,7 +769,10 @@ function giveUpThen(state: HolderState, rules: Rules): HolderStep {
  * not, and lacks the new segment.
  */
 function onRenew(state: HolderState): HolderStep {
-  const { phase, owner, down, bound } = state
+  const { phase, owner, joiner, down, bound, unfit } = state
+  // The one that was turned away from cannot be given the right, as it has no channel. It has the owner's segment from the Offer on.
+  if (phase === 'returning' && unfit.includes(owner) && down.includes(joiner) && !down.includes(owner))
+    return grantAgain(fit(state, owner), owner, state.grant)
   const alone = phase === 'idle' && owner !== NOBODY && !down.includes(owner) && bound.length === 0
   return alone ? reinstate(state) : same(state)
 }

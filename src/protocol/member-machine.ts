@@ -50,6 +50,8 @@ export interface MemberState {
   readonly unfit: boolean
   /** Embedded: its incumbent has said Fenced. It goes, unless that one has died since. */
   readonly fenced: boolean
+  /** The member stood by, and accepts only because its holder is silent. */
+  readonly unheard: boolean
 }
 
 export type MemberEvent =
@@ -71,6 +73,8 @@ export type MemberEvent =
   | { readonly type: 'reconnected'; readonly restarted: boolean; readonly sealed: boolean }
   /** Nothing, not even a heartbeat, came from a daemon for longer than it may be silent: it is stopped, or stuck. */
   | { readonly type: 'silent' }
+  /** The daemon says something again, over the same channel. */
+  | { readonly type: 'heard' }
   /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
   | { readonly type: 'shared'; readonly top: Epoch }
   | { readonly type: 'drained' }
@@ -136,6 +140,7 @@ export function initialMember(scope: Scope): MemberState {
     link: 'up',
     unfit: false,
     fenced: false,
+    unheard: false,
   }
 }
 
@@ -185,6 +190,8 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
       return state.phase === 'joining' || state.phase === 'ready' ? giveUp(state) : leave(state)
     case 'silent':
       return onSilent(state, rules)
+    case 'heard':
+      return onHeard(state)
     case 'quiesced':
       return state.phase === 'serving' || state.phase === 'unfit'
         ? { state, effects: [{ type: 'send', message: { kind: 'quiesced', epoch: event.epoch } }] }
@@ -264,10 +271,13 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         return { state: { ...state, accepting: false }, effects: [{ type: 'stopAccepting' }] }
       if (!hasRight(state) && phase !== 'frozen' && phase !== 'orphan') return same(state)
       return {
-        state: { ...state, phase: 'standby', accepting: false },
+        state: { ...state, phase: 'standby', accepting: false, unheard: false },
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
+      // It is to accept, whether or not it hears its holder.
+      if (phase === 'orphan' && state.unheard)
+        return { state: { ...state, unheard: false }, effects: NOTHING }
       if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
       return { state: { ...state, accepting: true }, effects: [{ type: 'accept' }] }
     case 'reinstate':
@@ -312,6 +322,7 @@ function begin(state: MemberState, rules: Rules): MemberStep {
     accepting: true,
     unfit: false,
     fenced: false,
+    unheard: false,
     top: Math.max(state.top, epoch),
   }
   const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
@@ -472,7 +483,17 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
 
 /** A holder that is stopped is as good as dead to those who connect: somebody has to accept. */
 function onSilent(state: MemberState, rules: Rules): MemberStep {
-  return state.scope === 'member' && mayAccept(state, rules) ? orphan(state) : same(state)
+  if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
+  return orphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
+}
+
+/** The silence was no end: whatever the holder has decided meanwhile, it says next. */
+function onHeard(state: MemberState): MemberStep {
+  if (state.phase !== 'orphan' || !state.unheard || state.link !== 'up') return same(state)
+  return {
+    state: { ...state, phase: 'standby', accepting: false, unheard: false },
+    effects: [{ type: 'stopAccepting' }],
+  }
 }
 
 function mayAccept({ phase }: MemberState, rules: Rules): boolean {
@@ -522,7 +543,7 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
       message: { kind: 'back', role: roleOf(phase), epoch, top, sealed, ...(unfit && { unfit }) },
     },
   ]
-  let next: MemberState = { ...state, link: 'up' }
+  let next: MemberState = { ...state, link: 'up', unheard: false }
   if (restarted && mayAccept(state, rules)) {
     // The new holder does not know yet who serves: until it does, everybody who can, accepts.
     next = { ...next, phase: 'orphan', accepting: true }

@@ -14,7 +14,9 @@ import { Writes } from '../processes/writes.js'
 /** Long enough to fail in it. */
 const LONG = { probation: 60_000, heartbeat: 50, silence: 500, freeze: 300, quiesce: 1_000 }
 
-async function open(daemon: AppConfig['upgrade'] = LONG): Promise<{ scene: Scene; target: string }> {
+async function open(
+  upgrade: AppConfig['upgrade'] = LONG,
+): Promise<{ scene: Scene; target: string; daemon: App }> {
   const port = await freePort()
   const scene = Scene.open({
     hosting: 'daemon',
@@ -22,8 +24,8 @@ async function open(daemon: AppConfig['upgrade'] = LONG): Promise<{ scene: Scene
     upgrade: LONG,
     listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
   })
-  await startDaemon(scene, { upgrade: daemon })
-  return { scene, target: `http://127.0.0.1:${port}` }
+  const daemon = await startDaemon(scene, { upgrade })
+  return { scene, target: `http://127.0.0.1:${port}`, daemon }
 }
 
 async function more(writes: Writes, count = 10): Promise<void> {
@@ -131,6 +133,22 @@ describe('a rollback that an operator asks the daemon for', () => {
     expect(await rollback(scene).catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
     await expectAll(writes, elder)
     await scene.serve()
+  })
+})
+
+describe('a daemon that is stopped in a probation', () => {
+  it('has the elder accept beside the successor until it goes on, and no longer', async () => {
+    const { scene, daemon } = await open()
+    const elder = await scene.serve()
+    const second = await scene.serve()
+    await elder.says('retiring')
+    daemon.signal('SIGSTOP')
+    await until('the elder accepts', async () => (await elder.order('phase')) === 'orphan')
+    daemon.signal('SIGCONT')
+    await until('the elder stands by', async () => (await elder.order('phase')) === 'standby')
+    expect(await serviceStatus(scene)).toMatchObject({ phase: 'probation', pid: second.pid })
+    await second.kill()
+    await elder.says('reinstated')
   })
 })
 

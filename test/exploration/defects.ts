@@ -330,6 +330,31 @@ export const DEFECTS: readonly Defect[] = [
     harm: /^a stopped process blocks every joiner: returning/,
   },
   {
+    what: 'a member that stood by accepts on when it hears its daemon again',
+    parts: member((before, event) => (event.type === 'heard' ? { state: before, effects: [] } : null)),
+    parties: 3,
+    bounds: { ...CALM, silent: 1, lasting: true, segments: 5, atomic: true },
+    harm: /^not exactly one accepts in a probation: 2/,
+  },
+  {
+    what: 'a member that is told to accept stops when it hears its daemon again',
+    parts: member((before, event) =>
+      isMessage(event, 'resume') && before.phase === 'orphan' ? { state: before, effects: [] } : null,
+    ),
+    parties: 3,
+    bounds: { ...CALM, silent: 1, fail: 1, stop: 1, lasting: true, segments: 5, atomic: true },
+    harm: /^black hole/,
+  },
+  {
+    what: 'an owner that could not come back waits for one without a channel',
+    parts: holder((before, event) =>
+      event.type === 'renew' && before.phase === 'returning' ? { state: before, effects: [] } : null,
+    ),
+    parties: 2,
+    bounds: { fail: 1, lasting: true, crash: 0, stop: 0 },
+    harm: /^(stuck generation|not exactly one owner at rest)/,
+  },
+  {
     what: 'the word that gave the right back is not said again',
     parts: holder((before, event, _rules, { state, effects }) =>
       event.type === 'message' && event.message.kind === 'back' && before.phase === 'idle'

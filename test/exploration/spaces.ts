@@ -98,6 +98,19 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
+  space(
+    'three parties, probations last, the daemon seems silent, an effect fails and a stop, steps whole',
+    3,
+    {
+      segments: 5,
+      silent: 1,
+      lasting: true,
+      fail: 1,
+      crash: 0,
+      cut: 0,
+      atomic: true,
+    },
+  ),
   space('two parties, a segment that has grown, effect by effect', 2, { renewals: 1 }),
   space('three parties, a segment that has grown, a kill, steps whole', 3, {
     segments: 6,

@@ -366,6 +366,13 @@ export class ThreeParties extends World {
         'finds D silent',
       )
     }
+    if (status === RUNNING && this.reached(m))
+      this.offer(
+        m,
+        this.id('heard', () => ({ type: 'heard' })),
+        MUST,
+        'hears D again',
+      )
     if (status === STOPPED)
       this.offer(
         m,
@@ -484,6 +491,8 @@ export class ThreeParties extends World {
         this.offer(d, this.holderId('deadline'), MUST, `deadline (${holder.phase})`)
         break
       case 'returning':
+        if (!this.has(holder.owner, UNREADABLE))
+          this.offer(d, this.holderId('renew'), MUST, 'has its owner try again')
         if (!this.well(holder.owner)) this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
         break
       case 'probation':
@@ -644,6 +653,7 @@ export class ThreeParties extends World {
   /** All wait for a stopped process, and a joiner that would serve in its place is refused: it could be fenced. */
   private blockedJoiners(): string | null {
     const { phase, unfit } = this.holder()
+    if (phase === 'probation' && this.bounds.lasting) return null
     // One that found that it cannot serve waits for the stopped one, which is named, to be ended.
     if (phase === 'idle' || phase === 'rebuilding' || unfit.length > 0) return null
     return `a stopped process blocks every joiner: ${phase}`

@@ -322,6 +322,8 @@ export class TwoParties extends World {
       case 'preparing':
       case 'committing':
       case 'returning':
+        if (this.process(p).member.phase === 'unfit' && !this.has(p, UNREADABLE))
+          this.deliverNamed(p, this.toHolder('renew', -1), MUST, 'tries again')
         this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
         break
       case 'probation': {
@@ -600,7 +602,9 @@ export class TwoParties extends World {
   /** One that cannot come back waits for the end of a successor that it hears nothing of: that one serves. */
   private waitsForTheCut(p: number, { unfit, phase, owner, joiner, down }: HolderState): boolean {
     const other = phase === 'probation' ? owner : joiner
-    return unfit.includes(p) && down.includes(other)
+    if (!unfit.includes(p) || !down.includes(other)) return false
+    // In `returning` nobody may write: it tries again itself.
+    return phase !== 'returning' || this.has(p, UNREADABLE)
   }
 
   protected rest(onlyResumes: boolean): string | null {

@@ -939,8 +939,7 @@ export abstract class World {
     let writing = 0
     for (let p = 0; p < this.links; p++) {
       if (this.get(p, STATUS) !== RUNNING) continue
-      // One that found its daemon silent accepts until it is told where it stands.
-      if (this.has(p, ACCEPTS) && this.phaseOf(p) !== 'orphan') accepting++
+      if (this.has(p, ACCEPTS)) accepting++
       if (this.mayWrite(p)) writing++
     }
     if (accepting !== 1 && !helped) return `not exactly one accepts in a probation: ${accepting}`

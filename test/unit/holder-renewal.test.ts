@@ -43,6 +43,16 @@ it('an owner that could not begin is asked again, seldomer and seldomer, and fro
   expect([times(1), times(1)]).toEqual([1, 1])
 })
 
+it('an owner that is given its right back and could not begin is asked again', () => {
+  const { asked, machine } = renewing(1)
+  machine.state = { ...machine.state, phase: 'returning' }
+  vi.advanceTimersByTime(3_000)
+  expect(asked()).toBe(0)
+  machine.state = { ...machine.state, unfit: [1] }
+  vi.advanceTimersByTime(2_000)
+  expect(asked()).toBe(2)
+})
+
 it('an owner whose segment has grown is asked while no handoff is under way', () => {
   const { asked, machine } = renewing(1)
   machine.state = { ...machine.state, phase: 'probation' }

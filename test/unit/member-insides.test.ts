@@ -89,6 +89,7 @@ describe('a heartbeat', () => {
     }
     let well: () => boolean = () => true
     let silent = 0
+    let heard = 0
     const beats = new Heartbeat({
       everyMs: () => 20,
       link: () => link as unknown as Link,
@@ -96,6 +97,7 @@ describe('a heartbeat', () => {
       report: () => ({ connections: 1 }),
       silenceMs: () => 100,
       silent: () => silent++,
+      heard: () => heard++,
     })
     onTestFinished(() => beats.stop())
     expect(beats.holderSilent).toBe(false)
@@ -109,7 +111,7 @@ describe('a heartbeat', () => {
     pass(20, 101)
     expect([beats.holderSilent, silent]).toEqual([true, 1])
     pass(40, 0)
-    expect([beats.holderSilent, silent]).toEqual([false, 1])
+    expect([beats.holderSilent, silent, heard]).toEqual([false, 1, 1])
     well = () => false
     pass(20, 0)
     well = () => {

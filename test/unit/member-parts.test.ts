@@ -102,6 +102,7 @@ describe('a heartbeat', () => {
       silent: () => {
         silent++
       },
+      heard: () => {},
     })
     return { heart, beats, silent: () => silent }
   }

@@ -206,6 +206,22 @@ describe('the holder, when something fails', () => {
     expect(stepHolder(returning, says(OWNER, { kind: 'unfit', epoch: 0 })).state).toBe(returning)
   })
 
+  it('has an owner that could not come back try again while the other has no channel', () => {
+    const returning = after([...upTo.probation, { type: 'unhealthy' }])
+    const unfit = says(OWNER, { kind: 'unfit', epoch: 2 })
+    const waits = after([{ type: 'lost', id: JOINER }, unfit], returning)
+    expect(effects(waits, { type: 'renew' })).toEqual(['tell 0 reinstate 2'])
+    const again = after([{ type: 'renew' }], waits)
+    expect(effects(again, { type: 'renew' })).toEqual([])
+    expect(after([says(OWNER, { kind: 'serving', epoch: 2 })], again)).toMatchObject({
+      phase: 'idle',
+      bound: [JOINER],
+    })
+    // It fails again, and the other is back.
+    const back = says(JOINER, { kind: 'back', role: 'serving', epoch: 1, sealed: true })
+    expect(effects(after([unfit], again), back)).toContain('tell 1 reinstate 3')
+  })
+
   it('does not turn away from a successor that lives for an elder that cannot come back', () => {
     const known = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 })])
     expect(effects(known, { type: 'unhealthy' })).toEqual([])

@@ -10,7 +10,7 @@ import { StateLog } from '../../src/state/state-log.js'
 import { segmentOf } from '../fixtures/state-logs.js'
 import { GO_ALONE, has } from '../processes/toolchains.js'
 import type { FrameVector } from '../vectors/frames.js'
-import { fileOf, textOf, vectors } from '../vectors/make.js'
+import { fileOf, PAGE, textOf, vectors, withTable } from '../vectors/make.js'
 import type { MemberWalk } from '../vectors/member.js'
 import { jsonOf, type MessageVector } from '../vectors/messages.js'
 import { type DigestVector, type StateVector, sectionsOf } from '../vectors/state.js'
@@ -33,6 +33,12 @@ describe('the vectors of the protocol', () => {
   it('are what this version makes (npx tsx test/vectors/make.ts writes them)', async () => {
     for (const [name, lines] of Object.entries(await vectors()))
       expect(readFileSync(fileOf(name), 'utf8'), name).toBe(textOf(lines))
+  })
+
+  it('come with a table on the page that is made of the same machine (npx tsx test/vectors/make.ts writes it)', () => {
+    const page = readFileSync(PAGE, 'utf8')
+    expect(withTable(page)).toBe(page)
+    expect(withTable(page.replace('`send serving`', '`send quiesced`'))).toBe(page)
   })
 
   for (const { name, bytes, arriving, payload, fds, error } of read<FrameVector>('frames')) {

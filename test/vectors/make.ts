@@ -1,9 +1,10 @@
-// npx tsx test/vectors/make.ts: writes the vectors of docs/protocol.md, as the codec, the state log and the machine of this checkout
-// make them. test/unit/protocol-vectors.test.ts fails when they would be others.
-import { writeFileSync } from 'node:fs'
+// npx tsx test/vectors/make.ts: writes the vectors of docs/protocol.md and the table of events on that page, as the codec, the state log and
+// the machine of this checkout make them. test/unit/protocol-vectors.test.ts fails when they would be others.
+import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { frameVectors } from './frames.js'
 import { memberVectors } from './member.js'
+import { memberTable } from './member-table.js'
 import { messageVectors } from './messages.js'
 import { stateVectors } from './state.js'
 
@@ -25,5 +26,15 @@ export function textOf(lines: readonly object[]): string {
   return `[\n${lines.map(line => JSON.stringify(line)).join(',\n')}\n]\n`
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url))
+export const PAGE = new URL('../../docs/protocol.md', import.meta.url)
+const TABLE = /(?<=<!-- made by test\/vectors\/make\.ts -->\n)[\s\S]*?(?=\n<!-- end -->)/
+
+/** The page, with the table of this checkout in it. */
+export function withTable(page: string): string {
+  return page.replace(TABLE, () => memberTable())
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
   for (const [name, lines] of Object.entries(await vectors())) writeFileSync(fileOf(name), textOf(lines))
+  writeFileSync(PAGE, withTable(readFileSync(PAGE, 'utf8')))
+}

@@ -5,107 +5,92 @@ import {
   type MemberState,
   stepMember,
 } from '../../src/protocol/member-machine.js'
-import type { ToMember } from '../../src/protocol/messages.js'
+import { eventsFor } from './member-events.js'
 
 /** What happens to a member of a daemon, one event after the other from the beginning, and what it does at each. */
 export interface MemberWalk {
-  readonly steps: readonly {
-    readonly event: MemberEvent
-    readonly effects: readonly MemberEffect[]
-    readonly phase: MemberState['phase']
-    readonly accepting: boolean
-    readonly link: MemberState['link']
-    readonly epoch: number
-  }[]
+  readonly steps: readonly Told[]
 }
 
-const WALKS = 80
-const STEPS = 14
-/** How walks begin in turn: the usual way, so far. */
-const USUAL = ['offer', 'adopted', 'commit', 'begun'] as const
-/** Of ten events, so many are one that something comes of, if there is such a one. */
-const FRUITFUL = 9
-
-/** The same numbers each time (mulberry32). */
-function numbers(seed: number): () => number {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
+interface Told extends Pick<MemberState, (typeof TOLD)[number]> {
+  readonly event: MemberEvent
+  readonly effects: readonly MemberEffect[]
 }
 
-function eventsFor({ epoch, wayBack, top }: MemberState): MemberEvent[] {
-  const said = (message: ToMember, sealed = false): MemberEvent => ({ type: 'message', message, sealed })
-  const plain = ['unquiesce', 'freeze', 'sealed', 'retire', 'resume', 'released', 'fenced', 'abort'] as const
-  const next = Math.max(wayBack, top) + 1
-  return [
-    said({ kind: 'offer', epoch: next, wayBack: next + 1, source: next - 1 }),
-    ...plain.map(kind => said({ kind })),
-    said({ kind: 'quiesce', epoch: next }),
-    ...[false, true].flatMap(sealed => [
-      said({ kind: 'commit', epoch }, sealed),
-      said({ kind: 'reinstate', epoch: next }, sealed),
-      { type: 'fate', fate: 'alive', sealed } as const,
-      { type: 'fate', fate: 'dead', sealed } as const,
-      { type: 'reconnected', restarted: true, sealed } as const,
-      { type: 'reconnected', restarted: false, sealed } as const,
-    ]),
-    ...(['adopted', 'refused', 'lost', 'deadline', 'sealed', 'silent', 'leave', 'drained'] as const).map(
-      type => ({ type }),
-    ),
-    { type: 'quiesced', epoch: next },
-    { type: 'shared', top: next },
-    { type: 'begun', epoch },
-    { type: 'begun', epoch: epoch - 1 },
-    { type: 'failed', effect: 'carry', epoch },
-    { type: 'failed', effect: 'write', epoch },
-    { type: 'failed', effect: 'write', epoch: epoch - 1 },
-    ...(['accept', 'back', 'follow'] as const).map(effect => ({ type: 'failed', effect }) as const),
-  ]
+/** What a step tells of the state after it. */
+const TOLD = ['phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit'] as const
+
+/** States that differ in numbers alone are the same, and what has ended does nothing any more. */
+export function shapeOf({ phase, holds, accepting, link, unfit, unheard }: MemberState): string {
+  if (phase === 'gone') return phase
+  return phase === 'leaving'
+    ? `${phase} ${link}`
+    : JSON.stringify([phase, holds, accepting, link, unfit, unheard])
 }
 
-export function memberVectors(): MemberWalk[] {
-  const random = numbers(20_261_121)
-  const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!
-  return Array.from({ length: WALKS }, (_, walk) => {
-    const usual: readonly string[] = USUAL.slice(0, walk % (USUAL.length + 1))
-    const steps = []
-    let state = initialMember('member')
-    for (let n = 0; n < STEPS && state.phase !== 'gone'; n++) {
-      const events = eventsFor(state)
-      const fruitful = events.filter(event => fruit(state, event))
-      const some = fruitful.length > 0 && random() * 10 < FRUITFUL ? likely(fruitful, pick) : events
-      const name = usual[n] ?? pick([...new Set(some.map(nameOf))])
-      const event = pick(
-        events.filter(one => nameOf(one) === name && (usual[n] === undefined || fruit(state, one))),
-      )
-      const { state: after, effects } = stepMember(state, event)
-      state = after
-      const { phase, accepting, link, epoch } = state
-      steps.push({ event, effects, phase, accepting, link, epoch })
-    }
-    return { steps }
-  })
-}
-
-function nameOf(event: MemberEvent): string {
-  return event.type === 'message' ? event.message.kind : event.type
-}
-
-/** What ends a walk comes seldom. */
-function likely(events: readonly MemberEvent[], pick: <T>(list: readonly T[]) => T): readonly MemberEvent[] {
-  const on = events.filter(event => !endsIt(event))
-  return on.length > 0 && pick([true, true, true, true, false]) ? on : events
-}
-
-function endsIt(event: MemberEvent): boolean {
-  if (event.type === 'message') return ['released', 'fenced', 'abort'].includes(event.message.kind)
-  return ['leave', 'refused'].includes(event.type) || (event.type === 'fate' && event.fate === 'alive')
-}
-
-function fruit(state: MemberState, event: MemberEvent): boolean {
+export function comesOf(state: MemberState, event: MemberEvent): boolean {
   const step = stepMember(state, event)
   return step.state !== state || step.effects.length > 0
+}
+
+/** Where a member of a daemon begins. */
+const FIRST = initialMember('member')
+
+/** One state of each shape, those first that are soonest reached, by their shapes; and the events that lead there. */
+export function reachable(): Map<string, { readonly state: MemberState; readonly path: readonly string[] }> {
+  const reached = new Map([[shapeOf(FIRST), { state: FIRST, path: [] as readonly string[] }]])
+  for (const { state, path } of reached.values()) {
+    for (const [name, event] of eventsFor(state)) {
+      const after = stepMember(state, event).state
+      const shape = shapeOf(after)
+      if (!reached.has(shape)) reached.set(shape, { state: after, path: [...path, name] })
+    }
+  }
+  return reached
+}
+
+/**
+ * Every event in every state that there is. A walk goes on as long as something is left that has not happened where it is: first all
+ * that changes nothing there, then what leads on.
+ */
+export function memberVectors(): MemberWalk[] {
+  const left = new Map<string, Set<string>>()
+  const ways = reachable()
+  for (const [shape, { state }] of ways) left.set(shape, new Set(eventsFor(state).keys()))
+  const walks: MemberWalk[] = []
+  for (const [shape, { path }] of ways) {
+    while (left.get(shape)!.size > 0) walks.push(walk(path, left))
+  }
+  return walks
+}
+
+function walk(path: readonly string[], left: ReadonlyMap<string, Set<string>>): MemberWalk {
+  const steps: Told[] = []
+  let state = FIRST
+  const take = (name: string) => {
+    const event = eventsFor(state).get(name)!
+    left.get(shapeOf(state))!.delete(name)
+    const { state: after, effects } = stepMember(state, event)
+    state = after
+    const told = Object.fromEntries(TOLD.map(fact => [fact, state[fact]])) as Pick<
+      MemberState,
+      (typeof TOLD)[number]
+    >
+    steps.push({ event, effects, ...told })
+  }
+  path.forEach(take)
+  for (let name = following(state, left); name !== undefined; name = following(state, left)) take(name)
+  // Whether it would stand by again is seen in nothing else.
+  if (state.phase === 'orphan') take('heard')
+  return { steps }
+}
+
+/** Of what has not happened in this state: what changes nothing, then what leads where most is left. */
+function following(state: MemberState, left: ReadonlyMap<string, Set<string>>): string | undefined {
+  const events = eventsFor(state)
+  const rest = [...left.get(shapeOf(state))!].map(name => ({ name, event: events.get(name)! }))
+  const idle = rest.find(({ event }) => !comesOf(state, event))
+  if (idle !== undefined) return idle.name
+  const leftAfter = (event: MemberEvent) => left.get(shapeOf(stepMember(state, event).state))!.size
+  return rest.sort((a, b) => leftAfter(b.event) - leftAfter(a.event))[0]?.name
 }
