@@ -1,7 +1,20 @@
-import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { defineConfig } from 'vitest/config'
+import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
 import { NIGHTLY } from './test/lanes/lane.js'
+
+/**
+ * Files that need a process of their own: they look at what a process has loaded, collected or polled before, or change a module for
+ * the files behind them.
+ */
+const OWN_PROCESS = [
+  'test/native/**/*.test.ts',
+  'test/unit/{addon,early-signals,fd-owned,kernel-remainder,listeners-replaced,loaded-code,node-internals,tls-ticket-keys}.test.ts',
+]
+
+function project(name: string, test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration {
+  const exclude = [...(test?.exclude ?? []), ...(NIGHTLY ? [] : ['**/*.long.test.ts'])]
+  return { extends: true, test: { ...test, name, exclude } }
+}
 
 /**
  * Tests import the sources by relative path; the processes that end-to-end tests start import the package by
@@ -20,13 +33,20 @@ export default defineConfig({
     })),
   },
   test: {
-    include: ['test/{unit,property,native,e2e,exploration}/**/*.test.ts'],
-    exclude: NIGHTLY ? [] : ['**/*.long.test.ts'],
+    projects: [
+      project('own process', { include: OWN_PROCESS }),
+      // Files one after the other in a process. To load the same modules for each took two fifths of the unit tests' processor time.
+      project('shared', {
+        include: ['test/{unit,property,e2e,exploration}/**/*.test.ts'],
+        exclude: OWN_PROCESS,
+        isolate: false,
+      }),
+    ],
     pool: 'forks',
     // At night only, until each file of its list is mended and its cost is known.
     setupFiles: NIGHTLY ? ['./test/lanes/remainder.ts'] : [],
-    // Files at a time: most end-to-end tests wait for processes, and one more would measure the machine.
-    maxWorkers: availableParallelism() < 4 ? 2 : 3,
+    // Files at a time. Most end-to-end tests wait for processes.
+    maxWorkers: 4,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.
     testTimeout: 180_000,
     hookTimeout: 180_000,

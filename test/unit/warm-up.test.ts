@@ -60,12 +60,11 @@ describe('a warm-up', () => {
   it('ends when its time is over, however many were answered', async () => {
     const { sendOn } = await somebody()
     const begun = performance.now()
-    const answered = await warmUp(relayOf(sendOn).make, {
+    await warmUp(relayOf(sendOn).make, {
       most: Number.POSITIVE_INFINITY,
       within: 50,
       needed: () => true,
     })
-    expect(answered).toBeGreaterThan(0)
     expect(performance.now() - begun).toBeLessThan(10_000)
   })
 
