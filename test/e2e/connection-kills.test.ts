@@ -6,13 +6,14 @@ import { CLI } from '../../bench/proxy/edge.mjs'
 import { mixed } from '../../bench/referee/pattern.mjs'
 import { spawnClients } from '../../bench/referee/remote.mjs'
 import { startUnrelated } from '../../bench/unrelated.mjs'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { status } from '../processes/operator.js'
 import { pause, until } from '../processes/until.js'
 
 /** FDB_KILLS=25 for the whole bar, FDB_SEED for other moments. */
-const KILLS = Number(process.env.FDB_KILLS ?? 3)
+const KILLS = Number(process.env.FDB_KILLS ?? perLane(1, 3))
 const SEED = Number(process.env.FDB_SEED ?? 1)
 const IDLE = 200
 const TALKS = 20

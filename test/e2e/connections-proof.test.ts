@@ -17,7 +17,7 @@ it('notices nothing of upgrades, whatever a client is doing', async () => {
       { kind: 'download', count: 3, bytes: 5 * MB, stallMs: 100 },
     ],
     rate: 200,
-    upgrades: perLane(2, 3),
+    upgrades: perLane(1, 3),
     everyMs: 300,
     quietMs: 500,
   })

@@ -5,7 +5,7 @@ import { openFds, type ServiceStatus, servedBy, serviceWhere, startDaemon } from
 import { freePort, Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 
-const ROUNDS = perLane(6, 12)
+const ROUNDS = perLane(4, 12)
 /** After so many it must have come to its size. */
 const A_FEW = 3
 

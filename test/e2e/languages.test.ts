@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { loadOn } from '../processes/load.js'
@@ -133,7 +133,7 @@ for (const { language, name, tool } of MEMBERS) {
       await load.stop(['reset', 'dropped', 'truncated', 'raced'])
     })
 
-    it('says in probation that it is not well, and the one before serves again', async () => {
+    it.runIf(NIGHTLY)('says in probation that it is not well, and the one before serves again', async () => {
       const { scene } = await open(WATCHED)
       const first = await node(scene)
       const sickFile = scene.file('sick')

@@ -54,7 +54,7 @@ async function forwarding(servers: TcpServer[], config: Record<string, unknown> 
 }
 
 const TALKS = 100
-const UPGRADES = perLane(3, 6)
+const UPGRADES = perLane(2, 6)
 
 /** A connection that carries numbered bytes all the time, and wants each of them back in its order. */
 class Talk {

@@ -7,7 +7,7 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
-const UPGRADES = perLane(6, 20)
+const UPGRADES = perLane(3, 20)
 /** It leaves a process behind that ends as nobody's child. */
 const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { present, releases } from '../processes/release.js'
 import { type Item, Service } from '../processes/skew-service.js'
@@ -24,7 +25,7 @@ async function killed(pid: number): Promise<void> {
 
 describe('the state file', () => {
   const without = releases('0.2.0')
-  it.each(without)(
+  it.runIf(NIGHTLY).each(without)(
     'is left alone while $name serves, which has none, and made whole by the present version after it',
     async previous => {
       const service = await withFile()

@@ -5,6 +5,7 @@ import { loadStateFile } from '../../src/state/file/load.js'
 import { stateFileSettings } from '../../src/state/file/options.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import { perLane } from '../lanes/lane.js'
 import { type DiskCall, FileHost } from '../processes/file-host.js'
 import { until } from '../processes/until.js'
 
@@ -212,7 +213,7 @@ describe('a process that ends by itself', () => {
   })
 
   it('in the middle of writes, at any moment', async () => {
-    for (let round = 0; round < 12; round++) {
+    for (let round = 0; round < perLane(4, 12); round++) {
       const sync = (['never', 'always', 1] as const)[round % 3]!
       const host = await FileHost.start({ sync })
       let said = ''

@@ -15,7 +15,7 @@ import { COUNT, changesOf } from '../fixtures/state-kill-changes.js'
 import { perLane } from '../lanes/lane.js'
 
 /** The acceptance run: FDB_KILLS=200. */
-const KILLS = Number(process.env.FDB_KILLS ?? perLane(3, 6))
+const KILLS = Number(process.env.FDB_KILLS ?? perLane(1, 6))
 const WRITER = fileURLToPath(new URL('../fixtures/state-file-writer.ts', import.meta.url))
 
 function modelOf(made: number): Map<string, Uint8Array> {

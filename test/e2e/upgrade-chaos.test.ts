@@ -5,7 +5,7 @@ import { ask } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
-const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(6, 20))
+const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(4, 20))
 const SEED = Number(process.env.FDB_CHAOS_SEED ?? 1)
 
 /** A small generator, so that a run can be repeated as far as the machine allows (mulberry32). */

@@ -134,13 +134,6 @@ export const ALWAYS: readonly Space[] = [
     stop: 0,
     cut: 0,
   }),
-  space('three parties, an effect fails and a cut, steps whole', 3, {
-    segments: 5,
-    fail: 1,
-    crash: 0,
-    stop: 0,
-    atomic: true,
-  }),
   space('three parties, an effect fails and a stop, steps whole', 3, {
     segments: 5,
     fail: 1,
@@ -160,6 +153,13 @@ export const ALWAYS: readonly Space[] = [
 
 /** At night, and by hand (`npm run explore`): some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
+  space('three parties, an effect fails and a cut, steps whole', 3, {
+    segments: 5,
+    fail: 1,
+    crash: 0,
+    stop: 0,
+    atomic: true,
+  }),
   space('two parties, chain of 3, steps whole', 2, { processes: 3, atomic: true }),
   space('three parties, two kills and a stop, effect by effect', 3, { segments: 5, crash: 2, cut: 0 }),
   space('three parties, two upgrades and a kill, steps whole', 3, {

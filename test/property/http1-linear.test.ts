@@ -57,7 +57,7 @@ const FILLERS: [name: string, fill: (bytes: number) => string][] = [
 
 /** With every field in turn; at night all. */
 const USUAL = perLane(
-  FILLERS.filter(([name]) => ['blanks', 'elements', 'mixture 0'].includes(name)),
+  FILLERS.filter(([name]) => ['elements', 'mixture 0'].includes(name)),
   FILLERS,
 )
 
@@ -155,7 +155,7 @@ describe('the time for a head grows with its bytes, not with their square', () =
 
     it(`${name}: however many lines there are`, () => {
       const other = name === 'connection' ? '' : 'Connection: upgrade, x-a, x-b\r\n'
-      for (const value of perLane(['a', 'a, b'], ['a', 'chunked', '100-continue', 'a, b'])) {
+      for (const value of perLane(['a, b'], ['a', 'chunked', '100-continue', 'a, b'])) {
         const lines = (n: number) =>
           other + `${name}: ${value}\r\n`.repeat(n / (name.length + value.length + 4))
         expectLinear(`${value} in requests`, passRequest, n => `GET / HTTP/1.1\r\nHost: a\r\n${lines(n)}\r\n`)
