@@ -43,8 +43,7 @@ export default defineConfig({
       }),
     ],
     pool: 'forks',
-    // At night only, until each file of its list is mended and its cost is known.
-    setupFiles: NIGHTLY ? ['./test/lanes/remainder.ts'] : [],
+    setupFiles: ['./test/lanes/remainder.ts'],
     // Files at a time. Most end-to-end tests wait for processes.
     maxWorkers: 4,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.

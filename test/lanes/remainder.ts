@@ -14,8 +14,8 @@ import { join, relative } from 'node:path'
 import { afterAll, beforeAll, expect } from 'vitest'
 
 /**
- * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner gives each file
- * a process of its own and imports this module first, so that its last hook runs behind every hook of the file.
+ * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner imports this
+ * module anew before each file, so that its last hook runs behind every hook of the file.
  */
 const FILE = relative(join(import.meta.dirname, '..'), expect.getState().testPath ?? '')
 
@@ -24,20 +24,9 @@ const GUARDED = /^(unit|property|native)\//
 
 /** Files that leave something. A file may leave this list, and none may enter it. */
 const LEAVES: Readonly<Record<string, string>> = {
-  'native/descriptors.test.ts': 'one end of a pair of sockets',
-  'native/remainder.test.ts': 'a folder',
-  'native/send.test.ts': 'a socket',
   'property/http1-fuzz.test.ts': 'the process of a compiler',
-  'unit/channel-messages.test.ts': 'a socket',
   'unit/cli-log-file.test.ts': 'log files, open',
-  'unit/deadlines.test.ts': 'a socket',
-  'unit/fd-owned.test.ts': 'a memory file',
-  'unit/forwarded-writes.test.ts': 'a descriptor, for seconds',
   'unit/listener-servers.test.ts': 'a socket',
-  'unit/load-websockets.test.ts': 'two sockets',
-  'unit/node-internals.test.ts': 'a descriptor, for a second',
-  'unit/process-liveness.test.ts': 'a descriptor, for a second',
-  'unit/proxy-view.test.ts': 'three segments',
 }
 
 /** A limit, not a pause: time for what closes by itself, such as a socket whose peer has closed. */
@@ -53,6 +42,7 @@ if (GUARDED.test(FILE) && !(FILE in LEAVES)) guard()
 
 function guard(): void {
   const mark = `FDB_TEST_FILE=${randomUUID()}`
+  const shared = process.env.TMPDIR
   const folder = temporaryFolder()
   process.env.FDB_TEST_FILE = mark.split('=')[1]
   process.env.TMPDIR = folder
@@ -85,6 +75,10 @@ function guard(): void {
       if (left.length > 0) throw new Error(`test/${FILE} leaves:\n${left.join('\n')}`)
     } finally {
       rmSync(folder, { recursive: true, force: true })
+      // For the next file of this process.
+      delete process.env.FDB_TEST_FILE
+      if (shared === undefined) delete process.env.TMPDIR
+      else process.env.TMPDIR = shared
     }
   }, MOST_MS * 4)
 }

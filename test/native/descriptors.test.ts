@@ -155,11 +155,12 @@ describe('inspect', () => {
     const fds = keep([
       native.bindSocket({ kind: 'unix', host: name, abstract: true, datagram: true }),
       native.bindSocket({ kind: 'tcp', host: '::', port: 0, backlog: 1 }),
-      native.socketPair()[0],
+      ...native.socketPair(),
     ])
     expect(native.inspect(fds)).toMatchObject([
       { family: 'unix', socketType: 'dgram', address: name, abstract: true },
       { family: 'inet6', address: '::', port: expect.any(Number), ipv6Only: true, protocol: 6 },
+      { family: 'unix', address: '', abstract: false },
       { family: 'unix', address: '', abstract: false },
     ])
   })

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, describe, expect, it, onTestFinished } from 'vitest'
 import {
   accept,
   bindSocket,
@@ -36,11 +36,10 @@ const open = () => readdirSync('/proc/self/fd').map(Number)
 
 const folder = mkdtempSync(join(tmpdir(), 'fdb-remainder-'))
 const listener = bindSocket({ kind: 'unix', host: join(folder, 'socket'), backlog: 8 }, 'listener')
-onTestFinishedOnce()
-
-function onTestFinishedOnce(): void {
-  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
-}
+afterAll(() => {
+  listener.close()
+  rmSync(folder, { recursive: true, force: true })
+})
 
 /** What is asked of the kernel, and nothing else: each leaves as many descriptors as there were. */
 const ASKED: Readonly<Record<string, () => unknown>> = {

@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { native } from '../../src/kernel/native.js'
 import { KernelSender } from '../../src/node/kernel-sender.js'
 import { descriptorOf } from '../../src/node/socket-handle.js'
@@ -66,7 +66,10 @@ describe('send', () => {
 
 describe('what is sent past a socket', () => {
   it('never goes to another that has its number since it was closed', async () => {
-    const server = net.createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1')
+    const server = net.createServer({ allowHalfOpen: true }, peer => {
+      onTestFinished(() => void peer.destroy())
+    })
+    server.listen(0, '127.0.0.1')
     await new Promise(resolve => server.once('listening', resolve))
     const socket = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')
     await new Promise(resolve => socket.once('connect', resolve))

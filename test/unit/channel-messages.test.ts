@@ -237,8 +237,9 @@ describe('a channel', () => {
   })
 
   it('knows its peer from the kernel', async () => {
-    await using channel = Channel.pair()[0]
-    expect(channel.peer).toEqual({ pid: process.pid, uid: process.getuid!(), gid: process.getgid!() })
+    const [a, b] = Channel.pair()
+    expect(a.peer).toEqual({ pid: process.pid, uid: process.getuid!(), gid: process.getgid!() })
+    await Promise.all([a.close(), b.close()])
   })
 
   it('gives the loop back under a flood', async () => {

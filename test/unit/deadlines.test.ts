@@ -140,10 +140,12 @@ const WAITS: Readonly<Record<string, Wait>> = {
     begin: async () => {
       const folder = mkdtempSync(join(tmpdir(), 'fdb-silent-'))
       const path = join(folder, 'control.sock')
-      const server = net.createServer(() => {})
+      const peers: net.Socket[] = []
+      const server = net.createServer(peer => void peers.push(peer))
       await new Promise<void>(resolve => server.listen(path, resolve))
       onTestFinished(() => {
         server.close()
+        for (const peer of peers) peer.destroy()
         rmSync(folder, { recursive: true, force: true })
       })
       const client = await OperatorClient.connect(path)

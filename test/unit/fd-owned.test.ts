@@ -43,7 +43,9 @@ describe('OwnedFd', () => {
     expect(native.openCount()).toBe(before - 1)
     OwnedFd.own(given, 'given').close()
     const [fourth] = [memory()]
-    expect(fourth.share().release()).not.toBe(fourth.raw)
+    const another = fourth.share().release()
+    expect(another).not.toBe(fourth.raw)
+    native.close(another)
     expect(isOpen(fourth.raw)).toBe(true)
     fourth.close()
   })
