@@ -1,15 +1,9 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
 import { NIGHTLY } from './test/lanes/lane.js'
+import { ownProcess } from './test/lanes/own-process.js'
 
-/**
- * Files that need a process of their own: they look at what a process has loaded, collected or polled before, or change a module for
- * the files behind them.
- */
-const OWN_PROCESS = [
-  'test/native/**/*.test.ts',
-  'test/unit/{addon,early-signals,fd-owned,kernel-remainder,listeners-replaced,loaded-code,node-internals,tls-ticket-keys}.test.ts',
-]
+const OWN_PROCESS = ownProcess(import.meta.dirname)
 
 function project(name: string, test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration {
   const exclude = [...(test?.exclude ?? []), ...(NIGHTLY ? [] : ['**/*.long.test.ts'])]
