@@ -5,6 +5,9 @@ import { ownProcess } from './test/lanes/own-process.js'
 
 const OWN_PROCESS = ownProcess(import.meta.dirname)
 
+/** For files that have a process of their own; at night each file has one. */
+const LEAVES_NOTHING = ['./test/lanes/remainder.ts']
+
 function project(name: string, test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration {
   const exclude = [...(test?.exclude ?? []), ...(NIGHTLY ? [] : ['**/*.long.test.ts'])]
   return { extends: true, test: { ...test, name, exclude } }
@@ -28,16 +31,16 @@ export default defineConfig({
   },
   test: {
     projects: [
-      project('own process', { include: OWN_PROCESS }),
-      // Files one after the other in a process. To load the same modules for each took two fifths of the unit tests' processor time.
+      project('own process', { include: OWN_PROCESS, setupFiles: LEAVES_NOTHING }),
+      // In the gate, files one after the other in a process. To load the same modules for each took two fifths of the unit tests' processor time.
       project('shared', {
         include: ['test/{unit,property,e2e,exploration}/**/*.test.ts'],
         exclude: OWN_PROCESS,
-        isolate: false,
+        isolate: NIGHTLY,
+        setupFiles: NIGHTLY ? LEAVES_NOTHING : [],
       }),
     ],
     pool: 'forks',
-    setupFiles: ['./test/lanes/remainder.ts'],
     // Files at a time. Most end-to-end tests wait for processes.
     maxWorkers: 4,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.

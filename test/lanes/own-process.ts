@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** What a file looks at in the process that it runs in: open descriptors, memory, the event loop, modules that it replaces. */
+/** What a file looks at in the process that it runs in: open descriptors, memory, timers, the event loop, modules that it replaces. */
 const LOOKS_AT_ITS_PROCESS =
-  /\bopenCount\b|\bmemoryUsage\b|\bgc!?\(|EventLoop|vi\.(?:mock|doMock|resetModules)\(/
+  /\bopenCount\b|\bmemoryUsage\b|\bgc!?\(|EventLoop|useFakeTimers|vi\.(?:mock|doMock|resetModules)\(/
 
 /** These too: what they measure, load or spy on is found once in a process. */
 const NAMED = [

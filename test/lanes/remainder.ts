@@ -14,8 +14,8 @@ import { join, relative } from 'node:path'
 import { afterAll, beforeAll, expect } from 'vitest'
 
 /**
- * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner imports this
- * module anew before each file, so that its last hook runs behind every hook of the file.
+ * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner gives the file
+ * a process of its own and imports this module first, so that its last hook runs behind every hook of the file.
  */
 const FILE = relative(join(import.meta.dirname, '..'), expect.getState().testPath ?? '')
 
@@ -42,7 +42,6 @@ if (GUARDED.test(FILE) && !(FILE in LEAVES)) guard()
 
 function guard(): void {
   const mark = `FDB_TEST_FILE=${randomUUID()}`
-  const shared = process.env.TMPDIR
   const folder = temporaryFolder()
   process.env.FDB_TEST_FILE = mark.split('=')[1]
   process.env.TMPDIR = folder
@@ -75,10 +74,6 @@ function guard(): void {
       if (left.length > 0) throw new Error(`test/${FILE} leaves:\n${left.join('\n')}`)
     } finally {
       rmSync(folder, { recursive: true, force: true })
-      // For the next file of this process.
-      delete process.env.FDB_TEST_FILE
-      if (shared === undefined) delete process.env.TMPDIR
-      else process.env.TMPDIR = shared
     }
   }, MOST_MS * 4)
 }
