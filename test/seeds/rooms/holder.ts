@@ -52,8 +52,8 @@ export const holder = room(
     ],
     [
       'holder/times.ts',
-      "    case 'quiescing':\n      return quiesce",
-      "    case 'quiescing':\n      return undefined",
+      'return silentMs > waitingSilence(times) ? Math.min(quiesce, heartbeat) : quiesce',
+      'return undefined',
       'unit/holder-times',
       'unit/deadlines',
     ],

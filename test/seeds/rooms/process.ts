@@ -71,8 +71,8 @@ export const processRoom = room(
     ['process/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
     [
       'process/last-words.ts',
-      'rmSync(this.#file, { force: true })',
-      '',
+      "const text = readFileSync(this.#file, 'utf8')\n      rmSync(this.#file, { force: true })",
+      "const text = readFileSync(this.#file, 'utf8')",
       'unit/process-command-line',
       'unit/last-words',
     ],
