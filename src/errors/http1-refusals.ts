@@ -42,7 +42,7 @@ export const REFUSALS = {
   ],
   'chunk-extension': [
     400,
-    'a chunk extension is not ";token" or ";token=token", or they are longer than the limit',
+    'a chunk extension is not ";token" or ";token=value" (a token or a quoted string), or they are longer than the limit',
   ],
   'chunk-ending': [400, 'chunk data is not followed by CRLF'],
   'trailer-invalid': [400, 'a trailer line is not "name: value CRLF"'],

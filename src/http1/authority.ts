@@ -10,7 +10,7 @@ const COLON = 0x3a
 const BRACKET = 0x5b
 const NAME = /^[0-9A-Za-z._~-]+$/
 const IPV6 = /^\[[0-9A-Fa-f:.]{2,45}\]$/
-const PORT = /^[0-9]{1,5}$/
+const PORT = /^[0-9]{0,5}$/
 
 /** Small letters, digits and `-._~`: a name of these needs no further look. */
 const PLAIN = new Uint8Array(128)
@@ -18,7 +18,7 @@ for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789-._~') PLAIN[charac
 
 /**
  * Undefined for anything but a name, an IPv4 address or an IPv6 address in brackets, with an optional port: no user,
- * no list, no percent-encoding, no empty name, no empty port.
+ * no list, no percent-encoding, no empty name. An empty port is none (RFC 3986, 3.2.3).
  */
 export function parseAuthority(text: string): Authority | undefined {
   let end = 0
@@ -32,7 +32,7 @@ export function parseAuthority(text: string): Authority | undefined {
   const digits = text.slice(end + 1)
   const port = Number(digits)
   if (!PORT.test(digits) || port > 65535) return undefined
-  return { host: host.toLowerCase(), port }
+  return { host: host.toLowerCase(), port: digits === '' ? undefined : port }
 }
 
 interface Seen {

@@ -9,6 +9,8 @@ export const COLON = 0x3a
 export const SEMICOLON = 0x3b
 export const EQUALS = 0x3d
 export const QUESTION = 0x3f
+export const QUOTE = 0x22
+export const BACKSLASH = 0x5c
 
 function fill(table: Uint8Array, characters: string, value: number): void {
   for (const character of characters) table[character.charCodeAt(0)] = value
@@ -46,11 +48,11 @@ const IN_PATH = 1
 const IN_QUERY = 2
 
 /**
- * Visible ASCII without `"`, `#`, `<` and `>`, which no client sends in a target. A backslash, which some servers
- * take for a slash, is legal only behind the question mark, where the path ends. Tested with {@link IN_PATH} or {@link IN_QUERY}.
+ * Visible ASCII without `#`, where a target ends for some servers. Legal only behind the question mark, where the path ends: a backslash, which
+ * some servers take for a slash, and bytes above ASCII, which clients send as they are. Tested with {@link IN_PATH} or {@link IN_QUERY}.
  */
-export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f)
-fill(IN_TARGET, '"#<>', 0)
+export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f).fill(IN_QUERY, 0x80)
+fill(IN_TARGET, '#', 0)
 fill(IN_TARGET, '?\\', IN_QUERY)
 
 export { IN_PATH, IN_QUERY }

@@ -1,11 +1,24 @@
-import { COLON, CR, EQUALS, HEX, IN_VALUE, LF, SEMICOLON, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
+import {
+  BACKSLASH,
+  COLON,
+  CR,
+  EQUALS,
+  HEX,
+  IN_VALUE,
+  LF,
+  QUOTE,
+  SEMICOLON,
+  SPACE,
+  TAB,
+  TOKEN_LOWER,
+} from './bytes.js'
 import type { FramingRecord } from './framing-record.js'
 import { Http1Refusal, type Side } from './refusal.js'
 import { hashName, isForbiddenTrailer, NO_NAME } from './trailer-names.js'
 
 /** Most digits of a chunk size; leading zeros count. */
 const MOST_DIGITS = 16
-/** Most bytes of the extensions of one chunk. They are passed on, only `;token` and `;token=token`, unquoted. */
+/** Most bytes of the extensions of one chunk. They are passed on: `;token`, `;token=token` and `;token="quoted"`. */
 export const MOST_EXTENSION_BYTES = 256
 /** Most bytes of all trailer lines together. */
 export const MOST_TRAILER_BYTES = 8 * 1024
@@ -27,6 +40,9 @@ const ChunkPhase = {
   trailerLf: 12,
   lastLf: 13,
   done: 14,
+  extensionQuoted: 15,
+  extensionEscaped: 16,
+  extensionQuotedEnd: 17,
 } as const
 
 export const CHUNKED_DONE = ChunkPhase.done
@@ -64,6 +80,9 @@ export function advanceChunked(
       case ChunkPhase.extensionName:
       case ChunkPhase.extensionValueFirst:
       case ChunkPhase.extensionValue:
+      case ChunkPhase.extensionQuoted:
+      case ChunkPhase.extensionEscaped:
+      case ChunkPhase.extensionQuotedEnd:
         takeExtension(state, byte, at)
         break
       case ChunkPhase.sizeLf:
@@ -124,6 +143,16 @@ function takeSize(state: ChunkState, byte: number, at: number): void {
 function takeExtension(state: ChunkState, byte: number, at: number): void {
   if (++state.count > MOST_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at, state.side)
   const { phase } = state
+  if (phase === ChunkPhase.extensionQuoted || phase === ChunkPhase.extensionEscaped) {
+    takeQuoted(state, byte, at)
+    return
+  }
+  if (phase === ChunkPhase.extensionValueFirst && byte === QUOTE) {
+    state.phase = ChunkPhase.extensionQuoted
+    return
+  }
+  if (phase === ChunkPhase.extensionQuotedEnd && byte !== SEMICOLON && byte !== CR)
+    throw new Http1Refusal('chunk-extension', at, state.side)
   if (TOKEN_LOWER[byte] !== 0) {
     if (phase === ChunkPhase.extensionNameFirst) state.phase = ChunkPhase.extensionName
     else if (phase === ChunkPhase.extensionValueFirst) state.phase = ChunkPhase.extensionValue
@@ -133,7 +162,11 @@ function takeExtension(state: ChunkState, byte: number, at: number): void {
     state.phase = ChunkPhase.extensionValueFirst
     return
   }
-  if (phase !== ChunkPhase.extensionName && phase !== ChunkPhase.extensionValue) {
+  const mayEnd =
+    phase === ChunkPhase.extensionName ||
+    phase === ChunkPhase.extensionValue ||
+    phase === ChunkPhase.extensionQuotedEnd
+  if (!mayEnd) {
     throw new Http1Refusal('chunk-extension', at, state.side)
   }
   if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
@@ -141,6 +174,14 @@ function takeExtension(state: ChunkState, byte: number, at: number): void {
     state.phase = ChunkPhase.sizeLf
     state.count = 0
   } else throw new Http1Refusal('chunk-extension', at, state.side)
+}
+
+/** A quoted string (RFC 9110, 5.6.4): what it holds has no meaning here, not even a semicolon. */
+function takeQuoted(state: ChunkState, byte: number, at: number): void {
+  if (IN_VALUE[byte] === 0) throw new Http1Refusal('chunk-extension', at, state.side)
+  if (state.phase === ChunkPhase.extensionEscaped) state.phase = ChunkPhase.extensionQuoted
+  else if (byte === BACKSLASH) state.phase = ChunkPhase.extensionEscaped
+  else if (byte === QUOTE) state.phase = ChunkPhase.extensionQuotedEnd
 }
 
 function takeTrailer(state: ChunkState, byte: number, at: number): void {
@@ -182,13 +223,18 @@ export function isChunkPosition(state: FramingRecord): boolean {
   if (hash !== 0 && phase !== ChunkPhase.trailerName) return false
   if (phase === ChunkPhase.data) return left > 0
   if (phase === ChunkPhase.size) return count > 0 || left === 0
+  if (isExtension(phase)) return true
   return phase < ChunkPhase.data || left === 0
+}
+
+function isExtension(phase: number): boolean {
+  const first = phase >= ChunkPhase.extensionNameFirst && phase <= ChunkPhase.extensionValue
+  return first || (phase >= ChunkPhase.extensionQuoted && phase <= ChunkPhase.extensionQuotedEnd)
 }
 
 function mostCount(phase: number): number {
   if (phase === ChunkPhase.size) return MOST_DIGITS
-  if (phase >= ChunkPhase.extensionNameFirst && phase <= ChunkPhase.extensionValue)
-    return MOST_EXTENSION_BYTES
+  if (isExtension(phase)) return MOST_EXTENSION_BYTES
   if (phase >= ChunkPhase.trailerFirst && phase <= ChunkPhase.lastLf) return MOST_TRAILER_BYTES
   return Number.isInteger(phase) && phase >= 0 && phase <= ChunkPhase.done ? 0 : -1
 }

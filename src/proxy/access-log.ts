@@ -12,7 +12,7 @@ export function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): v
       client: client || undefined,
       method: method || undefined,
       host: host || undefined,
-      target: target || undefined,
+      target: escaped(target) || undefined,
       status: tcp ? undefined : status,
       reason,
       upstream: destination,
@@ -23,4 +23,9 @@ export function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): v
     },
     tcp ? 'connection' : 'request',
   )
+}
+
+/** The bytes above ASCII of a target, which is latin1, escaped as a client may send them too. */
+function escaped(target: string): string {
+  return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -24,6 +24,7 @@ const got = (n: number, lines = ''): string => `GET /${n} HTTP/1.1\r\nHost: a\r\
 const ok = (body: string, lines = ''): string =>
   `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n${lines}\r\n${body}`
 const CHUNKS = '5\r\nhello\r\n1a;x=y\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nTr: v\r\n\r\n'
+const QUOTED = '5;a=";\\\\\\"=";b\r\nhello\r\n0;c=""\r\n\r\n'
 const TE = 'Transfer-Encoding: chunked\r\n'
 
 const same = (name: string, reply: string): Kind => ({
@@ -64,6 +65,14 @@ export const KINDS: Kind[] = [
     name: 'POST by length',
     sends: 'POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world',
     gets: `POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n${F}\r\nhello world`,
+    replies: [ok('thanks')],
+    clientGets: ok('thanks'),
+    closes: false,
+  },
+  {
+    name: 'POST to a target with raw characters, Host with an empty port, in chunks with quoted extensions',
+    sends: `POST /0?"<q>=\xc3\xa9\xff HTTP/1.1\r\nHost: a:\r\n${TE}\r\n${QUOTED}`,
+    gets: `POST /0?"<q>=\xc3\xa9\xff HTTP/1.1\r\nHost: a:\r\n${TE}${F}\r\n${QUOTED}`,
     replies: [ok('thanks')],
     clientGets: ok('thanks'),
     closes: false,

@@ -115,8 +115,22 @@ describe('RFC 9112, 7.1: chunked coding', () => {
 })
 
 describe('RFC 9112, 7.1.1: chunk extensions', () => {
-  it.each([';a', ';a=b', ';a;b=c', ';chunk-signature=0123abcd', ';!=~'])('passes on %s', extension => {
-    expect(read(`1${extension}\r\nx\r\n0${extension}\r\n\r\n`)).toMatchObject({ content: 'x', done: true })
+  it.each([
+    ';a',
+    ';a=b',
+    ';a;b=c',
+    ';chunk-signature=0123abcd',
+    ';!=~',
+    ';a="b"',
+    ';a=""',
+    ';a=";,= \t\xff";b',
+    ';a="\\"\\\\";b=c',
+  ])('passes on %s', extension => {
+    const text = `1${extension}\r\nx\r\n0${extension}\r\n\r\n`
+    expect(read(text)).toMatchObject({ content: 'x', done: true })
+    const framing = Framing.chunked('request')
+    for (const byte of Buffer.from(text, 'latin1')) framing.advance(Buffer.of(byte), 0, 1)
+    expect(framing.done).toBe(true)
   })
 
   it.each([
@@ -129,7 +143,14 @@ describe('RFC 9112, 7.1.1: chunk extensions', () => {
     ';a \r\n',
     ';a\t\r\n',
     ';a= b\r\n',
-    ';a="b"\r\n',
+    ';"a"\r\n',
+    ';a=b"c"\r\n',
+    ';a="b"c\r\n',
+    ';a="b"=c\r\n',
+    ';a="b" \r\n',
+    ';a="\0"\r\n',
+    ';a="\x7f"\r\n',
+    ';a="\\\r\n',
     ';a="\r\n"\r\n',
     ';a\n',
     ';a\nb\r\n',

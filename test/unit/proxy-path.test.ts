@@ -70,7 +70,12 @@ describe('a request’s path', () => {
     ['/..a', '/..a'],
     ['/a..', '/a..'],
     ['/%', '/%'],
-    ['/\xe9', '/\xe9'],
+    ['/\xe9', '/%E9'],
+    ['/caf\xc3\xa9', '/caf%C3%A9'],
+    ['/a"b', '/a%22b'],
+    ['/<a>', '/%3Ca%3E'],
+    ["/!$&'()*+,=:@", "/!$&'()*+,=:@"],
+    ['/[]{}|^`', '/%5B%5D%7B%7D%7C%5E%60'],
   ])('%s is compared as %s', (given, expected) => {
     expect(normalised(given)).toBe(expected)
     const end = plainEnd(given)

@@ -7,7 +7,7 @@
  *
  * - query and fragment are cut off;
  * - percent-encoded letters, digits and `-._~` are decoded once (`/%61dmin` is `/admin`), other escapes stay and compare in
- *   upper case;
+ *   upper case; other characters than these, `!$&'()*+,=:@` and `%` are escaped (`/caf\xc3\xa9` is `/caf%C3%A9`);
  * - slashes that follow each other count as one (`//admin` is `/admin`), and one at the end as none;
  * - the parameters of a segment are cut off (`/admin;v=1` is `/admin`).
  *
@@ -51,6 +51,13 @@ export function canonicalPath(prefix: string): string | Wrong {
       )
 }
 
+/** What a path has escaped when it is compared; of targets every character is one byte (latin1). */
+const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/g
+/** The same of ASCII, and what must be looked at. */
+const NOT_PLAIN = new Uint8Array(128)
+for (let code = 0; code < 128; code++)
+  if (/[%;\\]|[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/.test(String.fromCharCode(code))) NOT_PLAIN[code] = 1
+
 /** Where the path of a target ends if it is compared as it stands; -1: it must be normalised first. */
 export function plainEnd(target: string): number {
   const length = target.length
@@ -59,7 +66,7 @@ export function plainEnd(target: string): number {
   for (let at = 1; at < length; at++) {
     const code = target.charCodeAt(at)
     if (code === QUESTION || code === HASH) return at
-    if (code === PERCENT || code === SEMICOLON || code === BACKSLASH) return -1
+    if (code > 0x7f || NOT_PLAIN[code] === 1) return -1
     if (before === SLASH && (code === SLASH || code === DOT)) return -1
     before = code
   }
@@ -77,8 +84,9 @@ const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 export function readings(target: string): string[] | null {
   if (target === '*') return ['/']
   const end = target.search(/[?#]/)
-  const raw = end < 0 ? target : target.slice(0, end)
-  if (!raw.startsWith('/') || raw.includes('\\')) return null
+  const sent = end < 0 ? target : target.slice(0, end)
+  if (!sent.startsWith('/') || sent.includes('\\')) return null
+  const raw = sent.replace(TO_ESCAPE, escaped)
   const decoded = raw.includes('%') ? raw.replace(/%[0-9A-Fa-f]{2}/g, decode) : raw
   const texts = READ_OTHERWISE.test(raw)
     ? [decoded, decodedSeparators(decoded), decodedFully(raw)]
@@ -115,6 +123,10 @@ function decode(escaped: string): string {
   return /[A-Za-z0-9\-._~]/.test(plain) ? plain : escaped.toUpperCase()
 }
 
+function escaped(byte: string): string {
+  return `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`
+}
+
 function decodedSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
@@ -140,9 +152,6 @@ function decodedFully(raw: string): string {
 }
 
 const HASH = 0x23
-const PERCENT = 0x25
 const DOT = 0x2e
 const SLASH = 0x2f
-const SEMICOLON = 0x3b
 const QUESTION = 0x3f
-const BACKSLASH = 0x5c
