@@ -5,7 +5,7 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 export interface UpgradeOptions {
   /** The next version's command line, with argv[0], and that of later ones. Absent or empty: as before. */
   readonly argv?: readonly string[]
-  /** Until it must be ready, milliseconds. 0 or absent: as the settings say. */
+  /** Until it must be ready, milliseconds, if that is less than the settings say. 0 or absent: as the settings say. */
   readonly timeoutMs?: number
   readonly progress?: (step: UpgradeProgress) => void
 }

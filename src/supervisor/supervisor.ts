@@ -332,7 +332,7 @@ export class Supervisor {
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
     const { askers = [] } = coming(this.#state) ?? {}
-    const ready = this.#askers.timeoutOf(askers) || settings.readyTimeout
+    const ready = Math.min(settings.readyTimeout, this.#askers.timeoutOf(askers) || Number.POSITIVE_INFINITY)
     const stop = this.#stopping.timeoutMs ?? settings.stopTimeout
     this.#timers.start(timer, id, timesOf({ ready, healthy: settings.healthyFor, stop })[timer])
   }

@@ -73,6 +73,17 @@ describe('fd-broker run', () => {
     expect(await run.status()).toMatchObject({ generation: 5, role: 'serving' })
   })
 
+  it('refuses a version that is not ready within --ready-timeout, also when the client would wait longer', async () => {
+    const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '700ms'])
+    const { pid } = await run.whoami()
+    const never = ['env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER]
+    expect(await run.upgrade('--timeout', '10m', '--', ...never)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 700 ms/),
+    })
+    expect(await run.whoami()).toEqual({ generation: 1, pid })
+  })
+
   it('starts the next version on HUP, one for all that come meanwhile, and passes other signals on', async () => {
     const run = await Supervised.start(['--ready', 'fd', '--healthy-for', '300ms'])
     for (let i = 0; i < 5; i++) run.signal('SIGHUP')
