@@ -37,8 +37,9 @@ func (d *drain) over() bool {
 	}
 }
 
-// forward returns when whoever serves has made the change. With the member's lock, which it gives up while it waits.
-func (d *drain) forward(ctx context.Context, request string, parts [][]byte) error {
+// forward returns when the process that serves has made the change, or says that an entry of its reads is another by now. With the member's
+// lock, which it gives up while it waits.
+func (d *drain) forward(ctx context.Context, asked write) (*written, error) {
 	m, sent := d.m, false
 	for ctx.Err() == nil && !d.over() {
 		channel := d.channel
@@ -49,7 +50,8 @@ func (d *drain) forward(ctx context.Context, request string, parts [][]byte) err
 		d.numbers++
 		number := d.numbers
 		d.answers[number] = nil
-		if channel.send(envelope{Write: &write{Number: number, Request: request, Parts: parts}}) != nil {
+		asked.Number = number
+		if channel.send(envelope{Write: &asked}) != nil {
 			delete(d.answers, number)
 			d.drop(channel)
 			continue
@@ -60,19 +62,19 @@ func (d *drain) forward(ctx context.Context, request string, parts [][]byte) err
 		delete(d.answers, number)
 		switch {
 		case answer == nil:
-		case answer.Outcome == outcomeApplied:
-			return nil
+		case answer.Outcome == outcomeApplied, answer.Outcome == outcomeConflict:
+			return answer, nil
 		case answer.Outcome == outcomeRefused:
-			return told(answer.Code, answer.Message, answer.Retryable, "ERR_FDB_FENCED")
+			return nil, told(answer.Code, answer.Message, answer.Retryable, "ERR_FDB_FENCED")
 		default:
 			d.drop(channel)
 		}
 	}
 	if sent {
 		why := "nobody said whether the change was made: try again with the same request id"
-		return passing("ERR_FDB_DEADLINE", why)
+		return nil, passing("ERR_FDB_DEADLINE", why)
 	}
-	return passing("ERR_FDB_FENCED", "another process serves, and takes no changes of this one")
+	return nil, passing("ERR_FDB_FENCED", "another process serves, and takes no changes of this one")
 }
 
 // drop has it connect anew.

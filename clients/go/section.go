@@ -135,7 +135,7 @@ func (s *Section[T]) Keys() []string {
 	return keys
 }
 
-// WriteOption is for [Section.Put] and [Section.Delete].
+// WriteOption is for [Section.Put], [Section.Update] and [Section.Delete].
 type WriteOption func(*record)
 
 // WithRequest gives a change an id of the caller's: one that is tried again with it is made once.
@@ -151,7 +151,7 @@ func (s *Section[T]) Put(ctx context.Context, key string, value T, options ...Wr
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, change{Op: opPut, Key: key, Value: data, Version: s.schema.Version}, options)
+	return s.change(ctx, s.put(key, data), options)
 }
 
 // Delete is as [Section.Put].
@@ -159,72 +159,165 @@ func (s *Section[T]) Delete(ctx context.Context, key string, options ...WriteOpt
 	return s.change(ctx, change{Op: opDelete, Key: key}, options)
 }
 
+// Update puts what change makes of the value that is there (ok is false where there is none), and returns it. An increment, say: a Get and a
+// Put beside it lose those that come between them, from another goroutine, or from the process that serves next. change is called again
+// where the entry has become another one meanwhile, so it does nothing else; its error ends the update. With a request that was made before,
+// Update returns what is there.
+func (s *Section[T]) Update(ctx context.Context, key string, change func(value T, ok bool) (T, error), options ...WriteOption) (T, error) {
+	var none T
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	made := record{}
+	for _, option := range options {
+		option(&made)
+	}
+	if made.Request != "" && s.m.made(made.Request) {
+		value, _, err := s.Get(key)
+		return value, err
+	}
+	// Each try is of one change, which may be sent twice.
+	options = append(options[:len(options):len(options)], WithRequest(orNew(made.Request)))
+	for {
+		var found entry
+		var ok bool
+		s.m.entries(s.schema.Name, func(entries map[string]entry) { found, ok = entries[key] })
+		read := entryRead{Section: s.schema.Name, Key: key}
+		value := none
+		if ok {
+			var err error
+			if value, err = s.codec.Decode(found.value); err != nil {
+				return none, err
+			}
+			read.Mark = markOf(found)
+		}
+		value, err := change(value, ok)
+		if err != nil {
+			return none, err
+		}
+		data, err := s.codec.Encode(value)
+		if err != nil {
+			return none, err
+		}
+		put := writing{change: s.put(key, data), reads: []entryRead{read}}
+		if done, err := s.try(ctx, put, options); done || err != nil {
+			return value, err
+		}
+		if ctx.Err() != nil {
+			return none, passing("ERR_FDB_DEADLINE", key+" of section "+s.schema.Name+" was another at each of the updates")
+		}
+	}
+}
+
+func (s *Section[T]) put(key string, data []byte) change {
+	return change{Op: opPut, Key: key, Value: data, Version: s.schema.Version}
+}
+
 func (s *Section[T]) change(ctx context.Context, one change, options []WriteOption) error {
+	_, err := s.try(ctx, writing{change: one}, options)
+	return err
+}
+
+// writing is one change, and what it was made of: an entry that is another by then.
+type writing struct {
+	change change
+	reads  []entryRead
+}
+
+// try is false where an entry that was read is another by now: nothing was done.
+func (s *Section[T]) try(ctx context.Context, asked writing, options []WriteOption) (bool, error) {
+	one := asked.change
 	if len(one.Key) > mostKey || !utf8.ValidString(one.Key) {
-		return fault("ERR_FDB_STATE_LIMIT", "a key has at most %d bytes of UTF-8", mostKey)
+		return false, fault("ERR_FDB_STATE_LIMIT", "a key has at most %d bytes of UTF-8", mostKey)
 	}
 	one.Section = s.schema.Name
 	made := record{Changes: []change{one}}
 	for _, option := range options {
 		option(&made)
 	}
-	if made.Request == "" {
-		// A change that may be sent twice has an id, so that it is made once.
-		made.Request = newID()
-	}
-	if _, limited := ctx.Deadline(); !limited {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, writeLimit)
-		defer cancel()
-	}
-	return s.m.write(ctx, s.schema, made)
+	// A change that may be sent twice has an id, so that it is made once.
+	made.Request = orNew(made.Request)
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	return s.m.write(ctx, s.schema, made, asked.reads)
 }
 
-// write makes the change here, or where it can be made.
-func (m *Member) write(ctx context.Context, schema sectionSchema, made record) error {
+func orNew(request string) string {
+	if request == "" {
+		return newID()
+	}
+	return request
+}
+
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, limited := ctx.Deadline(); limited {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, writeLimit)
+}
+
+func (m *Member) made(request string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.follow()
+	return m.log.knows(request)
+}
+
+// write makes the change here, or where it can be made. False: an entry of reads is another by now.
+func (m *Member) write(ctx context.Context, schema sectionSchema, made record, reads []entryRead) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for {
 		if m.log.knows(made.Request) {
-			return nil
+			return true, nil
 		}
 		if m.writing != nil && !m.paused {
+			if m.changedSince(reads) {
+				return false, nil
+			}
 			made.Schemas = m.unsaid(schema)
 			if done, err := m.append(made, nil); done || err != nil {
-				return err
+				return done, err
 			}
 		}
 		switch {
 		case m.state.joining() && !m.first():
-			return fault("ERR_FDB_NOT_READY", "the state can be changed when this process serves: after Ready")
+			return false, fault("ERR_FDB_NOT_READY", "the state can be changed when this process serves: after Ready")
 		case m.over:
-			return fault("ERR_FDB_CLOSED", "this member has left: nothing can be written any more")
+			return false, fault("ERR_FDB_CLOSED", "this member has left: nothing can be written any more")
 		case m.state.in("standby", "leaving"):
-			return m.writeElsewhere(ctx, schema, made)
+			return m.writeElsewhere(ctx, schema, made, reads)
 		}
 		if m.awaitChange(ctx) != nil {
-			return passing("ERR_FDB_FENCED", "this process has no right to write now")
+			return false, passing("ERR_FDB_FENCED", "this process has no right to write now")
 		}
 	}
 }
 
 // writeElsewhere has the one that serves make the change, and waits until it is seen here.
-func (m *Member) writeElsewhere(ctx context.Context, schema sectionSchema, made record) error {
+func (m *Member) writeElsewhere(ctx context.Context, schema sectionSchema, made record, reads []entryRead) (bool, error) {
 	m.follow()
 	if m.drain == nil {
-		return passing("ERR_FDB_FENCED", "this process has no right to write now")
+		return false, passing("ERR_FDB_FENCED", "this process has no right to write now")
 	}
 	var parts [][]byte
 	if unsaid := m.unsaid(schema); unsaid != nil {
 		parts = append(parts, marshal(&record{Schemas: unsaid}))
 	}
 	parts = append(parts, marshal(&record{Changes: made.Changes}))
-	if err := m.drain.forward(ctx, made.Request, parts); err != nil {
-		return err
+	answer, err := m.drain.forward(ctx, write{Request: made.Request, Parts: parts, Reads: reads})
+	if err != nil {
+		return false, err
+	}
+	done := answer.Outcome == outcomeApplied
+	there := func() bool {
+		if done {
+			return m.log.knows(made.Request)
+		}
+		return float64(m.log.sequence) >= answer.Sequence
 	}
 	for until := time.Now().Add(viewLimit); time.Now().Before(until); {
 		m.follow()
-		if m.over || m.log.knows(made.Request) {
+		if m.over || there() {
 			break
 		}
 		// The file tells nobody that it has grown.
@@ -232,5 +325,5 @@ func (m *Member) writeElsewhere(ctx context.Context, schema sectionSchema, made 
 		time.Sleep(viewPause)
 		m.mu.Lock()
 	}
-	return nil
+	return done, nil
 }

@@ -46,10 +46,8 @@ func (m *Member) makeWrite(asked *write, parts [][]byte) (written, error) {
 	if err != nil {
 		return written{}, err
 	}
-	for _, read := range asked.Reads {
-		if !bytes.Equal(m.mark(read), read.Mark) {
-			return written{Outcome: outcomeConflict, Sequence: sequence()}, nil
-		}
+	if m.changedSince(asked.Reads) {
+		return written{Outcome: outcomeConflict, Sequence: sequence()}, nil
 	}
 	if len(parts) > 0 {
 		done, err := m.append(record{Request: asked.Request}, bytes.Join(parts, nil))
@@ -127,12 +125,21 @@ func (m *Member) checkChange(c change, given map[string]uint64) error {
 	return nil
 }
 
-// mark stands for what an entry is; empty: there is none.
-func (m *Member) mark(read entryRead) []byte {
-	found, ok := m.log.section(read.Section).entries[read.Key]
-	if !ok {
-		return nil
+func (m *Member) changedSince(reads []entryRead) bool {
+	for _, read := range reads {
+		var mark []byte
+		if found, ok := m.log.section(read.Section).entries[read.Key]; ok {
+			mark = markOf(found)
+		}
+		if !bytes.Equal(mark, read.Mark) {
+			return true
+		}
 	}
+	return false
+}
+
+// markOf stands for what an entry is; of none it is empty.
+func markOf(found entry) []byte {
 	sum := sha256.Sum256(append([]byte(strconv.FormatUint(found.version, 10)+" "), found.value...))
 	return sum[:16]
 }

@@ -1251,6 +1251,11 @@ _CODECS = {
 }
 
 
+def _mark_of(entry):
+    """Stands for what an entry is; empty: there is none."""
+    return b'' if entry is None else hashlib.sha256(f'{entry[1]} '.encode() + entry[0]).digest()[:16]
+
+
 class Section:
     """A map from text to values, kept across processes and shared with members in other languages. From any thread."""
 
@@ -1282,11 +1287,30 @@ class Section:
     def put(self, key, value, request='', timeout=30.0):
         """Returns when it is in the log: acknowledged. `request`: an id of the caller's; a change that is tried again with it is made
         once. In a process that another has replaced, the change is made by that one."""
-        change = {'section': self.name, 'op': PUT, 'key': key, 'value': self._encode(value), 'version': self.schema['version']}
-        self._member._write([change], self, request, timeout)
+        self._member._write([self._put(key, value)], self, request, time.monotonic() + timeout)
+
+    def update(self, key, change, default=None, request='', timeout=30.0):
+        """Puts what `change` makes of the value that is there, and returns it. An increment, say: a get() and a put() beside it lose those that
+        come between them, from another thread, or from the process that serves next. `change` is called again where the entry has become
+        another one meanwhile, so it does nothing else. With a `request` that was made before, returns what is there."""
+        member, until = self._member, time.monotonic() + timeout
+        if request and member._made(request):
+            return self.get(key, default)
+        request = request or str(uuid.uuid4())
+        while True:
+            entry = member._entries(self.name).get(key)
+            value = change(default if entry is None else self._decode(entry[0]))
+            read = {'section': self.name, 'key': key, 'mark': _mark_of(entry)}
+            if member._write([self._put(key, value)], self, request, until, [read]):
+                return value
+            if time.monotonic() >= until:
+                raise FdBrokerError('ERR_FDB_DEADLINE', f'{key} of section {self.name} was another at each of the updates', True)
+
+    def _put(self, key, value):
+        return {'section': self.name, 'op': PUT, 'key': key, 'value': self._encode(value), 'version': self.schema['version']}
 
     def delete(self, key, request='', timeout=30.0):
-        self._member._write([{'section': self.name, 'op': DELETE, 'key': key}], self, request, timeout)
+        self._member._write([{'section': self.name, 'op': DELETE, 'key': key}], self, request, time.monotonic() + timeout)
 
     def refusal(self):
         """Why this process may not read what the log has of it; None: it may."""
@@ -2209,20 +2233,27 @@ class Member:
             self._follow()
             return dict(self._log.section(name).entries) if self.phase == 'gone' else self._log.section(name).entries
 
-    def _write(self, changes, section, request, timeout):
+    def _made(self, request):
+        with self._lock:
+            self._follow()
+            return self._log.knows_request(request)
+
+    def _write(self, changes, section, request, until, reads=()):
+        """Whether the change is made; False: an entry of `reads` is another by now, and nothing was done."""
         if len(changes[0]['key'].encode()) > 65_535:
             raise FdBrokerError('ERR_FDB_STATE_LIMIT', 'a key has at most 65,535 bytes')
-        until = time.monotonic() + timeout
         # A change that may be sent twice has an id, so that it is made once.
         request = request or str(uuid.uuid4())
         with self._changed:
             while True:
                 if self._log.knows_request(request):
-                    return
+                    return True
                 if self._writing is not None and not self._paused:
+                    if self._changed_since(reads):
+                        return False
                     unsaid = section.unsaid()
                     if self._append({'request': request, 'changes': changes, 'schemas': [unsaid] if unsaid else []}):
-                        return
+                        return True
                 if self.phase == 'joining' and not self.first:
                     raise FdBrokerError('ERR_FDB_NOT_READY', 'the state can be changed when this process serves: after ready()')
                 if self._over or self.phase == 'gone':
@@ -2237,12 +2268,17 @@ class Member:
             self._follow()
             drain = self._drain
         parts = ([encode('Record', {'schemas': [unsaid]})] if unsaid else []) + [encode('Record', {'changes': changes})]
-        drain.forward(request, parts, until)
+        made, sequence = drain.forward(request, parts, until, reads)
         with self._changed:
-            seen = lambda: self._follow() or self._log.knows_request(request)
+            there = lambda: self._log.knows_request(request) if made else self._log.sequence >= sequence
+            seen = lambda: self._follow() or there()
             view = time.monotonic() + self._VIEW_S
             while not seen() and time.monotonic() < view:
                 self._changed.wait(0.02)
+        return made
+
+    def _changed_since(self, reads):
+        return any(_mark_of(self._log.section(one['section']).entries.get(one['key'])) != one['mark'] for one in reads)
 
     def _append(self, record, raw=b''):
         """Appends one record in its place and applies it; `raw`: more of it, encoded. False: the right to write has ended."""
@@ -2287,7 +2323,8 @@ class Member:
             return {'outcome': refused, 'code': 'ERR_FDB_STATE_FILE', 'message': 'the member that serves keeps no state file'}
         try:
             existed = self._check_write(parts)
-            if any(self._mark(read) != read.get('mark', b'') for read in message['reads']):
+            reads = [{'section': '', 'key': '', 'mark': b'', **read} for read in message['reads']]
+            if self._changed_since(reads):
                 return {'outcome': conflict, 'sequence': self._log.sequence}
             if parts and not self._append({'request': request}, b''.join(parts)):
                 self._sent_away.add(source)
@@ -2330,11 +2367,6 @@ class Member:
         if op == PUT and ((stored is None and name not in given) or change.get('version', 0) > known):
             raise FdBrokerError('ERR_FDB_SCHEMA', f'who may read a change of section {name} is not known')
 
-    def _mark(self, read):
-        """Stands for what an entry is; empty: there is none."""
-        entry = self._log.section(read.get('section', '')).entries.get(read.get('key', ''))
-        return b'' if entry is None else hashlib.sha256(f'{entry[1]} '.encode() + entry[0]).digest()[:16]
-
     def _status(self):
         position = self._log.position
         return {
@@ -2376,8 +2408,9 @@ class _Drain:
         self._thread = threading.Thread(target=self._run, name='fd-broker-drain', daemon=True)
         self._thread.start()
 
-    def forward(self, request, parts, until):
-        """Returns when whoever serves has made the change. Raises ERR_FDB_FENCED, ERR_FDB_DEADLINE, or what it was refused with."""
+    def forward(self, request, parts, until, reads=()):
+        """Whether the process that serves has made the change, and the sequence of its state; False: an entry of `reads` is another by
+        now. Raises ERR_FDB_FENCED, ERR_FDB_DEADLINE, or what it was refused with."""
         changed, sent = self._member._changed, False
         with changed:
             while True:
@@ -2391,7 +2424,7 @@ class _Drain:
                 self._numbers += 1
                 number = self._numbers
                 try:
-                    channel.send('write', {'number': number, 'request': request, 'parts': parts})
+                    channel.send('write', {'number': number, 'request': request, 'parts': parts, 'reads': list(reads)})
                 except FdBrokerError:
                     self._drop(channel)
                     continue
@@ -2399,8 +2432,8 @@ class _Drain:
                 changed.wait_for(lambda: number in self._answers or self._channel is not channel or self._closed, left)
                 answer = self._answers.pop(number, None)
                 outcome = (answer or {}).get('outcome', 0)
-                if outcome == 1:
-                    return
+                if outcome in (1, 2):
+                    return outcome == 1, answer.get('sequence', 0)
                 if outcome == 4:
                     raise FdBrokerError(answer.get('code') or 'ERR_FDB_FENCED', answer.get('message', ''), answer.get('retryable', False))
                 if outcome == 3:

@@ -1,6 +1,8 @@
+import { Agent } from 'node:http'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
+import { ask } from '../processes/client.js'
 import { servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -54,9 +56,38 @@ const CHAIN: readonly Language[] = (ROUNDS > 1 ? ALL_PAIRS : PAIRS).filter(
   language => language === 'node' || there.includes(language),
 )
 
+/** Clients that count up over connections that last, until they are stopped: each answer is the number that the count has come to. */
+function counting(target: string, clients: number) {
+  const counts: number[] = []
+  let over = false
+  const one = async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    while (!over) {
+      const { status, body } = await ask(`${target}/count`, { method: 'POST', agent }).answer
+      if (status !== 200) throw new Error(`${status}: ${body}`)
+      counts.push(Number(body))
+    }
+    agent.destroy()
+  }
+  const all = Promise.all(Array.from({ length: clients }, one))
+  all.catch(() => {})
+  return {
+    counts,
+    more: async (count: number) => {
+      const before = counts.length
+      const enough = until(`${count} more`, () => counts.length >= before + count, 20_000)
+      await Promise.race([enough, all])
+    },
+    stop: async () => {
+      over = true
+      await all
+    },
+  }
+}
+
 describe.skipIf(there.length === 0)('members in several languages (skipped without python3 and go)', () => {
   it(
-    `replace each other under load (${CHAIN.join(', ')}): no request fails, no write is lost`,
+    `replace each other under load (${CHAIN.join(', ')}): no request fails, no write is lost, each increment is made once`,
     async () => {
       for (const language of there) await builtMember(language)
       const { scene, target } = await open()
@@ -69,16 +100,20 @@ describe.skipIf(there.length === 0)('members in several languages (skipped witho
       let serving = await node(scene)
       const left: App[] = []
       const load = await loadOn(target, { rate: 200, writes: 40, slow: 1 })
+      const clients = counting(target, 4)
       for (let round = 0; round < ROUNDS; round++) {
         for (const language of CHAIN.slice(1)) {
           await load.mark(language)
           const next = await serve(scene, language)
           await load.answeredBy(next.pid, 20)
           await settled(next)
+          await clients.more(100)
           left.push(serving)
           serving = next
         }
       }
+      await clients.stop()
+      expect(clients.counts.sort((a, b) => a - b)).toEqual(clients.counts.map((_, i) => i + 1))
       for (const app of left) {
         await app.end(30_000)
         expect(app.find('ended')).toMatchObject({ why: 'replaced' })
