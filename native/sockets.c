@@ -350,7 +350,8 @@ napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
   int fd = new_socket(to.of.any.sa_family, SOCK_STREAM);
   if (fd < 0) return fdb_throw(env, errno, "socket");
   const char *failed = "setsockopt";
-  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0) {
+  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0 &&
+      setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int)) == 0) {
     failed = "connect";
     if (connect(fd, &to.of.any, to.length) == 0 || errno == EINPROGRESS || errno == EINTR)
       return fdb_owned_value(call.self, fd);
@@ -432,10 +433,11 @@ napi_value fdb_set_option(napi_env env, napi_callback_info info) {
     return NULL;
   if (strcmp(option, "reuseAddr") == 0) name = SO_REUSEADDR;
   else if (strcmp(option, "reusePort") == 0) name = SO_REUSEPORT;
+  else if (strcmp(option, "keepAlive") == 0) name = SO_KEEPALIVE;
   else if (strcmp(option, "ipv6Only") == 0) { level = IPPROTO_IPV6; name = IPV6_V6ONLY; }
 #ifdef SO_PASSCRED
   else if (strcmp(option, "passCred") == 0) name = SO_PASSCRED;
 #endif
-  else return fdb_throw_range(env, "option must be reuseAddr, reusePort, ipv6Only or passCred, got %s", option);
+  else return fdb_throw_range(env, "option must be reuseAddr, reusePort, keepAlive, ipv6Only or passCred, got %s", option);
   return set_flag(fd, level, name, on) != NULL ? fdb_throw(env, errno, "setsockopt") : fdb_undefined(env);
 }

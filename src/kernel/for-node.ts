@@ -101,3 +101,8 @@ export function sendOn(
     moreLength,
   )
 }
+
+/** Has the kernel notice a peer that is gone without a word (SO_KEEPALIVE), at the times that the machine is set to. */
+export function keepAlive(fd: LentFd): void {
+  native.setOption(fd, 'keepAlive', true)
+}

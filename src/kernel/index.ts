@@ -37,6 +37,7 @@ export {
   hangups,
   isBeyond,
   isLent,
+  keepAlive,
   type LentFd,
   listenOver,
   numbersOf,

@@ -118,7 +118,7 @@ export interface Native {
   /** listen() again on a bound or listening socket: changes the backlog. */
   listen(fd: number, backlog: number): void
   /**
-   * Begins to connect to an IP address, with TCP_NODELAY: the descriptor is writable when it is known what comes of it. Throws what is known at once:
+   * Begins to connect to an IP address, with TCP_NODELAY and SO_KEEPALIVE: the descriptor is writable when it is known what comes of it. Throws what is known at once:
    * ENETUNREACH, EADDRNOTAVAIL (no port is left), EMFILE.
    */
   connectTcp(host: string, port: number): number
@@ -133,7 +133,11 @@ export interface Native {
   /** A connected pair of Unix stream sockets, non-blocking. */
   socketPair(): [number, number]
   /** setsockopt of one named boolean option. */
-  setOption(fd: number, option: 'reuseAddr' | 'reusePort' | 'ipv6Only' | 'passCred', value: boolean): void
+  setOption(
+    fd: number,
+    option: 'reuseAddr' | 'reusePort' | 'keepAlive' | 'ipv6Only' | 'passCred',
+    value: boolean,
+  ): void
 
   // messages.c
   /**

@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import { isLent, type Lent, type LentFd } from '../kernel/index.js'
+import { isLent, keepAlive, type Lent, type LentFd } from '../kernel/index.js'
 import { addressOf, descriptorOf, isPlain, plainAddress } from './socket-handle.js'
 
 /** A connection that has been accepted, and that nobody has read from. */
@@ -26,7 +26,7 @@ interface Insides {
 
 /**
  * Has `take` asked of each connection that `server` accepts on a listening socket, before a socket is made of it, which costs some 40 µs and
- * kilobytes. False: a socket is made, and comes by 'connection', as do all where Node is otherwise.
+ * kilobytes. Each connection has SO_KEEPALIVE. False: a socket is made, and comes by 'connection', as do all where Node is otherwise.
  */
 export function acceptBare(server: net.Server, take: (connection: Accepted) => boolean): void {
   server.on('listening', () => {
@@ -34,6 +34,8 @@ export function acceptBare(server: net.Server, take: (connection: Accepted) => b
     const usual = handle?.onconnection
     if (handle === null || typeof usual !== 'function') return
     handle.onconnection = function (status, client) {
+      const fd = (client as Partial<ClientHandle> | undefined)?.fd
+      if (status === 0 && isLent(fd)) keepAlive(fd)
       const accepted = status === 0 ? bare(server, client as Partial<ClientHandle> | undefined) : null
       if (accepted === null || !take(accepted)) usual.call(this, status, client)
     }

@@ -1,18 +1,40 @@
-/** Open connections by the IP address of their client. Those without one, of Unix sockets, are not counted. */
+/**
+ * Open connections by the IP address of their client; IPv6 by the network of 64 bits, as one client has all its addresses. Connections without an
+ * address, of Unix sockets, are not counted.
+ */
 export class ClientTally {
   readonly #open = new Map<string, number>()
 
   of(address: string): number {
-    return this.#open.get(address) ?? 0
+    return this.#open.get(networkOf(address)) ?? 0
   }
 
   add(address: string): void {
-    if (address !== '') this.#open.set(address, this.of(address) + 1)
+    if (address !== '') this.#open.set(networkOf(address), this.of(address) + 1)
   }
 
   remove(address: string): void {
     const left = this.of(address) - 1
-    if (left > 0) this.#open.set(address, left)
-    else this.#open.delete(address)
+    const network = networkOf(address)
+    if (left > 0) this.#open.set(network, left)
+    else this.#open.delete(network)
   }
+}
+
+const GROUPS = 8
+const NETWORK_GROUPS = 4
+/** On one link each address is a machine of its own. */
+const LINK_LOCAL = /^fe[89ab]/
+
+/** Returns the first 64 bits of an IPv6 address that is spelled as the kernel does, and any other address as it is. */
+function networkOf(address: string): string {
+  if (!address.includes(':') || LINK_LOCAL.test(address)) return address
+  const [before = '', after] = address.split('::')
+  const groups = before === '' ? [] : before.split(':')
+  if (after !== undefined) {
+    const last = after === '' ? [] : after.split(':')
+    while (groups.length + last.length < GROUPS) groups.push('0')
+    groups.push(...last)
+  }
+  return groups.slice(0, NETWORK_GROUPS).join(':')
 }

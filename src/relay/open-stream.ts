@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { type OwnedFd, polledSockets, socketOver } from '../kernel/index.js'
+import { keepAlive, type OwnedFd, polledSockets, socketOver } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
@@ -71,13 +71,17 @@ function connect(
   if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true, ...options })
   const { host, port } = address
   const common = { host, port, allowHalfOpen: true, noDelay: true, ...options }
-  if (named === undefined) return net.connect(common)
-  const socket = net.connect({
-    ...common,
+  const lookup = named && {
     lookup: named.lookup,
     autoSelectFamily: true,
     autoSelectFamilyAttemptTimeout: NEXT_ADDRESS_MS,
+  }
+  const socket = net.connect({ ...common, ...lookup })
+  socket.once('connect', () => {
+    const descriptor = descriptorOf(socket)
+    if (descriptor !== null) keepAlive(descriptor)
   })
+  if (named === undefined) return socket
   const failed = (ip: string) => named.tried(ip, false)
   socket.on('connectionAttemptFailed', failed)
   socket.on('connectionAttemptTimeout', failed)

@@ -32,6 +32,7 @@ class UpstreamPool implements StreamOwner, Timed {
   readonly #wheel: TimerWheel
   /** The one used last is at the end and is used first. */
   #unused: Unused[] = []
+  retired = false
 
   constructor(wheel: TimerWheel) {
     this.#wheel = wheel
@@ -48,6 +49,7 @@ class UpstreamPool implements StreamOwner, Timed {
     named: NamedHost | undefined,
     now: number,
   ): ByteStream | undefined {
+    this.retired = false
     while (this.#unused.length > 0) {
       const last = this.#unused[this.#unused.length - 1]!
       if (connections === 0 || now - last.since >= idleMs) return undefined
@@ -64,7 +66,7 @@ class UpstreamPool implements StreamOwner, Timed {
   give(stream: ByteStream, { connections, idleMs, ageMs }: KeepAlive, since: number): void {
     if (stream.since === 0) stream.since = since
     const old = ageMs !== undefined && since - stream.since >= ageMs
-    if (old || this.#unused.length >= connections) {
+    if (old || this.retired || this.#unused.length >= connections) {
       stream.destroy()
       return
     }
@@ -91,6 +93,12 @@ class UpstreamPool implements StreamOwner, Timed {
     const oldest = this.#unused.shift()
     oldest?.stream.destroy()
     return oldest !== undefined
+  }
+
+  /** Keeps nothing from now on, until the next {@link take}. */
+  retire(): void {
+    this.retired = true
+    this.clear()
   }
 
   clear(): void {
@@ -164,7 +172,9 @@ export class UpstreamPools {
 
   /** Takes over a stream after an exchange. `now`: for who has just read the clock. */
   give(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
-    this.#poolOf(destination.key).give(stream, destination.keepAlive ?? this.#keepAlive, now)
+    const pool = this.#poolOf(destination.key)
+    pool.give(stream, destination.keepAlive ?? this.#keepAlive, now)
+    if (pool.retired && pool.tally.open === 0) this.#pools.delete(destination.key)
   }
 
   /** For a stream that came from another process. */
@@ -184,6 +194,20 @@ export class UpstreamPools {
     let open = 0
     for (const pool of this.#pools.values()) open += pool.tally.open
     return open
+  }
+
+  /** Servers that have a pool. */
+  get size(): number {
+    return this.#pools.size
+  }
+
+  /** Closes unused connections to servers that are `gone`, and forgets these; used ones are closed when they are given back. */
+  forget(gone: (key: string) => boolean): void {
+    for (const [key, pool] of this.#pools) {
+      if (!gone(key)) continue
+      pool.retire()
+      if (pool.tally.open === 0) this.#pools.delete(key)
+    }
   }
 
   /** Closes the unused ones. */

@@ -510,6 +510,21 @@ describe('connections to servers', () => {
     expect(long.closed).toBe(0)
   })
 
+  it('are closed at once when a reload has removed their server', async () => {
+    const [gone, stays] = [await counting(), await counting()]
+    const keepAlive = { idle: '10m' }
+    const upstreams = {
+      gone: { servers: [gone.url], keepAlive },
+      stays: { servers: [stays.url], keepAlive },
+    }
+    const routes = ['gone', 'stays'].map(upstream => ({ host: `${upstream}.test`, upstream }))
+    const edge = await Edge.start({ upstreams, routes })
+    for (const host of ['gone.test', 'stays.test']) await ask(edge.url, { headers: { host } }).answer
+    await edge.reload({ upstreams: { stays: upstreams.stays }, routes: routes.slice(1) })
+    await until('the connection is closed', () => gone.closed === 1)
+    expect(stays.closed).toBe(0)
+  })
+
   it('are shared by all listeners, and outlive a reload that changes the timeouts', async () => {
     const server = await counting()
     const [one, two] = [await freePort(), await freePort()]

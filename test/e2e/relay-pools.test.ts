@@ -125,6 +125,28 @@ describe('connections kept open to a server', () => {
     await until(() => server.peers[0]!.closed, 'the old one is closed')
   })
 
+  it('are closed and forgotten when their server is gone, used ones at the end of their request', async () => {
+    const [gone, stays] = [await answering(), await answering()]
+    const waiting: Peer[] = []
+    const busy = await Upstream.start(({ peer }) => void waiting.push(peer))
+    open.servers.push(busy)
+    const shared = pools()
+    const keepAlive = { connections: 8, idleMs: LONG }
+    await asks(await world(kept(gone, keepAlive), shared))
+    await asks(await world(kept(stays, keepAlive), shared))
+    const peer = await (await world(kept(busy, keepAlive), shared)).client()
+    await peer.write(GET)
+    await until(() => waiting.length === 1, 'the request is under way')
+    expect([shared.size, shared.idle, shared.open]).toEqual([3, 2, 3])
+    shared.forget(key => key !== stays.key)
+    expect([shared.size, shared.idle, shared.open]).toEqual([2, 1, 2])
+    waiting[0]!.socket.write(OK)
+    expect(await peer.gets(OK.length)).toBe(OK)
+    expect([shared.size, shared.idle, shared.open]).toEqual([1, 1, 1])
+    await asks(await world(kept(gone, keepAlive), shared))
+    expect([shared.size, shared.idle]).toEqual([2, 2])
+  })
+
   it('make room for a new one where a server has its most, if they may not be used', async () => {
     const server = await answering(2)
     const shared = pools()

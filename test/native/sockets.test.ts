@@ -58,6 +58,7 @@ describe('bindSocket', () => {
     ])
     native.setOption(bare, 'reusePort', true)
     native.setOption(bare, 'reuseAddr', true)
+    native.setOption(bare, 'keepAlive', true)
     expect(native.inspect([bare])).toMatchObject([{ reuseAddr: true, reusePort: true }])
     expect(thrown(() => native.setOption(bare, 'ipv6Only', false))).toMatchObject({
       code: 'EINVAL',

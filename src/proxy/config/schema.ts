@@ -194,7 +194,7 @@ const limitShape = {
   connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'the same for each client address that is not in `forwarded.trust`; for connections that begin with it',
+    'the same for each client address (IPv6: each network of 64 bits) that is not in `forwarded.trust`; for connections that begin with it',
   ),
 }
 

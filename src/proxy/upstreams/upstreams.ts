@@ -68,6 +68,7 @@ export class Upstreams {
     for (const [name, upstream] of this.#upstreams) {
       if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)
     }
+    for (const key of this.#troubled) if (this.destination(key) === undefined) this.#troubled.delete(key)
   }
 
   /** The same object always; one that no configuration has is not `configured`. */
