@@ -25,6 +25,8 @@ export interface DaemonHostingParts {
   readonly state: StateLog
   /** Throws when nothing can be taken in any more. */
   readonly refuseLeft: () => void
+  /** The process that serves takes no connections of this one. */
+  readonly nobodyTakes: () => void
   /** The handoff in which this process came to serve cannot be undone any more. */
   readonly settled: () => void
 }
@@ -77,7 +79,11 @@ export class DaemonHosting implements Hosting {
   }
 
   hear(envelope: WireEnvelope): boolean {
-    const { registered, tellAppended } = envelope
+    const { moveRequest, registered, tellAppended } = envelope
+    if (moveRequest) {
+      this.#parts.nobodyTakes()
+      return true
+    }
     if (tellAppended) {
       this.#appends.want(tellAppended.wanted ?? false)
       return true

@@ -116,6 +116,11 @@ export class Moves {
     this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
   }
 
+  /** Who serves takes none: nothing is gained by keeping them. One that serves later may take those that are left. */
+  nobodyTakes(): void {
+    if (this.#leaving) this.#tell()
+  }
+
   /** A way may be open now that was not before. */
   retry(): void {
     if (this.#leaving && this.#giver === null) this.#seek()

@@ -177,6 +177,7 @@ export class Parts implements Shared {
             operations,
             state: log,
             refuseLeft: () => driver.refuseLeft(),
+            nobodyTakes: () => this.moves.nobodyTakes(),
             settled: () => driver.settled(),
           })
         : new EmbeddedHosting({

@@ -1,5 +1,5 @@
 import { Agent } from 'node:http'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
@@ -182,6 +182,24 @@ for (const { language, name, tool } of MEMBERS) {
         blockedBy: [],
         lastFailure: { phase: 'probation', code: 'ERR_FDB_UNHEALTHY' },
       })
+    })
+
+    it('is known to take no connections: a Node that it replaced tells its clients at once that theirs end', async () => {
+      const { scene, target } = await open(WATCHED)
+      const first = await node(scene)
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+      onTestFinished(() => agent.destroy())
+      await ask(`${target}/whoami`, { agent }).answer
+      await serve(scene, language)
+      await first.says('retiring')
+      // In the two seconds that others are waited for, there would be hundreds.
+      let kept = 0
+      for (;;) {
+        const { headers } = await ask(`${target}/whoami`, { agent }).answer
+        if (headers['x-pid'] !== String(first.pid) || headers.connection === 'close') break
+        kept++
+      }
+      expect(kept).toBeLessThan(30)
     })
 
     it('says why it does not take over, and the one before serves on', async () => {

@@ -6,12 +6,17 @@ import type { Peer } from '../peer.js'
 const WAY_MS = 5_000
 
 /** Whether a member can be given the connections of another: it is there, hears us, and is of a version that takes them. */
-export function takesFrom(to: Peer | undefined, from: Peer): to is Peer {
+export function takesFrom(to: Peer | undefined, from: Peer): boolean {
   return to !== undefined && to !== from && to.link.open && to.capabilities.has(TAKES_CONNECTIONS)
 }
 
-/** One that does not serve any more gives its connections to the one that does. */
+/**
+ * One that does not serve any more gives its connections to the one that does. Where that one is of a version that takes none it is told
+ * so: it need not wait for one that would.
+ */
 export function openWayBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
+  if (to === undefined || to === from) return
+  if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.tell({ moveRequest: { nobody: true } })
   if (!takesFrom(to, from)) return
   openWay({
     take: end => to.link.sendBundle(wayItems(end, from), WAY_MS),
