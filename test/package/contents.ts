@@ -6,22 +6,22 @@ type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
 const FILES: readonly Rule[] = [
   [/^package\.json$/, 4_000],
   [/^(?:README|SECURITY)\.md$/, 12_000],
-  [/^CHANGELOG\.md$/, 40_000],
+  [/^CHANGELOG\.md$/, 50_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
   [/^dist\/(?:index|proxy|adapter|errors|config-worker)\.js$/, 200_000],
   [/^dist\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/cli\.cjs$/, 20_000],
-  [/^dist\/program\.cjs$/, 1_330_000],
+  [/^dist\/program\.cjs$/, 1_380_000],
   [/^dist\/(?:msgpackr|js-yaml|yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|adapter|errors)\.d\.ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 120_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 128_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Of the whole, and of it what is not below `prebuilds/`, which a checkout may be without. */
-const MOST = { filesWithoutAddons: 47, packed: 1_000_000, unpacked: 3_130_000, withoutAddons: 2_650_000 }
+const MOST = { filesWithoutAddons: 47, packed: 1_000_000, unpacked: 3_220_000, withoutAddons: 2_740_000 }
 
 /**
  * What is in it that should not be, is larger than it should be, or is missing. `whole`: as it is published, with addons for all

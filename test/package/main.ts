@@ -1,5 +1,5 @@
 // npm run test:package: packs what is built, and tries the tarball as somebody who installs it: in an empty project, from a
-// registry on loopback, without a compiler. `-- --all`: every check with every package manager, instead of with npm alone.
+// registry on loopback, without a compiler, by npm. `-- --all`: by every package manager.
 // `-- --tarball FILE` (or FD_BROKER_TARBALL) tries that one.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -68,7 +68,7 @@ try {
 
   for (const [place, manager] of MANAGERS.entries()) {
     if (flags.only !== undefined && flags.only !== manager.name) continue
-    if (manager.large && !flags.all) continue
+    if (place > 0 && !flags.all && flags.only === undefined) continue
     const ready = readied(manager)
     const title = `${manager.name} (${ready.version})`
     // Once, to have in its cache what other packages there are.

@@ -12,8 +12,6 @@ export interface Manager {
   readonly program?: string
   /** The first Node on which it runs; default: any that we do. */
   readonly since?: number
-  /** Tried with `--all` only: it is a large download. */
-  readonly large?: true
   /** Installs the package, once there is a project. */
   readonly install: readonly string[]
   /** Of the project, besides package.json: by name. */
@@ -41,7 +39,7 @@ export const MANAGERS: readonly Manager[] = [
   NPM_12,
   scriptless(NPM_12),
   { name: 'pnpm 10', from: 'pnpm@10', program: 'bin/pnpm.cjs', ...PNPM },
-  { name: 'pnpm 12', from: 'pnpm@12', program: 'pnpm', large: true, ...PNPM },
+  { name: 'pnpm 12', from: 'pnpm@12', program: 'pnpm', ...PNPM },
   { name: 'yarn 1', from: 'yarn@1', ...YARN, exec: ['--silent', 'run'] },
   {
     name: 'yarn 4',
