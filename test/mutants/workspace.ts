@@ -36,9 +36,13 @@ const ADDON = 'build/Release'
 const SETUP = `import { expect } from 'vitest'
 process.env.FDB_TEST_FILE = expect.getState().testPath.slice(process.cwd().length + 1)
 `
-const CONFIG = `import { mergeConfig } from 'vitest/config'
-import base from './vitest.config.js'
-export default mergeConfig(base, { test: { setupFiles: ['./mutants-setup.ts'], bail: Number(process.env.FDB_BAIL ?? 0) } })
+/** Without the projects of the suite: here each file has a process of its own, as the mark of its file is in the environment. */
+const CONFIG = `import base from './vitest.config.js'
+const { projects, ...test } = base.test
+const include = projects.flatMap(project => project.test.include)
+const exclude = projects[0].test.exclude
+const bail = Number(process.env.FDB_BAIL ?? 0)
+export default { ...base, test: { ...test, include, exclude, setupFiles: ['./mutants-setup.ts'], bail } }
 `
 
 /** A copy of the project whose sources were changed, built: what tests load and what their processes run. */
