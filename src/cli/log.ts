@@ -1,3 +1,4 @@
+import { hostname } from 'node:os'
 import type { Logger } from '../logger.js'
 import { LogFile } from './log-file.js'
 import { sayOnStderr } from './stderr.js'
@@ -31,7 +32,17 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
       kept: error => logger.warn({ err: error, file: path }, KEPT),
     },
   )
-  const logger = pino({ name: 'fd-broker', level }, file)
+  const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
+  // A fact stands in place of one of these: no line has a key twice. `ownPid` is this process where a line tells of another.
+  const mixin = (facts: object) => ('pid' in facts ? { ...own, ownPid: process.pid } : { ...own })
+  const lines = pino({ base: null, level, mixin }, file)
+  // Without pino's own functions, by which the library would know a logger that writes keys of its own.
+  const logger: Logger = {
+    debug: (facts, message) => lines.debug(facts, message),
+    info: (facts, message) => lines.info(facts, message),
+    warn: (facts, message) => lines.warn(facts, message),
+    error: (facts, message) => lines.error(facts, message),
+  }
   return { logger, reopen: () => file.reopen() }
 }
 

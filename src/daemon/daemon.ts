@@ -6,7 +6,7 @@ import { DescriptorStore } from '../holder/daemon/descriptor-store.js'
 import type { HeldAlone } from '../holder/daemon/held-alone.js'
 import { type HandoffTimes, settleTimes } from '../holder/times.js'
 import { MAX_FDS_PER_MESSAGE } from '../kernel/index.js'
-import { checkLogger, type Logger, SILENT } from '../logger.js'
+import { type Logger, takenLogger } from '../logger.js'
 import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { UpgradeOptions } from '../member/member-options.js'
@@ -323,7 +323,7 @@ export async function openDaemon(
     config,
     control,
     fdStoreMax = FD_STORE_MAX,
-    logger = SILENT,
+    logger: given,
     mainProcess,
     notifySocket,
     pidFile,
@@ -340,7 +340,7 @@ export async function openDaemon(
     throw wrongOption('notifySocket', notifySocket, 'a path')
   if (!Number.isInteger(fdStoreMax) || fdStoreMax < 1 || fdStoreMax > MAX_FDS_PER_MESSAGE)
     throw wrongOption('fdStoreMax', fdStoreMax, `a number from 1 to ${MAX_FDS_PER_MESSAGE}`)
-  checkLogger(logger)
+  const logger = takenLogger(given)
   checkSignal(signal)
   const times = settleTimes(upgrade)
   // Before anything is taken over.

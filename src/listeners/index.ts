@@ -5,7 +5,7 @@ export { adjustListener, type OptionChange, optionsNow, setBacklog } from './adj
 export { bindFirstOf, bindListener } from './bind.js'
 export { type FdIdentity, verifyIdentity } from './identity.js'
 export { isLocatedAt, isOfKind } from './match.js'
-export { commandOf, findOccupant, type Occupant } from './occupant.js'
+export { commandOf, findOccupant, type Occupant, waitingAt } from './occupant.js'
 export {
   DEFAULT_BACKLOG,
   formatEndpoint,

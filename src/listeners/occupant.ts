@@ -93,6 +93,15 @@ function inetInodes(spec: ListenerSpec): Set<string> {
   return same.size > 0 ? same : overlapping
 }
 
+/** How many connections the queue of a TCP listener holds that no process has accepted; 0 too where that cannot be told. */
+export function waitingAt(inode: string): number {
+  for (const line of readTable('tcp')) {
+    const [, , , state, queues = '', , , , , own] = line.trim().split(/\s+/)
+    if (state === LISTENING && own === inode) return Number.parseInt(queues.split(':')[1] ?? '0', 16)
+  }
+  return 0
+}
+
 /** True when a socket of this network namespace is bound to the path, also one that does not listen (yet). */
 export function isBound(path: string): boolean {
   return unixInodes({ path, abstract: false }).size > 0

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
-import { checkLogger, type Logger, SILENT } from '../logger.js'
+import { type Logger, takenLogger } from '../logger.js'
 import { DAEMON, defaultControl } from '../process/default-control.js'
 import { slotOf, type WorkerPlace, workerPlace } from '../process/worker-place.js'
 import { VERSIONS, type VersionRange } from '../protocol/versions.js'
@@ -182,7 +182,7 @@ export function settle(given: JoinOptions): Settings {
   if (control === false && hosting === 'daemon')
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
   if (follow !== undefined) checkFollow(follow, service, options)
-  checkLogger(options.logger)
+  const logger = takenLogger(options.logger)
   checkSignal(options.signal)
   checkFunction('health', options.health, 'a function that answers true, false or why not')
   const times = settleTimes(options.upgrade)
@@ -212,7 +212,7 @@ export function settle(given: JoinOptions): Settings {
     hosting,
     follow: follow ?? null,
     signal: options.signal,
-    logger: options.logger ?? SILENT,
+    logger,
     timeout,
     times,
     wantedTimes: onlyGiven(options.upgrade ?? {}),

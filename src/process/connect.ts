@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { connectToUnix, type NativeError, OwnedFd } from '../kernel/index.js'
 import { type Asker, checkHolder } from './holder-peer.js'
@@ -64,6 +65,15 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
     const result = tryConnect(path)
     if (result instanceof OwnedFd) return trusted(result, path, as)
     if (result === 'full') return null
+    const kind = result === 'absent' ? null : otherKind(path)
+    if (kind !== null)
+      throw new FdbError(
+        'ERR_FDB_NO_HOLDER',
+        `no holder at ${path}: it is ${kind}, and no socket. Give the path of the control socket`,
+        {
+          details: { path, errno: 'ECONNREFUSED' },
+        },
+      )
     const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
     throw new FdbError('ERR_FDB_NO_HOLDER', `no holder at ${path}: ${why}. Start one, or check the path`, {
       retryable: true,
@@ -77,6 +87,13 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
       { retryable: true, details: { path, ms: timeoutMs } },
     )
   return await retry(attempt, performance.now() + timeoutMs, signal, late)
+}
+
+/** Null: it is a socket, or cannot be looked at. */
+function otherKind(path: string): string | null {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (stat === undefined || stat.isSocket()) return null
+  return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'of another kind'
 }
 
 /** The same descriptor, or it is closed. */

@@ -1,5 +1,5 @@
 import { inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
-import { bindListener, formatAddress, parseListenerSpec } from '../listeners/index.js'
+import { bindListener, formatAddress, parseListenerSpec, waitingAt } from '../listeners/index.js'
 import { httpQuestion } from '../probing/http-question.js'
 import { NOTHING, type Probe, type ProbeEvents } from './probe.js'
 import { Repeated } from './repeated-probe.js'
@@ -7,6 +7,8 @@ import type { Asking } from './settings.js'
 import type { GivenListener } from './shared-listeners.js'
 
 const PRIVATE = parseListenerSpec('tcp://127.0.0.1:0')
+/** The first descriptor of a listener. */
+const FIRST_FD = 3
 /** Its name in LISTEN_FDNAMES. */
 const NAME = 'ready'
 
@@ -24,18 +26,30 @@ export class PrivateHttpProbe implements Probe {
   readonly fds = NOTHING.fds
   readonly env = NOTHING.env
   readonly #fd: OwnedFd
+  readonly #descriptor: number
+  readonly #inode: string
   readonly #asking: Probe
 
-  constructor(path: string, nonBlocking: boolean, asking: Asking) {
+  /** `descriptor`: its number in the version. */
+  constructor(path: string, nonBlocking: boolean, asking: Asking, descriptor: number) {
+    this.#descriptor = descriptor
     this.#fd = bindListener(PRIVATE)
     setBlocking(this.#fd, !nonBlocking)
-    const address = formatAddress(inspectOne(this.#fd))
+    const identity = inspectOne(this.#fd)
+    const address = formatAddress(identity)
+    this.#inode = identity.ino
     this.listeners = [{ name: NAME, fd: this.#fd, spec: PRIVATE, address }]
     this.#asking = httpProbe(`${address.replace('tcp:', 'http:')}${path}`, asking)
   }
 
   get complaint(): string | null {
-    return this.#asking.complaint ?? null
+    return this.#unheard() ?? this.#asking.complaint ?? null
+  }
+
+  /** The version takes no connection here: it may serve on its first descriptor alone. */
+  #unheard(): string | null {
+    if (this.#fd.closed || waitingAt(this.#inode) === 0) return null
+    return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
   }
 
   begin(pid: number, events: ProbeEvents): void {

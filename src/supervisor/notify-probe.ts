@@ -1,5 +1,4 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   bindSocket,
@@ -11,6 +10,7 @@ import {
   setSocketOption,
   watch,
 } from '../kernel/index.js'
+import { temporaryFolder } from '../probing/temporary-folder.js'
 import { lineOf } from '../process/line-of.js'
 import { notifyWords } from '../supervised/notify-words.js'
 import { type Hearing, NOTHING, type Probe, type ProbeEvents } from './probe.js'
@@ -78,7 +78,7 @@ function pathIn(folder: string): string {
 }
 
 function openHearing(): Hearing {
-  const folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
+  const folder = temporaryFolder()
   try {
     // Root's version may become another user before it tells; what others say is dropped.
     const shared = process.geteuid?.() === 0

@@ -15,7 +15,7 @@ export async function probeFor(settings: VersionSettings, children: Children): P
     case 'http': {
       const { PrivateHttpProbe, httpProbe } = await import('./http-probe.js')
       return ready.url.startsWith('/')
-        ? new PrivateHttpProbe(ready.url, nonBlocking, asking)
+        ? new PrivateHttpProbe(ready.url, nonBlocking, asking, FIRST_FD + listen.length)
         : httpProbe(ready.url, asking)
     }
     case 'tcp': {

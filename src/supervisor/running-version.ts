@@ -49,6 +49,8 @@ export class RunningVersion {
   /** Of a main process that is not our own child: who reaps it does not tell us, and its number may be a stranger's then. */
   #pidfd: OwnedFd | null = null
   #isReplaced = false
+  /** The signals by which it was told to end. */
+  readonly #told = new Set<number>()
   #over = false
 
   /**
@@ -126,13 +128,25 @@ export class RunningVersion {
     this.#isReplaced = true
   }
 
+  /** Its exit code as a result: 0 of one that was told to end by a signal, and ended by that. */
+  resultOf(code: number): number {
+    return this.#told.has(code - 128) ? 0 : code
+  }
+
+  /** `all`: with the process that serves in place of the main process, if there is one. */
+  tellToEnd(signal: NodeJS.Signals, all: boolean): void {
+    this.#told.add(constants.signals[signal])
+    if (all) void this.#signalAll(signal)
+    else this.signal(signal)
+  }
+
   signal(signal: NodeJS.Signals): void {
     if (this.#pidfd === null) this.#children.signal(this.#pid, signal)
     else signalBy(this.#pidfd, signal)
   }
 
   /** Its main process, and whoever serves in that one's place. */
-  async signalAll(signal: NodeJS.Signals): Promise<void> {
+  async #signalAll(signal: NodeJS.Signals): Promise<void> {
     this.signal(signal)
     const { ready } = this.settings
     if (ready.kind !== 'handoff' || this.#isReplaced) return

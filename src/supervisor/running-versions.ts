@@ -74,7 +74,9 @@ export class RunningVersions {
   }
 
   #exited(id: number, code: number, left: ProcessMembers): void {
-    const { pid, settings, startedAt } = this.#running.get(id)!
+    const version = this.#running.get(id)!
+    const { pid, settings, startedAt } = version
+    const result = version.resultOf(code)
     const { stopSignal } = settings
     const { pids } = left
     const { served, graceMs } = this.#events.mainEnded(id, code, pids)
@@ -82,11 +84,11 @@ export class RunningVersions {
     if (pids.length === 0) left[Symbol.dispose]()
     else {
       this.strays.end(id, left, stopSignal, graceMs, () => {
-        if (!served) this.#events.exited(id, code)
+        if (!served) this.#events.exited(id, result)
       })
     }
     // The next version is started at once in place of one that served.
-    if (served || pids.length === 0) this.#events.exited(id, code)
+    if (served || pids.length === 0) this.#events.exited(id, result)
   }
 
   /** With those that live already; the probes are theirs, in the same order. */

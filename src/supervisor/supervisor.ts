@@ -366,8 +366,7 @@ export class Supervisor {
     }
     const signal = (why === 'ending' && this.#stopping.signal) || version.settings.stopSignal
     this.#parts.logger.info({ version: id, child: version.pid, why, signal }, 'a version is told to end')
-    if (why === 'ending') void version.signalAll(signal)
-    else version.signal(signal)
+    version.tellToEnd(signal, why === 'ending')
   }
 
   #answer({ askers, version, outcome }: Extract<SupervisorEffect, { type: 'answer' }>): void {

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
-import { checkLogger, type Logger, SILENT } from '../logger.js'
+import { type Logger, takenLogger } from '../logger.js'
 import { defaultControl } from '../process/default-control.js'
 import { slotOf } from '../process/worker-place.js'
 
@@ -82,7 +82,7 @@ const OPTIONS: Keys<WorkersOptions> = {
 export function settleWorkers(options: WorkersOptions): WorkersSettings {
   checkKeys('startWorkers()', options, OPTIONS)
   const { service, workers, command, control, replace = 'one-by-one' } = options
-  const { logger = SILENT, timeout = 60_000, restartDelay = 500, stopTimeout = 30_000 } = options
+  const { logger, timeout = 60_000, restartDelay = 500, stopTimeout = 30_000 } = options
   const { hungTimeout = 10_000 } = options
   if (typeof service !== 'string' || service === '' || service.length > LONGEST_NAME)
     throw wrongOption('service', service, `a name of 1 to ${LONGEST_NAME} characters`)
@@ -95,7 +95,6 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
     throw wrongOption('command', command, 'a list of texts, of which the first is a program')
   if (replace !== 'one-by-one' && replace !== 'at-once')
     throw wrongOption('replace', replace, '"one-by-one" or "at-once"')
-  checkLogger(logger)
   checkSignal(options.signal)
   checkMs('timeout', timeout, 1)
   checkMs('restartDelay', restartDelay, 1)
@@ -107,7 +106,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
     command: command ?? null,
     control: resolve(control ?? defaultControl(slotOf(service, 0), process.env)),
     replace,
-    logger,
+    logger: takenLogger(logger),
     timeout,
     restartDelay,
     stopTimeout: stopTimeout === 'off' ? null : stopTimeout,

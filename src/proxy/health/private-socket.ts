@@ -1,7 +1,7 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { temporaryFolder } from '../../probing/temporary-folder.js'
 
 /** A path at which this process alone answers, for commands: in a folder that is its user's alone. */
 export class PrivateSocket implements Disposable {
@@ -17,7 +17,7 @@ export class PrivateSocket implements Disposable {
 
   /** `take` is given what connects there. Rejects when there is no room for it. */
   static async open(take: (socket: Socket) => void): Promise<PrivateSocket> {
-    const folder = mkdtempSync(join(process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir(), 'fd-broker-'))
+    const folder = temporaryFolder()
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, take)
     const opened = new PrivateSocket(folder, server)
     try {

@@ -1,0 +1,61 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+/** Ends by TERM, as by no handler. */
+const PLAIN = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
+/** Serves on its first descriptor, whatever else it is given. */
+const FIRST = [
+  process.execPath,
+  '-e',
+  "require('node:http').createServer((q, r) => r.end('ok')).listen({ fd: 3 })",
+]
+
+async function running(run: Supervised) {
+  const own = run.commandLine(['--ready', 'delay:50ms'], PLAIN)
+  const child = spawn(own[0]!, own.slice(1), { env: run.desk.env, stdio: 'ignore' })
+  const { pid } = await until('it serves', async () => {
+    const status = await run.status().catch(() => null)
+    return status?.role === 'serving' ? status : null
+  })
+  return { child, pid }
+}
+
+describe('fd-broker run', () => {
+  it('ends with 0 when it was told to end and its program ended by the signal for that', async () => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      const { child } = await running(await Supervised.prepare())
+      child.kill(signal)
+      expect(await once(child, 'exit'), signal).toEqual([0, null])
+    }
+  })
+
+  it('ends with the code of a program that another process has ended by a signal', async () => {
+    const { child, pid } = await running(await Supervised.prepare())
+    process.kill(pid, 'SIGTERM')
+    expect(await once(child, 'exit')).toEqual([143, null])
+  })
+
+  it('tells why --ready http:/PATH fails for a program that takes only the first descriptor', async () => {
+    const run = await Supervised.start(['--ready', 'http:/', '--ready-timeout', '1s'])
+    const { code, stderr } = await run.upgrade('--timeout', '1s', '--', ...FIRST)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /it does not accept on descriptor 4 \(LISTEN_FDNAMES: ready\).*takes descriptor 3 only/,
+    )
+  })
+})
+
+it('a file that is given as --control is named as one', async () => {
+  const desk = Desk.open()
+  const file = join(desk.folder, 'notes')
+  writeFileSync(file, '')
+  const said = async (path: string) => (await desk.run('status', '--control', path)).stderr
+  expect(await said(file)).toMatch(/^ERR_FDB_NO_HOLDER: no holder at .*notes: it is a file, and no socket/)
+  expect(await said(desk.folder)).toMatch(/it is a folder, and no socket/)
+})
