@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
 import { NIGHTLY } from './test/lanes/lane.js'
+import { Order } from './test/lanes/order.js'
 import { ownProcess } from './test/lanes/own-process.js'
 
 const OWN_PROCESS = ownProcess(import.meta.dirname)
@@ -41,6 +42,7 @@ export default defineConfig({
       }),
     ],
     pool: 'forks',
+    sequence: { sequencer: Order },
     // Files at a time. Most end-to-end tests wait for processes.
     maxWorkers: 4,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.
