@@ -459,7 +459,7 @@ async function restartable() {
 /** A server that counts its connections. */
 async function counting() {
   const counted = { connections: 0, closed: 0, url: '' }
-  const server = createServer((_request, response) => response.end('ok\n'))
+  const server = createServer({ keepAliveTimeout: 600_000 }, (_request, response) => response.end('ok\n'))
   server.on('connection', socket => {
     counted.connections++
     socket.on('close', () => counted.closed++)
