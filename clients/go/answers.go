@@ -46,5 +46,7 @@ func (m *Member) answerCommand(asked *command) {
 	}
 	body, _ := json.Marshal(map[string]any{"pid": os.Getpid(), "generation": m.generation})
 	m.tell(envelope{CommandReply: &commandReply{Request: asked.Request, OK: true, Body: body}})
+	// The service ends: the version that stands by does not come back.
+	m.tell(envelope{EndProbation: &endProbation{Closing: true}})
 	m.step(event{Type: "leave"})
 }

@@ -2384,6 +2384,8 @@ class Member:
         if name == 'service.stop':
             body = json.dumps({'pid': os.getpid(), 'generation': self.generation}).encode()
             self._tell('command_reply', {'request': request, 'ok': True, 'body': body})
+            # The service ends: the version that stands by does not come back.
+            self._tell('end_probation', {'closing': True})
             self._step({'type': 'leave'})
             return
         why = f'this service has no command {name}'

@@ -1,5 +1,7 @@
 import { Agent } from 'node:http'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { readTold, STOP, stopBody } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
@@ -200,6 +202,19 @@ for (const { language, name, tool } of MEMBERS) {
         kept++
       }
       expect(kept).toBeLessThan(30)
+    })
+
+    it('ends with `service.stop` in its probation, and the version that stands by does too', async () => {
+      const { scene } = await open(WATCHED)
+      const first = await node(scene)
+      const own = await serve(scene, language)
+      await first.says('retiring')
+      using client = await OperatorClient.connect(scene.control)
+      const body = stopBody({ timeoutMs: null, drop: false })
+      expect(readTold(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({ pid: own.pid })
+      await own.end()
+      await first.end()
+      expect(first.find('reinstated')).toBeUndefined()
     })
 
     it('says why it does not take over, and the one before serves on', async () => {
