@@ -37,6 +37,8 @@ export interface ForwardingOptions {
 interface Way {
   readonly number: number
   readonly bytes: number
+  /** Entries that an update has read. */
+  readonly reads: readonly string[]
   answer: Answer | null
   answeredAt: number
 }
@@ -52,6 +54,10 @@ export class Forwarding {
   readonly #options: ForwardingOptions
   readonly #ways = new Map<PendingWrite, Way>()
   readonly #numbers = new Map<number, PendingWrite>()
+  /** What updates on their way have read: another of the same entry would come to nothing. */
+  readonly #reads = new Set<string>()
+  /** An update that waits for one of these. */
+  #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #courier: Courier | null = null
   /** The process that serves takes no changes. */
@@ -129,6 +135,7 @@ export class Forwarding {
   #lose(): void {
     this.#ways.clear()
     this.#numbers.clear()
+    this.#reads.clear()
     this.#bytes = 0
   }
 
@@ -177,7 +184,7 @@ export class Forwarding {
         write.reject(answer.error)
         return true
       case 'conflict':
-        // An update, alone on its way: it is made anew, of what is in view by then.
+        // An update, the only one of its entries on its way: it is made anew, of what is in view by then.
         this.#forget(write)
         return false
       case 'again':
@@ -204,21 +211,30 @@ export class Forwarding {
     const { queue } = this.#core
     const courier = this.#courier
     if (courier === null) return false
-    const onWay = this.#ways.size
+    const { head } = queue
+    // An update that is made anew is the first, and those behind it are on their way.
+    const onWay = head !== undefined && this.#ways.has(head) ? this.#ways.size : 0
     const write = queue.at(onWay)
     if (write === undefined || onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)) return false
-    // An update sees all before it, and whoever comes after it sees what it came to.
-    if (onWay > 0 && (write.draw !== undefined || queue.at(onWay - 1)!.draw !== undefined)) return false
+    if (onWay > 0 && this.#waits(write, queue.at(onWay - 1)!)) return false
     const { waitingBytes } = this.#core.limits
     let forwarded: Omit<ForwardedWrite, 'request'>
+    let reads: readonly string[]
     try {
       if (write.bytes > waitingBytes) throw tooLarge(write.bytes, waitingBytes)
       forwarded = this.#make(write)
+      reads = forwarded.reads.map(({ section, key }) => `${section}\0${key}`)
     } catch (error) {
+      // A function that throws is called again when it is its turn.
+      this.#held = { write, reads: [] }
       if (onWay > 0) return false
       this.#done(write)
       write.reject(error)
       return true
+    }
+    if (onWay > 0 && write.draw !== undefined && this.#areRead(reads)) {
+      this.#held = { write, reads }
+      return false
     }
     if (forwarded.parts.length === 0 && forwarded.reads.length === 0 && !forwarded.durable) {
       if (onWay > 0) return false
@@ -233,12 +249,26 @@ export class Forwarding {
     let bytes = 0
     for (const part of forwarded.parts) bytes += part.length
     const number = ++this.#number
-    this.#ways.set(write, { number, bytes, answer: null, answeredAt: 0 })
+    this.#ways.set(write, { number, bytes, reads, answer: null, answeredAt: 0 })
+    for (const read of reads) this.#reads.add(read)
     this.#numbers.set(number, write)
     this.#bytes += bytes
     write.sent = true
     courier.send(number, { request: write.request, ...forwarded })
     return true
+  }
+
+  /**
+   * Updates go with updates of other entries: the process that writes compares what each has read. All else is behind an update only when that
+   * is in view, as one that is made anew would come after it; an update is behind all else likewise, which it may have looked at.
+   */
+  #waits(write: PendingWrite, before: PendingWrite): boolean {
+    if (write.draw === undefined) return before.draw !== undefined
+    return before.draw === undefined || (this.#held?.write === write && this.#areRead(this.#held.reads))
+  }
+
+  #areRead(reads: readonly string[]): boolean {
+    return reads.length === 0 || reads.some(read => this.#reads.has(read))
   }
 
   #make(write: PendingWrite): Omit<ForwardedWrite, 'request'> {
@@ -271,5 +301,6 @@ export class Forwarding {
     this.#bytes -= way.bytes
     this.#numbers.delete(way.number)
     this.#ways.delete(write)
+    for (const read of way.reads) this.#reads.delete(read)
   }
 }

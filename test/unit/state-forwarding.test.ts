@@ -195,6 +195,46 @@ describe('changes of a process that was replaced', () => {
     expect(way.sent.length).toBeGreaterThan(200)
   })
 
+  it('are on their way together as updates of different entries, and one after the other of the same', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    const way = new Way(forwarding, writer)
+    way.prompt = false
+    const keys = Array.from({ length: 32 }, (_, i) => `k${i}`)
+    const updates = keys.map(key => counts.here.update(key, next))
+    const again = counts.here.update('k0', next)
+    const behind = counts.here.put('k1', 10)
+    await until('all are sent', () => way.sent.length === 32)
+    await until('all are made', () => way.answers.length === 32)
+    // Another of the same entry, and what is no update, come behind them.
+    expect(way.sent.length).toBe(32)
+    way.prompt = true
+    for (const tell of way.answers) tell()
+    expect(await Promise.all(updates)).toEqual(keys.map(() => 1))
+    expect([await again, await behind, counts.here.get('k0'), counts.here.get('k1')]).toEqual([
+      2,
+      undefined,
+      2,
+      10,
+    ])
+    expect(way.sent.length).toBe(34)
+  })
+
+  it('are made anew as updates whose entry has changed, each once, while those behind them are made', async () => {
+    const { forwarding, counts, writer } = await replaced()
+    const way = new Way(forwarding, writer)
+    const send = way.send.bind(way)
+    way.send = (number, write) => {
+      // It is changed there before the first one comes.
+      if (way.sent.length === 0) void counts.there.put('a', 10)
+      send(number, write)
+    }
+    const order: string[] = []
+    const count = (key: string) => counts.here.update(key, next).then(n => order.push(`${key} ${n}`))
+    await Promise.all([count('a'), count('b'), count('a'), count('c')])
+    expect(order).toEqual(['a 11', 'b 1', 'a 12', 'c 1'])
+    expect(writer.sequence).toBe(1 + 1 + 4)
+  })
+
   it('are decided by what is true there: leaving as it is, deleting, several sections', async () => {
     const { forwarding, counts, writer, author } = await replaced()
     const way = new Way(forwarding, writer)
