@@ -4,7 +4,7 @@ import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../process/command-line.js'
-import type { LastWords } from '../process/last-words.js'
+import { below, type LastWords } from '../process/last-words.js'
 import { mayLive } from '../process/process-members.js'
 import type { Exit, Successor } from '../process/spawn-successor.js'
 import type { UpgradeOptions } from './member-options.js'
@@ -258,11 +258,6 @@ export class UpgradeAttempt {
 
 function howOf({ code, signal }: Exit): string {
   return signal === null ? `with code ${code}` : `by ${signal}`
-}
-
-/** The last lines of a successor, behind the sentence that says how it ended. */
-function below(lines: string | null): string {
-  return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
 }
 
 function afterMs(ms: number): Promise<undefined> {

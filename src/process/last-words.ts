@@ -81,6 +81,11 @@ export class LastWords {
   }
 }
 
+/** The last lines of a successor, behind the sentence that says how it ended. */
+export function below(lines: string | null): string {
+  return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
+}
+
 /** Why this process ends. Nothing where nobody waits for it. */
 export function sayLastWords(text: string): void {
   const file = place

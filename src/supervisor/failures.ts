@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
 import type { Failure } from '../operator/status-report.js'
+import { below } from '../process/last-words.js'
 import type { VersionSettings } from './settings.js'
 
 interface Failed {
@@ -9,6 +10,8 @@ interface Failed {
   readonly settings: VersionSettings
   /** Why it was not ready when it was asked last. */
   readonly complaint: string | null
+  takeWords(): string | null
+  takeLines(): string | null
 }
 
 export interface SupervisorEnd {
@@ -42,17 +45,20 @@ export class Failures {
   }
 
   /** The main process of a version has ended before the version served; `left`: the processes that it has left behind. */
-  ended({ id, pid, settings }: Failed, phase: string, code: number, left: readonly number[]): void {
+  ended(version: Failed, phase: string, code: number, left: readonly number[]): void {
+    const { id, pid, settings } = version
     const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
     const behind =
       left.length === 0
         ? ''
         : ` and left ${left.length} processes behind (${left.join(', ')}), which are ended`
+    const said = version.takeWords()
+    const lines = said === null ? version.takeLines() : null
     const remedy =
       left.length > 0 && code === 0
         ? 'a program that goes to the background cannot be run, have it stay in the foreground'
-        : 'see its own output'
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served${behind}: ${remedy}`
+        : (said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'))
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served${behind}: ${remedy}${below(lines)}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 

@@ -2,9 +2,11 @@ import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import { hasEnded, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../process/command-line.js'
+import { LastWords } from '../process/last-words.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, statOf } from '../process/main-process.js'
 import { ProcessMembers } from '../process/process-members.js'
+import { startedWith } from '../process/started-with.js'
 import { listenerVariables, PID_VARIABLE, VERSION_VARIABLE } from './child-environment.js'
 import type { Children } from './children.js'
 import type { LeftVersion } from './left-behind.js'
@@ -25,6 +27,8 @@ export interface VersionParts {
   readonly listeners: SharedListeners
   /** No other version has a process. */
   readonly alone: boolean
+  /** Beside it stands what the version says at its end; null: it says nothing. */
+  readonly control?: string | null
 }
 
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
@@ -44,6 +48,8 @@ export class RunningVersion {
   readonly #children: Children
   readonly #probe: Probe
   readonly #events: VersionEvents
+  /** Until it serves, or is not wanted any more. */
+  readonly #words: LastWords | null
   #pid: number
   #watch: DeathWatch | null = null
   /** Of a main process that is not our own child: who reaps it does not tell us, and its number may be a stranger's then. */
@@ -58,7 +64,7 @@ export class RunningVersion {
    * Owns the probe from now on.
    */
   constructor(
-    { id, settings, probe, children, listeners, alone }: VersionParts,
+    { id, settings, probe, children, listeners, alone, control = null }: VersionParts,
     events: VersionEvents,
     was: LeftVersion | null = null,
   ) {
@@ -68,10 +74,12 @@ export class RunningVersion {
     this.#children = children
     this.#probe = probe
     this.#events = events
+    this.#words = was === null && control !== null ? new LastWords(control) : null
     try {
       this.#pid = was?.pid ?? this.#start(listeners, alone)
     } catch (error) {
       probe[Symbol.dispose]()
+      this.#words?.close()
       throw error
     }
     if (was !== null) this.#goOn(was)
@@ -106,6 +114,16 @@ export class RunningVersion {
     return this.#probe.complaint ?? null
   }
 
+  /** Why it has ended, by its own word; null: it said nothing. There is so once. */
+  takeWords(): string | null {
+    return this.#words?.take() ?? null
+  }
+
+  /** Its last lines on stderr; null: there are none, or it is no program of Node. There are so once. */
+  takeLines(): string | null {
+    return this.#words?.takeLines() ?? null
+  }
+
   /** It is looked at whether it is ready. */
   watch(): void {
     this.#probe.begin(this.#pid, {
@@ -121,6 +139,7 @@ export class RunningVersion {
   /** It serves, or is not wanted any more: it is not judged any longer. */
   settle(): void {
     this.#probe.settle()
+    this.#words?.close()
   }
 
   /** Another version serves in its place: it has nobody to hand over to any more. */
@@ -164,6 +183,7 @@ export class RunningVersion {
     this.#watch?.close()
     this.#pidfd?.close()
     this.#children.forget(this.#pid)
+    this.#words?.close()
     this.#probe[Symbol.dispose]()
   }
 
@@ -186,7 +206,7 @@ export class RunningVersion {
       file,
       cwd,
       argv: [argv0, ...args],
-      env,
+      env: this.#words === null ? env : startedWith({ ...env, ...this.#words.env }),
       ...(listeners.length > 0 && { pidVariable: PID_VARIABLE }),
       fds: [...listeners.map(({ fd }) => fd), ...this.#probe.fds],
       deathSignal: settings.survive ? 0 : constants.signals.SIGKILL,

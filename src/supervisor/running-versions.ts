@@ -39,13 +39,17 @@ export class RunningVersions {
   readonly draining: Set<number>
   readonly #running = new Map<number, RunningVersion>()
   readonly #events: RunningEvents
+  readonly #control: string | null
 
   constructor(
     events: RunningEvents,
     kept: KeptListeners,
     left: LeftBehind | null,
     predecessor: Pick<Predecessor, 'phase'> | null,
+    control: string | null = null,
   ) {
+    this.#control = control
+
     this.#events = events
     this.listeners = new SharedListeners(kept, left?.listeners, predecessor)
     this.draining = new Set(left?.draining)
@@ -60,7 +64,11 @@ export class RunningVersions {
   run(id: number, settings: VersionSettings, probe: Probe, was: LeftVersion | null = null): RunningVersion {
     const { children, listeners } = this
     const version = new RunningVersion(
-      { id, settings, probe, children, listeners, alone: this.#running.size === 0 },
+      {
+        ...{ id, settings, probe, children, listeners },
+        alone: this.#running.size === 0,
+        control: this.#control,
+      },
       {
         ready: () => this.#events.ready(id),
         failed: why => this.#events.failed(id, why),

@@ -81,6 +81,7 @@ export class Supervisor {
       new KeptListeners(manager?.storeFor(parts.settings.name) ?? null, parts.settings.name),
       left,
       parts.predecessor ?? null,
+      parts.settings.control,
     )
     this.#report = new ManagerReport(manager)
     this.#pidFile = PidFile.at(parts.settings.pidFile, parts.logger)

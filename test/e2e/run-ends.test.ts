@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { readdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
@@ -39,6 +39,18 @@ describe('fd-broker run', () => {
     const { child, pid } = await running(await Supervised.prepare())
     process.kill(pid, 'SIGTERM')
     expect(await once(child, 'exit')).toEqual([143, null])
+  })
+
+  it('has the last lines on stderr and the exit code of a version of Node in the failure of an upgrade', async () => {
+    const run = await Supervised.start(['--ready', 'fd'])
+    const source = "console.error('no licence\\nfor this host'); process.exit(6)"
+    const { code, stderr } = await run.upgrade('--', process.execPath, '-e', source)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /ended with code 6 before it served: its last lines .*\n {2}no licence\n {2}for this host\n$/,
+    )
+    expect((await run.status()).lastFailure.message).toContain('no licence')
+    expect(readdirSync(dirname(run.control)).filter(name => name.includes('stderr'))).toEqual([])
   })
 
   it('tells why --ready http:/PATH fails for a program that takes only the first descriptor', async () => {
