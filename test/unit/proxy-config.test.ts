@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readConfig } from '../../src/proxy/config/load.js'
-import { mayGo, settingMessages } from '../../src/proxy/state/entries.js'
+import { mayGo, settingMessages, upstreamMessage, upstreamOf } from '../../src/proxy/state/entries.js'
 import { config, EXAMPLE, LEAST, problems, refusal } from '../fixtures/proxy-config.js'
 
 describe('a configuration', () => {
@@ -73,6 +73,19 @@ describe('a configuration', () => {
       accessLog: false,
       forwarded: { headers: 'x-forwarded', trust: [] },
     })
+  })
+
+  it('is stored as versions without keepAlive.age store it, and read back so', () => {
+    const stored = (keepAlive: string) => {
+      const upstreams = `upstreams: { app: { servers: ["http://a:1"], keepAlive: { ${keepAlive} } } }\n`
+      const [upstream] = config(`${LEAST}${upstreams}`).upstreams
+      const message = upstreamMessage(upstream!, { generation: 1, created: 1 })
+      return [message.keepAliveAgeMs ?? null, upstreamOf('app', message)?.keepAlive.age]
+    }
+    expect(stored('')).toEqual([null, 3_600_000])
+    expect(stored('age: 1h')).toEqual([null, 3_600_000])
+    expect(stored('age: 5m')).toEqual([300_000, 300_000])
+    expect(stored('age: off')).toEqual([0, null])
   })
 
   it('needs a service and a listener, and nothing else', () => {

@@ -9,7 +9,7 @@ import type { ListenerMessage, SettingMessage, UpstreamMessage } from './section
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
-/** Of entries that a version without this key has written. */
+/** Not written: entries of versions without this key mean the same. */
 const DEFAULT_AGE_MS = 3_600_000
 
 /** Who writes, and when (milliseconds since 1970). */
@@ -27,7 +27,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     coolDownMs: health.coolDown,
     keepAliveConnections: keepAlive.connections,
     keepAliveIdleMs: keepAlive.idle,
-    keepAliveAgeMs: keepAlive.age ?? 0,
+    keepAliveAgeMs: keepAlive.age === DEFAULT_AGE_MS ? null : (keepAlive.age ?? 0),
     connectTimeoutMs: timeouts.connect,
     responseTimeoutMs: timeouts.response,
     connections,
@@ -45,7 +45,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   }
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
   const { connectTimeoutMs, responseTimeoutMs, connections = null } = message
-  const { keepAliveAgeMs = DEFAULT_AGE_MS } = message
+  const { keepAliveAgeMs } = message
   const possible =
     servers.length > 0 &&
     failures !== 0 &&
@@ -61,7 +61,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     keepAlive: {
       connections: keepAliveConnections,
       idle: keepAliveIdleMs,
-      age: keepAliveAgeMs === 0 ? null : keepAliveAgeMs,
+      age: keepAliveAgeMs === 0 ? null : (keepAliveAgeMs ?? DEFAULT_AGE_MS),
     },
     timeouts: { connect: connectTimeoutMs, response: responseTimeoutMs },
   }
