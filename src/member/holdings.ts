@@ -42,7 +42,7 @@ export class Holdings {
     const { machine, registry, wanted } = this.#shared
     if (made) this.#made?.add(entry)
     try {
-      if (machine.phase === 'frozen') await this.#decided(entry)
+      if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#decided(entry)
       const kept = hosting.keep(entry, made && this.#made !== null)
       if (kept !== undefined) await kept
     } catch (error) {

@@ -228,7 +228,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * crosses upgrades like a listener. Takes ownership, of a number too (from `fs.openSync`, not of one that a stream or
    * a server of Node still uses): do not close it afterwards. An earlier one of that name is closed. A member that has
    * left takes nothing (ERR_FDB_CLOSED): it is the caller's still. While a successor starts it crosses to that too; while the handoff commits the
-   * call waits, and rejects (ERR_FDB_FENCED, the descriptor is closed) where another process serves then.
+   * call waits, and rejects (ERR_FDB_FENCED, the descriptor is closed) where another process serves then, as it does in a version that stands by.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.refuseLeft()

@@ -21,19 +21,16 @@ async function givenToStopped(): Promise<{ scene: Scene; elder: App }> {
 }
 
 describe('a stopped process that the daemon has given its right back', () => {
-  it('blocks no joiner: that one serves with all that was acknowledged, and the stopped one ends when it goes on', async () => {
+  it('blocks no joiner: that one serves with all that was acknowledged, and the stopped one stands by when it goes on', async () => {
     const { scene, elder } = await givenToStopped()
-    const third = await scene.serve({ upgrade: { ...TIMES, probation: 0 } })
+    const third = await scene.serve()
     expect(await third.order('all')).toEqual({ 'by the elder': 1, 'by the second': 2 })
     await third.order('put', { key: 'by the third', value: 3 })
     elder.signal('SIGCONT')
-    await elder.end()
-    expect(await third.order('all')).toEqual({ 'by the elder': 1, 'by the second': 2, 'by the third': 3 })
-    await serviceWhere(
-      scene,
-      'nothing is left of it',
-      ({ phase, pid, blockedBy }) => phase === 'idle' && pid === third.pid && blockedBy.length === 0,
-    )
+    expect(await elder.order('phase')).toBe('standby')
+    await third.kill()
+    await elder.says('reinstated')
+    expect(await elder.order('all')).toEqual({ 'by the elder': 1, 'by the second': 2, 'by the third': 3 })
   })
 
   it('takes it late, when it goes on before a joiner has come, and is replaced as any other', async () => {

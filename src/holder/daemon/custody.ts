@@ -28,6 +28,8 @@ interface Row {
   brought: readonly Entry[] | null
   /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
   readonly provisional: Map<string, Entry>
+  /** What it let go of while another could come to serve. */
+  readonly late: Set<string>
 }
 
 /**
@@ -121,6 +123,14 @@ export class Custody {
     provisional?.delete(name)
     this.#forgetRegistered(peer, name)
     if (forGood) this.#drop(name)
+    else this.#row(peer).late.add(name)
+  }
+
+  /** This member serves, and no handoff is under way: nobody else can want what it let go of meanwhile. */
+  letGoLate(owner: Peer | undefined): void {
+    const late = owner === undefined ? undefined : this.#rows.get(owner)?.late
+    for (const name of late ?? []) if (!owner!.adopted.has(name)) this.#drop(name)
+    for (const row of this.#rows.values()) row.late.clear()
   }
 
   /** A member that came back to a restarted daemon has said what it holds. Takes it, in place of what it brought before. */
@@ -220,7 +230,7 @@ export class Custody {
   #row(peer: Peer): Row {
     const known = this.#rows.get(peer)
     if (known !== undefined) return known
-    const row: Row = { arrived: [], registered: 0, brought: null, provisional: new Map() }
+    const row: Row = { arrived: [], registered: 0, brought: null, provisional: new Map(), late: new Set() }
     this.#rows.set(peer, row)
     return row
   }

@@ -7,7 +7,6 @@ import {
   concerned,
   type HolderEffect,
   type HolderEvent,
-  type HolderPhase,
   type HolderState,
   stepHolder,
 } from '../../protocol/holder-machine.js'
@@ -35,12 +34,10 @@ import { ServiceOperations } from './service-operations.js'
 import type { ServiceParts } from './service-parts.js'
 import { overLimit } from './service-rules.js'
 import { describeService } from './service-status.js'
+import { settles } from './settling.js'
 import { openWayBetween } from './way-taker.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
-
-/** A handoff, or a way back, has come to its end when `idle` follows these. */
-const SERVES_NOW: ReadonlySet<HolderPhase> = new Set(['committing', 'probation', 'returning'])
 
 /** One service that a daemon holds: its registry, its segments and its holder's machine. */
 export class Service {
@@ -266,7 +263,8 @@ export class Service {
     if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
       this.#custody.inherit(this.#holder.peer(before.joiner))
     this.#custody.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
-    if (state.phase === 'idle' && SERVES_NOW.has(before.phase)) this.#settle()
+    if (settles(before, state, event)) this.#settle()
+    if (state.phase === 'idle') this.#custody.letGoLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
     this.#writes.look()
     // What a first member wrote before, and did not come to serve, is nobody's state.
@@ -288,7 +286,9 @@ export class Service {
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
     const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
-    if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', this.#servesForGood(peer))
+    // A successor that is under way may want it still.
+    const alone = this.#machine.phase === 'idle' && this.#servesForGood(peer)
+    if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', alone)
     else if (register) {
       this.#custody.awaitTaking(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))

@@ -1,0 +1,94 @@
+import { createServer } from 'node:http'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { serveDaemon } from '../../src/index.js'
+import { join } from '../../src/member/join.js'
+import type { Member } from '../../src/member/member.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const UPGRADE = { probation: 0, heartbeat: 50 }
+
+/** A daemon with one version that serves at an address, and a second one that has been offered it. */
+async function joining() {
+  const { control } = Scene.open()
+  const where = `tcp://127.0.0.1:${await freePort()}`
+  const daemon = await serveDaemon({ control, upgrade: UPGRADE })
+  onTestFinished(() => daemon.close())
+  const version = async (): Promise<Member> => {
+    const member = await join({ service: 'shop', control, hosting: 'daemon', upgrade: UPGRADE })
+    onTestFinished(() => member.close({ timeout: 0 }))
+    return member
+  }
+  const listens = async (member: Member) => {
+    const web = await member.listen('web', where)
+    web.serve(createServer((_request, response) => response.end('ok')))
+    return web
+  }
+  const first = await version()
+  await listens(first)
+  await first.ready()
+  const second = await version()
+  return { first, second, version, listens }
+}
+
+/** What the daemon has been told before this was answered, it has read. */
+async function heard(member: Member): Promise<void> {
+  await member.listen('behind it', 'tcp://127.0.0.1:0')
+  member.unlisten('behind it')
+}
+
+describe('a listener that the version which serves closes while its successor starts', () => {
+  it('is the successor’s that has asked for it, and of those after that', async () => {
+    const { first, second, version, listens } = await joining()
+    await listens(second)
+    first.unlisten('web')
+    await heard(first)
+    await second.ready({ unserved: true })
+    await first.retired
+    const third = await version()
+    expect((await listens(third)).adopted).toBe(true)
+  })
+
+  it('is gone when the successor gives up', async () => {
+    const { first, second, version } = await joining()
+    first.unlisten('web')
+    await heard(first)
+    await second.close()
+    let names: readonly string[] = ['web']
+    await until('the next one may join, and is offered nothing of it', async () => {
+      const third = await version().catch(() => null)
+      if (third === null) return false
+      names = third.status().listeners.map(({ name }) => name)
+      const web = await third.listen('web', 'tcp://127.0.0.1:0')
+      await third.close()
+      return !web.adopted
+    })
+    expect(names).toEqual([])
+  })
+})
+
+describe('what is given to a version that stands by', () => {
+  for (const hosting of ['embedded', 'daemon'] as const) {
+    it(`is refused, as it would be lost at its end (${hosting})`, async () => {
+      const { control } = Scene.open()
+      const upgrade = { probation: 60_000, heartbeat: 50 }
+      if (hosting === 'daemon') {
+        const daemon = await serveDaemon({ control, upgrade })
+        onTestFinished(() => daemon.close())
+      }
+      const version = async () => {
+        const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout: 0 } })
+        onTestFinished(() => member.close({ timeout: 0 }))
+        await member.ready()
+        return member
+      }
+      const first = await version()
+      await version()
+      await until('the first stands by', () => first.phase === 'standby')
+      await expect(first.listen('web', 'tcp://127.0.0.1:0')).rejects.toMatchObject({
+        code: 'ERR_FDB_FENCED',
+        retryable: true,
+      })
+    })
+  }
+})
