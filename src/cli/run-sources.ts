@@ -27,6 +27,7 @@ export interface RunFlags {
   readonly healthTimeout?: string
   readonly healthPasses?: string | number
   readonly healthyFor?: string
+  readonly probation?: string
   readonly stopSignal?: string
   readonly stopTimeout?: string
   readonly upgradeSignal?: string
@@ -62,6 +63,7 @@ const DOCUMENT: Keys<RunDocument> = {
   healthTimeout: true,
   healthPasses: true,
   healthyFor: true,
+  probation: true,
   stopSignal: true,
   stopTimeout: true,
   upgradeSignal: true,
@@ -122,7 +124,7 @@ export class RunSources {
   async read(): Promise<VersionSettings> {
     const document = await this.#document()
     const flags = defined(this.#flags)
-    const { ready, readyTimeout, healthyFor, stopSignal, stopTimeout, cwd, ...rest } = {
+    const { ready, readyTimeout, healthyFor, probation, stopSignal, stopTimeout, cwd, ...rest } = {
       ...document,
       ...flags,
     }
@@ -142,6 +144,7 @@ export class RunSources {
       },
       readyTimeout: duration('readyTimeout', readyTimeout, 60_000),
       healthyFor: duration('healthyFor', healthyFor, 0),
+      probation: duration('probation', probation, 10_000),
       stopSignal: signal('stopSignal', stopSignal, 'SIGTERM'),
       stopTimeout: duration('stopTimeout', stopTimeout, 30_000),
       survive: flag('survive', this.#flags.survive ?? document.survive),

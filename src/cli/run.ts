@@ -84,6 +84,13 @@ export function addRun(program: Command): void {
         'HEALTHY_FOR',
       ),
     )
+    .addOption(
+      option(
+        '--probation <duration>',
+        'a version that serves and fails within it is replaced by the one before (default: 10s)',
+        'PROBATION',
+      ),
+    )
     .addOption(option('--stop-signal <signal>', 'tells a version to end (default: TERM)', 'STOP_SIGNAL'))
     .addOption(option('--stop-timeout <duration>', 'then it is killed (default: 30s)', 'STOP_TIMEOUT'))
     .addOption(

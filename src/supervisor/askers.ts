@@ -1,6 +1,7 @@
 import { Pending } from '../channel/pending.js'
 import type { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+import type { SupervisorEvent } from './machine.js'
 
 export interface UpgradeOptions {
   /** The next version's command line, with argv[0], and that of later ones. Absent or empty: as before. */
@@ -24,6 +25,20 @@ export class Askers {
     const pending = new Pending<Upgraded>()
     this.#waiting.set(id, { ...options, pending })
     return { id, answer: pending.answer }
+  }
+
+  /** Has the machine told of one more, and of its cancelling. */
+  ask(
+    options: UpgradeOptions,
+    cancel: AbortSignal | undefined,
+    dispatch: (event: SupervisorEvent) => void,
+  ): Promise<Upgraded> {
+    const { id, answer } = this.add(options)
+    dispatch({ type: 'upgrade', asker: id })
+    const cancelled = () => dispatch({ type: 'cancel', asker: id })
+    if (cancel?.aborted) cancelled()
+    else cancel?.addEventListener('abort', cancelled, { once: true })
+    return answer.finally(() => cancel?.removeEventListener('abort', cancelled))
   }
 
   /** What the last of them wants started; null: nothing else than before. */

@@ -12,6 +12,9 @@ const REST_MS = 100
 /** Its output goes to descriptor 3. */
 const TO_US = 'exec 1>&3 2>&3 3>&-\n'
 
+/** Starts children, and kills them. */
+export type Starts = Pick<Children, 'kill' | 'start'>
+
 export interface CommandProbe {
   readonly text: string
   readonly cwd: string
@@ -19,13 +22,13 @@ export interface CommandProbe {
 }
 
 /** Runs a line of the shell, which finds the version's process in FD_BROKER_PID. */
-export function commandProbe(children: Children, { text, cwd, env }: CommandProbe, asking: Asking): Probe {
+export function commandProbe(children: Starts, { text, cwd, env }: CommandProbe, asking: Asking): Probe {
   const questionTo = (pid: number) =>
     commandQuestion(text, shellOf(children, cwd, { ...env, FD_BROKER_PID: `${pid}` }))
   return new Repeated(questionTo, asking)
 }
 
-function shellOf(children: Children, cwd: string, env: NodeJS.ProcessEnv): StartShell {
+function shellOf(children: Starts, cwd: string, env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
     let said: Socket | undefined

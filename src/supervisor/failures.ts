@@ -41,7 +41,9 @@ export class Failures {
     this.#reasons.set(version, reason)
     const { code, message, phase = 'starting' } = reason
     this.#last = { code, message, phase, at: Date.now() }
-    this.#logger.error({ version, err: reason }, 'a version was not brought to serve')
+    const what =
+      phase === 'serving' ? 'a version that serves has failed' : 'a version was not brought to serve'
+    this.#logger.error({ version, err: reason }, what)
   }
 
   /** The main process of a version has ended before the version served; `left`: the processes that it has left behind. */
@@ -60,6 +62,14 @@ export class Failures {
         : (said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'))
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served${behind}: ${remedy}${below(lines)}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
+  }
+
+  /** It served, and has ended in its probation. */
+  fell({ id, pid, settings, startedAt }: Failed & { readonly startedAt: number }, code: number): void {
+    const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
+    const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${how} in its probation, ${lived} s after its start: the version before is started again`
+    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 
   /** It was not ready within so many milliseconds. */

@@ -17,7 +17,9 @@ export function handoffProbe(control: string, asking: Asking): Probe {
       return server === null ? 'nobody' : `process ${server}`
     },
   })
-  return new Repeated(questionTo, asking)
+  const asked = new Repeated(questionTo, asking)
+  // A version that serves may hand over by itself: the process is another's then.
+  return Object.assign(asked, { serves: undefined })
 }
 
 /** Who serves there, if it is this process's descendant; null: nobody, or somebody else. Never rejects. */

@@ -13,7 +13,7 @@ const FIRST_FD = 3
 const NAME = 'ready'
 
 /** Asks at an address that the version listens at itself, or that all share. */
-export function httpProbe(url: string, asking: Asking): Probe {
+export function httpProbe(url: string, asking: Asking): Repeated {
   return new Repeated(() => httpQuestion(url), asking)
 }
 
@@ -28,7 +28,9 @@ export class PrivateHttpProbe implements Probe {
   readonly #fd: OwnedFd
   readonly #descriptor: number
   readonly #inode: string
-  readonly #asking: Probe
+  readonly #asking: Repeated
+  /** The address at which it answers. */
+  readonly place: string
 
   /** `descriptor`: its number in the version. */
   constructor(path: string, nonBlocking: boolean, asking: Asking, descriptor: number) {
@@ -39,11 +41,12 @@ export class PrivateHttpProbe implements Probe {
     const address = formatAddress(identity)
     this.#inode = identity.ino
     this.listeners = [{ name: NAME, fd: this.#fd, spec: PRIVATE, address }]
-    this.#asking = httpProbe(`${address.replace('tcp:', 'http:')}${path}`, asking)
+    this.place = `${address.replace('tcp:', 'http:')}${path}`
+    this.#asking = httpProbe(this.place, asking)
   }
 
   get complaint(): string | null {
-    return this.#unheard() ?? this.#asking.complaint ?? null
+    return this.#unheard() ?? this.#asking.complaint
   }
 
   /** The version takes no connection here: it may serve on its first descriptor alone. */
@@ -54,6 +57,20 @@ export class PrivateHttpProbe implements Probe {
 
   begin(pid: number, events: ProbeEvents): void {
     this.#asking.begin(pid, events)
+  }
+
+  get isOpen(): boolean {
+    return this.#asking.isOpen
+  }
+
+  serves(): void {
+    this.#asking.serves()
+    // The version has it: a process that has ended answers no connect.
+    this.#fd.close()
+  }
+
+  proved(): void {
+    this.#asking.proved()
   }
 
   settle(): void {

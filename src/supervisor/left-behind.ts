@@ -3,6 +3,7 @@ import type { Failure } from '../operator/status-report.js'
 import type { FirstControl } from '../process/control-path.js'
 import type { Unclaimed } from '../supervised/passed-sockets.js'
 import type { ExitReport } from './exits.js'
+import type { KnownVersion } from './known-versions.js'
 import type { SupervisorState } from './machine.js'
 import type { Hearing } from './probe.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
@@ -31,6 +32,8 @@ export interface LeftVersion {
   readonly replaced: boolean
   /** Where it goes on telling of itself. */
   readonly hearing: Hearing | null
+  /** Where it alone is asked whether it is healthy. Absent: nowhere, or an earlier release has left it. */
+  readonly place?: string | undefined
 }
 
 /** What a supervisor leaves to the program that goes on in its place, as the same process: its descriptors stay open, by their numbers. */
@@ -53,6 +56,8 @@ export interface LeftBehind {
   /** Of the service manager's, what nobody wanted yet. */
   readonly unclaimed: readonly Unclaimed[]
   readonly versions: readonly LeftVersion[]
+  /** Absent: an earlier release has left it. */
+  readonly known?: readonly KnownVersion[]
 }
 
 /** As memory that another program can read. The caller owns it; `fds`, which it names, stay their owners'. */

@@ -4,113 +4,26 @@
  * that is past it changes nothing.
  */
 
-export type Phase =
-  /** It is being started: it has no process yet. */
-  | 'spawning'
-  /** Its process runs, and has not said that it is ready. */
-  | 'starting'
-  /** It is ready, beside the one that serves, and is to prove itself. */
-  | 'trial'
-  | 'serving'
-  /** It was told to end. */
-  | 'stopping'
-  | 'killed'
+import {
+  Draft,
+  type EndReason,
+  type Step,
+  type SupervisorEvent,
+  type SupervisorState,
+  type Timer,
+  type Version,
+} from './machine-state.js'
 
-export interface Version {
-  readonly id: number
-  readonly phase: Phase
-  /** Who waits for it to serve. */
-  readonly askers: readonly number[]
-  /** It is to be ended as soon as it has a process. */
-  readonly doomed: boolean
-  /** Its exit code is the supervisor's, also after it was told to end. */
-  readonly relayed: boolean
-}
-
-export type Restart = 'never' | 'on-failure' | 'always'
-
-export interface SupervisorState {
-  readonly mode: 'running' | 'ending' | 'ended'
-  readonly restart: Restart
-  readonly versions: readonly Version[]
-  /** Who wants another version after the one that is being brought to serve. */
-  readonly next: readonly number[]
-  /** How many versions were started. */
-  readonly started: number
-  /** Versions that ended, or failed, since one has proved itself. */
-  readonly failures: number
-  /** For the time between two starts. */
-  readonly waiting: boolean
-  /** Exit code of the version that served last; what the supervisor ends with. */
-  readonly code: number
-}
-
-export type Timer = 'ready' | 'healthy' | 'proved' | 'stop' | 'kill'
-
-/** Why a version is told to end. */
-export type EndReason = 'replaced' | 'failed' | 'cancelled' | 'ending'
-
-export type SupervisorEvent =
-  | { readonly type: 'start' }
-  | { readonly type: 'spawned' | 'spawn-failed' | 'ready'; readonly version: number }
-  /** It is not ready and will not be, or has not kept what it promised when it was. */
-  | { readonly type: 'unhealthy'; readonly version: number }
-  | { readonly type: 'exited'; readonly version: number; readonly code: number }
-  | { readonly type: 'elapsed'; readonly timer: Timer; readonly version: number }
-  | { readonly type: 'rested' }
-  | { readonly type: 'upgrade' | 'cancel'; readonly asker: number }
-  /** `now`: without waiting for what they still do. */
-  | { readonly type: 'stop'; readonly now: boolean }
-
-export type SupervisorEffect =
-  | { readonly type: 'spawn'; readonly version: number }
-  /** Finds out when it is ready, and while it is on trial whether it still is. */
-  | { readonly type: 'watch'; readonly version: number }
-  | { readonly type: 'wait'; readonly timer: Timer; readonly version: number }
-  /** Before the next start, after so many failures. */
-  | { readonly type: 'rest'; readonly failures: number }
-  /** It serves now. */
-  | { readonly type: 'promote'; readonly version: number }
-  | { readonly type: 'end'; readonly version: number; readonly why: EndReason }
-  | { readonly type: 'kill'; readonly version: number }
-  /** `version` null: none was started for them. */
-  | {
-      readonly type: 'answer'
-      readonly askers: readonly number[]
-      readonly version: number | null
-      readonly outcome: 'serving' | 'failed' | 'cancelled' | 'ending'
-    }
-  | { readonly type: 'exit'; readonly code: number }
-
-export interface Step {
-  readonly state: SupervisorState
-  readonly effects: readonly SupervisorEffect[]
-}
+export type * from './machine-state.js'
+export {
+  coming,
+  initial,
+  resumed,
+  serving,
+} from './machine-state.js'
 
 /** Exit code where no version was brought to serve, and none says by its own that it failed: 0 is no success then. */
 const FAILED_CODE = 1
-
-export function initial(restart: Restart = 'never'): SupervisorState {
-  return {
-    mode: 'running',
-    restart,
-    versions: [],
-    next: [],
-    started: 0,
-    failures: 0,
-    waiting: false,
-    code: 0,
-  }
-}
-
-/** The one that is being brought to serve. */
-export function coming({ versions }: SupervisorState): Version | undefined {
-  return versions.find(({ phase }) => phase === 'spawning' || phase === 'starting' || phase === 'trial')
-}
-
-export function serving({ versions }: SupervisorState): Version | undefined {
-  return versions.find(({ phase }) => phase === 'serving')
-}
 
 export function step(state: SupervisorState, event: SupervisorEvent): Step {
   const draft = new Draft(state)
@@ -133,7 +46,10 @@ function take(draft: Draft, event: SupervisorEvent): void {
       ready(draft, event.version)
       return
     case 'unhealthy':
-      giveUp(draft, event.version, 'failed')
+      unhealthy(draft, event.version)
+      return
+    case 'healthy':
+      healthy(draft, event.version)
       return
     case 'exited':
       gone(draft, event.version, event.code)
@@ -142,7 +58,7 @@ function take(draft: Draft, event: SupervisorEvent): void {
       elapsed(draft, event.timer, event.version)
       return
     case 'rested':
-      if (draft.waiting && draft.mode === 'running') launch(draft, [])
+      if (draft.waiting && draft.mode === 'running') launch(draft, [], draft.anew)
       return
     case 'upgrade':
       upgrade(draft, event.asker)
@@ -155,75 +71,12 @@ function take(draft: Draft, event: SupervisorEvent): void {
   }
 }
 
-/** What one step changes. */
-class Draft {
-  mode: SupervisorState['mode']
-  started: number
-  failures: number
-  waiting: boolean
-  code: number
-  next: readonly number[]
-  versions: readonly Version[]
-  readonly effects: SupervisorEffect[] = []
-  readonly #before: SupervisorState
-
-  constructor(before: SupervisorState) {
-    this.#before = before
-    this.mode = before.mode
-    this.started = before.started
-    this.failures = before.failures
-    this.waiting = before.waiting
-    this.code = before.code
-    this.next = before.next
-    this.versions = before.versions
-  }
-
-  get restart(): Restart {
-    return this.#before.restart
-  }
-
-  get coming(): Version | undefined {
-    return coming(this.done().state)
-  }
-
-  get serving(): Version | undefined {
-    return serving(this.done().state)
-  }
-
-  is(id: number, ...phases: readonly Phase[]): Version | undefined {
-    return this.versions.find(version => version.id === id && phases.includes(version.phase))
-  }
-
-  change(id: number, change: Partial<Version>): void {
-    this.versions = this.versions.map(version => (version.id === id ? { ...version, ...change } : version))
-  }
-
-  remove(id: number): void {
-    this.versions = this.versions.filter(version => version.id !== id)
-  }
-
-  answer(
-    askers: readonly number[],
-    version: number | null,
-    outcome: 'serving' | 'failed' | 'cancelled' | 'ending',
-  ): void {
-    if (askers.length > 0) this.effects.push({ type: 'answer', askers, version, outcome })
-  }
-
-  done(): Step {
-    const { mode, restart, versions, next, started, failures, waiting, code } = this
-    return {
-      state: { mode, restart, versions, next, started, failures, waiting, code },
-      effects: this.effects,
-    }
-  }
-}
-
-function launch(draft: Draft, askers: readonly number[]): void {
+function launch(draft: Draft, askers: readonly number[], of: number | null = null): void {
   const id = ++draft.started
   draft.waiting = false
-  draft.versions = [...draft.versions, { id, phase: 'spawning', askers, doomed: false, relayed: false }]
-  draft.effects.push({ type: 'spawn', version: id })
+  const fresh = { doomed: false, relayed: false, proved: false, sick: false }
+  draft.versions = [...draft.versions, { id, phase: 'spawning', askers, of, ...fresh }]
+  draft.effects.push(of === null ? { type: 'spawn', version: id } : { type: 'spawn', version: id, of })
 }
 
 function spawned(draft: Draft, id: number): void {
@@ -239,9 +92,10 @@ function spawned(draft: Draft, id: number): void {
 }
 
 function ready(draft: Draft, id: number): void {
-  if (draft.is(id, 'starting') === undefined) return
-  // Nobody is stopped for it: what it has to prove it may prove while it serves.
-  if (draft.serving === undefined) {
+  const version = draft.is(id, 'starting')
+  if (version === undefined) return
+  // No version is stopped for it, or one that fails: what it has to prove it may prove while it serves.
+  if (draft.serving === undefined || draft.serving.sick || version.of !== null) {
     promote(draft, id)
     return
   }
@@ -255,8 +109,31 @@ function promote(draft: Draft, id: number): void {
   draft.change(id, { phase: 'serving', askers: [] })
   draft.effects.push({ type: 'promote', version: id }, { type: 'wait', timer: 'proved', version: id })
   draft.answer(askers, id, 'serving')
-  if (before !== undefined) end(draft, before.id, 'replaced')
+  if (before !== undefined) {
+    if (!before.proved && !before.sick) draft.good = [before.id, ...draft.good.slice(-1)]
+    end(draft, before.id, before.sick ? 'failed' : 'replaced')
+  }
   goOn(draft)
+}
+
+/** A version that serves goes on until the version in its place is ready: it may be better than none. */
+function unhealthy(draft: Draft, id: number): void {
+  const version = draft.is(id, 'serving')
+  if (version === undefined) {
+    giveUp(draft, id, 'failed')
+    return
+  }
+  if (version.sick || draft.mode !== 'running') return
+  draft.change(id, { sick: true })
+  if (draft.coming === undefined) replace(draft, version, FAILED_CODE)
+}
+
+function healthy(draft: Draft, id: number): void {
+  const version = draft.is(id, 'serving')
+  if (version === undefined || !version.sick) return
+  draft.change(id, { sick: false })
+  draft.waiting = false
+  if (!version.proved) draft.effects.push({ type: 'wait', timer: 'proved', version: id })
 }
 
 /** A version that does not serve yet is to be ended. */
@@ -266,7 +143,7 @@ function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
   draft.answer(version.askers, id, why)
   draft.change(id, { askers: [] })
   end(draft, id, why)
-  lost(draft, FAILED_CODE)
+  lost(draft, version, FAILED_CODE)
 }
 
 function end(draft: Draft, id: number, why: EndReason): void {
@@ -296,30 +173,50 @@ function gone(draft: Draft, id: number, code: number): void {
       promote(draft, next.id)
       return
     }
-    lost(draft, code)
+    lost(draft, version, code)
   } else if (phase !== 'stopping' && phase !== 'killed') {
-    lost(draft, code || FAILED_CODE)
+    lost(draft, version, code || FAILED_CODE)
   }
   finish(draft)
 }
 
 /** One that served, or was to, does not any more. */
-function lost(draft: Draft, code: number): void {
+function lost(draft: Draft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
-  if (draft.serving !== undefined || draft.coming !== undefined) {
+  const now = draft.serving
+  if ((now !== undefined && !now.sick) || draft.coming !== undefined) {
     goOn(draft)
     return
   }
-  draft.code = code
-  draft.failures++
-  if (draft.next.length > 0) goOn(draft)
-  else if (draft.restart === 'always' || (draft.restart === 'on-failure' && code !== 0)) {
-    draft.waiting = true
-    draft.effects.push({ type: 'rest', failures: draft.failures })
-  } else {
+  if (now === undefined) draft.code = code
+  if (draft.next.length > 0) {
+    draft.failures++
+    goOn(draft)
+  } else if (!replace(draft, version, code) && now === undefined) {
     draft.mode = 'ending'
     finish(draft)
   }
+}
+
+/**
+ * Starts a version in place of one that failed: at once the version before, if it failed in its probation or before it served; else
+ * after a rest, if the restart policy says so. False: none is started.
+ */
+function replace(draft: Draft, failed: Version, code: number): boolean {
+  draft.failures++
+  const wasKnown = failed.of !== null && failed.of === draft.good[0]
+  // The version before does not serve either: there may be one before it.
+  if (wasKnown && !failed.proved && draft.good.length > 1) draft.good = draft.good.slice(1)
+  const [best = null] = draft.good
+  if (!failed.proved && best !== null && failed.of !== best) {
+    launch(draft, [], best)
+    return true
+  }
+  if (draft.restart === 'never' || (draft.restart === 'on-failure' && code === 0)) return false
+  draft.waiting = true
+  draft.anew = failed.proved && failed.of === null ? null : best
+  draft.effects.push({ type: 'rest', failures: draft.failures })
+  return true
 }
 
 /** Whoever asked meanwhile has the next version. */
@@ -345,7 +242,7 @@ function elapsed(draft: Draft, timer: Timer, id: number): void {
       if (draft.is(id, 'trial')) promote(draft, id)
       return
     case 'proved':
-      if (draft.is(id, 'serving')) draft.failures = 0
+      prove(draft, id)
       return
     case 'stop':
       if (draft.is(id, 'stopping')) kill(draft, id)
@@ -354,6 +251,14 @@ function elapsed(draft: Draft, timer: Timer, id: number): void {
       // It waits in the kernel, which ends it some day.
       if (draft.is(id, 'killed')) gone(draft, id, draft.code)
   }
+}
+
+function prove(draft: Draft, id: number): void {
+  const version = draft.is(id, 'serving')
+  if (version === undefined || version.sick) return
+  draft.failures = 0
+  draft.change(id, { proved: true })
+  draft.good = [id]
 }
 
 function upgrade(draft: Draft, asker: number): void {

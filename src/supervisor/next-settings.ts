@@ -55,6 +55,11 @@ export class NextSettings {
     if (this.#given.delete(id)) this.#argv = command
   }
 
+  /** An earlier version serves again, and what an operator had given then counts. */
+  servesAgain(argv: readonly string[] | null): void {
+    this.#argv = argv
+  }
+
   /** What has changed since `now` was read. Rejects with ERR_FDB_COMMAND_UNKNOWN where nothing can have, and with what reading throws. */
   async reread(now: VersionSettings): Promise<{ readonly ending: Ending; readonly changes: Changes }> {
     const { read, readLasting, settings } = this.#source

@@ -1,11 +1,14 @@
-import type { Children } from './children.js'
-import { type Hearing, type Probe, SETTLED } from './probe.js'
+import type { Starts } from './command-probe.js'
+import type { LeftVersion } from './left-behind.js'
+import { type Probe, SETTLED } from './probe.js'
 import type { VersionSettings } from './settings.js'
+
+export type { Starts }
 
 const FIRST_FD = 3
 
 /** Loads what this way of asking needs, and no other: a supervisor is to be small. */
-export async function probeFor(settings: VersionSettings, children: Children): Promise<Probe> {
+export async function probeFor(settings: VersionSettings, children: Starts): Promise<Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   switch (ready.kind) {
     case 'notify':
@@ -35,7 +38,21 @@ export async function probeFor(settings: VersionSettings, children: Children): P
   }
 }
 
-/** Of a version that serves already. Owns where it is heard. */
-export async function probeOfServing(hearing: Hearing | null): Promise<Probe> {
-  return hearing === null ? SETTLED : new (await import('./notify-probe.js')).NotifyProbe(hearing)
+/** Of a version that another image of this process has started. Owns where it is heard. */
+export async function probeOfLeft(
+  { hearing, settings, place }: LeftVersion,
+  serves: boolean,
+  children: Starts,
+): Promise<Probe> {
+  if (hearing !== null) return new (await import('./notify-probe.js')).NotifyProbe(hearing)
+  const { ready } = settings
+  const isPrivate = ready.kind === 'http' && ready.url.startsWith('/')
+  const canBeAsked = ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !isPrivate)
+  if (!serves || (!canBeAsked && place === undefined)) return SETTLED
+  const probe =
+    place === undefined
+      ? await probeFor(settings, children)
+      : (await import('./http-probe.js')).httpProbe(place, settings.asking)
+  probe.serves?.()
+  return probe
 }

@@ -5,6 +5,8 @@ export interface ProbeEvents {
   ready(): void
   /** It is not ready any more, and was. */
   failed(why: string): void
+  /** It is ready again. */
+  recovered(): void
   /** What it says of itself in words. */
   says(text: string): void
   /** Another process has taken its place, and is a descendant of ours. */
@@ -31,7 +33,15 @@ export interface Probe extends Disposable {
   readonly complaint?: string | null
   /** Its process runs. */
   begin(pid: number, events: ProbeEvents): void
-  /** What is asked only until it serves is not asked any more. Idempotent. */
+  /** A question waits for its answer. */
+  readonly isOpen?: boolean
+  /** Where it is asked, if no other version can answer there: for the image that goes on in place of this one. */
+  readonly place?: string
+  /** It serves: what can be asked is asked on. Absent: nothing can be, and the probe is settled. */
+  serves?(): void
+  /** It has served through its probation: it is asked seldom from now on. */
+  proved?(): void
+  /** It is not asked any more. Idempotent. */
   settle(): void
 }
 

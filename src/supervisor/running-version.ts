@@ -96,6 +96,7 @@ export class RunningVersion {
       says,
       replaced: this.#isReplaced,
       hearing: this.#probe.hearing ?? null,
+      place: this.#probe.place,
     }
   }
 
@@ -129,6 +130,7 @@ export class RunningVersion {
     this.#probe.begin(this.#pid, {
       ready: () => this.#events.ready(),
       failed: why => this.#events.failed(why),
+      recovered: () => this.#events.recovered(),
       says: text => {
         this.says = text
       },
@@ -136,7 +138,23 @@ export class RunningVersion {
     })
   }
 
-  /** It serves, or is not wanted any more: it is not judged any longer. */
+  /** A question to it waits for its answer. */
+  get isAsked(): boolean {
+    return this.#probe.isOpen ?? false
+  }
+
+  /** It serves: it is judged on, where it can be asked. */
+  serves(): void {
+    if (this.#probe.serves === undefined) this.#probe.settle()
+    else this.#probe.serves()
+  }
+
+  /** It has served through its probation. */
+  proved(): void {
+    this.#probe.proved?.()
+  }
+
+  /** It is told to end: it is not judged any longer. */
   settle(): void {
     this.#probe.settle()
     this.#words?.close()

@@ -23,6 +23,8 @@ export interface RunningEvents {
   ready(version: number): void
   /** It is not ready any more, and was. */
   failed(version: number, why: string): void
+  /** It is ready again. */
+  recovered(version: number): void
   /** Its main process has ended, and left these processes behind, which are told to end. */
   mainEnded(version: number, code: number, left: readonly number[]): MainEnd
   /** The version has ended: a version that served with its main process, every other with its last process. */
@@ -72,6 +74,7 @@ export class RunningVersions {
       {
         ready: () => this.#events.ready(id),
         failed: why => this.#events.failed(id, why),
+        recovered: () => this.#events.recovered(id),
         exited: (code, left) => this.#exited(id, code, left),
         isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
       },

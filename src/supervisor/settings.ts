@@ -35,6 +35,8 @@ export interface VersionSettings {
   readonly readyTimeout: number
   /** A ready version runs beside the one that serves for so long before that one is stopped. */
   readonly healthyFor: number
+  /** So long after it serves the version before is started again in its place, if it fails. */
+  readonly probation: number
   readonly stopSignal: NodeJS.Signals
   readonly stopTimeout: number
   /** It outlives a supervisor that is killed. */

@@ -1,4 +1,3 @@
-import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { Reloaded, Told } from '../operator/service-commands.js'
@@ -8,12 +7,15 @@ import { ServiceManager } from '../supervised/service-manager.js'
 import { Askers, type UpgradeOptions } from './askers.js'
 import { Control } from './control.js'
 import { Failures, type SupervisorEnd } from './failures.js'
+import { Judgement } from './judgement.js'
 import { KeptListeners } from './kept-listeners.js'
+import { KnownVersions } from './known-versions.js'
 import type { LeftBehind } from './left-behind.js'
 import {
   coming,
   type EndReason,
   initial,
+  resumed,
   type SupervisorEffect,
   type SupervisorEvent,
   type SupervisorState,
@@ -25,13 +27,17 @@ import { ManagerReport } from './manager-report.js'
 import { NextSettings, type SettingsSource } from './next-settings.js'
 import { operationsOf } from './operations.js'
 import type { Predecessor } from './predecessor.js'
-import { probeFor, probeOfServing } from './probe-for.js'
+import { probeOfLeft, type Starts } from './probe-for.js'
 import { busy, nobodyStandsBy, whyNot } from './refusals.js'
 import { type MainEnd, RunningVersions } from './running-versions.js'
 import type { StopOptions } from './settings.js'
 import { statusOf } from './status.js'
-import { LEFT_BEHIND_MS } from './strays.js'
 import { Timers, timesOf } from './timers.js'
+
+/** Of a version that an image of an earlier release has started. */
+const PROBATION_MS = 10_000
+/** When a probation ends, an answer that is awaited is looked for so often. */
+const EVIDENCE_MS = 50
 
 export interface SupervisorParts extends SettingsSource {
   readonly logger: Logger
@@ -53,6 +59,8 @@ export class Supervisor {
     rested: () => this.#dispatch({ type: 'rested' }),
   })
   readonly #failures: Failures
+  readonly #known: KnownVersions
+  readonly #judgement: Judgement
   readonly #events: SupervisorEvent[] = []
   #state: SupervisorState
   #stepping = false
@@ -66,15 +74,29 @@ export class Supervisor {
   private constructor(parts: SupervisorParts, left: LeftBehind | null) {
     const manager = ServiceManager.find(parts.logger)
     this.#parts = parts
-    this.#state = left?.state ?? initial(parts.settings.restart)
+    this.#state = left === null ? initial(parts.settings.restart) : resumed(left.state, left.timers)
     this.#startedAt = left?.startedAt ?? Date.now()
     this.#replaced = left?.replaced ?? 0
     this.#settings = new NextSettings(parts, left?.argv ?? null)
     this.#failures = new Failures(parts.logger, left?.lastFailure ?? null)
+    this.#known = new KnownVersions(
+      left?.known ?? left?.versions.map(each => ({ ...each, argv: left.argv, led: {} })) ?? [],
+    )
+    this.#judgement = new Judgement({
+      askers: this.#askers,
+      failures: this.#failures,
+      known: this.#known,
+      logger: parts.logger,
+      settings: this.#settings,
+      versions: () => this.#versions,
+      state: () => this.#state,
+      dispatch: event => this.#dispatch(event),
+    })
     this.#versions = new RunningVersions(
       {
-        ready: id => this.#ready(id),
-        failed: (id, why) => this.#unhealthy(id, why),
+        ready: id => this.#judgement.ready(id),
+        failed: (id, why) => this.#judgement.failed(id, why),
+        recovered: id => this.#judgement.recovered(id),
         mainEnded: (id, code, left) => this.#mainEnded(id, code, left),
         exited: (id, code) => this.#exited(id, code),
       },
@@ -104,10 +126,17 @@ export class Supervisor {
 
   /** Goes on in the place of another image of this process, with all that it has left. Owns that. */
   static async goOn(parts: SupervisorParts, left: LeftBehind): Promise<Supervisor> {
-    const probes = await Promise.all(left.versions.map(({ hearing }) => probeOfServing(hearing)))
+    const children: Starts = {
+      start: (start, ended) => supervisor.#versions.children.start(start, ended),
+      kill: pid => supervisor.#versions.children.kill(pid),
+    }
+    const now = serving(left.state)?.id
+    const probes = await Promise.all(left.versions.map(each => probeOfLeft(each, each.id === now, children)))
     keepPassed(left.unclaimed)
-    const supervisor = new Supervisor(parts, left)
+    const supervisor: Supervisor = new Supervisor(parts, left)
     supervisor.#versions.goOn(left.versions, probes)
+    for (const { id, proved } of supervisor.#state.versions)
+      if (proved) supervisor.#versions.get(id)?.proved()
     if (left.control !== null)
       supervisor.#control = new Control(left.control, operationsOf(supervisor, parts.settings), parts.logger)
     supervisor.#pidFile?.write()
@@ -129,12 +158,7 @@ export class Supervisor {
    * reading the settings and binding their listeners throws: the version that serves stays then.
    */
   upgrade(options: UpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
-    const { id, answer } = this.#askers.add(options)
-    this.#dispatch({ type: 'upgrade', asker: id })
-    const cancelled = () => this.#dispatch({ type: 'cancel', asker: id })
-    if (cancel?.aborted) cancelled()
-    else cancel?.addEventListener('abort', cancelled, { once: true })
-    return answer.finally(() => cancel?.removeEventListener('abort', cancelled))
+    return this.#askers.ask(options, cancel, event => this.#dispatch(event))
   }
 
   /**
@@ -168,7 +192,8 @@ export class Supervisor {
   rollback(): Told {
     const next = coming(this.#state)
     const running = next && this.#versions.get(next.id)
-    if (this.generation === 0 || next === undefined || running?.handsOver) throw nobodyStandsBy()
+    if (this.generation === 0 || next === undefined || next.of !== null || running?.handsOver)
+      throw nobodyStandsBy()
     for (const asker of [...this.#state.next, ...next.askers]) this.#dispatch({ type: 'cancel', asker })
     return { pid: running?.pid ?? 0, generation: next.id }
   }
@@ -216,6 +241,7 @@ export class Supervisor {
       state,
       argv: this.#settings.argv,
       lastFailure: this.#failures.last,
+      known: this.#known.left,
       timers: this.#timers.left,
       control: this.#control?.place ?? null,
       unclaimed: passedSockets().unclaimed,
@@ -244,7 +270,9 @@ export class Supervisor {
   #perform(effect: SupervisorEffect): void {
     switch (effect.type) {
       case 'spawn':
-        void this.#spawn(effect.version)
+        void this.#judgement
+          .spawn(effect.version, effect.of ?? null)
+          .then(started => started || this.#sweep())
         return
       case 'watch':
         this.#versions.get(effect.version)?.watch()
@@ -276,49 +304,10 @@ export class Supervisor {
     }
   }
 
-  async #spawn(id: number): Promise<void> {
-    const askers = coming(this.#state)?.askers ?? []
-    try {
-      const settings = await this.#settings.of(id, this.#askers.argvOf(askers))
-      if (this.#state.versions.some(version => version.id === id && version.doomed)) throw whyNot('cancelled')
-      const probe = await probeFor(settings, this.#versions.children)
-      const version = this.#versions.run(id, settings, probe)
-      const { command } = settings
-      this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version was started')
-      this.#askers.tell(askers, 'started', version.pid)
-      this.#dispatch({ type: 'spawned', version: id })
-    } catch (error) {
-      this.#failures.note(id, FdbError.from(error))
-      this.#dispatch({ type: 'spawn-failed', version: id })
-      this.#failures.forget(id)
-      this.#sweep()
-    }
-  }
-
-  #ready(id: number): void {
-    const version = this.#versions.get(id)
-    if (version === undefined) return
-    const { askers = [] } = coming(this.#state) ?? {}
-    this.#askers.tell(askers, 'ready', version.pid)
-    this.#dispatch({ type: 'ready', version: id })
-  }
-
-  #unhealthy(id: number, why: string): void {
-    this.#failures.note(id, new FdbError('ERR_FDB_UNHEALTHY', `version ${id}: ${why}`))
-    this.#dispatch({ type: 'unhealthy', version: id })
-  }
-
   #mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
-    const version = this.#versions.get(id)!
-    this.#parts.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
-    const phase = this.#state.versions.find(one => one.id === id)?.phase
-    const served = phase === 'serving'
-    if (served) this.#parts.predecessor?.spare()
-    if (phase === 'starting' || phase === 'trial') {
-      this.#failures.ended(version, phase, code, left)
-      if (left.length > 0) this.#dispatch({ type: 'unhealthy', version: id })
-    }
-    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : LEFT_BEHIND_MS }
+    const end = this.#judgement.mainEnded(id, code, left)
+    if (end.served) this.#parts.predecessor?.spare()
+    return end
   }
 
   #exited(id: number, code: number): void {
@@ -332,26 +321,37 @@ export class Supervisor {
     const version = this.#versions.get(id)
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
+    const { healthyFor: healthy, probation: proved = PROBATION_MS } = settings
     const { askers = [] } = coming(this.#state) ?? {}
     const ready = Math.min(settings.readyTimeout, this.#askers.timeoutOf(askers) || Number.POSITIVE_INFINITY)
     const stop = this.#stopping.timeoutMs ?? settings.stopTimeout
-    this.#timers.start(timer, id, timesOf({ ready, healthy: settings.healthyFor, stop })[timer])
+    this.#timers.start(timer, id, timesOf({ ready, healthy, proved, stop })[timer])
   }
 
   #elapsed(timer: Timer, id: number, ms: number): void {
     const version = this.#versions.get(id)
+    // Evidence ends a probation, not time alone.
+    if (timer === 'proved' && version?.isAsked) {
+      this.#timers.start(timer, id, EVIDENCE_MS)
+      return
+    }
     const starts = this.#state.versions.some(one => one.id === id && one.phase === 'starting')
     if (timer === 'ready' && starts && version !== undefined) this.#failures.late(version, ms)
     this.#dispatch({ type: 'elapsed', timer, version: id })
+    if (timer === 'proved' && serving(this.#state)?.proved) version?.proved()
     if (timer === 'kill' && !this.#state.versions.some(one => one.id === id)) this.#forget(id)
   }
 
   #promote(id: number): void {
     const version = this.#versions.get(id)!
     const { command } = version.settings
-    version.settle()
+    version.serves()
+    const { good, versions } = this.#state
+    this.#known.keepOnly([...good, ...versions.map(each => each.id)])
     this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     this.#settings.serves(id, version.settings)
+    if (versions.some(each => each.id === id && each.of !== null))
+      this.#settings.servesAgain(this.#known.argvOf(id))
     this.#parts.predecessor?.retire(version.settings)
     this.#sweep()
   }

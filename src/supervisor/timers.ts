@@ -6,14 +6,12 @@ const LONGEST_REST_MS = 30_000
 
 /** After SIGKILL: a process that is still there waits in the kernel. */
 const KILLED_MS = 5_000
-/** A version that has served for so long is none of those that die at their start. */
-const PROVED_MS = 10_000
 
 /** How long each timer of a version runs, in milliseconds. */
 export function timesOf(
-  given: Readonly<Record<'ready' | 'healthy' | 'stop', number>>,
+  given: Readonly<Record<'ready' | 'healthy' | 'proved' | 'stop', number>>,
 ): Record<Timer, number> {
-  return { ...given, proved: Math.max(given.healthy, PROVED_MS), kill: KILLED_MS }
+  return { ...given, kill: KILLED_MS }
 }
 
 interface Waiting {

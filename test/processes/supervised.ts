@@ -16,6 +16,8 @@ export interface Orders {
   crash?: number
   crashEven?: boolean
   fail?: boolean
+  /** It does not listen on what it is given. */
+  elsewhere?: boolean
   deaf?: boolean
   /** It starts a child that accepts too, and then ends with this code; null: it goes on. */
   leaves?: { code: number | null; detached?: boolean; child?: Orders }

@@ -62,6 +62,7 @@ describe('a version that is asked again and again', () => {
         probe.begin(1, {
           ready: () => told.push(`ready after ${asked.length}`),
           failed: why => told.push(why),
+          recovered: () => {},
           says: () => {},
           mainProcess: () => {},
         })
@@ -79,13 +80,42 @@ describe('a version that is asked again and again', () => {
     )
   })
 
+  it('is asked on when it serves, and each change is told once', async () => {
+    await fc.assert(
+      fc.asyncProperty(comes, async order => {
+        const { question } = asks(['yes', ...order, 'no', 'yes'], 'yes')
+        const told: string[] = []
+        const probe = new Repeated(() => question, { ...PACE, passes: 1 })
+        probe.begin(1, {
+          ready: () => probe.serves(),
+          failed: () => told.push('failed'),
+          recovered: () => told.push('recovered'),
+          says: () => {},
+          mainProcess: () => {},
+        })
+        const all = [...order, 'no', 'yes']
+        const changes = all.filter((come, i) => (come === 'yes') !== ((all[i - 1] ?? 'yes') === 'yes'))
+        await until('all is told', () => told.length >= changes.length, LONG_MS)
+        probe.settle()
+        expect(told).toEqual(changes.map((_, i) => (i % 2 === 0 ? 'failed' : 'recovered')))
+      }),
+      RUNS,
+    )
+  })
+
   it('is told nothing of when it is not asked any more', async () => {
     const probe = new Repeated(
       () => ({ asked: 'it', ask: () => new Promise(resolve => setTimeout(() => resolve(null), 5)) }),
       { ...PACE, timeout: LONG_MS, passes: 1 },
     )
     let told = 0
-    probe.begin(1, { ready: () => told++, failed: () => told++, says: () => {}, mainProcess: () => {} })
+    probe.begin(1, {
+      ready: () => told++,
+      failed: () => told++,
+      recovered: () => {},
+      says: () => {},
+      mainProcess: () => {},
+    })
     probe.settle()
     await new Promise(resolve => setTimeout(resolve, 20))
     expect(told).toBe(0)

@@ -16,7 +16,7 @@ import {
 type Choice =
   | { readonly kind: 'upgrade' | 'cancel' | 'stop' | 'stop now' | 'rested' }
   | {
-      readonly kind: 'spawned' | 'spawn-failed' | 'ready' | 'unhealthy' | 'exited' | 'elapsed'
+      readonly kind: 'spawned' | 'spawn-failed' | 'ready' | 'unhealthy' | 'healthy' | 'exited' | 'elapsed'
       readonly which: number
       readonly code: number
     }
@@ -27,7 +27,16 @@ const choice: fc.Arbitrary<Choice> = fc.oneof(
   {
     weight: 16,
     arbitrary: fc.record({
-      kind: fc.constantFrom('spawned', 'spawned', 'spawn-failed', 'ready', 'unhealthy', 'exited', 'elapsed'),
+      kind: fc.constantFrom(
+        'spawned',
+        'spawned',
+        'spawn-failed',
+        'ready',
+        'unhealthy',
+        'healthy',
+        'exited',
+        'elapsed',
+      ),
       which: fc.nat(40),
       code: fc.constantFrom(0, 1, 137),
     }),
@@ -40,6 +49,7 @@ class World {
   readonly spawning = new Set<number>()
   readonly alive = new Set<number>()
   readonly ready = new Set<number>()
+  readonly promoted = new Set<number>()
   /** Told to end by SIGKILL. */
   readonly killed = new Set<number>()
   timers: { timer: Timer; version: number }[] = []
@@ -84,6 +94,8 @@ class World {
     switch (effect.type) {
       case 'spawn':
         expect(this.stopped).toBe(false)
+        // What is started again has served.
+        if (effect.of !== undefined) expect(this.promoted.has(effect.of)).toBe(true)
         this.spawning.add(effect.version)
         return
       case 'wait':
@@ -94,6 +106,7 @@ class World {
         return
       case 'promote':
         expect(this.ready.has(effect.version)).toBe(true)
+        this.promoted.add(effect.version)
         return
       case 'end':
         expect(this.alive.has(effect.version)).toBe(true)
@@ -148,6 +161,9 @@ class World {
         return
       case 'unhealthy':
         this.#of(choice.which, version => this.tell({ type: 'unhealthy', version }))
+        return
+      case 'healthy':
+        this.#of(choice.which, version => this.tell({ type: 'healthy', version }))
         return
       case 'exited':
         this.#of(choice.which, version => {
@@ -246,6 +262,88 @@ describe('whatever versions and effects do, a supervisor', () => {
         expect(world.exits).toEqual([])
       }),
     )
+  })
+})
+
+/** What a bad version does. */
+const BAD = ['spawn-failed', 'exits', 'late', 'dies', 'sick', 'sick, then dies'] as const
+
+describe('a version that served through its probation', () => {
+  it('serves again whatever the next ones do, one after the other', () => {
+    const runs = fc.record({
+      restart: fc.constantFrom<Restart>('never', 'on-failure', 'always'),
+      bad: fc.array(fc.constantFrom(...BAD), { minLength: 1, maxLength: 6 }),
+    })
+    fc.assert(
+      fc.property(runs, ({ restart, bad }) => {
+        const world = new World(restart)
+        // An upgrade brings a bad release; what is started again is what it was.
+        const good = new Set([1])
+        const up = (version: number) => {
+          world.spawning.delete(version)
+          world.alive.add(version)
+          world.tell({ type: 'spawned', version })
+        }
+        const ready = (version: number) => {
+          world.ready.add(version)
+          world.tell({ type: 'ready', version })
+        }
+        const dies = (version: number) => {
+          world.alive.delete(version)
+          world.tell({ type: 'exited', version, code: 1 })
+        }
+        const serves = (version: number) => {
+          up(version)
+          ready(version)
+          world.tell({ type: 'elapsed', timer: 'proved', version })
+        }
+        serves(1)
+        for (const way of bad) {
+          world.choose({ kind: 'upgrade' })
+          const next = coming(world.state)!.id
+          if (way === 'spawn-failed') {
+            world.spawning.delete(next)
+            world.tell({ type: 'spawn-failed', version: next })
+          } else up(next)
+          if (way === 'exits') dies(next)
+          if (way === 'late') world.tell({ type: 'elapsed', timer: 'ready', version: next })
+          if (way === 'dies' || way === 'sick' || way === 'sick, then dies') {
+            ready(next)
+            world.tell({ type: 'elapsed', timer: 'healthy', version: next })
+            expect(serving(world.state)?.id).toBe(next)
+            if (way !== 'dies') world.tell({ type: 'unhealthy', version: next })
+            if (way !== 'sick') dies(next)
+            const again = coming(world.state)!
+            expect(good).toContain(again.of)
+            good.add(again.id)
+            serves(again.id)
+          }
+          expect(good).toContain(serving(world.state)!.id)
+        }
+      }),
+      { numRuns: 300 },
+    )
+  })
+
+  it('is what is started again and again where none comes up', () => {
+    const world = new World('always')
+    const up = (version: number) => {
+      world.choose({ kind: 'spawned', which: 0, code: 0 })
+      world.ready.add(version)
+      world.tell({ type: 'ready', version })
+    }
+    up(1)
+    world.tell({ type: 'elapsed', timer: 'proved', version: 1 })
+    world.choose({ kind: 'upgrade' })
+    up(2)
+    world.tell({ type: 'elapsed', timer: 'healthy', version: 2 })
+    for (let version = 2; version < 8; version++) {
+      world.alive.delete(version)
+      world.tell({ type: 'exited', version, code: 1 })
+      if (version > 2) world.tell({ type: 'rested' })
+      expect(coming(world.state)).toMatchObject({ id: version + 1, of: 1 })
+      up(version + 1)
+    }
   })
 })
 

@@ -14,6 +14,7 @@ function heard(pid: number) {
   probe.begin(pid, {
     ready: () => told.push('ready'),
     failed: why => told.push(why),
+    recovered() {},
     says: text => told.push(text),
     mainProcess: main => told.push(`main ${main}`),
   })
