@@ -26,8 +26,8 @@ const APP = fileURLToPath(new URL('../../test/fixtures/app-workers.mjs', import.
 const KINDS = { put: 'puts', update: 'updates of different keys', hot: 'updates of one key' }
 const WORKERS = ['the first worker', 'the other']
 const AT_ONCE = 32
-/** So many times as many updates of different keys at once as one after the other: they share the way, and what they wait for. */
-const LEAST_GAIN = 2
+/** So many times as many at once as one after the other: they share the way, and what they wait for. */
+const LEAST_GAIN = { put: 1.5, update: 2 }
 
 /** @param {string} url @param {Agent} agent @returns {Promise<{ pid: number, body: string }>} */
 function ask(url, agent) {
@@ -127,13 +127,14 @@ try {
           of(`${place} ${kind} ${atOnce}`),
           'a second',
         )
-  figures.add(
-    `the other, ${KINDS.update}: ${AT_ONCE} at a time beside one`,
-    of(`1 update ${AT_ONCE}`) / of('1 update 1'),
-    'times',
-    '>=',
-    LEAST_GAIN,
-  )
+  for (const kind of /** @type {const} */ (['put', 'update']))
+    figures.add(
+      `the other, ${KINDS[kind]}: ${AT_ONCE} at a time beside one`,
+      of(`1 ${kind} ${AT_ONCE}`) / of(`1 ${kind} 1`),
+      'times',
+      '>=',
+      LEAST_GAIN[kind],
+    )
   figures.finish(flags.json)
 } finally {
   main.kill('SIGTERM')

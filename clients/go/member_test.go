@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -283,6 +284,59 @@ func TestSegmentsInWhichNothingWasWrittenAreNotKept(t *testing.T) {
 	}
 	if done, err := m.append(record{Request: "s"}, nil); !done || err != nil || m.log.sequence != 2 {
 		t.Errorf("%v, %v, %d", done, err, m.log.sequence)
+	}
+}
+
+func TestUpdatesOfSeveralGoroutinesAreEachMadeOnce(t *testing.T) {
+	m := alone(t)
+	s, err := openSegment(memfd(t, segmentBytes(3), false), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mu.Lock()
+	m.shelve(s)
+	err = m.writeIn(3)
+	m.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter, err := OpenSection(m, "counter", JSON[int](), Schema{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(n int, _ bool) (int, error) { return n + 1, nil }
+	told := make(chan int, 400)
+	var all sync.WaitGroup
+	for range [8]int{} {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for range [50]int{} {
+				n, err := counter.Update(context.Background(), "n", next)
+				if err != nil {
+					t.Error(err)
+				}
+				told <- n
+			}
+		}()
+	}
+	all.Wait()
+	close(told)
+	seen := map[int]bool{}
+	for n := range told {
+		seen[n] = true
+	}
+	if n, _, _ := counter.Get("n"); n != 400 || len(seen) != 400 {
+		t.Errorf("counted to %d, with %d answers", n, len(seen))
+	}
+	for range [2]int{} {
+		if n, err := counter.Update(context.Background(), "n", next, WithRequest("r")); n != 401 || err != nil {
+			t.Error(n, err)
+		}
+	}
+	why := errors.New("no")
+	if _, err := counter.Update(context.Background(), "n", func(int, bool) (int, error) { return 0, why }); err != why {
+		t.Error(err)
 	}
 }
 

@@ -201,6 +201,64 @@ class Writing(unittest.TestCase):
         segment.close()
 
 
+class Updates(unittest.TestCase):
+    def setUp(self):
+        self.member = fd_broker.Member('/nowhere', 'shop', None, {}, None)
+        self.addCleanup(self.member.close)
+        header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3})
+        fd = os.memfd_create('state', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.pwrite(fd, fd_broker.state_frame(header), 0)
+        with self.member._changed:
+            segment = self.member._shelf[3] = fd_broker.Segment(fd, True)
+            self.member._log.adopt(segment)
+            self.member._write_in(3)
+        self.counter = self.member.section('counter')
+
+    def test_of_several_threads_are_each_made_once(self):
+        told = []
+        count = lambda: told.extend(self.counter.update('n', lambda n: n + 1, 0) for _ in range(50))
+        threads = [threading.Thread(target=count) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual((self.counter.get('n'), sorted(told)), (400, list(range(1, 401))))
+
+    def test_whose_entry_has_changed_meanwhile_are_made_of_what_is_there(self):
+        seen = []
+
+        def change(value):
+            seen.append(value)
+            if len(seen) == 1:
+                self.counter.put('n', 10)
+            return value + 1
+
+        self.assertEqual((self.counter.update('n', change, 0), seen, self.counter.get('n')), (11, [0, 10], 11))
+
+    def test_with_a_request_that_was_made_change_nothing(self):
+        for _ in range(2):
+            self.assertEqual(self.counter.update('n', lambda n: n + 1, 0, request='r'), 1)
+
+    def test_elsewhere_send_what_they_have_read_and_are_made_anew_on_conflict(self):
+        asked = []
+
+        class Drain:
+            def forward(_, request, parts, until, reads):
+                asked.append((request, reads))
+                return len(asked) > 1, 0
+
+            def close(_):
+                pass
+
+        with self.member._changed:
+            self.member._writing, self.member._drain = None, Drain()
+            self.member._state['phase'] = 'standby'
+            self.member._VIEW_S = 0
+        self.assertEqual(self.counter.update('n', lambda n: n + 1, 0), 1)
+        (first, reads), (second, _) = asked
+        self.assertEqual((first, reads), (second, [{'section': 'counter', 'key': 'n', 'mark': b''}]))
+
+
 class Channels(unittest.TestCase):
     def test_600_descriptors_arrive_in_order_and_are_who_they_were(self):
         a, b = (fd_broker.Channel(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
