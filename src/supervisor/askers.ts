@@ -1,5 +1,5 @@
 import { Pending } from '../channel/pending.js'
-import type { FdbError } from '../errors.js'
+import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { SupervisorEvent } from './machine.js'
 
@@ -11,8 +11,13 @@ export interface UpgradeOptions {
   readonly progress?: (step: UpgradeProgress) => void
 }
 
+/** A version that is not ready in time is refused with what it answered: that decision comes first. */
+const READY_FIRST_MS = 1_000
+
 interface Asker extends UpgradeOptions {
   readonly pending: Pending<Upgraded>
+  /** Its time is over. */
+  late?: FdbError
 }
 
 /** Who has asked for an upgrade and was not answered yet. */
@@ -38,7 +43,17 @@ export class Askers {
     const cancelled = () => dispatch({ type: 'cancel', asker: id })
     if (cancel?.aborted) cancelled()
     else cancel?.addEventListener('abort', cancelled, { once: true })
-    return answer.finally(() => cancel?.removeEventListener('abort', cancelled))
+    const { timeoutMs = 0 } = options
+    const late = () => {
+      const asker = this.#waiting.get(id)
+      if (asker !== undefined) asker.late = servesLate(timeoutMs)
+      cancelled()
+    }
+    const timer = timeoutMs > 0 ? setTimeout(late, timeoutMs + READY_FIRST_MS) : undefined
+    return answer.finally(() => {
+      clearTimeout(timer)
+      cancel?.removeEventListener('abort', cancelled)
+    })
   }
 
   /** What the last of them wants started; null: nothing else than before. */
@@ -60,8 +75,13 @@ export class Askers {
     for (const id of ids) {
       const asker = this.#waiting.get(id)
       this.#waiting.delete(id)
-      if ('code' in answer) asker?.pending.reject(answer)
+      if ('code' in answer) asker?.pending.reject(asker.late ?? answer)
       else asker?.pending.resolve(answer)
     }
   }
+}
+
+function servesLate(ms: number): FdbError {
+  const why = `the next version did not serve within ${ms} ms and is given up: --healthy-for, and an upgrade that was under way, count too; give a longer --timeout`
+  return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
 }
