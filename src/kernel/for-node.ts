@@ -104,5 +104,9 @@ export function sendOn(
 
 /** Has the kernel notice a peer that is gone without a word (SO_KEEPALIVE), at the times that the machine is set to. */
 export function keepAlive(fd: LentFd): void {
-  native.setOption(fd, 'keepAlive', true)
+  try {
+    native.setOption(fd, 'keepAlive', true)
+  } catch {
+    // EINVAL of macOS: the peer has broken the connection already, and the next read says so.
+  }
 }

@@ -1,12 +1,39 @@
 import { room } from '../seed.js'
 
 const BALANCE = ['property/proxy-balance', 'unit/proxy-upstreams']
+const NAMES = ['unit/proxy-names', 'e2e/proxy-names']
+const POOLS = ['e2e/relay-pools', 'e2e/proxy-names']
 
 export const proxy = room(
   'proxy',
   ['unit/proxy-table', 'unit/proxy-host', 'property/proxy-table'],
   [
     ['proxy/upstreams/balance.ts', 'this.#out += up ? -1 : 1', 'this.#out += up ? 0 : 1', ...BALANCE],
+    ['proxy/names/known-name.ts', 'this.asking === null && now >= this.until', 'now >= this.until', ...NAMES],
+    ['proxy/names/known-name.ts', "if (answer.kind === 'nothing') this.#take([])", '', ...NAMES],
+    ['proxy/names/known-name.ts', 'this.#next++ % addresses.length', '0', ...NAMES],
+    [
+      'proxy/names/known-name.ts',
+      'const MOST_TTL_MS = 3_600_000',
+      'const MOST_TTL_MS = 36_000_000',
+      ...NAMES,
+    ],
+    ['proxy/names/name-servers.ts', 'if (others) this.#resolver = null', '', ...NAMES],
+    ['proxy/names/search-list.ts', '>= dots', '> dots', ...NAMES],
+    [
+      'relay/upstream-pools.ts',
+      'named === undefined || named.current(last.stream.remoteAddress)',
+      'named !== null',
+      ...POOLS,
+    ],
+    ['relay/upstream-pools.ts', 'since - stream.since >= ageMs', 'since - stream.since < 0', ...POOLS],
+    ['relay/upstream-pools.ts', 'old || this.retired || this.#unused', 'old || this.#unused', ...POOLS],
+    [
+      'relay/client-tally.ts',
+      'const NETWORK_GROUPS = 4',
+      'const NETWORK_GROUPS = 5',
+      'unit/relay-client-tally',
+    ],
     ['proxy/upstreams/server-health.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
     [
       'proxy/upstreams/server-health.ts',
