@@ -1,5 +1,5 @@
 import type { BundleItem } from '../protocol/bundle.js'
-import type { Epoch } from '../protocol/messages.js'
+import { type Epoch, NO_EPOCH } from '../protocol/messages.js'
 import { RULES, type Rules, WITHOUT_SEALS } from '../protocol/rules.js'
 import { Segment } from '../state/segment.js'
 
@@ -16,6 +16,8 @@ export interface Since {
 export class SegmentShelf {
   readonly #segments = new Map<Epoch, Segment>()
   readonly #readOnly = new Set<Epoch>()
+  /** The highest epoch of those that {@link prune} has dropped. */
+  #pruned: Epoch = NO_EPOCH
   /** Whoever sets this is told after each change, before it is used. */
   changed: () => void = () => {}
 
@@ -64,8 +66,9 @@ export class SegmentShelf {
     return Math.max(0, ...this.all.map(segment => segment.epoch))
   }
 
+  /** Also of one that was dropped as nothing had been written before it was sealed: a word that names it is of the past. */
   isSealed(epoch: Epoch): boolean {
-    return this.#segments.get(epoch)?.sealed ?? false
+    return this.#segments.get(epoch)?.sealed ?? epoch <= this.#pruned
   }
 
   /** The segment of this epoch has so many bytes, and as many as all others: it is worth to be compacted. */
@@ -125,6 +128,7 @@ export class SegmentShelf {
         segment.size() <= segment.start
       ) {
         this.#drop(segment)
+        this.#pruned = Math.max(this.#pruned, segment.epoch)
       }
     }
   }

@@ -35,6 +35,16 @@ describe('the segments that a process holds', () => {
     expect([shelf.isWritable(1), native.openCount()]).toEqual([false, before])
   })
 
+  it('are sealed for who asks later, also where they held nothing and were dropped', () => {
+    const shelf = shelfWith(1, 2, 3)
+    shelf.seal(2, 3)
+    expect([1, 2, 3, 4].map(epoch => shelf.isSealed(epoch))).toEqual([false, true, false, false])
+    shelf.prune(1)
+    expect(epochsOf(shelf)).toEqual([1, 3])
+    // A Reinstate that a stopped process reads late names it: that one is not to accept, and fail to write.
+    expect([1, 2, 3, 4].map(epoch => shelf.isSealed(epoch))).toEqual([false, true, false, false])
+  })
+
   it('are dropped below an epoch when they are nobody’s state, and no others', () => {
     const shelf = shelfWith(1, 2, 3, 4)
     shelf.dropBelow(3)
