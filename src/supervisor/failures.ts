@@ -65,10 +65,11 @@ export class Failures {
   }
 
   /** It served, and has ended in its probation. */
-  fell({ id, pid, settings, startedAt }: Failed & { readonly startedAt: number }, code: number): void {
+  fell(version: Failed & { readonly startedAt: number }, code: number): void {
+    const { id, pid, settings, startedAt } = version
     const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${how} in its probation, ${lived} s after its start: the version before is started again`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${how} in its probation, ${lived} s after its start: the version before is started again${below(version.takeLines())}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 

@@ -48,7 +48,7 @@ export class RunningVersion {
   readonly #children: Children
   readonly #probe: Probe
   readonly #events: VersionEvents
-  /** Until it serves, or is not wanted any more. */
+  /** Until it is proved, or is told to end. */
   readonly #words: LastWords | null
   #pid: number
   #watch: DeathWatch | null = null
@@ -152,6 +152,7 @@ export class RunningVersion {
   /** It has served through its probation. */
   proved(): void {
     this.#probe.proved?.()
+    this.#words?.close()
   }
 
   /** It is told to end: it is not judged any longer. */

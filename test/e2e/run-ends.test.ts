@@ -42,7 +42,7 @@ describe('fd-broker run', () => {
   })
 
   it('has the last lines on stderr and the exit code of a version of Node in the failure of an upgrade', async () => {
-    const run = await Supervised.start(['--ready', 'fd'])
+    const run = await Supervised.start(['--ready', 'fd', '--probation', '100ms'])
     const source = "console.error('no licence\\nfor this host'); process.exit(6)"
     const { code, stderr } = await run.upgrade('--', process.execPath, '-e', source)
     expect(code).toBe(1)
@@ -50,7 +50,9 @@ describe('fd-broker run', () => {
       /ended with code 6 before it served: its last lines .*\n {2}no licence\n {2}for this host\n$/,
     )
     expect((await run.status()).lastFailure.message).toContain('no licence')
-    expect(readdirSync(dirname(run.control)).filter(name => name.includes('stderr'))).toEqual([])
+    await until('no file for last lines is left', () =>
+      readdirSync(dirname(run.control)).every(name => !name.includes('stderr')),
+    )
   })
 
   it('tells why --ready http:/PATH fails for a program that takes only the first descriptor', async () => {
