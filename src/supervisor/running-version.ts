@@ -145,6 +145,7 @@ export class RunningVersion {
 
   /** It serves: it is judged on, where it can be asked. */
   serves(): void {
+    this.#words?.close()
     if (this.#probe.serves === undefined) this.#probe.settle()
     else this.#probe.serves()
   }

@@ -6,12 +6,14 @@ const LONGEST_REST_MS = 30_000
 
 /** After SIGKILL: a process that is still there waits in the kernel. */
 const KILLED_MS = 5_000
+/** Of a version that an image of an earlier release has started. */
+const PROBATION_MS = 10_000
 
 /** How long each timer of a version runs, in milliseconds. */
 export function timesOf(
-  given: Readonly<Record<'ready' | 'healthy' | 'proved' | 'stop', number>>,
+  given: Readonly<Record<'ready' | 'healthy' | 'stop', number> & { proved: number | undefined }>,
 ): Record<Timer, number> {
-  return { ...given, kill: KILLED_MS }
+  return { ...given, proved: given.proved ?? PROBATION_MS, kill: KILLED_MS }
 }
 
 interface Waiting {
