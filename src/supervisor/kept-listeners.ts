@@ -25,6 +25,11 @@ export class KeptListeners {
     }
   }
 
+  /** The next process gets what is given to {@link keep}. */
+  get keeps(): boolean {
+    return this.#store !== null
+  }
+
   /** The one of this specification, if it can be connected to still. Owned by the caller, who has it kept ({@link keep}) from now on. */
   take(key: string, spec: ListenerSpec): OwnedFd | null {
     const there = this.#left.get(key)?.filter(fd => isOfKind(inspectOne(fd), spec)) ?? []

@@ -97,6 +97,11 @@ export class SharedListeners implements Disposable {
     this.#kept.discard()
   }
 
+  /** The service ends: a connect is refused as soon as the versions accept no more, but where the next process goes on with the listener. */
+  end(): void {
+    if (!this.#kept.keeps) this[Symbol.dispose]()
+  }
+
   /** What the manager keeps it keeps for the next process, if the unit is not stopped. */
   [Symbol.dispose](): void {
     for (const held of this.#held.values()) this.#close(held)

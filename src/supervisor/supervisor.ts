@@ -34,8 +34,6 @@ import type { StopOptions } from './settings.js'
 import { statusOf } from './status.js'
 import { Timers, timesOf } from './timers.js'
 
-/** Of a version that an image of an earlier release has started. */
-const PROBATION_MS = 10_000
 /** When a probation ends, an answer that is awaited is looked for so often. */
 const EVIDENCE_MS = 50
 
@@ -201,6 +199,7 @@ export class Supervisor {
   /** Ends all versions; {@link ended} resolves when they have. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopping = options
+    this.#versions.listeners.end()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // There is an end to their patience too.
     for (const id of [...this.#versions.draining]) {
@@ -321,7 +320,7 @@ export class Supervisor {
     const version = this.#versions.get(id)
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
-    const { healthyFor: healthy, probation: proved = PROBATION_MS } = settings
+    const { healthyFor: healthy, probation: proved } = settings
     const { askers = [] } = coming(this.#state) ?? {}
     const ready = Math.min(settings.readyTimeout, this.#askers.timeoutOf(askers) || Number.POSITIVE_INFINITY)
     const stop = this.#stopping.timeoutMs ?? settings.stopTimeout

@@ -129,6 +129,31 @@ describe('fd-broker run', () => {
     await again.logged('no version is left; one is started anew after a rest', line => line.ms === 100)
   })
 
+  it('refuses connects as soon as it is told to stop, and answers what it has', async () => {
+    const run = await Supervised.start(['--ready', 'fd'])
+    const there = connect(run.port, '127.0.0.1')
+    await once(there, 'connect')
+    there.write('GET /whoami HTTP/1.1\r\nHost: a\r\n')
+    // It has read that: what came before it on this connection was answered.
+    await run.whoami()
+    run.signal('SIGTERM')
+    await run.says('TERM')
+    await until('connects are refused', async () => {
+      const late = connect(run.port, '127.0.0.1')
+      const refused = await Promise.race([
+        once(late, 'connect').then(() => false),
+        once(late, 'error').then(([error]) => error.code === 'ECONNREFUSED'),
+      ]).catch(error => error.code === 'ECONNREFUSED')
+      late.destroy()
+      return refused
+    })
+    expect(hasEnded(run.pid)).toBe(false)
+    there.write('Connection: close\r\n\r\n')
+    const [answer] = await once(there, 'data')
+    expect(`${answer}`).toContain('1,')
+    await run.ended()
+  })
+
   it('kills what does not end in time, and does not outlive its supervisor', async () => {
     const run = await Supervised.start(['--ready', 'fd', '--stop-timeout', '300ms'], [SERVER], {})
     const deaf = await run.upgrade('--', 'env', `FDB_SUPERVISED=${run.orders({ deaf: true })}`, SERVER)
