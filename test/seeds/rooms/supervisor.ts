@@ -9,8 +9,8 @@ export const supervisor = room('supervisor', PARTS, [
   ['supervisor/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [
     'supervisor/repeated-probe.ts',
-    'else if (passed < passes) passed = 0',
-    'else if (passed < passes) passed += 0',
+    'passed = why === null ? passed + 1 : 0',
+    'passed = why === null ? passed + 1 : passed',
     'unit/supervisor-parts',
     'unit/probing',
   ],
@@ -37,7 +37,7 @@ export const supervisor = room('supervisor', PARTS, [
     'e2e/run',
   ],
   ['supervisor/askers.ts', 'this.#waiting.delete(id)', '', ...PARTS],
-  ['supervisor/machine.ts', "if (before !== undefined) end(draft, before.id, 'replaced')", '', ...MACHINE],
+  ['supervisor/machine.ts', "end(draft, before.id, before.sick ? 'failed' : 'replaced')", '', ...MACHINE],
   [
     'supervisor/machine.ts',
     "{ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id }",
@@ -58,13 +58,13 @@ export const supervisor = room('supervisor', PARTS, [
   ],
   [
     'supervisor/machine.ts',
-    "if (draft.is(id, 'serving')) draft.failures = 0",
-    'draft.failures = 0',
+    'draft.failures = 0\n  draft.change(id, { proved: true })',
+    'draft.change(id, { proved: true })',
     ...MACHINE,
   ],
   [
     'supervisor/machine.ts',
-    "draft.restart === 'on-failure' && code !== 0",
+    "draft.restart === 'on-failure' && code === 0",
     "draft.restart === 'on-failure'",
     ...MACHINE,
   ],
