@@ -32,6 +32,13 @@ export class Installed {
     if (kindOf(this.path) === 'none') throw missing(this.path, 'there is nothing to be replaced')
   }
 
+  /** Where the link that was kept leads. Throws ERR_FDB_NO_BINARY where nothing was kept. */
+  get kept(): string {
+    const kind = kindOf(this.#previous)
+    if (kind === 'none') throw missing(this.#previous, 'nothing was kept')
+    return kind === 'link' ? readlinkSync(this.#previous) : this.#previous
+  }
+
   /** Puts `release` there: a link is led to it, a file gets its bytes and its permissions. */
   install(release: string): void {
     const wanted = resolve(release)

@@ -9,7 +9,7 @@ import { Installed } from './installed.js'
 import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
 import { serviceOf } from './who-serves.js'
-import { withRelease } from './with-release.js'
+import { upgradeTo } from './with-release.js'
 
 interface RollbackFlags extends AskFlags {
   json?: true
@@ -62,12 +62,13 @@ async function rolledBack(flags: AskFlags, service: string, installed: Installed
   }
   const { control, timeout: timeoutMs } = flags
   const swap = () => installed.swap()
-  return await withRelease(
+  return await upgradeTo(
     { control, service },
+    installed.kept,
     { path: installed.path, put: swap, back: swap },
-    async () => {
+    async release => {
       using client = await OperatorClient.connect(control, { timeoutMs })
-      return await client.upgrade({ service, timeoutMs })
+      return await client.upgrade({ service, timeoutMs, release })
     },
   )
 }

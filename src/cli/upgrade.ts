@@ -1,9 +1,11 @@
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { isDaemon, type StatusAnswer } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
 import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import type { UpgradeProgress } from '../operator/requests.js'
+import type { Release } from '../process/release-link.js'
 import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
@@ -13,7 +15,7 @@ import { outputOf, outputText } from './output-of.js'
 import { type Plan, planFor, reloaded } from './smart.js'
 import { plain } from './table.js'
 import { answerOf, serviceOf } from './who-serves.js'
-import { type ReleaseChange, withRelease } from './with-release.js'
+import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
@@ -140,14 +142,14 @@ async function upgrade(
   for (const signal of CANCELLING) process.on(signal, cancel)
   try {
     const limits = { argv, timeoutMs: timeout, progress, signal: interrupted.signal }
-    const upgrade = async () =>
+    const upgrade = async (release?: Release) =>
       hung
         ? await (await import('../member/hung-incumbent.js')).replaceHung({ ...limits, control, say })
-        : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false })
+        : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false, release })
     const { pid, generation } =
       binary === undefined || at === undefined
         ? await upgrade()
-        : await withRelease({ control, service }, installing(binary, at), upgrade)
+        : await upgradeTo({ control, service }, resolve(binary), installing(binary, at), upgrade)
     say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
     const output = client.elsewhere ? undefined : outputOf(pid)
     const goes = output === undefined ? null : outputText(output)

@@ -1,5 +1,9 @@
+import { existsSync } from 'node:fs'
+import { FdbError } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
-import { type Place, whoServes } from './who-serves.js'
+import { ledAt, type Release } from '../process/release-link.js'
+import type { SupervisorStatus } from '../supervisor/status.js'
+import { type Place, serviceOf, whoServes } from './who-serves.js'
 
 /** Changes what the server is started from, and back when the upgrade to it has failed. */
 export interface ReleaseChange {
@@ -13,12 +17,29 @@ export interface ReleaseChange {
 
 const ANSWER_MS = 5_000
 
-/** Runs an upgrade to another release. What cannot be told to have failed is left as it is, and said. */
-export async function withRelease<T>(
+/**
+ * Upgrades to the release `to`. A supervisor leads the link itself, and back where the version fails; for every other server, and where the
+ * supervisor may not, this tool carries out the change.
+ */
+export async function upgradeTo<T>(
   place: Place,
+  to: string,
   change: ReleaseChange,
-  upgrade: () => Promise<T>,
+  upgrade: (release?: Release) => Promise<T>,
 ): Promise<T> {
+  if (existsSync(to) && ledAt(change.path) !== null && (await leadsLinks(place))) {
+    try {
+      return await upgrade({ at: change.path, to })
+    } catch (error) {
+      if (!FdbError.is(error) || error.code !== 'ERR_FDB_RELEASE_LINK') throw error
+      process.stderr.write(`${error.message}: meanwhile this tool does it\n`)
+    }
+  }
+  return await withRelease(place, change, () => upgrade())
+}
+
+/** Runs an upgrade to another release. What cannot be told to have failed is left as it is, and said. */
+async function withRelease<T>(place: Place, change: ReleaseChange, upgrade: () => Promise<T>): Promise<T> {
   const before = await serving(place)
   change.put()
   try {
@@ -33,6 +54,18 @@ export async function withRelease<T>(
     change.settle?.()
     process.stderr.write(`it is not known who serves: ${change.path} is left as it is\n`)
     throw error
+  }
+}
+
+/** The paths of a process in another container may be other files. */
+async function leadsLinks({ control, service }: Place): Promise<boolean> {
+  try {
+    using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
+    const answer = await client.status({ timeoutMs: ANSWER_MS })
+    const { supervisor } = (serviceOf(answer, service) ?? {}) as Partial<SupervisorStatus>
+    return supervisor?.leadsLinks === true && !client.elsewhere
+  } catch {
+    return false
   }
 }
 

@@ -19,6 +19,7 @@ export type CataloguedCode =
   | 'ERR_FDB_NO_CONTROL'
   | 'ERR_FDB_MAIN_PROCESS'
   | 'ERR_FDB_NO_BINARY'
+  | 'ERR_FDB_RELEASE_LINK'
   | 'ERR_FDB_NO_CWD'
   | 'ERR_FDB_SPAWN'
   | 'ERR_FDB_SUCCESSOR_EXITED'

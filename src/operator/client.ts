@@ -6,6 +6,7 @@ import { checkFunction, type Keys } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { pidOf } from '../process/liveness.js'
+import type { Release } from '../process/release-link.js'
 import { fdbroker } from '../proto/wire.js'
 import { Link, type WireBody, type WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
@@ -41,6 +42,8 @@ export interface UpgradeAsk {
    * names them (`blockedBy`). ERR_FDB_STUCK when one does not end.
    */
   killStuck?: boolean
+  /** @internal The link that a supervisor is to lead to a release. */
+  release?: Release | undefined
   /** Each phase when it is entered. */
   progress?: (step: UpgradeProgress) => void
   /** Cancels it: before Commit the successor is ended. The outcome says which. */
@@ -53,7 +56,7 @@ export interface CommandAsk extends AskOptions {
 }
 
 const COMMAND: Keys<CommandAsk> = { ...ASK, service: true }
-const UPGRADE: Keys<UpgradeAsk> = { ...COMMAND, argv: true, killStuck: true, progress: true }
+const UPGRADE: Keys<UpgradeAsk> = { ...COMMAND, argv: true, killStuck: true, progress: true, release: true }
 
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
 
@@ -159,7 +162,7 @@ export class OperatorClient implements Disposable {
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
     checkAsk('upgrade()', ask, UPGRADE)
     checkFunction('progress', ask.progress, 'a function')
-    const { argv = [], service = '', timeoutMs, killStuck = false, progress, signal } = ask
+    const { argv = [], service = '', timeoutMs, killStuck = false, progress, release, signal } = ask
     const what = `the result of the upgrade of ${this.#peer}`
     signal?.throwIfAborted()
     const unanswered = new AbortController()
@@ -171,7 +174,15 @@ export class OperatorClient implements Disposable {
       timer = setTimeout(() => unanswered.abort(late), CANCELLED_MS)
     }
     signal?.addEventListener('abort', cancel, { once: true })
-    const body: WireBody = { upgradeRequest: { argv: [...argv], timeoutMs, service, killStuck } }
+    const body: WireBody = {
+      upgradeRequest: {
+        argv: [...argv],
+        timeoutMs,
+        service,
+        killStuck,
+        ...(release && { at: release.at, release: release.to }),
+      },
+    }
     const outcome = this.#ask(body, limits, envelope => {
       if (envelope.progress) {
         progress?.(readProgress(envelope.progress))

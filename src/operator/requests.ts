@@ -1,5 +1,6 @@
 import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
+import type { Release } from '../process/release-link.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { WireBody } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
@@ -22,6 +23,8 @@ export interface UpgradeOrder {
   readonly service: string
   /** End those first that block it. */
   readonly killStuck: boolean
+  /** Of a supervisor: the link that is to lead to a release. */
+  readonly release?: Release
 }
 
 export interface UpgradeProgress {
@@ -81,12 +84,20 @@ type CommandReply = fdbroker.wire.CommandReply.$Properties
 type Result = fdbroker.wire.Result.$Properties
 type Progress = fdbroker.wire.Progress.$Properties
 
-export function readUpgrade({ argv, timeoutMs, service, killStuck }: UpgradeRequest): UpgradeOrder {
+export function readUpgrade({
+  argv,
+  timeoutMs,
+  service,
+  killStuck,
+  at,
+  release: to,
+}: UpgradeRequest): UpgradeOrder {
   return {
     argv: argv ?? [],
     timeoutMs: timeoutMs && timeoutMs > 0 ? Math.min(timeoutMs, LONGEST_MS) : 0,
     service: service ?? '',
     killStuck: killStuck ?? false,
+    ...(at && to && { release: { at, to } }),
   }
 }
 

@@ -1,6 +1,7 @@
 import { Pending } from '../channel/pending.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+import type { Release } from '../process/release-link.js'
 import type { SupervisorEvent } from './machine.js'
 
 export interface UpgradeOptions {
@@ -8,6 +9,8 @@ export interface UpgradeOptions {
   readonly argv?: readonly string[]
   /** Until it must be ready, milliseconds, if that is less than the settings say. 0 or absent: as the settings say. */
   readonly timeoutMs?: number
+  /** The link that is to lead to a release before the version is started. */
+  readonly release?: Release | undefined
   readonly progress?: (step: UpgradeProgress) => void
 }
 
@@ -60,6 +63,11 @@ export class Askers {
   argvOf(ids: readonly number[]): readonly string[] | null {
     const wanted = ids.map(id => this.#waiting.get(id)?.argv ?? []).filter(argv => argv.length > 0)
     return wanted.at(-1) ?? null
+  }
+
+  /** The last of them that gives one. */
+  releaseOf(ids: readonly number[]): Release | null {
+    return ids.map(id => this.#waiting.get(id)?.release).findLast(release => release !== undefined) ?? null
   }
 
   /** The longest that one of them waits; 0: none has said. */

@@ -3,10 +3,11 @@ import type { Logger } from '../logger.js'
 import type { Askers } from './askers.js'
 import type { Failures } from './failures.js'
 import type { KnownVersions } from './known-versions.js'
-import { coming, type SupervisorEvent, type SupervisorState } from './machine.js'
+import { coming, type SupervisorEvent, type SupervisorState, serving } from './machine.js'
 import type { NextSettings } from './next-settings.js'
 import { probeFor } from './probe-for.js'
 import { whyNot } from './refusals.js'
+import { ReleaseLinks } from './release-links.js'
 import type { MainEnd, RunningVersions } from './running-versions.js'
 import { LEFT_BEHIND_MS } from './strays.js'
 
@@ -24,9 +25,16 @@ export interface JudgementParts {
 /** Starts versions, and tells the machine what becomes of each: with the reason, where it fails. */
 export class Judgement {
   readonly #parts: JudgementParts
+  readonly #links: ReleaseLinks
 
   constructor(parts: JudgementParts) {
     this.#parts = parts
+    this.#links = new ReleaseLinks(parts.known, parts.logger, serving(parts.state())?.id ?? null)
+  }
+
+  /** The links of releases follow each step of the machine, before its effects. */
+  leadLinks(state: SupervisorState): void {
+    this.#links.follow(state)
   }
 
   /** `of`: as this earlier version was started. False: it was not started. */
@@ -36,6 +44,9 @@ export class Judgement {
     const versions = this.#parts.versions()
     try {
       const given = askers.argvOf(asked)
+      const release = of === null ? askers.releaseOf(asked) : null
+      const now = serving(state())?.id ?? state().good[0] ?? null
+      if (release !== null) this.#links.install(id, release, now)
       const before = of === null ? null : known.settingsOf(of)
       const settings = before ?? (await next.of(id, given))
       if (state().versions.some(version => version.id === id && version.doomed)) throw whyNot('cancelled')
@@ -52,6 +63,8 @@ export class Judgement {
     } catch (error) {
       failures.note(id, FdbError.from(error))
       dispatch({ type: 'spawn-failed', version: id })
+      // In a step the machine takes it, and answers with the reason, when the step is over.
+      await Promise.resolve()
       failures.forget(id)
       return false
     }

@@ -1,5 +1,6 @@
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
+import type { LinksOf, VersionLinks } from './release-links.js'
 import type { VersionSettings } from './settings.js'
 
 /** A version that may be started again: with the files that its command named when it was started. */
@@ -10,20 +11,34 @@ export interface KnownVersion {
   readonly argv: readonly string[] | null
   /** Where the words of its command led, and its folder. */
   readonly led: Readonly<Record<string, string>>
+  /** Absent: no operator has given a link, or an earlier release has left it. */
+  readonly links?: LinksOf | undefined
 }
 
 /** What the versions before were started by, kept as long as one of them may be started again. */
-export class KnownVersions {
+export class KnownVersions implements VersionLinks {
   readonly #known: Map<number, KnownVersion>
+  readonly #links = new Map<number, LinksOf>()
 
   constructor(left: readonly KnownVersion[]) {
     this.#known = new Map(left.map(each => [each.id, each]))
+    for (const { id, links } of left) if (links !== undefined) this.#links.set(id, links)
   }
 
   /** Notes what a version is started by. `of`: it is an earlier version again. */
   note(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
     const earlier = of === null ? undefined : this.#known.get(of)
     this.#known.set(id, { ...(earlier ?? { settings, argv, led: ledOf(settings) }), id })
+    const links = of === null ? undefined : this.#links.get(of)
+    if (links !== undefined) this.#links.set(id, links)
+  }
+
+  linksOf(id: number): LinksOf | undefined {
+    return this.#links.get(id)
+  }
+
+  noteLinks(id: number, links: LinksOf): void {
+    this.#links.set(id, links)
   }
 
   argvOf(id: number): KnownVersion['argv'] {
@@ -46,11 +61,12 @@ export class KnownVersions {
 
   /** Forgets all others. */
   keepOnly(ids: readonly number[]): void {
-    for (const id of [...this.#known.keys()]) if (!ids.includes(id)) this.#known.delete(id)
+    for (const map of [this.#known, this.#links])
+      for (const id of [...map.keys()]) if (!ids.includes(id)) map.delete(id)
   }
 
   get left(): KnownVersion[] {
-    return [...this.#known.values()]
+    return [...this.#known.values()].map(each => ({ ...each, links: this.#links.get(each.id) }))
   }
 }
 

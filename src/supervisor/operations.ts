@@ -33,8 +33,8 @@ export function operationsOf(
 ): Operations {
   const operations: Operations = {
     status: () => supervisor.status(),
-    upgrade: ({ argv, timeoutMs }, progress, cancel) =>
-      supervisor.upgrade({ argv, timeoutMs, progress }, cancel),
+    upgrade: ({ argv, timeoutMs, release }, progress, cancel) =>
+      supervisor.upgrade({ argv, timeoutMs, release, progress }, cancel),
     command: async ({ name, body }) => {
       switch (name) {
         case STOP: {

@@ -34,6 +34,8 @@ export interface SupervisorStatus extends ServiceStatus {
     readonly loops: boolean
     /** Ends of versions that served and were not told to end; with `--restart` each was started again. */
     readonly exits: ExitReport
+    /** It takes the link of a release with an upgrade, and leads it (`fd-broker upgrade --binary`). */
+    readonly leadsLinks: true
     /** How often it has gone on as another program (`fd-broker upgrade --self`). */
     readonly replaced: number
   }
@@ -83,6 +85,7 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
       failures: state.failures,
       loops: loops(state.failures),
       exits: versions.exits.report,
+      leadsLinks: true,
       replaced,
     },
     says: running?.says || null,

@@ -256,6 +256,7 @@ export class Supervisor {
     for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
       const { state, effects } = step(this.#state, next)
       this.#state = state
+      this.#judgement.leadLinks(state)
       for (const effect of effects) this.#perform(effect)
       this.#look()
     }

@@ -1,39 +1,6 @@
-import { mkdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { SERVER, Supervised } from '../processes/supervised.js'
+import { released } from '../processes/released.js'
 import { until } from '../processes/until.js'
-
-/** A program in a release folder, which a link leads to. */
-async function released(args: readonly string[]) {
-  const run = await Supervised.prepare()
-  const { folder } = run.desk
-  const release = (name: string, orders: object) => {
-    const where = join(folder, name)
-    mkdirSync(where)
-    const program = `#!/bin/sh\nFDB_SUPERVISED='${run.orders({ ...orders, release: name })}' exec ${SERVER}\n`
-    writeFileSync(join(where, 'server'), program, { mode: 0o755 })
-    return where
-  }
-  const [one, two, wrong] = [release('1', {}), release('2', {}), release('3', { crash: 9 })]
-  const link = join(folder, 'current')
-  symlinkSync(one, link)
-  await run.launch(args, [join(link, 'server')])
-  await run.serving()
-  const at = ['--at', link]
-  return {
-    run,
-    one,
-    two,
-    wrong,
-    leadsTo: () => readlinkSync(link),
-    upgrade: (to: string) => run.upgrade(...at, '--binary', to),
-    rollback: (...more: string[]) => run.desk.run('rollback', '--control', run.control, ...more),
-    at,
-    /** Which release answers. */
-    answers: async () => (await fetch(`${run.url}/release`, { headers: { connection: 'close' } })).text(),
-  }
-}
 
 describe('a release of a program that fd-broker run supervises', () => {
   it('is upgraded to by its link; one that fails leaves it; rollback upgrades to the one before', async () => {

@@ -89,6 +89,12 @@ export const UPGRADING = {
     cause: 'The program with which this process was started cannot be found any more',
     remedy: "Give the successor's `argv` with an absolute path",
   },
+  ERR_FDB_RELEASE_LINK: {
+    cause:
+      '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`: the system refused, see the cause',
+    remedy:
+      'Let the user of `run` write in the folder of the link; meanwhile `fd-broker upgrade` changes it itself',
+  },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started does not exist any more',
     remedy: 'Make it again, or start the next version by hand in another folder; of `run`: `--cwd`',

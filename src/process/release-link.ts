@@ -1,0 +1,63 @@
+import { readlinkSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import { FdbError } from '../errors.js'
+
+/** A release that a link is to lead to. Both paths are absolute. */
+export interface Release {
+  /** The symbolic link that a server is started from. */
+  readonly at: string
+  readonly to: string
+}
+
+/** Where a link of releases leads, and the link beside it that keeps the release before: null where there is none. */
+export interface Led {
+  readonly to: string
+  readonly previous: string | null
+}
+
+/** Null: there is no link. */
+export function ledAt(at: string): Led | null {
+  const to = targetOf(at)
+  return to === null ? null : { to, previous: targetOf(previousOf(at)) }
+}
+
+export function previousOf(at: string): string {
+  return `${at}.previous`
+}
+
+/** Each link is replaced at one stroke; what is kept comes first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+export function lead(at: string, { to, previous }: Led): void {
+  if (statSync(to, { throwIfNoEntry: false }) === undefined)
+    throw new FdbError('ERR_FDB_NO_BINARY', `${to}: there is no release: give the path of its folder`, {
+      details: { path: to },
+    })
+  try {
+    if (previous === null) rmSync(previousOf(at), { force: true })
+    else replace(previousOf(at), previous)
+    replace(at, to)
+  } catch (cause) {
+    const { code = String(cause) } = cause as NodeJS.ErrnoException
+    const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot lead the link ${at} to ${to} (${code}): let its user write in the folder of the link`
+    throw new FdbError('ERR_FDB_RELEASE_LINK', why, { cause, details: { path: at } })
+  }
+}
+
+function replace(path: string, to: string): void {
+  if (targetOf(path) === to) return
+  const aside = `${path}.${process.pid}~`
+  rmSync(aside, { force: true })
+  symlinkSync(to, aside)
+  try {
+    renameSync(aside, path)
+  } catch (error) {
+    rmSync(aside, { force: true })
+    throw error
+  }
+}
+
+function targetOf(path: string): string | null {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return null
+  }
+}
