@@ -19,6 +19,8 @@
         "native/children.c",
         "native/spawn.c",
         "native/execute.c",
+        "native/signals.c",
+        "native/preloaded.c",
         "native/unix_path.c",
         "native/memory.c",
         "native/sums.c",

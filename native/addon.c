@@ -168,6 +168,8 @@ NAPI_MODULE_INIT() {
     METHOD("reapChild", fdb_reap_child),
     METHOD("spawn", fdb_spawn),
     METHOD("execute", fdb_execute),
+    METHOD("holdSignals", fdb_hold_signals),
+    METHOD("releaseSignals", fdb_release_signals),
     METHOD("hangups", fdb_hangups),
     METHOD("hangupOf", fdb_hangup_of),
     METHOD("memfd", fdb_memfd),

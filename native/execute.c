@@ -82,8 +82,8 @@ static int execute(image *it, const char **failed) {
     /* Node ignores some, and what is ignored stays so in the next program. */
     struct sigaction usual = { .sa_handler = SIG_DFL }, actions[NSIG];
     bool ignored[NSIG] = { false };
-    sigset_t none, mask;
-    sigemptyset(&none);
+    sigset_t held, mask;
+    fdb_held_signals(&held);
     open_standard(flags, modes);
     if (it->first == KEEP_NUMBERS)
       for (uint32_t i = 0; i < it->count; i++) fcntl(it->fds[i], F_SETFD, 0);
@@ -91,7 +91,7 @@ static int execute(image *it, const char **failed) {
       ignored[number] = sigaction(number, NULL, &actions[number]) == 0 && actions[number].sa_handler == SIG_IGN;
       if (ignored[number]) sigaction(number, &usual, NULL);
     }
-    pthread_sigmask(SIG_SETMASK, &none, &mask);
+    pthread_sigmask(SIG_SETMASK, &held, &mask);
     *failed = "execve";
     execve(file, it->words + 2, it->variables);
     error = errno;

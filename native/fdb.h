@@ -4,6 +4,7 @@
 
 #include <node_api.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -162,6 +163,10 @@ FDB_CALL(fdb_ended_child);
 FDB_CALL(fdb_reap_child);
 FDB_CALL(fdb_spawn);
 FDB_CALL(fdb_execute);
+/* The signals that holdSignals has blocked. */
+void fdb_held_signals(sigset_t *set);
+FDB_CALL(fdb_hold_signals);
+FDB_CALL(fdb_release_signals);
 FDB_CALL(fdb_memfd);
 FDB_CALL(fdb_add_seals);
 FDB_CALL(fdb_get_seals);

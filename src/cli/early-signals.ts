@@ -1,3 +1,5 @@
+import { forgetPreload } from '../process/preloaded.js'
+
 /**
  * Imported before all else. Node opens its inspector on SIGUSR1, which nobody wants of a server's command line; and
  * what a supervisor sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) ends a process
@@ -9,6 +11,5 @@ const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each
   ? (['SIGUSR1', 'SIGHUP', 'SIGUSR2'] as const)
   : (['SIGUSR1'] as const)
 
+forgetPreload()
 for (const signal of early) process.on(signal, () => {})
-
-export {}

@@ -1,6 +1,8 @@
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
+import { releaseSignals } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
+import { RELEASES_SIGNALS } from '../supervisor/held-signals.js'
 import type { Found } from '../supervisor/left-behind.js'
 import type { Predecessor } from '../supervisor/predecessor.js'
 import { READINESS } from '../supervisor/readiness.js'
@@ -177,6 +179,8 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     const running: Supervisor =
       left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
     signals.attach(running)
+    // The image before this one has held them.
+    if (left !== null) releaseSignals()
     tellTurn('served')
     const { code, failure } = await running.ended
     process.exitCode = code
@@ -206,4 +210,5 @@ function sayWhether({ left }: Found): void {
       'ERR_FDB_VERSION',
       'this release cannot go on with what that supervisor leaves to it: restart the service to change it',
     )
+  if (releaseSignals()) process.exitCode = RELEASES_SIGNALS
 }

@@ -16,6 +16,13 @@ const ORDER: Record<Libc | 'unknown', readonly Libc[]> = {
 /** What `npm run build:native` makes in a clone. */
 const OWN_BUILD = 'build/Release/fd_broker.node'
 
+let loaded: string | null = null
+
+/** The path of the addon that was loaded; null: its file is no longer there. */
+export function addonFile(): string | null {
+  return loaded !== null && existsSync(loaded) ? loaded : null
+}
+
 /**
  * The addon: the file that FD_BROKER_ADDON names, and no other then; else the one that a clone has built; else the prebuilt one for
  * this platform and C library.
@@ -57,7 +64,9 @@ function loadFirst(files: readonly string[], remedy: string): unknown {
       continue
     }
     try {
-      return require(file)
+      const addon: unknown = require(file)
+      loaded = file
+      return addon
     } catch (error) {
       cause ??= error
       failures.push(reason(file, error))

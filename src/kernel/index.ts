@@ -1,5 +1,6 @@
 /** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
 
+export { addonFile } from './addon.js'
 export { CHANGE_FIELDS, scanChanges } from './changes.js'
 export {
   adoptOrphans,
@@ -74,6 +75,7 @@ export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
 export { hasEnded, peerLives, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
 export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
 export { restNow } from './rest-now.js'
+export { holdSignals, releaseSignals } from './signals.js'
 export {
   accept,
   type BindOptions,

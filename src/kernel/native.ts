@@ -281,11 +281,20 @@ export interface Native {
 
   // execute.c
   /**
-   * execve in place of this program: the same process, in another folder ("": this one's), with usual signals, with `fds` by the numbers
+   * execve in place of this program: the same process, in another folder ("": this one's), with usual signals but those that are held, with `fds` by the numbers
    * that they have, or from number `first` on, and 0, 1 and 2, which block. Does not return; throws the system call that failed (`execve`, `chdir`): then all is as it was, but for `fchdir`, after
    * which this process is in the other folder. `words` and `env` as for {@link spawn}.
    */
   execute(words: Uint8Array, env: Uint8Array, fds: readonly number[], first?: number): never
+
+  // signals.c
+  /**
+   * Blocks signals (bit n - 1 is signal n) in the calling thread; another thread that gets one sends it there. {@link execute} leaves
+   * them blocked. Throws when signals are held already.
+   */
+  holdSignals(signals: number): void
+  /** Restores what {@link holdSignals} changed, or unblocks what preloaded.c holds. Returns whether SIGTERM was blocked. */
+  releaseSignals(): boolean
 
   // memory.c
   /**

@@ -5,6 +5,7 @@ import type { Logger } from '../logger.js'
 import { successorCommand } from '../process/command-line.js'
 import { NONE_PASSED } from '../supervised/told-variables.js'
 import type { Children } from './children.js'
+import { holdHandledSignals, holdingVariables, RELEASES_SIGNALS } from './held-signals.js'
 import { LEFT_VARIABLE, type LeftBehind, written } from './left-behind.js'
 
 const FIRST_FD = 3
@@ -22,10 +23,16 @@ export async function goOnAsInstalled(
   logger: Logger,
 ): Promise<never> {
   try {
-    await tryNextImage(left(), children)
+    const holding = await tryNextImage(left(), children)
+    if (holding === null)
+      logger.warn(
+        {},
+        'a signal that comes while the supervisor is replaced may end it: what is installed cannot hold signals',
+      )
+    using _held = holding && (await holdHandledSignals())
     const all = left()
     logger.info({ replaced: all.replaced }, 'the supervisor is replaced by what is installed now')
-    return becomeNextImage(all)
+    return becomeNextImage(all, holding ?? {})
   } catch (error) {
     const reason = FdbError.from(error)
     logger.error({ err: reason }, 'the supervisor goes on as it is')
@@ -33,11 +40,24 @@ export async function goOnAsInstalled(
   }
 }
 
-/** Starts it as a process of its own, which reads what would be left to it, and says whether it could go on. */
-async function tryNextImage(left: LeftBehind, children: Children): Promise<void> {
-  const next = nextCommand(`try:${FIRST_FD}`)
+/** Resolves with the environment in which it holds signals; null: its loader or its release does not do that. */
+async function tryNextImage(left: LeftBehind, children: Children): Promise<NodeJS.ProcessEnv | null> {
+  const holding = holdingVariables()
+  const code = holding === null ? null : await trialOf(left, holding, children)
+  if (code === RELEASES_SIGNALS) return holding
+  // A loader that refuses the addon says nothing about the program.
+  const plain = code === 0 ? code : await trialOf(left, {}, children)
+  if (plain === 0) return null
+  const how = plain > 128 ? `by signal ${plain - 128}` : `with code ${plain}`
+  const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${how} when it was tried (see its own output): the supervisor goes on as it is`
+  throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
+}
+
+/** Starts it as a process of its own, which reads what would be left to it, and says by its exit code whether it could go on. */
+async function trialOf(left: LeftBehind, env: NodeJS.ProcessEnv, children: Children): Promise<number> {
+  const next = nextCommand(`try:${FIRST_FD}`, env)
   using memory = written(left).memory
-  const code = await new Promise<number>((resolve, reject) => {
+  return await new Promise<number>((resolve, reject) => {
     let pid = 0
     const timer = setTimeout(() => {
       children.kill(pid)
@@ -55,17 +75,13 @@ async function tryNextImage(left: LeftBehind, children: Children): Promise<void>
       reject(notStarted(next, error as NativeError))
     }
   })
-  if (code === 0) return
-  const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
-  const why = `${next.file}, as which this supervisor was to go on, ended ${how} when it was tried (see its own output): the supervisor goes on as it is`
-  throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code } })
 }
 
 /** Does not return; throws with nothing changed. */
-function becomeNextImage(left: LeftBehind): never {
+function becomeNextImage(left: LeftBehind, env: NodeJS.ProcessEnv): never {
   const { memory, fds } = written(left)
   try {
-    const next = nextCommand(`take:${numbersOf([memory])[0]}`)
+    const next = nextCommand(`take:${numbersOf([memory])[0]}`, env)
     try {
       return executeInstead(next, [memory, ...fds])
     } catch (error) {
@@ -77,9 +93,9 @@ function becomeNextImage(left: LeftBehind): never {
 }
 
 /** As this process was started, looked up anew. What a service manager has passed is among what is left. */
-function nextCommand(order: string): ProgramStart {
+function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
   const { file, argv0, args, cwd, env } = successorCommand({
-    env: { ...NONE_PASSED, [LEFT_VARIABLE]: order },
+    env: { ...NONE_PASSED, ...variables, [LEFT_VARIABLE]: order },
   })
   return { file, cwd, argv: [argv0, ...args], env }
 }

@@ -10,8 +10,10 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { ancestorsOf, hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
@@ -19,6 +21,9 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+/** Signals that are sent while it is replaced, spread over so long. */
+const ROUNDS = perLane(3, 60)
+const LAST_MS = 150
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 
 /** `fd-broker run` by a command that can be replaced: a `node` and a script in the folder of the test. */
@@ -42,6 +47,12 @@ class Installed {
   putNode(): void {
     rmSync(this.node, { force: true })
     symlinkSync(process.execPath, this.node)
+  }
+
+  /** Shell words run before each start of Node, in the same process. */
+  wrapNode(words: string): void {
+    rmSync(this.node, { force: true })
+    writeFileSync(this.node, `#!/bin/sh\n${words}\nexec '${process.execPath}' "$@"\n`, { mode: 0o755 })
   }
 
   release(name: string, code = ''): void {
@@ -176,4 +187,73 @@ describe('fd-broker upgrade --self', () => {
     await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
     expect(await again.whoami()).toMatchObject({ generation: 2 })
   })
+
+  it('obeys each signal that comes while it is replaced, when its handlers are there', async () => {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const own = installed.command(['--ready', 'fd', '--pid-file', join(run.desk.folder, 'run.pid')])
+    const child = spawn(own[0]!, own.slice(1), {
+      env: { ...run.desk.env, FDB_SUPERVISED: run.orders({}), LD_PRELOAD: '' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    run.pid = child.pid!
+    const ended = once(child, 'exit')
+    child.stderr.on('data', text => appendFileSync(run.desk.log, text))
+    await run.serving()
+    // Within Node, before the command line of fd-broker has a handler.
+    installed.release('two', toItself('HUP'))
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+    const second = await run.serving(2)
+    // Neither the supervisor nor its children keep anything of it.
+    for (const pid of [run.pid, second])
+      expect(readFileSync(`/proc/${pid}/status`, 'utf8')).toMatch(/^SigBlk:\s0+$/m)
+    const variables = readFileSync(`/proc/${second}/environ`, 'utf8').split('\0')
+    expect(variables.filter(each => /^(LD_PRELOAD|FD_BROKER_HELD)/.test(each))).toEqual(['LD_PRELOAD='])
+    // At any moment from the last of the old image on.
+    installed.release('three')
+    for (let round = 0; round < ROUNDS; round++) {
+      const replaced = 2 + round
+      const heard = count(run.said, 'USR2')
+      const upgraded = installed.upgradeSelf()
+      await run.logged(
+        'the supervisor is replaced by what is installed now',
+        line => line.replaced === replaced,
+      )
+      await setTimeout((LAST_MS * round) / (ROUNDS - 1))
+      run.signal('SIGUSR2')
+      expect(await upgraded).toMatchObject({ code: 0 })
+      await until('the program has got it', () => count(run.said, 'USR2') > heard)
+    }
+    installed.release('four', toItself('TERM'))
+    const last = installed.upgradeSelf()
+    await run.ended()
+    await last
+    expect(await ended).toEqual([0, null])
+    await run.logged('the program is ended', line => line.signal === 'SIGTERM')
+    expect(run.lines.filter(line => line.level >= 40 && /signal/.test(line.msg))).toEqual([])
+  })
+
+  it('is replaced without holding signals where a program of the command refuses what is preloaded', async () => {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const own = installed.command(['--ready', 'fd'])
+    run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
+    await run.serving()
+    installed.wrapNode('if [ -n "$LD_PRELOAD" ]; then exit 127; fi')
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+    await run.logged(
+      'a signal that comes while the supervisor is replaced may end it: what is installed cannot hold signals',
+    )
+    expect(await run.status()).toMatchObject({ role: 'serving', supervisor: { replaced: 1 } })
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+  })
 })
+
+/** JavaScript that sends a signal to the next image of a supervisor, not to one that is tried. */
+function toItself(signal: string): string {
+  return `if (/^take/.test(process.env.FD_BROKER_SUPERVISOR)) process.kill(process.pid, 'SIG${signal}')`
+}
+
+function count(file: string, text: string): number {
+  return existsSync(file) ? readFileSync(file, 'utf8').split(text).length - 1 : 0
+}

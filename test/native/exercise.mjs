@@ -272,6 +272,11 @@ async function children() {
   refused(() => native.execute(strings('/bin/sh'), env, []), 'ERR_OUT_OF_RANGE')
   refused(() => native.execute('x', env, []), 'ERR_INVALID_ARG_TYPE')
   refused(() => native.setBlocking(never, true), 'EBADF')
+  native.holdSignals(1 << 11)
+  refused(() => native.holdSignals(0), 'ERR_OUT_OF_RANGE')
+  native.releaseSignals()
+  assert.equal(native.releaseSignals(), false)
+  refused(() => native.holdSignals(-1), 'ERR_OUT_OF_RANGE')
   native.closeMany([a, b])
 }
 

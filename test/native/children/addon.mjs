@@ -3,4 +3,5 @@ import { createRequire } from 'node:module'
 
 const require = createRequire(import.meta.url)
 
-export const native = require(process.env.FD_BROKER_ADDON || '../../../build/Release/fd_broker.node')
+export const file = require.resolve(process.env.FD_BROKER_ADDON || '../../../build/Release/fd_broker.node')
+export const native = require(file)

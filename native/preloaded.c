@@ -1,0 +1,55 @@
+/*
+ * pthread_sigmask of a program that the addon is preloaded into: Node sets the mask of signals when it starts, long before a
+ * program has a handler. FD_BROKER_HELD_SIGNALS (bit n - 1 is signal n) names the signals that stay blocked until one SIG_UNBLOCK
+ * names all of them. An addon that is only loaded by Node never gets here: the C library's function comes first then.
+ */
+#ifdef __linux__
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KERNEL_MASK_BYTES (_NSIG / 8)
+#define SIGNALS 31
+/* The C library's own, which it never blocks. */
+#define FIRST_OWN 32
+#define LAST_OWN 33
+
+static uint32_t held;
+static pid_t holder; /* a child that was forked holds nothing: it is about to be another program */
+
+static bool all_named(const sigset_t *set) {
+  for (int number = 1; number <= SIGNALS; number++)
+    if (held >> (number - 1) & 1 && !sigismember(set, number)) return false;
+  return true;
+}
+
+__attribute__((visibility("default"))) int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) {
+  sigset_t changed;
+  if (holder == 0) {
+    const char *text = getenv("FD_BROKER_HELD_SIGNALS");
+    holder = (pid_t)syscall(SYS_getpid);
+    held = text == NULL ? 0 : (uint32_t)strtoul(text, NULL, 10) & INT32_MAX;
+  }
+  if (set != NULL) {
+    changed = *set;
+    if (how != SIG_UNBLOCK)
+      for (int number = FIRST_OWN; number <= LAST_OWN; number++) sigdelset(&changed, number);
+    if (held != 0 && (pid_t)syscall(SYS_getpid) == holder) {
+      if (how == SIG_UNBLOCK && all_named(set)) held = 0;
+      for (int number = 1; number <= SIGNALS; number++) {
+        if (!(held >> (number - 1) & 1)) continue;
+        if (how == SIG_UNBLOCK) sigdelset(&changed, number);
+        else sigaddset(&changed, number);
+      }
+    }
+    set = &changed;
+  }
+  return syscall(SYS_rt_sigprocmask, how, set, before, KERNEL_MASK_BYTES) == 0 ? 0 : errno;
+}
+#else
+typedef int nothing_is_preloaded;
+#endif

@@ -1,0 +1,88 @@
+/* Signals that wait for the next program: blocked and pending, they outlive execve; a handler's knowledge of them does not. */
+#include "fdb.h"
+
+#include <signal.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+
+#define SIGNALS 31
+#define ENDS SIGTERM
+
+static bool holding;
+static bool is_held[SIGNALS + 1];
+static struct sigaction actions[SIGNALS + 1];
+static volatile sig_atomic_t came[SIGNALS + 1];
+static pid_t thread;
+
+#ifdef __linux__
+static pid_t own_thread(void) {
+  return (pid_t)syscall(SYS_gettid);
+}
+
+static void send_to_thread(int number) {
+  syscall(SYS_tgkill, getpid(), thread, number);
+}
+#else
+static pid_t own_thread(void) {
+  return 0;
+}
+
+static void send_to_thread(int number) {
+  kill(getpid(), number);
+}
+#endif
+
+/* Other threads do not block it: the thread that does keeps it for them. */
+static void keep(int number) {
+  if (own_thread() == thread) came[number] = 1;
+  else send_to_thread(number);
+}
+
+void fdb_held_signals(sigset_t *set) {
+  sigemptyset(set);
+  for (int number = 1; number <= SIGNALS; number++)
+    if (is_held[number]) sigaddset(set, number);
+}
+
+napi_value fdb_hold_signals(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int mask;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_int(env, call.argv[0], "signals", 0, INT32_MAX, &mask)) return NULL;
+  if (holding) return fdb_throw_range(env, "signals are held already");
+  struct sigaction kept = { .sa_handler = keep, .sa_flags = SA_RESTART };
+  sigset_t set;
+  sigfillset(&kept.sa_mask);
+  thread = own_thread();
+  holding = true;
+  for (int number = 1; number <= SIGNALS; number++) {
+    came[number] = 0;
+    is_held[number] = mask >> (number - 1) & 1 && sigaction(number, &kept, &actions[number]) == 0;
+  }
+  fdb_held_signals(&set);
+  pthread_sigmask(SIG_BLOCK, &set, NULL);
+  for (int number = 1; number <= SIGNALS; number++)
+    if (came[number]) send_to_thread(number);
+  return NULL;
+}
+
+napi_value fdb_release_signals(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  sigset_t set, before;
+  if (!fdb_enter(env, info, 0, &call)) return NULL;
+  if (holding) {
+    fdb_held_signals(&set);
+    for (int number = 1; number <= SIGNALS; number++) {
+      if (is_held[number]) sigaction(number, &actions[number], NULL);
+      is_held[number] = false;
+    }
+    holding = false;
+  } else {
+    /* What an image before this one has held: preloaded.c waits for a call that names them all. */
+    sigemptyset(&set);
+    for (int number = 1; number <= SIGNALS; number++) sigaddset(&set, number);
+  }
+  pthread_sigmask(SIG_UNBLOCK, &set, &before);
+  return fdb_bool_value(env, sigismember(&before, ENDS) == 1);
+}

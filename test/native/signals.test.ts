@@ -1,0 +1,63 @@
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { constants } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { describe, expect, it } from 'vitest'
+import { addonFile } from '../../src/kernel/addon.js'
+import { native } from '../../src/kernel/native.js'
+import { thrown } from './support.js'
+
+const script = fileURLToPath(new URL('children/held-signals.mjs', import.meta.url))
+const USR2 = 1 << (constants.signals.SIGUSR2 - 1)
+
+describe('holdSignals', () => {
+  it('keeps a signal for the next image: pending, until that releases it', async () => {
+    const { stdout } = await promisify(execFile)(process.execPath, [script, 'first'])
+    expect(stdout.trim().split('\n')).toEqual([
+      `blocked ${USR2}`,
+      'blocked in a child 0',
+      'blocked 0',
+      'the second image has got it',
+    ])
+  })
+
+  it('changes nothing for a program that has only loaded the addon, whatever its environment says', async () => {
+    const env = { ...process.env, FD_BROKER_HELD_SIGNALS: `${USR2}` }
+    const text = "setImmediate(() => console.log(require('fs').readFileSync('/proc/self/status', 'utf8')))"
+    const load = `process.dlopen({ exports: {} }, ${JSON.stringify(addonFile())}); ${text}`
+    const { stdout } = await promisify(execFile)(process.execPath, ['-e', load], { env })
+    expect(stdout).toMatch(/^SigBlk:\s0+$/m)
+  })
+
+  it('gives a signal to the handler of this image when that stays', async () => {
+    let got = 0
+    const handler = () => {
+      got++
+    }
+    process.on('SIGUSR2', handler)
+    try {
+      native.holdSignals(USR2)
+      expect(thrown(() => native.holdSignals(USR2)).message).toMatch(/held already/)
+      process.kill(process.pid, 'SIGUSR2')
+      // The loop has asked for events once between two immediates.
+      for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
+      expect(got).toBe(0)
+      const came = once(process, 'SIGUSR2')
+      native.releaseSignals()
+      await came
+      expect(got).toBe(1)
+    } finally {
+      process.off('SIGUSR2', handler)
+    }
+  })
+
+  it('refuses what is no set of signals', () => {
+    const refused = (signals: unknown) => thrown(() => native.holdSignals(signals as number)).name
+    expect([refused(-1), refused(2 ** 31), refused('USR2')]).toEqual([
+      'RangeError',
+      'RangeError',
+      'TypeError',
+    ])
+  })
+})
