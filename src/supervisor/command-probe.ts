@@ -28,7 +28,8 @@ export function commandProbe(children: Starts, { text, cwd, env }: CommandProbe,
   return new Repeated(questionTo, asking)
 }
 
-function shellOf(children: Starts, cwd: string, env: NodeJS.ProcessEnv): StartShell {
+/** Starts lines of the shell as children. */
+export function shellOf(children: Starts, cwd: string, env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
     let said: Socket | undefined

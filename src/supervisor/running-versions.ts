@@ -10,6 +10,7 @@ import { RunningVersion } from './running-version.js'
 import type { VersionSettings } from './settings.js'
 import { SharedListeners } from './shared-listeners.js'
 import { Strays } from './strays.js'
+import { unitStops } from './unit-job.js'
 
 /** A version whose main process has ended. */
 export interface MainEnd {
@@ -118,6 +119,11 @@ export class RunningVersions {
   /** Listeners that none of these versions wants are let go of. */
   keepListenersOf(ids: readonly number[]): void {
     this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
+  }
+
+  /** The service ends: its listeners too, but where the unit is started again. */
+  async endListeners(): Promise<void> {
+    if (!this.listeners.areKept || (await unitStops(this.children))) this.listeners.end()
   }
 
   /** Kills its main process, with its group, and what that has left behind. */

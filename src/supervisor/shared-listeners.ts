@@ -97,9 +97,16 @@ export class SharedListeners implements Disposable {
     this.#kept.discard()
   }
 
-  /** The service ends: a connect is refused as soon as the versions accept no more, but where the next process goes on with the listener. */
+  /** The next process goes on with them. */
+  get areKept(): boolean {
+    return this.#kept.keeps
+  }
+
+  /** The service ends, and no next process goes on with them: a connect is refused as soon as the versions accept no more. */
   end(): void {
-    if (!this.#kept.keeps) this[Symbol.dispose]()
+    for (const key of this.#held.keys()) this.#kept.drop(key)
+    this.#kept.discard()
+    this[Symbol.dispose]()
   }
 
   /** What the manager keeps it keeps for the next process, if the unit is not stopped. */

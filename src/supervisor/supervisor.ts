@@ -199,7 +199,7 @@ export class Supervisor {
   /** Ends all versions; {@link ended} resolves when they have. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopping = options
-    this.#versions.listeners.end()
+    void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // There is an end to their patience too.
     for (const id of [...this.#versions.draining]) {

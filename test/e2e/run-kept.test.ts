@@ -1,18 +1,33 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { numbersOf } from '../../src/kernel/index.js'
+import { hasEnded } from '../processes/launch.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
-/** `fd-broker run` in a unit with `FileDescriptorStoreMax=`: its manager keeps what it is given, and gives it to the next process. */
-async function unit() {
+/**
+ * `fd-broker run` in a unit with `FileDescriptorStoreMax=`: its manager keeps what it is given, and gives it to the next process. `job`: what
+ * systemctl tells of the unit.
+ */
+async function unit(job?: string) {
   const run = await Supervised.prepare()
-  const manager = NotifyRecorder.open(run.desk.folder)
+  // As systemd's.
+  const place = join(run.desk.folder, 'systemd')
+  mkdirSync(place)
+  const manager = NotifyRecorder.open(place)
+  const tools = join(run.desk.folder, 'tools')
+  if (job !== undefined) {
+    mkdirSync(tools)
+    const jobs = `echo '  7 other.service stop running'; echo '  8 shop.service ${job}'`
+    const told = `${jobs}; : >'${join(run.desk.folder, 'asked')}'`
+    const program = `#!/bin/sh\ncase $1 in whoami) echo shop.service;; list-jobs) ${told};; esac\n`
+    writeFileSync(join(tools, 'systemctl'), program, { mode: 0o755 })
+  }
   const file = join(run.desk.folder, 'run.yaml')
   const write = (listeners: Record<string, string>) =>
     writeFileSync(file, JSON.stringify({ command: [SERVER], ready: 'fd', listen: listeners }))
@@ -25,6 +40,7 @@ async function unit() {
         ...manager.env,
         FDB_SUPERVISED: run.orders({}),
         FDSTORE: '512',
+        ...(existsSync(tools) && { PATH: `${tools}:${process.env.PATH}` }),
         FDB_TEST_LOG: run.desk.log,
         LISTEN_FDS: String(kept.length),
         LISTEN_FDNAMES: kept.map(({ name }) => name).join(':'),
@@ -83,4 +99,64 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await until('nor the other', () => manager.kept.size === 1)
     expect(await run.whoami()).toMatchObject({ generation: 1 })
   })
+
+  it('are closed at once when the unit stops: a connect is refused while the versions answer what they have', async () => {
+    const { manager, run, start, write } = await unit('stop running')
+    write({ web: `tcp://127.0.0.1:${run.port}` })
+    await start()
+    await until('it is kept', () => manager.kept.size === 1)
+    const there = await asking(run)
+    run.signal('SIGTERM')
+    await until('nothing is kept', () => manager.kept.size === 0)
+    await until('connects are refused', async () => (await connects(run.port)) === 'ECONNREFUSED')
+    expect(hasEnded(run.pid)).toBe(false)
+    expect(await answered(there)).toContain('1,')
+    await run.ended()
+  })
+
+  it('are kept when the unit is restarted: who connects waits for the next process', async () => {
+    const { manager, run, start, write } = await unit('restart running')
+    write({ web: `tcp://127.0.0.1:${run.port}` })
+    await start()
+    await until('it is kept', () => manager.kept.size === 1)
+    const there = await asking(run)
+    run.signal('SIGTERM')
+    await until('systemd was asked', () => existsSync(join(run.desk.folder, 'asked')))
+    expect(await connects(run.port)).toBe('connected')
+    expect(await answered(there)).toContain('1,')
+    await run.ended()
+    expect([manager.kept.size, await connects(run.port)]).toEqual([1, 'connected'])
+    const waiting = run.whoami()
+    const next = await start()
+    expect(await waiting).toMatchObject({ pid: next })
+  })
 })
+
+/** A request that is under way. */
+async function asking(run: Supervised): Promise<Socket> {
+  const there = connect(run.port, '127.0.0.1')
+  await once(there, 'connect')
+  there.write('GET /whoami HTTP/1.1\r\nHost: a\r\n')
+  // It has read that: what came before it on this connection was answered.
+  await run.whoami()
+  return there
+}
+
+async function answered(there: Socket): Promise<string> {
+  there.write('Connection: close\r\n\r\n')
+  const [answer] = await once(there, 'data')
+  return `${answer}`
+}
+
+/** What becomes of a connect. */
+async function connects(port: number): Promise<string> {
+  const late = connect(port, '127.0.0.1')
+  try {
+    await once(late, 'connect')
+    return 'connected'
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? ''
+  } finally {
+    late.destroy()
+  }
+}
