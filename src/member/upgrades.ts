@@ -119,7 +119,12 @@ export class Upgrades implements Replaced {
     })
     const { logger } = this.shared.settings
     const words = new LastWords(this.shared.settings.control!)
-    const child = await spawnSuccessor(command, { logger, stdio: options.stdio, env: words.env })
+    const child = await spawnSuccessor(command, { logger, stdio: options.stdio, env: words.env }).catch(
+      error => {
+        words.close()
+        throw error
+      },
+    )
     child.unref()
     this.started.push(child)
     const progress = toldOf(options.progress, logger)

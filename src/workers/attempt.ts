@@ -84,6 +84,7 @@ export class Attempt {
   async #start(): Promise<void> {
     const { command, logger, place, timeout } = this.#parts
     const words = new LastWords(place.control)
+    void this.outcome.catch(() => {}).finally(() => words.close())
     const env = { ...NOTHING_TOLD, ...workerVariables(place) }
     const child = await spawnSuccessor(
       successorCommand({ env, ...(command !== null && { argv: command }) }),
@@ -98,7 +99,6 @@ export class Attempt {
       const why = `${this.#name} has not served within ${timeout} ms${said === null ? '' : `: ${said}`}`
       this.#fail(new FdbError('ERR_FDB_DEADLINE', why))
     })
-    void this.outcome.catch(() => {}).finally(() => words.close())
     void child.exited.then(({ code, signal }) => {
       this.look()
       // A wrapper that has started what is to serve.

@@ -1,5 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
 import type { Standing } from '../../src/holder/daemon/service-operations.js'
 import { SILENT } from '../../src/logger.js'
 import { Attempt } from '../../src/workers/attempt.js'
@@ -10,7 +12,12 @@ import { Orphans } from '../../src/workers/orphans.js'
 import { Slot } from '../../src/workers/slot.js'
 import { until } from '../processes/until.js'
 
+/** Of the control path, beside which an attempt has files while it lasts. */
+const folder = mkdtempSync(join(tmpdir(), 'fdb-slots-'))
+const control = join(folder, 'no.sock')
+
 afterEach(() => vi.useRealTimers())
+afterAll(() => rmSync(folder, { recursive: true }))
 
 const NO_PROGRAM = ['/no/such/program']
 const STAYS = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
@@ -18,7 +25,7 @@ const STAYS = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
 function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
   return {
     service: 'shop',
-    control: '/tmp/no.sock',
+    control,
     command: NO_PROGRAM,
     count: 1,
     replace: 'one-by-one',
@@ -125,10 +132,10 @@ describe('the place of a worker', () => {
 })
 
 describe('an attempt to bring a worker', () => {
-  const attemptWith = (timeout = 60_000) =>
+  const attemptWith = (timeout = 60_000, command: readonly string[] = STAYS) =>
     new Attempt({
-      place: { index: 0, service: 'shop', control: '/tmp/no.sock' },
-      command: STAYS,
+      place: { index: 0, service: 'shop', control },
+      command,
       timeout,
       logger: SILENT,
       standing: () => null,
@@ -141,6 +148,12 @@ describe('an attempt to bring a worker', () => {
     await attempt.cancel('it is one too many')
     expect(children()).toEqual([])
     await expect(attempt.outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  })
+
+  it('whose program cannot be started leaves no file', async () => {
+    const { outcome } = attemptWith(60_000, NO_PROGRAM)
+    await expect(outcome).rejects.toMatchObject({ code: expect.stringMatching(/^E/) })
+    await until('its files are gone', () => readdirSync(folder).length === 0)
   })
 
   it('that is cancelled before its process runs leaves none', async () => {
