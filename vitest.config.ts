@@ -42,6 +42,7 @@ export default defineConfig({
       }),
     ],
     pool: 'forks',
+    globalSetup: './test/lanes/whole-run.ts',
     sequence: { sequencer: Order },
     // Files at a time. Most end-to-end tests wait for processes.
     maxWorkers: 4,

@@ -1,17 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import {
-  chmodSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-} from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, expect } from 'vitest'
+import { children, entriesOf, processesWith, temporaryFolder } from './remains.js'
 
 /**
  * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner gives the file
@@ -35,14 +26,11 @@ const MOST_MS = 30_000
 /** Descriptors that Node opens when it first needs them: an event loop's own, the source of random bytes, no output. */
 const OF_NODE = /^(anon_inode:\[(eventpoll|eventfd|io_uring)\]|\/dev\/(u?random|null))$/
 
-/** The loader of the fixtures keeps compiled sources there, for every file and every run. */
-const COMPILED = /^tsx-\d+$/
-
 if (GUARDED.test(FILE) && !(FILE in LEAVES)) guard()
 
 function guard(): void {
   const mark = `FDB_TEST_FILE=${randomUUID()}`
-  const folder = temporaryFolder()
+  const folder = temporaryFolder('f-')
   process.env.FDB_TEST_FILE = mark.split('=')[1]
   process.env.TMPDIR = folder
   let before: ReadonlySet<string>
@@ -51,10 +39,8 @@ function guard(): void {
     ...descriptors()
       .filter(one => !before.has(one))
       .map(one => `the descriptor ${one}`),
-    ...processes(mark).map(one => `the process ${one}`),
-    ...readdirSync(folder)
-      .filter(name => !COMPILED.test(name))
-      .map(name => `${name} in the temporary folder`),
+    ...[...children(), ...processesWith(mark)].map(one => `the process ${one}`),
+    ...entriesOf(folder).map(name => `${name} in the temporary folder`),
   ]
 
   beforeAll(() => {
@@ -78,17 +64,6 @@ function guard(): void {
   }, MOST_MS * 4)
 }
 
-/** As `/tmp`: another user reaches what a test gives it. The name is short, as the path of a socket is. */
-function temporaryFolder(): string {
-  const shared = tmpdir()
-  const made = mkdtempSync(join(shared, 'f-'))
-  chmodSync(made, 0o1777)
-  const compiled = `tsx-${process.getuid!()}`
-  mkdirSync(join(shared, compiled), { recursive: true })
-  symlinkSync(join(shared, compiled), join(made, compiled))
-  return made
-}
-
 /** Number and target of each. */
 function descriptors(): string[] {
   return readdirSync('/proc/self/fd').flatMap(fd => {
@@ -103,27 +78,5 @@ function targetOf(fd: string): string | null {
     return readlinkSync(`/proc/self/fd/${fd}`)
   } catch {
     return null
-  }
-}
-
-/** The processes that the file started: the children, and those that inherited the mark, under any parent. */
-function processes(mark: string): string[] {
-  return readdirSync('/proc')
-    .filter(entry => /^\d+$/.test(entry) && Number(entry) !== process.pid)
-    .filter(pid => isChild(pid) || textOf(pid, 'environ').includes(mark))
-    .map(pid => `${pid} ${textOf(pid, 'cmdline').replaceAll('\0', ' ')}`)
-}
-
-function isChild(pid: string): boolean {
-  const stat = textOf(pid, 'stat')
-  return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === process.pid
-}
-
-/** A file of a process in /proc; '' of one that has ended or is another user's. */
-function textOf(pid: string, name: 'environ' | 'cmdline' | 'stat'): string {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
-  } catch {
-    return ''
   }
 }

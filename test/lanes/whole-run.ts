@@ -1,0 +1,39 @@
+import { randomUUID } from 'node:crypto'
+import { rmSync } from 'node:fs'
+import { entriesOf, processesWith, temporaryFolder } from './remains.js'
+
+/** A limit, not a pause: for what ends by itself when its test is over. */
+const MOST_MS = 20_000
+
+/**
+ * A run of the suite leaves no process and no entry of the temporary folder: end-to-end tests, whose processes outlive a file's hooks
+ * for a moment, are looked at together when all are over.
+ */
+export default function setup(): (() => Promise<void>) | undefined {
+  // Once, and not for each project of the suite.
+  if (process.env.FDB_TEST_RUN !== undefined) return undefined
+  const shared = process.env.TMPDIR
+  const folder = temporaryFolder('r-')
+  const mark = `FDB_TEST_RUN=${randomUUID()}`
+  process.env.FDB_TEST_RUN = mark.split('=')[1]
+  process.env.TMPDIR = folder
+  return async () => {
+    if (shared === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = shared
+    const end = performance.now() + MOST_MS
+    const remainder = () => [
+      ...processesWith(mark).map(one => `the process ${one}`),
+      ...entriesOf(folder).map(name => `${name} in the temporary folder`),
+    ]
+    let left = remainder()
+    while (left.length > 0 && performance.now() < end) {
+      await new Promise(resolve => setTimeout(resolve, 100))
+      left = remainder()
+    }
+    rmSync(folder, { recursive: true, force: true })
+    if (left.length === 0) return
+    // The runner prints what a teardown throws, and ends with 0.
+    process.exitCode = 1
+    throw new Error(`the tests leave:\n${left.join('\n')}`)
+  }
+}
