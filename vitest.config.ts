@@ -45,7 +45,7 @@ export default defineConfig({
     globalSetup: './test/lanes/whole-run.ts',
     sequence: { sequencer: Order },
     // Files at a time. Most end-to-end tests wait for processes.
-    maxWorkers: 4,
+    maxWorkers: 5,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.
     testTimeout: 180_000,
     hookTimeout: 180_000,

@@ -169,6 +169,12 @@ describe('WebSockets that the application terminates', () => {
     const talks = chats.map(chat => chat.talk())
     for (let round = 0; round < ROUNDS; round++) {
       app = await upgrade(scene, app)
+      const { pid } = app
+      await until(
+        'each is answered by the next process',
+        () => chats.every(chat => chat.pids.has(pid)),
+        60_000,
+      )
     }
     for (const chat of chats) chat.stop()
     await Promise.all(talks)

