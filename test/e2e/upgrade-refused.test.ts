@@ -57,6 +57,7 @@ describe('a version that cannot take over is told why, and the incumbent serves 
       message: expect.stringContaining('64'),
     })
     expect(lastFailure).toMatchObject({ phase: 'offering' })
+    expect(['ERR_FDB_SUCCESSOR_LOST', failure.code]).toContain(lastFailure?.code)
     await expectReplaceable(scene, first)
   })
 
