@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { onTestFinished, type TestContext } from 'vitest'
 import type { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody } from '../../src/protocol/link.js'
+import { signalPid } from './launch.js'
 import { hello } from './stranger.js'
 
 const FIXTURE = fileURLToPath(new URL('../fixtures/second-user.ts', import.meta.url))
@@ -112,8 +113,10 @@ export class SecondUser {
     return (await this.#tell({ verb: 'notify', path, text })) as string
   }
 
-  /** The pid of a child of it, which lives as long as it likes. */
+  /** The pid of a child of it, which lives until the test is over. */
   async child(): Promise<number> {
-    return (await this.#tell({ verb: 'child' })) as number
+    const pid = (await this.#tell({ verb: 'child' })) as number
+    onTestFinished(() => signalPid(pid, 'SIGKILL'))
+    return pid
   }
 }
