@@ -5,6 +5,9 @@ import { entriesOf, processesWith, temporaryFolder } from './remains.js'
 /** A limit, not a pause: for what ends by itself when its test is over. */
 const MOST_MS = 20_000
 
+/** The folder of a `fd-broker run` that was killed: the next one to start removes it, and the last one of all has none behind it. */
+const OF_KILLED_RUN = /^fd-broker-/
+
 /**
  * A run of the suite leaves no process and no entry of the temporary folder: end-to-end tests, whose processes outlive a file's hooks
  * for a moment, are looked at together when all are over.
@@ -23,7 +26,9 @@ export default function setup(): (() => Promise<void>) | undefined {
     const end = performance.now() + MOST_MS
     const remainder = () => [
       ...processesWith(mark).map(one => `the process ${one}`),
-      ...entriesOf(folder).map(name => `${name} in the temporary folder`),
+      ...entriesOf(folder)
+        .filter(name => !OF_KILLED_RUN.test(name))
+        .map(name => `${name} in the temporary folder`),
     ]
     let left = remainder()
     while (left.length > 0 && performance.now() < end) {
