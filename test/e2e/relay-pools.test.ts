@@ -98,10 +98,12 @@ describe('connections kept open to a server', () => {
     ]
     await asks(long, 2)
     await asks(brief)
-    expect(shared.open).toBe(2)
-    await until(() => shared.idle === 1, 'the one used last is closed')
+    // Two; or three, where the two had been unused for longer than the second destination takes them.
+    const opened = server.peers.length
+    await until(() => shared.idle === opened - 1, 'the one used last is closed')
     await turn()
-    expect(shared.open).toBe(1)
+    expect(shared.open).toBe(opened - 1)
+    expect(opened).toBeLessThanOrEqual(3)
   })
 
   it('are not used by a destination for which they have been unused too long', async () => {
