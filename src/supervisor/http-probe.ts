@@ -11,6 +11,8 @@ const PRIVATE = parseListenerSpec('tcp://127.0.0.1:0')
 const FIRST_FD = 3
 /** Its name in LISTEN_FDNAMES. */
 const NAME = 'ready'
+/** A complaint about an answer, and not about none. */
+const STATUS = /^GET \S+: \d{3}\b/
 
 /** Asks at an address that the version listens at itself, or that all share. */
 export function httpProbe(url: string, asking: Asking): Repeated {
@@ -46,7 +48,9 @@ export class PrivateHttpProbe implements Probe {
   }
 
   get complaint(): string | null {
-    return this.#unheard() ?? this.#asking.complaint
+    const said = this.#asking.complaint
+    // A version that has answered accepts here: what waits now is the next question.
+    return said !== null && STATUS.test(said) ? said : (this.#unheard() ?? said)
   }
 
   /** The version takes no connection here: it may serve on its first descriptor alone. */

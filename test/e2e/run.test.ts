@@ -82,6 +82,8 @@ describe('fd-broker run', () => {
       code: 1,
       stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 700 ms/),
     })
+    // It accepts on the listener that it was given until it has ended.
+    await run.logged('a version has ended', line => line.version === 2)
     expect(await run.whoami()).toEqual({ generation: 1, pid })
   })
 
