@@ -42,42 +42,44 @@ export class LastWords {
 
   /** In one line; null: it said nothing. They are there once. */
   take(): string | null {
-    try {
-      const text = readFileSync(this.#file, 'utf8')
-      rmSync(this.#file, { force: true })
-      return (
-        text
-          .slice(0, MOST_CHARACTERS)
-          .trim()
-          .replace(/\s*\n\s*/g, '; ') || null
-      )
-    } catch {
-      return null
-    }
+    const text = readOnce(this.#file)
+    return (
+      text
+        ?.slice(0, MOST_CHARACTERS)
+        .trim()
+        .replace(/\s*\n\s*/g, '; ') || null
+    )
   }
 
   /** The last lines that it has written on stderr; null: there are none, or it is no program of Node. There are so once. */
   takeLines(): string | null {
-    try {
-      const text = readFileSync(this.#lines, 'utf8')
-      rmSync(this.#lines, { force: true })
-      const lines = text.split('\n').map(line => line.trimEnd())
-      return (
-        lines
-          .filter(line => line !== '')
-          .slice(-MOST_LINES)
-          .join('\n')
-          .slice(-MOST_CHARACTERS) || null
-      )
-    } catch {
-      return null
-    }
+    const lines = readOnce(this.#lines)
+      ?.split('\n')
+      .map(line => line.trimEnd())
+    return (
+      lines
+        ?.filter(line => line !== '')
+        .slice(-MOST_LINES)
+        .join('\n')
+        .slice(-MOST_CHARACTERS) || null
+    )
   }
 
   /** Nothing is waited for. */
   close(): void {
     rmSync(this.#file, { force: true })
     rmSync(this.#lines, { force: true })
+  }
+}
+
+/** The text of a file, which is removed; null: there is none. */
+function readOnce(path: string): string | null {
+  try {
+    const text = readFileSync(path, 'utf8')
+    rmSync(path, { force: true })
+    return text
+  } catch {
+    return null
   }
 }
 

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { MAIN_PROCESS, startedAs } from './command-line.js'
 
 /** Small inits of containers: they end with their one child, and all else ends with them. */
@@ -65,6 +65,15 @@ export function statOf(pid: number): {
     }
   } catch {
     return null
+  }
+}
+
+/** The processes that can be seen; none where they cannot be told: no descriptor is free, or there is no /proc. */
+export function processes(): number[] {
+  try {
+    return readdirSync('/proc').map(Number).filter(Number.isInteger)
+  } catch {
+    return []
   }
 }
 

@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
-import { endsWithUs, statOf } from './main-process.js'
+import { endsWithUs, processes, statOf } from './main-process.js'
 
 /** USER_HZ of every Linux: the unit of a start time. */
 const TICKS_A_SECOND = 100
@@ -70,10 +70,7 @@ export class ProcessMembers implements Disposable {
   #find(): void {
     const first = this.#members.size === 0
     if (!first && [...this.#members.values()].every(pidfd => hasEnded(pidfd))) return
-    for (const entry of processes()) {
-      const pid = Number(entry)
-      if (Number.isInteger(pid) && !this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
-    }
+    for (const pid of processes()) if (!this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
   }
 
   #add(pid: number): void {
@@ -102,20 +99,11 @@ export function mayLive({ name, value }: Mark, withinMs: number): boolean {
     return true
   }
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
-  return processes().some(entry => {
-    const pid = Number(entry)
-    const startTime = Number.isInteger(pid) ? statOf(pid)?.startTicks : undefined
+  // The caller looks again where there are none.
+  return processes().some(pid => {
+    const startTime = statOf(pid)?.startTicks
     return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
   })
-}
-
-/** None where they cannot be told: no descriptor is free, or there is no /proc. The caller looks again. */
-function processes(): string[] {
-  try {
-    return readdirSync('/proc')
-  } catch {
-    return []
-  }
 }
 
 /** Null of another user's process: its environment cannot be read. */

@@ -1,10 +1,10 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { statOf } from './main-process.js'
+import { readFileSync } from 'node:fs'
+import { processes, statOf } from './main-process.js'
 
 /** Resident memory of the processes in the group of this leader, in bytes; null: it cannot be read. What they share counts for each. */
 export function memoryOfGroup(leader: number): number | null {
   let sum: number | null = null
-  for (const pid of pids()) {
+  for (const pid of processes()) {
     if (pid !== leader && statOf(pid)?.group !== leader) continue
     const own = memoryOf(pid)
     if (own !== null) sum = (sum ?? 0) + own
@@ -18,13 +18,5 @@ function memoryOf(pid: number): number | null {
     return kilobytes === undefined ? null : Number(kilobytes) * 1024
   } catch {
     return null
-  }
-}
-
-function pids(): number[] {
-  try {
-    return readdirSync('/proc').map(Number).filter(Number.isInteger)
-  } catch {
-    return []
   }
 }

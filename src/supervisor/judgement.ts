@@ -96,17 +96,13 @@ export class Judgement {
     const { dispatch, failures, logger, state } = this.#parts
     const version = this.#parts.versions().get(id)!
     logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
-    const phase = this.#phaseOf(id)
+    const was = state().versions.find(one => one.id === id)
+    const phase = was?.phase
     const served = phase === 'serving'
     if (phase === 'starting' || phase === 'trial') {
       failures.ended(version, phase, code, left)
       if (left.length > 0) dispatch({ type: 'unhealthy', version: id })
-    } else if (
-      served &&
-      state().versions.some(one => one.id === id && !one.proved) &&
-      state().good.length > 0
-    )
-      failures.fell(version, code)
+    } else if (served && !was?.proved && state().good.length > 0) failures.fell(version, code)
     return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : LEFT_BEHIND_MS }
   }
 

@@ -71,8 +71,8 @@ export const processRoom = room(
     ['process/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
     [
       'process/last-words.ts',
-      "const text = readFileSync(this.#file, 'utf8')\n      rmSync(this.#file, { force: true })",
-      "const text = readFileSync(this.#file, 'utf8')",
+      "const text = readFileSync(path, 'utf8')\n    rmSync(path, { force: true })",
+      "const text = readFileSync(path, 'utf8')",
       'unit/process-command-line',
       'unit/last-words',
     ],
