@@ -132,13 +132,18 @@ it('a state file that somebody has removed is closed, and another written', asyn
   expect(openAt(path)).toEqual([path])
 })
 
-it('a file that a successor prepares is begun again when what it lacks was merged with what it has', async () => {
-  const path = statePath()
+/** A log that has 800 KB in a sealed segment, and writes in the next one. */
+async function inTwoSegments(): Promise<StateLog> {
   const log = writing()
-  const notes = log.section('notes')
-  for (let i = 0; i < 4; i++) await notes.put(`${i}`, Buffer.alloc(200_000, i))
+  for (let i = 0; i < 4; i++) await log.section('notes').put(`${i}`, Buffer.alloc(200_000, i))
   log.segments.at(-1)!.seal()
   log.startWriting(Segment.create(2))
+  return log
+}
+
+it('a file that a successor prepares is begun again when what it lacks was merged with what it has', async () => {
+  const path = statePath()
+  const log = await inTwoSegments()
   const beside = () => readdirSync(join(path, '..'))
   let first: string[] = []
   await atNextWrite(async write => {
@@ -159,11 +164,7 @@ it('a file that a successor prepares is begun again when what it lacks was merge
 
 it('a flush waits for the file that is begun again when what the first lacks was merged with what it has', async () => {
   const path = statePath()
-  const log = writing()
-  const notes = log.section('notes')
-  for (let i = 0; i < 4; i++) await notes.put(`${i}`, Buffer.alloc(200_000, i))
-  log.segments.at(-1)!.seal()
-  log.startWriting(Segment.create(2))
+  const log = await inTwoSegments()
   let merged = false
   await atNextWrite(async write => {
     const done = await write()
