@@ -57,7 +57,6 @@ static int sealable_file(const char *name, bool unsaid) {
   if (fd < 0 && errno == EINVAL) fd = memory_file(name, flags);
   return fd;
 }
-#endif
 
 /* Another user who has a read-only descriptor of it must not open it for writing, by /proc. */
 static int own_file(int fd) {
@@ -68,6 +67,7 @@ static int own_file(int fd) {
   errno = error;
   return -1;
 }
+#endif
 
 napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   fdb_call call;
