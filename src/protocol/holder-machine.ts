@@ -473,7 +473,9 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
     if (owner === NOBODY) return readOnly(state, joiner, NOBODY)
     return state.unfit.includes(owner) ? readOnly(state, owner, joiner) : turnAway(state, rules)
   }
-  return { state, effects: NOTHING }
+  // One that was told to accept in place of a silent one could not: at the next silence it is told again.
+  const helper = phase === 'probation' ? state.standby : owner
+  return { state: { ...state, helped: state.helped && from !== helper }, effects: NOTHING }
 }
 
 /** Nobody is left that could write: `owner` answers from what it has, and the next version begins with all there is. */
@@ -672,7 +674,9 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
     case 'idle':
     case 'offering':
       if (id === state.owner) {
-        if (sealed) return state.phase === 'idle' ? reinstate(state) : giveUpThen(state, rules)
+        // The segment of an owner that was unfit may have been sealed behind its Back: there is none that it could write in.
+        if (sealed || before.unfit.includes(id))
+          return state.phase === 'idle' ? reinstate(state) : giveUpThen(state, rules)
         return took(back, state.epoch) ? workAgain(state, rules) : grantAgain(state, id, state.epoch)
       }
       break

@@ -371,7 +371,9 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
 
 /** The member accepts, and can answer from what it has read. Who decides has to know: another may be able to write. */
 function unfit(state: MemberState, rules: Rules): MemberStep {
-  return sayUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }])
+  const judge: MemberEffect[] =
+    state.scope === 'holder' && state.link === 'down' && rules.unfit ? [{ type: 'judge' }] : []
+  return sayUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }, ...judge])
 }
 
 function sayUnfit(state: MemberState, rules: Rules, before: readonly MemberEffect[] = []): MemberStep {
@@ -439,8 +441,10 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
     case 'serving':
     case 'unfit':
       if (state.scope !== 'holder') return same(state)
-      // Rule 6: end of file from a living incumbent is no abort; the seal is.
+      // Rule 6: end of file from a living incumbent is no abort; the seal is. A successor that cannot write leaves as if its incumbent had
+      // heard that: one that cannot write either would wait for it.
       if (
+        (state.phase === 'unfit' && state.link === 'down' && rules.unfit) ||
         (sealed && rules.deed && (state.fenced || !waitsForWord(state, rules))) ||
         (state.link === 'down' && !rules.serveOnAfterEof)
       )

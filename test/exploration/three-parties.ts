@@ -473,7 +473,7 @@ export class ThreeParties extends World {
       this.offer(d, this.holderId('unhealthy'), CHOICE, 'an operator wants the version before')
     switch (holder.phase) {
       case 'idle':
-        if (holder.unfit.includes(holder.owner) && !this.has(holder.owner, UNREADABLE))
+        if (holder.unfit.includes(holder.owner) && !this.foundUnreadable(holder.owner))
           this.offer(d, this.holderId('renew'), MUST, 'has its owner try again')
         break
       case 'quiescing':
@@ -491,7 +491,7 @@ export class ThreeParties extends World {
         this.offer(d, this.holderId('deadline'), MUST, `deadline (${holder.phase})`)
         break
       case 'returning':
-        if (!this.has(holder.owner, UNREADABLE))
+        if (!this.foundUnreadable(holder.owner))
           this.offer(d, this.holderId('renew'), MUST, 'has its owner try again')
         if (!this.well(holder.owner)) this.offer(d, this.holderId('deadline'), MUST, 'deadline (returning)')
         break
@@ -667,6 +667,7 @@ export class ThreeParties extends World {
     const { phase: held, owner, helped } = this.holder()
     if (this.bounds.lasting && held === 'probation' && this.lasts(owner))
       return this.duringProbation(owner, helped)
+    if (held === 'idle' && this.waitsForDrain(this.holder())) return null
     let live = 0
     let writers = 0
     let readers = 0

@@ -308,7 +308,7 @@ export class TwoParties extends World {
       this.deliverNamed(p, this.toHolder('unhealthy', -1), CHOICE, 'an operator wants the version before')
     switch (phase) {
       case 'idle':
-        if (this.process(p).member.phase === 'unfit' && !this.has(p, UNREADABLE))
+        if (this.process(p).holder!.unfit.includes(p) && !this.foundUnreadable(p))
           this.deliverNamed(p, this.toHolder('renew', -1), MUST, 'tries again')
         break
       case 'quiescing':
@@ -322,7 +322,7 @@ export class TwoParties extends World {
       case 'preparing':
       case 'committing':
       case 'returning':
-        if (this.process(p).member.phase === 'unfit' && !this.has(p, UNREADABLE))
+        if (this.process(p).holder!.unfit.includes(p) && !this.foundUnreadable(p))
           this.deliverNamed(p, this.toHolder('renew', -1), MUST, 'tries again')
         this.deliverNamed(p, this.toHolder('deadline', -1), MUST, `deadline (${phase})`)
         break
@@ -621,6 +621,7 @@ export class TwoParties extends World {
       if (this.bounds.lasting && member.phase === 'leaving' && this.has(p, DRAINING)) continue
       if (this.bounds.lasting && holder?.phase === 'probation' && this.lasts(holder.owner))
         return this.duringProbation(holder.owner, holder.helped)
+      if (holder?.phase === 'idle' && this.waitsForDrain(holder)) return null
       if (holder !== null && this.waitsForTheCut(p, holder)) {
         waiting = true
         continue

@@ -5,7 +5,7 @@
  */
 
 import type { EmbeddedEffect } from '../../src/protocol/embedded.js'
-import type { HolderEffect, HolderEvent } from '../../src/protocol/holder-machine.js'
+import type { HolderEffect, HolderEvent, HolderState } from '../../src/protocol/holder-machine.js'
 import type { MemberEffect, MemberEvent, MemberPhase } from '../../src/protocol/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
 import type { Rules } from '../../src/protocol/rules.js'
@@ -892,6 +892,20 @@ export abstract class World {
         : ''
       this.done(FAULT, `the channel of ${name} is cut, losing ${what === '' ? 'nothing' : what}`)
     }
+  }
+
+  /** It tried to serve, and could not read what others wrote: another try would come to the same. */
+  protected foundUnreadable(p: number): boolean {
+    return this.has(p, UNREADABLE) && this.phaseOf(p) === 'unfit'
+  }
+
+  /** An owner that could not begin tries again as soon as this one, which was told to go, has ended: its drain may last. */
+  protected waitsForDrain({ owner, unfit, bound }: HolderState): boolean {
+    return (
+      this.bounds.lasting &&
+      unfit.includes(owner) &&
+      bound.some(p => this.get(p, STATUS) === RUNNING && this.has(p, DRAINING))
+    )
   }
 
   /** Who was told to stop, or leaves, has let go of its segment. */

@@ -222,6 +222,27 @@ describe('the holder, when something fails', () => {
     expect(effects(after([unfit], again), back)).toContain('tell 1 reinstate 3')
   })
 
+  it('gives an owner that could not begin a new segment when it is back, though its Back is older than the seal', () => {
+    const readOnly = after([
+      ...upTo.probation,
+      { type: 'unhealthy' },
+      { type: 'deadline' },
+      says(OWNER, { kind: 'unfit', epoch: 0 }),
+      says(JOINER, { kind: 'unfit', epoch: 3 }),
+    ])
+    expect(readOnly).toMatchObject({ phase: 'idle', owner: OWNER, unfit: [OWNER, JOINER] })
+    const back = says(OWNER, { kind: 'back', role: 'serving', epoch: 2, sealed: false })
+    expect(effects(readOnly, back)).toEqual(['make 5', 'seal 0..4', 'tell 0 reinstate 5'])
+  })
+
+  it('tells a standby that could not accept again at the next silence of the successor', () => {
+    const unfit = says(OWNER, { kind: 'unfit', epoch: 0 })
+    const helped = after([...upTo.probation, unfit, { type: 'silent' }])
+    expect(effects(helped, { type: 'silent' })).toEqual([])
+    expect(effects(after([unfit], helped), { type: 'silent' })).toEqual(['tell 0 resume'])
+    expect(effects(after([says(2, { kind: 'unfit', epoch: 0 })], helped), { type: 'silent' })).toEqual([])
+  })
+
   it('does not turn away from a successor that lives for an elder that cannot come back', () => {
     const known = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 })])
     expect(effects(known, { type: 'unhealthy' })).toEqual([])

@@ -133,6 +133,27 @@ describe('a successor after Commit', () => {
     expect(effects(serving, fate('dead', true))).toEqual(['becomeHolder', 'seal', 'make', 'carry', 'write 3'])
   })
 
+  it('that cannot write leaves when it has lost the channel of a living elder, and inherits from a dead one', () => {
+    const beginning = [offer, adopted, commit]
+    expect(effects(after('holder', [...beginning, lost]), write(1))).toEqual(['endWriting', 'judge'])
+    for (const events of [
+      [...beginning, lost, write(1)],
+      [...beginning, write(1), lost],
+    ]) {
+      const unfit = after('holder', events)
+      expect(effects(unfit, fate('alive'))).toEqual([
+        'endWriting',
+        'stopAccepting',
+        'closeListeners',
+        'drain',
+      ])
+      expect(effects(unfit, fate('dead'))).toEqual(['becomeHolder', 'carry', 'write 1'])
+    }
+    // A daemon hears it in its Back.
+    expect(effects(after('member', [...beginning, lost]), write(1))).toEqual(['endWriting'])
+    expect(effects(after('member', [...beginning, lost, write(1)]), fate('alive'))).toEqual([])
+  })
+
   it('waits for the word of an elder that it hears, which may give the right back to it', () => {
     const heard = after('holder', [offer, adopted, commit, begun(1)])
     expect(stepMember(heard, { type: 'sealed' })).toEqual({ state: heard, effects: [] })
