@@ -79,6 +79,8 @@ StandardError=file:/out/errors
     const errors = read('errors')
     if (!said.some(({ step }) => step === 'end'))
       throw new Error(`the machine did not come to its end:\n${end}\n${errors}\n${read('said')}`)
+    const failed = said.find(({ step }) => step === 'failed')
+    if (failed !== undefined) throw new Error(`the driver failed: ${failed.error}\n${failed.journal ?? ''}`)
     return said
   } finally {
     removeCgroups()
