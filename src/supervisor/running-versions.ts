@@ -43,6 +43,7 @@ export class RunningVersions {
   readonly #running = new Map<number, RunningVersion>()
   readonly #events: RunningEvents
   readonly #control: string | null
+  readonly #closed = new AbortController()
 
   constructor(
     events: RunningEvents,
@@ -123,7 +124,7 @@ export class RunningVersions {
 
   /** The service ends: its listeners too, but where the unit is started again. */
   async endListeners(): Promise<void> {
-    if (!this.listeners.areKept || (await unitStops(this.children))) this.listeners.end()
+    if (!this.listeners.areKept || (await unitStops(this.children, this.#closed.signal))) this.listeners.end()
   }
 
   /** Kills its main process, with its group, and what that has left behind. */
@@ -149,6 +150,7 @@ export class RunningVersions {
   }
 
   close(): void {
+    this.#closed.abort()
     for (const id of [...this.#running.keys()]) this.forget(id)
     this.strays.close()
     this.listeners[Symbol.dispose]()

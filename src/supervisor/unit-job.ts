@@ -1,7 +1,8 @@
 import { startedAs } from '../process/command-line.js'
 import { type Starts, shellOf } from './command-probe.js'
 
-const WAIT_MS = 500
+/** The listeners stay open until the answer; on a machine that is busy systemctl needs seconds. */
+const WAIT_MS = 10_000
 const MOST_TEXT = 1 << 20
 /** Of the system's manager, or of a user's. */
 const NOTIFY_PATH = '/systemd/notify'
@@ -11,16 +12,18 @@ const FROM_CGROUP =
   "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
 
 /**
- * Whether systemd stops the unit of this process: the signal of a restart is the same, its job is another. False too where systemd cannot be
- * asked or does not answer within 500 ms.
+ * Returns whether systemd stops the unit of this process: the signal of a restart is the same, its job is another. False too where systemd
+ * cannot be asked, does not answer within 10 s, or `givenUp` has aborted.
  */
-export async function unitStops(children: Starts): Promise<boolean> {
+export async function unitStops(children: Starts, givenUp: AbortSignal): Promise<boolean> {
   const { NOTIFY_SOCKET: socket = '' } = startedAs.env
   if (!socket.endsWith(NOTIFY_PATH)) return false
   const systemctl = socket.startsWith(USERS) ? 'systemctl --user' : 'systemctl'
   const text = await outputOf(
     children,
-    `exec 2>/dev/null; { ${systemctl} whoami || ${FROM_CGROUP}; } && ${systemctl} list-jobs --no-legend --plain --full`,
+    // systemctl would report its own failure to the unit's socket, and systemd would log that it may not.
+    `exec 2>/dev/null; unset NOTIFY_SOCKET; { ${systemctl} whoami || ${FROM_CGROUP}; } && ${systemctl} list-jobs --no-legend --plain --full`,
+    givenUp,
   )
   return isStopped(text)
 }
@@ -34,30 +37,25 @@ export function isStopped(text: string): boolean {
   })
 }
 
-/** Empty where it fails, or takes too long. */
-function outputOf(children: Starts, command: string): Promise<string> {
+/** Empty where it fails, or is given up. */
+function outputOf(children: Starts, command: string, givenUp: AbortSignal): Promise<string> {
   return new Promise(resolve => {
     let text = ''
-    let kill = () => {}
-    const timer = setTimeout(() => {
-      kill()
-      resolve('')
-    }, WAIT_MS)
-    const over = (said: string) => {
-      clearTimeout(timer)
-      resolve(said)
-    }
+    const late = AbortSignal.any([givenUp, AbortSignal.timeout(WAIT_MS)])
     try {
       const shell = shellOf(children, '/', startedAs.env)
       const running = shell(command, {
         output: bytes => {
           if (text.length < MOST_TEXT) text += bytes
         },
-        ended: code => over(code === 0 ? text : ''),
+        ended: code => resolve(code === 0 ? text : ''),
       })
-      kill = () => running.kill()
+      late.addEventListener('abort', () => {
+        running.kill()
+        resolve('')
+      })
     } catch {
-      over('')
+      resolve('')
     }
   })
 }

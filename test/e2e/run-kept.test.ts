@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -12,9 +12,9 @@ import { until } from '../processes/until.js'
 
 /**
  * `fd-broker run` in a unit with `FileDescriptorStoreMax=`: its manager keeps what it is given, and gives it to the next process. `job`: what
- * systemctl tells of the unit.
+ * systemctl tells of the unit; `before`: a command of the shell that it runs first.
  */
-async function unit(job?: string) {
+async function unit(job?: string, before = '') {
   const run = await Supervised.prepare()
   // As systemd's.
   const place = join(run.desk.folder, 'systemd')
@@ -23,7 +23,7 @@ async function unit(job?: string) {
   const tools = join(run.desk.folder, 'tools')
   if (job !== undefined) {
     mkdirSync(tools)
-    const jobs = `echo '  7 other.service stop running'; echo '  8 shop.service ${job}'`
+    const jobs = `${before} echo '  7 other.service stop running'; echo '  8 shop.service ${job}'`
     const told = `${jobs}; : >'${join(run.desk.folder, 'asked')}'`
     const program = `#!/bin/sh\ncase $1 in whoami) echo shop.service;; list-jobs) ${told};; esac\n`
     writeFileSync(join(tools, 'systemctl'), program, { mode: 0o755 })
@@ -112,6 +112,40 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     expect(hasEnded(run.pid)).toBe(false)
     expect(await answered(there)).toContain('1,')
     await run.ended()
+  })
+
+  it('are closed when systemctl is late to say that the unit stops', async () => {
+    const { manager, run, start, write } = await unit('stop running', 'sleep 0.8;')
+    write({ web: `tcp://127.0.0.1:${run.port}` })
+    await start()
+    await until('it is kept', () => manager.kept.size === 1)
+    const there = await asking(run)
+    run.signal('SIGTERM')
+    await until('connects are refused', async () => (await connects(run.port)) === 'ECONNREFUSED')
+    expect(hasEnded(run.pid)).toBe(false)
+    expect(await answered(there)).toContain('1,')
+    await run.ended()
+  })
+
+  it('are not waited for: run ends with its last version, and systemctl with it', async () => {
+    const asks = 'echo $$ >"$0.asks"; exec sleep 1000;'
+    const { manager, run, start, write } = await unit('stop running', asks)
+    write({ web: `tcp://127.0.0.1:${run.port}` })
+    await start()
+    await until('it is kept', () => manager.kept.size === 1)
+    const there = await asking(run)
+    run.signal('SIGTERM')
+    const file = join(run.desk.folder, 'tools/systemctl.asks')
+    const pid = await until('systemd is asked', () =>
+      existsSync(file) ? Number(readFileSync(file, 'utf8')) : null,
+    )
+    expect(await connects(run.port)).toBe('connected')
+    const begun = performance.now()
+    expect(await answered(there)).toContain('1,')
+    await run.ended()
+    // It waits up to 10 s for an answer.
+    expect(performance.now() - begun).toBeLessThan(8_000)
+    await until('systemctl has ended', () => hasEnded(pid))
   })
 
   it('are kept when the unit is restarted: who connects waits for the next process', async () => {

@@ -71,7 +71,7 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
   )
 
   it.skipIf(why !== null)(
-    `keep fd-broker run the main process, also when it replaces itself, and its listeners when it is killed${why === null ? '' : `: not here, ${why}`}`,
+    `keep fd-broker run the main process, also when it replaces itself, and its listeners until the unit stops${why === null ? '' : `: not here, ${why}`}`,
     async () => {
       const said = await runMachine('systemd-run-driver.mjs', {})
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
@@ -84,15 +84,18 @@ describe('the units of docs/systemd.md, as they are, with a systemd of their own
       expect(at('killed')).toMatchObject({ ...running, NRestarts: '1', StatusText: 'version 1 serves' })
       expect(at('killed').MainPID).not.toBe(MainPID)
       expect(at('restart')).toMatchObject(running)
-      // Nothing but what was under way in the program that was killed is lost.
-      expect(at('stop')).toMatchObject({
-        code: 0,
-        ActiveState: 'inactive',
-        NFileDescriptorStore: '0',
-        refused: 0,
-        failed: 0,
-      })
+      const used = { status: 'HTTP/1.1 200 OK', state: 'deactivating', refused: 0, failed: 0 }
+      // A restart: the clients that connect meanwhile wait for the next process.
+      const kept = { ...running, ...used, refusedMs: null, again: 'connected', end: 'connected' }
+      expect(at('restart in use')).toMatchObject(kept)
+      expect(at('restart in use as root')).toMatchObject(kept)
+      // A stop: they are refused while the program answers what it has.
+      const gone = { ActiveState: 'inactive', NFileDescriptorStore: '0' }
+      const refused = { ...gone, ...used, again: 'ECONNREFUSED', end: 'ECONNREFUSED' }
+      expect(at('stop')).toMatchObject({ ...refused, refusedMs: expect.any(Number) })
+      expect(at('stop as root')).toMatchObject({ ...refused, refusedMs: expect.any(Number) })
       expect(at('stop').answered).toBeGreaterThan(50)
+      expect(at('end').journal).not.toContain('Got notification message from PID')
     },
   )
 
