@@ -145,9 +145,15 @@ func (m *Member) order(kind string, epoch int64) {
 	m.step(event{Type: "message", Message: &order{Kind: kind, Epoch: epoch}, Sealed: m.sealed(epoch)})
 }
 
+// sealed holds also of a segment that was dropped, as nothing had been written before it was sealed: a word that names it is of the past.
 func (m *Member) sealed(epoch int64) bool {
-	one := m.shelf[uint64(epoch)]
-	return epoch >= 0 && one != nil && one.sealed()
+	if epoch < 0 {
+		return false
+	}
+	if one := m.shelf[uint64(epoch)]; one != nil {
+		return one.sealed()
+	}
+	return uint64(epoch) < m.pruned
 }
 
 // tell says what needs no answer: the end of a link that cannot take it is heard.
@@ -245,6 +251,7 @@ func (m *Member) prune() {
 	for epoch, one := range m.shelf {
 		if int64(epoch) != m.state.Epoch && m.log.forget(one) {
 			delete(m.shelf, epoch)
+			m.pruned = max(m.pruned, epoch+1)
 			one.close()
 		}
 	}

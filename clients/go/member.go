@@ -53,8 +53,10 @@ type Member struct {
 	registry   map[string]held
 	listeners  map[string]*Listener
 
-	log      *stateLog
-	shelf    map[uint64]*segment
+	log   *stateLog
+	shelf map[uint64]*segment
+	// pruned is above the epoch of every segment that prune has dropped.
+	pruned   uint64
 	sections map[string]sectionSchema
 	writing  *segment
 	paused   bool

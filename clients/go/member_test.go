@@ -287,6 +287,34 @@ func TestSegmentsInWhichNothingWasWrittenAreNotKept(t *testing.T) {
 	}
 }
 
+func TestALateReinstateInASegmentThatWasDroppedIsNotObeyed(t *testing.T) {
+	m := alone(t)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.Phase, m.state.Holds, m.state.Epoch = "standby", true, 3
+	for epoch := uint64(3); epoch <= 5; epoch++ {
+		s, err := openSegment(memfd(t, segmentBytes(epoch), epoch == 4), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.shelf[epoch] = s
+	}
+	m.prune()
+	if epochs := m.epochs(); len(epochs) != 2 || epochs[0] != 3 || epochs[1] != 5 {
+		t.Errorf("has %v", epochs)
+	}
+	for epoch, sealed := range map[int64]bool{-1: false, 3: false, 4: true, 5: false, 6: false} {
+		if m.sealed(epoch) != sealed {
+			t.Errorf("%d sealed: %v", epoch, !sealed)
+		}
+	}
+	// A stopped process reads it late: it is not to accept, and fail to write.
+	m.order("reinstate", 4)
+	if m.state.Phase != "standby" || m.state.Accepting {
+		t.Errorf("%+v", m.state)
+	}
+}
+
 func TestUpdatesOfSeveralGoroutinesAreEachMadeOnce(t *testing.T) {
 	m := alone(t)
 	s, err := openSegment(memfd(t, segmentBytes(3), false), true)

@@ -1462,6 +1462,8 @@ class Member:
         self._log = StateLog()
         self._sections = {}
         self._shelf = {}
+        # The highest epoch of those that _prune has dropped.
+        self._pruned = -1
         self._registry = {}
         self._listeners = {}
         self._pidfds = []
@@ -1822,8 +1824,12 @@ class Member:
     def _said(self, kind, message):
         """`sealed`: what the kernel says now of the segment that it names, else of our own."""
         said = {'kind': kind, 'epoch': message.get('epoch', 0)} if kind in ('quiesce', 'commit', 'reinstate') else {'kind': kind}
-        segment = self._shelf.get(said.get('epoch', self._state['epoch']))
-        return {'type': 'message', 'message': said, 'sealed': segment is not None and segment.sealed}
+        return {'type': 'message', 'message': said, 'sealed': self._is_sealed(said.get('epoch', self._state['epoch']))}
+
+    def _is_sealed(self, epoch):
+        """Also of a segment that was dropped, as nothing had been written before it was sealed: a word that names it is of the past."""
+        segment = self._shelf.get(epoch)
+        return segment.sealed if segment is not None else 0 <= epoch <= self._pruned
 
     def _take_batch(self, message, fds):
         """One descriptor that is not what was announced, and nothing of the handoff is taken."""
@@ -1901,6 +1907,7 @@ class Member:
             used = segment.snapshot or epoch == self._state['epoch'] or segment in self._log.segments[-1:]
             if not used and segment.sealed and segment.size <= segment.start:
                 del self._shelf[epoch]
+                self._pruned = max(self._pruned, epoch)
                 if segment in self._log.segments:
                     self._log.segments.remove(segment)
                 segment.close()
@@ -2102,9 +2109,7 @@ class Member:
             if self._over:
                 return
             dead = pidfd is not None and pidfd == self._holder_pidfd and _poll(pidfd, select.POLLIN, 0)
-            segment = self._shelf.get(self._state['epoch'])
-            sealed = segment is not None and segment.sealed
-            self._step({'type': 'fate', 'fate': 'dead' if dead else 'alive', 'sealed': sealed})
+            self._step({'type': 'fate', 'fate': 'dead' if dead else 'alive', 'sealed': self._is_sealed(self._state['epoch'])})
 
         self._later(self._GRACE_S, answer)
 
@@ -2140,8 +2145,7 @@ class Member:
                             _close_all(fds)
                         return
                     self._attach(channel, welcome, pidfd)
-                    segment = self._shelf.get(self._state['epoch'])
-                    sealed = segment is not None and segment.sealed
+                    sealed = self._is_sealed(self._state['epoch'])
                     restarted = welcome.get('incarnation', '') != known
                     self._step({'type': 'reconnected', 'restarted': restarted, 'sealed': sealed})
                     for message in rest:

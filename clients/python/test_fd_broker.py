@@ -337,6 +337,20 @@ class Links(unittest.TestCase):
         member._prune()
         self.assertEqual((list(member._shelf), len(member._log.segments)), ([5], 1))
 
+    def test_a_late_reinstate_in_a_segment_that_was_dropped_is_not_obeyed(self):
+        member = self.member()
+        for epoch in (3, 4, 5):
+            header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
+            member._shelf[epoch] = segment_of(fd_broker.state_frame(header), epoch == 4)
+        member._state.update(phase='standby', holds=True, epoch=3)
+        with member._changed:
+            member._prune()
+            self.assertEqual(list(member._shelf), [3, 5])
+            # A stopped process reads it late: it is not to accept, and fail to write.
+            member._hear('reinstate', {'epoch': 4}, [])
+        self.assertEqual((member.phase, member._state['accepting']), ('standby', False))
+        self.assertEqual([member._is_sealed(epoch) for epoch in (-1, 3, 4, 5, 6)], [False, False, True, False, False])
+
     def test_a_drained_process_closes_what_it_does_not_take(self):
         member = self.member()
         drain = unittest.mock.Mock(spec=fd_broker._Drain, _member=member)
