@@ -48,6 +48,7 @@ export class LogFile {
   #timer: NodeJS.Timeout | undefined
   #reopened = Promise.resolve()
   #endsAt = Number.POSITIVE_INFINITY
+  #closed = false
 
   /** Rejects with ERR_FDB_OPTION where its file cannot be opened. */
   static async open(place: LogPlace, events: LogEvents): Promise<LogFile> {
@@ -70,6 +71,7 @@ export class LogFile {
 
   /** Whole lines. Never throws. */
   write(text: string): void {
+    if (this.#closed) return
     if (this.#failing) this.#missing += linesIn(text)
     else {
       this.#outlet.unwritten += linesIn(text)
@@ -89,9 +91,16 @@ export class LogFile {
       )
   }
 
-  /** Nothing is written any more: what nobody takes does not keep the process. */
+  /** The log closes its file when all is written. What no reader takes does not keep the process. */
   end(): void {
     this.#endsAt = performance.now() + END_MS
+    this.#reopened = this.#reopened.then(() => this.#close())
+  }
+
+  #close(): void {
+    if (this.#closed || this.#failing || this.#missing > 0 || this.#outlet.unwritten > 0) return
+    this.#closed = true
+    this.#outlet.stream.end()
   }
 
   async #open(): Promise<Outlet> {
@@ -128,6 +137,7 @@ export class LogFile {
     const missing = this.#missing
     this.#missing = 0
     if (missing > 0) this.#events.missing(missing)
+    if (this.#endsAt < Number.POSITIVE_INFINITY) this.#close()
   }
 
   #failed(outlet: Outlet, error: Error): void {

@@ -13,20 +13,13 @@ const FILE = relative(join(import.meta.dirname, '..'), expect.getState().testPat
 /** The end-to-end tests start processes that end by their scene, with their folder. */
 const GUARDED = /^(unit|property|native)\//
 
-/** Files that leave something. A file may leave this list, and none may enter it. */
-const LEAVES: Readonly<Record<string, string>> = {
-  'property/http1-fuzz.test.ts': 'the process of a compiler',
-  'unit/cli-log-file.test.ts': 'log files, open',
-  'unit/listener-servers.test.ts': 'a socket',
-}
-
 /** A limit, not a pause: time for what closes by itself, such as a socket whose peer has closed. */
 const MOST_MS = 30_000
 
 /** Descriptors that Node opens when it first needs them: an event loop's own, the source of random bytes, no output. */
 const OF_NODE = /^(anon_inode:\[(eventpoll|eventfd|io_uring)\]|\/dev\/(u?random|null))$/
 
-if (GUARDED.test(FILE) && !(FILE in LEAVES)) guard()
+if (GUARDED.test(FILE)) guard()
 
 function guard(): void {
   const mark = `FDB_TEST_FILE=${randomUUID()}`

@@ -9,12 +9,14 @@ const LINE = `${'a'.repeat(99)}\n`
 
 let folder: string
 let path: string
+const open: LogFile[] = []
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'fdb-log-'))
   path = join(folder, 'log')
 })
 afterEach(() => {
   vi.restoreAllMocks()
+  for (const file of open.splice(0)) file.end()
   rmSync(folder, { recursive: true, force: true })
 })
 
@@ -56,7 +58,16 @@ async function opened(sync: boolean, most?: number): Promise<{ file: LogFile; to
       kept: error => told.push(`kept: ${(error as NodeJS.ErrnoException).code}`),
     },
   )
+  open.push(file)
   return { file, told }
+}
+
+/** A descriptor of this process leads to the log. */
+function isOpen(): boolean {
+  return fs.readdirSync('/proc/self/fd').some(fd => {
+    const link = `/proc/self/fd/${fd}`
+    return existsSync(link) && fs.readlinkSync(link) === path
+  })
 }
 
 const written = () => (existsSync(path) ? readFileSync(path, 'utf8') : '')
@@ -149,6 +160,21 @@ describe('a log whose reader is slow', () => {
     later += 200
     await until('it is given up', () => told.length > 0, 2_000)
     expect(told).toEqual(['failed: EAGAIN: try again'])
+  })
+
+  it('is closed when all is written, with how many lines are missing', async () => {
+    const there = disk(50)
+    const { file, told } = await opened(false)
+    file.write(LINE)
+    await until('it has failed', () => told.length > 0)
+    file.write(LINE)
+    file.end()
+    there.room = Number.POSITIVE_INFINITY
+    await until('it is closed', () => !isOpen())
+    expect(written()).toBe(`${LINE}missing: 1\n`)
+    file.write(LINE)
+    file.end()
+    expect(written()).toBe(`${LINE}missing: 1\n`)
   })
 
   it('keeps so much for it, and says how many lines more there were', async () => {

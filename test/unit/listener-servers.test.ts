@@ -28,6 +28,7 @@ async function get(port: number): Promise<string> {
 function answering(): Server {
   const server = createServer((_request, response) => response.end('ok'))
   onTestFinished(() => {
+    server.close()
     server.closeAllConnections()
   })
   return server
