@@ -708,8 +708,11 @@ function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderSt
     case 'probation':
       if (id === state.standby) {
         if (state.down.includes(state.owner)) return turnAway(state, rules)
-        const kind = state.helped ? 'resume' : 'retire'
-        return { state, effects: [{ type: 'tell', to: id, message: { kind } }] }
+        const retire: HolderEffect = { type: 'tell', to: id, message: { kind: 'retire' } }
+        if (!state.helped) return { state, effects: [retire] }
+        // A standby that had not heard of Retire would not obey Released.
+        const resume: HolderEffect = { type: 'tell', to: id, message: { kind: 'resume' } }
+        return { state, effects: role === 'standby' ? [resume] : [retire, resume] }
       }
       if (id === state.owner) return same(state)
       break

@@ -243,6 +243,17 @@ describe('the holder, when something fails', () => {
     expect(effects(after([says(2, { kind: 'unfit', epoch: 0 })], helped), { type: 'silent' })).toEqual([])
   })
 
+  it('has one that comes back stand by before it accepts in place of a silent successor', () => {
+    const helped = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 }), { type: 'silent' }])
+    const back = { kind: 'back', epoch: 0, sealed: true, unfit: true } as const
+    expect(effects(helped, says(OWNER, { ...back, role: 'standby' }))).toEqual(['tell 0 resume'])
+    // It missed Retire, and would take Released for another's.
+    expect(effects(helped, says(OWNER, { ...back, role: 'orphan' }))).toEqual([
+      'tell 0 retire',
+      'tell 0 resume',
+    ])
+  })
+
   it('does not turn away from a successor that lives for an elder that cannot come back', () => {
     const known = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 })])
     expect(effects(known, { type: 'unhealthy' })).toEqual([])
