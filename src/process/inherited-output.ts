@@ -1,24 +1,44 @@
+import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
+
 /** Names the record in a process: the preload and the library are two bundles. */
-const KEY = Symbol.for('fd-broker.inherited-output')
+const KEY = 'fd-broker.inherited-output'
+const OWN = Symbol.for(KEY)
 
 /** What becomes of the output of a successor, which it has inherited from the process that has started it. */
 export interface InheritedOutput {
-  /** Writes to stdout and stderr that failed, as their terminal is closed or their pipe has no reader. */
-  dropped: number
+  /** Writes to stdout and stderr that failed, as their terminal is closed or their pipe has no reader. Of all threads. */
+  readonly dropped: number
   /** The last lines on stderr; null: the process has come to serve, and they are no reason of a failed start. */
   lines: string | null
 }
 
-type Holder = { [KEY]?: InheritedOutput }
+type Holder = { [OWN]?: InheritedOutput }
 
 /** Null: this process was not started as a successor. */
 export function inheritedOutput(): InheritedOutput | null {
-  return (globalThis as Holder)[KEY] ?? null
+  return (globalThis as Holder)[OWN] ?? null
 }
 
-/** By the preload alone. */
+/** By the preload alone, in the main thread. */
 export function beginOutput(): InheritedOutput {
-  const output: InheritedOutput = { dropped: 0, lines: '' }
-  ;(globalThis as Holder)[KEY] = output
+  const shared = new SharedArrayBuffer(4)
+  const count = new Int32Array(shared)
+  // Threads that start later have it.
+  setEnvironmentData(KEY, shared)
+  const output: InheritedOutput = {
+    get dropped() {
+      return Atomics.load(count, 0)
+    },
+    lines: '',
+  }
+  ;(globalThis as Holder)[OWN] = output
   return output
+}
+
+/** Counts a write that was dropped, in each thread of a successor; null: this is none. */
+export function counter(): (() => void) | null {
+  const shared: unknown = getEnvironmentData(KEY)
+  if (!(shared instanceof SharedArrayBuffer)) return null
+  const count = new Int32Array(shared)
+  return () => Atomics.add(count, 0, 1)
 }

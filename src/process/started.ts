@@ -6,7 +6,8 @@
 import { writeFileSync } from 'node:fs'
 import { inspect } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
-import { beginOutput } from './inherited-output.js'
+import { dropWrites } from './dropped-writes.js'
+import { beginOutput, counter } from './inherited-output.js'
 import { LAST_LINES, OWN_OPTIONS } from './started-with.js'
 
 /** Of the last lines. */
@@ -22,14 +23,18 @@ if (file !== undefined) {
   else process.env.NODE_OPTIONS = given
   if (isMainThread) begin(file)
 }
+// In the threads of a successor too: loggers write there.
+const dropped = counter()
+if (dropped !== null) dropWrites(dropped)
 
 function begin(file: string): void {
   const output = beginOutput()
+  const drop = counter()!
   const remember = (text: string) => {
     if (output.lines !== null) output.lines = (output.lines + text).slice(-MOST_CHARACTERS)
   }
-  watch('stdout', () => output.dropped++)
-  watch('stderr', () => output.dropped++, remember)
+  watch('stdout', drop)
+  watch('stderr', drop, remember)
   process.on('uncaughtExceptionMonitor', error => remember(`\n${inspect(error)}\n`))
   process.on('exit', () => {
     if (output.lines === null || output.lines.trim() === '') return

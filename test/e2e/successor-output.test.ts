@@ -8,6 +8,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { has } from '../processes/toolchains.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -99,30 +100,68 @@ describe('a version that an upgrade has started', () => {
   })
 
   it('outlives the pipe that its output goes to: writes are dropped and counted', async () => {
-    const scene = Scene.open()
-    const port = await freePort()
-    const first = spawn(process.execPath, [SHOP, scene.control, `${port}`], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
-      env: { ...process.env, ...scene.marked, NODE_OPTIONS: '' },
-    })
-    onTestFinished(() => void first.kill('SIGKILL'))
-    const whoAnswers = () =>
-      fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } }).then(
-        response => response.text(),
-        error => String(error),
-      )
-    await until('the first version serves', async () => (await whoAnswers()) === '1')
-    const upgraded = await promisify(execFile)(process.execPath, [CLI, 'upgrade', '--control', scene.control])
-    expect(upgraded.stdout).toMatch(
+    const shop = await talking([])
+    const { first } = shop
+    expect(await shop.upgraded()).toMatch(
       /serves, after \d+ ms\nits output goes to a (pipe|socket) \(what is written after its end is dropped\)/,
     )
-    first.stdout.destroy()
-    first.stderr.destroy()
-    await Promise.all([once(first.stdout, 'close'), once(first.stderr, 'close')])
-    for (let request = 0; request < 10; request++) expect(await whoAnswers()).toBe('2')
-    const { generation, droppedOutput } = await scene.status()
-    expect(generation).toBe(2)
-    expect(droppedOutput).toBeGreaterThanOrEqual(10)
+    await shop.outlives(async () => {
+      first.stdout.destroy()
+      first.stderr.destroy()
+      await Promise.all([once(first.stdout, 'close'), once(first.stderr, 'close')])
+    })
+  })
+
+  it.skipIf(!has('python3'))('outlives the terminal that it writes to', async () => {
+    const shop = await talking(['python3', '-c', 'import pty, sys; pty.spawn(sys.argv[1:])'])
+    expect(await shop.upgraded()).toMatch(
+      /its output goes to the terminal \S+ \(what is written after its end is dropped\)/,
+    )
+    await shop.outlives(async () => {
+      // The window is closed.
+      shop.first.kill('SIGKILL')
+      await once(shop.first, 'exit')
+    })
   })
 })
+
+/** A shop that writes in every way, started by `command`. */
+async function talking(command: readonly string[]) {
+  const scene = Scene.open()
+  const port = await freePort()
+  const [file, ...args] = [...command, process.execPath, SHOP, scene.control, `${port}`]
+  const first = spawn(file!, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+    env: { ...process.env, ...scene.marked, NODE_OPTIONS: '' },
+  })
+  for (const stream of [first.stdout, first.stderr]) stream.resume()
+  onTestFinished(() => void first.kill('SIGKILL'))
+  const ask = (path = '') =>
+    fetch(`http://127.0.0.1:${port}/${path}`, { headers: { connection: 'close' } }).then(
+      response => response.text(),
+      error => String(error),
+    )
+  await until('the first version serves', async () => (await ask()) === '1')
+  const upgraded = async () => {
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      CLI,
+      'upgrade',
+      '--control',
+      scene.control,
+    ])
+    return stdout
+  }
+  /** The second version serves on after `end`, which takes its reader away. */
+  const outlives = async (end: () => Promise<void>) => {
+    const before = await ask('written')
+    expect(JSON.parse(before)).toEqual([3, 2, 4, 2, 3, 5, 10, 4, 10])
+    await end()
+    expect(await ask('written')).toBe(before)
+    for (let request = 0; request < 10; request++) expect(await ask()).toBe('2')
+    // Of two streams and a logger, and those that tell how much they have written; the other loggers may write several lines at once.
+    await until('all are counted', async () => (await scene.status()).droppedOutput! >= 11 * 3 + 9)
+    expect((await scene.status()).generation).toBe(2)
+  }
+  return { first, upgraded, outlives }
+}
