@@ -83,7 +83,7 @@ export class Askers {
     for (const id of ids) {
       const asker = this.#waiting.get(id)
       this.#waiting.delete(id)
-      if ('code' in answer) asker?.pending.reject(asker.late ?? answer)
+      if ('code' in answer) asker?.pending.reject(answer.code === 'ERR_FDB_ABORTED' ? (asker.late ?? answer) : answer)
       else asker?.pending.resolve(answer)
     }
   }

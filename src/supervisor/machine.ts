@@ -136,12 +136,14 @@ function healthy(draft: Draft, id: number): void {
   if (!version.proved) draft.effects.push({ type: 'wait', timer: 'proved', version: id })
 }
 
-/** A version that does not serve yet is to be ended. */
+/** Ends a version that does not serve yet. Its askers hear of a failure when it has ended: no client meets it then. */
 function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
   const version = draft.is(id, 'starting', 'trial')
   if (version === undefined) return
-  draft.answer(version.askers, id, why)
-  draft.change(id, { askers: [] })
+  if (why === 'cancelled') {
+    draft.answer(version.askers, id, why)
+    draft.change(id, { askers: [] })
+  }
   end(draft, id, why)
   lost(draft, version, FAILED_CODE)
 }
@@ -292,10 +294,12 @@ function stop(draft: Draft, now: boolean): void {
     draft.next = []
     const last = draft.serving ?? draft.coming
     for (const { id, phase, askers } of draft.versions) {
+      draft.change(id, { relayed: id === last?.id })
+      if (phase === 'stopping' || phase === 'killed') continue
       draft.answer(askers, id, 'ending')
-      draft.change(id, { askers: [], relayed: id === last?.id })
+      draft.change(id, { askers: [] })
       if (phase === 'spawning') draft.change(id, { doomed: true })
-      else if (phase !== 'stopping' && phase !== 'killed') end(draft, id, 'ending')
+      else end(draft, id, 'ending')
     }
   }
   if (now) for (const { id, phase } of draft.versions) if (phase === 'stopping') kill(draft, id)

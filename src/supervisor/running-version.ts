@@ -13,6 +13,7 @@ import type { LeftVersion } from './left-behind.js'
 import type { Probe, ProbeEvents } from './probe.js'
 import type { VersionSettings } from './settings.js'
 import type { SharedListeners } from './shared-listeners.js'
+import { LEFT_BEHIND_MS } from './strays.js'
 
 /** The code of a process that was reaped by somebody else. */
 const UNKNOWN_CODE = 1
@@ -55,6 +56,7 @@ export class RunningVersion {
   /** Of a main process that is not our own child: who reaps it does not tell us, and its number may be a stranger's then. */
   #pidfd: OwnedFd | null = null
   #isReplaced = false
+  #hasServed = false
   /** The signals by which it was told to end. */
   readonly #told = new Set<number>()
   #over = false
@@ -145,6 +147,7 @@ export class RunningVersion {
 
   /** It serves: it is judged on, where it can be asked. */
   serves(): void {
+    this.#hasServed = true
     this.#words?.close()
     if (this.#probe.serves === undefined) this.#probe.settle()
     else this.#probe.serves()
@@ -156,10 +159,12 @@ export class RunningVersion {
     this.#words?.close()
   }
 
-  /** It is told to end: it is not judged any longer. */
-  settle(): void {
+  /** It is told to end: it is not judged any longer. `failed`: the version before goes on, and must soon be the only one that answers. */
+  settle(failed: boolean): void {
     this.#probe.settle()
     this.#words?.close()
+    const stopTimeout = Math.min(this.settings.stopTimeout, LEFT_BEHIND_MS)
+    if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
   }
 
   /** Another version serves in its place: it has nobody to hand over to any more. */

@@ -358,7 +358,7 @@ export class Supervisor {
 
   #endVersion(id: number, why: EndReason): void {
     const version = this.#versions.get(id)!
-    version.settle()
+    version.settle(why === 'failed')
     if (why === 'failed' || why === 'cancelled') this.#sweep()
     if (why === 'replaced') version.replaced()
     if (why === 'replaced' && version.handsOver) {
