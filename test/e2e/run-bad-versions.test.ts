@@ -1,83 +1,31 @@
-import { writeFileSync } from 'node:fs'
+import { rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { perLane } from '../lanes/lane.js'
+import {
+  BAD_VERSIONS,
+  type BadVersion,
+  commandOf,
+  countedBy,
+  processesWith,
+} from '../processes/bad-versions.js'
 import { loadOn } from '../processes/load.js'
 import { type Orders, SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
-const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
-/** A request that a version had when it died, or that it answered wrongly before it was known to be sick, is lost with it. */
-const ITS_OWN = ['dropped', 'raced', 'reset', 'truncated', 'wrong'] as const
+const PER_SECOND = 100
+/** Answers of so many seconds. */
+const LATER = perLane(1, 2) * PER_SECOND
+const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0, rate: PER_SECOND }
+const SETTINGS = ['--ready-timeout', '1500ms', '--health-timeout', '1s', '--stop-timeout', '1s']
 
-interface Bad {
-  readonly kind: string
-  readonly orders?: Orders
-  /** What is executed in place of the server. */
-  readonly shell?: string
-  /** In the failure that status shows. */
-  readonly says: RegExp
-  /** A child that accepts would answer what its version is asked. */
-  readonly ready?: 'delay:1s'
-  /** What makes it fail when it serves already: the version before is started again then. */
-  readonly when?: '/crash' | '/sick' | '/hang'
-}
-
-const REFUSED: readonly Bad[] = [
-  { kind: 'exits before it is ready', orders: { crash: 9 }, says: /ended with code 9 before it served/ },
-  { kind: 'is never ready', orders: { fail: true }, says: /not ready within \d+ ms: GET .*503/ },
-  { kind: 'listens on another port', orders: { elsewhere: true }, says: /not ready within \d+ ms/ },
-  {
-    kind: 'forks and exits',
-    ready: 'delay:1s',
-    orders: { leaves: { code: 1 } },
-    says: /with code 1 before it served and left 1 processes behind/,
-  },
-  {
-    kind: 'goes to the background',
-    ready: 'delay:1s',
-    orders: { leaves: { code: 0, detached: true } },
-    says: /a program that goes to the background cannot be run/,
-  },
-  {
-    kind: 'leaves a child that accepts and ignores TERM',
-    ready: 'delay:1s',
-    orders: { leaves: { code: 1, child: { deaf: true } } },
-    says: /with code 1 before it served and left 1 processes behind/,
-  },
-  { kind: 'ignores TERM', orders: { fail: true, deaf: true }, says: /not ready within/ },
-  {
-    kind: 'has no memory',
-    shell: `ulimit -c 0; ulimit -v 400000; exec ${process.execPath} ${SERVER}`,
-    says: /before it served/,
-  },
-]
-
-const FAILED: readonly Bad[] = [
-  { kind: 'exits when it serves', when: '/crash', says: /served and ended with code 7 in its probation/ },
-  { kind: 'answers 5xx when it serves', when: '/sick', says: /serves and is not healthy: GET .*503/ },
-  { kind: 'hangs when it serves', when: '/hang', says: /serves and is not healthy: GET .*no answer within/ },
-]
-
-/** The cheap kinds, one of each way, and all of them by night. */
-const refused = perLane(
-  REFUSED.filter(({ orders }) => orders?.crash !== undefined || orders?.leaves?.code === 0),
-  REFUSED,
-)
-const failed = perLane(
-  FAILED.filter(({ when }) => when !== '/hang'),
-  FAILED,
+/** The gate has one kind for each way that a version may go; the night has all. */
+const kinds = perLane(
+  BAD_VERSIONS.filter(({ kind }) => /exits|background/.test(kind) && kind !== 'forks and exits'),
+  BAD_VERSIONS,
 )
 
-const SETTINGS = ['--ready', 'http:/health', '--ready-timeout', '1500ms', '--stop-timeout', '1s']
-
-const command = (run: Supervised, { orders = {}, shell }: Bad) => [
-  'env',
-  `FDB_SUPERVISED=${run.orders(orders)}`,
-  ...(shell === undefined ? [SERVER] : ['sh', '-c', shell]),
-]
-
-/** All who answer so many requests. */
+/** The pids that answer requests which begin now. */
 async function answering(run: Supervised): Promise<Set<number>> {
   const pids = new Set<number>()
   for (let n = 0; n < 40; n++) pids.add((await run.whoami()).pid)
@@ -86,60 +34,98 @@ async function answering(run: Supervised): Promise<Set<number>> {
 
 const rests = (run: Supervised) =>
   until('nothing is left of it', async () => {
-    const { draining, phase } = await run.status()
-    return draining.length === 0 && phase === 'idle'
+    const { draining, phase, role } = await run.status()
+    return draining.length === 0 && phase === 'idle' && role === 'serving'
   })
 
-describe('the version that serves', () => {
-  it.each([undefined, 'delay:1s' as const])(
-    'serves on, and alone, when the next one fails before it serves (--ready %s)',
-    async ready => {
-      const run = await Supervised.start([...SETTINGS, ...(ready === undefined ? [] : ['--ready', ready])])
-      const { pid } = await run.whoami()
-      const load = await loadOn(run.url, { ...FRESH, rate: 100 })
-      for (const bad of refused.filter(each => each.ready === ready)) {
-        const { code, stderr } = await run.upgrade('--', ...command(run, bad))
-        expect({ kind: bad.kind, code, stderr }).toMatchObject({
-          code: 1,
-          stderr: expect.stringMatching(bad.says),
-        })
-        await rests(run)
-        expect(await answering(run)).toEqual(new Set([pid]))
-        expect((await run.status()).lastFailure.message).toMatch(bad.says)
-      }
-      // A child that accepts answers until it is ended with its version.
-      await load.stop(ready === undefined ? [] : ITS_OWN)
-    },
-  )
+/** The version never comes to serve: the upgrade fails. The pid of the version that serves on. */
+async function refused(run: Supervised, bad: BadVersion): Promise<number> {
+  const { pid } = await run.whoami()
+  const { code, stderr } = await run.upgrade('--', ...commandOf(run, bad))
+  expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(bad.says) })
+  expect(stderr).toContain(bad.code)
+  return pid
+}
+
+/** The version serves as this generation and fails. The pid of the version before, which is started again. */
+async function fallen(run: Supervised, bad: BadVersion, generation: number): Promise<number> {
+  expect(await run.upgrade('--', ...commandOf(run, bad))).toMatchObject({ code: 0 })
+  const pid = await run.serving(generation)
+  if (bad.fault === 'KILL') process.kill(pid, 'SIGKILL')
+  else if (bad.fault !== 'by itself') {
+    // Until then the version that was replaced may take the request.
+    await rests(run)
+    await fetch(`${run.url}${bad.fault}`, { headers: { connection: 'close' } }).catch(() => {})
+  }
+  const again = await run.serving(generation + 1)
+  await rests(run)
+  return again
+}
+
+/** In the words of the status, and in its fields. `falls`: versions that have failed in probation. */
+async function tells(run: Supervised, bad: BadVersion, falls: number): Promise<void> {
+  const { code, stdout } = await run.desk.run('status', '--control', run.control)
+  const generation = 1 + 2 * falls
+  const lines = [
+    'role +serving',
+    `generation +${generation}`,
+    `last failure +${bad.code} in phase ${falls > 0 ? 'serving' : 'starting'} at`,
+    ...(falls > 0
+      ? [`serves again +generation ${generation - 2}, started again as generation ${generation}`]
+      : []),
+    ...(falls > 1 ? [`loop +IT CRASHES AGAIN AND AGAIN: ${falls} ends or failures in a row`] : []),
+  ]
+  for (const line of lines) expect(stdout).toMatch(new RegExp(`^${line}`, 'm'))
+  expect(stdout).toMatch(bad.says)
+  expect(code).toBe(falls > 1 ? 1 : 0)
+  const message = expect.stringMatching(bad.says)
+  expect(await run.status()).toMatchObject({
+    ...{ generation, role: 'serving', phase: 'idle', draining: [] },
+    lastFailure: { code: bad.code, old: false, message },
+    supervisor: { again: falls > 0 ? generation - 2 : null, loops: falls > 1 },
+  })
+}
+
+/** What clients lose with a bad version, in the words of the load. */
+const LOST: Record<BadVersion['seen'], Parameters<Awaited<ReturnType<typeof loadOn>>['stop']>[0]> = {
+  nothing: [],
+  open: ['reset', 'truncated'],
+  wrong: ['wrong'],
+}
+
+describe('under load the version that served', () => {
+  it.each(kinds)('serves, alone and in the words of status, when the next one $kind', async bad => {
+    const { ready = 'http:/health', restart = 'never' } = bad
+    const run = await Supervised.start([...SETTINGS, '--ready', ready, '--restart', restart])
+    const load = await loadOn(run.url, FRESH)
+    const falls = bad.fault === undefined ? 0 : restart === 'always' ? 2 : 1
+    let pid = 0
+    if (falls === 0) pid = await refused(run, bad)
+    for (let n = 1; n <= falls; n++) pid = await fallen(run, bad, 2 * n)
+    // Requests that begin after the verdict.
+    expect(await answering(run)).toEqual(new Set([pid]))
+    await tells(run, bad, falls)
+    for (let n = 1; n <= Math.max(1, falls); n++)
+      expect(processesWith(`FD_BROKER_VERSION_OF=${run.pid}.${2 * n}.`)).toEqual([])
+    await load.answeredBy(pid, 20)
+    await load.mark('after')
+    await load.answeredBy(pid, LATER)
+    expect(await answering(run)).toEqual(new Set([pid]))
+    const { total, phases } = await load.stop(LOST[bad.seen])
+    const { name, lost, generations } = phases.at(-1)!
+    expect({ name, lost }).toEqual({ name: 'after', lost: 0 })
+    expect(Object.keys(generations)).toEqual([expect.stringMatching(new RegExp(`/${pid}$`))])
+    const { open, processes, wrong } = countedBy(run)
+    // A process may die between the accept and its count.
+    if (bad.seen === 'open') expect(total.lost).toBeLessThanOrEqual(open + processes)
+    if (bad.seen === 'wrong') expect(total.lost).toBe(wrong)
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    await expect(fetch(run.url)).rejects.toThrow()
+    expect(processesWith(run.said)).toEqual([])
+  })
 })
 
 describe('the version before', () => {
-  it.each(failed)('serves again when the next one $kind, within its probation', async ({ when, says }) => {
-    const run = await Supervised.start([...SETTINGS, '--health-timeout', '1s'])
-    expect(
-      await run.upgrade('--', ...command(run, { kind: '', says, orders: { release: 'bad' } })),
-    ).toMatchObject({ code: 0 })
-    await rests(run)
-    const load = await loadOn(run.url, { ...FRESH, rate: 50, deadlineMs: 10_000 })
-    const bad = await run.whoami()
-    expect(bad.generation).toBe(2)
-    await fetch(`${run.url}${when}`).catch(() => {})
-    const third = await run.serving(3)
-    await rests(run)
-    expect(await answering(run)).toEqual(new Set([third]))
-    const { lastFailure, generation, role } = await run.status()
-    expect({ generation, role }).toEqual({ generation: 3, role: 'serving' })
-    expect(lastFailure.message).toMatch(says)
-    await load.answeredBy(third, 20)
-    const { total } = await load.stop(ITS_OWN)
-    expect(total.counts.refused).toBe(0)
-    // Its command is not kept: what comes next is what served before.
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
-    expect(await (await fetch(`${run.url}/release`, { headers: { connection: 'close' } })).text()).not.toBe(
-      'bad',
-    )
-  })
-
   it('serves again each time that --restart always would loop on a bad one, by the link as it led', async () => {
     const run = await Supervised.prepare()
     const link = join(run.desk.folder, 'server')
@@ -147,7 +133,6 @@ describe('the version before', () => {
     const [good, bad] = ['good', 'bad'].map(name => join(run.desk.folder, name)) as [string, string]
     writeFileSync(good, release({ release: 'good' }), { mode: 0o755 })
     writeFileSync(bad, release({ release: 'bad' }), { mode: 0o755 })
-    const { rmSync, symlinkSync } = await import('node:fs')
     symlinkSync(good, link)
     await run.launch(['--ready', 'fd', '--restart', 'always', '--probation', '1m'], [link])
     await run.serving()

@@ -15,6 +15,10 @@ export interface Orders {
   listen?: number | string | { host: string; port: number }
   crash?: number
   crashEven?: boolean
+  /** It ends so many milliseconds after it has begun to listen. */
+  dies?: number
+  /** It counts its open connections and its wrong answers in a file. */
+  counts?: boolean
   fail?: boolean
   /** It does not listen on what it is given. */
   elsewhere?: boolean

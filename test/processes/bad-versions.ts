@@ -1,0 +1,148 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { type Orders, SERVER, type Supervised } from './supervised.js'
+
+/**
+ * What a client may see of a bad version:
+ * - `nothing`: each request is answered rightly.
+ * - `open`: the requests on connections that a process of the version had when it died are lost with it.
+ * - `wrong`: the wrong answers that the version gave until the version before replaced it.
+ */
+export type Seen = 'nothing' | 'open' | 'wrong'
+
+export interface BadVersion {
+  readonly kind: string
+  readonly orders?: Orders
+  /** The shell executes this instead of the server. */
+  readonly shell?: string
+  /** Instead of the health check: a child that accepts would pass it. */
+  readonly ready?: 'delay:1s'
+  /** The fault of a version that serves: a request, or the end of its main process. Absent: the version never comes to serve. */
+  readonly fault?: '/crash' | '/sick' | '/hang' | 'KILL' | 'by itself'
+  readonly restart?: 'always'
+  readonly seen: Seen
+  /** The last failure in the status. */
+  readonly says: RegExp
+  readonly code: string
+}
+
+export const BAD_VERSIONS: readonly BadVersion[] = [
+  {
+    kind: 'exits before it is ready',
+    orders: { crash: 9 },
+    seen: 'nothing',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /version 2 \(.*, pid \d+\) ended with code 9 before it served/,
+  },
+  {
+    kind: 'exits after it was ready',
+    fault: '/crash',
+    seen: 'open',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /version 2 \(.*, pid \d+\) served and ended with code 7 in its probation, \d+\.\d s after its start: the version before is started again/,
+  },
+  {
+    kind: 'is never ready',
+    orders: { fail: true },
+    seen: 'nothing',
+    code: 'ERR_FDB_DEADLINE',
+    says: /version 2 \(pid \d+\) was not ready within 1500 ms: GET .*\/health: 503/,
+  },
+  {
+    kind: 'answers 500',
+    fault: '/sick',
+    seen: 'wrong',
+    code: 'ERR_FDB_UNHEALTHY',
+    says: /version 2 serves and is not healthy: GET .*\/health: 503/,
+  },
+  {
+    kind: 'hangs',
+    fault: '/hang',
+    seen: 'open',
+    code: 'ERR_FDB_UNHEALTHY',
+    says: /version 2 serves and is not healthy: GET .*\/health: no answer within 1000 ms/,
+  },
+  {
+    kind: 'forks and exits',
+    ready: 'delay:1s',
+    orders: { leaves: { code: 1 } },
+    seen: 'nothing',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /ended with code 1 before it served and left 1 processes behind \(\d+\), which are ended/,
+  },
+  {
+    kind: 'goes to the background',
+    ready: 'delay:1s',
+    orders: { leaves: { code: 0, detached: true } },
+    seen: 'nothing',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /ended with code 0 before it served and left 1 processes behind \(\d+\), which are ended: a program that goes to the background cannot be run/,
+  },
+  {
+    kind: 'ignores TERM',
+    orders: { fail: true, deaf: true },
+    seen: 'open',
+    code: 'ERR_FDB_DEADLINE',
+    says: /version 2 \(pid \d+\) was not ready within 1500 ms: GET .*\/health: 503/,
+  },
+  {
+    kind: 'leaves a child that accepts and ignores TERM',
+    orders: { leaves: { code: null, child: { deaf: true } } },
+    fault: 'KILL',
+    seen: 'open',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /served and ended by signal 9 in its probation, .* and left 1 processes behind \(\d+\): the version before is started again/,
+  },
+  {
+    kind: 'crashes in a loop',
+    orders: { dies: 200 },
+    fault: 'by itself',
+    restart: 'always',
+    seen: 'open',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /version \d \(.*, pid \d+\) served and ended with code 7 in its probation/,
+  },
+  {
+    kind: 'listens on a wrong port',
+    orders: { elsewhere: true },
+    seen: 'nothing',
+    code: 'ERR_FDB_DEADLINE',
+    says: /version 2 \(pid \d+\) was not ready within 1500 ms: it does not accept on descriptor 4/,
+  },
+  {
+    kind: 'has no memory',
+    shell: `ulimit -c 0; ulimit -v 400000; exec ${process.execPath} ${SERVER}`,
+    seen: 'nothing',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    says: /version 2 \(.*, pid \d+\) ended (by signal|with code) \d+ before it served/,
+  },
+]
+
+/** Its command line. */
+export function commandOf(run: Supervised, { orders = {}, shell }: BadVersion): string[] {
+  const given = `FDB_SUPERVISED=${run.orders({ ...orders, counts: true, release: 'bad' })}`
+  return ['env', given, ...(shell === undefined ? [SERVER] : ['sh', '-c', shell])]
+}
+
+/** What the processes of bad versions have counted: connections that were open when a process died, and wrong answers. */
+export function countedBy(run: Supervised): { processes: number; open: number; wrong: number } {
+  const files = readdirSync(run.desk.folder).filter(name => /^said\.\d+\.counts$/.test(name))
+  const counts = files
+    .map(name => readFileSync(`${run.desk.folder}/${name}`))
+    .filter(({ length }) => length >= 8)
+  const sum = (at: number) => counts.reduce((all, bytes) => all + bytes.readInt32LE(at), 0)
+  return { processes: counts.length, open: sum(0), wrong: sum(4) }
+}
+
+/** The processes with this text in the environment that they were started with. */
+export function processesWith(text: string): number[] {
+  const has = (pid: string) => {
+    try {
+      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(text)
+    } catch {
+      return false
+    }
+  }
+  return readdirSync('/proc')
+    .filter(pid => /^\d+$/.test(pid) && existsSync(`/proc/${pid}`) && has(pid))
+    .map(Number)
+}
