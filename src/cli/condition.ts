@@ -49,7 +49,10 @@ function withAge(report: ServiceStatus): ServiceStatus {
 }
 
 /** A version has come to serve since the last failure. */
-export function isOld({ lastFailure, processStartedAt, handoffs }: ServiceStatus): boolean {
+export function isOld(report: ServiceStatus): boolean {
+  // An earlier version serves because of it.
+  if (typeof (report as Partial<SupervisorStatus>).supervisor?.again === 'number') return false
+  const { lastFailure, processStartedAt, handoffs } = report
   const at = lastFailure?.at ?? Number.NaN
   const served = handoffs?.some(
     ({ outcome, phases }) =>

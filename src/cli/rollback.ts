@@ -37,6 +37,7 @@ export function addRollback(program: Command): void {
       'after',
       `
 After the probation nobody stands by: then give --at, or upgrade to the release before with fd-broker upgrade -- COMMAND.
+Under fd-broker run the version before is started again, after the probation too.
 
 Examples:
   $ fd-broker rollback --control /run/shop/upgrade.sock

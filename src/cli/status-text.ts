@@ -189,26 +189,47 @@ function closedLine(closed: ServiceStatus['closed']): string | null {
   return plain(closed.map(({ kind, reason, count }) => `${count} ${kind} (${reason})`).join(', '))
 }
 
-function phaseLine({ phase, probationSeconds }: ServiceStatus): string | null {
-  const left = typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
+function phaseLine(report: ServiceStatus): string | null {
+  const { phase, probationSeconds } = report
+  // A version of `fd-broker run` serves in probation, and no handoff is under way: it has a line of its own.
+  const left = 'supervisor' in report ? '' : leftOf(probationSeconds)
   return of(phase, text => `${text}${left}`)
+}
+
+function leftOf(probationSeconds: number | null | undefined): string {
+  return typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
 }
 
 /** Of `fd-broker run`: the supervisor is another process than the program. */
 function supervisorLines(report: ServiceStatus, now: number): [string, string | null][] {
   const { supervisor } = report as Partial<SupervisorStatus>
   if (supervisor === undefined) return []
-  const { pid, rssBytes, loops, failures, exits } = supervisor
+  const { pid, rssBytes, loops, failures, exits, again, before } = supervisor
   const last = exits?.last?.at(-1)
   const ended =
     last === undefined
       ? null
       : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${how(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
   return [
+    ['serves again', of(again, id => `generation ${id}, started again as generation ${report.generation}`)],
+    ['probation', probationLine(report)],
+    ['health', healthLine(supervisor)],
+    ['way back', of(before, id => `generation ${id} (fd-broker rollback)`)],
     ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
     ['crashed', ended],
     ['loop', loops ? `IT CRASHES AGAIN AND AGAIN: ${plain(failures)} ends or failures in a row` : null],
   ]
+}
+
+function probationLine({ probationSeconds }: ServiceStatus): string | null {
+  return of(probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)
+}
+
+function healthLine({ healthy, complaint }: SupervisorStatus['supervisor']): string | null {
+  if (healthy === null || healthy === undefined) return null
+  const last = of(complaint)
+  if (!healthy) return `SICK: ${last ?? 'it answered badly'}`
+  return last === null ? 'good' : `its last answer was bad: ${last}`
 }
 
 function how(code: number): string {

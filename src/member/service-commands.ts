@@ -2,6 +2,7 @@ import {
   nobodyStandsBy,
   RELOAD,
   ROLLBACK,
+  rollbackBy,
   STOP,
   stopOrderOf,
   toldReply,
@@ -44,8 +45,7 @@ export function serveServiceCommands({
     if (!hosting().standsBy) {
       throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
     }
-    departure.asked =
-      by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
+    departure.asked = rollbackBy(by)
     beat()
     void close({})
     const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'

@@ -64,6 +64,11 @@ export function stopOrderOf(body: Buffer): StopOrder {
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
 }
 
+/** A rollback in words, for the status of what it leaves behind. */
+export function rollbackBy(by: { readonly pid: number; readonly uid: number } | undefined): string {
+  return by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
+}
+
 export function toldReply(told: Told): string {
   return JSON.stringify(told)
 }

@@ -35,14 +35,15 @@ export class Askers {
     return { id, answer: pending.answer }
   }
 
-  /** Has the machine told of one more, and of its cancelling. */
+  /** Has the machine told of one more, and of its cancelling. `type`: what is asked for. */
   ask(
     options: UpgradeOptions,
     cancel: AbortSignal | undefined,
     dispatch: (event: SupervisorEvent) => void,
+    type: 'upgrade' | 'rollback' = 'upgrade',
   ): Promise<Upgraded> {
     const { id, answer } = this.add(options)
-    dispatch({ type: 'upgrade', asker: id })
+    dispatch({ type, asker: id })
     const cancelled = () => dispatch({ type: 'cancel', asker: id })
     if (cancel?.aborted) cancelled()
     else cancel?.addEventListener('abort', cancelled, { once: true })
@@ -83,7 +84,8 @@ export class Askers {
     for (const id of ids) {
       const asker = this.#waiting.get(id)
       this.#waiting.delete(id)
-      if ('code' in answer) asker?.pending.reject(answer.code === 'ERR_FDB_ABORTED' ? (asker.late ?? answer) : answer)
+      if ('code' in answer)
+        asker?.pending.reject(answer.code === 'ERR_FDB_ABORTED' ? (asker.late ?? answer) : answer)
       else asker?.pending.resolve(answer)
     }
   }

@@ -42,7 +42,11 @@ export class Failures {
     const { code, message, phase = 'starting' } = reason
     this.#last = { code, message, phase, at: Date.now() }
     const what =
-      phase === 'serving' ? 'a version that serves has failed' : 'a version was not brought to serve'
+      code === 'ERR_FDB_SUCCESSOR_LEFT'
+        ? 'an operator has the version before serve again'
+        : phase === 'serving'
+          ? 'a version that serves has failed'
+          : 'a version was not brought to serve'
     this.#logger.error({ version, err: reason }, what)
   }
 
@@ -65,12 +69,19 @@ export class Failures {
   }
 
   /** It served, and has ended in its probation. */
-  fell(version: Failed & { readonly startedAt: number }, code: number): void {
+  fell(version: Failed & { readonly startedAt: number }, code: number, left: readonly number[]): void {
     const { id, pid, settings, startedAt } = version
     const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
+    const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${how} in its probation, ${lived} s after its start: the version before is started again${below(version.takeLines())}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${how} in its probation, ${lived} s after its start${behind}: the version before is started again${below(version.takeLines())}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
+  }
+
+  /** An operator has the version before serve again. */
+  left({ id, pid, settings }: Failed, before: number, asked: string): void {
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
+    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
   }
 
   /** It was not ready within so many milliseconds. */

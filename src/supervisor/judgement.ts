@@ -102,7 +102,7 @@ export class Judgement {
     if (phase === 'starting' || phase === 'trial') {
       failures.ended(version, phase, code, left)
       if (left.length > 0) dispatch({ type: 'unhealthy', version: id })
-    } else if (served && !was?.proved && state().good.length > 0) failures.fell(version, code)
+    } else if (served && !was?.proved && state().good.length > 0) failures.fell(version, code, left)
     return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : LEFT_BEHIND_MS }
   }
 

@@ -25,6 +25,8 @@ export interface Version {
   readonly proved: boolean
   /** It serves, and does not answer as it should. */
   readonly sick: boolean
+  /** It was asked for, and is no restart of what served. */
+  readonly wanted: boolean
 }
 
 export type Restart = 'never' | 'on-failure' | 'always'
@@ -45,6 +47,8 @@ export interface SupervisorState {
   readonly anew: number | null
   /** Versions that a version in probation is replaced by if it fails, the best first. */
   readonly good: readonly number[]
+  /** The version that a rollback returns to; null: there is none. */
+  readonly before: number | null
   /** Exit code of the version that served last; what the supervisor ends with. */
   readonly code: number
 }
@@ -62,7 +66,8 @@ export type SupervisorEvent =
   | { readonly type: 'exited'; readonly version: number; readonly code: number }
   | { readonly type: 'elapsed'; readonly timer: Timer; readonly version: number }
   | { readonly type: 'rested' }
-  | { readonly type: 'upgrade' | 'cancel'; readonly asker: number }
+  /** `rollback`: the version before must serve again. */
+  | { readonly type: 'upgrade' | 'rollback' | 'cancel'; readonly asker: number }
   /** `now`: without waiting for what they still do. */
   | { readonly type: 'stop'; readonly now: boolean }
 
@@ -103,11 +108,11 @@ export function initial(restart: Restart = 'never'): SupervisorState {
     waiting: false,
     anew: null,
     good: [],
+    before: null,
     code: 0,
   }
 }
 
-/** The one that is being brought to serve. */
 /** As an image before has left it; one of an earlier release knows nothing of probation. `timers`: what is left of them, by name and version. */
 export function resumed(left: SupervisorState, timers: Readonly<Record<string, number>>): SupervisorState {
   const versions = left.versions.map(version => ({
@@ -115,11 +120,14 @@ export function resumed(left: SupervisorState, timers: Readonly<Record<string, n
     of: version.of ?? null,
     proved: version.proved ?? timers[`proved ${version.id}`] === undefined,
     sick: version.sick ?? false,
+    wanted: version.wanted ?? false,
   }))
   const proved = versions.find(({ phase, proved }) => phase === 'serving' && proved)
-  return { ...left, versions, anew: left.anew ?? null, good: left.good ?? (proved ? [proved.id] : []) }
+  const good = left.good ?? (proved ? [proved.id] : [])
+  return { ...left, versions, anew: left.anew ?? null, good, before: left.before ?? null }
 }
 
+/** The version that is being brought to serve. */
 export function coming({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'spawning' || phase === 'starting' || phase === 'trial')
 }
@@ -136,6 +144,7 @@ export class Draft {
   waiting: boolean
   anew: number | null
   good: readonly number[]
+  before: number | null
   code: number
   next: readonly number[]
   versions: readonly Version[]
@@ -150,6 +159,7 @@ export class Draft {
     this.waiting = before.waiting
     this.anew = before.anew
     this.good = before.good
+    this.before = before.before
     this.code = before.code
     this.next = before.next
     this.versions = before.versions
@@ -188,9 +198,9 @@ export class Draft {
   }
 
   done(): Step {
-    const { mode, restart, versions, next, started, failures, waiting, anew, good, code } = this
+    const { mode, restart, versions, next, started, failures, waiting, anew, good, before, code } = this
     return {
-      state: { mode, restart, versions, next, started, failures, waiting, anew, good, code },
+      state: { mode, restart, versions, next, started, failures, waiting, anew, good, before, code },
       effects: this.effects,
     }
   }

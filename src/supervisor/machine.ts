@@ -27,7 +27,8 @@ const FAILED_CODE = 1
 
 export function step(state: SupervisorState, event: SupervisorEvent): Step {
   const draft = new Draft(state)
-  if (state.mode !== 'ended' || event.type === 'upgrade') take(draft, event)
+  const asks = event.type === 'upgrade' || event.type === 'rollback'
+  if (state.mode !== 'ended' || asks) take(draft, event)
   return draft.done()
 }
 
@@ -63,6 +64,9 @@ function take(draft: Draft, event: SupervisorEvent): void {
     case 'upgrade':
       upgrade(draft, event.asker)
       return
+    case 'rollback':
+      rollback(draft, event.asker)
+      return
     case 'cancel':
       cancel(draft, event.asker)
       return
@@ -74,7 +78,8 @@ function take(draft: Draft, event: SupervisorEvent): void {
 function launch(draft: Draft, askers: readonly number[], of: number | null = null): void {
   const id = ++draft.started
   draft.waiting = false
-  const fresh = { doomed: false, relayed: false, proved: false, sick: false }
+  const wanted = of === null && askers.length > 0
+  const fresh = { doomed: false, relayed: false, proved: false, sick: false, wanted }
   draft.versions = [...draft.versions, { id, phase: 'spawning', askers, of, ...fresh }]
   draft.effects.push(of === null ? { type: 'spawn', version: id } : { type: 'spawn', version: id, of })
 }
@@ -105,14 +110,17 @@ function ready(draft: Draft, id: number): void {
 
 function promote(draft: Draft, id: number): void {
   const before = draft.serving
-  const { askers = [] } = draft.is(id, 'starting', 'trial') ?? {}
+  const { askers = [], of = null, wanted = false } = draft.is(id, 'starting', 'trial') ?? {}
   draft.change(id, { phase: 'serving', askers: [] })
   draft.effects.push({ type: 'promote', version: id }, { type: 'wait', timer: 'proved', version: id })
   draft.answer(askers, id, 'serving')
   if (before !== undefined) {
-    if (!before.proved && !before.sick) draft.good = [before.id, ...draft.good.slice(-1)]
+    // A version that is left for the version before is not good.
+    if (!before.proved && !before.sick && of === null) draft.good = [before.id, ...draft.good.slice(-1)]
     end(draft, before.id, before.sick ? 'failed' : 'replaced')
   }
+  if (of !== null) draft.before = null
+  else if (wanted) draft.before = draft.good[0] ?? null
   goOn(draft)
 }
 
@@ -269,6 +277,16 @@ function upgrade(draft: Draft, asker: number): void {
   else draft.next = [...draft.next, asker]
 }
 
+/** The version that serves goes on until the version before is ready. */
+function rollback(draft: Draft, asker: number): void {
+  const { before, coming: next } = draft
+  if (draft.mode !== 'running') draft.answer([asker], null, 'ending')
+  else if (next !== undefined && next.of !== null) draft.change(next.id, { askers: [...next.askers, asker] })
+  else if (next !== undefined || before === null || draft.serving === undefined)
+    draft.answer([asker], null, 'cancelled')
+  else launch(draft, [asker], before)
+}
+
 function cancel(draft: Draft, asker: number): void {
   const others = (askers: readonly number[]) => askers.filter(one => one !== asker)
   if (draft.next.includes(asker)) {
@@ -279,7 +297,8 @@ function cancel(draft: Draft, asker: number): void {
   const version = draft.coming
   if (!version?.askers.includes(asker)) return
   // What nobody else wants, and nothing would be lost without.
-  if (version.askers.length > 1 || draft.serving === undefined) {
+  const { serving: now } = draft
+  if (version.askers.length > 1 || now === undefined || (now.sick && version.of !== null)) {
     draft.change(version.id, { askers: others(version.askers) })
     draft.answer([asker], version.id, 'cancelled')
   } else if (version.phase === 'spawning') draft.change(version.id, { doomed: true })

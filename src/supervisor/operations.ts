@@ -5,6 +5,7 @@ import {
   RELOAD,
   type Reloaded,
   ROLLBACK,
+  rollbackBy,
   STOP,
   stopOrderOf,
   type Told,
@@ -22,7 +23,8 @@ export interface Operated {
   upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
   upgradeSelf(): Promise<never>
   reload(): Promise<Reloaded>
-  rollback(): Told
+  /** `asked`: the request in words. */
+  rollback(asked: string, cancel: AbortSignal): Promise<Told>
   stop(options: { readonly timeoutMs?: number }): void
 }
 
@@ -35,7 +37,7 @@ export function operationsOf(
     status: () => supervisor.status(),
     upgrade: ({ argv, timeoutMs, release }, progress, cancel) =>
       supervisor.upgrade({ argv, timeoutMs, release, progress }, cancel),
-    command: async ({ name, body }) => {
+    command: async ({ name, body }, { by, signal }) => {
       switch (name) {
         case STOP: {
           const { timeoutMs } = stopOrderOf(body)
@@ -47,7 +49,7 @@ export function operationsOf(
         case RELOAD:
           return Buffer.from(toldReply(await supervisor.reload()))
         case ROLLBACK:
-          return Buffer.from(toldReply(supervisor.rollback()))
+          return Buffer.from(toldReply(await supervisor.rollback(rollbackBy(by), signal)))
         case UPGRADE_SELF:
           return await supervisor.upgradeSelf()
       }

@@ -18,6 +18,6 @@ export function nothingToRead(): FdbError {
 }
 
 export function nobodyStandsBy(): FdbError {
-  const why = `process ${process.pid} is bringing no version to serve that could be given up: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
+  const why = `process ${process.pid} knows no version before that could be started again: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
   return new FdbError('ERR_FDB_NO_STANDBY', why)
 }

@@ -145,6 +145,11 @@ export class RunningVersion {
     return this.#probe.isOpen ?? false
   }
 
+  /** It is asked as long as it serves. */
+  get isJudged(): boolean {
+    return this.#probe.serves !== undefined
+  }
+
   /** It serves: it is judged on, where it can be asked. */
   serves(): void {
     this.#hasServed = true

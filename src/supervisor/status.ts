@@ -4,10 +4,11 @@ import type { Failure } from '../operator/status-report.js'
 import { fdLimits } from '../process/limits.js'
 import { memoryOfGroup } from '../process/process-memory.js'
 import { type ExitReport, loops } from './exits.js'
-import { coming, type SupervisorState, serving } from './machine.js'
+import { coming, type SupervisorState, serving, type Version } from './machine.js'
 import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-versions.js'
 import type { SupervisorSettings } from './settings.js'
+import type { Timers } from './timers.js'
 
 export interface StatusParts {
   readonly settings: SupervisorSettings
@@ -18,6 +19,7 @@ export interface StatusParts {
   readonly replaced: number
   /** Who served before the first version. */
   readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
+  readonly timers: Pick<Timers, 'leftOf'>
 }
 
 /** What `fd-broker status` shows of a supervisor: the version that serves, those that come and those that go. */
@@ -36,6 +38,14 @@ export interface SupervisorStatus extends ServiceStatus {
     readonly exits: ExitReport
     /** It takes the link of a release with an upgrade, and leads it (`fd-broker upgrade --binary`). */
     readonly leadsLinks: true
+    /** The earlier version that the version that serves is started as; null: it is no earlier one. */
+    readonly again: number | null
+    /** The version that `fd-broker rollback` starts again; null: there is none. */
+    readonly before: number | null
+    /** Whether the version that serves answers its health check; null: it is not asked. */
+    readonly healthy: boolean | null
+    /** What was asked of the version that serves and what it answered last, if that was bad. */
+    readonly complaint: string | null
     /** How often it has gone on as another program (`fd-broker upgrade --self`). */
     readonly replaced: number
   }
@@ -76,6 +86,7 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
       ...versions.strays.list.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
     ],
     lastFailure,
+    probationSeconds: probationSeconds(now, parts.timers),
     ...(running && { rssBytes: memoryOfGroup(running.pid) ?? 0 }),
     supervisor: {
       pid: process.pid,
@@ -86,8 +97,18 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
       loops: loops(state.failures),
       exits: versions.exits.report,
       leadsLinks: true,
+      again: now?.of ?? null,
+      before: now === undefined ? null : state.before,
+      healthy: now !== undefined && running?.isJudged ? !now.sick : null,
+      complaint: now === undefined ? null : (running?.complaint ?? null),
       replaced,
     },
     says: running?.says || null,
   }
+}
+
+/** Null: no version is in probation. 0: its time is over, and its health check must pass. */
+function probationSeconds(now: Version | undefined, timers: Pick<Timers, 'leftOf'>): number | null {
+  if (now === undefined || now.proved) return null
+  return (timers.leftOf('proved', now.id) ?? 0) / 1000
 }

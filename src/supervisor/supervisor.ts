@@ -28,11 +28,12 @@ import { NextSettings, type SettingsSource } from './next-settings.js'
 import { operationsOf } from './operations.js'
 import type { Predecessor } from './predecessor.js'
 import { probeOfLeft, type Starts } from './probe-for.js'
-import { busy, nobodyStandsBy, whyNot } from './refusals.js'
+import { busy, whyNot } from './refusals.js'
 import { type MainEnd, RunningVersions } from './running-versions.js'
 import type { StopOptions } from './settings.js'
 import { statusOf } from './status.js'
 import { Timers, timesOf } from './timers.js'
+import { rollBack } from './way-back.js'
 
 /** When a probation ends, an answer that is awaited is looked for so often. */
 const EVIDENCE_MS = 50
@@ -81,14 +82,12 @@ export class Supervisor {
       left?.known ?? left?.versions.map(each => ({ ...each, argv: left.argv, led: {} })) ?? [],
     )
     this.#judgement = new Judgement({
-      askers: this.#askers,
-      failures: this.#failures,
+      ...this.#way,
       known: this.#known,
       logger: parts.logger,
       settings: this.#settings,
       versions: () => this.#versions,
       state: () => this.#state,
-      dispatch: event => this.#dispatch(event),
     })
     this.#versions = new RunningVersions(
       {
@@ -186,14 +185,9 @@ export class Supervisor {
     }
   }
 
-  /** Ends the version that is being brought to serve: the one that serves stays. Which it was. Throws ERR_FDB_NO_STANDBY. */
-  rollback(): Told {
-    const next = coming(this.#state)
-    const running = next && this.#versions.get(next.id)
-    if (this.generation === 0 || next === undefined || next.of !== null || running?.handsOver)
-      throw nobodyStandsBy()
-    for (const asker of [...this.#state.next, ...next.askers]) this.#dispatch({ type: 'cancel', asker })
-    return { pid: running?.pid ?? 0, generation: next.id }
+  /** As {@link rollBack} does. */
+  rollback(asked: string, cancel: AbortSignal): Promise<Told> {
+    return rollBack({ ...this.#way, versions: this.#versions, state: this.#state }, asked, cancel)
   }
 
   /** Ends all versions; {@link ended} resolves when they have. */
@@ -224,7 +218,13 @@ export class Supervisor {
       lastFailure: this.#failures.last,
       replaced: this.#replaced,
       predecessor: this.#parts.predecessor ?? null,
+      timers: this.#timers,
     })
+  }
+
+  get #way() {
+    const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
+    return { askers: this.#askers, failures: this.#failures, dispatch }
   }
 
   /** Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
@@ -346,8 +346,8 @@ export class Supervisor {
     const version = this.#versions.get(id)!
     const { command } = version.settings
     version.serves()
-    const { good, versions } = this.#state
-    this.#known.keepOnly([...good, ...versions.map(each => each.id)])
+    const { before, good, versions } = this.#state
+    this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
     this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     this.#settings.serves(id, version.settings)
     if (versions.some(each => each.id === id && each.of !== null))

@@ -49,6 +49,11 @@ export class Timers {
     return ms
   }
 
+  /** Milliseconds that are left of one; null: it does not run. */
+  leftOf(timer: Timer, version: number): number | null {
+    return this.left[`${timer} ${version}`] ?? null
+  }
+
   forget(version: number): void {
     for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
   }

@@ -1,13 +1,14 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { released } from '../processes/released.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 describe('a release of a program that fd-broker run supervises', () => {
-  it('is upgraded to by its link; one that fails leaves it; rollback upgrades to the one before', async () => {
-    const { answers, at, leadsTo, one, rollback, run, two, upgrade, wrong } = await released([
-      '--ready',
-      'fd',
-    ])
+  it('is upgraded to by its link, and left for the version before by rollback, in its probation and after it', async () => {
+    const settings = ['--ready', 'fd', '--probation', '2s']
+    const { leadsTo, one, rollback, run, settled, answers, two, upgrade, wrong } = await released(settings)
     expect(await answers()).toBe('1')
     expect(await upgrade(wrong)).toMatchObject({
       code: 1,
@@ -15,17 +16,60 @@ describe('a release of a program that fd-broker run supervises', () => {
     })
     expect([leadsTo(), await answers()]).toEqual([one, '1'])
     expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
-    expect(leadsTo()).toBe(two)
-    await until('the new one alone answers', async () => (await run.status()).draining.length === 0)
-    expect(await answers()).toBe('2')
-    expect(await rollback()).toMatchObject({
-      code: 5,
-      stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY: .*rollback --at PATH/),
+    for (const inProbation of [true, false]) {
+      expect([leadsTo(), await settled()]).toEqual([two, '2'])
+      const { generation } = await run.status()
+      if (!inProbation)
+        await until('its probation is over', async () => (await run.status()).probationSeconds === null)
+      expect(await rollback()).toMatchObject({ code: 0, stdout: expect.stringMatching(/serves again\n$/) })
+      expect([leadsTo(), await settled()]).toEqual([one, '1'])
+      const { lastFailure, supervisor } = await run.status()
+      expect(lastFailure).toMatchObject({
+        ...{ code: 'ERR_FDB_SUCCESSOR_LEFT', phase: 'serving', old: false },
+        message: expect.stringMatching(
+          new RegExp(
+            `^version ${generation} \\(.*, pid \\d+\\) must leave for version \\d, which is started again: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
+          ),
+        ),
+      })
+      expect(supervisor).toMatchObject({ again: inProbation ? 1 : generation - 1, before: null })
+      const { code, stderr } = await rollback()
+      expect({ code, stderr }).toEqual({
+        code: 5,
+        stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY: .*rollback --at PATH/),
+      })
+      if (inProbation) expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+    }
+  })
+
+  it('stays when the version before does not come up again, and rollback tells why', async () => {
+    const run = await Supervised.prepare()
+    const gone = join(run.desk.folder, 'gone')
+    await run.launch(['--ready', 'fd'], ['sh', '-c', `[ -e ${gone} ] && exit 9; exec ${SERVER}`])
+    await run.serving()
+    expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+    const { pid } = await run.status()
+    writeFileSync(gone, '')
+    expect(await run.desk.run('rollback', '--control', run.control)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(
+        /^ERR_FDB_SUCCESSOR_EXITED: version 3 .* ended with code 9 before it served/,
+      ),
     })
+    expect(await run.status()).toMatchObject({ pid, generation: 2, role: 'serving' })
+  })
+
+  it('is upgraded to by rollback --at where the supervisor knows no version before', async () => {
+    const { at, leadsTo, link, one, rollback, run, settled, two, upgrade } = await released(['--ready', 'fd'])
+    expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    await run.ended()
+    await run.launch(['--ready', 'fd'], [join(link, 'server')])
+    await until('it serves', async () => (await run.status().catch(() => null))?.role === 'serving')
+    expect([leadsTo(), await settled()]).toEqual([two, '2'])
+    expect(await rollback()).toMatchObject({ code: 5, stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY/) })
     expect(await rollback(...at)).toMatchObject({ code: 0, stderr: '' })
-    expect(leadsTo()).toBe(one)
-    await until('the old one alone answers', async () => (await run.status()).draining.length === 0)
-    expect(await answers()).toBe('1')
+    expect([leadsTo(), await settled()]).toEqual([one, '1'])
   })
 
   it('is given up when it does not serve within the time of the upgrade: the link and the version that serves stay one', async () => {

@@ -34,6 +34,31 @@ describe('fd-broker status of a program under fd-broker run', () => {
     ])
   })
 
+  it('has the seconds of probation that are left, the version before, and whether the health check calls the version sick', async () => {
+    const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
+    const text = async () => (await run.desk.run('status', '--control', run.control)).stdout
+    // There is no version before: a sick version serves on.
+    expect(await text()).toMatch(/^probation +\d+\.\ds left\nhealth +good$/m)
+    expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+    const { probationSeconds, supervisor } = await run.status()
+    expect(probationSeconds).toBeGreaterThan(0)
+    expect(probationSeconds).toBeLessThanOrEqual(60)
+    expect(supervisor).toMatchObject({ healthy: true, complaint: null, before: 1, again: null })
+    expect(await text()).toMatch(/^way back +generation 1 \(fd-broker rollback\)$/m)
+  })
+
+  it('calls a version sick, with what it answered, while no version can replace it', async () => {
+    const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
+    await fetch(`${run.url}/sick`)
+    const { supervisor } = await until('its health check fails', async () => {
+      const status = await run.status()
+      return status.supervisor.healthy ? null : status
+    })
+    expect(supervisor.complaint).toMatch(/^GET .*\/health: 503/)
+    const { stdout } = await run.desk.run('status', '--control', run.control)
+    expect(stdout).toMatch(/^health +SICK: GET .*\/health: 503/m)
+  })
+
   it('has the memory of the program, not of the supervisor', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     const { pid, rssBytes, supervisor } = await run.status()

@@ -14,7 +14,7 @@ import {
 
 /** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
 type Choice =
-  | { readonly kind: 'upgrade' | 'cancel' | 'stop' | 'stop now' | 'rested' }
+  | { readonly kind: 'upgrade' | 'rollback' | 'cancel' | 'stop' | 'stop now' | 'rested' }
   | {
       readonly kind: 'spawned' | 'spawn-failed' | 'ready' | 'unhealthy' | 'healthy' | 'exited' | 'elapsed'
       readonly which: number
@@ -22,7 +22,10 @@ type Choice =
     }
 
 const choice: fc.Arbitrary<Choice> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom('upgrade', 'cancel', 'rested') }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({ kind: fc.constantFrom('upgrade', 'upgrade', 'rollback', 'cancel', 'rested') }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('stop', 'stop now') }) },
   {
     weight: 16,
@@ -130,8 +133,9 @@ class World {
   choose(choice: Choice): void {
     switch (choice.kind) {
       case 'upgrade':
+      case 'rollback':
         this.waiting.add(++this.asked)
-        this.tell({ type: 'upgrade', asker: this.asked })
+        this.tell({ type: choice.kind, asker: this.asked })
         return
       case 'cancel':
         this.tell({ type: 'cancel', asker: this.asked })
@@ -327,6 +331,43 @@ describe('a version that served through its probation', () => {
       }),
       { numRuns: 300 },
     )
+  })
+
+  it('serves again when an operator asks, in probation and after it, and is not left for what was left', () => {
+    for (const proved of [false, true]) {
+      const world = new World('never')
+      const serves = (version: number) => {
+        world.choose({ kind: 'spawned', which: 0, code: 0 })
+        world.ready.add(version)
+        world.tell({ type: 'ready', version })
+        world.tell({ type: 'elapsed', timer: 'healthy', version })
+      }
+      const dies = (version: number) => {
+        world.alive.delete(version)
+        world.tell({ type: 'exited', version, code: 1 })
+      }
+      serves(1)
+      world.choose({ kind: 'rollback' })
+      expect(world.outcomes.get(1)).toBe('cancelled')
+      world.choose({ kind: 'upgrade' })
+      serves(2)
+      if (proved) world.tell({ type: 'elapsed', timer: 'proved', version: 2 })
+      dies(1)
+      world.choose({ kind: 'rollback' })
+      expect(coming(world.state)).toMatchObject({ id: 3, of: 1 })
+      world.choose({ kind: 'spawned', which: 0, code: 0 })
+      // The version before does not come up: the version that serves stays.
+      dies(3)
+      expect([serving(world.state)?.id, world.outcomes.get(3)]).toEqual([2, 'failed'])
+      world.choose({ kind: 'rollback' })
+      serves(4)
+      expect([serving(world.state)?.id, world.outcomes.get(4)]).toEqual([4, 'serving'])
+      dies(2)
+      expect(world.state.before).toBe(null)
+      dies(4)
+      // It fell in its probation: only a version that has proved itself is better than another start of the version before.
+      expect(coming(world.state)?.of).toBe(proved ? 2 : undefined)
+    }
   })
 
   it('is what is started again and again where none comes up', () => {

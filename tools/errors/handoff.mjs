@@ -116,7 +116,8 @@ export const UPGRADING = {
     remedy: 'Find out why it died: a core dump, the out-of-memory killer, a signal',
   },
   ERR_FDB_SUCCESSOR_LEFT: {
-    cause: 'The successor was told to end while the incumbent stood by, which serves again',
+    cause:
+      'The successor was told to end while the incumbent stood by, which serves again; under `fd-broker run`: `fd-broker rollback` started the version before again',
     remedy: 'Nothing if that was meant; else find out who told it',
   },
   ERR_FDB_UNHEALTHY: {

@@ -46,10 +46,12 @@ export const supervisor = room('supervisor', PARTS, [
   ],
   [
     'supervisor/machine.ts',
-    "else if (phase !== 'stopping' && phase !== 'killed') end(draft, id, 'ending')",
-    "else if (phase === 'serving') end(draft, id, 'ending')",
+    "else end(draft, id, 'ending')\n    }\n  }\n  if (now)",
+    "else if (phase === 'serving') end(draft, id, 'ending')\n    }\n  }\n  if (now)",
     ...MACHINE,
   ],
+  ['supervisor/machine.ts', ' && of === null) draft.good', ') draft.good', ...MACHINE],
+  ['supervisor/machine.ts', "if (why === 'cancelled') {", '{', ...MACHINE],
   [
     'supervisor/machine.ts',
     "if (now) for (const { id, phase } of draft.versions) if (phase === 'stopping') kill(draft, id)",
