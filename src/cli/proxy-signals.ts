@@ -16,6 +16,8 @@ export class ProxySignals {
   readonly #orders = new SignalOrders(ORDERS, signal => this.#handle(signal))
   readonly #ending = new AbortController()
   #proxy: ReverseProxy | null = null
+  /** HUP and WINCH that came before the proxy served, the last one last. */
+  readonly #early = new Set<'SIGHUP' | 'SIGWINCH'>()
 
   /** `reopen` opens the files of the logs anew. */
   constructor(logger: Logger, reopen: () => void) {
@@ -37,6 +39,9 @@ export class ProxySignals {
     this.#proxy = proxy
     // It came when it was too late not to serve: then it ends what has begun.
     if (this.starting.aborted) void proxy.close()
+    // The file may have changed since this process read it, and status says `serving` a little before this.
+    else for (const signal of this.#early) this.#obey(proxy, signal)
+    this.#early.clear()
   }
 
   close(): void {
@@ -51,11 +56,25 @@ export class ProxySignals {
       return
     }
     if (proxy === null) {
-      if (FOR_OTHERS.has(signal)) return
+      if (FOR_OTHERS.has(signal)) {
+        this.#hold(signal)
+        return
+      }
       if (this.starting.aborted) process.exit(1)
       this.#orders.abandon(signal, 'it served')
       return
     }
+    this.#obey(proxy, signal)
+  }
+
+  /** An upgrade is for the process that serves: USR2 is dropped. */
+  #hold(signal: Order): void {
+    if (signal !== 'SIGHUP' && signal !== 'SIGWINCH') return
+    this.#early.delete(signal)
+    this.#early.add(signal)
+  }
+
+  #obey(proxy: ReverseProxy, signal: Exclude<Order, 'SIGUSR1'>): void {
     if (proxy.member.staysForOthers && FOR_OTHERS.has(signal)) return
     switch (signal) {
       case 'SIGHUP':

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
@@ -181,7 +181,25 @@ describe('signals to the proxy', () => {
     await edge.ended(pid)
   })
 
-  it('before it serves: HUP and USR2 do nothing, TERM ends it', async () => {
+  it('HUP before it serves: the configuration is read anew when it serves', async () => {
+    const respond = (body: string) => ({ routes: [{ host: '*', respond: { body } }] })
+    const { edge } = await start({ upstreams: {}, ...respond('one') })
+    const [asked, gate] = ['asked', 'gate'].map(name => `${edge.desk.folder}/${name}`) as [string, string]
+    // A version that has read its file, and does not serve before the gate is open.
+    const command = `echo > ${asked}; test -e ${gate}`
+    const health = { command, passes: 1, interval: '100ms', timeout: '5s', within: '30s' }
+    edge.write({ upgrade: { probation: '0s', ready: '60s', timeout: '60s', health } })
+    const next = await edge.launch()
+    await until('it is asked for its health', () => existsSync(asked), 20_000)
+    edge.write(respond('two'))
+    await edge.signal('SIGHUP', next)
+    await edge.logged('signal', line => line.pid === next)
+    writeFileSync(gate, '')
+    await edge.logged('the configuration was read anew', line => line.pid === next)
+    expect((await ask(edge.url).answer).body).toBe('two')
+  })
+
+  it('before it serves: USR2 does nothing, HUP waits, TERM ends it', async () => {
     const edge = await Edge.prepare({ routes: [] })
     const pid = await edge.launch()
     await until('it handles signals', () => handles(pid, 'SIGUSR2'))
