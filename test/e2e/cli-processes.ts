@@ -8,6 +8,7 @@ import { onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { launchUnrelated } from '../processes/launch.js'
 import { endMarked, markedProcesses, procText } from '../processes/marked.js'
+import { statusOnce } from '../processes/operator.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -75,11 +76,8 @@ export class Desk {
     return this.launch([process.execPath, CLI, 'serve', ...args])
   }
 
-  async status(): Promise<StatusReport> {
-    const { code, stdout, stderr } = await this.run('status', '--control', this.control, '--json')
-    // The code may say that no process serves: the report is there all the same.
-    if (stdout === '' || 'ok' in JSON.parse(stdout)) throw new Error(`status: exit code ${code}: ${stderr}`)
-    return JSON.parse(stdout) as StatusReport
+  status(): Promise<StatusReport> {
+    return statusOnce(this.control)
   }
 
   async statusWhere(what: string, holds: (status: StatusReport) => boolean): Promise<StatusReport> {

@@ -41,7 +41,8 @@ export function growthOf(make: (size: number) => () => void, from: number, to: n
     work()
     const took = worked()
     if (took > 50) return { size: size / from, time: took / first }
-    last = leastTime(work)
+    // Sizes between show only whether the next may be tried.
+    if (size >= to) last = leastTime(work)
   }
   return { size: size / from, time: last / first }
 }

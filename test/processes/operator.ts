@@ -1,4 +1,5 @@
 import { Channel } from '../../src/channel/channel.js'
+import { withAges } from '../../src/cli/condition.js'
 import { closeAll } from '../../src/kernel/index.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { fdbroker } from '../../src/proto/wire.js'
@@ -47,17 +48,23 @@ export async function ask<T>(
   }
 }
 
+/** What `fd-broker status --json` prints, without a process for each question. Rejects where no process answers. */
+export function statusOnce(control: string, timeoutMs = 5_000): Promise<StatusReport> {
+  return ask(
+    control,
+    { statusRequest: {} },
+    ({ status: answer }) =>
+      answer ? (withAges(JSON.parse(answer.json ?? '') as StatusReport) as StatusReport) : undefined,
+    timeoutMs,
+  )
+}
+
 /** `status` of whoever serves. Whoever is just being replaced may close the connection: asked again then. */
 export async function status(control: string, timeoutMs = 5_000): Promise<StatusReport> {
   const time = new GivenTime()
   for (;;) {
     try {
-      return await ask(
-        control,
-        { statusRequest: {} },
-        ({ status: answer }) => (answer ? (JSON.parse(answer.json ?? '') as StatusReport) : undefined),
-        Math.min(1_000, timeoutMs),
-      )
+      return await statusOnce(control, Math.min(1_000, timeoutMs))
     } catch (error) {
       if (time.now() >= timeoutMs) throw error
       await pause(10)

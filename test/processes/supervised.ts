@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Desk, type Ran } from '../e2e/cli-processes.js'
 import { hasEnded, signalPid } from './launch.js'
+import { statusOnce } from './operator.js'
 import { freePort } from './scene.js'
 import { until } from './until.js'
 
@@ -133,10 +134,8 @@ export class Supervised {
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: as it is printed
-  async status(): Promise<any> {
-    const { stdout, stderr } = await this.desk.run('status', '--control', this.control, '--json')
-    if (stdout === '') throw new Error(stderr)
-    return JSON.parse(stdout)
+  status(): Promise<any> {
+    return statusOnce(this.control)
   }
 
   signal(signal: NodeJS.Signals, pid = this.pid): void {

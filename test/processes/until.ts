@@ -1,6 +1,9 @@
 import { GivenTime } from './given-time.js'
 
-/** Looks every few milliseconds until `look` answers something; throws after `ms` of the machine's own time, with what `describe` says. */
+/**
+ * Looks until `look` answers something; throws after `ms` of the machine's own time, with what `describe` says. Looks every 5 ms, and after
+ * the first 200 ms every 20: the process that it waits for may need the processor.
+ */
 export async function until<T>(
   what: string,
   look: () => T | Promise<T>,
@@ -11,13 +14,14 @@ export async function until<T>(
   for (;;) {
     const found = await look()
     if (found !== undefined && found !== null && found !== false) return found as NonNullable<T>
-    if (time.now() >= ms) {
+    const passed = time.now()
+    if (passed >= ms) {
       const facts = await describe()
       throw new Error(
         `not within ${ms} ms: ${what}\n${typeof facts === 'string' ? facts : JSON.stringify(facts, null, 1)}`,
       )
     }
-    await pause(5)
+    await pause(passed < 200 ? 5 : 20)
   }
 }
 
