@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it, onTestFinished } from 'vitest'
+import { addonFile } from '../../src/kernel/addon.js'
 import {
   accept,
   bindSocket,
@@ -130,8 +131,7 @@ describe('descriptors', () => {
   )
 
   it('that are duplicated do not take the place of a standard stream that is closed', () => {
-    const addon = join(import.meta.dirname, '../../build/Release/fd_broker.node')
-    const program = `const addon = require(${JSON.stringify(addon)}); require('node:fs').closeSync(0); console.log(addon.dup(1))`
+    const program = `const addon = require(${JSON.stringify(addonFile())}); require('node:fs').closeSync(0); console.log(addon.dup(1))`
     const { stdout } = spawnSync(process.execPath, ['-e', program], { encoding: 'utf8' })
     expect(Number(stdout)).toBeGreaterThan(2)
   })

@@ -93,7 +93,7 @@ describe.each(Object.keys(NODES))('%s', target => {
     expect(text).not.toMatch(/^ *not ok /m)
     // Each test that is skipped is one that the machine lacks something for.
     const skipped = text.match(/# SKIP/g)?.length ?? 0
-    expect(skipped).toBe(node.lacks && /descriptors|sockets/.test(name) ? 1 : 0)
+    expect(skipped).toBe(node.lacks && /descriptors|sockets|peers/.test(name) ? 1 : 0)
   })
 
   it('one process replaces another under load: no request fails', async () => {

@@ -16,9 +16,9 @@ if (stage === 'first') {
   process.on('SIGUSR2', () => say('the first image has got it'))
   native.holdSignals(USR2)
   process.kill(process.pid, 'SIGUSR2')
-  const { FD_BROKER_ADDON = '', LD_PRELOAD = '', ASAN_OPTIONS = '' } = process.env
-  const preload = [LD_PRELOAD, file].filter(each => each !== '').join(':')
-  const env = { FD_BROKER_ADDON, ASAN_OPTIONS, FD_BROKER_HELD_SIGNALS: USR2, LD_PRELOAD: preload }
+  const preload = [process.env.LD_PRELOAD ?? '', file].filter(each => each !== '').join(':')
+  // All the rest too: a sanitizer and an emulator are told in it what they need.
+  const env = { ...process.env, FD_BROKER_HELD_SIGNALS: USR2, LD_PRELOAD: preload }
   native.execute(bytes(program), bytes(Object.entries(env).map(each => each.join('='))), [])
 }
 say(`blocked ${own()}`)

@@ -8,14 +8,43 @@ import { chai, JestAsymmetricMatchers, JestChaiExpect, JestExtend } from '@vites
 for (const matchers of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) chai.use(matchers)
 
 export const { afterEach, beforeEach, describe } = runner
+export const afterAll = runner.after
 export const { expect } = chai
 
 const lacks = process.env.FD_BROKER_TARGET_LACKS
 const skipped = lacks ? new RegExp(lacks) : undefined
 
+/** What the test that runs asked for at its end; tests of one file run one after the other. */
+let atItsEnd = []
+
+export function onTestFinished(done) {
+  atItsEnd.push(done)
+}
+
 export function it(name, ...rest) {
   const body = rest.find(part => typeof part === 'function')
-  runner.it(name, { skip: skipped?.test(name) ?? false }, () => body())
+  runner.it(name, { skip: skipped?.test(name) ?? false }, test => finished(() => body({ skip: leave(test) })))
+}
+
+async function finished(body) {
+  atItsEnd = []
+  try {
+    await body()
+  } catch (error) {
+    if (!(error instanceof Left)) throw error
+  } finally {
+    for (const done of atItsEnd.reverse()) await done()
+  }
+}
+
+/** Ends a test that is left out, as `skip()` of vitest does. */
+class Left extends Error {}
+
+function leave(test) {
+  return note => {
+    test.skip(note)
+    throw new Left(note)
+  }
 }
 
 it.each = rows => (name, body) => {
