@@ -315,7 +315,7 @@ export const DEFECTS: readonly Defect[] = [
           : stepHolder(state, event, rules),
     },
     parties: 3,
-    bounds: { ...CALM, work: true, processes: 3, segments: 6, atomic: true },
+    bounds: { ...CALM, writes: 0, back: 0, work: true, processes: 3, segments: 6, atomic: true },
     harm: /^two work at once/,
   },
   {
@@ -342,7 +342,17 @@ export const DEFECTS: readonly Defect[] = [
       isMessage(event, 'resume') && before.phase === 'orphan' ? { state: before, effects: [] } : null,
     ),
     parties: 3,
-    bounds: { ...CALM, silent: 1, fail: 1, stop: 1, lasting: true, segments: 5, atomic: true },
+    bounds: {
+      ...CALM,
+      writes: 0,
+      back: 0,
+      silent: 1,
+      fail: 1,
+      stop: 1,
+      lasting: true,
+      segments: 4,
+      atomic: true,
+    },
     harm: /^black hole/,
   },
   {

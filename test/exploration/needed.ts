@@ -16,6 +16,8 @@ const REFUSED = /^refused: .* closes the last listener/
 const NOBODY = /^nobody accepts/
 const TURNED_AWAY = /^nobody may write: P\d was turned away/
 
+/** No operator, and fewer segments, as the two kills come first. */
+const TWO_KILLS = { segments: 4, crash: 2, stop: 0, cut: 0, back: 0, atomic: true }
 const FAILING = { fail: 1, crash: 0, stop: 0, cut: 0 }
 
 export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
@@ -23,8 +25,8 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   deed: { parties: 2, bounds: {}, harm: WRITERS },
   grace: { parties: 2, bounds: {}, harm: REFUSED },
   serveOnAfterEof: { parties: 2, bounds: {}, harm: NOBODY },
-  release: { parties: 2, bounds: { processes: 3, atomic: true }, harm: WRITERS },
-  gone: { parties: 2, bounds: { processes: 3, atomic: true }, harm: WRITERS },
+  release: { parties: 2, bounds: { processes: 3, stop: 0, cut: 0, atomic: true }, harm: WRITERS },
+  gone: { parties: 2, bounds: { processes: 3, crash: 0, stop: 0, cut: 0, atomic: true }, harm: WRITERS },
   thawSeal: { parties: 2, bounds: {}, harm: LOST },
   quiesceFirst: { parties: 2, bounds: { work: true }, harm: /^two work at once/ },
   workAgain: { parties: 2, bounds: { work: true }, harm: /^nobody works/ },
@@ -46,14 +48,14 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   releaseByHealth: { parties: 2, bounds: {}, harm: REFUSED },
   promote: { parties: 2, bounds: {}, harm: REFUSED },
   forceSeal: { parties: 3, bounds: {}, harm: /^a stopped incumbent blocks the upgrade/ },
-  shareAll: { parties: 3, bounds: { crash: 2, stop: 0, cut: 0, atomic: true }, harm: LOST },
-  spare: { parties: 3, bounds: { crash: 2, stop: 0, cut: 0, atomic: true }, harm: LOST },
-  ackBack: { parties: 3, bounds: { atomic: true }, harm: NOBODY },
+  shareAll: { parties: 3, bounds: TWO_KILLS, harm: LOST },
+  spare: { parties: 3, bounds: TWO_KILLS, harm: LOST },
+  ackBack: { parties: 3, bounds: { crash: 0, stop: 0, cut: 0, atomic: true }, harm: NOBODY },
   retryReturn: { parties: 3, bounds: {}, harm: /^stuck/ },
-  orphanAccepts: { parties: 3, bounds: { cut: 0, atomic: true }, harm: /^black hole/ },
+  orphanAccepts: { parties: 3, bounds: { cut: 0, back: 0, atomic: true }, harm: /^black hole/ },
   joinerAccepts: { parties: 3, bounds: {}, harm: /^black hole/ },
-  noSelfPromotion: { parties: 3, bounds: { atomic: true }, harm: WRITERS },
-  sealRest: { parties: 3, bounds: {}, harm: LOST },
+  noSelfPromotion: { parties: 3, bounds: { stop: 0, cut: 0, atomic: true }, harm: WRITERS },
+  sealRest: { parties: 3, bounds: { stop: 0, cut: 0 }, harm: LOST },
   // A successor that was not attached (nobody accepts), and a way back that could not be taken (nobody writes).
   begun: { parties: 2, bounds: FAILING, harm: NOBODY, also: TURNED_AWAY },
   unfit: { parties: 2, bounds: FAILING, harm: /^stuck generation: P\d in unfit/ },
@@ -64,7 +66,11 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
     harm: /^blocked by one that was given nothing/,
   },
   backAgain: { parties: 3, bounds: { fail: 1, cut: 0, stop: 0 }, harm: /^stuck handoff: rebuilding/ },
-  rebuildWaits: { parties: 3, bounds: { segments: 6, atomic: true }, harm: WRITERS },
+  rebuildWaits: {
+    parties: 3,
+    bounds: { writes: 0, stop: 0, back: 0, segments: 6, atomic: true },
+    harm: WRITERS,
+  },
 }
 
 /** Rules that choose between outcomes that are both sound. */

@@ -25,16 +25,25 @@ function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {
   return { name, parties, bounds: { ...BOUNDS, ...bounds } }
 }
 
-/** On every change: about 40 seconds of a processor. */
+/** On every change: about 20 seconds of a processor. What is larger, or has more kinds of fault at once, is in {@link LONG}. */
 export const ALWAYS: readonly Space[] = [
   space('two parties, chain of 3, kill and stop, steps whole', 2, { processes: 3, cut: 0, atomic: true }),
-  space('two parties, a connection moves, effect by effect', 2, { connection: true }),
+  space('two parties, a connection moves, kill and stop, effect by effect', 2, { connection: true, cut: 0 }),
+  space('two parties, a connection moves, kill and cut, effect by effect', 2, { connection: true, stop: 0 }),
   space('two parties, each fault twice, effect by effect', 2, { crash: 2, stop: 2, cut: 2 }),
   space('three parties, two kills, effect by effect', 3, { segments: 5, crash: 2, stop: 0, cut: 0 }),
-  space('three parties, stop and cut, steps whole', 3, { segments: 5, crash: 0, atomic: true }),
-  space('three parties, two upgrades, work that ends first, steps whole', 3, {
+  space('three parties, a stop, steps whole', 3, { segments: 5, crash: 0, cut: 0, atomic: true }),
+  space('three parties, a cut, steps whole', 3, { segments: 5, crash: 0, stop: 0, atomic: true }),
+  space('three parties, stop and cut, no change, steps whole', 3, {
+    segments: 5,
+    writes: 0,
+    crash: 0,
+    atomic: true,
+  }),
+  space('three parties, two upgrades, work that ends first, no change, steps whole', 3, {
     processes: 3,
     segments: 6,
+    writes: 0,
     work: true,
     crash: 0,
     stop: 0,
@@ -99,10 +108,11 @@ export const ALWAYS: readonly Space[] = [
     atomic: true,
   }),
   space(
-    'three parties, probations last, the daemon seems silent, an effect fails and a stop, steps whole',
+    'three parties, probations last, the daemon seems silent, an effect fails and a stop, no change, steps whole',
     3,
     {
       segments: 5,
+      writes: 0,
       silent: 1,
       lasting: true,
       fail: 1,
@@ -119,17 +129,42 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
-  space('two parties, an effect fails, effects lag, each fault', 2, { fail: 1, lag: true }),
-  space('two parties, two effects fail, effects lag', 2, { fail: 2, lag: true, stop: 0, cut: 0 }),
-  space('two parties, two effects fail and a cut, effect by effect', 2, { fail: 2, crash: 0, stop: 0 }),
+  space('two parties, an effect fails, effects lag, kill and stop', 2, { fail: 1, lag: true, cut: 0 }),
+  space('two parties, two effects fail and a kill, effects lag', 2, {
+    fail: 2,
+    lag: true,
+    stop: 0,
+    cut: 0,
+  }),
+  space('two parties, two effects fail and a stop, effects lag', 2, {
+    fail: 2,
+    lag: true,
+    crash: 0,
+    cut: 0,
+  }),
+  space('two parties, two effects fail and a cut, effects lag', 2, {
+    fail: 2,
+    lag: true,
+    crash: 0,
+    stop: 0,
+  }),
+  space('three parties, two effects fail and a cut, no change, steps whole', 3, {
+    segments: 5,
+    writes: 0,
+    fail: 2,
+    crash: 0,
+    stop: 0,
+    atomic: true,
+  }),
   space('two parties, one leaves, joiners that have given up, effect by effect', 2, {
     fail: 1,
     leave: 1,
     absent: 1,
     cut: 0,
   }),
-  space('three parties, an effect fails and a kill, effects lag', 3, {
+  space('three parties, an effect fails and a kill, no change, effects lag', 3, {
     segments: 5,
+    writes: 0,
     fail: 1,
     lag: true,
     stop: 0,
@@ -142,8 +177,9 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
     atomic: true,
   }),
-  space('three parties, one leaves, the daemon seems silent, a kill, steps whole', 3, {
+  space('three parties, one leaves, the daemon seems silent, a kill, no change, steps whole', 3, {
     segments: 5,
+    writes: 0,
     leave: 1,
     silent: 1,
     stop: 0,
@@ -154,6 +190,43 @@ export const ALWAYS: readonly Space[] = [
 
 /** At night, and by hand (`npm run explore`): some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
+  space('three parties, two upgrades, work that ends first, steps whole', 3, {
+    processes: 3,
+    segments: 6,
+    work: true,
+    crash: 0,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
+  space(
+    'three parties, probations last, the daemon seems silent, an effect fails and a stop, steps whole',
+    3,
+    {
+      segments: 5,
+      silent: 1,
+      lasting: true,
+      fail: 1,
+      crash: 0,
+      cut: 0,
+      atomic: true,
+    },
+  ),
+  space('three parties, an effect fails and a kill, effects lag', 3, {
+    segments: 5,
+    fail: 1,
+    lag: true,
+    stop: 0,
+    cut: 0,
+  }),
+  space('three parties, one leaves, the daemon seems silent, a kill, steps whole', 3, {
+    segments: 5,
+    leave: 1,
+    silent: 1,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
   space('three parties, an effect fails and a cut, steps whole', 3, {
     segments: 5,
     fail: 1,

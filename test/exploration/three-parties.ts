@@ -79,6 +79,7 @@ export class ThreeParties extends World {
   private readonly firstHolder: number
   private readonly restarted: number
   private readonly named = new Map<string, number>()
+  private readonly plain = new Map<string, number[]>()
   private readonly heard = new Map<number, number>()
   /** The joiner is well, and only a deadline ends the handoff. */
   private blocked = false
@@ -236,11 +237,15 @@ export class ThreeParties extends World {
     return id
   }
   private holderId(type: Exclude<HolderEvent['type'], 'message'>, m = NOBODY): number {
-    const key = `D ${type}${m}`
-    let id = this.named.get(key)
+    let ids = this.plain.get(type)
+    if (ids === undefined) {
+      ids = []
+      this.plain.set(type, ids)
+    }
+    let id = ids[m - NOBODY]
     if (id === undefined) {
       id = this.daemon.events.id((m === NOBODY ? { type } : { type, id: m }) as HolderEvent)
-      this.named.set(key, id)
+      ids[m - NOBODY] = id
     }
     return id
   }

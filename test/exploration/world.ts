@@ -166,6 +166,7 @@ export abstract class World {
   protected readonly lists = new Lists()
   protected readonly effects = new Interner<Effect>()
   protected readonly parcels = new Interner<Parcel>()
+  private readonly parcelsOf = new WeakMap<Parcel['message'], Map<number, number>>()
   private readonly queue: Queue<Effect>
   /** The effects of a step that was made while one is settled. */
   private more = 0
@@ -370,7 +371,22 @@ export abstract class World {
     return (this.link(k, ENDS) & (UPPER | LOWER | SEVERED)) === (UPPER | LOWER)
   }
   protected post(k: number, queue: number, message: Parcel['message'], segments = 0): void {
-    this.setLink(k, queue, this.lists.push(this.link(k, queue), this.parcels.id({ message, segments })))
+    this.setLink(k, queue, this.lists.push(this.link(k, queue), this.parcel(message, segments)))
+  }
+  /** Most messages are of effects that are kept: their names are found without a look at what is in them. */
+  private parcel(message: Parcel['message'], segments: number): number {
+    if ('slice' in message) return this.parcels.id({ message, segments })
+    let known = this.parcelsOf.get(message)
+    if (known === undefined) {
+      known = new Map()
+      this.parcelsOf.set(message, known)
+    }
+    let id = known.get(segments)
+    if (id === undefined) {
+      id = this.parcels.id({ message, segments })
+      known.set(segments, id)
+    }
+    return id
   }
 
   // ---- segments
