@@ -88,14 +88,16 @@ export function waitingSilence({ heartbeat }: HandoffTimes): number {
 /** How long a phase may take; undefined: it ends by something else than time. `silentMs`: of the incumbent. */
 export function limitOf(phase: HolderPhase, times: HandoffTimes, silentMs = 0): number | undefined {
   const { ready, quiesce, freeze, prepare, commit, heartbeat } = times
+  // A process that hangs already runs no hooks, and does not answer the freeze: changes wait for it meanwhile.
+  const ofIncumbent = (limit: number) =>
+    silentMs > waitingSilence(times) ? Math.min(limit, heartbeat) : limit
   switch (phase) {
     case 'offering':
       return ready
     case 'quiescing':
-      // The hooks of a process that hangs already do not run.
-      return silentMs > waitingSilence(times) ? Math.min(quiesce, heartbeat) : quiesce
+      return ofIncumbent(quiesce)
     case 'freezing':
-      return freeze
+      return ofIncumbent(freeze)
     case 'preparing':
       return prepare
     case 'committing':

@@ -6,8 +6,6 @@ import type { Slot } from './slot.js'
 const LOOK_MS = 250
 /** A worker beats every 250 ms; one that is silent for so long hangs, until the next beat. */
 const SILENT_MS = 2_000
-/** The first worker decides the changes of all: they wait for its successor. */
-const FIRST_MS = 3_000
 /** A worker that hangs within this time after the start of the one before hangs for a reason that its successor shares. */
 const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
@@ -113,7 +111,8 @@ export class HungWorkers {
     const now = performance.now()
     const soon = before !== undefined && now - before.at < SOON_MS
     const doublings = soon ? Math.min(before.doublings + 1, MOST_DOUBLINGS) : 0
-    const limit = (slot.index === 0 ? Math.min(FIRST_MS, limitMs) : limitMs) * 2 ** doublings
+    // The first worker decides the changes of all: they wait for its successor.
+    const limit = (slot.index === 0 ? SILENT_MS : limitMs) * 2 ** doublings
     if (silentMs <= limit) return
     this.#replaced.set(slot, { process, at: now, doublings })
     const facts = { worker: slot.index, pid: process.pid, ms: Math.round(silentMs) }

@@ -33,7 +33,7 @@ export interface WorkersOptions {
    */
   stopTimeout?: number | 'off'
   /**
-   * A worker that lives and is silent for so long is replaced, milliseconds; the first one after 3 s already, as it decides the changes of all. Default
+   * A worker that lives and is silent for so long is replaced, milliseconds; the first one after 2 s already, as it decides the changes of all. Default
    * 10 000; `off`: never. Others accept what comes to its listeners after 2 s.
    */
   hungTimeout?: number | 'off'

@@ -33,10 +33,12 @@ describe('how long a holder waits', () => {
     for (const phase of ['idle', 'probation', 'released', 'rebuilding'] as const)
       expect(limitOf(phase, times)).toBeUndefined()
   })
-  it('is short for the hooks of an incumbent that hangs: they do not run', () => {
+  it('is a heartbeat for the hooks and the freeze of an incumbent that hangs', () => {
     const silent = 2_000
     expect(limitOf('quiescing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
     expect(limitOf('quiescing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.quiesce)
-    expect(limitOf('freezing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.freeze)
+    expect(limitOf('freezing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
+    expect(limitOf('freezing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.freeze)
+    expect(limitOf('preparing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.prepare)
   })
 })
