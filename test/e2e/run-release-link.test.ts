@@ -51,6 +51,8 @@ describe('the link of a release and the version that serves, under fd-broker run
     // The answer comes after the request was read.
     await operator.status()
     run.signal('SIGHUP')
+    // The supervisor has taken the signal when it answers a request of a later turn.
+    for (let turn = 0; turn < 2; turn++) await operator.status()
     signalPid(version, 'SIGKILL')
     await started(3)
     cancel.abort()

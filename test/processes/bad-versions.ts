@@ -14,8 +14,8 @@ export interface BadVersion {
   readonly orders?: Orders
   /** The shell executes this instead of the server. */
   readonly shell?: string
-  /** Instead of the health check: a child that accepts would pass it. */
-  readonly ready?: 'delay:1s'
+  /** Instead of the health check: a child that accepts would pass it, and does not have this descriptor. */
+  readonly ready?: 'fd'
   /** The fault of a version that serves: a request, or the end of its main process. Absent: the version never comes to serve. */
   readonly fault?: '/crash' | '/sick' | '/hang' | 'KILL' | 'by itself'
   readonly restart?: 'always'
@@ -63,16 +63,16 @@ export const BAD_VERSIONS: readonly BadVersion[] = [
   },
   {
     kind: 'forks and exits',
-    ready: 'delay:1s',
-    orders: { leaves: { code: 1 } },
+    ready: 'fd',
+    orders: { leaves: { code: 1, child: { fail: true } } },
     seen: 'nothing',
     code: 'ERR_FDB_SUCCESSOR_EXITED',
     says: /ended with code 1 before it served and left 1 processes behind \(\d+\), which are ended/,
   },
   {
     kind: 'goes to the background',
-    ready: 'delay:1s',
-    orders: { leaves: { code: 0, detached: true } },
+    ready: 'fd',
+    orders: { leaves: { code: 0, detached: true, child: { fail: true } } },
     seen: 'nothing',
     code: 'ERR_FDB_SUCCESSOR_EXITED',
     says: /ended with code 0 before it served and left 1 processes behind \(\d+\), which are ended: a program that goes to the background cannot be run/,
