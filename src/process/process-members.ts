@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
 import { endsWithUs, processes, statOf } from './main-process.js'
 
@@ -9,6 +9,15 @@ const TICKS_A_SECOND = 100
 export interface Mark {
   readonly name: string
   readonly value: string
+}
+
+/** How an orphan is known that has left the group of its leader and has no mark: by its time and its sockets. */
+export interface OrphanSigns {
+  /** It was started since this tick of the kernel's clock, and before that one. */
+  readonly since: number
+  readonly before: number
+  /** It has one of these: `socket:[4711]`. */
+  readonly sockets: ReadonlySet<string>
 }
 
 /**
@@ -35,12 +44,15 @@ export class ProcessMembers implements Disposable {
 
   /**
    * Of the descendants of this process, which adopts orphans: those in the group of this leader, and those that have the variable
-   * `mark` in the environment that they were started with; null: only the group.
+   * `mark` in the environment that they were started with; null: only the group. `orphans`: and those with these signs that have no
+   * mark of this name, with their descendants.
    */
-  static ofGroup(leader: number, mark: Mark | null): ProcessMembers {
+  static ofGroup(leader: number, mark: Mark | null, orphans: OrphanSigns | null = null): ProcessMembers {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
     const belongs = (pid: number) =>
-      statOf(pid)?.group === leader || (text !== null && environmentHas(pid, text) === true)
+      statOf(pid)?.group === leader ||
+      (text !== null && environmentHas(pid, text) === true) ||
+      (mark !== null && orphans !== null && isOrphan(adopted(pid), mark.name, orphans))
     // Whatever else is wrong, no signal leaves the tree of this process.
     return new ProcessMembers(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
   }
@@ -112,5 +124,40 @@ function environmentHas(pid: number, mark: string): boolean | null {
     return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark)
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EACCES' ? null : false
+  }
+}
+
+/** More steps up than this are a loop of numbers that are given anew. */
+const MOST_STEPS = 100
+
+/** The child of this process that a descendant of it descends from. */
+function adopted(pid: number): number {
+  for (let [at, steps] = [pid, 0]; steps < MOST_STEPS; steps++) {
+    const parent = statOf(at)?.parent ?? 0
+    if (parent === process.pid) return at
+    if (parent <= 1) return 0
+    at = parent
+  }
+  return 0
+}
+
+function isOrphan(pid: number, name: string, { since, before, sockets }: OrphanSigns): boolean {
+  const startTicks = pid === 0 ? undefined : statOf(pid)?.startTicks
+  if (startTicks === undefined || startTicks < since || startTicks >= before) return false
+  try {
+    if (`\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${name}=`)) return false
+    const folder = `/proc/${pid}/fd`
+    return readdirSync(folder).some(number => sockets.has(leads(`${folder}/${number}`)))
+  } catch {
+    // The process has ended, or is another user's.
+    return false
+  }
+}
+
+function leads(path: string): string {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return ''
   }
 }

@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
-import { hasEnded, OwnedFd, signalTo } from '../kernel/index.js'
+import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../process/command-line.js'
 import { LastWords } from '../process/last-words.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
@@ -37,6 +37,8 @@ export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'>
   exited(code: number, left: ProcessMembers): void
   /** Whether this process is another version's. */
   isOthers(pid: number): boolean
+  /** When the next version that lives was started, in ticks of the kernel's clock; infinite: none was. */
+  nextStart(ticks: number): number
 }
 
 /** One version from its start to its end: its main process, which may hand over to another that it has started. */
@@ -59,6 +61,10 @@ export class RunningVersion {
   #hasServed = false
   /** The signals by which it was told to end. */
   readonly #told = new Set<number>()
+  /** When its main process was started, in ticks of the kernel's clock. */
+  readonly startTicks: number
+  /** The listeners that it was given: `socket:[4711]`. */
+  readonly #sockets: ReadonlySet<string>
   #over = false
 
   /**
@@ -84,6 +90,8 @@ export class RunningVersion {
       this.#words?.close()
       throw error
     }
+    this.startTicks = statOf(this.#pid)?.startTicks ?? Number.POSITIVE_INFINITY
+    this.#sockets = new Set(listeners.held.map(({ fd }) => `socket:[${inspectOne(fd).ino}]`))
     if (was !== null) this.#goOn(was)
   }
 
@@ -260,7 +268,9 @@ export class RunningVersion {
     const { ready } = this.settings
     // A version that hands over by itself leaves older generations behind that end by themselves: only its group is its own.
     const mark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
-    const left = ProcessMembers.ofGroup(pid, mark)
+    const since = this.startTicks
+    const signs = { since, before: this.#events.nextStart(since), sockets: this.#sockets }
+    const left = ProcessMembers.ofGroup(pid, mark, signs)
     if (ready.kind !== 'handoff' || this.#isReplaced) {
       this.#events.exited(code, left)
       return

@@ -78,6 +78,10 @@ export class RunningVersions {
         failed: why => this.#events.failed(id, why),
         recovered: () => this.#events.recovered(id),
         exited: (code, left) => this.#exited(id, code, left),
+        nextStart: ticks =>
+          Math.min(
+            ...[...this.#running.values()].map(({ startTicks }) => startTicks).filter(other => other > ticks),
+          ),
         isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
       },
       was,

@@ -10,6 +10,10 @@ const given = (run: Supervised, orders: Orders) => ['env', `FDB_SUPERVISED=${run
 const listened = (run: Supervised) =>
   [...readFileSync(run.said, 'utf8').matchAll(/^(\d+) listens$/gm)].map(([, pid]) => Number(pid))
 
+function childOf(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim())
+}
+
 /** The pids that answer so many requests. */
 async function answering(run: Supervised, requests = 40): Promise<Set<number>> {
   const pids = new Set<number>()
@@ -37,6 +41,23 @@ describe('processes that a version leaves behind', () => {
       expect(await answering(run)).toEqual(new Set([pid]))
       await until('the status has no rest', async () => (await run.status()).draining.length === 0)
     }
+  })
+
+  it('are ended too when they have left the group, the session and the environment of their version, and no other process is', async () => {
+    const run = await Supervised.start(['--ready', 'fd'], ['sh', '-c', `env -i sleep 60 & exec ${SERVER}`])
+    const { pid } = await run.whoami()
+    const helper = childOf(pid)
+    const leaves = { code: 0, detached: true, clean: true, child: { fail: true } }
+    const { code, stderr } = await run.upgrade('--', ...given(run, { leaves }))
+    const stray = listened(run).at(-1)!
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringContaining(`left 1 processes behind (${stray})`),
+    })
+    expect([hasEnded(stray), hasEnded(helper)]).toEqual([true, false])
+    expect(await answering(run)).toEqual(new Set([pid]))
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    await run.ended(helper)
   })
 
   it('are named by status, and killed with the time for a stop of a version that was replaced', async () => {

@@ -25,7 +25,7 @@ export interface Orders {
   elsewhere?: boolean
   deaf?: boolean
   /** It starts a child that accepts too, and then ends with this code; null: it goes on. */
-  leaves?: { code: number | null; detached?: boolean; child?: Orders }
+  leaves?: { code: number | null; detached?: boolean; clean?: boolean; child?: Orders }
   code?: number
   release?: string
 }

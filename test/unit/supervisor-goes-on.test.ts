@@ -33,7 +33,14 @@ describe('a supervisor that goes on as another program', () => {
     const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const code = await new Promise<number>(exited => {
-      const events = { exited, ready() {}, failed() {}, recovered() {}, isOthers: () => false }
+      const events = {
+        exited,
+        ready() {},
+        failed() {},
+        recovered() {},
+        isOthers: () => false,
+        nextStart: () => Infinity,
+      }
       const version = new RunningVersion(
         { id: 1, settings, probe: SETTLED, children, listeners, alone: true },
         events,
@@ -59,7 +66,14 @@ describe('a version whose main process is the child of one of its own', () => {
     const settings = { ready: { kind: 'notify' }, listen: [] } as unknown as VersionSettings
     const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
-    const events = { exited() {}, ready() {}, failed() {}, recovered() {}, isOthers: () => false }
+    const events = {
+      exited() {},
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
     const version = new RunningVersion(
       { id: 1, settings, probe: SETTLED, children, listeners, alone: true },
       events,
