@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
-import { launchUnrelated } from '../processes/launch.js'
+import { launchUnrelated, signalPid } from '../processes/launch.js'
 import { endMarked, markedProcesses, procText } from '../processes/marked.js'
 import { statusOnce } from '../processes/operator.js'
 import { until } from '../processes/until.js'
@@ -106,6 +106,11 @@ export class Desk {
   /** Command lines of the test's processes that run now. */
   processes(): string[] {
     return markedProcesses(this.#mark).map(pid => procText(pid, 'cmdline').replaceAll('\0', ' '))
+  }
+
+  /** To each of the test's processes that run now. */
+  signal(signal: NodeJS.Signals): void {
+    for (const pid of markedProcesses(this.#mark)) signalPid(pid, signal)
   }
 
   async close(): Promise<void> {

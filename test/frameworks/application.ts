@@ -5,7 +5,7 @@ import { startLoad } from '../../bench/referee/load.mjs'
 import { LOSSES } from '../../bench/referee/verdicts.mjs'
 import { OperatorClient } from '../../src/operator/client.js'
 import { Desk, type Ran } from '../e2e/cli-processes.js'
-import { hasEnded, signalPid } from '../processes/launch.js'
+import { hasEnded } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -154,6 +154,12 @@ export class Application {
     )
   }
 
+  /** TERM to every process, as systemd stops a unit: the serving one alone would hand back to its standby. */
+  async stop(): Promise<void> {
+    this.desk.signal('SIGTERM')
+    await this.ended()
+  }
+
   /** All that it has started has ended. */
   async ended(): Promise<void> {
     await until(
@@ -192,11 +198,5 @@ export class Service {
   async upgrade(): Promise<number> {
     using client = await OperatorClient.connect(this.control)
     return (await client.upgrade({ timeoutMs: PATIENCE_MS })).generation
-  }
-
-  /** TERM to whoever serves. */
-  async end(): Promise<void> {
-    signalPid((await operator.status(this.control)).pid, 'SIGTERM')
-    await this.#application.ended()
   }
 }

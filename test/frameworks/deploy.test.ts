@@ -91,7 +91,7 @@ describe('docs/deploy.md: the program', () => {
     const application = await shop()
     const service = await application.serve('node', 'server.mjs')
     await application.underLoad(() => service.upgrade())
-    await service.end()
+    await application.stop()
     expect(closed(application)).toBe(4)
     expect(application.desk.output).toBe('')
   })
@@ -129,7 +129,7 @@ describe('docs/deploy.md: the units', () => {
     await application.underLoad(async () => {
       expect(await application.desk.run(...reload)).toMatchObject({ code: 0, stderr: '' })
     })
-    await service.end()
+    await application.stop()
   })
 
   it('with the daemon: nothing is lost when the shop is restarted, and its ExecReload is an upgrade', async () => {

@@ -4,8 +4,6 @@ import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
-import { signalPid } from '../processes/launch.js'
-import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
 import { Application } from './application.js'
 import { installed } from './installed.js'
@@ -63,7 +61,7 @@ function shown(...files: string[]): Promise<Application> {
 async function upgraded(application: Application, command: string): Promise<void> {
   const service = await application.serve(...command.split(' '))
   await application.underLoad(async generation => expect(await service.upgrade()).toBe(generation))
-  await service.end()
+  await application.stop()
   expect(application.desk.output).toBe('')
 }
 
@@ -83,7 +81,7 @@ describe('docs/frameworks.md: the command', () => {
     const service = await application.serve('node', 'express.mjs')
     expect(await application.run(UPGRADE)).toMatchObject({ code: 0 })
     await service.serves(2)
-    await service.end()
+    await application.stop()
   })
 })
 
@@ -100,7 +98,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
       young.close()
     })
     old.close()
-    await service.end()
+    await application.stop()
     expect(application.desk.output).toBe('')
   })
 
@@ -117,7 +115,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
       )
     })
     old.close()
-    await service.end()
+    await application.stop()
     expect(application.desk.output).toBe('')
   })
 
@@ -147,7 +145,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
       )
     })
     client.close()
-    await service.end()
+    await application.stop()
     expect(application.desk.output).toBe('')
   })
 })
@@ -162,8 +160,7 @@ describe('docs/frameworks.md: several cores', () => {
       if (generation === 2) expect(await application.run(UPGRADE_WORKERS)).toMatchObject({ code: 0 })
       else for (const worker of workers) expect(await worker.upgrade()).toBe(generation)
     })
-    for (const { control } of workers) signalPid((await operator.status(control)).pid, 'SIGTERM')
-    await application.ended()
+    await application.stop()
     expect(application.desk.output).toBe('')
   })
 
@@ -177,8 +174,7 @@ describe('docs/frameworks.md: several cores', () => {
     await application.underLoad(async generation => {
       for (const service of services) expect(await service.upgrade()).toBe(generation)
     })
-    for (const { control } of services) signalPid((await operator.status(control)).pid, 'SIGTERM')
-    await application.ended()
+    await application.stop()
   })
 })
 

@@ -36,7 +36,7 @@ async function upgraded(
     expect(await service.upgrade()).toBe(generation)
     behind(generation)
   })
-  await service.end()
+  await application.stop()
 }
 
 describe('docs/frameworks.md: a server is upgraded three times under load, and no request fails, with', () => {
