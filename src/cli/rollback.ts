@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import type { ServiceStatus } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
-import { ROLLBACK, readTold, type Told } from '../operator/service-commands.js'
+import { ROLLBACK, readTold, rollbackBody, type Told } from '../operator/service-commands.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
@@ -54,8 +54,8 @@ async function rollback({ json, service = '', at, ...flags }: RollbackFlags): Pr
 
 async function rolledBack(flags: AskFlags, service: string, installed: Installed | null): Promise<Told> {
   try {
-    const { supervised, ...told } = await handedBack(flags, service)
-    // There the upgrade itself was given up: who asked for it puts back what it has installed.
+    const { supervised, ...told } = await handedBack(flags, service, installed?.path ?? null)
+    // A supervisor leads the link back; where it has given up an upgrade, the tool that asked for that puts back what it has installed.
     if (!supervised) installed?.swap()
     return told
   } catch (error) {
@@ -78,10 +78,12 @@ interface HandedBack extends Told {
   readonly supervised: boolean
 }
 
-async function handedBack(flags: AskFlags, service: string): Promise<HandedBack> {
+async function handedBack(flags: AskFlags, service: string, at: string | null): Promise<HandedBack> {
   const until = performance.now() + flags.timeout
   const left = readTold(
-    await asked(flags, AGAIN, (client, timeoutMs) => client.command(ROLLBACK, '', { timeoutMs, service })),
+    await asked(flags, AGAIN, (client, timeoutMs) =>
+      client.command(ROLLBACK, rollbackBody(at), { timeoutMs, service }),
+    ),
   )
   return await another(flags.control, service, left, until)
 }

@@ -64,6 +64,17 @@ export function stopOrderOf(body: Buffer): StopOrder {
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
 }
 
+/** `at`: only if the link at this path leads to the version before then. Empty of a tool of an earlier release. */
+export function rollbackBody(at: string | null): string {
+  return at === null ? '' : JSON.stringify({ at })
+}
+
+/** Throws ERR_FDB_MESSAGE. */
+export function rollbackAt(body: Buffer): string | null {
+  const { at } = read(body)
+  return typeof at === 'string' ? at : null
+}
+
 /** A rollback in words, for the status of what it leaves behind. */
 export function rollbackBy(by: { readonly pid: number; readonly uid: number } | undefined): string {
   return by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`

@@ -5,6 +5,7 @@ import {
   RELOAD,
   type Reloaded,
   ROLLBACK,
+  rollbackAt,
   rollbackBy,
   STOP,
   stopOrderOf,
@@ -14,6 +15,7 @@ import {
 } from '../operator/service-commands.js'
 import type { UpgradeOptions } from './askers.js'
 import type { SupervisorSettings } from './settings.js'
+import type { RollbackOrder } from './way-back.js'
 
 /** A supervisor, as operators see it. */
 export interface Operated {
@@ -23,8 +25,7 @@ export interface Operated {
   upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
   upgradeSelf(): Promise<never>
   reload(): Promise<Reloaded>
-  /** `asked`: the request in words. */
-  rollback(asked: string, cancel: AbortSignal): Promise<Told>
+  rollback(order: RollbackOrder, cancel: AbortSignal): Promise<Told>
   stop(options: { readonly timeoutMs?: number }): void
 }
 
@@ -49,7 +50,9 @@ export function operationsOf(
         case RELOAD:
           return Buffer.from(toldReply(await supervisor.reload()))
         case ROLLBACK:
-          return Buffer.from(toldReply(await supervisor.rollback(rollbackBy(by), signal)))
+          return Buffer.from(
+            toldReply(await supervisor.rollback({ asked: rollbackBy(by), at: rollbackAt(body) }, signal)),
+          )
         case UPGRADE_SELF:
           return await supervisor.upgradeSelf()
       }

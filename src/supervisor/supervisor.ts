@@ -33,7 +33,7 @@ import { type MainEnd, RunningVersions } from './running-versions.js'
 import type { StopOptions } from './settings.js'
 import { statusOf } from './status.js'
 import { Timers, timesOf } from './timers.js'
-import { rollBack } from './way-back.js'
+import { type RollbackOrder, rollBack } from './way-back.js'
 
 /** When a probation ends, an answer that is awaited is looked for so often. */
 const EVIDENCE_MS = 50
@@ -83,7 +83,6 @@ export class Supervisor {
     )
     this.#judgement = new Judgement({
       ...this.#way,
-      known: this.#known,
       logger: parts.logger,
       settings: this.#settings,
       versions: () => this.#versions,
@@ -186,8 +185,8 @@ export class Supervisor {
   }
 
   /** As {@link rollBack} does. */
-  rollback(asked: string, cancel: AbortSignal): Promise<Told> {
-    return rollBack({ ...this.#way, versions: this.#versions, state: this.#state }, asked, cancel)
+  rollback(order: RollbackOrder, cancel: AbortSignal): Promise<Told> {
+    return rollBack({ ...this.#way, versions: this.#versions, state: this.#state }, order, cancel)
   }
 
   /** Ends all versions; {@link ended} resolves when they have. */
@@ -224,7 +223,7 @@ export class Supervisor {
 
   get #way() {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
-    return { askers: this.#askers, failures: this.#failures, dispatch }
+    return { askers: this.#askers, failures: this.#failures, known: this.#known, dispatch }
   }
 
   /** Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
