@@ -16,8 +16,8 @@ export interface Orders {
   listen?: number | string | { host: string; port: number }
   crash?: number
   crashEven?: boolean
-  /** It ends so many milliseconds after it has begun to listen. */
-  dies?: number
+  /** It ends when another version has been told to end for it. */
+  dies?: boolean
   /** It counts its open connections and its wrong answers in a file. */
   counts?: boolean
   fail?: boolean
