@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
@@ -22,10 +22,21 @@ function controlPath(): string {
   return joinPath(folder, 'control.sock')
 }
 
+/** Those that a test has not closed itself: what it keeps of others would be a remainder of its own. */
+const open = new Set<Member>()
+afterEach(async () => {
+  await Promise.all([...open].map(close))
+})
+
+async function close(member: Member): Promise<void> {
+  await member.close({ timeout: 0 })
+  open.delete(member)
+}
+
 async function serve(control: string, hosting: 'embedded' | 'daemon'): Promise<Member> {
   const upgrade = { probation: 0, heartbeat: 50 }
   const member = await join({ service: 'shop', control, hosting, drain: { timeout: 0 }, upgrade })
-  onTestFinished(() => member.close({ timeout: 0 }))
+  open.add(member)
   const web = await member.listen('web', 'tcp://127.0.0.1:0')
   web.serve(createServer())
   await member.ready()
@@ -71,7 +82,7 @@ describe('descriptors, processes and memory are as after the third', () => {
     let upgrades = 0
     await leavesNothing(async () => {
       const next = await serve(control, 'embedded')
-      await member.close({ timeout: 0 })
+      await close(member)
       member = next
       upgrades++
     })
@@ -86,7 +97,7 @@ describe('descriptors, processes and memory are as after the third', () => {
     let connections = 0
     await leavesNothing(async () => {
       const member = await serve(control, 'daemon')
-      await member.close({ timeout: 0 })
+      await close(member)
       connections++
     })
     expect(connections).toBe(ROUNDS)
