@@ -1,3 +1,4 @@
+import { Backoff } from '../backoff.js'
 import { FdbError } from '../errors.js'
 import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
 import { deadlineError } from './deadline.js'
@@ -12,8 +13,7 @@ const FRAME_BYTES = 1024
 /** A flush hands the loop back after this many bytes, even when the peer reads as fast as we write. */
 const TURN_BYTES = 1024 * 1024
 
-const BACKOFF_FIRST_MS = 1
-const BACKOFF_MOST_MS = 50
+const RETRY_BOUNDS = { firstMs: 1, longestMs: 50 }
 
 /** Shared: used only between two statements of one call. */
 const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + COPY_BYTES)
@@ -59,7 +59,7 @@ export class Outbound {
   #failure: FdbError | null = null
   #deadlineTimer: NodeJS.Timeout | undefined
   #retryTimer: NodeJS.Timeout | undefined
-  #backoff = BACKOFF_FIRST_MS
+  readonly #backoff = new Backoff(RETRY_BOUNDS)
 
   constructor(socket: OwnedFd, options: OutboundOptions, events: OutboundEvents) {
     this.#socket = socket
@@ -151,7 +151,7 @@ export class Outbound {
       }
       budget -= entry.sent - before
       if (state === 'done') {
-        this.#backoff = BACKOFF_FIRST_MS
+        this.#backoff.reset()
         this.#shift()
         entry.resolve()
       }
@@ -314,8 +314,7 @@ export class Outbound {
 
   /** ETOOMANYREFS: this user has too many descriptors in flight. It clears when anybody receives or closes. */
   #retryLater(): void {
-    this.#retryTimer = setTimeout(() => this.#resume(), this.#backoff)
-    this.#backoff = Math.min(this.#backoff * 2, BACKOFF_MOST_MS)
+    this.#retryTimer = setTimeout(() => this.#resume(), this.#backoff.next())
   }
 
   #full(bytes: number): FdbError {

@@ -1,13 +1,10 @@
 import type { ChildProcess } from 'node:child_process'
 import { isDeepStrictEqual } from 'node:util'
+import { backoffMs, IN_BACKGROUND } from '../backoff.js'
 import type { Logger } from '../logger.js'
 import { MAIN_PROCESS } from '../process/command-line.js'
 import { NOTHING_TOLD } from '../supervised/told-variables.js'
 import type { Unserved } from './policy/policy.js'
-
-/** A command that did not bring a member is run again after this much longer each time. */
-const FIRST_MS = 1_000
-const MOST_MS = 60_000
 
 export interface UnservedParts {
   readonly control: string
@@ -80,7 +77,7 @@ export class UnservedServices {
     logger.info({ service, command, run: waiting.runs }, 'nobody serves: the command is run')
     const over = (facts: object) => {
       if (this.#waiting.get(service) !== waiting) return
-      const ms = Math.min(MOST_MS, FIRST_MS * 2 ** (waiting.runs - 1))
+      const ms = backoffMs(IN_BACKGROUND, waiting.runs)
       logger.warn(
         { service, command, ...facts, againMs: ms },
         'nobody serves still, and the command has ended, or could not be started',

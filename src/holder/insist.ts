@@ -1,7 +1,7 @@
+import { Backoff } from '../backoff.js'
 import type { Logger } from '../logger.js'
 
-const FIRST_MS = 10
-const MOST_MS = 1_000
+const BOUNDS = { firstMs: 10, longestMs: 1_000 }
 
 /**
  * Does what nobody can go on without (a seal, a segment to write in): at once, or again and again until it is done, while
@@ -25,8 +25,9 @@ export function insist(
 }
 
 async function again(act: () => void, over: () => boolean): Promise<void> {
-  for (let wait = FIRST_MS; !over(); wait = Math.min(wait * 2, MOST_MS)) {
-    await new Promise(resolve => setTimeout(resolve, wait))
+  const backoff = new Backoff(BOUNDS)
+  while (!over()) {
+    await new Promise(resolve => setTimeout(resolve, backoff.next()))
     try {
       if (!over()) act()
       return

@@ -1,12 +1,10 @@
+import { Backoff, IN_BACKGROUND } from '../backoff.js'
 import type { Epoch } from '../protocol/messages.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import type { Surroundings } from './surroundings.js'
 
 /** How often it is looked how much has been written. */
 const LOOK_MS = 1_000
-/** An owner that could not begin tries again. */
-const AGAIN_MS = 1_000
-const AGAIN_MOST_MS = 60_000
 /** More between two looks may be a large bulk, for who does not know; in a segment of so many times the size it does not matter. */
 const FAST_BYTES = 512 * 1024
 const MOST_TIMES = 8
@@ -22,7 +20,9 @@ export class Renewal {
   readonly #shelf: SegmentShelf
   readonly #renewBytes: number
   readonly #timer: NodeJS.Timeout
-  #again = { at: 0, ms: AGAIN_MS }
+  /** When an owner that could not begin is asked again. */
+  #retryAt = 0
+  readonly #backoff = new Backoff(IN_BACKGROUND)
   /** Of the owner's segment, at the last look. */
   #size = 0
 
@@ -44,7 +44,8 @@ export class Renewal {
       return
     }
     if (phase !== 'idle') return
-    this.#again = { at: 0, ms: AGAIN_MS }
+    this.#retryAt = 0
+    this.#backoff.reset()
     const amidBulk = this.#machine.amidBulk?.() ?? this.#growsFast(epoch)
     if (!amidBulk && this.#shelf.hasGrown(epoch, this.#renewBytes)) this.#machine.dispatch({ type: 'renew' })
   }
@@ -56,11 +57,11 @@ export class Renewal {
     return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes
   }
 
-  /** The owner lacks, perhaps, descriptors or memory: it is asked seldomer and seldomer. */
+  /** The owner may lack descriptors or memory. */
   #tryAgain(): void {
     const now = performance.now()
-    if (now < this.#again.at) return
-    this.#again = { at: now + this.#again.ms, ms: Math.min(this.#again.ms * 2, AGAIN_MOST_MS) }
+    if (now < this.#retryAt) return
+    this.#retryAt = now + this.#backoff.next()
     this.#machine.dispatch({ type: 'renew' })
   }
 }

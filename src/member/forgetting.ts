@@ -1,7 +1,4 @@
-/** A replaced secret is gone so long after it was replaced, where nothing is in the way. */
-const SOON_MS = 1_000
-/** Where a handoff is, it is tried again, seldomer and seldomer. */
-const MOST_MS = 60_000
+import { Backoff, IN_BACKGROUND } from '../backoff.js'
 
 export interface ForgettingState {
   /** The log holds secrets that do not count any more. */
@@ -16,7 +13,8 @@ export interface ForgettingState {
 export class Forgetting {
   readonly #state: ForgettingState
   #timer: NodeJS.Timeout | undefined
-  #waitMs = SOON_MS
+  /** A handoff delays the rewrite. */
+  readonly #backoff = new Backoff(IN_BACKGROUND)
 
   constructor(state: ForgettingState) {
     this.#state = state
@@ -25,17 +23,16 @@ export class Forgetting {
   /** Some secrets may be stale now. */
   readonly notice = (): void => {
     if (this.#timer !== undefined) return
-    this.#timer = setTimeout(() => this.#try(), this.#waitMs).unref()
+    this.#timer = setTimeout(() => this.#try(), this.#backoff.next()).unref()
   }
 
   #try(): void {
     this.#timer = undefined
     if (!this.#state.stale()) {
-      this.#waitMs = SOON_MS
+      this.#backoff.reset()
       return
     }
     if (this.#state.possible()) this.#state.rewrite()
-    this.#waitMs = Math.min(this.#waitMs * 2, MOST_MS)
     this.notice()
   }
 

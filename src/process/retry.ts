@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { Backoff } from '../backoff.js'
 import type { FdbError } from '../errors.js'
 
-const FIRST_MS = 2
-const MOST_MS = 50
+const BOUNDS = { firstMs: 2, longestMs: 50 }
 
 /**
- * What `attempt` comes to when it is not null any more: tried again, seldomer and seldomer, until this moment of the process's own
- * clock. Then rejects with what `late` says; when the signal aborts, with its reason.
+ * Calls `attempt` with a backoff until it returns something else than null, and returns that. At `until` (of the process's own clock)
+ * rejects with what `late` returns; when the signal aborts, with its reason.
  */
 export async function retry<T>(
   attempt: () => T | null | Promise<T | null>,
@@ -14,10 +14,12 @@ export async function retry<T>(
   signal: AbortSignal | undefined,
   late: () => FdbError,
 ): Promise<T> {
-  for (let wait = FIRST_MS; ; wait = Math.min(wait * 2, MOST_MS)) {
+  const backoff = new Backoff(BOUNDS)
+  for (;;) {
     signal?.throwIfAborted()
     const done = await attempt()
     if (done !== null) return done
+    const wait = backoff.next()
     if (performance.now() + wait > until) throw late()
     await pause(wait, signal)
   }

@@ -1,8 +1,8 @@
+import { backoffMs, LONGEST_RESTART_MS } from '../backoff.js'
 import type { Timer } from './machine.js'
 
 /** In the place of a timer and its version: the time between two starts. */
 const REST = 'rest'
-const LONGEST_REST_MS = 30_000
 
 /** After SIGKILL: a process that is still there waits in the kernel. */
 const KILLED_MS = 5_000
@@ -42,9 +42,9 @@ export class Timers {
     this.#start(`${timer} ${version}`, ms)
   }
 
-  /** Each time twice as long; so long it is now. */
+  /** Returns how long the rest is, milliseconds. */
   rest(delay: number, failures: number): number {
-    const ms = Math.min(delay * 2 ** (failures - 1), LONGEST_REST_MS)
+    const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
     this.#start(REST, ms)
     return ms
   }

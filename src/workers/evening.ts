@@ -1,9 +1,7 @@
+import { Backoff, IN_BACKGROUND } from '../backoff.js'
 import type { Logger } from '../logger.js'
 import type { Slot } from './slot.js'
 
-const LOOK_MS = 1_000
-/** Where nothing came of it, as with connections that cannot move while they are busy. */
-const LONGEST_MS = 60_000
 /** Of the mean: less is not worth a move. */
 const TOLERATED = 0.03
 const MOST = 500
@@ -38,7 +36,8 @@ export class Evening {
   readonly #move: (excess: Excess<Slot>) => Promise<void>
   readonly #logger: Logger
   #timer: NodeJS.Timeout | undefined
-  #rest = LOOK_MS
+  /** A move may come to nothing, as with connections that cannot move while they are busy. */
+  readonly #backoff = new Backoff(IN_BACKGROUND)
   #over = true
   /** What was to be moved when it was tried last. */
   #before = 0
@@ -51,6 +50,7 @@ export class Evening {
 
   start(): void {
     this.#over = false
+    this.#backoff.reset()
     this.#later()
   }
 
@@ -62,7 +62,7 @@ export class Evening {
   #later(): void {
     clearTimeout(this.#timer)
     if (this.#over) return
-    this.#timer = setTimeout(() => void this.#look(), this.#rest)
+    this.#timer = setTimeout(() => void this.#look(), this.#backoff.next())
     this.#timer.unref()
   }
 
@@ -73,7 +73,7 @@ export class Evening {
     })
     const excess = excessOf(counts)
     const inVain = excess !== null && this.#before > 0 && excess.count >= this.#before
-    this.#rest = inVain ? Math.min(this.#rest * 2, LONGEST_MS) : LOOK_MS
+    if (!inVain) this.#backoff.reset()
     this.#before = excess?.count ?? 0
     if (excess !== null)
       await this.#move(excess).catch(error =>

@@ -1,3 +1,4 @@
+import { backoffMs, LONGEST_RESTART_MS } from '../backoff.js'
 import { FdbError } from '../errors.js'
 import type { Standing } from '../holder/daemon/service-operations.js'
 import type { Upgraded } from '../operator/requests.js'
@@ -7,7 +8,6 @@ import type { WorkersSettings } from './options.js'
 
 /** A worker that has served for so long and ends is started again at once. */
 const PROVED_MS = 1_000
-const LONGEST_REST_MS = 30_000
 
 /** A worker for `status`. */
 export interface WorkerReport {
@@ -156,11 +156,11 @@ export class Slot {
     if (this.#attempt !== null || this.#restTimer !== undefined) return
     const since = this.#servesSince
     this.#servesSince = null
-    // Who came to serve and ended soon waits for one rest; those who do not come to serve for longer and longer ones.
+    // A worker that served briefly waits once; one that never served backs off.
     if (since === null) this.#failures++
     else this.#failures = performance.now() - since >= PROVED_MS ? 1 : 2
-    const rest =
-      this.#failures === 1 ? 0 : Math.min(restartDelay * 2 ** (this.#failures - 2), LONGEST_REST_MS)
+    const bounds = { firstMs: restartDelay, longestMs: LONGEST_RESTART_MS }
+    const rest = this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)
     logger.warn({ worker: this.index, failures: this.#failures, ms: rest }, 'a worker is started again')
     this.#restTimer = setTimeout(() => {
       this.#restTimer = undefined

@@ -26,6 +26,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'values',
     places: [
+      'backoff.ts',
       'check-option.ts',
       'crypto.ts',
       'dividing-map.ts',
@@ -38,7 +39,7 @@ export const ROOMS: readonly Room[] = [
       'suggest.ts',
     ],
     about:
-      'options checked by name, durations, addresses, the logger that is taken, a name of one’s own, what is loaded when it is asked for, large lists and maps: for every room',
+      'exponential backoff, options checked by name, durations, addresses, the logger that is taken, a name of one’s own, what is loaded when it is asked for, large lists and maps: for every room',
     only: ['errors'],
   },
   {

@@ -31,8 +31,8 @@ export const channel = room(
     ['channel/outbound.ts', 'if (wasFirst) this.#resume()', '', 'unit/channel-limits'],
     [
       'channel/outbound.ts',
-      'Math.min(this.#backoff * 2, BACKOFF_MOST_MS)',
-      'this.#backoff * 2',
+      'new Backoff(RETRY_BOUNDS)',
+      'new Backoff({ firstMs: 1, longestMs: Number.MAX_VALUE })',
       'unit/channel-limits',
     ],
     [

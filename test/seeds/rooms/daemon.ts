@@ -48,8 +48,8 @@ export const daemon = room(
     ],
     [
       'daemon/unserved-services.ts',
-      'Math.min(MOST_MS, FIRST_MS * 2 ** (waiting.runs - 1))',
-      'FIRST_MS',
+      'backoffMs(IN_BACKGROUND, waiting.runs)',
+      'IN_BACKGROUND.firstMs',
       'unit/member-parts',
       'unit/unserved-services',
     ],

@@ -52,8 +52,8 @@ export const holder = room(
     ],
     [
       'holder/times.ts',
-      'return silentMs > waitingSilence(times) ? Math.min(quiesce, heartbeat) : quiesce',
-      'return undefined',
+      'silentMs > waitingSilence(times) ? Math.min(limit, heartbeat) : limit',
+      'limit',
       'unit/holder-times',
       'unit/deadlines',
     ],
@@ -64,8 +64,8 @@ export const holder = room(
       'unit/holder-times',
       'unit/holder-remainder',
     ],
-    ['holder/renewal.ts', 'if (now < this.#again.at) return\n', '', 'unit/holder-renewal'],
-    ['holder/renewal.ts', 'Math.min(this.#again.ms * 2, AGAIN_MOST_MS)', 'AGAIN_MS', 'unit/holder-renewal'],
+    ['holder/renewal.ts', 'if (now < this.#retryAt) return\n', '', 'unit/holder-renewal'],
+    ['holder/renewal.ts', 'this.#backoff.next()', 'IN_BACKGROUND.firstMs', 'unit/holder-renewal'],
     [
       'holder/admission.ts',
       'const limit = afterHearing(options.timeoutMs, silent, { unref: true })',

@@ -4,7 +4,12 @@ const MACHINE = ['property/supervisor-machine', 'unit/supervisor-parts']
 const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
 
 export const supervisor = room('supervisor', PARTS, [
-  ['supervisor/timers.ts', 'Math.min(delay * 2 ** (failures - 1), LONGEST_REST_MS)', 'delay', ...PARTS],
+  [
+    'supervisor/timers.ts',
+    'backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)',
+    'delay',
+    ...PARTS,
+  ],
   ['supervisor/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
   ['supervisor/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [

@@ -4,16 +4,8 @@ export const workers = room(
   'workers',
   ['unit/worker-slots', 'unit/workers-start', 'unit/workers-evening'],
   [
-    [
-      'workers/slot.ts',
-      'this.#failures === 1 ? 0 : Math.min(restartDelay * 2 ** (this.#failures - 2), LONGEST_REST_MS)',
-      '0',
-    ],
-    [
-      'workers/slot.ts',
-      'Math.min(restartDelay * 2 ** (this.#failures - 2), LONGEST_REST_MS)',
-      'restartDelay * 2 ** (this.#failures - 2)',
-    ],
+    ['workers/slot.ts', 'this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)', '0'],
+    ['workers/slot.ts', 'longestMs: LONGEST_RESTART_MS', 'longestMs: Number.MAX_VALUE'],
     ['workers/slot.ts', 'performance.now() - since >= PROVED_MS ? 1 : 2', '1'],
     [
       'workers/slot.ts',
@@ -46,7 +38,7 @@ export const workers = room(
       'if (owner === null) return',
     ],
     ['workers/crew.ts', 'if (failures.length > 0) throw failures[0]', ''],
-    ['workers/evening.ts', 'Math.min(this.#rest * 2, LONGEST_MS)', 'LOOK_MS'],
+    ['workers/evening.ts', 'if (!inVain) this.#backoff.reset()', 'this.#backoff.reset()'],
     [
       'workers/orphans.ts',
       '  #say(slot: Slot, orphans: readonly Orphan[]): void {\n',
