@@ -261,6 +261,15 @@ describe('RFC 9112, 3.2 and RFC 9110, 7.2: Host', () => {
     expect(readRequest(line('GET / HTTP/1.1', `Host: ${host}`)).authority).toEqual(authority)
   })
 
+  it('is not taken for another one of the same length, also where far more were named than are remembered', () => {
+    // Each of the 512 remembered places has several of these 5,000 names.
+    for (let round = 0; round < 2; round++)
+      for (let n = 0; n < 5_000; n++) {
+        const host = `h${String(n).padStart(5, '0')}.example`
+        expect(readRequest(line('GET / HTTP/1.1', `Host: ${host}`)).authority?.host).toBe(host)
+      }
+  })
+
   it.each([
     '',
     ' ',

@@ -75,7 +75,6 @@ export const http1 = room(
       '!PORT.test(digits)',
       'unit/http1-request-line',
       'unit/http1-fields',
-      'unit/http1-insides',
     ],
     [
       'http1/authority.ts',
@@ -83,7 +82,6 @@ export const http1 = room(
       'if (known[i] === undefined) return false',
       'unit/http1-request-line',
       'unit/http1-fields',
-      'unit/http1-insides',
     ],
   ],
 )
