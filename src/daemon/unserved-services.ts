@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process'
 import { isDeepStrictEqual } from 'node:util'
 import { backoffMs, IN_BACKGROUND } from '../backoff.js'
 import type { Logger } from '../logger.js'
+import { spawnShell } from '../probing/shell.js'
 import { MAIN_PROCESS } from '../process/command-line.js'
 import { NOTHING_TOLD } from '../supervised/told-variables.js'
 import type { Unserved } from './policy/policy.js'
@@ -86,7 +87,10 @@ export class UnservedServices {
     }
     let child: ChildProcess
     try {
-      child = start(command, { FD_BROKER_SERVICE: service, FD_BROKER_CONTROL: control })
+      const own = { [MAIN_PROCESS]: undefined, FD_BROKER_SERVICE: service, FD_BROKER_CONTROL: control }
+      const env = { ...process.env, ...NOTHING_TOLD, ...own }
+      // A session of its own: a signal to the daemon's does not end the member that the command starts.
+      child = spawnShell(command, env, ['ignore', 'ignore', 'inherit'])
     } catch (err) {
       over({ err })
       return
@@ -95,14 +99,4 @@ export class UnservedServices {
     child.on('error', err => over({ err }))
     child.on('exit', (exitCode, signal) => over({ exitCode, signal }))
   }
-}
-
-/** In a session of its own: what is to end the daemon's does not end the member that it starts. Throws, or tells by 'error', what cannot be. */
-function start(command: string, variables: NodeJS.ProcessEnv): ChildProcess {
-  const { spawn } = process.getBuiltinModule('node:child_process')
-  return spawn('/bin/sh', ['-c', command], {
-    env: { ...process.env, ...NOTHING_TOLD, [MAIN_PROCESS]: undefined, ...variables },
-    detached: true,
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
 }

@@ -1,22 +1,8 @@
 import type { Question } from './question.js'
+import type { Shell, StartShell } from './shell.js'
 
 /** Of a command's output, the end that is kept. */
 const KEPT_CHARACTERS = 1024
-
-/** A shell that was started. */
-export interface Shell {
-  /** Ends it, and what it has started, by its pid; nothing when it has ended. */
-  kill(): void
-}
-
-/**
- * Starts `sh -c text`. `output` gets what it writes to its output and error stream, `ended` is called once: with its exit code, or 128
- * and the number of the signal that ended it. Throws when it cannot be started.
- */
-export type StartShell = (
-  text: string,
-  events: { output(bytes: Buffer): void; ended(code: number): void },
-) => Shell
 
 /** Whether a line of the shell ends with 0. */
 export function commandQuestion(text: string, start: StartShell): Question {

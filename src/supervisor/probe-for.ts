@@ -1,9 +1,7 @@
-import type { Starts } from './command-probe.js'
+import type { Starts } from '../probing/shell.js'
 import type { LeftVersion } from './left-behind.js'
 import { type Probe, SETTLED } from './probe.js'
 import type { VersionSettings } from './settings.js'
-
-export type { Starts }
 
 const FIRST_FD = 3
 

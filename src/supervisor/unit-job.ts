@@ -1,5 +1,5 @@
+import { childShell, type Starts } from '../probing/shell.js'
 import { startedAs } from '../process/command-line.js'
-import { type Starts, shellOf } from './command-probe.js'
 
 /** The listeners stay open until the answer; on a machine that is busy systemctl needs seconds. */
 const WAIT_MS = 10_000
@@ -43,7 +43,7 @@ function outputOf(children: Starts, command: string, givenUp: AbortSignal): Prom
     let text = ''
     const late = AbortSignal.any([givenUp, AbortSignal.timeout(WAIT_MS)])
     try {
-      const shell = shellOf(children, '/', startedAs.env)
+      const shell = childShell(children, '/', startedAs.env)
       const running = shell(command, {
         output: bytes => {
           if (text.length < MOST_TEXT) text += bytes

@@ -7,8 +7,8 @@ import { commandQuestion } from '../../src/probing/command-question.js'
 import { connectionTo } from '../../src/probing/connection-to.js'
 import { httpQuestion, privateHttpQuestion } from '../../src/probing/http-question.js'
 import { askAgain, askOnce, type Question } from '../../src/probing/question.js'
+import { nodeShell } from '../../src/probing/shell.js'
 import { tcpQuestion } from '../../src/probing/tcp-question.js'
-import { shellWith } from '../../src/proxy/health/shell.js'
 import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
@@ -124,7 +124,7 @@ describe('a question by tcp', () => {
 })
 
 describe('a question by a command', () => {
-  const question = (text: string, env: NodeJS.ProcessEnv) => commandQuestion(text, shellWith(env))
+  const question = (text: string, env: NodeJS.ProcessEnv) => commandQuestion(text, nodeShell(env))
 
   it('is answered by its exit code, with the last line that it wrote', async () => {
     expect(await ask(question('test "$A" = b', { A: 'b' }))).toBeNull()
@@ -145,7 +145,7 @@ describe('a question by a command', () => {
 describe('a command that takes too long', () => {
   it('is killed, with what it has started', async () => {
     const pids: number[] = []
-    const start = shellWith({})
+    const start = nodeShell({})
     const question = commandQuestion('sleep 600 & echo $!; echo $$; wait', (text, { output, ended }) =>
       start(text, {
         ended,

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { Starts } from '../../src/probing/shell.js'
 import { startedAs } from '../../src/process/command-line.js'
-import type { Starts } from '../../src/supervisor/command-probe.js'
 import { isStopped, unitStops } from '../../src/supervisor/unit-job.js'
 
 /** As systemd starts a unit's process, for the length of a test. */

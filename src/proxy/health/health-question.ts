@@ -35,11 +35,11 @@ export async function healthQuestion(config: HealthConfig, asks: Asks | null): P
     }
     case 'command': {
       const { commandQuestion } = await import('../../probing/command-question.js')
-      const { shellWith } = await import('./shell.js')
+      const { nodeShell } = await import('../../probing/shell.js')
       const { PrivateSocket } = await import('./private-socket.js')
       const socket = asks && (await PrivateSocket.open(connection => asks.entrance.takeOwn(connection)))
       const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
-      return { question: commandQuestion(asked.text, shellWith(env)), socket }
+      return { question: commandQuestion(asked.text, nodeShell(env)), socket }
     }
   }
 }
