@@ -30,7 +30,6 @@ export type { JoinOptions } from './member/options.js'
 export type {
   ConnectionKeeper,
   ServableServer,
-  ServedConnections,
   ServeOptions,
 } from './member/serve-options.js'
 export type { StayOptions } from './member/stay.js'

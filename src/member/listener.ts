@@ -4,7 +4,7 @@ import type { ListenerSpec, OptionChange } from '../listeners/index.js'
 import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
 import { SecondSource } from './second-source.js'
-import type { ServableServer, ServedConnections, ServeOptions } from './serve-options.js'
+import type { ServableServer, ServeOptions } from './serve-options.js'
 import { Served } from './served.js'
 import type { SocketOptions } from './socket-options.js'
 
@@ -89,10 +89,7 @@ export class Listener {
    * (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION (options that it does not have, or
    * that do not fit the server).
    */
-  serve(server: ServableServer, options?: ServeOptions): this
-  /** @deprecated Name what is given: `{ http }`, `{ socket }` or `{ keeper }`. */
-  serve(server: ServableServer, connections: ServedConnections): this
-  serve(server: ServableServer, options?: ServeOptions | ServedConnections): this {
+  serve(server: ServableServer, options?: ServeOptions): this {
     let served: Served
     try {
       served = new Served(server, options, error => this.#failed(this.#named(error)))

@@ -55,21 +55,15 @@ export interface ServeOptions {
   readonly keeper?: ConnectionKeeper
 }
 
-/**
- * What 0.2.0 took in place of {@link ServeOptions}, told apart by what it has.
- * @deprecated Name it: `{ http }`, `{ socket }` or `{ keeper }`.
- */
-export type ServedConnections = ConnectionKeeper | HttpHooks | SocketProtocol
-
 const OPTIONS: Keys<ServeOptions> = { move: true, http: true, socket: true, keeper: true }
 const HTTP: Keys<HttpHooks> = { serialize: true, restore: true, upgraded: true }
 const SOCKET: Keys<SocketProtocol> = { protocol: true, serialize: true, restore: true }
 /** What a {@link ConnectionKeeper} must have. */
 const KEEPER = ['announce', 'emptied', 'cut'] as const
 
-/** The same with names, and fit for the server. Throws ERR_FDB_OPTION. */
-export function serveOptions(server: ServableServer, given: ServeOptions | ServedConnections): ServeOptions {
-  const options = named(given)
+/** Throws ERR_FDB_OPTION unless the options fit the server. */
+export function checkServeOptions(server: ServableServer, options: ServeOptions): void {
+  checkKeys('serve()', options, OPTIONS)
   const { move, http: hooks, socket, keeper } = options
   if (move !== undefined && typeof move !== 'boolean') throw wrongOption('move', move, 'true or false')
   const chosen = (['http', 'socket', 'keeper'] as const).filter(name => options[name] !== undefined)
@@ -77,19 +71,6 @@ export function serveOptions(server: ServableServer, given: ServeOptions | Serve
     throw wrong(`options "${chosen.join('" and "')}" of serve() exclude each other: give one`)
   if (keeper !== undefined) checkKeeper(keeper)
   else if (socket !== undefined || hooks !== undefined) checkHooks(server, hooks, socket)
-  return options
-}
-
-function named(given: ServeOptions | ServedConnections): ServeOptions {
-  if (typeof given === 'object' && given !== null) {
-    if ('announce' in given) return { keeper: given }
-    if ('protocol' in given) return { socket: given }
-    const keys = Object.keys(given)
-    if (keys.every(key => key in OPTIONS)) return given as ServeOptions
-    if (keys.every(key => key in HTTP)) return { http: given as HttpHooks }
-  }
-  checkKeys('serve()', given, { ...OPTIONS, ...HTTP, ...SOCKET })
-  throw wrong('hooks stand beside other options of serve(): give them as "http" or "socket"')
 }
 
 function checkKeeper(keeper: ConnectionKeeper): void {

@@ -20,10 +20,9 @@ import { Http2Sessions } from './http2-sessions.js'
 import { checkServer } from './servable.js'
 import {
   type ConnectionKeeper,
+  checkServeOptions,
   type ServableServer,
-  type ServedConnections,
   type ServeOptions,
-  serveOptions,
 } from './serve-options.js'
 
 /** For the first request of a connection, where the service ends. */
@@ -64,7 +63,7 @@ export class Served {
    */
   constructor(
     server: ServableServer,
-    connections: ServeOptions | ServedConnections = {},
+    options: ServeOptions = {},
     failed: (error: unknown) => void = () => {},
   ) {
     checkServer(server)
@@ -77,7 +76,7 @@ export class Served {
     if (server.listening) throw listensAlready()
     this.server = server
     this.#failed = failed
-    const options = serveOptions(server, connections)
+    checkServeOptions(server, options)
     taken.add(server)
     this.#keeper = options.keeper ?? null
     this.#stays = options.move === false

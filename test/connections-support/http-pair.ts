@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { onTestFinished } from 'vitest'
-import type { ServedConnections, ServeOptions } from '../../src/member/serve-options.js'
+import type { ServeOptions } from '../../src/member/serve-options.js'
 import { Served } from '../../src/member/served.js'
 import type { HttpHooks } from '../../src/moving/adapters/http-server.js'
 import type { Arrival, Departure, MovableConnections, MoveWhich } from '../../src/moving/movable.js'
@@ -20,13 +20,13 @@ export interface Place<Server extends net.Server = net.Server> {
 /** Listens on `path` or on a port of its own. Closed at the end of the test. */
 export async function place<Server extends net.Server>(
   server: Server,
-  connections?: ServedConnections | ServeOptions,
+  options?: ServeOptions,
   path?: string,
 ): Promise<Place<Server>> {
   const faults: unknown[] = []
   const sockets: net.Socket[] = []
   server.on('connection', socket => sockets.push(socket))
-  const served = new Served(server, connections, error => faults.push(error))
+  const served = new Served(server, options, error => faults.push(error))
   if (path === undefined) server.listen(0, '127.0.0.1')
   else server.listen(path)
   await once(server, 'listening')

@@ -245,7 +245,7 @@ describe('what goes along', () => {
         if (url!.startsWith('/login/')) users.set(socket, url!.slice(7))
         response.end(users.get(socket) ?? 'nobody')
       })
-    const places = [await place(server(), hooks), await place(server(), hooks)] as const
+    const places = [await place(server(), { http: hooks }), await place(server(), { http: hooks })] as const
     const client = await RawClient.to(portOf(places[0]))
     await client.ask('/login/ann')
     await until('it is idle', () => carry(places[0], places[1]) === 1)

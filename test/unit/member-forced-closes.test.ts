@@ -136,6 +136,8 @@ describe('connections that are closed at the end of the drain are named', () => 
       tls.createServer(),
       http.createServer(),
     ])
-      expect(() => new Served(server, hooks)).toThrow(expect.objectContaining({ code: 'ERR_FDB_OPTION' }))
+      expect(() => new Served(server, { socket: hooks })).toThrow(
+        expect.objectContaining({ code: 'ERR_FDB_OPTION' }),
+      )
   })
 })

@@ -50,17 +50,19 @@ describe('serve() takes servers, and says where an app has its own', () => {
   it('refuses hooks that are misspelt, or no functions, and keeps the server free for a second try', async () => {
     const web = await listening()
     const server = http.createServer()
-    const serve = (hooks: object | null) => () => web.serve(server, hooks as object)
+    const serve = (options: object | null) => () => web.serve(server, options as object)
     const refused = (text: string) =>
       expect.objectContaining({ code: 'ERR_FDB_OPTION', message: expect.stringContaining(text) })
-    expect(serve({ serialise: () => undefined })).toThrow(refused('did you mean "serialize"'))
-    expect(serve({ serialize: 1, restore: 2 })).toThrow(refused('"serialize" is 1'))
-    expect(serve({ upgraded: { protocol: 'app/x', serialise: () => undefined } })).toThrow(
+    expect(serve({ http: { serialise: () => undefined } })).toThrow(refused('did you mean "serialize"'))
+    expect(serve({ http: { serialize: 1, restore: 2 } })).toThrow(refused('"serialize" is 1'))
+    expect(serve({ http: { upgraded: { protocol: 'app/x', serialise: () => undefined } } })).toThrow(
       refused('did you mean "serialize"'),
     )
-    expect(serve({ announce: () => {}, emptied: async () => {} })).toThrow(refused('cut" is undefined'))
+    expect(serve({ keeper: { announce: () => {}, emptied: async () => {} } })).toThrow(
+      refused('cut" is undefined'),
+    )
     expect(serve(null)).toThrow(refused('null'))
-    expect(() => web.serve(net.createServer(), { protocl: 'app/x' } as never)).toThrow(
+    expect(() => web.serve(net.createServer(), { socket: { protocl: 'app/x' } } as never)).toThrow(
       refused('did you mean "protocol"'),
     )
     web.serve(server)

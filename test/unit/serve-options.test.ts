@@ -63,15 +63,6 @@ describe('what serve() is told of connections', () => {
     )
   })
 
-  it('may still be what 0.2.0 took', () => {
-    for (const [server, options] of [
-      [new net.Server(), hooks],
-      [new net.Server(), keeper],
-      [new http.Server(), { upgraded: hooks }],
-    ] as const)
-      new Served(server, options).release()
-  })
-
   it('with move: false keeps the connections of this server here, and tells their peers', async () => {
     const stays = await place(
       http.createServer((_request, response) => response.end('old')),
