@@ -38,7 +38,7 @@ export interface SegmentHeader {
 export interface FileHeader extends SegmentHeader {
   /** Of a state file: whose it is; empty: it does not say. */
   readonly service: string
-  /** Of a state file: how many marks it has. 0 in files of releases up to 0.3.0. */
+  /** The number of marks of a state file. */
   readonly marks: number
   /** Of a mark in a state file: its numbers. Empty in other headers. */
   readonly mark: Uint8Array

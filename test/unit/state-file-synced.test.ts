@@ -16,10 +16,9 @@ import { stateFileSettings } from '../../src/state/file/options.js'
 import { repairStateFile } from '../../src/state/file/repair.js'
 import { StateFile } from '../../src/state/file/state-file.js'
 import type { StateLimits } from '../../src/state/limits.js'
-import { headerFrame, Segment } from '../../src/state/segment.js'
+import { headerFrame, parseHeader, Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { seeded } from '../fixtures/seeded.js'
-import { unmarked } from '../fixtures/unmarked-file.js'
 import { until } from '../processes/until.js'
 
 const quiet = { info() {}, warn() {} }
@@ -256,38 +255,13 @@ describe('fd-broker state repair', () => {
   })
 })
 
-describe('a state file of a release that writes no marks', () => {
-  it('is read: torn behind its last header, damaged before it', async () => {
-    const { path, synced, whole } = await halfSynced()
-    const old = unmarked(whole, synced)
-    writeFileSync(path, old)
-    expect(await load(path)).toBe(40)
-    writeFileSync(path, old.subarray(0, -3))
-    expect(await load(path)).toBe(39)
-    const damaged = Buffer.from(old)
-    damaged[old.indexOf('value 7')]! ^= 1
-    writeFileSync(path, damaged)
-    expect((await refusal(load(path))).code).toBe('ERR_FDB_STATE_DAMAGED')
-    expect(await repairStateFile(path)).toMatchObject({ entries: 7, kept: 7 })
-    expect(await load(path)).toBe(7)
-  })
-
-  it('has marks when the next process has written it', async () => {
+describe('a state file without marks', () => {
+  it('is refused: how much of it was synced is not known', async () => {
     const { path, whole } = await halfSynced()
-    writeFileSync(path, unmarked(whole))
-    const log = new StateLog()
-    const segment = Segment.create(1)
-    await loadStateFile(stateFileSettings(path, 'shop'), segment, log.limits, quiet)
-    await log.adopt(segment)
-    log.startWriting(segment)
-    const file = new StateFile(stateFileSettings(path, 'shop'), log, quiet, () => true)
-    onTestFinished(() => {
-      file.stop()
-      log.close()
-    })
-    file.serve()
-    await file.flush()
-    truncateSync(path, file.status().bytes - 1)
-    expect((await refusal(load(path))).code).toBe('ERR_FDB_STATE_DAMAGED')
+    const { service, epoch, kind, start } = parseHeader(whole)
+    writeFileSync(path, Buffer.concat([headerFrame(epoch, kind, { service }), whole.subarray(start)]))
+    const { code, message } = await refusal(load(path))
+    expect(code).toBe('ERR_FDB_STATE_FORMAT')
+    expect(message).toMatch(/no marks.*a release before 0\.4\.0 wrote it/)
   })
 })

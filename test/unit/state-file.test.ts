@@ -659,7 +659,9 @@ describe('the segments of a state file', () => {
     onTestFinished(() => {
       for (const one of [...all, whole]) one.close()
     })
-    return [...recordsOfFile(whole.fd, { limits: DEFAULT_LIMITS })].filter(record => record !== undefined)
+    return [...recordsOfFile(whole.fd, { limits: DEFAULT_LIMITS, inMemory: true })].filter(
+      record => record !== undefined,
+    )
   }
 
   it('may be of one epoch or of later ones, and never of one before', () => {

@@ -20,7 +20,7 @@ function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
   return headerFrame(epoch, 'epoch', { mark })
 }
 
-/** The marks of a file that was not synced yet. Releases up to 0.3.0 take them for headers of this epoch. */
+/** The marks of a file that was not synced yet. */
 export function firstMarks(epoch: number): Buffer {
   const one = markFrame(epoch, NOTHING)
   return Buffer.concat(Array.from({ length: MARKS }, () => one))

@@ -3,7 +3,6 @@ import { type OwnedFd, sizeOf } from '../../kernel/index.js'
 import type { StateLimits } from '../limits.js'
 import { damaged, type FoundRecord, recordsOf } from '../reader.js'
 import { readHeader, type SegmentHeader } from '../segment.js'
-import { headerBehind } from './header-behind.js'
 import { type Mark, readMarks } from './marks.js'
 
 export interface FileRecord {
@@ -22,6 +21,8 @@ export interface FileEnd {
 
 export interface FileReading {
   limits: StateLimits
+  /** Segments of the same form in memory, which have no marks. */
+  inMemory?: true
 }
 
 /**
@@ -35,9 +36,14 @@ export interface FileReading {
  */
 export function* recordsOfFile(
   fd: OwnedFd,
-  { limits }: FileReading,
+  { limits, inMemory }: FileReading,
 ): Generator<FileRecord | undefined, FileEnd> {
   const { start, marks, ...first } = readHeader(fd, 0)
+  if (marks === 0 && !inMemory)
+    throw new FdbError(
+      'ERR_FDB_STATE_FORMAT',
+      'the state file has no marks of how far it was synced: a release before 0.4.0 wrote it. Remove it, and import what `fd-broker state export` of that release gives',
+    )
   let header: SegmentHeader = first
   let sequence = 0
   let position = start
@@ -86,8 +92,6 @@ export function* recordsOfFile(
   const size = sizeOf(fd)
   if (!whole) throw damaged(header, position, sequence, 'the end of the snapshot is missing')
   if (marks > 0) checkSynced(header, { position, sequence, size }, mark)
-  else if (position < size && headerBehind(fd, position, size))
-    throw damaged(header, position, sequence, 'no whole record, and more behind it')
   return { sequence, position, torn: Math.max(0, size - position) }
 }
 
