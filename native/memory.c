@@ -45,15 +45,10 @@ static int unnamed_file(void) {
 /* By its number: glibc has a function for it only since 2.27, and the prebuilt addon runs with 2.17. */
 static int memory_file(const char *name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
 
-/* A file that can never be executed, or what vm.memfd_noexec makes of one about which nothing is said. */
-static int sealable_file(const char *name, bool unsaid) {
+/* A file that can never be executed, where the kernel (Linux 6.3) has such files. */
+static int sealable_file(const char *name) {
   const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-  int fd = -1;
-  if (unsaid) {
-    fd = memory_file(name, flags);
-    if (fd >= 0 || errno != EACCES) return fd; /* EACCES: vm.memfd_noexec is 2, it must be said */
-  }
-  fd = memory_file(name, flags | MFD_NOEXEC_SEAL);
+  int fd = memory_file(name, flags | MFD_NOEXEC_SEAL);
   if (fd < 0 && errno == EINVAL) fd = memory_file(name, flags);
   return fd;
 }
@@ -73,14 +68,12 @@ napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   fdb_call call;
   char name[256];
   size_t length;
-  bool unsaid = false;
   if (!fdb_enter(env, info, 1, &call) || !fdb_text(env, call.argv[0], "name", name, sizeof(name), &length))
     return NULL;
-  if (!fdb_is_nullish(env, call.argv[1]) && !fdb_bool(env, call.argv[1], "unsaid", &unsaid)) return NULL;
   if (length > 249 || strlen(name) != length)
     return fdb_throw_range(env, "name must have at most 249 bytes and no NUL, got %zu bytes", length);
 #ifdef __linux__
-  int fd = sealable_file(name, unsaid);
+  int fd = sealable_file(name);
   if (fd >= 0) fd = own_file(fd);
   if (fd >= 0) return fdb_owned_value(call.self, fd);
   if (!fdb_is_missing(errno)) return fdb_throw(env, errno, "memfd_create");

@@ -13,12 +13,12 @@ export {
 } from './native.js'
 
 /**
- * An empty file that is memory, and can be sealed where the kernel has such files ({@link sealsOf}). `name` is what /proc shows.
- * `unsaid`: whether it can be executed is left to the kernel; without, it can not, and has SEAL_EXEC.
+ * Returns an empty file in memory, which can be sealed where the kernel has such files ({@link sealsOf}), and cannot be executed where
+ * the kernel has SEAL_EXEC. `name` is what /proc shows.
  */
-export function memoryFile(name: string, label: string, { unsaid = false } = {}): OwnedFd {
+export function memoryFile(name: string, label: string): OwnedFd {
   try {
-    return OwnedFd.own(native.memfd(name, unsaid), label)
+    return OwnedFd.own(native.memfd(name), label)
   } catch (cause) {
     const { code, syscall } = cause as NativeError
     // The file without a name that takes the place of memory.

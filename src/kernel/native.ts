@@ -299,10 +299,9 @@ export interface Native {
   // memory.c
   /**
    * memfd_create with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL where the kernel has it (then the file has SEAL_EXEC); where there is
-   * no memfd, or a filter of system calls refuses it: an unlinked temporary file (seals are then null). `unsaid`: whether it can be executed is left to the kernel's
-   * `vm.memfd_noexec`, unless that wants to be told.
+   * no memfd, or a filter of system calls refuses it: an unlinked temporary file (seals are then null).
    */
-  memfd(name: string, unsaid?: boolean): number
+  memfd(name: string): number
   addSeals(fd: number, seals: number): void
   /** F_GET_SEALS; null where the file knows no seals. */
   getSeals(fd: number): number | null

@@ -41,8 +41,7 @@ export class MoveLog implements Disposable {
   }
 
   static create(): MoveLog {
-    // Releases up to 0.2.0 take no log that has SEAL_EXEC.
-    const fd = memoryFile('fdb-moves', 'move log', { unsaid: true })
+    const fd = memoryFile('fdb-moves', 'move log')
     if (sealsOf(fd) === null) {
       fd.close()
       throw new FdbError(

@@ -62,7 +62,6 @@ const ASKED: Readonly<Record<string, () => unknown>> = {
 /** What makes descriptors: each is closed in a program that is executed. */
 const MADE: Readonly<Record<string, () => readonly OwnedFd[]>> = {
   'a memory file': () => [memoryFile('a', 'a')],
-  'a memory file that may be executed': () => [memoryFile('a', 'a', { unsaid: true })],
   'one that is read again': () => using(memoryFile('a', 'a'), fd => [reopenReadOnly(fd, 'b')]),
   'one that is written again': () => using(memoryFile('a', 'a'), fd => [reopenWritable(fd, 'b')]),
   'a pair of sockets': () => socketPair('a'),
