@@ -24,7 +24,7 @@ const (
 	connectPause    = 20 * time.Millisecond
 )
 
-var capabilities = []string{"writes", "quiesce"}
+var capabilities = []string{"writes"}
 
 // instance names this process.
 var instance = sync.OnceValue(newID)

@@ -1376,7 +1376,7 @@ def _check_trust(sock, control):
 
 
 _INSTANCE = str(uuid.uuid4())
-_CAPABILITIES = ['writes', 'quiesce']
+_CAPABILITIES = ['writes']
 _DRAINING = 4
 
 

@@ -6,7 +6,6 @@ import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember } from '../protocol/envelope.js'
 import { beforeCommit, concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../protocol/messages.js'
-import { QUIESCES } from '../protocol/versions.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
 import { type Heard, hear } from './hearing.js'
 import { insist } from './insist.js'
@@ -293,13 +292,6 @@ export class Holder {
         peer.link.tell({ abort: { code, message: why, phase: this.#phase } })
         return
       }
-      case 'quiesce':
-        if (peer.capabilities.has(QUIESCES)) break
-        this.#quiescesUnasked(to, message.epoch)
-        return
-      case 'unquiesce':
-        if (peer.capabilities.has(QUIESCES)) break
-        return
       case 'freeze':
         // What it said before it was frozen is of no use for comparing.
         peer.position = null
@@ -311,15 +303,6 @@ export class Holder {
       }
     }
     peer.link.tell(packToMember(message))
-  }
-
-  /** An older release ends its work when another serves, as it always did. */
-  #quiescesUnasked(from: Id, epoch: number): void {
-    this.timeline.quiesceIsUnknown()
-    // The machine hears of it after the step that this is part of.
-    queueMicrotask(() =>
-      this.#surroundings.dispatch({ type: 'message', from, message: { kind: 'quiesced', epoch } }),
-    )
   }
 
   #refuse(id: Id, because: 'busy' | 'bound'): void {

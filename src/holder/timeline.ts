@@ -34,11 +34,6 @@ export class Timeline {
     if (this.#quiescing !== null) this.#quiescing.inTime = false
   }
 
-  /** The incumbent does not know of quiescing. */
-  quiesceIsUnknown(): void {
-    this.#quiescing = null
-  }
-
   #noteQuiesce(current: HandoffRecord, phase: HolderPhase): void {
     const quiescing = this.#quiescing
     this.#quiescing = phase === 'quiescing' ? { since: performance.now(), inTime: true } : null

@@ -14,7 +14,7 @@ import type { BundleItem } from '../protocol/bundle.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../protocol/link.js'
 import { remoteError } from '../protocol/remote-error.js'
 import type { VersionRange } from '../protocol/versions.js'
-import { FORWARDS_WRITES, QUIESCES, TAKES_CONNECTIONS } from '../protocol/versions.js'
+import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../protocol/versions.js'
 
 const { Intent } = fdbroker.wire
 /** What a holder that refuses may leave out. */
@@ -87,7 +87,7 @@ export class HolderLink {
             intent: hello.intent === 'join' ? Intent.JOIN : Intent.BACK,
             pid: process.pid,
             generation: hello.generation ?? 0,
-            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES, QUIESCES],
+            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES],
             incarnation: hello.incarnation ?? '',
             times: hello.times ?? null,
             instance: OWN_INSTANCE,

@@ -12,9 +12,6 @@ export function negotiate(ours: VersionRange, theirs: VersionRange): number | nu
   return highest >= Math.max(ours.min, theirs.min) ? highest : null
 }
 
-/** Capability of a member: it brings to an end what must run in one process only, when it is told to. */
-export const QUIESCES = 'quiesce'
-
 /** Capability of a member: connections may be moved to it. */
 export const TAKES_CONNECTIONS = 'connections'
 

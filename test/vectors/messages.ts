@@ -22,7 +22,7 @@ const BODIES: Record<string, WireBody> = {
     hello: {
       versionMin: 1,
       versionMax: 1,
-      capabilities: ['connections', 'writes', 'quiesce'],
+      capabilities: ['connections', 'writes'],
       service: 'shop',
       intent: Intent.JOIN,
       pid: 4711,
