@@ -9,8 +9,6 @@ import { fileURLToPath } from 'node:url'
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 /** That of the present version. */
 export const ADDON = process.env.FD_BROKER_ADDON ?? join(ROOT, 'build/Release/fd_broker.node')
-/** What differs there in what the addon did by itself. */
-const ADDON_BEFORE = join(ROOT, 'test/fixtures/addon-before-0.3.cjs')
 
 /** @param {string} a @param {string} b */
 export const compareVersions = (a, b) => a.localeCompare(b, 'en', { numeric: true })
@@ -18,14 +16,14 @@ export const compareVersions = (a, b) => a.localeCompare(b, 'en', { numeric: tru
 /**
  * @param {string} version
  * @param {string} into an empty folder
- * @returns {{ folder: string, addon: string }} where its package.json is, and what FD_BROKER_ADDON must be for it
+ * @returns {string} where its package.json is; FD_BROKER_ADDON must be {@link ADDON} for it
  */
 export function unpackRelease(version, into) {
   const archive = join(ROOT, `test/fixtures/releases/fd-broker-${version}.tgz`)
   execFileSync('tar', ['-xzf', archive, '-C', into])
   const folder = join(into, 'package')
   symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
-  return { folder, addon: compareVersions(version, '0.3.0') < 0 ? ADDON_BEFORE : ADDON }
+  return folder
 }
 
 /** The file of a version's command: each release has its own layout. @param {string} folder where its package.json is */
@@ -36,24 +34,24 @@ export function commandOf(folder) {
 
 /** The command of a release, for any node to run. @param {string} version @param {string} into an empty folder */
 export function releaseCommand(version, into) {
-  const release = unpackRelease(version, into)
-  return withAddon(release, commandOf(release.folder))
+  const folder = unpackRelease(version, into)
+  return withAddon(folder, commandOf(folder))
 }
 
 /** A program for which `fd-broker` is that release, for any node to run. @param {string} version @param {string} into an empty folder @param {string} program */
 export function releaseProgram(version, into, program) {
-  const release = unpackRelease(version, into)
-  const copy = join(release.folder, basename(program))
+  const folder = unpackRelease(version, into)
+  const copy = join(folder, basename(program))
   copyFileSync(program, copy)
-  return withAddon(release, copy)
+  return withAddon(folder, copy)
 }
 
-/** @param {{ folder: string, addon: string }} release @param {string} file */
-function withAddon({ folder, addon }, file) {
+/** @param {string} folder @param {string} file */
+function withAddon(folder, file) {
   const started = join(folder, 'started.cjs')
   writeFileSync(
     started,
-    `process.env.FD_BROKER_ADDON = ${JSON.stringify(addon)}\nimport(${JSON.stringify(file)})\n`,
+    `process.env.FD_BROKER_ADDON = ${JSON.stringify(ADDON)}\nimport(${JSON.stringify(file)})\n`,
   )
   return started
 }

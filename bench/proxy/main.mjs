@@ -5,7 +5,7 @@
 // burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
 // configuration is read anew. About 8 minutes.
 // Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows,reloads --json FILE
-// --release 0.2.0: the windows of that release's upgrades as well.
+// --release 0.4.0: the windows of that release's upgrades as well.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

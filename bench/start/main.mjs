@@ -4,7 +4,7 @@
 // the one before; the library from join() to ready(). At rest; under load, which is 5,000 requests a second to the small proxy, before, during and
 // after its upgrades, relayed to a server in C; and beside as many processes that compute without end as there are processors.
 // Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --only rest,load,busy --rate 5000
-// --release 0.2.0 (the proxy of that release in the same rounds) --json FILE
+// --release 0.4.0 (the proxy of that release in the same rounds) --json FILE
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'

@@ -136,7 +136,7 @@ describe.each(releases())(
       })
     })
 
-    it('refuses a late change at once where the successor has said that it takes none, and else has it made', async () => {
+    it('has the successor make a change that comes late', async () => {
       const service = await Service.open()
       const old = await service.next(present, 1)
       const put = request(`${service.url}/items/late`, { method: 'PUT', agent: false })
@@ -154,7 +154,7 @@ describe.each(releases())(
       await service.said(old, 'retiring')
       const begun = performance.now()
       put.end('}')
-      expect(await answer).toBe(previous.has('0.3.0') ? 200 : 503)
+      expect(await answer).toBe(200)
       // A change that nobody answers waits for 10 s.
       expect(performance.now() - begun).toBeLessThan(5_000)
     })

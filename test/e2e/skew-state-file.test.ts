@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { present, releases } from '../processes/release.js'
 import { type Item, Service } from '../processes/skew-service.js'
@@ -24,33 +23,7 @@ async function killed(pid: number): Promise<void> {
 }
 
 describe('the state file', () => {
-  const without = releases('0.2.0')
-  it.runIf(NIGHTLY).each(without)(
-    'is left alone while $name serves, which has none, and made whole by the present version after it',
-    async previous => {
-      const service = await withFile()
-      await service.next(present, 2)
-      await service.ask('/items/a', 'PUT', { name: 'a', cents: 1, tags: ['x'] })
-      const old = await service.next(previous, 1)
-      await service.ask('/items/a', 'PUT', { cents: 2 })
-      await service.ask('/items/b', 'PUT', { name: 'b', cents: 3 })
-      const last = await service.next(present, 2)
-      await until('the old one ends', () => hasEnded(old))
-      const { state } = await service.status()
-      await written(service)
-      await killed(last)
-      await service.next(present, 2)
-      const after = await service.status()
-      expect(after.generation).toBe(1)
-      expect(after.state.digest).toBe(state.digest)
-      expect(await service.all<Item>('items')).toEqual({
-        a: { name: 'a', cents: 2, tags: ['x'] },
-        b: { name: 'b', cents: 3, tags: ['old'] },
-      })
-    },
-  )
-
-  const having = releases().filter(release => release.has('0.2.0'))
+  const having = releases()
   it.each(having)(
     'that $name has written is gone on with by the present version, and the other way round',
     async previous => {

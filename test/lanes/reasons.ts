@@ -41,7 +41,6 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   NIGHTLY: { text: 'it is of the nightly lane (npm run nightly)', always: true },
   takesAny: { text: 'this kind of connection goes on with any descriptor', always: true },
   'ASKED === undefined': { text: 'a soak asks for it: npm run soak -- containers', always: true },
-  "previous.has('0.2.0')": { text: 'whether that release gives connections away decides', always: true },
 }
 
 /** Tests that say themselves that they are left out, by `skip(note)`: these notes are met by root with all tools too. */

@@ -1,7 +1,7 @@
-import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { afterAll } from 'vitest'
 import { ADDON, commandOf, compareVersions, unpackRelease } from '../../bench/release.mjs'
 import { perLane } from '../lanes/lane.js'
@@ -32,15 +32,12 @@ export class Release implements Version {
   readonly name: string
   readonly folder: string
   readonly cli: readonly string[]
-  readonly #addon: string
 
   constructor(version: string) {
     const unpacked = mkdtempSync(join(tmpdir(), 'fdb-release-'))
     afterAll(() => rmSync(unpacked, { recursive: true, force: true }))
-    const { folder, addon } = unpackRelease(version, unpacked)
     this.name = version
-    this.folder = folder
-    this.#addon = addon
+    this.folder = unpackRelease(version, unpacked)
     this.cli = this.#command(commandOf(this.folder))
   }
 
@@ -51,34 +48,16 @@ export class Release implements Version {
   }
 
   #command(file: string): readonly string[] {
-    return ['/usr/bin/env', `FD_BROKER_ADDON=${this.#addon}`, process.execPath, file]
-  }
-
-  /** Whether it is `version` or came after it. */
-  has(version: string): boolean {
-    return compareVersions(this.name, version) >= 0
-  }
-
-  /** Whether its modules can be imported one by one: later ones are bundled. */
-  get hasModules(): boolean {
-    return existsSync(join(this.folder, 'dist/state/index.js'))
-  }
-
-  /** A module of the release, in this process; see {@link hasModules}. */
-  // biome-ignore lint/suspicious/noExplicitAny: a release has no types here
-  module(path: string): Promise<any> {
-    process.env.FD_BROKER_ADDON ??= ADDON
-    return import(/* @vite-ignore */ pathToFileURL(join(this.folder, 'dist', path)).href)
+    return ['/usr/bin/env', `FD_BROKER_ADDON=${ADDON}`, process.execPath, file]
   }
 }
 
-/** What was released, the oldest first: users upgrade from each to the present version, and go back. */
+/** The kept releases, the oldest first: users upgrade from each to the present version, and go back. */
 export const RELEASES: readonly string[] = readdirSync(join(ROOT, 'test/fixtures/releases'))
   .flatMap(name => /^fd-broker-(.*)\.tgz$/.exec(name)?.[1] ?? [])
   .sort(compareVersions)
 
-/** The newest of those, or of those before one, in the gate; all at night. See {@link Release}. */
-export function releases(before?: string): Release[] {
-  const there = RELEASES.filter(version => before === undefined || compareVersions(version, before) < 0)
-  return there.slice(perLane(-1, 0)).map(version => new Release(version))
+/** The newest of those in the gate; all at night. See {@link Release}. */
+export function releases(): Release[] {
+  return RELEASES.slice(perLane(-1, 0)).map(version => new Release(version))
 }

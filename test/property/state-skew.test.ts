@@ -1,25 +1,20 @@
 import fc from 'fast-check'
 import protobufjs from 'protobufjs'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import type { ProtobufType, Section, SectionSchema, StateLog } from '../../src/state/index.js'
-import * as presentState from '../../src/state/index.js'
+import {
+  Digest,
+  defineSection,
+  json,
+  type ProtobufType,
+  protobuf,
+  type Section,
+  type SectionSchema,
+  Segment,
+  StateLog,
+} from '../../src/state/index.js'
 import { perLane } from '../lanes/lane.js'
-import { releases } from '../processes/release.js'
-
-/** The code of a version: present, or released. */
-type Code = Pick<
-  typeof presentState,
-  'defineSection' | 'Digest' | 'json' | 'protobuf' | 'Segment' | 'StateLog'
-> & {
-  OwnedFd: typeof OwnedFd
-}
-
-const codes: Record<'present' | 'previous', Code> = {
-  present: { ...presentState, OwnedFd },
-  previous: { ...presentState, OwnedFd },
-}
 
 interface Route {
   to: string
@@ -51,15 +46,9 @@ function migrated<T extends Partial<Route>>(route: T, from: number, to: number):
   return route
 }
 
-function schemaOf(code: Code, version: Version): SectionSchema<Route> {
-  const codec = code.protobuf(typeOf(version))
-  return code.defineSection({ version, minReader: LOWEST[version], codec, cache: 3, migrate: migrated })
-}
-
-/** Which code runs, and which schema the application has in it. */
-interface Generation {
-  code: 'present' | 'previous'
-  version: Version
+function schemaOf(version: Version): SectionSchema<Route> {
+  const codec = protobuf(typeOf(version))
+  return defineSection({ version, minReader: LOWEST[version], codec, cache: 3, migrate: migrated })
 }
 
 interface Stored extends Partial<Route> {
@@ -73,10 +62,8 @@ const route = fc.record({
   note: fc.constantFrom('', 'n'),
   ports: fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 2 }),
 })
-const generation = fc.record({
-  code: fc.constantFrom<Generation['code']>('present', 'previous'),
-  version: fc.constantFrom<Version>(1, 2, 2, 3),
-})
+/** The schema that a generation of the application has. */
+const generation = fc.constantFrom<Version>(1, 2, 2, 3)
 const operation = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('put' as const), key, route }) },
   {
@@ -111,28 +98,27 @@ class World {
   readonly others = new Map<string, number>()
   /** Of the section, as the log has it. */
   stored: Version | 0 = 0
-  #now: Generation
+  #now: Version
   #log: StateLog
   #section: Section<Route>
   #epoch = 1
   refusals = 0
 
-  constructor(first: Generation) {
+  constructor(first: Version) {
     this.#now = first
-    const code = codes[first.code]
-    this.#log = new code.StateLog(LIMITS)
-    this.#log.startWriting(code.Segment.create(1))
-    this.#section = this.#log.section('routes', schemaOf(code, first.version))
+    this.#log = new StateLog(LIMITS)
+    this.#log.startWriting(Segment.create(1))
+    this.#section = this.#log.section('routes', schemaOf(first))
   }
 
   #known(given: Route): Stored {
-    const { version } = this.#now
+    const version = this.#now
     const { to, weight, note, ports } = given
     return { to, weight, ...(version >= 2 && { note }), ...(version >= 3 && { ports }), version }
   }
 
   #wrote(): void {
-    const { version } = this.#now
+    const version = this.#now
     if (version > this.stored) this.stored = version
   }
 
@@ -154,7 +140,7 @@ class World {
         if (value === undefined || before === undefined) break
         value.weight = operation.weight
         await section.put(operation.key, value)
-        const { version } = this.#now
+        const version = this.#now
         model.set(operation.key, {
           ...migrated({ ...before }, before.version, version),
           weight: operation.weight,
@@ -193,12 +179,11 @@ class World {
         break
       case 'other': {
         // A section that only the third version knows.
-        if (this.#now.version < 3) break
-        const code = codes[this.#now.code]
+        if (this.#now < 3) break
         const n = this.others.size
         this.#other ??= this.#log.section(
           'other',
-          code.defineSection({ version: 9, minReader: 9, codec: code.json<number>() }),
+          defineSection({ version: 9, minReader: 9, codec: json<number>() }),
         )
         await this.#other.put(operation.key, n)
         this.others.set(operation.key, n)
@@ -211,20 +196,19 @@ class World {
 
   #other: Section<number> | null = null
 
-  /** As in a handoff: sealed, read by the other side's code, and equal in sequence and digest. */
-  async #handoff(to: Generation): Promise<void> {
-    const code = codes[to.code]
+  /** As in a handoff: sealed, read by the other side, and equal in sequence and digest. */
+  async #handoff(to: Version): Promise<void> {
     const before = this.#log.pauseWriting()
-    const next = new code.StateLog(LIMITS)
+    const next = new StateLog(LIMITS)
     for (const raw of this.#log.segments.map(({ fd }) => native.reopenReadOnly(fd.raw))) {
-      await next.adopt(code.Segment.open(code.OwnedFd.own(raw, 'a segment')))
+      await next.adopt(Segment.open(OwnedFd.own(raw, 'a segment')))
     }
     expect(next.position).toEqual(before)
     const lowest = this.stored === 0 ? 1 : LOWEST[this.stored]
-    if (lowest > to.version) {
-      expect(() => next.section('routes', schemaOf(code, to.version))).toThrow(
+    if (lowest > to) {
+      expect(() => next.section('routes', schemaOf(to))).toThrow(
         `section "routes" was written with schema version ${this.stored}, which needs a reader of version ${lowest} or newer; ` +
-          `this process has version ${to.version}. `,
+          `this process has version ${to}. `,
       )
       next.close()
       this.#log.resumeWriting()
@@ -233,20 +217,20 @@ class World {
     }
     for (const segment of this.#log.segments) if (!segment.sealed) segment.seal()
     this.#log.close()
-    next.startWriting(code.Segment.create(++this.#epoch))
+    next.startWriting(Segment.create(++this.#epoch))
     this.#log = next
     this.#now = to
-    this.#section = next.section('routes', schemaOf(code, to.version))
+    this.#section = next.section('routes', schemaOf(to))
     this.#other = null
     this.check()
   }
 
   check(): void {
-    const { version } = this.#now
+    const version = this.#now
     expect([...this.#section.keys()].sort()).toEqual([...this.model.keys()].sort())
     expect(this.#section.version).toBe(this.stored)
     const all = typeOf(3)
-    const digest = new presentState.Digest()
+    const digest = new Digest()
     for (const [key, { version: by, ...expected }] of this.model) {
       const entry = this.#log.rawSection('routes').get(key)!
       expect([key, entry.version]).toEqual([key, by])
@@ -278,43 +262,30 @@ function plain({ to = '', weight = 0, note = '', ports = [] }: Partial<Route>): 
   return { to, weight, note, ports }
 }
 
-const withModules = releases('0.3.0').filter(({ hasModules }) => hasModules)
-
-describe.each(withModules)(
-  'any sequence of changes by three schema versions, in the code of $name and in the present one',
-  release => {
-    beforeAll(async () => {
-      codes.previous = {
-        ...(await release.module('state/index.js')),
-        ...(await release.module('fd/owned.js')),
-      } as Code
-    })
-
-    it('adds up to the model: no field is lost to an older version, and a reader that is too old is refused', async () => {
-      expect(codes.previous.StateLog).not.toBe(codes.present.StateLog)
-      let refusals = 0
-      await fc.assert(
-        fc.asyncProperty(
-          generation,
-          fc.array(operation, { maxLength: 40, size: 'max' }),
-          async (first, operations) => {
-            const world = new World(first)
-            try {
-              for (const one of operations) await world.run(one)
-              world.check()
-              refusals += world.refusals
-            } finally {
-              world.close()
-            }
-          },
-        ),
-        {
-          numRuns: Number(process.env.FDB_RUNS ?? perLane(100, 400)),
-          seed: 4,
-          interruptAfterTimeLimit: 60_000,
+describe('any sequence of changes by three schema versions', () => {
+  it('adds up to the model: no field is lost to an older version, and a reader that is too old is refused', async () => {
+    let refusals = 0
+    await fc.assert(
+      fc.asyncProperty(
+        generation,
+        fc.array(operation, { maxLength: 40, size: 'max' }),
+        async (first, operations) => {
+          const world = new World(first)
+          try {
+            for (const one of operations) await world.run(one)
+            world.check()
+            refusals += world.refusals
+          } finally {
+            world.close()
+          }
         },
-      )
-      expect(refusals).toBeGreaterThan(perLane(5, 20))
-    })
-  },
-)
+      ),
+      {
+        numRuns: Number(process.env.FDB_RUNS ?? perLane(100, 400)),
+        seed: 4,
+        interruptAfterTimeLimit: 60_000,
+      },
+    )
+    expect(refusals).toBeGreaterThan(perLane(5, 20))
+  })
+})

@@ -99,7 +99,7 @@ function plain(section: string, value: unknown): unknown {
   return { target: targetOf(message), created: message.created, generation: message.generation }
 }
 
-describe('a log that release 0.1.0 wrote', () => {
+describe('a log that the first version of the format wrote', () => {
   it('is kept for each of these', () => {
     const kept = readdirSync(FOLDER).flatMap(file => (file.endsWith('.json') ? file.slice(0, -5) : []))
     expect(new Set(kept)).toEqual(new Set(NAMES))

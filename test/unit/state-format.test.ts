@@ -5,33 +5,15 @@ import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/frame.js'
 import { Segment, StateLog } from '../../src/state/index.js'
 import { changePrefix, encodeBody, encodeEnvelope, encodeSchema } from '../../src/state/records.js'
-import { type Release, releases } from '../processes/release.js'
 
 const { Header } = fdbroker.state
-const withModules = releases('0.3.0').filter(({ hasModules }) => hasModules)
-
-interface Code {
-  Segment: typeof Segment
-  StateLog: typeof StateLog
-  OwnedFd: typeof OwnedFd
-}
-
-async function codeOf(release: Release): Promise<Code> {
-  return { ...(await release.module('state/index.js')), ...(await release.module('fd/owned.js')) }
-}
-
-const codes: [string, () => Promise<Code>][] = [
-  ['the present version', async () => ({ Segment, StateLog, OwnedFd })],
-  ...withModules.map((release): [string, () => Promise<Code>] => [release.name, () => codeOf(release)]),
-]
-
 /** What a later version may write. */
-function segmentOf(code: Code, format: number, ...records: Uint8Array[][]): Segment {
+function segmentOf(format: number, ...records: Uint8Array[][]): Segment {
   const header = Header.encode({ magic: 'fdb-state', format, epoch: 1, kind: Header.Kind.EPOCH }).finish()
   const bytes = Buffer.concat([frame(header), ...records.map(parts => frame(...parts))])
   const raw = native.memfd('later')
   native.pwrite(raw, bytes, 0, bytes.length, 0)
-  const segment = code.Segment.open(code.OwnedFd.own(raw, 'later'))
+  const segment = Segment.open(OwnedFd.own(raw, 'later'))
   segment.seal()
   return segment
 }
@@ -42,10 +24,9 @@ const schema = encodeSchema({ name: 's', version: 1, minReader: 1, codec: 'bytes
 /** Field 20, a number. */
 const UNKNOWN = Uint8Array.of(0xa0, 1, 7)
 
-describe.each(codes)('what a later version writes in a log, read by %s', (_, load) => {
-  it('is refused as a whole where its format is higher, with the remedy', async () => {
-    const code = await load()
-    expect(() => segmentOf(code, 2)).toThrow(
+describe('what a later version writes in a log', () => {
+  it('is refused as a whole where its format is higher, with the remedy', () => {
+    expect(() => segmentOf(2)).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_STATE_FORMAT',
         message: 'the segment has format 2, this version reads 1 to 1; use a newer fd-broker',
@@ -54,13 +35,12 @@ describe.each(codes)('what a later version writes in a log, read by %s', (_, loa
   })
 
   it('is refused at an operation that is not known', async () => {
-    const code = await load()
-    const log = new code.StateLog()
+    const log = new StateLog()
     const records = [
       [place(1), schema, put(0)],
       [place(2), put(3)],
     ]
-    await expect(log.adopt(segmentOf(code, 1, ...records))).rejects.toThrow(
+    await expect(log.adopt(segmentOf(1, ...records))).rejects.toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_STATE_FORMAT',
         message: expect.stringContaining('(sequence 2) holds a change of kind 3'),
@@ -70,14 +50,13 @@ describe.each(codes)('what a later version writes in a log, read by %s', (_, loa
   })
 
   it('is read without the fields that are not known, which a compaction keeps in the entries', async () => {
-    const code = await load()
-    const log = new code.StateLog()
+    const log = new StateLog()
     const change = Buffer.from(put(0))
     // A field in the change, whose length stands in its second byte, and one in the record.
     change.writeUInt8(change[1]! + UNKNOWN.length, 1)
     const record = [place(1), schema, change, UNKNOWN, UNKNOWN]
-    await log.adopt(segmentOf(code, 1, record))
-    log.startWriting(code.Segment.create(2))
+    await log.adopt(segmentOf(1, record))
+    log.startWriting(Segment.create(2))
     await log.section('s').put('other', Buffer.from('x'))
     const { digest } = log.position
     const [snapshot] = await log.compact()
@@ -105,28 +84,7 @@ it('skips a field of any kind that it does not know, in a record and in a change
   const change = Buffer.concat([fields, Buffer.from(put(0)).subarray(2), fields])
   const body = Buffer.concat([changePrefix(change.length), change])
   const log = new StateLog()
-  await log.adopt(segmentOf({ Segment, StateLog, OwnedFd }, 1, [place(1), fields, schema, body, fields]))
+  await log.adopt(segmentOf(1, [place(1), fields, schema, body, fields]))
   expect([log.sequence, Buffer.from(log.section('s').get('k')!).toString()]).toEqual([1, 'v'])
-  log.close()
-})
-
-it.each(withModules)('writes request ids in a snapshot so that $name reads it', async release => {
-  const log = new StateLog()
-  log.startWriting(Segment.create(1))
-  for (let i = 0; i < 300; i++) await log.section('s').put(`k${i}`, Buffer.from('v'), { request: `r${i}` })
-  log.segments[0]!.seal()
-  log.startWriting(Segment.create(2))
-  const [snapshot] = await log.compact()
-  const bytes = Buffer.alloc(snapshot!.size())
-  native.pread(snapshot!.fd.raw, bytes, 0, bytes.length, 0)
-  const code = await codeOf(release)
-  const raw = native.memfd('snapshot')
-  native.pwrite(raw, bytes, 0, bytes.length, 0)
-  const segment = code.Segment.open(code.OwnedFd.own(raw, 'snapshot'))
-  segment.seal()
-  const reader = new code.StateLog()
-  await reader.adopt(segment)
-  expect(reader.position).toEqual(log.position)
-  reader.close()
   log.close()
 })
