@@ -45,11 +45,11 @@ for (const path of Object.keys(NAMED)) edit(path, text => withNamedVersion(path,
 run('npm', ['version', version, '--no-git-tag-version', '--allow-same-version', '--ignore-scripts'], {
   cwd: root,
 })
-commit(`Release ${version}`, 'What was unreleased is under its own heading.')
+commit(`release: ${version}`, 'What was unreleased is under its own heading.')
 const released = outputOf('git', ['rev-parse', 'HEAD'], root)
 
 run('npm', ['run', '--silent', 'build'], { cwd: root })
 run('npm', ['run', '--silent', 'pack-release'], { cwd: root })
 edit('test/fixtures/releases/README.md', text => `${text.trimEnd()}\n| ${version} | ${released} |\n`)
-commit(`Keep the code of ${version} for tests`, 'Later versions upgrade from it and back to it.')
+commit(`releases: keep the code of ${version} for tests`, 'Later versions upgrade from it and back to it.')
 console.log(`\nTag the first of the two commits: git tag v${version} ${released}`)
