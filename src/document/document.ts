@@ -1,7 +1,7 @@
 import type { Document, LineCounter, Node } from 'yaml'
+import { yaml } from '../lazy.js'
 import { parseJson } from './json.js'
 import type { Path } from './place.js'
-import { yaml } from './yaml.js'
 import { yamlValue } from './yaml-value.js'
 
 /** Line and column, from 1. */

@@ -1,4 +1,4 @@
-import { jsYaml } from './js-yaml.js'
+import { jsYaml } from '../lazy.js'
 
 /** What the other package may make another value of, or a warning: an anchor, a tag, a directive. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m

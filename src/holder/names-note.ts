@@ -1,4 +1,3 @@
-import { nodeCrypto } from '../crypto.js'
 import {
   type Inspected,
   inspect,
@@ -9,6 +8,7 @@ import {
   sizeOf,
   writeAt,
 } from '../kernel/index.js'
+import { nodeCrypto } from '../lazy.js'
 import type { Entry } from './registry.js'
 
 /** The memory file's name, as /proc shows it. */

@@ -1,6 +1,6 @@
-import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
+import { nodeCrypto } from '../lazy.js'
 import {
   bindFirstOf,
   bindListener,

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { types } from 'node:util'
 import { type Keys, wrongOption } from '../check-option.js'
-import { nodeCrypto } from '../crypto.js'
+import { nodeCrypto } from '../lazy.js'
 import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ASK, type AskOptions, checkAsk } from './question.js'

@@ -1,5 +1,5 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { nodeCrypto } from '../crypto.js'
+import { nodeCrypto } from '../lazy.js'
 import { inheritedOutput } from './inherited-output.js'
 import type { Mark } from './process-members.js'
 import { LAST_LINES } from './started-with.js'

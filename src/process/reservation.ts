@@ -1,4 +1,3 @@
-import { nodeCrypto } from '../crypto.js'
 import {
   accept,
   bindSocket,
@@ -7,6 +6,7 @@ import {
   type OwnedFd,
   peerCredentials,
 } from '../kernel/index.js'
+import { nodeCrypto } from '../lazy.js'
 import { findOccupant, MAX_UNIX_NAME, parseListenerSpec } from '../listeners/index.js'
 import { placeInFileSystem } from './file-system-place.js'
 

@@ -1,7 +1,7 @@
 import { constants, renameSync, rmSync } from 'node:fs'
-import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../kernel/index.js'
+import { nodeCrypto } from '../lazy.js'
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 

@@ -1,6 +1,6 @@
 import { checkKeys, checkMs, type Keys } from '../check-option.js'
-import { nodeCrypto } from '../crypto.js'
 import { FdbError } from '../errors.js'
+import { nodeCrypto } from '../lazy.js'
 import { checkLogger, type Logger, SILENT } from '../logger.js'
 import type { Member } from '../member/member.js'
 import { fdbroker } from '../proto/tls.js'

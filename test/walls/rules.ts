@@ -28,11 +28,11 @@ export const ROOMS: readonly Room[] = [
     places: [
       'backoff.ts',
       'check-option.ts',
-      'crypto.ts',
       'dividing-map.ts',
       'duration.ts',
       'growing-list.ts',
       'ip.ts',
+      'lazy.ts',
       'logger.ts',
       'own-instance.ts',
       'sharded-map.ts',
@@ -41,6 +41,7 @@ export const ROOMS: readonly Room[] = [
     about:
       'exponential backoff, options checked by name, durations, addresses, the logger that is taken, a name of one’s own, what is loaded when it is asked for, large lists and maps: for every room',
     only: ['errors'],
+    packages: ['js-yaml', 'msgpackr', 'yaml'],
   },
   {
     name: 'document',
@@ -58,7 +59,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'node',
     about: 'every look inside Node’s own objects, each tried at the start',
-    only: ['errors', 'kernel'],
+    only: ['errors', 'values', 'kernel'],
   },
   {
     name: 'probing',

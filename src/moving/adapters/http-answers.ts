@@ -1,6 +1,6 @@
 import type http from 'node:http'
 import type net from 'node:net'
-import { nodeHttp } from '../../node/http.js'
+import { nodeHttp } from '../../lazy.js'
 
 /** What was seen of the requests on one connection. */
 export interface Seen {

@@ -1,7 +1,6 @@
 import type { X509Certificate } from 'node:crypto'
-import { nodeCrypto } from '../../crypto.js'
 import { shown } from '../../document/wrong.js'
-import { nodeTls } from '../../node/tls.js'
+import { nodeCrypto, nodeTls } from '../../lazy.js'
 import { canonicalName } from './server-name.js'
 
 /** A certificate with its key, as it was checked: plain data. `key` is a secret. */

@@ -1,12 +1,12 @@
 import { lstatSync, renameSync, rmSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { identityNow, readAt, syncNow, truncateNow, writeNow } from '../../kernel/index.js'
+import { nodeFiles } from '../../lazy.js'
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import { firstMarks, MARKS, MarkPlaces } from './marks.js'
 import { createBeside, type Kind, replaceStateFile, syncFolderNow } from './place.js'
-import { nodeFiles } from './promises.js'
 
 const NOTHING = Buffer.alloc(0)
 /** The most bytes of one write: reading them from the log takes well under a millisecond. */

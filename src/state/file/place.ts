@@ -1,11 +1,10 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { nodeCrypto } from '../../crypto.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
+import { nodeCrypto, nodeFiles } from '../../lazy.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
-import { nodeFiles } from './promises.js'
 
 /** A file that holds no secrets, less what the umask takes away. */
 const OPEN_MODE = 0o640
