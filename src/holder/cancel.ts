@@ -1,5 +1,6 @@
 import type { FdbError } from '../errors.js'
-import { beforeCommit, type HolderEvent, type HolderState } from '../protocol/holder-machine.js'
+import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
+import { isBeforeCommit, isCommitted } from '../protocol/phases.js'
 import type { Peer } from './peer.js'
 
 /** Whether an upgrade that is not wanted any more has come so far that its successor decides. */
@@ -17,8 +18,8 @@ export function cancelHandoff(
   reason: FdbError,
 ): Cancelled {
   const { state, peer, dispatch } = on
-  if (state.phase === 'committing' || state.phase === 'probation' || state.phase === 'released') return 'late'
-  if (!beforeCommit(state)) return 'idle'
+  if (isCommitted(state.phase) || state.phase === 'released') return 'late'
+  if (!isBeforeCommit(state.phase)) return 'idle'
   if (peer !== undefined) peer.reason = reason
   dispatch({ type: 'cancel' })
   return 'cancelled'

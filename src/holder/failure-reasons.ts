@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { StatePosition } from '../protocol/envelope.js'
-import type { HolderPhase } from '../protocol/holder-machine.js'
+import { type HolderPhase, waitsForSuccessor } from '../protocol/phases.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 import { limitOf, waitingSilence } from './times.js'
@@ -24,7 +24,7 @@ export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: Ha
       `process ${peer.pid} ${how} for ${sick} ms (limit ${times.silence})${why}`,
     )
   }
-  const waited = phase === 'preparing' || phase === 'committing'
+  const waited = waitsForSuccessor(phase)
   if (waited && peer.beats && silent > waitingSilence(times)) {
     return new FdbError(
       'ERR_FDB_DEADLINE',

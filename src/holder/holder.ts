@@ -4,8 +4,9 @@ import type { Logger } from '../logger.js'
 import { descriptorsOf, fdLimits, noDescriptors } from '../process/limits.js'
 import type { Outcome } from '../protocol/effect-queue.js'
 import { packToMember } from '../protocol/envelope.js'
-import { beforeCommit, concerned, type HolderEffect, type HolderPhase } from '../protocol/holder-machine.js'
+import { concerned, type HolderEffect } from '../protocol/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../protocol/messages.js'
+import { type HolderPhase, isBeforeCommit } from '../protocol/phases.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
 import { type Heard, hear } from './hearing.js'
 import { insist } from './insist.js'
@@ -271,7 +272,7 @@ export class Holder {
   /** Undefined: none, or its Commit has left. */
   get #joining(): Peer | undefined {
     const state = this.#surroundings.state()
-    return beforeCommit(state) ? this.#peers.get(state.joiner) : undefined
+    return isBeforeCommit(state.phase) ? this.#peers.get(state.joiner) : undefined
   }
 
   // ---- effects

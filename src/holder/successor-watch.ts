@@ -1,10 +1,8 @@
 import { statOf } from '../process/main-process.js'
 import { Wakefulness } from '../process/wakefulness.js'
-import type { HolderPhase } from '../protocol/holder-machine.js'
+import { type HolderPhase, waitsForSuccessor } from '../protocol/phases.js'
 import type { Peer } from './peer.js'
 
-/** Changes wait for the successor in these phases. */
-const WAITED_FOR: ReadonlySet<HolderPhase> = new Set(['preparing', 'committing'])
 const LOOK_MS = 100
 
 /** The joiner, and its holder. */
@@ -32,7 +30,7 @@ export class SuccessorWatch {
   }
 
   enter(phase: HolderPhase): void {
-    if (!WAITED_FOR.has(phase)) this.end()
+    if (!waitsForSuccessor(phase)) this.end()
     else if (this.#ticker === undefined) {
       this.#awake.restart()
       this.#ticker = setInterval(() => this.#look(), LOOK_MS).unref()

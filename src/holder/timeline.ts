@@ -1,5 +1,6 @@
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
-import type { HolderPhase } from '../protocol/holder-machine.js'
+
+import { type HolderPhase, isCommitted } from '../protocol/phases.js'
 
 const KEPT = 16
 
@@ -47,6 +48,6 @@ export class Timeline {
     const { current } = this
     if (current === undefined) return
     current.failure = failure
-    current.outcome = failure.phase === 'probation' || failure.phase === 'committing' ? 'reverted' : 'failed'
+    current.outcome = isCommitted(failure.phase) ? 'reverted' : 'failed'
   }
 }

@@ -1,7 +1,7 @@
 import { pidOf } from '../process/liveness.js'
 import { PidFile } from '../process/pid-file.js'
 import type { BundleItem } from '../protocol/bundle.js'
-import type { HolderPhase } from '../protocol/holder-machine.js'
+import { isUnderWay } from '../protocol/phases.js'
 import { Reminders } from '../supervised/reminders.js'
 import { type MainProcess, ServiceManager } from '../supervised/service-manager.js'
 import { wellness } from './health.js'
@@ -11,16 +11,6 @@ import { SELF } from './machine.js'
 import { Safekeeping } from './safekeeping.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
-
-/** A handoff is under way, and this process serves still. */
-const CHANGING: ReadonlySet<HolderPhase | undefined> = new Set([
-  'offering',
-  'quiescing',
-  'freezing',
-  'preparing',
-  'committing',
-  'returning',
-])
 
 /** What this process is for those outside, as they were told last. */
 type Stance =
@@ -126,7 +116,7 @@ export class Announcer {
   get #changing(): boolean {
     const { shared, upgrades } = this.#parts
     const { holder, phase } = shared.machine
-    return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || CHANGING.has(holder?.phase)
+    return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || isUnderWay(holder?.phase)
   }
 
   #serves(stance: 'serving' | 'changing'): void {
@@ -197,7 +187,7 @@ export class Announcer {
     const { generation, machine, settings, unfitness } = shared
     const parts = [settings.desk?.describe() ?? `generation ${generation} serves`]
     if (machine.member.scope === 'holder' && joined.facts !== null) parts.push('the one before stands by')
-    if (upgrades.underWay || CHANGING.has(machine.holder?.phase)) parts.push('its successor is on the way')
+    if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('its successor is on the way')
     else if (this.#reloading > 0) parts.push('the configuration is read')
     const { lastFailure } = upgrades
     if (lastFailure !== null)

@@ -1,24 +1,11 @@
 import { FdbError } from '../errors.js'
-import type { HolderPhase } from '../protocol/holder-machine.js'
-import type { MemberPhase } from '../protocol/member-machine.js'
+import { accepts, isUnderWay } from '../protocol/phases.js'
 import type { Announcer } from './announcer.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'
 import type { CloseOptions } from './member-options.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
-
-/** Nobody else does. */
-const SERVES: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
-/** A handoff is under way, and not yet decided for good. */
-const UNDER_WAY: ReadonlySet<HolderPhase | undefined> = new Set([
-  'offering',
-  'quiescing',
-  'freezing',
-  'preparing',
-  'committing',
-  'returning',
-])
 
 /** The parts of the process that is closed. */
 export interface ClosingParts extends Shared {
@@ -60,7 +47,7 @@ async function finishWork(parts: ClosingParts, timeoutMs: number, handBack: bool
   // A successor that this process starts itself is to end with it.
   await upgrades.end(timeoutMs)
   // A handoff under way is brought to its end first: its successor would be the one to serve.
-  await changes.until(() => departure.over || !UNDER_WAY.has(machine.holder?.phase), timeoutMs)
+  await changes.until(() => departure.over || !isUnderWay(machine.holder?.phase), timeoutMs)
   if (departure.over || machine.phase !== 'serving') return
   if (!handBack) await hosting.releaseStandby()
   await endDuty(parts)
@@ -91,8 +78,8 @@ function leave(
     driver.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
     return
   }
-  if (SERVES.has(phase) && !(handBack && hosting.standsBy)) announcer.ends()
-  if (SERVES.has(phase) && link === 'local') driver.removePaths()
+  if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
+  if (accepts(phase) && link === 'local') driver.removePaths()
   // Who leaves in probation does not come back: the successor need not wait for the end of this process.
   if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
   machine.step({ type: 'leave' })

@@ -2,7 +2,7 @@ import { wrongOption } from '../check-option.js'
 import { FdbError } from '../errors.js'
 import type { CommandContext, CommandHandler } from '../operator/requests.js'
 import { asBuffer } from '../operator/requests.js'
-import type { MemberPhase } from '../protocol/member-machine.js'
+import type { MemberPhase } from '../protocol/phases.js'
 
 /** The operators' commands of one application. */
 export class Commands {

@@ -2,15 +2,12 @@ import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
 import { inspectOne } from '../kernel/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
-import type { MemberPhase } from '../protocol/member-machine.js'
+import { accepts } from '../protocol/phases.js'
 import type { Hosting } from './hosting.js'
 import { OfferedListeners } from './offered-listeners.js'
 import type { Shared } from './shared.js'
 import { fencedFrom } from './unfit.js'
 import { Unserved, type UnservedOption } from './unserved.js'
-
-/** What this process may be while it takes something in for the service. */
-const SERVES: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
 
 /** What comes into the registry of this process, and what goes. */
 export class Holdings {
@@ -92,7 +89,7 @@ export class Holdings {
     const { changes, departure, machine, settings } = this.#shared
     const { freeze, prepare, commit } = settings.times
     await changes.until(() => departure.over || machine.phase !== 'frozen', freeze + prepare + commit)
-    if (!departure.over && SERVES.has(machine.phase)) return
+    if (!departure.over && accepts(machine.phase)) return
     removeUnixPath(fd, spec)
     fd.close()
     throw fencedFrom(name)

@@ -8,13 +8,9 @@ import {
   stepEmbedded,
 } from '../protocol/embedded.js'
 import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
-import {
-  initialMember,
-  type MemberEvent,
-  type MemberPhase,
-  type MemberState,
-} from '../protocol/member-machine.js'
+import { initialMember, type MemberEvent, type MemberState } from '../protocol/member-machine.js'
 import type { Id, Scope } from '../protocol/messages.js'
+import type { MemberPhase } from '../protocol/phases.js'
 
 /** This process's id for its own holder. */
 export const SELF: Id = 0

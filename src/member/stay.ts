@@ -8,6 +8,7 @@ import { openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, statOf } from '../process/main-process.js'
 import { ADOPTED_MS, Orphans } from '../process/orphans.js'
 import type { Exit } from '../process/spawn-successor.js'
+import { isCurrent } from '../protocol/phases.js'
 import { whyMain } from './refuse-main-process.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
@@ -40,12 +41,10 @@ const UNANSWERED = 3
 /** Signals that end a service. */
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
-/** Phases in which this process serves, or is to: signals are its own matter. */
-const OWN: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'unfit', 'frozen'])
-
 /** See `Member.staysForOthers`. */
 export function staysForOthers(parts: StayingParts): boolean {
-  return !OWN.has(parts.machine.phase) && whyStay(parts) !== null
+  // Signals are this process's own matter as long as it serves, or is to.
+  return !isCurrent(parts.machine.phase) && whyStay(parts) !== null
 }
 
 function whyStay({ settings }: StayingParts): string | null {

@@ -7,6 +7,7 @@ import type { SuccessorCommand } from '../process/command-line.js'
 import { below, type LastWords } from '../process/last-words.js'
 import { mayLive } from '../process/process-members.js'
 import type { Exit, Successor } from '../process/spawn-successor.js'
+import { isCommitted } from '../protocol/phases.js'
 import type { UpgradeOptions } from './member-options.js'
 import type { Shared } from './shared.js'
 
@@ -22,9 +23,6 @@ const JOIN_MS = 2_000
 const LOOK_MS = 250
 /** After a cancellation: for the incumbent to write again. */
 const SERVING_MS = 2_000
-/** Failures in these phases of a handoff: the successor may have clients, and is ended by the handoff's own rules. */
-const AFTER_COMMIT: ReadonlySet<string | undefined> = new Set(['committing', 'probation'])
-
 /** The handoff knows of a successor's end, and not why it ended. */
 const GONE: ReadonlySet<string> = new Set(['ERR_FDB_SUCCESSOR_LOST', 'ERR_FDB_SUCCESSOR_DIED'])
 
@@ -148,7 +146,7 @@ export class UpgradeAttempt {
 
   async #giveUp(reason: unknown): Promise<void> {
     const { machine } = this.#replaced.shared
-    if (FdbError.is(reason) && AFTER_COMMIT.has(reason.phase)) throw reason
+    if (FdbError.is(reason) && isCommitted(reason.phase)) throw reason
     const phase = machine.holder?.phase ?? this.#phase
     const cancelled = await this.#replaced.cancelHandoff(toldFor(reason))
     if (cancelled === 'late') {
@@ -223,7 +221,7 @@ export class UpgradeAttempt {
     this.#failing = true
     let how: string | null = null
     let lines: string | null = null
-    if (GONE.has(code) && !AFTER_COMMIT.has(phase)) {
+    if (GONE.has(code) && !isCommitted(phase)) {
       const exit = await Promise.race([this.#child.exited, afterMs(AFTERMATH_MS)])
       how = exit === undefined ? null : howOf(exit)
       lines = this.#words.takeLines()
@@ -232,7 +230,8 @@ export class UpgradeAttempt {
     const end = how === null ? '' : `; it ended ${how}`
     const text = `${message}${end} (phase ${phase}; this process serves on)${below(lines)}`
     this.#settled.reject(new FdbError(code, text, { phase }))
-    if (AFTER_COMMIT.has(phase)) return
+    // The successor may have clients, and is ended by the handoff's own rules.
+    if (isCommitted(phase)) return
     setTimeout(() => void this.#child.end(END_MS), OWN_END_MS).unref()
   }
 

@@ -1,6 +1,7 @@
 import type { FdbErrorCode } from '../errors.js'
 import type { MoveReport } from '../moving/counts.js'
-import type { HolderPhase } from '../protocol/holder-machine.js'
+import type { HolderPhase } from '../protocol/phases.js'
+
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest } from '../state/overview.js'
 

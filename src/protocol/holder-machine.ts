@@ -15,28 +15,8 @@ import {
   type ToHolder,
   type ToMember,
 } from './messages.js'
+import { type HolderPhase, isBeforeCommit } from './phases.js'
 import { RULES, type Rules } from './rules.js'
-
-export type HolderPhase =
-  | 'idle'
-  /** The joiner has, or is being sent, everything; it is to say Ready. */
-  | 'offering'
-  /** The owner brings to its end what must run in one process only, and is to say Quiesced. */
-  | 'quiescing'
-  /** The owner is to say Frozen. */
-  | 'freezing'
-  /** The owner's segment is sealed; the joiner reads its tail and is to say Prepared. */
-  | 'preparing'
-  /** Commit has left; the joiner is to say Serving for the current grant. */
-  | 'committing'
-  /** The owner serves; `standby` may come back until the owner has shown health. */
-  | 'probation'
-  /** The owner has been given the right again and is to say Serving; `joiner` is who was turned away from. */
-  | 'returning'
-  /** A restarted daemon: waits until every rights-holder is back or proved dead. */
-  | 'rebuilding'
-  /** Embedded only: the right to decide has gone to the successor. Final. */
-  | 'released'
 
 export interface HolderState {
   readonly scope: Scope
@@ -165,7 +145,7 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
     case 'deadline':
       return onDeadline(state, rules)
     case 'cancel':
-      return beforeCommit(state) ? giveUp(state, rules) : same(state)
+      return isBeforeCommit(state.phase) ? giveUp(state, rules) : same(state)
     case 'unmade':
       return state.phase === 'offering' ? giveUp(state, rules, false) : same(state)
     case 'undelivered':
@@ -226,7 +206,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
     case 'abort':
       if (from !== state.joiner) return unbind(state, from)
       // A joiner says Abort after it has let go of everything: nobody has to wait for its end.
-      if (beforeCommit(state)) {
+      if (isBeforeCommit(state.phase)) {
         const step = giveUp(state, rules)
         return { state: forget(step.state, from), effects: step.effects }
       }
@@ -241,12 +221,6 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       // A message of a later version.
       return same(state)
   }
-}
-
-/** The joiner has no right yet: it can be given up at no cost. */
-export function beforeCommit(state: HolderState): boolean {
-  const { phase } = state
-  return phase === 'offering' || phase === 'quiescing' || phase === 'freezing' || phase === 'preparing'
 }
 
 /** The joiner is ready. One without a channel does not hear that it is to quiesce: its time is the Freeze's. */
@@ -508,7 +482,7 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
   if (before.down.includes(id) || !knows(before, id)) return same(before)
   const state: HolderState = { ...before, down: [...before.down, id].sort((a, b) => a - b) }
   if (id === state.joiner) {
-    if (beforeCommit(state)) return giveUp(state, rules)
+    if (isBeforeCommit(state.phase)) return giveUp(state, rules)
     // Without seals a living joiner may write: its death tells, or its Serving over a new channel.
     return state.phase === 'committing' && rules.arbiter ? turnAway(state, rules) : same(state)
   }
@@ -542,7 +516,7 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
     unfit: before.unfit.filter(u => u !== id),
   }
   if (id === state.joiner) {
-    if (beforeCommit(state)) {
+    if (isBeforeCommit(state.phase)) {
       const step = giveUp({ ...state, down: [...state.down, id] }, rules)
       return { state: forget(step.state, id), effects: step.effects }
     }

@@ -8,28 +8,8 @@
  * in place of a channel (`link: 'local'`).
  */
 import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMember } from './messages.js'
+import type { MemberPhase } from './phases.js'
 import { RULES, type Rules } from './rules.js'
-
-export type MemberPhase =
-  /** The member has said Hello; it waits for the Offer, or has it (`holds`) and is being made ready by the application. */
-  | 'joining'
-  /** The member has said Ready: it could serve. */
-  | 'ready'
-  /** Has been given the right to write in `epoch`: accepts, and takes over what others wrote. */
-  | 'beginning'
-  /** Accepts, and writes in `epoch`. */
-  | 'serving'
-  /** As serving, but appends wait: a handoff to another is about to commit. */
-  | 'frozen'
-  /** Another serves; the listeners are kept, so that this one can be reinstated without binding anything. */
-  | 'standby'
-  /** The holder is dead, or silent: accepts so that nobody is refused, reads only. */
-  | 'orphan'
-  /** Was to serve and could not read what others wrote, or not write: accepts, reads only. */
-  | 'unfit'
-  /** Listeners closed; the last connections drain. */
-  | 'leaving'
-  | 'gone'
 
 export interface MemberState {
   readonly scope: Scope

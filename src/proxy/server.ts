@@ -56,7 +56,7 @@ export interface ProxyOptions {
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** The phases in which the routes of the file in the state are those of this process's file. */
-const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'serving', 'frozen'])
+const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
 
 /**
  * A running reverse proxy. Starting a second one with the same `control` is the upgrade: it serves when

@@ -2,7 +2,8 @@
  * One change that is made in a process that does not write, or waits for a handoff there: its way to the one that writes
  * (src/state/forwarding.ts), as a model. It is sent again when the way breaks, perhaps to another, under the same id.
  */
-import type { MemberPhase } from '../../src/protocol/member-machine.js'
+
+import type { MemberPhase } from '../../src/protocol/phases.js'
 import type { Rules } from '../../src/protocol/rules.js'
 
 // The first word: who has made it, plus one; then what has come of it.

@@ -13,13 +13,9 @@ import {
   initialHolder,
   restartedHolder,
 } from '../../src/protocol/holder-machine.js'
-import {
-  initialMember,
-  type MemberEvent,
-  type MemberPhase,
-  type MemberState,
-} from '../../src/protocol/member-machine.js'
+import { initialMember, type MemberEvent, type MemberState } from '../../src/protocol/member-machine.js'
 import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/messages.js'
+import type { MemberPhase } from '../../src/protocol/phases.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Machine } from './machine.js'

@@ -7,15 +7,11 @@
  */
 
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
-import type { HolderEvent, HolderPhase, HolderState } from '../../src/protocol/holder-machine.js'
+import type { HolderEvent, HolderState } from '../../src/protocol/holder-machine.js'
 import { initialHolder } from '../../src/protocol/holder-machine.js'
-import {
-  firstMember,
-  initialMember,
-  type MemberEvent,
-  type MemberPhase,
-} from '../../src/protocol/member-machine.js'
+import { firstMember, initialMember, type MemberEvent } from '../../src/protocol/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
+import type { HolderPhase, MemberPhase } from '../../src/protocol/phases.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'

@@ -6,8 +6,9 @@
 
 import type { EmbeddedEffect } from '../../src/protocol/embedded.js'
 import type { HolderEffect, HolderEvent, HolderState } from '../../src/protocol/holder-machine.js'
-import type { MemberEffect, MemberEvent, MemberPhase } from '../../src/protocol/member-machine.js'
+import type { MemberEffect, MemberEvent } from '../../src/protocol/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
+import type { MemberPhase } from '../../src/protocol/phases.js'
 import type { Rules } from '../../src/protocol/rules.js'
 import type { Bounds } from './bounds.js'
 import { ForwardedChange } from './forwarded.js'

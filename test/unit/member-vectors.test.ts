@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest'
 import {
   initialMember,
   type MemberEvent,
-  type MemberPhase,
   type MemberState,
   type MemberStep,
   stepMember,
 } from '../../src/protocol/member-machine.js'
+import type { MemberPhase } from '../../src/protocol/phases.js'
 import { seeded } from '../fixtures/seeded.js'
 import { fileOf } from '../vectors/make.js'
 import { comesOf, type MemberWalk, reachable, shapeOf } from '../vectors/member.js'

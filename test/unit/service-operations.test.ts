@@ -1,7 +1,7 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { type OperatedService, ServiceOperations } from '../../src/holder/daemon/service-operations.js'
-import type { HolderPhase } from '../../src/protocol/holder-machine.js'
 import type { WireBody } from '../../src/protocol/link.js'
+import type { HolderPhase } from '../../src/protocol/phases.js'
 
 afterEach(() => void vi.useRealTimers())
 

@@ -9,8 +9,9 @@ import type {
 } from '../../operator/requests.js'
 import { nobodyStandsBy, ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
-import type { HolderPhase, HolderState } from '../../protocol/holder-machine.js'
+import type { HolderState } from '../../protocol/holder-machine.js'
 import type { WireEnvelope } from '../../protocol/link.js'
+import { type HolderPhase, refusesJoiners } from '../../protocol/phases.js'
 import type { Holder } from '../holder.js'
 import { STUCK_MS } from '../kill-stuck.js'
 import type { Peer } from '../peer.js'
@@ -22,7 +23,7 @@ import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './held-alone.js'
 import { stillAwaited } from './roll-call.js'
 import { StatusQuestion } from './status-question.js'
-import { UNDER_WAY, Verdict } from './verdict.js'
+import { Verdict } from './verdict.js'
 
 /** The status tells of a handoff that takes longer, too. */
 const STATUS_MS = 1_000
@@ -66,7 +67,7 @@ export class ServiceOperations implements Operations {
 
   constructor(service: OperatedService) {
     this.#service = service
-    this.#handoff = new Verdict(() => service.machine().phase, UNDER_WAY)
+    this.#handoff = new Verdict(() => service.machine().phase, refusesJoiners)
     this.#verdict = new Verdict(() => service.machine().phase)
     this.#upgrades = new ForwardedUpgrades(service.times)
   }

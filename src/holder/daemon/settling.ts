@@ -1,7 +1,5 @@
-import type { HolderEvent, HolderPhase, HolderState } from '../../protocol/holder-machine.js'
-
-/** A handoff, or a way back, has come to its end when `idle` follows these. */
-const SERVES_NOW: ReadonlySet<HolderPhase> = new Set(['committing', 'probation', 'returning'])
+import type { HolderEvent, HolderState } from '../../protocol/holder-machine.js'
+import { isGranted } from '../../protocol/phases.js'
 
 /** Whether the member that serves does so for good from this step on: nobody can come back in its place. */
 export function settles(
@@ -12,7 +10,7 @@ export function settles(
   if (phase !== 'idle') return false
   // The right is there for a stopped member to take, and it has not: it takes it late, or another member does.
   if (before.phase === 'returning' && event.type === 'deadline') return false
-  if (before.phase !== 'idle') return SERVES_NOW.has(before.phase)
+  if (before.phase !== 'idle') return isGranted(before.phase)
   const said = event.type === 'message' && event.from === owner ? event.message : null
   return said?.kind === 'serving' && said.epoch === epoch
 }

@@ -1,17 +1,6 @@
 import { Pending } from '../../channel/pending.js'
-import type { HolderPhase } from '../../protocol/holder-machine.js'
 
-/** It is being decided who serves: whoever does may know it, and have told others, before it is heard here. */
-const OPEN: ReadonlySet<HolderPhase> = new Set(['committing', 'returning', 'rebuilding'])
-
-/** A handoff is under way, or may be taken back: who would join is refused. */
-export const UNDER_WAY: ReadonlySet<HolderPhase> = new Set([
-  'offering',
-  'quiescing',
-  'freezing',
-  'preparing',
-  'probation',
-])
+import { type HolderPhase, isUndecided } from '../../protocol/phases.js'
 
 /** So many wait; what is asked besides is answered as things stand. */
 const MOST = 64
@@ -22,16 +11,16 @@ const MOST = 64
  */
 export class Verdict {
   readonly #phase: () => HolderPhase
-  readonly #phases: ReadonlySet<HolderPhase>
+  readonly #isOpen: (phase: HolderPhase) => boolean
   readonly #waiting = new Set<Pending<void>>()
 
-  constructor(phase: () => HolderPhase, phases: ReadonlySet<HolderPhase> = OPEN) {
+  constructor(phase: () => HolderPhase, isOpen: (phase: HolderPhase) => boolean = isUndecided) {
     this.#phase = phase
-    this.#phases = phases
+    this.#isOpen = isOpen
   }
 
   get open(): boolean {
-    return this.#phases.has(this.#phase())
+    return this.#isOpen(this.#phase())
   }
 
   /** Resolves when it is decided, after `ms` at most. Rejects with the signal's reason. */
