@@ -23,14 +23,14 @@ async function answering(run: Supervised, requests = 40): Promise<Set<number>> {
 
 describe('processes that a version leaves behind', () => {
   it('are ended when it fails: no other version answers, and the failure says which they were', async () => {
-    const run = await Supervised.start(['--ready', 'delay:2s'])
+    const run = await Supervised.start(['--ready', 'fd'])
     const { pid } = await run.whoami()
     const behind = 'before it served and left 1 processes behind'
     const background = 'a program that goes to the background cannot be run'
     for (const [leaves, said] of [
-      [{ code: 1 }, `with code 1 ${behind}`],
-      [{ code: 0, detached: true }, background],
-      [{ code: 1, child: { deaf: true } }, `with code 1 ${behind}`],
+      [{ code: 1, child: { fail: true } }, `with code 1 ${behind}`],
+      [{ code: 0, detached: true, child: { fail: true } }, background],
+      [{ code: 1, child: { deaf: true, fail: true } }, `with code 1 ${behind}`],
     ] as const) {
       const before = new Set(listened(run))
       const { code, stderr } = await run.upgrade('--', ...given(run, { leaves }))
@@ -62,8 +62,8 @@ describe('processes that a version leaves behind', () => {
 
   it('are named by status, and killed with the time for a stop of a version that was replaced', async () => {
     const run = await Supervised.prepare()
-    const leaves = { code: null, child: { deaf: true } }
-    await run.launch(['--ready', 'delay:1s', '--stop-timeout', '6s'], given(run, { leaves }))
+    const leaves = { code: null, child: { deaf: true, fail: true } }
+    await run.launch(['--ready', 'fd', '--stop-timeout', '6s'], given(run, { leaves }))
     await run.serving()
     const [child] = listened(run)
     expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
@@ -80,7 +80,7 @@ describe('processes that a version leaves behind', () => {
   it('are ended by stop, and when a version that served dies', async () => {
     const run = await Supervised.prepare()
     // The main process serves on, beside its child.
-    await run.launch(['--ready', 'delay:1s', '--restart', 'always'], given(run, { leaves: { code: null } }))
+    await run.launch(['--ready', 'fd', '--restart', 'always'], given(run, { leaves: { code: null, child: { fail: true } } }))
     await run.serving()
     const [child, main] = listened(run)
     process.kill(main!, 'SIGKILL')
