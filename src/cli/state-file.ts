@@ -87,7 +87,7 @@ async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; 
   }
   const log = new StateLog({ limits: limitsToRead(at) })
   try {
-    const reading = { limits: log.limits }
+    const reading = { limits: log.limits, mayLackMarks: true as const }
     const { segments, torn } = await runInSlices(segmentsOfFile(fd, reading), { sliceMs: SLICE_MS })
     for (const segment of segments) await log.adopt(segment)
     return { log, torn }

@@ -8,7 +8,7 @@ import { onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { launchUnrelated, signalPid } from '../processes/launch.js'
 import { endMarked, markedProcesses, procText } from '../processes/marked.js'
-import { statusOnce } from '../processes/operator.js'
+import { printedStatus } from '../processes/operator.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -77,7 +77,7 @@ export class Desk {
   }
 
   status(): Promise<StatusReport> {
-    return statusOnce(this.control)
+    return printedStatus(this.control)
   }
 
   async statusWhere(what: string, holds: (status: StatusReport) => boolean): Promise<StatusReport> {

@@ -80,7 +80,10 @@ describe('processes that a version leaves behind', () => {
   it('are ended by stop, and when a version that served dies', async () => {
     const run = await Supervised.prepare()
     // The main process serves on, beside its child.
-    await run.launch(['--ready', 'fd', '--restart', 'always'], given(run, { leaves: { code: null, child: { fail: true } } }))
+    await run.launch(
+      ['--ready', 'fd', '--restart', 'always'],
+      given(run, { leaves: { code: null, child: { fail: true } } }),
+    )
     await run.serving()
     const [child, main] = listened(run)
     process.kill(main!, 'SIGKILL')

@@ -104,7 +104,11 @@ it(
         const stopped = current
         stopped.signal('SIGSTOP')
         const next = await start()
-        await serviceWhere(scene, 'the stopped process is to freeze', ({ phase }) => phase === 'freezing')
+        // That lasts for a heartbeat: the record of the handoff has it afterwards too.
+        await serviceWhere(scene, 'the stopped process is to freeze, or was', ({ handoffs }) => {
+          const last = handoffs.at(-1)
+          return last?.successor === next.pid && last.phases.some(({ phase }) => phase === 'freezing')
+        })
         await pause(random(600))
         await next.kill()
         // The successor may have served for good by then: who is stopped was its predecessor, and is waited for.

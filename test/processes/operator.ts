@@ -48,15 +48,19 @@ export async function ask<T>(
   }
 }
 
-/** What `fd-broker status --json` prints, without a process for each question. Rejects where no process answers. */
-export function statusOnce(control: string, timeoutMs = 5_000): Promise<StatusReport> {
+/** Rejects where no process answers. */
+function statusOnce(control: string, timeoutMs: number): Promise<StatusReport> {
   return ask(
     control,
     { statusRequest: {} },
-    ({ status: answer }) =>
-      answer ? (withAges(JSON.parse(answer.json ?? '') as StatusReport) as StatusReport) : undefined,
+    ({ status: answer }) => (answer ? (JSON.parse(answer.json ?? '') as StatusReport) : undefined),
     timeoutMs,
   )
+}
+
+/** What `fd-broker status --json` prints, without a process for each question. Rejects where no process answers. */
+export async function printedStatus(control: string): Promise<StatusReport> {
+  return withAges(await statusOnce(control, 5_000)) as StatusReport
 }
 
 /** `status` of whoever serves. Whoever is just being replaced may close the connection: asked again then. */

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Desk, type Ran } from '../e2e/cli-processes.js'
 import { hasEnded, signalPid } from './launch.js'
-import { statusOnce } from './operator.js'
+import { printedStatus } from './operator.js'
 import { freePort } from './scene.js'
 import { until } from './until.js'
 
@@ -135,7 +135,7 @@ export class Supervised {
 
   // biome-ignore lint/suspicious/noExplicitAny: as it is printed
   status(): Promise<any> {
-    return statusOnce(this.control)
+    return printedStatus(this.control)
   }
 
   signal(signal: NodeJS.Signals, pid = this.pid): void {

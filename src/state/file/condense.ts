@@ -29,7 +29,7 @@ export async function condense(fd: OwnedFd, segment: Segment, reading: FileReadi
         await log.adopt(part)
       }
       const [merged] = await log.compact()
-      await runInSlices(transcribe(merged!.fd, segment, { ...reading, inMemory: true }))
+      await runInSlices(transcribe(merged!.fd, segment, { ...reading, mayLackMarks: true }))
     }
   } finally {
     log.close()

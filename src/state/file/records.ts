@@ -21,8 +21,8 @@ export interface FileEnd {
 
 export interface FileReading {
   limits: StateLimits
-  /** Segments of the same form in memory, which have no marks. */
-  inMemory?: true
+  /** Segments in memory, and an exported log, are of the same form and have no marks. */
+  mayLackMarks?: true
 }
 
 /**
@@ -36,10 +36,10 @@ export interface FileReading {
  */
 export function* recordsOfFile(
   fd: OwnedFd,
-  { limits, inMemory }: FileReading,
+  { limits, mayLackMarks }: FileReading,
 ): Generator<FileRecord | undefined, FileEnd> {
   const { start, marks, ...first } = readHeader(fd, 0)
-  if (marks === 0 && !inMemory)
+  if (marks === 0 && !mayLackMarks)
     throw new FdbError(
       'ERR_FDB_STATE_FORMAT',
       'the state file has no marks of how far it was synced: a release before 0.4.0 wrote it. Remove it, and import what `fd-broker state export` of that release gives',
