@@ -31,7 +31,7 @@ import zlib
 from collections import OrderedDict
 
 __all__ = ['FdBrokerError', 'Listener', 'ListenerClosed', 'Member', 'Section', 'join']
-__version__ = '0.3.0'
+__version__ = '0.4.0'
 
 PROTOCOL_MIN = PROTOCOL_MAX = 1
 
