@@ -4,25 +4,14 @@ import type { ProgramStore } from '../holder/daemon/program-store.js'
 import type { Registry } from '../holder/registry.js'
 import {
   bindSocket,
-  closeAll,
   connectToDatagram,
   type NativeError,
   type OwnedFd,
-  type Poll,
-  READABLE,
-  type ReceivedDatagram,
-  receiveDatagram,
   setSocketOption,
-  watch,
 } from '../kernel/index.js'
 import type { Logger } from '../logger.js'
-import { notifyWords } from '../supervised/notify-words.js'
+import { type NotifyMessage, NotifyReceiver } from '../supervised/notify-receiver.js'
 
-const MOST_BYTES = 65_536
-/** Messages read in one turn of the event loop. */
-const TURN_MESSAGES = 64
-/** What comes while the daemon is handed over waits in the socket, for whoever serves then. */
-const LATER_MS = 20
 /** See sd_pid_notify_with_fds(3). */
 const NAME = /^[\x20-\x39\x3b-\x7e]{1,255}$/
 const UNNAMED = 'stored'
@@ -44,25 +33,23 @@ export interface NotifyDeskParts {
  */
 export class NotifyDesk {
   readonly #parts: NotifyDeskParts
-  readonly #socket: OwnedFd
-  readonly #bytes = Buffer.alloc(MOST_BYTES)
-  #poll: Poll | null
-  #later: NodeJS.Timeout | undefined
+  #receiver: NotifyReceiver | null
 
   /** Throws ERR_FDB_ADDRESS_IN_USE, ERR_FDB_BIND. */
   constructor(parts: NotifyDeskParts) {
     this.#parts = parts
-    this.#socket = socketFor(parts)
-    this.#poll = watch(this.#socket, () => this.#hear())
-    this.#poll.start(READABLE)
+    this.#receiver = new NotifyReceiver(socketFor(parts), {
+      received: message => this.#take(message),
+      // During a handoff messages wait in the socket for the daemon that serves after it.
+      mustWait: () => !parts.settled(),
+    })
   }
 
   /** `kept`: another process has the socket, and hears what waits in it; else its path is removed. Idempotent. */
   close(how: { readonly kept: boolean }): void {
-    if (this.#poll === null) return
-    clearTimeout(this.#later)
-    this.#poll.close()
-    this.#poll = null
+    if (this.#receiver === null) return
+    this.#receiver.close()
+    this.#receiver = null
     if (how.kept) return
     try {
       unlinkSync(this.#parts.path)
@@ -71,27 +58,8 @@ export class NotifyDesk {
     }
   }
 
-  #hear(): void {
-    for (let i = 0; i < TURN_MESSAGES && this.#poll !== null; i++) {
-      if (!this.#parts.settled()) {
-        this.#poll.stop()
-        this.#later = setTimeout(() => this.#poll?.start(READABLE), LATER_MS).unref()
-        return
-      }
-      const message = receiveDatagram(this.#socket, this.#bytes)
-      if (message.bytes < 0) return
-      const fds = message.fds ?? []
-      try {
-        this.#take(message, fds)
-      } finally {
-        // BARRIER=1 waits for just this.
-        closeAll(fds)
-      }
-    }
-  }
-
-  /** Takes of the descriptors what it keeps. */
-  #take({ bytes, truncated, from }: ReceivedDatagram, fds: OwnedFd[]): void {
+  /** Keeps the descriptors of FDSTORE=1. */
+  #take({ words, truncated, from, fds }: NotifyMessage): void {
     const { logger, programs } = this.#parts
     const { pid, uid } = from
     const own = process.geteuid?.() ?? 0
@@ -104,7 +72,6 @@ export class NotifyDesk {
       logger.warn({ pid, uid }, 'a message at the notify socket did not come whole, and counts for nothing')
       return
     }
-    const words = notifyWords(this.#bytes.toString('utf8', 0, bytes))
     const said = words.get('FDNAME') ?? UNNAMED
     const name = NAME.test(said) ? said : UNNAMED
     const by = { pid, uid }

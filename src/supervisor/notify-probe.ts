@@ -1,23 +1,10 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import {
-  bindSocket,
-  closeAll,
-  type PeerCredentials,
-  type Poll,
-  READABLE,
-  receiveDatagram,
-  setSocketOption,
-  watch,
-} from '../kernel/index.js'
+import { bindSocket, type PeerCredentials, setSocketOption } from '../kernel/index.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
 import { lineOf } from '../process/line-of.js'
-import { notifyWords } from '../supervised/notify-words.js'
+import { type NotifyMessage, NotifyReceiver } from '../supervised/notify-receiver.js'
 import { type Hearing, NOTHING, type Probe, type ProbeEvents } from './probe.js'
-
-const MOST_BYTES = 65_536
-/** Messages read in one turn of the event loop. */
-const TURN_MESSAGES = 64
 
 /**
  * What a version says as it would to systemd: READY=1, STATUS=, MAINPID=. Each version has a socket of its own. A datagram counts when the kernel says that its sender is
@@ -28,7 +15,7 @@ export class NotifyProbe implements Probe {
   readonly fds = NOTHING.fds
   readonly env: NodeJS.ProcessEnv
   readonly hearing: Hearing
-  #poll: Poll | null = null
+  #receiver: NotifyReceiver | null = null
 
   /** `hearing`: of a version that is heard already; owned from now on. */
   constructor(hearing: Hearing = openHearing()) {
@@ -37,7 +24,6 @@ export class NotifyProbe implements Probe {
   }
 
   begin(pid: number, events: ProbeEvents): void {
-    const bytes = Buffer.alloc(MOST_BYTES)
     const { socket } = this.hearing
     // One that an earlier release has made.
     setSocketOption(socket, 'passCred', true)
@@ -50,24 +36,19 @@ export class NotifyProbe implements Probe {
         events.mainProcess(main)
       },
     }
-    this.#poll = watch(socket, () => {
-      for (let i = 0; i < TURN_MESSAGES && this.#poll !== null; i++) {
-        const { bytes: got, fds, from } = receiveDatagram(socket, bytes)
-        // BARRIER=1 waits for just this.
-        if (fds !== null) closeAll(fds)
-        if (got < 0) return
-        if (mayTell(from, roots)) take(bytes.toString('utf8', 0, got), heard)
-      }
+    this.#receiver = new NotifyReceiver(socket, {
+      received: message => {
+        if (mayTell(message.from, roots)) take(message, heard)
+      },
     })
-    this.#poll.start(READABLE)
   }
 
   /** It goes on telling who it is. */
   settle(): void {}
 
   [Symbol.dispose](): void {
-    this.#poll?.close()
-    this.#poll = null
+    this.#receiver?.close()
+    this.#receiver = null
     this.hearing.socket.close()
     rmSync(this.hearing.folder, { recursive: true, force: true })
   }
@@ -105,11 +86,10 @@ function mayTell({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boo
   return false
 }
 
-function take(text: string, events: ProbeEvents): void {
-  const said = notifyWords(text)
-  const main = Number(said.get('MAINPID'))
+function take({ words }: NotifyMessage, events: ProbeEvents): void {
+  const main = Number(words.get('MAINPID'))
   if (Number.isInteger(main) && main > 0) events.mainProcess(main)
-  const status = said.get('STATUS')
+  const status = words.get('STATUS')
   if (status !== undefined) events.says(status)
-  if (said.get('READY') === '1') events.ready()
+  if (words.get('READY') === '1') events.ready()
 }

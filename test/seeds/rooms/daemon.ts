@@ -14,18 +14,6 @@ export const daemon = room(
       ...NOTIFY,
     ],
     [
-      'daemon/notify-desk.ts',
-      '        // BARRIER=1 waits for just this.\n        closeAll(fds)',
-      '',
-      ...NOTIFY,
-    ],
-    [
-      'daemon/notify-desk.ts',
-      'this.#later = setTimeout(() => this.#poll?.start(READABLE), LATER_MS).unref()',
-      '',
-      ...NOTIFY,
-    ],
-    [
       'daemon/guarded-descriptors.ts',
       "    this.#demand('remove', name)\n",
       '\n',

@@ -18,6 +18,13 @@ export const supervised = room(
     ['supervised/notify-socket.ts', 'this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()', ''],
     ['supervised/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
     ['supervised/notify-socket.ts', 'for (const { fd } of this.#waiting.splice(0)) fd?.close()', ''],
+    ['supervised/notify-receiver.ts', 'closeAll(given)', '', 'unit/notify-desk'],
+    [
+      'supervised/notify-receiver.ts',
+      'this.#waiting = setTimeout(() => this.#poll?.start(READABLE), WAIT_MS).unref()',
+      '',
+      'unit/notify-desk',
+    ],
     ['supervised/reminders.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
     ['supervised/reminders.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
     ['supervised/reminders.ts', 'this.#patience = setInterval(say, SAY_AGAIN_MS).unref()', ''],
