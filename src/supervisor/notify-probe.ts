@@ -4,30 +4,29 @@ import { bindSocket, type PeerCredentials, setSocketOption } from '../kernel/ind
 import { temporaryFolder } from '../probing/temporary-folder.js'
 import { lineOf } from '../process/line-of.js'
 import { type NotifyMessage, NotifyReceiver } from '../supervised/notify-receiver.js'
-import { type Hearing, NOTHING, type Probe, type ProbeEvents } from './probe.js'
+import { type Hearing, Probe, type ProbeEvents } from './probe.js'
 
 /**
- * What a version says as it would to systemd: READY=1, STATUS=, MAINPID=. Each version has a socket of its own. A datagram counts when the kernel says that its sender is
- * of this process's user or root, or a process of the version: one that has become another user's, say. All others' are dropped.
+ * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. A message counts if the kernel names as its sender
+ * a process of this user or of root, or one of the version, which may have become another user's. All other messages are dropped.
  */
-export class NotifyProbe implements Probe {
-  readonly listeners = NOTHING.listeners
-  readonly fds = NOTHING.fds
-  readonly env: NodeJS.ProcessEnv
-  readonly hearing: Hearing
+export class NotifyProbe extends Probe {
+  override readonly env: NodeJS.ProcessEnv
+  override readonly hearing: Hearing
   #receiver: NotifyReceiver | null = null
 
-  /** `hearing`: of a version that is heard already; owned from now on. */
+  /** Takes ownership of `hearing`, which an earlier image opened for this version. */
   constructor(hearing: Hearing = openHearing()) {
+    super()
     this.hearing = hearing
     this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
   }
 
-  begin(pid: number, events: ProbeEvents): void {
+  override begin(pid: number, events: ProbeEvents): void {
     const { socket } = this.hearing
-    // One that an earlier release has made.
+    // An earlier release opened it without.
     setSocketOption(socket, 'passCred', true)
-    /** The processes of which one is the version's, or was. */
+    /** Present and former main processes of the version. */
     const roots = new Set([pid])
     const heard = {
       ...events,
@@ -43,10 +42,8 @@ export class NotifyProbe implements Probe {
     })
   }
 
-  /** It goes on telling who it is. */
-  settle(): void {}
-
-  [Symbol.dispose](): void {
+  /** The socket stays open after settle(): MAINPID and STATUS may change while the version serves. */
+  override [Symbol.dispose](): void {
     this.#receiver?.close()
     this.#receiver = null
     this.hearing.socket.close()
@@ -61,7 +58,7 @@ function pathIn(folder: string): string {
 function openHearing(): Hearing {
   const folder = temporaryFolder()
   try {
-    // Root's version may become another user before it tells; what others say is dropped.
+    // Root's version may become another user before it reports; messages of others are dropped.
     const shared = process.geteuid?.() === 0
     chmodSync(folder, shared ? 0o711 : 0o700)
     const wanted = {

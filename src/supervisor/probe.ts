@@ -1,52 +1,133 @@
-import type { OwnedFd } from '../kernel/index.js'
+import {
+  closeAll,
+  type OwnedFd,
+  type Poll,
+  READABLE,
+  receiveMessage,
+  socketPair,
+  watch,
+} from '../kernel/index.js'
 import type { GivenListener } from './shared-listeners.js'
+
+const NEWLINE = 10
 
 export interface ProbeEvents {
   ready(): void
-  /** It is not ready any more, and was. */
+  /** A version that was ready no longer is. */
   failed(why: string): void
   /** It is ready again. */
   recovered(): void
-  /** What it says of itself in words. */
+  /** The version reports a status text. */
   says(text: string): void
-  /** Another process has taken its place, and is a descendant of ours. */
+  /** Another process is the version's main process from now on: a descendant of ours. */
   mainProcess(pid: number): void
 }
 
-/** Where a version tells of itself, also when it serves. */
+/** Where a version reports, also while it serves. */
 export interface Hearing {
-  /** Of the socket: it goes with it. */
+  /** The socket's own folder; removed with the socket. */
   readonly folder: string
   readonly socket: OwnedFd
 }
 
-/** Finds out about one version whether it is ready. Owns what it has opened. */
-export interface Probe extends Disposable {
-  /** A listener that this version alone has, behind the shared ones. */
-  readonly listeners: readonly GivenListener[]
-  /** Further descriptors of the child, behind all listeners. Lent. */
-  readonly fds: readonly OwnedFd[]
-  readonly env: NodeJS.ProcessEnv
-  /** Lent. Absent: of a version that serves nothing is heard any more. */
+/** Finds out whether one version is ready. Owns what it opens. This class alone reports nothing. */
+export class Probe implements Disposable {
+  /** A listener that only this version gets, numbered after the shared ones. */
+  readonly listeners: readonly GivenListener[] = []
+  /** Other descriptors for the child, numbered after all listeners. Borrowed. */
+  readonly fds: readonly OwnedFd[] = []
+  readonly env: NodeJS.ProcessEnv = {}
+  /** Borrowed. Absent: a version that serves reports nothing. */
   readonly hearing?: Hearing
-  /** What was asked of it last, and what it answered, if that was no yes. */
-  readonly complaint?: string | null
-  /** Its process runs. */
-  begin(pid: number, events: ProbeEvents): void
-  /** A question waits for its answer. */
-  readonly isOpen?: boolean
-  /** Where it is asked, if no other version can answer there: for the image that goes on in place of this one. */
+  /** Where the version is asked, if no other version can answer there. The next image of the supervisor asks there too. */
   readonly place?: string
-  /** It serves: what can be asked is asked on. Absent: nothing can be, and the probe is settled. */
-  serves?(): void
-  /** It has served through its probation: it is asked seldom from now on. */
-  proved?(): void
-  /** It is not asked any more. Idempotent. */
-  settle(): void
+  /** A version that serves is still asked. */
+  readonly asksServing: boolean = false
+
+  /** The last question and its negative answer; null if the last answer was positive, or there was none. */
+  get complaint(): string | null {
+    return null
+  }
+
+  /** A question waits for its answer. */
+  get isOpen(): boolean {
+    return false
+  }
+
+  /** The version's process is running. */
+  begin(_pid: number, _events: ProbeEvents): void {}
+
+  serves(): void {
+    this.settle()
+  }
+
+  /** The version has served through its probation. */
+  proved(): void {}
+
+  /** Stops asking. Idempotent. */
+  settle(): void {}
+
+  [Symbol.dispose](): void {
+    this.settle()
+  }
 }
 
-/** What most of them have not. */
-export const NOTHING = { listeners: [], fds: [], env: {} } as const
+/** For a version that serves and is not asked. */
+export const SETTLED = new Probe()
 
-/** Of a version that serves: nothing is asked. */
-export const SETTLED: Probe = { ...NOTHING, begin() {}, settle() {}, [Symbol.dispose]() {} }
+/** The version is ready once it has run for this long. */
+export class DelayProbe extends Probe {
+  readonly #ms: number
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(ms: number) {
+    super()
+    this.#ms = ms
+  }
+
+  override begin(_pid: number, events: ProbeEvents): void {
+    this.#timer = setTimeout(() => events.ready(), this.#ms)
+  }
+
+  override settle(): void {
+    clearTimeout(this.#timer)
+  }
+}
+
+/** The version writes a line to the descriptor that FD_BROKER_READY_FD names. */
+export class ReadyFdProbe extends Probe {
+  override readonly fds: readonly OwnedFd[]
+  override readonly env: NodeJS.ProcessEnv
+  readonly #own: OwnedFd
+  #poll: Poll | null = null
+
+  /** `number`: of the descriptor in the child. */
+  constructor(number: number) {
+    super()
+    const [own, theirs] = socketPair('readiness')
+    this.#own = own
+    this.fds = [theirs]
+    this.env = { FD_BROKER_READY_FD: `${number}` }
+  }
+
+  override begin(_pid: number, events: ProbeEvents): void {
+    closeAll(this.fds)
+    const bytes = Buffer.alloc(64)
+    this.#poll = watch(this.#own, () => {
+      const { bytes: got } = receiveMessage(this.#own, bytes, 0, bytes.length)
+      if (got < 0) return
+      if (got === 0) this.settle()
+      else if (bytes.subarray(0, got).includes(NEWLINE)) {
+        this.settle()
+        events.ready()
+      }
+    })
+    this.#poll.start(READABLE)
+  }
+
+  override settle(): void {
+    this.#poll?.close()
+    this.#poll = null
+    closeAll([this.#own, ...this.fds])
+  }
+}

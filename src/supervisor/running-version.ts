@@ -122,7 +122,7 @@ export class RunningVersion {
 
   /** Why it is not ready, as it answered last; null: it was not asked, or said nothing against it. */
   get complaint(): string | null {
-    return this.#probe.complaint ?? null
+    return this.#probe.complaint
   }
 
   /** Why it has ended, by its own word; null: it said nothing. There is so once. */
@@ -150,25 +150,24 @@ export class RunningVersion {
 
   /** A question to it waits for its answer. */
   get isAsked(): boolean {
-    return this.#probe.isOpen ?? false
+    return this.#probe.isOpen
   }
 
   /** It is asked as long as it serves. */
   get isJudged(): boolean {
-    return this.#probe.serves !== undefined
+    return this.#probe.asksServing
   }
 
   /** It serves: it is judged on, where it can be asked. */
   serves(): void {
     this.#hasServed = true
     this.#words?.close()
-    if (this.#probe.serves === undefined) this.#probe.settle()
-    else this.#probe.serves()
+    this.#probe.serves()
   }
 
   /** It has served through its probation. */
   proved(): void {
-    this.#probe.proved?.()
+    this.#probe.proved()
     this.#words?.close()
   }
 
@@ -327,7 +326,7 @@ export class RunningVersion {
 
 /** Loaded where it is needed: it is half of the protocol. */
 async function servesAt(control: string): Promise<number | null> {
-  return await (await import('./handoff-probe.js')).servesForUs(control)
+  return await (await import('./serves-under.js')).servesForUs(control)
 }
 
 /** One that has ended, or is another user's by now, is not. */

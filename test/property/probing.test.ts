@@ -4,7 +4,7 @@ import type { Logger } from '../../src/index.js'
 import type { Question } from '../../src/probing/question.js'
 import type { HealthConfig } from '../../src/proxy/config/config.js'
 import { Health } from '../../src/proxy/health/health.js'
-import { Repeated } from '../../src/supervisor/repeated-probe.js'
+import { PollingProbe } from '../../src/supervisor/polling-probe.js'
 import { until } from '../processes/until.js'
 
 /** What may come of a question: `never` ends with its time. */
@@ -58,7 +58,7 @@ describe('a version that is asked again and again', () => {
       fc.asyncProperty(comes, passes, async (order, inARow) => {
         const { question, asked } = asks([...order, ...Array(inARow).fill('yes')], 'no')
         const told: string[] = []
-        const probe = new Repeated(() => question, { ...PACE, passes: inARow })
+        const probe = new PollingProbe(() => question, { ...PACE, passes: inARow })
         probe.begin(1, {
           ready: () => told.push(`ready after ${asked.length}`),
           failed: why => told.push(why),
@@ -85,7 +85,7 @@ describe('a version that is asked again and again', () => {
       fc.asyncProperty(comes, async order => {
         const { question } = asks(['yes', ...order, 'no', 'yes'], 'yes')
         const told: string[] = []
-        const probe = new Repeated(() => question, { ...PACE, passes: 1 })
+        const probe = new PollingProbe(() => question, { ...PACE, passes: 1 })
         probe.begin(1, {
           ready: () => probe.serves(),
           failed: () => told.push('failed'),
@@ -104,7 +104,7 @@ describe('a version that is asked again and again', () => {
   })
 
   it('is told nothing of when it is not asked any more', async () => {
-    const probe = new Repeated(
+    const probe = new PollingProbe(
       () => ({ asked: 'it', ask: () => new Promise(resolve => setTimeout(() => resolve(null), 5)) }),
       { ...PACE, timeout: LONG_MS, passes: 1 },
     )

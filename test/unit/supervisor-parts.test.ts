@@ -3,10 +3,9 @@ import { sendMessage } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import type { Question } from '../../src/probing/question.js'
 import { Askers } from '../../src/supervisor/askers.js'
-import { DelayProbe } from '../../src/supervisor/delay-probe.js'
 import { initial, type SupervisorEvent, step } from '../../src/supervisor/machine.js'
-import { ReadyFdProbe } from '../../src/supervisor/ready-fd-probe.js'
-import { Repeated } from '../../src/supervisor/repeated-probe.js'
+import { PollingProbe } from '../../src/supervisor/polling-probe.js'
+import { DelayProbe, ReadyFdProbe } from '../../src/supervisor/probe.js'
 import { Timers } from '../../src/supervisor/timers.js'
 import { until } from '../processes/until.js'
 
@@ -77,7 +76,7 @@ describe('a version', () => {
     const ready = () => {
       readyAt = asked
     }
-    const probe = new Repeated(() => question, { interval: 1, timeout: 1_000, passes: 2 } as never)
+    const probe = new PollingProbe(() => question, { interval: 1, timeout: 1_000, passes: 2 } as never)
     probe.begin(1, { ...(events as object), ready } as never)
     await until('it is ready', () => readyAt > 0)
     probe.settle()

@@ -13,20 +13,20 @@ export const supervisor = room('supervisor', PARTS, [
   ['supervisor/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
   ['supervisor/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [
-    'supervisor/repeated-probe.ts',
+    'supervisor/polling-probe.ts',
     'passed = why === null ? passed + 1 : 0',
     'passed = why === null ? passed + 1 : passed',
     'unit/supervisor-parts',
     'unit/probing',
   ],
   [
-    'supervisor/ready-fd-probe.ts',
+    'supervisor/probe.ts',
     'if (got === 0) this.settle()\n      else if',
     'if',
     'unit/supervisor-parts',
     'e2e/run-programs',
   ],
-  ['supervisor/delay-probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
+  ['supervisor/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
   [
     'supervisor/children.ts',
     "if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')",
