@@ -6,15 +6,11 @@ import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../process/command-line.js'
 import { below, type LastWords } from '../process/last-words.js'
 import { mayLive } from '../process/process-members.js'
-import type { Exit, Successor } from '../process/spawn-successor.js'
+import { AFTERMATH_MS, exitText, type Successor } from '../process/spawn-successor.js'
 import { isCommitted } from '../protocol/phases.js'
 import type { UpgradeOptions } from './member-options.js'
 import type { Shared } from './shared.js'
 
-/** After the end of a successor: what its handoff says about the reason arrives within this time. */
-const AFTERMATH_MS = 250
-/** Between asking a successor that has failed to end, and ending it. */
-const END_MS = 2_000
 /** A successor that has failed is left so long to say why and to end. */
 const OWN_END_MS = 5_000
 /** A command that ended with code 0, and of which nothing lives, may have had a service manager start the successor: it joins within this time. */
@@ -100,7 +96,7 @@ export class UpgradeAttempt {
       const why = said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below')
       const error = new FdbError(
         'ERR_FDB_SUCCESSOR_EXITED',
-        `the successor ${child.pid} (${command.argv0} …) ended ${howOf({ code, signal: by })} before it served: ${why}; this process serves on${below(lines)}`,
+        `the successor ${child.pid} (${command.argv0} …) ended ${exitText({ code, signal: by })} before it served: ${why}; this process serves on${below(lines)}`,
         { details: { code, signal: by } },
       )
       setTimeout(() => {
@@ -223,7 +219,7 @@ export class UpgradeAttempt {
     let lines: string | null = null
     if (GONE.has(code) && !isCommitted(phase)) {
       const exit = await Promise.race([this.#child.exited, afterMs(AFTERMATH_MS)])
-      how = exit === undefined ? null : howOf(exit)
+      how = exit === undefined ? null : exitText(exit)
       lines = this.#words.takeLines()
     }
     this.#saidMore = how !== null || lines !== null
@@ -232,7 +228,7 @@ export class UpgradeAttempt {
     this.#settled.reject(new FdbError(code, text, { phase }))
     // The successor may have clients, and is ended by the handoff's own rules.
     if (isCommitted(phase)) return
-    setTimeout(() => void this.#child.end(END_MS), OWN_END_MS).unref()
+    setTimeout(() => void this.#child.end(), OWN_END_MS).unref()
   }
 
   /** Resolves when this process writes again, or another serves. */
@@ -253,10 +249,6 @@ export class UpgradeAttempt {
         : `the successor ${pid} did not serve within ${limit} ms`,
     )
   }
-}
-
-function howOf({ code, signal }: Exit): string {
-  return signal === null ? `with code ${code}` : `by ${signal}`
 }
 
 function afterMs(ms: number): Promise<undefined> {

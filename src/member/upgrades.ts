@@ -6,6 +6,7 @@ import type { Upgraded } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../process/command-line.js'
 import { LastWords } from '../process/last-words.js'
+import { GRACE_MS } from '../process/process-members.js'
 import { type Successor, spawnSuccessor } from '../process/spawn-successor.js'
 import type { Id } from '../protocol/messages.js'
 import type { Hosting } from './hosting.js'
@@ -16,8 +17,6 @@ import type { Shared } from './shared.js'
 import { type Replaced, UpgradeAttempt } from './upgrade-attempt.js'
 import { toldOf } from './upgrade-progress.js'
 
-/** Between asking a successor that is not wanted any more to end, and ending it. */
-const END_MS = 2_000
 /** An upgrade that was given up is over within this time: its successor is ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
 
@@ -77,12 +76,12 @@ export class Upgrades implements Replaced {
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const ended = new AbortController()
-    let graceMs = END_MS
+    let graceMs = GRACE_MS
     const failureBefore = this.lastFailure
     const upgraded = this.#run({ ...options, ...place }, ended.signal, () => graceMs)
     this.#underWay = {
       end: async (reason, ms) => {
-        graceMs = Math.min(ms, END_MS)
+        graceMs = Math.min(ms, GRACE_MS)
         ended.abort(reason)
         await upgraded.catch(() => {})
       },

@@ -5,6 +5,9 @@ import { endsWithUs, processes, statOf } from './main-process.js'
 /** USER_HZ of every Linux: the unit of a start time. */
 const TICKS_A_SECOND = 100
 
+/** Between SIGTERM and SIGKILL for a version that failed before it served, and for the processes that a version leaves behind. */
+export const GRACE_MS = 2_000
+
 /** An environment variable that only certain processes have. */
 export interface Mark {
   readonly name: string

@@ -2,7 +2,7 @@ import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from './command-line.js'
-import { ProcessMembers } from './process-members.js'
+import { GRACE_MS, ProcessMembers } from './process-members.js'
 import { startedWith } from './started-with.js'
 
 export interface SpawnOptions {
@@ -24,19 +24,26 @@ export interface Successor {
   /** Never rejects. */
   exited: Promise<Exit>
   /**
-   * Ends it, and what it has started in its session: SIGTERM, after `graceMs` SIGKILL, with 0 at once. What has left its session is
+   * Ends it, and what it has started in its session: SIGTERM, after `graceMs` (default {@link GRACE_MS}) SIGKILL, with 0 at once. What has left its session is
    * not reached. Resolves with whether all of it has ended: another user's (sudo, setuid) cannot be.
    */
-  end(graceMs: number): Promise<boolean>
+  end(graceMs?: number): Promise<boolean>
   /** The successor serves, or is nobody's matter any more. Idempotent. */
   letGo(): void
   /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
   unref(): void
 }
 
+/** After the end of a successor: its handoff reports the reason within this time. */
+export const AFTERMATH_MS = 250
 /** How long SIGKILL may take: a process that is there still waits in the kernel. */
 const KILLED_MS = 2_000
 const LOOK_MS = 10
+
+/** `with code 1`, `by SIGTERM`. */
+export function exitText({ code, signal }: Exit): string {
+  return signal === null ? `with code ${code}` : `by ${signal}`
+}
 
 /** Starts the next version, in its own session. Rejects with ERR_FDB_SPAWN when it could not be executed. */
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions = {}): Promise<Successor> {
@@ -83,7 +90,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
         else left.signal(constants.signals[signal])
       }
       const gone = () => left !== null && left.pids.length === 0
-      const end = async (graceMs: number) => {
+      const end = async (graceMs = GRACE_MS) => {
         if (graceMs > 0) {
           send('SIGTERM')
           await within(gone, graceMs)

@@ -15,6 +15,11 @@ const MOST = 5
 /** So many ends in a row, none of which had proved itself, are a loop. */
 const LOOP = 2
 
+/** `with code 1`, `by signal 15`; a code above 128 is 128 and the number of a signal. */
+export function exitCodeText(code: number): string {
+  return code > 128 ? `by signal ${code - 128}` : `with code ${code}`
+}
+
 /** Versions that ended by themselves while they served. */
 export class Exits {
   #count: number

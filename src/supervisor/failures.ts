@@ -2,6 +2,7 @@ import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
 import type { Failure } from '../operator/status-report.js'
 import { below } from '../process/last-words.js'
+import { exitCodeText } from './exits.js'
 import type { VersionSettings } from './settings.js'
 
 interface Failed {
@@ -53,7 +54,6 @@ export class Failures {
   /** The main process of a version has ended before the version served; `left`: the processes that it has left behind. */
   ended(version: Failed, phase: string, code: number, left: readonly number[]): void {
     const { id, pid, settings } = version
-    const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
     const behind =
       left.length === 0
         ? ''
@@ -64,17 +64,16 @@ export class Failures {
       left.length > 0 && code === 0
         ? 'a program that goes to the background cannot be run, have it stay in the foreground'
         : (said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'))
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${how} before it served${behind}: ${remedy}${below(lines)}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${below(lines)}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 
   /** It served, and has ended in its probation. */
   fell(version: Failed & { readonly startedAt: number }, code: number, left: readonly number[]): void {
     const { id, pid, settings, startedAt } = version
-    const how = code > 128 ? `by signal ${code - 128}` : `with code ${code}`
     const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${how} in its probation, ${lived} s after its start${behind}: the version before is started again${below(version.takeLines())}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the version before is started again${below(version.takeLines())}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 

@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { Logger } from '../logger.js'
+import { GRACE_MS } from '../process/process-members.js'
 import type { Askers } from './askers.js'
 import type { Failures } from './failures.js'
 import type { KnownVersions } from './known-versions.js'
@@ -9,7 +10,6 @@ import { probeFor } from './probe-for.js'
 import { whyNot } from './refusals.js'
 import { ReleaseLinks } from './release-links.js'
 import type { MainEnd, RunningVersions } from './running-versions.js'
-import { LEFT_BEHIND_MS } from './strays.js'
 
 export interface JudgementParts {
   readonly askers: Askers
@@ -103,7 +103,7 @@ export class Judgement {
       failures.ended(version, phase, code, left)
       if (left.length > 0) dispatch({ type: 'unhealthy', version: id })
     } else if (served && !was?.proved && state().good.length > 0) failures.fell(version, code, left)
-    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : LEFT_BEHIND_MS }
+    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
   }
 
   #phaseOf(id: number): string | undefined {

@@ -5,6 +5,7 @@ import type { Logger } from '../logger.js'
 import { successorCommand } from '../process/command-line.js'
 import { NONE_PASSED } from '../supervised/told-variables.js'
 import type { Children } from './children.js'
+import { exitCodeText } from './exits.js'
 import { holdHandledSignals, holdingVariables, RELEASES_SIGNALS } from './held-signals.js'
 import { LEFT_VARIABLE, type LeftBehind, written } from './left-behind.js'
 
@@ -48,8 +49,7 @@ async function tryNextImage(left: LeftBehind, children: Children): Promise<NodeJ
   // A loader that refuses the addon says nothing about the program.
   const plain = code === 0 ? code : await trialOf(left, {}, children)
   if (plain === 0) return null
-  const how = plain > 128 ? `by signal ${plain - 128}` : `with code ${plain}`
-  const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${how} when it was tried (see its own output): the supervisor goes on as it is`
+  const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 

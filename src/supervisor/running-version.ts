@@ -5,7 +5,7 @@ import { successorCommand } from '../process/command-line.js'
 import { LastWords } from '../process/last-words.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../process/liveness.js'
 import { endsWithUs, statOf } from '../process/main-process.js'
-import { ProcessMembers } from '../process/process-members.js'
+import { GRACE_MS, ProcessMembers } from '../process/process-members.js'
 import { startedWith } from '../process/started-with.js'
 import { listenerVariables, PID_VARIABLE, VERSION_VARIABLE } from './child-environment.js'
 import type { Children } from './children.js'
@@ -13,7 +13,6 @@ import type { LeftVersion } from './left-behind.js'
 import type { Probe, ProbeEvents } from './probe.js'
 import type { VersionSettings } from './settings.js'
 import type { SharedListeners } from './shared-listeners.js'
-import { LEFT_BEHIND_MS } from './strays.js'
 
 /** The code of a process that was reaped by somebody else. */
 const UNKNOWN_CODE = 1
@@ -175,7 +174,7 @@ export class RunningVersion {
   settle(failed: boolean): void {
     this.#probe.settle()
     this.#words?.close()
-    const stopTimeout = Math.min(this.settings.stopTimeout, LEFT_BEHIND_MS)
+    const stopTimeout = Math.min(this.settings.stopTimeout, GRACE_MS)
     if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
   }
 

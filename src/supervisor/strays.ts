@@ -1,8 +1,6 @@
 import { constants } from 'node:os'
 import type { ProcessMembers } from '../process/process-members.js'
 
-/** How long a version that failed before it served may take to end, and the processes that a version leaves behind when it ends by itself. */
-export const LEFT_BEHIND_MS = 2_000
 /** How often the processes that were told to end are looked at. */
 const LOOK_MS = 20
 

@@ -6,14 +6,10 @@ import type { Upgraded } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../process/command-line.js'
 import { LastWords } from '../process/last-words.js'
-import { type Successor, spawnSuccessor } from '../process/spawn-successor.js'
+import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../process/spawn-successor.js'
 import { type WorkerPlace, workerVariables } from '../process/worker-place.js'
 import { NOTHING_TOLD } from '../supervised/told-variables.js'
 
-/** Between asking a worker that has failed to end, and ending it. */
-const END_MS = 2_000
-/** What its handoff says about the reason arrives within this time after its end. */
-const AFTERMATH_MS = 250
 /** One whose handoff has failed ends within this time, as a rule, and says why. */
 const SAID_MS = 1_000
 
@@ -73,7 +69,7 @@ export class Attempt {
   async cancel(why: string): Promise<void> {
     if (this.#settled.settled) return
     this.#fail(new FdbError('ERR_FDB_ABORTED', `${this.#name}: ${why}`))
-    await this.#child?.end(END_MS)
+    await this.#child?.end()
   }
 
   get #name(): string {
@@ -103,20 +99,20 @@ export class Attempt {
       this.look()
       // A wrapper that has started what is to serve.
       if (code === 0) return
-      const how = signal === null ? `with code ${code}` : `by ${signal}`
+      const how = exitText({ code, signal })
       setTimeout(() => {
         const why = `${this.#name} ended ${how} before it served: ${words.take() ?? words.takeLines() ?? 'see its own output'}`
         this.#fail(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
       }, AFTERMATH_MS)
     })
-    if (this.#settled.settled) await child.end(END_MS)
+    if (this.#settled.settled) await child.end()
     this.look()
   }
 
   #fail(error: FdbError): void {
     if (this.#settled.settled) return
     this.#settled.reject(error)
-    void this.#child?.end(END_MS)
+    void this.#child?.end()
   }
 }
 

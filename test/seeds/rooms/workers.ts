@@ -13,10 +13,10 @@ export const workers = room(
       '    return',
     ],
     ['workers/slot.ts', 'if (!this.#wanted || this.owner !== null || this.#attempt !== null) return\n', ''],
-    ['workers/attempt.ts', '    await this.#child?.end(END_MS)\n  }\n\n  get #name', '  }\n\n  get #name'],
+    ['workers/attempt.ts', '    await this.#child?.end()\n  }\n\n  get #name', '  }\n\n  get #name'],
     [
       'workers/attempt.ts',
-      '    this.#settled.reject(error)\n    void this.#child?.end(END_MS)',
+      '    this.#settled.reject(error)\n    void this.#child?.end()',
       '    this.#settled.reject(error)',
     ],
     [
@@ -24,7 +24,7 @@ export const workers = room(
       'this.#settled.limit(timeout, () => {',
       'this.#settled.limit(timeout * 1000, () => {',
     ],
-    ['workers/attempt.ts', 'if (this.#settled.settled) await child.end(END_MS)', ''],
+    ['workers/attempt.ts', 'if (this.#settled.settled) await child.end()', ''],
     [
       'workers/crew.ts',
       'const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())',
