@@ -226,7 +226,7 @@ export class UpgradeAttempt {
     const end = how === null ? '' : `; it ended ${how}`
     const text = `${message}${end} (phase ${phase}; this process serves on)${below(lines)}`
     this.#settled.reject(new FdbError(code, text, { phase }))
-    // The successor may have clients, and is ended by the handoff's own rules.
+    // The successor may have clients, and gets the right to serve again if this process cannot come back.
     if (isCommitted(phase)) return
     setTimeout(() => void this.#child.end(), OWN_END_MS).unref()
   }

@@ -1,4 +1,5 @@
 import { Pending } from '../channel/pending.js'
+import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
 import type { Standing } from '../holder/daemon/service-operations.js'
 import type { Logger } from '../logger.js'
@@ -6,8 +7,10 @@ import type { Upgraded } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../process/command-line.js'
 import { LastWords } from '../process/last-words.js'
+import { statOf } from '../process/main-process.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../process/spawn-successor.js'
 import { type WorkerPlace, workerVariables } from '../process/worker-place.js'
+import { isCommitted, isGranted } from '../protocol/phases.js'
 import { NOTHING_TOLD } from '../supervised/told-variables.js'
 
 /** One whose handoff has failed ends within this time, as a rule, and says why. */
@@ -17,6 +20,8 @@ export interface AttemptParts {
   readonly place: WorkerPlace
   readonly command: readonly string[] | null
   readonly timeout: number
+  /** The time to leave of a worker that fails behind its Commit, milliseconds. Null: no limit. */
+  readonly stopTimeout: number | null
   readonly logger: Logger
   /** Null: nobody has come to serve yet. */
   standing(): Standing | null
@@ -24,7 +29,7 @@ export interface AttemptParts {
 
 /** One process that is started to serve in a worker's place, in that of the one that does, or of none. */
 export class Attempt {
-  /** Resolves when it serves; rejects when it does not, and nothing of it is left. */
+  /** Resolves when the process serves; rejects when it does not. */
   readonly outcome: Promise<Upgraded>
   readonly #parts: AttemptParts
   readonly #settled = new Pending<Upgraded>()
@@ -62,7 +67,10 @@ export class Attempt {
     const child = this.#child!
     await Promise.race([child.exited, new Promise(resolve => setTimeout(resolve, SAID_MS).unref())])
     const why = this.#words?.take() ?? `${message} (phase ${phase})`
-    this.#fail(new FdbError(code, `${this.#name} did not come to serve: ${why}`, { phase }))
+    this.#fail(
+      new FdbError(code, `${this.#name} did not come to serve: ${why}`, { phase }),
+      isCommitted(phase),
+    )
   }
 
   /** It is not wanted any more. Resolves when its process has ended, unless it serves. */
@@ -93,7 +101,7 @@ export class Attempt {
     this.#settled.limit(timeout, () => {
       const said = words.take()
       const why = `${this.#name} has not served within ${timeout} ms${said === null ? '' : `: ${said}`}`
-      this.#fail(new FdbError('ERR_FDB_DEADLINE', why))
+      this.#fail(new FdbError('ERR_FDB_DEADLINE', why), isGranted(this.#parts.standing()?.phase ?? 'idle'))
     })
     void child.exited.then(({ code, signal }) => {
       this.look()
@@ -109,10 +117,30 @@ export class Attempt {
     this.look()
   }
 
-  #fail(error: FdbError): void {
+  #fail(error: FdbError, granted = false): void {
     if (this.#settled.settled) return
     this.#settled.reject(error)
-    void this.#child?.end()
+    if (granted) this.#endLater()
+    else void this.#child?.end()
+  }
+
+  /**
+   * Behind its Commit a worker may have clients, and gets the right to serve again if the one before does not come back: the handoff has it
+   * leave. If it has not let go of its listeners when any worker that is told to stop must have, it hangs and is ended.
+   */
+  #endLater(): void {
+    const { standing, stopTimeout } = this.#parts
+    const child = this.#child!
+    if (stopTimeout === null) {
+      child.letGo()
+      return
+    }
+    const end = () => {
+      const hangs = standing()?.bound.some(pid => statOf(pid)?.session === child.pid)
+      if (hangs) void child.end()
+      else child.letGo()
+    }
+    setTimeout(end, Math.min(stopTimeout, LONGEST_MS)).unref()
   }
 }
 

@@ -106,9 +106,16 @@ export class Slot {
   async start(command: readonly string[] | null = this.#parts.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
-    const { control, logger, service, timeout } = this.#parts.settings
+    const { control, logger, service, stopTimeout, timeout } = this.#parts.settings
     const place = { index: this.index, service, control }
-    const attempt = new Attempt({ place, command, timeout, logger, standing: () => this.standing })
+    const attempt = new Attempt({
+      place,
+      command,
+      timeout,
+      stopTimeout,
+      logger,
+      standing: () => this.standing,
+    })
     this.#attempt = attempt
     try {
       const upgraded = await attempt.outcome

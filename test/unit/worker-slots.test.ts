@@ -1,7 +1,7 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { Standing } from '../../src/holder/daemon/service-operations.js'
 import { SILENT } from '../../src/logger.js'
 import { Attempt } from '../../src/workers/attempt.js'
@@ -38,7 +38,13 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
 }
 
 function owned(pid = 42, generation = 1): Standing {
-  return { owner: { pid, generation, report: null }, phase: 'idle', lastFailure: null, entries: [] } as never
+  return {
+    owner: { pid, generation, report: null },
+    phase: 'idle',
+    lastFailure: null,
+    bound: [],
+    entries: [],
+  } as never
 }
 
 function slotWith(settings: Partial<WorkersSettings> = {}) {
@@ -137,6 +143,7 @@ describe('an attempt to bring a worker', () => {
       place: { index: 0, service: 'shop', control },
       command,
       timeout,
+      stopTimeout: null,
       logger: SILENT,
       standing: () => null,
     })
@@ -171,6 +178,79 @@ describe('an attempt to bring a worker', () => {
     const code = await until('it has failed', () => failed)
     expect(code).toBe('ERR_FDB_DEADLINE')
     await until('it has ended', () => children().length === 0)
+  })
+})
+
+describe('a worker that fails behind its Commit', () => {
+  const TELLS = `const { appendFileSync } = require('node:fs')
+    const tell = text => appendFileSync(process.argv[1], text + '\\n')
+    for (const signal of ['SIGTERM', 'SIGWINCH']) process.on(signal, tell)
+    setInterval(() => {}, 1000)
+    tell(process.pid)`
+
+  /** An attempt whose process writes down its pid, and the signals that it gets. */
+  function committed({ timeout = 60_000, stopTimeout = null as number | null }) {
+    const own = mkdtempSync(join(tmpdir(), 'fdb-committed-'))
+    const file = join(own, 'told')
+    const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
+    const started = () => until('its process runs', () => Number(lines()[0]) || null)
+    onTestFinished(async () => {
+      const pid = await started()
+      process.kill(pid, 'SIGKILL')
+      await until('it has ended', () => children().length === 0)
+      rmSync(own, { recursive: true })
+    })
+    const at = { standing: { ...owned(), phase: 'committing' } as Standing }
+    const attempt = new Attempt({
+      place: { index: 0, service: 'shop', control },
+      command: [process.execPath, '-e', TELLS, file],
+      timeout,
+      stopTimeout,
+      logger: SILENT,
+      standing: () => at.standing,
+    })
+    const outcome = attempt.outcome.catch(error => error)
+    const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
+    /** The worker before serves again; `bound`: processes that have not left. */
+    const fails = async (bound: readonly number[] = []) => {
+      await started()
+      at.standing = { ...owned(), bound, lastFailure: failure }
+      attempt.look()
+      return await outcome
+    }
+    /** Of two signals that a process has not had yet it gets that with the lower number first: SIGTERM. */
+    const signalled = async () => {
+      process.kill(await started(), 'SIGWINCH')
+      await until('it has had its signals', () => lines().includes('SIGWINCH'))
+      return lines().slice(1)
+    }
+    return { lines, outcome, fails, started, signalled }
+  }
+
+  it('is not told to end: it may have clients, and get the right to serve again', async () => {
+    const { fails, signalled } = committed({})
+    expect(await fails()).toMatchObject({ code: 'ERR_FDB_DEADLINE', phase: 'committing' })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('is not told to end when its time is over', async () => {
+    const { outcome, signalled } = committed({ timeout: 200 })
+    expect(await outcome).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('is ended after stopTimeout if it hangs', async () => {
+    const { fails, lines, started } = committed({ stopTimeout: 1 })
+    await fails([await started()])
+    await until('it is told to end', () => lines().includes('SIGTERM'))
+  })
+
+  it('is not ended after stopTimeout if it has left, and only another process hangs', async () => {
+    const { fails, signalled } = committed({ stopTimeout: 1 })
+    await fails([process.pid])
+    // A timer that elapses after that of stopTimeout.
+    await new Promise(resolve => setTimeout(resolve, 5))
+    expect(await signalled()).toEqual(['SIGWINCH'])
   })
 })
 

@@ -52,6 +52,8 @@ export interface Standing {
   readonly owner: Peer | null
   readonly phase: HolderPhase
   readonly lastFailure: Failure | null
+  /** Processes that were given descriptors, and have neither let go of them nor ended. */
+  readonly bound: readonly number[]
   /** Lent. */
   readonly entries: readonly Entry[]
 }
@@ -86,7 +88,9 @@ export class ServiceOperations implements Operations {
     const { custody, holder, machine } = this.#service
     const { lastFailure } = holder.timeline
     const owner = this.#serving
-    return { owner: owner ?? null, phase: machine().phase, lastFailure, entries: custody.seenBy(owner) }
+    const { bound, phase } = machine()
+    const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
+    return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: custody.seenBy(owner) }
   }
 
   /** Who takes the connections of members that do not serve any more. */

@@ -14,17 +14,15 @@ export const workers = room(
     ],
     ['workers/slot.ts', 'if (!this.#wanted || this.owner !== null || this.#attempt !== null) return\n', ''],
     ['workers/attempt.ts', '    await this.#child?.end()\n  }\n\n  get #name', '  }\n\n  get #name'],
-    [
-      'workers/attempt.ts',
-      '    this.#settled.reject(error)\n    void this.#child?.end()',
-      '    this.#settled.reject(error)',
-    ],
+    ['workers/attempt.ts', 'else void this.#child?.end()', ''],
     [
       'workers/attempt.ts',
       'this.#settled.limit(timeout, () => {',
       'this.#settled.limit(timeout * 1000, () => {',
     ],
     ['workers/attempt.ts', 'if (this.#settled.settled) await child.end()', ''],
+    ['workers/attempt.ts', 'isCommitted(phase)', 'false'],
+    ['workers/attempt.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
     [
       'workers/crew.ts',
       'const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())',
