@@ -65,7 +65,6 @@ async function refused(edge: Edge) {
 const unhealthy = (phase: string, message: RegExp) => ({
   code: 'ERR_FDB_UNHEALTHY',
   phase,
-  old: false,
   at: expect.any(Number),
   message: expect.stringMatching(message),
 })
