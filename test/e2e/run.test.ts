@@ -29,6 +29,7 @@ describe('fd-broker run', () => {
       expect(ancestorsOf(pid)[0]).toBe(run.pid)
     }
     await load.stop()
+    await until('the version before has ended', async () => (await run.status()).draining.length === 0)
     expect(await run.status()).toMatchObject({
       service: 'server.mjs',
       hosting: 'supervisor',

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { LIMITS } from '../../src/daemon/policy/owners-only.js'
 import type { FdbError } from '../../src/errors.js'
-import { type Receiving, takeBack } from '../../src/holder/daemon/bringing.js'
+import { type Receiving, takeBack, takeRegistered } from '../../src/holder/daemon/bringing.js'
 import { Custody } from '../../src/holder/daemon/custody.js'
 import { heldAlone } from '../../src/holder/daemon/held-alone.js'
 import { takesFrom } from '../../src/holder/daemon/way-taker.js'
@@ -18,6 +18,7 @@ import { type Logger, SILENT } from '../../src/logger.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../src/protocol/holder-machine.js'
 import { NOBODY } from '../../src/protocol/messages.js'
 import { TAKES_CONNECTIONS } from '../../src/protocol/versions.js'
+import { Segment } from '../../src/state/segment.js'
 
 function named(name: string): Entry {
   return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }
@@ -71,6 +72,27 @@ function many(prefix: string, count: number): Entry[] {
 }
 
 describe('what a member of a daemon has registered', () => {
+  it('is no snapshot of a member that has served before: the one of the member that serves stays alone', () => {
+    const held = new Held()
+    const [late, owner] = [member(1), member(2)]
+    held.machine = initialHolder('member', 2, 9)
+    held.shelf.make([9])
+    const merged = (peer: Peer, epoch: number) => {
+      const { fd } = Segment.create(epoch, { kind: 'snapshot' })
+      held.custody.arrive(peer, [{ role: 'segment', epoch, writable: false, fd }])
+      expect(takeRegistered(peer, true, held)).toBeNull()
+    }
+    merged(owner, 5)
+    merged(late, 3)
+    merged(owner, 4)
+    expect(held.shelf.all.map(({ epoch, kind }) => [epoch, kind])).toEqual([
+      [5, 'snapshot'],
+      [9, 'epoch'],
+    ])
+    merged(owner, 7)
+    expect(held.shelf.all.map(({ epoch }) => epoch)).toEqual([7, 9])
+  })
+
   it('is kept for those that can come to serve, and closed for all others', () => {
     const { custody } = new Held()
     const [joiner, failed] = [member(1), member(2)]

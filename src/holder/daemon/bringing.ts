@@ -27,7 +27,7 @@ export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): Fdb
   let failure: FdbError | null = null
   for (const { role, name = '', spec = '', epoch = 0, fd } of to.custody.takeArrived(peer)) {
     try {
-      if (role === 'segment') takeCompacted(fd, epoch, to)
+      if (role === 'segment') takeCompacted(fd, epoch, peer, to)
       else if (role !== 'listener' && role !== 'named') fd.close()
       else takeNamed(peer, { name, role, spec, fd }, forGood, to)
     } catch (error) {
@@ -98,10 +98,15 @@ function takeSegment(fd: OwnedFd, writable: boolean, { id }: Peer, { machine, sh
   return top
 }
 
-/** The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. */
-function takeCompacted(fd: OwnedFd, epoch: Epoch, { machine, shelf }: Receiving): void {
+/**
+ * The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. A member that served
+ * before, and was stopped while it merged, is late: two snapshots of one state can not be read.
+ */
+function takeCompacted(fd: OwnedFd, epoch: Epoch, { id }: Peer, { machine, shelf }: Receiving): void {
+  const { phase, owner } = machine
   const snapshot = Segment.open(fd)
-  if (machine.phase === 'idle' && snapshot.kind === 'snapshot' && epoch < machine.epoch)
+  const counts = phase === 'idle' && id === owner && snapshot.kind === 'snapshot' && epoch < machine.epoch
+  if (counts && !shelf.all.some(one => one.kind === 'snapshot' && one.epoch >= epoch))
     shelf.replaceUpTo(snapshot)
   else snapshot.close()
 }
