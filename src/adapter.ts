@@ -4,6 +4,18 @@
  * nothing else of what a connection needs to move.
  */
 
+export { abandon, canLeave, connectionOf } from './connections/adapters/node-socket.js'
+export { decoded, onlyConnection } from './connections/connection-record.js'
+export {
+  type Arrival,
+  type ConnectionValue,
+  type Departure,
+  MAX_CONNECTION_FDS,
+  MAX_RECORD_BYTES,
+  type MovableConnections,
+  type MoveWhich,
+  type Witness,
+} from './connections/movable.js'
 export { FdbError } from './errors.js'
 export {
   closeAll,
@@ -25,16 +37,4 @@ export {
 } from './kernel/index.js'
 export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { ConnectionKeeper } from './member/serve-options.js'
-export { abandon, canLeave, connectionOf } from './moving/adapters/node-socket.js'
-export { decoded, onlyConnection } from './moving/connection-record.js'
-export {
-  type Arrival,
-  type ConnectionValue,
-  type Departure,
-  MAX_CONNECTION_FDS,
-  MAX_RECORD_BYTES,
-  type MovableConnections,
-  type MoveWhich,
-  type Witness,
-} from './moving/movable.js'
-export { fdLimits } from './process/limits.js'
+export { fdLimits } from './os/limits.js'

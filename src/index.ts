@@ -1,8 +1,12 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
+export type { Logger } from './base/logger.js'
+export type { SocketProtocol } from './connections/adapters/application-socket.js'
+export type { HttpHooks } from './connections/adapters/http-server.js'
+export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './daemon/daemon.js'
+export type { HeldAlone } from './daemon/service/held-alone.js'
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
-export type { HeldAlone } from './holder/daemon/held-alone.js'
 export type { HandoffTimes } from './holder/times.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
 export {
@@ -12,7 +16,6 @@ export {
   type OptionChange,
   parseListenerSpec,
 } from './listeners/index.js'
-export type { Logger } from './logger.js'
 export { type AnswersOptions, answers } from './member/answers.js'
 export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
@@ -33,9 +36,6 @@ export type {
   ServeOptions,
 } from './member/serve-options.js'
 export type { StayOptions } from './member/stay.js'
-export type { SocketProtocol } from './moving/adapters/application-socket.js'
-export type { HttpHooks } from './moving/adapters/http-server.js'
-export type { Arrival, Departure, MovableConnections, MoveWhich } from './moving/movable.js'
 export type { StatusAnswer } from './operator/answer.js'
 export { type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export type { ClaimOptions, HeldDescriptors, PutOptions, ReleaseOptions } from './operator/descriptors.js'

@@ -4,7 +4,7 @@
 //   index, proxy, adapter, errors   one file for each entry of `exports`; what they share is in chunks that they import, so that
 //                                   there is one class FdbError and one of everything else, whatever was imported first
 //   config-worker                   the thread that reads a configuration
-//   started.cjs                     what a successor is started with: src/process/started.ts
+//   started.cjs                     what a successor is started with: src/versions/started.ts
 //   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
 //                                   runs the second with what V8 has kept of it
 //   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json. The command has only js-yaml in
@@ -120,7 +120,7 @@ const lazyWithin = {
 const results = await Promise.all([
   build({
     ...common,
-    entryPoints: { started: join(modules, 'process/started.js') },
+    entryPoints: { started: join(modules, 'versions/started.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     // A successor loads it before anything else, for the two names that it shares with the library.

@@ -4,10 +4,11 @@
 //   send, receive   the same system calls as baseline.c; each run is told by an IPC message
 //   echo            a Channel that sends each message and its descriptors back
 //   ipc-echo        the same with child_process.send
-import { Channel } from '../../build/modules/channel/channel.js'
+
 import { closeAll, inspect, OwnedFd } from '../../build/modules/kernel/index.js'
 import { native, READABLE, WRITABLE } from '../../build/modules/kernel/native.js'
 import { verifyIdentity } from '../../build/modules/listeners/identity.js'
+import { Channel } from '../../build/modules/wire/channel.js'
 
 /**
  * @typedef {'raw' | 'owned' | 'verified'} Mode

@@ -3,9 +3,9 @@
 import { fork } from 'node:child_process'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { Channel } from '../../build/modules/channel/channel.js'
 import { closeAll, OwnedFd } from '../../build/modules/kernel/index.js'
 import { native } from '../../build/modules/kernel/native.js'
+import { Channel } from '../../build/modules/wire/channel.js'
 import { startPeer } from './pair.mjs'
 
 const peer = fileURLToPath(new URL('peer.mjs', import.meta.url))

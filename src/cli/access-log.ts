@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 import { AccessLines } from './access-lines.js'
 import { KEPT, MISSING } from './log.js'
 import { LogFile } from './log-file.js'

@@ -2,8 +2,8 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
-import { adoptListeners, listenersOf } from '../process/foreign-listeners.js'
-import { OtherProcess } from '../process/other-process.js'
+import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
+import { OtherProcess } from '../os/other-process.js'
 import { jsonText } from './json-text.js'
 import { namedListeners } from './named-listeners.js'
 import { durationOption, pidOf } from './options.js'
@@ -103,7 +103,7 @@ async function intoDaemon(
   using other = OtherProcess.of(pid)
   await refuseServed({ control, service, timeout })
   const adopted = adoptListeners(other, wanted)
-  const { passedSockets } = await import('../supervised/passed-sockets.js')
+  const { passedSockets } = await import('../os/service-manager/passed-sockets.js')
   passedSockets().offer(adopted)
   const { join } = await import('../member/join.js')
   const member = await join({ service, control, hosting: 'daemon', timeout })

@@ -1,5 +1,5 @@
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
-import type { SupervisorStatus } from '../supervisor/status.js'
+import type { SupervisorStatus } from '../run/status.js'
 import type { ExitCode } from './exit-codes.js'
 import { plain } from './table.js'
 

@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
-import { wrongOption } from '../check-option.js'
+import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { executeWith, type NativeError } from '../kernel/index.js'
 import { checkDescriptorName } from '../operator/held-descriptors.js'
-import { successorCommand } from '../process/command-line.js'
-import type { WantedDescriptor } from '../supervisor/claimed-descriptors.js'
+import { successorCommand } from '../os/command-line.js'
+import type { WantedDescriptor } from '../run/claimed-descriptors.js'
 import { AGAIN_HARMLESS, asked } from './ask-service.js'
 import { findsService, type ServiceFlags } from './find-service.js'
 import { namedListeners } from './named-listeners.js'
@@ -54,7 +54,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   const { names, argv } = divided(command)
   const wanted = names.map(wantedOf)
   refuseTwice(wanted)
-  const { claimForLife, claimedVariables } = await import('../supervisor/claimed-descriptors.js')
+  const { claimForLife, claimedVariables } = await import('../run/claimed-descriptors.js')
   // A command that is not there is told before anything is bound.
   successorCommand({ argv })
   const claiming = {

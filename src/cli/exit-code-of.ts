@@ -1,5 +1,5 @@
 import type { FdbError, FdbErrorCode } from '../errors.js'
-import { wasTold } from '../protocol/remote-error.js'
+import { wasTold } from '../wire/remote-error.js'
 import type { ExitCode } from './exit-codes.js'
 
 const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([

@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
-import { askedPlaces, controlPlaces, controlsThere } from '../process/default-control.js'
-import { readPidFile } from '../process/pid-file.js'
+import { askedPlaces, controlPlaces, controlsThere } from '../os/default-control.js'
+import { readPidFile } from '../os/pid-file.js'
 import { controlOption } from './options.js'
 
 /** How a running service may be named. */

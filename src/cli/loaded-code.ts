@@ -1,6 +1,6 @@
 import { readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { startedAs, successorCommand } from '../process/command-line.js'
+import { startedAs, successorCommand } from '../os/command-line.js'
 
 /** Where addons are, seen from the package's folder. */
 const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`]

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { wrongOption } from '../check-option.js'
+import { wrongOption } from '../base/check-option.js'
 
 type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>

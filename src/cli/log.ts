@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 import { LogFile } from './log-file.js'
 import { sayOnStderr } from './stderr.js'
 

@@ -1,4 +1,4 @@
-import { wrongOption } from '../check-option.js'
+import { wrongOption } from '../base/check-option.js'
 import { type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
 
 /** A listener by name. */

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander'
-import { wrongOption } from '../check-option.js'
-import { durationMs, LONGEST_MS } from '../duration.js'
+import { wrongOption } from '../base/check-option.js'
+import { durationMs, LONGEST_MS } from '../base/duration.js'
 import { parseDuration } from './duration.js'
 
 /** Of pino. */

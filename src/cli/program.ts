@@ -17,7 +17,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     const why = failureText(error)
     sayOnStderr(why)
     if (wantsJson(args)) process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
-    const { sayLastWords } = await import('../process/last-words.js')
+    const { sayLastWords } = await import('../versions/last-words.js')
     sayLastWords(why)
     if (!FdbError.is(error)) return 1
     return (await import('./exit-code-of.js')).exitCodeOf(error)

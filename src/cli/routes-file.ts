@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
-import { yamlValue } from '../document/yaml-value.js'
+import { yaml } from '../base/lazy.js'
+import { yamlValue } from '../config/yaml-value.js'
 import { FdbError } from '../errors.js'
-import { yaml } from '../lazy.js'
 
 /**
  * The routes of a file, unchecked (the proxy checks them): a YAML or JSON list, a map with the list under `routes`, or JSON

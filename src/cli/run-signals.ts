@@ -1,5 +1,5 @@
-import type { Logger } from '../logger.js'
-import type { Supervisor } from '../supervisor/supervisor.js'
+import type { Logger } from '../base/logger.js'
+import type { Supervisor } from '../run/supervisor.js'
 import { SignalOrders } from './signal-orders.js'
 
 const ENDING = ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const

@@ -1,13 +1,13 @@
 import { type Command, Option } from 'commander'
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
-import type { Logger } from '../logger.js'
-import { RELEASES_SIGNALS } from '../supervisor/held-signals.js'
-import type { Found } from '../supervisor/left-behind.js'
-import type { Predecessor } from '../supervisor/predecessor.js'
-import { READINESS } from '../supervisor/readiness.js'
-import type { VersionSettings } from '../supervisor/settings.js'
-import type { Supervisor } from '../supervisor/supervisor.js'
+import { RELEASES_SIGNALS } from '../run/held-signals.js'
+import type { Found } from '../run/left-behind.js'
+import type { Predecessor } from '../run/predecessor.js'
+import { READINESS } from '../run/readiness.js'
+import type { VersionSettings } from '../run/settings.js'
+import type { Supervisor } from '../run/supervisor.js'
 import { codeAndMessage } from './failure-text.js'
 import { openLog } from './log.js'
 import { LEVELS } from './options.js'
@@ -147,7 +147,7 @@ Examples:
 }
 
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
-  const { findLeft } = await import('../supervisor/left-behind.js')
+  const { findLeft } = await import('../run/left-behind.js')
   const found = findLeft()
   const sources = new RunSources(command, flags)
   const left = found?.take ? found.left : null
@@ -156,7 +156,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const first = left === null ? await sources.read() : null
   // What was taken over is among what is left.
   const takeover = left === null ? sources.takeover : null
-  const { Supervisor } = await import('../supervisor/supervisor.js')
+  const { Supervisor } = await import('../run/supervisor.js')
   if (found !== null && !found.take) return sayWhether(found)
   const { logger } = await openLog({ level: flags.logLevel })
   const signals = new RunSignals(logger, settings.upgradeSignal)
@@ -164,11 +164,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   try {
     if (first !== null && flags.from !== undefined) await takeFrom(flags.from, first, logger)
     if (first !== null && takeover !== null)
-      predecessor = (await import('../supervisor/predecessor.js')).Predecessor.of(
-        takeover,
-        first.listen,
-        logger,
-      )
+      predecessor = (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
     const parts = {
       settings,
       read: () => sources.read(),
@@ -198,7 +194,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
 /** Again where the daemon is just being upgraded. */
 async function takeFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
   const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
-  const { takeHeld } = await import('../supervisor/held-listeners.js')
+  const { takeHeld } = await import('../run/held-listeners.js')
   const taken = await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first))
   for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
 }

@@ -1,5 +1,5 @@
+import type { Logger } from '../base/logger.js'
 import type { Daemon } from '../daemon/daemon.js'
-import type { Logger } from '../logger.js'
 import { ORDERS, type Order, SignalOrders } from './signal-orders.js'
 
 /** For so long a first TERM counts, when it would take something away. */

@@ -1,5 +1,5 @@
+import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
-import { nodeCrypto } from '../lazy.js'
 import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS } from '../state/commands.js'
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'

@@ -5,7 +5,7 @@ import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/ans
 import type { OperatorClient } from '../operator/client.js'
 import { readTold, STOP, stopBody, type Told } from '../operator/service-commands.js'
 import { keptText } from '../operator/status-report.js'
-import { openPidfd, watchDeath } from '../process/liveness.js'
+import { openPidfd, watchDeath } from '../os/liveness.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { jsonText } from './json-text.js'

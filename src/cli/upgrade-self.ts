@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
-import type { SupervisorStatus } from '../supervisor/status.js'
+import type { SupervisorStatus } from '../run/status.js'
 import type { AskFlags } from './ask-service.js'
 import { jsonText } from './json-text.js'
 

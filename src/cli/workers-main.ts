@@ -1,6 +1,6 @@
-import { LONGEST_MS } from '../duration.js'
+import { LONGEST_MS } from '../base/duration.js'
+import type { Logger } from '../base/logger.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
-import type { Logger } from '../logger.js'
 import { tellTurn } from './serving.js'
 import { ORDERS, type Order, SignalOrders } from './signal-orders.js'
 

@@ -1,8 +1,7 @@
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
-import type { DescriptorStore, Over } from '../holder/daemon/descriptor-store.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { Logger } from '../logger.js'
 import type {
   Claimed,
   ClaimOrder,
@@ -13,8 +12,9 @@ import type {
   ProgramOrder,
   StoredDescriptors,
 } from '../operator/held-descriptors.js'
-import { pidOf } from '../process/liveness.js'
+import { pidOf } from '../os/liveness.js'
 import type { Programs } from './programs.js'
+import type { DescriptorStore, Over } from './service/descriptor-store.js'
 
 /** Descriptors of a daemon, of which each change, and each refusal, is a line of the log: who, and what. */
 export class AuditedDescriptors implements DescriptorHolder {

@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { BundleItem, ItemRole } from '../protocol/bundle.js'
 import { readHeader } from '../state/segment.js'
+import type { BundleItem, ItemRole } from '../wire/bundle.js'
 
 /** What lies in the registry for one descriptor of a service. */
 interface Deposit {

@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 import { Gate } from './policy/gate.js'
 import { OWNERS_ONLY } from './policy/owners-only.js'
 

@@ -1,6 +1,6 @@
 import { lstatSync, unlinkSync } from 'node:fs'
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { ProgramStore } from '../holder/daemon/program-store.js'
 import type { Registry } from '../holder/registry.js'
 import {
   bindSocket,
@@ -9,8 +9,8 @@ import {
   type OwnedFd,
   setSocketOption,
 } from '../kernel/index.js'
-import type { Logger } from '../logger.js'
-import { type NotifyMessage, NotifyReceiver } from '../supervised/notify-receiver.js'
+import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
+import type { ProgramStore } from './service/program-store.js'
 
 /** See sd_pid_notify_with_fds(3). */
 const NAME = /^[\x20-\x39\x3b-\x7e]{1,255}$/

@@ -1,12 +1,12 @@
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { DescriptorStore } from '../holder/daemon/descriptor-store.js'
 import type { Peer } from '../holder/peer.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { Logger } from '../logger.js'
 import type { Claimed, ClaimOrder } from '../operator/held-descriptors.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
 import { AuditedDescriptors } from './audited-descriptors.js'
+import type { DescriptorStore } from './service/descriptor-store.js'
 
 /** Whoever sees to it that a daemon's services are served: a main process, of its workers. */
 export interface Overseer {

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { hasEnded, type OwnedFd } from '../kernel/index.js'
-import { keyOf, pidOf, refuseNoPidfd } from '../process/liveness.js'
+import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
 import type { Visitor } from './policy/gate.js'
 
 /** Reports whether the pidfd is of the visitor's own process, by the kernel's word. Borrows the pidfd. */

@@ -1,7 +1,7 @@
-import type { DescriptorStore } from '../holder/daemon/descriptor-store.js'
-import { ProgramStore } from '../holder/daemon/program-store.js'
 import type { DescriptorHolder } from '../operator/held-descriptors.js'
 import { NotifyDesk, type NotifyDeskParts } from './notify-desk.js'
+import type { DescriptorStore } from './service/descriptor-store.js'
+import { ProgramStore } from './service/program-store.js'
 
 export interface ProgramsParts extends Omit<NotifyDeskParts, 'programs'> {
   readonly descriptors: DescriptorStore

@@ -1,9 +1,9 @@
 import { FdbError } from '../errors.js'
-import { isPolled } from '../holder/daemon/noted-descriptor.js'
 import type { Registry } from '../holder/registry.js'
 import type { ReadyOptions } from '../member/member-options.js'
-import { fdLimits } from '../process/limits.js'
+import { fdLimits } from '../os/limits.js'
 import type { Deposits } from './deposits.js'
+import { isPolled } from './service/noted-descriptor.js'
 import type { Services } from './services.js'
 
 /** A member that comes back: its connection, its pidfd, and a watch of each of those who wait for it. */

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
-import { fdLimits } from '../process/limits.js'
+import { fdLimits } from '../os/limits.js'
 
 /** Of the descriptors that the process may have: the rest is for its own user and root, whatever others do. */
 const OF_A_USER = 1 / 16

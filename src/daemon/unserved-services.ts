@@ -1,10 +1,10 @@
 import type { ChildProcess } from 'node:child_process'
 import { isDeepStrictEqual } from 'node:util'
-import { backoffMs, IN_BACKGROUND } from '../backoff.js'
-import type { Logger } from '../logger.js'
+import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
+import type { Logger } from '../base/logger.js'
+import { MAIN_PROCESS } from '../os/command-line.js'
+import { NOTHING_TOLD } from '../os/service-manager/told-variables.js'
 import { spawnShell } from '../probing/shell.js'
-import { MAIN_PROCESS } from '../process/command-line.js'
-import { NOTHING_TOLD } from '../supervised/told-variables.js'
 import type { Unserved } from './policy/policy.js'
 
 export interface UnservedParts {

@@ -1,6 +1,6 @@
 import type { FdbError } from '../errors.js'
-import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
-import { isBeforeCommit, isCommitted } from '../protocol/phases.js'
+import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
+import { isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import type { Peer } from './peer.js'
 
 /** Whether an upgrade that is not wanted any more has come so far that its successor decides. */

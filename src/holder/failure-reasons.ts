@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import type { StatePosition } from '../protocol/envelope.js'
-import { type HolderPhase, waitsForSuccessor } from '../protocol/phases.js'
+import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
+import type { StatePosition } from '../wire/envelope.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 import { limitOf, waitingSilence } from './times.js'

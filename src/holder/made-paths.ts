@@ -1,6 +1,6 @@
 import { closeAll } from '../kernel/index.js'
 import { isAt, removeUnixPath } from '../listeners/unix-path.js'
-import type { BundleItem } from '../protocol/bundle.js'
+import type { BundleItem } from '../wire/bundle.js'
 import type { Peer } from './peer.js'
 import type { Registry } from './registry.js'
 

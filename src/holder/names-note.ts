@@ -1,3 +1,4 @@
+import { nodeCrypto } from '../base/lazy.js'
 import {
   type Inspected,
   inspect,
@@ -8,7 +9,6 @@ import {
   sizeOf,
   writeAt,
 } from '../kernel/index.js'
-import { nodeCrypto } from '../lazy.js'
 import type { Entry } from './registry.js'
 
 /** The memory file's name, as /proc shows it. */

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { BundleItem } from '../protocol/bundle.js'
+import type { BundleItem } from '../wire/bundle.js'
 
 /** A named descriptor and what it was asked for with. */
 export interface Entry {

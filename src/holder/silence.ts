@@ -1,4 +1,4 @@
-import { Wakefulness } from '../process/wakefulness.js'
+import { Wakefulness } from '../os/wakefulness.js'
 import type { Peer } from './peer.js'
 
 /** How long processes that beat have been silent, while this one could hear them. */

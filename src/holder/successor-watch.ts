@@ -1,6 +1,6 @@
-import { statOf } from '../process/main-process.js'
-import { Wakefulness } from '../process/wakefulness.js'
-import { type HolderPhase, waitsForSuccessor } from '../protocol/phases.js'
+import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
+import { statOf } from '../os/main-process.js'
+import { Wakefulness } from '../os/wakefulness.js'
 import type { Peer } from './peer.js'
 
 const LOOK_MS = 100

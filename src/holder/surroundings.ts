@@ -1,8 +1,8 @@
+import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { BundleItem } from '../protocol/bundle.js'
-import type { StatePosition } from '../protocol/envelope.js'
-import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
-import type { WireEnvelope } from '../protocol/link.js'
+import type { BundleItem } from '../wire/bundle.js'
+import type { StatePosition } from '../wire/envelope.js'
+import type { WireEnvelope } from '../wire/link.js'
 import type { Peer } from './peer.js'
 
 /** What a holder needs from the process that it lives in. */

@@ -1,6 +1,5 @@
+import { type HolderPhase, isCommitted } from '../handoff/phases.js'
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
-
-import { type HolderPhase, isCommitted } from '../protocol/phases.js'
 
 const KEPT = 16
 

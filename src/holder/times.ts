@@ -1,7 +1,7 @@
-import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
-import { LONGEST_MS } from '../duration.js'
+import { checkKeys, checkMs, type Keys, wrongOption } from '../base/check-option.js'
+import { LONGEST_MS } from '../base/duration.js'
+import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { HolderPhase } from '../protocol/phases.js'
 
 /** Every wait of a handoff has a deadline. Milliseconds. */
 export interface HandoffTimes {

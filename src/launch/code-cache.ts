@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { OWN_INSTANCE } from '../own-instance.js'
+import { OWN_INSTANCE } from '../base/own-instance.js'
 import { type CacheFolder, cacheFolders, isPrivate } from './cache-folders.js'
 
 /**

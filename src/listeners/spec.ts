@@ -13,8 +13,8 @@
  * (numbers). In a path `%` and `?` are written `%25` and `%3F`.
  */
 import { isIPv4 } from 'node:net'
+import { isIPv6 } from '../base/ip.js'
 import { FdbError } from '../errors.js'
-import { isIPv6 } from '../ip.js'
 
 /** Connects that wait for one turn of the event loop; the kernel takes less where `net.core.somaxconn` is less. */
 export const DEFAULT_BACKLOG = 4096

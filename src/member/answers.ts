@@ -1,5 +1,5 @@
 import type { Server } from 'node:net'
-import { checkKeys, checkMs, type Keys, wrongOption } from '../check-option.js'
+import { checkKeys, checkMs, type Keys, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Check } from './member-options.js'
 

@@ -1,4 +1,4 @@
-import { Pending } from '../channel/pending.js'
+import { Pending } from '../wire/pending.js'
 
 /** Tells of everything that changes what `status` shows. */
 export class Changes {

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { accepts, isUnderWay } from '../protocol/phases.js'
+import { accepts, isUnderWay } from '../handoff/phases.js'
 import type { Announcer } from './announcer.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'

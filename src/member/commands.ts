@@ -1,8 +1,8 @@
-import { wrongOption } from '../check-option.js'
+import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
+import type { MemberPhase } from '../handoff/phases.js'
 import type { CommandContext, CommandHandler } from '../operator/requests.js'
 import { asBuffer } from '../operator/requests.js'
-import type { MemberPhase } from '../protocol/phases.js'
 
 /** The operators' commands of one application. */
 export class Commands {

@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 
 /** Ends what must run in one process only; awaited. `signal`: it takes too long, and the handoff goes on without it. */
 export type QuiesceHook = (context: { readonly signal: AbortSignal }) => unknown

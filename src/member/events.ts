@@ -1,7 +1,7 @@
 import { errorMonitor } from 'node:events'
+import type { Logger } from '../base/logger.js'
+import { didYouMean } from '../base/suggest.js'
 import { FdbError } from '../errors.js'
-import type { Logger } from '../logger.js'
-import { didYouMean } from '../suggest.js'
 
 /** Events of EventEmitter itself; `events.once()` listens to `error` too. */
 const OWN: ReadonlySet<string | symbol> = new Set(['error', errorMonitor, 'newListener', 'removeListener'])

@@ -1,4 +1,4 @@
-import { Backoff, IN_BACKGROUND } from '../backoff.js'
+import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
 
 export interface ForgettingState {
   /** The log holds secrets that do not count any more. */

@@ -1,6 +1,6 @@
+import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
-import { nodeCrypto } from '../lazy.js'
 import {
   bindFirstOf,
   bindListener,
@@ -11,7 +11,7 @@ import {
 } from '../listeners/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
-import type { WorkerPlace } from '../process/worker-place.js'
+import type { WorkerPlace } from '../os/worker-place.js'
 
 /** The main process has it at hand. */
 const ANSWER_MS = 10_000

@@ -1,5 +1,5 @@
-import { Wakefulness } from '../process/wakefulness.js'
-import type { Link } from '../protocol/link.js'
+import { Wakefulness } from '../os/wakefulness.js'
+import type { Link } from '../wire/link.js'
 import { type Health, wellness } from './health.js'
 
 export interface HeartbeatOptions {

@@ -2,8 +2,8 @@ import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
-import type { WireEnvelope } from '../protocol/link.js'
 import type { Segment } from '../state/segment.js'
+import type { WireEnvelope } from '../wire/link.js'
 
 /**
  * Where it is decided who serves: in the incumbent, and then in this process itself (`embedded-hosting.ts`), or in a daemon

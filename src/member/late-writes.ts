@@ -1,5 +1,5 @@
-import type { BundleItem } from '../protocol/bundle.js'
 import { Segment } from '../state/segment.js'
+import type { BundleItem } from '../wire/bundle.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 import { isShortOfDescriptors, ShortOfDescriptors } from './short-of-descriptors.js'

@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 import { keptText } from '../operator/status-report.js'
 
 /** A process that has retired and lives after so long has something that keeps it. */

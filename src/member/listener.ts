@@ -1,7 +1,7 @@
+import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { giveNumber, type OwnedFd } from '../kernel/index.js'
 import type { ListenerSpec, OptionChange } from '../listeners/index.js'
-import type { MovableConnections } from '../moving/movable.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
 import { SecondSource } from './second-source.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'

@@ -1,16 +1,16 @@
-import type { SegmentShelf } from '../holder/segment-shelf.js'
-import { EffectQueue, type Outcome } from '../protocol/effect-queue.js'
+import { EffectQueue, type Outcome } from '../handoff/effect-queue.js'
 import {
   type Embedded,
   type EmbeddedEffect,
   type EmbeddedEvent,
   needs,
   stepEmbedded,
-} from '../protocol/embedded.js'
-import type { HolderEvent, HolderState } from '../protocol/holder-machine.js'
-import { initialMember, type MemberEvent, type MemberState } from '../protocol/member-machine.js'
-import type { Id, Scope } from '../protocol/messages.js'
-import type { MemberPhase } from '../protocol/phases.js'
+} from '../handoff/embedded.js'
+import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
+import { initialMember, type MemberEvent, type MemberState } from '../handoff/member-machine.js'
+import type { MemberPhase } from '../handoff/phases.js'
+import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { Id, Scope } from '../wire/messages.js'
 
 /** This process's id for its own holder. */
 export const SELF: Id = 0

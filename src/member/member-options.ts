@@ -1,4 +1,4 @@
-import { checkMs, wrongOption } from '../check-option.js'
+import { checkMs, wrongOption } from '../base/check-option.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 
 /** Why a member does not serve any more. */

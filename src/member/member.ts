@@ -1,11 +1,11 @@
 import { EventEmitter } from 'node:events'
-import { checkFunction, checkKeys, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import { checkFunction, checkKeys, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
+import type { MemberPhase } from '../handoff/phases.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'
 import { type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { HandoffRecord, StatusReport } from '../operator/status-report.js'
-import type { MemberPhase } from '../protocol/phases.js'
 
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'

@@ -2,9 +2,9 @@ import { FdbError } from '../errors.js'
 import type { Entry, Registry } from '../holder/registry.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
-import type { BundleItem } from '../protocol/bundle.js'
-import type { WireEnvelope } from '../protocol/link.js'
 import { Segment } from '../state/segment.js'
+import type { BundleItem } from '../wire/bundle.js'
+import type { WireEnvelope } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
 
 /** What an offer names. */

@@ -1,11 +1,11 @@
-import { Pending } from '../channel/pending.js'
 import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Operations } from '../operator/requests.js'
 import { Requests } from '../operator/server.js'
-import type { Link, WireEnvelope } from '../protocol/link.js'
-import { remoteError } from '../protocol/remote-error.js'
 import type { StateLog } from '../state/state-log.js'
+import type { Link, WireEnvelope } from '../wire/link.js'
+import { Pending } from '../wire/pending.js'
+import { remoteError } from '../wire/remote-error.js'
 import { WriteReceiver } from './writes/receiver.js'
 
 /** A daemon that knows the question answers it at once. */

@@ -1,12 +1,19 @@
 import { resolve } from 'node:path'
-import { checkFunction, checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import {
+  checkFunction,
+  checkKeys,
+  checkMs,
+  checkSignal,
+  type Keys,
+  wrongOption,
+} from '../base/check-option.js'
+import { type Logger, takenLogger } from '../base/logger.js'
 import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
-import { type Logger, takenLogger } from '../logger.js'
-import { DAEMON, defaultControl } from '../process/default-control.js'
-import { slotOf, type WorkerPlace, workerPlace } from '../process/worker-place.js'
-import { VERSIONS, type VersionRange } from '../protocol/versions.js'
+import { DAEMON, defaultControl } from '../os/default-control.js'
+import { slotOf, type WorkerPlace, workerPlace } from '../os/worker-place.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
+import { VERSIONS, type VersionRange } from '../wire/versions.js'
 import type { Desk } from './desk.js'
 import type { Health } from './health.js'
 import { RETIRED_MS } from './lingering.js'

@@ -1,5 +1,5 @@
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
-import type { BundleItem } from '../protocol/bundle.js'
+import type { BundleItem } from '../wire/bundle.js'
 import { type DrainTimes, drainListeners, endIdle } from './drain/wait.js'
 import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'

@@ -7,7 +7,7 @@ import {
   type ListenerSpec,
   type OptionChange,
 } from '../listeners/index.js'
-import { type PassedListener, passedSockets } from '../supervised/passed-sockets.js'
+import { type PassedListener, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { GroupListeners } from './group-listeners.js'
 import type { Holdings } from './holdings.js'
 import { Listener, type ListenerAddress } from './listener.js'

@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 
 /** A process that has joined and is not ready for so long has most likely been forgotten, or waits for itself. */
 export const REMIND_MS = 10_000

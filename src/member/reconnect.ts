@@ -1,4 +1,4 @@
-import { connectUnix } from '../process/connect.js'
+import { connectUnix } from '../os/connect.js'
 import { HolderLink } from './holder-link.js'
 import type { Settings } from './options.js'
 

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import { mainProcess } from '../process/main-process.js'
-import { namesMain } from '../supervised/service-manager.js'
+import { mainProcess } from '../os/main-process.js'
+import { namesMain } from '../os/service-manager/service-manager.js'
 import type { Settings } from './options.js'
 
 /** Why the end of this process would end its successor too; null: it would not, as the service manager is told of that one. */

@@ -1,10 +1,10 @@
-import { deadlineError } from '../channel/deadline.js'
-import { peerLeft } from '../channel/peer-left.js'
-import { Pending } from '../channel/pending.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { BundleItem } from '../protocol/bundle.js'
-import type { Link } from '../protocol/link.js'
-import { remoteError } from '../protocol/remote-error.js'
+import type { BundleItem } from '../wire/bundle.js'
+import { deadlineError } from '../wire/deadline.js'
+import type { Link } from '../wire/link.js'
+import { peerLeft } from '../wire/peer-left.js'
+import { Pending } from '../wire/pending.js'
+import { remoteError } from '../wire/remote-error.js'
 
 /** What a daemon that does not keep it may leave out. */
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it' } as const

@@ -1,4 +1,4 @@
-import { wrongOption } from '../check-option.js'
+import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Announcer } from './announcer.js'
 

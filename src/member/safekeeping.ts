@@ -1,8 +1,8 @@
 import { keptName, NamesNote } from '../holder/names-note.js'
 import { inspect, inspectOne, type OwnedFd } from '../kernel/index.js'
-import type { BundleItem } from '../protocol/bundle.js'
+import type { FdStore } from '../os/service-manager/fd-store.js'
 import type { SegmentKind } from '../state/segment.js'
-import type { FdStore } from '../supervised/fd-store.js'
+import type { BundleItem } from '../wire/bundle.js'
 import type { Shared } from './shared.js'
 
 export interface SafekeepingParts {

@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { shown } from '../check-option.js'
+import { shown } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { ServableServer } from './serve-options.js'
 

@@ -1,9 +1,9 @@
 import type net from 'node:net'
-import { checkKeys, type Keys, wrongOption } from '../check-option.js'
+import { checkKeys, type Keys, wrongOption } from '../base/check-option.js'
+import { checkProtocol, type SocketProtocol } from '../connections/adapters/application-socket.js'
+import type { HttpHooks } from '../connections/adapters/http-server.js'
+import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { checkProtocol, type SocketProtocol } from '../moving/adapters/application-socket.js'
-import type { HttpHooks } from '../moving/adapters/http-server.js'
-import type { MovableConnections } from '../moving/movable.js'
 import { isHttpServer } from '../node/http.js'
 import type { DrainCounts } from './drain/forced-closes.js'
 

@@ -1,5 +1,5 @@
-import type { Logger } from '../logger.js'
-import { noDescriptors } from '../process/limits.js'
+import type { Logger } from '../base/logger.js'
+import { noDescriptors } from '../os/limits.js'
 
 const FIRST_MS = 50
 const MOST_MS = 5_000

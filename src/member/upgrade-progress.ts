@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.js'
+import type { Logger } from '../base/logger.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 
 /** The caller's function, of which nothing is heard but the log when it throws: what it is told of has happened already, and goes on. */

@@ -1,6 +1,6 @@
 import type http from 'node:http'
 import net from 'node:net'
-import { nodeHttp } from '../lazy.js'
+import { nodeHttp } from '../base/lazy.js'
 import { internal } from './internal.js'
 
 /**

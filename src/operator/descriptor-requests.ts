@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
-import type { Link, WireBody } from '../protocol/link.js'
+import type { Link, WireBody } from '../wire/link.js'
 import { checkDescriptorName, type DescriptorHolder, type DescriptorUser } from './held-descriptors.js'
 
 type Request = fdbroker.wire.DescriptorRequest.$Properties

@@ -1,11 +1,11 @@
-import { deadlineError } from '../channel/deadline.js'
-import { checkMs, type Keys, wrongOption } from '../check-option.js'
+import { checkMs, type Keys, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
-import { openPidfd } from '../process/liveness.js'
+import { openPidfd } from '../os/liveness.js'
 import { fdbroker } from '../proto/wire.js'
-import type { WireEnvelope } from '../protocol/link.js'
-import { remoteError } from '../protocol/remote-error.js'
+import { deadlineError } from '../wire/deadline.js'
+import type { WireEnvelope } from '../wire/link.js'
+import { remoteError } from '../wire/remote-error.js'
 import {
   type Claimed,
   checkDescriptorName,

@@ -1,6 +1,6 @@
-import { checkKeys, checkSignal, type Keys } from '../check-option.js'
+import { checkKeys, checkSignal, type Keys } from '../base/check-option.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { WireBody, WireEnvelope } from '../protocol/link.js'
+import type { WireBody, WireEnvelope } from '../wire/link.js'
 
 /** How long an answer may take that needs no work of the other side. */
 export const ANSWER_MS = 5_000

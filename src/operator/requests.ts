@@ -1,9 +1,9 @@
-import { LONGEST_MS } from '../duration.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
-import type { Release } from '../process/release-link.js'
+import type { Release } from '../os/release-link.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { WireBody } from '../protocol/link.js'
-import { remoteError } from '../protocol/remote-error.js'
+import type { WireBody } from '../wire/link.js'
+import { remoteError } from '../wire/remote-error.js'
 import type { DescriptorHolder } from './held-descriptors.js'
 
 /** The most that a command's body or its reply has: a frame holds 16 MiB. */

@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { Link, WireBody, WireEnvelope } from '../protocol/link.js'
-import { remoteError } from '../protocol/remote-error.js'
+import type { Link, WireBody, WireEnvelope } from '../wire/link.js'
+import { remoteError } from '../wire/remote-error.js'
 import { type DescriptorAnswer, DescriptorRequests } from './descriptor-requests.js'
 import {
   type CommandContext,

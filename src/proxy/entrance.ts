@@ -1,6 +1,6 @@
 import { BlockList, createServer, type Server, type Socket } from 'node:net'
+import { isIPv6 } from '../base/ip.js'
 import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
-import { isIPv6 } from '../ip.js'
 import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'

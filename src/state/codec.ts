@@ -1,5 +1,5 @@
 import { types } from 'node:util'
-import { msgpackr } from '../lazy.js'
+import { msgpackr } from '../base/lazy.js'
 import { checkPlain, JSON_FORMAT, MSGPACK_FORMAT } from './plain-values.js'
 import { readerFor } from './protobuf-reader.js'
 

@@ -1,4 +1,4 @@
-import { nodeCrypto } from '../lazy.js'
+import { nodeCrypto } from '../base/lazy.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 

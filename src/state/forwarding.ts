@@ -1,5 +1,5 @@
+import { OWN_INSTANCE } from '../base/own-instance.js'
 import type { FdbError } from '../errors.js'
-import { OWN_INSTANCE } from '../own-instance.js'
 import type { LogCore } from './core.js'
 import { markOf } from './entry-mark.js'
 import { checkForwardable } from './forwardable.js'

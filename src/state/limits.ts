@@ -1,4 +1,4 @@
-import { checkKeys, type Keys } from '../check-option.js'
+import { checkKeys, type Keys } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 
 /** Every bound of the state log. All are checked before memory is spent. */

@@ -1,4 +1,4 @@
-import { GrowingList } from '../growing-list.js'
+import { GrowingList } from '../base/growing-list.js'
 import { closed } from './closed.js'
 import type { LogCore } from './core.js'
 import { History } from './history.js'

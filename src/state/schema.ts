@@ -1,4 +1,4 @@
-import { checkKeys, type Keys } from '../check-option.js'
+import { checkKeys, type Keys } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'

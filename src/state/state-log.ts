@@ -1,5 +1,5 @@
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { Logger } from '../logger.js'
 import { checkRequest, checkSectionName } from './arguments.js'
 import { closed } from './closed.js'
 import { Compaction } from './compaction.js'

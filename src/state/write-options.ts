@@ -1,4 +1,4 @@
-import { checkKeys, type Keys, wrongOption } from '../check-option.js'
+import { checkKeys, type Keys, wrongOption } from '../base/check-option.js'
 
 export interface WriteOptions {
   /**

@@ -1,5 +1,5 @@
 import type { Server } from 'node:tls'
-import { nodeCrypto } from '../lazy.js'
+import { nodeCrypto } from '../base/lazy.js'
 import { askForTicketKeys } from '../node/tls-insides.js'
 
 /** Each 48 bytes, as `tls.Server.setTicketKeys()` takes them: name, HMAC key and AES key of 16 bytes. */

@@ -1,6 +1,6 @@
 import type { Server } from 'node:tls'
+import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
-import { nodeCrypto } from '../lazy.js'
 import { renameSessions, type SessionFacts, sessionFactsOf } from '../node/tls-insides.js'
 import { type TicketKeyPair, useTicketKeys } from './ticket-opener.js'
 

@@ -1,8 +1,8 @@
+import { LONGEST_MS } from '../base/duration.js'
+import type { Standing } from '../daemon/service/service-operations.js'
+import { openWayBetween } from '../daemon/service/way-taker.js'
 import type { Services } from '../daemon/services.js'
-import { LONGEST_MS } from '../duration.js'
 import { FdbError } from '../errors.js'
-import type { Standing } from '../holder/daemon/service-operations.js'
-import { openWayBetween } from '../holder/daemon/way-taker.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { groupKeyOf } from '../member/group-listeners.js'
 import { fosterBody } from '../member/worker-orders.js'
@@ -16,8 +16,8 @@ import {
   stopBody,
   YIELD,
 } from '../operator/service-commands.js'
-import { killVerified } from '../process/verified-kill.js'
-import { slotOf } from '../process/worker-place.js'
+import { killVerified } from '../os/verified-kill.js'
+import { slotOf } from '../os/worker-place.js'
 import { Evening } from './evening.js'
 import { HungWorkers } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'

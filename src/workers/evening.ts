@@ -1,5 +1,5 @@
-import { Backoff, IN_BACKGROUND } from '../backoff.js'
-import type { Logger } from '../logger.js'
+import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
+import type { Logger } from '../base/logger.js'
 import type { Slot } from './slot.js'
 
 /** Of the mean: less is not worth a move. */

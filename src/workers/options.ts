@@ -1,10 +1,10 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
-import { checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../check-option.js'
+import { checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
+import { type Logger, takenLogger } from '../base/logger.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
-import { type Logger, takenLogger } from '../logger.js'
-import { defaultControl } from '../process/default-control.js'
-import { slotOf } from '../process/worker-place.js'
+import { defaultControl } from '../os/default-control.js'
+import { slotOf } from '../os/worker-place.js'
 
 /** More are a fault, not a need. */
 export const MOST_WORKERS = 256

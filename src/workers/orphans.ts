@@ -1,5 +1,5 @@
+import type { Logger } from '../base/logger.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { Logger } from '../logger.js'
 import type { Orphan } from '../member/worker-orders.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { Slot } from './slot.js'

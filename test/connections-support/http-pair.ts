@@ -2,10 +2,10 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { onTestFinished } from 'vitest'
+import type { HttpHooks } from '../../src/connections/adapters/http-server.js'
+import type { Arrival, Departure, MovableConnections, MoveWhich } from '../../src/connections/movable.js'
 import type { ServeOptions } from '../../src/member/serve-options.js'
 import { Served } from '../../src/member/served.js'
-import type { HttpHooks } from '../../src/moving/adapters/http-server.js'
-import type { Arrival, Departure, MovableConnections, MoveWhich } from '../../src/moving/movable.js'
 
 /** A server as a listener has it, and what went wrong in its hooks. */
 export interface Place<Server extends net.Server = net.Server> {

@@ -1,13 +1,13 @@
-import { FdbError } from '../../src/errors.js'
-import { type OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
-import { decoded, onlyConnection } from '../../src/moving/connection-record.js'
+import { decoded, onlyConnection } from '../../src/connections/connection-record.js'
 import type {
   Arrival,
   ConnectionValue,
   MovableConnections,
   MoveWhich,
   Witness,
-} from '../../src/moving/movable.js'
+} from '../../src/connections/movable.js'
+import { FdbError } from '../../src/errors.js'
+import { type OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
 
 export type PairConnection = ConnectionValue<string>
 

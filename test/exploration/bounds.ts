@@ -1,4 +1,4 @@
-import type { Rules } from '../../src/protocol/rules.js'
+import type { Rules } from '../../src/handoff/rules.js'
 
 /** How much of the world is explored. Faults are budgets: any of them may strike at any moment. */
 export interface Bounds {

@@ -12,8 +12,8 @@ import {
   type MoveOutEffect,
   type MoveOutEvent,
   NO_SLICE,
-} from '../../src/protocol/move-machine.js'
-import type { Rules } from '../../src/protocol/rules.js'
+} from '../../src/handoff/move-machine.js'
+import type { Rules } from '../../src/handoff/rules.js'
 import { Interner } from './interning.js'
 import type { Parts } from './parts.js'
 import type { Move } from './world.js'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { RULES } from '../../src/protocol/rules.js'
+import { RULES } from '../../src/handoff/rules.js'
 import { BOUNDS } from './bounds.js'
 import { DEFECTS } from './defects.js'
 import { line } from './line.js'

@@ -2,13 +2,13 @@
  * Defects that the exploration must find: each is one small change of a source that the worlds run. They were chosen before it was
  * known which of them are found, and by what.
  */
-import { EffectQueue, type Outcome } from '../../src/protocol/effect-queue.js'
-import { needs } from '../../src/protocol/embedded.js'
-import { type HolderEvent, stepHolder } from '../../src/protocol/holder-machine.js'
-import { type MemberEvent, stepMember } from '../../src/protocol/member-machine.js'
-import type { ToMember } from '../../src/protocol/messages.js'
-import { NO_SLICE, stepMoveIn, stepMoveOut } from '../../src/protocol/move-machine.js'
-import { RULES } from '../../src/protocol/rules.js'
+import { EffectQueue, type Outcome } from '../../src/handoff/effect-queue.js'
+import { needs } from '../../src/handoff/embedded.js'
+import { type HolderEvent, stepHolder } from '../../src/handoff/holder-machine.js'
+import { type MemberEvent, stepMember } from '../../src/handoff/member-machine.js'
+import { NO_SLICE, stepMoveIn, stepMoveOut } from '../../src/handoff/move-machine.js'
+import { RULES } from '../../src/handoff/rules.js'
+import type { ToMember } from '../../src/wire/messages.js'
 import type { Bounds } from './bounds.js'
 import type { Parts } from './parts.js'
 

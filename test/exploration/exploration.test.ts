@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { RULES, type Rules } from '../../src/protocol/rules.js'
+import { RULES, type Rules } from '../../src/handoff/rules.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { BOUNDS } from './bounds.js'
 import { line } from './line.js'

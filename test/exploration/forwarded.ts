@@ -3,8 +3,8 @@
  * (src/state/forwarding.ts), as a model. It is sent again when the way breaks, perhaps to another, under the same id.
  */
 
-import type { MemberPhase } from '../../src/protocol/phases.js'
-import type { Rules } from '../../src/protocol/rules.js'
+import type { MemberPhase } from '../../src/handoff/phases.js'
+import type { Rules } from '../../src/handoff/rules.js'
 
 // The first word: who has made it, plus one; then what has come of it.
 const AUTHOR = 0x0007

@@ -9,7 +9,7 @@
  * state one can be reached where nothing more has to happen.
  */
 import { parseArgs } from 'node:util'
-import { RULES, type Rules } from '../../src/protocol/rules.js'
+import { RULES, type Rules } from '../../src/handoff/rules.js'
 import { BOUNDS, type Bounds } from './bounds.js'
 import { line } from './line.js'
 import { explore } from './search.js'

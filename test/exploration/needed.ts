@@ -1,4 +1,4 @@
-import type { Rules } from '../../src/protocol/rules.js'
+import type { Rules } from '../../src/handoff/rules.js'
 import { BOUNDS, type Bounds } from './bounds.js'
 
 /** Where the absence of a rule does harm, and which. */

@@ -1,8 +1,8 @@
-import { EffectQueue } from '../../src/protocol/effect-queue.js'
-import { type EmbeddedEffect, needs } from '../../src/protocol/embedded.js'
-import { stepHolder } from '../../src/protocol/holder-machine.js'
-import { stepMember } from '../../src/protocol/member-machine.js'
-import { stepMoveIn, stepMoveOut } from '../../src/protocol/move-machine.js'
+import { EffectQueue } from '../../src/handoff/effect-queue.js'
+import { type EmbeddedEffect, needs } from '../../src/handoff/embedded.js'
+import { stepHolder } from '../../src/handoff/holder-machine.js'
+import { stepMember } from '../../src/handoff/member-machine.js'
+import { stepMoveIn, stepMoveOut } from '../../src/handoff/move-machine.js'
 
 /** The sources that a world runs. A test of the exploration itself replaces one of them by a defective one. */
 export interface Parts {

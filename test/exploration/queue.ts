@@ -3,7 +3,7 @@
  * are not over; a queue is filled with them, makes one move, and is emptied again. What it does depends on nothing else, so that each
  * move is computed once.
  */
-import type { Outcome } from '../../src/protocol/effect-queue.js'
+import type { Outcome } from '../../src/handoff/effect-queue.js'
 import type { Interner, Lists } from './interning.js'
 import type { Parts } from './parts.js'
 

@@ -1,4 +1,4 @@
-import type { Rules } from '../../src/protocol/rules.js'
+import type { Rules } from '../../src/handoff/rules.js'
 import { BOUNDS, type Bounds, rulesOf } from './bounds.js'
 import { PARTS, type Parts } from './parts.js'
 import { ThreeParties } from './three-parties.js'

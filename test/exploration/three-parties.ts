@@ -12,11 +12,11 @@ import {
   type HolderState,
   initialHolder,
   restartedHolder,
-} from '../../src/protocol/holder-machine.js'
-import { initialMember, type MemberEvent, type MemberState } from '../../src/protocol/member-machine.js'
-import { NOBODY, type ToHolder, type ToMember } from '../../src/protocol/messages.js'
-import type { MemberPhase } from '../../src/protocol/phases.js'
-import type { Rules } from '../../src/protocol/rules.js'
+} from '../../src/handoff/holder-machine.js'
+import { initialMember, type MemberEvent, type MemberState } from '../../src/handoff/member-machine.js'
+import type { MemberPhase } from '../../src/handoff/phases.js'
+import type { Rules } from '../../src/handoff/rules.js'
+import { NOBODY, type ToHolder, type ToMember } from '../../src/wire/messages.js'
 import type { Bounds } from './bounds.js'
 import { Machine } from './machine.js'
 import type { Parts } from './parts.js'

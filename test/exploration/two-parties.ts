@@ -6,13 +6,13 @@
  * Channel k joins process k (its lower end) with the process that it joined.
  */
 
-import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/protocol/embedded.js'
-import type { HolderEvent, HolderState } from '../../src/protocol/holder-machine.js'
-import { initialHolder } from '../../src/protocol/holder-machine.js'
-import { firstMember, initialMember, type MemberEvent } from '../../src/protocol/member-machine.js'
-import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
-import type { HolderPhase, MemberPhase } from '../../src/protocol/phases.js'
-import type { Rules } from '../../src/protocol/rules.js'
+import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/handoff/embedded.js'
+import type { HolderEvent, HolderState } from '../../src/handoff/holder-machine.js'
+import { initialHolder } from '../../src/handoff/holder-machine.js'
+import { firstMember, initialMember, type MemberEvent } from '../../src/handoff/member-machine.js'
+import type { HolderPhase, MemberPhase } from '../../src/handoff/phases.js'
+import type { Rules } from '../../src/handoff/rules.js'
+import type { ToHolder, ToMember } from '../../src/wire/messages.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
 import { Machine } from './machine.js'

@@ -4,12 +4,12 @@
  * carrying out of effects. Nothing here decides anything about a handoff; that is for the real `step` functions.
  */
 
-import type { EmbeddedEffect } from '../../src/protocol/embedded.js'
-import type { HolderEffect, HolderEvent, HolderState } from '../../src/protocol/holder-machine.js'
-import type { MemberEffect, MemberEvent } from '../../src/protocol/member-machine.js'
-import type { ToHolder, ToMember } from '../../src/protocol/messages.js'
-import type { MemberPhase } from '../../src/protocol/phases.js'
-import type { Rules } from '../../src/protocol/rules.js'
+import type { EmbeddedEffect } from '../../src/handoff/embedded.js'
+import type { HolderEffect, HolderEvent, HolderState } from '../../src/handoff/holder-machine.js'
+import type { MemberEffect, MemberEvent } from '../../src/handoff/member-machine.js'
+import type { MemberPhase } from '../../src/handoff/phases.js'
+import type { Rules } from '../../src/handoff/rules.js'
+import type { ToHolder, ToMember } from '../../src/wire/messages.js'
 import type { Bounds } from './bounds.js'
 import { ForwardedChange } from './forwarded.js'
 import { Interner, Lists } from './interning.js'

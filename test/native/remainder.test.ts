@@ -29,8 +29,8 @@ import { native } from '../../src/kernel/native.js'
 import { watchHangup } from '../../src/kernel/watch.js'
 import { replaceStale } from '../../src/listeners/stale-path.js'
 import { removeUnixPath } from '../../src/listeners/unix-path.js'
-import { ownPidfd, watchDeath } from '../../src/process/liveness.js'
-import { fateOf } from '../../src/process/peer-fate.js'
+import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
+import { fateOf } from '../../src/os/peer-fate.js'
 import { CLOEXEC, flagsOf } from './support.js'
 
 const open = () => readdirSync('/proc/self/fd').map(Number)

@@ -1,10 +1,10 @@
-import { Channel } from '../../src/channel/channel.js'
 import { withAges } from '../../src/cli/condition.js'
 import { closeAll } from '../../src/kernel/index.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Link, type WireBody, type WireEnvelope } from '../../src/protocol/link.js'
-import { VERSIONS } from '../../src/protocol/versions.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link, type WireBody, type WireEnvelope } from '../../src/wire/link.js'
+import { VERSIONS } from '../../src/wire/versions.js'
 import { GivenTime } from './given-time.js'
 import { pause } from './until.js'
 

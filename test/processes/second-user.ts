@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished, type TestContext } from 'vitest'
 import type { fdbroker } from '../../src/proto/wire.js'
-import type { WireBody } from '../../src/protocol/link.js'
+import type { WireBody } from '../../src/wire/link.js'
 import { signalPid } from './launch.js'
 import { hello } from './stranger.js'
 

@@ -1,8 +1,8 @@
-import { Channel } from '../../src/channel/channel.js'
 import { closeAll, type OwnedFd } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import type { WireBody, WireEnvelope } from '../../src/protocol/link.js'
-import { VERSIONS } from '../../src/protocol/versions.js'
+import { Channel } from '../../src/wire/channel.js'
+import type { WireBody, WireEnvelope } from '../../src/wire/link.js'
+import { VERSIONS } from '../../src/wire/versions.js'
 
 const { Envelope, Intent } = fdbroker.wire
 

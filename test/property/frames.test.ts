@@ -1,11 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { encodeFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES } from '../../src/channel/frame.js'
-import { FrameDecoder } from '../../src/channel/frame-decoder.js'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { Channel } from '../../src/wire/channel.js'
+import { encodeFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES } from '../../src/wire/frame.js'
+import { FrameDecoder } from '../../src/wire/frame-decoder.js'
 
 /** What one sendmsg put into the socket. */
 interface Sent {

@@ -1,21 +1,21 @@
-import { channel } from './rooms/channel.js'
 import { cli } from './rooms/cli.js'
+import { connections } from './rooms/connections.js'
 import { daemon } from './rooms/daemon.js'
+import { handoff } from './rooms/handoff.js'
 import { holder } from './rooms/holder.js'
 import { http1 } from './rooms/http1.js'
 import { kernel } from './rooms/kernel.js'
 import { listeners } from './rooms/listeners.js'
 import { member } from './rooms/member.js'
-import { moving } from './rooms/moving.js'
 import { native } from './rooms/native.js'
-import { processRoom } from './rooms/process.js'
-import { protocol } from './rooms/protocol.js'
+import { os } from './rooms/os.js'
 import { proxy } from './rooms/proxy.js'
 import { relay } from './rooms/relay.js'
+import { run } from './rooms/run.js'
+import { serviceManager } from './rooms/service-manager.js'
 import { state } from './rooms/state.js'
-import { supervised } from './rooms/supervised.js'
-import { supervisor } from './rooms/supervisor.js'
 import { tls } from './rooms/tls.js'
+import { wire } from './rooms/wire.js'
 import { workers } from './rooms/workers.js'
 import type { Seed } from './seed.js'
 
@@ -23,12 +23,12 @@ import type { Seed } from './seed.js'
 export const SEEDS: readonly Seed[] = [
   ...kernel,
   ...native,
-  ...channel,
-  ...protocol,
+  ...wire,
+  ...handoff,
   ...listeners,
-  ...processRoom,
-  ...supervised,
-  ...moving,
+  ...os,
+  ...serviceManager,
+  ...connections,
   ...holder,
   ...daemon,
   ...member,
@@ -37,7 +37,7 @@ export const SEEDS: readonly Seed[] = [
   ...http1,
   ...relay,
   ...proxy,
-  ...supervisor,
+  ...run,
   ...cli,
   ...tls,
 ]

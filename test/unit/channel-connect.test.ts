@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { ControlListener } from '../../src/channel/control-listener.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { Channel } from '../../src/wire/channel.js'
+import { ControlListener } from '../../src/wire/control-listener.js'
 
 let folder: string
 beforeEach(() => {

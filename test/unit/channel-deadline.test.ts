@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { withDeadline } from '../../src/channel/deadline.js'
+import { withDeadline } from '../../src/wire/deadline.js'
 
 const never = new Promise<never>(() => {})
 

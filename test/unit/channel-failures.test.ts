@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
 import type { FdbError } from '../../src/errors.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { Channel } from '../../src/wire/channel.js'
 
 const silent = { message: () => {}, end: () => {} }
 

@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
 import { OwnedFd, receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { Channel } from '../../src/wire/channel.js'
 
 const silent = { message: () => {}, end: () => {} }
 

@@ -1,10 +1,10 @@
 import { readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { encodeFrame } from '../../src/channel/frame.js'
 import type { FdbError } from '../../src/errors.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { Channel } from '../../src/wire/channel.js'
+import { encodeFrame } from '../../src/wire/frame.js'
 
 interface Heard {
   messages: { payload: Buffer; fds: OwnedFd[] }[]

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Pending } from '../../src/channel/pending.js'
+import { Pending } from '../../src/wire/pending.js'
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
 

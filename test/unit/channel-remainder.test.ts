@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { frameLimits } from '../../src/channel/frame.js'
-import { FrameDecoder } from '../../src/channel/frame-decoder.js'
-import { Outbound } from '../../src/channel/outbound.js'
-import { Pending } from '../../src/channel/pending.js'
 import { receiveMessage, socketPair } from '../../src/kernel/index.js'
+import { Channel } from '../../src/wire/channel.js'
+import { frameLimits } from '../../src/wire/frame.js'
+import { FrameDecoder } from '../../src/wire/frame-decoder.js'
+import { Outbound } from '../../src/wire/outbound.js'
+import { Pending } from '../../src/wire/pending.js'
 import { until } from '../processes/until.js'
 
 afterEach(() => void vi.useRealTimers())

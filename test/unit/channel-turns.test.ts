@@ -1,7 +1,7 @@
 import { expect, it, vi } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { HEADER_BYTES } from '../../src/channel/frame.js'
 import type { FdbError } from '../../src/errors.js'
+import { Channel } from '../../src/wire/channel.js'
+import { HEADER_BYTES } from '../../src/wire/frame.js'
 import { pause } from '../processes/until.js'
 
 it('a channel whose socket is in error is read to its end all the same', async () => {

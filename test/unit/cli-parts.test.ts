@@ -5,7 +5,7 @@ import { exitCodeOf } from '../../src/cli/exit-code-of.js'
 import { serviceOf, whoServes } from '../../src/cli/who-serves.js'
 import { countIn } from '../../src/cli/worker-count.js'
 import { FdbError } from '../../src/errors.js'
-import { remoteError } from '../../src/protocol/remote-error.js'
+import { remoteError } from '../../src/wire/remote-error.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
 
 describe('the exit code of a command', () => {

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest'
-import { FdbError } from '../../src/errors.js'
-import { closeAll, OwnedFd } from '../../src/kernel/index.js'
-import { native } from '../../src/kernel/native.js'
 import {
   type Departure,
   MAX_CONNECTION_FDS,
   MAX_RECORD_BYTES,
   type Witness,
-} from '../../src/moving/movable.js'
+} from '../../src/connections/movable.js'
+import { FdbError } from '../../src/errors.js'
+import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { KINDS, type Side, type Talker } from '../connections-support/movable-kinds.js'
 import { openDescriptors } from '../native/support.js'
 import { pause, until } from '../processes/until.js'

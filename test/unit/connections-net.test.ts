@@ -1,6 +1,6 @@
 import net from 'node:net'
 import { describe, expect, it } from 'vitest'
-import type { SocketProtocol } from '../../src/moving/adapters/application-socket.js'
+import type { SocketProtocol } from '../../src/connections/adapters/application-socket.js'
 import { RawClient } from '../connections-support/http-client.js'
 import { carry, giveBack, type Place, place, taken } from '../connections-support/http-pair.js'
 import { openDescriptors } from '../native/support.js'

@@ -15,13 +15,13 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest'
+import { type Logger, SILENT } from '../../src/base/logger.js'
 import { native } from '../../src/kernel/native.js'
-import { type Logger, SILENT } from '../../src/logger.js'
-import { acquireControl, closeControl, type FirstControl } from '../../src/process/control-path.js'
-import { ControlWatch } from '../../src/process/control-watch.js'
-import { placeInFileSystem } from '../../src/process/file-system-place.js'
-import { reserve } from '../../src/process/reservation.js'
-import { placeRestored, type RestoredControl } from '../../src/process/restore-control.js'
+import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
+import { ControlWatch } from '../../src/os/control-watch.js'
+import { placeInFileSystem } from '../../src/os/file-system-place.js'
+import { reserve } from '../../src/os/reservation.js'
+import { placeRestored, type RestoredControl } from '../../src/os/restore-control.js'
 import { until } from '../processes/until.js'
 
 let folder: string
@@ -211,7 +211,7 @@ describe('the place of a path in its file system', () => {
       mkdirSync(join(real, 'mine'))
       mkdirSync(join(real, 'bound'))
       mkdirSync(join(real, 'private'))
-      const module = join(import.meta.dirname, '../../src/process/file-system-place.ts')
+      const module = join(import.meta.dirname, '../../src/os/file-system-place.ts')
       const print = `import(process.argv[1]).then(m => console.log(JSON.stringify(process.argv.slice(2).map(m.placeInFileSystem))))`
       const mounts = `mount --bind "$1/mine" "$1/bound" && mount -t tmpfs none "$1/private" && shift && exec "$@"`
       const paths = ['mine', 'bound', 'private'].map(name => join(real, name, 's'))

@@ -1,16 +1,16 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { FrontDesk } from '../../src/daemon/front-desk.js'
 import { Gate } from '../../src/daemon/policy/gate.js'
 import { ANYONE, OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import type { Services } from '../../src/daemon/services.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
 import { Changes } from '../../src/member/changes.js'
 import type { Parts } from '../../src/member/parts.js'
 import { DAEMON_ITSELF } from '../../src/operator/daemon-service.js'
 import type { Operations } from '../../src/operator/requests.js'
-import type { LinkHandler, WireBody } from '../../src/protocol/link.js'
+import type { LinkHandler, WireBody } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 /** Somebody who comes to join, as the desk sees him. */

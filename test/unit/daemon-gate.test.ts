@@ -4,13 +4,13 @@ import { copyFileSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { Gate, type Visitor } from '../../src/daemon/policy/gate.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { parsePolicy } from '../../src/daemon/policy/read.js'
 import { OwnedFd } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
-import { executableOf, isProgram } from '../../src/process/executable.js'
-import { openPidfd, ownPidfd } from '../../src/process/liveness.js'
+import { executableOf, isProgram } from '../../src/os/executable.js'
+import { openPidfd, ownPidfd } from '../../src/os/liveness.js'
 import { until } from '../processes/until.js'
 
 const own = process.geteuid?.() ?? 0

@@ -1,12 +1,12 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Custody } from '../../src/holder/daemon/custody.js'
-import { takeItems } from '../../src/holder/daemon/handed-over.js'
+import { SILENT } from '../../src/base/logger.js'
+import { Custody } from '../../src/daemon/service/custody.js'
+import { takeItems } from '../../src/daemon/service/handed-over.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { SILENT } from '../../src/logger.js'
-import type { BundleItem } from '../../src/protocol/bundle.js'
 import { Segment, type SegmentKind } from '../../src/state/segment.js'
+import type { BundleItem } from '../../src/wire/bundle.js'
 
 const item = (name: string, fd: OwnedFd): BundleItem => ({ role: 'segment', name, writable: true, fd })
 const readable = (epoch: number, kind: SegmentKind = 'epoch') =>

@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import { Deposits } from '../../src/daemon/deposits.js'
 import { checkingRoom } from '../../src/daemon/room.js'
-import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile } from '../../src/kernel/index.js'
-import { fdLimits } from '../../src/process/limits.js'
+import { fdLimits } from '../../src/os/limits.js'
 
 /** What is checked before a daemon takes over, where so many descriptors are left. */
 function check(registry: Registry, left: number, expected = 0): void {

@@ -1,18 +1,18 @@
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { Deposits } from '../../src/daemon/deposits.js'
 import { Gate } from '../../src/daemon/policy/gate.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Services } from '../../src/daemon/services.js'
 import { Shares } from '../../src/daemon/shares.js'
 import type { Caller } from '../../src/holder/admission.js'
-import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import { settleTimes } from '../../src/holder/times.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
-import { openPidfd } from '../../src/process/liveness.js'
+import { openPidfd } from '../../src/os/liveness.js'
 
 const OTHER = 12_001
 const OWN = process.geteuid?.() ?? 0

@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import { inspectOne, memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { openPidfd } from '../../src/process/liveness.js'
+import { openPidfd } from '../../src/os/liveness.js'
 import { until } from '../processes/until.js'
 
 const ME = { pid: 7, uid: 0 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { SILENT } from '../../src/logger.js'
+import { SILENT } from '../../src/base/logger.js'
 import { type Draining, drainListeners } from '../../src/member/drain/wait.js'
 
 describe('the wait for the last connection', () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { inspectOne } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
-import { acquireControl, closeControl } from '../../src/process/control-path.js'
+import { acquireControl, closeControl } from '../../src/os/control-path.js'
 
 it('an address in use names the control socket of the process that holds it', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-bind-'))

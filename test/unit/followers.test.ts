@@ -1,10 +1,10 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { expect, it, onTestFinished } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { Followers } from '../../src/holder/daemon/followers.js'
+import { Followers } from '../../src/daemon/service/followers.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { AppendNotice } from '../../src/member/append-notice.js'
-import { Link } from '../../src/protocol/link.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 /** A link, and what is heard at its other end. */

@@ -1,9 +1,9 @@
 import { expect, it } from 'vitest'
+import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
 import { FdbError } from '../../src/errors.js'
-import { ForwardedUpgrades } from '../../src/holder/daemon/forwarded-upgrades.js'
 import type { Peer } from '../../src/holder/peer.js'
 import type { HandoffTimes } from '../../src/holder/times.js'
-import type { WireBody } from '../../src/protocol/link.js'
+import type { WireBody } from '../../src/wire/link.js'
 
 it('what a member says late of an upgrade that has failed is no answer to the next one', async () => {
   const told: WireBody[] = []

@@ -1,13 +1,13 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
+import { SILENT } from '../../src/base/logger.js'
 import { type Caller, type Hello, receiveHello } from '../../src/holder/admission.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { SILENT } from '../../src/logger.js'
-import { ownPidfd } from '../../src/process/liveness.js'
+import { ownPidfd } from '../../src/os/liveness.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Link, type WireEnvelope } from '../../src/protocol/link.js'
-import { VERSIONS } from '../../src/protocol/versions.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link, type WireEnvelope } from '../../src/wire/link.js'
+import { VERSIONS } from '../../src/wire/versions.js'
 import { pause, until } from '../processes/until.js'
 
 const own = process.geteuid!()

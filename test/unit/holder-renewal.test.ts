@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, onTestFinished, vi } from 'vitest'
+import { type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
 import { Renewal } from '../../src/holder/renewal.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
-import { type HolderState, initialHolder } from '../../src/protocol/holder-machine.js'
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] }))
 afterEach(() => void vi.useRealTimers())

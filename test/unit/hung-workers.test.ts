@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { SILENT } from '../../src/logger.js'
+import { SILENT } from '../../src/base/logger.js'
 import { HungWorkers } from '../../src/workers/hung.js'
 import type { Slot } from '../../src/workers/slot.js'
 

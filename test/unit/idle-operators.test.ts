@@ -1,10 +1,10 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
 import type { DescriptorHolder } from '../../src/operator/held-descriptors.js'
 import type { Operations } from '../../src/operator/requests.js'
 import { serveOperator } from '../../src/operator/server.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Link, type WireEnvelope } from '../../src/protocol/link.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link, type WireEnvelope } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 const { Op } = fdbroker.wire.DescriptorRequest

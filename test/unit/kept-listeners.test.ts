@@ -6,9 +6,9 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { closeAll, inspectOne, namesSocket, type OwnedFd } from '../../src/kernel/index.js'
 import { adjustListener } from '../../src/listeners/adjust.js'
 import { bindListener, formatListenerSpec, parseListenerSpec } from '../../src/listeners/index.js'
-import type { FdStore } from '../../src/supervised/fd-store.js'
-import { keepPassed } from '../../src/supervised/passed-sockets.js'
-import { KeptListeners } from '../../src/supervisor/kept-listeners.js'
+import type { FdStore } from '../../src/os/service-manager/fd-store.js'
+import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+import { KeptListeners } from '../../src/run/kept-listeners.js'
 
 const inodeOf = (fd: OwnedFd) => inspectOne(fd).ino
 

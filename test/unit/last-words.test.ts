@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { LastWords } from '../../src/process/last-words.js'
+import { LastWords } from '../../src/versions/last-words.js'
 
 it('what a successor says at its end is read once, in one line, and its file goes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-words-'))

@@ -1,9 +1,9 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
 import type { FdbError } from '../../src/errors.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Link } from '../../src/protocol/link.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 /** A link to a peer that reads what it is told once it goes on: how it ended, and what both heard. */

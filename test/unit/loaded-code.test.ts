@@ -1,8 +1,8 @@
 import { expect, it, vi } from 'vitest'
 import { LoadedCode } from '../../src/cli/loaded-code.js'
-import { successorCommand } from '../../src/process/command-line.js'
+import { successorCommand } from '../../src/os/command-line.js'
 
-vi.mock('../../src/process/command-line.js', async original => ({
+vi.mock('../../src/os/command-line.js', async original => ({
   ...(await original<object>()),
   successorCommand: vi.fn(),
 }))

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
+import { type Logger, SILENT, takenLogger } from '../../src/base/logger.js'
 import { openLog } from '../../src/cli/log.js'
-import { type Logger, SILENT, takenLogger } from '../../src/logger.js'
 
 const FACTS = { pid: 1, name: 'web', hostname: 'other', uid: 0 }
 

@@ -21,7 +21,7 @@ describe('on a machine', () => {
 
   it('without memory files that can be sealed, connections are said not to move', () => {
     const program = `
-      const { MoveLog } = await import('./src/moving/move-log.js')
+      const { MoveLog } = await import('./src/connections/move-log.js')
       try { MoveLog.create() } catch ({ code }) { console.log(code) }`
     const addon = join(root, 'test/fixtures/addon-without-seals.cjs')
     expect(said(program, 'tsx', { FD_BROKER_ADDON: addon })).toBe('ERR_FDB_NO_SEALS')

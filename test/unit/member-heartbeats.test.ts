@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { withDeadline } from '../../src/channel/deadline.js'
 import { type HandoffTimes, serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
+import { withDeadline } from '../../src/wire/deadline.js'
 import { until } from '../processes/until.js'
 
 function controlPath(): string {

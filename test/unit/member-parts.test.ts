@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { StateSizes } from '../../src/daemon/state-sizes.js'
 import { UnservedServices } from '../../src/daemon/unserved-services.js'
-import { SILENT } from '../../src/logger.js'
 import { AppendNotice } from '../../src/member/append-notice.js'
 import { Duty } from '../../src/member/duty.js'
 import { Heartbeat } from '../../src/member/heartbeat.js'

@@ -6,8 +6,8 @@ import {
   type MemberState,
   type MemberStep,
   stepMember,
-} from '../../src/protocol/member-machine.js'
-import type { MemberPhase } from '../../src/protocol/phases.js'
+} from '../../src/handoff/member-machine.js'
+import type { MemberPhase } from '../../src/handoff/phases.js'
 import { seeded } from '../fixtures/seeded.js'
 import { fileOf } from '../vectors/make.js'
 import { comesOf, type MemberWalk, reachable, shapeOf } from '../vectors/member.js'

@@ -2,10 +2,11 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { AuditedDescriptors } from '../../src/daemon/audited-descriptors.js'
 import { NotifyDesk } from '../../src/daemon/notify-desk.js'
-import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
-import { ProgramStore } from '../../src/holder/daemon/program-store.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
+import { ProgramStore } from '../../src/daemon/service/program-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import {
   connectToDatagram,
@@ -15,7 +16,6 @@ import {
   sendMessage,
   socketPair,
 } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
 import { needsRoot, SecondUser } from '../processes/second-user.js'
 import { until } from '../processes/until.js'
 

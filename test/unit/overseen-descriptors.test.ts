@@ -1,11 +1,11 @@
 import { expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { OverseenDescriptors, type Overseer } from '../../src/daemon/overseer.js'
-import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
 import { GROUP_LISTENER } from '../../src/operator/service-commands.js'
-import { ownPidfd } from '../../src/process/liveness.js'
+import { ownPidfd } from '../../src/os/liveness.js'
 
 it('a pidfd that comes with the question for a listener of workers is closed, whether there is one or not', () => {
   const store = new DescriptorStore(new Registry())

@@ -2,8 +2,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileS
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { SILENT } from '../../src/logger.js'
-import { PidFile, readPidFile } from '../../src/process/pid-file.js'
+import { SILENT } from '../../src/base/logger.js'
+import { PidFile, readPidFile } from '../../src/os/pid-file.js'
 
 function folder(): string {
   const made = mkdtempSync(join(tmpdir(), 'fdb-pid-file-'))

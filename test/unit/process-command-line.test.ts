@@ -3,9 +3,9 @@ import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { startedAs, successorCommand } from '../../src/process/command-line.js'
-import { fdLimits } from '../../src/process/limits.js'
-import { spawnSuccessor } from '../../src/process/spawn-successor.js'
+import { startedAs, successorCommand } from '../../src/os/command-line.js'
+import { fdLimits } from '../../src/os/limits.js'
+import { spawnSuccessor } from '../../src/versions/spawn-successor.js'
 
 const project = resolve(import.meta.dirname, '../..')
 const fixture = join(project, 'test/fixtures/host-command-line.ts')
@@ -102,8 +102,8 @@ describe('spawnSuccessor', () => {
   it('tells the exit also while no descriptor is free, and finds later whom it has left behind', () => {
     const script = `
       import { closeSync, existsSync, openSync, readFileSync, statSync } from 'node:fs'
-      import { successorCommand } from './src/process/command-line.ts'
-      import { spawnSuccessor } from './src/process/spawn-successor.ts'
+      import { successorCommand } from './src/os/command-line.ts'
+      import { spawnSuccessor } from './src/versions/spawn-successor.ts'
       const left = process.argv[1]
       const argv = ['sh', '-c', 'trap "exit 3" TERM; sleep 60 & echo $! > "$0"; wait', left]
       const successor = await spawnSuccessor(successorCommand({ argv }), { stdio: 'ignore' })

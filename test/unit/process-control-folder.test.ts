@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { acquireControl, closeControl } from '../../src/process/control-path.js'
+import { acquireControl, closeControl } from '../../src/os/control-path.js'
 
 const folders: string[] = []
 afterEach(() => {

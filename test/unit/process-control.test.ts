@@ -13,11 +13,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { Channel } from '../../src/channel/channel.js'
-import { ControlListener } from '../../src/channel/control-listener.js'
+import { SILENT } from '../../src/base/logger.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { SILENT } from '../../src/logger.js'
 import {
   acquireControl,
   closeControl,
@@ -25,7 +23,9 @@ import {
   type FirstControl,
   letGoOfControl,
   removeControl,
-} from '../../src/process/control-path.js'
+} from '../../src/os/control-path.js'
+import { Channel } from '../../src/wire/channel.js'
+import { ControlListener } from '../../src/wire/control-listener.js'
 
 let folder: string
 beforeEach(() => {

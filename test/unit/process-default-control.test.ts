@@ -7,7 +7,7 @@ import {
   controlPlaces,
   defaultControl,
   refuseWithoutPlace,
-} from '../../src/process/default-control.js'
+} from '../../src/os/default-control.js'
 
 const NAME = `test-${process.pid}`
 

@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { ownPidfd, watchDeath } from '../../src/process/liveness.js'
-import { Orphans } from '../../src/process/orphans.js'
-import { fateOf } from '../../src/process/peer-fate.js'
+import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
+import { fateOf } from '../../src/os/peer-fate.js'
+import { Orphans } from '../../src/versions/orphans.js'
 
 const children: ChildProcess[] = []
 afterEach(() => {

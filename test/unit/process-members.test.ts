@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { expect, it, onTestFinished } from 'vitest'
-import { ProcessMembers } from '../../src/process/process-members.js'
+import { ProcessMembers } from '../../src/versions/process-members.js'
 
 /** A shell that starts `sleep` with this command, and prints its pid. */
 async function shell(start: string, env: NodeJS.ProcessEnv = {}) {

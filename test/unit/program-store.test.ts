@@ -1,10 +1,10 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { AuditedDescriptors } from '../../src/daemon/audited-descriptors.js'
-import { DescriptorStore } from '../../src/holder/daemon/descriptor-store.js'
-import { ProgramStore } from '../../src/holder/daemon/program-store.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
+import { ProgramStore } from '../../src/daemon/service/program-store.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, socketPair } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
 import { until } from '../processes/until.js'
 
 const ME = { pid: 7, uid: 0 }

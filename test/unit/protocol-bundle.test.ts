@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { packBundle, unpackFds, type WireFds } from '../../src/protocol/bundle.js'
+import { packBundle, unpackFds, type WireFds } from '../../src/wire/bundle.js'
 
 /** A message with one descriptor, as it is sent. */
 function packed(fd: OwnedFd): WireFds {

@@ -6,9 +6,9 @@ import {
   initialHolder,
   restartedHolder,
   stepHolder,
-} from '../../src/protocol/holder-machine.js'
-import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/protocol/messages.js'
-import { WITHOUT_SEALS } from '../../src/protocol/rules.js'
+} from '../../src/handoff/holder-machine.js'
+import { WITHOUT_SEALS } from '../../src/handoff/rules.js'
+import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/wire/messages.js'
 
 const OWNER = 0
 const JOINER = 1

@@ -4,8 +4,8 @@ import {
   type MemberEvent,
   type MemberState,
   stepMember,
-} from '../../src/protocol/member-machine.js'
-import type { Scope, ToMember } from '../../src/protocol/messages.js'
+} from '../../src/handoff/member-machine.js'
+import type { Scope, ToMember } from '../../src/wire/messages.js'
 
 const hears = (message: ToMember, sealed = false): MemberEvent => ({ type: 'message', message, sealed })
 const offer = hears({ kind: 'offer', epoch: 1, wayBack: 2, source: 0 })

@@ -6,7 +6,7 @@ import {
   NO_SLICE,
   stepMoveIn,
   stepMoveOut,
-} from '../../src/protocol/move-machine.js'
+} from '../../src/handoff/move-machine.js'
 
 const types = (step: { effects: readonly { type: string }[] }): string[] =>
   step.effects.map(({ type }) => type)

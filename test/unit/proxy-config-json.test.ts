@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { ConfigDocument } from '../../src/document/document.js'
-import { parseJson } from '../../src/document/json.js'
+import { ConfigDocument } from '../../src/config/document.js'
+import { parseJson } from '../../src/config/json.js'
 import { problems, refusal } from '../fixtures/proxy-config.js'
 
 describe('a configuration in JSON', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { SILENT } from '../../src/logger.js'
+import { SILENT } from '../../src/base/logger.js'
 import { Health } from '../../src/proxy/health/health.js'
 import { until } from '../processes/until.js'
 

@@ -2,12 +2,12 @@ import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { Logger } from '../../src/logger.js'
-import { lead, ledAt } from '../../src/process/release-link.js'
-import { KnownVersions } from '../../src/supervisor/known-versions.js'
-import { initial, type SupervisorState } from '../../src/supervisor/machine.js'
-import { ReleaseLinks } from '../../src/supervisor/release-links.js'
-import type { VersionSettings } from '../../src/supervisor/settings.js'
+import type { Logger } from '../../src/base/logger.js'
+import { lead, ledAt } from '../../src/os/release-link.js'
+import { KnownVersions } from '../../src/run/known-versions.js'
+import { initial, type SupervisorState } from '../../src/run/machine.js'
+import { ReleaseLinks } from '../../src/run/release-links.js'
+import type { VersionSettings } from '../../src/run/settings.js'
 
 const SILENT = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Logger
 const SETTINGS = { command: ['server'] } as unknown as VersionSettings

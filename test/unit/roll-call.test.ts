@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { RollCall } from '../../src/holder/daemon/roll-call.js'
+import { OWN_INSTANCE } from '../../src/base/own-instance.js'
+import { RollCall } from '../../src/daemon/service/roll-call.js'
 import { native } from '../../src/kernel/native.js'
-import { OWN_INSTANCE } from '../../src/own-instance.js'
-import { identify } from '../../src/process/process-identity.js'
+import { identify } from '../../src/os/process-identity.js'
 import { pause, until } from '../processes/until.js'
 
 function started(): ChildProcess & { pid: number } {

@@ -2,6 +2,7 @@ import { mkdtempSync, readSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { Registry } from '../../src/holder/registry.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import {
@@ -12,12 +13,11 @@ import {
   type OwnedFd,
   openFile,
 } from '../../src/kernel/index.js'
-import { SILENT } from '../../src/logger.js'
 import { keptLegacy } from '../../src/member/kept-legacy.js'
 import { Safekeeping } from '../../src/member/safekeeping.js'
 import type { Shared } from '../../src/member/shared.js'
-import type { FdStore } from '../../src/supervised/fd-store.js'
-import { keepPassed } from '../../src/supervised/passed-sockets.js'
+import type { FdStore } from '../../src/os/service-manager/fd-store.js'
+import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 
 /** What a service manager keeps. */
 class Store implements Pick<FdStore, 'keep' | 'drop'> {

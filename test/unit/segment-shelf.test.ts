@@ -3,8 +3,8 @@ import type { Caller } from '../../src/holder/admission.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { SegmentSupply } from '../../src/holder/segment-supply.js'
 import { native } from '../../src/kernel/native.js'
-import type { BundleItem } from '../../src/protocol/bundle.js'
 import { Segment } from '../../src/state/segment.js'
+import type { BundleItem } from '../../src/wire/bundle.js'
 import { until } from '../processes/until.js'
 
 function shelfWith(...epochs: number[]): SegmentShelf {

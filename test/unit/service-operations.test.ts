@@ -1,7 +1,7 @@
 import { afterEach, expect, it, vi } from 'vitest'
-import { type OperatedService, ServiceOperations } from '../../src/holder/daemon/service-operations.js'
-import type { WireBody } from '../../src/protocol/link.js'
-import type { HolderPhase } from '../../src/protocol/phases.js'
+import { type OperatedService, ServiceOperations } from '../../src/daemon/service/service-operations.js'
+import type { HolderPhase } from '../../src/handoff/phases.js'
+import type { WireBody } from '../../src/wire/link.js'
 
 afterEach(() => void vi.useRealTimers())
 

@@ -12,11 +12,11 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { keepState } from '../../src/holder/daemon/kept-state.js'
-import { RightsHolders } from '../../src/holder/daemon/rights-holders.js'
+import { SILENT } from '../../src/base/logger.js'
+import { keepState } from '../../src/daemon/service/kept-state.js'
+import { RightsHolders } from '../../src/daemon/service/rights-holders.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
-import { SILENT } from '../../src/logger.js'
-import { identify } from '../../src/process/process-identity.js'
+import { identify } from '../../src/os/process-identity.js'
 import { needsRoot, SECOND_UID } from '../processes/second-user.js'
 
 /** A folder that every user may write to, and a file of this user's. */

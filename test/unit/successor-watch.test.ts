@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import type { Peer } from '../../src/holder/peer.js'
 import { SuccessorWatch } from '../../src/holder/successor-watch.js'
-import { identify } from '../../src/process/process-identity.js'
+import { identify } from '../../src/os/process-identity.js'
 import { until } from '../processes/until.js'
 
 /** A watch of a process that has said nothing for a minute. */

@@ -2,9 +2,9 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import type { Unserved } from '../../src/daemon/policy/policy.js'
 import { UnservedServices } from '../../src/daemon/unserved-services.js'
-import { SILENT } from '../../src/logger.js'
 import { until } from '../processes/until.js'
 
 function folderOf(): string {

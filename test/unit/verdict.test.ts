@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { Verdict } from '../../src/holder/daemon/verdict.js'
-import type { HolderPhase } from '../../src/protocol/phases.js'
+import { Verdict } from '../../src/daemon/service/verdict.js'
+import type { HolderPhase } from '../../src/handoff/phases.js'
 
 function open(phase: HolderPhase) {
   const now = { phase }

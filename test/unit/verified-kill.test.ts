@@ -2,9 +2,9 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
-import { openPidfd } from '../../src/process/liveness.js'
-import { identify } from '../../src/process/process-identity.js'
-import { killVerified } from '../../src/process/verified-kill.js'
+import { openPidfd } from '../../src/os/liveness.js'
+import { identify } from '../../src/os/process-identity.js'
+import { killVerified } from '../../src/os/verified-kill.js'
 import { until } from '../processes/until.js'
 
 /** A process that does nothing. */

@@ -47,13 +47,13 @@ describe('a planted violation is found:', () => {
   it.each<[what: string, sources: Record<string, string>, sentence: string]>([
     [
       'an import of a room below',
-      { 'src/process/a.ts': "import { join } from '../member/join.js'" },
-      'src/process/a.ts:1 imports upward: src/member/join.ts',
+      { 'src/os/a.ts': "import { join } from '../member/join.js'" },
+      'src/os/a.ts:1 imports upward: src/member/join.ts',
     ],
     [
       'an import of a type of a room below',
-      { 'src/protocol/a.ts': "// Why.\nimport type { Member } from '../member/member.js'" },
-      'src/protocol/a.ts:2 imports upward: src/member/member.ts',
+      { 'src/handoff/a.ts': "// Why.\nimport type { Member } from '../member/member.js'" },
+      'src/handoff/a.ts:2 imports upward: src/member/member.ts',
     ],
     [
       'a type that is imported where it is used',
@@ -67,8 +67,8 @@ describe('a planted violation is found:', () => {
     ],
     [
       'what is exported again',
-      { 'src/channel/a.ts': "export {\n  type Holder,\n} from '../holder/holder.js'" },
-      'src/channel/a.ts:1 imports upward: src/holder/holder.ts',
+      { 'src/wire/a.ts': "export {\n  type Holder,\n} from '../holder/holder.js'" },
+      'src/wire/a.ts:1 imports upward: src/holder/holder.ts',
     ],
     [
       'a worker that is started',

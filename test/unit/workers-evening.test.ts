@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { SILENT } from '../../src/logger.js'
+import { SILENT } from '../../src/base/logger.js'
 import { Evening, excessOf } from '../../src/workers/evening.js'
 import type { Slot } from '../../src/workers/slot.js'
 

@@ -1,4 +1,4 @@
-import { encodeFrame } from '../../src/channel/frame.js'
+import { encodeFrame } from '../../src/wire/frame.js'
 
 /** `bytes` is one frame; with `error`, what a receiver refuses it with. `arriving`: descriptors that came with it. */
 export interface FrameVector {

@@ -3,7 +3,7 @@ import {
   type MemberEvent,
   type MemberState,
   stepMember,
-} from '../../src/protocol/member-machine.js'
+} from '../../src/handoff/member-machine.js'
 import { reachable } from './member.js'
 import { eventsFor } from './member-events.js'
 

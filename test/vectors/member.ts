@@ -4,7 +4,7 @@ import {
   type MemberEvent,
   type MemberState,
   stepMember,
-} from '../../src/protocol/member-machine.js'
+} from '../../src/handoff/member-machine.js'
 import { eventsFor } from './member-events.js'
 
 /** What happens to a member of a daemon, one event after the other from the beginning, and what it does at each. */

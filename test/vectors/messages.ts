@@ -1,5 +1,5 @@
 import { fdbroker } from '../../src/proto/wire.js'
-import type { WireBody } from '../../src/protocol/link.js'
+import type { WireBody } from '../../src/wire/link.js'
 
 const { Envelope, Intent, Item, Written } = fdbroker.wire
 

@@ -3,12 +3,7 @@ import { join } from 'node:path'
 
 /** Every way by which a wait gets a limit. What limits are made of is not a wait. */
 const LIMITED = /\.limit\(|\bafterHearing\(|AbortSignal\.timeout\(|\bwithDeadline\(/
-const MACHINERY = new Set([
-  'channel/limit.ts',
-  'channel/pending.ts',
-  'channel/deadline.ts',
-  'member/readiness.ts',
-])
+const MACHINERY = new Set(['wire/limit.ts', 'wire/pending.ts', 'wire/deadline.ts', 'member/readiness.ts'])
 
 /** The lines of all sources that give a wait its limit, as `FILE: LINE`, without indentation. */
 export function limitedWaits(src: string): string[] {
@@ -25,14 +20,14 @@ export function limitedWaits(src: string): string[] {
 
 /** Where it is proved that the wait ends: a title of the table, or of a test of its own. */
 export const PROVED: Readonly<Record<string, string>> = {
-  'channel/outbound.ts: send': 'unit/deadlines: a frame that the peer does not read',
+  'wire/outbound.ts: send': 'unit/deadlines: a frame that the peer does not read',
   'holder/admission.ts': 'unit/deadlines: a Hello that does not come',
   'holder/holder.ts': 'unit/deadlines: a phase of a handoff',
-  'holder/daemon/forwarded-commands.ts': 'unit/deadlines: the reply of a member to a command',
-  'holder/daemon/forwarded-upgrades.ts': 'unit/deadlines: the answer of a member to an upgrade',
-  'holder/daemon/kept-state.ts': 'e2e/state-file-disk',
-  'holder/daemon/status-question.ts': 'unit/deadlines: the answer of a member to a question for its status',
-  'holder/daemon/verdict.ts': 'unit/verdict: has a limit, and ends with the service',
+  'daemon/service/forwarded-commands.ts': 'unit/deadlines: the reply of a member to a command',
+  'daemon/service/forwarded-upgrades.ts': 'unit/deadlines: the answer of a member to an upgrade',
+  'daemon/service/kept-state.ts': 'e2e/state-file-disk',
+  'daemon/service/status-question.ts': 'unit/deadlines: the answer of a member to a question for its status',
+  'daemon/service/verdict.ts': 'unit/verdict: has a limit, and ends with the service',
   'holder/peers.ts': 'unit/holder-peers',
   'member/changes.ts': 'unit/deadlines: a change that does not come',
   'member/driver.ts': 'unit/protocol-member',
@@ -44,8 +39,8 @@ export const PROVED: Readonly<Record<string, string>> = {
   'member/start.ts': 'unit/member-deadlines: gives up at its timeout',
   'operator/client.ts': 'unit/deadlines: the answer to an operator',
   'probing/question.ts': 'unit/deadlines: is of a version that is asked whether it is well',
-  'protocol/link.ts': 'unit/deadlines: the acknowledgement of descriptors',
+  'wire/link.ts': 'unit/deadlines: the acknowledgement of descriptors',
   'proxy/health/health.ts': 'e2e/proxy-health',
-  'supervisor/unit-job.ts': 'unit/unit-job: ends after 10 s where systemctl says nothing',
+  'run/unit-job.ts': 'unit/unit-job: ends after 10 s where systemctl says nothing',
   'workers/attempt.ts': 'unit/worker-slots: that has not served in time fails, and its process ends',
 }

@@ -24,29 +24,16 @@ export const ROOMS: readonly Room[] = [
     only: [],
   },
   {
-    name: 'values',
-    places: [
-      'backoff.ts',
-      'check-option.ts',
-      'dividing-map.ts',
-      'duration.ts',
-      'growing-list.ts',
-      'ip.ts',
-      'lazy.ts',
-      'logger.ts',
-      'own-instance.ts',
-      'sharded-map.ts',
-      'suggest.ts',
-    ],
+    name: 'base',
     about:
       'exponential backoff, options checked by name, durations, addresses, the logger that is taken, a name of one’s own, what is loaded when it is asked for, large lists and maps: for every room',
     only: ['errors'],
     packages: ['js-yaml', 'msgpackr', 'yaml'],
   },
   {
-    name: 'document',
+    name: 'config',
     about: 'a configuration in YAML or JSON: read, and checked so that what is wrong names its place',
-    only: ['errors', 'values'],
+    only: ['errors', 'base'],
     packages: ['js-yaml', 'yaml'],
   },
   {
@@ -59,7 +46,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'node',
     about: 'every look inside Node’s own objects, each tried at the start',
-    only: ['errors', 'values', 'kernel'],
+    only: ['errors', 'base', 'kernel'],
   },
   {
     name: 'probing',
@@ -69,37 +56,46 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'listeners',
     about: 'listener specifications, binding, who holds an address',
-    only: ['errors', 'values', 'kernel'],
+    only: ['errors', 'base', 'kernel'],
   },
   {
-    name: 'process',
-    about: 'the operating-system process and its surroundings: control path, limits, who lives',
-    only: ['errors', 'values', 'kernel', 'listeners'],
+    name: 'os',
+    about:
+      'the operating-system process and its surroundings: control path, limits, who lives; `service-manager/`: what systemd is told of a service, and what it gives to one',
+    only: ['errors', 'base', 'kernel', 'listeners'],
   },
   {
-    name: 'supervised',
-    about: 'what a service manager is told of a service, and what it gives to one',
-    only: ['errors', 'values', 'kernel', 'listeners', 'process'],
+    name: 'versions',
+    about: 'starts a version of a program: its command, its process group, its last words',
+    only: ['errors', 'base', 'kernel', 'os'],
   },
   {
-    name: 'channel',
-    about: 'frames with descriptors over a Unix stream',
-    only: ['errors', 'values', 'kernel', 'process'],
+    name: 'wire',
+    about: 'frames with descriptors over a Unix stream, the link that carries messages, protocol versions',
+    only: ['proto', 'errors', 'base', 'kernel', 'listeners', 'os'],
   },
-  { name: 'protocol', about: 'messages, versions, the pure state machines' },
+  {
+    name: 'handoff',
+    about: 'the pure state machines of a handoff, their rules and phases',
+    only: ['errors', 'base'],
+  },
   {
     name: 'state',
     about: 'sections, segments, the log, the state file',
-    only: ['proto', 'errors', 'values', 'kernel'],
+    only: ['proto', 'errors', 'base', 'kernel'],
     packages: ['msgpackr', 'protobufjs'],
   },
-  { name: 'moving', about: 'live connections on their way; `adapters/`: one for each kind of server' },
+  {
+    name: 'connections',
+    about: 'live connections that move to the next version; `adapters/`: one for each kind of server',
+  },
   { name: 'operator', about: 'what operators ask, and what they are answered' },
-  { name: 'holder', about: 'who owns the registry and decides; what a daemon holds of a service' },
+  { name: 'holder', about: 'who owns the registry and decides' },
   { name: 'member', about: 'what an embedding server is: join, listen, ready, retire' },
   {
     name: 'daemon',
-    about: 'holds services for others, and is a member of one of its own: so the next daemon takes over',
+    about:
+      'holds services for others (`service/`: what it holds of one), and is a member of one of its own: so the next daemon takes over',
   },
   {
     name: 'workers',
@@ -116,7 +112,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'relay',
     about: 'one connection between two sockets, at any byte',
-    only: ['proto', 'errors', 'values', 'kernel', 'node', 'adapter', 'http1'],
+    only: ['proto', 'errors', 'base', 'kernel', 'node', 'adapter', 'http1'],
   },
   {
     name: 'warmup',
@@ -126,28 +122,28 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'values', 'document', 'node', 'probing', 'index', 'relay', 'warmup'],
+    only: ['proto', 'errors', 'base', 'config', 'node', 'probing', 'index', 'relay', 'warmup'],
     packages: ['protobufjs'],
   },
   {
-    name: 'supervisor',
+    name: 'run',
     about: 'starts, judges and replaces programs that need not know us: `fd-broker run`',
     only: [
       'errors',
-      'values',
+      'base',
       'kernel',
       'probing',
       'listeners',
-      'process',
-      'supervised',
-      'channel',
-      'protocol',
+      'os',
+      'versions',
+      'wire',
+      'handoff',
       'operator',
       'holder',
     ],
   },
   { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },
-  { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['values', 'cli'] },
+  { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['base', 'cli'] },
 ]
 
 /** What is said in a few places only, and how it is recognised in code. */
@@ -181,4 +177,4 @@ export const CONFINED: readonly Confined[] = [
 /** Lines of a file. */
 export const MOST_LINES = 400
 /** Machines that are pure: a table of states is not easier to read in pieces. */
-export const LONGER: readonly string[] = ['src/protocol/holder-machine.ts', 'src/protocol/member-machine.ts']
+export const LONGER: readonly string[] = ['src/handoff/holder-machine.ts', 'src/handoff/member-machine.ts']

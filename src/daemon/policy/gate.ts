@@ -1,8 +1,8 @@
+import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { Caller } from '../../holder/admission.js'
 import type { OwnedFd } from '../../kernel/index.js'
-import type { Logger } from '../../logger.js'
-import { type Executable, executableOf, isProgram } from '../../process/executable.js'
+import { type Executable, executableOf, isProgram } from '../../os/executable.js'
 import { OWNERS_ONLY } from './owners-only.js'
 import type { Action, Allowed, Policy, ServicePolicy, Who } from './policy.js'
 

@@ -1,5 +1,5 @@
-import type { ServiceLimits } from '../../holder/daemon/service-rules.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
+import type { ServiceLimits } from '../service/service-rules.js'
 import type { Action, Allowed, Claims, Policy, ServicePolicy, Unserved, Who } from './policy.js'
 
 export const ANYONE: Who = { owner: false, uid: null, gid: null, executable: null }

@@ -1,4 +1,4 @@
-import type { ServiceLimits } from '../../holder/daemon/service-rules.js'
+import type { ServiceLimits } from '../service/service-rules.js'
 
 /** What a process may ask of a service. `join` is also to come back, and to drain; `follow` to read its state. */
 export type Action = 'join' | 'follow' | 'put' | 'claim' | 'list' | 'remove' | 'operate'

@@ -1,4 +1,4 @@
-import { type ConfigProblem, parseDocument, readDocument } from '../../document/read.js'
+import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
 import type { Policy } from './policy.js'
 import { checkPolicy } from './schema.js'
 

@@ -12,10 +12,10 @@ import {
   refine,
   type Shape,
   text,
-} from '../../document/check.js'
-import type { Place } from '../../document/place.js'
-import { duration, size } from '../../document/quantity.js'
-import { shown, Wrong } from '../../document/wrong.js'
+} from '../../config/check.js'
+import type { Place } from '../../config/place.js'
+import { duration, size } from '../../config/quantity.js'
+import { shown, Wrong } from '../../config/wrong.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import { allowed, LIMITS, OWNERS, servicePolicy } from './owners-only.js'
 import type { Policy, Unserved, Who } from './policy.js'

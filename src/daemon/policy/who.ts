@@ -1,6 +1,6 @@
-import { absent, type Check, integer, list, map, refine } from '../../document/check.js'
-import { absolutePath } from '../../document/texts.js'
-import { shown } from '../../document/wrong.js'
+import { absent, type Check, integer, list, map, refine } from '../../config/check.js'
+import { absolutePath } from '../../config/texts.js'
+import { shown } from '../../config/wrong.js'
 import { ANYONE, OWNER } from './owners-only.js'
 import type { Who } from './policy.js'
 

@@ -1,7 +1,7 @@
 import type net from 'node:net'
-import { HttpServerConnections } from '../../moving/adapters/http-server.js'
-import { NetServerConnections } from '../../moving/adapters/net-server.js'
-import type { MovableConnections } from '../../moving/movable.js'
+import { HttpServerConnections } from '../../connections/adapters/http-server.js'
+import { NetServerConnections } from '../../connections/adapters/net-server.js'
+import type { MovableConnections } from '../../connections/movable.js'
 import { ForcedCloses } from './forced-closes.js'
 
 /** What is known of the connections of one of Node's servers. */

@@ -1,4 +1,4 @@
-import type { Logger } from '../../logger.js'
+import type { Logger } from '../../base/logger.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 
 /** It is looked again so soon whether all have gone. */

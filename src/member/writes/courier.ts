@@ -1,6 +1,6 @@
-import type { Link, WireBody } from '../../protocol/link.js'
 import type { ForwardedWrite } from '../../state/forwarded.js'
 import type { Courier } from '../../state/forwarding.js'
+import type { Link, WireBody } from '../../wire/link.js'
 
 /** Bytes of one message; a single part may have more. */
 const PIECE_BYTES = 256 * 1024

@@ -1,9 +1,9 @@
 import type { FdbError } from '../../errors.js'
 import type { fdbroker } from '../../proto/wire.js'
-import type { Link } from '../../protocol/link.js'
-import { FORWARDS_WRITES } from '../../protocol/versions.js'
 import type { Forwarding } from '../../state/forwarding.js'
 import type { StateLog } from '../../state/state-log.js'
+import type { Link } from '../../wire/link.js'
+import { FORWARDS_WRITES } from '../../wire/versions.js'
 import { WriteCourier } from './courier.js'
 import { unpackAnswer } from './receiver.js'
 

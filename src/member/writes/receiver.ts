@@ -1,10 +1,10 @@
 import { FdbError } from '../../errors.js'
 import { fdbroker } from '../../proto/wire.js'
-import type { WireBody } from '../../protocol/link.js'
-import { remoteError } from '../../protocol/remote-error.js'
 import type { EntryRead } from '../../state/entry-mark.js'
 import type { Answer, ArrivingWrite } from '../../state/forwarded.js'
 import type { StateLog } from '../../state/state-log.js'
+import type { WireBody } from '../../wire/link.js'
+import { remoteError } from '../../wire/remote-error.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** Changes that have come in part, of one link. */

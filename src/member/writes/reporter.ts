@@ -1,9 +1,9 @@
-import { Channel } from '../../channel/channel.js'
 import { closeAll } from '../../kernel/index.js'
 import { fdbroker } from '../../proto/wire.js'
-import type { BundleItem } from '../../protocol/bundle.js'
-import { Link, type WireEnvelope } from '../../protocol/link.js'
-import { FORWARDS_WRITES, type VersionRange } from '../../protocol/versions.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { Channel } from '../../wire/channel.js'
+import { Link, type WireEnvelope } from '../../wire/link.js'
+import { FORWARDS_WRITES, type VersionRange } from '../../wire/versions.js'
 import type { WriteForwarder } from './forwarder.js'
 
 export interface ReporterOptions {

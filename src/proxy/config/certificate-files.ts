@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
-import type { Place } from '../../document/place.js'
-import { shown } from '../../document/wrong.js'
+import type { Place } from '../../config/place.js'
+import { shown } from '../../config/wrong.js'
 import { readMaterial, WrongMaterial } from '../tls/material.js'
 import type { CertificateConfig } from './config.js'
 

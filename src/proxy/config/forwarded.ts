@@ -1,6 +1,6 @@
 import { isIP } from 'node:net'
-import { type Check, isMap, list, map, oneOf, optional, text } from '../../document/check.js'
-import { shown, Wrong } from '../../document/wrong.js'
+import { type Check, isMap, list, map, oneOf, optional, text } from '../../config/check.js'
+import { shown, Wrong } from '../../config/wrong.js'
 import type { AddressRange, ForwardedConfig } from './config.js'
 
 function addressRange(given: string): AddressRange | Wrong {

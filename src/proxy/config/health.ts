@@ -8,10 +8,10 @@ import {
   optional,
   refine,
   text,
-} from '../../document/check.js'
-import type { Place } from '../../document/place.js'
-import { duration } from '../../document/quantity.js'
-import { shown, Wrong } from '../../document/wrong.js'
+} from '../../config/check.js'
+import type { Place } from '../../config/place.js'
+import { duration } from '../../config/quantity.js'
+import { shown, Wrong } from '../../config/wrong.js'
 import { ASKED } from '../../probing/asked.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 

@@ -1,9 +1,9 @@
-import { checkMade, documentOf, parseDocument, readDocument } from '../../document/read.js'
+import { checkMade, documentOf, parseDocument, readDocument } from '../../config/read.js'
 import type { ProxyConfig } from './config.js'
 import type { ProxyDocument } from './proxy-document.js'
 import { checkConfig } from './schema.js'
 
-export type { ConfigProblem } from '../../document/read.js'
+export type { ConfigProblem } from '../../config/read.js'
 
 /** Reads and checks a configuration file (YAML or JSON), in one go. Rejects with ERR_FDB_CONFIG. */
 export async function readConfig(file: string): Promise<ProxyConfig> {

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
-import { list, optional, text } from '../../document/check.js'
-import { duration } from '../../document/quantity.js'
-import { shown, Wrong } from '../../document/wrong.js'
+import { list, optional, text } from '../../config/check.js'
+import { duration } from '../../config/quantity.js'
+import { shown, Wrong } from '../../config/wrong.js'
 
 const MOST_SERVERS = 16
 

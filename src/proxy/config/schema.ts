@@ -16,12 +16,12 @@ import {
   required,
   type Shape,
   text,
-} from '../../document/check.js'
-import type { Place } from '../../document/place.js'
-import { duration, size } from '../../document/quantity.js'
-import { absolutePath } from '../../document/texts.js'
-import { fresh } from '../../document/unique.js'
-import { shown, Wrong } from '../../document/wrong.js'
+} from '../../config/check.js'
+import type { Place } from '../../config/place.js'
+import { duration, size } from '../../config/quantity.js'
+import { absolutePath } from '../../config/texts.js'
+import { fresh } from '../../config/unique.js'
+import { shown, Wrong } from '../../config/wrong.js'
 import { headerName } from '../routes/headers.js'
 import { type RouteRule, routeList, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/server-name.js'

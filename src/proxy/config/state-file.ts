@@ -1,6 +1,6 @@
-import { type Check, isMap, map, oneOf, optional, required } from '../../document/check.js'
-import { duration } from '../../document/quantity.js'
-import { absolutePath } from '../../document/texts.js'
+import { type Check, isMap, map, oneOf, optional, required } from '../../config/check.js'
+import { duration } from '../../config/quantity.js'
+import { absolutePath } from '../../config/texts.js'
 import type { StateFileConfig } from './config.js'
 
 export const stateFileShape = {

@@ -10,11 +10,11 @@ import {
   refine,
   required,
   text,
-} from '../../document/check.js'
-import type { Place } from '../../document/place.js'
-import { duration } from '../../document/quantity.js'
-import { name } from '../../document/texts.js'
-import { fresh, unique } from '../../document/unique.js'
+} from '../../config/check.js'
+import type { Place } from '../../config/place.js'
+import { duration } from '../../config/quantity.js'
+import { name } from '../../config/texts.js'
+import { fresh, unique } from '../../config/unique.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 
 const healthShape = {

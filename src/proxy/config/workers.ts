@@ -1,5 +1,5 @@
-import { type Check, integer, isMap, map, oneOf, optional, orOff, required } from '../../document/check.js'
-import { duration } from '../../document/quantity.js'
+import { type Check, integer, isMap, map, oneOf, optional, orOff, required } from '../../config/check.js'
+import { duration } from '../../config/quantity.js'
 import type { WorkersConfig } from './config.js'
 
 const MOST = 256

@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { GrowingList } from '../../growing-list.js'
+import { GrowingList } from '../../base/growing-list.js'
 import { runInSlices } from '../../index.js'
 import { parseRouteKey, type RouteId, routeKey } from './key.js'
 import { type RouteMessage, targetOf } from './section.js'

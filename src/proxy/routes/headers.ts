@@ -1,4 +1,4 @@
-import { shown, Wrong } from '../../document/wrong.js'
+import { shown, Wrong } from '../../config/wrong.js'
 
 /** Fields that belong to one connection, or that say where a message ends: the proxy alone sets them. */
 const OWN = new Set([

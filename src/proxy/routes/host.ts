@@ -8,8 +8,8 @@
 
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
-import { shown, Wrong } from '../../document/wrong.js'
-import { isIPv6 } from '../../ip.js'
+import { isIPv6 } from '../../base/ip.js'
+import { shown, Wrong } from '../../config/wrong.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 

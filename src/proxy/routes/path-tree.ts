@@ -1,4 +1,4 @@
-import { ShardedMap } from '../../sharded-map.js'
+import { ShardedMap } from '../../base/sharded-map.js'
 import type { Origin } from './key.js'
 
 /**

@@ -1,3 +1,5 @@
+import { ShardedMap } from '../../base/sharded-map.js'
+import { didYouMean } from '../../base/suggest.js'
 import {
   absent,
   boolean,
@@ -10,11 +12,9 @@ import {
   refine,
   required,
   text,
-} from '../../document/check.js'
-import type { Place } from '../../document/place.js'
-import { shown, Wrong } from '../../document/wrong.js'
-import { ShardedMap } from '../../sharded-map.js'
-import { didYouMean } from '../../suggest.js'
+} from '../../config/check.js'
+import type { Place } from '../../config/place.js'
+import { shown, Wrong } from '../../config/wrong.js'
 import { headerName, headerValue } from './headers.js'
 import { canonicalHost } from './host.js'
 import { routeName } from './key.js'

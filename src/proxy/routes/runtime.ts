@@ -1,8 +1,8 @@
 /** Changes at run time, any number at once: all of them, or none and an error that names what is wrong. */
 
-import type { Check } from '../../document/check.js'
-import { formatPath, Place, Problems } from '../../document/place.js'
-import { shown } from '../../document/wrong.js'
+import type { Check } from '../../config/check.js'
+import { formatPath, Place, Problems } from '../../config/place.js'
+import { shown } from '../../config/wrong.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './key.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'

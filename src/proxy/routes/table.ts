@@ -1,4 +1,4 @@
-import { ShardedMap } from '../../sharded-map.js'
+import { ShardedMap } from '../../base/sharded-map.js'
 import { requestHost } from './host.js'
 import { type Origin, type RouteId, routeName } from './key.js'
 import { plainEnd, readings } from './path.js'

@@ -1,4 +1,4 @@
-import { ShardedMap } from '../../sharded-map.js'
+import { ShardedMap } from '../../base/sharded-map.js'
 import type { RouteSource } from './follow.js'
 import { originOf } from './key.js'
 import type { Reconciled } from './reconcile.js'

@@ -1,5 +1,5 @@
-import { Wrong } from '../../document/wrong.js'
-import { LONGEST_MS } from '../../duration.js'
+import { LONGEST_MS } from '../../base/duration.js'
+import { Wrong } from '../../config/wrong.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'

@@ -1,5 +1,5 @@
+import { isIPv6 } from '../../base/ip.js'
 import type { Section } from '../../index.js'
-import { isIPv6 } from '../../ip.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
 import type { CertificateConfig } from '../tls/tls-config.js'
 import { listenerOf, upstreamOf } from './entries.js'

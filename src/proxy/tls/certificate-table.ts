@@ -1,5 +1,5 @@
 import type { SecureContext } from 'node:tls'
-import { nodeTls } from '../../lazy.js'
+import { nodeTls } from '../../base/lazy.js'
 import type { CertificateMaterial } from './material.js'
 import { lookedUp } from './server-name.js'
 

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import type { SecureContext, Server, TLSSocket } from 'node:tls'
+import { nodeTls } from '../../base/lazy.js'
 import { type TicketKeyPair, useTicketKeys } from '../../index.js'
-import { nodeTls } from '../../lazy.js'
 import { socketBelow } from '../../node/tls-insides.js'
 import type { CertificateTable } from './certificate-table.js'
 import { failureOf, type HandshakeCounts } from './handshake-counts.js'

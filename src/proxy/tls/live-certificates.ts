@@ -1,5 +1,5 @@
-import { isMap } from '../../document/check.js'
-import { shown } from '../../document/wrong.js'
+import { isMap } from '../../config/check.js'
+import { shown } from '../../config/wrong.js'
 import { FdbError, type Logger, runInSlices, type Section } from '../../index.js'
 import { difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'

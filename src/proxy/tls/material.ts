@@ -1,6 +1,6 @@
 import type { X509Certificate } from 'node:crypto'
-import { shown } from '../../document/wrong.js'
-import { nodeCrypto, nodeTls } from '../../lazy.js'
+import { nodeCrypto, nodeTls } from '../../base/lazy.js'
+import { shown } from '../../config/wrong.js'
 import { canonicalName } from './server-name.js'
 
 /** A certificate with its key, as it was checked: plain data. `key` is a secret. */

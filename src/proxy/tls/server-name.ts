@@ -6,7 +6,7 @@
  */
 
 import { isIPv4 } from 'node:net'
-import { shown, Wrong } from '../../document/wrong.js'
+import { shown, Wrong } from '../../config/wrong.js'
 import { canonicalHost } from '../routes/host.js'
 
 /** The one spelling of a name of a certificate. */

@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net'
-import { shown, Wrong } from '../../document/wrong.js'
-import { isIPv6 } from '../../ip.js'
+import { isIPv6 } from '../../base/ip.js'
+import { shown, Wrong } from '../../config/wrong.js'
 
 /** Where an upstream server listens. `text` is the canonical spelling: equal texts are the same address. */
 export type UpstreamAddress =

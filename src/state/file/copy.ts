@@ -1,7 +1,7 @@
 import { lstatSync, renameSync, rmSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
+import { nodeFiles } from '../../base/lazy.js'
 import { identityNow, readAt, syncNow, truncateNow, writeNow } from '../../kernel/index.js'
-import { nodeFiles } from '../../lazy.js'
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'

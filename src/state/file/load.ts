@@ -1,6 +1,6 @@
+import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import { sizeOf } from '../../kernel/index.js'
-import type { Logger } from '../../logger.js'
 import type { StateLimits } from '../limits.js'
 import type { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'

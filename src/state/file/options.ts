@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { checkKeys, type Keys, wrongOption } from '../../check-option.js'
-import { LONGEST_MS } from '../../duration.js'
+import { checkKeys, type Keys, wrongOption } from '../../base/check-option.js'
+import { LONGEST_MS } from '../../base/duration.js'
 
 /** Where the state is kept on a disk, and how. */
 export interface StateFileOptions {

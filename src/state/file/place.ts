@@ -1,9 +1,9 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
-import { nodeCrypto, nodeFiles } from '../../lazy.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
 /** A file that holds no secrets, less what the umask takes away. */

@@ -1,5 +1,5 @@
+import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import type { Logger } from '../../logger.js'
 import type { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
 import { FileCopy, FULL } from './copy.js'

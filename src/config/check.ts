@@ -1,0 +1,194 @@
+import { didYouMean } from '../base/suggest.js'
+import type { Place } from './place.js'
+import { shown, Wrong } from './wrong.js'
+
+/** Gives the normalised value, or reports what is wrong at the place and gives undefined. */
+export type Check<T> = (value: unknown, place: Place) => T | undefined
+
+export type Checked<C> = C extends Check<infer T> ? T : never
+
+/** A text that `read` turns into a value. */
+export function text<T>(what: string, read: (text: string) => T | Wrong): Check<T> {
+  return (value, place) => {
+    if (typeof value !== 'string') {
+      const quote =
+        typeof value === 'number' || typeof value === 'boolean' ? `; put it in quotes, "${value}"` : ''
+      return place.wrong(`${shown(value)} is ${kindOf(value)}, not ${what}${quote}`)
+    }
+    const result = read(value)
+    return result instanceof Wrong ? place.wrong(result.why) : result
+  }
+}
+
+/** A value of a few words. */
+export function oneOf<const T extends string>(...words: T[]): Check<T> {
+  return (value, place) => {
+    const found = words.find(word => word === value)
+    if (found !== undefined) return found
+    const hint = typeof value === 'string' ? didYouMean(value, words) : ''
+    return place.wrong(`${shown(value)} is none of ${words.map(word => `"${word}"`).join(', ')}${hint}`)
+  }
+}
+
+export const boolean: Check<boolean> = (value, place) =>
+  typeof value === 'boolean' ? value : place.wrong(`${shown(value)} is neither true nor false`)
+
+export function integer(least: number, most: number): Check<number> {
+  return (value, place) =>
+    typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most
+      ? value
+      : place.wrong(`${shown(value)} is no whole number from ${least} to ${most}`)
+}
+
+/** `off` (or `false`) for null. */
+export function orOff<T>(check: Check<T>): Check<T | null> {
+  return (value, place) => (value === 'off' || value === false ? null : check(value, place))
+}
+
+/** All items are checked, also after a wrong one. */
+export function list<T>(item: Check<T>, limits: { least?: number; most?: number } = {}): Check<T[]> {
+  const { least = 0, most = Number.POSITIVE_INFINITY } = limits
+  return (value, place) => {
+    if (!Array.isArray(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a list`)
+    if (value.length < least) return place.wrong(`the list is empty; give at least ${least}`)
+    if (value.length > most)
+      return place.wrong(`the list has ${value.length} items, at most ${most} are allowed`)
+    const items: T[] = []
+    for (const [at, each] of value.entries()) {
+      const checked = item(each, place.at(at))
+      if (checked !== undefined) items.push(checked)
+    }
+    return items.length === value.length ? items : undefined
+  }
+}
+
+/** A map from names to values of one kind, as pairs. */
+export function named<T>(name: (text: string) => Wrong | string, item: Check<T>): Check<[string, T][]> {
+  return (value, place) => {
+    if (!isMap(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a map of names to values`)
+    const pairs: [string, T][] = []
+    let whole = true
+    for (const [key, each] of Object.entries(value)) {
+      const at = place.at(key)
+      const checkedName = name(key)
+      if (checkedName instanceof Wrong) at.wrongKey(checkedName.why)
+      const checked = item(each, at)
+      if (checked === undefined || checkedName instanceof Wrong) whole = false
+      else pairs.push([checkedName, checked])
+    }
+    return whole ? pairs : undefined
+  }
+}
+
+export interface Field<T> {
+  check: Check<T>
+  /** What stands for a key that is left out, as it would be written in the file; undefined: the key must be there. */
+  byDefault: { written: unknown; value: T } | undefined
+  /** One line for the documentation. */
+  about: string
+  /** The fields of a nested map, for the documentation and the tests. */
+  fields: Shape | undefined
+}
+
+export type Shape = Readonly<Record<string, Field<unknown>>>
+export type Fields<S extends Shape> = { [K in keyof S]: S[K] extends Field<infer T> ? T : never }
+
+export function required<T>(check: Check<T>, about: string, fields?: Shape): Field<T> {
+  return { check, byDefault: undefined, about, fields }
+}
+
+/** The default is given as an operator would write it, and read by the same check. */
+export function optional<T>(check: Check<T>, written: unknown, about: string, fields?: Shape): Field<T> {
+  let byDefault: { written: unknown; value: T } | undefined
+  const unexpected = {
+    at: () => unexpected,
+    wrong: refuseDefault,
+    wrongKey: refuseDefault,
+  } as unknown as Place
+  const field: Field<T> = {
+    check,
+    about,
+    fields,
+    // Read when it is first asked for: checks may be defined after the shapes that use them.
+    get byDefault() {
+      byDefault ??= { written, value: check(written, unexpected) as T }
+      return byDefault
+    },
+  }
+  return field
+}
+
+/** A key that may be left out, and then is `value`, which no file could write. */
+export function absent<T, A>(check: Check<T>, value: A, about: string, fields?: Shape): Field<T | A> {
+  return { check, byDefault: { written: undefined, value }, about, fields }
+}
+
+/** A nested map all of whose fields have defaults: it may be left out. */
+export function group<S extends Shape>(shape: S, about: string): Field<Fields<S>> {
+  return optional(map(shape), {}, about, shape)
+}
+
+/** A map with known keys. Unknown ones are errors. */
+export function map<S extends Shape>(shape: S): Check<Fields<S>> {
+  const known = Object.keys(shape)
+  return (value, place) => {
+    if (!isMap(value)) {
+      if (value === null && place.path.length === 0)
+        return place.wrong(`the file is empty; its keys are: ${known.join(', ')}`)
+      const empty = value === null ? ' (nothing stands behind the colon)' : ''
+      return place.wrong(
+        `${shown(value)} is ${kindOf(value)}, not a map${empty}; its keys are: ${known.join(', ')}`,
+      )
+    }
+    let whole = true
+    for (const key of Object.keys(value)) {
+      if (Object.hasOwn(shape, key)) continue
+      whole = false
+      if (place.problems.full) {
+        place.problems.count++
+        continue
+      }
+      const merge = key === '<<' ? ' (YAML merge keys are not supported)' : didYouMean(key, known)
+      place.at(key).wrongKey(`unknown key${merge}; the keys here are: ${known.join(', ')}`)
+    }
+    const result: Record<string, unknown> = {}
+    for (const key of known) {
+      const field = shape[key]!
+      if (!Object.hasOwn(value, key)) {
+        const { byDefault } = field
+        if (byDefault) result[key] = byDefault.value
+        else {
+          place.wrong(`the key "${key}" is missing`)
+          whole = false
+        }
+        continue
+      }
+      const checked = field.check(value[key], place.at(key))
+      if (checked === undefined) whole = false
+      else result[key] = checked
+    }
+    return whole ? (result as Fields<S>) : undefined
+  }
+}
+
+/** Applies a second rule to what passed the first. */
+export function refine<T, U>(check: Check<T>, rule: (value: T, place: Place) => U | undefined): Check<U> {
+  return (value, place) => {
+    const checked = check(value, place)
+    return checked === undefined ? undefined : rule(checked, place)
+  }
+}
+
+export function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return 'empty'
+  if (Array.isArray(value)) return 'a list'
+  return typeof value === 'object' ? 'a map' : `a ${typeof value}`
+}
+
+function refuseDefault(message: string): undefined {
+  throw new TypeError(`a default is wrong: ${message}`)
+}

@@ -1,0 +1,117 @@
+import type { Document, LineCounter, Node } from 'yaml'
+import { yaml } from '../base/lazy.js'
+import { parseJson } from './json.js'
+import type { Path } from './place.js'
+import { yamlValue } from './yaml-value.js'
+
+/** Line and column, from 1. */
+export interface Position {
+  line: number
+  column: number
+}
+
+export interface SyntaxProblem extends Position {
+  message: string
+}
+
+/**
+ * A YAML 1.2 document (JSON is one too) as plain values that know where they were written. The package that
+ * knows where is asked only when somebody wants to know, or something is wrong: others read the values eight times as fast (YAML), and forty (JSON).
+ */
+export class ConfigDocument {
+  readonly syntax: SyntaxProblem[]
+  readonly value: unknown
+  readonly #text: string
+  #parsed: { readonly document: Document.Parsed; readonly lines: LineCounter } | null = null
+
+  constructor(text: string) {
+    this.#text = text
+    const plain = parseJson(text) ?? yamlValue(text)
+    if (plain !== undefined) {
+      this.syntax = []
+      this.value = plain
+      return
+    }
+    const { document } = this.#yaml
+    const { errors, warnings } = document
+    this.syntax = [...errors, ...warnings].map(({ code, message, pos }) => ({
+      ...this.#position(pos[0]),
+      message: explain(code, message),
+    }))
+    if (this.syntax.length > 0) return
+    try {
+      this.value = document.toJS()
+    } catch (error) {
+      this.syntax = this.#aliases(error)
+    }
+  }
+
+  get #yaml() {
+    if (this.#parsed !== null) return this.#parsed
+    const { LineCounter, parseDocument } = yaml()
+    const lines = new LineCounter()
+    const options = { lineCounter: lines, prettyErrors: false, version: '1.2' } as const
+    this.#parsed = { document: parseDocument(this.#text, options), lines }
+    return this.#parsed
+  }
+
+  /** Where the value at a path stands, or its key; for what is not there, what it would be in. */
+  position(path: Path, atKey: boolean): Position {
+    const { isAlias, isMap, isScalar, isSeq } = yaml()
+    const { document } = this.#yaml
+    let node: Node | null = document.contents
+    let offset = node?.range?.[0] ?? 0
+    for (const [depth, step] of path.entries()) {
+      if (isAlias(node)) node = node.resolve(document) ?? null
+      let key: Node | null = null
+      let next: Node | null = null
+      if (isMap(node)) {
+        const pair = node.items.find(item => isScalar(item.key) && String(item.key.value) === String(step))
+        key = (pair?.key as Node | undefined) ?? null
+        next = (pair?.value as Node | undefined) ?? null
+      } else if (isSeq(node)) next = (node.items[Number(step)] as Node | undefined) ?? null
+      const at = atKey && depth === path.length - 1 ? (key ?? next) : (next ?? key)
+      if (at?.range == null) break
+      offset = at.range[0]
+      node = next
+    }
+    return this.#position(offset)
+  }
+
+  #position(offset: number): Position {
+    const { line, col } = this.#yaml.lines.linePos(offset)
+    return { line: Math.max(line, 1), column: Math.max(col, 1) }
+  }
+
+  #aliases(error: unknown): SyntaxProblem[] {
+    const found: SyntaxProblem[] = []
+    const { document } = this.#yaml
+    yaml().visit(document, {
+      Alias: (_, alias) => {
+        if (alias.resolve(document)) return
+        const message = `*${alias.source} refers to nothing; a text that begins with * stands in quotes, "*${alias.source}"`
+        found.push({ ...this.#position(alias.range?.[0] ?? 0), message })
+      },
+    })
+    if (found.length > 0) return found
+    return [{ line: 1, column: 1, message: error instanceof Error ? error.message : String(error) }]
+  }
+}
+
+function explain(code: string, message: string): string {
+  const [first = ''] = message.split('\n')
+  switch (code) {
+    case 'BAD_ALIAS':
+      return 'a text that begins with * stands in quotes, "*"'
+    case 'MULTIPLE_DOCS':
+      return 'a second document begins here; the configuration is one document'
+    case 'DUPLICATE_KEY':
+      return 'this key is given twice in the same map'
+    case 'TAB_AS_INDENT':
+      return 'tabs are not allowed as indentation; use spaces'
+    case 'RESOURCE_EXHAUSTION':
+      return 'this is nested too deeply to be read'
+    default:
+      return first.charAt(0).toLowerCase() + first.slice(1)
+  }
+}

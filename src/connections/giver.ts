@@ -1,0 +1,393 @@
+import { LONGEST_MS } from '../base/duration.js'
+import { FdbError } from '../errors.js'
+import {
+  initialMoveOut,
+  type MoveOutEffect,
+  type MoveOutEvent,
+  stepMoveOut,
+} from '../handoff/move-machine.js'
+import { closeAll } from '../kernel/index.js'
+import type { Link } from '../wire/link.js'
+import type { MoveCounts } from './counts.js'
+import { FirstWave, LONGEST_PROOF_MS } from './first-wave.js'
+import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
+import type { MoveLog } from './move-log.js'
+import { Pace, spread, UNBOUNDED } from './pace.js'
+import { closeItems, fdsOf, type Item, inTurns, movableOf, SliceFiller, type Source } from './slice.js'
+
+/** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
+const ACK_MS = 2_000
+/** What could not leave is asked again after so long, and sooner when its server says so. */
+const RESCAN_MS = 250
+/** But not more often than this. */
+const REST_MS = 5
+/** The bytes of a connection that is on its way wait: a slice is to be taken within so long. */
+const WAY_MS = 3
+/** A slice has at least so many, and the first one too. */
+const FEWEST = 4
+/** The reason, as it is counted, of those whose record is more than a message may hold. */
+const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
+
+export interface GiverOptions {
+  /** To the taker alone. Owned. */
+  readonly link: Link
+  /** Owned. */
+  readonly log: MoveLog
+  readonly sources: () => Iterable<Source>
+  readonly which: MoveWhich
+  /** Connections a second at most. */
+  readonly perSecond: number
+  /** So many of those that can leave now, and then it ends: of a process that goes on serving. Default: all, now and later. */
+  readonly most?: number
+  /** A few go first, the rest when the taker has served them for so long, milliseconds, and not all at once; 0: all at once. */
+  readonly firstWaveMs: number
+  /** What has not left after so long is closed. Default: nothing is. */
+  readonly drainMs?: number | undefined
+  readonly counts: MoveCounts
+  /** Somebody must know of what an adapter did. */
+  readonly fault: (error: unknown, message: string) => void
+  /** The taker has shown that it can serve what it takes. */
+  readonly proved?: () => void
+  /** Whatever could leave has left: for now nothing more goes. */
+  readonly rested?: () => void
+  /** Once, when no more goes this way: the taker has left, or has not answered. What was under way has been decided. */
+  readonly ended: () => void
+}
+
+/**
+ * Gives connections to another process, slice by slice: one that was taken out of its server is frozen until the taker
+ * has acknowledged it, then its descriptors are closed here; or it comes back into its server. Which of the two is
+ * what the move log says.
+ */
+export class Giver {
+  readonly #options: GiverOptions
+  #machine = initialMoveOut()
+  #items: readonly Item[] = []
+  #refused = new Map<number, string>()
+  #pass: Iterator<Source> | null = null
+  #source: Source | null = null
+  #departures: Iterator<Departure, void, undefined> | null = null
+  #turn: NodeJS.Immediate | undefined
+  #timer: NodeJS.Timeout | undefined
+  #deadline: NodeJS.Timeout | undefined
+  #restUntil = 0
+  #over = false
+  #decided: (() => void)[] = []
+  #settling: Promise<void> = Promise.resolve()
+  readonly #pace: Pace
+  /** After the first wave, until all that can leave have left once. */
+  #spread = UNBOUNDED
+  #left: number
+  /** Connections of a slice: so many as were taken in time before. */
+  #most = FEWEST
+  #preparedAt = 0
+  #heard = new Set<Source>()
+  #wave: FirstWave | null
+  /** The first few have gone; nothing more does before the taker has shown that it can serve them. */
+  #proving = false
+  /** The taker knows of waves. */
+  #waves = false
+  #proof: NodeJS.Timeout | undefined
+
+  constructor(options: GiverOptions) {
+    this.#options = options
+    this.#pace = new Pace({ perSecond: options.perSecond, most: options.perSecond, atOnce: 1 })
+    this.#left = options.most ?? Number.POSITIVE_INFINITY
+    this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
+  }
+
+  start(): void {
+    const { link, counts } = this.#options
+    link.channel.unref()
+    link.start({
+      message: (envelope, fds) => {
+        closeAll(fds)
+        const { prepareAck, waveProved } = envelope
+        if (waveProved) this.#proved()
+        if (!prepareAck || prepareAck.slice !== this.#machine.pending) return
+        this.#waves = prepareAck.waves ?? false
+        const most = this.#items.length
+        for (const { index = 0, code } of prepareAck.refused ?? [])
+          if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
+        this.#adapt()
+        counts.giving.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
+      },
+      broken: () => this.#end(),
+      end: () => this.#end(),
+    })
+    this.#soon()
+  }
+
+  /** Resolves when no connection is in nobody's hands: at once when none is. */
+  async settled(): Promise<void> {
+    if (this.#machine.pending !== 0) await new Promise<void>(resolve => this.#decided.push(resolve))
+    await this.#settling
+  }
+
+  /** Gives nothing more; what is under way and not decided comes back. Resolves when it has. */
+  stop(): Promise<void> {
+    this.#end()
+    return this.#settling
+  }
+
+  #end(): void {
+    if (this.#over) return
+    this.#over = true
+    clearImmediate(this.#turn)
+    clearTimeout(this.#timer)
+    clearTimeout(this.#proof)
+    for (const source of this.#heard) source.moving.onMovable = null
+    this.#step({ type: 'lost' })
+    const { link, log, ended } = this.#options
+    link.close()
+    log.close()
+    void this.#settling.then(ended)
+  }
+
+  #step(event: MoveOutEvent): void {
+    const { state, effects } = stepMoveOut(this.#machine, event)
+    this.#machine = state
+    for (const effect of effects) this.#perform(effect)
+    if (this.#machine.pending === 0) for (const resolve of this.#decided.splice(0)) resolve()
+  }
+
+  #perform(effect: MoveOutEffect): void {
+    switch (effect.type) {
+      case 'prepare':
+        this.#prepare(effect.slice)
+        return
+      case 'log':
+        this.#step({ ...effect, type: 'logged', written: this.#write(effect.slice, effect.record) })
+        return
+      case 'drop':
+        this.#drop(effect.slice)
+        return
+      case 'takeBack':
+        this.#takeBack()
+        return
+    }
+  }
+
+  #write(slice: number, record: 'moved' | 'back'): boolean {
+    try {
+      return this.#options.log.append(slice, record)
+    } catch (error) {
+      this.#options.fault(error, 'the move log could not be written: connections stay')
+      return false
+    }
+  }
+
+  // ---- a slice
+
+  #soon(): void {
+    if (this.#over || this.#turn !== undefined || this.#proving) return
+    clearTimeout(this.#timer)
+    const rest = Math.max(this.#restUntil, this.#pace.ready(), this.#spread.ready()) - performance.now()
+    if (rest > 0) {
+      this.#timer = setTimeout(() => this.#work(), rest)
+      this.#timer.unref()
+      return
+    }
+    this.#turn = setImmediate(() => {
+      this.#turn = undefined
+      this.#work()
+    })
+  }
+
+  #work(): void {
+    this.#options.counts.giving.run(() => this.#begin())
+  }
+
+  #begin(): void {
+    if (this.#over || this.#machine.pending !== 0 || this.#proving) return
+    if (this.#left <= 0) {
+      this.#end()
+      return
+    }
+    const filler = new SliceFiller(this.#options.counts.giving)
+    this.#fill(filler)
+    if (filler.items.length === 0) {
+      // A turn may end before a source has found anything: then the pass goes on.
+      if (this.#pass !== null) this.#soon()
+      else if ((this.#wave?.gone ?? 0) > 0) this.#prove()
+      else if (this.#options.most !== undefined) this.#end()
+      else this.#rest()
+      return
+    }
+    this.#items = filler.items
+    this.#pace.spend(filler.items.length)
+    this.#spread.spend(filler.items.length)
+    this.#left -= filler.items.length
+    this.#step({ type: 'start' })
+  }
+
+  /** Asks the taker, which answers when it has; one that knows of no waves has the time alone. The rest must have left before it is closed. */
+  #prove(): void {
+    const { link, firstWaveMs } = this.#options
+    this.#wave = null
+    this.#proving = true
+    // Nobody need be kept from its next request meanwhile.
+    for (const source of this.#heard) source.moving.onMovable = null
+    if (this.#waves) link.tell({ firstWave: { healthyMs: firstWaveMs } })
+    const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
+    this.#proof = setTimeout(() => this.#proved(), Math.min(longest, this.#drainMs / 2))
+    this.#proof.unref()
+  }
+
+  #proved(): void {
+    if (!this.#proving) return
+    this.#proving = false
+    clearTimeout(this.#proof)
+    this.#options.proved?.()
+    const { sources, firstWaveMs } = this.#options
+    const connections = movableOf(sources())
+    this.#spread = spread({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
+    this.#soon()
+  }
+
+  get #drainMs(): number {
+    return this.#options.drainMs ?? LONGEST_MS
+  }
+
+  #rest(): void {
+    this.#spread = UNBOUNDED
+    this.#restUntil = performance.now() + REST_MS
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
+    this.#timer.unref()
+    this.#options.rested?.()
+  }
+
+  #fill(filler: SliceFiller): void {
+    this.#pass ??= this.#options.sources()[Symbol.iterator]()
+    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#left, this.#most)
+    while (filler.open && filler.items.length < most) {
+      const departure = this.#next()
+      if (departure === null) return
+      const source = this.#source!
+      if (departure.record.length <= MAX_RECORD_BYTES) filler.add(source, departure)
+      else this.#keepLarge({ source, departure })
+    }
+  }
+
+  /** One with too large a record stays alone; the others go. */
+  #keepLarge(item: Item): void {
+    this.#options.counts.refuse(TOO_LARGE)
+    const { listener, moving } = item.source
+    const bytes = item.departure.record.length
+    this.#options.fault(
+      new FdbError(
+        TOO_LARGE,
+        `the record of a connection on listener "${listener}" (${moving.protocol}) has ${bytes} bytes, more than ` +
+          `${MAX_RECORD_BYTES}: it stays in this process until it ends`,
+      ),
+      'a connection cannot go to the next process',
+    )
+    this.#return([item], 'refused')
+  }
+
+  /** The next connection that can leave in this pass over all sources; null at its end. */
+  #next(): Departure | null {
+    for (;;) {
+      if (this.#departures !== null && this.#mayLeave()) {
+        const next = this.#departures.next()
+        if (!next.done) {
+          this.#wave?.left(this.#source!.moving)
+          return next.value
+        }
+      }
+      this.#departures = null
+      const source = this.#pass!.next()
+      if (source.done) {
+        this.#pass = null
+        return null
+      }
+      this.#source = source.value
+      this.#listen(source.value)
+      this.#departures = source.value.moving.departures(this.#options.which)
+    }
+  }
+
+  #mayLeave(): boolean {
+    return this.#wave === null || this.#wave.mayLeave(this.#source!.moving)
+  }
+
+  #listen(source: Source): void {
+    if (this.#options.most !== undefined) return
+    this.#heard.add(source)
+    source.moving.onMovable = () => {
+      if (this.#machine.pending === 0) this.#soon()
+    }
+  }
+
+  /** Before a slice is acknowledged the taker has gone on with the connections of the one before. */
+  #adapt(): void {
+    const taken = this.#items.length
+    const fit = Math.floor((taken * WAY_MS) / (performance.now() - this.#preparedAt))
+    this.#most = Math.max(FEWEST, Math.min(fit, 2 * taken))
+  }
+
+  #prepare(slice: number): void {
+    this.#refused.clear()
+    this.#preparedAt = performance.now()
+    const items = this.#items
+    const connections = items.map(({ source, departure }) => ({
+      listener: source.listener,
+      protocol: source.moving.protocol,
+      record: departure.record,
+      fds: departure.fds.length,
+    }))
+    this.#deadline = setTimeout(() => {
+      this.#step({ type: 'deadline' })
+      // The taker may still hold the slice: it learns from the end of the channel that it has to look.
+      this.#end()
+    }, ACK_MS)
+    this.#options.link.send({ prepare: { slice, connections } }, fdsOf(items)).catch(() => this.#end())
+  }
+
+  #drop(slice: number): void {
+    clearTimeout(this.#deadline)
+    const { counts, link } = this.#options
+    const items = this.#items
+    const refused: Item[] = []
+    const gone: Item[] = []
+    for (const [index, item] of items.entries()) {
+      const code = this.#refused.get(index)
+      if (code === undefined) gone.push(item)
+      else {
+        refused.push(item)
+        counts.refuse(code)
+      }
+    }
+    this.#items = []
+    link.tell({ moved: { slice } })
+    counts.moved += gone.length
+    closeItems(gone)
+    if (refused.length > 0) this.#return(refused, 'refused')
+    this.#soon()
+  }
+
+  #takeBack(): void {
+    clearTimeout(this.#deadline)
+    const items = this.#items
+    this.#items = []
+    this.#return(items, 'returned')
+  }
+
+  #return(items: readonly Item[], how: Arrival): void {
+    this.#settling = Promise.all([
+      this.#settling,
+      inTurns(items, this.#options.counts.giving, ({ source, departure }) => {
+        try {
+          source.moving.arrive(departure, how)
+        } catch (error) {
+          this.#options.counts.lost++
+          this.#options.fault(
+            error,
+            'a connection that could not go to the next process could not be taken back',
+          )
+        }
+      }),
+    ]).then(() => {})
+  }
+}

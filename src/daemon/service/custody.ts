@@ -1,0 +1,305 @@
+import type { Logger } from '../../base/logger.js'
+import { FdbError } from '../../errors.js'
+import { FormerListeners, removePaths } from '../../holder/former-listeners.js'
+import { discardMade } from '../../holder/made-paths.js'
+import type { Peer } from '../../holder/peer.js'
+import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
+import { closeAll } from '../../kernel/index.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { overLimit, type ServiceLimits } from './service-rules.js'
+
+/** Descriptors that a member may send beside listeners: segments, pidfds. */
+const OTHERS = 1_000
+
+type Named = Pick<Entry, 'name' | 'role'>
+
+export interface Limited {
+  readonly service: string
+  readonly limits: ServiceLimits
+}
+
+/** What one member has sent that is not the service's, by how far it has come. */
+interface Row {
+  /** Items of which neither Register nor Back has said yet what for. */
+  arrived: BundleItem[]
+  /** Of those, the first so many were registered, and are taken later. */
+  registered: number
+  /** What a member that came back to a restarted daemon has brought, until it is settled who serves; null: nothing. */
+  brought: readonly Entry[] | null
+  /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
+  readonly provisional: Map<string, Entry>
+  /** What it let go of while another could come to serve. */
+  readonly late: Set<string>
+}
+
+/**
+ * The descriptors that a daemon has for one service: those that are the service's, under their names, and for each member a row
+ * of those that are not, or not yet. All come by `arrive`; a member names them, and they become the service's when
+ * nobody can come back any more who has another there. Owns all of them.
+ */
+export class Custody {
+  /** What the service has, and a successor is offered. */
+  readonly held = new Registry()
+  readonly #rows = new Map<Peer, Row>()
+  readonly #former = new FormerListeners()
+  readonly #logger: Logger
+
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
+
+  /** Takes what a member sends. When too much has come that nothing was said of, all of that is closed, and it throws. */
+  arrive(peer: Peer, items: readonly BundleItem[]): void {
+    const row = this.#row(peer)
+    for (const item of items) row.arrived.push(item)
+    const [got, limit] = [row.arrived.length, MAX_ENTRIES + OTHERS]
+    if (got <= limit) return
+    closeItems(this.takeArrived(peer))
+    throw new FdbError(
+      'ERR_FDB_FDS_MANY',
+      `process ${peer.pid} sent ${got} descriptors and did not say what for (limit ${limit}): they are closed`,
+    )
+  }
+
+  /** The caller owns them. */
+  takeArrived(peer: Peer): BundleItem[] {
+    const row = this.#rows.get(peer)
+    const items = row?.arrived ?? []
+    if (row !== undefined) Object.assign(row, { arrived: [], registered: 0 })
+    return items
+  }
+
+  /** The member has said Register of all that has arrived, and it cannot be taken yet. */
+  awaitTaking(peer: Peer): void {
+    const row = this.#row(peer)
+    row.registered = row.arrived.length
+  }
+
+  /** Another user has, or had, members here: what that user named is not the daemon's to remove. */
+  get foreign(): boolean {
+    return this.#former.keepPaths
+  }
+
+  set foreign(foreign: boolean) {
+    this.#former.keepPaths = foreign
+  }
+
+  /** Throws ERR_FDB_SERVICE_LIMIT where the service would have more than it may. `forGood`: by {@link hold}, else provisionally. */
+  demandRoom(peer: Peer, { name, role }: Named, forGood: boolean, { service, limits }: Limited): void {
+    const size = forGood ? this.held.size : this.#row(peer).provisional.size
+    // Only then it is counted: who registers many one by one would have them all looked at each time.
+    if (size < Math.min(limits.descriptors, limits.listeners)) return
+    const entries = forGood ? this.held.entries : this.#provisionalOf(peer)
+    const others = entries.filter(entry => entry.name !== name)
+    if (others.length >= limits.descriptors) throw overLimit(service, 'descriptors', limits.descriptors)
+    const listeners = others.filter(entry => entry.role === 'listener')
+    if (role === 'listener' && listeners.length >= limits.listeners)
+      throw overLimit(service, 'listeners', limits.listeners)
+  }
+
+  /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
+  hold(peer: Peer, entry: Entry): void {
+    this.#put(entry)
+    this.#former.settle(this.held)
+    peer.adopted.add(entry.name)
+  }
+
+  /** The service's when this member serves for good. Takes the descriptor, also when it throws. */
+  holdProvisionally(peer: Peer, entry: Entry): void {
+    const { provisional } = this.#row(peer)
+    if (provisional.size >= MAX_ENTRIES && !provisional.has(entry.name)) {
+      entry.fd.close()
+      throw tooMany(entry.name)
+    }
+    this.#discard([provisional.get(entry.name)])
+    provisional.set(entry.name, entry)
+  }
+
+  /** The member does not want it any more. `forGood`: nobody can come back that does. */
+  letGo(peer: Peer, name: string, forGood: boolean): void {
+    peer.adopted.delete(name)
+    const provisional = this.#rows.get(peer)?.provisional
+    this.#discard([provisional?.get(name)])
+    provisional?.delete(name)
+    this.#forgetRegistered(peer, name)
+    if (forGood) this.#drop(name)
+    else this.#row(peer).late.add(name)
+  }
+
+  /** This member serves, and no handoff is under way: nobody else can want what it let go of meanwhile. */
+  letGoLate(owner: Peer | undefined): void {
+    const late = owner === undefined ? undefined : this.#rows.get(owner)?.late
+    for (const name of late ?? []) if (!owner!.adopted.has(name)) this.#drop(name)
+    for (const row of this.#rows.values()) row.late.clear()
+  }
+
+  /** A member that came back to a restarted daemon has said what it holds. Takes it, in place of what it brought before. */
+  bring(peer: Peer, entries: readonly Entry[]): void {
+    const row = this.#row(peer)
+    closeItems(row.brought ?? [])
+    row.brought = entries.slice(0, MAX_ENTRIES)
+    closeItems(entries.slice(MAX_ENTRIES))
+    peer.adopted = new Set(row.brought.map(({ name }) => name))
+  }
+
+  /** What this member brought is what the service has; nothing, when it brought nothing. */
+  adopt(peer: Peer | undefined): void {
+    if (peer === undefined) return
+    const row = this.#rows.get(peer)
+    const brought = row?.brought ?? []
+    if (row !== undefined) row.brought = null
+    const names = new Set(brought.map(({ name }) => name))
+    this.held.together(() => {
+      // First: with what it brought it may be more than a service may have.
+      for (const name of this.held.names) if (!names.has(name)) this.held.drop(name)
+      for (const entry of brought) this.held.put(entry)
+    })
+  }
+
+  /** Who serves has come back, and holds what is lacking here. Takes the descriptors. */
+  complete(peer: Peer, entries: readonly Entry[]): void {
+    for (const entry of entries) {
+      const lacking = this.held.get(entry.name) === undefined && this.held.size < MAX_ENTRIES
+      if (lacking) this.hold(peer, entry)
+      else entry.fd.close()
+    }
+  }
+
+  /** Nobody can come back any more: what the member that serves did not ask for is closed. */
+  settle(owner: Peer): void {
+    if (this.#rows.get(owner)?.brought) this.adopt(owner)
+    for (const row of this.#rows.values()) {
+      closeItems(row.brought ?? [])
+      row.brought = null
+    }
+    const entries = this.#takeProvisional(owner)
+    for (const { name } of entries) owner.adopted.add(name)
+    this.#holdAll(owner, entries, () => {
+      // First: with what it has registered it may be more than a service may have.
+      for (const name of this.held.names) if (!owner.adopted.has(name)) this.#giveUp(name)
+    })
+  }
+
+  /** The member died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
+  inherit(peer: Peer | undefined): void {
+    if (peer === undefined) return
+    const entries = this.#takeProvisional(peer)
+    const lacking = new Set(entries.filter(({ name }) => this.held.get(name) === undefined))
+    closeItems(entries.filter(entry => !lacking.has(entry)))
+    this.#holdAll(peer, lacking)
+  }
+
+  /**
+   * The service's descriptors as this member sees them: in probation who serves has its own of a name, and the service the
+   * standby's, for the way back.
+   */
+  seenBy(peer: Peer | undefined): Entry[] {
+    const own = this.#provisionalOf(peer)
+    const names = new Set(own.map(({ name }) => name))
+    return [...this.held.entries.filter(({ name }) => !names.has(name)), ...own]
+  }
+
+  /** All others can come to serve no more: what they have registered is closed. */
+  keepProvisional(peers: readonly (Peer | undefined)[]): void {
+    for (const peer of this.#rows.keys())
+      if (!peers.includes(peer)) this.#discard(this.#takeProvisional(peer))
+  }
+
+  /** The member is gone for good. */
+  forget(peer: Peer): void {
+    closeItems(this.takeArrived(peer))
+    this.#discard(this.#takeProvisional(peer))
+    closeItems(this.#rows.get(peer)?.brought ?? [])
+    this.#rows.delete(peer)
+  }
+
+  /** The service ends here: so do the paths of its listeners. */
+  removePaths(): void {
+    if (!this.#former.keepPaths) removePaths(this.held)
+  }
+
+  /** Members that live go on with what they have made. */
+  close(): void {
+    for (const peer of [...this.#rows.keys()]) {
+      closeItems(this.#takeProvisional(peer))
+      this.forget(peer)
+    }
+    this.held.close()
+  }
+
+  #row(peer: Peer): Row {
+    const known = this.#rows.get(peer)
+    if (known !== undefined) return known
+    const row: Row = { arrived: [], registered: 0, brought: null, provisional: new Map(), late: new Set() }
+    this.#rows.set(peer, row)
+    return row
+  }
+
+  /** What was to be taken later is not wanted any more. */
+  #forgetRegistered(peer: Peer, name: string): void {
+    const row = this.#rows.get(peer)
+    if (row === undefined || row.registered === 0) return
+    const registered = row.arrived.slice(0, row.registered)
+    const kept = registered.filter(item => item.name !== name)
+    closeItems(registered.filter(item => item.name === name))
+    row.arrived = [...kept, ...row.arrived.slice(row.registered)]
+    row.registered = kept.length
+  }
+
+  #provisionalOf(peer: Peer | undefined): Entry[] {
+    const row = peer === undefined ? undefined : this.#rows.get(peer)
+    return [...(row?.provisional.values() ?? [])]
+  }
+
+  /** The caller owns them. */
+  #takeProvisional(peer: Peer): Entry[] {
+    const entries = this.#provisionalOf(peer)
+    this.#rows.get(peer)?.provisional.clear()
+    return entries
+  }
+
+  /** What a member has registered and the service does not get: with the paths that it has made. */
+  #discard(entries: readonly (Entry | undefined)[]): void {
+    const made = entries.filter(entry => entry !== undefined)
+    if (this.#former.keepPaths) closeItems(made)
+    else discardMade(made, this.held)
+  }
+
+  /** Takes them. The member cannot be told any more: what is too many is closed, and logged. */
+  #holdAll({ pid }: Peer, entries: Iterable<Entry>, before: () => void = () => {}): void {
+    const failures: unknown[] = []
+    this.held.together(() => {
+      before()
+      for (const entry of entries) {
+        try {
+          this.#put(entry)
+        } catch (error) {
+          failures.push(error)
+        }
+      }
+      this.#former.settle(this.held)
+    })
+    if (failures.length === 0) return
+    const facts = { err: failures[0], pid, count: failures.length }
+    this.#logger.error(facts, 'what a member has registered is too much, and is not kept for the next')
+  }
+
+  #put(entry: Entry): void {
+    this.#former.note(this.held, entry.name)
+    this.held.put(entry)
+  }
+
+  #giveUp(name: string): void {
+    this.#former.note(this.held, name)
+    this.held.drop(name)
+  }
+
+  #drop(name: string): void {
+    this.#giveUp(name)
+    this.#former.settle(this.held)
+  }
+}
+
+function closeItems(items: readonly { readonly fd: BundleItem['fd'] }[]): void {
+  closeAll(items.map(({ fd }) => fd))
+}

@@ -1,0 +1,400 @@
+import { LONGEST_MS } from '../../base/duration.js'
+import { FdbError } from '../../errors.js'
+import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
+import { inspectOne, type OwnedFd } from '../../kernel/index.js'
+import { formatAddress } from '../../listeners/index.js'
+import {
+  type Claimed,
+  type ClaimOrder,
+  type DescriptorHolder,
+  type DescriptorOrder,
+  type DescriptorsOfProcess,
+  type DescriptorUser,
+  type HeldDescriptor,
+  type StoredAs,
+  serviceIn,
+} from '../../operator/held-descriptors.js'
+import { lineOf } from '../../os/line-of.js'
+import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
+import type { HeldAlone } from './held-alone.js'
+import { keyOf, lifetimeOf, type Noted, nameOf, notedIn, restOf } from './noted-descriptor.js'
+import { ProcessClaims } from './process-claims.js'
+import { overLimit } from './service-rules.js'
+
+interface Held extends Noted {
+  readonly timer: NodeJS.Timeout | undefined
+  /** Of the process with which it goes. */
+  readonly watch: DeathWatch | null
+  readonly whilePid: number | null
+  claimedBy: DescriptorUser | null
+}
+
+/** What came to its end by itself. */
+export type Over =
+  | 'the time of a descriptor is over'
+  | 'the process of a descriptor has ended'
+  | 'the other side of a descriptor has gone'
+  | 'a claimant has ended'
+
+/**
+ * Descriptors of any kind that a daemon holds for whoever asks, by name: for good, for a time, or as long as a process lives. They, and the
+ * pidfds of those processes, are entries of a registry: what becomes of that becomes of them.
+ */
+export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Disposable {
+  readonly #registry: Registry
+  readonly #wanted: Set<string>
+  readonly #over: (what: Over, name: string, pid: number | null) => void
+  readonly #held = new Map<string, Held>()
+  readonly #claims: ProcessClaims
+  /** How many, by service. */
+  readonly #sizes = new Map<string | null, number>()
+  readonly #settled: () => boolean
+  readonly #watching = new Set<() => void>()
+  /** Those that came over the notify socket, in the order in which they did. */
+  readonly #given = new Set<string>()
+
+  /**
+   * `wanted`: names of the registry that stay when another process goes on with it. `settled`: nobody is about to, so that descriptors
+   * may come and go. `over`: is told what nobody has asked for.
+   */
+  constructor(
+    registry: Registry,
+    wanted: Set<string> = new Set(),
+    settled = () => true,
+    over: (what: Over, name: string, pid: number | null) => void = () => {},
+  ) {
+    this.#registry = registry
+    this.#wanted = wanted
+    this.#settled = settled
+    this.#over = over
+    this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
+      over('a claimant has ended', name, pid)
+      this.#tell()
+    })
+  }
+
+  get size(): number {
+    return this.#held.size
+  }
+
+  /** All of them: nobody else is asked for them. */
+  get heldAlone(): HeldAlone[] {
+    if (this.#held.size === 0) return []
+    return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
+  }
+
+  /** What the process before has held, in this registry: its leases go on, and the claims of processes; those of connections have ended with it. */
+  takeOver(): void {
+    for (const { name: key, spec } of this.#registry.entries) {
+      const name = nameOf(key)
+      const noted = name === null ? null : notedIn(spec)
+      if (name === null || noted === null || this.#held.has(name)) continue
+      for (const each of [key, lifetimeOf(name)]) if (this.#registry.get(each)) this.#wanted.add(each)
+      this.#hold(name, noted)
+    }
+    this.#claims.takeOver(name => this.#held.has(name) || isProgram(name))
+  }
+
+  list(): HeldDescriptor[] {
+    return [...this.#held]
+      .map(([name, held]) => this.#describe(name, held))
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** Who has claimed what for as long as he lives, of what is to be shown. */
+  usersOf(shows: (name: string) => boolean): DescriptorsOfProcess[] {
+    const programs = new Map<number, DescriptorsOfProcess>()
+    for (const name of [...this.#held.keys()].filter(shows).sort())
+      for (const { pid, since } of this.#claims.of(name)) {
+        const known = programs.get(pid) ?? { pid, since, names: [] }
+        programs.set(pid, { ...known, names: [...known.names, name] })
+      }
+    return [...programs.values()]
+  }
+
+  put({ name, fd, lifetime, ms, replace, by, stored, most = MAX_ENTRIES }: DescriptorOrder): void {
+    let begun = false
+    try {
+      this.#refuseUnsettled()
+      if (!this.#held.has(name)) this.#refuseMore(name, most)
+      else if (replace) this.#claimable(name, by, null)
+      else
+        throw new FdbError(
+          'ERR_FDB_FD_TAKEN',
+          `a descriptor "${name}" is held already: choose another name, or have it replaced`,
+        )
+      if (lifetime !== null) refuseNoPidfd(lifetime)
+      begun = true
+      this.#forget(name)
+      const now = Date.now()
+      const until = ms === null ? null : now + Math.min(ms, LONGEST_MS)
+      const noted = { pid: by.pid, uid: by.uid, putAt: now, until, ...(stored && { stored }) }
+      this.#enter(keyOf(name), JSON.stringify(noted), fd)
+      if (lifetime !== null) this.#enter(lifetimeOf(name), '', lifetime)
+      this.#hold(name, noted)
+    } catch (error) {
+      if (begun) this.#forget(name)
+      fd.close()
+      lifetime?.close()
+      throw error
+    } finally {
+      if (begun) this.#tell()
+    }
+  }
+
+  claim({ name, by, shared, claimant }: ClaimOrder): Claimed {
+    try {
+      // What a process claims for as long as it lives is handed over.
+      if (claimant !== null) this.#refuseUnsettled()
+      const held = this.#known(name)
+      const others = this.#claimable(name, by, claimant)
+      if (!shared && others[0] !== undefined) throw claimed(name, others[0].pid)
+      const fd = this.#registry.get(keyOf(name))!.fd.dup()
+      try {
+        if (claimant !== null) this.#claims.add(name, claimant, { exclusive: !shared, uid: by.uid })
+        else if (!shared) held.claimedBy = by
+      } catch (error) {
+        fd.close()
+        throw error
+      }
+      if (claimant !== null || !shared) this.#tell()
+      return { fd, others: others.length }
+    } catch (error) {
+      claimant?.close()
+      throw error
+    }
+  }
+
+  release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
+    const held = this.#known(name)
+    if (claimant !== null) {
+      this.#refuseUnsettled()
+      if (this.#claims.release(name, claimant)) this.#tell()
+      return
+    }
+    this.#claimable(name, by, null)
+    if (held.claimedBy === null) return
+    held.claimedBy = null
+    this.#tell()
+  }
+
+  remove(name: string): void {
+    this.#refuseUnsettled()
+    this.#known(name)
+    this.#forget(name)
+    this.#tell()
+  }
+
+  /** What is held has come to its end by itself: also while another process is about to go on with it. */
+  end(name: string, what: Over): void {
+    const { whilePid } = this.#held.get(name)!
+    this.#forget(name)
+    this.#over(what, name, whilePid)
+    this.#tell()
+  }
+
+  /** What came over the notify socket, in the order in which it did. The descriptors are lent. */
+  stored(service: string): { readonly name: string; readonly as: StoredAs; readonly fd: OwnedFd }[] {
+    return this.#givenAs(as => as.service === service)
+  }
+
+  /** Of what came over the notify socket, what goes when its other side has gone. The descriptors are lent. */
+  polled(): { readonly name: string; readonly fd: OwnedFd }[] {
+    return this.#givenAs(({ polled }) => polled)
+  }
+
+  heldBy(user: number): number {
+    return [...this.#held.values()].filter(({ uid }) => uid === user).length + this.#claims.countOf(user)
+  }
+
+  has(name: string): boolean {
+    return this.#held.has(name)
+  }
+
+  /**
+   * The process of a pidfd is a program of this service as long as it lives. `own`: it asks itself, and may change its service. Takes the pidfd, also
+   * when it throws.
+   */
+  addProgram(service: string, pidfd: OwnedFd, own: boolean): void {
+    try {
+      this.#refuseUnsettled()
+      refuseAncestor(pidOf(pidfd))
+      const before = this.#claims.namesOf(pidfd, isProgram)
+      if (before[0] !== undefined && !own) throw programAlready(pidOf(pidfd), serviceOf(before[0]))
+      for (const name of before) this.#claims.release(name, pidfd)
+    } catch (error) {
+      pidfd.close()
+      throw error
+    }
+    this.#claims.add(programOf(service), pidfd, { exclusive: false })
+  }
+
+  /** Null: it is a program of none. */
+  serviceOf(pid: number): string | null {
+    const name = this.#claims.nameOf(pid, isProgram)
+    return name === null ? null : serviceOf(name)
+  }
+
+  left(by: DescriptorUser): void {
+    const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
+    for (const held of claimed) held.claimedBy = null
+    if (claimed.length > 0) this.#tell()
+  }
+
+  watch(changed: () => void): () => void {
+    this.#watching.add(changed)
+    return () => this.#watching.delete(changed)
+  }
+
+  /** The registry stays as it is. */
+  [Symbol.dispose](): void {
+    for (const { timer, watch } of this.#held.values()) {
+      clearTimeout(timer)
+      watch?.close()
+    }
+    this.#held.clear()
+    this.#given.clear()
+    this.#claims.close()
+    this.#sizes.clear()
+    this.#watching.clear()
+  }
+
+  #givenAs(meant: (as: StoredAs) => boolean) {
+    return [...this.#given].flatMap(name => {
+      const as = this.#held.get(name)!.stored!
+      return meant(as) ? [{ name, as, fd: this.#registry.get(keyOf(name))!.fd }] : []
+    })
+  }
+
+  /** Throws ERR_FDB_BUSY. */
+  #refuseUnsettled(): void {
+    if (this.#settled()) return
+    throw new FdbError('ERR_FDB_BUSY', 'the daemon is being upgraded: try again', { retryable: true })
+  }
+
+  #describe(name: string, { pid, putAt, until, whilePid, claimedBy, stored }: Held): HeldDescriptor {
+    const about = inspectOne(this.#registry.get(keyOf(name))!.fd)
+    const users = this.#claims.of(name)
+    return {
+      name,
+      type: about.type,
+      address: about.type === 'socket' ? formatAddress(about) : null,
+      inode: about.ino,
+      pid,
+      putAt: new Date(putAt).toISOString(),
+      until: until === null ? null : new Date(until).toISOString(),
+      whilePid,
+      claimedBy: claimedBy?.pid ?? users.find(({ exclusive }) => exclusive)?.pid ?? null,
+      storedAs: stored?.name ?? null,
+      users,
+    }
+  }
+
+  #enter(key: string, spec: string, fd: OwnedFd): void {
+    this.#wanted.add(key)
+    this.#registry.put({ name: key, role: 'named', spec, fd })
+  }
+
+  /** Its lease runs from now on. */
+  #hold(name: string, noted: Noted): void {
+    const lifetime = this.#registry.get(lifetimeOf(name))?.fd
+    const late = () => this.end(name, 'the time of a descriptor is over')
+    const gone = () => this.end(name, 'the process of a descriptor has ended')
+    const { until } = noted
+    this.#resize(name, 1)
+    if (noted.stored) this.#given.add(name)
+    this.#held.set(name, {
+      ...noted,
+      timer: until === null ? undefined : setTimeout(late, restOf(until)).unref(),
+      watch: lifetime === undefined ? null : watchDeathThere(lifetime, gone),
+      whilePid: lifetime === undefined ? null : pidOf(lifetime),
+      claimedBy: null,
+    })
+  }
+
+  #forget(name: string): void {
+    const held = this.#held.get(name)
+    clearTimeout(held?.timer)
+    held?.watch?.close()
+    if (this.#held.delete(name)) this.#resize(name, -1)
+    this.#given.delete(name)
+    this.#claims.forget(name)
+    for (const key of [keyOf(name), lifetimeOf(name)]) {
+      this.#wanted.delete(key)
+      this.#registry.drop(key)
+    }
+  }
+
+  #refuseMore(name: string, most: number): void {
+    if (this.#held.size >= MAX_ENTRIES) throw tooMany(name)
+    const service = serviceIn(name)
+    if ((this.#sizes.get(service) ?? 0) >= most) throw overLimit(service ?? '', 'descriptors', most)
+  }
+
+  #resize(name: string, by: number): void {
+    const service = serviceIn(name)
+    const size = (this.#sizes.get(service) ?? 0) + by
+    if (size > 0) this.#sizes.set(service, size)
+    else this.#sizes.delete(service)
+  }
+
+  #known(name: string): Held {
+    const held = this.#held.get(name)
+    if (held !== undefined) return held
+    throw new FdbError(
+      'ERR_FDB_FD_UNKNOWN',
+      `no descriptor "${name}" is held: fd-broker fd list shows which are`,
+    )
+  }
+
+  /** The claims of other processes. Throws where somebody else has it for himself. */
+  #claimable(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
+    const { claimedBy } = this.#known(name)
+    if (claimedBy !== null && claimedBy !== by) throw claimed(name, claimedBy.pid)
+    const others = this.#claims.others(name, claimant)
+    const exclusive = others.find(each => each.exclusive)
+    if (exclusive !== undefined) throw claimed(name, exclusive.pid)
+    return others
+  }
+
+  #tell(): void {
+    for (const changed of [...this.#watching]) changed()
+  }
+}
+
+/** No descriptor has a colon in its name. */
+function programOf(service: string): string {
+  return `:${service}`
+}
+
+function isProgram(name: string): boolean {
+  return name.startsWith(':')
+}
+
+function serviceOf(program: string): string {
+  return program.slice(1)
+}
+
+/** What PID 1, this process or an ancestor of it is a program of, every process without a service of its own would be. */
+function refuseAncestor(pid: number): void {
+  if (pid !== 1 && !(pid > 0 && [...lineOf(process.pid)].includes(pid))) return
+  throw new FdbError(
+    'ERR_FDB_DENIED',
+    `process ${pid} can be no program of a service: it is ${pid === 1 ? 'the first process of all' : `the daemon (process ${process.pid}), or has started it`}; start the program as a process of its own`,
+  )
+}
+
+function programAlready(pid: number, service: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_DENIED',
+    `process ${pid} is a program of "${service}" already: only the process itself can change that`,
+  )
+}
+
+function claimed(name: string, pid: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_FD_CLAIMED',
+    `process ${pid} has claimed the descriptor "${name}" for itself: try again when it has released it, or has ended`,
+    { retryable: true },
+  )
+}

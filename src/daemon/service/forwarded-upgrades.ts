@@ -1,0 +1,115 @@
+import { FdbError } from '../../errors.js'
+import type { Peer } from '../../holder/peer.js'
+import type { HandoffTimes } from '../../holder/times.js'
+import {
+  readProgress,
+  readUpgraded,
+  type Upgraded,
+  type UpgradeOrder,
+  type UpgradeProgress,
+} from '../../operator/requests.js'
+import type { Failure } from '../../operator/status-report.js'
+import type { fdbroker } from '../../proto/wire.js'
+import { Pending } from '../../wire/pending.js'
+
+/** A member ends an upgrade at the limit itself: its word may take so much longer. */
+const GRACE_MS = 4_000
+/** How long the successor's process may take to start. */
+const STARTING_MS = 10_000
+/** What a member that could not upgrade may leave out. */
+const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
+
+interface Waiting {
+  /** The member repeats it: its word on an upgrade that has failed may come when the next one has been asked for. */
+  readonly request: number
+  readonly pending: Pending<Upgraded>
+  progress(step: UpgradeProgress): void
+  /** The member was told to give it up, and says when its successor has ended. */
+  cancelled: boolean
+}
+
+/** A daemon's part in upgrades that operators ask for: the member that serves starts its successor, which joins here. */
+export class ForwardedUpgrades {
+  readonly #times: HandoffTimes
+  readonly #waiting = new Map<Peer, Waiting>()
+  #requests = 0
+
+  constructor(times: HandoffTimes) {
+    this.#times = times
+  }
+
+  /** One at a time of a member. */
+  has(peer: Peer): boolean {
+    return this.#waiting.has(peer)
+  }
+
+  /** Rejects with what the member says, why the handoff failed, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
+  ask(
+    peer: Peer,
+    { argv, timeoutMs }: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded> {
+    const { ready, quiesce, freeze, prepare, commit } = this.#times
+    // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
+    const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + STARTING_MS
+    const request = ++this.#requests
+    const pending = new Pending<Upgraded>({
+      over: () => {
+        cancel.removeEventListener('abort', cancelled)
+        if (this.#waiting.get(peer) === waiting) this.#waiting.delete(peer)
+      },
+    })
+    const waiting: Waiting = { request, pending, progress, cancelled: false }
+    const within = (ms: number, what: string) => {
+      const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`
+      pending.limit(ms, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', text)))
+    }
+    const cancelled = () => {
+      waiting.cancelled = true
+      const { code, message } = cancel.reason as FdbError
+      tellFailed(peer, { code, message })
+      const most = GRACE_MS + prepare + commit
+      within(most, `${most} ms after it was cancelled`)
+    }
+    this.#waiting.set(peer, waiting)
+    within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
+    peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
+    if (cancel.aborted) cancelled()
+    else cancel.addEventListener('abort', cancelled, { once: true })
+    return pending.answer
+  }
+
+  progressed(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
+    this.#waiting.get(peer)?.progress(readProgress(progress))
+  }
+
+  answered(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
+    const waiting = this.#waiting.get(peer)
+    if (waiting === undefined || (result.request && result.request !== waiting.request)) return
+    try {
+      waiting.pending.resolve(readUpgraded(result, UNTOLD))
+    } catch (error) {
+      waiting.pending.reject(error)
+    }
+  }
+
+  /** The handoff has failed. Who started the successor does not see it: it is told. */
+  failed({ code, message, phase }: Failure): void {
+    for (const [peer, { cancelled, pending }] of [...this.#waiting]) {
+      if (cancelled) continue
+      tellFailed(peer, { code, message, phase })
+      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent serves on)`))
+    }
+  }
+
+  /** This member is gone. */
+  forget(peer: Peer): void {
+    const why = `process ${peer.pid} ended before it answered`
+    this.#waiting.get(peer)?.pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', why))
+  }
+}
+
+function tellFailed(peer: Peer, why: { code: string; message: string; phase?: string }): void {
+  peer.link.tell({ result: { ok: false, ...why } })
+}

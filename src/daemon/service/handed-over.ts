@@ -1,0 +1,89 @@
+import type { Logger } from '../../base/logger.js'
+import { FdbError } from '../../errors.js'
+import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-machine.js'
+import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import { Segment } from '../../state/segment.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { type Epoch, NOBODY } from '../../wire/messages.js'
+import type { Custody } from './custody.js'
+
+/** What a daemon has of a service, for the one after it. Borrowed. */
+export function itemsOf(custody: Custody, shelf: SegmentShelf): BundleItem[] {
+  const segments = shelf.all.map(({ epoch, fd, kind }) => {
+    const writable = shelf.isWritable(epoch)
+    return { role: 'segment' as const, name: `${kind}-${epoch}`, epoch, writable, fd }
+  })
+  return [...custody.held.items(), ...segments]
+}
+
+/** Where it belongs. */
+export interface Heir {
+  readonly service: string
+  readonly custody: Custody
+  readonly shelf: SegmentShelf
+  readonly logger: Logger
+}
+
+/**
+ * Puts what the daemon before had of a service where it belongs. Takes it. Never throws, as nobody else serves by now: the log names what
+ * is lost. Of a state of which a part is, that is taken which was written before.
+ */
+export function takeItems(items: readonly BundleItem[], { service, custody, shelf, logger }: Heir): void {
+  const lost = (what: string, error: unknown) =>
+    logger.error({ err: error, service, lost: what }, 'what was handed over cannot be taken')
+  const segments: { readonly segment: Segment; readonly writable: boolean }[] = []
+  const unread: Epoch[] = []
+  for (const { role, name = '', spec = '', writable = false, fd } of items) {
+    try {
+      if (role === 'listener' || role === 'named') custody.held.put({ role, name, spec, fd })
+      else if (role === 'segment') segments.push({ segment: Segment.open(fd), writable })
+      else fd.close()
+    } catch (error) {
+      fd.close()
+      if (role === 'segment') unread.push(epochIn(name))
+      lost(`${role} ${name}`, error)
+    }
+  }
+  const merged = segments.filter(({ segment }) => segment.kind === 'snapshot')
+  const whole = Math.max(-1, ...merged.map(({ segment }) => segment.epoch))
+  const end = Math.min(Number.POSITIVE_INFINITY, ...unread.filter(epoch => epoch > whole))
+  for (const { segment, writable } of segments) {
+    if (segment.epoch >= end) {
+      const why = `what was written before it, in epoch ${end}, cannot be read`
+      lost(`segment ${segment.kind}-${segment.epoch}`, new FdbError('ERR_FDB_STATE_ORDER', why))
+      segment.close()
+    } else if (segment.kind === 'epoch') shelf.put(segment, writable)
+  }
+  // What one of them has merged may be here in part, when a daemon was killed in the middle.
+  const snapshots = merged.map(({ segment }) => segment).filter(({ epoch }) => epoch < end)
+  for (const snapshot of snapshots.sort((a, b) => a.epoch - b.epoch)) shelf.replaceUpTo(snapshot)
+}
+
+/** See {@link itemsOf}. Where a release named it otherwise: all. */
+function epochIn(name: string): Epoch {
+  const [, epoch = '0'] = /-(\d+)$/.exec(name) ?? []
+  return Number(epoch)
+}
+
+/** Nobody serves, and nothing is kept. */
+export const EMPTY = initialHolder('member', NOBODY, 0, 0)
+
+export function isEmpty({ phase, owner, epoch }: HolderState): boolean {
+  return phase === 'idle' && owner === NOBODY && epoch === EMPTY.epoch
+}
+
+/** It has been served, and nobody serves it, or tries. */
+export function isUnserved(machine: HolderState): boolean {
+  return machine.phase === 'idle' && machine.owner === NOBODY && !isEmpty(machine)
+}
+
+/** Members live, and are awaited. No epoch is given twice. */
+export function awaitsMembers(shelf: SegmentShelf): HolderState {
+  return { ...restartedHolder(), top: shelf.top }
+}
+
+/** Nobody of the service lives: the next member begins with what is here. */
+export function heldFor(shelf: SegmentShelf): HolderState {
+  const epoch: Epoch = Math.max(1, shelf.top)
+  return initialHolder('member', NOBODY, epoch)
+}

@@ -1,0 +1,83 @@
+import type { Logger } from '../../base/logger.js'
+import { FdbError } from '../../errors.js'
+import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import { statOf, tryLock } from '../../kernel/index.js'
+import { stateFileSettings } from '../../state/file/options.js'
+import { isStateFile, openStateFile } from '../../state/file/place.js'
+import { StateFile } from '../../state/file/state-file.js'
+import { StateLog } from '../../state/state-log.js'
+import { withDeadline } from '../../wire/deadline.js'
+import type { HeldAlone } from './held-alone.js'
+
+/** What the clocks of the file system and of this process may differ by. */
+const CLOCKS_MS = 1_000
+
+export interface KeptState {
+  readonly service: string
+  /** The state file of the members. */
+  readonly path: string
+  /** When the last one died, milliseconds since 1970. */
+  readonly diedAt: number
+  readonly shelf: SegmentShelf
+  readonly logger: Logger
+  readonly timeoutMs: number
+}
+
+/** {@link keepState} of what a daemon holds alone, if it holds any state so, and the members have told a file. */
+export async function keepHeldAlone({
+  held,
+  ...rest
+}: Omit<KeptState, 'service' | 'path'> & { readonly held: HeldAlone | null }): Promise<void> {
+  if (held === null || held.stateFile === null || held.stateBytes === 0) return
+  await keepState({ ...rest, service: held.service, path: held.stateFile })
+}
+
+/**
+ * Writes what a daemon alone holds of a service's state to the file that its members keep it in: it has every acknowledged
+ * change, the file perhaps not the last ones before the member was killed. Never rejects: what came of it is logged.
+ */
+export async function keepState({
+  service,
+  path,
+  diedAt,
+  shelf,
+  logger,
+  timeoutMs,
+}: KeptState): Promise<void> {
+  const log = new StateLog({ logger })
+  try {
+    refuseOthers(path, diedAt)
+    for (const segment of shelf.all) {
+      // Who wrote there is dead.
+      segment.sealForTheDead()
+      await log.adopt(segment.dup())
+    }
+    const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)
+    file.serve()
+    try {
+      await withDeadline(file.flush(), timeoutMs, { what: 'the state in its file' })
+      logger.info({ service, path, sequence: file.status().sequence }, 'the state is in its file')
+    } finally {
+      file.stop()
+    }
+  } catch (error) {
+    logger.error({ err: error, service, path }, 'the state that this daemon alone holds is not in its file')
+  } finally {
+    log.close()
+  }
+}
+
+/** Throws ERR_FDB_STATE_FILE when a process goes on with the file, or has: what is here is older then. */
+function refuseOthers(path: string, diedAt: number): void {
+  using fd = openStateFile(path)
+  if (fd === null) return
+  const refuse = (why: string) =>
+    new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${why}: it is left as it is`)
+  if (!isStateFile(fd)) throw refuse('is no state file')
+  if (!tryLock(fd)) throw refuse('is written by another process')
+  const { mtimeMs } = statOf(fd)
+  if (mtimeMs > diedAt + CLOCKS_MS)
+    throw refuse(
+      `was written at ${new Date(mtimeMs).toISOString()}, after the last member of this daemon had ended`,
+    )
+}

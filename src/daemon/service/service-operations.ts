@@ -1,0 +1,224 @@
+import { FdbError } from '../../errors.js'
+import type { HolderState } from '../../handoff/holder-machine.js'
+import { type HolderPhase, refusesJoiners } from '../../handoff/phases.js'
+import type { Holder } from '../../holder/holder.js'
+import { STUCK_MS } from '../../holder/kill-stuck.js'
+import type { Peer } from '../../holder/peer.js'
+import type { Entry } from '../../holder/registry.js'
+import type { HandoffTimes } from '../../holder/times.js'
+import type {
+  CommandContext,
+  CommandOrder,
+  Operations,
+  Upgraded,
+  UpgradeOrder,
+  UpgradeProgress,
+} from '../../operator/requests.js'
+import { nobodyStandsBy, ROLLBACK } from '../../operator/service-commands.js'
+import type { Failure } from '../../operator/status-report.js'
+import type { WireEnvelope } from '../../wire/link.js'
+import type { Custody } from './custody.js'
+import { ForwardedCommands } from './forwarded-commands.js'
+import { ForwardedUpgrades } from './forwarded-upgrades.js'
+import { standbyOf } from './held-alone.js'
+import { stillAwaited } from './roll-call.js'
+import { StatusQuestion } from './status-question.js'
+import { Verdict } from './verdict.js'
+
+/** The status tells of a handoff that takes longer, too. */
+const STATUS_MS = 1_000
+
+/** A successor takes about so long to come: what is over by then is not in its way. */
+const COMING_MS = 1_000
+
+/** What a service lets its operators do. */
+export interface OperatedService {
+  readonly name: string
+  readonly times: HandoffTimes
+  readonly holder: Holder
+  readonly custody: Custody
+  machine(): HolderState
+  /** Who takes connections when nobody serves here. */
+  taker(): Peer | undefined
+  /** After a restart: who is awaited. */
+  missing(): readonly number[]
+  /** The status, in the words of the member that serves, if there are any. */
+  describe(answer: Record<string, unknown> | null): object
+}
+
+/** How a service stands, for who sees to it that somebody serves. */
+export interface Standing {
+  /** Who has the right to write, and hears: null: nobody, as far as is known. */
+  readonly owner: Peer | null
+  readonly phase: HolderPhase
+  readonly lastFailure: Failure | null
+  /** Processes that were given descriptors, and have neither let go of them nor ended. */
+  readonly bound: readonly number[]
+  /** Lent. */
+  readonly entries: readonly Entry[]
+}
+
+/** What a daemon's operators ask of one service, which the member that serves it answers. */
+export class ServiceOperations implements Operations {
+  readonly #service: OperatedService
+  readonly #statusQuestion = new StatusQuestion()
+  readonly #commands = new ForwardedCommands()
+  readonly #upgrades: ForwardedUpgrades
+  readonly #verdict: Verdict
+  readonly #handoff: Verdict
+
+  constructor(service: OperatedService) {
+    this.#service = service
+    this.#handoff = new Verdict(() => service.machine().phase, refusesJoiners)
+    this.#verdict = new Verdict(() => service.machine().phase)
+    this.#upgrades = new ForwardedUpgrades(service.times)
+  }
+
+  /** Resolves when it is known who serves, after `ms` at most; null: it is, as far as it can be. */
+  decided(ms: number): Promise<void> | null {
+    return this.#verdict.open ? this.#verdict.within(Math.min(ms, this.#service.times.commit)) : null
+  }
+
+  /** A probation that is under way ends as soon as that is safe. */
+  endProbation(): void {
+    this.#service.holder.endProbation()
+  }
+
+  get standing(): Standing {
+    const { custody, holder, machine } = this.#service
+    const { lastFailure } = holder.timeline
+    const owner = this.#serving
+    const { bound, phase } = machine()
+    const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
+    return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: custody.seenBy(owner) }
+  }
+
+  /** Who takes the connections of members that do not serve any more. */
+  get taker(): Peer | undefined {
+    return this.#serving ?? this.#service.taker()
+  }
+
+  /** Who has the right to write, or had it last. */
+  get #serving(): Peer | undefined {
+    const { holder, machine } = this.#service
+    return holder.peer(machine().owner)
+  }
+
+  async status(): Promise<object> {
+    // A daemon that was started again may wait long, and its status tells for whom.
+    if (this.#service.machine().phase !== 'rebuilding') await this.#verdict.within(STATUS_MS)
+    const asked = this.#serving
+    const answer = asked === undefined ? null : await this.#statusQuestion.ask(asked)
+    // All else as it is in one moment.
+    return this.#service.describe(this.#serving === asked ? answer : null)
+  }
+
+  /** Has the member that serves start its successor, which joins here. */
+  async upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded> {
+    const { name, holder } = this.#service
+    const left = await this.#decided(order.timeoutMs, cancel)
+    if (order.killStuck) {
+      await holder.killStuck(STUCK_MS)
+      const ended = await holder.killSilentOwner(STUCK_MS)
+      if (ended !== null) {
+        throw new FdbError(
+          'ERR_FDB_BUSY',
+          `${name}: process ${ended}, which served, was silent and is ended; its listeners and its state are kept here: start the next version`,
+          { retryable: true },
+        )
+      }
+    }
+    await this.#refuseUnderWay(cancel)
+    const owner = this.#owner
+    if (!owner.link.open || this.#upgrades.has(owner))
+      throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid} cannot be asked now`, {
+        retryable: true,
+      })
+    return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
+  }
+
+  /** Has the member that serves answer it. */
+  async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
+    const { name, holder, machine } = this.#service
+    await this.#decided(0, context.signal)
+    // The member cannot know for certain: what it hands back somebody has to take.
+    if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
+      throw nobodyStandsBy(`the member that serves "${name}"`)
+    }
+    return await this.#commands.ask(this.#owner, order, context)
+  }
+
+  /** A message of a member; whether it was an answer, or a part of one. */
+  answered(peer: Peer, { status, progress, commandReply, result }: WireEnvelope): boolean {
+    if (status) this.#statusQuestion.answered(peer, status.json ?? '')
+    else if (progress) this.#upgrades.progressed(peer, progress)
+    else if (commandReply) this.#commands.answered(peer, commandReply)
+    else if (result) this.#upgrades.answered(peer, result)
+    else return false
+    return true
+  }
+
+  /** The machine has made a step. */
+  stepped(): void {
+    this.#verdict.look()
+    this.#handoff.look()
+  }
+
+  /** The service is held here no more. */
+  close(): void {
+    this.#verdict.end()
+    this.#handoff.end()
+  }
+
+  /** A handoff has failed. */
+  failed(): void {
+    const failure = this.#service.holder.timeline.lastFailure
+    if (failure !== null) this.#upgrades.failed(failure)
+  }
+
+  /** This member is gone. */
+  forget(peer: Peer): void {
+    this.#statusQuestion.forget(peer)
+    this.#commands.forget(peer)
+    this.#upgrades.forget(peer)
+  }
+
+  /** Waits for who serves, as long as a commit may take. What is left of `timeoutMs` then (0: no limit); rejects with the signal's reason. */
+  async #decided(timeoutMs: number, signal: AbortSignal): Promise<number> {
+    const begun = performance.now()
+    const { commit } = this.#service.times
+    await this.#verdict.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
+    return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - begun))) : 0
+  }
+
+  /** The successor would be refused when it comes. */
+  async #refuseUnderWay(signal: AbortSignal): Promise<void> {
+    await this.#handoff.within(COMING_MS, signal)
+    if (!this.#handoff.open) return
+    const { holder, machine, name } = this.#service
+    const { joiner, owner, phase } = machine()
+    const why =
+      phase === 'probation'
+        ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or have the version before serve again (fd-broker rollback)`
+        : `process ${holder.peer(joiner)?.pid ?? 0} is taking over (phase ${phase}): try again when that is over`
+    throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true, phase })
+  }
+
+  /** Throws when nobody can be asked. */
+  get #owner(): Peer {
+    const owner = this.#serving
+    if (owner !== undefined) return owner
+    const { holder, machine, missing, name } = this.#service
+    const { joiner, phase } = machine()
+    if (phase === 'rebuilding') throw stillAwaited(missing())
+    const why =
+      phase === 'committing'
+        ? `process ${holder.peer(joiner)?.pid ?? 0} is to serve, and has not said yet that it does: try again`
+        : 'no member serves: start one'
+    throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true })
+  }
+}

@@ -1,0 +1,399 @@
+import type { FdbError } from '../../errors.js'
+import { EffectQueue } from '../../handoff/effect-queue.js'
+import { needs } from '../../handoff/embedded.js'
+import {
+  concerned,
+  type HolderEffect,
+  type HolderEvent,
+  type HolderState,
+  stepHolder,
+} from '../../handoff/holder-machine.js'
+import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
+import { cancelHandoff } from '../../holder/cancel.js'
+import { Holder } from '../../holder/holder.js'
+import type { Peer } from '../../holder/peer.js'
+import { SegmentShelf } from '../../holder/segment-shelf.js'
+import { closeAll, type OwnedFd } from '../../kernel/index.js'
+import { DEFAULT_LIMITS } from '../../state/limits.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import type { WireEnvelope } from '../../wire/link.js'
+import { NOBODY } from '../../wire/messages.js'
+import { remoteError } from '../../wire/remote-error.js'
+import { FORWARDS_WRITES } from '../../wire/versions.js'
+import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
+import { candidate, factsFor } from './candidate.js'
+import { Custody } from './custody.js'
+import { ForwardedWrites } from './forwarded-writes.js'
+import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
+import { type HeldAlone, heldAlone } from './held-alone.js'
+import { keepHeldAlone } from './kept-state.js'
+import { Pause } from './pause.js'
+import type { RememberedService } from './rights-holders.js'
+import { RollCall, stillAwaited } from './roll-call.js'
+import { ServiceOperations } from './service-operations.js'
+import type { ServiceParts } from './service-parts.js'
+import { overLimit } from './service-rules.js'
+import { describeService } from './service-status.js'
+import { settles } from './settling.js'
+import { openWayBetween } from './way-taker.js'
+
+const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
+
+/** One service that a daemon holds: its registry, its segments and its holder's machine. */
+export class Service {
+  readonly name: string
+  /** What operators ask of it. */
+  readonly operations: ServiceOperations
+  readonly #parts: ServiceParts
+  readonly #custody: Custody
+  readonly #shelf = new SegmentShelf()
+  readonly #queue: EffectQueue<HolderEffect>
+  readonly #holder: Holder
+  readonly #writes: ForwardedWrites
+  /** A daemon before this one had it too: what is left when no member is counts. */
+  readonly #handedOver: boolean
+  readonly #pause = new Pause()
+  #machine: HolderState
+  #generation: number
+  #startedAt: number
+  /** The state file of the member that serves, or served last; empty: none. */
+  #stateFile: string
+  /** When a member was lost last, milliseconds since 1970. */
+  #diedAt: number
+  readonly #rollCall: RollCall
+
+  constructor(parts: ServiceParts, remembered: RememberedService, items: readonly BundleItem[]) {
+    this.name = remembered.service
+    this.#parts = parts
+    this.#generation = remembered.generation
+    this.#startedAt = remembered.startedAt
+    this.#stateFile = remembered.stateFile ?? ''
+    this.#diedAt = remembered.diedAt ?? 0
+    this.#handedOver = items.length > 0
+    this.#custody = new Custody(parts.logger)
+    this.#custody.foreign = remembered.foreign ?? false
+    this.#writes = new ForwardedWrites({
+      name: this.name,
+      logger: parts.logger,
+      shelf: this.#shelf,
+      served: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== EMPTY.epoch,
+      writer: () => this.#holder.peer(this.#machine.owner),
+      isSilent: peer => this.#holder.isSilent(peer),
+      gaveUp: identity => this.#rollCall.excuse(identity),
+    })
+    this.#rollCall = new RollCall(remembered.members, () => {
+      this.#tryRebuilt()
+      parts.changed()
+    })
+    takeItems(items, { service: this.name, custody: this.#custody, shelf: this.#shelf, logger: parts.logger })
+    this.#machine = this.#rollCall.members.length > 0 ? awaitsMembers(this.#shelf) : EMPTY
+    if (this.#machine === EMPTY) this.#startAlone()
+    this.#custody.held.changed = this.#shelf.changed = () => parts.holds(this.name)
+    this.#queue = new EffectQueue<HolderEffect>({
+      perform: effect => {
+        const done = this.#holder.perform(effect)
+        if (effect.type === 'make') this.#writes.share()
+        return done
+      },
+      outcome: (effect, outcome) => this.#holder.outcome(effect, outcome),
+      needs: (failed, later) => needs({ by: 'holder', effect: failed }, { by: 'holder', effect: later }),
+    })
+    this.#holder = new Holder({
+      surroundings: {
+        state: () => this.#machine,
+        dispatch: event => this.#dispatch(event),
+        extraItems: () => [],
+        position: () => null,
+        settled: peer => this.#settled(peer),
+        changed: () => parts.changed(),
+        other: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
+        bundle: (peer, items) => this.#onBundle(peer, items),
+        takeBack: peer => this.#takeBack(peer),
+        forgotten: peer => this.#forgotten(peer),
+      },
+      registry: this.#custody.held,
+      shelf: this.#shelf,
+      times: parts.times,
+      logger: parts.logger,
+      renewBytes: DEFAULT_LIMITS.renewBytes,
+      firstId: 1,
+    })
+    this.operations = new ServiceOperations({
+      name: this.name,
+      times: parts.times,
+      holder: this.#holder,
+      machine: () => this.#machine,
+      custody: this.#custody,
+      taker: () => parts.taker(this.name),
+      missing: () => this.#missing,
+      describe: answer => this.#describe(answer),
+    })
+  }
+
+  /** What a restarted daemon would have to know. */
+  get remembered(): RememberedService {
+    const present = concerned(this.#machine).map(id => this.#holder.peer(id)?.identity)
+    return {
+      service: this.name,
+      generation: this.#generation,
+      startedAt: this.#startedAt,
+      members: this.#rollCall.membersAnd(present),
+      stateFile: this.#stateFile,
+      diedAt: this.#diedAt,
+      foreign: this.#custody.foreign,
+    }
+  }
+
+  /** All that the daemon has of it. Borrowed. */
+  get items(): BundleItem[] {
+    return itemsOf(this.#custody, this.#shelf)
+  }
+
+  /** No handoff is under way. */
+  get settled(): boolean {
+    return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
+  }
+
+  /** What it has changes no more until {@link resume}; a probation ends as soon as that is safe. */
+  pause(): void {
+    this.#pause.begin()
+    this.#holder.endProbation()
+  }
+
+  resume(): void {
+    this.#pause.end()
+  }
+
+  /** Nobody has come to serve, and nobody tries. */
+  get empty(): boolean {
+    return isEmpty(this.#machine) && this.#holder.peers.length === 0
+  }
+
+  /** It has been served, and nobody serves it, or tries. */
+  get unserved(): boolean {
+    return isUnserved(this.#machine)
+  }
+
+  /** What would be lost with the daemon; null: nothing. */
+  get heldAlone(): HeldAlone | null {
+    const registry = this.#custody.held
+    const known = { service: this.name, machine: this.#machine, registry, shelf: this.#shelf }
+    return heldAlone({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
+  }
+
+  /** What would be lost of the state comes to the members' file, if they have told one. */
+  async keepState(timeoutMs: number): Promise<void> {
+    const { logger } = this.#parts
+    await keepHeldAlone({ held: this.heldAlone, diedAt: this.#diedAt, shelf: this.#shelf, logger, timeoutMs })
+  }
+
+  join(caller: Caller): void {
+    if (this.#machine.phase === 'rebuilding') {
+      turnAway(caller, stillAwaited(this.#missing))
+      return
+    }
+    const { members } = this.#parts.limits()
+    const generation = this.#generation + 1
+    if (this.#holder.peers.length >= members) turnAway(caller, overLimit(this.name, 'members', members))
+    else {
+      this.#welcome(caller, generation)
+      this.#holder.admit(candidate(caller, generation))
+    }
+  }
+
+  back(caller: Caller): void {
+    const generation = caller.hello.generation ?? 0
+    this.#welcome(caller, generation)
+    this.#holder.readmit(candidate(caller, generation))
+  }
+
+  /** A generation that does not serve any more, or a member of another service that follows. `writes`: it may forward changes. */
+  forwards(caller: Caller, writes: boolean): void {
+    this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0), writes)
+  }
+
+  #welcome(caller: Caller, generation: number): void {
+    if (isForeign(caller)) this.#custody.foreign = true
+    welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
+  }
+
+  #facts(caller: Caller, generation: number) {
+    const { incarnation, times } = this.#parts
+    return factsFor(caller, { incarnation, generation, times, serviceStartedAt: this.#startedAt })
+  }
+
+  #describe(answer: Record<string, unknown> | null): object {
+    return describeService({
+      name: this.name,
+      generation: this.#generation,
+      startedAt: this.#startedAt,
+      machine: this.#machine,
+      entries: this.#custody.seenBy(this.#holder.peer(this.#machine.owner)),
+      shelf: this.#shelf,
+      holder: this.#holder,
+      retired: this.#writes.retired,
+      missing: this.#missing,
+      answer,
+    })
+  }
+
+  /** `kept`: somebody else has what it has. */
+  close({ kept }: { readonly kept: boolean }): void {
+    // Nobody else has them.
+    if (!kept && this.heldAlone !== null) this.#custody.removePaths()
+    this.#custody.held.changed = this.#shelf.changed = () => {}
+    const parts = [this.#rollCall, this.#writes, this.#holder, this.operations, this.#custody, this.#shelf]
+    for (const part of parts) part.close()
+  }
+
+  #dispatch(event: HolderEvent): void {
+    const before = this.#machine
+    const lost = event.type === 'lost' ? this.#holder.peer(event.id) : undefined
+    if (lost !== undefined) {
+      this.#writes.forget(lost)
+      this.#diedAt = Date.now()
+    }
+    const { state, effects } = stepHolder(before, event, this.#shelf.rules)
+    this.#machine = state
+    this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
+    // Whoever is given something is written down before.
+    this.#parts.changed()
+    this.#queue.push(effects)
+    this.#holder.stepped()
+    if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
+      this.#custody.inherit(this.#holder.peer(before.joiner))
+    this.#custody.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
+    if (settles(before, state, event)) this.#settle()
+    if (state.phase === 'idle') this.#custody.letGoLate(this.#holder.peer(state.owner))
+    this.#tryRebuilt()
+    this.#writes.look()
+    // What a first member wrote before, and did not come to serve, is nobody's state.
+    if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#shelf.dropBelow(before.grant)
+    if (effects.some(effect => effect.type === 'failed')) this.operations.failed()
+    this.operations.stepped()
+  }
+
+  // ---- what members bring
+
+  #onBundle(peer: Peer, items: BundleItem[]): void {
+    try {
+      this.#custody.arrive(peer, items)
+    } catch (error) {
+      this.#parts.logger.warn({ err: error, pid: peer.pid }, 'what a member sent is not kept')
+    }
+  }
+
+  #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
+    closeAll(fds)
+    const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
+    // A successor that is under way may want it still.
+    const alone = this.#machine.phase === 'idle' && this.#servesForGood(peer)
+    if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', alone)
+    else if (register) {
+      this.#custody.awaitTaking(peer)
+      this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
+    } else if (moveRequest) openWayBetween(peer, this.operations.taker, this.#parts.logger)
+    else if (renew) this.#pause.do(peer, () => this.#renew(peer))
+    else if (written || appended) this.#writes.hear(peer, envelope)
+    else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
+    else return this.operations.answered(peer, envelope)
+    return true
+  }
+
+  /** Who writes wants to go on in a new segment. */
+  #renew(peer: Peer): void {
+    const { phase, epoch } = this.#machine
+    if (phase === 'idle' && this.#servesForGood(peer) && this.#shelf.holdsAnything(epoch))
+      this.#dispatch({ type: 'renew' })
+  }
+
+  #register(peer: Peer, request: number): void {
+    const failure = takeRegistered(peer, this.#servesForGood(peer), this.#receiving)
+    peer.link.tell({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
+  }
+
+  #takeBack(peer: Peer): void {
+    this.#machine = { ...this.#machine, top: takeBack(peer, this.#servesForGood(peer), this.#receiving) }
+  }
+
+  get #receiving(): Receiving {
+    const { limits, logger } = this.#parts
+    const limited = { service: this.name, limits: limits() }
+    return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger, limited }
+  }
+
+  /** Whether nobody can come back in its place: in probation the standby may, to what it had. */
+  #servesForGood(peer: Peer): boolean {
+    return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
+  }
+
+  #settled(peer: Peer): void {
+    if (peer.id !== this.#machine.owner) return
+    this.#generation = Math.max(this.#generation, peer.generation)
+    this.#parts.changed()
+  }
+
+  /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
+  #settle(): void {
+    const owner = this.#holder.peer(this.#machine.owner)
+    if (owner === undefined) return
+    this.#custody.settle(owner)
+    owner.link.tell({ released: {} })
+  }
+
+  #forgotten(peer: Peer): void {
+    for (const part of [this.#custody, this.operations, this.#writes]) part.forget(peer)
+    if (peer.died) this.#rollCall.excuse(peer.identity)
+    this.#parts.changed()
+  }
+
+  /** The successor that this member has started is not wanted any more. */
+  #cancel(peer: Peer, reason: FdbError): void {
+    const state = this.#machine
+    if (peer.id !== state.owner && peer.id !== state.standby) return
+    const dispatch = (event: HolderEvent) => this.#dispatch(event)
+    const outcome = cancelHandoff({ state, peer: this.#holder.peer(state.joiner), dispatch }, reason)
+    peer.link.tell({ upgradeCancelled: { outcome } })
+  }
+
+  // ---- after a restart
+
+  /** Rights-holders that are neither back nor dead. */
+  get #missing(): number[] {
+    const back = this.#machine.backs.map(({ id }) => this.#holder.peer(id)?.identity)
+    return this.#rollCall.missing(back)
+  }
+
+  /** Once nobody is awaited any more. */
+  #tryRebuilt(): void {
+    if (this.#machine.phase === 'rebuilding' && this.#missing.length === 0) this.#rebuilt()
+  }
+
+  #rebuilt(): void {
+    this.#rollCall.close()
+    if (this.#machine.backs.length === 0) {
+      this.#startAlone()
+      this.#holder.stepped()
+      this.operations.stepped()
+      this.#parts.changed()
+      return
+    }
+    sealForTheDead(this.#shelf)
+    this.#dispatch({ type: 'rebuilt' })
+    this.#custody.adopt(this.#holder.peer(this.#machine.owner))
+  }
+
+  /** All who had anything are dead: sockets and state are gone with them, unless they were handed over. */
+  #startAlone(): void {
+    if (this.#handedOver) {
+      sealForTheDead(this.#shelf)
+      this.#machine = heldFor(this.#shelf)
+      return
+    }
+    this.#machine = EMPTY
+    this.#generation = 0
+    this.#startedAt = Date.now()
+    this.#shelf.close()
+    this.#custody.held.close()
+  }
+}

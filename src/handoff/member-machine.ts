@@ -1,0 +1,573 @@
+/**
+ * The member's side of a handoff, as a pure function: no I/O, no clock, no randomness. The driver
+ * (`src/member`) turns what happens into events and carries out the effects **in the order given**; an effect
+ * that takes time (accept, carry) is awaited before the next. Effects can fail and be late: what has come of them is
+ * an event (`begun`, `failed`), and what follows a failed one in its step is not carried out.
+ *
+ * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by a function call
+ * in place of a channel (`link: 'local'`).
+ */
+import {
+  type Epoch,
+  NO_EPOCH,
+  type Role,
+  type Scope,
+  type ToHolder,
+  type ToMember,
+} from '../wire/messages.js'
+import type { MemberPhase } from './phases.js'
+import { RULES, type Rules } from './rules.js'
+
+export interface MemberState {
+  readonly scope: Scope
+  readonly phase: MemberPhase
+  /** The member has the listeners. */
+  readonly holds: boolean
+  readonly accepting: boolean
+  /** The segment it writes in, or is to write in. */
+  readonly epoch: Epoch
+  /** Named by the Offer: the incumbent's segment, and its way back. */
+  readonly source: Epoch
+  readonly wayBack: Epoch
+  /** The highest epoch it knows to be made. */
+  readonly top: Epoch
+  /** The channel to its holder. `local`: the member is its own holder. `none`: never again (holder dead before the application was ready). */
+  readonly link: 'up' | 'down' | 'local' | 'none'
+  /** What another wrote cannot be read here, or not be taken over: it could not come to serve, as far as it knows. */
+  readonly unfit: boolean
+  /** Embedded: its incumbent has said Fenced. It goes, unless that one has died since. */
+  readonly fenced: boolean
+  /** The member stood by, and accepts only because its holder is silent. */
+  readonly unheard: boolean
+}
+
+export type MemberEvent =
+  /** `sealed`: what the kernel says now of the segment that the message names (commit, reinstate), else of its own. */
+  | { readonly type: 'message'; readonly message: ToMember; readonly sealed: boolean }
+  /** The application is ready: everything verified, checks passed. */
+  | { readonly type: 'adopted' }
+  /** The application, or a check, refuses. */
+  | { readonly type: 'refused' }
+  | { readonly type: 'lost' }
+  | { readonly type: 'deadline' }
+  /** The answer to `judge`, or a death that was noticed unasked. `sealed`: this member's own segment, now. */
+  | { readonly type: 'fate'; readonly fate: 'alive' | 'dead'; readonly sealed: boolean }
+  /** The answer to `quiesce`. */
+  | { readonly type: 'quiesced'; readonly epoch: Epoch }
+  /** This member's own segment was seen sealed. */
+  | { readonly type: 'sealed' }
+  /** `restarted`: the holder is a new process that knows nothing. `sealed`: own segment. */
+  | { readonly type: 'reconnected'; readonly restarted: boolean; readonly sealed: boolean }
+  /** Nothing, not even a heartbeat, came from a daemon for longer than it may be silent: it is stopped, or stuck. */
+  | { readonly type: 'silent' }
+  /** The daemon says something again, over the same channel. */
+  | { readonly type: 'heard' }
+  /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
+  | { readonly type: 'shared'; readonly top: Epoch }
+  | { readonly type: 'drained' }
+  /** Everything up to the effect `write` of this epoch was carried out. */
+  | { readonly type: 'begun'; readonly epoch: Epoch }
+  /**
+   * An effect was not carried out, nor was what followed it in its step. `epoch`: of the carry or write. `follow` is no
+   * effect: while it stands by, it cannot read any more what the one that serves writes.
+   */
+  | { readonly type: 'failed'; readonly effect: Failing; readonly epoch?: Epoch }
+  /** The application wants to go, whether or not anybody takes over. */
+  | { readonly type: 'leave' }
+
+export type Failing = 'accept' | 'carry' | 'write' | 'back' | 'follow'
+
+export type MemberEffect =
+  | { readonly type: 'send'; readonly message: ToHolder }
+  | { readonly type: 'accept' }
+  /** Stop accepting; keep the listeners. */
+  | { readonly type: 'stopAccepting' }
+  | { readonly type: 'closeListeners' }
+  /** The application brings to its end what must run in one process only; `quiesced` follows. */
+  | { readonly type: 'quiesce'; readonly epoch: Epoch }
+  /** The member begins again what runs in one process only, if it had ended that. (With `write` it does so too.) */
+  | { readonly type: 'unquiesce' }
+  /** Appends wait from now on. */
+  | { readonly type: 'freeze' }
+  | { readonly type: 'thaw' }
+  /** Read everything that was acknowledged in the segments below this epoch. */
+  | { readonly type: 'carry'; readonly below: Epoch }
+  | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
+  /** Make a segment nobody else has: only for the sole heir. */
+  | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
+  /** Append to this segment from now on. */
+  | { readonly type: 'write'; readonly epoch: Epoch }
+  /** No right to write any more. */
+  | { readonly type: 'endWriting' }
+  /** The registry, the epoch and the control listener are this process's own now. */
+  | { readonly type: 'becomeHolder' }
+  /** Find out whether the holder is alive: a fate follows, death only after the grace. */
+  | { readonly type: 'judge' }
+  /** Close what there is of the channel, and connect again. */
+  | { readonly type: 'reconnect' }
+  | { readonly type: 'drain' }
+  /** Let go of everything; the process may end. */
+  | { readonly type: 'exit' }
+
+export interface MemberStep {
+  readonly state: MemberState
+  readonly effects: readonly MemberEffect[]
+}
+
+export function initialMember(scope: Scope): MemberState {
+  return {
+    scope,
+    phase: 'joining',
+    holds: false,
+    accepting: false,
+    epoch: NO_EPOCH,
+    source: NO_EPOCH,
+    wayBack: NO_EPOCH,
+    top: NO_EPOCH,
+    link: 'up',
+    unfit: false,
+    fenced: false,
+    unheard: false,
+  }
+}
+
+/** The first process of a service: nobody to take over from. */
+export function firstMember(epoch: Epoch): MemberState {
+  return {
+    ...initialMember('holder'),
+    phase: 'serving',
+    holds: true,
+    accepting: true,
+    epoch,
+    top: epoch,
+    link: 'local',
+  }
+}
+
+const NOTHING: readonly MemberEffect[] = []
+
+export function stepMember(state: MemberState, event: MemberEvent, rules: Rules = RULES): MemberStep {
+  switch (event.type) {
+    case 'message':
+      return onMessage(state, event.message, event.sealed, rules)
+    case 'adopted':
+      return onAdopted(state, rules)
+    case 'refused':
+      return state.phase === 'joining' || state.phase === 'ready' ? giveUp(state) : same(state)
+    case 'lost':
+      return onLost(state, rules)
+    case 'deadline':
+      return onDeadline(state)
+    case 'fate':
+      return event.fate === 'dead'
+        ? onHolderDead(state, event.sealed, rules)
+        : onHolderAlive(state, event.sealed, rules)
+    case 'sealed':
+      return state.scope === 'holder' && hasRight(state) && !waitsForWord(state, rules) && rules.deed
+        ? { state, effects: [{ type: 'judge' }] }
+        : same(state)
+    case 'begun':
+      return onBegun(state, event.epoch, rules)
+    case 'failed':
+      return onFailed(state, event, rules)
+    case 'reconnected':
+      return onReconnected(state, event.restarted, event.sealed, rules)
+    case 'leave':
+      if (state.phase === 'leaving' || state.phase === 'gone') return same(state)
+      return state.phase === 'joining' || state.phase === 'ready' ? giveUp(state) : leave(state)
+    case 'silent':
+      return onSilent(state, rules)
+    case 'heard':
+      return onHeard(state)
+    case 'quiesced':
+      return state.phase === 'serving' || state.phase === 'unfit'
+        ? { state, effects: [{ type: 'send', message: { kind: 'quiesced', epoch: event.epoch } }] }
+        : same(state)
+    case 'shared':
+      return event.top > state.top ? { state: { ...state, top: event.top }, effects: NOTHING } : same(state)
+    case 'drained':
+      return state.phase === 'leaving'
+        ? { state: { ...state, phase: 'gone' }, effects: [{ type: 'exit' }] }
+        : same(state)
+  }
+}
+
+function same(state: MemberState): MemberStep {
+  return { state, effects: NOTHING }
+}
+
+/** The member was given the right to write, by Commit, Reinstate or its incumbent's death. */
+function hasRight({ phase }: MemberState): boolean {
+  return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
+}
+
+/** Whoever sealed the segment of a successor that hears it says next whether it leaves, or goes on in another. */
+function waitsForWord({ link }: MemberState, rules: Rules): boolean {
+  return link === 'local' || (link === 'up' && rules.awaitWord)
+}
+
+function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules: Rules): MemberStep {
+  const { phase, scope } = state
+  switch (message.kind) {
+    case 'offer':
+      if (phase !== 'joining' || state.holds) return same(state)
+      return {
+        state: {
+          ...state,
+          holds: true,
+          epoch: message.epoch,
+          wayBack: message.wayBack,
+          source: message.source,
+          top: Math.max(state.top, message.wayBack),
+        },
+        effects: NOTHING,
+      }
+    case 'quiesce':
+      return phase === 'serving' || phase === 'unfit'
+        ? { state, effects: [{ type: 'quiesce', epoch: message.epoch }] }
+        : same(state)
+    case 'unquiesce':
+      return phase === 'serving' ? { state, effects: [{ type: 'unquiesce' }] } : same(state)
+    case 'freeze':
+      // The member writes nothing that would have to stop.
+      if (phase === 'unfit') return { state, effects: [{ type: 'send', message: { kind: 'frozen' } }] }
+      if (phase !== 'serving') return same(state)
+      return {
+        state: { ...state, phase: 'frozen' },
+        effects: [{ type: 'freeze' }, { type: 'send', message: { kind: 'frozen' } }],
+      }
+    case 'sealed':
+      if (phase !== 'ready' && phase !== 'orphan') return same(state)
+      return {
+        state,
+        effects: [
+          { type: 'carry', below: state.epoch },
+          { type: 'send', message: { kind: 'prepared' } },
+        ],
+      }
+    case 'commit':
+      if (phase !== 'ready' && phase !== 'orphan') return same(state)
+      if (sealed && (rules.deed || scope === 'member')) {
+        // Turned away before it began. Whether to leave or to inherit depends on whether the incumbent lives.
+        return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
+      }
+      return begin({ ...state, epoch: message.epoch }, rules)
+    case 'retire':
+      // The member was to accept in place of one that was silent.
+      if (phase === 'standby' && state.accepting)
+        return { state: { ...state, accepting: false }, effects: [{ type: 'stopAccepting' }] }
+      if (!hasRight(state) && phase !== 'frozen' && phase !== 'orphan') return same(state)
+      return {
+        state: { ...state, phase: 'standby', accepting: false, unheard: false },
+        effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
+      }
+    case 'resume':
+      // It is to accept, whether or not it hears its holder.
+      if (phase === 'orphan' && state.unheard)
+        return { state: { ...state, unheard: false }, effects: NOTHING }
+      if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
+      return { state: { ...state, accepting: true }, effects: [{ type: 'accept' }] }
+    case 'reinstate':
+      if (sealed || !state.holds || phase === 'joining' || phase === 'leaving' || phase === 'gone')
+        return same(state)
+      return begin({ ...state, epoch: message.epoch }, rules)
+    case 'released':
+      if (phase === 'standby' || phase === 'orphan') return leave(state)
+      if (hasRight(state) && scope === 'holder' && state.link !== 'local') {
+        return { state: { ...state, link: 'local' }, effects: [{ type: 'becomeHolder' }] }
+      }
+      return same(state)
+    case 'fenced':
+    case 'abort':
+      if (phase === 'joining' && !state.holds) return giveUp(state)
+      // An Abort or a Fenced from an incumbent that has died since is no order: the heir stays. The fate tells.
+      if (
+        scope === 'holder' &&
+        state.link !== 'local' &&
+        (phase === 'joining' || phase === 'ready' || hasRight(state))
+      ) {
+        return {
+          state: message.kind === 'fenced' ? { ...state, fenced: true } : state,
+          effects: [{ type: 'judge' }],
+        }
+      }
+      if (phase === 'joining' || phase === 'ready') return giveUp(state)
+      if (scope === 'member' && phase !== 'leaving' && phase !== 'gone') return leave(state)
+      return same(state)
+    default:
+      // A message of a later version.
+      return same(state)
+  }
+}
+
+/** Accept first, then take over what others acknowledged, then write; Serving is said when all that is done. */
+function begin(state: MemberState, rules: Rules): MemberStep {
+  const { epoch } = state
+  const next: MemberState = {
+    ...state,
+    phase: 'beginning',
+    accepting: true,
+    unfit: false,
+    fenced: false,
+    unheard: false,
+    top: Math.max(state.top, epoch),
+  }
+  const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
+  // Without the rule a successor decides at once, though its incumbent may still come back.
+  if (!rules.release && state.phase === 'ready' && state.scope === 'holder')
+    effects.unshift({ type: 'becomeHolder' })
+  effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
+  if (rules.begun) return { state: next, effects }
+  const { state: begun, effects: said } = onBegun(next, epoch, rules)
+  return { state: begun, effects: [...effects, ...said] }
+}
+
+function onBegun(state: MemberState, epoch: Epoch, _rules: Rules): MemberStep {
+  if (state.phase !== 'beginning' || state.epoch !== epoch) return same(state)
+  return {
+    state: { ...state, phase: 'serving' },
+    effects: [{ type: 'send', message: { kind: 'serving', epoch } }],
+  }
+}
+
+type Failed = Extract<MemberEvent, { type: 'failed' }>
+
+function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): MemberStep {
+  const { phase } = state
+  switch (effect) {
+    case 'back':
+      return state.scope === 'member' && rules.backAgain ? onLost(state, rules) : same(state)
+    case 'follow':
+      return phase === 'standby' && !state.unfit ? sayUnfit(state, rules) : same(state)
+    case 'accept':
+      if (phase === 'beginning') return unfit({ ...state, accepting: false }, rules)
+      if (phase === 'unfit') return { state: { ...state, accepting: false }, effects: NOTHING }
+      // The member is told to accept before it is told to write: it is as before.
+      if (phase !== 'standby' || !state.accepting) return same(state)
+      return sayUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
+    case 'carry':
+    case 'write':
+      if (epoch !== state.epoch) return same(state)
+      if (phase === 'beginning') return unfit(state, rules)
+      // Before Commit, at Sealed: the incumbent serves on, if it lives.
+      if (phase !== 'ready') return same(state)
+      if (state.scope === 'holder') return { state, effects: [{ type: 'judge' }] }
+      return state.link === 'up' ? giveUp(state) : same(state)
+  }
+}
+
+/** The member accepts, and can answer from what it has read. Who decides has to know: another may be able to write. */
+function unfit(state: MemberState, rules: Rules): MemberStep {
+  const judge: MemberEffect[] =
+    state.scope === 'holder' && state.link === 'down' && rules.unfit ? [{ type: 'judge' }] : []
+  return sayUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }, ...judge])
+}
+
+function sayUnfit(state: MemberState, rules: Rules, before: readonly MemberEffect[] = []): MemberStep {
+  const said: MemberEffect[] =
+    rules.unfit && (state.link === 'up' || state.link === 'local')
+      ? [{ type: 'send', message: { kind: 'unfit', epoch: state.epoch } }]
+      : []
+  return { state: { ...state, unfit: true }, effects: [...before, ...said] }
+}
+
+function onAdopted(state: MemberState, rules: Rules): MemberStep {
+  if (state.phase !== 'joining' || !state.holds) return same(state)
+  switch (state.link) {
+    case 'none':
+      // The heir: the fate that follows tells whether its segment was sealed before the incumbent died.
+      return { state: { ...state, phase: 'ready', link: 'down' }, effects: [{ type: 'judge' }] }
+    case 'down': {
+      const ready: MemberState = { ...state, phase: 'ready' }
+      const effects: MemberEffect[] = [{ type: 'judge' }]
+      if (state.scope === 'member' && rules.retryReturn) effects.push({ type: 'reconnect' })
+      return { state: ready, effects }
+    }
+    default:
+      return { state: { ...state, phase: 'ready' }, effects: [{ type: 'send', message: { kind: 'ready' } }] }
+  }
+}
+
+function onLost(state: MemberState, rules: Rules): MemberStep {
+  if (state.link !== 'up') return same(state)
+  const down: MemberState = { ...state, link: 'down' }
+  switch (state.phase) {
+    case 'joining':
+      return state.holds ? { state: down, effects: [{ type: 'judge' }] } : exit(down)
+    case 'leaving':
+    case 'gone':
+      return { state: down, effects: NOTHING }
+    default:
+      if (state.scope === 'holder') return { state: down, effects: [{ type: 'judge' }] }
+      return { state: down, effects: rules.retryReturn ? [{ type: 'reconnect' }] : [{ type: 'judge' }] }
+  }
+}
+
+function onDeadline(state: MemberState): MemberStep {
+  switch (state.phase) {
+    case 'joining':
+      return state.holds ? { state, effects: [{ type: 'judge' }] } : giveUp(state)
+    case 'ready':
+      return { state, effects: [{ type: 'judge' }] }
+    case 'frozen':
+      return { state: { ...state, phase: 'serving' }, effects: [{ type: 'thaw' }] }
+    default:
+      return same(state)
+  }
+}
+
+function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
+  if (state.link === 'local') return same(state)
+  switch (state.phase) {
+    case 'joining':
+      return giveUp(state)
+    case 'ready':
+      // Rule 5: incumbent alive: close, Gone, exit. A daemon's member with a channel to lose connects again instead.
+      return state.scope === 'holder' || state.link === 'up' ? giveUp(state) : same(state)
+    case 'beginning':
+    case 'serving':
+    case 'unfit':
+      if (state.scope !== 'holder') return same(state)
+      // Rule 6: end of file from a living incumbent is no abort; the seal is. A successor that cannot write leaves as if its incumbent had
+      // heard that: one that cannot write either would wait for it.
+      if (
+        (state.phase === 'unfit' && state.link === 'down' && rules.unfit) ||
+        (sealed && rules.deed && (state.fenced || !waitsForWord(state, rules))) ||
+        (state.link === 'down' && !rules.serveOnAfterEof)
+      )
+        return leave(state)
+      return same(state)
+    default:
+      return same(state)
+  }
+}
+
+function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
+  if (state.link === 'local' || state.link === 'none') return same(state)
+  const down: MemberState = { ...state, link: 'down' }
+  if (state.scope === 'holder') {
+    switch (state.phase) {
+      case 'joining':
+        // The member has everything but is not ready yet: it inherits as soon as it is.
+        return state.holds && rules.promote
+          ? { state: { ...state, link: 'none' }, effects: NOTHING }
+          : exit(down)
+      case 'ready':
+        return rules.promote ? settle(state, sealed, rules) : exit(down)
+      case 'beginning':
+      case 'serving':
+      case 'unfit':
+        return settle(state, sealed, rules)
+      default:
+        return { state: down, effects: NOTHING }
+    }
+  }
+  // Nobody can take over from one whose segment is not sealed, now that the daemon is dead.
+  if (state.phase === 'serving' && !sealed && rules.workAgain)
+    return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
+  if (state.phase === 'ready' || state.phase === 'standby') {
+    if (!rules.noSelfPromotion) return settle(down, true, rules)
+    if (mayAccept(state, rules)) return orphan(down)
+  }
+  return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
+}
+
+/** A holder that is stopped is as good as dead to those who connect: somebody has to accept. */
+function onSilent(state: MemberState, rules: Rules): MemberStep {
+  if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
+  return orphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
+}
+
+/** The silence was no end: whatever the holder has decided meanwhile, it says next. */
+function onHeard(state: MemberState): MemberStep {
+  if (state.phase !== 'orphan' || !state.unheard || state.link !== 'up') return same(state)
+  return {
+    state: { ...state, phase: 'standby', accepting: false, unheard: false },
+    effects: [{ type: 'stopAccepting' }],
+  }
+}
+
+function mayAccept({ phase }: MemberState, rules: Rules): boolean {
+  return (phase === 'ready' && rules.joinerAccepts) || (phase === 'standby' && rules.orphanAccepts)
+}
+
+/** Accepts, reads only. */
+function orphan(state: MemberState): MemberStep {
+  return {
+    state: { ...state, phase: 'orphan', accepting: true },
+    effects: state.accepting ? NOTHING : [{ type: 'accept' }],
+  }
+}
+
+/** The incumbent is dead: serve with everything that was acknowledged anywhere. */
+function settle(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
+  const fresh = state.top + 1
+  const epoch = sealed ? fresh : state.epoch
+  const begins = sealed || (state.phase !== 'serving' && state.phase !== 'beginning')
+  const heir: MemberState = {
+    ...state,
+    phase: !begins ? state.phase : rules.begun ? 'beginning' : 'serving',
+    accepting: true,
+    epoch,
+    wayBack: Math.max(state.wayBack, epoch),
+    top: Math.max(state.top, epoch),
+    link: state.scope === 'holder' ? 'local' : state.link,
+    unfit: false,
+    fenced: false,
+  }
+  const effects: MemberEffect[] = []
+  // First: it decides from now on, also when it cannot take over.
+  if (state.scope === 'holder') effects.push({ type: 'becomeHolder' })
+  if (!state.accepting) effects.push({ type: 'accept' })
+  if (sealed) effects.push({ type: 'seal', from: 0, below: fresh }, { type: 'make', epochs: [fresh] })
+  if (begins) effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
+  return { state: heir, effects }
+}
+
+function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, rules: Rules): MemberStep {
+  const { phase } = state
+  if (phase === 'joining' || phase === 'leaving' || phase === 'gone') return same(state)
+  const { epoch, top, unfit } = state
+  const effects: MemberEffect[] = [
+    {
+      type: 'send',
+      message: { kind: 'back', role: roleOf(phase), epoch, top, sealed, ...(unfit && { unfit }) },
+    },
+  ]
+  let next: MemberState = { ...state, link: 'up', unheard: false }
+  if (restarted && mayAccept(state, rules)) {
+    // The new holder does not know yet who serves: until it does, everybody who can, accepts.
+    next = { ...next, phase: 'orphan', accepting: true }
+    if (!state.accepting) effects.unshift({ type: 'accept' })
+  }
+  return { state: next, effects }
+}
+
+/** Both accept and do not write (yet), which every release knows by this name. */
+function roleOf(phase: Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>): Role {
+  return phase === 'beginning' || phase === 'unfit' ? 'orphan' : phase
+}
+
+/** Before Commit: leave nothing behind, and say that it is so if there is anybody to hear it. */
+function giveUp(state: MemberState): MemberStep {
+  return exit(state, state.link === 'up' ? [{ type: 'send', message: { kind: 'abort' } }] : [])
+}
+
+function exit(state: MemberState, farewell: readonly MemberEffect[] = []): MemberStep {
+  const effects: MemberEffect[] = []
+  if (state.holds) effects.push({ type: 'closeListeners' })
+  effects.push(...farewell, { type: 'exit' })
+  return { state: { ...state, phase: 'gone', holds: false, accepting: false }, effects }
+}
+
+/** After having served: close the listeners, drain, then end. */
+function leave(state: MemberState): MemberStep {
+  const effects: MemberEffect[] = []
+  if (hasRight(state) || state.phase === 'frozen') effects.push({ type: 'endWriting' })
+  // Also where it could not be begun everywhere.
+  if (state.accepting || state.phase === 'unfit') effects.push({ type: 'stopAccepting' })
+  effects.push({ type: 'closeListeners' })
+  if (state.link === 'up' || state.link === 'local') effects.push({ type: 'send', message: { kind: 'gone' } })
+  effects.push({ type: 'drain' })
+  return { state: { ...state, phase: 'leaving', holds: false, accepting: false }, effects }
+}

@@ -1,0 +1,70 @@
+import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { Logger } from '../base/logger.js'
+
+/**
+ * A file that names the process that serves. Its readers find the one before or the one after, never a part. What cannot be done is
+ * logged: nobody serves less for it.
+ */
+export class PidFile {
+  readonly #path: string
+  readonly #logger: Logger
+  /** Of the file that this process has written last: one of another container may name the same number. */
+  #written: bigint | undefined
+
+  /** `path` null: none is wanted. */
+  static at(path: string | null, logger: Logger): PidFile | null {
+    return path === null ? null : new PidFile(path, logger)
+  }
+
+  private constructor(path: string, logger: Logger) {
+    this.#path = resolve(path)
+    this.#logger = logger
+  }
+
+  /** Names this process. */
+  write(): void {
+    this.#change(() => {
+      const aside = `${this.#path}.${process.pid}~`
+      // Made anew: in a folder that others may write to there could be a link of theirs.
+      rmSync(aside, { force: true })
+      writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
+      try {
+        this.#written = inodeOf(aside)
+        renameSync(aside, this.#path)
+      } catch (error) {
+        unlinkSync(aside)
+        throw error
+      }
+    })
+  }
+
+  /** This process serves no more, and none in its place. What another has written stays. */
+  remove(): void {
+    this.#change(() => {
+      if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
+    })
+  }
+
+  #change(act: () => void): void {
+    try {
+      act()
+    } catch (error) {
+      this.#logger.error({ err: error, pidFile: this.#path }, 'the pid file could not be changed')
+    }
+  }
+}
+
+function inodeOf(path: string): bigint | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
+}
+
+/** Null: there is none, or it names no process. */
+export function readPidFile(path: string): number | null {
+  try {
+    const text = readFileSync(path, 'latin1').trim()
+    return /^[1-9]\d{0,9}$/.test(text) ? Number(text) : null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,88 @@
+import { connectToDatagram, type OwnedFd, restNow, sendMessage } from '../../kernel/index.js'
+
+/** What one datagram says: names with values, in this order. */
+export type Words = Readonly<Record<string, string | number | bigint>>
+
+/** The kernel's queue of a datagram socket is short. */
+const AGAIN_MS = 10
+/** Milliseconds that are waited in one turn for one that does not read. */
+const MOST_TRIES = 100
+/** More than this many wait only where nobody reads. */
+const MOST_WAITING = 1_000
+
+interface Waiting {
+  readonly text: Buffer
+  /** A duplicate. */
+  readonly fd: OwnedFd | null
+}
+
+/** The socket at which a service manager wants to hear of a service: `NOTIFY_SOCKET`, a path or, behind `@`, an abstract name. */
+export class NotifySocket {
+  readonly #name: string
+  readonly #abstract: boolean
+  readonly #failed: (error: unknown) => void
+  readonly #waiting: Waiting[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  /** Null: nobody wants to hear, or not over a Unix socket. `failed`: what was said is lost. */
+  static of(
+    { NOTIFY_SOCKET: where = '' }: Readonly<NodeJS.ProcessEnv>,
+    failed: (error: unknown) => void,
+  ): NotifySocket | null {
+    return /^[/@]./.test(where) ? new NotifySocket(where, failed) : null
+  }
+
+  private constructor(where: string, failed: (error: unknown) => void) {
+    this.#abstract = where.startsWith('@')
+    this.#name = this.#abstract ? where.slice(1) : where
+    this.#failed = failed
+  }
+
+  /** In the order of the calls; at once where the other side has room for it. Borrows the descriptor. Never throws. */
+  say(words: Words, fd?: OwnedFd): void {
+    const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
+    try {
+      this.#waiting.push({ text: Buffer.from(text.join('\n')), fd: fd?.dup() ?? null })
+    } catch (error) {
+      this.#failed(error)
+      return
+    }
+    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()?.fd?.close()
+    if (this.#timer === undefined) this.#send()
+  }
+
+  get #keeps(): boolean {
+    return this.#waiting.some(({ fd }) => fd !== null)
+  }
+
+  /** A socket for each: the manager may have been started anew. */
+  #send(): void {
+    this.#timer = undefined
+    try {
+      using socket = connectToDatagram(this.#name, this.#abstract, 'notify socket')
+      for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+        const { text, fd } = next
+        let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
+        // What is to be kept is there before it is used: whoever reads is another process, and quick.
+        for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
+          restNow(1)
+          sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
+        }
+        if (sent < 0) {
+          this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()
+          return
+        }
+        this.#waiting.shift()
+        fd?.close()
+      }
+    } catch (error) {
+      for (const { fd } of this.#waiting.splice(0)) fd?.close()
+      this.#failed(error)
+    }
+  }
+}
+
+/** A line is an assignment. */
+function oneLine(text: string): string {
+  return text.replace(/[\r\n]+/g, ' ')
+}

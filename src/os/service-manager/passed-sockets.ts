@@ -1,0 +1,149 @@
+import {
+  closeAll,
+  giveNumber,
+  type Inspected,
+  inspectOne,
+  type OwnedFd,
+  ownNumber,
+} from '../../kernel/index.js'
+import { isLocatedAt, isOfKind, type ListenerSpec } from '../../listeners/index.js'
+import { startedAs } from '../command-line.js'
+
+/** The number of the first, see sd_listen_fds(3). */
+const FIRST = 3
+/** More are a fault of whoever set the variable. */
+const MOST = 20_000
+/** What such names begin with was kept for a service, see fd-store.ts. */
+export const KEPT = 'fdb.'
+
+/** One that nobody has asked for. */
+export interface Unclaimed {
+  readonly name: string
+  readonly fd: OwnedFd
+  /** It was offered: a program may run on it, for which O_NONBLOCK stays as it is. */
+  readonly inUse?: boolean
+}
+
+export interface Passed extends Unclaimed {
+  readonly about: Inspected
+}
+
+/** What was found for a listener. */
+export interface PassedListener {
+  /** Owned by the caller. */
+  readonly fd: OwnedFd
+  /** It has the listener's name, and another address than was asked for. */
+  readonly elsewhere: boolean
+  /** Another process has it too, which knows nothing of us and is to end: see {@link PassedSockets.offer}. */
+  readonly adopted: boolean
+  /** A program may run on it, for which O_NONBLOCK stays as it is. */
+  readonly inUse: boolean
+}
+
+/**
+ * Listening sockets that a service manager has bound for this process (`LISTEN_FDS`, `LISTEN_FDNAMES`: units of type socket). One that
+ * nobody asks for stays as it is: the manager has it too.
+ */
+export class PassedSockets {
+  #sockets: readonly Passed[]
+  #kept: readonly Passed[]
+  readonly #adopted = new Set<OwnedFd>()
+
+  constructor(passed: readonly Unclaimed[]) {
+    const all = passed.map(each => ({ ...each, about: inspectOne(each.fd) }))
+    this.#kept = all.filter(({ name }) => name.startsWith(KEPT))
+    this.#sockets = all.filter(({ name }) => !name.startsWith(KEPT))
+  }
+
+  /** Lent. */
+  get unclaimed(): Unclaimed[] {
+    return [...this.#sockets, ...this.#kept].map(({ about, ...each }) => each)
+  }
+
+  /**
+   * The one at this address; else, for tcp and udp, the only one that has this name (`FileDescriptorName=`). Null: there is none. The
+   * path of a Unix socket stays the manager's.
+   */
+  take(name: string, spec: ListenerSpec): PassedListener | null {
+    const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
+    const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
+    const found = there.find(each => each.name === name) ?? there[0]
+    if (found !== undefined) return this.#found(found, false)
+    const named = spec.kind === 'unix' ? [] : fitting.filter(each => each.name === name)
+    return named.length === 1 ? this.#found(named[0]!, true) : null
+  }
+
+  /**
+   * Listeners that were taken out of another process (`adopted`), or that a daemon holds, are found here too. Owns them: those of a
+   * process that nobody takes are closed by {@link discard}.
+   */
+  offer(sockets: readonly Passed[], adopted = true): void {
+    this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
+    if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
+  }
+
+  /** Closes what was offered and is still here: whoever holds a listener and does not accept leaves those who connect waiting. */
+  discard(): void {
+    this.#sockets = this.#sockets.filter(({ fd }) => !this.#adopted.has(fd))
+    closeAll(this.#adopted)
+    this.#adopted.clear()
+  }
+
+  /** The listening Unix socket of this path. Owned by the caller. */
+  takePath(path: string): OwnedFd | null {
+    const found = this.#sockets.find(
+      ({ about }) => about.family === 'unix' && about.accepting && !about.abstract && about.address === path,
+    )
+    return found === undefined ? null : this.#give(found)
+  }
+
+  /** Of any kind: what a process before has given to the manager under such names. Owned by the caller. */
+  takeKept(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
+    const taken = this.#kept.filter(({ name }) => name.startsWith(prefix))
+    this.#kept = this.#kept.filter(({ name }) => !name.startsWith(prefix))
+    return taken
+  }
+
+  #found(found: Passed, elsewhere: boolean): PassedListener {
+    const adopted = this.#adopted.delete(found.fd)
+    return { fd: this.#give(found), elsewhere, adopted, inUse: found.inUse ?? false }
+  }
+
+  #give(given: Passed): OwnedFd {
+    this.#sockets = this.#sockets.filter(each => each !== given)
+    return given.fd
+  }
+}
+
+let ours: PassedSockets | null = null
+
+/** Those of this process: a successor inherits the variables, and not the sockets. */
+export function passedSockets(): PassedSockets {
+  ours ??= new PassedSockets(passedBy(startedAs.env))
+  return ours
+}
+
+/** Those of this process are what it has kept over an exec. Owns the descriptors. */
+export function keepPassed(unclaimed: readonly Unclaimed[]): void {
+  ours = new PassedSockets(unclaimed)
+}
+
+function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<NodeJS.ProcessEnv>): Unclaimed[] {
+  const count = Number(LISTEN_FDS)
+  if (LISTEN_PID !== String(process.pid) || !(count >= 1 && count <= MOST)) return []
+  const names = LISTEN_FDNAMES.split(':')
+  const passed: Unclaimed[] = []
+  for (let i = 0; i < count; i++) {
+    const name = names[i] ?? ''
+    try {
+      const fd = ownNumber(FIRST + i, `passed socket ${name}`)
+      const about = inspectOne(fd)
+      if (about.error === undefined && (about.type === 'socket' || name.startsWith(KEPT)))
+        passed.push({ name, fd })
+      else giveNumber(fd)
+    } catch {
+      // Not open: the variable says what is not so.
+    }
+  }
+  return passed
+}

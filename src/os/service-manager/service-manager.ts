@@ -1,0 +1,98 @@
+import type { OwnedFd } from '../../kernel/index.js'
+import { startedAs } from '../command-line.js'
+import { pidfdNumber } from '../liveness.js'
+import { FdStore } from './fd-store.js'
+import { NotifySocket, type Words } from './notify-socket.js'
+
+/** Whom the manager is to watch from now on. */
+export interface MainProcess {
+  readonly pid: number
+  /** Borrowed. */
+  readonly pidfd: OwnedFd | null
+}
+
+/** The part of a logger that is needed here. */
+interface Warnings {
+  warn(facts: object, message: string): void
+}
+
+/** What a service manager (systemd, or whoever sets `NOTIFY_SOCKET`) is told of a service: see sd_notify(3). */
+export class ServiceManager {
+  /** How often it wants to hear that the service lives, milliseconds; null: it does not. */
+  readonly watchdogMs: number | null
+  readonly #socket: NotifySocket
+  readonly #keeps: boolean
+
+  /** Null: nobody wants to hear. */
+  static find(logger: Warnings): ServiceManager | null {
+    const { env } = startedAs
+    let told = false
+    const socket = NotifySocket.of(env, error => {
+      if (!told)
+        logger.warn(
+          { err: error },
+          'the service manager (NOTIFY_SOCKET) cannot be told what becomes of this service',
+        )
+      told = true
+    })
+    return socket === null ? null : new ServiceManager(socket, env)
+  }
+
+  private constructor(socket: NotifySocket, { FDSTORE, WATCHDOG_USEC }: Readonly<NodeJS.ProcessEnv>) {
+    this.#keeps = Number(FDSTORE) > 0
+    const usec = Number(WATCHDOG_USEC)
+    this.#socket = socket
+    // WATCHDOG_PID names the first process: those that serve after it have its variables, and its duty.
+    this.watchdogMs = usec > 0 ? Math.max(1, Math.floor(usec / 1000)) : null
+  }
+
+  /** Where descriptors of a service are kept; null: nowhere, or it is not said (`FDSTORE`). */
+  storeFor(service: string): FdStore | null {
+    return this.#keeps ? new FdStore(this.#socket, service) : null
+  }
+
+  /** The service is up, or has come to the end of what {@link changes} told of. */
+  serves(status: string): void {
+    this.#socket.say({ READY: 1, STATUS: status })
+  }
+
+  /** {@link serves}, and another process than before is its main process. */
+  servesBy(main: MainProcess, status: string): void {
+    this.#socket.say({ ...mainPid(main), READY: 1, STATUS: status })
+  }
+
+  /** It is up, and changes: is upgraded, or reads its configuration. {@link serves} ends it. */
+  changes(status: string): void {
+    const usec = process.hrtime.bigint() / 1000n
+    this.#socket.say({ RELOADING: 1, MONOTONIC_USEC: usec, STATUS: status })
+  }
+
+  ends(status: string): void {
+    this.#socket.say({ STOPPING: 1, STATUS: status })
+  }
+
+  says(status: string): void {
+    this.#socket.say({ STATUS: status })
+  }
+
+  lives(): void {
+    this.#socket.say({ WATCHDOG: 1 })
+  }
+
+  /** What it is at may take longer than was configured: it will be heard of again within so long. */
+  takesTime(ms: number): void {
+    this.#socket.say({ EXTEND_TIMEOUT_USEC: ms * 1000 })
+  }
+}
+
+/** Whether a service manager can be told who the main process is. */
+export function namesMain(): boolean {
+  return NotifySocket.of(startedAs.env, () => {}) !== null
+}
+
+/** With what tells it from a later process of its number, where the kernel numbers pidfds (Linux 6.9): not one of another as this one's. */
+function mainPid({ pid, pidfd }: MainProcess): Words {
+  if (pidfd === null) return { MAINPID: pid }
+  const number = pidfdNumber(pidfd)
+  return number === null ? { MAINPID: pid } : { MAINPID: pid, MAINPIDFDID: number }
+}

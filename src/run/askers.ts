@@ -1,0 +1,97 @@
+import { FdbError } from '../errors.js'
+import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+import type { Release } from '../os/release-link.js'
+import { Pending } from '../wire/pending.js'
+import type { SupervisorEvent } from './machine.js'
+
+export interface UpgradeOptions {
+  /** The next version's command line, with argv[0], and that of later ones. Absent or empty: as before. */
+  readonly argv?: readonly string[]
+  /** Until it must be ready, milliseconds, if that is less than the settings say. 0 or absent: as the settings say. */
+  readonly timeoutMs?: number
+  /** The link that is to lead to a release before the version is started. */
+  readonly release?: Release | undefined
+  readonly progress?: (step: UpgradeProgress) => void
+}
+
+/** A version that is not ready in time is refused with what it answered: that decision comes first. */
+const READY_FIRST_MS = 1_000
+
+interface Asker extends UpgradeOptions {
+  readonly pending: Pending<Upgraded>
+  /** Its time is over. */
+  late?: FdbError
+}
+
+/** Who has asked for an upgrade and was not answered yet. */
+export class Askers {
+  readonly #waiting = new Map<number, Asker>()
+  #count = 0
+
+  add(options: UpgradeOptions): { id: number; answer: Promise<Upgraded> } {
+    const id = ++this.#count
+    const pending = new Pending<Upgraded>()
+    this.#waiting.set(id, { ...options, pending })
+    return { id, answer: pending.answer }
+  }
+
+  /** Has the machine told of one more, and of its cancelling. `type`: what is asked for. */
+  ask(
+    options: UpgradeOptions,
+    cancel: AbortSignal | undefined,
+    dispatch: (event: SupervisorEvent) => void,
+    type: 'upgrade' | 'rollback' = 'upgrade',
+  ): Promise<Upgraded> {
+    const { id, answer } = this.add(options)
+    dispatch({ type, asker: id })
+    const cancelled = () => dispatch({ type: 'cancel', asker: id })
+    if (cancel?.aborted) cancelled()
+    else cancel?.addEventListener('abort', cancelled, { once: true })
+    const { timeoutMs = 0 } = options
+    const late = () => {
+      const asker = this.#waiting.get(id)
+      if (asker !== undefined) asker.late = servesLate(timeoutMs)
+      cancelled()
+    }
+    const timer = timeoutMs > 0 ? setTimeout(late, timeoutMs + READY_FIRST_MS) : undefined
+    return answer.finally(() => {
+      clearTimeout(timer)
+      cancel?.removeEventListener('abort', cancelled)
+    })
+  }
+
+  /** What the last of them wants started; null: nothing else than before. */
+  argvOf(ids: readonly number[]): readonly string[] | null {
+    const wanted = ids.map(id => this.#waiting.get(id)?.argv ?? []).filter(argv => argv.length > 0)
+    return wanted.at(-1) ?? null
+  }
+
+  /** The last of them that gives one. */
+  releaseOf(ids: readonly number[]): Release | null {
+    return ids.map(id => this.#waiting.get(id)?.release).findLast(release => release !== undefined) ?? null
+  }
+
+  /** The longest that one of them waits; 0: none has said. */
+  timeoutOf(ids: readonly number[]): number {
+    return Math.max(0, ...ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0))
+  }
+
+  tell(ids: readonly number[], phase: string, pid: number): void {
+    for (const id of ids) this.#waiting.get(id)?.progress?.({ phase, at: Date.now(), pid })
+  }
+
+  answer(ids: readonly number[], answer: Upgraded | FdbError): void {
+    for (const id of ids) {
+      const asker = this.#waiting.get(id)
+      this.#waiting.delete(id)
+      if ('code' in answer)
+        asker?.pending.reject(answer.code === 'ERR_FDB_ABORTED' ? (asker.late ?? answer) : answer)
+      else asker?.pending.resolve(answer)
+    }
+  }
+}
+
+function servesLate(ms: number): FdbError {
+  const why = `the next version did not serve within ${ms} ms and is given up: --healthy-for, and an upgrade that was under way, count too; give a longer --timeout`
+  return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
+}

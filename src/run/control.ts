@@ -1,0 +1,74 @@
+import type { Logger } from '../base/logger.js'
+import type { Operations } from '../operator/requests.js'
+import { type FirstControl, letGoOfControl } from '../os/control-path.js'
+import { ControlWatch } from '../os/control-watch.js'
+import { placeRestored } from '../os/restore-control.js'
+import { takeControl } from '../os/service-manager/take-control.js'
+import { ControlListener } from '../wire/control-listener.js'
+
+/** The control socket of a supervisor. What answers there is loaded for the first who asks. */
+export class Control {
+  readonly #operations: Operations
+  readonly #logger: Logger
+  readonly #watch: ControlWatch
+  #place: FirstControl
+  #listener!: ControlListener
+  #open = true
+
+  /** `path` is absolute. Rejects as {@link takeControl} does. */
+  static async open(path: string, operations: Operations, logger: Logger): Promise<Control> {
+    const place = await takeControl(path, {
+      remedy: 'have it upgrade (fd-broker upgrade), end it, or give this one another control path',
+    })
+    return new Control(place, operations, logger)
+  }
+
+  /** Owns the descriptors of the place. */
+  constructor(place: FirstControl, operations: Operations, logger: Logger) {
+    this.#operations = operations
+    this.#logger = logger
+    // An image of an earlier release leaves no reservation.
+    this.#place = { ...place, reservation: place.reservation ?? null }
+    this.#listen()
+    this.#watch = new ControlWatch({
+      place: () => this.#place,
+      restored: made => {
+        this.#listener.stop()
+        this.#place = placeRestored(this.#place, made)
+        this.#listen()
+      },
+      logger,
+    })
+    this.#watch.start()
+  }
+
+  /** Lent. */
+  get place(): FirstControl {
+    return this.#place
+  }
+
+  /** The path goes too. Idempotent. */
+  close(): void {
+    if (!this.#open) return
+    this.#open = false
+    this.#watch.stop()
+    this.#listener.stop()
+    letGoOfControl(this.#place, this.#logger)
+  }
+
+  #listen(): void {
+    this.#listener = new ControlListener(this.#place.listener)
+    this.#listener.start({
+      channel: (fd, who) => {
+        import('./desk.js').then(
+          ({ receive }) => receive(fd, who, this.#operations, this.#logger),
+          error => {
+            fd.close()
+            this.#logger.error({ err: error }, 'an operator could not be answered')
+          },
+        )
+      },
+      error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
+    })
+  }
+}

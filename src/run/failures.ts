@@ -1,0 +1,99 @@
+import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
+import type { Failure } from '../operator/status-report.js'
+import { below } from '../versions/last-words.js'
+import { exitCodeText } from './exits.js'
+import type { VersionSettings } from './settings.js'
+
+interface Failed {
+  readonly id: number
+  readonly pid: number
+  readonly settings: VersionSettings
+  /** Why it was not ready when it was asked last. */
+  readonly complaint: string | null
+  takeWords(): string | null
+  takeLines(): string | null
+}
+
+export interface SupervisorEnd {
+  /** The exit code. */
+  readonly code: number
+  /** Why no version has ever served; null: one has, or none was to. */
+  readonly failure: Failure | null
+}
+
+/** Why versions were not brought to serve. */
+export class Failures {
+  readonly #logger: Logger
+  readonly #reasons = new Map<number, FdbError>()
+  #last: Failure | null
+
+  constructor(logger: Logger, last: Failure | null) {
+    this.#logger = logger
+    this.#last = last
+  }
+
+  get last(): Failure | null {
+    return this.#last
+  }
+
+  /** Before the machine is told, which answers with it. */
+  note(version: number, reason: FdbError): void {
+    this.#reasons.set(version, reason)
+    const { code, message, phase = 'starting' } = reason
+    this.#last = { code, message, phase, at: Date.now() }
+    const what =
+      code === 'ERR_FDB_SUCCESSOR_LEFT'
+        ? 'an operator has the version before serve again'
+        : phase === 'serving'
+          ? 'a version that serves has failed'
+          : 'a version was not brought to serve'
+    this.#logger.error({ version, err: reason }, what)
+  }
+
+  /** The main process of a version has ended before the version served; `left`: the processes that it has left behind. */
+  ended(version: Failed, phase: string, code: number, left: readonly number[]): void {
+    const { id, pid, settings } = version
+    const behind =
+      left.length === 0
+        ? ''
+        : ` and left ${left.length} processes behind (${left.join(', ')}), which are ended`
+    const said = version.takeWords()
+    const lines = said === null ? version.takeLines() : null
+    const remedy =
+      left.length > 0 && code === 0
+        ? 'a program that goes to the background cannot be run, have it stay in the foreground'
+        : (said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'))
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${below(lines)}`
+    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
+  }
+
+  /** It served, and has ended in its probation. */
+  fell(version: Failed & { readonly startedAt: number }, code: number, left: readonly number[]): void {
+    const { id, pid, settings, startedAt } = version
+    const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
+    const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the version before is started again${below(version.takeLines())}`
+    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
+  }
+
+  /** An operator has the version before serve again. */
+  left({ id, pid, settings }: Failed, before: number, asked: string): void {
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
+    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
+  }
+
+  /** It was not ready within so many milliseconds. */
+  late({ id, pid, complaint }: Failed, ms: number): void {
+    const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
+    this.note(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
+  }
+
+  of(version: number | null): FdbError | undefined {
+    return version === null ? undefined : this.#reasons.get(version)
+  }
+
+  forget(version: number): void {
+    this.#reasons.delete(version)
+  }
+}

@@ -1,0 +1,348 @@
+import { constants } from 'node:os'
+import { FdbError } from '../errors.js'
+import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
+import { successorCommand } from '../os/command-line.js'
+import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
+import { endsWithUs, statOf } from '../os/main-process.js'
+import { LastWords } from '../versions/last-words.js'
+import { GRACE_MS, ProcessMembers } from '../versions/process-members.js'
+import { startedWith } from '../versions/started-with.js'
+import { listenerVariables, PID_VARIABLE, VERSION_VARIABLE } from './child-environment.js'
+import type { Children } from './children.js'
+import type { LeftVersion } from './left-behind.js'
+import type { Probe, ProbeEvents } from './probe.js'
+import type { VersionSettings } from './settings.js'
+import type { SharedListeners } from './shared-listeners.js'
+
+/** The code of a process that was reaped by somebody else. */
+const UNKNOWN_CODE = 1
+/** Our own reaping tells the code, and comes first where the process is our child. */
+const REAPED_MS = 500
+
+export interface VersionParts {
+  readonly id: number
+  readonly settings: VersionSettings
+  readonly probe: Probe
+  readonly children: Children
+  readonly listeners: SharedListeners
+  /** No other version has a process. */
+  readonly alone: boolean
+  /** Beside it stands what the version says at its end; null: it says nothing. */
+  readonly control?: string | null
+}
+
+export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
+  /** The main process has ended, and these processes of the version have not. The callee owns `left`. */
+  exited(code: number, left: ProcessMembers): void
+  /** Whether this process is another version's. */
+  isOthers(pid: number): boolean
+  /** When the next version that lives was started, in ticks of the kernel's clock; infinite: none was. */
+  nextStart(ticks: number): number
+}
+
+/** One version from its start to its end: its main process, which may hand over to another that it has started. */
+export class RunningVersion {
+  readonly id: number
+  settings: VersionSettings
+  readonly startedAt: number
+  /** What it says of itself. */
+  says = ''
+  readonly #children: Children
+  readonly #probe: Probe
+  readonly #events: VersionEvents
+  /** Until it is proved, or is told to end. */
+  readonly #words: LastWords | null
+  #pid: number
+  #watch: DeathWatch | null = null
+  /** Of a main process that is not our own child: who reaps it does not tell us, and its number may be a stranger's then. */
+  #pidfd: OwnedFd | null = null
+  #isReplaced = false
+  #hasServed = false
+  /** The signals by which it was told to end. */
+  readonly #told = new Set<number>()
+  /** When its main process was started, in ticks of the kernel's clock. */
+  readonly startTicks: number
+  /** The listeners that it was given: `socket:[4711]`. */
+  readonly #sockets: ReadonlySet<string>
+  #over = false
+
+  /**
+   * Starts it; `was`: goes on with one that lives. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, and what binding throws.
+   * Owns the probe from now on.
+   */
+  constructor(
+    { id, settings, probe, children, listeners, alone, control = null }: VersionParts,
+    events: VersionEvents,
+    was: LeftVersion | null = null,
+  ) {
+    this.id = id
+    this.settings = settings
+    this.startedAt = was?.startedAt ?? Date.now()
+    this.#children = children
+    this.#probe = probe
+    this.#events = events
+    this.#words = was === null && control !== null ? new LastWords(control) : null
+    try {
+      this.#pid = was?.pid ?? this.#start(listeners, alone)
+    } catch (error) {
+      probe[Symbol.dispose]()
+      this.#words?.close()
+      throw error
+    }
+    this.startTicks = statOf(this.#pid)?.startTicks ?? Number.POSITIVE_INFINITY
+    this.#sockets = new Set(listeners.held.map(({ fd }) => `socket:[${inspectOne(fd).ino}]`))
+    if (was !== null) this.#goOn(was)
+  }
+
+  /** What another program needs to go on with it. */
+  get left(): LeftVersion {
+    const { id, pid, settings, startedAt, says } = this
+    return {
+      id,
+      pid,
+      settings,
+      startedAt,
+      says,
+      replaced: this.#isReplaced,
+      hearing: this.#probe.hearing ?? null,
+      place: this.#probe.place,
+    }
+  }
+
+  /** Of its main process. */
+  get pid(): number {
+    return this.#pid
+  }
+
+  /** Speaks fd-broker itself: it knows when it has nothing left to do. */
+  get handsOver(): boolean {
+    return this.settings.ready.kind === 'handoff'
+  }
+
+  /** Why it is not ready, as it answered last; null: it was not asked, or said nothing against it. */
+  get complaint(): string | null {
+    return this.#probe.complaint
+  }
+
+  /** Why it has ended, by its own word; null: it said nothing. There is so once. */
+  takeWords(): string | null {
+    return this.#words?.take() ?? null
+  }
+
+  /** Its last lines on stderr; null: there are none, or it is no program of Node. There are so once. */
+  takeLines(): string | null {
+    return this.#words?.takeLines() ?? null
+  }
+
+  /** It is looked at whether it is ready. */
+  watch(): void {
+    this.#probe.begin(this.#pid, {
+      ready: () => this.#events.ready(),
+      failed: why => this.#events.failed(why),
+      recovered: () => this.#events.recovered(),
+      says: text => {
+        this.says = text
+      },
+      mainProcess: pid => this.#follow(pid),
+    })
+  }
+
+  /** A question to it waits for its answer. */
+  get isAsked(): boolean {
+    return this.#probe.isOpen
+  }
+
+  /** It is asked as long as it serves. */
+  get isJudged(): boolean {
+    return this.#probe.asksServing
+  }
+
+  /** It serves: it is judged on, where it can be asked. */
+  serves(): void {
+    this.#hasServed = true
+    this.#words?.close()
+    this.#probe.serves()
+  }
+
+  /** It has served through its probation. */
+  proved(): void {
+    this.#probe.proved()
+    this.#words?.close()
+  }
+
+  /** It is told to end: it is not judged any longer. `failed`: the version before goes on, and must soon be the only one that answers. */
+  settle(failed: boolean): void {
+    this.#probe.settle()
+    this.#words?.close()
+    const stopTimeout = Math.min(this.settings.stopTimeout, GRACE_MS)
+    if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
+  }
+
+  /** Another version serves in its place: it has nobody to hand over to any more. */
+  replaced(): void {
+    this.#isReplaced = true
+  }
+
+  /** Its exit code as a result: 0 of one that was told to end by a signal, and ended by that. */
+  resultOf(code: number): number {
+    return this.#told.has(code - 128) ? 0 : code
+  }
+
+  /** `all`: with the process that serves in place of the main process, if there is one. */
+  tellToEnd(signal: NodeJS.Signals, all: boolean): void {
+    this.#told.add(constants.signals[signal])
+    if (all) void this.#signalAll(signal)
+    else this.signal(signal)
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (this.#pidfd === null) this.#children.signal(this.#pid, signal)
+    else signalBy(this.#pidfd, signal)
+  }
+
+  /** Its main process, and whoever serves in that one's place. */
+  async #signalAll(signal: NodeJS.Signals): Promise<void> {
+    this.signal(signal)
+    const { ready } = this.settings
+    if (ready.kind !== 'handoff' || this.#isReplaced) return
+    const server = await servesAt(ready.control)
+    if (server !== null && server !== this.#pid && !this.#events.isOthers(server)) signalOther(server, signal)
+  }
+
+  kill(): void {
+    if (this.#pidfd === null || !hasEnded(this.#pidfd)) this.#children.kill(this.#pid)
+  }
+
+  /** Nobody waits for its end any more. Idempotent. */
+  close(): void {
+    this.#over = true
+    this.#watch?.close()
+    this.#pidfd?.close()
+    this.#children.forget(this.#pid)
+    this.#words?.close()
+    this.#probe[Symbol.dispose]()
+  }
+
+  #start(shared: SharedListeners, alone: boolean): number {
+    const { settings } = this
+    const provided = shared.provide(settings.listen, settings.nonBlocking, alone)
+    const listeners = [...provided, ...this.#probe.listeners]
+    const variables = {
+      ...listenerVariables(listeners, this.id),
+      [VERSION_VARIABLE]: this.#mark,
+      ...this.#probe.env,
+      ...settings.env,
+    }
+    const { file, argv0, args, cwd, env } = successorCommand({
+      argv: settings.command,
+      cwd: settings.cwd,
+      env: variables,
+    })
+    const start = {
+      file,
+      cwd,
+      argv: [argv0, ...args],
+      env: this.#words === null ? env : startedWith({ ...env, ...this.#words.env }),
+      ...(listeners.length > 0 && { pidVariable: PID_VARIABLE }),
+      fds: [...listeners.map(({ fd }) => fd), ...this.#probe.fds],
+      deathSignal: settings.survive ? 0 : constants.signals.SIGKILL,
+    }
+    try {
+      const pid = this.#children.start(start, code => this.#exited(pid, code))
+      return pid
+    } catch (cause) {
+      const { code = String(cause) } = cause as NodeJS.ErrnoException
+      const message = `cannot start ${file} in ${cwd} (${code}): check that it is executable and that the process limit is not reached`
+      throw new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file, cwd } })
+    }
+  }
+
+  get #mark(): string {
+    return `${process.pid}.${this.id}.${this.startedAt}`
+  }
+
+  #exited(pid: number, code: number): void {
+    if (this.#over || pid !== this.#pid) return
+    const { ready } = this.settings
+    // A version that hands over by itself leaves older generations behind that end by themselves: only its group is its own.
+    const mark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
+    const since = this.startTicks
+    const signs = { since, before: this.#events.nextStart(since), sockets: this.#sockets }
+    const left = ProcessMembers.ofGroup(pid, mark, signs)
+    if (ready.kind !== 'handoff' || this.#isReplaced) {
+      this.#events.exited(code, left)
+      return
+    }
+    // It may have handed over to one that it has started, and that is ours by now.
+    void servesAt(ready.control).then(server => {
+      const wasOurs = !this.#over && pid === this.#pid
+      if (wasOurs && (server === null || server === pid || this.#events.isOthers(server))) {
+        this.#events.exited(code, left)
+        return
+      }
+      left[Symbol.dispose]()
+      if (wasOurs) this.#follow(server!)
+    })
+  }
+
+  /** Another process is its main process from now on. */
+  #follow(pid: number): void {
+    if (this.#over || pid === this.#pid || !endsWithUs(pid)) return
+    const pidfd = openOwn(pid)
+    if (pidfd === null) return
+    this.#pid = pid
+    this.#children.expect(pid, code => this.#exited(pid, code))
+    this.#watchEnd(pid, pidfd)
+  }
+
+  #goOn({ pid, says, replaced }: LeftVersion): void {
+    this.says = says
+    this.#isReplaced = replaced
+    this.watch()
+    const found = openPidfd(pid)
+    // The image before was about to be told, or asked who serves in its place: it is reaped, and its number may be a stranger's soon.
+    if (found === 'dead') {
+      setImmediate(() => this.#exited(pid, UNKNOWN_CODE))
+      return
+    }
+    this.#children.expect(pid, code => this.#exited(pid, code))
+    if (found !== null) this.#watchEnd(pid, found)
+  }
+
+  /** Takes the pidfd. */
+  #watchEnd(pid: number, pidfd: OwnedFd): void {
+    this.#watch?.close()
+    this.#pidfd?.close()
+    this.#pidfd = pidfd
+    this.#watch = watchDeath(pidfd, () => {
+      setTimeout(() => this.#exited(pid, UNKNOWN_CODE), REAPED_MS)
+    })
+    if (statOf(pid)?.parent !== process.pid) return
+    pidfd.close()
+    this.#pidfd = null
+  }
+}
+
+/** Loaded where it is needed: it is half of the protocol. */
+async function servesAt(control: string): Promise<number | null> {
+  return await (await import('./serves-under.js')).servesForUs(control)
+}
+
+/** One that has ended, or is another user's by now, is not. */
+function signalOther(pid: number, signal: NodeJS.Signals): void {
+  using pidfd = openOwn(pid)
+  if (pidfd !== null) signalBy(pidfd, signal)
+}
+
+function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
+  try {
+    signalTo(pidfd, constants.signals[signal])
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+function openOwn(pid: number): OwnedFd | null {
+  const pidfd = openPidfd(pid)
+  return pidfd instanceof OwnedFd ? pidfd : null
+}

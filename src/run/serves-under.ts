@@ -1,0 +1,35 @@
+import { isDaemon } from '../operator/answer.js'
+import { OperatorClient } from '../operator/client.js'
+import { endsWithUs, statOf } from '../os/main-process.js'
+import type { Question } from '../probing/question.js'
+
+const ANSWER_MS = 2_000
+
+/** Asks the control socket whether process `pid` or a descendant of it serves. */
+export function servesUnder(control: string, pid: number): Question {
+  return {
+    asked: `who serves at ${control}`,
+    async ask() {
+      const server = await serverAt(control)
+      if (server === null) return 'nobody'
+      return descends(server, pid) ? null : `process ${server}`
+    },
+  }
+}
+
+/** Returns the process that serves, if it is a descendant of this one; else null. Never rejects. */
+export async function servesForUs(control: string): Promise<number | null> {
+  const pid = await serverAt(control).catch(() => null)
+  return pid !== null && endsWithUs(pid) ? pid : null
+}
+
+async function serverAt(control: string): Promise<number | null> {
+  using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
+  const answer = await client.status({ timeoutMs: ANSWER_MS })
+  return isDaemon(answer) || answer.role !== 'serving' ? null : (answer.pid ?? null)
+}
+
+function descends(pid: number, from: number): boolean {
+  for (let at = pid; at > 1; at = statOf(at)?.parent ?? 0) if (at === from) return true
+  return false
+}

@@ -1,0 +1,166 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
+import { endsWithUs, processes, statOf } from '../os/main-process.js'
+
+/** USER_HZ of every Linux: the unit of a start time. */
+const TICKS_A_SECOND = 100
+
+/** Between SIGTERM and SIGKILL for a version that failed before it served, and for the processes that a version leaves behind. */
+export const GRACE_MS = 2_000
+
+/** An environment variable that only certain processes have. */
+export interface Mark {
+  readonly name: string
+  readonly value: string
+}
+
+/** How an orphan is known that has left the group of its leader and has no mark: by its time and its sockets. */
+export interface OrphanSigns {
+  /** It was started since this tick of the kernel's clock, and before that one. */
+  readonly since: number
+  readonly before: number
+  /** It has one of these: `socket:[4711]`. */
+  readonly sockets: ReadonlySet<string>
+}
+
+/**
+ * The processes that a leader has left behind when it ended. They are held by their pidfds, so that no signal meets another process.
+ * Where the kernel or its limits give none, none is held.
+ */
+export class ProcessMembers implements Disposable {
+  readonly #belongs: (pid: number) => boolean
+  readonly #members = new Map<number, OwnedFd>()
+
+  /**
+   * Finds them. The process that reaps the leader calls this in the same turn: the number of a session or group cannot be another's
+   * yet, and is not as long as a member lives.
+   */
+  private constructor(belongs: (pid: number) => boolean) {
+    this.#belongs = belongs
+    this.#find()
+  }
+
+  /** The processes that did not leave the session of this leader. */
+  static ofSession(leader: number): ProcessMembers {
+    return new ProcessMembers(pid => statOf(pid)?.session === leader)
+  }
+
+  /**
+   * Of the descendants of this process, which adopts orphans: those in the group of this leader, and those that have the variable
+   * `mark` in the environment that they were started with; null: only the group. `orphans`: and those with these signs that have no
+   * mark of this name, with their descendants.
+   */
+  static ofGroup(leader: number, mark: Mark | null, orphans: OrphanSigns | null = null): ProcessMembers {
+    const text = mark === null ? null : `${mark.name}=${mark.value}`
+    const belongs = (pid: number) =>
+      statOf(pid)?.group === leader ||
+      (text !== null && environmentHas(pid, text) === true) ||
+      (mark !== null && orphans !== null && isOrphan(adopted(pid), mark.name, orphans))
+    // Whatever else is wrong, no signal leaves the tree of this process.
+    return new ProcessMembers(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
+  }
+
+  /** The members that live. */
+  get pids(): number[] {
+    this.#find()
+    return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)
+  }
+
+  signal(signal: number): void {
+    for (const pid of this.pids) {
+      try {
+        signalTo(this.#members.get(pid)!, signal)
+      } catch {
+        // The process has ended meanwhile, or has become another user's.
+      }
+    }
+  }
+
+  /** Idempotent. */
+  [Symbol.dispose](): void {
+    for (const pidfd of this.#members.values()) pidfd.close()
+    this.#members.clear()
+  }
+
+  #find(): void {
+    const first = this.#members.size === 0
+    if (!first && [...this.#members.values()].every(pidfd => hasEnded(pidfd))) return
+    for (const pid of processes()) if (!this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
+  }
+
+  #add(pid: number): void {
+    try {
+      const pidfd = pidfdOf(pid)
+      if (pidfd === null) return
+      // The process is looked at again: the number may have become another's before the descriptor was its.
+      if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
+      else pidfd.close()
+    } catch {
+      // The process has ended, or there is no descriptor left.
+    }
+  }
+}
+
+/**
+ * Whether a process may live that was started with `mark` in its environment, since this many milliseconds ago or before: a process
+ * whose environment cannot be read, as it is another user's, counts if it is that young.
+ */
+export function mayLive({ name, value }: Mark, withinMs: number): boolean {
+  const text = `${name}=${value}`
+  let uptime: number
+  try {
+    uptime = Number.parseFloat(readFileSync('/proc/uptime', 'latin1'))
+  } catch {
+    return true
+  }
+  const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
+  // The caller looks again where there are none.
+  return processes().some(pid => {
+    const startTime = statOf(pid)?.startTicks
+    return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
+  })
+}
+
+/** Null of another user's process: its environment cannot be read. */
+function environmentHas(pid: number, mark: string): boolean | null {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? null : false
+  }
+}
+
+/** More steps up than this are a loop of numbers that are given anew. */
+const MOST_STEPS = 100
+
+/** The child of this process that a descendant of it descends from. */
+function adopted(pid: number): number {
+  for (let [at, steps] = [pid, 0]; steps < MOST_STEPS; steps++) {
+    const parent = statOf(at)?.parent ?? 0
+    if (parent === process.pid) return at
+    if (parent <= 1) return 0
+    at = parent
+  }
+  return 0
+}
+
+function isOrphan(pid: number, name: string, { since, before, sockets }: OrphanSigns): boolean {
+  const startTicks = pid === 0 ? undefined : statOf(pid)?.startTicks
+  if (startTicks === undefined || startTicks < since || startTicks >= before) return false
+  try {
+    if (`\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${name}=`)) return false
+    const folder = `/proc/${pid}/fd`
+    return readdirSync(folder).some(number => sockets.has(leads(`${folder}/${number}`)))
+  } catch {
+    // The process has ended, or is another user's.
+    return false
+  }
+}
+
+function leads(path: string): string {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return ''
+  }
+}

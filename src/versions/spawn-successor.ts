@@ -1,0 +1,122 @@
+import type { ChildProcess, StdioOptions } from 'node:child_process'
+import { constants } from 'node:os'
+import { FdbError } from '../errors.js'
+import type { SuccessorCommand } from '../os/command-line.js'
+import { GRACE_MS, ProcessMembers } from './process-members.js'
+import { startedWith } from './started-with.js'
+
+export interface SpawnOptions {
+  /** Laid over the command's environment. */
+  env?: NodeJS.ProcessEnv | undefined
+  /** Default: no input, our own output and error stream. */
+  stdio?: StdioOptions | undefined
+  /** pino-compatible. */
+  logger?: { info(facts: object, message: string): void } | undefined
+}
+
+export interface Exit {
+  code: number | null
+  signal: NodeJS.Signals | null
+}
+
+export interface Successor {
+  pid: number
+  /** Never rejects. */
+  exited: Promise<Exit>
+  /**
+   * Ends it, and what it has started in its session: SIGTERM, after `graceMs` (default {@link GRACE_MS}) SIGKILL, with 0 at once. What has left its session is
+   * not reached. Resolves with whether all of it has ended: another user's (sudo, setuid) cannot be.
+   */
+  end(graceMs?: number): Promise<boolean>
+  /** The successor serves, or is nobody's matter any more. Idempotent. */
+  letGo(): void
+  /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
+  unref(): void
+}
+
+/** After the end of a successor: its handoff reports the reason within this time. */
+export const AFTERMATH_MS = 250
+/** How long SIGKILL may take: a process that is there still waits in the kernel. */
+const KILLED_MS = 2_000
+const LOOK_MS = 10
+
+/** `with code 1`, `by SIGTERM`. */
+export function exitText({ code, signal }: Exit): string {
+  return signal === null ? `with code ${code}` : `by ${signal}`
+}
+
+/** Starts the next version, in its own session. Rejects with ERR_FDB_SPAWN when it could not be executed. */
+export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions = {}): Promise<Successor> {
+  const { env, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
+  return new Promise((resolve, reject) => {
+    const failed = (cause: unknown) => {
+      const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
+      const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
+      reject(
+        new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } }),
+      )
+    }
+    // Loaded here: most processes start none.
+    const { spawn } = process.getBuiltinModule('node:child_process')
+    let child: ChildProcess
+    try {
+      child = spawn(command.file, command.args, {
+        argv0: command.argv0,
+        cwd: command.cwd,
+        env: startedWith({ ...command.env, ...env }),
+        stdio,
+        detached: true,
+      })
+    } catch (error) {
+      failed(error)
+      return
+    }
+    let left: ProcessMembers | null = null
+    const exited = new Promise<Exit>(done => {
+      child.once('exit', (code, signal) => {
+        left = ProcessMembers.ofSession(child.pid!)
+        logger?.info({ pid: child.pid, code, signal }, 'successor exited')
+        done({ code, signal })
+      })
+    })
+    child.once('error', failed)
+    child.once('spawn', () => {
+      logger?.info({ pid: child.pid, file: command.file }, 'successor started')
+      child.off('error', failed)
+      child.on('error', () => {})
+      const letGo = () => left?.[Symbol.dispose]()
+      const send = (signal: NodeJS.Signals) => {
+        if (left === null) signalGroup(child.pid!, signal)
+        else left.signal(constants.signals[signal])
+      }
+      const gone = () => left !== null && left.pids.length === 0
+      const end = async (graceMs = GRACE_MS) => {
+        if (graceMs > 0) {
+          send('SIGTERM')
+          await within(gone, graceMs)
+        }
+        send('SIGKILL')
+        const ended = await within(gone, KILLED_MS)
+        letGo()
+        return ended
+      }
+      resolve({ pid: child.pid!, exited, end, letGo, unref: () => child.unref() })
+    })
+  })
+}
+
+/** The child is not yet reaped: the number is still its own, and that of the group it leads. */
+function signalGroup(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal)
+  } catch {
+    // The child has become another user's.
+  }
+}
+
+/** Waits until it holds, no longer than that; resolves with whether it came. */
+async function within(holds: () => boolean, ms: number): Promise<boolean> {
+  const until = performance.now() + ms
+  while (!holds() && performance.now() < until) await new Promise(resolve => setTimeout(resolve, LOOK_MS))
+  return holds()
+}

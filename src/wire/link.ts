@@ -1,0 +1,217 @@
+import { FdbError } from '../errors.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { fdbroker } from '../proto/wire.js'
+import { type BundleItem, packBundle, unpackFds } from './bundle.js'
+import type { Channel } from './channel.js'
+import { deadlineError } from './deadline.js'
+import { checkDecodeCost } from './decode-cost.js'
+import { peerLeft } from './peer-left.js'
+import { Pending } from './pending.js'
+
+const { Envelope } = fdbroker.wire
+export type WireEnvelope = fdbroker.wire.Envelope
+export type WireBody = fdbroker.wire.Envelope.$Properties
+
+/** Descriptors that bundles may bring before their end: a peer cannot make us hold more. */
+const MAX_BUNDLE_FDS = 100_000
+/** Bundles that have begun and not ended. */
+const MAX_BUNDLES = 64
+/** A quarter of the smallest buffer that a Unix socket usually has (`net.core.wmem_default`, 208 KiB). */
+const BEATS_UNREAD_BYTES = 52 * 1024
+/** Batches on the way before the first must have been acknowledged. */
+const BATCH_WINDOW = 2
+
+export interface LinkHandler {
+  /** One message. Descriptors come by {@link bundle}; any that come otherwise are closed, except the Hello's and Welcome's pidfd. */
+  message(envelope: WireEnvelope, fds: OwnedFd[]): void
+  /** A whole bundle, every descriptor of it verified. The handler owns them. Absent: none is taken, all are closed. */
+  bundle?(items: BundleItem[]): void
+  /** What arrived is not what was announced, or cannot be understood. The link stays; the handler decides. */
+  broken(error: FdbError): void
+  /** The channel has ended (not by our own close). */
+  end(error: FdbError | null): void
+}
+
+/** A channel on which Envelopes travel, and bundles of descriptors that are acknowledged batch by batch. */
+export class Link {
+  readonly channel: Channel
+  #handler: LinkHandler | null = null
+  /** The bundles that are not whole yet, by their number. */
+  readonly #incoming = new Map<number, BundleItem[]>()
+  #incomingFds = 0
+  readonly #acks = new Map<string, () => void>()
+  #nextBundle = 0
+  #ended: FdbError | null | undefined
+  #onEnd = new Set<() => void>()
+
+  constructor(channel: Channel) {
+    this.channel = channel
+  }
+
+  /** Begins to read; called again, it changes who is told. */
+  start(handler: LinkHandler): void {
+    const first = this.#handler === null
+    this.#handler = handler
+    if (!first) return
+    this.channel.start({
+      message: (payload, fds) => this.#onFrame(payload, fds),
+      end: error => this.#onChannelEnd(error),
+    })
+  }
+
+  get open(): boolean {
+    return this.#ended === undefined
+  }
+
+  /** Milliseconds since anything arrived. */
+  get idleMs(): number {
+    return this.channel.idleMs
+  }
+
+  /** Resolves when the kernel has it. `fds` are borrowed until then. */
+  send(body: WireBody, fds?: readonly OwnedFd[]): Promise<void> {
+    return this.channel.send(Envelope.encode(body).finish(), fds)
+  }
+
+  /** As {@link send}, for what needs no answer. What comes behind relies on it: where the channel cannot take it, it ends, and that is told. */
+  tell(body: WireBody): void {
+    this.send(body).catch((error: FdbError) => {
+      // What a peer that has left said before is still read: its end comes behind that.
+      if (!this.open || peerLeft(error)) return
+      void this.channel.close()
+      this.#onChannelEnd(error)
+    })
+  }
+
+  /** As {@link tell}, for a Heartbeat: none where many wait unread, so that a peer that is stopped for long has room for what it must hear. */
+  beat(heartbeat: NonNullable<WireBody['heartbeat']>): void {
+    if (this.open && this.channel.unreadBytes < BEATS_UNREAD_BYTES) this.tell({ heartbeat })
+  }
+
+  /**
+   * Sends descriptors, borrowed until it resolves: when the peer has acknowledged every batch as verified.
+   * Rejects with ERR_FDB_DEADLINE after `timeoutMs`, ERR_FDB_CHANNEL_CLOSED when the link ends before.
+   */
+  async sendBundle(items: readonly BundleItem[], timeoutMs: number): Promise<void> {
+    const until = performance.now() + timeoutMs
+    const waiting: Promise<void>[] = []
+    const bundle = this.#nextBundle++
+    for (const { message, fds } of packBundle(items)) {
+      const acknowledged = new Promise<void>(resolve =>
+        this.#acks.set(batchKey(bundle, message.index), resolve),
+      )
+      waiting.push(acknowledged)
+      await this.send({ fds: { ...message, bundle } }, fds)
+      if (waiting.length >= BATCH_WINDOW) await this.#within(waiting.shift()!, until, timeoutMs)
+    }
+    for (const ack of waiting) await this.#within(ack, until, timeoutMs)
+  }
+
+  #within(promise: Promise<void>, until: number, timeoutMs: number): Promise<void> {
+    const ended = () =>
+      pending.reject(
+        new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the peer left before it acknowledged the descriptors', {
+          cause: this.#ended,
+        }),
+      )
+    const pending = new Pending<void>({ over: () => this.#onEnd.delete(ended) })
+    pending.limit(Math.max(0, until - performance.now()), () =>
+      pending.reject(deadlineError('the acknowledgement of the descriptors', timeoutMs)),
+    )
+    promise.then(() => pending.resolve())
+    if (this.open) this.#onEnd.add(ended)
+    else ended()
+    return pending.answer
+  }
+
+  /** Closes at once; no callback follows. Idempotent. */
+  close(): void {
+    this.#finish(null)
+    void this.channel.close()
+  }
+
+  #onChannelEnd(error: FdbError | null): void {
+    if (!this.open) return
+    this.#finish(error)
+    this.#handler?.end(error)
+  }
+
+  #finish(error: FdbError | null): void {
+    if (!this.open) return
+    this.#ended = error
+    this.#dropIncoming()
+    for (const tell of [...this.#onEnd]) tell()
+  }
+
+  #onFrame(payload: Buffer, fds: OwnedFd[]): void {
+    let envelope: WireEnvelope
+    try {
+      checkDecodeCost(payload)
+      envelope = Envelope.decode(payload)
+    } catch (cause) {
+      closeAll(fds)
+      this.#handler?.broken(
+        new FdbError(
+          'ERR_FDB_MESSAGE',
+          `the peer sent ${payload.length} bytes that are no message of this protocol`,
+          { cause },
+        ),
+      )
+      return
+    }
+    if (envelope.fds) this.#onFds(envelope.fds, fds)
+    else if (envelope.fdsAck) {
+      closeAll(fds)
+      const key = batchKey(envelope.fdsAck.bundle, envelope.fdsAck.index)
+      this.#acks.get(key)?.()
+      this.#acks.delete(key)
+    } else this.#handler?.message(envelope, fds)
+  }
+
+  #onFds(message: NonNullable<WireEnvelope['fds']>, fds: OwnedFd[]): void {
+    if (this.#handler?.bundle === undefined) {
+      closeAll(fds)
+      return
+    }
+    const bundle = message.bundle ?? 0
+    const items = this.#incoming.get(bundle) ?? []
+    try {
+      if (items.length === 0 && this.#incoming.size >= MAX_BUNDLES) {
+        closeAll(fds)
+        throw new FdbError(
+          'ERR_FDB_FDS_MANY',
+          `the peer has begun ${MAX_BUNDLES} bundles and ended none of them`,
+        )
+      }
+      if (this.#incomingFds + fds.length > MAX_BUNDLE_FDS) {
+        closeAll(fds)
+        throw new FdbError(
+          'ERR_FDB_FDS_MANY',
+          `the peer sent more than ${MAX_BUNDLE_FDS} descriptors without completing a bundle`,
+        )
+      }
+      for (const item of unpackFds(message, fds)) items.push(item)
+      this.#incoming.set(bundle, items)
+      this.#incomingFds += fds.length
+    } catch (error) {
+      this.#dropIncoming()
+      this.#handler?.broken(error as FdbError)
+      return
+    }
+    this.tell({ fdsAck: { bundle, index: message.index ?? 0, verified: fds.length } })
+    if (!message.last) return
+    this.#incoming.delete(bundle)
+    this.#incomingFds -= items.length
+    this.#handler.bundle(items)
+  }
+
+  #dropIncoming(): void {
+    for (const items of this.#incoming.values()) closeAll(items.map(item => item.fd))
+    this.#incoming.clear()
+    this.#incomingFds = 0
+  }
+}
+
+function batchKey(bundle: number | null | undefined, index: number | null | undefined): string {
+  return `${bundle ?? 0}.${index ?? 0}`
+}

@@ -1,0 +1,337 @@
+import { Backoff } from '../base/backoff.js'
+import { FdbError } from '../errors.js'
+import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
+import { deadlineError } from './deadline.js'
+import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'
+
+/** Frames up to here are copied behind their header and leave in one call; above, the payload is sent in place. */
+const COPY_BYTES = 32 * 1024
+
+/** What a frame that waits costs beside its bytes: objects, a promise, whoever waits for that. */
+const FRAME_BYTES = 1024
+
+/** A flush hands the loop back after this many bytes, even when the peer reads as fast as we write. */
+const TURN_BYTES = 1024 * 1024
+
+const RETRY_BOUNDS = { firstMs: 1, longestMs: 50 }
+
+/** Shared: used only between two statements of one call. */
+const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + COPY_BYTES)
+const DONE = Promise.resolve()
+const NO_FDS: readonly OwnedFd[] = []
+
+export interface OutboundOptions {
+  limits: FrameLimits
+  sendTimeoutMs: number
+  maxQueuedBytes: number
+}
+
+export interface OutboundEvents {
+  /** The kernel takes no more: call {@link Outbound.flush} when the socket is writable (true), or no longer. */
+  blocked(on: boolean): void
+  /** A frame was late, or cut by a failure: what follows may rely on it, so the stream is of no more use. */
+  broken(error: FdbError): void
+}
+
+interface Entry {
+  head: Uint8Array
+  body: Uint8Array | null
+  total: number
+  sent: number
+  fds: readonly OwnedFd[]
+  fdsSent: number
+  deadline: number
+  resolve: () => void
+  reject: (error: unknown) => void
+  signal: AbortSignal | undefined
+  onAbort: (() => void) | undefined
+}
+
+/** The sending half of a channel: frames in order, each with its descriptors. Borrows the socket. */
+export class Outbound {
+  readonly #socket: OwnedFd
+  readonly #options: OutboundOptions
+  readonly #events: OutboundEvents
+  #queue: Entry[] = []
+  #first = 0
+  #queuedBytes = 0
+  #fdsSent = 0
+  #failure: FdbError | null = null
+  #deadlineTimer: NodeJS.Timeout | undefined
+  #retryTimer: NodeJS.Timeout | undefined
+  readonly #backoff = new Backoff(RETRY_BOUNDS)
+
+  constructor(socket: OwnedFd, options: OutboundOptions, events: OutboundEvents) {
+    this.#socket = socket
+    this.#options = options
+    this.#events = events
+  }
+
+  get queuedBytes(): number {
+    return this.#queuedBytes
+  }
+
+  /** Descriptors that the kernel has taken. */
+  get fdsSent(): number {
+    return this.#fdsSent
+  }
+
+  send(payload: Uint8Array, fds: readonly OwnedFd[] = NO_FDS, signal?: AbortSignal): Promise<void> {
+    if (this.#failure !== null) return Promise.reject(this.#failure)
+    if (signal?.aborted) return Promise.reject(signal.reason)
+    const refusal = checkFrame(payload.length, fds.length, this.#options.limits)
+    if (refusal !== null) return Promise.reject(refusal)
+
+    const total = HEADER_BYTES + payload.length
+    const small = payload.length <= COPY_BYTES
+    const entry: Pick<Entry, 'sent' | 'fdsSent'> = { sent: 0, fdsSent: 0 }
+    let retry = false
+    if (small && this.#idle && fds.length <= FDS_PER_BATCH) {
+      writeHeader(scratch, 0, payload.length, fds.length)
+      scratch.set(payload, HEADER_BYTES)
+      try {
+        const sent = sendMessage(this.#socket, scratch, 0, total, fds)
+        if (sent > 0) this.#fdsSent += fds.length
+        if (sent === total) return DONE
+        if (sent > 0) {
+          entry.sent = sent
+          entry.fdsSent = fds.length
+        }
+      } catch (error) {
+        if (!passing(error)) return Promise.reject(this.#sendFailed(error, false))
+        retry = true
+      }
+    }
+    if (!this.#idle && this.#cost + total > this.#options.maxQueuedBytes)
+      return Promise.reject(this.#full(total))
+    const head = Buffer.allocUnsafe(small ? total : HEADER_BYTES)
+    writeHeader(head, 0, payload.length, fds.length)
+    if (small) head.set(payload, HEADER_BYTES)
+    const wasIdle = this.#idle
+    const promise = new Promise<void>((resolve, reject) => {
+      this.#push({
+        ...entry,
+        head,
+        body: small ? null : payload,
+        total,
+        fds,
+        deadline: performance.now() + this.#options.sendTimeoutMs,
+        resolve,
+        reject,
+        signal,
+        onAbort: undefined,
+      })
+    })
+    if (retry) this.#retryLater()
+    else if (wasIdle) this.flush()
+    return promise
+  }
+
+  /** Sends until the queue is empty, the kernel takes no more, or the turn's share is used up. */
+  flush(): void {
+    if (this.#retryTimer !== undefined || this.#failure !== null) return
+    let budget = TURN_BYTES
+    while (!this.#idle) {
+      const entry = this.#queue[this.#first]!
+      const before = entry.sent
+      let state: 'done' | 'blocked'
+      try {
+        state = this.#advance(entry)
+      } catch (error) {
+        if (passing(error)) {
+          this.#events.blocked(false)
+          this.#retryLater()
+          return
+        }
+        const failure = this.#sendFailed(error, entry.sent > 0)
+        if (this.#failure !== null) return
+        this.#shift()
+        entry.reject(failure)
+        continue
+      }
+      budget -= entry.sent - before
+      if (state === 'done') {
+        this.#backoff.reset()
+        this.#shift()
+        entry.resolve()
+      }
+      if (state === 'blocked' || (budget <= 0 && !this.#idle)) {
+        this.#events.blocked(true)
+        return
+      }
+    }
+    this.#events.blocked(false)
+  }
+
+  /** Rejects everything queued and all that is sent later. Idempotent. */
+  fail(error: FdbError): void {
+    if (this.#failure !== null) return
+    this.#failure = error
+    clearTimeout(this.#deadlineTimer)
+    clearTimeout(this.#retryTimer)
+    const left = this.#queue.slice(this.#first)
+    this.#queue = []
+    this.#first = 0
+    this.#queuedBytes = 0
+    for (const entry of left) {
+      unlisten(entry)
+      entry.reject(error)
+    }
+  }
+
+  get #idle(): boolean {
+    return this.#first === this.#queue.length
+  }
+
+  get #cost(): number {
+    return this.#queuedBytes + (this.#queue.length - this.#first) * FRAME_BYTES
+  }
+
+  #advance(entry: Entry): 'done' | 'blocked' {
+    const { head, body, fds } = entry
+    while (entry.sent < entry.total) {
+      const inHead = entry.sent < head.length
+      const data = inHead ? head : body!
+      const offset = inHead ? entry.sent : entry.sent - head.length
+      let length = data.length - offset
+      const left = fds.length - entry.fdsSent
+      const batch = Math.min(left, FDS_PER_BATCH)
+      // One byte for each batch but the last: checkFrame keeps them within the header's eight.
+      if (left > batch) length = 1
+      const now = batch === 0 ? [] : fds.slice(entry.fdsSent, entry.fdsSent + batch)
+      const sent = sendMessage(this.#socket, data, offset, length, now)
+      if (sent < 0) return 'blocked'
+      entry.sent += sent
+      entry.fdsSent += batch
+      this.#fdsSent += batch
+      this.#queuedBytes -= sent
+    }
+    return 'done'
+  }
+
+  /** Says what the failure means; ends the whole half when the peer is gone or a frame was cut. */
+  #sendFailed(error: unknown, begun: boolean): FdbError {
+    const { code } = error as Partial<NativeError>
+    if (code === 'EPIPE' || code === 'ECONNRESET' || code === 'ENOTCONN') {
+      const gone = new FdbError(
+        'ERR_FDB_CHANNEL_CLOSED',
+        `the peer has closed the channel (${code}): connect again`,
+        { cause: error },
+      )
+      this.fail(gone)
+      this.#events.blocked(false)
+      return gone
+    }
+    const failure =
+      code === 'EPERM'
+        ? new FdbError(
+            'ERR_FDB_FDS_REFUSED',
+            'the peer takes no descriptors on this channel (EPERM): it has SO_PASSRIGHTS switched off, or a security policy forbids passing them',
+            { cause: error },
+          )
+        : FdbError.is(error)
+          ? error
+          : new FdbError(
+              'ERR_FDB_SEND',
+              `sending on the channel failed (${code ?? String(error)}): see the cause`,
+              { cause: error },
+            )
+    if (begun) {
+      this.fail(failure)
+      this.#events.broken(failure)
+    }
+    return failure
+  }
+
+  #push(entry: Entry): void {
+    this.#queue.push(entry)
+    this.#queuedBytes += entry.total - entry.sent
+    if (this.#deadlineTimer === undefined) this.#armDeadline()
+    if (entry.signal === undefined) return
+    entry.onAbort = () => this.#withdraw(entry)
+    entry.signal.addEventListener('abort', entry.onAbort, { once: true })
+  }
+
+  #shift(): void {
+    const entry = this.#queue[this.#first]!
+    this.#queue[this.#first++] = undefined as never
+    this.#queuedBytes -= entry.total - entry.sent
+    unlisten(entry)
+    if (this.#idle) {
+      this.#queue = []
+      this.#first = 0
+      clearTimeout(this.#deadlineTimer)
+      this.#deadlineTimer = undefined
+    } else if (this.#first >= 1024) {
+      this.#queue = this.#queue.slice(this.#first)
+      this.#first = 0
+    }
+  }
+
+  /** An aborted frame leaves the queue, unless its first byte has gone: then it must go on to its end. */
+  #withdraw(entry: Entry): void {
+    const at = this.#queue.indexOf(entry, this.#first)
+    if (at === -1 || entry.sent > 0) return
+    const wasFirst = at === this.#first
+    if (wasFirst) this.#shift()
+    else {
+      this.#queue.splice(at, 1)
+      this.#queuedBytes -= entry.total
+    }
+    entry.reject(entry.signal!.reason)
+    if (wasFirst) this.#resume()
+  }
+
+  /** The head of the queue has changed outside a flush. */
+  #resume(): void {
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = undefined
+    this.flush()
+  }
+
+  #armDeadline(): void {
+    const wait = this.#queue[this.#first]!.deadline - performance.now()
+    this.#deadlineTimer = setTimeout(() => this.#onDeadline(), Math.max(1, Math.ceil(wait)))
+  }
+
+  #onDeadline(): void {
+    this.#deadlineTimer = undefined
+    // We may have been stopped ourselves: the kernel may take it by now.
+    this.#resume()
+    if (this.#idle || this.#deadlineTimer !== undefined) return
+    const entry = this.#queue[this.#first]!
+    if (entry.deadline > performance.now()) {
+      this.#armDeadline()
+      return
+    }
+    const error = deadlineError(
+      `sending ${entry.total} bytes with ${entry.fds.length} descriptors`,
+      this.#options.sendTimeoutMs,
+    )
+    this.fail(error)
+    this.#events.broken(error)
+  }
+
+  /** ETOOMANYREFS: this user has too many descriptors in flight. It clears when anybody receives or closes. */
+  #retryLater(): void {
+    this.#retryTimer = setTimeout(() => this.#resume(), this.#backoff.next())
+  }
+
+  #full(bytes: number): FdbError {
+    const { maxQueuedBytes } = this.#options
+    return new FdbError(
+      'ERR_FDB_CHANNEL_FULL',
+      `${this.#cost} bytes wait for a slow peer (${FRAME_BYTES} for each frame among them) and ${bytes} more would exceed the limit of ${maxQueuedBytes}: await earlier sends, or raise maxQueuedBytes`,
+      { retryable: true, details: { limit: maxQueuedBytes, got: this.#cost + bytes } },
+    )
+  }
+}
+
+function passing(error: unknown): boolean {
+  const { code } = error as Partial<NativeError>
+  return code === 'ETOOMANYREFS' || code === 'ENOBUFS' || code === 'ENOMEM'
+}
+
+function unlisten(entry: Entry): void {
+  if (entry.onAbort !== undefined) entry.signal?.removeEventListener('abort', entry.onAbort)
+}

@@ -1,0 +1,71 @@
+import { room } from '../seed.js'
+
+export const connections = room(
+  'connections',
+  ['unit/holder-remainder', 'unit/connections-moves', 'unit/connections-pace', 'unit/connections-turn-work'],
+  [
+    [
+      'connections/taker.ts',
+      "this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)\n      this.#decision.unref()",
+      '',
+      'unit/connections-moves',
+      'unit/deadlines',
+      'unit/holder-remainder',
+    ],
+    [
+      'connections/taker.ts',
+      'DECISION_MS = 5_000',
+      'DECISION_MS = 5',
+      'unit/connections-moves',
+      'unit/deadlines',
+    ],
+    ['connections/taker.ts', 'if (held.released) closeAll(own)\n        else ', ''],
+    [
+      'connections/taker.ts',
+      '    held.released = true\n    closeItems(held.items)',
+      '    held.released = true',
+    ],
+    [
+      'connections/taker.ts',
+      'if (bytes.length > MAX_RECORD_BYTES)',
+      'if (bytes.length > 1024 * MAX_RECORD_BYTES)',
+    ],
+    ['connections/taker.ts', "if (typeof giver !== 'number') giver.close()", ''],
+    ['connections/taker.ts', 'log.seal()\n      return', 'return'],
+    [
+      'connections/giver.ts',
+      'if (!prepareAck || prepareAck.slice !== this.#machine.pending) return',
+      'if (!prepareAck) return',
+    ],
+    [
+      'connections/giver.ts',
+      'clearTimeout(this.#proof)\n    for (const source of this.#heard) source.moving.onMovable = null',
+      'clearTimeout(this.#proof)',
+    ],
+    [
+      'connections/giver.ts',
+      '    link.close()\n    log.close()\n    void this.#settling',
+      '    link.close()\n    void this.#settling',
+    ],
+    ['connections/move-log.ts', "if ((error as NativeError).code === 'EPERM') return false", ''],
+    ['connections/move-log.ts', 'this.#end += ENTRY_BYTES', ''],
+    ['connections/move-log.ts', '(seals & HINDERING) !== 0 || sizeOf(fd) !== 0', 'sizeOf(fd) !== 0'],
+    [
+      'connections/pace.ts',
+      'Math.min(this.#most, this.#allowed + (now - this.#countedAt) * this.#perMs)',
+      'this.#allowed + (now - this.#countedAt) * this.#perMs',
+    ],
+    [
+      'connections/first-wave.ts',
+      'if (asked === 0 || answered > 0 || late || over())',
+      'if (asked === 0 || answered > 0 || over())',
+      'unit/connections-moves',
+      'unit/deadlines',
+    ],
+    [
+      'connections/slice.ts',
+      'this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE',
+      'this.#fds <= MAX_FDS_PER_MESSAGE',
+    ],
+  ],
+)

@@ -1,0 +1,80 @@
+import { room } from '../seed.js'
+
+const CONTROL = ['unit/process-remainder', 'unit/process-control', 'unit/process-control-folder']
+
+export const os = room(
+  'os',
+  ['unit/process-remainder', 'unit/process-liveness'],
+  [
+    [
+      'os/wakefulness.ts',
+      'if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#since = now',
+      '',
+      'unit/member-heartbeats',
+      'unit/holder-probation',
+    ],
+    [
+      'os/liveness.ts',
+      '    poll.close()\n    own.close()\n  }\n  return',
+      '    poll.close()\n  }\n  return',
+      'native/remainder',
+      'unit/fd-bind',
+      'unit/process-liveness',
+    ],
+    ['os/liveness.ts', "if ((error as NativeError).code === 'EINVAL') throw error", ''],
+    [
+      'os/liveness.ts',
+      'const soon = dead ? setImmediate(died) : undefined',
+      'const soon = dead ? (died(), undefined) : undefined',
+    ],
+    ['os/liveness.ts', 'return own !== null && inspectOne(own).ino !== ino ? ino : null', 'return ino'],
+    [
+      'os/verified-kill.ts',
+      'if (isAlive(identity)) kill(identity, opened)',
+      'kill(identity, opened)',
+      'unit/process-liveness',
+      'unit/verified-kill',
+      'unit/holder-peers',
+    ],
+    [
+      'os/verified-kill.ts',
+      "if (code !== 'ESRCH') throw",
+      'throw',
+      'unit/process-liveness',
+      'unit/verified-kill',
+      'unit/holder-peers',
+    ],
+    ['os/peer-fate.ts', 'graceMs = 100', 'graceMs = 0'],
+    ['os/peer-fate.ts', '    clearTimeout(timer)\n      watch.close()', '    clearTimeout(timer)'],
+    ['os/control-path.ts', 'now.ino !== entry.ino || now.dev !== entry.dev', 'false', ...CONTROL],
+    ['os/control-path.ts', 'if (!tryLock(lock)) return false\n', '', ...CONTROL],
+    [
+      'os/process-identity.ts',
+      "return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]",
+      'return fields[19]',
+    ],
+    [
+      'os/process-identity.ts',
+      'return one.pid === other.pid && one.startTime === other.startTime',
+      'return one.pid === other.pid',
+      'unit/process-liveness',
+      'unit/roll-call',
+      'unit/holder-peers',
+      'unit/process-remainder',
+    ],
+    [
+      'versions/orphans.ts',
+      'if (now - this.#seen.at < ADOPTED_MS) return true\n',
+      '',
+      'unit/process-liveness',
+    ],
+    ['os/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
+    [
+      'versions/last-words.ts',
+      "const text = readFileSync(path, 'utf8')\n    rmSync(path, { force: true })",
+      "const text = readFileSync(path, 'utf8')",
+      'unit/process-command-line',
+      'unit/last-words',
+    ],
+  ],
+)

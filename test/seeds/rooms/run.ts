@@ -1,0 +1,78 @@
+import { room } from '../seed.js'
+
+const MACHINE = ['property/supervisor-machine', 'unit/supervisor-parts']
+const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
+
+export const run = room('run', PARTS, [
+  [
+    'run/timers.ts',
+    'backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)',
+    'delay',
+    ...PARTS,
+  ],
+  ['run/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
+  ['run/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
+  [
+    'run/polling-probe.ts',
+    'passed = why === null ? passed + 1 : 0',
+    'passed = why === null ? passed + 1 : passed',
+    'unit/supervisor-parts',
+    'unit/probing',
+  ],
+  [
+    'run/probe.ts',
+    'if (got === 0) this.settle()\n      else if',
+    'if',
+    'unit/supervisor-parts',
+    'e2e/run-programs',
+  ],
+  ['run/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
+  [
+    'run/children.ts',
+    "if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')",
+    '',
+    'unit/supervisor-parts',
+    'e2e/run',
+  ],
+  [
+    'run/children.ts',
+    'status < 0 ? 128 - status : status',
+    'status < 0 ? 128 + status : status',
+    'unit/supervisor-parts',
+    'e2e/run',
+  ],
+  ['run/askers.ts', 'this.#waiting.delete(id)', '', ...PARTS],
+  ['run/machine.ts', "end(draft, before.id, before.sick ? 'failed' : 'replaced')", '', ...MACHINE],
+  [
+    'run/machine.ts',
+    "{ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id }",
+    "{ type: 'end', version: id, why }",
+    ...MACHINE,
+  ],
+  [
+    'run/machine.ts',
+    "else end(draft, id, 'ending')\n    }\n  }\n  if (now)",
+    "else if (phase === 'serving') end(draft, id, 'ending')\n    }\n  }\n  if (now)",
+    ...MACHINE,
+  ],
+  ['run/machine.ts', ' && of === null) draft.good', ') draft.good', ...MACHINE],
+  ['run/machine.ts', "if (why === 'cancelled') {", '{', ...MACHINE],
+  [
+    'run/machine.ts',
+    "if (now) for (const { id, phase } of draft.versions) if (phase === 'stopping') kill(draft, id)",
+    '',
+    ...MACHINE,
+  ],
+  [
+    'run/machine.ts',
+    'draft.failures = 0\n  draft.change(id, { proved: true })',
+    'draft.change(id, { proved: true })',
+    ...MACHINE,
+  ],
+  [
+    'run/machine.ts',
+    "draft.restart === 'on-failure' && code === 0",
+    "draft.restart === 'on-failure'",
+    ...MACHINE,
+  ],
+])

@@ -1,0 +1,62 @@
+import { room } from '../seed.js'
+
+export const serviceManager = room(
+  'service-manager',
+  ['unit/notify-socket', 'unit/safekeeping', 'e2e/systemd-notify'],
+  [
+    [
+      'os/service-manager/notify-socket.ts',
+      'if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()?.fd?.close()',
+      '',
+    ],
+    ['os/service-manager/notify-socket.ts', 'this.#waiting.shift()?.fd?.close()', 'this.#waiting.shift()'],
+    [
+      'os/service-manager/notify-socket.ts',
+      '        this.#waiting.shift()\n        fd?.close()',
+      '        this.#waiting.shift()',
+    ],
+    [
+      'os/service-manager/notify-socket.ts',
+      'this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()',
+      '',
+    ],
+    ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
+    ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#waiting.splice(0)) fd?.close()', ''],
+    ['os/service-manager/notify-receiver.ts', 'closeAll(given)', '', 'unit/notify-desk'],
+    [
+      'os/service-manager/notify-receiver.ts',
+      'this.#waiting = setTimeout(() => this.#poll?.start(READABLE), WAIT_MS).unref()',
+      '',
+      'unit/notify-desk',
+    ],
+    ['os/service-manager/reminders.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
+    ['os/service-manager/reminders.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
+    ['os/service-manager/reminders.ts', 'this.#patience = setInterval(say, SAY_AGAIN_MS).unref()', ''],
+    ['os/service-manager/reminders.ts', '    clearInterval(this.#watchdog)\n', '\n'],
+    ['os/service-manager/service-manager.ts', 'Math.floor(usec / 1000)', 'Math.floor(usec)'],
+    ['os/service-manager/service-manager.ts', 'EXTEND_TIMEOUT_USEC: ms * 1000', 'EXTEND_TIMEOUT_USEC: ms'],
+    [
+      'os/service-manager/passed-sockets.ts',
+      'LISTEN_PID !== String(process.pid) || ',
+      '',
+      'e2e/socket-activation',
+      'unit/notify-socket',
+      'unit/process-remainder',
+    ],
+    [
+      'os/service-manager/passed-sockets.ts',
+      '    closeAll(this.#adopted)\n',
+      '',
+      'e2e/adopt',
+      'unit/notify-socket',
+    ],
+    [
+      'os/service-manager/fd-store.ts',
+      'if (whole.length <= MOST_NAME) this.#socket.say({ FDSTORE: 1',
+      'if (whole.length <= 2 * MOST_NAME) this.#socket.say({ FDSTORE: 1',
+      'unit/safekeeping',
+      'unit/notify-socket',
+      'e2e/fd-store',
+    ],
+  ],
+)

@@ -1,0 +1,80 @@
+import { room } from '../seed.js'
+
+export const wire = room(
+  'wire',
+  [
+    'unit/channel-remainder',
+    'unit/deadlines',
+    'unit/channel-bounds',
+    'unit/channel-deadline',
+    'unit/channel-failures',
+    'unit/channel-limits',
+    'unit/channel-messages',
+    'unit/channel-pending',
+    'unit/channel-turns',
+  ],
+  [
+    [
+      'wire/outbound.ts',
+      'if (entry.deadline > performance.now()) {\n      this.#armDeadline()\n      return',
+      'if (entry.deadline > performance.now()) {\n      return',
+      'unit/channel-remainder',
+    ],
+    [
+      'wire/outbound.ts',
+      'if (this.#deadlineTimer === undefined) this.#armDeadline()',
+      '',
+      'unit/channel-remainder',
+    ],
+    ['wire/outbound.ts', 'if (this.#failure !== null) return\n        this.#shift()', 'this.#shift()'],
+    ['wire/outbound.ts', 'if (at === -1 || entry.sent > 0) return', 'if (at === -1) return'],
+    ['wire/outbound.ts', 'if (wasFirst) this.#resume()', '', 'unit/channel-limits'],
+    [
+      'wire/outbound.ts',
+      'new Backoff(RETRY_BOUNDS)',
+      'new Backoff({ firstMs: 1, longestMs: Number.MAX_VALUE })',
+      'unit/channel-limits',
+    ],
+    [
+      'wire/outbound.ts',
+      '      clearTimeout(this.#deadlineTimer)\n      this.#deadlineTimer = undefined\n    } else',
+      '      this.#deadlineTimer = undefined\n    } else',
+    ],
+    [
+      'wire/channel.ts',
+      'while (!this.#paused && !this.#isClosed) {',
+      'while (!this.#paused) {',
+      'unit/channel-remainder',
+    ],
+    ['wire/channel.ts', 'closeAll(this.#decoder.takeFds())', ''],
+    ['wire/channel.ts', 'return this.#decoder.midFrame ? cutError() : null', 'return null'],
+    [
+      'wire/channel.ts',
+      '    this.#paused = false\n    this.#watch()\n    this.#continueLater()',
+      '    this.#paused = false\n    this.#watch()',
+    ],
+    [
+      'wire/pending.ts',
+      "    this.#limit?.clear()\n    this.#signal?.removeEventListener('abort', this.#aborted)",
+      "    this.#signal?.removeEventListener('abort', this.#aborted)",
+    ],
+    ['wire/pending.ts', "    this.#signal?.removeEventListener('abort', this.#aborted)\n", ''],
+    [
+      'wire/control-listener.ts',
+      'this.#pause = setTimeout(() => this.#poll?.start(READABLE), PAUSE_MS)',
+      '',
+      'unit/control-socket',
+      'unit/channel-connect',
+      'unit/channel-failures',
+      'e2e/descriptors-exhausted',
+    ],
+    [
+      'wire/frame-decoder.ts',
+      'this.#fds.length > this.#limits.queuedFds',
+      'this.#fds.length > this.#limits.queuedFds + 1000',
+      'unit/channel-limits',
+      'property/frames',
+      'unit/channel-remainder',
+    ],
+  ],
+)
