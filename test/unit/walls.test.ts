@@ -184,8 +184,8 @@ describe('a planted violation is found:', () => {
     ]),
     [
       'a file that is too long',
-      { 'src/member/a.ts': 'x()\n'.repeat(401) },
-      'src/member/a.ts has 401 lines; a file has at most 400',
+      { 'src/member/a.ts': 'x()\n'.repeat(601) },
+      'src/member/a.ts has 601 lines; a file has at most 600',
     ],
   ])('%s', (_what, sources, sentence) => {
     expect(found(sources)).toEqual([sentence])

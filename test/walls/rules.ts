@@ -175,6 +175,6 @@ export const CONFINED: readonly Confined[] = [
 ]
 
 /** Lines of a file. */
-export const MOST_LINES = 400
+export const MOST_LINES = 600
 /** Machines that are pure: a table of states is not easier to read in pieces. */
 export const LONGER: readonly string[] = ['src/handoff/holder-machine.ts', 'src/handoff/member-machine.ts']
