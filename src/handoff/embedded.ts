@@ -3,7 +3,6 @@
  * channel. What one tells the other happens in place, in order, between the other effects.
  */
 
-import type { Epoch, Id } from '../wire/messages.js'
 import {
   type HolderEffect,
   type HolderEvent,
@@ -12,6 +11,7 @@ import {
   stepHolder,
 } from './holder-machine.js'
 import { type MemberEffect, type MemberEvent, type MemberState, stepMember } from './member-machine.js'
+import type { Epoch, Id } from './messages.js'
 import { RULES, type Rules } from './rules.js'
 
 export interface Embedded {

@@ -14,7 +14,7 @@ import {
   type Scope,
   type ToHolder,
   type ToMember,
-} from '../wire/messages.js'
+} from './messages.js'
 import { type HolderPhase, isBeforeCommit } from './phases.js'
 import { RULES, type Rules } from './rules.js'
 

@@ -7,14 +7,7 @@
  * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by a function call
  * in place of a channel (`link: 'local'`).
  */
-import {
-  type Epoch,
-  NO_EPOCH,
-  type Role,
-  type Scope,
-  type ToHolder,
-  type ToMember,
-} from '../wire/messages.js'
+import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMember } from './messages.js'
 import type { MemberPhase } from './phases.js'
 import { RULES, type Rules } from './rules.js'
 

@@ -1,10 +1,10 @@
 import type { FdbError } from '../errors.js'
+import type { Id } from '../handoff/messages.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { DeathWatch } from '../os/liveness.js'
 import type { ProcessIdentity } from '../os/process-identity.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Link } from '../wire/link.js'
-import type { Id } from '../wire/messages.js'
 import type { HandoffTimes } from './times.js'
 
 /** A process that a holder talks to, or has talked to and may not forget yet. */

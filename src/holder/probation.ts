@@ -1,6 +1,6 @@
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
+import { type Id, NOBODY } from '../handoff/messages.js'
 import { Wakefulness } from '../os/wakefulness.js'
-import { type Id, NOBODY } from '../wire/messages.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 import { patience } from './times.js'

@@ -1,5 +1,5 @@
 import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
-import type { Epoch } from '../wire/messages.js'
+import type { Epoch } from '../handoff/messages.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import type { Surroundings } from './surroundings.js'
 

@@ -1,7 +1,7 @@
+import { type Epoch, NO_EPOCH } from '../handoff/messages.js'
 import { RULES, type Rules, WITHOUT_SEALS } from '../handoff/rules.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
-import { type Epoch, NO_EPOCH } from '../wire/messages.js'
 
 /** Segments to be sent, and what closes them when they were. */
 export interface Since {

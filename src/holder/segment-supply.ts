@@ -1,4 +1,4 @@
-import type { Epoch } from '../wire/messages.js'
+import type { Epoch } from '../handoff/messages.js'
 import type { Caller } from './admission.js'
 import type { SegmentShelf } from './segment-shelf.js'
 

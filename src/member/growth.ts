@@ -1,5 +1,5 @@
+import type { Epoch } from '../handoff/messages.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import type { Epoch } from '../wire/messages.js'
 import type { Changes } from './changes.js'
 
 const LOOK_MS = 1_000

@@ -8,9 +8,9 @@ import {
 } from '../handoff/embedded.js'
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { initialMember, type MemberEvent, type MemberState } from '../handoff/member-machine.js'
+import type { Id, Scope } from '../handoff/messages.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import type { Id, Scope } from '../wire/messages.js'
 
 /** This process's id for its own holder. */
 export const SELF: Id = 0

@@ -1,11 +1,11 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import type { Epoch } from '../handoff/messages.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { loadStateFile } from '../state/file/load.js'
 import type { StateFileSettings } from '../state/file/options.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
-import type { Epoch } from '../wire/messages.js'
 
 /** Below this the whole state is compacted after each handoff; above, when enough has come together. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
+import type { ToHolder } from '../handoff/messages.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { packToHolder } from '../wire/envelope.js'
-import type { ToHolder } from '../wire/messages.js'
 import type { Heartbeat } from './heartbeat.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { OfferReceiver } from './offer-receiver.js'

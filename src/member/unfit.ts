@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
+import type { Epoch } from '../handoff/messages.js'
 import type { UnfitReport } from '../operator/status-report.js'
-import type { Epoch } from '../wire/messages.js'
 
 /** What a process that was to serve, or stands by for it, could not do: told to its holder, to operators and to who writes. */
 export class Unfitness {

@@ -1,5 +1,5 @@
+import type { Role, ToHolder, ToMember } from '../handoff/messages.js'
 import type { WireBody, WireEnvelope } from './link.js'
-import type { Role, ToHolder, ToMember } from './messages.js'
 
 /** Where a state log stands: what both sides compare. */
 export interface StatePosition {

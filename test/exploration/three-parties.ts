@@ -14,9 +14,9 @@ import {
   restartedHolder,
 } from '../../src/handoff/holder-machine.js'
 import { initialMember, type MemberEvent, type MemberState } from '../../src/handoff/member-machine.js'
+import { NOBODY, type ToHolder, type ToMember } from '../../src/handoff/messages.js'
 import type { MemberPhase } from '../../src/handoff/phases.js'
 import type { Rules } from '../../src/handoff/rules.js'
-import { NOBODY, type ToHolder, type ToMember } from '../../src/wire/messages.js'
 import type { Bounds } from './bounds.js'
 import { Machine } from './machine.js'
 import type { Parts } from './parts.js'

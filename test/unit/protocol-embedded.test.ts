@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/handoff/embedded.js'
 import { initialHolder } from '../../src/handoff/holder-machine.js'
 import { firstMember, initialMember } from '../../src/handoff/member-machine.js'
-import type { ToHolder } from '../../src/wire/messages.js'
+import type { ToHolder } from '../../src/handoff/messages.js'
 
 const JOINER = 1
 const first: Embedded = { self: 0, member: firstMember(0), holder: initialHolder('holder', 0, 0) }

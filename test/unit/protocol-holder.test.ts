@@ -7,8 +7,8 @@ import {
   restartedHolder,
   stepHolder,
 } from '../../src/handoff/holder-machine.js'
+import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/handoff/messages.js'
 import { WITHOUT_SEALS } from '../../src/handoff/rules.js'
-import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/wire/messages.js'
 
 const OWNER = 0
 const JOINER = 1

@@ -5,7 +5,7 @@ import {
   type MemberState,
   stepMember,
 } from '../../src/handoff/member-machine.js'
-import type { Scope, ToMember } from '../../src/wire/messages.js'
+import type { Scope, ToMember } from '../../src/handoff/messages.js'
 
 const hears = (message: ToMember, sealed = false): MemberEvent => ({ type: 'message', message, sealed })
 const offer = hears({ kind: 'offer', epoch: 1, wayBack: 2, source: 0 })

@@ -1,5 +1,5 @@
 import type { MemberEvent, MemberState } from '../../src/handoff/member-machine.js'
-import type { ToMember } from '../../src/wire/messages.js'
+import type { ToMember } from '../../src/handoff/messages.js'
 
 /** Everything that can happen to a member of a daemon that is in this state, by the name that it has on the page. */
 export function eventsFor({ epoch, wayBack, top }: MemberState): Map<string, MemberEvent> {

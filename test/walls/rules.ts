@@ -70,14 +70,14 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'kernel', 'os'],
   },
   {
-    name: 'wire',
-    about: 'frames with descriptors over a Unix stream, the link that carries messages, protocol versions',
-    only: ['proto', 'errors', 'base', 'kernel', 'listeners', 'os'],
+    name: 'handoff',
+    about: 'pure: the messages of a handoff, its state machines, their rules and phases',
+    only: ['errors', 'base'],
   },
   {
-    name: 'handoff',
-    about: 'the pure state machines of a handoff, their rules and phases',
-    only: ['errors', 'base'],
+    name: 'wire',
+    about: 'frames with descriptors over a Unix stream, the link that carries messages',
+    only: ['proto', 'errors', 'base', 'kernel', 'listeners', 'os', 'handoff'],
   },
   {
     name: 'state',

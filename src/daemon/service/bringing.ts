@@ -1,13 +1,13 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
+import type { Epoch } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
-import type { Epoch } from '../../wire/messages.js'
 import type { Custody, Limited } from './custody.js'
 
 /** The service that members bring something to. */

@@ -1,7 +1,7 @@
+import type { Epoch } from '../../handoff/messages.js'
 import type { Caller } from '../../holder/admission.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
-import type { Epoch } from '../../wire/messages.js'
 import { SegmentCopies } from './segment-copies.js'
 
 /** The copies are brought up to date so often, where no member tells that it has appended. */

@@ -1,10 +1,10 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-machine.js'
+import { type Epoch, NOBODY } from '../../handoff/messages.js'
 import type { SegmentShelf } from '../../holder/segment-shelf.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import { type Epoch, NOBODY } from '../../wire/messages.js'
 import type { Custody } from './custody.js'
 
 /** What a daemon has of a service, for the one after it. Borrowed. */

@@ -1,9 +1,9 @@
+import type { Epoch } from '../../handoff/messages.js'
 import { type SegmentShelf, type Since, segmentsSince } from '../../holder/segment-shelf.js'
 import { inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import { recordsOf } from '../../state/reader.js'
 import { Segment } from '../../state/segment.js'
-import type { Epoch } from '../../wire/messages.js'
 
 /** Milliseconds of one turn of the event loop. */
 const TURN_MS = 3

@@ -8,6 +8,7 @@ import {
   type HolderState,
   stepHolder,
 } from '../../handoff/holder-machine.js'
+import { NOBODY } from '../../handoff/messages.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
 import { cancelHandoff } from '../../holder/cancel.js'
 import { Holder } from '../../holder/holder.js'
@@ -17,7 +18,6 @@ import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { WireEnvelope } from '../../wire/link.js'
-import { NOBODY } from '../../wire/messages.js'
 import { remoteError } from '../../wire/remote-error.js'
 import { FORWARDS_WRITES } from '../../wire/versions.js'
 import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
