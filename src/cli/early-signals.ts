@@ -1,4 +1,4 @@
-import { forgetPreload } from '../os/preloaded.js'
+import { forgetPreload } from '../os/command-line.js'
 
 /**
  * Imported before all else. Node opens its inspector on SIGUSR1, which nobody wants of a server's command line; and

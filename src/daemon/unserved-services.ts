@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
-import { NOTHING_TOLD } from '../os/service-manager/told-variables.js'
+import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
 import { spawnShell } from '../probing/shell.js'
 import type { Unserved } from './policy/policy.js'
 

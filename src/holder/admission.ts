@@ -6,8 +6,8 @@ import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
-import { afterHearing } from '../wire/limit.js'
 import { Link, type WireBody } from '../wire/link.js'
+import { afterHearing } from '../wire/pending.js'
 import { negotiate, type VersionRange } from '../wire/versions.js'
 
 export type Hello = fdbroker.wire.Hello.$Properties

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { killVerified } from '../os/verified-kill.js'
+import { killVerified } from '../os/process-identity.js'
 import type { Peer } from './peer.js'
 
 /** How long a process that was killed may take to be gone. */

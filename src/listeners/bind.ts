@@ -7,10 +7,9 @@ import {
   type OwnedFd,
   setSocketOption,
 } from '../kernel/index.js'
-import { isErrno } from './is-errno.js'
 import { findOccupant, type Occupant } from './occupant.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
-import { type NoSocket, type Occupied, replaceStale } from './stale-path.js'
+import { isErrno, type NoSocket, type Occupied, replaceStale } from './stale-path.js'
 
 /**
  * Binds what the specification says, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a

@@ -1,15 +1,15 @@
 /** Listener specifications and binding; whether a descriptor is the one that was announced. */
 
-export { formatAddress } from './address.js'
 export { adjustListener, type OptionChange, optionsNow, setBacklog } from './adjust.js'
 export { bindFirstOf, bindListener } from './bind.js'
-export { type FdIdentity, verifyIdentity } from './identity.js'
-export { isLocatedAt, isOfKind } from './match.js'
+export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
 export { commandOf, findOccupant, type Occupant, waitingAt } from './occupant.js'
 export {
   DEFAULT_BACKLOG,
   formatEndpoint,
   formatListenerSpec,
+  isLocatedAt,
+  isOfKind,
   type ListenerKind,
   type ListenerOptions,
   type ListenerSpec,

@@ -2,6 +2,7 @@ import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'n
 import { dirname } from 'node:path'
 import {
   connectToUnix,
+  type NativeError,
   type OwnedFd,
   openFile,
   peerCredentials,
@@ -9,7 +10,7 @@ import {
   restNow,
   tryLock,
 } from '../kernel/index.js'
-import { isErrno } from './is-errno.js'
+
 import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 
 /** Who else replaces a path in the folder holds it for a few hundred microseconds. */
@@ -108,4 +109,9 @@ function probe(path: string): Occupant | null | 'stale' {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
     return null // backlog full, no right to connect, a datagram socket: somebody is there
   }
+}
+
+/** Whether a system call failed with this. */
+export function isErrno(error: unknown, code: string): boolean {
+  return (error as Partial<NativeError> | null)?.code === code
 }

@@ -11,7 +11,7 @@ import {
 } from '../listeners/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
-import type { WorkerPlace } from '../os/worker-place.js'
+import type { WorkerPlace } from '../os/default-control.js'
 
 /** The main process has it at hand. */
 const ANSWER_MS = 10_000

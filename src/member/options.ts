@@ -9,8 +9,8 @@ import {
 } from '../base/check-option.js'
 import { type Logger, takenLogger } from '../base/logger.js'
 import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
-import { DAEMON, defaultControl } from '../os/default-control.js'
-import { slotOf, type WorkerPlace, workerPlace } from '../os/worker-place.js'
+import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../os/default-control.js'
+
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
 import { VERSIONS, type VersionRange } from '../wire/versions.js'

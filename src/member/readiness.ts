@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { afterHearing, type Limit } from '../wire/limit.js'
-import { Pending } from '../wire/pending.js'
+import { afterHearing, type Limit, Pending } from '../wire/pending.js'
+
 import { Checks } from './checks.js'
 import type { ReadyOptions } from './member-options.js'
 import { ReadyReminder } from './ready-reminder.js'

@@ -1,9 +1,8 @@
 import type { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
-import { deadlineError } from '../wire/deadline.js'
-import type { Link } from '../wire/link.js'
-import { peerLeft } from '../wire/peer-left.js'
-import { Pending } from '../wire/pending.js'
+import { type Link, peerLeft } from '../wire/link.js'
+import { deadlineError, Pending } from '../wire/pending.js'
+
 import { remoteError } from '../wire/remote-error.js'
 
 /** What a daemon that does not keep it may leave out. */

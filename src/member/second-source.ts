@@ -2,7 +2,7 @@ import net from 'node:net'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { acceptInto } from '../node/accept-into.js'
 import { acceptOptionsOf } from '../node/accept-options.js'
-import { stopListening } from '../node/server-close.js'
+import { stopListening } from '../node/server-connections.js'
 import type { ServableServer } from './serve-options.js'
 
 /**

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { FOSTER, GIVE_SOME, YIELD } from '../operator/service-commands.js'
-import type { WorkerPlace } from '../os/worker-place.js'
+import type { WorkerPlace } from '../os/default-control.js'
 import type { Commands } from './commands.js'
 import { claimFrom } from './group-listeners.js'
 import type { Listener } from './listener.js'

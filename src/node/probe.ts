@@ -2,8 +2,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
 import { describeMissing, type Internal } from './internal.js'
-import { SERVER_CLOSE } from './server-close.js'
-import { SERVER_CONNECTIONS } from './server-connections.js'
+import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
+
 import { SOCKET_HANDLE } from './socket-handle.js'
 
 /** What servers of every kind without TLS need. */

@@ -1,7 +1,7 @@
 import net from 'node:net'
 import { internal } from './internal.js'
 
-/** What a `net.Server` keeps of its options and its connections, under these names on Node 20 to 26. */
+/** What a `net.Server` keeps of its options and its connections, and how it closes, under these names on Node 20 to 26. */
 interface Insides {
   _connections: number
   noDelay?: boolean
@@ -10,6 +10,11 @@ interface Insides {
   keepAliveInitialDelay?: number
   allowHalfOpen?: boolean
   highWaterMark?: number
+  /**
+   * Emits 'close' as soon as the server neither listens nor has a connection. A server that stops accepting and may be asked to
+   * accept again has not closed.
+   */
+  _emitCloseIfDrained?: () => void
 }
 
 /** Without it a server that is given a connection of another process would miscount, and never close. */
@@ -40,4 +45,29 @@ export function countAsAccepted(server: net.Server, socket: net.Socket): void {
   if (inside.keepAlive) socket.setKeepAlive(true, (inside.keepAliveInitialDelay ?? 0) * 1000)
   inside._connections++
   Object.assign(socket, { server, _server: server })
+}
+
+export const SERVER_CLOSE = internal(
+  'server._emitCloseIfDrained',
+  "a server that stops accepting says 'close' although it may accept again",
+  () => typeof (new net.Server() as unknown as Insides)._emitCloseIfDrained === 'function',
+)
+
+/** Stops accepting, touches no connection (`http.Server.close()` would close idle ones), and says no 'close' until {@link letClose}. */
+export function stopListening(server: net.Server): void {
+  const inside = server as unknown as Insides
+  if (typeof inside._emitCloseIfDrained === 'function') inside._emitCloseIfDrained = () => {}
+  net.Server.prototype.close.call(server)
+}
+
+/** For a server that listens again: its next 'close' is one. */
+export function mayClose(server: net.Server): void {
+  delete (server as unknown as Insides)._emitCloseIfDrained
+}
+
+/** For a server that will not listen any more: 'close' comes now, or when its last connection has ended. */
+export function letClose(server: net.Server): void {
+  if (!Object.hasOwn(server, '_emitCloseIfDrained')) return
+  mayClose(server)
+  ;(server as unknown as Insides)._emitCloseIfDrained?.()
 }

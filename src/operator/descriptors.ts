@@ -3,8 +3,8 @@ import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import { openPidfd } from '../os/liveness.js'
 import { fdbroker } from '../proto/wire.js'
-import { deadlineError } from '../wire/deadline.js'
 import type { WireEnvelope } from '../wire/link.js'
+import { deadlineError } from '../wire/pending.js'
 import { remoteError } from '../wire/remote-error.js'
 import {
   type Claimed,

@@ -12,10 +12,9 @@ import {
   tryLock,
 } from '../kernel/index.js'
 import { commandOf } from '../listeners/index.js'
-import { checkSocketPath, trusted, tryConnect } from './connect.js'
+import { checkSocketPath, pause, retry, trusted, tryConnect } from './connect.js'
 import { listeningPid, refuseOpenFolder } from './holder-peer.js'
 import { holderOfReservation, reserve } from './reservation.js'
-import { pause, retry } from './retry.js'
 
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
 const FOREIGN_GRACE_MS = 250

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
-import type { DeathWatch } from './liveness.js'
+import { FdbError } from '../errors.js'
+import { type NativeError, type OwnedFd, signalTo } from '../kernel/index.js'
+import { type DeathWatch, openPidfd } from './liveness.js'
 
 /** Tells one process from every other. */
 export interface ProcessIdentity {
@@ -77,5 +79,62 @@ export function startTimeOf(pid: number): string | null | undefined {
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException
     return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
+  }
+}
+
+const SIGKILL = 9
+
+/**
+ * SIGKILL, never by a number, which may be another process's by now. `pidfd` is one of which the kernel has said whose it is;
+ * without one it is opened here, and the process looked at again. Throws ERR_FDB_STUCK when that cannot be: nobody is
+ * signalled then. One that has ended meanwhile is no error. Borrows `pidfd`.
+ */
+export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
+  if (pidfd !== null) {
+    kill(identity, pidfd)
+    return
+  }
+  if (identity.startTime === undefined)
+    throw stuck(identity, 'it cannot be seen from here (another PID namespace)')
+  const opened = openPidfd(identity.pid)
+  if (opened === 'dead') return
+  if (opened === null) throw stuck(identity, 'there is no pidfd to be had for it')
+  try {
+    if (isAlive(identity)) kill(identity, opened)
+  } finally {
+    opened.close()
+  }
+}
+
+function kill(identity: ProcessIdentity, pidfd: OwnedFd): void {
+  try {
+    signalTo(pidfd, SIGKILL)
+  } catch (error) {
+    const { code } = error as NativeError
+    if (code !== 'ESRCH') throw stuck(identity, `it may not be signalled (${code})`)
+  }
+}
+
+function stuck({ pid }: ProcessIdentity, why: string): FdbError {
+  return new FdbError('ERR_FDB_STUCK', `process ${pid} is not ended: ${why}; end it by hand`, {
+    details: { pids: [pid] },
+  })
+}
+
+/** The process and its ancestors that can be seen from here, nearest first. Where /proc does not tell: itself. */
+export function* lineOf(pid: number): Generator<number> {
+  for (let at = pid; at > 0; at = parentOf(at)) yield at
+}
+
+/** 0: it has none here, has ended, or cannot be looked at. */
+function parentOf(pid: number): number {
+  try {
+    // The name, in brackets, may have anything in it.
+    const [, parent = '0'] = readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .split(' ')
+    return Number(parent)
+  } catch {
+    return 0
   }
 }

@@ -1,4 +1,4 @@
-import { NOTHING_TOLD } from '../os/service-manager/told-variables.js'
+import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
 import { LEFT_VARIABLE } from './left-behind.js'
 import type { GivenListener } from './shared-listeners.js'
 

@@ -3,7 +3,7 @@ import { closeAll, type Inspected, inspectOne, type OwnedFd, setBlocking } from 
 import { formatAddress, type ListenerSpec } from '../listeners/index.js'
 import type { OperatorClient } from '../operator/client.js'
 import type { StoredDescriptors } from '../operator/held-descriptors.js'
-import { NONE_PASSED } from '../os/service-manager/told-variables.js'
+import { NONE_PASSED } from '../os/service-manager/service-manager.js'
 import { portOf } from './child-environment.js'
 import { heldOrBound, refuseOther } from './held-listeners.js'
 

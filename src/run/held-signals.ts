@@ -1,8 +1,7 @@
 import { constants } from 'node:os'
 import { setImmediate } from 'node:timers/promises'
 import { addonFile, holdSignals, releaseSignals } from '../kernel/index.js'
-import { startedAs } from '../os/command-line.js'
-import { preloadedWith } from '../os/preloaded.js'
+import { preloadedWith, startedAs } from '../os/command-line.js'
 
 /** The exit code of a release that was tried with signals blocked, and has unblocked them. */
 export const RELEASES_SIGNALS = 80

@@ -1,7 +1,7 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { bindSocket, type PeerCredentials, setSocketOption } from '../kernel/index.js'
-import { lineOf } from '../os/line-of.js'
+import { lineOf } from '../os/process-identity.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
 import { type Hearing, Probe, type ProbeEvents } from './probe.js'

@@ -13,6 +13,7 @@
  * least one byte of that frame. The batches of the largest frame therefore fit beside its eight header bytes.
  */
 import { FdbError } from '../errors.js'
+import { type OwnedFd, sendMessage } from '../kernel/index.js'
 
 export const HEADER_BYTES = 8
 export const FRAME_MAGIC = 0xfd
@@ -88,4 +89,16 @@ export function checkFrame(payloadBytes: number, fds: number, limits: FrameLimit
     )
   }
   return null
+}
+
+/** Says one short message and closes the socket, without a descriptor more. A peer that does not take it at once sees the end alone. Never throws. */
+export function sayLast(fd: OwnedFd, payload: Uint8Array): void {
+  try {
+    const bytes = encodeFrame(payload, 0)
+    sendMessage(fd, bytes, 0, bytes.length, [])
+  } catch {
+    // It has gone.
+  } finally {
+    fd.close()
+  }
 }

@@ -1,12 +1,10 @@
-import { FdbError } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
 import { type BundleItem, packBundle, unpackFds } from './bundle.js'
 import type { Channel } from './channel.js'
-import { deadlineError } from './deadline.js'
 import { checkDecodeCost } from './decode-cost.js'
-import { peerLeft } from './peer-left.js'
-import { Pending } from './pending.js'
+import { deadlineError, Pending } from './pending.js'
 
 const { Envelope } = fdbroker.wire
 export type WireEnvelope = fdbroker.wire.Envelope
@@ -214,4 +212,15 @@ export class Link {
 
 function batchKey(bundle: number | null | undefined, index: number | null | undefined): string {
   return `${bundle ?? 0}.${index ?? 0}`
+}
+
+const LEFT: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  'ERR_FDB_CHANNEL_CLOSED',
+  'ERR_FDB_CHANNEL_RESET',
+  'ERR_FDB_CHANNEL_TRUNCATED',
+])
+
+/** Whether an error says no more than that the peer is gone: how that shows depends on what was on its way. */
+export function peerLeft(error: unknown): boolean {
+  return FdbError.is(error) && LEFT.has(error.code)
 }

@@ -1,8 +1,8 @@
 import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
 import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
-import { deadlineError } from './deadline.js'
 import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'
+import { deadlineError } from './pending.js'
 
 /** Frames up to here are copied behind their header and leave in one call; above, the payload is sent in place. */
 const COPY_BYTES = 32 * 1024

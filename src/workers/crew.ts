@@ -16,8 +16,8 @@ import {
   stopBody,
   YIELD,
 } from '../operator/service-commands.js'
-import { killVerified } from '../os/verified-kill.js'
-import { slotOf } from '../os/worker-place.js'
+import { slotOf } from '../os/default-control.js'
+import { killVerified } from '../os/process-identity.js'
 import { Evening } from './evening.js'
 import { HungWorkers } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'

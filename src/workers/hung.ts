@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { Silence } from '../holder/silence.js'
-import { killVerified } from '../os/verified-kill.js'
+import { killVerified } from '../os/process-identity.js'
 import type { Slot } from './slot.js'
 
 const LOOK_MS = 250

@@ -3,8 +3,7 @@ import { resolve } from 'node:path'
 import { checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
 import { type Logger, takenLogger } from '../base/logger.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
-import { defaultControl } from '../os/default-control.js'
-import { slotOf } from '../os/worker-place.js'
+import { defaultControl, slotOf } from '../os/default-control.js'
 
 /** More are a fault, not a need. */
 export const MOST_WORKERS = 256

@@ -2,7 +2,7 @@ import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
-import { slotOf } from '../os/worker-place.js'
+import { slotOf } from '../os/default-control.js'
 import { Attempt } from './attempt.js'
 import type { WorkersSettings } from './options.js'
 

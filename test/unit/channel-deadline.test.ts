@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { withDeadline } from '../../src/wire/deadline.js'
+import { withDeadline } from '../../src/wire/pending.js'
 
 const never = new Promise<never>(() => {})
 

@@ -19,8 +19,8 @@ import { type Logger, SILENT } from '../../src/base/logger.js'
 import { native } from '../../src/kernel/native.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
 import { ControlWatch } from '../../src/os/control-watch.js'
-import { placeInFileSystem } from '../../src/os/file-system-place.js'
-import { reserve } from '../../src/os/reservation.js'
+import { placeInFileSystem, reserve } from '../../src/os/reservation.js'
+
 import { placeRestored, type RestoredControl } from '../../src/os/restore-control.js'
 import { until } from '../processes/until.js'
 
@@ -211,7 +211,7 @@ describe('the place of a path in its file system', () => {
       mkdirSync(join(real, 'mine'))
       mkdirSync(join(real, 'bound'))
       mkdirSync(join(real, 'private'))
-      const module = join(import.meta.dirname, '../../src/os/file-system-place.ts')
+      const module = join(import.meta.dirname, '../../src/os/reservation.ts')
       const print = `import(process.argv[1]).then(m => console.log(JSON.stringify(process.argv.slice(2).map(m.placeInFileSystem))))`
       const mounts = `mount --bind "$1/mine" "$1/bound" && mount -t tmpfs none "$1/private" && shift && exec "$@"`
       const paths = ['mine', 'bound', 'private'].map(name => join(real, name, 's'))

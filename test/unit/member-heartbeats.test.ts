@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { type HandoffTimes, serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
-import { withDeadline } from '../../src/wire/deadline.js'
+import { withDeadline } from '../../src/wire/pending.js'
 import { until } from '../processes/until.js'
 
 function controlPath(): string {

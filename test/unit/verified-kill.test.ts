@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
-import { identify } from '../../src/os/process-identity.js'
-import { killVerified } from '../../src/os/verified-kill.js'
+import { identify, killVerified } from '../../src/os/process-identity.js'
+
 import { until } from '../processes/until.js'
 
 /** A process that does nothing. */

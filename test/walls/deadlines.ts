@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 /** Every way by which a wait gets a limit. What limits are made of is not a wait. */
 const LIMITED = /\.limit\(|\bafterHearing\(|AbortSignal\.timeout\(|\bwithDeadline\(/
-const MACHINERY = new Set(['wire/limit.ts', 'wire/pending.ts', 'wire/deadline.ts', 'member/readiness.ts'])
+const MACHINERY = new Set(['wire/pending.ts', 'wire/pending.ts', 'wire/pending.ts', 'member/readiness.ts'])
 
 /** The lines of all sources that give a wait its limit, as `FILE: LINE`, without indentation. */
 export function limitedWaits(src: string): string[] {

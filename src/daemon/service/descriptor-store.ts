@@ -14,8 +14,8 @@ import {
   type StoredAs,
   serviceIn,
 } from '../../operator/held-descriptors.js'
-import { lineOf } from '../../os/line-of.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
+import { lineOf } from '../../os/process-identity.js'
 import type { HeldAlone } from './held-alone.js'
 import { keyOf, lifetimeOf, type Noted, nameOf, notedIn, restOf } from './noted-descriptor.js'
 import { ProcessClaims } from './process-claims.js'

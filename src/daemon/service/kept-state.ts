@@ -6,7 +6,7 @@ import { stateFileSettings } from '../../state/file/options.js'
 import { isStateFile, openStateFile } from '../../state/file/place.js'
 import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
-import { withDeadline } from '../../wire/deadline.js'
+import { withDeadline } from '../../wire/pending.js'
 import type { HeldAlone } from './held-alone.js'
 
 /** What the clocks of the file system and of this process may differ by. */

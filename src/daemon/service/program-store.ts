@@ -1,7 +1,7 @@
 import { FdbError } from '../../errors.js'
 import { closeAll, inspectOne, type OwnedFd, watchHangup } from '../../kernel/index.js'
 import type { DescriptorHolder, DescriptorUser, StoredAs } from '../../operator/held-descriptors.js'
-import { lineOf } from '../../os/line-of.js'
+import { lineOf } from '../../os/process-identity.js'
 import type { DescriptorStore } from './descriptor-store.js'
 
 export interface ProgramStoreParts {

@@ -59,7 +59,7 @@ export const listeners = room(
     ],
     ['listeners/unix-path.ts', 'if (!own) linkSync(aside, path)', '', 'unit/listeners-replaced'],
     [
-      'listeners/match.ts',
+      'listeners/spec.ts',
       "const every = address === '::' && about.ipv6Only === false",
       "const every = address === '::'",
       'unit/named-files',

@@ -29,7 +29,7 @@ export const os = room(
     ],
     ['os/liveness.ts', 'return own !== null && inspectOne(own).ino !== ino ? ino : null', 'return ino'],
     [
-      'os/verified-kill.ts',
+      'os/process-identity.ts',
       'if (isAlive(identity)) kill(identity, opened)',
       'kill(identity, opened)',
       'unit/process-liveness',
@@ -37,7 +37,7 @@ export const os = room(
       'unit/holder-peers',
     ],
     [
-      'os/verified-kill.ts',
+      'os/process-identity.ts',
       "if (code !== 'ESRCH') throw",
       'throw',
       'unit/process-liveness',
