@@ -5,15 +5,16 @@
  */
 
 export { abandon, canLeave, connectionOf } from './connections/adapters/node-socket.js'
-export { decoded, onlyConnection } from './connections/connection-record.js'
 export {
   type Arrival,
   type ConnectionValue,
   type Departure,
+  decoded,
   MAX_CONNECTION_FDS,
   MAX_RECORD_BYTES,
   type MovableConnections,
   type MoveWhich,
+  onlyConnection,
   type Witness,
 } from './connections/movable.js'
 export { FdbError } from './errors.js'

@@ -5,10 +5,9 @@ import { fateOf } from '../os/peer-fate.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'
-import { proved } from './first-wave.js'
 import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Witness } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { closeItems, type Item, inTurns } from './slice.js'
+import { closeItems, type Item, inTurns, proved } from './slice.js'
 
 /** After an acknowledgement the giver decides at once; when it has not after so long, the log is asked. */
 const DECISION_MS = 5_000

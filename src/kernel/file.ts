@@ -114,3 +114,13 @@ export function writeAllAt(fd: OwnedFd, bytes: Uint8Array, position: number): vo
   for (let done = 0; done < bytes.length; )
     done += native.pwrite(fd.raw, bytes, done, bytes.length - done, position + done)
 }
+
+/** Created with `mode` when it is not there; never through a symbolic link. */
+export function openLockFile(path: string, mode: number, label: string): OwnedFd {
+  return OwnedFd.own(native.openLockFile(path, mode), label)
+}
+
+/** flock(): false when another open file description holds it. Ends when the last descriptor of this one is closed. */
+export function tryLock(fd: OwnedFd): boolean {
+  return native.tryLock(fd.raw)
+}

@@ -1,20 +1,23 @@
 /** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
+import { native } from './native.js'
 
 export { addonFile } from './addon.js'
-export { CHANGE_FIELDS, scanChanges } from './changes.js'
 export {
   adoptOrphans,
   type ChildStart,
   endedChild,
   executeInstead,
   executeWith,
+  holdSignals,
   type ProgramStart,
   reapChild,
+  releaseSignals,
   startChild,
 } from './child.js'
 export {
   identityNow,
   openFile,
+  openLockFile,
   readAt,
   readOn,
   sizeOf,
@@ -25,6 +28,7 @@ export {
   syncNow,
   truncate,
   truncateNow,
+  tryLock,
   tryLockNow,
   writeAllAt,
   writeAt,
@@ -47,13 +51,12 @@ export {
   socketOver,
   takenBytes,
 } from './for-node.js'
-export { firstNotStream, type Inspected, inspect, inspectOne } from './inspection.js'
-export { openLockFile, tryLock } from './lock.js'
 export {
   addSeals,
   memoryFile,
   reopenReadOnly,
   reopenWritable,
+  restNow,
   SEAL_EXEC,
   SEAL_FUTURE_WRITE,
   SEAL_GROW,
@@ -71,11 +74,9 @@ export {
   sendMessage,
 } from './message.js'
 export type { NativeError } from './native.js'
-export { closeAll, type Leak, OwnedFd, onLeak } from './owned.js'
+export { closeAll, type Leak, makeRoom, OwnedFd, onLeak } from './owned.js'
 export { hasEnded, peerLives, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
 export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
-export { restNow } from './rest-now.js'
-export { holdSignals, releaseSignals } from './signals.js'
 export {
   accept,
   type BindOptions,
@@ -83,6 +84,10 @@ export {
   connectToAbstract,
   connectToDatagram,
   connectToUnix,
+  firstNotStream,
+  type Inspected,
+  inspect,
+  inspectOne,
   listen,
   namesSocket,
   type PeerCredentials,
@@ -92,6 +97,8 @@ export {
   socketPair,
   unreadBytes,
 } from './socket.js'
-export { addSums } from './sums.js'
-export { makeRoom } from './table.js'
 export { type Poll, READABLE, WRITABLE, watch, watchHangup, watchPaths } from './watch.js'
+
+/** See {@link Native.addSums} and {@link Native.scanChanges}, which has {@link CHANGE_FIELDS} numbers for a change. */
+export const { addSums, scanChanges } = native
+export const CHANGE_FIELDS = 11

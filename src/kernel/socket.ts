@@ -1,4 +1,4 @@
-import { type BindOptions, native, type PeerCredentials } from './native.js'
+import { type BindOptions, type Inspected, native, type PeerCredentials } from './native.js'
 import { OwnedFd } from './owned.js'
 
 export type { BindOptions, PeerCredentials } from './native.js'
@@ -68,4 +68,23 @@ export function namesSocket(fd: OwnedFd, path: string): boolean | null {
 /** O_NONBLOCK off or on, of the open file: for all processes that hold it. */
 export function setBlocking(fd: OwnedFd, on: boolean): void {
   native.setBlocking(fd.raw, on)
+}
+
+export type { Inspected } from './native.js'
+
+/** What the kernel says about these descriptors, in their order, in one native call. */
+export function inspect(fds: readonly OwnedFd[]): Inspected[] {
+  const raws = new Array<number>(fds.length)
+  for (let i = 0; i < fds.length; i++) raws[i] = fds[i]!.raw
+  return native.inspect(raws)
+}
+
+/** {@link inspect} for one. */
+export function inspectOne(fd: OwnedFd): Inspected {
+  return native.inspect([fd.raw])[0]!
+}
+
+/** The first that is no TCP or Unix stream socket, or that listens; null: all are connections. A fraction of {@link inspect}'s work. */
+export function firstNotStream(fds: readonly OwnedFd[]): OwnedFd | null {
+  return fds[native.firstNotStream(fds.map(fd => fd.raw))] ?? null
 }

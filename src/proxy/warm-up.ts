@@ -1,6 +1,6 @@
 import type { Logger, Member } from '../index.js'
 import type { ExchangeReport } from '../relay/index.js'
-import { type WarmUpRelay, warmUp } from '../warmup/warm-up.js'
+import { type WarmUpRelay, warmUp } from '../relay/warm-up.js'
 import type { ProxyConfig } from './config/config.js'
 import { configFrom } from './config/load.js'
 import type { ProxyDocument } from './config/proxy-document.js'

@@ -1,11 +1,13 @@
-import { decoded, onlyConnection } from '../../src/connections/connection-record.js'
-import type {
-  Arrival,
-  ConnectionValue,
-  MovableConnections,
-  MoveWhich,
-  Witness,
+import {
+  type Arrival,
+  type ConnectionValue,
+  decoded,
+  type MovableConnections,
+  type MoveWhich,
+  onlyConnection,
+  type Witness,
 } from '../../src/connections/movable.js'
+
 import { FdbError } from '../../src/errors.js'
 import { type OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
 

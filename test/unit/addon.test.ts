@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
-import { loadAddon } from '../../src/kernel/addon.js'
-import { libcOf } from '../../src/kernel/libc.js'
+import { libcOf, loadAddon } from '../../src/kernel/addon.js'
 
 const own = join(import.meta.dirname, '../../build/Release/fd_broker.node')
 const folders: string[] = []

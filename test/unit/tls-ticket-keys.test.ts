@@ -126,7 +126,7 @@ describe('a server that opens tickets', () => {
         asked = answer
       },
     }))
-    const { useTicketKeys } = await import('../../src/tls/ticket-opener.js')
+    const { useTicketKeys } = await import('../../src/tls/ticket-server.js')
     const [current, previous] = [Buffer.alloc(48, 1), Buffer.alloc(48, 2)]
     useTicketKeys({ setTicketKeys() {} } as unknown as Server, { current, previous })
     const open = (name: number) => asked(Buffer.alloc(16, name), Buffer.alloc(0), false)

@@ -3,8 +3,8 @@ import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { polledSockets, socketPair } from '../../src/kernel/index.js'
 import type { Destination, SendOn } from '../../src/relay/index.js'
-import { StandIn } from '../../src/warmup/stand-in.js'
-import { type WarmUpRelay, warmUp } from '../../src/warmup/warm-up.js'
+import { StandIn, type WarmUpRelay, warmUp } from '../../src/relay/warm-up.js'
+
 import { until } from '../processes/until.js'
 
 const openFds = () => readdirSync('/proc/self/fd').length

@@ -111,18 +111,14 @@ export const ROOMS: readonly Room[] = [
   { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
   {
     name: 'relay',
-    about: 'one connection between two sockets, at any byte',
+    about:
+      'one connection between two sockets, at any byte; requests of a process to itself before others come',
     only: ['proto', 'errors', 'base', 'kernel', 'node', 'adapter', 'http1'],
-  },
-  {
-    name: 'warmup',
-    about: 'requests of a process to itself, through a relay, before others come',
-    only: ['kernel', 'relay'],
   },
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'base', 'config', 'node', 'probing', 'index', 'relay', 'warmup'],
+    only: ['proto', 'errors', 'base', 'config', 'node', 'probing', 'index', 'relay'],
     packages: ['protobufjs'],
   },
   {

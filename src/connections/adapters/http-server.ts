@@ -13,14 +13,100 @@ import {
 } from '../../node/http-connections.js'
 import { isPlain } from '../../node/socket-handle.js'
 import { fdbroker } from '../../proto/connections.js'
-import { decoded, onlyConnection } from '../connection-record.js'
-import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'
+import {
+  type Arrival,
+  type ConnectionValue,
+  decoded,
+  type MovableConnections,
+  type MoveWhich,
+  onlyConnection,
+  type Witness,
+} from '../movable.js'
+
 import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
-import { HeldSockets } from './held-sockets.js'
+
 import type { HttpAnswers } from './http-answers.js'
-import { KeepAliveExpiry } from './keep-alive-expiry.js'
+
 import { abandon, canLeave, connectionOf, publish, reopened, witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
+
+/** How often adopted connections are looked at whose keep-alive timeout may have passed. */
+const EXPIRY_MS = 100
+
+/** What was left of the keep-alive timeouts of connections that arrived. Once a byte has come, Node's own timeouts go on. */
+class KeepAliveExpiry {
+  /** When they are closed, if nothing has come on them by then. */
+  readonly #expiring = new Map<net.Socket, number>()
+  #timer: NodeJS.Timeout | undefined
+
+  /** On the clock of `performance`. */
+  add(socket: net.Socket, at: number): void {
+    this.#expiring.set(socket, at)
+    this.#timer ??= setInterval(() => this.#closeExpired(), EXPIRY_MS)
+    this.#timer.unref()
+  }
+
+  #closeExpired(): void {
+    const now = performance.now()
+    for (const [socket, at] of this.#expiring) {
+      if (at > now) continue
+      this.#expiring.delete(socket)
+      if (!socket.destroyed && socket.bytesRead === 0) socket.emit('timeout')
+    }
+    if (this.#expiring.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+}
+
+/** The next request of a client waits in the kernel at most so long for its connection to leave. */
+const HOLD_MS = 200
+/** When nobody came in that time, none is held for so long, and then twice as long: connections leave more slowly than they could. */
+const NO_HOLD_MS = 250
+
+/** Connections between two requests that are not read from, so that they can leave before the next one. */
+class HeldSockets {
+  /** In the order in which they came. */
+  readonly #held = new Set<net.Socket>()
+  #letGo: NodeJS.Timeout | undefined
+  #holdAgainAt = 0
+  #noHoldMs = NO_HOLD_MS
+
+  /** Not while nobody comes to take them. */
+  hold(socket: net.Socket): void {
+    if (performance.now() < this.#holdAgainAt) return
+    socket.pause()
+    this.#held.add(socket)
+    this.#letGo ??= setTimeout(() => {
+      const pause = this.#noHoldMs
+      this.readAgain()
+      this.#holdAgainAt = performance.now() + pause
+      this.#noHoldMs = pause * 2
+    }, HOLD_MS)
+  }
+
+  readAgain(): void {
+    for (const socket of this.#held) socket.resume()
+    this.#held.clear()
+    this.#nobody()
+  }
+
+  /** Each may leave; one that has not when the next is asked for is read from again. */
+  *taken(): Generator<net.Socket> {
+    for (const socket of this.#held) {
+      this.#held.delete(socket)
+      if (this.#held.size === 0) this.#nobody()
+      yield socket
+      if (!socket.destroyed) socket.resume()
+    }
+  }
+
+  #nobody(): void {
+    clearTimeout(this.#letGo)
+    this.#letGo = undefined
+    this.#noHoldMs = NO_HOLD_MS
+  }
+}
 
 const { HttpConnection } = fdbroker.connections
 const NOTHING = new Uint8Array(0)

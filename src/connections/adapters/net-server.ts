@@ -1,8 +1,16 @@
 import type net from 'node:net'
 import type { OwnedFd } from '../../kernel/index.js'
 import { fdbroker } from '../../proto/connections.js'
-import { decoded, onlyConnection } from '../connection-record.js'
-import type { Arrival, ConnectionValue, MovableConnections, MoveWhich, Witness } from '../movable.js'
+import {
+  type Arrival,
+  type ConnectionValue,
+  decoded,
+  type MovableConnections,
+  type MoveWhich,
+  onlyConnection,
+  type Witness,
+} from '../movable.js'
+
 import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
 import { witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'

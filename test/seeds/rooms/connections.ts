@@ -51,12 +51,12 @@ export const connections = room(
     ['connections/move-log.ts', 'this.#end += ENTRY_BYTES', ''],
     ['connections/move-log.ts', '(seals & HINDERING) !== 0 || sizeOf(fd) !== 0', 'sizeOf(fd) !== 0'],
     [
-      'connections/pace.ts',
+      'connections/giver.ts',
       'Math.min(this.#most, this.#allowed + (now - this.#countedAt) * this.#perMs)',
       'this.#allowed + (now - this.#countedAt) * this.#perMs',
     ],
     [
-      'connections/first-wave.ts',
+      'connections/slice.ts',
       'if (asked === 0 || answered > 0 || late || over())',
       'if (asked === 0 || answered > 0 || over())',
       'unit/connections-moves',

@@ -27,9 +27,9 @@ export const tls = room('tls', KEYS, [
   ['tls/ticket-keys.ts', 'await this.#put(this.#make(this.#current.keys))', 'await this.#put(this.#make())'],
   ['tls/ticket-keys.ts', '    clearTimeout(this.#timer)\n    this.#unsubscribe()', '    this.#unsubscribe()'],
   ['tls/ticket-keys.ts', 'secret: true', 'secret: false'],
-  ['tls/ticket-opener.ts', 'previous !== null && name.equals(previous.name)', 'previous !== null'],
+  ['tls/ticket-server.ts', 'previous !== null && name.equals(previous.name)', 'previous !== null'],
   [
-    'tls/ticket-opener.ts',
+    'tls/ticket-server.ts',
     'return [2, previous.hmac, previous.aes]',
     'return [1, previous.hmac, previous.aes]',
   ],
